@@ -1,1 +1,223 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! The settings: the one place that reads settings files and the environment.
+//!
+//! Defaults (`config/latentd.toml`, compiled in) < the file of `--config` or `LATENTD_CONFIG` < the environment
+//! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::generation::Limits;
+
+/// Every default with its unit and reason, as an operator reads it.
+pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
+
+/// The whole tree; each part of the program receives its own section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub http: Http,
+    pub operator: Operator,
+    pub models: Models,
+    pub engine: Engine,
+    pub queue: Queue,
+    pub limits: Limits,
+    pub retention: Retention,
+    pub log: Log,
+    pub shutdown_timeout_s: Seconds,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub bind: SocketAddr,
+    pub max_body_bytes: usize,
+    pub max_header_bytes: usize,
+    pub max_connections: usize,
+    pub header_timeout_s: Seconds,
+    pub body_timeout_s: Seconds,
+    pub wait_default_s: Seconds,
+    pub wait_max_s: Seconds,
+    pub ping_interval_s: Seconds,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operator {
+    pub bind: SocketAddr,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    /// Empty: only the embedded model.
+    pub dir: PathBuf,
+    pub default: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// 0: one for each core.
+    pub threads: usize,
+    pub max_rows: NonZeroUsize,
+    pub max_runs: NonZeroUsize,
+    pub text_cache_entries: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    pub max_queued: NonZeroUsize,
+    pub max_attempts: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    pub finished_s: Seconds,
+    pub sweep_interval_s: Seconds,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub filter: String,
+    pub format: LogFormat,
+    pub prompts: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A duration that the settings give in seconds, fractions allowed, up to ten years.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seconds(Duration);
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Duration {
+        seconds.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        if !(0.001..=315_360_000.0).contains(&seconds) {
+            return Err(serde::de::Error::custom(format!("must be between 0.001 and 315360000 seconds, not {seconds}")));
+        }
+        Ok(Seconds(Duration::from_secs_f64(seconds)))
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.0.as_secs_f64())
+    }
+}
+
+/// Where settings come from. The loader is a pure function of these.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Contents of the settings file, with its name for error messages.
+    pub file: Option<(String, String)>,
+    /// The process's environment, or what a test gives for it.
+    pub environment: BTreeMap<String, String>,
+    /// `key.path` and value, from the command line.
+    pub flags: Vec<(String, String)>,
+}
+
+/// A setting that cannot be used; the text names the key and where it was set.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the settings file {path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Invalid(#[from] config::ConfigError),
+    #[error("{key}: {detail}")]
+    Bound { key: &'static str, detail: String },
+}
+
+impl Sources {
+    /// The sources of a real process: `file` or else `LATENTD_CONFIG`, and the environment.
+    ///
+    /// # Errors
+    /// The settings file cannot be read.
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Sources, ConfigError> {
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(key, _)| key.starts_with("LATENTD_"))
+            .collect();
+        let path = file.or_else(|| environment.get("LATENTD_CONFIG").map(PathBuf::from));
+        let file = match path {
+            None => None,
+            Some(path) => match std::fs::read_to_string(&path) {
+                Ok(text) => Some((path.display().to_string(), text)),
+                Err(source) => return Err(ConfigError::File { path, source }),
+            },
+        };
+        Ok(Sources { file, environment, flags })
+    }
+}
+
+impl Config {
+    /// # Errors
+    /// An unknown key, a value of a wrong type or out of its bounds, wherever it was set.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+        let toml = config::FileFormat::Toml;
+        let mut builder = config::Config::builder().add_source(config::File::from_str(DEFAULTS, toml));
+        if let Some((_, text)) = &sources.file {
+            builder = builder.add_source(config::File::from_str(text, toml));
+        }
+        let environment: config::Map<String, String> = sources
+            .environment
+            .iter()
+            // Variables with another reader than this struct: the file's name, and the fixtures of the tests.
+            .filter(|(key, _)| !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR"))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let variables = config::Environment::with_prefix("LATENTD")
+            .prefix_separator("_")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(environment));
+        builder = builder.add_source(variables);
+        for (key, value) in &sources.flags {
+            builder = builder.set_override(key, value.as_str())?;
+        }
+        let config: Config = builder.build()?.try_deserialize()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The bounds that no type holds.
+    fn check(&self) -> Result<(), ConfigError> {
+        let bound = |key, detail: &str| Err(ConfigError::Bound { key, detail: detail.to_owned() });
+        if self.engine.threads > 1024 {
+            return bound("engine.threads", "must be at most 1024 (0: one for each core)");
+        }
+        if self.http.max_header_bytes < 8192 {
+            return bound("http.max_header_bytes", "must be at least 8192");
+        }
+        if self.http.max_connections == 0 {
+            return bound("http.max_connections", "must be at least 1");
+        }
+        if self.queue.max_attempts == 0 {
+            return bound("queue.max_attempts", "must be at least 1");
+        }
+        if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
+            return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
+        }
+        Ok(())
+    }
+
+    /// The effective settings as a settings file.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# the settings cannot be printed: {error}\n"))
+    }
+}

@@ -1,1 +1,24 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! The domain: what a client asks for, what it gets, and every rule about it. No I/O, no clock, no candle.
+//!
+//! A request enters as a JSON object ([`Fields`]) and leaves as a [`Generation`], in which nothing is optional and
+//! nothing is checked again. The ledger keeps a [`Record`] of it, whose [`Status`] and [`Event`]s are what clients see.
+
+mod card;
+mod event;
+mod fields;
+mod id;
+mod limits;
+mod record;
+mod request;
+mod resolve;
+mod scheduler;
+
+pub use card::ModelCard;
+pub use event::{Event, EventKind};
+pub use fields::{FieldError, Fields};
+pub use id::{GenerationId, InvalidId};
+pub use limits::Limits;
+pub use record::{Image, Problem, Record, Status};
+pub use request::{Generation, MetadataLevel, OnDisconnect, SeedMode};
+pub use resolve::{Invalid, Rules, resolve};
+pub use scheduler::SchedulerChoice;

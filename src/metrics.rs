@@ -1,1 +1,107 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! The metrics, one struct with a field each; passed in, never global.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Everything that `/metrics` shows. Cloning gives another handle to the same numbers.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests answered, by route, method and status.
+    pub http_requests: IntCounterVec,
+    /// Seconds until a response's head was sent, by route.
+    pub http_seconds: prometheus::HistogramVec,
+    /// Generations accepted.
+    pub accepted: IntCounter,
+    /// Generations ended, by status.
+    pub finished: IntCounterVec,
+    /// Requests refused before any work, by error code.
+    pub refused: IntCounterVec,
+    /// Generations that wait.
+    pub queued: IntGauge,
+    /// Generations that compute.
+    pub running: IntGauge,
+    /// Seconds from the beginning of a run to its pictures.
+    pub run_seconds: Histogram,
+    /// Rows of each network call.
+    pub batch_rows: Histogram,
+    /// Different generations in each network call.
+    pub batch_runs: Histogram,
+    /// Seconds of each network call, by network.
+    pub batch_seconds: prometheus::HistogramVec,
+    /// Rows × denoiser calls computed.
+    pub steps: IntCounter,
+    /// Rows × denoiser calls computed and not used, by reason.
+    pub wasted_steps: IntCounterVec,
+    /// Text encodings asked for, by whether the cache had them.
+    pub text_cache: IntCounterVec,
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let seconds = || vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+        let rows = || vec![1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
+        let counter = |name, help| register(&registry, IntCounter::new(name, help));
+        let counters = |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name, help| register(&registry, IntGauge::new(name, help));
+        let histogram = |name, help, buckets| {
+            register(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+        };
+        let histograms = |name, help, labels: &[&str]| {
+            let opts = HistogramOpts::new(name, help).buckets(seconds());
+            register(&registry, prometheus::HistogramVec::new(opts, labels))
+        };
+        Metrics {
+            http_requests: counters("latentd_http_requests_total", "Requests answered", &["route", "method", "status"]),
+            http_seconds: histograms("latentd_http_request_seconds", "Seconds until a response's head was sent", &["route"]),
+            accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
+            finished: counters("latentd_generations_finished_total", "Generations ended, by status", &["status"]),
+            refused: counters("latentd_requests_refused_total", "Requests refused before any work", &["code"]),
+            queued: gauge("latentd_generations_queued", "Generations that wait"),
+            running: gauge("latentd_generations_running", "Generations that compute"),
+            run_seconds: histogram("latentd_run_seconds", "Seconds from the beginning of a run to its pictures", seconds()),
+            batch_rows: histogram("latentd_batch_rows", "Rows of each network call", rows()),
+            batch_runs: histogram("latentd_batch_runs", "Different generations in each network call", rows()),
+            batch_seconds: histograms("latentd_batch_seconds", "Seconds of each network call", &["network"]),
+            steps: counter("latentd_steps_total", "Rows times denoiser calls computed"),
+            wasted_steps: counters(
+                "latentd_wasted_steps_total",
+                "Rows times denoiser calls computed and not used",
+                &["reason"],
+            ),
+            text_cache: counters("latentd_text_cache_total", "Text encodings asked for", &["result"]),
+            registry,
+        }
+    }
+
+    /// The numbers in Prometheus' text format.
+    pub fn render(&self) -> String {
+        // Writing families of our own registry into a string has no way to fail; a metric with a broken name would
+        // have failed at its registration.
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let metric = made.expect("names, labels and buckets are constants that a test constructs");
+    registry.register(Box::new(metric.clone())).expect("every name is used once, as a test constructs them all");
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+
+    #[test]
+    fn every_metric_registers_under_a_name_of_its_own() {
+        let metrics = Metrics::new();
+        metrics.steps.inc_by(3);
+        assert!(metrics.render().contains("latentd_steps_total 3"));
+    }
+}

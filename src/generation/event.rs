@@ -1,0 +1,59 @@
+//! The durable events of a generation.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One line of a generation's history. `seq` counts from 1 without gaps, so that a reader can resume after any of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Event {
+    pub seq: i64,
+    pub kind: EventKind,
+    /// What the reader gets as `data`.
+    pub data: Value,
+}
+
+/// What happened. Its text is the name of the server-sent event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    #[serde(rename = "generation.queued")]
+    Queued,
+    #[serde(rename = "generation.started")]
+    Started,
+    #[serde(rename = "generation.retrying")]
+    Retrying,
+    #[serde(rename = "generation.succeeded")]
+    Succeeded,
+    #[serde(rename = "generation.failed")]
+    Failed,
+    #[serde(rename = "generation.canceled")]
+    Canceled,
+    #[serde(rename = "generation.expired")]
+    Expired,
+}
+
+impl EventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Queued => "generation.queued",
+            EventKind::Started => "generation.started",
+            EventKind::Retrying => "generation.retrying",
+            EventKind::Succeeded => "generation.succeeded",
+            EventKind::Failed => "generation.failed",
+            EventKind::Canceled => "generation.canceled",
+            EventKind::Expired => "generation.expired",
+        }
+    }
+
+    /// The inverse of [`EventKind::as_str`].
+    pub fn parse(text: &str) -> Option<EventKind> {
+        serde_json::from_value(Value::String(text.to_owned())).ok()
+    }
+
+    /// Nothing follows this event.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            EventKind::Queued | EventKind::Started | EventKind::Retrying => false,
+            EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => true,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What the ledger knows of a generation.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::{Generation, GenerationId};
+
+/// A generation and how far it got.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub id: GenerationId,
+    pub generation: Generation,
+    pub status: Status,
+    /// How often a worker began it.
+    pub attempt: u32,
+    /// A client asked to cancel it; a running one ends before its next step.
+    pub cancel_requested: bool,
+    pub created_at: OffsetDateTime,
+    pub started_at: Option<OffsetDateTime>,
+    pub finished_at: Option<OffsetDateTime>,
+    /// When record and pictures are erased; only finished generations expire.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Grows with every change, for `ETag`s.
+    pub version: i64,
+}
+
+/// Where a generation stands. What only some states have lives inside them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    Queued,
+    Running,
+    Succeeded { images: Vec<Image> },
+    Failed { problem: Problem },
+    Canceled,
+    /// It was not started before its `start_timeout_s`.
+    Expired,
+}
+
+impl Status {
+    /// The word of the API, the SQL and the metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Status::Queued => "queued",
+            Status::Running => "running",
+            Status::Succeeded { .. } => "succeeded",
+            Status::Failed { .. } => "failed",
+            Status::Canceled => "canceled",
+            Status::Expired => "expired",
+        }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Status::Queued | Status::Running => false,
+            Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => true,
+        }
+    }
+}
+
+/// A stored picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    pub index: u32,
+    pub width: u32,
+    pub height: u32,
+    /// The seed that draws this very picture alone.
+    pub seed: u64,
+    pub bytes: u64,
+    /// Lower-case hexadecimal SHA-256 of the file.
+    pub sha256: String,
+    /// Where the blob store keeps the file.
+    pub blob: String,
+}
+
+/// Why a generation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// One of the API's error codes.
+    pub code: String,
+    pub message: String,
+    /// The same request may succeed if sent again.
+    pub retryable: bool,
+}

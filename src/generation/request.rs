@@ -1,0 +1,94 @@
+//! A valid generation: every default filled in, every bound held.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::SchedulerChoice;
+
+/// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
+/// everything behind the door can rely on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generation {
+    pub model: String,
+    pub prompt: String,
+    pub negative_prompt: String,
+    /// Pixels.
+    pub width: u32,
+    pub height: u32,
+    /// Number of images, 1 or more.
+    pub n: u32,
+    pub steps: u32,
+    /// `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
+    pub guidance_scale: f64,
+    pub guidance_rescale: f64,
+    /// As the request named it, or the class of the model folder's own.
+    pub scheduler: SchedulerChoice,
+    pub eta: f64,
+    pub clip_skip: u32,
+    /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
+    pub seed: u64,
+    pub seed_mode: SeedMode,
+    /// How many preview frames, evenly spaced over the steps.
+    pub previews: u32,
+    /// How much of the request the PNG carries.
+    pub metadata_level: MetadataLevel,
+    pub on_disconnect: OnDisconnect,
+    /// A queued generation expires after this many seconds.
+    pub start_timeout_s: u32,
+    /// The client's own labels.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Generation {
+    /// The seed that draws image `index` alone.
+    pub fn seed_of(&self, index: u32) -> u64 {
+        match self.seed_mode {
+            SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
+            SeedMode::Batch => self.seed,
+        }
+    }
+
+    /// The request that makes this very picture again: `params` of the API and the JSON chunk of the PNG.
+    pub fn params(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(mut params)) => {
+                params.remove("metadata");
+                params.remove("metadata_level");
+                params.insert("output".into(), serde_json::json!({"format": "png", "metadata": self.metadata_level}));
+                params
+            }
+            _ => Map::new(),
+        }
+    }
+}
+
+/// How the seeds of several images relate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeedMode {
+    /// Image i has a generator of its own, seeded `seed + i`.
+    PerImage,
+    /// One generator draws for all images together, as diffusers' `num_images_per_prompt` does.
+    Batch,
+}
+
+/// How much of the request a picture carries in its text chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetadataLevel {
+    Full,
+    Seed,
+    None,
+}
+
+/// What happens to a generation whose waiting client goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// `cancel` where the client waits for picture bytes or the stream of its own creation, else `keep`.
+    Auto,
+    Keep,
+    Cancel,
+}

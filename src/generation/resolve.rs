@@ -1,0 +1,198 @@
+//! From the fields of a request to a valid generation, or to everything that is wrong with it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use super::{FieldError, Fields, Generation, Limits, MetadataLevel, ModelCard, OnDisconnect, SchedulerChoice, SeedMode};
+
+/// Every error of a request, at least one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{} of the request's fields are invalid", errors.len())]
+pub struct Invalid {
+    pub errors: Vec<FieldError>,
+}
+
+/// What a request is held against.
+pub trait Rules {
+    fn limits(&self) -> &Limits;
+    fn default_model(&self) -> &str;
+    fn card(&self, model: &str) -> Option<Arc<ModelCard>>;
+    /// Whether the model can be sampled with this scheduler in so many steps; the error says what is wrong with which
+    /// key (`""` where it is the choice as a whole, `steps` where it is their number).
+    fn check_scheduler(&self, card: &ModelCard, choice: &SchedulerChoice, steps: u32) -> Result<(), (String, String)>;
+    /// The seed of a request that names none, in 0..2^32.
+    fn random_seed(&self) -> u64;
+}
+
+/// Fills every default and checks every bound.
+///
+/// # Errors
+/// All invalid, conflicting and unknown fields at once, each with its JSON pointer and bound.
+pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Invalid> {
+    let limits = rules.limits();
+    let model = fields.text("model", 128).unwrap_or_else(|| rules.default_model().to_owned());
+    let Some(card) = rules.card(&model) else {
+        fields.error("model", "unknown_model", format!("{model:?} is not in the catalogue; GET /v1/models lists it"));
+        return Err(Invalid { errors: known_errors(fields) });
+    };
+
+    let prompt = prompt(&mut fields, limits);
+    let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars).unwrap_or_default();
+    let (width, height) = size(&mut fields, &card, limits);
+    let n = integer(&mut fields, "n", 1, limits.max_images, 1);
+    let steps = steps(&mut fields, &card, limits);
+    let scheduler = scheduler(&mut fields, &card, rules, steps);
+    let generation = Generation {
+        prompt,
+        negative_prompt,
+        width,
+        height,
+        n,
+        steps,
+        guidance_scale: fields.number("guidance_scale", 0.0, 30.0).unwrap_or(card.default_guidance_scale),
+        guidance_rescale: fields.number("guidance_rescale", 0.0, 1.0).unwrap_or(0.0),
+        scheduler,
+        eta: fields.number("eta", 0.0, 1.0).unwrap_or(0.0),
+        clip_skip: integer(&mut fields, "clip_skip", 0, card.max_clip_skip, 0),
+        seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
+        seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
+        previews: integer(&mut fields, "previews", 0, 10, 0),
+        metadata_level: output(&mut fields),
+        on_disconnect: fields.choice("on_disconnect", &["auto", "keep", "cancel"]).unwrap_or(OnDisconnect::Auto),
+        start_timeout_s: integer(&mut fields, "start_timeout_s", 1, 86_400, 600),
+        metadata: metadata(&mut fields),
+        model,
+    };
+    match fields.finish() {
+        errors if errors.is_empty() => Ok(generation),
+        errors => Err(Invalid { errors }),
+    }
+}
+
+fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) -> u32 {
+    let number = fields.integer(name, u64::from(min), u64::from(max));
+    number.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+}
+
+/// Without a model most bounds are unknown, but the fields that need none can still be checked.
+fn known_errors(mut fields: Fields) -> Vec<FieldError> {
+    const NAMES: [&str; 19] = [
+        "prompt", "negative_prompt", "width", "height", "size", "n", "steps", "num_inference_steps", "guidance_scale",
+        "guidance_rescale", "scheduler", "eta", "clip_skip", "seed", "seed_mode", "previews", "output", "on_disconnect",
+        "start_timeout_s",
+    ];
+    for name in NAMES {
+        fields.take(name);
+    }
+    fields.take("metadata");
+    fields.finish()
+}
+
+fn prompt(fields: &mut Fields, limits: &Limits) -> String {
+    match fields.take("prompt") {
+        None => {
+            fields.error("prompt", "required", "is required (\"\" is allowed)");
+            String::new()
+        }
+        Some(value) => {
+            fields.put_back("prompt", value);
+            fields.text("prompt", limits.max_prompt_chars).unwrap_or_default()
+        }
+    }
+}
+
+fn size(fields: &mut Fields, card: &ModelCard, limits: &Limits) -> (u32, u32) {
+    if let Some(text) = fields.text("size", 20) {
+        if fields.take("width").is_some() | fields.take("height").is_some() {
+            fields.error("size", "conflict", "excludes width and height");
+        }
+        let side = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok());
+        let mut parts = text.split('x');
+        match (side(parts.next()), side(parts.next()), parts.next()) {
+            (Some(width), Some(height), None) => {
+                fields.put_back("width", width.into());
+                fields.put_back("height", height.into());
+            }
+            _ => fields.error("size", "invalid_value", format!("must read WIDTHxHEIGHT, such as 512x768, not {text:?}")),
+        }
+    }
+    let width = side(fields, "width", card.default_width, card, limits);
+    let height = side(fields, "height", card.default_height, card, limits);
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        let detail = format!("times height must be at most {} pixels, not {width} × {height}", limits.max_pixels);
+        fields.error("width", "out_of_range", detail);
+    }
+    (width, height)
+}
+
+fn side(fields: &mut Fields, name: &str, default: u32, card: &ModelCard, limits: &Limits) -> u32 {
+    let pixels = integer(fields, name, card.min_side_pixels, limits.max_side_pixels, default);
+    if pixels % card.size_multiple != 0 {
+        fields.error(name, "out_of_range", format!("must be a multiple of {}, not {pixels}", card.size_multiple));
+    }
+    pixels
+}
+
+fn steps(fields: &mut Fields, card: &ModelCard, limits: &Limits) -> u32 {
+    let alias = fields.take("num_inference_steps");
+    match (fields.take("steps"), alias) {
+        (Some(_), Some(_)) => fields.error("steps", "conflict", "excludes its alias num_inference_steps"),
+        (Some(value), None) | (None, Some(value)) => fields.put_back("steps", value),
+        (None, None) => {}
+    }
+    integer(fields, "steps", 1, limits.max_steps, card.default_steps)
+}
+
+fn scheduler(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules, steps: u32) -> SchedulerChoice {
+    let choice = match fields.take("scheduler") {
+        None => card.default_scheduler.clone(),
+        Some(Value::String(name)) => SchedulerChoice::Name(name),
+        Some(Value::Object(map)) => SchedulerChoice::Object(map),
+        Some(other) => {
+            fields.wrong_type::<()>("scheduler", "a name or an object", &other);
+            return card.default_scheduler.clone();
+        }
+    };
+    if let Err((key, detail)) = rules.check_scheduler(card, &choice, steps) {
+        match key.as_str() {
+            "steps" => fields.error("steps", "out_of_range", detail),
+            "" => fields.error("scheduler", "invalid_value", detail),
+            key => fields.error_below("scheduler", key, "invalid_value", detail),
+        }
+    }
+    choice
+}
+
+fn output(fields: &mut Fields) -> MetadataLevel {
+    let level = fields.nested("output", |output| {
+        if let Some(format) = output.text("format", 10).filter(|format| format != "png") {
+            output.error("format", "invalid_value", format!("must be png, not {format:?}"));
+        }
+        output.choice("metadata", &["full", "seed", "none"]).unwrap_or(MetadataLevel::Full)
+    });
+    level.unwrap_or(MetadataLevel::Full)
+}
+
+/// At most 16 labels with keys up to 64 and values up to 512 characters.
+fn metadata(fields: &mut Fields) -> BTreeMap<String, String> {
+    let map: Map<String, Value> = fields.object("metadata").unwrap_or_default();
+    if map.len() > 16 {
+        fields.error("metadata", "out_of_range", format!("must have at most 16 pairs, not {}", map.len()));
+    }
+    let mut metadata = BTreeMap::new();
+    for (key, value) in map {
+        match value {
+            Value::String(text) if text.chars().count() <= 512 && (1..=64).contains(&key.chars().count()) => {
+                metadata.insert(key, text);
+            }
+            _ => fields.error_below(
+                "metadata",
+                &key.chars().take(64).collect::<String>(),
+                "invalid_value",
+                "must be a string of at most 512 characters under a key of 1 to 64 characters",
+            ),
+        }
+    }
+    metadata
+}
