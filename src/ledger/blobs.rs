@@ -1,0 +1,5 @@
+//! Pictures as objects.
+
+/// The store of pictures.
+#[derive(Clone, Debug)]
+pub struct Blobs {}
