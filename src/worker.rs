@@ -157,7 +157,7 @@ impl Worker {
         let id = lease.id();
         let mut delay = Duration::from_millis(100);
         let finished = loop {
-            match self.store.finish(&lease, &outcome).await {
+            match self.store.finish(lease.clone(), outcome.clone()).await {
                 Ok(finished) => break finished,
                 Err(StoreError::Corrupt { .. }) => break None,
                 Err(error) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),
