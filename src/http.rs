@@ -42,6 +42,7 @@ use tower_http::{
 
 use crate::{config::Http, generation::Limits, metrics::Metrics, service::Service};
 
+pub use listener::serve;
 pub use routes::{Endpoint, operator_endpoints, public_endpoints};
 pub use spec::OPENAPI_YAML;
 
@@ -58,6 +59,25 @@ pub struct AppState {
     pub draining: CancellationToken,
     /// Runs what must outlive a request, such as the cancellation for a client that left. Waited for at shutdown.
     pub afterwork: TaskTracker,
+}
+
+impl AppState {
+    pub fn new(
+        service: Service,
+        metrics: Metrics,
+        http: Http,
+        limits: Limits,
+        draining: CancellationToken,
+        afterwork: TaskTracker,
+    ) -> AppState {
+        AppState { service, metrics, http: Arc::new(http), limits: Arc::new(limits), draining, afterwork }
+    }
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState").field("http", &self.http).finish_non_exhaustive()
+    }
 }
 
 /// The API and the web page.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     generation::{Event, EventKind, Fields, GenerationId, Invalid, Record, Status},
-    service::{Preview, Progress, ServiceError, View, Watched},
+    service::{Preview, Progress, Service, ServiceError, View, Watched},
 };
 
 /// How soon a reader reconnects.
@@ -172,9 +172,9 @@ impl Feed {
         self.held = None;
         let data = match event.kind {
             EventKind::Started | EventKind::Retrying => with_id(&self.id, event.data.clone()),
-            EventKind::Queued => self.generation(as_queued).await?,
+            EventKind::Queued => generation_data(&self.state.service, self.id, as_queued).await?,
             EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-                self.generation(|view| view).await?
+                generation_data(&self.state.service, self.id, |view| view).await?
             }
         };
         if event.kind.is_terminal() {
@@ -183,11 +183,12 @@ impl Feed {
         }
         Ok(Frame::durable(event.seq, event.kind.as_str(), &data))
     }
+}
 
-    async fn generation(&self, seen: impl Fn(View) -> View) -> Result<Value, ServiceError> {
-        let view = seen(self.state.service.get(self.id).await?);
-        Ok(json!({ "generation": generation::object(&view, self.state.service.recent_seconds()) }))
-    }
+/// The data of the events that carry the generation whole.
+async fn generation_data(service: &Service, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
+    let view = seen(service.get(id).await?);
+    Ok(json!({ "generation": generation::object(&view, service.recent_seconds()) }))
 }
 
 /// A generation as it was when it was accepted, for readers who replay its history from the beginning.

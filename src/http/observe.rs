@@ -89,16 +89,16 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Line { metrics, request_id, method, route, .. } = self;
-        let seconds = self.began.elapsed().as_secs_f64();
-        let (status, problem) = self.answer.take().unwrap_or((499, None));
+        let Line { metrics, request_id, method, route, began, .. } = &*self;
+        let seconds = began.elapsed().as_secs_f64();
+        let (status, problem) = self.answer.clone().unwrap_or((499, None));
         let code = match &problem {
             Some(problem) => problem.code,
             None if status == 499 => "client_disconnected",
             None => "",
         };
-        metrics.http_requests.with_label_values(&[route, *method, &status.to_string()]).inc();
-        metrics.http_seconds.with_label_values(&[route]).observe(seconds);
+        metrics.http_requests.with_label_values(&[route.as_str(), method, &status.to_string()]).inc();
+        metrics.http_seconds.with_label_values(&[route.as_str()]).observe(seconds);
         let ms = (seconds * 1e6).round() / 1e3;
         match problem.and_then(|problem| problem.cause) {
             Some(cause) => tracing::error!(%request_id, method, route, status, code, ms, cause, "request"),
