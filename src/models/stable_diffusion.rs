@@ -47,21 +47,8 @@ pub struct Spec {
 impl StableDiffusion {
     /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit.
     pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
-        check_parts("model_index.json", &folder.json("model_index.json")?)?;
-
-        let text_config = ClipTextConfig::read("text_encoder/config.json", &folder.json("text_encoder/config.json")?)?;
-        let unet_keys = folder.json("unet/config.json")?;
-        let unet_config = UNet2DConditionConfig::read("unet/config.json", &unet_keys)?;
-        let vae_config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
-        let tokenizer = ClipTokenizer::load(folder, "tokenizer", text_config.max_position_embeddings)?;
-        let sample_size = unet_config.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
-            path: "unet/config.json".into(),
-            key: "sample_size".into(),
-            value: Value::Null,
-            supported: "a size".into(),
-        })?;
-        agree(&tokenizer, &text_config, &unet_config, &vae_config)?;
-
+        let Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec } =
+            Description::read(folder)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = Weights::open(folder, "text_encoder", "model", device, as_it_is)?;
         let text_encoder = ClipTextModel::new(&text_config, &weights);
@@ -72,19 +59,13 @@ impl StableDiffusion {
         let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
         let vae = AutoencoderKl::new(&vae_config, &weights);
         weights.finish()?;
-
-        let spec = Spec {
-            latent_channels: vae_config.latent_channels,
-            vae_scale_factor: vae_config.scale(),
-            sample_size: legacy::sample_size(&unet_keys, sample_size.height_width()),
-            context_length: tokenizer.length(),
-            context_width: text_config.hidden_size,
-            text_layers: text_config.num_hidden_layers,
-            size_multiple: vae_config.scale(),
-        };
-        let scheduler_config = legacy::scheduler_config(folder.json("scheduler/scheduler_config.json")?);
         let device = device.clone();
         Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, scheduler_config, spec, device })
+    }
+
+    /// The sizes and the scheduler configuration of a folder, whose weights are not read.
+    pub fn describe(folder: &ModelFolder) -> std::result::Result<(Spec, Map<String, Value>), LoadError> {
+        Description::read(folder).map(|description| (description.spec, description.scheduler_config))
     }
 
     /// The L ids of a prompt: cut to fit, padded to the length.
@@ -119,6 +100,45 @@ impl StableDiffusion {
     /// The sizes of the model.
     pub fn spec(&self) -> Spec {
         self.spec.clone()
+    }
+}
+
+/// Everything a folder says but its weights: configurations that can be honoured and that fit each other.
+struct Description {
+    tokenizer: ClipTokenizer,
+    text_config: ClipTextConfig,
+    unet_config: UNet2DConditionConfig,
+    vae_config: AutoencoderKlConfig,
+    scheduler_config: Map<String, Value>,
+    spec: Spec,
+}
+
+impl Description {
+    fn read(folder: &ModelFolder) -> std::result::Result<Description, LoadError> {
+        check_parts("model_index.json", &folder.json("model_index.json")?)?;
+        let text_config = ClipTextConfig::read("text_encoder/config.json", &folder.json("text_encoder/config.json")?)?;
+        let unet_keys = folder.json("unet/config.json")?;
+        let unet_config = UNet2DConditionConfig::read("unet/config.json", &unet_keys)?;
+        let vae_config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
+        let tokenizer = ClipTokenizer::load(folder, "tokenizer", text_config.max_position_embeddings)?;
+        let sample_size = unet_config.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
+            path: "unet/config.json".into(),
+            key: "sample_size".into(),
+            value: Value::Null,
+            supported: "a size".into(),
+        })?;
+        agree(&tokenizer, &text_config, &unet_config, &vae_config)?;
+        let spec = Spec {
+            latent_channels: vae_config.latent_channels,
+            vae_scale_factor: vae_config.scale(),
+            sample_size: legacy::sample_size(&unet_keys, sample_size.height_width()),
+            context_length: tokenizer.length(),
+            context_width: text_config.hidden_size,
+            text_layers: text_config.num_hidden_layers,
+            size_multiple: vae_config.scale(),
+        };
+        let scheduler_config = legacy::scheduler_config(folder.json("scheduler/scheduler_config.json")?);
+        Ok(Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec })
     }
 }
 
