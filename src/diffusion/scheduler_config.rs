@@ -9,7 +9,10 @@ use super::sigmas::Respacing;
 use super::spacing::Spacing;
 use keys::Keys;
 
+mod file;
 pub(super) mod keys;
+
+pub use file::{correct_for_stable_diffusion, read_model_file};
 
 /// A checked scheduler configuration; whatever exists of it can be run, only the number of steps is open.
 #[derive(Debug, Clone, PartialEq)]
