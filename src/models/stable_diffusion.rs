@@ -49,17 +49,24 @@ impl StableDiffusion {
     pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
         check_parts("model_index.json", &folder.json("model_index.json")?)?;
 
-        let text_config = ClipTextConfig::read("text_encoder/config.json", &folder.json("text_encoder/config.json")?)?;
+        let text_config = ClipTextConfig::read(
+            "text_encoder/config.json",
+            &folder.json("text_encoder/config.json")?,
+        )?;
         let unet_keys = folder.json("unet/config.json")?;
         let unet_config = UNet2DConditionConfig::read("unet/config.json", &unet_keys)?;
-        let vae_config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
-        let tokenizer = ClipTokenizer::load(folder, "tokenizer", text_config.max_position_embeddings)?;
-        let sample_size = unet_config.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
-            path: "unet/config.json".into(),
-            key: "sample_size".into(),
-            value: Value::Null,
-            supported: "a size".into(),
-        })?;
+        let vae_config =
+            AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
+        let tokenizer =
+            ClipTokenizer::load(folder, "tokenizer", text_config.max_position_embeddings)?;
+        let sample_size = unet_config
+            .sample_size
+            .ok_or_else(|| LoadError::UnsupportedKey {
+                path: "unet/config.json".into(),
+                key: "sample_size".into(),
+                value: Value::Null,
+                supported: "a size".into(),
+            })?;
         agree(&tokenizer, &text_config, &unet_config, &vae_config)?;
 
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
@@ -69,7 +76,13 @@ impl StableDiffusion {
         let weights = Weights::open(folder, "unet", "diffusion_pytorch_model", device, as_it_is)?;
         let unet = UNet2DConditionModel::new(&unet_config, &weights);
         weights.finish()?;
-        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
+        let weights = Weights::open(
+            folder,
+            "vae",
+            "diffusion_pytorch_model",
+            device,
+            current_name,
+        )?;
         let vae = AutoencoderKl::new(&vae_config, &weights);
         weights.finish()?;
 
@@ -82,9 +95,19 @@ impl StableDiffusion {
             text_layers: text_config.num_hidden_layers,
             size_multiple: vae_config.scale(),
         };
-        let scheduler_config = legacy::scheduler_config(folder.json("scheduler/scheduler_config.json")?);
+        let scheduler_config =
+            legacy::scheduler_config(folder.json("scheduler/scheduler_config.json")?);
         let device = device.clone();
-        Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, scheduler_config, spec, device })
+        Ok(Self {
+            tokenizer,
+            text_encoder,
+            unet,
+            vae,
+            vae_config,
+            scheduler_config,
+            spec,
+            device,
+        })
     }
 
     /// The L ids of a prompt: cut to fit, padded to the length.
@@ -101,14 +124,23 @@ impl StableDiffusion {
 
     /// sample (B, C, h, w), t (B), context (B, L, D) → the U-Net's prediction, (B, C, h, w)
     pub fn denoise(&self, sample: &Tensor, t: &[f32], context: &Tensor) -> Result<Tensor> {
-        self.unet.forward(&sample.to_device(&self.device)?, t, &context.to_device(&self.device)?)
+        self.unet.forward(
+            &sample.to_device(&self.device)?,
+            t,
+            &context.to_device(&self.device)?,
+        )
     }
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        let AutoencoderKlConfig { scaling_factor, shift_factor, .. } = self.vae_config;
+        let AutoencoderKlConfig {
+            scaling_factor,
+            shift_factor,
+            ..
+        } = self.vae_config;
         let latents = latents.to_device(&self.device)?;
-        self.vae.decode(&latents.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))?)
+        self.vae
+            .decode(&latents.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))?)
     }
 
     /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.
@@ -137,8 +169,14 @@ const PARTS: [(&str, &[&str]); 9] = [
 
 fn check_parts(path: &str, index: &Map<String, Value>) -> std::result::Result<(), LoadError> {
     let unsupported = |key: &str, value: &Value, supported: &str| {
-        let (path, key, value, supported) = (path.into(), key.into(), value.clone(), supported.into());
-        LoadError::UnsupportedKey { path, key, value, supported }
+        let (path, key, value, supported) =
+            (path.into(), key.into(), value.clone(), supported.into());
+        LoadError::UnsupportedKey {
+            path,
+            key,
+            value,
+            supported,
+        }
     };
     let class = index.get("_class_name").unwrap_or(&Value::Null);
     if class != "StableDiffusionPipeline" {
@@ -146,7 +184,11 @@ fn check_parts(path: &str, index: &Map<String, Value>) -> std::result::Result<()
     }
     for (key, value) in index.iter().filter(|(key, _)| !key.starts_with('_')) {
         let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
-            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
+            return Err(LoadError::UnknownKey {
+                path: path.into(),
+                key: key.clone(),
+                value: value.clone(),
+            });
         };
         let class = value.get(1).and_then(Value::as_str).unwrap_or_default();
         if !classes.is_empty() && !classes.contains(&class) {
@@ -192,11 +234,22 @@ fn agree(
             "vae latent_channels",
             vae.latent_channels,
         ),
-        (vae.out_channels == 3, "vae out_channels", vae.out_channels, "the channels of a picture", 3),
+        (
+            vae.out_channels == 3,
+            "vae out_channels",
+            vae.out_channels,
+            "the channels of a picture",
+            3,
+        ),
     ] {
         if !fits {
             let (left_value, right_value) = (left_value.to_string(), right_value.to_string());
-            return Err(LoadError::Disagree { left, left_value, right, right_value });
+            return Err(LoadError::Disagree {
+                left,
+                left_value,
+                right,
+                right_value,
+            });
         }
     }
     Ok(())
