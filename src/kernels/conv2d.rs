@@ -270,7 +270,7 @@ mod tests {
             geometry: Geometry::square(3, 1, 1),
         };
         let x = random(&[1, 140, 120, 128]); // 140·120·1152 floats of patches are more than one batch of them.
-        assert!(140 * 120 * 1152 > PATCHES);
+        const { assert!(140 * 120 * 1152 > PATCHES) };
         let difference = (conv.forward(&x).unwrap() - conv.composite(&x).unwrap())
             .unwrap()
             .abs()

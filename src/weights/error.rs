@@ -50,7 +50,7 @@ pub enum LoadError {
         right_value: String,
     },
     #[error(transparent)]
-    Tensors(#[from] TensorMismatch),
+    Tensors(#[from] Box<TensorMismatch>),
     #[error("device: {0}")]
     Device(#[from] candle_core::Error),
 }
@@ -71,6 +71,14 @@ pub struct TensorMismatch {
 }
 
 impl TensorMismatch {
+    /// By name, in place of the order in which layers are built and files list their tensors.
+    pub(super) fn sort(&mut self) {
+        self.missing.sort();
+        self.unused.sort();
+        self.misshapen.sort();
+        self.not_float.sort();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.missing.is_empty()
             && self.unused.is_empty()

@@ -189,12 +189,12 @@ impl Weights {
                     .push((name.clone(), entry.shape.clone()));
             }
         }
-        ledger.mismatch.unused.sort();
+        ledger.mismatch.sort();
         ledger.mismatch.component = self.source.component.clone();
         if ledger.mismatch.is_empty() {
             Ok(())
         } else {
-            Err(ledger.mismatch.into())
+            Err(Box::new(ledger.mismatch).into())
         }
     }
 
