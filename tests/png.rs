@@ -118,6 +118,24 @@ fn previews_have_at_most_512_pixels_a_side() {
     }
 }
 
+#[test]
+fn a_preview_that_would_take_too_many_bytes_is_halved() {
+    // Noise, which no encoder makes smaller.
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let image = RgbImage { width: 333, height: 77, pixels: (0..3 * 333 * 77).map(|_| noise()).collect() };
+    let file = encode_preview(&image).unwrap();
+    assert!(file.len() <= 48 * 1024);
+    let half = decoded(&file).0;
+    assert_eq!((half.width, half.height), (167, 39));
+    let at = |x: usize, y: usize| u32::from(image.pixels[3 * (y * 333 + x)]);
+    assert_eq!(u32::from(half.pixels[0]), (at(0, 0) + at(1, 0) + at(0, 1) + at(1, 1) + 2) / 4);
+    assert_eq!(u32::from(half.pixels[3 * 166]), (2 * at(332, 0) + 2 * at(332, 1) + 2) / 4);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
