@@ -85,7 +85,6 @@ pub struct Retention {
 pub struct Log {
     pub filter: String,
     pub format: LogFormat,
-    pub prompts: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

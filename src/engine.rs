@@ -1,1 +1,170 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! The step-level batcher: many generations, one network call.
+//!
+//! A generation's pipeline is an async function that the engine's own thread polls. Where it awaits a network it has
+//! left an *ask* of one or more *rows*; the engine picks rows of the same [`Key`] from any number of runs, runs them
+//! as one batch and hands each run its answers. So every step of every request batches with every other, whatever its
+//! sampler, its number of steps, its guidance or its prompt; to cancel a run is to drop its future; and no row ever
+//! sees another, so the picture does not depend on who else was there.
+
+mod ask;
+mod batch;
+mod drive;
+mod policy;
+mod run;
+mod text_cache;
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+};
+
+pub use ask::Key;
+pub use policy::{Limits, Pick, Waiting, choose};
+
+use crate::{
+    diffusion::SchedulerConfig,
+    generation::{Generation, Phase},
+    imaging::RgbImage,
+    metrics::Metrics,
+    pipelines::{Model, PipelineError},
+};
+
+/// A generation, ready to compute.
+pub struct Run {
+    pub generation: Generation,
+    pub scheduler: SchedulerConfig,
+    pub model: Arc<Model>,
+    pub observer: Box<dyn Observer>,
+    pub cancel: Cancel,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+/// Told by the engine's thread how a run goes; must return at once.
+pub trait Observer: Send {
+    /// `step` of `steps` are done; both are 0 before the sampler's first.
+    fn progress(&mut self, phase: Phase, step: u32, steps: u32);
+    /// A rough picture of image `index` after `step`, one pixel for each latent pixel.
+    fn preview(&mut self, index: u32, step: u32, picture: RgbImage);
+    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>);
+}
+
+/// Why a run ended without pictures.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("canceled")]
+    Canceled(Reason),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error("the pipeline panicked")]
+    Panicked,
+    /// The engine is stopping; the run can be begun again elsewhere.
+    #[error("the engine is stopping")]
+    Stopped,
+}
+
+/// Who ended a run early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its client asked.
+    Canceled,
+    /// Its waiting client left.
+    Disconnected,
+    /// Its worker lost or released it; another run will do the work again.
+    Lost,
+}
+
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Canceled => "canceled",
+            Reason::Disconnected => "disconnected",
+            Reason::Lost => "lost",
+        }
+    }
+}
+
+/// Ends a run before its next step. All clones speak of the same run; the first reason stands.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicU8>);
+
+impl Cancel {
+    pub fn cancel(&self, reason: Reason) {
+        let code = 1 + reason as u8;
+        // Losing this race means that the run is canceled already.
+        let _ = self.0.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub fn reason(&self) -> Option<Reason> {
+        [Reason::Canceled, Reason::Disconnected, Reason::Lost]
+            .into_iter()
+            .find(|reason| 1 + *reason as u8 == self.0.load(Ordering::Acquire))
+    }
+}
+
+/// How the engine of one device is bounded.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Threads that compute; 0 takes one for each core.
+    pub threads: usize,
+    /// Most rows of one network call.
+    pub max_rows: NonZeroUsize,
+    /// Most runs that may wait to enter.
+    pub max_runs: NonZeroUsize,
+    pub text_cache_entries: usize,
+}
+
+/// The handle: cheap to clone, usable from any thread. The engine's thread ends when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inbox: SyncSender<Run>,
+}
+
+/// The owner of the device: [`EngineThread::run`] belongs on a thread of its own.
+pub struct EngineThread {
+    inbox: Receiver<Run>,
+    settings: Settings,
+    metrics: Metrics,
+}
+
+impl std::fmt::Debug for EngineThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineThread").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A handle and its owner; the caller decides where the owner runs.
+pub fn engine(settings: Settings, metrics: Metrics) -> (Engine, EngineThread) {
+    let (sender, receiver) = sync_channel(settings.max_runs.get());
+    (Engine { inbox: sender }, EngineThread { inbox: receiver, settings, metrics })
+}
+
+/// The engine did not take the run, which is given back with its observer untold.
+#[derive(Debug)]
+pub enum Refused {
+    /// As many runs as allowed wait to enter.
+    Full(Box<Run>),
+    /// The engine's thread has ended.
+    Stopped(Box<Run>),
+}
+
+impl Engine {
+    /// Hands over a run, whose observer will be told of its end exactly once.
+    ///
+    /// # Errors
+    /// The engine is full or has ended; the run comes back.
+    pub fn submit(&self, run: Run) -> Result<(), Refused> {
+        self.inbox.try_send(run).map_err(|error| match error {
+            TrySendError::Full(run) => Refused::Full(Box::new(run)),
+            TrySendError::Disconnected(run) => Refused::Stopped(Box::new(run)),
+        })
+    }
+}

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::generation::{Event, Generation, GenerationId, Image, Problem, Record};
 
-pub use blobs::Blobs;
+pub use blobs::{BlobError, Blobs};
 pub use sqlite::SqliteStore;
 
 /// The table of generations and events. Every change of state is one conditional transaction that also appends the
@@ -27,15 +27,17 @@ pub trait Store: Send + Sync + 'static {
 
     async fn get(&self, id: GenerationId) -> Result<Option<Record>, StoreError>;
 
-    /// A page of records, newest first.
+    /// A page of records, newest first. Unreadable rows are passed over, as in every method that looks at many.
     async fn list(&self, query: &ListQuery) -> Result<Page, StoreError>;
 
     /// Takes up to `limit` queued generations, oldest first, for this worker: each becomes `running`, its attempt and
-    /// fence grow by one.
+    /// fence grow by one. Those that wait for the delay of a [`Outcome::Retry`] are not taken, nor those whose
+    /// `start_timeout_s` has passed.
     async fn claim(&self, limit: usize) -> Result<Vec<(Record, Lease)>, StoreError>;
 
     /// Ends a run. Returns the record, or `None` where the lease is no longer the generation's: then nothing changed
-    /// and the outcome must be thrown away.
+    /// and the outcome must be thrown away. A generation whose client has asked to cancel it is not queued again but
+    /// canceled.
     async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Option<Record>, StoreError>;
 
     /// Cancels: a queued generation at once, a running one by a mark that its worker obeys before the next step; a
@@ -52,10 +54,12 @@ pub trait Store: Send + Sync + 'static {
     async fn events(&self, id: GenerationId, after: i64) -> Result<Vec<Event>, StoreError>;
 
     /// Queues every running generation again, as a process must that finds them at its start (their attempt stays
-    /// counted). Those whose attempts are spent fail with `worker_crashed`. Returns how many were queued.
+    /// counted). Those whose attempts are spent fail with `worker_crashed`, those whose client has asked for it are
+    /// canceled. Returns how many were queued.
     async fn requeue_running(&self, max_attempts: u32) -> Result<usize, StoreError>;
 
-    /// Expires queued generations whose `start_timeout_s` has passed; returns them.
+    /// Expires queued generations whose `start_timeout_s` has passed before they were claimed for the first time;
+    /// returns them. One that began once and came back to the queue never expires.
     async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError>;
 
     /// Finished generations whose retention has ended, at most `limit`, for the sweeper to delete.
@@ -71,8 +75,9 @@ pub trait Store: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// The right to write the outcome of one attempt of one generation; spent by [`Store::finish`].
-#[derive(Debug)]
+/// The right to write the outcome of one attempt of one generation; spent by [`Store::finish`]. A clone is for trying
+/// again where the store did not answer: the fence lets only one of them count.
+#[derive(Clone, Debug)]
 pub struct Lease {
     pub(in crate::ledger) id: GenerationId,
     pub(in crate::ledger) fence: i64,
@@ -90,7 +95,7 @@ impl Lease {
 }
 
 /// How a run ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     Succeeded(Vec<Image>),
     Failed(Problem),
@@ -107,7 +112,8 @@ pub struct ListQuery {
     pub limit: usize,
     /// Only generations older than this one.
     pub after: Option<GenerationId>,
-    /// Only generations newer than this one (still returned newest first).
+    /// Only generations newer than this one: the `limit` next to it, unless `after` is given too (still returned newest
+    /// first).
     pub before: Option<GenerationId>,
     /// Only this status: one of the words of [`Status::as_str`](crate::generation::Status::as_str).
     pub status: Option<String>,
@@ -117,6 +123,7 @@ pub struct ListQuery {
 #[derive(Debug)]
 pub struct Page {
     pub records: Vec<Record>,
+    /// More generations of the query lie beyond this page.
     pub has_more: bool,
 }
 
@@ -137,11 +144,27 @@ pub enum StoreError {
     #[error("the disk is full")]
     StorageFull,
     #[error("the database failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     #[error("the database's schema cannot be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("a stored {what} of {id} cannot be read: {detail}")]
     Corrupt { id: GenerationId, what: &'static str, detail: String },
     #[error("{0}")]
-    Io(#[from] std::io::Error),
+    Io(#[source] std::io::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Io(error) => error.into(),
+            sqlx::Error::Database(error) if sqlite::is_full(error.as_ref()) => StoreError::StorageFull,
+            error => StoreError::Database(error),
+        }
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        if blobs::is_full(&error) { StoreError::StorageFull } else { StoreError::Io(error) }
+    }
 }

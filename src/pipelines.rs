@@ -1,1 +1,44 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! Straight-line async functions from a generation to its pictures, which read like the papers.
+//!
+//! A pipeline awaits a [`Compute`] wherever a network must run. It knows nothing of batches, devices or other
+//! generations: the engine suspends it at each `await`, runs many pipelines' rows as one, and goes on.
+
+mod card;
+pub mod catalogue;
+mod embedded;
+pub mod latent_rgb;
+pub mod model;
+pub mod networks;
+pub mod text_to_image;
+
+pub use catalogue::{Catalogue, CatalogueError};
+pub use latent_rgb::LatentRgb;
+pub use model::Model;
+pub use networks::{DenoiseRow, NetworkError, Networks, TextEmbedding};
+pub use text_to_image::text_to_image;
+
+use crate::{diffusion::Latents, imaging::RgbImage};
+
+/// What a pipeline may await. Answers come in the order of the rows.
+pub trait Compute {
+    /// Token ids, each padded to the encoder's length -> one embedding each.
+    fn text(&self, ids: Vec<Vec<u32>>, clip_skip: u32) -> impl Future<Output = Result<Vec<TextEmbedding>, PipelineError>>;
+
+    /// Rows of latents (C, h, w), each with its own timestep and context -> the network's raw prediction for each.
+    fn denoise(&self, shape: [usize; 3], rows: Vec<DenoiseRow>) -> impl Future<Output = Result<Vec<Vec<f32>>, PipelineError>>;
+
+    /// (B, C, h, w) -> B pictures of (8 h, 8 w) pixels.
+    fn decode(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;
+
+    /// Told after each step of the sampler: `step` counts 1..=steps, `denoised` is the present estimate of the end.
+    fn stepped(&self, step: usize, steps: usize, denoised: &Latents);
+}
+
+/// Why a generation has no pictures.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error("the sampler failed: {0}")]
+    Sampler(String),
+}

@@ -1,20 +1,49 @@
 //! The desk: what the API means. Handlers call only this.
 
 mod live;
+mod rules;
+mod throughput;
+mod watch;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use tokio::sync::Notify;
 
-use crate::generation::{Event, Fields, GenerationId, Invalid, ModelCard, Record};
-use crate::ledger::{Counts, ListQuery, Page, StoreError};
+use crate::{
+    diffusion::{SchedulerName, names},
+    engine::Reason,
+    generation::{Event, Fields, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status, resolve},
+    ledger::{Blobs, Counts, ListQuery, Page, Store, StoreError},
+    metrics::Metrics,
+    pipelines::Catalogue,
+};
 
 pub use live::{Live, Phase, Preview, Progress};
+pub use rules::CatalogueRules;
+pub use throughput::Throughput;
 
 /// A cheap handle to everything that a handler may ask for.
 #[derive(Clone)]
-pub struct Service {}
+pub struct Service(Arc<Parts>);
+
+/// What the service is made of.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub blobs: Blobs,
+    pub live: Live,
+    pub catalogue: Arc<Catalogue>,
+    pub limits: Limits,
+    /// Most generations that may wait.
+    pub max_queued: usize,
+    pub metrics: Metrics,
+    pub throughput: Throughput,
+    /// Tells the worker that there is something to claim.
+    pub wake: Arc<Notify>,
+    /// Set when the server stops taking work.
+    pub draining: tokio_util::sync::CancellationToken,
+}
 
 /// A generation with what only this moment knows of it.
 #[derive(Clone, Debug)]
@@ -68,46 +97,115 @@ pub enum ServiceError {
     Store(StoreError),
 }
 
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> ServiceError {
+        match error {
+            StoreError::NotFinished => ServiceError::NotFinished,
+            other => ServiceError::Store(other),
+        }
+    }
+}
+
 impl Service {
+    pub fn new(parts: Parts) -> Service {
+        Service(Arc::new(parts))
+    }
+
     /// Accepts a generation: after this returns it is durable.
+    ///
+    /// # Errors
+    /// All invalid fields at once, a full queue, a stopping server, or a store that does not answer.
     pub async fn create(&self, fields: Fields) -> Result<View, ServiceError> {
-        unimplemented!("{fields:?}")
+        let Parts { store, metrics, wake, draining, .. } = &*self.0;
+        if draining.is_cancelled() {
+            return Err(ServiceError::Draining);
+        }
+        let generation = resolve(fields, &CatalogueRules { catalogue: &self.0.catalogue, limits: &self.0.limits })?;
+        let record = match store.accept(GenerationId::new(), &generation, self.0.max_queued).await {
+            Ok(record) => record,
+            Err(StoreError::QueueFull { queued }) => {
+                return Err(ServiceError::QueueFull { queued, retry_after_s: self.0.throughput.seconds_for(queued) });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        metrics.accepted.inc();
+        wake.notify_one();
+        self.view(record).await
     }
 
     pub async fn get(&self, id: GenerationId) -> Result<View, ServiceError> {
-        unimplemented!("{id}")
+        let record = self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
+        self.view(record).await
     }
 
     /// Returns as soon as the generation has ended, at the latest after `timeout`, with its state then.
-    pub async fn wait(&self, id: GenerationId, timeout: std::time::Duration) -> Result<View, ServiceError> {
-        unimplemented!("{id} {timeout:?}")
+    pub async fn wait(&self, id: GenerationId, timeout: Duration) -> Result<View, ServiceError> {
+        let ended = async {
+            let mut watched = Box::pin(self.watch(id, 0).await?);
+            while let Some(seen) = watched.next().await {
+                seen?;
+            }
+            Ok::<(), ServiceError>(())
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(timeout, ended) => ended.unwrap_or(Ok(()))?,
+            () = self.0.draining.cancelled() => {}
+        }
+        self.get(id).await
     }
 
     pub async fn list(&self, query: &ListQuery) -> Result<Page, ServiceError> {
-        unimplemented!("{query:?}")
+        Ok(self.0.store.list(query).await?)
     }
 
     pub async fn cancel(&self, id: GenerationId) -> Result<View, ServiceError> {
-        unimplemented!("{id}")
+        self.cancel_because(id, Reason::Canceled).await
     }
 
     /// As [`Service::cancel`], for a client that left; counted as such in the metrics.
     pub async fn cancel_disconnected(&self, id: GenerationId) -> Result<View, ServiceError> {
-        unimplemented!("{id}")
+        self.cancel_because(id, Reason::Disconnected).await
     }
 
+    async fn cancel_because(&self, id: GenerationId, reason: Reason) -> Result<View, ServiceError> {
+        let record = self.0.store.cancel(id).await?.ok_or(ServiceError::NotFound)?;
+        match record.status {
+            Status::Running => self.0.live.cancel(id, reason),
+            Status::Canceled => self.0.live.close(id),
+            Status::Queued | Status::Succeeded { .. } | Status::Failed { .. } | Status::Expired => {}
+        }
+        self.view(record).await
+    }
+
+    /// Erases a finished generation and its pictures.
     pub async fn delete(&self, id: GenerationId) -> Result<(), ServiceError> {
-        unimplemented!("{id}")
+        let record = self.0.store.delete(id).await?.ok_or(ServiceError::NotFound)?;
+        if let Status::Succeeded { images } = &record.status {
+            for image in images {
+                // The record is gone already, so nothing can reach the file; a failure only leaves it lying.
+                if let Err(error) = self.0.blobs.delete(&image.blob).await {
+                    tracing::warn!(%id, %error, "a deleted generation's picture stays on the disk");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The file of image `index` of a generation that succeeded, with its record; [`ServiceError::NotFound`] else.
-    pub async fn content(&self, id: GenerationId, index: u32) -> Result<(crate::generation::Image, Bytes), ServiceError> {
-        unimplemented!("{id} {index}")
+    pub async fn content(&self, id: GenerationId, index: u32) -> Result<(Image, Bytes), ServiceError> {
+        let record = self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
+        let Status::Succeeded { images } = record.status else { return Err(ServiceError::NotFound) };
+        let image = images.into_iter().find(|image| image.index == index).ok_or(ServiceError::NotFound)?;
+        let bytes = self.0.blobs.get(&image.blob).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
+        let bytes = bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", image.blob)))?;
+        Ok((image, bytes))
     }
 
     /// The newest preview of a running generation.
     pub async fn preview(&self, id: GenerationId) -> Result<Option<Preview>, ServiceError> {
-        unimplemented!("{id}")
+        self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
+        let state = self.0.live.state(id);
+        Ok(state.and_then(|state| state.previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index)))))
     }
 
     /// Every durable event after `after`, then one snapshot of the progress, then what happens, until a terminal event
@@ -117,39 +215,69 @@ impl Service {
         id: GenerationId,
         after: i64,
     ) -> Result<impl Stream<Item = Result<Watched, ServiceError>> + Send + use<>, ServiceError> {
-        let _ = (id, after);
-        Ok(futures::stream::empty())
+        self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
+        Ok(watch::watch(self.0.store.clone(), self.0.live.clone(), id, after))
     }
 
     pub fn models(&self) -> Vec<ModelView> {
-        Vec::new()
+        let view = |name: &str| {
+            let (state, error) = self.0.catalogue.state(name);
+            ModelView { name: name.to_owned(), state, error, card: self.0.catalogue.card(name) }
+        };
+        self.0.catalogue.names().map(view).collect()
     }
 
     pub fn default_model(&self) -> &str {
-        ""
+        self.0.catalogue.default_name()
     }
 
     /// Names of the schedulers with one line for people.
-    pub fn schedulers(&self) -> Vec<(&'static str, &'static str)> {
-        Vec::new()
+    pub fn schedulers(&self) -> Vec<SchedulerName> {
+        names().collect()
     }
 
     pub async fn counts(&self) -> Result<Counts, ServiceError> {
-        unimplemented!()
+        Ok(self.0.store.counts().await?)
     }
 
     /// Most generations that may wait.
     pub fn max_queued(&self) -> usize {
-        0
+        self.0.max_queued
     }
 
     /// Seconds a finished generation took to run, averaged over the recent ones; `None` before the first.
     pub fn recent_seconds(&self) -> Option<f64> {
-        None
+        self.0.throughput.mean_seconds()
     }
 
     /// What keeps the server from taking work, for `/readyz`; empty when it is ready.
     pub async fn unready_reasons(&self) -> Vec<String> {
-        Vec::new()
+        let mut reasons = Vec::new();
+        if self.0.draining.is_cancelled() {
+            reasons.push("draining".to_owned());
+        }
+        if let Err(error) = self.0.store.ping().await {
+            reasons.push(format!("store: {error}"));
+        }
+        let default = self.0.catalogue.default_name();
+        if let (state @ ("loading" | "cold" | "failed"), _) = self.0.catalogue.state(default) {
+            reasons.push(format!("model {default}: {state}"));
+        }
+        reasons
+    }
+
+    async fn view(&self, record: Record) -> Result<View, ServiceError> {
+        let (progress, position) = match record.status {
+            Status::Running => (self.0.live.state(record.id).and_then(|state| state.progress), None),
+            Status::Queued => (None, self.0.store.position(record.id).await?),
+            Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => (None, None),
+        };
+        Ok(View { record, progress, position })
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
     }
 }

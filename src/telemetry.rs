@@ -1,1 +1,21 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! Logging.
+
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::config::{Log, LogFormat};
+
+/// Sends log lines to standard error, as the settings say.
+///
+/// # Errors
+/// The filter cannot be parsed; the text says where.
+pub fn init(log: &Log) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter: {error}"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match log.format {
+        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
+    };
+    // A second call keeps the first subscriber, as tests that build several apps in one process need.
+    drop(started);
+    Ok(())
+}

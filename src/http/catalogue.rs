@@ -46,12 +46,12 @@ struct Capabilities {
     card: ModelCard,
     #[serde(flatten)]
     limits: Limits,
-    schedulers: Vec<&'static str>,
+    schedulers: Vec<String>,
 }
 
 impl Model {
     fn of(state: &AppState, model: ModelView) -> Model {
-        let schedulers = || state.service.schedulers().into_iter().map(|(name, _)| name).collect();
+        let schedulers = || state.service.schedulers().into_iter().map(|scheduler| scheduler.name).collect();
         let capabilities = |card: &ModelCard| Capabilities {
             tasks: ["text-to-image"],
             card: card.clone(),
@@ -83,13 +83,17 @@ pub async fn model(State(state): State<AppState>, ModelName(name): ModelName) ->
 #[derive(Debug, Serialize)]
 struct Scheduler {
     object: &'static str,
-    name: &'static str,
-    description: &'static str,
+    name: String,
+    description: String,
 }
 
 pub async fn schedulers(State(service): State<Service>) -> impl IntoResponse {
     let schedulers = service.schedulers().into_iter();
-    List::of(schedulers.map(|(name, description)| Scheduler { object: "scheduler", name, description }))
+    List::of(schedulers.map(|scheduler| Scheduler {
+        object: "scheduler",
+        name: scheduler.name,
+        description: scheduler.description,
+    }))
 }
 
 #[derive(Debug, Serialize)]

@@ -1,5 +1,106 @@
 //! Pictures as objects.
 
-/// The store of pictures.
+use std::{error::Error, fs, io, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, local::LocalFileSystem, path::Path as Location};
+
+use crate::generation::GenerationId;
+
+/// A handle to the store of pictures: a folder.
 #[derive(Clone, Debug)]
-pub struct Blobs {}
+pub struct Blobs {
+    folder: Arc<LocalFileSystem>,
+}
+
+/// A picture could not be stored, read or erased.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("the disk is full")]
+    StorageFull,
+    #[error("not the path of a blob: {0}")]
+    Path(#[from] object_store::path::Error),
+    #[error("the blob store failed: {0}")]
+    ObjectStore(#[source] object_store::Error),
+    #[error("the blob store failed: {0}")]
+    Io(#[source] io::Error),
+}
+
+/// Where the file of image `index` lies. The path contains the fence, so that a worker which lost its lease never
+/// writes over the pictures of the one that has it.
+pub fn path_of(id: GenerationId, fence: i64, index: u32) -> String {
+    format!("{}/{fence}/{index}.png", folder_of(id))
+}
+
+fn folder_of(id: GenerationId) -> String {
+    format!("img/default/{id}")
+}
+
+impl Blobs {
+    /// Blobs in the folder `dir`, which is created where it is missing.
+    pub fn local(dir: &Path) -> Result<Blobs, BlobError> {
+        fs::create_dir_all(dir)?;
+        // A row that names a blob is committed after the blob was put, so the blob must survive a power cut as the row
+        // does: file and folders are synced before `put` returns.
+        let folder = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true).with_automatic_cleanup(true);
+        Ok(Blobs { folder: Arc::new(folder) })
+    }
+
+    /// Stores a file. When this returns it is durable; readers see all of it or nothing.
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+        self.folder.put(&Location::parse(path)?, bytes.into()).await?;
+        Ok(())
+    }
+
+    /// The file; `None` where there is none.
+    pub async fn get(&self, path: &str) -> Result<Option<Bytes>, BlobError> {
+        match self.folder.get(&Location::parse(path)?).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Erases a file; one that is not there is as good as erased.
+    pub async fn delete(&self, path: &str) -> Result<(), BlobError> {
+        match self.folder.delete(&Location::parse(path)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Erases everything of a generation: the pictures of every fence, and half-written files of a process that was
+    /// killed, which are no objects yet and which [`Blobs::delete`] therefore cannot name.
+    pub async fn delete_generation(&self, id: GenerationId) -> Result<(), BlobError> {
+        let folder = self.folder.path_to_filesystem(&Location::parse(folder_of(id))?)?;
+        let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
+        match erased.map_err(io::Error::other)? {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<object_store::Error> for BlobError {
+    fn from(error: object_store::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(inner) = cause {
+            if inner.downcast_ref().is_some_and(is_full) {
+                return BlobError::StorageFull;
+            }
+            cause = inner.source();
+        }
+        BlobError::ObjectStore(error)
+    }
+}
+
+impl From<io::Error> for BlobError {
+    fn from(error: io::Error) -> Self {
+        if is_full(&error) { BlobError::StorageFull } else { BlobError::Io(error) }
+    }
+}
+
+/// ENOSPC and EDQUOT.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

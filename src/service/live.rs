@@ -1,7 +1,20 @@
-//! What happens right now to the generations of this process: progress and previews, the latest state only.
+//! What happens right now to the generations of this process: the latest progress and previews, never a log of them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::{
+    engine::{Cancel, Reason},
+    generation::GenerationId,
+};
+
+pub use crate::generation::Phase;
 
 /// How far a running generation is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -15,16 +28,6 @@ pub struct Progress {
     pub eta_s: Option<f32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    Loading,
-    Encoding,
-    Denoising,
-    Decoding,
-    Saving,
-}
-
 /// A rough picture of where a run is going.
 #[derive(Clone, Debug)]
 pub struct Preview {
@@ -32,12 +35,109 @@ pub struct Preview {
     pub index: u32,
     /// After which step.
     pub step: u32,
-    /// Counts the previews of the generation from 0.
+    /// Counts the previews of the image from 0.
     pub preview_index: u32,
     /// A PNG file.
     pub png: Bytes,
 }
 
-/// The hub between worker and watchers.
+/// What a watcher can see of a generation at this moment.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Grows when a durable event was written, so that a watcher knows when to read them.
+    pub events: u64,
+    pub progress: Option<Progress>,
+    /// The latest preview of each image.
+    pub previews: Vec<Preview>,
+}
+
+/// The hub between worker and watchers. A cheap handle.
+#[derive(Clone, Debug, Default)]
+pub struct Live(Arc<Mutex<HashMap<GenerationId, Entry>>>);
+
 #[derive(Debug)]
-pub struct Live {}
+struct Entry {
+    state: watch::Sender<State>,
+    /// Of a generation that this process runs.
+    cancel: Option<Cancel>,
+}
+
+impl Live {
+    /// What is seen of the generation from now on. The receiver closes when the generation has ended.
+    pub fn subscribe(&self, id: GenerationId) -> watch::Receiver<State> {
+        self.lock().entry(id).or_insert_with(Entry::new).state.subscribe()
+    }
+
+    /// Drops the entry of a generation that nobody runs; its watchers' receivers close.
+    pub fn close(&self, id: GenerationId) {
+        self.lock().remove(&id);
+    }
+
+    /// Drops the entry that a subscription has made for a generation which turned out to be over.
+    pub fn close_unless_running(&self, id: GenerationId) {
+        let mut entries = self.lock();
+        if entries.get(&id).is_some_and(|entry| entry.cancel.is_none()) {
+            entries.remove(&id);
+        }
+    }
+
+    /// A worker begins the generation.
+    pub fn begin(&self, id: GenerationId, cancel: Cancel) {
+        let mut entries = self.lock();
+        let entry = entries.entry(id).or_insert_with(Entry::new);
+        entry.cancel = Some(cancel);
+        entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
+    }
+
+    /// A durable event was written.
+    pub fn event(&self, id: GenerationId) {
+        self.modify(id, |state| state.events += 1);
+    }
+
+    pub fn progress(&self, id: GenerationId, progress: Progress) {
+        self.modify(id, |state| state.progress = Some(progress));
+    }
+
+    pub fn preview(&self, id: GenerationId, preview: Preview) {
+        self.modify(id, |state| {
+            state.previews.retain(|other| other.index != preview.index);
+            state.previews.push(preview);
+        });
+    }
+
+    /// The state of a generation that runs or is watched.
+    pub fn state(&self, id: GenerationId) -> Option<State> {
+        self.lock().get(&id).map(|entry| entry.state.borrow().clone())
+    }
+
+    /// Tells the run, if this process has one, to end before its next step.
+    pub fn cancel(&self, id: GenerationId, reason: Reason) {
+        if let Some(cancel) = self.lock().get(&id).and_then(|entry| entry.cancel.as_ref()) {
+            cancel.cancel(reason);
+        }
+    }
+
+    /// Ends every run of this process early.
+    pub fn cancel_all(&self, reason: Reason) {
+        for cancel in self.lock().values().filter_map(|entry| entry.cancel.as_ref()) {
+            cancel.cancel(reason);
+        }
+    }
+
+    fn modify(&self, id: GenerationId, change: impl FnOnce(&mut State)) {
+        if let Some(entry) = self.lock().get(&id) {
+            entry.state.send_modify(change);
+        }
+    }
+
+    /// The map is whole whenever the lock is free, since no code between lock and unlock can panic half way.
+    fn lock(&self) -> MutexGuard<'_, HashMap<GenerationId, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn new() -> Entry {
+        Entry { state: watch::Sender::new(State::default()), cancel: None }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the program can be told to do.
+
+mod generate;
+mod healthcheck;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use latentd::{
+    app::App,
+    config::{Config, Sources},
+    pipelines::Catalogue,
+    telemetry,
+};
+use tokio_util::sync::CancellationToken;
+
+/// An inference server for latent diffusion.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve HTTP (also without a subcommand).
+    Serve(Serve),
+    /// Draw pictures without a server.
+    Generate(generate::Generate),
+    /// List the models and whether their folders can be used.
+    Models(Settings),
+    /// Check or print the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Ask a running server whether it lives; for container health checks.
+    Healthcheck(Settings),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Fail if a setting is unknown or out of its bounds.
+    Check(Settings),
+    /// Print the effective settings as a settings file.
+    Print(Settings),
+}
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default, Args)]
+struct Settings {
+    /// A settings file (TOML); LATENTD_CONFIG names one as well.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A folder of model folders (models.dir).
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+    /// The public listener (http.bind).
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<SocketAddr>,
+    /// Where the database and the pictures live (data_dir).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+pub(crate) fn run() -> Result<()> {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(serve) => self::serve(&serve),
+        Command::Generate(generate) => generate.run(),
+        Command::Models(settings) => models(&settings),
+        Command::Config(ConfigCommand::Check(settings)) => settings.load(Vec::new()).map(|_| println!("the settings are valid")),
+        Command::Config(ConfigCommand::Print(settings)) => settings.load(Vec::new()).map(|config| print!("{}", config.to_toml())),
+        Command::Healthcheck(settings) => healthcheck::run(settings.load(Vec::new())?.operator.bind),
+    }
+}
+
+impl Settings {
+    fn load(&self, mut flags: Vec<(String, String)>) -> Result<Config> {
+        if let Some(dir) = &self.models_dir {
+            flags.push(("models.dir".to_owned(), dir.display().to_string()));
+        }
+        let sources = Sources::of_process(self.config.clone(), flags)?;
+        Config::load(&sources).context("settings")
+    }
+}
+
+fn serve(serve: &Serve) -> Result<()> {
+    let mut flags = Vec::new();
+    if let Some(bind) = serve.bind {
+        flags.push(("http.bind".to_owned(), bind.to_string()));
+    }
+    if let Some(dir) = &serve.data_dir {
+        flags.push(("data_dir".to_owned(), dir.display().to_string()));
+    }
+    let config = serve.settings.load(flags)?;
+    telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let app = App::build(config).await?;
+        // Standard output carries these lines alone, so that a script can wait for them.
+        println!("latentd {} listens on http://{}", env!("CARGO_PKG_VERSION"), app.public_address()?);
+        println!("operator: http://{}", app.operator_address()?);
+        let stop = CancellationToken::new();
+        let (served, ()) = tokio::join!(app.run(stop.clone()), async {
+            asked_to_stop().await;
+            stop.cancel();
+        });
+        served
+    })
+}
+
+/// Returns at the first Ctrl-C or SIGTERM; a second one ends the process at once.
+async fn asked_to_stop() {
+    let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(term) => term,
+        Err(error) => {
+            tracing::error!(%error, "SIGTERM cannot be listened for");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+}
+
+fn models(settings: &Settings) -> Result<()> {
+    let config = settings.load(Vec::new())?;
+    let catalogue = Catalogue::open(&config.models.dir, &config.models.default)?;
+    for name in catalogue.names() {
+        let mark = if name == catalogue.default_name() { " (default)" } else { "" };
+        match (catalogue.card(name), catalogue.state(name).1) {
+            (Some(card), _) => println!(
+                "{name}{mark}: {} × {} pixels, {} steps, guidance {}. {}",
+                card.default_width, card.default_height, card.default_steps, card.default_guidance_scale, card.description
+            ),
+            (None, reason) => println!("{name}{mark}: cannot be used: {}", reason.unwrap_or_default()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Pictures without a server: the same rules, engine and pipeline, one generation.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use latentd::{
+    app::engine_settings,
+    diffusion::SchedulerConfig,
+    engine::{self, Cancel, Observer, Run, RunError},
+    generation::{Fields, Generation, Phase, resolve},
+    imaging::{RgbImage, encode_png},
+    metrics::Metrics,
+    pipelines::Catalogue,
+    service::CatalogueRules,
+};
+use serde_json::{Map, Value};
+
+use super::Settings;
+
+#[derive(Debug, Args)]
+pub(super) struct Generate {
+    #[command(flatten)]
+    settings: Settings,
+    /// What the picture shows.
+    prompt: String,
+    /// The PNG file to write; of several images, number i goes to NAME-i.png.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[arg(long)]
+    negative_prompt: Option<String>,
+    #[arg(long)]
+    model: Option<String>,
+    /// WIDTHxHEIGHT in pixels.
+    #[arg(long)]
+    size: Option<String>,
+    #[arg(long)]
+    steps: Option<u32>,
+    #[arg(long)]
+    guidance_scale: Option<f64>,
+    /// A scheduler's name, such as euler_a.
+    #[arg(long)]
+    scheduler: Option<String>,
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Number of images.
+    #[arg(short, default_value_t = 1)]
+    n: u32,
+}
+
+impl Generate {
+    pub(super) fn run(&self) -> Result<()> {
+        let config = self.settings.load(Vec::new())?;
+        let catalogue = Catalogue::open(&config.models.dir, &config.models.default)?;
+        let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
+        let generation = resolve(Fields::new(self.fields()), &rules).map_err(|invalid| {
+            let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
+            anyhow!("{}", details.join("; "))
+        })?;
+
+        let model = catalogue.load(&generation.model)?;
+        let card = catalogue.card(&generation.model).context("the model is gone")?;
+        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
+        let (engine, thread) = engine::engine(engine_settings(&config.engine), Metrics::new());
+        let (sender, ended) = mpsc::channel();
+        let observer = Box::new(Bar { bar: progress_bar(generation.steps), ended: sender });
+        let run = Run { generation: generation.clone(), scheduler, model, observer, cancel: Cancel::default() };
+        if engine.submit(run).is_err() {
+            bail!("the engine takes no run");
+        }
+        let computing = std::thread::Builder::new().name("engine".to_owned()).spawn(move || thread.run())?;
+        let pictures = ended.recv().context("the engine ended without an answer")??;
+        drop(engine);
+        computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;
+        self.write(&generation, &pictures)
+    }
+
+    fn fields(&self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        fields.insert("prompt".to_owned(), self.prompt.clone().into());
+        fields.insert("negative_prompt".to_owned(), self.negative_prompt.clone().into());
+        fields.insert("model".to_owned(), self.model.clone().into());
+        fields.insert("size".to_owned(), self.size.clone().into());
+        fields.insert("steps".to_owned(), self.steps.into());
+        fields.insert("guidance_scale".to_owned(), self.guidance_scale.into());
+        fields.insert("scheduler".to_owned(), self.scheduler.clone().into());
+        fields.insert("seed".to_owned(), self.seed.into());
+        fields.insert("n".to_owned(), self.n.into());
+        fields
+    }
+
+    fn write(&self, generation: &Generation, pictures: &[RgbImage]) -> Result<()> {
+        for (index, picture) in pictures.iter().enumerate() {
+            let path = if pictures.len() == 1 { self.output.clone() } else { numbered(&self.output, index) };
+            let file = encode_png(picture, generation, index as u32)?;
+            std::fs::write(&path, file).with_context(|| format!("cannot write {}", path.display()))?;
+            println!("{} (seed {})", path.display(), generation.seed_of(index as u32));
+        }
+        Ok(())
+    }
+}
+
+/// `fox.png` -> `fox-1.png`
+fn numbered(path: &Path, index: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
+    path.with_file_name(format!("{stem}-{index}.{extension}"))
+}
+
+fn progress_bar(steps: u32) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:10} {bar:32} {pos}/{len} steps, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(u64::from(steps)).with_style(style)
+}
+
+/// Shows the run on a terminal.
+struct Bar {
+    bar: ProgressBar,
+    ended: mpsc::Sender<Result<Vec<RgbImage>, RunError>>,
+}
+
+impl Observer for Bar {
+    fn progress(&mut self, phase: Phase, step: u32, _steps: u32) {
+        self.bar.set_message(match phase {
+            Phase::Loading => "loading",
+            Phase::Encoding => "encoding",
+            Phase::Denoising => "denoising",
+            Phase::Decoding => "decoding",
+            Phase::Saving => "saving",
+        });
+        self.bar.set_position(u64::from(step));
+    }
+
+    fn preview(&mut self, _index: u32, _step: u32, _picture: RgbImage) {}
+
+    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+        self.bar.finish_and_clear();
+        // Nobody is left to tell only where the program is ending anyway.
+        let _ = self.ended.send(outcome);
+    }
+}

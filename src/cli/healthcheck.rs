@@ -1,0 +1,37 @@
+//! Asking a server on this machine whether it lives.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Asks the operator listener's `/livez`.
+pub(super) fn run(bind: SocketAddr) -> Result<()> {
+    let address = reachable(bind);
+    let timeout = Duration::from_secs(3);
+    let mut stream = TcpStream::connect_timeout(&address, timeout).with_context(|| format!("{address} does not answer"))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.write_all(format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut head = [0; 64];
+    let read = stream.read(&mut head)?;
+    let line = String::from_utf8_lossy(&head[..read]);
+    let status = line.split_whitespace().nth(1).unwrap_or_default();
+    if status != "200" {
+        bail!("{address}/livez answers {status:?}");
+    }
+    println!("{address} lives");
+    Ok(())
+}
+
+/// A listener on every address is asked on loopback.
+fn reachable(bind: SocketAddr) -> SocketAddr {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bind.port())
+}

@@ -1,0 +1,133 @@
+//! The noise that training added at each timestep, in torch's float32 arithmetic.
+//!
+//! Rounding is part of the definition here: the sums and products are torch's, in its order and precision.
+
+use std::sync::Arc;
+
+/// `β_t` and `ᾱ_t = Π (1 − β_s)` for the `T` training timesteps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Betas {
+    betas: Arc<[f32]>,
+    alphas_cumprod: Arc<[f32]>,
+}
+
+/// diffusers' `beta_schedule`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BetaSchedule {
+    Linear,
+    /// Linear in the square root.
+    ScaledLinear,
+    /// Nichol and Dhariwal (2021), arXiv:2102.09672, equation 17.
+    SquaredcosCapV2,
+    Sigmoid,
+}
+
+impl BetaSchedule {
+    /// `count` betas from `start` to `end`; the cosine schedule has ends of its own.
+    pub(super) fn betas(self, start: f64, end: f64, count: usize) -> Vec<f32> {
+        match self {
+            BetaSchedule::Linear => linspace(start as f32, end as f32, count),
+            BetaSchedule::ScaledLinear => {
+                let roots = linspace(libm::sqrt(start) as f32, libm::sqrt(end) as f32, count);
+                roots.into_iter().map(|root| root * root).collect()
+            }
+            BetaSchedule::SquaredcosCapV2 => {
+                let alpha_bar = |i: usize| {
+                    let cos = libm::cos(
+                        (i as f64 / count as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2,
+                    );
+                    cos * cos
+                };
+                (0..count)
+                    .map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32)
+                    .collect()
+            }
+            BetaSchedule::Sigmoid => {
+                let sigmoid = |x: f32| 1.0 / (1.0 + libm::expf(-x));
+                let (start, range) = (start as f32, (end - start) as f32);
+                linspace(-6.0, 6.0, count)
+                    .into_iter()
+                    .map(|x| sigmoid(x) * range + start)
+                    .collect()
+            }
+        }
+    }
+}
+
+impl Betas {
+    pub(super) fn new(betas: Vec<f32>) -> Betas {
+        let mut product = 1.0;
+        let cumprod = |beta: &f32| {
+            product *= f64::from(1.0 - beta);
+            product as f32
+        };
+        let alphas_cumprod = betas.iter().map(cumprod).collect();
+        Betas {
+            betas: betas.into(),
+            alphas_cumprod,
+        }
+    }
+
+    /// Algorithm 1 of Lin et al. (2023), arXiv:2305.08891: the last timestep keeps no signal at all.
+    /// `None` if there is no noise to rescale.
+    pub(super) fn rescaled_to_zero_terminal_snr(&self) -> Option<Betas> {
+        let roots: Vec<f32> = self.alphas_cumprod.iter().map(|a| a.sqrt()).collect();
+        let (first, last) = (*roots.first()?, *roots.last()?);
+        if first <= last {
+            return None;
+        }
+        let factor = first / (first - last);
+        let alphas_bar = roots.iter().map(|root| {
+            let root = (root - last) * factor;
+            root * root
+        });
+        let mut before = 1.0;
+        let betas = alphas_bar.map(|alpha_bar: f32| {
+            let alpha = alpha_bar / before;
+            before = alpha_bar;
+            1.0 - alpha
+        });
+        let betas: Vec<f32> = betas.collect();
+        betas
+            .iter()
+            .all(|beta| (0.0..=1.0).contains(beta))
+            .then(|| Betas::new(betas))
+    }
+
+    /// diffusers' Euler and DPM-Solver classes keep a trace of signal at a last timestep without any, so that σ/α
+    /// stays finite (4096).
+    pub(super) fn with_finite_end(mut self) -> Betas {
+        let mut alphas_cumprod = self.alphas_cumprod.to_vec();
+        if let Some(last) = alphas_cumprod.last_mut() {
+            *last = 1.0 / (1 << 24) as f32;
+        }
+        self.alphas_cumprod = alphas_cumprod.into();
+        self
+    }
+
+    /// `β_t`, `T` values.
+    pub fn betas(&self) -> &[f32] {
+        &self.betas
+    }
+
+    /// `ᾱ_t`, `T` values that never rise.
+    pub fn alphas_cumprod(&self) -> &[f32] {
+        &self.alphas_cumprod
+    }
+}
+
+/// `torch.linspace` in float32: counted from both ends towards the middle, product and sum rounded once.
+fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
+    if count == 1 {
+        return vec![start];
+    }
+    let step = f64::from((end - start) / (count - 1) as f32);
+    let value = |i: usize| {
+        if i < count / 2 {
+            f64::from(start) + step * i as f64
+        } else {
+            f64::from(end) - step * (count - 1 - i) as f64
+        }
+    };
+    (0..count).map(|i| value(i) as f32).collect()
+}

@@ -1,0 +1,73 @@
+//! The contract between sampling and whoever runs the network.
+
+use std::future::Future;
+
+use super::error::{Error, InvalidSteps};
+use super::latents::Latents;
+use super::network::Network;
+use super::noise::Noise;
+use super::samplers;
+use super::schedule::Schedule;
+use super::scheduler_config::{Sampler, SchedulerConfig};
+
+/// What a sampler may await: one guided network call.  The engine implements it by batching, tests by a formula.
+pub trait Denoise {
+    /// The network's raw prediction after guidance (ε, v or x0, as the model was trained) for `x: (B, C, h, w)`, which is
+    /// already scaled for the network, and the timestep `t` that the network is told.  Same shape as `x`.
+    fn predict(&self, x: &Latents, t: f64) -> impl Future<Output = Result<Latents, Error>>;
+
+    /// Called after each step of the sampler: `step` counts from 1 to `steps`, `denoised` is the present estimate of x0.
+    fn stepped(&self, _step: usize, _steps: usize, _denoised: &Latents) {}
+}
+
+/// Runs the sampler of `config` over `steps` steps, from unit noise `x: (B, C, h, w)` to latents of a picture, of the
+/// same shape.  `eta` in `[0, 1]` is DDIM's share of noise, the other samplers ignore it; `noise` is drawn from in
+/// diffusers' order, after `x`.
+pub async fn sample<D: Denoise>(
+    denoise: &D,
+    config: &SchedulerConfig,
+    steps: usize,
+    eta: f64,
+    x: Latents,
+    noise: &mut Noise,
+) -> Result<Latents, Error> {
+    let schedule = Schedule::new(config, steps)?;
+    let network = Network {
+        denoise,
+        prediction: config.prediction,
+        steps: schedule.steps().len(),
+    };
+    let x = x.scale(schedule.init_noise_sigma());
+    let x = match &config.sampler {
+        Sampler::Ddpm { variance, clip } => {
+            samplers::ddpm(&network, &schedule, *variance, *clip, x, noise).await?
+        }
+        Sampler::Ddim { clip, .. } => {
+            samplers::ddim(&network, &schedule, *clip, eta, x, noise).await?
+        }
+        Sampler::Pndm { skip_prk_steps, .. } => {
+            samplers::pndm(&network, &schedule, *skip_prk_steps, x).await?
+        }
+        Sampler::Euler(_) => samplers::euler(&network, &schedule, x).await?,
+        Sampler::EulerAncestral => samplers::euler_a(&network, &schedule, x, noise).await?,
+        Sampler::Heun { clip, .. } => samplers::heun(&network, &schedule, *clip, x).await?,
+        Sampler::DpmMultistep(dpm) => {
+            samplers::dpm_multistep(&network, &schedule, dpm, x, noise).await?
+        }
+    };
+    if x.is_finite() {
+        Ok(x)
+    } else {
+        Err(Error::NotFinite)
+    }
+}
+
+/// How many steps [`sample`] will take and how often it will ask the network, without running it.  The steps are those
+/// asked for, except where `lambda_min_clipped` cuts trailing timesteps off.
+pub fn steps_and_calls(
+    config: &SchedulerConfig,
+    steps: usize,
+) -> Result<(usize, usize), InvalidSteps> {
+    let schedule = Schedule::new(config, steps)?;
+    Ok((schedule.steps().len(), schedule.calls()))
+}

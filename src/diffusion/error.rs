@@ -1,0 +1,70 @@
+//! What can go wrong in this room; each variant carries the data, the words are for the log.
+
+/// A sampling run that ended without latents.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Scheduler(#[from] InvalidScheduler),
+    #[error(transparent)]
+    Steps(#[from] InvalidSteps),
+    #[error("latents of shape {expected:?} were wanted, {got:?} came")]
+    Shape {
+        expected: [usize; 4],
+        got: [usize; 4],
+    },
+    #[error("{len} values do not fill latents of shape {shape:?}")]
+    Length { shape: [usize; 4], len: usize },
+    #[error("the latents are no longer finite")]
+    NotFinite,
+    /// The implementor of [`Denoise`](super::Denoise) has failed; its own error rides inside.
+    #[error("the network gave no answer: {0}")]
+    Denoiser(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A scheduler configuration, a model's or a request's, that cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InvalidScheduler {
+    #[error("unsupported scheduler class {class:?}")]
+    UnsupportedClass { class: String },
+    #[error("unknown scheduler name {name:?}")]
+    UnknownName { name: String },
+    /// Only keys of a request are checked; diffusers ignores a model file's foreign keys, and so do we.
+    #[error("{class} has no key {key:?}")]
+    UnknownKey { class: &'static str, key: String },
+    #[error("{key} is {value}, it must be {bound}")]
+    Value {
+        key: String,
+        value: String,
+        bound: String,
+    },
+    /// Keys which are legal one by one and not together.
+    #[error("{keys} cannot be combined: {why}")]
+    Conflict {
+        keys: &'static str,
+        why: &'static str,
+    },
+}
+
+/// A number of steps that the scheduler cannot run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InvalidSteps {
+    #[error("{steps} steps are too few, {class} needs at least {min}")]
+    TooFew {
+        steps: usize,
+        min: usize,
+        class: &'static str,
+    },
+    #[error("{steps} steps are too many, this scheduler configuration allows {max}")]
+    TooMany { steps: usize, max: usize },
+    #[error(
+        "timestep {t} of the schedule lies outside of the {num_train_timesteps} the model was trained on"
+    )]
+    OutOfRange { t: f64, num_train_timesteps: usize },
+    /// At `α = 0` a predicted ε says nothing about x0.
+    #[error(
+        "the schedule starts at zero signal, where this scheduler cannot use the model's {prediction_type} prediction"
+    )]
+    ZeroSignal { prediction_type: &'static str },
+    #[error("the noise levels of this scheduler configuration do not fall from a finite start")]
+    Degenerate,
+}

@@ -1,0 +1,95 @@
+//! Latents: the state of a run, on the host.
+
+use super::error::Error;
+
+/// Numbers of shape `(B, C, h, w)`, row-major `f32`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Latents {
+    shape: [usize; 4],
+    data: Vec<f32>,
+}
+
+impl Latents {
+    /// Fails with [`Error::Length`] unless `data` holds exactly `B·C·h·w` values.
+    pub fn new(shape: [usize; 4], data: Vec<f32>) -> Result<Latents, Error> {
+        let len = shape.iter().try_fold(1usize, |len, n| len.checked_mul(*n));
+        if len == Some(data.len()) {
+            Ok(Latents { shape, data })
+        } else {
+            Err(Error::Length {
+                shape,
+                len: data.len(),
+            })
+        }
+    }
+
+    /// Zeros of this shape, handed to `fill`.
+    pub(super) fn filled(shape: [usize; 4], fill: impl FnOnce(&mut [f32])) -> Latents {
+        let mut data = vec![0.0; shape.iter().product()];
+        fill(&mut data);
+        Latents { shape, data }
+    }
+
+    /// `[B, C, h, w]`.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// All values, row-major.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// Image `b`: `(C, h, w)` values, `b < B`.
+    pub fn row(&self, b: usize) -> &[f32] {
+        let len = self.row_len();
+        &self.data[b * len..(b + 1) * len]
+    }
+
+    pub fn into_data(self) -> Vec<f32> {
+        self.data
+    }
+
+    pub fn is_finite(&self) -> bool {
+        self.data.iter().all(|x| x.is_finite())
+    }
+
+    /// The linear combination `Σ k_i x_i` of latents of one shape.  Each element is summed in `f64` in the order of the
+    /// terms and rounded once.
+    ///
+    /// # Panics
+    /// Without terms, or when their shapes differ: whoever takes latents from outside compares shapes first.
+    pub fn combine<const N: usize>(terms: &[(f64, &Latents); N]) -> Latents {
+        let shape = terms[0].1.shape;
+        assert!(
+            terms.iter().all(|(_, x)| x.shape == shape),
+            "latents of different shapes were combined"
+        );
+        let element = |i| {
+            terms
+                .iter()
+                .map(|(k, x)| k * f64::from(x.data[i]))
+                .sum::<f64>() as f32
+        };
+        Latents {
+            shape,
+            data: (0..terms[0].1.data.len()).map(element).collect(),
+        }
+    }
+
+    /// `k x`.
+    pub fn scale(&self, k: f64) -> Latents {
+        Latents::combine(&[(k, self)])
+    }
+
+    /// Hands each image's `(C, h, w)` values to `change`.
+    pub(super) fn each_row(mut self, change: impl FnMut(&mut [f32])) -> Latents {
+        let len = self.row_len().max(1);
+        self.data.chunks_mut(len).for_each(change);
+        self
+    }
+
+    fn row_len(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+}

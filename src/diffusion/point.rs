@@ -1,0 +1,44 @@
+//! A noise level of a schedule.
+
+/// The level `x = α x0 + σ ε` and the timestep by which the network knows it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// What the network is told: a training timestep, whole or between two, or `0.25 ln(σ/α)` for continuous models.
+    pub t: f64,
+    /// Signal, in `[0, 1]`.
+    pub alpha: f64,
+    /// Noise, in `[0, 1]`; `α² + σ² = 1`.
+    pub sigma: f64,
+}
+
+impl Point {
+    /// The level at which the mean signal power is `alpha_cumprod` (ᾱ of Ho et al. 2020).
+    pub(super) fn of_alpha_cumprod(t: f64, alpha_cumprod: f32) -> Point {
+        let a = f64::from(alpha_cumprod);
+        Point {
+            t,
+            alpha: libm::sqrt(a),
+            sigma: libm::sqrt(1.0 - a),
+        }
+    }
+
+    /// The level whose [`noise`](Point::noise) is given.
+    pub(super) fn of_noise(t: f64, noise: f64) -> Point {
+        let alpha = 1.0 / libm::sqrt(noise * noise + 1.0);
+        Point {
+            t,
+            alpha,
+            sigma: noise * alpha,
+        }
+    }
+
+    /// `σ/α`: the standard deviation of the noise in `x/α`, the σ of Karras et al. (2022) and of diffusers' `sigmas`.
+    pub fn noise(&self) -> f64 {
+        self.sigma / self.alpha
+    }
+
+    /// Half the logarithm of the signal-to-noise ratio, `ln α − ln σ` (λ of Lu et al. 2022); infinite where σ is 0.
+    pub(super) fn lambda(&self) -> f64 {
+        libm::log(self.alpha) - libm::log(self.sigma)
+    }
+}

@@ -1,0 +1,137 @@
+//! DPM-Solver and DPM-Solver++, multistep.
+
+use std::collections::VecDeque;
+
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::Error;
+use crate::diffusion::latents::Latents;
+use crate::diffusion::network::Network;
+use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::schedule::Schedule;
+use crate::diffusion::scheduler_config::{DpmMultistep, DpmSolver, FinalSigma};
+
+/// Algorithm 2 of Lu et al. (2022b), arXiv:2211.01095, its stochastic form, and the solver on ε of Lu et al. (2022a),
+/// arXiv:2206.00927, of order 1 to 3; `DPMSolverMultistepScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
+/// The stochastic forms draw in every step.
+pub(in crate::diffusion) async fn dpm_multistep<D: Denoise>(
+    network: &Network<'_, D>,
+    schedule: &Schedule,
+    options: &DpmMultistep,
+    mut x: Latents,
+    noise: &mut Noise,
+) -> Result<Latents, Error> {
+    let solver = options.solver;
+    let steps = schedule.steps().len();
+    // What is integrated, x0 or ε, at the last steps, and λ there; the newest first.
+    let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(solver.order);
+    for (i, (now, next)) in schedule.steps().enumerate() {
+        let (x0, epsilon) = network.x0_and_epsilon(&x, &now, options.clip).await?;
+        let integrand = match options.clip {
+            _ if solver.plus_plus => x0.clone(),
+            Clip::Nothing => epsilon,
+            _ => Prediction::Sample.epsilon(&x, &x0, &now),
+        };
+        known.truncate(solver.order - 1);
+        known.push_front((now.lambda(), integrand));
+        let z = solver.sde.then(|| noise.draw(x.shape()));
+        let order = order_of_step(&solver, options.end, i, steps).min(known.len());
+        x = step(&solver, order, &x, &known, (&now, &next), z.as_ref());
+        network.stepped(i, &x0);
+    }
+    Ok(x)
+}
+
+/// The first and, in short runs, the last steps are of lower order; a step to zero noise is always of first order.
+fn order_of_step(solver: &DpmSolver, end: FinalSigma, i: usize, steps: usize) -> usize {
+    let short = solver.lower_order_final && steps < 15;
+    let wanted = match steps - i {
+        1 if solver.euler_at_final || short || end == FinalSigma::Zero => 1,
+        2 if short => 2,
+        _ => 3,
+    };
+    wanted.min(solver.order)
+}
+
+/// One step over `h = λ_next − λ_now`: `c x + c0 D0 + c1 D1 + c2 D2`, where `D0` is the newest integrand and `D1`, `D2`
+/// are its first and second divided differences times `h` and `h²/2`; in the stochastic equation also noise `z`.
+fn step(
+    solver: &DpmSolver,
+    order: usize,
+    x: &Latents,
+    known: &VecDeque<(f64, Latents)>,
+    (now, next): (&Point, &Point),
+    z: Option<&Latents>,
+) -> Latents {
+    let h = next.lambda() - now.lambda();
+    if h == 0.0 {
+        return x.clone();
+    }
+    let (c, scale, k) = match (solver.plus_plus, solver.sde) {
+        (true, false) => (next.sigma / now.sigma, -next.alpha, -h),
+        (true, true) => (
+            next.sigma / now.sigma * libm::exp(-h),
+            -next.alpha,
+            -2.0 * h,
+        ),
+        (false, false) => (next.alpha / now.alpha, -next.sigma, h),
+        (false, true) => (next.alpha / now.alpha, -2.0 * next.sigma, h),
+    };
+    let [c0, c1, c2] = integrals(solver, order, k).map(|integral| scale * integral);
+    let (lambda0, m0) = &known[0];
+    let x = match order {
+        1 => Latents::combine(&[(c, x), (c0, m0)]),
+        2 => {
+            let (lambda1, m1) = &known[1];
+            let d1 = c1 * quotient(h, lambda0 - lambda1);
+            Latents::combine(&[(c, x), (c0 + d1, m0), (-d1, m1)])
+        }
+        _ => {
+            let ((lambda1, m1), (lambda2, m2)) = (&known[1], &known[2]);
+            let (h0, h1) = (lambda0 - lambda1, lambda1 - lambda2);
+            // D1 and D2 in terms of the slopes between m0 and m1 and between m1 and m2.
+            let (share, curve) = (quotient(h0, h0 + h1), quotient(h, h0 + h1));
+            let d0 = (c1 * (1.0 + share) + c2 * curve) * quotient(h, h0);
+            let d1 = -(c1 * share + c2 * curve) * quotient(h, h1);
+            Latents::combine(&[(c, x), (c0 + d0, m0), (d1 - d0, m1), (-d1, m2)])
+        }
+    };
+    match z {
+        Some(z) => {
+            let variance = if solver.plus_plus {
+                -libm::expm1(-2.0 * h)
+            } else {
+                libm::expm1(2.0 * h)
+            };
+            Latents::combine(&[(1.0, &x), (next.sigma * libm::sqrt(variance.max(0.0)), z)])
+        }
+        None => x,
+    }
+}
+
+/// The integrals of 1, of the slope and of the curvature under the exponential that goes from 1 to `e^k`.
+fn integrals(solver: &DpmSolver, order: usize, k: f64) -> [f64; 3] {
+    let phi = libm::expm1(k);
+    let slope = if order < 3 && !solver.heun {
+        0.5 * phi
+    } else {
+        phi / k - 1.0
+    };
+    let curvature = (phi - k) / (k * k);
+    // The sign of the half is diffusers' in its stochastic third order; pictures are compared with it.
+    [
+        phi,
+        slope,
+        if solver.plus_plus && solver.sde {
+            curvature + 0.5
+        } else {
+            curvature - 0.5
+        },
+    ]
+}
+
+/// `over / under`; two levels that are one have no slope between them.
+fn quotient(over: f64, under: f64) -> f64 {
+    if under == 0.0 { 0.0 } else { over / under }
+}

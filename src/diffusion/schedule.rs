@@ -1,0 +1,299 @@
+//! A schedule: the noise levels that a run passes through, from noise to picture.
+//!
+//! Built here and nowhere else, from a configuration and a number of steps, and rounded to float32 where diffusers
+//! rounds.  What it hands out is sound: finite, falling, inside of the timesteps that the model was trained on.
+
+use super::error::InvalidSteps;
+use super::latents::Latents;
+use super::point::Point;
+use super::prediction::Prediction;
+use super::scheduler_config::{DpmMultistep, EulerLevels, FinalSigma, Sampler, SchedulerConfig};
+use super::sigmas::{Respacing, SigmaTable};
+use super::spacing::Spacing;
+
+/// One [`Point`] per step and one for the end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    points: Vec<Point>,
+    init_noise_sigma: f64,
+    calls: usize,
+    trained: Trained,
+}
+
+/// The levels of the training timesteps, which DDIM and PNDM also visit off the schedule's points.
+#[derive(Debug, Clone, PartialEq)]
+struct Trained {
+    config: SchedulerConfig,
+    /// `⌊T/n⌋` training timesteps.
+    stride: f64,
+}
+
+impl Schedule {
+    /// Fails where the steps do not fit the configuration, or where the configuration leads to levels that no sampler
+    /// could use.
+    pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Schedule, InvalidSteps> {
+        let min = if let Sampler::Pndm {
+            skip_prk_steps: false,
+            ..
+        } = config.sampler
+        {
+            4
+        } else {
+            1
+        };
+        if steps < min {
+            return Err(InvalidSteps::TooFew {
+                steps,
+                min,
+                class: config.class_name(),
+            });
+        }
+        let trained = Trained {
+            config: config.clone(),
+            stride: (config.num_train_timesteps() / steps) as f64,
+        };
+        let (points, init_noise_sigma) = match &config.sampler {
+            Sampler::Ddpm { .. } | Sampler::Ddim { .. } | Sampler::Pndm { .. } => {
+                (trained_points(&trained, steps)?, 1.0)
+            }
+            Sampler::Euler(levels) => euler_points(config, steps, levels)?,
+            Sampler::EulerAncestral => euler_points(config, steps, &EulerLevels::plain(None))?,
+            Sampler::Heun { respacing, .. } => {
+                euler_points(config, steps, &EulerLevels::plain(*respacing))?
+            }
+            Sampler::DpmMultistep(options) => (dpm_points(config, steps, options)?, 1.0),
+        };
+        let steps = points.len() - 1;
+        let calls = match config.sampler {
+            // The first step of PLMS is done twice, the first three of PRK take four calls each.
+            Sampler::Pndm {
+                skip_prk_steps: true,
+                ..
+            } => steps + usize::from(steps > 1),
+            Sampler::Pndm {
+                skip_prk_steps: false,
+                ..
+            } => steps + 9,
+            Sampler::Heun { .. } => 2 * steps - 1,
+            _ => steps,
+        };
+        Schedule {
+            points,
+            init_noise_sigma,
+            calls,
+            trained,
+        }
+        .checked(config)
+    }
+
+    /// One point per step, where the network is asked, and the end.
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The steps: the point a step starts from and the one it goes to.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = (Point, Point)> {
+        self.points.windows(2).map(|pair| (pair[0], pair[1]))
+    }
+
+    /// How often the network is asked.
+    pub fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// By how much unit noise is multiplied to become the first state.
+    pub fn init_noise_sigma(&self) -> f64 {
+        self.init_noise_sigma
+    }
+
+    /// The state at `point` of a picture `x0` under unit noise, in the scale in which this schedule's sampler keeps its
+    /// state; both `(B, C, h, w)`.
+    pub fn add_noise(&self, point: &Point, x0: &Latents, noise: &Latents) -> Latents {
+        let (signal, noise_scale) = match self.trained.config.sampler {
+            Sampler::Euler(_) | Sampler::EulerAncestral | Sampler::Heun { .. } => {
+                (1.0, point.noise())
+            }
+            _ => (point.alpha, point.sigma),
+        };
+        Latents::combine(&[(signal, x0), (noise_scale, noise)])
+    }
+
+    /// The level of training timestep `t`; below 0 that of the end.
+    pub fn level(&self, t: f64) -> Point {
+        self.trained.level(t)
+    }
+
+    /// `⌊T/n⌋`, by which DDIM and PNDM go down from a point, wherever the next point is.
+    pub(super) fn stride(&self) -> f64 {
+        self.trained.stride
+    }
+
+    fn checked(self, config: &SchedulerConfig) -> Result<Schedule, InvalidSteps> {
+        let network_points = &self.points[..self.points.len() - 1];
+        let has_formula = matches!(config.sampler, Sampler::Ddpm { .. } | Sampler::Ddim { .. });
+        if network_points[0].alpha == 0.0
+            && !(has_formula && config.prediction != Prediction::Epsilon)
+        {
+            return Err(InvalidSteps::ZeroSignal {
+                prediction_type: config.prediction.name(),
+            });
+        }
+        let finite = self
+            .points
+            .iter()
+            .all(|p| p.t.is_finite() && p.alpha.is_finite() && p.sigma.is_finite());
+        let noisy = network_points.iter().all(|p| p.sigma > 0.0);
+        // Compared crosswise, since a quotient would be infinite where the signal is zero.
+        let falling = self
+            .steps()
+            .all(|(now, next)| next.sigma * now.alpha <= now.sigma * next.alpha);
+        if finite && noisy && falling && self.init_noise_sigma.is_finite() {
+            Ok(self)
+        } else {
+            Err(InvalidSteps::Degenerate)
+        }
+    }
+}
+
+impl Trained {
+    fn level(&self, t: f64) -> Point {
+        let alphas_cumprod = self.config.betas.alphas_cumprod();
+        let alpha_cumprod = if t >= 0.0 {
+            alphas_cumprod[(t as usize).min(alphas_cumprod.len() - 1)]
+        } else {
+            match self.config.sampler {
+                Sampler::Ddim {
+                    set_alpha_to_one: false,
+                    ..
+                }
+                | Sampler::Pndm {
+                    set_alpha_to_one: false,
+                    ..
+                } => alphas_cumprod[0],
+                _ => 1.0,
+            }
+        };
+        Point::of_alpha_cumprod(t, alpha_cumprod)
+    }
+}
+
+/// DDPM, DDIM and PNDM: whole training timesteps.
+fn trained_points(trained: &Trained, steps: usize) -> Result<Vec<Point>, InvalidSteps> {
+    let config = &trained.config;
+    let num_train_timesteps = config.num_train_timesteps();
+    let timesteps =
+        config
+            .spacing
+            .timesteps(num_train_timesteps, steps, config.steps_offset, true)?;
+    if let Some(t) = timesteps.iter().find(|t| **t >= num_train_timesteps as f64) {
+        return Err(InvalidSteps::OutOfRange {
+            t: *t,
+            num_train_timesteps,
+        });
+    }
+    let last = timesteps[steps - 1];
+    let end = if let Sampler::Ddpm { .. } = config.sampler {
+        -1.0
+    } else {
+        last - trained.stride
+    };
+    Ok(timesteps
+        .into_iter()
+        .chain([end])
+        .map(|t| trained.level(t))
+        .collect())
+}
+
+/// The Euler family: levels between the training timesteps or between two given ones.  Also its `init_noise_sigma`.
+fn euler_points(
+    config: &SchedulerConfig,
+    n: usize,
+    levels: &EulerLevels,
+) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    let table = SigmaTable::new(config.betas.alphas_cumprod());
+    let mut timesteps =
+        config
+            .spacing
+            .timesteps(config.num_train_timesteps(), n, config.steps_offset, false)?;
+    let mut sigmas: Vec<f64> = if levels.log_linear {
+        Respacing::Exponential.levels(table.max(), table.min(), n + 1)
+    } else {
+        timesteps.iter().map(|t| table.at(*t)).collect()
+    };
+    if let Some(respacing) = levels.respacing {
+        let max = levels.sigma_max.unwrap_or(sigmas[0]);
+        let min = levels.sigma_min.unwrap_or(sigmas[sigmas.len() - 1]);
+        sigmas = respacing.levels(max, min, n);
+        timesteps = sigmas
+            .iter()
+            .map(|sigma| rounded(table.timestep_of(*sigma)))
+            .collect();
+    }
+    sigmas.push(final_sigma(levels.end, &table));
+    let sigmas: Vec<f64> = sigmas.into_iter().take(n + 1).map(rounded).collect();
+    if levels.continuous && config.prediction == Prediction::Velocity {
+        timesteps = sigmas[..n]
+            .iter()
+            .map(|sigma| rounded(0.25 * libm::log(*sigma)))
+            .collect();
+    }
+    let max = sigmas[0];
+    let init_noise_sigma = match config.spacing {
+        Spacing::Linspace | Spacing::Trailing => max,
+        Spacing::Leading => rounded(libm::sqrt(max * max + 1.0)),
+    };
+    Ok((points(timesteps, sigmas), init_noise_sigma))
+}
+
+fn dpm_points(
+    config: &SchedulerConfig,
+    n: usize,
+    options: &DpmMultistep,
+) -> Result<Vec<Point>, InvalidSteps> {
+    let alphas_cumprod = config.betas.alphas_cumprod();
+    let table = SigmaTable::new(alphas_cumprod);
+    let kept = SigmaTable::with_lambda_from(alphas_cumprod, options.lambda_min_clipped);
+    let mut timesteps =
+        config
+            .spacing
+            .dpm_timesteps(kept, config.num_train_timesteps(), n, config.steps_offset)?;
+    let mut sigmas: Vec<f64> = timesteps.iter().map(|t| table.at(*t)).collect();
+    if let Some(respacing) = options.respacing {
+        sigmas = respacing.levels(table.max(), table.min(), n);
+        let rounds = options.rounded && matches!(respacing, Respacing::Karras | Respacing::Lu);
+        let whole = |t: f64| {
+            if rounds {
+                t.round_ties_even()
+            } else {
+                t.trunc()
+            }
+        };
+        timesteps = sigmas
+            .iter()
+            .map(|sigma| whole(table.timestep_of(*sigma)))
+            .collect();
+    }
+    sigmas.push(final_sigma(options.end, &table));
+    Ok(points(timesteps, sigmas.into_iter().map(rounded).collect()))
+}
+
+fn final_sigma(end: FinalSigma, table: &SigmaTable) -> f64 {
+    match end {
+        FinalSigma::Zero => 0.0,
+        FinalSigma::SigmaMin => table.min(),
+    }
+}
+
+/// Points of these timesteps and levels; the end, which the network never sees, is at timestep 0.
+fn points(timesteps: Vec<f64>, sigmas: Vec<f64>) -> Vec<Point> {
+    timesteps
+        .into_iter()
+        .chain([0.0])
+        .zip(sigmas)
+        .map(|(t, sigma)| Point::of_noise(t, sigma))
+        .collect()
+}
+
+fn rounded(x: f64) -> f64 {
+    f64::from(x as f32)
+}

@@ -1,0 +1,232 @@
+//! A scheduler: how the model was trained and which sampler runs it, as diffusers' `scheduler_config.json` says it.
+
+use serde_json::{Map, Value};
+
+use super::betas::Betas;
+use super::error::InvalidScheduler;
+use super::prediction::{Clip, Prediction};
+use super::sigmas::Respacing;
+use super::spacing::Spacing;
+use keys::Keys;
+
+pub(super) mod keys;
+
+/// A checked scheduler configuration; whatever exists of it can be run, only the number of steps is open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchedulerConfig {
+    pub(super) sampler: Sampler,
+    pub(super) betas: Betas,
+    pub(super) prediction: Prediction,
+    pub(super) spacing: Spacing,
+    pub(super) steps_offset: usize,
+}
+
+/// The sampling algorithm with the options which are its own.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Sampler {
+    Ddpm {
+        variance: Variance,
+        clip: Clip,
+    },
+    Ddim {
+        set_alpha_to_one: bool,
+        clip: Clip,
+    },
+    Pndm {
+        set_alpha_to_one: bool,
+        skip_prk_steps: bool,
+    },
+    Euler(EulerLevels),
+    EulerAncestral,
+    Heun {
+        respacing: Option<Respacing>,
+        clip: Clip,
+    },
+    DpmMultistep(DpmMultistep),
+}
+
+/// diffusers' `variance_type` of DDPM: the posterior's variance `β̃` or that of the step, `β`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variance {
+    Small,
+    Large,
+}
+
+/// Where the last step ends: without noise, or at the level of timestep 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FinalSigma {
+    Zero,
+    SigmaMin,
+}
+
+/// How `EulerDiscreteScheduler` chooses its noise levels; the default is that of its whole family.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EulerLevels {
+    pub(super) respacing: Option<Respacing>,
+    pub(super) log_linear: bool,
+    /// Timesteps are `0.25 ln σ`.
+    pub(super) continuous: bool,
+    pub(super) sigma_min: Option<f64>,
+    pub(super) sigma_max: Option<f64>,
+    pub(super) end: FinalSigma,
+}
+
+/// The options of `DPMSolverMultistepScheduler`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct DpmMultistep {
+    pub(super) respacing: Option<Respacing>,
+    /// Whether karras and Lu timesteps are rounded before they are cut to whole ones; not so with cosine betas.
+    pub(super) rounded: bool,
+    pub(super) lambda_min_clipped: f64,
+    pub(super) end: FinalSigma,
+    pub(super) clip: Clip,
+    pub(super) solver: DpmSolver,
+}
+
+/// Which solution of the exponential integral a DPM-Solver step takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DpmSolver {
+    /// 1 to 3.
+    pub(super) order: usize,
+    /// Integrates x0 (DPM-Solver++), else ε (DPM-Solver).
+    pub(super) plus_plus: bool,
+    /// The stochastic equation, with a draw of noise in every step.
+    pub(super) sde: bool,
+    /// `solver_type: heun`, else midpoint; of second order only.
+    pub(super) heun: bool,
+    pub(super) lower_order_final: bool,
+    pub(super) euler_at_final: bool,
+}
+
+impl SchedulerConfig {
+    /// Reads a model's `scheduler_config.json`.  Keys which the class does not have are ignored, and a key that is
+    /// missing or null takes the default of its class.
+    pub fn from_model(model: &Map<String, Value>) -> Result<SchedulerConfig, InvalidScheduler> {
+        SchedulerConfig::of_class(Class::of(model)?, Keys(model))
+    }
+
+    pub(super) fn of_class(
+        class: Class,
+        keys: Keys<'_>,
+    ) -> Result<SchedulerConfig, InvalidScheduler> {
+        let sampler = match class {
+            Class::Ddpm => Sampler::Ddpm {
+                variance: keys.variance()?,
+                clip: keys.clip(true)?,
+            },
+            Class::Ddim => Sampler::Ddim {
+                set_alpha_to_one: keys.flag("set_alpha_to_one", true)?,
+                clip: keys.clip(true)?,
+            },
+            Class::Pndm => Sampler::Pndm {
+                set_alpha_to_one: keys.flag("set_alpha_to_one", false)?,
+                skip_prk_steps: keys.flag("skip_prk_steps", false)?,
+            },
+            Class::Euler => Sampler::Euler(keys.euler_levels()?),
+            Class::EulerAncestral => Sampler::EulerAncestral,
+            Class::Heun => Sampler::Heun {
+                respacing: keys.respacing()?,
+                clip: keys.clip_sample(false)?,
+            },
+            Class::DpmMultistep => Sampler::DpmMultistep(keys.dpm_multistep()?),
+        };
+        Ok(SchedulerConfig {
+            sampler,
+            betas: keys.betas(class)?,
+            prediction: keys.prediction(class)?,
+            spacing: keys.spacing(class)?,
+            steps_offset: keys.integer("steps_offset", 0, 0, keys::MAX_TRAIN_TIMESTEPS)?,
+        })
+    }
+
+    /// The class of diffusers that this configuration stands for.
+    pub fn class_name(&self) -> &'static str {
+        match self.sampler {
+            Sampler::Ddpm { .. } => Class::Ddpm,
+            Sampler::Ddim { .. } => Class::Ddim,
+            Sampler::Pndm { .. } => Class::Pndm,
+            Sampler::Euler(_) => Class::Euler,
+            Sampler::EulerAncestral => Class::EulerAncestral,
+            Sampler::Heun { .. } => Class::Heun,
+            Sampler::DpmMultistep(_) => Class::DpmMultistep,
+        }
+        .name()
+    }
+
+    /// What the model predicts.
+    pub fn prediction(&self) -> Prediction {
+        self.prediction
+    }
+
+    /// `T`.
+    pub fn num_train_timesteps(&self) -> usize {
+        self.betas.alphas_cumprod().len()
+    }
+
+    /// The noise of training, after a rescaling to zero terminal SNR if the configuration asks for one.
+    pub fn betas(&self) -> &Betas {
+        &self.betas
+    }
+}
+
+impl EulerLevels {
+    /// Those of the classes without options of their own.
+    pub(super) fn plain(respacing: Option<Respacing>) -> EulerLevels {
+        EulerLevels {
+            respacing,
+            log_linear: false,
+            continuous: false,
+            sigma_min: None,
+            sigma_max: None,
+            end: FinalSigma::Zero,
+        }
+    }
+}
+
+/// The scheduler classes of diffusers which this build has.  A new one is a variant here, its keys in `keys.rs`, its
+/// algorithm in `samplers/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Ddpm,
+    Ddim,
+    Pndm,
+    Euler,
+    EulerAncestral,
+    Heun,
+    DpmMultistep,
+}
+
+impl Class {
+    const ALL: [Class; 7] = [
+        Class::Ddpm,
+        Class::Ddim,
+        Class::Pndm,
+        Class::Euler,
+        Class::EulerAncestral,
+        Class::Heun,
+        Class::DpmMultistep,
+    ];
+
+    /// The class that `_class_name` names.
+    pub(super) fn of(map: &Map<String, Value>) -> Result<Class, InvalidScheduler> {
+        let named = map.get("_class_name").unwrap_or(&Value::Null);
+        let class = Class::ALL
+            .into_iter()
+            .find(|class| named.as_str() == Some(class.name()));
+        class.ok_or_else(|| InvalidScheduler::UnsupportedClass {
+            class: keys::shown(named),
+        })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Class::Ddpm => "DDPMScheduler",
+            Class::Ddim => "DDIMScheduler",
+            Class::Pndm => "PNDMScheduler",
+            Class::Euler => "EulerDiscreteScheduler",
+            Class::EulerAncestral => "EulerAncestralDiscreteScheduler",
+            Class::Heun => "HeunDiscreteScheduler",
+            Class::DpmMultistep => "DPMSolverMultistepScheduler",
+        }
+    }
+}

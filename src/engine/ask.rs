@@ -1,0 +1,178 @@
+//! What a run waits for, and where it leaves its ask and finds its answers.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+};
+
+use crate::{
+    diffusion::Latents,
+    generation::Phase,
+    imaging::RgbImage,
+    pipelines::{Compute, DenoiseRow, Model, NetworkError, PipelineError, TextEmbedding},
+};
+
+/// Rows with equal keys can run as one batch: the same network of the same model, at the same shapes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub model: Arc<str>,
+    pub network: Network,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
+    TextEncoder { clip_skip: u32 },
+    /// (C, h, w) and the context's (L, D).
+    Denoiser { shape: [usize; 3], context: [usize; 2] },
+    /// (C, h, w)
+    Decoder { shape: [usize; 3] },
+}
+
+impl Network {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Network::TextEncoder { .. } => "text_encoder",
+            Network::Denoiser { .. } => "denoiser",
+            Network::Decoder { .. } => "decoder",
+        }
+    }
+
+    /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Decoding works on 64 times as
+    /// many pixels with a far narrower network; encoding a prompt is small beside either.
+    pub fn cost(&self) -> f64 {
+        match self {
+            Network::TextEncoder { .. } => 1.0,
+            Network::Denoiser { shape: [_, h, w], .. } => (h * w) as f64,
+            Network::Decoder { shape: [_, h, w] } => 2.0 * (h * w) as f64,
+        }
+    }
+}
+
+/// One sample of an ask.
+#[derive(Clone, Debug)]
+pub(super) enum Row {
+    Text(Vec<u32>),
+    Denoise(DenoiseRow),
+    Decode(Vec<f32>),
+}
+
+/// The answer to one row.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    Text(TextEmbedding),
+    Denoised(Vec<f32>),
+    Decoded(RgbImage),
+}
+
+/// An ask and the answers it has so far: its rows may be served over several batches, in order.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub key: Key,
+    pub rows: Vec<Row>,
+    pub answers: Vec<Answer>,
+}
+
+impl Ask {
+    pub fn open_rows(&self) -> usize {
+        self.rows.len() - self.answers.len()
+    }
+}
+
+/// Shared by a run's future and the engine, both on the engine's thread.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    pub ask: Option<Ask>,
+    /// The engine gives up on the ask.
+    pub failure: Option<NetworkError>,
+    /// What to tell the observer: the phase, and the steps done of all.
+    pub phase: Option<Phase>,
+    pub step: (u32, u32),
+    /// Previews that were not yet handed to the observer: image, step, picture.
+    pub previews: Vec<(u32, u32, RgbImage)>,
+}
+
+/// The [`Compute`] of one run: every await leaves an ask in the mailbox.
+pub(super) struct Station {
+    pub mailbox: Rc<RefCell<Mailbox>>,
+    pub model: Arc<Model>,
+    pub name: Arc<str>,
+    /// How many previews the generation wants.
+    pub previews: u32,
+}
+
+impl Station {
+    /// Posts the ask and waits until every row is answered.
+    async fn ask(&self, phase: Phase, network: Network, rows: Vec<Row>) -> Result<Vec<Answer>, PipelineError> {
+        {
+            let mut mailbox = self.mailbox.borrow_mut();
+            mailbox.phase = Some(phase);
+            mailbox.ask =
+                Some(Ask { key: Key { model: self.name.clone(), network }, answers: Vec::with_capacity(rows.len()), rows });
+        }
+        std::future::poll_fn(|_| {
+            let mut mailbox = self.mailbox.borrow_mut();
+            if let Some(error) = mailbox.failure.take() {
+                mailbox.ask = None;
+                return Poll::Ready(Err(PipelineError::Network(error)));
+            }
+            match mailbox.ask.take_if(|ask| ask.open_rows() == 0) {
+                Some(ask) => Poll::Ready(Ok(ask.answers)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Compute for Station {
+    async fn text(&self, ids: Vec<Vec<u32>>, clip_skip: u32) -> Result<Vec<TextEmbedding>, PipelineError> {
+        let rows = ids.into_iter().map(Row::Text).collect();
+        let answers = self.ask(Phase::Encoding, Network::TextEncoder { clip_skip }, rows).await?;
+        let embeddings = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Text(embedding) => Some(embedding),
+            Answer::Denoised(_) | Answer::Decoded(_) => None,
+        });
+        Ok(embeddings.collect())
+    }
+
+    async fn denoise(&self, shape: [usize; 3], rows: Vec<DenoiseRow>) -> Result<Vec<Vec<f32>>, PipelineError> {
+        let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
+        let rows = rows.into_iter().map(Row::Denoise).collect();
+        let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context }, rows).await?;
+        let predictions = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Denoised(prediction) => Some(prediction),
+            Answer::Text(_) | Answer::Decoded(_) => None,
+        });
+        Ok(predictions.collect())
+    }
+
+    async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
+        let [b, c, h, w] = latents.shape();
+        let rows = (0..b).map(|row| Row::Decode(latents.row(row).to_vec())).collect();
+        let answers = self.ask(Phase::Decoding, Network::Decoder { shape: [c, h, w] }, rows).await?;
+        let pictures = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Decoded(picture) => Some(picture),
+            Answer::Text(_) | Answer::Denoised(_) => None,
+        });
+        Ok(pictures.collect())
+    }
+
+    fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        let mut mailbox = self.mailbox.borrow_mut();
+        mailbox.step = (step as u32, steps as u32);
+        if previews_by(step, steps, self.previews) > previews_by(step - 1, steps, self.previews) {
+            let [b, c, h, w] = denoised.shape();
+            for image in 0..b {
+                let picture = self.model.latent_rgb.picture(denoised.row(image), [c, h, w]);
+                mailbox.previews.push((image as u32, step as u32, picture));
+            }
+        }
+    }
+}
+
+/// How many of the previews are due after `step` of `steps`, spread evenly with the last one after the last step.
+fn previews_by(step: usize, steps: usize, previews: u32) -> usize {
+    step * previews as usize / steps.max(1)
+}

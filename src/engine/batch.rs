@@ -1,0 +1,72 @@
+//! Running one batch on the device.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{
+    ask::{Answer, Network, Row},
+};
+use crate::pipelines::{Model, NetworkError};
+
+/// Runs the rows, all of this network's kind, as one network call. Answers come in order, one for each row.
+///
+/// # Errors
+/// The network failed, panicked or answered too few rows; which row was to blame is not known.
+pub(super) fn execute(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, NetworkError> {
+    let failed = |detail: String| NetworkError { network: network.as_str(), detail };
+    // The networks hold nothing that a panic could leave half written: weights are read-only, activations are dropped.
+    let answers = catch_unwind(AssertUnwindSafe(|| call(model, network, rows)))
+        .unwrap_or_else(|panic| Err(failed(format!("panicked: {}", message(panic.as_ref())))))?;
+    if answers.len() != rows.len() {
+        return Err(failed(format!("answered {} rows of {}", answers.len(), rows.len())));
+    }
+    Ok(answers)
+}
+
+fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, NetworkError> {
+    match network {
+        Network::TextEncoder { clip_skip } => {
+            let ids: Vec<Vec<u32>> = rows.iter().filter_map(|row| row.ids()).collect();
+            let embeddings = model.networks.encode_text(&ids, *clip_skip)?;
+            Ok(embeddings.into_iter().map(Answer::Text).collect())
+        }
+        Network::Denoiser { shape, .. } => {
+            let samples: Vec<_> = rows.iter().filter_map(|row| row.denoise()).collect();
+            let predictions = model.networks.denoise(*shape, &samples)?;
+            Ok(predictions.into_iter().map(Answer::Denoised).collect())
+        }
+        Network::Decoder { shape } => {
+            let latents: Vec<Vec<f32>> = rows.iter().filter_map(|row| row.latents()).collect();
+            let pictures = model.networks.decode(*shape, &latents)?;
+            Ok(pictures.into_iter().map(Answer::Decoded).collect())
+        }
+    }
+}
+
+impl Row {
+    fn ids(&self) -> Option<Vec<u32>> {
+        if let Row::Text(ids) = self { Some(ids.clone()) } else { None }
+    }
+
+    fn denoise(&self) -> Option<crate::pipelines::DenoiseRow> {
+        if let Row::Denoise(row) = self { Some(row.clone()) } else { None }
+    }
+
+    fn latents(&self) -> Option<Vec<f32>> {
+        if let Row::Decode(latents) = self { Some(latents.clone()) } else { None }
+    }
+}
+
+impl Answer {
+    /// Whether every number is one that later steps can work with.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Answer::Denoised(prediction) => prediction.iter().all(|value| value.is_finite()),
+            Answer::Text(_) | Answer::Decoded(_) => true,
+        }
+    }
+}
+
+pub(super) fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}

@@ -1,0 +1,109 @@
+//! A generation while the engine works on it.
+
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use super::{
+    Cancel, Observer, Run, RunError,
+    ask::{Answer, Key, Mailbox, Row, Station},
+};
+use crate::{
+    generation::Phase,
+    imaging::RgbImage,
+    pipelines::{Model, NetworkError, PipelineError, text_to_image},
+};
+
+type Pipeline = Pin<Box<dyn Future<Output = Result<Vec<RgbImage>, PipelineError>>>>;
+
+/// A run on the engine's thread.
+pub(super) struct Active {
+    pipeline: Pipeline,
+    mailbox: Rc<RefCell<Mailbox>>,
+    observer: Box<dyn Observer>,
+    told: Option<(Phase, u32)>,
+    pub cancel: Cancel,
+    pub model: Arc<Model>,
+    pub arrival: u64,
+    pub service: f64,
+    /// Rows × denoiser calls computed for it.
+    pub steps: u64,
+}
+
+impl Active {
+    pub fn new(run: Run, arrival: u64, service: f64) -> Active {
+        let mailbox = Rc::new(RefCell::new(Mailbox::default()));
+        let Run { generation, scheduler, model, observer, cancel } = run;
+        let station = Station {
+            mailbox: mailbox.clone(),
+            model: model.clone(),
+            name: Arc::from(model.name.as_str()),
+            previews: generation.previews,
+        };
+        let networks = model.clone();
+        let pipeline = Box::pin(async move {
+            text_to_image(&station, networks.networks.as_ref(), &scheduler, &generation).await
+        });
+        Active { pipeline, mailbox, observer, told: None, cancel, model, arrival, service, steps: 0 }
+    }
+
+    /// Lets the pipeline go on until it asks again (`None`) or ends, and tells the observer.
+    pub fn poll(&mut self) -> Option<Result<Vec<RgbImage>, RunError>> {
+        let mut context = Context::from_waker(Waker::noop());
+        // A pipeline that panicked is dropped and never polled again, so nothing sees what it left half done.
+        let polled = catch_unwind(AssertUnwindSafe(|| self.pipeline.as_mut().poll(&mut context)));
+        self.tell();
+        match polled {
+            Ok(Poll::Pending) => None,
+            Ok(Poll::Ready(outcome)) => Some(outcome.map_err(RunError::Pipeline)),
+            Err(_) => Some(Err(RunError::Panicked)),
+        }
+    }
+
+    fn tell(&mut self) {
+        let (phase, (step, steps), previews) = {
+            let mut mailbox = self.mailbox.borrow_mut();
+            (mailbox.phase, mailbox.step, std::mem::take(&mut mailbox.previews))
+        };
+        if let Some(phase) = phase.filter(|phase| self.told != Some((*phase, step))) {
+            self.told = Some((phase, step));
+            self.observer.progress(phase, step, steps);
+        }
+        for (index, step, picture) in previews {
+            self.observer.preview(index, step, picture);
+        }
+    }
+
+    /// Calls `look` with the open ask's key and its rows without an answer.
+    pub fn with_open<T>(&self, look: impl FnOnce(&Key, &[Row]) -> T) -> Option<T> {
+        let mailbox = self.mailbox.borrow();
+        let ask = mailbox.ask.as_ref().filter(|ask| ask.open_rows() > 0)?;
+        Some(look(&ask.key, &ask.rows[ask.answers.len()..]))
+    }
+
+    /// Answers the first open rows.
+    pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
+        if let Some(ask) = self.mailbox.borrow_mut().ask.as_mut() {
+            ask.answers.extend(answers);
+        }
+    }
+
+    pub fn fail(&self, error: NetworkError) {
+        self.mailbox.borrow_mut().failure = Some(error);
+    }
+
+    /// Whether polling would get the pipeline further.
+    pub fn is_ready(&self) -> bool {
+        let mailbox = self.mailbox.borrow();
+        mailbox.failure.is_some() || mailbox.ask.as_ref().is_none_or(|ask| ask.open_rows() == 0)
+    }
+
+    pub fn end(self, outcome: Result<Vec<RgbImage>, RunError>) {
+        self.observer.ended(outcome);
+    }
+}

@@ -1,0 +1,57 @@
+//! The store's folder: its lock and the connections to the database in it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::Path,
+    time::Duration,
+};
+
+use sqlx::{
+    Connection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::ledger::StoreError;
+
+/// Reads are short and the machine's cores belong to the engine.
+const READERS: u32 = 4;
+
+/// Takes the folder for this process: the lock goes with the file, also when the process is killed.
+pub fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    fs::create_dir_all(data_dir)?;
+    let path = data_dir.join("latentd.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+pub fn options(data_dir: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(data_dir.join("latentd.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+}
+
+pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // SQLite itself rolls back when the disk is full, and then sqlx's own ROLLBACK fails and sqlx goes on believing
+        // that a transaction is open: no other could begin. Such a connection is replaced.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+        .connect_with(options)
+        .await?;
+    Ok(pool)
+}
+
+pub fn readers(options: SqliteConnectOptions) -> SqlitePool {
+    // Not `read_only`: such a connection could not create the files of the WAL where they are missing.
+    SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "on"))
+}

@@ -1,0 +1,105 @@
+//! Everything that only reads.
+
+use futures::TryStreamExt;
+use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
+
+use crate::generation::{Event, GenerationId, Record};
+use crate::ledger::{Counts, ListQuery, Page, StoreError};
+
+use super::row;
+
+pub async fn get(readers: &SqlitePool, id: GenerationId) -> Result<Option<Record>, StoreError> {
+    let row = sqlx::query("SELECT * FROM generations WHERE id = ?")
+        .bind(&id.as_bytes()[..])
+        .fetch_optional(readers)
+        .await?;
+    row.as_ref().map(row::record).transpose()
+}
+
+pub async fn list(readers: &SqlitePool, query: &ListQuery) -> Result<Page, StoreError> {
+    // Towards newer generations the page next to the cursor is wanted, so that is the direction to walk.
+    let ascending = query.before.is_some() && query.after.is_none();
+    let mut sql = list_sql(query, ascending);
+    let mut rows = sql.build().fetch(readers);
+    let mut records = Vec::new();
+    let mut has_more = false;
+    while let Some(row) = rows.try_next().await? {
+        let Some(record) = row::readable(&row) else { continue };
+        if records.len() == query.limit {
+            has_more = true;
+            break;
+        }
+        records.push(record);
+    }
+    if ascending {
+        records.reverse();
+    }
+    Ok(Page { records, has_more })
+}
+
+/// Only the filters that are asked for, since a condition with a way out ("or there is no filter") would use no index.
+fn list_sql(query: &ListQuery, ascending: bool) -> QueryBuilder<Sqlite> {
+    let mut sql = QueryBuilder::new("SELECT * FROM generations WHERE true");
+    if let Some(after) = query.after {
+        sql.push(" AND id < ").push_bind(after.as_bytes().to_vec());
+    }
+    if let Some(before) = query.before {
+        sql.push(" AND id > ").push_bind(before.as_bytes().to_vec());
+    }
+    if let Some(status) = &query.status {
+        sql.push(" AND status = ").push_bind(status.clone());
+    }
+    if let Some(model) = &query.model {
+        sql.push(" AND model = ").push_bind(model.clone());
+    }
+    sql.push(if ascending { " ORDER BY id" } else { " ORDER BY id DESC" });
+    sql
+}
+
+pub async fn events(readers: &SqlitePool, id: GenerationId, after: i64) -> Result<Vec<Event>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM generation_events WHERE generation_id = ? AND seq > ? ORDER BY seq")
+        .bind(&id.as_bytes()[..])
+        .bind(after)
+        .fetch_all(readers)
+        .await?;
+    rows.iter().map(|row| row::event(id, row)).collect()
+}
+
+pub async fn overdue_for_deletion(readers: &SqlitePool, limit: usize) -> Result<Vec<Record>, StoreError> {
+    let mut rows = sqlx::query("SELECT * FROM generations WHERE expires_at <= ? ORDER BY expires_at, id")
+        .bind(row::now_ms())
+        .fetch(readers);
+    let mut overdue = Vec::new();
+    while overdue.len() < limit
+        && let Some(row) = rows.try_next().await?
+    {
+        overdue.extend(row::readable(&row));
+    }
+    Ok(overdue)
+}
+
+pub async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
+                (SELECT count(*) FROM generations WHERE status = 'running') AS running",
+    )
+    .fetch_one(readers)
+    .await?;
+    Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
+}
+
+pub async fn position(readers: &SqlitePool, id: GenerationId) -> Result<Option<usize>, StoreError> {
+    let before: Option<i64> = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM generations AS other WHERE other.status = 'queued' AND other.id < this.id)
+         FROM generations AS this WHERE this.id = ? AND this.status = 'queued'",
+    )
+    .bind(&id.as_bytes()[..])
+    .fetch_optional(readers)
+    .await?;
+    Ok(before.map(row::size))
+}
+
+pub async fn ping(readers: &SqlitePool) -> Result<(), StoreError> {
+    sqlx::query("SELECT 1 FROM generations LIMIT 1").fetch_optional(readers).await?;
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! A model's card, read from its folder.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::LatentRgb;
+use crate::{
+    diffusion::SchedulerConfig,
+    generation::{ModelCard, SchedulerChoice},
+    models::stable_diffusion::{Spec, StableDiffusion},
+    weights::{LoadError, ModelFolder},
+};
+
+/// The optional `latentd.json` of a model folder: what diffusers' files do not say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Extras {
+    description: String,
+    width: Option<u32>,
+    height: Option<u32>,
+    min_size: Option<u32>,
+    steps: Option<u32>,
+    guidance_scale: Option<f64>,
+    prompts: Vec<String>,
+    preview: Option<LatentRgb>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CardError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("latentd.json: {0}")]
+    Extras(serde_json::Error),
+    #[error("scheduler/scheduler_config.json: {0}")]
+    Scheduler(String),
+}
+
+/// Reads configurations only, no weight.
+pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardError> {
+    let extras = extras(folder)?;
+    let (spec, scheduler_config): (Spec, Map<String, Value>) = StableDiffusion::describe(folder)?;
+    let config = SchedulerConfig::from_model(&scheduler_config).map_err(|error| CardError::Scheduler(error.to_string()))?;
+    let default_scheduler = match config.name() {
+        Some(name) => SchedulerChoice::Name(name.to_owned()),
+        None => SchedulerChoice::Object(Map::new()),
+    };
+    let native = |side: usize| (side * spec.vae_scale_factor) as u32;
+    Ok(ModelCard {
+        name: name.to_owned(),
+        description: extras.description,
+        default_width: extras.width.unwrap_or(native(spec.sample_size.1)),
+        default_height: extras.height.unwrap_or(native(spec.sample_size.0)),
+        min_side_pixels: extras.min_size.unwrap_or(64).max(spec.size_multiple as u32),
+        size_multiple: spec.size_multiple as u32,
+        default_steps: extras.steps.unwrap_or(25),
+        default_guidance_scale: extras.guidance_scale.unwrap_or(7.5),
+        max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
+        default_scheduler,
+        scheduler_config,
+        prompts: extras.prompts,
+    })
+}
+
+/// The folder's own map for previews.
+pub(super) fn latent_rgb(folder: &ModelFolder) -> Result<Option<LatentRgb>, LoadError> {
+    // The card was read before, so a file that is no good has been refused already.
+    Ok(extras(folder).ok().and_then(|extras| extras.preview))
+}
+
+fn extras(folder: &ModelFolder) -> Result<Extras, CardError> {
+    if !folder.has("latentd.json") {
+        return Ok(Extras::default());
+    }
+    let json = folder.json("latentd.json")?;
+    serde_json::from_value(Value::Object(json)).map_err(CardError::Extras)
+}

@@ -1,0 +1,16 @@
+//! A model in memory.
+
+use super::{LatentRgb, Networks};
+
+/// A loaded model, shared by all its runs.
+pub struct Model {
+    pub name: String,
+    pub networks: Box<dyn Networks>,
+    pub latent_rgb: LatentRgb,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! Text to image: latent diffusion with classifier-free guidance.
+
+use super::{Compute, DenoiseRow, Networks, PipelineError, TextEmbedding};
+use crate::{
+    diffusion::{Denoise, Error, Latents, Noise, SchedulerConfig, guide, sample},
+    generation::{Generation, SeedMode},
+    imaging::RgbImage,
+};
+
+/// Draws the generation's `n` pictures, of `height` × `width` pixels (Rombach et al. 2022, arXiv:2112.10752; guidance:
+/// Ho & Salimans 2022, arXiv:2207.12598). The same pictures as diffusers' `StableDiffusionPipeline` for the same seed.
+pub async fn text_to_image(
+    compute: &impl Compute,
+    networks: &dyn Networks,
+    scheduler: &SchedulerConfig,
+    generation: &Generation,
+) -> Result<Vec<RgbImage>, PipelineError> {
+    let text = encode_prompts(compute, networks, generation).await?;
+
+    let mut noise = match generation.seed_mode {
+        SeedMode::Batch => Noise::batch(generation.seed),
+        SeedMode::PerImage => Noise::per_image(&(0..generation.n).map(|i| generation.seed_of(i)).collect::<Vec<_>>()),
+    };
+    let spec = networks.spec();
+    let side = |pixels: u32| pixels as usize / spec.vae_scale_factor;
+    let shape = [generation.n as usize, spec.latent_channels, side(generation.height), side(generation.width)];
+    let x = noise.draw(shape); // (n, C, h, w)
+
+    let guided = Guided { compute, text, scale: generation.guidance_scale, rescale: generation.guidance_rescale };
+    let latents = sample(&guided, scheduler, generation.steps as usize, generation.eta, x, &mut noise).await?;
+
+    compute.decode(&latents).await
+}
+
+/// The prompt's embedding, and before it the negative prompt's where guidance is on.
+struct Conditioning {
+    negative: Option<TextEmbedding>,
+    positive: TextEmbedding,
+}
+
+async fn encode_prompts(
+    compute: &impl Compute,
+    networks: &dyn Networks,
+    generation: &Generation,
+) -> Result<Conditioning, PipelineError> {
+    // At a scale of 1 the formula gives the conditional prediction, and diffusers treats less than 1 alike.
+    let guided = generation.guidance_scale > 1.0;
+    let prompts: &[&str] =
+        if guided { &[&generation.prompt, &generation.negative_prompt] } else { &[&generation.prompt] };
+    let ids = prompts.iter().map(|prompt| networks.tokenize(prompt)).collect();
+    let mut embeddings = compute.text(ids, generation.clip_skip).await?.into_iter();
+    let missing = || PipelineError::Sampler("the text encoder answered too few rows".to_owned());
+    let positive = embeddings.next().ok_or_else(missing)?;
+    let negative = if guided { Some(embeddings.next().ok_or_else(missing)?) } else { None };
+    Ok(Conditioning { negative, positive })
+}
+
+/// The network as a sampler sees it: one prediction for each picture, guidance already applied.
+struct Guided<'a, C> {
+    compute: &'a C,
+    text: Conditioning,
+    scale: f64,
+    rescale: f64,
+}
+
+impl<C: Compute> Denoise for Guided<'_, C> {
+    async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
+        let [b, c, h, w] = x.shape();
+        let rows_with = |context: &TextEmbedding| {
+            let row = |i| DenoiseRow { sample: x.row(i).to_vec(), t: t as f32, context: context.clone() };
+            (0..b).map(row).collect::<Vec<_>>()
+        };
+        let mut rows = self.text.negative.as_ref().map(rows_with).unwrap_or_default();
+        rows.extend(rows_with(&self.text.positive));
+        let mut answers = self.compute.denoise([c, h, w], rows).await.map_err(|error| Error::Denoiser(Box::new(error)))?;
+
+        let cond = answers.split_off(answers.len().saturating_sub(b));
+        let cond = Latents::new([b, c, h, w], cond.concat())?;
+        if self.text.negative.is_none() {
+            return Ok(cond);
+        }
+        let uncond = Latents::new([b, c, h, w], answers.concat())?;
+        Ok(guide(&uncond, &cond, self.scale, self.rescale))
+    }
+
+    fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        self.compute.stepped(step, steps, denoised);
+    }
+}
+
+impl From<Error> for PipelineError {
+    fn from(error: Error) -> PipelineError {
+        PipelineError::Sampler(error.to_string())
+    }
+}

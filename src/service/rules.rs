@@ -1,0 +1,48 @@
+//! What a request is held against: the operator's limits, the models' cards, the diffusion floor's schedulers.
+
+use std::sync::Arc;
+
+use crate::{
+    diffusion::{InvalidScheduler, SchedulerConfig, steps_and_calls},
+    generation::{Limits, ModelCard, Rules, SchedulerChoice},
+    pipelines::Catalogue,
+};
+
+/// The rules of a catalogue of models.
+#[derive(Debug)]
+pub struct CatalogueRules<'a> {
+    pub catalogue: &'a Catalogue,
+    pub limits: &'a Limits,
+}
+
+impl Rules for CatalogueRules<'_> {
+    fn limits(&self) -> &Limits {
+        self.limits
+    }
+
+    fn default_model(&self) -> &str {
+        self.catalogue.default_name()
+    }
+
+    fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
+        self.catalogue.card(model)
+    }
+
+    fn check_scheduler(&self, card: &ModelCard, choice: &SchedulerChoice, steps: u32) -> Result<(), (String, String)> {
+        let config = SchedulerConfig::overlay(&card.scheduler_config, choice).map_err(|error| {
+            let key = match &error {
+                InvalidScheduler::UnknownKey { key, .. } | InvalidScheduler::Value { key, .. } => key.clone(),
+                _ => String::new(),
+            };
+            (key, format!("cannot be used: {error}"))
+        })?;
+        steps_and_calls(&config, steps as usize).map_err(|error| ("steps".to_owned(), error.to_string()))?;
+        Ok(())
+    }
+
+    /// 32 bits, since torch's generator looks at no more; a seed that people can read and type.
+    fn random_seed(&self) -> u64 {
+        // Without the system's entropy the clock-free fallback is a fresh id, which is unique if not unpredictable.
+        getrandom::u32().map_or_else(|_| uuid::Uuid::now_v7().as_u128() as u64 & 0xffff_ffff, u64::from)
+    }
+}

@@ -1,0 +1,114 @@
+//! Following one generation: its durable events in order, and the latest of everything else.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use futures::{Stream, stream};
+use tokio::sync::watch::Receiver;
+
+use super::{
+    Live, Preview, Progress, ServiceError, Watched,
+    live::State,
+};
+use crate::{
+    generation::GenerationId,
+    ledger::Store,
+};
+
+/// See [`Service::watch`](super::Service::watch).
+pub(super) fn watch(
+    store: Arc<dyn Store>,
+    live: Live,
+    id: GenerationId,
+    after: i64,
+) -> impl Stream<Item = Result<Watched, ServiceError>> + Send + use<> {
+    // The subscription comes before the first read, so that no event can fall between the two.
+    let receiver = live.subscribe(id);
+    let watcher = Watcher {
+        store,
+        live,
+        id,
+        after,
+        receiver,
+        seen_events: None,
+        progress: None,
+        previews: Vec::new(),
+        due: VecDeque::new(),
+        over: false,
+    };
+    stream::unfold(watcher, |mut watcher| async move { watcher.next().await.map(|seen| (seen, watcher)) })
+}
+
+struct Watcher {
+    store: Arc<dyn Store>,
+    live: Live,
+    id: GenerationId,
+    /// The last durable event that was told.
+    after: i64,
+    receiver: Receiver<State>,
+    /// The counter of events at the last read; `None` before the first.
+    seen_events: Option<u64>,
+    progress: Option<Progress>,
+    /// Image and step of the previews that were told.
+    previews: Vec<(u32, u32)>,
+    due: VecDeque<Watched>,
+    over: bool,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Result<Watched, ServiceError>> {
+        loop {
+            if let Some(seen) = self.due.pop_front() {
+                return Some(Ok(seen));
+            }
+            if self.over {
+                return None;
+            }
+            let closed = self.seen_events.is_some() && self.receiver.changed().await.is_err();
+            if let Err(error) = self.look(closed).await {
+                self.over = true;
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Collects what is new. `closed`: nothing will follow what the store holds now.
+    async fn look(&mut self, closed: bool) -> Result<(), ServiceError> {
+        let state = self.receiver.borrow_and_update().clone();
+        let mut terminal = closed;
+        if closed || self.seen_events != Some(state.events) {
+            let events = self.store.events(self.id, self.after).await?;
+            // A reader that resumes after the last event of all has nothing to wait for.
+            if events.is_empty() && self.seen_events.is_none() {
+                terminal |= self.store.get(self.id).await?.is_none_or(|record| record.status.is_terminal());
+            }
+            self.seen_events = Some(state.events);
+            for event in events {
+                self.after = event.seq;
+                terminal |= event.kind.is_terminal();
+                self.due.push_back(Watched::Event(event));
+            }
+        }
+        if terminal {
+            self.over = true;
+            self.live.close_unless_running(self.id);
+            return Ok(());
+        }
+        if let Some(progress) = state.progress.filter(|progress| Some(*progress) != self.progress) {
+            self.progress = Some(progress);
+            self.due.push_back(Watched::Progress(progress));
+        }
+        for preview in state.previews {
+            self.tell_preview(preview);
+        }
+        Ok(())
+    }
+
+    fn tell_preview(&mut self, preview: Preview) {
+        let step = (preview.index, preview.step);
+        if !self.previews.contains(&step) {
+            self.previews.retain(|(index, _)| *index != preview.index);
+            self.previews.push(step);
+            self.due.push_back(Watched::Preview(preview));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Pictures beside diffusers': every text-to-image case of `sd1` and `sd2` whose features are built, through the domain,
+//! the engine and the pipeline, at the fixtures' tolerance. `LATENTD_PARITY_DIR` names the whole set of fixtures;
+//! without it the compact part in `tests/fixtures/parity` is run.
+
+#[path = "pictures/case.rs"]
+mod case;
+
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::mpsc};
+
+use case::Case;
+use latentd::{
+    diffusion::SchedulerConfig,
+    engine::{self, Cancel, Observer, Run, RunError},
+    generation::{Fields, Generation, Limits, Phase, Rules, resolve},
+    imaging::RgbImage,
+    metrics::Metrics,
+    pipelines::Catalogue,
+    service::CatalogueRules,
+};
+
+/// At most this many of 255 levels on any pixel, and this much on average, as the fixtures' README says.
+const MAX_LEVELS: u8 = 2;
+const MEAN_LEVELS: f64 = 0.1;
+
+#[test]
+fn pictures_equal_diffusers() {
+    let root = fixtures();
+    let (ready, waiting): (Vec<Case>, Vec<Case>) =
+        Case::all(&root, &["sd1", "sd2"]).into_iter().partition(|case| case.waits_for().is_none());
+    let catalogue = Catalogue::open(&root.join("pipelines"), "sd1").unwrap();
+    let limits =
+        Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+    let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
+
+    // All cases enter the engine together, so that their steps share batches as strangers' do in a server.
+    let max_runs = NonZeroUsize::new(ready.len()).expect("there are cases to run");
+    let settings =
+        engine::Settings { threads: 0, max_rows: NonZeroUsize::new(16).unwrap(), max_runs, text_cache_entries: 64 };
+    let (engine, thread) = engine::engine(settings, Metrics::new());
+    let computing = std::thread::spawn(move || thread.run());
+    let outcomes: Vec<_> = ready.iter().map(|case| (case, start(case, &rules, &catalogue, &engine))).collect();
+
+    let mut failures = Vec::new();
+    for (case, (generation, outcome)) in outcomes {
+        let pictures = match outcome.recv().unwrap() {
+            Ok(pictures) => pictures,
+            Err(error) => {
+                failures.push(format!("{}: {error}", case.name));
+                continue;
+            }
+        };
+        let goldens = case.goldens();
+        assert_eq!(pictures.len(), goldens.len(), "{}", case.name);
+        for (index, (picture, golden)) in pictures.iter().zip(&goldens).enumerate() {
+            assert_eq!((picture.width, picture.height), (generation.width, generation.height), "{}", case.name);
+            let (max, mean) = distance(picture, golden);
+            if max > MAX_LEVELS || mean > MEAN_LEVELS {
+                failures.push(format!("{} image {index}: {max} levels at most, {mean:.3} on average", case.name));
+            }
+        }
+    }
+    drop(engine);
+    computing.join().unwrap();
+
+    let mut features: BTreeMap<String, usize> = BTreeMap::new();
+    for case in &waiting {
+        let feature = case.waits_for().expect("partitioned by it");
+        println!("waiting: {feature} ({})", case.name);
+        *features.entry(feature).or_default() += 1;
+    }
+    println!("pictures: {} cases ran, {} wait {features:?}", ready.len(), waiting.len());
+    assert!(failures.is_empty(), "{} of {} cases differ:\n{}", failures.len(), ready.len(), failures.join("\n"));
+}
+
+type Outcome = mpsc::Receiver<Result<Vec<RgbImage>, RunError>>;
+
+/// Hands the case to the engine. A case that is not waiting must resolve, so a refusal fails the test.
+fn start(case: &Case, rules: &CatalogueRules<'_>, catalogue: &Catalogue, engine: &engine::Engine) -> (Generation, Outcome) {
+    let generation = resolve(Fields::new(case.request()), rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
+    let card = rules.card(&generation.model).unwrap();
+    let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
+    let model = catalogue.load(&generation.model).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let run = Run { generation: generation.clone(), scheduler, model, observer: Box::new(Told(sender)), cancel: Cancel::default() };
+    assert!(engine.submit(run).is_ok(), "{}", case.name);
+    (generation, receiver)
+}
+
+struct Told(mpsc::Sender<Result<Vec<RgbImage>, RunError>>);
+
+impl Observer for Told {
+    fn progress(&mut self, _phase: Phase, _step: u32, _steps: u32) {}
+
+    fn preview(&mut self, _index: u32, _step: u32, _picture: RgbImage) {}
+
+    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+        self.0.send(outcome).unwrap();
+    }
+}
+
+fn distance(picture: &RgbImage, golden: &RgbImage) -> (u8, f64) {
+    assert_eq!((picture.width, picture.height), (golden.width, golden.height));
+    let levels = || picture.pixels.iter().zip(&golden.pixels).map(|(a, b)| a.abs_diff(*b));
+    let sum: f64 = levels().map(f64::from).sum();
+    (levels().max().unwrap_or(0), sum / picture.pixels.len() as f64)
+}
+
+fn fixtures() -> PathBuf {
+    match std::env::var_os("LATENTD_PARITY_DIR") {
+        Some(dir) => dir.into(),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
+    }
+}

@@ -1,0 +1,120 @@
+//! A fixture's `request.json` as a request of the native API.
+
+use std::{fs, path::{Path, PathBuf}};
+
+use latentd::imaging::RgbImage;
+use serde_json::{Map, Value, json};
+
+pub struct Case {
+    pub name: String,
+    folder: PathBuf,
+    json: Value,
+}
+
+/// The scheduler classes that this version samples with.
+const CLASSES: [&str; 7] = [
+    "PNDMScheduler",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+];
+
+impl Case {
+    /// Every case of the pipelines, in the order of their names.
+    pub fn all(root: &Path, pipelines: &[&str]) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for pipeline in pipelines {
+            let mut folders: Vec<PathBuf> = fs::read_dir(root.join("cases").join(pipeline))
+                .expect("the fixtures have a folder of cases")
+                .map(|entry| entry.unwrap().path())
+                .collect();
+            folders.sort();
+            for folder in folders {
+                let json: Value = serde_json::from_slice(&fs::read(folder.join("request.json")).unwrap()).unwrap();
+                cases.push(Case { name: json["case"].as_str().unwrap().to_owned(), folder, json });
+            }
+        }
+        cases
+    }
+
+    /// The feature that is not built yet and that the case needs. Whatever is not named here must run and pass.
+    pub fn waits_for(&self) -> Option<String> {
+        let scheduler = &self.json["scheduler"];
+        let params = &self.json["params"];
+        let set = |value: &Value| !value.is_null() && *value != json!(false);
+        if self.json["task"] != "txt2img" {
+            return Some(self.json["task"].as_str().unwrap().to_owned());
+        }
+        if set(&self.json["vae"]) {
+            return Some("tiny autoencoder".to_owned());
+        }
+        if set(&params["sigmas"]) || set(&params["timesteps"]) {
+            return Some("explicit sigmas and timesteps".to_owned());
+        }
+        if params["prompt"].is_array() {
+            return Some("several prompts in one request".to_owned());
+        }
+        if let Some(class) = scheduler["_class_name"].as_str().filter(|class| !CLASSES.contains(class)) {
+            return Some(class.to_owned());
+        }
+        None
+    }
+
+    /// What a client would post.
+    pub fn request(&self) -> Map<String, Value> {
+        let params = &self.json["params"];
+        let mut request = Map::new();
+        request.insert("model".to_owned(), self.json["pipeline"].clone());
+        for (theirs, ours) in [
+            ("prompt", "prompt"),
+            ("negative_prompt", "negative_prompt"),
+            ("width", "width"),
+            ("height", "height"),
+            ("num_inference_steps", "steps"),
+            ("guidance_scale", "guidance_scale"),
+            ("guidance_rescale", "guidance_rescale"),
+            ("num_images_per_prompt", "n"),
+            ("eta", "eta"),
+            ("clip_skip", "clip_skip"),
+            ("seed", "seed"),
+        ] {
+            if let Some(value) = params.get(theirs) {
+                request.insert(ours.to_owned(), value.clone());
+            }
+        }
+        // Several images from one seed are one generator's draws for the whole batch; a list of seeds is a list of
+        // generators, and the fixtures' lists count up by one.
+        let mode = match params.get("seeds").and_then(Value::as_array) {
+            Some(seeds) => {
+                let seeds: Vec<u64> = seeds.iter().map(|seed| seed.as_u64().unwrap()).collect();
+                assert!(seeds.windows(2).all(|pair| pair[1] == pair[0] + 1), "{}", self.name);
+                request.insert("seed".to_owned(), seeds[0].into());
+                "per_image"
+            }
+            None => "batch",
+        };
+        request.insert("seed_mode".to_owned(), mode.into());
+        if let Some(scheduler) = self.json.get("scheduler").filter(|scheduler| !scheduler.is_null()) {
+            request.insert("scheduler".to_owned(), scheduler.clone());
+        }
+        request
+    }
+
+    pub fn goldens(&self) -> Vec<RgbImage> {
+        let names = self.json["outputs"].as_array().unwrap();
+        names.iter().map(|name| read_png(&self.folder.join(name.as_str().unwrap()))).collect()
+    }
+}
+
+fn read_png(path: &Path) -> RgbImage {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()));
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!(info.color_type, png::ColorType::Rgb);
+    pixels.truncate(info.buffer_size());
+    RgbImage { width: info.width, height: info.height, pixels }
+}

@@ -1,0 +1,21 @@
+//! The real binary over real HTTP, as its users meet it.
+
+#[path = "server/harness.rs"]
+mod harness;
+
+#[path = "server/bad_input.rs"]
+mod bad_input;
+#[path = "server/batching.rs"]
+mod batching;
+#[path = "server/command_line.rs"]
+mod command_line;
+#[path = "server/disconnects.rs"]
+mod disconnects;
+#[path = "server/events.rs"]
+mod events;
+#[path = "server/faults.rs"]
+mod faults;
+#[path = "server/journeys.rs"]
+mod journeys;
+#[path = "server/parity_over_http.rs"]
+mod parity_over_http;

@@ -1,0 +1,87 @@
+//! Every step of every request batches with every other, and no picture depends on it.
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, decode, request, with};
+
+/// Sixteen requests that differ in everything that may differ within a batch.
+fn mixed() -> Vec<Value> {
+    let schedulers = ["pndm", "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras"];
+    let prompts = ["a red fox", "a red apple", "a panda", "a rocket"];
+    (0..16u64)
+        .map(|i| {
+            let more = json!({
+                "scheduler": schedulers[i as usize % 8],
+                "steps": 4 + (i * 46 / 15),
+                "guidance_scale": if i % 5 == 0 { 1.0 } else { 2.0 + i as f64 / 4.0 },
+                "eta": if i % 8 == 1 { 0.5 } else { 0.0 },
+            });
+            with(request(prompts[i as usize % 4], 1000 + i), &more)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn sixteen_strangers_share_batches_and_get_the_pictures_they_get_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let ids = join_all(mixed().iter().map(|body| server.accept(body))).await;
+    let ended = join_all(ids.iter().map(|id| server.ended(id))).await;
+    for generation in &ended {
+        assert_eq!(generation["status"], "succeeded", "{generation}");
+    }
+    let calls = server.metric("latentd_batch_runs_count", "").await;
+    let runs = server.metric("latentd_batch_runs_sum", "").await;
+    assert!(runs > 2.0 * calls, "{runs} runs in {calls} calls: batches hold more than one generation");
+
+    for (body, id) in mixed().iter().zip(&ids) {
+        let alone = server.accept(body).await;
+        server.ended(&alone).await;
+        assert_eq!(server.picture(&alone, 0).await, server.picture(id, 0).await, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_short_request_does_not_wait_for_a_long_one() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let long = server.accept(&with(request("a panda", 1), &json!({"steps": 600, "n": 8}))).await;
+    server.until("the long one denoises", async |server: &Server| {
+        server.json(&format!("/v1/images/{long}")).await["progress"]["step"].as_u64().is_some_and(|step| step > 2)
+    })
+    .await;
+    let short = server.accept(&with(request("a rocket", 2), &json!({"steps": 4}))).await;
+    let short = server.ended(&short).await;
+    assert_eq!(short["status"], "succeeded");
+    let long_now = server.json(&format!("/v1/images/{long}")).await;
+    assert_eq!(long_now["status"], "running", "the short one ended while the long one was at work");
+    assert!(long_now["progress"]["step"].as_u64().unwrap() < 300, "{long_now}");
+    let canceled = server.client.post(server.url(&format!("/v1/images/{long}/cancel"))).send().await.unwrap();
+    assert!(canceled.status().is_success());
+    assert_eq!(server.ended(&long).await["status"], "canceled");
+}
+
+/// The same bytes whatever the number of threads and rows, that is on machines of any size.
+#[tokio::test]
+async fn pictures_do_not_depend_on_threads_or_batch_size() {
+    let settings: [&[(&str, &str)]; 3] = [
+        &[("LATENTD_ENGINE__THREADS", "1"), ("LATENTD_ENGINE__MAX_ROWS", "1")],
+        &[("LATENTD_ENGINE__THREADS", "2"), ("LATENTD_ENGINE__MAX_ROWS", "5")],
+        &[("LATENTD_ENGINE__THREADS", "3"), ("LATENTD_ENGINE__MAX_ROWS", "64")],
+    ];
+    let mut first = None;
+    for settings in settings {
+        let data = tempfile::tempdir().unwrap();
+        let server = Server::start(data.path(), settings).await;
+        let bodies: Vec<Value> = mixed().into_iter().take(4).map(|body| with(body, &json!({"steps": 5, "n": 2}))).collect();
+        let ids = join_all(bodies.iter().map(|body| server.accept(body))).await;
+        join_all(ids.iter().map(|id| server.ended(id))).await;
+        let pictures = join_all(ids.iter().map(|id| server.picture(id, 1))).await;
+        assert_eq!(decode(&pictures[0]).0, 64);
+        match &first {
+            None => first = Some(pictures),
+            Some(first) => assert!(*first == pictures, "{settings:?}"),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+"""The autoencoder: an AutoencoderKL whose decoder learns to invert the fixed latents of `latents.py`.
+
+The encoder learns to produce those latents, which is an easy regression and is done on every fourth step only.
+A little noise on the latents teaches the decoder to bear the U-Net's errors. The loss is absolute error, squared error and the
+absolute error of the differences between neighbours, which keeps edges sharp (Mathieu et al., arXiv:1511.05440).
+"""
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from latents import CHANNELS, Latents, fit
+from muon import Muon, split_parameters
+
+HERE = Path(__file__).parent
+WIDTHS = (16, 24, 48, 80)
+BATCH = 8
+
+
+def to_tensor(pictures):
+    """(B, 64, 64, 3) bytes → (B, 3, 64, 64) in [-1, 1]."""
+    return torch.from_numpy(pictures).float().permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+
+
+def build():
+    levels = len(WIDTHS)
+    model = AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=CHANNELS, block_out_channels=WIDTHS, layers_per_block=1, norm_num_groups=8,
+        down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels, sample_size=64, scaling_factor=1.0,
+    )  # fmt: skip
+    # Encoder and decoder speak the normalised latents themselves; the two 1×1 convolutions between them pass everything on.
+    identity = torch.eye(CHANNELS)[:, :, None, None]
+    with torch.no_grad():
+        for convolution in (model.quant_conv, model.post_quant_conv):
+            convolution.weight.zero_()
+            convolution.bias.zero_()
+            convolution.weight[:CHANNELS, :CHANNELS] = identity
+        model.quant_conv.bias[CHANNELS:] = -8  # the log-variance: next to no spread
+    model.quant_conv.requires_grad_(False)
+    model.post_quant_conv.requires_grad_(False)
+    return model
+
+
+def differences(x):
+    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
+
+
+def distance(x, y):
+    edges = sum((a - b).abs().mean() for a, b in zip(differences(x), differences(y)))
+    return (x - y).abs().mean() + (x - y).square().mean() + 0.4 * edges
+
+
+def psnr(x, y):
+    return (10 * torch.log10(4 / (x - y).square().mean((1, 2, 3)))).mean().item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=HERE / "work")
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+
+    work = arguments.work
+    rows = [json.loads(line) for line in (work / "pictures.jsonl").open()]
+    pictures = np.load(work / "pictures.npy")
+    weights = np.array([row["weight"] for row in rows])
+    known = weights > 0
+    # Every twentieth picture that the U-Net does not learn is kept for measuring.
+    held = np.zeros(len(rows), bool)
+    held[np.flatnonzero(~known)[::20]] = True
+    train = np.where(known, 0.6 * weights / weights.sum(), 0.4 * ~held / (~known & ~held).sum())
+    train /= train.sum()
+
+    file = work / "latents.pt"
+    if not file.exists():
+        fit(to_tensor(pictures[~held]), to_tensor(pictures[known & (weights >= 1)])).save(file)
+    latents = Latents.load(file)
+
+    model = build().to(memory_format=torch.channels_last)
+    decoder, decoder_rest = split_parameters(model.decoder, exclude=("conv_out",))
+    encoder, encoder_rest = split_parameters(model.encoder, exclude=("conv_in", "conv_out"))
+    adam = torch.optim.AdamW(decoder_rest + encoder_rest, lr=3e-3, betas=(0.9, 0.99), weight_decay=0)
+    muons = [Muon(decoder), Muon(encoder)]
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    first, spent = 0, 0.0
+    checkpoint = work / "autoencoder.pt"
+    if arguments.resume:
+        state = torch.load(checkpoint)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        for optimiser, saved in zip((adam, *muons), state["optimisers"]):
+            optimiser.load_state_dict(saved)
+        first, spent = state["step"], state["cpu"]
+        rng = np.random.default_rng(first)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, decoder {sum(p.numel() for p in model.decoder.parameters()) / 1e6:.2f} M", flush=True)
+
+    seen, unseen = to_tensor(pictures[np.flatnonzero(weights >= 1)[::8]]), to_tensor(pictures[np.flatnonzero(held)[::3]])
+    start = time.process_time()
+    for step in range(first, arguments.steps):
+        progress = step / arguments.steps
+        rate = min(1, (step - first + 1) / 20) * (1 if progress < 0.4 else 1 - 0.97 * (progress - 0.4) / 0.6)
+        adam.param_groups[0]["lr"] = 3e-3 * rate
+        for muon in muons:
+            muon.param_groups[0]["lr"] = 0.02 * rate
+        x = to_tensor(pictures[rng.choice(len(rows), BATCH, p=train)])
+        if rng.random() < 0.5:
+            x = x.flip(3)
+        z = latents.encode(x).contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
+        loss = distance(x, model.decoder(z + torch.randn_like(z) * 0.1 * float(rng.random())))
+        with_encoder = step % 4 == 3
+        if with_encoder:
+            guess = model.encoder(x)[:, :CHANNELS]
+            loss = loss + (guess - z).abs().mean() + (guess - z).square().mean()
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder_rest + encoder_rest, 1.0)
+        adam.step()
+        muons[0].step()
+        if with_encoder:
+            muons[1].step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - min(0.998, (step + 1) / (step + 21)))
+        if (step + 1) % 500 == 0 or step + 1 == arguments.steps:
+            with torch.no_grad():
+                figures = []
+                for pictures_ in (seen, unseen):
+                    figures.append(psnr(pictures_, average.decode(latents.encode(pictures_)).sample.clamp(-1, 1)))
+                    figures.append(psnr(pictures_, average.decode(average.encode(pictures_).latent_dist.mode()).sample.clamp(-1, 1)))
+            cpu = spent + time.process_time() - start
+            print(
+                f"step {step + 1} loss {loss.item():.4f}; decoder alone {figures[0]:.2f} dB, unseen {figures[2]:.2f}; "
+                f"with encoder {figures[1]:.2f}, unseen {figures[3]:.2f}; {cpu / 60:.1f} CPU-minutes",
+                flush=True,
+            )
+            optimisers = [optimiser.state_dict() for optimiser in (adam, *muons)]
+            torch.save({"model": model.state_dict(), "average": average.state_dict(), "optimisers": optimisers, "step": step + 1, "cpu": cpu}, checkpoint)
+            average.save_pretrained(work / "vae")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+// A card: one generation from its acceptance to its pictures.
+
+import * as api from './api.js';
+import { element, icon, iconButton } from './element.js';
+import { isTerminal, watch } from './events.js';
+import { command, fileName, request } from './curl.js';
+import { Tile } from './tile.js';
+
+/** How long a second press may take to confirm a deletion. */
+const CONFIRM_MS = 4000;
+
+export class Card {
+  /**
+   * @param {object} generation as the API shows it
+   * @param {{use(params: object): void, open(card: Card, index: number): void, removed(card: Card): void,
+   *   announce(text: string): void, copy(text: string): void, finished(card: Card): void}} page
+   */
+  constructor(generation, page) {
+    this.page = page;
+    this.id = generation.id;
+    this.build(generation);
+    this.update(generation);
+    if (!isTerminal(generation.status)) this.stop = watch(this.id, (name, data) => this.hear(name, data));
+  }
+
+  get active() {
+    return !isTerminal(this.generation.status);
+  }
+
+  /** The pictures that are there, for the large view. */
+  get images() {
+    return this.generation.images ?? [];
+  }
+
+  focus() {
+    this.element.focus();
+  }
+
+  async cancel() {
+    if (!this.active || this.canceling) return;
+    // A running generation ends before its next step, so this stays true until its last event.
+    this.canceling = true;
+    this.say('Canceling …');
+    try {
+      this.update(await api.cancel(this.id));
+    } catch (problem) {
+      this.canceling = false;
+      this.page.announce(problem.message, true);
+    }
+  }
+
+  // Below: how the above is done.
+
+  build({ params }) {
+    this.tiles = Array.from({ length: params.n ?? 1 }, (_, index) => {
+      return new Tile(params, () => (this.images.length > 0 ? this.page.open(this, index) : this.focus()));
+    });
+    this.status = element('p', { class: 'status' });
+    this.bar = element('progress', { max: 100, 'aria-label': 'Progress' });
+    this.actions = element('div', { class: 'actions' });
+    const prompt = params.prompt || '(no words)';
+    this.element = element(
+      'article', { class: 'card', tabindex: 0, 'aria-label': prompt, onkeydown: (event) => this.press(event) },
+      element('div', { class: 'tiles' }, ...this.tiles.map((tile) => tile.element)),
+      this.bar,
+      element('p', { class: 'words', title: prompt }, prompt),
+      element('div', { class: 'foot' }, this.status, this.actions),
+    );
+    this.element.querySelector('.tiles').dataset.count = Math.min(this.tiles.length, 9);
+  }
+
+  press(event) {
+    if (event.key === 'Escape') this.cancel();
+    if (event.key === 'Enter' && event.target === this.element && this.images.length > 0) this.page.open(this, 0);
+  }
+
+  hear(name, data) {
+    if (name === 'progress') this.progress(data);
+    else if (name === 'preview') this.tiles[data.index]?.preview(data);
+    else if (name === 'image') this.tiles[data.image.index]?.show(data.image);
+    else if (name === 'started') this.update({ ...this.generation, status: 'running', queue: null });
+    else if (name === 'retrying') this.update({ ...this.generation, status: 'queued', progress: null, queue: null });
+    else if (name === 'gone') this.remove();
+    else if (name === 'queued') return;
+    else this.update(data.generation ?? data);
+  }
+
+  /** Shows a generation object, whole. */
+  update(generation) {
+    const before = this.generation?.status;
+    this.generation = generation;
+    this.element.dataset.status = generation.status;
+    for (const image of this.images) this.tiles[image.index]?.show(image);
+    this.progress(generation.progress);
+    if (generation.status === before) return;
+    this.showActions();
+    if (!this.active) this.stop?.();
+    if (before !== undefined) this.page.announce(`${generation.params.prompt}: ${this.status.textContent}`);
+    if (before !== undefined && generation.status === 'succeeded') this.page.finished(this);
+  }
+
+  /** `progress` as in the generation object and the event; null before there is any. */
+  progress(progress) {
+    const { status, queue } = this.generation;
+    this.bar.hidden = !this.active;
+    if (status === 'running' && progress?.percent > 0) this.bar.value = progress.percent;
+    else this.bar.removeAttribute('value');
+    if (status === 'queued') this.say(place(progress?.queue_position ?? queue?.position));
+    else if (status === 'running') this.say(this.canceling ? 'Canceling …' : doing(progress));
+    else this.say(this.ended());
+  }
+
+  ended() {
+    const { status, error, params, started_at: started, finished_at: finished } = this.generation;
+    if (status === 'failed') return error?.message ?? 'It failed.';
+    if (status === 'canceled') return 'Canceled';
+    if (status === 'expired') return 'It waited too long to begin.';
+    const seconds = started && finished ? (new Date(finished) - new Date(started)) / 1000 : null;
+    const took = seconds === null ? [] : [`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`];
+    return [`${params.width} × ${params.height}`, `${params.steps} steps`, `seed ${params.seed}`, ...took].join(' · ');
+  }
+
+  say(text) {
+    if (this.status.textContent !== text) this.status.textContent = text;
+  }
+
+  showActions() {
+    const { params, status } = this.generation;
+    if (this.active) {
+      const cancel = element('button', { type: 'button', class: 'plain', title: 'Cancel (Esc)', onclick: () => this.cancel() }, 'Cancel');
+      this.actions.replaceChildren(cancel);
+      return;
+    }
+    const held = this.actions.contains(document.activeElement);
+    const use = iconButton('reuse', 'Use these settings', () => this.page.use(params));
+    const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params))));
+    const download = status === 'succeeded' && this.images.length === 1 ? [this.downloadLink(this.images[0])] : [];
+    this.actions.replaceChildren(...download, use, curl, this.deleteButton());
+    if (held) this.focus();
+  }
+
+  downloadLink(image) {
+    const name = fileName({ prompt: this.generation.params.prompt, seed: image.seed });
+    return element('a', { class: 'icon', href: image.url, download: name, 'aria-label': 'Download', title: 'Download' }, icon('download'));
+  }
+
+  deleteButton() {
+    const button = iconButton('bin', 'Delete', async () => {
+      if (!button.classList.contains('sure')) {
+        button.classList.add('sure');
+        this.page.announce('Press again to delete.');
+        button.title = button.ariaLabel = 'Press again to delete';
+        setTimeout(() => {
+          button.classList.remove('sure');
+          button.title = button.ariaLabel = 'Delete';
+        }, CONFIRM_MS);
+        return;
+      }
+      try {
+        await api.erase(this.id);
+        this.remove();
+      } catch (problem) {
+        if (problem.status === 404) this.remove();
+        else this.page.announce(problem.message, true);
+      }
+    });
+    return button;
+  }
+
+  remove() {
+    this.stop?.();
+    this.page.removed(this);
+  }
+}
+
+function place(before) {
+  if (before === undefined || before === null) return 'In the queue';
+  return before === 0 ? 'Next in the queue' : `In the queue, ${before} before it`;
+}
+
+const PHASES = {
+  loading: 'Loading the model', encoding: 'Reading the prompt', decoding: 'Developing the picture', saving: 'Saving',
+};
+
+function doing(progress) {
+  if (!progress) return 'Beginning';
+  if (PHASES[progress.phase]) return PHASES[progress.phase];
+  const left = progress.eta_s > 0.5 ? ` · ${duration(progress.eta_s)} left` : '';
+  return `Step ${progress.step} of ${progress.steps}${left}`;
+}
+
+function duration(seconds) {
+  const whole = Math.round(seconds);
+  return whole < 90 ? `${whole} s` : `${Math.round(whole / 60)} min`;
+}

@@ -1,0 +1,287 @@
+// The form: what the next picture shall be.
+
+import { element } from './element.js';
+import * as shape from './shape.js';
+
+/** The fields that the page shows; whatever else a re-used request has is kept as an extra. */
+const TEXTS = ['prompt', 'negative_prompt'];
+const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'n'];
+const PREVIEWS = 10;
+const STORED_AS = 'latentd.form';
+
+export class Form {
+  /**
+   * @param {HTMLFormElement} form
+   * @param {(request: object) => Promise<void>} send rejects with a Problem
+   */
+  constructor(form, send) {
+    this.form = form;
+    this.send = send;
+    this.models = [];
+    this.extras = {};
+    /** The seed of the last picture, for who decides to keep it afterwards. */
+    this.lastSeed = null;
+    this.at = (id) => document.getElementById(id);
+    this.listen();
+  }
+
+  /** Fills the choices; called again when the server's catalogue may have changed. */
+  offer(models, schedulers) {
+    const first = this.models.length === 0;
+    const chosen = this.field('model').value;
+    this.models = models;
+    this.schedulers = schedulers;
+    this.field('model').replaceChildren(...models.map((model) => {
+      return element('option', { value: model.id, disabled: model.state === 'failed' }, model.id);
+    }));
+    this.field('scheduler').replaceChildren(
+      element('option', { value: '' }, ''),
+      ...schedulers.map(({ name }) => element('option', { value: name }, name)),
+    );
+    if (first) this.restore();
+    else this.field('model').value = chosen;
+    this.showModel();
+  }
+
+  /** The request as it stands, without checks: these are the server's, which knows every bound. */
+  request() {
+    const request = { prompt: this.field('prompt').value };
+    if (this.field('negative_prompt').value.trim()) request.negative_prompt = this.field('negative_prompt').value;
+    if (this.field('model').value) request.model = this.field('model').value;
+    for (const name of NUMBERS) {
+      const text = this.field(name).value.trim();
+      if (text !== '') request[name] = Number(text);
+    }
+    if (request.n === 1) delete request.n;
+    if (this.field('scheduler').value) request.scheduler = this.field('scheduler').value;
+    const seed = this.field('seed').value.trim();
+    if (/^\d+$/.test(seed)) request.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : BigInt(seed);
+    else if (seed) request.seed = seed;
+    return { ...request, ...this.extras };
+  }
+
+  /** Takes over the parameters of a generation, its seed too. */
+  use(params) {
+    const { model, seed, scheduler, previews, output, on_disconnect, start_timeout_s, ...rest } = params;
+    if (this.models.some(({ id }) => id === model)) this.field('model').value = model;
+    for (const name of [...TEXTS, ...NUMBERS]) {
+      if (rest[name] !== undefined) this.field(name).value = rest[name];
+      delete rest[name];
+    }
+    this.setSeed(seed ?? '');
+    const plain = { guidance_rescale: 0, eta: 0, clip_skip: 0, seed_mode: 'per_image' };
+    this.extras = Object.fromEntries(Object.entries(rest).filter(([name, value]) => name in plain && value !== plain[name]));
+    if (typeof scheduler === 'string') this.field('scheduler').value = scheduler;
+    else if (scheduler) this.extras.scheduler = scheduler;
+    this.showModel();
+    this.changed();
+    this.field('prompt').focus();
+  }
+
+  suggest(prompt) {
+    this.field('prompt').value = prompt;
+    this.changed();
+    this.field('prompt').focus();
+  }
+
+  async submit() {
+    this.clearErrors();
+    const request = this.request();
+    const bad = NUMBERS.filter((name) => this.field(name).validity.badInput);
+    if (bad.length > 0) {
+      this.showErrors(bad.map((name) => ({ pointer: `/${name}`, detail: 'must be a number' })));
+      return;
+    }
+    try {
+      await this.send({ ...request, previews: PREVIEWS });
+    } catch (problem) {
+      this.showProblem(problem);
+    }
+  }
+
+  showProblem(problem) {
+    const waits = problem.retryAfterS ? ` Try again in ${Math.ceil(problem.retryAfterS)} s.` : '';
+    this.showErrors(problem.errors?.length ? problem.errors : [{ pointer: '', detail: problem.message + waits }]);
+  }
+
+  // Below: how the above is done.
+
+  field(name) {
+    return this.form.elements.namedItem(name);
+  }
+
+  card() {
+    return this.models.find(({ id }) => id === this.field('model').value)?.card ?? null;
+  }
+
+  listen() {
+    this.form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    document.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !document.querySelector('dialog[open]')) {
+        event.preventDefault();
+        this.submit();
+      }
+    });
+    this.form.addEventListener('input', (event) => {
+      const name = event.target.dataset.for;
+      if (name) this.field(name).value = event.target.value;
+      this.forgive(name ?? event.target.name);
+      this.changed();
+    });
+    this.field('model').addEventListener('change', () => {
+      this.setDefaults();
+      this.showModel();
+      this.changed();
+    });
+    this.at('reset').addEventListener('click', () => {
+      this.extras = {};
+      this.field('negative_prompt').value = '';
+      this.setSeed('');
+      this.setDefaults();
+      this.changed();
+    });
+    this.at('swap').addEventListener('click', () => {
+      this.setSize({ width: this.field('height').value, height: this.field('width').value });
+    });
+    this.at('dice').addEventListener('click', () => this.setSeed(crypto.getRandomValues(new Uint32Array(1))[0]));
+    this.at('keep').addEventListener('click', () => {
+      const kept = this.field('seed').value.trim() !== '';
+      this.setSeed(kept ? '' : this.lastSeed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+    });
+  }
+
+  setSeed(seed) {
+    this.field('seed').value = seed;
+    this.forgive('seed');
+    this.changed();
+  }
+
+  setSize({ width, height }) {
+    this.field('width').value = width;
+    this.field('height').value = height;
+    this.forgive('width');
+    this.forgive('height');
+    this.changed();
+  }
+
+  /** What the model's card says, for everything but the words and the seed. */
+  setDefaults() {
+    const card = this.card();
+    this.field('steps').value = card?.default_steps ?? '';
+    this.field('guidance_scale').value = card?.default_guidance_scale ?? '';
+    this.field('n').value = 1;
+    this.field('scheduler').value = '';
+    this.setSize({ width: card?.default_width ?? '', height: card?.default_height ?? '' });
+    this.clearErrors();
+  }
+
+  showModel() {
+    const model = this.models.find(({ id }) => id === this.field('model').value);
+    const card = model?.card;
+    const state = { loading: 'It is being loaded.', cold: 'It is loaded by its first picture.' }[model?.state];
+    const note = [card?.description, state].filter(Boolean).join(' ');
+    this.say('model-note', note);
+    const own = typeof card?.default_scheduler === 'string' ? card.default_scheduler : card?.default_scheduler?._class_name;
+    this.field('scheduler').options[0].textContent = own ? `the model's own (${own})` : "the model's own";
+    for (const name of ['width', 'height']) {
+      this.field(name).step = card?.size_multiple ?? 8;
+      this.field(name).min = card?.min_side_pixels ?? 8;
+    }
+    this.at('shapes').replaceChildren(...shape.presets(card).map(({ name, width, height }) => {
+      const title = `${name}, ${width} × ${height}`;
+      const outline = element('span', { class: 'outline' });
+      outline.style.aspectRatio = `${width} / ${height}`;
+      return element('button', {
+        type: 'button', title, 'aria-label': title, 'data-size': `${width}x${height}`, onclick: () => this.setSize({ width, height }),
+      }, outline, name);
+    }));
+    this.at('suggestions').replaceChildren(...(card?.prompts ?? []).slice(0, 8).map((prompt) => {
+      return element('button', { type: 'button', class: 'chip', onclick: () => this.suggest(prompt) }, prompt);
+    }));
+    this.show();
+  }
+
+  /** Brings everything that follows from the fields up to date, and remembers them for the next visit. */
+  changed() {
+    this.show();
+    try {
+      const fields = [...TEXTS, ...NUMBERS, 'model', 'scheduler', 'seed'].map((name) => [name, this.field(name).value]);
+      localStorage.setItem(STORED_AS, JSON.stringify(Object.fromEntries(fields)));
+    } catch {
+      // Without storage the form begins afresh each time.
+    }
+  }
+
+  show() {
+    for (const range of this.form.querySelectorAll('[data-for]')) range.value = this.field(range.dataset.for).value || range.min;
+    const value = (name) => this.field(name).value.trim();
+    for (const button of this.at('shapes').children) {
+      button.setAttribute('aria-pressed', button.dataset.size === `${value('width')}x${value('height')}`);
+    }
+    this.at('keep').setAttribute('aria-pressed', value('seed') !== '');
+    const chosen = this.schedulers?.find(({ name }) => name === value('scheduler'));
+    this.say('scheduler-note', chosen?.description ?? '');
+    const extras = Object.entries(this.extras).map(([name, extra]) => `${name} ${extra?._class_name ?? extra}`);
+    this.at('summary').textContent = [
+      `${value('width')} × ${value('height')}`, `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
+      ...(Number(value('n')) > 1 ? [`${value('n')} pictures`] : []), ...extras,
+    ].join(' · ');
+  }
+
+  restore() {
+    let kept = {};
+    try {
+      kept = JSON.parse(localStorage.getItem(STORED_AS)) ?? {};
+    } catch {
+      // Nothing usable was kept.
+    }
+    const offered = this.models.find(({ id, state }) => id === kept.model && state !== 'failed');
+    const standard = this.models.find((model) => model.default) ?? this.models.find(({ state }) => state !== 'failed');
+    this.field('model').value = (offered ?? standard)?.id ?? '';
+    this.setDefaults();
+    for (const name of TEXTS) if (kept[name]) this.field(name).value = kept[name];
+    if (!offered) return;
+    for (const name of [...NUMBERS, 'scheduler', 'seed']) if (kept[name]) this.field(name).value = kept[name];
+    // A scheduler that is no longer offered leaves no option chosen.
+    if (this.field('scheduler').selectedIndex < 0) this.field('scheduler').value = '';
+  }
+
+  showErrors(errors) {
+    const others = [];
+    const marked = [];
+    for (const { pointer, detail } of errors) {
+      const name = pointer === '/size' ? 'width' : pointer.split('/')[1] ?? '';
+      const place = this.at(`${name}-error`);
+      const field = this.field(name);
+      if (!place || !field) {
+        others.push(detail);
+        continue;
+      }
+      this.say(place.id, place.hidden ? detail : `${place.textContent}; ${detail}`);
+      field.setAttribute('aria-invalid', 'true');
+      marked.push(field);
+    }
+    this.say('form-error', others.join('\n'));
+    const first = [...this.form.elements].find((field) => marked.includes(field));
+    if (first?.closest('details')) this.at('settings').open = true;
+    first?.focus();
+  }
+
+  clearErrors() {
+    for (const field of this.form.elements) if (field.name) this.forgive(field.name);
+    this.say('form-error', '');
+  }
+
+  forgive(name) {
+    this.field(name)?.removeAttribute('aria-invalid');
+    if (this.at(`${name}-error`)) this.say(`${name}-error`, '');
+  }
+
+  say(id, text) {
+    this.at(id).textContent = text;
+    this.at(id).hidden = text === '';
+  }
+}

@@ -1,0 +1,98 @@
+// The large view: one picture, everything that made it, and its neighbours by the arrow keys.
+
+import { element } from './element.js';
+import { command, fileName, requestOfImage } from './curl.js';
+
+/** The most that a picture is enlarged. */
+const MOST_ENLARGED = 8;
+
+export class Large {
+  /** @param {{pictures(): {card: object, image: object}[], use(params: object): void, copy(text: string): void}} page */
+  constructor(page) {
+    this.page = page;
+    this.dialog = document.getElementById('large');
+    this.at = (name) => document.getElementById(`large-${name}`);
+    this.dialog.addEventListener('click', (event) => {
+      const action = event.target.closest('[data-do]')?.dataset.do;
+      if (action) this[action]();
+      else if (event.target === this.dialog) this.close();
+    });
+    this.dialog.addEventListener('keydown', (event) => {
+      if (event.key === 'ArrowLeft') this.previous();
+      if (event.key === 'ArrowRight') this.next();
+    });
+    this.dialog.addEventListener('close', () => this.shown?.card.element.isConnected && this.shown.card.focus());
+  }
+
+  open(card, index) {
+    const image = card.images.find((image) => image.index === index) ?? card.images[0];
+    this.show({ card, image });
+    if (!this.dialog.open) this.dialog.showModal();
+  }
+
+  close() {
+    this.dialog.close();
+  }
+
+  previous() {
+    this.move(-1);
+  }
+
+  next() {
+    this.move(1);
+  }
+
+  use() {
+    const { card, image } = this.shown;
+    const { params } = card.generation;
+    this.shown = null;
+    this.close();
+    this.page.use(params.seed_mode === 'batch' ? params : { ...params, n: 1, seed: image.seed });
+  }
+
+  curl() {
+    this.page.copy(command(requestOfImage(this.shown.card.generation.params, this.shown.image)));
+  }
+
+  // Below: how the above is done.
+
+  /** @returns the neighbour `by` places on, if there is one */
+  neighbour(by) {
+    const pictures = this.page.pictures();
+    const { card, image } = this.shown;
+    const at = pictures.findIndex((picture) => picture.card === card && picture.image.index === image.index);
+    return at < 0 ? undefined : pictures[at + by];
+  }
+
+  move(by) {
+    const picture = this.neighbour(by);
+    if (picture) this.show(picture);
+  }
+
+  show(picture) {
+    const { card, image } = picture;
+    const { params, model, created_at: created } = card.generation;
+    this.shown = picture;
+    const img = this.at('image');
+    img.src = image.url;
+    img.alt = params.prompt || 'Picture';
+    // The frame scales the picture up to the window, keeping its shape, but no pixel becomes a landscape of its own.
+    img.style.aspectRatio = `${image.width} / ${image.height}`;
+    img.style.maxHeight = `min(${MOST_ENLARGED * image.height}px, 72dvh)`;
+    this.at('prompt').textContent = params.prompt || '(no words)';
+    this.at('download').href = image.url;
+    this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed });
+    const facts = {
+      'Not in it': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,
+      Steps: params.steps, Guidance: params.guidance_scale, Sampler: params.scheduler?._class_name ?? params.scheduler,
+      Drawn: created && new Date(created).toLocaleString(),
+    };
+    const known = Object.entries(facts).filter(([, value]) => value !== undefined && value !== null && value !== '');
+    this.at('facts').replaceChildren(...known.map(([name, value]) => {
+      return element('div', {}, element('dt', {}, name), element('dd', {}, String(value)));
+    }));
+    for (const [action, by] of [['previous', -1], ['next', 1]]) {
+      this.dialog.querySelector(`[data-do=${action}]`).disabled = !this.neighbour(by);
+    }
+  }
+}

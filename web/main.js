@@ -1,0 +1,72 @@
+// The page: its parts, and how they talk with each other.
+
+import * as api from './api.js';
+import { command, request } from './curl.js';
+import { Form } from './form.js';
+import { Gallery } from './gallery.js';
+import { Large } from './large.js';
+import { showStatus } from './status.js';
+
+const TOAST_MS = 3500;
+
+const at = (id) => document.getElementById(id);
+
+/** Tells those who listen; `seen` also those who look. */
+function announce(text, seen = false) {
+  at('live').textContent = text;
+  if (seen) toast(text);
+}
+
+function toast(text) {
+  // An open dialog hides and silences everything outside it.
+  (document.querySelector('dialog[open]') ?? document.body).append(at('toast'));
+  at('toast').textContent = text;
+  at('toast').classList.add('seen');
+  clearTimeout(toast.timer);
+  toast.timer = setTimeout(() => at('toast').classList.remove('seen'), TOAST_MS);
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast('Copied. Paste it into a shell.');
+  } catch {
+    // Outside https and localhost browsers give no clipboard: show it to be copied by hand.
+    window.prompt('Copy the command:', text);
+  }
+}
+
+const form = new Form(at('form'), async (request) => {
+  const generation = await api.create(request);
+  const card = gallery.add(generation);
+  form.lastSeed = generation.params.seed;
+  announce(`${generation.params.prompt}: accepted`);
+  card.element.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  status.refresh();
+});
+
+const use = (params) => form.use(params);
+const gallery = new Gallery({
+  use, copy, announce,
+  open: (card, index) => large.open(card, index),
+  finished: () => status.refresh(),
+});
+const large = new Large({ use, copy, pictures: () => gallery.pictures() });
+
+async function load() {
+  try {
+    const [models, schedulers] = await Promise.all([api.models(), api.schedulers()]);
+    form.offer(models, schedulers);
+    await gallery.load();
+  } catch (problem) {
+    // A server that is down has its banner, and load runs again when it is back.
+    if (problem.status !== 0) toast(problem.message);
+  }
+}
+
+const status = showStatus(load);
+at('copy-request').addEventListener('click', () => copy(command(request(form.request()))));
+at('shortcut').textContent = /Mac|iPhone|iPad/.test(navigator.userAgent) ? '⌘ ↵' : 'Ctrl ↵';
+// The settings are in sight where there is room for them.
+at('settings').open = matchMedia('(min-width: 56rem)').matches;
+load();
