@@ -109,8 +109,14 @@ pub fn finish(router: Router, metrics: Metrics) -> Router {
 
 /// Texts only: pictures are compressed already, and an event must not wait in a compressor's buffer.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &axum::http::Extensions) -> bool {
-    const KINDS: [&str; 6] =
-        ["application/json", "application/problem+json", "text/html", "text/css", "text/javascript", "application/yaml"];
+    const KINDS: [&str; 6] = [
+        "application/json",
+        "application/problem+json",
+        "text/html",
+        "text/css",
+        "text/javascript",
+        "application/yaml",
+    ];
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     KINDS.iter().any(|compressible| kind.starts_with(compressible))
 }

@@ -46,7 +46,10 @@ enum Kind {
 impl Kind {
     fn of(headers: &HeaderMap) -> Result<Kind, ApiError> {
         let unsupported = |detail: String| Err(ApiError::UnsupportedMediaType(detail));
-        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        if headers
+            .get(header::CONTENT_ENCODING)
+            .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
             return unsupported("compressed bodies are not read; send it without Content-Encoding".into());
         }
         let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
@@ -72,7 +75,8 @@ impl Kind {
 /// The whole body, if it has at most `limit` bytes and arrives before `timeout`.
 async fn read(request: Request, limit: usize, timeout: Duration) -> Result<Bytes, ApiError> {
     let (head, body) = request.into_parts();
-    let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let announced =
+        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let too_large = announced.is_some_and(|length| length > limit);
     // A client that expects 100-continue has not sent its body yet: the refusal spares it that.
     if too_large && head.headers.contains_key(header::EXPECT) {

@@ -35,7 +35,9 @@ pub async fn content(
         return Ok((success::NOT_MODIFIED, kept(&image)).into_response());
     }
     let length = bytes.len();
-    let Some(part) = range::wanted(&headers, length, &tag)? else { return Ok(file(&image, bytes).into_response()) };
+    let Some(part) = range::wanted(&headers, length, &tag)? else {
+        return Ok(file(&image, bytes).into_response());
+    };
     let place = format!("bytes {}-{}/{length}", part.start, part.end - 1);
     Ok((success::PARTIAL, [(header::CONTENT_RANGE, place)], file(&image, bytes.slice(part))).into_response())
 }

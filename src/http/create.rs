@@ -38,7 +38,9 @@ pub async fn create_png(State(state): State<AppState>, prefer: Prefer, fields: F
 
 async fn object(state: &AppState, prefer: Prefer, fields: Fields) -> Result<Response, ApiError> {
     let mut view = state.service.create(fields).await?;
-    let Some(wait) = prefer.wait else { return Ok(receipt(state, &view, &prefer)) };
+    let Some(wait) = prefer.wait else {
+        return Ok(receipt(state, &view, &prefer));
+    };
     let mut presence = Presence::of(state, &view, Waits::ForObject);
     let waited = state.wait(view.record.id, wait).await;
     presence.keep();
@@ -83,7 +85,9 @@ async fn picture(state: &AppState, prefer: Prefer, mut fields: Fields) -> Result
 
 /// Whether `n` asks for more pictures than one answer holds. A bad `n` is the resolver's to judge.
 fn wants_many(fields: &mut Fields) -> bool {
-    let Some(n) = fields.take("n") else { return false };
+    let Some(n) = fields.take("n") else {
+        return false;
+    };
     let many = n.as_f64().is_some_and(|n| n > 1.0);
     fields.put_back("n", n);
     many
@@ -112,9 +116,14 @@ impl AppState {
     /// The generation when it has ended, at the latest after `timeout`; [`ApiError::Draining`] as soon as the server
     /// stops.
     pub(super) async fn wait(&self, id: GenerationId, timeout: std::time::Duration) -> Result<View, ApiError> {
-        tokio::select! {
-            view = self.service.wait(id, timeout) => Ok(view?),
-            () = self.draining.cancelled() => Err(ApiError::Draining(Some(id))),
+        let view = tokio::select! {
+            view = self.service.wait(id, timeout) => view?,
+            () = self.draining.cancelled() => return Err(ApiError::Draining(Some(id))),
+        };
+        // The service stops waiting as well then, and may be the first of the two to notice.
+        match self.draining.is_cancelled() && !view.record.status.is_terminal() {
+            true => Err(ApiError::Draining(Some(id))),
+            false => Ok(view),
         }
     }
 }
@@ -127,7 +136,9 @@ mod tests {
 
     #[test]
     fn only_a_number_above_one_wants_many() {
-        for (n, expected) in [(json!(1), false), (json!(2), true), (json!(2.0), true), (json!("2"), false), (json!(null), false)] {
+        for (n, expected) in
+            [(json!(1), false), (json!(2), true), (json!(2.0), true), (json!("2"), false), (json!(null), false)]
+        {
             let mut fields = Fields::new(Map::from_iter([("n".to_owned(), n.clone())]));
             assert_eq!(wants_many(&mut fields), expected, "{n}");
         }

@@ -307,3 +307,80 @@ pub fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> 
     let error = FieldError { pointer: pointer.to_owned(), code, detail: detail.into() };
     ApiError::Invalid(Invalid { errors: vec![error] })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// One of each.
+    fn all() -> Vec<ApiError> {
+        let (id, text) = (GenerationId::new(), || "text".to_owned());
+        let failed = |code: &str| ApiError::Failed { id, code: code.to_owned(), message: text() };
+        vec![
+            ApiError::MalformedJson(text()),
+            ApiError::MalformedForm(text()),
+            ApiError::BodyIncomplete,
+            ApiError::BadHeader { name: "Prefer", detail: text() },
+            ApiError::NotFound("generation"),
+            ApiError::MethodNotAllowed,
+            ApiError::NotAcceptable("image/png"),
+            ApiError::MultipleImages,
+            ApiError::RequestTimeout,
+            ApiError::NotFinished,
+            ApiError::Canceled(id),
+            ApiError::BodyTooLarge { limit: 1 },
+            ApiError::UnsupportedMediaType(text()),
+            ApiError::RangeNotSatisfiable { length: 1 },
+            invalid("/steps", "out_of_range", text()),
+            invalid("/colour", "unknown_field", text()),
+            invalid("/model", "unknown_model", text()),
+            failed("run_timeout"),
+            failed("out_of_memory"),
+            failed("worker_crashed"),
+            failed("anything else"),
+            ApiError::Internal { cause: text() },
+            ApiError::ObjectStore { cause: text() },
+            ApiError::QueueFull { queued: 1, retry_after_s: 1 },
+            ApiError::Expired(id),
+            ApiError::Draining(None),
+            ApiError::Unready(vec![text()]),
+            ApiError::StorageFull,
+            ApiError::Database { cause: text() },
+            ApiError::WaitTimeout(id),
+        ]
+    }
+
+    #[test]
+    fn the_contract_lists_every_code_and_no_other() {
+        let contract: serde_json::Value = serde_yaml_ng::from_str(crate::http::OPENAPI_YAML).unwrap();
+        let listed = contract["components"]["schemas"]["Problem"]["properties"]["code"]["enum"].as_array().unwrap();
+        let listed: BTreeSet<_> = listed.iter().map(|code| code.as_str().unwrap()).collect();
+        let used: BTreeSet<_> = all().iter().map(|error| error.row().1).collect();
+        assert_eq!(used, listed);
+    }
+
+    #[test]
+    fn whoever_is_refused_for_now_learns_when_to_return() {
+        for error in all() {
+            let (text, (status, ..)) = (error.to_string(), error.row());
+            let response = error.into_response();
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                status == 503 || text.contains("goes on"),
+                "{text}"
+            );
+            let kind = &response.extensions().get::<Problem>().unwrap().kind;
+            assert_eq!(kind.ends_with("#temporary-reduced-capacity"), status == 503, "{text}");
+        }
+    }
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        for _ in 0..100 {
+            assert!((80..=120).contains(&jittered(100)));
+            assert!(jittered(0) == 1);
+        }
+    }
+}

@@ -52,12 +52,7 @@ pub async fn events(
 }
 
 /// The stream of a generation that this very request created.
-pub async fn stream(
-    state: AppState,
-    id: GenerationId,
-    after: i64,
-    presence: Presence,
-) -> Result<Response, ApiError> {
+pub async fn stream(state: AppState, id: GenerationId, after: i64, presence: Presence) -> Result<Response, ApiError> {
     let watched = Box::pin(state.service.watch(id, after).await?);
     Ok(respond(Feed::new(state, id, after, watched, presence)))
 }
@@ -164,7 +159,10 @@ impl Feed {
     fn progress(&mut self) -> Option<Frame> {
         let progress = self.held.take()?;
         self.paused_until = Instant::now() + PROGRESS_PAUSE;
-        Some(Frame::ephemeral("generation.progress", &with_id(&self.id, serde_json::to_value(progress).unwrap_or_default())))
+        Some(Frame::ephemeral(
+            "generation.progress",
+            &with_id(&self.id, serde_json::to_value(progress).unwrap_or_default()),
+        ))
     }
 
     async fn event(&mut self, event: &Event) -> Result<Frame, ServiceError> {
@@ -231,7 +229,8 @@ mod tests {
 
     #[test]
     fn a_reader_resumes_after_what_it_has() {
-        let last = |value: &str| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value.parse().unwrap())]);
+        let last =
+            |value: &str| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value.parse().unwrap())]);
         assert_eq!(resume_point(&HeaderMap::new(), "").unwrap(), 0);
         assert_eq!(resume_point(&HeaderMap::new(), "after=3").unwrap(), 3);
         assert_eq!(resume_point(&last("5"), "after=3").unwrap(), 5);

@@ -29,7 +29,11 @@ pub async fn ready(
     if draining.is_cancelled() && !reasons.iter().any(|reason| reason == "draining") {
         reasons.push("draining".to_owned());
     }
-    if reasons.is_empty() { Ok(Json(json!({"status": "ready", "reasons": []}))) } else { Err(ApiError::Unready(reasons)) }
+    if reasons.is_empty() {
+        Ok(Json(json!({"status": "ready", "reasons": []})))
+    } else {
+        Err(ApiError::Unready(reasons))
+    }
 }
 
 pub async fn metrics(State(metrics): State<Metrics>) -> impl IntoResponse {

@@ -33,7 +33,8 @@ pub async fn get(
     };
     let tag = generation::etag(&view);
     let applied = prefer.wait.and_then(|_| prefer.applied());
-    let applied = axum::response::AppendHeaders(applied.map(|value| (HeaderName::from_static("preference-applied"), value)));
+    let applied =
+        axum::response::AppendHeaders(applied.map(|value| (HeaderName::from_static("preference-applied"), value)));
     let head = (applied, [(header::CACHE_CONTROL, "no-store"), (header::VARY, "Accept, Prefer"), (header::ETAG, &tag)]);
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, head).into_response());
@@ -57,7 +58,8 @@ pub async fn list(State(service): State<Service>, RawQuery(query): RawQuery) -> 
     let recent = service.recent_seconds();
     let views = page.records.into_iter().map(|record| View { record, progress: None, position: None });
     let data = views.map(|view| generation::object(&view, recent)).collect();
-    let next = last_id.filter(|_| page.has_more && query.before.is_none()).map(|last| (header::LINK, next(&query, last)));
+    let next =
+        last_id.filter(|_| page.has_more && query.before.is_none()).map(|last| (header::LINK, next(&query, last)));
     let list = List { object: "list", data, first_id, last_id, has_more: page.has_more };
     Ok((axum::response::AppendHeaders(next), [(header::CACHE_CONTROL, "no-store")], Json(list)).into_response())
 }
@@ -153,7 +155,10 @@ mod tests {
         let query = list_query(format!("limit=5&after={id}&status=queued&model=emoji").as_bytes()).unwrap();
         assert_eq!((query.limit, query.after, query.before), (5, Some(id), None));
         assert_eq!((query.status.as_deref(), query.model.as_deref()), (Some("queued"), Some("emoji")));
-        assert_eq!(next(&query, id), format!("</v1/images?limit=5&after={id}&status=queued&model=emoji>; rel=\"next\""));
+        assert_eq!(
+            next(&query, id),
+            format!("</v1/images?limit=5&after={id}&status=queued&model=emoji>; rel=\"next\"")
+        );
         assert_eq!(list_query(b"").unwrap().limit, 20);
     }
 

@@ -23,7 +23,9 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match serde_json::from_str(text) {
         Ok(Unique(Value::Object(map))) => Ok(map),
-        Ok(Unique(other)) => Err(invalid("", "wrong_type", format!("the body must be an object, not {}", name(&other)))),
+        Ok(Unique(other)) => {
+            Err(invalid("", "wrong_type", format!("the body must be an object, not {}", name(&other))))
+        }
         Err(error) => Err(ApiError::MalformedJson(format!("the body is not JSON: {error}"))),
     }
 }
@@ -115,7 +117,8 @@ mod tests {
 
     #[test]
     fn an_object_is_read_as_serde_json_reads_it() {
-        let text = "\u{feff}{\"a\": [1, -2, 3.5, true, null, \"x\\n\"], \"b\": {\"c\": {}}, \"n\": 18446744073709551615}";
+        let text =
+            "\u{feff}{\"a\": [1, -2, 3.5, true, null, \"x\\n\"], \"b\": {\"c\": {}}, \"n\": 18446744073709551615}";
         let plain: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
         assert_eq!(Value::Object(object(text.as_bytes()).unwrap()), plain);
     }
@@ -137,7 +140,9 @@ mod tests {
         ];
         for (body, expected) in cases {
             match object(body) {
-                Err(ApiError::MalformedJson(detail)) => assert!(detail.contains(expected), "{detail} / {expected}"),
+                Err(ApiError::MalformedJson(detail)) => {
+                    assert!(detail.contains(expected), "{detail} / {expected}")
+                }
                 other => panic!("{:?} became {other:?}", String::from_utf8_lossy(body)),
             }
         }

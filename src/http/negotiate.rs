@@ -22,11 +22,8 @@ pub enum Accept {
 }
 
 /// In order of preference where the client has none.
-const OFFERS: [(Accept, &str, &str); 3] = [
-    (Accept::Json, "application", "json"),
-    (Accept::Png, "image", "png"),
-    (Accept::Events, "text", "event-stream"),
-];
+const OFFERS: [(Accept, &str, &str); 3] =
+    [(Accept::Json, "application", "json"), (Accept::Png, "image", "png"), (Accept::Events, "text", "event-stream")];
 
 impl Accept {
     /// The offer with the highest quality; of equals the one named more exactly, then the one named first.
@@ -40,15 +37,18 @@ impl Accept {
         }
         let wish = |(accept, kind, subtype): &(Accept, &str, &str)| {
             let matching = ranges.iter().enumerate().filter(|(_, range)| range.covers(kind, subtype));
-            let (position, range) = matching.max_by_key(|(position, range)| (range.exactness(), usize::MAX - position))?;
+            let (position, range) =
+                matching.max_by_key(|(position, range)| (range.exactness(), usize::MAX - position))?;
             let rank = (range.quality, range.exactness(), usize::MAX - position);
             (range.quality > 0).then_some((*accept, rank))
         };
         let wishes = OFFERS.iter().filter_map(wish);
         // Of equal ranks `max_by_key` takes the last, and the offers begin with the preferred.
-        wishes.rev().max_by_key(|(_, rank)| *rank).map(|(accept, _)| accept).ok_or(ApiError::NotAcceptable(
-            "application/json, image/png, text/event-stream",
-        ))
+        wishes
+            .rev()
+            .max_by_key(|(_, rank)| *rank)
+            .map(|(accept, _)| accept)
+            .ok_or(ApiError::NotAcceptable("application/json, image/png, text/event-stream"))
     }
 }
 
@@ -78,13 +78,17 @@ fn media_ranges(headers: &HeaderMap) -> Result<Vec<MediaRange>, ApiError> {
         let (kind, subtype) = match essence.split_once('/') {
             Some((kind, subtype)) => (kind, subtype),
             None if essence == "*" => ("*", "*"),
-            None => return Err(bad("Accept", format!("holds {item:?}, which is no media type"))),
+            None => {
+                return Err(bad("Accept", format!("holds {item:?}, which is no media type")));
+            }
         };
         let quality = parts.find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")));
         let quality = match quality.map(|text| text.trim().parse::<f32>()) {
             None => 1000,
             Some(Ok(quality)) if (0.0..=1.0).contains(&quality) => (quality * 1000.0).round() as u16,
-            Some(_) => return Err(bad("Accept", format!("holds {item:?}, whose q is not in 0..1"))),
+            Some(_) => {
+                return Err(bad("Accept", format!("holds {item:?}, whose q is not in 0..1")));
+            }
         };
         ranges.push(MediaRange { kind: kind.to_owned(), subtype: subtype.to_owned(), quality });
     }
@@ -114,7 +118,8 @@ impl Prefer {
                 // The first one counts.
                 "wait" if prefer.wait.is_none() => {
                     let value = value.trim().trim_matches('"');
-                    let seconds = Some(value).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty());
+                    let seconds =
+                        Some(value).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty());
                     let Some(digits) = seconds else {
                         return Err(bad("Prefer", format!("has wait={value:?}, which is not a number of seconds")));
                     };

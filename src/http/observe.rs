@@ -99,9 +99,14 @@ impl Drop for Line {
         };
         metrics.http_requests.with_label_values(&[route.as_str(), method, &status.to_string()]).inc();
         metrics.http_seconds.with_label_values(&[route.as_str()]).observe(seconds);
+        if !code.is_empty() && matches!(status, 400..499 | 503) {
+            metrics.refused.with_label_values(&[code]).inc();
+        }
         let ms = (seconds * 1e6).round() / 1e3;
         match problem.and_then(|problem| problem.cause) {
-            Some(cause) => tracing::error!(%request_id, method, route, status, code, ms, cause, "request"),
+            Some(cause) => {
+                tracing::error!(%request_id, method, route, status, code, ms, cause, "request")
+            }
             None => tracing::info!(%request_id, method, route, status, code, ms, "request"),
         }
     }

@@ -91,7 +91,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_asset_is_validated_by_its_tag_and_methods_are_held() {
-        let Some(name) = Web::iter().next() else { return };
+        let Some(name) = Web::iter().next() else {
+            return;
+        };
         let uri: Uri = format!("/{name}").parse().unwrap();
         let first = asset(Method::GET, uri.clone(), HeaderMap::new()).await.unwrap();
         assert_eq!(first.status().as_u16(), 200);

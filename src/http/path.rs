@@ -63,7 +63,15 @@ fn index(text: &str) -> Option<u32> {
 mod tests {
     #[test]
     fn a_picture_has_two_addresses_and_no_more() {
-        let cases = [("0", Some(0)), ("12.png", Some(12)), ("+1", None), ("01", None), ("1.jpg", None), ("", None), ("-1", None)];
+        let cases = [
+            ("0", Some(0)),
+            ("12.png", Some(12)),
+            ("+1", None),
+            ("01", None),
+            ("1.jpg", None),
+            ("", None),
+            ("-1", None),
+        ];
         for (text, expected) in cases {
             assert_eq!(super::index(text), expected, "{text}");
         }

@@ -66,9 +66,13 @@ fn cancels(wish: OnDisconnect, waits: Waits) -> bool {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let Some(Leaving { service, afterwork, id }) = self.leaving.take() else { return };
+        let Some(Leaving { service, afterwork, id }) = self.leaving.take() else {
+            return;
+        };
         // Outside of a runtime the process is at its end, and the ledger hands the generation to the next one.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let cancelling = async move {
             match service.cancel_disconnected(id).await {
                 Ok(_) => tracing::info!(%id, "cancelled, since its client left"),

@@ -74,7 +74,10 @@ mod tests {
     #[test]
     fn a_range_of_another_version_is_the_whole_file() {
         let headers = |tag: &str| {
-            HeaderMap::from_iter([(header::RANGE, "bytes=0-3".parse().unwrap()), (header::IF_RANGE, tag.parse().unwrap())])
+            HeaderMap::from_iter([
+                (header::RANGE, "bytes=0-3".parse().unwrap()),
+                (header::IF_RANGE, tag.parse().unwrap()),
+            ])
         };
         assert_eq!(wanted(&headers("\"a\""), 10, "\"a\"").unwrap(), Some(0..4));
         assert_eq!(wanted(&headers("\"b\""), 10, "\"a\"").unwrap(), None);

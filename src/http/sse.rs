@@ -57,7 +57,10 @@ mod tests {
         let cases = [
             (Frame::prime(2000, 0), "retry: 2000\nid: 0\ndata: \n\n"),
             (Frame::ephemeral("ping", &json!({})), "event: ping\ndata: {}\n\n"),
-            (Frame::durable(7, "generation.started", &json!({"a": "b\nc"})), "id: 7\nevent: generation.started\ndata: {\"a\":\"b\\nc\"}\n\n"),
+            (
+                Frame::durable(7, "generation.started", &json!({"a": "b\nc"})),
+                "id: 7\nevent: generation.started\ndata: {\"a\":\"b\\nc\"}\n\n",
+            ),
         ];
         for (frame, expected) in cases {
             assert_eq!(frame.encode(), expected);

@@ -1,0 +1,293 @@
+//! `openapi.yaml` against the router, the resolver and its own examples.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use latentd::{
+    generation::{Fields, Limits, ModelCard, Rules, SchedulerChoice, resolve},
+    http::public_endpoints,
+};
+use serde_json::{Map, Value, json};
+
+#[path = "contract/conforms.rs"]
+mod conforms;
+
+use conforms::{assert_conforms, complaints, contract, events, operation, resolved};
+
+const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+
+/// Method, path and operation of all operations.
+fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Value)> {
+    let paths = contract()["paths"].as_object().unwrap();
+    paths.iter().flat_map(|(path, item)| {
+        METHODS.iter().filter_map(move |method| Some((*method, path.as_str(), item.get(*method)?)))
+    })
+}
+
+#[test]
+fn every_route_is_in_the_contract_and_every_operation_is_routed() {
+    let routed: BTreeSet<_> =
+        public_endpoints().iter().map(|end| (end.method.as_str().to_ascii_lowercase(), end.path.to_owned())).collect();
+    let written: BTreeSet<_> = operations().map(|(method, path, _)| (method.to_owned(), path.to_owned())).collect();
+    assert_eq!(routed, written);
+    assert_eq!(routed.len(), public_endpoints().len(), "a route stands twice in the table");
+}
+
+#[test]
+fn every_operation_has_a_name_of_its_own_and_links_lead_to_operations() {
+    let names: Vec<_> =
+        operations().map(|(_, path, operation)| operation["operationId"].as_str().expect(path)).collect();
+    let unique: BTreeSet<_> = names.iter().copied().collect();
+    assert_eq!(names.len(), unique.len());
+    let mut links = 0;
+    for (_, path, operation) in operations() {
+        for response in operation["responses"].as_object().unwrap().values() {
+            for link in resolved(response).get("links").and_then(Value::as_object).into_iter().flat_map(Map::values) {
+                let target = link["operationId"].as_str().unwrap();
+                assert!(unique.contains(target), "{path} links to {target}");
+                links += 1;
+            }
+        }
+    }
+    assert!(links >= 8, "create → get → events → cancel are linked");
+}
+
+#[test]
+fn every_error_is_a_problem_document() {
+    for (method, path, operation) in operations() {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let types = resolved(response).get("content").and_then(Value::as_object);
+            let types: Vec<_> = types.into_iter().flat_map(Map::keys).collect();
+            if status.starts_with(['4', '5']) {
+                assert_eq!(types, ["application/problem+json"], "{method} {path} {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_parameter_of_a_path_is_declared() {
+    for (method, path, operation) in operations() {
+        let shared = contract()["paths"][path].get("parameters");
+        let own = operation.get("parameters");
+        let declared: BTreeSet<_> = [shared, own]
+            .into_iter()
+            .flatten()
+            .flat_map(|list| list.as_array().unwrap())
+            .map(resolved)
+            .filter(|parameter| parameter["in"] == "path")
+            .map(|parameter| parameter["name"].as_str().unwrap())
+            .collect();
+        let named: BTreeSet<_> = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+        assert_eq!(declared, named, "{method} {path}");
+    }
+}
+
+#[test]
+fn every_example_is_valid_for_its_schema() {
+    let mut seen = 0;
+    walk(contract(), &mut |node| {
+        let Some(schema) = node.get("schema") else {
+            return;
+        };
+        let named = node.get("examples").and_then(Value::as_object).into_iter().flat_map(Map::values);
+        let examples = named.map(|example| &resolved(example)["value"]).chain(node.get("example"));
+        for example in examples {
+            let complaints = complaints(schema, example);
+            assert!(complaints.is_empty(), "{example:#}\n{}", complaints.join("\n"));
+            seen += 1;
+        }
+    });
+    assert!(seen >= 20, "only {seen} examples were found");
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    walk(contract(), &mut |node| {
+        resolved(node);
+    });
+}
+
+fn walk(node: &'static Value, visit: &mut impl FnMut(&'static Value)) {
+    visit(node);
+    match node {
+        Value::Object(map) => map.values().for_each(|child| walk(child, visit)),
+        Value::Array(items) => items.iter().for_each(|child| walk(child, visit)),
+        _ => {}
+    }
+}
+
+/// The operator's defaults and a model that adds no bound of its own.
+struct Open {
+    limits: Limits,
+}
+
+impl Rules for Open {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn default_model(&self) -> &str {
+        "emoji"
+    }
+
+    fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
+        let card = json!({"_class_name": "EulerDiscreteScheduler"});
+        (model == "emoji").then(|| {
+            Arc::new(ModelCard {
+                name: "emoji".into(),
+                description: String::new(),
+                default_width: 64,
+                default_height: 64,
+                min_side_pixels: 8,
+                size_multiple: 8,
+                default_steps: 20,
+                default_guidance_scale: 5.0,
+                max_clip_skip: 4,
+                default_scheduler: SchedulerChoice::Name("euler".into()),
+                scheduler_config: card.as_object().unwrap().clone(),
+                prompts: Vec::new(),
+            })
+        })
+    }
+
+    fn check_scheduler(&self, _: &ModelCard, _: &SchedulerChoice, _: u32) -> Result<(), (String, String)> {
+        Ok(())
+    }
+
+    fn random_seed(&self) -> u64 {
+        4
+    }
+}
+
+/// The pointers of all errors of a request.
+fn refused(request: Value) -> Vec<String> {
+    let Value::Object(map) = request else { panic!("a request is an object") };
+    let config = latentd::config::Config::load(&Default::default()).unwrap();
+    match resolve(Fields::new(map), &Open { limits: config.limits }) {
+        Ok(_) => Vec::new(),
+        Err(invalid) => invalid.errors.into_iter().map(|error| error.pointer).collect(),
+    }
+}
+
+#[test]
+fn the_resolver_knows_every_field_of_the_contract_and_takes_its_examples() {
+    let schema = &contract()["components"]["schemas"]["GenerateImage"];
+    for name in schema["properties"].as_object().unwrap().keys() {
+        // A value of a type that no field has: known fields complain of it, unknown ones of their name.
+        let Value::Object(request) = json!({"prompt": "", name: [1]}) else { unreachable!() };
+        let invalid = resolve(Fields::new(request), &Open { limits: defaults() }).expect_err(name);
+        let own: Vec<_> = invalid.errors.iter().filter(|error| error.pointer == format!("/{name}")).collect();
+        assert!(own.iter().any(|error| error.code != "unknown_field"), "{name}: {:?}", invalid.errors);
+    }
+    let body = &contract()["components"]["requestBodies"]["GenerateImage"]["content"]["application/json"];
+    for (name, example) in body["examples"].as_object().unwrap() {
+        assert_eq!(refused(example["value"].clone()), [""; 0], "{name}");
+    }
+}
+
+fn defaults() -> Limits {
+    latentd::config::Config::load(&Default::default()).unwrap().limits
+}
+
+#[test]
+fn the_resolver_holds_the_bounds_of_the_contract() {
+    let schema = &contract()["components"]["schemas"]["GenerateImage"];
+    let mut bounds = 0;
+    for (name, field) in schema["properties"].as_object().unwrap() {
+        let with = |value: Value| {
+            // A narrow picture keeps to the greatest area.
+            let mut request = json!({"prompt": "", "width": 64, "height": 64});
+            request[name] = value;
+            request
+        };
+        let pointer = format!("/{name}");
+        let step = if field["type"][0] == "integer" {
+            field.get("multipleOf").map_or(1.0, |m| m.as_f64().unwrap())
+        } else {
+            0.5
+        };
+        for (bound, outward) in [("minimum", -step), ("maximum", step)] {
+            let Some(limit) = field.get(bound) else {
+                continue;
+            };
+            assert_eq!(refused(with(limit.clone())), [""; 0], "{name} at its {bound}");
+            let beyond = match limit.as_u64() {
+                // One more than 2^63−1 has no exact double.
+                Some(limit) if limit > 1 << 53 => json!(limit + 1),
+                _ => number(limit.as_f64().unwrap() + outward),
+            };
+            assert!(refused(with(beyond.clone())).contains(&pointer), "{name} = {beyond} is beyond its {bound}");
+            assert!(!complaints(schema, &with(beyond)).is_empty());
+            bounds += 1;
+        }
+        for word in field.get("enum").and_then(Value::as_array).into_iter().flatten() {
+            assert_eq!(refused(with(word.clone())), [""; 0], "{name}");
+        }
+    }
+    assert!(bounds >= 20, "only {bounds} bounds were found");
+}
+
+fn number(number: f64) -> Value {
+    if number.fract() == 0.0 { json!(number as i64) } else { json!(number) }
+}
+
+#[test]
+fn defaults_of_the_contract_are_those_of_the_resolver() {
+    let schema = contract()["components"]["schemas"]["GenerateImage"]["properties"].as_object().unwrap();
+    let Value::Object(request) = json!({"prompt": ""}) else { unreachable!() };
+    let params = resolve(Fields::new(request), &Open { limits: defaults() }).unwrap().params();
+    let mut compared = 0;
+    for (name, field) in schema {
+        if let (Some(default), Some(used)) = (field.get("default"), params.get(name)) {
+            assert_eq!(
+                default.as_f64().map_or(default.clone(), number),
+                used.as_f64().map_or(used.clone(), number),
+                "{name}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared >= 8, "only {compared} defaults were found");
+    assert_eq!(complaints(&json!({"$ref": "#/components/schemas/Params"}), &Value::Object(params)), [""; 0]);
+}
+
+#[test]
+fn answers_are_held_to_the_contract() {
+    let example = |name: &str| contract()["components"]["examples"][name]["value"].clone();
+    let id = example("Queued")["id"].as_str().unwrap().to_owned();
+    let bytes = |value: &Value| value.to_string().into_bytes();
+    assert_conforms("POST", "/v1/images", 202, &bytes(&example("Queued")));
+    assert_conforms("GET", &format!("/v1/images/{id}?x=1"), 200, &bytes(&example("Running")));
+    assert_conforms("DELETE", &format!("/v1/images/{id}"), 204, b"");
+    assert_conforms(
+        "GET",
+        &format!("/v1/images/{id}/events"),
+        200,
+        b"retry: 2000\nid: 0\ndata: \n\nevent: ping\ndata: {}\n\nevent: cut o",
+    );
+    assert_eq!(operation("POST", "/v1/images.png").unwrap()["operationId"], "createImagePng");
+
+    let wrong = |status, body: &[u8]| {
+        let body = body.to_vec();
+        std::panic::catch_unwind(move || assert_conforms("POST", "/v1/images", status, &body)).is_err()
+    };
+    let mut changed = example("Queued");
+    changed["colour"] = json!("red");
+    assert!(wrong(202, &bytes(&changed)), "an unknown field passed");
+    assert!(wrong(201, &bytes(&example("Queued"))), "an unlisted status passed");
+    assert!(wrong(202, b""), "an empty body passed");
+    assert!(wrong(200, b"event: generation.done\ndata: {}\n\n"), "an unknown event passed");
+}
+
+#[test]
+fn a_stream_is_read_event_by_event() {
+    let read =
+        events("retry: 2000\nid: 0\ndata: \n\nid: 1\nevent: generation.started\ndata: {\"attempt\":1}\n\nevent: pi");
+    assert_eq!(
+        read,
+        [
+            json!({"retry": 2000, "id": 0, "data": ""}),
+            json!({"id": 1, "event": "generation.started", "data": {"attempt": 1}}),
+        ]
+    );
+}

@@ -1,0 +1,127 @@
+//! Holding answers to `openapi.yaml`. Other tests take this in with `#[path = "contract/conforms.rs"]`.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+
+static CONTRACT: LazyLock<Value> =
+    LazyLock::new(|| serde_yaml_ng::from_str(latentd::http::OPENAPI_YAML).expect("openapi.yaml is YAML"));
+
+/// The contract, parsed.
+pub fn contract() -> &'static Value {
+    &CONTRACT
+}
+
+/// Follows a `$ref` within the contract, if the value is one.
+pub fn resolved(value: &'static Value) -> &'static Value {
+    match value.get("$ref").and_then(Value::as_str) {
+        Some(target) => {
+            let pointer = target.strip_prefix('#').expect("references stay in the document");
+            resolved(contract().pointer(pointer).unwrap_or_else(|| panic!("{target} leads nowhere")))
+        }
+        None => value,
+    }
+}
+
+/// Everything wrong with `instance` by a schema of the contract.
+pub fn complaints(schema: &Value, instance: &Value) -> Vec<String> {
+    let document = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "allOf": [schema],
+        "components": contract()["components"],
+    });
+    let validator = jsonschema::validator_for(&document).unwrap_or_else(|error| panic!("a schema is broken: {error}"));
+    validator.iter_errors(instance).map(|error| format!("{}: {error}", error.instance_path())).collect()
+}
+
+/// The operation of a concrete path, such as `/v1/images/img_…`; literal segments win over parameters.
+pub fn operation(method: &str, path: &str) -> Option<&'static Value> {
+    let path = path.split('?').next().unwrap_or_default();
+    let fits = |template: &str| {
+        let (wanted, given) = (template.split('/'), path.split('/'));
+        wanted.clone().count() == given.clone().count()
+            && wanted.zip(given).all(|(wanted, given)| wanted == given || wanted.starts_with('{') && !given.is_empty())
+    };
+    let paths = contract()["paths"].as_object()?;
+    let best =
+        paths.iter().filter(|(template, _)| fits(template)).min_by_key(|(template, _)| template.matches('{').count());
+    best?.1.get(method.to_ascii_lowercase())
+}
+
+/// Panics unless the contract allows this answer: the status is one of the operation's, and the body is of one of the
+/// status's types and valid for its schema. Statuses that any path can have (404 without a route, 405) are held to
+/// the problem's schema alone.
+pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
+    let Some(operation) = operation(method, path) else {
+        assert!(
+            status == 404 || status == 405,
+            "{method} {path} is not in the contract but was answered with {status}"
+        );
+        return assert_valid(&json!({"$ref": "#/components/schemas/Problem"}), &json_of(body), method, path, status);
+    };
+    let response = operation["responses"].get(status.to_string());
+    let response =
+        resolved(response.unwrap_or_else(|| panic!("{method} {path} answered {status}, which is not listed")));
+    let no_types = Map::new();
+    let types = response.get("content").and_then(Value::as_object).unwrap_or(&no_types);
+    if body.is_empty() {
+        assert!(types.is_empty(), "{method} {path} answered {status} with an empty body");
+        return;
+    }
+    let kind = types.keys().find(|kind| looks_like(kind, body));
+    let kind = kind.unwrap_or_else(|| {
+        panic!("{method} {path} answered {status} with none of {types:?}: {}", String::from_utf8_lossy(body))
+    });
+    let schema = &types[kind]["schema"];
+    match kind.as_str() {
+        "application/json" | "application/problem+json" => assert_valid(schema, &json_of(body), method, path, status),
+        "text/event-stream" => {
+            for event in events(std::str::from_utf8(body).expect("event streams are UTF-8")) {
+                assert_valid(schema, &event, method, path, status);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn assert_valid(schema: &Value, instance: &Value, method: &str, path: &str, status: u16) {
+    let complaints = complaints(schema, instance);
+    assert!(complaints.is_empty(), "{method} {path} answered {status} with {instance:#}\n{}", complaints.join("\n"));
+}
+
+fn json_of(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(body)))
+}
+
+fn looks_like(kind: &str, body: &[u8]) -> bool {
+    match kind {
+        "image/png" => body.starts_with(b"\x89PNG\r\n\x1a\n"),
+        "application/json" | "application/problem+json" => body.trim_ascii_start().starts_with(b"{"),
+        "text/event-stream" => {
+            [&b"retry:"[..], b"id:", b"event:", b"data:", b":"].iter().any(|start| body.starts_with(start))
+        }
+        "text/html" => body.trim_ascii_start().starts_with(b"<"),
+        "application/yaml" => body.starts_with(b"openapi:"),
+        _ => false,
+    }
+}
+
+/// The whole events of a stream as the contract describes them: an object of `id`, `event`, `retry` and `data`.
+pub fn events(stream: &str) -> Vec<Value> {
+    let whole = stream.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+    whole.split("\n\n").filter(|event| !event.is_empty()).map(event).collect()
+}
+
+fn event(lines: &str) -> Value {
+    let mut event = Map::new();
+    for (name, value) in lines.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| !name.is_empty()) {
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        let value = match name {
+            "id" | "retry" => json!(value.parse::<i64>().expect("ids and times are numbers")),
+            "data" if !value.is_empty() => serde_json::from_str(value).expect("data is JSON"),
+            _ => json!(value),
+        };
+        event.insert(name.to_owned(), value);
+    }
+    Value::Object(event)
+}

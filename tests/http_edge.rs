@@ -1,0 +1,356 @@
+//! The edge of the HTTP door: bodies that are no requests, headers that never end, clients that lie or stall.
+//!
+//! The router is a small one with the door's own extractor, layers and listener, so that nothing behind it is needed.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    http::{Request, header},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use latentd::{
+    config::{Config, Http, Sources},
+    generation::Fields,
+    http,
+    metrics::Metrics,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Longer than anything here takes; only a hang reaches it.
+const HANG: Duration = Duration::from_secs(20);
+
+fn settings(flags: &[(&str, &str)]) -> Http {
+    let flags = flags.iter().map(|(key, value)| (format!("http.{key}"), (*value).to_owned())).collect();
+    Config::load(&Sources { flags, ..Sources::default() }).unwrap().http
+}
+
+fn router(http: &Http, metrics: &Metrics) -> Router {
+    let router = Router::new()
+        .route("/fields", post(async |mut fields: Fields| Json(json!({"prompt": fields.take("prompt")}))))
+        .route(
+            "/panic",
+            get(async || {
+                if true {
+                    panic!("as tested")
+                }
+            }),
+        )
+        .route("/large", get(async || Json(json!({"text": "x".repeat(10_000)}))))
+        .route("/picture", get(async || ([(header::CONTENT_TYPE, "image/png")], vec![0; 10_000])))
+        .with_state(Arc::new(http.clone()));
+    http::finish(router, metrics.clone())
+}
+
+/// Status, headers and body of an answer to a request that needs no socket.
+async fn ask(request: Request<Body>) -> (u16, header::HeaderMap, Vec<u8>) {
+    let response = router(&settings(&[]), &Metrics::new()).oneshot(request).await.unwrap().into_response();
+    let (head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 24).await.unwrap();
+    (head.status.as_u16(), head.headers, body.to_vec())
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_requests_are_refused_with_their_reason() {
+    let json = "application/json";
+    let form = "application/x-www-form-urlencoded";
+    let huge = format!("{{\"prompt\": \"{}\"}}", "x".repeat(2_000_000));
+    let deep = format!("{{\"a\": {}", "[".repeat(1000));
+    let cases: [(&str, &[u8], u16, &str); 17] = [
+        (json, b"{\"prompt\": ", 400, "malformed_json"),
+        (json, b"", 400, "malformed_json"),
+        (json, b"{\"prompt\": \"\xff\"}", 400, "malformed_json"),
+        (json, b"{\"seed\": NaN}", 400, "malformed_json"),
+        (json, b"{\"seed\": 1e999}", 400, "malformed_json"),
+        (json, b"{\"seed\": 1, \"seed\": 2}", 400, "malformed_json"),
+        (json, deep.as_bytes(), 400, "malformed_json"),
+        (json, b"[]", 422, "validation_failed"),
+        (json, b"\"a red fox\"", 422, "validation_failed"),
+        (json, b"null", 422, "validation_failed"),
+        (json, huge.as_bytes(), 413, "body_too_large"),
+        (form, b"prompt=%FF", 400, "malformed_form"),
+        (form, b"{\"prompt\": \"a red fox\"}", 415, "unsupported_media_type"),
+        ("text/plain", b"a red fox", 415, "unsupported_media_type"),
+        ("application/json; charset=utf-16", b"{}", 415, "unsupported_media_type"),
+        ("multipart/form-data; boundary=x", b"", 415, "unsupported_media_type"),
+        ("", b"{}", 415, "unsupported_media_type"),
+    ];
+    for (kind, body, status, code) in cases {
+        let request = Request::post("/fields").header("content-type", kind).body(Body::from(body.to_vec())).unwrap();
+        let (answered, headers, document) = ask(request).await;
+        let start = String::from_utf8_lossy(&body[..body.len().min(40)]);
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!((answered, document["code"].as_str()), (status, Some(code)), "{kind} {start}: {document:#}");
+        assert_eq!(headers["content-type"], "application/problem+json");
+        assert_eq!(document["status"], status);
+        assert_eq!(document["instance"], "/fields");
+        assert_eq!(document["type"], format!("https://latentd.dev/problems/{code}"));
+        assert_eq!(document["request_id"], headers["x-request-id"].to_str().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_requests_are_read() {
+    let cases = [
+        ("application/json", "{\"prompt\": \"a red fox\"}"),
+        ("application/json; charset=UTF-8", "{\"prompt\": \"a red fox\"}"),
+        ("application/x-www-form-urlencoded", "prompt=a red fox"),
+        ("application/x-www-form-urlencoded", "prompt=a+red%20fox"),
+    ];
+    for (kind, body) in cases {
+        let (status, headers, answer) =
+            ask(Request::post("/fields").header("content-type", kind).body(body.into()).unwrap()).await;
+        assert_eq!((status, answer.as_slice()), (200, &b"{\"prompt\":\"a red fox\"}"[..]), "{kind}");
+        assert_eq!(headers["latentd-version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+    }
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_harmless_id() {
+    let sent = async |id: &[u8]| {
+        let (_, headers, _) = ask(Request::get("/large").header("x-request-id", id).body(Body::empty()).unwrap()).await;
+        headers["x-request-id"].as_bytes().to_vec()
+    };
+    assert_eq!(sent(b"job-7.a_B").await, b"job-7.a_B");
+    let long = "a".repeat(65);
+    for id in [&b""[..], b"two words", b"\"quoted\"", b"caf\xe9", long.as_bytes()] {
+        let made = sent(id).await;
+        assert_ne!(made, id);
+        assert_eq!(made.len(), 32);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer_and_is_counted() {
+    let metrics = Metrics::new();
+    let router = router(&settings(&[]), &metrics);
+    let response = router.oneshot(Request::get("/panic").body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 500);
+    let document = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(document["code"], "internal");
+    assert!(!document.to_string().contains("as tested"), "the panic's words are for the log: {document}");
+    let counted = "latentd_http_requests_total{method=\"GET\",route=\"/panic\",status=\"500\"} 1";
+    assert!(metrics.render().contains(counted), "{}", metrics.render());
+}
+
+#[tokio::test]
+async fn texts_are_compressed_and_pictures_are_not() {
+    let encoding = async |path: &str| {
+        let request = Request::get(path).header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+        ask(request).await.1.get("content-encoding").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(encoding("/large").await.as_deref(), Some("gzip"));
+    assert_eq!(encoding("/picture").await, None);
+}
+
+/// A listener of the door in front of the small router.
+struct Door {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+impl Door {
+    async fn open(flags: &[(&str, &str)], router: impl FnOnce(&Http) -> Router) -> Door {
+        let http = settings(flags);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, router) = (CancellationToken::new(), router(&http));
+        let stop = shutdown.clone();
+        let served =
+            tokio::spawn(async move { http::serve(listener, router, &http, stop, Duration::from_secs(1)).await });
+        Door { address, shutdown, served }
+    }
+
+    async fn usual(flags: &[(&str, &str)]) -> Door {
+        Door::open(flags, |http| router(http, &Metrics::new())).await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Proves that the server still serves.
+    async fn serves(&self) {
+        let answer =
+            exchange(&mut self.connect().await, b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    async fn close(self) {
+        self.shutdown.cancel();
+        within(self.served).await.unwrap().unwrap();
+    }
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANG, what).await.expect("the server hangs")
+}
+
+/// Sends, then reads until the server closes.
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
+    stream.write_all(request).await.unwrap();
+    rest(stream).await
+}
+
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset after the answer is an end as well.
+    let _ = within(stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn heads_that_do_not_end_are_cut_off() {
+    let door = Door::usual(&[("header_timeout_s", "0.3")]).await;
+    for start in [&b""[..], b"P", b"GET /large HT", b"GET /large HTTP/1.1\r\nhost: x\r\nx-a: ", b"PRI * HTTP/2.0\r\n"] {
+        let answer = exchange(&mut door.connect().await, start).await;
+        assert_eq!(answer, "", "{}", String::from_utf8_lossy(start));
+    }
+    // An idle connection after its first answer, too.
+    let answer = exchange(&mut door.connect().await, b"GET /picture HTTP/1.1\r\nhost: x\r\n\r\nGET /pic").await;
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1);
+    door.serves().await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_refused() {
+    let door = Door::usual(&[("max_header_bytes", "8192")]).await;
+    let many: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let cases = [
+        (format!("GET /large HTTP/1.1\r\nhost: x\r\nx-a: {}\r\n\r\n", "a".repeat(20_000)), "431"),
+        (format!("GET /large HTTP/1.1\r\nhost: x\r\n{many}\r\n"), "431"),
+        ("GET /large HTTP/1.1\r\nhost: x\r\nx a: 1\r\n\r\n".to_owned(), "400"),
+        ("GET /la rge HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "400"),
+        ("\u{16}\u{3}\u{1} no TLS here\r\n\r\n".to_owned(), "400"),
+    ];
+    for (request, status) in cases {
+        let answer = exchange(&mut door.connect().await, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer} to {}", &request[..60.min(request.len())]);
+    }
+    door.serves().await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn bodies_are_held_to_their_size_whatever_their_headers_say() {
+    let door = Door::usual(&[("max_body_bytes", "1000")]).await;
+    let head = "POST /fields HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    let chunk = format!("{:x}\r\n{}\r\n", 600, "x".repeat(600));
+    let cases = [
+        (format!("{head}content-length: 1001\r\n\r\n{}", "x".repeat(1001)), "413"),
+        (format!("{head}content-length: 5000000\r\n\r\n{}", "x".repeat(5_000_000)), "413"),
+        (format!("{head}content-length: 5000000\r\nexpect: 100-continue\r\n\r\n"), "413"),
+        (format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"), "413"),
+        (format!("{head}transfer-encoding: chunked\r\n\r\nnonsense\r\n"), "400"),
+        (format!("{head}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}"), "400"),
+        (format!("{head}content-length: 2\r\n\r\n{{}}and more"), "200"),
+    ];
+    for (request, status) in cases {
+        let answer = exchange(&mut door.connect().await, request.as_bytes()).await;
+        let shown = &request[head.len()..(head.len() + 60).min(request.len())];
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer} to {shown}");
+    }
+    door.serves().await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_end_are_answered() {
+    let door = Door::usual(&[("body_timeout_s", "0.3")]).await;
+    let head =
+        "POST /fields HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"prompt\"";
+    let answer = exchange(&mut door.connect().await, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
+
+    // A client that hangs up half way has nobody to answer to; the server goes on.
+    let mut stream = door.connect().await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    rest(&mut stream).await;
+    door.serves().await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_their_turn() {
+    let door = Door::usual(&[("max_connections", "1")]).await;
+    let mut first = door.connect().await;
+    first.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut start = [0; 12];
+    within(first.read_exact(&mut start)).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+
+    let mut second = door.connect().await;
+    second.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    // Another exchange on the first connection gives the server every occasion to serve the second.
+    let answer = exchange(&mut first, b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let mut early = [0];
+    let unserved = second.try_read(&mut early);
+    assert!(answer.contains("HTTP/1.1 200"));
+    assert!(unserved.is_err() || rest(&mut second).await.len() > 1, "the second connection was dropped: {unserved:?}");
+    door.close().await;
+}
+
+#[tokio::test]
+async fn http2_is_spoken() {
+    let door = Door::usual(&[]).await;
+    let mut stream = door.connect().await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut frame = [0; 9];
+    within(stream.read_exact(&mut frame)).await.unwrap();
+    assert_eq!(frame[3], 4, "the first frame is SETTINGS");
+    drop(stream);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_stopping_server_finishes_what_it_began() {
+    let (began, is_begun) = tokio::sync::oneshot::channel();
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let ends = Arc::new(std::sync::Mutex::new(Some((began, finished))));
+    let slow = async move || {
+        let (began, finished) = ends.lock().unwrap().take().expect("asked once");
+        began.send(()).unwrap();
+        finished.await.unwrap();
+        "finished"
+    };
+    let door = Door::open(&[], |_| http::finish(Router::new().route("/slow", get(slow)), Metrics::new())).await;
+    let mut stream = door.connect().await;
+    stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    within(is_begun).await.unwrap();
+    let mut idle = door.connect().await;
+    door.shutdown.cancel();
+    assert_eq!(rest(&mut idle).await, "", "an idle connection is closed at once");
+    finish.send(()).unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"), "{answer}");
+    within(door.served).await.unwrap().unwrap();
+    assert!(TcpStream::connect(door.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_stopping_server_does_not_wait_for_ever() {
+    let door = Door::open(&[], |_| {
+        let endless = async || Body::from_stream(futures::stream::pending::<Result<&str, std::io::Error>>());
+        http::finish(Router::new().route("/endless", get(endless)), Metrics::new())
+    })
+    .await;
+    let mut stream = door.connect().await;
+    stream.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut start = [0; 12];
+    within(stream.read_exact(&mut start)).await.unwrap();
+    door.close().await;
+}

@@ -1,0 +1,16 @@
+//! The routes over a real ledger, with the test in the worker's place: every answer is held to `openapi.yaml`.
+
+#[path = "contract/conforms.rs"]
+mod conforms;
+#[path = "http_routes/desk.rs"]
+mod desk;
+
+#[path = "http_routes/create.rs"]
+mod create;
+#[path = "http_routes/other.rs"]
+mod other;
+#[path = "http_routes/read.rs"]
+mod read;
+
+/// Begins as a PNG file does; what follows is nobody's business here.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\nand so on";

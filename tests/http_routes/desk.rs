@@ -1,0 +1,174 @@
+//! The real routers over a real ledger, without a worker: the test decides when a generation begins and how it ends.
+
+use std::{path::Path, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Method, Request},
+    response::Response,
+};
+use latentd::{
+    config::{Config, Sources},
+    engine::Cancel,
+    generation::{GenerationId, Image, Problem},
+    http::{self, AppState},
+    ledger::{Blobs, Lease, Outcome, SqliteStore, Store},
+    metrics::Metrics,
+    pipelines::Catalogue,
+    service::{Live, Parts, Service, Throughput},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use crate::conforms::assert_conforms;
+
+pub struct Desk {
+    pub public: Router,
+    pub operator: Router,
+    pub store: Arc<dyn Store>,
+    pub live: Live,
+    pub draining: CancellationToken,
+    pub afterwork: TaskTracker,
+    blobs: Blobs,
+    _data: tempfile::TempDir,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Desk {
+    /// With these settings over the defaults.
+    pub async fn open(flags: &[(&str, &str)]) -> Desk {
+        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
+        let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
+        let service = Service::new(Parts {
+            store: store.clone(),
+            blobs: blobs.clone(),
+            live: live.clone(),
+            catalogue: Arc::new(Catalogue::open(Path::new(""), "emoji").unwrap()),
+            limits: config.limits.clone(),
+            max_queued: config.queue.max_queued.get(),
+            metrics: metrics.clone(),
+            throughput: Throughput::default(),
+            wake: Arc::new(Notify::new()),
+            draining: draining.clone(),
+        });
+        let afterwork = TaskTracker::new();
+        let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
+        let (public, operator) = (http::public_router(state.clone()), http::operator_router(state));
+        Desk { public, operator, store, live, draining, afterwork, blobs, _data: data }
+    }
+
+    /// The head of an answer of the public listener.
+    pub async fn send(&self, request: Request<Body>) -> Response {
+        self.public.clone().oneshot(request).await.unwrap()
+    }
+
+    /// The whole answer, held to the contract.
+    pub async fn ask(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = read(self.send(request).await).await;
+        assert_eq!(answer.header("x-request-id").len(), 32);
+        assert_conforms(method.as_str(), &path, answer.status, &answer.body);
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn get_with(&self, path: &str, name: &str, value: &str) -> Answer {
+        self.ask(Request::get(path).header(name, value).body(Body::empty()).unwrap()).await
+    }
+
+    pub async fn act(&self, method: Method, path: &str) -> Answer {
+        self.ask(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// Creates a generation; returns its id.
+    pub async fn create(&self, body: Value) -> GenerationId {
+        let answer = self.ask(post(&body, &[])).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Begins the oldest queued generation, as a worker does.
+    pub async fn begin(&self) -> Lease {
+        let (record, lease) = self.store.claim(1).await.unwrap().pop().expect("a generation is queued");
+        self.live.begin(record.id, Cancel::default());
+        lease
+    }
+
+    /// Waits until a request that runs beside the test has been accepted, then begins its generation.
+    pub async fn begin_next(&self) -> Lease {
+        let accepted = async {
+            while self.store.counts().await.unwrap().queued == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), accepted).await.expect("nothing was accepted");
+        self.begin().await
+    }
+
+    /// Ends a run with one picture whose bytes are these.
+    pub async fn succeed(&self, lease: Lease, picture: &[u8]) {
+        let blob = format!("img/default/{}/{}/0.png", lease.id(), lease.fence());
+        self.blobs.put(&blob, picture.to_vec().into()).await.unwrap();
+        let sha256 = Sha256::digest(picture).iter().map(|byte| format!("{byte:02x}")).collect();
+        let image = Image { index: 0, width: 64, height: 64, seed: 7, bytes: picture.len() as u64, sha256, blob };
+        self.end(lease, Outcome::Succeeded(vec![image])).await;
+    }
+
+    pub async fn fail(&self, lease: Lease, code: &str) {
+        let problem = Problem { code: code.to_owned(), message: "as tested".to_owned(), retryable: true };
+        self.end(lease, Outcome::Failed(problem)).await;
+    }
+
+    pub async fn end(&self, lease: Lease, outcome: Outcome) {
+        let id = lease.id();
+        self.store.finish(lease, outcome).await.unwrap().expect("the lease is valid");
+        self.live.event(id);
+        self.live.close(id);
+    }
+}
+
+pub async fn read(response: Response) -> Answer {
+    let (head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 24).await.unwrap().to_vec();
+    Answer { status: head.status.as_u16(), headers: head.headers, body }
+}
+
+/// A creation with these headers.
+pub fn post(body: &Value, headers: &[(&str, &str)]) -> Request<Body> {
+    let request = Request::post("/v1/images").header("content-type", "application/json");
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    request.body(Body::from(body.to_string())).unwrap()
+}

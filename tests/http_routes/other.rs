@@ -1,0 +1,107 @@
+//! Catalogues, the page, the operator's routes, and paths that are none.
+
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use latentd::http::public_endpoints;
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, read};
+
+#[tokio::test]
+async fn the_catalogues_are_as_the_contract_says() {
+    let desk = Desk::open(&[("limits.max_images", "3")]).await;
+    let models = desk.get("/v1/models").await.json();
+    let emoji = &models["data"][0];
+    assert_eq!((emoji["id"].as_str(), emoji["default"].as_bool()), (Some("emoji"), Some(true)));
+    assert_eq!(emoji["capabilities"]["max_images"], 3);
+    assert_eq!(&desk.get("/v1/models/emoji").await.json(), emoji);
+    assert_eq!(desk.get("/v1/models/none").await.status, 404);
+    let schedulers = desk.get("/v1/schedulers").await.json();
+    let names: Vec<_> = schedulers["data"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(emoji["capabilities"]["schedulers"], Value::Array(names));
+    desk.create(json!({"prompt": "a red fox"})).await;
+    let queue = desk.get("/v1/queue").await.json();
+    assert_eq!((queue["queued"].as_u64(), queue["running"].as_u64()), (Some(1), Some(0)));
+}
+
+#[tokio::test]
+async fn the_contract_is_served_in_both_notations() {
+    let desk = Desk::open(&[]).await;
+    let yaml: Value = serde_yaml_ng::from_str(desk.get("/openapi.yaml").await.text()).unwrap();
+    assert_eq!(desk.get("/openapi.json").await.json(), yaml);
+}
+
+#[tokio::test]
+async fn the_page_runs_nothing_but_its_own_files() {
+    let desk = Desk::open(&[]).await;
+    let page = desk.get("/").await;
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("cache-control"), "no-cache");
+    assert_eq!(desk.get_with("/", "if-none-match", page.header("etag")).await.status, 304);
+    for line in page.text().lines() {
+        assert!(!line.contains("style=") && !line.contains("<style") && !line.contains(" onclick="), "{line}");
+    }
+    for part in page.text().split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css")) {
+        let path = format!("/{}", part.trim_start_matches(['.', '/']));
+        let answer = read(desk.send(Request::get(&path).body(Body::empty()).unwrap()).await).await;
+        let kind = if path.ends_with("js") { "text/javascript; charset=utf-8" } else { "text/css; charset=utf-8" };
+        assert_eq!((answer.status, answer.header("content-type")), (200, kind), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_route_knows_its_methods_and_no_others() {
+    let desk = Desk::open(&[]).await;
+    let table = public_endpoints();
+    for path in table.iter().map(|end| end.path) {
+        let concrete = path.replace("{id}", "img_00000000000000000000000000").replace("{n}", "0");
+        let known: Vec<_> = table.iter().filter(|end| end.path == path).map(|end| &end.method).collect();
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+            let answer = desk.act(method.clone(), &concrete).await;
+            assert_eq!(answer.status != 405, known.contains(&&method), "{method} {path} → {}", answer.status);
+            if answer.status == 405 {
+                assert!(known.iter().all(|known| answer.header("allow").contains(known.as_str())), "{method} {path}");
+                assert_eq!(answer.json()["code"], "method_not_allowed");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_paths_are_not_found() {
+    let desk = Desk::open(&[]).await;
+    for path in ["/v1", "/v1/", "/v1/nothing", "/v1/images/", "/v1/images/x", "/index.html.bak", "/../Cargo.toml", "/%2e%2e/Cargo.toml", "/metrics", "/readyz", "//"] {
+        let answer = read(desk.send(Request::get(path).body(Body::empty()).unwrap()).await).await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (404, Some("not_found")), "{path}");
+        assert_eq!(answer.json()["instance"], path);
+    }
+}
+
+#[tokio::test]
+async fn the_operator_sees_life_readiness_and_numbers() {
+    let desk = Desk::open(&[]).await;
+    desk.get("/v1/nothing").await;
+    desk.get("/v1/images/x").await;
+    let ask = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        read(tower::ServiceExt::oneshot(desk.operator.clone(), request).await.unwrap()).await
+    };
+    assert_eq!(ask("/livez").await.status, 200);
+    let unready = ask("/readyz").await;
+    assert_eq!(unready.status, 503);
+    assert_eq!(unready.json()["reasons"], json!(["model emoji: cold"]), "nobody has loaded it here");
+    let metrics = ask("/metrics").await;
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "latentd_http_requests_total{method=\"GET\",route=\"none\",status=\"404\"} 1",
+        "latentd_http_requests_total{method=\"GET\",route=\"/v1/images/{id}\",status=\"404\"} 1",
+        "latentd_requests_refused_total{code=\"not_found\"} 2",
+    ] {
+        assert!(metrics.text().contains(line), "{line} is not in {}", metrics.text());
+    }
+    assert_eq!(ask("/v1/images").await.status, 404);
+}

@@ -1,0 +1,226 @@
+//! Reading generations, their files and their events; cancelling and erasing them.
+
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use futures::StreamExt;
+use latentd::{
+    generation::Phase,
+    service::{Preview, Progress},
+};
+use serde_json::{Value, json};
+
+use crate::{PNG, conforms::events, desk::Desk};
+
+fn progress(step: u32) -> Progress {
+    Progress { phase: Phase::Denoising, step, steps: 20, percent: 5.0 * step as f32, eta_s: Some(1.0) }
+}
+
+#[tokio::test]
+async fn a_generation_is_read_as_it_goes() {
+    let desk = Desk::open(&[]).await;
+    let id = desk.create(json!({"prompt": "a red fox", "metadata": {"album": "animals"}})).await;
+    let path = format!("/v1/images/{id}");
+    let queued = desk.get(&path).await;
+    assert_eq!((queued.json()["status"].as_str(), queued.json()["metadata"]["album"].as_str()), (Some("queued"), Some("animals")));
+    assert_eq!(queued.header("cache-control"), "no-store");
+    let unchanged = desk.get_with(&path, "if-none-match", queued.header("etag")).await;
+    assert_eq!((unchanged.status, unchanged.header("etag")), (304, queued.header("etag")));
+
+    let lease = desk.begin().await;
+    desk.live.progress(id, progress(3));
+    let running = desk.get_with(&path, "if-none-match", queued.header("etag")).await;
+    assert_eq!((running.status, running.json()["progress"]["step"].as_u64()), (200, Some(3)));
+    desk.live.progress(id, progress(4));
+    let further = desk.get_with(&path, "if-none-match", running.header("etag")).await;
+    assert_eq!((further.status, further.json()["progress"]["step"].as_u64()), (200, Some(4)), "progress is a change");
+
+    let waiting = desk.get_with(&path, "prefer", "wait=20");
+    let (ended, ()) = tokio::join!(waiting, desk.succeed(lease, PNG));
+    assert_eq!((ended.status, ended.header("preference-applied")), (200, "wait=20"));
+    assert_eq!(ended.json()["status"], "succeeded");
+    assert_eq!(ended.json()["images"][0]["url"], format!("{path}/content/0"));
+    assert!(ended.json()["expires_at"].is_string());
+}
+
+#[tokio::test]
+async fn a_picture_is_served_whole_in_part_or_not_again() {
+    let desk = Desk::open(&[]).await;
+    let id = desk.create(json!({"prompt": "a red fox"})).await;
+    let path = format!("/v1/images/{id}/content/0");
+    assert_eq!(desk.get(&path).await.status, 404, "there is none yet");
+    desk.succeed(desk.begin().await, PNG).await;
+
+    let whole = desk.get(&path).await;
+    assert_eq!((whole.status, whole.body.as_slice()), (200, PNG));
+    assert_eq!(whole.header("cache-control"), "private, max-age=31536000, immutable");
+    assert_eq!(whole.header("x-content-type-options"), "nosniff");
+    assert_eq!(desk.get(&format!("{path}.png")).await.body, PNG);
+    let again = desk.get_with(&path, "if-none-match", whole.header("etag")).await;
+    assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, whole.header("etag")));
+
+    let part = desk.get_with(&path, "range", "bytes=0-7").await;
+    assert_eq!((part.status, part.body.as_slice()), (206, &PNG[..8]));
+    assert_eq!(part.header("content-range"), format!("bytes 0-7/{}", PNG.len()));
+    let past = desk.get_with(&path, "range", "bytes=9999-").await;
+    assert_eq!((past.status, past.header("content-range")), (416, &*format!("bytes */{}", PNG.len())));
+
+    for other in ["1", "00", "x", "0.jpg", "-1"] {
+        assert_eq!(desk.get(&format!("/v1/images/{id}/content/{other}")).await.status, 404, "{other}");
+    }
+    let head = desk.send(Request::head(&path).body(Body::empty()).unwrap()).await;
+    assert_eq!(head.headers()["content-length"], PNG.len().to_string());
+}
+
+#[tokio::test]
+async fn a_preview_is_there_while_it_runs() {
+    let desk = Desk::open(&[]).await;
+    let id = desk.create(json!({"prompt": "a red fox"})).await;
+    let path = format!("/v1/images/{id}/preview");
+    assert_eq!(desk.get(&path).await.status, 204);
+    let _lease = desk.begin().await;
+    desk.live.preview(id, Preview { index: 0, step: 1, preview_index: 0, png: PNG.into() });
+    let preview = desk.get(&path).await;
+    assert_eq!((preview.status, preview.body.as_slice()), (200, PNG));
+    assert_eq!(preview.header("cache-control"), "no-store");
+}
+
+#[tokio::test]
+async fn pages_follow_one_another() {
+    let desk = Desk::open(&[]).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(desk.create(json!({"prompt": "a red fox", "seed": n})).await.to_string());
+    }
+    ids.reverse();
+    let mut path = "/v1/images?limit=2&status=queued".to_owned();
+    let mut seen = Vec::new();
+    loop {
+        let page = desk.get(&path).await;
+        let list = page.json();
+        let data: Vec<_> = list["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!((list["first_id"].as_str(), list["last_id"].as_str()), (data.first().map(|id| &**id), data.last().map(|id| &**id)));
+        seen.extend(data);
+        let Some(next) = page.header("link").strip_prefix('<').and_then(|link| link.split_once(">; rel=\"next\"")) else {
+            assert_eq!(list["has_more"], false);
+            break;
+        };
+        path = next.0.to_owned();
+    }
+    assert_eq!(seen, ids);
+    let newer = desk.get(&format!("/v1/images?before={}", ids[2])).await.json();
+    assert_eq!(newer["data"].as_array().unwrap().len(), 2);
+    assert_eq!(desk.get("/v1/images?status=running").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn cancelling_and_erasing_follow_the_state() {
+    let desk = Desk::open(&[]).await;
+    let queued = desk.create(json!({"prompt": "a red fox"})).await;
+    let refused = desk.act(Method::DELETE, &format!("/v1/images/{queued}")).await;
+    assert_eq!((refused.status, refused.header("x-should-retry")), (409, "false"));
+    let canceled = desk.act(Method::POST, &format!("/v1/images/{queued}/cancel")).await;
+    assert_eq!((canceled.status, canceled.json()["status"].as_str()), (200, Some("canceled")));
+
+    let running = desk.create(json!({"prompt": "a red fox"})).await;
+    let lease = desk.begin().await;
+    let asked = desk.act(Method::POST, &format!("/v1/images/{running}/cancel")).await;
+    assert_eq!((asked.status, asked.json()["status"].as_str()), (202, Some("running")));
+    desk.end(lease, latentd::ledger::Outcome::Canceled).await;
+    let again = desk.act(Method::POST, &format!("/v1/images/{running}/cancel")).await;
+    assert_eq!((again.status, again.json()["status"].as_str()), (200, Some("canceled")));
+
+    for id in [queued, running] {
+        let path = format!("/v1/images/{id}");
+        assert_eq!(desk.act(Method::DELETE, &path).await.status, 204);
+        assert_eq!(desk.act(Method::DELETE, &path).await.status, 404);
+        assert_eq!(desk.get(&path).await.status, 404);
+        assert_eq!(desk.act(Method::POST, &format!("{path}/cancel")).await.status, 404);
+        assert_eq!(desk.get(&format!("{path}/events")).await.status, 404);
+        assert_eq!(desk.get(&format!("{path}/preview")).await.status, 404);
+    }
+}
+
+fn ids(events: &[Value]) -> Vec<i64> {
+    events.iter().filter_map(|event| event["id"].as_i64()).collect()
+}
+
+#[tokio::test]
+async fn a_history_is_replayed_from_where_the_reader_is() {
+    let desk = Desk::open(&[]).await;
+    let id = desk.create(json!({"prompt": "a red fox"})).await;
+    desk.succeed(desk.begin().await, PNG).await;
+    let path = format!("/v1/images/{id}/events");
+    let whole = desk.get(&path).await;
+    assert_eq!((whole.status, whole.header("content-type"), whole.header("x-accel-buffering")), (200, "text/event-stream", "no"));
+    let all = events(whole.text());
+    assert_eq!(ids(&all), [0, 1, 2, 3]);
+    assert_eq!(all[1]["data"]["generation"]["status"], "queued", "as it was then");
+    assert_eq!(all[2]["data"]["id"], id.to_string());
+    assert_eq!(all[3]["data"]["generation"], desk.get(&format!("/v1/images/{id}")).await.json());
+
+    assert_eq!(ids(&events(desk.get_with(&path, "last-event-id", "2").await.text())), [2, 3]);
+    assert_eq!(ids(&events(desk.get(&format!("{path}?after=1")).await.text())), [1, 2, 3]);
+    assert_eq!(ids(&events(desk.get_with(&path, "last-event-id", "of another server").await.text())), [0, 1, 2, 3]);
+    assert_eq!(desk.get_with(&path, "last-event-id", "3").await.status, 204);
+    assert_eq!(desk.get(&format!("{path}?after=3")).await.status, 204);
+    assert_eq!(desk.get(&format!("{path}?after=x")).await.status, 422);
+    let plain = desk.get_with(&path, "accept-encoding", "gzip").await;
+    assert_eq!((plain.header("content-encoding"), plain.body), ("", whole.body));
+}
+
+#[tokio::test]
+async fn what_happens_now_is_told_without_an_id() {
+    let desk = Desk::open(&[("http.ping_interval_s", "0.05")]).await;
+    let id = desk.create(json!({"prompt": "a red fox"})).await;
+    let response = desk.send(Request::get(format!("/v1/images/{id}/events")).body(Body::empty()).unwrap()).await;
+    let mut stream = response.into_body().into_data_stream();
+    let mut read = String::new();
+    let mut until = async |name: &str| {
+        let found = async {
+            while !read.contains(&format!("event: {name}\n")) {
+                read += std::str::from_utf8(&stream.next().await.expect("the stream goes on").unwrap()).unwrap();
+            }
+            std::mem::take(&mut read)
+        };
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), found).await;
+        let read = read.unwrap_or_else(|_| panic!("{name} does not come"));
+        conforms(&id.to_string(), &read);
+        events(&read)
+    };
+    until("generation.queued").await;
+    until("ping").await;
+    let lease = desk.begin().await;
+    until("generation.started").await;
+    desk.live.progress(id, progress(1));
+    let told = until("generation.progress").await;
+    let told = told.last().unwrap();
+    assert_eq!((told.get("id"), &told["data"]["step"]), (None, &json!(1)));
+    // Of what happens within the pause the last is told.
+    for step in 2..=9 {
+        desk.live.progress(id, progress(step));
+    }
+    assert_eq!(until("generation.progress").await.last().unwrap()["data"]["step"], 9);
+    desk.live.preview(id, Preview { index: 0, step: 9, preview_index: 0, png: PNG.into() });
+    assert_eq!(until("generation.preview").await.last().unwrap()["data"]["step"], 9);
+    desk.succeed(lease, PNG).await;
+    until("generation.succeeded").await;
+    assert!(stream.next().await.is_none(), "the stream closes after the end");
+}
+
+fn conforms(id: &str, stream: &str) {
+    crate::conforms::assert_conforms("GET", &format!("/v1/images/{id}/events"), 200, stream.as_bytes());
+}
+
+#[tokio::test]
+async fn a_stopping_server_ends_its_streams() {
+    let desk = Desk::open(&[]).await;
+    let id = desk.create(json!({"prompt": "a red fox"})).await;
+    let path = format!("/v1/images/{id}/events");
+    let (answer, ()) = tokio::join!(desk.get(&path), async {
+        desk.begin_next().await;
+        desk.draining.cancel();
+    });
+    assert_eq!(events(answer.text()).last().unwrap()["event"], "server.draining");
+}
