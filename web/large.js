@@ -2,6 +2,7 @@
 
 import { element } from './element.js';
 import { command, fileName, requestOfImage } from './curl.js';
+import { schedulerName } from './scheduler.js';
 
 /** The most that a picture is enlarged. */
 const MOST_ENLARGED = 8;
@@ -84,7 +85,7 @@ export class Large {
     this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed });
     const facts = {
       'Not in it': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,
-      Steps: params.steps, Guidance: params.guidance_scale, Sampler: params.scheduler?._class_name ?? params.scheduler,
+      Steps: params.steps, Guidance: params.guidance_scale, Sampler: schedulerName(params.scheduler),
       Drawn: created && new Date(created).toLocaleString(),
     };
     const known = Object.entries(facts).filter(([, value]) => value !== undefined && value !== null && value !== '');
