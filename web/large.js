@@ -79,7 +79,7 @@ export class Large {
     img.alt = params.prompt || 'Picture';
     // The frame scales the picture up to the window, keeping its shape, but no pixel becomes a landscape of its own.
     img.style.aspectRatio = `${image.width} / ${image.height}`;
-    img.style.maxHeight = `min(${MOST_ENLARGED * image.height}px, 72dvh)`;
+    img.style.width = `min(100%, min(${MOST_ENLARGED * image.height}px, 72dvh) * ${image.width / image.height})`;
     this.at('prompt').textContent = params.prompt || '(no words)';
     this.at('download').href = image.url;
     this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed });
