@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{self, Config},
-    engine::{self, Engine, EngineThread},
+    engine::{self, EngineThread},
     http::{self, AppState},
     ledger::{Blobs, SqliteStore, Store},
     metrics::Metrics,
@@ -76,7 +76,14 @@ impl App {
             max_attempts: config.queue.max_attempts,
         };
         let sweeper = Sweeper { store, blobs, live, metrics: metrics.clone(), interval: config.retention.sweep_interval_s.into() };
-        let state = AppState::new(service, metrics, config.http.clone(), draining.clone(), tasks.clone());
+        let state = AppState::new(
+            service,
+            metrics,
+            config.http.clone(),
+            config.limits.clone(),
+            draining.clone(),
+            tasks.clone(),
+        );
         let bind = |address: SocketAddr, key: &'static str| async move {
             TcpListener::bind(address).await.with_context(|| format!("{key} = {address} cannot be bound"))
         };

@@ -37,5 +37,5 @@ pub use noise::Noise;
 pub use point::Point;
 pub use prediction::Prediction;
 pub use schedule::Schedule;
-pub use scheduler_choice::{SchedulerChoice, SchedulerName, names};
+pub use scheduler_choice::{SchedulerName, names};
 pub use scheduler_config::SchedulerConfig;

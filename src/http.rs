@@ -1,1 +1,116 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! The door: routes, extractors, errors, event streams, the web page.
+//!
+//! A handler extracts, calls the service and responds. Statuses come from [`error`], request ids, metrics and the log
+//! line from [`observe`], and every bound of a connection from [`listener`].
+
+mod body;
+mod catalogue;
+mod content;
+mod create;
+pub mod error;
+mod etag;
+mod events;
+mod generation;
+mod health;
+mod images;
+mod json;
+pub mod listener;
+mod negotiate;
+mod observe;
+mod page;
+mod path;
+mod presence;
+mod range;
+mod routes;
+mod spec;
+mod sse;
+mod urlencoded;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::FromRef,
+    http::{HeaderMap, StatusCode, Version, header},
+    middleware,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{CompressionLayer, Predicate, predicate::SizeAbove},
+};
+
+use crate::{config::Http, generation::Limits, metrics::Metrics, service::Service};
+
+pub use listener::serve;
+pub use routes::{Endpoint, operator_endpoints, public_endpoints};
+pub use spec::OPENAPI_YAML;
+
+/// What handlers share: cheap handles, cloned for every request.
+#[derive(Clone, FromRef)]
+pub struct AppState {
+    pub service: Service,
+    pub metrics: Metrics,
+    /// The bounds and times of `[http]`.
+    pub http: Arc<Http>,
+    /// The bounds of `[limits]`, as the catalogue tells them to clients.
+    pub limits: Arc<Limits>,
+    /// Cancelled when the server begins to stop: event streams then end and waiting requests are answered.
+    pub draining: CancellationToken,
+    /// Runs what must outlive a request, such as the cancellation for a client that left. Waited for at shutdown.
+    pub afterwork: TaskTracker,
+}
+
+impl AppState {
+    pub fn new(
+        service: Service,
+        metrics: Metrics,
+        http: Http,
+        limits: Limits,
+        draining: CancellationToken,
+        afterwork: TaskTracker,
+    ) -> AppState {
+        AppState { service, metrics, http: Arc::new(http), limits: Arc::new(limits), draining, afterwork }
+    }
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState").field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
+/// The API and the web page.
+pub fn public_router(state: AppState) -> Router {
+    let router = assemble(public_endpoints()).fallback(page::asset);
+    finish(router.with_state(state.clone()), state.metrics)
+}
+
+/// Health, readiness and metrics, for a listener that the public network does not reach.
+pub fn operator_router(state: AppState) -> Router {
+    let router = assemble(operator_endpoints()).fallback(page::nothing);
+    finish(router.with_state(state.clone()), state.metrics)
+}
+
+fn assemble(endpoints: Vec<Endpoint>) -> Router<AppState> {
+    let routed = endpoints.into_iter().fold(Router::new(), |router, end| router.route(end.path, end.handler));
+    routed.method_not_allowed_fallback(page::wrong_method)
+}
+
+/// The layers around every route, the outermost last. Bodies are bounded by their extractor.
+pub fn finish(router: Router, metrics: Metrics) -> Router {
+    let compressed = SizeAbove::new(512).and(is_compressible);
+    router
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(CompressionLayer::new().compress_when(compressed))
+        .layer(middleware::from_fn_with_state(metrics, observe::observe))
+}
+
+/// Texts only: pictures are compressed already, and an event must not wait in a compressor's buffer.
+fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &axum::http::Extensions) -> bool {
+    const KINDS: [&str; 6] =
+        ["application/json", "application/problem+json", "text/html", "text/css", "text/javascript", "application/yaml"];
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    KINDS.iter().any(|compressible| kind.starts_with(compressible))
+}

@@ -75,8 +75,9 @@ pub trait Store: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// The right to write the outcome of one attempt of one generation; spent by [`Store::finish`].
-#[derive(Debug)]
+/// The right to write the outcome of one attempt of one generation; spent by [`Store::finish`]. A clone is for trying
+/// again where the store did not answer: the fence lets only one of them count.
+#[derive(Clone, Debug)]
 pub struct Lease {
     pub(in crate::ledger) id: GenerationId,
     pub(in crate::ledger) fence: i64,
@@ -94,7 +95,7 @@ impl Lease {
 }
 
 /// How a run ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     Succeeded(Vec<Image>),
     Failed(Problem),

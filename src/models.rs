@@ -1,1 +1,22 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! The networks: diffusers' and transformers' architectures under their names, configured by a model folder's own files.
+//!
+//! Letters in shapes: B rows of the batch, C channels, h × w latent pixels, H × W pixels, L tokens, D their width.
+//! Maps are (B, h, w, C) between operations, and (B, C, h, w) only where they enter and leave a network.
+
+pub mod autoencoder_kl;
+pub mod clip_text;
+mod configuration;
+mod layers;
+mod resnet;
+mod legacy;
+pub mod stable_diffusion;
+mod time_embedding;
+pub mod tokenizer;
+mod transformer2d;
+pub mod unet2d_condition;
+
+pub use autoencoder_kl::AutoencoderKl;
+pub use clip_text::ClipTextModel;
+pub use stable_diffusion::{Spec, StableDiffusion};
+pub use tokenizer::ClipTokenizer;
+pub use unet2d_condition::UNet2DConditionModel;

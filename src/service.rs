@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::Notify;
 
 use crate::{
-    diffusion::SchedulerConfig,
+    diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Event, Fields, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status, resolve},
     ledger::{Blobs, Counts, ListQuery, Page, Store, StoreError},
@@ -232,8 +232,8 @@ impl Service {
     }
 
     /// Names of the schedulers with one line for people.
-    pub fn schedulers(&self) -> Vec<(&'static str, &'static str)> {
-        SchedulerConfig::names().collect()
+    pub fn schedulers(&self) -> Vec<SchedulerName> {
+        names().collect()
     }
 
     pub async fn counts(&self) -> Result<Counts, ServiceError> {

@@ -1,1 +1,15 @@
-//! See ARCHITECTURE.md; this room is being built.
+//! Model folders, and the tensors in them by their diffusers names.
+//!
+//! A [`ModelFolder`] reads files, a [`Weights`] hands out float32 tensors and keeps account of them: a load ends with
+//! [`Weights::finish`], which fails unless every tensor of the files was asked for, and every tensor asked for was there.
+
+mod error;
+mod folder;
+mod json;
+mod ledger;
+mod shards;
+mod tensors;
+
+pub use error::{LoadError, TensorMismatch};
+pub use folder::{FileBytes, ModelFolder};
+pub use tensors::Weights;

@@ -14,7 +14,7 @@ use crate::{
     diffusion::SchedulerConfig,
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
     generation::{Phase, Problem, Record, Status},
-    imaging::{RgbImage, encode_preview},
+    imaging::{RgbImage, encode_preview, upscale},
     ledger::{Blobs, Lease, Outcome, Store, StoreError},
     metrics::Metrics,
     pipelines::Catalogue,
@@ -146,9 +146,13 @@ impl Worker {
     /// A preview as a PNG, encoded away from the engine's thread.
     async fn publish(&self, record: &Record, sketch: Sketch) {
         let Sketch { index, step, preview_index, picture } = sketch;
-        let longest = record.generation.width.max(record.generation.height).min(256);
-        if let Ok(png) = tokio::task::spawn_blocking(move || encode_preview(&picture, longest)).await {
-            self.live.preview(record.id, Preview { index, step, preview_index, png: png.into() });
+        // As large as the picture, but no larger than an event stream should carry.
+        let factor = (record.generation.width.max(record.generation.height).min(256) / picture.width.max(picture.height).max(1)).max(1);
+        let encoded = tokio::task::spawn_blocking(move || encode_preview(&upscale(&picture, factor))).await;
+        match encoded {
+            Ok(Ok(png)) => self.live.preview(record.id, Preview { index, step, preview_index, png: png.into() }),
+            Ok(Err(error)) => tracing::warn!(id = %record.id, %error, "a preview cannot be encoded"),
+            Err(error) => tracing::warn!(id = %record.id, %error, "a preview cannot be encoded"),
         }
     }
 
@@ -157,7 +161,7 @@ impl Worker {
         let id = lease.id();
         let mut delay = Duration::from_millis(100);
         let finished = loop {
-            match self.store.finish(&lease, &outcome).await {
+            match self.store.finish(lease.clone(), outcome.clone()).await {
                 Ok(finished) => break finished,
                 Err(StoreError::Corrupt { .. }) => break None,
                 Err(error) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),

@@ -1,22 +1,12 @@
 //! What a request says about the scheduler: a name or a partial `scheduler_config.json`, laid over the model's own.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::InvalidScheduler;
 use super::scheduler_config::keys::{Keys, RESPACING};
 use super::scheduler_config::{Class, SchedulerConfig};
-
-/// The `scheduler` of a request; in JSON a string or an object.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum SchedulerChoice {
-    /// One of [`names`].
-    Name(String),
-    /// Keys of diffusers' `scheduler_config.json`.  Without `_class_name` the model's class stays; null takes the
-    /// default of the class.
-    Overrides(Map<String, Value>),
-}
+use crate::generation::SchedulerChoice;
 
 /// One line of `GET /v1/schedulers`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,6 +36,11 @@ pub fn names() -> impl Iterator<Item = SchedulerName> {
 }
 
 impl SchedulerConfig {
+    /// The name whose overlay on a model of this class changes nothing, if there is one.
+    pub fn name(&self) -> Option<&'static str> {
+        NAMES.iter().find(|named| named.class.name() == self.class_name()).map(|named| named.name)
+    }
+
     /// `Cls.from_config(model, **request)` of diffusers: the model's keys, the request's over them, the rest as the
     /// class has it.  Only the request's keys must be known to the class.
     pub fn overlay(
@@ -54,7 +49,7 @@ impl SchedulerConfig {
     ) -> Result<SchedulerConfig, InvalidScheduler> {
         let overrides = match request {
             SchedulerChoice::Name(name) => overrides_of(name)?,
-            SchedulerChoice::Overrides(overrides) => overrides.clone(),
+            SchedulerChoice::Object(overrides) => overrides.clone(),
         };
         let mut merged = model.clone();
         merged.extend(overrides.clone());

@@ -2,6 +2,8 @@
 
 use std::{sync::mpsc::TryRecvError, time::Instant};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use super::{
     EngineThread, Limits, Run, RunError,
     ask::{Answer, Key, Network, Row},
@@ -15,7 +17,7 @@ use crate::{metrics::Metrics, pipelines::NetworkError};
 impl EngineThread {
     /// Works until every handle is dropped; runs that have not ended by then are told that the engine stopped.
     pub fn run(self) {
-        let threads = rayon::ThreadPoolBuilder::new().num_threads(self.settings.threads);
+        let threads = ThreadPoolBuilder::new().num_threads(self.settings.threads);
         let pool = match threads.thread_name(|i| format!("compute-{i}")).build() {
             Ok(pool) => Some(pool),
             Err(error) => {
@@ -24,6 +26,7 @@ impl EngineThread {
             }
         };
         let mut floor = Floor {
+            pool,
             limits: Limits { max_rows: self.settings.max_rows },
             max_runs: self.settings.max_runs.get(),
             metrics: self.metrics.clone(),
@@ -37,10 +40,7 @@ impl EngineThread {
             }
             floor.drop_canceled();
             floor.poll();
-            match &pool {
-                Some(pool) => pool.install(|| floor.run_batch()),
-                None => floor.run_batch(),
-            }
+            floor.run_batch();
         }
         for run in floor.runs {
             floor.metrics.wasted_steps.with_label_values(&["lost"]).inc_by(run.steps);
@@ -69,6 +69,8 @@ impl EngineThread {
 
 /// The runs at work and what they share.
 struct Floor {
+    /// Where networks compute; `None` for the process's global pool.
+    pool: Option<ThreadPool>,
     limits: Limits,
     max_runs: usize,
     metrics: Metrics,
@@ -160,7 +162,11 @@ impl Floor {
             self.runs[pick.waiting].with_open(|_, open| rows.extend_from_slice(&open[..pick.rows]));
         }
         let begun = Instant::now();
-        let answers = batch::execute(&model, &key.network, &rows.iter().collect::<Vec<_>>())?;
+        let execute = || batch::execute(&model, &key.network, &rows.iter().collect::<Vec<_>>());
+        let answers = match &self.pool {
+            Some(pool) => pool.install(execute),
+            None => execute(),
+        }?;
         self.metrics.batch_seconds.with_label_values(&[key.network.as_str()]).observe(begun.elapsed().as_secs_f64());
         if let Network::Denoiser { .. } = key.network {
             self.metrics.batch_rows.observe(rows.len() as f64);

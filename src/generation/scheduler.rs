@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 pub enum SchedulerChoice {
     /// A name such as `euler_a` or `dpmpp_2m_karras`.
     Name(String),
-    /// Keys of diffusers' `scheduler_config.json`; absent keys come from the model's own file.
+    /// Keys of diffusers' `scheduler_config.json`; absent keys come from the model's own file, also the `_class_name`,
+    /// and null takes the default of the class.
     Object(Map<String, Value>),
 }

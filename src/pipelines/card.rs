@@ -44,12 +44,12 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         Some(name) => SchedulerChoice::Name(name.to_owned()),
         None => SchedulerChoice::Object(Map::new()),
     };
-    let native = (spec.sample_size * spec.vae_scale_factor) as u32;
+    let native = |side: usize| (side * spec.vae_scale_factor) as u32;
     Ok(ModelCard {
         name: name.to_owned(),
         description: extras.description,
-        default_width: extras.width.unwrap_or(native),
-        default_height: extras.height.unwrap_or(native),
+        default_width: extras.width.unwrap_or(native(spec.sample_size.1)),
+        default_height: extras.height.unwrap_or(native(spec.sample_size.0)),
         min_side_pixels: extras.min_size.unwrap_or(64).max(spec.size_multiple as u32),
         size_multiple: spec.size_multiple as u32,
         default_steps: extras.steps.unwrap_or(25),

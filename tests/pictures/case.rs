@@ -60,17 +60,6 @@ impl Case {
         if let Some(class) = scheduler["_class_name"].as_str().filter(|class| !CLASSES.contains(class)) {
             return Some(class.to_owned());
         }
-        for key in ["use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"] {
-            if set(&scheduler[key]) {
-                return Some(key.to_owned());
-            }
-        }
-        if scheduler["algorithm_type"].as_str().is_some_and(|kind| kind.starts_with("sde")) {
-            return Some("dpmpp_2m_sde".to_owned());
-        }
-        if scheduler["solver_order"] == 3 {
-            return Some("dpmpp_3m".to_owned());
-        }
         None
     }
 

@@ -1,0 +1,122 @@
+//! What the server has to offer: models, schedulers, and how busy it is.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Json},
+};
+use serde::Serialize;
+
+use super::{AppState, error::ApiError, path::ModelName};
+use crate::{
+    generation::{Limits, ModelCard},
+    service::{ModelView, Service},
+};
+
+#[derive(Debug, Serialize)]
+struct List<T> {
+    object: &'static str,
+    data: Vec<T>,
+}
+
+impl<T> List<T> {
+    fn of(data: impl Iterator<Item = T>) -> Json<List<T>> {
+        Json(List { object: "list", data: data.collect() })
+    }
+}
+
+/// A model in the shape that OpenAI's clients know, with what they do not.
+#[derive(Debug, Serialize)]
+struct Model {
+    id: String,
+    object: &'static str,
+    /// OpenAI's clients want a time; a folder has none that means anything.
+    created: u32,
+    owned_by: &'static str,
+    state: &'static str,
+    /// Whether a request that names no model gets this one.
+    default: bool,
+    error: Option<String>,
+    capabilities: Option<Capabilities>,
+}
+
+#[derive(Debug, Serialize)]
+struct Capabilities {
+    tasks: [&'static str; 1],
+    #[serde(flatten)]
+    card: ModelCard,
+    #[serde(flatten)]
+    limits: Limits,
+    schedulers: Vec<String>,
+}
+
+impl Model {
+    fn of(state: &AppState, model: ModelView) -> Model {
+        let schedulers = || state.service.schedulers().into_iter().map(|scheduler| scheduler.name).collect();
+        let capabilities = |card: &ModelCard| Capabilities {
+            tasks: ["text-to-image"],
+            card: card.clone(),
+            limits: Limits::clone(&state.limits),
+            schedulers: schedulers(),
+        };
+        Model {
+            object: "model",
+            created: 0,
+            owned_by: "latentd",
+            state: model.state,
+            default: model.name == state.service.default_model(),
+            error: model.error,
+            capabilities: model.card.as_deref().map(capabilities),
+            id: model.name,
+        }
+    }
+}
+
+pub async fn models(State(state): State<AppState>) -> impl IntoResponse {
+    List::of(state.service.models().into_iter().map(|model| Model::of(&state, model)))
+}
+
+pub async fn model(State(state): State<AppState>, ModelName(name): ModelName) -> Result<impl IntoResponse, ApiError> {
+    let model = state.service.models().into_iter().find(|model| model.name == name);
+    model.map(|model| Json(Model::of(&state, model))).ok_or(ApiError::NotFound("model"))
+}
+
+#[derive(Debug, Serialize)]
+struct Scheduler {
+    object: &'static str,
+    name: String,
+    description: String,
+}
+
+pub async fn schedulers(State(service): State<Service>) -> impl IntoResponse {
+    let schedulers = service.schedulers().into_iter();
+    List::of(schedulers.map(|scheduler| Scheduler {
+        object: "scheduler",
+        name: scheduler.name,
+        description: scheduler.description,
+    }))
+}
+
+#[derive(Debug, Serialize)]
+struct Queue {
+    object: &'static str,
+    queued: usize,
+    running: usize,
+    max_queued: usize,
+    /// What a run took lately, from its beginning to its pictures.
+    recent_run_seconds: Option<f64>,
+    /// When a generation that is accepted now would begin.
+    estimated_start_s: Option<f64>,
+}
+
+pub async fn queue(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
+    let counts = service.counts().await?;
+    let recent = service.recent_seconds();
+    Ok(Json(Queue {
+        object: "queue",
+        queued: counts.queued,
+        running: counts.running,
+        max_queued: service.max_queued(),
+        recent_run_seconds: recent,
+        estimated_start_s: recent.map(|seconds| seconds * counts.queued as f64),
+    }))
+}

@@ -1,0 +1,63 @@
+//! The bytes of pictures and previews.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderName, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+
+use super::{
+    error::{ApiError, location, success},
+    etag,
+    path::{Id, Index},
+    range,
+};
+use crate::{
+    generation::{GenerationId, Image},
+    service::Service,
+};
+
+/// Where the API keeps a picture.
+pub fn url(id: &GenerationId, index: u32) -> String {
+    format!("{}/content/{index}", location(id))
+}
+
+pub async fn content(
+    State(service): State<Service>,
+    Id(id): Id,
+    Index(index): Index,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (image, bytes) = service.content(id, index).await?;
+    let tag = tag(&image);
+    if etag::matches(&headers, &tag) {
+        return Ok((success::NOT_MODIFIED, kept(&image)).into_response());
+    }
+    let length = bytes.len();
+    let Some(part) = range::wanted(&headers, length, &tag)? else { return Ok(file(&image, bytes).into_response()) };
+    let place = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+    Ok((success::PARTIAL, [(header::CONTENT_RANGE, place)], file(&image, bytes.slice(part))).into_response())
+}
+
+/// A picture, or a part of it, with what caches need to know.
+pub fn file(image: &Image, bytes: Bytes) -> impl IntoResponse + use<> {
+    (kept(image), [(header::CONTENT_TYPE, "image/png"), (header::ACCEPT_RANGES, "bytes")], bytes)
+}
+
+/// A picture never changes under its address.
+fn kept(image: &Image) -> [(HeaderName, String); 2] {
+    [(header::ETAG, tag(image)), (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned())]
+}
+
+fn tag(image: &Image) -> String {
+    format!("\"{}\"", image.sha256)
+}
+
+pub async fn preview(State(service): State<Service>, Id(id): Id) -> Result<Response, ApiError> {
+    let uncached = [(header::CACHE_CONTROL, "no-store")];
+    match service.preview(id).await? {
+        Some(preview) => Ok((uncached, [(header::CONTENT_TYPE, "image/png")], preview.png).into_response()),
+        None => Ok((success::NO_CONTENT, uncached).into_response()),
+    }
+}

@@ -1,0 +1,309 @@
+//! The one table of statuses: what went wrong → status, code, title, and the problem document (RFC 9457) of it.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    generation::{FieldError, GenerationId, Invalid},
+    ledger::StoreError,
+    service::ServiceError,
+};
+
+/// The statuses of answers that are no errors, other than 200.
+pub mod success {
+    use axum::http::StatusCode;
+
+    /// The generation or its cancellation is under way.
+    pub const ACCEPTED: StatusCode = StatusCode::ACCEPTED;
+    /// Nothing to show, or nothing left to tell.
+    pub const NO_CONTENT: StatusCode = StatusCode::NO_CONTENT;
+    /// One range of a file.
+    pub const PARTIAL: StatusCode = StatusCode::PARTIAL_CONTENT;
+    /// The client has the newest state already.
+    pub const NOT_MODIFIED: StatusCode = StatusCode::NOT_MODIFIED;
+}
+
+/// Everything that a request can be answered with instead of what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{0}")]
+    MalformedJson(String),
+    #[error("{0}")]
+    MalformedForm(String),
+    #[error("the body ended before its announced length")]
+    BodyIncomplete,
+    #[error("the header {name} {detail}")]
+    BadHeader { name: &'static str, detail: String },
+    #[error("there is no {0} here")]
+    NotFound(&'static str),
+    #[error("this path does not know the request's method; Allow lists those it knows")]
+    MethodNotAllowed,
+    #[error("none of the types in Accept can be made; this can: {0}")]
+    NotAcceptable(&'static str),
+    #[error("an answer of type image/png holds one picture, but n is greater than 1; ask for application/json")]
+    MultipleImages,
+    #[error("the body did not arrive in time")]
+    RequestTimeout,
+    #[error("the generation is not finished; cancel it first")]
+    NotFinished,
+    #[error("the generation was canceled before it had a picture")]
+    Canceled(GenerationId),
+    #[error("the body must have at most {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("{0}")]
+    UnsupportedMediaType(String),
+    #[error("the file has {length} bytes")]
+    RangeNotSatisfiable { length: usize },
+    #[error(transparent)]
+    Invalid(Invalid),
+    /// The generation ran and ended without a picture.
+    #[error("{message}")]
+    Failed { id: GenerationId, code: String, message: String },
+    #[error("the server failed; its log has the cause under the request's id")]
+    Internal { cause: String },
+    #[error("a stored picture cannot be read")]
+    ObjectStore { cause: String },
+    #[error("{queued} generations wait already")]
+    QueueFull { queued: usize, retry_after_s: u64 },
+    #[error("the generation was not started in time")]
+    Expired(GenerationId),
+    /// The generation, where there is one, survives and goes on after the restart.
+    #[error("the server is stopping")]
+    Draining(Option<GenerationId>),
+    #[error("the server is not ready: {}", .0.join("; "))]
+    Unready(Vec<String>),
+    #[error("the disk is full")]
+    StorageFull,
+    #[error("the database does not answer")]
+    Database { cause: String },
+    #[error("the picture was not finished in time; the generation goes on at {}", location(.0))]
+    WaitTimeout(GenerationId),
+}
+
+/// Status, code and title of an error.
+type Row = (StatusCode, &'static str, &'static str);
+
+impl ApiError {
+    fn row(&self) -> Row {
+        use StatusCode as S;
+        match self {
+            ApiError::MalformedJson(_) => (S::BAD_REQUEST, "malformed_json", "The body is not valid JSON"),
+            ApiError::MalformedForm(_) => (S::BAD_REQUEST, "malformed_form", "The body is not a valid form"),
+            ApiError::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body is incomplete"),
+            ApiError::BadHeader { .. } => (S::BAD_REQUEST, "bad_header", "A header cannot be understood"),
+            ApiError::NotFound(_) => (S::NOT_FOUND, "not_found", "Not found"),
+            ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
+            ApiError::MultipleImages => (S::NOT_ACCEPTABLE, "multiple_images", "More than one picture"),
+            ApiError::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request is too slow"),
+            ApiError::NotFinished => (S::CONFLICT, "generation_not_finished", "The generation is not finished"),
+            ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
+            ApiError::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
+            ApiError::UnsupportedMediaType(_) => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
+            }
+            ApiError::RangeNotSatisfiable { .. } => {
+                (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "The range is outside of the file")
+            }
+            ApiError::Invalid(invalid) => {
+                (S::UNPROCESSABLE_ENTITY, invalid_code(&invalid.errors), "The request is not valid")
+            }
+            ApiError::Failed { code, .. } => failed_row(code),
+            ApiError::Internal { .. } => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+            ApiError::ObjectStore { .. } => (S::BAD_GATEWAY, "object_store_error", "The picture store failed"),
+            ApiError::QueueFull { .. } => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
+            ApiError::Expired(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "The generation was not started in time"),
+            ApiError::Draining(_) => (S::SERVICE_UNAVAILABLE, "draining", "The server is stopping"),
+            ApiError::Unready(_) => (S::SERVICE_UNAVAILABLE, "starting", "The server is not ready"),
+            ApiError::StorageFull => (S::SERVICE_UNAVAILABLE, "storage_full", "The disk is full"),
+            ApiError::Database { .. } => {
+                (S::SERVICE_UNAVAILABLE, "database_unavailable", "The database does not answer")
+            }
+            ApiError::WaitTimeout(_) => (S::GATEWAY_TIMEOUT, "wait_timeout", "Not finished in time"),
+        }
+    }
+
+    /// Seconds after which the same request may succeed.
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            ApiError::QueueFull { retry_after_s, .. } => Some(jittered(*retry_after_s)),
+            ApiError::Draining(_) | ApiError::Unready(_) | ApiError::Database { .. } => Some(jittered(5)),
+            ApiError::Expired(_) | ApiError::StorageFull => Some(jittered(30)),
+            ApiError::WaitTimeout(_) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The generation that the error is about and that the client can go on with.
+    fn generation(&self) -> Option<&GenerationId> {
+        match self {
+            ApiError::Canceled(id) | ApiError::Expired(id) | ApiError::WaitTimeout(id) => Some(id),
+            ApiError::Failed { id, .. } => Some(id),
+            ApiError::Draining(id) => id.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// What the log tells and the client does not see.
+    fn cause(&self) -> Option<String> {
+        match self {
+            ApiError::Internal { cause } | ApiError::ObjectStore { cause } | ApiError::Database { cause } => {
+                Some(cause.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn problem(&self) -> Problem {
+        let (status, code, title) = self.row();
+        let kind = match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity".to_owned()
+            }
+            _ => format!("https://latentd.dev/problems/{code}"),
+        };
+        let (errors, reasons) = match self {
+            ApiError::Invalid(invalid) => (invalid.errors.clone(), Vec::new()),
+            ApiError::Unready(reasons) => (Vec::new(), reasons.clone()),
+            _ => Default::default(),
+        };
+        Problem {
+            kind,
+            title,
+            status: status.as_u16(),
+            detail: self.to_string(),
+            instance: String::new(),
+            code,
+            request_id: String::new(),
+            errors,
+            reasons,
+            retry_after_s: self.retry_after_s(),
+            cause: self.cause(),
+        }
+    }
+}
+
+/// A code of its own where every error of the request has it, so that clients need not look into the list.
+fn invalid_code(errors: &[FieldError]) -> &'static str {
+    if errors.iter().any(|error| error.code == "unknown_model") {
+        "unknown_model"
+    } else if errors.iter().all(|error| error.code == "unknown_field") {
+        "unknown_field"
+    } else {
+        "validation_failed"
+    }
+}
+
+/// The codes with which a run can fail.
+fn failed_row(code: &str) -> Row {
+    match code {
+        "run_timeout" => (StatusCode::GATEWAY_TIMEOUT, "run_timeout", "The generation took too long"),
+        "out_of_memory" => (StatusCode::INTERNAL_SERVER_ERROR, "out_of_memory", "Out of memory"),
+        "worker_crashed" => (StatusCode::INTERNAL_SERVER_ERROR, "worker_crashed", "The worker crashed"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The generation failed"),
+    }
+}
+
+/// ± 20 %, so that clients refused together do not return together; at least 1.
+fn jittered(seconds: u64) -> u64 {
+    let share = getrandom::u32().map_or(1.0, |random| 0.8 + 0.4 * f64::from(random) / f64::from(u32::MAX));
+    (seconds as f64 * share).round().max(1.0) as u64
+}
+
+/// Where the API keeps a generation.
+pub fn location(id: &GenerationId) -> String {
+    format!("/v1/images/{id}")
+}
+
+/// The document of an error. It rides in the response's extensions until the layer that knows the request writes it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: &'static str,
+    pub status: u16,
+    pub detail: String,
+    /// Path of the request.
+    pub instance: String,
+    pub code: &'static str,
+    pub request_id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
+    /// For the log alone.
+    #[serde(skip)]
+    pub cause: Option<String>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let problem = self.problem();
+        let mut response = self.row().0.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = problem.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(Ok(location)) = self.generation().map(|id| location(id).try_into()) {
+            headers.insert(header::LOCATION, location);
+        }
+        match self {
+            ApiError::RangeNotSatisfiable { length } => {
+                let range = HeaderValue::try_from(format!("bytes */{length}")).expect("digits are valid in a header");
+                headers.insert(header::CONTENT_RANGE, range);
+            }
+            // SDKs in wide use retry every 409 unless told not to.
+            ApiError::NotFinished | ApiError::Canceled(_) => {
+                headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            _ => {}
+        }
+        response.extensions_mut().insert(problem);
+        response
+    }
+}
+
+/// The answer where a handler panicked; what it said is already in the log by the panic's hook.
+pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    ApiError::Internal { cause: "a handler panicked".into() }.into_response()
+}
+
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> ApiError {
+        match error {
+            ServiceError::Invalid(invalid) => ApiError::Invalid(invalid),
+            ServiceError::QueueFull { queued, retry_after_s } => ApiError::QueueFull { queued, retry_after_s },
+            ServiceError::Draining => ApiError::Draining(None),
+            ServiceError::NotFound => ApiError::NotFound("generation or image"),
+            ServiceError::NotFinished => ApiError::NotFinished,
+            ServiceError::Blob(cause) => ApiError::ObjectStore { cause },
+            ServiceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        match error {
+            StoreError::QueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
+            StoreError::NotFinished => ApiError::NotFinished,
+            StoreError::StorageFull => ApiError::StorageFull,
+            StoreError::Database(_) | StoreError::Io(_) | StoreError::Locked { .. } | StoreError::Migration(_) => {
+                ApiError::Database { cause: error.to_string() }
+            }
+            StoreError::Corrupt { .. } => ApiError::Internal { cause: error.to_string() },
+        }
+    }
+}
+
+/// One invalid field, or with the empty pointer the body as a whole.
+pub fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> ApiError {
+    let error = FieldError { pointer: pointer.to_owned(), code, detail: detail.into() };
+    ApiError::Invalid(Invalid { errors: vec![error] })
+}

@@ -1,0 +1,252 @@
+//! What happens to a generation, told as it happens: server-sent events that can be resumed.
+
+use std::{pin::Pin, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{RawQuery, State},
+    http::{HeaderMap, HeaderName, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+
+use super::{
+    AppState,
+    error::{ApiError, success},
+    generation,
+    path::Id,
+    presence::Presence,
+    sse::Frame,
+    urlencoded,
+};
+use crate::{
+    generation::{Event, EventKind, Fields, GenerationId, Invalid, Record, Status},
+    service::{Preview, Progress, Service, ServiceError, View, Watched},
+};
+
+/// How soon a reader reconnects.
+const RETRY_MS: u32 = 2000;
+/// At most four progress events a second; the latest wins.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
+/// Largest preview in base64; larger ones are to be fetched from `/preview`.
+const MAX_PREVIEW_BYTES: usize = 64 << 10;
+
+pub async fn events(
+    State(state): State<AppState>,
+    Id(id): Id,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
+    let view = state.service.get(id).await?;
+    let mut watched = Box::pin(state.service.watch(id, after).await?.peekable());
+    // 204 tells a browser to stop reconnecting.
+    if view.record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
+        return Ok(success::NO_CONTENT.into_response());
+    }
+    Ok(respond(Feed::new(state, id, after, watched, Presence::indifferent())))
+}
+
+/// The stream of a generation that this very request created.
+pub async fn stream(
+    state: AppState,
+    id: GenerationId,
+    after: i64,
+    presence: Presence,
+) -> Result<Response, ApiError> {
+    let watched = Box::pin(state.service.watch(id, after).await?);
+    Ok(respond(Feed::new(state, id, after, watched, presence)))
+}
+
+/// The number of the last event that the reader has: of `Last-Event-ID`, which browsers send when they reconnect, or
+/// else of the query's `after`. A header that is no number of ours means a reader that has nothing.
+fn resume_point(headers: &HeaderMap, query: &str) -> Result<i64, ApiError> {
+    if let Some(last) = headers.get("last-event-id") {
+        let seq = last.to_str().ok().and_then(|text| text.trim().parse::<i64>().ok());
+        return Ok(seq.filter(|seq| *seq >= 0).unwrap_or(0));
+    }
+    let mut fields = Fields::from_form(urlencoded::pairs(query.as_bytes())?);
+    let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());
+    match fields.finish() {
+        errors if errors.is_empty() => Ok(after.unwrap_or(0)),
+        errors => Err(ApiError::Invalid(Invalid { errors })),
+    }
+}
+
+fn respond(feed: Feed) -> Response {
+    let prime = stream::iter([Ok(Frame::prime(RETRY_MS, feed.after).encode())]);
+    let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // Reverse proxies in wide use would hold events back to fill their buffers.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, Body::from_stream(prime.chain(frames))).into_response()
+}
+
+type WatchedStream = Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + Send>>;
+
+/// One reader of one generation.
+struct Feed {
+    state: AppState,
+    id: GenerationId,
+    after: i64,
+    watched: WatchedStream,
+    presence: Presence,
+    ping: Interval,
+    /// The newest progress, held back until the pause is over.
+    held: Option<Progress>,
+    paused_until: Instant,
+    ended: bool,
+}
+
+impl Feed {
+    fn new(state: AppState, id: GenerationId, after: i64, watched: WatchedStream, presence: Presence) -> Feed {
+        let pause: Duration = state.http.ping_interval_s.into();
+        let mut ping = interval_at(Instant::now() + pause, pause);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Feed { state, id, after, watched, presence, ping, held: None, paused_until: Instant::now(), ended: false }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, ServiceError>> {
+        while !self.ended {
+            let frame = tokio::select! {
+                biased;
+                () = self.state.draining.cancelled() => Ok(Some(self.drain())),
+                watched = self.watched.next() => match watched {
+                    None => return self.end(),
+                    Some(Err(error)) => Err(error),
+                    Some(Ok(Watched::Progress(progress))) => {
+                        self.held = Some(progress);
+                        Ok(None)
+                    }
+                    Some(Ok(Watched::Preview(preview))) => Ok(preview_frame(&self.id, &preview)),
+                    Some(Ok(Watched::Event(event))) => self.event(&event).await.map(Some),
+                },
+                () = sleep_until(self.paused_until), if self.held.is_some() => Ok(self.progress()),
+                _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
+            };
+            match frame {
+                Ok(Some(frame)) => return Some(Ok(frame.encode())),
+                Ok(None) => {}
+                Err(ServiceError::NotFound) => return self.end(),
+                Err(error) => {
+                    // The status is sent already. The broken stream makes the reader come back, with its last event id.
+                    tracing::error!(id = %self.id, %error, "an event stream failed");
+                    self.presence.keep();
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+
+    /// Nothing more will come.
+    fn end(&mut self) -> Option<Result<Bytes, ServiceError>> {
+        self.presence.keep();
+        self.ended = true;
+        None
+    }
+
+    /// The server stops, not the reader: the generation goes on after the restart.
+    fn drain(&mut self) -> Frame {
+        self.presence.keep();
+        self.ended = true;
+        Frame::ephemeral("server.draining", &json!({ "retry_ms": RETRY_MS }))
+    }
+
+    fn progress(&mut self) -> Option<Frame> {
+        let progress = self.held.take()?;
+        self.paused_until = Instant::now() + PROGRESS_PAUSE;
+        Some(Frame::ephemeral("generation.progress", &with_id(&self.id, serde_json::to_value(progress).unwrap_or_default())))
+    }
+
+    async fn event(&mut self, event: &Event) -> Result<Frame, ServiceError> {
+        // It tells of the time before this event.
+        self.held = None;
+        let data = match event.kind {
+            EventKind::Started | EventKind::Retrying => with_id(&self.id, event.data.clone()),
+            EventKind::Queued => generation_data(&self.state.service, self.id, as_queued).await?,
+            EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
+                generation_data(&self.state.service, self.id, |view| view).await?
+            }
+        };
+        if event.kind.is_terminal() {
+            self.presence.keep();
+            self.ended = true;
+        }
+        Ok(Frame::durable(event.seq, event.kind.as_str(), &data))
+    }
+}
+
+/// The data of the events that carry the generation whole.
+async fn generation_data(service: &Service, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
+    let view = seen(service.get(id).await?);
+    Ok(json!({ "generation": generation::object(&view, service.recent_seconds()) }))
+}
+
+/// A generation as it was when it was accepted, for readers who replay its history from the beginning.
+fn as_queued(view: View) -> View {
+    let progress = None;
+    let record = Record {
+        status: Status::Queued,
+        attempt: 0,
+        started_at: None,
+        finished_at: None,
+        expires_at: None,
+        cancel_requested: false,
+        ..view.record
+    };
+    View { record, progress, position: view.position }
+}
+
+/// `None` where the preview is too large for an event.
+fn preview_frame(id: &GenerationId, preview: &Preview) -> Option<Frame> {
+    let b64 = BASE64_STANDARD.encode(&preview.png);
+    (b64.len() <= MAX_PREVIEW_BYTES).then(|| {
+        let Preview { index, step, preview_index, .. } = preview;
+        let data = json!({
+            "id": id, "index": index, "step": step, "preview_index": preview_index, "content_type": "image/png", "b64": b64,
+        });
+        Frame::ephemeral("generation.preview", &data)
+    })
+}
+
+fn with_id(id: &GenerationId, mut data: Value) -> Value {
+    if let Value::Object(map) = &mut data {
+        map.insert("id".to_owned(), json!(id));
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_resumes_after_what_it_has() {
+        let last = |value: &str| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value.parse().unwrap())]);
+        assert_eq!(resume_point(&HeaderMap::new(), "").unwrap(), 0);
+        assert_eq!(resume_point(&HeaderMap::new(), "after=3").unwrap(), 3);
+        assert_eq!(resume_point(&last("5"), "after=3").unwrap(), 5);
+        for unknown in ["", "x", "-1", "99999999999999999999"] {
+            assert_eq!(resume_point(&last(unknown), "").unwrap(), 0, "{unknown}");
+        }
+        assert!(resume_point(&HeaderMap::new(), "after=x").is_err());
+        assert!(resume_point(&HeaderMap::new(), "colour=red").is_err());
+    }
+
+    #[test]
+    fn a_preview_too_large_for_an_event_is_left_out() {
+        let preview = |bytes| Preview { index: 0, step: 3, preview_index: 1, png: Bytes::from(vec![0; bytes]) };
+        let id = GenerationId::new();
+        assert!(preview_frame(&id, &preview(49_152)).is_some());
+        assert!(preview_frame(&id, &preview(49_153)).is_none());
+    }
+}

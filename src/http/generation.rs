@@ -1,0 +1,156 @@
+//! The generation object: what the API tells of a generation.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+
+use super::{content, error::location};
+use crate::{
+    generation::{GenerationId, Image, Problem, Status},
+    service::{Progress, View},
+};
+
+#[derive(Debug, Serialize)]
+pub struct Object {
+    id: GenerationId,
+    object: &'static str,
+    status: &'static str,
+    created_at: String,
+    queued_at: String,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    expires_at: Option<String>,
+    model: String,
+    params: Map<String, Value>,
+    progress: Option<Progress>,
+    queue: Option<Queue>,
+    attempt: u32,
+    images: Vec<ImageObject>,
+    error: Option<Problem>,
+    links: Links,
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Queue {
+    /// Generations before this one.
+    position: usize,
+    estimated_start_s: Option<f64>,
+}
+
+/// A picture of a generation.
+#[derive(Debug, Serialize)]
+struct ImageObject {
+    index: u32,
+    url: String,
+    width: u32,
+    height: u32,
+    seed: u64,
+    content_type: &'static str,
+    bytes: u64,
+    sha256: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Links {
+    #[serde(rename = "self")]
+    itself: String,
+    events: String,
+    cancel: String,
+}
+
+/// The object of a generation. `recent_seconds` is what recent runs took, to estimate when it begins.
+pub fn object(view: &View, recent_seconds: Option<f64>) -> Object {
+    let record = &view.record;
+    let id = record.id;
+    let (images, error) = match &record.status {
+        Status::Succeeded { images } => (images.iter().map(|image| image_object(&id, image)).collect(), None),
+        Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
+        Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
+    };
+    let queue = view.position.map(|position| Queue {
+        position,
+        estimated_start_s: recent_seconds.map(|seconds| tenths(seconds * position as f64)),
+    });
+    Object {
+        id,
+        object: "image.generation",
+        status: record.status.as_str(),
+        created_at: rfc3339(record.created_at),
+        queued_at: rfc3339(record.created_at),
+        started_at: record.started_at.map(rfc3339),
+        finished_at: record.finished_at.map(rfc3339),
+        expires_at: record.expires_at.map(rfc3339),
+        model: record.generation.model.clone(),
+        params: record.generation.params(),
+        progress: view.progress,
+        queue,
+        attempt: record.attempt,
+        images,
+        error,
+        links: Links {
+            itself: location(&id),
+            events: format!("{}/events", location(&id)),
+            cancel: format!("{}/cancel", location(&id)),
+        },
+        metadata: record.generation.metadata.clone(),
+    }
+}
+
+fn image_object(id: &GenerationId, image: &Image) -> ImageObject {
+    ImageObject {
+        index: image.index,
+        url: content::url(id, image.index),
+        width: image.width,
+        height: image.height,
+        seed: image.seed,
+        content_type: "image/png",
+        bytes: image.bytes,
+        sha256: image.sha256.clone(),
+    }
+}
+
+/// Seconds after which it is worth asking again: the estimated end, in 1..=60.
+pub fn retry_after_s(view: &View, recent_seconds: Option<f64>) -> u64 {
+    let left = match (&view.progress, view.position, recent_seconds) {
+        (Some(Progress { eta_s: Some(eta), .. }), _, _) => f64::from(*eta),
+        (_, Some(position), Some(seconds)) => seconds * (position + 1) as f64,
+        (_, _, Some(seconds)) => seconds,
+        _ => 1.0,
+    };
+    left.ceil().clamp(1.0, 60.0) as u64
+}
+
+/// Changes whenever the object does: with the record, and between two changes of the record with place and progress.
+pub fn etag(view: &View) -> String {
+    let version = view.record.version;
+    match (&view.progress, view.position) {
+        (Some(progress), _) => format!("W/\"{version}-{:?}-{}\"", progress.phase, progress.step),
+        (None, Some(position)) => format!("W/\"{version}-q{position}\""),
+        (None, None) => format!("W/\"{version}\""),
+    }
+}
+
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
+
+/// UTC with milliseconds, such as `2026-08-21T09:30:00.000Z`.
+pub fn rfc3339(at: OffsetDateTime) -> String {
+    const FORMAT: &[BorrowedFormatItem<'static>] =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    at.to_offset(UtcOffset::UTC).format(FORMAT).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn times_are_utc_with_milliseconds() {
+        assert_eq!(rfc3339(datetime!(2026-08-21 11:30:00.12345 +2)), "2026-08-21T09:30:00.123Z");
+    }
+}

@@ -1,0 +1,152 @@
+//! JSON bodies, read more strictly than serde_json does: no key twice, and every complaint with its place.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+
+use super::error::{ApiError, invalid};
+
+/// The object that a body holds.
+///
+/// # Errors
+/// `malformed_json` with line and column where the body is not UTF-8, not JSON, nested deeper than 128 levels or gives
+/// a key twice; `validation_failed` where it is JSON but no object.
+pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        ApiError::MalformedJson(format!("the body is not UTF-8: byte {} is invalid", error.valid_up_to()))
+    })?;
+    // Some editors put a byte order mark before the text; RFC 8259 lets a parser ignore it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match serde_json::from_str(text) {
+        Ok(Unique(Value::Object(map))) => Ok(map),
+        Ok(Unique(other)) => Err(invalid("", "wrong_type", format!("the body must be an object, not {}", name(&other)))),
+        Err(error) => Err(ApiError::MalformedJson(format!("the body is not JSON: {error}"))),
+    }
+}
+
+fn name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A value in whose objects every key stands once. Of two equal keys parsers take the first, the last or both, so that
+/// what was checked might not be what is used.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Unique, E> {
+        Ok(Unique(Value::Null))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Unique, E> {
+        Ok(Unique(Value::Bool(value)))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Unique, E> {
+        Ok(Unique(value.into()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Unique, E> {
+        Ok(Unique(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Unique, E> {
+        let number = Number::from_f64(value).ok_or_else(|| E::custom("the number is not finite"))?;
+        Ok(Unique(Value::Number(number)))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Unique, E> {
+        Ok(Unique(value.into()))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Unique, E> {
+        Ok(Unique(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Unique, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unique(value)) = items.next_element()? {
+            values.push(value);
+        }
+        Ok(Unique(Value::Array(values)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if map.contains_key(&key) {
+                let key: String = key.chars().take(64).collect();
+                return Err(A::Error::custom(format!("the key {key:?} is given twice")));
+            }
+            let Unique(value) = entries.next_value()?;
+            map.insert(key, value);
+        }
+        Ok(Unique(Value::Object(map)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_read_as_serde_json_reads_it() {
+        let text = "\u{feff}{\"a\": [1, -2, 3.5, true, null, \"x\\n\"], \"b\": {\"c\": {}}, \"n\": 18446744073709551615}";
+        let plain: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
+        assert_eq!(Value::Object(object(text.as_bytes()).unwrap()), plain);
+    }
+
+    #[test]
+    fn every_malformed_body_says_where() {
+        let deep = "[".repeat(200);
+        let cases: [(&[u8], &str); 10] = [
+            (b"", "EOF while parsing a value at line 1 column 0"),
+            (b"{\"a\": NaN}", "expected value at line 1 column 7"),
+            (b"{\"a\": 1,}", "trailing comma at line 1 column 9"),
+            (b"{\"a\": 1} x", "trailing characters at line 1 column 10"),
+            (b"{\"a\": 1e999}", "number out of range"),
+            (b"{\n  \"a\": 1,\n  \"a\": 2}", "the key \"a\" is given twice at line 3 column 5"),
+            (b"{\"o\": {\"b\": 1, \"b\": 1}}", "the key \"b\" is given twice"),
+            (b"{\"a\": \"\xff\"}", "not UTF-8: byte 7 is invalid"),
+            (b"{\"a\": \"\\ud800\"}", "line 1 column"),
+            (deep.as_bytes(), "recursion limit exceeded"),
+        ];
+        for (body, expected) in cases {
+            match object(body) {
+                Err(ApiError::MalformedJson(detail)) => assert!(detail.contains(expected), "{detail} / {expected}"),
+                other => panic!("{:?} became {other:?}", String::from_utf8_lossy(body)),
+            }
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_object_is_invalid() {
+        for body in ["null", "1", "\"prompt\"", "[{}]", "true"] {
+            assert!(matches!(object(body.as_bytes()), Err(ApiError::Invalid(_))), "{body}");
+        }
+    }
+}

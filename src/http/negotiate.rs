@@ -1,0 +1,265 @@
+//! What a client wants to be answered with (`Accept`, RFC 9110) and whether it wants to wait for it (`Prefer`, RFC 7240).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::{HeaderMap, HeaderName, header, request::Parts},
+};
+
+use super::error::ApiError;
+use crate::config::Http;
+
+/// The answers that a created generation can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// The generation object.
+    Json,
+    /// The bytes of image 0.
+    Png,
+    /// The events, as they happen.
+    Events,
+}
+
+/// In order of preference where the client has none.
+const OFFERS: [(Accept, &str, &str); 3] = [
+    (Accept::Json, "application", "json"),
+    (Accept::Png, "image", "png"),
+    (Accept::Events, "text", "event-stream"),
+];
+
+impl Accept {
+    /// The offer with the highest quality; of equals the one named more exactly, then the one named first.
+    ///
+    /// # Errors
+    /// `not_acceptable` where nothing is left, `bad_header` where a quality is no number in 0..=1.
+    pub fn of(headers: &HeaderMap) -> Result<Accept, ApiError> {
+        let ranges = media_ranges(headers)?;
+        if ranges.is_empty() {
+            return Ok(Accept::Json);
+        }
+        let wish = |(accept, kind, subtype): &(Accept, &str, &str)| {
+            let matching = ranges.iter().enumerate().filter(|(_, range)| range.covers(kind, subtype));
+            let (position, range) = matching.max_by_key(|(position, range)| (range.exactness(), usize::MAX - position))?;
+            let rank = (range.quality, range.exactness(), usize::MAX - position);
+            (range.quality > 0).then_some((*accept, rank))
+        };
+        let wishes = OFFERS.iter().filter_map(wish);
+        // Of equal ranks `max_by_key` takes the last, and the offers begin with the preferred.
+        wishes.rev().max_by_key(|(_, rank)| *rank).map(|(accept, _)| accept).ok_or(ApiError::NotAcceptable(
+            "application/json, image/png, text/event-stream",
+        ))
+    }
+}
+
+struct MediaRange {
+    kind: String,
+    subtype: String,
+    /// In thousandths.
+    quality: u16,
+}
+
+impl MediaRange {
+    fn covers(&self, kind: &str, subtype: &str) -> bool {
+        (self.kind == "*" || self.kind == kind) && (self.subtype == "*" || self.subtype == subtype)
+    }
+
+    fn exactness(&self) -> u8 {
+        u8::from(self.kind != "*") + u8::from(self.subtype != "*")
+    }
+}
+
+fn media_ranges(headers: &HeaderMap) -> Result<Vec<MediaRange>, ApiError> {
+    let mut ranges = Vec::new();
+    for item in items(headers, header::ACCEPT, "Accept")? {
+        let mut parts = item.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+        // Old Java clients send a single star for */*.
+        let (kind, subtype) = match essence.split_once('/') {
+            Some((kind, subtype)) => (kind, subtype),
+            None if essence == "*" => ("*", "*"),
+            None => return Err(bad("Accept", format!("holds {item:?}, which is no media type"))),
+        };
+        let quality = parts.find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")));
+        let quality = match quality.map(|text| text.trim().parse::<f32>()) {
+            None => 1000,
+            Some(Ok(quality)) if (0.0..=1.0).contains(&quality) => (quality * 1000.0).round() as u16,
+            Some(_) => return Err(bad("Accept", format!("holds {item:?}, whose q is not in 0..1"))),
+        };
+        ranges.push(MediaRange { kind: kind.to_owned(), subtype: subtype.to_owned(), quality });
+    }
+    Ok(ranges)
+}
+
+/// How long a client wants to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefer {
+    /// At most the operator's bound.
+    pub wait: Option<Duration>,
+    pub respond_async: bool,
+    /// The time of answers that wait whether or not the client asked to.
+    pub default_wait: Duration,
+}
+
+impl Prefer {
+    /// # Errors
+    /// `bad_header` where `wait` is not a number of seconds. Unknown preferences are ignored, as RFC 7240 wants it.
+    pub fn of(headers: &HeaderMap, default_wait: Duration, max_wait: Duration) -> Result<Prefer, ApiError> {
+        let mut prefer = Prefer { wait: None, respond_async: false, default_wait };
+        for item in items(headers, HeaderName::from_static("prefer"), "Prefer")? {
+            let preference = item.split(';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "respond-async" => prefer.respond_async = true,
+                // The first one counts.
+                "wait" if prefer.wait.is_none() => {
+                    let value = value.trim().trim_matches('"');
+                    let seconds = Some(value).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty());
+                    let Some(digits) = seconds else {
+                        return Err(bad("Prefer", format!("has wait={value:?}, which is not a number of seconds")));
+                    };
+                    // Digits that do not fit are a very long time.
+                    let seconds = digits.parse().map_or(max_wait, Duration::from_secs);
+                    prefer.wait = Some(seconds.min(max_wait));
+                }
+                _ => {}
+            }
+        }
+        Ok(prefer)
+    }
+
+    /// The value of `Preference-Applied`.
+    pub fn applied(&self) -> Option<String> {
+        match self.wait {
+            Some(wait) => Some(format!("wait={}", wait.as_secs())),
+            None if self.respond_async => Some("respond-async".to_owned()),
+            None => None,
+        }
+    }
+}
+
+/// The comma-separated items of all header lines of this name.
+fn items(headers: &HeaderMap, name: HeaderName, shown: &'static str) -> Result<Vec<String>, ApiError> {
+    let mut items = Vec::new();
+    for value in headers.get_all(name) {
+        let text = value.to_str().map_err(|_| bad(shown, "is not ASCII".to_owned()))?;
+        items.extend(text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()));
+    }
+    Ok(items)
+}
+
+fn bad(name: &'static str, detail: String) -> ApiError {
+    ApiError::BadHeader { name, detail: detail.chars().take(200).collect() }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Accept {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Accept::of(&parts.headers)
+    }
+}
+
+impl<S> FromRequestParts<S> for Prefer
+where
+    Arc<Http>: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let http = Arc::<Http>::from_ref(state);
+        Prefer::of(&parts.headers, http.wait_default_s.into(), http.wait_max_s.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(value: &str) -> Result<Accept, u16> {
+        let headers = HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]);
+        Accept::of(&headers).map_err(|error| match error {
+            ApiError::NotAcceptable(_) => 406,
+            ApiError::BadHeader { .. } => 400,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_answer_follows_accept() {
+        let cases = [
+            ("*/*", Ok(Accept::Json)),
+            ("*", Ok(Accept::Json)),
+            ("", Ok(Accept::Json)),
+            (" , ", Ok(Accept::Json)),
+            ("application/json", Ok(Accept::Json)),
+            ("application/*", Ok(Accept::Json)),
+            ("APPLICATION/JSON", Ok(Accept::Json)),
+            ("application/json; charset=utf-8", Ok(Accept::Json)),
+            ("image/png", Ok(Accept::Png)),
+            ("image/*", Ok(Accept::Png)),
+            ("image/png, */*;q=0.1", Ok(Accept::Png)),
+            ("image/png, */*", Ok(Accept::Png)),
+            ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", Ok(Accept::Png)),
+            ("image/webp;q=1, image/png;q=0.5, application/json;q=0.4", Ok(Accept::Png)),
+            ("image/png;q=0.5, application/json", Ok(Accept::Json)),
+            ("image/png, application/json", Ok(Accept::Png)),
+            ("application/json, image/png", Ok(Accept::Json)),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Ok(Accept::Json)),
+            ("text/event-stream", Ok(Accept::Events)),
+            ("text/event-stream, application/json;q=0.9", Ok(Accept::Events)),
+            ("application/json, text/event-stream", Ok(Accept::Json)),
+            ("application/json;q=0, */*", Ok(Accept::Png)),
+            ("application/json;q=0, image/*;q=0, */*", Ok(Accept::Events)),
+            ("image/jpeg", Err(406)),
+            ("image/webp", Err(406)),
+            ("text/html", Err(406)),
+            ("image/png;q=0", Err(406)),
+            ("*/*;q=0", Err(406)),
+            ("image/png;q=2", Err(400)),
+            ("image/png;q=NaN", Err(400)),
+            ("image/png;q=high", Err(400)),
+            ("png", Err(400)),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(accept(value), expected, "{value:?}");
+        }
+        assert_eq!(Accept::of(&HeaderMap::new()).unwrap(), Accept::Json);
+    }
+
+    #[test]
+    fn lines_of_accept_count_together() {
+        let line = |value: &str| (header::ACCEPT, value.parse().unwrap());
+        let headers = HeaderMap::from_iter([line("application/json;q=0.1"), line("image/png")]);
+        assert_eq!(Accept::of(&headers).unwrap(), Accept::Png);
+    }
+
+    #[test]
+    fn the_wait_follows_prefer() {
+        let second = Duration::from_secs;
+        let cases = [
+            ("", Some((None, None))),
+            ("respond-async", Some((None, Some("respond-async")))),
+            ("wait=10", Some((Some(second(10)), Some("wait=10")))),
+            ("Wait = \"10\"", Some((Some(second(10)), Some("wait=10")))),
+            ("respond-async, wait=10", Some((Some(second(10)), Some("wait=10")))),
+            ("wait=10; x=1, wait=20", Some((Some(second(10)), Some("wait=10")))),
+            ("wait=0", Some((Some(second(0)), Some("wait=0")))),
+            ("wait=301", Some((Some(second(300)), Some("wait=300")))),
+            ("wait=99999999999999999999999999", Some((Some(second(300)), Some("wait=300")))),
+            ("return=minimal, handling=lenient", Some((None, None))),
+            ("wait", None),
+            ("wait=", None),
+            ("wait=-1", None),
+            ("wait=1.5", None),
+            ("wait=soon", None),
+        ];
+        for (value, expected) in cases {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), value.parse().unwrap())]);
+            let read = Prefer::of(&headers, second(60), second(300)).ok();
+            let expected = expected.map(|(wait, applied)| (wait, applied.map(str::to_owned)));
+            assert_eq!(read.map(|prefer| (prefer.wait, prefer.applied())), expected, "{value:?}");
+        }
+    }
+}

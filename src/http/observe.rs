@@ -1,0 +1,108 @@
+//! What every response has, whatever its route: a request id, the problem document, headers, metrics, a line in the log.
+
+use std::time::Instant;
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, Method, header},
+    middleware::Next,
+    response::Response,
+};
+use tracing::Instrument;
+
+use super::error::Problem;
+use crate::metrics::Metrics;
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// The outermost layer.
+pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let request_id = request_id(request.headers());
+    let instance: String = request.uri().path().chars().take(256).collect();
+    let mut line = Line {
+        metrics,
+        request_id: request_id.clone(),
+        method: method(request.method()),
+        route: request.extensions().get::<MatchedPath>().map_or("none".into(), |path| path.as_str().into()),
+        began: Instant::now(),
+        answer: None,
+    };
+    let span = tracing::info_span!("request", %request_id);
+    let mut response = next.run(request).instrument(span).await;
+
+    let problem = response.extensions_mut().remove::<Problem>();
+    line.answer = Some((response.status().as_u16(), problem.clone()));
+    if let Some(problem) = problem {
+        write(&mut response, Problem { instance, request_id: request_id.clone(), ..problem });
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::try_from(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert("latentd-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The client's own id where it is harmless in a log, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    match sent.filter(|id| (1..=64).contains(&id.len()) && id.bytes().all(allowed)) {
+        Some(id) => id.to_owned(),
+        None => uuid::Uuid::now_v7().simple().to_string(),
+    }
+}
+
+/// Methods that clients make up must not make up metrics.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+fn write(response: &mut Response, problem: Problem) {
+    let json = serde_json::to_vec(&problem).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(json.len()));
+    *response.body_mut() = Body::from(json);
+}
+
+/// Counts and logs a request once, also where its client left before the answer: then it is dropped without one.
+struct Line {
+    metrics: Metrics,
+    request_id: String,
+    method: &'static str,
+    route: String,
+    began: Instant,
+    answer: Option<(u16, Option<Problem>)>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Line { metrics, request_id, method, route, began, .. } = &*self;
+        let seconds = began.elapsed().as_secs_f64();
+        let (status, problem) = self.answer.clone().unwrap_or((499, None));
+        let code = match &problem {
+            Some(problem) => problem.code,
+            None if status == 499 => "client_disconnected",
+            None => "",
+        };
+        metrics.http_requests.with_label_values(&[route.as_str(), method, &status.to_string()]).inc();
+        metrics.http_seconds.with_label_values(&[route.as_str()]).observe(seconds);
+        let ms = (seconds * 1e6).round() / 1e3;
+        match problem.and_then(|problem| problem.cause) {
+            Some(cause) => tracing::error!(%request_id, method, route, status, code, ms, cause, "request"),
+            None => tracing::info!(%request_id, method, route, status, code, ms, "request"),
+        }
+    }
+}

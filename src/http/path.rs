@@ -1,0 +1,71 @@
+//! Names in paths. One that cannot be a name of ours is not found, like one that is not known.
+
+use std::collections::HashMap;
+
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::request::Parts,
+};
+
+use super::error::ApiError;
+use crate::generation::GenerationId;
+
+/// The generation of `/v1/images/{id}…`.
+#[derive(Clone, Copy, Debug)]
+pub struct Id(pub GenerationId);
+
+/// The image of `…/content/{n}`, with or without `.png`.
+#[derive(Clone, Copy, Debug)]
+pub struct Index(pub u32);
+
+/// The model of `/v1/models/{id}`.
+#[derive(Clone, Debug)]
+pub struct ModelName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
+        id.map(Id).ok_or(ApiError::NotFound("generation"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Index {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let n = segment(parts, state, "n").await;
+        n.and_then(|n| index(&n)).map(Index).ok_or(ApiError::NotFound("image"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ModelName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        segment(parts, state, "id").await.map(ModelName).ok_or(ApiError::NotFound("model"))
+    }
+}
+
+async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Option<String> {
+    let Path(mut segments) = Path::<HashMap<String, String>>::from_request_parts(parts, state).await.ok()?;
+    segments.remove(name)
+}
+
+fn index(text: &str) -> Option<u32> {
+    let digits = text.strip_suffix(".png").unwrap_or(text);
+    // One address a picture: no sign, no zeros in front.
+    digits.parse().ok().filter(|n: &u32| n.to_string() == digits)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_picture_has_two_addresses_and_no_more() {
+        let cases = [("0", Some(0)), ("12.png", Some(12)), ("+1", None), ("01", None), ("1.jpg", None), ("", None), ("-1", None)];
+        for (text, expected) in cases {
+            assert_eq!(super::index(text), expected, "{text}");
+        }
+    }
+}

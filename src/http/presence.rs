@@ -1,0 +1,93 @@
+//! A client that waits, and what its leaving means.
+
+use super::AppState;
+use crate::{
+    generation::{GenerationId, OnDisconnect},
+    service::{Service, View},
+};
+
+/// What a client waits for on an open connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// The generation object; the client has, or will find, the generation's id.
+    ForObject,
+    /// The only copy of its result: the bytes of a picture or the stream of its own creation.
+    ForResult,
+}
+
+/// The client of a waiting request. Dropped before [`Presence::keep`], as happens when its connection closes, it cancels
+/// the generation if that is what the request wants.
+#[derive(Debug)]
+pub struct Presence {
+    leaving: Option<Leaving>,
+}
+
+struct Leaving {
+    service: Service,
+    afterwork: tokio_util::task::TaskTracker,
+    id: GenerationId,
+}
+
+impl std::fmt::Debug for Leaving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Leaving").field(&self.id).finish()
+    }
+}
+
+impl Presence {
+    pub fn of(state: &AppState, view: &View, waits: Waits) -> Presence {
+        let generation = &view.record.generation;
+        let leaving = cancels(generation.on_disconnect, waits).then(|| Leaving {
+            service: state.service.clone(),
+            afterwork: state.afterwork.clone(),
+            id: view.record.id,
+        });
+        Presence { leaving }
+    }
+
+    /// A watcher whose leaving means nothing.
+    pub fn indifferent() -> Presence {
+        Presence { leaving: None }
+    }
+
+    /// The answer is there, or the server's own end: the generation is not to be cancelled any more.
+    pub fn keep(&mut self) {
+        self.leaving = None;
+    }
+}
+
+fn cancels(wish: OnDisconnect, waits: Waits) -> bool {
+    match wish {
+        OnDisconnect::Keep => false,
+        OnDisconnect::Cancel => true,
+        OnDisconnect::Auto => waits == Waits::ForResult,
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let Some(Leaving { service, afterwork, id }) = self.leaving.take() else { return };
+        // Outside of a runtime the process is at its end, and the ledger hands the generation to the next one.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let cancelling = async move {
+            match service.cancel_disconnected(id).await {
+                Ok(_) => tracing::info!(%id, "cancelled, since its client left"),
+                Err(error) => tracing::warn!(%id, %error, "cannot cancel for a client that left"),
+            }
+        };
+        afterwork.spawn_on(cancelling, &runtime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaving_cancels_only_what_nobody_else_could_fetch() {
+        assert!(cancels(OnDisconnect::Auto, Waits::ForResult));
+        assert!(!cancels(OnDisconnect::Auto, Waits::ForObject));
+        assert!(cancels(OnDisconnect::Cancel, Waits::ForObject));
+        assert!(!cancels(OnDisconnect::Keep, Waits::ForResult));
+    }
+}

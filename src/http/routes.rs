@@ -1,0 +1,54 @@
+//! The one table of routes, which the router and the contract's test both read.
+
+use axum::{
+    http::Method,
+    routing::{MethodRouter, delete, get, post},
+};
+
+use super::{AppState, catalogue, content, create, events, health, images, page, spec};
+
+/// One operation of a listener.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub method: Method,
+    /// In the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
+    pub path: &'static str,
+    pub(super) handler: MethodRouter<AppState>,
+}
+
+/// The operations of the public listener. The page's assets are beside them, found by name.
+pub fn public_endpoints() -> Vec<Endpoint> {
+    vec![
+        endpoint(Method::POST, "/v1/images", post(create::create)),
+        endpoint(Method::GET, "/v1/images", get(images::list)),
+        endpoint(Method::POST, "/v1/images.png", post(create::create_png)),
+        endpoint(Method::GET, "/v1/images/{id}", get(images::get)),
+        endpoint(Method::DELETE, "/v1/images/{id}", delete(images::delete)),
+        endpoint(Method::POST, "/v1/images/{id}/cancel", post(images::cancel)),
+        endpoint(Method::GET, "/v1/images/{id}/events", get(events::events)),
+        endpoint(Method::GET, "/v1/images/{id}/content/{n}", get(content::content)),
+        endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
+        endpoint(Method::GET, "/v1/models", get(catalogue::models)),
+        endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)),
+        endpoint(Method::GET, "/v1/schedulers", get(catalogue::schedulers)),
+        endpoint(Method::GET, "/v1/queue", get(catalogue::queue)),
+        endpoint(Method::GET, "/health", get(health::health)),
+        endpoint(Method::GET, "/healthz", get(health::health)),
+        endpoint(Method::GET, "/openapi.yaml", get(spec::yaml)),
+        endpoint(Method::GET, "/openapi.json", get(spec::json)),
+        endpoint(Method::GET, "/", get(page::index)),
+    ]
+}
+
+/// The operations of the operator's listener.
+pub fn operator_endpoints() -> Vec<Endpoint> {
+    vec![
+        endpoint(Method::GET, "/livez", get(health::live)),
+        endpoint(Method::GET, "/readyz", get(health::ready)),
+        endpoint(Method::GET, "/metrics", get(health::metrics)),
+    ]
+}
+
+fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Endpoint {
+    Endpoint { method, path, handler }
+}

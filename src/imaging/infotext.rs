@@ -1,0 +1,56 @@
+//! A generation as the lines of text that image tools read from a PNG's `parameters`, a habit that AUTOMATIC1111's web
+//! interface began: the prompt, the negative prompt, then one line of settings.
+
+use serde_json::Value;
+
+use super::png::seed;
+use crate::generation::{Generation, SchedulerChoice, SeedMode};
+
+pub fn infotext(generation: &Generation, index: u32) -> String {
+    let mut lines = vec![generation.prompt.clone()];
+    if !generation.negative_prompt.is_empty() {
+        lines.push(format!("Negative prompt: {}", generation.negative_prompt));
+    }
+    lines.push(settings(generation, index));
+    lines.join("\n")
+}
+
+fn settings(generation: &Generation, index: u32) -> String {
+    let mut settings = vec![
+        ("Steps", generation.steps.to_string()),
+        ("Sampler", sampler(&generation.scheduler)),
+        ("CFG scale", generation.guidance_scale.to_string()),
+        ("Seed", seed(generation, index).to_string()),
+        ("Size", format!("{}x{}", generation.width, generation.height)),
+        ("Model", generation.model.clone()),
+    ];
+    if generation.eta != 0.0 {
+        settings.push(("Eta", generation.eta.to_string()));
+    }
+    if generation.clip_skip > 0 {
+        // These tools count the last layer as 1, diffusers counts it as 0.
+        settings.push(("Clip skip", (generation.clip_skip + 1).to_string()));
+    }
+    if generation.seed_mode == SeedMode::Batch {
+        settings.push(("Batch size", generation.n.to_string()));
+        settings.push(("Batch pos", index.to_string()));
+    }
+    settings.push(("Version", format!("latentd {}", env!("CARGO_PKG_VERSION"))));
+    let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
+    settings.join(", ")
+}
+
+fn sampler(scheduler: &SchedulerChoice) -> String {
+    match scheduler {
+        SchedulerChoice::Name(name) => name.clone(),
+        SchedulerChoice::Object(config) => match config.get("_class_name").and_then(|class| class.as_str()) {
+            Some(class) => class.to_owned(),
+            None => "custom".to_owned(),
+        },
+    }
+}
+
+/// Commas and colons part the settings, so a value that has them stands in the quotes of JSON.
+fn quoted(value: &str) -> String {
+    if value.contains([',', ':', '\n']) { Value::from(value).to_string() } else { value.to_owned() }
+}

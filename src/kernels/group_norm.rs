@@ -1,0 +1,181 @@
+//! Group normalisation of channels-last maps, with SiLU in the same pass.
+
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::{
+    activation::silu_of,
+    storage::{floats, made},
+};
+
+/// What follows the norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Nothing,
+    Silu,
+}
+
+/// x (B, …, C) normalised over places and the channels of each of `groups` groups, then scaled and shifted per channel by
+/// `weight` and `bias` (C) (PyTorch's `GroupNorm`).
+pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, then: Then) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return x.apply_op3_no_bwd(weight, bias, &GroupNorm { groups, eps, then });
+    }
+    composite(x, groups, weight, bias, eps, then)
+}
+
+struct GroupNorm {
+    groups: usize,
+    eps: f64,
+    then: Then,
+}
+
+/// Places per partial sum: fixed, so that the order of the sums is.
+const PLACES: usize = 256;
+
+impl CustomOp3 for GroupNorm {
+    fn name(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let dims = x_layout.dims();
+        let (x, weight, bias) = (floats(x, x_layout)?, floats(weight, weight_layout)?, floats(bias, bias_layout)?);
+        let [batch, .., channels] = *dims else { candle_core::bail!("group_norm: {dims:?} has no channels") };
+        if x.is_empty() || channels % self.groups != 0 || weight.len() != channels || bias.len() != channels {
+            candle_core::bail!("group_norm: {dims:?} in {} groups, {} weights", self.groups, weight.len());
+        }
+        let row = x.len() / batch;
+        let mut y = vec![0.0; x.len()];
+        y.par_chunks_mut(row).zip(x.par_chunks(row)).for_each(|(y, x)| {
+            let (scale, shift) = self.affine(x, weight, bias);
+            y.par_chunks_mut(PLACES * channels).zip(x.par_chunks(PLACES * channels)).for_each(|(y, x)| {
+                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                    let affine = y.iter_mut().zip(x).zip(&scale).zip(&shift);
+                    match self.then {
+                        Then::Nothing => affine.for_each(|(((y, x), scale), shift)| *y = x * scale + shift),
+                        Then::Silu => affine.for_each(|(((y, x), scale), shift)| *y = silu_of(x * scale + shift)),
+                    }
+                }
+            });
+        });
+        made(y, x_layout.shape().clone())
+    }
+}
+
+impl GroupNorm {
+    /// The norm of one row as y = x·scale + shift per channel.
+    fn affine(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let channels = weight.len();
+        let per_group = channels / self.groups;
+        let partial: Vec<Sums> = x.par_chunks(PLACES * channels).map(|x| Sums::of(x, channels)).collect();
+        let (mut scale, mut shift) = (vec![0.0; channels], vec![0.0; channels]);
+        for group in 0..self.groups {
+            let of = group * per_group..(group + 1) * per_group;
+            let count = (x.len() / channels * per_group) as f64;
+            let sum = |part: fn(&Sums) -> &Vec<f64>| partial.iter().flat_map(|s| &part(s)[of.clone()]).sum::<f64>();
+            let mean = sum(|s| &s.values) / count;
+            let variance = (sum(|s| &s.squares) / count - mean * mean).max(0.0);
+            let inverse = 1.0 / (variance + self.eps).sqrt();
+            for c in of.clone() {
+                let s = inverse * f64::from(weight[c]);
+                (scale[c], shift[c]) = (s as f32, (f64::from(bias[c]) - mean * s) as f32);
+            }
+        }
+        (scale, shift)
+    }
+}
+
+/// Sums per channel in double precision, where E[x²] − E[x]² is safe: |mean| may exceed the deviation a millionfold.
+struct Sums {
+    values: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Sums {
+    fn of(x: &[f32], channels: usize) -> Self {
+        let (mut values, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
+        for x in x.chunks_exact(channels) {
+            for ((value, square), x) in values.iter_mut().zip(&mut squares).zip(x) {
+                let x = f64::from(*x);
+                *value += x;
+                *square += x * x;
+            }
+        }
+        Self { values, squares }
+    }
+}
+
+/// The same by candle's operations, for other devices.
+fn composite(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, then: Then) -> Result<Tensor> {
+    let dims = x.dims();
+    let (batch, channels) = (dims[0], dims[dims.len() - 1]);
+    let grouped = x.reshape((batch, (), groups, channels / groups))?;
+    let centered = grouped.broadcast_sub(&grouped.mean_keepdim((1, 3))?)?;
+    let variance = centered.sqr()?.mean_keepdim((1, 3))?;
+    let normed = centered.broadcast_div(&(variance + eps)?.sqrt()?)?.reshape(dims)?.to_dtype(DType::F32)?;
+    let y = normed.broadcast_mul(weight)?.broadcast_add(bias)?;
+    if then == Then::Silu { y.silu() } else { Ok(y) }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn naive(x: &[Vec<Vec<f32>>], groups: usize, weight: &[f32], bias: &[f32], eps: f64, then: Then) -> Vec<f64> {
+        let per_group = weight.len() / groups;
+        let mut out = Vec::new();
+        for row in x {
+            for place in row {
+                for (c, value) in place.iter().enumerate() {
+                    let of = c / per_group * per_group..(c / per_group + 1) * per_group;
+                    let all: Vec<f64> = row.iter().flat_map(|p| p[of.clone()].iter().map(|x| f64::from(*x))).collect();
+                    let mean = all.iter().sum::<f64>() / all.len() as f64;
+                    let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len() as f64;
+                    let y = (f64::from(*value) - mean) / (variance + eps).sqrt() * f64::from(weight[c]) + f64::from(bias[c]);
+                    out.push(if then == Then::Silu { y / (1.0 + (-y).exp()) } else { y });
+                }
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn like_the_definition(
+            b in 1usize..3,
+            places in prop_oneof![1usize..20, 250usize..300],
+            groups in 1usize..5,
+            per_group in 1usize..5,
+            mean in -100f32..100.0,
+            silu: bool,
+        ) {
+            let then = if silu { Then::Silu } else { Then::Nothing };
+            let c = groups * per_group;
+            let random = |shape: &[usize], mean: f32| Tensor::randn(mean, 1.0, shape, &Device::Cpu).unwrap();
+            let (x, weight, bias) = (random(&[b, places, c], mean), random(&[c], 1.0), random(&[c], 0.0));
+            let vector = |x: &Tensor| x.to_vec1::<f32>().unwrap();
+            let expected = naive(&x.to_vec3().unwrap(), groups, &vector(&weight), &vector(&bias), 1e-5, then);
+            let fused = group_norm(&x, groups, &weight, &bias, 1e-5, then).unwrap();
+            let composed = composite(&x, groups, &weight, &bias, 1e-5, then).unwrap();
+            for (made, limit) in [(fused, 1e-4), (composed, 3e-2)] {
+                for (made, expected) in vector(&made.flatten_all().unwrap()).iter().zip(&expected) {
+                    prop_assert!((f64::from(*made) - expected).abs() < limit * (1.0 + expected.abs()), "{} {}", made, expected);
+                }
+            }
+        }
+    }
+}

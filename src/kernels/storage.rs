@@ -1,0 +1,26 @@
+use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
+
+/// The floats of a contiguous float32 tensor.
+pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let values = storage.as_slice::<f32>()?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&values[start..end]),
+        None => candle_core::bail!("expected a contiguous tensor, got {layout:?}"),
+    }
+}
+
+/// The floats of a contiguous float32 tensor, to write to.
+pub(super) fn floats_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("expected a contiguous tensor, got {layout:?}")
+    };
+    match storage {
+        CpuStorage::F32(values) => Ok(&mut values[start..end]),
+        _ => candle_core::bail!("expected float32"),
+    }
+}
+
+/// What a custom operation returns.
+pub(super) fn made(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
+    Ok((f32::to_cpu_storage_owned(values), shape.into()))
+}

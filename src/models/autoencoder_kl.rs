@@ -1,0 +1,89 @@
+//! Pictures to latents and back (diffusers' `AutoencoderKL`; Rombach et al. 2022, arXiv:2112.10752).
+
+mod configuration;
+mod decoder;
+mod encoder;
+mod mid_block;
+
+use candle_core::{Result, Tensor};
+
+pub use configuration::AutoencoderKlConfig;
+use decoder::Decoder;
+use encoder::Encoder;
+
+use super::layers::{Linear, channels_first, channels_last};
+use crate::weights::Weights;
+
+/// The autoencoder, without the scaling that its pipeline puts between it and the U-Net.
+#[derive(Debug)]
+pub struct AutoencoderKl {
+    encoder: Encoder,
+    quant_conv: Option<Linear>,
+    post_quant_conv: Option<Linear>,
+    decoder: Decoder,
+    latent_channels: usize,
+}
+
+/// A diagonal Gaussian over latents, (B, C, h, w) each.
+#[derive(Debug)]
+pub struct Moments {
+    pub mean: Tensor,
+    /// The logarithm of the variance, within [-30, 20].
+    pub logvar: Tensor,
+}
+
+impl AutoencoderKl {
+    /// Builds the network on weights that are finished by the caller.
+    pub fn new(config: &AutoencoderKlConfig, weights: &Weights) -> Self {
+        let c = config.latent_channels;
+        let conv = |name: &str, wanted, channels| {
+            let wanted: bool = wanted;
+            wanted.then(|| Linear::pointwise(&weights.pp(name), channels, channels))
+        };
+        Self {
+            encoder: Encoder::new(&weights.pp("encoder"), config),
+            quant_conv: conv("quant_conv", config.use_quant_conv, 2 * c),
+            post_quant_conv: conv("post_quant_conv", config.use_post_quant_conv, c),
+            decoder: Decoder::new(&weights.pp("decoder"), config),
+            latent_channels: c,
+        }
+    }
+
+    /// pixels (B, 3, H, W) in [-1, 1] → moments of (B, C, h, w)
+    pub fn encode(&self, pixels: &Tensor) -> Result<Moments> {
+        let mut x = self.encoder.forward(&channels_last(pixels)?)?;
+        if let Some(conv) = &self.quant_conv {
+            x = conv.forward(&x)?;
+        }
+        let x = channels_first(&x)?;
+        let half = |i| x.narrow(1, i * self.latent_channels, self.latent_channels)?.contiguous();
+        Ok(Moments { mean: half(0)?, logvar: half(1)?.clamp(-30f32, 20f32)? })
+    }
+
+    /// latents (B, C, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let mut x = channels_last(latents)?;
+        if let Some(conv) = &self.post_quant_conv {
+            x = conv.forward(&x)?;
+        }
+        channels_first(&self.decoder.forward(&x)?)
+    }
+}
+
+/// The names that a tensor of an autoencoder may be stored under, and the one it is known by.
+///
+/// Files of 2022 call the layers of the attention `query`, `key`, `value` and `proj_attn`, and some hold them as
+/// convolutions of one pixel, (C, C, 1, 1).
+pub fn current_name(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
+    for (old, new) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")] {
+        for (part, kept) in [("weight", 2), ("bias", 1)] {
+            for layer in [old, new] {
+                let Some(attention) = name.strip_suffix(&format!(".{layer}.{part}")) else { continue };
+                let rest = shape.get(kept..).filter(|rest| rest.iter().all(|n| *n == 1));
+                let shape = if rest.is_some() { &shape[..kept] } else { shape };
+                return (format!("{attention}.{new}.{part}"), shape.to_vec());
+            }
+        }
+    }
+    (name.to_owned(), shape.to_vec())
+}

@@ -1,0 +1,105 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    models::{
+        configuration::{Fixed, WIDEST, divides, per_block, read, within},
+        resnet::ResnetKind,
+    },
+    weights::LoadError,
+};
+
+/// The keys of `vae/config.json` that this network honours, with diffusers' defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AutoencoderKlConfig {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub down_block_types: Vec<EncoderBlockType>,
+    pub up_block_types: Vec<DecoderBlockType>,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub latent_channels: usize,
+    pub norm_num_groups: usize,
+    /// Latents for the U-Net are the autoencoder's, less `shift_factor`, times this.
+    pub scaling_factor: f64,
+    pub shift_factor: Option<f64>,
+    pub use_quant_conv: bool,
+    pub use_post_quant_conv: bool,
+    pub mid_block_add_attention: bool,
+}
+
+impl Default for AutoencoderKlConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            down_block_types: vec![EncoderBlockType::DownEncoderBlock2D],
+            up_block_types: vec![DecoderBlockType::UpDecoderBlock2D],
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            latent_channels: 4,
+            norm_num_groups: 32,
+            scaling_factor: 0.18215,
+            shift_factor: None,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EncoderBlockType {
+    DownEncoderBlock2D,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DecoderBlockType {
+    UpDecoderBlock2D,
+}
+
+const FIXED: &[Fixed] = &[
+    ("act_fn", &[r#""silu""#, r#""swish""#]),
+    ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
+    ("latents_mean", &["null"]),
+    ("latents_std", &["null"]),
+    ("sample_size", &[]), // only for tiling, which starts at a size of its own
+];
+
+impl AutoencoderKlConfig {
+    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        let config: Self = read(path, keys, FIXED)?;
+        let blocks = config.block_out_channels.len();
+        within(path, "block_out_channels", blocks, 16)?;
+        per_block(path, "down_block_types", config.down_block_types.len(), blocks)?;
+        per_block(path, "up_block_types", config.up_block_types.len(), blocks)?;
+        for channels in &config.block_out_channels {
+            within(path, "block_out_channels", *channels, WIDEST)?;
+            divides(path, "norm_num_groups", config.norm_num_groups, *channels)?;
+        }
+        within(path, "layers_per_block", config.layers_per_block, 64)?;
+        for (key, channels) in [
+            ("in_channels", config.in_channels),
+            ("out_channels", config.out_channels),
+            ("latent_channels", config.latent_channels),
+        ] {
+            within(path, key, channels, WIDEST)?;
+        }
+        if config.scaling_factor == 0.0 {
+            let (key, reason) = ("scaling_factor".into(), "latents cannot be divided by zero".into());
+            return Err(LoadError::BadKey { path: path.into(), key, reason });
+        }
+        Ok(config)
+    }
+
+    /// Pixels per latent pixel and side.
+    pub fn scale(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+
+    pub(super) fn resnet(&self) -> ResnetKind {
+        ResnetKind { groups: self.norm_num_groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0 }
+    }
+}

@@ -1,0 +1,79 @@
+use candle_core::{Result, Tensor};
+
+use super::{AutoencoderKlConfig, mid_block::MidBlock};
+use crate::{
+    kernels::conv2d::Conv2d,
+    models::{
+        layers::{GroupNorm, conv2d},
+        resnet::{Downsample2D, ResnetBlock2D},
+    },
+    weights::Weights,
+};
+
+/// diffusers' `Encoder`.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    conv_in: Conv2d,
+    down_blocks: Vec<DownEncoderBlock2D>,
+    mid_block: MidBlock,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Encoder {
+    pub fn new(weights: &Weights, config: &AutoencoderKlConfig) -> Self {
+        let channels = &config.block_out_channels;
+        let last = channels[channels.len() - 1];
+        let down = weights.pp("down_blocks");
+        Self {
+            conv_in: conv2d(&weights.pp("conv_in"), config.in_channels, channels[0], 3, 1, 1),
+            down_blocks: (0..channels.len()).map(|i| DownEncoderBlock2D::new(&down.pp(i), config, i)).collect(),
+            mid_block: MidBlock::new(&weights.pp("mid_block"), config),
+            conv_norm_out: GroupNorm::new(&weights.pp("conv_norm_out"), config.norm_num_groups, last, 1e-6),
+            conv_out: conv2d(&weights.pp("conv_out"), last, 2 * config.latent_channels, 3, 1, 1),
+        }
+    }
+
+    /// (B, H, W, 3) → (B, h, w, 2C)
+    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(pixels)?;
+        for block in &self.down_blocks {
+            x = block.forward(x)?;
+        }
+        let x = self.mid_block.forward(&x)?;
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)
+    }
+}
+
+#[derive(Debug)]
+struct DownEncoderBlock2D {
+    resnets: Vec<ResnetBlock2D>,
+    /// In all blocks but the last.
+    downsampler: Option<Downsample2D>,
+}
+
+impl DownEncoderBlock2D {
+    fn new(weights: &Weights, config: &AutoencoderKlConfig, i: usize) -> Self {
+        let channels = &config.block_out_channels;
+        let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
+        let resnet = |j| {
+            let inputs = if j == 0 { inputs } else { outputs };
+            ResnetBlock2D::new(&weights.pp("resnets").pp(j), inputs, outputs, config.resnet())
+        };
+        Self {
+            resnets: (0..config.layers_per_block).map(resnet).collect(),
+            downsampler: (i + 1 < channels.len())
+                .then(|| Downsample2D::new(&weights.pp("downsamplers.0"), outputs, 0)),
+        }
+    }
+
+    fn forward(&self, mut x: Tensor) -> Result<Tensor> {
+        for resnet in &self.resnets {
+            x = resnet.forward(&x, None)?;
+        }
+        match &self.downsampler {
+            Some(downsampler) => downsampler.forward(&x),
+            None => Ok(x),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    models::configuration::{Fixed, WIDEST, divides, read, within},
+    weights::LoadError,
+};
+
+/// The keys of `text_encoder/config.json` that this network honours, with transformers' defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClipTextConfig {
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub max_position_embeddings: usize,
+    pub hidden_act: HiddenAct,
+    pub layer_norm_eps: f64,
+}
+
+impl Default for ClipTextConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: HiddenAct::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenAct {
+    /// x·σ(1.702·x)
+    QuickGelu,
+    /// With the error function.
+    Gelu,
+}
+
+const FIXED: &[Fixed] = &[
+    ("architectures", &[r#"["CLIPTextModel"]"#, "null"]),
+    // Only in training.
+    ("attention_dropout", &[]),
+    ("dropout", &[]),
+    ("gradient_checkpointing", &[]),
+    ("initializer_factor", &[]),
+    ("initializer_range", &[]),
+    // The tokenizer says which tokens begin, end and pad; the pooled output, which needs the end, is not computed.
+    ("bos_token_id", &[]),
+    ("eos_token_id", &[]),
+    ("pad_token_id", &[]),
+    // CLIPTextModel has no projection.
+    ("projection_dim", &[]),
+    // How the file was stored and by what; everything is computed in float32.
+    ("dtype", &[]),
+    ("torch_dtype", &[]),
+    ("transformers_version", &[]),
+    ("model_type", &[r#""clip_text_model""#]),
+];
+
+impl ClipTextConfig {
+    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        let config: Self = read(path, keys, FIXED)?;
+        for (key, value, most) in [
+            ("vocab_size", config.vocab_size, 1 << 24),
+            ("hidden_size", config.hidden_size, WIDEST),
+            ("intermediate_size", config.intermediate_size, 4 * WIDEST),
+            ("num_hidden_layers", config.num_hidden_layers, 256),
+            ("num_attention_heads", config.num_attention_heads, WIDEST),
+            ("max_position_embeddings", config.max_position_embeddings, 1 << 16),
+        ] {
+            within(path, key, value, most)?;
+        }
+        divides(path, "num_attention_heads", config.num_attention_heads, config.hidden_size)?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,116 @@
+use candle_core::{Result, Tensor};
+
+use crate::{
+    kernels::{
+        add::add_channels,
+        conv2d::{Conv2d, Geometry},
+        group_norm::{Then, group_norm},
+        layer_norm::layer_norm,
+        matmul::rows_times,
+    },
+    weights::Weights,
+};
+
+/// y = x·Wᵀ + b over the last dimension.
+#[derive(Debug)]
+pub(super) struct Linear {
+    /// (in, out)
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
+        let bias = Some(weights.tensor("bias", &[outputs]));
+        Self { weight: weights.matrix("weight", outputs, inputs), bias }
+    }
+
+    pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
+        Self { weight: weights.matrix("weight", outputs, inputs), bias: None }
+    }
+
+    /// A convolution of one pixel, which on channels-last maps is the same thing.
+    pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
+        let bias = Some(weights.tensor("bias", &[outputs]));
+        Self { weight: weights.conv2d("weight", outputs, inputs, (1, 1)), bias }
+    }
+
+    /// (B, …, in) → (B, …, out)
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let product = rows_times(x, &self.weight)?;
+        match &self.bias {
+            Some(bias) => add_channels(product, bias),
+            None => Ok(product),
+        }
+    }
+}
+
+/// A square convolution with `padding` zeros on every side.
+pub(super) fn conv2d(
+    weights: &Weights,
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Conv2d {
+    conv2d_of(weights, inputs, outputs, Geometry::square(kernel, stride, padding))
+}
+
+/// A convolution of any geometry.
+pub(super) fn conv2d_of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry) -> Conv2d {
+    let weight = weights.conv2d("weight", outputs, inputs, geometry.kernel);
+    Conv2d { weight, bias: weights.tensor("bias", &[outputs]), geometry }
+}
+
+/// Group normalisation of (B, …, C).
+#[derive(Debug)]
+pub(super) struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    pub fn new(weights: &Weights, groups: usize, channels: usize, eps: f64) -> Self {
+        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), groups, eps }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Nothing)
+    }
+
+    /// The norm and SiLU after it, in one pass.
+    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Silu)
+    }
+}
+
+/// Layer normalisation of (…, C).
+#[derive(Debug)]
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub fn new(weights: &Weights, channels: usize, eps: f64) -> Self {
+        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), eps }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+/// (B, C, h, w) → (B, h, w, C), contiguous.
+pub(super) fn channels_last(x: &Tensor) -> Result<Tensor> {
+    x.permute((0, 2, 3, 1))?.contiguous()
+}
+
+/// (B, h, w, C) → (B, C, h, w), contiguous.
+pub(super) fn channels_first(x: &Tensor) -> Result<Tensor> {
+    x.permute((0, 3, 1, 2))?.contiguous()
+}

@@ -1,0 +1,223 @@
+//! Stable Diffusion 1 and 2 as one thing: a folder of diffusers' `StableDiffusionPipeline`, loaded.
+
+use candle_core::{Device, Result, Tensor};
+use serde_json::{Map, Value};
+
+use super::{
+    AutoencoderKl, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
+    autoencoder_kl::{AutoencoderKlConfig, current_name},
+    clip_text::ClipTextConfig,
+    legacy,
+    unet2d_condition::UNet2DConditionConfig,
+};
+use crate::weights::{LoadError, ModelFolder, Weights};
+
+/// The networks of a text-to-image pipeline on one device. Nothing in it changes: share it between threads.
+#[derive(Debug)]
+pub struct StableDiffusion {
+    tokenizer: ClipTokenizer,
+    text_encoder: ClipTextModel,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKl,
+    vae_config: AutoencoderKlConfig,
+    scheduler_config: Map<String, Value>,
+    spec: Spec,
+    device: Device,
+}
+
+/// The sizes of a model, as the callers of its networks need them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// C of the latents.
+    pub latent_channels: usize,
+    /// Pixels per latent pixel and side.
+    pub vae_scale_factor: usize,
+    /// (h, w) of the latents the U-Net was trained on; times `vae_scale_factor` the size of a picture nobody gave one for.
+    pub sample_size: (usize, usize),
+    /// L: tokens of a prompt.
+    pub context_length: usize,
+    /// D: width of a token's hidden state.
+    pub context_width: usize,
+    /// Layers of the text encoder, the most that `clip_skip` can be.
+    pub text_layers: usize,
+    /// Height and width of a picture are multiples of this many pixels.
+    pub size_multiple: usize,
+}
+
+impl StableDiffusion {
+    /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit.
+    pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
+        let Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec } =
+            Description::read(folder)?;
+        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+        let weights = Weights::open(folder, "text_encoder", "model", device, as_it_is)?;
+        let text_encoder = ClipTextModel::new(&text_config, &weights);
+        weights.finish()?;
+        let weights = Weights::open(folder, "unet", "diffusion_pytorch_model", device, as_it_is)?;
+        let unet = UNet2DConditionModel::new(&unet_config, &weights);
+        weights.finish()?;
+        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
+        let vae = AutoencoderKl::new(&vae_config, &weights);
+        weights.finish()?;
+        let device = device.clone();
+        Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, scheduler_config, spec, device })
+    }
+
+    /// The sizes and the scheduler configuration of a folder, whose weights are not read.
+    pub fn describe(folder: &ModelFolder) -> std::result::Result<(Spec, Map<String, Value>), LoadError> {
+        Description::read(folder).map(|description| (description.spec, description.scheduler_config))
+    }
+
+    /// The L ids of a prompt: cut to fit, padded to the length.
+    pub fn tokenize(&self, prompt: &str) -> Vec<u32> {
+        self.tokenizer.encode(prompt)
+    }
+
+    /// B lists of L ids → (B, L, D), without the last `clip_skip` layers.
+    pub fn encode_text(&self, ids: &[Vec<u32>], clip_skip: usize) -> Result<Tensor> {
+        let length = ids.first().map_or(0, Vec::len);
+        let ids = Tensor::from_vec(ids.concat(), (ids.len(), length), &self.device)?;
+        self.text_encoder.forward(&ids, clip_skip)
+    }
+
+    /// sample (B, C, h, w), t (B), context (B, L, D) → the U-Net's prediction, (B, C, h, w)
+    pub fn denoise(&self, sample: &Tensor, t: &[f32], context: &Tensor) -> Result<Tensor> {
+        self.unet.forward(&sample.to_device(&self.device)?, t, &context.to_device(&self.device)?)
+    }
+
+    /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let AutoencoderKlConfig { scaling_factor, shift_factor, .. } = self.vae_config;
+        let latents = latents.to_device(&self.device)?;
+        self.vae.decode(&latents.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))?)
+    }
+
+    /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.
+    pub fn scheduler_config(&self) -> &Map<String, Value> {
+        &self.scheduler_config
+    }
+
+    /// The sizes of the model.
+    pub fn spec(&self) -> Spec {
+        self.spec.clone()
+    }
+}
+
+/// Everything a folder says but its weights: configurations that can be honoured and that fit each other.
+struct Description {
+    tokenizer: ClipTokenizer,
+    text_config: ClipTextConfig,
+    unet_config: UNet2DConditionConfig,
+    vae_config: AutoencoderKlConfig,
+    scheduler_config: Map<String, Value>,
+    spec: Spec,
+}
+
+impl Description {
+    fn read(folder: &ModelFolder) -> std::result::Result<Description, LoadError> {
+        check_parts("model_index.json", &folder.json("model_index.json")?)?;
+        let text_config = ClipTextConfig::read("text_encoder/config.json", &folder.json("text_encoder/config.json")?)?;
+        let unet_keys = folder.json("unet/config.json")?;
+        let unet_config = UNet2DConditionConfig::read("unet/config.json", &unet_keys)?;
+        let vae_config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
+        let tokenizer = ClipTokenizer::load(folder, "tokenizer", text_config.max_position_embeddings)?;
+        let sample_size = unet_config.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
+            path: "unet/config.json".into(),
+            key: "sample_size".into(),
+            value: Value::Null,
+            supported: "a size".into(),
+        })?;
+        agree(&tokenizer, &text_config, &unet_config, &vae_config)?;
+        let spec = Spec {
+            latent_channels: vae_config.latent_channels,
+            vae_scale_factor: vae_config.scale(),
+            sample_size: legacy::sample_size(&unet_keys, sample_size.height_width()),
+            context_length: tokenizer.length(),
+            context_width: text_config.hidden_size,
+            text_layers: text_config.num_hidden_layers,
+            size_multiple: vae_config.scale(),
+        };
+        let scheduler_config = legacy::scheduler_config(folder.json("scheduler/scheduler_config.json")?);
+        Ok(Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec })
+    }
+}
+
+/// The parts that a folder may have: their names, and the classes that can be loaded, none meaning that it is left aside.
+const PARTS: [(&str, &[&str]); 9] = [
+    ("scheduler", &[]), // its class is for those who sample to refuse
+    ("text_encoder", &["CLIPTextModel"]),
+    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+    ("unet", &["UNet2DConditionModel"]),
+    ("vae", &["AutoencoderKL"]),
+    ("feature_extractor", &[]),
+    ("image_encoder", &[]),
+    ("safety_checker", &[]),
+    ("requires_safety_checker", &[]),
+];
+
+fn check_parts(path: &str, index: &Map<String, Value>) -> std::result::Result<(), LoadError> {
+    let unsupported = |key: &str, value: &Value, supported: &str| {
+        let (path, key, value, supported) = (path.into(), key.into(), value.clone(), supported.into());
+        LoadError::UnsupportedKey { path, key, value, supported }
+    };
+    let class = index.get("_class_name").unwrap_or(&Value::Null);
+    if class != "StableDiffusionPipeline" {
+        return Err(unsupported("_class_name", class, "StableDiffusionPipeline"));
+    }
+    for (key, value) in index.iter().filter(|(key, _)| !key.starts_with('_')) {
+        let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
+            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
+        };
+        let class = value.get(1).and_then(Value::as_str).unwrap_or_default();
+        if !classes.is_empty() && !classes.contains(&class) {
+            return Err(unsupported(key, value, &classes.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+/// The parts must fit each other.
+fn agree(
+    tokenizer: &ClipTokenizer,
+    text: &ClipTextConfig,
+    unet: &UNet2DConditionConfig,
+    vae: &AutoencoderKlConfig,
+) -> std::result::Result<(), LoadError> {
+    for (fits, left, left_value, right, right_value) in [
+        (
+            (tokenizer.largest_id() as usize) < text.vocab_size,
+            "the tokenizer's largest id",
+            tokenizer.largest_id() as usize,
+            "text_encoder vocab_size",
+            text.vocab_size,
+        ),
+        (
+            unet.text_width() == text.hidden_size,
+            "unet cross_attention_dim",
+            unet.text_width(),
+            "text_encoder hidden_size",
+            text.hidden_size,
+        ),
+        (
+            unet.in_channels == vae.latent_channels,
+            "unet in_channels",
+            unet.in_channels,
+            "vae latent_channels",
+            vae.latent_channels,
+        ),
+        (
+            unet.out_channels == vae.latent_channels,
+            "unet out_channels",
+            unet.out_channels,
+            "vae latent_channels",
+            vae.latent_channels,
+        ),
+        (vae.out_channels == 3, "vae out_channels", vae.out_channels, "the channels of a picture", 3),
+    ] {
+        if !fits {
+            let (left_value, right_value) = (left_value.to_string(), right_value.to_string());
+            return Err(LoadError::Disagree { left, left_value, right, right_value });
+        }
+    }
+    Ok(())
+}

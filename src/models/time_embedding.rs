@@ -1,0 +1,70 @@
+use candle_core::{Device, Result, Tensor};
+
+use super::layers::Linear;
+use crate::{kernels::activation::silu, weights::Weights};
+
+/// diffusers' `Timesteps` and `TimestepEmbedding`.
+#[derive(Debug)]
+pub(super) struct TimeEmbedding {
+    sinusoids: Sinusoids,
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+/// Sines and cosines of a timestep (Vaswani et al. 2017, arXiv:1706.03762, with diffusers' order and frequencies).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sinusoids {
+    pub width: usize,
+    /// Cosines first.
+    pub flip_sin_to_cos: bool,
+    pub freq_shift: f64,
+}
+
+impl TimeEmbedding {
+    pub fn new(weights: &Weights, sinusoids: Sinusoids, time_embed_dim: usize) -> Self {
+        Self {
+            sinusoids,
+            linear_1: Linear::new(&weights.pp("linear_1"), sinusoids.width, time_embed_dim),
+            linear_2: Linear::new(&weights.pp("linear_2"), time_embed_dim, time_embed_dim),
+        }
+    }
+
+    /// t (B) → (B, E)
+    pub fn forward(&self, t: &[f32], device: &Device) -> Result<Tensor> {
+        let values = t.iter().flat_map(|t| self.sinusoids.of(*t)).collect::<Vec<f32>>();
+        let sinusoids = Tensor::from_vec(values, (t.len(), self.sinusoids.width), device)?;
+        self.linear_2.forward(&silu(&self.linear_1.forward(&sinusoids)?)?)
+    }
+}
+
+impl Sinusoids {
+    /// In float32 throughout, as diffusers computes them, on the host: t may have a fraction.
+    fn of(self, t: f32) -> Vec<f32> {
+        let half = self.width / 2;
+        let angle = |i: usize| {
+            let exponent = -10_000f32.ln() * i as f32 / (half as f64 - self.freq_shift) as f32;
+            t * libm::expf(exponent)
+        };
+        let sines = (0..half).map(|i| libm::sinf(angle(i)));
+        let cosines = (0..half).map(|i| libm::cosf(angle(i)));
+        let mut values: Vec<f32> =
+            if self.flip_sin_to_cos { cosines.chain(sines).collect() } else { sines.chain(cosines).collect() };
+        values.resize(self.width, 0.0); // An odd width ends in a zero.
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_frequencies() {
+        let of = |width, flip_sin_to_cos, freq_shift, t| Sinusoids { width, flip_sin_to_cos, freq_shift }.of(t);
+        assert_eq!(of(4, true, 0.0, 0.0), [1., 1., 0., 0.]);
+        assert_eq!(of(5, false, 0.0, 0.0), [0., 0., 1., 1., 0.]);
+        let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-5, "{a} {b}");
+        close(of(4, false, 0.0, 7.5)[1], (7.5f64 * 0.01).sin());
+        close(of(4, false, 1.0, 7.5)[1], (7.5f64 * 1e-4).sin());
+    }
+}

@@ -1,0 +1,138 @@
+use candle_core::{Result, Tensor};
+
+use super::layers::{GroupNorm, LayerNorm, Linear};
+use crate::{
+    kernels::{
+        activation::geglu,
+        add::add,
+        attention::{Mask, attention},
+    },
+    weights::Weights,
+};
+
+/// What the transformers of one block have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TransformerKind {
+    pub channels: usize,
+    pub heads: usize,
+    pub layers: usize,
+    /// Width of the text's hidden states.
+    pub cross_attention_dim: usize,
+    pub groups: usize,
+    pub use_linear_projection: bool,
+}
+
+/// diffusers' `Transformer2DModel` on continuous input.
+#[derive(Debug)]
+pub(super) struct Transformer2DModel {
+    norm: GroupNorm,
+    proj_in: Linear,
+    transformer_blocks: Vec<BasicTransformerBlock>,
+    proj_out: Linear,
+}
+
+impl Transformer2DModel {
+    pub fn new(weights: &Weights, kind: TransformerKind) -> Self {
+        let TransformerKind { channels, layers, groups, use_linear_projection, .. } = kind;
+        let project = if use_linear_projection { Linear::new } else { Linear::pointwise };
+        let blocks = weights.pp("transformer_blocks");
+        Self {
+            norm: GroupNorm::new(&weights.pp("norm"), groups, channels, 1e-6),
+            proj_in: project(&weights.pp("proj_in"), channels, channels),
+            transformer_blocks: (0..layers).map(|i| BasicTransformerBlock::new(&blocks.pp(i), kind)).collect(),
+            proj_out: project(&weights.pp("proj_out"), channels, channels),
+        }
+    }
+
+    /// x (B, h, w, C), text (B, L, D) → (B, h, w, C)
+    pub fn forward(&self, x: &Tensor, text: &Tensor) -> Result<Tensor> {
+        let (b, h, w, c) = x.dims4()?;
+        let mut hidden = self.proj_in.forward(&self.norm.forward(x)?)?.reshape((b, h * w, c))?;
+        for block in &self.transformer_blocks {
+            hidden = block.forward(hidden, text)?;
+        }
+        add(self.proj_out.forward(&hidden)?.reshape((b, h, w, c))?, x)
+    }
+}
+
+/// diffusers' `BasicTransformerBlock`: attention to itself, attention to the text, feed-forward.
+#[derive(Debug)]
+struct BasicTransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+}
+
+impl BasicTransformerBlock {
+    fn new(weights: &Weights, kind: TransformerKind) -> Self {
+        let TransformerKind { channels, heads, cross_attention_dim, .. } = kind;
+        let norm = |name| LayerNorm::new(&weights.pp(name), channels, 1e-5);
+        Self {
+            norm1: norm("norm1"),
+            attn1: Attention::new(&weights.pp("attn1"), channels, channels, heads),
+            norm2: norm("norm2"),
+            attn2: Attention::new(&weights.pp("attn2"), channels, cross_attention_dim, heads),
+            norm3: norm("norm3"),
+            ff: FeedForward::new(&weights.pp("ff"), channels),
+        }
+    }
+
+    /// x (B, N, C), text (B, L, D) → (B, N, C)
+    fn forward(&self, x: Tensor, text: &Tensor) -> Result<Tensor> {
+        let normed = self.norm1.forward(&x)?;
+        let x = add(self.attn1.forward(&normed, &normed)?, &x)?;
+        let x = add(self.attn2.forward(&self.norm2.forward(&x)?, text)?, &x)?;
+        add(self.ff.forward(&self.norm3.forward(&x)?)?, &x)
+    }
+}
+
+/// diffusers' `Attention` as transformers use it: no biases but in the last layer.
+#[derive(Debug)]
+struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(weights: &Weights, channels: usize, source: usize, heads: usize) -> Self {
+        Self {
+            to_q: Linear::without_bias(&weights.pp("to_q"), channels, channels),
+            to_k: Linear::without_bias(&weights.pp("to_k"), source, channels),
+            to_v: Linear::without_bias(&weights.pp("to_v"), source, channels),
+            to_out: Linear::new(&weights.pp("to_out.0"), channels, channels),
+            heads,
+        }
+    }
+
+    /// x (B, N, C), source (B, M, S) → (B, N, C)
+    fn forward(&self, x: &Tensor, source: &Tensor) -> Result<Tensor> {
+        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(source)?, self.to_v.forward(source)?);
+        self.to_out.forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
+    }
+}
+
+/// diffusers' `FeedForward` with `activation_fn = "geglu"`, four times as wide inside.
+#[derive(Debug)]
+struct FeedForward {
+    proj: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn new(weights: &Weights, channels: usize) -> Self {
+        Self {
+            proj: Linear::new(&weights.pp("net.0.proj"), channels, 8 * channels),
+            out: Linear::new(&weights.pp("net.2"), 4 * channels, channels),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.out.forward(&geglu(&self.proj.forward(x)?)?)
+    }
+}

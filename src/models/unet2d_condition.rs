@@ -1,0 +1,88 @@
+//! The U-Net of Stable Diffusion 1 and 2 (diffusers' `UNet2DConditionModel`; Rombach et al. 2022, arXiv:2112.10752).
+
+mod configuration;
+mod down_block;
+mod mid_block;
+mod up_block;
+
+use candle_core::{Result, Tensor};
+
+pub use configuration::{DownBlockType, MidBlockType, UNet2DConditionConfig, UpBlockType};
+use down_block::DownBlock;
+use mid_block::MidBlock;
+use up_block::UpBlock;
+
+use super::{
+    layers::{GroupNorm, channels_first, channels_last, conv2d},
+    time_embedding::{Sinusoids, TimeEmbedding},
+};
+use crate::{
+    kernels::{activation::silu, conv2d::Conv2d},
+    weights::Weights,
+};
+
+/// Predicts from noisy latents, a time and a text what its scheduler's `prediction_type` says.
+#[derive(Debug)]
+pub struct UNet2DConditionModel {
+    time_embedding: TimeEmbedding,
+    conv_in: Conv2d,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    center_input_sample: bool,
+}
+
+impl UNet2DConditionModel {
+    /// Builds the network on weights that are finished by the caller.
+    pub fn new(config: &UNet2DConditionConfig, weights: &Weights) -> Self {
+        let channels = &config.block_out_channels;
+        let blocks = channels.len();
+        let (down, up) = (weights.pp("down_blocks"), weights.pp("up_blocks"));
+        let sinusoids = Sinusoids {
+            width: channels[0],
+            flip_sin_to_cos: config.flip_sin_to_cos,
+            freq_shift: config.freq_shift,
+        };
+        let conv = |name, inputs, outputs, kernel| conv2d(&weights.pp(name), inputs, outputs, kernel, 1, kernel / 2);
+        Self {
+            time_embedding: TimeEmbedding::new(&weights.pp("time_embedding"), sinusoids, config.time_width()),
+            conv_in: conv("conv_in", config.in_channels, channels[0], config.conv_in_kernel),
+            down_blocks: (0..blocks).map(|i| DownBlock::new(&down.pp(i), config, i)).collect(),
+            mid_block: MidBlock::new(&weights.pp("mid_block"), config),
+            up_blocks: (0..blocks).map(|i| UpBlock::new(&up.pp(i), config, i)).collect(),
+            conv_norm_out: GroupNorm::new(
+                &weights.pp("conv_norm_out"),
+                config.norm_num_groups,
+                channels[0],
+                config.norm_eps,
+            ),
+            conv_out: conv("conv_out", channels[0], config.out_channels, config.conv_out_kernel),
+            center_input_sample: config.center_input_sample,
+        }
+    }
+
+    /// sample (B, C, h, w), t (B) in steps of training and not rounded, text (B, L, D) → (B, C_out, h, w)
+    pub fn forward(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<Tensor> {
+        if t.len() != sample.dim(0)? || t.len() != text.dim(0)? {
+            candle_core::bail!("{:?} latents, {} times, {:?} texts", sample.shape(), t.len(), text.shape());
+        }
+        let time = silu(&self.time_embedding.forward(t, sample.device())?)?; // every block takes SiLU of it
+        let mut x = channels_last(sample)?;
+        if self.center_input_sample {
+            x = x.affine(2.0, -1.0)?;
+        }
+        x = self.conv_in.forward(&x)?;
+
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &time, text, &mut skips)?;
+        }
+        x = self.mid_block.forward(&x, &time, text)?;
+        for block in &self.up_blocks {
+            x = block.forward(x, &time, text, &mut skips)?;
+        }
+        channels_first(&self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?)
+    }
+}

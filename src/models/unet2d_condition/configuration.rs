@@ -1,0 +1,212 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    models::{
+        configuration::{Fixed, PerBlock, WIDEST, divides, per_block, read, within},
+        resnet::ResnetKind,
+        transformer2d::TransformerKind,
+    },
+    weights::LoadError,
+};
+
+/// The keys of `unet/config.json` that this network honours, with diffusers' defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UNet2DConditionConfig {
+    pub sample_size: Option<SampleSize>,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub center_input_sample: bool,
+    pub flip_sin_to_cos: bool,
+    pub freq_shift: f64,
+    pub down_block_types: Vec<DownBlockType>,
+    pub mid_block_type: MidBlockType,
+    pub up_block_types: Vec<UpBlockType>,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: PerBlock,
+    pub downsample_padding: usize,
+    pub mid_block_scale_factor: f64,
+    pub norm_num_groups: usize,
+    pub norm_eps: f64,
+    pub cross_attention_dim: PerBlock,
+    pub transformer_layers_per_block: PerBlock,
+    pub reverse_transformer_layers_per_block: Option<Vec<usize>>,
+    /// In spite of its name the number of heads.
+    pub attention_head_dim: PerBlock,
+    pub use_linear_projection: bool,
+    pub time_embedding_dim: Option<usize>,
+    pub conv_in_kernel: usize,
+    pub conv_out_kernel: usize,
+}
+
+impl Default for UNet2DConditionConfig {
+    fn default() -> Self {
+        use {DownBlockType::*, UpBlockType::*};
+        Self {
+            sample_size: None,
+            in_channels: 4,
+            out_channels: 4,
+            center_input_sample: false,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            down_block_types: vec![CrossAttnDownBlock2D, CrossAttnDownBlock2D, CrossAttnDownBlock2D, DownBlock2D],
+            mid_block_type: MidBlockType::UNetMidBlock2DCrossAttn,
+            up_block_types: vec![UpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D],
+            block_out_channels: vec![320, 640, 1280, 1280],
+            layers_per_block: PerBlock::All(2),
+            downsample_padding: 1,
+            mid_block_scale_factor: 1.0,
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            cross_attention_dim: PerBlock::All(1280),
+            transformer_layers_per_block: PerBlock::All(1),
+            reverse_transformer_layers_per_block: None,
+            attention_head_dim: PerBlock::All(8),
+            use_linear_projection: false,
+            time_embedding_dim: None,
+            conv_in_kernel: 3,
+            conv_out_kernel: 3,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DownBlockType {
+    CrossAttnDownBlock2D,
+    DownBlock2D,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MidBlockType {
+    UNetMidBlock2DCrossAttn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpBlockType {
+    CrossAttnUpBlock2D,
+    UpBlock2D,
+}
+
+/// Side of the latents the network was trained on, or height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SampleSize {
+    Square(usize),
+    HeightWidth(usize, usize),
+}
+
+impl SampleSize {
+    /// (h, w) in latent pixels.
+    pub fn height_width(self) -> (usize, usize) {
+        match self {
+            Self::Square(side) => (side, side),
+            Self::HeightWidth(h, w) => (h, w),
+        }
+    }
+}
+
+/// Keys that change the network in ways it does not have; those without values change nothing here.
+const FIXED: &[Fixed] = &[
+    ("act_fn", &[r#""silu""#, r#""swish""#]),
+    ("addition_embed_type", &["null"]),
+    ("addition_embed_type_num_heads", &[]), // without an additional embedding there are no heads in it
+    ("addition_time_embed_dim", &["null"]),
+    ("attention_type", &[r#""default""#]),
+    ("class_embed_type", &["null"]),
+    ("class_embeddings_concat", &["false"]),
+    ("cross_attention_norm", &["null"]),
+    ("dropout", &[]), // only in training
+    ("dual_cross_attention", &["false"]),
+    ("encoder_hid_dim", &["null"]),
+    ("encoder_hid_dim_type", &["null"]),
+    ("mid_block_only_cross_attention", &["null", "false"]),
+    ("num_attention_heads", &["null"]),
+    ("num_class_embeds", &["null"]),
+    ("only_cross_attention", &["false"]),
+    ("projection_class_embeddings_input_dim", &["null"]),
+    ("resnet_out_scale_factor", &["1"]),
+    ("resnet_skip_time_act", &["false"]),
+    ("resnet_time_scale_shift", &[r#""default""#]),
+    ("time_cond_proj_dim", &["null"]),
+    ("time_embedding_act_fn", &["null"]),
+    ("time_embedding_type", &[r#""positional""#]),
+    ("timestep_post_act", &["null"]),
+    ("upcast_attention", &["true", "false"]), // attention is computed in float32 either way
+];
+
+impl UNet2DConditionConfig {
+    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        let config: Self = read(path, keys, FIXED)?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &str) -> Result<(), LoadError> {
+        let blocks = self.block_out_channels.len();
+        within(path, "block_out_channels", blocks, 16)?;
+        per_block(path, "down_block_types", self.down_block_types.len(), blocks)?;
+        per_block(path, "up_block_types", self.up_block_types.len(), blocks)?;
+        for (key, per_block, most) in [
+            ("layers_per_block", &self.layers_per_block, 64),
+            ("cross_attention_dim", &self.cross_attention_dim, WIDEST),
+            ("transformer_layers_per_block", &self.transformer_layers_per_block, 64),
+            ("attention_head_dim", &self.attention_head_dim, WIDEST),
+        ] {
+            per_block.check(path, key, blocks, most)?;
+        }
+        if let Some(layers) = &self.reverse_transformer_layers_per_block {
+            PerBlock::Each(layers.clone()).check(path, "reverse_transformer_layers_per_block", blocks, 64)?;
+        }
+        for (i, channels) in self.block_out_channels.iter().enumerate() {
+            within(path, "block_out_channels", *channels, WIDEST)?;
+            divides(path, "norm_num_groups", self.norm_num_groups, *channels)?;
+            divides(path, "attention_head_dim", self.attention_head_dim.at(i), *channels)?;
+            if self.cross_attention_dim.at(i) != self.text_width() {
+                let (key, reason) = ("cross_attention_dim".into(), "the blocks want texts of different widths".into());
+                return Err(LoadError::BadKey { path: path.into(), key, reason });
+            }
+        }
+        within(path, "in_channels", self.in_channels, WIDEST)?;
+        within(path, "out_channels", self.out_channels, WIDEST)?;
+        within(path, "time_embedding_dim", self.time_width(), 4 * WIDEST)?;
+        within(path, "downsample_padding", self.downsample_padding + 1, 2)?;
+        for (key, kernel) in [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)] {
+            within(path, key, kernel, 15)?;
+            divides(path, key, 2, kernel + 1)?; // an even kernel would change the size of the map
+        }
+        if self.freq_shift >= (self.block_out_channels[0] / 2) as f64 {
+            let reason = format!("{} leaves no frequencies", self.freq_shift);
+            return Err(LoadError::BadKey { path: path.into(), key: "freq_shift".into(), reason });
+        }
+        Ok(())
+    }
+
+    /// Width of the time embedding.
+    pub(super) fn time_width(&self) -> usize {
+        self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
+    }
+
+    /// Width of the text's hidden states.
+    pub fn text_width(&self) -> usize {
+        self.cross_attention_dim.at(0)
+    }
+
+    pub(super) fn resnet(&self, output_scale_factor: f64) -> ResnetKind {
+        let (groups, eps) = (self.norm_num_groups, self.norm_eps);
+        ResnetKind { groups, eps, time_embed_dim: Some(self.time_width()), output_scale_factor }
+    }
+
+    /// The transformers at level `i`, counted from the input.
+    pub(super) fn transformer(&self, i: usize, layers: usize) -> TransformerKind {
+        TransformerKind {
+            channels: self.block_out_channels[i],
+            heads: self.attention_head_dim.at(i),
+            layers,
+            cross_attention_dim: self.text_width(),
+            groups: self.norm_num_groups,
+            use_linear_projection: self.use_linear_projection,
+        }
+    }
+}

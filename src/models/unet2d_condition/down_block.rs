@@ -1,0 +1,62 @@
+use candle_core::{Result, Tensor};
+
+use super::{DownBlockType, UNet2DConditionConfig};
+use crate::{
+    models::{
+        resnet::{Downsample2D, ResnetBlock2D},
+        transformer2d::Transformer2DModel,
+    },
+    weights::Weights,
+};
+
+/// diffusers' `DownBlock2D` and, with attentions, `CrossAttnDownBlock2D`.
+#[derive(Debug)]
+pub(super) struct DownBlock {
+    resnets: Vec<ResnetBlock2D>,
+    /// One after each resnet, or none at all.
+    attentions: Vec<Transformer2DModel>,
+    /// In all blocks but the last.
+    downsampler: Option<Downsample2D>,
+}
+
+impl DownBlock {
+    /// Block `i` from the input.
+    pub fn new(weights: &Weights, config: &UNet2DConditionConfig, i: usize) -> Self {
+        let channels = &config.block_out_channels;
+        let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
+        let layers = config.layers_per_block.at(i);
+        let transformer = config.transformer(i, config.transformer_layers_per_block.at(i));
+        let (resnets, attentions) = (weights.pp("resnets"), weights.pp("attentions"));
+        let attended = match config.down_block_types[i] {
+            DownBlockType::CrossAttnDownBlock2D => layers,
+            DownBlockType::DownBlock2D => 0,
+        };
+        Self {
+            resnets: (0..layers)
+                .map(|j| {
+                    let inputs = if j == 0 { inputs } else { outputs };
+                    ResnetBlock2D::new(&resnets.pp(j), inputs, outputs, config.resnet(1.0))
+                })
+                .collect(),
+            attentions: (0..attended).map(|j| Transformer2DModel::new(&attentions.pp(j), transformer)).collect(),
+            downsampler: (i + 1 < channels.len())
+                .then(|| Downsample2D::new(&weights.pp("downsamplers.0"), outputs, config.downsample_padding)),
+        }
+    }
+
+    /// x (B, h, w, in) → (B, ⌈h/2⌉, ⌈w/2⌉, out), the last block keeping the size; every map made is pushed on `skips`.
+    pub fn forward(&self, mut x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        for (j, resnet) in self.resnets.iter().enumerate() {
+            x = resnet.forward(&x, Some(time))?;
+            if let Some(attention) = self.attentions.get(j) {
+                x = attention.forward(&x, text)?;
+            }
+            skips.push(x.clone());
+        }
+        if let Some(downsampler) = &self.downsampler {
+            x = downsampler.forward(&x)?;
+            skips.push(x.clone());
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,34 @@
+use candle_core::{Result, Tensor};
+
+use super::{MidBlockType, UNet2DConditionConfig};
+use crate::{
+    models::{resnet::ResnetBlock2D, transformer2d::Transformer2DModel},
+    weights::Weights,
+};
+
+/// diffusers' `UNetMidBlock2DCrossAttn` with one layer.
+#[derive(Debug)]
+pub(super) struct MidBlock {
+    resnets: [ResnetBlock2D; 2],
+    attention: Transformer2DModel,
+}
+
+impl MidBlock {
+    pub fn new(weights: &Weights, config: &UNet2DConditionConfig) -> Self {
+        let MidBlockType::UNetMidBlock2DCrossAttn = config.mid_block_type;
+        let last = config.block_out_channels.len() - 1;
+        let channels = config.block_out_channels[last];
+        let kind = config.resnet(config.mid_block_scale_factor);
+        let transformer = config.transformer(last, config.transformer_layers_per_block.at(last));
+        Self {
+            resnets: [0, 1].map(|j| ResnetBlock2D::new(&weights.pp("resnets").pp(j), channels, channels, kind)),
+            attention: Transformer2DModel::new(&weights.pp("attentions.0"), transformer),
+        }
+    }
+
+    /// (B, h, w, C) → (B, h, w, C)
+    pub fn forward(&self, x: &Tensor, time: &Tensor, text: &Tensor) -> Result<Tensor> {
+        let x = self.resnets[0].forward(x, Some(time))?;
+        self.resnets[1].forward(&self.attention.forward(&x, text)?, Some(time))
+    }
+}

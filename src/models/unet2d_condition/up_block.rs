@@ -1,0 +1,69 @@
+use candle_core::{Result, Tensor};
+
+use super::{UNet2DConditionConfig, UpBlockType};
+use crate::{
+    models::{
+        resnet::{ResnetBlock2D, Upsample2D},
+        transformer2d::Transformer2DModel,
+    },
+    weights::Weights,
+};
+
+/// diffusers' `UpBlock2D` and, with attentions, `CrossAttnUpBlock2D`.
+#[derive(Debug)]
+pub(super) struct UpBlock {
+    resnets: Vec<ResnetBlock2D>,
+    /// One after each resnet, or none at all.
+    attentions: Vec<Transformer2DModel>,
+    /// In all blocks but the last.
+    upsampler: Option<Upsample2D>,
+}
+
+impl UpBlock {
+    /// Block `i` from the middle, which mirrors down block `level`.
+    pub fn new(weights: &Weights, config: &UNet2DConditionConfig, i: usize) -> Self {
+        let channels = &config.block_out_channels;
+        let last = channels.len() - 1;
+        let level = last - i;
+        let outputs = channels[level];
+        let previous = channels[(level + 1).min(last)];
+        let skipped_below = channels[level.saturating_sub(1)];
+        let layers = config.layers_per_block.at(level) + 1;
+        let transformer_layers = match &config.reverse_transformer_layers_per_block {
+            Some(layers) => layers[i],
+            None => config.transformer_layers_per_block.at(level),
+        };
+        let transformer = config.transformer(level, transformer_layers);
+        let (resnets, attentions) = (weights.pp("resnets"), weights.pp("attentions"));
+        let attended = match config.up_block_types[i] {
+            UpBlockType::CrossAttnUpBlock2D => layers,
+            UpBlockType::UpBlock2D => 0,
+        };
+        Self {
+            resnets: (0..layers)
+                .map(|j| {
+                    let below = if j == 0 { previous } else { outputs };
+                    let skipped = if j + 1 == layers { skipped_below } else { outputs };
+                    ResnetBlock2D::new(&resnets.pp(j), below + skipped, outputs, config.resnet(1.0))
+                })
+                .collect(),
+            attentions: (0..attended).map(|j| Transformer2DModel::new(&attentions.pp(j), transformer)).collect(),
+            upsampler: (i < last).then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs)),
+        }
+    }
+
+    /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip; the block's own are taken off `skips`.
+    pub fn forward(&self, mut x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        for (j, resnet) in self.resnets.iter().enumerate() {
+            let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
+            x = resnet.forward(&Tensor::cat(&[&x, &skip], 3)?, Some(time))?;
+            if let Some(attention) = self.attentions.get(j) {
+                x = attention.forward(&x, text)?;
+            }
+        }
+        match (&self.upsampler, skips.last()) {
+            (Some(upsampler), Some(next)) => upsampler.forward(&x, next.dim(1)?, next.dim(2)?),
+            _ => Ok(x),
+        }
+    }
+}

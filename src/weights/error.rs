@@ -1,0 +1,72 @@
+use std::fmt;
+
+use serde_json::Value;
+
+/// Why a model folder could not be loaded. Every variant names the file, key or tensors at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{path}: no such file in the model folder")]
+    Absent { path: String },
+    #[error("{path}: leads out of the model folder")]
+    Escapes { path: String },
+    #[error("{path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path}: not valid JSON: {source}")]
+    Json { path: String, source: serde_json::Error },
+    #[error("{path}: `{key}`: {reason}")]
+    BadKey { path: String, key: String, reason: String },
+    #[error("{path}: `{key}` = {value} is not supported (supported: {supported})")]
+    UnsupportedKey { path: String, key: String, value: Value, supported: String },
+    #[error("{path}: unknown key `{key}` = {value}")]
+    UnknownKey { path: String, key: String, value: Value },
+    #[error("{path}: not a sound safetensors file: {reason}")]
+    Safetensors { path: String, reason: String },
+    #[error("{path}: not a usable tokenizer: {reason}")]
+    Tokenizer { path: String, reason: String },
+    #[error("{left} = {left_value} does not fit {right} = {right_value}")]
+    Disagree { left: &'static str, left_value: String, right: &'static str, right_value: String },
+    #[error(transparent)]
+    Tensors(#[from] TensorMismatch),
+    #[error("device: {0}")]
+    Device(#[from] candle_core::Error),
+}
+
+/// The tensors of one component that are missing, left over, of another shape, or of a type that is not a float.
+#[derive(Debug, Default, PartialEq, Eq, thiserror::Error)]
+pub struct TensorMismatch {
+    /// The folder of the component, for instance `unet`.
+    pub component: String,
+    /// Asked for by the network, absent from the files: name and expected shape.
+    pub missing: Vec<(String, Vec<usize>)>,
+    /// In the files, asked for by nobody: name and shape.
+    pub unused: Vec<(String, Vec<usize>)>,
+    /// Name, expected shape, shape in the file.
+    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// Name and type, where the type is not float16, bfloat16 or float32.
+    pub not_float: Vec<(String, String)>,
+}
+
+impl TensorMismatch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty() && self.not_float.is_empty()
+    }
+}
+
+impl fmt::Display for TensorMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: the tensors do not fit the network", self.component)?;
+        for (name, shape) in &self.missing {
+            write!(f, "; missing {name} {shape:?}")?;
+        }
+        for (name, shape) in &self.unused {
+            write!(f, "; unused {name} {shape:?}")?;
+        }
+        for (name, expected, actual) in &self.misshapen {
+            write!(f, "; {name} is {actual:?}, expected {expected:?}")?;
+        }
+        for (name, dtype) in &self.not_float {
+            write!(f, "; {name} is of type {dtype}, expected a float")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+use std::{
+    borrow::Cow,
+    fmt, fs,
+    ops::Deref,
+    path::{Component, Path, PathBuf},
+};
+
+use memmap2::Mmap;
+use serde_json::{Map, Value};
+
+use super::{LoadError, json};
+
+/// A folder in diffusers' layout: `model_index.json`, `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` …
+///
+/// Paths are relative and use `/`. A path with `..`, an absolute one, and a link that leads out of the folder are refused.
+#[derive(Clone)]
+pub struct ModelFolder(Place);
+
+#[derive(Clone)]
+enum Place {
+    Disk { root: PathBuf },
+    Embedded { name: Cow<'static, str>, files: Vec<Cow<'static, str>>, read: fn(&str) -> Option<Cow<'static, [u8]>> },
+}
+
+impl ModelFolder {
+    /// The folder at `root`, which must exist.
+    pub fn open(root: &Path) -> Result<Self, LoadError> {
+        let read = |source| LoadError::Read { path: root.display().to_string(), source };
+        let root = root.canonicalize().map_err(read)?;
+        if !root.is_dir() {
+            return Err(read(std::io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(Self(Place::Disk { root }))
+    }
+
+    /// A folder inside the program: the relative paths of its files, and the function that reads one.
+    pub fn embedded(
+        name: impl Into<Cow<'static, str>>,
+        files: impl IntoIterator<Item = Cow<'static, str>>,
+        read: fn(&str) -> Option<Cow<'static, [u8]>>,
+    ) -> Self {
+        Self(Place::Embedded { name: name.into(), files: files.into_iter().collect(), read })
+    }
+
+    /// Whether the folder has the file.
+    pub fn has(&self, path: &str) -> bool {
+        match &self.0 {
+            Place::Disk { root } => is_plain(path) && root.join(path).is_file(),
+            Place::Embedded { files, .. } => files.iter().any(|f| f == path),
+        }
+    }
+
+    /// The sorted names of the files directly inside `folder`; empty where there is no such folder.
+    pub fn names(&self, folder: &str) -> Result<Vec<String>, LoadError> {
+        let mut names: Vec<String> = match &self.0 {
+            Place::Disk { root } => match fs::read_dir(root.join(plain(folder)?)) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                entries => entries
+                    .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
+                    .map_err(|source| LoadError::Read { path: folder.into(), source })?
+                    .iter()
+                    .filter_map(|e| e.file_name().into_string().ok())
+                    .collect(),
+            },
+            Place::Embedded { files, .. } => files
+                .iter()
+                .filter_map(|f| f.strip_prefix(folder)?.strip_prefix('/'))
+                .filter(|f| !f.contains('/'))
+                .map(str::to_owned)
+                .collect(),
+        };
+        names.sort();
+        Ok(names)
+    }
+
+    /// The bytes of a file; mapped into memory where it lies on disk.
+    pub fn bytes(&self, path: &str) -> Result<FileBytes, LoadError> {
+        let path = plain(path)?;
+        match &self.0 {
+            Place::Disk { root } => map(root, path),
+            Place::Embedded { read, .. } => {
+                read(path).map(FileBytes::Held).ok_or_else(|| LoadError::Absent { path: path.into() })
+            }
+        }
+    }
+
+    /// The text of a file, which must be UTF-8.
+    pub fn text(&self, path: &str) -> Result<String, LoadError> {
+        String::from_utf8(self.bytes(path)?.to_vec()).map_err(|e| LoadError::Read {
+            path: path.into(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
+        })
+    }
+
+    /// The JSON object in a file. `Infinity`, `-Infinity` and `NaN`, which Python writes, are read as strings.
+    pub fn json(&self, path: &str) -> Result<Map<String, Value>, LoadError> {
+        json::object(&self.text(path)?).map_err(|source| LoadError::Json { path: path.into(), source })
+    }
+}
+
+impl fmt::Debug for ModelFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Disk { root } => write!(f, "ModelFolder({})", root.display()),
+            Place::Embedded { name, .. } => write!(f, "ModelFolder(embedded {name})"),
+        }
+    }
+}
+
+/// The content of a file, dereferencing to its bytes.
+pub enum FileBytes {
+    Mapped(Mmap),
+    Held(Cow<'static, [u8]>),
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for FileBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileBytes({} bytes)", self.len())
+    }
+}
+
+fn map(root: &Path, path: &str) -> Result<FileBytes, LoadError> {
+    let read = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => LoadError::Absent { path: path.into() },
+        _ => LoadError::Read { path: path.into(), source },
+    };
+    let real = root.join(path).canonicalize().map_err(read)?;
+    if !real.starts_with(root) {
+        return Err(LoadError::Escapes { path: path.into() });
+    }
+    let file = fs::File::open(real).map_err(read)?;
+    if file.metadata().map_err(read)?.len() == 0 {
+        return Ok(FileBytes::Held(Cow::Borrowed(&[]))); // An empty file cannot be mapped.
+    }
+    // SAFETY: the map is private and read-only, and lives as long as this value. The bytes are only ever copied out as plain
+    // integers after every offset was checked against the length of the map. What is left is another process that writes
+    // to or truncates the file while it is being loaded; model folders are the operator's and are replaced, not edited.
+    #[expect(unsafe_code, reason = "memory maps cannot be made without it")]
+    let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+    Ok(FileBytes::Mapped(map))
+}
+
+fn plain(path: &str) -> Result<&str, LoadError> {
+    if is_plain(path) { Ok(path) } else { Err(LoadError::Escapes { path: path.into() }) }
+}
+
+fn is_plain(path: &str) -> bool {
+    !path.contains('\\') && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
+}

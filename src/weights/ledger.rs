@@ -1,0 +1,13 @@
+use std::collections::BTreeMap;
+
+use super::TensorMismatch;
+
+/// What was asked for while a network was built, and what was wrong with it.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// Every name asked for, with the shape that the network expects.
+    pub requested: BTreeMap<String, Vec<usize>>,
+    pub mismatch: TensorMismatch,
+    /// The first thing the device refused.
+    pub refused: Option<candle_core::Error>,
+}

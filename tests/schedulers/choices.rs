@@ -1,0 +1,151 @@
+//! What a request may say about the scheduler.
+
+use latentd::diffusion::{InvalidScheduler, Schedule, SchedulerChoice, SchedulerConfig, names};
+use serde_json::{Map, Value, json};
+
+use crate::network::map;
+
+pub fn sd1() -> Map<String, Value> {
+    map(json!({
+        "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085, "clip_sample": false, "num_train_timesteps": 1000, "set_alpha_to_one": false,
+        "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null,
+    }))
+}
+
+pub fn overlay(request: Value) -> Result<SchedulerConfig, InvalidScheduler> {
+    SchedulerConfig::overlay(&sd1(), &serde_json::from_value(request).unwrap())
+}
+
+#[test]
+fn every_name_is_a_scheduler_of_its_own() {
+    let mut seen: Vec<(String, SchedulerConfig)> = Vec::new();
+    for name in names() {
+        assert!(!name.description.is_empty() && name.description.lines().count() == 1);
+        let config =
+            SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.name.clone())).unwrap();
+        assert!(
+            seen.iter()
+                .all(|(other, c)| *other != name.name && *c != config),
+            "{}",
+            name.name
+        );
+        seen.push((name.name, config));
+    }
+    for wanted in [
+        "pndm",
+        "ddim",
+        "ddpm",
+        "euler",
+        "euler_a",
+        "heun",
+        "dpmpp_2m",
+        "euler_karras",
+        "heun_karras",
+        "dpmpp_2m_karras",
+    ] {
+        assert!(seen.iter().any(|(name, _)| name == wanted), "{wanted}");
+    }
+}
+
+#[test]
+fn a_name_means_from_config_and_a_suffix_sets_its_flag_alone() {
+    let with = |flag: &str| {
+        let mut model = sd1();
+        model.insert("_class_name".into(), "EulerDiscreteScheduler".into());
+        model.insert(flag.into(), true.into());
+        model
+    };
+    let named = |model: &Map<String, Value>, name: &str| {
+        SchedulerConfig::overlay(model, &SchedulerChoice::Name(name.into())).unwrap()
+    };
+    let karras = with("use_karras_sigmas");
+    assert_eq!(
+        named(&karras, "euler"),
+        SchedulerConfig::from_model(&karras).unwrap()
+    );
+    assert_eq!(
+        named(&karras, "euler_exponential"),
+        SchedulerConfig::from_model(&with("use_exponential_sigmas")).unwrap()
+    );
+    assert_eq!(named(&karras, "dpmpp_2m"), named(&sd1(), "dpmpp_2m_karras"));
+}
+
+#[test]
+fn a_request_lays_over_the_model() {
+    assert_eq!(overlay(json!({})), SchedulerConfig::from_model(&sd1()));
+    assert_eq!(
+        overlay(json!({"_class_name": "DDIMScheduler"})),
+        overlay(json!("ddim"))
+    );
+    // Null takes the default of the class.
+    let mut model = sd1();
+    model.remove("steps_offset");
+    assert_eq!(
+        overlay(json!({"steps_offset": null})),
+        SchedulerConfig::from_model(&model)
+    );
+    let trailing =
+        overlay(json!({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}))
+            .unwrap();
+    assert_eq!(Schedule::new(&trailing, 10).unwrap().points()[0].t, 999.0);
+}
+
+#[test]
+fn what_is_not_understood_is_refused_by_name() {
+    let refused = |request: Value| overlay(request).unwrap_err().to_string();
+    assert_eq!(
+        refused(json!("ddim_karras")),
+        r#"unknown scheduler name "ddim_karras""#
+    );
+    assert_eq!(
+        refused(json!("euler_karras_karras")),
+        r#"unknown scheduler name "euler_karras_karras""#
+    );
+    assert_eq!(
+        refused(json!({"_class_name": "LMSDiscreteScheduler"})),
+        r#"unsupported scheduler class "LMSDiscreteScheduler""#
+    );
+    assert_eq!(
+        refused(json!({"eta": 1})),
+        r#"PNDMScheduler has no key "eta""#
+    );
+    // The model file has this key, and PNDM ignores it there.
+    assert_eq!(
+        refused(json!({"clip_sample": false})),
+        r#"PNDMScheduler has no key "clip_sample""#
+    );
+    let cases = [
+        json!({"num_train_timesteps": 0}),
+        json!({"num_train_timesteps": 10_001}),
+        json!({"beta_start": 0}),
+        json!({"beta_end": 1}),
+        json!({"beta_schedule": "sigmoid"}),
+        json!({"timestep_spacing": "even"}),
+        json!({"prediction_type": "sample"}),
+        json!({"trained_betas": [0.1, 0.2]}),
+        json!({"steps_offset": -1}),
+        json!({"skip_prk_steps": "yes"}),
+        json!({"_class_name": "EulerDiscreteScheduler", "sigma_max": 0}),
+        json!({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}),
+        json!({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}),
+        json!({"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned"}),
+        json!({"_class_name": "DDIMScheduler", "thresholding": true, "dynamic_thresholding_ratio": 1.5}),
+    ];
+    for request in cases {
+        let error = overlay(request.clone()).unwrap_err();
+        assert!(
+            matches!(&error, InvalidScheduler::Value { key, .. } if request.get(key).is_some()),
+            "{request}: {error}"
+        );
+    }
+    for request in [
+        json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "use_beta_sigmas": true}),
+        json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
+    ] {
+        assert!(matches!(
+            overlay(request),
+            Err(InvalidScheduler::Conflict { .. })
+        ));
+    }
+}

@@ -1,0 +1,10 @@
+//! Schedules, samplers and noise against what diffusers and torch compute, and the properties that hold for any
+//! configuration.
+
+mod bounds;
+mod choices;
+mod goldens;
+mod network;
+mod noise;
+mod properties;
+mod trajectories;

@@ -1,0 +1,98 @@
+//! A network made of a formula, and what drives a sampler over it.
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use latentd::diffusion::{Denoise, Error, Latents, Noise, SchedulerConfig, sample};
+use serde_json::{Map, Value};
+
+use crate::goldens::wide;
+
+/// The synthetic network of the goldens; answers only when polled a second time and remembers what it was asked.
+#[derive(Default)]
+pub struct Synthetic {
+    pub asked: RefCell<Vec<(f64, Vec<f64>)>>,
+    pub steps: RefCell<Vec<(usize, usize)>>,
+    pub wrong_shape: bool,
+}
+
+impl Denoise for Synthetic {
+    async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
+        let mut polled = false;
+        std::future::poll_fn(|_| {
+            if std::mem::replace(&mut polled, true) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        self.asked.borrow_mut().push((t, wide(x.data())));
+        let answer = |x: &f32| (0.9 * x / (1.0 + x * x).sqrt()) + (0.1 * (t / 1000.0)) as f32;
+        let [b, c, h, w] = x.shape();
+        let shape = if self.wrong_shape {
+            [b, c, w, 2 * h]
+        } else {
+            [b, c, h, w]
+        };
+        let data = x
+            .data()
+            .iter()
+            .map(answer)
+            .cycle()
+            .take(shape.iter().product())
+            .collect();
+        Latents::new(shape, data)
+    }
+
+    fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        assert!(!denoised.data().is_empty());
+        self.steps.borrow_mut().push((step, steps));
+    }
+}
+
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..100_000 {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+    panic!("the sampler asks without end")
+}
+
+pub fn run(
+    network: &Synthetic,
+    config: &SchedulerConfig,
+    steps: usize,
+    eta: f64,
+    shape: [usize; 4],
+    noise: &mut Noise,
+) -> Result<Latents, Error> {
+    let x = Noise::batch(99).draw(shape);
+    block_on(sample(network, config, steps, eta, x, noise))
+}
+
+pub fn map(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+pub fn config(value: Value) -> SchedulerConfig {
+    SchedulerConfig::from_model(&map(value)).unwrap()
+}
+
+pub const CLASSES: [&str; 7] = [
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+];
+
+pub fn scales_its_input(class: &str) -> bool {
+    class.starts_with("Euler") || class.starts_with("Heun")
+}

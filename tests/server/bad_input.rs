@@ -1,0 +1,146 @@
+//! Thirty and more kinds of bad input: each gets its status and a problem document that names the field.
+
+use reqwest::{RequestBuilder, header};
+use serde_json::{Value, json};
+
+use crate::harness::Server;
+
+/// A body, and what is wrong with it: the status, the problem's code, and the pointer that must be named.
+struct Bad {
+    what: &'static str,
+    request: fn(RequestBuilder) -> RequestBuilder,
+    status: u16,
+    code: &'static str,
+    pointer: Option<&'static str>,
+}
+
+fn field(what: &'static str, request: fn(RequestBuilder) -> RequestBuilder, pointer: &'static str) -> Bad {
+    Bad { what, request, status: 422, code: "validation_failed", pointer: Some(pointer) }
+}
+
+fn whole(what: &'static str, request: fn(RequestBuilder) -> RequestBuilder, status: u16, code: &'static str) -> Bad {
+    Bad { what, request, status, code, pointer: None }
+}
+
+macro_rules! json_body {
+    ($($json:tt)+) => { |request: RequestBuilder| request.json(&json!($($json)+)) };
+}
+
+macro_rules! raw_json {
+    ($body:expr) => { |request: RequestBuilder| request.header(header::CONTENT_TYPE, "application/json").body($body) };
+}
+
+fn cases() -> Vec<Bad> {
+    vec![
+        field("no prompt", json_body!({}), "/prompt"),
+        field("null prompt", json_body!({"prompt": null}), "/prompt"),
+        field("prompt of a wrong type", json_body!({"prompt": 7}), "/prompt"),
+        field("prompt too long", |r| r.json(&json!({"prompt": "x".repeat(10_001)})), "/prompt"),
+        field("NUL in the prompt", json_body!({"prompt": "a\u{0}b"}), "/prompt"),
+        field("negative prompt of a wrong type", json_body!({"prompt": "a", "negative_prompt": ["b"]}), "/negative_prompt"),
+        field("unknown field", json_body!({"prompt": "a", "stepz": 4}), "/stepz"),
+        field("unknown field with a slash", json_body!({"prompt": "a", "a/b": 4}), "/a~1b"),
+        field("width not a multiple of 8", json_body!({"prompt": "a", "width": 68}), "/width"),
+        field("width too small", json_body!({"prompt": "a", "width": 8}), "/width"),
+        field("height too large", json_body!({"prompt": "a", "height": 1_000_000}), "/height"),
+        field("negative height", json_body!({"prompt": "a", "height": -64}), "/height"),
+        field("width with a fraction", json_body!({"prompt": "a", "width": 64.5}), "/width"),
+        field("size in words", json_body!({"prompt": "a", "size": "large"}), "/size"),
+        field("size beside width", json_body!({"prompt": "a", "size": "64x64", "width": 64}), "/size"),
+        field("no steps", json_body!({"prompt": "a", "steps": 0}), "/steps"),
+        field("too many steps", json_body!({"prompt": "a", "steps": 1001}), "/steps"),
+        field("steps as a text", json_body!({"prompt": "a", "steps": "20"}), "/steps"),
+        field("steps twice", json_body!({"prompt": "a", "steps": 4, "num_inference_steps": 5}), "/steps"),
+        field("guidance too large", json_body!({"prompt": "a", "guidance_scale": 31}), "/guidance_scale"),
+        field("guidance NaN in a form", |r| r.form(&[("prompt", "a"), ("guidance_scale", "NaN")]), "/guidance_scale"),
+        field("guidance 1e999", raw_json!(r#"{"prompt": "a", "guidance_scale": 1e308}"#), "/guidance_scale"),
+        field("eta below 0", json_body!({"prompt": "a", "eta": -0.1}), "/eta"),
+        field("no images", json_body!({"prompt": "a", "n": 0}), "/n"),
+        field("too many images", json_body!({"prompt": "a", "n": 9}), "/n"),
+        field("negative seed", json_body!({"prompt": "a", "seed": -1}), "/seed"),
+        field("seed past 63 bits", raw_json!(r#"{"prompt": "a", "seed": 18446744073709551616}"#), "/seed"),
+        field("unknown scheduler", json_body!({"prompt": "a", "scheduler": "magic"}), "/scheduler"),
+        field("scheduler of a wrong type", json_body!({"prompt": "a", "scheduler": 3}), "/scheduler"),
+        field("scheduler without the option", json_body!({"prompt": "a", "scheduler": "ddim_karras"}), "/scheduler"),
+        field("scheduler key out of its values", json_body!({"prompt": "a", "scheduler": {"timestep_spacing": "wide"}}), "/scheduler/timestep_spacing"),
+        field("unknown scheduler key", json_body!({"prompt": "a", "scheduler": {"magic": 1}}), "/scheduler/magic"),
+        field("clip_skip too deep", json_body!({"prompt": "a", "clip_skip": 9}), "/clip_skip"),
+        field("seed_mode in other words", json_body!({"prompt": "a", "seed_mode": "mixed"}), "/seed_mode"),
+        field("too many previews", json_body!({"prompt": "a", "previews": 11}), "/previews"),
+        field("unknown output format", json_body!({"prompt": "a", "output": {"format": "bmp"}}), "/output/format"),
+        field("unknown field of output", json_body!({"prompt": "a", "output": {"dpi": 300}}), "/output/dpi"),
+        field("metadata of a wrong type", json_body!({"prompt": "a", "metadata": {"k": 1}}), "/metadata/k"),
+        field("a field twice in a form", |r| r.form(&[("prompt", "a"), ("prompt", "b")]), "/prompt"),
+        Bad { what: "unknown model", request: json_body!({"prompt": "a", "model": "../etc"}), status: 422, code: "unknown_model", pointer: Some("/model") },
+        whole("an array", raw_json!("[]"), 422, "validation_failed"),
+        whole("half a JSON", raw_json!("{\"prompt\": \"a\""), 400, "malformed_json"),
+        whole("NaN in JSON", raw_json!("{\"prompt\": \"a\", \"eta\": NaN}"), 400, "malformed_json"),
+        whole("bad UTF-8", raw_json!(b"{\"prompt\": \"\xff\xfe\"}".to_vec()), 400, "malformed_json"),
+        whole("too deep", |r| r.header(header::CONTENT_TYPE, "application/json").body("[".repeat(100_000)), 400, "malformed_json"),
+        whole("a huge body", |r| r.header(header::CONTENT_TYPE, "application/json").body(vec![b' '; 2 << 20]), 413, "body_too_large"),
+        whole("another content type", |r| r.header(header::CONTENT_TYPE, "text/plain").body("a fox"), 415, "unsupported_media_type"),
+        whole("another Accept", |r| r.header(header::ACCEPT, "video/mp4").json(&json!({"prompt": "a"})), 406, "not_acceptable"),
+        whole("two images as one PNG", |r| r.header(header::ACCEPT, "image/png").json(&json!({"prompt": "a", "n": 2})), 406, "multiple_images"),
+    ]
+}
+
+#[tokio::test]
+async fn each_kind_of_bad_input_is_refused_by_name() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    for bad in cases() {
+        let response = (bad.request)(server.client.post(server.url("/v1/images"))).send().await.unwrap();
+        let status = response.status().as_u16();
+        let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+        let text = response.text().await.unwrap();
+        assert_eq!(status, bad.status, "{}: {text}", bad.what);
+        assert_eq!(content_type.unwrap(), "application/problem+json", "{}", bad.what);
+        let problem: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(problem["code"], bad.code, "{}: {text}", bad.what);
+        assert_eq!(problem["status"], bad.status, "{}", bad.what);
+        if let Some(pointer) = bad.pointer {
+            let errors = problem["errors"].as_array().unwrap_or_else(|| panic!("{}: {text}", bad.what));
+            assert!(errors.iter().any(|error| error["pointer"] == pointer), "{}: {text}", bad.what);
+        }
+    }
+    assert_eq!(server.json("/v1/images").await["data"], json!([]), "nothing bad was accepted");
+    assert_eq!(server.get("/health").await.status(), 200);
+}
+
+#[tokio::test]
+async fn all_errors_come_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let response = server.post(&json!({"width": 65, "steps": 0, "seed": "x", "colour": 1})).await;
+    let problem: Value = response.json().await.unwrap();
+    let mut pointers: Vec<&str> = problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
+    pointers.sort_unstable();
+    assert_eq!(pointers, ["/colour", "/prompt", "/seed", "/steps", "/width"]);
+}
+
+#[tokio::test]
+async fn other_paths_and_ids_are_refused_as_problems() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    for (path, status) in [
+        ("/v1/nothing", 404),
+        ("/v1/images/img_00000000000000000000000000", 404),
+        ("/v1/images/not-an-id", 404),
+        ("/v1/images/img_00000000000000000000000000/content/0", 404),
+        ("/v1/images/img_00000000000000000000000000/events", 404),
+        ("/v1/images?limit=0", 422),
+        ("/v1/images?limit=x", 422),
+        ("/v1/images?after=x", 422),
+        ("/v1/images?status=done", 422),
+        ("/v1/models/none", 404),
+    ] {
+        let response = server.get(path).await;
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        let problem: Value = response.json().await.unwrap();
+        assert_eq!(problem["status"], status, "{path}");
+        assert!(problem["code"].is_string() && problem["detail"].is_string(), "{path}: {problem}");
+    }
+    let wrong_method = server.client.patch(server.url("/v1/images")).send().await.unwrap();
+    assert_eq!(wrong_method.status(), 405);
+    assert!(wrong_method.headers().contains_key(header::ALLOW));
+}

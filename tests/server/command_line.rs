@@ -1,0 +1,96 @@
+//! The program without a server.
+
+use std::process::{Command, Output};
+
+use crate::harness::{Server, decode, request};
+
+fn latentd(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
+    command.args(arguments).env_remove("LATENTD_CONFIG");
+    for (key, value) in settings {
+        command.env(key, value);
+    }
+    command.output().unwrap()
+}
+
+#[tokio::test]
+async fn generate_draws_what_the_server_draws() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("fox.png");
+    let output = latentd(&["generate", "a red fox", "--seed", "7", "-o", file.to_str().unwrap()], &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let server = Server::start(&data.path().join("data"), &[]).await;
+    let id = server.accept(&request("a red fox", 7)).await;
+    server.ended(&id).await;
+    assert_eq!(std::fs::read(&file).unwrap(), server.picture(&id, 0).await);
+}
+
+#[test]
+fn generate_writes_each_of_several_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fox.png");
+    let arguments = ["generate", "a red fox", "-n", "2", "--steps", "2", "--size", "96x64", "-o", file.to_str().unwrap()];
+    assert!(latentd(&arguments, &[]).status.success());
+    for name in ["fox-0.png", "fox-1.png"] {
+        let (width, height, _) = decode(&std::fs::read(folder.path().join(name)).unwrap());
+        assert_eq!((width, height), (96, 64));
+    }
+}
+
+#[test]
+fn bad_arguments_name_the_bound() {
+    let output = latentd(&["generate", "a fox", "--steps", "5000", "-o", "fox.png"], &[]);
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("steps must be between 1 and 1000"), "{text}");
+}
+
+#[test]
+fn settings_are_checked_and_printed() {
+    let printed = latentd(&["config", "print"], &[("LATENTD_HTTP__BIND", "127.0.0.1:9000")]);
+    assert!(printed.status.success());
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(text.contains("bind = \"127.0.0.1:9000\""), "{text}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("latentd.toml");
+    std::fs::write(&file, &text).unwrap();
+    let checked = latentd(&["config", "check", "--config", file.to_str().unwrap()], &[]);
+    assert!(checked.status.success(), "what is printed can be read: {}", String::from_utf8_lossy(&checked.stderr));
+
+    for (key, value, named) in [
+        ("LATENTD_HTTP__BIND", "nowhere", "http.bind"),
+        ("LATENTD_HTTP__COLOUR", "red", "colour"),
+        ("LATENTD_ENGINE__MAX_ROWS", "0", "engine.max_rows"),
+        ("LATENTD_MODELS__DEFAULT", "none", ""),
+    ] {
+        let output = latentd(&["config", "check"], &[(key, value)]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        // Whether a model exists is for the catalogue to say, not for the settings.
+        assert_eq!(output.status.success(), named.is_empty(), "{key}: {text}");
+        assert!(text.contains(named), "{key}: {text}");
+    }
+}
+
+#[test]
+fn models_are_listed_with_the_unusable_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("model_index.json"), "{").unwrap();
+    let output = latentd(&["models"], &[("LATENTD_MODELS__DIR", folder.path().to_str().unwrap())]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("emoji (default): 64 × 64 pixels"), "{text}");
+    assert!(text.contains("broken: cannot be used: model_index.json"), "{text}");
+}
+
+#[tokio::test]
+async fn healthcheck_tells_a_living_server_from_none() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let operator = server.operator.trim_start_matches("http://").to_owned();
+    let settings = [("LATENTD_OPERATOR__BIND", operator.as_str())];
+    assert!(latentd(&["healthcheck"], &settings).status.success());
+    server.kill();
+    assert!(!latentd(&["healthcheck"], &settings).status.success());
+}

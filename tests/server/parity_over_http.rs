@@ -1,0 +1,39 @@
+//! Diffusers' pictures through the whole server: folders of `models.dir`, posted as a client posts them.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::harness::{Server, decode};
+
+#[path = "../pictures/case.rs"]
+mod case;
+
+#[tokio::test]
+async fn cases_give_the_golden_pictures() {
+    let root = match std::env::var_os("LATENTD_PARITY_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
+    };
+    let data = tempfile::tempdir().unwrap();
+    let models = root.join("pipelines");
+    let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.to_str().unwrap())]).await;
+    let names = [
+        "sd1/default", "sd1/images_3_euler_a", "sd1/seeds_list", "sd1/odd_latent_72x88", "sd1/clip_skip_2",
+        "sd1/karras_dpmpp_2m", "sd2/default", "sd2/zsnr_ddim",
+    ];
+    let cases: Vec<_> = case::Case::all(&root, &["sd1", "sd2"]).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
+    assert_eq!(cases.len(), names.len());
+    for case in cases {
+        assert_eq!(case.waits_for(), None, "{}", case.name);
+        let id = server.accept(&Value::Object(case.request())).await;
+        let ended = server.ended(&id).await;
+        assert_eq!(ended["status"], "succeeded", "{}: {ended}", case.name);
+        for (index, golden) in case.goldens().iter().enumerate() {
+            let (width, height, pixels) = decode(&server.picture(&id, index).await);
+            assert_eq!((width, height), (golden.width, golden.height), "{}", case.name);
+            let worst = pixels.iter().zip(&golden.pixels).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(worst <= Some(2), "{} image {index}: {worst:?} levels", case.name);
+        }
+    }
+}
