@@ -1,7 +1,8 @@
 //! What a request may say about the scheduler.
 
 use latentd::diffusion::scheduler_config::{correct_for_stable_diffusion, read_model_file};
-use latentd::diffusion::{InvalidScheduler, Schedule, SchedulerChoice, SchedulerConfig, names};
+use latentd::diffusion::{InvalidScheduler, Schedule, SchedulerConfig, names};
+use latentd::generation::SchedulerChoice;
 use serde_json::{Map, Value, json};
 
 use crate::network::map;
