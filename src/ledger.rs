@@ -103,7 +103,10 @@ pub enum Outcome {
     /// Not ended: back to the queue, as a stopping worker does. The attempt is not counted.
     Released,
     /// A passing fault: queued again, to be claimed after the delay; the attempt is counted.
-    Retry { problem: Problem, delay: Duration },
+    Retry {
+        problem: Problem,
+        delay: Duration,
+    },
 }
 
 #[derive(Clone, Debug, Default)]

@@ -105,7 +105,7 @@ export class Card {
     this.bar.hidden = !this.active;
     if (status === 'running' && progress?.percent > 0) this.bar.value = progress.percent;
     else this.bar.removeAttribute('value');
-    if (status === 'queued') this.say(place(progress?.queue_position ?? queue?.position));
+    if (status === 'queued') this.say(place(queue));
     else if (status === 'running') this.say(this.canceling ? 'Canceling …' : doing(progress));
     else this.say(this.ended());
   }
@@ -173,9 +173,10 @@ export class Card {
   }
 }
 
-function place(before) {
-  if (before === undefined || before === null) return 'In the queue';
-  return before === 0 ? 'Next in the queue' : `In the queue, ${before} before it`;
+function place(queue) {
+  if (!queue) return 'In the queue';
+  const begins = queue.estimated_start_s >= 1 ? ` · begins in ${duration(queue.estimated_start_s)}` : '';
+  return (queue.position === 0 ? 'Next in the queue' : `In the queue, ${queue.position} before it`) + begins;
 }
 
 const PHASES = {

@@ -1,6 +1,7 @@
 // The form: what the next picture shall be.
 
 import { element } from './element.js';
+import { schedulerName } from './scheduler.js';
 import * as shape from './shape.js';
 
 /** The fields that the page shows; whatever else a re-used request has is kept as an extra. */
@@ -71,8 +72,10 @@ export class Form {
     this.setSeed(seed ?? '');
     const plain = { guidance_rescale: 0, eta: 0, clip_skip: 0, seed_mode: 'per_image' };
     this.extras = Object.fromEntries(Object.entries(rest).filter(([name, value]) => name in plain && value !== plain[name]));
-    if (typeof scheduler === 'string') this.field('scheduler').value = scheduler;
-    else if (scheduler) this.extras.scheduler = scheduler;
+    const named = this.schedulers?.some(({ name }) => name === scheduler);
+    this.field('scheduler').value = named ? scheduler : '';
+    // What the choices do not have goes along unseen but for the summary: an object of keys, say.
+    if (!named && scheduler && schedulerName(scheduler) !== schedulerName()) this.extras.scheduler = scheduler;
     this.showModel();
     this.changed();
     this.field('prompt').focus();
@@ -110,8 +113,9 @@ export class Form {
     return this.form.elements.namedItem(name);
   }
 
-  card() {
-    return this.models.find(({ id }) => id === this.field('model').value)?.card ?? null;
+  /** What the chosen model can do; null while it cannot do anything. */
+  capabilities() {
+    return this.models.find(({ id }) => id === this.field('model').value)?.capabilities ?? null;
   }
 
   listen() {
@@ -167,30 +171,34 @@ export class Form {
     this.changed();
   }
 
-  /** What the model's card says, for everything but the words and the seed. */
+  /** What the model is best at, for everything but the words and the seed. */
   setDefaults() {
-    const card = this.card();
-    this.field('steps').value = card?.default_steps ?? '';
-    this.field('guidance_scale').value = card?.default_guidance_scale ?? '';
+    const can = this.capabilities();
+    this.field('steps').value = can?.default_steps ?? '';
+    this.field('guidance_scale').value = can?.default_guidance_scale ?? '';
     this.field('n').value = 1;
     this.field('scheduler').value = '';
-    this.setSize({ width: card?.default_width ?? '', height: card?.default_height ?? '' });
+    this.setSize({ width: can?.default_width ?? '', height: can?.default_height ?? '' });
     this.clearErrors();
   }
 
   showModel() {
     const model = this.models.find(({ id }) => id === this.field('model').value);
-    const card = model?.card;
+    const can = this.capabilities();
     const state = { loading: 'It is being loaded.', cold: 'It is loaded by its first picture.' }[model?.state];
-    const note = [card?.description, state].filter(Boolean).join(' ');
+    const note = [can?.description, state].filter(Boolean).join(' ');
     this.say('model-note', note);
-    const own = typeof card?.default_scheduler === 'string' ? card.default_scheduler : card?.default_scheduler?._class_name;
-    this.field('scheduler').options[0].textContent = own ? `the model's own (${own})` : "the model's own";
+    const own = schedulerName();
+    const named = schedulerName(can?.default_scheduler);
+    this.field('scheduler').options[0].textContent = named === own ? own : `${own} (${named})`;
     for (const name of ['width', 'height']) {
-      this.field(name).step = card?.size_multiple ?? 8;
-      this.field(name).min = card?.min_side_pixels ?? 8;
+      this.field(name).step = can?.size_multiple ?? 8;
+      this.field(name).min = can?.min_side_pixels ?? 8;
+      this.field(name).max = can?.max_side_pixels ?? '';
     }
-    this.at('shapes').replaceChildren(...shape.presets(card).map(({ name, width, height }) => {
+    this.field('n').max = this.form.querySelector('[data-for=n]').max = can?.max_images ?? 8;
+    this.field('steps').max = can?.max_steps ?? '';
+    this.at('shapes').replaceChildren(...shape.presets(can).map(({ name, width, height }) => {
       const title = `${name}, ${width} × ${height}`;
       const outline = element('span', { class: 'outline' });
       outline.style.aspectRatio = `${width} / ${height}`;
@@ -198,7 +206,7 @@ export class Form {
         type: 'button', title, 'aria-label': title, 'data-size': `${width}x${height}`, onclick: () => this.setSize({ width, height }),
       }, outline, name);
     }));
-    this.at('suggestions').replaceChildren(...(card?.prompts ?? []).slice(0, 8).map((prompt) => {
+    this.at('suggestions').replaceChildren(...(can?.prompts ?? []).slice(0, 8).map((prompt) => {
       return element('button', { type: 'button', class: 'chip', onclick: () => this.suggest(prompt) }, prompt);
     }));
     this.show();
@@ -224,7 +232,9 @@ export class Form {
     this.at('keep').setAttribute('aria-pressed', value('seed') !== '');
     const chosen = this.schedulers?.find(({ name }) => name === value('scheduler'));
     this.say('scheduler-note', chosen?.description ?? '');
-    const extras = Object.entries(this.extras).map(([name, extra]) => `${name} ${extra?._class_name ?? extra}`);
+    const extras = Object.entries(this.extras).map(([name, extra]) => {
+      return name === 'scheduler' ? schedulerName(extra) : `${name} ${extra}`;
+    });
     this.at('summary').textContent = [
       `${value('width')} × ${value('height')}`, `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
       ...(Number(value('n')) > 1 ? [`${value('n')} pictures`] : []), ...extras,

@@ -42,6 +42,17 @@ export class Gallery {
     this.empty.hidden = this.cards.size > 0;
   }
 
+  /** Brings the places in the queue up to date, which no event tells. */
+  async refreshQueued() {
+    if (![...this.cards.values()].some((card) => card.generation.status === 'queued')) return;
+    const page = await api.list({ limit: 100, status: 'queued' });
+    for (const generation of page.data) {
+      const card = this.cards.get(generation.id);
+      // An event may have overtaken this answer.
+      if (card?.generation.status === 'queued') card.update(generation);
+    }
+  }
+
   async older() {
     const last = this.list.lastElementChild;
     this.more.disabled = true;

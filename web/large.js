@@ -2,6 +2,7 @@
 
 import { element } from './element.js';
 import { command, fileName, requestOfImage } from './curl.js';
+import { schedulerName } from './scheduler.js';
 
 /** The most that a picture is enlarged. */
 const MOST_ENLARGED = 8;
@@ -78,13 +79,13 @@ export class Large {
     img.alt = params.prompt || 'Picture';
     // The frame scales the picture up to the window, keeping its shape, but no pixel becomes a landscape of its own.
     img.style.aspectRatio = `${image.width} / ${image.height}`;
-    img.style.maxHeight = `min(${MOST_ENLARGED * image.height}px, 72dvh)`;
+    img.style.width = `min(100%, min(${MOST_ENLARGED * image.height}px, 72dvh) * ${image.width / image.height})`;
     this.at('prompt').textContent = params.prompt || '(no words)';
     this.at('download').href = image.url;
     this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed });
     const facts = {
       'Not in it': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,
-      Steps: params.steps, Guidance: params.guidance_scale, Sampler: params.scheduler?._class_name ?? params.scheduler,
+      Steps: params.steps, Guidance: params.guidance_scale, Sampler: schedulerName(params.scheduler),
       Drawn: created && new Date(created).toLocaleString(),
     };
     const known = Object.entries(facts).filter(([, value]) => value !== undefined && value !== null && value !== '');

@@ -64,7 +64,7 @@ async function load() {
   }
 }
 
-const status = showStatus(load);
+const status = showStatus({ returned: load, waiting: () => gallery.refreshQueued() });
 at('copy-request').addEventListener('click', () => copy(command(request(form.request()))));
 at('shortcut').textContent = /Mac|iPhone|iPad/.test(navigator.userAgent) ? '⌘ ↵' : 'Ctrl ↵';
 // The settings are in sight where there is room for them.

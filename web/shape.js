@@ -1,11 +1,11 @@
-// Sizes to choose from, made from what the model's card says of its native one.
+// Sizes to choose from, made from what a model says of its native one.
 
 /** @returns {{name: string, width: number, height: number}[]} */
-export function presets(card) {
-  if (!card) return [];
-  const { default_width: width, default_height: height } = card;
+export function presets(capabilities) {
+  if (!capabilities) return [];
+  const { default_width: width, default_height: height } = capabilities;
   const native = { name: width === height ? 'Square' : 'Native', width, height };
-  const upright = portrait(card);
+  const upright = portrait(capabilities);
   return [native, { name: 'Portrait', ...upright }, { name: 'Landscape', width: upright.height, height: upright.width }];
 }
 

@@ -2,24 +2,34 @@
 
 import * as api from './api.js';
 
-const POLL_MS = 5000;
-const RETRY_MS = 2000;
+const IDLE_MS = 5000;
+const BUSY_MS = 2000;
 
-/** Keeps the line in the head and the banner true. `returned` is called when the server answers again. */
-export function showStatus(returned) {
+/**
+ * Keeps the line in the head and the banner true.
+ * @param {{returned(): void, waiting(): Promise<void>}} page told when the server answers again, and regularly while
+ *   generations wait
+ */
+export function showStatus(page) {
   const line = document.getElementById('queue');
   const banner = document.getElementById('offline');
   let timer;
 
   const ask = async () => {
     clearTimeout(timer);
-    let wait = POLL_MS;
+    let wait = IDLE_MS;
     try {
-      if (!document.hidden) tell(line, await api.queue());
+      if (!document.hidden) {
+        const queue = await api.queue();
+        tell(line, queue);
+        if (queue.running > 0) wait = BUSY_MS;
+        if (queue.queued > 0) await page.waiting();
+      }
     } catch (problem) {
       line.hidden = true;
-      if (problem.status === 0) wait = RETRY_MS;
+      if (problem.status === 0) wait = BUSY_MS;
     }
+    clearTimeout(timer);
     timer = setTimeout(ask, wait);
   };
 
@@ -30,7 +40,7 @@ export function showStatus(returned) {
   });
   api.reach.addEventListener('up', () => {
     banner.hidden = true;
-    returned();
+    page.returned();
   });
   document.addEventListener('visibilitychange', () => document.hidden || ask());
   ask();

@@ -21,7 +21,7 @@ pub trait Denoise {
 }
 
 /// Runs the sampler of `config` over `steps` steps, from unit noise `x: (B, C, h, w)` to latents of a picture, of the
-/// same shape.  `eta` in `[0, 1]` is DDIM's share of noise, the other samplers ignore it; `noise` is drawn from in
+/// same shape.  `eta`, held in `[0, 1]`, is DDIM's share of noise, the other samplers ignore it; `noise` is drawn from in
 /// diffusers' order, after `x`.
 pub async fn sample<D: Denoise>(
     denoise: &D,
@@ -37,6 +37,7 @@ pub async fn sample<D: Denoise>(
         prediction: config.prediction,
         steps: schedule.steps().len(),
     };
+    let eta = if eta > 0.0 { eta.min(1.0) } else { 0.0 };
     let x = x.scale(schedule.init_noise_sigma());
     let x = match &config.sampler {
         Sampler::Ddpm { variance, clip } => {

@@ -2,9 +2,9 @@
 
 use super::latents::Latents;
 
-/// `uncond + scale·(cond − uncond)` (Ho and Salimans 2022, arXiv:2207.12598, in the convention in which 1 means off), then pulled back towards the
-/// spread of `cond` by `rescale` in `[0, 1]` (section 3.4 of Lin et al. 2023, arXiv:2305.08891; 0 means off).
-/// All `(B, C, h, w)`, of one shape.
+/// `uncond + scale·(cond − uncond)`, the guidance of Ho and Salimans (2022), arXiv:2207.12598, in the convention in
+/// which a scale of 1 means off.  Then `rescale` in `[0, 1]`, 0 means off, pulls the result back towards the spread of
+/// `cond` (section 3.4 of Lin et al. 2023, arXiv:2305.08891).  All `(B, C, h, w)`, of one shape.
 pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Latents {
     let guided = Latents::combine(&[(1.0 - scale, uncond), (scale, cond)]);
     if rescale == 0.0 {

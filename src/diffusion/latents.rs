@@ -59,7 +59,7 @@ impl Latents {
     ///
     /// # Panics
     /// Without terms, or when their shapes differ: whoever takes latents from outside compares shapes first.
-    pub fn combine<const N: usize>(terms: &[(f64, &Latents); N]) -> Latents {
+    pub fn combine(terms: &[(f64, &Latents)]) -> Latents {
         let shape = terms[0].1.shape;
         assert!(
             terms.iter().all(|(_, x)| x.shape == shape),

@@ -9,7 +9,11 @@ use super::sigmas::Respacing;
 use super::spacing::Spacing;
 use keys::Keys;
 
+mod file;
 pub(super) mod keys;
+mod options;
+
+pub use file::{correct_for_stable_diffusion, read_model_file};
 
 /// A checked scheduler configuration; whatever exists of it can be run, only the number of steps is open.
 #[derive(Debug, Clone, PartialEq)]
@@ -183,7 +187,7 @@ impl EulerLevels {
     }
 }
 
-/// The scheduler classes of diffusers which this build has.  A new one is a variant here, its keys in `keys.rs`, its
+/// The scheduler classes of diffusers which this build has.  A new one is a variant here, its keys in `keys.rs` and `options.rs`, its
 /// algorithm in `samplers/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {

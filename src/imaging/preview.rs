@@ -1,18 +1,49 @@
 //! Rough pictures of a run on its way.
 
-use ::png::Compression;
+use std::borrow::Cow;
+
+use ::png::DeflateCompression;
 
 use super::{EncodeError, RgbImage, png::encode};
 
 /// No side of a preview is longer, in pixels.
 const MAX_SIDE: u32 = 512;
 
-/// Encodes a preview as a PNG without texts, for speed rather than for size.
+/// The largest file of a preview: in base 64 it has 64 KiB.
+const MAX_BYTES: usize = 48 * 1024;
+
+/// Encodes a preview as a PNG without texts, for speed rather than for size, but never in more than 48 KiB: a picture
+/// that takes more is halved until it fits.
 ///
 /// # Errors
 /// As [`encode_png`](super::encode_png).
 pub fn encode_preview(image: &RgbImage) -> Result<Vec<u8>, EncodeError> {
-    encode(image, &[], Compression::Fast)
+    let mut file = encode(image, &[], DeflateCompression::FdeflateUltraFast)?;
+    let mut smaller = Cow::Borrowed(image);
+    while file.len() > MAX_BYTES {
+        smaller = Cow::Owned(halved(&smaller));
+        file = encode(&smaller, &[], DeflateCompression::FdeflateUltraFast)?;
+    }
+    Ok(file)
+}
+
+/// Every pixel the mean of up to four.
+fn halved(image: &RgbImage) -> RgbImage {
+    let (width, height) = (image.width.div_ceil(2), image.height.div_ceil(2));
+    let mut pixels = Vec::with_capacity(3 * width as usize * height as usize);
+    for y in 0..height {
+        let above = row_of(image, 2 * y as usize);
+        let below = row_of(image, (2 * y + 1).min(image.height - 1) as usize);
+        for x in 0..width {
+            let (left, right) = (2 * x as usize, (2 * x + 1).min(image.width - 1) as usize);
+            for channel in 0..3 {
+                let sum = |row: &[u8]| u32::from(row[3 * left + channel]) + u32::from(row[3 * right + channel]);
+                // At most 255, as a mean of bytes.
+                pixels.push(((sum(above) + sum(below) + 2) / 4) as u8);
+            }
+        }
+    }
+    RgbImage { width, height, pixels }
 }
 
 /// Enlarges a picture of latent size `factor` times, bilinear between the centres of the pixels, to at most 512 pixels a

@@ -46,7 +46,10 @@ fn one_head(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
     let block = (BLOCK / m.max(1)).max(1);
     let blocks = (0..n).step_by(block).map(|first| {
         let scores = q.narrow(0, first, block.min(n - first))?.matmul(&k)?; // (block, M)
-        scores.inplace_op1(&Softmax { scale, causal_from: (mask == Mask::Causal).then_some(first) })?;
+        scores.inplace_op1(&Softmax {
+            scale,
+            causal_from: (mask == Mask::Causal).then_some(first),
+        })?;
         scores.matmul(v)
     });
     let blocks = blocks.collect::<Result<Vec<_>>>()?;
@@ -57,17 +60,31 @@ fn one_head(q: &Tensor, k: &Tensor, v: &Tensor, mask: Mask) -> Result<Tensor> {
 fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
     let (batch, n, width) = q.dims3()?;
     let d = width / heads;
-    let split = |x: &Tensor| x.reshape((batch, (), heads, d))?.transpose(1, 2)?.contiguous();
+    let split = |x: &Tensor| {
+        x.reshape((batch, (), heads, d))?
+            .transpose(1, 2)?
+            .contiguous()
+    };
     let (q, k, v) = (split(q)?, split(k)?, split(v)?);
     let mut scores = (q.matmul(&k.t()?)? / (d as f64).sqrt())?;
     if mask == Mask::Causal {
         let m = k.dim(2)?;
-        let hidden: Vec<f32> =
-            (0..n * m).map(|at| if at % m > at / m { f32::NEG_INFINITY } else { 0.0 }).collect();
+        let hidden: Vec<f32> = (0..n * m)
+            .map(|at| {
+                if at % m > at / m {
+                    f32::NEG_INFINITY
+                } else {
+                    0.0
+                }
+            })
+            .collect();
         scores = scores.broadcast_add(&Tensor::from_vec(hidden, (n, m), scores.device())?)?;
     }
     let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    weights.matmul(&v)?.transpose(1, 2)?.reshape((batch, n, width))
+    weights
+        .matmul(&v)?
+        .transpose(1, 2)?
+        .reshape((batch, n, width))
 }
 
 #[cfg(test)]
@@ -86,14 +103,26 @@ mod tests {
         for b in 0..q.len() {
             for (i, query) in q[b].iter().enumerate() {
                 for h in 0..heads {
-                    let seen = if mask == Mask::Causal { i + 1 } else { k[b].len() };
+                    let seen = if mask == Mask::Causal {
+                        i + 1
+                    } else {
+                        k[b].len()
+                    };
                     let score = |key: &Vec<f32>| {
-                        let dot: f64 = (h * d..(h + 1) * d).map(|c| f64::from(query[c]) * f64::from(key[c])).sum();
+                        let dot: f64 = (h * d..(h + 1) * d)
+                            .map(|c| f64::from(query[c]) * f64::from(key[c]))
+                            .sum();
                         (dot / (d as f64).sqrt()).exp()
                     };
                     let weights: Vec<f64> = k[b][..seen].iter().map(score).collect();
                     let sum: f64 = weights.iter().sum();
-                    let value = |c: usize| weights.iter().zip(&v[b]).map(|(w, v)| w / sum * f64::from(v[c])).sum::<f64>();
+                    let value = |c: usize| {
+                        weights
+                            .iter()
+                            .zip(&v[b])
+                            .map(|(w, v)| w / sum * f64::from(v[c]))
+                            .sum::<f64>()
+                    };
                     out.extend((h * d..(h + 1) * d).map(value));
                 }
             }
@@ -127,7 +156,12 @@ mod tests {
         let (q, k, v) = (random(n), random(m), random(m));
         let whole = attention(&q, &k, &v, 1, Mask::None).unwrap();
         let tail = attention(&q.narrow(1, 64, 6).unwrap(), &k, &v, 1, Mask::None).unwrap();
-        let difference = (whole.narrow(1, 64, 6).unwrap() - tail).unwrap().abs().unwrap().max_all().unwrap();
+        let difference = (whole.narrow(1, 64, 6).unwrap() - tail)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap();
         assert!(difference.to_scalar::<f32>().unwrap() < 1e-6);
     }
 }

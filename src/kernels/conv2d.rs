@@ -31,19 +31,33 @@ pub struct Geometry {
 impl Geometry {
     /// A square kernel with `padding` zeros on every side.
     pub fn square(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self { kernel: (kernel, kernel), stride, top: padding, bottom: padding, left: padding, right: padding }
+        Self {
+            kernel: (kernel, kernel),
+            stride,
+            top: padding,
+            bottom: padding,
+            left: padding,
+            right: padding,
+        }
     }
 
     /// Zeros below and to the right only, as diffusers pads before a `Downsample2D` without padding.
     pub fn square_padded_at_the_end(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self { top: 0, left: 0, ..Self::square(kernel, stride, padding) }
+        Self {
+            top: 0,
+            left: 0,
+            ..Self::square(kernel, stride, padding)
+        }
     }
 
     fn output(&self, h: usize, w: usize) -> Result<(usize, usize)> {
         let (h, w) = (h + self.top + self.bottom, w + self.left + self.right);
         match (h.checked_sub(self.kernel.0), w.checked_sub(self.kernel.1)) {
             (Some(h), Some(w)) => Ok((h / self.stride + 1, w / self.stride + 1)),
-            _ => candle_core::bail!("conv2d: a map of {h}×{w} is smaller than the kernel {:?}", self.kernel),
+            _ => candle_core::bail!(
+                "conv2d: a map of {h}×{w} is smaller than the kernel {:?}",
+                self.kernel
+            ),
         }
     }
 
@@ -61,7 +75,11 @@ impl Conv2d {
         if !x.device().is_cpu() {
             return self.composite(x);
         }
-        let product = if self.geometry.is_pointwise() { rows_times(x, &self.weight)? } else { self.by_patches(x)? };
+        let product = if self.geometry.is_pointwise() {
+            rows_times(x, &self.weight)?
+        } else {
+            self.by_patches(x)?
+        };
         add_channels(product, &self.bias)
     }
 
@@ -73,15 +91,26 @@ impl Conv2d {
         let (height, width) = self.geometry.output(h, w)?;
         let line = width * rows;
         let pictures = PATCHES / (line * height).max(1);
-        let (pictures, lines) = if pictures > 0 { (pictures, height) } else { (1, (PATCHES / line).max(1)) };
+        let (pictures, lines) = if pictures > 0 {
+            (pictures, height)
+        } else {
+            (1, (PATCHES / line).max(1))
+        };
         let product = |first: usize, lines: usize, x: &Tensor| {
-            let patches = x.apply_op1_no_bwd(&Patches { geometry: self.geometry, first, lines, width })?;
+            let patches = x.apply_op1_no_bwd(&Patches {
+                geometry: self.geometry,
+                first,
+                lines,
+                width,
+            })?;
             rows_times(&patches, &self.weight)
         };
         let mut done = Vec::new();
         for first in (0..batch).step_by(pictures) {
             let x = x.narrow(0, first, pictures.min(batch - first))?;
-            let lines = (0..height).step_by(lines).map(|first| product(first, lines.min(height - first), &x));
+            let lines = (0..height)
+                .step_by(lines)
+                .map(|first| product(first, lines.min(height - first), &x));
             done.push(Tensor::cat(&lines.collect::<Result<Vec<_>>>()?, 1)?);
         }
         Tensor::cat(&done, 0)?.reshape((batch, height, width, out))
@@ -89,12 +118,28 @@ impl Conv2d {
 
     /// The same by candle's convolution, for other devices.
     fn composite(&self, x: &Tensor) -> Result<Tensor> {
-        let Geometry { kernel: (kh, kw), stride, top, bottom, left, right } = self.geometry;
+        let Geometry {
+            kernel: (kh, kw),
+            stride,
+            top,
+            bottom,
+            left,
+            right,
+        } = self.geometry;
         let (_, _, _, inputs) = x.dims4()?;
-        let weight = self.weight.reshape((kh, kw, inputs, ()))?.permute((3, 2, 0, 1))?.contiguous()?;
-        let padded = x.permute((0, 3, 1, 2))?.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
+        let weight = self
+            .weight
+            .reshape((kh, kw, inputs, ()))?
+            .permute((3, 2, 0, 1))?
+            .contiguous()?;
+        let padded = x
+            .permute((0, 3, 1, 2))?
+            .pad_with_zeros(2, top, bottom)?
+            .pad_with_zeros(3, left, right)?;
         let y = padded.contiguous()?.conv2d(&weight, 0, stride, 1, 1)?;
-        y.permute((0, 2, 3, 1))?.contiguous()?.broadcast_add(&self.bias)
+        y.permute((0, 2, 3, 1))?
+            .contiguous()?
+            .broadcast_add(&self.bias)
     }
 }
 
@@ -114,26 +159,39 @@ impl CustomOp1 for Patches {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
-        let Geometry { kernel: (kh, kw), stride, top, left, .. } = self.geometry;
+        let Geometry {
+            kernel: (kh, kw),
+            stride,
+            top,
+            left,
+            ..
+        } = self.geometry;
         let rows = kh * kw * c;
         let mut patches = vec![0.0; batch * self.lines * self.width * rows];
-        patches.par_chunks_mut(self.width * rows).enumerate().for_each(|(line, patches)| {
-            let (b, y) = (line / self.lines, self.first + line % self.lines);
-            let picture = &x[b * h * w * c..(b + 1) * h * w * c];
-            for (column, patch) in patches.chunks_exact_mut(rows).enumerate() {
-                // The part of the patch that lies within the map is copied a line at a time; the rest stays zero.
-                let x = column * stride;
-                let (begin, end) = (left.saturating_sub(x), kw.min((w + left).saturating_sub(x)));
-                if begin >= end {
-                    continue;
+        patches
+            .par_chunks_mut(self.width * rows)
+            .enumerate()
+            .for_each(|(line, patches)| {
+                let (b, y) = (line / self.lines, self.first + line % self.lines);
+                let picture = &x[b * h * w * c..(b + 1) * h * w * c];
+                for (column, patch) in patches.chunks_exact_mut(rows).enumerate() {
+                    // The part of the patch that lies within the map is copied a line at a time; the rest stays zero.
+                    let x = column * stride;
+                    let (begin, end) =
+                        (left.saturating_sub(x), kw.min((w + left).saturating_sub(x)));
+                    if begin >= end {
+                        continue;
+                    }
+                    for ky in
+                        top.saturating_sub(y * stride)..kh.min((h + top).saturating_sub(y * stride))
+                    {
+                        let from = ((y * stride + ky - top) * w + x + begin - left) * c;
+                        let length = (end - begin) * c;
+                        patch[(ky * kw + begin) * c..][..length]
+                            .copy_from_slice(&picture[from..from + length]);
+                    }
                 }
-                for ky in top.saturating_sub(y * stride)..kh.min((h + top).saturating_sub(y * stride)) {
-                    let from = ((y * stride + ky - top) * w + x + begin - left) * c;
-                    let length = (end - begin) * c;
-                    patch[(ky * kw + begin) * c..][..length].copy_from_slice(&picture[from..from + length]);
-                }
-            }
-        });
+            });
         made(patches, (batch, self.lines * self.width, rows))
     }
 }
@@ -150,10 +208,16 @@ mod tests {
         let (batch, h, w, inputs) = x.dims4().unwrap();
         let g = conv.geometry;
         let (height, width) = g.output(h, w).unwrap();
-        let (weight, bias) = (conv.weight.to_vec2::<f32>().unwrap(), conv.bias.to_vec1::<f32>().unwrap());
+        let (weight, bias) = (
+            conv.weight.to_vec2::<f32>().unwrap(),
+            conv.bias.to_vec1::<f32>().unwrap(),
+        );
         let x = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let at = |b: usize, y: usize, column: usize, c: usize| {
-            let (y, column) = (y.checked_sub(g.top).filter(|y| *y < h)?, column.checked_sub(g.left).filter(|x| *x < w)?);
+            let (y, column) = (
+                y.checked_sub(g.top).filter(|y| *y < h)?,
+                column.checked_sub(g.left).filter(|x| *x < w)?,
+            );
             Some(f64::from(x[((b * h + y) * w + column) * inputs + c]))
         };
         let mut out = Vec::new();
@@ -164,7 +228,8 @@ mod tests {
             let mut sum = f64::from(bias[o]);
             for (k, weight) in weight.iter().enumerate() {
                 let (ky, kx, c) = (k / inputs / g.kernel.1, k / inputs % g.kernel.1, k % inputs);
-                sum += f64::from(weight[o]) * at(b, y * g.stride + ky, column * g.stride + kx, c).unwrap_or(0.0);
+                sum += f64::from(weight[o])
+                    * at(b, y * g.stride + ky, column * g.stride + kx, c).unwrap_or(0.0);
             }
             out.push(sum);
         }
@@ -199,17 +264,29 @@ mod tests {
     #[test]
     fn large_pictures_go_line_by_line() {
         let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
-        let conv = Conv2d { weight: random(&[9 * 128, 2]), bias: random(&[2]), geometry: Geometry::square(3, 1, 1) };
+        let conv = Conv2d {
+            weight: random(&[9 * 128, 2]),
+            bias: random(&[2]),
+            geometry: Geometry::square(3, 1, 1),
+        };
         let x = random(&[1, 140, 120, 128]); // 140·120·1152 floats of patches are more than one batch of them.
-        assert!(140 * 120 * 1152 > PATCHES);
-        let difference = (conv.forward(&x).unwrap() - conv.composite(&x).unwrap()).unwrap().abs().unwrap();
+        const { assert!(140 * 120 * 1152 > PATCHES) };
+        let difference = (conv.forward(&x).unwrap() - conv.composite(&x).unwrap())
+            .unwrap()
+            .abs()
+            .unwrap();
         assert!(difference.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-3);
     }
 
     #[test]
     fn a_map_smaller_than_the_kernel_is_an_error() {
-        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-        let conv = Conv2d { weight: zeros(&[9, 1]), bias: zeros(&[1]), geometry: Geometry::square(3, 1, 0) };
+        let zeros =
+            |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let conv = Conv2d {
+            weight: zeros(&[9, 1]),
+            bias: zeros(&[1]),
+            geometry: Geometry::square(3, 1, 0),
+        };
         assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());
     }
 }

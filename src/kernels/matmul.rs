@@ -24,7 +24,9 @@ pub fn rows_times(x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
         return x.matmul(matrix)?.reshape(shape);
     }
     let product = if !rows_may_share(m, k, n) {
-        let rows = (0..batch).map(|b| x.narrow(0, b * m, m)?.matmul(matrix)).collect::<Result<Vec<_>>>()?;
+        let rows = (0..batch)
+            .map(|b| x.narrow(0, b * m, m)?.matmul(matrix))
+            .collect::<Result<Vec<_>>>()?;
         Tensor::cat(&rows, 0)?
     } else if batch * m == 1 {
         x.pad_with_zeros(0, 0, 1)?.matmul(matrix)?.narrow(0, 0, 1)?
@@ -47,7 +49,13 @@ mod tests {
     use super::*;
 
     fn bits(x: &Tensor) -> Vec<u32> {
-        x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
+        x.flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+            .iter()
+            .map(|x| x.to_bits())
+            .collect()
     }
 
     proptest! {

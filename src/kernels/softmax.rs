@@ -17,8 +17,13 @@ impl InplaceOp1 for Softmax {
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
         let keys = layout.dims().last().copied().unwrap_or(0).max(1);
-        for (i, scores) in floats_mut(storage, layout)?.chunks_exact_mut(keys).enumerate() {
-            let seen = self.causal_from.map_or(keys, |first| keys.min(first + i + 1));
+        for (i, scores) in floats_mut(storage, layout)?
+            .chunks_exact_mut(keys)
+            .enumerate()
+        {
+            let seen = self
+                .causal_from
+                .map_or(keys, |first| keys.min(first + i + 1));
             let (scores, hidden) = scores.split_at_mut(seen);
             hidden.fill(0.0);
             softmax(scores, self.scale);
@@ -33,7 +38,10 @@ const LANES: usize = 8;
 fn softmax(scores: &mut [f32], scale: f32) {
     let mut largest = [f32::NEG_INFINITY; LANES];
     for chunk in scores.chunks(LANES) {
-        largest.iter_mut().zip(chunk).for_each(|(l, s)| *l = if *s > *l { *s } else { *l });
+        largest
+            .iter_mut()
+            .zip(chunk)
+            .for_each(|(l, s)| *l = if *s > *l { *s } else { *l });
     }
     let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
     let mut sums = [0f32; LANES];

@@ -139,6 +139,23 @@ mod tests {
         assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), [first, second]);
     }
 
+    #[tokio::test]
+    async fn the_store_goes_on_after_a_commit_that_sqlite_undid() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), Duration::ZERO).await.unwrap();
+        // A commit that meets a full disk or a failing one is rolled back by SQLite, as one that a hook refuses.
+        let mut connection = store.writer.acquire().await.unwrap();
+        connection.lock_handle().await.unwrap().set_commit_hook(|| false);
+        drop(connection);
+        let refused = GenerationId::new();
+        let error = store.accept(refused, &generation(String::new()), 9).await.unwrap_err();
+        assert!(matches!(error, StoreError::Database(_)), "{error:?}");
+        let accepted = GenerationId::new();
+        store.accept(accepted, &generation(String::new()), 9).await.unwrap();
+        assert!(store.get(refused).await.unwrap().is_none());
+        assert_eq!(store.events(accepted, 0).await.unwrap().len(), 1);
+    }
+
     fn generation(prompt: String) -> Generation {
         Generation {
             model: "tiny".to_owned(),

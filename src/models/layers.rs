@@ -22,17 +22,26 @@ pub(super) struct Linear {
 impl Linear {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = Some(weights.tensor("bias", &[outputs]));
-        Self { weight: weights.matrix("weight", outputs, inputs), bias }
+        Self {
+            weight: weights.matrix("weight", outputs, inputs),
+            bias,
+        }
     }
 
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        Self { weight: weights.matrix("weight", outputs, inputs), bias: None }
+        Self {
+            weight: weights.matrix("weight", outputs, inputs),
+            bias: None,
+        }
     }
 
     /// A convolution of one pixel, which on channels-last maps is the same thing.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = Some(weights.tensor("bias", &[outputs]));
-        Self { weight: weights.conv2d("weight", outputs, inputs, (1, 1)), bias }
+        Self {
+            weight: weights.conv2d("weight", outputs, inputs, (1, 1)),
+            bias,
+        }
     }
 
     /// (B, …, in) → (B, …, out)
@@ -54,13 +63,27 @@ pub(super) fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Conv2d {
-    conv2d_of(weights, inputs, outputs, Geometry::square(kernel, stride, padding))
+    conv2d_of(
+        weights,
+        inputs,
+        outputs,
+        Geometry::square(kernel, stride, padding),
+    )
 }
 
 /// A convolution of any geometry.
-pub(super) fn conv2d_of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry) -> Conv2d {
+pub(super) fn conv2d_of(
+    weights: &Weights,
+    inputs: usize,
+    outputs: usize,
+    geometry: Geometry,
+) -> Conv2d {
     let weight = weights.conv2d("weight", outputs, inputs, geometry.kernel);
-    Conv2d { weight, bias: weights.tensor("bias", &[outputs]), geometry }
+    Conv2d {
+        weight,
+        bias: weights.tensor("bias", &[outputs]),
+        geometry,
+    }
 }
 
 /// Group normalisation of (B, …, C).
@@ -74,16 +97,35 @@ pub(super) struct GroupNorm {
 
 impl GroupNorm {
     pub fn new(weights: &Weights, groups: usize, channels: usize, eps: f64) -> Self {
-        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), groups, eps }
+        Self {
+            weight: weights.tensor("weight", &[channels]),
+            bias: weights.tensor("bias", &[channels]),
+            groups,
+            eps,
+        }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Nothing)
+        group_norm(
+            x,
+            self.groups,
+            &self.weight,
+            &self.bias,
+            self.eps,
+            Then::Nothing,
+        )
     }
 
     /// The norm and SiLU after it, in one pass.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Silu)
+        group_norm(
+            x,
+            self.groups,
+            &self.weight,
+            &self.bias,
+            self.eps,
+            Then::Silu,
+        )
     }
 }
 
@@ -97,7 +139,11 @@ pub(super) struct LayerNorm {
 
 impl LayerNorm {
     pub fn new(weights: &Weights, channels: usize, eps: f64) -> Self {
-        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), eps }
+        Self {
+            weight: weights.tensor("weight", &[channels]),
+            bias: weights.tensor("bias", &[channels]),
+            eps,
+        }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {

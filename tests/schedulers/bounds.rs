@@ -80,6 +80,21 @@ fn steps_out_of_bounds_are_refused() {
 }
 
 #[test]
+fn the_last_stride_goes_below_the_first_timestep() {
+    for (name, alpha_cumprod) in [("ddpm", 1.0), ("ddim", 0.99915), ("pndm", 0.99915)] {
+        let config =
+            SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.to_owned())).unwrap();
+        let points = Schedule::new(&config, 10).unwrap().points().to_vec();
+        assert_eq!((points[0].t, points[9].t), (901.0, 1.0));
+        let end = points[10];
+        assert!(
+            end.t < 0.0 && (end.alpha * end.alpha - alpha_cumprod).abs() < 1e-6,
+            "{name}: {end:?}"
+        );
+    }
+}
+
+#[test]
 fn a_network_of_another_shape_is_an_error() {
     let network = Synthetic {
         wrong_shape: true,

@@ -135,6 +135,37 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
     }
 }
 
+/// The goldens have no such case: the first step of PLMS is done again from a timestep off the schedule.  The numbers are
+/// `PNDMScheduler.step_plms` written out in numpy, in float64, for the same start and network.
+#[test]
+fn plms_steps_by_strides_where_the_spacing_has_none() {
+    let config = config(json!({
+        "_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+        "skip_prk_steps": true, "timestep_spacing": "linspace",
+    }));
+    let network = Synthetic::default();
+    let x = run(
+        &network,
+        &config,
+        7,
+        0.0,
+        [1, 1, 4, 4],
+        &mut Noise::batch(1),
+    )
+    .unwrap();
+    let timesteps: Vec<f64> = network.asked.borrow().iter().map(|(t, _)| *t).collect();
+    assert_eq!(
+        timesteps,
+        [999.0, 832.0, 832.0, 666.0, 500.0, 333.0, 166.0, 0.0]
+    );
+    let wanted = [0.141495, -18.922756, 0.911262, 1.39715];
+    assert!(
+        distance(&wide(&x.data()[..4]), &wanted) < 1e-4,
+        "{:?}",
+        &x.data()[..4]
+    );
+}
+
 #[test]
 fn what_diffusers_cannot_run_is_refused() {
     let goldens = Goldens::read("schedulers");

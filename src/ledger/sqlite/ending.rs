@@ -61,14 +61,13 @@ pub async fn cancel(store: &SqliteStore, id: GenerationId) -> Result<Option<Reco
 /// lets it grow.
 async fn mark(change: &mut Change, id: GenerationId, versions: i64) -> Result<SqliteRow, StoreError> {
     let now = change.now;
-    let row = sqlx::query(
-        "UPDATE generations SET cancel_requested_at = ?, version = version + ? WHERE id = ? RETURNING *",
-    )
-    .bind(now)
-    .bind(versions)
-    .bind(&id.as_bytes()[..])
-    .fetch_one(change.connection())
-    .await?;
+    let row =
+        sqlx::query("UPDATE generations SET cancel_requested_at = ?, version = version + ? WHERE id = ? RETURNING *")
+            .bind(now)
+            .bind(versions)
+            .bind(&id.as_bytes()[..])
+            .fetch_one(change.connection())
+            .await?;
     Ok(row)
 }
 
@@ -80,10 +79,7 @@ pub async fn delete(store: &SqliteStore, id: GenerationId) -> Result<Option<Reco
         return Err(StoreError::NotFinished);
     }
     // The events go with it, by their foreign key.
-    sqlx::query("DELETE FROM generations WHERE id = ?")
-        .bind(&id.as_bytes()[..])
-        .execute(change.connection())
-        .await?;
+    sqlx::query("DELETE FROM generations WHERE id = ?").bind(&id.as_bytes()[..]).execute(change.connection()).await?;
     change.commit().await?;
     Ok(Some(record))
 }

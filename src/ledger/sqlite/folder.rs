@@ -43,8 +43,8 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, StoreEr
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
-        // SQLite itself rolls back when the disk is full, and then sqlx's own ROLLBACK fails and sqlx goes on believing
-        // that a transaction is open: no other could begin. Such a connection is replaced.
+        // SQLite itself rolls back a commit that meets a full disk. sqlx's own ROLLBACK then fails, and sqlx goes on
+        // believing that a transaction is open: no other could begin. Such a connection is replaced.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await?;

@@ -9,10 +9,8 @@ use crate::ledger::{Counts, ListQuery, Page, StoreError};
 use super::row;
 
 pub async fn get(readers: &SqlitePool, id: GenerationId) -> Result<Option<Record>, StoreError> {
-    let row = sqlx::query("SELECT * FROM generations WHERE id = ?")
-        .bind(&id.as_bytes()[..])
-        .fetch_optional(readers)
-        .await?;
+    let row =
+        sqlx::query("SELECT * FROM generations WHERE id = ?").bind(&id.as_bytes()[..]).fetch_optional(readers).await?;
     row.as_ref().map(row::record).transpose()
 }
 

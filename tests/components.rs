@@ -1,0 +1,288 @@
+//! The networks against what diffusers and transformers compute, and against themselves in other company; and what a
+//! model folder may look like.
+//!
+//! Fixtures come from `LATENTD_PARITY_DIR`, or else from `tests/fixtures/parity`.
+
+#[path = "components/fixtures.rs"]
+mod fixtures;
+#[path = "components/folders.rs"]
+mod folders;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
+
+use candle_core::{DType, Tensor};
+use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae};
+use latentd::{
+    models::{
+        AutoencoderKl, ClipTextModel, StableDiffusion, UNet2DConditionModel,
+        autoencoder_kl::{AutoencoderKlConfig, current_name},
+        clip_text::ClipTextConfig,
+        unet2d_condition::UNet2DConditionConfig,
+    },
+    weights::{ModelFolder, Weights},
+};
+use serde_json::{Value, json};
+
+const PIPELINES: [&str; 2] = ["sd1", "sd2"];
+
+// ---- what diffusers computes ----
+
+#[test]
+fn goldens() {
+    let mut cases = 0;
+    for pipeline in PIPELINES {
+        let golden = tensors(&parity().join(format!("components/{pipeline}.safetensors")));
+        let sd = load(&parity().join("pipelines").join(pipeline)).unwrap();
+        let mut like = |made: &Tensor, name: &str| {
+            assert_close(made, &golden[name], &format!("{pipeline} {name}"));
+            cases += 1;
+        };
+
+        let ids: Vec<Vec<u32>> = prompts().iter().map(|prompt| sd.tokenize(prompt)).collect();
+        let expected = golden["tokenizer.input_ids"].to_vec2::<i64>().unwrap();
+        assert_eq!(
+            ids.iter()
+                .map(|ids| ids.iter().map(|id| i64::from(*id)).collect())
+                .collect::<Vec<Vec<i64>>>(),
+            expected
+        );
+
+        like(
+            &sd.encode_text(&ids, 0).unwrap(),
+            "text_encoder.last_hidden_state",
+        );
+        for t in [7f32, 951.0] {
+            let made = sd
+                .denoise(
+                    &golden["unet.sample"],
+                    &[t; 2],
+                    &golden["unet.encoder_hidden_states"],
+                )
+                .unwrap();
+            like(&made, &format!("unet.out.t{t}"));
+        }
+        let vae = vae(pipeline);
+        let moments = vae.encode(&golden["vae.image"]).unwrap();
+        like(&moments.mean, "vae.mean");
+        like(&moments.logvar, "vae.logvar");
+        like(&vae.decode(&golden["vae.latent"]).unwrap(), "vae.decoded");
+        let scaled = (&golden["vae.latent"] * 0.18215).unwrap();
+        like(&sd.decode(&scaled).unwrap(), "vae.decoded");
+    }
+    println!(
+        "{cases} tensors like diffusers', and the token ids of {} pipelines",
+        PIPELINES.len()
+    );
+    assert_eq!(cases, 14);
+}
+
+#[test]
+fn clip_skip_leaves_out_layers_but_not_the_norm() {
+    for pipeline in PIPELINES {
+        let root = parity().join("pipelines").join(pipeline);
+        let golden = tensors(&parity().join(format!("components/{pipeline}.safetensors")));
+        let weights = tensors(&root.join("text_encoder/model.safetensors"));
+        let sd = load(&root).unwrap();
+        let norm = |part: &str| {
+            weights[&format!("text_model.final_layer_norm.{part}")]
+                .to_dtype(DType::F32)
+                .unwrap()
+        };
+        let hidden = &golden["text_encoder.hidden_states.-2"];
+        let expected =
+            candle_nn::ops::layer_norm_slow(hidden, &norm("weight"), &norm("bias"), 1e-5).unwrap();
+        let ids: Vec<Vec<u32>> = prompts().iter().map(|prompt| sd.tokenize(prompt)).collect();
+        assert_close(&sd.encode_text(&ids, 1).unwrap(), &expected, pipeline);
+        assert!(sd.encode_text(&ids, sd.spec().text_layers).is_ok());
+        assert!(sd.encode_text(&ids, sd.spec().text_layers + 1).is_err());
+    }
+}
+
+#[test]
+fn published_models_are_made_of_the_tensors_we_ask_for() {
+    let mut cases = 0;
+    for model in ["sd15", "sd21"] {
+        for part in ["unet", "vae", "vae-legacy-names", "text_encoder"] {
+            if (model, part) == ("sd21", "vae-legacy-names") {
+                continue; // the same file as sd15's
+            }
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!(
+                "tests/fixtures/parity/manifests/{model}--{part}.json"
+            ));
+            let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            let published: BTreeMap<String, Vec<usize>> =
+                serde_json::from_value(manifest["tensors"].clone()).unwrap();
+            let config = manifest["config"].as_object().unwrap();
+            let weights = Weights::outline(part);
+            match part {
+                "unet" => drop(UNet2DConditionModel::new(
+                    &UNet2DConditionConfig::read(part, config).unwrap(),
+                    &weights,
+                )),
+                "text_encoder" => drop(ClipTextModel::new(
+                    &ClipTextConfig::read(part, config).unwrap(),
+                    &weights,
+                )),
+                _ => drop(AutoencoderKl::new(
+                    &AutoencoderKlConfig::read(part, config).unwrap(),
+                    &weights,
+                )),
+            }
+            let known: BTreeMap<_, _> = match part {
+                "vae-legacy-names" => published
+                    .iter()
+                    .map(|(name, shape)| current_name(name, shape))
+                    .collect(),
+                _ => published,
+            };
+            assert_eq!(weights.requested(), known, "{model} {part}");
+            cases += 1;
+        }
+    }
+    println!("{cases} manifests of published models");
+}
+
+// ---- a row does not feel the others ----
+
+#[test]
+fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
+    let wide = wide_model();
+    let roots = PIPELINES.map(|pipeline| parity().join("pipelines").join(pipeline));
+    for (root, sizes) in [
+        (&roots[0], [(8, 8), (5, 7)]),
+        (&roots[1], [(8, 8), (6, 5)]),
+        (&wide.path().into(), [(8, 8), (3, 5)]),
+    ] {
+        let sd = load(root).unwrap();
+        let spec = sd.spec();
+        for (h, w) in sizes {
+            let latents = noise(&[16, spec.latent_channels, h, w], 1);
+            let context = noise(&[16, spec.context_length, spec.context_width], 2);
+            let t: Vec<f32> = (0..16).map(|i| 999.0 - 61.3 * i as f32).collect();
+            let prompts: Vec<Vec<u32>> = (0..16)
+                .map(|i| sd.tokenize(&"a fox and a dog ".repeat(i)))
+                .collect();
+            let rows = |first: usize, count: usize| {
+                let of = |x: &Tensor| x.narrow(0, first, count).unwrap();
+                [
+                    sd.encode_text(&prompts[first..first + count], 0).unwrap(),
+                    sd.denoise(&of(&latents), &t[first..first + count], &of(&context))
+                        .unwrap(),
+                    sd.decode(&of(&latents)).unwrap(),
+                ]
+            };
+            let alone: Vec<_> = (0..16).map(|i| rows(i, 1)).collect();
+            for (threads, first, count) in [
+                (1, 0, 2),
+                (2, 0, 2),
+                (1, 3, 5),
+                (2, 3, 5),
+                (1, 0, 16),
+                (2, 0, 16),
+                (1, 7, 1),
+                (2, 7, 1),
+            ] {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let together = pool.install(|| rows(first, count));
+                for i in 0..count {
+                    for (network, (together, alone)) in ["text", "unet", "vae"]
+                        .iter()
+                        .zip(together.iter().zip(&alone[first + i]))
+                    {
+                        assert_eq!(
+                            bits(&together.narrow(0, i, 1).unwrap()),
+                            bits(alone),
+                            "{}: {network} at {h}×{w}, row {i} of {count}, {threads} threads",
+                            root.display()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_model_is_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<StableDiffusion>();
+    shared::<ModelFolder>();
+    shared::<Weights>();
+}
+
+#[test]
+fn calls_that_do_not_fit_are_errors() {
+    let sd = load(&parity().join("pipelines/sd1")).unwrap();
+    let (latents, context) = (noise(&[2, 4, 8, 8], 1), noise(&[2, 77, 32], 2));
+    assert!(sd.denoise(&latents, &[1.0], &context).is_err());
+    assert!(
+        sd.denoise(&latents, &[1.0; 2], &noise(&[1, 77, 32], 2))
+            .is_err()
+    );
+    assert!(
+        sd.denoise(&noise(&[2, 3, 8, 8], 1), &[1.0; 2], &context)
+            .is_err()
+    );
+    assert!(
+        sd.denoise(&latents, &[1.0; 2], &noise(&[2, 77, 31], 2))
+            .is_err()
+    );
+    assert!(sd.decode(&noise(&[1, 5, 8, 8], 1)).is_err());
+    assert!(sd.encode_text(&[vec![0; 78]], 0).is_err());
+    assert!(sd.encode_text(&[vec![994; 77]], 0).is_err());
+    assert!(sd.encode_text(&[vec![0; 77], vec![0; 76]], 0).is_err());
+    assert_eq!(sd.encode_text(&[vec![0; 5]], 0).unwrap().dims(), [1, 5, 32]);
+}
+
+/// sd1 with a wider U-Net and autoencoder: layers with more than 512 numbers to sum and no more than 64 channels and pixels,
+/// where the products of a batch must not be made in one.
+fn wide_model() -> tempfile::TempDir {
+    let copy = Copy::of("sd1");
+    copy.edit("unet/config.json", |config| {
+        config["block_out_channels"] = json!([64, 64]);
+        config["down_block_types"] = json!(["DownBlock2D", "CrossAttnDownBlock2D"]);
+        config["up_block_types"] = json!(["CrossAttnUpBlock2D", "UpBlock2D"]);
+        config["layers_per_block"] = json!(1);
+    });
+    copy.edit("vae/config.json", |config| {
+        config["block_out_channels"] = json!([8, 64]);
+        config["down_block_types"] = json!(["DownEncoderBlock2D"; 2].to_vec());
+        config["up_block_types"] = json!(["UpDecoderBlock2D"; 2].to_vec());
+    });
+    let folder = ModelFolder::open(copy.0.path()).unwrap();
+    for (part, file) in [
+        ("unet", "unet/diffusion_pytorch_model.safetensors"),
+        ("vae", "vae/diffusion_pytorch_model.safetensors"),
+    ] {
+        let config = folder.json(&format!("{part}/config.json")).unwrap();
+        let weights = Weights::outline(part);
+        match part {
+            "unet" => drop(UNet2DConditionModel::new(
+                &UNet2DConditionConfig::read(part, &config).unwrap(),
+                &weights,
+            )),
+            _ => drop(AutoencoderKl::new(
+                &AutoencoderKlConfig::read(part, &config).unwrap(),
+                &weights,
+            )),
+        }
+        let made: HashMap<String, Tensor> = weights
+            .requested()
+            .into_iter()
+            .enumerate()
+            .map(|(seed, (name, shape))| {
+                let inputs = shape[1..].iter().product::<usize>() as f64;
+                (name, (noise(&shape, seed as u64) / inputs.sqrt()).unwrap())
+            })
+            .collect();
+        candle_core::safetensors::save(&made, copy.path(file)).unwrap();
+    }
+    copy.0
+}

@@ -1,0 +1,151 @@
+//! Out of the queue and back into it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use futures::future::join_all;
+use latentd::generation::{EventKind, GenerationId, Status};
+use latentd::ledger::{Outcome, Store};
+
+use crate::place::{Place, accept, claim_one, generation, get, history, overdue, running, seen};
+
+pub async fn the_oldest_are_claimed_first(place: &dyn Place) {
+    let store = place.open().await;
+    let ids = accept(&*store, 5).await;
+    let claimed = store.claim(3).await.unwrap();
+    assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), ids[..3]);
+    for (record, lease) in &claimed {
+        assert_eq!((lease.id(), lease.fence()), (record.id, 1));
+        assert_eq!((&record.status, record.attempt, record.version), (&Status::Running, 1, 2));
+        assert!(record.started_at.is_some());
+        assert_eq!(seen(&get(&*store, record.id).await), seen(record));
+        let events = store.events(record.id, 1).await.unwrap();
+        assert_eq!((events[0].seq, events[0].kind), (2, EventKind::Started));
+        assert_eq!(events[0].data, serde_json::json!({"id": record.id, "attempt": 1}));
+    }
+    let rest = store.claim(100).await.unwrap();
+    assert_eq!(rest.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), ids[3..]);
+}
+
+pub async fn concurrent_claimers_never_share_a_generation(place: &dyn Place) {
+    let store: Arc<dyn Store> = Arc::from(place.open().await);
+    let ids = accept(&*store, 60).await;
+    let claimers = (0..8).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut mine = Vec::new();
+            loop {
+                let claimed = store.claim(3).await.unwrap();
+                if claimed.is_empty() {
+                    return mine;
+                }
+                mine.extend(claimed.into_iter().map(|(record, _)| record.id));
+            }
+        })
+    });
+    let claimed: Vec<GenerationId> = join_all(claimers).await.into_iter().flat_map(|mine| mine.unwrap()).collect();
+    assert_eq!(claimed.len(), ids.len());
+    assert_eq!(claimed.into_iter().collect::<HashSet<_>>(), ids.into_iter().collect());
+}
+
+pub async fn nothing_is_claimed_from_an_empty_queue(place: &dyn Place) {
+    let store = place.open().await;
+    assert!(store.claim(5).await.unwrap().is_empty());
+    accept(&*store, 1).await;
+    assert!(store.claim(0).await.unwrap().is_empty());
+    assert_eq!(store.counts().await.unwrap().queued, 1);
+}
+
+pub async fn overdue_generations_expire_and_are_not_claimed(place: &dyn Place) {
+    let store = place.open().await;
+    let late = GenerationId::new();
+    store.accept(late, &overdue(), 10).await.unwrap();
+    let in_time = accept(&*store, 1).await[0];
+    let claimed = store.claim(10).await.unwrap();
+    assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), [in_time]);
+    let waiting = accept(&*store, 1).await[0];
+
+    let expired = store.expire_overdue().await.unwrap();
+    assert_eq!(expired.iter().map(|record| record.id).collect::<Vec<_>>(), [late]);
+    assert_eq!((&expired[0].status, expired[0].version), (&Status::Expired, 2));
+    assert!(expired[0].finished_at.is_some() && expired[0].expires_at.is_some());
+    assert_eq!(seen(&get(&*store, late).await), seen(&expired[0]));
+    assert_eq!(history(&*store, late).await, [EventKind::Queued, EventKind::Expired]);
+    assert_eq!(get(&*store, waiting).await.status, Status::Queued);
+    assert!(store.expire_overdue().await.unwrap().is_empty());
+}
+
+/// The clock cannot be waited for, so that the timeout is as short as a request may have it, and begins to run out
+/// before the claim.
+pub async fn what_began_once_never_expires(place: &dyn Place) {
+    let store = place.open().await;
+    let id = GenerationId::new();
+    let short = latentd::generation::Generation { start_timeout_s: 1, ..generation() };
+    store.accept(id, &short, 10).await.unwrap();
+    let (_, lease) = claim_one(&*store).await;
+    store.finish(lease, Outcome::Released).await.unwrap();
+    // Another one that is never claimed shows when the timeout has passed.
+    let clock = GenerationId::new();
+    store.accept(clock, &short, 10).await.unwrap();
+    while get(&*store, clock).await.status != Status::Expired {
+        let expired = store.expire_overdue().await.unwrap();
+        assert!(expired.iter().all(|record| record.id == clock));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(claim_one(&*store).await.0.id, id);
+}
+
+pub async fn running_generations_are_queued_again_at_the_start(place: &dyn Place) {
+    let store = place.open().await;
+    let (id, stale) = running(&*store).await;
+    let queued = accept(&*store, 1).await[0];
+    let before = get(&*store, queued).await;
+    assert_eq!(store.requeue_running(3).await.unwrap(), 1);
+    let record = get(&*store, id).await;
+    assert_eq!((&record.status, record.attempt, record.version), (&Status::Queued, 1, 3));
+    assert_eq!(seen(&get(&*store, queued).await), seen(&before));
+    let event = store.events(id, 2).await.unwrap().remove(0);
+    assert_eq!(event.kind, EventKind::Retrying);
+    assert_eq!(event.data, serde_json::json!({"id": id, "attempt": 1, "reason": "worker_crashed"}));
+
+    assert!(store.finish(stale, Outcome::Canceled).await.unwrap().is_none());
+    let (again, lease) = claim_one(&*store).await;
+    assert_eq!((again.id, again.attempt, lease.fence()), (id, 2, 2), "it kept its place");
+    assert_eq!(again.started_at, record.started_at);
+}
+
+pub async fn spent_attempts_end_in_failure(place: &dyn Place) {
+    let store = place.open().await;
+    let (id, _) = running(&*store).await;
+    assert_eq!(store.requeue_running(2).await.unwrap(), 1);
+    claim_one(&*store).await;
+    assert_eq!(store.requeue_running(2).await.unwrap(), 0);
+    let record = get(&*store, id).await;
+    let Status::Failed { problem } = &record.status else { panic!("{record:?}") };
+    assert_eq!((problem.code.as_str(), problem.retryable), ("worker_crashed", false));
+    assert_eq!(record.attempt, 2);
+    let kinds = [EventKind::Queued, EventKind::Started, EventKind::Retrying, EventKind::Started, EventKind::Failed];
+    assert_eq!(history(&*store, id).await, kinds);
+}
+
+pub async fn a_canceled_run_is_not_queued_again_at_the_start(place: &dyn Place) {
+    let store = place.open().await;
+    let (id, _) = running(&*store).await;
+    store.cancel(id).await.unwrap();
+    assert_eq!(store.requeue_running(9).await.unwrap(), 0);
+    assert_eq!(get(&*store, id).await.status, Status::Canceled);
+    assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Started, EventKind::Canceled]);
+}
+
+pub async fn positions_count_the_older_ones(place: &dyn Place) {
+    let store = place.open().await;
+    let ids = accept(&*store, 4).await;
+    for (at, id) in ids.iter().enumerate() {
+        assert_eq!(store.position(*id).await.unwrap(), Some(at));
+    }
+    store.claim(1).await.unwrap();
+    store.cancel(ids[2]).await.unwrap();
+    let positions = join_all(ids.iter().map(|id| store.position(*id))).await;
+    let positions: Vec<_> = positions.into_iter().map(|position| position.unwrap()).collect();
+    assert_eq!(positions, [None, Some(0), None, Some(1)]);
+    assert_eq!(store.position(GenerationId::new()).await.unwrap(), None);
+}

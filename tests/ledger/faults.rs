@@ -1,0 +1,172 @@
+//! What SQLite in particular must survive.
+
+use std::{
+    collections::HashMap,
+    env,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use latentd::generation::{EventKind, GenerationId, Problem, Status};
+use latentd::ledger::{ListQuery, Outcome, SqliteStore, Store, StoreError};
+use sqlx::{Connection, Executor, SqliteConnection};
+
+use crate::place::{HOUR, Place, SqlitePlace, accept, generation, get, history, image};
+
+const CHILD_DIR: &str = "LATENTD_TEST_LEDGER_DIR";
+
+/// The test is its own victim: started again with a folder in its environment it works there until it is killed, and
+/// prints what was acknowledged to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_loses_nothing_that_it_acknowledged() {
+    if let Some(dir) = env::var_os(CHILD_DIR) {
+        work_until_killed(Path::new(&dir)).await;
+    }
+    let place = SqlitePlace::new();
+    let mut acknowledged = HashMap::new();
+    for lines in [1, 3, 10, 31, 100, 101, 102] {
+        for (word, id) in kill_after(lines, place.path()) {
+            acknowledged.insert(id, word);
+        }
+        let store = place.open().await;
+        for (id, word) in &acknowledged {
+            let record = get(&*store, *id).await;
+            if word == "finished" {
+                assert_eq!(record.status, Status::Succeeded { images: vec![image()] });
+                assert_eq!(history(&*store, *id).await.last(), Some(&EventKind::Succeeded));
+            }
+            assert_eq!(record.generation, generation());
+        }
+        let listed = store.list(&ListQuery { limit: usize::MAX, ..ListQuery::default() }).await.unwrap();
+        for record in listed.records {
+            let last = match record.status {
+                Status::Queued => [EventKind::Queued, EventKind::Retrying],
+                Status::Running => [EventKind::Started; 2],
+                _ => [EventKind::Succeeded; 2],
+            };
+            assert!(last.contains(history(&*store, record.id).await.last().unwrap()));
+        }
+        store.requeue_running(u32::MAX).await.unwrap();
+        assert_eq!(integrity(place.path()).await, "ok");
+    }
+    assert!(acknowledged.values().any(|word| word == "finished"));
+}
+
+async fn work_until_killed(dir: &Path) {
+    let store = SqliteStore::open(dir, HOUR).await.unwrap();
+    println!();
+    loop {
+        let id = GenerationId::new();
+        store.accept(id, &generation(), usize::MAX).await.unwrap();
+        println!("accepted {id}");
+        let id = GenerationId::new();
+        store.accept(id, &generation(), usize::MAX).await.unwrap();
+        println!("accepted {id}");
+        for (record, lease) in store.claim(1).await.unwrap() {
+            store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+            println!("finished {}", record.id);
+        }
+    }
+}
+
+/// Starts the child, kills it after it has acknowledged so many changes, and returns every acknowledgement that it wrote
+/// before it died.
+fn kill_after(lines: usize, dir: &Path) -> Vec<(String, GenerationId)> {
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "faults::a_killed_process_loses_nothing_that_it_acknowledged"])
+        .env(CHILD_DIR, dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut acknowledged = Vec::new();
+    let mut line = String::new();
+    while output.read_line(&mut line).unwrap() > 0 {
+        // The last line may be cut off.
+        if let Some((word @ ("accepted" | "finished"), id)) = line.trim_end().split_once(' ')
+            && line.ends_with('\n')
+        {
+            acknowledged.push((word.to_owned(), id.parse().unwrap()));
+            if acknowledged.len() == lines {
+                child.kill().unwrap();
+            }
+        }
+        line.clear();
+    }
+    child.wait().unwrap();
+    assert!(acknowledged.len() >= lines, "the child ended by itself");
+    acknowledged
+}
+
+#[tokio::test]
+async fn a_folder_has_one_store_at_a_time() {
+    let place = SqlitePlace::new();
+    let folder = place.path().join("a/b");
+    let store = SqliteStore::open(&folder, HOUR).await.unwrap();
+    let second = SqliteStore::open(&folder, HOUR).await;
+    assert!(matches!(&second, Err(StoreError::Locked { path }) if *path == folder), "{second:?}");
+    let clone = store.clone();
+    drop(store);
+    assert!(matches!(SqliteStore::open(&folder, HOUR).await, Err(StoreError::Locked { .. })));
+    drop(clone);
+    SqliteStore::open(&folder, HOUR).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_an_error() {
+    let place = SqlitePlace::new();
+    let file = place.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(SqliteStore::open(&file.join("data"), HOUR).await, Err(StoreError::Io(_))));
+}
+
+#[tokio::test]
+async fn an_unreadable_row_harms_nobody_else() {
+    let place = SqlitePlace::new();
+    let store = place.open_with(Duration::ZERO).await;
+    let ids = accept(&*store, 4).await;
+    store.cancel(ids[0]).await.unwrap();
+    store.cancel(ids[1]).await.unwrap();
+    for id in [ids[0], ids[2]] {
+        let sql = format!("UPDATE generations SET params = '{{}}' WHERE id = x'{}'", hexadecimal(id));
+        database(place.path()).await.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        let read = store.get(id).await;
+        assert!(matches!(read, Err(StoreError::Corrupt { id: which, what: "params", .. }) if which == id), "{read:?}");
+    }
+    let page = store.list(&ListQuery { limit: 2, ..ListQuery::default() }).await.unwrap();
+    assert_eq!(page.records.iter().map(|record| record.id).collect::<Vec<_>>(), [ids[3], ids[1]]);
+    assert!(!page.has_more);
+    let overdue = store.overdue_for_deletion(1).await.unwrap();
+    assert_eq!(overdue.iter().map(|record| record.id).collect::<Vec<_>>(), [ids[1]]);
+    let claimed = store.claim(2).await.unwrap();
+    assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), [ids[3]]);
+    assert_eq!(history(&*store, ids[2]).await, [EventKind::Queued, EventKind::Started, EventKind::Failed]);
+    assert_eq!(store.requeue_running(3).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_row_with_a_wrong_problem_is_corrupt() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    accept(&*store, 1).await;
+    let (record, lease) = store.claim(1).await.unwrap().pop().unwrap();
+    let problem = Problem { code: "internal".to_owned(), message: String::new(), retryable: false };
+    store.finish(lease, Outcome::Failed(problem)).await.unwrap();
+    database(place.path()).await.execute("UPDATE generations SET problem = '[]'").await.unwrap();
+    let read = store.get(record.id).await;
+    assert!(matches!(read, Err(StoreError::Corrupt { what: "problem", .. })), "{read:?}");
+}
+
+async fn database(dir: &Path) -> SqliteConnection {
+    SqliteConnection::connect(&format!("sqlite:{}", dir.join("latentd.db").display())).await.unwrap()
+}
+
+async fn integrity(dir: &Path) -> String {
+    sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut database(dir).await).await.unwrap()
+}
+
+fn hexadecimal(id: GenerationId) -> String {
+    id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}

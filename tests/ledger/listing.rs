@@ -1,0 +1,91 @@
+//! Pages, events and counts.
+
+use latentd::generation::{Generation, GenerationId};
+use latentd::ledger::{Counts, ListQuery, Outcome, Store};
+
+use crate::place::{Place, accept, generation, running};
+
+async fn page(store: &dyn Store, query: ListQuery) -> (Vec<GenerationId>, bool) {
+    let page = store.list(&query).await.unwrap();
+    (page.records.iter().map(|record| record.id).collect(), page.has_more)
+}
+
+fn limit(limit: usize) -> ListQuery {
+    ListQuery { limit, ..ListQuery::default() }
+}
+
+fn reversed(ids: &[GenerationId]) -> Vec<GenerationId> {
+    ids.iter().rev().copied().collect()
+}
+
+pub async fn pages_are_newest_first(place: &dyn Place) {
+    let store = place.open().await;
+    assert_eq!(page(&*store, limit(3)).await, (vec![], false));
+    let ids = accept(&*store, 5).await;
+    assert_eq!(page(&*store, limit(3)).await, (reversed(&ids[2..]), true));
+    assert_eq!(page(&*store, limit(5)).await, (reversed(&ids), false));
+    assert_eq!(page(&*store, limit(100)).await, (reversed(&ids), false));
+}
+
+pub async fn pages_go_both_ways(place: &dyn Place) {
+    let store = place.open().await;
+    let ids = accept(&*store, 7).await;
+    let after = |id: usize| ListQuery { after: Some(ids[id]), ..limit(2) };
+    assert_eq!(page(&*store, after(5)).await, (reversed(&ids[3..5]), true));
+    assert_eq!(page(&*store, after(2)).await, (reversed(&ids[..2]), false));
+    assert_eq!(page(&*store, after(0)).await, (vec![], false));
+    let before = |id: usize| ListQuery { before: Some(ids[id]), ..limit(2) };
+    assert_eq!(page(&*store, before(1)).await, (reversed(&ids[2..4]), true));
+    assert_eq!(page(&*store, before(4)).await, (reversed(&ids[5..]), false));
+    assert_eq!(page(&*store, before(6)).await, (vec![], false));
+    let between = ListQuery { after: Some(ids[6]), before: Some(ids[2]), ..limit(2) };
+    assert_eq!(page(&*store, between).await, (reversed(&ids[4..6]), true));
+    // A cursor need not exist any more.
+    let gone = ListQuery { after: Some(GenerationId::new()), ..limit(1) };
+    assert_eq!(page(&*store, gone).await, (vec![ids[6]], true));
+}
+
+pub async fn pages_are_filtered(place: &dyn Place) {
+    let store = place.open().await;
+    let (finished, lease) = running(&*store).await;
+    store.finish(lease, Outcome::Succeeded(Vec::new())).await.unwrap();
+    let (current, _) = running(&*store).await;
+    let waiting = accept(&*store, 3).await;
+    let other = GenerationId::new();
+    store.accept(other, &Generation { model: "large".to_owned(), ..generation() }, 9).await.unwrap();
+
+    let status = |status: &str| ListQuery { status: Some(status.to_owned()), ..limit(2) };
+    assert_eq!(page(&*store, status("succeeded")).await, (vec![finished], false));
+    assert_eq!(page(&*store, status("running")).await, (vec![current], false));
+    assert_eq!(page(&*store, status("queued")).await, (vec![other, waiting[2]], true));
+    assert_eq!(page(&*store, status("expired")).await, (vec![], false));
+    assert_eq!(page(&*store, status("' OR true --")).await, (vec![], false));
+    let model = |model: &str| ListQuery { model: Some(model.to_owned()), ..limit(9) };
+    assert_eq!(page(&*store, model("large")).await, (vec![other], false));
+    let both = ListQuery { after: Some(waiting[1]), status: Some("queued".to_owned()), ..model("tiny") };
+    assert_eq!(page(&*store, both).await, (vec![waiting[0]], false));
+}
+
+pub async fn events_are_read_after_a_number(place: &dyn Place) {
+    let store = place.open().await;
+    let (id, lease) = running(&*store).await;
+    accept(&*store, 1).await;
+    store.finish(lease, Outcome::Canceled).await.unwrap();
+    for (after, expected) in [(-1, vec![1, 2, 3]), (0, vec![1, 2, 3]), (2, vec![3]), (3, vec![]), (i64::MAX, vec![])] {
+        let events = store.events(id, after).await.unwrap();
+        assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), expected);
+    }
+}
+
+pub async fn counts_tell_queued_from_running(place: &dyn Place) {
+    let store = place.open().await;
+    assert_eq!(store.counts().await.unwrap(), Counts::default());
+    let ids = accept(&*store, 5).await;
+    let claimed = store.claim(2).await.unwrap();
+    assert_eq!(store.counts().await.unwrap(), Counts { queued: 3, running: 2 });
+    store.cancel(ids[4]).await.unwrap();
+    for (_, lease) in claimed {
+        store.finish(lease, Outcome::Succeeded(Vec::new())).await.unwrap();
+    }
+    assert_eq!(store.counts().await.unwrap(), Counts { queued: 2, running: 0 });
+}

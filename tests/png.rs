@@ -1,0 +1,267 @@
+//! Pictures as files: pixels, texts, previews.
+
+use std::{io::Cursor, sync::Arc};
+
+use latentd::generation::{
+    Fields, Generation, Limits, MetadataLevel, ModelCard, OnDisconnect, Rules, SchedulerChoice, SeedMode, resolve,
+};
+use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+
+#[test]
+fn a_picture_comes_back_pixel_by_pixel_and_byte_by_byte_the_same() {
+    let image = picture(37, 20);
+    let generation = generation();
+    let file = encode_png(&image, &generation, 0).unwrap();
+    assert_eq!(decoded(&file).0, image);
+    assert_eq!(encode_png(&image, &generation, 0).unwrap(), file);
+    let texts = first_position(&file, b"iTXt");
+    assert!(texts < first_position(&file, b"IDAT"), "readers that stop at the pixels must have seen the texts");
+}
+
+#[test]
+fn full_metadata_has_the_lines_that_image_tools_read() {
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation(), 0).unwrap());
+    let names: Vec<_> = texts.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["parameters", "latentd"]);
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        "a red fox\nNegative prompt: blur\nSteps: 20, Sampler: euler_a, CFG scale: 7.5, Seed: 41, Size: 512x256, \
+         Model: tiny, Version: latentd {version}"
+    );
+    assert_eq!(texts[0].1, expected);
+}
+
+#[test]
+fn each_image_of_its_own_seed_carries_a_request_for_itself_alone() {
+    let generation = Generation { n: 4, ..generation() };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 3).unwrap());
+    assert!(texts[0].1.contains("Seed: 44, "), "{}", texts[0].1);
+    assert_eq!(again(&texts[1].1), Generation { n: 1, seed: 44, ..generation });
+}
+
+#[test]
+fn images_of_one_generator_carry_the_request_for_all_of_them() {
+    let generation = Generation { n: 4, seed_mode: SeedMode::Batch, ..generation() };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 3).unwrap());
+    assert!(texts[0].1.contains("Seed: 41, ") && texts[0].1.contains("Batch size: 4, Batch pos: 3"), "{}", texts[0].1);
+    assert_eq!(again(&texts[1].1), generation);
+}
+
+#[test]
+fn the_seed_after_the_largest_is_one_that_a_request_may_name() {
+    let generation = Generation { n: 2, seed: i64::MAX as u64, ..generation() };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 1).unwrap());
+    assert_eq!(again(&texts[1].1).seed as u32, generation.seed_of(1) as u32);
+}
+
+#[test]
+fn less_metadata_is_less() {
+    let seed = Generation { metadata_level: MetadataLevel::Seed, n: 2, ..generation() };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &seed, 1).unwrap());
+    assert_eq!(texts, [("seed".to_owned(), "42".to_owned())]);
+    let none = Generation { metadata_level: MetadataLevel::None, ..generation() };
+    let file = encode_png(&picture(8, 8), &none, 1).unwrap();
+    assert_eq!(decoded(&file).1, []);
+    assert!(!file.windows(7).any(|bytes| bytes == b"red fox"));
+}
+
+#[test]
+fn settings_with_commas_stand_in_quotes() {
+    let config: Map<String, Value> = serde_json::from_str(r#"{"_class_name": "DDIMScheduler"}"#).unwrap();
+    let generation = Generation {
+        model: "a, b: c".to_owned(),
+        scheduler: SchedulerChoice::Object(config),
+        eta: 0.5,
+        clip_skip: 1,
+        ..generation()
+    };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
+    for part in ["Sampler: DDIMScheduler, ", "Model: \"a, b: c\", ", "Eta: 0.5, ", "Clip skip: 2, "] {
+        assert!(texts[0].1.contains(part), "{part} in {}", texts[0].1);
+    }
+}
+
+#[test]
+fn pixels_that_do_not_fit_the_size_are_an_error() {
+    for (width, height, bytes) in [(8, 8, 191), (8, 8, 193), (u32::MAX, u32::MAX, 0)] {
+        let image = RgbImage { width, height, pixels: vec![0; bytes] };
+        assert!(matches!(encode_png(&image, &generation(), 0), Err(EncodeError::Length { .. })));
+        assert!(matches!(encode_preview(&upscale(&image, 8)), Err(EncodeError::Length { .. })));
+    }
+    let empty = RgbImage { width: 0, height: 8, pixels: Vec::new() };
+    assert!(matches!(encode_png(&empty, &generation(), 0), Err(EncodeError::Png(_))));
+    assert!(matches!(encode_preview(&upscale(&empty, 8)), Err(EncodeError::Png(_))));
+}
+
+#[test]
+fn previews_grow_between_the_centres_of_their_pixels() {
+    let image = RgbImage { width: 2, height: 1, pixels: vec![0, 8, 100, 80, 0, 100] };
+    let large = upscale(&image, 4);
+    assert_eq!((large.width, large.height), (8, 4));
+    // Centres of the large pixels lie at 1/8, 3/8, … of a small one, whose centres are at 1/2 and 3/2.
+    let red = [0, 0, 10, 30, 50, 70, 80, 80];
+    let green = [8, 8, 7, 5, 3, 1, 0, 0];
+    for (at, pixel) in large.pixels.chunks(3).enumerate() {
+        assert_eq!(pixel, [red[at % 8], green[at % 8], 100], "at {at}");
+    }
+    assert_eq!(decoded(&encode_preview(&large).unwrap()), (large, Vec::new()));
+}
+
+#[test]
+fn previews_have_at_most_512_pixels_a_side() {
+    for (side, factor, expected) in [(64, 8, 512), (96, 8, 480), (300, 8, 300), (600, 8, 600), (16, 0, 16)] {
+        let large = upscale(&picture(side, 8), factor);
+        assert_eq!(large.width, expected);
+        assert_eq!(large.pixels.len(), 3 * large.width as usize * large.height as usize);
+    }
+}
+
+#[test]
+fn a_preview_that_would_take_too_many_bytes_is_halved() {
+    // Noise, which no encoder makes smaller.
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let image = RgbImage { width: 333, height: 77, pixels: (0..3 * 333 * 77).map(|_| noise()).collect() };
+    let file = encode_preview(&image).unwrap();
+    assert!(file.len() <= 48 * 1024);
+    let half = decoded(&file).0;
+    assert_eq!((half.width, half.height), (167, 39));
+    let at = |x: usize, y: usize| u32::from(image.pixels[3 * (y * 333 + x)]);
+    assert_eq!(u32::from(half.pixels[0]), (at(0, 0) + at(1, 0) + at(0, 1) + at(1, 1) + 2) / 4);
+    assert_eq!(u32::from(half.pixels[3 * 166]), (2 * at(332, 0) + 2 * at(332, 1) + 2) / 4);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_prompt_survives(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
+        let generation = Generation { prompt, negative_prompt: negative, ..generation() };
+        let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
+        prop_assert!(texts[0].1.starts_with(&generation.prompt));
+        prop_assert!(texts[0].1.contains(&generation.negative_prompt));
+        prop_assert_eq!(again(&texts[1].1), generation);
+    }
+
+    #[test]
+    fn any_picture_survives(width in 1u32..40, height in 1u32..40, bytes in prop::collection::vec(any::<u8>(), 3 * 40 * 40)) {
+        let image = RgbImage { width, height, pixels: bytes[..3 * (width * height) as usize].to_vec() };
+        prop_assert_eq!(&decoded(&encode_png(&image, &generation(), 0).unwrap()).0, &image);
+        prop_assert_eq!(&decoded(&encode_preview(&image).unwrap()).0, &image);
+    }
+}
+
+#[test]
+fn the_longest_prompt_survives() {
+    let generation = Generation { prompt: "狐".repeat(10_000), ..generation() };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
+    assert_eq!(again(&texts[1].1), generation);
+}
+
+/// The picture and its iTXt chunks, read by the `png` crate.
+fn decoded(file: &[u8]) -> (RgbImage, Vec<(String, String)>) {
+    let mut reader = png::Decoder::new(Cursor::new(file)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let frame = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((frame.color_type, frame.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    let texts = &reader.info().utf8_text;
+    let texts = texts.iter().map(|text| (text.keyword.clone(), text.get_text().unwrap())).collect();
+    (RgbImage { width: frame.width, height: frame.height, pixels }, texts)
+}
+
+fn first_position(file: &[u8], name: &[u8; 4]) -> usize {
+    file.windows(4).position(|bytes| bytes == name).unwrap()
+}
+
+/// What the server makes of the JSON chunk as a request.
+fn again(json: &str) -> Generation {
+    resolve(Fields::new(serde_json::from_str(json).unwrap()), &Catalogue::new()).unwrap()
+}
+
+fn picture(width: u32, height: u32) -> RgbImage {
+    let pixels = (0..3 * width * height).map(|at| (at * at / 7 + at) as u8).collect();
+    RgbImage { width, height, pixels }
+}
+
+fn generation() -> Generation {
+    Generation {
+        model: "tiny".to_owned(),
+        prompt: "a red fox".to_owned(),
+        negative_prompt: "blur".to_owned(),
+        width: 512,
+        height: 256,
+        n: 1,
+        steps: 20,
+        guidance_scale: 7.5,
+        guidance_rescale: 0.25,
+        scheduler: SchedulerChoice::Name("euler_a".to_owned()),
+        eta: 0.0,
+        clip_skip: 0,
+        seed: 41,
+        seed_mode: SeedMode::PerImage,
+        previews: 2,
+        metadata_level: MetadataLevel::Full,
+        on_disconnect: OnDisconnect::Keep,
+        start_timeout_s: 60,
+        metadata: Default::default(),
+    }
+}
+
+struct Catalogue {
+    limits: Limits,
+    card: Arc<ModelCard>,
+}
+
+impl Catalogue {
+    fn new() -> Catalogue {
+        let limits = Limits {
+            max_side_pixels: 1024,
+            max_pixels: 1024 * 1024,
+            max_images: 8,
+            max_steps: 100,
+            max_prompt_chars: 10_000,
+        };
+        let card = ModelCard {
+            name: "tiny".to_owned(),
+            description: String::new(),
+            default_width: 64,
+            default_height: 64,
+            min_side_pixels: 8,
+            size_multiple: 8,
+            default_steps: 1,
+            default_guidance_scale: 1.0,
+            max_clip_skip: 4,
+            default_scheduler: SchedulerChoice::Name("ddim".to_owned()),
+            scheduler_config: Map::new(),
+            prompts: Vec::new(),
+        };
+        Catalogue { limits, card: Arc::new(card) }
+    }
+}
+
+impl Rules for Catalogue {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn default_model(&self) -> &str {
+        "another"
+    }
+
+    fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
+        (model == "tiny").then(|| self.card.clone())
+    }
+
+    fn check_scheduler(&self, _: &ModelCard, _: &SchedulerChoice, _: u32) -> Result<(), (String, String)> {
+        Ok(())
+    }
+
+    fn random_seed(&self) -> u64 {
+        0
+    }
+}
