@@ -13,7 +13,6 @@ use super::{
 
 #[derive(RustEmbed)]
 #[folder = "web/"]
-#[allow_missing = true]
 struct Web;
 
 /// Nothing but the server's own files runs, and nothing but the server is talked to. Pictures may also be those that the

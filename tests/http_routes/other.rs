@@ -74,7 +74,19 @@ async fn every_route_knows_its_methods_and_no_others() {
 #[tokio::test]
 async fn other_paths_are_not_found() {
     let desk = Desk::open(&[]).await;
-    for path in ["/v1", "/v1/", "/v1/nothing", "/v1/images/", "/v1/images/x", "/index.html.bak", "/../Cargo.toml", "/%2e%2e/Cargo.toml", "/metrics", "/readyz", "//"] {
+    for path in [
+        "/v1",
+        "/v1/",
+        "/v1/nothing",
+        "/v1/images/",
+        "/v1/images/x",
+        "/index.html.bak",
+        "/../Cargo.toml",
+        "/%2e%2e/Cargo.toml",
+        "/metrics",
+        "/readyz",
+        "//",
+    ] {
         let answer = read(desk.send(Request::get(path).body(Body::empty()).unwrap()).await).await;
         assert_eq!((answer.status, answer.json()["code"].as_str()), (404, Some("not_found")), "{path}");
         assert_eq!(answer.json()["instance"], path);
