@@ -14,6 +14,7 @@ mod gemm;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod matrix;
+mod simd;
 mod softmax;
 mod storage;
 pub mod upsample;

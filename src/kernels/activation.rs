@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{
     exp::exp,
+    simd::vectorized,
     storage::{floats, made},
 };
 
@@ -86,7 +87,7 @@ impl<F: Fn(f32) -> f32 + Sync> CustomOp1 for Map<F> {
         y.par_chunks_mut(GRAIN)
             .zip(x.par_chunks(GRAIN))
             .for_each(|(y, x)| {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = self.1(*x));
+                vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = self.1(*x)));
             });
         made(y, layout.shape().clone())
     }
@@ -116,9 +117,11 @@ impl CustomOp1 for Geglu {
             .with_min_len(GRAIN.div_ceil(width))
             .for_each(|(y, x)| {
                 let (value, gate) = x.split_at(width);
-                for ((y, value), gate) in y.iter_mut().zip(value).zip(gate) {
-                    *y = value * gelu_erf_of(*gate);
-                }
+                vectorized(|| {
+                    for ((y, value), gate) in y.iter_mut().zip(value).zip(gate) {
+                        *y = value * gelu_erf_of(*gate);
+                    }
+                });
             });
         made(y, dims)
     }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{
     gemm::{Panels, product},
+    simd::vectorized,
     softmax::softmax,
     storage::{floats, made},
 };
@@ -131,12 +132,14 @@ impl Head {
         let rows = q.len().div_ceil(width);
         scores.resize(rows * m, 0.0);
         product(q, width, rows, &self.keys, 0..self.keys.count(), scores, m);
-        for (i, scores) in scores.chunks_exact_mut(m).enumerate() {
-            let seen = causal_from.map_or(m, |first| m.min(first + i + 1));
-            let (seen, hidden) = scores.split_at_mut(seen);
-            softmax(seen, 1.0 / (d as f32).sqrt());
-            hidden.fill(0.0);
-        }
+        vectorized(|| {
+            for (i, scores) in scores.chunks_exact_mut(m).enumerate() {
+                let seen = causal_from.map_or(m, |first| m.min(first + i + 1));
+                let (seen, hidden) = scores.split_at_mut(seen);
+                softmax(seen, 1.0 / (d as f32).sqrt());
+                hidden.fill(0.0);
+            }
+        });
         product(
             scores,
             m,

@@ -2,6 +2,8 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
+use super::simd::dispatch;
+
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 16;
 /// Rows of a tile.
@@ -61,7 +63,7 @@ pub(super) fn product(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    let product = Product {
+    dispatch(Product {
         a,
         a_stride,
         rows,
@@ -69,16 +71,7 @@ pub(super) fn product(
         panels,
         out,
         out_stride,
-    };
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = pulp::x86::V3::try_new() {
-        return Simd::vectorize(avx2, product);
-    }
-    #[cfg(target_arch = "aarch64")]
-    if let Some(neon) = pulp::aarch64::Neon::try_new() {
-        return Simd::vectorize(neon, product);
-    }
-    product.with_simd(pulp::Scalar::new());
+    });
 }
 
 struct Product<'a> {

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{
     activation::silu_of,
+    simd::vectorized,
     storage::{floats, made},
 };
 
@@ -38,7 +39,10 @@ struct GroupNorm {
 }
 
 /// Places per partial sum: fixed, so that the order of the sums is.
-const PLACES: usize = 256;
+const PLACES: usize = 64;
+
+/// How many floats one rayon job takes at least.
+const GRAIN: usize = 1 << 13;
 
 impl CustomOp3 for GroupNorm {
     fn name(&self) -> &'static str {
@@ -82,17 +86,22 @@ impl CustomOp3 for GroupNorm {
                 let (scale, shift) = self.affine(x, weight, bias);
                 y.par_chunks_mut(PLACES * channels)
                     .zip(x.par_chunks(PLACES * channels))
+                    .with_min_len(GRAIN.div_ceil(PLACES * channels))
                     .for_each(|(y, x)| {
-                        for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                            let affine = y.iter_mut().zip(x).zip(&scale).zip(&shift);
-                            match self.then {
-                                Then::Nothing => affine
-                                    .for_each(|(((y, x), scale), shift)| *y = x * scale + shift),
-                                Then::Silu => affine.for_each(|(((y, x), scale), shift)| {
-                                    *y = silu_of(x * scale + shift)
-                                }),
+                        vectorized(|| {
+                            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels))
+                            {
+                                let affine = y.iter_mut().zip(x).zip(&scale).zip(&shift);
+                                match self.then {
+                                    Then::Nothing => affine.for_each(|(((y, x), scale), shift)| {
+                                        *y = x * scale + shift
+                                    }),
+                                    Then::Silu => affine.for_each(|(((y, x), scale), shift)| {
+                                        *y = silu_of(x * scale + shift)
+                                    }),
+                                }
                             }
-                        }
+                        })
                     });
             });
         made(y, x_layout.shape().clone())
@@ -106,6 +115,7 @@ impl GroupNorm {
         let per_group = channels / self.groups;
         let partial: Vec<Sums> = x
             .par_chunks(PLACES * channels)
+            .with_min_len(GRAIN.div_ceil(PLACES * channels))
             .map(|x| Sums::of(x, channels))
             .collect();
         let (mut scale, mut shift) = (vec![0.0; channels], vec![0.0; channels]);
@@ -139,13 +149,15 @@ struct Sums {
 impl Sums {
     fn of(x: &[f32], channels: usize) -> Self {
         let (mut values, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
-        for x in x.chunks_exact(channels) {
-            for ((value, square), x) in values.iter_mut().zip(&mut squares).zip(x) {
-                let x = f64::from(*x);
-                *value += x;
-                *square += x * x;
+        vectorized(|| {
+            for x in x.chunks_exact(channels) {
+                for ((value, square), x) in values.iter_mut().zip(&mut squares).zip(x) {
+                    let x = f64::from(*x);
+                    *value += x;
+                    *square += x * x;
+                }
             }
-        }
+        });
         Self { values, squares }
     }
 }

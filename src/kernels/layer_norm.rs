@@ -3,7 +3,10 @@
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::storage::{floats, made};
+use super::{
+    simd::vectorized,
+    storage::{floats, made},
+};
 
 /// x (…, C) normalised over its last dimension, then scaled and shifted by `weight` and `bias` (C).
 ///
@@ -53,12 +56,14 @@ impl CustomOp3 for LayerNorm {
             .zip(x.par_chunks(width))
             .with_min_len(grain)
             .for_each(|(y, x)| {
-                let mean = sum(x, |x| x) / width as f32;
-                let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
-                let inverse = 1.0 / (variance + self.eps).sqrt();
-                for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                    *y = (x - mean) * inverse * weight + bias;
-                }
+                vectorized(|| {
+                    let mean = sum(x, |x| x) / width as f32;
+                    let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
+                    let inverse = 1.0 / (variance + self.eps).sqrt();
+                    for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *y = (x - mean) * inverse * weight + bias;
+                    }
+                })
             });
         made(y, x_layout.shape().clone())
     }

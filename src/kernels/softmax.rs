@@ -4,6 +4,7 @@ use super::exp::exp;
 const LANES: usize = 8;
 
 /// Softmax of `scale` times the scores, in place; the scale is positive.
+#[inline(always)]
 pub(super) fn softmax(scores: &mut [f32], scale: f32) {
     let mut largest = [f32::NEG_INFINITY; LANES];
     for chunk in scores.chunks(LANES) {

@@ -97,11 +97,9 @@ impl StableDiffusion {
 
     /// sample (B, C, h, w), t (B), context (B, L, D) → the U-Net's prediction, (B, C, h, w)
     pub fn denoise(&self, sample: &Tensor, t: &[f32], context: &Tensor) -> Result<Tensor> {
-        self.unet.forward(
-            &sample.to_device(&self.device)?,
-            t,
-            &context.to_device(&self.device)?,
-        )
+        let context = context.to_device(&self.device)?.contiguous()?;
+        self.unet
+            .forward(&sample.to_device(&self.device)?, t, &context)
     }
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].

@@ -1,0 +1,31 @@
+use pulp::{Simd, WithSimd};
+
+/// Runs an operation compiled for the best vector unit that the machine has.
+pub(super) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = pulp::x86::V3::try_new() {
+        return Simd::vectorize(avx2, op);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(neon) = pulp::aarch64::Neon::try_new() {
+        return Simd::vectorize(neon, op);
+    }
+    op.with_simd(pulp::Scalar::new())
+}
+
+/// Runs plain loops compiled for the best vector unit that the machine has; with the same result on all of them, since
+/// the compiler neither reorders sums nor fuses multiplications with additions.
+#[inline(always)]
+pub(super) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
+    struct Loops<F>(F);
+
+    impl<R, F: FnOnce() -> R> WithSimd for Loops<F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> R {
+            (self.0)()
+        }
+    }
+    dispatch(Loops(loops))
+}
