@@ -75,7 +75,13 @@ impl App {
             max_runs: config.engine.max_runs.get(),
             max_attempts: config.queue.max_attempts,
         };
-        let sweeper = Sweeper { store, blobs, live, metrics: metrics.clone(), interval: config.retention.sweep_interval_s.into() };
+        let sweeper = Sweeper {
+            store,
+            blobs,
+            live,
+            metrics: metrics.clone(),
+            interval: config.retention.sweep_interval_s.into(),
+        };
         let state = AppState::new(
             service,
             metrics,
@@ -120,7 +126,13 @@ impl App {
         let served = async {
             tokio::try_join!(
                 http::serve(public, http::public_router(state.clone()), &config.http, listeners_stop.clone(), deadline),
-                http::serve(operator, http::operator_router(state.clone()), &config.http, listeners_stop.clone(), deadline),
+                http::serve(
+                    operator,
+                    http::operator_router(state.clone()),
+                    &config.http,
+                    listeners_stop.clone(),
+                    deadline
+                ),
             )
         };
         let drain = async {

@@ -77,8 +77,12 @@ pub(crate) fn run() -> Result<()> {
         Command::Serve(serve) => self::serve(&serve),
         Command::Generate(generate) => generate.run(),
         Command::Models(settings) => models(&settings),
-        Command::Config(ConfigCommand::Check(settings)) => settings.load(Vec::new()).map(|_| println!("the settings are valid")),
-        Command::Config(ConfigCommand::Print(settings)) => settings.load(Vec::new()).map(|config| print!("{}", config.to_toml())),
+        Command::Config(ConfigCommand::Check(settings)) => {
+            settings.load(Vec::new()).map(|_| println!("the settings are valid"))
+        }
+        Command::Config(ConfigCommand::Print(settings)) => {
+            settings.load(Vec::new()).map(|config| print!("{}", config.to_toml()))
+        }
         Command::Healthcheck(settings) => healthcheck::run(settings.load(Vec::new())?.operator.bind),
     }
 }
@@ -141,7 +145,11 @@ fn models(settings: &Settings) -> Result<()> {
         match (catalogue.card(name), catalogue.state(name).1) {
             (Some(card), _) => println!(
                 "{name}{mark}: {} × {} pixels, {} steps, guidance {}. {}",
-                card.default_width, card.default_height, card.default_steps, card.default_guidance_scale, card.description
+                card.default_width,
+                card.default_height,
+                card.default_steps,
+                card.default_guidance_scale,
+                card.description
             ),
             (None, reason) => println!("{name}{mark}: cannot be used: {}", reason.unwrap_or_default()),
         }

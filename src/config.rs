@@ -108,7 +108,9 @@ impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         if !(0.001..=315_360_000.0).contains(&seconds) {
-            return Err(serde::de::Error::custom(format!("must be between 0.001 and 315360000 seconds, not {seconds}")));
+            return Err(serde::de::Error::custom(format!(
+                "must be between 0.001 and 315360000 seconds, not {seconds}"
+            )));
         }
         Ok(Seconds(Duration::from_secs_f64(seconds)))
     }

@@ -42,7 +42,8 @@ impl Metrics {
         let seconds = || vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
         let rows = || vec![1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
         let counter = |name, help| register(&registry, IntCounter::new(name, help));
-        let counters = |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let counters =
+            |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(Opts::new(name, help), labels));
         let gauge = |name, help| register(&registry, IntGauge::new(name, help));
         let histogram = |name, help, buckets| {
             register(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
@@ -53,13 +54,21 @@ impl Metrics {
         };
         Metrics {
             http_requests: counters("latentd_http_requests_total", "Requests answered", &["route", "method", "status"]),
-            http_seconds: histograms("latentd_http_request_seconds", "Seconds until a response's head was sent", &["route"]),
+            http_seconds: histograms(
+                "latentd_http_request_seconds",
+                "Seconds until a response's head was sent",
+                &["route"],
+            ),
             accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
             finished: counters("latentd_generations_finished_total", "Generations ended, by status", &["status"]),
             refused: counters("latentd_requests_refused_total", "Requests refused before any work", &["code"]),
             queued: gauge("latentd_generations_queued", "Generations that wait"),
             running: gauge("latentd_generations_running", "Generations that compute"),
-            run_seconds: histogram("latentd_run_seconds", "Seconds from the beginning of a run to its pictures", seconds()),
+            run_seconds: histogram(
+                "latentd_run_seconds",
+                "Seconds from the beginning of a run to its pictures",
+                seconds(),
+            ),
             batch_rows: histogram("latentd_batch_rows", "Rows of each network call", rows()),
             batch_runs: histogram("latentd_batch_runs", "Different generations in each network call", rows()),
             batch_seconds: histograms("latentd_batch_seconds", "Seconds of each network call", &["network"]),

@@ -22,10 +22,18 @@ use crate::{diffusion::Latents, imaging::RgbImage};
 /// What a pipeline may await. Answers come in the order of the rows.
 pub trait Compute {
     /// Token ids, each padded to the encoder's length -> one embedding each.
-    fn text(&self, ids: Vec<Vec<u32>>, clip_skip: u32) -> impl Future<Output = Result<Vec<TextEmbedding>, PipelineError>>;
+    fn text(
+        &self,
+        ids: Vec<Vec<u32>>,
+        clip_skip: u32,
+    ) -> impl Future<Output = Result<Vec<TextEmbedding>, PipelineError>>;
 
     /// Rows of latents (C, h, w), each with its own timestep and context -> the network's raw prediction for each.
-    fn denoise(&self, shape: [usize; 3], rows: Vec<DenoiseRow>) -> impl Future<Output = Result<Vec<Vec<f32>>, PipelineError>>;
+    fn denoise(
+        &self,
+        shape: [usize; 3],
+        rows: Vec<DenoiseRow>,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, PipelineError>>;
 
     /// (B, C, h, w) -> B pictures of (8 h, 8 w) pixels.
     fn decode(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;

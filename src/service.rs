@@ -205,7 +205,9 @@ impl Service {
     pub async fn preview(&self, id: GenerationId) -> Result<Option<Preview>, ServiceError> {
         self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
         let state = self.0.live.state(id);
-        Ok(state.and_then(|state| state.previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index)))))
+        Ok(state.and_then(|state| {
+            state.previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index)))
+        }))
     }
 
     /// Every durable event after `after`, then one snapshot of the progress, then what happens, until a terminal event

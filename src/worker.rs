@@ -4,7 +4,11 @@ mod observer;
 mod save;
 mod sweeper;
 
-use std::{future::pending, sync::Arc, time::{Duration, Instant}};
+use std::{
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -115,7 +119,10 @@ impl Worker {
             Ok(Some(record)) if record.cancel_requested => cancel.cancel(Reason::Canceled),
             _ => {}
         }
-        self.live.progress(id, Progress { phase: Phase::Loading, step: 0, steps: generation.steps, percent: 0.0, eta_s: None });
+        self.live.progress(
+            id,
+            Progress { phase: Phase::Loading, step: 0, steps: generation.steps, percent: 0.0, eta_s: None },
+        );
         let (catalogue, name) = (self.catalogue.clone(), generation.model.clone());
         let model = tokio::task::spawn_blocking(move || catalogue.load(&name)).await;
         let model = model.map_err(|error| failed("internal", format!("loading the model: {error}"), true))?;
@@ -147,7 +154,9 @@ impl Worker {
     async fn publish(&self, record: &Record, sketch: Sketch) {
         let Sketch { index, step, preview_index, picture } = sketch;
         // As large as the picture, but no larger than an event stream should carry.
-        let factor = (record.generation.width.max(record.generation.height).min(256) / picture.width.max(picture.height).max(1)).max(1);
+        let factor = (record.generation.width.max(record.generation.height).min(256)
+            / picture.width.max(picture.height).max(1))
+        .max(1);
         let encoded = tokio::task::spawn_blocking(move || encode_preview(&upscale(&picture, factor))).await;
         match encoded {
             Ok(Ok(png)) => self.live.preview(record.id, Preview { index, step, preview_index, png: png.into() }),

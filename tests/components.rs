@@ -45,24 +45,13 @@ fn goldens() {
         let ids: Vec<Vec<u32>> = prompts().iter().map(|prompt| sd.tokenize(prompt)).collect();
         let expected = golden["tokenizer.input_ids"].to_vec2::<i64>().unwrap();
         assert_eq!(
-            ids.iter()
-                .map(|ids| ids.iter().map(|id| i64::from(*id)).collect())
-                .collect::<Vec<Vec<i64>>>(),
+            ids.iter().map(|ids| ids.iter().map(|id| i64::from(*id)).collect()).collect::<Vec<Vec<i64>>>(),
             expected
         );
 
-        like(
-            &sd.encode_text(&ids, 0).unwrap(),
-            "text_encoder.last_hidden_state",
-        );
+        like(&sd.encode_text(&ids, 0).unwrap(), "text_encoder.last_hidden_state");
         for t in [7f32, 951.0] {
-            let made = sd
-                .denoise(
-                    &golden["unet.sample"],
-                    &[t; 2],
-                    &golden["unet.encoder_hidden_states"],
-                )
-                .unwrap();
+            let made = sd.denoise(&golden["unet.sample"], &[t; 2], &golden["unet.encoder_hidden_states"]).unwrap();
             like(&made, &format!("unet.out.t{t}"));
         }
         let vae = vae(pipeline);
@@ -73,10 +62,7 @@ fn goldens() {
         let scaled = (&golden["vae.latent"] * 0.18215).unwrap();
         like(&sd.decode(&scaled).unwrap(), "vae.decoded");
     }
-    println!(
-        "{cases} tensors like diffusers', and the token ids of {} pipelines",
-        PIPELINES.len()
-    );
+    println!("{cases} tensors like diffusers', and the token ids of {} pipelines", PIPELINES.len());
     assert_eq!(cases, 14);
 }
 
@@ -87,14 +73,9 @@ fn clip_skip_leaves_out_layers_but_not_the_norm() {
         let golden = tensors(&parity().join(format!("components/{pipeline}.safetensors")));
         let weights = tensors(&root.join("text_encoder/model.safetensors"));
         let sd = load(&root).unwrap();
-        let norm = |part: &str| {
-            weights[&format!("text_model.final_layer_norm.{part}")]
-                .to_dtype(DType::F32)
-                .unwrap()
-        };
+        let norm = |part: &str| weights[&format!("text_model.final_layer_norm.{part}")].to_dtype(DType::F32).unwrap();
         let hidden = &golden["text_encoder.hidden_states.-2"];
-        let expected =
-            candle_nn::ops::layer_norm_slow(hidden, &norm("weight"), &norm("bias"), 1e-5).unwrap();
+        let expected = candle_nn::ops::layer_norm_slow(hidden, &norm("weight"), &norm("bias"), 1e-5).unwrap();
         let ids: Vec<Vec<u32>> = prompts().iter().map(|prompt| sd.tokenize(prompt)).collect();
         assert_close(&sd.encode_text(&ids, 1).unwrap(), &expected, pipeline);
         assert!(sd.encode_text(&ids, sd.spec().text_layers).is_ok());
@@ -110,33 +91,21 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
             if (model, part) == ("sd21", "vae-legacy-names") {
                 continue; // the same file as sd15's
             }
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!(
-                "tests/fixtures/parity/manifests/{model}--{part}.json"
-            ));
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("tests/fixtures/parity/manifests/{model}--{part}.json"));
             let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-            let published: BTreeMap<String, Vec<usize>> =
-                serde_json::from_value(manifest["tensors"].clone()).unwrap();
+            let published: BTreeMap<String, Vec<usize>> = serde_json::from_value(manifest["tensors"].clone()).unwrap();
             let config = manifest["config"].as_object().unwrap();
             let weights = Weights::outline(part);
             match part {
-                "unet" => drop(UNet2DConditionModel::new(
-                    &UNet2DConditionConfig::read(part, config).unwrap(),
-                    &weights,
-                )),
-                "text_encoder" => drop(ClipTextModel::new(
-                    &ClipTextConfig::read(part, config).unwrap(),
-                    &weights,
-                )),
-                _ => drop(AutoencoderKl::new(
-                    &AutoencoderKlConfig::read(part, config).unwrap(),
-                    &weights,
-                )),
+                "unet" => {
+                    drop(UNet2DConditionModel::new(&UNet2DConditionConfig::read(part, config).unwrap(), &weights))
+                }
+                "text_encoder" => drop(ClipTextModel::new(&ClipTextConfig::read(part, config).unwrap(), &weights)),
+                _ => drop(AutoencoderKl::new(&AutoencoderKlConfig::read(part, config).unwrap(), &weights)),
             }
             let known: BTreeMap<_, _> = match part {
-                "vae-legacy-names" => published
-                    .iter()
-                    .map(|(name, shape)| current_name(name, shape))
-                    .collect(),
+                "vae-legacy-names" => published.iter().map(|(name, shape)| current_name(name, shape)).collect(),
                 _ => published,
             };
             assert_eq!(weights.requested(), known, "{model} {part}");
@@ -152,49 +121,33 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
 fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
     let wide = wide_model();
     let roots = PIPELINES.map(|pipeline| parity().join("pipelines").join(pipeline));
-    for (root, sizes) in [
-        (&roots[0], [(8, 8), (5, 7)]),
-        (&roots[1], [(8, 8), (6, 5)]),
-        (&wide.path().into(), [(8, 8), (3, 5)]),
-    ] {
+    for (root, sizes) in
+        [(&roots[0], [(8, 8), (5, 7)]), (&roots[1], [(8, 8), (6, 5)]), (&wide.path().into(), [(8, 8), (3, 5)])]
+    {
         let sd = load(root).unwrap();
         let spec = sd.spec();
         for (h, w) in sizes {
             let latents = noise(&[16, spec.latent_channels, h, w], 1);
             let context = noise(&[16, spec.context_length, spec.context_width], 2);
             let t: Vec<f32> = (0..16).map(|i| 999.0 - 61.3 * i as f32).collect();
-            let prompts: Vec<Vec<u32>> = (0..16)
-                .map(|i| sd.tokenize(&"a fox and a dog ".repeat(i)))
-                .collect();
+            let prompts: Vec<Vec<u32>> = (0..16).map(|i| sd.tokenize(&"a fox and a dog ".repeat(i))).collect();
             let rows = |first: usize, count: usize| {
                 let of = |x: &Tensor| x.narrow(0, first, count).unwrap();
                 [
                     sd.encode_text(&prompts[first..first + count], 0).unwrap(),
-                    sd.denoise(&of(&latents), &t[first..first + count], &of(&context))
-                        .unwrap(),
+                    sd.denoise(&of(&latents), &t[first..first + count], &of(&context)).unwrap(),
                     sd.decode(&of(&latents)).unwrap(),
                 ]
             };
             let alone: Vec<_> = (0..16).map(|i| rows(i, 1)).collect();
-            for (threads, first, count) in [
-                (1, 0, 2),
-                (2, 0, 2),
-                (1, 3, 5),
-                (2, 3, 5),
-                (1, 0, 16),
-                (2, 0, 16),
-                (1, 7, 1),
-                (2, 7, 1),
-            ] {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
+            for (threads, first, count) in
+                [(1, 0, 2), (2, 0, 2), (1, 3, 5), (2, 3, 5), (1, 0, 16), (2, 0, 16), (1, 7, 1), (2, 7, 1)]
+            {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let together = pool.install(|| rows(first, count));
                 for i in 0..count {
-                    for (network, (together, alone)) in ["text", "unet", "vae"]
-                        .iter()
-                        .zip(together.iter().zip(&alone[first + i]))
+                    for (network, (together, alone)) in
+                        ["text", "unet", "vae"].iter().zip(together.iter().zip(&alone[first + i]))
                     {
                         assert_eq!(
                             bits(&together.narrow(0, i, 1).unwrap()),
@@ -222,18 +175,9 @@ fn calls_that_do_not_fit_are_errors() {
     let sd = load(&parity().join("pipelines/sd1")).unwrap();
     let (latents, context) = (noise(&[2, 4, 8, 8], 1), noise(&[2, 77, 32], 2));
     assert!(sd.denoise(&latents, &[1.0], &context).is_err());
-    assert!(
-        sd.denoise(&latents, &[1.0; 2], &noise(&[1, 77, 32], 2))
-            .is_err()
-    );
-    assert!(
-        sd.denoise(&noise(&[2, 3, 8, 8], 1), &[1.0; 2], &context)
-            .is_err()
-    );
-    assert!(
-        sd.denoise(&latents, &[1.0; 2], &noise(&[2, 77, 31], 2))
-            .is_err()
-    );
+    assert!(sd.denoise(&latents, &[1.0; 2], &noise(&[1, 77, 32], 2)).is_err());
+    assert!(sd.denoise(&noise(&[2, 3, 8, 8], 1), &[1.0; 2], &context).is_err());
+    assert!(sd.denoise(&latents, &[1.0; 2], &noise(&[2, 77, 31], 2)).is_err());
     assert!(sd.decode(&noise(&[1, 5, 8, 8], 1)).is_err());
     assert!(sd.encode_text(&[vec![0; 78]], 0).is_err());
     assert!(sd.encode_text(&[vec![994; 77]], 0).is_err());
@@ -257,21 +201,14 @@ fn wide_model() -> tempfile::TempDir {
         config["up_block_types"] = json!(["UpDecoderBlock2D"; 2].to_vec());
     });
     let folder = ModelFolder::open(copy.0.path()).unwrap();
-    for (part, file) in [
-        ("unet", "unet/diffusion_pytorch_model.safetensors"),
-        ("vae", "vae/diffusion_pytorch_model.safetensors"),
-    ] {
+    for (part, file) in
+        [("unet", "unet/diffusion_pytorch_model.safetensors"), ("vae", "vae/diffusion_pytorch_model.safetensors")]
+    {
         let config = folder.json(&format!("{part}/config.json")).unwrap();
         let weights = Weights::outline(part);
         match part {
-            "unet" => drop(UNet2DConditionModel::new(
-                &UNet2DConditionConfig::read(part, &config).unwrap(),
-                &weights,
-            )),
-            _ => drop(AutoencoderKl::new(
-                &AutoencoderKlConfig::read(part, &config).unwrap(),
-                &weights,
-            )),
+            "unet" => drop(UNet2DConditionModel::new(&UNet2DConditionConfig::read(part, &config).unwrap(), &weights)),
+            _ => drop(AutoencoderKl::new(&AutoencoderKlConfig::read(part, &config).unwrap(), &weights)),
         }
         let made: HashMap<String, Tensor> = weights
             .requested()

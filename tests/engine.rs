@@ -3,7 +3,12 @@
 #[path = "engine/scripted.rs"]
 mod scripted;
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::{Arc, mpsc}, thread::JoinHandle};
+use std::{
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+};
 
 use latentd::{
     diffusion::SchedulerConfig,
@@ -14,7 +19,10 @@ use latentd::{
     pipelines::{Catalogue, Model},
     service::CatalogueRules,
 };
-use proptest::{prelude::*, test_runner::{Config, TestRunner}};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
 use scripted::{Fault, Scripted};
 use serde_json::{Map, Value, json};
 
@@ -70,8 +78,13 @@ impl Bench {
     }
 
     fn generation(&self, request: Value) -> Generation {
-        let limits =
-            Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+        let limits = Limits {
+            max_side_pixels: 2048,
+            max_pixels: 1 << 22,
+            max_images: 8,
+            max_steps: 1000,
+            max_prompt_chars: 10_000,
+        };
         let Value::Object(fields) = request else { panic!("a request is an object") };
         resolve(Fields::new(fields), &CatalogueRules { catalogue: &self.catalogue, limits: &limits }).unwrap()
     }
@@ -116,12 +129,11 @@ fn outcome(told: &mpsc::Receiver<Told>) -> Result<Vec<RgbImage>, RunError> {
 fn any_request() -> impl Strategy<Value = Value> {
     let scheduler = prop::sample::select(vec!["pndm", "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m_karras"]);
     let size = prop::sample::select(vec![(64, 64), (72, 64), (64, 96)]);
-    (scheduler, size, 1u32..8, 0u64..1000, prop::sample::select(vec![0.0, 1.0, 5.0, 9.5]), 1u32..3, "[a-z ]{0,40}").prop_map(
-        |(scheduler, (width, height), steps, seed, guidance_scale, n, prompt)| {
+    (scheduler, size, 1u32..8, 0u64..1000, prop::sample::select(vec![0.0, 1.0, 5.0, 9.5]), 1u32..3, "[a-z ]{0,40}")
+        .prop_map(|(scheduler, (width, height), steps, seed, guidance_scale, n, prompt)| {
             json!({"prompt": prompt, "scheduler": scheduler, "width": width, "height": height, "steps": steps,
                 "seed": seed, "guidance_scale": guidance_scale, "n": n})
-        },
-    )
+        })
 }
 
 #[test]
@@ -135,9 +147,11 @@ fn the_bytes_of_a_picture_do_not_depend_on_its_company() {
             let expected = alone.draw(request.clone());
             for company in [1, 4, 15] {
                 for bench in [&crowded, &narrow, &single] {
-                    let before: Vec<_> = strangers[..company / 2].iter().map(|stranger| bench.start(stranger.clone())).collect();
+                    let before: Vec<_> =
+                        strangers[..company / 2].iter().map(|stranger| bench.start(stranger.clone())).collect();
                     let own = bench.start(request.clone());
-                    let after: Vec<_> = strangers[company / 2..company].iter().map(|s| bench.start(s.clone())).collect();
+                    let after: Vec<_> =
+                        strangers[company / 2..company].iter().map(|s| bench.start(s.clone())).collect();
                     prop_assert!(outcome(&own.1).unwrap() == expected, "with {company} strangers: {request}");
                     for (_, told) in before.iter().chain(&after) {
                         prop_assert!(outcome(told).is_ok());
@@ -217,11 +231,14 @@ fn a_network_that_fails_fails_only_the_run_to_blame() {
         let model = Arc::new(Scripted::model(fault));
         // The scripted network's fault is in rows whose noise is that of seed 13.
         let generation = |seed: u64| {
-            let mut generation = bench.generation(json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}));
+            let mut generation = bench.generation(
+                json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}),
+            );
             generation.n = 1;
             generation
         };
-        let runs: Vec<_> = [1, 2, 13, 3].into_iter().map(|seed| (seed, bench.start_on(model.clone(), generation(seed)))).collect();
+        let runs: Vec<_> =
+            [1, 2, 13, 3].into_iter().map(|seed| (seed, bench.start_on(model.clone(), generation(seed)))).collect();
         for (seed, (_, told)) in runs {
             let ended = outcome(&told);
             assert_eq!(ended.is_err(), seed == 13, "{fault:?}, seed {seed}: {ended:?}");

@@ -42,7 +42,8 @@ fn sources() -> Vec<Source> {
             let first = inner.components().next().unwrap().as_os_str().to_str().unwrap();
             let room = first.trim_end_matches(".rs").to_owned();
             let product = text.split("#[cfg(test)]\nmod ").next().unwrap();
-            let code = product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            let code =
+                product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
             found.push(Source { room, path: inner.to_owned(), code, lines: text.lines().count() });
         }
     }
@@ -128,7 +129,8 @@ fn the_door_sees_no_tensors() {
 
 #[test]
 fn only_the_error_table_picks_the_statuses_of_errors() {
-    let errors = ["BAD_REQUEST", "NOT_FOUND", "UNPROCESSABLE", "CONFLICT", "INTERNAL_SERVER", "SERVICE_UNAVAILABLE", "TOO_MANY"];
+    let errors =
+        ["BAD_REQUEST", "NOT_FOUND", "UNPROCESSABLE", "CONFLICT", "INTERNAL_SERVER", "SERVICE_UNAVAILABLE", "TOO_MANY"];
     for source in sources().iter().filter(|source| source.path != Path::new("http/error.rs")) {
         for status in errors {
             let word = format!("StatusCode::{status}");
@@ -171,14 +173,19 @@ fn files_are_small() {
     let (largest, path) = &sizes[sizes.len() - 1];
     assert!(*largest <= 600, "{} has {largest} lines", path.display());
     assert!(sizes[sizes.len() / 2].0 <= 150, "the median is {} lines", sizes[sizes.len() / 2].0);
-    assert!(sizes[sizes.len() * 9 / 10].0 <= 350, "one file in ten has more than {} lines", sizes[sizes.len() * 9 / 10].0);
+    assert!(
+        sizes[sizes.len() * 9 / 10].0 <= 350,
+        "one file in ten has more than {} lines",
+        sizes[sizes.len() * 9 / 10].0
+    );
 }
 
 #[test]
 fn the_walk_of_the_architecture_names_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
-    let named: Vec<&str> = text.split('`').filter(|part| part.starts_with("src/") || part.starts_with("tests/")).collect();
+    let named: Vec<&str> =
+        text.split('`').filter(|part| part.starts_with("src/") || part.starts_with("tests/")).collect();
     assert!(named.len() > 20, "the walk names its files");
     for path in named {
         assert!(root.join(path).exists(), "ARCHITECTURE.md names {path}");

@@ -75,13 +75,25 @@ fn pictures_equal_diffusers() {
 type Outcome = mpsc::Receiver<Result<Vec<RgbImage>, RunError>>;
 
 /// Hands the case to the engine. A case that is not waiting must resolve, so a refusal fails the test.
-fn start(case: &Case, rules: &CatalogueRules<'_>, catalogue: &Catalogue, engine: &engine::Engine) -> (Generation, Outcome) {
-    let generation = resolve(Fields::new(case.request()), rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
+fn start(
+    case: &Case,
+    rules: &CatalogueRules<'_>,
+    catalogue: &Catalogue,
+    engine: &engine::Engine,
+) -> (Generation, Outcome) {
+    let generation =
+        resolve(Fields::new(case.request()), rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
     let card = rules.card(&generation.model).unwrap();
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
     let (sender, receiver) = mpsc::channel();
-    let run = Run { generation: generation.clone(), scheduler, model, observer: Box::new(Told(sender)), cancel: Cancel::default() };
+    let run = Run {
+        generation: generation.clone(),
+        scheduler,
+        model,
+        observer: Box::new(Told(sender)),
+        cancel: Cancel::default(),
+    };
     assert!(engine.submit(run).is_ok(), "{}", case.name);
     (generation, receiver)
 }

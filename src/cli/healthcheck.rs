@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 pub(super) fn run(bind: SocketAddr) -> Result<()> {
     let address = reachable(bind);
     let timeout = Duration::from_secs(3);
-    let mut stream = TcpStream::connect_timeout(&address, timeout).with_context(|| format!("{address} does not answer"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, timeout).with_context(|| format!("{address} does not answer"))?;
     stream.set_read_timeout(Some(timeout))?;
     stream.write_all(format!("GET /livez HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut head = [0; 64];

@@ -33,22 +33,15 @@ impl BetaSchedule {
             }
             BetaSchedule::SquaredcosCapV2 => {
                 let alpha_bar = |i: usize| {
-                    let cos = libm::cos(
-                        (i as f64 / count as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2,
-                    );
+                    let cos = libm::cos((i as f64 / count as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2);
                     cos * cos
                 };
-                (0..count)
-                    .map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32)
-                    .collect()
+                (0..count).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
             }
             BetaSchedule::Sigmoid => {
                 let sigmoid = |x: f32| 1.0 / (1.0 + libm::expf(-x));
                 let (start, range) = (start as f32, (end - start) as f32);
-                linspace(-6.0, 6.0, count)
-                    .into_iter()
-                    .map(|x| sigmoid(x) * range + start)
-                    .collect()
+                linspace(-6.0, 6.0, count).into_iter().map(|x| sigmoid(x) * range + start).collect()
             }
         }
     }
@@ -62,10 +55,7 @@ impl Betas {
             product as f32
         };
         let alphas_cumprod = betas.iter().map(cumprod).collect();
-        Betas {
-            betas: betas.into(),
-            alphas_cumprod,
-        }
+        Betas { betas: betas.into(), alphas_cumprod }
     }
 
     /// Algorithm 1 of Lin et al. (2023), arXiv:2305.08891: the last timestep keeps no signal at all.
@@ -88,10 +78,7 @@ impl Betas {
             1.0 - alpha
         });
         let betas: Vec<f32> = betas.collect();
-        betas
-            .iter()
-            .all(|beta| (0.0..=1.0).contains(beta))
-            .then(|| Betas::new(betas))
+        betas.iter().all(|beta| (0.0..=1.0).contains(beta)).then(|| Betas::new(betas))
     }
 
     /// diffusers' Euler and DPM-Solver classes keep a trace of signal at a last timestep without any, so that σ/α
@@ -123,11 +110,7 @@ fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
     }
     let step = f64::from((end - start) / (count - 1) as f32);
     let value = |i: usize| {
-        if i < count / 2 {
-            f64::from(start) + step * i as f64
-        } else {
-            f64::from(end) - step * (count - 1 - i) as f64
-        }
+        if i < count / 2 { f64::from(start) + step * i as f64 } else { f64::from(end) - step * (count - 1 - i) as f64 }
     };
     (0..count).map(|i| value(i) as f32).collect()
 }

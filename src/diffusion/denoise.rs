@@ -32,43 +32,24 @@ pub async fn sample<D: Denoise>(
     noise: &mut Noise,
 ) -> Result<Latents, Error> {
     let schedule = Schedule::new(config, steps)?;
-    let network = Network {
-        denoise,
-        prediction: config.prediction,
-        steps: schedule.steps().len(),
-    };
+    let network = Network { denoise, prediction: config.prediction, steps: schedule.steps().len() };
     let eta = if eta > 0.0 { eta.min(1.0) } else { 0.0 };
     let x = x.scale(schedule.init_noise_sigma());
     let x = match &config.sampler {
-        Sampler::Ddpm { variance, clip } => {
-            samplers::ddpm(&network, &schedule, *variance, *clip, x, noise).await?
-        }
-        Sampler::Ddim { clip, .. } => {
-            samplers::ddim(&network, &schedule, *clip, eta, x, noise).await?
-        }
-        Sampler::Pndm { skip_prk_steps, .. } => {
-            samplers::pndm(&network, &schedule, *skip_prk_steps, x).await?
-        }
+        Sampler::Ddpm { variance, clip } => samplers::ddpm(&network, &schedule, *variance, *clip, x, noise).await?,
+        Sampler::Ddim { clip, .. } => samplers::ddim(&network, &schedule, *clip, eta, x, noise).await?,
+        Sampler::Pndm { skip_prk_steps, .. } => samplers::pndm(&network, &schedule, *skip_prk_steps, x).await?,
         Sampler::Euler(_) => samplers::euler(&network, &schedule, x).await?,
         Sampler::EulerAncestral => samplers::euler_a(&network, &schedule, x, noise).await?,
         Sampler::Heun { clip, .. } => samplers::heun(&network, &schedule, *clip, x).await?,
-        Sampler::DpmMultistep(dpm) => {
-            samplers::dpm_multistep(&network, &schedule, dpm, x, noise).await?
-        }
+        Sampler::DpmMultistep(dpm) => samplers::dpm_multistep(&network, &schedule, dpm, x, noise).await?,
     };
-    if x.is_finite() {
-        Ok(x)
-    } else {
-        Err(Error::NotFinite)
-    }
+    if x.is_finite() { Ok(x) } else { Err(Error::NotFinite) }
 }
 
 /// How many steps [`sample`] will take and how often it will ask the network, without running it.  The steps are those
 /// asked for, except where `lambda_min_clipped` cuts trailing timesteps off.
-pub fn steps_and_calls(
-    config: &SchedulerConfig,
-    steps: usize,
-) -> Result<(usize, usize), InvalidSteps> {
+pub fn steps_and_calls(config: &SchedulerConfig, steps: usize) -> Result<(usize, usize), InvalidSteps> {
     let schedule = Schedule::new(config, steps)?;
     Ok((schedule.steps().len(), schedule.calls()))
 }

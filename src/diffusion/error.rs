@@ -8,10 +8,7 @@ pub enum Error {
     #[error(transparent)]
     Steps(#[from] InvalidSteps),
     #[error("latents of shape {expected:?} were wanted, {got:?} came")]
-    Shape {
-        expected: [usize; 4],
-        got: [usize; 4],
-    },
+    Shape { expected: [usize; 4], got: [usize; 4] },
     #[error("{len} values do not fill latents of shape {shape:?}")]
     Length { shape: [usize; 4], len: usize },
     #[error("the latents are no longer finite")]
@@ -32,33 +29,20 @@ pub enum InvalidScheduler {
     #[error("{class} has no key {key:?}")]
     UnknownKey { class: &'static str, key: String },
     #[error("{key} is {value}, it must be {bound}")]
-    Value {
-        key: String,
-        value: String,
-        bound: String,
-    },
+    Value { key: String, value: String, bound: String },
     /// Keys which are legal one by one and not together.
     #[error("{keys} cannot be combined: {why}")]
-    Conflict {
-        keys: &'static str,
-        why: &'static str,
-    },
+    Conflict { keys: &'static str, why: &'static str },
 }
 
 /// A number of steps that the scheduler cannot run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidSteps {
     #[error("{steps} steps are too few, {class} needs at least {min}")]
-    TooFew {
-        steps: usize,
-        min: usize,
-        class: &'static str,
-    },
+    TooFew { steps: usize, min: usize, class: &'static str },
     #[error("{steps} steps are too many, this scheduler configuration allows {max}")]
     TooMany { steps: usize, max: usize },
-    #[error(
-        "timestep {t} of the schedule lies outside of the {num_train_timesteps} the model was trained on"
-    )]
+    #[error("timestep {t} of the schedule lies outside of the {num_train_timesteps} the model was trained on")]
     OutOfRange { t: f64, num_train_timesteps: usize },
     /// At `α = 0` a predicted ε says nothing about x0.
     #[error(

@@ -16,8 +16,7 @@ pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Late
         b += 1;
         if got > 0.0 {
             let factor = rescale * wanted / got + (1.0 - rescale);
-            row.iter_mut()
-                .for_each(|x| *x = (factor * f64::from(*x)) as f32);
+            row.iter_mut().for_each(|x| *x = (factor * f64::from(*x)) as f32);
         }
     })
 }
@@ -26,9 +25,6 @@ pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Late
 fn standard_deviation(row: &[f32]) -> f64 {
     let count = row.len() as f64;
     let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-    let squares: f64 = row
-        .iter()
-        .map(|x| (f64::from(*x) - mean) * (f64::from(*x) - mean))
-        .sum();
+    let squares: f64 = row.iter().map(|x| (f64::from(*x) - mean) * (f64::from(*x) - mean)).sum();
     libm::sqrt(squares / (count - 1.0))
 }

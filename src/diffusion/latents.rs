@@ -16,10 +16,7 @@ impl Latents {
         if len == Some(data.len()) {
             Ok(Latents { shape, data })
         } else {
-            Err(Error::Length {
-                shape,
-                len: data.len(),
-            })
+            Err(Error::Length { shape, len: data.len() })
         }
     }
 
@@ -61,20 +58,9 @@ impl Latents {
     /// Without terms, or when their shapes differ: whoever takes latents from outside compares shapes first.
     pub fn combine(terms: &[(f64, &Latents)]) -> Latents {
         let shape = terms[0].1.shape;
-        assert!(
-            terms.iter().all(|(_, x)| x.shape == shape),
-            "latents of different shapes were combined"
-        );
-        let element = |i| {
-            terms
-                .iter()
-                .map(|(k, x)| k * f64::from(x.data[i]))
-                .sum::<f64>() as f32
-        };
-        Latents {
-            shape,
-            data: (0..terms[0].1.data.len()).map(element).collect(),
-        }
+        assert!(terms.iter().all(|(_, x)| x.shape == shape), "latents of different shapes were combined");
+        let element = |i| terms.iter().map(|(k, x)| k * f64::from(x.data[i])).sum::<f64>() as f32;
+        Latents { shape, data: (0..terms[0].1.data.len()).map(element).collect() }
     }
 
     /// `k x`.

@@ -15,9 +15,7 @@ impl Mt19937 {
         let mut state = Box::new([seed; N]);
         for i in 1..N {
             let before = state[i - 1];
-            state[i] = (before ^ (before >> 30))
-                .wrapping_mul(1_812_433_253)
-                .wrapping_add(i as u32);
+            state[i] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
         Mt19937 { state, used: N }
     }

@@ -18,23 +18,11 @@ impl<D: Denoise> Network<'_, D> {
     /// The raw answer for the variance-preserving state `x`; refuses one of another shape.
     pub(super) async fn ask(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let raw = self.denoise.predict(x, t).await?;
-        if raw.shape() == x.shape() {
-            Ok(raw)
-        } else {
-            Err(Error::Shape {
-                expected: x.shape(),
-                got: raw.shape(),
-            })
-        }
+        if raw.shape() == x.shape() { Ok(raw) } else { Err(Error::Shape { expected: x.shape(), got: raw.shape() }) }
     }
 
     /// `D(x; σ)` of Karras et al. (2022) for a state `x0 + (σ/α) ε`.
-    pub(super) async fn denoised(
-        &self,
-        x: &Latents,
-        now: &Point,
-        clip: Clip,
-    ) -> Result<Latents, Error> {
+    pub(super) async fn denoised(&self, x: &Latents, now: &Point, clip: Clip) -> Result<Latents, Error> {
         let raw = self.ask(&x.scale(now.alpha), now.t).await?;
         Ok(clip.apply(self.prediction.x0(x, &raw, now, 1.0 / now.alpha)))
     }

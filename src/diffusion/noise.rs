@@ -18,9 +18,7 @@ enum Generators {
 impl Noise {
     /// One generator per image, as diffusers' list of generators: image `i` is what it would be alone with `seeds[i]`.
     pub fn per_image(seeds: &[u64]) -> Noise {
-        Noise(Generators::PerImage(
-            seeds.iter().copied().map(Generator::new).collect(),
-        ))
+        Noise(Generators::PerImage(seeds.iter().copied().map(Generator::new).collect()))
     }
 
     /// One generator draws for all images of the run at once (`seed_mode: batch`).
@@ -57,10 +55,7 @@ pub struct Generator {
 impl Generator {
     /// Only the low 32 bits of the seed count, as in torch.
     pub fn new(seed: u64) -> Generator {
-        Generator {
-            words: Mt19937::new(seed as u32),
-            spare: None,
-        }
+        Generator { words: Mt19937::new(seed as u32), spare: None }
     }
 
     /// `torch.randn(out.len())` in float32: torch has one algorithm for 16 values or more and another for fewer.

@@ -15,21 +15,13 @@ impl Point {
     /// The level at which the mean signal power is `alpha_cumprod` (ᾱ of Ho et al. 2020).
     pub(super) fn of_alpha_cumprod(t: f64, alpha_cumprod: f32) -> Point {
         let a = f64::from(alpha_cumprod);
-        Point {
-            t,
-            alpha: libm::sqrt(a),
-            sigma: libm::sqrt(1.0 - a),
-        }
+        Point { t, alpha: libm::sqrt(a), sigma: libm::sqrt(1.0 - a) }
     }
 
     /// The level whose [`noise`](Point::noise) is given.
     pub(super) fn of_noise(t: f64, noise: f64) -> Point {
         let alpha = 1.0 / libm::sqrt(noise * noise + 1.0);
-        Point {
-            t,
-            alpha,
-            sigma: noise * alpha,
-        }
+        Point { t, alpha, sigma: noise * alpha }
     }
 
     /// `σ/α`: the standard deviation of the noise in `x/α`, the σ of Karras et al. (2022) and of diffusers' `sigmas`.

@@ -28,9 +28,7 @@ impl Prediction {
     pub(super) fn x0(self, x: &Latents, raw: &Latents, now: &Point, scale: f64) -> Latents {
         let Point { alpha, sigma, .. } = *now;
         match self {
-            Prediction::Epsilon => {
-                Latents::combine(&[(1.0 / (alpha * scale), x), (-sigma / alpha, raw)])
-            }
+            Prediction::Epsilon => Latents::combine(&[(1.0 / (alpha * scale), x), (-sigma / alpha, raw)]),
             Prediction::Velocity => Latents::combine(&[(alpha / scale, x), (-sigma, raw)]),
             Prediction::Sample => raw.clone(),
         }
@@ -65,9 +63,7 @@ impl Clip {
     pub(super) fn apply(self, x0: Latents) -> Latents {
         match self {
             Clip::Nothing => x0,
-            Clip::Range(range) => {
-                x0.each_row(|row| row.iter_mut().for_each(|x| *x = x.clamp(-range, range)))
-            }
+            Clip::Range(range) => x0.each_row(|row| row.iter_mut().for_each(|x| *x = x.clamp(-range, range))),
             Clip::Dynamic { ratio, max } => x0.each_row(|row| {
                 let s = quantile(row, ratio).max(1.0).min(max);
                 row.iter_mut().for_each(|x| *x = x.clamp(-s, s) / s);

@@ -32,58 +32,29 @@ impl Schedule {
     /// Fails where the steps do not fit the configuration, or where the configuration leads to levels that no sampler
     /// could use.
     pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Schedule, InvalidSteps> {
-        let min = if let Sampler::Pndm {
-            skip_prk_steps: false,
-            ..
-        } = config.sampler
-        {
-            4
-        } else {
-            1
-        };
+        let min = if let Sampler::Pndm { skip_prk_steps: false, .. } = config.sampler { 4 } else { 1 };
         if steps < min {
-            return Err(InvalidSteps::TooFew {
-                steps,
-                min,
-                class: config.class_name(),
-            });
+            return Err(InvalidSteps::TooFew { steps, min, class: config.class_name() });
         }
-        let trained = Trained {
-            config: config.clone(),
-            stride: (config.num_train_timesteps() / steps) as f64,
-        };
+        let trained = Trained { config: config.clone(), stride: (config.num_train_timesteps() / steps) as f64 };
         let (points, init_noise_sigma) = match &config.sampler {
             Sampler::Ddpm { .. } | Sampler::Ddim { .. } | Sampler::Pndm { .. } => {
                 (trained_points(&trained, steps)?, 1.0)
             }
             Sampler::Euler(levels) => euler_points(config, steps, levels)?,
             Sampler::EulerAncestral => euler_points(config, steps, &EulerLevels::plain(None))?,
-            Sampler::Heun { respacing, .. } => {
-                euler_points(config, steps, &EulerLevels::plain(*respacing))?
-            }
+            Sampler::Heun { respacing, .. } => euler_points(config, steps, &EulerLevels::plain(*respacing))?,
             Sampler::DpmMultistep(options) => (dpm_points(config, steps, options)?, 1.0),
         };
         let steps = points.len() - 1;
         let calls = match config.sampler {
             // The first step of PLMS is done twice, the first three of PRK take four calls each.
-            Sampler::Pndm {
-                skip_prk_steps: true,
-                ..
-            } => steps + usize::from(steps > 1),
-            Sampler::Pndm {
-                skip_prk_steps: false,
-                ..
-            } => steps + 9,
+            Sampler::Pndm { skip_prk_steps: true, .. } => steps + usize::from(steps > 1),
+            Sampler::Pndm { skip_prk_steps: false, .. } => steps + 9,
             Sampler::Heun { .. } => 2 * steps - 1,
             _ => steps,
         };
-        Schedule {
-            points,
-            init_noise_sigma,
-            calls,
-            trained,
-        }
-        .checked(config)
+        Schedule { points, init_noise_sigma, calls, trained }.checked(config)
     }
 
     /// One point per step, where the network is asked, and the end.
@@ -110,9 +81,7 @@ impl Schedule {
     /// state; both `(B, C, h, w)`.
     pub fn add_noise(&self, point: &Point, x0: &Latents, noise: &Latents) -> Latents {
         let (signal, noise_scale) = match self.trained.config.sampler {
-            Sampler::Euler(_) | Sampler::EulerAncestral | Sampler::Heun { .. } => {
-                (1.0, point.noise())
-            }
+            Sampler::Euler(_) | Sampler::EulerAncestral | Sampler::Heun { .. } => (1.0, point.noise()),
             _ => (point.alpha, point.sigma),
         };
         Latents::combine(&[(signal, x0), (noise_scale, noise)])
@@ -131,22 +100,13 @@ impl Schedule {
     fn checked(self, config: &SchedulerConfig) -> Result<Schedule, InvalidSteps> {
         let network_points = &self.points[..self.points.len() - 1];
         let has_formula = matches!(config.sampler, Sampler::Ddpm { .. } | Sampler::Ddim { .. });
-        if network_points[0].alpha == 0.0
-            && !(has_formula && config.prediction != Prediction::Epsilon)
-        {
-            return Err(InvalidSteps::ZeroSignal {
-                prediction_type: config.prediction.name(),
-            });
+        if network_points[0].alpha == 0.0 && !(has_formula && config.prediction != Prediction::Epsilon) {
+            return Err(InvalidSteps::ZeroSignal { prediction_type: config.prediction.name() });
         }
-        let finite = self
-            .points
-            .iter()
-            .all(|p| p.t.is_finite() && p.alpha.is_finite() && p.sigma.is_finite());
+        let finite = self.points.iter().all(|p| p.t.is_finite() && p.alpha.is_finite() && p.sigma.is_finite());
         let noisy = network_points.iter().all(|p| p.sigma > 0.0);
         // Compared crosswise, since a quotient would be infinite where the signal is zero.
-        let falling = self
-            .steps()
-            .all(|(now, next)| next.sigma * now.alpha <= now.sigma * next.alpha);
+        let falling = self.steps().all(|(now, next)| next.sigma * now.alpha <= now.sigma * next.alpha);
         if finite && noisy && falling && self.init_noise_sigma.is_finite() {
             Ok(self)
         } else {
@@ -162,14 +122,9 @@ impl Trained {
             alphas_cumprod[(t as usize).min(alphas_cumprod.len() - 1)]
         } else {
             match self.config.sampler {
-                Sampler::Ddim {
-                    set_alpha_to_one: false,
-                    ..
+                Sampler::Ddim { set_alpha_to_one: false, .. } | Sampler::Pndm { set_alpha_to_one: false, .. } => {
+                    alphas_cumprod[0]
                 }
-                | Sampler::Pndm {
-                    set_alpha_to_one: false,
-                    ..
-                } => alphas_cumprod[0],
                 _ => 1.0,
             }
         };
@@ -181,40 +136,19 @@ impl Trained {
 fn trained_points(trained: &Trained, steps: usize) -> Result<Vec<Point>, InvalidSteps> {
     let config = &trained.config;
     let num_train_timesteps = config.num_train_timesteps();
-    let timesteps =
-        config
-            .spacing
-            .timesteps(num_train_timesteps, steps, config.steps_offset, true)?;
+    let timesteps = config.spacing.timesteps(num_train_timesteps, steps, config.steps_offset, true)?;
     if let Some(t) = timesteps.iter().find(|t| **t >= num_train_timesteps as f64) {
-        return Err(InvalidSteps::OutOfRange {
-            t: *t,
-            num_train_timesteps,
-        });
+        return Err(InvalidSteps::OutOfRange { t: *t, num_train_timesteps });
     }
     let last = timesteps[steps - 1];
-    let end = if let Sampler::Ddpm { .. } = config.sampler {
-        -1.0
-    } else {
-        last - trained.stride
-    };
-    Ok(timesteps
-        .into_iter()
-        .chain([end])
-        .map(|t| trained.level(t))
-        .collect())
+    let end = if let Sampler::Ddpm { .. } = config.sampler { -1.0 } else { last - trained.stride };
+    Ok(timesteps.into_iter().chain([end]).map(|t| trained.level(t)).collect())
 }
 
 /// The Euler family: levels between the training timesteps or between two given ones.  Also its `init_noise_sigma`.
-fn euler_points(
-    config: &SchedulerConfig,
-    n: usize,
-    levels: &EulerLevels,
-) -> Result<(Vec<Point>, f64), InvalidSteps> {
+fn euler_points(config: &SchedulerConfig, n: usize, levels: &EulerLevels) -> Result<(Vec<Point>, f64), InvalidSteps> {
     let table = SigmaTable::new(config.betas.alphas_cumprod());
-    let mut timesteps =
-        config
-            .spacing
-            .timesteps(config.num_train_timesteps(), n, config.steps_offset, false)?;
+    let mut timesteps = config.spacing.timesteps(config.num_train_timesteps(), n, config.steps_offset, false)?;
     let mut sigmas: Vec<f64> = if levels.log_linear {
         Respacing::Exponential.levels(table.max(), table.min(), n + 1)
     } else {
@@ -224,18 +158,12 @@ fn euler_points(
         let max = levels.sigma_max.unwrap_or(sigmas[0]);
         let min = levels.sigma_min.unwrap_or(sigmas[sigmas.len() - 1]);
         sigmas = respacing.levels(max, min, n);
-        timesteps = sigmas
-            .iter()
-            .map(|sigma| rounded(table.timestep_of(*sigma)))
-            .collect();
+        timesteps = sigmas.iter().map(|sigma| rounded(table.timestep_of(*sigma))).collect();
     }
     sigmas.push(final_sigma(levels.end, &table));
     let sigmas: Vec<f64> = sigmas.into_iter().take(n + 1).map(rounded).collect();
     if levels.continuous && config.prediction == Prediction::Velocity {
-        timesteps = sigmas[..n]
-            .iter()
-            .map(|sigma| rounded(0.25 * libm::log(*sigma)))
-            .collect();
+        timesteps = sigmas[..n].iter().map(|sigma| rounded(0.25 * libm::log(*sigma))).collect();
     }
     let max = sigmas[0];
     let init_noise_sigma = match config.spacing {
@@ -245,33 +173,19 @@ fn euler_points(
     Ok((points(timesteps, sigmas), init_noise_sigma))
 }
 
-fn dpm_points(
-    config: &SchedulerConfig,
-    n: usize,
-    options: &DpmMultistep,
-) -> Result<Vec<Point>, InvalidSteps> {
+fn dpm_points(config: &SchedulerConfig, n: usize, options: &DpmMultistep) -> Result<Vec<Point>, InvalidSteps> {
     let alphas_cumprod = config.betas.alphas_cumprod();
     let table = SigmaTable::new(alphas_cumprod);
     let kept = SigmaTable::with_lambda_from(alphas_cumprod, options.lambda_min_clipped);
-    let mut timesteps =
-        config
-            .spacing
-            .dpm_timesteps(kept, config.num_train_timesteps(), n, config.steps_offset)?;
+    let mut timesteps = config.spacing.dpm_timesteps(kept, config.num_train_timesteps(), n, config.steps_offset)?;
     let mut sigmas: Vec<f64> = timesteps.iter().map(|t| table.at(*t)).collect();
     if let Some(respacing) = options.respacing {
         sigmas = respacing.levels(table.max(), table.min(), n);
         let rounds = options.rounded && matches!(respacing, Respacing::Karras | Respacing::Lu);
         let whole = |t: f64| {
-            if rounds {
-                t.round_ties_even()
-            } else {
-                t.trunc()
-            }
+            if rounds { t.round_ties_even() } else { t.trunc() }
         };
-        timesteps = sigmas
-            .iter()
-            .map(|sigma| whole(table.timestep_of(*sigma)))
-            .collect();
+        timesteps = sigmas.iter().map(|sigma| whole(table.timestep_of(*sigma))).collect();
     }
     sigmas.push(final_sigma(options.end, &table));
     Ok(points(timesteps, sigmas.into_iter().map(rounded).collect()))
@@ -286,12 +200,7 @@ fn final_sigma(end: FinalSigma, table: &SigmaTable) -> f64 {
 
 /// Points of these timesteps and levels; the end, which the network never sees, is at timestep 0.
 fn points(timesteps: Vec<f64>, sigmas: Vec<f64>) -> Vec<Point> {
-    timesteps
-        .into_iter()
-        .chain([0.0])
-        .zip(sigmas)
-        .map(|(t, sigma)| Point::of_noise(t, sigma))
-        .collect()
+    timesteps.into_iter().chain([0.0]).zip(sigmas).map(|(t, sigma)| Point::of_noise(t, sigma)).collect()
 }
 
 fn rounded(x: f64) -> f64 {

@@ -18,19 +18,12 @@ pub struct SchedulerName {
 /// Every name that a request may give, with what it stands for.
 pub fn names() -> impl Iterator<Item = SchedulerName> {
     NAMES.iter().flat_map(|base| {
-        let plain = SchedulerName {
-            name: base.name.to_owned(),
-            description: base.description.to_owned(),
-        };
+        let plain = SchedulerName { name: base.name.to_owned(), description: base.description.to_owned() };
         let with_suffix = |suffix: &Suffix| SchedulerName {
             name: format!("{}{}", base.name, suffix.text),
             description: format!("{}, {}", base.description, suffix.description),
         };
-        let suffixes = if base.class.has(RESPACING[0]) {
-            &SUFFIXES[..]
-        } else {
-            &[]
-        };
+        let suffixes = if base.class.has(RESPACING[0]) { &SUFFIXES[..] } else { &[] };
         std::iter::once(plain).chain(suffixes.iter().map(with_suffix))
     })
 }
@@ -43,10 +36,7 @@ impl SchedulerConfig {
 
     /// `Cls.from_config(model, **request)` of diffusers: the model's keys, the request's over them, the rest as the
     /// class has it.  Only the request's keys must be known to the class.
-    pub fn overlay(
-        model: &Map<String, Value>,
-        request: &SchedulerChoice,
-    ) -> Result<SchedulerConfig, InvalidScheduler> {
+    pub fn overlay(model: &Map<String, Value>, request: &SchedulerChoice) -> Result<SchedulerConfig, InvalidScheduler> {
         let overrides = match request {
             SchedulerChoice::Name(name) => overrides_of(name)?,
             SchedulerChoice::Object(overrides) => overrides.clone(),
@@ -55,14 +45,8 @@ impl SchedulerConfig {
         merged.extend(overrides.clone());
         let class = Class::of(&merged)?;
         // Keys with an underscore are diffusers' notes about the file.
-        match overrides
-            .keys()
-            .find(|key| !key.starts_with('_') && !class.has(key))
-        {
-            Some(key) => Err(InvalidScheduler::UnknownKey {
-                class: class.name(),
-                key: key.chars().take(80).collect(),
-            }),
+        match overrides.keys().find(|key| !key.starts_with('_') && !class.has(key)) {
+            Some(key) => Err(InvalidScheduler::UnknownKey { class: class.name(), key: key.chars().take(80).collect() }),
             None => SchedulerConfig::of_class(class, Keys(&merged)),
         }
     }
@@ -70,17 +54,10 @@ impl SchedulerConfig {
 
 /// The keys that a name stands for.
 fn overrides_of(name: &str) -> Result<Map<String, Value>, InvalidScheduler> {
-    let unknown = || InvalidScheduler::UnknownName {
-        name: name.chars().take(80).collect(),
-    };
+    let unknown = || InvalidScheduler::UnknownName { name: name.chars().take(80).collect() };
     let suffix = SUFFIXES.iter().find(|suffix| name.ends_with(suffix.text));
-    let base = suffix
-        .and_then(|suffix| name.strip_suffix(suffix.text))
-        .unwrap_or(name);
-    let named = NAMES
-        .iter()
-        .find(|named| named.name == base)
-        .ok_or_else(unknown)?;
+    let base = suffix.and_then(|suffix| name.strip_suffix(suffix.text)).unwrap_or(name);
+    let named = NAMES.iter().find(|named| named.name == base).ok_or_else(unknown)?;
     let mut keys = Map::new();
     keys.insert("_class_name".to_owned(), named.class.name().into());
     if let Some((key, value)) = named.preset {
@@ -90,9 +67,7 @@ fn overrides_of(name: &str) -> Result<Map<String, Value>, InvalidScheduler> {
         if !named.class.has(suffix.key) {
             return Err(unknown());
         }
-        let others = RESPACING
-            .into_iter()
-            .chain(["use_lu_lambdas", "use_flow_sigmas"]);
+        let others = RESPACING.into_iter().chain(["use_lu_lambdas", "use_flow_sigmas"]);
         for key in others.filter(|key| named.class.has(key)) {
             keys.insert(key.to_owned(), (key == suffix.key).into());
         }
@@ -123,65 +98,24 @@ impl From<Preset> for Value {
 }
 
 const fn named(name: &'static str, class: Class, description: &'static str) -> Named {
-    Named {
-        name,
-        class,
-        preset: None,
-        description,
-    }
+    Named { name, class, preset: None, description }
 }
 
 const NAMES: [Named; 9] = [
-    named(
-        "ddpm",
-        Class::Ddpm,
-        "Ancestral sampling of Ho et al. (2020), noise in every step",
-    ),
-    named(
-        "ddim",
-        Class::Ddim,
-        "Implicit sampling of Song et al. (2021), deterministic unless eta is given",
-    ),
-    named(
-        "pndm",
-        Class::Pndm,
-        "Pseudo numerical method of Liu et al. (2022), the default of Stable Diffusion 1",
-    ),
-    named(
-        "euler",
-        Class::Euler,
-        "First-order solver of Karras et al. (2022)",
-    ),
-    named(
-        "euler_a",
-        Class::EulerAncestral,
-        "Euler steps with ancestral noise",
-    ),
-    named(
-        "heun",
-        Class::Heun,
-        "Second-order solver of Karras et al. (2022), two network calls a step",
-    ),
-    named(
-        "dpmpp_2m",
-        Class::DpmMultistep,
-        "DPM-Solver++ of Lu et al. (2022), multistep, good from 15 steps on",
-    ),
+    named("ddpm", Class::Ddpm, "Ancestral sampling of Ho et al. (2020), noise in every step"),
+    named("ddim", Class::Ddim, "Implicit sampling of Song et al. (2021), deterministic unless eta is given"),
+    named("pndm", Class::Pndm, "Pseudo numerical method of Liu et al. (2022), the default of Stable Diffusion 1"),
+    named("euler", Class::Euler, "First-order solver of Karras et al. (2022)"),
+    named("euler_a", Class::EulerAncestral, "Euler steps with ancestral noise"),
+    named("heun", Class::Heun, "Second-order solver of Karras et al. (2022), two network calls a step"),
+    named("dpmpp_2m", Class::DpmMultistep, "DPM-Solver++ of Lu et al. (2022), multistep, good from 15 steps on"),
     Named {
         preset: Some(("algorithm_type", Preset::Word("sde-dpmsolver++"))),
-        ..named(
-            "dpmpp_2m_sde",
-            Class::DpmMultistep,
-            "DPM-Solver++ multistep with noise in every step",
-        )
+        ..named("dpmpp_2m_sde", Class::DpmMultistep, "DPM-Solver++ multistep with noise in every step")
     },
     Named {
         preset: Some(("solver_order", Preset::Number(3))),
-        ..named(
-            "dpmpp_3m",
-            Class::DpmMultistep,
-            "DPM-Solver++ multistep of third order",
-        )
+        ..named("dpmpp_3m", Class::DpmMultistep, "DPM-Solver++ multistep of third order")
     },
 ];
 
@@ -192,19 +126,7 @@ struct Suffix {
 }
 
 const SUFFIXES: [Suffix; 3] = [
-    Suffix {
-        text: "_karras",
-        key: RESPACING[0],
-        description: "at the noise levels of Karras et al. (2022)",
-    },
-    Suffix {
-        text: "_exponential",
-        key: RESPACING[1],
-        description: "at noise levels that fall exponentially",
-    },
-    Suffix {
-        text: "_beta",
-        key: RESPACING[2],
-        description: "at noise levels spread by a beta distribution",
-    },
+    Suffix { text: "_karras", key: RESPACING[0], description: "at the noise levels of Karras et al. (2022)" },
+    Suffix { text: "_exponential", key: RESPACING[1], description: "at noise levels that fall exponentially" },
+    Suffix { text: "_beta", key: RESPACING[2], description: "at noise levels spread by a beta distribution" },
 ];

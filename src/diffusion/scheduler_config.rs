@@ -25,24 +25,12 @@ pub struct SchedulerConfig {
 /// The sampling algorithm with the options which are its own.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Sampler {
-    Ddpm {
-        variance: Variance,
-        clip: Clip,
-    },
-    Ddim {
-        set_alpha_to_one: bool,
-        clip: Clip,
-    },
-    Pndm {
-        set_alpha_to_one: bool,
-        skip_prk_steps: bool,
-    },
+    Ddpm { variance: Variance, clip: Clip },
+    Ddim { set_alpha_to_one: bool, clip: Clip },
+    Pndm { set_alpha_to_one: bool, skip_prk_steps: bool },
     Euler(EulerLevels),
     EulerAncestral,
-    Heun {
-        respacing: Option<Respacing>,
-        clip: Clip,
-    },
+    Heun { respacing: Option<Respacing>, clip: Clip },
     DpmMultistep(DpmMultistep),
 }
 
@@ -106,29 +94,19 @@ impl SchedulerConfig {
         SchedulerConfig::of_class(Class::of(model)?, Keys(model))
     }
 
-    pub(super) fn of_class(
-        class: Class,
-        keys: Keys<'_>,
-    ) -> Result<SchedulerConfig, InvalidScheduler> {
+    pub(super) fn of_class(class: Class, keys: Keys<'_>) -> Result<SchedulerConfig, InvalidScheduler> {
         let sampler = match class {
-            Class::Ddpm => Sampler::Ddpm {
-                variance: keys.variance()?,
-                clip: keys.clip(true)?,
-            },
-            Class::Ddim => Sampler::Ddim {
-                set_alpha_to_one: keys.flag("set_alpha_to_one", true)?,
-                clip: keys.clip(true)?,
-            },
+            Class::Ddpm => Sampler::Ddpm { variance: keys.variance()?, clip: keys.clip(true)? },
+            Class::Ddim => {
+                Sampler::Ddim { set_alpha_to_one: keys.flag("set_alpha_to_one", true)?, clip: keys.clip(true)? }
+            }
             Class::Pndm => Sampler::Pndm {
                 set_alpha_to_one: keys.flag("set_alpha_to_one", false)?,
                 skip_prk_steps: keys.flag("skip_prk_steps", false)?,
             },
             Class::Euler => Sampler::Euler(keys.euler_levels()?),
             Class::EulerAncestral => Sampler::EulerAncestral,
-            Class::Heun => Sampler::Heun {
-                respacing: keys.respacing()?,
-                clip: keys.clip_sample(false)?,
-            },
+            Class::Heun => Sampler::Heun { respacing: keys.respacing()?, clip: keys.clip_sample(false)? },
             Class::DpmMultistep => Sampler::DpmMultistep(keys.dpm_multistep()?),
         };
         Ok(SchedulerConfig {
@@ -198,25 +176,14 @@ pub(super) enum Class {
 }
 
 impl Class {
-    const ALL: [Class; 7] = [
-        Class::Ddpm,
-        Class::Ddim,
-        Class::Pndm,
-        Class::Euler,
-        Class::EulerAncestral,
-        Class::Heun,
-        Class::DpmMultistep,
-    ];
+    const ALL: [Class; 7] =
+        [Class::Ddpm, Class::Ddim, Class::Pndm, Class::Euler, Class::EulerAncestral, Class::Heun, Class::DpmMultistep];
 
     /// The class that `_class_name` names.
     pub(super) fn of(map: &Map<String, Value>) -> Result<Class, InvalidScheduler> {
         let named = map.get("_class_name").unwrap_or(&Value::Null);
-        let class = Class::ALL
-            .into_iter()
-            .find(|class| named.as_str() == Some(class.name()));
-        class.ok_or_else(|| InvalidScheduler::UnsupportedClass {
-            class: keys::shown(named),
-        })
+        let class = Class::ALL.into_iter().find(|class| named.as_str() == Some(class.name()));
+        class.ok_or_else(|| InvalidScheduler::UnsupportedClass { class: keys::shown(named) })
     }
 
     pub(super) fn name(self) -> &'static str {

@@ -18,13 +18,7 @@ pub(super) enum Respacing {
 impl Respacing {
     /// `n` levels from `max` down to `min`.
     pub(super) fn levels(self, max: f64, min: f64, n: usize) -> Vec<f64> {
-        let ramp = (0..n).map(|i| {
-            if n > 1 {
-                i as f64 / (n - 1) as f64
-            } else {
-                0.0
-            }
-        });
+        let ramp = (0..n).map(|i| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 });
         let level: Box<dyn Fn(f64) -> f64> = match self {
             Respacing::Karras => {
                 let rho = 7.0;
@@ -35,9 +29,7 @@ impl Respacing {
                 let (from, to) = (libm::log(max), libm::log(min));
                 Box::new(move |ramp| libm::exp(from + ramp * (to - from)))
             }
-            Respacing::Beta => Box::new(move |ramp| {
-                min + beta_distribution::quantile(1.0 - ramp, 0.6) * (max - min)
-            }),
+            Respacing::Beta => Box::new(move |ramp| min + beta_distribution::quantile(1.0 - ramp, 0.6) * (max - min)),
         };
         ramp.map(level).collect()
     }
@@ -51,14 +43,8 @@ pub(super) struct SigmaTable {
 
 impl SigmaTable {
     pub(super) fn new(alphas_cumprod: &[f32]) -> SigmaTable {
-        let sigmas: Vec<f32> = alphas_cumprod
-            .iter()
-            .map(|a| ((1.0 - a) / a).sqrt())
-            .collect();
-        let logs = sigmas
-            .iter()
-            .map(|sigma| libm::log(f64::from(*sigma)) as f32)
-            .collect();
+        let sigmas: Vec<f32> = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
+        let logs = sigmas.iter().map(|sigma| libm::log(f64::from(*sigma)) as f32).collect();
         SigmaTable { sigmas, logs }
     }
 
@@ -84,16 +70,10 @@ impl SigmaTable {
     pub(super) fn timestep_of(&self, sigma: f64) -> f64 {
         let log = libm::log(sigma.max(1e-10));
         let not_above = self.logs.partition_point(|l| f64::from(*l) <= log);
-        let below = not_above
-            .saturating_sub(1)
-            .min(self.logs.len().saturating_sub(2));
+        let below = not_above.saturating_sub(1).min(self.logs.len().saturating_sub(2));
         let above = (below + 1).min(self.logs.len() - 1);
         let (low, high) = (f64::from(self.logs[below]), f64::from(self.logs[above]));
-        let w = if high > low {
-            ((log - low) / (high - low)).clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
+        let w = if high > low { ((log - low) / (high - low)).clamp(0.0, 1.0) } else { 0.0 };
         (1.0 - w) * below as f64 + w * above as f64
     }
 

@@ -26,19 +26,9 @@ impl Spacing {
         Ok(match self {
             Spacing::Linspace => {
                 let t = linspace((train - 1) as f64, steps).rev();
-                t.map(|t| {
-                    if whole {
-                        t.round_ties_even()
-                    } else {
-                        f64::from(t as f32)
-                    }
-                })
-                .collect()
+                t.map(|t| if whole { t.round_ties_even() } else { f64::from(t as f32) }).collect()
             }
-            Spacing::Leading => (0..steps)
-                .rev()
-                .map(|i| (i * (train / steps) + offset) as f64)
-                .collect(),
+            Spacing::Leading => (0..steps).rev().map(|i| (i * (train / steps) + offset) as f64).collect(),
             Spacing::Trailing => trailing(train, train, steps),
         })
     }
@@ -52,11 +42,7 @@ impl Spacing {
         steps: usize,
         offset: usize,
     ) -> Result<Vec<f64>, InvalidSteps> {
-        let max = if self == Spacing::Leading {
-            kept.saturating_sub(1)
-        } else {
-            kept
-        };
+        let max = if self == Spacing::Leading { kept.saturating_sub(1) } else { kept };
         if steps > max {
             return Err(InvalidSteps::TooMany { steps, max });
         }
@@ -65,10 +51,7 @@ impl Spacing {
                 let t = linspace((kept - 1) as f64, steps + 1).rev().take(steps);
                 t.map(f64::round_ties_even).collect()
             }
-            Spacing::Leading => (1..=steps)
-                .rev()
-                .map(|i| (i * (kept / (steps + 1)) + offset) as f64)
-                .collect(),
+            Spacing::Leading => (1..=steps).rev().map(|i| (i * (kept / (steps + 1)) + offset) as f64).collect(),
             Spacing::Trailing => trailing(kept, train, steps),
         })
     }
@@ -78,13 +61,7 @@ impl Spacing {
 fn linspace(stop: f64, count: usize) -> impl DoubleEndedIterator<Item = f64> + ExactSizeIterator {
     let last = count - 1;
     let step = if last > 0 { stop / last as f64 } else { 0.0 };
-    (0..count).map(move |i| {
-        if i == last && last > 0 {
-            stop
-        } else {
-            i as f64 * step
-        }
-    })
+    (0..count).map(move |i| if i == last && last > 0 { stop } else { i as f64 * step })
 }
 
 /// `numpy.arange(kept, 0, -train / steps)`, rounded, less one.  Where the division leaves a remainder in the last bit,
@@ -92,10 +69,6 @@ fn linspace(stop: f64, count: usize) -> impl DoubleEndedIterator<Item = f64> + E
 fn trailing(kept: usize, train: usize, steps: usize) -> Vec<f64> {
     let start = kept as f64;
     let step = start - (start - train as f64 / steps as f64);
-    let t = (0..steps)
-        .map(|i| start - i as f64 * step)
-        .take_while(|t| *t > 0.0);
-    t.map(|t| t.round_ties_even() - 1.0)
-        .filter(|t| *t >= 0.0)
-        .collect()
+    let t = (0..steps).map(|i| start - i as f64 * step).take_while(|t| *t > 0.0);
+    t.map(|t| t.round_ties_even() - 1.0).filter(|t| *t >= 0.0).collect()
 }

@@ -1,11 +1,6 @@
 //! What a run waits for, and where it leaves its ask and finds its answers.
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, task::Poll};
 
 use crate::{
     diffusion::Latents,
@@ -23,11 +18,18 @@ pub struct Key {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Network {
-    TextEncoder { clip_skip: u32 },
+    TextEncoder {
+        clip_skip: u32,
+    },
     /// (C, h, w) and the context's (L, D).
-    Denoiser { shape: [usize; 3], context: [usize; 2] },
+    Denoiser {
+        shape: [usize; 3],
+        context: [usize; 2],
+    },
     /// (C, h, w)
-    Decoder { shape: [usize; 3] },
+    Decoder {
+        shape: [usize; 3],
+    },
 }
 
 impl Network {
@@ -108,8 +110,11 @@ impl Station {
         {
             let mut mailbox = self.mailbox.borrow_mut();
             mailbox.phase = Some(phase);
-            mailbox.ask =
-                Some(Ask { key: Key { model: self.name.clone(), network }, answers: Vec::with_capacity(rows.len()), rows });
+            mailbox.ask = Some(Ask {
+                key: Key { model: self.name.clone(), network },
+                answers: Vec::with_capacity(rows.len()),
+                rows,
+            });
         }
         std::future::poll_fn(|_| {
             let mut mailbox = self.mailbox.borrow_mut();

@@ -2,9 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{
-    ask::{Answer, Network, Row},
-};
+use super::ask::{Answer, Network, Row};
 use crate::pipelines::{Model, NetworkError};
 
 /// Runs the rows, all of this network's kind, as one network call. Answers come in order, one for each row.

@@ -61,7 +61,9 @@ fn max_rows(network: &Network, limits: Limits) -> usize {
     const DECODED_LATENT_PIXELS: usize = 64 * 64;
     match network {
         Network::TextEncoder { .. } | Network::Denoiser { .. } => limits.max_rows.get(),
-        Network::Decoder { shape: [_, h, w] } => (DECODED_LATENT_PIXELS / (h * w).max(1)).clamp(1, limits.max_rows.get()),
+        Network::Decoder { shape: [_, h, w] } => {
+            (DECODED_LATENT_PIXELS / (h * w).max(1)).clamp(1, limits.max_rows.get())
+        }
     }
 }
 
@@ -74,10 +76,7 @@ mod tests {
     use super::*;
 
     fn denoiser(side: usize) -> Key {
-        Key {
-            model: Arc::from("m"),
-            network: Network::Denoiser { shape: [4, side, side], context: [77, 32] },
-        }
+        Key { model: Arc::from("m"), network: Network::Denoiser { shape: [4, side, side], context: [77, 32] } }
     }
 
     fn limits(max_rows: usize) -> Limits {

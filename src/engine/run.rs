@@ -46,9 +46,8 @@ impl Active {
             previews: generation.previews,
         };
         let networks = model.clone();
-        let pipeline = Box::pin(async move {
-            text_to_image(&station, networks.networks.as_ref(), &scheduler, &generation).await
-        });
+        let pipeline =
+            Box::pin(async move { text_to_image(&station, networks.networks.as_ref(), &scheduler, &generation).await });
         Active { pipeline, mailbox, observer, told: None, cancel, model, arrival, service, steps: 0 }
     }
 

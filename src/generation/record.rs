@@ -29,8 +29,12 @@ pub struct Record {
 pub enum Status {
     Queued,
     Running,
-    Succeeded { images: Vec<Image> },
-    Failed { problem: Problem },
+    Succeeded {
+        images: Vec<Image>,
+    },
+    Failed {
+        problem: Problem,
+    },
     Canceled,
     /// It was not started before its `start_timeout_s`.
     Expired,

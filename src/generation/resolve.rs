@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{FieldError, Fields, Generation, Limits, MetadataLevel, ModelCard, OnDisconnect, SchedulerChoice, SeedMode};
+use super::{
+    FieldError, Fields, Generation, Limits, MetadataLevel, ModelCard, OnDisconnect, SchedulerChoice, SeedMode,
+};
 
 /// Every error of a request, at least one.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -78,8 +80,24 @@ fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) ->
 /// Without a model most bounds are unknown, but the fields that need none can still be checked.
 fn known_errors(mut fields: Fields) -> Vec<FieldError> {
     const NAMES: [&str; 19] = [
-        "prompt", "negative_prompt", "width", "height", "size", "n", "steps", "num_inference_steps", "guidance_scale",
-        "guidance_rescale", "scheduler", "eta", "clip_skip", "seed", "seed_mode", "previews", "output", "on_disconnect",
+        "prompt",
+        "negative_prompt",
+        "width",
+        "height",
+        "size",
+        "n",
+        "steps",
+        "num_inference_steps",
+        "guidance_scale",
+        "guidance_rescale",
+        "scheduler",
+        "eta",
+        "clip_skip",
+        "seed",
+        "seed_mode",
+        "previews",
+        "output",
+        "on_disconnect",
         "start_timeout_s",
     ];
     for name in NAMES {
@@ -114,7 +132,9 @@ fn size(fields: &mut Fields, card: &ModelCard, limits: &Limits) -> (u32, u32) {
                 fields.put_back("width", width.into());
                 fields.put_back("height", height.into());
             }
-            _ => fields.error("size", "invalid_value", format!("must read WIDTHxHEIGHT, such as 512x768, not {text:?}")),
+            _ => {
+                fields.error("size", "invalid_value", format!("must read WIDTHxHEIGHT, such as 512x768, not {text:?}"))
+            }
         }
     }
     let width = side(fields, "width", card.default_width, card, limits);

@@ -11,11 +11,7 @@ use super::{
 
 /// x·σ(x), diffusers' `silu` and `swish`.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        x.apply_op1_no_bwd(&Map("silu", silu_of))
-    } else {
-        x.silu()
-    }
+    if x.device().is_cpu() { x.apply_op1_no_bwd(&Map("silu", silu_of)) } else { x.silu() }
 }
 
 /// x·σ(1.702·x), CLIP's `quick_gelu`.
@@ -28,11 +24,7 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
 
 /// x·Φ(x) with the error function, not its tanh approximation: transformers' and diffusers' `gelu`.
 pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        x.apply_op1_no_bwd(&Map("gelu_erf", gelu_erf_of))
-    } else {
-        x.gelu_erf()
-    }
+    if x.device().is_cpu() { x.apply_op1_no_bwd(&Map("gelu_erf", gelu_erf_of)) } else { x.gelu_erf() }
 }
 
 /// (…, 2C) → (…, C): the first half times `gelu_erf` of the second (diffusers' `GEGLU`).
@@ -84,11 +76,9 @@ impl<F: Fn(f32) -> f32 + Sync> CustomOp1 for Map<F> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = floats(storage, layout)?;
         let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(GRAIN)
-            .zip(x.par_chunks(GRAIN))
-            .for_each(|(y, x)| {
-                vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = self.1(*x)));
-            });
+        y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
+            vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = self.1(*x)));
+        });
         made(y, layout.shape().clone())
     }
 }
@@ -103,26 +93,20 @@ impl CustomOp1 for Geglu {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = floats(storage, layout)?;
         let mut dims = layout.dims().to_vec();
-        let Some(width) = dims
-            .last_mut()
-            .filter(|width| **width > 0 && **width % 2 == 0)
-        else {
+        let Some(width) = dims.last_mut().filter(|width| **width > 0 && **width % 2 == 0) else {
             candle_core::bail!("geglu: the last dimension of {layout:?} has no halves")
         };
         *width /= 2;
         let width = *width;
         let mut y = vec![0.0; x.len() / 2];
-        y.par_chunks_mut(width)
-            .zip(x.par_chunks(2 * width))
-            .with_min_len(GRAIN.div_ceil(width))
-            .for_each(|(y, x)| {
-                let (value, gate) = x.split_at(width);
-                vectorized(|| {
-                    for ((y, value), gate) in y.iter_mut().zip(value).zip(gate) {
-                        *y = value * gelu_erf_of(*gate);
-                    }
-                });
+        y.par_chunks_mut(width).zip(x.par_chunks(2 * width)).with_min_len(GRAIN.div_ceil(width)).for_each(|(y, x)| {
+            let (value, gate) = x.split_at(width);
+            vectorized(|| {
+                for ((y, value), gate) in y.iter_mut().zip(value).zip(gate) {
+                    *y = value * gelu_erf_of(*gate);
+                }
             });
+        });
         made(y, dims)
     }
 }
@@ -143,17 +127,11 @@ mod tests {
             (silu(&tensor), &(|x| x * sigmoid(x)) as &dyn Fn(f64) -> f64),
             (quick_gelu(&tensor), &|x| x * sigmoid(1.702 * x)),
             (gelu_erf(&tensor), &|x| x * phi(x)),
-            (
-                geglu(&Tensor::cat(&[&tensor.ones_like().unwrap(), &tensor], 0).unwrap()),
-                &|x| x * phi(x),
-            ),
+            (geglu(&Tensor::cat(&[&tensor.ones_like().unwrap(), &tensor], 0).unwrap()), &|x| x * phi(x)),
         ] {
             for (x, y) in x.iter().zip(made.unwrap().to_vec1::<f32>().unwrap()) {
                 let exact = exact(f64::from(*x));
-                assert!(
-                    (f64::from(y) - exact).abs() < 1e-6 * (1.0 + x.abs() as f64),
-                    "f({x}) = {y}, not {exact}"
-                );
+                assert!((f64::from(y) - exact).abs() < 1e-6 * (1.0 + x.abs() as f64), "f({x}) = {y}, not {exact}");
             }
         }
     }

@@ -52,48 +52,24 @@ impl CustomOp3 for Attention {
         let (batch, n, width) = q_layout.shape().dims3()?;
         let (_, m, _) = k_layout.shape().dims3()?;
         let keys = Shape::from((batch, m, width));
-        if [k_layout.shape(), v_layout.shape()] != [&keys, &keys]
-            || width % self.heads != 0
-            || batch * n * m == 0
-        {
+        if [k_layout.shape(), v_layout.shape()] != [&keys, &keys] || width % self.heads != 0 || batch * n * m == 0 {
             let shapes = (q_layout.shape(), k_layout.shape(), v_layout.shape());
             candle_core::bail!("attention: {shapes:?} in {} heads", self.heads);
         }
-        let (q, k, v) = (
-            floats(q, q_layout)?,
-            floats(k, k_layout)?,
-            floats(v, v_layout)?,
-        );
+        let (q, k, v) = (floats(q, q_layout)?, floats(k, k_layout)?, floats(v, v_layout)?);
         let mut out = vec![0.0; q.len()];
-        out.par_chunks_mut(n * width)
-            .zip(q.par_chunks(n * width))
-            .enumerate()
-            .for_each(|(b, (out, q))| {
-                let (k, v) = (
-                    &k[b * m * width..][..m * width],
-                    &v[b * m * width..][..m * width],
-                );
-                let heads: Vec<Head> = (0..self.heads)
-                    .into_par_iter()
-                    .map(|h| Head::new(k, v, h, width / self.heads, width))
-                    .collect();
-                let blocks = out
-                    .par_chunks_mut(QUERIES * width)
-                    .zip(q.par_chunks(QUERIES * width))
-                    .enumerate();
-                blocks.for_each_init(Vec::new, |scores, (i, (out, q))| {
-                    let causal_from = (self.mask == Mask::Causal).then_some(i * QUERIES);
-                    for (h, head) in heads.iter().enumerate() {
-                        head.attend(
-                            &q[h * head.width()..],
-                            width,
-                            causal_from,
-                            scores,
-                            &mut out[h * head.width()..],
-                        );
-                    }
-                });
+        out.par_chunks_mut(n * width).zip(q.par_chunks(n * width)).enumerate().for_each(|(b, (out, q))| {
+            let (k, v) = (&k[b * m * width..][..m * width], &v[b * m * width..][..m * width]);
+            let heads: Vec<Head> =
+                (0..self.heads).into_par_iter().map(|h| Head::new(k, v, h, width / self.heads, width)).collect();
+            let blocks = out.par_chunks_mut(QUERIES * width).zip(q.par_chunks(QUERIES * width)).enumerate();
+            blocks.for_each_init(Vec::new, |scores, (i, (out, q))| {
+                let causal_from = (self.mask == Mask::Causal).then_some(i * QUERIES);
+                for (h, head) in heads.iter().enumerate() {
+                    head.attend(&q[h * head.width()..], width, causal_from, scores, &mut out[h * head.width()..]);
+                }
             });
+        });
         made(out, q_layout.shape().clone())
     }
 }
@@ -109,10 +85,7 @@ struct Head {
 impl Head {
     fn new(k: &[f32], v: &[f32], h: usize, d: usize, width: usize) -> Self {
         let m = k.len() / width;
-        Self {
-            keys: Panels::pack(&k[h * d..], d, m, 1, width),
-            values: Panels::pack(&v[h * d..], m, d, width, 1),
-        }
+        Self { keys: Panels::pack(&k[h * d..], d, m, 1, width), values: Panels::pack(&v[h * d..], m, d, width, 1) }
     }
 
     fn width(&self) -> usize {
@@ -120,14 +93,7 @@ impl Head {
     }
 
     /// Queries and results have lines `width` apart, of which this head has the first d numbers.
-    fn attend(
-        &self,
-        q: &[f32],
-        width: usize,
-        causal_from: Option<usize>,
-        scores: &mut Vec<f32>,
-        out: &mut [f32],
-    ) {
+    fn attend(&self, q: &[f32], width: usize, causal_from: Option<usize>, scores: &mut Vec<f32>, out: &mut [f32]) {
         let (d, m) = (self.keys.k, self.keys.n);
         let rows = q.len().div_ceil(width);
         scores.resize(rows * m, 0.0);
@@ -140,15 +106,7 @@ impl Head {
                 hidden.fill(0.0);
             }
         });
-        product(
-            scores,
-            m,
-            rows,
-            &self.values,
-            0..self.values.count(),
-            out,
-            width,
-        );
+        product(scores, m, rows, &self.values, 0..self.values.count(), out, width);
     }
 }
 
@@ -156,31 +114,16 @@ impl Head {
 fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
     let (batch, n, width) = q.dims3()?;
     let d = width / heads;
-    let split = |x: &Tensor| {
-        x.reshape((batch, (), heads, d))?
-            .transpose(1, 2)?
-            .contiguous()
-    };
+    let split = |x: &Tensor| x.reshape((batch, (), heads, d))?.transpose(1, 2)?.contiguous();
     let (q, k, v) = (split(q)?, split(k)?, split(v)?);
     let mut scores = (q.matmul(&k.t()?)? / (d as f64).sqrt())?;
     if mask == Mask::Causal {
         let m = k.dim(2)?;
-        let hidden: Vec<f32> = (0..n * m)
-            .map(|at| {
-                if at % m > at / m {
-                    f32::NEG_INFINITY
-                } else {
-                    0.0
-                }
-            })
-            .collect();
+        let hidden: Vec<f32> = (0..n * m).map(|at| if at % m > at / m { f32::NEG_INFINITY } else { 0.0 }).collect();
         scores = scores.broadcast_add(&Tensor::from_vec(hidden, (n, m), scores.device())?)?;
     }
     let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    weights
-        .matmul(&v)?
-        .transpose(1, 2)?
-        .reshape((batch, n, width))
+    weights.matmul(&v)?.transpose(1, 2)?.reshape((batch, n, width))
 }
 
 #[cfg(test)]
@@ -199,26 +142,15 @@ mod tests {
         for b in 0..q.len() {
             for (i, query) in q[b].iter().enumerate() {
                 for h in 0..heads {
-                    let seen = if mask == Mask::Causal {
-                        i + 1
-                    } else {
-                        k[b].len()
-                    };
+                    let seen = if mask == Mask::Causal { i + 1 } else { k[b].len() };
                     let score = |key: &Vec<f32>| {
-                        let dot: f64 = (h * d..(h + 1) * d)
-                            .map(|c| f64::from(query[c]) * f64::from(key[c]))
-                            .sum();
+                        let dot: f64 = (h * d..(h + 1) * d).map(|c| f64::from(query[c]) * f64::from(key[c])).sum();
                         (dot / (d as f64).sqrt()).exp()
                     };
                     let weights: Vec<f64> = k[b][..seen].iter().map(score).collect();
                     let sum: f64 = weights.iter().sum();
-                    let value = |c: usize| {
-                        weights
-                            .iter()
-                            .zip(&v[b])
-                            .map(|(w, v)| w / sum * f64::from(v[c]))
-                            .sum::<f64>()
-                    };
+                    let value =
+                        |c: usize| weights.iter().zip(&v[b]).map(|(w, v)| w / sum * f64::from(v[c])).sum::<f64>();
                     out.extend((h * d..(h + 1) * d).map(value));
                 }
             }

@@ -28,33 +28,19 @@ pub struct Geometry {
 impl Geometry {
     /// A square kernel with `padding` zeros on every side.
     pub fn square(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self {
-            kernel: (kernel, kernel),
-            stride,
-            top: padding,
-            bottom: padding,
-            left: padding,
-            right: padding,
-        }
+        Self { kernel: (kernel, kernel), stride, top: padding, bottom: padding, left: padding, right: padding }
     }
 
     /// Zeros below and to the right only, as diffusers pads before a `Downsample2D` without padding.
     pub fn square_padded_at_the_end(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self {
-            top: 0,
-            left: 0,
-            ..Self::square(kernel, stride, padding)
-        }
+        Self { top: 0, left: 0, ..Self::square(kernel, stride, padding) }
     }
 
     fn output(&self, h: usize, w: usize) -> Result<(usize, usize)> {
         let (h, w) = (h + self.top + self.bottom, w + self.left + self.right);
         match (h.checked_sub(self.kernel.0), w.checked_sub(self.kernel.1)) {
             (Some(h), Some(w)) => Ok((h / self.stride + 1, w / self.stride + 1)),
-            _ => candle_core::bail!(
-                "conv2d: a map of {h}×{w} is smaller than the kernel {:?}",
-                self.kernel
-            ),
+            _ => candle_core::bail!("conv2d: a map of {h}×{w} is smaller than the kernel {:?}", self.kernel),
         }
     }
 
@@ -75,30 +61,12 @@ impl Conv2d {
 
     /// The same by candle's convolution, for other devices.
     fn composite(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let Geometry {
-            kernel: (kh, kw),
-            stride,
-            top,
-            bottom,
-            left,
-            right,
-        } = self.geometry;
+        let Geometry { kernel: (kh, kw), stride, top, bottom, left, right } = self.geometry;
         let (_, _, _, inputs) = x.dims4()?;
-        let weight = weight
-            .reshape((kh, kw, inputs, ()))?
-            .permute((3, 2, 0, 1))?
-            .contiguous()?;
-        let padded = x
-            .permute((0, 3, 1, 2))?
-            .pad_with_zeros(2, top, bottom)?
-            .pad_with_zeros(3, left, right)?;
-        let y = padded
-            .contiguous()?
-            .conv2d(&weight, 0, stride, 1, 1)?
-            .permute((0, 2, 3, 1))?
-            .contiguous()?;
-        bias.into_iter()
-            .try_fold(y, |y, bias| y.broadcast_add(bias))
+        let weight = weight.reshape((kh, kw, inputs, ()))?.permute((3, 2, 0, 1))?.contiguous()?;
+        let padded = x.permute((0, 3, 1, 2))?.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
+        let y = padded.contiguous()?.conv2d(&weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
+        bias.into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))
     }
 }
 
@@ -114,29 +82,14 @@ impl CustomOp1 for Conv2d {
         let (height, width) = self.geometry.output(h, w)?;
         let (patch, outputs) = self.weight.shape();
         if patch != self.geometry.kernel.0 * self.geometry.kernel.1 * c || outputs == 0 {
-            candle_core::bail!(
-                "conv2d: {:?} by a matrix of {patch}×{outputs}",
-                layout.shape()
-            );
+            candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{outputs}", layout.shape());
         }
-        let out = self
-            .weight
-            .times_made(batch * height * width, |first, patches| {
-                for (pixel, patch) in (first..).zip(patches.chunks_exact_mut(patch)) {
-                    let (b, y, column) = (
-                        pixel / width / height,
-                        pixel / width % height,
-                        pixel % width,
-                    );
-                    self.geometry.copy_patch(
-                        &x[b * h * w * c..][..h * w * c],
-                        (h, w, c),
-                        y,
-                        column,
-                        patch,
-                    );
-                }
-            })?;
+        let out = self.weight.times_made(batch * height * width, |first, patches| {
+            for (pixel, patch) in (first..).zip(patches.chunks_exact_mut(patch)) {
+                let (b, y, column) = (pixel / width / height, pixel / width % height, pixel % width);
+                self.geometry.copy_patch(&x[b * h * w * c..][..h * w * c], (h, w, c), y, column, patch);
+            }
+        })?;
         made(out, (batch, height, width, outputs))
     }
 }
@@ -144,21 +97,8 @@ impl CustomOp1 for Conv2d {
 impl Geometry {
     /// Copies the part of the patch of a place (y, x) of the result that lies within the map, a line at a time; the rest of
     /// `patch` must be zero.
-    fn copy_patch(
-        &self,
-        map: &[f32],
-        (h, w, c): (usize, usize, usize),
-        y: usize,
-        x: usize,
-        patch: &mut [f32],
-    ) {
-        let Self {
-            kernel: (kh, kw),
-            stride,
-            top,
-            left,
-            ..
-        } = *self;
+    fn copy_patch(&self, map: &[f32], (h, w, c): (usize, usize, usize), y: usize, x: usize, patch: &mut [f32]) {
+        let Self { kernel: (kh, kw), stride, top, left, .. } = *self;
         let (y, x) = (y * stride, x * stride);
         let (begin, end) = (left.saturating_sub(x), kw.min((w + left).saturating_sub(x)));
         if begin >= end {
@@ -183,16 +123,11 @@ mod tests {
     fn naive(g: Geometry, weight: &Tensor, bias: &Tensor, x: &Tensor) -> Vec<f64> {
         let (batch, h, w, inputs) = x.dims4().unwrap();
         let (height, width) = g.output(h, w).unwrap();
-        let (weight, bias) = (
-            weight.to_vec2::<f32>().unwrap(),
-            bias.to_vec1::<f32>().unwrap(),
-        );
+        let (weight, bias) = (weight.to_vec2::<f32>().unwrap(), bias.to_vec1::<f32>().unwrap());
         let x = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let at = |b: usize, y: usize, column: usize, c: usize| {
-            let (y, column) = (
-                y.checked_sub(g.top).filter(|y| *y < h)?,
-                column.checked_sub(g.left).filter(|x| *x < w)?,
-            );
+            let (y, column) =
+                (y.checked_sub(g.top).filter(|y| *y < h)?, column.checked_sub(g.left).filter(|x| *x < w)?);
             Some(f64::from(x[((b * h + y) * w + column) * inputs + c]))
         };
         let mut out = Vec::new();
@@ -203,8 +138,7 @@ mod tests {
             let mut sum = f64::from(bias[o]);
             for (k, weight) in weight.iter().enumerate() {
                 let (ky, kx, c) = (k / inputs / g.kernel.1, k / inputs % g.kernel.1, k % inputs);
-                sum += f64::from(weight[o])
-                    * at(b, y * g.stride + ky, column * g.stride + kx, c).unwrap_or(0.0);
+                sum += f64::from(weight[o]) * at(b, y * g.stride + ky, column * g.stride + kx, c).unwrap_or(0.0);
             }
             out.push(sum);
         }
@@ -239,13 +173,9 @@ mod tests {
 
     #[test]
     fn a_map_smaller_than_the_kernel_is_an_error() {
-        let zeros =
-            |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         let weight = Matrix::new(&zeros(&[9, 1]), None).unwrap();
-        let conv = Conv2d {
-            weight,
-            geometry: Geometry::square(3, 1, 0),
-        };
+        let conv = Conv2d { weight, geometry: Geometry::square(3, 1, 0) };
         assert!(conv.forward(&zeros(&[1, 5, 5, 2])).is_err());
         assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());
     }

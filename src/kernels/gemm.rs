@@ -36,11 +36,7 @@ impl Panels {
                 }
             }
         }
-        Self {
-            k,
-            n,
-            values: packed,
-        }
+        Self { k, n, values: packed }
     }
 
     /// How many panels there are.
@@ -63,15 +59,7 @@ pub(super) fn product(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    dispatch(Product {
-        a,
-        a_stride,
-        rows,
-        b,
-        panels,
-        out,
-        out_stride,
-    });
+    dispatch(Product { a, a_stride, rows, b, panels, out, out_stride });
 }
 
 struct Product<'a> {
@@ -100,15 +88,7 @@ impl WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const VECTORS: usize>(self, simd: S) {
-        let Self {
-            a,
-            a_stride,
-            rows,
-            b,
-            panels,
-            out,
-            out_stride,
-        } = self;
+        let Self { a, a_stride, rows, b, panels, out, out_stride } = self;
         let mut tiles = vec![[0f32; HEIGHT]; rows.div_ceil(HEIGHT) * DEPTH.min(b.k)];
         for first in (0..b.k).step_by(DEPTH) {
             let depth = DEPTH.min(b.k - first);
@@ -135,17 +115,8 @@ impl Product<'_> {
 
 /// Six rows side by side for every k, so that the micro-kernel reads them in order; rows that are not there are zero.
 #[inline(always)]
-fn interleave(
-    tiles: &mut [[f32; HEIGHT]],
-    a: &[f32],
-    a_stride: usize,
-    rows: usize,
-    k: Range<usize>,
-) {
-    for (tile, row) in tiles
-        .chunks_exact_mut(k.len())
-        .zip((0..rows).step_by(HEIGHT))
-    {
+fn interleave(tiles: &mut [[f32; HEIGHT]], a: &[f32], a_stride: usize, rows: usize, k: Range<usize>) {
+    for (tile, row) in tiles.chunks_exact_mut(k.len()).zip((0..rows).step_by(HEIGHT)) {
         for i in 0..HEIGHT {
             if row + i < rows {
                 let line = &a[(row + i) * a_stride + k.start..][..k.len()];
@@ -159,11 +130,7 @@ fn interleave(
 
 /// The micro-kernel: six rows times sixteen columns, summed over k in registers.
 #[inline(always)]
-fn sums<S: Simd, const VECTORS: usize>(
-    simd: S,
-    a: &[[f32; HEIGHT]],
-    b: &[f32],
-) -> [[f32; WIDTH]; HEIGHT] {
+fn sums<S: Simd, const VECTORS: usize>(simd: S, a: &[[f32; HEIGHT]], b: &[f32]) -> [[f32; WIDTH]; HEIGHT] {
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; HEIGHT];
     for (a, b) in a.iter().zip(S::as_simd_f32s(b).0.as_chunks::<VECTORS>().0) {
         for i in 0..HEIGHT {

@@ -18,14 +18,7 @@ pub enum Then {
 
 /// x (B, …, C) normalised over places and the channels of each of `groups` groups, then scaled and shifted per channel by
 /// `weight` and `bias` (C) (PyTorch's `GroupNorm`).
-pub fn group_norm(
-    x: &Tensor,
-    groups: usize,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-    then: Then,
-) -> Result<Tensor> {
+pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, then: Then) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.apply_op3_no_bwd(weight, bias, &GroupNorm { groups, eps, then });
     }
@@ -59,51 +52,32 @@ impl CustomOp3 for GroupNorm {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let dims = x_layout.dims();
-        let (x, weight, bias) = (
-            floats(x, x_layout)?,
-            floats(weight, weight_layout)?,
-            floats(bias, bias_layout)?,
-        );
-        let [batch, .., channels] = *dims else {
-            candle_core::bail!("group_norm: {dims:?} has no channels")
-        };
-        if x.is_empty()
-            || channels % self.groups != 0
-            || weight.len() != channels
-            || bias.len() != channels
-        {
-            candle_core::bail!(
-                "group_norm: {dims:?} in {} groups, {} weights",
-                self.groups,
-                weight.len()
-            );
+        let (x, weight, bias) = (floats(x, x_layout)?, floats(weight, weight_layout)?, floats(bias, bias_layout)?);
+        let [batch, .., channels] = *dims else { candle_core::bail!("group_norm: {dims:?} has no channels") };
+        if x.is_empty() || channels % self.groups != 0 || weight.len() != channels || bias.len() != channels {
+            candle_core::bail!("group_norm: {dims:?} in {} groups, {} weights", self.groups, weight.len());
         }
         let row = x.len() / batch;
         let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(row)
-            .zip(x.par_chunks(row))
-            .for_each(|(y, x)| {
-                let (scale, shift) = self.affine(x, weight, bias);
-                y.par_chunks_mut(PLACES * channels)
-                    .zip(x.par_chunks(PLACES * channels))
-                    .with_min_len(GRAIN.div_ceil(PLACES * channels))
-                    .for_each(|(y, x)| {
-                        vectorized(|| {
-                            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels))
-                            {
-                                let affine = y.iter_mut().zip(x).zip(&scale).zip(&shift);
-                                match self.then {
-                                    Then::Nothing => affine.for_each(|(((y, x), scale), shift)| {
-                                        *y = x * scale + shift
-                                    }),
-                                    Then::Silu => affine.for_each(|(((y, x), scale), shift)| {
-                                        *y = silu_of(x * scale + shift)
-                                    }),
+        y.par_chunks_mut(row).zip(x.par_chunks(row)).for_each(|(y, x)| {
+            let (scale, shift) = self.affine(x, weight, bias);
+            y.par_chunks_mut(PLACES * channels)
+                .zip(x.par_chunks(PLACES * channels))
+                .with_min_len(GRAIN.div_ceil(PLACES * channels))
+                .for_each(|(y, x)| {
+                    vectorized(|| {
+                        for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                            let affine = y.iter_mut().zip(x).zip(&scale).zip(&shift);
+                            match self.then {
+                                Then::Nothing => affine.for_each(|(((y, x), scale), shift)| *y = x * scale + shift),
+                                Then::Silu => {
+                                    affine.for_each(|(((y, x), scale), shift)| *y = silu_of(x * scale + shift))
                                 }
                             }
-                        })
-                    });
-            });
+                        }
+                    })
+                });
+        });
         made(y, x_layout.shape().clone())
     }
 }
@@ -122,12 +96,7 @@ impl GroupNorm {
         for group in 0..self.groups {
             let of = group * per_group..(group + 1) * per_group;
             let count = (x.len() / channels * per_group) as f64;
-            let sum = |part: fn(&Sums) -> &Vec<f64>| {
-                partial
-                    .iter()
-                    .flat_map(|s| &part(s)[of.clone()])
-                    .sum::<f64>()
-            };
+            let sum = |part: fn(&Sums) -> &Vec<f64>| partial.iter().flat_map(|s| &part(s)[of.clone()]).sum::<f64>();
             let mean = sum(|s| &s.values) / count;
             let variance = (sum(|s| &s.squares) / count - mean * mean).max(0.0);
             let inverse = 1.0 / (variance + self.eps).sqrt();
@@ -163,23 +132,13 @@ impl Sums {
 }
 
 /// The same by candle's operations, for other devices.
-fn composite(
-    x: &Tensor,
-    groups: usize,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-    then: Then,
-) -> Result<Tensor> {
+fn composite(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, then: Then) -> Result<Tensor> {
     let dims = x.dims();
     let (batch, channels) = (dims[0], dims[dims.len() - 1]);
     let grouped = x.reshape((batch, (), groups, channels / groups))?;
     let centered = grouped.broadcast_sub(&grouped.mean_keepdim((1, 3))?)?;
     let variance = centered.sqr()?.mean_keepdim((1, 3))?;
-    let normed = centered
-        .broadcast_div(&(variance + eps)?.sqrt()?)?
-        .reshape(dims)?
-        .to_dtype(DType::F32)?;
+    let normed = centered.broadcast_div(&(variance + eps)?.sqrt()?)?.reshape(dims)?.to_dtype(DType::F32)?;
     let y = normed.broadcast_mul(weight)?.broadcast_add(bias)?;
     if then == Then::Silu { y.silu() } else { Ok(y) }
 }
@@ -191,35 +150,19 @@ mod tests {
 
     use super::*;
 
-    fn naive(
-        x: &[Vec<Vec<f32>>],
-        groups: usize,
-        weight: &[f32],
-        bias: &[f32],
-        eps: f64,
-        then: Then,
-    ) -> Vec<f64> {
+    fn naive(x: &[Vec<Vec<f32>>], groups: usize, weight: &[f32], bias: &[f32], eps: f64, then: Then) -> Vec<f64> {
         let per_group = weight.len() / groups;
         let mut out = Vec::new();
         for row in x {
             for place in row {
                 for (c, value) in place.iter().enumerate() {
                     let of = c / per_group * per_group..(c / per_group + 1) * per_group;
-                    let all: Vec<f64> = row
-                        .iter()
-                        .flat_map(|p| p[of.clone()].iter().map(|x| f64::from(*x)))
-                        .collect();
+                    let all: Vec<f64> = row.iter().flat_map(|p| p[of.clone()].iter().map(|x| f64::from(*x))).collect();
                     let mean = all.iter().sum::<f64>() / all.len() as f64;
-                    let variance =
-                        all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len() as f64;
-                    let y = (f64::from(*value) - mean) / (variance + eps).sqrt()
-                        * f64::from(weight[c])
+                    let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / all.len() as f64;
+                    let y = (f64::from(*value) - mean) / (variance + eps).sqrt() * f64::from(weight[c])
                         + f64::from(bias[c]);
-                    out.push(if then == Then::Silu {
-                        y / (1.0 + (-y).exp())
-                    } else {
-                        y
-                    });
+                    out.push(if then == Then::Silu { y / (1.0 + (-y).exp()) } else { y });
                 }
             }
         }

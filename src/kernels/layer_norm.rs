@@ -17,10 +17,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     }
     let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
-    centered
-        .broadcast_div(&(variance + eps)?.sqrt()?)?
-        .broadcast_mul(weight)?
-        .broadcast_add(bias)
+    centered.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
 struct LayerNorm {
@@ -41,30 +38,23 @@ impl CustomOp3 for LayerNorm {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight, bias) = (
-            floats(x, x_layout)?,
-            floats(weight, weight_layout)?,
-            floats(bias, bias_layout)?,
-        );
+        let (x, weight, bias) = (floats(x, x_layout)?, floats(weight, weight_layout)?, floats(bias, bias_layout)?);
         let width = weight.len();
         if width == 0 || x_layout.dims().last() != Some(&width) || bias.len() != width {
             candle_core::bail!("layer_norm: {:?} by {width} weights", x_layout.shape());
         }
         let mut y = vec![0.0; x.len()];
         let grain = (1usize << 13).div_ceil(width);
-        y.par_chunks_mut(width)
-            .zip(x.par_chunks(width))
-            .with_min_len(grain)
-            .for_each(|(y, x)| {
-                vectorized(|| {
-                    let mean = sum(x, |x| x) / width as f32;
-                    let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
-                    let inverse = 1.0 / (variance + self.eps).sqrt();
-                    for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                        *y = (x - mean) * inverse * weight + bias;
-                    }
-                })
-            });
+        y.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(grain).for_each(|(y, x)| {
+            vectorized(|| {
+                let mean = sum(x, |x| x) / width as f32;
+                let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
+                let inverse = 1.0 / (variance + self.eps).sqrt();
+                for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                    *y = (x - mean) * inverse * weight + bias;
+                }
+            })
+        });
         made(y, x_layout.shape().clone())
     }
 }
@@ -75,13 +65,9 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0f32; 8];
     let mut chunks = x.chunks_exact(8);
     for chunk in &mut chunks {
-        sums.iter_mut()
-            .zip(chunk)
-            .for_each(|(sum, x)| *sum += f(*x));
+        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += f(*x));
     }
-    sums.iter_mut()
-        .zip(chunks.remainder())
-        .for_each(|(sum, x)| *sum += f(*x));
+    sums.iter_mut().zip(chunks.remainder()).for_each(|(sum, x)| *sum += f(*x));
     sums.iter().sum()
 }
 

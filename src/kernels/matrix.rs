@@ -20,10 +20,7 @@ pub struct Matrix {
 
 #[derive(Clone)]
 enum Held {
-    Packed {
-        panels: Arc<Panels>,
-        bias: Arc<[f32]>,
-    },
+    Packed { panels: Arc<Panels>, bias: Arc<[f32]> },
     Plain(Tensor),
 }
 
@@ -34,29 +31,17 @@ impl Matrix {
         // A tensor that is one number seen many times stands for a matrix that is not there; it is not given memory.
         let held = if matrix.device().is_cpu() && matrix.is_contiguous() {
             let (storage, layout) = matrix.storage_and_layout();
-            let candle_core::Storage::Cpu(storage) = &*storage else {
-                candle_core::bail!("not on the CPU")
-            };
+            let candle_core::Storage::Cpu(storage) = &*storage else { candle_core::bail!("not on the CPU") };
             let panels = Arc::new(Panels::pack(floats(storage, layout)?, k, n, n, 1));
-            let bias = bias
-                .map(|bias| bias.to_vec1())
-                .transpose()?
-                .unwrap_or_else(|| vec![0.0; n]);
+            let bias = bias.map(|bias| bias.to_vec1()).transpose()?.unwrap_or_else(|| vec![0.0; n]);
             if bias.len() != n {
                 candle_core::bail!("{} biases for {n} columns", bias.len());
             }
-            Held::Packed {
-                panels,
-                bias: bias.into(),
-            }
+            Held::Packed { panels, bias: bias.into() }
         } else {
             Held::Plain(matrix.clone())
         };
-        Ok(Self {
-            held,
-            bias: bias.cloned(),
-            shape: (k, n),
-        })
+        Ok(Self { held, bias: bias.cloned(), shape: (k, n) })
     }
 
     /// (K, N)
@@ -72,9 +57,7 @@ impl Matrix {
                 let (k, n) = self.shape;
                 let shape = [&x.dims()[..x.rank() - 1], &[n]].concat();
                 let product = x.reshape(((), k))?.matmul(matrix)?.reshape(shape)?;
-                self.bias
-                    .iter()
-                    .try_fold(product, |product, bias| product.broadcast_add(bias))
+                self.bias.iter().try_fold(product, |product, bias| product.broadcast_add(bias))
             }
         }
     }
@@ -88,28 +71,19 @@ impl Matrix {
     }
 
     /// `rows` lines made on the fly by `fill(first, lines)`, times the matrix, plus the bias; for the CPU.
-    pub(super) fn times_made(
-        &self,
-        rows: usize,
-        fill: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Result<Vec<f32>> {
-        let Held::Packed { panels, bias } = &self.held else {
-            candle_core::bail!("the matrix is not packed")
-        };
+    pub(super) fn times_made(&self, rows: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Result<Vec<f32>> {
+        let Held::Packed { panels, bias } = &self.held else { candle_core::bail!("the matrix is not packed") };
         let (k, n) = self.shape;
         // What a thread makes at a time stays in its second cache.
         let block = block_of(rows).min((HELD / k.max(1)).max(24));
         let mut out = vec![0.0; rows * n];
-        out.par_chunks_mut(block * n).enumerate().for_each_init(
-            Vec::new,
-            |lines: &mut Vec<f32>, (i, out)| {
-                lines.clear();
-                lines.resize(out.len() / n * k, 0.0);
-                fill(i * block, lines);
-                product(lines, k, out.len() / n, panels, 0..panels.count(), out, n);
-                add_bias(out, bias);
-            },
-        );
+        out.par_chunks_mut(block * n).enumerate().for_each_init(Vec::new, |lines: &mut Vec<f32>, (i, out)| {
+            lines.clear();
+            lines.resize(out.len() / n * k, 0.0);
+            fill(i * block, lines);
+            product(lines, k, out.len() / n, panels, 0..panels.count(), out, n);
+            add_bias(out, bias);
+        });
         Ok(out)
     }
 }
@@ -125,9 +99,7 @@ const HELD: usize = 1 << 17;
 
 /// Rows that one thread multiplies at a time: tiles are six rows high, and every thread should have some work.
 fn block_of(rows: usize) -> usize {
-    (rows / (2 * rayon::current_num_threads()))
-        .next_multiple_of(6)
-        .clamp(24, 96)
+    (rows / (2 * rayon::current_num_threads())).next_multiple_of(6).clamp(24, 96)
 }
 
 struct Times<'a> {
@@ -147,11 +119,7 @@ impl CustomOp1 for Times<'_> {
             candle_core::bail!("times: {dims:?} by a matrix of {k}×{n}");
         }
         let rows = x.len() / k;
-        let out = if rows <= 48 && k * n >= 1 << 14 {
-            self.by_columns(x, rows)
-        } else {
-            self.by_rows(x, rows)
-        };
+        let out = if rows <= 48 && k * n >= 1 << 14 { self.by_columns(x, rows) } else { self.by_rows(x, rows) };
         made(out, [&dims[..dims.len() - 1], &[n]].concat())
     }
 }
@@ -161,20 +129,10 @@ impl Times<'_> {
         let (k, n) = (self.panels.k, self.panels.n);
         let block = block_of(rows);
         let mut out = vec![0.0; rows * n];
-        out.par_chunks_mut(block * n)
-            .zip(x.par_chunks(block * k))
-            .for_each(|(out, x)| {
-                product(
-                    x,
-                    k,
-                    out.len() / n,
-                    self.panels,
-                    0..self.panels.count(),
-                    out,
-                    n,
-                );
-                add_bias(out, self.bias);
-            });
+        out.par_chunks_mut(block * n).zip(x.par_chunks(block * k)).for_each(|(out, x)| {
+            product(x, k, out.len() / n, self.panels, 0..self.panels.count(), out, n);
+            add_bias(out, self.bias);
+        });
         out
     }
 
@@ -186,8 +144,7 @@ impl Times<'_> {
             .into_par_iter()
             .map(|i| {
                 let panels = i * each..count.min((i + 1) * each);
-                let columns =
-                    panels.start * super::gemm::WIDTH..n.min(panels.end * super::gemm::WIDTH);
+                let columns = panels.start * super::gemm::WIDTH..n.min(panels.end * super::gemm::WIDTH);
                 let mut out = vec![0.0; rows * columns.len()];
                 product(x, k, rows, self.panels, panels, &mut out, columns.len());
                 add_bias(&mut out, &self.bias[columns.clone()]);
@@ -196,10 +153,7 @@ impl Times<'_> {
             .collect();
         let mut out = vec![0.0; rows * n];
         for (columns, part) in parts {
-            for (out, part) in out
-                .chunks_exact_mut(n)
-                .zip(part.chunks_exact(columns.len()))
-            {
+            for (out, part) in out.chunks_exact_mut(n).zip(part.chunks_exact(columns.len())) {
                 out[columns.clone()].copy_from_slice(part);
             }
         }
@@ -209,9 +163,7 @@ impl Times<'_> {
 
 fn add_bias(out: &mut [f32], bias: &[f32]) {
     for out in out.chunks_exact_mut(bias.len()) {
-        out.iter_mut()
-            .zip(bias)
-            .for_each(|(out, bias)| *out += bias);
+        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
     }
 }
 
@@ -223,13 +175,7 @@ mod tests {
     use super::*;
 
     fn bits(x: &Tensor) -> Vec<u32> {
-        x.flatten_all()
-            .unwrap()
-            .to_vec1::<f32>()
-            .unwrap()
-            .iter()
-            .map(|x| x.to_bits())
-            .collect()
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
     }
 
     proptest! {
@@ -260,8 +206,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_an_error() {
-        let zeros =
-            |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         assert!(Matrix::new(&zeros(&[3, 4]), Some(&zeros(&[3]))).is_err());
         let matrix = Matrix::new(&zeros(&[3, 4]), None).unwrap();
         assert!(matrix.times(&zeros(&[2, 4])).is_err());

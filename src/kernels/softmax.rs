@@ -8,10 +8,7 @@ const LANES: usize = 8;
 pub(super) fn softmax(scores: &mut [f32], scale: f32) {
     let mut largest = [f32::NEG_INFINITY; LANES];
     for chunk in scores.chunks(LANES) {
-        largest
-            .iter_mut()
-            .zip(chunk)
-            .for_each(|(l, s)| *l = if *s > *l { *s } else { *l });
+        largest.iter_mut().zip(chunk).for_each(|(l, s)| *l = if *s > *l { *s } else { *l });
     }
     let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
     let mut sums = [0f32; LANES];

@@ -11,15 +11,8 @@ pub fn nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         return x.apply_op1_no_bwd(&Nearest { height, width });
     }
     let (_, h, w, _) = x.dims4()?;
-    let index = |from, to| {
-        Tensor::from_vec(
-            sources(from, to).map(|i| i as u32).collect(),
-            to,
-            x.device(),
-        )
-    };
-    x.index_select(&index(h, height)?, 1)?
-        .index_select(&index(w, width)?, 2)
+    let index = |from, to| Tensor::from_vec(sources(from, to).map(|i| i as u32).collect(), to, x.device());
+    x.index_select(&index(h, height)?, 1)?.index_select(&index(w, width)?, 2)
 }
 
 fn sources(from: usize, to: usize) -> impl Iterator<Item = usize> {
@@ -41,25 +34,16 @@ impl CustomOp1 for Nearest {
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
         if x.is_empty() || self.height == 0 || self.width == 0 {
-            candle_core::bail!(
-                "nearest: {:?} to {}×{}",
-                layout.shape(),
-                self.height,
-                self.width
-            );
+            candle_core::bail!("nearest: {:?} to {}×{}", layout.shape(), self.height, self.width);
         }
-        let lines: Vec<usize> = (0..batch)
-            .flat_map(|b| sources(h, self.height).map(move |y| b * h + y))
-            .collect();
+        let lines: Vec<usize> = (0..batch).flat_map(|b| sources(h, self.height).map(move |y| b * h + y)).collect();
         let mut out = vec![0.0; batch * self.height * self.width * c];
-        out.par_chunks_mut(self.width * c)
-            .zip(lines)
-            .for_each(|(out, line)| {
-                let line = &x[line * w * c..(line + 1) * w * c];
-                for (out, from) in out.chunks_exact_mut(c).zip(sources(w, self.width)) {
-                    out.copy_from_slice(&line[from * c..(from + 1) * c]);
-                }
-            });
+        out.par_chunks_mut(self.width * c).zip(lines).for_each(|(out, line)| {
+            let line = &x[line * w * c..(line + 1) * w * c];
+            for (out, from) in out.chunks_exact_mut(c).zip(sources(w, self.width)) {
+                out.copy_from_slice(&line[from * c..(from + 1) * c]);
+            }
+        });
         made(out, (batch, self.height, self.width, c))
     }
 }
@@ -72,18 +56,10 @@ mod tests {
 
     #[test]
     fn doubles_and_fits_odd_sizes() {
-        let x = Tensor::arange(0f32, 4.0, &Device::Cpu)
-            .unwrap()
-            .reshape((1, 2, 2, 1))
-            .unwrap();
+        let x = Tensor::arange(0f32, 4.0, &Device::Cpu).unwrap().reshape((1, 2, 2, 1)).unwrap();
         let flat = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let doubled = [
-            0., 0., 1., 1., 0., 0., 1., 1., 2., 2., 3., 3., 2., 2., 3., 3.,
-        ];
+        let doubled = [0., 0., 1., 1., 0., 0., 1., 1., 2., 2., 3., 3., 2., 2., 3., 3.];
         assert_eq!(flat(nearest(&x, 4, 4).unwrap()), doubled);
-        assert_eq!(
-            flat(nearest(&x, 3, 3).unwrap()),
-            [0., 0., 1., 0., 0., 1., 2., 2., 3.]
-        );
+        assert_eq!(flat(nearest(&x, 3, 3).unwrap()), [0., 0., 1., 0., 0., 1., 2., 2., 3.]);
     }
 }

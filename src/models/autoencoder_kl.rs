@@ -56,14 +56,8 @@ impl AutoencoderKl {
             x = conv.forward(&x)?;
         }
         let x = channels_first(&x)?;
-        let half = |i| {
-            x.narrow(1, i * self.latent_channels, self.latent_channels)?
-                .contiguous()
-        };
-        Ok(Moments {
-            mean: half(0)?,
-            logvar: half(1)?.clamp(-30f32, 20f32)?,
-        })
+        let half = |i| x.narrow(1, i * self.latent_channels, self.latent_channels)?.contiguous();
+        Ok(Moments { mean: half(0)?, logvar: half(1)?.clamp(-30f32, 20f32)? })
     }
 
     /// latents (B, C, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]
@@ -81,25 +75,14 @@ impl AutoencoderKl {
 /// Files of 2022 call the layers of the attention `query`, `key`, `value` and `proj_attn`, and some hold them as
 /// convolutions of one pixel, (C, C, 1, 1).
 pub fn current_name(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    for (old, new) in [
-        ("query", "to_q"),
-        ("key", "to_k"),
-        ("value", "to_v"),
-        ("proj_attn", "to_out.0"),
-    ] {
+    for (old, new) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")] {
         for (part, kept) in [("weight", 2), ("bias", 1)] {
             for layer in [old, new] {
                 let Some(attention) = name.strip_suffix(&format!(".{layer}.{part}")) else {
                     continue;
                 };
-                let rest = shape
-                    .get(kept..)
-                    .filter(|rest| rest.iter().all(|n| *n == 1));
-                let shape = if rest.is_some() {
-                    &shape[..kept]
-                } else {
-                    shape
-                };
+                let rest = shape.get(kept..).filter(|rest| rest.iter().all(|n| *n == 1));
+                let shape = if rest.is_some() { &shape[..kept] } else { shape };
                 return (format!("{attention}.{new}.{part}"), shape.to_vec());
             }
         }

@@ -30,28 +30,15 @@ pub struct ClipTextModel {
 impl ClipTextModel {
     /// Builds the network on weights that are finished by the caller, named as published (`text_model.…`) or flattened.
     pub fn new(config: &ClipTextConfig, weights: &Weights) -> Self {
-        let weights = if weights.has_any("text_model.") {
-            weights.pp("text_model")
-        } else {
-            weights.clone()
-        };
+        let weights = if weights.has_any("text_model.") { weights.pp("text_model") } else { weights.clone() };
         let width = config.hidden_size;
         let (embeddings, layers) = (weights.pp("embeddings"), weights.pp("encoder.layers"));
         Self {
-            token_embedding: embeddings
-                .tensor("token_embedding.weight", &[config.vocab_size, width]),
-            position_embedding: embeddings.tensor(
-                "position_embedding.weight",
-                &[config.max_position_embeddings, width],
-            ),
-            layers: (0..config.num_hidden_layers)
-                .map(|i| EncoderLayer::new(&layers.pp(i), config))
-                .collect(),
-            final_layer_norm: LayerNorm::new(
-                &weights.pp("final_layer_norm"),
-                width,
-                config.layer_norm_eps,
-            ),
+            token_embedding: embeddings.tensor("token_embedding.weight", &[config.vocab_size, width]),
+            position_embedding: embeddings
+                .tensor("position_embedding.weight", &[config.max_position_embeddings, width]),
+            layers: (0..config.num_hidden_layers).map(|i| EncoderLayer::new(&layers.pp(i), config)).collect(),
+            final_layer_norm: LayerNorm::new(&weights.pp("final_layer_norm"), width, config.layer_norm_eps),
         }
     }
 
@@ -64,10 +51,7 @@ impl ClipTextModel {
         let Some(layers) = self.layers.len().checked_sub(clip_skip) else {
             candle_core::bail!("clip_skip = {clip_skip} of {} layers", self.layers.len())
         };
-        let embedded = self
-            .token_embedding
-            .index_select(&ids.flatten_all()?, 0)?
-            .reshape((batch, length, ()))?;
+        let embedded = self.token_embedding.index_select(&ids.flatten_all()?, 0)?.reshape((batch, length, ()))?;
         let mut x = embedded.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)?;
         for layer in &self.layers[..layers] {
             x = layer.forward(x)?;
@@ -113,16 +97,8 @@ impl EncoderLayer {
     /// (B, L, D) → (B, L, D)
     fn forward(&self, x: Tensor) -> Result<Tensor> {
         let normed = self.layer_norm1.forward(&x)?;
-        let (q, k, v) = (
-            self.q_proj.forward(&normed)?,
-            self.k_proj.forward(&normed)?,
-            self.v_proj.forward(&normed)?,
-        );
-        let x = add(
-            self.out_proj
-                .forward(&attention(&q, &k, &v, self.heads, Mask::Causal)?)?,
-            &x,
-        )?;
+        let (q, k, v) = (self.q_proj.forward(&normed)?, self.k_proj.forward(&normed)?, self.v_proj.forward(&normed)?);
+        let x = add(self.out_proj.forward(&attention(&q, &k, &v, self.heads, Mask::Causal)?)?, &x)?;
         let inner = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
         let inner = match self.act {
             HiddenAct::QuickGelu => quick_gelu(&inner)?,

@@ -10,21 +10,12 @@ pub(super) type Fixed = (&'static str, &'static [&'static str]);
 ///
 /// The fields of `C` are honoured and default to diffusers' defaults; the `fixed` keys are checked; keys that start with
 /// an underscore are notes of the library that wrote the file; any other key is an error.
-pub(super) fn read<C>(
-    path: &str,
-    keys: &Map<String, Value>,
-    fixed: &[Fixed],
-) -> Result<C, LoadError>
+pub(super) fn read<C>(path: &str, keys: &Map<String, Value>, fixed: &[Fixed]) -> Result<C, LoadError>
 where
     C: Default + Serialize + DeserializeOwned,
 {
-    let bad = |key: &str, reason: String| LoadError::BadKey {
-        path: path.into(),
-        key: key.into(),
-        reason,
-    };
-    let defaults =
-        serde_json::to_value(C::default()).map_err(|e| bad("defaults", e.to_string()))?;
+    let bad = |key: &str, reason: String| LoadError::BadKey { path: path.into(), key: key.into(), reason };
+    let defaults = serde_json::to_value(C::default()).map_err(|e| bad("defaults", e.to_string()))?;
     let mut honoured = Map::new();
     for (key, value) in keys {
         if defaults.get(key).is_some() {
@@ -32,11 +23,7 @@ where
         } else if let Some((_, supported)) = fixed.iter().find(|(fixed, _)| fixed == key) {
             one_of(path, key, value, supported)?;
         } else if !key.starts_with('_') {
-            return Err(LoadError::UnknownKey {
-                path: path.into(),
-                key: key.clone(),
-                value: value.clone(),
-            });
+            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
         }
     }
     serde_path_to_error::deserialize(Value::Object(honoured))
@@ -44,23 +31,12 @@ where
 }
 
 /// Refuses a value that is none of `supported`, JSON all of them; an empty list supports every value.
-pub(super) fn one_of(
-    path: &str,
-    key: &str,
-    value: &Value,
-    supported: &[&str],
-) -> Result<(), LoadError> {
+pub(super) fn one_of(path: &str, key: &str, value: &Value, supported: &[&str]) -> Result<(), LoadError> {
     if supported.is_empty() || supported.iter().any(|s| same(s, value)) {
         return Ok(());
     }
-    let (path, key, value, supported) =
-        (path.into(), key.into(), value.clone(), supported.join(", "));
-    Err(LoadError::UnsupportedKey {
-        path,
-        key,
-        value,
-        supported,
-    })
+    let (path, key, value, supported) = (path.into(), key.into(), value.clone(), supported.join(", "));
+    Err(LoadError::UnsupportedKey { path, key, value, supported })
 }
 
 fn same(supported: &str, value: &Value) -> bool {
@@ -77,46 +53,24 @@ pub(super) fn within(path: &str, key: &str, value: usize, most: usize) -> Result
         return Ok(());
     }
     let reason = format!("{value} is not between 1 and {most}");
-    Err(LoadError::BadKey {
-        path: path.into(),
-        key: key.into(),
-        reason,
-    })
+    Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
 }
 
 /// Refuses `value` = what is not a multiple of `divisor`.
-pub(super) fn divides(
-    path: &str,
-    key: &str,
-    divisor: usize,
-    value: usize,
-) -> Result<(), LoadError> {
+pub(super) fn divides(path: &str, key: &str, divisor: usize, value: usize) -> Result<(), LoadError> {
     if divisor > 0 && value.is_multiple_of(divisor) {
         return Ok(());
     }
-    Err(LoadError::BadKey {
-        path: path.into(),
-        key: key.into(),
-        reason: format!("{divisor} does not divide {value}"),
-    })
+    Err(LoadError::BadKey { path: path.into(), key: key.into(), reason: format!("{divisor} does not divide {value}") })
 }
 
 /// Refuses a list of another length than the blocks have.
-pub(super) fn per_block(
-    path: &str,
-    key: &str,
-    length: usize,
-    blocks: usize,
-) -> Result<(), LoadError> {
+pub(super) fn per_block(path: &str, key: &str, length: usize, blocks: usize) -> Result<(), LoadError> {
     if length == blocks {
         return Ok(());
     }
     let reason = format!("{length} entries for {blocks} blocks");
-    Err(LoadError::BadKey {
-        path: path.into(),
-        key: key.into(),
-        reason,
-    })
+    Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
 }
 
 /// A value for all blocks of a network, or one for each.
@@ -136,13 +90,7 @@ impl PerBlock {
         }
     }
 
-    pub(super) fn check(
-        &self,
-        path: &str,
-        key: &str,
-        blocks: usize,
-        most: usize,
-    ) -> Result<(), LoadError> {
+    pub(super) fn check(&self, path: &str, key: &str, blocks: usize, most: usize) -> Result<(), LoadError> {
         if let Self::Each(values) = self {
             per_block(path, key, values.len(), blocks)?;
         }

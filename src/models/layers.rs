@@ -17,10 +17,7 @@ pub(super) struct Linear(Matrix);
 impl Linear {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = weights.tensor("bias", &[outputs]);
-        Self(matrix(
-            weights.matrix("weight", outputs, inputs),
-            Some(bias),
-        ))
+        Self(matrix(weights.matrix("weight", outputs, inputs), Some(bias)))
     }
 
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
@@ -47,26 +44,13 @@ pub(super) fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Conv2d {
-    conv2d_of(
-        weights,
-        inputs,
-        outputs,
-        Geometry::square(kernel, stride, padding),
-    )
+    conv2d_of(weights, inputs, outputs, Geometry::square(kernel, stride, padding))
 }
 
 /// A convolution of any geometry.
-pub(super) fn conv2d_of(
-    weights: &Weights,
-    inputs: usize,
-    outputs: usize,
-    geometry: Geometry,
-) -> Conv2d {
+pub(super) fn conv2d_of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry) -> Conv2d {
     let weight = weights.conv2d("weight", outputs, inputs, geometry.kernel);
-    Conv2d {
-        weight: matrix(weight, Some(weights.tensor("bias", &[outputs]))),
-        geometry,
-    }
+    Conv2d { weight: matrix(weight, Some(weights.tensor("bias", &[outputs]))), geometry }
 }
 
 fn matrix(plain: Tensor, bias: Option<Tensor>) -> Matrix {
@@ -84,35 +68,16 @@ pub(super) struct GroupNorm {
 
 impl GroupNorm {
     pub fn new(weights: &Weights, groups: usize, channels: usize, eps: f64) -> Self {
-        Self {
-            weight: weights.tensor("weight", &[channels]),
-            bias: weights.tensor("bias", &[channels]),
-            groups,
-            eps,
-        }
+        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), groups, eps }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(
-            x,
-            self.groups,
-            &self.weight,
-            &self.bias,
-            self.eps,
-            Then::Nothing,
-        )
+        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Nothing)
     }
 
     /// The norm and SiLU after it, in one pass.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(
-            x,
-            self.groups,
-            &self.weight,
-            &self.bias,
-            self.eps,
-            Then::Silu,
-        )
+        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Silu)
     }
 }
 
@@ -126,11 +91,7 @@ pub(super) struct LayerNorm {
 
 impl LayerNorm {
     pub fn new(weights: &Weights, channels: usize, eps: f64) -> Self {
-        Self {
-            weight: weights.tensor("weight", &[channels]),
-            bias: weights.tensor("bias", &[channels]),
-            eps,
-        }
+        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), eps }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {

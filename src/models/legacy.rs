@@ -8,16 +8,9 @@ use serde_json::{Map, Value};
 /// `steps_offset` is 0 in all of them, `clip_sample` true in DDIM and DDPM alone.
 pub(super) fn scheduler_config(mut keys: Map<String, Value>) -> Map<String, Value> {
     keys.insert("steps_offset".into(), 1.into());
-    let class = keys
-        .get("_class_name")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let class = keys.get("_class_name").and_then(Value::as_str).unwrap_or_default();
     let clips_by_default = class.starts_with("DDIM") || class.starts_with("DDPM");
-    if keys
-        .get("clip_sample")
-        .and_then(Value::as_bool)
-        .unwrap_or(clips_by_default)
-    {
+    if keys.get("clip_sample").and_then(Value::as_bool).unwrap_or(clips_by_default) {
         keys.insert("clip_sample".into(), false.into());
     }
     keys
@@ -25,17 +18,10 @@ pub(super) fn scheduler_config(mut keys: Map<String, Value>) -> Map<String, Valu
 
 /// U-Nets saved before 0.9.0 with a `sample_size` below 64 were trained on 64.
 pub(super) fn sample_size(unet: &Map<String, Value>, (h, w): (usize, usize)) -> (usize, usize) {
-    let version = unet
-        .get("_diffusers_version")
-        .and_then(Value::as_str)
-        .unwrap_or("1");
+    let version = unet.get("_diffusers_version").and_then(Value::as_str).unwrap_or("1");
     let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
     let before_0_9 = numbers.next() == Some(0) && numbers.next().unwrap_or(0) < 9;
-    if before_0_9 && h == w && h < 64 {
-        (64, 64)
-    } else {
-        (h, w)
-    }
+    if before_0_9 && h == w && h < 64 { (64, 64) } else { (h, w) }
 }
 
 #[cfg(test)]
@@ -55,9 +41,7 @@ mod tests {
             json!({"_class_name": "PNDMScheduler", "beta_end": 0.012, "steps_offset": 1})
         );
         assert_eq!(
-            patched(
-                json!({"_class_name": "PNDMScheduler", "steps_offset": 0, "clip_sample": true})
-            ),
+            patched(json!({"_class_name": "PNDMScheduler", "steps_offset": 0, "clip_sample": true})),
             json!({"_class_name": "PNDMScheduler", "steps_offset": 1, "clip_sample": false})
         );
         assert_eq!(
@@ -69,20 +53,10 @@ mod tests {
     #[test]
     fn old_sample_sizes() {
         let of = |version: &str, size| {
-            sample_size(
-                json!({"_diffusers_version": version}).as_object().unwrap(),
-                (size, size),
-            )
-            .0
+            sample_size(json!({"_diffusers_version": version}).as_object().unwrap(), (size, size)).0
         };
         assert_eq!(
-            [
-                of("0.6.0", 32),
-                of("0.8.1", 96),
-                of("0.9.0", 32),
-                of("0.42.1", 8),
-                of("1.0.0", 8)
-            ],
+            [of("0.6.0", 32), of("0.8.1", 96), of("0.9.0", 32), of("0.42.1", 8), of("1.0.0", 8)],
             [64, 96, 32, 8, 8]
         );
     }

@@ -35,17 +35,11 @@ pub(super) struct ResnetBlock2D {
 
 impl ResnetBlock2D {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kind: ResnetKind) -> Self {
-        let ResnetKind {
-            groups,
-            eps,
-            time_embed_dim,
-            output_scale_factor,
-        } = kind;
+        let ResnetKind { groups, eps, time_embed_dim, output_scale_factor } = kind;
         Self {
             norm1: GroupNorm::new(&weights.pp("norm1"), groups, inputs, eps),
             conv1: conv2d(&weights.pp("conv1"), inputs, outputs, 3, 1, 1),
-            time_emb_proj: time_embed_dim
-                .map(|width| Linear::new(&weights.pp("time_emb_proj"), width, outputs)),
+            time_emb_proj: time_embed_dim.map(|width| Linear::new(&weights.pp("time_emb_proj"), width, outputs)),
             norm2: GroupNorm::new(&weights.pp("norm2"), groups, outputs, eps),
             conv2: conv2d(&weights.pp("conv2"), outputs, outputs, 3, 1, 1),
             conv_shortcut: (inputs != outputs)
@@ -65,11 +59,7 @@ impl ResnetBlock2D {
             Some(shortcut) => add(hidden, &shortcut.forward(x)?)?,
             None => add(hidden, x)?,
         };
-        if self.output_scale_factor == 1.0 {
-            Ok(sum)
-        } else {
-            sum / self.output_scale_factor
-        }
+        if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
     }
 }
 

@@ -56,26 +56,11 @@ impl StableDiffusion {
         let weights = Weights::open(folder, "unet", "diffusion_pytorch_model", device, as_it_is)?;
         let unet = UNet2DConditionModel::new(&unet_config, &weights);
         weights.finish()?;
-        let weights = Weights::open(
-            folder,
-            "vae",
-            "diffusion_pytorch_model",
-            device,
-            current_name,
-        )?;
+        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
         let vae = AutoencoderKl::new(&vae_config, &weights);
         weights.finish()?;
         let device = device.clone();
-        Ok(Self {
-            tokenizer,
-            text_encoder,
-            unet,
-            vae,
-            vae_config,
-            scheduler_config,
-            spec,
-            device,
-        })
+        Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, scheduler_config, spec, device })
     }
 
     /// The sizes and the scheduler configuration of a folder, whose weights are not read.
@@ -98,20 +83,14 @@ impl StableDiffusion {
     /// sample (B, C, h, w), t (B), context (B, L, D) → the U-Net's prediction, (B, C, h, w)
     pub fn denoise(&self, sample: &Tensor, t: &[f32], context: &Tensor) -> Result<Tensor> {
         let context = context.to_device(&self.device)?.contiguous()?;
-        self.unet
-            .forward(&sample.to_device(&self.device)?, t, &context)
+        self.unet.forward(&sample.to_device(&self.device)?, t, &context)
     }
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        let AutoencoderKlConfig {
-            scaling_factor,
-            shift_factor,
-            ..
-        } = self.vae_config;
+        let AutoencoderKlConfig { scaling_factor, shift_factor, .. } = self.vae_config;
         let latents = latents.to_device(&self.device)?;
-        self.vae
-            .decode(&latents.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))?)
+        self.vae.decode(&latents.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))?)
     }
 
     /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.
@@ -179,14 +158,8 @@ const PARTS: [(&str, &[&str]); 9] = [
 
 fn check_parts(path: &str, index: &Map<String, Value>) -> std::result::Result<(), LoadError> {
     let unsupported = |key: &str, value: &Value, supported: &str| {
-        let (path, key, value, supported) =
-            (path.into(), key.into(), value.clone(), supported.into());
-        LoadError::UnsupportedKey {
-            path,
-            key,
-            value,
-            supported,
-        }
+        let (path, key, value, supported) = (path.into(), key.into(), value.clone(), supported.into());
+        LoadError::UnsupportedKey { path, key, value, supported }
     };
     let class = index.get("_class_name").unwrap_or(&Value::Null);
     if class != "StableDiffusionPipeline" {
@@ -194,11 +167,7 @@ fn check_parts(path: &str, index: &Map<String, Value>) -> std::result::Result<()
     }
     for (key, value) in index.iter().filter(|(key, _)| !key.starts_with('_')) {
         let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
-            return Err(LoadError::UnknownKey {
-                path: path.into(),
-                key: key.clone(),
-                value: value.clone(),
-            });
+            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
         };
         let class = value.get(1).and_then(Value::as_str).unwrap_or_default();
         if !classes.is_empty() && !classes.contains(&class) {
@@ -244,22 +213,11 @@ fn agree(
             "vae latent_channels",
             vae.latent_channels,
         ),
-        (
-            vae.out_channels == 3,
-            "vae out_channels",
-            vae.out_channels,
-            "the channels of a picture",
-            3,
-        ),
+        (vae.out_channels == 3, "vae out_channels", vae.out_channels, "the channels of a picture", 3),
     ] {
         if !fits {
             let (left_value, right_value) = (left_value.to_string(), right_value.to_string());
-            return Err(LoadError::Disagree {
-                left,
-                left_value,
-                right,
-                right_value,
-            });
+            return Err(LoadError::Disagree { left, left_value, right, right_value });
         }
     }
     Ok(())

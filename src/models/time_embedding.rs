@@ -31,13 +31,9 @@ impl TimeEmbedding {
 
     /// t (B) → (B, E)
     pub fn forward(&self, t: &[f32], device: &Device) -> Result<Tensor> {
-        let values = t
-            .iter()
-            .flat_map(|t| self.sinusoids.of(*t))
-            .collect::<Vec<f32>>();
+        let values = t.iter().flat_map(|t| self.sinusoids.of(*t)).collect::<Vec<f32>>();
         let sinusoids = Tensor::from_vec(values, (t.len(), self.sinusoids.width), device)?;
-        self.linear_2
-            .forward(&silu(&self.linear_1.forward(&sinusoids)?)?)
+        self.linear_2.forward(&silu(&self.linear_1.forward(&sinusoids)?)?)
     }
 }
 
@@ -51,11 +47,8 @@ impl Sinusoids {
         };
         let sines = (0..half).map(|i| libm::sinf(angle(i)));
         let cosines = (0..half).map(|i| libm::cosf(angle(i)));
-        let mut values: Vec<f32> = if self.flip_sin_to_cos {
-            cosines.chain(sines).collect()
-        } else {
-            sines.chain(cosines).collect()
-        };
+        let mut values: Vec<f32> =
+            if self.flip_sin_to_cos { cosines.chain(sines).collect() } else { sines.chain(cosines).collect() };
         values.resize(self.width, 0.0); // An odd width ends in a zero.
         values
     }
@@ -67,14 +60,7 @@ mod tests {
 
     #[test]
     fn order_and_frequencies() {
-        let of = |width, flip_sin_to_cos, freq_shift, t| {
-            Sinusoids {
-                width,
-                flip_sin_to_cos,
-                freq_shift,
-            }
-            .of(t)
-        };
+        let of = |width, flip_sin_to_cos, freq_shift, t| Sinusoids { width, flip_sin_to_cos, freq_shift }.of(t);
         assert_eq!(of(4, true, 0.0, 0.0), [1., 1., 0., 0.]);
         assert_eq!(of(5, false, 0.0, 0.0), [0., 0., 1., 1., 0.]);
         let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-5, "{a} {b}");

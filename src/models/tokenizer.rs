@@ -35,61 +35,33 @@ impl ClipTokenizer {
     pub fn load(folder: &ModelFolder, part: &str, positions: usize) -> Result<Self, LoadError> {
         let file = |name: &str| format!("{part}/{name}");
         let optional = |name: &str| {
-            if folder.has(&file(name)) {
-                folder.json(&file(name))
-            } else {
-                Ok(Map::new())
-            }
+            if folder.has(&file(name)) { folder.json(&file(name)) } else { Ok(Map::new()) }
         };
-        let (special, config) = (
-            optional("special_tokens_map.json")?,
-            optional("tokenizer_config.json")?,
-        );
+        let (special, config) = (optional("special_tokens_map.json")?, optional("tokenizer_config.json")?);
         check(&file("tokenizer_config.json"), &config)?;
 
         let named = |key: &str| content(special.get(key)).or_else(|| content(config.get(key)));
         let end = named("eos_token").unwrap_or("<|endoftext|>");
-        let [start, unknown, pad] = [
-            ("bos_token", "<|startoftext|>"),
-            ("unk_token", end),
-            ("pad_token", end),
-        ]
-        .map(|(key, default)| named(key).unwrap_or(default));
+        let [start, unknown, pad] = [("bos_token", "<|startoftext|>"), ("unk_token", end), ("pad_token", end)]
+            .map(|(key, default)| named(key).unwrap_or(default));
         let (path, mut tokenizer) = if folder.has(&file("tokenizer.json")) {
-            (
-                file("tokenizer.json"),
-                from_json(folder, &file("tokenizer.json"))?,
-            )
+            (file("tokenizer.json"), from_json(folder, &file("tokenizer.json"))?)
         } else {
             let (vocab, merges) = (file("vocab.json"), file("merges.txt"));
-            (
-                vocab.clone(),
-                from_vocab_and_merges(folder, &vocab, &merges, unknown)?,
-            )
+            (vocab.clone(), from_vocab_and_merges(folder, &vocab, &merges, unknown)?)
         };
-        let bad = |reason: String| LoadError::Tokenizer {
-            path: path.clone(),
-            reason,
-        };
-        let id = |token: &str| {
-            tokenizer
-                .token_to_id(token)
-                .ok_or_else(|| bad(format!("the vocabulary has no {token:?}")))
-        };
+        let bad = |reason: String| LoadError::Tokenizer { path: path.clone(), reason };
+        let id =
+            |token: &str| tokenizer.token_to_id(token).ok_or_else(|| bad(format!("the vocabulary has no {token:?}")));
         let ids = [id(start)?, id(end)?, id(pad)?];
         id(unknown)?;
         // A special token is one token wherever a prompt has it, also "!" where that is the padding.
         let special = [start, end, unknown, pad].map(|token| AddedToken::from(token, true));
-        tokenizer
-            .add_special_tokens(special)
-            .map_err(|e| bad(e.to_string()))?;
+        tokenizer.add_special_tokens(special).map_err(|e| bad(e.to_string()))?;
         let [start, end, pad] = ids;
 
         // Where nobody set a length transformers writes 1e30.
-        let length = config
-            .get("model_max_length")
-            .and_then(Value::as_f64)
-            .unwrap_or(f64::INFINITY);
+        let length = config.get("model_max_length").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
         let length = positions.min(length as usize);
         if length < 2 {
             let reason = format!("{length} tokens leave no place for a prompt");
@@ -99,23 +71,13 @@ impl ClipTokenizer {
                 reason,
             });
         }
-        Ok(Self {
-            tokenizer,
-            start,
-            end,
-            pad,
-            length,
-        })
+        Ok(Self { tokenizer, start, end, pad, length })
     }
 
     /// The ids of a prompt, exactly [`ClipTokenizer::length`] of them; a prompt that is too long loses its end.
     pub fn encode(&self, prompt: &str) -> Vec<u32> {
         // A byte-level vocabulary has a token for everything; one that has not makes an empty prompt of what it cannot say.
-        let words = self
-            .tokenizer
-            .encode(prompt, false)
-            .map(|e| e.get_ids().to_vec())
-            .unwrap_or_default();
+        let words = self.tokenizer.encode(prompt, false).map(|e| e.get_ids().to_vec()).unwrap_or_default();
         let mut ids = vec![self.start];
         ids.extend(words.into_iter().take(self.length - 2));
         ids.push(self.end);
@@ -130,30 +92,19 @@ impl ClipTokenizer {
 
     /// The largest id that a prompt can have.
     pub fn largest_id(&self) -> u32 {
-        self.tokenizer
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .unwrap_or(0)
+        self.tokenizer.get_vocab(true).into_values().max().unwrap_or(0)
     }
 }
 
 /// What the folder may say of a tokenizer that always lower-cases.
-const CONFIG: [Fixed; 2] = [
-    (
-        "tokenizer_class",
-        &[r#""CLIPTokenizer""#, r#""CLIPTokenizerFast""#],
-    ),
-    ("do_lower_case", &["true"]),
-];
+const CONFIG: [Fixed; 2] =
+    [("tokenizer_class", &[r#""CLIPTokenizer""#, r#""CLIPTokenizerFast""#]), ("do_lower_case", &["true"])];
 
 fn check(path: &str, config: &Map<String, Value>) -> Result<(), LoadError> {
-    CONFIG
-        .into_iter()
-        .try_for_each(|(key, supported)| match config.get(key) {
-            Some(value) => one_of(path, key, value, supported),
-            None => Ok(()),
-        })
+    CONFIG.into_iter().try_for_each(|(key, supported)| match config.get(key) {
+        Some(value) => one_of(path, key, value, supported),
+        None => Ok(()),
+    })
 }
 
 /// A token is written as a string or as an object with its `content`.
@@ -162,15 +113,9 @@ fn content(token: Option<&Value>) -> Option<&str> {
 }
 
 fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
-    let bad = |e: tokenizers::Error| LoadError::Tokenizer {
-        path: path.into(),
-        reason: e.to_string(),
-    };
+    let bad = |e: tokenizers::Error| LoadError::Tokenizer { path: path.into(), reason: e.to_string() };
     let mut tokenizer = Tokenizer::from_bytes(&*folder.bytes(path)?).map_err(bad)?;
-    tokenizer
-        .with_truncation(None)
-        .map_err(bad)?
-        .with_padding(None);
+    tokenizer.with_truncation(None).map_err(bad)?.with_padding(None);
     Ok(tokenizer)
 }
 
@@ -181,23 +126,15 @@ fn from_vocab_and_merges(
     merges_path: &str,
     unknown: &str,
 ) -> Result<Tokenizer, LoadError> {
-    let bad = |path: &str, reason: String| LoadError::Tokenizer {
-        path: path.into(),
-        reason,
-    };
-    let vocab: HashMap<String, u32> =
-        serde_json::from_str(&folder.text(vocab_path)?).map_err(|source| LoadError::Json {
-            path: vocab_path.into(),
-            source,
-        })?;
+    let bad = |path: &str, reason: String| LoadError::Tokenizer { path: path.into(), reason };
+    let vocab: HashMap<String, u32> = serde_json::from_str(&folder.text(vocab_path)?)
+        .map_err(|source| LoadError::Json { path: vocab_path.into(), source })?;
     let text = folder.text(merges_path)?;
     let merges = text
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.is_empty())
         .map(|line| {
-            let (left, right) = line
-                .split_once(' ')
-                .ok_or_else(|| bad(merges_path, format!("{line:?} is no pair")))?;
+            let (left, right) = line.split_once(' ').ok_or_else(|| bad(merges_path, format!("{line:?} is no pair")))?;
             Ok((left.to_owned(), right.to_owned()))
         })
         .collect::<Result<Vec<_>, LoadError>>()?;
@@ -211,17 +148,9 @@ fn from_vocab_and_merges(
     let whole = || -> tokenizers::Result<Tokenizer> {
         let mut tokenizer = Tokenizer::new(model);
         let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
-        tokenizer.with_normalizer(Some(Normalizers::new(vec![
-            NFC.into(),
-            spaces.into(),
-            Lowercase.into(),
-        ])))?;
+        tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
         let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-        let words = Split::new(
-            SplitPattern::Regex(words.into()),
-            SplitDelimiterBehavior::Removed,
-            true,
-        )?;
+        let words = Split::new(SplitPattern::Regex(words.into()), SplitDelimiterBehavior::Removed, true)?;
         let bytes = ByteLevel::new(false, true, true);
         tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
         Ok(tokenizer)

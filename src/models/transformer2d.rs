@@ -33,25 +33,13 @@ pub(super) struct Transformer2DModel {
 
 impl Transformer2DModel {
     pub fn new(weights: &Weights, kind: TransformerKind) -> Self {
-        let TransformerKind {
-            channels,
-            layers,
-            groups,
-            use_linear_projection,
-            ..
-        } = kind;
-        let project = if use_linear_projection {
-            Linear::new
-        } else {
-            Linear::pointwise
-        };
+        let TransformerKind { channels, layers, groups, use_linear_projection, .. } = kind;
+        let project = if use_linear_projection { Linear::new } else { Linear::pointwise };
         let blocks = weights.pp("transformer_blocks");
         Self {
             norm: GroupNorm::new(&weights.pp("norm"), groups, channels, 1e-6),
             proj_in: project(&weights.pp("proj_in"), channels, channels),
-            transformer_blocks: (0..layers)
-                .map(|i| BasicTransformerBlock::new(&blocks.pp(i), kind))
-                .collect(),
+            transformer_blocks: (0..layers).map(|i| BasicTransformerBlock::new(&blocks.pp(i), kind)).collect(),
             proj_out: project(&weights.pp("proj_out"), channels, channels),
         }
     }
@@ -59,10 +47,7 @@ impl Transformer2DModel {
     /// x (B, h, w, C), text (B, L, D) → (B, h, w, C)
     pub fn forward(&self, x: &Tensor, text: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
-        let mut hidden = self
-            .proj_in
-            .forward(&self.norm.forward(x)?)?
-            .reshape((b, h * w, c))?;
+        let mut hidden = self.proj_in.forward(&self.norm.forward(x)?)?.reshape((b, h * w, c))?;
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, text)?;
         }
@@ -83,12 +68,7 @@ struct BasicTransformerBlock {
 
 impl BasicTransformerBlock {
     fn new(weights: &Weights, kind: TransformerKind) -> Self {
-        let TransformerKind {
-            channels,
-            heads,
-            cross_attention_dim,
-            ..
-        } = kind;
+        let TransformerKind { channels, heads, cross_attention_dim, .. } = kind;
         let norm = |name| LayerNorm::new(&weights.pp(name), channels, 1e-5);
         Self {
             norm1: norm("norm1"),
@@ -132,13 +112,8 @@ impl Attention {
 
     /// x (B, N, C), source (B, M, S) → (B, N, C)
     fn forward(&self, x: &Tensor, source: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (
-            self.to_q.forward(x)?,
-            self.to_k.forward(source)?,
-            self.to_v.forward(source)?,
-        );
-        self.to_out
-            .forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
+        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(source)?, self.to_v.forward(source)?);
+        self.to_out.forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
     }
 }
 

@@ -40,45 +40,22 @@ impl UNet2DConditionModel {
         let channels = &config.block_out_channels;
         let blocks = channels.len();
         let (down, up) = (weights.pp("down_blocks"), weights.pp("up_blocks"));
-        let sinusoids = Sinusoids {
-            width: channels[0],
-            flip_sin_to_cos: config.flip_sin_to_cos,
-            freq_shift: config.freq_shift,
-        };
-        let conv = |name, inputs, outputs, kernel| {
-            conv2d(&weights.pp(name), inputs, outputs, kernel, 1, kernel / 2)
-        };
+        let sinusoids =
+            Sinusoids { width: channels[0], flip_sin_to_cos: config.flip_sin_to_cos, freq_shift: config.freq_shift };
+        let conv = |name, inputs, outputs, kernel| conv2d(&weights.pp(name), inputs, outputs, kernel, 1, kernel / 2);
         Self {
-            time_embedding: TimeEmbedding::new(
-                &weights.pp("time_embedding"),
-                sinusoids,
-                config.time_width(),
-            ),
-            conv_in: conv(
-                "conv_in",
-                config.in_channels,
-                channels[0],
-                config.conv_in_kernel,
-            ),
-            down_blocks: (0..blocks)
-                .map(|i| DownBlock::new(&down.pp(i), config, i))
-                .collect(),
+            time_embedding: TimeEmbedding::new(&weights.pp("time_embedding"), sinusoids, config.time_width()),
+            conv_in: conv("conv_in", config.in_channels, channels[0], config.conv_in_kernel),
+            down_blocks: (0..blocks).map(|i| DownBlock::new(&down.pp(i), config, i)).collect(),
             mid_block: MidBlock::new(&weights.pp("mid_block"), config),
-            up_blocks: (0..blocks)
-                .map(|i| UpBlock::new(&up.pp(i), config, i))
-                .collect(),
+            up_blocks: (0..blocks).map(|i| UpBlock::new(&up.pp(i), config, i)).collect(),
             conv_norm_out: GroupNorm::new(
                 &weights.pp("conv_norm_out"),
                 config.norm_num_groups,
                 channels[0],
                 config.norm_eps,
             ),
-            conv_out: conv(
-                "conv_out",
-                channels[0],
-                config.out_channels,
-                config.conv_out_kernel,
-            ),
+            conv_out: conv("conv_out", channels[0], config.out_channels, config.conv_out_kernel),
             center_input_sample: config.center_input_sample,
         }
     }
@@ -86,12 +63,7 @@ impl UNet2DConditionModel {
     /// sample (B, C, h, w), t (B) in steps of training and not rounded, text (B, L, D) → (B, C_out, h, w)
     pub fn forward(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<Tensor> {
         if t.len() != sample.dim(0)? || t.len() != text.dim(0)? {
-            candle_core::bail!(
-                "{:?} latents, {} times, {:?} texts",
-                sample.shape(),
-                t.len(),
-                text.shape()
-            );
+            candle_core::bail!("{:?} latents, {} times, {:?} texts", sample.shape(), t.len(), text.shape());
         }
         let time = silu(&self.time_embedding.forward(t, sample.device())?)?; // every block takes SiLU of it
         let mut x = channels_last(sample)?;
@@ -108,10 +80,6 @@ impl UNet2DConditionModel {
         for block in &self.up_blocks {
             x = block.forward(x, &time, text, &mut skips)?;
         }
-        channels_first(
-            &self
-                .conv_out
-                .forward(&self.conv_norm_out.forward_silu(&x)?)?,
-        )
+        channels_first(&self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?)
     }
 }

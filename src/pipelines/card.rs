@@ -39,7 +39,8 @@ pub(super) enum CardError {
 pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardError> {
     let extras = extras(folder)?;
     let (spec, scheduler_config): (Spec, Map<String, Value>) = StableDiffusion::describe(folder)?;
-    let config = SchedulerConfig::from_model(&scheduler_config).map_err(|error| CardError::Scheduler(error.to_string()))?;
+    let config =
+        SchedulerConfig::from_model(&scheduler_config).map_err(|error| CardError::Scheduler(error.to_string()))?;
     let default_scheduler = match config.name() {
         Some(name) => SchedulerChoice::Name(name.to_owned()),
         None => SchedulerChoice::Object(Map::new()),

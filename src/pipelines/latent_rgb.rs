@@ -20,7 +20,12 @@ impl LatentRgb {
         let mut pixels = Vec::with_capacity(3 * plane);
         for i in 0..plane {
             for rgb in 0..3 {
-                let terms = self.weight.iter().take(c).enumerate().map(|(channel, weight)| weight[rgb] * latents[channel * plane + i]);
+                let terms = self
+                    .weight
+                    .iter()
+                    .take(c)
+                    .enumerate()
+                    .map(|(channel, weight)| weight[rgb] * latents[channel * plane + i]);
                 let level = self.bias[rgb] + terms.sum::<f32>();
                 pixels.push(((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0) as u8);
             }

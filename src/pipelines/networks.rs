@@ -2,7 +2,10 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::{imaging::RgbImage, models::stable_diffusion::{Spec, StableDiffusion}};
+use crate::{
+    imaging::RgbImage,
+    models::stable_diffusion::{Spec, StableDiffusion},
+};
 
 /// The hidden states of one prompt, (L, D). A cheap handle.
 #[derive(Clone, Debug)]

@@ -72,7 +72,8 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         };
         let mut rows = self.text.negative.as_ref().map(rows_with).unwrap_or_default();
         rows.extend(rows_with(&self.text.positive));
-        let mut answers = self.compute.denoise([c, h, w], rows).await.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        let mut answers =
+            self.compute.denoise([c, h, w], rows).await.map_err(|error| Error::Denoiser(Box::new(error)))?;
 
         let cond = answers.split_off(answers.len().saturating_sub(b));
         let cond = Latents::new([b, c, h, w], cond.concat())?;

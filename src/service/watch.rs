@@ -5,14 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 use futures::{Stream, stream};
 use tokio::sync::watch::Receiver;
 
-use super::{
-    Live, Preview, Progress, ServiceError, Watched,
-    live::State,
-};
-use crate::{
-    generation::GenerationId,
-    ledger::Store,
-};
+use super::{Live, Preview, Progress, ServiceError, Watched, live::State};
+use crate::{generation::GenerationId, ledger::Store};
 
 /// See [`Service::watch`](super::Service::watch).
 pub(super) fn watch(

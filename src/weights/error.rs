@@ -10,45 +10,21 @@ pub enum LoadError {
     #[error("{path}: leads out of the model folder")]
     Escapes { path: String },
     #[error("{path}: {source}")]
-    Read {
-        path: String,
-        source: std::io::Error,
-    },
+    Read { path: String, source: std::io::Error },
     #[error("{path}: not valid JSON: {source}")]
-    Json {
-        path: String,
-        source: serde_json::Error,
-    },
+    Json { path: String, source: serde_json::Error },
     #[error("{path}: `{key}`: {reason}")]
-    BadKey {
-        path: String,
-        key: String,
-        reason: String,
-    },
+    BadKey { path: String, key: String, reason: String },
     #[error("{path}: `{key}` = {value} is not supported (supported: {supported})")]
-    UnsupportedKey {
-        path: String,
-        key: String,
-        value: Value,
-        supported: String,
-    },
+    UnsupportedKey { path: String, key: String, value: Value, supported: String },
     #[error("{path}: unknown key `{key}` = {value}")]
-    UnknownKey {
-        path: String,
-        key: String,
-        value: Value,
-    },
+    UnknownKey { path: String, key: String, value: Value },
     #[error("{path}: not a sound safetensors file: {reason}")]
     Safetensors { path: String, reason: String },
     #[error("{path}: not a usable tokenizer: {reason}")]
     Tokenizer { path: String, reason: String },
     #[error("{left} = {left_value} does not fit {right} = {right_value}")]
-    Disagree {
-        left: &'static str,
-        left_value: String,
-        right: &'static str,
-        right_value: String,
-    },
+    Disagree { left: &'static str, left_value: String, right: &'static str, right_value: String },
     #[error(transparent)]
     Tensors(#[from] Box<TensorMismatch>),
     #[error("device: {0}")]
@@ -80,10 +56,7 @@ impl TensorMismatch {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.missing.is_empty()
-            && self.unused.is_empty()
-            && self.misshapen.is_empty()
-            && self.not_float.is_empty()
+        self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty() && self.not_float.is_empty()
     }
 }
 

@@ -18,23 +18,14 @@ pub struct ModelFolder(Place);
 
 #[derive(Clone)]
 enum Place {
-    Disk {
-        root: PathBuf,
-    },
-    Embedded {
-        name: Cow<'static, str>,
-        files: Vec<Cow<'static, str>>,
-        read: fn(&str) -> Option<Cow<'static, [u8]>>,
-    },
+    Disk { root: PathBuf },
+    Embedded { name: Cow<'static, str>, files: Vec<Cow<'static, str>>, read: fn(&str) -> Option<Cow<'static, [u8]>> },
 }
 
 impl ModelFolder {
     /// The folder at `root`, which must exist.
     pub fn open(root: &Path) -> Result<Self, LoadError> {
-        let read = |source| LoadError::Read {
-            path: root.display().to_string(),
-            source,
-        };
+        let read = |source| LoadError::Read { path: root.display().to_string(), source };
         let root = root.canonicalize().map_err(read)?;
         if !root.is_dir() {
             return Err(read(std::io::ErrorKind::NotADirectory.into()));
@@ -48,11 +39,7 @@ impl ModelFolder {
         files: impl IntoIterator<Item = Cow<'static, str>>,
         read: fn(&str) -> Option<Cow<'static, [u8]>>,
     ) -> Self {
-        Self(Place::Embedded {
-            name: name.into(),
-            files: files.into_iter().collect(),
-            read,
-        })
+        Self(Place::Embedded { name: name.into(), files: files.into_iter().collect(), read })
     }
 
     /// Whether the folder has the file.
@@ -70,10 +57,7 @@ impl ModelFolder {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
                 entries => entries
                     .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
-                    .map_err(|source| LoadError::Read {
-                        path: folder.into(),
-                        source,
-                    })?
+                    .map_err(|source| LoadError::Read { path: folder.into(), source })?
                     .iter()
                     .filter_map(|e| e.file_name().into_string().ok())
                     .collect(),
@@ -94,9 +78,9 @@ impl ModelFolder {
         let path = plain(path)?;
         match &self.0 {
             Place::Disk { root } => map(root, path),
-            Place::Embedded { read, .. } => read(path)
-                .map(FileBytes::Held)
-                .ok_or_else(|| LoadError::Absent { path: path.into() }),
+            Place::Embedded { read, .. } => {
+                read(path).map(FileBytes::Held).ok_or_else(|| LoadError::Absent { path: path.into() })
+            }
         }
     }
 
@@ -110,10 +94,7 @@ impl ModelFolder {
 
     /// The JSON object in a file. `Infinity`, `-Infinity` and `NaN`, which Python writes, are read as strings.
     pub fn json(&self, path: &str) -> Result<Map<String, Value>, LoadError> {
-        json::object(&self.text(path)?).map_err(|source| LoadError::Json {
-            path: path.into(),
-            source,
-        })
+        json::object(&self.text(path)?).map_err(|source| LoadError::Json { path: path.into(), source })
     }
 }
 
@@ -152,10 +133,7 @@ impl fmt::Debug for FileBytes {
 fn map(root: &Path, path: &str) -> Result<FileBytes, LoadError> {
     let read = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => LoadError::Absent { path: path.into() },
-        _ => LoadError::Read {
-            path: path.into(),
-            source,
-        },
+        _ => LoadError::Read { path: path.into(), source },
     };
     let real = root.join(path).canonicalize().map_err(read)?;
     if !real.starts_with(root) {
@@ -174,16 +152,9 @@ fn map(root: &Path, path: &str) -> Result<FileBytes, LoadError> {
 }
 
 fn plain(path: &str) -> Result<&str, LoadError> {
-    if is_plain(path) {
-        Ok(path)
-    } else {
-        Err(LoadError::Escapes { path: path.into() })
-    }
+    if is_plain(path) { Ok(path) } else { Err(LoadError::Escapes { path: path.into() }) }
 }
 
 fn is_plain(path: &str) -> bool {
-    !path.contains('\\')
-        && Path::new(path)
-            .components()
-            .all(|c| matches!(c, Component::Normal(_)))
+    !path.contains('\\') && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
 }

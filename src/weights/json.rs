@@ -11,21 +11,14 @@ fn quote_non_finite(text: &str) -> String {
     let mut in_string = false;
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        if !in_string
-            && let Some(word) = ["-Infinity", "Infinity", "NaN"]
-                .into_iter()
-                .find(|w| rest.starts_with(w))
-        {
+        if !in_string && let Some(word) = ["-Infinity", "Infinity", "NaN"].into_iter().find(|w| rest.starts_with(w)) {
             quoted.extend(['"'].into_iter().chain(word.chars()).chain(['"']));
             rest = &rest[word.len()..];
             continue;
         }
         // An escape is copied with the character it escapes, so that `\"` does not end the string.
-        let taken = if in_string && c == '\\' {
-            1 + rest[1..].chars().next().map_or(0, char::len_utf8)
-        } else {
-            c.len_utf8()
-        };
+        let taken =
+            if in_string && c == '\\' { 1 + rest[1..].chars().next().map_or(0, char::len_utf8) } else { c.len_utf8() };
         in_string ^= c == '"';
         quoted.push_str(&rest[..taken]);
         rest = &rest[taken..];
@@ -39,10 +32,8 @@ mod tests {
 
     #[test]
     fn python_numbers_become_strings_and_strings_stay() {
-        let read = object(
-            r#"{"a": -Infinity, "b": [NaN, Infinity, 1.5], "c": "NaN \" Infinity \\", "d": null}"#,
-        )
-        .unwrap();
+        let read =
+            object(r#"{"a": -Infinity, "b": [NaN, Infinity, 1.5], "c": "NaN \" Infinity \\", "d": null}"#).unwrap();
         assert_eq!(read["a"], "-Infinity");
         assert_eq!(read["b"], serde_json::json!(["NaN", "Infinity", 1.5]));
         assert_eq!(read["c"], "NaN \" Infinity \\");

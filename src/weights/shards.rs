@@ -8,28 +8,15 @@ use super::{LoadError, ModelFolder};
 ///
 /// In this order: the single file, the index with the shards that it names, shards found by their names, and the `fp16`
 /// variants of these, which count only where nothing else is there.
-pub(super) fn find(
-    folder: &ModelFolder,
-    component: &str,
-    stem: &str,
-) -> Result<Vec<Shard>, LoadError> {
+pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<Shard>, LoadError> {
     for (stem, index) in [
         (stem.to_owned(), format!("{stem}.safetensors.index.json")),
-        (
-            format!("{stem}.fp16"),
-            format!("{stem}.safetensors.index.fp16.json"),
-        ),
-        (
-            format!("{stem}.fp16"),
-            format!("{stem}.fp16.safetensors.index.json"),
-        ),
+        (format!("{stem}.fp16"), format!("{stem}.safetensors.index.fp16.json")),
+        (format!("{stem}.fp16"), format!("{stem}.fp16.safetensors.index.json")),
     ] {
         let single = format!("{component}/{stem}.safetensors");
         if folder.has(&single) {
-            return Ok(vec![Shard {
-                path: single,
-                names: None,
-            }]);
+            return Ok(vec![Shard { path: single, names: None }]);
         }
         if folder.has(&format!("{component}/{index}")) {
             return by_index(folder, component, &format!("{component}/{index}"));
@@ -39,9 +26,7 @@ pub(super) fn find(
             return Ok(shards);
         }
     }
-    Err(LoadError::Absent {
-        path: format!("{component}/{stem}.safetensors"),
-    })
+    Err(LoadError::Absent { path: format!("{component}/{stem}.safetensors") })
 }
 
 /// One file, and the tensors that the index says it holds.
@@ -52,25 +37,15 @@ pub(super) struct Shard {
 }
 
 fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<Shard>, LoadError> {
-    let bad = |key: &str, reason: &str| LoadError::BadKey {
-        path: path.into(),
-        key: key.into(),
-        reason: reason.into(),
-    };
+    let bad = |key: &str, reason: &str| LoadError::BadKey { path: path.into(), key: key.into(), reason: reason.into() };
     let index = folder.json(path)?;
-    let map = index
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| bad("weight_map", "expected an object"))?;
+    let map =
+        index.get("weight_map").and_then(Value::as_object).ok_or_else(|| bad("weight_map", "expected an object"))?;
     let mut files: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (name, file) in map {
-        let file = file
-            .as_str()
-            .ok_or_else(|| bad(&format!("weight_map.{name}"), "expected the name of a file"))?;
+        let file = file.as_str().ok_or_else(|| bad(&format!("weight_map.{name}"), "expected the name of a file"))?;
         if file.contains(['/', '\\']) || file.starts_with('.') {
-            return Err(LoadError::Escapes {
-                path: format!("{component}/{file}"),
-            });
+            return Err(LoadError::Escapes { path: format!("{component}/{file}") });
         }
         files.entry(file).or_default().insert(name.clone());
     }
@@ -79,10 +54,7 @@ fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<Sha
     }
     Ok(files
         .into_iter()
-        .map(|(file, names)| Shard {
-            path: format!("{component}/{file}"),
-            names: Some(names),
-        })
+        .map(|(file, names)| Shard { path: format!("{component}/{file}"), names: Some(names) })
         .collect())
 }
 
@@ -91,10 +63,8 @@ fn by_name(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<Shar
     let mut shards = Vec::new();
     let mut of = None;
     for name in folder.names(component)? {
-        let numbers = name
-            .strip_prefix(stem)
-            .and_then(|n| n.strip_prefix('-'))
-            .and_then(|n| n.strip_suffix(".safetensors"));
+        let numbers =
+            name.strip_prefix(stem).and_then(|n| n.strip_prefix('-')).and_then(|n| n.strip_suffix(".safetensors"));
         let Some((number, total)) = numbers.and_then(|n| n.split_once("-of-")) else {
             continue;
         };
@@ -103,19 +73,13 @@ fn by_name(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<Shar
         };
         let path = format!("{component}/{name}");
         if number != shards.len() + 1 || *of.get_or_insert(total) != total {
-            return Err(LoadError::Safetensors {
-                path,
-                reason: format!("shard {number} of {total} out of order"),
-            });
+            return Err(LoadError::Safetensors { path, reason: format!("shard {number} of {total} out of order") });
         }
         shards.push(Shard { path, names: None });
     }
     match of {
         Some(total) if total != shards.len() => Err(LoadError::Absent {
-            path: format!(
-                "{component}/{stem}-{:05}-of-{total:05}.safetensors",
-                shards.len() + 1
-            ),
+            path: format!("{component}/{stem}-{:05}-of-{total:05}.safetensors", shards.len() + 1),
         }),
         _ => Ok(shards),
     }

@@ -52,32 +52,18 @@ impl Weights {
         let mut files = Vec::new();
         let mut entries = HashMap::new();
         for shard in shards::find(folder, component, stem)? {
-            let broken = |reason: String| LoadError::Safetensors {
-                path: shard.path.clone(),
-                reason,
-            };
+            let broken = |reason: String| LoadError::Safetensors { path: shard.path.clone(), reason };
             let bytes = folder.bytes(&shard.path)?;
-            let (header, metadata) =
-                SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
+            let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
             let tensors = metadata.tensors();
-            if let Some(name) = shard
-                .names
-                .iter()
-                .flatten()
-                .find(|name| !tensors.contains_key(*name))
-            {
+            if let Some(name) = shard.names.iter().flatten().find(|name| !tensors.contains_key(*name)) {
                 return Err(broken(format!("the index says that {name} is in here")));
             }
             for (name, info) in tensors {
                 let (known_as, shape) = rename(&name, &info.shape);
                 let start = header + 8; // Eight bytes of header length come before the header.
                 let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
-                let entry = Entry {
-                    file: files.len(),
-                    dtype: info.dtype,
-                    shape,
-                    bytes,
-                };
+                let entry = Entry { file: files.len(), dtype: info.dtype, shape, bytes };
                 if entries.insert(known_as, entry).is_some() {
                     return Err(broken(format!("{name} occurs twice")));
                 }
@@ -90,8 +76,7 @@ impl Weights {
     /// Weights without files, in which every tensor exists and is zero without taking memory: a network built on them
     /// tells by [`Weights::requested`] which tensors it is made of.
     pub fn outline(component: &str) -> Self {
-        Self::new(component, &Device::Cpu, Vec::new(), None)
-            .expect("a single zero fits into memory")
+        Self::new(component, &Device::Cpu, Vec::new(), None).expect("a single zero fits into memory")
     }
 
     fn new(
@@ -103,35 +88,19 @@ impl Weights {
         let zero = Tensor::zeros((), DType::F32, device)?;
         let component = component.to_owned();
         let ledger = Mutex::default();
-        let source = Arc::new(Source {
-            component,
-            device: device.clone(),
-            zero,
-            files,
-            entries,
-            ledger,
-        });
-        Ok(Self {
-            source,
-            prefix: String::new(),
-        })
+        let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger });
+        Ok(Self { source, prefix: String::new() })
     }
 
     /// The weights under `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
-        Self {
-            source: self.source.clone(),
-            prefix: self.name(part),
-        }
+        Self { source: self.source.clone(), prefix: self.name(part) }
     }
 
     /// Whether any tensor of the files has a name that starts with the scope and `start`.
     pub fn has_any(&self, start: &str) -> bool {
         let start = self.name(start);
-        self.source
-            .entries
-            .as_ref()
-            .is_none_or(|entries| entries.keys().any(|name| name.starts_with(&start)))
+        self.source.entries.as_ref().is_none_or(|entries| entries.keys().any(|name| name.starts_with(&start)))
     }
 
     /// A tensor as it lies in the file.
@@ -141,31 +110,16 @@ impl Weights {
 
     /// A matrix stored (out, in), laid out again as (in, out) so that `x · matrix` reads it row by row.
     pub fn matrix(&self, name: &str, outputs: usize, inputs: usize) -> Tensor {
-        self.get(name, &[outputs, inputs], &[inputs, outputs], |values| {
-            transposed(&values, outputs, inputs, |row| row)
-        })
+        self.get(name, &[outputs, inputs], &[inputs, outputs], |values| transposed(&values, outputs, inputs, |row| row))
     }
 
     /// A convolution's weight stored (out, in, kh, kw), laid out again as (kh·kw·in, out) for channels-last patches.
-    pub fn conv2d(
-        &self,
-        name: &str,
-        outputs: usize,
-        inputs: usize,
-        kernel: (usize, usize),
-    ) -> Tensor {
+    pub fn conv2d(&self, name: &str, outputs: usize, inputs: usize, kernel: (usize, usize)) -> Tensor {
         let (kh, kw) = kernel;
         let rows = kh * kw * inputs;
-        self.get(
-            name,
-            &[outputs, inputs, kh, kw],
-            &[rows, outputs],
-            |values| {
-                transposed(&values, outputs, rows, |row| {
-                    (row % inputs) * kh * kw + row / inputs
-                })
-            },
-        )
+        self.get(name, &[outputs, inputs, kh, kw], &[rows, outputs], |values| {
+            transposed(&values, outputs, rows, |row| (row % inputs) * kh * kw + row / inputs)
+        })
     }
 
     /// The names asked for so far, with the shapes that were expected.
@@ -183,19 +137,12 @@ impl Weights {
         }
         for (name, entry) in self.source.entries.iter().flatten() {
             if !ledger.requested.contains_key(name) && !name.ends_with("embeddings.position_ids") {
-                ledger
-                    .mismatch
-                    .unused
-                    .push((name.clone(), entry.shape.clone()));
+                ledger.mismatch.unused.push((name.clone(), entry.shape.clone()));
             }
         }
         ledger.mismatch.sort();
         ledger.mismatch.component = self.source.component.clone();
-        if ledger.mismatch.is_empty() {
-            Ok(())
-        } else {
-            Err(Box::new(ledger.mismatch).into())
-        }
+        if ledger.mismatch.is_empty() { Ok(()) } else { Err(Box::new(ledger.mismatch).into()) }
     }
 
     fn get(
@@ -207,15 +154,9 @@ impl Weights {
     ) -> Tensor {
         let tensor = self.values(self.name(name), expected).and_then(|values| {
             let made = Tensor::from_vec(lay_out(values), laid_out, &self.source.device);
-            made.map_err(|e| self.ledger().refused.get_or_insert(e).to_string())
-                .ok()
+            made.map_err(|e| self.ledger().refused.get_or_insert(e).to_string()).ok()
         });
-        tensor.unwrap_or_else(|| {
-            self.source
-                .zero
-                .broadcast_as(laid_out)
-                .expect("a scalar broadcasts to every shape")
-        })
+        tensor.unwrap_or_else(|| self.source.zero.broadcast_as(laid_out).expect("a scalar broadcasts to every shape"))
     }
 
     fn values(&self, name: String, expected: &[usize]) -> Option<Vec<f32>> {
@@ -226,38 +167,22 @@ impl Weights {
             return None;
         };
         if entry.shape != expected {
-            ledger
-                .mismatch
-                .misshapen
-                .push((name, expected.to_vec(), entry.shape.clone()));
+            ledger.mismatch.misshapen.push((name, expected.to_vec(), entry.shape.clone()));
             return None;
         }
-        let values = widened(
-            &self.source.files[entry.file][entry.bytes.clone()],
-            entry.dtype,
-        );
+        let values = widened(&self.source.files[entry.file][entry.bytes.clone()], entry.dtype);
         if values.is_none() {
-            ledger
-                .mismatch
-                .not_float
-                .push((name, format!("{:?}", entry.dtype)));
+            ledger.mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
         }
         values
     }
 
     fn name(&self, part: impl fmt::Display) -> String {
-        if self.prefix.is_empty() {
-            part.to_string()
-        } else {
-            format!("{}.{part}", self.prefix)
-        }
+        if self.prefix.is_empty() { part.to_string() } else { format!("{}.{part}", self.prefix) }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.source
-            .ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.source.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -269,51 +194,28 @@ impl fmt::Debug for Weights {
 
 /// Little-endian halves and floats as float32, exactly; None for other types. The bytes need not be aligned.
 fn widened(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
-    let halves = bytes
-        .par_chunks_exact(2)
-        .with_min_len(1 << 14)
-        .map(|b| [b[0], b[1]]);
+    let halves = bytes.par_chunks_exact(2).with_min_len(1 << 14).map(|b| [b[0], b[1]]);
     match dtype {
-        Dtype::F16 => Some(
-            halves
-                .map(|b| half::f16::from_le_bytes(b).to_f32())
-                .collect(),
-        ),
-        Dtype::BF16 => Some(
-            halves
-                .map(|b| half::bf16::from_le_bytes(b).to_f32())
-                .collect(),
-        ),
+        Dtype::F16 => Some(halves.map(|b| half::f16::from_le_bytes(b).to_f32()).collect()),
+        Dtype::BF16 => Some(halves.map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
         Dtype::F32 => {
             let words = bytes.par_chunks_exact(4).with_min_len(1 << 14);
-            Some(
-                words
-                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                    .collect(),
-            )
+            Some(words.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
         }
         _ => None,
     }
 }
 
 /// (rows, columns) to (columns, rows), where row j of the result is column `from(j)` of the source.
-fn transposed(
-    values: &[f32],
-    rows: usize,
-    columns: usize,
-    from: impl Fn(usize) -> usize + Sync,
-) -> Vec<f32> {
+fn transposed(values: &[f32], rows: usize, columns: usize, from: impl Fn(usize) -> usize + Sync) -> Vec<f32> {
     const BLOCK: usize = 16; // A cache line of floats: every line of the source is read once per block.
     let mut laid_out = vec![0.0; values.len()];
-    laid_out
-        .par_chunks_mut((BLOCK * rows).max(1))
-        .enumerate()
-        .for_each(|(block, target)| {
-            for r in 0..rows {
-                for (j, target) in target.chunks_exact_mut(rows).enumerate() {
-                    target[r] = values[r * columns + from(block * BLOCK + j)];
-                }
+    laid_out.par_chunks_mut((BLOCK * rows).max(1)).enumerate().for_each(|(block, target)| {
+        for r in 0..rows {
+            for (j, target) in target.chunks_exact_mut(rows).enumerate() {
+                target[r] = values[r * columns + from(block * BLOCK + j)];
             }
-        });
+        }
+    });
     laid_out
 }

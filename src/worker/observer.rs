@@ -49,7 +49,8 @@ impl Observer for LiveObserver {
             Phase::Denoising => Some(*self.denoising_since.get_or_insert_with(Instant::now)),
             Phase::Loading | Phase::Encoding | Phase::Decoding | Phase::Saving => None,
         };
-        let left = since.filter(|_| step > 0).map(|since| since.elapsed().as_secs_f32() / step as f32 * (steps - step) as f32);
+        let left =
+            since.filter(|_| step > 0).map(|since| since.elapsed().as_secs_f32() / step as f32 * (steps - step) as f32);
         let percent = if steps == 0 { 0.0 } else { 100.0 * step as f32 / steps as f32 };
         self.live.progress(self.id, Progress { phase, step, steps, percent, eta_s: left });
     }

@@ -36,17 +36,8 @@ pub fn load(root: &Path) -> Result<StableDiffusion, LoadError> {
 
 pub fn vae(pipeline: &str) -> AutoencoderKl {
     let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
-    let config =
-        AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json").unwrap())
-            .unwrap();
-    let weights = Weights::open(
-        &folder,
-        "vae",
-        "diffusion_pytorch_model",
-        &Device::Cpu,
-        current_name,
-    )
-    .unwrap();
+    let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json").unwrap()).unwrap();
+    let weights = Weights::open(&folder, "vae", "diffusion_pytorch_model", &Device::Cpu, current_name).unwrap();
     let vae = AutoencoderKl::new(&config, &weights);
     weights.finish().unwrap();
     vae
@@ -55,27 +46,14 @@ pub fn vae(pipeline: &str) -> AutoencoderKl {
 /// Within 1e-4 of the largest value.
 pub fn assert_close(made: &Tensor, golden: &Tensor, what: &str) {
     assert_eq!(made.dims(), golden.dims(), "{what}");
-    let largest = |x: &Tensor| {
-        x.abs()
-            .unwrap()
-            .max_all()
-            .unwrap()
-            .to_scalar::<f32>()
-            .unwrap()
-    };
+    let largest = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
     let error = largest(&(made - golden).unwrap()) / largest(golden);
     println!("{what}: {error:.1e}");
     assert!(error < 1e-4, "{what}: {error:e}");
 }
 
 pub fn bits(x: &Tensor) -> Vec<u32> {
-    x.flatten_all()
-        .unwrap()
-        .to_vec1::<f32>()
-        .unwrap()
-        .iter()
-        .map(|x| x.to_bits())
-        .collect()
+    x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
 }
 
 /// Numbers in [-1.7, 1.7] that are the same in every run (Knuth's MMIX generator).
@@ -83,9 +61,7 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
     let values: Vec<f32> = (0..shape.iter().product())
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 3.4
         })
         .collect();
@@ -97,25 +73,12 @@ pub fn outputs(sd: &StableDiffusion) -> Vec<Vec<u32>> {
     let context = sd.encode_text(&[sd.tokenize("a red fox")], 0).unwrap();
     let latents = noise(&[1, 4, 8, 8], 3);
     let predicted = sd.denoise(&latents, &[500.5], &context).unwrap();
-    [context, predicted, sd.decode(&latents).unwrap()]
-        .iter()
-        .map(bits)
-        .collect()
+    [context, predicted, sd.decode(&latents).unwrap()].iter().map(bits).collect()
 }
 
 pub fn walk(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    entries
-        .flat_map(|path| {
-            if path.is_dir() {
-                walk(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 /// A copy of a pipeline to spoil.

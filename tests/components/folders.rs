@@ -19,33 +19,15 @@ use super::fixtures::{Copy, load, noise, outputs, parity, prompts, tensors, walk
 fn the_spec_and_the_scheduler() {
     let sd = load(&parity().join("pipelines/sd2")).unwrap();
     let spec = sd.spec();
-    assert_eq!(
-        (
-            spec.latent_channels,
-            spec.vae_scale_factor,
-            spec.size_multiple
-        ),
-        (4, 8, 8)
-    );
-    assert_eq!(
-        (
-            spec.sample_size,
-            spec.context_length,
-            spec.context_width,
-            spec.text_layers
-        ),
-        ((12, 12), 77, 48, 4)
-    );
+    assert_eq!((spec.latent_channels, spec.vae_scale_factor, spec.size_multiple), (4, 8, 8));
+    assert_eq!((spec.sample_size, spec.context_length, spec.context_width, spec.text_layers), ((12, 12), 77, 48, 4));
     assert_eq!(sd.scheduler_config()["_class_name"], "DDIMScheduler");
 
     let copy = Copy::of("sd1");
     let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "steps_offset": 0}"#;
     fs::write(copy.path("scheduler/scheduler_config.json"), text).unwrap();
     let scheduler = copy.load().unwrap();
-    assert_eq!(
-        scheduler.scheduler_config()["lambda_min_clipped"],
-        "-Infinity"
-    );
+    assert_eq!(scheduler.scheduler_config()["lambda_min_clipped"], "-Infinity");
     assert_eq!(scheduler.scheduler_config()["steps_offset"], 1);
 }
 
@@ -56,11 +38,9 @@ fn prompts_are_cut_and_padded() {
     fs::remove_file(copy.path("tokenizer/tokenizer.json")).unwrap();
     let with_merges = copy.load().unwrap();
     let long = "fox ".repeat(200);
-    for prompt in prompts().iter().map(String::as_str).chain([
-        &*long,
-        "  Ünïcode\t\nİ½ ２ <|endoftext|> it's 12345",
-        "\u{0}",
-    ]) {
+    for prompt in
+        prompts().iter().map(String::as_str).chain([&*long, "  Ünïcode\t\nİ½ ２ <|endoftext|> it's 12345", "\u{0}"])
+    {
         let ids = with_json.tokenize(prompt);
         assert_eq!(ids, with_merges.tokenize(prompt), "{prompt:?}");
         assert_eq!(ids.len(), 77);
@@ -70,25 +50,14 @@ fn prompts_are_cut_and_padded() {
     assert_eq!(cut[76], end);
     assert!(cut[1..76].iter().all(|id| *id != end));
 
-    copy.edit("tokenizer/tokenizer_config.json", |config| {
-        config["model_max_length"] = json!(1e30)
-    });
+    copy.edit("tokenizer/tokenizer_config.json", |config| config["model_max_length"] = json!(1e30));
     assert_eq!(copy.load().unwrap().spec().context_length, 77);
-    copy.edit("tokenizer/tokenizer_config.json", |config| {
-        config["model_max_length"] = json!(20)
-    });
+    copy.edit("tokenizer/tokenizer_config.json", |config| config["model_max_length"] = json!(20));
     let short = copy.load().unwrap();
-    assert_eq!(
-        (short.spec().context_length, short.tokenize(&long).len()),
-        (20, 20)
-    );
-    copy.edit("tokenizer/special_tokens_map.json", |map| {
-        map["pad_token"] = json!({"content": "!", "lstrip": false})
-    });
+    assert_eq!((short.spec().context_length, short.tokenize(&long).len()), (20, 20));
+    copy.edit("tokenizer/special_tokens_map.json", |map| map["pad_token"] = json!({"content": "!", "lstrip": false}));
     assert_eq!(copy.load().unwrap().tokenize("")[2..], [0; 18]);
-    copy.edit("tokenizer/special_tokens_map.json", |map| {
-        map["pad_token"] = json!("<|nothing|>")
-    });
+    copy.edit("tokenizer/special_tokens_map.json", |map| map["pad_token"] = json!("<|nothing|>"));
     assert!(matches!(copy.load(), Err(LoadError::Tokenizer { .. })));
 }
 
@@ -100,14 +69,9 @@ fn missing_unused_and_misshapen_tensors_are_all_named() {
         tensors.remove("mid_block.resnets.1.norm2.weight").unwrap();
         tensors.insert("lora.extra".into(), noise(&[3], 1));
         tensors.insert("conv_out.bias".into(), noise(&[5], 1));
-        tensors.insert(
-            "conv_norm_out.bias".into(),
-            Tensor::zeros(8, DType::I64, &Device::Cpu).unwrap(),
-        );
+        tensors.insert("conv_norm_out.bias".into(), Tensor::zeros(8, DType::I64, &Device::Cpu).unwrap());
     });
-    let Err(error) = copy.load() else {
-        panic!("loaded")
-    };
+    let Err(error) = copy.load() else { panic!("loaded") };
     let text = error.to_string();
     for part in [
         "conv_in.bias [8]",
@@ -117,15 +81,10 @@ fn missing_unused_and_misshapen_tensors_are_all_named() {
     ] {
         assert!(text.contains(part), "{text}");
     }
-    let LoadError::Tensors(found) = error else {
-        panic!("{text}")
-    };
+    let LoadError::Tensors(found) = error else { panic!("{text}") };
     let expected = TensorMismatch {
         component: "unet".into(),
-        missing: vec![
-            ("conv_in.bias".into(), vec![8]),
-            ("mid_block.resnets.1.norm2.weight".into(), vec![16]),
-        ],
+        missing: vec![("conv_in.bias".into(), vec![8]), ("mid_block.resnets.1.norm2.weight".into(), vec![16])],
         unused: vec![("lora.extra".into(), vec![3])],
         misshapen: vec![("conv_out.bias".into(), vec![4], vec![5])],
         not_float: vec![("conv_norm_out.bias".into(), "I64".into())],
@@ -137,108 +96,47 @@ fn missing_unused_and_misshapen_tensors_are_all_named() {
 fn keys_are_honoured_or_refused_by_name() {
     let cases = [
         ("unet/config.json", "time_cond_proj_dim", json!(256)),
-        (
-            "unet/config.json",
-            "addition_embed_type",
-            json!("text_time"),
-        ),
+        ("unet/config.json", "addition_embed_type", json!("text_time")),
         ("unet/config.json", "class_embed_type", json!("timestep")),
         ("unet/config.json", "num_class_embeds", json!(10)),
-        (
-            "unet/config.json",
-            "only_cross_attention",
-            json!([true, false, false, false]),
-        ),
+        ("unet/config.json", "only_cross_attention", json!([true, false, false, false])),
         ("unet/config.json", "dual_cross_attention", json!(true)),
-        (
-            "unet/config.json",
-            "resnet_time_scale_shift",
-            json!("scale_shift"),
-        ),
+        ("unet/config.json", "resnet_time_scale_shift", json!("scale_shift")),
         ("unet/config.json", "act_fn", json!("gelu")),
         ("unet/config.json", "num_attention_heads", json!(8)),
         ("unet/config.json", "encoder_hid_dim", json!(64)),
-        (
-            "unet/config.json",
-            "mid_block_type",
-            json!("UNetMidBlock2DSimpleCrossAttn"),
-        ),
-        (
-            "unet/config.json",
-            "down_block_types",
-            json!(["DownBlock2D"; 3].to_vec()),
-        ),
+        ("unet/config.json", "mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn")),
+        ("unet/config.json", "down_block_types", json!(["DownBlock2D"; 3].to_vec())),
         ("unet/config.json", "attention_head_dim", json!([8, 8, 8])),
         ("unet/config.json", "attention_head_dim", json!(3)),
         ("unet/config.json", "norm_num_groups", json!(0)),
         ("unet/config.json", "norm_num_groups", Value::Null),
-        (
-            "unet/config.json",
-            "layers_per_block",
-            json!(1_000_000_000_000u64),
-        ),
+        ("unet/config.json", "layers_per_block", json!(1_000_000_000_000u64)),
         ("unet/config.json", "block_out_channels", json!([])),
         ("unet/config.json", "sample_size", Value::Null),
         ("unet/config.json", "conv_in_kernel", json!(4)),
         ("unet/config.json", "a_key_of_tomorrow", json!(1)),
         ("vae/config.json", "latents_mean", json!([0.0])),
         ("vae/config.json", "scaling_factor", json!(0.0)),
-        (
-            "vae/config.json",
-            "down_block_types",
-            json!(["DownEncoderBlock2D"]),
-        ),
-        (
-            "vae/config.json",
-            "up_block_types",
-            json!(["AttnUpDecoderBlock2D"; 4].to_vec()),
-        ),
+        ("vae/config.json", "down_block_types", json!(["DownEncoderBlock2D"])),
+        ("vae/config.json", "up_block_types", json!(["AttnUpDecoderBlock2D"; 4].to_vec())),
         ("vae/config.json", "decoder_only", json!(true)),
         ("text_encoder/config.json", "hidden_act", json!("relu")),
         ("text_encoder/config.json", "num_attention_heads", json!(5)),
-        (
-            "text_encoder/config.json",
-            "architectures",
-            json!(["CLIPTextModelWithProjection"]),
-        ),
+        ("text_encoder/config.json", "architectures", json!(["CLIPTextModelWithProjection"])),
         ("text_encoder/config.json", "use_something_new", json!(true)),
-        (
-            "tokenizer/tokenizer_config.json",
-            "tokenizer_class",
-            json!("T5Tokenizer"),
-        ),
-        (
-            "tokenizer/tokenizer_config.json",
-            "model_max_length",
-            json!(1),
-        ),
-        (
-            "model_index.json",
-            "_class_name",
-            json!("StableDiffusionInpaintPipeline"),
-        ),
-        (
-            "model_index.json",
-            "unet",
-            json!(["diffusers", "UNet2DModel"]),
-        ),
-        (
-            "model_index.json",
-            "controlnet",
-            json!(["diffusers", "ControlNetModel"]),
-        ),
+        ("tokenizer/tokenizer_config.json", "tokenizer_class", json!("T5Tokenizer")),
+        ("tokenizer/tokenizer_config.json", "model_max_length", json!(1)),
+        ("model_index.json", "_class_name", json!("StableDiffusionInpaintPipeline")),
+        ("model_index.json", "unet", json!(["diffusers", "UNet2DModel"])),
+        ("model_index.json", "controlnet", json!(["diffusers", "ControlNetModel"])),
     ];
     for (file, key, value) in &cases {
         let copy = Copy::of("sd1");
         copy.edit(file, |config| config[*key] = value.clone());
-        let Err(error) = copy.load() else {
-            panic!("{file}: {key} = {value} was taken")
-        };
+        let Err(error) = copy.load() else { panic!("{file}: {key} = {value} was taken") };
         let text = error.to_string();
-        assert!(
-            text.contains(file) && text.contains(key),
-            "{key} = {value}: {text}"
-        );
+        assert!(text.contains(file) && text.contains(key), "{key} = {value}: {text}");
     }
     let copy = Copy::of("sd1");
     copy.edit("unet/config.json", |config| {
@@ -256,14 +154,10 @@ fn keys_are_honoured_or_refused_by_name() {
 #[test]
 fn parts_that_do_not_fit_each_other_are_refused() {
     let copy = Copy::of("sd1");
-    copy.edit("unet/config.json", |config| {
-        config["cross_attention_dim"] = json!(48)
-    });
+    copy.edit("unet/config.json", |config| config["cross_attention_dim"] = json!(48));
     assert!(matches!(copy.load(), Err(LoadError::Disagree { .. })));
     let copy = Copy::of("sd1");
-    copy.edit("text_encoder/config.json", |config| {
-        config["vocab_size"] = json!(500)
-    });
+    copy.edit("text_encoder/config.json", |config| config["vocab_size"] = json!(500));
     assert!(matches!(copy.load(), Err(LoadError::Disagree { .. })));
 }
 
@@ -280,22 +174,14 @@ fn damaged_files_are_errors_that_name_them() {
         let copy = Copy::of("sd1");
         let whole = fs::read(copy.path(file)).unwrap();
         let header = 60.min(whole.len());
-        for cut in (0..header)
-            .step_by(7)
-            .chain([whole.len() / 2, whole.len() - 1, whole.len() - 2])
-        {
+        for cut in (0..header).step_by(7).chain([whole.len() / 2, whole.len() - 1, whole.len() - 2]) {
             fs::write(copy.path(file), &whole[..cut]).unwrap();
             // A JSON text that lost but its last line break is whole.
             if whole[cut..].iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let Err(error) = copy.load() else {
-                panic!("{file} cut to {cut} bytes was taken")
-            };
-            assert!(
-                error.to_string().contains(file),
-                "{file} cut to {cut}: {error}"
-            );
+            let Err(error) = copy.load() else { panic!("{file} cut to {cut} bytes was taken") };
+            assert!(error.to_string().contains(file), "{file} cut to {cut}: {error}");
             cases += 1;
         }
         // Bytes turned over anywhere in the header must never panic, whatever else they do.
@@ -306,23 +192,13 @@ fn damaged_files_are_errors_that_name_them() {
             let _ = copy.load();
         }
     }
-    for file in [
-        "unet/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-        "tokenizer/special_tokens_map.json",
-    ] {
+    for file in ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/special_tokens_map.json"] {
         let copy = Copy::of("sd1");
         fs::write(copy.path(file), b"\xff\xfe\x00garbage").unwrap();
-        let Err(error) = copy.load() else {
-            panic!("garbage in {file} was taken")
-        };
+        let Err(error) = copy.load() else { panic!("garbage in {file} was taken") };
         assert!(error.to_string().contains(file), "{error}");
     }
-    for file in [
-        "unet/config.json",
-        "text_encoder/model.safetensors",
-        "scheduler/scheduler_config.json",
-    ] {
+    for file in ["unet/config.json", "text_encoder/model.safetensors", "scheduler/scheduler_config.json"] {
         let copy = Copy::of("sd1");
         fs::remove_file(copy.path(file)).unwrap();
         assert!(matches!(copy.load(), Err(LoadError::Absent { path }) if path == file));
@@ -335,38 +211,22 @@ fn old_and_flattened_names_mean_the_same_tensors() {
     let whole = Copy::of("sd1").outputs();
     let copy = Copy::of("sd1");
     copy.edit_tensors("vae/diffusion_pytorch_model.safetensors", |tensors| {
-        for (old, new) in [
-            ("query", "to_q"),
-            ("key", "to_k"),
-            ("value", "to_v"),
-            ("proj_attn", "to_out.0"),
-        ] {
+        for (old, new) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")] {
             for half in ["encoder", "decoder"] {
                 let attention = format!("{half}.mid_block.attentions.0");
                 let bias = tensors.remove(&format!("{attention}.{new}.bias")).unwrap();
                 tensors.insert(format!("{attention}.{old}.bias"), bias);
-                let weight = tensors
-                    .remove(&format!("{attention}.{new}.weight"))
-                    .unwrap();
-                let weight = if half == "encoder" {
-                    weight.reshape((16, 16, 1, 1)).unwrap()
-                } else {
-                    weight
-                };
+                let weight = tensors.remove(&format!("{attention}.{new}.weight")).unwrap();
+                let weight = if half == "encoder" { weight.reshape((16, 16, 1, 1)).unwrap() } else { weight };
                 tensors.insert(format!("{attention}.{old}.weight"), weight);
             }
         }
     });
     copy.edit_tensors("text_encoder/model.safetensors", |tensors| {
-        let flattened = tensors
-            .drain()
-            .map(|(name, t)| (name.strip_prefix("text_model.").unwrap().to_owned(), t))
-            .collect();
+        let flattened =
+            tensors.drain().map(|(name, t)| (name.strip_prefix("text_model.").unwrap().to_owned(), t)).collect();
         *tensors = flattened;
-        let ids = Tensor::arange(0i64, 77, &Device::Cpu)
-            .unwrap()
-            .reshape((1, 77))
-            .unwrap();
+        let ids = Tensor::arange(0i64, 77, &Device::Cpu).unwrap().reshape((1, 77)).unwrap();
         tensors.insert("embeddings.position_ids".into(), ids);
     });
     assert_eq!(copy.outputs(), whole);
@@ -379,38 +239,20 @@ fn shards_variants_and_embedded_folders_hold_the_same_model() {
 
     let split = |index: bool| {
         let copy = Copy::of("sd1");
-        let mut names: Vec<_> = tensors(&copy.path(&format!("{UNET}.safetensors")))
-            .into_iter()
-            .collect();
+        let mut names: Vec<_> = tensors(&copy.path(&format!("{UNET}.safetensors"))).into_iter().collect();
         names.sort_by(|a, b| a.0.cmp(&b.0));
-        let (mut shards, mut map) = (
-            vec![HashMap::new(), HashMap::new(), HashMap::new()],
-            BTreeMap::new(),
-        );
+        let (mut shards, mut map) = (vec![HashMap::new(), HashMap::new(), HashMap::new()], BTreeMap::new());
         for (i, (name, tensor)) in names.into_iter().enumerate() {
-            map.insert(
-                name.clone(),
-                format!(
-                    "diffusion_pytorch_model-{:05}-of-00003.safetensors",
-                    i % 3 + 1
-                ),
-            );
+            map.insert(name.clone(), format!("diffusion_pytorch_model-{:05}-of-00003.safetensors", i % 3 + 1));
             shards[i % 3].insert(name, tensor);
         }
         for (i, shard) in shards.iter().enumerate() {
-            candle_core::safetensors::save(
-                shard,
-                copy.path(&format!("{UNET}-{:05}-of-00003.safetensors", i + 1)),
-            )
-            .unwrap();
+            candle_core::safetensors::save(shard, copy.path(&format!("{UNET}-{:05}-of-00003.safetensors", i + 1)))
+                .unwrap();
         }
         if index {
             let index = json!({"metadata": {}, "weight_map": map});
-            fs::write(
-                copy.path(&format!("{UNET}.safetensors.index.json")),
-                index.to_string(),
-            )
-            .unwrap();
+            fs::write(copy.path(&format!("{UNET}.safetensors.index.json")), index.to_string()).unwrap();
         }
         fs::remove_file(copy.path(&format!("{UNET}.safetensors"))).unwrap();
         copy
@@ -418,19 +260,13 @@ fn shards_variants_and_embedded_folders_hold_the_same_model() {
     let by_name = split(false);
     assert_eq!(by_name.outputs(), whole);
     fs::remove_file(by_name.path(&format!("{UNET}-00003-of-00003.safetensors"))).unwrap();
-    assert!(
-        matches!(by_name.load(), Err(LoadError::Absent { path }) if path.contains("00003-of-00003"))
-    );
+    assert!(matches!(by_name.load(), Err(LoadError::Absent { path }) if path.contains("00003-of-00003")));
 
     let by_index = split(true);
     assert_eq!(by_index.outputs(), whole);
-    for (file, escapes) in [
-        ("../vae/diffusion_pytorch_model.safetensors", true),
-        ("nowhere.safetensors", false),
-    ] {
-        by_index.edit(&format!("{UNET}.safetensors.index.json"), |index| {
-            index["weight_map"]["conv_in.bias"] = json!(file)
-        });
+    for (file, escapes) in [("../vae/diffusion_pytorch_model.safetensors", true), ("nowhere.safetensors", false)] {
+        by_index
+            .edit(&format!("{UNET}.safetensors.index.json"), |index| index["weight_map"]["conv_in.bias"] = json!(file));
         match by_index.load() {
             Err(LoadError::Escapes { .. }) if escapes => {}
             Err(LoadError::Absent { path }) if !escapes && path.contains(file) => {}
@@ -442,71 +278,36 @@ fn shards_variants_and_embedded_folders_hold_the_same_model() {
     for half in [DType::F16, DType::BF16] {
         let (rounded, narrow) = (Copy::of("sd1"), Copy::of("sd1"));
         rounded.edit_tensors(&format!("{UNET}.safetensors"), |tensors| {
-            tensors
-                .values_mut()
-                .for_each(|t| *t = t.to_dtype(half).unwrap().to_dtype(DType::F32).unwrap());
+            tensors.values_mut().for_each(|t| *t = t.to_dtype(half).unwrap().to_dtype(DType::F32).unwrap());
         });
         narrow.edit_tensors(&format!("{UNET}.safetensors"), |tensors| {
-            tensors
-                .values_mut()
-                .for_each(|t| *t = t.to_dtype(half).unwrap());
+            tensors.values_mut().for_each(|t| *t = t.to_dtype(half).unwrap());
         });
-        fs::rename(
-            narrow.path(&format!("{UNET}.safetensors")),
-            narrow.path(&format!("{UNET}.fp16.safetensors")),
-        )
-        .unwrap();
+        fs::rename(narrow.path(&format!("{UNET}.safetensors")), narrow.path(&format!("{UNET}.fp16.safetensors")))
+            .unwrap();
         assert_eq!(narrow.outputs(), rounded.outputs());
         assert_ne!(narrow.outputs(), whole);
     }
 
     fn embedded(path: &str) -> Option<Cow<'static, [u8]>> {
-        fs::read(parity().join("pipelines/sd1").join(path))
-            .ok()
-            .map(Cow::Owned)
+        fs::read(parity().join("pipelines/sd1").join(path)).ok().map(Cow::Owned)
     }
     let root = parity().join("pipelines/sd1");
-    let files = walk(&root).into_iter().map(|file| {
-        Cow::Owned(
-            file.strip_prefix(&root)
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned(),
-        )
-    });
+    let files =
+        walk(&root).into_iter().map(|file| Cow::Owned(file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned()));
     let folder = ModelFolder::embedded("sd1", files, embedded);
-    assert_eq!(
-        outputs(&StableDiffusion::load(&folder, &Device::Cpu).unwrap()),
-        whole
-    );
+    assert_eq!(outputs(&StableDiffusion::load(&folder, &Device::Cpu).unwrap()), whole);
     assert!(folder.has("unet/config.json") && !folder.has("unet"));
-    assert_eq!(
-        folder.names("unet").unwrap(),
-        ["config.json", "diffusion_pytorch_model.safetensors"]
-    );
+    assert_eq!(folder.names("unet").unwrap(), ["config.json", "diffusion_pytorch_model.safetensors"]);
 }
 
 #[test]
 fn nothing_outside_the_folder_is_read() {
     let copy = Copy::of("sd1");
     let folder = ModelFolder::open(copy.0.path()).unwrap();
-    fs::write(
-        copy.0.path().parent().unwrap().join("latentd-outside.json"),
-        "{}",
-    )
-    .ok();
-    for path in [
-        "../latentd-outside.json",
-        "/etc/hostname",
-        "unet/../../x",
-        "..",
-        "unet\\..\\config.json",
-    ] {
-        assert!(
-            matches!(folder.bytes(path), Err(LoadError::Escapes { .. })),
-            "{path}"
-        );
+    fs::write(copy.0.path().parent().unwrap().join("latentd-outside.json"), "{}").ok();
+    for path in ["../latentd-outside.json", "/etc/hostname", "unet/../../x", "..", "unet\\..\\config.json"] {
+        assert!(matches!(folder.bytes(path), Err(LoadError::Escapes { .. })), "{path}");
         assert!(!folder.has(path), "{path}");
     }
     fs::remove_file(copy.0.path().parent().unwrap().join("latentd-outside.json")).ok();
@@ -514,20 +315,10 @@ fn nothing_outside_the_folder_is_read() {
     {
         let elsewhere = Copy::of("sd1");
         fs::remove_file(copy.path("unet/config.json")).unwrap();
-        std::os::unix::fs::symlink(
-            elsewhere.path("unet/config.json"),
-            copy.path("unet/config.json"),
-        )
-        .unwrap();
-        assert!(
-            matches!(copy.load(), Err(LoadError::Escapes { path }) if path == "unet/config.json")
-        );
+        std::os::unix::fs::symlink(elsewhere.path("unet/config.json"), copy.path("unet/config.json")).unwrap();
+        assert!(matches!(copy.load(), Err(LoadError::Escapes { path }) if path == "unet/config.json"));
         fs::remove_file(copy.path("unet/config.json")).unwrap();
-        fs::copy(
-            elsewhere.path("unet/config.json"),
-            copy.path("unet/real.json"),
-        )
-        .unwrap();
+        fs::copy(elsewhere.path("unet/config.json"), copy.path("unet/real.json")).unwrap();
         std::os::unix::fs::symlink("real.json", copy.path("unet/config.json")).unwrap();
         assert!(copy.load().is_ok());
     }

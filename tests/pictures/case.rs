@@ -1,6 +1,9 @@
 //! A fixture's `request.json` as a request of the native API.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use latentd::imaging::RgbImage;
 use serde_json::{Map, Value, json};

@@ -12,37 +12,24 @@ use crate::network::{CLASSES, Synthetic, map, run};
 
 #[test]
 fn zero_terminal_snr_stays_finite() {
-    for class in CLASSES
-        .iter()
-        .filter(|class| !class.starts_with("PNDM") && !class.starts_with("Heun"))
-    {
+    for class in CLASSES.iter().filter(|class| !class.starts_with("PNDM") && !class.starts_with("Heun")) {
         for prediction in ["epsilon", "v_prediction", "sample"] {
             let model = map(json!({
                 "_class_name": class, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
                 "rescale_betas_zero_snr": true, "timestep_spacing": "trailing", "prediction_type": prediction,
             }));
             let Ok(config) = SchedulerConfig::from_model(&model) else {
-                assert_eq!(
-                    (*class, prediction),
-                    ("EulerAncestralDiscreteScheduler", "sample")
-                );
+                assert_eq!((*class, prediction), ("EulerAncestralDiscreteScheduler", "sample"));
                 continue;
             };
             assert!(Schedule::new(&config, 8).is_ok() || prediction == "epsilon");
-            let got = run(
-                &Synthetic::default(),
-                &config,
-                8,
-                1.0,
-                [1, 4, 8, 8],
-                &mut Noise::batch(1),
-            );
+            let got = run(&Synthetic::default(), &config, 8, 1.0, [1, 4, 8, 8], &mut Noise::batch(1));
             match got {
                 Ok(x) => assert!(x.is_finite()),
                 // With no signal at all ε does not lead to x0; diffusers divides by zero.
-                Err(Error::Steps(InvalidSteps::ZeroSignal {
-                    prediction_type: "epsilon",
-                })) => assert!(class.starts_with("DD")),
+                Err(Error::Steps(InvalidSteps::ZeroSignal { prediction_type: "epsilon" })) => {
+                    assert!(class.starts_with("DD"))
+                }
                 Err(other) => panic!("{class} {prediction}: {other}"),
             }
         }
@@ -53,96 +40,47 @@ fn zero_terminal_snr_stays_finite() {
 fn steps_out_of_bounds_are_refused() {
     for name in names() {
         let config = SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.name)).unwrap();
-        assert!(matches!(
-            steps_and_calls(&config, 0),
-            Err(InvalidSteps::TooFew { steps: 0, .. })
-        ));
-        assert!(matches!(
-            steps_and_calls(&config, 1001),
-            Err(InvalidSteps::TooMany { steps: 1001, .. })
-        ));
+        assert!(matches!(steps_and_calls(&config, 0), Err(InvalidSteps::TooFew { steps: 0, .. })));
+        assert!(matches!(steps_and_calls(&config, 1001), Err(InvalidSteps::TooMany { steps: 1001, .. })));
     }
     let beyond = overlay(json!({"_class_name": "DDIMScheduler", "steps_offset": 999})).unwrap();
-    assert!(matches!(
-        steps_and_calls(&beyond, 10),
-        Err(InvalidSteps::OutOfRange {
-            num_train_timesteps: 1000,
-            ..
-        })
-    ));
+    assert!(matches!(steps_and_calls(&beyond, 10), Err(InvalidSteps::OutOfRange { num_train_timesteps: 1000, .. })));
     let rising = overlay(
         json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "sigma_min": 10, "sigma_max": 1}),
     );
-    assert_eq!(
-        steps_and_calls(&rising.unwrap(), 10),
-        Err(InvalidSteps::Degenerate)
-    );
+    assert_eq!(steps_and_calls(&rising.unwrap(), 10), Err(InvalidSteps::Degenerate));
 }
 
 #[test]
 fn the_last_stride_goes_below_the_first_timestep() {
     for (name, alpha_cumprod) in [("ddpm", 1.0), ("ddim", 0.99915), ("pndm", 0.99915)] {
-        let config =
-            SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.to_owned())).unwrap();
+        let config = SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.to_owned())).unwrap();
         let points = Schedule::new(&config, 10).unwrap().points().to_vec();
         assert_eq!((points[0].t, points[9].t), (901.0, 1.0));
         let end = points[10];
-        assert!(
-            end.t < 0.0 && (end.alpha * end.alpha - alpha_cumprod).abs() < 1e-6,
-            "{name}: {end:?}"
-        );
+        assert!(end.t < 0.0 && (end.alpha * end.alpha - alpha_cumprod).abs() < 1e-6, "{name}: {end:?}");
     }
 }
 
 #[test]
 fn a_network_of_another_shape_is_an_error() {
-    let network = Synthetic {
-        wrong_shape: true,
-        ..Synthetic::default()
-    };
-    let got = run(
-        &network,
-        &overlay(json!("euler")).unwrap(),
-        3,
-        0.0,
-        [1, 4, 4, 4],
-        &mut Noise::batch(1),
-    );
-    assert!(matches!(
-        got,
-        Err(Error::Shape {
-            expected: [1, 4, 4, 4],
-            got: [1, 4, 4, 8]
-        })
-    ));
-    assert!(matches!(
-        Latents::new([1, 4, 2, 2], vec![0.0; 15]),
-        Err(Error::Length { len: 15, .. })
-    ));
+    let network = Synthetic { wrong_shape: true, ..Synthetic::default() };
+    let got = run(&network, &overlay(json!("euler")).unwrap(), 3, 0.0, [1, 4, 4, 4], &mut Noise::batch(1));
+    assert!(matches!(got, Err(Error::Shape { expected: [1, 4, 4, 4], got: [1, 4, 4, 8] })));
+    assert!(matches!(Latents::new([1, 4, 2, 2], vec![0.0; 15]), Err(Error::Length { len: 15, .. })));
     assert!(Latents::new([usize::MAX, 2, 1, 1], vec![]).is_err());
 }
 
 #[test]
 fn guidance_follows_its_formula() {
     let latents = |data: [f32; 4]| Latents::new([1, 1, 2, 2], data.to_vec()).unwrap();
-    let (uncond, cond) = (
-        latents([0.0, 1.0, 2.0, -1.0]),
-        latents([1.0, 1.0, 4.0, -3.0]),
-    );
+    let (uncond, cond) = (latents([0.0, 1.0, 2.0, -1.0]), latents([1.0, 1.0, 4.0, -3.0]));
     assert_eq!(guide(&uncond, &cond, 1.0, 0.0), cond);
-    assert_eq!(
-        guide(&uncond, &cond, 3.0, 0.0),
-        latents([3.0, 1.0, 8.0, -7.0])
-    );
+    assert_eq!(guide(&uncond, &cond, 3.0, 0.0), latents([3.0, 1.0, 8.0, -7.0]));
     // Unbiased deviations: sqrt(24.75/3) of cond, sqrt(116.75/3) of the guided one.
     let factor = 0.5 * (24.75f64 / 116.75).sqrt() + 0.5;
     let wanted = [3.0, 1.0, 8.0, -7.0].map(|x: f64| (factor * x) as f32);
-    assert!(
-        distance(
-            &wide(guide(&uncond, &cond, 3.0, 0.5).data()),
-            &wide(&wanted)
-        ) < 1e-6
-    );
+    assert!(distance(&wide(guide(&uncond, &cond, 3.0, 0.5).data()), &wide(&wanted)) < 1e-6);
     let flat = latents([2.0; 4]);
     assert_eq!(guide(&flat, &flat, 7.5, 1.0), flat);
 }

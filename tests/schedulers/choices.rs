@@ -23,14 +23,8 @@ fn every_name_is_a_scheduler_of_its_own() {
     let mut seen: Vec<(String, SchedulerConfig)> = Vec::new();
     for name in names() {
         assert!(!name.description.is_empty() && name.description.lines().count() == 1);
-        let config =
-            SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.name.clone())).unwrap();
-        assert!(
-            seen.iter()
-                .all(|(other, c)| *other != name.name && *c != config),
-            "{}",
-            name.name
-        );
+        let config = SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.name.clone())).unwrap();
+        assert!(seen.iter().all(|(other, c)| *other != name.name && *c != config), "{}", name.name);
         seen.push((name.name, config));
     }
     for wanted in [
@@ -61,10 +55,7 @@ fn a_name_means_from_config_and_a_suffix_sets_its_flag_alone() {
         SchedulerConfig::overlay(model, &SchedulerChoice::Name(name.into())).unwrap()
     };
     let karras = with("use_karras_sigmas");
-    assert_eq!(
-        named(&karras, "euler"),
-        SchedulerConfig::from_model(&karras).unwrap()
-    );
+    assert_eq!(named(&karras, "euler"), SchedulerConfig::from_model(&karras).unwrap());
     assert_eq!(
         named(&karras, "euler_exponential"),
         SchedulerConfig::from_model(&with("use_exponential_sigmas")).unwrap()
@@ -75,47 +66,27 @@ fn a_name_means_from_config_and_a_suffix_sets_its_flag_alone() {
 #[test]
 fn a_request_lays_over_the_model() {
     assert_eq!(overlay(json!({})), SchedulerConfig::from_model(&sd1()));
-    assert_eq!(
-        overlay(json!({"_class_name": "DDIMScheduler"})),
-        overlay(json!("ddim"))
-    );
+    assert_eq!(overlay(json!({"_class_name": "DDIMScheduler"})), overlay(json!("ddim")));
     // Null takes the default of the class.
     let mut model = sd1();
     model.remove("steps_offset");
-    assert_eq!(
-        overlay(json!({"steps_offset": null})),
-        SchedulerConfig::from_model(&model)
-    );
-    let trailing =
-        overlay(json!({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}))
-            .unwrap();
+    assert_eq!(overlay(json!({"steps_offset": null})), SchedulerConfig::from_model(&model));
+    let trailing = overlay(json!({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"})).unwrap();
     assert_eq!(Schedule::new(&trailing, 10).unwrap().points()[0].t, 999.0);
 }
 
 #[test]
 fn what_is_not_understood_is_refused_by_name() {
     let refused = |request: Value| overlay(request).unwrap_err().to_string();
-    assert_eq!(
-        refused(json!("ddim_karras")),
-        r#"unknown scheduler name "ddim_karras""#
-    );
-    assert_eq!(
-        refused(json!("euler_karras_karras")),
-        r#"unknown scheduler name "euler_karras_karras""#
-    );
+    assert_eq!(refused(json!("ddim_karras")), r#"unknown scheduler name "ddim_karras""#);
+    assert_eq!(refused(json!("euler_karras_karras")), r#"unknown scheduler name "euler_karras_karras""#);
     assert_eq!(
         refused(json!({"_class_name": "LMSDiscreteScheduler"})),
         r#"unsupported scheduler class "LMSDiscreteScheduler""#
     );
-    assert_eq!(
-        refused(json!({"eta": 1})),
-        r#"PNDMScheduler has no key "eta""#
-    );
+    assert_eq!(refused(json!({"eta": 1})), r#"PNDMScheduler has no key "eta""#);
     // The model file has this key, and PNDM ignores it there.
-    assert_eq!(
-        refused(json!({"clip_sample": false})),
-        r#"PNDMScheduler has no key "clip_sample""#
-    );
+    assert_eq!(refused(json!({"clip_sample": false})), r#"PNDMScheduler has no key "clip_sample""#);
     let cases = [
         json!({"num_train_timesteps": 0}),
         json!({"num_train_timesteps": 10_001}),
@@ -144,9 +115,6 @@ fn what_is_not_understood_is_refused_by_name() {
         json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "use_beta_sigmas": true}),
         json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
     ] {
-        assert!(matches!(
-            overlay(request),
-            Err(InvalidScheduler::Conflict { .. })
-        ));
+        assert!(matches!(overlay(request), Err(InvalidScheduler::Conflict { .. })));
     }
 }

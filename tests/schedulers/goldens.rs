@@ -15,10 +15,7 @@ impl Goldens {
         let fixtures = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
         let folder = std::env::var_os("LATENTD_PARITY_DIR").map_or_else(fixtures, PathBuf::from);
         let file = |ext| std::fs::read(folder.join(format!("components/{name}.{ext}"))).unwrap();
-        Goldens {
-            index: serde_json::from_slice(&file("json")).unwrap(),
-            tensors: file("safetensors"),
-        }
+        Goldens { index: serde_json::from_slice(&file("json")).unwrap(), tensors: file("safetensors") }
     }
 
     pub fn tensor(&self, key: &str) -> Option<Vec<f64>> {
@@ -26,24 +23,9 @@ impl Goldens {
         let view = tensors.tensor(key).ok()?;
         let bytes = view.data();
         Some(match view.dtype() {
-            Dtype::F32 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b).into())
-                .collect(),
-            Dtype::F64 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| f64::from_le_bytes(*b))
-                .collect(),
-            Dtype::I64 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| i64::from_le_bytes(*b) as f64)
-                .collect(),
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
+            Dtype::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+            Dtype::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
             other => panic!("{key}: {other:?}"),
         })
     }
@@ -54,10 +36,7 @@ pub fn distance(got: &[f64], wanted: &[f64]) -> f64 {
     if got.len() != wanted.len() || !got.iter().chain(wanted).all(|x| x.is_finite()) {
         return f64::INFINITY;
     }
-    got.iter()
-        .zip(wanted)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f64::max)
+    got.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
 pub fn largest(values: &[f64]) -> f64 {
@@ -66,11 +45,7 @@ pub fn largest(values: &[f64]) -> f64 {
 
 /// Equal to 1e-6 of each number.
 pub fn close(got: &[f64], wanted: &[f64]) -> bool {
-    got.len() == wanted.len()
-        && got
-            .iter()
-            .zip(wanted)
-            .all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs())
+    got.len() == wanted.len() && got.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs())
 }
 
 pub fn wide(data: &[f32]) -> Vec<f64> {

@@ -20,29 +20,13 @@ pub struct Synthetic {
 impl Denoise for Synthetic {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let mut polled = false;
-        std::future::poll_fn(|_| {
-            if std::mem::replace(&mut polled, true) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
+        std::future::poll_fn(|_| if std::mem::replace(&mut polled, true) { Poll::Ready(()) } else { Poll::Pending })
+            .await;
         self.asked.borrow_mut().push((t, wide(x.data())));
         let answer = |x: &f32| (0.9 * x / (1.0 + x * x).sqrt()) + (0.1 * (t / 1000.0)) as f32;
         let [b, c, h, w] = x.shape();
-        let shape = if self.wrong_shape {
-            [b, c, w, 2 * h]
-        } else {
-            [b, c, h, w]
-        };
-        let data = x
-            .data()
-            .iter()
-            .map(answer)
-            .cycle()
-            .take(shape.iter().product())
-            .collect();
+        let shape = if self.wrong_shape { [b, c, w, 2 * h] } else { [b, c, h, w] };
+        let data = x.data().iter().map(answer).cycle().take(shape.iter().product()).collect();
         Latents::new(shape, data)
     }
 

@@ -16,20 +16,13 @@ fn noise_is_that_of_torch() {
             .as_array()
             .map_or(vec![&entry["seed"]], |seeds| seeds.iter().collect())
             .into_iter()
-            .map(|seed| {
-                seed.as_u64()
-                    .unwrap_or_else(|| seed.as_i64().unwrap() as u64)
-            })
+            .map(|seed| seed.as_u64().unwrap_or_else(|| seed.as_i64().unwrap() as u64))
             .collect();
         let shape = [2, 4, 8, 8];
         let got = match key.split('/').next().unwrap() {
             "randn" | "sequence" | "shape" => {
                 let mut generator = Generator::new(seeds[0]);
-                let calls = entry["calls"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|n| n.as_u64().unwrap() as usize);
+                let calls = entry["calls"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize);
                 calls
                     .flat_map(|n| {
                         let mut out = vec![0.0; n];
@@ -38,9 +31,7 @@ fn noise_is_that_of_torch() {
                     })
                     .collect()
             }
-            "randn_tensor" if key == "randn_tensor/list" => {
-                Noise::per_image(&seeds).draw(shape).into_data()
-            }
+            "randn_tensor" if key == "randn_tensor/list" => Noise::per_image(&seeds).draw(shape).into_data(),
             "randn_tensor" => Noise::batch(seeds[0]).draw(shape).into_data(),
             "mt19937" => {
                 let mut words = Mt19937::new(seeds[0] as u32);
@@ -53,10 +44,7 @@ fn noise_is_that_of_torch() {
             _ => continue,
         };
         ran += 1;
-        assert!(
-            distance(&wide(&got), &goldens.tensor(key).unwrap()) <= 1e-6,
-            "{key}"
-        );
+        assert!(distance(&wide(&got), &goldens.tensor(key).unwrap()) <= 1e-6, "{key}");
     }
     assert!(ran > 100);
 }

@@ -101,10 +101,7 @@ fn hostile() -> impl Strategy<Value = Map<String, Value>> {
     let class = prop::sample::select(CLASSES.to_vec());
     (class, prop::collection::vec((key, value), 0..5)).prop_map(|(class, keys)| {
         let class = ("_class_name".to_owned(), Value::from(class));
-        keys.into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .chain([class])
-            .collect()
+        keys.into_iter().map(|(key, value)| (key.to_owned(), value)).chain([class]).collect()
     })
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use latentd::diffusion::{
-    InvalidScheduler, InvalidSteps, Latents, Noise, Schedule, SchedulerConfig, steps_and_calls,
-};
+use latentd::diffusion::{InvalidScheduler, InvalidSteps, Latents, Noise, Schedule, SchedulerConfig, steps_and_calls};
 use serde_json::{Value, json};
 
 use crate::goldens::{Goldens, close, distance, largest, wide};
@@ -15,10 +13,7 @@ fn samplers_follow_the_trajectories_of_diffusers() {
     let goldens = Goldens::read("schedulers");
     let (mut ran, mut waiting, mut wrong) = (0, BTreeMap::<String, usize>::new(), Vec::new());
     for entry in goldens.index["trajectories"].as_array().unwrap() {
-        let (key, class) = (
-            entry["key"].as_str().unwrap(),
-            entry["scheduler"].as_str().unwrap(),
-        );
+        let (key, class) = (entry["key"].as_str().unwrap(), entry["scheduler"].as_str().unwrap());
         let mut model = map(entry["config"].clone());
         model.insert("_class_name".into(), class.into());
         match SchedulerConfig::from_model(&model) {
@@ -28,9 +23,7 @@ fn samplers_follow_the_trajectories_of_diffusers() {
                     wrong.push(format!("{key}: {why}"));
                 }
             }
-            Err(InvalidScheduler::UnsupportedClass { class }) => {
-                *waiting.entry(class).or_default() += 1
-            }
+            Err(InvalidScheduler::UnsupportedClass { class }) => *waiting.entry(class).or_default() += 1,
             Err(InvalidScheduler::Value { key, value, .. }) => {
                 *waiting.entry(format!("{key} {value}")).or_default() += 1
             }
@@ -40,42 +33,18 @@ fn samplers_follow_the_trajectories_of_diffusers() {
     for (feature, count) in &waiting {
         println!("waiting: {feature} ({count})");
     }
-    println!(
-        "{ran} trajectories ran, {} wait",
-        waiting.values().sum::<usize>()
-    );
-    assert!(
-        wrong.is_empty(),
-        "{} of {ran} differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    let of_ours: Vec<_> = waiting
-        .keys()
-        .filter(|feature| !feature.ends_with("Scheduler"))
-        .collect();
-    assert_eq!(
-        of_ours,
-        ["use_flow_sigmas true", "variance_type fixed_large_log"]
-    );
+    println!("{ran} trajectories ran, {} wait", waiting.values().sum::<usize>());
+    assert!(wrong.is_empty(), "{} of {ran} differ:\n{}", wrong.len(), wrong.join("\n"));
+    let of_ours: Vec<_> = waiting.keys().filter(|feature| !feature.ends_with("Scheduler")).collect();
+    assert_eq!(of_ours, ["use_flow_sigmas true", "variance_type fixed_large_log"]);
     assert!(CLASSES.iter().all(|class| !waiting.contains_key(*class)) && ran > 0);
 }
 
 fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<(), String> {
-    let (key, class) = (
-        entry["key"].as_str().unwrap(),
-        entry["scheduler"].as_str().unwrap(),
-    );
+    let (key, class) = (entry["key"].as_str().unwrap(), entry["scheduler"].as_str().unwrap());
     let steps = entry["steps"].as_u64().unwrap() as usize;
     let network = Synthetic::default();
-    let got = run(
-        &network,
-        config,
-        steps,
-        entry["eta"].as_f64().unwrap_or(0.0),
-        [1, 1, 4, 4],
-        &mut Noise::batch(1234),
-    );
+    let got = run(&network, config, steps, entry["eta"].as_f64().unwrap_or(0.0), [1, 1, 4, 4], &mut Noise::batch(1234));
     if entry["finite"] == false {
         return got.map_or(Ok(()), |_| Err("finite, where diffusers is not".to_owned()));
     }
@@ -90,49 +59,27 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
         return Err(format!("timesteps {timesteps:?}, wanted {wanted:?}"));
     }
     if let Some(wanted) = golden("sigmas") {
-        let sigmas: Vec<f64> = schedule
-            .points()
-            .iter()
-            .map(|point| point.noise())
-            .collect();
+        let sigmas: Vec<f64> = schedule.points().iter().map(|point| point.noise()).collect();
         // Heun's list names each inner level twice; the log-linear one is longer than the steps.
         let skip = if class.starts_with("Heun") { 2 } else { 1 };
-        let wanted: Vec<f64> = wanted[..1]
-            .iter()
-            .chain(wanted[1..].iter().step_by(skip))
-            .copied()
-            .collect();
+        let wanted: Vec<f64> = wanted[..1].iter().chain(wanted[1..].iter().step_by(skip)).copied().collect();
         if !close(&sigmas, &wanted[..sigmas.len()]) {
             return Err(format!("sigmas {sigmas:?}, wanted {wanted:?}"));
         }
     }
-    if !close(
-        &[schedule.init_noise_sigma()],
-        &[entry["init_noise_sigma"].as_f64().unwrap()],
-    ) {
+    if !close(&[schedule.init_noise_sigma()], &[entry["init_noise_sigma"].as_f64().unwrap()]) {
         return Err(format!("init_noise_sigma {}", schedule.init_noise_sigma()));
     }
     // A state is what the network was asked about before it was scaled for it.
     let sigmas = golden("sigmas").filter(|_| scales_its_input(class));
     let unscaled = |(i, (_, x)): (usize, &(f64, Vec<f64>))| {
-        let scale = sigmas
-            .as_ref()
-            .map_or(1.0, |sigmas| (sigmas[i] * sigmas[i] + 1.0).sqrt());
+        let scale = sigmas.as_ref().map_or(1.0, |sigmas| (sigmas[i] * sigmas[i] + 1.0).sqrt());
         x.iter().map(|x| x * scale).collect::<Vec<_>>()
     };
-    let states: Vec<f64> = asked
-        .iter()
-        .enumerate()
-        .flat_map(unscaled)
-        .chain(wide(last.data()))
-        .collect();
+    let states: Vec<f64> = asked.iter().enumerate().flat_map(unscaled).chain(wide(last.data())).collect();
     let wanted = golden("trajectory").unwrap();
     let (off, scale) = (distance(&states, &wanted), largest(&wanted));
-    if off > 2e-5 * scale {
-        Err(format!("states off by {:.1e} of the largest", off / scale))
-    } else {
-        Ok(())
-    }
+    if off > 2e-5 * scale { Err(format!("states off by {:.1e} of the largest", off / scale)) } else { Ok(()) }
 }
 
 /// The goldens have no such case: the first step of PLMS is done again from a timestep off the schedule.  The numbers are
@@ -144,26 +91,11 @@ fn plms_steps_by_strides_where_the_spacing_has_none() {
         "skip_prk_steps": true, "timestep_spacing": "linspace",
     }));
     let network = Synthetic::default();
-    let x = run(
-        &network,
-        &config,
-        7,
-        0.0,
-        [1, 1, 4, 4],
-        &mut Noise::batch(1),
-    )
-    .unwrap();
+    let x = run(&network, &config, 7, 0.0, [1, 1, 4, 4], &mut Noise::batch(1)).unwrap();
     let timesteps: Vec<f64> = network.asked.borrow().iter().map(|(t, _)| *t).collect();
-    assert_eq!(
-        timesteps,
-        [999.0, 832.0, 832.0, 666.0, 500.0, 333.0, 166.0, 0.0]
-    );
+    assert_eq!(timesteps, [999.0, 832.0, 832.0, 666.0, 500.0, 333.0, 166.0, 0.0]);
     let wanted = [0.141495, -18.922756, 0.911262, 1.39715];
-    assert!(
-        distance(&wide(&x.data()[..4]), &wanted) < 1e-4,
-        "{:?}",
-        &x.data()[..4]
-    );
+    assert!(distance(&wide(&x.data()[..4]), &wanted) < 1e-4, "{:?}", &x.data()[..4]);
 }
 
 #[test]
@@ -171,21 +103,12 @@ fn what_diffusers_cannot_run_is_refused() {
     let goldens = Goldens::read("schedulers");
     let refused = goldens.index["unsupported"].as_array().unwrap();
     assert!(!refused.is_empty());
-    for entry in refused
-        .iter()
-        .filter(|entry| CLASSES.contains(&entry["scheduler"].as_str().unwrap()))
-    {
+    for entry in refused.iter().filter(|entry| CLASSES.contains(&entry["scheduler"].as_str().unwrap())) {
         let mut model = map(entry["config"].clone());
         model.insert("_class_name".into(), entry["scheduler"].clone());
         let config = SchedulerConfig::from_model(&model).unwrap();
         let steps = entry["steps"].as_u64().unwrap() as usize;
-        assert!(
-            matches!(
-                steps_and_calls(&config, steps),
-                Err(InvalidSteps::TooFew { min: 4, .. })
-            ),
-            "{entry}"
-        );
+        assert!(matches!(steps_and_calls(&config, steps), Err(InvalidSteps::TooFew { min: 4, .. })), "{entry}");
     }
 }
 
@@ -201,17 +124,11 @@ fn betas_are_those_of_torch() {
             let key = format!("betas/{schedule}{suffix}");
             let betas = goldens.tensor(&format!("{key}/betas")).unwrap();
             let alphas_cumprod = goldens.tensor(&format!("{key}/alphas_cumprod")).unwrap();
-            let (got, got_cumprod) = (
-                wide(config.betas().betas()),
-                wide(config.betas().alphas_cumprod()),
-            );
+            let (got, got_cumprod) = (wide(config.betas().betas()), wide(config.betas().alphas_cumprod()));
             // Rescaling subtracts almost equal roots at the end, which torch takes by a routine that may be one bit off.
             let limit = if rescale { 1e-5 } else { 1e-7 };
             assert!(distance(&got, &betas) < limit, "{key}");
-            let off = got_cumprod
-                .iter()
-                .zip(&alphas_cumprod)
-                .map(|(a, b)| (a - b).abs() / b.max(1e-30));
+            let off = got_cumprod.iter().zip(&alphas_cumprod).map(|(a, b)| (a - b).abs() / b.max(1e-30));
             assert!(off.fold(0.0, f64::max) < limit, "{key}");
         }
     }
@@ -221,12 +138,7 @@ fn betas_are_those_of_torch() {
 fn add_noise_is_that_of_diffusers() {
     let goldens = Goldens::read("schedulers");
     let latents = |key| {
-        let data = goldens
-            .tensor(key)
-            .unwrap()
-            .into_iter()
-            .map(|x| x as f32)
-            .collect();
+        let data = goldens.tensor(key).unwrap().into_iter().map(|x| x as f32).collect();
         Latents::new([1, 1, 4, 4], data).unwrap()
     };
     let (x0, noise) = (latents("add_noise/x0"), latents("add_noise/noise"));
@@ -235,22 +147,12 @@ fn add_noise_is_that_of_diffusers() {
             "_class_name": class, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
         }));
         let schedule = Schedule::new(&config, 10).unwrap();
-        let timesteps = goldens
-            .tensor(&format!("add_noise/{class}/timesteps"))
-            .unwrap();
+        let timesteps = goldens.tensor(&format!("add_noise/{class}/timesteps")).unwrap();
         let wanted = goldens.tensor(&format!("add_noise/{class}/out")).unwrap();
         for (t, wanted) in timesteps.into_iter().zip(wanted.chunks(16)) {
-            let point = schedule
-                .points()
-                .iter()
-                .find(|point| (point.t - t).abs() < 1e-3)
-                .copied();
-            let noisy =
-                schedule.add_noise(&point.unwrap_or_else(|| schedule.level(t)), &x0, &noise);
-            assert!(
-                distance(&wide(noisy.data()), wanted) <= 1e-6 * largest(wanted),
-                "{class} at {t}"
-            );
+            let point = schedule.points().iter().find(|point| (point.t - t).abs() < 1e-3).copied();
+            let noisy = schedule.add_noise(&point.unwrap_or_else(|| schedule.level(t)), &x0, &noise);
+            assert!(distance(&wide(noisy.data()), wanted) <= 1e-6 * largest(wanted), "{class} at {t}");
         }
     }
 }

@@ -27,7 +27,9 @@ macro_rules! json_body {
 }
 
 macro_rules! raw_json {
-    ($body:expr) => { |request: RequestBuilder| request.header(header::CONTENT_TYPE, "application/json").body($body) };
+    ($body:expr) => {
+        |request: RequestBuilder| request.header(header::CONTENT_TYPE, "application/json").body($body)
+    };
 }
 
 fn cases() -> Vec<Bad> {
@@ -37,7 +39,11 @@ fn cases() -> Vec<Bad> {
         field("prompt of a wrong type", json_body!({"prompt": 7}), "/prompt"),
         field("prompt too long", |r| r.json(&json!({"prompt": "x".repeat(10_001)})), "/prompt"),
         field("NUL in the prompt", json_body!({"prompt": "a\u{0}b"}), "/prompt"),
-        field("negative prompt of a wrong type", json_body!({"prompt": "a", "negative_prompt": ["b"]}), "/negative_prompt"),
+        field(
+            "negative prompt of a wrong type",
+            json_body!({"prompt": "a", "negative_prompt": ["b"]}),
+            "/negative_prompt",
+        ),
         field("unknown field", json_body!({"prompt": "a", "stepz": 4}), "/stepz"),
         field("unknown field with a slash", json_body!({"prompt": "a", "a/b": 4}), "/a~1b"),
         field("width not a multiple of 8", json_body!({"prompt": "a", "width": 68}), "/width"),
@@ -62,7 +68,11 @@ fn cases() -> Vec<Bad> {
         field("unknown scheduler", json_body!({"prompt": "a", "scheduler": "magic"}), "/scheduler"),
         field("scheduler of a wrong type", json_body!({"prompt": "a", "scheduler": 3}), "/scheduler"),
         field("scheduler without the option", json_body!({"prompt": "a", "scheduler": "ddim_karras"}), "/scheduler"),
-        field("scheduler key out of its values", json_body!({"prompt": "a", "scheduler": {"timestep_spacing": "wide"}}), "/scheduler/timestep_spacing"),
+        field(
+            "scheduler key out of its values",
+            json_body!({"prompt": "a", "scheduler": {"timestep_spacing": "wide"}}),
+            "/scheduler/timestep_spacing",
+        ),
         field("unknown scheduler key", json_body!({"prompt": "a", "scheduler": {"magic": 1}}), "/scheduler/magic"),
         field("clip_skip too deep", json_body!({"prompt": "a", "clip_skip": 9}), "/clip_skip"),
         field("seed_mode in other words", json_body!({"prompt": "a", "seed_mode": "mixed"}), "/seed_mode"),
@@ -71,16 +81,47 @@ fn cases() -> Vec<Bad> {
         field("unknown field of output", json_body!({"prompt": "a", "output": {"dpi": 300}}), "/output/dpi"),
         field("metadata of a wrong type", json_body!({"prompt": "a", "metadata": {"k": 1}}), "/metadata/k"),
         field("a field twice in a form", |r| r.form(&[("prompt", "a"), ("prompt", "b")]), "/prompt"),
-        Bad { what: "unknown model", request: json_body!({"prompt": "a", "model": "../etc"}), status: 422, code: "unknown_model", pointer: Some("/model") },
+        Bad {
+            what: "unknown model",
+            request: json_body!({"prompt": "a", "model": "../etc"}),
+            status: 422,
+            code: "unknown_model",
+            pointer: Some("/model"),
+        },
         whole("an array", raw_json!("[]"), 422, "validation_failed"),
         whole("half a JSON", raw_json!("{\"prompt\": \"a\""), 400, "malformed_json"),
         whole("NaN in JSON", raw_json!("{\"prompt\": \"a\", \"eta\": NaN}"), 400, "malformed_json"),
         whole("bad UTF-8", raw_json!(b"{\"prompt\": \"\xff\xfe\"}".to_vec()), 400, "malformed_json"),
-        whole("too deep", |r| r.header(header::CONTENT_TYPE, "application/json").body("[".repeat(100_000)), 400, "malformed_json"),
-        whole("a huge body", |r| r.header(header::CONTENT_TYPE, "application/json").body(vec![b' '; 2 << 20]), 413, "body_too_large"),
-        whole("another content type", |r| r.header(header::CONTENT_TYPE, "text/plain").body("a fox"), 415, "unsupported_media_type"),
-        whole("another Accept", |r| r.header(header::ACCEPT, "video/mp4").json(&json!({"prompt": "a"})), 406, "not_acceptable"),
-        whole("two images as one PNG", |r| r.header(header::ACCEPT, "image/png").json(&json!({"prompt": "a", "n": 2})), 406, "multiple_images"),
+        whole(
+            "too deep",
+            |r| r.header(header::CONTENT_TYPE, "application/json").body("[".repeat(100_000)),
+            400,
+            "malformed_json",
+        ),
+        whole(
+            "a huge body",
+            |r| r.header(header::CONTENT_TYPE, "application/json").body(vec![b' '; 2 << 20]),
+            413,
+            "body_too_large",
+        ),
+        whole(
+            "another content type",
+            |r| r.header(header::CONTENT_TYPE, "text/plain").body("a fox"),
+            415,
+            "unsupported_media_type",
+        ),
+        whole(
+            "another Accept",
+            |r| r.header(header::ACCEPT, "video/mp4").json(&json!({"prompt": "a"})),
+            406,
+            "not_acceptable",
+        ),
+        whole(
+            "two images as one PNG",
+            |r| r.header(header::ACCEPT, "image/png").json(&json!({"prompt": "a", "n": 2})),
+            406,
+            "multiple_images",
+        ),
     ]
 }
 
@@ -113,7 +154,8 @@ async fn all_errors_come_at_once() {
     let server = Server::start(data.path(), &[]).await;
     let response = server.post(&json!({"width": 65, "steps": 0, "seed": "x", "colour": 1})).await;
     let problem: Value = response.json().await.unwrap();
-    let mut pointers: Vec<&str> = problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
+    let mut pointers: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
     pointers.sort_unstable();
     assert_eq!(pointers, ["/colour", "/prompt", "/seed", "/steps", "/width"]);
 }

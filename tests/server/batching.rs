@@ -47,10 +47,11 @@ async fn a_short_request_does_not_wait_for_a_long_one() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let long = server.accept(&with(request("a panda", 1), &json!({"steps": 600, "n": 8}))).await;
-    server.until("the long one denoises", async |server: &Server| {
-        server.json(&format!("/v1/images/{long}")).await["progress"]["step"].as_u64().is_some_and(|step| step > 2)
-    })
-    .await;
+    server
+        .until("the long one denoises", async |server: &Server| {
+            server.json(&format!("/v1/images/{long}")).await["progress"]["step"].as_u64().is_some_and(|step| step > 2)
+        })
+        .await;
     let short = server.accept(&with(request("a rocket", 2), &json!({"steps": 4}))).await;
     let short = server.ended(&short).await;
     assert_eq!(short["status"], "succeeded");
@@ -74,7 +75,8 @@ async fn pictures_do_not_depend_on_threads_or_batch_size() {
     for settings in settings {
         let data = tempfile::tempdir().unwrap();
         let server = Server::start(data.path(), settings).await;
-        let bodies: Vec<Value> = mixed().into_iter().take(4).map(|body| with(body, &json!({"steps": 5, "n": 2}))).collect();
+        let bodies: Vec<Value> =
+            mixed().into_iter().take(4).map(|body| with(body, &json!({"steps": 5, "n": 2}))).collect();
         let ids = join_all(bodies.iter().map(|body| server.accept(body))).await;
         join_all(ids.iter().map(|id| server.ended(id))).await;
         let pictures = join_all(ids.iter().map(|id| server.picture(id, 1))).await;

@@ -29,7 +29,8 @@ async fn generate_draws_what_the_server_draws() {
 fn generate_writes_each_of_several_images() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fox.png");
-    let arguments = ["generate", "a red fox", "-n", "2", "--steps", "2", "--size", "96x64", "-o", file.to_str().unwrap()];
+    let arguments =
+        ["generate", "a red fox", "-n", "2", "--steps", "2", "--size", "96x64", "-o", file.to_str().unwrap()];
     assert!(latentd(&arguments, &[]).status.success());
     for name in ["fox-0.png", "fox-1.png"] {
         let (width, height, _) = decode(&std::fs::read(folder.path().join(name)).unwrap());

@@ -36,15 +36,15 @@ async fn a_client_that_hangs_up_on_its_picture_stops_the_work() {
             while response.chunk().await.unwrap().is_some() {}
         });
         let before = server.metric("latentd_steps_total", "").await;
-        server.until("it denoises", async |server: &Server| {
-            server.metric("latentd_steps_total", "").await > before + 8.0
-        })
-        .await;
+        server
+            .until("it denoises", async |server: &Server| server.metric("latentd_steps_total", "").await > before + 8.0)
+            .await;
         client.abort();
-        server.until("it is canceled", async |server: &Server| {
-            server.json("/v1/images?limit=1").await["data"][0]["status"] == "canceled"
-        })
-        .await;
+        server
+            .until("it is canceled", async |server: &Server| {
+                server.json("/v1/images?limit=1").await["data"][0]["status"] == "canceled"
+            })
+            .await;
     }
     assert_work_has_stopped(&server, "disconnected").await;
 }

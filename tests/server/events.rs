@@ -9,7 +9,9 @@ fn parse(stream: &str) -> Vec<(Option<i64>, String, Value)> {
     let mut events = Vec::new();
     for block in stream.split("\n\n") {
         let value = |field: &str| {
-            block.lines().find_map(|line| line.strip_prefix(&format!("{field}:")).map(|rest| rest.trim_start().to_owned()))
+            block
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("{field}:")).map(|rest| rest.trim_start().to_owned()))
         };
         if let (Some(name), Some(data)) = (value("event"), value("data")) {
             let id = value("id").map(|id| id.parse().unwrap());
@@ -46,10 +48,14 @@ async fn progress_and_previews_come_while_it_runs() {
     let id = server.accept(&body).await;
     let stream = server.get(&format!("/v1/images/{id}/events")).await.text().await.unwrap();
     let events = parse(&stream);
-    let steps: Vec<u64> = events.iter().filter(|(_, name, _)| name == "generation.progress")
-        .filter_map(|(_, _, data)| data["step"].as_u64()).collect();
+    let steps: Vec<u64> = events
+        .iter()
+        .filter(|(_, name, _)| name == "generation.progress")
+        .filter_map(|(_, _, data)| data["step"].as_u64())
+        .collect();
     assert!(steps.len() > 2 && steps.is_sorted(), "{steps:?}");
-    let previews: Vec<&Value> = events.iter().filter(|(_, name, _)| name == "generation.preview").map(|(_, _, data)| data).collect();
+    let previews: Vec<&Value> =
+        events.iter().filter(|(_, name, _)| name == "generation.preview").map(|(_, _, data)| data).collect();
     assert!(!previews.is_empty());
     assert!(previews.iter().all(|preview| preview["b64"].as_str().unwrap().starts_with("iVBOR")), "each is a PNG");
     assert!(previews.iter().any(|preview| preview["index"] == 1), "each image has previews");
@@ -61,7 +67,8 @@ async fn many_readers_of_one_generation_see_the_same_history() {
     let server = Server::start(data.path(), &[]).await;
     let id = server.accept(&with(request("a red fox", 1), &json!({"steps": 40}))).await;
     let path = format!("/v1/images/{id}/events");
-    let streams = futures::future::join_all((0..20).map(|_| async { server.get(&path).await.text().await.unwrap() })).await;
+    let streams =
+        futures::future::join_all((0..20).map(|_| async { server.get(&path).await.text().await.unwrap() })).await;
     for stream in streams {
         let ids: Vec<i64> = parse(&stream).into_iter().filter_map(|(id, _, _)| id).collect();
         assert_eq!(ids, [1, 2, 3]);

@@ -15,10 +15,11 @@ async fn twenty_accepted_generations_survive_a_kill() {
     for seed in 0..20 {
         ids.push(server.accept(&with(request("a red fox", seed), &json!({"steps": 30}))).await);
     }
-    server.until("some are done and some are running", async |server: &Server| {
-        server.metric("latentd_steps_total", "").await > 100.0
-    })
-    .await;
+    server
+        .until("some are done and some are running", async |server: &Server| {
+            server.metric("latentd_steps_total", "").await > 100.0
+        })
+        .await;
     server.kill();
 
     let server = Server::start(data.path(), &few).await;
@@ -47,21 +48,26 @@ async fn a_terminated_server_gives_its_work_back() {
 
     let server = Server::start(data.path(), &[]).await;
     let generation = server.json(&format!("/v1/images/{id}")).await;
-    assert_eq!(generation["attempt"].as_u64().unwrap(), if generation["status"] == "queued" { 0 } else { 1 },
-        "giving back is not a failed attempt: {generation}");
+    assert_eq!(
+        generation["attempt"].as_u64().unwrap(),
+        if generation["status"] == "queued" { 0 } else { 1 },
+        "giving back is not a failed attempt: {generation}"
+    );
     assert_eq!(server.ended(&id).await["status"], "succeeded");
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses_before_any_work() {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path(), &[("LATENTD_QUEUE__MAX_QUEUED", "2"), ("LATENTD_ENGINE__MAX_RUNS", "1")]).await;
+    let server =
+        Server::start(data.path(), &[("LATENTD_QUEUE__MAX_QUEUED", "2"), ("LATENTD_ENGINE__MAX_RUNS", "1")]).await;
     let long = with(request("a panda", 1), &json!({"steps": 800, "n": 4}));
     let running = server.accept(&long).await;
-    server.until("it runs", async |server: &Server| {
-        server.json(&format!("/v1/images/{running}")).await["status"] == "running"
-    })
-    .await;
+    server
+        .until("it runs", async |server: &Server| {
+            server.json(&format!("/v1/images/{running}")).await["status"] == "running"
+        })
+        .await;
     server.accept(&long).await;
     let last = server.accept(&long).await;
     let refused = server.post(&long).await;
@@ -84,16 +90,18 @@ async fn what_waits_too_long_expires_and_what_is_old_is_erased() {
     ];
     let server = Server::start(data.path(), &settings).await;
     let long = server.accept(&with(request("a panda", 1), &json!({"steps": 900, "n": 8}))).await;
-    server.until("it runs", async |server: &Server| {
-        server.json(&format!("/v1/images/{long}")).await["status"] == "running"
-    })
-    .await;
+    server
+        .until("it runs", async |server: &Server| {
+            server.json(&format!("/v1/images/{long}")).await["status"] == "running"
+        })
+        .await;
     let late = server.accept(&with(request("a fox", 1), &json!({"start_timeout_s": 1}))).await;
     assert_eq!(server.ended(&late).await["status"], "expired");
-    server.until("the expired one is erased", async |server: &Server| {
-        server.get(&format!("/v1/images/{late}")).await.status() == StatusCode::NOT_FOUND
-    })
-    .await;
+    server
+        .until("the expired one is erased", async |server: &Server| {
+            server.get(&format!("/v1/images/{late}")).await.status() == StatusCode::NOT_FOUND
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -43,10 +43,11 @@ impl Server {
         };
         let (public, operator) = (address(), address());
         let server = Server { child, public, operator, client: Client::builder().timeout(PATIENCE).build().unwrap() };
-        server.until("it is ready", async |server: &Server| {
-            server.get_operator("/readyz").await.status() == StatusCode::OK
-        })
-        .await;
+        server
+            .until("it is ready", async |server: &Server| {
+                server.get_operator("/readyz").await.status() == StatusCode::OK
+            })
+            .await;
         server
     }
 

@@ -18,7 +18,8 @@ async fn the_three_one_liners_answer() {
     let by_form = response.bytes().await.unwrap();
     assert_eq!(&decode(&by_form).0, &64);
 
-    let json = server.client.post(server.url("/v1/images")).header("Accept", "image/png").json(&request("a red fox", 7));
+    let json =
+        server.client.post(server.url("/v1/images")).header("Accept", "image/png").json(&request("a red fox", 7));
     let by_json = json.send().await.unwrap().bytes().await.unwrap();
     assert_eq!(by_form, by_json, "a picture is a function of its request");
 

@@ -19,10 +19,17 @@ async fn cases_give_the_golden_pictures() {
     let models = root.join("pipelines");
     let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.to_str().unwrap())]).await;
     let names = [
-        "sd1/default", "sd1/images_3_euler_a", "sd1/seeds_list", "sd1/odd_latent_72x88", "sd1/clip_skip_2",
-        "sd1/karras_dpmpp_2m", "sd2/default", "sd2/zsnr_ddim",
+        "sd1/default",
+        "sd1/images_3_euler_a",
+        "sd1/seeds_list",
+        "sd1/odd_latent_72x88",
+        "sd1/clip_skip_2",
+        "sd1/karras_dpmpp_2m",
+        "sd2/default",
+        "sd2/zsnr_ddim",
     ];
-    let cases: Vec<_> = case::Case::all(&root, &["sd1", "sd2"]).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
+    let cases: Vec<_> =
+        case::Case::all(&root, &["sd1", "sd2"]).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
     assert_eq!(cases.len(), names.len());
     for case in cases {
         assert_eq!(case.waits_for(), None, "{}", case.name);

@@ -70,11 +70,7 @@ fn step(
     }
     let (c, scale, k) = match (solver.plus_plus, solver.sde) {
         (true, false) => (next.sigma / now.sigma, -next.alpha, -h),
-        (true, true) => (
-            next.sigma / now.sigma * libm::exp(-h),
-            -next.alpha,
-            -2.0 * h,
-        ),
+        (true, true) => (next.sigma / now.sigma * libm::exp(-h), -next.alpha, -2.0 * h),
         (false, false) => (next.alpha / now.alpha, -next.sigma, h),
         (false, true) => (next.alpha / now.alpha, -2.0 * next.sigma, h),
     };
@@ -99,11 +95,7 @@ fn step(
     };
     match z {
         Some(z) => {
-            let variance = if solver.plus_plus {
-                -libm::expm1(-2.0 * h)
-            } else {
-                libm::expm1(2.0 * h)
-            };
+            let variance = if solver.plus_plus { -libm::expm1(-2.0 * h) } else { libm::expm1(2.0 * h) };
             Latents::combine(&[(1.0, &x), (next.sigma * libm::sqrt(variance.max(0.0)), z)])
         }
         None => x,
@@ -113,22 +105,10 @@ fn step(
 /// The integrals of 1, of the slope and of the curvature under the exponential that goes from 1 to `e^k`.
 fn integrals(solver: &DpmSolver, order: usize, k: f64) -> [f64; 3] {
     let phi = libm::expm1(k);
-    let slope = if order < 3 && !solver.heun {
-        0.5 * phi
-    } else {
-        phi / k - 1.0
-    };
+    let slope = if order < 3 && !solver.heun { 0.5 * phi } else { phi / k - 1.0 };
     let curvature = (phi - k) / (k * k);
     // The sign of the half is diffusers' in its stochastic third order; pictures are compared with it.
-    [
-        phi,
-        slope,
-        if solver.plus_plus && solver.sde {
-            curvature + 0.5
-        } else {
-            curvature - 0.5
-        },
-    ]
+    [phi, slope, if solver.plus_plus && solver.sde { curvature + 0.5 } else { curvature - 0.5 }]
 }
 
 /// `over / under`; two levels that are one have no slope between them.

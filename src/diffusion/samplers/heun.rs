@@ -22,8 +22,7 @@ pub(in crate::diffusion) async fn heun<D: Denoise>(
         if sigma_next > 0.0 {
             let euler = Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
             denoised = network.denoised(&euler, &next, clip).await?;
-            let d_next =
-                Latents::combine(&[(1.0 / sigma_next, &euler), (-1.0 / sigma_next, &denoised)]);
+            let d_next = Latents::combine(&[(1.0 / sigma_next, &euler), (-1.0 / sigma_next, &denoised)]);
             d = Latents::combine(&[(0.5, &d), (0.5, &d_next)]);
         }
         x = Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]);

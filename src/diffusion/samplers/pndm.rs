@@ -33,13 +33,7 @@ pub(in crate::diffusion) async fn pndm<D: Denoise>(
             raw = runge_kutta(network, schedule, &x, (&now, &next), &e[0]).await?;
         } else if skip_prk_steps && i == 0 && !last {
             // The first step is tried, and done again with the mean of the answers at its two ends.
-            let tried = transfer(
-                network.prediction,
-                &x,
-                &e[0],
-                &now,
-                &schedule.level(now.t - delta),
-            );
+            let tried = transfer(network.prediction, &x, &e[0], &now, &schedule.level(now.t - delta));
             let there = network.ask(&tried, next.t).await?;
             (from, to) = (schedule.level(next.t + delta), next);
             raw = Latents::combine(&[(0.5, &there), (0.5, &e[0])]);
@@ -65,24 +59,13 @@ async fn runge_kutta<D: Denoise>(
 ) -> Result<Latents, Error> {
     let half = (schedule.stride() / 2.0).floor();
     let middle = schedule.level(next.t + half);
-    let x1 = transfer(
-        network.prediction,
-        x,
-        e1,
-        now,
-        &schedule.level(now.t - half),
-    );
+    let x1 = transfer(network.prediction, x, e1, now, &schedule.level(now.t - half));
     let e2 = network.ask(&x1, middle.t).await?;
     let x2 = transfer(network.prediction, x, &e2, now, &middle);
     let e3 = network.ask(&x2, middle.t).await?;
     let x3 = transfer(network.prediction, x, &e3, now, next);
     let e4 = network.ask(&x3, next.t).await?;
-    Ok(Latents::combine(&[
-        (1.0 / 6.0, e1),
-        (1.0 / 3.0, &e2),
-        (1.0 / 3.0, &e3),
-        (1.0 / 6.0, &e4),
-    ]))
+    Ok(Latents::combine(&[(1.0 / 6.0, e1), (1.0 / 3.0, &e2), (1.0 / 3.0, &e3), (1.0 / 6.0, &e4)]))
 }
 
 /// Equation 12, the Adams-Bashforth formula of as high an order as there are answers (up to 4, the newest first).
@@ -90,33 +73,17 @@ fn linear_multistep(e: &VecDeque<Latents>) -> Latents {
     match e.len() {
         0 | 1 => e[0].clone(),
         2 => Latents::combine(&[(3.0 / 2.0, &e[0]), (-1.0 / 2.0, &e[1])]),
-        3 => Latents::combine(&[
-            (23.0 / 12.0, &e[0]),
-            (-16.0 / 12.0, &e[1]),
-            (5.0 / 12.0, &e[2]),
-        ]),
-        _ => Latents::combine(&[
-            (55.0 / 24.0, &e[0]),
-            (-59.0 / 24.0, &e[1]),
-            (37.0 / 24.0, &e[2]),
-            (-9.0 / 24.0, &e[3]),
-        ]),
+        3 => Latents::combine(&[(23.0 / 12.0, &e[0]), (-16.0 / 12.0, &e[1]), (5.0 / 12.0, &e[2])]),
+        _ => {
+            Latents::combine(&[(55.0 / 24.0, &e[0]), (-59.0 / 24.0, &e[1]), (37.0 / 24.0, &e[2]), (-9.0 / 24.0, &e[3])])
+        }
     }
 }
 
 /// Equation 11: from one level to another along an answer.
-fn transfer(
-    prediction: Prediction,
-    x: &Latents,
-    raw: &Latents,
-    from: &Point,
-    to: &Point,
-) -> Latents {
+fn transfer(prediction: Prediction, x: &Latents, raw: &Latents, from: &Point, to: &Point) -> Latents {
     let epsilon = prediction.epsilon(x, raw, from);
     let (a, a_to) = (from.alpha * from.alpha, to.alpha * to.alpha);
     let divisor = a * to.sigma + from.alpha * from.sigma * to.alpha;
-    Latents::combine(&[
-        (to.alpha / from.alpha, x),
-        (-(a_to - a) / divisor, &epsilon),
-    ])
+    Latents::combine(&[(to.alpha / from.alpha, x), (-(a_to - a) / divisor, &epsilon)])
 }

@@ -18,23 +18,10 @@ const TRAINING: [&str; 8] = [
     "steps_offset",
 ];
 const CLIP_SAMPLE: [&str; 2] = ["clip_sample", "clip_sample_range"];
-const THRESHOLDING: [&str; 3] = [
-    "thresholding",
-    "dynamic_thresholding_ratio",
-    "sample_max_value",
-];
-pub(in crate::diffusion) const RESPACING: [&str; 3] = [
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
-];
-const EULER: [&str; 5] = [
-    "interpolation_type",
-    "sigma_min",
-    "sigma_max",
-    "timestep_type",
-    "final_sigmas_type",
-];
+const THRESHOLDING: [&str; 3] = ["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
+pub(in crate::diffusion) const RESPACING: [&str; 3] =
+    ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
+const EULER: [&str; 5] = ["interpolation_type", "sigma_min", "sigma_max", "timestep_type", "final_sigmas_type"];
 const DPM: [&str; 13] = [
     "solver_order",
     "algorithm_type",
@@ -55,16 +42,8 @@ impl Class {
     /// Whether diffusers' class has this key.
     pub(in crate::diffusion) fn has(self, key: &str) -> bool {
         let own: &[&[&str]] = match self {
-            Class::Ddpm => &[
-                &CLIP_SAMPLE,
-                &THRESHOLDING,
-                &["variance_type", "rescale_betas_zero_snr"],
-            ],
-            Class::Ddim => &[
-                &CLIP_SAMPLE,
-                &THRESHOLDING,
-                &["set_alpha_to_one", "rescale_betas_zero_snr"],
-            ],
+            Class::Ddpm => &[&CLIP_SAMPLE, &THRESHOLDING, &["variance_type", "rescale_betas_zero_snr"]],
+            Class::Ddim => &[&CLIP_SAMPLE, &THRESHOLDING, &["set_alpha_to_one", "rescale_betas_zero_snr"]],
             Class::Pndm => &[&["set_alpha_to_one", "skip_prk_steps"]],
             Class::Euler => &[&EULER, &RESPACING, &["rescale_betas_zero_snr"]],
             Class::EulerAncestral => &[&["rescale_betas_zero_snr"]],
@@ -92,19 +71,11 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn integer(
-        self,
-        key: &str,
-        default: usize,
-        min: usize,
-        max: usize,
-    ) -> Result<usize, InvalidScheduler> {
+    pub(super) fn integer(self, key: &str, default: usize, min: usize, max: usize) -> Result<usize, InvalidScheduler> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
-        let number = value
-            .as_u64()
-            .and_then(|number| usize::try_from(number).ok());
+        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
         let number = number.filter(|number| (min..=max).contains(number));
         number.ok_or_else(|| refused(key, value, format!("a whole number from {min} to {max}")))
     }
@@ -118,38 +89,22 @@ impl Keys<'_> {
         let Some(value) = self.get(key) else {
             return Ok(None);
         };
-        let number = value
-            .as_f64()
-            .filter(|number| number.is_finite() && fits(*number));
-        number
-            .map(Some)
-            .ok_or_else(|| refused(key, value, bound.to_owned()))
+        let number = value.as_f64().filter(|number| number.is_finite() && fits(*number));
+        number.map(Some).ok_or_else(|| refused(key, value, bound.to_owned()))
     }
 
     /// A number that stays positive and finite in float32.
     pub(super) fn positive(self, key: &str) -> Result<Option<f64>, InvalidScheduler> {
-        self.number(key, "a number from 1e-6 to 1e6", |number| {
-            (1e-6..=1e6).contains(&number)
-        })
+        self.number(key, "a number from 1e-6 to 1e6", |number| (1e-6..=1e6).contains(&number))
     }
 
     pub(super) fn beta(self, key: &str, default: f64) -> Result<f64, InvalidScheduler> {
-        Ok(self
-            .number(key, "above 0 and below 1", |beta| beta > 0.0 && beta < 1.0)?
-            .unwrap_or(default))
+        Ok(self.number(key, "above 0 and below 1", |beta| beta > 0.0 && beta < 1.0)?.unwrap_or(default))
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(
-        self,
-        key: &str,
-        default: &str,
-        words: &[(&str, T)],
-    ) -> Result<T, InvalidScheduler> {
-        let value = self
-            .get(key)
-            .cloned()
-            .unwrap_or_else(|| Value::from(default));
+    pub(super) fn word<T: Copy>(self, key: &str, default: &str, words: &[(&str, T)]) -> Result<T, InvalidScheduler> {
+        let value = self.get(key).cloned().unwrap_or_else(|| Value::from(default));
         let found = words.iter().find(|(word, _)| value.as_str() == Some(*word));
         found.map(|(_, meaning)| *meaning).ok_or_else(|| {
             let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -159,11 +114,7 @@ impl Keys<'_> {
 }
 
 pub(super) fn refused(key: &str, value: &Value, bound: String) -> InvalidScheduler {
-    InvalidScheduler::Value {
-        key: key.to_owned(),
-        value: shown(value),
-        bound,
-    }
+    InvalidScheduler::Value { key: key.to_owned(), value: shown(value), bound }
 }
 
 /// A value as an error message shows it: the beginning, however long it is.
@@ -172,9 +123,5 @@ pub(in crate::diffusion) fn shown(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    if text.chars().count() > 80 {
-        text.chars().take(80).chain(['…']).collect()
-    } else {
-        text
-    }
+    if text.chars().count() > 80 { text.chars().take(80).chain(['…']).collect() } else { text }
 }

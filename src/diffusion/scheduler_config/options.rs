@@ -14,11 +14,7 @@ impl Keys<'_> {
     pub(super) fn betas(self, class: Class) -> Result<Betas, InvalidScheduler> {
         let count = self.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_TIMESTEPS)?;
         // The only class whose defaults are those of Stable Diffusion, though not its schedule.
-        let (start, end) = if class == Class::Heun {
-            (0.00085, 0.012)
-        } else {
-            (0.0001, 0.02)
-        };
+        let (start, end) = if class == Class::Heun { (0.00085, 0.012) } else { (0.0001, 0.02) };
         let (start, end) = (self.beta("beta_start", start)?, self.beta("beta_end", end)?);
         let mut schedules = vec![
             ("linear", BetaSchedule::Linear),
@@ -37,18 +33,12 @@ impl Keys<'_> {
         if !class.has("rescale_betas_zero_snr") || !self.flag("rescale_betas_zero_snr", false)? {
             return Ok(betas);
         }
-        let betas = betas
-            .rescaled_to_zero_terminal_snr()
-            .ok_or(InvalidScheduler::Conflict {
-                keys: "rescale_betas_zero_snr, num_train_timesteps and betas",
-                why: "there is no noise to rescale",
-            })?;
+        let betas = betas.rescaled_to_zero_terminal_snr().ok_or(InvalidScheduler::Conflict {
+            keys: "rescale_betas_zero_snr, num_train_timesteps and betas",
+            why: "there is no noise to rescale",
+        })?;
         // DDPM and DDIM step in (α, σ) and can start without any signal.
-        Ok(if matches!(class, Class::Ddpm | Class::Ddim) {
-            betas
-        } else {
-            betas.with_finite_end()
-        })
+        Ok(if matches!(class, Class::Ddpm | Class::Ddim) { betas } else { betas.with_finite_end() })
     }
 
     fn trained_betas(self, count: usize) -> Result<Option<Vec<f32>>, InvalidScheduler> {
@@ -58,24 +48,17 @@ impl Keys<'_> {
         };
         let is_beta = |beta: &f64| *beta > 0.0 && *beta <= 1.0;
         let beta = |value: &Value| value.as_f64().filter(is_beta).map(|beta| beta as f32);
-        let betas: Option<Vec<f32>> = value
-            .as_array()
-            .and_then(|betas| betas.iter().map(beta).collect());
+        let betas: Option<Vec<f32>> = value.as_array().and_then(|betas| betas.iter().map(beta).collect());
         match betas {
             Some(betas) if betas.len() == count => Ok(Some(betas)),
-            _ => Err(refused(
-                key,
-                value,
-                format!("a list of num_train_timesteps ({count}) numbers above 0 and up to 1"),
-            )),
+            _ => {
+                Err(refused(key, value, format!("a list of num_train_timesteps ({count}) numbers above 0 and up to 1")))
+            }
         }
     }
 
     pub(super) fn prediction(self, class: Class) -> Result<Prediction, InvalidScheduler> {
-        let mut words = vec![
-            ("epsilon", Prediction::Epsilon),
-            ("v_prediction", Prediction::Velocity),
-        ];
+        let mut words = vec![("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity)];
         if !matches!(class, Class::Pndm | Class::EulerAncestral) {
             words.push(("sample", Prediction::Sample));
         }
@@ -83,27 +66,16 @@ impl Keys<'_> {
     }
 
     pub(super) fn spacing(self, class: Class) -> Result<Spacing, InvalidScheduler> {
-        let default = if matches!(class, Class::Ddpm | Class::Ddim | Class::Pndm) {
-            "leading"
-        } else {
-            "linspace"
-        };
-        let words = [
-            ("linspace", Spacing::Linspace),
-            ("leading", Spacing::Leading),
-            ("trailing", Spacing::Trailing),
-        ];
+        let default = if matches!(class, Class::Ddpm | Class::Ddim | Class::Pndm) { "leading" } else { "linspace" };
+        let words = [("linspace", Spacing::Linspace), ("leading", Spacing::Leading), ("trailing", Spacing::Trailing)];
         self.word("timestep_spacing", default, &words)
     }
 
     pub(super) fn variance(self) -> Result<Variance, InvalidScheduler> {
         // `fixed_small_log` is the same number by another road.  `fixed_large_log` takes the root of a negative number
         // in diffusers, and the learned variances need a network with twice the channels.
-        let words = [
-            ("fixed_small", Variance::Small),
-            ("fixed_small_log", Variance::Small),
-            ("fixed_large", Variance::Large),
-        ];
+        let words =
+            [("fixed_small", Variance::Small), ("fixed_small_log", Variance::Small), ("fixed_large", Variance::Large)];
         self.word("variance_type", "fixed_small", &words)
     }
 
@@ -118,28 +90,15 @@ impl Keys<'_> {
     pub(super) fn clip_sample(self, default: bool) -> Result<Clip, InvalidScheduler> {
         let clip = self.flag("clip_sample", default)?;
         let range = self.positive("clip_sample_range")?.unwrap_or(1.0);
-        Ok(if clip {
-            Clip::Range(range as f32)
-        } else {
-            Clip::Nothing
-        })
+        Ok(if clip { Clip::Range(range as f32) } else { Clip::Nothing })
     }
 
     fn thresholding(self) -> Result<Clip, InvalidScheduler> {
         let thresholding = self.flag("thresholding", false)?;
         let is_share = |ratio: f64| (0.0..=1.0).contains(&ratio);
-        let ratio = self
-            .number("dynamic_thresholding_ratio", "from 0 to 1", is_share)?
-            .unwrap_or(0.995);
+        let ratio = self.number("dynamic_thresholding_ratio", "from 0 to 1", is_share)?.unwrap_or(0.995);
         let max = self.positive("sample_max_value")?.unwrap_or(1.0);
-        Ok(if thresholding {
-            Clip::Dynamic {
-                ratio: ratio as f32,
-                max: max as f32,
-            }
-        } else {
-            Clip::Nothing
-        })
+        Ok(if thresholding { Clip::Dynamic { ratio: ratio as f32, max: max as f32 } } else { Clip::Nothing })
     }
 
     pub(super) fn respacing(self) -> Result<Option<Respacing>, InvalidScheduler> {
@@ -161,29 +120,14 @@ impl Keys<'_> {
     }
 
     fn final_sigma(self) -> Result<FinalSigma, InvalidScheduler> {
-        self.word(
-            "final_sigmas_type",
-            "zero",
-            &[
-                ("zero", FinalSigma::Zero),
-                ("sigma_min", FinalSigma::SigmaMin),
-            ],
-        )
+        self.word("final_sigmas_type", "zero", &[("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)])
     }
 
     pub(super) fn euler_levels(self) -> Result<EulerLevels, InvalidScheduler> {
         Ok(EulerLevels {
             respacing: self.respacing()?,
-            log_linear: self.word(
-                "interpolation_type",
-                "linear",
-                &[("linear", false), ("log_linear", true)],
-            )?,
-            continuous: self.word(
-                "timestep_type",
-                "discrete",
-                &[("discrete", false), ("continuous", true)],
-            )?,
+            log_linear: self.word("interpolation_type", "linear", &[("linear", false), ("log_linear", true)])?,
+            continuous: self.word("timestep_type", "discrete", &[("discrete", false), ("continuous", true)])?,
             sigma_min: self.positive("sigma_min")?,
             sigma_max: self.positive("sigma_max")?,
             end: self.final_sigma()?,
@@ -193,23 +137,14 @@ impl Keys<'_> {
     pub(super) fn dpm_multistep(self) -> Result<DpmMultistep, InvalidScheduler> {
         for key in ["use_flow_sigmas", "use_dynamic_shifting"] {
             if self.flag(key, false)? {
-                return Err(refused(
-                    key,
-                    &Value::Bool(true),
-                    "false, flow matching is not supported here".to_owned(),
-                ));
+                return Err(refused(key, &Value::Bool(true), "false, flow matching is not supported here".to_owned()));
             }
         }
         // A fixed variance says nothing to this class; it is found here when the model's own scheduler is DDPM's.
-        if let Some(value) = self
-            .get("variance_type")
-            .filter(|value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed")))
+        if let Some(value) =
+            self.get("variance_type").filter(|value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed")))
         {
-            return Err(refused(
-                "variance_type",
-                value,
-                "null, learned variances are not supported".to_owned(),
-            ));
+            return Err(refused("variance_type", value, "null, learned variances are not supported".to_owned()));
         }
         // Lower-priority respacings are not looked at, as in diffusers: karras, then Lu, then the others.
         let respacing = match self.respacing()? {
@@ -227,9 +162,7 @@ impl Keys<'_> {
         Ok(DpmMultistep {
             respacing,
             rounded: self.get("beta_schedule").and_then(Value::as_str) != Some("squaredcos_cap_v2"),
-            lambda_min_clipped: self
-                .number("lambda_min_clipped", "a number", |_| true)?
-                .unwrap_or(f64::NEG_INFINITY),
+            lambda_min_clipped: self.number("lambda_min_clipped", "a number", |_| true)?.unwrap_or(f64::NEG_INFINITY),
             end,
             clip: self.thresholding()?,
             solver,
@@ -246,13 +179,7 @@ impl Keys<'_> {
             ("deis", (true, false)),
         ];
         // The last three are other classes' words, which diffusers takes for midpoint.
-        let types = [
-            ("midpoint", false),
-            ("heun", true),
-            ("logrho", false),
-            ("bh1", false),
-            ("bh2", false),
-        ];
+        let types = [("midpoint", false), ("heun", true), ("logrho", false), ("bh1", false), ("bh2", false)];
         let (plus_plus, sde) = self.word("algorithm_type", "dpmsolver++", &algorithms)?;
         let order = self.integer("solver_order", 2, 1, 3)?;
         if !plus_plus && end == FinalSigma::Zero {

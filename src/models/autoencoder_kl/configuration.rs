@@ -73,12 +73,7 @@ impl AutoencoderKlConfig {
         let config: Self = read(path, keys, FIXED)?;
         let blocks = config.block_out_channels.len();
         within(path, "block_out_channels", blocks, 16)?;
-        per_block(
-            path,
-            "down_block_types",
-            config.down_block_types.len(),
-            blocks,
-        )?;
+        per_block(path, "down_block_types", config.down_block_types.len(), blocks)?;
         per_block(path, "up_block_types", config.up_block_types.len(), blocks)?;
         for channels in &config.block_out_channels {
             within(path, "block_out_channels", *channels, WIDEST)?;
@@ -93,15 +88,8 @@ impl AutoencoderKlConfig {
             within(path, key, channels, WIDEST)?;
         }
         if config.scaling_factor == 0.0 {
-            let (key, reason) = (
-                "scaling_factor".into(),
-                "latents cannot be divided by zero".into(),
-            );
-            return Err(LoadError::BadKey {
-                path: path.into(),
-                key,
-                reason,
-            });
+            let (key, reason) = ("scaling_factor".into(), "latents cannot be divided by zero".into());
+            return Err(LoadError::BadKey { path: path.into(), key, reason });
         }
         Ok(config)
     }
@@ -112,11 +100,6 @@ impl AutoencoderKlConfig {
     }
 
     pub(super) fn resnet(&self) -> ResnetKind {
-        ResnetKind {
-            groups: self.norm_num_groups,
-            eps: 1e-6,
-            time_embed_dim: None,
-            output_scale_factor: 1.0,
-        }
+        ResnetKind { groups: self.norm_num_groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0 }
     }
 }

@@ -26,24 +26,10 @@ impl Decoder {
         let (first, last) = (channels[0], channels[channels.len() - 1]);
         let up = weights.pp("up_blocks");
         Self {
-            conv_in: conv2d(
-                &weights.pp("conv_in"),
-                config.latent_channels,
-                last,
-                3,
-                1,
-                1,
-            ),
+            conv_in: conv2d(&weights.pp("conv_in"), config.latent_channels, last, 3, 1, 1),
             mid_block: MidBlock::new(&weights.pp("mid_block"), config),
-            up_blocks: (0..channels.len())
-                .map(|i| UpDecoderBlock2D::new(&up.pp(i), config, i))
-                .collect(),
-            conv_norm_out: GroupNorm::new(
-                &weights.pp("conv_norm_out"),
-                config.norm_num_groups,
-                first,
-                1e-6,
-            ),
+            up_blocks: (0..channels.len()).map(|i| UpDecoderBlock2D::new(&up.pp(i), config, i)).collect(),
+            conv_norm_out: GroupNorm::new(&weights.pp("conv_norm_out"), config.norm_num_groups, first, 1e-6),
             conv_out: conv2d(&weights.pp("conv_out"), first, config.out_channels, 3, 1, 1),
         }
     }
@@ -73,12 +59,7 @@ impl UpDecoderBlock2D {
         let (inputs, outputs) = (channels[(last - i + 1).min(last)], channels[last - i]);
         let resnet = |j| {
             let inputs = if j == 0 { inputs } else { outputs };
-            ResnetBlock2D::new(
-                &weights.pp("resnets").pp(j),
-                inputs,
-                outputs,
-                config.resnet(),
-            )
+            ResnetBlock2D::new(&weights.pp("resnets").pp(j), inputs, outputs, config.resnet())
         };
         Self {
             resnets: (0..=config.layers_per_block).map(resnet).collect(),

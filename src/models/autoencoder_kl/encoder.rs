@@ -26,32 +26,11 @@ impl Encoder {
         let last = channels[channels.len() - 1];
         let down = weights.pp("down_blocks");
         Self {
-            conv_in: conv2d(
-                &weights.pp("conv_in"),
-                config.in_channels,
-                channels[0],
-                3,
-                1,
-                1,
-            ),
-            down_blocks: (0..channels.len())
-                .map(|i| DownEncoderBlock2D::new(&down.pp(i), config, i))
-                .collect(),
+            conv_in: conv2d(&weights.pp("conv_in"), config.in_channels, channels[0], 3, 1, 1),
+            down_blocks: (0..channels.len()).map(|i| DownEncoderBlock2D::new(&down.pp(i), config, i)).collect(),
             mid_block: MidBlock::new(&weights.pp("mid_block"), config),
-            conv_norm_out: GroupNorm::new(
-                &weights.pp("conv_norm_out"),
-                config.norm_num_groups,
-                last,
-                1e-6,
-            ),
-            conv_out: conv2d(
-                &weights.pp("conv_out"),
-                last,
-                2 * config.latent_channels,
-                3,
-                1,
-                1,
-            ),
+            conv_norm_out: GroupNorm::new(&weights.pp("conv_norm_out"), config.norm_num_groups, last, 1e-6),
+            conv_out: conv2d(&weights.pp("conv_out"), last, 2 * config.latent_channels, 3, 1, 1),
         }
     }
 
@@ -79,17 +58,11 @@ impl DownEncoderBlock2D {
         let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
         let resnet = |j| {
             let inputs = if j == 0 { inputs } else { outputs };
-            ResnetBlock2D::new(
-                &weights.pp("resnets").pp(j),
-                inputs,
-                outputs,
-                config.resnet(),
-            )
+            ResnetBlock2D::new(&weights.pp("resnets").pp(j), inputs, outputs, config.resnet())
         };
         Self {
             resnets: (0..config.layers_per_block).map(resnet).collect(),
-            downsampler: (i + 1 < channels.len())
-                .then(|| Downsample2D::new(&weights.pp("downsamplers.0"), outputs, 0)),
+            downsampler: (i + 1 < channels.len()).then(|| Downsample2D::new(&weights.pp("downsamplers.0"), outputs, 0)),
         }
     }
 

@@ -23,23 +23,12 @@ pub(super) struct MidBlock {
 impl MidBlock {
     pub fn new(weights: &Weights, config: &AutoencoderKlConfig) -> Self {
         let channels = config.block_out_channels[config.block_out_channels.len() - 1];
-        let resnet = |j| {
-            ResnetBlock2D::new(
-                &weights.pp("resnets").pp(j),
-                channels,
-                channels,
-                config.resnet(),
-            )
-        };
+        let resnet = |j| ResnetBlock2D::new(&weights.pp("resnets").pp(j), channels, channels, config.resnet());
         Self {
             resnets: [0, 1].map(resnet),
-            attention: config.mid_block_add_attention.then(|| {
-                Attention::new(
-                    &weights.pp("attentions.0"),
-                    channels,
-                    config.norm_num_groups,
-                )
-            }),
+            attention: config
+                .mid_block_add_attention
+                .then(|| Attention::new(&weights.pp("attentions.0"), channels, config.norm_num_groups)),
         }
     }
 
@@ -78,14 +67,8 @@ impl Attention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let normed = self.group_norm.forward(x)?.reshape((b, h * w, c))?;
-        let (q, k, v) = (
-            self.to_q.forward(&normed)?,
-            self.to_k.forward(&normed)?,
-            self.to_v.forward(&normed)?,
-        );
-        let attended = self
-            .to_out
-            .forward(&attention(&q, &k, &v, 1, Mask::None)?)?;
+        let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
+        let attended = self.to_out.forward(&attention(&q, &k, &v, 1, Mask::None)?)?;
         add(attended.reshape((b, h, w, c))?, x)
     }
 }

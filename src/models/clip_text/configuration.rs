@@ -75,20 +75,11 @@ impl ClipTextConfig {
             ("intermediate_size", config.intermediate_size, 4 * WIDEST),
             ("num_hidden_layers", config.num_hidden_layers, 256),
             ("num_attention_heads", config.num_attention_heads, WIDEST),
-            (
-                "max_position_embeddings",
-                config.max_position_embeddings,
-                1 << 16,
-            ),
+            ("max_position_embeddings", config.max_position_embeddings, 1 << 16),
         ] {
             within(path, key, value, most)?;
         }
-        divides(
-            path,
-            "num_attention_heads",
-            config.num_attention_heads,
-            config.hidden_size,
-        )?;
+        divides(path, "num_attention_heads", config.num_attention_heads, config.hidden_size)?;
         Ok(config)
     }
 }

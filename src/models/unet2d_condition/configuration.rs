@@ -50,19 +50,9 @@ impl Default for UNet2DConditionConfig {
             center_input_sample: false,
             flip_sin_to_cos: true,
             freq_shift: 0.0,
-            down_block_types: vec![
-                CrossAttnDownBlock2D,
-                CrossAttnDownBlock2D,
-                CrossAttnDownBlock2D,
-                DownBlock2D,
-            ],
+            down_block_types: vec![CrossAttnDownBlock2D, CrossAttnDownBlock2D, CrossAttnDownBlock2D, DownBlock2D],
             mid_block_type: MidBlockType::UNetMidBlock2DCrossAttn,
-            up_block_types: vec![
-                UpBlock2D,
-                CrossAttnUpBlock2D,
-                CrossAttnUpBlock2D,
-                CrossAttnUpBlock2D,
-            ],
+            up_block_types: vec![UpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D],
             block_out_channels: vec![320, 640, 1280, 1280],
             layers_per_block: PerBlock::All(2),
             downsample_padding: 1,
@@ -156,80 +146,46 @@ impl UNet2DConditionConfig {
     fn check(&self, path: &str) -> Result<(), LoadError> {
         let blocks = self.block_out_channels.len();
         within(path, "block_out_channels", blocks, 16)?;
-        per_block(
-            path,
-            "down_block_types",
-            self.down_block_types.len(),
-            blocks,
-        )?;
+        per_block(path, "down_block_types", self.down_block_types.len(), blocks)?;
         per_block(path, "up_block_types", self.up_block_types.len(), blocks)?;
         for (key, per_block, most) in [
             ("layers_per_block", &self.layers_per_block, 64),
             ("cross_attention_dim", &self.cross_attention_dim, WIDEST),
-            (
-                "transformer_layers_per_block",
-                &self.transformer_layers_per_block,
-                64,
-            ),
+            ("transformer_layers_per_block", &self.transformer_layers_per_block, 64),
             ("attention_head_dim", &self.attention_head_dim, WIDEST),
         ] {
             per_block.check(path, key, blocks, most)?;
         }
         if let Some(layers) = &self.reverse_transformer_layers_per_block {
-            PerBlock::Each(layers.clone()).check(
-                path,
-                "reverse_transformer_layers_per_block",
-                blocks,
-                64,
-            )?;
+            PerBlock::Each(layers.clone()).check(path, "reverse_transformer_layers_per_block", blocks, 64)?;
         }
         for (i, channels) in self.block_out_channels.iter().enumerate() {
             within(path, "block_out_channels", *channels, WIDEST)?;
             divides(path, "norm_num_groups", self.norm_num_groups, *channels)?;
-            divides(
-                path,
-                "attention_head_dim",
-                self.attention_head_dim.at(i),
-                *channels,
-            )?;
+            divides(path, "attention_head_dim", self.attention_head_dim.at(i), *channels)?;
             if self.cross_attention_dim.at(i) != self.text_width() {
-                let (key, reason) = (
-                    "cross_attention_dim".into(),
-                    "the blocks want texts of different widths".into(),
-                );
-                return Err(LoadError::BadKey {
-                    path: path.into(),
-                    key,
-                    reason,
-                });
+                let (key, reason) = ("cross_attention_dim".into(), "the blocks want texts of different widths".into());
+                return Err(LoadError::BadKey { path: path.into(), key, reason });
             }
         }
         within(path, "in_channels", self.in_channels, WIDEST)?;
         within(path, "out_channels", self.out_channels, WIDEST)?;
         within(path, "time_embedding_dim", self.time_width(), 4 * WIDEST)?;
         within(path, "downsample_padding", self.downsample_padding + 1, 2)?;
-        for (key, kernel) in [
-            ("conv_in_kernel", self.conv_in_kernel),
-            ("conv_out_kernel", self.conv_out_kernel),
-        ] {
+        for (key, kernel) in [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)] {
             within(path, key, kernel, 15)?;
             divides(path, key, 2, kernel + 1)?; // an even kernel would change the size of the map
         }
         if self.freq_shift >= (self.block_out_channels[0] / 2) as f64 {
             let reason = format!("{} leaves no frequencies", self.freq_shift);
-            return Err(LoadError::BadKey {
-                path: path.into(),
-                key: "freq_shift".into(),
-                reason,
-            });
+            return Err(LoadError::BadKey { path: path.into(), key: "freq_shift".into(), reason });
         }
         Ok(())
     }
 
     /// Width of the time embedding.
     pub(super) fn time_width(&self) -> usize {
-        self.time_embedding_dim
-            .unwrap_or(4 * self.block_out_channels[0])
+        self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
 
     /// Width of the text's hidden states.
@@ -239,12 +195,7 @@ impl UNet2DConditionConfig {
 
     pub(super) fn resnet(&self, output_scale_factor: f64) -> ResnetKind {
         let (groups, eps) = (self.norm_num_groups, self.norm_eps);
-        ResnetKind {
-            groups,
-            eps,
-            time_embed_dim: Some(self.time_width()),
-            output_scale_factor,
-        }
+        ResnetKind { groups, eps, time_embed_dim: Some(self.time_width()), output_scale_factor }
     }
 
     /// The transformers at level `i`, counted from the input.

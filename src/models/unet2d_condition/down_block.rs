@@ -38,27 +38,14 @@ impl DownBlock {
                     ResnetBlock2D::new(&resnets.pp(j), inputs, outputs, config.resnet(1.0))
                 })
                 .collect(),
-            attentions: (0..attended)
-                .map(|j| Transformer2DModel::new(&attentions.pp(j), transformer))
-                .collect(),
-            downsampler: (i + 1 < channels.len()).then(|| {
-                Downsample2D::new(
-                    &weights.pp("downsamplers.0"),
-                    outputs,
-                    config.downsample_padding,
-                )
-            }),
+            attentions: (0..attended).map(|j| Transformer2DModel::new(&attentions.pp(j), transformer)).collect(),
+            downsampler: (i + 1 < channels.len())
+                .then(|| Downsample2D::new(&weights.pp("downsamplers.0"), outputs, config.downsample_padding)),
         }
     }
 
     /// x (B, h, w, in) → (B, ⌈h/2⌉, ⌈w/2⌉, out), the last block keeping the size; every map made is pushed on `skips`.
-    pub fn forward(
-        &self,
-        mut x: Tensor,
-        time: &Tensor,
-        text: &Tensor,
-        skips: &mut Vec<Tensor>,
-    ) -> Result<Tensor> {
+    pub fn forward(&self, mut x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (j, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(&x, Some(time))?;
             if let Some(attention) = self.attentions.get(j) {

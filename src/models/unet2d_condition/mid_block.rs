@@ -21,9 +21,7 @@ impl MidBlock {
         let kind = config.resnet(config.mid_block_scale_factor);
         let transformer = config.transformer(last, config.transformer_layers_per_block.at(last));
         Self {
-            resnets: [0, 1].map(|j| {
-                ResnetBlock2D::new(&weights.pp("resnets").pp(j), channels, channels, kind)
-            }),
+            resnets: [0, 1].map(|j| ResnetBlock2D::new(&weights.pp("resnets").pp(j), channels, channels, kind)),
             attention: Transformer2DModel::new(&weights.pp("attentions.0"), transformer),
         }
     }

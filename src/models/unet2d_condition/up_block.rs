@@ -43,33 +43,19 @@ impl UpBlock {
             resnets: (0..layers)
                 .map(|j| {
                     let below = if j == 0 { previous } else { outputs };
-                    let skipped = if j + 1 == layers {
-                        skipped_below
-                    } else {
-                        outputs
-                    };
+                    let skipped = if j + 1 == layers { skipped_below } else { outputs };
                     ResnetBlock2D::new(&resnets.pp(j), below + skipped, outputs, config.resnet(1.0))
                 })
                 .collect(),
-            attentions: (0..attended)
-                .map(|j| Transformer2DModel::new(&attentions.pp(j), transformer))
-                .collect(),
+            attentions: (0..attended).map(|j| Transformer2DModel::new(&attentions.pp(j), transformer)).collect(),
             upsampler: (i < last).then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs)),
         }
     }
 
     /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip; the block's own are taken off `skips`.
-    pub fn forward(
-        &self,
-        mut x: Tensor,
-        time: &Tensor,
-        text: &Tensor,
-        skips: &mut Vec<Tensor>,
-    ) -> Result<Tensor> {
+    pub fn forward(&self, mut x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (j, resnet) in self.resnets.iter().enumerate() {
-            let Some(skip) = skips.pop() else {
-                candle_core::bail!("the down blocks left too few maps")
-            };
+            let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
             x = resnet.forward(&Tensor::cat(&[&x, &skip], 3)?, Some(time))?;
             if let Some(attention) = self.attentions.get(j) {
                 x = attention.forward(&x, text)?;
