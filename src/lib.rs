@@ -1,4 +1,23 @@
 //! latentd: an HTTP inference server for latent diffusion that batches every denoising step of every request.
+//!
+//! Read the rooms in the order of a request's walk: [`http`] takes it in, [`generation`] makes it valid, [`service`]
+//! says what it means, [`ledger`] makes it durable, [`worker`] claims it, [`engine`] computes it together with all
+//! others, [`pipelines`] say how, [`diffusion`] and [`models`] are the papers' mathematics and networks, [`kernels`]
+//! and [`weights`] what they stand on; [`imaging`] makes files of the pictures. [`app`] builds the house and ends it in
+//! order.
+//!
+//! What is absent, and stays absent (`tests/layering.rs` holds every sentence):
+//!
+//! - Imports point down: `app` > `http` > `service`, `worker` > `ledger`, `engine` > `pipelines` > `diffusion`,
+//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `metrics`, `telemetry`.
+//! - `diffusion`, `models`, `weights`, `kernels`, `imaging` and `pipelines` never see tokio, axum, sqlx, a clock or an
+//!   environment variable.
+//! - `http` never sees candle; statuses are picked in `http/error.rs` or are a success's own.
+//! - Only `config` reads settings files and the environment; only `app` and the command line spawn.
+//! - A picture is a function of its request: not of the load, the batch, the retry or the number of threads.
+//! - The ledger is the truth; what lives in memory can be lost without losing a generation.
+//! - Every queue, channel, cache and body has a bound.
+//! - Behind `generation` nothing is optional and nothing is checked again.
 
 pub mod app;
 pub mod config;

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from data import HELD_OUT_PAIRS, HUES, hue_distance, main_hue, read_concepts, to_hsv, with_article
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging
 from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
+logging.set_verbosity_error()
 
 # How people ask, as far from the templates of the training captions as the model may be expected to bear.
 PARAPHRASES = {

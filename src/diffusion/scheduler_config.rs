@@ -9,11 +9,8 @@ use super::sigmas::Respacing;
 use super::spacing::Spacing;
 use keys::Keys;
 
-mod file;
 pub(super) mod keys;
 mod options;
-
-pub use file::{correct_for_stable_diffusion, read_model_file};
 
 /// A checked scheduler configuration; whatever exists of it can be run, only the number of steps is open.
 #[derive(Debug, Clone, PartialEq)]

@@ -128,7 +128,7 @@ fn size(fields: &mut Fields, card: &ModelCard, limits: &Limits) -> (u32, u32) {
 
 fn side(fields: &mut Fields, name: &str, default: u32, card: &ModelCard, limits: &Limits) -> u32 {
     let pixels = integer(fields, name, card.min_side_pixels, limits.max_side_pixels, default);
-    if pixels % card.size_multiple != 0 {
+    if !pixels.is_multiple_of(card.size_multiple) {
         fields.error(name, "out_of_range", format!("must be a multiple of {}, not {pixels}", card.size_multiple));
     }
     pixels

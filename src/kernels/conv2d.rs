@@ -1,19 +1,16 @@
 //! Convolution of channels-last maps: patches laid side by side, then one product with a matrix.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::{
-    add::add_channels,
-    matmul::rows_times,
+    matrix::Matrix,
     storage::{floats, made},
 };
 
-/// A convolution's weight (kh·kw·in, out), bias (out) and geometry.
+/// A convolution: its weight as a matrix (kh·kw·in, out) with biases, and its geometry.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    pub weight: Tensor,
-    pub bias: Tensor,
+    pub weight: Matrix,
     pub geometry: Geometry,
 }
 
@@ -66,58 +63,18 @@ impl Geometry {
     }
 }
 
-/// 64 MiB of patches at a time.
-const PATCHES: usize = 1 << 24;
-
 impl Conv2d {
     /// x (B, h, w, in) → (B, H, W, out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() {
-            return self.composite(x);
+        match self.weight.plain() {
+            Some((weight, bias)) => self.composite(x, weight, bias),
+            None if self.geometry.is_pointwise() => self.weight.times(x),
+            None => x.apply_op1_no_bwd(self),
         }
-        let product = if self.geometry.is_pointwise() {
-            rows_times(x, &self.weight)?
-        } else {
-            self.by_patches(x)?
-        };
-        add_channels(product, &self.bias)
-    }
-
-    /// Whole pictures while their patches fit, else lines of one picture. Which lines go together is decided by the shape
-    /// of one picture, so the bytes do not depend on the batch.
-    fn by_patches(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, h, w, _) = x.dims4()?;
-        let (rows, out) = self.weight.dims2()?;
-        let (height, width) = self.geometry.output(h, w)?;
-        let line = width * rows;
-        let pictures = PATCHES / (line * height).max(1);
-        let (pictures, lines) = if pictures > 0 {
-            (pictures, height)
-        } else {
-            (1, (PATCHES / line).max(1))
-        };
-        let product = |first: usize, lines: usize, x: &Tensor| {
-            let patches = x.apply_op1_no_bwd(&Patches {
-                geometry: self.geometry,
-                first,
-                lines,
-                width,
-            })?;
-            rows_times(&patches, &self.weight)
-        };
-        let mut done = Vec::new();
-        for first in (0..batch).step_by(pictures) {
-            let x = x.narrow(0, first, pictures.min(batch - first))?;
-            let lines = (0..height)
-                .step_by(lines)
-                .map(|first| product(first, lines.min(height - first), &x));
-            done.push(Tensor::cat(&lines.collect::<Result<Vec<_>>>()?, 1)?);
-        }
-        Tensor::cat(&done, 0)?.reshape((batch, height, width, out))
     }
 
     /// The same by candle's convolution, for other devices.
-    fn composite(&self, x: &Tensor) -> Result<Tensor> {
+    fn composite(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let Geometry {
             kernel: (kh, kw),
             stride,
@@ -127,8 +84,7 @@ impl Conv2d {
             right,
         } = self.geometry;
         let (_, _, _, inputs) = x.dims4()?;
-        let weight = self
-            .weight
+        let weight = weight
             .reshape((kh, kw, inputs, ()))?
             .permute((3, 2, 0, 1))?
             .contiguous()?;
@@ -136,63 +92,83 @@ impl Conv2d {
             .permute((0, 3, 1, 2))?
             .pad_with_zeros(2, top, bottom)?
             .pad_with_zeros(3, left, right)?;
-        let y = padded.contiguous()?.conv2d(&weight, 0, stride, 1, 1)?;
-        y.permute((0, 2, 3, 1))?
+        let y = padded
             .contiguous()?
-            .broadcast_add(&self.bias)
+            .conv2d(&weight, 0, stride, 1, 1)?
+            .permute((0, 2, 3, 1))?
+            .contiguous()?;
+        bias.into_iter()
+            .try_fold(y, |y, bias| y.broadcast_add(bias))
     }
 }
 
-/// (B, h, w, C) → (B, lines·width, kh·kw·C): the patches of `lines` lines of the result from the line `first` on.
-struct Patches {
-    geometry: Geometry,
-    first: usize,
-    lines: usize,
-    width: usize,
-}
-
-impl CustomOp1 for Patches {
+impl CustomOp1 for Conv2d {
     fn name(&self) -> &'static str {
-        "patches"
+        "conv2d"
     }
 
+    /// Patches of a few pixels at a time, side by side, times the matrix: the patches of a whole map never exist.
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
-        let Geometry {
+        let (height, width) = self.geometry.output(h, w)?;
+        let (patch, outputs) = self.weight.shape();
+        if patch != self.geometry.kernel.0 * self.geometry.kernel.1 * c || outputs == 0 {
+            candle_core::bail!(
+                "conv2d: {:?} by a matrix of {patch}×{outputs}",
+                layout.shape()
+            );
+        }
+        let out = self
+            .weight
+            .times_made(batch * height * width, |first, patches| {
+                for (pixel, patch) in (first..).zip(patches.chunks_exact_mut(patch)) {
+                    let (b, y, column) = (
+                        pixel / width / height,
+                        pixel / width % height,
+                        pixel % width,
+                    );
+                    self.geometry.copy_patch(
+                        &x[b * h * w * c..][..h * w * c],
+                        (h, w, c),
+                        y,
+                        column,
+                        patch,
+                    );
+                }
+            })?;
+        made(out, (batch, height, width, outputs))
+    }
+}
+
+impl Geometry {
+    /// Copies the part of the patch of a place (y, x) of the result that lies within the map, a line at a time; the rest of
+    /// `patch` must be zero.
+    fn copy_patch(
+        &self,
+        map: &[f32],
+        (h, w, c): (usize, usize, usize),
+        y: usize,
+        x: usize,
+        patch: &mut [f32],
+    ) {
+        let Self {
             kernel: (kh, kw),
             stride,
             top,
             left,
             ..
-        } = self.geometry;
-        let rows = kh * kw * c;
-        let mut patches = vec![0.0; batch * self.lines * self.width * rows];
-        patches
-            .par_chunks_mut(self.width * rows)
-            .enumerate()
-            .for_each(|(line, patches)| {
-                let (b, y) = (line / self.lines, self.first + line % self.lines);
-                let picture = &x[b * h * w * c..(b + 1) * h * w * c];
-                for (column, patch) in patches.chunks_exact_mut(rows).enumerate() {
-                    // The part of the patch that lies within the map is copied a line at a time; the rest stays zero.
-                    let x = column * stride;
-                    let (begin, end) =
-                        (left.saturating_sub(x), kw.min((w + left).saturating_sub(x)));
-                    if begin >= end {
-                        continue;
-                    }
-                    for ky in
-                        top.saturating_sub(y * stride)..kh.min((h + top).saturating_sub(y * stride))
-                    {
-                        let from = ((y * stride + ky - top) * w + x + begin - left) * c;
-                        let length = (end - begin) * c;
-                        patch[(ky * kw + begin) * c..][..length]
-                            .copy_from_slice(&picture[from..from + length]);
-                    }
-                }
-            });
-        made(patches, (batch, self.lines * self.width, rows))
+        } = *self;
+        let (y, x) = (y * stride, x * stride);
+        let (begin, end) = (left.saturating_sub(x), kw.min((w + left).saturating_sub(x)));
+        if begin >= end {
+            return;
+        }
+        for ky in top.saturating_sub(y)..kh.min((h + top).saturating_sub(y)) {
+            let from = ((y + ky - top) * w + x + begin - left) * c;
+            let length = (end - begin) * c;
+            patch[(ky * kw + begin) * c..][..length].copy_from_slice(&map[from..from + length]);
+        }
     }
 }
 
@@ -204,13 +180,12 @@ mod tests {
     use super::*;
 
     /// The definition, in double precision; x is (B, h, w, in), the weight (kh·kw·in, out).
-    fn naive(conv: &Conv2d, x: &Tensor) -> Vec<f64> {
+    fn naive(g: Geometry, weight: &Tensor, bias: &Tensor, x: &Tensor) -> Vec<f64> {
         let (batch, h, w, inputs) = x.dims4().unwrap();
-        let g = conv.geometry;
         let (height, width) = g.output(h, w).unwrap();
         let (weight, bias) = (
-            conv.weight.to_vec2::<f32>().unwrap(),
-            conv.bias.to_vec1::<f32>().unwrap(),
+            weight.to_vec2::<f32>().unwrap(),
+            bias.to_vec1::<f32>().unwrap(),
         );
         let x = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let at = |b: usize, y: usize, column: usize, c: usize| {
@@ -248,10 +223,11 @@ mod tests {
             let (top, bottom, left, right) = padding;
             let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
             let geometry = Geometry { kernel, stride, top, bottom, left, right };
-            let conv = Conv2d { weight: random(&[kernel.0 * kernel.1 * inputs, outputs]), bias: random(&[outputs]), geometry };
+            let (weight, bias) = (random(&[kernel.0 * kernel.1 * inputs, outputs]), random(&[outputs]));
             let x = random(&[b, h, w, inputs]);
-            let expected = naive(&conv, &x);
-            for made in [conv.forward(&x).unwrap(), conv.composite(&x).unwrap()] {
+            let conv = Conv2d { weight: Matrix::new(&weight, Some(&bias)).unwrap(), geometry };
+            let expected = naive(geometry, &weight, &bias, &x);
+            for made in [conv.forward(&x).unwrap(), conv.composite(&x, &weight, Some(&bias)).unwrap()] {
                 let made = made.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 prop_assert_eq!(made.len(), expected.len());
                 for (made, expected) in made.iter().zip(&expected) {
@@ -262,31 +238,15 @@ mod tests {
     }
 
     #[test]
-    fn large_pictures_go_line_by_line() {
-        let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
-        let conv = Conv2d {
-            weight: random(&[9 * 128, 2]),
-            bias: random(&[2]),
-            geometry: Geometry::square(3, 1, 1),
-        };
-        let x = random(&[1, 140, 120, 128]); // 140·120·1152 floats of patches are more than one batch of them.
-        const { assert!(140 * 120 * 1152 > PATCHES) };
-        let difference = (conv.forward(&x).unwrap() - conv.composite(&x).unwrap())
-            .unwrap()
-            .abs()
-            .unwrap();
-        assert!(difference.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-3);
-    }
-
-    #[test]
     fn a_map_smaller_than_the_kernel_is_an_error() {
         let zeros =
             |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let weight = Matrix::new(&zeros(&[9, 1]), None).unwrap();
         let conv = Conv2d {
-            weight: zeros(&[9, 1]),
-            bias: zeros(&[1]),
+            weight,
             geometry: Geometry::square(3, 1, 0),
         };
+        assert!(conv.forward(&zeros(&[1, 5, 5, 2])).is_err());
         assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());
     }
 }

@@ -1,41 +1,10 @@
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result};
-
-use super::{exp::exp, storage::floats_mut};
-
-/// Softmax over the last dimension of (N, M) scores times `scale`, in place, on the calling thread.
-///
-/// With `causal_from` = i the first row may see the keys 0..=i, the next one more, and so on.
-pub(super) struct Softmax {
-    pub scale: f32,
-    pub causal_from: Option<usize>,
-}
-
-impl InplaceOp1 for Softmax {
-    fn name(&self) -> &'static str {
-        "softmax_over"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let keys = layout.dims().last().copied().unwrap_or(0).max(1);
-        for (i, scores) in floats_mut(storage, layout)?
-            .chunks_exact_mut(keys)
-            .enumerate()
-        {
-            let seen = self
-                .causal_from
-                .map_or(keys, |first| keys.min(first + i + 1));
-            let (scores, hidden) = scores.split_at_mut(seen);
-            hidden.fill(0.0);
-            softmax(scores, self.scale);
-        }
-        Ok(())
-    }
-}
+use super::exp::exp;
 
 /// Eight partial sums in a fixed order: what a vector unit can do, and the same on every one.
 const LANES: usize = 8;
 
-fn softmax(scores: &mut [f32], scale: f32) {
+/// Softmax of `scale` times the scores, in place; the scale is positive.
+pub(super) fn softmax(scores: &mut [f32], scale: f32) {
     let mut largest = [f32::NEG_INFINITY; LANES];
     for chunk in scores.chunks(LANES) {
         largest

@@ -2,55 +2,39 @@ use candle_core::{Result, Tensor};
 
 use crate::{
     kernels::{
-        add::add_channels,
         conv2d::{Conv2d, Geometry},
         group_norm::{Then, group_norm},
         layer_norm::layer_norm,
-        matmul::rows_times,
+        matrix::Matrix,
     },
     weights::Weights,
 };
 
 /// y = x·Wᵀ + b over the last dimension.
 #[derive(Debug)]
-pub(super) struct Linear {
-    /// (in, out)
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
+pub(super) struct Linear(Matrix);
 
 impl Linear {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        let bias = Some(weights.tensor("bias", &[outputs]));
-        Self {
-            weight: weights.matrix("weight", outputs, inputs),
-            bias,
-        }
+        let bias = weights.tensor("bias", &[outputs]);
+        Self(matrix(
+            weights.matrix("weight", outputs, inputs),
+            Some(bias),
+        ))
     }
 
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        Self {
-            weight: weights.matrix("weight", outputs, inputs),
-            bias: None,
-        }
+        Self(matrix(weights.matrix("weight", outputs, inputs), None))
     }
 
     /// A convolution of one pixel, which on channels-last maps is the same thing.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        let bias = Some(weights.tensor("bias", &[outputs]));
-        Self {
-            weight: weights.conv2d("weight", outputs, inputs, (1, 1)),
-            bias,
-        }
+        Self(conv2d(weights, inputs, outputs, 1, 1, 0).weight)
     }
 
     /// (B, …, in) → (B, …, out)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = rows_times(x, &self.weight)?;
-        match &self.bias {
-            Some(bias) => add_channels(product, bias),
-            None => Ok(product),
-        }
+        self.0.times(x)
     }
 }
 
@@ -80,10 +64,13 @@ pub(super) fn conv2d_of(
 ) -> Conv2d {
     let weight = weights.conv2d("weight", outputs, inputs, geometry.kernel);
     Conv2d {
-        weight,
-        bias: weights.tensor("bias", &[outputs]),
+        weight: matrix(weight, Some(weights.tensor("bias", &[outputs]))),
         geometry,
     }
+}
+
+fn matrix(plain: Tensor, bias: Option<Tensor>) -> Matrix {
+    Matrix::new(&plain, bias.as_ref()).expect("the shapes were asked for to fit each other")
 }
 
 /// Group normalisation of (B, …, C).

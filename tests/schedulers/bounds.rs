@@ -1,9 +1,9 @@
 //! The edges: zero signal, too few and too many steps, wrong shapes, guidance.
 
 use latentd::diffusion::{
-    Error, InvalidSteps, Latents, Noise, Schedule, SchedulerChoice, SchedulerConfig, guide, names,
-    steps_and_calls,
+    Error, InvalidSteps, Latents, Noise, Schedule, SchedulerConfig, guide, names, steps_and_calls,
 };
+use latentd::generation::SchedulerChoice;
 use serde_json::json;
 
 use crate::choices::{overlay, sd1};

@@ -1,7 +1,7 @@
 //! What a request may say about the scheduler.
 
-use latentd::diffusion::scheduler_config::{correct_for_stable_diffusion, read_model_file};
-use latentd::diffusion::{InvalidScheduler, Schedule, SchedulerChoice, SchedulerConfig, names};
+use latentd::diffusion::{InvalidScheduler, Schedule, SchedulerConfig, names};
+use latentd::generation::SchedulerChoice;
 use serde_json::{Map, Value, json};
 
 use crate::network::map;
@@ -149,32 +149,4 @@ fn what_is_not_understood_is_refused_by_name() {
             Err(InvalidScheduler::Conflict { .. })
         ));
     }
-}
-
-#[test]
-fn a_published_file_is_read_as_python_wrote_it() {
-    let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
-        "note": "a \"NaN\" and -Infinity \\", "sample_max_value": NaN, "solver_order": 2}"#;
-    let model = read_model_file(text).unwrap();
-    assert_eq!(model["note"], "a \"NaN\" and -Infinity \\");
-    let plain = map(json!({"_class_name": "DPMSolverMultistepScheduler"}));
-    assert_eq!(
-        SchedulerConfig::from_model(&model),
-        SchedulerConfig::from_model(&plain)
-    );
-    assert!(read_model_file(r#"{"a": "#).is_err() && read_model_file("[1]").is_err());
-}
-
-#[test]
-fn legacy_stable_diffusion_files_are_corrected() {
-    let corrected = |mut model: Map<String, Value>| {
-        correct_for_stable_diffusion(&mut model);
-        model
-    };
-    assert_eq!(corrected(sd1()), sd1());
-    let old = map(json!({"_class_name": "DDIMScheduler", "steps_offset": 0}));
-    let new = map(json!({"_class_name": "DDIMScheduler", "steps_offset": 1, "clip_sample": false}));
-    assert_eq!(corrected(old), new);
-    // PNDM has no clip_sample, so none is made up that a swap to DDIM would see.
-    assert!(!corrected(map(json!({"_class_name": "PNDMScheduler"}))).contains_key("clip_sample"));
 }

@@ -1,0 +1,249 @@
+//! The engine: pictures that do not depend on their company, fairness, cancellation, and networks that misbehave.
+
+#[path = "engine/scripted.rs"]
+mod scripted;
+
+use std::{num::NonZeroUsize, path::PathBuf, sync::{Arc, mpsc}, thread::JoinHandle};
+
+use latentd::{
+    diffusion::SchedulerConfig,
+    engine::{self, Cancel, Engine, Observer, Reason, Run, RunError},
+    generation::{Fields, Generation, Limits, Phase, Rules, resolve},
+    imaging::RgbImage,
+    metrics::Metrics,
+    pipelines::{Catalogue, Model},
+    service::CatalogueRules,
+};
+use proptest::{prelude::*, test_runner::{Config, TestRunner}};
+use scripted::{Fault, Scripted};
+use serde_json::{Map, Value, json};
+
+struct Bench {
+    engine: Option<Engine>,
+    thread: Option<JoinHandle<()>>,
+    catalogue: Catalogue,
+    metrics: Metrics,
+}
+
+/// What an observer was told.
+#[derive(Debug)]
+enum Told {
+    Progress(Phase, u32),
+    Preview(u32, u32),
+    Ended(Result<Vec<RgbImage>, RunError>),
+}
+
+struct Recorder(mpsc::Sender<Told>);
+
+impl Observer for Recorder {
+    fn progress(&mut self, phase: Phase, step: u32, _steps: u32) {
+        // A test that has seen enough may have dropped its receiver.
+        let _ = self.0.send(Told::Progress(phase, step));
+    }
+
+    fn preview(&mut self, index: u32, step: u32, _picture: RgbImage) {
+        let _ = self.0.send(Told::Preview(index, step));
+    }
+
+    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+        let _ = self.0.send(Told::Ended(outcome));
+    }
+}
+
+impl Bench {
+    fn new(max_rows: usize, threads: usize) -> Bench {
+        let settings = engine::Settings {
+            threads,
+            max_rows: NonZeroUsize::new(max_rows).unwrap(),
+            max_runs: NonZeroUsize::new(64).unwrap(),
+            text_cache_entries: 8,
+        };
+        let metrics = Metrics::new();
+        let (engine, thread) = engine::engine(settings, metrics.clone());
+        let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines");
+        Bench {
+            engine: Some(engine),
+            thread: Some(std::thread::spawn(move || thread.run())),
+            catalogue: Catalogue::open(&fixtures, "sd1").unwrap(),
+            metrics,
+        }
+    }
+
+    fn generation(&self, request: Value) -> Generation {
+        let limits =
+            Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+        let Value::Object(fields) = request else { panic!("a request is an object") };
+        resolve(Fields::new(fields), &CatalogueRules { catalogue: &self.catalogue, limits: &limits }).unwrap()
+    }
+
+    fn start(&self, request: Value) -> (Cancel, mpsc::Receiver<Told>) {
+        let generation = self.generation(request);
+        let model = self.catalogue.load(&generation.model).unwrap();
+        self.start_on(model, generation)
+    }
+
+    fn start_on(&self, model: Arc<Model>, generation: Generation) -> (Cancel, mpsc::Receiver<Told>) {
+        let limits = Limits { max_side_pixels: 1, max_pixels: 1, max_images: 1, max_steps: 1, max_prompt_chars: 1 };
+        let card = CatalogueRules { catalogue: &self.catalogue, limits: &limits }.card(&generation.model).unwrap();
+        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let cancel = Cancel::default();
+        let run = Run { generation, scheduler, model, observer: Box::new(Recorder(sender)), cancel: cancel.clone() };
+        assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
+        (cancel, receiver)
+    }
+
+    fn draw(&self, request: Value) -> Vec<RgbImage> {
+        outcome(&self.start(request).1).unwrap()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.engine = None;
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn outcome(told: &mpsc::Receiver<Told>) -> Result<Vec<RgbImage>, RunError> {
+    loop {
+        if let Told::Ended(outcome) = told.recv().unwrap() {
+            return outcome;
+        }
+    }
+}
+
+fn any_request() -> impl Strategy<Value = Value> {
+    let scheduler = prop::sample::select(vec!["pndm", "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m_karras"]);
+    let size = prop::sample::select(vec![(64, 64), (72, 64), (64, 96)]);
+    (scheduler, size, 1u32..8, 0u64..1000, prop::sample::select(vec![0.0, 1.0, 5.0, 9.5]), 1u32..3, "[a-z ]{0,40}").prop_map(
+        |(scheduler, (width, height), steps, seed, guidance_scale, n, prompt)| {
+            json!({"prompt": prompt, "scheduler": scheduler, "width": width, "height": height, "steps": steps,
+                "seed": seed, "guidance_scale": guidance_scale, "n": n})
+        },
+    )
+}
+
+#[test]
+fn the_bytes_of_a_picture_do_not_depend_on_its_company() {
+    let (alone, crowded) = (Bench::new(16, 2), Bench::new(16, 2));
+    let (narrow, single) = (Bench::new(3, 2), Bench::new(16, 1));
+    let mut runner = TestRunner::new(Config { cases: 6, failure_persistence: None, ..Config::default() });
+    let companies = (any_request(), prop::collection::vec(any_request(), 15));
+    runner
+        .run(&companies, |(request, strangers)| {
+            let expected = alone.draw(request.clone());
+            for company in [1, 4, 15] {
+                for bench in [&crowded, &narrow, &single] {
+                    let before: Vec<_> = strangers[..company / 2].iter().map(|stranger| bench.start(stranger.clone())).collect();
+                    let own = bench.start(request.clone());
+                    let after: Vec<_> = strangers[company / 2..company].iter().map(|s| bench.start(s.clone())).collect();
+                    prop_assert!(outcome(&own.1).unwrap() == expected, "with {company} strangers: {request}");
+                    for (_, told) in before.iter().chain(&after) {
+                        prop_assert!(outcome(told).is_ok());
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn different_runs_share_calls_and_known_prompts_are_encoded_once() {
+    let bench = Bench::new(16, 1);
+    let same = |seed| json!({"prompt": "the same", "seed": seed, "steps": 20});
+    let runs: Vec<_> = (0..4).map(|seed| bench.start(same(seed))).collect();
+    for (_, told) in &runs {
+        outcome(told).unwrap();
+    }
+    let calls = bench.metrics.batch_runs.get_sample_count();
+    assert!(bench.metrics.batch_runs.get_sample_sum() > 1.5 * calls as f64, "calls hold several runs");
+    bench.draw(same(9));
+    let hits = bench.metrics.text_cache.with_label_values(&["hit"]).get();
+    assert!(hits >= 2, "prompt and negative prompt come from the cache: {hits}");
+}
+
+#[test]
+fn progress_and_previews_come_in_order_and_as_many_as_asked() {
+    let bench = Bench::new(16, 1);
+    let (_, told) = bench.start(json!({"prompt": "a", "steps": 20, "previews": 10, "n": 2}));
+    let (mut steps, mut previews, mut phases) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        match told.recv().unwrap() {
+            Told::Progress(phase, step) => {
+                phases.push(phase);
+                steps.push(step);
+            }
+            Told::Preview(index, step) => previews.push((index, step)),
+            Told::Ended(outcome) => break assert_eq!(outcome.unwrap().len(), 2),
+        }
+    }
+    assert!(steps.is_sorted() && steps.contains(&1) && steps.contains(&19), "{steps:?}");
+    phases.dedup();
+    assert_eq!(phases, [Phase::Encoding, Phase::Denoising, Phase::Decoding]);
+    let expected: Vec<(u32, u32)> = (1..=10).flat_map(|k| [(0, 2 * k), (1, 2 * k)]).collect();
+    assert_eq!(previews, expected);
+}
+
+#[test]
+fn a_canceled_run_ends_before_its_next_step() {
+    let bench = Bench::new(16, 1);
+    let (cancel, told) = bench.start(json!({"prompt": "a", "steps": 1000, "n": 8}));
+    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 3)) {}
+    cancel.cancel(Reason::Disconnected);
+    cancel.cancel(Reason::Canceled);
+    let ended = outcome(&told);
+    assert!(matches!(ended, Err(RunError::Canceled(Reason::Disconnected))), "the first reason stands: {ended:?}");
+    let steps = bench.metrics.steps.get();
+    assert_eq!(bench.metrics.wasted_steps.with_label_values(&["disconnected"]).get(), steps);
+}
+
+#[test]
+fn a_short_run_passes_a_long_one() {
+    let bench = Bench::new(2, 1);
+    let (cancel, long) = bench.start(json!({"prompt": "long", "steps": 1000, "n": 8}));
+    while !matches!(long.recv().unwrap(), Told::Progress(Phase::Denoising, 1)) {}
+    let (_, short) = bench.start(json!({"prompt": "short", "steps": 4}));
+    outcome(&short).unwrap();
+    cancel.cancel(Reason::Canceled);
+    assert!(matches!(outcome(&long), Err(RunError::Canceled(_))), "the long one was still at work");
+}
+
+#[test]
+fn a_network_that_fails_fails_only_the_run_to_blame() {
+    for fault in [Fault::Error, Fault::Panic, Fault::NotANumber, Fault::TooFewRows] {
+        let bench = Bench::new(16, 1);
+        let model = Arc::new(Scripted::model(fault));
+        // The scripted network's fault is in rows whose noise is that of seed 13.
+        let generation = |seed: u64| {
+            let mut generation = bench.generation(json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}));
+            generation.n = 1;
+            generation
+        };
+        let runs: Vec<_> = [1, 2, 13, 3].into_iter().map(|seed| (seed, bench.start_on(model.clone(), generation(seed)))).collect();
+        for (seed, (_, told)) in runs {
+            let ended = outcome(&told);
+            assert_eq!(ended.is_err(), seed == 13, "{fault:?}, seed {seed}: {ended:?}");
+        }
+        // The engine goes on.
+        assert!(outcome(&bench.start_on(model, generation(4)).1).is_ok());
+    }
+}
+
+#[test]
+fn runs_of_a_stopping_engine_are_told_so() {
+    let bench = Bench::new(16, 1);
+    let (_, told) = bench.start(json!({"prompt": "a", "steps": 1000, "n": 8}));
+    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 1)) {}
+    drop(bench);
+    assert!(matches!(outcome(&told), Err(RunError::Stopped)));
+}
+
+#[test]
+fn a_request_as_json_and_its_params_are_the_same_generation() {
+    let bench = Bench::new(16, 1);
+    let generation = bench.generation(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"}}));
+    let params: Map<String, Value> = generation.params();
+    assert_eq!(bench.generation(Value::Object(params)), generation);
+}
