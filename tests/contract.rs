@@ -1,5 +1,7 @@
 //! `openapi.yaml` against the router, the resolver and its own examples.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{

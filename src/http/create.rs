@@ -64,8 +64,7 @@ async fn picture(state: &AppState, prefer: Prefer, mut fields: Fields) -> Result
     if wants_many(&mut fields) {
         return Err(ApiError::MultipleImages);
     }
-    let view = state.service.create(fields).await?;
-    let mut presence = Presence::of(state, &view, Waits::ForResult);
+    let (view, mut presence) = state.accept(fields, Waits::ForResult).await?;
     let waited = state.wait(view.record.id, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
@@ -94,8 +93,7 @@ fn wants_many(fields: &mut Fields) -> bool {
 }
 
 async fn stream(state: AppState, fields: Fields) -> Result<Response, ApiError> {
-    let view = state.service.create(fields).await?;
-    let presence = Presence::of(&state, &view, Waits::ForResult);
+    let (view, presence) = state.accept(fields, Waits::ForResult).await?;
     let id = view.record.id;
     Ok((headers(id), events::stream(state, id, 0, presence).await?).into_response())
 }
@@ -113,6 +111,18 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 }
 
 impl AppState {
+    /// Creates the generation in a task of its own: a client that leaves between the commit and the receipt drops this
+    /// future, but the presence is made all the same, and its drop does what the request wants.
+    async fn accept(&self, fields: Fields, waits: Waits) -> Result<(View, Presence), ApiError> {
+        let state = self.clone();
+        let accepting = self.afterwork.spawn(async move {
+            let view = state.service.create(fields).await?;
+            let presence = Presence::of(&state, &view, waits);
+            Ok((view, presence))
+        });
+        accepting.await.unwrap_or_else(|error| Err(ApiError::Internal { cause: error.to_string() }))
+    }
+
     /// The generation when it has ended, at the latest after `timeout`; [`ApiError::Draining`] as soon as the server
     /// stops.
     pub(super) async fn wait(&self, id: GenerationId, timeout: std::time::Duration) -> Result<View, ApiError> {
