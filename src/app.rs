@@ -72,6 +72,7 @@ impl App {
             metrics: metrics.clone(),
             throughput,
             wake,
+            runs: TaskTracker::new(),
             max_runs: config.engine.max_runs.get(),
             max_attempts: config.queue.max_attempts,
         };

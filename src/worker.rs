@@ -5,14 +5,12 @@ mod save;
 mod sweeper;
 
 use std::{
-    future::pending,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     diffusion::SchedulerConfig,
@@ -39,6 +37,8 @@ pub struct Worker {
     pub throughput: Throughput,
     /// Somebody has accepted a generation.
     pub wake: Arc<Notify>,
+    /// Where the generations at work run.
+    pub runs: TaskTracker,
     /// Most generations at work at the same time.
     pub max_runs: usize,
     /// How often a generation is begun before it fails for good.
@@ -57,23 +57,27 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 impl Worker {
     /// Works until `stop`; then gives every running generation back to the queue and returns.
     pub async fn run(self, stop: CancellationToken) {
-        let mut working: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+        let worker = Arc::new(self);
         loop {
-            let room = self.max_runs.saturating_sub(working.len());
-            for (record, lease) in self.claim(room).await {
-                working.push(Box::pin(self.work(record, lease)));
+            // Every generation is a task of its own: one that waits for the store while this loop waits for it too must
+            // not depend on this loop to go on.
+            for (record, lease) in worker.claim(worker.max_runs.saturating_sub(worker.runs.len())).await {
+                let worker = worker.clone();
+                worker.clone().runs.spawn(async move {
+                    worker.work(record, lease).await;
+                    worker.wake.notify_one();
+                });
             }
-            self.count(working.len()).await;
-            let ended = async { if working.is_empty() { pending().await } else { working.next().await } };
+            worker.count().await;
             tokio::select! {
-                _ = ended => {}
-                () = self.wake.notified() => {}
+                () = worker.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = stop.cancelled() => break,
             }
         }
-        self.live.cancel_all(Reason::Lost);
-        while working.next().await.is_some() {}
+        worker.live.cancel_all(Reason::Lost);
+        worker.runs.close();
+        worker.runs.wait().await;
     }
 
     async fn claim(&self, room: usize) -> Vec<(Record, Lease)> {
@@ -89,8 +93,8 @@ impl Worker {
         }
     }
 
-    async fn count(&self, running: usize) {
-        self.metrics.running.set(running as i64);
+    async fn count(&self) {
+        self.metrics.running.set(self.runs.len() as i64);
         if let Ok(counts) = self.store.counts().await {
             self.metrics.queued.set(counts.queued as i64);
         }

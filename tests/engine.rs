@@ -203,7 +203,7 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
 #[test]
 fn a_canceled_run_ends_before_its_next_step() {
     let bench = Bench::new(16, 1);
-    let (cancel, told) = bench.start(json!({"prompt": "a", "steps": 1000, "n": 8}));
+    let (cancel, told) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
     while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 3)) {}
     cancel.cancel(Reason::Disconnected);
     cancel.cancel(Reason::Canceled);
@@ -216,7 +216,7 @@ fn a_canceled_run_ends_before_its_next_step() {
 #[test]
 fn a_short_run_passes_a_long_one() {
     let bench = Bench::new(2, 1);
-    let (cancel, long) = bench.start(json!({"prompt": "long", "steps": 1000, "n": 8}));
+    let (cancel, long) = bench.start(json!({"prompt": "long", "steps": 900, "n": 8}));
     while !matches!(long.recv().unwrap(), Told::Progress(Phase::Denoising, 1)) {}
     let (_, short) = bench.start(json!({"prompt": "short", "steps": 4}));
     outcome(&short).unwrap();
@@ -251,7 +251,7 @@ fn a_network_that_fails_fails_only_the_run_to_blame() {
 #[test]
 fn runs_of_a_stopping_engine_are_told_so() {
     let bench = Bench::new(16, 1);
-    let (_, told) = bench.start(json!({"prompt": "a", "steps": 1000, "n": 8}));
+    let (_, told) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
     while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 1)) {}
     drop(bench);
     assert!(matches!(outcome(&told), Err(RunError::Stopped)));

@@ -43,15 +43,20 @@ async fn encode_prompts(
     networks: &dyn Networks,
     generation: &Generation,
 ) -> Result<Conditioning, PipelineError> {
-    // At a scale of 1 the formula gives the conditional prediction, and diffusers treats less than 1 alike.
-    let guided = generation.guidance_scale > 1.0;
-    let prompts: &[&str] =
-        if guided { &[&generation.prompt, &generation.negative_prompt] } else { &[&generation.prompt] };
-    let ids = prompts.iter().map(|prompt| networks.tokenize(prompt)).collect();
-    let mut embeddings = compute.text(ids, generation.clip_skip).await?.into_iter();
-    let missing = || PipelineError::Sampler("the text encoder answered too few rows".to_owned());
-    let positive = embeddings.next().ok_or_else(missing)?;
-    let negative = if guided { Some(embeddings.next().ok_or_else(missing)?) } else { None };
+    let encode = async |prompt: &str, clip_skip| {
+        let embeddings = compute.text(vec![networks.tokenize(prompt)], clip_skip).await?;
+        embeddings
+            .into_iter()
+            .next()
+            .ok_or_else(|| PipelineError::Sampler("the text encoder gave no answer".to_owned()))
+    };
+    let positive = encode(&generation.prompt, generation.clip_skip).await?;
+    // At a scale of 1 the formula gives the conditional prediction, and diffusers treats less than 1 alike. It skips no
+    // layers for the negative prompt.
+    let negative = match generation.guidance_scale > 1.0 {
+        true => Some(encode(&generation.negative_prompt, 0).await?),
+        false => None,
+    };
     Ok(Conditioning { negative, positive })
 }
 

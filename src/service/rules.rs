@@ -36,7 +36,8 @@ impl Rules for CatalogueRules<'_> {
             };
             (key, format!("cannot be used: {error}"))
         })?;
-        steps_and_calls(&config, steps as usize).map_err(|error| ("steps".to_owned(), error.to_string()))?;
+        steps_and_calls(&config, steps as usize)
+            .map_err(|error| ("steps".to_owned(), format!("cannot be {steps}: {error}")))?;
         Ok(())
     }
 

@@ -18,6 +18,10 @@ fn field(what: &'static str, request: fn(RequestBuilder) -> RequestBuilder, poin
     Bad { what, request, status: 422, code: "validation_failed", pointer: Some(pointer) }
 }
 
+fn unknown(what: &'static str, request: fn(RequestBuilder) -> RequestBuilder, pointer: &'static str) -> Bad {
+    Bad { code: "unknown_field", ..field(what, request, pointer) }
+}
+
 fn whole(what: &'static str, request: fn(RequestBuilder) -> RequestBuilder, status: u16, code: &'static str) -> Bad {
     Bad { what, request, status, code, pointer: None }
 }
@@ -44,8 +48,8 @@ fn cases() -> Vec<Bad> {
             json_body!({"prompt": "a", "negative_prompt": ["b"]}),
             "/negative_prompt",
         ),
-        field("unknown field", json_body!({"prompt": "a", "stepz": 4}), "/stepz"),
-        field("unknown field with a slash", json_body!({"prompt": "a", "a/b": 4}), "/a~1b"),
+        unknown("unknown field", json_body!({"prompt": "a", "stepz": 4}), "/stepz"),
+        unknown("unknown field with a slash", json_body!({"prompt": "a", "a/b": 4}), "/a~1b"),
         field("width not a multiple of 8", json_body!({"prompt": "a", "width": 68}), "/width"),
         field("width too small", json_body!({"prompt": "a", "width": 8}), "/width"),
         field("height too large", json_body!({"prompt": "a", "height": 1_000_000}), "/height"),
@@ -78,7 +82,7 @@ fn cases() -> Vec<Bad> {
         field("seed_mode in other words", json_body!({"prompt": "a", "seed_mode": "mixed"}), "/seed_mode"),
         field("too many previews", json_body!({"prompt": "a", "previews": 11}), "/previews"),
         field("unknown output format", json_body!({"prompt": "a", "output": {"format": "bmp"}}), "/output/format"),
-        field("unknown field of output", json_body!({"prompt": "a", "output": {"dpi": 300}}), "/output/dpi"),
+        unknown("unknown field of output", json_body!({"prompt": "a", "output": {"dpi": 300}}), "/output/dpi"),
         field("metadata of a wrong type", json_body!({"prompt": "a", "metadata": {"k": 1}}), "/metadata/k"),
         field("a field twice in a form", |r| r.form(&[("prompt", "a"), ("prompt", "b")]), "/prompt"),
         Bad {
