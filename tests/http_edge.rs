@@ -2,7 +2,6 @@
 //!
 //! The router is a small one with the door's own extractor, layers and listener, so that nothing behind it is needed.
 
-#![allow(clippy::unwrap_used)]
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,6 +1,5 @@
 //! The routes over a real ledger, with the test in the worker's place: every answer is held to `openapi.yaml`.
 
-#![allow(clippy::unwrap_used)]
 
 #[path = "contract/conforms.rs"]
 mod conforms;
