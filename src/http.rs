@@ -1,7 +1,7 @@
 //! The door: routes, extractors, errors, event streams, the web page.
 //!
 //! A handler extracts, calls the service and responds. Statuses come from [`error`], request ids, metrics and the log
-//! line from [`observe`], and every bound of a connection from [`listener`].
+//! line from `observe`, and every bound of a connection from [`listener`].
 
 mod body;
 mod catalogue;

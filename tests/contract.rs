@@ -1,6 +1,5 @@
 //! `openapi.yaml` against the router, the resolver and its own examples.
 
-
 use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{

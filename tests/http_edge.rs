@@ -2,7 +2,6 @@
 //!
 //! The router is a small one with the door's own extractor, layers and listener, so that nothing behind it is needed.
 
-
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{

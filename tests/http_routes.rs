@@ -1,6 +1,5 @@
 //! The routes over a real ledger, with the test in the worker's place: every answer is held to `openapi.yaml`.
 
-
 #[path = "contract/conforms.rs"]
 mod conforms;
 #[path = "http_routes/desk.rs"]

@@ -1,7 +1,7 @@
 //! From a bound socket to requests: the bounds of a connection, and its end.
 //!
 //! `axum::serve` gives hyper no timer, so that no timeout of hyper's would ever fire; axum-server does. What it does not
-//! bound is bounded by the [`Gate`]: how many connections there are, and how long a client may refuse to read.
+//! bound is bounded by the `Gate`: how many connections there are, and how long a client may refuse to read.
 
 use std::{
     convert::Infallible,
