@@ -13,7 +13,8 @@
 //! - `diffusion`, `models`, `weights`, `kernels`, `imaging` and `pipelines` never see tokio, axum, sqlx, a clock or an
 //!   environment variable.
 //! - `http` never sees candle; statuses are picked in `http/error.rs` or are a success's own.
-//! - Only `config` reads settings files and the environment; only `app` and the command line spawn.
+//! - Only `config` reads settings files and the environment; only `app` and the command line start threads and tasks
+//!   of their own, other rooms use the trackers of tasks that `app` lends them and waits for.
 //! - A picture is a function of its request: not of the load, the batch, the retry or the number of threads.
 //! - The ledger is the truth; what lives in memory can be lost without losing a generation.
 //! - Every queue, channel, cache and body has a bound.

@@ -147,10 +147,7 @@ impl Service {
             }
             Ok::<(), ServiceError>(())
         };
-        tokio::select! {
-            ended = tokio::time::timeout(timeout, ended) => ended.unwrap_or(Ok(()))?,
-            () = self.0.draining.cancelled() => {}
-        }
+        tokio::time::timeout(timeout, ended).await.unwrap_or(Ok(()))?;
         self.get(id).await
     }
 

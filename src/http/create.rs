@@ -126,14 +126,9 @@ impl AppState {
     /// The generation when it has ended, at the latest after `timeout`; [`ApiError::Draining`] as soon as the server
     /// stops.
     pub(super) async fn wait(&self, id: GenerationId, timeout: std::time::Duration) -> Result<View, ApiError> {
-        let view = tokio::select! {
-            view = self.service.wait(id, timeout) => view?,
-            () = self.draining.cancelled() => return Err(ApiError::Draining(Some(id))),
-        };
-        // The service stops waiting as well then, and may be the first of the two to notice.
-        match self.draining.is_cancelled() && !view.record.status.is_terminal() {
-            true => Err(ApiError::Draining(Some(id))),
-            false => Ok(view),
+        tokio::select! {
+            view = self.service.wait(id, timeout) => Ok(view?),
+            () = self.draining.cancelled() => Err(ApiError::Draining(Some(id))),
         }
     }
 }
