@@ -76,7 +76,7 @@ def main():
 
     defaults = json.loads((arguments.model / "latentd.json").read_text())
     steps, guidance = arguments.steps or defaults["steps"], arguments.guidance or defaults["guidance_scale"]
-    pipeline = StableDiffusionPipeline.from_pretrained(arguments.model, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(arguments.model, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
 
     rows = [json.loads(line) for line in (arguments.work / "pictures.jsonl").open()]

@@ -41,7 +41,7 @@ def load_or_build(model_class, folder, build, untrained):
     """The trained model of the work folder in full precision, or a fresh one where that is allowed and nothing is there."""
     if untrained and not (folder / "config.json").exists():
         return build()
-    return model_class.from_pretrained(folder, torch_dtype=torch.float32)
+    return model_class.from_pretrained(folder, dtype=torch.float32)
 
 
 def rename_text_tensors(file):

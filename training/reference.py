@@ -1,0 +1,70 @@
+"""Reference pictures of the exported folder, made by diffusers in full precision, for checking another implementation.
+
+Besides the pictures it writes what lies between prompt and picture: the tokens, the text states, the noise that the sampler starts
+from, and the latents at its end. With the same noise another implementation should come to the same latents.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+PICTURES = [("a red fox", 1), ("a slice of pizza, noto style", 2), ("a blue cat", 3)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=HERE.parent / "models" / "emoji")
+    parser.add_argument("--output", type=Path, default=HERE / "work" / "reference")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    defaults = json.loads((arguments.model / "latentd.json").read_text())
+    steps, guidance = defaults["steps"], defaults["guidance_scale"]
+    pipeline = StableDiffusionPipeline.from_pretrained(arguments.model, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    tokenizer, size = pipeline.tokenizer, pipeline.unet.config.sample_size
+
+    tensors, pictures = {}, []
+    for prompt, seed in PICTURES:
+        noise = torch.randn(1, pipeline.unet.config.in_channels, size, size, generator=torch.Generator().manual_seed(seed))
+        settings = {"num_inference_steps": steps, "guidance_scale": guidance}
+        result = pipeline(prompt, generator=torch.Generator().manual_seed(seed), output_type="latent", **settings)
+        # The pipeline draws the same noise from the same seed; the latents given here prove it.
+        again = pipeline(prompt, latents=noise.clone(), output_type="latent", **settings)
+        assert torch.equal(result.images, again.images)
+        with torch.no_grad():
+            decoded = pipeline.vae.decode(result.images / pipeline.vae.config.scaling_factor).sample[0]
+            ids = tokenizer(prompt, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+            states = pipeline.text_encoder(ids).last_hidden_state
+        pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0)
+        Image.fromarray(pixels.numpy()).save(arguments.output / f"{seed}.png")
+        parts = {"ids": ids, "text_states": states, "noise": noise, "latents": result.images, "decoded": decoded}
+        tensors |= {f"{seed}.{name}": tensor.contiguous() for name, tensor in parts.items()}
+        pictures.append({"file": f"{seed}.png", "prompt": prompt, "negative_prompt": "", "seed": seed})
+
+    pipeline.scheduler.set_timesteps(steps)
+    save_file(tensors, arguments.output / "reference.safetensors")
+    description = {
+        "pictures": pictures,
+        "width": defaults["width"],
+        "height": defaults["height"],
+        "steps": steps,
+        "guidance_scale": guidance,
+        "precision": "the half-precision weights, computed with in float32",
+        "noise": "torch.randn(1, 16, 8, 8) from a CPU generator with the seed; in reference.safetensors as <seed>.noise",
+        "scheduler": type(pipeline.scheduler).__name__,
+        "timesteps": pipeline.scheduler.timesteps.tolist(),
+        "sigmas": pipeline.scheduler.sigmas.tolist(),
+    }
+    (arguments.output / "reference.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
