@@ -72,7 +72,7 @@ class Examples:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work")
-    parser.add_argument("--steps", type=int, default=5000, help="length of the learning-rate schedule")
+    parser.add_argument("--steps", type=int, default=3100, help="length of the learning-rate schedule")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.02, help="of Muon; AdamW learns at a tenth of it")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
