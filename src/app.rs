@@ -62,6 +62,7 @@ impl App {
             throughput: throughput.clone(),
             wake: wake.clone(),
             draining: draining.clone(),
+            tasks: tasks.clone(),
         });
         let worker = Worker {
             store: store.clone(),

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     diffusion::{SchedulerName, names},
@@ -42,7 +43,9 @@ pub struct Parts {
     /// Tells the worker that there is something to claim.
     pub wake: Arc<Notify>,
     /// Set when the server stops taking work.
-    pub draining: tokio_util::sync::CancellationToken,
+    pub draining: CancellationToken,
+    /// Where reads run that must end even if nobody polls for their answer.
+    pub tasks: TaskTracker,
 }
 
 /// A generation with what only this moment knows of it.
@@ -215,7 +218,7 @@ impl Service {
         after: i64,
     ) -> Result<impl Stream<Item = Result<Watched, ServiceError>> + Send + use<>, ServiceError> {
         self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
-        Ok(watch::watch(self.0.store.clone(), self.0.live.clone(), id, after))
+        Ok(watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), id, after))
     }
 
     pub fn models(&self) -> Vec<ModelView> {

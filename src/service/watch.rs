@@ -4,14 +4,19 @@ use std::{collections::VecDeque, sync::Arc};
 
 use futures::{Stream, stream};
 use tokio::sync::watch::Receiver;
+use tokio_util::task::TaskTracker;
 
 use super::{Live, Preview, Progress, ServiceError, Watched, live::State};
-use crate::{generation::GenerationId, ledger::Store};
+use crate::{
+    generation::{Event, GenerationId},
+    ledger::{Store, StoreError},
+};
 
 /// See [`Service::watch`](super::Service::watch).
 pub(super) fn watch(
     store: Arc<dyn Store>,
     live: Live,
+    tasks: TaskTracker,
     id: GenerationId,
     after: i64,
 ) -> impl Stream<Item = Result<Watched, ServiceError>> + Send + use<> {
@@ -20,6 +25,7 @@ pub(super) fn watch(
     let watcher = Watcher {
         store,
         live,
+        tasks,
         id,
         after,
         receiver,
@@ -35,6 +41,7 @@ pub(super) fn watch(
 struct Watcher {
     store: Arc<dyn Store>,
     live: Live,
+    tasks: TaskTracker,
     id: GenerationId,
     /// The last durable event that was told.
     after: i64,
@@ -70,7 +77,7 @@ impl Watcher {
         let state = self.receiver.borrow_and_update().clone();
         let mut terminal = closed;
         if closed || self.seen_events != Some(state.events) {
-            let events = self.store.events(self.id, self.after).await?;
+            let events = self.events().await?;
             // A reader that resumes after the last event of all has nothing to wait for.
             if events.is_empty() && self.seen_events.is_none() {
                 terminal |= self.store.get(self.id).await?.is_none_or(|record| record.status.is_terminal());
@@ -95,6 +102,14 @@ impl Watcher {
             self.tell_preview(preview);
         }
         Ok(())
+    }
+
+    /// Reads in a task of its own: a watcher whose client reads slowly may not be polled for a while, and must not keep a
+    /// connection of the store meanwhile.
+    async fn events(&self) -> Result<Vec<Event>, StoreError> {
+        let (store, id, after) = (self.store.clone(), self.id, self.after);
+        let read = self.tasks.spawn(async move { store.events(id, after).await });
+        read.await.unwrap_or_else(|error| Err(std::io::Error::other(error).into()))
     }
 
     fn tell_preview(&mut self, preview: Preview) {

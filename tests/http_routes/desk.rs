@@ -68,6 +68,7 @@ impl Desk {
         let store = SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
+        let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
         let service = Service::new(Parts {
             store: store.clone(),
@@ -80,8 +81,8 @@ impl Desk {
             throughput: Throughput::default(),
             wake: Arc::new(Notify::new()),
             draining: draining.clone(),
+            tasks: afterwork.clone(),
         });
-        let afterwork = TaskTracker::new();
         let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
         let (public, operator) = (http::public_router(state.clone()), http::operator_router(state));
         Desk { public, operator, store, live, draining, afterwork, blobs, _data: data }
