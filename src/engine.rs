@@ -50,7 +50,7 @@ impl std::fmt::Debug for Run {
 
 /// Told by the engine's thread how a run goes; must return at once.
 pub trait Observer: Send {
-    /// `step` of `steps` are done; both are 0 before the sampler's first.
+    /// `step` of `steps` are done.
     fn progress(&mut self, phase: Phase, step: u32, steps: u32);
     /// A rough picture of image `index` after `step`, one pixel for each latent pixel.
     fn preview(&mut self, index: u32, step: u32, picture: RgbImage);

@@ -37,8 +37,8 @@ pub(super) struct Active {
 
 impl Active {
     pub fn new(run: Run, arrival: u64, service: f64) -> Active {
-        let mailbox = Rc::new(RefCell::new(Mailbox::default()));
         let Run { generation, scheduler, model, observer, cancel } = run;
+        let mailbox = Rc::new(RefCell::new(Mailbox { step: (0, generation.steps), ..Mailbox::default() }));
         let station = Station {
             mailbox: mailbox.clone(),
             model: model.clone(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Server, decode};
 
@@ -42,5 +42,28 @@ async fn cases_give_the_golden_pictures() {
             let worst = pixels.iter().zip(&golden.pixels).map(|(a, b)| a.abs_diff(*b)).max();
             assert!(worst <= Some(2), "{} image {index}: {worst:?} levels", case.name);
         }
+    }
+}
+
+/// The embedded model with its own defaults, beside what diffusers draws from the same folder; `training/reference.py`
+/// makes these pictures anew for new weights.
+#[tokio::test]
+async fn the_embedded_model_draws_what_diffusers_draws_with_it() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/emoji");
+    let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    for picture in reference["pictures"].as_array().unwrap() {
+        let body = json!({"prompt": picture["prompt"], "seed": picture["seed"]});
+        let id = server.accept(&body).await;
+        let ended = server.ended(&id).await;
+        for default in ["width", "height", "steps", "guidance_scale"] {
+            assert_eq!(ended["params"][default].as_f64(), reference[default].as_f64(), "{default}");
+        }
+        let golden = std::fs::read(folder.join(picture["file"].as_str().unwrap())).unwrap();
+        let (ours, theirs) = (decode(&server.picture(&id, 0).await), decode(&golden));
+        assert_eq!((ours.0, ours.1), (theirs.0, theirs.1));
+        let worst = ours.2.iter().zip(&theirs.2).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(2), "{picture}: {worst:?} levels");
     }
 }
