@@ -126,16 +126,13 @@ impl App {
 
         let listeners_stop = CancellationToken::new();
         let served = async {
-            tokio::try_join!(
-                http::serve(public, http::public_router(state.clone()), &config.http, listeners_stop.clone(), deadline),
-                http::serve(
-                    operator,
-                    http::operator_router(state.clone()),
-                    &config.http,
-                    listeners_stop.clone(),
-                    deadline
-                ),
-            )
+            let (http, drain) = (&config.http, &listeners_stop);
+            let public = http::serve(public, http::public_router(state.clone()), http, drain.clone(), deadline);
+            let operator = http::serve(operator, http::operator_router(state.clone()), http, drain.clone(), deadline);
+            let served = tokio::try_join!(public, operator);
+            // A listener that failed stops the rest as a signal does.
+            stop.cancel();
+            served
         };
         let drain = async {
             stop.cancelled().await;

@@ -114,15 +114,20 @@ fn serve(serve: &Serve) -> Result<()> {
         println!("latentd {} listens on http://{}", env!("CARGO_PKG_VERSION"), app.public_address()?);
         println!("operator: http://{}", app.operator_address()?);
         let stop = CancellationToken::new();
-        let (served, ()) = tokio::join!(app.run(stop.clone()), async {
-            asked_to_stop().await;
-            stop.cancel();
-        });
-        served
+        let mut serving = Box::pin(app.run(stop.clone()));
+        tokio::select! {
+            served = &mut serving => return served,
+            () = asked_to_stop() => stop.cancel(),
+        }
+        // Who asks twice does not want to wait for the ordered end; the ledger survives that as it survives a crash.
+        tokio::select! {
+            served = &mut serving => served,
+            () = asked_to_stop() => std::process::exit(130),
+        }
     })
 }
 
-/// Returns at the first Ctrl-C or SIGTERM; a second one ends the process at once.
+/// Returns at Ctrl-C or SIGTERM.
 async fn asked_to_stop() {
     let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(term) => term,
