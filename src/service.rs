@@ -23,7 +23,7 @@ use crate::{
 
 pub use live::{Live, Phase, Preview, Progress};
 pub use rules::CatalogueRules;
-pub use throughput::Throughput;
+pub use throughput::{Pace, Throughput};
 
 /// A cheap handle to everything that a handler may ask for.
 #[derive(Clone)]
@@ -127,7 +127,8 @@ impl Service {
         let record = match store.accept(GenerationId::new(), &generation, self.0.max_queued).await {
             Ok(record) => record,
             Err(StoreError::QueueFull { queued }) => {
-                return Err(ServiceError::QueueFull { queued, retry_after_s: self.0.throughput.seconds_for(queued) });
+                let seconds = self.pace().map_or(1.0, |pace| pace.until_start(queued));
+                return Err(ServiceError::QueueFull { queued, retry_after_s: seconds.ceil().clamp(1.0, 600.0) as u64 });
             }
             Err(error) => return Err(error.into()),
         };
@@ -247,9 +248,9 @@ impl Service {
         self.0.max_queued
     }
 
-    /// Seconds a finished generation took to run, averaged over the recent ones; `None` before the first.
-    pub fn recent_seconds(&self) -> Option<f64> {
-        self.0.throughput.mean_seconds()
+    /// How the recent generations went; `None` before the first has ended.
+    pub fn pace(&self) -> Option<Pace> {
+        self.0.throughput.pace()
     }
 
     /// What keeps the server from taking work, for `/readyz`; empty when it is ready.

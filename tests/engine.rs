@@ -36,7 +36,7 @@ struct Bench {
 /// What an observer was told.
 #[derive(Debug)]
 enum Told {
-    Progress(Phase, u32),
+    Progress(Phase, u32, u32),
     Preview(u32, u32),
     Ended(Result<Vec<RgbImage>, RunError>),
 }
@@ -44,9 +44,9 @@ enum Told {
 struct Recorder(mpsc::Sender<Told>);
 
 impl Observer for Recorder {
-    fn progress(&mut self, phase: Phase, step: u32, _steps: u32) {
+    fn progress(&mut self, phase: Phase, step: u32, steps: u32) {
         // A test that has seen enough may have dropped its receiver.
-        let _ = self.0.send(Told::Progress(phase, step));
+        let _ = self.0.send(Told::Progress(phase, step, steps));
     }
 
     fn preview(&mut self, index: u32, step: u32, _picture: RgbImage) {
@@ -185,9 +185,10 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
     let (mut steps, mut previews, mut phases) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match told.recv().unwrap() {
-            Told::Progress(phase, step) => {
+            Told::Progress(phase, step, of) => {
                 phases.push(phase);
                 steps.push(step);
+                assert_eq!(of, 20, "of how many steps, from the first word on");
             }
             Told::Preview(index, step) => previews.push((index, step)),
             Told::Ended(outcome) => break assert_eq!(outcome.unwrap().len(), 2),
@@ -204,7 +205,7 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
 fn a_canceled_run_ends_before_its_next_step() {
     let bench = Bench::new(16, 1);
     let (cancel, told) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
-    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 3)) {}
+    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 3, _)) {}
     cancel.cancel(Reason::Disconnected);
     cancel.cancel(Reason::Canceled);
     let ended = outcome(&told);
@@ -217,7 +218,7 @@ fn a_canceled_run_ends_before_its_next_step() {
 fn a_short_run_passes_a_long_one() {
     let bench = Bench::new(2, 1);
     let (cancel, long) = bench.start(json!({"prompt": "long", "steps": 900, "n": 8}));
-    while !matches!(long.recv().unwrap(), Told::Progress(Phase::Denoising, 1)) {}
+    while !matches!(long.recv().unwrap(), Told::Progress(Phase::Denoising, 1, _)) {}
     let (_, short) = bench.start(json!({"prompt": "short", "steps": 4}));
     outcome(&short).unwrap();
     cancel.cancel(Reason::Canceled);
@@ -252,7 +253,7 @@ fn a_network_that_fails_fails_only_the_run_to_blame() {
 fn runs_of_a_stopping_engine_are_told_so() {
     let bench = Bench::new(16, 1);
     let (_, told) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
-    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 1)) {}
+    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 1, _)) {}
     drop(bench);
     assert!(matches!(outcome(&told), Err(RunError::Stopped)));
 }

@@ -110,13 +110,13 @@ struct Queue {
 
 pub async fn queue(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
     let counts = service.counts().await?;
-    let recent = service.recent_seconds();
+    let pace = service.pace();
     Ok(Json(Queue {
         object: "queue",
         queued: counts.queued,
         running: counts.running,
         max_queued: service.max_queued(),
-        recent_run_seconds: recent,
-        estimated_start_s: recent.map(|seconds| seconds * counts.queued as f64),
+        recent_run_seconds: pace.map(|pace| pace.run_seconds),
+        estimated_start_s: pace.map(|pace| pace.until_start(counts.queued)),
     }))
 }

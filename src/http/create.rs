@@ -50,13 +50,13 @@ async fn object(state: &AppState, prefer: Prefer, fields: Fields) -> Result<Resp
 
 /// 200 with the finished generation, or 202 with where to look and when.
 fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
-    let recent = state.service.recent_seconds();
-    let object = Json(generation::object(view, recent));
+    let pace = state.service.pace();
+    let object = Json(generation::object(view, pace));
     let headers = (headers(view.record.id), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
     if view.record.status.is_terminal() {
         return (headers, object).into_response();
     }
-    let retry_after = [(header::RETRY_AFTER, generation::retry_after_s(view, recent).to_string())];
+    let retry_after = [(header::RETRY_AFTER, generation::retry_after_s(view, pace).to_string())];
     (success::ACCEPTED, headers, retry_after, object).into_response()
 }
 

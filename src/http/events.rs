@@ -186,7 +186,7 @@ impl Feed {
 /// The data of the events that carry the generation whole.
 async fn generation_data(service: &Service, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
     let view = seen(service.get(id).await?);
-    Ok(json!({ "generation": generation::object(&view, service.recent_seconds()) }))
+    Ok(json!({ "generation": generation::object(&view, service.pace()) }))
 }
 
 /// A generation as it was when it was accepted, for readers who replay its history from the beginning.

@@ -8,7 +8,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, ma
 use super::{content, error::location};
 use crate::{
     generation::{GenerationId, Image, Problem, Status},
-    service::{Progress, View},
+    service::{Pace, Progress, View},
 };
 
 #[derive(Debug, Serialize)]
@@ -60,8 +60,8 @@ struct Links {
     cancel: String,
 }
 
-/// The object of a generation. `recent_seconds` is what recent runs took, to estimate when it begins.
-pub fn object(view: &View, recent_seconds: Option<f64>) -> Object {
+/// The object of a generation. `pace` is that of the recent ones, to estimate when it begins.
+pub fn object(view: &View, pace: Option<Pace>) -> Object {
     let record = &view.record;
     let id = record.id;
     let (images, error) = match &record.status {
@@ -69,10 +69,9 @@ pub fn object(view: &View, recent_seconds: Option<f64>) -> Object {
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
     };
-    let queue = view.position.map(|position| Queue {
-        position,
-        estimated_start_s: recent_seconds.map(|seconds| tenths(seconds * position as f64)),
-    });
+    let queue = view
+        .position
+        .map(|position| Queue { position, estimated_start_s: pace.map(|pace| tenths(pace.until_start(position))) });
     Object {
         id,
         object: "image.generation",
@@ -112,11 +111,10 @@ fn image_object(id: &GenerationId, image: &Image) -> ImageObject {
 }
 
 /// Seconds after which it is worth asking again: the estimated end, in 1..=60.
-pub fn retry_after_s(view: &View, recent_seconds: Option<f64>) -> u64 {
-    let left = match (&view.progress, view.position, recent_seconds) {
+pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
+    let left = match (&view.progress, view.position, pace) {
         (Some(Progress { eta_s: Some(eta), .. }), _, _) => f64::from(*eta),
-        (_, Some(position), Some(seconds)) => seconds * (position + 1) as f64,
-        (_, _, Some(seconds)) => seconds,
+        (_, position, Some(pace)) => pace.until_end(position.unwrap_or(0)),
         _ => 1.0,
     };
     left.ceil().clamp(1.0, 60.0) as u64

@@ -21,14 +21,8 @@ pub async fn live() -> impl IntoResponse {
     Json(json!({"status": "ok"}))
 }
 
-pub async fn ready(
-    State(service): State<Service>,
-    State(draining): State<CancellationToken>,
-) -> Result<impl IntoResponse, ApiError> {
-    let mut reasons = service.unready_reasons().await;
-    if draining.is_cancelled() && !reasons.iter().any(|reason| reason == "draining") {
-        reasons.push("draining".to_owned());
-    }
+pub async fn ready(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
+    let reasons = service.unready_reasons().await;
     if reasons.is_empty() {
         Ok(Json(json!({"status": "ready", "reasons": []})))
     } else {

@@ -55,9 +55,9 @@ pub async fn list(State(service): State<Service>, RawQuery(query): RawQuery) -> 
     let query = list_query(query.unwrap_or_default().as_bytes())?;
     let page = service.list(&query).await?;
     let (first_id, last_id) = (page.records.first().map(|r| r.id), page.records.last().map(|r| r.id));
-    let recent = service.recent_seconds();
+    let pace = service.pace();
     let views = page.records.into_iter().map(|record| View { record, progress: None, position: None });
-    let data = views.map(|view| generation::object(&view, recent)).collect();
+    let data = views.map(|view| generation::object(&view, pace)).collect();
     let next =
         last_id.filter(|_| page.has_more && query.before.is_none()).map(|last| (header::LINK, next(&query, last)));
     let list = List { object: "list", data, first_id, last_id, has_more: page.has_more };
@@ -135,7 +135,7 @@ pub async fn delete(State(service): State<Service>, Id(id): Id) -> Result<Respon
 }
 
 fn object(service: &Service, view: &View) -> Json<generation::Object> {
-    Json(generation::object(view, service.recent_seconds()))
+    Json(generation::object(view, service.pace()))
 }
 
 #[cfg(test)]

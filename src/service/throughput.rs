@@ -17,6 +17,15 @@ struct Ended {
     together: usize,
 }
 
+/// How the recent generations went, on average.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// From the beginning of a run to its end.
+    pub run_seconds: f64,
+    /// What one place in the queue costs: several run together, and as many move up when they have ended.
+    pub place_seconds: f64,
+}
+
 const REMEMBERED: usize = 32;
 
 impl Throughput {
@@ -28,19 +37,42 @@ impl Throughput {
         recent.push_back(Ended { seconds: run_time.as_secs_f64(), together: together.max(1) });
     }
 
-    /// Seconds of a run, averaged; `None` before the first.
-    pub fn mean_seconds(&self) -> Option<f64> {
-        self.mean(|ended| ended.seconds)
-    }
-
-    /// Whole seconds after which `queued` generations will have begun, from 1 to 600.
-    pub fn seconds_for(&self, queued: usize) -> u64 {
-        let each = self.mean(|ended| ended.seconds / ended.together as f64).unwrap_or(1.0);
-        (each * queued as f64).ceil().clamp(1.0, 600.0) as u64
-    }
-
-    fn mean(&self, of: impl Fn(&Ended) -> f64) -> Option<f64> {
+    /// `None` before the first generation has ended.
+    pub fn pace(&self) -> Option<Pace> {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.is_empty() { None } else { Some(recent.iter().map(of).sum::<f64>() / recent.len() as f64) }
+        let mean = |of: fn(&Ended) -> f64| recent.iter().map(of).sum::<f64>() / recent.len() as f64;
+        (!recent.is_empty()).then(|| Pace {
+            run_seconds: mean(|ended| ended.seconds),
+            place_seconds: mean(|ended| ended.seconds / ended.together as f64),
+        })
+    }
+}
+
+impl Pace {
+    /// Seconds until a generation with `position` others before it begins.
+    pub fn until_start(&self, position: usize) -> f64 {
+        self.place_seconds * position as f64
+    }
+
+    /// Seconds until that generation has its pictures.
+    pub fn until_end(&self, position: usize) -> f64 {
+        self.until_start(position) + self.run_seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_share_the_device_move_the_queue_together() {
+        let throughput = Throughput::default();
+        assert!(throughput.pace().is_none());
+        for _ in 0..2 * REMEMBERED {
+            throughput.record(Duration::from_secs(8), 4);
+        }
+        let pace = throughput.pace().unwrap();
+        assert_eq!(pace.until_start(3), 6.0, "a place costs a quarter of a run, as four run together");
+        assert_eq!(pace.until_end(3), 14.0);
     }
 }
