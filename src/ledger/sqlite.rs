@@ -38,7 +38,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Locked`] where another store has the folder open, in this process or another.
     pub async fn open(data_dir: &Path, retention: Duration) -> Result<SqliteStore, StoreError> {
-        let lock = folder::lock(data_dir)?;
+        let lock = folder::lock(data_dir).await?;
         let options = folder::options(data_dir);
         let writer = folder::writer(options.clone()).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await?;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sqlx::{
@@ -16,15 +16,26 @@ use crate::ledger::StoreError;
 /// Reads are short and the machine's cores belong to the engine.
 const READERS: u32 = 4;
 
+/// How long the last owner of a folder may take to let go of it.
+const GRACE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Takes the folder for this process: the lock goes with the file, also when the process is killed.
-pub fn lock(data_dir: &Path) -> Result<File, StoreError> {
+///
+/// The system keeps a lock until the last descriptor of its file is closed, so that it can outlive its owner a little: in
+/// a process that is being torn down, or in a child between its fork and its exec. A quick restart waits for that.
+pub async fn lock(data_dir: &Path) -> Result<File, StoreError> {
     fs::create_dir_all(data_dir)?;
     let path = data_dir.join("latentd.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: data_dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+    let given_up = Instant::now() + GRACE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < given_up => tokio::time::sleep(PAUSE).await,
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { path: data_dir.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
     }
 }
 
