@@ -37,15 +37,14 @@ pub async fn create_png(State(state): State<AppState>, prefer: Prefer, fields: F
 }
 
 async fn object(state: &AppState, prefer: Prefer, fields: Fields) -> Result<Response, ApiError> {
-    let mut view = state.service.create(fields).await?;
     let Some(wait) = prefer.wait else {
+        let view = state.service.create(fields).await?;
         return Ok(receipt(state, &view, &prefer));
     };
-    let mut presence = Presence::of(state, &view, Waits::ForObject);
+    let (view, mut presence) = state.accept(fields, Waits::ForObject).await?;
     let waited = state.wait(view.record.id, wait).await;
     presence.keep();
-    view = waited?;
-    Ok(receipt(state, &view, &prefer))
+    Ok(receipt(state, &waited?, &prefer))
 }
 
 /// 200 with the finished generation, or 202 with where to look and when.

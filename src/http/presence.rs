@@ -1,5 +1,7 @@
 //! A client that waits, and what its leaving means.
 
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
 use super::AppState;
 use crate::{
     generation::{GenerationId, OnDisconnect},
@@ -24,8 +26,10 @@ pub struct Presence {
 
 struct Leaving {
     service: Service,
-    afterwork: tokio_util::task::TaskTracker,
+    afterwork: TaskTracker,
     id: GenerationId,
+    /// Keeps the afterwork from ending before it is known whether there is some.
+    open: TaskTrackerToken,
 }
 
 impl std::fmt::Debug for Leaving {
@@ -41,6 +45,7 @@ impl Presence {
             service: state.service.clone(),
             afterwork: state.afterwork.clone(),
             id: view.record.id,
+            open: state.afterwork.token(),
         });
         Presence { leaving }
     }
@@ -66,7 +71,7 @@ fn cancels(wish: OnDisconnect, waits: Waits) -> bool {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let Some(Leaving { service, afterwork, id }) = self.leaving.take() else {
+        let Some(Leaving { service, afterwork, id, open }) = self.leaving.take() else {
             return;
         };
         // Outside of a runtime the process is at its end, and the ledger hands the generation to the next one.
@@ -80,6 +85,7 @@ impl Drop for Presence {
             }
         };
         afterwork.spawn_on(cancelling, &runtime);
+        drop(open);
     }
 }
 
