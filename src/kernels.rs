@@ -6,17 +6,21 @@
 //! tests compare with.
 
 pub mod activation;
-pub mod add;
 pub mod attention;
+mod block;
 pub mod conv2d;
+mod cut;
 mod exp;
+pub mod finish;
+pub mod geglu;
 mod gemm;
-#[cfg(test)]
-mod random;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod matrix;
+#[cfg(test)]
+mod random;
 mod simd;
 mod softmax;
 mod storage;
 pub mod upsample;
+pub mod winograd;

@@ -27,6 +27,7 @@ pub mod engine;
 pub mod generation;
 pub mod http;
 pub mod imaging;
+#[allow(unsafe_code, reason = "vector units and rectangles shared by threads; each block has its proof")]
 pub mod kernels;
 pub mod ledger;
 pub mod metrics;

@@ -1,4 +1,6 @@
-use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
 
 /// The floats of a contiguous float32 tensor.
 pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -9,18 +11,29 @@ pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
-/// The floats of a contiguous float32 tensor, to write to.
-pub(super) fn floats_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        candle_core::bail!("expected a contiguous tensor, got {layout:?}")
-    };
-    match storage {
-        CpuStorage::F32(values) => Ok(&mut values[start..end]),
-        _ => candle_core::bail!("expected float32"),
-    }
-}
-
 /// What a custom operation returns.
 pub(super) fn made(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
     Ok((f32::to_cpu_storage_owned(values), shape.into()))
+}
+
+/// The floats of an operand that an operation holds besides its own ones.
+pub(super) struct Operand<'a>(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout);
+
+impl<'a> Operand<'a> {
+    pub fn of(tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self(Box::new(storage), layout)
+    }
+
+    pub fn floats(&self) -> Result<&[f32]> {
+        match &**self.0 {
+            Storage::Cpu(storage) => floats(storage, self.1),
+            _ => candle_core::bail!("expected a tensor on the CPU"),
+        }
+    }
+}
+
+/// Memory for a result, every value of which is to be written.
+pub(super) fn blank(len: usize) -> Vec<f32> {
+    vec![0.0; len]
 }

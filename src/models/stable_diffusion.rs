@@ -10,7 +10,10 @@ use super::{
     legacy,
     unet2d_condition::UNet2DConditionConfig,
 };
-use crate::weights::{LoadError, ModelFolder, Weights};
+use crate::{
+    kernels::winograd,
+    weights::{LoadError, ModelFolder, Weights},
+};
 
 /// The networks of a text-to-image pipeline on one device. Nothing in it changes: share it between threads.
 #[derive(Debug)]
@@ -46,17 +49,23 @@ pub struct Spec {
 
 impl StableDiffusion {
     /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit.
-    pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
+    pub fn load(
+        folder: &ModelFolder,
+        device: &Device,
+        winograd: winograd::Use,
+    ) -> std::result::Result<Self, LoadError> {
         let Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec } =
             Description::read(folder)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = Weights::open(folder, "text_encoder", "model", device, as_it_is)?;
         let text_encoder = ClipTextModel::new(&text_config, &weights);
         weights.finish()?;
-        let weights = Weights::open(folder, "unet", "diffusion_pytorch_model", device, as_it_is)?;
+        let weights =
+            Weights::open(folder, "unet", "diffusion_pytorch_model", device, as_it_is)?.for_winograd(winograd);
         let unet = UNet2DConditionModel::new(&unet_config, &weights);
         weights.finish()?;
-        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
+        let weights =
+            Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?.for_winograd(winograd);
         let vae = AutoencoderKl::new(&vae_config, &weights);
         weights.finish()?;
         let device = device.clone();

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
 use super::{FileBytes, LoadError, ModelFolder, ledger::Ledger, shards};
+use crate::kernels::winograd;
 
 /// The tensors of one component by diffusers name, as float32 on a device; cheap to clone, scoped by [`Weights::pp`].
 ///
@@ -19,6 +20,7 @@ use super::{FileBytes, LoadError, ModelFolder, ledger::Ledger, shards};
 pub struct Weights {
     source: Arc<Source>,
     prefix: String,
+    winograd: winograd::Use,
 }
 
 struct Source {
@@ -89,12 +91,22 @@ impl Weights {
         let component = component.to_owned();
         let ledger = Mutex::default();
         let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger });
-        Ok(Self { source, prefix: String::new() })
+        Ok(Self { source, prefix: String::new(), winograd: winograd::Use::default() })
+    }
+
+    /// The same weights, for layers that choose their algorithm by this.
+    pub fn for_winograd(self, winograd: winograd::Use) -> Self {
+        Self { winograd, ..self }
+    }
+
+    /// What layers choose their algorithm by.
+    pub fn winograd(&self) -> winograd::Use {
+        self.winograd
     }
 
     /// The weights under `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
-        Self { source: self.source.clone(), prefix: self.name(part) }
+        Self { source: self.source.clone(), prefix: self.name(part), winograd: self.winograd }
     }
 
     /// Whether any tensor of the files has a name that starts with the scope and `start`.

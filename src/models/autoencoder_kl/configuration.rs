@@ -67,6 +67,9 @@ const FIXED: &[Fixed] = &[
     ("sample_size", &[]), // only for tiling, which starts at a size of its own
 ];
 
+/// Width of maps: an autoencoder works on whole pictures.
+pub(super) const LARGE: usize = 64;
+
 impl AutoencoderKlConfig {
     /// Reads the keys of the file at `path`, refusing what the network cannot honour.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
@@ -100,6 +103,7 @@ impl AutoencoderKlConfig {
     }
 
     pub(super) fn resnet(&self) -> ResnetKind {
-        ResnetKind { groups: self.norm_num_groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0 }
+        let groups = self.norm_num_groups;
+        ResnetKind { groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0, side: LARGE }
     }
 }

@@ -1,6 +1,6 @@
 use candle_core::{Result, Tensor};
 
-use super::{AutoencoderKlConfig, mid_block::MidBlock};
+use super::{AutoencoderKlConfig, configuration::LARGE, mid_block::MidBlock};
 use crate::{
     kernels::conv2d::Conv2d,
     models::{
@@ -63,7 +63,7 @@ impl UpDecoderBlock2D {
         };
         Self {
             resnets: (0..=config.layers_per_block).map(resnet).collect(),
-            upsampler: (i < last).then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs)),
+            upsampler: (i < last).then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs, LARGE)),
         }
     }
 

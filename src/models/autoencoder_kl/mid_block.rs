@@ -2,10 +2,7 @@ use candle_core::{Result, Tensor};
 
 use super::AutoencoderKlConfig;
 use crate::{
-    kernels::{
-        add::add,
-        attention::{Mask, attention},
-    },
+    kernels::attention::{Mask, attention},
     models::{
         layers::{GroupNorm, Linear},
         resnet::ResnetBlock2D,
@@ -68,7 +65,7 @@ impl Attention {
         let (b, h, w, c) = x.dims4()?;
         let normed = self.group_norm.forward(x)?.reshape((b, h * w, c))?;
         let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
-        let attended = self.to_out.forward(&attention(&q, &k, &v, 1, Mask::None)?)?;
-        add(attended.reshape((b, h, w, c))?, x)
+        let attended = attention(&q, &k, &v, 1, Mask::None)?.reshape((b, h, w, c))?;
+        self.to_out.forward_onto(&attended, x)
     }
 }
