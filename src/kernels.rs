@@ -6,6 +6,7 @@
 //! tests compare with.
 
 pub mod activation;
+pub mod arena;
 pub mod attention;
 mod block;
 pub mod conv2d;

@@ -37,3 +37,7 @@ pub mod service;
 pub mod telemetry;
 pub mod weights;
 pub mod worker;
+
+/// Activations come from an arena and go back to it; everything else is the system allocator's.
+#[global_allocator]
+static ALLOCATOR: kernels::arena::Allocator = kernels::arena::Allocator;

@@ -2,6 +2,8 @@ use std::ops::Deref;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
 
+use super::arena;
+
 /// The floats of a contiguous float32 tensor.
 pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let values = storage.as_slice::<f32>()?;
@@ -35,5 +37,5 @@ impl<'a> Operand<'a> {
 
 /// Memory for a result, every value of which is to be written.
 pub(super) fn blank(len: usize) -> Vec<f32> {
-    vec![0.0; len]
+    arena::take(len)
 }
