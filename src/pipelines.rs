@@ -5,6 +5,7 @@
 
 mod card;
 pub mod catalogue;
+pub mod decoding;
 mod embedded;
 pub mod latent_rgb;
 pub mod model;
@@ -12,6 +13,7 @@ pub mod networks;
 pub mod text_to_image;
 
 pub use catalogue::{Catalogue, CatalogueError};
+pub use decoding::Activation;
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
 pub use networks::{DenoiseRow, NetworkError, Networks, TextEmbedding};

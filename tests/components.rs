@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae};
 use latentd::{
     models::{
@@ -159,6 +159,40 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
+    let wide = wide_model();
+    for (root, h, w) in [(parity().join("pipelines/sd1"), 6, 9), (wide.path().into(), 7, 4)] {
+        let sd = load(&root).unwrap();
+        let config = ModelFolder::open(&root).unwrap().json("vae/config.json").unwrap();
+        let weights = Weights::open(
+            &ModelFolder::open(&root).unwrap(),
+            "vae",
+            "diffusion_pytorch_model",
+            &Device::Cpu,
+            current_name,
+        );
+        let vae = AutoencoderKl::new(&AutoencoderKlConfig::read("vae", &config).unwrap(), &weights.unwrap());
+        let latents = noise(&[3, sd.spec().latent_channels, h, w], 5);
+        let whole = vae.decode(&latents).unwrap();
+        let layers = vae.decode_stages(h, w, 0.0).len();
+        assert!(layers >= 10, "every layer can be a stage: {layers}");
+        assert_eq!(vae.decode_stages(h, w, f64::INFINITY).len(), 1);
+        for quantum in [0.0, 2e5, 1e6, f64::INFINITY] {
+            // The last row comes in late: each stage is run for it alone, and for the others together.
+            let mut pair = latents.narrow(0, 0, 2).unwrap();
+            let mut alone = latents.narrow(0, 2, 1).unwrap();
+            for stage in vae.decode_stages(h, w, quantum) {
+                alone = vae.decode_layers(stage.layers.clone(), alone).unwrap();
+                pair = vae.decode_layers(stage.layers, pair).unwrap();
+            }
+            let staged = Tensor::cat(&[pair, alone], 0).unwrap().permute((0, 3, 1, 2)).unwrap();
+            assert_eq!(bits(&staged.contiguous().unwrap()), bits(&whole), "{quantum}");
+        }
+        assert!(vae.decode_layers(1..layers + 1, latents).is_err(), "there are no more layers");
     }
 }
 

@@ -5,12 +5,16 @@ use serde_json::{Map, Value};
 
 use super::{
     AutoencoderKl, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
-    autoencoder_kl::{AutoencoderKlConfig, current_name},
+    autoencoder_kl::{AutoencoderKlConfig, Stage, current_name},
     clip_text::ClipTextConfig,
     legacy,
     unet2d_condition::UNet2DConditionConfig,
 };
 use crate::weights::{LoadError, ModelFolder, Weights};
+
+/// Multiplications for one row in a stage of decoding: tens of milliseconds on a few cores, so that the steps of others
+/// do not wait long, and far more than it takes to end one call and begin another.
+const STAGE_WORK: f64 = 1e9;
 
 /// The networks of a text-to-image pipeline on one device. Nothing in it changes: share it between threads.
 #[derive(Debug)]
@@ -88,9 +92,25 @@ impl StableDiffusion {
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.vae.decode(&self.unscaled(latents)?)
+    }
+
+    /// The stages of a decode of (h, w) latent pixels: calls of [`StableDiffusion::decode_stage`], one after another.
+    pub fn decode_stages(&self, h: usize, w: usize) -> Vec<Stage> {
+        self.vae.decode_stages(h, w, STAGE_WORK)
+    }
+
+    /// One stage. The first takes latents (B, C, h, w) as the sampler left them, each later one what the one before it
+    /// made, and the last gives pixels (B, H, W, 3), roughly in [-1, 1].
+    pub fn decode_stage(&self, stage: &Stage, x: &Tensor) -> Result<Tensor> {
+        let x = if stage.layers.start == 0 { self.unscaled(x)? } else { x.clone() };
+        self.vae.decode_layers(stage.layers.clone(), x)
+    }
+
+    /// Latents as the sampler left them → as the autoencoder knows them.
+    fn unscaled(&self, latents: &Tensor) -> Result<Tensor> {
         let AutoencoderKlConfig { scaling_factor, shift_factor, .. } = self.vae_config;
-        let latents = latents.to_device(&self.device)?;
-        self.vae.decode(&latents.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))?)
+        latents.to_device(&self.device)?.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))
     }
 
     /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{NetworkError, Networks};
+use super::{NetworkError, Networks, decoding::decode};
 use crate::{diffusion::Noise, imaging::RgbImage};
 
 /// `rgb = bias + Σ_c weight[c] · latents[c]`, in [-1, 1].
@@ -48,7 +48,7 @@ impl LatentRgb {
         for _ in 0..pictures {
             let drawn = noise.draw([1, c, SIDE, SIDE]);
             let latents = smooth(drawn.data(), c, SIDE);
-            let picture = networks.decode([c, SIDE, SIDE], std::slice::from_ref(&latents))?.swap_remove(0);
+            let picture = decode(networks, [c, SIDE, SIDE], latents.clone())?;
             for y in 0..SIDE {
                 for x in 0..SIDE {
                     let mut features: Vec<f64> =
