@@ -17,12 +17,14 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae};
 use latentd::{
+    diffusion::Latents,
     models::{
-        AutoencoderKl, ClipTextModel, StableDiffusion, UNet2DConditionModel,
-        autoencoder_kl::{AutoencoderKlConfig, current_name},
+        AutoencoderKl, ClipTextModel, Spec, StableDiffusion, UNet2DConditionModel,
+        autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
         clip_text::ClipTextConfig,
         unet2d_condition::UNet2DConditionConfig,
     },
+    pipelines::{Activation, DenoiseRow, NetworkError, Networks, TextEmbedding, decoding::decode_alone},
     weights::{ModelFolder, Weights},
 };
 use serde_json::{Value, json};
@@ -64,6 +66,69 @@ fn goldens() {
     }
     println!("{cases} tensors like diffusers', and the token ids of {} pipelines", PIPELINES.len());
     assert_eq!(cases, 14);
+}
+
+/// `tests/fixtures/tiles.safetensors` is diffusers' `vae.enable_tiling(); vae.decode(latents).sample` for the pipeline sd1,
+/// in half precision; its tiles are of 8 latent pixels.
+#[test]
+fn tiles_are_decoded_like_diffusers_decodes_them() {
+    let golden = tensors(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiles.safetensors"));
+    let tiled = golden["tiled"].to_dtype(DType::F32).unwrap(); // (1, 3, H, W)
+    let (_, c, h, w) = golden["latents"].dims4().unwrap();
+    let latents: Vec<f32> = golden["latents"].flatten_all().unwrap().to_vec1().unwrap();
+    let networks = InTiles { vae: vae("sd1"), spec: load(&parity().join("pipelines/sd1")).unwrap().spec() };
+    let latents = Latents::new([1, c, h, w], latents).unwrap();
+    let picture = decode_alone(&networks, &latents).unwrap().remove(0);
+    assert_eq!(tiled.dims(), [1, 3, picture.height as usize, picture.width as usize]);
+    let expected = tiled.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let level = |value: f32| (value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;
+    let error = picture.pixels.iter().zip(&expected).map(|(made, value)| (f32::from(*made) - level(*value)).abs());
+    let largest = error.fold(0.0, f32::max);
+    println!("tiles: at most {largest} of 255 levels beside diffusers'");
+    assert!(largest < 0.75, "half a level is rounding, the rest half precision: {largest}");
+}
+
+/// An autoencoder that cuts everything.
+struct InTiles {
+    vae: AutoencoderKl,
+    spec: Spec,
+}
+
+impl Networks for InTiles {
+    fn spec(&self) -> Spec {
+        self.spec.clone()
+    }
+
+    fn tokenize(&self, _prompt: &str) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn encode_text(&self, _ids: &[Vec<u32>], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+        Ok(Vec::new())
+    }
+
+    fn denoise(&self, _shape: [usize; 3], _rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        Ok(Vec::new())
+    }
+
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        Tiles::new(h, w, 8)
+    }
+
+    fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
+        vec![0.1; self.vae.decode_stages(h, w, 0.0).len()]
+    }
+
+    fn decode(
+        &self,
+        [_, h, w]: [usize; 3],
+        stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError> {
+        let layers = self.vae.decode_stages(h, w, 0.0)[stage].layers.clone();
+        let decode = |row: &Activation| Activation(self.vae.decode_layers(layers.clone(), row.0.clone()).unwrap());
+        Ok(rows.iter().map(decode).collect())
+    }
 }
 
 #[test]

@@ -299,6 +299,25 @@ fn several_pictures_are_decoded_one_after_another_where_they_are_large_and_toget
 }
 
 #[test]
+fn a_picture_above_the_models_size_is_decoded_in_tiles() {
+    let bench = Bench::new(16, 1);
+    let (model, calls, go_on) = Scripted::watched();
+    let mut generation = plain(&bench, 1024, 1);
+    (generation.n, generation.height) = (2, 512);
+    (0..100).for_each(|_| go_on.send(()).unwrap());
+    let pictures = outcome(&bench.start_on(Arc::new(model), generation).1).unwrap();
+    for picture in pictures {
+        assert_eq!((picture.width, picture.height), (1024, 512));
+        assert!(picture.pixels.iter().all(|level| *level == 0), "the scripted decoder draws black");
+    }
+    let decodes: Vec<_> = calls.try_iter().filter(|call| matches!(call, Call::Decode { .. })).collect();
+    // Tiles of 64, 64 and 32 columns, and the same again 16 lines high; picture after picture.
+    let tile = |side: usize| (0..STAGES).map(move |stage| Call::Decode { side, stage, rows: 1 });
+    let picture = || [64, 64, 64, 16, 16, 16].into_iter().flat_map(tile);
+    assert_eq!(decodes, picture().chain(picture()).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_network_that_fails_fails_only_the_run_to_blame() {
     for fault in [Fault::Error, Fault::Panic, Fault::NotANumber, Fault::TooFewRows] {
         let bench = Bench::new(16, 1);

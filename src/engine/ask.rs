@@ -6,7 +6,9 @@ use crate::{
     diffusion::Latents,
     generation::Phase,
     imaging::RgbImage,
-    pipelines::{Activation, Compute, DenoiseRow, Model, NetworkError, PipelineError, TextEmbedding},
+    pipelines::{
+        Activation, Compute, DecodeCall, DenoiseRow, Model, NetworkError, PipelineError, TextEmbedding, decode,
+    },
 };
 
 /// A decode costs as much as this many rows of the denoiser: it works on 64 times as many pixels with a far narrower
@@ -16,11 +18,6 @@ const DECODE: f64 = 2.0;
 /// Latent pixels of the pictures that are decoded at the same time. An activation is as large as the picture and much
 /// deeper, so there is one picture of 512 × 512 on its way at a time, or many small ones.
 pub(super) const DECODING: usize = 64 * 64;
-
-/// How many pictures of (h, w) latent pixels a run decodes together.
-fn decoded_together(h: usize, w: usize) -> usize {
-    (DECODING / (h * w).max(1)).max(1)
-}
 
 /// Rows with equal keys can run as one batch: the same network of the same model, at the same shapes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -161,25 +158,6 @@ impl Station {
         })
         .await
     }
-
-    /// Latents of one shape to pixels, stage by stage, so that others may come in between.
-    async fn decode_rows(&self, shape: [usize; 3], rows: Vec<Activation>) -> Result<Vec<Activation>, PipelineError> {
-        let [_, h, w] = shape;
-        let mut rows = rows;
-        for (stage, share) in self.model.networks.decode_stages(shape).into_iter().enumerate() {
-            let cost = (share * DECODE * (h * w) as f64).round() as u64;
-            let network = Network::Decoder { shape, stage, cost: cost.max(1) };
-            let answers = self.ask(Phase::Decoding, network, rows.into_iter().map(Row::Decode).collect()).await?;
-            rows = answers
-                .into_iter()
-                .filter_map(|answer| match answer {
-                    Answer::Decoded(activation) => Some(activation),
-                    Answer::Text(_) | Answer::Denoised(_) => None,
-                })
-                .collect();
-        }
-        Ok(rows)
-    }
 }
 
 impl Compute for Station {
@@ -205,17 +183,18 @@ impl Compute for Station {
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
-        let [b, c, h, w] = latents.shape();
-        let images: Vec<usize> = (0..b).collect();
-        let mut pictures = Vec::with_capacity(b);
-        for images in images.chunks(decoded_together(h, w)) {
-            let rows: Result<Vec<Activation>, _> =
-                images.iter().map(|image| Activation::of_latents(latents.row(*image).to_vec(), [c, h, w])).collect();
-            for row in self.decode_rows([c, h, w], rows?).await? {
-                pictures.push(row.picture()?);
-            }
-        }
-        Ok(pictures)
+        decode(self.model.networks.as_ref(), latents, DECODING, async |call: DecodeCall, rows| {
+            let DecodeCall { shape: [_, h, w], stage, share } = call;
+            let cost = (share * DECODE * (h * w) as f64).round().max(1.0) as u64;
+            let network = Network::Decoder { shape: call.shape, stage, cost };
+            let answers = self.ask(Phase::Decoding, network, rows.into_iter().map(Row::Decode).collect()).await?;
+            let activations = answers.into_iter().filter_map(|answer| match answer {
+                Answer::Decoded(activation) => Some(activation),
+                Answer::Text(_) | Answer::Denoised(_) => None,
+            });
+            Ok(activations.collect())
+        })
+        .await
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {

@@ -4,6 +4,7 @@ mod configuration;
 mod decoder;
 mod encoder;
 mod mid_block;
+mod tiles;
 mod work;
 
 use std::ops::Range;
@@ -13,6 +14,7 @@ use candle_core::{Result, Tensor};
 pub use configuration::AutoencoderKlConfig;
 use decoder::Decoder;
 use encoder::Encoder;
+pub use tiles::{Tile, Tiles};
 pub use work::Stage;
 
 use super::layers::{Linear, channels_first, channels_last};

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AutoencoderKl, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
-    autoencoder_kl::{AutoencoderKlConfig, Stage, current_name},
+    autoencoder_kl::{AutoencoderKlConfig, Stage, Tiles, current_name},
     clip_text::ClipTextConfig,
     legacy,
     unet2d_condition::UNet2DConditionConfig,
@@ -93,6 +93,11 @@ impl StableDiffusion {
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         self.vae.decode(&self.unscaled(latents)?)
+    }
+
+    /// The pieces that latents of (h, w) are decoded in.
+    pub fn tiles(&self, h: usize, w: usize) -> Tiles {
+        self.vae_config.tiles(h, w)
     }
 
     /// The stages of a decode of (h, w) latent pixels: calls of [`StableDiffusion::decode_stage`], one after another.

@@ -1,9 +1,10 @@
-//! A picture on its way from latents to pixels.
+//! Latents to pixels, in tiles and stages.
 
 use candle_core::{Device, Storage, Tensor};
+use futures::FutureExt;
 
-use super::{NetworkError, Networks};
-use crate::imaging::RgbImage;
+use super::{NetworkError, Networks, canvas::Canvas};
+use crate::{diffusion::Latents, imaging::RgbImage};
 
 /// What the decoding of one picture has come to between two stages: (1, …), memory of its own, so that it may be kept
 /// while its company is long done. A cheap handle.
@@ -35,43 +36,76 @@ impl Activation {
         }
     }
 
-    /// What the last stage made, pixels (1, H, W, 3) in [-1, 1], as bytes, rounded as diffusers' image processor does:
-    /// `round(255 · clamp(x / 2 + 0.5))`, halves to even.
-    ///
-    /// # Errors
-    /// It is of another shape.
-    pub fn picture(&self) -> Result<RgbImage, NetworkError> {
-        let picture = || -> candle_core::Result<RgbImage> {
-            let pixels = self.0.to_device(&Device::Cpu)?;
-            let (1, height, width, 3) = pixels.dims4()? else {
-                candle_core::bail!("{:?} is no picture", pixels.shape())
-            };
-            let (storage, layout) = pixels.storage_and_layout();
+    /// Hands the numbers to `read`, which must be of this shape.
+    pub(super) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
+        let look = || -> candle_core::Result<T> {
+            if self.0.dims() != shape {
+                candle_core::bail!("{:?} where {shape:?} was expected", self.0.dims());
+            }
+            let here = self.0.to_device(&Device::Cpu)?.contiguous()?;
+            let (storage, layout) = here.storage_and_layout();
             let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
-                candle_core::bail!("pixels are not where they should be")
+                candle_core::bail!("a tensor is not where it was put")
             };
-            let pixels = storage.as_slice::<f32>()?[start..end].iter().map(|level| byte(*level)).collect();
-            Ok(RgbImage { width: width as u32, height: height as u32, pixels })
+            Ok(read(&storage.as_slice::<f32>()?[start..end]))
         };
-        picture().map_err(failed)
+        look().map_err(failed)
     }
 }
 
-/// Decodes latents (C, h, w) of one picture, for a caller that has the networks to itself.
+/// A call of the decoder, as [`decode`] asks for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DecodeCall {
+    /// (C, h, w) of the latents.
+    pub shape: [usize; 3],
+    /// As [`Networks::decode`] counts them.
+    pub stage: usize,
+    /// The call's share of the work for its rows.
+    pub share: f64,
+}
+
+/// Decodes latents (B, C, h, w), tile by tile where they are large and stage by stage. `run` makes the calls; pictures go
+/// through them together up to `most` latent pixels, since a picture on its way takes much memory.
+///
+/// # Errors
+/// Those of `run`, and answers that are no pictures.
+pub async fn decode<E: From<NetworkError>>(
+    networks: &dyn Networks,
+    latents: &Latents,
+    most: usize,
+    run: impl AsyncFn(DecodeCall, Vec<Activation>) -> Result<Vec<Activation>, E>,
+) -> Result<Vec<RgbImage>, E> {
+    let [b, c, h, w] = latents.shape();
+    let tiles = networks.tiles([h, w]);
+    let (tile_h, tile_w) = tiles.largest();
+    let together = (most / (tile_h * tile_w).max(1)).max(1);
+    let mut pictures = Vec::with_capacity(b);
+    for images in (0..b).collect::<Vec<_>>().chunks(together) {
+        let canvas = || Canvas::new(tiles.clone(), networks.spec().vae_scale_factor);
+        let mut canvases: Vec<Canvas> = images.iter().map(|_| canvas()).collect();
+        for tile in tiles.iter() {
+            let shape = [c, tile.size().0, tile.size().1];
+            let cut = |image: &usize| Activation::of_latents(tile.cut(latents.row(*image), (h, w)), shape);
+            let mut rows = images.iter().map(cut).collect::<Result<Vec<_>, _>>()?;
+            for (stage, share) in networks.decode_stages(shape).into_iter().enumerate() {
+                rows = run(DecodeCall { shape, stage, share }, rows).await?;
+            }
+            for (canvas, pixels) in canvases.iter_mut().zip(&rows) {
+                canvas.add(&tile, pixels)?;
+            }
+        }
+        pictures.extend(canvases.into_iter().map(Canvas::picture));
+    }
+    Ok(pictures)
+}
+
+/// Decodes latents (B, C, h, w) for a caller that has the networks to itself.
 ///
 /// # Errors
 /// The decoder failed.
-pub fn decode(networks: &dyn Networks, shape: [usize; 3], latents: Vec<f32>) -> Result<RgbImage, NetworkError> {
-    let mut picture = Activation::of_latents(latents, shape)?;
-    for stage in 0..networks.decode_stages(shape).len() {
-        let made = networks.decode(shape, stage, std::slice::from_ref(&picture))?;
-        picture = made.into_iter().next().ok_or_else(|| failed("no answer"))?;
-    }
-    picture.picture()
-}
-
-fn byte(level: f32) -> u8 {
-    ((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+pub fn decode_alone(networks: &dyn Networks, latents: &Latents) -> Result<Vec<RgbImage>, NetworkError> {
+    let run = async |call: DecodeCall, rows: Vec<Activation>| networks.decode(call.shape, call.stage, &rows);
+    decode(networks, latents, 0, run).now_or_never().unwrap_or_else(|| Err(failed("it waits, with nobody to wait for")))
 }
 
 fn failed(error: impl ToString) -> NetworkError {
@@ -81,16 +115,6 @@ fn failed(error: impl ToString) -> NetworkError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn levels_are_rounded_to_the_nearest_byte_and_halves_to_even() {
-        let level = |byte: f64| ((byte / 255.0 - 0.5) * 2.0) as f32;
-        for value in 0..=255u8 {
-            assert_eq!(byte(level(f64::from(value))), value);
-        }
-        assert_eq!((byte(-7.0), byte(7.0)), (0, 255));
-        assert_eq!(byte(0.0), 128, "127.5, of which 128 is the even neighbour");
-    }
 
     #[test]
     fn rows_of_a_batch_have_memory_of_their_own_and_come_back_as_they_were() {
@@ -105,11 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_is_an_error() {
-        let zeros = |shape: &[usize]| Activation(Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap());
-        assert!(zeros(&[1, 4, 4, 4]).picture().is_err());
-        assert!(zeros(&[2, 4, 4, 3]).picture().is_err());
+    fn what_is_of_another_shape_is_an_error() {
+        let zeros = Activation(Tensor::zeros((1, 2, 4, 3), candle_core::DType::F32, &Device::Cpu).unwrap());
+        assert_eq!(zeros.read([1, 2, 4, 3], <[f32]>::len).unwrap(), 24);
+        assert!(zeros.read([1, 4, 2, 3], <[f32]>::len).is_err());
+        let turned = Activation(zeros.0.transpose(1, 2).unwrap());
+        assert_eq!(turned.read([1, 4, 2, 3], <[f32]>::len).unwrap(), 24);
         assert!(Activation::of_latents(vec![0.0; 5], [1, 2, 2]).is_err());
-        assert_eq!(zeros(&[1, 2, 3, 3]).picture().unwrap(), RgbImage { width: 3, height: 2, pixels: vec![128; 18] });
     }
 }

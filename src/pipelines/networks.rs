@@ -3,7 +3,10 @@
 use candle_core::{Device, Tensor};
 
 use super::Activation;
-use crate::models::stable_diffusion::{Spec, StableDiffusion};
+use crate::models::{
+    autoencoder_kl::Tiles,
+    stable_diffusion::{Spec, StableDiffusion},
+};
 
 /// The hidden states of one prompt, (L, D). A cheap handle.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub trait Networks: Send + Sync {
     fn encode_text(&self, ids: &[Vec<u32>], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
     /// All rows have the shape (C, h, w).
     fn denoise(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError>;
+    /// The pieces that latents of (h, w) are decoded in.
+    fn tiles(&self, size: [usize; 2]) -> Tiles;
     /// Into how many calls of [`Networks::decode`] the decoding of latents (C, h, w) falls, one or more, and which share of
     /// the work each of them does; the shares add up to 1.
     fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64>;
@@ -78,6 +83,10 @@ impl Networks for StableDiffusion {
             rows_of(&StableDiffusion::denoise(self, &sample, &t, &context)?)
         };
         denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
+    }
+
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        StableDiffusion::tiles(self, h, w)
     }
 
     fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {

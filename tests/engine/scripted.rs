@@ -5,7 +5,7 @@ use std::sync::{Mutex, mpsc};
 use candle_core::{DType, Device, Tensor};
 use latentd::{
     diffusion::Noise,
-    models::stable_diffusion::Spec,
+    models::{autoencoder_kl::Tiles, stable_diffusion::Spec},
     pipelines::{Activation, DenoiseRow, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
 };
 
@@ -102,6 +102,11 @@ impl Networks for Scripted {
             }
         }
         Ok(answers)
+    }
+
+    /// Two above 512 pixels squared, and more.
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        if h * w > 64 * 64 { Tiles::new(h, w, 64) } else { Tiles::whole(h, w) }
     }
 
     fn decode_stages(&self, _shape: [usize; 3]) -> Vec<f64> {
