@@ -49,20 +49,27 @@ pub struct Spec {
 }
 
 impl StableDiffusion {
-    /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit.
+    /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit. The networks are read
+    /// and packed at the same time, on rayon's threads.
     pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
         let Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec } =
             Description::read(folder)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-        let weights = Weights::open(folder, "text_encoder", "model", device, as_it_is)?;
-        let text_encoder = ClipTextModel::new(&text_config, &weights);
-        weights.finish()?;
-        let weights = Weights::open(folder, "unet", "diffusion_pytorch_model", device, as_it_is)?;
-        let unet = UNet2DConditionModel::new(&unet_config, &weights);
-        weights.finish()?;
-        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
-        let vae = AutoencoderKl::new(&vae_config, &weights);
-        weights.finish()?;
+        let weights = "diffusion_pytorch_model";
+        let (text_encoder, (unet, vae)) = rayon::join(
+            || network(folder, ("text_encoder", "model"), device, as_it_is, |w| ClipTextModel::new(&text_config, w)),
+            || {
+                rayon::join(
+                    || {
+                        network(folder, ("unet", weights), device, as_it_is, |w| {
+                            UNet2DConditionModel::new(&unet_config, w)
+                        })
+                    },
+                    || network(folder, ("vae", weights), device, current_name, |w| AutoencoderKl::new(&vae_config, w)),
+                )
+            },
+        );
+        let (text_encoder, unet, vae) = (text_encoder?, unet?, vae?);
         let device = device.clone();
         Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, scheduler_config, spec, device })
     }
@@ -127,6 +134,20 @@ impl StableDiffusion {
     pub fn spec(&self) -> Spec {
         self.spec.clone()
     }
+}
+
+/// One network of a folder, all tensors of its files used.
+fn network<N>(
+    folder: &ModelFolder,
+    (component, stem): (&str, &str),
+    device: &Device,
+    rename: impl Fn(&str, &[usize]) -> (String, Vec<usize>),
+    build: impl FnOnce(&Weights) -> N,
+) -> std::result::Result<N, LoadError> {
+    let weights = Weights::open(folder, component, stem, device, rename)?;
+    let network = build(&weights);
+    weights.finish()?;
+    Ok(network)
 }
 
 /// Everything a folder says but its weights: configurations that can be honoured and that fit each other.

@@ -100,8 +100,12 @@ fn blended(before: f32, after: f32, at: usize, length: usize) -> f32 {
 }
 
 /// As diffusers' image processor rounds: `round(255 · clamp(x / 2 + 0.5))`, halves to even.
+///
+/// A float of 2²³ and more has no room for a fraction: the addition rounds, and the whole number stands in the lowest bits.
+/// Processors do this to many numbers at a time, for which rounding by itself is a call of a function on older ones.
 fn byte(level: f32) -> u8 {
-    ((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+    const NO_FRACTION: f32 = 8_388_608.0;
+    ((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0 + NO_FRACTION).to_bits() as u8
 }
 
 #[cfg(test)]
@@ -185,7 +189,12 @@ mod tests {
         for value in 0..=255u8 {
             assert_eq!(byte(level(f64::from(value))), value);
         }
-        assert_eq!((byte(-7.0), byte(7.0)), (0, 255));
+        assert_eq!((byte(-7.0), byte(7.0), byte(f32::NAN)), (0, 255, 0));
+        for i in 0..=510_000 {
+            let level = i as f32 / 255_000.0 - 1.0;
+            let plain = ((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+            assert_eq!(byte(level), plain, "{level}");
+        }
         assert_eq!(byte(0.0), 128, "127.5, of which 128 is the even neighbour");
     }
 }
