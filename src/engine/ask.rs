@@ -6,8 +6,18 @@ use crate::{
     diffusion::Latents,
     generation::Phase,
     imaging::RgbImage,
-    pipelines::{Compute, DenoiseRow, Model, NetworkError, PipelineError, TextEmbedding},
+    pipelines::{
+        Activation, Compute, DecodeCall, DenoiseRow, Model, NetworkError, PipelineError, TextEmbedding, decode,
+    },
 };
+
+/// A decode costs as much as this many rows of the denoiser: it works on 64 times as many pixels with a far narrower
+/// network.
+const DECODE: f64 = 2.0;
+
+/// Latent pixels of the pictures that are decoded at the same time. An activation is as large as the picture and much
+/// deeper, so there is one picture of 512 × 512 on its way at a time, or many small ones.
+pub(super) const DECODING: usize = 64 * 64;
 
 /// Rows with equal keys can run as one batch: the same network of the same model, at the same shapes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,9 +36,11 @@ pub enum Network {
         shape: [usize; 3],
         context: [usize; 2],
     },
-    /// (C, h, w)
+    /// (C, h, w) of the latents, the stage, and what that costs a row, which is a function of the model and the two.
     Decoder {
         shape: [usize; 3],
+        stage: usize,
+        cost: u64,
     },
 }
 
@@ -41,13 +53,21 @@ impl Network {
         }
     }
 
-    /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Decoding works on 64 times as
-    /// many pixels with a far narrower network; encoding a prompt is small beside either.
+    /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Encoding a prompt is small beside
+    /// anything else.
     pub fn cost(&self) -> f64 {
         match self {
             Network::TextEncoder { .. } => 1.0,
             Network::Denoiser { shape: [_, h, w], .. } => (h * w) as f64,
-            Network::Decoder { shape: [_, h, w] } => 2.0 * (h * w) as f64,
+            Network::Decoder { cost, .. } => *cost as f64,
+        }
+    }
+
+    /// Latent pixels of `rows` pictures on their way through a decoder, by which the memory that they hold is bounded.
+    pub(super) fn decoding(&self, rows: usize) -> usize {
+        match self {
+            Network::Decoder { shape: [_, h, w], .. } => rows * h * w,
+            Network::TextEncoder { .. } | Network::Denoiser { .. } => 0,
         }
     }
 }
@@ -57,7 +77,7 @@ impl Network {
 pub(super) enum Row {
     Text(Vec<u32>),
     Denoise(DenoiseRow),
-    Decode(Vec<f32>),
+    Decode(Activation),
 }
 
 /// The answer to one row.
@@ -65,7 +85,7 @@ pub(super) enum Row {
 pub(super) enum Answer {
     Text(TextEmbedding),
     Denoised(Vec<f32>),
-    Decoded(RgbImage),
+    Decoded(Activation),
 }
 
 /// An ask and the answers it has so far: its rows may be served over several batches, in order.
@@ -79,6 +99,15 @@ pub(super) struct Ask {
 impl Ask {
     pub fn open_rows(&self) -> usize {
         self.rows.len() - self.answers.len()
+    }
+
+    /// Latent pixels of the pictures whose activations it holds: all of its rows from the moment that the first one has
+    /// gone through the first stage, for then the others will follow.
+    pub fn holds(&self) -> usize {
+        match self.key.network {
+            Network::Decoder { stage: 0, .. } if self.answers.is_empty() => 0,
+            ref network => network.decoding(self.rows.len()),
+        }
     }
 }
 
@@ -154,14 +183,18 @@ impl Compute for Station {
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
-        let [b, c, h, w] = latents.shape();
-        let rows = (0..b).map(|row| Row::Decode(latents.row(row).to_vec())).collect();
-        let answers = self.ask(Phase::Decoding, Network::Decoder { shape: [c, h, w] }, rows).await?;
-        let pictures = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Decoded(picture) => Some(picture),
-            Answer::Text(_) | Answer::Denoised(_) => None,
-        });
-        Ok(pictures.collect())
+        decode(self.model.networks.as_ref(), latents, DECODING, async |call: DecodeCall, rows| {
+            let DecodeCall { shape: [_, h, w], stage, share } = call;
+            let cost = (share * DECODE * (h * w) as f64).round().max(1.0) as u64;
+            let network = Network::Decoder { shape: call.shape, stage, cost };
+            let answers = self.ask(Phase::Decoding, network, rows.into_iter().map(Row::Decode).collect()).await?;
+            let activations = answers.into_iter().filter_map(|answer| match answer {
+                Answer::Decoded(activation) => Some(activation),
+                Answer::Text(_) | Answer::Denoised(_) => None,
+            });
+            Ok(activations.collect())
+        })
+        .await
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ask::{Answer, Network, Row};
-use crate::pipelines::{Model, NetworkError};
+use crate::pipelines::{Activation, DenoiseRow, Model, NetworkError};
 
 /// Runs the rows, all of this network's kind, as one network call. Answers come in order, one for each row.
 ///
@@ -32,10 +32,10 @@ fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, 
             let predictions = model.networks.denoise(*shape, &samples)?;
             Ok(predictions.into_iter().map(Answer::Denoised).collect())
         }
-        Network::Decoder { shape } => {
-            let latents: Vec<Vec<f32>> = rows.iter().filter_map(|row| row.latents()).collect();
-            let pictures = model.networks.decode(*shape, &latents)?;
-            Ok(pictures.into_iter().map(Answer::Decoded).collect())
+        Network::Decoder { shape, stage, .. } => {
+            let activations: Vec<_> = rows.iter().filter_map(|row| row.activation()).collect();
+            let activations = model.networks.decode(*shape, *stage, &activations)?;
+            Ok(activations.into_iter().map(Answer::Decoded).collect())
         }
     }
 }
@@ -45,12 +45,12 @@ impl Row {
         if let Row::Text(ids) = self { Some(ids.clone()) } else { None }
     }
 
-    fn denoise(&self) -> Option<crate::pipelines::DenoiseRow> {
+    fn denoise(&self) -> Option<DenoiseRow> {
         if let Row::Denoise(row) = self { Some(row.clone()) } else { None }
     }
 
-    fn latents(&self) -> Option<Vec<f32>> {
-        if let Row::Decode(latents) = self { Some(latents.clone()) } else { None }
+    fn activation(&self) -> Option<Activation> {
+        if let Row::Decode(activation) = self { Some(activation.clone()) } else { None }
     }
 }
 

@@ -150,7 +150,7 @@ impl Floor {
         let waiting: Vec<Waiting<'_>> = (open.iter())
             .map(|(index, key, rows)| {
                 let run = &self.runs[*index];
-                Waiting { key, rows: *rows, service: run.service, arrival: run.arrival }
+                Waiting { key, rows: *rows, service: run.service, arrival: run.arrival, holds: run.holds() }
             })
             .collect();
         let picks: Vec<Pick> = choose(&waiting, self.limits)

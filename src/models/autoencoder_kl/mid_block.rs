@@ -13,8 +13,8 @@ use crate::{
 /// diffusers' `UNetMidBlock2D` with one layer.
 #[derive(Debug)]
 pub(super) struct MidBlock {
-    resnets: [ResnetBlock2D; 2],
-    attention: Option<Attention>,
+    pub resnets: [ResnetBlock2D; 2],
+    pub attention: Option<Attention>,
 }
 
 impl MidBlock {
@@ -41,7 +41,7 @@ impl MidBlock {
 
 /// diffusers' `Attention` as autoencoders use it: one head as wide as the map, biases, a group norm before.
 #[derive(Debug)]
-struct Attention {
+pub(super) struct Attention {
     group_norm: GroupNorm,
     to_q: Linear,
     to_k: Linear,
@@ -61,7 +61,8 @@ impl Attention {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// (B, h, w, C) → (B, h, w, C)
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let normed = self.group_norm.forward(x)?.reshape((b, h * w, c))?;
         let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);

@@ -3,7 +3,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     models::{
-        configuration::{Fixed, PerBlock, WIDEST, divides, per_block, read, within},
+        configuration::{Fixed, PerBlock, SampleSize, WIDEST, divides, per_block, read, within},
         resnet::ResnetKind,
         transformer2d::TransformerKind,
     },
@@ -86,24 +86,6 @@ pub enum MidBlockType {
 pub enum UpBlockType {
     CrossAttnUpBlock2D,
     UpBlock2D,
-}
-
-/// Side of the latents the network was trained on, or height and width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum SampleSize {
-    Square(usize),
-    HeightWidth(usize, usize),
-}
-
-impl SampleSize {
-    /// (h, w) in latent pixels.
-    pub fn height_width(self) -> (usize, usize) {
-        match self {
-            Self::Square(side) => (side, side),
-            Self::HeightWidth(h, w) => (h, w),
-        }
-    }
 }
 
 /// Keys that change the network in ways it does not have; those without values change nothing here.
