@@ -11,11 +11,11 @@ pub mod attention;
 pub mod conv2d;
 mod exp;
 mod gemm;
-#[cfg(test)]
-mod random;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod matrix;
+#[cfg(test)]
+mod random;
 mod simd;
 mod softmax;
 mod storage;

@@ -3,7 +3,8 @@
 use std::{io::Cursor, sync::Arc};
 
 use latentd::generation::{
-    Fields, Generation, Limits, MetadataLevel, ModelCard, OnDisconnect, Rules, SchedulerChoice, SeedMode, resolve,
+    Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard, OnDisconnect, Rules, SchedulerChoice,
+    SeedMode, resolve,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
 use proptest::prelude::*;
@@ -75,10 +76,17 @@ fn settings_with_commas_stand_in_quotes() {
         scheduler: SchedulerChoice::Object(config),
         eta: 0.5,
         clip_skip: 1,
+        guidance_interval: [0.2, 0.8].into(),
         ..generation()
     };
     let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
-    for part in ["Sampler: DDIMScheduler, ", "Model: \"a, b: c\", ", "Eta: 0.5, ", "Clip skip: 2, "] {
+    for part in [
+        "Approximations: guidance_interval, ",
+        "Sampler: DDIMScheduler, ",
+        "Model: \"a, b: c\", ",
+        "Eta: 0.5, ",
+        "Clip skip: 2, ",
+    ] {
         assert!(texts[0].1.contains(part), "{part} in {}", texts[0].1);
     }
 }
@@ -199,6 +207,7 @@ fn generation() -> Generation {
         steps: 20,
         guidance_scale: 7.5,
         guidance_rescale: 0.25,
+        guidance_interval: GuidanceInterval::WHOLE,
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.0,
         clip_skip: 0,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::SchedulerChoice;
+use super::{GuidanceInterval, SchedulerChoice};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
@@ -23,6 +23,9 @@ pub struct Generation {
     /// `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
     pub guidance_scale: f64,
     pub guidance_rescale: f64,
+    /// The steps that are guided; the others compute no row for the negative prompt.
+    #[serde(default)]
+    pub guidance_interval: GuidanceInterval,
     /// As the request named it, or the class of the model folder's own.
     pub scheduler: SchedulerChoice,
     pub eta: f64,
@@ -48,6 +51,13 @@ impl Generation {
             SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
             SeedMode::Batch => self.seed,
         }
+    }
+
+    /// The fields by which this picture is not the exact one, which takes longer; empty for an exact picture.
+    pub fn approximations(&self) -> Vec<&'static str> {
+        let guided = self.guidance_scale > 1.0;
+        let all = [("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE)];
+        all.into_iter().filter(|(_, used)| *used).map(|(field, _)| field).collect()
     }
 
     /// The request that makes this very picture again: `params` of the API and the JSON chunk of the PNG.

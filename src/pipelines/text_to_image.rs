@@ -1,9 +1,11 @@
 //! Text to image: latent diffusion with classifier-free guidance.
 
+use std::cell::Cell;
+
 use super::{Compute, DenoiseRow, Networks, PipelineError, TextEmbedding};
 use crate::{
     diffusion::{Denoise, Error, Latents, Noise, SchedulerConfig, guide, sample},
-    generation::{Generation, SeedMode},
+    generation::{Generation, GuidanceInterval, SeedMode},
     imaging::RgbImage,
 };
 
@@ -26,7 +28,14 @@ pub async fn text_to_image(
     let shape = [generation.n as usize, spec.latent_channels, side(generation.height), side(generation.width)];
     let x = noise.draw(shape); // (n, C, h, w)
 
-    let guided = Guided { compute, text, scale: generation.guidance_scale, rescale: generation.guidance_rescale };
+    let guided = Guided {
+        compute,
+        text,
+        scale: generation.guidance_scale,
+        rescale: generation.guidance_rescale,
+        interval: generation.guidance_interval,
+        done: Cell::new(0.0),
+    };
     let latents = sample(&guided, scheduler, generation.steps as usize, generation.eta, x, &mut noise).await?;
 
     compute.decode(&latents).await
@@ -60,12 +69,15 @@ async fn encode_prompts(
     Ok(Conditioning { negative, positive })
 }
 
-/// The network as a sampler sees it: one prediction for each picture, guidance already applied.
+/// The network as a sampler sees it: one prediction for each picture, guidance already applied where it is wanted.
 struct Guided<'a, C> {
     compute: &'a C,
     text: Conditioning,
     scale: f64,
     rescale: f64,
+    interval: GuidanceInterval,
+    /// The share of the steps that the sampler has reported as done.
+    done: Cell<f64>,
 }
 
 impl<C: Compute> Denoise for Guided<'_, C> {
@@ -75,14 +87,15 @@ impl<C: Compute> Denoise for Guided<'_, C> {
             let row = |i| DenoiseRow { sample: x.row(i).to_vec(), t: t as f32, context: context.clone() };
             (0..b).map(row).collect::<Vec<_>>()
         };
-        let mut rows = self.text.negative.as_ref().map(rows_with).unwrap_or_default();
+        let negative = self.text.negative.as_ref().filter(|_| self.interval.covers(self.done.get()));
+        let mut rows = negative.map(rows_with).unwrap_or_default();
         rows.extend(rows_with(&self.text.positive));
         let mut answers =
             self.compute.denoise([c, h, w], rows).await.map_err(|error| Error::Denoiser(Box::new(error)))?;
 
         let cond = answers.split_off(answers.len().saturating_sub(b));
         let cond = Latents::new([b, c, h, w], cond.concat())?;
-        if self.text.negative.is_none() {
+        if negative.is_none() {
             return Ok(cond);
         }
         let uncond = Latents::new([b, c, h, w], answers.concat())?;
@@ -90,6 +103,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        self.done.set(step as f64 / steps as f64);
         self.compute.stepped(step, steps, denoised);
     }
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use latentd::generation::{
-    EventKind, Generation, GenerationId, Image, MetadataLevel, OnDisconnect, Problem, Record, SchedulerChoice, SeedMode,
+    EventKind, Generation, GenerationId, GuidanceInterval, Image, MetadataLevel, OnDisconnect, Problem, Record,
+    SchedulerChoice, SeedMode,
 };
 use latentd::ledger::{Lease, SqliteStore, Store};
 use tempfile::TempDir;
@@ -53,6 +54,7 @@ pub fn generation() -> Generation {
         steps: 20,
         guidance_scale: 7.5,
         guidance_rescale: 0.25,
+        guidance_interval: GuidanceInterval::WHOLE,
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.5,
         clip_skip: 1,
