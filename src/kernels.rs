@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod add;
 pub mod attention;
+pub mod clamp;
 pub mod conv2d;
 mod exp;
 mod gemm;

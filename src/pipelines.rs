@@ -38,6 +38,9 @@ pub trait Compute {
     /// (B, C, h, w) -> B pictures of (8 h, 8 w) pixels.
     fn decode(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;
 
+    /// The same by the model's tiny decoder; an error where it has none.
+    fn decode_tiny(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;
+
     /// Told after each step of the sampler: `step` counts 1..=steps, `denoised` is the present estimate of the end.
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents);
 }

@@ -15,11 +15,12 @@ use std::{
 };
 
 use candle_core::{DType, Tensor};
-use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae};
+use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae, with_tiny_decoder};
 use latentd::{
     models::{
-        AutoencoderKl, ClipTextModel, StableDiffusion, UNet2DConditionModel,
+        AutoencoderKl, AutoencoderTiny, ClipTextModel, StableDiffusion, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
+        autoencoder_tiny::AutoencoderTinyConfig,
         clip_text::ClipTextConfig,
         unet2d_condition::UNet2DConditionConfig,
     },
@@ -64,6 +65,15 @@ fn goldens() {
     }
     println!("{cases} tensors like diffusers', and the token ids of {} pipelines", PIPELINES.len());
     assert_eq!(cases, 14);
+}
+
+#[test]
+fn the_tiny_decoder_like_diffusers() {
+    let golden = tensors(&parity().join("cases/sd1/taesd/intermediates.safetensors"));
+    let made = with_tiny_decoder().load().unwrap().decode_tiny(&golden["vae.decode.in"]).unwrap();
+    assert_close(&made, &golden["vae.decode.out"], "vae_tiny");
+    let without = load(&parity().join("pipelines/sd1")).unwrap();
+    assert!(!without.spec().tiny_decoder && without.decode_tiny(&golden["vae.decode.in"]).is_err());
 }
 
 #[test]
@@ -112,6 +122,15 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
             cases += 1;
         }
     }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/manifests/taesd--vae.json");
+    let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let mut published: BTreeMap<String, Vec<usize>> = serde_json::from_value(manifest["tensors"].clone()).unwrap();
+    published.retain(|name, _| name.starts_with("decoder."));
+    let config = AutoencoderTinyConfig::read("vae_tiny", manifest["config"].as_object().unwrap()).unwrap();
+    let weights = Weights::outline("vae_tiny");
+    drop(AutoencoderTiny::new(&config, &weights));
+    assert_eq!(weights.requested(), published, "taesd");
+    cases += 1;
     println!("{cases} manifests of published models");
 }
 
@@ -120,10 +139,9 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
 #[test]
 fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
     let wide = wide_model();
-    let roots = PIPELINES.map(|pipeline| parity().join("pipelines").join(pipeline));
-    for (root, sizes) in
-        [(&roots[0], [(8, 8), (5, 7)]), (&roots[1], [(8, 8), (6, 5)]), (&wide.path().into(), [(8, 8), (3, 5)])]
-    {
+    let tiny = with_tiny_decoder();
+    let roots = [tiny.0.path().to_owned(), parity().join("pipelines/sd2"), wide.path().to_owned()];
+    for (root, sizes) in roots.iter().zip([[(8, 8), (5, 7)], [(8, 8), (6, 5)], [(8, 8), (3, 5)]]) {
         let sd = load(root).unwrap();
         let spec = sd.spec();
         for (h, w) in sizes {
@@ -137,6 +155,7 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
                     sd.encode_text(&prompts[first..first + count], 0).unwrap(),
                     sd.denoise(&of(&latents), &t[first..first + count], &of(&context)).unwrap(),
                     sd.decode(&of(&latents)).unwrap(),
+                    if spec.tiny_decoder { sd.decode_tiny(&of(&latents)) } else { sd.decode(&of(&latents)) }.unwrap(),
                 ]
             };
             let alone: Vec<_> = (0..16).map(|i| rows(i, 1)).collect();
@@ -147,7 +166,7 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
                 let together = pool.install(|| rows(first, count));
                 for i in 0..count {
                     for (network, (together, alone)) in
-                        ["text", "unet", "vae"].iter().zip(together.iter().zip(&alone[first + i]))
+                        ["text", "unet", "vae", "vae_tiny"].iter().zip(together.iter().zip(&alone[first + i]))
                     {
                         assert_eq!(
                             bits(&together.narrow(0, i, 1).unwrap()),

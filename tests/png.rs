@@ -3,8 +3,8 @@
 use std::{io::Cursor, sync::Arc};
 
 use latentd::generation::{
-    Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard, OnDisconnect, Rules, SchedulerChoice,
-    SeedMode, resolve,
+    Decoder, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard, OnDisconnect, Rules,
+    SchedulerChoice, SeedMode, resolve,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
 use proptest::prelude::*;
@@ -211,6 +211,7 @@ fn generation() -> Generation {
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.0,
         clip_skip: 0,
+        decoder: Decoder::Full,
         seed: 41,
         seed_mode: SeedMode::PerImage,
         previews: 2,
@@ -247,6 +248,7 @@ impl Catalogue {
             max_clip_skip: 4,
             default_scheduler: SchedulerChoice::Name("ddim".to_owned()),
             scheduler_config: Map::new(),
+            decoders: vec![Decoder::Full, Decoder::Tiny],
             prompts: Vec::new(),
         };
         Catalogue { limits, card: Arc::new(card) }

@@ -30,6 +30,10 @@ pub enum Network {
     Decoder {
         shape: [usize; 3],
     },
+    /// (C, h, w)
+    TinyDecoder {
+        shape: [usize; 3],
+    },
 }
 
 impl Network {
@@ -38,16 +42,19 @@ impl Network {
             Network::TextEncoder { .. } => "text_encoder",
             Network::Denoiser { .. } => "denoiser",
             Network::Decoder { .. } => "decoder",
+            Network::TinyDecoder { .. } => "tiny_decoder",
         }
     }
 
     /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Decoding works on 64 times as
-    /// many pixels with a far narrower network; encoding a prompt is small beside either.
+    /// many pixels with a far narrower network, the tiny decoder takes about a tenth of that; encoding a prompt is small
+    /// beside either.
     pub fn cost(&self) -> f64 {
         match self {
             Network::TextEncoder { .. } => 1.0,
             Network::Denoiser { shape: [_, h, w], .. } => (h * w) as f64,
             Network::Decoder { shape: [_, h, w] } => 2.0 * (h * w) as f64,
+            Network::TinyDecoder { shape: [_, h, w] } => 0.2 * (h * w) as f64,
         }
     }
 }
@@ -129,6 +136,16 @@ impl Station {
         })
         .await
     }
+
+    async fn pictures(&self, decoder: Network, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
+        let rows = (0..latents.shape()[0]).map(|row| Row::Decode(latents.row(row).to_vec())).collect();
+        let answers = self.ask(Phase::Decoding, decoder, rows).await?;
+        let pictures = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Decoded(picture) => Some(picture),
+            Answer::Text(_) | Answer::Denoised(_) => None,
+        });
+        Ok(pictures.collect())
+    }
 }
 
 impl Compute for Station {
@@ -154,14 +171,13 @@ impl Compute for Station {
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
-        let [b, c, h, w] = latents.shape();
-        let rows = (0..b).map(|row| Row::Decode(latents.row(row).to_vec())).collect();
-        let answers = self.ask(Phase::Decoding, Network::Decoder { shape: [c, h, w] }, rows).await?;
-        let pictures = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Decoded(picture) => Some(picture),
-            Answer::Text(_) | Answer::Denoised(_) => None,
-        });
-        Ok(pictures.collect())
+        let [_, c, h, w] = latents.shape();
+        self.pictures(Network::Decoder { shape: [c, h, w] }, latents).await
+    }
+
+    async fn decode_tiny(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
+        let [_, c, h, w] = latents.shape();
+        self.pictures(Network::TinyDecoder { shape: [c, h, w] }, latents).await
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {

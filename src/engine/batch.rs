@@ -33,11 +33,18 @@ fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, 
             Ok(predictions.into_iter().map(Answer::Denoised).collect())
         }
         Network::Decoder { shape } => {
-            let latents: Vec<Vec<f32>> = rows.iter().filter_map(|row| row.latents()).collect();
-            let pictures = model.networks.decode(*shape, &latents)?;
+            let pictures = model.networks.decode(*shape, &latents(rows))?;
+            Ok(pictures.into_iter().map(Answer::Decoded).collect())
+        }
+        Network::TinyDecoder { shape } => {
+            let pictures = model.networks.decode_tiny(*shape, &latents(rows))?;
             Ok(pictures.into_iter().map(Answer::Decoded).collect())
         }
     }
+}
+
+fn latents(rows: &[&Row]) -> Vec<Vec<f32>> {
+    rows.iter().filter_map(|row| row.latents()).collect()
 }
 
 impl Row {

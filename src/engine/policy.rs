@@ -61,7 +61,7 @@ fn max_rows(network: &Network, limits: Limits) -> usize {
     const DECODED_LATENT_PIXELS: usize = 64 * 64;
     match network {
         Network::TextEncoder { .. } | Network::Denoiser { .. } => limits.max_rows.get(),
-        Network::Decoder { shape: [_, h, w] } => {
+        Network::Decoder { shape: [_, h, w] } | Network::TinyDecoder { shape: [_, h, w] } => {
             (DECODED_LATENT_PIXELS / (h * w).max(1)).clamp(1, limits.max_rows.get())
         }
     }

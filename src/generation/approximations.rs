@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Fields;
+use super::{Fields, ModelCard};
 
 /// Between which shares of the sampling steps guidance is computed (Kynkäänniemi et al. 2024, arXiv:2404.07724).
 ///
@@ -67,5 +67,29 @@ impl From<[f64; 2]> for GuidanceInterval {
 impl From<GuidanceInterval> for [f64; 2] {
     fn from(GuidanceInterval { start, end }: GuidanceInterval) -> Self {
         [start, end]
+    }
+}
+
+/// Which network makes the picture of the latents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoder {
+    /// The model's own autoencoder.
+    #[default]
+    Full,
+    /// A far smaller network trained to give nearly the same, where the model folder has one.
+    Tiny,
+}
+
+impl Decoder {
+    /// One that the model has.
+    pub(super) fn read(fields: &mut Fields, card: &ModelCard) -> Option<Decoder> {
+        let decoder = fields.choice("decoder", &["full", "tiny"])?;
+        if !card.decoders.contains(&decoder) {
+            let detail = format!("must be full, not tiny: the model {:?} has no part vae_tiny", card.name);
+            fields.error("decoder", "invalid_value", detail);
+            return None;
+        }
+        Some(decoder)
     }
 }

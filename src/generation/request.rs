@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{GuidanceInterval, SchedulerChoice};
+use super::{Decoder, GuidanceInterval, SchedulerChoice};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
@@ -30,6 +30,8 @@ pub struct Generation {
     pub scheduler: SchedulerChoice,
     pub eta: f64,
     pub clip_skip: u32,
+    #[serde(default)]
+    pub decoder: Decoder,
     /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
     pub seed: u64,
     pub seed_mode: SeedMode,
@@ -53,11 +55,14 @@ impl Generation {
         }
     }
 
-    /// The fields by which this picture is not the exact one, which takes longer; empty for an exact picture.
+    /// What makes this picture another than the exact one, for less work; empty for an exact picture.
     pub fn approximations(&self) -> Vec<&'static str> {
         let guided = self.guidance_scale > 1.0;
-        let all = [("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE)];
-        all.into_iter().filter(|(_, used)| *used).map(|(field, _)| field).collect()
+        let all = [
+            ("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE),
+            ("tiny_decoder", self.decoder == Decoder::Tiny),
+        ];
+        all.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
     }
 
     /// The request that makes this very picture again: `params` of the API and the JSON chunk of the PNG.

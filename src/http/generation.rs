@@ -23,7 +23,7 @@ pub struct Object {
     expires_at: Option<String>,
     model: String,
     params: Map<String, Value>,
-    /// The fields by which the pictures are not the exact ones.
+    /// What makes the pictures others than the exact ones.
     approximations: Vec<&'static str>,
     progress: Option<Progress>,
     queue: Option<Queue>,

@@ -47,6 +47,8 @@ pub trait Networks: Send + Sync {
     fn denoise(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError>;
     /// All rows are latents of the shape (C, h, w).
     fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
+    /// The same by a smaller network, which only models have whose [`Spec::tiny_decoder`] says so.
+    fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
 }
 
 impl Networks for StableDiffusion {
@@ -77,15 +79,28 @@ impl Networks for StableDiffusion {
         denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
     }
 
-    fn decode(&self, [c, h, w]: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
-        let decode = || -> candle_core::Result<Vec<RgbImage>> {
-            let latents = batch_of(rows.iter().map(Vec::as_slice), [c, h, w])?;
-            let pictures = StableDiffusion::decode(self, &latents)?; // (B, 3, H, W)
-            let (_, _, height, width) = pictures.dims4()?;
-            Ok(rows_of(&pictures)?.iter().map(|picture| to_rgb(picture, width, height)).collect())
-        };
-        decode().map_err(|error| NetworkError { network: "vae", detail: error.to_string() })
+    fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        pictures("vae", shape, rows, |latents| StableDiffusion::decode(self, latents))
     }
+
+    fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        pictures("vae_tiny", shape, rows, |latents| StableDiffusion::decode_tiny(self, latents))
+    }
+}
+
+/// Rows of latents through a decoder, (B, C, h, w) -> (B, 3, H, W).
+fn pictures(
+    network: &'static str,
+    [c, h, w]: [usize; 3],
+    rows: &[Vec<f32>],
+    decoder: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+) -> Result<Vec<RgbImage>, NetworkError> {
+    let decode = || -> candle_core::Result<Vec<RgbImage>> {
+        let pictures = decoder(&batch_of(rows.iter().map(Vec::as_slice), [c, h, w])?)?;
+        let (_, _, height, width) = pictures.dims4()?;
+        Ok(rows_of(&pictures)?.iter().map(|picture| to_rgb(picture, width, height)).collect())
+    };
+    decode().map_err(|error| NetworkError { network, detail: error.to_string() })
 }
 
 fn batch_of<'a>(rows: impl Iterator<Item = &'a [f32]>, [c, h, w]: [usize; 3]) -> candle_core::Result<Tensor> {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::{Compute, DenoiseRow, Networks, PipelineError, TextEmbedding};
 use crate::{
     diffusion::{Denoise, Error, Latents, Noise, SchedulerConfig, guide, sample},
-    generation::{Generation, GuidanceInterval, SeedMode},
+    generation::{Decoder, Generation, GuidanceInterval, SeedMode},
     imaging::RgbImage,
 };
 
@@ -38,7 +38,10 @@ pub async fn text_to_image(
     };
     let latents = sample(&guided, scheduler, generation.steps as usize, generation.eta, x, &mut noise).await?;
 
-    compute.decode(&latents).await
+    match generation.decoder {
+        Decoder::Full => compute.decode(&latents).await,
+        Decoder::Tiny => compute.decode_tiny(&latents).await,
+    }
 }
 
 /// The prompt's embedding, and before it the negative prompt's where guidance is on.

@@ -40,6 +40,7 @@ impl Networks for Scripted {
             context_width: 2,
             text_layers: 1,
             size_multiple: 8,
+            tiny_decoder: false,
         }
     }
 
@@ -69,5 +70,9 @@ impl Networks for Scripted {
         let (width, height) = (8 * w as u32, 8 * h as u32);
         let picture = || RgbImage { width, height, pixels: vec![7; (3 * width * height) as usize] };
         Ok(rows.iter().map(|_| picture()).collect())
+    }
+
+    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        Err(NetworkError { network: "vae_tiny", detail: "there is none".to_owned() })
     }
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use latentd::generation::{
-    EventKind, Generation, GenerationId, GuidanceInterval, Image, MetadataLevel, OnDisconnect, Problem, Record,
-    SchedulerChoice, SeedMode,
+    Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, MetadataLevel, OnDisconnect, Problem,
+    Record, SchedulerChoice, SeedMode,
 };
 use latentd::ledger::{Lease, SqliteStore, Store};
 use tempfile::TempDir;
@@ -58,6 +58,7 @@ pub fn generation() -> Generation {
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.5,
         clip_skip: 1,
+        decoder: Decoder::Full,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,
         previews: 3,

@@ -92,6 +92,8 @@ fn cases() -> Vec<Bad> {
         ),
         field("unknown scheduler key", json_body!({"prompt": "a", "scheduler": {"magic": 1}}), "/scheduler/magic"),
         field("clip_skip too deep", json_body!({"prompt": "a", "clip_skip": 9}), "/clip_skip"),
+        field("a decoder of no name", json_body!({"prompt": "a", "decoder": "huge"}), "/decoder"),
+        field("a decoder that the model lacks", json_body!({"prompt": "a", "decoder": "tiny"}), "/decoder"),
         field("seed_mode in other words", json_body!({"prompt": "a", "seed_mode": "mixed"}), "/seed_mode"),
         field("too many previews", json_body!({"prompt": "a", "previews": 11}), "/previews"),
         field("unknown output format", json_body!({"prompt": "a", "output": {"format": "bmp"}}), "/output/format"),
