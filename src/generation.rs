@@ -15,7 +15,7 @@ mod request;
 mod resolve;
 mod scheduler;
 
-pub use approximations::{Decoder, GuidanceInterval};
+pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use card::ModelCard;
 pub use event::{Event, EventKind};
 pub use fields::{FieldError, Fields};

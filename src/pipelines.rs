@@ -6,6 +6,7 @@
 mod card;
 pub mod catalogue;
 mod embedded;
+mod feature_cache;
 pub mod latent_rgb;
 pub mod model;
 pub mod networks;
@@ -14,7 +15,7 @@ pub mod text_to_image;
 pub use catalogue::{Catalogue, CatalogueError};
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
-pub use networks::{DenoiseRow, NetworkError, Networks, TextEmbedding};
+pub use networks::{DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, TextEmbedding};
 pub use text_to_image::text_to_image;
 
 use crate::{diffusion::Latents, imaging::RgbImage};
@@ -28,12 +29,14 @@ pub trait Compute {
         clip_skip: u32,
     ) -> impl Future<Output = Result<Vec<TextEmbedding>, PipelineError>>;
 
-    /// Rows of latents (C, h, w), each with its own timestep and context -> the network's raw prediction for each.
+    /// Rows of latents (C, h, w), each with its own timestep and context -> the network's raw prediction for each, by as
+    /// much of the network as `depth` says.
     fn denoise(
         &self,
         shape: [usize; 3],
+        depth: Depth,
         rows: Vec<DenoiseRow>,
-    ) -> impl Future<Output = Result<Vec<Vec<f32>>, PipelineError>>;
+    ) -> impl Future<Output = Result<Vec<Denoised>, PipelineError>>;
 
     /// (B, C, h, w) -> B pictures of (8 h, 8 w) pixels.
     fn decode(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;

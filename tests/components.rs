@@ -134,6 +134,29 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
     println!("{cases} manifests of published models");
 }
 
+// ---- features kept between calls ----
+
+#[test]
+fn the_shallow_branch_on_features_of_the_very_call_gives_the_whole_networks_answer() {
+    let wide = wide_model();
+    for root in [parity().join("pipelines/sd1"), parity().join("pipelines/sd2"), wide.path().to_owned()] {
+        let sd = load(&root).unwrap();
+        let spec = sd.spec();
+        let (latents, context) =
+            (noise(&[3, spec.latent_channels, 6, 5], 1), noise(&[3, spec.context_length, spec.context_width], 2));
+        let t = [901.0, 500.5, 3.0];
+        let whole = sd.denoise(&latents, &t, &context).unwrap();
+        let (same, features) = sd.denoise_keeping(&latents, &t, &context).unwrap();
+        assert_eq!(bits(&same), bits(&whole));
+        assert_eq!(features.dims()[..3], [3, 6, 5]);
+        assert_eq!(bits(&sd.denoise_shallow(&latents, &t, &context, &features).unwrap()), bits(&whole));
+        let later = sd.denoise_shallow(&latents, &[881.0, 480.5, 2.0], &context, &features).unwrap();
+        assert_ne!(bits(&later), bits(&whole));
+        assert!(sd.denoise_shallow(&latents, &t, &context, &features.narrow(0, 0, 2).unwrap()).is_err());
+        assert!(sd.denoise_shallow(&latents, &t, &context, &noise(&[3, 5, 5, features.dims()[3]], 1)).is_err());
+    }
+}
+
 // ---- a row does not feel the others ----
 
 #[test]
@@ -148,12 +171,17 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
             let latents = noise(&[16, spec.latent_channels, h, w], 1);
             let context = noise(&[16, spec.context_length, spec.context_width], 2);
             let t: Vec<f32> = (0..16).map(|i| 999.0 - 61.3 * i as f32).collect();
+            let (_, features) = sd.denoise_keeping(&latents, &t, &context).unwrap();
             let prompts: Vec<Vec<u32>> = (0..16).map(|i| sd.tokenize(&"a fox and a dog ".repeat(i))).collect();
             let rows = |first: usize, count: usize| {
                 let of = |x: &Tensor| x.narrow(0, first, count).unwrap();
+                let times = &t[first..first + count];
+                let (_, kept) = sd.denoise_keeping(&of(&latents), times, &of(&context)).unwrap();
                 [
+                    kept,
+                    sd.denoise_shallow(&of(&latents), times, &of(&context), &of(&features)).unwrap(),
                     sd.encode_text(&prompts[first..first + count], 0).unwrap(),
-                    sd.denoise(&of(&latents), &t[first..first + count], &of(&context)).unwrap(),
+                    sd.denoise(&of(&latents), times, &of(&context)).unwrap(),
                     sd.decode(&of(&latents)).unwrap(),
                     if spec.tiny_decoder { sd.decode_tiny(&of(&latents)) } else { sd.decode(&of(&latents)) }.unwrap(),
                 ]
@@ -166,7 +194,9 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
                 let together = pool.install(|| rows(first, count));
                 for i in 0..count {
                     for (network, (together, alone)) in
-                        ["text", "unet", "vae", "vae_tiny"].iter().zip(together.iter().zip(&alone[first + i]))
+                        ["kept features", "shallow unet", "text", "unet", "vae", "vae_tiny"]
+                            .iter()
+                            .zip(together.iter().zip(&alone[first + i]))
                     {
                         assert_eq!(
                             bits(&together.narrow(0, i, 1).unwrap()),

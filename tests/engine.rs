@@ -146,8 +146,18 @@ fn any_request() -> impl Strategy<Value = Value> {
         })
 }
 
+fn deepcache(interval: u32) -> Value {
+    json!({"feature_cache": {"kind": "deepcache", "interval": interval}})
+}
+
 fn any_approximation() -> impl Strategy<Value = Value> {
-    prop::sample::select(vec![json!({}), json!({"guidance_interval": [0.2, 0.7]})])
+    prop::sample::select(vec![
+        json!({}),
+        json!({"guidance_interval": [0.2, 0.7]}),
+        deepcache(2),
+        deepcache(3),
+        with(&deepcache(4), json!({"guidance_interval": [0.3, 1]})),
+    ])
 }
 
 #[test]
@@ -276,7 +286,7 @@ fn runs_of_a_stopping_engine_are_told_so() {
 fn a_request_as_json_and_its_params_are_the_same_generation() {
     let bench = Bench::new(16, 1);
     let generation = bench.generation(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"},
-        "guidance_interval": [0.1, 0.9]}));
+        "guidance_interval": [0.1, 0.9], "feature_cache": {"kind": "deepcache", "interval": 3}}));
     let params: Map<String, Value> = generation.params();
     assert_eq!(bench.generation(Value::Object(params)), generation);
 }

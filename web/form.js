@@ -10,7 +10,7 @@ import * as shape from './shape.js';
 const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'n'];
 /** Those that a re-used request keeps. */
-const EXTRAS = ['guidance_rescale', 'guidance_interval', 'eta', 'clip_skip', 'decoder', 'seed_mode'];
+const EXTRAS = ['guidance_rescale', 'guidance_interval', 'eta', 'clip_skip', 'decoder', 'feature_cache', 'seed_mode'];
 const PREVIEWS = 10;
 const STORED_AS = 'latentd.form';
 

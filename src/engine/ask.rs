@@ -6,7 +6,7 @@ use crate::{
     diffusion::Latents,
     generation::Phase,
     imaging::RgbImage,
-    pipelines::{Compute, DenoiseRow, Model, NetworkError, PipelineError, TextEmbedding},
+    pipelines::{Compute, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError, TextEmbedding},
 };
 
 /// Rows with equal keys can run as one batch: the same network of the same model, at the same shapes.
@@ -25,6 +25,7 @@ pub enum Network {
     Denoiser {
         shape: [usize; 3],
         context: [usize; 2],
+        depth: Depth,
     },
     /// (C, h, w)
     Decoder {
@@ -40,19 +41,21 @@ impl Network {
     pub fn as_str(&self) -> &'static str {
         match self {
             Network::TextEncoder { .. } => "text_encoder",
-            Network::Denoiser { .. } => "denoiser",
+            Network::Denoiser { depth: Depth::Full | Depth::Keeping, .. } => "denoiser",
+            Network::Denoiser { depth: Depth::Shallow, .. } => "denoiser_shallow",
             Network::Decoder { .. } => "decoder",
             Network::TinyDecoder { .. } => "tiny_decoder",
         }
     }
 
     /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Decoding works on 64 times as
-    /// many pixels with a far narrower network, the tiny decoder takes about a tenth of that; encoding a prompt is small
-    /// beside either.
+    /// many pixels with a far narrower network, the tiny decoder takes about a tenth of that, and so does the shallow branch
+    /// of the denoiser of the whole; encoding a prompt is small beside either.
     pub fn cost(&self) -> f64 {
         match self {
             Network::TextEncoder { .. } => 1.0,
-            Network::Denoiser { shape: [_, h, w], .. } => (h * w) as f64,
+            Network::Denoiser { shape: [_, h, w], depth: Depth::Full | Depth::Keeping, .. } => (h * w) as f64,
+            Network::Denoiser { shape: [_, h, w], depth: Depth::Shallow, .. } => 0.1 * (h * w) as f64,
             Network::Decoder { shape: [_, h, w] } => 2.0 * (h * w) as f64,
             Network::TinyDecoder { shape: [_, h, w] } => 0.2 * (h * w) as f64,
         }
@@ -71,7 +74,7 @@ pub(super) enum Row {
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     Text(TextEmbedding),
-    Denoised(Vec<f32>),
+    Denoised(Denoised),
     Decoded(RgbImage),
 }
 
@@ -159,15 +162,20 @@ impl Compute for Station {
         Ok(embeddings.collect())
     }
 
-    async fn denoise(&self, shape: [usize; 3], rows: Vec<DenoiseRow>) -> Result<Vec<Vec<f32>>, PipelineError> {
+    async fn denoise(
+        &self,
+        shape: [usize; 3],
+        depth: Depth,
+        rows: Vec<DenoiseRow>,
+    ) -> Result<Vec<Denoised>, PipelineError> {
         let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
         let rows = rows.into_iter().map(Row::Denoise).collect();
-        let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context }, rows).await?;
-        let predictions = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Denoised(prediction) => Some(prediction),
+        let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context, depth }, rows).await?;
+        let denoised = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Denoised(denoised) => Some(denoised),
             Answer::Text(_) | Answer::Decoded(_) => None,
         });
-        Ok(predictions.collect())
+        Ok(denoised.collect())
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {

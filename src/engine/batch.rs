@@ -27,10 +27,10 @@ fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, 
             let embeddings = model.networks.encode_text(&ids, *clip_skip)?;
             Ok(embeddings.into_iter().map(Answer::Text).collect())
         }
-        Network::Denoiser { shape, .. } => {
+        Network::Denoiser { shape, depth, .. } => {
             let samples: Vec<_> = rows.iter().filter_map(|row| row.denoise()).collect();
-            let predictions = model.networks.denoise(*shape, &samples)?;
-            Ok(predictions.into_iter().map(Answer::Denoised).collect())
+            let denoised = model.networks.denoise(*shape, *depth, &samples)?;
+            Ok(denoised.into_iter().map(Answer::Denoised).collect())
         }
         Network::Decoder { shape } => {
             let pictures = model.networks.decode(*shape, &latents(rows))?;
@@ -65,7 +65,7 @@ impl Answer {
     /// Whether every number is one that later steps can work with.
     pub fn is_finite(&self) -> bool {
         match self {
-            Answer::Denoised(prediction) => prediction.iter().all(|value| value.is_finite()),
+            Answer::Denoised(denoised) => denoised.prediction.iter().all(|value| value.is_finite()),
             Answer::Text(_) | Answer::Decoded(_) => true,
         }
     }

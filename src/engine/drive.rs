@@ -12,7 +12,10 @@ use super::{
     run::Active,
     text_cache::{Prompt, TextCache},
 };
-use crate::{metrics::Metrics, pipelines::NetworkError};
+use crate::{
+    metrics::Metrics,
+    pipelines::{Depth, NetworkError},
+};
 
 impl EngineThread {
     /// Works until every handle is dropped; runs that have not ended by then are told that the engine stopped.
@@ -172,6 +175,9 @@ impl Floor {
             self.metrics.batch_rows.observe(rows.len() as f64);
             self.metrics.batch_runs.observe(picks.len() as f64);
             self.metrics.steps.inc_by(rows.len() as u64);
+        }
+        if let Network::Denoiser { depth: Depth::Shallow, .. } = key.network {
+            self.metrics.shallow_steps.inc_by(rows.len() as u64);
         }
         self.remember(key, &rows, &answers);
 

@@ -74,9 +74,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pipelines::Depth;
 
     fn denoiser(side: usize) -> Key {
-        Key { model: Arc::from("m"), network: Network::Denoiser { shape: [4, side, side], context: [77, 32] } }
+        Key {
+            model: Arc::from("m"),
+            network: Network::Denoiser { shape: [4, side, side], context: [77, 32], depth: Depth::Full },
+        }
     }
 
     fn limits(max_rows: usize) -> Limits {

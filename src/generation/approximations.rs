@@ -93,3 +93,37 @@ impl Decoder {
         Some(decoder)
     }
 }
+
+/// Parts of the denoiser's answers that a run uses again in its next calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureCache {
+    pub kind: FeatureCacheKind,
+    /// Every so many calls of the denoiser are whole, the first always; 2 or more.
+    pub interval: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureCacheKind {
+    /// Between whole calls of the U-Net only its shallowest branch runs, on deep features of the last whole call (Ma et
+    /// al. 2023, arXiv:2312.00858).
+    #[serde(rename = "deepcache")]
+    DeepCache,
+}
+
+impl FeatureCache {
+    /// `{"kind": "deepcache", "interval": N}` with N in 2..=10.
+    pub(super) fn read(fields: &mut Fields) -> Option<FeatureCache> {
+        fields.nested("feature_cache", |cache| {
+            for (key, example) in [("kind", "deepcache"), ("interval", "3")] {
+                match cache.take(key) {
+                    Some(value) => cache.put_back(key, value),
+                    None => cache.error(key, "required", format!("is required, such as {example}")),
+                }
+            }
+            let kind = cache.choice("kind", &["deepcache"]);
+            let interval = cache.integer("interval", 2, 10);
+            Some(FeatureCache { kind: kind?, interval: interval? as u32 })
+        })?
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Decoder, GuidanceInterval, SchedulerChoice};
+use super::{Decoder, FeatureCache, GuidanceInterval, SchedulerChoice};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
@@ -32,6 +32,9 @@ pub struct Generation {
     pub clip_skip: u32,
     #[serde(default)]
     pub decoder: Decoder,
+    /// `None` computes every call of the denoiser in full.
+    #[serde(default)]
+    pub feature_cache: Option<FeatureCache>,
     /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
     pub seed: u64,
     pub seed_mode: SeedMode,
@@ -60,6 +63,7 @@ impl Generation {
         let guided = self.guidance_scale > 1.0;
         let all = [
             ("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE),
+            ("feature_cache", self.feature_cache.is_some()),
             ("tiny_decoder", self.decoder == Decoder::Tiny),
         ];
         all.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Decoder, FieldError, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard, OnDisconnect,
-    SchedulerChoice, SeedMode,
+    Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
+    OnDisconnect, SchedulerChoice, SeedMode,
 };
 
 /// Every error of a request, at least one.
@@ -60,6 +60,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         eta: fields.number("eta", 0.0, 1.0).unwrap_or(0.0),
         clip_skip: integer(&mut fields, "clip_skip", 0, card.max_clip_skip, 0),
         decoder: Decoder::read(&mut fields, &card).unwrap_or_default(),
+        feature_cache: FeatureCache::read(&mut fields),
         seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
         previews: integer(&mut fields, "previews", 0, 10, 0),
@@ -82,7 +83,7 @@ fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) ->
 
 /// Without a model most bounds are unknown, but the fields that need none can still be checked.
 fn known_errors(mut fields: Fields) -> Vec<FieldError> {
-    const NAMES: [&str; 21] = [
+    const NAMES: [&str; 22] = [
         "prompt",
         "negative_prompt",
         "width",
@@ -98,6 +99,7 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
         "eta",
         "clip_skip",
         "decoder",
+        "feature_cache",
         "seed",
         "seed_mode",
         "previews",

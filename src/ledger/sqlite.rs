@@ -172,6 +172,7 @@ mod tests {
             eta: 0.0,
             clip_skip: 0,
             decoder: Decoder::Full,
+            feature_cache: None,
             seed: 0,
             seed_mode: SeedMode::PerImage,
             previews: 0,

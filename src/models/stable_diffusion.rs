@@ -96,6 +96,19 @@ impl StableDiffusion {
         self.unet.forward(&sample.to_device(&self.device)?, t, &context)
     }
 
+    /// As [`StableDiffusion::denoise`], and the deep features for [`StableDiffusion::denoise_shallow`], (B, h, w, C') for the
+    /// U-Net's first number of channels C'.
+    pub fn denoise_keeping(&self, sample: &Tensor, t: &[f32], context: &Tensor) -> Result<(Tensor, Tensor)> {
+        let context = context.to_device(&self.device)?.contiguous()?;
+        self.unet.forward_keeping(&sample.to_device(&self.device)?, t, &context)
+    }
+
+    /// As [`StableDiffusion::denoise`] by the U-Net's shallowest branch, on features of an earlier call, row by row.
+    pub fn denoise_shallow(&self, sample: &Tensor, t: &[f32], context: &Tensor, features: &Tensor) -> Result<Tensor> {
+        let context = context.to_device(&self.device)?.contiguous()?;
+        self.unet.forward_shallow(&sample.to_device(&self.device)?, t, &context, features)
+    }
+
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let AutoencoderKlConfig { scaling_factor, shift_factor, .. } = self.vae_config;

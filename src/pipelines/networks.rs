@@ -27,6 +27,31 @@ pub struct DenoiseRow {
     /// The timestep that the network sees; each row has its own.
     pub t: f32,
     pub context: TextEmbedding,
+    /// What the row starts from in a [`Depth::Shallow`] call.
+    pub features: Option<Features>,
+}
+
+/// How much of the denoiser a call computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Depth {
+    Full,
+    /// All of it, and the answers carry features.
+    Keeping,
+    /// Its shallow branch alone, which takes the rows' features for what the rest would have given.
+    Shallow,
+}
+
+/// Deep features of one row, (h, w, C) for the U-Net's first number of channels C. A cheap handle of 4 · h · w · C bytes.
+#[derive(Clone, Debug)]
+pub struct Features(pub Tensor);
+
+/// The answer to one [`DenoiseRow`].
+#[derive(Clone, Debug)]
+pub struct Denoised {
+    /// (C, h, w)
+    pub prediction: Vec<f32>,
+    /// Of a [`Depth::Keeping`] call.
+    pub features: Option<Features>,
 }
 
 /// A network refused its input, ran out of something, or panicked.
@@ -44,7 +69,7 @@ pub trait Networks: Send + Sync {
     fn tokenize(&self, prompt: &str) -> Vec<u32>;
     fn encode_text(&self, ids: &[Vec<u32>], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
     /// All rows have the shape (C, h, w).
-    fn denoise(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError>;
+    fn denoise(&self, shape: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError>;
     /// All rows are latents of the shape (C, h, w).
     fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
     /// The same by a smaller network, which only models have whose [`Spec::tiny_decoder`] says so.
@@ -68,13 +93,32 @@ impl Networks for StableDiffusion {
         encode().map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })
     }
 
-    fn denoise(&self, [c, h, w]: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
-        let denoise = || -> candle_core::Result<Vec<Vec<f32>>> {
+    fn denoise(&self, [c, h, w]: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        let denoise = || -> candle_core::Result<Vec<Denoised>> {
             let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w])?;
             let t: Vec<f32> = rows.iter().map(|row| row.t).collect();
             let contexts: Vec<&Tensor> = rows.iter().map(|row| &row.context.0).collect();
             let context = Tensor::stack(&contexts, 0)?; // (B, L, D)
-            rows_of(&StableDiffusion::denoise(self, &sample, &t, &context)?)
+            let (predictions, kept) = match depth {
+                Depth::Full => (StableDiffusion::denoise(self, &sample, &t, &context)?, None),
+                Depth::Keeping => {
+                    let (predictions, kept) = self.denoise_keeping(&sample, &t, &context)?;
+                    (predictions, Some(kept))
+                }
+                Depth::Shallow => {
+                    let features = rows.iter().map(|row| row.features.as_ref().map(|features| &features.0));
+                    let Some(features) = features.collect::<Option<Vec<&Tensor>>>() else {
+                        candle_core::bail!("a row has no features to start from")
+                    };
+                    (self.denoise_shallow(&sample, &t, &context, &Tensor::stack(&features, 0)?)?, None)
+                }
+            };
+            let answer = |(row, prediction)| {
+                // Copied, since a view would hold the features of the whole batch for as long as this row's.
+                let features = kept.as_ref().map(|kept| kept.get(row)?.force_contiguous()).transpose()?;
+                Ok(Denoised { prediction, features: features.map(Features) })
+            };
+            rows_of(&predictions)?.into_iter().enumerate().map(answer).collect()
         };
         denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Bench, with};
+use super::{Bench, deepcache, outcome, with};
 
 /// Rows × denoiser calls of a request.
 fn rows(bench: &Bench, request: Value) -> u64 {
@@ -44,4 +44,58 @@ fn a_step_outside_the_guidance_interval_is_one_without_guidance() {
         let some = drawn(json!({"guidance_interval": [0.5, 1]}));
         assert!(some != exact && some != unguided, "{scheduler}");
     }
+}
+
+#[test]
+fn between_whole_calls_only_the_shallow_branch_is_computed() {
+    let bench = Bench::new(16, 1);
+    let count = |more: Value| {
+        let before = bench.metrics.shallow_steps.get();
+        let all = rows(&bench, with(&json!({"prompt": "a", "steps": 10, "scheduler": "euler"}), more));
+        (all, bench.metrics.shallow_steps.get() - before)
+    };
+    assert_eq!(count(json!({})), (20, 0));
+    // Whole are the calls 0, 2, 4 …; 0, 3, 6 and 9; 0 alone.
+    assert_eq!(count(deepcache(2)), (20, 2 * 5));
+    assert_eq!(count(deepcache(3)), (20, 2 * 6));
+    assert_eq!(count(deepcache(10)), (20, 2 * 9));
+    assert_eq!(count(with(&deepcache(3), json!({"n": 2}))), (40, 4 * 6));
+    // Heun's calls are counted, not its steps.
+    assert_eq!(count(with(&deepcache(2), json!({"scheduler": "heun"}))), (38, 2 * 9));
+    // The call with which guidance begins is whole: of calls 0 to 9 guidance has 2 to 7, whole are 0, 2, 6.
+    let both = with(&deepcache(4), json!({"guidance_interval": [0.2, 0.8]}));
+    assert_eq!(count(both), (16, 1 + (2 * 3 + 2 + 2)));
+}
+
+#[test]
+fn a_cached_picture_is_near_the_exact_one_and_equal_where_nothing_was_cached() {
+    let bench = Bench::new(16, 1);
+    let request = json!({"prompt": "a fox", "seed": 3, "steps": 12, "scheduler": "dpmpp_2m"});
+    let exact = bench.draw(request.clone());
+    let cached = bench.draw(with(&request, deepcache(2)));
+    assert_ne!(cached, exact);
+    let other = bench.draw(with(&request, json!({"seed": 4})));
+    let difference = |picture: &[latentd::imaging::RgbImage]| -> u64 {
+        picture[0].pixels.iter().zip(&exact[0].pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
+    };
+    assert!(2 * difference(&cached) < difference(&other), "{} {}", difference(&cached), difference(&other));
+    let one_step = json!({"prompt": "a fox", "seed": 3, "steps": 1, "scheduler": "euler"});
+    assert_eq!(bench.draw(with(&one_step, deepcache(2))), bench.draw(one_step));
+}
+
+#[test]
+fn cached_and_exact_runs_side_by_side_keep_to_themselves() {
+    let (alone, crowded) = (Bench::new(16, 1), Bench::new(3, 2));
+    let requests: Vec<Value> = (0..8)
+        .map(|i| {
+            let request = json!({"prompt": "the same", "seed": i / 2, "steps": 6 + i, "n": 1 + i % 2});
+            if i % 4 == 3 { request } else { with(&request, deepcache(2 + i as u32 % 3)) }
+        })
+        .collect();
+    let expected: Vec<_> = requests.iter().map(|request| alone.draw(request.clone())).collect();
+    let runs: Vec<_> = requests.iter().map(|request| crowded.start(request.clone())).collect();
+    for ((request, expected), (_, told)) in requests.iter().zip(expected).zip(&runs) {
+        assert!(outcome(told).unwrap() == expected, "{request}");
+    }
+    assert!(crowded.metrics.shallow_steps.get() > 0);
 }

@@ -5,7 +5,7 @@ use latentd::{
     diffusion::Noise,
     imaging::RgbImage,
     models::stable_diffusion::Spec,
-    pipelines::{DenoiseRow, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
+    pipelines::{DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -53,13 +53,14 @@ impl Networks for Scripted {
         Ok(ids.iter().map(|_| state().unwrap()).collect())
     }
 
-    fn denoise(&self, _shape: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
-        let mut answers: Vec<Vec<f32>> = rows.iter().map(|row| vec![0.0; row.sample.len()]).collect();
+    fn denoise(&self, _shape: [usize; 3], _depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        let zeros = |row: &DenoiseRow| Denoised { prediction: vec![0.0; row.sample.len()], features: None };
+        let mut answers: Vec<Denoised> = rows.iter().map(zeros).collect();
         if let Some(row) = rows.iter().position(|row| row.sample[0] == self.unlucky) {
             match self.fault {
                 Fault::Error => return Err(NetworkError { network: "unet", detail: "scripted".to_owned() }),
                 Fault::Panic => panic!("scripted"),
-                Fault::NotANumber => answers[row][5] = f32::NAN,
+                Fault::NotANumber => answers[row].prediction[5] = f32::NAN,
                 Fault::TooFewRows => answers.truncate(rows.len() - 1),
             }
         }

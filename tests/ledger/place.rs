@@ -59,6 +59,7 @@ pub fn generation() -> Generation {
         eta: 0.5,
         clip_skip: 1,
         decoder: Decoder::Full,
+        feature_cache: None,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,
         previews: 3,

@@ -92,6 +92,37 @@ fn cases() -> Vec<Bad> {
         ),
         field("unknown scheduler key", json_body!({"prompt": "a", "scheduler": {"magic": 1}}), "/scheduler/magic"),
         field("clip_skip too deep", json_body!({"prompt": "a", "clip_skip": 9}), "/clip_skip"),
+        field(
+            "a cache without an interval",
+            json_body!({"prompt": "a", "feature_cache": {"kind": "deepcache"}}),
+            "/feature_cache/interval",
+        ),
+        field(
+            "a cache of no kind",
+            json_body!({"prompt": "a", "feature_cache": {"interval": 3}}),
+            "/feature_cache/kind",
+        ),
+        field(
+            "a cache of another kind",
+            json_body!({"prompt": "a", "feature_cache": {"kind": "magic", "interval": 3}}),
+            "/feature_cache/kind",
+        ),
+        field(
+            "a cache that keeps nothing",
+            json_body!({"prompt": "a", "feature_cache": {"kind": "deepcache", "interval": 1}}),
+            "/feature_cache/interval",
+        ),
+        field(
+            "a cache that keeps for ever",
+            json_body!({"prompt": "a", "feature_cache": {"kind": "deepcache", "interval": 11}}),
+            "/feature_cache/interval",
+        ),
+        field("a cache as a word", json_body!({"prompt": "a", "feature_cache": "deepcache"}), "/feature_cache"),
+        unknown(
+            "an unknown field of a cache",
+            json_body!({"prompt": "a", "feature_cache": {"kind": "deepcache", "interval": 2, "at": 1}}),
+            "/feature_cache/at",
+        ),
         field("a decoder of no name", json_body!({"prompt": "a", "decoder": "huge"}), "/decoder"),
         field("a decoder that the model lacks", json_body!({"prompt": "a", "decoder": "tiny"}), "/decoder"),
         field("seed_mode in other words", json_body!({"prompt": "a", "seed_mode": "mixed"}), "/seed_mode"),
