@@ -3,6 +3,7 @@
 //! A request enters as a JSON object ([`Fields`]) and leaves as a [`Generation`], in which nothing is optional and
 //! nothing is checked again. The ledger keeps a [`Record`] of it, whose [`Status`] and [`Event`]s are what clients see.
 
+mod approximations;
 mod card;
 mod event;
 mod fields;
@@ -14,6 +15,7 @@ mod request;
 mod resolve;
 mod scheduler;
 
+pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use card::ModelCard;
 pub use event::{Event, EventKind};
 pub use fields::{FieldError, Fields};

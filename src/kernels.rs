@@ -9,6 +9,7 @@ pub mod activation;
 pub mod arena;
 pub mod attention;
 mod block;
+pub mod clamp;
 pub mod conv2d;
 mod cut;
 mod exp;

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub batch_seconds: prometheus::HistogramVec,
     /// Rows × denoiser calls computed.
     pub steps: IntCounter,
+    /// Those of them that computed the denoiser's shallow branch alone.
+    pub shallow_steps: IntCounter,
     /// Rows × denoiser calls computed and not used, by reason.
     pub wasted_steps: IntCounterVec,
     /// Text encodings asked for, by whether the cache had them.
@@ -73,6 +75,10 @@ impl Metrics {
             batch_runs: histogram("latentd_batch_runs", "Different generations in each network call", rows()),
             batch_seconds: histograms("latentd_batch_seconds", "Seconds of each network call", &["network"]),
             steps: counter("latentd_steps_total", "Rows times denoiser calls computed"),
+            shallow_steps: counter(
+                "latentd_shallow_steps_total",
+                "Rows times denoiser calls that computed the shallow branch alone",
+            ),
             wasted_steps: counters(
                 "latentd_wasted_steps_total",
                 "Rows times denoiser calls computed and not used",

@@ -4,6 +4,7 @@
 //! Maps are (B, h, w, C) between operations, and (B, C, h, w) only where they enter and leave a network.
 
 pub mod autoencoder_kl;
+pub mod autoencoder_tiny;
 pub mod clip_text;
 mod configuration;
 mod layers;
@@ -16,6 +17,7 @@ mod transformer2d;
 pub mod unet2d_condition;
 
 pub use autoencoder_kl::AutoencoderKl;
+pub use autoencoder_tiny::AutoencoderTiny;
 pub use clip_text::ClipTextModel;
 pub use stable_diffusion::{Spec, StableDiffusion};
 pub use tokenizer::ClipTokenizer;

@@ -8,6 +8,7 @@ mod card;
 pub mod catalogue;
 pub mod decoding;
 mod embedded;
+mod feature_cache;
 pub mod latent_rgb;
 pub mod model;
 pub mod networks;
@@ -17,7 +18,7 @@ pub use catalogue::{Catalogue, CatalogueError};
 pub use decoding::{Activation, DecodeCall, decode};
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
-pub use networks::{DenoiseRow, NetworkError, Networks, TextEmbedding};
+pub use networks::{DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, TextEmbedding};
 pub use text_to_image::text_to_image;
 
 use crate::{diffusion::Latents, imaging::RgbImage};
@@ -31,15 +32,20 @@ pub trait Compute {
         clip_skip: u32,
     ) -> impl Future<Output = Result<Vec<TextEmbedding>, PipelineError>>;
 
-    /// Rows of latents (C, h, w), each with its own timestep and context -> the network's raw prediction for each.
+    /// Rows of latents (C, h, w), each with its own timestep and context -> the network's raw prediction for each, by as
+    /// much of the network as `depth` says.
     fn denoise(
         &self,
         shape: [usize; 3],
+        depth: Depth,
         rows: Vec<DenoiseRow>,
-    ) -> impl Future<Output = Result<Vec<Vec<f32>>, PipelineError>>;
+    ) -> impl Future<Output = Result<Vec<Denoised>, PipelineError>>;
 
     /// (B, C, h, w) -> B pictures of (8 h, 8 w) pixels.
     fn decode(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;
+
+    /// The same by the model's tiny decoder; an error where it has none.
+    fn decode_tiny(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;
 
     /// Told after each step of the sampler: `step` counts 1..=steps, `denoised` is the present estimate of the end.
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents);

@@ -15,12 +15,13 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae};
+use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae, with_tiny_decoder};
 use latentd::{
     diffusion::Latents,
     models::{
-        AutoencoderKl, ClipTextModel, Spec, StableDiffusion, UNet2DConditionModel,
+        AutoencoderKl, AutoencoderTiny, ClipTextModel, Spec, StableDiffusion, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
+        autoencoder_tiny::AutoencoderTinyConfig,
         clip_text::ClipTextConfig,
         unet2d_condition::UNet2DConditionConfig,
     },
@@ -132,6 +133,15 @@ impl Networks for InTiles {
 }
 
 #[test]
+fn the_tiny_decoder_like_diffusers() {
+    let golden = tensors(&parity().join("cases/sd1/taesd/intermediates.safetensors"));
+    let made = with_tiny_decoder().load().unwrap().decode_tiny(&golden["vae.decode.in"]).unwrap();
+    assert_close(&made, &golden["vae.decode.out"], "vae_tiny");
+    let without = load(&parity().join("pipelines/sd1")).unwrap();
+    assert!(!without.spec().tiny_decoder && without.decode_tiny(&golden["vae.decode.in"]).is_err());
+}
+
+#[test]
 fn clip_skip_leaves_out_layers_but_not_the_norm() {
     for pipeline in PIPELINES {
         let root = parity().join("pipelines").join(pipeline);
@@ -177,7 +187,39 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
             cases += 1;
         }
     }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/manifests/taesd--vae.json");
+    let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let mut published: BTreeMap<String, Vec<usize>> = serde_json::from_value(manifest["tensors"].clone()).unwrap();
+    published.retain(|name, _| name.starts_with("decoder."));
+    let config = AutoencoderTinyConfig::read("vae_tiny", manifest["config"].as_object().unwrap()).unwrap();
+    let weights = Weights::outline("vae_tiny");
+    drop(AutoencoderTiny::new(&config, &weights));
+    assert_eq!(weights.requested(), published, "taesd");
+    cases += 1;
     println!("{cases} manifests of published models");
+}
+
+// ---- features kept between calls ----
+
+#[test]
+fn the_shallow_branch_on_features_of_the_very_call_gives_the_whole_networks_answer() {
+    let wide = wide_model();
+    for root in [parity().join("pipelines/sd1"), parity().join("pipelines/sd2"), wide.path().to_owned()] {
+        let sd = load(&root).unwrap();
+        let spec = sd.spec();
+        let (latents, context) =
+            (noise(&[3, spec.latent_channels, 6, 5], 1), noise(&[3, spec.context_length, spec.context_width], 2));
+        let t = [901.0, 500.5, 3.0];
+        let whole = sd.denoise(&latents, &t, &context).unwrap();
+        let (same, features) = sd.denoise_keeping(&latents, &t, &context).unwrap();
+        assert_eq!(bits(&same), bits(&whole));
+        assert_eq!(features.dims()[..3], [3, 6, 5]);
+        assert_eq!(bits(&sd.denoise_shallow(&latents, &t, &context, &features).unwrap()), bits(&whole));
+        let later = sd.denoise_shallow(&latents, &[881.0, 480.5, 2.0], &context, &features).unwrap();
+        assert_ne!(bits(&later), bits(&whole));
+        assert!(sd.denoise_shallow(&latents, &t, &context, &features.narrow(0, 0, 2).unwrap()).is_err());
+        assert!(sd.denoise_shallow(&latents, &t, &context, &noise(&[3, 5, 5, features.dims()[3]], 1)).is_err());
+    }
 }
 
 // ---- a row does not feel the others ----
@@ -185,23 +227,28 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
 #[test]
 fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
     let wide = wide_model();
-    let roots = PIPELINES.map(|pipeline| parity().join("pipelines").join(pipeline));
-    for (root, sizes) in
-        [(&roots[0], [(8, 8), (5, 7)]), (&roots[1], [(8, 8), (6, 5)]), (&wide.path().into(), [(8, 8), (3, 5)])]
-    {
+    let tiny = with_tiny_decoder();
+    let roots = [tiny.0.path().to_owned(), parity().join("pipelines/sd2"), wide.path().to_owned()];
+    for (root, sizes) in roots.iter().zip([[(8, 8), (5, 7)], [(8, 8), (6, 5)], [(8, 8), (3, 5)]]) {
         let sd = load(root).unwrap();
         let spec = sd.spec();
         for (h, w) in sizes {
             let latents = noise(&[16, spec.latent_channels, h, w], 1);
             let context = noise(&[16, spec.context_length, spec.context_width], 2);
             let t: Vec<f32> = (0..16).map(|i| 999.0 - 61.3 * i as f32).collect();
+            let (_, features) = sd.denoise_keeping(&latents, &t, &context).unwrap();
             let prompts: Vec<Vec<u32>> = (0..16).map(|i| sd.tokenize(&"a fox and a dog ".repeat(i))).collect();
             let rows = |first: usize, count: usize| {
                 let of = |x: &Tensor| x.narrow(0, first, count).unwrap();
+                let times = &t[first..first + count];
+                let (_, kept) = sd.denoise_keeping(&of(&latents), times, &of(&context)).unwrap();
                 [
+                    kept,
+                    sd.denoise_shallow(&of(&latents), times, &of(&context), &of(&features)).unwrap(),
                     sd.encode_text(&prompts[first..first + count], 0).unwrap(),
-                    sd.denoise(&of(&latents), &t[first..first + count], &of(&context)).unwrap(),
+                    sd.denoise(&of(&latents), times, &of(&context)).unwrap(),
                     sd.decode(&of(&latents)).unwrap(),
+                    if spec.tiny_decoder { sd.decode_tiny(&of(&latents)) } else { sd.decode(&of(&latents)) }.unwrap(),
                 ]
             };
             let alone: Vec<_> = (0..16).map(|i| rows(i, 1)).collect();
@@ -212,7 +259,9 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
                 let together = pool.install(|| rows(first, count));
                 for i in 0..count {
                     for (network, (together, alone)) in
-                        ["text", "unet", "vae"].iter().zip(together.iter().zip(&alone[first + i]))
+                        ["kept features", "shallow unet", "text", "unet", "vae", "vae_tiny"]
+                            .iter()
+                            .zip(together.iter().zip(&alone[first + i]))
                     {
                         assert_eq!(
                             bits(&together.narrow(0, i, 1).unwrap()),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
-    generation::{Fields, Limits, ModelCard, Rules, SchedulerChoice, resolve},
+    generation::{Decoder, Fields, Limits, ModelCard, Rules, SchedulerChoice, resolve},
     http::public_endpoints,
 };
 use serde_json::{Map, Value, json};
@@ -145,6 +145,7 @@ impl Rules for Open {
                 max_clip_skip: 4,
                 default_scheduler: SchedulerChoice::Name("euler".into()),
                 scheduler_config: card.as_object().unwrap().clone(),
+                decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
             })
         })

@@ -1,5 +1,7 @@
 //! The engine: pictures that do not depend on their company, fairness, cancellation, and networks that misbehave.
 
+#[path = "engine/approximations.rs"]
+mod approximations;
 #[path = "engine/scripted.rs"]
 mod scripted;
 
@@ -126,14 +128,36 @@ fn outcome(told: &mpsc::Receiver<Told>) -> Result<Vec<RgbImage>, RunError> {
     }
 }
 
+/// `request` with the fields of `more` laid over it.
+fn with(request: &Value, more: Value) -> Value {
+    let (mut request, Value::Object(more)) = (request.clone(), more) else { panic!("a request is an object") };
+    request.as_object_mut().unwrap().extend(more);
+    request
+}
+
 fn any_request() -> impl Strategy<Value = Value> {
     let scheduler = prop::sample::select(vec!["pndm", "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m_karras"]);
     let size = prop::sample::select(vec![(64, 64), (72, 64), (64, 96)]);
-    (scheduler, size, 1u32..8, 0u64..1000, prop::sample::select(vec![0.0, 1.0, 5.0, 9.5]), 1u32..3, "[a-z ]{0,40}")
-        .prop_map(|(scheduler, (width, height), steps, seed, guidance_scale, n, prompt)| {
-            json!({"prompt": prompt, "scheduler": scheduler, "width": width, "height": height, "steps": steps,
-                "seed": seed, "guidance_scale": guidance_scale, "n": n})
+    (scheduler, size, 1u32..8, 0u64..1000, prop::sample::select(vec![0.0, 1.0, 5.0, 9.5]), 1u32..3, "[a-z ]{0,40}", any_approximation())
+        .prop_map(|(scheduler, (width, height), steps, seed, guidance_scale, n, prompt, approximation)| {
+            let request = json!({"prompt": prompt, "scheduler": scheduler, "width": width, "height": height, "steps": steps,
+                "seed": seed, "guidance_scale": guidance_scale, "n": n});
+            with(&request, approximation)
         })
+}
+
+fn deepcache(interval: u32) -> Value {
+    json!({"feature_cache": {"kind": "deepcache", "interval": interval}})
+}
+
+fn any_approximation() -> impl Strategy<Value = Value> {
+    prop::sample::select(vec![
+        json!({}),
+        json!({"guidance_interval": [0.2, 0.7]}),
+        deepcache(2),
+        deepcache(3),
+        with(&deepcache(4), json!({"guidance_interval": [0.3, 1]})),
+    ])
 }
 
 #[test]
@@ -353,7 +377,8 @@ fn runs_of_a_stopping_engine_are_told_so() {
 #[test]
 fn a_request_as_json_and_its_params_are_the_same_generation() {
     let bench = Bench::new(16, 1);
-    let generation = bench.generation(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"}}));
+    let generation = bench.generation(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"},
+        "guidance_interval": [0.1, 0.9], "feature_cache": {"kind": "deepcache", "interval": 3}}));
     let params: Map<String, Value> = generation.params();
     assert_eq!(bench.generation(Value::Object(params)), generation);
 }

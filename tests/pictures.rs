@@ -51,7 +51,8 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     let root = fixtures();
     let (ready, waiting): (Vec<Case>, Vec<Case>) =
         Case::all(&root, &["sd1", "sd2"]).into_iter().partition(|case| case.waits_for().is_none());
-    let catalogue = Catalogue::open(&root.join("pipelines"), "sd1").unwrap().for_winograd(winograd);
+    let models = case::models(&root, &["sd1", "sd2"]);
+    let catalogue = Catalogue::open(models.path(), "sd1").unwrap().for_winograd(winograd);
     let limits =
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

@@ -3,7 +3,8 @@
 use std::{io::Cursor, sync::Arc};
 
 use latentd::generation::{
-    Fields, Generation, Limits, MetadataLevel, ModelCard, OnDisconnect, Rules, SchedulerChoice, SeedMode, resolve,
+    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
+    OnDisconnect, Rules, SchedulerChoice, SeedMode, resolve,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
 use proptest::prelude::*;
@@ -81,6 +82,22 @@ fn settings_with_commas_stand_in_quotes() {
     for part in ["Sampler: DDIMScheduler, ", "Model: \"a, b: c\", ", "Eta: 0.5, ", "Clip skip: 2, "] {
         assert!(texts[0].1.contains(part), "{part} in {}", texts[0].1);
     }
+}
+
+#[test]
+fn an_approximated_picture_carries_how() {
+    let generation = Generation {
+        guidance_interval: [0.2, 0.8].into(),
+        decoder: Decoder::Tiny,
+        feature_cache: Some(FeatureCache { kind: FeatureCacheKind::DeepCache, interval: 3 }),
+        ..generation()
+    };
+    assert_eq!(generation.approximations(), ["guidance_interval", "feature_cache", "tiny_decoder"]);
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
+    assert!(texts[0].1.contains("Approximations: guidance_interval feature_cache tiny_decoder, "), "{}", texts[0].1);
+    assert_eq!(again(&texts[1].1), generation);
+    let unguided = Generation { guidance_scale: 1.0, ..generation };
+    assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "without guidance none is left out");
 }
 
 #[test]
@@ -199,9 +216,12 @@ fn generation() -> Generation {
         steps: 20,
         guidance_scale: 7.5,
         guidance_rescale: 0.25,
+        guidance_interval: GuidanceInterval::WHOLE,
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.0,
         clip_skip: 0,
+        decoder: Decoder::Full,
+        feature_cache: None,
         seed: 41,
         seed_mode: SeedMode::PerImage,
         previews: 2,
@@ -238,6 +258,7 @@ impl Catalogue {
             max_clip_skip: 4,
             default_scheduler: SchedulerChoice::Name("ddim".to_owned()),
             scheduler_config: Map::new(),
+            decoders: vec![Decoder::Full, Decoder::Tiny],
             prompts: Vec::new(),
         };
         Catalogue { limits, card: Arc::new(card) }

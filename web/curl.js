@@ -3,12 +3,20 @@
 import { print } from './json.js';
 
 /** Fields of a resolved generation that a request need not repeat, with the value that goes without saying. */
-const UNSAID = { negative_prompt: '', n: 1, guidance_rescale: 0, eta: 0, clip_skip: 0, seed_mode: 'per_image' };
+const UNSAID = {
+  negative_prompt: '', n: 1, guidance_rescale: 0, guidance_interval: [0, 1], eta: 0, clip_skip: 0, decoder: 'full',
+  seed_mode: 'per_image',
+};
+
+/** Whether a field says no more than its absence does. */
+export function isUnsaid(name, value) {
+  return value === null || (name in UNSAID && print(value) === print(UNSAID[name]));
+}
 
 /** The request that makes the picture of `params` again, without what only matters once. */
 export function request(params) {
   const { prompt, previews, output, on_disconnect, start_timeout_s, ...rest } = params;
-  const said = Object.entries({ prompt, ...rest }).filter(([name, value]) => value !== null && value !== UNSAID[name]);
+  const said = Object.entries({ prompt, ...rest }).filter(([name, value]) => !isUnsaid(name, value));
   return Object.fromEntries(said);
 }
 

@@ -1,12 +1,16 @@
 // The form: what the next picture shall be.
 
+import { isUnsaid } from './curl.js';
 import { element } from './element.js';
+import { print } from './json.js';
 import { schedulerName } from './scheduler.js';
 import * as shape from './shape.js';
 
 /** The fields that the page shows; whatever else a re-used request has is kept as an extra. */
 const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'n'];
+/** Those that a re-used request keeps. */
+const EXTRAS = ['guidance_rescale', 'guidance_interval', 'eta', 'clip_skip', 'decoder', 'feature_cache', 'seed_mode'];
 const PREVIEWS = 10;
 const STORED_AS = 'latentd.form';
 
@@ -70,8 +74,8 @@ export class Form {
       delete rest[name];
     }
     this.setSeed(seed ?? '');
-    const plain = { guidance_rescale: 0, eta: 0, clip_skip: 0, seed_mode: 'per_image' };
-    this.extras = Object.fromEntries(Object.entries(rest).filter(([name, value]) => name in plain && value !== plain[name]));
+    const kept = ([name, value]) => EXTRAS.includes(name) && !isUnsaid(name, value);
+    this.extras = Object.fromEntries(Object.entries(rest).filter(kept));
     const named = this.schedulers?.some(({ name }) => name === scheduler);
     this.field('scheduler').value = named ? scheduler : '';
     // What the choices do not have goes along unseen but for the summary: an object of keys, say.
@@ -233,7 +237,7 @@ export class Form {
     const chosen = this.schedulers?.find(({ name }) => name === value('scheduler'));
     this.say('scheduler-note', chosen?.description ?? '');
     const extras = Object.entries(this.extras).map(([name, extra]) => {
-      return name === 'scheduler' ? schedulerName(extra) : `${name} ${extra}`;
+      return name === 'scheduler' ? schedulerName(extra) : `${name} ${typeof extra === 'string' ? extra : print(extra)}`;
     });
     this.at('summary').textContent = [
       `${value('width')} × ${value('height')}`, `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),

@@ -7,7 +7,8 @@ use crate::{
     generation::Phase,
     imaging::RgbImage,
     pipelines::{
-        Activation, Compute, DecodeCall, DenoiseRow, Model, NetworkError, PipelineError, TextEmbedding, decode,
+        Activation, Compute, DecodeCall, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError,
+        TextEmbedding, decode,
     },
 };
 
@@ -35,6 +36,7 @@ pub enum Network {
     Denoiser {
         shape: [usize; 3],
         context: [usize; 2],
+        depth: Depth,
     },
     /// (C, h, w) of the latents, the stage, and what that costs a row, which is a function of the model and the two.
     Decoder {
@@ -42,24 +44,33 @@ pub enum Network {
         stage: usize,
         cost: u64,
     },
+    /// (C, h, w)
+    TinyDecoder {
+        shape: [usize; 3],
+    },
 }
 
 impl Network {
     pub fn as_str(&self) -> &'static str {
         match self {
             Network::TextEncoder { .. } => "text_encoder",
-            Network::Denoiser { .. } => "denoiser",
+            Network::Denoiser { depth: Depth::Full | Depth::Keeping, .. } => "denoiser",
+            Network::Denoiser { depth: Depth::Shallow, .. } => "denoiser_shallow",
             Network::Decoder { .. } => "decoder",
+            Network::TinyDecoder { .. } => "tiny_decoder",
         }
     }
 
-    /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Encoding a prompt is small beside
-    /// anything else.
+    /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Decoding works on 64 times as
+    /// many pixels with a far narrower network, the tiny decoder takes about a tenth of that, and so does the shallow branch
+    /// of the denoiser of the whole; encoding a prompt is small beside either.
     pub fn cost(&self) -> f64 {
         match self {
             Network::TextEncoder { .. } => 1.0,
-            Network::Denoiser { shape: [_, h, w], .. } => (h * w) as f64,
+            Network::Denoiser { shape: [_, h, w], depth: Depth::Full | Depth::Keeping, .. } => (h * w) as f64,
+            Network::Denoiser { shape: [_, h, w], depth: Depth::Shallow, .. } => 0.1 * (h * w) as f64,
             Network::Decoder { cost, .. } => *cost as f64,
+            Network::TinyDecoder { shape: [_, h, w] } => 0.2 * (h * w) as f64,
         }
     }
 
@@ -67,7 +78,7 @@ impl Network {
     pub(super) fn decoding(&self, rows: usize) -> usize {
         match self {
             Network::Decoder { shape: [_, h, w], .. } => rows * h * w,
-            Network::TextEncoder { .. } | Network::Denoiser { .. } => 0,
+            Network::TextEncoder { .. } | Network::Denoiser { .. } | Network::TinyDecoder { .. } => 0,
         }
     }
 }
@@ -78,14 +89,17 @@ pub(super) enum Row {
     Text(Vec<u32>),
     Denoise(DenoiseRow),
     Decode(Activation),
+    /// Latents, (C, h, w).
+    DecodeTiny(Vec<f32>),
 }
 
 /// The answer to one row.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     Text(TextEmbedding),
-    Denoised(Vec<f32>),
+    Denoised(Denoised),
     Decoded(Activation),
+    Picture(RgbImage),
 }
 
 /// An ask and the answers it has so far: its rows may be served over several batches, in order.
@@ -166,20 +180,25 @@ impl Compute for Station {
         let answers = self.ask(Phase::Encoding, Network::TextEncoder { clip_skip }, rows).await?;
         let embeddings = answers.into_iter().filter_map(|answer| match answer {
             Answer::Text(embedding) => Some(embedding),
-            Answer::Denoised(_) | Answer::Decoded(_) => None,
+            Answer::Denoised(_) | Answer::Decoded(_) | Answer::Picture(_) => None,
         });
         Ok(embeddings.collect())
     }
 
-    async fn denoise(&self, shape: [usize; 3], rows: Vec<DenoiseRow>) -> Result<Vec<Vec<f32>>, PipelineError> {
+    async fn denoise(
+        &self,
+        shape: [usize; 3],
+        depth: Depth,
+        rows: Vec<DenoiseRow>,
+    ) -> Result<Vec<Denoised>, PipelineError> {
         let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
         let rows = rows.into_iter().map(Row::Denoise).collect();
-        let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context }, rows).await?;
-        let predictions = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Denoised(prediction) => Some(prediction),
-            Answer::Text(_) | Answer::Decoded(_) => None,
+        let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context, depth }, rows).await?;
+        let denoised = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Denoised(denoised) => Some(denoised),
+            Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => None,
         });
-        Ok(predictions.collect())
+        Ok(denoised.collect())
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
@@ -190,11 +209,22 @@ impl Compute for Station {
             let answers = self.ask(Phase::Decoding, network, rows.into_iter().map(Row::Decode).collect()).await?;
             let activations = answers.into_iter().filter_map(|answer| match answer {
                 Answer::Decoded(activation) => Some(activation),
-                Answer::Text(_) | Answer::Denoised(_) => None,
+                Answer::Text(_) | Answer::Denoised(_) | Answer::Picture(_) => None,
             });
             Ok(activations.collect())
         })
         .await
+    }
+
+    async fn decode_tiny(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
+        let [b, c, h, w] = latents.shape();
+        let rows = (0..b).map(|row| Row::DecodeTiny(latents.row(row).to_vec())).collect();
+        let answers = self.ask(Phase::Decoding, Network::TinyDecoder { shape: [c, h, w] }, rows).await?;
+        let pictures = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Picture(picture) => Some(picture),
+            Answer::Text(_) | Answer::Denoised(_) | Answer::Decoded(_) => None,
+        });
+        Ok(pictures.collect())
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {

@@ -27,15 +27,20 @@ fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, 
             let embeddings = model.networks.encode_text(&ids, *clip_skip)?;
             Ok(embeddings.into_iter().map(Answer::Text).collect())
         }
-        Network::Denoiser { shape, .. } => {
+        Network::Denoiser { shape, depth, .. } => {
             let samples: Vec<_> = rows.iter().filter_map(|row| row.denoise()).collect();
-            let predictions = model.networks.denoise(*shape, &samples)?;
-            Ok(predictions.into_iter().map(Answer::Denoised).collect())
+            let denoised = model.networks.denoise(*shape, *depth, &samples)?;
+            Ok(denoised.into_iter().map(Answer::Denoised).collect())
         }
         Network::Decoder { shape, stage, .. } => {
             let activations: Vec<_> = rows.iter().filter_map(|row| row.activation()).collect();
             let activations = model.networks.decode(*shape, *stage, &activations)?;
             Ok(activations.into_iter().map(Answer::Decoded).collect())
+        }
+        Network::TinyDecoder { shape } => {
+            let latents: Vec<_> = rows.iter().filter_map(|row| row.latents()).collect();
+            let pictures = model.networks.decode_tiny(*shape, &latents)?;
+            Ok(pictures.into_iter().map(Answer::Picture).collect())
         }
     }
 }
@@ -49,6 +54,10 @@ impl Row {
         if let Row::Denoise(row) = self { Some(row.clone()) } else { None }
     }
 
+    fn latents(&self) -> Option<Vec<f32>> {
+        if let Row::DecodeTiny(latents) = self { Some(latents.clone()) } else { None }
+    }
+
     fn activation(&self) -> Option<Activation> {
         if let Row::Decode(activation) = self { Some(activation.clone()) } else { None }
     }
@@ -58,8 +67,8 @@ impl Answer {
     /// Whether every number is one that later steps can work with.
     pub fn is_finite(&self) -> bool {
         match self {
-            Answer::Denoised(prediction) => prediction.iter().all(|value| value.is_finite()),
-            Answer::Text(_) | Answer::Decoded(_) => true,
+            Answer::Denoised(denoised) => denoised.prediction.iter().all(|value| value.is_finite()),
+            Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => true,
         }
     }
 }

@@ -15,7 +15,11 @@ use super::{
     run::Active,
     text_cache::{Prompt, TextCache},
 };
-use crate::{kernels::arena, metrics::Metrics, pipelines::NetworkError};
+use crate::{
+    kernels::arena,
+    metrics::Metrics,
+    pipelines::{Depth, NetworkError},
+};
 
 /// An engine without work waits this long before it gives memory back.
 const IDLE: Duration = Duration::from_secs(10);
@@ -190,6 +194,9 @@ impl Floor {
             self.metrics.batch_rows.observe(rows.len() as f64);
             self.metrics.batch_runs.observe(picks.len() as f64);
             self.metrics.steps.inc_by(rows.len() as u64);
+        }
+        if let Network::Denoiser { depth: Depth::Shallow, .. } = key.network {
+            self.metrics.shallow_steps.inc_by(rows.len() as u64);
         }
         self.remember(key, &rows, &answers);
 

@@ -85,7 +85,9 @@ pub fn choose(waiting: &[Waiting<'_>], limits: Limits) -> Vec<Pick> {
 fn max_rows(network: &Network, limits: Limits) -> usize {
     match network {
         Network::TextEncoder { .. } | Network::Denoiser { .. } => limits.max_rows.get(),
-        Network::Decoder { shape: [_, h, w], .. } => (DECODING / (h * w).max(1)).clamp(1, limits.max_rows.get()),
+        Network::Decoder { shape: [_, h, w], .. } | Network::TinyDecoder { shape: [_, h, w] } => {
+            (DECODING / (h * w).max(1)).clamp(1, limits.max_rows.get())
+        }
     }
 }
 
@@ -96,9 +98,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pipelines::Depth;
 
     fn denoiser(side: usize) -> Key {
-        Key { model: Arc::from("m"), network: Network::Denoiser { shape: [4, side, side], context: [77, 32] } }
+        Key {
+            model: Arc::from("m"),
+            network: Network::Denoiser { shape: [4, side, side], context: [77, 32], depth: Depth::Full },
+        }
     }
 
     fn decoder(side: usize, stage: usize) -> Key {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::SchedulerChoice;
+use super::{Decoder, FeatureCache, GuidanceInterval, SchedulerChoice};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
@@ -23,10 +23,18 @@ pub struct Generation {
     /// `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
     pub guidance_scale: f64,
     pub guidance_rescale: f64,
+    /// The steps that are guided; the others compute no row for the negative prompt.
+    #[serde(default)]
+    pub guidance_interval: GuidanceInterval,
     /// As the request named it, or the class of the model folder's own.
     pub scheduler: SchedulerChoice,
     pub eta: f64,
     pub clip_skip: u32,
+    #[serde(default)]
+    pub decoder: Decoder,
+    /// `None` computes every call of the denoiser in full.
+    #[serde(default)]
+    pub feature_cache: Option<FeatureCache>,
     /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
     pub seed: u64,
     pub seed_mode: SeedMode,
@@ -48,6 +56,17 @@ impl Generation {
             SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
             SeedMode::Batch => self.seed,
         }
+    }
+
+    /// What makes this picture another than the exact one, for less work; empty for an exact picture.
+    pub fn approximations(&self) -> Vec<&'static str> {
+        let guided = self.guidance_scale > 1.0;
+        let all = [
+            ("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE),
+            ("feature_cache", self.feature_cache.is_some()),
+            ("tiny_decoder", self.decoder == Decoder::Tiny),
+        ];
+        all.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
     }
 
     /// The request that makes this very picture again: `params` of the API and the JSON chunk of the PNG.

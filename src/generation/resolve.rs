@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    FieldError, Fields, Generation, Limits, MetadataLevel, ModelCard, OnDisconnect, SchedulerChoice, SeedMode,
+    Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
+    OnDisconnect, SchedulerChoice, SeedMode,
 };
 
 /// Every error of a request, at least one.
@@ -54,9 +55,12 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         steps,
         guidance_scale: fields.number("guidance_scale", 0.0, 30.0).unwrap_or(card.default_guidance_scale),
         guidance_rescale: fields.number("guidance_rescale", 0.0, 1.0).unwrap_or(0.0),
+        guidance_interval: GuidanceInterval::read(&mut fields).unwrap_or_default(),
         scheduler,
         eta: fields.number("eta", 0.0, 1.0).unwrap_or(0.0),
         clip_skip: integer(&mut fields, "clip_skip", 0, card.max_clip_skip, 0),
+        decoder: Decoder::read(&mut fields, &card).unwrap_or_default(),
+        feature_cache: FeatureCache::read(&mut fields),
         seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
         previews: integer(&mut fields, "previews", 0, 10, 0),
@@ -79,7 +83,7 @@ fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) ->
 
 /// Without a model most bounds are unknown, but the fields that need none can still be checked.
 fn known_errors(mut fields: Fields) -> Vec<FieldError> {
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 22] = [
         "prompt",
         "negative_prompt",
         "width",
@@ -90,9 +94,12 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
         "num_inference_steps",
         "guidance_scale",
         "guidance_rescale",
+        "guidance_interval",
         "scheduler",
         "eta",
         "clip_skip",
+        "decoder",
+        "feature_cache",
         "seed",
         "seed_mode",
         "previews",

@@ -23,6 +23,8 @@ pub struct Object {
     expires_at: Option<String>,
     model: String,
     params: Map<String, Value>,
+    /// What makes the pictures others than the exact ones.
+    approximations: Vec<&'static str>,
     progress: Option<Progress>,
     queue: Option<Queue>,
     attempt: u32,
@@ -83,6 +85,7 @@ pub fn object(view: &View, pace: Option<Pace>) -> Object {
         expires_at: record.expires_at.map(rfc3339),
         model: record.generation.model.clone(),
         params: record.generation.params(),
+        approximations: record.generation.approximations(),
         progress: view.progress,
         queue,
         attempt: record.attempt,

@@ -35,6 +35,10 @@ fn settings(generation: &Generation, index: u32) -> String {
         settings.push(("Batch size", generation.n.to_string()));
         settings.push(("Batch pos", index.to_string()));
     }
+    let approximations = generation.approximations();
+    if !approximations.is_empty() {
+        settings.push(("Approximations", approximations.join(" ")));
+    }
     settings.push(("Version", format!("latentd {}", env!("CARGO_PKG_VERSION"))));
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
     settings.join(", ")

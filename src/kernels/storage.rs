@@ -13,6 +13,17 @@ pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
+/// The floats of a contiguous float32 tensor, to write to.
+pub(super) fn floats_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("expected a contiguous tensor, got {layout:?}")
+    };
+    match storage {
+        CpuStorage::F32(values) => Ok(&mut values[start..end]),
+        _ => candle_core::bail!("expected float32"),
+    }
+}
+
 /// What a custom operation returns.
 pub(super) fn made(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
     Ok((f32::to_cpu_storage_owned(values), shape.into()))

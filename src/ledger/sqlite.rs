@@ -117,7 +117,7 @@ mod tests {
     use sqlx::Executor;
 
     use super::*;
-    use crate::generation::{MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode};
+    use crate::generation::{Decoder, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode};
 
     #[tokio::test]
     async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
@@ -167,9 +167,12 @@ mod tests {
             steps: 1,
             guidance_scale: 1.0,
             guidance_rescale: 0.0,
+            guidance_interval: GuidanceInterval::WHOLE,
             scheduler: SchedulerChoice::Name("euler".to_owned()),
             eta: 0.0,
             clip_skip: 0,
+            decoder: Decoder::Full,
+            feature_cache: None,
             seed: 0,
             seed_mode: SeedMode::PerImage,
             previews: 0,

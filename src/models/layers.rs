@@ -73,6 +73,15 @@ pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize, sid
     convolution(weights, inputs, outputs, Geometry::square(3, 1, 1), tiles)
 }
 
+/// As [`inner_conv2d`] of as many outputs as inputs, where the checkpoint has no biases.
+pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize, side: usize) -> Conv2d {
+    let weight = weights.conv2d("weight", channels, channels, (3, 3));
+    let tiles = weights.winograd().tiles(channels, channels, side);
+    let none = Tensor::zeros(channels, weight.dtype(), weight.device());
+    let conv = none.and_then(|none| Conv2d::new(&weight, &none, Geometry::square(3, 1, 1), tiles));
+    conv.expect("zeros for each channel fit")
+}
+
 fn convolution(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry, tiles: Option<Tiles>) -> Conv2d {
     let weight = weights.conv2d("weight", outputs, inputs, geometry.kernel);
     let conv = Conv2d::new(&weight, &weights.tensor("bias", &[outputs]), geometry, tiles);

@@ -4,8 +4,9 @@ use candle_core::{Device, Result, Tensor};
 use serde_json::{Map, Value};
 
 use super::{
-    AutoencoderKl, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
+    AutoencoderKl, AutoencoderTiny, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
     autoencoder_kl::{AutoencoderKlConfig, Stage, Tiles, current_name},
+    autoencoder_tiny::AutoencoderTinyConfig,
     clip_text::ClipTextConfig,
     legacy,
     unet2d_condition::UNet2DConditionConfig,
@@ -27,6 +28,7 @@ pub struct StableDiffusion {
     unet: UNet2DConditionModel,
     vae: AutoencoderKl,
     vae_config: AutoencoderKlConfig,
+    vae_tiny: Option<(AutoencoderTiny, AutoencoderTinyConfig)>,
     scheduler_config: Map<String, Value>,
     spec: Spec,
     device: Device,
@@ -49,6 +51,8 @@ pub struct Spec {
     pub text_layers: usize,
     /// Height and width of a picture are multiples of this many pixels.
     pub size_multiple: usize,
+    /// Whether the folder has a `vae_tiny`.
+    pub tiny_decoder: bool,
 }
 
 impl StableDiffusion {
@@ -59,7 +63,7 @@ impl StableDiffusion {
         device: &Device,
         winograd: winograd::Use,
     ) -> std::result::Result<Self, LoadError> {
-        let Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec } =
+        let Description { tokenizer, text_config, unet_config, vae_config, vae_tiny_config, scheduler_config, spec } =
             Description::read(folder)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
@@ -85,8 +89,16 @@ impl StableDiffusion {
             },
         );
         let (text_encoder, unet, vae) = (text_encoder?, unet?, vae?);
+        let vae_tiny = match vae_tiny_config {
+            Some(config) => {
+                let build = |w: &Weights| AutoencoderTiny::new(&config, w);
+                let tiny = network(folder, (VAE_TINY, weights), (device, winograd), as_it_is, build)?;
+                Some((tiny, config))
+            }
+            None => None,
+        };
         let device = device.clone();
-        Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, scheduler_config, spec, device })
+        Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, vae_tiny, scheduler_config, spec, device })
     }
 
     /// The sizes and the scheduler configuration of a folder, whose weights are not read.
@@ -110,6 +122,19 @@ impl StableDiffusion {
     pub fn denoise(&self, sample: &Tensor, t: &[f32], context: &Tensor) -> Result<Tensor> {
         let context = context.to_device(&self.device)?.contiguous()?;
         self.unet.forward(&sample.to_device(&self.device)?, t, &context)
+    }
+
+    /// As [`StableDiffusion::denoise`], and the deep features for [`StableDiffusion::denoise_shallow`], (B, h, w, C') for the
+    /// U-Net's first number of channels C'.
+    pub fn denoise_keeping(&self, sample: &Tensor, t: &[f32], context: &Tensor) -> Result<(Tensor, Tensor)> {
+        let context = context.to_device(&self.device)?.contiguous()?;
+        self.unet.forward_keeping(&sample.to_device(&self.device)?, t, &context)
+    }
+
+    /// As [`StableDiffusion::denoise`] by the U-Net's shallowest branch, on features of an earlier call, row by row.
+    pub fn denoise_shallow(&self, sample: &Tensor, t: &[f32], context: &Tensor, features: &Tensor) -> Result<Tensor> {
+        let context = context.to_device(&self.device)?.contiguous()?;
+        self.unet.forward_shallow(&sample.to_device(&self.device)?, t, &context, features)
     }
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
@@ -140,6 +165,15 @@ impl StableDiffusion {
         latents.to_device(&self.device)?.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))
     }
 
+    /// As [`StableDiffusion::decode`], by the small network of `vae_tiny`; an error where the folder has none.
+    pub fn decode_tiny(&self, latents: &Tensor) -> Result<Tensor> {
+        let Some((vae_tiny, AutoencoderTinyConfig { scaling_factor, shift_factor, .. })) = &self.vae_tiny else {
+            candle_core::bail!("the model has no {VAE_TINY}")
+        };
+        let latents = latents.to_device(&self.device)?;
+        vae_tiny.decode(&latents.affine(1.0 / scaling_factor, *shift_factor)?)
+    }
+
     /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.
     pub fn scheduler_config(&self) -> &Map<String, Value> {
         &self.scheduler_config
@@ -164,6 +198,9 @@ fn network<N>(
     weights.finish()?;
     Ok(network)
 }
+/// The part of a folder with diffusers' `AutoencoderTiny`, which diffusers' own layout has no name for: its pipelines take
+/// one in place of the `vae`.
+const VAE_TINY: &str = "vae_tiny";
 
 /// Everything a folder says but its weights: configurations that can be honoured and that fit each other.
 struct Description {
@@ -171,6 +208,7 @@ struct Description {
     text_config: ClipTextConfig,
     unet_config: UNet2DConditionConfig,
     vae_config: AutoencoderKlConfig,
+    vae_tiny_config: Option<AutoencoderTinyConfig>,
     scheduler_config: Map<String, Value>,
     spec: Spec,
 }
@@ -182,6 +220,11 @@ impl Description {
         let unet_keys = folder.json("unet/config.json")?;
         let unet_config = UNet2DConditionConfig::read("unet/config.json", &unet_keys)?;
         let vae_config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
+        let tiny_path = format!("{VAE_TINY}/config.json");
+        let vae_tiny_config = match folder.has(&tiny_path) {
+            true => Some(AutoencoderTinyConfig::read(&tiny_path, &folder.json(&tiny_path)?)?),
+            false => None,
+        };
         let tokenizer = ClipTokenizer::load(folder, "tokenizer", text_config.max_position_embeddings)?;
         let sample_size = unet_config.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
             path: "unet/config.json".into(),
@@ -190,6 +233,9 @@ impl Description {
             supported: "a size".into(),
         })?;
         agree(&tokenizer, &text_config, &unet_config, &vae_config)?;
+        if let Some(tiny) = &vae_tiny_config {
+            agree_on_latents(tiny, &vae_config)?;
+        }
         let spec = Spec {
             latent_channels: vae_config.latent_channels,
             vae_scale_factor: vae_config.scale(),
@@ -198,9 +244,10 @@ impl Description {
             context_width: text_config.hidden_size,
             text_layers: text_config.num_hidden_layers,
             size_multiple: vae_config.scale(),
+            tiny_decoder: vae_tiny_config.is_some(),
         };
         let scheduler_config = legacy::scheduler_config(folder.json("scheduler/scheduler_config.json")?);
-        Ok(Description { tokenizer, text_config, unet_config, vae_config, scheduler_config, spec })
+        Ok(Description { tokenizer, text_config, unet_config, vae_config, vae_tiny_config, scheduler_config, spec })
     }
 }
 
@@ -276,10 +323,30 @@ fn agree(
         ),
         (vae.out_channels == 3, "vae out_channels", vae.out_channels, "the channels of a picture", 3),
     ] {
-        if !fits {
-            let (left_value, right_value) = (left_value.to_string(), right_value.to_string());
-            return Err(LoadError::Disagree { left, left_value, right, right_value });
-        }
+        agreed(fits, left, left_value, right, right_value)?;
     }
     Ok(())
+}
+
+/// Both decoders must take the same latents to pictures of the same size.
+fn agree_on_latents(tiny: &AutoencoderTinyConfig, vae: &AutoencoderKlConfig) -> std::result::Result<(), LoadError> {
+    for (tiny_key, tiny_value, key, value) in [
+        ("vae_tiny latent_channels", tiny.latent_channels, "vae latent_channels", vae.latent_channels),
+        ("vae_tiny out_channels", tiny.out_channels, "vae out_channels", vae.out_channels),
+        ("vae_tiny pixels per latent pixel", tiny.scale(), "vae pixels per latent pixel", vae.scale()),
+    ] {
+        agreed(tiny_value == value, tiny_key, tiny_value, key, value)?;
+    }
+    Ok(())
+}
+
+fn agreed(
+    fits: bool,
+    left: &'static str,
+    left_value: usize,
+    right: &'static str,
+    right_value: usize,
+) -> std::result::Result<(), LoadError> {
+    let (left_value, right_value) = (left_value.to_string(), right_value.to_string());
+    if fits { Ok(()) } else { Err(LoadError::Disagree { left, left_value, right, right_value }) }
 }

@@ -73,6 +73,39 @@ impl UNet2DConditionModel {
 
     /// sample (B, C, h, w), t (B) in steps of training and not rounded, text (B, L, D) → (B, C_out, h, w)
     pub fn forward(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<Tensor> {
+        Ok(self.forward_keeping(sample, t, text)?.0)
+    }
+
+    /// The same, and the deep features (B, h, w, C) that [`UNet2DConditionModel::forward_shallow`] starts from: the map that
+    /// enters the last layer on the way up.
+    pub fn forward_keeping(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (mut x, time) = self.enter(sample, t, text)?;
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &time, text, &mut skips)?;
+        }
+        x = self.mid_block.forward(&x, &time, text)?;
+        let (last, blocks) = self.up_blocks()?;
+        for block in blocks {
+            x = block.forward(x, &time, text, &mut skips)?;
+        }
+        let features = last.forward_layers(0..last.layers() - 1, x, &time, text, &mut skips)?;
+        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &time, text, &mut skips)?;
+        Ok((self.leave(&x)?, features))
+    }
+
+    /// The shallowest branch alone: into the network, over its outermost skip, through the last layer and out. The rest is
+    /// taken for what it was in the call that left `features` (section 3.2 of Ma et al. 2023, arXiv:2312.00858; branch 0
+    /// in its authors' program).
+    pub fn forward_shallow(&self, sample: &Tensor, t: &[f32], text: &Tensor, features: &Tensor) -> Result<Tensor> {
+        let (x, time) = self.enter(sample, t, text)?;
+        let (last, _) = self.up_blocks()?;
+        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &time, text, &mut vec![x])?;
+        self.leave(&x)
+    }
+
+    /// The map that goes down, (B, h, w, C), and what every block takes for the time, (B, E).
+    fn enter(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<(Tensor, Tensor)> {
         if t.len() != sample.dim(0)? || t.len() != text.dim(0)? {
             candle_core::bail!("{:?} latents, {} times, {:?} texts", sample.shape(), t.len(), text.shape());
         }
@@ -81,16 +114,19 @@ impl UNet2DConditionModel {
         if self.center_input_sample {
             x = x.affine(2.0, -1.0)?;
         }
-        x = self.conv_in.forward(&x)?;
+        Ok((self.conv_in.forward(&x)?, time))
+    }
 
-        let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
-            x = block.forward(x, &time, text, &mut skips)?;
+    /// The last block, and those before it.
+    fn up_blocks(&self) -> Result<(&UpBlock, &[UpBlock])> {
+        match self.up_blocks.split_last() {
+            Some(blocks) => Ok(blocks),
+            None => candle_core::bail!("a U-Net without blocks"),
         }
-        x = self.mid_block.forward(&x, &time, text)?;
-        for block in &self.up_blocks {
-            x = block.forward(x, &time, text, &mut skips)?;
-        }
-        channels_first(&self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?)
+    }
+
+    /// (B, h, w, C) → (B, C_out, h, w)
+    fn leave(&self, x: &Tensor) -> Result<Tensor> {
+        channels_first(&self.conv_out.forward(&self.conv_norm_out.forward_silu(x)?)?)
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::LatentRgb;
 use crate::{
     diffusion::SchedulerConfig,
-    generation::{ModelCard, SchedulerChoice},
+    generation::{Decoder, ModelCard, SchedulerChoice},
     models::stable_diffusion::{Spec, StableDiffusion},
     weights::{LoadError, ModelFolder},
 };
@@ -58,6 +58,7 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
         default_scheduler,
         scheduler_config,
+        decoders: if spec.tiny_decoder { vec![Decoder::Full, Decoder::Tiny] } else { vec![Decoder::Full] },
         prompts: extras.prompts,
     })
 }

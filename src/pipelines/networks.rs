@@ -2,10 +2,13 @@
 
 use candle_core::{Device, Tensor};
 
-use super::Activation;
-use crate::models::{
-    autoencoder_kl::Tiles,
-    stable_diffusion::{Spec, StableDiffusion},
+use super::{Activation, canvas::byte};
+use crate::{
+    imaging::RgbImage,
+    models::{
+        autoencoder_kl::Tiles,
+        stable_diffusion::{Spec, StableDiffusion},
+    },
 };
 
 /// The hidden states of one prompt, (L, D). A cheap handle.
@@ -28,6 +31,31 @@ pub struct DenoiseRow {
     /// The timestep that the network sees; each row has its own.
     pub t: f32,
     pub context: TextEmbedding,
+    /// What the row starts from in a [`Depth::Shallow`] call.
+    pub features: Option<Features>,
+}
+
+/// How much of the denoiser a call computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Depth {
+    Full,
+    /// All of it, and the answers carry features.
+    Keeping,
+    /// Its shallow branch alone, which takes the rows' features for what the rest would have given.
+    Shallow,
+}
+
+/// Deep features of one row, (h, w, C) for the U-Net's first number of channels C. A cheap handle of 4 · h · w · C bytes.
+#[derive(Clone, Debug)]
+pub struct Features(pub Tensor);
+
+/// The answer to one [`DenoiseRow`].
+#[derive(Clone, Debug)]
+pub struct Denoised {
+    /// (C, h, w)
+    pub prediction: Vec<f32>,
+    /// Of a [`Depth::Keeping`] call.
+    pub features: Option<Features>,
 }
 
 /// A network refused its input, ran out of something, or panicked.
@@ -45,7 +73,7 @@ pub trait Networks: Send + Sync {
     fn tokenize(&self, prompt: &str) -> Vec<u32>;
     fn encode_text(&self, ids: &[Vec<u32>], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
     /// All rows have the shape (C, h, w).
-    fn denoise(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError>;
+    fn denoise(&self, shape: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError>;
     /// The pieces that latents of (h, w) are decoded in.
     fn tiles(&self, size: [usize; 2]) -> Tiles;
     /// Into how many calls of [`Networks::decode`] the decoding of latents (C, h, w) falls, one or more, and which share of
@@ -54,6 +82,9 @@ pub trait Networks: Send + Sync {
     /// One stage, counted from 0, of decoding latents (C, h, w). The first takes them as (1, C, h, w), each later stage
     /// takes what the one before it made, and the last gives pixels (1, H, W, 3), roughly in [-1, 1].
     fn decode(&self, shape: [usize; 3], stage: usize, rows: &[Activation]) -> Result<Vec<Activation>, NetworkError>;
+    /// Rows of latents of the shape (C, h, w) to pictures, by a smaller network which only models have whose
+    /// [`Spec::tiny_decoder`] says so.
+    fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
 }
 
 impl Networks for StableDiffusion {
@@ -74,13 +105,32 @@ impl Networks for StableDiffusion {
         encode().map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })
     }
 
-    fn denoise(&self, [c, h, w]: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
-        let denoise = || -> candle_core::Result<Vec<Vec<f32>>> {
+    fn denoise(&self, [c, h, w]: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        let denoise = || -> candle_core::Result<Vec<Denoised>> {
             let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w])?;
             let t: Vec<f32> = rows.iter().map(|row| row.t).collect();
             let contexts: Vec<&Tensor> = rows.iter().map(|row| &row.context.0).collect();
             let context = Tensor::stack(&contexts, 0)?; // (B, L, D)
-            rows_of(&StableDiffusion::denoise(self, &sample, &t, &context)?)
+            let (predictions, kept) = match depth {
+                Depth::Full => (StableDiffusion::denoise(self, &sample, &t, &context)?, None),
+                Depth::Keeping => {
+                    let (predictions, kept) = self.denoise_keeping(&sample, &t, &context)?;
+                    (predictions, Some(kept))
+                }
+                Depth::Shallow => {
+                    let features = rows.iter().map(|row| row.features.as_ref().map(|features| &features.0));
+                    let Some(features) = features.collect::<Option<Vec<&Tensor>>>() else {
+                        candle_core::bail!("a row has no features to start from")
+                    };
+                    (self.denoise_shallow(&sample, &t, &context, &Tensor::stack(&features, 0)?)?, None)
+                }
+            };
+            let answer = |(row, prediction)| {
+                // Copied, since a view would hold the features of the whole batch for as long as this row's.
+                let features = kept.as_ref().map(|kept| kept.get(row)?.force_contiguous()).transpose()?;
+                Ok(Denoised { prediction, features: features.map(Features) })
+            };
+            rows_of(&predictions)?.into_iter().enumerate().map(answer).collect()
         };
         denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
     }
@@ -106,6 +156,21 @@ impl Networks for StableDiffusion {
         let of = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
         let decode = || Activation::split(self.decode_stage(of, &Activation::join(rows)?)?);
         decode().map_err(|error| failed(error.to_string()))
+    }
+
+    fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        let decode = || -> candle_core::Result<Vec<RgbImage>> {
+            let latents = batch_of(rows.iter().map(Vec::as_slice), shape)?;
+            let pictures = StableDiffusion::decode_tiny(self, &latents)?.permute((0, 2, 3, 1))?.contiguous()?;
+            let (_, height, width, _) = pictures.dims4()?;
+            let picture = |levels: Vec<f32>| RgbImage {
+                width: width as u32,
+                height: height as u32,
+                pixels: levels.into_iter().map(byte).collect(),
+            };
+            Ok(rows_of(&pictures)?.into_iter().map(picture).collect())
+        };
+        decode().map_err(|error| NetworkError { network: "vae_tiny", detail: error.to_string() })
     }
 }
 

@@ -1,9 +1,11 @@
 //! Text to image: latent diffusion with classifier-free guidance.
 
-use super::{Compute, DenoiseRow, Networks, PipelineError, TextEmbedding};
+use std::cell::{Cell, RefCell};
+
+use super::{Compute, DenoiseRow, Denoised, Networks, PipelineError, TextEmbedding, feature_cache::KeptFeatures};
 use crate::{
     diffusion::{Denoise, Error, Latents, Noise, SchedulerConfig, guide, sample},
-    generation::{Generation, SeedMode},
+    generation::{Decoder, Generation, GuidanceInterval, SeedMode},
     imaging::RgbImage,
 };
 
@@ -26,10 +28,21 @@ pub async fn text_to_image(
     let shape = [generation.n as usize, spec.latent_channels, side(generation.height), side(generation.width)];
     let x = noise.draw(shape); // (n, C, h, w)
 
-    let guided = Guided { compute, text, scale: generation.guidance_scale, rescale: generation.guidance_rescale };
+    let guided = Guided {
+        compute,
+        text,
+        scale: generation.guidance_scale,
+        rescale: generation.guidance_rescale,
+        interval: generation.guidance_interval,
+        done: Cell::new(0.0),
+        features: RefCell::new(KeptFeatures::new(generation.feature_cache)),
+    };
     let latents = sample(&guided, scheduler, generation.steps as usize, generation.eta, x, &mut noise).await?;
 
-    compute.decode(&latents).await
+    match generation.decoder {
+        Decoder::Full => compute.decode(&latents).await,
+        Decoder::Tiny => compute.decode_tiny(&latents).await,
+    }
 }
 
 /// The prompt's embedding, and before it the negative prompt's where guidance is on.
@@ -60,29 +73,40 @@ async fn encode_prompts(
     Ok(Conditioning { negative, positive })
 }
 
-/// The network as a sampler sees it: one prediction for each picture, guidance already applied.
+/// The network as a sampler sees it: one prediction for each picture, guidance already applied where it is wanted.
 struct Guided<'a, C> {
     compute: &'a C,
     text: Conditioning,
     scale: f64,
     rescale: f64,
+    interval: GuidanceInterval,
+    /// The share of the steps that the sampler has reported as done.
+    done: Cell<f64>,
+    features: RefCell<KeptFeatures>,
 }
 
 impl<C: Compute> Denoise for Guided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let [b, c, h, w] = x.shape();
         let rows_with = |context: &TextEmbedding| {
-            let row = |i| DenoiseRow { sample: x.row(i).to_vec(), t: t as f32, context: context.clone() };
+            let row =
+                |i| DenoiseRow { sample: x.row(i).to_vec(), t: t as f32, context: context.clone(), features: None };
             (0..b).map(row).collect::<Vec<_>>()
         };
-        let mut rows = self.text.negative.as_ref().map(rows_with).unwrap_or_default();
+        let negative = self.text.negative.as_ref().filter(|_| self.interval.covers(self.done.get()));
+        let mut rows = negative.map(rows_with).unwrap_or_default();
         rows.extend(rows_with(&self.text.positive));
-        let mut answers =
-            self.compute.denoise([c, h, w], rows).await.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        let (depth, starts) = self.features.borrow_mut().next(rows.len());
+        rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);
+        let answers = self.compute.denoise([c, h, w], depth, rows).await;
+        let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        let (mut answers, kept): (Vec<_>, Vec<_>) =
+            answers.into_iter().map(|Denoised { prediction, features }| (prediction, features)).unzip();
+        self.features.borrow_mut().keep(kept.into_iter().flatten());
 
         let cond = answers.split_off(answers.len().saturating_sub(b));
         let cond = Latents::new([b, c, h, w], cond.concat())?;
-        if self.text.negative.is_none() {
+        if negative.is_none() {
             return Ok(cond);
         }
         let uncond = Latents::new([b, c, h, w], answers.concat())?;
@@ -90,6 +114,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        self.done.set(step as f64 / steps as f64);
         self.compute.stepped(step, steps, denoised);
     }
 }

@@ -8,6 +8,8 @@ pub(super) struct Ledger {
     /// Every name asked for, with the shape that the network expects.
     pub requested: BTreeMap<String, Vec<usize>>,
     pub mismatch: TensorMismatch,
+    /// Names that start like this are nobody's, on purpose.
+    pub left: Vec<String>,
     /// The first thing the device refused.
     pub refused: Option<candle_core::Error>,
 }

@@ -115,6 +115,12 @@ impl Weights {
         self.source.entries.as_ref().is_none_or(|entries| entries.keys().any(|name| name.starts_with(&start)))
     }
 
+    /// Lets the tensors whose names in this scope start so stay in the file, without counting as unused.
+    pub fn leave(&self, start: &str) {
+        let start = self.name(start);
+        self.ledger().left.push(start);
+    }
+
     /// A tensor as it lies in the file.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Tensor {
         self.get(name, shape, shape, LayOut::AsStored)
@@ -146,7 +152,9 @@ impl Weights {
             return Err(error.into());
         }
         for (name, entry) in self.source.entries.iter().flatten() {
-            if !ledger.requested.contains_key(name) && !name.ends_with("embeddings.position_ids") {
+            let left =
+                name.ends_with("embeddings.position_ids") || ledger.left.iter().any(|start| name.starts_with(start));
+            if !left && !ledger.requested.contains_key(name) {
                 ledger.mismatch.unused.push((name.clone(), entry.shape.clone()));
             }
         }

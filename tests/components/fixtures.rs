@@ -121,3 +121,14 @@ impl Copy {
         candle_core::safetensors::save(&edited, self.path(file)).unwrap();
     }
 }
+
+/// sd1 with the fixtures' tiny autoencoder.
+pub fn with_tiny_decoder() -> Copy {
+    let copy = Copy::of("sd1");
+    fs::create_dir(copy.path("vae_tiny")).unwrap();
+    for file in walk(&parity().join("vaes/taesd")) {
+        let to = copy.path("vae_tiny").join(file.file_name().unwrap());
+        fs::write(to, fs::read(file).unwrap()).unwrap();
+    }
+    copy
+}

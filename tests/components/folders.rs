@@ -14,7 +14,7 @@ use latentd::{
 };
 use serde_json::{Value, json};
 
-use super::fixtures::{Copy, load, noise, outputs, parity, prompts, tensors, walk};
+use super::fixtures::{Copy, load, noise, outputs, parity, prompts, tensors, walk, with_tiny_decoder};
 
 #[test]
 fn the_spec_and_the_scheduler() {
@@ -150,6 +150,42 @@ fn keys_are_honoured_or_refused_by_name() {
     });
     assert_eq!(copy.load().unwrap().spec().sample_size, (8, 16));
     println!("{} keys refused", cases.len());
+}
+
+#[test]
+fn a_tiny_decoder_is_read_or_refused_by_name() {
+    for (key, value) in [
+        ("act_fn", json!("gelu")),
+        ("upsample_fn", json!("bilinear")),
+        ("decoder_block_out_channels", json!([8, 8, 8, 16])),
+        ("decoder_block_out_channels", json!([])),
+        ("num_decoder_blocks", json!([3, 3, 3])),
+        ("num_decoder_blocks", json!([3, 3, 3, 1_000_000])),
+        ("upsampling_scaling_factor", json!(0)),
+        ("scaling_factor", json!(0.0)),
+        ("a_key_of_tomorrow", json!(1)),
+    ] {
+        let copy = with_tiny_decoder();
+        copy.edit("vae_tiny/config.json", |config| config[key] = value.clone());
+        let text = copy.load().err().unwrap_or_else(|| panic!("{key} = {value} was taken")).to_string();
+        assert!(text.contains("vae_tiny/config.json") && text.contains(key), "{key} = {value}: {text}");
+    }
+    for (key, value) in [("latent_channels", json!(16)), ("upsampling_scaling_factor", json!(1))] {
+        let copy = with_tiny_decoder();
+        copy.edit("vae_tiny/config.json", |config| config[key] = value.clone());
+        assert!(matches!(copy.load(), Err(LoadError::Disagree { .. })), "{key}");
+    }
+    let copy = with_tiny_decoder();
+    copy.edit_tensors("vae_tiny/diffusion_pytorch_model.safetensors", |tensors| {
+        tensors.retain(|name, _| name.starts_with("decoder."));
+    });
+    assert!(copy.load().unwrap().spec().tiny_decoder, "the encoder may be absent");
+    copy.edit_tensors("vae_tiny/diffusion_pytorch_model.safetensors", |tensors| {
+        tensors.remove("decoder.layers.2.conv.4.bias").unwrap();
+        tensors.insert("decoder.layers.99.weight".into(), noise(&[3], 1));
+    });
+    let text = copy.load().err().unwrap().to_string();
+    assert!(text.contains("decoder.layers.2.conv.4.bias") && text.contains("decoder.layers.99.weight"), "{text}");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::sync::{Mutex, mpsc};
 use candle_core::{DType, Device, Tensor};
 use latentd::{
     diffusion::Noise,
+    imaging::RgbImage,
     models::{autoencoder_kl::Tiles, stable_diffusion::Spec},
-    pipelines::{Activation, DenoiseRow, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +78,7 @@ impl Networks for Scripted {
             context_width: 2,
             text_layers: 1,
             size_multiple: 8,
+            tiny_decoder: false,
         }
     }
 
@@ -89,15 +91,21 @@ impl Networks for Scripted {
         Ok(ids.iter().map(|_| state().unwrap()).collect())
     }
 
-    fn denoise(&self, [_, side, _]: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+    fn denoise(
+        &self,
+        [_, side, _]: [usize; 3],
+        _depth: Depth,
+        rows: &[DenoiseRow],
+    ) -> Result<Vec<Denoised>, NetworkError> {
         self.begin(Call::Denoise { side });
-        let mut answers: Vec<Vec<f32>> = rows.iter().map(|row| vec![0.0; row.sample.len()]).collect();
+        let zeros = |row: &DenoiseRow| Denoised { prediction: vec![0.0; row.sample.len()], features: None };
+        let mut answers: Vec<Denoised> = rows.iter().map(zeros).collect();
         let unlucky = rows.iter().position(|row| row.sample[0] == self.unlucky);
         if let (Some(row), Some(fault)) = (unlucky, self.fault) {
             match fault {
                 Fault::Error => return Err(NetworkError { network: "unet", detail: "scripted".to_owned() }),
                 Fault::Panic => panic!("scripted"),
-                Fault::NotANumber => answers[row][5] = f32::NAN,
+                Fault::NotANumber => answers[row].prediction[5] = f32::NAN,
                 Fault::TooFewRows => answers.truncate(rows.len() - 1),
             }
         }
@@ -130,5 +138,9 @@ impl Networks for Scripted {
             _ => Tensor::full(-1f32, (1, 8 * h, 8 * w, 3), &Device::Cpu),
         };
         Ok(rows.iter().map(|row| Activation(next(row).unwrap())).collect())
+    }
+
+    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        Err(NetworkError { network: "vae_tiny", detail: "there is none".to_owned() })
     }
 }

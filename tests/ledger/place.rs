@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use latentd::generation::{
-    EventKind, Generation, GenerationId, Image, MetadataLevel, OnDisconnect, Problem, Record, SchedulerChoice, SeedMode,
+    Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, MetadataLevel, OnDisconnect, Problem,
+    Record, SchedulerChoice, SeedMode,
 };
 use latentd::ledger::{Lease, SqliteStore, Store};
 use tempfile::TempDir;
@@ -53,9 +54,12 @@ pub fn generation() -> Generation {
         steps: 20,
         guidance_scale: 7.5,
         guidance_rescale: 0.25,
+        guidance_interval: GuidanceInterval::WHOLE,
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.5,
         clip_skip: 1,
+        decoder: Decoder::Full,
+        feature_cache: None,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,
         previews: 3,

@@ -16,8 +16,8 @@ async fn cases_give_the_golden_pictures() {
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
     };
     let data = tempfile::tempdir().unwrap();
-    let models = root.join("pipelines");
-    let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.to_str().unwrap())]).await;
+    let models = case::models(&root, &["sd1", "sd2"]);
+    let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.path().to_str().unwrap())]).await;
     let names = [
         "sd1/default",
         "sd1/images_3_euler_a",
@@ -25,17 +25,23 @@ async fn cases_give_the_golden_pictures() {
         "sd1/odd_latent_72x88",
         "sd1/clip_skip_2",
         "sd1/karras_dpmpp_2m",
+        "sd1/taesd",
         "sd2/default",
         "sd2/zsnr_ddim",
     ];
     let cases: Vec<_> =
         case::Case::all(&root, &["sd1", "sd2"]).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
     assert_eq!(cases.len(), names.len());
+    let decoders =
+        async |model: &str| server.json(&format!("/v1/models/{model}")).await["capabilities"]["decoders"].clone();
+    assert_eq!((decoders("sd1").await, decoders("sd2").await), (json!(["full", "tiny"]), json!(["full"])));
     for case in cases {
         assert_eq!(case.waits_for(), None, "{}", case.name);
         let id = server.accept(&Value::Object(case.request())).await;
         let ended = server.ended(&id).await;
         assert_eq!(ended["status"], "succeeded", "{}: {ended}", case.name);
+        let approximated = if case.name == "sd1/taesd" { json!(["tiny_decoder"]) } else { json!([]) };
+        assert_eq!(ended["approximations"], approximated, "{}", case.name);
         for (index, golden) in case.goldens().iter().enumerate() {
             let (width, height, pixels) = decode(&server.picture(&id, index).await);
             assert_eq!((width, height), (golden.width, golden.height), "{}", case.name);

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use candle_core::{Result, Tensor};
 
 use super::{UNet2DConditionConfig, UpBlockType};
@@ -53,18 +55,35 @@ impl UpBlock {
         }
     }
 
+    pub fn layers(&self) -> usize {
+        self.resnets.len()
+    }
+
     /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip; the block's own are taken off `skips`.
-    pub fn forward(&self, mut x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
-            x = resnet.forward(&Tensor::cat(&[&x, &skip], 3)?, Some(time))?;
-            if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, text)?;
-            }
-        }
+    pub fn forward(&self, x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        let x = self.forward_layers(0..self.layers(), x, time, text, skips)?;
         match (&self.upsampler, skips.last()) {
             (Some(upsampler), Some(next)) => upsampler.forward(&x, next.dim(1)?, next.dim(2)?),
             _ => Ok(x),
         }
+    }
+
+    /// Some of the layers, without the upsampler after the last.
+    pub fn forward_layers(
+        &self,
+        layers: Range<usize>,
+        mut x: Tensor,
+        time: &Tensor,
+        text: &Tensor,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
+        for j in layers {
+            let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
+            x = self.resnets[j].forward(&Tensor::cat(&[&x, &skip], 3)?, Some(time))?;
+            if let Some(attention) = self.attentions.get(j) {
+                x = attention.forward(&x, text)?;
+            }
+        }
+        Ok(x)
     }
 }

@@ -1,0 +1,111 @@
+//! A small, fast decoder of latents (diffusers' `AutoencoderTiny`, the architecture of the TAESD models).
+
+mod configuration;
+
+use candle_core::{Result, Tensor};
+
+pub use configuration::AutoencoderTinyConfig;
+
+use super::layers::{channels_first, channels_last, conv2d, inner_conv2d, inner_conv2d_without_bias};
+use crate::{
+    kernels::{
+        clamp::{relu, soft_clamp},
+        conv2d::Conv2d,
+        finish::Onto,
+        upsample,
+    },
+    weights::Weights,
+};
+
+/// Width of maps: an autoencoder works on whole pictures.
+const LARGE: usize = 64;
+
+/// The decoder half, without the scaling that its pipeline puts before it. Its encoder is not used for pictures from
+/// prompts and is left in the file.
+#[derive(Debug)]
+pub struct AutoencoderTiny {
+    decoder: DecoderTiny,
+}
+
+/// diffusers' `DecoderTiny`; the place in the list is the number in the checkpoint's names.
+#[derive(Debug)]
+struct DecoderTiny {
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug)]
+enum Layer {
+    Conv(Conv2d),
+    Relu,
+    Block(AutoencoderTinyBlock),
+    /// By this factor, to the nearest neighbour.
+    Upsample(usize),
+}
+
+/// diffusers' `AutoencoderTinyBlock` of as many outputs as inputs, whose `skip` is the identity.
+#[derive(Debug)]
+struct AutoencoderTinyBlock {
+    conv: [Conv2d; 3],
+}
+
+impl AutoencoderTiny {
+    /// Builds the network on weights that are finished by the caller.
+    pub fn new(config: &AutoencoderTinyConfig, weights: &Weights) -> Self {
+        weights.leave("encoder.");
+        Self { decoder: DecoderTiny::new(&weights.pp("decoder.layers"), config) }
+    }
+
+    /// latents (B, C, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let pixels = self.decoder.forward(&channels_last(latents)?)?;
+        channels_first(&pixels.affine(2.0, -1.0)?) // the network's own range is [0, 1]
+    }
+}
+
+impl DecoderTiny {
+    fn new(weights: &Weights, config: &AutoencoderTinyConfig) -> Self {
+        let width = config.width();
+        let last = config.num_decoder_blocks.len() - 1;
+        let mut layers = vec![Layer::Conv(conv2d(&weights.pp(0), config.latent_channels, width, 3, 1, 1)), Layer::Relu];
+        for (i, blocks) in config.num_decoder_blocks.iter().enumerate() {
+            for _ in 0..*blocks {
+                layers.push(Layer::Block(AutoencoderTinyBlock::new(&weights.pp(layers.len()), width)));
+            }
+            if i < last {
+                layers.push(Layer::Upsample(config.upsampling_scaling_factor));
+                layers.push(Layer::Conv(inner_conv2d_without_bias(&weights.pp(layers.len()), width, LARGE)));
+            } else {
+                layers.push(Layer::Conv(conv2d(&weights.pp(layers.len()), width, config.out_channels, 3, 1, 1)));
+            }
+        }
+        Self { layers }
+    }
+
+    /// (B, h, w, C) → (B, H, W, 3)
+    fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+        let mut x = soft_clamp(latents, 3.0)?;
+        for layer in &self.layers {
+            x = match layer {
+                Layer::Conv(conv) => conv.forward(&x)?,
+                Layer::Relu => relu(x)?,
+                Layer::Block(block) => block.forward(&x)?,
+                Layer::Upsample(factor) => upsample::nearest(&x, factor * x.dim(1)?, factor * x.dim(2)?)?,
+            };
+        }
+        Ok(x)
+    }
+}
+
+impl AutoencoderTinyBlock {
+    fn new(weights: &Weights, width: usize) -> Self {
+        let conv = weights.pp("conv");
+        Self { conv: [0, 2, 4].map(|place| inner_conv2d(&conv.pp(place), width, width, LARGE)) }
+    }
+
+    /// (B, h, w, C) → (B, h, w, C)
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = relu(self.conv[0].forward(x)?)?;
+        let hidden = relu(self.conv[1].forward(&hidden)?)?;
+        relu(self.conv[2].forward_onto(&hidden, Onto::residual(x))?)
+    }
+}

@@ -1,0 +1,87 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    models::configuration::{Fixed, WIDEST, per_block, read, within},
+    weights::LoadError,
+};
+
+/// The keys of `vae_tiny/config.json` that the decoder honours, with diffusers' defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AutoencoderTinyConfig {
+    pub latent_channels: usize,
+    pub out_channels: usize,
+    pub decoder_block_out_channels: Vec<usize>,
+    pub num_decoder_blocks: Vec<usize>,
+    /// Pixels of a block per pixel of the block before, on each side.
+    pub upsampling_scaling_factor: usize,
+    /// Latents of the U-Net are the autoencoder's, less `shift_factor`, times this.
+    pub scaling_factor: f64,
+    pub shift_factor: f64,
+}
+
+impl Default for AutoencoderTinyConfig {
+    fn default() -> Self {
+        Self {
+            latent_channels: 4,
+            out_channels: 3,
+            decoder_block_out_channels: vec![64; 4],
+            num_decoder_blocks: vec![3, 3, 3, 1],
+            upsampling_scaling_factor: 2,
+            scaling_factor: 1.0,
+            shift_factor: 0.0,
+        }
+    }
+}
+
+const FIXED: &[Fixed] = &[
+    ("act_fn", &[r#""relu""#]),
+    ("block_out_channels", &[]), // the decoder's, said twice
+    ("encoder_block_out_channels", &[]),
+    ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
+    ("in_channels", &[]),
+    ("latent_magnitude", &[]), // only for latents that are stored as pictures
+    ("latent_shift", &[]),
+    ("num_encoder_blocks", &[]),
+    ("upsample_fn", &[r#""nearest""#]),
+];
+
+impl AutoencoderTinyConfig {
+    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        let config: Self = read(path, keys, FIXED)?;
+        let bad = |key: &str, reason: &str| {
+            Err(LoadError::BadKey { path: path.into(), key: key.into(), reason: reason.into() })
+        };
+        let channels = &config.decoder_block_out_channels;
+        within(path, "decoder_block_out_channels", channels.len(), 16)?;
+        within(path, "decoder_block_out_channels", channels[0], WIDEST)?;
+        if channels.iter().any(|width| *width != channels[0]) {
+            return bad("decoder_block_out_channels", "the blocks have different widths");
+        }
+        per_block(path, "num_decoder_blocks", config.num_decoder_blocks.len(), channels.len())?;
+        config.num_decoder_blocks.iter().try_for_each(|blocks| within(path, "num_decoder_blocks", *blocks, 64))?;
+        for (key, value, most) in [
+            ("latent_channels", config.latent_channels, WIDEST),
+            ("out_channels", config.out_channels, WIDEST),
+            ("upsampling_scaling_factor", config.upsampling_scaling_factor, 4),
+        ] {
+            within(path, key, value, most)?;
+        }
+        if config.scaling_factor == 0.0 {
+            return bad("scaling_factor", "latents cannot be divided by zero");
+        }
+        Ok(config)
+    }
+
+    /// Pixels per latent pixel and side.
+    pub fn scale(&self) -> usize {
+        self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1)
+    }
+
+    /// Channels of every block.
+    pub(super) fn width(&self) -> usize {
+        self.decoder_block_out_channels[0]
+    }
+}

@@ -1,0 +1,95 @@
+//! Deep features that one run keeps between its calls of the denoiser (DeepCache: Ma et al. 2023, arXiv:2312.00858).
+
+use super::{Depth, Features};
+use crate::generation::FeatureCache;
+
+/// Which calls are whole, and what the last whole one left. Belongs to one run and ends with it.
+#[derive(Debug, Default)]
+pub(super) struct KeptFeatures {
+    /// `None` keeps nothing: every call is whole.
+    interval: Option<u32>,
+    /// Calls since the last whole one, itself counted.
+    calls: u32,
+    /// One for each row of the last whole call.
+    kept: Vec<Features>,
+}
+
+impl KeptFeatures {
+    pub fn new(cache: Option<FeatureCache>) -> KeptFeatures {
+        KeptFeatures { interval: cache.map(|cache| cache.interval), ..KeptFeatures::default() }
+    }
+
+    /// What a call of so many rows computes, and what each row starts from. Rows come and go at the front, where guidance
+    /// has those of the negative prompt; a call with more rows than features are kept for is a whole one.
+    pub fn next(&mut self, rows: usize) -> (Depth, Vec<Option<Features>>) {
+        let Some(interval) = self.interval else { return (Depth::Full, vec![None; rows]) };
+        match self.kept.len().checked_sub(rows) {
+            Some(first) if self.calls < interval => {
+                self.calls += 1;
+                (Depth::Shallow, self.kept[first..].iter().cloned().map(Some).collect())
+            }
+            _ => {
+                self.calls = 1;
+                self.kept.clear();
+                (Depth::Keeping, vec![None; rows])
+            }
+        }
+    }
+
+    /// Takes what a whole call left; that of other calls is nothing.
+    pub fn keep(&mut self, features: impl Iterator<Item = Features>) {
+        self.kept.extend(features);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+
+    use super::*;
+    use crate::generation::FeatureCacheKind;
+
+    /// The depths of calls of so many rows, as letters.
+    fn depths(interval: Option<u32>, rows: &[usize]) -> String {
+        let mut features =
+            KeptFeatures::new(interval.map(|interval| FeatureCache { kind: FeatureCacheKind::DeepCache, interval }));
+        let letter = |rows: &usize| {
+            let (depth, starts) = features.next(*rows);
+            assert_eq!(starts.len(), *rows);
+            assert!(starts.iter().all(|start| start.is_some() == (depth == Depth::Shallow)));
+            if depth == Depth::Keeping {
+                let one = || Features(Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap());
+                features.keep((0..*rows).map(|_| one()));
+            }
+            match depth {
+                Depth::Full => 'F',
+                Depth::Keeping => 'K',
+                Depth::Shallow => 's',
+            }
+        };
+        rows.iter().map(letter).collect()
+    }
+
+    #[test]
+    fn every_so_many_calls_are_whole_and_those_that_miss_features() {
+        assert_eq!(depths(None, &[2; 4]), "FFFF");
+        assert_eq!(depths(Some(2), &[2; 5]), "KsKsK");
+        assert_eq!(depths(Some(3), &[1; 8]), "KssKssKs");
+        assert_eq!(depths(Some(5), &[1, 1, 2, 2, 2, 2, 2, 2]), "KsKssssK", "guidance begins");
+        assert_eq!(depths(Some(4), &[2, 2, 1, 1, 1, 1]), "KsssKs", "guidance ends");
+        assert_eq!(depths(Some(10), &[1, 2, 1, 2]), "KKss");
+    }
+
+    #[test]
+    fn a_row_starts_from_its_own_features() {
+        let mut features = KeptFeatures::new(Some(FeatureCache { kind: FeatureCacheKind::DeepCache, interval: 5 }));
+        features.next(4);
+        features.keep((0..4).map(|row| Features(Tensor::new(&[row as f32], &Device::Cpu).unwrap())));
+        let mut starts = |rows| {
+            let (_, starts) = features.next(rows);
+            starts.iter().map(|start| start.as_ref().unwrap().0.to_vec1::<f32>().unwrap()[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(starts(4), [0., 1., 2., 3.]);
+        assert_eq!(starts(2), [2., 3.], "the prompt's rows come last");
+    }
+}
