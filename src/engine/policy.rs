@@ -46,7 +46,7 @@ pub struct Pick {
 /// Runs of the same key fill the batch in the same order; the last may join with some of its rows only. Nothing waits
 /// for a batch to fill. Empty only if nothing waits.
 ///
-/// The activations of pictures that are being decoded are bounded by [`DECODING`]. Where the first run wants to begin a
+/// The activations of pictures that are being decoded are bounded, by latent pixels. Where the first run wants to begin a
 /// decode for which there is no room, its turn goes to the decode under way that is first in the order: so it is this
 /// one's end that everybody helps to, and no run that comes in meanwhile can hold up both.
 pub fn choose(waiting: &[Waiting<'_>], limits: Limits) -> Vec<Pick> {

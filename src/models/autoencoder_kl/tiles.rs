@@ -57,11 +57,10 @@ impl Tiles {
     /// All of them, row by row.
     pub fn iter(&self) -> impl Iterator<Item = Tile> + use<> {
         let (across, down) = (self.along(self.width), self.along(self.height));
-        let tiles = down.into_iter().enumerate().flat_map(move |(row, y)| {
+        down.into_iter().enumerate().flat_map(move |(row, y)| {
             let across = across.clone().into_iter().enumerate();
             across.map(move |(column, x)| Tile { row, column, y: y.clone(), x })
-        });
-        tiles
+        })
     }
 
     /// Latent pixels of the whole, (h, w).
