@@ -12,12 +12,12 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import build
 import models
 from contender import Contender, Failed, machine_cpu_seconds
-from models import ROOT, WORK
+from models import WORK
 
 HERE = Path(__file__).resolve().parent
-CARGO = os.environ.get("CARGO", "cargo")
 PYTHON_PEERS = ("pytorch", "openvino", "onnxruntime", "pytorch-channels-last", "pytorch-compile")
 PEERS = (*PYTHON_PEERS, "candle")
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -32,9 +32,9 @@ def main():
         chosen = [case for case in chosen if case.group in CHECKED]
     for case in chosen:
         models.make(case)
-    commands = {"latentd": [latentd(options.profile)]}
+    commands = {"latentd": [build.latentd(options.profile)[0]]}
     if "candle" in options.peers and not options.check:
-        commands["candle"] = [candle()]
+        commands["candle"] = [build.candle()]
     for peer in PYTHON_PEERS:
         commands[peer] = [sys.executable, str(HERE / "worker.py"), peer]
     bench = Bench(options, commands)
@@ -69,25 +69,6 @@ def arguments():
         if unknown := set(given) - set(known):
             parser.error(f"{', '.join(unknown)}: not among {', '.join(known)}")
     return options
-
-
-def latentd(profile):
-    """Builds the contender and tells where it lies."""
-    command = [CARGO, "bench", "--locked", "--profile", profile, "--bench", "contender", "--no-run"]
-    built = subprocess.run([*command, "--message-format=json-render-diagnostics"], cwd=ROOT, check=True,
-                           stdout=subprocess.PIPE, text=True)
-    for line in built.stdout.splitlines():
-        message = json.loads(line)
-        if message["reason"] == "compiler-artifact" and message["target"]["name"] == "contender":
-            return message["executable"]
-    sys.exit("cargo does not tell where the contender is")
-
-
-def candle():
-    target = WORK / "candle"
-    subprocess.run([CARGO, "build", "--locked", "--release", "--manifest-path", HERE / "candle" / "Cargo.toml",
-                    "--target-dir", target], check=True)
-    return str(target / "release" / "candle-contender")
 
 
 class Bench:
