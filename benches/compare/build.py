@@ -1,5 +1,6 @@
-"""The Rust programs that take part."""
+"""The programs that take part and have to be compiled."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -31,3 +32,12 @@ def candle():
     subprocess.run([CARGO, "build", "--locked", "--release", "--manifest-path", manifest, "--target-dir", target],
                    check=True, stdout=sys.stderr)
     return str(target / "release" / "candle-contender")
+
+
+def sdcpp():
+    """stable-diffusion.cpp by its Python binding, from source, for this machine, with its fast matrix products."""
+    if importlib.util.find_spec("stable_diffusion_cpp") is None:
+        package = "stable-diffusion-cpp-python"
+        environment = {**os.environ, "CMAKE_ARGS": "-DGGML_LLAMAFILE=ON -DGGML_NATIVE=ON -DSD_BUILD_EXAMPLES=OFF"}
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                        "--no-binary", package, f"{package}==0.4.7"], check=True, env=environment, stdout=sys.stderr)

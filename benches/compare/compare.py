@@ -18,7 +18,7 @@ from contender import Contender, Failed, machine_cpu_seconds
 from models import WORK
 
 HERE = Path(__file__).resolve().parent
-PYTHON_PEERS = ("pytorch", "openvino", "onnxruntime", "pytorch-channels-last", "pytorch-compile")
+PYTHON_PEERS = ("pytorch", "openvino", "onnxruntime", "pytorch-channels-last", "pytorch-compile", "sdcpp")
 PEERS = (*PYTHON_PEERS, "candle")
 BATCHES = (1, 2, 4, 8, 16, 32)
 TOLERANCE = 1e-4  # largest difference of latentd to PyTorch by largest value
@@ -37,6 +37,8 @@ def main():
     commands = {"latentd": [build.latentd(options.profile)[0]]}
     if "candle" in options.peers and not options.check:
         commands["candle"] = [build.candle()]
+    if "sdcpp" in options.peers and not options.check:
+        build.sdcpp()
     for peer in PYTHON_PEERS:
         commands[peer] = [sys.executable, str(HERE / "worker.py"), peer]
     bench = Bench(options, commands)
@@ -105,6 +107,8 @@ class Bench:
             result["contenders"]["latentd"] = row
             ours.forget_peak()
             for name in self.options.peers:
+                if name == "sdcpp" and case.group != "unet-sd15":
+                    continue  # its steps are the only thing it times by itself
                 try:
                     result["contenders"][name] = self.beside(ours, name, case)
                 except (Failed, subprocess.CalledProcessError) as error:
@@ -142,7 +146,7 @@ class Bench:
                     foreign += max(0.0, all_ - own - others)
             row = {
                 "difference": difference,
-                "wrong": not difference <= SAME,
+                "wrong": difference is not None and not difference <= SAME,
                 "seconds": times[peer],
                 "latentd_seconds": times[ours],
                 "ratios": [theirs / mine for mine, theirs in zip(times[ours], times[peer], strict=True)],
@@ -161,7 +165,7 @@ class Bench:
         return self.options.runs or (5 if case.large else 15)
 
     def loaded(self, contender, case):
-        """Loads, warms up with a call, and compares its output with the reference."""
+        """Loads, warms up with a call, and compares its output, if it can be had, with the reference."""
         from safetensors.numpy import load_file
 
         files = {}
@@ -169,6 +173,10 @@ class Bench:
             files["openvino"] = str(self.converted(case, "openvino", "xml"))
         if contender.name == "onnxruntime":
             files["onnx"] = str(self.converted(case, "onnx", "onnx"))
+        if contender.name == "sdcpp":
+            contender.ask("load", kind=case.kind, inputs=str(case.inputs), sdcpp=str(models.for_sdcpp(case)))
+            contender.run()
+            return None
         contender.ask("load", kind=case.kind, folder=str(case.folder), inputs=str(case.inputs), **files)
         output = WORK / "outputs" / f"{case.name}-{contender.name}.safetensors"
         contender.run(output=output)
@@ -262,10 +270,10 @@ def cells(result, row):
         load = f"{row['foreign_load']:.2f} cores"
         if row["computed_while_waiting"] > 0.02:
             load += f", {row['computed_while_waiting']:.2f} by the one that waits"
-    wrong = " **wrong**" if row["wrong"] else ""
+    difference = "–" if row["difference"] is None else f"{row['difference']:.1e}" + " **wrong**" * row["wrong"]
     return [
         f"{median:.4g} ({low:.4g}–{high:.4g})", f"{result['batch'] / median:.3g}", f"{speed:.1f}",
-        f"{speed / result['gemm_gflops']:.0%}", f"{row['peak_bytes'] / 1e9:.2f} GB", f"{row['difference']:.1e}{wrong}",
+        f"{speed / result['gemm_gflops']:.0%}", f"{row['peak_bytes'] / 1e9:.2f} GB", difference,
         ratio, pairs, load,
     ]
 

@@ -107,6 +107,28 @@ def make(case):
         save_file(tensors, case.inputs)
 
 
+def for_sdcpp(case):
+    """The whole pipeline that stable-diffusion.cpp wants: a text encoder too, and a tiny decoder, which is not timed."""
+    import torch
+    from diffusers import AutoencoderTiny
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    folder = WORK / "models" / "sdcpp"
+    if not (folder / "tiny" / "config.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "unet").exists():
+            (folder / "unet").symlink_to(case.folder / "unet")
+        # CLIP ViT-L/14's, as Stable Diffusion 1.5 has it.
+        text = CLIPTextConfig(
+            vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+            max_position_embeddings=77, hidden_act="quick_gelu",
+        )
+        torch.manual_seed(3)
+        CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+        AutoencoderTiny().save_pretrained(folder / "tiny")
+    return folder
+
+
 def blank(case):
     """The network without memory for its weights."""
     import torch

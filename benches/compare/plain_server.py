@@ -16,7 +16,7 @@ from pydantic import BaseModel
 FOLDER, PORT, THREADS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
 torch.set_num_threads(THREADS)
-pipeline = StableDiffusionPipeline.from_pretrained(FOLDER, safety_checker=None)
+pipeline = StableDiffusionPipeline.from_pretrained(FOLDER, torch_dtype=torch.float32, safety_checker=None)
 pipeline.set_progress_bar_config(disable=True)
 computing = threading.Lock()
 app = FastAPI()

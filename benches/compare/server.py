@@ -279,8 +279,8 @@ def lines(result, options):
     yield "|---|---|---|---|"
 
     def row(what, values, form, ratio=None):
-        shown = [form.format(value) if value is not None else "–" for value in values]
-        return f"| {what} | {' | '.join(shown)} | {'' if ratio is None else f'{ratio:.2f}'} |"
+        shown = ["–" if value is None or value != value else form.format(value) for value in values]
+        return f"| {what} | {' | '.join(shown)} | {'' if ratio is None or ratio != ratio else f'{ratio:.2f}'} |"
 
     def both(get):
         return [get(result[name]) for name in names]
