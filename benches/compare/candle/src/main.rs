@@ -77,7 +77,8 @@ impl Network {
         let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
         let tensors = safetensors::load(folder.join("diffusion_pytorch_model.safetensors"), &Device::Cpu)?;
         let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        let number = |key: &str| config[key].as_u64().map(|n| n as usize).with_context(|| format!("{key} is no number"));
+        let number =
+            |key: &str| config[key].as_u64().map(|n| n as usize).with_context(|| format!("{key} is no number"));
         let flag = |key: &str| config[key].as_bool().unwrap_or(false);
         let channels = config["block_out_channels"].as_array().context("no block_out_channels")?;
         let channels: Vec<usize> = channels.iter().filter_map(Value::as_u64).map(|n| n as usize).collect();
