@@ -103,7 +103,7 @@ class Bench:
             difference = self.loaded(ours, case)
             peaks = [ours.ask("peak")]
             row = {"difference": difference, "wrong": not difference <= TOLERANCE, "seconds": [],
-                   "load_peak_bytes": ours.peak_bytes()}
+                   "cpu_seconds": [], "load_peak_bytes": ours.peak_bytes()}
             result["contenders"]["latentd"] = row
             ours.forget_peak()
             for name in self.options.peers:
@@ -116,9 +116,12 @@ class Bench:
                     result["contenders"][name] = {"failed": str(error)}
                 peaks.append(ours.ask("peak"))
             if not self.options.peers:
+                before = ours.cpu_seconds()
                 row["seconds"] = [ours.run()[0] for _ in range(self.runs(case))]
+                row["cpu_seconds"] = [(ours.cpu_seconds() - before) / self.runs(case)]
             for other in result["contenders"].values():
                 row["seconds"] += other.get("latentd_seconds", [])
+                row["cpu_seconds"] += other.get("latentd_cpu_seconds", [])
             row["peak_bytes"] = ours.peak_bytes()
         for kind in ("fma", "gemm"):
             result[f"{kind}_gflops"] = max(peak[kind] for peak in peaks)
@@ -133,14 +136,17 @@ class Bench:
             peer.forget_peak()
             slow = case.large
             calls = {c: 1 if slow else max(1, round(0.4 / min(c.run(3)))) for c in (ours, peer)}
-            times, idle, foreign, wall = {ours: [], peer: []}, 0.0, 0.0, 0.0
+            times, cpu = {ours: [], peer: []}, {ours: [], peer: []}
+            idle = foreign = wall = 0.0
             for _ in range(self.runs(case)):
                 for one, other in ((ours, peer), (peer, ours)):
                     time.sleep(SETTLE_S)
                     start, others, all_ = time.monotonic(), other.cpu_seconds(), machine_cpu_seconds()
                     own = one.cpu_seconds()
                     times[one].append(statistics.fmean(one.run(calls[one])))
-                    all_, own, others = machine_cpu_seconds() - all_, one.cpu_seconds() - own, other.cpu_seconds() - others
+                    all_, own = machine_cpu_seconds() - all_, one.cpu_seconds() - own
+                    others = other.cpu_seconds() - others
+                    cpu[one].append(own / calls[one])
                     wall += time.monotonic() - start
                     idle += others
                     foreign += max(0.0, all_ - own - others)
@@ -149,6 +155,8 @@ class Bench:
                 "wrong": difference is not None and not difference <= SAME,
                 "seconds": times[peer],
                 "latentd_seconds": times[ours],
+                "cpu_seconds": cpu[peer],
+                "latentd_cpu_seconds": cpu[ours],
                 "ratios": [theirs / mine for mine, theirs in zip(times[ours], times[peer], strict=True)],
                 "load_peak_bytes": load_peak,
                 "peak_bytes": peer.peak_bytes(),
@@ -250,8 +258,8 @@ def lines(facts, results):
         yield (f"{result['parameters'] / 1e6:.1f} M parameters, {result['gflop']:.1f} GFLOP a call; the machine: "
                f"{gemm:.1f} GFLOP/s in a product of 2048×2048 matrices, {fma:.1f} in multiply-adds alone.")
         yield ""
-        yield "| | s a call (quartiles) | rows/s | GFLOP/s | of that product | peak RSS | difference | by latentd | pairs | other load |"
-        yield "|---|---|---|---|---|---|---|---|---|---|"
+        yield "| | s a call (quartiles) | CPU s | rows/s | GFLOP/s | of that product | peak RSS (loading) | difference | by latentd | pairs | other load |"
+        yield "|---|---|---|---|---|---|---|---|---|---|---|"
         for name, row in result["contenders"].items():
             yield "| " + " | ".join([name, *cells(result, row)]) + " |"
         yield from verdict(result)
@@ -259,10 +267,11 @@ def lines(facts, results):
 
 def cells(result, row):
     if "failed" in row:
-        return ["failed", *[""] * 8]
+        return ["failed", *[""] * 9]
     low, median, high = quartiles(row["seconds"])
     speed = result["gflop"] / median
     ratio, pairs, load = "", "", ""
+    memory = f"{row['peak_bytes'] / 1e9:.2f} GB ({row['load_peak_bytes'] / 1e9:.2f})"
     if "ratios" in row:
         ratio = f"{median / statistics.median(row['latentd_seconds']):.2f}"
         first, middle, third = quartiles(row["ratios"])
@@ -272,8 +281,9 @@ def cells(result, row):
             load += f", {row['computed_while_waiting']:.2f} by the one that waits"
     difference = "–" if row["difference"] is None else f"{row['difference']:.1e}" + " **wrong**" * row["wrong"]
     return [
-        f"{median:.4g} ({low:.4g}–{high:.4g})", f"{result['batch'] / median:.3g}", f"{speed:.1f}",
-        f"{speed / result['gemm_gflops']:.0%}", f"{row['peak_bytes'] / 1e9:.2f} GB", difference,
+        f"{median:.4g} ({low:.4g}–{high:.4g})", f"{statistics.median(row['cpu_seconds']):.3g}",
+        f"{result['batch'] / median:.3g}", f"{speed:.1f}",
+        f"{speed / result['gemm_gflops']:.0%}", memory, difference,
         ratio, pairs, load,
     ]
 
