@@ -18,6 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae, with_tiny_decoder};
 use latentd::{
     diffusion::Latents,
+    imaging::RgbImage,
     models::{
         AutoencoderKl, AutoencoderTiny, ClipTextModel, Spec, StableDiffusion, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
@@ -25,7 +26,9 @@ use latentd::{
         clip_text::ClipTextConfig,
         unet2d_condition::UNet2DConditionConfig,
     },
-    pipelines::{Activation, DenoiseRow, NetworkError, Networks, TextEmbedding, decoding::decode_alone},
+    pipelines::{
+        Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, TextEmbedding, decoding::decode_alone,
+    },
     weights::{ModelFolder, Weights},
 };
 use serde_json::{Value, json};
@@ -108,7 +111,11 @@ impl Networks for InTiles {
         Ok(Vec::new())
     }
 
-    fn denoise(&self, _shape: [usize; 3], _rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+    fn denoise(&self, _shape: [usize; 3], _depth: Depth, _rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        Ok(Vec::new())
+    }
+
+    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
         Ok(Vec::new())
     }
 
