@@ -46,6 +46,8 @@ impl Use {
             Use::Force => Some(Tiles::Four),
             Use::Auto if inputs.min(outputs) < LANES => None,
             Use::Auto if side >= 32 => Some(Tiles::Four),
+            Use::Auto if side >= 16 && inputs * outputs <= 1 << 16 => Some(Tiles::Four),
+            Use::Auto if side >= 8 && inputs * outputs <= 1 << 17 => Some(Tiles::Two),
             Use::Auto => None,
         }
     }
