@@ -10,6 +10,7 @@ use crate::{
     config::{self, Config},
     engine::{self, EngineThread},
     http::{self, AppState},
+    kernels::winograd,
     ledger::{Blobs, SqliteStore, Store},
     metrics::Metrics,
     pipelines::Catalogue,
@@ -38,7 +39,7 @@ impl App {
     /// The data folder is in use or cannot be written, the default model is unusable, or an address is taken.
     pub async fn build(config: Config) -> Result<App> {
         let metrics = Metrics::new();
-        let catalogue = Arc::new(Catalogue::open(&config.models.dir, &config.models.default)?);
+        let catalogue = Arc::new(catalogue(&config)?);
         let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
         let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("data_dir {}", config.data_dir.display()))?);
         let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
@@ -162,6 +163,16 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// The models that the settings name.
+pub fn catalogue(config: &Config) -> Result<Catalogue> {
+    let catalogue = Catalogue::open(&config.models.dir, &config.models.default)?;
+    Ok(catalogue.for_winograd(match config.kernels.winograd {
+        config::Winograd::Auto => winograd::Use::Auto,
+        config::Winograd::Off => winograd::Use::Off,
+        config::Winograd::Force => winograd::Use::Force,
+    }))
 }
 
 /// The engine's bounds as the settings give them.

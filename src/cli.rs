@@ -8,9 +8,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use latentd::{
-    app::App,
+    app::{self, App},
     config::{Config, Sources},
-    pipelines::Catalogue,
     telemetry,
 };
 use tokio_util::sync::CancellationToken;
@@ -144,7 +143,7 @@ async fn asked_to_stop() {
 
 fn models(settings: &Settings) -> Result<()> {
     let config = settings.load(Vec::new())?;
-    let catalogue = Catalogue::open(&config.models.dir, &config.models.default)?;
+    let catalogue = app::catalogue(&config)?;
     for name in catalogue.names() {
         let mark = if name == catalogue.default_name() { " (default)" } else { "" };
         match (catalogue.card(name), catalogue.state(name).1) {

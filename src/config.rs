@@ -21,6 +21,7 @@ pub struct Config {
     pub operator: Operator,
     pub models: Models,
     pub engine: Engine,
+    pub kernels: Kernels,
     pub queue: Queue,
     pub limits: Limits,
     pub retention: Retention,
@@ -64,6 +65,21 @@ pub struct Engine {
     pub max_rows: NonZeroUsize,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernels {
+    pub winograd: Winograd,
+}
+
+/// Which convolutions take Winograd's algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Winograd {
+    Auto,
+    Off,
+    Force,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,11 +6,15 @@
 //! tests compare with.
 
 pub mod activation;
-pub mod add;
+pub mod arena;
 pub mod attention;
+mod block;
 pub mod clamp;
 pub mod conv2d;
+mod cut;
 mod exp;
+pub mod finish;
+pub mod geglu;
 mod gemm;
 pub mod group_norm;
 pub mod layer_norm;
@@ -21,3 +25,4 @@ mod simd;
 mod softmax;
 mod storage;
 pub mod upsample;
+pub mod winograd;

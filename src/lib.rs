@@ -27,6 +27,7 @@ pub mod engine;
 pub mod generation;
 pub mod http;
 pub mod imaging;
+#[allow(unsafe_code, reason = "vector units and rectangles shared by threads; each block has its proof")]
 pub mod kernels;
 pub mod ledger;
 pub mod metrics;
@@ -36,3 +37,7 @@ pub mod service;
 pub mod telemetry;
 pub mod weights;
 pub mod worker;
+
+/// Activations come from an arena and go back to it; everything else is the system allocator's.
+#[global_allocator]
+static ALLOCATOR: kernels::arena::Allocator = kernels::arena::Allocator;

@@ -3,8 +3,10 @@
 //! A pipeline awaits a [`Compute`] wherever a network must run. It knows nothing of batches, devices or other
 //! generations: the engine suspends it at each `await`, runs many pipelines' rows as one, and goes on.
 
+mod canvas;
 mod card;
 pub mod catalogue;
+pub mod decoding;
 mod embedded;
 mod feature_cache;
 pub mod latent_rgb;
@@ -13,6 +15,7 @@ pub mod networks;
 pub mod text_to_image;
 
 pub use catalogue::{Catalogue, CatalogueError};
+pub use decoding::{Activation, DecodeCall, decode};
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
 pub use networks::{DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, TextEmbedding};

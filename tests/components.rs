@@ -14,16 +14,18 @@ use std::{
     path::Path,
 };
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae, with_tiny_decoder};
 use latentd::{
+    diffusion::Latents,
     models::{
-        AutoencoderKl, AutoencoderTiny, ClipTextModel, StableDiffusion, UNet2DConditionModel,
-        autoencoder_kl::{AutoencoderKlConfig, current_name},
+        AutoencoderKl, AutoencoderTiny, ClipTextModel, Spec, StableDiffusion, UNet2DConditionModel,
+        autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
         autoencoder_tiny::AutoencoderTinyConfig,
         clip_text::ClipTextConfig,
         unet2d_condition::UNet2DConditionConfig,
     },
+    pipelines::{Activation, DenoiseRow, NetworkError, Networks, TextEmbedding, decoding::decode_alone},
     weights::{ModelFolder, Weights},
 };
 use serde_json::{Value, json};
@@ -65,6 +67,69 @@ fn goldens() {
     }
     println!("{cases} tensors like diffusers', and the token ids of {} pipelines", PIPELINES.len());
     assert_eq!(cases, 14);
+}
+
+/// `tests/fixtures/tiles.safetensors` is diffusers' `vae.enable_tiling(); vae.decode(latents).sample` for the pipeline sd1,
+/// in half precision; its tiles are of 8 latent pixels.
+#[test]
+fn tiles_are_decoded_like_diffusers_decodes_them() {
+    let golden = tensors(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiles.safetensors"));
+    let tiled = golden["tiled"].to_dtype(DType::F32).unwrap(); // (1, 3, H, W)
+    let (_, c, h, w) = golden["latents"].dims4().unwrap();
+    let latents: Vec<f32> = golden["latents"].flatten_all().unwrap().to_vec1().unwrap();
+    let networks = InTiles { vae: vae("sd1"), spec: load(&parity().join("pipelines/sd1")).unwrap().spec() };
+    let latents = Latents::new([1, c, h, w], latents).unwrap();
+    let picture = decode_alone(&networks, &latents).unwrap().remove(0);
+    assert_eq!(tiled.dims(), [1, 3, picture.height as usize, picture.width as usize]);
+    let expected = tiled.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let level = |value: f32| (value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;
+    let error = picture.pixels.iter().zip(&expected).map(|(made, value)| (f32::from(*made) - level(*value)).abs());
+    let largest = error.fold(0.0, f32::max);
+    println!("tiles: at most {largest} of 255 levels beside diffusers'");
+    assert!(largest < 0.75, "half a level is rounding, the rest half precision: {largest}");
+}
+
+/// An autoencoder that cuts everything.
+struct InTiles {
+    vae: AutoencoderKl,
+    spec: Spec,
+}
+
+impl Networks for InTiles {
+    fn spec(&self) -> Spec {
+        self.spec.clone()
+    }
+
+    fn tokenize(&self, _prompt: &str) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn encode_text(&self, _ids: &[Vec<u32>], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+        Ok(Vec::new())
+    }
+
+    fn denoise(&self, _shape: [usize; 3], _rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        Ok(Vec::new())
+    }
+
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        Tiles::new(h, w, 8)
+    }
+
+    fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
+        vec![0.1; self.vae.decode_stages(h, w, 0.0).len()]
+    }
+
+    fn decode(
+        &self,
+        [_, h, w]: [usize; 3],
+        stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError> {
+        let layers = self.vae.decode_stages(h, w, 0.0)[stage].layers.clone();
+        let decode = |row: &Activation| Activation(self.vae.decode_layers(layers.clone(), row.0.clone()).unwrap());
+        Ok(rows.iter().map(decode).collect())
+    }
 }
 
 #[test]
@@ -208,6 +273,40 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
+    let wide = wide_model();
+    for (root, h, w) in [(parity().join("pipelines/sd1"), 6, 9), (wide.path().into(), 7, 4)] {
+        let sd = load(&root).unwrap();
+        let config = ModelFolder::open(&root).unwrap().json("vae/config.json").unwrap();
+        let weights = Weights::open(
+            &ModelFolder::open(&root).unwrap(),
+            "vae",
+            "diffusion_pytorch_model",
+            &Device::Cpu,
+            current_name,
+        );
+        let vae = AutoencoderKl::new(&AutoencoderKlConfig::read("vae", &config).unwrap(), &weights.unwrap());
+        let latents = noise(&[3, sd.spec().latent_channels, h, w], 5);
+        let whole = vae.decode(&latents).unwrap();
+        let layers = vae.decode_stages(h, w, 0.0).len();
+        assert!(layers >= 10, "every layer can be a stage: {layers}");
+        assert_eq!(vae.decode_stages(h, w, f64::INFINITY).len(), 1);
+        for quantum in [0.0, 2e5, 1e6, f64::INFINITY] {
+            // The last row comes in late: each stage is run for it alone, and for the others together.
+            let mut pair = latents.narrow(0, 0, 2).unwrap();
+            let mut alone = latents.narrow(0, 2, 1).unwrap();
+            for stage in vae.decode_stages(h, w, quantum) {
+                alone = vae.decode_layers(stage.layers.clone(), alone).unwrap();
+                pair = vae.decode_layers(stage.layers, pair).unwrap();
+            }
+            let staged = Tensor::cat(&[pair, alone], 0).unwrap().permute((0, 3, 1, 2)).unwrap();
+            assert_eq!(bits(&staged.contiguous().unwrap()), bits(&whole), "{quantum}");
+        }
+        assert!(vae.decode_layers(1..layers + 1, latents).is_err(), "there are no more layers");
     }
 }
 

@@ -25,7 +25,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use scripted::{Fault, Scripted};
+use scripted::{Call, Fault, STAGES, Scripted};
 use serde_json::{Map, Value, json};
 
 struct Bench {
@@ -247,6 +247,98 @@ fn a_short_run_passes_a_long_one() {
     outcome(&short).unwrap();
     cancel.cancel(Reason::Canceled);
     assert!(matches!(outcome(&long), Err(RunError::Canceled(_))), "the long one was still at work");
+}
+
+/// A request of one row a step for the scripted model, (width, height) pixels.
+fn plain(bench: &Bench, side: u32, steps: u32) -> Generation {
+    let request = json!({"prompt": "a", "width": side, "height": side, "steps": steps, "guidance_scale": 1.0,
+        "scheduler": "ddim"});
+    bench.generation(request)
+}
+
+#[test]
+fn a_short_run_gets_its_steps_between_the_stages_of_a_large_decode() {
+    let bench = Bench::new(16, 1);
+    let (model, calls, go_on) = Scripted::watched();
+    let model = Arc::new(model);
+    let (_, large) = bench.start_on(model.clone(), plain(&bench, 512, 1));
+    assert_eq!(calls.recv().unwrap(), Call::Denoise { side: 64 });
+    go_on.send(()).unwrap();
+    assert_eq!(calls.recv().unwrap(), Call::Decode { side: 64, stage: 0, rows: 1 });
+    // The large one's first stage is at work when the short one comes.
+    let (_, short) = bench.start_on(model, plain(&bench, 64, 4));
+    (0..100).for_each(|_| go_on.send(()).unwrap());
+    assert!(outcome(&large).is_ok() && outcome(&short).is_ok());
+    let after: Vec<Call> = calls.try_iter().collect();
+    let stage = |stage| after.iter().position(|call| *call == Call::Decode { side: 64, stage, rows: 1 }).unwrap();
+    let steps: Vec<usize> = (0..after.len()).filter(|&at| after[at] == Call::Denoise { side: 8 }).collect();
+    assert_eq!(steps.len(), 4, "{after:?}");
+    assert!(steps[3] < stage(2), "all four steps before the third stage: {after:?}");
+    assert!((1..STAGES).map(stage).is_sorted(), "{after:?}");
+}
+
+#[test]
+fn a_canceled_decode_ends_before_its_next_stage_and_makes_room() {
+    let bench = Bench::new(16, 1);
+    let (model, calls, go_on) = Scripted::watched();
+    let model = Arc::new(model);
+    let (cancel, first) = bench.start_on(model.clone(), plain(&bench, 512, 1));
+    let mut seen = vec![calls.recv().unwrap()];
+    let (_, second) = bench.start_on(model.clone(), plain(&bench, 512, 1));
+    let last = Call::Decode { side: 64, stage: STAGES - 1, rows: 1 };
+    while seen.last() != Some(&last) {
+        go_on.send(()).unwrap();
+        seen.push(calls.recv().unwrap());
+    }
+    let count = |of: Call| seen.iter().filter(|call| **call == of).count();
+    assert_eq!(count(Call::Denoise { side: 64 }), 2, "both wait for the decoder: {seen:?}");
+    assert_eq!(count(Call::Decode { side: 64, stage: 0, rows: 1 }), 1, "where there is room for one: {seen:?}");
+    cancel.cancel(Reason::Canceled);
+    drop(calls);
+    drop(go_on);
+    assert!(matches!(outcome(&first), Err(RunError::Canceled(Reason::Canceled))));
+    assert!(outcome(&second).is_ok(), "there is room for the second");
+    drop(bench);
+    assert_eq!(Arc::strong_count(&model), 1, "nothing of a run is left that has ended");
+}
+
+#[test]
+fn several_pictures_are_decoded_one_after_another_where_they_are_large_and_together_where_they_are_small() {
+    for (side, rows) in [(512, 1), (256, 4), (64, 5)] {
+        let bench = Bench::new(16, 1);
+        let (model, calls, go_on) = Scripted::watched();
+        let mut generation = plain(&bench, side, 1);
+        generation.n = 5;
+        (0..100).for_each(|_| go_on.send(()).unwrap());
+        assert_eq!(outcome(&bench.start_on(Arc::new(model), generation).1).unwrap().len(), 5);
+        let decodes: Vec<_> = calls
+            .try_iter()
+            .filter_map(|call| if let Call::Decode { stage, rows, .. } = call { Some((stage, rows)) } else { None })
+            .collect();
+        let together = |rows| (0..STAGES).map(move |stage| (stage, rows));
+        let mut expected: Vec<_> = (0..5 / rows).flat_map(|_| together(rows)).collect();
+        expected.extend((5 % rows > 0).then_some(5 % rows).into_iter().flat_map(together));
+        assert_eq!(decodes, expected, "{side}");
+    }
+}
+
+#[test]
+fn a_picture_above_the_models_size_is_decoded_in_tiles() {
+    let bench = Bench::new(16, 1);
+    let (model, calls, go_on) = Scripted::watched();
+    let mut generation = plain(&bench, 1024, 1);
+    (generation.n, generation.height) = (2, 512);
+    (0..100).for_each(|_| go_on.send(()).unwrap());
+    let pictures = outcome(&bench.start_on(Arc::new(model), generation).1).unwrap();
+    for picture in pictures {
+        assert_eq!((picture.width, picture.height), (1024, 512));
+        assert!(picture.pixels.iter().all(|level| *level == 0), "the scripted decoder draws black");
+    }
+    let decodes: Vec<_> = calls.try_iter().filter(|call| matches!(call, Call::Decode { .. })).collect();
+    // Tiles of 64, 64 and 32 columns, and the same again 16 lines high; picture after picture.
+    let tile = |side: usize| (0..STAGES).map(move |stage| Call::Decode { side, stage, rows: 1 });
+    let picture = || [64, 64, 64, 16, 16, 16].into_iter().flat_map(tile);
+    assert_eq!(decodes, picture().chain(picture()).collect::<Vec<_>>());
 }
 
 #[test]

@@ -19,3 +19,5 @@ mod faults;
 mod journeys;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
+#[path = "server/responsiveness.rs"]
+mod responsiveness;

@@ -9,13 +9,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
-    app::engine_settings,
+    app::{self, engine_settings},
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Observer, Run, RunError},
     generation::{Fields, Generation, Phase, resolve},
     imaging::{RgbImage, encode_png},
     metrics::Metrics,
-    pipelines::Catalogue,
     service::CatalogueRules,
 };
 use serde_json::{Map, Value};
@@ -55,7 +54,7 @@ pub(super) struct Generate {
 impl Generate {
     pub(super) fn run(&self) -> Result<()> {
         let config = self.settings.load(Vec::new())?;
-        let catalogue = Catalogue::open(&config.models.dir, &config.models.default)?;
+        let catalogue = app::catalogue(&config)?;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
         let generation = resolve(Fields::new(self.fields()), &rules).map_err(|invalid| {
             let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();

@@ -6,8 +6,19 @@ use crate::{
     diffusion::Latents,
     generation::Phase,
     imaging::RgbImage,
-    pipelines::{Compute, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError, TextEmbedding},
+    pipelines::{
+        Activation, Compute, DecodeCall, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError,
+        TextEmbedding, decode,
+    },
 };
+
+/// A decode costs as much as this many rows of the denoiser: it works on 64 times as many pixels with a far narrower
+/// network.
+const DECODE: f64 = 2.0;
+
+/// Latent pixels of the pictures that are decoded at the same time. An activation is as large as the picture and much
+/// deeper, so there is one picture of 512 × 512 on its way at a time, or many small ones.
+pub(super) const DECODING: usize = 64 * 64;
 
 /// Rows with equal keys can run as one batch: the same network of the same model, at the same shapes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,9 +38,11 @@ pub enum Network {
         context: [usize; 2],
         depth: Depth,
     },
-    /// (C, h, w)
+    /// (C, h, w) of the latents, the stage, and what that costs a row, which is a function of the model and the two.
     Decoder {
         shape: [usize; 3],
+        stage: usize,
+        cost: u64,
     },
     /// (C, h, w)
     TinyDecoder {
@@ -56,8 +69,16 @@ impl Network {
             Network::TextEncoder { .. } => 1.0,
             Network::Denoiser { shape: [_, h, w], depth: Depth::Full | Depth::Keeping, .. } => (h * w) as f64,
             Network::Denoiser { shape: [_, h, w], depth: Depth::Shallow, .. } => 0.1 * (h * w) as f64,
-            Network::Decoder { shape: [_, h, w] } => 2.0 * (h * w) as f64,
+            Network::Decoder { cost, .. } => *cost as f64,
             Network::TinyDecoder { shape: [_, h, w] } => 0.2 * (h * w) as f64,
+        }
+    }
+
+    /// Latent pixels of `rows` pictures on their way through a decoder, by which the memory that they hold is bounded.
+    pub(super) fn decoding(&self, rows: usize) -> usize {
+        match self {
+            Network::Decoder { shape: [_, h, w], .. } => rows * h * w,
+            Network::TextEncoder { .. } | Network::Denoiser { .. } | Network::TinyDecoder { .. } => 0,
         }
     }
 }
@@ -67,7 +88,9 @@ impl Network {
 pub(super) enum Row {
     Text(Vec<u32>),
     Denoise(DenoiseRow),
-    Decode(Vec<f32>),
+    Decode(Activation),
+    /// Latents, (C, h, w).
+    DecodeTiny(Vec<f32>),
 }
 
 /// The answer to one row.
@@ -75,7 +98,8 @@ pub(super) enum Row {
 pub(super) enum Answer {
     Text(TextEmbedding),
     Denoised(Denoised),
-    Decoded(RgbImage),
+    Decoded(Activation),
+    Picture(RgbImage),
 }
 
 /// An ask and the answers it has so far: its rows may be served over several batches, in order.
@@ -89,6 +113,15 @@ pub(super) struct Ask {
 impl Ask {
     pub fn open_rows(&self) -> usize {
         self.rows.len() - self.answers.len()
+    }
+
+    /// Latent pixels of the pictures whose activations it holds: all of its rows from the moment that the first one has
+    /// gone through the first stage, for then the others will follow.
+    pub fn holds(&self) -> usize {
+        match self.key.network {
+            Network::Decoder { stage: 0, .. } if self.answers.is_empty() => 0,
+            ref network => network.decoding(self.rows.len()),
+        }
     }
 }
 
@@ -139,16 +172,6 @@ impl Station {
         })
         .await
     }
-
-    async fn pictures(&self, decoder: Network, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
-        let rows = (0..latents.shape()[0]).map(|row| Row::Decode(latents.row(row).to_vec())).collect();
-        let answers = self.ask(Phase::Decoding, decoder, rows).await?;
-        let pictures = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Decoded(picture) => Some(picture),
-            Answer::Text(_) | Answer::Denoised(_) => None,
-        });
-        Ok(pictures.collect())
-    }
 }
 
 impl Compute for Station {
@@ -157,7 +180,7 @@ impl Compute for Station {
         let answers = self.ask(Phase::Encoding, Network::TextEncoder { clip_skip }, rows).await?;
         let embeddings = answers.into_iter().filter_map(|answer| match answer {
             Answer::Text(embedding) => Some(embedding),
-            Answer::Denoised(_) | Answer::Decoded(_) => None,
+            Answer::Denoised(_) | Answer::Decoded(_) | Answer::Picture(_) => None,
         });
         Ok(embeddings.collect())
     }
@@ -173,19 +196,35 @@ impl Compute for Station {
         let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context, depth }, rows).await?;
         let denoised = answers.into_iter().filter_map(|answer| match answer {
             Answer::Denoised(denoised) => Some(denoised),
-            Answer::Text(_) | Answer::Decoded(_) => None,
+            Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => None,
         });
         Ok(denoised.collect())
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
-        let [_, c, h, w] = latents.shape();
-        self.pictures(Network::Decoder { shape: [c, h, w] }, latents).await
+        decode(self.model.networks.as_ref(), latents, DECODING, async |call: DecodeCall, rows| {
+            let DecodeCall { shape: [_, h, w], stage, share } = call;
+            let cost = (share * DECODE * (h * w) as f64).round().max(1.0) as u64;
+            let network = Network::Decoder { shape: call.shape, stage, cost };
+            let answers = self.ask(Phase::Decoding, network, rows.into_iter().map(Row::Decode).collect()).await?;
+            let activations = answers.into_iter().filter_map(|answer| match answer {
+                Answer::Decoded(activation) => Some(activation),
+                Answer::Text(_) | Answer::Denoised(_) | Answer::Picture(_) => None,
+            });
+            Ok(activations.collect())
+        })
+        .await
     }
 
     async fn decode_tiny(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
-        let [_, c, h, w] = latents.shape();
-        self.pictures(Network::TinyDecoder { shape: [c, h, w] }, latents).await
+        let [b, c, h, w] = latents.shape();
+        let rows = (0..b).map(|row| Row::DecodeTiny(latents.row(row).to_vec())).collect();
+        let answers = self.ask(Phase::Decoding, Network::TinyDecoder { shape: [c, h, w] }, rows).await?;
+        let pictures = answers.into_iter().filter_map(|answer| match answer {
+            Answer::Picture(picture) => Some(picture),
+            Answer::Text(_) | Answer::Denoised(_) | Answer::Decoded(_) => None,
+        });
+        Ok(pictures.collect())
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ask::{Answer, Network, Row};
-use crate::pipelines::{Model, NetworkError};
+use crate::pipelines::{Activation, DenoiseRow, Model, NetworkError};
 
 /// Runs the rows, all of this network's kind, as one network call. Answers come in order, one for each row.
 ///
@@ -32,19 +32,17 @@ fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, 
             let denoised = model.networks.denoise(*shape, *depth, &samples)?;
             Ok(denoised.into_iter().map(Answer::Denoised).collect())
         }
-        Network::Decoder { shape } => {
-            let pictures = model.networks.decode(*shape, &latents(rows))?;
-            Ok(pictures.into_iter().map(Answer::Decoded).collect())
+        Network::Decoder { shape, stage, .. } => {
+            let activations: Vec<_> = rows.iter().filter_map(|row| row.activation()).collect();
+            let activations = model.networks.decode(*shape, *stage, &activations)?;
+            Ok(activations.into_iter().map(Answer::Decoded).collect())
         }
         Network::TinyDecoder { shape } => {
-            let pictures = model.networks.decode_tiny(*shape, &latents(rows))?;
-            Ok(pictures.into_iter().map(Answer::Decoded).collect())
+            let latents: Vec<_> = rows.iter().filter_map(|row| row.latents()).collect();
+            let pictures = model.networks.decode_tiny(*shape, &latents)?;
+            Ok(pictures.into_iter().map(Answer::Picture).collect())
         }
     }
-}
-
-fn latents(rows: &[&Row]) -> Vec<Vec<f32>> {
-    rows.iter().filter_map(|row| row.latents()).collect()
 }
 
 impl Row {
@@ -52,12 +50,16 @@ impl Row {
         if let Row::Text(ids) = self { Some(ids.clone()) } else { None }
     }
 
-    fn denoise(&self) -> Option<crate::pipelines::DenoiseRow> {
+    fn denoise(&self) -> Option<DenoiseRow> {
         if let Row::Denoise(row) = self { Some(row.clone()) } else { None }
     }
 
     fn latents(&self) -> Option<Vec<f32>> {
-        if let Row::Decode(latents) = self { Some(latents.clone()) } else { None }
+        if let Row::DecodeTiny(latents) = self { Some(latents.clone()) } else { None }
+    }
+
+    fn activation(&self) -> Option<Activation> {
+        if let Row::Decode(activation) = self { Some(activation.clone()) } else { None }
     }
 }
 
@@ -66,7 +68,7 @@ impl Answer {
     pub fn is_finite(&self) -> bool {
         match self {
             Answer::Denoised(denoised) => denoised.prediction.iter().all(|value| value.is_finite()),
-            Answer::Text(_) | Answer::Decoded(_) => true,
+            Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => true,
         }
     }
 }

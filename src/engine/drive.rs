@@ -1,6 +1,9 @@
 //! The engine's loop.
 
-use std::{sync::mpsc::TryRecvError, time::Instant};
+use std::{
+    sync::mpsc::{RecvTimeoutError, TryRecvError},
+    time::{Duration, Instant},
+};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -13,9 +16,13 @@ use super::{
     text_cache::{Prompt, TextCache},
 };
 use crate::{
+    kernels::arena,
     metrics::Metrics,
     pipelines::{Depth, NetworkError},
 };
+
+/// An engine without work waits this long before it gives memory back.
+const IDLE: Duration = Duration::from_secs(10);
 
 impl EngineThread {
     /// Works until every handle is dropped; runs that have not ended by then are told that the engine stopped.
@@ -51,12 +58,24 @@ impl EngineThread {
         }
     }
 
+    /// The next run. When none comes for a while, the memory of the last ones goes back to the system.
+    fn wait(&self) -> Option<Run> {
+        match self.inbox.recv_timeout(IDLE) {
+            Ok(run) => Some(run),
+            Err(RecvTimeoutError::Timeout) => {
+                arena::release();
+                self.inbox.recv().ok()
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
     /// Takes what the inbox holds, up to the bound; sleeps only where there is nothing to do. False: all handles are gone.
     fn admit(&self, floor: &mut Floor) -> bool {
         if floor.runs.is_empty() {
-            match self.inbox.recv() {
-                Ok(run) => floor.enter(run),
-                Err(_) => return false,
+            match self.wait() {
+                Some(run) => floor.enter(run),
+                None => return false,
             }
         }
         while floor.runs.len() < floor.max_runs {
@@ -135,7 +154,7 @@ impl Floor {
         let waiting: Vec<Waiting<'_>> = (open.iter())
             .map(|(index, key, rows)| {
                 let run = &self.runs[*index];
-                Waiting { key, rows: *rows, service: run.service, arrival: run.arrival }
+                Waiting { key, rows: *rows, service: run.service, arrival: run.arrival, holds: run.holds() }
             })
             .collect();
         let picks: Vec<Pick> = choose(&waiting, self.limits)

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Cancel, Observer, Run, RunError,
-    ask::{Answer, Key, Mailbox, Row, Station},
+    ask::{Answer, Ask, Key, Mailbox, Row, Station},
 };
 use crate::{
     generation::Phase,
@@ -85,6 +85,11 @@ impl Active {
         Some(look(&ask.key, &ask.rows[ask.answers.len()..]))
     }
 
+    /// Latent pixels of its pictures on their way through the decoder.
+    pub fn holds(&self) -> usize {
+        self.mailbox.borrow().ask.as_ref().map_or(0, Ask::holds)
+    }
+
     /// Answers the first open rows.
     pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         if let Some(ask) = self.mailbox.borrow_mut().ask.as_mut() {
@@ -102,7 +107,10 @@ impl Active {
         mailbox.failure.is_some() || mailbox.ask.as_ref().is_none_or(|ask| ask.open_rows() == 0)
     }
 
+    /// Lets go of all that the run holds, and then tells the observer.
     pub fn end(self, outcome: Result<Vec<RgbImage>, RunError>) {
-        self.observer.ended(outcome);
+        let Active { pipeline, mailbox, model, observer, .. } = self;
+        drop((pipeline, mailbox, model));
+        observer.ended(outcome);
     }
 }

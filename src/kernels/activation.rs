@@ -1,12 +1,12 @@
-//! SiLU, GELU and GEGLU.
+//! SiLU and GELU.
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
     exp::exp,
     simd::vectorized,
-    storage::{floats, made},
+    storage::{blank, floats, made},
 };
 
 /// x·σ(x), diffusers' `silu` and `swish`.
@@ -27,15 +27,6 @@ pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { x.apply_op1_no_bwd(&Map("gelu_erf", gelu_erf_of)) } else { x.gelu_erf() }
 }
 
-/// (…, 2C) → (…, C): the first half times `gelu_erf` of the second (diffusers' `GEGLU`).
-pub fn geglu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.apply_op1_no_bwd(&Geglu);
-    }
-    let halves = x.chunk(2, D::Minus1)?;
-    &halves[0] * halves[1].gelu_erf()?
-}
-
 #[inline(always)]
 pub(super) fn silu_of(x: f32) -> f32 {
     x / (1.0 + exp(-x))
@@ -47,7 +38,7 @@ fn quick_gelu_of(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn gelu_erf_of(x: f32) -> f32 {
+pub(super) fn gelu_erf_of(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
@@ -57,7 +48,7 @@ fn erf(x: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
     let mut sum = 1.061_405_4;
     for coefficient in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
-        sum = sum * t + coefficient;
+        sum = f32::mul_add(sum, t, coefficient);
     }
     (1.0 - sum * t * exp(-x * x)).copysign(x)
 }
@@ -75,39 +66,14 @@ impl<F: Fn(f32) -> f32 + Sync> CustomOp1 for Map<F> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = floats(storage, layout)?;
-        let mut y = vec![0.0; x.len()];
+        let mut y = blank(x.len());
         y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
-            vectorized(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = self.1(*x)));
+            vectorized(
+                #[inline(always)]
+                || y.iter_mut().zip(x).for_each(|(y, x)| *y = self.1(*x)),
+            );
         });
         made(y, layout.shape().clone())
-    }
-}
-
-struct Geglu;
-
-impl CustomOp1 for Geglu {
-    fn name(&self) -> &'static str {
-        "geglu"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = floats(storage, layout)?;
-        let mut dims = layout.dims().to_vec();
-        let Some(width) = dims.last_mut().filter(|width| **width > 0 && **width % 2 == 0) else {
-            candle_core::bail!("geglu: the last dimension of {layout:?} has no halves")
-        };
-        *width /= 2;
-        let width = *width;
-        let mut y = vec![0.0; x.len() / 2];
-        y.par_chunks_mut(width).zip(x.par_chunks(2 * width)).with_min_len(GRAIN.div_ceil(width)).for_each(|(y, x)| {
-            let (value, gate) = x.split_at(width);
-            vectorized(|| {
-                for ((y, value), gate) in y.iter_mut().zip(value).zip(gate) {
-                    *y = value * gelu_erf_of(*gate);
-                }
-            });
-        });
-        made(y, dims)
     }
 }
 
@@ -127,7 +93,6 @@ mod tests {
             (silu(&tensor), &(|x| x * sigmoid(x)) as &dyn Fn(f64) -> f64),
             (quick_gelu(&tensor), &|x| x * sigmoid(1.702 * x)),
             (gelu_erf(&tensor), &|x| x * phi(x)),
-            (geglu(&Tensor::cat(&[&tensor.ones_like().unwrap(), &tensor], 0).unwrap()), &|x| x * phi(x)),
         ] {
             for (x, y) in x.iter().zip(made.unwrap().to_vec1::<f32>().unwrap()) {
                 let exact = exact(f64::from(*x));

@@ -4,10 +4,11 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
-    gemm::{Panels, product},
+    block::Block,
+    gemm::{Panels, Product, WIDTH},
     simd::vectorized,
-    softmax::softmax,
-    storage::{floats, made},
+    softmax::Softmax,
+    storage::{blank, floats, made},
 };
 
 /// Which keys a query sees.
@@ -32,8 +33,9 @@ struct Attention {
     mask: Mask,
 }
 
-/// Queries at a time: their scores stay in the second cache up to some thousand keys, and no larger matrix exists.
-const QUERIES: usize = 96;
+/// Queries at a time, and keys at a time: their scores stay in the second cache, and no larger matrix exists.
+const QUERIES: usize = 48;
+const KEYS: usize = 256;
 
 impl CustomOp3 for Attention {
     fn name(&self) -> &'static str {
@@ -57,18 +59,25 @@ impl CustomOp3 for Attention {
             candle_core::bail!("attention: {shapes:?} in {} heads", self.heads);
         }
         let (q, k, v) = (floats(q, q_layout)?, floats(k, k_layout)?, floats(v, v_layout)?);
-        let mut out = vec![0.0; q.len()];
-        out.par_chunks_mut(n * width).zip(q.par_chunks(n * width)).enumerate().for_each(|(b, (out, q))| {
-            let (k, v) = (&k[b * m * width..][..m * width], &v[b * m * width..][..m * width]);
-            let heads: Vec<Head> =
-                (0..self.heads).into_par_iter().map(|h| Head::new(k, v, h, width / self.heads, width)).collect();
-            let blocks = out.par_chunks_mut(QUERIES * width).zip(q.par_chunks(QUERIES * width)).enumerate();
-            blocks.for_each_init(Vec::new, |scores, (i, (out, q))| {
-                let causal_from = (self.mask == Mask::Causal).then_some(i * QUERIES);
-                for (h, head) in heads.iter().enumerate() {
-                    head.attend(&q[h * head.width()..], width, causal_from, scores, &mut out[h * head.width()..]);
-                }
-            });
+        let (heads, d) = (self.heads, width / self.heads);
+        let pack = |i: usize| {
+            let from = i / heads * m * width + i % heads * d;
+            let (k, v) = (&k[from..], &v[from..]);
+            Head { keys: Panels::pack(k, d, m, 1, width), values: Panels::pack(v, m, d, width, 1) }
+        };
+        let packed: Vec<Head> = (0..batch * heads).into_par_iter().map(pack).collect();
+        let mut out = blank(q.len());
+        let whole = Block::new(&mut out, width);
+        let blocks = n.div_ceil(QUERIES);
+        (0..batch * heads * blocks).into_par_iter().for_each_init(Scratch::default, |scratch, job| {
+            let (b, h, block) = (job / blocks / heads, job / blocks % heads, job % blocks);
+            let queries = block * QUERIES..n.min((block + 1) * QUERIES);
+            let (first, last) = (b * n + queries.start, b * n + queries.end);
+            // SAFETY: the jobs differ in their lines or in their columns.
+            let mut out = unsafe { whole.part(first..last, h * d..(h + 1) * d) };
+            let q = &q[first * width + h * d..];
+            let causal_from = (self.mask == Mask::Causal).then_some(queries.start);
+            packed[b * heads + h].attend(q, width, causal_from, scratch, &mut out);
         });
         made(out, q_layout.shape().clone())
     }
@@ -82,31 +91,61 @@ struct Head {
     values: Panels,
 }
 
+/// What a thread needs for its queries, kept from job to job.
+#[derive(Default)]
+struct Scratch {
+    /// (queries, d), divided by √d
+    q: Vec<f32>,
+    /// (queries, keys)
+    scores: Vec<f32>,
+    softmax: Vec<Softmax>,
+}
+
 impl Head {
-    fn new(k: &[f32], v: &[f32], h: usize, d: usize, width: usize) -> Self {
-        let m = k.len() / width;
-        Self { keys: Panels::pack(&k[h * d..], d, m, 1, width), values: Panels::pack(&v[h * d..], m, d, width, 1) }
-    }
-
-    fn width(&self) -> usize {
-        self.keys.k
-    }
-
-    /// Queries and results have lines `width` apart, of which this head has the first d numbers.
-    fn attend(&self, q: &[f32], width: usize, causal_from: Option<usize>, scores: &mut Vec<f32>, out: &mut [f32]) {
-        let (d, m) = (self.keys.k, self.keys.n);
-        let rows = q.len().div_ceil(width);
-        scores.resize(rows * m, 0.0);
-        product(q, width, rows, &self.keys, 0..self.keys.count(), scores, m);
-        vectorized(|| {
-            for (i, scores) in scores.chunks_exact_mut(m).enumerate() {
-                let seen = causal_from.map_or(m, |first| m.min(first + i + 1));
-                let (seen, hidden) = scores.split_at_mut(seen);
-                softmax(seen, 1.0 / (d as f32).sqrt());
-                hidden.fill(0.0);
-            }
-        });
-        product(scores, m, rows, &self.values, 0..self.values.count(), out, width);
+    /// Queries have lines `width` apart, of which this head has the first d numbers.
+    fn attend(&self, q: &[f32], width: usize, causal_from: Option<usize>, scratch: &mut Scratch, out: &mut Block<'_>) {
+        let (d, m, rows) = (self.keys.k, self.keys.n, out.rows());
+        let Scratch { q: scaled, scores, softmax } = scratch;
+        let scale = 1.0 / (d as f32).sqrt();
+        scaled.clear();
+        (0..rows).for_each(|i| scaled.extend(q[i * width..][..d].iter().map(|q| q * scale)));
+        softmax.clear();
+        softmax.resize(rows, Softmax::EMPTY);
+        let end = causal_from.map_or(m, |first| m.min(first + rows));
+        for first in (0..end).step_by(KEYS) {
+            let keys = first..m.min(first + KEYS);
+            scores.resize(rows * keys.len(), 0.0);
+            let panels = first / WIDTH..keys.end.div_ceil(WIDTH);
+            let scored = Block::new(scores, keys.len());
+            Product { a: scaled, a_stride: d, b: self.keys.whole(), depth: 0..d, panels, out: scored, add: false }
+                .run();
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (i, scores) in scores.chunks_exact_mut(keys.len()).enumerate() {
+                        let seen = causal_from.map_or(m, |from| from + i + 1).saturating_sub(first).min(keys.len());
+                        let (seen, hidden) = scores.split_at_mut(seen);
+                        let rescale = if seen.is_empty() { 1.0 } else { softmax[i].portion(seen) };
+                        hidden.fill(0.0);
+                        if first > 0 {
+                            out.line(i).iter_mut().for_each(|out| *out *= rescale);
+                        }
+                    }
+                },
+            );
+            let (a_stride, add, panels) = (keys.len(), first > 0, 0..self.values.count());
+            Product { a: scores, a_stride, b: self.values.whole(), depth: keys, panels, out: out.reborrow(), add }
+                .run();
+        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, softmax) in softmax.iter().enumerate() {
+                    let scale = softmax.scale();
+                    out.line(i).iter_mut().for_each(|out| *out *= scale);
+                }
+            },
+        );
     }
 }
 
@@ -128,10 +167,10 @@ fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Re
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::random::Random;
 
     /// The definition, in double precision.
     fn naive(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Vec<f64> {
@@ -162,10 +201,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn like_the_definition(b in 1usize..3, n in prop_oneof![1usize..40, 90usize..100], m in 1usize..40, heads in 1usize..4, d in 1usize..20, causal: bool) {
+        fn like_the_definition(b in 1usize..3, n in prop_oneof![1usize..40, 90usize..100], m in prop_oneof![1usize..40, 250usize..600], heads in 1usize..4, d in 1usize..20, causal: bool, seed: u64) {
             let m = if causal { n } else { m };
             let mask = if causal { Mask::Causal } else { Mask::None };
-            let random = |n: usize| Tensor::randn(0f32, 1.5, (b, n, heads * d), &Device::Cpu).unwrap();
+            let mut random = Random::new(seed);
+            let mut random = |n: usize| (random.normal(&[b, n, heads * d], 0.0) * 1.5).unwrap();
             let (q, k, v) = (random(n), random(m), random(m));
             let expected = naive(&q, &k, &v, heads, mask);
             for made in [attention(&q, &k, &v, heads, mask).unwrap(), composite(&q, &k, &v, heads, mask).unwrap()] {

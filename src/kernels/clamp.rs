@@ -38,7 +38,10 @@ impl InplaceOp1 for Relu {
     fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
         floats_mut(x, layout)?.par_chunks_mut(GRAIN).for_each(|x| {
             // Not `max`, which would make 0 of NaN and so hide that a network went wrong.
-            vectorized(|| x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }));
+            vectorized(
+                #[inline(always)]
+                || x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
+            );
         });
         Ok(())
     }

@@ -1,17 +1,30 @@
-//! Convolution of channels-last maps: patches laid side by side, then one product with a matrix.
+//! Convolution of channels-last maps.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
+    block::Block,
+    cut::Cut,
+    finish::Onto,
+    gemm::{Product, WIDTH},
     matrix::Matrix,
-    storage::{floats, made},
+    simd::vectorized,
+    storage::{blank, floats, made},
+    winograd::{Tiles, Winograd},
 };
 
-/// A convolution: its weight as a matrix (kh·kw·in, out) with biases, and its geometry.
+/// A convolution of fixed geometry, with its weights laid out for the algorithm that was chosen for it.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    pub weight: Matrix,
-    pub geometry: Geometry,
+    weights: Laid,
+    geometry: Geometry,
+}
+
+#[derive(Clone, Debug)]
+enum Laid {
+    /// Patches side by side, times a matrix (kh·kw·in, out).
+    Direct(Matrix),
+    Winograd(Winograd),
 }
 
 /// Height and width of the kernel, steps between patches, and rows or columns of zeros around the map.
@@ -44,71 +57,123 @@ impl Geometry {
         }
     }
 
+    fn suits_winograd(&self) -> bool {
+        *self == Self::square(3, 1, 1)
+    }
+
     fn is_pointwise(&self) -> bool {
         *self == Self::square(1, 1, 0)
     }
 }
 
 impl Conv2d {
+    /// Takes the weight as a matrix (kh·kw·in, out), and one bias for each output. `tiles` asks for Winograd's algorithm,
+    /// which is used where the device and the geometry are for it: a kernel of 3 × 3, one step, one zero on every side.
+    pub fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, tiles: Option<Tiles>) -> Result<Self> {
+        let packs = weight.device().is_cpu() && weight.is_contiguous();
+        let weights = match tiles.filter(|_| packs && geometry.suits_winograd()) {
+            Some(tiles) => Laid::Winograd(Winograd::new(weight, bias, tiles)?),
+            None => Laid::Direct(Matrix::new(weight, Some(bias))?),
+        };
+        Ok(Self { weights, geometry })
+    }
+
     /// x (B, h, w, in) → (B, H, W, out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self.weight.plain() {
-            Some((weight, bias)) => self.composite(x, weight, bias),
-            None if self.geometry.is_pointwise() => self.weight.times(x),
-            None => x.apply_op1_no_bwd(self),
+        self.forward_onto(x, Onto::default())
+    }
+
+    /// x (B, h, w, in) → (B, H, W, out), with something added.
+    pub fn forward_onto(&self, x: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
+        match &self.weights {
+            Laid::Winograd(winograd) => winograd.forward(x, onto),
+            Laid::Direct(matrix) => match matrix.plain() {
+                Some((weight, bias)) => self.composite(x, weight, bias, onto),
+                None if self.geometry.is_pointwise() => matrix.times_onto(x, onto),
+                None => x.apply_op1_no_bwd(&Direct { matrix, geometry: self.geometry, onto }),
+            },
         }
     }
 
     /// The same by candle's convolution, for other devices.
-    fn composite(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    fn composite(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, onto: Onto<'_>) -> Result<Tensor> {
         let Geometry { kernel: (kh, kw), stride, top, bottom, left, right } = self.geometry;
         let (_, _, _, inputs) = x.dims4()?;
         let weight = weight.reshape((kh, kw, inputs, ()))?.permute((3, 2, 0, 1))?.contiguous()?;
         let padded = x.permute((0, 3, 1, 2))?.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
         let y = padded.contiguous()?.conv2d(&weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
-        bias.into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))
+        onto.composite(bias.into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
     }
 }
 
-impl CustomOp1 for Conv2d {
+struct Direct<'a> {
+    matrix: &'a Matrix,
+    geometry: Geometry,
+    onto: Onto<'a>,
+}
+
+/// Floats of one pixel's patch that are laid side by side at a time, unless one tap has more.
+const PATCH: usize = 1 << 10;
+
+impl CustomOp1 for Direct<'_> {
     fn name(&self) -> &'static str {
         "conv2d"
     }
 
-    /// Patches of a few pixels at a time, side by side, times the matrix: the patches of a whole map never exist.
+    /// A few taps of the patches of a few pixels, side by side, times these taps' part of the matrix, and so on over all
+    /// taps: the patches of a whole map never exist.
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
         let (height, width) = self.geometry.output(h, w)?;
-        let (patch, outputs) = self.weight.shape();
-        if patch != self.geometry.kernel.0 * self.geometry.kernel.1 * c || outputs == 0 {
-            candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{outputs}", layout.shape());
+        let Some((panels, bias)) = self.matrix.packed() else { candle_core::bail!("the weight is not packed") };
+        let (patch, n) = self.matrix.shape();
+        let taps = self.geometry.kernel.0 * self.geometry.kernel.1;
+        if patch != taps * c || patch == 0 || n == 0 {
+            candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{n}", layout.shape());
         }
-        let out = self.weight.times_made(batch * height * width, |first, patches| {
-            for (pixel, patch) in (first..).zip(patches.chunks_exact_mut(patch)) {
-                let (b, y, column) = (pixel / width / height, pixel / width % height, pixel % width);
-                self.geometry.copy_patch(&x[b * h * w * c..][..h * w * c], (h, w, c), y, column, patch);
+        let held = self.onto.hold();
+        let finish = held.finish(bias, batch, height * width)?;
+        let mut out = blank(batch * height * width * n);
+        let whole = Block::new(&mut out, n);
+        let taps_at_a_time = (PATCH / c).clamp(1, taps);
+        Cut::product(batch * height * width, patch, n).run(|patches, pixels, panels_of_job| {
+            let columns = panels_of_job.start * WIDTH..n.min(panels_of_job.end * WIDTH);
+            // SAFETY: the jobs of a cut do not overlap.
+            let mut out = unsafe { whole.part(pixels.clone(), columns.clone()) };
+            for first in (0..taps).step_by(taps_at_a_time) {
+                let taps = first..taps.min(first + taps_at_a_time);
+                patches.clear();
+                for pixel in pixels.clone() {
+                    let (b, y, column) = (pixel / width / height, pixel / width % height, pixel % width);
+                    let map = &x[b * h * w * c..][..h * w * c];
+                    for tap in taps.clone() {
+                        match self.geometry.seen((h, w), (y, column), tap) {
+                            Some(from) => patches.extend_from_slice(&map[from * c..][..c]),
+                            None => patches.resize(patches.len() + c, 0.0),
+                        }
+                    }
+                }
+                let (depth, add) = (taps.start * c..taps.end * c, taps.start > 0);
+                let (b, a_stride, panels, out) = (panels.whole(), depth.len(), panels_of_job.clone(), out.reborrow());
+                Product { a: patches, a_stride, b, depth, panels, out, add }.run();
             }
-        })?;
-        made(out, (batch, height, width, outputs))
+            vectorized(
+                #[inline(always)]
+                || finish.block(&mut out, pixels.start, columns),
+            );
+        });
+        made(out, (batch, height, width, n))
     }
 }
 
 impl Geometry {
-    /// Copies the part of the patch of a place (y, x) of the result that lies within the map, a line at a time; the rest of
-    /// `patch` must be zero.
-    fn copy_patch(&self, map: &[f32], (h, w, c): (usize, usize, usize), y: usize, x: usize, patch: &mut [f32]) {
-        let Self { kernel: (kh, kw), stride, top, left, .. } = *self;
-        let (y, x) = (y * stride, x * stride);
-        let (begin, end) = (left.saturating_sub(x), kw.min((w + left).saturating_sub(x)));
-        if begin >= end {
-            return;
-        }
-        for ky in top.saturating_sub(y)..kh.min((h + top).saturating_sub(y)) {
-            let from = ((y + ky - top) * w + x + begin - left) * c;
-            let length = (end - begin) * c;
-            patch[(ky * kw + begin) * c..][..length].copy_from_slice(&map[from..from + length]);
-        }
+    /// Which pixel of the map a tap of the patch of a place (y, x) of the result falls on, if any.
+    fn seen(&self, (h, w): (usize, usize), (y, x): (usize, usize), tap: usize) -> Option<usize> {
+        let (ky, kx) = (tap / self.kernel.1, tap % self.kernel.1);
+        let y = (y * self.stride + ky).checked_sub(self.top)?;
+        let x = (x * self.stride + kx).checked_sub(self.left)?;
+        (y < h && x < w).then_some(y * w + x)
     }
 }
 
@@ -118,6 +183,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::random::Random;
 
     /// The definition, in double precision; x is (B, h, w, in), the weight (kh·kw·in, out).
     fn naive(g: Geometry, weight: &Tensor, bias: &Tensor, x: &Tensor) -> Vec<f64> {
@@ -152,16 +218,17 @@ mod tests {
         fn like_the_definition(
             b in 1usize..4, h in 3usize..12, w in 3usize..12, inputs in 1usize..9, outputs in 1usize..9,
             kernel in (1usize..4, 1usize..4), stride in 1usize..3,
-            padding in (0usize..2, 0usize..2, 0usize..2, 0usize..2),
+            padding in (0usize..2, 0usize..2, 0usize..2, 0usize..2), seed: u64,
         ) {
             let (top, bottom, left, right) = padding;
-            let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
+            let mut random = Random::new(seed);
+            let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let geometry = Geometry { kernel, stride, top, bottom, left, right };
             let (weight, bias) = (random(&[kernel.0 * kernel.1 * inputs, outputs]), random(&[outputs]));
             let x = random(&[b, h, w, inputs]);
-            let conv = Conv2d { weight: Matrix::new(&weight, Some(&bias)).unwrap(), geometry };
+            let conv = Conv2d::new(&weight, &bias, geometry, None).unwrap();
             let expected = naive(geometry, &weight, &bias, &x);
-            for made in [conv.forward(&x).unwrap(), conv.composite(&x, &weight, Some(&bias)).unwrap()] {
+            for made in [conv.forward(&x).unwrap(), conv.composite(&x, &weight, Some(&bias), Onto::default()).unwrap()] {
                 let made = made.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 prop_assert_eq!(made.len(), expected.len());
                 for (made, expected) in made.iter().zip(&expected) {
@@ -174,8 +241,7 @@ mod tests {
     #[test]
     fn a_map_smaller_than_the_kernel_is_an_error() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-        let weight = Matrix::new(&zeros(&[9, 1]), None).unwrap();
-        let conv = Conv2d { weight, geometry: Geometry::square(3, 1, 0) };
+        let conv = Conv2d::new(&zeros(&[9, 1]), &zeros(&[1]), Geometry::square(3, 1, 0), None).unwrap();
         assert!(conv.forward(&zeros(&[1, 5, 5, 2])).is_err());
         assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());
     }

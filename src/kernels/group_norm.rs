@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     activation::silu_of,
     simd::vectorized,
-    storage::{floats, made},
+    storage::{blank, floats, made},
 };
 
 /// What follows the norm.
@@ -58,23 +58,26 @@ impl CustomOp3 for GroupNorm {
             candle_core::bail!("group_norm: {dims:?} in {} groups, {} weights", self.groups, weight.len());
         }
         let row = x.len() / batch;
-        let mut y = vec![0.0; x.len()];
+        let mut y = blank(x.len());
         y.par_chunks_mut(row).zip(x.par_chunks(row)).for_each(|(y, x)| {
             let Affine { center, scale, shift } = self.affine(x, weight, bias);
             y.par_chunks_mut(PLACES * channels)
                 .zip(x.par_chunks(PLACES * channels))
                 .with_min_len(GRAIN.div_ceil(PLACES * channels))
                 .for_each(|(y, x)| {
-                    vectorized(|| {
-                        for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                            let normed = x.iter().zip(&center).zip(&scale).zip(&shift);
-                            let normed = normed.map(|(((x, center), scale), shift)| (x - center) * scale + shift);
-                            match self.then {
-                                Then::Nothing => y.iter_mut().zip(normed).for_each(|(y, normed)| *y = normed),
-                                Then::Silu => y.iter_mut().zip(normed).for_each(|(y, normed)| *y = silu_of(normed)),
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                                let normed = x.iter().zip(&center).zip(&scale).zip(&shift);
+                                let normed = normed.map(|(((x, center), scale), shift)| (x - center) * scale + shift);
+                                match self.then {
+                                    Then::Nothing => y.iter_mut().zip(normed).for_each(|(y, normed)| *y = normed),
+                                    Then::Silu => y.iter_mut().zip(normed).for_each(|(y, normed)| *y = silu_of(normed)),
+                                }
                             }
-                        }
-                    })
+                        },
+                    )
                 });
         });
         made(y, x_layout.shape().clone())
@@ -127,15 +130,18 @@ struct Sums {
 impl Sums {
     fn of(x: &[f32], channels: usize) -> Self {
         let (mut values, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
-        vectorized(|| {
-            for x in x.chunks_exact(channels) {
-                for ((value, square), x) in values.iter_mut().zip(&mut squares).zip(x) {
-                    let x = f64::from(*x);
-                    *value += x;
-                    *square += x * x;
+        vectorized(
+            #[inline(always)]
+            || {
+                for x in x.chunks_exact(channels) {
+                    for ((value, square), x) in values.iter_mut().zip(&mut squares).zip(x) {
+                        let x = f64::from(*x);
+                        *value += x;
+                        *square += x * x;
+                    }
                 }
-            }
-        });
+            },
+        );
         Self { values, squares }
     }
 }

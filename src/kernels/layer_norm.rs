@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{
     simd::vectorized,
-    storage::{floats, made},
+    storage::{blank, floats, made},
 };
 
 /// x (…, C) normalised over its last dimension, then scaled and shifted by `weight` and `bias` (C).
@@ -44,18 +44,21 @@ impl CustomOp3 for LayerNorm {
         if width == 0 || x_layout.dims().last() != Some(&width) || bias.len() != width {
             candle_core::bail!("layer_norm: {:?} by {width} weights", x_layout.shape());
         }
-        let mut y = vec![0.0; x.len()];
+        let mut y = blank(x.len());
         let grain = (1usize << 13).div_ceil(width);
         y.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(grain).for_each(|(y, x)| {
-            vectorized(|| {
-                let mean = sum(x, |x| x) / width as f32;
-                let rest = sum(x, |x| x - mean) / width as f32;
-                let variance = sum(x, |x| (x - mean - rest) * (x - mean - rest)) / width as f32;
-                let inverse = 1.0 / (variance + self.eps).sqrt();
-                for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                    *y = (x - mean - rest) * inverse * weight + bias;
-                }
-            })
+            vectorized(
+                #[inline(always)]
+                || {
+                    let mean = sum(x, |x| x) / width as f32;
+                    let rest = sum(x, |x| x - mean) / width as f32;
+                    let variance = sum(x, |x| (x - mean - rest) * (x - mean - rest)) / width as f32;
+                    let inverse = 1.0 / (variance + self.eps).sqrt();
+                    for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *y = (x - mean - rest) * inverse * weight + bias;
+                    }
+                },
+            )
         });
         made(y, x_layout.shape().clone())
     }

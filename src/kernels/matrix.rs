@@ -1,13 +1,16 @@
 //! Products with a layer's weights.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use super::{
-    gemm::{Panels, product},
-    storage::{floats, made},
+    block::Block,
+    cut::Cut,
+    finish::Onto,
+    gemm::{Panels, Product, WIDTH},
+    simd::vectorized,
+    storage::{Operand, blank, floats, made},
 };
 
 /// A (K, N) matrix and N biases, laid out for the device they are on.
@@ -30,9 +33,7 @@ impl Matrix {
         let (k, n) = matrix.dims2()?;
         // A tensor that is one number seen many times stands for a matrix that is not there; it is not given memory.
         let held = if matrix.device().is_cpu() && matrix.is_contiguous() {
-            let (storage, layout) = matrix.storage_and_layout();
-            let candle_core::Storage::Cpu(storage) = &*storage else { candle_core::bail!("not on the CPU") };
-            let panels = Arc::new(Panels::pack(floats(storage, layout)?, k, n, n, 1));
+            let panels = Arc::new(Panels::pack(Operand::of(matrix).floats()?, k, n, n, 1));
             let bias = bias.map(|bias| bias.to_vec1()).transpose()?.unwrap_or_else(|| vec![0.0; n]);
             if bias.len() != n {
                 candle_core::bail!("{} biases for {n} columns", bias.len());
@@ -49,15 +50,20 @@ impl Matrix {
         self.shape
     }
 
-    /// x (…, K) · matrix + bias → (…, N). The bytes of a row of x do not depend on the other rows.
+    /// x (B, …, K) · matrix + bias → (B, …, N). The bytes of a row of x do not depend on the other rows.
     pub fn times(&self, x: &Tensor) -> Result<Tensor> {
+        self.times_onto(x, Onto::default())
+    }
+
+    /// x (B, …, K) · matrix + bias + what else is wanted → (B, …, N)
+    pub fn times_onto(&self, x: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
         match &self.held {
-            Held::Packed { panels, bias } => x.apply_op1_no_bwd(&Times { panels, bias }),
+            Held::Packed { panels, bias } => x.apply_op1_no_bwd(&Times { panels, bias, onto }),
             Held::Plain(matrix) => {
                 let (k, n) = self.shape;
                 let shape = [&x.dims()[..x.rank() - 1], &[n]].concat();
                 let product = x.reshape(((), k))?.matmul(matrix)?.reshape(shape)?;
-                self.bias.iter().try_fold(product, |product, bias| product.broadcast_add(bias))
+                onto.composite(self.bias.iter().try_fold(product, |product, bias| product.broadcast_add(bias))?)
             }
         }
     }
@@ -70,21 +76,12 @@ impl Matrix {
         }
     }
 
-    /// `rows` lines made on the fly by `fill(first, lines)`, times the matrix, plus the bias; for the CPU.
-    pub(super) fn times_made(&self, rows: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Result<Vec<f32>> {
-        let Held::Packed { panels, bias } = &self.held else { candle_core::bail!("the matrix is not packed") };
-        let (k, n) = self.shape;
-        // What a thread makes at a time stays in its second cache.
-        let block = block_of(rows).min((HELD / k.max(1)).max(24));
-        let mut out = vec![0.0; rows * n];
-        out.par_chunks_mut(block * n).enumerate().for_each_init(Vec::new, |lines: &mut Vec<f32>, (i, out)| {
-            lines.clear();
-            lines.resize(out.len() / n * k, 0.0);
-            fill(i * block, lines);
-            product(lines, k, out.len() / n, panels, 0..panels.count(), out, n);
-            add_bias(out, bias);
-        });
-        Ok(out)
+    /// The matrix as panels and its biases, on the CPU.
+    pub(super) fn packed(&self) -> Option<(&Panels, &[f32])> {
+        match &self.held {
+            Held::Packed { panels, bias } => Some((panels, bias)),
+            Held::Plain(_) => None,
+        }
     }
 }
 
@@ -94,17 +91,10 @@ impl fmt::Debug for Matrix {
     }
 }
 
-/// Floats of lines that are made at a time: 512 KiB.
-const HELD: usize = 1 << 17;
-
-/// Rows that one thread multiplies at a time: tiles are six rows high, and every thread should have some work.
-fn block_of(rows: usize) -> usize {
-    (rows / (2 * rayon::current_num_threads())).next_multiple_of(6).clamp(24, 96)
-}
-
 struct Times<'a> {
     panels: &'a Panels,
     bias: &'a [f32],
+    onto: Onto<'a>,
 }
 
 impl CustomOp1 for Times<'_> {
@@ -118,52 +108,24 @@ impl CustomOp1 for Times<'_> {
         if dims.last() != Some(&k) || k == 0 || n == 0 {
             candle_core::bail!("times: {dims:?} by a matrix of {k}×{n}");
         }
-        let rows = x.len() / k;
-        let out = if rows <= 48 && k * n >= 1 << 14 { self.by_columns(x, rows) } else { self.by_rows(x, rows) };
-        made(out, [&dims[..dims.len() - 1], &[n]].concat())
-    }
-}
-
-impl Times<'_> {
-    fn by_rows(&self, x: &[f32], rows: usize) -> Vec<f32> {
-        let (k, n) = (self.panels.k, self.panels.n);
-        let block = block_of(rows);
-        let mut out = vec![0.0; rows * n];
-        out.par_chunks_mut(block * n).zip(x.par_chunks(block * k)).for_each(|(out, x)| {
-            product(x, k, out.len() / n, self.panels, 0..self.panels.count(), out, n);
-            add_bias(out, self.bias);
+        let lines = x.len() / k;
+        let batch = if dims.len() > 1 { dims[0].max(1) } else { 1 };
+        let held = self.onto.hold();
+        let finish = held.finish(self.bias, batch, lines / batch)?;
+        let mut out = blank(lines * n);
+        let whole = Block::new(&mut out, n);
+        Cut::product(lines, k, n).run(|_, rows, panels| {
+            let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
+            // SAFETY: the jobs of a cut do not overlap.
+            let mut out = unsafe { whole.part(rows.clone(), columns.clone()) };
+            let (a, b, out_of) = (&x[rows.start * k..rows.end * k], self.panels.whole(), out.reborrow());
+            Product { a, a_stride: k, b, depth: 0..k, panels, out: out_of, add: false }.run();
+            vectorized(
+                #[inline(always)]
+                || finish.block(&mut out, rows.start, columns),
+            );
         });
-        out
-    }
-
-    /// Few rows: every thread reads some of the matrix.
-    fn by_columns(&self, x: &[f32], rows: usize) -> Vec<f32> {
-        let (k, n, count) = (self.panels.k, self.panels.n, self.panels.count());
-        let each = count.div_ceil(2 * rayon::current_num_threads());
-        let parts: Vec<(Range<usize>, Vec<f32>)> = (0..count.div_ceil(each))
-            .into_par_iter()
-            .map(|i| {
-                let panels = i * each..count.min((i + 1) * each);
-                let columns = panels.start * super::gemm::WIDTH..n.min(panels.end * super::gemm::WIDTH);
-                let mut out = vec![0.0; rows * columns.len()];
-                product(x, k, rows, self.panels, panels, &mut out, columns.len());
-                add_bias(&mut out, &self.bias[columns.clone()]);
-                (columns, out)
-            })
-            .collect();
-        let mut out = vec![0.0; rows * n];
-        for (columns, part) in parts {
-            for (out, part) in out.chunks_exact_mut(n).zip(part.chunks_exact(columns.len())) {
-                out[columns.clone()].copy_from_slice(part);
-            }
-        }
-        out
-    }
-}
-
-fn add_bias(out: &mut [f32], bias: &[f32]) {
-    for out in out.chunks_exact_mut(bias.len()) {
-        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        made(out, [&dims[..dims.len() - 1], &[n]].concat())
     }
 }
 
@@ -173,6 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::random::Random;
 
     fn bits(x: &Tensor) -> Vec<u32> {
         x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
@@ -188,18 +151,25 @@ mod tests {
             n in prop_oneof![1usize..9, 60usize..140],
             batch in 2usize..6,
             threads in 1usize..4,
+            seed: u64,
         ) {
-            let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
+            let mut random = Random::new(seed);
+            let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let (x, plain, bias) = (random(&[batch, m, k]), random(&[k, n]), random(&[n]));
+            let (rows, residual) = (random(&[batch, n]), random(&[batch, m, n]));
+            let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
             let matrix = Matrix::new(&plain, Some(&bias)).unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let together = pool.install(|| matrix.times(&x)).unwrap();
+            let together = pool.install(|| matrix.times_onto(&x, onto)).unwrap();
             for b in 0..batch {
-                let alone = matrix.times(&x.narrow(0, b, 1).unwrap()).unwrap();
+                let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
+                let (rows, residual) = (of(&rows), of(&residual));
+                let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
+                let alone = matrix.times_onto(&of(&x), onto).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&together.narrow(0, b, 1).unwrap()), "m {} k {} n {}", m, k, n);
             }
             let plain = Matrix { held: Held::Plain(plain), bias: Some(bias), shape: (k, n) };
-            let difference = (together - plain.times(&x).unwrap()).unwrap().abs().unwrap().max_all().unwrap();
+            let difference = (together - plain.times_onto(&x, onto).unwrap()).unwrap().abs().unwrap().max_all().unwrap();
             prop_assert!(difference.to_scalar::<f32>().unwrap() < 1e-3);
         }
     }
@@ -210,6 +180,8 @@ mod tests {
         assert!(Matrix::new(&zeros(&[3, 4]), Some(&zeros(&[3]))).is_err());
         let matrix = Matrix::new(&zeros(&[3, 4]), None).unwrap();
         assert!(matrix.times(&zeros(&[2, 4])).is_err());
+        let wrong = zeros(&[2, 3]);
+        assert!(matrix.times_onto(&zeros(&[2, 3]), Onto::residual(&wrong)).is_err());
         assert_eq!(matrix.times(&zeros(&[5, 2, 3])).unwrap().dims(), [5, 2, 4]);
     }
 }

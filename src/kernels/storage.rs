@@ -1,4 +1,8 @@
-use candle_core::{CpuStorage, Layout, Result, Shape, WithDType};
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
+
+use super::arena;
 
 /// The floats of a contiguous float32 tensor.
 pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -23,4 +27,26 @@ pub(super) fn floats_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Re
 /// What a custom operation returns.
 pub(super) fn made(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
     Ok((f32::to_cpu_storage_owned(values), shape.into()))
+}
+
+/// The floats of an operand that an operation holds besides its own ones.
+pub(super) struct Operand<'a>(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout);
+
+impl<'a> Operand<'a> {
+    pub fn of(tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self(Box::new(storage), layout)
+    }
+
+    pub fn floats(&self) -> Result<&[f32]> {
+        match &**self.0 {
+            Storage::Cpu(storage) => floats(storage, self.1),
+            _ => candle_core::bail!("expected a tensor on the CPU"),
+        }
+    }
+}
+
+/// Memory for a result, every value of which is to be written.
+pub(super) fn blank(len: usize) -> Vec<f32> {
+    arena::take(len)
 }

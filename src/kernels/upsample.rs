@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::storage::{floats, made};
+use super::storage::{blank, floats, made};
 
 /// x (B, h, w, C) → (B, H, W, C); place i takes the value at ⌊i·h/H⌋, the ratio in float32 as PyTorch's `interpolate` has it.
 pub fn nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
@@ -37,7 +37,7 @@ impl CustomOp1 for Nearest {
             candle_core::bail!("nearest: {:?} to {}×{}", layout.shape(), self.height, self.width);
         }
         let lines: Vec<usize> = (0..batch).flat_map(|b| sources(h, self.height).map(move |y| b * h + y)).collect();
-        let mut out = vec![0.0; batch * self.height * self.width * c];
+        let mut out = blank(batch * self.height * self.width * c);
         out.par_chunks_mut(self.width * c).zip(lines).for_each(|(out, line)| {
             let line = &x[line * w * c..(line + 1) * w * c];
             for (out, from) in out.chunks_exact_mut(c).zip(sources(w, self.width)) {

@@ -4,12 +4,18 @@ mod configuration;
 mod decoder;
 mod encoder;
 mod mid_block;
+mod tiles;
+mod work;
+
+use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
 pub use configuration::AutoencoderKlConfig;
 use decoder::Decoder;
 use encoder::Encoder;
+pub use tiles::{Tile, Tiles};
+pub use work::Stage;
 
 use super::layers::{Linear, channels_first, channels_last};
 use crate::weights::Weights;
@@ -62,11 +68,24 @@ impl AutoencoderKl {
 
     /// latents (B, C, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        let mut x = channels_last(latents)?;
-        if let Some(conv) = &self.post_quant_conv {
-            x = conv.forward(&x)?;
+        channels_first(&self.decode_layers(0..self.decoder.depth(), latents.clone())?)
+    }
+
+    /// Some layers of the decoder. What enters the first is (B, C, h, w), what leaves the last (B, H, W, 3); between two
+    /// layers it is (B, height, width, channels), for the next to go on with.
+    pub fn decode_layers(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
+        if layers.start == 0 {
+            x = channels_last(&x)?;
+            if let Some(conv) = &self.post_quant_conv {
+                x = conv.forward(&x)?;
+            }
         }
-        channels_first(&self.decoder.forward(&x)?)
+        self.decoder.forward(layers, x)
+    }
+
+    /// The layers of the decoder in stages: calls of about `quantum` multiplications for one row of (h, w) latent pixels.
+    pub fn decode_stages(&self, h: usize, w: usize, quantum: f64) -> Vec<Stage> {
+        work::stages(&self.decoder.work(h, w), quantum)
     }
 }
 

@@ -6,17 +6,19 @@ use candle_core::{Result, Tensor};
 
 pub use configuration::AutoencoderTinyConfig;
 
-use super::layers::{channels_first, channels_last, conv2d};
+use super::layers::{channels_first, channels_last, conv2d, inner_conv2d, inner_conv2d_without_bias};
 use crate::{
     kernels::{
-        add::add,
         clamp::{relu, soft_clamp},
-        conv2d::{Conv2d, Geometry},
-        matrix::Matrix,
+        conv2d::Conv2d,
+        finish::Onto,
         upsample,
     },
     weights::Weights,
 };
+
+/// Width of maps: an autoencoder works on whole pictures.
+const LARGE: usize = 64;
 
 /// The decoder half, without the scaling that its pipeline puts before it. Its encoder is not used for pictures from
 /// prompts and is left in the file.
@@ -71,7 +73,7 @@ impl DecoderTiny {
             }
             if i < last {
                 layers.push(Layer::Upsample(config.upsampling_scaling_factor));
-                layers.push(Layer::Conv(without_bias(&weights.pp(layers.len()), width)));
+                layers.push(Layer::Conv(inner_conv2d_without_bias(&weights.pp(layers.len()), width, LARGE)));
             } else {
                 layers.push(Layer::Conv(conv2d(&weights.pp(layers.len()), width, config.out_channels, 3, 1, 1)));
             }
@@ -97,19 +99,13 @@ impl DecoderTiny {
 impl AutoencoderTinyBlock {
     fn new(weights: &Weights, width: usize) -> Self {
         let conv = weights.pp("conv");
-        Self { conv: [0, 2, 4].map(|place| conv2d(&conv.pp(place), width, width, 3, 1, 1)) }
+        Self { conv: [0, 2, 4].map(|place| inner_conv2d(&conv.pp(place), width, width, LARGE)) }
     }
 
     /// (B, h, w, C) → (B, h, w, C)
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let hidden = relu(self.conv[0].forward(x)?)?;
         let hidden = relu(self.conv[1].forward(&hidden)?)?;
-        relu(add(self.conv[2].forward(&hidden)?, x)?)
+        relu(self.conv[2].forward_onto(&hidden, Onto::residual(x))?)
     }
-}
-
-fn without_bias(weights: &Weights, width: usize) -> Conv2d {
-    let geometry = Geometry::square(3, 1, 1);
-    let weight = weights.conv2d("weight", width, width, geometry.kernel);
-    Conv2d { weight: Matrix::new(&weight, None).expect("a matrix needs no bias to fit"), geometry }
 }

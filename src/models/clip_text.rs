@@ -10,7 +10,6 @@ use super::layers::{LayerNorm, Linear};
 use crate::{
     kernels::{
         activation::{gelu_erf, quick_gelu},
-        add::add,
         attention::{Mask, attention},
     },
     weights::Weights,
@@ -98,12 +97,12 @@ impl EncoderLayer {
     fn forward(&self, x: Tensor) -> Result<Tensor> {
         let normed = self.layer_norm1.forward(&x)?;
         let (q, k, v) = (self.q_proj.forward(&normed)?, self.k_proj.forward(&normed)?, self.v_proj.forward(&normed)?);
-        let x = add(self.out_proj.forward(&attention(&q, &k, &v, self.heads, Mask::Causal)?)?, &x)?;
+        let x = self.out_proj.forward_onto(&attention(&q, &k, &v, self.heads, Mask::Causal)?, &x)?;
         let inner = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
         let inner = match self.act {
             HiddenAct::QuickGelu => quick_gelu(&inner)?,
             HiddenAct::Gelu => gelu_erf(&inner)?,
         };
-        add(self.fc2.forward(&inner)?, &x)
+        self.fc2.forward_onto(&inner, &x)
     }
 }

@@ -98,5 +98,23 @@ impl PerBlock {
     }
 }
 
+/// Side of what the network was trained on, or height and width: of latents for a U-Net, of pictures for an autoencoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SampleSize {
+    Square(usize),
+    HeightWidth(usize, usize),
+}
+
+impl SampleSize {
+    /// (h, w)
+    pub fn height_width(self) -> (usize, usize) {
+        match self {
+            Self::Square(side) => (side, side),
+            Self::HeightWidth(h, w) => (h, w),
+        }
+    }
+}
+
 /// The widest layer that is taken for sane.
 pub(super) const WIDEST: usize = 1 << 14;

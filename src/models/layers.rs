@@ -3,9 +3,12 @@ use candle_core::{Result, Tensor};
 use crate::{
     kernels::{
         conv2d::{Conv2d, Geometry},
+        finish::Onto,
+        geglu::Geglu,
         group_norm::{Then, group_norm},
         layer_norm::layer_norm,
         matrix::Matrix,
+        winograd::Tiles,
     },
     weights::Weights,
 };
@@ -26,13 +29,25 @@ impl Linear {
 
     /// A convolution of one pixel, which on channels-last maps is the same thing.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        Self(conv2d(weights, inputs, outputs, 1, 1, 0).weight)
+        let bias = weights.tensor("bias", &[outputs]);
+        Self(matrix(weights.conv2d("weight", outputs, inputs, (1, 1)), Some(bias)))
     }
 
     /// (B, …, in) → (B, …, out)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.times(x)
     }
+
+    /// (B, …, in) → (B, …, out), and a residual on top.
+    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.0.times_onto(x, Onto::residual(residual))
+    }
+}
+
+/// Half as many outputs as its weight has: diffusers' `GEGLU`.
+pub(super) fn geglu(weights: &Weights, inputs: usize, outputs: usize) -> Geglu {
+    let matrix = weights.matrix("weight", 2 * outputs, inputs);
+    Geglu::new(&matrix, &weights.tensor("bias", &[2 * outputs])).expect("the shapes were asked for to fit each other")
 }
 
 /// A square convolution with `padding` zeros on every side.
@@ -49,8 +64,28 @@ pub(super) fn conv2d(
 
 /// A convolution of any geometry.
 pub(super) fn conv2d_of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry) -> Conv2d {
+    convolution(weights, inputs, outputs, geometry, None)
+}
+
+/// A convolution of 3 × 3 within a network, not at its ends, that keeps the size of maps about `side` pixels wide.
+pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize, side: usize) -> Conv2d {
+    let tiles = weights.winograd().tiles(inputs, outputs, side);
+    convolution(weights, inputs, outputs, Geometry::square(3, 1, 1), tiles)
+}
+
+/// As [`inner_conv2d`] of as many outputs as inputs, where the checkpoint has no biases.
+pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize, side: usize) -> Conv2d {
+    let weight = weights.conv2d("weight", channels, channels, (3, 3));
+    let tiles = weights.winograd().tiles(channels, channels, side);
+    let none = Tensor::zeros(channels, weight.dtype(), weight.device());
+    let conv = none.and_then(|none| Conv2d::new(&weight, &none, Geometry::square(3, 1, 1), tiles));
+    conv.expect("zeros for each channel fit")
+}
+
+fn convolution(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry, tiles: Option<Tiles>) -> Conv2d {
     let weight = weights.conv2d("weight", outputs, inputs, geometry.kernel);
-    Conv2d { weight: matrix(weight, Some(weights.tensor("bias", &[outputs]))), geometry }
+    let conv = Conv2d::new(&weight, &weights.tensor("bias", &[outputs]), geometry, tiles);
+    conv.expect("the shapes were asked for to fit each other")
 }
 
 fn matrix(plain: Tensor, bias: Option<Tensor>) -> Matrix {

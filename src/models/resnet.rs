@@ -1,10 +1,10 @@
 use candle_core::{Result, Tensor};
 
-use super::layers::{GroupNorm, Linear, conv2d, conv2d_of};
+use super::layers::{GroupNorm, Linear, conv2d_of, inner_conv2d};
 use crate::{
     kernels::{
-        add::{add, add_channels},
         conv2d::{Conv2d, Geometry},
+        finish::Onto,
         upsample,
     },
     weights::Weights,
@@ -19,6 +19,8 @@ pub(super) struct ResnetKind {
     pub time_embed_dim: Option<usize>,
     /// The sum is divided by this.
     pub output_scale_factor: f64,
+    /// Width of the maps at pictures of the size that the network was made for.
+    pub side: usize,
 }
 
 /// diffusers' `ResnetBlock2D` with `time_embedding_norm = "default"`.
@@ -35,13 +37,13 @@ pub(super) struct ResnetBlock2D {
 
 impl ResnetBlock2D {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kind: ResnetKind) -> Self {
-        let ResnetKind { groups, eps, time_embed_dim, output_scale_factor } = kind;
+        let ResnetKind { groups, eps, time_embed_dim, output_scale_factor, side } = kind;
         Self {
             norm1: GroupNorm::new(&weights.pp("norm1"), groups, inputs, eps),
-            conv1: conv2d(&weights.pp("conv1"), inputs, outputs, 3, 1, 1),
+            conv1: inner_conv2d(&weights.pp("conv1"), inputs, outputs, side),
             time_emb_proj: time_embed_dim.map(|width| Linear::new(&weights.pp("time_emb_proj"), width, outputs)),
             norm2: GroupNorm::new(&weights.pp("norm2"), groups, outputs, eps),
-            conv2: conv2d(&weights.pp("conv2"), outputs, outputs, 3, 1, 1),
+            conv2: inner_conv2d(&weights.pp("conv2"), outputs, outputs, side),
             conv_shortcut: (inputs != outputs)
                 .then(|| Linear::pointwise(&weights.pp("conv_shortcut"), inputs, outputs)),
             output_scale_factor,
@@ -50,14 +52,16 @@ impl ResnetBlock2D {
 
     /// x (B, h, w, in), and SiLU of the time embedding (B, E) where the block has a place for it → (B, h, w, out)
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut hidden = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
-            hidden = add_channels(hidden, &projection.forward(time)?)?;
-        }
-        let hidden = self.conv2.forward(&self.norm2.forward_silu(&hidden)?)?;
+        let time = match (&self.time_emb_proj, time) {
+            (Some(projection), Some(time)) => Some(projection.forward(time)?),
+            _ => None,
+        };
+        let onto = Onto { rows: time.as_ref(), residual: None };
+        let hidden = self.conv1.forward_onto(&self.norm1.forward_silu(x)?, onto)?;
+        let hidden = self.norm2.forward_silu(&hidden)?;
         let sum = match &self.conv_shortcut {
-            Some(shortcut) => add(hidden, &shortcut.forward(x)?)?,
-            None => add(hidden, x)?,
+            Some(shortcut) => self.conv2.forward_onto(&hidden, Onto::residual(&shortcut.forward(x)?))?,
+            None => self.conv2.forward_onto(&hidden, Onto::residual(x))?,
         };
         if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
     }
@@ -87,8 +91,9 @@ impl Downsample2D {
 pub(super) struct Upsample2D(Conv2d);
 
 impl Upsample2D {
-    pub fn new(weights: &Weights, channels: usize) -> Self {
-        Self(conv2d(&weights.pp("conv"), channels, channels, 3, 1, 1))
+    /// For maps that are about `side` pixels wide when they are enlarged.
+    pub fn new(weights: &Weights, channels: usize, side: usize) -> Self {
+        Self(inner_conv2d(&weights.pp("conv"), channels, channels, side))
     }
 
     /// (B, h, w, C) → (B, height, width, C)

@@ -5,13 +5,20 @@ use serde_json::{Map, Value};
 
 use super::{
     AutoencoderKl, AutoencoderTiny, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
-    autoencoder_kl::{AutoencoderKlConfig, current_name},
+    autoencoder_kl::{AutoencoderKlConfig, Stage, Tiles, current_name},
     autoencoder_tiny::AutoencoderTinyConfig,
     clip_text::ClipTextConfig,
     legacy,
     unet2d_condition::UNet2DConditionConfig,
 };
-use crate::weights::{LoadError, ModelFolder, Weights};
+use crate::{
+    kernels::winograd,
+    weights::{LoadError, ModelFolder, Weights},
+};
+
+/// Multiplications for one row in a stage of decoding: tens of milliseconds on a few cores, so that the steps of others
+/// do not wait long, and far more than it takes to end one call and begin another.
+const STAGE_WORK: f64 = 1e9;
 
 /// The networks of a text-to-image pipeline on one device. Nothing in it changes: share it between threads.
 #[derive(Debug)]
@@ -49,26 +56,47 @@ pub struct Spec {
 }
 
 impl StableDiffusion {
-    /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit.
-    pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
+    /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit. The networks are read
+    /// and packed at the same time, on rayon's threads.
+    pub fn load(
+        folder: &ModelFolder,
+        device: &Device,
+        winograd: winograd::Use,
+    ) -> std::result::Result<Self, LoadError> {
         let Description { tokenizer, text_config, unet_config, vae_config, vae_tiny_config, scheduler_config, spec } =
             Description::read(folder)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-        let weights = Weights::open(folder, "text_encoder", "model", device, as_it_is)?;
-        let text_encoder = ClipTextModel::new(&text_config, &weights);
-        weights.finish()?;
-        let weights = Weights::open(folder, "unet", "diffusion_pytorch_model", device, as_it_is)?;
-        let unet = UNet2DConditionModel::new(&unet_config, &weights);
-        weights.finish()?;
-        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
-        let vae = AutoencoderKl::new(&vae_config, &weights);
-        weights.finish()?;
-        let mut vae_tiny = None;
-        if let Some(config) = vae_tiny_config {
-            let weights = Weights::open(folder, VAE_TINY, "diffusion_pytorch_model", device, as_it_is)?;
-            vae_tiny = Some((AutoencoderTiny::new(&config, &weights), config));
-            weights.finish()?;
-        }
+        let weights = "diffusion_pytorch_model";
+        let (text_encoder, (unet, vae)) = rayon::join(
+            || {
+                network(folder, ("text_encoder", "model"), (device, winograd), as_it_is, |w| {
+                    ClipTextModel::new(&text_config, w)
+                })
+            },
+            || {
+                rayon::join(
+                    || {
+                        network(folder, ("unet", weights), (device, winograd), as_it_is, |w| {
+                            UNet2DConditionModel::new(&unet_config, w)
+                        })
+                    },
+                    || {
+                        network(folder, ("vae", weights), (device, winograd), current_name, |w| {
+                            AutoencoderKl::new(&vae_config, w)
+                        })
+                    },
+                )
+            },
+        );
+        let (text_encoder, unet, vae) = (text_encoder?, unet?, vae?);
+        let vae_tiny = match vae_tiny_config {
+            Some(config) => {
+                let build = |w: &Weights| AutoencoderTiny::new(&config, w);
+                let tiny = network(folder, (VAE_TINY, weights), (device, winograd), as_it_is, build)?;
+                Some((tiny, config))
+            }
+            None => None,
+        };
         let device = device.clone();
         Ok(Self { tokenizer, text_encoder, unet, vae, vae_config, vae_tiny, scheduler_config, spec, device })
     }
@@ -111,9 +139,30 @@ impl StableDiffusion {
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.vae.decode(&self.unscaled(latents)?)
+    }
+
+    /// The pieces that latents of (h, w) are decoded in.
+    pub fn tiles(&self, h: usize, w: usize) -> Tiles {
+        self.vae_config.tiles(h, w)
+    }
+
+    /// The stages of a decode of (h, w) latent pixels: calls of [`StableDiffusion::decode_stage`], one after another.
+    pub fn decode_stages(&self, h: usize, w: usize) -> Vec<Stage> {
+        self.vae.decode_stages(h, w, STAGE_WORK)
+    }
+
+    /// One stage. The first takes latents (B, C, h, w) as the sampler left them, each later one what the one before it
+    /// made, and the last gives pixels (B, H, W, 3), roughly in [-1, 1].
+    pub fn decode_stage(&self, stage: &Stage, x: &Tensor) -> Result<Tensor> {
+        let x = if stage.layers.start == 0 { self.unscaled(x)? } else { x.clone() };
+        self.vae.decode_layers(stage.layers.clone(), x)
+    }
+
+    /// Latents as the sampler left them → as the autoencoder knows them.
+    fn unscaled(&self, latents: &Tensor) -> Result<Tensor> {
         let AutoencoderKlConfig { scaling_factor, shift_factor, .. } = self.vae_config;
-        let latents = latents.to_device(&self.device)?;
-        self.vae.decode(&latents.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))?)
+        latents.to_device(&self.device)?.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))
     }
 
     /// As [`StableDiffusion::decode`], by the small network of `vae_tiny`; an error where the folder has none.
@@ -136,6 +185,19 @@ impl StableDiffusion {
     }
 }
 
+/// One network of a folder, all tensors of its files used.
+fn network<N>(
+    folder: &ModelFolder,
+    (component, stem): (&str, &str),
+    (device, winograd): (&Device, winograd::Use),
+    rename: impl Fn(&str, &[usize]) -> (String, Vec<usize>),
+    build: impl FnOnce(&Weights) -> N,
+) -> std::result::Result<N, LoadError> {
+    let weights = Weights::open(folder, component, stem, device, rename)?.for_winograd(winograd);
+    let network = build(&weights);
+    weights.finish()?;
+    Ok(network)
+}
 /// The part of a folder with diffusers' `AutoencoderTiny`, which diffusers' own layout has no name for: its pipelines take
 /// one in place of the `vae`.
 const VAE_TINY: &str = "vae_tiny";

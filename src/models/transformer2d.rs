@@ -1,11 +1,10 @@
 use candle_core::{Result, Tensor};
 
-use super::layers::{GroupNorm, LayerNorm, Linear};
+use super::layers::{GroupNorm, LayerNorm, Linear, geglu};
 use crate::{
     kernels::{
-        activation::geglu,
-        add::add,
         attention::{Mask, attention},
+        geglu::Geglu,
     },
     weights::Weights,
 };
@@ -51,7 +50,7 @@ impl Transformer2DModel {
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, text)?;
         }
-        add(self.proj_out.forward(&hidden)?.reshape((b, h, w, c))?, x)
+        self.proj_out.forward_onto(&hidden.reshape((b, h, w, c))?, x)
     }
 }
 
@@ -83,9 +82,9 @@ impl BasicTransformerBlock {
     /// x (B, N, C), text (B, L, D) → (B, N, C)
     fn forward(&self, x: Tensor, text: &Tensor) -> Result<Tensor> {
         let normed = self.norm1.forward(&x)?;
-        let x = add(self.attn1.forward(&normed, &normed)?, &x)?;
-        let x = add(self.attn2.forward(&self.norm2.forward(&x)?, text)?, &x)?;
-        add(self.ff.forward(&self.norm3.forward(&x)?)?, &x)
+        let x = self.attn1.forward_onto(&normed, &normed, &x)?;
+        let x = self.attn2.forward_onto(&self.norm2.forward(&x)?, text, &x)?;
+        self.ff.forward_onto(&self.norm3.forward(&x)?, &x)
     }
 }
 
@@ -110,29 +109,29 @@ impl Attention {
         }
     }
 
-    /// x (B, N, C), source (B, M, S) → (B, N, C)
-    fn forward(&self, x: &Tensor, source: &Tensor) -> Result<Tensor> {
+    /// x (B, N, C), source (B, M, S), and a residual on top → (B, N, C)
+    fn forward_onto(&self, x: &Tensor, source: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(source)?, self.to_v.forward(source)?);
-        self.to_out.forward(&attention(&q, &k, &v, self.heads, Mask::None)?)
+        self.to_out.forward_onto(&attention(&q, &k, &v, self.heads, Mask::None)?, residual)
     }
 }
 
 /// diffusers' `FeedForward` with `activation_fn = "geglu"`, four times as wide inside.
 #[derive(Debug)]
 struct FeedForward {
-    proj: Linear,
+    proj: Geglu,
     out: Linear,
 }
 
 impl FeedForward {
     fn new(weights: &Weights, channels: usize) -> Self {
         Self {
-            proj: Linear::new(&weights.pp("net.0.proj"), channels, 8 * channels),
+            proj: geglu(&weights.pp("net.0.proj"), channels, 4 * channels),
             out: Linear::new(&weights.pp("net.2"), 4 * channels, channels),
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.out.forward(&geglu(&self.proj.forward(x)?)?)
+    fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.out.forward_onto(&self.proj.times(x)?, residual)
     }
 }

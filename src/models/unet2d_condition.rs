@@ -6,6 +6,7 @@ mod mid_block;
 mod up_block;
 
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
 pub use configuration::{DownBlockType, MidBlockType, UNet2DConditionConfig, UpBlockType};
 use down_block::DownBlock;
@@ -43,12 +44,22 @@ impl UNet2DConditionModel {
         let sinusoids =
             Sinusoids { width: channels[0], flip_sin_to_cos: config.flip_sin_to_cos, freq_shift: config.freq_shift };
         let conv = |name, inputs, outputs, kernel| conv2d(&weights.pp(name), inputs, outputs, kernel, 1, kernel / 2);
+        // The blocks are most of a model; they are read and packed at the same time.
+        let (down_blocks, (mid_block, up_blocks)) = rayon::join(
+            || (0..blocks).into_par_iter().map(|i| DownBlock::new(&down.pp(i), config, i)).collect(),
+            || {
+                rayon::join(
+                    || MidBlock::new(&weights.pp("mid_block"), config),
+                    || (0..blocks).into_par_iter().map(|i| UpBlock::new(&up.pp(i), config, i)).collect(),
+                )
+            },
+        );
         Self {
             time_embedding: TimeEmbedding::new(&weights.pp("time_embedding"), sinusoids, config.time_width()),
             conv_in: conv("conv_in", config.in_channels, channels[0], config.conv_in_kernel),
-            down_blocks: (0..blocks).map(|i| DownBlock::new(&down.pp(i), config, i)).collect(),
-            mid_block: MidBlock::new(&weights.pp("mid_block"), config),
-            up_blocks: (0..blocks).map(|i| UpBlock::new(&up.pp(i), config, i)).collect(),
+            down_blocks,
+            mid_block,
+            up_blocks,
             conv_norm_out: GroupNorm::new(
                 &weights.pp("conv_norm_out"),
                 config.norm_num_groups,

@@ -11,6 +11,7 @@ use candle_core::Device;
 use super::{LatentRgb, Model, NetworkError, Networks, card, embedded};
 use crate::{
     generation::ModelCard,
+    kernels::winograd,
     models::stable_diffusion::StableDiffusion,
     weights::{LoadError, ModelFolder},
 };
@@ -20,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Catalogue {
     default: String,
+    winograd: winograd::Use,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -66,7 +68,7 @@ impl Catalogue {
                 entries.insert(name.clone(), Entry::new(&name, folder));
             }
         }
-        let catalogue = Catalogue { default: default.to_owned(), entries };
+        let catalogue = Catalogue { default: default.to_owned(), winograd: winograd::Use::Auto, entries };
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entries.get(default).map(|entry| &entry.card) {
             None => Err(unusable("it is not in the catalogue")),
@@ -102,6 +104,11 @@ impl Catalogue {
         }
     }
 
+    /// The same models, whose networks take Winograd's algorithm where this says.
+    pub fn for_winograd(self, winograd: winograd::Use) -> Catalogue {
+        Catalogue { winograd, ..self }
+    }
+
     /// The model with its weights in memory; reads them if this is the first use. Blocks for as long as that takes.
     ///
     /// # Errors
@@ -117,7 +124,7 @@ impl Catalogue {
             return Err(failed(reason.clone()));
         }
         entry.become_(State::Loading);
-        match read(name, &entry.folder) {
+        match read(name, &entry.folder, self.winograd) {
             Ok(model) => {
                 let model = Arc::new(model);
                 entry.become_(State::Ready(model.clone()));
@@ -151,8 +158,8 @@ enum ReadError {
     Preview(#[from] NetworkError),
 }
 
-fn read(name: &str, folder: &ModelFolder) -> Result<Model, ReadError> {
-    let networks = StableDiffusion::load(folder, &Device::Cpu)?;
+fn read(name: &str, folder: &ModelFolder, winograd: winograd::Use) -> Result<Model, ReadError> {
+    let networks = StableDiffusion::load(folder, &Device::Cpu, winograd)?;
     let channels = Networks::spec(&networks).latent_channels;
     let latent_rgb = match card::latent_rgb(folder)?.filter(|map| map.weight.len() == channels) {
         Some(map) => map,

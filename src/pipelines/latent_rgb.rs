@@ -2,8 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{NetworkError, Networks};
-use crate::{diffusion::Noise, imaging::RgbImage};
+use super::{NetworkError, Networks, decoding::decode_alone};
+use crate::{
+    diffusion::{Latents, Noise},
+    imaging::RgbImage,
+};
 
 /// `rgb = bias + Σ_c weight[c] · latents[c]`, in [-1, 1].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -46,9 +49,11 @@ impl LatentRgb {
         let mut noise = Noise::batch(0);
         let mut normal = LeastSquares::new(c + 1);
         for _ in 0..pictures {
-            let drawn = noise.draw([1, c, SIDE, SIDE]);
-            let latents = smooth(drawn.data(), c, SIDE);
-            let picture = networks.decode([c, SIDE, SIDE], std::slice::from_ref(&latents))?.swap_remove(0);
+            let shape = [1, c, SIDE, SIDE];
+            let latents = smooth(noise.draw(shape).data(), c, SIDE);
+            let latents = Latents::new(shape, latents).expect("as many numbers as were drawn");
+            let picture = decode_alone(networks, &latents)?.swap_remove(0);
+            let latents = latents.data();
             for y in 0..SIDE {
                 for x in 0..SIDE {
                     let mut features: Vec<f64> =

@@ -2,9 +2,13 @@
 
 use candle_core::{Device, Tensor};
 
+use super::{Activation, canvas::byte};
 use crate::{
     imaging::RgbImage,
-    models::stable_diffusion::{Spec, StableDiffusion},
+    models::{
+        autoencoder_kl::Tiles,
+        stable_diffusion::{Spec, StableDiffusion},
+    },
 };
 
 /// The hidden states of one prompt, (L, D). A cheap handle.
@@ -70,9 +74,16 @@ pub trait Networks: Send + Sync {
     fn encode_text(&self, ids: &[Vec<u32>], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
     /// All rows have the shape (C, h, w).
     fn denoise(&self, shape: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError>;
-    /// All rows are latents of the shape (C, h, w).
-    fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
-    /// The same by a smaller network, which only models have whose [`Spec::tiny_decoder`] says so.
+    /// The pieces that latents of (h, w) are decoded in.
+    fn tiles(&self, size: [usize; 2]) -> Tiles;
+    /// Into how many calls of [`Networks::decode`] the decoding of latents (C, h, w) falls, one or more, and which share of
+    /// the work each of them does; the shares add up to 1.
+    fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64>;
+    /// One stage, counted from 0, of decoding latents (C, h, w). The first takes them as (1, C, h, w), each later stage
+    /// takes what the one before it made, and the last gives pixels (1, H, W, 3), roughly in [-1, 1].
+    fn decode(&self, shape: [usize; 3], stage: usize, rows: &[Activation]) -> Result<Vec<Activation>, NetworkError>;
+    /// Rows of latents of the shape (C, h, w) to pictures, by a smaller network which only models have whose
+    /// [`Spec::tiny_decoder`] says so.
     fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
 }
 
@@ -88,7 +99,8 @@ impl Networks for StableDiffusion {
     fn encode_text(&self, ids: &[Vec<u32>], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         let encode = || -> candle_core::Result<Vec<TextEmbedding>> {
             let states = StableDiffusion::encode_text(self, ids, clip_skip as usize)?; // (B, L, D)
-            (0..ids.len()).map(|row| Ok(TextEmbedding(states.get(row)?.contiguous()?))).collect()
+            // Copied out, since a view would keep the whole batch alive for as long as the cache keeps the embedding.
+            (0..ids.len()).map(|row| Ok(TextEmbedding(states.get(row)?.force_contiguous()?))).collect()
         };
         encode().map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })
     }
@@ -123,28 +135,43 @@ impl Networks for StableDiffusion {
         denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
     }
 
-    fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
-        pictures("vae", shape, rows, |latents| StableDiffusion::decode(self, latents))
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        StableDiffusion::tiles(self, h, w)
+    }
+
+    fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
+        let work: Vec<f64> = StableDiffusion::decode_stages(self, h, w).iter().map(|stage| stage.work).collect();
+        let all: f64 = work.iter().sum();
+        work.iter().map(|work| work / all).collect()
+    }
+
+    fn decode(
+        &self,
+        [_, h, w]: [usize; 3],
+        stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError> {
+        let failed = |detail: String| NetworkError { network: "vae", detail };
+        let stages = StableDiffusion::decode_stages(self, h, w);
+        let of = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
+        let decode = || Activation::split(self.decode_stage(of, &Activation::join(rows)?)?);
+        decode().map_err(|error| failed(error.to_string()))
     }
 
     fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
-        pictures("vae_tiny", shape, rows, |latents| StableDiffusion::decode_tiny(self, latents))
+        let decode = || -> candle_core::Result<Vec<RgbImage>> {
+            let latents = batch_of(rows.iter().map(Vec::as_slice), shape)?;
+            let pictures = StableDiffusion::decode_tiny(self, &latents)?.permute((0, 2, 3, 1))?.contiguous()?;
+            let (_, height, width, _) = pictures.dims4()?;
+            let picture = |levels: Vec<f32>| RgbImage {
+                width: width as u32,
+                height: height as u32,
+                pixels: levels.into_iter().map(byte).collect(),
+            };
+            Ok(rows_of(&pictures)?.into_iter().map(picture).collect())
+        };
+        decode().map_err(|error| NetworkError { network: "vae_tiny", detail: error.to_string() })
     }
-}
-
-/// Rows of latents through a decoder, (B, C, h, w) -> (B, 3, H, W).
-fn pictures(
-    network: &'static str,
-    [c, h, w]: [usize; 3],
-    rows: &[Vec<f32>],
-    decoder: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
-) -> Result<Vec<RgbImage>, NetworkError> {
-    let decode = || -> candle_core::Result<Vec<RgbImage>> {
-        let pictures = decoder(&batch_of(rows.iter().map(Vec::as_slice), [c, h, w])?)?;
-        let (_, _, height, width) = pictures.dims4()?;
-        Ok(rows_of(&pictures)?.iter().map(|picture| to_rgb(picture, width, height)).collect())
-    };
-    decode().map_err(|error| NetworkError { network, detail: error.to_string() })
 }
 
 fn batch_of<'a>(rows: impl Iterator<Item = &'a [f32]>, [c, h, w]: [usize; 3]) -> candle_core::Result<Tensor> {
@@ -155,17 +182,4 @@ fn batch_of<'a>(rows: impl Iterator<Item = &'a [f32]>, [c, h, w]: [usize; 3]) ->
 
 fn rows_of(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {
     tensor.flatten_from(1)?.to_vec2::<f32>()
-}
-
-/// (3, H, W) in [-1, 1] -> bytes, as diffusers' image processor rounds: `round(255 · clamp(x / 2 + 0.5))`, halves to even.
-fn to_rgb(picture: &[f32], width: usize, height: usize) -> RgbImage {
-    let plane = width * height;
-    let mut pixels = Vec::with_capacity(3 * plane);
-    for i in 0..plane {
-        for channel in 0..3 {
-            let level = (picture[channel * plane + i] / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;
-            pixels.push(level.round_ties_even() as u8);
-        }
-    }
-    RgbImage { width: width as u32, height: height as u32, pixels }
 }

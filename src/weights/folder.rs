@@ -1,11 +1,11 @@
 use std::{
     borrow::Cow,
     fmt, fs,
-    ops::Deref,
+    ops::{Deref, Range},
     path::{Component, Path, PathBuf},
 };
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use serde_json::{Map, Value};
 
 use super::{LoadError, json};
@@ -111,6 +111,27 @@ impl fmt::Debug for ModelFolder {
 pub enum FileBytes {
     Mapped(Mmap),
     Held(Cow<'static, [u8]>),
+}
+
+impl FileBytes {
+    /// Says that these bytes will not be read again soon: the memory that a map of them has taken is given back. They stay
+    /// readable.
+    pub(super) fn let_go(&self, range: Range<usize>) {
+        if let Self::Mapped(map) = self
+            && !range.is_empty()
+            && range.end <= map.len()
+        {
+            // SAFETY: a private map that nobody can write to has no pages but the file's own, which are read from there
+            // again if somebody looks, so that no byte that anybody sees is another after the call.
+            #[expect(
+                unsafe_code,
+                reason = "the advice loses what was written to a map, which a map for writing may mind"
+            )]
+            let given_back = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // Advice that the system does not take costs memory and nothing else.
+            let _ = given_back;
+        }
+    }
 }
 
 impl Deref for FileBytes {

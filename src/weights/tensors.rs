@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
 use super::{FileBytes, LoadError, ModelFolder, ledger::Ledger, shards};
+use crate::kernels::winograd;
 
 /// The tensors of one component by diffusers name, as float32 on a device; cheap to clone, scoped by [`Weights::pp`].
 ///
@@ -19,6 +20,7 @@ use super::{FileBytes, LoadError, ModelFolder, ledger::Ledger, shards};
 pub struct Weights {
     source: Arc<Source>,
     prefix: String,
+    winograd: winograd::Use,
 }
 
 struct Source {
@@ -89,12 +91,22 @@ impl Weights {
         let component = component.to_owned();
         let ledger = Mutex::default();
         let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger });
-        Ok(Self { source, prefix: String::new() })
+        Ok(Self { source, prefix: String::new(), winograd: winograd::Use::default() })
+    }
+
+    /// The same weights, for layers that choose their algorithm by this.
+    pub fn for_winograd(self, winograd: winograd::Use) -> Self {
+        Self { winograd, ..self }
+    }
+
+    /// What layers choose their algorithm by.
+    pub fn winograd(&self) -> winograd::Use {
+        self.winograd
     }
 
     /// The weights under `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
-        Self { source: self.source.clone(), prefix: self.name(part) }
+        Self { source: self.source.clone(), prefix: self.name(part), winograd: self.winograd }
     }
 
     /// Whether any tensor of the files has a name that starts with the scope and `start`.
@@ -111,21 +123,19 @@ impl Weights {
 
     /// A tensor as it lies in the file.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Tensor {
-        self.get(name, shape, shape, |values| values)
+        self.get(name, shape, shape, LayOut::AsStored)
     }
 
     /// A matrix stored (out, in), laid out again as (in, out) so that `x · matrix` reads it row by row.
     pub fn matrix(&self, name: &str, outputs: usize, inputs: usize) -> Tensor {
-        self.get(name, &[outputs, inputs], &[inputs, outputs], |values| transposed(&values, outputs, inputs, |row| row))
+        self.get(name, &[outputs, inputs], &[inputs, outputs], LayOut::Turned { outputs, inputs, places: 1 })
     }
 
     /// A convolution's weight stored (out, in, kh, kw), laid out again as (kh·kw·in, out) for channels-last patches.
     pub fn conv2d(&self, name: &str, outputs: usize, inputs: usize, kernel: (usize, usize)) -> Tensor {
         let (kh, kw) = kernel;
-        let rows = kh * kw * inputs;
-        self.get(name, &[outputs, inputs, kh, kw], &[rows, outputs], |values| {
-            transposed(&values, outputs, rows, |row| (row % inputs) * kh * kw + row / inputs)
-        })
+        let turned = LayOut::Turned { outputs, inputs, places: kh * kw };
+        self.get(name, &[outputs, inputs, kh, kw], &[kh * kw * inputs, outputs], turned)
     }
 
     /// The names asked for so far, with the shapes that were expected.
@@ -153,34 +163,30 @@ impl Weights {
         if ledger.mismatch.is_empty() { Ok(()) } else { Err(Box::new(ledger.mismatch).into()) }
     }
 
-    fn get(
-        &self,
-        name: &str,
-        expected: &[usize],
-        laid_out: &[usize],
-        lay_out: impl FnOnce(Vec<f32>) -> Vec<f32>,
-    ) -> Tensor {
-        let tensor = self.values(self.name(name), expected).and_then(|values| {
-            let made = Tensor::from_vec(lay_out(values), laid_out, &self.source.device);
+    fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
+        let tensor = self.values(self.name(name), expected, how).and_then(|values| {
+            let made = Tensor::from_vec(values, laid_out, &self.source.device);
             made.map_err(|e| self.ledger().refused.get_or_insert(e).to_string()).ok()
         });
         tensor.unwrap_or_else(|| self.source.zero.broadcast_as(laid_out).expect("a scalar broadcasts to every shape"))
     }
 
-    fn values(&self, name: String, expected: &[usize]) -> Option<Vec<f32>> {
-        let mut ledger = self.ledger();
-        ledger.requested.insert(name.clone(), expected.to_vec());
+    fn values(&self, name: String, expected: &[usize], how: LayOut) -> Option<Vec<f32>> {
+        self.ledger().requested.insert(name.clone(), expected.to_vec());
         let Some(entry) = self.source.entries.as_ref()?.get(&name) else {
-            ledger.mismatch.missing.push((name, expected.to_vec()));
+            self.ledger().mismatch.missing.push((name, expected.to_vec()));
             return None;
         };
         if entry.shape != expected {
-            ledger.mismatch.misshapen.push((name, expected.to_vec(), entry.shape.clone()));
+            self.ledger().mismatch.misshapen.push((name, expected.to_vec(), entry.shape.clone()));
             return None;
         }
-        let values = widened(&self.source.files[entry.file][entry.bytes.clone()], entry.dtype);
+        // The ledger is free meanwhile: several threads read tensors.
+        let file = &self.source.files[entry.file];
+        let values = widened(&file[entry.bytes.clone()], entry.dtype, how);
+        file.let_go(entry.bytes.clone());
         if values.is_none() {
-            ledger.mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
+            self.ledger().mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
         }
         values
     }
@@ -200,30 +206,56 @@ impl fmt::Debug for Weights {
     }
 }
 
+/// Where the numbers of a tensor go.
+#[derive(Clone, Copy)]
+enum LayOut {
+    AsStored,
+    /// Stored (outputs, inputs, places), laid out (places, inputs, outputs).
+    Turned {
+        outputs: usize,
+        inputs: usize,
+        places: usize,
+    },
+}
+
 /// Little-endian halves and floats as float32, exactly; None for other types. The bytes need not be aligned.
-fn widened(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
-    let halves = bytes.par_chunks_exact(2).with_min_len(1 << 14).map(|b| [b[0], b[1]]);
+fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
+    let ((halves, _), (words, _)) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
     match dtype {
-        Dtype::F16 => Some(halves.map(|b| half::f16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::BF16 => Some(halves.map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::F32 => {
-            let words = bytes.par_chunks_exact(4).with_min_len(1 << 14);
-            Some(words.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-        }
+        Dtype::F16 => Some(how.lay_out(halves.len(), |i| half::f16::from_le_bytes(halves[i]).to_f32())),
+        Dtype::BF16 => Some(how.lay_out(halves.len(), |i| half::bf16::from_le_bytes(halves[i]).to_f32())),
+        Dtype::F32 => Some(how.lay_out(words.len(), |i| f32::from_le_bytes(words[i]))),
         _ => None,
     }
 }
 
-/// (rows, columns) to (columns, rows), where row j of the result is column `from(j)` of the source.
-fn transposed(values: &[f32], rows: usize, columns: usize, from: impl Fn(usize) -> usize + Sync) -> Vec<f32> {
-    const BLOCK: usize = 16; // A cache line of floats: every line of the source is read once per block.
-    let mut laid_out = vec![0.0; values.len()];
-    laid_out.par_chunks_mut((BLOCK * rows).max(1)).enumerate().for_each(|(block, target)| {
-        for r in 0..rows {
-            for (j, target) in target.chunks_exact_mut(rows).enumerate() {
-                target[r] = values[r * columns + from(block * BLOCK + j)];
+impl LayOut {
+    /// The numbers, each read once, straight to its place.
+    fn lay_out(self, count: usize, number: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
+        const GRAIN: usize = 1 << 14;
+        const BLOCK: usize = 16; // A cache line of floats.
+        match self {
+            Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
+            Self::Turned { outputs, inputs, places } => {
+                let mut laid_out = vec![0.0; count];
+                // The lines of a few inputs at all places, which lie together in the file; with each, where it begins there.
+                let mut blocks: Vec<Vec<(usize, &mut [f32])>> = Vec::new();
+                blocks.resize_with(inputs.div_ceil(BLOCK), Vec::new);
+                for (row, line) in laid_out.chunks_exact_mut(outputs.max(1)).enumerate() {
+                    let (place, input) = (row / inputs, row % inputs);
+                    blocks[input / BLOCK].push((input * places + place, line));
+                }
+                blocks.into_par_iter().for_each(|mut lines| {
+                    for first in (0..outputs).step_by(BLOCK) {
+                        for (from, line) in &mut lines {
+                            for output in first..outputs.min(first + BLOCK) {
+                                line[output] = number(output * inputs * places + *from);
+                            }
+                        }
+                    }
+                });
+                laid_out
             }
         }
-    });
-    laid_out
+    }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use latentd::{
+    kernels::winograd::Use,
     models::{
         AutoencoderKl, StableDiffusion,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
@@ -31,7 +32,7 @@ pub fn tensors(path: &Path) -> HashMap<String, Tensor> {
 }
 
 pub fn load(root: &Path) -> Result<StableDiffusion, LoadError> {
-    StableDiffusion::load(&ModelFolder::open(root)?, &Device::Cpu)
+    StableDiffusion::load(&ModelFolder::open(root)?, &Device::Cpu, Use::Auto)
 }
 
 pub fn vae(pipeline: &str) -> AutoencoderKl {

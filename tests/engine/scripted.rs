@@ -1,11 +1,13 @@
 //! Networks that do what a test says.
 
-use candle_core::{Device, Tensor};
+use std::sync::{Mutex, mpsc};
+
+use candle_core::{DType, Device, Tensor};
 use latentd::{
     diffusion::Noise,
     imaging::RgbImage,
-    models::stable_diffusion::Spec,
-    pipelines::{DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
+    models::{autoencoder_kl::Tiles, stable_diffusion::Spec},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -16,17 +18,53 @@ pub enum Fault {
     TooFewRows,
 }
 
-/// Predicts zeros, and misbehaves where a batch holds the noise of seed 13.
+/// Predicts zeros, and misbehaves where a batch holds the noise of seed 13. Decodes in [`STAGES`] stages.
 pub struct Scripted {
-    fault: Fault,
+    fault: Option<Fault>,
     unlucky: f32,
+    calls: Option<Mutex<Calls>>,
 }
+
+/// Tells of every call, and ends it when it is told to go on.
+struct Calls {
+    begun: mpsc::Sender<Call>,
+    go_on: mpsc::Receiver<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Denoise { side: usize },
+    Decode { side: usize, stage: usize, rows: usize },
+}
+
+pub const STAGES: usize = 5;
 
 impl Scripted {
     pub fn model(fault: Fault) -> Model {
+        Scripted::of(Some(fault), None)
+    }
+
+    /// A model without faults, whose calls of the denoiser and of the decoder wait for `go_on`.
+    pub fn watched() -> (Model, mpsc::Receiver<Call>, mpsc::Sender<()>) {
+        let ((begun, calls), (next, go_on)) = (mpsc::channel(), mpsc::channel());
+        (Scripted::of(None, Some(Mutex::new(Calls { begun, go_on }))), calls, next)
+    }
+
+    fn of(fault: Option<Fault>, calls: Option<Mutex<Calls>>) -> Model {
         let unlucky = Noise::per_image(&[13]).draw([1, 4, 8, 8]).data()[0];
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; 4], bias: [0.0; 3] };
-        Model { name: "scripted".to_owned(), networks: Box::new(Scripted { fault, unlucky }), latent_rgb }
+        let networks = Box::new(Scripted { fault, unlucky, calls });
+        Model { name: "scripted".to_owned(), networks, latent_rgb }
+    }
+
+    fn begin(&self, call: Call) {
+        if let Some(calls) = &self.calls {
+            let calls = calls.lock().unwrap();
+            // A test that has seen enough drops its ends, and the calls go on by themselves.
+            if calls.begun.send(call).is_ok() {
+                let _ = calls.go_on.recv();
+            }
+        }
     }
 }
 
@@ -49,15 +87,22 @@ impl Networks for Scripted {
     }
 
     fn encode_text(&self, ids: &[Vec<u32>], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
-        let state = || Tensor::zeros((2, 2), candle_core::DType::F32, &Device::Cpu).map(TextEmbedding);
+        let state = || Tensor::zeros((2, 2), DType::F32, &Device::Cpu).map(TextEmbedding);
         Ok(ids.iter().map(|_| state().unwrap()).collect())
     }
 
-    fn denoise(&self, _shape: [usize; 3], _depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+    fn denoise(
+        &self,
+        [_, side, _]: [usize; 3],
+        _depth: Depth,
+        rows: &[DenoiseRow],
+    ) -> Result<Vec<Denoised>, NetworkError> {
+        self.begin(Call::Denoise { side });
         let zeros = |row: &DenoiseRow| Denoised { prediction: vec![0.0; row.sample.len()], features: None };
         let mut answers: Vec<Denoised> = rows.iter().map(zeros).collect();
-        if let Some(row) = rows.iter().position(|row| row.sample[0] == self.unlucky) {
-            match self.fault {
+        let unlucky = rows.iter().position(|row| row.sample[0] == self.unlucky);
+        if let (Some(row), Some(fault)) = (unlucky, self.fault) {
+            match fault {
                 Fault::Error => return Err(NetworkError { network: "unet", detail: "scripted".to_owned() }),
                 Fault::Panic => panic!("scripted"),
                 Fault::NotANumber => answers[row].prediction[5] = f32::NAN,
@@ -67,10 +112,32 @@ impl Networks for Scripted {
         Ok(answers)
     }
 
-    fn decode(&self, [_, h, w]: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
-        let (width, height) = (8 * w as u32, 8 * h as u32);
-        let picture = || RgbImage { width, height, pixels: vec![7; (3 * width * height) as usize] };
-        Ok(rows.iter().map(|_| picture()).collect())
+    /// Two above 512 pixels squared, and more.
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        if h * w > 64 * 64 { Tiles::new(h, w, 64) } else { Tiles::whole(h, w) }
+    }
+
+    fn decode_stages(&self, _shape: [usize; 3]) -> Vec<f64> {
+        vec![1.0 / STAGES as f64; STAGES]
+    }
+
+    /// Counts the stages in a picture of the latents' first value; the last makes pixels of it.
+    fn decode(
+        &self,
+        [_, h, w]: [usize; 3],
+        stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError> {
+        self.begin(Call::Decode { side: h, stage, rows: rows.len() });
+        let next = |row: &Activation| match stage {
+            0 => Tensor::zeros((1, 1), DType::F32, &Device::Cpu),
+            stage if stage + 1 < STAGES => {
+                assert_eq!(row.0.to_vec2::<f32>()?, [[stage as f32 - 1.0]], "every stage, and in order");
+                &row.0 + 1.0
+            }
+            _ => Tensor::full(-1f32, (1, 8 * h, 8 * w, 3), &Device::Cpu),
+        };
+        Ok(rows.iter().map(|row| Activation(next(row).unwrap())).collect())
     }
 
     fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {

@@ -1,9 +1,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Tiles;
 use crate::{
     models::{
-        configuration::{Fixed, WIDEST, divides, per_block, read, within},
+        configuration::{Fixed, SampleSize, WIDEST, divides, per_block, read, within},
         resnet::ResnetKind,
     },
     weights::LoadError,
@@ -27,6 +28,8 @@ pub struct AutoencoderKlConfig {
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,
     pub mid_block_add_attention: bool,
+    /// Side of a tile in pixels, where a picture is decoded in tiles.
+    pub sample_size: Option<SampleSize>,
 }
 
 impl Default for AutoencoderKlConfig {
@@ -45,6 +48,7 @@ impl Default for AutoencoderKlConfig {
             use_quant_conv: true,
             use_post_quant_conv: true,
             mid_block_add_attention: true,
+            sample_size: Some(SampleSize::Square(32)),
         }
     }
 }
@@ -64,8 +68,10 @@ const FIXED: &[Fixed] = &[
     ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
     ("latents_mean", &["null"]),
     ("latents_std", &["null"]),
-    ("sample_size", &[]), // only for tiling, which starts at a size of its own
 ];
+
+/// Width of maps: an autoencoder works on whole pictures.
+pub(super) const LARGE: usize = 64;
 
 impl AutoencoderKlConfig {
     /// Reads the keys of the file at `path`, refusing what the network cannot honour.
@@ -99,7 +105,13 @@ impl AutoencoderKlConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
+    /// The pieces that latents of (h, w) are decoded in.
+    pub fn tiles(&self, h: usize, w: usize) -> Tiles {
+        Tiles::of(self, h, w)
+    }
+
     pub(super) fn resnet(&self) -> ResnetKind {
-        ResnetKind { groups: self.norm_num_groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0 }
+        let groups = self.norm_num_groups;
+        ResnetKind { groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0, side: LARGE }
     }
 }

@@ -2,10 +2,7 @@ use candle_core::{Result, Tensor};
 
 use super::AutoencoderKlConfig;
 use crate::{
-    kernels::{
-        add::add,
-        attention::{Mask, attention},
-    },
+    kernels::attention::{Mask, attention},
     models::{
         layers::{GroupNorm, Linear},
         resnet::ResnetBlock2D,
@@ -16,8 +13,8 @@ use crate::{
 /// diffusers' `UNetMidBlock2D` with one layer.
 #[derive(Debug)]
 pub(super) struct MidBlock {
-    resnets: [ResnetBlock2D; 2],
-    attention: Option<Attention>,
+    pub resnets: [ResnetBlock2D; 2],
+    pub attention: Option<Attention>,
 }
 
 impl MidBlock {
@@ -44,7 +41,7 @@ impl MidBlock {
 
 /// diffusers' `Attention` as autoencoders use it: one head as wide as the map, biases, a group norm before.
 #[derive(Debug)]
-struct Attention {
+pub(super) struct Attention {
     group_norm: GroupNorm,
     to_q: Linear,
     to_k: Linear,
@@ -64,11 +61,12 @@ impl Attention {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// (B, h, w, C) → (B, h, w, C)
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let normed = self.group_norm.forward(x)?.reshape((b, h * w, c))?;
         let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
-        let attended = self.to_out.forward(&attention(&q, &k, &v, 1, Mask::None)?)?;
-        add(attended.reshape((b, h, w, c))?, x)
+        let attended = attention(&q, &k, &v, 1, Mask::None)?.reshape((b, h, w, c))?;
+        self.to_out.forward_onto(&attended, x)
     }
 }

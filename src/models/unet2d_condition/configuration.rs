@@ -3,7 +3,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     models::{
-        configuration::{Fixed, PerBlock, WIDEST, divides, per_block, read, within},
+        configuration::{Fixed, PerBlock, SampleSize, WIDEST, divides, per_block, read, within},
         resnet::ResnetKind,
         transformer2d::TransformerKind,
     },
@@ -86,24 +86,6 @@ pub enum MidBlockType {
 pub enum UpBlockType {
     CrossAttnUpBlock2D,
     UpBlock2D,
-}
-
-/// Side of the latents the network was trained on, or height and width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum SampleSize {
-    Square(usize),
-    HeightWidth(usize, usize),
-}
-
-impl SampleSize {
-    /// (h, w) in latent pixels.
-    pub fn height_width(self) -> (usize, usize) {
-        match self {
-            Self::Square(side) => (side, side),
-            Self::HeightWidth(h, w) => (h, w),
-        }
-    }
 }
 
 /// Keys that change the network in ways it does not have; those without values change nothing here.
@@ -193,9 +175,15 @@ impl UNet2DConditionConfig {
         self.cross_attention_dim.at(0)
     }
 
-    pub(super) fn resnet(&self, output_scale_factor: f64) -> ResnetKind {
-        let (groups, eps) = (self.norm_num_groups, self.norm_eps);
-        ResnetKind { groups, eps, time_embed_dim: Some(self.time_width()), output_scale_factor }
+    /// The residual blocks at level `i`, counted from the input.
+    pub(super) fn resnet(&self, i: usize, output_scale_factor: f64) -> ResnetKind {
+        let (groups, eps, side) = (self.norm_num_groups, self.norm_eps, self.side(i));
+        ResnetKind { groups, eps, time_embed_dim: Some(self.time_width()), output_scale_factor, side }
+    }
+
+    /// Width of the maps at level `i`, for pictures of the size that the network was made for.
+    pub(super) fn side(&self, i: usize) -> usize {
+        self.sample_size.map_or(64, |size| size.height_width().1) >> i
     }
 
     /// The transformers at level `i`, counted from the input.

@@ -1,0 +1,225 @@
+//! What the engine itself costs: `cargo bench --profile dev --bench engine`.
+//!
+//! A step of N runs on networks that answer at once is polling, sampling, choosing, making batches and handing out replies;
+//! the same step of the embedded model's network is beside it. At the end the share of the former is printed: below 1% is
+//! where it should be.
+
+use std::{
+    hint::black_box,
+    num::NonZeroUsize,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use candle_core::{DType, Device, Tensor};
+use criterion::{BenchmarkId, Criterion};
+use latentd::{
+    app::engine_settings,
+    config::{Config, Sources},
+    diffusion::SchedulerConfig,
+    engine::{self, Cancel, Engine, Observer, Run, RunError},
+    generation::{Fields, Generation, Limits, Phase, Rules, resolve},
+    imaging::RgbImage,
+    metrics::Metrics,
+    models::{Spec, autoencoder_kl::Tiles},
+    pipelines::{Activation, Catalogue, DenoiseRow, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
+    service::CatalogueRules,
+};
+use serde_json::{Value, json};
+
+const RUNS: [usize; 3] = [1, 8, 32];
+/// Rows of a run's step: with guidance.
+const ROWS: usize = 2;
+/// Steps of a measured run: enough that its beginning and its end do not count.
+const STEPS: u32 = 50;
+
+fn main() {
+    let bench = Bench::new();
+    let mut criterion = Criterion::default().configure_from_args().sample_size(10);
+    engine(&mut criterion, &bench);
+    model(&mut criterion, &bench);
+    criterion.final_summary();
+    // Tests run benches too, without this flag, to see that they run.
+    if std::env::args().any(|arg| arg == "--bench") {
+        share(&bench);
+    }
+}
+
+/// A step of N runs, without the networks.
+fn engine(criterion: &mut Criterion, bench: &Bench) {
+    let mut group = criterion.benchmark_group("engine");
+    for runs in RUNS {
+        group.bench_function(BenchmarkId::new("step", runs), |b| {
+            b.iter_custom(|times| (0..times).map(|_| bench.step_of_the_engine(runs)).sum());
+        });
+    }
+    group.finish();
+}
+
+/// The network calls of a step of N runs.
+fn model(criterion: &mut Criterion, bench: &Bench) {
+    let mut group = criterion.benchmark_group("embedded model");
+    for runs in RUNS {
+        group.bench_function(BenchmarkId::new("step", runs), |b| b.iter(|| bench.step_of_the_model(runs)));
+    }
+    group.finish();
+}
+
+/// The two in turn, and how much of the whole the first is.
+fn share(bench: &Bench) {
+    println!("\n{:>5} {:>16} {:>16} {:>8}", "runs", "engine, µs/step", "model, ms/step", "share");
+    for runs in RUNS {
+        let (mut own, mut model) = (Vec::new(), Vec::new());
+        for _ in 0..9 {
+            own.push(bench.step_of_the_engine(runs).as_secs_f64());
+            let begun = Instant::now();
+            bench.step_of_the_model(runs);
+            model.push(begun.elapsed().as_secs_f64());
+        }
+        let median = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let (own, model) = (median(own), median(model));
+        println!("{runs:>5} {:>16.1} {:>16.2} {:>7.2}%", own * 1e6, model * 1e3, 100.0 * own / (own + model));
+    }
+}
+
+struct Bench {
+    engine: Engine,
+    _thread: JoinHandle<()>,
+    max_rows: usize,
+    pool: rayon::ThreadPool,
+    embedded: Arc<Model>,
+    instant: Arc<Model>,
+    generation: Generation,
+    scheduler: SchedulerConfig,
+    rows: Vec<DenoiseRow>,
+    shape: [usize; 3],
+}
+
+impl Bench {
+    /// With the settings of a server that nobody has configured.
+    fn new() -> Bench {
+        let config = Config::load(&Sources::default()).unwrap();
+        let settings = engine_settings(&config.engine);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.threads).build().unwrap();
+        let max_rows = settings.max_rows.get();
+        let settings = engine::Settings { max_runs: NonZeroUsize::new(64).unwrap(), ..settings };
+        let (engine, thread) = engine::engine(settings, Metrics::new());
+
+        let catalogue = Catalogue::open(Path::new(""), "emoji").unwrap();
+        let embedded = catalogue.load("emoji").unwrap();
+        let spec = embedded.networks.spec();
+        let (h, w) = spec.sample_size;
+        let shape = [spec.latent_channels, h, w];
+        let context = embedded.networks.encode_text(&[embedded.networks.tokenize("a red fox")], 0).unwrap().remove(0);
+        let row = |i: usize| {
+            let sample = (0..shape.iter().product::<usize>()).map(|j| ((i * 31 + j) as f32).sin()).collect();
+            DenoiseRow { sample, t: 999.0 - 7.0 * i as f32, context: context.clone() }
+        };
+        let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; spec.latent_channels], bias: [0.0; 3] };
+        let instant = Model { name: "instant".to_owned(), networks: Box::new(Immediate(spec)), latent_rgb };
+
+        let limits = Limits { ..config.limits };
+        let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
+        let Value::Object(fields) = json!({"prompt": "a red fox", "steps": STEPS, "scheduler": "dpmpp_2m"}) else {
+            unreachable!("an object was written")
+        };
+        let generation = resolve(Fields::new(fields), &rules).unwrap();
+        let card = rules.card("emoji").unwrap();
+        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
+        Bench {
+            engine,
+            _thread: std::thread::spawn(move || thread.run()),
+            max_rows,
+            pool,
+            rows: (0..ROWS * RUNS[RUNS.len() - 1]).map(row).collect(),
+            embedded,
+            instant: Arc::new(instant),
+            generation,
+            scheduler,
+            shape,
+        }
+    }
+
+    /// The mean over the steps of runs that begin together.
+    fn step_of_the_engine(&self, runs: usize) -> Duration {
+        let begun = Instant::now();
+        let (sender, ended) = mpsc::channel();
+        for _ in 0..runs {
+            let run = Run {
+                generation: self.generation.clone(),
+                scheduler: self.scheduler.clone(),
+                model: self.instant.clone(),
+                observer: Box::new(Ended(sender.clone())),
+                cancel: Cancel::default(),
+            };
+            assert!(self.engine.submit(run).is_ok());
+        }
+        assert!(ended.iter().take(runs).all(|outcome| outcome.is_ok()));
+        begun.elapsed() / STEPS
+    }
+
+    /// In calls of as many rows as the engine's.
+    fn step_of_the_model(&self, runs: usize) {
+        for rows in self.rows[..ROWS * runs].chunks(self.max_rows) {
+            black_box(self.pool.install(|| self.embedded.networks.denoise(self.shape, rows)).unwrap());
+        }
+    }
+}
+
+struct Ended(mpsc::Sender<Result<Vec<RgbImage>, RunError>>);
+
+impl Observer for Ended {
+    fn progress(&mut self, _phase: Phase, _step: u32, _steps: u32) {}
+
+    fn preview(&mut self, _index: u32, _step: u32, _picture: RgbImage) {}
+
+    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+        let _ = self.0.send(outcome);
+    }
+}
+
+/// Networks of the embedded model's sizes that answer at once.
+struct Immediate(Spec);
+
+impl Networks for Immediate {
+    fn spec(&self) -> Spec {
+        self.0.clone()
+    }
+
+    fn tokenize(&self, _prompt: &str) -> Vec<u32> {
+        vec![0; self.0.context_length]
+    }
+
+    fn encode_text(&self, ids: &[Vec<u32>], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+        let state = Tensor::zeros((self.0.context_length, self.0.context_width), DType::F32, &Device::Cpu).unwrap();
+        Ok(ids.iter().map(|_| TextEmbedding(state.clone())).collect())
+    }
+
+    fn denoise(&self, _shape: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        Ok(rows.iter().map(|row| vec![0.25; row.sample.len()]).collect())
+    }
+
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        Tiles::whole(h, w)
+    }
+
+    fn decode_stages(&self, _shape: [usize; 3]) -> Vec<f64> {
+        vec![1.0]
+    }
+
+    fn decode(
+        &self,
+        [_, h, w]: [usize; 3],
+        _stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError> {
+        let scale = self.0.vae_scale_factor;
+        let picture = Tensor::zeros((1, h * scale, w * scale, 3), DType::F32, &Device::Cpu).unwrap();
+        Ok(rows.iter().map(|_| Activation(picture.clone())).collect())
+    }
+}

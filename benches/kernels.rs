@@ -1,0 +1,150 @@
+//! Each kernel at the shapes of Stable Diffusion 1.5 and of the embedded model: `cargo bench --profile dev --bench kernels`.
+//!
+//! Criterion prints time and throughput: an element is a floating-point operation, a multiplication and an addition being
+//! two, and for what moves numbers rather than computes with them, a number written. `-- conv` runs those with conv in
+//! their names.
+
+use candle_core::{Device, Result, Tensor};
+use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use latentd::kernels::{
+    activation::silu,
+    attention::{Mask, attention},
+    conv2d::{Conv2d, Geometry},
+    finish::Onto,
+    geglu::Geglu,
+    group_norm::{Then, group_norm},
+    layer_norm::layer_norm,
+    matrix::Matrix,
+    upsample::nearest,
+    winograd::Tiles,
+};
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args().sample_size(10);
+    for of in [Shapes::sd15(), Shapes::embedded()] {
+        let mut group = criterion.benchmark_group(of.model);
+        convolutions(&mut group, &of);
+        products(&mut group, &of);
+        attentions(&mut group, &of);
+        the_rest(&mut group, &of);
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+/// What a model's layers look like, two rows of a batch.
+struct Shapes {
+    model: &'static str,
+    /// Side of the map, channels in, channels out.
+    convolutions: &'static [(usize, usize, usize)],
+    /// Side of the map, channels, heads.
+    transformers: &'static [(usize, usize, usize)],
+    /// Tokens of a prompt and their width.
+    context: (usize, usize),
+}
+
+impl Shapes {
+    fn sd15() -> Self {
+        Self {
+            model: "sd15",
+            convolutions: &[(64, 320, 320), (64, 960, 320), (32, 640, 640), (16, 1280, 1280), (8, 1280, 1280)],
+            transformers: &[(64, 320, 8), (32, 640, 8), (16, 1280, 8)],
+            context: (77, 768),
+        }
+    }
+
+    fn embedded() -> Self {
+        Self {
+            model: "embedded",
+            convolutions: &[(8, 64, 64), (8, 128, 64), (4, 128, 128)],
+            transformers: &[(8, 64, 2), (4, 128, 4)],
+            context: (77, 128),
+        }
+    }
+}
+
+const ROWS: usize = 2;
+
+type Group<'a> = BenchmarkGroup<'a, WallTime>;
+
+fn convolutions(group: &mut Group<'_>, of: &Shapes) {
+    for &(side, inputs, outputs) in of.convolutions {
+        let x = numbers(&[ROWS, side, side, inputs]);
+        let mut case = |name: &str, kernel: usize, stride: usize, tiles: Option<Tiles>| {
+            let geometry = Geometry::square(kernel, stride, kernel / 2);
+            let (weight, bias) = (numbers(&[kernel * kernel * inputs, outputs]), numbers(&[outputs]));
+            let conv = Conv2d::new(&weight, &bias, geometry, tiles).expect("the shapes fit");
+            let places = (side / stride) * (side / stride);
+            let work = 2 * ROWS * places * kernel * kernel * inputs * outputs;
+            measure(group, &format!("{name} {side}² {inputs}→{outputs}"), work, || conv.forward(&x));
+        };
+        case("conv 3×3", 3, 1, None);
+        case("conv 3×3 winograd 2×2", 3, 1, Some(Tiles::Two));
+        case("conv 3×3 winograd 4×4", 3, 1, Some(Tiles::Four));
+        case("conv 3×3 half", 3, 2, None);
+        case("conv 1×1", 1, 1, None);
+    }
+}
+
+fn products(group: &mut Group<'_>, of: &Shapes) {
+    for &(side, channels, _) in of.transformers {
+        let x = numbers(&[ROWS, side * side, channels]);
+        let (linear, work) = (matrix(channels, channels), 2 * ROWS * side * side * channels * channels);
+        measure(group, &format!("linear {side}² {channels}"), work, || linear.times(&x));
+        measure(group, &format!("linear and residual {side}² {channels}"), work, || {
+            linear.times_onto(&x, Onto::residual(&x))
+        });
+        let (weight, bias) = (numbers(&[channels, 8 * channels]), numbers(&[8 * channels]));
+        let geglu = Geglu::new(&weight, &bias).expect("the shapes fit");
+        measure(group, &format!("linear and geglu {side}² {channels}"), 8 * work, || geglu.times(&x));
+    }
+}
+
+fn attentions(group: &mut Group<'_>, of: &Shapes) {
+    for &(side, channels, heads) in of.transformers {
+        let tokens = side * side;
+        let q = numbers(&[ROWS, tokens, channels]);
+        for (name, keys) in [("attention self", tokens), ("attention cross", of.context.0)] {
+            let (k, v) = (numbers(&[ROWS, keys, channels]), numbers(&[ROWS, keys, channels]));
+            let work = 4 * ROWS * tokens * keys * channels;
+            let name = format!("{name} {side}² {channels} in {heads} heads");
+            measure(group, &name, work, || attention(&q, &k, &v, heads, Mask::None));
+        }
+    }
+    let (tokens, width) = of.context;
+    let q = numbers(&[ROWS, tokens, width]);
+    let work = 4 * ROWS * tokens * tokens * width;
+    measure(group, "attention of the text encoder", work, || attention(&q, &q, &q, width / 64, Mask::Causal));
+}
+
+fn the_rest(group: &mut Group<'_>, of: &Shapes) {
+    for &(side, channels, _) in of.transformers {
+        let map = numbers(&[ROWS, side, side, channels]);
+        let (weight, bias) = (numbers(&[channels]), numbers(&[channels]));
+        let places = ROWS * side * side;
+        let at = format!("{side}² {channels}");
+        measure(group, &format!("group norm, silu {at}"), places * channels, || {
+            group_norm(&map, 16, &weight, &bias, 1e-5, Then::Silu)
+        });
+        measure(group, &format!("layer norm {at}"), places * channels, || layer_norm(&map, &weight, &bias, 1e-5));
+        measure(group, &format!("silu {at}"), places * channels, || silu(&map));
+        measure(group, &format!("upsample {at}"), 4 * places * channels, || nearest(&map, 2 * side, 2 * side));
+    }
+}
+
+/// One case. A kernel that is added gets a line like those above.
+fn measure(group: &mut Group<'_>, name: &str, work: usize, run: impl Fn() -> Result<Tensor>) {
+    group.throughput(Throughput::Elements(work as u64));
+    group.bench_function(name, |bencher| bencher.iter(|| run().expect("the shapes fit")));
+}
+
+fn matrix(inputs: usize, outputs: usize) -> Matrix {
+    Matrix::new(&numbers(&[inputs, outputs]), Some(&numbers(&[outputs]))).expect("the shapes fit")
+}
+
+/// Numbers between -1 and 1, none of them zero, which some processors are faster with.
+fn numbers(shape: &[usize]) -> Tensor {
+    let count: usize = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|i| ((i % 9973) as f32 * 1.7 + 0.3).sin() + 1e-3).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).expect("as many numbers as the shape has")
+}

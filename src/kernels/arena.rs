@@ -1,0 +1,225 @@
+//! Memory for activations, used again and again.
+//!
+//! A step of a network makes hundreds of tensors of the same sizes as the step before. Taken from the system each time, their
+//! pages would be mapped and zeroed anew, which costs as much as some of the operations on them. The arena is one range of
+//! addresses, backed by large pages where the system has them; it grows to what the largest step needs at a time and then
+//! asks for nothing more, until it is told to [`release`] what is free.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
+
+/// The program's allocator: the system's, which also takes back what [`take`] has given out.
+#[derive(Debug)]
+pub struct Allocator;
+
+// SAFETY: everything but blocks of the arena is the system allocator's business, as it was called; blocks of the arena only
+// come from `take`, and are told apart by their address.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are the system allocator's conditions.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as in `alloc`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        match offset(block) {
+            Some(offset) => give_back(offset, layout.size()),
+            // SAFETY: the block is not the arena's, so it came from the system allocator.
+            None => unsafe { System.dealloc(block, layout) },
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Some(offset) = offset(block) else {
+            // SAFETY: the block is not the arena's, so it came from the system allocator.
+            return unsafe { System.realloc(block, layout, size) };
+        };
+        // SAFETY: the caller promises that `size` makes a layout with the alignment; both blocks hold what is copied and,
+        // being of different origin, do not overlap.
+        unsafe {
+            let moved = System.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !moved.is_null() {
+                block.copy_to_nonoverlapping(moved, size.min(layout.size()));
+                give_back(offset, layout.size());
+            }
+            moved
+        }
+    }
+}
+
+/// Addresses, not memory: no plan is larger, and what does not fit comes from the system.
+const RESERVED: usize = 1 << 36;
+
+/// Blocks below this size are not worth a look into the arena; the system allocator keeps their memory anyway.
+const LEAST: usize = 1 << 15;
+
+/// Blocks begin and end at pages.
+const PAGE: usize = 1 << 12;
+
+struct Arena {
+    memory: MmapMut,
+    free: Mutex<Free>,
+}
+
+/// The parts that nobody holds.
+struct Free {
+    /// From where to where.
+    parts: BTreeMap<usize, usize>,
+    /// Nothing beyond was ever given out.
+    touched: usize,
+}
+
+static ARENA: OnceLock<Option<Arena>> = OnceLock::new();
+
+/// Where the arena begins, for those who ask before there is one: nowhere.
+static BEGIN: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+fn arena() -> Option<&'static Arena> {
+    ARENA.get_or_init(Arena::reserve).as_ref()
+}
+
+impl Arena {
+    fn reserve() -> Option<Arena> {
+        let mut options = MmapOptions::new();
+        #[cfg(target_os = "linux")]
+        options.no_reserve_swap();
+        let memory = options.len(RESERVED).map_anon().ok()?;
+        #[cfg(target_os = "linux")]
+        if let Err(error) = memory.advise(Advice::HugePage) {
+            tracing::debug!(%error, "activations are not held in huge pages");
+        }
+        BEGIN.store(memory.as_ptr() as usize, Ordering::Release);
+        Some(Arena { memory, free: Mutex::new(Free { parts: BTreeMap::from([(0, RESERVED)]), touched: 0 }) })
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Free {
+    /// The lowest part that is large enough, so that the arena stays as short as it can.
+    fn take(&mut self, size: usize) -> Option<usize> {
+        let (&begin, &end) = self.parts.iter().find(|(begin, end)| *end - *begin >= size)?;
+        self.parts.remove(&begin);
+        if begin + size < end {
+            self.parts.insert(begin + size, end);
+        }
+        self.touched = self.touched.max(begin + size);
+        Some(begin)
+    }
+
+    fn give_back(&mut self, Range { mut start, mut end }: Range<usize>) {
+        if let Some(next) = self.parts.remove(&end) {
+            end = next;
+        }
+        if let Some((&before, _)) =
+            self.parts.range(..start).next_back().filter(|(_, before_end)| **before_end == start)
+        {
+            start = before;
+        }
+        self.parts.insert(start, end);
+    }
+}
+
+/// Where in the arena a block begins, if it is one of the arena's.
+fn offset(block: *mut u8) -> Option<usize> {
+    (block as usize).checked_sub(BEGIN.load(Ordering::Acquire)).filter(|offset| *offset < RESERVED)
+}
+
+fn give_back(offset: usize, size: usize) {
+    if let Some(arena) = arena() {
+        arena.free().give_back(offset..offset + size.next_multiple_of(PAGE));
+    }
+}
+
+/// Memory for `len` floats, each of which is some number: zero, or what an earlier tensor has left.
+pub(super) fn take(len: usize) -> Vec<f32> {
+    let size = len * size_of::<f32>();
+    if size < LEAST || size > RESERVED {
+        return vec![0.0; len];
+    }
+    let Some((arena, offset)) = arena().and_then(|arena| {
+        let offset = arena.free().take(size.next_multiple_of(PAGE))?;
+        Some((arena, offset))
+    }) else {
+        return vec![0.0; len];
+    };
+    // SAFETY: the part lies within the mapping, whose bytes are all initialised and make floats whatever they are; nobody
+    // else holds it; it begins at a page; and the vector gives it back to this program's allocator, which knows it again.
+    unsafe { Vec::from_raw_parts(arena.memory.as_ptr().add(offset).cast_mut().cast::<f32>(), len, len) }
+}
+
+/// Gives the memory of what is free back to the system. Worth it when nothing is computed for a while.
+pub fn release() {
+    let Some(arena) = ARENA.get().and_then(Option::as_ref) else { return };
+    let mut free = arena.free();
+    let touched = std::mem::take(&mut free.touched);
+    let mut last = 0;
+    for (&begin, &end) in &free.parts {
+        let end = end.min(touched);
+        if begin < end {
+            // SAFETY: nobody holds the part, nor takes it while the lock is held; it reads as zeros afterwards.
+            let advised = unsafe { arena.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
+            if let Err(error) = advised {
+                tracing::debug!(%error, "the arena keeps its memory");
+            }
+        }
+        last = begin;
+    }
+    // What lies before the last free part may be in use.
+    free.touched = last;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_do_not_overlap_and_grow_together_again(sizes in prop::collection::vec(1usize..9, 1..40), drops: Vec<u8>) {
+            let mut free = Free { parts: BTreeMap::from([(0, 400)]), touched: 0 };
+            let mut held: Vec<Range<usize>> = Vec::new();
+            let mut drops = drops.into_iter();
+            for size in sizes {
+                if let Some(drop) = drops.next().filter(|_| !held.is_empty()) {
+                    free.give_back(held.swap_remove(usize::from(drop) % held.len()));
+                }
+                let start = free.take(size).unwrap();
+                prop_assert!(held.iter().all(|part| part.end <= start || start + size <= part.start));
+                held.push(start..start + size);
+            }
+            held.into_iter().for_each(|part| free.give_back(part));
+            prop_assert_eq!(free.parts, BTreeMap::from([(0, 400)]));
+        }
+    }
+
+    #[test]
+    fn vectors_live_and_die_as_others_do() {
+        let mut numbers = take(LEAST);
+        assert!(offset(numbers.as_mut_ptr().cast()).is_some(), "the arena is in use");
+        numbers.fill(7.0);
+        numbers.push(8.0); // moves it to the system's memory
+        assert!(offset(numbers.as_mut_ptr().cast()).is_none());
+        assert!(numbers[..LEAST].iter().all(|x| *x == 7.0) && numbers[LEAST] == 8.0);
+        let others: Vec<Vec<f32>> = (0..20).map(|i| take(LEAST + 1000 * i)).collect();
+        std::thread::spawn(move || drop(others)).join().unwrap();
+        release();
+        assert_eq!(take(5), vec![0.0; 5]);
+    }
+}

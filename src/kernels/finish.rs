@@ -1,0 +1,98 @@
+//! What is added to a product while it is still in the cache.
+
+use std::ops::Range;
+
+use candle_core::{Result, Tensor};
+
+use super::{block::Block, storage::Operand};
+
+/// What is added to a product besides its biases, in the same pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Onto<'a> {
+    /// (B, N): one vector for each row of the batch, such as a time embedding.
+    pub rows: Option<&'a Tensor>,
+    /// As many values as the product has, such as a residual.
+    pub residual: Option<&'a Tensor>,
+}
+
+impl<'a> Onto<'a> {
+    /// Nothing but a residual.
+    pub fn residual(residual: &'a Tensor) -> Self {
+        Self { rows: None, residual: Some(residual) }
+    }
+
+    /// The same by candle's operations, for other devices: y (B, …, N) and what is added to it.
+    pub(super) fn composite(self, y: Tensor) -> Result<Tensor> {
+        let y = match self.rows {
+            Some(rows) => {
+                let (b, n) = rows.dims2()?;
+                let mut dims = vec![1; y.rank()];
+                (dims[0], dims[y.rank() - 1]) = (b, n);
+                y.broadcast_add(&rows.reshape(dims)?)?
+            }
+            None => y,
+        };
+        self.residual.into_iter().try_fold(y, |y, residual| y + residual)
+    }
+
+    pub(super) fn hold(self) -> HeldOnto<'a> {
+        HeldOnto { rows: self.rows.map(Operand::of), residual: self.residual.map(Operand::of) }
+    }
+}
+
+/// What is added, held readable while an operation runs.
+pub(super) struct HeldOnto<'a> {
+    rows: Option<Operand<'a>>,
+    residual: Option<Operand<'a>>,
+}
+
+impl HeldOnto<'_> {
+    /// For a product of `batch` times `lines` lines, as wide as there are biases.
+    pub fn finish<'s>(&'s self, bias: &'s [f32], batch: usize, lines: usize) -> Result<Finish<'s>> {
+        let rows = self.rows.as_ref().map(Operand::floats).transpose()?;
+        let residual = self.residual.as_ref().map(Operand::floats).transpose()?;
+        for (what, made, wanted) in [
+            ("vectors for the rows", rows.map(<[f32]>::len), batch * bias.len()),
+            ("a residual", residual.map(<[f32]>::len), batch * lines * bias.len()),
+        ] {
+            if made.is_some_and(|made| made != wanted) {
+                candle_core::bail!("{what}: {made:?} values, expected {wanted}");
+            }
+        }
+        Ok(Finish { bias, rows, residual, lines })
+    }
+}
+
+/// The end of every sum: biases, the row's own vector, the residual, in this order.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    bias: &'a [f32],
+    rows: Option<&'a [f32]>,
+    residual: Option<&'a [f32]>,
+    /// Lines of one row of the batch.
+    lines: usize,
+}
+
+impl Finish<'_> {
+    /// Finishes a block of lines that starts at line `first` of the whole product.
+    #[inline(always)]
+    pub fn block(&self, out: &mut Block<'_>, first: usize, columns: Range<usize>) {
+        for row in 0..out.rows() {
+            self.line(out.line(row), first + row, columns.clone());
+        }
+    }
+
+    /// Finishes some columns of line `line` of the whole product.
+    #[inline(always)]
+    pub fn line(&self, out: &mut [f32], line: usize, columns: Range<usize>) {
+        out.iter_mut().zip(&self.bias[columns.clone()]).for_each(|(out, bias)| *out += bias);
+        let n = self.bias.len();
+        if let Some(rows) = self.rows {
+            let row = &rows[line / self.lines * n..][columns.clone()];
+            out.iter_mut().zip(row).for_each(|(out, row)| *out += row);
+        }
+        if let Some(residual) = self.residual {
+            out.iter_mut().zip(&residual[line * n..][columns]).for_each(|(out, residual)| *out += residual);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A linear layer whose result is halved by GEGLU (Shazeer 2020, arXiv:2002.05202).
+
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+
+use super::{
+    activation::gelu_erf_of,
+    block::Block,
+    cut::Cut,
+    gemm::{Panels, Product, WIDTH},
+    matrix::Matrix,
+    simd::vectorized,
+    storage::{Operand, blank, floats, made},
+};
+
+/// (x·V + b) ⊙ GELU(x·W + c): one matrix (K, 2·N) whose first N columns are V, the others W.
+#[derive(Clone, Debug)]
+pub struct Geglu {
+    /// On the CPU a few columns of V and the same ones of W alternate, so that what belongs together is in the cache
+    /// together, and the wide product is never written.
+    matrix: Matrix,
+    /// How many.
+    alternating: usize,
+}
+
+impl Geglu {
+    /// Takes the matrix and its 2·N biases.
+    pub fn new(matrix: &Tensor, bias: &Tensor) -> Result<Self> {
+        let (k, columns) = matrix.dims2()?;
+        if columns == 0 || columns % 2 != 0 || bias.dims() != [columns] {
+            candle_core::bail!("geglu: {columns} columns with biases {:?}", bias.shape());
+        }
+        if !matrix.device().is_cpu() || !matrix.is_contiguous() {
+            return Ok(Self { matrix: Matrix::new(matrix, Some(bias))?, alternating: columns / 2 });
+        }
+        let n = columns / 2;
+        let alternating = (1usize << n.trailing_zeros().min(4)).min(WIDTH);
+        let reorder = |tensor: &Tensor| -> Result<Vec<f32>> {
+            let values = Operand::of(tensor);
+            let lines = values.floats()?.chunks_exact(columns);
+            let pairs = |line: &'_ [f32]| -> Vec<f32> {
+                let (value, gate) = line.split_at(n);
+                let pairs = value.chunks_exact(alternating).zip(gate.chunks_exact(alternating));
+                pairs.flat_map(|(value, gate)| value.iter().chain(gate)).copied().collect()
+            };
+            Ok(lines.flat_map(pairs).collect())
+        };
+        let matrix = Tensor::from_vec(reorder(matrix)?, (k, columns), matrix.device())?;
+        let bias = Tensor::from_vec(reorder(bias)?, columns, bias.device())?;
+        Ok(Self { matrix: Matrix::new(&matrix, Some(&bias))?, alternating })
+    }
+
+    /// x (…, K) → (…, N)
+    pub fn times(&self, x: &Tensor) -> Result<Tensor> {
+        match self.matrix.packed() {
+            Some((panels, bias)) => x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating }),
+            None => {
+                let halves = self.matrix.times(x)?.chunk(2, D::Minus1)?;
+                &halves[0] * halves[1].gelu_erf()?
+            }
+        }
+    }
+}
+
+struct Op<'a> {
+    panels: &'a Panels,
+    bias: &'a [f32],
+    alternating: usize,
+}
+
+impl CustomOp1 for Op<'_> {
+    fn name(&self) -> &'static str {
+        "geglu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (k, both) = (self.panels.k, self.panels.n);
+        let (x, dims) = (floats(storage, layout)?, layout.dims());
+        if dims.last() != Some(&k) || k == 0 {
+            candle_core::bail!("geglu: {dims:?} by a matrix of {k}×{both}");
+        }
+        let mut out = blank(x.len() / k * both / 2);
+        let whole = Block::new(&mut out, both / 2);
+        Cut::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
+            let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
+            wide.resize(rows.len() * columns.len(), 0.0);
+            let (a, out) = (&x[rows.start * k..rows.end * k], Block::new(wide, columns.len()));
+            Product { a, a_stride: k, b: self.panels.whole(), depth: 0..k, panels, out, add: false }.run();
+            // SAFETY: the jobs of a cut do not overlap, and each begins with a whole pair.
+            let mut out = unsafe { whole.part(rows, columns.start / 2..columns.end / 2) };
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (i, wide) in wide.chunks_exact(columns.len()).enumerate() {
+                        self.gate(wide, &self.bias[columns.clone()], out.line(i));
+                    }
+                },
+            );
+        });
+        made(out, [&dims[..dims.len() - 1], &[both / 2]].concat())
+    }
+}
+
+impl Op<'_> {
+    /// One line.
+    #[inline(always)]
+    fn gate(&self, wide: &[f32], bias: &[f32], out: &mut [f32]) {
+        let pair = 2 * self.alternating;
+        let sums = wide.chunks_exact(pair).zip(bias.chunks_exact(pair));
+        for (out, (wide, bias)) in out.chunks_exact_mut(self.alternating).zip(sums) {
+            let ((value, gate), (value_bias, gate_bias)) = (wide.split_at(pair / 2), bias.split_at(pair / 2));
+            for (((out, value), gate), (b, c)) in
+                out.iter_mut().zip(value).zip(gate).zip(value_bias.iter().zip(gate_bias))
+            {
+                *out = (value + b) * gelu_erf_of(gate + c);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::random::Random;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn like_the_definition(
+            rows in prop_oneof![1usize..10, 60usize..130], k in 1usize..40, n in 1usize..70, seed: u64,
+        ) {
+            let mut random = Random::new(seed);
+            let mut random = |shape: &[usize]| random.normal(shape, 0.0);
+            let (x, matrix, bias) = (random(&[rows, k]), random(&[k, 2 * n]), random(&[2 * n]));
+            let made = Geglu::new(&matrix, &bias).unwrap().times(&x).unwrap().to_vec2::<f32>().unwrap();
+            let wide = x.matmul(&matrix).unwrap().broadcast_add(&bias).unwrap().to_vec2::<f32>().unwrap();
+            for (made, wide) in made.iter().flatten().zip(wide.iter().flat_map(|wide| wide[..n].iter().zip(&wide[n..]))) {
+                let (value, gate) = (f64::from(*wide.0), f64::from(*wide.1));
+                let exact = value * 0.5 * gate * (1.0 + libm::erf(gate / 2f64.sqrt()));
+                prop_assert!((f64::from(*made) - exact).abs() < 1e-4 * (1.0 + exact.abs()), "{} {}", made, exact);
+            }
+        }
+    }
+}

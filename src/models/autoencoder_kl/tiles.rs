@@ -1,0 +1,183 @@
+use std::ops::Range;
+
+use super::AutoencoderKlConfig;
+
+/// Floats of the largest map that a decode makes in one piece: 768 × 768 places of 256 channels, as Stable Diffusion's
+/// autoencoder has them in its last block, take 0.6 GB, and a decode holds two or three of such maps.
+///
+/// Tiles change a picture a little, since each is normalised by itself. So where they begin is no setting: it follows from
+/// the shape of the model, and a request gives the same picture on every server.
+const LARGEST_MAP: usize = 768 * 768 * 256;
+
+/// The least side of a tile in pixels, whatever the model says: smaller ones show.
+const LEAST_SIDE: usize = 256;
+
+/// The pieces that latents are decoded in, as diffusers' `AutoencoderKL.tiled_decode` cuts them: squares that overlap by a
+/// quarter, smaller at the lower and right edges. A picture that is not too large is one piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    height: usize,
+    width: usize,
+    /// Of a tile, in latent pixels: a multiple of 4, or else no smaller than the latents.
+    side: usize,
+}
+
+/// One piece, in latent pixels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Which one it is, counted down and to the right.
+    pub row: usize,
+    pub column: usize,
+    pub y: Range<usize>,
+    pub x: Range<usize>,
+}
+
+impl Tiles {
+    /// (h, w) latent pixels in one piece.
+    pub fn whole(h: usize, w: usize) -> Self {
+        Self { height: h, width: w, side: h.max(w) }
+    }
+
+    /// (h, w) latent pixels in squares of `side`, which is rounded down to a multiple of 4, for the overlap to be a quarter.
+    pub fn new(h: usize, w: usize, side: usize) -> Self {
+        Self { height: h, width: w, side: (side / 4 * 4).max(4) }
+    }
+
+    /// What the autoencoder does with latents of (h, w).
+    pub(super) fn of(config: &AutoencoderKlConfig, h: usize, w: usize) -> Self {
+        let scale = config.scale();
+        let largest = LARGEST_MAP / floats_per_pixel(config); // pixels
+        if h * w <= largest / (scale * scale) {
+            return Self::whole(h, w);
+        }
+        let side = config.sample_size.map_or(LEAST_SIDE, |size| size.height_width().0);
+        Self::new(h, w, side.min(largest.isqrt()).max(LEAST_SIDE) / scale)
+    }
+
+    /// All of them, row by row.
+    pub fn iter(&self) -> impl Iterator<Item = Tile> + use<> {
+        let (across, down) = (self.along(self.width), self.along(self.height));
+        down.into_iter().enumerate().flat_map(move |(row, y)| {
+            let across = across.clone().into_iter().enumerate();
+            across.map(move |(column, x)| Tile { row, column, y: y.clone(), x })
+        })
+    }
+
+    /// Latent pixels of the whole, (h, w).
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
+    }
+
+    /// (h, w) of the first tile, than which none is larger.
+    pub fn largest(&self) -> (usize, usize) {
+        (self.side.min(self.height), self.side.min(self.width))
+    }
+
+    /// Latent pixels between the beginnings of neighbours, which is what is left of a tile when its successor is laid over
+    /// its end.
+    pub fn step(&self) -> usize {
+        self.side - self.overlap()
+    }
+
+    /// Latent pixels that neighbours share.
+    pub fn overlap(&self) -> usize {
+        if self.side >= self.height.max(self.width) { 0 } else { self.side / 4 }
+    }
+
+    fn along(&self, length: usize) -> Vec<Range<usize>> {
+        (0..length).step_by(self.step().max(1)).map(|begin| begin..length.min(begin + self.side)).collect()
+    }
+}
+
+impl Tile {
+    /// (h, w)
+    pub fn size(&self) -> (usize, usize) {
+        (self.y.len(), self.x.len())
+    }
+
+    /// Its part of latents (C, h, w).
+    pub fn cut(&self, latents: &[f32], (h, w): (usize, usize)) -> Vec<f32> {
+        let lines = latents
+            .chunks_exact((h * w).max(1))
+            .flat_map(|plane| self.y.clone().flat_map(move |y| &plane[y * w..][self.x.clone()]));
+        lines.copied().collect()
+    }
+}
+
+/// The most floats that a map of the decoder has for each pixel of the picture.
+fn floats_per_pixel(config: &AutoencoderKlConfig) -> usize {
+    let channels = &config.block_out_channels;
+    // The last block takes the channels of the one before it and works at full size; the maps of earlier blocks are
+    // deeper, but have a quarter of the places or less.
+    let last_block = channels[0].max(channels[1.min(channels.len() - 1)]);
+    let earlier = channels.iter().skip(2).zip(1..).map(|(channels, halvings)| channels >> (2 * halvings)).max();
+    last_block.max(earlier.unwrap_or(0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(widths: &[usize], sample_size: usize) -> AutoencoderKlConfig {
+        let keys = json!({
+            "block_out_channels": widths, "norm_num_groups": 8, "sample_size": sample_size,
+            "down_block_types": vec!["DownEncoderBlock2D"; widths.len()],
+            "up_block_types": vec!["UpDecoderBlock2D"; widths.len()],
+        });
+        AutoencoderKlConfig::read("vae", keys.as_object().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn stable_diffusion_is_cut_above_768_pixels_squared() {
+        for (sample_size, side) in [(512, 64), (768, 96), (1024, 96), (256, 32), (32, 32)] {
+            let vae = config(&[128, 256, 512, 512], sample_size);
+            for (h, w) in [(64, 64), (96, 96), (72, 128), (1, 9216)] {
+                assert_eq!(Tiles::of(&vae, h, w), Tiles::whole(h, w));
+            }
+            for (h, w) in [(97, 96), (128, 128), (72, 129)] {
+                assert_eq!(Tiles::of(&vae, h, w), Tiles::new(h, w, side), "{sample_size}");
+            }
+        }
+        let narrow = config(&[16, 24, 48, 80], 64);
+        assert_eq!(Tiles::of(&narrow, 256, 256), Tiles::whole(256, 256), "2048 pixels a side");
+        assert_eq!(floats_per_pixel(&config(&[8, 8, 80], 64)), 20, "a deep block of half the size");
+    }
+
+    #[test]
+    fn tiles_lie_as_diffusers_lays_them() {
+        let tiles = Tiles::new(128, 65, 64);
+        let (y, x) = ([0..64, 48..112, 96..128], [0..64, 48..65]);
+        let expected: Vec<Tile> =
+            (0..6).map(|i| Tile { row: i / 2, column: i % 2, y: y[i / 2].clone(), x: x[i % 2].clone() }).collect();
+        assert_eq!(tiles.iter().collect::<Vec<_>>(), expected);
+        assert_eq!((tiles.largest(), tiles.step(), tiles.overlap()), ((64, 64), 48, 16));
+        let whole = Tiles::whole(5, 9);
+        assert_eq!(whole.iter().collect::<Vec<_>>(), [Tile { row: 0, column: 0, y: 0..5, x: 0..9 }]);
+    }
+
+    #[test]
+    fn a_tile_cuts_its_part_of_every_channel() {
+        let latents: Vec<f32> = (0..2 * 3 * 4).map(|i| i as f32).collect();
+        let tile = Tile { row: 0, column: 0, y: 1..3, x: 2..4 };
+        assert_eq!(tile.cut(&latents, (3, 4)), [6.0, 7.0, 10.0, 11.0, 18.0, 19.0, 22.0, 23.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_cover_everything_and_overlap_by_a_quarter(h in 1usize..200, w in 1usize..200, side in 4usize..80) {
+            let tiles = Tiles::new(h, w, side);
+            let (all, step) = (tiles.iter().collect::<Vec<_>>(), tiles.step());
+            for tile in &all {
+                prop_assert!(!tile.y.is_empty() && !tile.x.is_empty());
+                prop_assert!(tile.y.len() <= tiles.largest().0 && tile.x.len() <= tiles.largest().1);
+                prop_assert_eq!((tile.y.start, tile.x.start), (tile.row * step, tile.column * step));
+            }
+            let last = all.last().unwrap();
+            prop_assert_eq!((last.y.end, last.x.end), (h, w));
+            prop_assert!(all.iter().all(|tile| tile.y.end == h || tile.y.end >= tile.y.start + step));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Latents to pixels, in tiles and stages.
+
+use candle_core::{Device, Storage, Tensor};
+use futures::FutureExt;
+
+use super::{NetworkError, Networks, canvas::Canvas};
+use crate::{diffusion::Latents, imaging::RgbImage};
+
+/// What the decoding of one picture has come to between two stages: (1, …), memory of its own, so that it may be kept
+/// while its company is long done. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Activation(pub Tensor);
+
+impl Activation {
+    /// Latents (C, h, w) before the first stage.
+    ///
+    /// # Errors
+    /// There are not C·h·w of them.
+    pub fn of_latents(latents: Vec<f32>, [c, h, w]: [usize; 3]) -> Result<Activation, NetworkError> {
+        Tensor::from_vec(latents, (1, c, h, w), &Device::Cpu).map(Activation).map_err(failed)
+    }
+
+    /// Rows of equal shape as one batch.
+    pub(super) fn join(rows: &[Activation]) -> candle_core::Result<Tensor> {
+        match rows {
+            [only] => Ok(only.0.clone()),
+            rows => Tensor::cat(&rows.iter().map(|row| &row.0).collect::<Vec<_>>(), 0),
+        }
+    }
+
+    /// The rows of a batch.
+    pub(super) fn split(batch: Tensor) -> candle_core::Result<Vec<Activation>> {
+        match batch.dim(0)? {
+            1 => Ok(vec![Activation(batch)]),
+            rows => (0..rows).map(|row| Ok(Activation(batch.narrow(0, row, 1)?.force_contiguous()?))).collect(),
+        }
+    }
+
+    /// Hands the numbers to `read`, which must be of this shape.
+    pub(super) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
+        let look = || -> candle_core::Result<T> {
+            if self.0.dims() != shape {
+                candle_core::bail!("{:?} where {shape:?} was expected", self.0.dims());
+            }
+            let here = self.0.to_device(&Device::Cpu)?.contiguous()?;
+            let (storage, layout) = here.storage_and_layout();
+            let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+                candle_core::bail!("a tensor is not where it was put")
+            };
+            Ok(read(&storage.as_slice::<f32>()?[start..end]))
+        };
+        look().map_err(failed)
+    }
+}
+
+/// A call of the decoder, as [`decode`] asks for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DecodeCall {
+    /// (C, h, w) of the latents.
+    pub shape: [usize; 3],
+    /// As [`Networks::decode`] counts them.
+    pub stage: usize,
+    /// The call's share of the work for its rows.
+    pub share: f64,
+}
+
+/// Decodes latents (B, C, h, w), tile by tile where they are large and stage by stage. `run` makes the calls; pictures go
+/// through them together up to `most` latent pixels, since a picture on its way takes much memory.
+///
+/// # Errors
+/// Those of `run`, and answers that are no pictures.
+pub async fn decode<E: From<NetworkError>>(
+    networks: &dyn Networks,
+    latents: &Latents,
+    most: usize,
+    run: impl AsyncFn(DecodeCall, Vec<Activation>) -> Result<Vec<Activation>, E>,
+) -> Result<Vec<RgbImage>, E> {
+    let [b, c, h, w] = latents.shape();
+    let tiles = networks.tiles([h, w]);
+    let (tile_h, tile_w) = tiles.largest();
+    let together = (most / (tile_h * tile_w).max(1)).max(1);
+    let mut pictures = Vec::with_capacity(b);
+    for images in (0..b).collect::<Vec<_>>().chunks(together) {
+        let canvas = || Canvas::new(tiles.clone(), networks.spec().vae_scale_factor);
+        let mut canvases: Vec<Canvas> = images.iter().map(|_| canvas()).collect();
+        for tile in tiles.iter() {
+            let shape = [c, tile.size().0, tile.size().1];
+            let cut = |image: &usize| Activation::of_latents(tile.cut(latents.row(*image), (h, w)), shape);
+            let mut rows = images.iter().map(cut).collect::<Result<Vec<_>, _>>()?;
+            for (stage, share) in networks.decode_stages(shape).into_iter().enumerate() {
+                rows = run(DecodeCall { shape, stage, share }, rows).await?;
+            }
+            for (canvas, pixels) in canvases.iter_mut().zip(&rows) {
+                canvas.add(&tile, pixels)?;
+            }
+        }
+        pictures.extend(canvases.into_iter().map(Canvas::picture));
+    }
+    Ok(pictures)
+}
+
+/// Decodes latents (B, C, h, w) for a caller that has the networks to itself.
+///
+/// # Errors
+/// The decoder failed.
+pub fn decode_alone(networks: &dyn Networks, latents: &Latents) -> Result<Vec<RgbImage>, NetworkError> {
+    let run = async |call: DecodeCall, rows: Vec<Activation>| networks.decode(call.shape, call.stage, &rows);
+    decode(networks, latents, 0, run).now_or_never().unwrap_or_else(|| Err(failed("it waits, with nobody to wait for")))
+}
+
+fn failed(error: impl ToString) -> NetworkError {
+    NetworkError { network: "vae", detail: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_batch_have_memory_of_their_own_and_come_back_as_they_were() {
+        let row = |i: f32| Activation(Tensor::full(i, (1, 2, 3, 4), &Device::Cpu).unwrap());
+        let batch = Activation::join(&[row(1.0), row(2.0), row(3.0)]).unwrap();
+        assert_eq!(batch.dims(), [3, 2, 3, 4]);
+        for (i, split) in Activation::split(batch).unwrap().into_iter().enumerate() {
+            let (storage, _) = split.0.storage_and_layout();
+            let Storage::Cpu(storage) = &*storage else { panic!("not on the CPU") };
+            assert_eq!(storage.as_slice::<f32>().unwrap(), [i as f32 + 1.0; 24]);
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_shape_is_an_error() {
+        let zeros = Activation(Tensor::zeros((1, 2, 4, 3), candle_core::DType::F32, &Device::Cpu).unwrap());
+        assert_eq!(zeros.read([1, 2, 4, 3], <[f32]>::len).unwrap(), 24);
+        assert!(zeros.read([1, 4, 2, 3], <[f32]>::len).is_err());
+        let turned = Activation(zeros.0.transpose(1, 2).unwrap());
+        assert_eq!(turned.read([1, 4, 2, 3], <[f32]>::len).unwrap(), 24);
+        assert!(Activation::of_latents(vec![0.0; 5], [1, 2, 2]).is_err());
+    }
+}
