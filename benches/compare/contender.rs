@@ -1,0 +1,212 @@
+//! latentd's networks in a process that loads and runs them when it is told to, for `benches/compare/compare.py`.
+//!
+//! One JSON object a line comes in, one goes out: `{"do": "load", …}`, `{"do": "run", …}`, `{"do": "peak"}`. Ends with its
+//! standard input.
+
+use std::{
+    collections::HashMap,
+    hint::black_box,
+    io::{BufRead, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device, Tensor, safetensors};
+use latentd::{
+    kernels::matrix::Matrix,
+    models::{
+        AutoencoderKl, UNet2DConditionModel,
+        autoencoder_kl::{AutoencoderKlConfig, current_name},
+        unet2d_condition::UNet2DConditionConfig,
+    },
+    weights::{ModelFolder, Weights},
+};
+use pulp::{Simd, WithSimd};
+use rayon::ThreadPool;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+fn main() -> Result<()> {
+    if std::io::stdin().is_terminal() {
+        eprintln!("`make compare` talks to this program; see benches/compare/README.md");
+        return Ok(());
+    }
+    let threads = std::env::var("COMPARE_THREADS").map_or(Ok(0), |threads| threads.parse())?; // 0: one per core
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let mut contender = Contender { pool, loaded: None };
+    for line in std::io::stdin().lock().lines() {
+        let answer = serde_json::from_str(&line?).map_err(Into::into).and_then(|request| contender.answer(request));
+        let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{answer}")?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+enum Request {
+    Load { kind: Kind, folder: PathBuf, inputs: PathBuf },
+    Run { calls: usize, output: Option<PathBuf> },
+    Peak,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Unet,
+    Vae,
+}
+
+struct Contender {
+    pool: ThreadPool,
+    loaded: Option<(Network, Inputs)>,
+}
+
+enum Network {
+    Unet(Box<UNet2DConditionModel>),
+    Vae(Box<AutoencoderKl>),
+}
+
+struct Inputs {
+    sample: Tensor,
+    t: Vec<f32>,
+    text: Option<Tensor>,
+}
+
+impl Contender {
+    fn answer(&mut self, request: Request) -> Result<Value> {
+        let start = Instant::now();
+        match request {
+            Request::Load { kind, folder, inputs } => {
+                self.loaded = None;
+                let network = self.pool.install(|| Network::load(kind, &folder))?;
+                self.loaded = Some((network, Inputs::load(&inputs)?));
+                Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
+            }
+            Request::Run { calls, output } => {
+                let (network, inputs) = self.loaded.as_ref().context("nothing is loaded")?;
+                let (mut seconds, mut made) = (Vec::new(), None);
+                for _ in 0..calls {
+                    drop(made.take());
+                    let start = Instant::now();
+                    made = Some(self.pool.install(|| network.run(inputs))?);
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
+                if let (Some(path), Some(made)) = (output, made) {
+                    safetensors::save(&HashMap::from([("output", made)]), path)?;
+                }
+                Ok(json!({ "seconds": seconds }))
+            }
+            Request::Peak => Ok(json!({ "fma": self.fma_gflops(), "gemm": self.gemm_gflops()? })),
+        }
+    }
+
+    /// GFLOP/s of nothing but fused multiply-adds in registers; the best of some tries.
+    fn fma_gflops(&self) -> f64 {
+        let rounds = 1_000_000;
+        let best = (0..20).map(|_| {
+            let start = Instant::now();
+            let flops: usize = self.pool.broadcast(|_| multiply_adds(rounds)).iter().sum();
+            flops as f64 / start.elapsed().as_secs_f64()
+        });
+        best.fold(0.0, f64::max) / 1e9
+    }
+
+    /// GFLOP/s of a product of two square matrices, one of them packed before; the best of some tries.
+    fn gemm_gflops(&self) -> Result<f64> {
+        let side = 2048;
+        let random = || Tensor::randn(0f32, 1.0, (side, side), &Device::Cpu);
+        let (left, right) = (random()?, Matrix::new(&random()?, None)?);
+        let mut best = f64::INFINITY;
+        for _ in 0..5 {
+            let start = Instant::now();
+            black_box(self.pool.install(|| right.times(&left))?);
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(2.0 * (side as f64).powi(3) / best / 1e9)
+    }
+}
+
+impl Network {
+    fn load(kind: Kind, folder: &Path) -> Result<Self> {
+        let folder = ModelFolder::open(folder)?;
+        let stem = "diffusion_pytorch_model";
+        let (network, weights) = match kind {
+            Kind::Unet => {
+                let config = UNet2DConditionConfig::read("unet/config.json", &folder.json("unet/config.json")?)?;
+                let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+                let weights = Weights::open(&folder, "unet", stem, &Device::Cpu, as_it_is)?;
+                (Self::Unet(Box::new(UNet2DConditionModel::new(&config, &weights))), weights)
+            }
+            Kind::Vae => {
+                let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
+                let weights = Weights::open(&folder, "vae", stem, &Device::Cpu, current_name)?;
+                (Self::Vae(Box::new(AutoencoderKl::new(&config, &weights))), weights)
+            }
+        };
+        weights.finish()?;
+        Ok(network)
+    }
+
+    fn run(&self, inputs: &Inputs) -> Result<Tensor> {
+        match self {
+            Self::Unet(unet) => {
+                let text = inputs.text.as_ref().context("no text")?;
+                Ok(unet.forward(&inputs.sample, &inputs.t, text)?)
+            }
+            Self::Vae(vae) => Ok(vae.decode(&inputs.sample)?),
+        }
+    }
+}
+
+impl Inputs {
+    fn load(path: &Path) -> Result<Self> {
+        let mut tensors = safetensors::load(path, &Device::Cpu)?;
+        let sample = tensors.remove("sample").context("no sample")?;
+        if sample.dtype() != DType::F32 {
+            bail!("the inputs are float32");
+        }
+        let t = tensors.remove("t").map(|t| t.to_vec1()).transpose()?.unwrap_or_default();
+        Ok(Self { sample, t, text: tensors.remove("text") })
+    }
+}
+
+/// Computes for a while in the widest registers that the library's kernels use, and tells how many FLOPs that was.
+fn multiply_adds(rounds: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = pulp::x86::V3::try_new() {
+        return Simd::vectorize(avx2, MultiplyAdds { rounds });
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(neon) = pulp::aarch64::Neon::try_new() {
+        return Simd::vectorize(neon, MultiplyAdds { rounds });
+    }
+    MultiplyAdds { rounds }.with_simd(pulp::Scalar::new())
+}
+
+struct MultiplyAdds {
+    rounds: usize,
+}
+
+impl WithSimd for MultiplyAdds {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        // Enough sums in flight to hide the latency of a multiply-add, few enough for the registers.
+        let mut sums = [simd.splat_f32s(black_box(0.5)); 12];
+        let (factor, summand) = (simd.splat_f32s(black_box(0.999)), simd.splat_f32s(black_box(0.001)));
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = simd.mul_add_f32s(*sum, factor, summand);
+            }
+        }
+        for sum in &sums {
+            black_box(simd.reduce_sum_f32s(*sum));
+        }
+        2 * self.rounds * sums.len() * S::F32_LANES
+    }
+}

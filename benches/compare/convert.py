@@ -1,0 +1,73 @@
+"""Makes OpenVINO's and ONNX's form of a network, in a process of its own, whose memory is gone afterwards.
+
+    python convert.py openvino|onnx KIND FOLDER INPUTS TARGET [free]
+
+With `free` the batch can be chosen later.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+import models
+
+
+class Unet(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, sample, t, text):
+        return self.network(sample, t, text, return_dict=False)[0]
+
+
+class Vae(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, sample):
+        return self.network.decode(sample, return_dict=False)[0]
+
+
+def main():
+    to, kind, folder, inputs, target, *free = sys.argv[1:]
+    network = (Unet if kind == "unet" else Vae)(models.load(kind, folder)).eval()
+    names = ["sample", "t", "text"] if kind == "unet" else ["sample"]
+    tensors = load_file(inputs)
+    arguments = tuple(tensors[name] for name in names)
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        if to == "openvino":
+            to_openvino(network, names, arguments, target, bool(free))
+        else:
+            to_onnx(network, names, arguments, target, bool(free))
+
+
+def to_openvino(network, names, arguments, target, free):
+    import openvino as ov
+
+    # The example is computed, so it is small; the shapes are those of the inputs.
+    example = (arguments[0][..., :8, :8], *arguments[1:])
+    shapes = [([-1] if free else [len(a)]) + list(a.shape[1:]) for a in arguments]
+    model = ov.convert_model(network, example_input=example if len(example) > 1 else example[0], input=shapes)
+    for port, name in zip(model.inputs, names, strict=True):
+        port.get_tensor().set_names({name})
+    ov.save_model(model, target, compress_to_fp16=False)
+
+
+def to_onnx(network, names, arguments, target, free):
+    shapes = None
+    if free:
+        batch = torch.export.Dim("batch", min=1, max=1024)
+        shapes = {name: {0: batch} for name in names}
+    torch.onnx.export(
+        network, arguments, target, input_names=names, output_names=["output"], dynamo=True, dynamic_shapes=shapes,
+        external_data=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
