@@ -18,6 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae, with_tiny_decoder};
 use latentd::{
     diffusion::Latents,
+    imaging::RgbImage,
     models::{
         AutoencoderKl, AutoencoderTiny, ClipTextModel, Spec, StableDiffusion, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
@@ -25,7 +26,9 @@ use latentd::{
         clip_text::ClipTextConfig,
         unet2d_condition::UNet2DConditionConfig,
     },
-    pipelines::{Activation, DenoiseRow, NetworkError, Networks, TextEmbedding, decoding::decode_alone},
+    pipelines::{
+        Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, TextEmbedding, decoding::decode_alone,
+    },
     weights::{ModelFolder, Weights},
 };
 use serde_json::{Value, json};
@@ -108,7 +111,7 @@ impl Networks for InTiles {
         Ok(Vec::new())
     }
 
-    fn denoise(&self, _shape: [usize; 3], _rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+    fn denoise(&self, _: [usize; 3], _: Depth, _rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
         Ok(Vec::new())
     }
 
@@ -129,6 +132,10 @@ impl Networks for InTiles {
         let layers = self.vae.decode_stages(h, w, 0.0)[stage].layers.clone();
         let decode = |row: &Activation| Activation(self.vae.decode_layers(layers.clone(), row.0.clone()).unwrap());
         Ok(rows.iter().map(decode).collect())
+    }
+
+    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        Ok(Vec::new())
     }
 }
 
