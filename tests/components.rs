@@ -111,11 +111,7 @@ impl Networks for InTiles {
         Ok(Vec::new())
     }
 
-    fn denoise(&self, _shape: [usize; 3], _depth: Depth, _rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
-        Ok(Vec::new())
-    }
-
-    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    fn denoise(&self, _: [usize; 3], _: Depth, _rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
         Ok(Vec::new())
     }
 
@@ -136,6 +132,10 @@ impl Networks for InTiles {
         let layers = self.vae.decode_stages(h, w, 0.0)[stage].layers.clone();
         let decode = |row: &Activation| Activation(self.vae.decode_layers(layers.clone(), row.0.clone()).unwrap());
         Ok(rows.iter().map(decode).collect())
+    }
+
+    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        Ok(Vec::new())
     }
 }
 

@@ -127,3 +127,57 @@ impl FeatureCache {
         })?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_interval_takes_in_its_start_and_leaves_out_its_end_but_for_the_last_step() {
+        let covered = |interval: [f64; 2], steps: u32| -> Vec<u32> {
+            let interval = GuidanceInterval::from(interval);
+            (0..steps).filter(|i| interval.covers(f64::from(*i) / f64::from(steps))).collect()
+        };
+        assert_eq!(covered([0.0, 1.0], 4), [0, 1, 2, 3]);
+        assert_eq!(covered([0.25, 0.75], 4), [1, 2]);
+        assert_eq!(covered([0.3, 0.7], 10), [3, 4, 5, 6], "a decimal bound meets its step");
+        assert_eq!(covered([0.8, 1.0], 4), [0; 0]);
+        for steps in 1..200 {
+            let split = (1..10).map(|tenth| f64::from(tenth) / 10.0);
+            for at in split {
+                let (first, last) = (covered([0.0, at], steps), covered([at, 1.0], steps));
+                assert_eq!([first, last].concat(), (0..steps).collect::<Vec<_>>(), "{steps} steps parted at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn they_are_read_as_they_are_written() {
+        let interval = GuidanceInterval::from([0.2, 0.8]);
+        assert_eq!(serde_json::to_value(interval).unwrap(), json!([0.2, 0.8]));
+        let cache = FeatureCache { kind: FeatureCacheKind::DeepCache, interval: 3 };
+        assert_eq!(serde_json::to_value(cache).unwrap(), json!({"kind": "deepcache", "interval": 3}));
+        let Value::Object(request) = json!({"guidance_interval": interval, "feature_cache": cache}) else {
+            panic!("a request is an object")
+        };
+        let mut fields = Fields::new(request);
+        assert_eq!(GuidanceInterval::read(&mut fields), Some(interval));
+        assert_eq!(FeatureCache::read(&mut fields), Some(cache));
+        assert_eq!(fields.finish(), []);
+    }
+
+    #[test]
+    fn generations_that_were_kept_before_there_were_any_are_exact() {
+        let kept = json!({
+            "model": "m", "prompt": "a", "negative_prompt": "", "width": 64, "height": 64, "n": 1, "steps": 20,
+            "guidance_scale": 5.0, "guidance_rescale": 0.0, "scheduler": "euler", "eta": 0.0, "clip_skip": 0, "seed": 1,
+            "seed_mode": "per_image", "previews": 0, "metadata_level": "full", "on_disconnect": "auto",
+            "start_timeout_s": 600, "metadata": {},
+        });
+        let generation: super::super::Generation = serde_json::from_value(kept).unwrap();
+        assert_eq!(generation.approximations(), [""; 0]);
+        assert_eq!(generation.guidance_interval, GuidanceInterval::WHOLE);
+    }
+}

@@ -37,7 +37,7 @@ struct DecoderTiny {
 enum Layer {
     Conv(Conv2d),
     Relu,
-    Block(AutoencoderTinyBlock),
+    Block(Box<AutoencoderTinyBlock>),
     /// By this factor, to the nearest neighbour.
     Upsample(usize),
 }
@@ -69,7 +69,7 @@ impl DecoderTiny {
         let mut layers = vec![Layer::Conv(conv2d(&weights.pp(0), config.latent_channels, width, 3, 1, 1)), Layer::Relu];
         for (i, blocks) in config.num_decoder_blocks.iter().enumerate() {
             for _ in 0..*blocks {
-                layers.push(Layer::Block(AutoencoderTinyBlock::new(&weights.pp(layers.len()), width)));
+                layers.push(Layer::Block(Box::new(AutoencoderTinyBlock::new(&weights.pp(layers.len()), width))));
             }
             if i < last {
                 layers.push(Layer::Upsample(config.upsampling_scaling_factor));

@@ -95,8 +95,8 @@ impl UNet2DConditionModel {
     }
 
     /// The shallowest branch alone: into the network, over its outermost skip, through the last layer and out. The rest is
-    /// taken for what it was in the call that left `features` (section 3.2 of Ma et al. 2023, arXiv:2312.00858; branch 0
-    /// in its authors' program).
+    /// taken for what it was in the call that left `features` (section 3 of Ma et al. 2023, arXiv:2312.00858;
+    /// `cache_branch_id` 0 of its authors' program).
     pub fn forward_shallow(&self, sample: &Tensor, t: &[f32], text: &Tensor, features: &Tensor) -> Result<Tensor> {
         let (x, time) = self.enter(sample, t, text)?;
         let (last, _) = self.up_blocks()?;

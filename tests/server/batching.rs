@@ -64,6 +64,35 @@ async fn a_short_request_does_not_wait_for_a_long_one() {
     assert!(ended(&short) < ended(&long));
 }
 
+/// Runs that compute different shares of the network side by side, and what their objects say of it.
+#[tokio::test]
+async fn approximated_pictures_say_so_and_can_be_made_again_from_their_params() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let cache = |interval: u32| json!({"feature_cache": {"kind": "deepcache", "interval": interval}});
+    let approximations = [
+        (json!({}), json!([])),
+        (json!({"guidance_interval": [0.2, 0.8]}), json!(["guidance_interval"])),
+        (cache(2), json!(["feature_cache"])),
+        (with(cache(3), &json!({"guidance_interval": [0, 0.5]})), json!(["guidance_interval", "feature_cache"])),
+        (json!({"guidance_interval": [0, 0.5], "guidance_scale": 1}), json!([])),
+    ];
+    let bodies = approximations.iter().map(|(fields, _)| with(request("a red fox", 5), fields)).collect::<Vec<_>>();
+    let ids = join_all(bodies.iter().map(|body| server.accept(body))).await;
+    let mut pictures = Vec::new();
+    for ((_, said), id) in approximations.iter().zip(&ids) {
+        let generation = server.ended(id).await;
+        assert_eq!(generation["approximations"], *said, "{generation}");
+        let again = server.accept(&generation["params"]).await;
+        assert_eq!(server.ended(&again).await["approximations"], *said);
+        let picture = server.picture(id, 0).await;
+        assert_eq!(server.picture(&again, 0).await, picture, "{said}");
+        pictures.push(decode(&picture).2);
+    }
+    assert!((1..4).all(|i| pictures[i] != pictures[0]), "an approximation changed nothing");
+    assert!(server.metric("latentd_shallow_steps_total", "").await > 0.0);
+}
+
 /// The same bytes whatever the number of threads and rows, that is on machines of any size.
 #[tokio::test]
 async fn pictures_do_not_depend_on_threads_or_batch_size() {
