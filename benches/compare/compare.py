@@ -132,6 +132,8 @@ class Bench:
         with self.start(name) as peer:
             say(f"{case.name}: {name} loads")
             difference = self.loaded(peer, case)
+            if difference is not None:
+                say(f"{case.name}: {name} differs from PyTorch by {difference:.1e} of the largest value")
             load_peak = peer.peak_bytes()
             peer.forget_peak()
             slow = case.large

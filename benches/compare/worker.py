@@ -117,6 +117,7 @@ class StableDiffusionCpp:
         self.pipeline = StableDiffusion(
             model_path=sdcpp, taesd_path=str(tiny), n_threads=THREADS, wtype="f32", prediction="eps",
         )
+        self.pipeline.model  # noqa: B018 - fails where the file was not understood, which the constructor passes over
 
     def run(self):
         def progress(step, _steps, seconds):
