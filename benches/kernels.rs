@@ -16,7 +16,7 @@ use latentd::kernels::{
     layer_norm::layer_norm,
     matrix::Matrix,
     upsample::nearest,
-    winograd::Tiles,
+    winograd::Use,
 };
 
 fn main() {
@@ -70,19 +70,19 @@ type Group<'a> = BenchmarkGroup<'a, WallTime>;
 fn convolutions(group: &mut Group<'_>, of: &Shapes) {
     for &(side, inputs, outputs) in of.convolutions {
         let x = numbers(&[ROWS, side, side, inputs]);
-        let mut case = |name: &str, kernel: usize, stride: usize, tiles: Option<Tiles>| {
+        let mut case = |name: &str, kernel: usize, stride: usize, winograd: Use| {
             let geometry = Geometry::square(kernel, stride, kernel / 2);
             let (weight, bias) = (numbers(&[kernel * kernel * inputs, outputs]), numbers(&[outputs]));
-            let conv = Conv2d::new(&weight, &bias, geometry, tiles).expect("the shapes fit");
+            let conv = Conv2d::new(&weight, &bias, geometry, winograd).expect("the shapes fit");
             let places = (side / stride) * (side / stride);
             let work = 2 * ROWS * places * kernel * kernel * inputs * outputs;
             measure(group, &format!("{name} {side}² {inputs}→{outputs}"), work, || conv.forward(&x));
         };
-        case("conv 3×3", 3, 1, None);
-        case("conv 3×3 winograd 2×2", 3, 1, Some(Tiles::Two));
-        case("conv 3×3 winograd 4×4", 3, 1, Some(Tiles::Four));
-        case("conv 3×3 half", 3, 2, None);
-        case("conv 1×1", 1, 1, None);
+        case("conv 3×3", 3, 1, Use::Auto);
+        case("conv 3×3 direct", 3, 1, Use::Off);
+        case("conv 3×3 winograd 4×4", 3, 1, Use::Force);
+        case("conv 3×3 half", 3, 2, Use::Off);
+        case("conv 1×1", 1, 1, Use::Off);
     }
 }
 

@@ -5,26 +5,30 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use super::{
     block::Block,
     cut::Cut,
-    finish::Onto,
-    gemm::{Product, WIDTH},
+    finish::{Finish, Onto},
+    gemm::{Panels, Product, WIDTH},
     matrix::Matrix,
     simd::vectorized,
     storage::{blank, floats, made},
-    winograd::{Tiles, Winograd},
+    winograd::{self, Map, Tiles, Winograd},
 };
 
-/// A convolution of fixed geometry, with its weights laid out for the algorithm that was chosen for it.
+/// A convolution of fixed geometry, with its weights laid out for the device.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    weights: Laid,
+    /// (kh·kw·in, out)
+    weight: Matrix,
     geometry: Geometry,
+    /// Where Winograd's algorithm can be used.
+    winograd: Option<(Winograd, Choice)>,
 }
 
-#[derive(Clone, Debug)]
-enum Laid {
-    /// Patches side by side, times a matrix (kh·kw·in, out).
-    Direct(Matrix),
-    Winograd(Winograd),
+/// What decides about Winograd's algorithm.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    By(winograd::Use),
+    #[cfg(test)]
+    Always(Tiles),
 }
 
 /// Height and width of the kernel, steps between patches, and rows or columns of zeros around the map.
@@ -67,15 +71,14 @@ impl Geometry {
 }
 
 impl Conv2d {
-    /// Takes the weight as a matrix (kh·kw·in, out), and one bias for each output. `tiles` asks for Winograd's algorithm,
-    /// which is used where the device and the geometry are for it: a kernel of 3 × 3, one step, one zero on every side.
-    pub fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, tiles: Option<Tiles>) -> Result<Self> {
-        let packs = weight.device().is_cpu() && weight.is_contiguous();
-        let weights = match tiles.filter(|_| packs && geometry.suits_winograd()) {
-            Some(tiles) => Laid::Winograd(Winograd::new(weight, bias, tiles)?),
-            None => Laid::Direct(Matrix::new(weight, Some(bias))?),
-        };
-        Ok(Self { weights, geometry })
+    /// Takes the weight as a matrix (kh·kw·in, out), and one bias for each output. Winograd's algorithm can be used where the
+    /// device and the geometry are for it: a kernel of 3 × 3, one step, one zero on every side.
+    pub fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, winograd: winograd::Use) -> Result<Self> {
+        let weight = Matrix::new(weight, Some(bias))?;
+        let (patch, outputs) = weight.shape();
+        let suits = weight.packed().is_some() && geometry.suits_winograd() && patch % 9 == 0;
+        let winograd = suits.then(|| (Winograd::new(patch / 9, outputs), Choice::By(winograd)));
+        Ok(Self { weight, geometry, winograd })
     }
 
     /// x (B, h, w, in) → (B, H, W, out).
@@ -85,14 +88,31 @@ impl Conv2d {
 
     /// x (B, h, w, in) → (B, H, W, out), with something added.
     pub fn forward_onto(&self, x: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
-        match &self.weights {
-            Laid::Winograd(winograd) => winograd.forward(x, onto),
-            Laid::Direct(matrix) => match matrix.plain() {
-                Some((weight, bias)) => self.composite(x, weight, bias, onto),
-                None if self.geometry.is_pointwise() => matrix.times_onto(x, onto),
-                None => x.apply_op1_no_bwd(&Direct { matrix, geometry: self.geometry, onto }),
-            },
+        match self.weight.plain() {
+            Some((weight, bias)) => self.composite(x, weight, bias, onto),
+            None if self.geometry.is_pointwise() => self.weight.times_onto(x, onto),
+            None => x.apply_op1_no_bwd(&Op { conv: self, onto }),
         }
+    }
+
+    /// The algorithm for maps of h × w, and its weights.
+    fn tiles(&self, h: usize, w: usize) -> Option<(Tiles, &Winograd)> {
+        let (winograd, choice) = self.winograd.as_ref()?;
+        let (patch, outputs) = self.weight.shape();
+        let tiles = match choice {
+            Choice::By(winograd) => winograd.tiles(patch / 9, outputs, h, w)?,
+            #[cfg(test)]
+            Choice::Always(tiles) => *tiles,
+        };
+        Some((tiles, winograd))
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_tiles(mut self, tiles: Tiles) -> Self {
+        if let Some((_, choice)) = &mut self.winograd {
+            *choice = Choice::Always(tiles);
+        }
+        self
     }
 
     /// The same by candle's convolution, for other devices.
@@ -106,38 +126,51 @@ impl Conv2d {
     }
 }
 
-struct Direct<'a> {
-    matrix: &'a Matrix,
-    geometry: Geometry,
+struct Op<'a> {
+    conv: &'a Conv2d,
     onto: Onto<'a>,
 }
 
 /// Floats of one pixel's patch that are laid side by side at a time, unless one tap has more.
 const PATCH: usize = 1 << 10;
 
-impl CustomOp1 for Direct<'_> {
+impl CustomOp1 for Op<'_> {
     fn name(&self) -> &'static str {
         "conv2d"
     }
 
-    /// A few taps of the patches of a few pixels, side by side, times these taps' part of the matrix, and so on over all
-    /// taps: the patches of a whole map never exist.
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let Conv2d { weight, geometry, .. } = self.conv;
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
-        let (height, width) = self.geometry.output(h, w)?;
-        let Some((panels, bias)) = self.matrix.packed() else { candle_core::bail!("the weight is not packed") };
-        let (patch, n) = self.matrix.shape();
-        let taps = self.geometry.kernel.0 * self.geometry.kernel.1;
-        if patch != taps * c || patch == 0 || n == 0 {
+        let (height, width) = geometry.output(h, w)?;
+        let Some((panels, bias)) = weight.packed() else { candle_core::bail!("the weight is not packed") };
+        let (patch, n) = weight.shape();
+        if patch != geometry.kernel.0 * geometry.kernel.1 * c || x.is_empty() || patch == 0 || n == 0 {
             candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{n}", layout.shape());
         }
         let held = self.onto.hold();
         let finish = held.finish(bias, batch, height * width)?;
         let mut out = blank(batch * height * width * n);
-        let whole = Block::new(&mut out, n);
+        let map = Map { x, batch, height: h, width: w };
+        match self.conv.tiles(h, w) {
+            Some((tiles, winograd)) => winograd.convolve(tiles, panels, map, finish, &mut out),
+            None => geometry.convolve(panels, map, c, finish, &mut out)?,
+        }
+        made(out, (batch, height, width, n))
+    }
+}
+
+impl Geometry {
+    /// By the definition: a few taps of the patches of a few pixels, side by side, times these taps' part of the matrix,
+    /// and so on over all taps. The patches of a whole map never exist.
+    fn convolve(&self, panels: &Panels, map: Map<'_>, c: usize, finish: Finish<'_>, out: &mut [f32]) -> Result<()> {
+        let Map { x, batch, height: h, width: w } = map;
+        let (height, width) = self.output(h, w)?;
+        let (taps, n) = (self.kernel.0 * self.kernel.1, panels.n);
+        let whole = Block::new(out, n);
         let taps_at_a_time = (PATCH / c).clamp(1, taps);
-        Cut::product(batch * height * width, patch, n).run(|patches, pixels, panels_of_job| {
+        Cut::product(batch * height * width, panels.k, n).run(|patches, pixels, panels_of_job| {
             let columns = panels_of_job.start * WIDTH..n.min(panels_of_job.end * WIDTH);
             // SAFETY: the jobs of a cut do not overlap.
             let mut out = unsafe { whole.part(pixels.clone(), columns.clone()) };
@@ -148,7 +181,7 @@ impl CustomOp1 for Direct<'_> {
                     let (b, y, column) = (pixel / width / height, pixel / width % height, pixel % width);
                     let map = &x[b * h * w * c..][..h * w * c];
                     for tap in taps.clone() {
-                        match self.geometry.seen((h, w), (y, column), tap) {
+                        match self.seen((h, w), (y, column), tap) {
                             Some(from) => patches.extend_from_slice(&map[from * c..][..c]),
                             None => patches.resize(patches.len() + c, 0.0),
                         }
@@ -163,11 +196,9 @@ impl CustomOp1 for Direct<'_> {
                 || finish.block(&mut out, pixels.start, columns),
             );
         });
-        made(out, (batch, height, width, n))
+        Ok(())
     }
-}
 
-impl Geometry {
     /// Which pixel of the map a tap of the patch of a place (y, x) of the result falls on, if any.
     fn seen(&self, (h, w): (usize, usize), (y, x): (usize, usize), tap: usize) -> Option<usize> {
         let (ky, kx) = (tap / self.kernel.1, tap % self.kernel.1);
@@ -226,7 +257,7 @@ mod tests {
             let geometry = Geometry { kernel, stride, top, bottom, left, right };
             let (weight, bias) = (random(&[kernel.0 * kernel.1 * inputs, outputs]), random(&[outputs]));
             let x = random(&[b, h, w, inputs]);
-            let conv = Conv2d::new(&weight, &bias, geometry, None).unwrap();
+            let conv = Conv2d::new(&weight, &bias, geometry, winograd::Use::Off).unwrap();
             let expected = naive(geometry, &weight, &bias, &x);
             for made in [conv.forward(&x).unwrap(), conv.composite(&x, &weight, Some(&bias), Onto::default()).unwrap()] {
                 let made = made.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -241,7 +272,7 @@ mod tests {
     #[test]
     fn a_map_smaller_than_the_kernel_is_an_error() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-        let conv = Conv2d::new(&zeros(&[9, 1]), &zeros(&[1]), Geometry::square(3, 1, 0), None).unwrap();
+        let conv = Conv2d::new(&zeros(&[9, 1]), &zeros(&[1]), Geometry::square(3, 1, 0), winograd::Use::Off).unwrap();
         assert!(conv.forward(&zeros(&[1, 5, 5, 2])).is_err());
         assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());
     }

@@ -38,6 +38,11 @@ impl Panels {
         self.n.div_ceil(WIDTH)
     }
 
+    /// One panel, (K, 16).
+    pub fn panel(&self, panel: usize) -> &[f32] {
+        &self.values[panel * self.k * WIDTH..][..self.k * WIDTH]
+    }
+
     pub fn whole(&self) -> PanelsRef<'_> {
         PanelsRef { k: self.k, n: self.n, values: &self.values }
     }

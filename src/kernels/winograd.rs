@@ -1,24 +1,27 @@
 //! Convolution of 3 × 3 by Winograd's minimal filtering (Lavin and Gray 2016, arXiv:1509.09308).
 //!
-//! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. The weights are transformed
-//! once, so that they take (m + 2)² / 9 times the memory; over tiles and channels, each of the (m + 2)² products is a product of
-//! matrices, (tiles, in) · (in, out).
+//! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. Over tiles and channels each
+//! of the (m + 2)² products is a product of matrices, (tiles, in) · (in, out).
+//!
+//! Transformed weights take (m + 2)² / 9 times the memory. Those of small layers are kept; those of large ones are made anew,
+//! some outputs at a time, which costs a few per cent of the products and leaves the model as large as it is.
 
 mod transform;
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
     block::Block,
-    finish::{Finish, Onto},
-    gemm::{HEIGHT, PanelsRef, Product, WIDTH},
+    finish::Finish,
+    gemm::{HEIGHT, Panels, PanelsRef, Product, WIDTH},
     simd::vectorized,
-    storage::{Operand, blank, floats, made},
 };
-use transform::{F2, F4, Transform};
+use transform::{F2, F4, LANES, Transform};
 
 /// The size of the tiles: F(2×2, 3×3) or F(4×4, 3×3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub enum Tiles {
 /// Which convolutions take the algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Use {
-    /// Those where it wins: a matter of the layer alone, so that the same picture comes from every machine and batch.
+    /// Those where it wins: a matter of the layer and the map's size alone, so that the same picture comes from every batch.
     #[default]
     Auto,
     Off,
@@ -39,184 +42,161 @@ pub enum Use {
 }
 
 impl Use {
-    /// For a layer of so many channels on maps about `side` pixels wide.
-    pub fn tiles(self, inputs: usize, outputs: usize, side: usize) -> Option<Tiles> {
+    /// For a layer of so many channels on maps of h × w.
+    pub fn tiles(self, inputs: usize, outputs: usize, h: usize, w: usize) -> Option<Tiles> {
         match self {
             Use::Off => None,
             Use::Force => Some(Tiles::Four),
             Use::Auto if inputs.min(outputs) < LANES => None,
-            Use::Auto if side >= 32 => Some(Tiles::Four),
-            Use::Auto if side >= 16 && inputs * outputs <= 1 << 16 => Some(Tiles::Four),
-            Use::Auto if side >= 8 && inputs * outputs <= 1 << 17 => Some(Tiles::Two),
-            Use::Auto => None,
+            Use::Auto => cheapest(inputs as f64, outputs as f64, h, w),
         }
     }
 }
 
-/// The weights of a convolution, transformed.
-#[derive(Clone)]
-pub struct Winograd {
-    /// (m + 2)² matrices (in, out), each as panels.
-    values: Arc<Vec<f32>>,
-    bias: Arc<[f32]>,
-    tiles: Tiles,
+/// By the cycles of AVX2 for each input channel and panel of outputs, for two maps, the least that guidance brings.
+fn cheapest(inputs: f64, outputs: f64, h: usize, w: usize) -> Option<Tiles> {
+    let tiles = |m: usize| 2.0 * (h.div_ceil(m) * w.div_ceil(m)) as f64;
+    let direct = 9.4 * tiles(1);
+    // The products, the transforms of inputs and results, and of the weights.
+    let two = tiles(2) * (16.0 + 110.0 / outputs + 90.0 / inputs) + 55.0;
+    let four = tiles(4) * (36.0 + 300.0 / outputs + 250.0 / inputs) + 150.0;
+    match () {
+        () if direct <= two.min(four) => None,
+        () if two <= four => Some(Tiles::Two),
+        () => Some(Tiles::Four),
+    }
+}
+
+/// The weights of a convolution, ready to be transformed.
+#[derive(Clone, Debug)]
+pub(super) struct Winograd {
     inputs: usize,
     outputs: usize,
+    /// Of small layers, once they were needed.
+    two: Arc<OnceLock<Vec<f32>>>,
+    four: Arc<OnceLock<Vec<f32>>>,
 }
+
+/// Transformed weights are kept up to this many floats: 8 MiB.
+const KEPT: usize = 1 << 21;
 
 impl Winograd {
-    /// Takes the weight as a matrix (3·3·in, out), and the biases.
-    pub(super) fn new(weight: &Tensor, bias: &Tensor, tiles: Tiles) -> Result<Self> {
-        let (k, outputs) = weight.dims2()?;
-        let bias: Vec<f32> = bias.to_vec1()?;
-        if k == 0 || k % 9 != 0 || outputs == 0 || bias.len() != outputs {
-            candle_core::bail!("winograd: a matrix of {k}×{outputs} with {} biases", bias.len());
+    /// For a convolution of 3 × 3.
+    pub fn new(inputs: usize, outputs: usize) -> Self {
+        Self { inputs, outputs, two: Arc::default(), four: Arc::default() }
+    }
+
+    /// x (B, h, w, in) to out (B, h, w, out); the weights are a matrix (3·3·in, out).
+    pub fn convolve(&self, tiles: Tiles, weights: &Panels, map: Map<'_>, finish: Finish<'_>, out: &mut [f32]) {
+        match tiles {
+            Tiles::Two => convolve::<F2, 4, 2>(self, &self.two, weights, map, finish, out),
+            Tiles::Four => convolve::<F4, 6, 4>(self, &self.four, weights, map, finish, out),
         }
-        let weight = Operand::of(weight);
-        let values = match tiles {
-            Tiles::Two => packed::<F2, 4>(weight.floats()?, k / 9, outputs),
-            Tiles::Four => packed::<F4, 6>(weight.floats()?, k / 9, outputs),
-        };
-        Ok(Self { values: Arc::new(values), bias: bias.into(), tiles, inputs: k / 9, outputs })
-    }
-
-    /// x (B, h, w, in) → (B, h, w, out)
-    pub(super) fn forward(&self, x: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&Op { weights: self, onto })
     }
 }
 
-impl fmt::Debug for Winograd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Winograd({:?}, {}, {})", self.tiles, self.inputs, self.outputs)
-    }
-}
-
-/// G·g·Gᵀ for all pairs of channels, packed: for each of the N² places the panels of a matrix (in, out).
-fn packed<T: Transform<N>, const N: usize>(weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
-    let panels = outputs.div_ceil(WIDTH);
-    let mut values = vec![0.0; N * N * panels * inputs * WIDTH];
-    let (whole, strip) = (Block::new(&mut values, inputs * WIDTH), inputs * WIDTH);
-    (0..panels).into_par_iter().for_each(|panel| {
-        for c in 0..inputs {
-            for j in 0..WIDTH.min(outputs - panel * WIDTH) {
-                let g: [[f64; 3]; 3] = std::array::from_fn(|y| {
-                    std::array::from_fn(|x| f64::from(weight[((y * 3 + x) * inputs + c) * outputs + panel * WIDTH + j]))
-                });
-                for (at, value) in weight_transform::<T, N>(&g).as_flattened().iter().enumerate() {
-                    let line = at * panels + panel;
-                    // SAFETY: no other thread writes the lines of this panel.
-                    let mut part = unsafe { whole.part(line..line + 1, 0..strip) };
-                    part.line(0)[c * WIDTH + j] = *value as f32;
+/// G·g·Gᵀ of some panels: for each of the N² places the panels of a matrix (in, out), one behind the other.
+fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
+    weights: &Panels,
+    panels: Range<usize>,
+    inputs: usize,
+    out: &mut Vec<f32>,
+) {
+    let (strip, count) = (inputs * WIDTH, panels.len());
+    out.resize(N * N * count * strip, 0.0);
+    vectorized(
+        #[inline(always)]
+        || {
+            for (i, panel) in panels.enumerate() {
+                let g = weights.panel(panel);
+                for c in 0..inputs {
+                    let mut columns = [[[0f32; LANES]; 3]; N];
+                    for x in 0..3 {
+                        let column = [0, 1, 2].map(|y| *lanes(&g[((y * 3 + x) * inputs + c) * WIDTH..]));
+                        let transformed = T::weight(&column);
+                        (0..N).for_each(|i| columns[i][x] = transformed[i]);
+                    }
+                    for (y, line) in columns.iter().enumerate() {
+                        for (x, values) in T::weight(line).iter().enumerate() {
+                            let at = ((y * N + x) * count + i) * strip + c * WIDTH;
+                            out[at..at + WIDTH].copy_from_slice(values);
+                        }
+                    }
                 }
             }
-        }
-    });
-    values
+        },
+    );
 }
 
-/// G·g·Gᵀ
-fn weight_transform<T: Transform<N>, const N: usize>(g: &[[f64; 3]; 3]) -> [[f64; N]; N] {
-    let dot = |g_row: &[f64; 3], line: [f64; 3]| (0..3).map(|k| g_row[k] * line[k]).sum::<f64>();
-    std::array::from_fn(|i| {
-        let row: [f64; 3] = std::array::from_fn(|x| dot(&T::G[i], [g[0][x], g[1][x], g[2][x]]));
-        std::array::from_fn(|j| dot(&T::G[j], row))
-    })
-}
-
-struct Op<'a> {
-    weights: &'a Winograd,
-    onto: Onto<'a>,
-}
-
-impl CustomOp1 for Op<'_> {
-    fn name(&self) -> &'static str {
-        "winograd"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Winograd { inputs, outputs, bias, tiles, .. } = self.weights;
-        let (batch, height, width, c) = layout.shape().dims4()?;
-        let x = floats(storage, layout)?;
-        if c != *inputs || x.is_empty() {
-            candle_core::bail!("winograd: {:?} by weights for {inputs} channels", layout.shape());
-        }
-        let held = self.onto.hold();
-        let finish = held.finish(bias, batch, height * width)?;
-        let mut out = blank(batch * height * width * outputs);
-        let map = Map { x, batch, height, width };
-        match tiles {
-            Tiles::Two => convolve::<F2, 4, 2>(self.weights, map, finish, &mut out),
-            Tiles::Four => convolve::<F4, 6, 4>(self.weights, map, finish, &mut out),
-        }
-        made(out, (batch, height, width, *outputs))
-    }
+#[inline(always)]
+fn lanes(values: &[f32]) -> &[f32; LANES] {
+    values.first_chunk().expect("a line of a panel is as long as there are lanes")
 }
 
 /// The input, channels last.
 #[derive(Clone, Copy)]
-struct Map<'a> {
-    x: &'a [f32],
-    batch: usize,
-    height: usize,
-    width: usize,
+pub(super) struct Map<'a> {
+    pub x: &'a [f32],
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
 }
-
-/// Tiles that a job works on at a time, at most: their inputs stay near the second cache, and yet every weight is used
-/// many times once it is there.
-fn most_tiles(places: usize, inputs: usize) -> usize {
-    (INPUTS / (places * inputs)).next_multiple_of(HEIGHT).clamp(24, 48)
-}
-
-/// Floats of transformed inputs at a time: 512 KiB.
-const INPUTS: usize = 1 << 17;
 
 /// Panels of results that are made at a time.
 const PANELS: usize = 2;
 
-/// Channels that are transformed at a time: a line of the cache.
-const LANES: usize = 16;
+/// Floats of transformed inputs that a job has at a time. Where weights are kept, they stay near the second cache; where
+/// they are made anew it is many tiles, so that this is seldom.
+const FEW_INPUTS: usize = 1 << 17;
+const MANY_INPUTS: usize = 1 << 21;
 
-fn convolve<T: Transform<N> + super::winograd::transform::Output<N, M>, const N: usize, const M: usize>(
-    weights: &Winograd,
+fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
+    winograd: &Winograd,
+    kept: &OnceLock<Vec<f32>>,
+    weights: &Panels,
     map: Map<'_>,
     finish: Finish<'_>,
     out: &mut [f32],
 ) {
+    let Winograd { inputs, outputs, .. } = *winograd;
+    let panels = outputs.div_ceil(WIDTH);
+    let kept = (N * N * inputs * panels * WIDTH <= KEPT).then(|| {
+        kept.get_or_init(|| {
+            let mut all = Vec::new();
+            transform_weights::<T, N, M>(weights, 0..panels, inputs, &mut all);
+            all
+        })
+    });
     let (down, across) = (map.height.div_ceil(M), map.width.div_ceil(M));
     let tiles = map.batch * down * across;
-    let panels = weights.outputs.div_ceil(WIDTH);
     let threads = rayon::current_num_threads();
-    let most = most_tiles(N * N, weights.inputs);
-    let job_tiles = tiles.div_ceil((2 * threads).max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
-    let (job_tiles, parts) = match job_tiles >= most / 2 || threads == 1 {
+    let room = if kept.is_some() { FEW_INPUTS } else { MANY_INPUTS } / (N * N * inputs);
+    let most = room.next_multiple_of(HEIGHT).clamp(24, if kept.is_some() { 48 } else { 192 });
+    // By tiles where there are many, else by panels too.
+    let jobs = if kept.is_some() { 2 * threads } else { threads };
+    let job_tiles = tiles.div_ceil(jobs.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
+    let (job_tiles, parts) = match threads == 1 || 2 * job_tiles >= most {
         true => (job_tiles, 1),
-        false => (most.min(tiles), (2 * threads).div_ceil(tiles.div_ceil(most)).min(panels.div_ceil(PANELS))),
+        false => (most.min(tiles), jobs.div_ceil(tiles.div_ceil(most)).min(panels.div_ceil(PANELS))),
     };
-    let job_panels = panels.div_ceil(parts);
-    let whole = Block::new(out, weights.outputs);
-    let jobs = tiles.div_ceil(job_tiles) * parts;
+    let job_panels = panels.div_ceil(parts).next_multiple_of(PANELS);
+    let whole = Block::new(out, outputs);
     let run = |scratch: &mut Scratch, job: usize| {
         let (tile, panel) = (job / parts * job_tiles, job % parts * job_panels);
-        let of = Job::<N, M> {
-            weights,
-            map,
-            down,
-            across,
-            tiles: tile..tiles.min(tile + job_tiles),
-            panels: panel..panels.min(panel + job_panels),
-        };
-        of.run::<T>(scratch, finish, &whole);
+        let (tiles, panels) = (tile..tiles.min(tile + job_tiles), panel..panels.min(panel + job_panels));
+        Job::<N, M> { winograd, kept, weights, map, down, across, tiles, panels }.run::<T>(scratch, finish, &whole);
     };
-    match jobs {
+    match tiles.div_ceil(job_tiles) * parts {
         1 => run(&mut Scratch::default(), 0),
-        _ => (0..jobs).into_par_iter().for_each_init(Scratch::default, run),
+        jobs => (0..jobs).into_par_iter().for_each_init(Scratch::default, run),
     }
 }
 
 /// What a thread needs for its tiles, kept from job to job.
 #[derive(Default)]
 struct Scratch {
+    /// (N², panels, in, 16), where weights are made anew.
+    u: Vec<f32>,
     /// (N², tiles, in), with a gap between the places so that they do not meet in the cache.
     v: Vec<f32>,
     /// (N², tiles, columns)
@@ -224,7 +204,9 @@ struct Scratch {
 }
 
 struct Job<'a, const N: usize, const M: usize> {
-    weights: &'a Winograd,
+    winograd: &'a Winograd,
+    kept: Option<&'a Vec<f32>>,
+    weights: &'a Panels,
     map: Map<'a>,
     /// Tiles of one map.
     down: usize,
@@ -234,16 +216,11 @@ struct Job<'a, const N: usize, const M: usize> {
 }
 
 impl<const N: usize, const M: usize> Job<'_, N, M> {
-    fn run<T: Transform<N> + transform::Output<N, M>>(
-        self,
-        scratch: &mut Scratch,
-        finish: Finish<'_>,
-        out: &Block<'_>,
-    ) {
-        let Winograd { values, inputs, outputs, .. } = self.weights;
-        let (tiles, c, all_panels) = (self.tiles.len(), *inputs, outputs.div_ceil(WIDTH));
+    fn run<T: Transform<N, M>>(self, scratch: &mut Scratch, finish: Finish<'_>, out: &Block<'_>) {
+        let Winograd { inputs: c, outputs, .. } = *self.winograd;
+        let (tiles, all_panels) = (self.tiles.len(), outputs.div_ceil(WIDTH));
         let place = tiles * c + WIDTH;
-        let Scratch { v, m } = scratch;
+        let Scratch { u, v, m } = scratch;
         v.resize(N * N * place, 0.0);
         m.resize(N * N * tiles * PANELS * WIDTH, 0.0);
         vectorized(
@@ -256,13 +233,21 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         );
         for panel in self.panels.clone().step_by(PANELS) {
             let panels = panel..self.panels.end.min(panel + PANELS);
-            let columns = panel * WIDTH..(*outputs).min(panels.end * WIDTH);
+            let columns = panel * WIDTH..outputs.min(panels.end * WIDTH);
+            // Where the panels of a place are, and how far it is to those of the next one.
+            let (u, first, next) = match self.kept {
+                Some(kept) => (kept, panel * c * WIDTH, all_panels * c * WIDTH),
+                None => {
+                    transform_weights::<T, N, M>(self.weights, panels.clone(), c, u);
+                    (&*u, 0, panels.len() * c * WIDTH)
+                }
+            };
             let each = tiles * columns.len();
             for (at, m) in m.chunks_exact_mut(each).take(N * N).enumerate() {
-                let strip = all_panels * c * WIDTH;
-                let b = PanelsRef { k: c, n: *outputs, values: &values[at * strip..][..strip] };
+                let values = &u[at * next + first..][..panels.len() * c * WIDTH];
+                let b = PanelsRef { k: c, n: columns.len(), values };
                 let (a, out) = (&v[at * place..][..tiles * c], Block::new(m, columns.len()));
-                Product { a, a_stride: c, b, depth: 0..c, panels: panels.clone(), out, add: false }.run();
+                Product { a, a_stride: c, b, depth: 0..c, panels: 0..panels.len(), out, add: false }.run();
             }
             vectorized(
                 #[inline(always)]
@@ -284,8 +269,8 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
 
     /// Bᵀ·d·B of one tile, for every channel; the N² places of `v` are `place` apart.
     #[inline(always)]
-    fn transform_input<T: Transform<N>>(&self, tile: usize, v: &mut [f32], place: usize) {
-        let c = self.weights.inputs;
+    fn transform_input<T: Transform<N, M>>(&self, tile: usize, v: &mut [f32], place: usize) {
+        let c = self.winograd.inputs;
         let Map { x, height, width, .. } = self.map;
         let (b, top, left) = self.place(tile);
         // Where each pixel of the patch begins; beyond the edge there are zeros.
@@ -321,7 +306,7 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
 
     /// Aᵀ·m·A of one tile, for some columns, finished and written; the N² places of `m` are `place` apart.
     #[inline(always)]
-    fn transform_output<T: transform::Output<N, M>>(
+    fn transform_output<T: Transform<N, M>>(
         &self,
         tile: usize,
         m: &[f32],
@@ -365,11 +350,13 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Tensor;
     use proptest::prelude::*;
 
     use super::*;
     use crate::kernels::{
         conv2d::{Conv2d, Geometry},
+        finish::Onto,
         random::Random,
     };
 
@@ -383,7 +370,7 @@ mod tests {
         #[test]
         fn like_the_direct_convolution_and_alike_in_every_company(
             batch in 1usize..6, h in 1usize..18, w in 1usize..18, inputs in 1usize..40, outputs in 1usize..40,
-            threads in 1usize..4, four: bool, seed: u64,
+            threads in 1usize..4, tiles in prop_oneof![Just(Tiles::Two), Just(Tiles::Four)], seed: u64,
         ) {
             let mut random = Random::new(seed);
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
@@ -391,9 +378,8 @@ mod tests {
             let (x, rows, residual) =
                 (random(&[batch, h, w, inputs]), random(&[batch, outputs]), random(&[batch, h, w, outputs]));
             let geometry = Geometry::square(3, 1, 1);
-            let direct = Conv2d::new(&weight, &bias, geometry, None).unwrap();
-            let tiles = if four { Tiles::Four } else { Tiles::Two };
-            let winograd = Conv2d::new(&weight, &bias, geometry, Some(tiles)).unwrap();
+            let direct = Conv2d::new(&weight, &bias, geometry, Use::Off).unwrap();
+            let winograd = Conv2d::new(&weight, &bias, geometry, Use::Force).unwrap().with_tiles(tiles);
             let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let together = pool.install(|| winograd.forward_onto(&x, onto)).unwrap();

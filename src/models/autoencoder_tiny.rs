@@ -17,9 +17,6 @@ use crate::{
     weights::Weights,
 };
 
-/// Width of maps: an autoencoder works on whole pictures.
-const LARGE: usize = 64;
-
 /// The decoder half, without the scaling that its pipeline puts before it. Its encoder is not used for pictures from
 /// prompts and is left in the file.
 #[derive(Debug)]
@@ -73,7 +70,7 @@ impl DecoderTiny {
             }
             if i < last {
                 layers.push(Layer::Upsample(config.upsampling_scaling_factor));
-                layers.push(Layer::Conv(inner_conv2d_without_bias(&weights.pp(layers.len()), width, LARGE)));
+                layers.push(Layer::Conv(inner_conv2d_without_bias(&weights.pp(layers.len()), width)));
             } else {
                 layers.push(Layer::Conv(conv2d(&weights.pp(layers.len()), width, config.out_channels, 3, 1, 1)));
             }
@@ -99,7 +96,7 @@ impl DecoderTiny {
 impl AutoencoderTinyBlock {
     fn new(weights: &Weights, width: usize) -> Self {
         let conv = weights.pp("conv");
-        Self { conv: [0, 2, 4].map(|place| inner_conv2d(&conv.pp(place), width, width, LARGE)) }
+        Self { conv: [0, 2, 4].map(|place| inner_conv2d(&conv.pp(place), width, width)) }
     }
 
     /// (B, h, w, C) → (B, h, w, C)

@@ -8,7 +8,7 @@ use crate::{
         group_norm::{Then, group_norm},
         layer_norm::layer_norm,
         matrix::Matrix,
-        winograd::Tiles,
+        winograd,
     },
     weights::Weights,
 };
@@ -62,30 +62,27 @@ pub(super) fn conv2d(
     conv2d_of(weights, inputs, outputs, Geometry::square(kernel, stride, padding))
 }
 
-/// A convolution of any geometry.
+/// A convolution of any geometry, at the ends of a network: exact to the last bits.
 pub(super) fn conv2d_of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry) -> Conv2d {
-    convolution(weights, inputs, outputs, geometry, None)
+    let bias = weights.tensor("bias", &[outputs]);
+    convolution(weights, inputs, bias, geometry, winograd::Use::Off)
 }
 
-/// A convolution of 3 × 3 within a network, not at its ends, that keeps the size of maps about `side` pixels wide.
-pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize, side: usize) -> Conv2d {
-    let tiles = weights.winograd().tiles(inputs, outputs, side);
-    convolution(weights, inputs, outputs, Geometry::square(3, 1, 1), tiles)
+/// A convolution of 3 × 3 within a network that keeps the size of the maps.
+pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> Conv2d {
+    let bias = weights.tensor("bias", &[outputs]);
+    convolution(weights, inputs, bias, Geometry::square(3, 1, 1), weights.winograd())
 }
 
-/// As [`inner_conv2d`] of as many outputs as inputs, where the checkpoint has no biases.
-pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize, side: usize) -> Conv2d {
-    let weight = weights.conv2d("weight", channels, channels, (3, 3));
-    let tiles = weights.winograd().tiles(channels, channels, side);
-    let none = Tensor::zeros(channels, weight.dtype(), weight.device());
-    let conv = none.and_then(|none| Conv2d::new(&weight, &none, Geometry::square(3, 1, 1), tiles));
-    conv.expect("zeros for each channel fit")
+/// As [`inner_conv2d`], of as many outputs as inputs, where the checkpoint has no biases.
+pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
+    let none = weights.zeros(&[channels]);
+    convolution(weights, channels, none, Geometry::square(3, 1, 1), weights.winograd())
 }
 
-fn convolution(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry, tiles: Option<Tiles>) -> Conv2d {
-    let weight = weights.conv2d("weight", outputs, inputs, geometry.kernel);
-    let conv = Conv2d::new(&weight, &weights.tensor("bias", &[outputs]), geometry, tiles);
-    conv.expect("the shapes were asked for to fit each other")
+fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometry, winograd: winograd::Use) -> Conv2d {
+    let weight = weights.conv2d("weight", bias.elem_count(), inputs, geometry.kernel);
+    Conv2d::new(&weight, &bias, geometry, winograd).expect("the shapes were asked for to fit each other")
 }
 
 fn matrix(plain: Tensor, bias: Option<Tensor>) -> Matrix {

@@ -19,8 +19,6 @@ pub(super) struct ResnetKind {
     pub time_embed_dim: Option<usize>,
     /// The sum is divided by this.
     pub output_scale_factor: f64,
-    /// Width of the maps at pictures of the size that the network was made for.
-    pub side: usize,
 }
 
 /// diffusers' `ResnetBlock2D` with `time_embedding_norm = "default"`.
@@ -37,13 +35,13 @@ pub(super) struct ResnetBlock2D {
 
 impl ResnetBlock2D {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kind: ResnetKind) -> Self {
-        let ResnetKind { groups, eps, time_embed_dim, output_scale_factor, side } = kind;
+        let ResnetKind { groups, eps, time_embed_dim, output_scale_factor } = kind;
         Self {
             norm1: GroupNorm::new(&weights.pp("norm1"), groups, inputs, eps),
-            conv1: inner_conv2d(&weights.pp("conv1"), inputs, outputs, side),
+            conv1: inner_conv2d(&weights.pp("conv1"), inputs, outputs),
             time_emb_proj: time_embed_dim.map(|width| Linear::new(&weights.pp("time_emb_proj"), width, outputs)),
             norm2: GroupNorm::new(&weights.pp("norm2"), groups, outputs, eps),
-            conv2: inner_conv2d(&weights.pp("conv2"), outputs, outputs, side),
+            conv2: inner_conv2d(&weights.pp("conv2"), outputs, outputs),
             conv_shortcut: (inputs != outputs)
                 .then(|| Linear::pointwise(&weights.pp("conv_shortcut"), inputs, outputs)),
             output_scale_factor,
@@ -91,9 +89,8 @@ impl Downsample2D {
 pub(super) struct Upsample2D(Conv2d);
 
 impl Upsample2D {
-    /// For maps that are about `side` pixels wide when they are enlarged.
-    pub fn new(weights: &Weights, channels: usize, side: usize) -> Self {
-        Self(inner_conv2d(&weights.pp("conv"), channels, channels, side))
+    pub fn new(weights: &Weights, channels: usize) -> Self {
+        Self(inner_conv2d(&weights.pp("conv"), channels, channels))
     }
 
     /// (B, h, w, C) → (B, height, width, C)

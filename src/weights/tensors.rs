@@ -126,6 +126,11 @@ impl Weights {
         self.get(name, shape, shape, LayOut::AsStored)
     }
 
+    /// What stands for a tensor that the network could have and has not.
+    pub fn zeros(&self, shape: &[usize]) -> Tensor {
+        self.source.zero.broadcast_as(shape).expect("a scalar broadcasts to every shape")
+    }
+
     /// A matrix stored (out, in), laid out again as (in, out) so that `x · matrix` reads it row by row.
     pub fn matrix(&self, name: &str, outputs: usize, inputs: usize) -> Tensor {
         self.get(name, &[outputs, inputs], &[inputs, outputs], LayOut::Turned { outputs, inputs, places: 1 })

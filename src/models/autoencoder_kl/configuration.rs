@@ -70,9 +70,6 @@ const FIXED: &[Fixed] = &[
     ("latents_std", &["null"]),
 ];
 
-/// Width of maps: an autoencoder works on whole pictures.
-pub(super) const LARGE: usize = 64;
-
 impl AutoencoderKlConfig {
     /// Reads the keys of the file at `path`, refusing what the network cannot honour.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
@@ -112,6 +109,6 @@ impl AutoencoderKlConfig {
 
     pub(super) fn resnet(&self) -> ResnetKind {
         let groups = self.norm_num_groups;
-        ResnetKind { groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0, side: LARGE }
+        ResnetKind { groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0 }
     }
 }

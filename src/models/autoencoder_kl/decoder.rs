@@ -4,7 +4,6 @@ use candle_core::{Result, Tensor};
 
 use super::{
     AutoencoderKlConfig,
-    configuration::LARGE,
     mid_block::{Attention, MidBlock},
     work::{Work, conv, resnet},
 };
@@ -130,7 +129,7 @@ impl UpDecoderBlock2D {
         Self {
             resnets: (0..=config.layers_per_block).map(resnet).collect(),
             upsampler: (i + 1 < config.block_out_channels.len())
-                .then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs, LARGE)),
+                .then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs)),
         }
     }
 

@@ -175,15 +175,9 @@ impl UNet2DConditionConfig {
         self.cross_attention_dim.at(0)
     }
 
-    /// The residual blocks at level `i`, counted from the input.
-    pub(super) fn resnet(&self, i: usize, output_scale_factor: f64) -> ResnetKind {
-        let (groups, eps, side) = (self.norm_num_groups, self.norm_eps, self.side(i));
-        ResnetKind { groups, eps, time_embed_dim: Some(self.time_width()), output_scale_factor, side }
-    }
-
-    /// Width of the maps at level `i`, for pictures of the size that the network was made for.
-    pub(super) fn side(&self, i: usize) -> usize {
-        self.sample_size.map_or(64, |size| size.height_width().1) >> i
+    pub(super) fn resnet(&self, output_scale_factor: f64) -> ResnetKind {
+        let (groups, eps) = (self.norm_num_groups, self.norm_eps);
+        ResnetKind { groups, eps, time_embed_dim: Some(self.time_width()), output_scale_factor }
     }
 
     /// The transformers at level `i`, counted from the input.

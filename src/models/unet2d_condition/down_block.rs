@@ -35,7 +35,7 @@ impl DownBlock {
             resnets: (0..layers)
                 .map(|j| {
                     let inputs = if j == 0 { inputs } else { outputs };
-                    ResnetBlock2D::new(&resnets.pp(j), inputs, outputs, config.resnet(i, 1.0))
+                    ResnetBlock2D::new(&resnets.pp(j), inputs, outputs, config.resnet(1.0))
                 })
                 .collect(),
             attentions: (0..attended).map(|j| Transformer2DModel::new(&attentions.pp(j), transformer)).collect(),

@@ -18,7 +18,7 @@ impl MidBlock {
         let MidBlockType::UNetMidBlock2DCrossAttn = config.mid_block_type;
         let last = config.block_out_channels.len() - 1;
         let channels = config.block_out_channels[last];
-        let kind = config.resnet(last, config.mid_block_scale_factor);
+        let kind = config.resnet(config.mid_block_scale_factor);
         let transformer = config.transformer(last, config.transformer_layers_per_block.at(last));
         Self {
             resnets: [0, 1].map(|j| ResnetBlock2D::new(&weights.pp("resnets").pp(j), channels, channels, kind)),

@@ -46,12 +46,11 @@ impl UpBlock {
                 .map(|j| {
                     let below = if j == 0 { previous } else { outputs };
                     let skipped = if j + 1 == layers { skipped_below } else { outputs };
-                    ResnetBlock2D::new(&resnets.pp(j), below + skipped, outputs, config.resnet(level, 1.0))
+                    ResnetBlock2D::new(&resnets.pp(j), below + skipped, outputs, config.resnet(1.0))
                 })
                 .collect(),
             attentions: (0..attended).map(|j| Transformer2DModel::new(&attentions.pp(j), transformer)).collect(),
-            upsampler: (i < last)
-                .then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs, 2 * config.side(level))),
+            upsampler: (i < last).then(|| Upsample2D::new(&weights.pp("upsamplers.0"), outputs)),
         }
     }
 
