@@ -8,7 +8,7 @@ use super::{
     gemm::{Panels, Product, WIDTH},
     simd::vectorized,
     softmax::Softmax,
-    storage::{blank, floats, made},
+    storage::{at_least, blank, floats, made},
 };
 
 /// Which keys a query sees.
@@ -114,7 +114,7 @@ impl Head {
         let end = causal_from.map_or(m, |first| m.min(first + rows));
         for first in (0..end).step_by(KEYS) {
             let keys = first..m.min(first + KEYS);
-            scores.resize(rows * keys.len(), 0.0);
+            let scores = at_least(scores, rows * keys.len());
             let panels = first / WIDTH..keys.end.div_ceil(WIDTH);
             let scored = Block::new(scores, keys.len());
             Product { a: scaled, a_stride: d, b: self.keys.whole(), depth: 0..d, panels, out: scored, add: false }

@@ -9,7 +9,7 @@ use super::{
     gemm::{Panels, Product, WIDTH},
     matrix::Matrix,
     simd::vectorized,
-    storage::{Operand, blank, floats, made},
+    storage::{Operand, at_least, blank, floats, made},
 };
 
 /// (x·V + b) ⊙ GELU(x·W + c): one matrix (K, 2·N) whose first N columns are V, the others W.
@@ -82,7 +82,7 @@ impl CustomOp1 for Op<'_> {
         let whole = Block::new(&mut out, both / 2);
         Cut::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
             let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
-            wide.resize(rows.len() * columns.len(), 0.0);
+            let wide = at_least(wide, rows.len() * columns.len());
             let (a, out) = (&x[rows.start * k..rows.end * k], Block::new(wide, columns.len()));
             Product { a, a_stride: k, b: self.panels.whole(), depth: 0..k, panels, out, add: false }.run();
             // SAFETY: the jobs of a cut do not overlap, and each begins with a whole pair.

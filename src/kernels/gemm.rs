@@ -122,7 +122,7 @@ impl Product<'_> {
             self.add |= first > self.depth.start;
             for panel in self.panels.clone() {
                 if self.b.n - panel * WIDTH <= WIDTH / 2 {
-                    self.column::<S, 12, HALF, V>(simd, &ks, panel);
+                    self.column::<S, 8, HALF, V>(simd, &ks, panel);
                 } else {
                     self.column::<S, HEIGHT, V, V>(simd, &ks, panel);
                 }
@@ -143,88 +143,103 @@ impl Product<'_> {
         let columns = width.min(self.b.n - panel * WIDTH);
         let b = &self.b.values[(panel * self.b.k + ks.start) * WIDTH..][..ks.len() * WIDTH];
         let (rows, add) = (self.out.rows(), self.add);
-        for row in (0..rows).step_by(H) {
+        let first = ks.start - self.depth.start;
+        let whole = if columns == width { rows / H } else { 0 };
+        if whole > 0 {
+            // SAFETY: `tiles` has seen that `a` holds `rows` lines of `depth` values.
+            let a = std::array::from_fn(|i| unsafe { self.a.as_ptr().add(i * self.a_stride + first) });
+            let (out, stride) = self.out.rectangle(0..whole * H, column..column + width);
+            // SAFETY: each line of `a` has ks.len() values from there on, `b` as many lines, and the rectangle of the result
+            // is whole·H × width, with lines `stride` apart.
+            simd.vectorize(Tiles::<H, V, LINE> { a, a_stride: self.a_stride, b, out, stride, count: whole, add });
+        }
+        for row in (whole * H..rows).step_by(H) {
             let height = H.min(rows - row);
             // Rows that are not there repeat the last one.
-            let mut a = [self.a.as_ptr(); H];
-            for (i, a) in a.iter_mut().enumerate() {
-                // SAFETY: `tiles` has seen that `a` holds `rows` lines of `depth` values, and row + i is below `rows`.
-                *a = unsafe { a.add((row + i.min(height - 1)) * self.a_stride + ks.start - self.depth.start) };
-            }
-            if columns == width && height == H {
-                let (out, stride) = self.out.rectangle(row..row + H, column..column + width);
-                // SAFETY: each pointer of `a` has ks.len() values behind it, `b` as many lines, and the rectangle of the
-                // result is H × width, with lines `stride` apart.
-                simd.vectorize(Tile::<H, V, LINE> { a, b, out, stride, add });
-            } else {
-                let mut corner = [[0f32; WIDTH]; H];
-                let (out, stride) = (corner.as_mut_ptr().cast(), WIDTH);
-                // SAFETY: as above, and the corner has H lines of 16 values.
-                simd.vectorize(Tile::<H, V, LINE> { a, b, out, stride, add: false });
-                for (i, sums) in corner.iter().enumerate().take(height) {
-                    let out = &mut self.out.line(row + i)[column..column + columns];
-                    match add {
-                        true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-                        false => out.copy_from_slice(&sums[..columns]),
-                    }
+            // SAFETY: as above, and row + i is below `rows`.
+            let a = std::array::from_fn(|i| unsafe {
+                self.a.as_ptr().add((row + i.min(height - 1)) * self.a_stride + first)
+            });
+            let mut corner = [[0f32; WIDTH]; H];
+            let (out, stride) = (corner.as_mut_ptr().cast(), WIDTH);
+            // SAFETY: as above, and the corner has H lines of 16 values.
+            simd.vectorize(Tiles::<H, V, LINE> { a, a_stride: 0, b, out, stride, count: 1, add: false });
+            for (i, sums) in corner.iter().enumerate().take(height) {
+                let out = &mut self.out.line(row + i)[column..column + columns];
+                match add {
+                    true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                    false => out.copy_from_slice(&sums[..columns]),
                 }
             }
         }
     }
 }
 
-/// The micro-kernel: `H` rows times `V` vectors, summed over k in registers. Whoever makes one vouches for its pointers: as
-/// many values behind each of `a` as `b` has lines, and `H` lines of `V` vectors, `stride` apart, behind `out`.
-struct Tile<'a, const H: usize, const V: usize, const LINE: usize> {
+/// The micro-kernel, tile after tile: `H` rows times `V` vectors, summed over k in registers. Whoever makes one vouches for
+/// its pointers: as many values behind each of `a`, and what is H lines further down, as `b` has lines, and `count` times `H`
+/// lines of `V` vectors, `stride` apart, behind `out`.
+struct Tiles<'a, const H: usize, const V: usize, const LINE: usize> {
     a: [*const f32; H],
+    a_stride: usize,
     b: &'a [f32],
     out: *mut f32,
     stride: usize,
+    count: usize,
     add: bool,
 }
 
-impl<const H: usize, const V: usize, const LINE: usize> WithSimd for Tile<'_, H, V, LINE> {
+impl<const H: usize, const V: usize, const LINE: usize> WithSimd for Tiles<'_, H, V, LINE> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let mut sums = [[simd.splat_f32s(0.0); V]; H];
-        let mut k = 0;
-        let lines = S::as_simd_f32s(self.b).0.as_chunks::<LINE>().0;
-        macro_rules! step {
-            ($line:expr) => {
-                for i in 0..H {
-                    // SAFETY: k counts the lines of b, and `a` has as many values.
-                    let a = simd.splat_f32s(unsafe { self.a[i].add(k).read() });
-                    for v in 0..V {
-                        sums[i][v] = simd.mul_add_f32s(a, $line[v], sums[i][v]);
-                    }
-                }
-                k += 1;
-            };
-        }
-        // Four at a time, since the pointers then move on once for four.
+        let Self { mut a, a_stride, b, mut out, stride, count, add } = self;
+        let lines = S::as_simd_f32s(b).0.as_chunks::<LINE>().0;
         let (fours, rest) = lines.as_chunks::<4>();
-        for four in fours {
-            step!(four[0]);
-            step!(four[1]);
-            step!(four[2]);
-            step!(four[3]);
-        }
-        for line in rest {
-            step!(line);
-        }
-        for i in 0..H {
-            // SAFETY: there are H lines of V vectors, which need not be aligned.
-            unsafe {
-                let out = self.out.add(i * self.stride).cast::<[S::f32s; V]>();
-                if self.add {
-                    let was = out.read_unaligned();
-                    for v in 0..V {
-                        sums[i][v] = simd.add_f32s(was[v], sums[i][v]);
+        for tile in 0..count {
+            let mut sums = [[simd.splat_f32s(0.0); V]; H];
+            let mut k = 0usize;
+            macro_rules! step {
+                ($line:expr) => {
+                    for i in 0..H {
+                        // SAFETY: k counts the lines of b, and `a` has as many values.
+                        let a = simd.splat_f32s(unsafe { a[i].add(k).read() });
+                        for v in 0..V {
+                            sums[i][v] = simd.mul_add_f32s(a, $line[v], sums[i][v]);
+                        }
                     }
+                    k = k.wrapping_add(1);
+                };
+            }
+            // Four at a time, since the pointers then move on once for four.
+            for four in fours {
+                step!(four[0]);
+                step!(four[1]);
+                step!(four[2]);
+                step!(four[3]);
+            }
+            for line in rest {
+                step!(line);
+            }
+            for i in 0..H {
+                // SAFETY: there are H lines of V vectors, which need not be aligned.
+                unsafe {
+                    let out = out.add(i * stride).cast::<[S::f32s; V]>();
+                    if add {
+                        let was = out.read_unaligned();
+                        for v in 0..V {
+                            sums[i][v] = simd.add_f32s(was[v], sums[i][v]);
+                        }
+                    }
+                    out.write_unaligned(sums[i]);
                 }
-                out.write_unaligned(sums[i]);
+            }
+            if tile + 1 < count {
+                // SAFETY: there is one more tile, H lines further down.
+                unsafe {
+                    a = a.map(|a| a.add(H * a_stride));
+                    out = out.add(H * stride);
+                }
             }
         }
     }

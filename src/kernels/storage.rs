@@ -46,6 +46,14 @@ impl<'a> Operand<'a> {
     }
 }
 
+/// The first `len` floats of a thread's scratch, which grows to that; they are whatever they were.
+pub(super) fn at_least(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if scratch.len() < len {
+        *scratch = arena::take(len);
+    }
+    &mut scratch[..len]
+}
+
 /// Memory for a result, every value of which is to be written.
 pub(super) fn blank(len: usize) -> Vec<f32> {
     arena::take(len)

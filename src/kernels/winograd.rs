@@ -20,6 +20,7 @@ use super::{
     finish::Finish,
     gemm::{HEIGHT, Panels, PanelsRef, Product, WIDTH},
     simd::vectorized,
+    storage::at_least,
 };
 use transform::{F2, F4, LANES, Transform};
 
@@ -48,18 +49,20 @@ impl Use {
             Use::Off => None,
             Use::Force => Some(Tiles::Four),
             Use::Auto if inputs.min(outputs) < LANES => None,
-            Use::Auto => cheapest(inputs as f64, outputs as f64, h, w),
+            Use::Auto => cheapest(inputs, outputs, h, w),
         }
     }
 }
 
 /// By the cycles of AVX2 for each input channel and panel of outputs, for two maps, the least that guidance brings.
-fn cheapest(inputs: f64, outputs: f64, h: usize, w: usize) -> Option<Tiles> {
-    let tiles = |m: usize| 2.0 * (h.div_ceil(m) * w.div_ceil(m)) as f64;
+fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<Tiles> {
+    let (c, n) = (inputs as f64, outputs as f64);
+    let tiles = |m: usize| (2 * h.div_ceil(m) * w.div_ceil(m)).next_multiple_of(HEIGHT) as f64;
+    let anew = |places: usize, cycles: f64| if is_kept(places, inputs, outputs) { 0.0 } else { cycles };
     let direct = 9.4 * tiles(1);
     // The products, the transforms of inputs and results, and of the weights.
-    let two = tiles(2) * (16.0 + 110.0 / outputs + 90.0 / inputs) + 55.0;
-    let four = tiles(4) * (36.0 + 300.0 / outputs + 250.0 / inputs) + 150.0;
+    let two = tiles(2) * (16.0 + 110.0 / n + 90.0 / c) + anew(16, 200.0);
+    let four = tiles(4) * (36.0 + 300.0 / n + 250.0 / c) + anew(36, 550.0);
     match () {
         () if direct <= two.min(four) => None,
         () if two <= four => Some(Tiles::Two),
@@ -77,8 +80,12 @@ pub(super) struct Winograd {
     four: Arc<OnceLock<Vec<f32>>>,
 }
 
-/// Transformed weights are kept up to this many floats: 8 MiB.
-const KEPT: usize = 1 << 21;
+/// Transformed weights are kept up to this many floats: 64 MiB.
+const KEPT: usize = 1 << 24;
+
+fn is_kept(places: usize, inputs: usize, outputs: usize) -> bool {
+    places * inputs * outputs.next_multiple_of(WIDTH) <= KEPT
+}
 
 impl Winograd {
     /// For a convolution of 3 × 3.
@@ -100,32 +107,48 @@ fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
     weights: &Panels,
     panels: Range<usize>,
     inputs: usize,
-    out: &mut Vec<f32>,
+    out: &mut [f32],
 ) {
-    let (strip, count) = (inputs * WIDTH, panels.len());
-    out.resize(N * N * count * strip, 0.0);
-    vectorized(
-        #[inline(always)]
-        || {
-            for (i, panel) in panels.enumerate() {
-                let g = weights.panel(panel);
-                for c in 0..inputs {
-                    let mut columns = [[[0f32; LANES]; 3]; N];
-                    for x in 0..3 {
-                        let column = [0, 1, 2].map(|y| *lanes(&g[((y * 3 + x) * inputs + c) * WIDTH..]));
-                        let transformed = T::weight(&column);
-                        (0..N).for_each(|i| columns[i][x] = transformed[i]);
-                    }
-                    for (y, line) in columns.iter().enumerate() {
-                        for (x, values) in T::weight(line).iter().enumerate() {
-                            let at = ((y * N + x) * count + i) * strip + c * WIDTH;
-                            out[at..at + WIDTH].copy_from_slice(values);
-                        }
-                    }
-                }
+    let (strip, next) = (inputs * WIDTH, from_place_to_place(panels.len(), inputs));
+    for (i, panel) in panels.enumerate() {
+        let g = weights.panel(panel);
+        vectorized(
+            #[inline(always)]
+            || transform_panel::<T, N, M>(g, inputs, &mut out[i * strip..], next),
+        );
+    }
+}
+
+/// The same of one panel; the places of `out` are `next` apart.
+#[inline(always)]
+fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
+    g: &[f32],
+    inputs: usize,
+    out: &mut [f32],
+    next: usize,
+) {
+    for c in 0..inputs {
+        let mut columns = [[[0f32; LANES]; 3]; N];
+        for x in 0..3 {
+            let (first, tap) = ((x * inputs + c) * WIDTH, 3 * inputs * WIDTH);
+            let transformed =
+                T::weight(&[*lanes(&g[first..]), *lanes(&g[first + tap..]), *lanes(&g[first + 2 * tap..])]);
+            for i in 0..N {
+                columns[i][x] = transformed[i];
             }
-        },
-    );
+        }
+        for y in 0..N {
+            let line = T::weight(&columns[y]);
+            for x in 0..N {
+                out[(y * N + x) * next + c * WIDTH..][..WIDTH].copy_from_slice(&line[x]);
+            }
+        }
+    }
+}
+
+/// Floats between the panels of one place and those of the next, with a gap so that they do not meet in the cache.
+fn from_place_to_place(panels: usize, inputs: usize) -> usize {
+    panels * inputs * WIDTH + WIDTH
 }
 
 #[inline(always)]
@@ -148,7 +171,7 @@ const PANELS: usize = 2;
 /// Floats of transformed inputs that a job has at a time. Where weights are kept, they stay near the second cache; where
 /// they are made anew it is many tiles, so that this is seldom.
 const FEW_INPUTS: usize = 1 << 17;
-const MANY_INPUTS: usize = 1 << 21;
+const MANY_INPUTS: usize = 3 << 19;
 
 fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     winograd: &Winograd,
@@ -160,9 +183,9 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
 ) {
     let Winograd { inputs, outputs, .. } = *winograd;
     let panels = outputs.div_ceil(WIDTH);
-    let kept = (N * N * inputs * panels * WIDTH <= KEPT).then(|| {
+    let kept = is_kept(N * N, inputs, outputs).then(|| {
         kept.get_or_init(|| {
-            let mut all = Vec::new();
+            let mut all = vec![0.0; N * N * from_place_to_place(panels, inputs)];
             transform_weights::<T, N, M>(weights, 0..panels, inputs, &mut all);
             all
         })
@@ -171,7 +194,10 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     let tiles = map.batch * down * across;
     let threads = rayon::current_num_threads();
     let room = if kept.is_some() { FEW_INPUTS } else { MANY_INPUTS } / (N * N * inputs);
-    let most = room.next_multiple_of(HEIGHT).clamp(24, if kept.is_some() { 48 } else { 192 });
+    let most = match kept.is_some() {
+        true => room.next_multiple_of(HEIGHT).clamp(24, 48),
+        false => room.next_multiple_of(HEIGHT).clamp(48, 192),
+    };
     // By tiles where there are many, else by panels too.
     let jobs = if kept.is_some() { 2 * threads } else { threads };
     let job_tiles = tiles.div_ceil(jobs.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
@@ -221,8 +247,8 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         let (tiles, all_panels) = (self.tiles.len(), outputs.div_ceil(WIDTH));
         let place = tiles * c + WIDTH;
         let Scratch { u, v, m } = scratch;
-        v.resize(N * N * place, 0.0);
-        m.resize(N * N * tiles * PANELS * WIDTH, 0.0);
+        let v = at_least(v, N * N * place);
+        let m = at_least(m, N * N * tiles * PANELS * WIDTH);
         vectorized(
             #[inline(always)]
             || {
@@ -236,10 +262,12 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
             let columns = panel * WIDTH..outputs.min(panels.end * WIDTH);
             // Where the panels of a place are, and how far it is to those of the next one.
             let (u, first, next) = match self.kept {
-                Some(kept) => (kept, panel * c * WIDTH, all_panels * c * WIDTH),
+                Some(kept) => (kept.as_slice(), panel * c * WIDTH, from_place_to_place(all_panels, c)),
                 None => {
+                    let next = from_place_to_place(panels.len(), c);
+                    let u = at_least(u, N * N * next);
                     transform_weights::<T, N, M>(self.weights, panels.clone(), c, u);
-                    (&*u, 0, panels.len() * c * WIDTH)
+                    (&*u, 0, next)
                 }
             };
             let each = tiles * columns.len();
@@ -284,17 +312,19 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
             let lanes = LANES.min(c - first);
             let mut columns = [[[0f32; LANES]; N]; N];
             for j in 0..N {
-                let column: [[f32; LANES]; N] = std::array::from_fn(|i| match at[i][j] {
-                    Some(at) if lanes == LANES => *x[at + first..].first_chunk().unwrap_or(&[0.0; LANES]),
-                    Some(at) => {
-                        let mut line = [0.0; LANES];
-                        line[..lanes].copy_from_slice(&x[at + first..][..lanes]);
-                        line
+                let mut column = [[0f32; LANES]; N];
+                for i in 0..N {
+                    if let Some(at) = at[i][j] {
+                        match x[at + first..].first_chunk() {
+                            Some(line) if lanes == LANES => column[i] = *line,
+                            _ => column[i][..lanes].copy_from_slice(&x[at + first..][..lanes]),
+                        }
                     }
-                    None => [0.0; LANES],
-                });
+                }
                 let transformed = T::input(&column);
-                (0..N).for_each(|i| columns[i][j] = transformed[i]);
+                for i in 0..N {
+                    columns[i][j] = transformed[i];
+                }
             }
             for (i, line) in columns.iter().enumerate() {
                 for (j, values) in T::input(line).iter().enumerate() {
@@ -321,19 +351,18 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
             let lanes = LANES.min(columns.end - first);
             let mut lines = [[[0f32; LANES]; N]; M];
             for j in 0..N {
-                let column: [[f32; LANES]; N] = std::array::from_fn(|i| {
+                let mut column = [[0f32; LANES]; N];
+                for i in 0..N {
                     let from = &m[(i * N + j) * place + first - columns.start..];
                     match from.first_chunk() {
-                        Some(line) => *line,
-                        None => {
-                            let mut line = [0.0; LANES];
-                            line[..lanes].copy_from_slice(&from[..lanes]);
-                            line
-                        }
+                        Some(line) => column[i] = *line,
+                        None => column[i][..lanes].copy_from_slice(&from[..lanes]),
                     }
-                });
+                }
                 let transformed = T::output(&column);
-                (0..M).for_each(|i| lines[i][j] = transformed[i]);
+                for i in 0..M {
+                    lines[i][j] = transformed[i];
+                }
             }
             for (i, line) in lines.iter().enumerate().take(height - top) {
                 for (j, values) in T::output(line).iter_mut().enumerate().take(width - left) {
