@@ -5,6 +5,8 @@
 //! work in rayon's current pool; other devices get a composition of candle's own operations, which is also what the
 //! tests compare with.
 
+#![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
+
 pub mod activation;
 pub mod arena;
 pub mod attention;
