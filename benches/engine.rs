@@ -24,7 +24,9 @@ use latentd::{
     imaging::RgbImage,
     metrics::Metrics,
     models::{Spec, autoencoder_kl::Tiles},
-    pipelines::{Activation, Catalogue, DenoiseRow, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
+    pipelines::{
+        Activation, Catalogue, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, TextEmbedding,
+    },
     service::CatalogueRules,
 };
 use serde_json::{Value, json};
@@ -118,7 +120,7 @@ impl Bench {
         let context = embedded.networks.encode_text(&[embedded.networks.tokenize("a red fox")], 0).unwrap().remove(0);
         let row = |i: usize| {
             let sample = (0..shape.iter().product::<usize>()).map(|j| ((i * 31 + j) as f32).sin()).collect();
-            DenoiseRow { sample, t: 999.0 - 7.0 * i as f32, context: context.clone() }
+            DenoiseRow { sample, t: 999.0 - 7.0 * i as f32, context: context.clone(), features: None }
         };
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; spec.latent_channels], bias: [0.0; 3] };
         let instant = Model { name: "instant".to_owned(), networks: Box::new(Immediate(spec)), latent_rgb };
@@ -166,7 +168,7 @@ impl Bench {
     /// In calls of as many rows as the engine's.
     fn step_of_the_model(&self, runs: usize) {
         for rows in self.rows[..ROWS * runs].chunks(self.max_rows) {
-            black_box(self.pool.install(|| self.embedded.networks.denoise(self.shape, rows)).unwrap());
+            black_box(self.pool.install(|| self.embedded.networks.denoise(self.shape, Depth::Full, rows)).unwrap());
         }
     }
 }
@@ -200,8 +202,13 @@ impl Networks for Immediate {
         Ok(ids.iter().map(|_| TextEmbedding(state.clone())).collect())
     }
 
-    fn denoise(&self, _shape: [usize; 3], rows: &[DenoiseRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
-        Ok(rows.iter().map(|row| vec![0.25; row.sample.len()]).collect())
+    fn denoise(&self, _shape: [usize; 3], _depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        let answer = |row: &DenoiseRow| Denoised { prediction: vec![0.25; row.sample.len()], features: None };
+        Ok(rows.iter().map(answer).collect())
+    }
+
+    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        Ok(Vec::new())
     }
 
     fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {

@@ -17,7 +17,7 @@ use std::{
 
 use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
 
-/// The program's allocator: the system's, which also takes back what [`take`] has given out.
+/// The program's allocator: the system's, which also takes back what the arena has given out.
 #[derive(Debug)]
 pub struct Allocator;
 
@@ -149,7 +149,7 @@ fn give_back(offset: usize, size: usize) {
 /// Memory for `len` floats, each of which is some number: zero, or what an earlier tensor has left.
 pub(super) fn take(len: usize) -> Vec<f32> {
     let size = len * size_of::<f32>();
-    if size < LEAST || size > RESERVED {
+    if !(LEAST..=RESERVED).contains(&size) {
         return vec![0.0; len];
     }
     let Some((arena, offset)) = arena().and_then(|arena| {

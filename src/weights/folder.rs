@@ -121,12 +121,12 @@ impl FileBytes {
             && !range.is_empty()
             && range.end <= map.len()
         {
-            // SAFETY: a private map that nobody can write to has no pages but the file's own, which are read from there
-            // again if somebody looks, so that no byte that anybody sees is another after the call.
             #[expect(
                 unsafe_code,
                 reason = "the advice loses what was written to a map, which a map for writing may mind"
             )]
+            // SAFETY: a private map that nobody can write to has no pages but the file's own, which are read from there
+            // again if somebody looks, so that no byte that anybody sees is another after the call.
             let given_back = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
             // Advice that the system does not take costs memory and nothing else.
             let _ = given_back;
