@@ -108,6 +108,12 @@ impl Conv2d {
     }
 
     #[cfg(test)]
+    pub(super) fn keeping_nothing(mut self) -> Self {
+        self.winograd = self.winograd.map(|(winograd, choice)| (winograd.keeping_nothing(), choice));
+        self
+    }
+
+    #[cfg(test)]
     pub(super) fn with_tiles(mut self, tiles: Tiles) -> Self {
         if let Some((_, choice)) = &mut self.winograd {
             *choice = Choice::Always(tiles);
