@@ -16,7 +16,7 @@ use latentd::kernels::{
     layer_norm::layer_norm,
     matrix::Matrix,
     upsample::nearest,
-    winograd::Use,
+    winograd::{Tiles, Use},
 };
 
 fn main() {
@@ -80,7 +80,7 @@ fn convolutions(group: &mut Group<'_>, of: &Shapes) {
         };
         case("conv 3×3", 3, 1, Use::Auto);
         case("conv 3×3 direct", 3, 1, Use::Off);
-        case("conv 3×3 winograd 4×4", 3, 1, Use::Force);
+        case("conv 3×3 winograd 4×4", 3, 1, Use::Always(Tiles::Four));
         case("conv 3×3 half", 3, 2, Use::Off);
         case("conv 1×1", 1, 1, Use::Off);
     }

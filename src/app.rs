@@ -171,7 +171,7 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
     Ok(catalogue.for_winograd(match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
         config::Winograd::Off => winograd::Use::Off,
-        config::Winograd::Force => winograd::Use::Force,
+        config::Winograd::Force => winograd::Use::Always(winograd::Tiles::Four),
     }))
 }
 

@@ -38,7 +38,7 @@ fn pictures_equal_diffusers() {
 /// The fixtures' maps are small: left to itself the server takes Winograd's algorithm for few of them.
 #[test]
 fn pictures_equal_diffusers_with_winograd_everywhere() {
-    compare(winograd::Use::Force);
+    compare(winograd::Use::Always(winograd::Tiles::Four));
 }
 
 #[test]

@@ -177,6 +177,10 @@ impl Inputs {
 /// Computes for a while in the widest registers that the library's kernels use, and tells how many FLOPs that was.
 fn multiply_adds(rounds: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = pulp::x86::V4::try_new() {
+        return Simd::vectorize(avx512, MultiplyAdds { rounds });
+    }
+    #[cfg(target_arch = "x86_64")]
     if let Some(avx2) = pulp::x86::V3::try_new() {
         return Simd::vectorize(avx2, MultiplyAdds { rounds });
     }

@@ -20,15 +20,7 @@ pub struct Conv2d {
     weight: Matrix,
     geometry: Geometry,
     /// Where Winograd's algorithm can be used.
-    winograd: Option<(Winograd, Choice)>,
-}
-
-/// What decides about Winograd's algorithm.
-#[derive(Clone, Copy, Debug)]
-enum Choice {
-    By(winograd::Use),
-    #[cfg(test)]
-    Always(Tiles),
+    winograd: Option<(Winograd, winograd::Use)>,
 }
 
 /// Height and width of the kernel, steps between patches, and rows or columns of zeros around the map.
@@ -77,7 +69,7 @@ impl Conv2d {
         let weight = Matrix::new(weight, Some(bias))?;
         let (patch, outputs) = weight.shape();
         let suits = weight.packed().is_some() && geometry.suits_winograd() && patch % 9 == 0;
-        let winograd = suits.then(|| (Winograd::new(patch / 9, outputs), Choice::By(winograd)));
+        let winograd = suits.then(|| (Winograd::new(patch / 9, outputs), winograd));
         Ok(Self { weight, geometry, winograd })
     }
 
@@ -99,25 +91,13 @@ impl Conv2d {
     fn tiles(&self, h: usize, w: usize) -> Option<(Tiles, &Winograd)> {
         let (winograd, choice) = self.winograd.as_ref()?;
         let (patch, outputs) = self.weight.shape();
-        let tiles = match choice {
-            Choice::By(winograd) => winograd.tiles(patch / 9, outputs, h, w)?,
-            #[cfg(test)]
-            Choice::Always(tiles) => *tiles,
-        };
+        let tiles = choice.tiles(patch / 9, outputs, h, w)?;
         Some((tiles, winograd))
     }
 
     #[cfg(test)]
     pub(super) fn keeping_nothing(mut self) -> Self {
         self.winograd = self.winograd.map(|(winograd, choice)| (winograd.keeping_nothing(), choice));
-        self
-    }
-
-    #[cfg(test)]
-    pub(super) fn with_tiles(mut self, tiles: Tiles) -> Self {
-        if let Some((_, choice)) = &mut self.winograd {
-            *choice = Choice::Always(tiles);
-        }
         self
     }
 

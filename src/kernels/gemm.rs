@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{block::Block, simd::dispatch};
+use super::{
+    block::Block,
+    simd::{dispatch, prefetch},
+};
 
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 16;
-/// Rows of a tile: 6 × 16 sums and what they are made of fill the sixteen registers of AVX2.
-pub(super) const HEIGHT: usize = 6;
+/// Rows of the highest tile; jobs of multiples of it have few lower ones.
+pub(super) const HEIGHT: usize = 12;
 /// How much of k is summed in registers at a time: a panel's share of it stays in the first cache.
 const DEPTH: usize = 512;
 
@@ -98,18 +101,20 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        // What fills the registers: 12 × 32 sums in the 32 of AVX-512, 6 × 16 in the 16 of AVX2 or the 32 of NEON.
         match S::F32_LANES {
-            8 => self.tiles::<S, { WIDTH / 8 }, { WIDTH / 16 }>(simd),
-            4 => self.tiles::<S, { WIDTH / 4 }, { WIDTH / 8 }>(simd),
-            _ => self.tiles::<S, WIDTH, { WIDTH / 2 }>(simd),
+            16 => self.pieces::<S, HEIGHT, 2, 1, 1>(simd),
+            8 => self.pieces::<S, 6, 1, 2, 1>(simd),
+            4 => self.pieces::<S, 6, 1, 4, 2>(simd),
+            _ => self.pieces::<S, 6, 1, WIDTH, { WIDTH / 2 }>(simd),
         }
     }
 }
 
 impl Product<'_> {
-    /// Goes through the tiles; a panel is `V` vectors wide, half a panel `HALF`.
+    /// Goes through k and the panels: `P` of them at a time and `H` rows. A panel is `V` vectors wide, half a panel `HALF`.
     #[inline(always)]
-    fn tiles<S: Simd, const V: usize, const HALF: usize>(mut self, simd: S) {
+    fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.rows();
         assert!(rows == 0 || self.a.len() >= (rows - 1) * self.a_stride + self.depth.len());
         assert!(self.depth.end <= self.b.k && self.panels.end * WIDTH < self.b.n + WIDTH);
@@ -120,125 +125,159 @@ impl Product<'_> {
         for first in self.depth.clone().step_by(DEPTH) {
             let ks = first..self.depth.end.min(first + DEPTH);
             self.add |= first > self.depth.start;
-            for panel in self.panels.clone() {
-                if self.b.n - panel * WIDTH <= WIDTH / 2 {
-                    self.column::<S, 8, HALF, V>(simd, &ks, panel);
-                } else {
-                    self.column::<S, HEIGHT, V, V>(simd, &ks, panel);
+            let mut panel = self.panels.start;
+            while panel < self.panels.end {
+                let columns = self.b.n - panel * WIDTH;
+                if P > 1 && columns >= P * WIDTH && self.panels.end - panel >= P {
+                    self.columns::<S, H, P, V, V>(simd, &ks, panel);
+                    panel += P;
+                    continue;
                 }
+                match columns <= WIDTH / 2 {
+                    true => self.columns::<S, 12, 1, HALF, V>(simd, &ks, panel),
+                    false => self.columns::<S, H, 1, V, V>(simd, &ks, panel),
+                }
+                panel += 1;
             }
         }
     }
 
-    /// One panel, for the lines `ks` of b: tiles of `H` rows and `V` vectors, of the `LINE` that a line of the panel has.
+    /// `P` panels, for the lines `ks` of b: `V` vectors of the `LINE` that a line of a panel has.
     #[inline(always)]
-    fn column<S: Simd, const H: usize, const V: usize, const LINE: usize>(
+    fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
         &mut self,
         simd: S,
         ks: &Range<usize>,
         panel: usize,
     ) {
-        let width = WIDTH * V / LINE;
+        let mut row = 0;
+        self.rows::<S, H, P, V, LINE>(simd, ks, panel, &mut row);
+        if H > 8 {
+            self.rows::<S, 8, P, V, LINE>(simd, ks, panel, &mut row);
+        }
+        self.rows::<S, 4, P, V, LINE>(simd, ks, panel, &mut row);
+        self.rows::<S, 2, P, V, LINE>(simd, ks, panel, &mut row);
+        self.rows::<S, 1, P, V, LINE>(simd, ks, panel, &mut row);
+    }
+
+    /// As many tiles of `H` rows as there are from `row` on.
+    #[inline(always)]
+    fn rows<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
+        &mut self,
+        simd: S,
+        ks: &Range<usize>,
+        panel: usize,
+        row: &mut usize,
+    ) {
+        let count = (self.out.rows() - *row) / H;
+        if count == 0 {
+            return;
+        }
+        let width = (P - 1) * WIDTH + WIDTH * V / LINE;
         let column = (panel - self.panels.start) * WIDTH;
         let columns = width.min(self.b.n - panel * WIDTH);
-        let b = &self.b.values[(panel * self.b.k + ks.start) * WIDTH..][..ks.len() * WIDTH];
-        let (rows, add) = (self.out.rows(), self.add);
+        let next = self.b.k * WIDTH;
+        let b = &self.b.values[panel * next..][..P * next];
         let first = ks.start - self.depth.start;
-        let whole = if columns == width { rows / H } else { 0 };
-        if whole > 0 {
-            // SAFETY: `tiles` has seen that `a` holds `rows` lines of `depth` values.
-            let a = std::array::from_fn(|i| unsafe { self.a.as_ptr().add(i * self.a_stride + first) });
-            let (out, stride) = self.out.rectangle(0..whole * H, column..column + width);
-            // SAFETY: each line of `a` has ks.len() values from there on, `b` as many lines, and the rectangle of the result
-            // is whole·H × width, with lines `stride` apart.
-            simd.vectorize(Tiles::<H, V, LINE> { a, a_stride: self.a_stride, b, out, stride, count: whole, add });
+        // SAFETY: `pieces` has seen that `a` holds a line of `depth` values for each row.
+        let a = unsafe { self.a.as_ptr().add(*row * self.a_stride + first) };
+        let (a_stride, add) = (self.a_stride, self.add);
+        if columns == width {
+            let (out, stride) = self.out.rectangle(*row..*row + count * H, column..column + width);
+            // SAFETY: each line of `a` has ks.len() values from there on, `b` as many lines per panel, and the rectangle of
+            // the result is count·H × width, with lines `stride` apart.
+            simd.vectorize(Tiles::<H, P, V, LINE> { a, a_stride, b, next, ks: ks.clone(), out, stride, count, add });
+            *row += count * H;
+            return;
         }
-        for row in (whole * H..rows).step_by(H) {
-            let height = H.min(rows - row);
-            // Rows that are not there repeat the last one.
-            // SAFETY: as above, and row + i is below `rows`.
-            let a = std::array::from_fn(|i| unsafe {
-                self.a.as_ptr().add((row + i.min(height - 1)) * self.a_stride + first)
-            });
+        for tile in 0..count {
             let mut corner = [[0f32; WIDTH]; H];
             let (out, stride) = (corner.as_mut_ptr().cast(), WIDTH);
-            // SAFETY: as above, and the corner has H lines of 16 values.
-            simd.vectorize(Tiles::<H, V, LINE> { a, a_stride: 0, b, out, stride, count: 1, add: false });
-            for (i, sums) in corner.iter().enumerate().take(height) {
-                let out = &mut self.out.line(row + i)[column..column + columns];
+            // SAFETY: the tile is among the `count`.
+            let a = unsafe { a.add(tile * H * a_stride) };
+            // SAFETY: as above, and the corner has H lines of 16 values; panels that are not whole come one at a time.
+            simd.vectorize(Tiles::<H, P, V, LINE> { a, a_stride, b, next, ks: ks.clone(), out, stride, count: 1, add: false });
+            for (i, sums) in corner.iter().enumerate() {
+                let out = &mut self.out.line(*row + tile * H + i)[column..column + columns];
                 match add {
                     true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
                     false => out.copy_from_slice(&sums[..columns]),
                 }
             }
         }
+        *row += count * H;
     }
 }
 
-/// The micro-kernel, tile after tile: `H` rows times `V` vectors, summed over k in registers. Whoever makes one vouches for
-/// its pointers: as many values behind each of `a`, and what is H lines further down, as `b` has lines, and `count` times `H`
-/// lines of `V` vectors, `stride` apart, behind `out`.
-struct Tiles<'a, const H: usize, const V: usize, const LINE: usize> {
-    a: [*const f32; H],
+/// The micro-kernel, tile after tile: `H` rows times `P` panels of `V` vectors, summed over k in registers. Whoever makes one
+/// vouches for its pointers: `count` times `H` lines of as many values as `ks` is long, `a_stride` apart, behind `a`, and as
+/// many lines of `P` times `V` vectors, `stride` apart, behind `out`.
+struct Tiles<'a, const H: usize, const P: usize, const V: usize, const LINE: usize> {
+    a: *const f32,
     a_stride: usize,
+    /// `P` panels, each `next` values long.
     b: &'a [f32],
+    next: usize,
+    /// The lines of b.
+    ks: Range<usize>,
     out: *mut f32,
     stride: usize,
     count: usize,
     add: bool,
 }
 
-impl<const H: usize, const V: usize, const LINE: usize> WithSimd for Tiles<'_, H, V, LINE> {
+impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd for Tiles<'_, H, P, V, LINE> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { mut a, a_stride, b, mut out, stride, count, add } = self;
-        let lines = S::as_simd_f32s(b).0.as_chunks::<LINE>().0;
-        let (fours, rest) = lines.as_chunks::<4>();
+        let Self { a, a_stride, b, next, ks, out, stride, count, add } = self;
+        let mut panels: [&[[S::f32s; LINE]]; P] = [&[]; P];
+        for p in 0..P {
+            panels[p] = S::as_simd_f32s(&b[p * next + ks.start * WIDTH..][..ks.len() * WIDTH]).0.as_chunks::<LINE>().0;
+            assert!(panels[p].len() == ks.len());
+        }
         for tile in 0..count {
-            let mut sums = [[simd.splat_f32s(0.0); V]; H];
-            let mut k = 0usize;
-            macro_rules! step {
-                ($line:expr) => {
-                    for i in 0..H {
-                        // SAFETY: k counts the lines of b, and `a` has as many values.
-                        let a = simd.splat_f32s(unsafe { a[i].add(k).read() });
+            // SAFETY: the tile is among the `count`, H lines below the one before.
+            let (first, out) = unsafe { (a.add(tile * H * a_stride), out.add(tile * H * stride)) };
+            let mut lines = [first; H];
+            for i in 1..H {
+                // SAFETY: a tile has H lines.
+                lines[i] = unsafe { first.add(i * a_stride) };
+            }
+            let mut sums = [[[simd.splat_f32s(0.0); V]; P]; H];
+            // Weights mostly come from memory, and where a panel ends the processor does not see in time where it goes on:
+            // most likely with the same lines of the panels behind these. The first tile asks for them.
+            let ahead = if tile == 0 { P * next } else { 0 };
+            for k in 0..ks.len() {
+                for p in 0..P {
+                    prefetch(panels[p].as_ptr().wrapping_add(k).cast::<f32>().wrapping_add(ahead));
+                }
+                for i in 0..H {
+                    // SAFETY: k counts the lines of b, and each of the H lines of `a` has as many values.
+                    let a = simd.splat_f32s(unsafe { lines[i].add(k).read() });
+                    for p in 0..P {
+                        // SAFETY: every panel has been seen to have ks.len() lines.
+                        let line = unsafe { panels[p].get_unchecked(k) };
                         for v in 0..V {
-                            sums[i][v] = simd.mul_add_f32s(a, $line[v], sums[i][v]);
+                            sums[i][p][v] = simd.mul_add_f32s(a, line[v], sums[i][p][v]);
                         }
                     }
-                    k = k.wrapping_add(1);
-                };
-            }
-            // Four at a time, since the pointers then move on once for four.
-            for four in fours {
-                step!(four[0]);
-                step!(four[1]);
-                step!(four[2]);
-                step!(four[3]);
-            }
-            for line in rest {
-                step!(line);
-            }
-            for i in 0..H {
-                // SAFETY: there are H lines of V vectors, which need not be aligned.
-                unsafe {
-                    let out = out.add(i * stride).cast::<[S::f32s; V]>();
-                    if add {
-                        let was = out.read_unaligned();
-                        for v in 0..V {
-                            sums[i][v] = simd.add_f32s(was[v], sums[i][v]);
-                        }
-                    }
-                    out.write_unaligned(sums[i]);
                 }
             }
-            if tile + 1 < count {
-                // SAFETY: there is one more tile, H lines further down.
-                unsafe {
-                    a = a.map(|a| a.add(H * a_stride));
-                    out = out.add(H * stride);
+            for i in 0..H {
+                for p in 0..P {
+                    // SAFETY: there are H lines of P times V vectors, which need not be aligned.
+                    unsafe {
+                        let out = out.add(i * stride + p * WIDTH).cast::<[S::f32s; V]>();
+                        if add {
+                            let was = out.read_unaligned();
+                            for v in 0..V {
+                                sums[i][p][v] = simd.add_f32s(was[v], sums[i][p][v]);
+                            }
+                        }
+                        out.write_unaligned(sums[i][p]);
+                    }
                 }
             }
         }

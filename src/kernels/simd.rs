@@ -3,6 +3,10 @@ use pulp::{Simd, WithSimd};
 /// Runs an operation compiled for the best vector unit that the machine has.
 pub(super) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = pulp::x86::V4::try_new() {
+        return Simd::vectorize(avx512, op);
+    }
+    #[cfg(target_arch = "x86_64")]
     if let Some(avx2) = pulp::x86::V3::try_new() {
         return Simd::vectorize(avx2, op);
     }
@@ -28,4 +32,17 @@ pub(super) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
         }
     }
     dispatch(Loops(loops))
+}
+
+/// Asks for a line of the second cache; any address will do.
+#[inline(always)]
+pub(super) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: nothing is read; an address that is not there is passed over.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }

@@ -2,8 +2,8 @@
 
 use super::exp::exp;
 
-/// Eight partial sums in a fixed order: what a vector unit can do, and the same on every one.
-const LANES: usize = 8;
+/// Sixteen partial sums in a fixed order: what a wide vector unit can do, and the same on every one.
+const LANES: usize = 16;
 
 /// The largest score of a line so far, and the sum of e^(score − largest).
 #[derive(Clone, Copy)]
@@ -47,8 +47,8 @@ impl Softmax {
 #[inline(always)]
 fn largest(scores: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; 4 * LANES];
-    let (chunks, rest) = scores.as_chunks::<{ 4 * LANES }>();
+    let mut lanes = [f32::NEG_INFINITY; 2 * LANES];
+    let (chunks, rest) = scores.as_chunks::<{ 2 * LANES }>();
     for chunk in chunks {
         lanes.iter_mut().zip(chunk).for_each(|(lane, score)| *lane = larger(*lane, *score));
     }

@@ -7,6 +7,7 @@
 //! some outputs at a time, which leaves the model as large as it is and takes some of what is won, the more the smaller the
 //! map. The results are the same to the bit.
 
+mod choice;
 mod transform;
 
 use std::{
@@ -23,53 +24,9 @@ use super::{
     simd::vectorized,
     storage::at_least,
 };
+pub use choice::{Tiles, Use};
+use choice::{KEPT, is_kept};
 use transform::{F2, F4, LANES, Transform};
-
-/// The size of the tiles: F(2×2, 3×3) or F(4×4, 3×3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tiles {
-    Two,
-    Four,
-}
-
-/// Which convolutions take the algorithm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Use {
-    /// Those where it wins: a matter of the layer and the map's size alone, so that the same picture comes from every batch.
-    #[default]
-    Auto,
-    Off,
-    /// All that can.
-    Force,
-}
-
-impl Use {
-    /// For a layer of so many channels on maps of h × w.
-    pub fn tiles(self, inputs: usize, outputs: usize, h: usize, w: usize) -> Option<Tiles> {
-        match self {
-            Use::Off => None,
-            Use::Force => Some(Tiles::Four),
-            Use::Auto if inputs.min(outputs) < LANES => None,
-            Use::Auto => cheapest(inputs, outputs, h, w),
-        }
-    }
-}
-
-/// By the cycles of AVX2 for each input channel and panel of outputs, for two maps, the least that guidance brings.
-fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<Tiles> {
-    let (c, n) = (inputs as f64, outputs as f64);
-    let tiles = |m: usize| (2 * h.div_ceil(m) * w.div_ceil(m)).next_multiple_of(HEIGHT) as f64;
-    let anew = |places: usize, cycles: f64| if is_kept(places, inputs, outputs, KEPT) { 0.0 } else { cycles };
-    let direct = 9.4 * tiles(1);
-    // The products, the transforms of inputs and results, and of the weights.
-    let two = tiles(2) * (16.0 + 110.0 / n + 90.0 / c) + anew(16, 200.0);
-    let four = tiles(4) * (36.0 + 300.0 / n + 250.0 / c) + anew(36, 550.0);
-    match () {
-        () if direct <= two.min(four) => None,
-        () if two <= four => Some(Tiles::Two),
-        () => Some(Tiles::Four),
-    }
-}
 
 /// The weights of a convolution, ready to be transformed.
 #[derive(Clone, Debug)]
@@ -81,14 +38,6 @@ pub(super) struct Winograd {
     /// Of small layers, once they were needed.
     two: Arc<OnceLock<Vec<f32>>>,
     four: Arc<OnceLock<Vec<f32>>>,
-}
-
-/// Transformed weights are kept up to this many floats: 64 MiB.
-const KEPT: usize = 1 << 24;
-
-/// Whether transformed weights are kept, where up to `room` floats are.
-fn is_kept(places: usize, inputs: usize, outputs: usize, room: usize) -> bool {
-    places * inputs * outputs.next_multiple_of(WIDTH) <= room
 }
 
 impl Winograd {
@@ -111,14 +60,14 @@ impl Winograd {
     }
 }
 
-/// G·g·Gᵀ of some panels: for each of the N² places the panels of a matrix (in, out), one behind the other.
+/// G·g·Gᵀ of up to [`PANELS`] panels: for each of the N² places the panels of a matrix (in, out), one behind the other.
 fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
     weights: &Panels,
     panels: Range<usize>,
     inputs: usize,
     out: &mut [f32],
 ) {
-    let (strip, next) = (inputs * WIDTH, from_place_to_place(panels.len(), inputs));
+    let (strip, next) = (inputs * WIDTH, from_place_to_place(inputs));
     for (i, panel) in panels.enumerate() {
         let g = weights.panel(panel);
         vectorized(
@@ -156,8 +105,13 @@ fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
 }
 
 /// Floats between the panels of one place and those of the next, with a gap so that they do not meet in the cache.
-fn from_place_to_place(panels: usize, inputs: usize) -> usize {
-    panels * inputs * WIDTH + WIDTH
+fn from_place_to_place(inputs: usize) -> usize {
+    PANELS * inputs * WIDTH + WIDTH
+}
+
+/// Floats of the transformed weights of [`PANELS`] panels: what is read together lies together.
+fn portion<const N: usize>(inputs: usize) -> usize {
+    N * N * from_place_to_place(inputs)
 }
 
 #[inline(always)]
@@ -194,8 +148,10 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     let panels = outputs.div_ceil(WIDTH);
     let kept = is_kept(N * N, inputs, outputs, winograd.room).then(|| {
         kept.get_or_init(|| {
-            let mut all = vec![0.0; N * N * from_place_to_place(panels, inputs)];
-            transform_weights::<T, N, M>(weights, 0..panels, inputs, &mut all);
+            let mut all = vec![0.0; panels.div_ceil(PANELS) * portion::<N>(inputs)];
+            for (i, u) in all.chunks_exact_mut(portion::<N>(inputs)).enumerate() {
+                transform_weights::<T, N, M>(weights, i * PANELS..panels.min((i + 1) * PANELS), inputs, u);
+            }
             all
         })
     });
@@ -230,7 +186,7 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
 /// What a thread needs for its tiles, kept from job to job.
 #[derive(Default)]
 struct Scratch {
-    /// (N², panels, in, 16), where weights are made anew.
+    /// (N², PANELS, in, 16), where weights are made anew.
     u: Vec<f32>,
     /// (N², tiles, in), with a gap between the places so that they do not meet in the cache.
     v: Vec<f32>,
@@ -253,7 +209,7 @@ struct Job<'a, const N: usize, const M: usize> {
 impl<const N: usize, const M: usize> Job<'_, N, M> {
     fn run<T: Transform<N, M>>(self, scratch: &mut Scratch, finish: Finish<'_>, out: &Block<'_>) {
         let Winograd { inputs: c, outputs, .. } = *self.winograd;
-        let (tiles, all_panels) = (self.tiles.len(), outputs.div_ceil(WIDTH));
+        let tiles = self.tiles.len();
         let place = tiles * c + WIDTH;
         let Scratch { u, v, m } = scratch;
         let v = at_least(v, N * N * place);
@@ -269,19 +225,17 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         for panel in self.panels.clone().step_by(PANELS) {
             let panels = panel..self.panels.end.min(panel + PANELS);
             let columns = panel * WIDTH..outputs.min(panels.end * WIDTH);
-            // Where the panels of a place are, and how far it is to those of the next one.
-            let (u, first, next) = match self.kept {
-                Some(kept) => (kept.as_slice(), panel * c * WIDTH, from_place_to_place(all_panels, c)),
+            let u = match self.kept {
+                Some(kept) => &kept[panel / PANELS * portion::<N>(c)..][..portion::<N>(c)],
                 None => {
-                    let next = from_place_to_place(panels.len(), c);
-                    let u = at_least(u, N * N * next);
+                    let u = at_least(u, portion::<N>(c));
                     transform_weights::<T, N, M>(self.weights, panels.clone(), c, u);
-                    (&*u, 0, next)
+                    u
                 }
             };
             let each = tiles * columns.len();
             for (at, m) in m.chunks_exact_mut(each).take(N * N).enumerate() {
-                let values = &u[at * next + first..][..panels.len() * c * WIDTH];
+                let values = &u[at * from_place_to_place(c)..][..panels.len() * c * WIDTH];
                 let b = PanelsRef { k: c, n: columns.len(), values };
                 let (a, out) = (&v[at * place..][..tiles * c], Block::new(m, columns.len()));
                 Product { a, a_stride: c, b, depth: 0..c, panels: 0..panels.len(), out, add: false }.run();
@@ -417,7 +371,7 @@ mod tests {
                 (random(&[batch, h, w, inputs]), random(&[batch, outputs]), random(&[batch, h, w, outputs]));
             let geometry = Geometry::square(3, 1, 1);
             let direct = Conv2d::new(&weight, &bias, geometry, Use::Off).unwrap();
-            let winograd = Conv2d::new(&weight, &bias, geometry, Use::Force).unwrap().with_tiles(tiles);
+            let winograd = Conv2d::new(&weight, &bias, geometry, Use::Always(tiles)).unwrap();
             let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let together = pool.install(|| winograd.forward_onto(&x, onto)).unwrap();
