@@ -19,6 +19,7 @@ pub mod finish;
 pub mod geglu;
 mod gemm;
 pub mod group_norm;
+mod lanes;
 pub mod layer_norm;
 pub mod matrix;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::{
+    arena,
     block::Block,
     simd::{dispatch, prefetch},
 };
@@ -27,7 +28,9 @@ pub(super) struct Panels {
 impl Panels {
     /// Packs the matrix whose element (i, j) is `values[i * row + j * column]`.
     pub fn pack(values: &[f32], k: usize, n: usize, row: usize, column: usize) -> Self {
-        let mut panels = Self { k, n, values: vec![0.0; n.div_ceil(WIDTH) * k * WIDTH] };
+        let mut panels = Self { k, n, values: arena::take(n.div_ceil(WIDTH) * k * WIDTH) };
+        let whole = n / WIDTH * k * WIDTH;
+        panels.values[whole..].fill(0.0);
         if k > 0 {
             for (panel, packed) in panels.values.chunks_exact_mut(k * WIDTH).enumerate() {
                 pack_panel(packed, &values[panel * WIDTH * column..], WIDTH.min(n - panel * WIDTH), row, column);
@@ -196,7 +199,17 @@ impl Product<'_> {
             // SAFETY: the tile is among the `count`.
             let a = unsafe { a.add(tile * H * a_stride) };
             // SAFETY: as above, and the corner has H lines of 16 values; panels that are not whole come one at a time.
-            simd.vectorize(Tiles::<H, P, V, LINE> { a, a_stride, b, next, ks: ks.clone(), out, stride, count: 1, add: false });
+            simd.vectorize(Tiles::<H, P, V, LINE> {
+                a,
+                a_stride,
+                b,
+                next,
+                ks: ks.clone(),
+                out,
+                stride,
+                count: 1,
+                add: false,
+            });
             for (i, sums) in corner.iter().enumerate() {
                 let out = &mut self.out.line(*row + tile * H + i)[column..column + columns];
                 match add {
@@ -319,13 +332,19 @@ mod tests {
                 let exact: f64 = (0..k).map(|i| f64::from(a[at / n * k + i]) * f64::from(b[i * n + at % n])).sum();
                 prop_assert!((f64::from(*made) - exact).abs() < 1e-4, "{} {}", made, exact);
             }
-            let mut scalar = vec![f32::NAN; rows * n];
-            let (b, panels) = (&panels, 0..panels.count());
-            let whole = Product {
-                a: &a, a_stride: k, b: b.whole(), depth: 0..k, panels, out: Block::new(&mut scalar, n), add: false,
+            let b = &panels;
+            let alike = |unit: &str, run: &dyn Fn(Product<'_>)| -> Result<(), TestCaseError> {
+                let mut made = vec![f32::NAN; rows * n];
+                let (whole, panels) = (Block::new(&mut made, n), 0..b.count());
+                run(Product { a: &a, a_stride: k, b: b.whole(), depth: 0..k, panels, out: whole, add: false });
+                prop_assert_eq!(&out, &made, "{}", unit);
+                Ok(())
             };
-            whole.with_simd(pulp::Scalar::new());
-            prop_assert_eq!(&out, &scalar);
+            alike("scalar", &|product| product.with_simd(pulp::Scalar::new()))?;
+            #[cfg(target_arch = "x86_64")]
+            if let Some(avx2) = pulp::x86::V3::try_new() {
+                alike("AVX2", &|product| Simd::vectorize(avx2, product))?;
+            }
             // The last row by itself, and the last panel by itself.
             let (last, panel) = (rows - 1, b.count() - 1);
             let mut alone = vec![f32::NAN; n];

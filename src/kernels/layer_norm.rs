@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
+    lanes::sum,
     simd::vectorized,
     storage::{blank, floats, made},
 };
@@ -45,35 +46,25 @@ impl CustomOp3 for LayerNorm {
             candle_core::bail!("layer_norm: {:?} by {width} weights", x_layout.shape());
         }
         let mut y = blank(x.len());
-        let grain = (1usize << 13).div_ceil(width);
-        y.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(grain).for_each(|(y, x)| {
+        let grain = (1usize << 13).div_ceil(width) * width;
+        y.par_chunks_mut(grain).zip(x.par_chunks(grain)).for_each(|(y, x)| {
             vectorized(
                 #[inline(always)]
                 || {
-                    let mean = sum(x, |x| x) / width as f32;
-                    let rest = sum(x, |x| x - mean) / width as f32;
-                    let variance = sum(x, |x| (x - mean - rest) * (x - mean - rest)) / width as f32;
-                    let inverse = 1.0 / (variance + self.eps).sqrt();
-                    for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                        *y = (x - mean - rest) * inverse * weight + bias;
+                    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                        let mean = sum(x, |x| x) / width as f32;
+                        let rest = sum(x, |x| x - mean) / width as f32;
+                        let variance = sum(x, |x| (x - mean - rest) * (x - mean - rest)) / width as f32;
+                        let inverse = 1.0 / (variance + self.eps).sqrt();
+                        for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                            *y = (x - mean - rest) * inverse * weight + bias;
+                        }
                     }
                 },
             )
         });
         made(y, x_layout.shape().clone())
     }
-}
-
-/// Σ f(x) in eight partial sums, which a vector unit can carry along.
-#[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut sums = [0f32; 8];
-    let mut chunks = x.chunks_exact(8);
-    for chunk in &mut chunks {
-        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += f(*x));
-    }
-    sums.iter_mut().zip(chunks.remainder()).for_each(|(sum, x)| *sum += f(*x));
-    sums.iter().sum()
 }
 
 #[cfg(test)]

@@ -24,9 +24,9 @@ use super::{
     simd::vectorized,
     storage::at_least,
 };
-pub use choice::{Tiles, Use};
 use choice::{KEPT, is_kept};
-use transform::{F2, F4, LANES, Transform};
+pub use choice::{Tiles, Use};
+use transform::{F2, F4, LANES, Lanes, Transform};
 
 /// The weights of a convolution, ready to be transformed.
 #[derive(Clone, Debug)]
@@ -186,6 +186,8 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
 /// What a thread needs for its tiles, kept from job to job.
 #[derive(Default)]
 struct Scratch {
+    /// (in), what lies beyond the edge of a map.
+    zeros: Vec<f32>,
     /// (N², PANELS, in, 16), where weights are made anew.
     u: Vec<f32>,
     /// (N², tiles, in), with a gap between the places so that they do not meet in the cache.
@@ -211,14 +213,15 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         let Winograd { inputs: c, outputs, .. } = *self.winograd;
         let tiles = self.tiles.len();
         let place = tiles * c + WIDTH;
-        let Scratch { u, v, m } = scratch;
+        let Scratch { zeros, u, v, m } = scratch;
+        zeros.resize(c, 0.0);
         let v = at_least(v, N * N * place);
         let m = at_least(m, N * N * tiles * PANELS * WIDTH);
         vectorized(
             #[inline(always)]
             || {
                 for (t, tile) in self.tiles.clone().enumerate() {
-                    self.transform_input::<T>(tile, &mut v[t * c..], place);
+                    self.transform_input::<T>(tile, zeros, &mut v[t * c..], place);
                 }
             },
         );
@@ -260,39 +263,27 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
 
     /// Bᵀ·d·B of one tile, for every channel; the N² places of `v` are `place` apart.
     #[inline(always)]
-    fn transform_input<T: Transform<N, M>>(&self, tile: usize, v: &mut [f32], place: usize) {
+    fn transform_input<T: Transform<N, M>>(&self, tile: usize, zeros: &[f32], v: &mut [f32], place: usize) {
         let c = self.winograd.inputs;
         let Map { x, height, width, .. } = self.map;
         let (b, top, left) = self.place(tile);
-        // Where each pixel of the patch begins; beyond the edge there are zeros.
-        let at: [[Option<usize>; N]; N] = std::array::from_fn(|i| {
-            std::array::from_fn(|j| {
-                let (y, x) = ((top + i).checked_sub(1)?, (left + j).checked_sub(1)?);
-                (y < height && x < width).then(|| ((b * height + y) * width + x) * c)
-            })
-        });
-        for first in (0..c).step_by(LANES) {
-            let lanes = LANES.min(c - first);
-            let mut columns = [[[0f32; LANES]; N]; N];
+        // The pixels of the patch; beyond the edge there are zeros.
+        let mut patch = [[zeros; N]; N];
+        for i in 0..N {
             for j in 0..N {
-                let mut column = [[0f32; LANES]; N];
-                for i in 0..N {
-                    if let Some(at) = at[i][j] {
-                        match x[at + first..].first_chunk() {
-                            Some(line) if lanes == LANES => column[i] = *line,
-                            _ => column[i][..lanes].copy_from_slice(&x[at + first..][..lanes]),
-                        }
-                    }
-                }
-                let transformed = T::input(&column);
-                for i in 0..N {
-                    columns[i][j] = transformed[i];
+                // One less than the place, as there is a pixel of padding; less than nothing is far beyond the edge.
+                let (y, x_at) = ((top + i).wrapping_sub(1), (left + j).wrapping_sub(1));
+                if y < height && x_at < width {
+                    patch[i][j] = &x[((b * height + y) * width + x_at) * c..][..c];
                 }
             }
-            for (i, line) in columns.iter().enumerate() {
-                for (j, values) in T::input(line).iter().enumerate() {
-                    v[(i * N + j) * place + first..][..lanes].copy_from_slice(&values[..lanes]);
-                }
+        }
+        for first in (0..c).step_by(LANES) {
+            let v = &mut v[first..];
+            // Said twice so that in the first the compiler knows how many there are.
+            match c - first {
+                LANES.. => transform_lanes::<T, N, M>(&patch, first, LANES, v, place),
+                lanes => transform_lanes::<T, N, M>(&patch, first, lanes, v, place),
             }
         }
     }
@@ -310,34 +301,82 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
     ) {
         let Map { height, width, .. } = self.map;
         let (b, top, left) = self.place(tile);
-        for first in columns.clone().step_by(LANES) {
-            let lanes = LANES.min(columns.end - first);
-            let mut lines = [[[0f32; LANES]; N]; M];
-            for j in 0..N {
-                let mut column = [[0f32; LANES]; N];
-                for i in 0..N {
-                    let from = &m[(i * N + j) * place + first - columns.start..];
-                    match from.first_chunk() {
-                        Some(line) => column[i] = *line,
-                        None => column[i][..lanes].copy_from_slice(&from[..lanes]),
-                    }
-                }
-                let transformed = T::output(&column);
-                for i in 0..M {
-                    lines[i][j] = transformed[i];
-                }
-            }
-            for (i, line) in lines.iter().enumerate().take(height - top) {
-                for (j, values) in T::output(line).iter_mut().enumerate().take(width - left) {
-                    let pixel = (b * height + top + i) * width + left + j;
-                    finish.line(&mut values[..lanes], pixel, first..first + lanes);
-                    // SAFETY: a pixel belongs to one tile, a tile to one job for these columns.
-                    let mut out = unsafe { out.part(pixel..pixel + 1, first..first + lanes) };
-                    out.line(0).copy_from_slice(&values[..lanes]);
+        let (down, across) = (M.min(height - top), M.min(width - left));
+        let pixel = |i: usize, j: usize| (b * height + top + i) * width + left + j;
+        // SAFETY: a pixel belongs to one tile, a tile to one job for these columns.
+        let line = |pixel: usize| unsafe { out.part(pixel..pixel + 1, columns.clone()) };
+        for first in (0..columns.len()).step_by(LANES) {
+            let m = &m[first..];
+            // As with the inputs.
+            let (lanes, y) = match columns.len() - first {
+                LANES.. => (LANES, results::<T, N, M>(m, LANES, place)),
+                lanes => (lanes, results::<T, N, M>(m, lanes, place)),
+            };
+            for i in 0..down {
+                for j in 0..across {
+                    line(pixel(i, j)).line(0)[first..first + lanes].copy_from_slice(&y[i][j][..lanes]);
                 }
             }
         }
+        for i in 0..down {
+            for j in 0..across {
+                finish.line(line(pixel(i, j)).line(0), pixel(i, j), columns.clone());
+            }
+        }
     }
+}
+
+/// Bᵀ·d·B of a patch, for up to 16 channels.
+#[inline(always)]
+fn transform_lanes<T: Transform<N, M>, const N: usize, const M: usize>(
+    patch: &[[&[f32]; N]; N],
+    first: usize,
+    lanes: usize,
+    v: &mut [f32],
+    place: usize,
+) {
+    let mut columns = [[[0f32; LANES]; N]; N];
+    for j in 0..N {
+        let mut column = [[0f32; LANES]; N];
+        for i in 0..N {
+            column[i][..lanes].copy_from_slice(&patch[i][j][first..][..lanes]);
+        }
+        let transformed = T::input(&column);
+        for i in 0..N {
+            columns[i][j] = transformed[i];
+        }
+    }
+    for i in 0..N {
+        let line = T::input(&columns[i]);
+        for j in 0..N {
+            v[(i * N + j).wrapping_mul(place)..][..lanes].copy_from_slice(&line[j][..lanes]);
+        }
+    }
+}
+
+/// Aᵀ·m·A of a tile, for up to 16 columns.
+#[inline(always)]
+fn results<T: Transform<N, M>, const N: usize, const M: usize>(
+    m: &[f32],
+    lanes: usize,
+    place: usize,
+) -> [[Lanes; M]; M] {
+    let mut lines = [[[0f32; LANES]; N]; M];
+    for j in 0..N {
+        let mut column = [[0f32; LANES]; N];
+        for i in 0..N {
+            column[i][..lanes].copy_from_slice(&m[(i * N + j).wrapping_mul(place)..][..lanes]);
+        }
+        let transformed = T::output(&column);
+        for i in 0..M {
+            lines[i][j] = transformed[i];
+        }
+    }
+    let mut y = [[[0f32; LANES]; M]; M];
+    for i in 0..M {
+        y[i] = T::output(&lines[i]);
+    }
+    y
 }
 
 #[cfg(test)]
