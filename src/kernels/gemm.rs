@@ -14,7 +14,7 @@ use super::{
 pub(super) const WIDTH: usize = 16;
 /// Rows of the highest tile; jobs of multiples of it have few lower ones.
 pub(super) const HEIGHT: usize = 12;
-/// How much of k is summed in registers at a time: a panel's share of it stays in the first cache.
+/// How much of k is summed in registers at a time: a panel's share of it stays near.
 const DEPTH: usize = 512;
 
 /// A (K, N) matrix as the micro-kernel reads it: panels of 16 columns, each (K, 16), the last filled up with zeros.
@@ -76,8 +76,8 @@ pub(super) struct PanelsRef<'a> {
 
 /// out = a · b, or out += a · b, for some panels of b and some of its lines.
 ///
-/// An element is the sum over k in order, in fused multiply-adds, in pieces of [`DEPTH`] that are added up in order. That
-/// depends on K alone: not on the tile the element falls into, not on the number of rows, threads or vector lanes.
+/// An element is the sum over k in order, in fused multiply-adds that begin with what is added to: whatever tile the element
+/// falls into, whatever the number of rows, threads and vector lanes, and wherever k is cut into pieces.
 pub(super) struct Product<'a> {
     /// Lines of as many values as `depth` is long, `a_stride` apart; as many as `out` has.
     pub a: &'a [f32],
@@ -195,27 +195,16 @@ impl Product<'_> {
         }
         for tile in 0..count {
             let mut corner = [[0f32; WIDTH]; H];
+            for (i, sums) in corner.iter_mut().enumerate().filter(|_| add) {
+                sums[..columns].copy_from_slice(&self.out.line(*row + tile * H + i)[column..column + columns]);
+            }
             let (out, stride) = (corner.as_mut_ptr().cast(), WIDTH);
             // SAFETY: the tile is among the `count`.
             let a = unsafe { a.add(tile * H * a_stride) };
             // SAFETY: as above, and the corner has H lines of 16 values; panels that are not whole come one at a time.
-            simd.vectorize(Tiles::<H, P, V, LINE> {
-                a,
-                a_stride,
-                b,
-                next,
-                ks: ks.clone(),
-                out,
-                stride,
-                count: 1,
-                add: false,
-            });
+            simd.vectorize(Tiles::<H, P, V, LINE> { a, a_stride, b, next, ks: ks.clone(), out, stride, count: 1, add });
             for (i, sums) in corner.iter().enumerate() {
-                let out = &mut self.out.line(*row + tile * H + i)[column..column + columns];
-                match add {
-                    true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-                    false => out.copy_from_slice(&sums[..columns]),
-                }
+                self.out.line(*row + tile * H + i)[column..column + columns].copy_from_slice(&sums[..columns]);
             }
         }
         *row += count * H;
@@ -259,6 +248,14 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
                 lines[i] = unsafe { first.add(i * a_stride) };
             }
             let mut sums = [[[simd.splat_f32s(0.0); V]; P]; H];
+            if add {
+                for i in 0..H {
+                    for p in 0..P {
+                        // SAFETY: there are H lines of P times V vectors, which need not be aligned.
+                        sums[i][p] = unsafe { out.add(i * stride + p * WIDTH).cast::<[S::f32s; V]>().read_unaligned() };
+                    }
+                }
+            }
             // Weights mostly come from memory, and where a panel ends the processor does not see in time where it goes on:
             // most likely with the same lines of the panels behind these. The first tile asks for them.
             let ahead = if tile == 0 { P * next } else { 0 };
@@ -280,17 +277,8 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
             }
             for i in 0..H {
                 for p in 0..P {
-                    // SAFETY: there are H lines of P times V vectors, which need not be aligned.
-                    unsafe {
-                        let out = out.add(i * stride + p * WIDTH).cast::<[S::f32s; V]>();
-                        if add {
-                            let was = out.read_unaligned();
-                            for v in 0..V {
-                                sums[i][p][v] = simd.add_f32s(was[v], sums[i][p][v]);
-                            }
-                        }
-                        out.write_unaligned(sums[i][p]);
-                    }
+                    // SAFETY: as above.
+                    unsafe { out.add(i * stride + p * WIDTH).cast::<[S::f32s; V]>().write_unaligned(sums[i][p]) };
                 }
             }
         }
@@ -354,15 +342,13 @@ mod tests {
             let width = corner.len();
             product(&a[last * k..], k, b, panel..panel + 1, &mut corner, width);
             prop_assert_eq!(&alone[panel * WIDTH..], &corner);
-            // In two parts of k, where the second begins with a piece.
-            if k > DEPTH {
-                let mut parts = vec![f32::NAN; rows * n];
-                for depth in [0..DEPTH, DEPTH..k] {
-                    let (a, add, panels) = (&a[depth.start..], depth.start > 0, 0..b.count());
-                    Product { a, a_stride: k, b: b.whole(), depth, panels, out: Block::new(&mut parts, n), add }.run();
-                }
-                prop_assert_eq!(&out, &parts);
+            // In two parts of k.
+            let mut parts = vec![f32::NAN; rows * n];
+            for depth in [0..k / 3, k / 3..k] {
+                let (a, add, panels) = (&a[depth.start..], depth.start > 0, 0..b.count());
+                Product { a, a_stride: k, b: b.whole(), depth, panels, out: Block::new(&mut parts, n), add }.run();
             }
+            prop_assert_eq!(&out, &parts);
         }
     }
 }

@@ -60,45 +60,47 @@ impl Winograd {
     }
 }
 
-/// G·g·Gᵀ of up to [`PANELS`] panels: for each of the N² places the panels of a matrix (in, out), one behind the other.
+/// G·g·Gᵀ of up to [`PANELS`] panels, for some inputs: for each of the N² places the panels of a matrix (inputs, out), one
+/// behind the other.
 fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
     weights: &Panels,
     panels: Range<usize>,
-    inputs: usize,
+    inputs: Range<usize>,
     out: &mut [f32],
 ) {
-    let (strip, next) = (inputs * WIDTH, from_place_to_place(inputs));
+    let (strip, next) = (inputs.len() * WIDTH, from_place_to_place(inputs.len()));
     for (i, panel) in panels.enumerate() {
         let g = weights.panel(panel);
         vectorized(
             #[inline(always)]
-            || transform_panel::<T, N, M>(g, inputs, &mut out[i * strip..], next),
+            || transform_panel::<T, N, M>(g, weights.k / 9, inputs.clone(), &mut out[i * strip..], next),
         );
     }
 }
 
-/// The same of one panel; the places of `out` are `next` apart.
+/// The same of one panel, of all inputs; the places of `out` are `next` apart.
 #[inline(always)]
 fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
     g: &[f32],
-    inputs: usize,
+    all: usize,
+    inputs: Range<usize>,
     out: &mut [f32],
     next: usize,
 ) {
-    for c in 0..inputs {
+    for (i, c) in inputs.enumerate() {
         let mut columns = [[[0f32; LANES]; 3]; N];
         for x in 0..3 {
-            let (first, tap) = ((x * inputs + c) * WIDTH, 3 * inputs * WIDTH);
+            let (first, tap) = ((x * all + c) * WIDTH, 3 * all * WIDTH);
             let transformed =
                 T::weight(&[*lanes(&g[first..]), *lanes(&g[first + tap..]), *lanes(&g[first + 2 * tap..])]);
-            for i in 0..N {
-                columns[i][x] = transformed[i];
+            for y in 0..N {
+                columns[y][x] = transformed[y];
             }
         }
         for y in 0..N {
             let line = T::weight(&columns[y]);
             for x in 0..N {
-                out[(y * N + x) * next + c * WIDTH..][..WIDTH].copy_from_slice(&line[x]);
+                out[(y * N + x).wrapping_mul(next).wrapping_add(i * WIDTH)..][..WIDTH].copy_from_slice(&line[x]);
             }
         }
     }
@@ -131,10 +133,13 @@ pub(super) struct Map<'a> {
 /// Panels of results that are made at a time.
 const PANELS: usize = 2;
 
+/// Floats of weights that are made anew at a time: they are still in the second cache when they are read.
+const ANEW: usize = 1 << 18;
+
 /// Floats of transformed inputs that a job has at a time. Where weights are kept, they stay near the second cache; where
 /// they are made anew it is many tiles, so that this is seldom.
 const FEW_INPUTS: usize = 1 << 17;
-const MANY_INPUTS: usize = 3 << 19;
+const MANY_INPUTS: usize = 3 << 20;
 
 fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     winograd: &Winograd,
@@ -150,7 +155,7 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
         kept.get_or_init(|| {
             let mut all = vec![0.0; panels.div_ceil(PANELS) * portion::<N>(inputs)];
             for (i, u) in all.chunks_exact_mut(portion::<N>(inputs)).enumerate() {
-                transform_weights::<T, N, M>(weights, i * PANELS..panels.min((i + 1) * PANELS), inputs, u);
+                transform_weights::<T, N, M>(weights, i * PANELS..panels.min((i + 1) * PANELS), 0..inputs, u);
             }
             all
         })
@@ -163,10 +168,10 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
         true => room.next_multiple_of(HEIGHT).clamp(24, 48),
         false => room.next_multiple_of(HEIGHT).clamp(48, 192),
     };
-    // By tiles where there are many, else by panels too.
-    let jobs = if kept.is_some() { 2 * threads } else { threads };
+    // By tiles where there are many, else by panels too. Weights that are made anew are so by panels: then each is made once.
+    let jobs = 2 * threads;
     let job_tiles = tiles.div_ceil(jobs.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
-    let (job_tiles, parts) = match threads == 1 || 2 * job_tiles >= most {
+    let (job_tiles, parts) = match threads == 1 || kept.is_some() && 2 * job_tiles >= most {
         true => (job_tiles, 1),
         false => (most.min(tiles), jobs.div_ceil(tiles.div_ceil(most)).min(panels.div_ceil(PANELS))),
     };
@@ -188,7 +193,7 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
 struct Scratch {
     /// (in), what lies beyond the edge of a map.
     zeros: Vec<f32>,
-    /// (N², PANELS, in, 16), where weights are made anew.
+    /// (N², PANELS, some of in, 16), where weights are made anew.
     u: Vec<f32>,
     /// (N², tiles, in), with a gap between the places so that they do not meet in the cache.
     v: Vec<f32>,
@@ -228,20 +233,26 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         for panel in self.panels.clone().step_by(PANELS) {
             let panels = panel..self.panels.end.min(panel + PANELS);
             let columns = panel * WIDTH..outputs.min(panels.end * WIDTH);
-            let u = match self.kept {
-                Some(kept) => &kept[panel / PANELS * portion::<N>(c)..][..portion::<N>(c)],
-                None => {
-                    let u = at_least(u, portion::<N>(c));
-                    transform_weights::<T, N, M>(self.weights, panels.clone(), c, u);
-                    u
-                }
-            };
             let each = tiles * columns.len();
-            for (at, m) in m.chunks_exact_mut(each).take(N * N).enumerate() {
-                let values = &u[at * from_place_to_place(c)..][..panels.len() * c * WIDTH];
-                let b = PanelsRef { k: c, n: columns.len(), values };
-                let (a, out) = (&v[at * place..][..tiles * c], Block::new(m, columns.len()));
-                Product { a, a_stride: c, b, depth: 0..c, panels: 0..panels.len(), out, add: false }.run();
+            let at_a_time = if self.kept.is_some() { c } else { c.min(ANEW / (N * N * PANELS * WIDTH)) };
+            for first in (0..c).step_by(at_a_time) {
+                let channels = first..c.min(first + at_a_time);
+                let depth = channels.len();
+                let u = match self.kept {
+                    Some(kept) => &kept[panel / PANELS * portion::<N>(c)..][..portion::<N>(c)],
+                    None => {
+                        let u = at_least(u, portion::<N>(depth));
+                        transform_weights::<T, N, M>(self.weights, panels.clone(), channels, u);
+                        u
+                    }
+                };
+                for (at, m) in m.chunks_exact_mut(each).take(N * N).enumerate() {
+                    let values = &u[at * from_place_to_place(depth)..][..panels.len() * depth * WIDTH];
+                    let b = PanelsRef { k: depth, n: columns.len(), values };
+                    let (a, out) = (&v[at * place + first..], Block::new(m, columns.len()));
+                    let add = first > 0;
+                    Product { a, a_stride: c, b, depth: 0..depth, panels: 0..panels.len(), out, add }.run();
+                }
             }
             vectorized(
                 #[inline(always)]
