@@ -35,6 +35,8 @@ pub(super) struct Winograd {
     outputs: usize,
     /// Transformed weights are kept up to this many floats.
     room: usize,
+    /// Of weights that are made anew, so many floats at a time.
+    at_a_time: usize,
     /// Of small layers, once they were needed.
     two: Arc<OnceLock<Vec<f32>>>,
     four: Arc<OnceLock<Vec<f32>>>,
@@ -43,12 +45,12 @@ pub(super) struct Winograd {
 impl Winograd {
     /// For a convolution of 3 × 3.
     pub fn new(inputs: usize, outputs: usize) -> Self {
-        Self { inputs, outputs, room: KEPT, two: Arc::default(), four: Arc::default() }
+        Self { inputs, outputs, room: KEPT, at_a_time: ANEW, two: Arc::default(), four: Arc::default() }
     }
 
     #[cfg(test)]
     pub fn keeping_nothing(self) -> Self {
-        Self { room: 0, ..self }
+        Self { room: 0, at_a_time: 1 << 14, ..self }
     }
 
     /// x (B, h, w, in) to out (B, h, w, out); the weights are a matrix (3·3·in, out).
@@ -234,7 +236,8 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
             let panels = panel..self.panels.end.min(panel + PANELS);
             let columns = panel * WIDTH..outputs.min(panels.end * WIDTH);
             let each = tiles * columns.len();
-            let at_a_time = if self.kept.is_some() { c } else { c.min(ANEW / (N * N * PANELS * WIDTH)) };
+            let at_a_time =
+                if self.kept.is_some() { c } else { (self.winograd.at_a_time / (N * N * PANELS * WIDTH)).clamp(1, c) };
             for first in (0..c).step_by(at_a_time) {
                 let channels = first..c.min(first + at_a_time);
                 let depth = channels.len();
