@@ -8,12 +8,10 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from autoencoder import build as build_autoencoder
-from autoencoder import to_tensor
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from latents import CHANNELS, FACTOR
+from latents import CHANNELS, FACTOR, Latents, to_tensor
 from safetensors.torch import load_file, save_file
 from text_encoder import text_config
 from transformers import CLIPTextModel, CLIPTokenizer

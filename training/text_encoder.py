@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from captions import Captions, with_article
 from data import COLOUR_WORDS
 from lexicon import Lexicon
+from muon import PRECISION
 from scenes import BACKGROUNDS, LAYOUTS, Scenes
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -64,7 +65,7 @@ class Teacher:
         for start in range(0, len(texts), batch):
             chosen = order[start : start + batch]
             inputs = self.tokenizer([texts[i] for i in chosen], padding=True, truncation=True, max_length=32, return_tensors="pt")
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", PRECISION, enabled=PRECISION is torch.bfloat16):
                 hidden = self.model(**inputs).last_hidden_state.float()
             mask = inputs.attention_mask[..., None]
             vectors[chosen] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
@@ -224,7 +225,7 @@ def main():
         chosen = {kind: rng.integers(kept if kind == "captions" else 0, len(texts[kind]), size=count) for kind, count in counts.items()}
         ids = [disturb(prompts[kind][i], rng, vocabulary) for kind in chosen for i in chosen[kind]]
         target = torch.cat([vectors[kind][chosen[kind]] for kind in chosen])
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", PRECISION, enabled=PRECISION is torch.bfloat16):
             states = student(ids)
         guess = F.normalize(student.projection(states), dim=-1)
         logits = student.log_scale.exp().clamp(max=60) * guess @ target.T

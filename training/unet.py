@@ -22,7 +22,7 @@ from captions import Captions
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from latents import CHANNELS, FACTOR, Latents, to_tensor
 from data import SIZE
-from muon import Muon, split_parameters
+from muon import PRECISION, Muon, split_parameters
 from scenes import Scenes
 from text_encoder import WIDTH, encode_prompts
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -93,7 +93,6 @@ def main():
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--from", dest="model", type=Path, help="start from the weights of this model folder")
     parser.add_argument("--compile", action="store_true", help="let torch.compile fuse operations (needs a C++ compiler)")
-    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16", help="of the products; float32 where the processor lacks the other")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -131,7 +130,7 @@ def main():
         noise = torch.randn_like(latents)
         noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
         velocity = level.sqrt() * noise - (1 - level).sqrt() * latents
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+        with torch.autocast("cpu", PRECISION, enabled=PRECISION is torch.bfloat16):
             guess = predict(noisy.contiguous(memory_format=torch.channels_last), timesteps, states).sample
         loss = (guess.float() - velocity).square().mean()
 
