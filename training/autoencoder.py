@@ -106,7 +106,7 @@ def main():
 
     work = arguments.work
     pictures = Pictures(work)
-    latents = Latents.load(work / "latents.pt")
+    latents = Latents.load(work / "latents.safetensors")
 
     model = build().to(memory_format=torch.channels_last)
     decoder, decoder_rest = split_parameters(model.decoder, exclude=("conv_out",))

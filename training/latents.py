@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).parent
 CHANNELS = 16
@@ -43,11 +44,11 @@ class Latents:
         return F.fold(flat.mT, size, FACTOR, stride=FACTOR)
 
     def save(self, path):
-        torch.save(vars(self), path)
+        save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, path)
 
     @classmethod
     def load(cls, path):
-        return cls(**torch.load(path))
+        return cls(**load_file(path))
 
 
 def to_tensor(pictures):
@@ -86,7 +87,7 @@ def main():
     others = [compose([pictures[i]], LAYOUTS["whole"].boxes) for i, row in enumerate(rows) if row["kind"] == "other"]
     scenes, rng = Scenes(work), random.Random(0)
     drawn = [scenes.picture(scenes.draw(rng)) for _ in range(3000)]
-    fit(to_tensor(np.stack(others + drawn)), to_tensor(np.stack(drawn))).save(work / "latents.pt")
+    fit(to_tensor(np.stack(others + drawn)), to_tensor(np.stack(drawn))).save(work / "latents.safetensors")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ The order of frequency is that of MiniLM's vocabulary, which lists whole words f
 (Fellbaum, "WordNet: An Electronic Lexical Database", 1998) tells words from names and fragments, and gives definitions.
 """
 
+import re
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -61,6 +63,12 @@ class Lexicon:
     @cached_property
     def adjectives(self):
         return [lemma for lemma, files in self.senses.items() if lemma.isalpha() and len(lemma) > 2 and files.get("00", 0) > 2]
+
+    @cached_property
+    def uses(self):
+        """How often each word occurs in WordNet's definitions and examples: a measure of how well known a rare word is."""
+        texts = (line.split("| ", 1)[1] for part in ("noun", "verb", "adj", "adv") for line in (self.dictionary / f"data.{part}").open() if line[0].isdigit())
+        return Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
 
     @cached_property
     def definitions(self):

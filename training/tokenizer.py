@@ -69,6 +69,23 @@ def split(word, ranks):
     return parts
 
 
+def write_tokenizer(folder, names, ranks):
+    """The files of a CLIPTokenizer: `names` by number, `ranks` the merges in their order."""
+    shutil.rmtree(folder, ignore_errors=True)  # an old tokenizer.json would be read instead of the new files
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(names)}, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in ranks) + "\n")
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    settings = {**special, "model_max_length": POSITIONS, "do_lower_case": True, "errors": "replace", "add_prefix_space": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "CLIPTokenizer"}, indent=2) + "\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+
+    # tokenizer.json, the one-file form, comes from the library, so that both forms are sure to agree.
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work")
@@ -95,19 +112,7 @@ def main():
         whole += 1
     names = [*tokens, START, END]
 
-    folder = work / "tokenizer"
-    shutil.rmtree(folder, ignore_errors=True)  # an old tokenizer.json would be read instead of the new files
-    folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(names)}, ensure_ascii=False))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in ranks) + "\n")
-    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-    settings = {**special, "model_max_length": POSITIONS, "do_lower_case": True, "errors": "replace", "add_prefix_space": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "CLIPTokenizer"}, indent=2) + "\n")
-    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-
-    # tokenizer.json, the one-file form, comes from the library, so that both forms are sure to agree.
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer = write_tokenizer(work / "tokenizer", names, ranks)
     single = sum(len(tokenizer(word).input_ids) == 3 for word in words[:whole])
     print(f"{len(names)} tokens, {len(ranks)} merges; {single} of the first {whole} words are one token")
 

@@ -7,6 +7,7 @@ encoder puts near a known one works as well.
 
 Every batch is drawn anew, keyed by the number of the step. The rate of learning is constant and falls only over the last steps, so
 the length can be decided late: stop at any time, and go on with `--resume --steps N` for the N that is to be the last.
+Where more cores are free, `torchrun --nproc-per-node 2 unet.py …` splits each batch among processes; they agree on the gradient.
 """
 
 import argparse
@@ -18,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from captions import Captions
+from data import SIZE
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from latents import CHANNELS, FACTOR, Latents, to_tensor
-from data import SIZE
 from muon import PRECISION, Muon, split_parameters
 from scenes import Scenes
 from text_encoder import WIDTH, encode_prompts
@@ -58,17 +60,21 @@ class Examples:
 
     def __init__(self, work):
         self.scenes, self.captions = Scenes(work), Captions()
-        self.latents = Latents.load(work / "latents.pt")
+        self.latents = Latents.load(work / "latents.safetensors")
         self.tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
         self.encoder = CLIPTextModel.from_pretrained(work / "text_encoder").eval()
-        self.empty = encode_prompts(self.encoder, self.tokenizer, [""])[0]
+        self.empty = self.encode([""])[0]
         scenes = [self.scenes.draw(random.Random(i)) for i in range(256)]
-        self.spread = encode_prompts(self.encoder, self.tokenizer, [self.captions.caption(scene, random.Random(0)) for scene in scenes]).std((0, 1))
+        self.spread = self.encode([self.captions.caption(scene, random.Random(0)) for scene in scenes]).std((0, 1))
+
+    def encode(self, captions):
+        with torch.autocast("cpu", PRECISION, enabled=PRECISION is torch.bfloat16):
+            return encode_prompts(self.encoder, self.tokenizer, captions).float()
 
     def batch(self, size, rng):
         scenes = [self.scenes.draw(rng) for _ in range(size)]
         captions = [drop_word(self.captions.caption(scene, rng), rng) for scene in scenes]
-        states = encode_prompts(self.encoder, self.tokenizer, captions)
+        states = self.encode(captions)
         states += torch.randn_like(states) * self.spread * TEXT_NOISE * torch.rand(size, 1, 1)
         states[torch.rand(size) < EMPTY_SHARE] = self.empty
         pictures = to_tensor(np.stack([self.scenes.picture(scene) for scene in scenes]))
@@ -81,6 +87,15 @@ def drop_word(caption, rng):
     if len(words) > 3 and rng.random() < WORD_DROPOUT:
         del words[rng.randrange(len(words))]
     return " ".join(words)
+
+
+def share_gradients(parameters, processes):
+    """The mean of all processes' gradients, in one message."""
+    gradients = [parameter.grad for parameter in parameters]
+    message = torch.cat([gradient.flatten() for gradient in gradients]) / processes
+    dist.all_reduce(message)
+    for gradient, part in zip(gradients, message.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(part.view_as(gradient))
 
 
 def main():
@@ -96,6 +111,10 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    number, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        dist.init_process_group("gloo")
+    batch = arguments.batch // processes
 
     examples = Examples(arguments.work)
     model = UNet2DConditionModel.from_pretrained(arguments.model / "unet", dtype=torch.float32) if arguments.model else build()
@@ -122,10 +141,10 @@ def main():
         muon.param_groups[0]["lr"] = arguments.rate * rate
         adam.param_groups[0]["lr"] = arguments.rate / 10 * rate
 
-        rng = random.Random(step)
-        torch.manual_seed(step)
-        latents, states = examples.batch(arguments.batch, rng)
-        timesteps = ((torch.randperm(arguments.batch) + torch.rand(arguments.batch)) / arguments.batch * TIMESTEPS).long()
+        rng = random.Random(step * processes + number)
+        torch.manual_seed(step * processes + number)
+        latents, states = examples.batch(batch, rng)
+        timesteps = ((torch.randperm(batch) + torch.rand(batch)) / batch * TIMESTEPS).long()
         level = signal[timesteps].view(-1, 1, 1, 1)
         noise = torch.randn_like(latents)
         noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
@@ -136,17 +155,19 @@ def main():
 
         model.zero_grad(set_to_none=True)
         loss.backward()
+        if processes > 1:
+            share_gradients(list(model.parameters()), processes)
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
         muon.step()
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - min(AVERAGE, (step + 1) / (step + 16)))
         losses.append(loss.item())
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == arguments.steps:
-            cpu = spent + time.process_time() - start
-            speed = (step + 1 - first) * arguments.batch / (time.process_time() - start)
+        if number == 0 and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == arguments.steps):
+            cpu = spent + (time.process_time() - start) * processes
+            speed = (step + 1 - first) * batch / (time.process_time() - start)
             line = f"step {step + 1} samples {(step + 1) * arguments.batch} v-loss {np.mean(losses[-CHECKPOINT_EVERY:]):.4f}"
-            print(f"{line}, rate {rate:.2f}, {speed:.0f} samples/s, {cpu / 60:.1f} CPU-minutes", flush=True)
+            print(f"{line}, rate {rate:.2f}, {speed:.0f} samples per CPU-second, {cpu / 60:.1f} CPU-minutes", flush=True)
             state = {"model": model.state_dict(), "average": average.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict()}
             torch.save({**state, "step": step + 1, "cpu": cpu}, checkpoint.with_suffix(".new"))
             os.replace(checkpoint.with_suffix(".new"), checkpoint)
