@@ -38,8 +38,9 @@ LAYOUTS = {
     "three": Layout("several", ((QUARTER, 0, HALF), (0, HALF, HALF), (HALF, HALF, HALF)), 0.025),
     "four": Layout("several", ((0, 0, HALF), (HALF, 0, HALF), (0, HALF, HALF), (HALF, HALF, HALF)), 0.012),
 }
-SHARE_ON_BACKGROUND = 0.12
-SHARE_RECOLOURED = 0.15  # of the things that have recoloured pictures
+STYLE_SHARES = {"noto": 0.33, "fluent": 0.67}
+SHARE_ON_BACKGROUND = 0.1
+SHARE_RECOLOURED = 0.13  # of the things that have recoloured pictures
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ class Scenes:
         known = [i for i, row in enumerate(rows) if row["kind"] != "other"]
         self.pictures = {(rows[i]["style"], rows[i]["concept"], rows[i]["colour"]): np.array(pictures[i]) for i in known}
         self.weights = {concept["names"][0]: concept["weight"] for concept in read_concepts().values()}
-        self.concepts = {style: [key[1] for key in self.pictures if key[0] == style and key[2] is None] for style in ("noto", "fluent")}
+        self.concepts = {style: [key[1] for key in self.pictures if key[0] == style and key[2] is None] for style in STYLE_SHARES}
         self.colours = {}
         for style, concept, colour in self.pictures:
             if colour:
                 self.colours.setdefault((style, concept), []).append(colour)
 
     def draw(self, random):
-        style = random.choice(["noto", "fluent"])
+        style = random.choices(list(STYLE_SHARES), STYLE_SHARES.values())[0]
         layout = random.choices(list(LAYOUTS.values()), [layout.share for layout in LAYOUTS.values()])[0]
         things = [self.draw_thing(style, random)]
         if layout.caption in ("pair", "stack"):
