@@ -110,8 +110,8 @@ def share_gradients(parameters, processes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work")
-    parser.add_argument("--steps", type=int, default=3000, help="the last step")
-    parser.add_argument("--decay", type=int, default=700, help="over how many steps before the last the rate falls")
+    parser.add_argument("--steps", type=int, default=6000, help="the last step")
+    parser.add_argument("--decay", type=int, default=1500, help="over how many steps before the last the rate falls")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.02, help="of Muon; AdamW learns at a tenth of it")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
