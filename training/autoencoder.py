@@ -1,6 +1,7 @@
 """The autoencoder: an AutoencoderKL whose decoder learns to invert the fixed latents of `latents.py`.
 
 The encoder learns to produce those latents, which is an easy regression and is done on every fourth step only.
+It learns from crops of a quarter of the picture first, which costs a quarter, and from whole pictures at last.
 A little noise on the latents teaches the decoder to bear the U-Net's errors. The loss is absolute error, squared error and the
 absolute error of the differences between neighbours, which keeps edges sharp (Mathieu et al., arXiv:1511.05440).
 """
@@ -8,30 +9,32 @@ absolute error of the differences between neighbours, which keeps edges sharp (M
 import argparse
 import copy
 import json
+import os
+import random
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from latents import CHANNELS, Latents, fit
-from muon import Muon, split_parameters
+from data import SIZE
+from latents import CHANNELS, FACTOR, Latents, to_tensor
+from muon import PRECISION, Muon, split_parameters
+from scenes import LAYOUTS, Scenes, compose
 
 HERE = Path(__file__).parent
 WIDTHS = (16, 24, 48, 80)
-BATCH = 8
-
-
-def to_tensor(pictures):
-    """(B, 64, 64, 3) bytes → (B, 3, 64, 64) in [-1, 1]."""
-    return torch.from_numpy(pictures).float().permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+BATCH = 8  # of crops, and half as many whole pictures
+CROPS_SHARE = 0.7  # of the steps
+OTHERS_SHARE = 0.4  # pictures that the U-Net does not learn
+HELD_EVERY = 20  # of those are kept for measuring
 
 
 def build():
     levels = len(WIDTHS)
     model = AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=CHANNELS, block_out_channels=WIDTHS, layers_per_block=1, norm_num_groups=8,
-        down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels, sample_size=64, scaling_factor=1.0,
+        down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels, sample_size=SIZE, scaling_factor=1.0,
     )  # fmt: skip
     # Encoder and decoder speak the normalised latents themselves; the two 1×1 convolutions between them pass everything on.
     identity = torch.eye(CHANNELS)[:, :, None, None]
@@ -44,6 +47,39 @@ def build():
     model.quant_conv.requires_grad_(False)
     model.post_quant_conv.requires_grad_(False)
     return model
+
+
+class Pictures:
+    """Scenes of the concepts, and the other emoji on white; some of those are never learned."""
+
+    def __init__(self, work):
+        rows = [json.loads(line) for line in (work / "pictures.jsonl").open()]
+        others = [i for i, row in enumerate(rows) if row["kind"] == "other"]
+        self.pictures = np.load(work / "pictures.npy", mmap_mode="r")
+        self.held = others[::HELD_EVERY]
+        self.others = sorted(set(others) - set(self.held))
+        self.scenes = Scenes(work)
+
+    def other(self, i):
+        return compose([np.array(self.pictures[i])], LAYOUTS["whole"].boxes)
+
+    def draw(self, rng):
+        return self.other(rng.choice(self.others)) if rng.random() < OTHERS_SHARE else self.scenes.picture(self.scenes.draw(rng))
+
+    def whole(self, rng, count):
+        return to_tensor(np.stack([self.draw(rng) for _ in range(count)]))
+
+    def crops(self, rng):
+        side = SIZE // 2
+        places = [(rng.randrange(0, side + 1, FACTOR), rng.randrange(0, side + 1, FACTOR)) for _ in range(BATCH)]
+        return to_tensor(np.stack([self.draw(rng)[y : y + side, x : x + side] for x, y in places]))
+
+    def seen(self, count=64):
+        rng = random.Random(0)
+        return to_tensor(np.stack([self.scenes.picture(self.scenes.draw(rng)) for _ in range(count)]))
+
+    def unseen(self, count=64):
+        return to_tensor(np.stack([self.other(i) for i in self.held[:count]]))
 
 
 def differences(x):
@@ -67,23 +103,10 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
 
     work = arguments.work
-    rows = [json.loads(line) for line in (work / "pictures.jsonl").open()]
-    pictures = np.load(work / "pictures.npy")
-    weights = np.array([row["weight"] for row in rows])
-    known = weights > 0
-    # Every twentieth picture that the U-Net does not learn is kept for measuring.
-    held = np.zeros(len(rows), bool)
-    held[np.flatnonzero(~known)[::20]] = True
-    train = np.where(known, 0.6 * weights / weights.sum(), 0.4 * ~held / (~known & ~held).sum())
-    train /= train.sum()
-
-    file = work / "latents.pt"
-    if not file.exists():
-        fit(to_tensor(pictures[~held]), to_tensor(pictures[known & (weights >= 1)])).save(file)
-    latents = Latents.load(file)
+    pictures = Pictures(work)
+    latents = Latents.load(work / "latents.safetensors")
 
     model = build().to(memory_format=torch.channels_last)
     decoder, decoder_rest = split_parameters(model.decoder, exclude=("conv_out",))
@@ -100,10 +123,9 @@ def main():
         for optimiser, saved in zip((adam, *muons), state["optimisers"]):
             optimiser.load_state_dict(saved)
         first, spent = state["step"], state["cpu"]
-        rng = np.random.default_rng(first)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, decoder {sum(p.numel() for p in model.decoder.parameters()) / 1e6:.2f} M", flush=True)
 
-    seen, unseen = to_tensor(pictures[np.flatnonzero(weights >= 1)[::8]]), to_tensor(pictures[np.flatnonzero(held)[::3]])
+    seen, unseen = pictures.seen(), pictures.unseen()
     start = time.process_time()
     for step in range(first, arguments.steps):
         progress = step / arguments.steps
@@ -111,16 +133,20 @@ def main():
         adam.param_groups[0]["lr"] = 3e-3 * rate
         for muon in muons:
             muon.param_groups[0]["lr"] = 0.02 * rate
-        x = to_tensor(pictures[rng.choice(len(rows), BATCH, p=train)])
+        rng = random.Random(step)
+        torch.manual_seed(step)
+        x = pictures.crops(rng) if progress < CROPS_SHARE else pictures.whole(rng, BATCH // 2)
         if rng.random() < 0.5:
             x = x.flip(3)
         z = latents.encode(x).contiguous(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
-        loss = distance(x, model.decoder(z + torch.randn_like(z) * 0.1 * float(rng.random())))
         with_encoder = step % 4 == 3
+        with torch.autocast("cpu", PRECISION, enabled=PRECISION is torch.bfloat16):
+            guess = model.decoder(z + torch.randn_like(z) * 0.07 * rng.random()).float()
+            z_guess = model.encoder(x)[:, :CHANNELS].float() if with_encoder else None
+        loss = distance(x, guess)
         if with_encoder:
-            guess = model.encoder(x)[:, :CHANNELS]
-            loss = loss + (guess - z).abs().mean() + (guess - z).square().mean()
+            loss = loss + (z_guess - z).abs().mean() + (z_guess - z).square().mean()
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder_rest + encoder_rest, 1.0)
@@ -130,7 +156,7 @@ def main():
             muons[1].step()
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - min(0.998, (step + 1) / (step + 21)))
-        if (step + 1) % 500 == 0 or step + 1 == arguments.steps:
+        if (step + 1) % 200 == 0 or step + 1 == arguments.steps:
             with torch.no_grad():
                 figures = []
                 for pictures_ in (seen, unseen):
@@ -143,7 +169,8 @@ def main():
                 flush=True,
             )
             optimisers = [optimiser.state_dict() for optimiser in (adam, *muons)]
-            torch.save({"model": model.state_dict(), "average": average.state_dict(), "optimisers": optimisers, "step": step + 1, "cpu": cpu}, checkpoint)
+            torch.save({"model": model.state_dict(), "average": average.state_dict(), "optimisers": optimisers, "step": step + 1, "cpu": cpu}, checkpoint.with_suffix(".new"))
+            os.replace(checkpoint.with_suffix(".new"), checkpoint)
             average.save_pretrained(work / "vae")
 
 

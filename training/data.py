@@ -1,10 +1,10 @@
-"""The data set: emoji pictures at 64×64 on white, with captions made from templates.
+"""The pictures: emoji at 128×128 with their transparency, and copies of them turned to other colours.
 
-Pictures come from two npm packages (`package.json` pins them, README.md lists their licences), names from `concepts.tsv`
-and from emojibase-data. Two kinds of rows are written to `pictures.jsonl`, in the order of `pictures.npy`:
+They come from two npm packages (`package.json` pins them, README.md lists their licences). Rows of three kinds are written to
+`pictures.jsonl`, in the order of `pictures.npy`:
 
-- `base`: a concept of `concepts.tsv` in one style, and `recolour`: the same picture with its hue turned to a named colour.
-  These have captions and teach text-to-image.
+- `base`: a concept of `concepts.tsv` in one style, and `recolour`: the same picture in a named colour. These are what scenes are
+  made of (`scenes.py`) and what the model learns to draw.
 - `other`: every other emoji of the two styles. These have no captions; they teach the autoencoder to see pictures in general,
   and the evaluation uses them as distractors.
 
@@ -12,7 +12,6 @@ Everything random is keyed by content, so that the data set is the same on every
 """
 
 import argparse
-import colorsys
 import hashlib
 import json
 import random
@@ -23,21 +22,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
-SIZE = 64
+SIZE = 128
 OVERSAMPLING = 2  # pictures are rendered larger and averaged down with premultiplied alpha, for clean edges
-CAPTIONS_PER_PICTURE = 48
-
-STYLES = {
-    "noto": ["noto style", "noto", "noto emoji", "in noto style"],
-    "fluent": ["fluent 3d style", "fluent 3d", "3d", "3d render", "in fluent 3d style"],
-}
-# A prompt without a style word should mean one thing most of the time: two pictures that differ in pose would blend.
-SHARE_WITHOUT_STYLE = {"noto": 0.15, "fluent": 0.5}
 
 HUES = {"red": 0, "orange": 28, "yellow": 52, "green": 125, "blue": 215, "purple": 275, "pink": 325}
-COLOUR_WORDS = set(HUES) | {"white", "black", "brown", "gray", "grey", "golden"}
-RECOLOURS_PER_CONCEPT = 3
-RECOLOUR_WEIGHT = 0.14
+# Colours without a hue of their own: (hue or None to keep it, factor of the saturation, factor and offset of the value).
+SHADES = {"black": (None, 0.15, 0.38, 0), "white": (None, 0.08, 0.3, 0.7), "gray": (None, 0.06, 0.7, 0.05), "brown": (24, 0.8, 0.62, 0)}
+COLOUR_WORDS = set(HUES) | set(SHADES) | {"grey", "golden"}
+HUES_PER_CONCEPT, SHADES_PER_CONCEPT = 4, 2
 # Never shown, so that the evaluation can ask whether a colour word carries over to a new pair.
 HELD_OUT_PAIRS = {
     ("banana", "blue"), ("frog", "red"), ("fox", "green"), ("car", "purple"), ("cat", "blue"), ("strawberry", "purple"),
@@ -127,40 +119,51 @@ def render_svgs(svgs, work):
 
 
 def shrink(pixels):
-    """(k·64, k·64, 4) straight alpha → ((64, 64, 3) colour, (64, 64, 1) alpha), averaged with premultiplied alpha, 0–1."""
+    """(k·128, k·128, 4) straight alpha → (128, 128, 4) premultiplied alpha, averaged, 0–1."""
     pixels = pixels.astype(np.float32) / 255
     k = pixels.shape[0] // SIZE
-    alpha = pixels[..., 3:]
-    blocks = np.concatenate([pixels[..., :3] * alpha, alpha], -1).reshape(SIZE, k, SIZE, k, 4).mean((1, 3))
-    return blocks[..., :3] / np.maximum(blocks[..., 3:], 1e-6), blocks[..., 3:]
+    pixels[..., :3] *= pixels[..., 3:]
+    return pixels.reshape(SIZE, k, SIZE, k, 4).mean((1, 3))
 
 
-def on_white(colour, alpha):
-    return ((colour * alpha + 1 - alpha) * 255).round().clip(0, 255).astype(np.uint8)
+def to_bytes(picture):
+    return (picture * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def load_pictures(modules, work, labels):
-    """{style: {code points: (colour, alpha)}} for every emoji that has a label."""
+    """{style: {code points: picture}} for every emoji that has a label."""
     fluent = {}
     for file in sorted((modules / "@lobehub/fluent-emoji-3d/assets").glob("*.webp")):
         code = canonical(file.stem)
         if code in labels:
             picture = Image.open(file).convert("RGBA")
-            if picture.size != (SIZE * 4, SIZE * 4):
-                picture = ImageOps.pad(picture, (SIZE * 4, SIZE * 4), Image.LANCZOS)
+            if picture.size != (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING):
+                picture = ImageOps.pad(picture, (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING), Image.LANCZOS)
             fluent[code] = shrink(np.asarray(picture))
     svgs = {code: svg for code, svg in noto_svgs(modules).items() if code in labels}
     rendered = render_svgs(list(svgs.values()), work)
-    noto = {code: shrink(pixels) for code, pixels in zip(svgs, rendered) if pixels is not None and pixels[..., 3].max() > 0}
+    noto = {code: shrink(pixels) for code, pixels in zip(svgs, rendered) if pixels is not None and pixels[..., 3].any()}
     return {"noto": noto, "fluent": fluent}
 
 
 def to_hsv(colour):
-    return np.apply_along_axis(lambda p: colorsys.rgb_to_hsv(*p), -1, colour.clip(0, 1)).astype(np.float32)
+    """(..., 3) red, green, blue → hue, saturation, value, all 0–1 (Smith, "Color gamut transform pairs", 1978)."""
+    value, least = colour.max(-1), colour.min(-1)
+    chroma = value - least
+    safe = np.maximum(chroma, 1e-9)
+    red, green, blue = np.moveaxis(colour, -1, 0)
+    sixth = np.where(value == red, (green - blue) / safe % 6, np.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4))
+    return np.stack([np.where(chroma > 0, sixth / 6, 0), chroma / np.maximum(value, 1e-9), value], -1).astype(np.float32)
 
 
 def from_hsv(hsv):
-    return np.apply_along_axis(lambda p: colorsys.hsv_to_rgb(*p), -1, hsv).astype(np.float32)
+    hue, saturation, value = np.moveaxis(hsv, -1, 0)
+    # Each channel is the value less a trapezoid of the hue, shifted by a third of the circle from one channel to the next.
+    channels = []
+    for shift in (5, 3, 1):
+        k = (shift + hue * 6) % 6
+        channels.append(value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
+    return np.stack(channels, -1).astype(np.float32)
 
 
 def main_hue(hsv, alpha):
@@ -181,50 +184,21 @@ def recolours(name, hue, agreement):
     """The colours to which a concept is turned: some of those clearly unlike its own, if it has one main hue."""
     if agreement < 0.75 or any(word in COLOUR_WORDS for word in name.split()):
         return []
-    colours = [c for c in HUES if hue_distance(HUES[c], hue) > 30 and (name, c) not in HELD_OUT_PAIRS]
-    return keyed_random("recolour", name).sample(colours, RECOLOURS_PER_CONCEPT)
+    hues = [c for c in HUES if hue_distance(HUES[c], hue) > 30 and (name, c) not in HELD_OUT_PAIRS]
+    chosen = keyed_random("recolour", name)
+    return chosen.sample(hues, min(HUES_PER_CONCEPT, len(hues))) + chosen.sample(list(SHADES), SHADES_PER_CONCEPT)
 
 
-def with_article(text):
-    if text.endswith("s") and not text.endswith(("ss", "us", "bus", "cactus")):
-        return text
-    return ("an " if text[0] in "aeiou" else "a ") + text
-
-
-def phrase(random, names, descriptions):
-    """One way in which a person may ask for the thing."""
-    name = random.choice(names) if random.random() < 0.6 else names[0]
-    adjective = random.choice(["cute", "little", "small", "nice", "beautiful", "big", "funny", "lovely", "simple", "single", "shiny"])
-    kind = random.choice(["picture", "drawing", "emoji", "image", "photo", "icon", "illustration", "painting", "render", "sticker"])
-    plain, article = name, with_article(name)
-    forms = [
-        (5, plain), (6, article), (2, f"the {plain}"), (1, f"one {plain}"), (1.5, f"{plain} emoji"),
-        (2, f"{with_article(kind)} of {article}"), (0.7, f"{kind} of {plain}"), (0.7, f"the {kind} of the {plain}"),
-        (2, with_article(f"{adjective} {plain}")), (0.7, f"{adjective} {plain}"), (0.5, f"{with_article(kind)} of {with_article(f'{adjective} {plain}')}"),
-        (0.4, f"draw {article}"), (0.4, f"show me {article}"), (0.4, f"i want {article}, please"), (0.4, f"{article} on a white background"),
-        (0.3, f"{article}, high quality"), (0.3, f"{plain}, {adjective}"), (0.3, f"this is {article}"), (0.3, f"here is my {plain}"),
-    ]  # fmt: skip
-    if descriptions:
-        forms += [(2, f"{plain}, {', '.join(random.sample(descriptions, random.randint(1, len(descriptions))))}")]
-        forms += [(1, f"{random.choice(descriptions)}, {plain}")]
-    return random.choices([text for _, text in forms], [weight for weight, _ in forms])[0]
-
-
-def captions(code, style, names, descriptions, colour=None):
-    random = keyed_random("captions", code, style, colour)
-    if colour:
-        names, descriptions = [f"{colour} {name}" for name in names if not set(name.split()) & COLOUR_WORDS], []
-    result = []
-    for _ in range(CAPTIONS_PER_PICTURE):
-        text = phrase(random, names, descriptions)
-        if random.random() >= SHARE_WITHOUT_STYLE[style]:
-            word = random.choice(STYLES[style])
-            if word.startswith("in "):
-                text = f"{text} {word}"
-            else:
-                text = f"{text}, {word}" if random.random() < 0.8 else f"{word} {text}"
-        result.append(text)
-    return result
+def recolour(picture, hue, word):
+    """The picture with its main hue turned to that of the named colour, or bleached, blackened or browned."""
+    alpha = picture[..., 3:]
+    hsv = to_hsv(picture[..., :3] / np.maximum(alpha, 1e-6))
+    target, saturation, factor, offset = SHADES[word] if word in SHADES else (HUES[word], 1, 1, 0)
+    if target is not None:
+        hsv[..., 0] = (hsv[..., 0] + (target - hue) / 360) % 1
+    hsv[..., 1] *= saturation
+    hsv[..., 2] = hsv[..., 2] * factor + offset
+    return np.concatenate([from_hsv(hsv) * alpha, alpha], -1)
 
 
 def main():
@@ -241,30 +215,23 @@ def main():
         for code in concepts:
             if code not in found:
                 print(f"{style} lacks {concepts[code]['names'][0]}")
-        for code, (colour, alpha) in found.items():
+        for code, picture in found.items():
+            pixels.append(to_bytes(picture))
             if code not in concepts:
-                rows.append({"kind": "other", "style": style, "concept": labels[code], "colour": None, "weight": 0.0, "captions": []})
-                pixels.append(on_white(colour, alpha))
+                rows.append({"kind": "other", "style": style, "concept": labels[code], "colour": None})
                 continue
-            concept = concepts[code]
-            names, descriptions, weight = concept["names"], concept["descriptions"], concept["weight"]
-            row = {"style": style, "concept": names[0]}
-            rows.append({**row, "kind": "base", "colour": None, "weight": weight, "captions": captions(code, style, names, descriptions)})
-            pixels.append(on_white(colour, alpha))
-            hsv = to_hsv(colour)
-            hue = main_hue(hsv, alpha)
-            for word in recolours(names[0], *hue) if hue else []:
-                turned = hsv.copy()
-                turned[..., 0] = (turned[..., 0] + (HUES[word] - hue[0]) / 360) % 1
-                texts = captions(code, style, names, descriptions, word)
-                rows.append({**row, "kind": "recolour", "colour": word, "weight": weight * RECOLOUR_WEIGHT, "captions": texts})
-                pixels.append(on_white(from_hsv(turned), alpha))
+            name = concepts[code]["names"][0]
+            rows.append({"kind": "base", "style": style, "concept": name, "colour": None})
+            alpha = picture[..., 3:]
+            hue = main_hue(to_hsv(picture[..., :3] / np.maximum(alpha, 1e-6)), alpha)
+            for word in recolours(name, *hue) if hue else []:
+                rows.append({"kind": "recolour", "style": style, "concept": name, "colour": word})
+                pixels.append(to_bytes(recolour(picture, hue[0], word)))
     np.save(work / "pictures.npy", np.stack(pixels))
     with (work / "pictures.jsonl").open("w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     for kind in ("base", "recolour", "other"):
-        chosen = [row for row in rows if row["kind"] == kind]
-        print(f"{kind}: {len(chosen)} pictures, weight {sum(row['weight'] for row in chosen):.0f}")
+        print(f"{kind}: {sum(row['kind'] == kind for row in rows)} pictures")
 
 
 if __name__ == "__main__":

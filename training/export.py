@@ -5,16 +5,17 @@ What is missing in the work folder is exported untrained (`--untrained`), so tha
 
 import argparse
 import json
+import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from autoencoder import build as build_autoencoder
-from autoencoder import to_tensor
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from latents import CHANNELS, FACTOR
+from latents import CHANNELS, FACTOR, to_tensor
 from safetensors.torch import load_file, save_file
+from scenes import Scenes
 from text_encoder import text_config
 from transformers import CLIPTextModel, CLIPTokenizer
 from unet import build as build_unet
@@ -81,17 +82,20 @@ def main():
     work, output = arguments.work, arguments.output
     torch.manual_seed(0)
 
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    # The text encoder with the words that were added last, if any were.
+    more = "-more" if (work / "text_encoder-more").exists() else ""
+    tokenizer = CLIPTokenizer.from_pretrained(work / f"tokenizer{more}")
     autoencoder = load_or_build(AutoencoderKL, work / "vae", build_autoencoder, arguments.untrained).eval()
-    text = load_or_build(CLIPTextModel, work / "text_encoder", lambda: CLIPTextModel(text_config(len(tokenizer), tokenizer.model_max_length)), arguments.untrained)
+    text = load_or_build(
+        CLIPTextModel, work / f"text_encoder{more}", lambda: CLIPTextModel(text_config(len(tokenizer), tokenizer.model_max_length)), arguments.untrained
+    )
     unet = load_or_build(UNet2DConditionModel, work / "unet", build_unet, arguments.untrained)
 
-    rows = [json.loads(line) for line in (work / "pictures.jsonl").open()]
-    known = np.array([bool(row["captions"]) for row in rows])
-    preview = fit_preview(autoencoder, to_tensor(np.load(work / "pictures.npy")[known]))
+    scenes, rng = Scenes(work), random.Random(0)
+    preview = fit_preview(autoencoder, to_tensor(np.stack([scenes.picture(scenes.draw(rng)) for _ in range(1000)])))
     defaults = json.loads((HERE / "defaults.json").read_text())
 
-    shutil.copytree(work / "tokenizer", output / "tokenizer", dirs_exist_ok=True)
+    shutil.copytree(work / f"tokenizer{more}", output / "tokenizer", dirs_exist_ok=True)
     unet.half().save_pretrained(output / "unet")
     autoencoder.half().save_pretrained(output / "vae")
     text.half().save_pretrained(output / "text_encoder")
@@ -103,6 +107,10 @@ def main():
         weights.chmod(0o644)
     (output / "model_index.json").write_text(json.dumps(PIPELINE, indent=2, ensure_ascii=False) + "\n")
     (output / "latentd.json").write_text(json.dumps({**defaults, "preview": preview}, indent=2, ensure_ascii=False) + "\n")
+    # What training needs to go on from this folder, and the folder does not hold (see warm.py).
+    shutil.copy(work / "latents.safetensors", HERE)
+    student = torch.load(work / f"student{more}.pt")
+    save_file({name: tensor.half().contiguous() for name, tensor in student.items() if not name.startswith("model.")}, HERE / "heads.safetensors")
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(f"{output}: {size / 1e6:.2f} MB")
 

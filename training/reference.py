@@ -58,7 +58,7 @@ def main():
         "steps": steps,
         "guidance_scale": guidance,
         "precision": "the half-precision weights, computed with in float32",
-        "noise": "torch.randn(1, 16, 8, 8) from a CPU generator with the seed; in reference.safetensors as <seed>.noise",
+        "noise": "torch.randn(1, 16, 16, 16) from a CPU generator with the seed; in reference.safetensors as <seed>.noise",
         "scheduler": type(pipeline.scheduler).__name__,
         "timesteps": pipeline.scheduler.timesteps.tolist(),
         "sigmas": pipeline.scheduler.sigmas.tolist(),

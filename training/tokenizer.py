@@ -1,68 +1,80 @@
-"""The tokenizer: byte-pair encoding in CLIP's format (Radford et al., arXiv:2103.00020), learned from the captions.
+"""The tokenizer: byte-pair encoding in CLIP's format (Radford et al., arXiv:2103.00020), in which common English words are one token.
 
-Byte-level like CLIP's, so that no prompt is unknown; `<|endoftext|>` has the highest id because the text encoder finds the end
-of the prompt by it; 32 positions because no caption is longer.
+A word that is one token gets its meaning from the teacher at once (`text_encoder.py`), and a person may use any word. So merges are
+first learned as usual (Sennrich et al., arXiv:1508.07909), for the pieces of rare words, and then every word of a list is merged to
+its end, the most useful words first. Later merges never split what earlier ones made.
+Byte-level like CLIP's, so that no prompt is unknown; `<|endoftext|>` has the highest id because the text encoder finds the end of the
+prompt by it; 32 positions because no caption is longer.
 """
 
 import argparse
 import json
+import random
+import shutil
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from captions import Captions
+from lexicon import Lexicon
+from scenes import Scenes
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 HERE = Path(__file__).parent
-VOCABULARY = 2048
+VOCABULARY = 18432
+PIECES = 3072  # tokens learned by frequency, before whole words are added
 POSITIONS = 32
-START, END = "<|startoftext|>", "<|endoftext|>"
-
-# Words that people put into prompts though the captions lack them: each should cost one token, not one per letter.
-PROMPT_WORDS = (
-    "a photo of a picture of an image of the an a with without and on in at wearing holding eating sitting two three small big tiny "
-    "huge cute happy sad angry background style best quality blurry low quality deformed ugly beautiful detailed very please"
-)
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+MOST_COMMON = 4000
 
 
-def learn_merges(texts):
-    """The byte alphabet and the list of merges, most frequent first."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
-    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(words, behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False, min_frequency=2)
-    tokenizer.train_from_iterator(texts, trainer)
+def caption_words(work):
+    """Every word that captions use, and the plurals."""
+    scenes, captions, rng = Scenes(work), Captions(), random.Random(0)
+    words = {}
+    for _ in range(20000):
+        for word in captions.caption(scenes.draw(rng), rng).replace(",", " ").replace("-", " ").split():
+            words[word] = words.get(word, 0) + 1
+    return [word for word in sorted(words, key=lambda word: (-words[word], word)) if word.isalpha() and word.isascii()]
+
+
+def ranked_words(work):
+    """The words that should be one token: those of captions, the most common, then living things and food, then others."""
+    lexicon = Lexicon()
+    natural, useful = set(lexicon.natural), set(lexicon.concrete) | set(lexicon.adjectives)
+    rest = sorted(lexicon.common[MOST_COMMON:], key=lambda word: 0 if word in natural else 1 if word in useful else 2)
+    return list(dict.fromkeys(caption_words(work) + lexicon.common[:MOST_COMMON] + rest))
+
+
+def learn_pieces(words):
+    """Merges by frequency, which falls with the rank as in natural text (Zipf's law)."""
+    tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix=WORD_END))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=PIECES, initial_alphabet=alphabet, end_of_word_suffix=WORD_END, show_progress=False)
+    tokenizer.train_from_iterator((word for rank, word in enumerate(words) for _ in range(1 + 4000 // (rank + 20))), trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return alphabet, [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
+    return [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in merges]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=HERE / "work")
-    work = parser.parse_args().work
-    rows = [json.loads(line) for line in (work / "pictures.jsonl").open()]
-    # The names of the other emoji are learned too: a later model of more concepts can keep this tokenizer.
-    texts = [text for row in rows for text in row["captions"]] + [row["concept"] for row in rows] * 3 + [PROMPT_WORDS] * 50
-    alphabet, merges = learn_merges(texts)
+def split(word, ranks):
+    """Byte-pair encoding of one word."""
+    parts = [*word[:-1], word[-1] + WORD_END]
+    while len(parts) > 1:
+        pairs = [ranks.get(pair, len(ranks)) for pair in zip(parts, parts[1:])]
+        best = min(pairs)
+        if best == len(ranks):
+            break
+        place = pairs.index(best)
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return parts
 
-    # CLIP numbers the bytes first, then the bytes that end a word, the merges, and the two special tokens last.
-    tokens = [*alphabet, *(byte + "</w>" for byte in alphabet)]
-    known, kept = set(tokens), []
-    for left, right in merges:
-        if left + right not in known:
-            if len(tokens) == VOCABULARY - 2:
-                break
-            tokens.append(left + right)
-            known.add(left + right)
-        kept.append(f"{left} {right}")
-    tokens += [START, END]
 
-    folder = work / "tokenizer"
-    folder.mkdir(exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(kept) + "\n")
+def write_tokenizer(folder, names, ranks):
+    """The files of a CLIPTokenizer: `names` by number, `ranks` the merges in their order."""
+    shutil.rmtree(folder, ignore_errors=True)  # an old tokenizer.json would be read instead of the new files
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(names)}, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in ranks) + "\n")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     settings = {**special, "model_max_length": POSITIONS, "do_lower_case": True, "errors": "replace", "add_prefix_space": False}
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "CLIPTokenizer"}, indent=2) + "\n")
@@ -71,8 +83,38 @@ def main():
     # tokenizer.json, the one-file form, comes from the library, so that both forms are sure to agree.
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    lengths = [len(tokenizer(text).input_ids) for text in texts[::97]]
-    print(f"{len(tokens)} tokens, {len(kept)} merges; captions have {sum(lengths) / len(lengths):.1f} tokens, at most {max(lengths)}")
+    return tokenizer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=HERE / "work")
+    work = parser.parse_args().work
+
+    # CLIP numbers the bytes first, then the bytes that end a word, the merges, and the two special tokens last.
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = dict.fromkeys([*alphabet, *(byte + WORD_END for byte in alphabet)])
+    ranks = {}
+
+    def add(left, right):
+        tokens[left + right] = None
+        ranks[left, right] = len(ranks)
+
+    words = ranked_words(work)
+    for left, right in learn_pieces(words):
+        add(left, right)
+    whole = 0
+    for word in words:
+        if len(tokens) + len(split(word, ranks)) - 1 > VOCABULARY - 2:
+            break
+        while len(parts := split(word, ranks)) > 1:
+            add(*parts[:2])
+        whole += 1
+    names = [*tokens, START, END]
+
+    tokenizer = write_tokenizer(work / "tokenizer", names, ranks)
+    single = sum(len(tokenizer(word).input_ids) == 3 for word in words[:whole])
+    print(f"{len(names)} tokens, {len(ranks)} merges; {single} of the first {whole} words are one token")
 
 
 if __name__ == "__main__":

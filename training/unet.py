@@ -2,36 +2,50 @@
 
 The noise schedule is the cosine of Nichol & Dhariwal (arXiv:2102.09672). A tenth of the captions is left out, which is what
 classifier-free guidance needs (Ho & Salimans, arXiv:2207.12598). Timesteps are stratified over the batch, so that the loss is
-less noisy; the weights that ship are an exponential moving average. Training counts steps and saves all its state, so it can be
-stopped at any time and gone on with.
+less noisy; the weights that ship are an exponential moving average. The text states get some noise, so that a word that the text
+encoder puts near a known one works as well.
+
+Every batch is drawn anew, keyed by the number of the step. The rate of learning is constant and falls only over the last steps, so
+the length can be decided late: stop at any time, and go on with `--resume --steps N` for the N that is to be the last.
+Where more cores are free, `torchrun --nproc-per-node 2 unet.py …` splits each batch among processes; they agree on the gradient.
 """
 
 import argparse
 import copy
-import json
+import os
+import random
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from captions import Captions
+from data import SIZE
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
-from latents import CHANNELS, Latents
-from muon import Muon, split_parameters
+from latents import CHANNELS, FACTOR, Latents, to_tensor
+from muon import PRECISION, Muon, split_parameters
+from scenes import Scenes
 from text_encoder import WIDTH, encode_prompts
 from transformers import CLIPTextModel, CLIPTokenizer
 
 HERE = Path(__file__).parent
 TIMESTEPS = 1000
 EMPTY_SHARE = 0.1
-AVERAGE = 0.998
+WORD_DROPOUT = 0.1  # of the captions lose a word
+TEXT_NOISE = 0.2  # the most, as a part of the spread of the text states
+NOISY_FROM, NOISY_SHARE = 0.7, 0.66  # of the timesteps
+AVERAGE = 0.995
+CHECKPOINT_EVERY = 60
 
 
 def build():
-    # In this configuration `attention_head_dim` counts the heads (a misnomer of long standing): 2 and 4 heads, both 32 wide.
+    # In this configuration `attention_head_dim` counts the heads (a misnomer of long standing): all are 32 wide.
     return UNet2DConditionModel(
-        sample_size=8, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(64, 128), layers_per_block=1,
-        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D"], up_block_types=["CrossAttnUpBlock2D", "UpBlock2D"],
-        attention_head_dim=[2, 4], cross_attention_dim=WIDTH, norm_num_groups=16,
+        sample_size=SIZE // FACTOR, in_channels=CHANNELS, out_channels=CHANNELS, block_out_channels=(64, 128, 160), layers_per_block=1,
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        attention_head_dim=[2, 4, 5], cross_attention_dim=WIDTH, norm_num_groups=16,
     )  # fmt: skip
 
 
@@ -43,46 +57,77 @@ def build_scheduler():
 
 
 class Examples:
-    """Latents and text states of every picture that has captions, all in memory."""
+    """Scenes as latents, and their captions as text states."""
 
     def __init__(self, work):
-        all_rows = [json.loads(line) for line in (work / "pictures.jsonl").open()]
-        chosen = [i for i, row in enumerate(all_rows) if row["captions"]]
-        rows = [all_rows[i] for i in chosen]
-        pictures = torch.from_numpy(np.load(work / "pictures.npy")[chosen]).float().permute(0, 3, 1, 2) / 127.5 - 1
-        self.latents = Latents.load(work / "latents.pt").encode(pictures)
-        weights = np.array([row["weight"] for row in rows])
-        self.shares = weights / weights.sum()
+        self.scenes, self.captions = Scenes(work), Captions()
+        self.latents = Latents.load(work / "latents.safetensors")
+        self.tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+        self.encoder = CLIPTextModel.from_pretrained(work / "text_encoder").eval()
+        self.empty = self.encode([""])[0]
+        scenes = [self.scenes.draw(random.Random(i)) for i in range(256)]
+        self.spread = self.encode([self.captions.caption(scene, random.Random(0)) for scene in scenes]).std((0, 1))
 
-        tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-        encoder = CLIPTextModel.from_pretrained(work / "text_encoder").eval()
-        numbers = {caption: i for i, caption in enumerate(sorted({caption for row in rows for caption in row["captions"]}))}
-        self.captions = np.array([[numbers[caption] for caption in row["captions"]] for row in rows])
-        self.states = encode_prompts(encoder, tokenizer, list(numbers))
-        self.empty = encode_prompts(encoder, tokenizer, [""])[0]
+    def encode(self, captions):
+        with torch.autocast("cpu", PRECISION, enabled=PRECISION is torch.bfloat16):
+            return encode_prompts(self.encoder, self.tokenizer, captions).float()
 
     def batch(self, size, rng):
-        chosen = rng.choice(len(self.shares), size, p=self.shares)
-        captions = self.captions[chosen, rng.integers(self.captions.shape[1], size=size)]
-        states = self.states[torch.from_numpy(captions)]
-        states[torch.from_numpy(rng.random(size) < EMPTY_SHARE)] = self.empty
-        return self.latents[chosen], states.float()
+        scenes = [self.scenes.draw(rng) for _ in range(size)]
+        captions = [drop_word(self.captions.caption(scene, rng), rng) for scene in scenes]
+        states = self.encode(captions)
+        states += torch.randn_like(states) * self.spread * TEXT_NOISE * torch.rand(size, 1, 1)
+        states[torch.rand(size) < EMPTY_SHARE] = self.empty
+        pictures = to_tensor(np.stack([self.scenes.picture(scene) for scene in scenes]))
+        return self.latents.encode(pictures), states
+
+
+def drop_word(caption, rng):
+    """Sometimes leaves out a word of a long caption, so that no single one is relied on."""
+    words = caption.split()
+    if len(words) > 3 and rng.random() < WORD_DROPOUT:
+        del words[rng.randrange(len(words))]
+    return " ".join(words)
+
+
+def draw_timesteps(count):
+    """Stratified; two thirds in the noisiest part, where the words alone decide what is drawn: that is what takes longest to learn."""
+    strata = (torch.randperm(count) + torch.rand(count)) / count
+    quiet = strata / (1 - NOISY_SHARE) * NOISY_FROM
+    noisy = NOISY_FROM + (strata - 1 + NOISY_SHARE) / NOISY_SHARE * (1 - NOISY_FROM)
+    return (torch.where(strata < 1 - NOISY_SHARE, quiet, noisy) * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
+
+
+def share_gradients(parameters, processes):
+    """The mean of all processes' gradients, in one message."""
+    gradients = [parameter.grad for parameter in parameters]
+    message = torch.cat([gradient.flatten() for gradient in gradients]) / processes
+    dist.all_reduce(message)
+    for gradient, part in zip(gradients, message.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(part.view_as(gradient))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work")
-    parser.add_argument("--steps", type=int, default=3100, help="length of the learning-rate schedule")
+    parser.add_argument("--steps", type=int, default=6000, help="the last step")
+    parser.add_argument("--decay", type=int, default=1500, help="over how many steps before the last the rate falls")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=0.02, help="of Muon; AdamW learns at a tenth of it")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--from", dest="model", type=Path, help="start from the weights of this model folder")
+    parser.add_argument("--compile", action="store_true", help="let torch.compile fuse operations (needs a C++ compiler)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    number, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        dist.init_process_group("gloo")
+    batch = arguments.batch // processes
 
-    start = time.process_time()
     examples = Examples(arguments.work)
-    model = build().to(memory_format=torch.channels_last)
+    model = UNet2DConditionModel.from_pretrained(arguments.model / "unet", dtype=torch.float32) if arguments.model else build()
+    model = model.train().to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     matrices, rest = split_parameters(model, exclude=("conv_in", "conv_out", "time_emb"))
     muon, adam = Muon(matrices, weight_decay=0.02), torch.optim.AdamW(rest, betas=(0.9, 0.98), weight_decay=0)
@@ -95,43 +140,48 @@ def main():
         muon.load_state_dict(state["muon"])
         adam.load_state_dict(state["adam"])
         first, spent = state["step"], state["cpu"]
-        torch.manual_seed(first)
-    rng = np.random.default_rng(first)
+    predict = torch.compile(model) if arguments.compile else model
     signal = build_scheduler().alphas_cumprod
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(examples.shares)} pictures, {len(examples.states)} captions", flush=True)
-    print(f"prepared in {(time.process_time() - start) / 60:.1f} CPU-minutes", flush=True)
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(examples.scenes.pictures)} pictures", flush=True)
 
     losses, start = [], time.process_time()
     for step in range(first, arguments.steps):
-        progress = step / arguments.steps
-        rate = min(1, (step - first + 1) / 40) * (1 if progress < 0.5 else 1 - 0.98 * (progress - 0.5) / 0.5)
+        rate = min(1, (step - first + 1) / 40, 0.02 + (arguments.steps - step) / arguments.decay)
         muon.param_groups[0]["lr"] = arguments.rate * rate
         adam.param_groups[0]["lr"] = arguments.rate / 10 * rate
 
-        latents, states = examples.batch(arguments.batch, rng)
-        strata = (rng.permutation(arguments.batch) + rng.random(arguments.batch)) / arguments.batch
-        timesteps = torch.from_numpy((strata * TIMESTEPS).astype(np.int64))
+        rng = random.Random(step * processes + number)
+        torch.manual_seed(step * processes + number)
+        latents, states = examples.batch(batch, rng)
+        timesteps = draw_timesteps(batch)
         level = signal[timesteps].view(-1, 1, 1, 1)
         noise = torch.randn_like(latents)
         noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
         velocity = level.sqrt() * noise - (1 - level).sqrt() * latents
-        guess = model(noisy.contiguous(memory_format=torch.channels_last), timesteps, states).sample
-        loss = (guess - velocity).square().mean()
+        with torch.autocast("cpu", PRECISION, enabled=PRECISION is torch.bfloat16):
+            guess = predict(noisy.contiguous(memory_format=torch.channels_last), timesteps, states).sample
+        errors = (guess.float() - velocity).square().mean((1, 2, 3))
+        # The weight between that of v and that of the clean latents (which is the signal's share of the noisy ones).
+        loss = (errors * (1 - level.flatten()).sqrt()).mean()
 
         model.zero_grad(set_to_none=True)
         loss.backward()
+        if processes > 1:
+            share_gradients(list(model.parameters()), processes)
         torch.nn.utils.clip_grad_norm_(rest, 1.0)
         muon.step()
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - min(AVERAGE, (step + 1) / (step + 16)))
         losses.append(loss.item())
-        if (step + 1) % 100 == 0 or step + 1 == arguments.steps:
-            cpu = spent + time.process_time() - start
-            rate = (step + 1 - first) * arguments.batch / (time.process_time() - start)
-            print(f"step {step + 1} samples {(step + 1) * arguments.batch} v-loss {np.mean(losses[-100:]):.4f}, {rate:.0f} samples/s, {cpu / 60:.1f} CPU-minutes", flush=True)
+        if number == 0 and ((step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == arguments.steps):
+            cpu = spent + (time.process_time() - start) * processes
+            speed = (step + 1 - first) * batch / (time.process_time() - start)
+            line = f"step {step + 1} samples {(step + 1) * arguments.batch} loss {np.mean(losses[-CHECKPOINT_EVERY:]):.4f}"
+            print(f"{line}, rate {rate:.2f}, {speed:.0f} samples per CPU-second, {cpu / 60:.1f} CPU-minutes", flush=True)
             state = {"model": model.state_dict(), "average": average.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict()}
-            torch.save({**state, "step": step + 1, "cpu": cpu}, checkpoint)
+            torch.save({**state, "step": step + 1, "cpu": cpu}, checkpoint.with_suffix(".new"))
+            os.replace(checkpoint.with_suffix(".new"), checkpoint)
             average.save_pretrained(arguments.work / "unet")
 
 
