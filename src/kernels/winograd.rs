@@ -9,6 +9,7 @@
 
 mod choice;
 mod transform;
+mod weights;
 
 use std::{
     ops::Range,
@@ -27,6 +28,7 @@ use super::{
 use choice::{KEPT, is_kept};
 pub use choice::{Tiles, Use};
 use transform::{F2, F4, LANES, Lanes, Transform};
+use weights::{PANELS, from_place_to_place, portion, transform_weights};
 
 /// The weights of a convolution, ready to be transformed.
 #[derive(Clone, Debug)]
@@ -62,67 +64,6 @@ impl Winograd {
     }
 }
 
-/// G·g·Gᵀ of up to [`PANELS`] panels, for some inputs: for each of the N² places the panels of a matrix (inputs, out), one
-/// behind the other.
-fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
-    weights: &Panels,
-    panels: Range<usize>,
-    inputs: Range<usize>,
-    out: &mut [f32],
-) {
-    let (strip, next) = (inputs.len() * WIDTH, from_place_to_place(inputs.len()));
-    for (i, panel) in panels.enumerate() {
-        let g = weights.panel(panel);
-        vectorized(
-            #[inline(always)]
-            || transform_panel::<T, N, M>(g, weights.k / 9, inputs.clone(), &mut out[i * strip..], next),
-        );
-    }
-}
-
-/// The same of one panel, of all inputs; the places of `out` are `next` apart.
-#[inline(always)]
-fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
-    g: &[f32],
-    all: usize,
-    inputs: Range<usize>,
-    out: &mut [f32],
-    next: usize,
-) {
-    for (i, c) in inputs.enumerate() {
-        let mut columns = [[[0f32; LANES]; 3]; N];
-        for x in 0..3 {
-            let (first, tap) = ((x * all + c) * WIDTH, 3 * all * WIDTH);
-            let transformed =
-                T::weight(&[*lanes(&g[first..]), *lanes(&g[first + tap..]), *lanes(&g[first + 2 * tap..])]);
-            for y in 0..N {
-                columns[y][x] = transformed[y];
-            }
-        }
-        for y in 0..N {
-            let line = T::weight(&columns[y]);
-            for x in 0..N {
-                out[(y * N + x).wrapping_mul(next).wrapping_add(i * WIDTH)..][..WIDTH].copy_from_slice(&line[x]);
-            }
-        }
-    }
-}
-
-/// Floats between the panels of one place and those of the next, with a gap so that they do not meet in the cache.
-fn from_place_to_place(inputs: usize) -> usize {
-    PANELS * inputs * WIDTH + WIDTH
-}
-
-/// Floats of the transformed weights of [`PANELS`] panels: what is read together lies together.
-fn portion<const N: usize>(inputs: usize) -> usize {
-    N * N * from_place_to_place(inputs)
-}
-
-#[inline(always)]
-fn lanes(values: &[f32]) -> &[f32; LANES] {
-    values.first_chunk().expect("a line of a panel is as long as there are lanes")
-}
-
 /// The input, channels last.
 #[derive(Clone, Copy)]
 pub(super) struct Map<'a> {
@@ -131,9 +72,6 @@ pub(super) struct Map<'a> {
     pub height: usize,
     pub width: usize,
 }
-
-/// Panels of results that are made at a time.
-const PANELS: usize = 2;
 
 /// Floats of weights that are made anew at a time: they are still in the second cache when they are read.
 const ANEW: usize = 1 << 18;
