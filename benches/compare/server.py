@@ -272,7 +272,7 @@ async def arrivals(client, into, options, dice, pace):
 
 def lines(result, options):
     names = list(result)
-    yield (f"The model {MODEL.name} at 64×64 pixels, {options.threads} threads each; {options.rounds} rounds, the servers "
+    yield (f"The model {MODEL.name} at its own size, {options.threads} threads each; {options.rounds} rounds, the servers "
            "in alternation; latencies in milliseconds.")
     yield ""
     yield f"| | {' | '.join(names)} | ratio |"

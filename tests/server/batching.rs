@@ -110,7 +110,7 @@ async fn pictures_do_not_depend_on_threads_or_batch_size() {
         let ids = join_all(bodies.iter().map(|body| server.accept(body))).await;
         join_all(ids.iter().map(|id| server.ended(id))).await;
         let pictures = join_all(ids.iter().map(|id| server.picture(id, 1))).await;
-        assert_eq!(decode(&pictures[0]).0, 64);
+        assert_eq!(decode(&pictures[0]).0, 128);
         match &first {
             None => first = Some(pictures),
             Some(first) => assert!(*first == pictures, "{settings:?}"),

@@ -16,7 +16,7 @@ async fn the_three_one_liners_answer() {
     assert_eq!(response.headers()[header::CONTENT_TYPE], "image/png");
     assert_eq!(response.headers()["latentd-seed"], "7");
     let by_form = response.bytes().await.unwrap();
-    assert_eq!(&decode(&by_form).0, &64);
+    assert_eq!(&decode(&by_form).0, &128);
 
     let json =
         server.client.post(server.url("/v1/images")).header("Accept", "image/png").json(&request("a red fox", 7));
