@@ -1,4 +1,4 @@
-//! Memory for activations, used again and again.
+//! Memory for activations, used again and again, and for packed weights, which are read faster from large pages.
 //!
 //! A step of a network makes hundreds of tensors of the same sizes as the step before. Taken from the system each time, their
 //! pages would be mapped and zeroed anew, which costs as much as some of the operations on them. The arena is one range of
