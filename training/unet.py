@@ -63,7 +63,7 @@ class Examples:
         self.scenes, self.captions = Scenes(work), Captions()
         self.latents = Latents.load(work / "latents.safetensors")
         self.tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-        self.encoder = CLIPTextModel.from_pretrained(work / "text_encoder").eval()
+        self.encoder = CLIPTextModel.from_pretrained(work / "text_encoder", dtype=torch.float32).eval()
         self.empty = self.encode([""])[0]
         scenes = [self.scenes.draw(random.Random(i)) for i in range(256)]
         self.spread = self.encode([self.captions.caption(scene, random.Random(0)) for scene in scenes]).std((0, 1))
