@@ -31,7 +31,7 @@ mod spacing;
 
 pub use denoise::{Denoise, sample, steps_and_calls};
 pub use error::{Error, InvalidScheduler, InvalidSteps};
-pub use guidance::guide;
+pub use guidance::{guide, guide_edit};
 pub use latents::Latents;
 pub use noise::Noise;
 pub use point::Point;

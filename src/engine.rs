@@ -30,12 +30,13 @@ use crate::{
     generation::{Generation, Phase},
     imaging::RgbImage,
     metrics::Metrics,
-    pipelines::{Model, PipelineError},
+    pipelines::{Inputs, Model, PipelineError},
 };
 
 /// A generation, ready to compute.
 pub struct Run {
     pub generation: Generation,
+    pub inputs: Inputs,
     pub scheduler: SchedulerConfig,
     pub model: Arc<Model>,
     pub observer: Box<dyn Observer>,

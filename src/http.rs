@@ -15,6 +15,7 @@ mod health;
 mod images;
 mod json;
 pub mod listener;
+mod multipart;
 mod negotiate;
 mod observe;
 mod page;

@@ -1,24 +1,41 @@
-//! Pictures as bytes: PNG with its parameters, previews.
+//! Pictures as bytes: what clients send, what they get, previews.
 
 mod infotext;
+mod input;
+mod mask;
 pub mod png;
 pub mod preview;
+mod resize;
 
-pub use png::{EncodeError, encode_png};
+pub use input::{DecodeError, decode};
+pub use mask::{grey, laid_over};
+pub use png::{EncodeError, encode_input, encode_png};
 pub use preview::{encode_preview, upscale};
+pub use resize::resize;
 
-/// An 8-bit RGB picture, rows from the top, three bytes a pixel.
+/// A picture of 8 bits a channel, rows from the top, the C channels of a pixel side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RgbImage {
+pub struct Pixels<const C: usize> {
     pub width: u32,
     pub height: u32,
-    /// `3 · width · height` bytes.
+    /// `C · width · height` bytes.
     pub pixels: Vec<u8>,
 }
 
-impl RgbImage {
+pub type RgbImage = Pixels<3>;
+pub type GreyImage = Pixels<1>;
+
+impl<const C: usize> Pixels<C> {
     /// How many bytes `pixels` must have; for absurd sizes more than any memory has.
     fn expected_bytes(&self) -> u64 {
-        (u64::from(self.width) * u64::from(self.height)).saturating_mul(3)
+        (u64::from(self.width) * u64::from(self.height)).saturating_mul(C as u64)
+    }
+
+    /// The part with its upper left corner at (x, y), which must lie inside.
+    pub fn cropped(&self, [x, y, width, height]: [u32; 4]) -> Pixels<C> {
+        let line = C * self.width as usize;
+        let (from, to) = (C * x as usize, C * (x + width) as usize);
+        let lines = self.pixels.chunks_exact(line).skip(y as usize).take(height as usize);
+        Pixels { width, height, pixels: lines.flat_map(|line| &line[from..to]).copied().collect() }
     }
 }

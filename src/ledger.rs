@@ -58,6 +58,9 @@ pub trait Store: Send + Sync + 'static {
     /// canceled. Returns how many were queued.
     async fn requeue_running(&self, max_attempts: u32) -> Result<usize, StoreError>;
 
+    /// A generation whose request brought along the picture with this SHA-256, if one is kept; the newest of several.
+    async fn find_input(&self, sha256: &str) -> Result<Option<GenerationId>, StoreError>;
+
     /// Expires queued generations whose `start_timeout_s` has passed before they were claimed for the first time;
     /// returns them. One that began once and came back to the queue never expires.
     async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError>;

@@ -6,20 +6,29 @@
 mod canvas;
 mod card;
 pub mod catalogue;
+mod conditioning;
+mod crop;
 pub mod decoding;
 mod embedded;
 mod feature_cache;
+mod generate;
+mod guided;
+mod inputs;
+mod instruct_pix2pix;
 pub mod latent_rgb;
+mod latents;
 pub mod model;
 pub mod networks;
-pub mod text_to_image;
+mod pixels;
+mod text_to_image;
 
 pub use catalogue::{Catalogue, CatalogueError};
 pub use decoding::{Activation, DecodeCall, decode};
+pub use generate::generate;
+pub use inputs::Inputs;
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
-pub use networks::{DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, TextEmbedding};
-pub use text_to_image::text_to_image;
+pub use networks::{DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
 
 use crate::{diffusion::Latents, imaging::RgbImage};
 
@@ -41,6 +50,13 @@ pub trait Compute {
         rows: Vec<DenoiseRow>,
     ) -> impl Future<Output = Result<Vec<Denoised>, PipelineError>>;
 
+    /// Pictures as pixels (3, H, W) in [-1, 1] -> the distribution of the latents of each.
+    fn encode(
+        &self,
+        shape: [usize; 2],
+        pixels: Vec<Vec<f32>>,
+    ) -> impl Future<Output = Result<Vec<Posterior>, PipelineError>>;
+
     /// (B, C, h, w) -> B pictures of (8 h, 8 w) pixels.
     fn decode(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;
 
@@ -58,4 +74,6 @@ pub enum PipelineError {
     Network(#[from] NetworkError),
     #[error("the sampler failed: {0}")]
     Sampler(String),
+    #[error("the picture for {0} is not at hand")]
+    MissingInput(&'static str),
 }

@@ -1,5 +1,6 @@
 //! The desk: what the API means. Handlers call only this.
 
+mod intake;
 mod live;
 mod rules;
 mod throughput;
@@ -118,23 +119,38 @@ impl Service {
     ///
     /// # Errors
     /// All invalid fields at once, a full queue, a stopping server, or a store that does not answer.
-    pub async fn create(&self, fields: Fields) -> Result<View, ServiceError> {
-        let Parts { store, metrics, wake, draining, .. } = &*self.0;
+    pub async fn create(&self, mut fields: Fields) -> Result<View, ServiceError> {
+        let Parts { store, blobs, metrics, wake, draining, .. } = &*self.0;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
+        let taken = intake::take_in(&mut fields, store.as_ref(), blobs).await?;
         let generation = resolve(fields, &CatalogueRules { catalogue: &self.0.catalogue, limits: &self.0.limits })?;
-        let record = match store.accept(GenerationId::new(), &generation, self.0.max_queued).await {
+        let id = GenerationId::new();
+        intake::keep(taken, id, blobs).await?;
+        let record = match store.accept(id, &generation, self.0.max_queued).await {
             Ok(record) => record,
-            Err(StoreError::QueueFull { queued }) => {
-                let seconds = self.pace().map_or(1.0, |pace| pace.until_start(queued));
-                return Err(ServiceError::QueueFull { queued, retry_after_s: seconds.ceil().clamp(1.0, 600.0) as u64 });
+            Err(error) => {
+                // What cannot be erased now is found later, as files without a generation.
+                if generation.inputs().next().is_some() {
+                    let _ = blobs.delete_generation(id).await;
+                }
+                return Err(self.refused(error));
             }
-            Err(error) => return Err(error.into()),
         };
         metrics.accepted.inc();
         wake.notify_one();
         self.view(record).await
+    }
+
+    fn refused(&self, error: StoreError) -> ServiceError {
+        match error {
+            StoreError::QueueFull { queued } => {
+                let seconds = self.pace().map_or(1.0, |pace| pace.until_start(queued));
+                ServiceError::QueueFull { queued, retry_after_s: seconds.ceil().clamp(1.0, 600.0) as u64 }
+            }
+            error => error.into(),
+        }
     }
 
     pub async fn get(&self, id: GenerationId) -> Result<View, ServiceError> {
@@ -180,14 +196,10 @@ impl Service {
 
     /// Erases a finished generation and its pictures.
     pub async fn delete(&self, id: GenerationId) -> Result<(), ServiceError> {
-        let record = self.0.store.delete(id).await?.ok_or(ServiceError::NotFound)?;
-        if let Status::Succeeded { images } = &record.status {
-            for image in images {
-                // The record is gone already, so nothing can reach the file; a failure only leaves it lying.
-                if let Err(error) = self.0.blobs.delete(&image.blob).await {
-                    tracing::warn!(%id, %error, "a deleted generation's picture stays on the disk");
-                }
-            }
+        self.0.store.delete(id).await?.ok_or(ServiceError::NotFound)?;
+        // The record is gone already, so nothing can reach the files; a failure only leaves them lying for a while.
+        if let Err(error) = self.0.blobs.delete_generation(id).await {
+            tracing::warn!(%id, %error, "a deleted generation's files stay on the disk for now");
         }
         Ok(())
     }

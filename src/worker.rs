@@ -1,5 +1,6 @@
 //! The worker: claims generations, feeds the engine, stores results.
 
+mod load;
 mod observer;
 mod save;
 mod sweeper;
@@ -128,6 +129,7 @@ impl Worker {
             Progress { phase: Phase::Loading, step: 0, steps: generation.steps, percent: 0.0, eta_s: None },
         );
         let (catalogue, name) = (self.catalogue.clone(), generation.model.clone());
+        let inputs = self.load_inputs(record).await?;
         let model = tokio::task::spawn_blocking(move || catalogue.load(&name)).await;
         let model = model.map_err(|error| failed("internal", format!("loading the model: {error}"), true))?;
         let model = model.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
@@ -139,7 +141,7 @@ impl Worker {
         let (sketches, mut sketched) = mpsc::channel(16);
         let (ended, mut outcome) = oneshot::channel();
         let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, ended));
-        let run = Run { generation: generation.clone(), scheduler, model, observer, cancel };
+        let run = Run { generation: generation.clone(), inputs, scheduler, model, observer, cancel };
         self.engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),

@@ -1,4 +1,4 @@
-//! Pictures beside diffusers': every text-to-image case of `sd1` and `sd2` whose features are built, through the domain,
+//! Pictures beside diffusers': every case of [`PIPELINES`] whose features are built, through the domain,
 //! the engine and the pipeline, at the fixtures' tolerance. `LATENTD_PARITY_DIR` names the whole set of fixtures;
 //! without it the compact part in `tests/fixtures/parity` is run.
 
@@ -11,7 +11,7 @@ use case::Case;
 use latentd::{
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Observer, Run, RunError},
-    generation::{Fields, Generation, Limits, Phase, Rules, resolve},
+    generation::{Generation, Limits, Phase, Rules, resolve},
     imaging::RgbImage,
     kernels::winograd,
     metrics::Metrics,
@@ -22,6 +22,9 @@ use latentd::{
 /// At most this many of 255 levels on any pixel, and this much on average, as the fixtures' README says.
 const MAX_LEVELS: u8 = 2;
 const MEAN_LEVELS: f64 = 0.1;
+
+/// The folders of cases, each with a model of the same name.
+const PIPELINES: [&str; 4] = ["sd1", "sd2", "sd1-inpaint", "ip2p"];
 
 #[test]
 fn pictures_equal_diffusers() {
@@ -50,8 +53,8 @@ fn pictures_equal_diffusers_without_winograd() {
 fn compare(winograd: winograd::Use) -> Vec<Case> {
     let root = fixtures();
     let (ready, waiting): (Vec<Case>, Vec<Case>) =
-        Case::all(&root, &["sd1", "sd2"]).into_iter().partition(|case| case.waits_for().is_none());
-    let models = case::models(&root, &["sd1", "sd2"]);
+        Case::all(&root, &PIPELINES).into_iter().partition(|case| case.waits_for().is_none());
+    let models = case::models(&root, &PIPELINES);
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap().for_winograd(winograd);
     let limits =
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
@@ -101,14 +104,15 @@ fn start(
     catalogue: &Catalogue,
     engine: &engine::Engine,
 ) -> (Generation, Outcome) {
-    let generation =
-        resolve(Fields::new(case.request()), rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
+    let (fields, inputs) = case.request();
+    let generation = resolve(fields, rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
     let card = rules.card(&generation.model).unwrap();
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         generation: generation.clone(),
+        inputs,
         scheduler,
         model,
         observer: Box::new(Told(sender)),

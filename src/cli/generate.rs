@@ -12,12 +12,14 @@ use latentd::{
     app::{self, engine_settings},
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Observer, Run, RunError},
-    generation::{Fields, Generation, Phase, resolve},
-    imaging::{RgbImage, encode_png},
+    generation::{Fields, Generation, InputImage, Phase, Place, resolve},
+    imaging::{RgbImage, decode, encode_png},
     metrics::Metrics,
+    pipelines::Inputs,
     service::CatalogueRules,
 };
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::Settings;
 
@@ -46,6 +48,15 @@ pub(super) struct Generate {
     scheduler: Option<String>,
     #[arg(long)]
     seed: Option<u64>,
+    /// A picture to begin with: PNG, JPEG or WebP.
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// White is drawn anew, black stays.
+    #[arg(long, value_name = "FILE", requires = "image")]
+    mask: Option<PathBuf>,
+    /// How much of the picture is drawn anew, above 0 and up to 1.
+    #[arg(long, requires = "image")]
+    strength: Option<f64>,
     /// Number of images.
     #[arg(short, default_value_t = 1)]
     n: u32,
@@ -56,7 +67,11 @@ impl Generate {
         let config = self.settings.load(Vec::new())?;
         let catalogue = app::catalogue(&config)?;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
-        let generation = resolve(Fields::new(self.fields()), &rules).map_err(|invalid| {
+        let mut fields = Fields::new(self.fields());
+        let image = take_in(&mut fields, Place::Image, self.image.as_deref())?;
+        let mask = take_in(&mut fields, Place::Mask, self.mask.as_deref())?;
+        let inputs = Inputs { image, mask };
+        let generation = resolve(fields, &rules).map_err(|invalid| {
             let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
             anyhow!("{}", details.join("; "))
         })?;
@@ -67,7 +82,7 @@ impl Generate {
         let (engine, thread) = engine::engine(engine_settings(&config.engine), Metrics::new());
         let (sender, ended) = mpsc::channel();
         let observer = Box::new(Bar { bar: progress_bar(generation.steps), ended: sender });
-        let run = Run { generation: generation.clone(), scheduler, model, observer, cancel: Cancel::default() };
+        let run = Run { generation: generation.clone(), inputs, scheduler, model, observer, cancel: Cancel::default() };
         if engine.submit(run).is_err() {
             bail!("the engine takes no run");
         }
@@ -88,6 +103,7 @@ impl Generate {
         fields.insert("guidance_scale".to_owned(), self.guidance_scale.into());
         fields.insert("scheduler".to_owned(), self.scheduler.clone().into());
         fields.insert("seed".to_owned(), self.seed.into());
+        fields.insert("strength".to_owned(), self.strength.into());
         fields.insert("n".to_owned(), self.n.into());
         fields
     }
@@ -101,6 +117,17 @@ impl Generate {
         }
         Ok(())
     }
+}
+
+/// Reads a picture into its field, where there is one to read.
+fn take_in(fields: &mut Fields, place: Place, path: Option<&Path>) -> Result<Option<RgbImage>> {
+    let Some(path) = path else { return Ok(None) };
+    let file = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let picture = decode(&file, place.role().ground()).with_context(|| path.display().to_string())?;
+    // Nothing is stored here, so nothing will be looked up by this name; it only says which file it was.
+    let upload = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });
+    Ok(Some(picture))
 }
 
 /// `fox.png` -> `fox-1.png`

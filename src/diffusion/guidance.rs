@@ -21,6 +21,13 @@ pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Late
     })
 }
 
+/// `uncond + scale·(text − image) + image_scale·(image − uncond)`: equation 3 of Brooks et al. (2023), arXiv:2211.09800, for a
+/// model that is told how to change a picture.  `text` has seen the instruction and the picture, `image` the picture,
+/// `uncond` neither; all `(B, C, h, w)`, of one shape.
+pub fn guide_edit(text: &Latents, image: &Latents, uncond: &Latents, scale: f64, image_scale: f64) -> Latents {
+    Latents::combine(&[(scale, text), (image_scale - scale, image), (1.0 - image_scale, uncond)])
+}
+
 /// Unbiased, as `torch.std`.
 fn standard_deviation(row: &[f32]) -> f64 {
     let count = row.len() as f64;

@@ -7,10 +7,13 @@ use crate::{
     generation::Phase,
     imaging::RgbImage,
     pipelines::{
-        Activation, Compute, DecodeCall, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError,
+        Activation, Compute, DecodeCall, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError, Posterior,
         TextEmbedding, decode,
     },
 };
+
+/// An encode costs as much as this many rows of the denoiser, by the same reasoning as a decode.
+const ENCODE: f64 = 1.0;
 
 /// A decode costs as much as this many rows of the denoiser: it works on 64 times as many pixels with a far narrower
 /// network.
@@ -38,6 +41,11 @@ pub enum Network {
         context: [usize; 2],
         depth: Depth,
     },
+    /// (H, W) of the picture, and what that costs a row, which is a function of the model and the size.
+    Encoder {
+        shape: [usize; 2],
+        cost: u64,
+    },
     /// (C, h, w) of the latents, the stage, and what that costs a row, which is a function of the model and the two.
     Decoder {
         shape: [usize; 3],
@@ -56,6 +64,7 @@ impl Network {
             Network::TextEncoder { .. } => "text_encoder",
             Network::Denoiser { depth: Depth::Full | Depth::Keeping, .. } => "denoiser",
             Network::Denoiser { depth: Depth::Shallow, .. } => "denoiser_shallow",
+            Network::Encoder { .. } => "encoder",
             Network::Decoder { .. } => "decoder",
             Network::TinyDecoder { .. } => "tiny_decoder",
         }
@@ -69,7 +78,7 @@ impl Network {
             Network::TextEncoder { .. } => 1.0,
             Network::Denoiser { shape: [_, h, w], depth: Depth::Full | Depth::Keeping, .. } => (h * w) as f64,
             Network::Denoiser { shape: [_, h, w], depth: Depth::Shallow, .. } => 0.1 * (h * w) as f64,
-            Network::Decoder { cost, .. } => *cost as f64,
+            Network::Encoder { cost, .. } | Network::Decoder { cost, .. } => *cost as f64,
             Network::TinyDecoder { shape: [_, h, w] } => 0.2 * (h * w) as f64,
         }
     }
@@ -78,7 +87,10 @@ impl Network {
     pub(super) fn decoding(&self, rows: usize) -> usize {
         match self {
             Network::Decoder { shape: [_, h, w], .. } => rows * h * w,
-            Network::TextEncoder { .. } | Network::Denoiser { .. } | Network::TinyDecoder { .. } => 0,
+            Network::TextEncoder { .. }
+            | Network::Denoiser { .. }
+            | Network::Encoder { .. }
+            | Network::TinyDecoder { .. } => 0,
         }
     }
 }
@@ -88,6 +100,8 @@ impl Network {
 pub(super) enum Row {
     Text(Vec<u32>),
     Denoise(DenoiseRow),
+    /// Pixels, (3, H, W).
+    Encode(Vec<f32>),
     Decode(Activation),
     /// Latents, (C, h, w).
     DecodeTiny(Vec<f32>),
@@ -98,8 +112,32 @@ pub(super) enum Row {
 pub(super) enum Answer {
     Text(TextEmbedding),
     Denoised(Denoised),
+    Encoded(Posterior),
     Decoded(Activation),
     Picture(RgbImage),
+}
+
+/// The network answers with its own kind, so each of these finds what it looks for.
+impl Answer {
+    fn text(self) -> Option<TextEmbedding> {
+        if let Answer::Text(embedding) = self { Some(embedding) } else { None }
+    }
+
+    fn denoised(self) -> Option<Denoised> {
+        if let Answer::Denoised(denoised) = self { Some(denoised) } else { None }
+    }
+
+    fn encoded(self) -> Option<Posterior> {
+        if let Answer::Encoded(posterior) = self { Some(posterior) } else { None }
+    }
+
+    fn decoded(self) -> Option<Activation> {
+        if let Answer::Decoded(activation) = self { Some(activation) } else { None }
+    }
+
+    fn picture(self) -> Option<RgbImage> {
+        if let Answer::Picture(picture) = self { Some(picture) } else { None }
+    }
 }
 
 /// An ask and the answers it has so far: its rows may be served over several batches, in order.
@@ -178,11 +216,7 @@ impl Compute for Station {
     async fn text(&self, ids: Vec<Vec<u32>>, clip_skip: u32) -> Result<Vec<TextEmbedding>, PipelineError> {
         let rows = ids.into_iter().map(Row::Text).collect();
         let answers = self.ask(Phase::Encoding, Network::TextEncoder { clip_skip }, rows).await?;
-        let embeddings = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Text(embedding) => Some(embedding),
-            Answer::Denoised(_) | Answer::Decoded(_) | Answer::Picture(_) => None,
-        });
-        Ok(embeddings.collect())
+        Ok(answers.into_iter().filter_map(Answer::text).collect())
     }
 
     async fn denoise(
@@ -194,11 +228,15 @@ impl Compute for Station {
         let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
         let rows = rows.into_iter().map(Row::Denoise).collect();
         let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context, depth }, rows).await?;
-        let denoised = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Denoised(denoised) => Some(denoised),
-            Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => None,
-        });
-        Ok(denoised.collect())
+        Ok(answers.into_iter().filter_map(Answer::denoised).collect())
+    }
+
+    async fn encode(&self, shape: [usize; 2], pixels: Vec<Vec<f32>>) -> Result<Vec<Posterior>, PipelineError> {
+        let scale = self.model.networks.spec().vae_scale_factor;
+        let latent_pixels = (shape[0] / scale * (shape[1] / scale)) as f64;
+        let network = Network::Encoder { shape, cost: (ENCODE * latent_pixels).round().max(1.0) as u64 };
+        let answers = self.ask(Phase::Encoding, network, pixels.into_iter().map(Row::Encode).collect()).await?;
+        Ok(answers.into_iter().filter_map(Answer::encoded).collect())
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
@@ -207,11 +245,7 @@ impl Compute for Station {
             let cost = (share * DECODE * (h * w) as f64).round().max(1.0) as u64;
             let network = Network::Decoder { shape: call.shape, stage, cost };
             let answers = self.ask(Phase::Decoding, network, rows.into_iter().map(Row::Decode).collect()).await?;
-            let activations = answers.into_iter().filter_map(|answer| match answer {
-                Answer::Decoded(activation) => Some(activation),
-                Answer::Text(_) | Answer::Denoised(_) | Answer::Picture(_) => None,
-            });
-            Ok(activations.collect())
+            Ok(answers.into_iter().filter_map(Answer::decoded).collect())
         })
         .await
     }
@@ -220,11 +254,7 @@ impl Compute for Station {
         let [b, c, h, w] = latents.shape();
         let rows = (0..b).map(|row| Row::DecodeTiny(latents.row(row).to_vec())).collect();
         let answers = self.ask(Phase::Decoding, Network::TinyDecoder { shape: [c, h, w] }, rows).await?;
-        let pictures = answers.into_iter().filter_map(|answer| match answer {
-            Answer::Picture(picture) => Some(picture),
-            Answer::Text(_) | Answer::Denoised(_) | Answer::Decoded(_) => None,
-        });
-        Ok(pictures.collect())
+        Ok(answers.into_iter().filter_map(Answer::picture).collect())
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {

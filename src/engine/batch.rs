@@ -32,6 +32,11 @@ fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, 
             let denoised = model.networks.denoise(*shape, *depth, &samples)?;
             Ok(denoised.into_iter().map(Answer::Denoised).collect())
         }
+        Network::Encoder { shape, .. } => {
+            let pixels: Vec<_> = rows.iter().filter_map(|row| row.pixels()).collect();
+            let encoded = model.networks.encode(*shape, &pixels)?;
+            Ok(encoded.into_iter().map(Answer::Encoded).collect())
+        }
         Network::Decoder { shape, stage, .. } => {
             let activations: Vec<_> = rows.iter().filter_map(|row| row.activation()).collect();
             let activations = model.networks.decode(*shape, *stage, &activations)?;
@@ -54,6 +59,10 @@ impl Row {
         if let Row::Denoise(row) = self { Some(row.clone()) } else { None }
     }
 
+    fn pixels(&self) -> Option<Vec<f32>> {
+        if let Row::Encode(pixels) = self { Some(pixels.clone()) } else { None }
+    }
+
     fn latents(&self) -> Option<Vec<f32>> {
         if let Row::DecodeTiny(latents) = self { Some(latents.clone()) } else { None }
     }
@@ -68,6 +77,9 @@ impl Answer {
     pub fn is_finite(&self) -> bool {
         match self {
             Answer::Denoised(denoised) => denoised.prediction.iter().all(|value| value.is_finite()),
+            Answer::Encoded(posterior) => {
+                posterior.mean.iter().chain(&posterior.std).all(|value| value.is_finite())
+            }
             Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => true,
         }
     }

@@ -85,6 +85,8 @@ pub fn choose(waiting: &[Waiting<'_>], limits: Limits) -> Vec<Pick> {
 fn max_rows(network: &Network, limits: Limits) -> usize {
     match network {
         Network::TextEncoder { .. } | Network::Denoiser { .. } => limits.max_rows.get(),
+        // Beside its neighbours a picture of usual size would not be encoded any sooner.
+        Network::Encoder { .. } => 1,
         Network::Decoder { shape: [_, h, w], .. } | Network::TinyDecoder { shape: [_, h, w] } => {
             (DECODING / (h * w).max(1)).clamp(1, limits.max_rows.get())
         }

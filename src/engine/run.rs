@@ -16,7 +16,7 @@ use super::{
 use crate::{
     generation::Phase,
     imaging::RgbImage,
-    pipelines::{Model, NetworkError, PipelineError, text_to_image},
+    pipelines::{Model, NetworkError, PipelineError, generate},
 };
 
 type Pipeline = Pin<Box<dyn Future<Output = Result<Vec<RgbImage>, PipelineError>>>>;
@@ -37,7 +37,7 @@ pub(super) struct Active {
 
 impl Active {
     pub fn new(run: Run, arrival: u64, service: f64) -> Active {
-        let Run { generation, scheduler, model, observer, cancel } = run;
+        let Run { generation, inputs, scheduler, model, observer, cancel } = run;
         let mailbox = Rc::new(RefCell::new(Mailbox { step: (0, generation.steps), ..Mailbox::default() }));
         let station = Station {
             mailbox: mailbox.clone(),
@@ -46,8 +46,9 @@ impl Active {
             previews: generation.previews,
         };
         let networks = model.clone();
-        let pipeline =
-            Box::pin(async move { text_to_image(&station, networks.networks.as_ref(), &scheduler, &generation).await });
+        let pipeline = Box::pin(async move {
+            generate(&station, networks.networks.as_ref(), &scheduler, &generation, inputs).await
+        });
         Active { pipeline, mailbox, observer, told: None, cancel, model, arrival, service, steps: 0 }
     }
 

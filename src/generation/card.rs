@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, SchedulerChoice};
+use super::{Decoder, SchedulerChoice, Task};
 
 /// A model's capabilities and defaults, read from its folder without loading a weight.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,8 @@ pub struct ModelCard {
     /// The model folder's `scheduler_config.json`, on which every choice of a request is laid.
     #[serde(skip)]
     pub scheduler_config: Map<String, Value>,
+    /// What it makes pictures from.
+    pub tasks: Vec<Task>,
     /// What `decoder` of a request may be.
     pub decoders: Vec<Decoder>,
     /// Prompts that this model answers well, for the page and the documentation.

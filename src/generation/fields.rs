@@ -1,5 +1,7 @@
 //! Reading a request field by field, so that the answer can name every bad one at once.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -18,17 +20,19 @@ pub struct FieldError {
 #[derive(Debug)]
 pub struct Fields {
     map: Map<String, Value>,
+    /// The files of a multipart body by the names of their parts.
+    files: BTreeMap<String, Vec<u8>>,
     errors: Vec<FieldError>,
     prefix: String,
 }
 
 impl Fields {
     pub fn new(map: Map<String, Value>) -> Fields {
-        Fields { map, errors: Vec::new(), prefix: String::new() }
+        Fields { map, files: BTreeMap::new(), errors: Vec::new(), prefix: String::new() }
     }
 
-    /// Fields of an HTML form. A form knows only texts: those that read as a number, a truth value or JSON's null are
-    /// taken for one where the field is not a text.
+    /// Fields of an HTML form. A form knows only texts: those that read as JSON are taken for it where the field is not a
+    /// text.
     pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
         let mut fields = Fields::new(Map::new());
         for (name, text) in pairs {
@@ -49,6 +53,35 @@ impl Fields {
             }
         }
         fields
+    }
+
+    /// Fields of a multipart form: texts as in [`Fields::from_form`], and files by the names of their parts, to which a field
+    /// may point with `{"file": NAME}`; `image` and `mask` point to the files of their own names.
+    pub fn from_multipart(texts: Vec<(String, String)>, files: Vec<(String, Vec<u8>)>) -> Fields {
+        let mut fields = Fields::from_form(texts);
+        for (name, bytes) in files {
+            if fields.files.contains_key(&name) || fields.map.contains_key(&name) {
+                fields.error(&name, "conflict", "is given more than once");
+                continue;
+            }
+            if matches!(name.as_str(), "image" | "mask") {
+                fields.map.insert(name.clone(), Value::Object(Map::from_iter([("file".into(), name.clone().into())])));
+            }
+            fields.files.insert(name, bytes);
+        }
+        fields
+    }
+
+    pub(super) fn take_file(&mut self, name: &str) -> Option<Vec<u8>> {
+        self.files.remove(name)
+    }
+
+    pub(super) fn peek(&self, name: &str) -> Option<&Value> {
+        self.map.get(name)
+    }
+
+    pub(super) fn peek_mut(&mut self, name: &str) -> Option<&mut Value> {
+        self.map.get_mut(name)
     }
 
     pub fn error(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
@@ -112,6 +145,14 @@ impl Fields {
         Some(number)
     }
 
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
+        let value = self.take(name)?;
+        match value {
+            Value::Bool(flag) => Some(flag),
+            other => self.wrong_type::<bool>(name, "true or false", &other),
+        }
+    }
+
     /// One of a few words.
     pub fn choice<T: serde::de::DeserializeOwned>(&mut self, name: &str, words: &[&str]) -> Option<T> {
         let value = self.take(name)?;
@@ -132,7 +173,7 @@ impl Fields {
     /// Reads the fields of a nested object; its errors and unknown fields count here.
     pub fn nested<T>(&mut self, name: &str, read: impl FnOnce(&mut Fields) -> T) -> Option<T> {
         let map = self.object(name)?;
-        let mut inner = Fields { map, errors: Vec::new(), prefix: format!("{}/{name}", self.prefix) };
+        let mut inner = Fields { prefix: format!("{}/{name}", self.prefix), ..Fields::new(map) };
         let value = read(&mut inner);
         self.errors.extend(inner.finish());
         Some(value)
@@ -145,7 +186,7 @@ impl Fields {
 
     /// All errors; what was never read is an unknown field.
     pub fn finish(mut self) -> Vec<FieldError> {
-        let unknown: Vec<String> = self.map.keys().cloned().collect();
+        let unknown: Vec<String> = self.map.keys().chain(self.files.keys()).cloned().collect();
         for name in unknown {
             self.error(&name, "unknown_field", "is not a field of this request");
         }
@@ -163,8 +204,8 @@ fn is_text(name: &str) -> bool {
 }
 
 fn scalar(text: String) -> Value {
-    match serde_json::from_str(text.trim()) {
-        Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Null)) => value,
+    match serde_json::from_str::<Value>(text.trim()) {
+        Ok(value) if !value.is_string() => value,
         _ if text.trim().is_empty() => Value::Null,
         _ => Value::String(text),
     }

@@ -1,6 +1,10 @@
 //! The name of a generation.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -21,6 +25,12 @@ impl GenerationId {
     /// A new id, greater than every id that this process made before.
     pub fn new() -> GenerationId {
         GenerationId(Uuid::now_v7())
+    }
+
+    /// When it was made; a time long past for one that this program did not make.
+    pub fn made_at(&self) -> SystemTime {
+        let unix = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
+        UNIX_EPOCH + Duration::new(unix.0, unix.1)
     }
 
     pub fn as_bytes(&self) -> &[u8; 16] {

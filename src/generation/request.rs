@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Decoder, FeatureCache, GuidanceInterval, SchedulerChoice};
+use super::{Decoder, FeatureCache, GuidanceInterval, InputImage, SchedulerChoice, Source};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
@@ -35,6 +35,9 @@ pub struct Generation {
     /// `None` computes every call of the denoiser in full.
     #[serde(default)]
     pub feature_cache: Option<FeatureCache>,
+    /// The picture that it begins with.
+    #[serde(flatten)]
+    pub source: Option<Source>,
     /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
     pub seed: u64,
     pub seed_mode: SeedMode,
@@ -56,6 +59,13 @@ impl Generation {
             SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
             SeedMode::Batch => self.seed,
         }
+    }
+
+    /// The pictures that the request brought along.
+    pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
+        let source = self.source.as_ref();
+        let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
+        source.map(|source| &source.image).into_iter().chain(mask)
     }
 
     /// What makes this picture another than the exact one, for less work; empty for an exact picture.

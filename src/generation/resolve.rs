@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
-    OnDisconnect, SchedulerChoice, SeedMode,
+    OnDisconnect, SchedulerChoice, SeedMode, Source,
 };
 
 /// Every error of a request, at least one.
@@ -42,9 +42,17 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
 
     let prompt = prompt(&mut fields, limits);
     let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars).unwrap_or_default();
-    let (width, height) = size(&mut fields, &card, limits);
+    let source = Source::read(&mut fields, &card);
+    let default_size = match &source {
+        Some(source) => source.size(&card, limits),
+        None => (card.default_width, card.default_height),
+    };
+    let (width, height) = size(&mut fields, default_size, &card, limits);
     let n = integer(&mut fields, "n", 1, limits.max_images, 1);
     let steps = steps(&mut fields, &card, limits);
+    if let Some(strength) = source.as_ref().map(|source| source.strength).filter(|share| f64::from(steps) * share < 1.0) {
+        fields.error("strength", "out_of_range", format!("times steps must be at least 1, not {strength} · {steps}"));
+    }
     let scheduler = scheduler(&mut fields, &card, rules, steps);
     let generation = Generation {
         prompt,
@@ -61,6 +69,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         clip_skip: integer(&mut fields, "clip_skip", 0, card.max_clip_skip, 0),
         decoder: Decoder::read(&mut fields, &card).unwrap_or_default(),
         feature_cache: FeatureCache::read(&mut fields),
+        source,
         seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
         previews: integer(&mut fields, "previews", 0, 10, 0),
@@ -83,7 +92,7 @@ fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) ->
 
 /// Without a model most bounds are unknown, but the fields that need none can still be checked.
 fn known_errors(mut fields: Fields) -> Vec<FieldError> {
-    const NAMES: [&str; 22] = [
+    const NAMES: [&str; 30] = [
         "prompt",
         "negative_prompt",
         "width",
@@ -100,6 +109,14 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
         "clip_skip",
         "decoder",
         "feature_cache",
+        "image",
+        "mask",
+        "strength",
+        "image_guidance_scale",
+        "mask_blur",
+        "mask_invert",
+        "padding_mask_crop",
+        "keep_unmasked",
         "seed",
         "seed_mode",
         "previews",
@@ -127,7 +144,7 @@ fn prompt(fields: &mut Fields, limits: &Limits) -> String {
     }
 }
 
-fn size(fields: &mut Fields, card: &ModelCard, limits: &Limits) -> (u32, u32) {
+fn size(fields: &mut Fields, default: (u32, u32), card: &ModelCard, limits: &Limits) -> (u32, u32) {
     if let Some(text) = fields.text("size", 20) {
         if fields.take("width").is_some() | fields.take("height").is_some() {
             fields.error("size", "conflict", "excludes width and height");
@@ -144,8 +161,8 @@ fn size(fields: &mut Fields, card: &ModelCard, limits: &Limits) -> (u32, u32) {
             }
         }
     }
-    let width = side(fields, "width", card.default_width, card, limits);
-    let height = side(fields, "height", card.default_height, card, limits);
+    let width = side(fields, "width", default.0, card, limits);
+    let height = side(fields, "height", default.1, card, limits);
     if u64::from(width) * u64::from(height) > limits.max_pixels {
         let detail = format!("times height must be at most {} pixels, not {width} × {height}", limits.max_pixels);
         fields.error("width", "out_of_range", detail);

@@ -1,4 +1,4 @@
-//! The fields of a request, from a JSON or form body of bounded size and time.
+//! The fields of a request, from a JSON, form or multipart body of bounded size and time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use axum::{
 };
 use futures::StreamExt;
 
-use super::{error::ApiError, json, urlencoded};
+use super::{error::ApiError, json, multipart, urlencoded};
 use crate::{config::Http, generation::Fields};
 
 /// How much of a refused body is read and thrown away, in bytes: a client that cannot finish sending sees a broken
@@ -33,14 +33,16 @@ where
                 "the body looks like JSON but is sent as a form; add the header Content-Type: application/json".into(),
             )),
             Kind::Form => urlencoded::pairs(&body).map(Fields::from_form),
+            Kind::Multipart { boundary } => multipart::fields(&boundary, body).await,
         }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Kind {
     Json,
     Form,
+    Multipart { boundary: String },
 }
 
 impl Kind {
@@ -67,7 +69,13 @@ impl Kind {
         match essence.as_str() {
             "application/json" => Ok(Kind::Json),
             "application/x-www-form-urlencoded" => Ok(Kind::Form),
-            _ => unsupported("Content-Type must be application/json or application/x-www-form-urlencoded".into()),
+            "multipart/form-data" => match multer::parse_boundary(value) {
+                Ok(boundary) => Ok(Kind::Multipart { boundary }),
+                Err(_) => unsupported("multipart/form-data must name its boundary".into()),
+            },
+            _ => unsupported(
+                "Content-Type must be application/json, application/x-www-form-urlencoded or multipart/form-data".into(),
+            ),
         }
     }
 }
@@ -122,7 +130,8 @@ mod tests {
             ("application/x-www-form-urlencoded", Some(Kind::Form)),
             ("application/json; charset=utf-16", None),
             ("text/plain", None),
-            ("multipart/form-data; boundary=x", None),
+            ("multipart/form-data; boundary=x", Some(Kind::Multipart { boundary: "x".into() })),
+            ("multipart/form-data", None),
             ("", None),
         ];
         for (value, expected) in cases {

@@ -27,6 +27,9 @@ fn settings(generation: &Generation, index: u32) -> String {
     if generation.eta != 0.0 {
         settings.push(("Eta", generation.eta.to_string()));
     }
+    if let Some(source) = &generation.source {
+        settings.push(("Denoising strength", source.strength.to_string()));
+    }
     if generation.clip_skip > 0 {
         // These tools count the last layer as 1, diffusers counts it as 0.
         settings.push(("Clip skip", (generation.clip_skip + 1).to_string()));

@@ -37,6 +37,14 @@ pub fn encode_png(image: &RgbImage, generation: &Generation, index: u32) -> Resu
     encode(image, &texts, DeflateCompression::Level(2))
 }
 
+/// Encodes a picture that a client sent, for this program to read again: the fastest way, and nothing but the pixels.
+///
+/// # Errors
+/// As [`encode_png`].
+pub fn encode_input(image: &RgbImage) -> Result<Vec<u8>, EncodeError> {
+    encode(image, &[], DeflateCompression::FdeflateUltraFast)
+}
+
 /// Encodes with an adaptive filter and these texts.
 pub(super) fn encode(
     image: &RgbImage,

@@ -3,7 +3,7 @@
 use std::{error::Error, fs, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use object_store::{ObjectStoreExt, local::LocalFileSystem, path::Path as Location};
+use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as Location};
 
 use crate::generation::GenerationId;
 
@@ -32,9 +32,16 @@ pub fn path_of(id: GenerationId, fence: i64, index: u32) -> String {
     format!("{}/{fence}/{index}.png", folder_of(id))
 }
 
-fn folder_of(id: GenerationId) -> String {
-    format!("img/default/{id}")
+/// Where a picture lies that a request brought along, named by the SHA-256 of its file.
+pub fn path_of_input(id: GenerationId, sha256: &str) -> String {
+    format!("{}/input/{sha256}.png", folder_of(id))
 }
+
+fn folder_of(id: GenerationId) -> String {
+    format!("{GENERATIONS}/{id}")
+}
+
+const GENERATIONS: &str = "img/default";
 
 impl Blobs {
     /// Blobs in the folder `dir`, which is created where it is missing.
@@ -69,8 +76,15 @@ impl Blobs {
         }
     }
 
-    /// Erases everything of a generation: the pictures of every fence, and half-written files of a process that was
-    /// killed, which are no objects yet and which [`Blobs::delete`] therefore cannot name.
+    /// The generations that have a file here.
+    pub async fn generations(&self) -> Result<Vec<GenerationId>, BlobError> {
+        let listed = self.folder.list_with_delimiter(Some(&Location::parse(GENERATIONS)?)).await?;
+        let names = listed.common_prefixes.iter().filter_map(|folder| folder.filename());
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Erases everything of a generation: what its request brought along, the pictures of every fence, and half-written
+    /// files of a process that was killed, which are no objects yet and which nothing else could name.
     pub async fn delete_generation(&self, id: GenerationId) -> Result<(), BlobError> {
         let folder = self.folder.path_to_filesystem(&Location::parse(folder_of(id))?)?;
         let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;

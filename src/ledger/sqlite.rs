@@ -85,6 +85,10 @@ impl Store for SqliteStore {
         queue::requeue_running(self, max_attempts).await
     }
 
+    async fn find_input(&self, sha256: &str) -> Result<Option<GenerationId>, StoreError> {
+        reading::find_input(&self.readers, sha256).await
+    }
+
     async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError> {
         queue::expire_overdue(self).await
     }
@@ -173,6 +177,7 @@ mod tests {
             clip_skip: 0,
             decoder: Decoder::Full,
             feature_cache: None,
+            source: None,
             seed: 0,
             seed_mode: SeedMode::PerImage,
             previews: 0,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     AutoencoderKl, AutoencoderTiny, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
-    autoencoder_kl::{AutoencoderKlConfig, Stage, Tiles, current_name},
+    autoencoder_kl::{AutoencoderKlConfig, Moments, Stage, Tiles, current_name},
     autoencoder_tiny::AutoencoderTinyConfig,
     clip_text::ClipTextConfig,
     legacy,
@@ -53,6 +53,31 @@ pub struct Spec {
     pub size_multiple: usize,
     /// Whether the folder has a `vae_tiny`.
     pub tiny_decoder: bool,
+    /// What the U-Net sees.
+    pub input: Input,
+}
+
+/// What stands in the channels of the U-Net's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The noisy latents.
+    Latents,
+    /// These, the mask, and the latents of the picture without what the mask covers.
+    MaskedPicture,
+    /// These, and the latents of the picture that is to be changed.
+    Picture,
+}
+
+impl Input {
+    /// By the number of the U-Net's channels and of the latents'.
+    fn of(unet: usize, latents: usize) -> Option<Input> {
+        match unet {
+            _ if unet == latents => Some(Input::Latents),
+            _ if unet == 2 * latents => Some(Input::Picture),
+            _ if unet == 2 * latents + 1 => Some(Input::MaskedPicture),
+            _ => None,
+        }
+    }
 }
 
 impl StableDiffusion {
@@ -135,6 +160,16 @@ impl StableDiffusion {
     pub fn denoise_shallow(&self, sample: &Tensor, t: &[f32], context: &Tensor, features: &Tensor) -> Result<Tensor> {
         let context = context.to_device(&self.device)?.contiguous()?;
         self.unet.forward_shallow(&sample.to_device(&self.device)?, t, &context, features)
+    }
+
+    /// Pixels (B, 3, H, W) in [-1, 1] → the moments of their latents (B, C, h, w), not yet scaled for the U-Net.
+    pub fn encode(&self, pixels: &Tensor) -> Result<Moments> {
+        self.vae.encode(&pixels.to_device(&self.device)?)
+    }
+
+    /// What the autoencoder's latents are multiplied by, and what is taken off before, for the U-Net.
+    pub fn latent_scale(&self) -> (f64, f64) {
+        (self.vae_config.scaling_factor, self.vae_config.shift_factor.unwrap_or(0.0))
     }
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
@@ -233,6 +268,12 @@ impl Description {
             supported: "a size".into(),
         })?;
         agree(&tokenizer, &text_config, &unet_config, &vae_config)?;
+        let channels = (unet_config.in_channels, vae_config.latent_channels);
+        let input = Input::of(channels.0, channels.1).ok_or_else(|| LoadError::BadKey {
+            path: "unet/config.json".into(),
+            key: "in_channels".into(),
+            reason: format!("{} is neither once nor twice the vae's latent_channels, {}, nor that and 1", channels.0, channels.1),
+        })?;
         if let Some(tiny) = &vae_tiny_config {
             agree_on_latents(tiny, &vae_config)?;
         }
@@ -245,11 +286,20 @@ impl Description {
             text_layers: text_config.num_hidden_layers,
             size_multiple: vae_config.scale(),
             tiny_decoder: vae_tiny_config.is_some(),
+            input,
         };
         let scheduler_config = legacy::scheduler_config(folder.json("scheduler/scheduler_config.json")?);
         Ok(Description { tokenizer, text_config, unet_config, vae_config, vae_tiny_config, scheduler_config, spec })
     }
 }
+
+/// The pipelines whose folders hold these networks. What a model can do follows from its U-Net, not from its name.
+const CLASSES: [&str; 4] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline",
+];
 
 /// The parts that a folder may have: their names, and the classes that can be loaded, none meaning that it is left aside.
 const PARTS: [(&str, &[&str]); 9] = [
@@ -270,8 +320,8 @@ fn check_parts(path: &str, index: &Map<String, Value>) -> std::result::Result<()
         LoadError::UnsupportedKey { path, key, value, supported }
     };
     let class = index.get("_class_name").unwrap_or(&Value::Null);
-    if class != "StableDiffusionPipeline" {
-        return Err(unsupported("_class_name", class, "StableDiffusionPipeline"));
+    if !CLASSES.iter().any(|supported| class == supported) {
+        return Err(unsupported("_class_name", class, &CLASSES.join(", ")));
     }
     for (key, value) in index.iter().filter(|(key, _)| !key.starts_with('_')) {
         let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
@@ -306,13 +356,6 @@ fn agree(
             unet.text_width(),
             "text_encoder hidden_size",
             text.hidden_size,
-        ),
-        (
-            unet.in_channels == vae.latent_channels,
-            "unet in_channels",
-            unet.in_channels,
-            "vae latent_channels",
-            vae.latent_channels,
         ),
         (
             unet.out_channels == vae.latent_channels,

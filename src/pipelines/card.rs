@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::LatentRgb;
 use crate::{
     diffusion::SchedulerConfig,
-    generation::{Decoder, ModelCard, SchedulerChoice},
-    models::stable_diffusion::{Spec, StableDiffusion},
+    generation::{Decoder, ModelCard, SchedulerChoice, Task},
+    models::stable_diffusion::{Input, Spec, StableDiffusion},
     weights::{LoadError, ModelFolder},
 };
 
@@ -58,6 +58,11 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
         default_scheduler,
         scheduler_config,
+        tasks: match spec.input {
+            Input::Latents => vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
+            Input::MaskedPicture => vec![Task::Inpaint],
+            Input::Picture => vec![Task::InstructPix2Pix],
+        },
         decoders: if spec.tiny_decoder { vec![Decoder::Full, Decoder::Tiny] } else { vec![Decoder::Full] },
         prompts: extras.prompts,
     })

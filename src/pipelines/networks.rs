@@ -6,7 +6,7 @@ use super::{Activation, canvas::byte};
 use crate::{
     imaging::RgbImage,
     models::{
-        autoencoder_kl::Tiles,
+        autoencoder_kl::{Moments, Tiles},
         stable_diffusion::{Spec, StableDiffusion},
     },
 };
@@ -58,6 +58,16 @@ pub struct Denoised {
     pub features: Option<Features>,
 }
 
+/// What the autoencoder knows of the latents of a picture: a diagonal Gaussian, scaled for the denoiser; (C, h, w) each.
+#[derive(Clone, Debug)]
+pub struct Posterior {
+    pub mean: Vec<f32>,
+    /// The standard deviation.
+    pub std: Vec<f32>,
+    /// The mean before the scaling, as models take it that are told what to change.
+    pub unscaled: Vec<f32>,
+}
+
 /// A network refused its input, ran out of something, or panicked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{network} failed: {detail}")]
@@ -74,6 +84,8 @@ pub trait Networks: Send + Sync {
     fn encode_text(&self, ids: &[Vec<u32>], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
     /// All rows have the shape (C, h, w).
     fn denoise(&self, shape: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError>;
+    /// Pixels (3, H, W) in [-1, 1] → the distribution of their latents.
+    fn encode(&self, shape: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError>;
     /// The pieces that latents of (h, w) are decoded in.
     fn tiles(&self, size: [usize; 2]) -> Tiles;
     /// Into how many calls of [`Networks::decode`] the decoding of latents (C, h, w) falls, one or more, and which share of
@@ -133,6 +145,21 @@ impl Networks for StableDiffusion {
             rows_of(&predictions)?.into_iter().enumerate().map(answer).collect()
         };
         denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
+    }
+
+    fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+        let (scale, shift) = self.latent_scale();
+        let encode = || -> candle_core::Result<Vec<Posterior>> {
+            let pixels = batch_of(rows.iter().map(Vec::as_slice), [3, height, width])?;
+            let Moments { mean, logvar } = StableDiffusion::encode(self, &pixels)?;
+            let posterior = |(mean, logvar): (Vec<f32>, Vec<f32>)| Posterior {
+                std: logvar.into_iter().map(|logvar| libm::expf(0.5 * logvar) * scale as f32).collect(),
+                mean: mean.iter().map(|mean| (mean - shift as f32) * scale as f32).collect(),
+                unscaled: mean,
+            };
+            Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())
+        };
+        encode().map_err(|error| NetworkError { network: "vae_encoder", detail: error.to_string() })
     }
 
     fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {

@@ -39,7 +39,7 @@ impl Worker {
     }
 
     /// A fault that may pass: again after 1, 2, 4 … seconds, until the attempts are spent.
-    fn retry(&self, record: &Record, message: String) -> Outcome {
+    pub(super) fn retry(&self, record: &Record, message: String) -> Outcome {
         let problem = Problem { code: "object_store_error".to_owned(), message, retryable: true };
         if record.attempt >= self.max_attempts {
             return Outcome::Failed(problem);

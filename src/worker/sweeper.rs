@@ -1,11 +1,14 @@
 //! What time does to generations: those that waited too long expire, those kept long enough are erased.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    generation::Status,
+    generation::GenerationId,
     ledger::{Blobs, Store, StoreError},
     metrics::Metrics,
     service::Live,
@@ -22,6 +25,9 @@ pub struct Sweeper {
 
 /// Waiting generations are looked at this often, however rarely finished ones are erased.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Files without a generation are looked for this often. They are left by a process that ended between the two writes of
+/// accepting, so none younger than this is touched.
+const ORPHANS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Erasing in small portions lets accepts come between.
 const PORTION: usize = 100;
 
@@ -29,10 +35,12 @@ impl Sweeper {
     pub async fn run(self, stop: CancellationToken) {
         let mut erase = tokio::time::interval(self.interval);
         let mut expire = tokio::time::interval(EXPIRY_INTERVAL.min(self.interval));
+        let mut orphans = tokio::time::interval(ORPHANS_INTERVAL);
         loop {
             let swept = tokio::select! {
                 _ = expire.tick() => self.expire().await,
                 _ = erase.tick() => self.erase().await,
+                _ = orphans.tick() => self.erase_orphans().await,
                 () = stop.cancelled() => return,
             };
             if let Err(error) = swept {
@@ -55,17 +63,38 @@ impl Sweeper {
             let overdue = self.store.overdue_for_deletion(PORTION).await?;
             let last = overdue.len() < PORTION;
             for record in overdue {
-                let Some(record) = self.store.delete(record.id).await? else { continue };
-                let Status::Succeeded { images } = &record.status else { continue };
-                for image in images {
-                    if let Err(error) = self.blobs.delete(&image.blob).await {
-                        tracing::warn!(id = %record.id, %error, "an erased generation's picture stays on the disk");
-                    }
+                if self.store.delete(record.id).await?.is_some() {
+                    self.erase_blobs(record.id).await;
                 }
             }
             if last {
                 return Ok(());
             }
+        }
+    }
+
+    async fn erase_orphans(&self) -> Result<(), StoreError> {
+        let ids = match self.blobs.generations().await {
+            Ok(ids) => ids,
+            Err(error) => {
+                tracing::warn!(%error, "files without a generation cannot be looked for");
+                return Ok(());
+            }
+        };
+        let old = |id: &GenerationId| {
+            SystemTime::now().duration_since(id.made_at()).is_ok_and(|age| age > ORPHANS_INTERVAL)
+        };
+        for id in ids.into_iter().filter(old) {
+            if self.store.get(id).await?.is_none() {
+                self.erase_blobs(id).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn erase_blobs(&self, id: GenerationId) {
+        if let Err(error) = self.blobs.delete_generation(id).await {
+            tracing::warn!(%id, %error, "an erased generation's files stay on the disk");
         }
     }
 }

@@ -5,14 +5,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use latentd::imaging::RgbImage;
+use latentd::{
+    generation::{Fields, InputImage, Place},
+    imaging::{RgbImage, decode},
+    pipelines::Inputs,
+};
 use serde_json::{Map, Value, json};
 
 pub struct Case {
     pub name: String,
+    root: PathBuf,
     folder: PathBuf,
     json: Value,
 }
+
+/// What this version draws.
+const TASKS: [&str; 4] = ["txt2img", "img2img", "inpaint", "instruct-pix2pix"];
 
 /// A folder of the models that cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask for
 /// in every one whose latents it was made for.
@@ -62,7 +70,8 @@ impl Case {
             folders.sort();
             for folder in folders {
                 let json: Value = serde_json::from_slice(&fs::read(folder.join("request.json")).unwrap()).unwrap();
-                cases.push(Case { name: json["case"].as_str().unwrap().to_owned(), folder, json });
+                let name = json["case"].as_str().unwrap().to_owned();
+                cases.push(Case { name, root: root.to_owned(), folder, json });
             }
         }
         cases
@@ -73,8 +82,13 @@ impl Case {
         let scheduler = &self.json["scheduler"];
         let params = &self.json["params"];
         let set = |value: &Value| !value.is_null() && *value != json!(false);
-        if self.json["task"] != "txt2img" {
+        if !TASKS.contains(&self.json["task"].as_str().unwrap()) {
             return Some(self.json["task"].as_str().unwrap().to_owned());
+        }
+        for part in ["loras", "controlnets", "textual_inversions", "stages"] {
+            if set(&self.json[part]) && self.json[part] != json!([]) {
+                return Some(part.to_owned());
+            }
         }
         if set(&self.json["vae"]) && self.json["vae"] != json!({"_class_name": "AutoencoderTiny", "path": TINY}) {
             return Some("another autoencoder".to_owned());
@@ -91,8 +105,24 @@ impl Case {
         None
     }
 
-    /// What a client would post.
-    pub fn request(&self) -> Map<String, Value> {
+    /// What a client would post, with its pictures taken in.
+    pub fn request(&self) -> (Fields, Inputs) {
+        let mut fields = Fields::new(self.fields());
+        let mut inputs = Inputs::default();
+        for (theirs, place) in [("image", Place::Image), ("mask_image", Place::Mask)] {
+            let Some(file) = self.json["params"][theirs]["file"].as_str() else { continue };
+            let picture = decode(&fs::read(self.root.join(file)).unwrap(), place.role().ground()).unwrap();
+            let (width, height) = (picture.width, picture.height);
+            fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
+            match place {
+                Place::Mask => inputs.mask = Some(picture),
+                _ => inputs.image = Some(picture),
+            }
+        }
+        (fields, inputs)
+    }
+
+    fn fields(&self) -> Map<String, Value> {
         let params = &self.json["params"];
         let mut request = Map::new();
         request.insert("model".to_owned(), self.json["pipeline"].clone());
@@ -107,11 +137,21 @@ impl Case {
             ("num_images_per_prompt", "n"),
             ("eta", "eta"),
             ("clip_skip", "clip_skip"),
+            ("strength", "strength"),
+            ("image_guidance_scale", "image_guidance_scale"),
+            ("padding_mask_crop", "padding_mask_crop"),
             ("seed", "seed"),
         ] {
             if let Some(value) = params.get(theirs) {
                 request.insert(ours.to_owned(), value.clone());
             }
+        }
+        // Without a size diffusers takes that of the picture, or the model's for a mask; this server has reasons of its own.
+        let size = self.json["size"].as_array().unwrap();
+        request.insert("width".to_owned(), size[0].clone());
+        request.insert("height".to_owned(), size[1].clone());
+        if params.get("mask_image").is_some() {
+            request.insert("keep_unmasked".to_owned(), false.into());
         }
         // Several images from one seed are one generator's draws for the whole batch; a list of seeds is a list of
         // generators, and the fixtures' lists count up by one.

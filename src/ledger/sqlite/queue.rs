@@ -43,6 +43,13 @@ pub async fn accept(
     .fetch_one(change.connection())
     .await?;
     let record = row::record(&inserted)?;
+    for input in generation.inputs() {
+        sqlx::query("INSERT OR IGNORE INTO generation_inputs (sha256, generation_id) VALUES (?, ?)")
+            .bind(&input.upload)
+            .bind(&id.as_bytes()[..])
+            .execute(change.connection())
+            .await?;
+    }
     change.append(id, EventKind::Queued, json!({"id": id, "status": "queued"})).await?;
     change.commit().await?;
     Ok(record)

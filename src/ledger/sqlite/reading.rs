@@ -54,6 +54,13 @@ fn list_sql(query: &ListQuery, ascending: bool) -> QueryBuilder<Sqlite> {
     sql
 }
 
+pub async fn find_input(readers: &SqlitePool, sha256: &str) -> Result<Option<GenerationId>, StoreError> {
+    let newest =
+        "SELECT generation_id AS id FROM generation_inputs WHERE sha256 = ? ORDER BY generation_id DESC LIMIT 1";
+    let row = sqlx::query(newest).bind(sha256).fetch_optional(readers).await?;
+    row.as_ref().map(row::id).transpose()
+}
+
 pub async fn events(readers: &SqlitePool, id: GenerationId, after: i64) -> Result<Vec<Event>, StoreError> {
     let rows = sqlx::query("SELECT * FROM generation_events WHERE generation_id = ? AND seq > ? ORDER BY seq")
         .bind(&id.as_bytes()[..])

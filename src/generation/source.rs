@@ -1,0 +1,151 @@
+//! The picture that a generation begins with, and the part of it that may change.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fields, InputImage, Limits, ModelCard};
+
+/// What a model makes pictures from; a request does the first that fits what it brings along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    TextToImage,
+    /// From a picture with noise laid over it (Meng et al. 2022, arXiv:2108.01073).
+    ImageToImage,
+    /// Anew where a mask is white.
+    Inpaint,
+    /// By an instruction to change a picture (Brooks et al. 2023, arXiv:2211.09800).
+    InstructPix2Pix,
+}
+
+/// A request's `image` and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    pub image: InputImage,
+    /// How much of the schedule is run, in (0, 1]; 1 for a model that is told what to change.
+    pub strength: f64,
+    /// How near the picture stays to `image`, 1 or more, for a model that is told what to change.
+    pub image_guidance_scale: f64,
+    #[serde(flatten)]
+    pub mask: Option<Mask>,
+}
+
+/// A request's `mask`: white is drawn anew, black stays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mask {
+    pub mask: InputImage,
+    /// Pixels of a Gaussian that softens its edge.
+    pub mask_blur: u32,
+    pub mask_invert: bool,
+    /// Draw only what is around the white part, this many pixels around it, at the full size, and set it into the picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding_mask_crop: Option<u32>,
+    /// Whether the black part comes from `image`, and not out of the autoencoder, which gives it back a little changed.
+    pub keep_unmasked: bool,
+}
+
+impl Source {
+    /// Reads the fields about pictures; what does not fit the model or each other is an error.
+    pub(super) fn read(fields: &mut Fields, card: &ModelCard) -> Option<Source> {
+        let (image, mask) = (InputImage::read(fields, "image"), InputImage::read(fields, "mask"));
+        let wanted = match (&image, &mask) {
+            (None, _) => Task::TextToImage,
+            (Some(_), None) => Task::ImageToImage,
+            (Some(_), Some(_)) => Task::Inpaint,
+        };
+        let edits = card.tasks.contains(&Task::InstructPix2Pix);
+        let strength = positive_share(fields, "strength", edits || image.is_none());
+        let guidance = optional(fields, "image_guidance_scale", !edits, |fields, name| fields.number(name, 1.0, 10.0));
+        let mask = Mask::read(fields, mask, image.is_some());
+        if !card.tasks.contains(&wanted) && !(edits && wanted == Task::ImageToImage) {
+            refuse(fields, card, wanted);
+        }
+        let (strength, image_guidance_scale) = (strength.unwrap_or(if edits { 1.0 } else { 0.75 }), guidance.unwrap_or(1.5));
+        Some(Source { image: image?, strength, image_guidance_scale, mask })
+    }
+
+    /// The size of a picture nobody gave one for: that of `image`, smaller where it has more pixels than the model's own
+    /// size or a longer side than the limits allow, in multiples of what the model needs.
+    pub(super) fn size(&self, card: &ModelCard, limits: &Limits) -> (u32, u32) {
+        let (width, height) = (f64::from(self.image.width), f64::from(self.image.height));
+        let native = f64::from(card.default_width) * f64::from(card.default_height);
+        let scale = (native / (width * height)).sqrt().min(f64::from(limits.max_side_pixels) / width.max(height)).min(1.0);
+        let side = |pixels: f64| {
+            let pixels = (pixels * scale).round() as u32;
+            (pixels - pixels % card.size_multiple).max(card.min_side_pixels.next_multiple_of(card.size_multiple))
+        };
+        (side(width), side(height))
+    }
+}
+
+impl Mask {
+    fn read(fields: &mut Fields, mask: Option<InputImage>, has_image: bool) -> Option<Mask> {
+        if mask.is_some() && !has_image {
+            fields.error("mask", "conflict", "needs an image that it is laid over");
+        }
+        let none = mask.is_none();
+        let mask_blur = optional(fields, "mask_blur", none, |fields, name| fields.integer(name, 0, 64));
+        let mask_invert = optional(fields, "mask_invert", none, Fields::flag);
+        let padding = optional(fields, "padding_mask_crop", none, |fields, name| fields.integer(name, 0, 512));
+        let keep_unmasked = optional(fields, "keep_unmasked", none, Fields::flag);
+        Some(Mask {
+            mask: mask?,
+            mask_blur: mask_blur.unwrap_or(0) as u32,
+            mask_invert: mask_invert.unwrap_or(false),
+            padding_mask_crop: padding.map(|padding| padding as u32),
+            keep_unmasked: keep_unmasked.unwrap_or(true),
+        })
+    }
+}
+
+/// A field that means nothing in this request is refused, so that nobody wonders why it does nothing.
+fn optional<T>(
+    fields: &mut Fields,
+    name: &str,
+    idle: bool,
+    read: impl FnOnce(&mut Fields, &str) -> Option<T>,
+) -> Option<T> {
+    if !idle {
+        return read(fields, name);
+    }
+    if fields.take(name).is_some() {
+        let detail = match name {
+            "image_guidance_scale" => "is for models that edit a picture by an instruction",
+            "strength" => "needs an image, and a model that starts from one with noise over it",
+            _ => "needs a mask",
+        };
+        fields.error(name, "conflict", detail);
+    }
+    None
+}
+
+fn positive_share(fields: &mut Fields, name: &str, idle: bool) -> Option<f64> {
+    optional(fields, name, idle, |fields, name| {
+        let share = fields.number(name, 0.0, 1.0)?;
+        if share > 0.0 {
+            return Some(share);
+        }
+        fields.error(name, "out_of_range", "must be above 0: nothing of the picture would be drawn");
+        None
+    })
+}
+
+fn refuse(fields: &mut Fields, card: &ModelCard, wanted: Task) {
+    let name = &card.name;
+    let needs = |what: &str| format!("is required: the model {name:?} {what}");
+    match (wanted, card.tasks.first()) {
+        (Task::TextToImage, Some(Task::Inpaint)) => {
+            fields.error("image", "required", needs("fills in a part of a picture"));
+            fields.error("mask", "required", needs("fills in a part of a picture"));
+        }
+        (Task::ImageToImage, Some(Task::Inpaint)) => {
+            fields.error("mask", "required", needs("fills in a part of a picture"))
+        }
+        (Task::TextToImage, _) => fields.error("image", "required", needs("changes a picture")),
+        (Task::Inpaint, _) => {
+            fields.error("mask", "unsupported_for_model", format!("cannot be used with the model {name:?}"))
+        }
+        (Task::ImageToImage | Task::InstructPix2Pix, _) => {
+            fields.error("image", "unsupported_for_model", format!("cannot be used with the model {name:?}"))
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Reading the pictures that clients send.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbaImage};
+
+use super::RgbImage;
+
+/// The largest picture that is read, in pixels: what a phone of today takes in full.
+pub const MAX_PIXELS: u64 = 50_000_000;
+/// The longest side, in pixels.
+const MAX_SIDE: u32 = 16_384;
+/// Memory that decoding may take: four bytes a pixel, and as much again for the way there.
+const MAX_ALLOC: u64 = 8 * MAX_PIXELS;
+
+/// Why the bytes are no picture that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("must be a PNG, JPEG or WebP picture")]
+    Format,
+    #[error("has {width} × {height} pixels; at most {MAX_PIXELS} and {MAX_SIDE} a side are read")]
+    TooLarge { width: u32, height: u32 },
+    #[error("cannot be decoded: {0}")]
+    Broken(#[from] image::ImageError),
+}
+
+/// Decodes a PNG, JPEG or WebP picture (the first frame of a moving one) to 8 bits a channel, turned as its EXIF orientation
+/// says; what is transparent shows `ground`, a level for all three channels. Its size is looked at before its pixels.
+///
+/// # Errors
+/// Another format, too many pixels, broken or truncated data.
+pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(image::ImageError::from)?;
+    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
+        return Err(DecodeError::Format);
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_ALLOC);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(DecodeError::TooLarge { width, height });
+    }
+    let orientation = decoder.orientation()?;
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(match picture.color().has_alpha() {
+        true => flattened(&picture.into_rgba8(), ground),
+        false => {
+            let (width, height) = (picture.width(), picture.height());
+            RgbImage { width, height, pixels: picture.into_rgb8().into_raw() }
+        }
+    })
+}
+
+fn flattened(picture: &RgbaImage, ground: u8) -> RgbImage {
+    let over = |level: u8, alpha: u8| {
+        let (alpha, ground) = (u32::from(alpha), u32::from(ground));
+        ((u32::from(level) * alpha + ground * (255 - alpha) + 127) / 255) as u8
+    };
+    let pixels = picture.pixels().flat_map(|pixel| {
+        let [red, green, blue, alpha] = pixel.0;
+        [over(red, alpha), over(green, alpha), over(blue, alpha)]
+    });
+    RgbImage { width: picture.width(), height: picture.height(), pixels: pixels.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::codecs::png::PngEncoder;
+    use image::{ExtendedColorType, ImageEncoder};
+
+    use super::*;
+
+    fn png(pixels: &[u8], width: u32, height: u32, color: ExtendedColorType) -> Vec<u8> {
+        let mut file = Vec::new();
+        PngEncoder::new(&mut file).write_image(pixels, width, height, color).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_is_transparent_shows_the_ground() {
+        let file = png(&[10, 20, 30, 255, 10, 20, 30, 0, 100, 0, 200, 128], 3, 1, ExtendedColorType::Rgba8);
+        assert_eq!(decode(&file, 255).unwrap().pixels, [10, 20, 30, 255, 255, 255, 177, 127, 227]);
+        assert_eq!(decode(&file, 0).unwrap().pixels, [10, 20, 30, 0, 0, 0, 50, 0, 100]);
+    }
+
+    #[test]
+    fn grey_and_deep_pictures_become_eight_bits_of_three_channels() {
+        assert_eq!(decode(&png(&[7, 9], 2, 1, ExtendedColorType::L8), 0).unwrap().pixels, [7, 7, 7, 9, 9, 9]);
+        let deep = png(&[0xff, 0xff, 0, 0, 0x80, 0x80], 1, 1, ExtendedColorType::Rgb16);
+        assert_eq!(decode(&deep, 0).unwrap().pixels, [255, 0, 128]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_picture_are_refused() {
+        assert!(matches!(decode(b"", 0), Err(DecodeError::Format)));
+        assert!(matches!(decode(b"GIF89a", 0), Err(DecodeError::Format)));
+        let file = png(&[0; 48], 4, 4, ExtendedColorType::Rgb8);
+        assert!(matches!(decode(&file[..file.len() / 2], 0), Err(DecodeError::Broken(_))));
+    }
+
+    #[test]
+    fn a_size_that_is_too_large_is_refused_before_the_pixels_are_read() {
+        let mut file = png(&[0; 3], 1, 1, ExtendedColorType::Rgb8);
+        // The width and height of the header, and its checksum.
+        file[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
+        let checksum = crc32(&file[12..29]);
+        file[29..33].copy_from_slice(&checksum.to_be_bytes());
+        assert!(matches!(decode(&file, 0), Err(DecodeError::TooLarge { width: 16_384, height: 16_384 })));
+    }
+
+    /// The checksum of PNG's chunks.
+    fn crc32(bytes: &[u8]) -> u32 {
+        let step = |crc: u32, byte: &u8| {
+            let mut crc = crc ^ u32::from(*byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
+            }
+            crc
+        };
+        !bytes.iter().fold(!0, step)
+    }
+}

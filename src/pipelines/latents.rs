@@ -1,0 +1,72 @@
+//! What every pipeline does with latents before and after it samples them.
+
+use super::{Compute, Networks, PipelineError, Posterior, pixels::normalized};
+use crate::{
+    diffusion::{Latents, Noise},
+    generation::{Decoder, Generation, SeedMode},
+    imaging::RgbImage,
+};
+
+/// The generation's random numbers, from the beginning.
+pub(super) fn noise_of(generation: &Generation) -> Noise {
+    match generation.seed_mode {
+        SeedMode::Batch => Noise::batch(generation.seed),
+        SeedMode::PerImage => Noise::per_image(&(0..generation.n).map(|i| generation.seed_of(i)).collect::<Vec<_>>()),
+    }
+}
+
+/// (n, C, h, w)
+pub(super) fn shape_of(networks: &dyn Networks, generation: &Generation) -> [usize; 4] {
+    let spec = networks.spec();
+    let side = |pixels: u32| pixels as usize / spec.vae_scale_factor;
+    [generation.n as usize, spec.latent_channels, side(generation.height), side(generation.width)]
+}
+
+/// A picture to what the autoencoder knows of its latents.
+pub(super) async fn encode(
+    compute: &impl Compute,
+    pixels: Vec<f32>,
+    size: [usize; 2],
+) -> Result<Posterior, PipelineError> {
+    let answers = compute.encode(size, vec![pixels]).await?;
+    answers.into_iter().next().ok_or_else(|| PipelineError::Sampler("the autoencoder gave no answer".to_owned()))
+}
+
+/// The same, of a picture at (H, W).
+pub(super) async fn encode_picture(
+    compute: &impl Compute,
+    picture: &RgbImage,
+    size: [usize; 2],
+) -> Result<Posterior, PipelineError> {
+    encode(compute, normalized(picture, size), size).await
+}
+
+impl Posterior {
+    /// Latents (n, C, h, w) of one picture, drawn once for all images where they share a generator, as diffusers does it,
+    /// else once for each.
+    pub(super) fn sample(&self, noise: &mut Noise, generation: &Generation, shape: [usize; 4]) -> Result<Latents, PipelineError> {
+        let [n, c, h, w] = shape;
+        let drawn = match generation.seed_mode {
+            SeedMode::Batch => noise.draw([1, c, h, w]),
+            SeedMode::PerImage => noise.draw(shape),
+        };
+        let [rows, ..] = drawn.shape();
+        let row = |i: usize| {
+            let draws = drawn.row(i % rows).iter();
+            self.mean.iter().zip(&self.std).zip(draws).map(|((mean, std), z)| mean + std * z)
+        };
+        Ok(Latents::new(shape, (0..n).flat_map(row).collect())?)
+    }
+}
+
+/// Latents (n, C, h, w) to pictures, by the decoder that the request asks for.
+pub(super) async fn decode(
+    compute: &impl Compute,
+    generation: &Generation,
+    latents: &Latents,
+) -> Result<Vec<RgbImage>, PipelineError> {
+    match generation.decoder {
+        Decoder::Full => compute.decode(latents).await,
+        Decoder::Tiny => compute.decode_tiny(latents).await,
+    }
+}

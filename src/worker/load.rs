@@ -1,0 +1,34 @@
+//! The pictures of a claimed generation, back from the store.
+
+use bytes::Bytes;
+
+use super::{Worker, failed};
+use crate::{
+    generation::{InputImage, Record},
+    imaging::{RgbImage, decode},
+    ledger::{Outcome, blobs::path_of_input},
+    pipelines::Inputs,
+};
+
+impl Worker {
+    /// Every picture that the request brought along, or how the generation ends without them.
+    pub(super) async fn load_inputs(&self, record: &Record) -> Result<Inputs, Outcome> {
+        let Some(source) = &record.generation.source else { return Ok(Inputs::default()) };
+        let image = Some(self.load_input(record, &source.image).await?);
+        let mask = match &source.mask {
+            Some(mask) => Some(self.load_input(record, &mask.mask).await?),
+            None => None,
+        };
+        Ok(Inputs { image, mask })
+    }
+
+    async fn load_input(&self, record: &Record, input: &InputImage) -> Result<RgbImage, Outcome> {
+        let file = self.blobs.get(&path_of_input(record.id, &input.upload)).await;
+        let file = file.map_err(|error| self.retry(record, format!("a picture cannot be read: {error}")))?;
+        let file: Bytes = file.ok_or_else(|| failed("input_missing", format!("{} is gone", input.upload), false))?;
+        // What was stored has neither transparency nor a turn, so that the ground does not matter.
+        let decoded = tokio::task::spawn_blocking(move || decode(&file, 255)).await;
+        let decoded = decoded.map_err(|error| failed("internal", format!("decoding a picture: {error}"), true))?;
+        decoded.map_err(|error| failed("internal", format!("a stored picture {error}"), false))
+    }
+}
