@@ -31,6 +31,17 @@ impl<const C: usize> Pixels<C> {
         (u64::from(self.width) * u64::from(self.height)).saturating_mul(C as u64)
     }
 
+    /// The picture with `part` set into it, its upper left corner at (x, y); it must fit.
+    pub fn with_part(mut self, [x, y]: [u32; 2], part: &Pixels<C>) -> Pixels<C> {
+        let line = C * self.width as usize;
+        let (from, to) = (C * x as usize, C * (x + part.width) as usize);
+        let lines = self.pixels.chunks_exact_mut(line).skip(y as usize);
+        for (line, new) in lines.zip(part.pixels.chunks_exact(C * part.width as usize)) {
+            line[from..to].copy_from_slice(new);
+        }
+        self
+    }
+
     /// The part with its upper left corner at (x, y), which must lie inside.
     pub fn cropped(&self, [x, y, width, height]: [u32; 4]) -> Pixels<C> {
         let line = C * self.width as usize;

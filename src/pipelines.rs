@@ -13,6 +13,8 @@ mod embedded;
 mod feature_cache;
 mod generate;
 mod guided;
+mod image_to_image;
+mod inpaint;
 mod inputs;
 mod instruct_pix2pix;
 pub mod latent_rgb;

@@ -18,7 +18,7 @@ use latentd::{
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
     imaging::RgbImage,
     metrics::Metrics,
-    pipelines::{Catalogue, Model},
+    pipelines::{Catalogue, Inputs, Model},
     service::CatalogueRules,
 };
 use proptest::{
@@ -103,7 +103,9 @@ impl Bench {
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
         let (sender, receiver) = mpsc::channel();
         let cancel = Cancel::default();
-        let run = Run { generation, scheduler, model, observer: Box::new(Recorder(sender)), cancel: cancel.clone() };
+        let inputs = Inputs::default();
+        let observer = Box::new(Recorder(sender));
+        let run = Run { generation, inputs, scheduler, model, observer, cancel: cancel.clone() };
         assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
         (cancel, receiver)
     }

@@ -16,38 +16,42 @@ pub trait Denoise {
     /// already scaled for the network, and the timestep `t` that the network is told.  Same shape as `x`.
     fn predict(&self, x: &Latents, t: f64) -> impl Future<Output = Result<Latents, Error>>;
 
+    /// Called after each network call with the state that has come of it; what it returns is what sampling goes on with.
+    /// `noised` lays noise `(B, C, h, w)` over a picture's latents `(B, C, h, w)`, as much as that state has; none at the end.
+    fn amend(&self, x: Latents, _noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
+        x
+    }
+
     /// Called after each step of the sampler: `step` counts from 1 to `steps`, `denoised` is the present estimate of x0.
     fn stepped(&self, _step: usize, _steps: usize, _denoised: &Latents) {}
 }
 
-/// Runs the sampler of `config` over `steps` steps, from unit noise `x: (B, C, h, w)` to latents of a picture, of the
-/// same shape.  `eta`, held in `[0, 1]`, is DDIM's share of noise, the other samplers ignore it; `noise` is drawn from in
-/// diffusers' order, after `x`.
+/// Runs the sampler of `schedule` from its first state `x: (B, C, h, w)` (unit noise times the schedule's
+/// `init_noise_sigma`, or a picture under noise) to latents of a picture, of the same shape.  `eta`, held in `[0, 1]`, is
+/// DDIM's share of noise, the other samplers ignore it; `noise` is drawn from in diffusers' order, after `x`.
 pub async fn sample<D: Denoise>(
     denoise: &D,
-    config: &SchedulerConfig,
-    steps: usize,
+    schedule: &Schedule,
     eta: f64,
     x: Latents,
     noise: &mut Noise,
 ) -> Result<Latents, Error> {
-    let schedule = Schedule::new(config, steps)?;
-    let network = Network { denoise, prediction: config.prediction, steps: schedule.steps().len() };
+    let config = schedule.config();
+    let network = Network::new(denoise, schedule);
     let eta = if eta > 0.0 { eta.min(1.0) } else { 0.0 };
-    let x = x.scale(schedule.init_noise_sigma());
     let x = match &config.sampler {
-        Sampler::Ddpm { variance, clip } => samplers::ddpm(&network, &schedule, *variance, *clip, x, noise).await?,
-        Sampler::Ddim { clip, .. } => samplers::ddim(&network, &schedule, *clip, eta, x, noise).await?,
-        Sampler::Pndm { skip_prk_steps, .. } => samplers::pndm(&network, &schedule, *skip_prk_steps, x).await?,
-        Sampler::Euler(_) => samplers::euler(&network, &schedule, x).await?,
-        Sampler::EulerAncestral => samplers::euler_a(&network, &schedule, x, noise).await?,
-        Sampler::Heun { clip, .. } => samplers::heun(&network, &schedule, *clip, x).await?,
-        Sampler::DpmMultistep(dpm) => samplers::dpm_multistep(&network, &schedule, dpm, x, noise).await?,
+        Sampler::Ddpm { variance, clip } => samplers::ddpm(&network, schedule, *variance, *clip, x, noise).await?,
+        Sampler::Ddim { clip, .. } => samplers::ddim(&network, schedule, *clip, eta, x, noise).await?,
+        Sampler::Pndm { skip_prk_steps, .. } => samplers::pndm(&network, schedule, *skip_prk_steps, x).await?,
+        Sampler::Euler(_) => samplers::euler(&network, schedule, x).await?,
+        Sampler::EulerAncestral => samplers::euler_a(&network, schedule, x, noise).await?,
+        Sampler::Heun { clip, .. } => samplers::heun(&network, schedule, *clip, x).await?,
+        Sampler::DpmMultistep(dpm) => samplers::dpm_multistep(&network, schedule, dpm, x, noise).await?,
     };
     if x.is_finite() { Ok(x) } else { Err(Error::NotFinite) }
 }
 
-/// How many steps [`sample`] will take and how often it will ask the network, without running it.  The steps are those
+/// How many steps a whole run will take and how often it will ask the network, without running it.  The steps are those
 /// asked for, except where `lambda_min_clipped` cuts trailing timesteps off.
 pub fn steps_and_calls(config: &SchedulerConfig, steps: usize) -> Result<(usize, usize), InvalidSteps> {
     let schedule = Schedule::new(config, steps)?;

@@ -44,6 +44,10 @@ pub enum InvalidSteps {
     TooMany { steps: usize, max: usize },
     #[error("timestep {t} of the schedule lies outside of the {num_train_timesteps} the model was trained on")]
     OutOfRange { t: f64, num_train_timesteps: usize },
+    #[error("{steps} steps at a strength of {strength} are none")]
+    NothingLeft { steps: usize, strength: f64 },
+    #[error("{class} with Runge-Kutta steps (skip_prk_steps false) cannot begin after its first step")]
+    BeginsLate { class: &'static str },
     /// At `α = 0` a predicted ε says nothing about x0.
     #[error(
         "the schedule starts at zero signal, where this scheduler cannot use the model's {prediction_type} prediction"

@@ -68,6 +68,20 @@ impl Latents {
         Latents::combine(&[(k, self)])
     }
 
+    /// `mask · x + (1 − mask) · under`, the mask (h, w) the same for every image and channel.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn masked(mut self, mask: &[f32], under: &Latents) -> Latents {
+        let [_, _, h, w] = self.shape;
+        assert!(self.shape == under.shape && mask.len() == h * w, "latents of different shapes were combined");
+        let under = under.data.iter();
+        for ((x, under), share) in self.data.iter_mut().zip(under).zip(mask.iter().cycle()) {
+            *x = (1.0 - share) * under + share * *x;
+        }
+        self
+    }
+
     /// Hands each image's `(C, h, w)` values to `change`.
     pub(super) fn each_row(mut self, change: impl FnMut(&mut [f32])) -> Latents {
         let len = self.row_len().max(1);

@@ -1,23 +1,34 @@
 //! The network as samplers see it: asked at a noise level, it answers with an estimate of x0.
 
+use std::cell::Cell;
+
 use super::denoise::Denoise;
 use super::error::Error;
 use super::latents::Latents;
 use super::point::Point;
 use super::prediction::{Clip, Prediction};
+use super::schedule::Schedule;
 
 /// A [`Denoise`] together with what its answers mean.
 pub(super) struct Network<'a, D> {
-    pub(super) denoise: &'a D,
     pub(super) prediction: Prediction,
-    /// How many steps the run has, for the reports.
-    pub(super) steps: usize,
+    denoise: &'a D,
+    schedule: &'a Schedule,
+    timeline: Vec<Point>,
+    /// How often it was asked.
+    calls: Cell<usize>,
 }
 
-impl<D: Denoise> Network<'_, D> {
+impl<'a, D: Denoise> Network<'a, D> {
+    pub(super) fn new(denoise: &'a D, schedule: &'a Schedule) -> Self {
+        let prediction = schedule.config().prediction();
+        Network { prediction, denoise, schedule, timeline: schedule.timeline(), calls: Cell::new(0) }
+    }
+
     /// The raw answer for the variance-preserving state `x`; refuses one of another shape.
     pub(super) async fn ask(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let raw = self.denoise.predict(x, t).await?;
+        self.calls.set(self.calls.get() + 1);
         if raw.shape() == x.shape() { Ok(raw) } else { Err(Error::Shape { expected: x.shape(), got: raw.shape() }) }
     }
 
@@ -39,8 +50,18 @@ impl<D: Denoise> Network<'_, D> {
         Ok((x0, self.prediction.epsilon(x, &raw, now)))
     }
 
+    /// The state that the last answer has led to, as the run's owner wants it: to be called once after every
+    /// [`Network::ask`], also in the middle of a step.
+    pub(super) fn amended(&self, x: Latents) -> Latents {
+        let next = self.timeline.get(self.calls.get());
+        self.denoise.amend(x, &|x0, noise| match next {
+            Some(point) => self.schedule.add_noise(point, x0, noise),
+            None => x0.clone(),
+        })
+    }
+
     /// Reports step `index` (from 0) as done.
     pub(super) fn stepped(&self, index: usize, denoised: &Latents) {
-        self.denoise.stepped(index + 1, self.steps, denoised);
+        self.denoise.stepped(index + 1, self.schedule.steps().len(), denoised);
     }
 }

@@ -3,6 +3,8 @@
 //! Built here and nowhere else, from a configuration and a number of steps, and rounded to float32 where diffusers
 //! rounds.  What it hands out is sound: finite, falling, inside of the timesteps that the model was trained on.
 
+use std::ops::Range;
+
 use super::error::InvalidSteps;
 use super::latents::Latents;
 use super::point::Point;
@@ -11,12 +13,12 @@ use super::scheduler_config::{DpmMultistep, EulerLevels, FinalSigma, Sampler, Sc
 use super::sigmas::{Respacing, SigmaTable};
 use super::spacing::Spacing;
 
-/// One [`Point`] per step and one for the end.
+/// One [`Point`] per step and one for the end, and which of the steps are taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     points: Vec<Point>,
+    run: Range<usize>,
     init_noise_sigma: f64,
-    calls: usize,
     trained: Trained,
 }
 
@@ -46,30 +48,79 @@ impl Schedule {
             Sampler::Heun { respacing, .. } => euler_points(config, steps, &EulerLevels::plain(*respacing))?,
             Sampler::DpmMultistep(options) => (dpm_points(config, steps, options)?, 1.0),
         };
-        let steps = points.len() - 1;
-        let calls = match config.sampler {
-            // The first step of PLMS is done twice, the first three of PRK take four calls each.
-            Sampler::Pndm { skip_prk_steps: true, .. } => steps + usize::from(steps > 1),
-            Sampler::Pndm { skip_prk_steps: false, .. } => steps + 9,
-            Sampler::Heun { .. } => 2 * steps - 1,
-            _ => steps,
-        };
-        Schedule { points, init_noise_sigma, calls, trained }.checked(config)
+        let run = 0..points.len() - 1;
+        Schedule { points, run, init_noise_sigma, trained }.checked(config)
     }
 
-    /// One point per step, where the network is asked, and the end.
+    /// The last steps alone, for a run that begins with a picture under noise: of n steps `⌊n · strength⌋`, `strength` in
+    /// (0, 1] (Meng et al. 2022, arXiv:2108.01073, in the form of diffusers).
+    pub fn for_strength(self, strength: f64) -> Result<Schedule, InvalidSteps> {
+        let steps = self.run.len();
+        let kept = ((steps as f64 * strength) as usize).min(steps);
+        if kept == 0 {
+            return Err(InvalidSteps::NothingLeft { steps, strength });
+        }
+        if kept < steps && matches!(self.config().sampler, Sampler::Pndm { skip_prk_steps: false, .. }) {
+            return Err(InvalidSteps::BeginsLate { class: self.config().class_name() });
+        }
+        Ok(Schedule { run: steps - kept..steps, ..self })
+    }
+
+    pub(super) fn config(&self) -> &SchedulerConfig {
+        &self.trained.config
+    }
+
+    /// One point per step, where the network is asked, and the end; of the whole schedule.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
 
-    /// The steps: the point a step starts from and the one it goes to.
+    /// The steps that are taken: the point a step starts from and the one it goes to.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = (Point, Point)> {
-        self.points.windows(2).map(|pair| (pair[0], pair[1]))
+        self.points[self.run.start..=self.run.end].windows(2).map(|pair| (pair[0], pair[1]))
+    }
+
+    /// Which steps of the whole schedule these are.
+    pub(super) fn run(&self) -> Range<usize> {
+        self.run.clone()
+    }
+
+    /// How many steps the whole schedule has.
+    pub(super) fn whole(&self) -> usize {
+        self.points.len() - 1
+    }
+
+    /// The point of every network call, in order: `timesteps` of diffusers, where a second-order sampler has two calls a
+    /// step.  A run that begins with a picture begins at the first.
+    pub fn timeline(&self) -> Vec<Point> {
+        let points = &self.points[..self.run.end];
+        let (timeline, begin): (Vec<Point>, usize) = match self.config().sampler {
+            // The first step of PLMS is done twice, with its second point.
+            Sampler::Pndm { skip_prk_steps: true, .. } if points.len() > 1 => {
+                (points[..2].iter().chain(&points[1..]).copied().collect(), self.run.start)
+            }
+            // The first three of PRK take four calls each.
+            Sampler::Pndm { skip_prk_steps: false, .. } => {
+                let half = (self.stride() / 2.0).floor();
+                let four = |pair: &[Point]| {
+                    let middle = self.level(pair[1].t + half);
+                    [pair[0], middle, middle, pair[1]]
+                };
+                let first = points.windows(2).take(3).flat_map(four);
+                (first.chain(points[3..].iter().copied()).collect(), self.run.start)
+            }
+            Sampler::Heun { .. } => {
+                let pairs = points[1..].iter().flat_map(|point| [*point, *point]);
+                (points[..1].iter().copied().chain(pairs).collect(), 2 * self.run.start)
+            }
+            _ => (points.to_vec(), self.run.start),
+        };
+        timeline[begin..].to_vec()
     }
 
     /// How often the network is asked.
     pub fn calls(&self) -> usize {
-        self.calls
+        self.timeline().len()
     }
 
     /// By how much unit noise is multiplied to become the first state.

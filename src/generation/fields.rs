@@ -85,14 +85,19 @@ impl Fields {
     }
 
     pub fn error(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
-        let pointer = format!("{}/{}", self.prefix, escaped(name));
-        self.errors.push(FieldError { pointer, code, detail: format!("{name} {}", detail.into()) });
+        self.error_at(&[name], code, detail);
     }
 
     /// An error of a key inside the field `name`.
     pub fn error_below(&mut self, name: &str, key: &str, code: &'static str, detail: impl Into<String>) {
-        let pointer = format!("{}/{}/{}", self.prefix, escaped(name), escaped(key));
-        self.errors.push(FieldError { pointer, code, detail: format!("{name}.{key} {}", detail.into()) });
+        self.error_at(&[name, key], code, detail);
+    }
+
+    /// An error of the field that this path of names and indices leads to.
+    pub fn error_at(&mut self, path: &[&str], code: &'static str, detail: impl Into<String>) {
+        let below: String = path.iter().map(|name| format!("/{}", escaped(name))).collect();
+        let pointer = format!("{}{below}", self.prefix);
+        self.errors.push(FieldError { pointer, code, detail: format!("{} {}", path.join("."), detail.into()) });
     }
 
     /// Gives a taken value back, to be read under another name or by another reader.

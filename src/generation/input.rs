@@ -113,7 +113,7 @@ impl Fields {
                 if let Some(field) = self.at(place) {
                     *field = Value::Null;
                 }
-                self.error_below("controls", &format!("{i}/image"), code, detail);
+                self.error_at(&["controls", &i.to_string(), "image"], code, detail);
             }
         }
     }

@@ -59,7 +59,8 @@ impl Source {
         if !card.tasks.contains(&wanted) && !(edits && wanted == Task::ImageToImage) {
             refuse(fields, card, wanted);
         }
-        let (strength, image_guidance_scale) = (strength.unwrap_or(if edits { 1.0 } else { 0.75 }), guidance.unwrap_or(1.5));
+        let whole = edits || mask.is_some();
+        let (strength, image_guidance_scale) = (strength.unwrap_or(if whole { 1.0 } else { 0.75 }), guidance.unwrap_or(1.5));
         Some(Source { image: image?, strength, image_guidance_scale, mask })
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use super::{Compute, DenoiseRow, Denoised, PipelineError, TextEmbedding, feature_cache::KeptFeatures};
 use crate::{
-    diffusion::{Denoise, Error, Latents, guide, guide_edit},
+    diffusion::{Denoise, Error, InvalidSteps, Latents, guide, guide_edit},
     generation::{Generation, GuidanceInterval},
 };
 
@@ -100,6 +100,13 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         }
     }
 
+    fn amend(&self, x: Latents, noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
+        match &self.blend {
+            Some(blend) => blend.apply(x, noised),
+            None => x,
+        }
+    }
+
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
         self.done.set(step as f64 / steps as f64);
         self.compute.stepped(step, steps, denoised);
@@ -112,8 +119,21 @@ pub(super) struct Blend {
     pub image: Latents,
     /// The run's first noise, (B, C, h, w).
     pub noise: Latents,
-    /// 1 where the sampler's result stands, (h, w).
+    /// 1 where the sampler's result stands, else 0; (h, w).
     pub mask: Vec<f32>,
+}
+
+impl Blend {
+    fn apply(&self, x: Latents, noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
+        let kept = noised(&self.image, &self.noise);
+        x.masked(&self.mask, &kept)
+    }
+}
+
+impl From<InvalidSteps> for PipelineError {
+    fn from(error: InvalidSteps) -> PipelineError {
+        Error::from(error).into()
+    }
 }
 
 impl From<Error> for PipelineError {

@@ -7,7 +7,7 @@ use super::{
     latents::{decode, encode_picture, noise_of, shape_of},
 };
 use crate::{
-    diffusion::{SchedulerConfig, sample},
+    diffusion::{Schedule, SchedulerConfig, sample},
     generation::{Generation, Source},
     imaging::RgbImage,
 };
@@ -28,9 +28,10 @@ pub(super) async fn instruct_pix2pix(
     let seen = encode_picture(compute, picture, size).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
+    let schedule = Schedule::new(scheduler, generation.steps as usize)?;
     let mut noise = noise_of(generation);
     let shape = shape_of(networks, generation);
-    let x = noise.draw(shape); // (n, C, h, w)
+    let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
     let branch = |text, beside: &Vec<f32>| Branch { text, beside: vec![beside.clone(); shape[0]] };
     let (branches, guidance) = match text.negative {
@@ -41,7 +42,7 @@ pub(super) async fn instruct_pix2pix(
         ),
     };
     let guided = Guided::new(compute, branches, guidance, generation);
-    let latents = sample(&guided, scheduler, generation.steps as usize, generation.eta, x, &mut noise).await?;
+    let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
 
     decode(compute, generation, &latents).await
 }

@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn levels_become_planes() {
         let picture = RgbImage { width: 2, height: 1, pixels: vec![0, 255, 51, 255, 0, 102] };
-        assert_eq!(normalized(&picture, [1, 2]), [-1.0, 1.0, 1.0, -1.0, -0.6, -0.2].map(|x: f32| x));
+        assert_eq!(normalized(&picture, [1, 2]), [-1.0, 1.0, 1.0, -1.0, -0.6, 2.0 * 0.4 - 1.0]);
         assert_eq!(unit(&picture, [1, 2]), [0.0, 1.0, 1.0, 0.0, 0.2, 0.4]);
     }
 

@@ -7,7 +7,7 @@ use super::{
     latents::{decode, noise_of, shape_of},
 };
 use crate::{
-    diffusion::{SchedulerConfig, sample},
+    diffusion::{Schedule, SchedulerConfig, sample},
     generation::Generation,
     imaging::RgbImage,
 };
@@ -22,12 +22,13 @@ pub(super) async fn text_to_image(
 ) -> Result<Vec<RgbImage>, PipelineError> {
     let text = encode_prompts(compute, networks, generation).await?;
 
+    let schedule = Schedule::new(scheduler, generation.steps as usize)?;
     let mut noise = noise_of(generation);
-    let x = noise.draw(shape_of(networks, generation)); // (n, C, h, w)
+    let x = noise.draw(shape_of(networks, generation)).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
     let (branches, guidance) = classifier_free(text, generation, Vec::new());
     let guided = Guided::new(compute, branches, guidance, generation);
-    let latents = sample(&guided, scheduler, generation.steps as usize, generation.eta, x, &mut noise).await?;
+    let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
 
     decode(compute, generation, &latents).await
 }

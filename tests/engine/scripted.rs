@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use latentd::{
     diffusion::Noise,
     imaging::RgbImage,
-    models::{autoencoder_kl::Tiles, stable_diffusion::Spec},
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, TextEmbedding},
+    models::{autoencoder_kl::Tiles, stable_diffusion::{Input, Spec}},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, Posterior, TextEmbedding},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,7 @@ impl Networks for Scripted {
             text_layers: 1,
             size_multiple: 8,
             tiny_decoder: false,
+            input: Input::Latents,
         }
     }
 
@@ -110,6 +111,10 @@ impl Networks for Scripted {
             }
         }
         Ok(answers)
+    }
+
+    fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+        Err(NetworkError { network: "vae_encoder", detail: "there is none".to_owned() })
     }
 
     /// Two above 512 pixels squared, and more.

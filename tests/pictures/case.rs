@@ -5,8 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use latentd::{
-    generation::{Fields, InputImage, Place},
+    generation::{Fields, Given, InputImage, Place},
     imaging::{RgbImage, decode},
     pipelines::Inputs,
 };
@@ -28,6 +29,8 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     let models = tempfile::tempdir().unwrap();
     for pipeline in pipelines {
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
+        // Some fixtures are smaller than anybody would want a picture.
+        fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
     }
     copy(&root.join(TINY), &models.path().join("sd1/vae_tiny"));
     models
@@ -107,11 +110,11 @@ impl Case {
 
     /// What a client would post, with its pictures taken in.
     pub fn request(&self) -> (Fields, Inputs) {
-        let mut fields = Fields::new(self.fields());
+        let mut fields = Fields::new(self.body());
         let mut inputs = Inputs::default();
-        for (theirs, place) in [("image", Place::Image), ("mask_image", Place::Mask)] {
-            let Some(file) = self.json["params"][theirs]["file"].as_str() else { continue };
-            let picture = decode(&fs::read(self.root.join(file)).unwrap(), place.role().ground()).unwrap();
+        for (place, given) in fields.pictures() {
+            let Given::File(file) = given else { panic!("{}: {given:?}", self.name) };
+            let picture = decode(&file, place.role().ground()).unwrap();
             let (width, height) = (picture.width, picture.height);
             fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
             match place {
@@ -120,6 +123,18 @@ impl Case {
             }
         }
         (fields, inputs)
+    }
+
+    /// What a client would post.
+    pub fn body(&self) -> Map<String, Value> {
+        let mut body = self.fields();
+        for (theirs, ours) in [("image", "image"), ("mask_image", "mask")] {
+            if let Some(file) = self.json["params"][theirs]["file"].as_str() {
+                let file = fs::read(self.root.join(file)).unwrap();
+                body.insert(ours.to_owned(), json!({"b64": STANDARD.encode(file)}));
+            }
+        }
+        body
     }
 
     fn fields(&self) -> Map<String, Value> {

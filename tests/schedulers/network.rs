@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use latentd::diffusion::{Denoise, Error, Latents, Noise, SchedulerConfig, sample};
+use latentd::diffusion::{Denoise, Error, Latents, Noise, Schedule, SchedulerConfig, sample};
 use serde_json::{Map, Value};
 
 use crate::goldens::wide;
@@ -55,8 +55,9 @@ pub fn run(
     shape: [usize; 4],
     noise: &mut Noise,
 ) -> Result<Latents, Error> {
-    let x = Noise::batch(99).draw(shape);
-    block_on(sample(network, config, steps, eta, x, noise))
+    let schedule = Schedule::new(config, steps)?;
+    let x = Noise::batch(99).draw(shape).scale(schedule.init_noise_sigma());
+    block_on(sample(network, &schedule, eta, x, noise))
 }
 
 pub fn map(value: Value) -> Map<String, Value> {

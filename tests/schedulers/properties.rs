@@ -151,8 +151,9 @@ proptest! {
         let config = SchedulerConfig::from_model(&model).unwrap();
         let picture = |seeds: &[u64]| {
             let mut noise = Noise::per_image(seeds);
-            let x = noise.draw(shape(seeds.len()));
-            block_on(sample(&Synthetic::default(), &config, steps, 1.0, x, &mut noise)).ok()
+            let schedule = Schedule::new(&config, steps).ok()?;
+            let x = noise.draw(shape(seeds.len())).scale(schedule.init_noise_sigma());
+            block_on(sample(&Synthetic::default(), &schedule, 1.0, x, &mut noise)).ok()
         };
         if let Some(together) = picture(&seeds) {
             for (b, seed) in seeds.iter().enumerate() {

@@ -16,7 +16,7 @@ async fn cases_give_the_golden_pictures() {
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
     };
     let data = tempfile::tempdir().unwrap();
-    let models = case::models(&root, &["sd1", "sd2"]);
+    let models = case::models(&root, &["sd1", "sd2", "sd1-inpaint", "ip2p"]);
     let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.path().to_str().unwrap())]).await;
     let names = [
         "sd1/default",
@@ -26,18 +26,24 @@ async fn cases_give_the_golden_pictures() {
         "sd1/clip_skip_2",
         "sd1/karras_dpmpp_2m",
         "sd1/taesd",
+        "sd1/img2img_odd_size",
+        "sd1/inpaint4_euler_0.7",
+        "sd1/inpaint4_padding_crop",
+        "sd1-inpaint/default",
+        "ip2p/default",
         "sd2/default",
         "sd2/zsnr_ddim",
     ];
+    let pipelines = ["sd1", "sd2", "sd1-inpaint", "ip2p"];
     let cases: Vec<_> =
-        case::Case::all(&root, &["sd1", "sd2"]).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
+        case::Case::all(&root, &pipelines).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
     assert_eq!(cases.len(), names.len());
     let decoders =
         async |model: &str| server.json(&format!("/v1/models/{model}")).await["capabilities"]["decoders"].clone();
     assert_eq!((decoders("sd1").await, decoders("sd2").await), (json!(["full", "tiny"]), json!(["full"])));
     for case in cases {
         assert_eq!(case.waits_for(), None, "{}", case.name);
-        let id = server.accept(&Value::Object(case.request())).await;
+        let id = server.accept(&Value::Object(case.body())).await;
         let ended = server.ended(&id).await;
         assert_eq!(ended["status"], "succeeded", "{}: {ended}", case.name);
         let approximated = if case.name == "sd1/taesd" { json!(["tiny_decoder"]) } else { json!([]) };

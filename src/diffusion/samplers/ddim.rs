@@ -31,6 +31,7 @@ pub(in crate::diffusion) async fn ddim<D: Denoise>(
         } else {
             Latents::combine(&[(next.alpha, &x0), (direction, &epsilon)])
         };
+        x = network.amended(x);
         network.stepped(i, &x0);
     }
     Ok(x)

@@ -37,6 +37,7 @@ pub(in crate::diffusion) async fn ddpm<D: Denoise>(
         } else {
             Latents::combine(&[(mean_x0, &x0), (mean_x, &x)])
         };
+        x = network.amended(x);
         network.stepped(i, &x0);
     }
     Ok(x)

@@ -23,7 +23,8 @@ pub(in crate::diffusion) async fn dpm_multistep<D: Denoise>(
     noise: &mut Noise,
 ) -> Result<Latents, Error> {
     let solver = options.solver;
-    let steps = schedule.steps().len();
+    // Orders go by where a step stands in the whole schedule, also where a run begins late.
+    let (begin, steps) = (schedule.run().start, schedule.whole());
     // What is integrated, x0 or ε, at the last steps, and λ there; the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(solver.order);
     for (i, (now, next)) in schedule.steps().enumerate() {
@@ -36,8 +37,9 @@ pub(in crate::diffusion) async fn dpm_multistep<D: Denoise>(
         known.truncate(solver.order - 1);
         known.push_front((now.lambda(), integrand));
         let z = solver.sde.then(|| noise.draw(x.shape()));
-        let order = order_of_step(&solver, options.end, i, steps).min(known.len());
+        let order = order_of_step(&solver, options.end, begin + i, steps).min(known.len());
         x = step(&solver, order, &x, &known, (&now, &next), z.as_ref());
+        x = network.amended(x);
         network.stepped(i, &x0);
     }
     Ok(x)

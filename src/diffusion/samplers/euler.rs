@@ -19,6 +19,7 @@ pub(in crate::diffusion) async fn euler<D: Denoise>(
         let denoised = network.denoised(&x, &now, Clip::Nothing).await?;
         let d = Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         x = Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
+        x = network.amended(x);
         network.stepped(i, &denoised);
     }
     Ok(x)

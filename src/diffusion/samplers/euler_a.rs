@@ -26,6 +26,7 @@ pub(in crate::diffusion) async fn euler_a<D: Denoise>(
         let d = Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         let z = noise.draw(x.shape());
         x = Latents::combine(&[(1.0, &x), (sigma_down - sigma, &d), (sigma_up, &z)]);
+        x = network.amended(x);
         network.stepped(i, &denoised);
     }
     Ok(x)

@@ -20,12 +20,13 @@ pub(in crate::diffusion) async fn heun<D: Denoise>(
         let mut denoised = network.denoised(&x, &now, clip).await?;
         let mut d = Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         if sigma_next > 0.0 {
-            let euler = Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
+            let euler = network.amended(Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]));
             denoised = network.denoised(&euler, &next, clip).await?;
             let d_next = Latents::combine(&[(1.0 / sigma_next, &euler), (-1.0 / sigma_next, &denoised)]);
             d = Latents::combine(&[(0.5, &d), (0.5, &d_next)]);
         }
         x = Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
+        x = network.amended(x);
         network.stepped(i, &denoised);
     }
     Ok(x)

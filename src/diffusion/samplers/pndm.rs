@@ -22,28 +22,41 @@ pub(in crate::diffusion) async fn pndm<D: Denoise>(
     let delta = schedule.stride();
     // The answers of the last steps, the newest first.
     let mut e = VecDeque::with_capacity(4);
-    for (i, (now, next)) in schedule.steps().enumerate() {
-        let last = i + 1 == schedule.steps().len();
+    let mut done = 0;
+    if !skip_prk_steps {
+        for (now, next) in schedule.steps().take(3) {
+            e.push_front(network.ask(&x, now.t).await?);
+            let raw = runge_kutta(network, schedule, &x, (&now, &next), &e[0]).await?;
+            let denoised = network.prediction.x0(&x, &raw, &now, 1.0);
+            x = network.amended(transfer(network.prediction, &x, &raw, &now, &next));
+            network.stepped(done, &denoised);
+            done += 1;
+        }
+    }
+    let timeline = schedule.timeline();
+    let multisteps = if skip_prk_steps { &timeline[..] } else { &timeline[12..] };
+    // The state before the first multistep, which is tried and then done again with the mean of the answers at its ends.
+    let mut begin = None;
+    for (i, now) in multisteps.iter().enumerate() {
         let answer = network.ask(&x, now.t).await?;
-        e.push_front(answer);
-        e.truncate(4);
         let (from, to, raw);
-        if !skip_prk_steps && i < 3 {
-            (from, to) = (now, next);
-            raw = runge_kutta(network, schedule, &x, (&now, &next), &e[0]).await?;
-        } else if skip_prk_steps && i == 0 && !last {
-            // The first step is tried, and done again with the mean of the answers at its two ends.
-            let tried = transfer(network.prediction, &x, &e[0], &now, &schedule.level(now.t - delta));
-            let there = network.ask(&tried, next.t).await?;
-            (from, to) = (schedule.level(next.t + delta), next);
-            raw = Latents::combine(&[(0.5, &there), (0.5, &e[0])]);
+        if let Some(begin) = begin.take() {
+            x = begin;
+            (from, to) = (schedule.level(now.t + delta), *now);
+            raw = Latents::combine(&[(0.5, &answer), (0.5, &e[0])]);
         } else {
-            (from, to) = (now, schedule.level(now.t - delta));
+            e.push_front(answer);
+            e.truncate(4);
+            (from, to) = (*now, schedule.level(now.t - delta));
             raw = linear_multistep(&e);
+            begin = (skip_prk_steps && i == 0 && multisteps.len() > 1).then(|| x.clone());
         }
         let denoised = network.prediction.x0(&x, &raw, &from, 1.0);
-        x = transfer(network.prediction, &x, &raw, &from, &to);
-        network.stepped(i, &denoised);
+        x = network.amended(transfer(network.prediction, &x, &raw, &from, &to));
+        if begin.is_none() {
+            network.stepped(done, &denoised);
+            done += 1;
+        }
     }
     Ok(x)
 }
@@ -59,11 +72,11 @@ async fn runge_kutta<D: Denoise>(
 ) -> Result<Latents, Error> {
     let half = (schedule.stride() / 2.0).floor();
     let middle = schedule.level(next.t + half);
-    let x1 = transfer(network.prediction, x, e1, now, &schedule.level(now.t - half));
+    let x1 = network.amended(transfer(network.prediction, x, e1, now, &schedule.level(now.t - half)));
     let e2 = network.ask(&x1, middle.t).await?;
-    let x2 = transfer(network.prediction, x, &e2, now, &middle);
+    let x2 = network.amended(transfer(network.prediction, x, &e2, now, &middle));
     let e3 = network.ask(&x2, middle.t).await?;
-    let x3 = transfer(network.prediction, x, &e3, now, next);
+    let x3 = network.amended(transfer(network.prediction, x, &e3, now, next));
     let e4 = network.ask(&x3, next.t).await?;
     Ok(Latents::combine(&[(1.0 / 6.0, e1), (1.0 / 3.0, &e2), (1.0 / 3.0, &e3), (1.0 / 6.0, &e4)]))
 }

@@ -1,0 +1,112 @@
+//! A part of a picture drawn anew.
+
+use std::borrow::Cow;
+
+use super::{
+    Compute, Networks, PipelineError,
+    conditioning::{classifier_free, encode_prompts},
+    crop::around,
+    guided::{Blend, Guided},
+    latents::{decode, encode, noise_of, shape_of},
+    pixels::{at, binarized, normalized, sampled},
+};
+use crate::{
+    diffusion::{Latents, Schedule, SchedulerConfig, sample},
+    generation::{Generation, Mask, Source},
+    imaging::{GreyImage, RgbImage, grey, laid_over, resize},
+    models::stable_diffusion::Input,
+};
+
+/// Draws anew what the mask covers: with a network of Stable Diffusion's usual kind by putting the rest back after every step
+/// (Lugmayr et al. 2022, arXiv:2201.09865, without resampling), with one trained for it by showing it mask and rest. The same
+/// pictures as diffusers' `StableDiffusionInpaintPipeline` for the same seed, but for what `keep_unmasked` sets over them.
+pub(super) async fn inpaint(
+    compute: &impl Compute,
+    networks: &dyn Networks,
+    scheduler: &SchedulerConfig,
+    generation: &Generation,
+    source: &Source,
+    picture: &RgbImage,
+    (mask, settings): (&RgbImage, &Mask),
+) -> Result<Vec<RgbImage>, PipelineError> {
+    let canvas = Canvas::new(picture, mask, settings, generation);
+    let text = encode_prompts(compute, networks, generation).await?;
+    let size = [generation.height, generation.width].map(|side| side as usize);
+    let pixels = normalized(&canvas.picture, size); // (3, H, W)
+    let mask = binarized(&canvas.mask, size); // (H, W)
+    let hidden = pixels.iter().zip(mask.iter().cycle()).map(|(pixel, mask)| pixel * (1.0 - mask)).collect();
+    let [posterior, hidden] =
+        [encode(compute, pixels, size).await?, encode(compute, hidden, size).await?];
+
+    let whole = source.strength == 1.0;
+    let shows_mask = networks.spec().input == Input::MaskedPicture;
+    let schedule = Schedule::new(scheduler, generation.steps as usize)?.for_strength(source.strength)?;
+    let mut noise = noise_of(generation);
+    let shape = shape_of(networks, generation);
+    // What pure noise begins with and what the network sees need no latents of the picture, so none are drawn.
+    let x0 = match shows_mask && whole {
+        true => Latents::new(shape, vec![0.0; shape.iter().product()])?,
+        false => posterior.sample(&mut noise, generation, shape)?,
+    };
+    let z = noise.draw(shape); // (n, C, h, w)
+    let x = match whole {
+        true => z.scale(schedule.init_noise_sigma()),
+        false => schedule.add_noise(&schedule.timeline()[0], &x0, &z),
+    };
+    // Drawn also where only the networks trained for it take them, as diffusers does.
+    let hidden = hidden.sample(&mut noise, generation, shape)?;
+    let mask = sampled(&mask, size, networks.spec().vae_scale_factor); // (h, w)
+
+    let beside = match shows_mask {
+        true => (0..shape[0]).map(|i| [&mask, hidden.row(i)].concat()).collect(),
+        false => Vec::new(),
+    };
+    let (branches, guidance) = classifier_free(text, generation, beside);
+    let mut guided = Guided::new(compute, branches, guidance, generation);
+    if !shows_mask {
+        guided = guided.blended(Blend { image: x0, noise: z, mask });
+    }
+    let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
+
+    let drawn = decode(compute, generation, &latents).await?;
+    Ok(drawn.into_iter().map(|drawn| canvas.complete(drawn)).collect())
+}
+
+/// The part of the picture that is at work, and how it goes back.
+struct Canvas<'a> {
+    /// The picture, and the part of it that is drawn: all or [x, y, width, height].
+    whole: &'a RgbImage,
+    part: Option<[u32; 4]>,
+    picture: Cow<'a, RgbImage>,
+    mask: GreyImage,
+    keep: bool,
+}
+
+impl<'a> Canvas<'a> {
+    fn new(whole: &'a RgbImage, mask: &RgbImage, settings: &Mask, generation: &Generation) -> Self {
+        let Some(padding) = settings.padding_mask_crop else {
+            let mask = grey(mask, settings.mask_blur, settings.mask_invert);
+            let keep = settings.keep_unmasked;
+            return Canvas { whole, part: None, picture: Cow::Borrowed(whole), mask, keep };
+        };
+        let mask = at(mask, [whole.height as usize, whole.width as usize]);
+        let mask = grey(&mask, settings.mask_blur, settings.mask_invert);
+        let part = around(&mask, padding, [generation.height as usize, generation.width as usize]);
+        let (picture, mask) = (whole.cropped(part), mask.cropped(part));
+        Canvas { whole, part: Some(part), picture: Cow::Owned(picture), mask, keep: true }
+    }
+
+    /// What was drawn, with the rest of the picture around and where the mask is black.
+    fn complete(&self, drawn: RgbImage) -> RgbImage {
+        let Some([x, y, width, height]) = self.part else {
+            if !self.keep {
+                return drawn;
+            }
+            let (width, height) = (drawn.width, drawn.height);
+            let under = resize(&self.picture, width, height);
+            return laid_over(&under, &drawn, &resize(&self.mask, width, height));
+        };
+        let part = laid_over(&self.picture, &resize(&drawn, width, height), &self.mask);
+        self.whole.clone().with_part([x, y], &part)
+    }
+}
