@@ -29,4 +29,4 @@ pub use record::{Image, Problem, Record, Status};
 pub use request::{Generation, MetadataLevel, OnDisconnect, SeedMode};
 pub use resolve::{Invalid, Rules, resolve};
 pub use scheduler::SchedulerChoice;
-pub use source::{Mask, Source, Task};
+pub use source::{Hold, Mask, Source, Task};

@@ -27,7 +27,8 @@ use latentd::{
         unet2d_condition::UNet2DConditionConfig,
     },
     pipelines::{
-        Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, TextEmbedding, decoding::decode_alone,
+        Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding,
+        decoding::decode_alone,
     },
     weights::{ModelFolder, Weights},
 };
@@ -112,6 +113,10 @@ impl Networks for InTiles {
     }
 
     fn denoise(&self, _: [usize; 3], _: Depth, _rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        Ok(Vec::new())
+    }
+
+    fn encode(&self, _: [usize; 2], _: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
         Ok(Vec::new())
     }
 

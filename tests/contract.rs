@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
-    generation::{Decoder, Fields, Limits, ModelCard, Rules, SchedulerChoice, resolve},
+    generation::{Decoder, Fields, Limits, ModelCard, Rules, SchedulerChoice, Task, resolve},
     http::public_endpoints,
 };
 use serde_json::{Map, Value, json};
@@ -132,7 +132,8 @@ impl Rules for Open {
 
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
         let card = json!({"_class_name": "EulerDiscreteScheduler"});
-        (model == "emoji").then(|| {
+        let edits = model == "editor";
+        (model == "emoji" || edits).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -145,6 +146,10 @@ impl Rules for Open {
                 max_clip_skip: 4,
                 default_scheduler: SchedulerChoice::Name("euler".into()),
                 scheduler_config: card.as_object().unwrap().clone(),
+                tasks: match edits {
+                    true => vec![Task::InstructPix2Pix],
+                    false => vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
+                },
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
             })
@@ -203,6 +208,17 @@ fn the_resolver_holds_the_bounds_of_the_contract() {
         let with = |value: Value| {
             // A narrow picture keeps to the greatest area.
             let mut request = json!({"prompt": "", "width": 64, "height": 64});
+            // Some fields mean something beside others only.
+            let picture = json!({"upload": "0".repeat(64), "width": 64, "height": 64});
+            if name.contains("mask") {
+                request["mask"] = picture.clone();
+            }
+            if name.contains("mask") || name == "strength" || name == "image_guidance_scale" {
+                request["image"] = picture;
+            }
+            if name == "image_guidance_scale" {
+                request["model"] = "editor".into();
+            }
             request[name] = value;
             request
         };

@@ -63,9 +63,9 @@ async fn ask(request: Request<Body>) -> (u16, header::HeaderMap, Vec<u8>) {
 async fn bodies_that_are_no_requests_are_refused_with_their_reason() {
     let json = "application/json";
     let form = "application/x-www-form-urlencoded";
-    let huge = format!("{{\"prompt\": \"{}\"}}", "x".repeat(2_000_000));
+    let huge = format!("{{\"prompt\": \"{}\"}}", "x".repeat(34_000_000));
     let deep = format!("{{\"a\": {}", "[".repeat(1000));
-    let cases: [(&str, &[u8], u16, &str); 17] = [
+    let cases: [(&str, &[u8], u16, &str); 19] = [
         (json, b"{\"prompt\": ", 400, "malformed_json"),
         (json, b"", 400, "malformed_json"),
         (json, b"{\"prompt\": \"\xff\"}", 400, "malformed_json"),
@@ -81,7 +81,9 @@ async fn bodies_that_are_no_requests_are_refused_with_their_reason() {
         (form, b"{\"prompt\": \"a red fox\"}", 415, "unsupported_media_type"),
         ("text/plain", b"a red fox", 415, "unsupported_media_type"),
         ("application/json; charset=utf-16", b"{}", 415, "unsupported_media_type"),
-        ("multipart/form-data; boundary=x", b"", 415, "unsupported_media_type"),
+        ("multipart/form-data", b"", 415, "unsupported_media_type"),
+        ("multipart/form-data; boundary=x", b"", 400, "malformed_form"),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\na\r\n--x--", 400, "malformed_form"),
         ("", b"{}", 415, "unsupported_media_type"),
     ];
     for (kind, body, status, code) in cases {

@@ -11,11 +11,11 @@ use case::Case;
 use latentd::{
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Observer, Run, RunError},
-    generation::{Generation, Limits, Phase, Rules, resolve},
-    imaging::RgbImage,
+    generation::{Fields, Generation, Given, InputImage, Limits, Phase, Place, Rules, resolve},
+    imaging::{RgbImage, decode},
     kernels::winograd,
     metrics::Metrics,
-    pipelines::Catalogue,
+    pipelines::{Catalogue, Inputs},
     service::CatalogueRules,
 };
 
@@ -95,6 +95,23 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     waiting
 }
 
+/// The case's request with its pictures taken in, as the service does it.
+fn taken_in(case: &Case) -> (Fields, Inputs) {
+    let mut fields = Fields::new(case.body());
+    let mut inputs = Inputs::default();
+    for (place, given) in fields.pictures() {
+        let Given::File(file) = given else { panic!("{}: {given:?}", case.name) };
+        let picture = decode(&file, place.role().ground()).unwrap();
+        let (width, height) = (picture.width, picture.height);
+        fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
+        match place {
+            Place::Mask => inputs.mask = Some(picture),
+            _ => inputs.image = Some(picture),
+        }
+    }
+    (fields, inputs)
+}
+
 type Outcome = mpsc::Receiver<Result<Vec<RgbImage>, RunError>>;
 
 /// Hands the case to the engine. A case that is not waiting must resolve, so a refusal fails the test.
@@ -104,7 +121,7 @@ fn start(
     catalogue: &Catalogue,
     engine: &engine::Engine,
 ) -> (Generation, Outcome) {
-    let (fields, inputs) = case.request();
+    let (fields, inputs) = taken_in(case);
     let generation = resolve(fields, rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
     let card = rules.card(&generation.model).unwrap();
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();

@@ -4,7 +4,7 @@ use std::{io::Cursor, sync::Arc};
 
 use latentd::generation::{
     Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
-    OnDisconnect, Rules, SchedulerChoice, SeedMode, resolve,
+    OnDisconnect, Rules, SchedulerChoice, SeedMode, Task, resolve,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
 use proptest::prelude::*;
@@ -222,6 +222,7 @@ fn generation() -> Generation {
         clip_skip: 0,
         decoder: Decoder::Full,
         feature_cache: None,
+        source: None,
         seed: 41,
         seed_mode: SeedMode::PerImage,
         previews: 2,
@@ -258,6 +259,7 @@ impl Catalogue {
             max_clip_skip: 4,
             default_scheduler: SchedulerChoice::Name("ddim".to_owned()),
             scheduler_config: Map::new(),
+            tasks: vec![Task::TextToImage],
             decoders: vec![Decoder::Full, Decoder::Tiny],
             prompts: Vec::new(),
         };

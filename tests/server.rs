@@ -15,6 +15,8 @@ mod disconnects;
 mod events;
 #[path = "server/faults.rs"]
 mod faults;
+#[path = "server/inputs.rs"]
+mod inputs;
 #[path = "server/journeys.rs"]
 mod journeys;
 #[path = "server/parity_over_http.rs"]

@@ -77,9 +77,7 @@ impl Answer {
     pub fn is_finite(&self) -> bool {
         match self {
             Answer::Denoised(denoised) => denoised.prediction.iter().all(|value| value.is_finite()),
-            Answer::Encoded(posterior) => {
-                posterior.mean.iter().chain(&posterior.std).all(|value| value.is_finite())
-            }
+            Answer::Encoded(posterior) => posterior.mean.iter().chain(&posterior.std).all(|value| value.is_finite()),
             Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => true,
         }
     }

@@ -46,9 +46,10 @@ impl Active {
             previews: generation.previews,
         };
         let networks = model.clone();
-        let pipeline = Box::pin(async move {
-            generate(&station, networks.networks.as_ref(), &scheduler, &generation, inputs).await
-        });
+        let pipeline =
+            Box::pin(
+                async move { generate(&station, networks.networks.as_ref(), &scheduler, &generation, inputs).await },
+            );
         Active { pipeline, mailbox, observer, told: None, cancel, model, arrival, service, steps: 0 }
     }
 

@@ -133,7 +133,8 @@ impl Fields {
     }
 
     fn read_given(&mut self, value: Value) -> Result<Given, (&'static str, String)> {
-        const FORMS: &str = "must be one of {\"b64\": …}, {\"data_url\": …} and {\"upload\": …}, or a file of a multipart body";
+        const FORMS: &str =
+            "must be one of {\"b64\": …}, {\"data_url\": …} and {\"upload\": …}, or a file of a multipart body";
         let wrong = || ("wrong_type", FORMS.to_owned());
         let map = match value {
             Value::String(text) if text.starts_with("data:") => return data_url(&text).map(Given::File),
@@ -155,7 +156,9 @@ impl Fields {
                 Ok(Given::Upload(text.clone()))
             }
             "upload" => Err(("invalid_value", "must name an upload by its 64 hexadecimal digits".to_owned())),
-            "url" => Err(("invalid_value", "cannot be a url: this server fetches nothing, send the picture".to_owned())),
+            "url" => {
+                Err(("invalid_value", "cannot be a url: this server fetches nothing, send the picture".to_owned()))
+            }
             _ => Err(wrong()),
         }
     }

@@ -50,7 +50,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let (width, height) = size(&mut fields, default_size, &card, limits);
     let n = integer(&mut fields, "n", 1, limits.max_images, 1);
     let steps = steps(&mut fields, &card, limits);
-    if let Some(strength) = source.as_ref().map(|source| source.strength).filter(|share| f64::from(steps) * share < 1.0) {
+    if let Some(strength) = source.as_ref().map(Source::strength).filter(|share| f64::from(steps) * share < 1.0) {
         fields.error("strength", "out_of_range", format!("times steps must be at least 1, not {strength} · {steps}"));
     }
     let scheduler = scheduler(&mut fields, &card, rules, steps);

@@ -6,7 +6,7 @@ use super::{Fields, InputImage, Limits, ModelCard};
 
 /// What a model makes pictures from; a request does the first that fits what it brings along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Task {
     TextToImage,
     /// From a picture with noise laid over it (Meng et al. 2022, arXiv:2108.01073).
@@ -14,6 +14,7 @@ pub enum Task {
     /// Anew where a mask is white.
     Inpaint,
     /// By an instruction to change a picture (Brooks et al. 2023, arXiv:2211.09800).
+    #[serde(rename = "instruct-pix2pix")]
     InstructPix2Pix,
 }
 
@@ -21,12 +22,20 @@ pub enum Task {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub image: InputImage,
-    /// How much of the schedule is run, in (0, 1]; 1 for a model that is told what to change.
-    pub strength: f64,
-    /// How near the picture stays to `image`, 1 or more, for a model that is told what to change.
-    pub image_guidance_scale: f64,
+    #[serde(flatten)]
+    pub hold: Hold,
     #[serde(flatten)]
     pub mask: Option<Mask>,
+}
+
+/// How a generation holds on to its `image`, by the kind of model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Hold {
+    /// Of the schedule so much is run, in (0, 1].
+    Strength { strength: f64 },
+    /// Guidance towards the picture, 1 or more, for a model that is told what to change.
+    Guidance { image_guidance_scale: f64 },
 }
 
 /// A request's `mask`: white is drawn anew, black stays.
@@ -59,9 +68,28 @@ impl Source {
         if !card.tasks.contains(&wanted) && !(edits && wanted == Task::ImageToImage) {
             refuse(fields, card, wanted);
         }
-        let whole = edits || mask.is_some();
-        let (strength, image_guidance_scale) = (strength.unwrap_or(if whole { 1.0 } else { 0.75 }), guidance.unwrap_or(1.5));
-        Some(Source { image: image?, strength, image_guidance_scale, mask })
+        let strength = strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.75 });
+        let hold = match edits {
+            true => Hold::Guidance { image_guidance_scale: guidance.unwrap_or(1.5) },
+            false => Hold::Strength { strength },
+        };
+        Some(Source { image: image?, hold, mask })
+    }
+
+    /// How much of the schedule is run, in (0, 1].
+    pub fn strength(&self) -> f64 {
+        match self.hold {
+            Hold::Strength { strength } => strength,
+            Hold::Guidance { .. } => 1.0,
+        }
+    }
+
+    /// Guidance towards the picture; 1 where there is none.
+    pub fn image_guidance_scale(&self) -> f64 {
+        match self.hold {
+            Hold::Strength { .. } => 1.0,
+            Hold::Guidance { image_guidance_scale } => image_guidance_scale,
+        }
     }
 
     /// The size of a picture nobody gave one for: that of `image`, smaller where it has more pixels than the model's own
@@ -69,7 +97,8 @@ impl Source {
     pub(super) fn size(&self, card: &ModelCard, limits: &Limits) -> (u32, u32) {
         let (width, height) = (f64::from(self.image.width), f64::from(self.image.height));
         let native = f64::from(card.default_width) * f64::from(card.default_height);
-        let scale = (native / (width * height)).sqrt().min(f64::from(limits.max_side_pixels) / width.max(height)).min(1.0);
+        let scale =
+            (native / (width * height)).sqrt().min(f64::from(limits.max_side_pixels) / width.max(height)).min(1.0);
         let side = |pixels: f64| {
             let pixels = (pixels * scale).round() as u32;
             (pixels - pixels % card.size_multiple).max(card.min_side_pixels.next_multiple_of(card.size_multiple))

@@ -74,7 +74,8 @@ impl Kind {
                 Err(_) => unsupported("multipart/form-data must name its boundary".into()),
             },
             _ => unsupported(
-                "Content-Type must be application/json, application/x-www-form-urlencoded or multipart/form-data".into(),
+                "Content-Type must be application/json, application/x-www-form-urlencoded or multipart/form-data"
+                    .into(),
             ),
         }
     }

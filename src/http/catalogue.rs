@@ -41,7 +41,6 @@ struct Model {
 
 #[derive(Debug, Serialize)]
 struct Capabilities {
-    tasks: [&'static str; 1],
     #[serde(flatten)]
     card: ModelCard,
     #[serde(flatten)]
@@ -53,7 +52,6 @@ impl Model {
     fn of(state: &AppState, model: ModelView) -> Model {
         let schedulers = || state.service.schedulers().into_iter().map(|scheduler| scheduler.name).collect();
         let capabilities = |card: &ModelCard| Capabilities {
-            tasks: ["text-to-image"],
             card: card.clone(),
             limits: Limits::clone(&state.limits),
             schedulers: schedulers(),

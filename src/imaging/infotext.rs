@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::png::seed;
-use crate::generation::{Generation, SchedulerChoice, SeedMode};
+use crate::generation::{Generation, Hold, SchedulerChoice, SeedMode};
 
 pub fn infotext(generation: &Generation, index: u32) -> String {
     let mut lines = vec![generation.prompt.clone()];
@@ -27,8 +27,12 @@ fn settings(generation: &Generation, index: u32) -> String {
     if generation.eta != 0.0 {
         settings.push(("Eta", generation.eta.to_string()));
     }
-    if let Some(source) = &generation.source {
-        settings.push(("Denoising strength", source.strength.to_string()));
+    match generation.source.as_ref().map(|source| source.hold) {
+        Some(Hold::Strength { strength }) => settings.push(("Denoising strength", strength.to_string())),
+        Some(Hold::Guidance { image_guidance_scale }) => {
+            settings.push(("Image CFG scale", image_guidance_scale.to_string()))
+        }
+        None => {}
     }
     if generation.clip_skip > 0 {
         // These tools count the last layer as 1, diffusers counts it as 0.

@@ -13,7 +13,8 @@ const SUPPORT: f64 = 3.0;
 /// after the other, each in fixed point (`Image.resize(size, LANCZOS)` of Pillow 13).
 pub fn resize<const C: usize>(picture: &Pixels<C>, width: u32, height: u32) -> Pixels<C> {
     let rows = |picture: Pixels<C>| if width == picture.width { picture } else { resized_rows(&picture, width) };
-    let columns = |picture: Pixels<C>| if height == picture.height { picture } else { resized_columns(&picture, height) };
+    let columns =
+        |picture: Pixels<C>| if height == picture.height { picture } else { resized_columns(&picture, height) };
     // Each of the two rounds, so their order shows. This is Pillow's, found by trying it.
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
     let (lines, dots) = (lost(picture.height, height), lost(picture.width, width));
@@ -121,10 +122,31 @@ mod tests {
     }
 
     const PILLOW: &[(u32, u32, &[u8])] = &[
-        (7, 4, &[0, 17, 50, 74, 98, 131, 150, 177, 228, 170, 8, 14, 72, 84, 117, 136, 166, 193, 254, 133, 0, 51, 70, 103, 127, 151, 184, 203]),
-        (5, 9, &[0, 8, 91, 128, 155, 24, 61, 59, 96, 143, 113, 150, 14, 51, 122, 191, 228, 13, 50, 74, 188, 225, 101, 138, 13, 127, 164, 188, 225, 10, 79, 116, 187, 224, 88, 58, 95, 142, 179, 177, 46, 83, 110, 147, 230]),
+        (
+            7,
+            4,
+            &[
+                0, 17, 50, 74, 98, 131, 150, 177, 228, 170, 8, 14, 72, 84, 117, 136, 166, 193, 254, 133, 0, 51, 70,
+                103, 127, 151, 184, 203,
+            ],
+        ),
+        (
+            5,
+            9,
+            &[
+                0, 8, 91, 128, 155, 24, 61, 59, 96, 143, 113, 150, 14, 51, 122, 191, 228, 13, 50, 74, 188, 225, 101,
+                138, 13, 127, 164, 188, 225, 10, 79, 116, 187, 224, 88, 58, 95, 142, 179, 177, 46, 83, 110, 147, 230,
+            ],
+        ),
         (3, 2, &[116, 83, 92, 118, 160, 136]),
-        (8, 3, &[45, 69, 86, 53, 37, 71, 121, 146, 161, 192, 202, 125, 107, 140, 78, 21, 58, 69, 101, 142, 182, 201, 171, 145]),
+        (
+            8,
+            3,
+            &[
+                45, 69, 86, 53, 37, 71, 121, 146, 161, 192, 202, 125, 107, 140, 78, 21, 58, 69, 101, 142, 182, 201,
+                171, 145,
+            ],
+        ),
         (2, 1, &[114, 118]),
     ];
 }

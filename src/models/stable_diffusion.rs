@@ -272,7 +272,10 @@ impl Description {
         let input = Input::of(channels.0, channels.1).ok_or_else(|| LoadError::BadKey {
             path: "unet/config.json".into(),
             key: "in_channels".into(),
-            reason: format!("{} is neither once nor twice the vae's latent_channels, {}, nor that and 1", channels.0, channels.1),
+            reason: format!(
+                "{} is neither once nor twice the vae's latent_channels, {}, nor that and 1",
+                channels.0, channels.1
+            ),
         })?;
         if let Some(tiny) = &vae_tiny_config {
             agree_on_latents(tiny, &vae_config)?;

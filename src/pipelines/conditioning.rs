@@ -20,7 +20,10 @@ pub(super) async fn encode_prompts(
 ) -> Result<Conditioning, PipelineError> {
     let encode = async |prompt: &str, clip_skip| {
         let embeddings = compute.text(vec![networks.tokenize(prompt)], clip_skip).await?;
-        embeddings.into_iter().next().ok_or_else(|| PipelineError::Sampler("the text encoder gave no answer".to_owned()))
+        embeddings
+            .into_iter()
+            .next()
+            .ok_or_else(|| PipelineError::Sampler("the text encoder gave no answer".to_owned()))
     };
     let positive = encode(&generation.prompt, generation.clip_skip).await?;
     // At a scale of 1 the formula gives the conditional prediction, and diffusers treats less than 1 alike. It skips no

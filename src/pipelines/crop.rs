@@ -9,7 +9,8 @@ pub(super) fn around(mask: &GreyImage, padding: u32, [height, width]: [usize; 2]
     let white = |x: i64, y: i64| mask.pixels[(y * w + x) as usize] != 0;
     let columns = || (0..w).filter(|x| (0..h).any(|y| white(*x, y)));
     let rows = || (0..h).filter(|y| (0..w).any(|x| white(x, *y)));
-    let (Some(left), Some(right), Some(top), Some(bottom)) = (columns().min(), columns().max(), rows().min(), rows().max())
+    let (Some(left), Some(right), Some(top), Some(bottom)) =
+        (columns().min(), columns().max(), rows().min(), rows().max())
     else {
         return [0, 0, mask.width, mask.height];
     };

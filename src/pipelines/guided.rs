@@ -77,8 +77,11 @@ impl<C: Compute> Denoise for Guided<'_, C> {
             context: branch.text.clone(),
             features: None,
         };
-        let mut rows: Vec<DenoiseRow> =
-            branches.iter().flat_map(|branch| (0..b).map(move |i| (branch, i))).map(|(branch, i)| row(branch, i)).collect();
+        let mut rows: Vec<DenoiseRow> = branches
+            .iter()
+            .flat_map(|branch| (0..b).map(move |i| (branch, i)))
+            .map(|(branch, i)| row(branch, i))
+            .collect();
         let channels = rows.first().map_or(c, |row| row.sample.len() / (h * w));
         let (depth, starts) = self.features.borrow_mut().next(rows.len());
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);

@@ -35,12 +35,11 @@ pub(super) async fn inpaint(
     let pixels = normalized(&canvas.picture, size); // (3, H, W)
     let mask = binarized(&canvas.mask, size); // (H, W)
     let hidden = pixels.iter().zip(mask.iter().cycle()).map(|(pixel, mask)| pixel * (1.0 - mask)).collect();
-    let [posterior, hidden] =
-        [encode(compute, pixels, size).await?, encode(compute, hidden, size).await?];
+    let [posterior, hidden] = [encode(compute, pixels, size).await?, encode(compute, hidden, size).await?];
 
-    let whole = source.strength == 1.0;
+    let whole = source.strength() == 1.0;
     let shows_mask = networks.spec().input == Input::MaskedPicture;
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?.for_strength(source.strength)?;
+    let schedule = Schedule::new(scheduler, generation.steps as usize)?.for_strength(source.strength())?;
     let mut noise = noise_of(generation);
     let shape = shape_of(networks, generation);
     // What pure noise begins with and what the network sees need no latents of the picture, so none are drawn.

@@ -38,7 +38,7 @@ pub(super) async fn instruct_pix2pix(
         None => (vec![branch(text.positive, &seen)], Guidance::Off),
         Some(negative) => (
             vec![branch(text.positive, &seen), branch(negative.clone(), &seen), branch(negative, &unseen)],
-            Guidance::Edit { scale: generation.guidance_scale, image_scale: source.image_guidance_scale },
+            Guidance::Edit { scale: generation.guidance_scale, image_scale: source.image_guidance_scale() },
         ),
     };
     let guided = Guided::new(compute, branches, guidance, generation);

@@ -44,7 +44,12 @@ pub(super) async fn encode_picture(
 impl Posterior {
     /// Latents (n, C, h, w) of one picture, drawn once for all images where they share a generator, as diffusers does it,
     /// else once for each.
-    pub(super) fn sample(&self, noise: &mut Noise, generation: &Generation, shape: [usize; 4]) -> Result<Latents, PipelineError> {
+    pub(super) fn sample(
+        &self,
+        noise: &mut Noise,
+        generation: &Generation,
+        shape: [usize; 4],
+    ) -> Result<Latents, PipelineError> {
         let [n, c, h, w] = shape;
         let drawn = match generation.seed_mode {
             SeedMode::Batch => noise.draw([1, c, h, w]),

@@ -7,11 +7,6 @@ pub(super) fn normalized(picture: &RgbImage, size: [usize; 2]) -> Vec<f32> {
     planes(&at(picture, size), |level| 2.0 * (f32::from(level) / 255.0) - 1.0)
 }
 
-/// The picture at (H, W), as (3, H, W) in [0, 1], as ControlNets take it.
-pub(super) fn unit(picture: &RgbImage, size: [usize; 2]) -> Vec<f32> {
-    planes(&at(picture, size), |level| f32::from(level) / 255.0)
-}
-
 /// The mask at (H, W), each pixel 1 where it is nearer to white, else 0.
 pub(super) fn binarized(mask: &GreyImage, [height, width]: [usize; 2]) -> Vec<f32> {
     let levels = resize(mask, width as u32, height as u32).pixels;
@@ -41,7 +36,6 @@ mod tests {
     fn levels_become_planes() {
         let picture = RgbImage { width: 2, height: 1, pixels: vec![0, 255, 51, 255, 0, 102] };
         assert_eq!(normalized(&picture, [1, 2]), [-1.0, 1.0, 1.0, -1.0, -0.6, 2.0 * 0.4 - 1.0]);
-        assert_eq!(unit(&picture, [1, 2]), [0.0, 1.0, 1.0, 0.0, 0.2, 0.4]);
     }
 
     #[test]

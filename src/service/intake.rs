@@ -28,11 +28,7 @@ pub(super) struct Taken {
 ///
 /// # Errors
 /// Only those of the store; the request's own are in `fields`.
-pub(super) async fn take_in(
-    fields: &mut Fields,
-    store: &dyn Store,
-    blobs: &Blobs,
-) -> Result<Vec<Taken>, ServiceError> {
+pub(super) async fn take_in(fields: &mut Fields, store: &dyn Store, blobs: &Blobs) -> Result<Vec<Taken>, ServiceError> {
     let mut all = Vec::new();
     for (place, given) in fields.pictures() {
         let taken = match given {

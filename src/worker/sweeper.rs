@@ -81,9 +81,8 @@ impl Sweeper {
                 return Ok(());
             }
         };
-        let old = |id: &GenerationId| {
-            SystemTime::now().duration_since(id.made_at()).is_ok_and(|age| age > ORPHANS_INTERVAL)
-        };
+        let old =
+            |id: &GenerationId| SystemTime::now().duration_since(id.made_at()).is_ok_and(|age| age > ORPHANS_INTERVAL);
         for id in ids.into_iter().filter(old) {
             if self.store.get(id).await?.is_none() {
                 self.erase_blobs(id).await;

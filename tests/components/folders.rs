@@ -128,7 +128,7 @@ fn keys_are_honoured_or_refused_by_name() {
         ("text_encoder/config.json", "use_something_new", json!(true)),
         ("tokenizer/tokenizer_config.json", "tokenizer_class", json!("T5Tokenizer")),
         ("tokenizer/tokenizer_config.json", "model_max_length", json!(1)),
-        ("model_index.json", "_class_name", json!("StableDiffusionInpaintPipeline")),
+        ("model_index.json", "_class_name", json!("StableDiffusionUpscalePipeline")),
         ("model_index.json", "unet", json!(["diffusers", "UNet2DModel"])),
         ("model_index.json", "controlnet", json!(["diffusers", "ControlNetModel"])),
     ];

@@ -6,8 +6,13 @@ use candle_core::{DType, Device, Tensor};
 use latentd::{
     diffusion::Noise,
     imaging::RgbImage,
-    models::{autoencoder_kl::Tiles, stable_diffusion::{Input, Spec}},
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, Posterior, TextEmbedding},
+    models::{
+        autoencoder_kl::Tiles,
+        stable_diffusion::{Input, Spec},
+    },
+    pipelines::{
+        Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, Posterior, TextEmbedding,
+    },
 };
 
 #[derive(Clone, Copy, Debug)]

@@ -60,6 +60,7 @@ pub fn generation() -> Generation {
         clip_skip: 1,
         decoder: Decoder::Full,
         feature_cache: None,
+        source: None,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,
         previews: 3,

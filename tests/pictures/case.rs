@@ -6,11 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use latentd::{
-    generation::{Fields, Given, InputImage, Place},
-    imaging::{RgbImage, decode},
-    pipelines::Inputs,
-};
+use latentd::imaging::RgbImage;
 use serde_json::{Map, Value, json};
 
 pub struct Case {
@@ -106,23 +102,6 @@ impl Case {
             return Some(class.to_owned());
         }
         None
-    }
-
-    /// What a client would post, with its pictures taken in.
-    pub fn request(&self) -> (Fields, Inputs) {
-        let mut fields = Fields::new(self.body());
-        let mut inputs = Inputs::default();
-        for (place, given) in fields.pictures() {
-            let Given::File(file) = given else { panic!("{}: {given:?}", self.name) };
-            let picture = decode(&file, place.role().ground()).unwrap();
-            let (width, height) = (picture.width, picture.height);
-            fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
-            match place {
-                Place::Mask => inputs.mask = Some(picture),
-                _ => inputs.image = Some(picture),
-            }
-        }
-        (fields, inputs)
     }
 
     /// What a client would post.
