@@ -28,7 +28,7 @@ pub trait Denoise {
 
 /// Runs the sampler of `schedule` from its first state `x: (B, C, h, w)` (unit noise times the schedule's
 /// `init_noise_sigma`, or a picture under noise) to latents of a picture, of the same shape.  `eta`, held in `[0, 1]`, is
-/// DDIM's share of noise, the other samplers ignore it; `noise` is drawn from in diffusers' order, after `x`.
+/// DDIM's share of noise and TCD's γ, the other samplers ignore it; `noise` is drawn from in diffusers' order, after `x`.
 pub async fn sample<D: Denoise>(
     denoise: &D,
     schedule: &Schedule,
@@ -46,7 +46,16 @@ pub async fn sample<D: Denoise>(
         Sampler::Euler(_) => samplers::euler(&network, schedule, x).await?,
         Sampler::EulerAncestral => samplers::euler_a(&network, schedule, x, noise).await?,
         Sampler::Heun { clip, .. } => samplers::heun(&network, schedule, *clip, x).await?,
+        Sampler::Lms { .. } => samplers::lms(&network, schedule, x).await?,
+        Sampler::Dpm2 { ancestral, .. } => samplers::dpm2(&network, schedule, *ancestral, x, noise).await?,
         Sampler::DpmMultistep(dpm) => samplers::dpm_multistep(&network, schedule, dpm, x, noise).await?,
+        Sampler::DpmSinglestep(dpm) => samplers::dpm_singlestep(&network, schedule, dpm, x, noise).await?,
+        Sampler::UniPc(options) => samplers::uni_pc(&network, schedule, options, x).await?,
+        Sampler::Deis(options) => samplers::deis(&network, schedule, options, x).await?,
+        Sampler::Lcm { timestep_scaling, clip, .. } => {
+            samplers::lcm(&network, schedule, *timestep_scaling, *clip, x, noise).await?
+        }
+        Sampler::Tcd { .. } => samplers::tcd(&network, schedule, eta, x, noise).await?,
     };
     if x.is_finite() { Ok(x) } else { Err(Error::NotFinite) }
 }

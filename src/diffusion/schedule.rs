@@ -9,7 +9,7 @@ use super::error::InvalidSteps;
 use super::latents::Latents;
 use super::point::Point;
 use super::prediction::Prediction;
-use super::scheduler_config::{DpmMultistep, EulerLevels, FinalSigma, Sampler, SchedulerConfig};
+use super::scheduler_config::{EulerLevels, FinalSigma, Sampler, SchedulerConfig};
 use super::sigmas::{Respacing, SigmaTable};
 use super::spacing::Spacing;
 
@@ -46,7 +46,49 @@ impl Schedule {
             Sampler::Euler(levels) => euler_points(config, steps, levels)?,
             Sampler::EulerAncestral => euler_points(config, steps, &EulerLevels::plain(None))?,
             Sampler::Heun { respacing, .. } => euler_points(config, steps, &EulerLevels::plain(*respacing))?,
-            Sampler::DpmMultistep(options) => (dpm_points(config, steps, options)?, 1.0),
+            Sampler::Lms { respacing } => euler_points(config, steps, &EulerLevels::plain(*respacing))?,
+            Sampler::Dpm2 { respacing, .. } => {
+                let (mut points, max) = euler_points(config, steps, &EulerLevels::plain(*respacing))?;
+                if *respacing == Some(Respacing::Karras) {
+                    points.iter_mut().for_each(|point| point.t = point.t.round_ties_even());
+                }
+                (points, max)
+            }
+            Sampler::DpmMultistep(options) => {
+                let rounds = options.rounded && matches!(options.respacing, Some(Respacing::Karras | Respacing::Lu));
+                let levels = DpmLevels {
+                    rounds,
+                    lambda_min_clipped: options.lambda_min_clipped,
+                    ..DpmLevels::of(config, options.respacing, Last::from(options.end))
+                };
+                (dpm_points(config, steps, &levels)?, 1.0)
+            }
+            Sampler::DpmSinglestep(options) => {
+                let levels = DpmLevels {
+                    spacing: Spacing::Linspace,
+                    steps_offset: 0,
+                    lambda_min_clipped: options.lambda_min_clipped,
+                    ..DpmLevels::of(config, options.respacing, Last::from(options.end))
+                };
+                (dpm_points(config, steps, &levels)?, 1.0)
+            }
+            Sampler::UniPc(options) => {
+                let last = match (options.end, options.respacing) {
+                    (FinalSigma::SigmaMin, Some(_)) => Last::Repeated,
+                    (end, _) => end.into(),
+                };
+                (dpm_points(config, steps, &DpmLevels::of(config, options.respacing, last))?, 1.0)
+            }
+            Sampler::Deis(options) => {
+                let last = if options.respacing.is_some() { Last::Repeated } else { Last::SigmaMin };
+                (dpm_points(config, steps, &DpmLevels::of(config, options.respacing, last))?, 1.0)
+            }
+            Sampler::Lcm { original_inference_steps, .. } => {
+                (consistency_points(&trained, *original_inference_steps, steps, -1.0)?, 1.0)
+            }
+            Sampler::Tcd { original_inference_steps } => {
+                (consistency_points(&trained, *original_inference_steps, steps, 0.0)?, 1.0)
+            }
         };
         let run = 0..points.len() - 1;
         Schedule { points, run, init_noise_sigma, trained }.checked(config)
@@ -109,7 +151,7 @@ impl Schedule {
                 let first = points.windows(2).take(3).flat_map(four);
                 (first.chain(points[3..].iter().copied()).collect(), self.run.start)
             }
-            Sampler::Heun { .. } => {
+            Sampler::Heun { .. } | Sampler::Dpm2 { .. } => {
                 let pairs = points[1..].iter().flat_map(|point| [*point, *point]);
                 (points[..1].iter().copied().chain(pairs).collect(), 2 * self.run.start)
             }
@@ -132,7 +174,11 @@ impl Schedule {
     /// state; both `(B, C, h, w)`.
     pub fn add_noise(&self, point: &Point, x0: &Latents, noise: &Latents) -> Latents {
         let (signal, noise_scale) = match self.trained.config.sampler {
-            Sampler::Euler(_) | Sampler::EulerAncestral | Sampler::Heun { .. } => (1.0, point.noise()),
+            Sampler::Euler(_)
+            | Sampler::EulerAncestral
+            | Sampler::Heun { .. }
+            | Sampler::Lms { .. }
+            | Sampler::Dpm2 { .. } => (1.0, point.noise()),
             _ => (point.alpha, point.sigma),
         };
         Latents::combine(&[(signal, x0), (noise_scale, noise)])
@@ -143,6 +189,11 @@ impl Schedule {
         self.trained.level(t)
     }
 
+    /// `σ/α` of the training timesteps.
+    pub(super) fn sigma_table(&self) -> SigmaTable {
+        SigmaTable::new(self.config().betas.alphas_cumprod())
+    }
+
     /// `⌊T/n⌋`, by which DDIM and PNDM go down from a point, wherever the next point is.
     pub(super) fn stride(&self) -> f64 {
         self.trained.stride
@@ -150,7 +201,10 @@ impl Schedule {
 
     fn checked(self, config: &SchedulerConfig) -> Result<Schedule, InvalidSteps> {
         let network_points = &self.points[..self.points.len() - 1];
-        let has_formula = matches!(config.sampler, Sampler::Ddpm { .. } | Sampler::Ddim { .. });
+        let has_formula = matches!(
+            config.sampler,
+            Sampler::Ddpm { .. } | Sampler::Ddim { .. } | Sampler::Lcm { .. } | Sampler::Tcd { .. }
+        );
         if network_points[0].alpha == 0.0 && !(has_formula && config.prediction != Prediction::Epsilon) {
             return Err(InvalidSteps::ZeroSignal { prediction_type: config.prediction.name() });
         }
@@ -224,21 +278,82 @@ fn euler_points(config: &SchedulerConfig, n: usize, levels: &EulerLevels) -> Res
     Ok((points(timesteps, sigmas), init_noise_sigma))
 }
 
-fn dpm_points(config: &SchedulerConfig, n: usize, options: &DpmMultistep) -> Result<Vec<Point>, InvalidSteps> {
+/// Consistency models: some of the timesteps that they were distilled at, and timestep `end`.
+fn consistency_points(
+    trained: &Trained,
+    original_inference_steps: usize,
+    steps: usize,
+    end: f64,
+) -> Result<Vec<Point>, InvalidSteps> {
+    if steps > original_inference_steps {
+        return Err(InvalidSteps::TooMany { steps, max: original_inference_steps });
+    }
+    let stride = trained.config.num_train_timesteps() / original_inference_steps;
+    let left_out = |i: usize| (i as f64 * (original_inference_steps as f64 / steps as f64)) as usize;
+    let timestep = |i: usize| ((original_inference_steps - left_out(i)) * stride - 1) as f64;
+    Ok((0..steps).map(timestep).chain([end]).map(|t| trained.level(t)).collect())
+}
+
+/// How the classes around DPM-Solver choose their levels.
+struct DpmLevels {
+    spacing: Spacing,
+    steps_offset: usize,
+    respacing: Option<Respacing>,
+    /// Whether timesteps of chosen levels are rounded before they are cut to whole ones.
+    rounds: bool,
+    lambda_min_clipped: f64,
+    last: Last,
+}
+
+/// Where the last step ends.
+enum Last {
+    Zero,
+    /// At the level of timestep 0.
+    SigmaMin,
+    /// Where it began.
+    Repeated,
+}
+
+impl From<FinalSigma> for Last {
+    fn from(end: FinalSigma) -> Last {
+        match end {
+            FinalSigma::Zero => Last::Zero,
+            FinalSigma::SigmaMin => Last::SigmaMin,
+        }
+    }
+}
+
+impl DpmLevels {
+    fn of(config: &SchedulerConfig, respacing: Option<Respacing>, last: Last) -> DpmLevels {
+        DpmLevels {
+            spacing: config.spacing,
+            steps_offset: config.steps_offset,
+            respacing,
+            rounds: respacing == Some(Respacing::Karras),
+            lambda_min_clipped: f64::NEG_INFINITY,
+            last,
+        }
+    }
+}
+
+fn dpm_points(config: &SchedulerConfig, n: usize, levels: &DpmLevels) -> Result<Vec<Point>, InvalidSteps> {
     let alphas_cumprod = config.betas.alphas_cumprod();
     let table = SigmaTable::new(alphas_cumprod);
-    let kept = SigmaTable::with_lambda_from(alphas_cumprod, options.lambda_min_clipped);
-    let mut timesteps = config.spacing.dpm_timesteps(kept, config.num_train_timesteps(), n, config.steps_offset)?;
+    let kept = SigmaTable::with_lambda_from(alphas_cumprod, levels.lambda_min_clipped);
+    let mut timesteps = levels.spacing.dpm_timesteps(kept, config.num_train_timesteps(), n, levels.steps_offset)?;
     let mut sigmas: Vec<f64> = timesteps.iter().map(|t| table.at(*t)).collect();
-    if let Some(respacing) = options.respacing {
+    if let Some(respacing) = levels.respacing {
         sigmas = respacing.levels(table.max(), table.min(), n);
-        let rounds = options.rounded && matches!(respacing, Respacing::Karras | Respacing::Lu);
         let whole = |t: f64| {
-            if rounds { t.round_ties_even() } else { t.trunc() }
+            if levels.rounds { t.round_ties_even() } else { t.trunc() }
         };
         timesteps = sigmas.iter().map(|sigma| whole(table.timestep_of(*sigma))).collect();
     }
-    sigmas.push(final_sigma(options.end, &table));
+    sigmas.push(match levels.last {
+        Last::Zero => 0.0,
+        Last::SigmaMin => table.min(),
+        Last::Repeated => sigmas[sigmas.len() - 1],
+    });
     Ok(points(timesteps, sigmas.into_iter().map(rounded).collect()))
 }
 

@@ -101,13 +101,16 @@ const fn named(name: &'static str, class: Class, description: &'static str) -> N
     Named { name, class, preset: None, description }
 }
 
-const NAMES: [Named; 9] = [
+const NAMES: [Named; 17] = [
     named("ddpm", Class::Ddpm, "Ancestral sampling of Ho et al. (2020), noise in every step"),
     named("ddim", Class::Ddim, "Implicit sampling of Song et al. (2021), deterministic unless eta is given"),
     named("pndm", Class::Pndm, "Pseudo numerical method of Liu et al. (2022), the default of Stable Diffusion 1"),
     named("euler", Class::Euler, "First-order solver of Karras et al. (2022)"),
     named("euler_a", Class::EulerAncestral, "Euler steps with ancestral noise"),
     named("heun", Class::Heun, "Second-order solver of Karras et al. (2022), two network calls a step"),
+    named("lms", Class::Lms, "Linear multistep method of up to four steps"),
+    named("dpm2", Class::Dpm2, "Midpoint method in the logarithm of the noise, two network calls a step"),
+    named("dpm2_a", Class::Dpm2Ancestral, "Midpoint method with ancestral noise, two network calls a step"),
     named("dpmpp_2m", Class::DpmMultistep, "DPM-Solver++ of Lu et al. (2022), multistep, good from 15 steps on"),
     Named {
         preset: Some(("algorithm_type", Preset::Word("sde-dpmsolver++"))),
@@ -117,6 +120,11 @@ const NAMES: [Named; 9] = [
         preset: Some(("solver_order", Preset::Number(3))),
         ..named("dpmpp_3m", Class::DpmMultistep, "DPM-Solver++ multistep of third order")
     },
+    named("dpmpp_2s", Class::DpmSinglestep, "DPM-Solver++ singlestep of second order"),
+    named("unipc", Class::UniPc, "Predictor and corrector of Zhao et al. (2023), good from 10 steps on"),
+    named("deis", Class::Deis, "Exponential integrator of Zhang and Chen (2023), multistep"),
+    named("lcm", Class::Lcm, "Multistep consistency sampling of Luo et al. (2023), for models distilled for it"),
+    named("tcd", Class::Tcd, "Trajectory consistency sampling of Zheng et al. (2024), for models distilled for it"),
 ];
 
 struct Suffix {

@@ -31,7 +31,14 @@ pub(super) enum Sampler {
     Euler(EulerLevels),
     EulerAncestral,
     Heun { respacing: Option<Respacing>, clip: Clip },
+    Lms { respacing: Option<Respacing> },
+    Dpm2 { respacing: Option<Respacing>, ancestral: bool },
     DpmMultistep(DpmMultistep),
+    DpmSinglestep(DpmSinglestep),
+    UniPc(UniPc),
+    Deis(Deis),
+    Lcm { original_inference_steps: usize, timestep_scaling: f64, clip: Clip },
+    Tcd { original_inference_steps: usize },
 }
 
 /// diffusers' `variance_type` of DDPM: the posterior's variance `β̃` or that of the step, `β`.
@@ -72,6 +79,42 @@ pub(super) struct DpmMultistep {
     pub(super) solver: DpmSolver,
 }
 
+/// The options of `DPMSolverSinglestepScheduler`; `solver.lower_order_final` says how the orders end.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct DpmSinglestep {
+    pub(super) respacing: Option<Respacing>,
+    pub(super) lambda_min_clipped: f64,
+    pub(super) end: FinalSigma,
+    pub(super) clip: Clip,
+    pub(super) solver: DpmSolver,
+}
+
+/// The options of `UniPCMultistepScheduler`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct UniPc {
+    pub(super) respacing: Option<Respacing>,
+    pub(super) end: FinalSigma,
+    pub(super) clip: Clip,
+    /// 1 to 3.
+    pub(super) order: usize,
+    /// `B(h) = h` (bh1), else `e^h − 1` (bh2).
+    pub(super) bh1: bool,
+    pub(super) predict_x0: bool,
+    pub(super) lower_order_final: bool,
+    /// Steps, counted from 0, after which nothing is corrected.
+    pub(super) disable_corrector: Vec<usize>,
+}
+
+/// The options of `DEISMultistepScheduler`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Deis {
+    pub(super) respacing: Option<Respacing>,
+    pub(super) clip: Clip,
+    /// 1 to 3.
+    pub(super) order: usize,
+    pub(super) lower_order_final: bool,
+}
+
 /// Which solution of the exponential integral a DPM-Solver step takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DpmSolver {
@@ -107,7 +150,20 @@ impl SchedulerConfig {
             Class::Euler => Sampler::Euler(keys.euler_levels()?),
             Class::EulerAncestral => Sampler::EulerAncestral,
             Class::Heun => Sampler::Heun { respacing: keys.respacing()?, clip: keys.clip_sample(false)? },
+            Class::Lms => Sampler::Lms { respacing: keys.respacing()? },
+            Class::Dpm2 => Sampler::Dpm2 { respacing: keys.respacing()?, ancestral: false },
+            Class::Dpm2Ancestral => Sampler::Dpm2 { respacing: keys.respacing()?, ancestral: true },
             Class::DpmMultistep => Sampler::DpmMultistep(keys.dpm_multistep()?),
+            Class::DpmSinglestep => Sampler::DpmSinglestep(keys.dpm_singlestep()?),
+            Class::UniPc => Sampler::UniPc(keys.uni_pc()?),
+            Class::Deis => Sampler::Deis(keys.deis()?),
+            Class::Lcm => Sampler::Lcm {
+                original_inference_steps: keys.original_inference_steps()?,
+                timestep_scaling: keys.positive("timestep_scaling")?.unwrap_or(10.0),
+                clip: keys.clip(false)?,
+            },
+            // diffusers' class reads the keys of thresholding and clipping, and does neither.
+            Class::Tcd => Sampler::Tcd { original_inference_steps: keys.original_inference_steps()? },
         };
         Ok(SchedulerConfig {
             sampler,
@@ -127,7 +183,15 @@ impl SchedulerConfig {
             Sampler::Euler(_) => Class::Euler,
             Sampler::EulerAncestral => Class::EulerAncestral,
             Sampler::Heun { .. } => Class::Heun,
+            Sampler::Lms { .. } => Class::Lms,
+            Sampler::Dpm2 { ancestral: false, .. } => Class::Dpm2,
+            Sampler::Dpm2 { ancestral: true, .. } => Class::Dpm2Ancestral,
             Sampler::DpmMultistep(_) => Class::DpmMultistep,
+            Sampler::DpmSinglestep(_) => Class::DpmSinglestep,
+            Sampler::UniPc(_) => Class::UniPc,
+            Sampler::Deis(_) => Class::Deis,
+            Sampler::Lcm { .. } => Class::Lcm,
+            Sampler::Tcd { .. } => Class::Tcd,
         }
         .name()
     }
@@ -172,12 +236,35 @@ pub(super) enum Class {
     Euler,
     EulerAncestral,
     Heun,
+    Lms,
+    Dpm2,
+    Dpm2Ancestral,
     DpmMultistep,
+    DpmSinglestep,
+    UniPc,
+    Deis,
+    Lcm,
+    Tcd,
 }
 
 impl Class {
-    const ALL: [Class; 7] =
-        [Class::Ddpm, Class::Ddim, Class::Pndm, Class::Euler, Class::EulerAncestral, Class::Heun, Class::DpmMultistep];
+    const ALL: [Class; 15] = [
+        Class::Ddpm,
+        Class::Ddim,
+        Class::Pndm,
+        Class::Euler,
+        Class::EulerAncestral,
+        Class::Heun,
+        Class::Lms,
+        Class::Dpm2,
+        Class::Dpm2Ancestral,
+        Class::DpmMultistep,
+        Class::DpmSinglestep,
+        Class::UniPc,
+        Class::Deis,
+        Class::Lcm,
+        Class::Tcd,
+    ];
 
     /// The class that `_class_name` names.
     pub(super) fn of(map: &Map<String, Value>) -> Result<Class, InvalidScheduler> {
@@ -194,7 +281,15 @@ impl Class {
             Class::Euler => "EulerDiscreteScheduler",
             Class::EulerAncestral => "EulerAncestralDiscreteScheduler",
             Class::Heun => "HeunDiscreteScheduler",
+            Class::Lms => "LMSDiscreteScheduler",
+            Class::Dpm2 => "KDPM2DiscreteScheduler",
+            Class::Dpm2Ancestral => "KDPM2AncestralDiscreteScheduler",
             Class::DpmMultistep => "DPMSolverMultistepScheduler",
+            Class::DpmSinglestep => "DPMSolverSinglestepScheduler",
+            Class::UniPc => "UniPCMultistepScheduler",
+            Class::Deis => "DEISMultistepScheduler",
+            Class::Lcm => "LCMScheduler",
+            Class::Tcd => "TCDScheduler",
         }
     }
 }

@@ -47,7 +47,7 @@ fn copy(from: &Path, to: &Path) {
 const TINY: &str = "vaes/taesd";
 
 /// The scheduler classes that this version samples with.
-const CLASSES: [&str; 7] = [
+const CLASSES: [&str; 15] = [
     "PNDMScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -55,6 +55,14 @@ const CLASSES: [&str; 7] = [
     "EulerAncestralDiscreteScheduler",
     "HeunDiscreteScheduler",
     "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
 ];
 
 impl Case {

@@ -19,7 +19,8 @@ fn zero_terminal_snr_stays_finite() {
                 "rescale_betas_zero_snr": true, "timestep_spacing": "trailing", "prediction_type": prediction,
             }));
             let Ok(config) = SchedulerConfig::from_model(&model) else {
-                assert_eq!((*class, prediction), ("EulerAncestralDiscreteScheduler", "sample"));
+                assert!(class.starts_with("EulerAncestral") || class.starts_with("KDPM2"), "{class} {prediction}");
+                assert_eq!(prediction, "sample");
                 continue;
             };
             assert!(Schedule::new(&config, 8).is_ok() || prediction == "epsilon");
@@ -28,7 +29,7 @@ fn zero_terminal_snr_stays_finite() {
                 Ok(x) => assert!(x.is_finite()),
                 // With no signal at all ε does not lead to x0; diffusers divides by zero.
                 Err(Error::Steps(InvalidSteps::ZeroSignal { prediction_type: "epsilon" })) => {
-                    assert!(class.starts_with("DD"))
+                    assert!(["DD", "LCM", "TCD"].iter().any(|name| class.starts_with(name)), "{class}")
                 }
                 Err(other) => panic!("{class} {prediction}: {other}"),
             }

@@ -81,8 +81,8 @@ fn what_is_not_understood_is_refused_by_name() {
     assert_eq!(refused(json!("ddim_karras")), r#"unknown scheduler name "ddim_karras""#);
     assert_eq!(refused(json!("euler_karras_karras")), r#"unknown scheduler name "euler_karras_karras""#);
     assert_eq!(
-        refused(json!({"_class_name": "LMSDiscreteScheduler"})),
-        r#"unsupported scheduler class "LMSDiscreteScheduler""#
+        refused(json!({"_class_name": "SASolverScheduler"})),
+        r#"unsupported scheduler class "SASolverScheduler""#
     );
     assert_eq!(refused(json!({"eta": 1})), r#"PNDMScheduler has no key "eta""#);
     // The model file has this key, and PNDM ignores it there.

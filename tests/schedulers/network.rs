@@ -68,7 +68,7 @@ pub fn config(value: Value) -> SchedulerConfig {
     SchedulerConfig::from_model(&map(value)).unwrap()
 }
 
-pub const CLASSES: [&str; 7] = [
+pub const CLASSES: [&str; 15] = [
     "DDPMScheduler",
     "DDIMScheduler",
     "PNDMScheduler",
@@ -76,8 +76,20 @@ pub const CLASSES: [&str; 7] = [
     "EulerAncestralDiscreteScheduler",
     "HeunDiscreteScheduler",
     "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
 ];
 
+pub fn is_second_order(class: &str) -> bool {
+    class.starts_with("Heun") || class.starts_with("KDPM2")
+}
+
 pub fn scales_its_input(class: &str) -> bool {
-    class.starts_with("Euler") || class.starts_with("Heun")
+    ["Euler", "Heun", "LMS", "KDPM2"].iter().any(|family| class.starts_with(family))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::exponential::Step;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::Error;
 use crate::diffusion::latents::Latents;
@@ -56,8 +57,7 @@ fn order_of_step(solver: &DpmSolver, end: FinalSigma, i: usize, steps: usize) ->
     wanted.min(solver.order)
 }
 
-/// One step over `h = λ_next − λ_now`: `c x + c0 D0 + c1 D1 + c2 D2`, where `D0` is the newest integrand and `D1`, `D2`
-/// are its first and second divided differences times `h` and `h²/2`; in the stochastic equation also noise `z`.
+/// One step from the integrands at the last steps, the newest first, with their λ.
 fn step(
     solver: &DpmSolver,
     order: usize,
@@ -66,17 +66,10 @@ fn step(
     (now, next): (&Point, &Point),
     z: Option<&Latents>,
 ) -> Latents {
-    let h = next.lambda() - now.lambda();
+    let Step { h, c, c0, c1, c2, s } = Step::new(solver, order, now, next);
     if h == 0.0 {
         return x.clone();
     }
-    let (c, scale, k) = match (solver.plus_plus, solver.sde) {
-        (true, false) => (next.sigma / now.sigma, -next.alpha, -h),
-        (true, true) => (next.sigma / now.sigma * libm::exp(-h), -next.alpha, -2.0 * h),
-        (false, false) => (next.alpha / now.alpha, -next.sigma, h),
-        (false, true) => (next.alpha / now.alpha, -2.0 * next.sigma, h),
-    };
-    let [c0, c1, c2] = integrals(solver, order, k).map(|integral| scale * integral);
     let (lambda0, m0) = &known[0];
     let x = match order {
         1 => Latents::combine(&[(c, x), (c0, m0)]),
@@ -96,21 +89,9 @@ fn step(
         }
     };
     match z {
-        Some(z) => {
-            let variance = if solver.plus_plus { -libm::expm1(-2.0 * h) } else { libm::expm1(2.0 * h) };
-            Latents::combine(&[(1.0, &x), (next.sigma * libm::sqrt(variance.max(0.0)), z)])
-        }
+        Some(z) => Latents::combine(&[(1.0, &x), (s, z)]),
         None => x,
     }
-}
-
-/// The integrals of 1, of the slope and of the curvature under the exponential that goes from 1 to `e^k`.
-fn integrals(solver: &DpmSolver, order: usize, k: f64) -> [f64; 3] {
-    let phi = libm::expm1(k);
-    let slope = if order < 3 && !solver.heun { 0.5 * phi } else { phi / k - 1.0 };
-    let curvature = (phi - k) / (k * k);
-    // The sign of the half is diffusers' in its stochastic third order; pictures are compared with it.
-    [phi, slope, if solver.plus_plus && solver.sde { curvature + 0.5 } else { curvature - 0.5 }]
 }
 
 /// `over / under`; two levels that are one have no slope between them.

@@ -7,16 +7,9 @@ use crate::diffusion::error::InvalidScheduler;
 
 pub(in crate::diffusion) const MAX_TRAIN_TIMESTEPS: usize = 10_000;
 
-const TRAINING: [&str; 8] = [
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "prediction_type",
-    "timestep_spacing",
-    "steps_offset",
-];
+const TRAINING: [&str; 6] =
+    ["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type"];
+const SPACING: [&str; 2] = ["timestep_spacing", "steps_offset"];
 const CLIP_SAMPLE: [&str; 2] = ["clip_sample", "clip_sample_range"];
 const THRESHOLDING: [&str; 3] = ["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
 pub(in crate::diffusion) const RESPACING: [&str; 3] =
@@ -38,6 +31,47 @@ const DPM: [&str; 13] = [
     "time_shift_type",
 ];
 
+const SINGLESTEP: [&str; 10] = [
+    "solver_order",
+    "algorithm_type",
+    "solver_type",
+    "lower_order_final",
+    "use_flow_sigmas",
+    "flow_shift",
+    "final_sigmas_type",
+    "lambda_min_clipped",
+    "variance_type",
+    "use_dynamic_shifting",
+];
+const UNIPC: [&str; 14] = [
+    "solver_order",
+    "predict_x0",
+    "solver_type",
+    "lower_order_final",
+    "disable_corrector",
+    "solver_p",
+    "use_flow_sigmas",
+    "flow_shift",
+    "final_sigmas_type",
+    "use_dynamic_shifting",
+    "time_shift_type",
+    "sigma_min",
+    "sigma_max",
+    "shift_terminal",
+];
+const DEIS: [&str; 8] = [
+    "solver_order",
+    "algorithm_type",
+    "solver_type",
+    "lower_order_final",
+    "use_flow_sigmas",
+    "flow_shift",
+    "use_dynamic_shifting",
+    "time_shift_type",
+];
+const CONSISTENCY: [&str; 4] =
+    ["original_inference_steps", "set_alpha_to_one", "timestep_scaling", "rescale_betas_zero_snr"];
+
 impl Class {
     /// Whether diffusers' class has this key.
     pub(in crate::diffusion) fn has(self, key: &str) -> bool {
@@ -48,9 +82,15 @@ impl Class {
             Class::Euler => &[&EULER, &RESPACING, &["rescale_betas_zero_snr"]],
             Class::EulerAncestral => &[&["rescale_betas_zero_snr"]],
             Class::Heun => &[&CLIP_SAMPLE, &RESPACING],
+            Class::Lms | Class::Dpm2 | Class::Dpm2Ancestral => &[&RESPACING],
             Class::DpmMultistep => &[&DPM, &THRESHOLDING, &RESPACING, &["rescale_betas_zero_snr"]],
+            Class::DpmSinglestep => &[&SINGLESTEP, &THRESHOLDING, &RESPACING, &["time_shift_type"]],
+            Class::UniPc => &[&UNIPC, &THRESHOLDING, &RESPACING, &["rescale_betas_zero_snr"]],
+            Class::Deis => &[&DEIS, &THRESHOLDING, &RESPACING],
+            Class::Lcm | Class::Tcd => &[&CONSISTENCY, &CLIP_SAMPLE, &THRESHOLDING],
         };
-        TRAINING.contains(&key) || own.iter().any(|keys| keys.contains(&key))
+        let spaced = self != Class::DpmSinglestep && SPACING.contains(&key);
+        spaced || TRAINING.contains(&key) || own.iter().any(|keys| keys.contains(&key))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::keys::{Keys, MAX_TRAIN_TIMESTEPS, RESPACING, refused};
-use super::{Class, DpmMultistep, DpmSolver, EulerLevels, FinalSigma, Variance};
+use super::{Class, Deis, DpmMultistep, DpmSinglestep, DpmSolver, EulerLevels, FinalSigma, UniPc, Variance};
 use crate::diffusion::betas::{BetaSchedule, Betas};
 use crate::diffusion::error::InvalidScheduler;
 use crate::diffusion::prediction::{Clip, Prediction};
@@ -13,8 +13,9 @@ use crate::diffusion::spacing::Spacing;
 impl Keys<'_> {
     pub(super) fn betas(self, class: Class) -> Result<Betas, InvalidScheduler> {
         let count = self.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_TIMESTEPS)?;
-        // The only class whose defaults are those of Stable Diffusion, though not its schedule.
-        let (start, end) = if class == Class::Heun { (0.00085, 0.012) } else { (0.0001, 0.02) };
+        // The classes whose defaults are those of Stable Diffusion, the first three without its schedule.
+        let of_sd = [Class::Heun, Class::Dpm2, Class::Dpm2Ancestral, Class::Lcm, Class::Tcd].contains(&class);
+        let (start, end) = if of_sd { (0.00085, 0.012) } else { (0.0001, 0.02) };
         let (start, end) = (self.beta("beta_start", start)?, self.beta("beta_end", end)?);
         let mut schedules = vec![
             ("linear", BetaSchedule::Linear),
@@ -24,7 +25,8 @@ impl Keys<'_> {
         if class == Class::Ddpm {
             schedules.push(("sigmoid", BetaSchedule::Sigmoid));
         }
-        let schedule = self.word("beta_schedule", "linear", &schedules)?;
+        let default = if matches!(class, Class::Lcm | Class::Tcd) { "scaled_linear" } else { "linear" };
+        let schedule = self.word("beta_schedule", default, &schedules)?;
         let betas = match self.trained_betas(count)? {
             Some(betas) => betas,
             None => schedule.betas(start, end, count),
@@ -37,8 +39,9 @@ impl Keys<'_> {
             keys: "rescale_betas_zero_snr, num_train_timesteps and betas",
             why: "there is no noise to rescale",
         })?;
-        // DDPM and DDIM step in (α, σ) and can start without any signal.
-        Ok(if matches!(class, Class::Ddpm | Class::Ddim) { betas } else { betas.with_finite_end() })
+        // These step in (α, σ) and can start without any signal.
+        let any = matches!(class, Class::Ddpm | Class::Ddim | Class::Lcm | Class::Tcd);
+        Ok(if any { betas } else { betas.with_finite_end() })
     }
 
     fn trained_betas(self, count: usize) -> Result<Option<Vec<f32>>, InvalidScheduler> {
@@ -59,7 +62,7 @@ impl Keys<'_> {
 
     pub(super) fn prediction(self, class: Class) -> Result<Prediction, InvalidScheduler> {
         let mut words = vec![("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity)];
-        if !matches!(class, Class::Pndm | Class::EulerAncestral) {
+        if !matches!(class, Class::Pndm | Class::EulerAncestral | Class::Dpm2 | Class::Dpm2Ancestral) {
             words.push(("sample", Prediction::Sample));
         }
         self.word("prediction_type", "epsilon", &words)
@@ -135,17 +138,8 @@ impl Keys<'_> {
     }
 
     pub(super) fn dpm_multistep(self) -> Result<DpmMultistep, InvalidScheduler> {
-        for key in ["use_flow_sigmas", "use_dynamic_shifting"] {
-            if self.flag(key, false)? {
-                return Err(refused(key, &Value::Bool(true), "false, flow matching is not supported here".to_owned()));
-            }
-        }
-        // A fixed variance says nothing to this class; it is found here when the model's own scheduler is DDPM's.
-        if let Some(value) =
-            self.get("variance_type").filter(|value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed")))
-        {
-            return Err(refused("variance_type", value, "null, learned variances are not supported".to_owned()));
-        }
+        self.no_flow()?;
+        self.no_learned_variance()?;
         // Lower-priority respacings are not looked at, as in diffusers: karras, then Lu, then the others.
         let respacing = match self.respacing()? {
             Some(Respacing::Karras) => Some(Respacing::Karras),
@@ -158,7 +152,7 @@ impl Keys<'_> {
             }
         };
         let end = self.final_sigma()?;
-        let solver = self.dpm_solver(end)?;
+        let solver = self.dpm_solver(end, true)?;
         Ok(DpmMultistep {
             respacing,
             rounded: self.get("beta_schedule").and_then(Value::as_str) != Some("squaredcos_cap_v2"),
@@ -169,7 +163,104 @@ impl Keys<'_> {
         })
     }
 
-    fn dpm_solver(self, end: FinalSigma) -> Result<DpmSolver, InvalidScheduler> {
+    pub(super) fn dpm_singlestep(self) -> Result<DpmSinglestep, InvalidScheduler> {
+        self.no_flow()?;
+        self.no_learned_variance()?;
+        let end = self.final_sigma()?;
+        let solver = self.dpm_solver(end, false)?;
+        if solver.sde && !solver.plus_plus {
+            let value = Value::from("sde-dpmsolver");
+            return Err(refused("algorithm_type", &value, "dpmsolver++, dpmsolver or sde-dpmsolver++".to_owned()));
+        }
+        Ok(DpmSinglestep {
+            respacing: self.respacing()?,
+            lambda_min_clipped: self.number("lambda_min_clipped", "a number", |_| true)?.unwrap_or(f64::NEG_INFINITY),
+            end,
+            clip: self.thresholding()?,
+            solver,
+        })
+    }
+
+    pub(super) fn uni_pc(self) -> Result<UniPc, InvalidScheduler> {
+        self.no_flow()?;
+        if let Some(value) = self.get("solver_p") {
+            return Err(refused("solver_p", value, "null".to_owned()));
+        }
+        let end = self.final_sigma()?;
+        // The last three are other classes' words, which diffusers takes for bh2.
+        let types = [("bh1", true), ("bh2", false), ("midpoint", false), ("heun", false), ("logrho", false)];
+        let bh1 = self.word("solver_type", "bh2", &types)?;
+        if bh1 && end == FinalSigma::Zero {
+            return Err(InvalidScheduler::Conflict {
+                keys: "solver_type and final_sigmas_type",
+                why: "bh1 has no step to zero noise, it needs final_sigmas_type sigma_min",
+            });
+        }
+        let (order, lower_order_final) =
+            (self.integer("solver_order", 2, 1, 3)?, self.flag("lower_order_final", true)?);
+        if order > 1 && !lower_order_final && end == FinalSigma::Zero {
+            return Err(InvalidScheduler::Conflict {
+                keys: "lower_order_final and final_sigmas_type",
+                why: "a step to zero noise is of first order, so lower_order_final must be true or the end sigma_min",
+            });
+        }
+        Ok(UniPc {
+            respacing: self.respacing()?,
+            end,
+            clip: self.thresholding()?,
+            order,
+            bh1,
+            predict_x0: self.flag("predict_x0", true)?,
+            lower_order_final,
+            disable_corrector: self.indices("disable_corrector")?,
+        })
+    }
+
+    pub(super) fn deis(self) -> Result<Deis, InvalidScheduler> {
+        self.no_flow()?;
+        // Other classes' words, which diffusers takes for its own one.
+        let words = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|word| (word, ()));
+        self.word("solver_type", "logrho", &words)?;
+        self.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|word| (word, ())))?;
+        Ok(Deis {
+            respacing: self.respacing()?,
+            clip: self.thresholding()?,
+            order: self.integer("solver_order", 2, 1, 3)?,
+            lower_order_final: self.flag("lower_order_final", true)?,
+        })
+    }
+
+    pub(super) fn original_inference_steps(self) -> Result<usize, InvalidScheduler> {
+        let train = self.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_TIMESTEPS)?;
+        self.integer("original_inference_steps", 50, 1, train)
+    }
+
+    fn no_flow(self) -> Result<(), InvalidScheduler> {
+        for key in ["use_flow_sigmas", "use_dynamic_shifting"] {
+            if self.flag(key, false)? {
+                return Err(refused(key, &Value::Bool(true), "false, flow matching is not supported here".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A fixed variance says nothing to these classes; it is found here when the model's own scheduler is DDPM's.
+    fn no_learned_variance(self) -> Result<(), InvalidScheduler> {
+        let fixed = |value: &&Value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed"));
+        match self.get("variance_type").filter(fixed) {
+            Some(value) => Err(refused("variance_type", value, "null, learned variances are not supported".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn indices(self, key: &str) -> Result<Vec<usize>, InvalidScheduler> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
+        let indices: Option<Vec<usize>> = value.as_array().and_then(|list| list.iter().map(index).collect());
+        indices.ok_or_else(|| refused(key, value, "a list of whole numbers from 0".to_owned()))
+    }
+
+    fn dpm_solver(self, end: FinalSigma, lower_order_final: bool) -> Result<DpmSolver, InvalidScheduler> {
         // (plus_plus, sde)
         let algorithms = [
             ("dpmsolver++", (true, false)),
@@ -199,7 +290,7 @@ impl Keys<'_> {
             plus_plus,
             sde,
             heun: self.word("solver_type", "midpoint", &types)?,
-            lower_order_final: self.flag("lower_order_final", true)?,
+            lower_order_final: self.flag("lower_order_final", lower_order_final)?,
             euler_at_final: self.flag("euler_at_final", false)?,
         })
     }

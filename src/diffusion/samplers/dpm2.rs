@@ -1,0 +1,59 @@
+//! DPM-Solver-2 in σ: the midpoint method in ln σ.
+
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::Error;
+use crate::diffusion::latents::Latents;
+use crate::diffusion::network::Network;
+use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::Clip;
+use crate::diffusion::schedule::Schedule;
+
+/// Algorithm 2 of Karras et al. (2022), arXiv:2206.00364, with its trial step to the geometric mean of two levels, as
+/// DPM-Solver-2 of Lu et al. (2022), arXiv:2206.00927; `KDPM2DiscreteScheduler`.  `x = x0 + σ ε`.  `ancestral` steps go down to
+/// `σ_down` and up again by a draw of noise; `KDPM2AncestralDiscreteScheduler`.  The last step, to zero noise, is Euler's.
+pub(in crate::diffusion) async fn dpm2<D: Denoise>(
+    network: &Network<'_, D>,
+    schedule: &Schedule,
+    ancestral: bool,
+    mut x: Latents,
+    noise: &mut Noise,
+) -> Result<Latents, Error> {
+    let table = schedule.sigma_table();
+    for (i, (now, next)) in schedule.steps().enumerate() {
+        let (sigma, sigma_next) = (now.noise(), next.noise());
+        let mut denoised = network.denoised(&x, &now, Clip::Nothing).await?;
+        let d = Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
+        if sigma_next == 0.0 {
+            x = Latents::combine(&[(1.0, &x), (-sigma, &d)]);
+        } else {
+            let (down, up) = if ancestral { down_and_up(sigma, sigma_next) } else { (sigma_next, 0.0) };
+            let middle = between(sigma, down);
+            let half = network.amended(Latents::combine(&[(1.0, &x), (middle - sigma, &d)]));
+            let there = Point::of_noise(table.timestep_of(middle), middle);
+            denoised = network.denoised(&half, &there, Clip::Nothing).await?;
+            let d = Latents::combine(&[(1.0 / middle, &half), (-1.0 / middle, &denoised)]);
+            x = Latents::combine(&[(1.0, &x), (down - sigma, &d)]);
+            if ancestral {
+                let z = noise.draw(x.shape());
+                x = Latents::combine(&[(1.0, &x), (up, &z)]);
+            }
+        }
+        x = network.amended(x);
+        network.stepped(i, &denoised);
+    }
+    Ok(x)
+}
+
+/// The geometric mean, rounded as torch rounds it on the way.
+fn between(sigma: f64, down: f64) -> f64 {
+    let (high, low) = (libm::logf(sigma as f32), libm::logf(down as f32));
+    f64::from(libm::expf(high - 0.5 * (high - low)))
+}
+
+/// `σ_down = σ_next²/σ` and `σ_up² + σ_down² = σ_next²`.  diffusers takes the one out of the other in float32, where for long
+/// steps little is left of it.
+fn down_and_up(sigma: f64, sigma_next: f64) -> (f64, f64) {
+    let down = sigma_next * sigma_next / sigma;
+    (down, libm::sqrt((sigma_next * sigma_next - down * down).max(0.0)))
+}

@@ -1,0 +1,85 @@
+//! DPM-Solver and DPM-Solver++, singlestep.
+
+use std::collections::VecDeque;
+
+use super::exponential::Step;
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::Error;
+use crate::diffusion::latents::Latents;
+use crate::diffusion::network::Network;
+use crate::diffusion::noise::Noise;
+use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::schedule::Schedule;
+use crate::diffusion::scheduler_config::{DpmSinglestep, DpmSolver, FinalSigma};
+
+/// Algorithm 1 of Lu et al. (2022b), arXiv:2211.01095, its stochastic form, and the solvers on ε of Lu et al. (2022a),
+/// arXiv:2206.00927; `DPMSolverSinglestepScheduler`.  `x = α x0 + σ ε`.  Steps come in groups of as many as the order: each takes
+/// the group's first state a point further, by all the group's answers.  The stochastic form draws in every step.
+pub(in crate::diffusion) async fn dpm_singlestep<D: Denoise>(
+    network: &Network<'_, D>,
+    schedule: &Schedule,
+    options: &DpmSinglestep,
+    mut x: Latents,
+    noise: &mut Noise,
+) -> Result<Latents, Error> {
+    let (solver, points) = (options.solver, schedule.points());
+    let orders = orders(&solver, options.end, schedule.whole());
+    let mut first = x.clone();
+    // What is integrated, x0 or ε, at the last steps, and λ there; the newest first.
+    let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(solver.order);
+    for (i, (now, next)) in schedule.steps().enumerate() {
+        let (x0, epsilon) = network.x0_and_epsilon(&x, &now, options.clip).await?;
+        let integrand = match options.clip {
+            _ if solver.plus_plus => x0.clone(),
+            Clip::Nothing => epsilon,
+            _ => Prediction::Sample.epsilon(&x, &x0, &now),
+        };
+        known.truncate(solver.order - 1);
+        known.push_front((now.lambda(), integrand));
+        let at = schedule.run().start + i;
+        let order = orders[at].min(known.len());
+        if order == 1 {
+            first = x;
+        }
+        let step = Step::new(&solver, order, &points[at + 1 - order], &next);
+        let z = solver.sde.then(|| noise.draw(first.shape()));
+        x = group(&step, &solver, order, &first, &known);
+        if let Some(z) = z {
+            x = Latents::combine(&[(1.0, &x), (step.s, &z)]);
+        }
+        x = network.amended(x);
+        network.stepped(i, &x0);
+    }
+    Ok(x)
+}
+
+/// The order of every step of a run of `steps`: 1, 2, … up to the solver's, over and over, and lower at the end.
+fn orders(solver: &DpmSolver, end: FinalSigma, steps: usize) -> Vec<usize> {
+    let order = solver.order;
+    let mut orders: Vec<usize> = (0..steps).map(|i| i % order + 1).collect();
+    // A step to zero noise is of first order whatever the options say, and a run that does not come out even ends low anyway.
+    if end == FinalSigma::Zero || (solver.lower_order_final && steps.is_multiple_of(order)) {
+        orders[steps - 1] = 1;
+    }
+    orders
+}
+
+/// The group's first state at the next point, without noise.
+fn group(step: &Step, solver: &DpmSolver, order: usize, first: &Latents, known: &VecDeque<(f64, Latents)>) -> Latents {
+    let &Step { h, c, c0, c1, c2, .. } = step;
+    let m = |j: usize| &known[j].1;
+    // λ of the newest points above that of the group's first, in units of the step.
+    let r = |j: usize| (known[j].0 - known[order - 1].0) / h;
+    match order {
+        1 => Latents::combine(&[(c, first), (c0, m(0))]),
+        2 => Latents::combine(&[(c, first), (c0 - c1 / r(0), m(1)), (c1 / r(0), m(0))]),
+        _ if !solver.heun => Latents::combine(&[(c, first), (c0 - c1 / r(0), m(2)), (c1 / r(0), m(0))]),
+        _ => {
+            let (r0, r1) = (r(0), r(1));
+            // D1 = (r0 S1 − r1 S0)/(r0 − r1) and D2 = 2 (S0 − S1)/(r0 − r1), with the slopes S0 and S1 to m0 and m1.
+            let s0 = (-c1 * r1 + 2.0 * c2) / (r0 - r1) / r0;
+            let s1 = (c1 * r0 - 2.0 * c2) / (r0 - r1) / r1;
+            Latents::combine(&[(c, first), (c0 - s0 - s1, m(2)), (s1, m(1)), (s0, m(0))])
+        }
+    }
+}

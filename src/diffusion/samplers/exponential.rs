@@ -1,0 +1,44 @@
+//! The exponential integral that DPM-Solver steps are: what a state and its integrand's differences count.
+
+use crate::diffusion::point::Point;
+use crate::diffusion::scheduler_config::DpmSolver;
+
+/// Over `h = λ_next − λ_now`: `x_next = c x + c0 D0 + c1 D1 + c2 D2 + s z`, where `D0` is the integrand (x0 or ε) and `D1`, `D2`
+/// are its first and second divided differences times `h` and `h²/2`; z is unit noise, of the stochastic equation.
+pub(super) struct Step {
+    pub h: f64,
+    pub c: f64,
+    pub c0: f64,
+    pub c1: f64,
+    pub c2: f64,
+    pub s: f64,
+}
+
+impl Step {
+    /// A step of this order (Lu et al. 2022, arXiv:2206.00927 and arXiv:2211.01095).
+    pub fn new(solver: &DpmSolver, order: usize, now: &Point, next: &Point) -> Step {
+        let h = next.lambda() - now.lambda();
+        let (c, scale, k) = match (solver.plus_plus, solver.sde) {
+            (true, false) => (next.sigma / now.sigma, -next.alpha, -h),
+            (true, true) => (next.sigma / now.sigma * libm::exp(-h), -next.alpha, -2.0 * h),
+            (false, false) => (next.alpha / now.alpha, -next.sigma, h),
+            (false, true) => (next.alpha / now.alpha, -2.0 * next.sigma, h),
+        };
+        let variance = match (solver.sde, solver.plus_plus) {
+            (false, _) => 0.0,
+            (true, true) => -libm::expm1(-2.0 * h),
+            (true, false) => libm::expm1(2.0 * h),
+        };
+        let [c0, c1, c2] = integrals(solver, order, k).map(|integral| scale * integral);
+        Step { h, c, c0, c1, c2, s: next.sigma * libm::sqrt(variance.max(0.0)) }
+    }
+}
+
+/// The integrals of 1, of the slope and of the curvature under the exponential that goes from 1 to `e^k`.
+fn integrals(solver: &DpmSolver, order: usize, k: f64) -> [f64; 3] {
+    let phi = libm::expm1(k);
+    let slope = if order < 3 && !solver.heun { 0.5 * phi } else { phi / k - 1.0 };
+    let curvature = (phi - k) / (k * k);
+    // The sign of the half is diffusers' in its stochastic third order; pictures are compared with it.
+    [phi, slope, if solver.plus_plus && solver.sde { curvature + 0.5 } else { curvature - 0.5 }]
+}

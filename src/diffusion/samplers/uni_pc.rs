@@ -1,0 +1,122 @@
+//! UniPC.
+
+use std::collections::VecDeque;
+
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::Error;
+use crate::diffusion::latents::Latents;
+use crate::diffusion::network::Network;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::schedule::Schedule;
+use crate::diffusion::scheduler_config::UniPc;
+
+/// Algorithms 1 and 2 of Zhao et al. (2023), arXiv:2302.04867: the answer at a point first corrects the state that was
+/// predicted there, then predicts the next; `UniPCMultistepScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
+pub(in crate::diffusion) async fn uni_pc<D: Denoise>(
+    network: &Network<'_, D>,
+    schedule: &Schedule,
+    options: &UniPc,
+    mut x: Latents,
+) -> Result<Latents, Error> {
+    // What is integrated, x0 or ε, at the last points, and λ there; the newest first.
+    let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(options.order);
+    // The state that the last prediction went from, its point and its order.
+    let mut predicted: Option<(Latents, Point, usize)> = None;
+    for (i, (now, next)) in schedule.steps().enumerate() {
+        let at = schedule.run().start + i;
+        let (x0, epsilon) = network.x0_and_epsilon(&x, &now, options.clip).await?;
+        let m = match options.clip {
+            _ if options.predict_x0 => x0.clone(),
+            Clip::Nothing => epsilon,
+            _ => Prediction::Sample.epsilon(&x, &x0, &now),
+        };
+        if let Some((from, before, order)) = predicted.take()
+            && !options.disable_corrector.contains(&(at - 1))
+        {
+            x = step(options, order, &from, &known, (&before, &now), Some(&m));
+        }
+        known.truncate(options.order - 1);
+        known.push_front((now.lambda(), m));
+        let left = if options.lower_order_final { schedule.whole() - at } else { options.order };
+        let order = options.order.min(left).min(known.len());
+        predicted = Some((x.clone(), now, order));
+        x = network.amended(step(options, order, &x, &known, (&now, &next), None));
+        network.stepped(i, &x0);
+    }
+    Ok(x)
+}
+
+/// UniP, and with the answer `there` at the next point UniC, of this order: equations 3 and 9.
+fn step(
+    options: &UniPc,
+    order: usize,
+    x: &Latents,
+    known: &VecDeque<(f64, Latents)>,
+    (now, next): (&Point, &Point),
+    there: Option<&Latents>,
+) -> Latents {
+    let h = next.lambda() - now.lambda();
+    if h == 0.0 {
+        return x.clone();
+    }
+    let (c, scale, hh) = match options.predict_x0 {
+        true => (next.sigma / now.sigma, next.alpha, -h),
+        false => (next.alpha / now.alpha, next.sigma, h),
+    };
+    let phi = libm::expm1(hh);
+    let big_b = if options.bh1 { hh } else { phi };
+    let mut r: Vec<f64> = (1..order).map(|i| (known[i].0 - now.lambda()) / h).collect();
+    let rho = match there {
+        None => weights(&r, hh, big_b),
+        Some(_) => weights(&[&r[..], &[1.0]].concat(), hh, big_b),
+    };
+    // Differences to the newest integrand, over their distance.
+    r.push(1.0);
+    let others = known.iter().skip(1).take(order - 1).map(|(_, m)| m).chain(there);
+    let m0 = &known[0].1;
+    let mut terms = vec![(c, x)];
+    let mut of_m0 = -scale * phi;
+    for ((rho, r), m) in rho.iter().zip(&r).zip(others) {
+        let weight = -scale * big_b * rho / r;
+        of_m0 -= weight;
+        terms.push((weight, m));
+    }
+    terms.push((of_m0, m0));
+    Latents::combine(&terms)
+}
+
+/// The solution ρ of `Σ_k r_k^(i−1) ρ_k = i! φ_(i+1)(hh) hh / B(h)`, i = 1, 2, …, for as many as there are r; the paper takes 1/2
+/// for the one unknown of its predictor of order 2 and of its corrector of order 1.
+fn weights(r: &[f64], hh: f64, big_b: f64) -> Vec<f64> {
+    if r.len() == 1 {
+        return vec![0.5];
+    }
+    let mut phi = libm::expm1(hh) / hh - 1.0;
+    let mut factorial = 1.0;
+    let mut rows: Vec<Vec<f64>> = Vec::with_capacity(r.len());
+    for i in 1..=r.len() {
+        let powers = r.iter().map(|r| libm::pow(*r, (i - 1) as f64));
+        rows.push(powers.chain([phi * factorial / big_b]).collect());
+        factorial *= (i + 1) as f64;
+        phi = phi / hh - 1.0 / factorial;
+    }
+    solved(rows)
+}
+
+/// Gauss's elimination of a small system whose rows end with their right sides, with the largest pivots.
+fn solved(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
+    let n = rows.len();
+    for column in 0..n {
+        let largest = (column..n).max_by(|a, b| rows[*a][column].abs().total_cmp(&rows[*b][column].abs()));
+        rows.swap(column, largest.unwrap_or(column));
+        let pivot = rows[column].clone();
+        for (i, row) in rows.iter_mut().enumerate() {
+            if i != column {
+                let factor = row[column] / pivot[column];
+                row.iter_mut().zip(&pivot).for_each(|(value, pivot)| *value -= factor * pivot);
+            }
+        }
+    }
+    rows.iter().enumerate().map(|(i, row)| row[n] / row[i]).collect()
+}
