@@ -5,7 +5,7 @@ import { print } from './json.js';
 /** Fields of a resolved generation that a request need not repeat, with the value that goes without saying. */
 const UNSAID = {
   negative_prompt: '', n: 1, guidance_rescale: 0, guidance_interval: [0, 1], eta: 0, clip_skip: 0, decoder: 'full',
-  seed_mode: 'per_image',
+  seed_mode: 'per_image', mask_blur: 0, mask_invert: false, keep_unmasked: true,
 };
 
 /** Whether a field says no more than its absence does. */

@@ -10,7 +10,10 @@ import * as shape from './shape.js';
 const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'n'];
 /** Those that a re-used request keeps. */
-const EXTRAS = ['guidance_rescale', 'guidance_interval', 'eta', 'clip_skip', 'decoder', 'feature_cache', 'seed_mode'];
+const EXTRAS = [
+  'guidance_rescale', 'guidance_interval', 'eta', 'clip_skip', 'decoder', 'feature_cache', 'seed_mode', 'image', 'mask',
+  'strength', 'image_guidance_scale', 'mask_blur', 'mask_invert', 'padding_mask_crop', 'keep_unmasked',
+];
 const PREVIEWS = 10;
 const STORED_AS = 'latentd.form';
 
@@ -237,7 +240,9 @@ export class Form {
     const chosen = this.schedulers?.find(({ name }) => name === value('scheduler'));
     this.say('scheduler-note', chosen?.description ?? '');
     const extras = Object.entries(this.extras).map(([name, extra]) => {
-      return name === 'scheduler' ? schedulerName(extra) : `${name} ${typeof extra === 'string' ? extra : print(extra)}`;
+      if (name === 'scheduler') return schedulerName(extra);
+      if (extra?.upload) return `${name} ${extra.width} × ${extra.height}`;
+      return `${name} ${typeof extra === 'string' ? extra : print(extra)}`;
     });
     this.at('summary').textContent = [
       `${value('width')} × ${value('height')}`, `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
