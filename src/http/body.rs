@@ -14,7 +14,7 @@ use crate::{config::Http, generation::Fields};
 
 /// How much of a refused body is read and thrown away, in bytes: a client that cannot finish sending sees a broken
 /// connection where the answer should be.
-const MAX_DISCARDED: usize = 32 << 20;
+const MAX_DISCARDED: usize = 64 << 20;
 
 impl<S> FromRequest<S> for Fields
 where
