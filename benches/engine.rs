@@ -25,7 +25,8 @@ use latentd::{
     metrics::Metrics,
     models::{Spec, autoencoder_kl::Tiles},
     pipelines::{
-        Activation, Catalogue, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, TextEmbedding,
+        Activation, Catalogue, DenoiseRow, Denoised, Depth, Inputs, LatentRgb, Model, NetworkError, Networks,
+        Posterior, TextEmbedding,
     },
     service::CatalogueRules,
 };
@@ -154,6 +155,7 @@ impl Bench {
         for _ in 0..runs {
             let run = Run {
                 generation: self.generation.clone(),
+                inputs: Inputs::default(),
                 scheduler: self.scheduler.clone(),
                 model: self.instant.clone(),
                 observer: Box::new(Ended(sender.clone())),
@@ -205,6 +207,10 @@ impl Networks for Immediate {
     fn denoise(&self, _shape: [usize; 3], _depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
         let answer = |row: &DenoiseRow| Denoised { prediction: vec![0.25; row.sample.len()], features: None };
         Ok(rows.iter().map(answer).collect())
+    }
+
+    fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+        Ok(Vec::new())
     }
 
     fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {

@@ -65,7 +65,8 @@ impl Source {
         let strength = positive_share(fields, "strength", edits || image.is_none());
         let guidance = optional(fields, "image_guidance_scale", !edits, |fields, name| fields.number(name, 1.0, 10.0));
         let mask = Mask::read(fields, mask, image.is_some());
-        if !card.tasks.contains(&wanted) && !(edits && wanted == Task::ImageToImage) {
+        let fits = card.tasks.contains(&wanted) || (edits && wanted == Task::ImageToImage);
+        if !fits {
             refuse(fields, card, wanted);
         }
         let strength = strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.75 });
