@@ -20,7 +20,7 @@ use crate::{
     imaging::{RgbImage, encode_preview, upscale},
     ledger::{Blobs, Lease, Outcome, Store, StoreError},
     metrics::Metrics,
-    pipelines::Catalogue,
+    pipelines::{Catalogue, Companions},
     service::{Live, Preview, Progress, Throughput},
 };
 use observer::{LiveObserver, Sketch};
@@ -128,11 +128,14 @@ impl Worker {
             id,
             Progress { phase: Phase::Loading, step: 0, steps: generation.steps, percent: 0.0, eta_s: None },
         );
-        let (catalogue, name) = (self.catalogue.clone(), generation.model.clone());
+        let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
         let inputs = self.load_inputs(record).await?;
-        let model = tokio::task::spawn_blocking(move || catalogue.load(&name)).await;
-        let model = model.map_err(|error| failed("internal", format!("loading the model: {error}"), true))?;
-        let model = model.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
+        let loaded = tokio::task::spawn_blocking(move || {
+            let model = catalogue.load(&wanted.model)?;
+            Companions::of(&wanted, &catalogue).map(|companions| (model, companions))
+        });
+        let loaded = loaded.await.map_err(|error| failed("internal", format!("loading the model: {error}"), true))?;
+        let (model, companions) = loaded.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
         let card = self.catalogue.card(&generation.model);
         let card = card.ok_or_else(|| failed("model_unavailable", "the model is gone".to_owned(), false))?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)
@@ -141,7 +144,7 @@ impl Worker {
         let (sketches, mut sketched) = mpsc::channel(16);
         let (ended, mut outcome) = oneshot::channel();
         let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, ended));
-        let run = Run { generation: generation.clone(), inputs, scheduler, model, observer, cancel };
+        let run = Run { generation: generation.clone(), inputs, companions, scheduler, model, observer, cancel };
         self.engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),

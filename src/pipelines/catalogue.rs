@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::Device;
 
-use super::{LatentRgb, Model, NetworkError, Networks, card, embedded};
+use super::{ControlNets, LatentRgb, Model, NetworkError, Networks, card, embedded};
 use crate::{
     generation::ModelCard,
     kernels::winograd,
@@ -23,6 +23,7 @@ pub struct Catalogue {
     default: String,
     winograd: winograd::Use,
     entries: BTreeMap<String, Entry>,
+    control_nets: ControlNets,
 }
 
 #[derive(Debug)]
@@ -68,7 +69,12 @@ impl Catalogue {
                 entries.insert(name.clone(), Entry::new(&name, folder));
             }
         }
-        let catalogue = Catalogue { default: default.to_owned(), winograd: winograd::Use::Auto, entries };
+        let catalogue = Catalogue {
+            default: default.to_owned(),
+            winograd: winograd::Use::Auto,
+            entries,
+            control_nets: ControlNets::default(),
+        };
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entries.get(default).map(|entry| &entry.card) {
             None => Err(unusable("it is not in the catalogue")),
@@ -102,6 +108,15 @@ impl Catalogue {
             State::Ready(_) => ("ready", None),
             State::Failed(reason) => ("failed", Some(reason.clone())),
         }
+    }
+
+    /// The same models, with ControlNets beside them.
+    pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
+        Catalogue { control_nets, ..self }
+    }
+
+    pub fn control_nets(&self) -> &ControlNets {
+        &self.control_nets
     }
 
     /// The same models, whose networks take Winograd's algorithm where this says.
@@ -190,7 +205,7 @@ fn folders(dir: &Path) -> Result<Vec<(String, ModelFolder)>, CatalogueError> {
     Ok(found)
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=64).contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
