@@ -5,8 +5,11 @@
 
 mod error;
 mod folder;
+mod header;
 mod json;
+mod ldm;
 mod ledger;
+pub mod lora;
 mod shards;
 mod tensors;
 
