@@ -12,6 +12,7 @@ mod ledger;
 pub mod lora;
 mod shards;
 mod tensors;
+pub mod textual_inversion;
 
 pub use error::{LoadError, TensorMismatch};
 pub use folder::{FileBytes, ModelFolder};

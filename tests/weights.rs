@@ -6,3 +6,5 @@
 mod files;
 #[path = "weights/lora.rs"]
 mod lora;
+#[path = "weights/textual_inversion.rs"]
+mod textual_inversion;
