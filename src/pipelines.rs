@@ -24,7 +24,7 @@ pub mod networks;
 mod pixels;
 mod text_to_image;
 
-pub use catalogue::{Catalogue, CatalogueError};
+pub use catalogue::{Acquired, Catalogue, CatalogueError, Lease, Ticket};
 pub use decoding::{Activation, DecodeCall, decode};
 pub use generate::generate;
 pub use inputs::Inputs;

@@ -8,8 +8,10 @@ mod folder;
 mod json;
 mod ledger;
 mod shards;
+mod size;
 mod tensors;
 
 pub use error::{LoadError, TensorMismatch};
 pub use folder::{FileBytes, ModelFolder};
+pub use size::float32_bytes;
 pub use tensors::Weights;
