@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{Server, decode};
 
 #[path = "../pictures/case.rs"]
-mod case;
+pub mod case;
 
 #[tokio::test]
 async fn cases_give_the_golden_pictures() {
