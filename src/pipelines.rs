@@ -29,7 +29,7 @@ mod setup;
 mod steering;
 mod text_to_image;
 
-pub use catalogue::{Catalogue, CatalogueError};
+pub use catalogue::{Acquired, Catalogue, CatalogueError, Lease, Ticket};
 pub use companions::{CompanionError, Companions};
 pub use control_nets::ControlNets;
 pub use decoding::{Activation, DecodeCall, decode};

@@ -5,7 +5,12 @@
 #[path = "pictures/case.rs"]
 mod case;
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::mpsc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::mpsc,
+};
 
 use case::Case;
 use latentd::{
@@ -66,7 +71,9 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     let root = fixtures();
     let (ready, waiting): (Vec<Case>, Vec<Case>) =
         Case::all(&root, &FOLDERS).into_iter().partition(|case| case.waits_for().is_none());
-    let models = case::models(&root, &ready);
+    let pipelines: BTreeSet<&str> = ready.iter().flat_map(Case::pipelines).collect();
+    let pipelines: Vec<&str> = pipelines.into_iter().collect();
+    let models = case::models(&root, &pipelines);
     let control_nets = ControlNets::open(&root.join("controlnets")).unwrap();
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
     let catalogue = catalogue.with_control_nets(control_nets).for_winograd(winograd);
@@ -107,7 +114,7 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
 
     println!("pictures: {} cases ran with winograd {winograd:?}", ready.len());
     for folder in FOLDERS {
-        let of = |cases: &[Case]| cases.iter().filter(|case| case.folder() == folder).count();
+        let of = |cases: &[Case]| cases.iter().filter(|case| case.name.starts_with(&format!("{folder}/"))).count();
         let failed = failures.iter().filter(|failure| failure.starts_with(&format!("{folder}/"))).count();
         println!("{folder:16} {:4} cases {:4} passed", of(&ready) + of(&waiting), of(&ready) - failed);
     }
@@ -147,7 +154,8 @@ fn start(
     let card = rules.card(&generation.model).unwrap();
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
-    let companions = Companions::of(&generation, catalogue).unwrap();
+    let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
+    let companions = Companions::of(&generation, catalogue, refiner).unwrap();
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         generation: generation.clone(),

@@ -77,7 +77,8 @@ impl Generate {
         })?;
 
         let model = catalogue.load(&generation.model)?;
-        let companions = Companions::of(&generation, &catalogue)?;
+        let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
+        let companions = Companions::of(&generation, &catalogue, refiner)?;
         let card = catalogue.card(&generation.model).context("the model is gone")?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
         let (engine, thread) = engine::engine(engine_settings(&config.engine), Metrics::new());

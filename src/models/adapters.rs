@@ -7,13 +7,16 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
-use crate::kernels::{
-    conv2d::{Conv2d, Geometry},
-    finish::Onto,
-    matrix::Matrix,
-    winograd,
+use crate::{
+    kernels::{
+        conv2d::{Conv2d, Geometry},
+        finish::Onto,
+        matrix::Matrix,
+        winograd,
+    },
+    weights::lora::{self, Lora},
 };
 
 /// What one file of adapters does to the layers of a model, by the paths of the layers: `unet.conv_in`,
@@ -83,6 +86,27 @@ impl LowRank {
 impl Adapter {
     pub fn new(layers: HashMap<String, LowRank>) -> Adapter {
         Adapter { layers }
+    }
+
+    /// What a file says, laid out for the device.
+    pub(super) fn of(read: Lora, device: &Device) -> Result<Adapter> {
+        let layer = |(site, low): (String, lora::LowRank)| {
+            let (rank, inputs, outputs) = (low.rank, low.inputs, low.outputs);
+            let up = Tensor::from_vec(low.up, (outputs, rank), device)?.t()?.contiguous()?;
+            let (kh, kw) = low.kernel;
+            let scale = f64::from(low.scale);
+            let change = if low.kernel == (1, 1) {
+                let down = Tensor::from_vec(low.down, (rank, inputs), device)?.t()?.contiguous()?;
+                LowRank::linear(&down, &up, scale)?
+            } else {
+                // (r, in, kh, kw) → (kh·kw·in, r)
+                let down = Tensor::from_vec(low.down, (rank, inputs, kh, kw), device)?.permute((2, 3, 1, 0))?;
+                LowRank::conv(&down.contiguous()?.reshape((kh * kw * inputs, rank))?, low.kernel, &up, scale)?
+            };
+            // Layers are known without what some files put between encoder and module.
+            Ok((site.replacen(".text_model.", ".", 1), change))
+        };
+        Ok(Adapter { layers: read.sites.into_iter().map(layer).collect::<Result<_>>()? })
     }
 }
 
@@ -191,8 +215,6 @@ pub(super) fn narrowed(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     fn ones(shape: &[usize], value: f32) -> Tensor {

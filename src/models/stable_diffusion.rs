@@ -3,21 +3,29 @@
 
 mod description;
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use super::{
-    AutoencoderKl, AutoencoderTiny, ClipTextModel, UNet2DConditionModel,
+    AutoencoderKl, AutoencoderTiny, ClipTextModel, ClipTokenizer, UNet2DConditionModel,
+    adapters::Adapter,
     autoencoder_kl::{AutoencoderKlConfig, Moments, Stage, Tiles, current_name},
     autoencoder_tiny::AutoencoderTinyConfig,
+    clip_text::ClipTextConfig,
     control_net::Residuals,
-    text_encoders::{Encoded, LearnedTokens, TextEncoders, Tokens},
+    text_encoders::{Encoded, LearnedToken, LearnedTokens, TextEncoders, Tokens},
     unet2d_condition::Conditions,
 };
 use crate::{
     kernels::winograd,
-    weights::{LoadError, ModelFolder, Weights},
+    weights::{
+        LoadError, ModelFolder, Weights,
+        lora::{Lora, Modules},
+        textual_inversion::{TextualInversion, Vectors},
+    },
 };
 use description::{Description, VAE_TINY};
 
@@ -35,6 +43,8 @@ pub struct StableDiffusion {
     vae_tiny: Option<(AutoencoderTiny, AutoencoderTinyConfig)>,
     scheduler_config: Map<String, Value>,
     spec: Spec,
+    /// What adapters can stand beside.
+    modules: Modules,
     device: Device,
 }
 
@@ -108,8 +118,16 @@ impl StableDiffusion {
             Description::read(folder)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
-        let encoder = |(part, tokenizer, config)| {
-            let build = |w: &Weights| ClipTextModel::new(&config, w);
+        let modules = Mutex::new(Modules::default());
+        let noted = |part: &str, weights: &Weights| {
+            modules.lock().unwrap_or_else(PoisonError::into_inner).add(part, &weights.requested());
+        };
+        let encoder = |(part, tokenizer, config): (&'static str, ClipTokenizer, ClipTextConfig)| {
+            let build = |w: &Weights| {
+                let model = ClipTextModel::new(&config, w);
+                noted(part, w);
+                model
+            };
             Ok((tokenizer, network(folder, (part, "model"), (device, winograd), as_it_is, build)?))
         };
         let (encoders, (unet, vae)) = rayon::join(
@@ -118,7 +136,9 @@ impl StableDiffusion {
                 rayon::join(
                     || {
                         network(folder, ("unet", weights), (device, winograd), as_it_is, |w| {
-                            UNet2DConditionModel::new(&unet_config, w)
+                            let unet = UNet2DConditionModel::new(&unet_config, w);
+                            noted("unet", w);
+                            unet
                         })
                     },
                     || {
@@ -139,7 +159,8 @@ impl StableDiffusion {
             None => None,
         };
         let device = device.clone();
-        Ok(Self { text, unet, vae, vae_config, vae_tiny, scheduler_config, spec, device })
+        let modules = modules.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self { modules, text, unet, vae, vae_config, vae_tiny, scheduler_config, spec, device })
     }
 
     /// The sizes and the scheduler configuration of a folder, whose weights are not read.
@@ -225,6 +246,27 @@ impl StableDiffusion {
         vae_tiny.decode(&latents.affine(1.0 / scaling_factor, *shift_factor)?)
     }
 
+    /// What a file of adapters does to the layers of this model; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// The file is broken, or not for this model.
+    pub fn adapter(&self, path: &str, file: &[u8]) -> std::result::Result<Adapter, LoadError> {
+        Ok(Adapter::of(Lora::read(path, file, &self.modules)?, &self.device)?)
+    }
+
+    /// The word of a file of textual inversion; `name` is the word where the file tells none.
+    ///
+    /// # Errors
+    /// The file is broken, or not for this model's text encoders.
+    pub fn learned(&self, path: &str, name: &str, file: &[u8]) -> std::result::Result<LearnedToken, LoadError> {
+        let widths = self.text.widths();
+        let TextualInversion { word, text_encoder, text_encoder_2 } = TextualInversion::read(path, file, widths)?;
+        let trigger = word.unwrap_or_else(|| format!("<{name}>"));
+        let present = [text_encoder, text_encoder_2].into_iter().zip(widths).filter(|(_, width)| width.is_some());
+        let vectors = present.map(|(vectors, _)| vectors.as_ref().map(rows).unwrap_or_default()).collect();
+        Ok(LearnedToken { trigger, vectors })
+    }
+
     /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.
     pub fn scheduler_config(&self) -> &Map<String, Value> {
         &self.scheduler_config
@@ -234,6 +276,11 @@ impl StableDiffusion {
     pub fn spec(&self) -> Spec {
         self.spec.clone()
     }
+}
+
+/// One list for each vector.
+fn rows(Vectors { width, values, .. }: &Vectors) -> Vec<Vec<f32>> {
+    values.chunks_exact((*width).max(1)).map(<[f32]>::to_vec).collect()
 }
 
 /// One network of a folder, all tensors of its files used.

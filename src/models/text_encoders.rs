@@ -121,6 +121,13 @@ impl TextEncoders {
         Tokens { ids: ids.collect(), learned: learned.clone(), adapters: AdapterSet::default() }
     }
 
+    /// The widths of the embeddings of `text_encoder` and `text_encoder_2`, of those that there are.
+    pub(super) fn widths(&self) -> [Option<usize>; 2] {
+        let width = |i: usize| self.encoders.get(i).map(|(_, model)| model.width());
+        // A single encoder of SDXL's kind is the second of the family.
+        if self.encoders.len() == 1 && self.way == Way::Penultimate { [None, width(0)] } else { [width(0), width(1)] }
+    }
+
     /// Prompts → their states, without the last `clip_skip` layers.
     pub fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));

@@ -34,19 +34,22 @@ pub enum CompanionError {
 }
 
 impl Companions {
-    /// Loads what the generation names. Blocks for as long as that takes.
+    /// Loads what the generation names beside its models. Blocks for as long as that takes.
     ///
     /// # Errors
     /// A name is unknown, or what it names cannot be loaded.
-    pub fn of(generation: &Generation, catalogue: &Catalogue) -> Result<Companions, CompanionError> {
+    pub fn of(
+        generation: &Generation,
+        catalogue: &Catalogue,
+        refiner: Option<Arc<Model>>,
+    ) -> Result<Companions, CompanionError> {
         let controls = generation.controls.iter();
         let control_nets = controls.map(|control| catalogue.control_nets().load(&control.model));
-        let refiner = match &generation.refiner {
-            Some(refiner) => {
-                let card = catalogue.card(&refiner.model);
-                let card = card.ok_or_else(|| CatalogueError::Unknown(refiner.model.clone()))?;
-                let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
-                Some((catalogue.load(&refiner.model)?, scheduler))
+        let refiner = match refiner {
+            Some(model) => {
+                let card = catalogue.card(&model.name);
+                let card = card.ok_or_else(|| CatalogueError::Unknown(model.name.clone()))?;
+                Some((model, SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?))
             }
             None => None,
         };

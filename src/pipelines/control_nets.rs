@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::Device;
 
-use super::catalogue::is_name;
+use super::catalogue::listing::is_name;
 use crate::{
     generation::ModelCard,
     models::control_net::{ControlNet, ControlNetConfig},

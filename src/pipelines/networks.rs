@@ -10,12 +10,13 @@ use super::Activation;
 use crate::{
     imaging::RgbImage,
     models::{
-        adapters::AdapterSet,
+        adapters::{Adapter, AdapterSet},
         autoencoder_kl::Tiles,
         control_net::{ControlNet, Hint},
         stable_diffusion::Spec,
-        text_encoders::{LearnedTokens, Tokens},
+        text_encoders::{LearnedToken, LearnedTokens, Tokens},
     },
+    weights::LoadError,
 };
 
 /// What the text encoders make of one prompt. A cheap handle.
@@ -135,6 +136,14 @@ pub trait Networks: Send + Sync {
     /// One stage, counted from 0, of decoding latents (C, h, w). The first takes them as (1, C, h, w), each later stage
     /// takes what the one before it made, and the last gives pixels (1, H, W, 3), roughly in [-1, 1].
     fn decode(&self, shape: [usize; 3], stage: usize, rows: &[Activation]) -> Result<Vec<Activation>, NetworkError>;
+    /// What a file of adapters (safetensors) does to these networks; `path` is what errors call it.
+    fn adapter(&self, path: &str, _file: &[u8]) -> Result<Adapter, LoadError> {
+        Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model takes no adapters".to_owned() })
+    }
+    /// What a file of textual inversion (safetensors) teaches these networks; `name` is the word where the file tells none.
+    fn learned(&self, path: &str, _name: &str, _file: &[u8]) -> Result<LearnedToken, LoadError> {
+        Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model learns no words".to_owned() })
+    }
     /// Rows of latents of the shape (C, h, w) to pictures, by a smaller network which only models have whose
     /// [`Spec::tiny_decoder`] says so.
     fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;

@@ -1,7 +1,6 @@
 //! A fixture's `request.json` as a request of the native API.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -33,9 +32,8 @@ const TASKS: [&str; 8] = [
 
 /// A folder of the models that the cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask
 /// for in the one whose latents it was made for.
-pub fn models(root: &Path, cases: &[Case]) -> tempfile::TempDir {
+pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     let models = tempfile::tempdir().unwrap();
-    let pipelines: BTreeSet<&str> = cases.iter().flat_map(Case::pipelines).collect();
     for pipeline in pipelines {
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
         // Some fixtures are smaller than anybody would want a picture.
@@ -114,11 +112,6 @@ impl Case {
         if !TASKS.contains(&self.json["task"].as_str().unwrap()) {
             return Some(self.json["task"].as_str().unwrap().to_owned());
         }
-        for part in ["loras", "textual_inversions"] {
-            if set(&self.json[part]) && self.json[part] != json!([]) {
-                return Some(part.to_owned());
-            }
-        }
         if set(&self.json["vae"]) && self.json["vae"] != json!({"_class_name": "AutoencoderTiny", "path": TINY}) {
             return Some("another autoencoder".to_owned());
         }
@@ -131,13 +124,8 @@ impl Case {
         None
     }
 
-    /// The folder that the case lies in.
-    pub fn folder(&self) -> &str {
-        self.name.split('/').next().unwrap()
-    }
-
     /// The pipelines that it is run on.
-    fn pipelines(&self) -> Vec<&str> {
+    pub fn pipelines(&self) -> Vec<&str> {
         let stages = self.json["stages"].as_array().into_iter().flatten();
         stages.chain([&self.json]).map(|of| of["pipeline"].as_str().unwrap()).collect()
     }
@@ -176,6 +164,22 @@ impl Case {
     fn picture(&self, value: &Value) -> Option<Value> {
         let file = fs::read(self.root.join(value["file"].as_str()?)).unwrap();
         Some(json!({"b64": STANDARD.encode(file)}))
+    }
+
+    /// The files of the case's LoRAs, and how strongly each acts.
+    pub fn loras(&self) -> Vec<(PathBuf, f64)> {
+        let all = &self.json["params"]["cross_attention_kwargs"]["scale"].as_f64().unwrap_or(1.0);
+        let loras = self.json["loras"].as_array().into_iter().flatten();
+        loras
+            .map(|lora| (self.root.join(lora["path"].as_str().unwrap()), lora["scale"].as_f64().unwrap() * all))
+            .collect()
+    }
+
+    /// The files of the case's textual inversions, and the words that they stand for, without the brackets.
+    pub fn inversions(&self) -> Vec<(PathBuf, String)> {
+        let inversions = self.json["textual_inversions"].as_array().into_iter().flatten();
+        let word = |token: &Value| token.as_str().unwrap().trim_matches(['<', '>']).to_owned();
+        inversions.map(|of| (self.root.join(of["path"].as_str().unwrap()), word(&of["token"]))).collect()
     }
 
     fn controls(&self) -> Vec<Value> {

@@ -1,13 +1,13 @@
 //! Diffusers' pictures through the whole server: folders of `models.dir`, posted as a client posts them.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::harness::{Server, decode};
 
 #[path = "../pictures/case.rs"]
-mod case;
+pub mod case;
 
 #[tokio::test]
 async fn cases_give_the_golden_pictures() {
@@ -36,7 +36,10 @@ async fn cases_give_the_golden_pictures() {
         case::Case::all(&root, &pipelines).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
     assert_eq!(cases.len(), names.len());
     let data = tempfile::tempdir().unwrap();
-    let models = case::models(&root, &cases);
+    let models = case::models(
+        &root,
+        &cases.iter().flat_map(case::Case::pipelines).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
+    );
     let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.path().to_str().unwrap())]).await;
     let decoders =
         async |model: &str| server.json(&format!("/v1/models/{model}")).await["capabilities"]["decoders"].clone();

@@ -8,14 +8,15 @@ use super::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networ
 use crate::{
     imaging::RgbImage,
     models::{
-        adapters::RowAdapters,
+        adapters::{Adapter, RowAdapters},
         autoencoder_kl::{Moments, Tiles},
         control_net::Residuals,
         stable_diffusion::{Spec, StableDiffusion},
-        text_encoders::{Encoded, LearnedTokens, Tokens},
+        text_encoders::{Encoded, LearnedToken, LearnedTokens, Tokens},
         unet2d_condition::{Added, Conditions},
     },
     pipelines::{Activation, canvas::byte},
+    weights::LoadError,
 };
 
 impl Networks for StableDiffusion {
@@ -108,6 +109,14 @@ impl Networks for StableDiffusion {
         let of = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
         let decode = || Activation::split(self.decode_stage(of, &Activation::join(rows)?)?);
         decode().map_err(|error| failed(error.to_string()))
+    }
+
+    fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
+        StableDiffusion::adapter(self, path, file)
+    }
+
+    fn learned(&self, path: &str, name: &str, file: &[u8]) -> Result<LearnedToken, LoadError> {
+        StableDiffusion::learned(self, path, name, file)
     }
 
     fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
