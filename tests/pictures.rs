@@ -8,8 +8,8 @@ mod case;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
-    path::PathBuf,
-    sync::mpsc,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
 };
 
 use case::Case;
@@ -20,6 +20,7 @@ use latentd::{
     imaging::{RgbImage, decode},
     kernels::winograd,
     metrics::Metrics,
+    models::{adapters::AdapterSet, text_encoders::LearnedTokens},
     pipelines::{Catalogue, Companions, ControlNets, Inputs},
     service::CatalogueRules,
 };
@@ -155,7 +156,17 @@ fn start(
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
     let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
-    let companions = Companions::of(&generation, catalogue, refiner).unwrap();
+    let mut companions = Companions::of(&generation, catalogue, refiner).unwrap();
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    let adapter = |(path, scale): (PathBuf, f64)| {
+        let adapter = model.networks.adapter(&path.display().to_string(), &read(&path));
+        (Arc::new(adapter.unwrap()), scale as f32)
+    };
+    companions.adapters = AdapterSet::new(case.loras().into_iter().map(adapter).collect());
+    let learned = |(path, name): (PathBuf, String)| {
+        model.networks.learned(&path.display().to_string(), &name, &read(&path)).unwrap()
+    };
+    companions.learned = LearnedTokens::new(case.inversions().into_iter().map(learned).collect());
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         generation: generation.clone(),
