@@ -13,7 +13,7 @@ use crate::{
     kernels::winograd,
     ledger::{Blobs, SqliteStore, Store},
     metrics::Metrics,
-    pipelines::Catalogue,
+    pipelines::{Adapters, Catalogue},
     service::{Live, Parts, Service, Throughput},
     worker::{Preload, Slots, Sweeper, Worker},
 };
@@ -170,7 +170,9 @@ impl std::fmt::Debug for App {
 /// The models that the settings name.
 pub fn catalogue(config: &Config) -> Result<Catalogue> {
     let models = &config.models;
-    let catalogue = Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
+    let catalogue =
+        Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
+    let catalogue = catalogue.with_adapters(Adapters::open(&config.loras.dir, &config.embeddings.dir)?);
     Ok(catalogue.for_winograd(match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
         config::Winograd::Off => winograd::Use::Off,

@@ -20,6 +20,8 @@ pub struct Config {
     pub http: Http,
     pub operator: Operator,
     pub models: Models,
+    pub loras: Folder,
+    pub embeddings: Folder,
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
@@ -58,6 +60,13 @@ pub struct Models {
     /// 0: no bound.
     pub max_bytes: u64,
     pub preload: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// Empty: no files.
+    pub dir: PathBuf,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

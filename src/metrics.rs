@@ -96,11 +96,7 @@ impl Metrics {
             model_bytes: gauge("latentd_model_bytes", "Bytes of the weights that are in memory or being read"),
             model_loads: counters("latentd_model_loads_total", "Models read", &["model", "result"]),
             model_unloads: counters("latentd_model_unloads_total", "Models that made room for others", &["model"]),
-            model_load_seconds: histogram(
-                "latentd_model_load_seconds",
-                "Seconds that reading a model took",
-                seconds(),
-            ),
+            model_load_seconds: histogram("latentd_model_load_seconds", "Seconds that reading a model took", seconds()),
             registry,
         }
     }

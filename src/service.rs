@@ -245,6 +245,11 @@ impl Service {
         self.0.catalogue.names().map(view).collect()
     }
 
+    /// Names of the LoRAs, and the bytes of their files.
+    pub fn loras(&self) -> Vec<(String, u64)> {
+        self.0.catalogue.adapters().loras().map(|(name, file)| (name.to_owned(), file.bytes)).collect()
+    }
+
     pub fn default_model(&self) -> &str {
         self.0.catalogue.default_name()
     }

@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Decoder, FeatureCache, GuidanceInterval, InputImage, SchedulerChoice, Source};
+use super::{Decoder, FeatureCache, GuidanceInterval, InputImage, LoraUse, PromptSyntax, SchedulerChoice, Source};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
     pub model: String,
+    /// Without the tags of LoRAs.
     pub prompt: String,
     pub negative_prompt: String,
+    #[serde(default)]
+    pub prompt_syntax: PromptSyntax,
+    /// Each name once.
+    #[serde(default)]
+    pub loras: Vec<LoraUse>,
     /// Pixels.
     pub width: u32,
     pub height: u32,

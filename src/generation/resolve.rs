@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
-    OnDisconnect, SchedulerChoice, SeedMode, Source,
+    Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, LoraUse, MetadataLevel, ModelCard,
+    OnDisconnect, PromptSyntax, SchedulerChoice, SeedMode, Source,
 };
 
 /// Every error of a request, at least one.
@@ -24,6 +24,12 @@ pub trait Rules {
     /// Whether the model can be sampled with this scheduler in so many steps; the error says what is wrong with which
     /// key (`""` where it is the choice as a whole, `steps` where it is their number).
     fn check_scheduler(&self, card: &ModelCard, choice: &SchedulerChoice, steps: u32) -> Result<(), (String, String)>;
+    /// Whether the catalogue has a LoRA of this name.
+    fn has_lora(&self, name: &str) -> bool {
+        // Rules of a catalogue without any need to say nothing.
+        let _ = name;
+        false
+    }
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
 }
@@ -41,6 +47,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     };
 
     let prompt = prompt(&mut fields, limits);
+    let (prompt, loras) = LoraUse::read(&mut fields, prompt, rules);
     let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars).unwrap_or_default();
     let source = Source::read(&mut fields, &card);
     let default_size = match &source {
@@ -57,6 +64,8 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let generation = Generation {
         prompt,
         negative_prompt,
+        prompt_syntax: fields.choice("prompt_syntax", &["plain", "weighted"]).unwrap_or(PromptSyntax::Plain),
+        loras,
         width,
         height,
         n,
@@ -127,7 +136,9 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
     for name in NAMES {
         fields.take(name);
     }
-    fields.take("metadata");
+    for name in ["metadata", "prompt_syntax", "loras"] {
+        fields.take(name);
+    }
     fields.finish()
 }
 

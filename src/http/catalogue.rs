@@ -82,6 +82,18 @@ pub async fn model(State(state): State<AppState>, ModelName(name): ModelName) ->
 }
 
 #[derive(Debug, Serialize)]
+struct Lora {
+    object: &'static str,
+    name: String,
+    /// The size of its file.
+    bytes: u64,
+}
+
+pub async fn loras(State(service): State<Service>) -> impl IntoResponse {
+    List::of(service.loras().into_iter().map(|(name, bytes)| Lora { object: "lora", name, bytes }))
+}
+
+#[derive(Debug, Serialize)]
 struct Scheduler {
     object: &'static str,
     name: String,

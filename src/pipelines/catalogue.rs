@@ -15,7 +15,7 @@ use std::{
 
 use candle_core::Device;
 
-use super::{LatentRgb, Model, NetworkError, Networks, card, embedded};
+use super::{Adapters, LatentRgb, Model, NetworkError, Networks, card, embedded};
 use crate::{
     generation::ModelCard,
     kernels::winograd,
@@ -34,6 +34,7 @@ pub struct Catalogue {
     winograd: winograd::Use,
     entries: BTreeMap<String, Arc<Entry>>,
     shelf: Arc<Shelf>,
+    adapters: Arc<Adapters>,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,9 @@ impl Catalogue {
         }
         let shelf = Arc::new(Shelf::new());
         shelf.await_model(default);
-        let catalogue = Catalogue { default: default.to_owned(), winograd: winograd::Use::Auto, entries, shelf };
+        let (default, adapters) = (default.to_owned(), Arc::default());
+        let catalogue = Catalogue { default, winograd: winograd::Use::Auto, entries, shelf, adapters };
+        let default = catalogue.default_name();
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entries.get(default).map(|entry| &entry.card) {
             None => Err(unusable("it is not in the catalogue")),
@@ -113,6 +116,16 @@ impl Catalogue {
             Standing::Ready => ("ready", None),
             Standing::Failed(reason) => ("failed", Some(reason)),
         }
+    }
+
+    /// What the models can be changed by.
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
+    }
+
+    /// The same models, beside these adapters.
+    pub fn with_adapters(self, adapters: Adapters) -> Catalogue {
+        Catalogue { adapters: Arc::new(adapters), ..self }
     }
 
     /// The same models, whose networks take Winograd's algorithm where this says.

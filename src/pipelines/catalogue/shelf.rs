@@ -277,7 +277,8 @@ impl State {
 
     /// Shows what memory is taken, or will be in a moment.
     fn tell(&self) {
-        let bytes = self.models.values().filter_map(Presence::held).fold(0u64, |sum, held| sum.saturating_add(held.bytes));
+        let bytes =
+            self.models.values().filter_map(Presence::held).fold(0u64, |sum, held| sum.saturating_add(held.bytes));
         self.metrics.model_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
