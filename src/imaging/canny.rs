@@ -76,7 +76,7 @@ fn gradient(picture: &RgbImage, x: usize, y: usize) -> (i32, i32) {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let (left, right) = (x.saturating_sub(1), (x + 1).min(width - 1));
     let (up, down) = (y.saturating_sub(1), (y + 1).min(height - 1));
-    let mut largest = (0, 0);
+    let mut largest = (0i32, 0i32);
     for channel in 0..3 {
         let level = |x: usize, y: usize| i32::from(picture.pixels[3 * (y * width + x) + channel]);
         let column = |x: usize| level(x, up) + 2 * level(x, y) + level(x, down);
