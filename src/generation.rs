@@ -32,7 +32,7 @@ pub use input::{Given, InputImage, Place, Role};
 pub use limits::Limits;
 pub use lora::LoraUse;
 pub use phase::Phase;
-pub use prompt::PromptSyntax;
+pub use prompt::{PromptSyntax, Span, Token, chunks, weighted};
 pub use record::{Image, Problem, Record, Status};
 pub use refiner::Refiner;
 pub use request::{Generation, MetadataLevel, OnDisconnect, SeedMode};

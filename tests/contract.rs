@@ -132,8 +132,8 @@ impl Rules for Open {
 
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
         let card = json!({"_class_name": "EulerDiscreteScheduler"});
-        let edits = model == "editor";
-        (model == "emoji" || edits).then(|| {
+        let (edits, xl) = (model == "editor", model == "xl");
+        (model == "emoji" || edits || xl).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -152,6 +152,7 @@ impl Rules for Open {
                 },
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
+                time_ids: if xl { 6 } else { 0 },
                 ..ModelCard::default()
             })
         })
@@ -230,6 +231,9 @@ fn the_resolver_holds_the_bounds_of_the_contract() {
             }
             if name == "image_guidance_scale" {
                 request["model"] = "editor".into();
+            }
+            if name.contains("aesthetic_score") {
+                request["model"] = "xl".into();
             }
             request[name] = value;
             request
