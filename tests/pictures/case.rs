@@ -91,10 +91,13 @@ impl Case {
     pub fn all(root: &Path, pipelines: &[&str]) -> Vec<Case> {
         let mut cases = Vec::new();
         for pipeline in pipelines {
-            let mut folders: Vec<PathBuf> = fs::read_dir(root.join("cases").join(pipeline))
-                .expect("the fixtures have a folder of cases")
-                .map(|entry| entry.unwrap().path())
-                .collect();
+            // The compact part of the fixtures has not all pipelines.
+            let Ok(folders) = fs::read_dir(root.join("cases").join(pipeline)) else {
+                assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no cases of {pipeline}");
+                println!("no cases of {pipeline}: LATENTD_PARITY_DIR names no whole set of fixtures");
+                continue;
+            };
+            let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
             folders.sort();
             for folder in folders {
                 let json: Value = serde_json::from_slice(&fs::read(folder.join("request.json")).unwrap()).unwrap();
