@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Decoder, FeatureCache, GuidanceInterval, InputImage, SchedulerChoice, Source};
+use super::{Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, SchedulerChoice, Source};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
@@ -20,6 +20,9 @@ pub struct Generation {
     /// Number of images, 1 or more.
     pub n: u32,
     pub steps: u32,
+    /// The noise levels of these steps where the request names them, else they are the scheduler's.
+    #[serde(flatten)]
+    pub levels: Option<Levels>,
     /// `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
     pub guidance_scale: f64,
     pub guidance_rescale: f64,

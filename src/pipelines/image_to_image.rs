@@ -26,7 +26,7 @@ pub(super) async fn image_to_image(
     let size = [generation.height, generation.width].map(|side| side as usize);
     let posterior = encode_picture(compute, picture, size).await?;
 
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?.for_strength(source.strength())?;
+    let schedule = Schedule::of(scheduler, generation)?.for_strength(source.strength())?;
     let mut noise = noise_of(generation);
     let shape = shape_of(networks, generation);
     let x0 = posterior.sample(&mut noise, generation, shape)?; // (n, C, h, w)

@@ -39,7 +39,7 @@ pub(super) async fn inpaint(
 
     let whole = source.strength() == 1.0;
     let shows_mask = networks.spec().input == Input::MaskedPicture;
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?.for_strength(source.strength())?;
+    let schedule = Schedule::of(scheduler, generation)?.for_strength(source.strength())?;
     let mut noise = noise_of(generation);
     let shape = shape_of(networks, generation);
     // What pure noise begins with and what the network sees need no latents of the picture, so none are drawn.

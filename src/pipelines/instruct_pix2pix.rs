@@ -28,7 +28,7 @@ pub(super) async fn instruct_pix2pix(
     let seen = encode_picture(compute, picture, size).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?;
+    let schedule = Schedule::of(scheduler, generation)?;
     let mut noise = noise_of(generation);
     let shape = shape_of(networks, generation);
     let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)

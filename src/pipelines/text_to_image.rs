@@ -22,7 +22,7 @@ pub(super) async fn text_to_image(
 ) -> Result<Vec<RgbImage>, PipelineError> {
     let text = encode_prompts(compute, networks, generation).await?;
 
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?;
+    let schedule = Schedule::of(scheduler, generation)?;
     let mut noise = noise_of(generation);
     let x = noise.draw(shape_of(networks, generation)).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 

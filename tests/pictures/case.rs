@@ -47,7 +47,7 @@ fn copy(from: &Path, to: &Path) {
 const TINY: &str = "vaes/taesd";
 
 /// The scheduler classes that this version samples with.
-const CLASSES: [&str; 15] = [
+const CLASSES: [&str; 19] = [
     "PNDMScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -63,6 +63,10 @@ const CLASSES: [&str; 15] = [
     "DEISMultistepScheduler",
     "LCMScheduler",
     "TCDScheduler",
+    "DPMSolverSDEScheduler",
+    "SASolverScheduler",
+    "IPNDMScheduler",
+    "EDMEulerScheduler",
 ];
 
 impl Case {
@@ -100,9 +104,6 @@ impl Case {
         if set(&self.json["vae"]) && self.json["vae"] != json!({"_class_name": "AutoencoderTiny", "path": TINY}) {
             return Some("another autoencoder".to_owned());
         }
-        if set(&params["sigmas"]) || set(&params["timesteps"]) {
-            return Some("explicit sigmas and timesteps".to_owned());
-        }
         if params["prompt"].is_array() {
             return Some("several prompts in one request".to_owned());
         }
@@ -134,6 +135,8 @@ impl Case {
             ("width", "width"),
             ("height", "height"),
             ("num_inference_steps", "steps"),
+            ("sigmas", "sigmas"),
+            ("timesteps", "timesteps"),
             ("guidance_scale", "guidance_scale"),
             ("guidance_rescale", "guidance_rescale"),
             ("num_images_per_prompt", "n"),
