@@ -20,6 +20,9 @@ pub struct Config {
     pub http: Http,
     pub operator: Operator,
     pub models: Models,
+    pub loras: Loras,
+    pub embeddings: Folder,
+    pub controlnets: Folder,
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
@@ -55,6 +58,24 @@ pub struct Models {
     /// Empty: only the embedded model.
     pub dir: PathBuf,
     pub default: String,
+    /// 0: no bound.
+    pub max_bytes: u64,
+    pub preload: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loras {
+    /// Empty: none.
+    pub dir: PathBuf,
+    pub max_loaded: NonZeroUsize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// Empty: none.
+    pub dir: PathBuf,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -202,6 +223,8 @@ impl Config {
             .prefix_separator("_")
             .separator("__")
             .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("models.preload")
             .source(Some(environment));
         builder = builder.add_source(variables);
         for (key, value) in &sources.flags {

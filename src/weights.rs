@@ -5,11 +5,17 @@
 
 mod error;
 mod folder;
+mod header;
 mod json;
+mod ldm;
 mod ledger;
+pub mod lora;
 mod shards;
+mod size;
 mod tensors;
+pub mod textual_inversion;
 
 pub use error::{LoadError, TensorMismatch};
 pub use folder::{FileBytes, ModelFolder};
+pub use size::float32_bytes;
 pub use tensors::Weights;

@@ -152,6 +152,7 @@ impl Rules for Open {
                 },
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
+                ..ModelCard::default()
             })
         })
     }
@@ -168,6 +169,17 @@ impl Rules for Open {
             Some(Levels::Sigmas(sigmas)) => sigmas.len() as u32,
             Some(Levels::Timesteps(timesteps)) => timesteps.len() as u32,
         })
+    }
+
+    fn check_control(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        match name {
+            "canny" => Ok(()),
+            other => Err(("unknown_controlnet", format!("{other:?} is not in the catalogue"))),
+        }
+    }
+
+    fn has_lora(&self, _: &str) -> bool {
+        true
     }
 
     fn random_seed(&self) -> u64 {
@@ -197,8 +209,8 @@ fn the_resolver_knows_every_field_of_the_contract_and_takes_its_examples() {
         // A value of a type that no field has: known fields complain of it, unknown ones of their name.
         let Value::Object(request) = json!({"prompt": "", name: [[1]]}) else { unreachable!() };
         let invalid = resolve(Fields::new(request), &Open { limits: defaults() }).expect_err(name);
-        let own: Vec<_> = invalid.errors.iter().filter(|error| error.pointer.starts_with(&pointer_of(name))).collect();
-        assert!(own.iter().any(|error| error.code != "unknown_field"), "{name}: {:?}", invalid.errors);
+        let mut own = invalid.errors.iter().filter(|error| error.pointer.starts_with(&pointer_of(name)));
+        assert!(own.any(|error| error.code != "unknown_field"), "{name}: {:?}", invalid.errors);
     }
     let body = &contract()["components"]["requestBodies"]["GenerateImage"]["content"]["application/json"];
     for (name, example) in body["examples"].as_object().unwrap() {

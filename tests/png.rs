@@ -3,8 +3,8 @@
 use std::{io::Cursor, sync::Arc};
 
 use latentd::generation::{
-    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Levels, Limits, MetadataLevel,
-    ModelCard, OnDisconnect, Rules, SchedulerChoice, SeedMode, Task, resolve,
+    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
+    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Rules, SchedulerChoice, SeedMode, Task, resolve,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
 use proptest::prelude::*;
@@ -82,6 +82,15 @@ fn settings_with_commas_stand_in_quotes() {
     for part in ["Sampler: DDIMScheduler, ", "Model: \"a, b: c\", ", "Eta: 0.5, ", "Clip skip: 2, "] {
         assert!(texts[0].1.contains(part), "{part} in {}", texts[0].1);
     }
+}
+
+#[test]
+fn loras_stand_in_the_prompt_as_tags() {
+    let lora = |name: &str, scale| LoraUse { name: name.to_owned(), scale };
+    let generation = Generation { loras: vec![lora("pixel art", 0.7), lora("b", 1.0)], ..generation() };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
+    assert!(texts[0].1.starts_with("a red fox <lora:pixel art:0.7> <lora:b:1>\n"), "{}", texts[0].1);
+    assert_eq!(again(&texts[1].1), generation);
 }
 
 #[test]
@@ -167,10 +176,10 @@ proptest! {
 
     #[test]
     fn any_prompt_survives(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
-        let generation = Generation { prompt, negative_prompt: negative, ..generation() };
+        let generation = Generation { prompt, negative_prompt: Some(negative.clone()), ..generation() };
         let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
         prop_assert!(texts[0].1.starts_with(&generation.prompt));
-        prop_assert!(texts[0].1.contains(&generation.negative_prompt));
+        prop_assert!(texts[0].1.contains(&negative));
         prop_assert_eq!(again(&texts[1].1), generation);
     }
 
@@ -218,7 +227,9 @@ fn generation() -> Generation {
     Generation {
         model: "tiny".to_owned(),
         prompt: "a red fox".to_owned(),
-        negative_prompt: "blur".to_owned(),
+        negative_prompt: Some("blur".to_owned()),
+        prompt_syntax: PromptSyntax::Plain,
+        loras: Vec::new(),
         width: 512,
         height: 256,
         n: 1,
@@ -232,6 +243,9 @@ fn generation() -> Generation {
         clip_skip: 0,
         decoder: Decoder::Full,
         feature_cache: None,
+        sdxl: None,
+        refiner: None,
+        controls: Vec::new(),
         source: None,
         seed: 41,
         seed_mode: SeedMode::PerImage,
@@ -272,6 +286,7 @@ impl Catalogue {
             tasks: vec![Task::TextToImage],
             decoders: vec![Decoder::Full, Decoder::Tiny],
             prompts: Vec::new(),
+            ..ModelCard::default()
         };
         Catalogue { limits, card: Arc::new(card) }
     }
@@ -302,6 +317,14 @@ impl Rules for Catalogue {
             Some(Levels::Sigmas(sigmas)) => sigmas.len() as u32,
             Some(Levels::Timesteps(timesteps)) => timesteps.len() as u32,
         })
+    }
+
+    fn check_control(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        Err(("unknown_controlnet", format!("{name:?} is not in the catalogue")))
+    }
+
+    fn has_lora(&self, name: &str) -> bool {
+        ["pixel art", "b"].contains(&name)
     }
 
     fn random_seed(&self) -> u64 {

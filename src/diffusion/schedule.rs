@@ -139,10 +139,10 @@ impl Schedule {
                 (dpm_points(config, Course::Steps(course.steps(config)?), &levels)?, 1.0)
             }
             Sampler::Lcm { original_inference_steps, .. } => {
-                (distilled_points(&trained, *original_inference_steps, course, -1.0)?, 1.0)
+                (distilled_points(&trained, (*original_inference_steps, *original_inference_steps), course, -1.0)?, 1.0)
             }
             Sampler::Tcd { original_inference_steps } => {
-                (distilled_points(&trained, *original_inference_steps, course, 0.0)?, 1.0)
+                (distilled_points(&trained, (*original_inference_steps, *original_inference_steps), course, 0.0)?, 1.0)
             }
             Sampler::EdmEuler(levels) => edm_points(levels, course.steps(config)?, Last::Repeated),
             Sampler::EdmDpmMultistep(levels, _) => edm_points(levels, course.steps(config)?, Last::SigmaMin),
@@ -158,6 +158,18 @@ impl Schedule {
         Schedule { points, run, init_noise_sigma, trained }.checked(config)
     }
 
+    /// All steps of a consistency model within the part of the schedule that a picture of this `strength` begins in, in
+    /// (0, 1] (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers). Of other classes as [`Schedule::for_strength`].
+    pub fn compressed(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Schedule, InvalidSteps> {
+        let Sampler::Lcm { original_inference_steps, .. } = config.sampler else {
+            return Schedule::new(config, steps)?.for_strength(strength);
+        };
+        let whole = Schedule::new(config, steps)?;
+        let kept = (original_inference_steps as f64 * strength) as usize;
+        let points = distilled_points(&whole.trained, (original_inference_steps, kept), Course::Steps(steps), -1.0)?;
+        Schedule { points, ..whole }.checked(config)
+    }
+
     /// The last steps alone, for a run that begins with a picture under noise: of n steps `⌊n · strength⌋`, `strength` in
     /// (0, 1] (Meng et al. 2022, arXiv:2108.01073, in the form of diffusers).
     pub fn for_strength(self, strength: f64) -> Result<Schedule, InvalidSteps> {
@@ -170,6 +182,43 @@ impl Schedule {
             return Err(InvalidSteps::BeginsLate { class: self.config().class_name() });
         }
         Ok(Schedule { run: steps - kept..steps, ..self })
+    }
+
+    /// The first steps alone: those that begin before the share `end` of the training timesteps is behind, in (0, 1).
+    pub fn until(self, end: f64) -> Result<Schedule, InvalidSteps> {
+        let kept = self.steps_from(self.cutoff(end));
+        let run = self.run.start..(self.run.start + kept).min(self.run.end);
+        if run.is_empty() {
+            return Err(InvalidSteps::NothingLeft { steps: self.run.len(), strength: end });
+        }
+        Ok(Schedule { run, ..self })
+    }
+
+    /// The steps that [`Schedule::until`] leaves out.
+    pub fn from(self, start: f64) -> Result<Schedule, InvalidSteps> {
+        let left = self.steps_from(self.cutoff(start));
+        let run = (self.run.start + left).min(self.run.end)..self.run.end;
+        if run.is_empty() {
+            return Err(InvalidSteps::NothingLeft { steps: self.run.len(), strength: 1.0 - start });
+        }
+        if !run.is_empty()
+            && run != self.run
+            && matches!(self.config().sampler, Sampler::Pndm { skip_prk_steps: false, .. })
+        {
+            return Err(InvalidSteps::BeginsLate { class: self.config().class_name() });
+        }
+        Ok(Schedule { run, ..self })
+    }
+
+    /// The timestep at which the share `end` of all is behind.
+    fn cutoff(&self, end: f64) -> f64 {
+        let all = self.config().num_train_timesteps() as f64;
+        (all - end * all).round_ties_even()
+    }
+
+    /// How many of the steps begin at timestep `t` or before, on the way down.
+    fn steps_from(&self, t: f64) -> usize {
+        self.steps().take_while(|(now, _)| now.t >= t).count()
     }
 
     pub(super) fn config(&self) -> &SchedulerConfig {

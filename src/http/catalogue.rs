@@ -33,6 +33,8 @@ struct Model {
     created: u32,
     owned_by: &'static str,
     state: &'static str,
+    /// Memory that its weights take, whether they are loaded or not.
+    bytes: Option<u64>,
     /// Whether a request that names no model gets this one.
     default: bool,
     error: Option<String>,
@@ -61,6 +63,7 @@ impl Model {
             created: 0,
             owned_by: "latentd",
             state: model.state,
+            bytes: model.bytes,
             default: model.name == state.service.default_model(),
             error: model.error,
             capabilities: model.card.as_deref().map(capabilities),
@@ -76,6 +79,31 @@ pub async fn models(State(state): State<AppState>) -> impl IntoResponse {
 pub async fn model(State(state): State<AppState>, ModelName(name): ModelName) -> Result<impl IntoResponse, ApiError> {
     let model = state.service.models().into_iter().find(|model| model.name == name);
     model.map(|model| Json(Model::of(&state, model))).ok_or(ApiError::NotFound("model"))
+}
+
+#[derive(Debug, Serialize)]
+struct Lora {
+    object: &'static str,
+    name: String,
+    /// The size of its file.
+    bytes: u64,
+}
+
+pub async fn loras(State(service): State<Service>) -> impl IntoResponse {
+    List::of(service.loras().into_iter().map(|(name, bytes)| Lora { object: "lora", name, bytes }))
+}
+
+#[derive(Debug, Serialize)]
+struct ControlNet {
+    object: &'static str,
+    name: String,
+    /// Why it cannot be used, if it cannot.
+    error: Option<String>,
+}
+
+pub async fn control_nets(State(service): State<Service>) -> impl IntoResponse {
+    let control_nets = service.control_nets().into_iter();
+    List::of(control_nets.map(|(name, error)| ControlNet { object: "controlnet", name, error }))
 }
 
 #[derive(Debug, Serialize)]

@@ -51,10 +51,10 @@ pub(super) fn trained_points(trained: &Trained, course: Course<'_>) -> Result<Ve
     Ok(timesteps.into_iter().chain([end]).map(|t| trained.level(t)).collect())
 }
 
-/// LCM and TCD: some of the timesteps that they were distilled at, and timestep `end`.
+/// LCM and TCD: some of the timesteps that they were distilled at, of the last `kept` of these, and timestep `end`.
 pub(super) fn distilled_points(
     trained: &Trained,
-    original_inference_steps: usize,
+    (original_inference_steps, kept): (usize, usize),
     course: Course<'_>,
     end: f64,
 ) -> Result<Vec<Point>, InvalidSteps> {
@@ -63,12 +63,12 @@ pub(super) fn distilled_points(
         return Ok(timesteps.into_iter().chain([end]).map(|t| trained.level(t)).collect());
     }
     let steps = course.steps(&trained.config)?;
-    if steps > original_inference_steps {
-        return Err(InvalidSteps::TooMany { steps, max: original_inference_steps });
+    if steps > kept {
+        return Err(InvalidSteps::TooMany { steps, max: kept });
     }
     let stride = trained.config.num_train_timesteps() / original_inference_steps;
-    let left_out = |i: usize| (i as f64 * (original_inference_steps as f64 / steps as f64)) as usize;
-    let timestep = |i: usize| ((original_inference_steps - left_out(i)) * stride - 1) as f64;
+    let left_out = |i: usize| (i as f64 * (kept as f64 / steps as f64)) as usize;
+    let timestep = |i: usize| ((kept - left_out(i)) * stride - 1) as f64;
     Ok((0..steps).map(timestep).chain([end]).map(|t| trained.level(t)).collect())
 }
 
