@@ -29,6 +29,8 @@ pub enum LoadError {
     Disagree { left: &'static str, left_value: String, right: &'static str, right_value: String },
     #[error(transparent)]
     Tensors(#[from] Box<TensorMismatch>),
+    #[error("{path}: not a checkpoint that can be loaded: {reason}")]
+    Checkpoint { path: String, reason: String },
     #[error(transparent)]
     Lora(#[from] Box<LoraMismatch>),
     #[error("device: {0}")]
