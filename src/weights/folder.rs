@@ -54,6 +54,15 @@ impl ModelFolder {
         Ok(Self(Place::SingleFile(Arc::new(SingleFile::open(path)?))))
     }
 
+    /// As [`ModelFolder::single`], of a file in memory that errors call `name`.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn single_held(name: &str, file: Vec<u8>) -> Result<Self, LoadError> {
+        let bytes = FileBytes::Held(Cow::Owned(file));
+        Ok(Self(Place::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes)?))))
+    }
+
     /// The file, where the folder is made of one.
     pub(super) fn single_file(&self) -> Option<&SingleFile> {
         match &self.0 {

@@ -40,17 +40,23 @@ pub(super) struct SingleFile {
 }
 
 impl SingleFile {
-    /// Maps the file, whose header alone is read.
+    /// Maps the file, whose header alone is read, and reads what its owner says of it.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let shown = path.display().to_string();
         let bytes = super::folder::map_file(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
-        let header = Header::read(&shown, &bytes)?;
-        let no_checkpoint = |reason: String| LoadError::Checkpoint { path: shown.clone(), reason };
+        let mut file = Self::new(shown, bytes)?;
+        sidecar::merge(&path.with_extension("json"), &mut file.configs)?;
+        Ok(file)
+    }
+
+    /// A file that is in memory; `path` is what errors call it.
+    pub fn new(path: String, bytes: FileBytes) -> Result<Self, LoadError> {
+        let header = Header::read(&path, &bytes)?;
+        let no_checkpoint = |reason: String| LoadError::Checkpoint { path: path.clone(), reason };
         let kind = Kind::of(&header).map_err(no_checkpoint)?;
-        let parts = Parts::sort(&shown, &header, kind)?;
-        let mut configs = configs::of(kind, &parts, &header).map_err(no_checkpoint)?;
-        sidecar::merge(&path.with_extension("json"), &mut configs)?;
-        Ok(Self { bytes, parts, configs, tokenizers: kind.tokenizers(), path: shown })
+        let parts = Parts::sort(&path, &header, kind)?;
+        let configs = configs::of(kind, &parts, &header).map_err(no_checkpoint)?;
+        Ok(Self { bytes, parts, configs, tokenizers: kind.tokenizers(), path })
     }
 
     pub fn path(&self) -> &str {
