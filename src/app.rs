@@ -15,7 +15,7 @@ use crate::{
     metrics::Metrics,
     pipelines::Catalogue,
     service::{Live, Parts, Service, Throughput},
-    worker::{Sweeper, Worker},
+    worker::{Preload, Slots, Sweeper, Worker},
 };
 
 /// Everything a server is made of, bound to its addresses but not yet serving.
@@ -24,7 +24,7 @@ pub struct App {
     public: TcpListener,
     operator: TcpListener,
     state: AppState,
-    catalogue: Arc<Catalogue>,
+    preload: Preload,
     worker: Worker,
     sweeper: Sweeper,
     engine_thread: EngineThread,
@@ -39,7 +39,7 @@ impl App {
     /// The data folder is in use or cannot be written, the default model is unusable, or an address is taken.
     pub async fn build(config: Config) -> Result<App> {
         let metrics = Metrics::new();
-        let catalogue = Arc::new(catalogue(&config)?);
+        let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
         let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("data_dir {}", config.data_dir.display()))?);
         let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
@@ -75,9 +75,10 @@ impl App {
             throughput,
             wake,
             runs: TaskTracker::new(),
-            max_runs: config.engine.max_runs.get(),
+            slots: Slots::new(config.engine.max_runs.get()),
             max_attempts: config.queue.max_attempts,
         };
+        let preload = Preload { catalogue, metrics: metrics.clone() };
         let sweeper = Sweeper {
             store,
             blobs,
@@ -98,7 +99,7 @@ impl App {
         };
         let public = bind(config.http.bind, "http.bind").await?;
         let operator = bind(config.operator.bind, "operator.bind").await?;
-        Ok(App { config, public, operator, state, catalogue, worker, sweeper, engine_thread, draining, tasks })
+        Ok(App { config, public, operator, state, preload, worker, sweeper, engine_thread, draining, tasks })
     }
 
     /// Where the public listener listens: with port 0 in the settings, the port that the system chose.
@@ -116,14 +117,15 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, catalogue, worker, sweeper, engine_thread, draining, tasks } = self;
+        let App { config, public, operator, state, preload, worker, sweeper, engine_thread, draining, tasks } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let engine: JoinHandle<()> =
             std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine_thread.run())?;
         let worker_stop = CancellationToken::new();
         let working = tokio::spawn(worker.run(worker_stop.clone()));
         tasks.spawn(sweeper.run(draining.clone()));
-        tasks.spawn_blocking(move || warm_up(&catalogue));
+        let undisturbed = draining.clone();
+        tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
 
         let listeners_stop = CancellationToken::new();
         let served = async {
@@ -167,7 +169,9 @@ impl std::fmt::Debug for App {
 
 /// The models that the settings name.
 pub fn catalogue(config: &Config) -> Result<Catalogue> {
-    let catalogue = Catalogue::open(&config.models.dir, &config.models.default)?;
+    let models = &config.models;
+    let catalogue =
+        Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
     Ok(catalogue.for_winograd(match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
         config::Winograd::Off => winograd::Use::Off,
@@ -182,13 +186,5 @@ pub fn engine_settings(config: &config::Engine) -> engine::Settings {
         max_rows: config.max_rows,
         max_runs: config.max_runs,
         text_cache_entries: config.text_cache_entries,
-    }
-}
-
-/// Reads the default model's weights, so that the first request does not wait for them.
-fn warm_up(catalogue: &Catalogue) {
-    match catalogue.load(catalogue.default_name()) {
-        Ok(model) => tracing::info!(model = model.name, "the default model is ready"),
-        Err(error) => tracing::error!(%error, "the default model is not ready"),
     }
 }

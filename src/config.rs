@@ -55,6 +55,9 @@ pub struct Models {
     /// Empty: only the embedded model.
     pub dir: PathBuf,
     pub default: String,
+    /// 0: no bound.
+    pub max_bytes: u64,
+    pub preload: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -202,6 +205,8 @@ impl Config {
             .prefix_separator("_")
             .separator("__")
             .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("models.preload")
             .source(Some(environment));
         builder = builder.add_source(variables);
         for (key, value) in &sources.flags {

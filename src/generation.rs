@@ -5,6 +5,7 @@
 
 mod approximations;
 mod card;
+mod control;
 mod event;
 mod fields;
 mod id;
@@ -12,13 +13,16 @@ mod input;
 mod limits;
 mod phase;
 mod record;
+mod refiner;
 mod request;
 mod resolve;
 mod scheduler;
+mod sdxl;
 mod source;
 
 pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use card::ModelCard;
+pub use control::{Control, Preprocess};
 pub use event::{Event, EventKind};
 pub use fields::{FieldError, Fields};
 pub use id::{GenerationId, InvalidId};
@@ -26,7 +30,9 @@ pub use input::{Given, InputImage, Place, Role};
 pub use limits::Limits;
 pub use phase::Phase;
 pub use record::{Image, Problem, Record, Status};
+pub use refiner::Refiner;
 pub use request::{Generation, MetadataLevel, OnDisconnect, SeedMode};
 pub use resolve::{Invalid, Rules, resolve};
 pub use scheduler::SchedulerChoice;
+pub use sdxl::Sdxl;
 pub use source::{Hold, Mask, Source, Task};

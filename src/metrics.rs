@@ -36,6 +36,14 @@ pub struct Metrics {
     pub wasted_steps: IntCounterVec,
     /// Text encodings asked for, by whether the cache had them.
     pub text_cache: IntCounterVec,
+    /// Bytes of the weights that are in memory or being read.
+    pub model_bytes: IntGauge,
+    /// Models read, by name and by whether that went well.
+    pub model_loads: IntCounterVec,
+    /// Models that made room for others, by name.
+    pub model_unloads: IntCounterVec,
+    /// Seconds that reading a model took.
+    pub model_load_seconds: Histogram,
 }
 
 impl Metrics {
@@ -85,6 +93,10 @@ impl Metrics {
                 &["reason"],
             ),
             text_cache: counters("latentd_text_cache_total", "Text encodings asked for", &["result"]),
+            model_bytes: gauge("latentd_model_bytes", "Bytes of the weights that are in memory or being read"),
+            model_loads: counters("latentd_model_loads_total", "Models read", &["model", "result"]),
+            model_unloads: counters("latentd_model_unloads_total", "Models that made room for others", &["model"]),
+            model_load_seconds: histogram("latentd_model_load_seconds", "Seconds that reading a model took", seconds()),
             registry,
         }
     }

@@ -78,6 +78,8 @@ pub struct ModelView {
     pub state: &'static str,
     /// Why its folder cannot be used.
     pub error: Option<String>,
+    /// Memory that its weights take, whether they are loaded or not.
+    pub bytes: Option<u64>,
     pub card: Option<Arc<ModelCard>>,
 }
 
@@ -236,8 +238,9 @@ impl Service {
 
     pub fn models(&self) -> Vec<ModelView> {
         let view = |name: &str| {
-            let (state, error) = self.0.catalogue.state(name);
-            ModelView { name: name.to_owned(), state, error, card: self.0.catalogue.card(name) }
+            let (catalogue, (state, error)) = (&self.0.catalogue, self.0.catalogue.state(name));
+            let (bytes, card) = (catalogue.bytes(name), catalogue.card(name));
+            ModelView { name: name.to_owned(), state, error, bytes, card }
         };
         self.0.catalogue.names().map(view).collect()
     }
@@ -274,9 +277,9 @@ impl Service {
         if let Err(error) = self.0.store.ping().await {
             reasons.push(format!("store: {error}"));
         }
-        let default = self.0.catalogue.default_name();
-        if let (state @ ("loading" | "cold" | "failed"), _) = self.0.catalogue.state(default) {
-            reasons.push(format!("model {default}: {state}"));
+        // Those that are to be loaded at the start; whether they are in memory later on is nobody's concern.
+        for name in self.0.catalogue.awaited() {
+            reasons.push(format!("model {name}: {}", self.0.catalogue.state(&name).0));
         }
         reasons
     }

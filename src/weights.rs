@@ -13,9 +13,11 @@ mod ledger;
 pub mod lora;
 mod shards;
 mod single_file;
+mod size;
 mod tensors;
 pub mod textual_inversion;
 
 pub use error::{LoadError, TensorMismatch};
 pub use folder::{FileBytes, ModelFolder};
+pub use size::float32_bytes;
 pub use tensors::Weights;

@@ -1,8 +1,10 @@
 //! The worker: claims generations, feeds the engine, stores results.
 
 mod load;
+mod models;
 mod observer;
 mod save;
+mod slots;
 mod sweeper;
 
 use std::{
@@ -20,11 +22,13 @@ use crate::{
     imaging::{RgbImage, encode_preview, upscale},
     ledger::{Blobs, Lease, Outcome, Store, StoreError},
     metrics::Metrics,
-    pipelines::Catalogue,
+    pipelines::{Catalogue, Companions},
     service::{Live, Preview, Progress, Throughput},
 };
 use observer::{LiveObserver, Sketch};
 
+pub use models::Preload;
+pub use slots::Slots;
 pub use sweeper::Sweeper;
 
 /// What the worker is made of. Its work is [`Worker::run`].
@@ -41,7 +45,7 @@ pub struct Worker {
     /// Where the generations at work run.
     pub runs: TaskTracker,
     /// Most generations at work at the same time.
-    pub max_runs: usize,
+    pub slots: Slots,
     /// How often a generation is begun before it fails for good.
     pub max_attempts: u32,
 }
@@ -62,7 +66,7 @@ impl Worker {
         loop {
             // Every generation is a task of its own: one that waits for the store while this loop waits for it too must
             // not depend on this loop to go on.
-            for (record, lease) in worker.claim(worker.max_runs.saturating_sub(worker.runs.len())).await {
+            for (record, lease) in worker.claim(worker.slots.room(worker.runs.len())).await {
                 let worker = worker.clone();
                 worker.clone().runs.spawn(async move {
                     worker.work(record, lease).await;
@@ -128,11 +132,14 @@ impl Worker {
             id,
             Progress { phase: Phase::Loading, step: 0, steps: generation.steps, percent: 0.0, eta_s: None },
         );
-        let (catalogue, name) = (self.catalogue.clone(), generation.model.clone());
         let inputs = self.load_inputs(record).await?;
-        let model = tokio::task::spawn_blocking(move || catalogue.load(&name)).await;
-        let model = model.map_err(|error| failed("internal", format!("loading the model: {error}"), true))?;
-        let model = model.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
+        // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
+        let (lease, refiner, _slot) = self.load_models(record, &cancel).await?;
+        let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
+        let refiner_model = refiner.as_ref().map(|refiner| refiner.model().clone());
+        let companions = tokio::task::spawn_blocking(move || Companions::of(&wanted, &catalogue, refiner_model)).await;
+        let companions = companions.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
+        let companions = companions.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
         let card = self.catalogue.card(&generation.model);
         let card = card.ok_or_else(|| failed("model_unavailable", "the model is gone".to_owned(), false))?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)
@@ -141,7 +148,8 @@ impl Worker {
         let (sketches, mut sketched) = mpsc::channel(16);
         let (ended, mut outcome) = oneshot::channel();
         let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, ended));
-        let run = Run { generation: generation.clone(), inputs, scheduler, model, observer, cancel };
+        let model = lease.model().clone();
+        let run = Run { generation: generation.clone(), inputs, companions, scheduler, model, observer, cancel };
         self.engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),

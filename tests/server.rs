@@ -19,6 +19,8 @@ mod faults;
 mod inputs;
 #[path = "server/journeys.rs"]
 mod journeys;
+#[path = "server/models.rs"]
+mod models;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
 #[path = "server/responsiveness.rs"]

@@ -184,6 +184,30 @@ impl Fields {
         Some(value)
     }
 
+    /// The same for element `index` of a list, whose value was taken.
+    pub fn element<T>(
+        &mut self,
+        name: &str,
+        index: usize,
+        value: Value,
+        read: impl FnOnce(&mut Fields) -> T,
+    ) -> Option<T> {
+        match value {
+            Value::Object(map) => {
+                let prefix = format!("{}/{name}/{index}", self.prefix);
+                let mut inner = Fields { prefix, ..Fields::new(map) };
+                let value = read(&mut inner);
+                self.errors.extend(inner.finish());
+                Some(value)
+            }
+            other => {
+                let detail = format!("must be an object, not {}", shortened(&other));
+                self.error_at(&[name, &index.to_string()], "wrong_type", detail);
+                None
+            }
+        }
+    }
+
     pub fn wrong_type<T>(&mut self, name: &str, expected: &str, value: &Value) -> Option<T> {
         self.error(name, "wrong_type", format!("must be {expected}, not {}", shortened(value)));
         None
@@ -205,7 +229,10 @@ fn escaped(name: &str) -> String {
 }
 
 fn is_text(name: &str) -> bool {
-    matches!(name, "prompt" | "negative_prompt" | "model" | "size" | "scheduler" | "user")
+    matches!(
+        name,
+        "prompt" | "negative_prompt" | "prompt_2" | "negative_prompt_2" | "model" | "size" | "scheduler" | "user"
+    )
 }
 
 fn scalar(text: String) -> Value {

@@ -33,6 +33,8 @@ struct Model {
     created: u32,
     owned_by: &'static str,
     state: &'static str,
+    /// Memory that its weights take, whether they are loaded or not.
+    bytes: Option<u64>,
     /// Whether a request that names no model gets this one.
     default: bool,
     error: Option<String>,
@@ -61,6 +63,7 @@ impl Model {
             created: 0,
             owned_by: "latentd",
             state: model.state,
+            bytes: model.bytes,
             default: model.name == state.service.default_model(),
             error: model.error,
             capabilities: model.card.as_deref().map(capabilities),

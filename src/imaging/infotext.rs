@@ -8,8 +8,8 @@ use crate::generation::{Generation, Hold, SchedulerChoice, SeedMode};
 
 pub fn infotext(generation: &Generation, index: u32) -> String {
     let mut lines = vec![generation.prompt.clone()];
-    if !generation.negative_prompt.is_empty() {
-        lines.push(format!("Negative prompt: {}", generation.negative_prompt));
+    if let Some(negative) = generation.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
+        lines.push(format!("Negative prompt: {negative}"));
     }
     lines.push(settings(generation, index));
     lines.join("\n")

@@ -1,45 +1,48 @@
-//! Which models there are: the embedded one, and the folders of `models.dir`.
+//! Which models there are: the embedded one, and the folders of `models.dir`; and which of them are in memory.
+
+mod blocking;
+mod lease;
+pub(super) mod listing;
+pub mod room;
+mod shelf;
+mod size;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use candle_core::Device;
 
-use super::{LatentRgb, Model, NetworkError, Networks, card, embedded};
+use super::{ControlNets, LatentRgb, Model, NetworkError, Networks, card, embedded};
 use crate::{
     generation::ModelCard,
     kernels::winograd,
+    metrics::Metrics,
     models::stable_diffusion::StableDiffusion,
     weights::{LoadError, ModelFolder},
 };
+pub use lease::{Acquired, Lease, Ticket};
+use shelf::{Shelf, Standing, Taken};
 
-/// The models by name. Cards are read at once, weights at first use; a folder that cannot be used stays listed with
-/// the reason, and never keeps the server from starting unless it is the default.
+/// The models by name. Cards are read at once, weights at first use, as many models as fit their bound; a folder that
+/// cannot be used stays listed with the reason, and never keeps the server from starting unless it is the default.
 #[derive(Debug)]
 pub struct Catalogue {
     default: String,
     winograd: winograd::Use,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, Arc<Entry>>,
+    shelf: Arc<Shelf>,
+    control_nets: ControlNets,
 }
 
 #[derive(Debug)]
 struct Entry {
     folder: ModelFolder,
     card: Result<Arc<ModelCard>, String>,
-    state: Mutex<State>,
-    /// Held while the weights are read, so that they are read once.
-    loading: Mutex<()>,
-}
-
-#[derive(Debug)]
-enum State {
-    Cold,
-    Loading,
-    Ready(Arc<Model>),
-    Failed(String),
+    /// Memory that the weights take; `None` where their files cannot be used.
+    bytes: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,8 @@ pub enum CatalogueError {
     Unknown(String),
     #[error("the default model {name:?} cannot be used: {reason}")]
     Default { name: String, reason: String },
+    #[error("the model {name:?} of models.preload cannot be used: {reason}")]
+    Preload { name: String, reason: String },
     #[error("the folder of models {path} cannot be read: {source}")]
     Folder { path: PathBuf, source: std::io::Error },
     #[error("the model {name:?} cannot be loaded: {reason}")]
@@ -62,13 +67,21 @@ impl Catalogue {
     /// The folder cannot be read, or the default model is not there or has no usable card.
     pub fn open(dir: &Path, default: &str) -> Result<Catalogue, CatalogueError> {
         let mut entries = BTreeMap::new();
-        entries.insert(embedded::NAME.to_owned(), Entry::new(embedded::NAME, embedded::folder()));
+        entries.insert(embedded::NAME.to_owned(), Arc::new(Entry::new(embedded::NAME, embedded::folder())));
         if !dir.as_os_str().is_empty() {
-            for (name, folder) in folders(dir)? {
-                entries.insert(name.clone(), Entry::new(&name, folder));
+            for (name, folder) in listing::folders(dir)? {
+                entries.insert(name.clone(), Arc::new(Entry::new(&name, folder)));
             }
         }
-        let catalogue = Catalogue { default: default.to_owned(), winograd: winograd::Use::Auto, entries };
+        let shelf = Arc::new(Shelf::new());
+        shelf.await_model(default);
+        let catalogue = Catalogue {
+            default: default.to_owned(),
+            winograd: winograd::Use::Auto,
+            entries,
+            shelf,
+            control_nets: ControlNets::default(),
+        };
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entries.get(default).map(|entry| &entry.card) {
             None => Err(unusable("it is not in the catalogue")),
@@ -90,18 +103,47 @@ impl Catalogue {
         self.entries.get(name)?.card.as_ref().ok().cloned()
     }
 
+    /// Bytes of memory that the model's weights take, whether they are loaded or not; `None` where they cannot be used.
+    pub fn bytes(&self, name: &str) -> Option<u64> {
+        self.entries.get(name)?.bytes
+    }
+
+    /// Whether both models can be in memory at the same time.
+    ///
+    /// # Errors
+    /// They take more together than the bound allows.
+    pub fn check_together(&self, name: &str, other: &str) -> Result<(), CatalogueError> {
+        let bytes = |name: &str| self.bytes(name).unwrap_or(0);
+        let together = if name == other { bytes(name) } else { bytes(name).saturating_add(bytes(other)) };
+        let bound = self.shelf.bound();
+        if together <= bound {
+            return Ok(());
+        }
+        let reason = format!("with {other:?} it takes {together} bytes, models.max_bytes is {bound}");
+        Err(CatalogueError::Load { name: name.to_owned(), reason })
+    }
+
     /// `ready`, `loading`, `cold` or `failed`, with the reason of the last.
     pub fn state(&self, name: &str) -> (&'static str, Option<String>) {
         let Some(entry) = self.entries.get(name) else { return ("failed", None) };
         if let Err(reason) = &entry.card {
             return ("failed", Some(reason.clone()));
         }
-        match &*entry.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Cold => ("cold", None),
-            State::Loading => ("loading", None),
-            State::Ready(_) => ("ready", None),
-            State::Failed(reason) => ("failed", Some(reason.clone())),
+        match self.shelf.standing(name) {
+            Standing::Cold => ("cold", None),
+            Standing::Loading => ("loading", None),
+            Standing::Ready => ("ready", None),
+            Standing::Failed(reason) => ("failed", Some(reason)),
         }
+    }
+
+    /// The same models, with ControlNets beside them.
+    pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
+        Catalogue { control_nets, ..self }
+    }
+
+    pub fn control_nets(&self) -> &ControlNets {
+        &self.control_nets
     }
 
     /// The same models, whose networks take Winograd's algorithm where this says.
@@ -109,44 +151,89 @@ impl Catalogue {
         Catalogue { winograd, ..self }
     }
 
-    /// The model with its weights in memory; reads them if this is the first use. Blocks for as long as that takes.
+    /// The same models, of which so many are in memory at a time that they take at most so many bytes, or one that alone
+    /// takes more. 0 is no bound.
+    pub fn within(self, max_bytes: u64) -> Catalogue {
+        self.shelf.set_bound(if max_bytes == 0 { u64::MAX } else { max_bytes });
+        self
+    }
+
+    /// The same models, whose loads are counted there.
+    pub fn counted_in(self, metrics: Metrics) -> Catalogue {
+        self.shelf.set_metrics(metrics);
+        self
+    }
+
+    /// The same models, of which these, beside the default, are to be loaded before the server is ready.
     ///
     /// # Errors
-    /// The name is unknown, or the folder's files are missing, broken or not of this architecture; each call tries anew.
-    pub fn load(&self, name: &str) -> Result<Arc<Model>, CatalogueError> {
+    /// A name is unknown, or its folder has no usable card.
+    pub fn preloading(self, names: &[String]) -> Result<Catalogue, CatalogueError> {
+        for name in names {
+            let unusable = |reason: String| CatalogueError::Preload { name: name.clone(), reason };
+            let entry = self.entries.get(name).ok_or_else(|| unusable("it is not in the catalogue".to_owned()))?;
+            entry.card.as_ref().map_err(|reason| unusable(reason.clone()))?;
+            self.shelf.await_model(name);
+        }
+        Ok(self)
+    }
+
+    /// The models that are still to be loaded before the server is ready. One that was loaded and had to go again does not
+    /// come back here.
+    pub fn awaited(&self) -> Vec<String> {
+        self.shelf.awaited()
+    }
+
+    /// The model with its weights in memory, or the turn to read them. Waits while somebody else reads it, and while what
+    /// is in the way of it is in use. Models that nobody uses make room, the least recently used first; a model in use
+    /// stays. Who waits for room is overtaken by a bounded number of users of the models that are in the way.
+    ///
+    /// To drop the future is to give the wait up.
+    ///
+    /// # Errors
+    /// The name is unknown, the folder's files are missing or broken, or the read that this waited for has failed.
+    pub async fn acquire(&self, name: &str) -> Result<Acquired, CatalogueError> {
         let entry = self.entries.get(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
-        let _turn = entry.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Ready(model) = &*entry.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(model.clone());
+        entry.card.as_ref().map_err(|reason| failed(reason.clone()))?;
+        let bytes = match entry.bytes {
+            Some(bytes) => bytes,
+            // Somebody may have repaired the folder meanwhile.
+            None => size::of(&entry.folder).map_err(|error| failed(error.to_string()))?,
+        };
+        match self.shelf.take(name, bytes).await {
+            Taken::Model(model) => Ok(Acquired::Ready(Lease::new(model, self.shelf.clone()))),
+            Taken::ToRead(unloaded) => Ok(Acquired::Cold(Ticket {
+                name: name.to_owned(),
+                entry: entry.clone(),
+                winograd: self.winograd,
+                shelf: self.shelf.clone(),
+                unloaded,
+                used: false,
+            })),
+            Taken::Failed(reason) => Err(failed(reason)),
         }
-        if let Err(reason) = &entry.card {
-            return Err(failed(reason.clone()));
-        }
-        entry.become_(State::Loading);
-        match read(name, &entry.folder, self.winograd) {
-            Ok(model) => {
-                let model = Arc::new(model);
-                entry.become_(State::Ready(model.clone()));
-                Ok(model)
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                entry.become_(State::Failed(reason.clone()));
-                Err(failed(reason))
-            }
-        }
+    }
+
+    /// The model with its weights in memory; reads them if they are not there. Blocks for as long as that takes, and
+    /// for as long as others use what is in the way.
+    ///
+    /// # Errors
+    /// As those of [`Catalogue::acquire`] and [`Ticket::read`]; each call tries anew.
+    pub fn load(&self, name: &str) -> Result<Arc<Model>, CatalogueError> {
+        let lease = match blocking::wait(self.acquire(name))? {
+            Acquired::Ready(lease) => lease,
+            Acquired::Cold(ticket) => ticket.read()?,
+        };
+        Ok(lease.model().clone())
     }
 }
 
 impl Entry {
     fn new(name: &str, folder: ModelFolder) -> Entry {
         let card = card::read(name, &folder).map(Arc::new).map_err(|error| error.to_string());
-        Entry { folder, card, state: Mutex::new(State::Cold), loading: Mutex::new(()) }
-    }
-
-    fn become_(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        let bytes = size::of(&folder).ok();
+        Entry { folder, card, bytes }
     }
 }
 
@@ -166,31 +253,4 @@ fn read(name: &str, folder: &ModelFolder, winograd: winograd::Use) -> Result<Mod
         None => LatentRgb::fit(&networks)?,
     };
     Ok(Model { name: name.to_owned(), networks: Box::new(networks), latent_rgb })
-}
-
-/// The folders of models inside `dir`. A name that is no good in a URL or a request is passed over with a warning.
-fn folders(dir: &Path) -> Result<Vec<(String, ModelFolder)>, CatalogueError> {
-    let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if !path.join("model_index.json").is_file() {
-            continue;
-        }
-        let name = path.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name));
-        let Some(name) = name else {
-            tracing::warn!(path = %path.display(), "passed over: a model's name is 1 to 64 letters, digits, '.', '_' and '-'");
-            continue;
-        };
-        match ModelFolder::open(&path) {
-            Ok(folder) => found.push((name.to_owned(), folder)),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "passed over"),
-        }
-    }
-    Ok(found)
-}
-
-fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=64).contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }

@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{Cancel, Reason},
@@ -60,6 +61,8 @@ struct Entry {
     state: watch::Sender<State>,
     /// Of a generation that this process runs.
     cancel: Option<Cancel>,
+    /// Cancelled together with the run, for what waits outside of the engine.
+    canceled: CancellationToken,
 }
 
 impl Live {
@@ -86,6 +89,7 @@ impl Live {
         let mut entries = self.lock();
         let entry = entries.entry(id).or_insert_with(Entry::new);
         entry.cancel = Some(cancel);
+        entry.canceled = CancellationToken::new();
         entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
     }
 
@@ -112,15 +116,21 @@ impl Live {
 
     /// Tells the run, if this process has one, to end before its next step.
     pub fn cancel(&self, id: GenerationId, reason: Reason) {
-        if let Some(cancel) = self.lock().get(&id).and_then(|entry| entry.cancel.as_ref()) {
-            cancel.cancel(reason);
+        if let Some(entry) = self.lock().get(&id) {
+            entry.cancel(reason);
         }
     }
 
     /// Ends every run of this process early.
     pub fn cancel_all(&self, reason: Reason) {
-        for cancel in self.lock().values().filter_map(|entry| entry.cancel.as_ref()) {
-            cancel.cancel(reason);
+        self.lock().values().for_each(|entry| entry.cancel(reason));
+    }
+
+    /// Returns as soon as the run of the generation is told to end; at once where this process has none.
+    pub async fn canceled(&self, id: GenerationId) {
+        let canceled = self.lock().get(&id).map(|entry| entry.canceled.clone());
+        if let Some(canceled) = canceled {
+            canceled.cancelled().await;
         }
     }
 
@@ -138,6 +148,14 @@ impl Live {
 
 impl Entry {
     fn new() -> Entry {
-        Entry { state: watch::Sender::new(State::default()), cancel: None }
+        let state = watch::Sender::new(State::default());
+        Entry { state, cancel: None, canceled: CancellationToken::new() }
+    }
+
+    fn cancel(&self, reason: Reason) {
+        if let Some(cancel) = &self.cancel {
+            cancel.cancel(reason);
+            self.canceled.cancel();
+        }
     }
 }

@@ -41,6 +41,10 @@ impl Rules for CatalogueRules<'_> {
         Ok(())
     }
 
+    fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        self.catalogue.control_nets().check(card, name)
+    }
+
     /// 32 bits, since torch's generator looks at no more; a seed that people can read and type.
     fn random_seed(&self) -> u64 {
         // Without the system's entropy the clock-free fallback is a fresh id, which is unique if not unpredictable.

@@ -73,9 +73,14 @@ impl SingleFile {
         configs.chain(self.tokenizers.iter().flat_map(of_tokenizer))
     }
 
-    /// The text of one of them.
+    /// The text of one of them. The configuration of a ControlNet, the one file of its folder, is found in a folder of any
+    /// name too, as the catalogue of ControlNets sees them from above.
     pub fn text(&self, path: &str) -> Option<String> {
-        if let Some(config) = self.configs.get(path) {
+        let config = self.configs.get(path).or_else(|| match path.split_once('/') {
+            Some((_, file)) if self.parts.is_control_net() => self.configs.get(file),
+            _ => None,
+        });
+        if let Some(config) = config {
             return Some(Value::Object(config.clone()).to_string());
         }
         let (folder, name) = path.split_once('/')?;

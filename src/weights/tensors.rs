@@ -153,6 +153,13 @@ impl Weights {
         Self { source: self.source.clone(), prefix: self.name(part), winograd: self.winograd }
     }
 
+    /// The path of a layer in its model, by which adapters know it: the component and the scope, without transformers'
+    /// `text_model`, which some files have and others have not.
+    pub fn path(&self) -> Arc<str> {
+        let scope = self.prefix.strip_prefix("text_model.").unwrap_or(&self.prefix);
+        format!("{}.{scope}", self.source.component).into()
+    }
+
     /// Whether any tensor of the files has a name that starts with the scope and `start`.
     pub fn has_any(&self, start: &str) -> bool {
         let start = self.name(start);

@@ -47,7 +47,7 @@ pub fn generation() -> Generation {
     Generation {
         model: "tiny".to_owned(),
         prompt: "a red fox, \"quoted\", 狐🦊\nsecond line".to_owned(),
-        negative_prompt: "blur".to_owned(),
+        negative_prompt: Some("blur".to_owned()),
         width: 64,
         height: 128,
         n: 2,
@@ -60,6 +60,9 @@ pub fn generation() -> Generation {
         clip_skip: 1,
         decoder: Decoder::Full,
         feature_cache: None,
+        sdxl: None,
+        refiner: None,
+        controls: Vec::new(),
         source: None,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 use candle_core::{Device, Tensor};
 use latentd::{
     kernels::winograd::Use,
-    models::StableDiffusion,
+    models::{
+        StableDiffusion,
+        control_net::{ControlNetConfig, Residuals},
+        text_encoders::LearnedTokens,
+        unet2d_condition::{Added, Conditions},
+    },
     weights::{LoadError, ModelFolder, Weights},
 };
 use safetensors::Dtype;
@@ -162,7 +167,7 @@ fn noise(shape: &[usize]) -> Tensor {
 
 #[test]
 fn every_answer() {
-    for pipeline in ["sd1", "sd1-inpaint", "ip2p", "sd2"] {
+    for pipeline in ["sd1", "sd1-inpaint", "ip2p", "sd2", "lcm", "sdxl", "sdxl-refiner"] {
         let Some(mut parts) = parts(pipeline) else { continue };
         with_whole_vocabulary(&mut parts);
         let place = Place::with(&inverse::single_file(&parts), Some(&tiny(pipeline)));
@@ -170,14 +175,24 @@ fn every_answer() {
         let folder = load(&ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap());
         let single = load(&place.open().unwrap());
         assert_eq!(single.spec(), folder.spec());
-        let ids = folder.tokenize("a red fox");
+        let prompt = [folder.tokenize(&["a red fox"], &LearnedTokens::default())];
+        let spec = folder.spec();
         let channels = parts["unet"]["conv_in.weight"].shape[1];
         let answers = |sd: &StableDiffusion| {
-            let context = sd.encode_text(std::slice::from_ref(&ids), 0).unwrap();
-            let latents = noise(&[1, 4, 8, 8]);
-            let predicted = sd.denoise(&noise(&[1, channels, 8, 8]), &[500.5], &context).unwrap();
+            let text = sd.encode_text(&prompt, 0).unwrap();
+            let time_ids = (0..spec.time_ids).map(|i| 40.0 + i as f32).collect();
+            let added = text.pooled.clone().map(|text_embeds| Added { text_embeds, time_ids });
+            let guidance = [6.5];
+            let conditions = Conditions {
+                added: added.as_ref(),
+                guidance: spec.guidance_embedding.then_some(&guidance[..]),
+                ..Conditions::plain(&[500.5], &text.hidden)
+            };
+            let predicted = sd.denoise(&noise(&[1, channels, 8, 8]), &conditions, Residuals::NONE).unwrap();
             let moments = sd.encode(&noise(&[1, 3, 32, 32])).unwrap();
-            [context, predicted, sd.decode(&latents).unwrap(), moments.mean].iter().map(bits).collect::<Vec<_>>()
+            let all = [Some(text.hidden.clone()), text.pooled.clone(), Some(predicted), Some(moments.mean)];
+            let decoded = sd.decode(&noise(&[1, 4, 8, 8])).unwrap();
+            all.iter().flatten().chain([&decoded]).map(bits).collect::<Vec<_>>()
         };
         assert!(answers(&single) == answers(&folder), "{pipeline}");
     }
@@ -189,10 +204,11 @@ fn prompts_of_the_built_in_vocabulary() {
     with_whole_vocabulary(&mut parts);
     let place = Place::with(&inverse::single_file(&parts), Some(&tiny("sd1")));
     let sd = StableDiffusion::load(&place.open().unwrap(), &Device::Cpu, Use::Auto).unwrap();
-    let ids = |prompt: &str| sd.tokenize(prompt).into_iter().take_while(|id| *id != 49407).skip(1).collect::<Vec<_>>();
+    let all = |prompt: &str| sd.tokenize(&[prompt], &LearnedTokens::default()).ids.remove(0);
+    let ids = |prompt: &str| all(prompt).into_iter().take_while(|id| *id != 49407).skip(1).collect::<Vec<_>>();
     assert_eq!(ids("a photo of a cat"), [320, 1125, 539, 320, 2368]);
     assert_eq!(ids("A  Photo of a CAT"), ids("a photo of a cat"));
-    assert_eq!(sd.tokenize("").len(), 77);
+    assert_eq!(all("").len(), 77);
 }
 
 #[test]
@@ -214,6 +230,8 @@ fn control_nets() {
             let weights = open(&single, "", "diffusion_pytorch_model");
             let shapes: BTreeMap<_, _> = tensors.iter().map(|(name, raw)| (name.clone(), raw.shape.clone())).collect();
             assert!(weights.stored() == shapes, "{name}");
+            // The catalogue of ControlNets looks for it in a folder.
+            ControlNetConfig::of(&single, "any").unwrap();
             let made = single.json("config.json").unwrap();
             for (key, made) in made {
                 let each = made.as_array().is_some_and(|each| each.iter().all(|made| *made == expected[&key]));

@@ -41,6 +41,10 @@ impl Parts {
         if strange.is_empty() { Ok(Self(parts)) } else { Err(Box::new(strange).into()) }
     }
 
+    pub fn is_control_net(&self) -> bool {
+        self.0.contains_key(CONTROLNET)
+    }
+
     /// The tensors of a component. A file that is a ControlNet has but one, whatever it is called.
     pub fn of(&self, component: &str) -> Option<&HashMap<String, Entry>> {
         self.0.get(CONTROLNET).or_else(|| self.0.get(component))

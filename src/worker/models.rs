@@ -1,0 +1,128 @@
+//! A claimed generation's model, in memory.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Worker, ended_early, failed};
+use crate::{
+    engine::{Cancel, Reason, RunError},
+    generation::Record,
+    ledger::Outcome,
+    metrics::Metrics,
+    pipelines::{Acquired, Catalogue, CatalogueError, Lease},
+};
+
+impl Worker {
+    /// The model, the refiner where there is one, and a place in the engine, or how the generation ends without them. A cancel
+    /// ends the wait at once; a read that has begun goes on for those who come later.
+    pub(super) async fn load_models(
+        &self,
+        record: &Record,
+        cancel: &Cancel,
+    ) -> Result<(Lease, Option<Lease>, OwnedSemaphorePermit), Outcome> {
+        if let Some(reason) = cancel.reason() {
+            return Err(ended_early(RunError::Canceled(reason)));
+        }
+        let ready = async {
+            let generation = &record.generation;
+            let (lease, refiner) = match &generation.refiner {
+                None => (self.acquire(record, &generation.model).await?, None),
+                Some(refiner) => {
+                    self.catalogue.check_together(&generation.model, &refiner.model).map_err(unavailable)?;
+                    // One at a time holds a model while it waits for another, so that no two wait for each other.
+                    let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
+                    let lease = self.acquire(record, &generation.model).await?;
+                    (lease, Some(self.acquire(record, &refiner.model).await?))
+                }
+            };
+            let slot = self.slots.compute().await.ok_or(Outcome::Released)?;
+            Ok((lease, refiner, slot))
+        };
+        tokio::select! {
+            biased;
+            () = self.live.canceled(record.id) => {
+                Err(ended_early(RunError::Canceled(cancel.reason().unwrap_or(Reason::Lost))))
+            }
+            ready = ready => ready,
+        }
+    }
+
+    async fn acquire(&self, record: &Record, name: &str) -> Result<Lease, Outcome> {
+        let mut acquire = pin!(self.catalogue.acquire(name));
+        let first = futures::poll!(acquire.as_mut());
+        if let Poll::Ready(Ok(Acquired::Ready(lease))) = first {
+            return Ok(lease);
+        }
+        // It does not compute for a while, so that another one may.
+        let _waiting = self.slots.wait();
+        self.wake.notify_one();
+        let acquired = match first {
+            Poll::Ready(acquired) => acquired,
+            Poll::Pending => {
+                // It was claimed in time; for its model it waits for as long again, at most.
+                let patience = Duration::from_secs(record.generation.start_timeout_s.into());
+                tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
+            }
+        };
+        read(acquired.map_err(unavailable)?, &self.metrics).await
+    }
+}
+
+/// Reads the model if this is the one who has to.
+async fn read(acquired: Acquired, metrics: &Metrics) -> Result<Lease, Outcome> {
+    let ticket = match acquired {
+        Acquired::Ready(lease) => return Ok(lease),
+        Acquired::Cold(ticket) => ticket,
+    };
+    let seconds = metrics.model_load_seconds.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let begun = Instant::now();
+        let lease = ticket.read();
+        seconds.observe(begun.elapsed().as_secs_f64());
+        lease
+    });
+    let lease = read.await.map_err(|error| failed("internal", format!("loading the model: {error}"), true))?;
+    lease.map_err(unavailable)
+}
+
+fn unavailable(error: CatalogueError) -> Outcome {
+    failed("model_unavailable", error.to_string(), false)
+}
+
+fn busy(name: &str) -> Outcome {
+    let message = format!("other models were in use for so long that there was no room for the model {name:?}");
+    failed("overloaded", message, true)
+}
+
+/// Loads the models that the server is not ready without.
+#[derive(Debug)]
+pub struct Preload {
+    pub catalogue: Arc<Catalogue>,
+    pub metrics: Metrics,
+}
+
+impl Preload {
+    /// One model after the other, the default one last, so that it is the one to stay where not all of them fit.
+    pub async fn run(self) {
+        let Preload { catalogue, metrics } = self;
+        let mut names = catalogue.awaited();
+        names.sort_by_key(|name| name == catalogue.default_name());
+        for name in names {
+            let loaded = match catalogue.acquire(&name).await {
+                Ok(acquired) => read(acquired, &metrics).await,
+                Err(error) => Err(unavailable(error)),
+            };
+            match loaded {
+                Ok(_) => tracing::info!(model = name, "the model is ready"),
+                Err(Outcome::Failed(problem)) => tracing::error!(model = name, "{}", problem.message),
+                Err(_) => {}
+            }
+        }
+    }
+}

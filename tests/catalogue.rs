@@ -1,0 +1,231 @@
+//! Which models are in memory, and who waits for what: the catalogue alone, poll by poll.
+
+use std::{
+    path::{Path, PathBuf},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+
+use latentd::{
+    metrics::Metrics,
+    pipelines::{Acquired, Catalogue, CatalogueError, Lease, Ticket},
+};
+
+type Asked = Result<Acquired, CatalogueError>;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines")
+}
+
+/// The fixtures' models; so many of them fit as these take, one beside the other.
+fn catalogue(fit: &[&str]) -> (Catalogue, Metrics) {
+    let metrics = Metrics::new();
+    let catalogue = Catalogue::open(&fixtures(), "sd1").unwrap().counted_in(metrics.clone());
+    let bytes = fit.iter().map(|name| catalogue.bytes(name).unwrap()).sum();
+    (catalogue.within(bytes), metrics)
+}
+
+fn look(future: Pin<&mut (impl Future<Output = Asked> + ?Sized)>) -> Poll<Asked> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// What is there without waiting.
+fn at_once(catalogue: &Catalogue, name: &str) -> Option<Acquired> {
+    match look(pin!(catalogue.acquire(name))) {
+        Poll::Ready(acquired) => Some(acquired.unwrap()),
+        Poll::Pending => None,
+    }
+}
+
+fn ticket(acquired: Option<Acquired>) -> Ticket {
+    match acquired {
+        Some(Acquired::Cold(ticket)) => ticket,
+        other => panic!("not the turn to read: {other:?}"),
+    }
+}
+
+fn lease(acquired: Option<Acquired>) -> Lease {
+    match acquired {
+        Some(Acquired::Ready(lease)) => lease,
+        other => panic!("not a model: {other:?}"),
+    }
+}
+
+fn ready(poll: Poll<Asked>) -> Option<Acquired> {
+    match poll {
+        Poll::Ready(acquired) => Some(acquired.unwrap()),
+        Poll::Pending => None,
+    }
+}
+
+/// Every tensor counts four bytes for each number, whatever the file holds: sd2's are halves.
+#[test]
+fn a_model_takes_four_bytes_for_each_number() {
+    let (catalogue, _) = catalogue(&[]);
+    for name in ["sd1", "sd2", "ip2p"] {
+        let mut numbers = 0;
+        for file in ["text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"] {
+            let bytes = std::fs::read(fixtures().join(name).join(format!("{file}.safetensors"))).unwrap();
+            let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            numbers += tensors.iter().map(|(_, tensor)| tensor.shape().iter().product::<usize>() as u64).sum::<u64>();
+        }
+        assert_eq!(catalogue.bytes(name), Some(4 * numbers), "{name}");
+    }
+    assert_eq!(catalogue.bytes("none"), None);
+}
+
+#[test]
+fn a_model_is_read_once_however_many_want_it() {
+    let (catalogue, metrics) = catalogue(&["sd1"]);
+    let first = ticket(at_once(&catalogue, "sd1"));
+    assert_eq!(catalogue.state("sd1").0, "loading");
+    let mut others: Vec<_> = (0..5).map(|_| Box::pin(catalogue.acquire("sd1"))).collect();
+    assert!(others.iter_mut().all(|other| look(other.as_mut()).is_pending()));
+    let model = first.read().unwrap();
+    for other in &mut others {
+        let lease = lease(ready(look(other.as_mut())));
+        assert!(std::sync::Arc::ptr_eq(lease.model(), model.model()));
+    }
+    assert!(metrics.render().contains(r#"latentd_model_loads_total{model="sd1",result="loaded"} 1"#));
+}
+
+#[test]
+fn a_turn_that_is_given_up_goes_to_the_next() {
+    let (catalogue, metrics) = catalogue(&["sd1"]);
+    let first = ticket(at_once(&catalogue, "sd1"));
+    let mut second = pin!(catalogue.acquire("sd1"));
+    assert!(look(second.as_mut()).is_pending());
+    drop(first);
+    assert_eq!(metrics.model_bytes.get(), 0);
+    ticket(ready(look(second))).read().unwrap();
+    assert_eq!(metrics.model_bytes.get() as u64, catalogue.bytes("sd1").unwrap());
+}
+
+#[test]
+fn two_models_are_read_side_by_side_only_where_both_fit() {
+    let (both, _) = catalogue(&["sd1", "sd2"]);
+    let _first = ticket(at_once(&both, "sd1"));
+    ticket(at_once(&both, "sd2"));
+
+    let (one, _) = catalogue(&["sd1"]);
+    let first = ticket(at_once(&one, "sd1"));
+    let mut second = pin!(one.acquire("sd2"));
+    assert!(look(second.as_mut()).is_pending());
+    let used = first.read().unwrap();
+    assert!(look(second.as_mut()).is_pending(), "the first is in use");
+    let another_handle = used.model().clone();
+    drop(used);
+    assert!(look(second.as_mut()).is_pending(), "the first is still in use");
+    drop(another_handle);
+    ticket(ready(look(second))).read().unwrap();
+    assert_eq!((one.state("sd1").0, one.state("sd2").0), ("cold", "ready"));
+}
+
+#[test]
+fn the_least_recently_used_model_goes() {
+    let (catalogue, metrics) = catalogue(&["sd1", "sd2"]);
+    catalogue.load("sd1").unwrap();
+    catalogue.load("sd2").unwrap();
+    drop(lease(at_once(&catalogue, "sd1")));
+    catalogue.load("sd1-inpaint").unwrap();
+    let states = ["sd1", "sd2", "sd1-inpaint"].map(|name| catalogue.state(name).0);
+    assert_eq!(states, ["ready", "cold", "ready"]);
+    assert!(metrics.render().contains(r#"latentd_model_unloads_total{model="sd2"} 1"#));
+    let bytes = ["sd1", "sd1-inpaint"].map(|name| catalogue.bytes(name).unwrap());
+    assert_eq!(metrics.model_bytes.get() as u64, bytes.iter().sum::<u64>());
+}
+
+#[test]
+fn a_model_larger_than_the_bound_is_loaded_alone() {
+    let (catalogue, metrics) = catalogue(&["ip2p"]);
+    catalogue.load("ip2p").unwrap();
+    let large = catalogue.load("sd1").unwrap();
+    assert_eq!(catalogue.state("ip2p").0, "cold");
+    assert_eq!(metrics.model_bytes.get() as u64, catalogue.bytes("sd1").unwrap());
+    assert!(at_once(&catalogue, "ip2p").is_none(), "nothing fits beside it");
+    drop(large);
+    ticket(at_once(&catalogue, "ip2p"));
+}
+
+#[test]
+fn a_model_in_steady_use_does_not_keep_others_out_for_ever() {
+    let (catalogue, _) = catalogue(&["sd1", "ip2p"]);
+    let mut uses = vec![ticket(at_once(&catalogue, "sd1")).read().unwrap()];
+    let beside = ticket(at_once(&catalogue, "ip2p")).read().unwrap();
+    let mut other = pin!(catalogue.acquire("sd2"));
+    assert!(look(other.as_mut()).is_pending());
+    // The uses overlap, so that the model is never idle; some go before the one that waits.
+    let mut served = 0;
+    while let Some(acquired) = at_once(&catalogue, "sd1") {
+        uses.push(lease(Some(acquired)));
+        uses.remove(0);
+        served += 1;
+        assert!(served < 1000, "the one that waits is overtaken for ever");
+    }
+    assert!(served > 4, "others run meanwhile");
+    let mut later = pin!(catalogue.acquire("sd1"));
+    assert!(look(later.as_mut()).is_pending());
+    uses.clear();
+    drop(beside);
+    let used = ticket(ready(look(other))).read().unwrap();
+    assert!(look(later.as_mut()).is_pending());
+    drop(used);
+    assert!(ready(look(later)).is_some());
+}
+
+#[test]
+fn who_gives_up_the_wait_holds_nobody_back() {
+    let (catalogue, _) = catalogue(&["sd1"]);
+    let mut uses = vec![ticket(at_once(&catalogue, "sd1")).read().unwrap()];
+    {
+        let mut other = pin!(catalogue.acquire("sd2"));
+        assert!(look(other.as_mut()).is_pending());
+        while let Some(acquired) = at_once(&catalogue, "sd1") {
+            uses.push(lease(Some(acquired)));
+        }
+    }
+    lease(at_once(&catalogue, "sd1"));
+}
+
+#[test]
+fn a_broken_folder_fails_those_who_wait_for_it_and_can_be_repaired() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("sd1"), &models.path().join("sd1"));
+    let weights = models.path().join("sd1/vae/diffusion_pytorch_model.safetensors");
+    let sound = std::fs::read(&weights).unwrap();
+    // A file whose head is sound and whose numbers are of a kind that no network computes with.
+    let mut broken = sound.clone();
+    for at in memchr(&broken, b"\"F32\"") {
+        broken[at..at + 5].copy_from_slice(b"\"I32\"");
+    }
+    std::fs::write(&weights, &broken).unwrap();
+    let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
+    let first = ticket(at_once(&catalogue, "sd1"));
+    let mut second = pin!(catalogue.acquire("sd1"));
+    assert!(look(second.as_mut()).is_pending());
+    let error = first.read().unwrap_err().to_string();
+    assert!(error.contains("\"sd1\"") && error.contains("vae"), "{error}");
+    match look(second) {
+        Poll::Ready(Err(same)) => assert_eq!(same.to_string(), error),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(catalogue.state("sd1").0, "failed");
+    std::fs::write(&weights, &sound).unwrap();
+    catalogue.load("sd1").unwrap();
+    assert_eq!(catalogue.state("sd1"), ("ready", None));
+}
+
+fn memchr(bytes: &[u8], word: &[u8]) -> Vec<usize> {
+    (0..bytes.len().saturating_sub(word.len())).filter(|at| bytes[*at..].starts_with(word)).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! More models than fit into memory.
+
+use std::path::{Path, PathBuf};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Server, with},
+    parity_over_http::case,
+};
+
+const THREE: [&str; 3] = ["sd1", "sd2", "ip2p"];
+
+fn folders() -> tempfile::TempDir {
+    case::models(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"), &THREE)
+}
+
+/// A server of the folder's models, of which so many bytes fit into memory.
+async fn start(data: &Path, models: &Path, max_bytes: u64, more: &[(&str, &str)]) -> Server {
+    let max_bytes = max_bytes.to_string();
+    let own = [
+        ("LATENTD_MODELS__DIR", models.to_str().unwrap()),
+        ("LATENTD_MODELS__DEFAULT", "sd1"),
+        ("LATENTD_MODELS__MAX_BYTES", &max_bytes),
+    ];
+    Server::start(data, &[&own, more].concat()).await
+}
+
+async fn bytes(server: &Server, model: &str) -> u64 {
+    server.json(&format!("/v1/models/{model}")).await["bytes"].as_u64().unwrap()
+}
+
+async fn state(server: &Server, model: &str) -> String {
+    server.json(&format!("/v1/models/{model}")).await["state"].as_str().unwrap().to_owned()
+}
+
+/// A small picture of one of the three.
+fn body(model: &str, seed: u64) -> Value {
+    let body =
+        json!({"model": model, "prompt": "a red fox", "seed": seed, "steps": 3, "scheduler": "euler", "size": "64x64"});
+    match model {
+        "ip2p" => with(body, &json!({"image": {"b64": STANDARD.encode(grey())}})),
+        _ => body,
+    }
+}
+
+fn grey() -> Vec<u8> {
+    let mut file = Vec::new();
+    let encoder = png::Encoder::new(&mut file, 64, 64);
+    encoder.write_header().unwrap().write_image_data(&[120; 64 * 64]).unwrap();
+    file
+}
+
+/// A run that takes until somebody cancels it.
+fn endless(model: &str) -> Value {
+    with(body(model, 1), &json!({"steps": 1000, "n": 8, "size": "128x128"}))
+}
+
+async fn denoises(server: &Server, id: &str) {
+    server
+        .until("it denoises", async |server: &Server| {
+            server.json(&format!("/v1/images/{id}")).await["progress"]["step"].as_u64().is_some_and(|step| step > 0)
+        })
+        .await;
+}
+
+async fn is_loading(server: &Server, id: &str) -> bool {
+    server.json(&format!("/v1/images/{id}")).await["progress"]["phase"] == "loading"
+}
+
+async fn cancel(server: &Server, id: &str) -> Value {
+    let url = server.url(&format!("/v1/images/{id}/cancel"));
+    assert!(server.client.post(url).send().await.unwrap().status().is_success());
+    server.ended(id).await
+}
+
+/// Posts them all at once; the pictures in their order. Looks meanwhile at how much memory the models take.
+async fn pictures(server: &Server, bodies: &[Value]) -> (Vec<Vec<u8>>, f64) {
+    let ids = join_all(bodies.iter().map(|body| server.accept(body))).await;
+    let mut most: f64 = 0.0;
+    let watched = async {
+        loop {
+            most = most.max(server.metric("latentd_model_bytes", "").await);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let drawn = async {
+        let ended = join_all(ids.iter().map(|id| server.ended(id))).await;
+        for generation in &ended {
+            assert_eq!(generation["status"], "succeeded", "{generation}");
+        }
+        join_all(ids.iter().map(|id| server.picture(id, 0))).await
+    };
+    let pictures = tokio::select! {
+        () = watched => unreachable!("it watches for ever"),
+        pictures = drawn => pictures,
+    };
+    (pictures, most)
+}
+
+#[tokio::test]
+async fn sixty_requests_for_three_models_get_the_same_pictures_whether_or_not_all_fit() {
+    let models = folders();
+    let bodies: Vec<Value> = (0..60).map(|i| body(THREE[i % 3], i as u64)).collect();
+
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path(), models.path(), 0, &[("LATENTD_MODELS__PRELOAD", "sd2,ip2p")]).await;
+    for model in THREE {
+        assert_eq!(state(&server, model).await, "ready", "{model} was to be loaded before the server is ready");
+    }
+    let (expected, all) = pictures(&server, &bodies).await;
+    let sizes = [bytes(&server, "sd1").await, bytes(&server, "sd2").await, bytes(&server, "ip2p").await];
+    assert_eq!(all as u64, sizes.iter().sum::<u64>());
+    assert_eq!(server.metric("latentd_model_unloads_total", "").await, 0.0);
+    drop(server);
+
+    // Two fit, and then one.
+    for bound in [sizes.iter().sum::<u64>() - 1, *sizes.iter().max().unwrap()] {
+        let data = tempfile::tempdir().unwrap();
+        let server = start(data.path(), models.path(), bound, &[]).await;
+        let (drawn, most) = pictures(&server, &bodies).await;
+        assert!(drawn == expected, "the pictures depend on what is in memory");
+        assert!(most > 0.0 && most <= bound as f64, "{most} bytes of {bound}");
+        assert!(server.metric("latentd_model_unloads_total", "").await > 0.0);
+        assert_eq!(server.metric("latentd_model_loads_total", "failed").await, 0.0);
+        let loads = server.metric("latentd_model_loads_total", "").await;
+        // Another load for each request would mean that requests for one model do not share it.
+        assert!((3.0..30.0).contains(&loads), "{loads} loads");
+        let timed = server.metric("latentd_model_load_seconds_count", "").await;
+        assert_eq!(timed, loads, "each load is timed");
+    }
+}
+
+#[tokio::test]
+async fn a_model_in_use_stays_and_who_waits_for_its_room_keeps_nobody_from_running() {
+    let (models, data) = (folders(), tempfile::tempdir().unwrap());
+    let few = [("LATENTD_ENGINE__MAX_RUNS", "2")];
+    let server = start(data.path(), models.path(), 1, &few).await;
+    let long = server.accept(&endless("sd1")).await;
+    denoises(&server, &long).await;
+
+    let waiting = [server.accept(&body("sd2", 1)).await, server.accept(&body("ip2p", 1)).await];
+    for id in &waiting {
+        server.until("it waits for its model", async |server: &Server| is_loading(server, id).await).await;
+    }
+    // One place computes, two wait for models, and there is still one for the model that is there.
+    let other = server.ended(&server.accept(&body("sd1", 2)).await).await;
+    assert_eq!(other["status"], "succeeded", "{other}");
+    for id in &waiting {
+        assert!(is_loading(&server, id).await);
+    }
+    assert_eq!(state(&server, "sd1").await, "ready");
+    assert_eq!(server.metric("latentd_model_unloads_total", "").await, 0.0);
+
+    let canceled = cancel(&server, &waiting[0]).await;
+    assert_eq!(canceled["status"], "canceled");
+    assert_eq!(server.json(&format!("/v1/images/{long}")).await["status"], "running", "it did not wait for this one");
+    cancel(&server, &long).await;
+    assert_eq!(server.ended(&waiting[1]).await["status"], "succeeded");
+    assert_eq!((state(&server, "sd1").await, state(&server, "ip2p").await), ("cold".to_owned(), "ready".to_owned()));
+}
+
+#[tokio::test]
+async fn who_waits_too_long_for_room_is_told_so_and_a_stopping_server_gives_it_back() {
+    let (models, data) = (folders(), tempfile::tempdir().unwrap());
+    let server = start(data.path(), models.path(), 1, &[]).await;
+    let long = server.accept(&endless("sd1")).await;
+    denoises(&server, &long).await;
+    let hasty = server.accept(&with(body("sd2", 1), &json!({"start_timeout_s": 1}))).await;
+    let hasty = server.ended(&hasty).await;
+    assert_eq!((&hasty["status"], &hasty["error"]["code"]), (&json!("failed"), &json!("overloaded")), "{hasty}");
+    assert_eq!(hasty["error"]["retryable"], true);
+
+    let patient = server.accept(&body("sd2", 2)).await;
+    server.until("it waits for its model", async |server: &Server| is_loading(server, &patient).await).await;
+    assert!(server.terminate().success());
+    let server = start(data.path(), models.path(), 0, &[]).await;
+    assert_eq!(server.ended(&patient).await["status"], "succeeded");
+    cancel(&server, &long).await;
+}
+
+#[tokio::test]
+async fn broken_folders_fail_their_own_requests_alone() {
+    let (models, data) = (folders(), tempfile::tempdir().unwrap());
+    // The configuration of one is no good, of another the weights end too early.
+    std::fs::write(models.path().join("ip2p/unet/config.json"), "{").unwrap();
+    let weights = models.path().join("sd2/unet/diffusion_pytorch_model.safetensors");
+    let sound = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &sound[..sound.len() / 2]).unwrap();
+    let server = start(data.path(), models.path(), 1, &[]).await;
+
+    let refused = server.post(&body("ip2p", 1)).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let listed = server.json("/v1/models/ip2p").await;
+    assert_eq!((&listed["state"], &listed["capabilities"]), (&json!("failed"), &Value::Null), "{listed}");
+    assert!(listed["error"].as_str().unwrap().contains("unet/config.json"), "{listed}");
+
+    let broken = server.accept(&body("sd2", 1)).await;
+    let whole = server.accept(&body("sd1", 1)).await;
+    let ended = server.ended(&broken).await;
+    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("model_unavailable")), "{ended}");
+    let message = ended["error"]["message"].as_str().unwrap();
+    assert!(message.contains("\"sd2\"") && message.contains("unet/diffusion_pytorch_model.safetensors"), "{message}");
+    assert_eq!(server.ended(&whole).await["status"], "succeeded");
+    assert_eq!(server.json("/v1/models/sd2").await["bytes"], Value::Null);
+
+    // Each request tries anew.
+    std::fs::write(&weights, &sound).unwrap();
+    assert_eq!(server.ended(&server.accept(&body("sd2", 1)).await).await["status"], "succeeded");
+    assert_eq!(state(&server, "sd2").await, "ready");
+}
