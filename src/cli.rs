@@ -148,7 +148,8 @@ fn models(settings: &Settings) -> Result<()> {
         let mark = if name == catalogue.default_name() { " (default)" } else { "" };
         match (catalogue.card(name), catalogue.state(name).1) {
             (Some(card), _) => println!(
-                "{name}{mark}: {} × {} pixels, {} steps, guidance {}. {}",
+                "{name}{mark}: {} MB, {} × {} pixels, {} steps, guidance {}. {}",
+                catalogue.bytes(name).unwrap_or_default().div_ceil(1_000_000),
                 card.default_width,
                 card.default_height,
                 card.default_steps,

@@ -20,6 +20,9 @@ pub struct Config {
     pub http: Http,
     pub operator: Operator,
     pub models: Models,
+    pub loras: Loras,
+    pub embeddings: Folder,
+    pub controlnets: Folder,
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
@@ -58,6 +61,21 @@ pub struct Models {
     /// 0: no bound.
     pub max_bytes: u64,
     pub preload: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loras {
+    /// Empty: none.
+    pub dir: PathBuf,
+    pub max_loaded: NonZeroUsize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// Empty: none.
+    pub dir: PathBuf,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

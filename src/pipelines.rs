@@ -3,6 +3,7 @@
 //! A pipeline awaits a [`Compute`] wherever a network must run. It knows nothing of batches, devices or other
 //! generations: the engine suspends it at each `await`, runs many pipelines' rows as one, and goes on.
 
+pub mod adapters;
 mod canvas;
 mod card;
 pub mod catalogue;
@@ -29,6 +30,7 @@ mod setup;
 mod steering;
 mod text_to_image;
 
+pub use adapters::Adapters;
 pub use catalogue::{Acquired, Catalogue, CatalogueError, Lease, Ticket};
 pub use companions::{CompanionError, Companions};
 pub use control_nets::ControlNets;

@@ -90,6 +90,19 @@ fn a_model_is_read_once_however_many_want_it() {
 }
 
 #[test]
+fn the_server_awaits_the_default_and_what_is_to_be_preloaded_once() {
+    let (catalogue, _) = catalogue(&["sd1"]);
+    let catalogue = catalogue.preloading(&["sd2".to_owned()]).unwrap();
+    assert_eq!(catalogue.awaited(), ["sd1", "sd2"]);
+    catalogue.load("sd2").unwrap();
+    assert_eq!(catalogue.awaited(), ["sd1"]);
+    catalogue.load("sd1").unwrap();
+    assert_eq!((catalogue.state("sd2").0, catalogue.awaited().len()), ("cold", 0), "it has been there");
+    let error = catalogue.preloading(&["none".to_owned()]).unwrap_err().to_string();
+    assert!(error.contains("\"none\" of models.preload"), "{error}");
+}
+
+#[test]
 fn a_turn_that_is_given_up_goes_to_the_next() {
     let (catalogue, metrics) = catalogue(&["sd1"]);
     let first = ticket(at_once(&catalogue, "sd1"));

@@ -7,6 +7,8 @@ mod desk;
 
 #[path = "http_routes/create.rs"]
 mod create;
+#[path = "http_routes/loras.rs"]
+mod loras;
 #[path = "http_routes/other.rs"]
 mod other;
 #[path = "http_routes/read.rs"]

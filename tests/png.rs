@@ -3,8 +3,8 @@
 use std::{io::Cursor, sync::Arc};
 
 use latentd::generation::{
-    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
-    OnDisconnect, Rules, SchedulerChoice, SeedMode, Task, resolve,
+    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Limits, LoraUse, MetadataLevel,
+    ModelCard, OnDisconnect, PromptSyntax, Rules, SchedulerChoice, SeedMode, Task, resolve,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
 use proptest::prelude::*;
@@ -82,6 +82,15 @@ fn settings_with_commas_stand_in_quotes() {
     for part in ["Sampler: DDIMScheduler, ", "Model: \"a, b: c\", ", "Eta: 0.5, ", "Clip skip: 2, "] {
         assert!(texts[0].1.contains(part), "{part} in {}", texts[0].1);
     }
+}
+
+#[test]
+fn loras_stand_in_the_prompt_as_tags() {
+    let lora = |name: &str, scale| LoraUse { name: name.to_owned(), scale };
+    let generation = Generation { loras: vec![lora("pixel art", 0.7), lora("b", 1.0)], ..generation() };
+    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
+    assert!(texts[0].1.starts_with("a red fox <lora:pixel art:0.7> <lora:b:1>\n"), "{}", texts[0].1);
+    assert_eq!(again(&texts[1].1), generation);
 }
 
 #[test]
@@ -210,6 +219,8 @@ fn generation() -> Generation {
         model: "tiny".to_owned(),
         prompt: "a red fox".to_owned(),
         negative_prompt: Some("blur".to_owned()),
+        prompt_syntax: PromptSyntax::Plain,
+        loras: Vec::new(),
         width: 512,
         height: 256,
         n: 1,
@@ -290,6 +301,10 @@ impl Rules for Catalogue {
 
     fn check_control(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
         Err(("unknown_controlnet", format!("{name:?} is not in the catalogue")))
+    }
+
+    fn has_lora(&self, name: &str) -> bool {
+        ["pixel art", "b"].contains(&name)
     }
 
     fn random_seed(&self) -> u64 {

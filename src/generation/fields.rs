@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 pub struct FieldError {
     /// JSON pointer to the field, such as `/steps`.
     pub pointer: String,
-    /// `required`, `unknown_field`, `wrong_type`, `out_of_range`, `invalid_value`, `conflict`, `unknown_model`.
+    /// `required`, `unknown_field`, `wrong_type`, `out_of_range`, `invalid_value`, `conflict`, `unknown_model`,
+    /// `unknown_lora`.
     pub code: &'static str,
     /// A sentence that names the bound.
     pub detail: String,
@@ -184,28 +185,33 @@ impl Fields {
         Some(value)
     }
 
-    /// The same for element `index` of a list, whose value was taken.
-    pub fn element<T>(
-        &mut self,
-        name: &str,
-        index: usize,
-        value: Value,
-        read: impl FnOnce(&mut Fields) -> T,
-    ) -> Option<T> {
-        match value {
-            Value::Object(map) => {
-                let prefix = format!("{}/{name}/{index}", self.prefix);
-                let mut inner = Fields { prefix, ..Fields::new(map) };
-                let value = read(&mut inner);
-                self.errors.extend(inner.finish());
-                Some(value)
+    /// Reads the objects of a list; their errors and unknown fields count here.
+    pub fn list<T>(&mut self, name: &str, most: usize, mut read: impl FnMut(&mut Fields) -> T) -> Option<Vec<T>> {
+        let items = match self.take(name)? {
+            Value::Array(items) if items.len() <= most => items,
+            Value::Array(items) => {
+                self.error(name, "out_of_range", format!("must have at most {most} entries, not {}", items.len()));
+                return None;
             }
-            other => {
-                let detail = format!("must be an object, not {}", shortened(&other));
-                self.error_at(&[name, &index.to_string()], "wrong_type", detail);
-                None
-            }
+            other => return self.wrong_type(name, "a list", &other),
+        };
+        let mut values = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let Value::Object(map) = item else {
+                let detail = format!("must be an object, not {}", shortened(&item));
+                self.error_at(&[name, &at.to_string()], "wrong_type", detail);
+                continue;
+            };
+            let mut inner = Fields { prefix: format!("{}/{name}/{at}", self.prefix), ..Fields::new(map) };
+            values.push(read(&mut inner));
+            self.errors.extend(inner.finish());
         }
+        Some(values)
+    }
+
+    /// Whether anything read so far was wrong.
+    pub fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
     }
 
     pub fn wrong_type<T>(&mut self, name: &str, expected: &str, value: &Value) -> Option<T> {

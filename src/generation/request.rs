@@ -5,16 +5,25 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Refiner, SchedulerChoice, Sdxl, Source};
+use super::{
+    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, LoraUse, PromptSyntax, Refiner, SchedulerChoice,
+    Sdxl, Source,
+};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
     pub model: String,
+    /// Without the tags of LoRAs.
     pub prompt: String,
     /// `None` where the model takes none for another thing than an empty one.
     pub negative_prompt: Option<String>,
+    #[serde(default)]
+    pub prompt_syntax: PromptSyntax,
+    /// Each name once.
+    #[serde(default)]
+    pub loras: Vec<LoraUse>,
     /// Pixels.
     pub width: u32,
     pub height: u32,
@@ -76,6 +85,14 @@ impl Generation {
         let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
         let controls = self.controls.iter().map(|control| &control.image);
         source.map(|source| &source.image).into_iter().chain(mask).chain(controls)
+    }
+
+    /// Every text that goes to a text encoder.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let second = self.sdxl.iter().flat_map(|sdxl| [&sdxl.prompt_2, &sdxl.negative_prompt_2]);
+        let refiner = self.refiner.as_ref().and_then(|refiner| refiner.negative_prompt.as_ref());
+        let texts = second.flatten().chain(&self.negative_prompt).chain(refiner);
+        [self.prompt.as_str()].into_iter().chain(texts.map(String::as_str))
     }
 
     /// What makes this picture another than the exact one, for less work; empty for an exact picture.

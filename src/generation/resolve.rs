@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, MetadataLevel, ModelCard,
-    OnDisconnect, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
+    Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, LoraUse, MetadataLevel,
+    ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
 };
 
 /// Every error of a request, at least one.
@@ -26,6 +26,12 @@ pub trait Rules {
     fn check_scheduler(&self, card: &ModelCard, choice: &SchedulerChoice, steps: u32) -> Result<(), (String, String)>;
     /// Whether a ControlNet of this name can be used with the model; the error is a code and what is wrong.
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
+    /// Whether the catalogue has a LoRA of this name.
+    fn has_lora(&self, name: &str) -> bool {
+        // Rules of a catalogue without any need to say nothing.
+        let _ = name;
+        false
+    }
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
 }
@@ -43,6 +49,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     };
 
     let prompt = prompt(&mut fields, limits);
+    let (prompt, loras) = LoraUse::read(&mut fields, prompt, rules);
     let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars);
     let negative_prompt = negative_prompt.or_else(|| (!card.zero_negative).then(String::new));
     let source = Source::read(&mut fields, &card);
@@ -68,6 +75,8 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let generation = Generation {
         prompt,
         negative_prompt,
+        prompt_syntax: fields.choice("prompt_syntax", &["plain", "weighted"]).unwrap_or(PromptSyntax::Plain),
+        loras,
         width,
         height,
         n,
@@ -143,7 +152,9 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
     for name in NAMES.into_iter().chain(Sdxl::names()) {
         fields.take(name);
     }
-    fields.take("metadata");
+    for name in ["metadata", "prompt_syntax", "loras"] {
+        fields.take(name);
+    }
     fields.finish()
 }
 

@@ -82,6 +82,31 @@ pub async fn model(State(state): State<AppState>, ModelName(name): ModelName) ->
 }
 
 #[derive(Debug, Serialize)]
+struct Lora {
+    object: &'static str,
+    name: String,
+    /// The size of its file.
+    bytes: u64,
+}
+
+pub async fn loras(State(service): State<Service>) -> impl IntoResponse {
+    List::of(service.loras().into_iter().map(|(name, bytes)| Lora { object: "lora", name, bytes }))
+}
+
+#[derive(Debug, Serialize)]
+struct ControlNet {
+    object: &'static str,
+    name: String,
+    /// Why it cannot be used, if it cannot.
+    error: Option<String>,
+}
+
+pub async fn control_nets(State(service): State<Service>) -> impl IntoResponse {
+    let control_nets = service.control_nets().into_iter();
+    List::of(control_nets.map(|(name, error)| ControlNet { object: "controlnet", name, error }))
+}
+
+#[derive(Debug, Serialize)]
 struct Scheduler {
     object: &'static str,
     name: String,

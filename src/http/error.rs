@@ -190,6 +190,8 @@ impl ApiError {
 fn invalid_code(errors: &[FieldError]) -> &'static str {
     if errors.iter().any(|error| error.code == "unknown_model") {
         "unknown_model"
+    } else if errors.iter().all(|error| error.code == "unknown_lora") {
+        "unknown_lora"
     } else if errors.iter().all(|error| error.code == "unknown_field") {
         "unknown_field"
     } else {
@@ -336,6 +338,7 @@ mod tests {
             invalid("/steps", "out_of_range", text()),
             invalid("/colour", "unknown_field", text()),
             invalid("/model", "unknown_model", text()),
+            invalid("/loras/0/name", "unknown_lora", text()),
             failed("run_timeout"),
             failed("out_of_memory"),
             failed("worker_crashed"),

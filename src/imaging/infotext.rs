@@ -7,7 +7,9 @@ use super::png::seed;
 use crate::generation::{Generation, Hold, SchedulerChoice, SeedMode};
 
 pub fn infotext(generation: &Generation, index: u32) -> String {
-    let mut lines = vec![generation.prompt.clone()];
+    // The prompt's tags for LoRAs, as those tools write them, whichever way the request named them.
+    let tags = generation.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
+    let mut lines = vec![[generation.prompt.clone()].into_iter().chain(tags).collect::<Vec<_>>().join(" ")];
     if let Some(negative) = generation.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
         lines.push(format!("Negative prompt: {negative}"));
     }

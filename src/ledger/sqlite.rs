@@ -165,6 +165,8 @@ mod tests {
             model: "tiny".to_owned(),
             prompt,
             negative_prompt: Some(String::new()),
+            prompt_syntax: Default::default(),
+            loras: Vec::new(),
             width: 64,
             height: 64,
             n: 1,

@@ -15,7 +15,7 @@ use std::{
 
 use candle_core::Device;
 
-use super::{ControlNets, LatentRgb, Model, NetworkError, Networks, card, embedded};
+use super::{Adapters, ControlNets, LatentRgb, Model, NetworkError, Networks, card, embedded};
 use crate::{
     generation::ModelCard,
     kernels::winograd,
@@ -35,6 +35,7 @@ pub struct Catalogue {
     entries: BTreeMap<String, Arc<Entry>>,
     shelf: Arc<Shelf>,
     control_nets: ControlNets,
+    adapters: Arc<Adapters>,
 }
 
 #[derive(Debug)]
@@ -81,7 +82,9 @@ impl Catalogue {
             entries,
             shelf,
             control_nets: ControlNets::default(),
+            adapters: Arc::default(),
         };
+        let default = catalogue.default_name();
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entries.get(default).map(|entry| &entry.card) {
             None => Err(unusable("it is not in the catalogue")),
@@ -144,6 +147,16 @@ impl Catalogue {
 
     pub fn control_nets(&self) -> &ControlNets {
         &self.control_nets
+    }
+
+    /// What the models can be changed by.
+    pub fn adapters(&self) -> &Adapters {
+        &self.adapters
+    }
+
+    /// The same models, beside these adapters.
+    pub fn with_adapters(self, adapters: Adapters) -> Catalogue {
+        Catalogue { adapters: Arc::new(adapters), ..self }
     }
 
     /// The same models, whose networks take Winograd's algorithm where this says.

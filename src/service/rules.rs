@@ -45,6 +45,10 @@ impl Rules for CatalogueRules<'_> {
         self.catalogue.control_nets().check(card, name)
     }
 
+    fn has_lora(&self, name: &str) -> bool {
+        self.catalogue.adapters().has_lora(name)
+    }
+
     /// 32 bits, since torch's generator looks at no more; a seed that people can read and type.
     fn random_seed(&self) -> u64 {
         // Without the system's entropy the clock-free fallback is a fresh id, which is unique if not unpredictable.

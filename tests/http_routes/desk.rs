@@ -1,6 +1,6 @@
 //! The real routers over a real ledger, without a worker: the test decides when a generation begins and how it ends.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -9,13 +9,13 @@ use axum::{
     response::Response,
 };
 use latentd::{
+    app,
     config::{Config, Sources},
     engine::Cancel,
     generation::{GenerationId, Image, Problem},
     http::{self, AppState},
     ledger::{Blobs, Lease, Outcome, SqliteStore, Store},
     metrics::Metrics,
-    pipelines::Catalogue,
     service::{Live, Parts, Service, Throughput},
 };
 use serde_json::Value;
@@ -74,7 +74,7 @@ impl Desk {
             store: store.clone(),
             blobs: blobs.clone(),
             live: live.clone(),
-            catalogue: Arc::new(Catalogue::open(Path::new(""), "emoji").unwrap()),
+            catalogue: Arc::new(app::catalogue(&config).unwrap()),
             limits: config.limits.clone(),
             max_queued: config.queue.max_queued.get(),
             metrics: metrics.clone(),

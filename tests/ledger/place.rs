@@ -48,6 +48,8 @@ pub fn generation() -> Generation {
         model: "tiny".to_owned(),
         prompt: "a red fox, \"quoted\", 狐🦊\nsecond line".to_owned(),
         negative_prompt: Some("blur".to_owned()),
+        prompt_syntax: latentd::generation::PromptSyntax::Weighted,
+        loras: vec![latentd::generation::LoraUse { name: "ink".to_owned(), scale: 0.7 }],
         width: 64,
         height: 128,
         n: 2,

@@ -1,0 +1,73 @@
+//! Which LoRAs a generation uses.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Fields, Rules, prompt::lora_tags};
+
+/// A LoRA (Hu et al. 2021, arXiv:2106.09685) and how much of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraUse {
+    /// A name of the catalogue.
+    pub name: String,
+    /// Its change of the weights counts so many times, -4 to 4.
+    pub scale: f64,
+}
+
+impl LoraUse {
+    pub const MAX_SCALE: f64 = 4.0;
+    pub const MAX_NAME_CHARS: usize = 128;
+    /// The most of one generation.
+    pub const MOST: usize = 8;
+
+    /// Reads the field `loras`, and the tags of the prompt, which leave it. A LoRA that is named more than once counts with
+    /// the sum of its scales, at the place where it was named first.
+    pub(super) fn read(fields: &mut Fields, prompt: String, rules: &dyn Rules) -> (String, Vec<LoraUse>) {
+        let mut all = Vec::new();
+        let in_field = fields.list("loras", LoraUse::MOST, |lora| {
+            let named = lora.text("name", LoraUse::MAX_NAME_CHARS);
+            let scale = lora.number("scale", -LoraUse::MAX_SCALE, LoraUse::MAX_SCALE).unwrap_or(1.0);
+            match named {
+                None if !lora.has_errors() => lora.error("name", "required", "is required"),
+                Some(name) if !rules.has_lora(&name) => lora.error("name", "unknown_lora", unknown(&name)),
+                named => return named.map(|name| LoraUse { name, scale }),
+            }
+            None
+        });
+        in_field.into_iter().flatten().flatten().for_each(|lora| add(&mut all, lora));
+        let (text, tags) = lora_tags(&prompt);
+        for tag in tags {
+            match tag {
+                Ok(lora) if rules.has_lora(&lora.name) => add(&mut all, lora),
+                Ok(lora) => fields.error("prompt", "unknown_lora", format!("names a LoRA: {}", unknown(&lora.name))),
+                Err(detail) => fields.error("prompt", "invalid_value", detail),
+            }
+        }
+        let most = LoraUse::MOST;
+        if all.len() > most {
+            fields.error(
+                "loras",
+                "out_of_range",
+                format!("and the prompt must name at most {most}, not {}", all.len()),
+            );
+        }
+        for LoraUse { name, scale } in &all {
+            if scale.abs() > LoraUse::MAX_SCALE {
+                let detail = format!("must be between -4 and 4 for {name:?}, not {scale} altogether");
+                fields.error("loras", "out_of_range", detail);
+            }
+        }
+        (text, all)
+    }
+}
+
+fn add(all: &mut Vec<LoraUse>, lora: LoraUse) {
+    match all.iter_mut().find(|other| other.name == lora.name) {
+        Some(other) => other.scale += lora.scale,
+        None => all.push(lora),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    format!("{} is not in the catalogue; GET /v1/loras lists it", Value::from(name))
+}

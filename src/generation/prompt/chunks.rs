@@ -1,0 +1,172 @@
+//! A prompt's tokens in portions that a text encoder takes, as A1111's web UI cuts them.
+
+/// Tokens of a chunk beside its start and its end.
+pub const CONTENT: usize = 75;
+
+/// The most chunks of a prompt: each makes the context of every step of a picture longer.
+pub const MAX_CHUNKS: usize = 8;
+
+/// A chunk is rather ended at a comma that is at most so many tokens back than in the middle of a phrase.
+const BACKTRACK: usize = 20;
+
+/// A token, or one of the vectors that stand for a word.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Token {
+    pub id: u32,
+    pub weight: f32,
+    /// It belongs to the token before it and goes to the same chunk if that can be: one of the further vectors of a word.
+    pub joined: bool,
+}
+
+/// A prompt has more chunks than [`MAX_CHUNKS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must have at most {MAX_CHUNKS} chunks of {CONTENT} tokens, not {chunks}")]
+pub struct TooLong {
+    pub chunks: usize,
+}
+
+/// Cuts the segments of a prompt (see [`weighted`](super::weighted)) into chunks of at most [`CONTENT`] tokens, at least
+/// one; every segment begins with a chunk of its own, an empty one too unless it is the last. Nothing is padded, and start
+/// and end are not added.
+///
+/// Where a chunk is full and one of its last 20 tokens is a `comma`, what follows that comma begins the next chunk.
+///
+/// # Errors
+/// There are more chunks than [`MAX_CHUNKS`].
+pub fn chunks(segments: &[Vec<Token>], comma: Option<u32>) -> Result<Vec<Vec<Token>>, TooLong> {
+    let mut cut = Cut::default();
+    for (at, segment) in segments.iter().enumerate() {
+        if at > 0 {
+            cut.end();
+        }
+        for word in segment.chunk_by(|_, next| next.joined) {
+            match word {
+                [token] => cut.push(*token, comma == Some(token.id)),
+                vectors => cut.push_whole(vectors),
+            }
+        }
+    }
+    if !cut.open.is_empty() || cut.ended.is_empty() {
+        cut.end();
+    }
+    match cut.ended.len() {
+        0..=MAX_CHUNKS => Ok(cut.ended),
+        chunks => Err(TooLong { chunks }),
+    }
+}
+
+#[derive(Default)]
+struct Cut {
+    ended: Vec<Vec<Token>>,
+    open: Vec<Token>,
+    /// Where the open chunk's last comma is.
+    comma: Option<usize>,
+}
+
+impl Cut {
+    fn end(&mut self) {
+        self.ended.push(std::mem::take(&mut self.open));
+        self.comma = None;
+    }
+
+    fn push(&mut self, token: Token, is_comma: bool) {
+        if self.open.len() == CONTENT {
+            let phrase = self.comma.map(|at| at + 1).filter(|start| !is_comma && CONTENT - start < BACKTRACK);
+            let moved = self.open.split_off(phrase.unwrap_or(CONTENT));
+            self.end();
+            self.open = moved;
+        }
+        if is_comma {
+            self.comma = Some(self.open.len());
+        }
+        self.open.push(token);
+    }
+
+    /// All in one chunk, unless they are more than a chunk holds.
+    fn push_whole(&mut self, vectors: &[Token]) {
+        if self.open.len() + vectors.len() > CONTENT && !self.open.is_empty() {
+            self.end();
+        }
+        vectors.iter().for_each(|vector| self.push(*vector, false));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COMMA: u32 = 267;
+
+    fn token(id: u32) -> Token {
+        Token { id, weight: 1.0, joined: false }
+    }
+
+    /// So many tokens, with commas at these places.
+    fn prompt(count: usize, commas: &[usize]) -> Vec<Token> {
+        (0..count).map(|at| token(if commas.contains(&at) { COMMA } else { 1000 + at as u32 })).collect()
+    }
+
+    fn lengths(segments: &[Vec<Token>]) -> Vec<usize> {
+        chunks(segments, Some(COMMA)).unwrap().iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn long_prompts_are_cut_at_a_late_comma() {
+        assert_eq!(lengths(&[vec![]]), [0]);
+        assert_eq!(lengths(&[prompt(75, &[])]), [75]);
+        assert_eq!(lengths(&[prompt(76, &[])]), [75, 1]);
+        assert_eq!(lengths(&[prompt(80, &[60, 70])]), [71, 9]);
+        // The comma at 55 is one of the last 20 tokens, that at 54 is not.
+        assert_eq!(lengths(&[prompt(80, &[55])]), [56, 24]);
+        assert_eq!(lengths(&[prompt(80, &[54])]), [75, 5]);
+        assert_eq!(lengths(&[prompt(80, &[74])]), [75, 5]);
+        // A comma that finds no room begins the next chunk.
+        assert_eq!(lengths(&[prompt(80, &[60, 75])]), [75, 5]);
+        assert_eq!(lengths(&[prompt(160, &[70, 140])]), [71, 70, 19]);
+    }
+
+    #[test]
+    fn breaks_end_chunks() {
+        assert_eq!(lengths(&[prompt(3, &[]), prompt(4, &[])]), [3, 4]);
+        assert_eq!(lengths(&[vec![], prompt(4, &[]), vec![]]), [0, 4]);
+        assert_eq!(lengths(&[prompt(3, &[]), vec![], prompt(4, &[])]), [3, 0, 4]);
+    }
+
+    #[test]
+    fn vectors_of_a_word_stay_together() {
+        let mut words = prompt(70, &[]);
+        words.extend((0..10).map(|at| Token { id: at, weight: 1.2, joined: at > 0 }));
+        assert_eq!(lengths(std::slice::from_ref(&words)), [70, 10]);
+        words.truncate(75);
+        assert_eq!(lengths(&[words]), [75]);
+        let endless = (0..100).map(|at| Token { id: at, weight: 1.0, joined: true }).collect();
+        assert_eq!(lengths(&[endless]), [75, 25]);
+    }
+
+    #[test]
+    fn the_number_of_chunks_is_bounded() {
+        assert_eq!(lengths(&[prompt(CONTENT * MAX_CHUNKS, &[])]).len(), MAX_CHUNKS);
+        let error = chunks(&[prompt(CONTENT * MAX_CHUNKS + 1, &[])], None).unwrap_err();
+        assert_eq!(error, TooLong { chunks: MAX_CHUNKS + 1 });
+    }
+
+    fn any_tokens() -> impl Strategy<Value = Vec<Token>> {
+        let any_token = (prop_oneof![1 => Just(COMMA), 6 => 0u32..2000], -2.0f32..2.0, prop::bool::weighted(0.1));
+        prop::collection::vec(any_token.prop_map(|(id, weight, joined)| Token { id, weight, joined }), 0..250)
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_nothing_is_moved(segments in prop::collection::vec(any_tokens(), 1..3)) {
+            if let Ok(cut) = chunks(&segments, Some(COMMA)) {
+                prop_assert!(!cut.is_empty() && cut.len() <= MAX_CHUNKS);
+                prop_assert!(cut.iter().all(|chunk| chunk.len() <= CONTENT));
+                prop_assert_eq!(cut.concat(), segments.concat());
+                // No chunk but the last of a segment is shorter than it must be, by a phrase or a word of vectors.
+                prop_assert!(cut.len() <= segments.concat().len() / 30 + 2 * segments.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Weights in prompts, in the syntax of A1111's web UI.
+
+/// A stretch of text and how much it counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    pub text: String,
+    /// 1 is as usual; within ±[`MAX_WEIGHT`].
+    pub weight: f64,
+}
+
+/// Brackets in brackets multiply; beyond this nothing is left of a picture.
+const MAX_WEIGHT: f64 = 100.0;
+
+const ROUND: f64 = 1.1;
+const SQUARE: f64 = 1.0 / 1.1;
+
+/// The segments of a prompt between its `BREAK`s, at least one, each in spans of equal weight. A segment without text has
+/// no spans.
+///
+/// `(word)` counts 1.1 times as much, `[word]` that much less, `(word:1.3)` as the number says, and brackets in brackets
+/// multiply. A bracket behind a backslash is text. As in A1111, a bracket that is closed and was never opened is text, one
+/// that is opened and never closed reaches to the end of the prompt, and a backslash before anything else vanishes. Unlike
+/// there, `BREAK` ends a segment inside of brackets too, and a number that is none is text.
+pub fn weighted(prompt: &str) -> Vec<Vec<Span>> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let (mut round, mut square) = (Vec::new(), Vec::new());
+    let mut rest = prompt;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '\\' => {
+                let next = rest[1..].chars().next().filter(|next| matches!(next, '(' | ')' | '[' | ']' | '\\'));
+                pieces.extend(next.map(|bracket| Piece::text(bracket.to_string())));
+                1 + next.map_or(0, char::len_utf8)
+            }
+            '(' => {
+                round.push(pieces.len());
+                1
+            }
+            '[' => {
+                square.push(pieces.len());
+                1
+            }
+            ')' => {
+                close(&mut pieces, &mut round, ROUND, ")");
+                1
+            }
+            ']' => {
+                close(&mut pieces, &mut square, SQUARE, "]");
+                1
+            }
+            ':' => match number(rest) {
+                Some((weight, length)) if !round.is_empty() => {
+                    close(&mut pieces, &mut round, weight, "");
+                    length
+                }
+                _ => {
+                    pieces.push(Piece::text(":".to_owned()));
+                    1
+                }
+            },
+            _ => {
+                let length = rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(rest.len());
+                breaks(&rest[..length], &mut pieces);
+                length
+            }
+        };
+        rest = &rest[length..];
+    }
+    for (open, weight) in [(round, ROUND), (square, SQUARE)] {
+        open.into_iter().for_each(|start| multiply(&mut pieces[start..], weight));
+    }
+    segments(pieces)
+}
+
+#[derive(Debug)]
+enum Piece {
+    Text(Span),
+    Break,
+}
+
+impl Piece {
+    fn text(text: String) -> Piece {
+        Piece::Text(Span { text, weight: 1.0 })
+    }
+}
+
+fn multiply(pieces: &mut [Piece], weight: f64) {
+    for piece in pieces {
+        if let Piece::Text(span) = piece {
+            span.weight = (span.weight * weight).clamp(-MAX_WEIGHT, MAX_WEIGHT);
+        }
+    }
+}
+
+/// Ends the innermost bracket of a kind; where none is open, the closing one is text.
+fn close(pieces: &mut Vec<Piece>, open: &mut Vec<usize>, weight: f64, bracket: &str) {
+    match open.pop() {
+        Some(start) => multiply(&mut pieces[start..], weight),
+        None => pieces.push(Piece::text(bracket.to_owned())),
+    }
+}
+
+/// The number of `:1.3)` and how long all of that is.
+fn number(text: &str) -> Option<(f64, usize)> {
+    let end = text.find(')')?;
+    let digits = text[1..end].trim();
+    let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
+    if unsigned.is_empty() || !unsigned.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    Some((digits.parse().ok()?, end + 1))
+}
+
+/// Text, cut where the word `BREAK` stands, which takes the space around it along.
+fn breaks(text: &str, pieces: &mut Vec<Piece>) {
+    const BREAK: &str = "BREAK";
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut rest, mut from) = (text, 0);
+    while let Some(at) = rest[from..].find(BREAK).map(|at| from + at) {
+        let (before, after) = (&rest[..at], &rest[at + BREAK.len()..]);
+        if before.chars().next_back().is_some_and(is_word) || after.chars().next().is_some_and(is_word) {
+            from = at + BREAK.len();
+            continue;
+        }
+        pieces.push(Piece::text(before.trim_end().to_owned()));
+        pieces.push(Piece::Break);
+        (rest, from) = (after.trim_start(), 0);
+    }
+    pieces.push(Piece::text(rest.to_owned()));
+}
+
+/// Neighbours of one weight become one span, and what is empty goes.
+fn segments(pieces: Vec<Piece>) -> Vec<Vec<Span>> {
+    let (mut ended, mut open): (Vec<Vec<Span>>, Vec<Span>) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        match piece {
+            Piece::Break => ended.push(std::mem::take(&mut open)),
+            Piece::Text(span) if span.text.is_empty() => {}
+            Piece::Text(span) => match open.last_mut().filter(|last| last.weight == span.weight) {
+                Some(last) => last.text.push_str(&span.text),
+                None => open.push(span),
+            },
+        }
+    }
+    ended.push(open);
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Segments of text and weight, to three decimals.
+    fn read(prompt: &str) -> Vec<Vec<(String, f64)>> {
+        let rounded = |span: Span| (span.text, (span.weight * 1000.0).round() / 1000.0);
+        weighted(prompt).into_iter().map(|spans| spans.into_iter().map(rounded).collect()).collect()
+    }
+
+    #[test]
+    fn prompts_read_as_in_a1111() {
+        let one = |spans: &[(&str, f64)]| -> Vec<Vec<(String, f64)>> {
+            vec![spans.iter().map(|(text, weight)| ((*text).to_owned(), *weight)).collect()]
+        };
+        for (prompt, spans) in [
+            ("", one(&[])),
+            ("a red fox", one(&[("a red fox", 1.0)])),
+            ("a (red) fox", one(&[("a ", 1.0), ("red", 1.1), (" fox", 1.0)])),
+            ("((red))", one(&[("red", 1.21)])),
+            ("[red]", one(&[("red", 0.909)])),
+            ("(red:1.3)", one(&[("red", 1.3)])),
+            ("(red: -0.5 )", one(&[("red", -0.5)])),
+            ("(a (b:2) c:.5)", one(&[("a ", 0.5), ("b", 1.0), (" c", 0.5)])),
+            (r"\(a\) \[b\] c\\d", one(&[(r"(a) [b] c\d", 1.0)])),
+            (r"a\b", one(&[("ab", 1.0)])),
+            ("(a)(b)", one(&[("ab", 1.1)])),
+            // What is closed and never opened is text; what is opened and never closed reaches to the end.
+            ("a) b]", one(&[("a) b]", 1.0)])),
+            ("a (b [c", one(&[("a ", 1.0), ("b ", 1.1), ("c", 1.0)])),
+            ("a:1.2) b", one(&[("a:1.2) b", 1.0)])),
+            ("(a:b) c: d", one(&[("a:b", 1.1), (" c: d", 1.0)])),
+            ("(a:1.2.3)", one(&[("a:1.2.3", 1.1)])),
+            ("(a:1.2, b)", one(&[("a:1.2, b", 1.1)])),
+        ] {
+            assert_eq!(read(prompt), spans, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn breaks_cut_segments() {
+        let texts = |prompt: &str| -> Vec<String> {
+            weighted(prompt).iter().map(|spans| spans.iter().map(|span| span.text.as_str()).collect()).collect()
+        };
+        assert_eq!(texts("a BREAK b,BREAK\nc"), ["a", "b,", "c"]);
+        assert_eq!(texts("BREAKFAST at BREAK_TIME, xBREAK"), ["BREAKFAST at BREAK_TIME, xBREAK"]);
+        assert_eq!(texts("BREAK a BREAK BREAK"), ["", "a", "", ""]);
+        assert_eq!(read("(a BREAK b:1.5)"), [[("a".to_owned(), 1.5)], [("b".to_owned(), 1.5)]]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_prompt_is_read(prompt in r"([()\[\]\\:. +\-a1é]|BREAK|:1\.3\)){0,40}") {
+            let segments = weighted(&prompt);
+            prop_assert!(!segments.is_empty());
+            for spans in &segments {
+                for span in spans {
+                    prop_assert!(!span.text.is_empty() && span.weight.abs() <= MAX_WEIGHT);
+                }
+                prop_assert!(spans.windows(2).all(|pair| pair[0].weight != pair[1].weight));
+            }
+        }
+
+        #[test]
+        fn any_text_at_all_is_read(prompt in any::<String>()) {
+            weighted(&prompt);
+        }
+
+        #[test]
+        fn plain_text_stays_as_it_is(prompt in r"[a-z0-9,. :;'é狐\n-]{1,40}") {
+            prop_assert_eq!(weighted(&prompt), [[Span { text: prompt.clone(), weight: 1.0 }]]);
+        }
+
+        #[test]
+        fn escaped_text_stays_as_it_is(prompt in r"[a-z()\[\]\\:1.,]{1,40}") {
+            let escape = |c: char| if "()[]\\".contains(c) { format!("\\{c}") } else { c.to_string() };
+            let escaped: String = prompt.chars().map(escape).collect();
+            prop_assert_eq!(weighted(&escaped), [[Span { text: prompt.clone(), weight: 1.0 }]]);
+        }
+
+        #[test]
+        fn nesting_multiplies(depth in 0usize..200, weight in 0.0f64..2.0) {
+            let prompt = format!("{}a:{weight:.3}){}", "(".repeat(depth + 1), ")".repeat(depth));
+            let expected = (0..depth).fold(format!("{weight:.3}").parse::<f64>().unwrap(), |weight, _| (weight * ROUND).min(MAX_WEIGHT));
+            let segments = weighted(&prompt);
+            prop_assert!((segments[0][0].weight - expected).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Which LoRAs and textual inversions there are: the files of `loras.dir` and `embeddings.dir`.
+
+mod kept;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kept::Kept;
+
+use super::Model;
+use crate::{
+    generation::{Generation, LoraUse},
+    models::{
+        adapters::{Adapter, AdapterSet},
+        text_encoders::{LearnedToken, LearnedTokens},
+    },
+};
+
+/// What models can be changed and words added by, as safetensors files by name: the file's name without its ending.
+/// The files are read at first use, for each model anew.
+#[derive(Debug, Default)]
+pub struct Adapters {
+    loras: BTreeMap<String, File>,
+    embeddings: BTreeMap<String, File>,
+    read_loras: Kept<Arc<Adapter>>,
+    read_embeddings: Kept<LearnedToken>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the folder {path} of {setting} cannot be read: {source}")]
+pub struct AdaptersError {
+    setting: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Adapters {
+    /// The files directly inside the folders; an empty path is a folder without any.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn open(loras: &Path, embeddings: &Path) -> Result<Adapters, AdaptersError> {
+        let list =
+            |setting, dir: &Path| files(dir).map_err(|source| AdaptersError { setting, path: dir.to_owned(), source });
+        let (loras, embeddings) = (list("loras.dir", loras)?, list("embeddings.dir", embeddings)?);
+        Ok(Adapters { loras, embeddings, ..Adapters::default() })
+    }
+
+    /// The same files, of which so many LoRAs and so many textual inversions are kept in memory once they were read.
+    pub fn keeping(self, most: NonZeroUsize) -> Adapters {
+        Adapters { read_loras: Kept::new(most), read_embeddings: Kept::new(most), ..self }
+    }
+
+    /// The LoRAs that the generation names, for its model. Blocks while files are read.
+    ///
+    /// # Errors
+    /// A name is unknown, or its file is broken or not for this model; each call tries anew.
+    pub fn changes(&self, generation: &Generation, model: &Model) -> Result<AdapterSet, String> {
+        let load = |LoraUse { name, scale }: &LoraUse| {
+            let file = self.loras.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
+            let read = || {
+                let bytes = std::fs::read(&file.path).map_err(|error| error.to_string())?;
+                model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| error.to_string())
+            };
+            let adapter = self.read_loras.get(&model.name, name, read);
+            let adapter = adapter.map_err(|error| format!("the LoRA {name:?} cannot be used: {error}"))?;
+            Ok((adapter, *scale as f32))
+        };
+        generation.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
+    }
+
+    /// The learned words that the generation's prompts have, for its model: the word of `NAME.safetensors` is `<NAME>`.
+    /// Blocks while files are read.
+    ///
+    /// # Errors
+    /// A file is broken or not for this model; each call tries anew.
+    pub fn learned(&self, generation: &Generation, model: &Model) -> Result<LearnedTokens, String> {
+        let used = self.embeddings.iter().filter(|(name, _)| {
+            let word = format!("<{name}>");
+            generation.texts().any(|text| text.contains(&word))
+        });
+        let load = |(name, file): (&String, &File)| {
+            let read = || {
+                let bytes = std::fs::read(&file.path).map_err(|error| error.to_string())?;
+                model.networks.learned(name, &bytes).map_err(|error| error.to_string())
+            };
+            let token = self.read_embeddings.get(&model.name, name, read);
+            token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
+        };
+        used.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
+    }
+
+    /// All LoRAs, by name.
+    pub fn loras(&self) -> impl Iterator<Item = (&str, &File)> {
+        self.loras.iter().map(|(name, file)| (name.as_str(), file))
+    }
+
+    /// All textual inversions, by name, which is also the word that they stand for where their file tells none.
+    pub fn embeddings(&self) -> impl Iterator<Item = (&str, &File)> {
+        self.embeddings.iter().map(|(name, file)| (name.as_str(), file))
+    }
+
+    pub fn has_lora(&self, name: &str) -> bool {
+        self.loras.contains_key(name)
+    }
+}
+
+/// The safetensors files inside `dir`. A name that cannot stand in a prompt is passed over with a warning.
+fn files(dir: &Path) -> io::Result<BTreeMap<String, File>> {
+    let mut found = BTreeMap::new();
+    if dir.as_os_str().is_empty() {
+        return Ok(found);
+    }
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|ending| ending != "safetensors") || !path.is_file() {
+            continue;
+        }
+        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|name| is_name(name)) else {
+            tracing::warn!(path = %path.display(), "passed over: a name is 1 to 128 characters without '<', '>', ':' and line breaks");
+            continue;
+        };
+        let (name, bytes) = (name.to_owned(), path.metadata()?.len());
+        found.insert(name, File { path, bytes });
+    }
+    Ok(found)
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| !c.is_control() && !matches!(c, '<' | '>' | ':');
+    (1..=LoraUse::MAX_NAME_CHARS).contains(&name.chars().count()) && name.chars().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_found_by_their_stems() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["pixel art v1.5.safetensors", "a<b.safetensors", "notes.txt", "old.pt"] {
+            std::fs::write(dir.path().join(name), "12345").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("folder.safetensors")).unwrap();
+        let adapters = Adapters::open(dir.path(), Path::new("")).unwrap();
+        let file = File { path: dir.path().join("pixel art v1.5.safetensors"), bytes: 5 };
+        assert_eq!(adapters.loras().collect::<Vec<_>>(), [("pixel art v1.5", &file)]);
+        assert!(adapters.has_lora("pixel art v1.5") && !adapters.has_lora("old"));
+        assert_eq!(adapters.embeddings().count(), 0);
+        let embeddings = Adapters::open(Path::new(""), dir.path()).unwrap();
+        assert_eq!(embeddings.embeddings().collect::<Vec<_>>(), [("pixel art v1.5", &file)]);
+        let missing = Adapters::open(Path::new(""), &dir.path().join("none")).unwrap_err().to_string();
+        assert!(missing.contains("embeddings.dir") && missing.contains("none"), "{missing}");
+    }
+}

@@ -1,0 +1,108 @@
+//! LoRAs: which there are, and how requests name them.
+
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use serde_json::{Value, json};
+
+use crate::desk::{Answer, Desk, post};
+
+/// A desk with two LoRAs, and the folder of their files.
+async fn desk() -> (Desk, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in [("pixel art v1.5", 5), ("ink", 7)] {
+        std::fs::write(dir.path().join(format!("{name}.safetensors")), vec![0; bytes]).unwrap();
+    }
+    (Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await, dir)
+}
+
+async fn params(desk: &Desk, body: Value) -> Value {
+    let id = desk.create(body).await;
+    desk.get(&format!("/v1/images/{id}")).await.json()["params"].clone()
+}
+
+async fn refused(desk: &Desk, body: Value) -> Answer {
+    let answer = desk.ask(post(&body, &[])).await;
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    answer
+}
+
+#[tokio::test]
+async fn the_files_of_the_folder_are_listed() {
+    let (desk, _dir) = desk().await;
+    let list = desk.get("/v1/loras").await.json();
+    let file = |name: &str, bytes: u64| json!({"object": "lora", "name": name, "bytes": bytes});
+    assert_eq!(list, json!({"object": "list", "data": [file("ink", 7), file("pixel art v1.5", 5)]}));
+    assert_eq!(desk.act(Method::DELETE, "/v1/loras").await.status, 405);
+    assert_eq!(Desk::open(&[]).await.get("/v1/loras").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn the_field_and_the_prompts_tags_come_to_the_same() {
+    let (desk, _dir) = desk().await;
+    let loras = json!([{"name": "pixel art v1.5", "scale": 0.7}, {"name": "ink", "scale": 1.0}]);
+    let by_field = params(
+        &desk,
+        json!({
+            "prompt": "a fox , red", "seed": 1,
+            "loras": [{"name": "pixel art v1.5", "scale": 0.7}, {"name": "ink"}],
+        }),
+    )
+    .await;
+    let by_tags = params(
+        &desk,
+        json!({
+            "prompt": "a fox <lora:pixel art v1.5:0.7>, red<lora:ink>", "seed": 1, "loras": null,
+        }),
+    )
+    .await;
+    assert_eq!((&by_field["prompt"], &by_field["loras"]), (&json!("a fox , red"), &loras));
+    assert_eq!(by_tags, by_field);
+    // Sent again, params are the same request.
+    assert_eq!(params(&desk, by_tags.clone()).await, by_tags);
+    // Scales of one name add up; a negative prompt has no tags.
+    let twice = params(
+        &desk,
+        json!({
+            "prompt": "<lora:ink:1.5>", "negative_prompt": "<lora:ink>", "loras": [{"name": "ink", "scale": -0.5}],
+        }),
+    )
+    .await;
+    assert_eq!(twice["loras"], json!([{"name": "ink", "scale": 1.0}]));
+    assert_eq!(twice["negative_prompt"], "<lora:ink>");
+    // A form gives the list as JSON.
+    let form = Request::post("/v1/images").header("content-type", "application/x-www-form-urlencoded");
+    let form = desk.ask(form.body(Body::from("prompt=a&loras=%5B%7B%22name%22%3A%22ink%22%7D%5D")).unwrap()).await;
+    assert_eq!((form.status, &form.json()["params"]["loras"]), (202, &json!([{"name": "ink", "scale": 1.0}])));
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_named() {
+    let (desk, _dir) = desk().await;
+    let ink = json!({"name": "ink"});
+    for (fields, code, pointer) in [
+        (json!({"loras": [ink, {"name": "oil"}]}), "unknown_lora", "/loras/1/name"),
+        (json!({"prompt": "a <lora:oil:1>"}), "unknown_lora", "/prompt"),
+        (json!({"prompt": "a <lora:ink:x>"}), "validation_failed", "/prompt"),
+        (json!({"prompt": "a <lora:ink:0.5:0.5>"}), "validation_failed", "/prompt"),
+        (json!({"loras": [{"name": "ink", "weight": 1}]}), "unknown_field", "/loras/0/weight"),
+        (json!({"loras": [{"scale": 1}]}), "validation_failed", "/loras/0/name"),
+        (json!({"loras": [{"name": 5}]}), "validation_failed", "/loras/0/name"),
+        (json!({"loras": [{"name": "ink", "scale": 4.1}]}), "validation_failed", "/loras/0/scale"),
+        (json!({"loras": [ink, "ink"]}), "validation_failed", "/loras/1"),
+        (json!({"loras": "ink"}), "validation_failed", "/loras"),
+        (json!({"loras": vec![ink.clone(); 9]}), "validation_failed", "/loras"),
+        (json!({"loras": [{"name": "ink", "scale": 3}], "prompt": "<lora:ink:3>"}), "validation_failed", "/loras"),
+        (json!({"prompt_syntax": "fancy"}), "validation_failed", "/prompt_syntax"),
+    ] {
+        let mut body = json!({"prompt": "a"});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let problem = refused(&desk, body).await.json();
+        assert_eq!((&problem["code"], problem["errors"].as_array().unwrap().len()), (&json!(code), 1), "{problem}");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+    }
+    // Without a model nothing is said about fields that it would be needed for.
+    let unknown = refused(&desk, json!({"prompt": "", "model": "x", "loras": [], "prompt_syntax": "weighted"})).await;
+    assert_eq!(unknown.json()["errors"].as_array().unwrap().len(), 1);
+}
