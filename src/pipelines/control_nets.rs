@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::Device;
 
-use super::catalogue::listing::is_name;
+use super::catalogue::listing::{is_name, without_ending};
 use crate::{
     generation::ModelCard,
     models::control_net::{ControlNet, ControlNetConfig},
@@ -29,8 +29,8 @@ struct Entry {
 }
 
 impl ControlNets {
-    /// Lists the folders inside `dir` that have a `config.json`; an empty path lists none. A folder that cannot be used stays
-    /// listed with the reason.
+    /// Lists the folders inside `dir` that have a `config.json`, and the ControlNets in one `NAME.safetensors`; an empty path
+    /// lists none. A folder that cannot be used stays listed with the reason.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -42,9 +42,13 @@ impl ControlNets {
         let unreadable = |source| (dir.to_owned(), source);
         for entry in std::fs::read_dir(dir).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name));
-            let (Some(name), true) = (name, path.join("config.json").is_file()) else { continue };
-            match ModelFolder::open(dir) {
+            let single = without_ending(&path);
+            let folder = single.as_ref().unwrap_or(&path);
+            let name = folder.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name));
+            // A folder goes before the file of its name.
+            let is_folder = folder.join("config.json").is_file();
+            let (Some(name), true) = (name, is_folder != single.is_some()) else { continue };
+            match if single.is_some() { ModelFolder::single(&path) } else { ModelFolder::open(dir) } {
                 Ok(folder) => {
                     let config = ControlNetConfig::of(&folder, name).map_err(|error| error.to_string());
                     entries.insert(name.to_owned(), Entry { folder, config, loaded: Mutex::default() });
