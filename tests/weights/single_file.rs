@@ -11,6 +11,7 @@ use latentd::{
         text_encoders::LearnedTokens,
         unet2d_condition::{Added, Conditions},
     },
+    pipelines::{Catalogue, ControlNets},
     weights::{LoadError, ModelFolder, Weights},
 };
 use safetensors::Dtype;
@@ -360,4 +361,50 @@ fn a_single_file_has_the_files_of_a_folder() {
     };
     assert!(error.to_string().contains("it has no text_encoder_2"), "{error}");
     assert!(Path::new(&format!("{folder:?}")).components().count() > 1, "{folder:?}");
+}
+
+#[test]
+fn catalogues_list_files_beside_folders() {
+    let Some(mut parts) = parts("sd1") else { return };
+    let small = inverse::single_file(&parts);
+    with_whole_vocabulary(&mut parts);
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    for name in ["one", "bad name", "both"] {
+        fs::write(at(&format!("{name}.safetensors")), write(&inverse::single_file(&parts))).unwrap();
+        fs::write(at(&format!("{name}.json")), tiny("sd1").to_string()).unwrap();
+    }
+    fs::write(at("broken.safetensors"), "none").unwrap();
+    fs::write(at("little.safetensors"), write(&small)).unwrap();
+    fs::write(at("little.json"), tiny("sd1").to_string()).unwrap();
+    // A folder goes before the file of its name, also where it cannot be used.
+    fs::create_dir(at("both")).unwrap();
+    fs::write(at("both/model_index.json"), "{}").unwrap();
+    let catalogue = Catalogue::open(place.path(), "one").unwrap();
+    assert_eq!(catalogue.names().collect::<Vec<_>>(), ["both", "emoji", "little", "one"]);
+    assert!(catalogue.card("one").is_some() && catalogue.card("both").is_none());
+    let numbers: usize = parts.values().flatten().map(|(_, raw)| raw.shape.iter().product::<usize>()).sum();
+    assert_eq!(catalogue.bytes("one"), Some(4 * numbers as u64));
+    assert_eq!(catalogue.load("one").unwrap().name, "one");
+    // Its embeddings end before CLIP's vocabulary does, so that the built-in tokenizer is not its own.
+    let (state, reason) = catalogue.state("little");
+    assert!(state == "failed" && reason.as_ref().is_some_and(|reason| reason.contains("vocab_size")), "{reason:?}");
+}
+
+#[test]
+fn control_nets_are_listed_and_loaded() {
+    let root = parity().join("controlnets/canny");
+    if !root.exists() {
+        println!("waiting: {}", root.display());
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let tensors = read_at(root.join("diffusion_pytorch_model.safetensors"));
+    fs::write(place.path().join("edges.safetensors"), write(&inverse::control_net(&tensors))).unwrap();
+    fs::write(place.path().join("edges.json"), r#"{"controlnet": {"norm_num_groups": 4}}"#).unwrap();
+    let nets = ControlNets::open(place.path()).unwrap();
+    assert_eq!(nets.names().collect::<Vec<_>>(), [("edges", None)]);
+    nets.load("edges").unwrap();
+    // Among models it is none.
+    assert_eq!(Catalogue::open(place.path(), "emoji").unwrap().names().collect::<Vec<_>>(), ["emoji"]);
 }
