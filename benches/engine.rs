@@ -23,10 +23,15 @@ use latentd::{
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
     imaging::RgbImage,
     metrics::Metrics,
-    models::{Spec, autoencoder_kl::Tiles},
+    models::{
+        Spec,
+        adapters::AdapterSet,
+        autoencoder_kl::Tiles,
+        text_encoders::{LearnedTokens, Tokens},
+    },
     pipelines::{
-        Activation, Catalogue, DenoiseRow, Denoised, Depth, Inputs, LatentRgb, Model, NetworkError, Networks,
-        Posterior, TextEmbedding,
+        Activation, Catalogue, Companions, DenoiseRow, Denoised, Depth, Inputs, LatentRgb, Model, NetworkError,
+        Networks, Posterior, TextEmbedding,
     },
     service::CatalogueRules,
 };
@@ -118,10 +123,23 @@ impl Bench {
         let spec = embedded.networks.spec();
         let (h, w) = spec.sample_size;
         let shape = [spec.latent_channels, h, w];
-        let context = embedded.networks.encode_text(&[embedded.networks.tokenize("a red fox")], 0).unwrap().remove(0);
+        let context = embedded
+            .networks
+            .encode_text(&[embedded.networks.tokenize(&["a red fox"], &LearnedTokens::default())], 0)
+            .unwrap()
+            .remove(0);
         let row = |i: usize| {
             let sample = (0..shape.iter().product::<usize>()).map(|j| ((i * 31 + j) as f32).sin()).collect();
-            DenoiseRow { sample, t: 999.0 - 7.0 * i as f32, context: context.clone(), features: None }
+            DenoiseRow {
+                sample,
+                t: 999.0 - 7.0 * i as f32,
+                context: context.clone(),
+                time_ids: [].into(),
+                guidance: None,
+                controls: Vec::new(),
+                adapters: AdapterSet::default(),
+                features: None,
+            }
         };
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; spec.latent_channels], bias: [0.0; 3] };
         let instant = Model { name: "instant".to_owned(), networks: Box::new(Immediate(spec)), latent_rgb };
@@ -156,6 +174,7 @@ impl Bench {
             let run = Run {
                 generation: self.generation.clone(),
                 inputs: Inputs::default(),
+                companions: Companions::default(),
                 scheduler: self.scheduler.clone(),
                 model: self.instant.clone(),
                 observer: Box::new(Ended(sender.clone())),
@@ -195,13 +214,13 @@ impl Networks for Immediate {
         self.0.clone()
     }
 
-    fn tokenize(&self, _prompt: &str) -> Vec<u32> {
-        vec![0; self.0.context_length]
+    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+        Tokens { ids: vec![vec![0; self.0.context_length]], ..Tokens::default() }
     }
 
-    fn encode_text(&self, ids: &[Vec<u32>], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+    fn encode_text(&self, prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         let state = Tensor::zeros((self.0.context_length, self.0.context_width), DType::F32, &Device::Cpu).unwrap();
-        Ok(ids.iter().map(|_| TextEmbedding(state.clone())).collect())
+        Ok(prompts.iter().map(|_| TextEmbedding { hidden: state.clone(), pooled: None }).collect())
     }
 
     fn denoise(&self, _shape: [usize; 3], _depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {

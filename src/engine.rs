@@ -30,13 +30,14 @@ use crate::{
     generation::{Generation, Phase},
     imaging::RgbImage,
     metrics::Metrics,
-    pipelines::{Inputs, Model, PipelineError},
+    pipelines::{Companions, Inputs, Model, PipelineError},
 };
 
 /// A generation, ready to compute.
 pub struct Run {
     pub generation: Generation,
     pub inputs: Inputs,
+    pub companions: Companions,
     pub scheduler: SchedulerConfig,
     pub model: Arc<Model>,
     pub observer: Box<dyn Observer>,

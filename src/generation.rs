@@ -5,6 +5,7 @@
 
 mod approximations;
 mod card;
+mod control;
 mod event;
 mod fields;
 mod id;
@@ -14,13 +15,16 @@ mod lora;
 mod phase;
 pub mod prompt;
 mod record;
+mod refiner;
 mod request;
 mod resolve;
 mod scheduler;
+mod sdxl;
 mod source;
 
 pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use card::ModelCard;
+pub use control::{Control, Preprocess};
 pub use event::{Event, EventKind};
 pub use fields::{FieldError, Fields};
 pub use id::{GenerationId, InvalidId};
@@ -30,7 +34,9 @@ pub use lora::LoraUse;
 pub use phase::Phase;
 pub use prompt::PromptSyntax;
 pub use record::{Image, Problem, Record, Status};
+pub use refiner::Refiner;
 pub use request::{Generation, MetadataLevel, OnDisconnect, SeedMode};
 pub use resolve::{Invalid, Rules, resolve};
 pub use scheduler::SchedulerChoice;
+pub use sdxl::Sdxl;
 pub use source::{Hold, Mask, Source, Task};

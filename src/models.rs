@@ -3,14 +3,17 @@
 //! Letters in shapes: B rows of the batch, C channels, h × w latent pixels, H × W pixels, L tokens, D their width.
 //! Maps are (B, h, w, C) between operations, and (B, C, h, w) only where they enter and leave a network.
 
+pub mod adapters;
 pub mod autoencoder_kl;
 pub mod autoencoder_tiny;
 pub mod clip_text;
 mod configuration;
+pub mod control_net;
 mod layers;
 mod legacy;
 mod resnet;
 pub mod stable_diffusion;
+pub mod text_encoders;
 mod time_embedding;
 pub mod tokenizer;
 mod transformer2d;
@@ -19,6 +22,7 @@ pub mod unet2d_condition;
 pub use autoencoder_kl::AutoencoderKl;
 pub use autoencoder_tiny::AutoencoderTiny;
 pub use clip_text::ClipTextModel;
+pub use control_net::ControlNet;
 pub use stable_diffusion::{Spec, StableDiffusion};
 pub use tokenizer::ClipTokenizer;
 pub use unet2d_condition::UNet2DConditionModel;

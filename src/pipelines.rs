@@ -7,7 +7,9 @@ pub mod adapters;
 mod canvas;
 mod card;
 pub mod catalogue;
+mod companions;
 mod conditioning;
+mod control_nets;
 mod crop;
 pub mod decoding;
 mod embedded;
@@ -23,25 +25,33 @@ mod latents;
 pub mod model;
 pub mod networks;
 mod pixels;
+mod refine;
+mod setup;
+mod steering;
 mod text_to_image;
 
 pub use adapters::Adapters;
 pub use catalogue::{Acquired, Catalogue, CatalogueError, Lease, Ticket};
+pub use companions::{CompanionError, Companions};
+pub use control_nets::ControlNets;
 pub use decoding::{Activation, DecodeCall, decode};
 pub use generate::generate;
 pub use inputs::Inputs;
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
-pub use networks::{DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
+pub use networks::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
 
-use crate::{diffusion::Latents, imaging::RgbImage};
+use crate::{diffusion::Latents, imaging::RgbImage, models::text_encoders::Tokens};
 
 /// What a pipeline may await. Answers come in the order of the rows.
-pub trait Compute {
-    /// Token ids, each padded to the encoder's length -> one embedding each.
+pub trait Compute: Sized {
+    /// The same for the networks of the generation's refiner, where it has one.
+    fn refiner(&self) -> Option<Self>;
+
+    /// Prompts, each padded to the encoders' length -> one embedding each.
     fn text(
         &self,
-        ids: Vec<Vec<u32>>,
+        prompts: Vec<Tokens>,
         clip_skip: u32,
     ) -> impl Future<Output = Result<Vec<TextEmbedding>, PipelineError>>;
 

@@ -5,11 +5,15 @@
 
 mod error;
 mod folder;
+mod header;
 mod json;
+mod ldm;
 mod ledger;
+pub mod lora;
 mod shards;
 mod size;
 mod tensors;
+pub mod textual_inversion;
 
 pub use error::{LoadError, TensorMismatch};
 pub use folder::{FileBytes, ModelFolder};

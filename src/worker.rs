@@ -22,7 +22,7 @@ use crate::{
     imaging::{RgbImage, encode_preview, upscale},
     ledger::{Blobs, Lease, Outcome, Store, StoreError},
     metrics::Metrics,
-    pipelines::Catalogue,
+    pipelines::{Catalogue, Companions},
     service::{Live, Preview, Progress, Throughput},
 };
 use observer::{LiveObserver, Sketch};
@@ -133,8 +133,13 @@ impl Worker {
             Progress { phase: Phase::Loading, step: 0, steps: generation.steps, percent: 0.0, eta_s: None },
         );
         let inputs = self.load_inputs(record).await?;
-        // Both are held to the end of this function, when the engine has let go of the run and of all handles of its model.
-        let (lease, _slot) = self.load_model(record, &cancel).await?;
+        // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
+        let (lease, refiner, _slot) = self.load_models(record, &cancel).await?;
+        let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
+        let refiner_model = refiner.as_ref().map(|refiner| refiner.model().clone());
+        let companions = tokio::task::spawn_blocking(move || Companions::of(&wanted, &catalogue, refiner_model)).await;
+        let companions = companions.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
+        let companions = companions.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
         let card = self.catalogue.card(&generation.model);
         let card = card.ok_or_else(|| failed("model_unavailable", "the model is gone".to_owned(), false))?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)
@@ -144,7 +149,7 @@ impl Worker {
         let (ended, mut outcome) = oneshot::channel();
         let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, ended));
         let model = lease.model().clone();
-        let run = Run { generation: generation.clone(), inputs, scheduler, model, observer, cancel };
+        let run = Run { generation: generation.clone(), inputs, companions, scheduler, model, observer, cancel };
         self.engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),

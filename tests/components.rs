@@ -15,7 +15,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
-use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, vae, with_tiny_decoder};
+use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, tokens, vae, with_tiny_decoder};
 use latentd::{
     diffusion::Latents,
     imaging::RgbImage,
@@ -24,7 +24,9 @@ use latentd::{
         autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
         autoencoder_tiny::AutoencoderTinyConfig,
         clip_text::ClipTextConfig,
-        unet2d_condition::UNet2DConditionConfig,
+        control_net::Residuals,
+        text_encoders::{LearnedTokens, Tokens},
+        unet2d_condition::{Conditions, UNet2DConditionConfig},
     },
     pipelines::{
         Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding,
@@ -49,16 +51,22 @@ fn goldens() {
             cases += 1;
         };
 
-        let ids: Vec<Vec<u32>> = prompts().iter().map(|prompt| sd.tokenize(prompt)).collect();
+        let ids: Vec<Tokens> = prompts().iter().map(|prompt| tokens(&sd, prompt)).collect();
         let expected = golden["tokenizer.input_ids"].to_vec2::<i64>().unwrap();
         assert_eq!(
-            ids.iter().map(|ids| ids.iter().map(|id| i64::from(*id)).collect()).collect::<Vec<Vec<i64>>>(),
+            ids.iter().map(|tokens| tokens.ids[0].iter().map(|id| i64::from(*id)).collect()).collect::<Vec<Vec<i64>>>(),
             expected
         );
 
-        like(&sd.encode_text(&ids, 0).unwrap(), "text_encoder.last_hidden_state");
+        like(&sd.encode_text(&ids, 0).unwrap().hidden, "text_encoder.last_hidden_state");
         for t in [7f32, 951.0] {
-            let made = sd.denoise(&golden["unet.sample"], &[t; 2], &golden["unet.encoder_hidden_states"]).unwrap();
+            let made = sd
+                .denoise(
+                    &golden["unet.sample"],
+                    &Conditions::plain(&[t; 2], &golden["unet.encoder_hidden_states"]),
+                    Residuals::NONE,
+                )
+                .unwrap();
             like(&made, &format!("unet.out.t{t}"));
         }
         let vae = vae(pipeline);
@@ -104,11 +112,11 @@ impl Networks for InTiles {
         self.spec.clone()
     }
 
-    fn tokenize(&self, _prompt: &str) -> Vec<u32> {
-        Vec::new()
+    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+        Tokens::default()
     }
 
-    fn encode_text(&self, _ids: &[Vec<u32>], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+    fn encode_text(&self, _prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         Ok(Vec::new())
     }
 
@@ -163,8 +171,8 @@ fn clip_skip_leaves_out_layers_but_not_the_norm() {
         let norm = |part: &str| weights[&format!("text_model.final_layer_norm.{part}")].to_dtype(DType::F32).unwrap();
         let hidden = &golden["text_encoder.hidden_states.-2"];
         let expected = candle_nn::ops::layer_norm_slow(hidden, &norm("weight"), &norm("bias"), 1e-5).unwrap();
-        let ids: Vec<Vec<u32>> = prompts().iter().map(|prompt| sd.tokenize(prompt)).collect();
-        assert_close(&sd.encode_text(&ids, 1).unwrap(), &expected, pipeline);
+        let ids: Vec<Tokens> = prompts().iter().map(|prompt| tokens(&sd, prompt)).collect();
+        assert_close(&sd.encode_text(&ids, 1).unwrap().hidden, &expected, pipeline);
         assert!(sd.encode_text(&ids, sd.spec().text_layers).is_ok());
         assert!(sd.encode_text(&ids, sd.spec().text_layers + 1).is_err());
     }
@@ -222,15 +230,24 @@ fn the_shallow_branch_on_features_of_the_very_call_gives_the_whole_networks_answ
         let (latents, context) =
             (noise(&[3, spec.latent_channels, 6, 5], 1), noise(&[3, spec.context_length, spec.context_width], 2));
         let t = [901.0, 500.5, 3.0];
-        let whole = sd.denoise(&latents, &t, &context).unwrap();
-        let (same, features) = sd.denoise_keeping(&latents, &t, &context).unwrap();
+        let whole = sd.denoise(&latents, &Conditions::plain(&t, &context), Residuals::NONE).unwrap();
+        let (same, features) = sd.denoise_keeping(&latents, &Conditions::plain(&t, &context), Residuals::NONE).unwrap();
         assert_eq!(bits(&same), bits(&whole));
         assert_eq!(features.dims()[..3], [3, 6, 5]);
-        assert_eq!(bits(&sd.denoise_shallow(&latents, &t, &context, &features).unwrap()), bits(&whole));
-        let later = sd.denoise_shallow(&latents, &[881.0, 480.5, 2.0], &context, &features).unwrap();
+        assert_eq!(
+            bits(&sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &features).unwrap()),
+            bits(&whole)
+        );
+        let later =
+            sd.denoise_shallow(&latents, &Conditions::plain(&[881.0, 480.5, 2.0], &context), &features).unwrap();
         assert_ne!(bits(&later), bits(&whole));
-        assert!(sd.denoise_shallow(&latents, &t, &context, &features.narrow(0, 0, 2).unwrap()).is_err());
-        assert!(sd.denoise_shallow(&latents, &t, &context, &noise(&[3, 5, 5, features.dims()[3]], 1)).is_err());
+        assert!(
+            sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &features.narrow(0, 0, 2).unwrap()).is_err()
+        );
+        assert!(
+            sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &noise(&[3, 5, 5, features.dims()[3]], 1))
+                .is_err()
+        );
     }
 }
 
@@ -248,17 +265,21 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
             let latents = noise(&[16, spec.latent_channels, h, w], 1);
             let context = noise(&[16, spec.context_length, spec.context_width], 2);
             let t: Vec<f32> = (0..16).map(|i| 999.0 - 61.3 * i as f32).collect();
-            let (_, features) = sd.denoise_keeping(&latents, &t, &context).unwrap();
-            let prompts: Vec<Vec<u32>> = (0..16).map(|i| sd.tokenize(&"a fox and a dog ".repeat(i))).collect();
+            let (_, features) =
+                sd.denoise_keeping(&latents, &Conditions::plain(&t, &context), Residuals::NONE).unwrap();
+            let prompts: Vec<Tokens> = (0..16).map(|i| tokens(&sd, &"a fox and a dog ".repeat(i))).collect();
             let rows = |first: usize, count: usize| {
                 let of = |x: &Tensor| x.narrow(0, first, count).unwrap();
                 let times = &t[first..first + count];
-                let (_, kept) = sd.denoise_keeping(&of(&latents), times, &of(&context)).unwrap();
+                let (_, kept) = sd
+                    .denoise_keeping(&of(&latents), &Conditions::plain(times, &of(&context)), Residuals::NONE)
+                    .unwrap();
                 [
                     kept,
-                    sd.denoise_shallow(&of(&latents), times, &of(&context), &of(&features)).unwrap(),
-                    sd.encode_text(&prompts[first..first + count], 0).unwrap(),
-                    sd.denoise(&of(&latents), times, &of(&context)).unwrap(),
+                    sd.denoise_shallow(&of(&latents), &Conditions::plain(times, &of(&context)), &of(&features))
+                        .unwrap(),
+                    sd.encode_text(&prompts[first..first + count], 0).unwrap().hidden,
+                    sd.denoise(&of(&latents), &Conditions::plain(times, &of(&context)), Residuals::NONE).unwrap(),
                     sd.decode(&of(&latents)).unwrap(),
                     if spec.tiny_decoder { sd.decode_tiny(&of(&latents)) } else { sd.decode(&of(&latents)) }.unwrap(),
                 ]
@@ -334,15 +355,16 @@ fn a_model_is_shared_between_threads() {
 fn calls_that_do_not_fit_are_errors() {
     let sd = load(&parity().join("pipelines/sd1")).unwrap();
     let (latents, context) = (noise(&[2, 4, 8, 8], 1), noise(&[2, 77, 32], 2));
-    assert!(sd.denoise(&latents, &[1.0], &context).is_err());
-    assert!(sd.denoise(&latents, &[1.0; 2], &noise(&[1, 77, 32], 2)).is_err());
-    assert!(sd.denoise(&noise(&[2, 3, 8, 8], 1), &[1.0; 2], &context).is_err());
-    assert!(sd.denoise(&latents, &[1.0; 2], &noise(&[2, 77, 31], 2)).is_err());
+    assert!(sd.denoise(&latents, &Conditions::plain(&[1.0], &context), Residuals::NONE).is_err());
+    assert!(sd.denoise(&latents, &Conditions::plain(&[1.0; 2], &noise(&[1, 77, 32], 2)), Residuals::NONE).is_err());
+    assert!(sd.denoise(&noise(&[2, 3, 8, 8], 1), &Conditions::plain(&[1.0; 2], &context), Residuals::NONE).is_err());
+    assert!(sd.denoise(&latents, &Conditions::plain(&[1.0; 2], &noise(&[2, 77, 31], 2)), Residuals::NONE).is_err());
     assert!(sd.decode(&noise(&[1, 5, 8, 8], 1)).is_err());
-    assert!(sd.encode_text(&[vec![0; 78]], 0).is_err());
-    assert!(sd.encode_text(&[vec![994; 77]], 0).is_err());
-    assert!(sd.encode_text(&[vec![0; 77], vec![0; 76]], 0).is_err());
-    assert_eq!(sd.encode_text(&[vec![0; 5]], 0).unwrap().dims(), [1, 5, 32]);
+    let of = |ids: Vec<u32>| Tokens { ids: vec![ids], ..Tokens::default() };
+    assert!(sd.encode_text(&[of(vec![0; 78])], 0).is_err());
+    assert!(sd.encode_text(&[of(vec![994; 77])], 0).is_err());
+    assert!(sd.encode_text(&[of(vec![0; 77]), of(vec![0; 76])], 0).is_err());
+    assert_eq!(sd.encode_text(&[of(vec![0; 5])], 0).unwrap().hidden.dims(), [1, 5, 32]);
 }
 
 /// sd1 with a wider U-Net and autoencoder: layers with more than 512 numbers to sum and no more than 64 channels and pixels,

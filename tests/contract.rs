@@ -152,12 +152,20 @@ impl Rules for Open {
                 },
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
+                ..ModelCard::default()
             })
         })
     }
 
     fn check_scheduler(&self, _: &ModelCard, _: &SchedulerChoice, _: u32) -> Result<(), (String, String)> {
         Ok(())
+    }
+
+    fn check_control(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        match name {
+            "canny" => Ok(()),
+            other => Err(("unknown_controlnet", format!("{other:?} is not in the catalogue"))),
+        }
     }
 
     fn has_lora(&self, _: &str) -> bool {

@@ -18,7 +18,7 @@ use latentd::{
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
     imaging::RgbImage,
     metrics::Metrics,
-    pipelines::{Catalogue, Inputs, Model},
+    pipelines::{Catalogue, Companions, Inputs, Model},
     service::CatalogueRules,
 };
 use proptest::{
@@ -105,7 +105,8 @@ impl Bench {
         let cancel = Cancel::default();
         let inputs = Inputs::default();
         let observer = Box::new(Recorder(sender));
-        let run = Run { generation, inputs, scheduler, model, observer, cancel: cancel.clone() };
+        let companions = Companions::default();
+        let run = Run { generation, inputs, companions, scheduler, model, observer, cancel: cancel.clone() };
         assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
         (cancel, receiver)
     }

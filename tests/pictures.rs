@@ -5,7 +5,12 @@
 #[path = "pictures/case.rs"]
 mod case;
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::mpsc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+};
 
 use case::Case;
 use latentd::{
@@ -15,7 +20,8 @@ use latentd::{
     imaging::{RgbImage, decode},
     kernels::winograd,
     metrics::Metrics,
-    pipelines::{Catalogue, Inputs},
+    models::{adapters::AdapterSet, text_encoders::LearnedTokens},
+    pipelines::{Catalogue, Companions, ControlNets, Inputs},
     service::CatalogueRules,
 };
 
@@ -23,8 +29,20 @@ use latentd::{
 const MAX_LEVELS: u8 = 2;
 const MEAN_LEVELS: f64 = 0.1;
 
-/// The folders of cases, each with a model of the same name.
-const PIPELINES: [&str; 4] = ["sd1", "sd2", "sd1-inpaint", "ip2p"];
+/// The folders of cases.
+const FOLDERS: [&str; 11] = [
+    "sd1",
+    "sd2",
+    "sd1-inpaint",
+    "ip2p",
+    "sdxl",
+    "sdxl-turbo",
+    "sdxl-refiner",
+    "lcm",
+    "controlnet",
+    "controlnet-sdxl",
+    "lora",
+];
 
 #[test]
 fn pictures_equal_diffusers() {
@@ -53,9 +71,13 @@ fn pictures_equal_diffusers_without_winograd() {
 fn compare(winograd: winograd::Use) -> Vec<Case> {
     let root = fixtures();
     let (ready, waiting): (Vec<Case>, Vec<Case>) =
-        Case::all(&root, &PIPELINES).into_iter().partition(|case| case.waits_for().is_none());
-    let models = case::models(&root, &PIPELINES);
-    let catalogue = Catalogue::open(models.path(), "sd1").unwrap().for_winograd(winograd);
+        Case::all(&root, &FOLDERS).into_iter().partition(|case| case.waits_for().is_none());
+    let pipelines: BTreeSet<&str> = ready.iter().flat_map(Case::pipelines).collect();
+    let pipelines: Vec<&str> = pipelines.into_iter().collect();
+    let models = case::models(&root, &pipelines);
+    let control_nets = ControlNets::open(&root.join("controlnets")).unwrap();
+    let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
+    let catalogue = catalogue.with_control_nets(control_nets).for_winograd(winograd);
     let limits =
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
@@ -78,6 +100,7 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
             }
         };
         let goldens = case.goldens();
+        let pictures = case.wanted(pictures);
         assert_eq!(pictures.len(), goldens.len(), "{}", case.name);
         for (index, (picture, golden)) in pictures.iter().zip(&goldens).enumerate() {
             assert_eq!((picture.width, picture.height), (generation.width, generation.height), "{}", case.name);
@@ -91,6 +114,11 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     computing.join().unwrap();
 
     println!("pictures: {} cases ran with winograd {winograd:?}", ready.len());
+    for folder in FOLDERS {
+        let of = |cases: &[Case]| cases.iter().filter(|case| case.name.starts_with(&format!("{folder}/"))).count();
+        let failed = failures.iter().filter(|failure| failure.starts_with(&format!("{folder}/"))).count();
+        println!("{folder:16} {:4} cases {:4} passed", of(&ready) + of(&waiting), of(&ready) - failed);
+    }
     assert!(failures.is_empty(), "{} of {} cases differ:\n{}", failures.len(), ready.len(), failures.join("\n"));
     waiting
 }
@@ -105,8 +133,9 @@ fn taken_in(case: &Case) -> (Fields, Inputs) {
         let (width, height) = (picture.width, picture.height);
         fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
         match place {
+            Place::Image => inputs.image = Some(picture),
             Place::Mask => inputs.mask = Some(picture),
-            _ => inputs.image = Some(picture),
+            Place::Control(_) => inputs.controls.push(picture),
         }
     }
     (fields, inputs)
@@ -126,10 +155,23 @@ fn start(
     let card = rules.card(&generation.model).unwrap();
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
+    let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
+    let mut companions = Companions::of(&generation, catalogue, refiner).unwrap();
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    let adapter = |(path, scale): (PathBuf, f64)| {
+        let adapter = model.networks.adapter(&path.display().to_string(), &read(&path));
+        (Arc::new(adapter.unwrap()), scale as f32)
+    };
+    companions.adapters = AdapterSet::new(case.loras().into_iter().map(adapter).collect());
+    let learned = |(path, name): (PathBuf, String)| {
+        model.networks.learned(&path.display().to_string(), &name, &read(&path)).unwrap()
+    };
+    companions.learned = LearnedTokens::new(case.inversions().into_iter().map(learned).collect());
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         generation: generation.clone(),
         inputs,
+        companions,
         scheduler,
         model,
         observer: Box::new(Told(sender)),

@@ -167,10 +167,10 @@ proptest! {
 
     #[test]
     fn any_prompt_survives(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
-        let generation = Generation { prompt, negative_prompt: negative, ..generation() };
+        let generation = Generation { prompt, negative_prompt: Some(negative.clone()), ..generation() };
         let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
         prop_assert!(texts[0].1.starts_with(&generation.prompt));
-        prop_assert!(texts[0].1.contains(&generation.negative_prompt));
+        prop_assert!(texts[0].1.contains(&negative));
         prop_assert_eq!(again(&texts[1].1), generation);
     }
 
@@ -218,7 +218,7 @@ fn generation() -> Generation {
     Generation {
         model: "tiny".to_owned(),
         prompt: "a red fox".to_owned(),
-        negative_prompt: "blur".to_owned(),
+        negative_prompt: Some("blur".to_owned()),
         prompt_syntax: PromptSyntax::Plain,
         loras: Vec::new(),
         width: 512,
@@ -233,6 +233,9 @@ fn generation() -> Generation {
         clip_skip: 0,
         decoder: Decoder::Full,
         feature_cache: None,
+        sdxl: None,
+        refiner: None,
+        controls: Vec::new(),
         source: None,
         seed: 41,
         seed_mode: SeedMode::PerImage,
@@ -273,6 +276,7 @@ impl Catalogue {
             tasks: vec![Task::TextToImage],
             decoders: vec![Decoder::Full, Decoder::Tiny],
             prompts: Vec::new(),
+            ..ModelCard::default()
         };
         Catalogue { limits, card: Arc::new(card) }
     }
@@ -293,6 +297,10 @@ impl Rules for Catalogue {
 
     fn check_scheduler(&self, _: &ModelCard, _: &SchedulerChoice, _: u32) -> Result<(), (String, String)> {
         Ok(())
+    }
+
+    fn check_control(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        Err(("unknown_controlnet", format!("{name:?} is not in the catalogue")))
     }
 
     fn has_lora(&self, name: &str) -> bool {

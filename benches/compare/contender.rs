@@ -18,7 +18,8 @@ use latentd::{
     models::{
         AutoencoderKl, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
-        unet2d_condition::UNet2DConditionConfig,
+        control_net::Residuals,
+        unet2d_condition::{Conditions, UNet2DConditionConfig},
     },
     weights::{ModelFolder, Weights},
 };
@@ -155,7 +156,8 @@ impl Network {
         match self {
             Self::Unet(unet) => {
                 let text = inputs.text.as_ref().context("no text")?;
-                Ok(unet.forward(&inputs.sample, &inputs.t, text)?)
+                let told = Conditions::plain(&inputs.t, text);
+                Ok(unet.forward(&inputs.sample, &told, Residuals::NONE)?)
             }
             Self::Vae(vae) => Ok(vae.decode(&inputs.sample)?),
         }

@@ -15,7 +15,7 @@ use latentd::{
     generation::{Fields, Generation, InputImage, Phase, Place, resolve},
     imaging::{RgbImage, decode, encode_png},
     metrics::Metrics,
-    pipelines::Inputs,
+    pipelines::{Companions, Inputs},
     service::CatalogueRules,
 };
 use serde_json::{Map, Value};
@@ -70,19 +70,22 @@ impl Generate {
         let mut fields = Fields::new(self.fields());
         let image = take_in(&mut fields, Place::Image, self.image.as_deref())?;
         let mask = take_in(&mut fields, Place::Mask, self.mask.as_deref())?;
-        let inputs = Inputs { image, mask };
+        let inputs = Inputs { image, mask, ..Inputs::default() };
         let generation = resolve(fields, &rules).map_err(|invalid| {
             let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
             anyhow!("{}", details.join("; "))
         })?;
 
         let model = catalogue.load(&generation.model)?;
+        let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
+        let companions = Companions::of(&generation, &catalogue, refiner)?;
         let card = catalogue.card(&generation.model).context("the model is gone")?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
         let (engine, thread) = engine::engine(engine_settings(&config.engine), Metrics::new());
         let (sender, ended) = mpsc::channel();
         let observer = Box::new(Bar { bar: progress_bar(generation.steps), ended: sender });
-        let run = Run { generation: generation.clone(), inputs, scheduler, model, observer, cancel: Cancel::default() };
+        let cancel = Cancel::default();
+        let run = Run { generation: generation.clone(), inputs, companions, scheduler, model, observer, cancel };
         if engine.submit(run).is_err() {
             bail!("the engine takes no run");
         }

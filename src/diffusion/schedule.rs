@@ -83,15 +83,28 @@ impl Schedule {
                 let last = if options.respacing.is_some() { Last::Repeated } else { Last::SigmaMin };
                 (dpm_points(config, steps, &DpmLevels::of(config, options.respacing, last))?, 1.0)
             }
-            Sampler::Lcm { original_inference_steps, .. } => {
-                (consistency_points(&trained, *original_inference_steps, steps, -1.0)?, 1.0)
-            }
+            Sampler::Lcm { original_inference_steps, .. } => (
+                consistency_points(&trained, (*original_inference_steps, *original_inference_steps), steps, -1.0)?,
+                1.0,
+            ),
             Sampler::Tcd { original_inference_steps } => {
-                (consistency_points(&trained, *original_inference_steps, steps, 0.0)?, 1.0)
+                (consistency_points(&trained, (*original_inference_steps, *original_inference_steps), steps, 0.0)?, 1.0)
             }
         };
         let run = 0..points.len() - 1;
         Schedule { points, run, init_noise_sigma, trained }.checked(config)
+    }
+
+    /// All steps of a consistency model within the part of the schedule that a picture of this `strength` begins in, in
+    /// (0, 1] (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers). Of other classes as [`Schedule::for_strength`].
+    pub fn compressed(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Schedule, InvalidSteps> {
+        let Sampler::Lcm { original_inference_steps, .. } = config.sampler else {
+            return Schedule::new(config, steps)?.for_strength(strength);
+        };
+        let whole = Schedule::new(config, steps)?;
+        let kept = (original_inference_steps as f64 * strength) as usize;
+        let points = consistency_points(&whole.trained, (original_inference_steps, kept), steps, -1.0)?;
+        Schedule { points, ..whole }.checked(config)
     }
 
     /// The last steps alone, for a run that begins with a picture under noise: of n steps `⌊n · strength⌋`, `strength` in
@@ -106,6 +119,43 @@ impl Schedule {
             return Err(InvalidSteps::BeginsLate { class: self.config().class_name() });
         }
         Ok(Schedule { run: steps - kept..steps, ..self })
+    }
+
+    /// The first steps alone: those that begin before the share `end` of the training timesteps is behind, in (0, 1).
+    pub fn until(self, end: f64) -> Result<Schedule, InvalidSteps> {
+        let kept = self.steps_from(self.cutoff(end));
+        let run = self.run.start..(self.run.start + kept).min(self.run.end);
+        if run.is_empty() {
+            return Err(InvalidSteps::NothingLeft { steps: self.run.len(), strength: end });
+        }
+        Ok(Schedule { run, ..self })
+    }
+
+    /// The steps that [`Schedule::until`] leaves out.
+    pub fn from(self, start: f64) -> Result<Schedule, InvalidSteps> {
+        let left = self.steps_from(self.cutoff(start));
+        let run = (self.run.start + left).min(self.run.end)..self.run.end;
+        if run.is_empty() {
+            return Err(InvalidSteps::NothingLeft { steps: self.run.len(), strength: 1.0 - start });
+        }
+        if !run.is_empty()
+            && run != self.run
+            && matches!(self.config().sampler, Sampler::Pndm { skip_prk_steps: false, .. })
+        {
+            return Err(InvalidSteps::BeginsLate { class: self.config().class_name() });
+        }
+        Ok(Schedule { run, ..self })
+    }
+
+    /// The timestep at which the share `end` of all is behind.
+    fn cutoff(&self, end: f64) -> f64 {
+        let all = self.config().num_train_timesteps() as f64;
+        (all - end * all).round_ties_even()
+    }
+
+    /// How many of the steps begin at timestep `t` or before, on the way down.
+    fn steps_from(&self, t: f64) -> usize {
+        self.steps().take_while(|(now, _)| now.t >= t).count()
     }
 
     pub(super) fn config(&self) -> &SchedulerConfig {
@@ -278,19 +328,19 @@ fn euler_points(config: &SchedulerConfig, n: usize, levels: &EulerLevels) -> Res
     Ok((points(timesteps, sigmas), init_noise_sigma))
 }
 
-/// Consistency models: some of the timesteps that they were distilled at, and timestep `end`.
+/// Consistency models: some of the timesteps that they were distilled at, of the last `kept` of these, and timestep `end`.
 fn consistency_points(
     trained: &Trained,
-    original_inference_steps: usize,
+    (original_inference_steps, kept): (usize, usize),
     steps: usize,
     end: f64,
 ) -> Result<Vec<Point>, InvalidSteps> {
-    if steps > original_inference_steps {
-        return Err(InvalidSteps::TooMany { steps, max: original_inference_steps });
+    if steps > kept {
+        return Err(InvalidSteps::TooMany { steps, max: kept });
     }
     let stride = trained.config.num_train_timesteps() / original_inference_steps;
-    let left_out = |i: usize| (i as f64 * (original_inference_steps as f64 / steps as f64)) as usize;
-    let timestep = |i: usize| ((original_inference_steps - left_out(i)) * stride - 1) as f64;
+    let left_out = |i: usize| (i as f64 * (kept as f64 / steps as f64)) as usize;
+    let timestep = |i: usize| ((kept - left_out(i)) * stride - 1) as f64;
     Ok((0..steps).map(timestep).chain([end]).map(|t| trained.level(t)).collect())
 }
 

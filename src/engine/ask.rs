@@ -6,6 +6,7 @@ use crate::{
     diffusion::Latents,
     generation::Phase,
     imaging::RgbImage,
+    models::text_encoders::Tokens,
     pipelines::{
         Activation, Compute, DecodeCall, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError, Posterior,
         TextEmbedding, decode,
@@ -98,7 +99,7 @@ impl Network {
 /// One sample of an ask.
 #[derive(Clone, Debug)]
 pub(super) enum Row {
-    Text(Vec<u32>),
+    Text(Tokens),
     Denoise(DenoiseRow),
     /// Pixels, (3, H, W).
     Encode(Vec<f32>),
@@ -181,6 +182,8 @@ pub(super) struct Station {
     pub mailbox: Rc<RefCell<Mailbox>>,
     pub model: Arc<Model>,
     pub name: Arc<str>,
+    /// The refiner of the generation.
+    pub refiner: Option<Arc<Model>>,
     /// How many previews the generation wants.
     pub previews: u32,
 }
@@ -213,8 +216,14 @@ impl Station {
 }
 
 impl Compute for Station {
-    async fn text(&self, ids: Vec<Vec<u32>>, clip_skip: u32) -> Result<Vec<TextEmbedding>, PipelineError> {
-        let rows = ids.into_iter().map(Row::Text).collect();
+    fn refiner(&self) -> Option<Station> {
+        let model = self.refiner.clone()?;
+        let (mailbox, name) = (self.mailbox.clone(), Arc::from(model.name.as_str()));
+        Some(Station { mailbox, model, name, refiner: None, previews: self.previews })
+    }
+
+    async fn text(&self, prompts: Vec<Tokens>, clip_skip: u32) -> Result<Vec<TextEmbedding>, PipelineError> {
+        let rows = prompts.into_iter().map(Row::Text).collect();
         let answers = self.ask(Phase::Encoding, Network::TextEncoder { clip_skip }, rows).await?;
         Ok(answers.into_iter().filter_map(Answer::text).collect())
     }

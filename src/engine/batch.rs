@@ -3,7 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ask::{Answer, Network, Row};
-use crate::pipelines::{Activation, DenoiseRow, Model, NetworkError};
+use crate::{
+    models::text_encoders::Tokens,
+    pipelines::{Activation, DenoiseRow, Model, NetworkError},
+};
 
 /// Runs the rows, all of this network's kind, as one network call. Answers come in order, one for each row.
 ///
@@ -23,8 +26,8 @@ pub(super) fn execute(model: &Model, network: &Network, rows: &[&Row]) -> Result
 fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, NetworkError> {
     match network {
         Network::TextEncoder { clip_skip } => {
-            let ids: Vec<Vec<u32>> = rows.iter().filter_map(|row| row.ids()).collect();
-            let embeddings = model.networks.encode_text(&ids, *clip_skip)?;
+            let prompts: Vec<Tokens> = rows.iter().filter_map(|row| row.prompt()).collect();
+            let embeddings = model.networks.encode_text(&prompts, *clip_skip)?;
             Ok(embeddings.into_iter().map(Answer::Text).collect())
         }
         Network::Denoiser { shape, depth, .. } => {
@@ -51,8 +54,8 @@ fn call(model: &Model, network: &Network, rows: &[&Row]) -> Result<Vec<Answer>, 
 }
 
 impl Row {
-    fn ids(&self) -> Option<Vec<u32>> {
-        if let Row::Text(ids) = self { Some(ids.clone()) } else { None }
+    fn prompt(&self) -> Option<Tokens> {
+        if let Row::Text(prompt) = self { Some(prompt.clone()) } else { None }
     }
 
     fn denoise(&self) -> Option<DenoiseRow> {

@@ -178,7 +178,7 @@ impl Floor {
 
     /// One network call for the picked rows (`Pick::waiting` is an index of `runs`), and the answers to their runs.
     fn serve(&mut self, key: &Key, picks: &[Pick]) -> Result<(), NetworkError> {
-        let model = self.runs[picks[0].waiting].model.clone();
+        let model = self.runs[picks[0].waiting].model(key);
         let mut rows: Vec<Row> = Vec::new();
         for pick in picks {
             self.runs[pick.waiting].with_open(|_, open| rows.extend_from_slice(&open[..pick.rows]));
@@ -230,8 +230,9 @@ impl Floor {
 
 fn prompt_of(key: &Key, row: &Row) -> Option<Prompt> {
     match (&key.network, row) {
-        (Network::TextEncoder { clip_skip }, Row::Text(ids)) => {
-            Some(Prompt { model: key.model.clone(), clip_skip: *clip_skip, ids: ids.clone() })
+        // What adapters and learned tokens make of a prompt is their run's own.
+        (Network::TextEncoder { clip_skip }, Row::Text(prompt)) if prompt.is_plain() => {
+            Some(Prompt { model: key.model.clone(), clip_skip: *clip_skip, ids: prompt.ids.clone() })
         }
         _ => None,
     }

@@ -28,7 +28,8 @@ pub(super) struct Active {
     observer: Box<dyn Observer>,
     told: Option<(Phase, u32)>,
     pub cancel: Cancel,
-    pub model: Arc<Model>,
+    model: Arc<Model>,
+    refiner: Option<Arc<Model>>,
     pub arrival: u64,
     pub service: f64,
     /// Rows × denoiser calls computed for it.
@@ -37,20 +38,21 @@ pub(super) struct Active {
 
 impl Active {
     pub fn new(run: Run, arrival: u64, service: f64) -> Active {
-        let Run { generation, inputs, scheduler, model, observer, cancel } = run;
+        let Run { generation, inputs, companions, scheduler, model, observer, cancel } = run;
         let mailbox = Rc::new(RefCell::new(Mailbox { step: (0, generation.steps), ..Mailbox::default() }));
         let station = Station {
             mailbox: mailbox.clone(),
             model: model.clone(),
             name: Arc::from(model.name.as_str()),
+            refiner: companions.refiner.as_ref().map(|(model, _)| model.clone()),
             previews: generation.previews,
         };
+        let refiner = station.refiner.clone();
         let networks = model.clone();
-        let pipeline =
-            Box::pin(
-                async move { generate(&station, networks.networks.as_ref(), &scheduler, &generation, inputs).await },
-            );
-        Active { pipeline, mailbox, observer, told: None, cancel, model, arrival, service, steps: 0 }
+        let pipeline = Box::pin(async move {
+            generate(&station, networks.networks.as_ref(), &scheduler, &generation, &inputs, &companions).await
+        });
+        Active { pipeline, mailbox, observer, told: None, cancel, model, refiner, arrival, service, steps: 0 }
     }
 
     /// Lets the pipeline go on until it asks again (`None`) or ends, and tells the observer.
@@ -87,6 +89,12 @@ impl Active {
         Some(look(&ask.key, &ask.rows[ask.answers.len()..]))
     }
 
+    /// The model whose networks the key's are.
+    pub fn model(&self, key: &Key) -> Arc<Model> {
+        let refiner = self.refiner.as_ref().filter(|refiner| *refiner.name == *key.model);
+        refiner.unwrap_or(&self.model).clone()
+    }
+
     /// Latent pixels of its pictures on their way through the decoder.
     pub fn holds(&self) -> usize {
         self.mailbox.borrow().ask.as_ref().map_or(0, Ask::holds)
@@ -111,8 +119,8 @@ impl Active {
 
     /// Lets go of all that the run holds, and then tells the observer.
     pub fn end(self, outcome: Result<Vec<RgbImage>, RunError>) {
-        let Active { pipeline, mailbox, model, observer, .. } = self;
-        drop((pipeline, mailbox, model));
+        let Active { pipeline, mailbox, model, refiner, observer, .. } = self;
+        drop((pipeline, mailbox, model, refiner));
         observer.ended(outcome);
     }
 }

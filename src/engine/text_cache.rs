@@ -9,7 +9,8 @@ use crate::pipelines::TextEmbedding;
 pub(super) struct Prompt {
     pub model: Arc<str>,
     pub clip_skip: u32,
-    pub ids: Vec<u32>,
+    /// For each encoder.
+    pub ids: Vec<Vec<u32>>,
 }
 
 /// Keeps at most `capacity` embeddings, dropping the least recently used.

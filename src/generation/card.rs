@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{Decoder, SchedulerChoice, Task};
 
 /// A model's capabilities and defaults, read from its folder without loading a weight.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelCard {
     /// The name in the API: the folder's name.
     pub name: String,
@@ -28,10 +28,35 @@ pub struct ModelCard {
     /// The model folder's `scheduler_config.json`, on which every choice of a request is laid.
     #[serde(skip)]
     pub scheduler_config: Map<String, Value>,
+    /// How many numbers it is told of the picture's sizes: none, or SDXL's 6 or 5.
+    #[serde(skip)]
+    pub time_ids: usize,
+    /// Whether a negative prompt that nobody gave is another thing than an empty one.
+    #[serde(skip)]
+    pub zero_negative: bool,
+    /// Whether it is told the guidance scale, and computes no row for a negative prompt.
+    #[serde(skip)]
+    pub guidance_embedding: bool,
+    /// Width of its text's hidden states.
+    #[serde(skip)]
+    pub context_width: usize,
+    /// Channels of the maps that ControlNets add to.
+    #[serde(skip)]
+    pub maps: Vec<usize>,
+    /// Channels of its latents, and pixels for each of theirs.
+    #[serde(skip)]
+    pub latents: (usize, usize),
     /// What it makes pictures from.
     pub tasks: Vec<Task>,
     /// What `decoder` of a request may be.
     pub decoders: Vec<Decoder>,
     /// Prompts that this model answers well, for the page and the documentation.
     pub prompts: Vec<String>,
+}
+
+impl ModelCard {
+    /// Whether one can go on with the latents that the other leaves.
+    pub fn shares_latents_with(&self, other: &ModelCard) -> bool {
+        self.latents == other.latents && self.time_ids > 0 && other.time_ids > 0
+    }
 }

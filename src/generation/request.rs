@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Decoder, FeatureCache, GuidanceInterval, InputImage, LoraUse, PromptSyntax, SchedulerChoice, Source};
+use super::{
+    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, LoraUse, PromptSyntax, Refiner, SchedulerChoice,
+    Sdxl, Source,
+};
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
 /// everything behind the door can rely on it.
@@ -14,7 +17,8 @@ pub struct Generation {
     pub model: String,
     /// Without the tags of LoRAs.
     pub prompt: String,
-    pub negative_prompt: String,
+    /// `None` where the model takes none for another thing than an empty one.
+    pub negative_prompt: Option<String>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,
     /// Each name once.
@@ -41,6 +45,14 @@ pub struct Generation {
     /// `None` computes every call of the denoiser in full.
     #[serde(default)]
     pub feature_cache: Option<FeatureCache>,
+    /// What models of SDXL's kind are told beside.
+    #[serde(flatten)]
+    pub sdxl: Option<Sdxl>,
+    /// The model of the last steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<Refiner>,
+    #[serde(default)]
+    pub controls: Vec<Control>,
     /// The picture that it begins with.
     #[serde(flatten)]
     pub source: Option<Source>,
@@ -71,7 +83,8 @@ impl Generation {
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
         let source = self.source.as_ref();
         let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
-        source.map(|source| &source.image).into_iter().chain(mask)
+        let controls = self.controls.iter().map(|control| &control.image);
+        source.map(|source| &source.image).into_iter().chain(mask).chain(controls)
     }
 
     /// What makes this picture another than the exact one, for less work; empty for an exact picture.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, LoraUse, MetadataLevel, ModelCard,
-    OnDisconnect, PromptSyntax, SchedulerChoice, SeedMode, Source,
+    Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, LoraUse, MetadataLevel,
+    ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
 };
 
 /// Every error of a request, at least one.
@@ -24,6 +24,8 @@ pub trait Rules {
     /// Whether the model can be sampled with this scheduler in so many steps; the error says what is wrong with which
     /// key (`""` where it is the choice as a whole, `steps` where it is their number).
     fn check_scheduler(&self, card: &ModelCard, choice: &SchedulerChoice, steps: u32) -> Result<(), (String, String)>;
+    /// Whether a ControlNet of this name can be used with the model; the error is a code and what is wrong.
+    fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Whether the catalogue has a LoRA of this name.
     fn has_lora(&self, name: &str) -> bool {
         // Rules of a catalogue without any need to say nothing.
@@ -48,7 +50,8 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
 
     let prompt = prompt(&mut fields, limits);
     let (prompt, loras) = LoraUse::read(&mut fields, prompt, rules);
-    let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars).unwrap_or_default();
+    let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars);
+    let negative_prompt = negative_prompt.or_else(|| (!card.zero_negative).then(String::new));
     let source = Source::read(&mut fields, &card);
     let default_size = match &source {
         Some(source) => source.size(&card, limits),
@@ -61,6 +64,14 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         fields.error("strength", "out_of_range", format!("times steps must be at least 1, not {strength} · {steps}"));
     }
     let scheduler = scheduler(&mut fields, &card, rules, steps);
+    // Looked at before `denoising_end` is taken, which it excludes.
+    let refiner = Refiner::read(&mut fields, &card, rules, limits.max_prompt_chars);
+    let sdxl = Sdxl::read(&mut fields, &card, (width, height), limits.max_prompt_chars);
+    let controls = Control::read(&mut fields, &card, rules);
+    let feature_cache = FeatureCache::read(&mut fields);
+    if feature_cache.is_some() && !controls.is_empty() {
+        fields.error("feature_cache", "conflict", "excludes controls, whose networks act on what it would keep");
+    }
     let generation = Generation {
         prompt,
         negative_prompt,
@@ -77,7 +88,10 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         eta: fields.number("eta", 0.0, 1.0).unwrap_or(0.0),
         clip_skip: integer(&mut fields, "clip_skip", 0, card.max_clip_skip, 0),
         decoder: Decoder::read(&mut fields, &card).unwrap_or_default(),
-        feature_cache: FeatureCache::read(&mut fields),
+        feature_cache,
+        sdxl,
+        refiner,
+        controls,
         source,
         seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
@@ -101,7 +115,7 @@ fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) ->
 
 /// Without a model most bounds are unknown, but the fields that need none can still be checked.
 fn known_errors(mut fields: Fields) -> Vec<FieldError> {
-    const NAMES: [&str; 30] = [
+    const NAMES: [&str; 32] = [
         "prompt",
         "negative_prompt",
         "width",
@@ -132,8 +146,10 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
         "output",
         "on_disconnect",
         "start_timeout_s",
+        "refiner",
+        "controls",
     ];
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(Sdxl::names()) {
         fields.take(name);
     }
     for name in ["metadata", "prompt_syntax", "loras"] {

@@ -14,3 +14,10 @@ pub enum SchedulerChoice {
     /// and null takes the default of the class.
     Object(Map<String, Value>),
 }
+
+impl Default for SchedulerChoice {
+    /// The model folder's own.
+    fn default() -> SchedulerChoice {
+        SchedulerChoice::Object(Map::new())
+    }
+}

@@ -10,8 +10,8 @@ pub fn infotext(generation: &Generation, index: u32) -> String {
     // The prompt's tags for LoRAs, as those tools write them, whichever way the request named them.
     let tags = generation.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
     let mut lines = vec![[generation.prompt.clone()].into_iter().chain(tags).collect::<Vec<_>>().join(" ")];
-    if !generation.negative_prompt.is_empty() {
-        lines.push(format!("Negative prompt: {}", generation.negative_prompt));
+    if let Some(negative) = generation.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
+        lines.push(format!("Negative prompt: {negative}"));
     }
     lines.push(settings(generation, index));
     lines.join("\n")

@@ -6,6 +6,7 @@ use super::{
     activation::gelu_erf_of,
     block::Block,
     cut::Cut,
+    finish::Onto,
     gemm::{Panels, Product, WIDTH},
     matrix::Matrix,
     simd::vectorized,
@@ -51,10 +52,20 @@ impl Geglu {
 
     /// x (…, K) → (…, N)
     pub fn times(&self, x: &Tensor) -> Result<Tensor> {
+        self.gated(x, None)
+    }
+
+    /// The same with `added` (…, 2·N) on top of both products, before the gate.
+    pub fn times_onto(&self, x: &Tensor, added: &Tensor) -> Result<Tensor> {
+        self.gated(x, Some(added))
+    }
+
+    fn gated(&self, x: &Tensor, added: Option<&Tensor>) -> Result<Tensor> {
         match self.matrix.packed() {
-            Some((panels, bias)) => x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating }),
+            Some((panels, bias)) => x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating, added }),
             None => {
-                let halves = self.matrix.times(x)?.chunk(2, D::Minus1)?;
+                let onto = Onto { rows: None, residual: added };
+                let halves = self.matrix.times_onto(x, onto)?.chunk(2, D::Minus1)?;
                 &halves[0] * halves[1].gelu_erf()?
             }
         }
@@ -65,6 +76,8 @@ struct Op<'a> {
     panels: &'a Panels,
     bias: &'a [f32],
     alternating: usize,
+    /// (…, 2·N), not alternating.
+    added: Option<&'a Tensor>,
 }
 
 impl CustomOp1 for Op<'_> {
@@ -78,6 +91,11 @@ impl CustomOp1 for Op<'_> {
         if dims.last() != Some(&k) || k == 0 {
             candle_core::bail!("geglu: {dims:?} by a matrix of {k}×{both}");
         }
+        let added = self.added.map(Operand::of);
+        let added = added.as_ref().map(Operand::floats).transpose()?;
+        if added.is_some_and(|added| added.len() != x.len() / k * both) {
+            candle_core::bail!("geglu: what is added is not as wide as the product, {dims:?} by {k}×{both}");
+        }
         let mut out = blank(x.len() / k * both / 2);
         let whole = Block::new(&mut out, both / 2);
         Cut::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
@@ -86,7 +104,13 @@ impl CustomOp1 for Op<'_> {
             let (a, out) = (&x[rows.start * k..rows.end * k], Block::new(wide, columns.len()));
             Product { a, a_stride: k, b: self.panels.whole(), depth: 0..k, panels, out, add: false }.run();
             // SAFETY: the jobs of a cut do not overlap, and each begins with a whole pair.
-            let mut out = unsafe { whole.part(rows, columns.start / 2..columns.end / 2) };
+            let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };
+            if let Some(added) = added {
+                let lines = added.chunks_exact(both).skip(rows.start);
+                wide.chunks_exact_mut(columns.len())
+                    .zip(lines)
+                    .for_each(|(wide, line)| self.add(wide, line, columns.start));
+            }
             vectorized(
                 #[inline(always)]
                 || {
@@ -101,6 +125,16 @@ impl CustomOp1 for Op<'_> {
 }
 
 impl Op<'_> {
+    /// Adds a whole line to some columns of alternating ones.
+    fn add(&self, wide: &mut [f32], line: &[f32], first: usize) {
+        let (value, gate) = line.split_at(line.len() / 2);
+        for (i, pair) in wide.chunks_exact_mut(2 * self.alternating).enumerate() {
+            let from = first / 2 + i * self.alternating..first / 2 + (i + 1) * self.alternating;
+            let line = value[from.clone()].iter().chain(&gate[from]);
+            pair.iter_mut().zip(line).for_each(|(sum, added)| *sum += added);
+        }
+    }
+
     /// One line.
     #[inline(always)]
     fn gate(&self, wide: &[f32], bias: &[f32], out: &mut [f32]) {
@@ -141,6 +175,11 @@ mod tests {
                 let exact = value * 0.5 * gate * (1.0 + libm::erf(gate / 2f64.sqrt()));
                 prop_assert!((f64::from(*made) - exact).abs() < 1e-4 * (1.0 + exact.abs()), "{} {}", made, exact);
             }
+            // What is added acts as biases do that differ from line to line.
+            let added = bias.broadcast_as((rows, 2 * n)).unwrap().contiguous().unwrap();
+            let unbiased = Geglu::new(&matrix, &bias.zeros_like().unwrap()).unwrap().times_onto(&x, &added).unwrap();
+            let unbiased = unbiased.to_vec2::<f32>().unwrap();
+            prop_assert!(made.iter().flatten().zip(unbiased.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-4));
         }
     }
 }

@@ -164,7 +164,7 @@ mod tests {
         Generation {
             model: "tiny".to_owned(),
             prompt,
-            negative_prompt: String::new(),
+            negative_prompt: Some(String::new()),
             prompt_syntax: Default::default(),
             loras: Vec::new(),
             width: 64,
@@ -179,6 +179,9 @@ mod tests {
             clip_skip: 0,
             decoder: Decoder::Full,
             feature_cache: None,
+            sdxl: None,
+            refiner: None,
+            controls: Vec::new(),
             source: None,
             seed: 0,
             seed_mode: SeedMode::PerImage,

@@ -1,4 +1,4 @@
-//! The text encoder of Stable Diffusion 1 and 2 (transformers' `CLIPTextModel`; Radford et al. 2021, arXiv:2103.00020).
+//! The text encoders of Stable Diffusion (transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`; Radford et al. 2021, arXiv:2103.00020).
 
 mod configuration;
 
@@ -6,7 +6,10 @@ use candle_core::{Result, Tensor};
 
 pub use configuration::{ClipTextConfig, HiddenAct};
 
-use super::layers::{LayerNorm, Linear};
+use super::{
+    adapters::RowAdapters,
+    layers::{LayerNorm, Linear},
+};
 use crate::{
     kernels::{
         activation::{gelu_erf, quick_gelu},
@@ -24,13 +27,25 @@ pub struct ClipTextModel {
     position_embedding: Tensor,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
+    /// Of the state that stands for the whole prompt.
+    text_projection: Option<Linear>,
+    eos_token_id: u32,
+}
+
+/// One prompt: L ids, and vectors of D values that ids from the size of the vocabulary on stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct TextRow<'a> {
+    pub ids: &'a [u32],
+    pub learned: &'a [Vec<f32>],
 }
 
 impl ClipTextModel {
     /// Builds the network on weights that are finished by the caller, named as published (`text_model.…`) or flattened.
     pub fn new(config: &ClipTextConfig, weights: &Weights) -> Self {
-        let weights = if weights.has_any("text_model.") { weights.pp("text_model") } else { weights.clone() };
         let width = config.hidden_size;
+        let text_projection =
+            config.projection().map(|outputs| Linear::without_bias(&weights.pp("text_projection"), width, outputs));
+        let weights = if weights.has_any("text_model.") { weights.pp("text_model") } else { weights.clone() };
         let (embeddings, layers) = (weights.pp("embeddings"), weights.pp("encoder.layers"));
         Self {
             token_embedding: embeddings.tensor("token_embedding.weight", &[config.vocab_size, width]),
@@ -38,24 +53,93 @@ impl ClipTextModel {
                 .tensor("position_embedding.weight", &[config.max_position_embeddings, width]),
             layers: (0..config.num_hidden_layers).map(|i| EncoderLayer::new(&layers.pp(i), config)).collect(),
             final_layer_norm: LayerNorm::new(&weights.pp("final_layer_norm"), width, config.layer_norm_eps),
+            text_projection,
+            eos_token_id: config.eos_token_id,
         }
     }
 
-    /// ids (B, L) of u32 → (B, L, D): the output of all layers but the last `clip_skip`, through the final norm.
+    /// B rows of L ids → (B, L, D): the output of all layers but the last `clip_skip`, through the final norm.
     ///
     /// That is transformers' `last_hidden_state` for 0, and `hidden_states[-(clip_skip + 1)]` normed for more, as diffusers'
-    /// `clip_skip` has it. L may be anything up to `max_position_embeddings`.
-    pub fn forward(&self, ids: &Tensor, clip_skip: usize) -> Result<Tensor> {
-        let (batch, length) = ids.dims2()?;
-        let Some(layers) = self.layers.len().checked_sub(clip_skip) else {
-            candle_core::bail!("clip_skip = {clip_skip} of {} layers", self.layers.len())
-        };
-        let embedded = self.token_embedding.index_select(&ids.flatten_all()?, 0)?.reshape((batch, length, ()))?;
-        let mut x = embedded.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)?;
-        for layer in &self.layers[..layers] {
-            x = layer.forward(x)?;
+    /// `clip_skip` has it in Stable Diffusion 1 and 2. L may be anything up to `max_position_embeddings`.
+    pub fn forward(&self, rows: &[TextRow<'_>], clip_skip: usize, adapters: &RowAdapters) -> Result<Tensor> {
+        let mut x = self.embed(rows)?;
+        for layer in self.all_but(clip_skip)? {
+            x = layer.forward(x, adapters)?;
         }
         self.final_layer_norm.forward(&x)
+    }
+
+    /// B rows of L ids → (B, L, D): the output of all layers but the last `1 + clip_skip`, not normed, and where the network
+    /// has a projection the vector of each whole prompt, (B, P). So SDXL takes its encoders.
+    pub fn forward_pooled(
+        &self,
+        rows: &[TextRow<'_>],
+        clip_skip: usize,
+        adapters: &RowAdapters,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let kept = self.all_but(1 + clip_skip)?.len();
+        let mut x = self.embed(rows)?;
+        for layer in &self.layers[..kept] {
+            x = layer.forward(x, adapters)?;
+        }
+        let hidden = x.clone();
+        let Some(text_projection) = &self.text_projection else { return Ok((hidden, None)) };
+        for layer in &self.layers[kept..] {
+            x = layer.forward(x, adapters)?;
+        }
+        let normed = self.final_layer_norm.forward(&x)?;
+        let ends = rows.iter().enumerate().map(|(i, row)| normed.get(i)?.get(self.end(row.ids)));
+        let ends = Tensor::stack(&ends.collect::<Result<Vec<_>>>()?, 0)?; // (B, D)
+        Ok((hidden, Some(text_projection.adapted(&ends, adapters)?)))
+    }
+
+    /// How many ids have a vector of the network's own.
+    pub fn vocabulary(&self) -> usize {
+        self.token_embedding.dim(0).unwrap_or(0)
+    }
+
+    /// D
+    pub fn width(&self) -> usize {
+        self.token_embedding.dim(1).unwrap_or(0)
+    }
+
+    fn all_but(&self, skipped: usize) -> Result<&[EncoderLayer]> {
+        match self.layers.len().checked_sub(skipped) {
+            Some(layers) => Ok(&self.layers[..layers]),
+            None => candle_core::bail!("{skipped} of {} layers cannot be skipped", self.layers.len()),
+        }
+    }
+
+    /// (B, L, D)
+    fn embed(&self, rows: &[TextRow<'_>]) -> Result<Tensor> {
+        let length = rows.first().map_or(0, |row| row.ids.len());
+        let (vocabulary, width) = self.token_embedding.dims2()?;
+        let known = |id: &u32| if (*id as usize) < vocabulary { *id } else { 0 };
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().map(known)).collect();
+        let ids = Tensor::from_vec(ids, rows.len() * length, self.token_embedding.device())?;
+        let mut embedded = self.token_embedding.index_select(&ids, 0)?;
+        if rows.iter().any(|row| row.ids.iter().any(|id| *id as usize >= vocabulary)) {
+            let mut values = embedded.to_vec2::<f32>()?;
+            let places = rows.iter().flat_map(|row| row.ids.iter().map(move |id| (row, *id as usize)));
+            for (place, (row, id)) in values.iter_mut().zip(places).filter(|(_, (_, id))| *id >= vocabulary) {
+                match row.learned.get(id - vocabulary) {
+                    Some(vector) if vector.len() == width => place.clone_from(vector),
+                    _ => candle_core::bail!("token {id} of {vocabulary} has no vector of {width} values"),
+                }
+            }
+            embedded = Tensor::from_vec(values.concat(), (rows.len() * length, width), embedded.device())?;
+        }
+        let embedded = embedded.reshape((rows.len(), length, width))?;
+        embedded.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)
+    }
+
+    /// The place of the token that stands for the whole prompt: the first end, or in configurations of early versions,
+    /// which say 2, the largest id.
+    fn end(&self, ids: &[u32]) -> usize {
+        let largest = ids.iter().max().copied().unwrap_or(0);
+        let wanted = if self.eos_token_id == 2 { largest } else { self.eos_token_id };
+        ids.iter().position(|id| *id == wanted).unwrap_or(0)
     }
 }
 
@@ -94,15 +178,16 @@ impl EncoderLayer {
     }
 
     /// (B, L, D) → (B, L, D)
-    fn forward(&self, x: Tensor) -> Result<Tensor> {
+    fn forward(&self, x: Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let normed = self.layer_norm1.forward(&x)?;
-        let (q, k, v) = (self.q_proj.forward(&normed)?, self.k_proj.forward(&normed)?, self.v_proj.forward(&normed)?);
-        let x = self.out_proj.forward_onto(&attention(&q, &k, &v, self.heads, Mask::Causal)?, &x)?;
-        let inner = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
+        let project = |layer: &Linear| layer.adapted(&normed, adapters);
+        let (q, k, v) = (project(&self.q_proj)?, project(&self.k_proj)?, project(&self.v_proj)?);
+        let x = self.out_proj.adapted_onto(&attention(&q, &k, &v, self.heads, Mask::Causal)?, &x, adapters)?;
+        let inner = self.fc1.adapted(&self.layer_norm2.forward(&x)?, adapters)?;
         let inner = match self.act {
             HiddenAct::QuickGelu => quick_gelu(&inner)?,
             HiddenAct::Gelu => gelu_erf(&inner)?,
         };
-        self.fc2.forward_onto(&inner, &x)
+        self.fc2.adapted_onto(&inner, &x, adapters)
     }
 }

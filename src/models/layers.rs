@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
+use super::adapters::{LowRank, RowAdapters, by_rows, narrowed};
 use crate::{
     kernels::{
         conv2d::{Conv2d, Geometry},
@@ -15,39 +18,120 @@ use crate::{
 
 /// y = x·Wᵀ + b over the last dimension.
 #[derive(Debug)]
-pub(super) struct Linear(Matrix);
+pub(super) struct Linear {
+    matrix: Matrix,
+    /// The path of the layer, by which adapters know it.
+    path: Arc<str>,
+}
 
 impl Linear {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = weights.tensor("bias", &[outputs]);
-        Self(matrix(weights.matrix("weight", outputs, inputs), Some(bias)))
+        Self::of(weights, weights.matrix("weight", outputs, inputs), Some(bias))
     }
 
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        Self(matrix(weights.matrix("weight", outputs, inputs), None))
+        Self::of(weights, weights.matrix("weight", outputs, inputs), None)
     }
 
     /// A convolution of one pixel, which on channels-last maps is the same thing.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = weights.tensor("bias", &[outputs]);
-        Self(matrix(weights.conv2d("weight", outputs, inputs, (1, 1)), Some(bias)))
+        Self::of(weights, weights.conv2d("weight", outputs, inputs, (1, 1)), Some(bias))
+    }
+
+    fn of(weights: &Weights, plain: Tensor, bias: Option<Tensor>) -> Self {
+        let matrix = Matrix::new(&plain, bias.as_ref()).expect("the shapes were asked for to fit each other");
+        Self { matrix, path: weights.path() }
     }
 
     /// (B, …, in) → (B, …, out)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.times(x)
+        self.matrix.times(x)
     }
 
     /// (B, …, in) → (B, …, out), and a residual on top.
     pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.0.times_onto(x, Onto::residual(residual))
+        self.matrix.times_onto(x, Onto::residual(residual))
+    }
+
+    /// As [`Linear::forward`], with the rows' adapters.
+    pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        adapters.onto(&self.path, x, self.forward(x)?, None)
+    }
+
+    /// As [`Linear::forward_onto`], with the rows' adapters.
+    pub fn adapted_onto(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        adapters.onto(&self.path, x, self.forward_onto(x, residual)?, None)
     }
 }
 
 /// Half as many outputs as its weight has: diffusers' `GEGLU`.
-pub(super) fn geglu(weights: &Weights, inputs: usize, outputs: usize) -> Geglu {
-    let matrix = weights.matrix("weight", 2 * outputs, inputs);
-    Geglu::new(&matrix, &weights.tensor("bias", &[2 * outputs])).expect("the shapes were asked for to fit each other")
+#[derive(Debug)]
+pub(super) struct GegluLayer {
+    geglu: Geglu,
+    path: Arc<str>,
+}
+
+impl GegluLayer {
+    pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
+        let matrix = weights.matrix("weight", 2 * outputs, inputs);
+        let bias = weights.tensor("bias", &[2 * outputs]);
+        let geglu = Geglu::new(&matrix, &bias).expect("the shapes were asked for to fit each other");
+        Self { geglu, path: weights.path() }
+    }
+
+    /// x (B, …, in) → (B, …, out), with the rows' adapters, which act before the gate.
+    pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        let changes = adapters.changes(&self.path);
+        if changes.is_empty() {
+            return self.geglu.times(x);
+        }
+        // The product of the rows without adapters must not depend on who else is there, so each range has one of its own.
+        by_rows(self.geglu.times(x)?, changes, |rows, y, changes| {
+            let x = narrowed(x, &rows)?;
+            let mut shape = y.dims().to_vec();
+            shape.iter_mut().last().into_iter().for_each(|width| *width *= 2);
+            let zeros = Tensor::zeros(shape, y.dtype(), y.device())?;
+            let change = |sum, (change, scale): (&LowRank, f64)| change.onto(&x, &sum, None, scale);
+            self.geglu.times_onto(&x, &changes.into_iter().try_fold(zeros, change)?)
+        })
+    }
+}
+
+/// A convolution that adapters know.
+#[derive(Debug)]
+pub(super) struct Conv {
+    conv: Conv2d,
+    geometry: Geometry,
+    path: Arc<str>,
+}
+
+impl Conv {
+    /// A square convolution with `padding` zeros on every side, at the ends of a network: exact to the last bits.
+    pub fn new(weights: &Weights, inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Self {
+        Self::of(weights, inputs, outputs, Geometry::square(kernel, stride, padding), winograd::Use::Off)
+    }
+
+    /// A convolution of 3 × 3 within a network that keeps the size of the maps.
+    pub fn inner(weights: &Weights, inputs: usize, outputs: usize) -> Self {
+        Self::of(weights, inputs, outputs, Geometry::square(3, 1, 1), weights.winograd())
+    }
+
+    pub fn of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry, winograd: winograd::Use) -> Self {
+        let bias = weights.tensor("bias", &[outputs]);
+        Self { conv: convolution(weights, inputs, bias, geometry, winograd), geometry, path: weights.path() }
+    }
+
+    /// (B, h, w, in) → (B, H, W, out), with the rows' adapters.
+    pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        self.adapted_onto(x, Onto::default(), adapters)
+    }
+
+    /// The same, with something added.
+    pub fn adapted_onto(&self, x: &Tensor, onto: Onto<'_>, adapters: &RowAdapters) -> Result<Tensor> {
+        adapters.onto(&self.path, x, self.conv.forward_onto(x, onto)?, Some(self.geometry))
+    }
 }
 
 /// A square convolution with `padding` zeros on every side.
@@ -59,13 +143,8 @@ pub(super) fn conv2d(
     stride: usize,
     padding: usize,
 ) -> Conv2d {
-    conv2d_of(weights, inputs, outputs, Geometry::square(kernel, stride, padding))
-}
-
-/// A convolution of any geometry, at the ends of a network: exact to the last bits.
-pub(super) fn conv2d_of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry) -> Conv2d {
     let bias = weights.tensor("bias", &[outputs]);
-    convolution(weights, inputs, bias, geometry, winograd::Use::Off)
+    convolution(weights, inputs, bias, Geometry::square(kernel, stride, padding), winograd::Use::Off)
 }
 
 /// A convolution of 3 × 3 within a network that keeps the size of the maps.
@@ -83,10 +162,6 @@ pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> C
 fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometry, winograd: winograd::Use) -> Conv2d {
     let weight = weights.conv2d("weight", bias.elem_count(), inputs, geometry.kernel);
     Conv2d::new(&weight, &bias, geometry, winograd).expect("the shapes were asked for to fit each other")
-}
-
-fn matrix(plain: Tensor, bias: Option<Tensor>) -> Matrix {
-    Matrix::new(&plain, bias.as_ref()).expect("the shapes were asked for to fit each other")
 }
 
 /// Group normalisation of (B, …, C).

@@ -1,12 +1,11 @@
 use candle_core::{Result, Tensor};
 
-use super::layers::{GroupNorm, Linear, conv2d_of, inner_conv2d};
+use super::{
+    adapters::RowAdapters,
+    layers::{Conv, GroupNorm, Linear},
+};
 use crate::{
-    kernels::{
-        conv2d::{Conv2d, Geometry},
-        finish::Onto,
-        upsample,
-    },
+    kernels::{conv2d::Geometry, finish::Onto, upsample, winograd},
     weights::Weights,
 };
 
@@ -25,10 +24,10 @@ pub(super) struct ResnetKind {
 #[derive(Debug)]
 pub(super) struct ResnetBlock2D {
     norm1: GroupNorm,
-    conv1: Conv2d,
+    conv1: Conv,
     time_emb_proj: Option<Linear>,
     norm2: GroupNorm,
-    conv2: Conv2d,
+    conv2: Conv,
     conv_shortcut: Option<Linear>,
     output_scale_factor: f64,
 }
@@ -38,10 +37,10 @@ impl ResnetBlock2D {
         let ResnetKind { groups, eps, time_embed_dim, output_scale_factor } = kind;
         Self {
             norm1: GroupNorm::new(&weights.pp("norm1"), groups, inputs, eps),
-            conv1: inner_conv2d(&weights.pp("conv1"), inputs, outputs),
+            conv1: Conv::inner(&weights.pp("conv1"), inputs, outputs),
             time_emb_proj: time_embed_dim.map(|width| Linear::new(&weights.pp("time_emb_proj"), width, outputs)),
             norm2: GroupNorm::new(&weights.pp("norm2"), groups, outputs, eps),
-            conv2: inner_conv2d(&weights.pp("conv2"), outputs, outputs),
+            conv2: Conv::inner(&weights.pp("conv2"), outputs, outputs),
             conv_shortcut: (inputs != outputs)
                 .then(|| Linear::pointwise(&weights.pp("conv_shortcut"), inputs, outputs)),
             output_scale_factor,
@@ -49,17 +48,20 @@ impl ResnetBlock2D {
     }
 
     /// x (B, h, w, in), and SiLU of the time embedding (B, E) where the block has a place for it → (B, h, w, out)
-    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>, adapters: &RowAdapters) -> Result<Tensor> {
         let time = match (&self.time_emb_proj, time) {
-            (Some(projection), Some(time)) => Some(projection.forward(time)?),
+            (Some(projection), Some(time)) => Some(projection.adapted(time, adapters)?),
             _ => None,
         };
         let onto = Onto { rows: time.as_ref(), residual: None };
-        let hidden = self.conv1.forward_onto(&self.norm1.forward_silu(x)?, onto)?;
+        let hidden = self.conv1.adapted_onto(&self.norm1.forward_silu(x)?, onto, adapters)?;
         let hidden = self.norm2.forward_silu(&hidden)?;
         let sum = match &self.conv_shortcut {
-            Some(shortcut) => self.conv2.forward_onto(&hidden, Onto::residual(&shortcut.forward(x)?))?,
-            None => self.conv2.forward_onto(&hidden, Onto::residual(x))?,
+            Some(shortcut) => {
+                let x = shortcut.adapted(x, adapters)?;
+                self.conv2.adapted_onto(&hidden, Onto::residual(&x), adapters)?
+            }
+            None => self.conv2.adapted_onto(&hidden, Onto::residual(x), adapters)?,
         };
         if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
     }
@@ -67,7 +69,7 @@ impl ResnetBlock2D {
 
 /// diffusers' `Downsample2D` with a convolution: half the size, rounded up.
 #[derive(Debug)]
-pub(super) struct Downsample2D(Conv2d);
+pub(super) struct Downsample2D(Conv);
 
 impl Downsample2D {
     /// Padding 0 means one line of zeros below and to the right.
@@ -76,25 +78,25 @@ impl Downsample2D {
             0 => Geometry::square_padded_at_the_end(3, 2, 1),
             _ => Geometry::square(3, 2, padding),
         };
-        Self(conv2d_of(&weights.pp("conv"), channels, channels, geometry))
+        Self(Conv::of(&weights.pp("conv"), channels, channels, geometry, winograd::Use::Off))
     }
 
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.forward(x)
+    pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        self.0.adapted(x, adapters)
     }
 }
 
 /// diffusers' `Upsample2D` with a convolution.
 #[derive(Debug)]
-pub(super) struct Upsample2D(Conv2d);
+pub(super) struct Upsample2D(Conv);
 
 impl Upsample2D {
     pub fn new(weights: &Weights, channels: usize) -> Self {
-        Self(inner_conv2d(&weights.pp("conv"), channels, channels))
+        Self(Conv::inner(&weights.pp("conv"), channels, channels))
     }
 
     /// (B, h, w, C) → (B, height, width, C)
-    pub fn forward(&self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-        self.0.forward(&upsample::nearest(x, height, width)?)
+    pub fn forward(&self, x: &Tensor, height: usize, width: usize, adapters: &RowAdapters) -> Result<Tensor> {
+        self.0.adapted(&upsample::nearest(x, height, width)?, adapters)
     }
 }

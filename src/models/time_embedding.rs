@@ -1,17 +1,18 @@
 use candle_core::{Device, Result, Tensor};
 
-use super::layers::Linear;
+use super::{adapters::RowAdapters, layers::Linear};
 use crate::{kernels::activation::silu, weights::Weights};
 
-/// diffusers' `Timesteps` and `TimestepEmbedding`.
+/// diffusers' `TimestepEmbedding`.
 #[derive(Debug)]
-pub(super) struct TimeEmbedding {
-    sinusoids: Sinusoids,
+pub(super) struct TimestepEmbedding {
     linear_1: Linear,
+    /// From a second condition, which is added to the first.
+    cond_proj: Option<Linear>,
     linear_2: Linear,
 }
 
-/// Sines and cosines of a timestep (Vaswani et al. 2017, arXiv:1706.03762, with diffusers' order and frequencies).
+/// diffusers' `Timesteps`: sines and cosines of a timestep (Vaswani et al. 2017, arXiv:1706.03762, with diffusers' order and frequencies).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sinusoids {
     pub width: usize,
@@ -20,24 +21,33 @@ pub(super) struct Sinusoids {
     pub freq_shift: f64,
 }
 
-impl TimeEmbedding {
-    pub fn new(weights: &Weights, sinusoids: Sinusoids, time_embed_dim: usize) -> Self {
+impl TimestepEmbedding {
+    /// From vectors of `width` and, if there is a second condition, of `cond_width`.
+    pub fn new(weights: &Weights, width: usize, cond_width: Option<usize>, time_embed_dim: usize) -> Self {
         Self {
-            sinusoids,
-            linear_1: Linear::new(&weights.pp("linear_1"), sinusoids.width, time_embed_dim),
+            linear_1: Linear::new(&weights.pp("linear_1"), width, time_embed_dim),
+            cond_proj: cond_width.map(|cond| Linear::without_bias(&weights.pp("cond_proj"), cond, width)),
             linear_2: Linear::new(&weights.pp("linear_2"), time_embed_dim, time_embed_dim),
         }
     }
 
-    /// t (B) → (B, E)
-    pub fn forward(&self, t: &[f32], device: &Device) -> Result<Tensor> {
-        let values = t.iter().flat_map(|t| self.sinusoids.of(*t)).collect::<Vec<f32>>();
-        let sinusoids = Tensor::from_vec(values, (t.len(), self.sinusoids.width), device)?;
-        self.linear_2.forward(&silu(&self.linear_1.forward(&sinusoids)?)?)
+    /// x (B, in), condition (B, cond) → (B, E)
+    pub fn forward(&self, x: &Tensor, condition: Option<&Tensor>, adapters: &RowAdapters) -> Result<Tensor> {
+        let x = match (&self.cond_proj, condition) {
+            (Some(projection), Some(condition)) => projection.forward_onto(condition, x)?,
+            _ => x.clone(),
+        };
+        self.linear_2.adapted(&silu(&self.linear_1.adapted(&x, adapters)?)?, adapters)
     }
 }
 
 impl Sinusoids {
+    /// Values in `rows` rows → (rows, values of a row · width)
+    pub fn forward(self, values: &[f32], rows: usize, device: &Device) -> Result<Tensor> {
+        let sinusoids = values.iter().flat_map(|value| self.of(*value)).collect::<Vec<f32>>();
+        Tensor::from_vec(sinusoids, (rows, values.len() / rows.max(1) * self.width), device)
+    }
+
     /// In float32 throughout, as diffusers computes them, on the host: t may have a fraction.
     fn of(self, t: f32) -> Vec<f32> {
         let half = self.width / 2;

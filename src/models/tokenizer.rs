@@ -74,10 +74,29 @@ impl ClipTokenizer {
         Ok(Self { tokenizer, start, end, pad, length })
     }
 
-    /// The ids of a prompt, exactly [`ClipTokenizer::length`] of them; a prompt that is too long loses its end.
-    pub fn encode(&self, prompt: &str) -> Vec<u32> {
-        // A byte-level vocabulary has a token for everything; one that has not makes an empty prompt of what it cannot say.
-        let words = self.tokenizer.encode(prompt, false).map(|e| e.get_ids().to_vec()).unwrap_or_default();
+    /// The ids of a prompt, exactly [`ClipTokenizer::length`] of them; a prompt that is too long loses its end. Where the
+    /// prompt has one of the triggers, the trigger's ids stand for it.
+    pub fn encode(&self, prompt: &str, triggers: &[(&str, Vec<u32>)]) -> Vec<u32> {
+        self.framed(self.words(prompt, triggers))
+    }
+
+    /// The ids between beginning and end, as many as there are.
+    pub fn words(&self, prompt: &str, triggers: &[(&str, Vec<u32>)]) -> Vec<u32> {
+        // The first of all triggers in the text, and of those that begin there the longest.
+        let found = triggers.iter().filter(|(trigger, _)| !trigger.is_empty());
+        let found = found.filter_map(|(trigger, ids)| Some((prompt.find(trigger)?, trigger.len(), ids)));
+        match found.min_by_key(|(at, length, _)| (*at, usize::MAX - length)) {
+            Some((at, length, ids)) => {
+                let (before, after) = (self.words(&prompt[..at], &[]), self.words(&prompt[at + length..], triggers));
+                [before, ids.clone(), after].concat()
+            }
+            // A byte-level vocabulary has a token for everything; one that has not makes nothing of what it cannot say.
+            None => self.tokenizer.encode(prompt, false).map(|e| e.get_ids().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    /// Ids between beginning and end, cut or padded to the length.
+    pub fn framed(&self, words: Vec<u32>) -> Vec<u32> {
         let mut ids = vec![self.start];
         ids.extend(words.into_iter().take(self.length - 2));
         ids.push(self.end);

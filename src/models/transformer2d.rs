@@ -1,11 +1,11 @@
 use candle_core::{Result, Tensor};
 
-use super::layers::{GroupNorm, LayerNorm, Linear, geglu};
+use super::{
+    adapters::RowAdapters,
+    layers::{GegluLayer, GroupNorm, LayerNorm, Linear},
+};
 use crate::{
-    kernels::{
-        attention::{Mask, attention},
-        geglu::Geglu,
-    },
+    kernels::attention::{Mask, attention},
     weights::Weights,
 };
 
@@ -44,13 +44,13 @@ impl Transformer2DModel {
     }
 
     /// x (B, h, w, C), text (B, L, D) → (B, h, w, C)
-    pub fn forward(&self, x: &Tensor, text: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
-        let mut hidden = self.proj_in.forward(&self.norm.forward(x)?)?.reshape((b, h * w, c))?;
+        let mut hidden = self.proj_in.adapted(&self.norm.forward(x)?, adapters)?.reshape((b, h * w, c))?;
         for block in &self.transformer_blocks {
-            hidden = block.forward(hidden, text)?;
+            hidden = block.forward(hidden, text, adapters)?;
         }
-        self.proj_out.forward_onto(&hidden.reshape((b, h, w, c))?, x)
+        self.proj_out.adapted_onto(&hidden.reshape((b, h, w, c))?, x, adapters)
     }
 }
 
@@ -80,11 +80,11 @@ impl BasicTransformerBlock {
     }
 
     /// x (B, N, C), text (B, L, D) → (B, N, C)
-    fn forward(&self, x: Tensor, text: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let normed = self.norm1.forward(&x)?;
-        let x = self.attn1.forward_onto(&normed, &normed, &x)?;
-        let x = self.attn2.forward_onto(&self.norm2.forward(&x)?, text, &x)?;
-        self.ff.forward_onto(&self.norm3.forward(&x)?, &x)
+        let x = self.attn1.forward_onto(&normed, &normed, &x, adapters)?;
+        let x = self.attn2.forward_onto(&self.norm2.forward(&x)?, text, &x, adapters)?;
+        self.ff.forward_onto(&self.norm3.forward(&x)?, &x, adapters)
     }
 }
 
@@ -110,28 +110,29 @@ impl Attention {
     }
 
     /// x (B, N, C), source (B, M, S), and a residual on top → (B, N, C)
-    fn forward_onto(&self, x: &Tensor, source: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(source)?, self.to_v.forward(source)?);
-        self.to_out.forward_onto(&attention(&q, &k, &v, self.heads, Mask::None)?, residual)
+    fn forward_onto(&self, x: &Tensor, source: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        let q = self.to_q.adapted(x, adapters)?;
+        let (k, v) = (self.to_k.adapted(source, adapters)?, self.to_v.adapted(source, adapters)?);
+        self.to_out.adapted_onto(&attention(&q, &k, &v, self.heads, Mask::None)?, residual, adapters)
     }
 }
 
 /// diffusers' `FeedForward` with `activation_fn = "geglu"`, four times as wide inside.
 #[derive(Debug)]
 struct FeedForward {
-    proj: Geglu,
+    proj: GegluLayer,
     out: Linear,
 }
 
 impl FeedForward {
     fn new(weights: &Weights, channels: usize) -> Self {
         Self {
-            proj: geglu(&weights.pp("net.0.proj"), channels, 4 * channels),
+            proj: GegluLayer::new(&weights.pp("net.0.proj"), channels, 4 * channels),
             out: Linear::new(&weights.pp("net.2"), 4 * channels, channels),
         }
     }
 
-    fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.out.forward_onto(&self.proj.times(x)?, residual)
+    fn forward_onto(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        self.out.adapted_onto(&self.proj.adapted(x, adapters)?, residual, adapters)
     }
 }

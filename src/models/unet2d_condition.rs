@@ -1,5 +1,6 @@
-//! The U-Net of Stable Diffusion 1 and 2 (diffusers' `UNet2DConditionModel`; Rombach et al. 2022, arXiv:2112.10752).
+//! The U-Net of Stable Diffusion 1, 2 and XL (diffusers' `UNet2DConditionModel`; Rombach et al. 2022, arXiv:2112.10752).
 
+mod conditions;
 mod configuration;
 mod down_block;
 mod mid_block;
@@ -8,30 +9,29 @@ mod up_block;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-pub use configuration::{DownBlockType, MidBlockType, UNet2DConditionConfig, UpBlockType};
-use down_block::DownBlock;
-use mid_block::MidBlock;
+pub use conditions::{Added, Conditions};
+pub(super) use conditions::{Embeddings, Told};
+pub use configuration::{AddedConditions, DownBlockType, MidBlockType, UNet2DConditionConfig, UpBlockType};
+pub(super) use down_block::DownBlock;
+pub(super) use mid_block::MidBlock;
 use up_block::UpBlock;
 
 use super::{
-    layers::{GroupNorm, channels_first, channels_last, conv2d},
-    time_embedding::{Sinusoids, TimeEmbedding},
+    control_net::Residuals,
+    layers::{Conv, GroupNorm, channels_first, channels_last},
 };
-use crate::{
-    kernels::{activation::silu, conv2d::Conv2d},
-    weights::Weights,
-};
+use crate::weights::Weights;
 
 /// Predicts from noisy latents, a time and a text what its scheduler's `prediction_type` says.
 #[derive(Debug)]
 pub struct UNet2DConditionModel {
-    time_embedding: TimeEmbedding,
-    conv_in: Conv2d,
+    embeddings: Embeddings,
+    conv_in: Conv,
     down_blocks: Vec<DownBlock>,
     mid_block: MidBlock,
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
-    conv_out: Conv2d,
+    conv_out: Conv,
     center_input_sample: bool,
 }
 
@@ -41,9 +41,7 @@ impl UNet2DConditionModel {
         let channels = &config.block_out_channels;
         let blocks = channels.len();
         let (down, up) = (weights.pp("down_blocks"), weights.pp("up_blocks"));
-        let sinusoids =
-            Sinusoids { width: channels[0], flip_sin_to_cos: config.flip_sin_to_cos, freq_shift: config.freq_shift };
-        let conv = |name, inputs, outputs, kernel| conv2d(&weights.pp(name), inputs, outputs, kernel, 1, kernel / 2);
+        let conv = |name, inputs, outputs, kernel| Conv::new(&weights.pp(name), inputs, outputs, kernel, 1, kernel / 2);
         // The blocks are most of a model; they are read and packed at the same time.
         let (down_blocks, (mid_block, up_blocks)) = rayon::join(
             || (0..blocks).into_par_iter().map(|i| DownBlock::new(&down.pp(i), config, i)).collect(),
@@ -55,7 +53,7 @@ impl UNet2DConditionModel {
             },
         );
         Self {
-            time_embedding: TimeEmbedding::new(&weights.pp("time_embedding"), sinusoids, config.time_width()),
+            embeddings: Embeddings::new(weights, config),
             conv_in: conv("conv_in", config.in_channels, channels[0], config.conv_in_kernel),
             down_blocks,
             mid_block,
@@ -71,50 +69,57 @@ impl UNet2DConditionModel {
         }
     }
 
-    /// sample (B, C, h, w), t (B) in steps of training and not rounded, text (B, L, D) → (B, C_out, h, w)
-    pub fn forward(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<Tensor> {
-        Ok(self.forward_keeping(sample, t, text)?.0)
+    /// sample (B, C, h, w) → (B, C_out, h, w); `control` is added to what the skips and the middle carry.
+    pub fn forward(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
+        Ok(self.forward_keeping(sample, conditions, control)?.0)
     }
 
     /// The same, and the deep features (B, h, w, C) that [`UNet2DConditionModel::forward_shallow`] starts from: the map that
     /// enters the last layer on the way up.
-    pub fn forward_keeping(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (mut x, time) = self.enter(sample, t, text)?;
+    pub fn forward_keeping(
+        &self,
+        sample: &Tensor,
+        conditions: &Conditions<'_>,
+        control: &Residuals,
+    ) -> Result<(Tensor, Tensor)> {
+        let (mut x, told) = self.enter(sample, conditions)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(x, &time, text, &mut skips)?;
+            x = block.forward(x, &told, &mut skips)?;
         }
-        x = self.mid_block.forward(&x, &time, text)?;
+        x = control.onto_middle(self.mid_block.forward(&x, &told)?)?;
+        control.onto_skips(&mut skips)?;
         let (last, blocks) = self.up_blocks()?;
         for block in blocks {
-            x = block.forward(x, &time, text, &mut skips)?;
+            x = block.forward(x, &told, &mut skips)?;
         }
-        let features = last.forward_layers(0..last.layers() - 1, x, &time, text, &mut skips)?;
-        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &time, text, &mut skips)?;
-        Ok((self.leave(&x)?, features))
+        let features = last.forward_layers(0..last.layers() - 1, x, &told, &mut skips)?;
+        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut skips)?;
+        Ok((self.leave(&x, &told)?, features))
     }
 
     /// The shallowest branch alone: into the network, over its outermost skip, through the last layer and out. The rest is
     /// taken for what it was in the call that left `features` (section 3 of Ma et al. 2023, arXiv:2312.00858;
     /// `cache_branch_id` 0 of its authors' program).
-    pub fn forward_shallow(&self, sample: &Tensor, t: &[f32], text: &Tensor, features: &Tensor) -> Result<Tensor> {
-        let (x, time) = self.enter(sample, t, text)?;
+    pub fn forward_shallow(&self, sample: &Tensor, conditions: &Conditions<'_>, features: &Tensor) -> Result<Tensor> {
+        let (x, told) = self.enter(sample, conditions)?;
         let (last, _) = self.up_blocks()?;
-        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &time, text, &mut vec![x])?;
-        self.leave(&x)
+        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut vec![x])?;
+        self.leave(&x, &told)
     }
 
-    /// The map that goes down, (B, h, w, C), and what every block takes for the time, (B, E).
-    fn enter(&self, sample: &Tensor, t: &[f32], text: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// The map that goes down, (B, h, w, C), and what every block is told.
+    fn enter<'a>(&self, sample: &Tensor, conditions: &Conditions<'a>) -> Result<(Tensor, Told<'a>)> {
+        let Conditions { t, text, .. } = conditions;
         if t.len() != sample.dim(0)? || t.len() != text.dim(0)? {
             candle_core::bail!("{:?} latents, {} times, {:?} texts", sample.shape(), t.len(), text.shape());
         }
-        let time = silu(&self.time_embedding.forward(t, sample.device())?)?; // every block takes SiLU of it
+        let told = self.embeddings.forward(conditions, sample.device())?;
         let mut x = channels_last(sample)?;
         if self.center_input_sample {
             x = x.affine(2.0, -1.0)?;
         }
-        Ok((self.conv_in.forward(&x)?, time))
+        Ok((self.conv_in.adapted(&x, told.adapters)?, told))
     }
 
     /// The last block, and those before it.
@@ -126,7 +131,7 @@ impl UNet2DConditionModel {
     }
 
     /// (B, h, w, C) → (B, C_out, h, w)
-    fn leave(&self, x: &Tensor) -> Result<Tensor> {
-        channels_first(&self.conv_out.forward(&self.conv_norm_out.forward_silu(x)?)?)
+    fn leave(&self, x: &Tensor, told: &Told<'_>) -> Result<Tensor> {
+        channels_first(&self.conv_out.adapted(&self.conv_norm_out.forward_silu(x)?, told.adapters)?)
     }
 }

@@ -56,9 +56,17 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         default_steps: extras.steps.unwrap_or(25),
         default_guidance_scale: extras.guidance_scale.unwrap_or(7.5),
         max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
+        time_ids: spec.time_ids,
+        zero_negative: spec.zero_negative,
+        guidance_embedding: spec.guidance_embedding,
+        context_width: spec.context_width,
+        maps: spec.maps.clone(),
+        latents: (spec.latent_channels, spec.vae_scale_factor),
         default_scheduler,
         scheduler_config,
         tasks: match spec.input {
+            // A network that is told how pleasing a picture is was made to better one.
+            Input::Latents if spec.time_ids == 5 => vec![Task::ImageToImage, Task::Inpaint],
             Input::Latents => vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
             Input::MaskedPicture => vec![Task::Inpaint],
             Input::Picture => vec![Task::InstructPix2Pix],

@@ -2,7 +2,7 @@
 
 mod blocking;
 mod lease;
-mod listing;
+pub(super) mod listing;
 pub mod room;
 mod shelf;
 mod size;
@@ -15,7 +15,7 @@ use std::{
 
 use candle_core::Device;
 
-use super::{Adapters, LatentRgb, Model, NetworkError, Networks, card, embedded};
+use super::{Adapters, ControlNets, LatentRgb, Model, NetworkError, Networks, card, embedded};
 use crate::{
     generation::ModelCard,
     kernels::winograd,
@@ -35,6 +35,7 @@ pub struct Catalogue {
     entries: BTreeMap<String, Arc<Entry>>,
     shelf: Arc<Shelf>,
     adapters: Arc<Adapters>,
+    control_nets: ControlNets,
 }
 
 #[derive(Debug)]
@@ -75,9 +76,14 @@ impl Catalogue {
         }
         let shelf = Arc::new(Shelf::new());
         shelf.await_model(default);
-        let (default, adapters) = (default.to_owned(), Arc::default());
-        let catalogue = Catalogue { default, winograd: winograd::Use::Auto, entries, shelf, adapters };
-        let default = catalogue.default_name();
+        let catalogue = Catalogue {
+            default: default.to_owned(),
+            winograd: winograd::Use::Auto,
+            entries,
+            shelf,
+            adapters: Arc::default(),
+            control_nets: ControlNets::default(),
+        };
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entries.get(default).map(|entry| &entry.card) {
             None => Err(unusable("it is not in the catalogue")),
@@ -104,6 +110,21 @@ impl Catalogue {
         self.entries.get(name)?.bytes
     }
 
+    /// Whether both models can be in memory at the same time.
+    ///
+    /// # Errors
+    /// They take more together than the bound allows.
+    pub fn check_together(&self, name: &str, other: &str) -> Result<(), CatalogueError> {
+        let bytes = |name: &str| self.bytes(name).unwrap_or(0);
+        let together = if name == other { bytes(name) } else { bytes(name).saturating_add(bytes(other)) };
+        let bound = self.shelf.bound();
+        if together <= bound {
+            return Ok(());
+        }
+        let reason = format!("with {other:?} it takes {together} bytes, models.max_bytes is {bound}");
+        Err(CatalogueError::Load { name: name.to_owned(), reason })
+    }
+
     /// `ready`, `loading`, `cold` or `failed`, with the reason of the last.
     pub fn state(&self, name: &str) -> (&'static str, Option<String>) {
         let Some(entry) = self.entries.get(name) else { return ("failed", None) };
@@ -126,6 +147,15 @@ impl Catalogue {
     /// The same models, beside these adapters.
     pub fn with_adapters(self, adapters: Adapters) -> Catalogue {
         Catalogue { adapters: Arc::new(adapters), ..self }
+    }
+
+    /// The same models, with ControlNets beside them.
+    pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
+        Catalogue { control_nets, ..self }
+    }
+
+    pub fn control_nets(&self) -> &ControlNets {
+        &self.control_nets
     }
 
     /// The same models, whose networks take Winograd's algorithm where this says.

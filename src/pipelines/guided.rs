@@ -1,11 +1,18 @@
 //! The network as a sampler sees it: one prediction for each picture, guidance already applied where it is wanted.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
-use super::{Compute, DenoiseRow, Denoised, PipelineError, TextEmbedding, feature_cache::KeptFeatures};
+use super::{
+    Compute, Control, DenoiseRow, Denoised, PipelineError, TextEmbedding, feature_cache::KeptFeatures, setup::Setup,
+    steering::Steering,
+};
 use crate::{
     diffusion::{Denoise, Error, InvalidSteps, Latents, guide, guide_edit},
-    generation::{Generation, GuidanceInterval},
+    generation::GuidanceInterval,
+    models::adapters::AdapterSet,
 };
 
 /// What one row of every call is told beside noise and time.
@@ -13,6 +20,10 @@ pub(super) struct Branch {
     pub text: TextEmbedding,
     /// Channels behind those of the latents, (C', h, w) for each picture; none for most models.
     pub beside: Vec<Vec<f32>>,
+    /// What SDXL is told of sizes.
+    pub time_ids: Arc<[f32]>,
+    /// The one that a guess of a ControlNet is for.
+    pub follows_prompt: bool,
 }
 
 /// How the answers of the branches become one.
@@ -32,23 +43,47 @@ pub(super) struct Guided<'a, C> {
     branches: Vec<Branch>,
     guidance: Guidance,
     interval: GuidanceInterval,
+    /// The guidance scale less one, for a network that is told it.
+    told: Option<f32>,
+    adapters: AdapterSet,
+    steering: Steering,
     blend: Option<Blend>,
+    /// Steps before this run's own, and of all runs of the generation together.
+    steps_before: usize,
+    steps_after: usize,
     /// The share of the steps that the sampler has reported as done.
     done: Cell<f64>,
     features: RefCell<KeptFeatures>,
 }
 
 impl<'a, C: Compute> Guided<'a, C> {
-    pub fn new(compute: &'a C, branches: Vec<Branch>, guidance: Guidance, generation: &Generation) -> Self {
+    pub fn new(setup: &Setup<'a, C>, (branches, guidance): (Vec<Branch>, Guidance)) -> Self {
+        let generation = setup.generation;
+        let told = setup.networks.spec().guidance_embedding.then_some((generation.guidance_scale - 1.0) as f32);
         Guided {
-            compute,
+            compute: setup.compute,
             branches,
             guidance,
             interval: generation.guidance_interval,
+            told,
+            adapters: setup.companions.adapters.clone(),
+            steering: Steering::default(),
             blend: None,
+            steps_before: 0,
+            steps_after: 0,
             done: Cell::new(0.0),
             features: RefCell::new(KeptFeatures::new(generation.feature_cache)),
         }
+    }
+
+    /// Shows pictures to ControlNets.
+    pub fn steered(self, steering: Steering) -> Self {
+        Guided { steering, ..self }
+    }
+
+    /// Reports its steps as some of more.
+    pub fn between(self, steps_before: usize, steps_after: usize) -> Self {
+        Guided { steps_before, steps_after, ..self }
     }
 
     /// After every step puts back what the mask keeps.
@@ -71,10 +106,19 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let [b, c, h, w] = x.shape();
         let branches = self.active();
+        let controls = self.steering.next();
         let row = |branch: &Branch, i: usize| DenoiseRow {
             sample: [x.row(i), branch.beside.get(i).map_or(&[], Vec::as_slice)].concat(),
             t: t as f32,
             context: branch.text.clone(),
+            time_ids: branch.time_ids.clone(),
+            guidance: self.told,
+            controls: controls
+                .iter()
+                .filter(|control: &&Control| branch.follows_prompt || !control.guess)
+                .cloned()
+                .collect(),
+            adapters: self.adapters.clone(),
             features: None,
         };
         let mut rows: Vec<DenoiseRow> = branches
@@ -112,7 +156,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
         self.done.set(step as f64 / steps as f64);
-        self.compute.stepped(step, steps, denoised);
+        self.compute.stepped(self.steps_before + step, self.steps_before + steps + self.steps_after, denoised);
     }
 }
 

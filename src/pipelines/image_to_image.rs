@@ -1,40 +1,36 @@
 //! A picture drawn over another.
 
 use super::{
-    Compute, Networks, PipelineError,
+    Compute, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
-    latents::{decode, encode_picture, noise_of, shape_of},
+    latents::{encode_picture, finish, noise_of},
+    setup::Setup,
+    steering::Steering,
 };
-use crate::{
-    diffusion::{Schedule, SchedulerConfig, sample},
-    generation::{Generation, Source},
-    imaging::RgbImage,
-};
+use crate::{diffusion::sample, generation::Source, imaging::RgbImage};
 
 /// Lays noise over `picture` and takes it away again as the prompt says; `strength` is how much (SDEdit, Meng et al. 2022,
-/// arXiv:2108.01073). The same pictures as diffusers' `StableDiffusionImg2ImgPipeline` for the same seed.
+/// arXiv:2108.01073). The same pictures as diffusers' `StableDiffusionImg2ImgPipeline` and its relatives for the same seed.
 pub(super) async fn image_to_image(
-    compute: &impl Compute,
-    networks: &dyn Networks,
-    scheduler: &SchedulerConfig,
-    generation: &Generation,
+    setup: &Setup<'_, impl Compute>,
+    inputs: &Inputs,
     source: &Source,
     picture: &RgbImage,
 ) -> Result<Vec<RgbImage>, PipelineError> {
-    let text = encode_prompts(compute, networks, generation).await?;
-    let size = [generation.height, generation.width].map(|side| side as usize);
-    let posterior = encode_picture(compute, picture, size).await?;
+    let text = encode_prompts(setup).await?;
+    let posterior = encode_picture(setup.compute, picture, setup.size()).await?;
 
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?.for_strength(source.strength())?;
-    let mut noise = noise_of(generation);
-    let shape = shape_of(networks, generation);
-    let x0 = posterior.sample(&mut noise, generation, shape)?; // (n, C, h, w)
+    let schedule = setup.until_handed_over(setup.for_strength(source.strength())?)?;
+    let mut noise = noise_of(setup.generation);
+    let shape = setup.shape();
+    let x0 = posterior.sample(&mut noise, setup.generation, shape)?; // (n, C, h, w)
     let x = schedule.add_noise(&schedule.timeline()[0], &x0, &noise.draw(shape));
 
-    let (branches, guidance) = classifier_free(text, generation, Vec::new());
-    let guided = Guided::new(compute, branches, guidance, generation);
-    let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
+    let guided = Guided::new(setup, classifier_free(text, setup, Vec::new()))
+        .steered(Steering::new(setup, inputs, schedule.calls())?)
+        .between(0, setup.steps_after(&schedule)?);
+    let latents = sample(&guided, &schedule, setup.generation.eta, x, &mut noise).await?;
 
-    decode(compute, generation, &latents).await
+    finish(setup, &schedule, latents, &mut noise).await
 }

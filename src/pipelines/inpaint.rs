@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 
 use super::{
-    Compute, Networks, PipelineError,
+    Compute, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     crop::around,
     guided::{Blend, Guided},
-    latents::{decode, encode, noise_of, shape_of},
+    latents::{encode, finish, noise_of},
     pixels::{at, binarized, normalized, sampled},
+    setup::Setup,
+    steering::Steering,
 };
 use crate::{
-    diffusion::{Latents, Schedule, SchedulerConfig, sample},
+    diffusion::{Latents, sample},
     generation::{Generation, Mask, Source},
     imaging::{GreyImage, RgbImage, grey, laid_over, resize},
     models::stable_diffusion::Input,
@@ -21,17 +23,16 @@ use crate::{
 /// (Lugmayr et al. 2022, arXiv:2201.09865, without resampling), with one trained for it by showing it mask and rest. The same
 /// pictures as diffusers' `StableDiffusionInpaintPipeline` for the same seed, but for what `keep_unmasked` sets over them.
 pub(super) async fn inpaint(
-    compute: &impl Compute,
-    networks: &dyn Networks,
-    scheduler: &SchedulerConfig,
-    generation: &Generation,
+    setup: &Setup<'_, impl Compute>,
+    inputs: &Inputs,
     source: &Source,
     picture: &RgbImage,
     (mask, settings): (&RgbImage, &Mask),
 ) -> Result<Vec<RgbImage>, PipelineError> {
+    let Setup { compute, networks, generation, .. } = *setup;
     let canvas = Canvas::new(picture, mask, settings, generation);
-    let text = encode_prompts(compute, networks, generation).await?;
-    let size = [generation.height, generation.width].map(|side| side as usize);
+    let text = encode_prompts(setup).await?;
+    let size = setup.size();
     let pixels = normalized(&canvas.picture, size); // (3, H, W)
     let mask = binarized(&canvas.mask, size); // (H, W)
     let hidden = pixels.iter().zip(mask.iter().cycle()).map(|(pixel, mask)| pixel * (1.0 - mask)).collect();
@@ -39,9 +40,9 @@ pub(super) async fn inpaint(
 
     let whole = source.strength() == 1.0;
     let shows_mask = networks.spec().input == Input::MaskedPicture;
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?.for_strength(source.strength())?;
+    let schedule = setup.until_handed_over(setup.for_strength(source.strength())?)?;
     let mut noise = noise_of(generation);
-    let shape = shape_of(networks, generation);
+    let shape = setup.shape();
     // What pure noise begins with and what the network sees need no latents of the picture, so none are drawn.
     let x0 = match shows_mask && whole {
         true => Latents::new(shape, vec![0.0; shape.iter().product()])?,
@@ -60,14 +61,15 @@ pub(super) async fn inpaint(
         true => (0..shape[0]).map(|i| [&mask, hidden.row(i)].concat()).collect(),
         false => Vec::new(),
     };
-    let (branches, guidance) = classifier_free(text, generation, beside);
-    let mut guided = Guided::new(compute, branches, guidance, generation);
+    let mut guided = Guided::new(setup, classifier_free(text, setup, beside))
+        .steered(Steering::new(setup, inputs, schedule.calls())?)
+        .between(0, setup.steps_after(&schedule)?);
     if !shows_mask {
         guided = guided.blended(Blend { image: x0, noise: z, mask });
     }
     let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
 
-    let drawn = decode(compute, generation, &latents).await?;
+    let drawn = finish(setup, &schedule, latents, &mut noise).await?;
     Ok(drawn.into_iter().map(|drawn| canvas.complete(drawn)).collect())
 }
 

@@ -7,4 +7,6 @@ use crate::imaging::RgbImage;
 pub struct Inputs {
     pub image: Option<RgbImage>,
     pub mask: Option<RgbImage>,
+    /// One for each of the generation's `controls`.
+    pub controls: Vec<RgbImage>,
 }

@@ -1,47 +1,52 @@
 //! A picture changed as an instruction says.
 
+use std::sync::Arc;
+
 use super::{
-    Compute, Networks, PipelineError,
+    Compute, Inputs, PipelineError,
     conditioning::encode_prompts,
     guided::{Branch, Guidance, Guided},
-    latents::{decode, encode_picture, noise_of, shape_of},
+    latents::{decode, encode_picture, noise_of},
+    setup::Setup,
+    steering::Steering,
 };
 use crate::{
-    diffusion::{Schedule, SchedulerConfig, sample},
-    generation::{Generation, Source},
+    diffusion::{Schedule, sample},
+    generation::Source,
     imaging::RgbImage,
 };
 
 /// Changes `picture` as the prompt says (Brooks et al. 2023, arXiv:2211.09800), for a network that sees its latents beside the
 /// noisy ones. The same pictures as diffusers' `StableDiffusionInstructPix2PixPipeline` for the same seed.
 pub(super) async fn instruct_pix2pix(
-    compute: &impl Compute,
-    networks: &dyn Networks,
-    scheduler: &SchedulerConfig,
-    generation: &Generation,
+    setup: &Setup<'_, impl Compute>,
+    inputs: &Inputs,
     source: &Source,
     picture: &RgbImage,
 ) -> Result<Vec<RgbImage>, PipelineError> {
-    let text = encode_prompts(compute, networks, generation).await?;
-    let size = [generation.height, generation.width].map(|side| side as usize);
+    let Setup { compute, scheduler, generation, .. } = *setup;
+    let text = encode_prompts(setup).await?;
     // The most likely latents, as the autoencoder has them: the network was trained without the scaling.
-    let seen = encode_picture(compute, picture, size).await?.unscaled;
+    let seen = encode_picture(compute, picture, setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?;
+    let schedule = Schedule::new(scheduler, setup.steps())?;
     let mut noise = noise_of(generation);
-    let shape = shape_of(networks, generation);
+    let shape = setup.shape();
     let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
-    let branch = |text, beside: &Vec<f32>| Branch { text, beside: vec![beside.clone(); shape[0]] };
-    let (branches, guidance) = match text.negative {
+    let branch = |text, beside: &Vec<f32>| {
+        let beside = vec![beside.clone(); shape[0]];
+        Branch { text, beside, time_ids: Arc::from([]), follows_prompt: true }
+    };
+    let branches = match text.negative {
         None => (vec![branch(text.positive, &seen)], Guidance::Off),
         Some(negative) => (
             vec![branch(text.positive, &seen), branch(negative.clone(), &seen), branch(negative, &unseen)],
             Guidance::Edit { scale: generation.guidance_scale, image_scale: source.image_guidance_scale() },
         ),
     };
-    let guided = Guided::new(compute, branches, guidance, generation);
+    let guided = Guided::new(setup, branches).steered(Steering::new(setup, inputs, schedule.calls())?);
     let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
 
     decode(compute, generation, &latents).await

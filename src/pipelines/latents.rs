@@ -1,8 +1,8 @@
 //! What every pipeline does with latents before and after it samples them.
 
-use super::{Compute, Networks, PipelineError, Posterior, pixels::normalized};
+use super::{Compute, PipelineError, Posterior, pixels::normalized, refine::refine, setup::Setup};
 use crate::{
-    diffusion::{Latents, Noise},
+    diffusion::{InvalidSteps, Latents, Noise, Schedule},
     generation::{Decoder, Generation, SeedMode},
     imaging::RgbImage,
 };
@@ -15,11 +15,15 @@ pub(super) fn noise_of(generation: &Generation) -> Noise {
     }
 }
 
-/// (n, C, h, w)
-pub(super) fn shape_of(networks: &dyn Networks, generation: &Generation) -> [usize; 4] {
-    let spec = networks.spec();
-    let side = |pixels: u32| pixels as usize / spec.vae_scale_factor;
-    [generation.n as usize, spec.latent_channels, side(generation.height), side(generation.width)]
+impl<C: Compute> Setup<'_, C> {
+    /// The schedule of a run that begins with a picture. A network distilled for a few steps takes all of them, closer
+    /// together; any other takes the last ones.
+    pub fn for_strength(&self, strength: f64) -> Result<Schedule, InvalidSteps> {
+        match self.networks.spec().guidance_embedding {
+            true => Schedule::compressed(self.scheduler, self.steps(), strength),
+            false => Schedule::new(self.scheduler, self.steps())?.for_strength(strength),
+        }
+    }
 }
 
 /// A picture to what the autoencoder knows of its latents.
@@ -61,6 +65,19 @@ impl Posterior {
             self.mean.iter().zip(&self.std).zip(draws).map(|((mean, std), z)| mean + std * z)
         };
         Ok(Latents::new(shape, (0..n).flat_map(row).collect())?)
+    }
+}
+
+/// What the sampler has left to pictures, by the refiner where the request names one.
+pub(super) async fn finish(
+    setup: &Setup<'_, impl Compute>,
+    schedule: &Schedule,
+    latents: Latents,
+    noise: &mut Noise,
+) -> Result<Vec<RgbImage>, PipelineError> {
+    match &setup.generation.refiner {
+        Some(refiner) => refine(setup, refiner, schedule.steps().len(), latents, noise).await,
+        None => decode(setup.compute, setup.generation, &latents).await,
     }
 }
 

@@ -7,6 +7,11 @@ pub(super) fn normalized(picture: &RgbImage, size: [usize; 2]) -> Vec<f32> {
     planes(&at(picture, size), |level| 2.0 * (f32::from(level) / 255.0) - 1.0)
 }
 
+/// The picture at (H, W), as (3, H, W) in [0, 1].
+pub(super) fn unit(picture: &RgbImage, size: [usize; 2]) -> Vec<f32> {
+    planes(&at(picture, size), |level| f32::from(level) / 255.0)
+}
+
 /// The mask at (H, W), each pixel 1 where it is nearer to white, else 0.
 pub(super) fn binarized(mask: &GreyImage, [height, width]: [usize; 2]) -> Vec<f32> {
     let levels = resize(mask, width as u32, height as u32).pixels;

@@ -1,34 +1,35 @@
 //! Text to image: latent diffusion with classifier-free guidance.
 
 use super::{
-    Compute, Networks, PipelineError,
+    Compute, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
-    latents::{decode, noise_of, shape_of},
+    latents::{finish, noise_of},
+    setup::Setup,
+    steering::Steering,
 };
 use crate::{
-    diffusion::{Schedule, SchedulerConfig, sample},
-    generation::Generation,
+    diffusion::{Schedule, sample},
     imaging::RgbImage,
 };
 
 /// Draws the generation's `n` pictures, of `height` × `width` pixels (Rombach et al. 2022, arXiv:2112.10752; guidance:
-/// Ho & Salimans 2022, arXiv:2207.12598). The same pictures as diffusers' `StableDiffusionPipeline` for the same seed.
+/// Ho & Salimans 2022, arXiv:2207.12598). The same pictures as diffusers' `StableDiffusionPipeline` for the same seed, and as
+/// those of its relatives for SDXL, latent consistency models and ControlNets.
 pub(super) async fn text_to_image(
-    compute: &impl Compute,
-    networks: &dyn Networks,
-    scheduler: &SchedulerConfig,
-    generation: &Generation,
+    setup: &Setup<'_, impl Compute>,
+    inputs: &Inputs,
 ) -> Result<Vec<RgbImage>, PipelineError> {
-    let text = encode_prompts(compute, networks, generation).await?;
+    let text = encode_prompts(setup).await?;
 
-    let schedule = Schedule::new(scheduler, generation.steps as usize)?;
-    let mut noise = noise_of(generation);
-    let x = noise.draw(shape_of(networks, generation)).scale(schedule.init_noise_sigma()); // (n, C, h, w)
+    let schedule = setup.until_handed_over(Schedule::new(setup.scheduler, setup.steps())?)?;
+    let mut noise = noise_of(setup.generation);
+    let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
-    let (branches, guidance) = classifier_free(text, generation, Vec::new());
-    let guided = Guided::new(compute, branches, guidance, generation);
-    let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
+    let guided = Guided::new(setup, classifier_free(text, setup, Vec::new()))
+        .steered(Steering::new(setup, inputs, schedule.calls())?)
+        .between(0, setup.steps_after(&schedule)?);
+    let latents = sample(&guided, &schedule, setup.generation.eta, x, &mut noise).await?;
 
-    decode(compute, generation, &latents).await
+    finish(setup, &schedule, latents, &mut noise).await
 }

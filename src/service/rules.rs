@@ -41,6 +41,10 @@ impl Rules for CatalogueRules<'_> {
         Ok(())
     }
 
+    fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        self.catalogue.control_nets().check(card, name)
+    }
+
     fn has_lora(&self, name: &str) -> bool {
         self.catalogue.adapters().has_lora(name)
     }

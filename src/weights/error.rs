@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::lora::LoraMismatch;
+
 /// Why a model folder could not be loaded. Every variant names the file, key or tensors at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -27,6 +29,8 @@ pub enum LoadError {
     Disagree { left: &'static str, left_value: String, right: &'static str, right_value: String },
     #[error(transparent)]
     Tensors(#[from] Box<TensorMismatch>),
+    #[error(transparent)]
+    Lora(#[from] Box<LoraMismatch>),
     #[error("device: {0}")]
     Device(#[from] candle_core::Error),
 }

@@ -7,9 +7,9 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
-use super::{FileBytes, LoadError, ModelFolder, ledger::Ledger, shards};
+use super::{FileBytes, LoadError, ModelFolder, header::Header, ledger::Ledger, shards};
 use crate::kernels::winograd;
 
 /// The tensors of one component by diffusers name, as float32 on a device; cheap to clone, scoped by [`Weights::pp`].
@@ -56,16 +56,13 @@ impl Weights {
         for shard in shards::find(folder, component, stem)? {
             let broken = |reason: String| LoadError::Safetensors { path: shard.path.clone(), reason };
             let bytes = folder.bytes(&shard.path)?;
-            let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?;
-            let tensors = metadata.tensors();
+            let tensors = Header::read(&shard.path, &bytes)?.tensors;
             if let Some(name) = shard.names.iter().flatten().find(|name| !tensors.contains_key(*name)) {
                 return Err(broken(format!("the index says that {name} is in here")));
             }
             for (name, info) in tensors {
                 let (known_as, shape) = rename(&name, &info.shape);
-                let start = header + 8; // Eight bytes of header length come before the header.
-                let bytes = start + info.data_offsets.0..start + info.data_offsets.1;
-                let entry = Entry { file: files.len(), dtype: info.dtype, shape, bytes };
+                let entry = Entry { file: files.len(), dtype: info.dtype, shape, bytes: info.bytes };
                 if entries.insert(known_as, entry).is_some() {
                     return Err(broken(format!("{name} occurs twice")));
                 }
@@ -107,6 +104,13 @@ impl Weights {
     /// The weights under `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
         Self { source: self.source.clone(), prefix: self.name(part), winograd: self.winograd }
+    }
+
+    /// The path of a layer in its model, by which adapters know it: the component and the scope, without transformers'
+    /// `text_model`, which some files have and others have not.
+    pub fn path(&self) -> Arc<str> {
+        let scope = self.prefix.strip_prefix("text_model.").unwrap_or(&self.prefix);
+        format!("{}.{scope}", self.source.component).into()
     }
 
     /// Whether any tensor of the files has a name that starts with the scope and `start`.
@@ -221,6 +225,11 @@ enum LayOut {
         inputs: usize,
         places: usize,
     },
+}
+
+/// The numbers of a tensor in the order of the file; None where they are no floats.
+pub(super) fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
+    widened(bytes, dtype, LayOut::AsStored)
 }
 
 /// Little-endian halves and floats as float32, exactly; None for other types. The bytes need not be aligned.

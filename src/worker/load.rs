@@ -13,13 +13,17 @@ use crate::{
 impl Worker {
     /// Every picture that the request brought along, or how the generation ends without them.
     pub(super) async fn load_inputs(&self, record: &Record) -> Result<Inputs, Outcome> {
-        let Some(source) = &record.generation.source else { return Ok(Inputs::default()) };
-        let image = Some(self.load_input(record, &source.image).await?);
-        let mask = match &source.mask {
-            Some(mask) => Some(self.load_input(record, &mask.mask).await?),
-            None => None,
-        };
-        Ok(Inputs { image, mask })
+        let mut inputs = Inputs::default();
+        if let Some(source) = &record.generation.source {
+            inputs.image = Some(self.load_input(record, &source.image).await?);
+            if let Some(mask) = &source.mask {
+                inputs.mask = Some(self.load_input(record, &mask.mask).await?);
+            }
+        }
+        for control in &record.generation.controls {
+            inputs.controls.push(self.load_input(record, &control.image).await?);
+        }
+        Ok(inputs)
     }
 
     async fn load_input(&self, record: &Record, input: &InputImage) -> Result<RgbImage, Outcome> {

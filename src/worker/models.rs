@@ -19,20 +19,30 @@ use crate::{
 };
 
 impl Worker {
-    /// The model and a place in the engine, or how the generation ends without them. A cancel ends the wait at once; a read
-    /// that has begun goes on for those who come later.
-    pub(super) async fn load_model(
+    /// The model, the refiner where there is one, and a place in the engine, or how the generation ends without them. A cancel
+    /// ends the wait at once; a read that has begun goes on for those who come later.
+    pub(super) async fn load_models(
         &self,
         record: &Record,
         cancel: &Cancel,
-    ) -> Result<(Lease, OwnedSemaphorePermit), Outcome> {
+    ) -> Result<(Lease, Option<Lease>, OwnedSemaphorePermit), Outcome> {
         if let Some(reason) = cancel.reason() {
             return Err(ended_early(RunError::Canceled(reason)));
         }
         let ready = async {
-            let lease = self.acquire(record).await?;
+            let generation = &record.generation;
+            let (lease, refiner) = match &generation.refiner {
+                None => (self.acquire(record, &generation.model).await?, None),
+                Some(refiner) => {
+                    self.catalogue.check_together(&generation.model, &refiner.model).map_err(unavailable)?;
+                    // One at a time holds a model while it waits for another, so that no two wait for each other.
+                    let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
+                    let lease = self.acquire(record, &generation.model).await?;
+                    (lease, Some(self.acquire(record, &refiner.model).await?))
+                }
+            };
             let slot = self.slots.compute().await.ok_or(Outcome::Released)?;
-            Ok((lease, slot))
+            Ok((lease, refiner, slot))
         };
         tokio::select! {
             biased;
@@ -43,8 +53,7 @@ impl Worker {
         }
     }
 
-    async fn acquire(&self, record: &Record) -> Result<Lease, Outcome> {
-        let name = &record.generation.model;
+    async fn acquire(&self, record: &Record, name: &str) -> Result<Lease, Outcome> {
         let mut acquire = pin!(self.catalogue.acquire(name));
         let first = futures::poll!(acquire.as_mut());
         if let Poll::Ready(Ok(Acquired::Ready(lease))) = first {

@@ -14,6 +14,7 @@ pub struct Slots {
     most: usize,
     computing: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
+    pair: Arc<Semaphore>,
 }
 
 /// A generation that waits for its model.
@@ -23,7 +24,12 @@ pub(super) struct Waiting(Arc<AtomicUsize>);
 impl Slots {
     /// `most` generations compute at the same time.
     pub fn new(most: usize) -> Slots {
-        Slots { most, computing: Arc::new(Semaphore::new(most)), waiting: Arc::default() }
+        Slots {
+            most,
+            computing: Arc::new(Semaphore::new(most)),
+            waiting: Arc::default(),
+            pair: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// How many generations may be claimed beside those in hand.
@@ -36,6 +42,11 @@ impl Slots {
     pub(super) fn wait(&self) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(self.waiting.clone())
+    }
+
+    /// The turn to take two models; `None` only if the worker is gone.
+    pub(super) async fn pair(&self) -> Option<OwnedSemaphorePermit> {
+        self.pair.clone().acquire_owned().await.ok()
     }
 
     /// A place in the engine, as soon as there is one; `None` only if the worker is gone.

@@ -12,6 +12,9 @@ use latentd::{
     models::{
         AutoencoderKl, StableDiffusion,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
+        control_net::Residuals,
+        text_encoders::{LearnedTokens, Tokens},
+        unet2d_condition::Conditions,
     },
     weights::{LoadError, ModelFolder, Weights},
 };
@@ -69,11 +72,20 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
+pub fn tokens(sd: &StableDiffusion, prompt: &str) -> Tokens {
+    sd.tokenize(&[prompt], &LearnedTokens::default())
+}
+
+/// The ids of a prompt for the first text encoder.
+pub fn ids_of(sd: &StableDiffusion, prompt: &str) -> Vec<u32> {
+    tokens(sd, prompt).ids.remove(0)
+}
+
 /// What a model makes of fixed inputs, as bits.
 pub fn outputs(sd: &StableDiffusion) -> Vec<Vec<u32>> {
-    let context = sd.encode_text(&[sd.tokenize("a red fox")], 0).unwrap();
+    let context = sd.encode_text(&[tokens(sd, "a red fox")], 0).unwrap().hidden;
     let latents = noise(&[1, 4, 8, 8], 3);
-    let predicted = sd.denoise(&latents, &[500.5], &context).unwrap();
+    let predicted = sd.denoise(&latents, &Conditions::plain(&[500.5], &context), Residuals::NONE).unwrap();
     [context, predicted, sd.decode(&latents).unwrap()].iter().map(bits).collect()
 }
 

@@ -14,7 +14,7 @@ use latentd::{
 };
 use serde_json::{Value, json};
 
-use super::fixtures::{Copy, load, noise, outputs, parity, prompts, tensors, walk, with_tiny_decoder};
+use super::fixtures::{Copy, ids_of, load, noise, outputs, parity, prompts, tensors, walk, with_tiny_decoder};
 
 #[test]
 fn the_spec_and_the_scheduler() {
@@ -42,12 +42,12 @@ fn prompts_are_cut_and_padded() {
     for prompt in
         prompts().iter().map(String::as_str).chain([&*long, "  Ünïcode\t\nİ½ ２ <|endoftext|> it's 12345", "\u{0}"])
     {
-        let ids = with_json.tokenize(prompt);
-        assert_eq!(ids, with_merges.tokenize(prompt), "{prompt:?}");
+        let ids = ids_of(&with_json, prompt);
+        assert_eq!(ids, ids_of(&with_merges, prompt), "{prompt:?}");
         assert_eq!(ids.len(), 77);
     }
-    let end = *with_json.tokenize("").last().unwrap();
-    let cut = with_json.tokenize(&long);
+    let end = *ids_of(&with_json, "").last().unwrap();
+    let cut = ids_of(&with_json, &long);
     assert_eq!(cut[76], end);
     assert!(cut[1..76].iter().all(|id| *id != end));
 
@@ -55,9 +55,9 @@ fn prompts_are_cut_and_padded() {
     assert_eq!(copy.load().unwrap().spec().context_length, 77);
     copy.edit("tokenizer/tokenizer_config.json", |config| config["model_max_length"] = json!(20));
     let short = copy.load().unwrap();
-    assert_eq!((short.spec().context_length, short.tokenize(&long).len()), (20, 20));
+    assert_eq!((short.spec().context_length, ids_of(&short, &long).len()), (20, 20));
     copy.edit("tokenizer/special_tokens_map.json", |map| map["pad_token"] = json!({"content": "!", "lstrip": false}));
-    assert_eq!(copy.load().unwrap().tokenize("")[2..], [0; 18]);
+    assert_eq!(ids_of(&copy.load().unwrap(), "")[2..], [0; 18]);
     copy.edit("tokenizer/special_tokens_map.json", |map| map["pad_token"] = json!("<|nothing|>"));
     assert!(matches!(copy.load(), Err(LoadError::Tokenizer { .. })));
 }

@@ -9,6 +9,7 @@ use latentd::{
     models::{
         autoencoder_kl::Tiles,
         stable_diffusion::{Input, Spec},
+        text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
         Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, Posterior, TextEmbedding,
@@ -85,16 +86,17 @@ impl Networks for Scripted {
             size_multiple: 8,
             tiny_decoder: false,
             input: Input::Latents,
+            ..Spec::default()
         }
     }
 
-    fn tokenize(&self, _prompt: &str) -> Vec<u32> {
-        vec![0, 1]
+    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+        Tokens { ids: vec![vec![0, 1]], ..Tokens::default() }
     }
 
-    fn encode_text(&self, ids: &[Vec<u32>], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
-        let state = || Tensor::zeros((2, 2), DType::F32, &Device::Cpu).map(TextEmbedding);
-        Ok(ids.iter().map(|_| state().unwrap()).collect())
+    fn encode_text(&self, prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+        let hidden = || Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
+        Ok(prompts.iter().map(|_| TextEmbedding { hidden: hidden(), pooled: None }).collect())
     }
 
     fn denoise(

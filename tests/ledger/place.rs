@@ -47,7 +47,7 @@ pub fn generation() -> Generation {
     Generation {
         model: "tiny".to_owned(),
         prompt: "a red fox, \"quoted\", 狐🦊\nsecond line".to_owned(),
-        negative_prompt: "blur".to_owned(),
+        negative_prompt: Some("blur".to_owned()),
         prompt_syntax: latentd::generation::PromptSyntax::Weighted,
         loras: vec![latentd::generation::LoraUse { name: "ink".to_owned(), scale: 0.7 }],
         width: 64,
@@ -62,6 +62,9 @@ pub fn generation() -> Generation {
         clip_skip: 1,
         decoder: Decoder::Full,
         feature_cache: None,
+        sdxl: None,
+        refiner: None,
+        controls: Vec::new(),
         source: None,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,

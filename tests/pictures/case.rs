@@ -14,13 +14,24 @@ pub struct Case {
     root: PathBuf,
     folder: PathBuf,
     json: Value,
+    /// Several prompts share a generator: the case stands for one of them, an image of a request of as many.
+    of_prompts: Option<usize>,
 }
 
 /// What this version draws.
-const TASKS: [&str; 4] = ["txt2img", "img2img", "inpaint", "instruct-pix2pix"];
+const TASKS: [&str; 8] = [
+    "txt2img",
+    "img2img",
+    "inpaint",
+    "instruct-pix2pix",
+    "controlnet",
+    "controlnet-img2img",
+    "controlnet-inpaint",
+    "base+refiner",
+];
 
-/// A folder of the models that cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask for
-/// in every one whose latents it was made for.
+/// A folder of the models that the cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask
+/// for in the one whose latents it was made for.
 pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     let models = tempfile::tempdir().unwrap();
     for pipeline in pipelines {
@@ -78,7 +89,16 @@ impl Case {
             for folder in folders {
                 let json: Value = serde_json::from_slice(&fs::read(folder.join("request.json")).unwrap()).unwrap();
                 let name = json["case"].as_str().unwrap().to_owned();
-                cases.push(Case { name, root: root.to_owned(), folder, json });
+                let prompts = json["params"]["prompt"].as_array().map(Vec::len);
+                let parts = prompts.map_or(vec![None], |prompts| (0..prompts).map(Some).collect());
+                let (root, folder) = (root.to_owned(), folder.clone());
+                cases.extend(parts.into_iter().map(|of_prompts| Case {
+                    name: name.clone(),
+                    root: root.clone(),
+                    folder: folder.clone(),
+                    json: json.clone(),
+                    of_prompts,
+                }));
             }
         }
         cases
@@ -92,19 +112,11 @@ impl Case {
         if !TASKS.contains(&self.json["task"].as_str().unwrap()) {
             return Some(self.json["task"].as_str().unwrap().to_owned());
         }
-        for part in ["loras", "controlnets", "textual_inversions", "stages"] {
-            if set(&self.json[part]) && self.json[part] != json!([]) {
-                return Some(part.to_owned());
-            }
-        }
         if set(&self.json["vae"]) && self.json["vae"] != json!({"_class_name": "AutoencoderTiny", "path": TINY}) {
             return Some("another autoencoder".to_owned());
         }
         if set(&params["sigmas"]) || set(&params["timesteps"]) {
             return Some("explicit sigmas and timesteps".to_owned());
-        }
-        if params["prompt"].is_array() {
-            return Some("several prompts in one request".to_owned());
         }
         if let Some(class) = scheduler["_class_name"].as_str().filter(|class| !CLASSES.contains(class)) {
             return Some(class.to_owned());
@@ -112,22 +124,91 @@ impl Case {
         None
     }
 
+    /// The pipelines that it is run on.
+    pub fn pipelines(&self) -> Vec<&str> {
+        let stages = self.json["stages"].as_array().into_iter().flatten();
+        stages.chain([&self.json]).map(|of| of["pipeline"].as_str().unwrap()).collect()
+    }
+
     /// What a client would post.
     pub fn body(&self) -> Map<String, Value> {
-        let mut body = self.fields();
-        for (theirs, ours) in [("image", "image"), ("mask_image", "mask")] {
-            if let Some(file) = self.json["params"][theirs]["file"].as_str() {
-                let file = fs::read(self.root.join(file)).unwrap();
-                body.insert(ours.to_owned(), json!({"b64": STANDARD.encode(file)}));
+        let mut body = match self.json["stages"].as_array() {
+            None => self.fields(&self.json),
+            Some(stages) => {
+                let [base, refiner] = &stages[..] else { panic!("{}: two stages", self.name) };
+                let mut body = self.fields(base);
+                let switch_at = body.remove("denoising_end").unwrap();
+                assert_eq!(switch_at, refiner["params"]["denoising_start"]);
+                let mut own = json!({"model": refiner["pipeline"], "switch_at": switch_at});
+                if let Some(negative) = refiner["params"].get("negative_prompt") {
+                    own["negative_prompt"] = negative.clone();
+                }
+                body.insert("refiner".to_owned(), own);
+                body
             }
+        };
+        let params = &self.json["params"];
+        let controls = self.controls();
+        let first = if params.get("control_image").is_some() || controls.is_empty() { "image" } else { "-" };
+        for (theirs, ours) in [(first, "image"), ("mask_image", "mask")] {
+            if let Some(picture) = self.picture(&params[theirs]) {
+                body.insert(ours.to_owned(), picture);
+            }
+        }
+        if !controls.is_empty() {
+            body.insert("controls".to_owned(), controls.into());
         }
         body
     }
 
-    fn fields(&self) -> Map<String, Value> {
+    fn picture(&self, value: &Value) -> Option<Value> {
+        let file = fs::read(self.root.join(value["file"].as_str()?)).unwrap();
+        Some(json!({"b64": STANDARD.encode(file)}))
+    }
+
+    /// The files of the case's LoRAs, and how strongly each acts.
+    pub fn loras(&self) -> Vec<(PathBuf, f64)> {
+        let all = &self.json["params"]["cross_attention_kwargs"]["scale"].as_f64().unwrap_or(1.0);
+        let loras = self.json["loras"].as_array().into_iter().flatten();
+        loras
+            .map(|lora| (self.root.join(lora["path"].as_str().unwrap()), lora["scale"].as_f64().unwrap() * all))
+            .collect()
+    }
+
+    /// The files of the case's textual inversions, and the words that they stand for, without the brackets.
+    pub fn inversions(&self) -> Vec<(PathBuf, String)> {
+        let inversions = self.json["textual_inversions"].as_array().into_iter().flatten();
+        let word = |token: &Value| token.as_str().unwrap().trim_matches(['<', '>']).to_owned();
+        inversions.map(|of| (self.root.join(of["path"].as_str().unwrap()), word(&of["token"]))).collect()
+    }
+
+    fn controls(&self) -> Vec<Value> {
         let params = &self.json["params"];
+        let nets = self.json["controlnets"].as_array().into_iter().flatten().enumerate();
+        // One value for all networks, or a list of one for each.
+        let of = |key: &str, i: usize| match params.get(key) {
+            Some(Value::Array(values)) => values[i].clone(),
+            Some(value) => value.clone(),
+            None => Value::Null,
+        };
+        let image = if params.get("control_image").is_some() { "control_image" } else { "image" };
+        nets.map(|(i, net)| {
+            json!({
+                "model": net.as_str().unwrap().rsplit('/').next(),
+                "image": self.picture(&of(image, i)),
+                "scale": of("controlnet_conditioning_scale", i),
+                "start": of("control_guidance_start", i),
+                "end": of("control_guidance_end", i),
+                "guess_mode": of("guess_mode", i),
+            })
+        })
+        .collect()
+    }
+
+    fn fields(&self, stage: &Value) -> Map<String, Value> {
+        let params = &stage["params"];
         let mut request = Map::new();
-        request.insert("model".to_owned(), self.json["pipeline"].clone());
+        request.insert("model".to_owned(), stage["pipeline"].clone());
         for (theirs, ours) in [
             ("prompt", "prompt"),
             ("negative_prompt", "negative_prompt"),
@@ -143,9 +224,27 @@ impl Case {
             ("image_guidance_scale", "image_guidance_scale"),
             ("padding_mask_crop", "padding_mask_crop"),
             ("seed", "seed"),
+            ("prompt_2", "prompt_2"),
+            ("negative_prompt_2", "negative_prompt_2"),
+            ("original_size", "original_size"),
+            ("crops_coords_top_left", "crop_top_left"),
+            ("target_size", "target_size"),
+            ("negative_original_size", "negative_original_size"),
+            ("negative_crops_coords_top_left", "negative_crop_top_left"),
+            ("negative_target_size", "negative_target_size"),
+            ("aesthetic_score", "aesthetic_score"),
+            ("negative_aesthetic_score", "negative_aesthetic_score"),
+            ("denoising_end", "denoising_end"),
         ] {
             if let Some(value) = params.get(theirs) {
                 request.insert(ours.to_owned(), value.clone());
+            }
+        }
+        if let Some(i) = self.of_prompts {
+            request.insert("n".to_owned(), request["prompt"].as_array().unwrap().len().into());
+            for field in ["prompt", "negative_prompt"] {
+                let own = request[field][i].clone();
+                request.insert(field.to_owned(), own);
             }
         }
         // Without a size diffusers takes that of the picture, or the model's for a mask; this server has reasons of its own.
@@ -170,15 +269,24 @@ impl Case {
         if !self.json["vae"].is_null() {
             request.insert("decoder".to_owned(), "tiny".into());
         }
-        if let Some(scheduler) = self.json.get("scheduler").filter(|scheduler| !scheduler.is_null()) {
+        if let Some(scheduler) = stage.get("scheduler").filter(|scheduler| !scheduler.is_null()) {
             request.insert("scheduler".to_owned(), scheduler.clone());
+        }
+        if let Some(steps) = params.get("original_inference_steps") {
+            request.insert("scheduler".to_owned(), json!({"original_inference_steps": steps}));
         }
         request
     }
 
+    /// The pictures that the case is about.
+    pub fn wanted<T>(&self, pictures: Vec<T>) -> Vec<T> {
+        let own = |i: &usize| self.of_prompts.is_none_or(|of| of == *i);
+        pictures.into_iter().enumerate().filter(|(i, _)| own(i)).map(|(_, picture)| picture).collect()
+    }
+
     pub fn goldens(&self) -> Vec<RgbImage> {
-        let names = self.json["outputs"].as_array().unwrap();
-        names.iter().map(|name| read_png(&self.folder.join(name.as_str().unwrap()))).collect()
+        let names = self.wanted(self.json["outputs"].as_array().unwrap().iter().collect());
+        names.into_iter().map(|name| read_png(&self.folder.join(name.as_str().unwrap()))).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Diffusers' pictures through the whole server: folders of `models.dir`, posted as a client posts them.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde_json::{Value, json};
 
@@ -15,9 +15,6 @@ async fn cases_give_the_golden_pictures() {
         Some(dir) => PathBuf::from(dir),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
     };
-    let data = tempfile::tempdir().unwrap();
-    let models = case::models(&root, &["sd1", "sd2", "sd1-inpaint", "ip2p"]);
-    let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.path().to_str().unwrap())]).await;
     let names = [
         "sd1/default",
         "sd1/images_3_euler_a",
@@ -38,6 +35,12 @@ async fn cases_give_the_golden_pictures() {
     let cases: Vec<_> =
         case::Case::all(&root, &pipelines).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
     assert_eq!(cases.len(), names.len());
+    let data = tempfile::tempdir().unwrap();
+    let models = case::models(
+        &root,
+        &cases.iter().flat_map(case::Case::pipelines).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
+    );
+    let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.path().to_str().unwrap())]).await;
     let decoders =
         async |model: &str| server.json(&format!("/v1/models/{model}")).await["capabilities"]["decoders"].clone();
     assert_eq!((decoders("sd1").await, decoders("sd2").await), (json!(["full", "tiny"]), json!(["full"])));

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     kernels::conv2d::Conv2d,
     models::{
+        adapters::RowAdapters,
         layers::{GroupNorm, conv2d},
         resnet::{ResnetBlock2D, Upsample2D},
     },
@@ -71,9 +72,9 @@ impl Decoder {
         for layer in layers {
             x = match layer {
                 Layer::In(conv) => conv.forward(&x)?,
-                Layer::Resnet(resnet) => resnet.forward(&x, None)?,
+                Layer::Resnet(resnet) => resnet.forward(&x, None, RowAdapters::NONE)?,
                 Layer::Attention(attention) => attention.forward(&x)?,
-                Layer::Upsample(upsampler) => upsampler.forward(&x, 2 * x.dim(1)?, 2 * x.dim(2)?)?,
+                Layer::Upsample(upsampler) => upsampler.forward(&x, 2 * x.dim(1)?, 2 * x.dim(2)?, RowAdapters::NONE)?,
                 Layer::Out(norm, conv) => conv.forward(&norm.forward_silu(&x)?)?,
             };
         }

@@ -4,6 +4,7 @@ use super::{AutoencoderKlConfig, mid_block::MidBlock};
 use crate::{
     kernels::conv2d::Conv2d,
     models::{
+        adapters::RowAdapters,
         layers::{GroupNorm, conv2d},
         resnet::{Downsample2D, ResnetBlock2D},
     },
@@ -68,10 +69,10 @@ impl DownEncoderBlock2D {
 
     fn forward(&self, mut x: Tensor) -> Result<Tensor> {
         for resnet in &self.resnets {
-            x = resnet.forward(&x, None)?;
+            x = resnet.forward(&x, None, RowAdapters::NONE)?;
         }
         match &self.downsampler {
-            Some(downsampler) => downsampler.forward(&x),
+            Some(downsampler) => downsampler.forward(&x, RowAdapters::NONE),
             None => Ok(x),
         }
     }

@@ -4,6 +4,7 @@ use super::AutoencoderKlConfig;
 use crate::{
     kernels::attention::{Mask, attention},
     models::{
+        adapters::RowAdapters,
         layers::{GroupNorm, Linear},
         resnet::ResnetBlock2D,
     },
@@ -31,11 +32,11 @@ impl MidBlock {
 
     /// (B, h, w, C) → (B, h, w, C)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = self.resnets[0].forward(x, None)?;
+        let mut x = self.resnets[0].forward(x, None, RowAdapters::NONE)?;
         if let Some(attention) = &self.attention {
             x = attention.forward(&x)?;
         }
-        self.resnets[1].forward(&x, None)
+        self.resnets[1].forward(&x, None, RowAdapters::NONE)
     }
 }
 

@@ -18,6 +18,11 @@ pub struct ClipTextConfig {
     pub max_position_embeddings: usize,
     pub hidden_act: HiddenAct,
     pub layer_norm_eps: f64,
+    /// Whose state stands for the whole prompt.
+    pub eos_token_id: u32,
+    /// Width of the projection, where there is one.
+    pub projection_dim: usize,
+    pub architectures: Option<Vec<String>>,
 }
 
 impl Default for ClipTextConfig {
@@ -31,6 +36,9 @@ impl Default for ClipTextConfig {
             max_position_embeddings: 77,
             hidden_act: HiddenAct::QuickGelu,
             layer_norm_eps: 1e-5,
+            eos_token_id: 49407,
+            projection_dim: 512,
+            architectures: None,
         }
     }
 }
@@ -44,20 +52,19 @@ pub enum HiddenAct {
     Gelu,
 }
 
+const PLAIN: &str = "CLIPTextModel";
+const PROJECTED: &str = "CLIPTextModelWithProjection";
+
 const FIXED: &[Fixed] = &[
-    ("architectures", &[r#"["CLIPTextModel"]"#, "null"]),
     // Only in training.
     ("attention_dropout", &[]),
     ("dropout", &[]),
     ("gradient_checkpointing", &[]),
     ("initializer_factor", &[]),
     ("initializer_range", &[]),
-    // The tokenizer says which tokens begin, end and pad; the pooled output, which needs the end, is not computed.
+    // The tokenizer says which tokens begin and pad.
     ("bos_token_id", &[]),
-    ("eos_token_id", &[]),
     ("pad_token_id", &[]),
-    // CLIPTextModel has no projection.
-    ("projection_dim", &[]),
     // How the file was stored and by what; everything is computed in float32.
     ("dtype", &[]),
     ("torch_dtype", &[]),
@@ -76,10 +83,26 @@ impl ClipTextConfig {
             ("num_hidden_layers", config.num_hidden_layers, 256),
             ("num_attention_heads", config.num_attention_heads, WIDEST),
             ("max_position_embeddings", config.max_position_embeddings, 1 << 16),
+            ("projection_dim", config.projection_dim, WIDEST),
         ] {
             within(path, key, value, most)?;
         }
         divides(path, "num_attention_heads", config.num_attention_heads, config.hidden_size)?;
+        let architectures = config.architectures.clone().unwrap_or_default();
+        if let Some(other) = architectures.iter().find(|name| ![PLAIN, PROJECTED].contains(&name.as_str())) {
+            return Err(LoadError::UnsupportedKey {
+                path: path.into(),
+                key: "architectures".into(),
+                value: other.clone().into(),
+                supported: format!("{PLAIN}, {PROJECTED}"),
+            });
+        }
         Ok(config)
+    }
+
+    /// Width of the vector of a whole prompt, where the network ends in one (transformers' `CLIPTextModelWithProjection`).
+    pub fn projection(&self) -> Option<usize> {
+        let projects = self.architectures.iter().flatten().any(|name| name == PROJECTED);
+        projects.then_some(self.projection_dim)
     }
 }

@@ -36,6 +36,10 @@ pub struct UNet2DConditionConfig {
     pub attention_head_dim: PerBlock,
     pub use_linear_projection: bool,
     pub time_embedding_dim: Option<usize>,
+    pub time_cond_proj_dim: Option<usize>,
+    pub addition_embed_type: Option<AdditionEmbedType>,
+    pub addition_time_embed_dim: Option<usize>,
+    pub projection_class_embeddings_input_dim: Option<usize>,
     pub conv_in_kernel: usize,
     pub conv_out_kernel: usize,
 }
@@ -65,9 +69,38 @@ impl Default for UNet2DConditionConfig {
             attention_head_dim: PerBlock::All(8),
             use_linear_projection: false,
             time_embedding_dim: None,
+            time_cond_proj_dim: None,
+            addition_embed_type: None,
+            addition_time_embed_dim: None,
+            projection_class_embeddings_input_dim: None,
             conv_in_kernel: 3,
             conv_out_kernel: 3,
         }
+    }
+}
+
+/// What is added to the embedding of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdditionEmbedType {
+    /// A vector of the whole prompt, and sizes.
+    TextTime,
+}
+
+/// The sizes of [`AdditionEmbedType::TextTime`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedConditions {
+    /// Sines and cosines of each number.
+    pub time_embed_dim: usize,
+    /// Of all that is added together.
+    pub width: usize,
+}
+
+impl AddedConditions {
+    /// How many numbers stand beside a prompt's vector of `pooled` values, if any number fits.
+    pub fn time_ids(&self, pooled: usize) -> Option<usize> {
+        let rest = self.width.checked_sub(pooled)?;
+        rest.is_multiple_of(self.time_embed_dim).then_some(rest / self.time_embed_dim)
     }
 }
 
@@ -91,9 +124,7 @@ pub enum UpBlockType {
 /// Keys that change the network in ways it does not have; those without values change nothing here.
 const FIXED: &[Fixed] = &[
     ("act_fn", &[r#""silu""#, r#""swish""#]),
-    ("addition_embed_type", &["null"]),
-    ("addition_embed_type_num_heads", &[]), // without an additional embedding there are no heads in it
-    ("addition_time_embed_dim", &["null"]),
+    ("addition_embed_type_num_heads", &[]), // no additional embedding that is supported has heads
     ("attention_type", &[r#""default""#]),
     ("class_embed_type", &["null"]),
     ("class_embeddings_concat", &["false"]),
@@ -106,11 +137,9 @@ const FIXED: &[Fixed] = &[
     ("num_attention_heads", &["null"]),
     ("num_class_embeds", &["null"]),
     ("only_cross_attention", &["false"]),
-    ("projection_class_embeddings_input_dim", &["null"]),
     ("resnet_out_scale_factor", &["1"]),
     ("resnet_skip_time_act", &["false"]),
     ("resnet_time_scale_shift", &[r#""default""#]),
-    ("time_cond_proj_dim", &["null"]),
     ("time_embedding_act_fn", &["null"]),
     ("time_embedding_type", &[r#""positional""#]),
     ("timestep_post_act", &["null"]),
@@ -158,6 +187,18 @@ impl UNet2DConditionConfig {
             within(path, key, kernel, 15)?;
             divides(path, key, 2, kernel + 1)?; // an even kernel would change the size of the map
         }
+        if let Some(width) = self.time_cond_proj_dim {
+            within(path, "time_cond_proj_dim", width, WIDEST)?;
+            divides(path, "time_cond_proj_dim", 4, width)?; // two frequencies at least, which are apart
+        }
+        if self.addition_embed_type.is_some() {
+            for (key, value) in [
+                ("addition_time_embed_dim", self.addition_time_embed_dim),
+                ("projection_class_embeddings_input_dim", self.projection_class_embeddings_input_dim),
+            ] {
+                within(path, key, value.unwrap_or(0), WIDEST)?;
+            }
+        }
         if self.freq_shift >= (self.block_out_channels[0] / 2) as f64 {
             let reason = format!("{} leaves no frequencies", self.freq_shift);
             return Err(LoadError::BadKey { path: path.into(), key: "freq_shift".into(), reason });
@@ -166,8 +207,27 @@ impl UNet2DConditionConfig {
     }
 
     /// Width of the time embedding.
-    pub(super) fn time_width(&self) -> usize {
+    pub(in crate::models) fn time_width(&self) -> usize {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
+    }
+
+    /// What is added to the embedding of the time, if anything.
+    pub fn added(&self) -> Option<AddedConditions> {
+        self.addition_embed_type?;
+        Some(AddedConditions {
+            time_embed_dim: self.addition_time_embed_dim?,
+            width: self.projection_class_embeddings_input_dim?,
+        })
+    }
+
+    /// The channels of every map on the way down, that of the first convolution before all: what ControlNets add to.
+    pub fn maps(&self) -> Vec<usize> {
+        let channels = &self.block_out_channels;
+        let of_block = |(i, width): (usize, &usize)| {
+            let downsampled = usize::from(i + 1 < channels.len());
+            vec![*width; self.layers_per_block.at(i) + downsampled]
+        };
+        channels.iter().take(1).copied().chain(channels.iter().enumerate().flat_map(of_block)).collect()
     }
 
     /// Width of the text's hidden states.

@@ -1,6 +1,6 @@
 use candle_core::{Result, Tensor};
 
-use super::{DownBlockType, UNet2DConditionConfig};
+use super::{DownBlockType, Told, UNet2DConditionConfig};
 use crate::{
     models::{
         resnet::{Downsample2D, ResnetBlock2D},
@@ -11,7 +11,7 @@ use crate::{
 
 /// diffusers' `DownBlock2D` and, with attentions, `CrossAttnDownBlock2D`.
 #[derive(Debug)]
-pub(super) struct DownBlock {
+pub(in crate::models) struct DownBlock {
     resnets: Vec<ResnetBlock2D>,
     /// One after each resnet, or none at all.
     attentions: Vec<Transformer2DModel>,
@@ -45,16 +45,16 @@ impl DownBlock {
     }
 
     /// x (B, h, w, in) → (B, ⌈h/2⌉, ⌈w/2⌉, out), the last block keeping the size; every map made is pushed on `skips`.
-    pub fn forward(&self, mut x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    pub fn forward(&self, mut x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (j, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, Some(time))?;
+            x = resnet.forward(&x, Some(&told.time), told.adapters)?;
             if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, text)?;
+                x = attention.forward(&x, told.text, told.adapters)?;
             }
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
-            x = downsampler.forward(&x)?;
+            x = downsampler.forward(&x, told.adapters)?;
             skips.push(x.clone());
         }
         Ok(x)

@@ -1,6 +1,6 @@
 use candle_core::{Result, Tensor};
 
-use super::{MidBlockType, UNet2DConditionConfig};
+use super::{MidBlockType, Told, UNet2DConditionConfig};
 use crate::{
     models::{resnet::ResnetBlock2D, transformer2d::Transformer2DModel},
     weights::Weights,
@@ -8,7 +8,7 @@ use crate::{
 
 /// diffusers' `UNetMidBlock2DCrossAttn` with one layer.
 #[derive(Debug)]
-pub(super) struct MidBlock {
+pub(in crate::models) struct MidBlock {
     resnets: [ResnetBlock2D; 2],
     attention: Transformer2DModel,
 }
@@ -27,8 +27,9 @@ impl MidBlock {
     }
 
     /// (B, h, w, C) → (B, h, w, C)
-    pub fn forward(&self, x: &Tensor, time: &Tensor, text: &Tensor) -> Result<Tensor> {
-        let x = self.resnets[0].forward(x, Some(time))?;
-        self.resnets[1].forward(&self.attention.forward(&x, text)?, Some(time))
+    pub fn forward(&self, x: &Tensor, told: &Told<'_>) -> Result<Tensor> {
+        let x = self.resnets[0].forward(x, Some(&told.time), told.adapters)?;
+        let x = self.attention.forward(&x, told.text, told.adapters)?;
+        self.resnets[1].forward(&x, Some(&told.time), told.adapters)
     }
 }

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::{UNet2DConditionConfig, UpBlockType};
+use super::{Told, UNet2DConditionConfig, UpBlockType};
 use crate::{
     models::{
         resnet::{ResnetBlock2D, Upsample2D},
@@ -59,10 +59,10 @@ impl UpBlock {
     }
 
     /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip; the block's own are taken off `skips`.
-    pub fn forward(&self, x: Tensor, time: &Tensor, text: &Tensor, skips: &mut Vec<Tensor>) -> Result<Tensor> {
-        let x = self.forward_layers(0..self.layers(), x, time, text, skips)?;
+    pub fn forward(&self, x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        let x = self.forward_layers(0..self.layers(), x, told, skips)?;
         match (&self.upsampler, skips.last()) {
-            (Some(upsampler), Some(next)) => upsampler.forward(&x, next.dim(1)?, next.dim(2)?),
+            (Some(upsampler), Some(next)) => upsampler.forward(&x, next.dim(1)?, next.dim(2)?, told.adapters),
             _ => Ok(x),
         }
     }
@@ -72,15 +72,14 @@ impl UpBlock {
         &self,
         layers: Range<usize>,
         mut x: Tensor,
-        time: &Tensor,
-        text: &Tensor,
+        told: &Told<'_>,
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for j in layers {
             let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
-            x = self.resnets[j].forward(&Tensor::cat(&[&x, &skip], 3)?, Some(time))?;
+            x = self.resnets[j].forward(&Tensor::cat(&[&x, &skip], 3)?, Some(&told.time), told.adapters)?;
             if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, text)?;
+                x = attention.forward(&x, told.text, told.adapters)?;
             }
         }
         Ok(x)

@@ -27,7 +27,7 @@ pub(super) fn folders(dir: &Path) -> Result<Vec<(String, ModelFolder)>, Catalogu
     Ok(found)
 }
 
-fn is_name(name: &str) -> bool {
+pub(in crate::pipelines) fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=64).contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }

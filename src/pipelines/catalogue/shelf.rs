@@ -79,6 +79,10 @@ impl Shelf {
         }))
     }
 
+    pub fn bound(&self) -> u64 {
+        self.lock().bound
+    }
+
     pub fn set_bound(&self, bound: u64) {
         self.lock().bound = bound;
     }

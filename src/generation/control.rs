@@ -1,0 +1,95 @@
+//! Pictures that steer a generation through ControlNets.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Fields, InputImage, ModelCard, Rules};
+
+/// One of a request's `controls` (Zhang et al. 2023, arXiv:2302.05543).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// Which ControlNet of the catalogue.
+    pub model: String,
+    pub image: InputImage,
+    /// How strongly it acts, 0 to 2.
+    pub scale: f64,
+    /// It acts on the steps that lie wholly between these shares of them.
+    pub start: f64,
+    pub end: f64,
+    /// Only where the prompt is followed, and less on coarse structure.
+    pub guess_mode: bool,
+    #[serde(default)]
+    pub preprocess: Preprocess,
+}
+
+/// What is done to the picture before the network sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preprocess {
+    /// Nothing: it is a map of edges, depth, a pose, a scribble, segments … already.
+    #[default]
+    None,
+    /// Edges, as OpenCV's `Canny` finds them with the thresholds 100 and 200.
+    Canny,
+}
+
+/// Most of one request.
+const MAX: usize = 4;
+
+impl Control {
+    pub(super) fn read(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Vec<Control> {
+        let Some(value) = fields.take("controls") else { return Vec::new() };
+        let Value::Array(list) = value else {
+            fields.wrong_type::<()>("controls", "a list of objects", &value);
+            return Vec::new();
+        };
+        if list.len() > MAX {
+            fields.error("controls", "out_of_range", format!("must be at most {MAX}, not {}", list.len()));
+            return Vec::new();
+        }
+        let read = |(i, value)| {
+            let control = fields.element("controls", i, value, |inner| Control::of(inner, card, rules))?;
+            control.filter(|control: &Control| {
+                let sound = control.start < control.end;
+                if !sound {
+                    let detail = format!("must be below end, {}, not {}", control.end, control.start);
+                    fields.error_at(&["controls", &i.to_string(), "start"], "out_of_range", detail);
+                }
+                sound
+            })
+        };
+        list.into_iter().enumerate().filter_map(read).collect()
+    }
+
+    fn of(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Option<Control> {
+        let model = fields.text("model", 128);
+        match &model {
+            None => fields.error("model", "required", "is required: the name of a ControlNet"),
+            Some(name) => {
+                if let Err((code, detail)) = rules.check_control(card, name) {
+                    fields.error("model", code, detail);
+                }
+            }
+        }
+        let image = InputImage::read(fields, "image");
+        if image.is_none() {
+            fields.error("image", "required", "is required: what the ControlNet sees");
+        }
+        let control = Control {
+            model: model.unwrap_or_default(),
+            image: image.clone().unwrap_or(InputImage { upload: String::new(), width: 0, height: 0 }),
+            scale: fields.number("scale", 0.0, 2.0).unwrap_or(1.0),
+            start: fields.number("start", 0.0, 1.0).unwrap_or(0.0),
+            end: fields.number("end", 0.0, 1.0).unwrap_or(1.0),
+            guess_mode: fields.flag("guess_mode").unwrap_or(false),
+            preprocess: fields.choice("preprocess", &["none", "canny"]).unwrap_or_default(),
+        };
+        image.map(|_| control)
+    }
+
+    /// Whether it acts in call `call` of `calls`, counted from 0.
+    pub fn acts(&self, call: usize, calls: usize) -> bool {
+        let share = |call: usize| call as f64 / calls.max(1) as f64;
+        share(call) >= self.start && share(call + 1) <= self.end
+    }
+}

@@ -1,0 +1,255 @@
+//! Low-rank changes of a network's layers, for some rows of a batch (LoRA: Hu et al. 2021, arXiv:2106.09685).
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
+
+use candle_core::{Device, Result, Tensor};
+
+use crate::{
+    kernels::{
+        conv2d::{Conv2d, Geometry},
+        finish::Onto,
+        matrix::Matrix,
+        winograd,
+    },
+    weights::lora::{self, Lora},
+};
+
+/// What one file of adapters does to the layers of a model, by the paths of the layers: `unet.conv_in`,
+/// `text_encoder.encoder.layers.0.self_attn.q_proj` … Nothing in it changes: share it between threads.
+pub struct Adapter {
+    layers: HashMap<String, LowRank>,
+}
+
+/// The change of one layer, y + s·(x·A)·B.
+#[derive(Debug)]
+pub struct LowRank {
+    down: Down,
+    /// B, (r, out)
+    up: Matrix,
+    /// s
+    scale: f64,
+}
+
+#[derive(Debug)]
+enum Down {
+    /// A, (in, r)
+    Matrix(Matrix),
+    /// A as a convolution's weight, (kh·kw·in, r), which takes the geometry of the layer that it first meets.
+    Conv { weight: Tensor, kernel: (usize, usize), conv: OnceLock<Conv2d> },
+}
+
+impl LowRank {
+    /// A as (in, r), B as (r, out) and what both are multiplied by.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn linear(down: &Tensor, up: &Tensor, scale: f64) -> Result<LowRank> {
+        Ok(LowRank { down: Down::Matrix(Matrix::new(down, None)?), up: Matrix::new(up, None)?, scale })
+    }
+
+    /// A as the weight (kh·kw·in, r) of a convolution.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn conv(down: &Tensor, kernel: (usize, usize), up: &Tensor, scale: f64) -> Result<LowRank> {
+        let down = Down::Conv { weight: down.clone(), kernel, conv: OnceLock::new() };
+        Ok(LowRank { down, up: Matrix::new(up, None)?, scale })
+    }
+
+    /// x (B, …, in), y (B, …, out) → y and the change, (B, …, out)
+    pub(super) fn onto(&self, x: &Tensor, y: &Tensor, geometry: Option<Geometry>, scale: f64) -> Result<Tensor> {
+        let down = match (&self.down, geometry) {
+            (Down::Matrix(down), _) => down.times(x)?,
+            (Down::Conv { weight, kernel, conv }, Some(geometry)) if geometry.kernel == *kernel => {
+                let zeros = Tensor::zeros(weight.dim(1)?, weight.dtype(), weight.device())?;
+                let made = || Conv2d::new(weight, &zeros, geometry, winograd::Use::Off);
+                match conv.get() {
+                    Some(conv) => conv.forward(x)?,
+                    // Two threads may both make it; one is kept.
+                    None => {
+                        let made = made()?;
+                        conv.get_or_init(|| made).forward(x)?
+                    }
+                }
+            }
+            (Down::Conv { kernel, .. }, _) => candle_core::bail!("an adapter's kernel {kernel:?} is not the layer's"),
+        };
+        self.up.times_onto(&down.affine(self.scale * scale, 0.0)?, Onto::residual(y))
+    }
+}
+
+impl Adapter {
+    pub fn new(layers: HashMap<String, LowRank>) -> Adapter {
+        Adapter { layers }
+    }
+
+    /// What a file says, laid out for the device.
+    pub(super) fn of(read: Lora, device: &Device) -> Result<Adapter> {
+        let layer = |(site, low): (String, lora::LowRank)| {
+            let (rank, inputs, outputs) = (low.rank, low.inputs, low.outputs);
+            let up = Tensor::from_vec(low.up, (outputs, rank), device)?.t()?.contiguous()?;
+            let (kh, kw) = low.kernel;
+            let scale = f64::from(low.scale);
+            let change = if low.kernel == (1, 1) {
+                let down = Tensor::from_vec(low.down, (rank, inputs), device)?.t()?.contiguous()?;
+                LowRank::linear(&down, &up, scale)?
+            } else {
+                // (r, in, kh, kw) → (kh·kw·in, r)
+                let down = Tensor::from_vec(low.down, (rank, inputs, kh, kw), device)?.permute((2, 3, 1, 0))?;
+                LowRank::conv(&down.contiguous()?.reshape((kh * kw * inputs, rank))?, low.kernel, &up, scale)?
+            };
+            // Layers are known without what some files put between encoder and module.
+            Ok((site.replacen(".text_model.", ".", 1), change))
+        };
+        Ok(Adapter { layers: read.sites.into_iter().map(layer).collect::<Result<_>>()? })
+    }
+}
+
+impl fmt::Debug for Adapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Adapter({} layers)", self.layers.len())
+    }
+}
+
+/// Adapters, one after another, and how strongly each acts. A cheap handle; equal when it is the same list.
+#[derive(Clone, Debug, Default)]
+pub struct AdapterSet(Option<Arc<[(Arc<Adapter>, f32)]>>);
+
+impl AdapterSet {
+    pub fn new(adapters: Vec<(Arc<Adapter>, f32)>) -> AdapterSet {
+        AdapterSet((!adapters.is_empty()).then(|| adapters.into()))
+    }
+}
+
+impl PartialEq for AdapterSet {
+    fn eq(&self, other: &AdapterSet) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// Which rows of a batch follow which adapters. Rows that follow none have the bits that they have without the others.
+#[derive(Clone, Debug, Default)]
+pub struct RowAdapters {
+    /// Falling into lines that lie side by side, in their order.
+    ranges: Vec<(Range<usize>, AdapterSet)>,
+}
+
+impl RowAdapters {
+    /// No row follows any.
+    pub const NONE: &'static RowAdapters = &RowAdapters { ranges: Vec::new() };
+
+    /// One set for each row.
+    pub fn of<'a>(rows: impl IntoIterator<Item = &'a AdapterSet>) -> RowAdapters {
+        let mut ranges: Vec<(Range<usize>, AdapterSet)> = Vec::new();
+        for (row, set) in rows.into_iter().enumerate() {
+            match ranges.last_mut().filter(|(_, last)| last == set) {
+                Some((range, _)) => range.end = row + 1,
+                None => ranges.push((row..row + 1, set.clone())),
+            }
+        }
+        ranges.retain(|(_, set)| set.0.is_some());
+        RowAdapters { ranges }
+    }
+
+    /// The rows whose adapters change a layer, and their changes.
+    pub(super) fn changes<'a>(&'a self, layer: &str) -> Vec<(Range<usize>, Vec<(&'a LowRank, f64)>)> {
+        let of_set = |set: &'a AdapterSet| -> Vec<(&'a LowRank, f64)> {
+            let adapters = set.0.iter().flat_map(|adapters| adapters.iter());
+            adapters.filter_map(|(adapter, scale)| Some((adapter.layers.get(layer)?, f64::from(*scale)))).collect()
+        };
+        let changes = self.ranges.iter().map(|(range, set)| (range.clone(), of_set(set)));
+        changes.filter(|(_, changes)| !changes.is_empty()).collect()
+    }
+
+    /// x (B, …, in) that a layer has made y (B, …, out) of → y with what the rows' adapters make of it.
+    pub(super) fn onto(&self, layer: &str, x: &Tensor, y: Tensor, geometry: Option<Geometry>) -> Result<Tensor> {
+        if self.ranges.is_empty() {
+            return Ok(y);
+        }
+        let changes = self.changes(layer);
+        by_rows(y, changes, |rows, y, changes| {
+            let x = narrowed(x, &rows)?;
+            changes.into_iter().try_fold(y, |y, (change, scale)| change.onto(&x, &y, geometry, scale))
+        })
+    }
+}
+
+/// Replaces some rows of y (B, …), which are listed in their order, by what `replace` makes of them.
+pub(super) fn by_rows<T>(
+    y: Tensor,
+    rows: Vec<(Range<usize>, T)>,
+    mut replace: impl FnMut(Range<usize>, Tensor, T) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let batch = y.dim(0)?;
+    let mut pieces = Vec::new();
+    let mut done = 0;
+    for (range, with) in rows {
+        if done < range.start {
+            pieces.push(y.narrow(0, done, range.start - done)?);
+        }
+        done = range.end;
+        pieces.push(replace(range.clone(), narrowed(&y, &range)?, with)?);
+    }
+    match pieces.len() {
+        0 => return Ok(y),
+        _ if done < batch => pieces.push(y.narrow(0, done, batch - done)?),
+        1 => return Ok(pieces.remove(0)),
+        _ => {}
+    }
+    Tensor::cat(&pieces, 0)
+}
+
+/// Some rows of a batch, without a copy.
+pub(super) fn narrowed(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
+    if rows.len() == x.dim(0)? { Ok(x.clone()) } else { x.narrow(0, rows.start, rows.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ones(shape: &[usize], value: f32) -> Tensor {
+        Tensor::full(value, shape, &Device::Cpu).unwrap()
+    }
+
+    fn set(scale: f32) -> AdapterSet {
+        let change = LowRank::linear(&ones(&[3, 1], 1.0), &ones(&[1, 2], 0.5), 2.0).unwrap();
+        AdapterSet::new(vec![(Arc::new(Adapter::new(HashMap::from([("layer".to_owned(), change)]))), scale)])
+    }
+
+    #[test]
+    fn each_row_follows_its_own_adapters() {
+        let (a, b, none) = (set(1.0), set(-2.0), AdapterSet::default());
+        let rows = RowAdapters::of([&none, &a, &a, &none, &b]);
+        assert_eq!(rows.ranges.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>(), [1..3, 4..5]);
+        let (x, y) = (ones(&[5, 4, 3], 1.0), ones(&[5, 4, 2], 10.0));
+        let changed = rows.onto("layer", &x, y.clone(), None).unwrap();
+        let first = |row: usize| changed.get(row).unwrap().to_vec2::<f32>().unwrap()[3][1];
+        assert_eq!([0, 1, 2, 3, 4].map(first), [10.0, 13.0, 13.0, 10.0, 4.0]);
+        let elsewhere = rows.onto("another layer", &x, y.clone(), None).unwrap();
+        assert_eq!(elsewhere.flatten_all().unwrap().to_vec1::<f32>().unwrap(), vec![10.0; 40]);
+        let all = RowAdapters::of([&a; 5]).onto("layer", &x, y, None).unwrap();
+        assert_eq!(all.flatten_all().unwrap().to_vec1::<f32>().unwrap(), vec![13.0; 40]);
+    }
+
+    #[test]
+    fn a_convolution_takes_the_geometry_of_its_layer() {
+        let geometry = Geometry::square(3, 2, 1);
+        let change = LowRank::conv(&ones(&[9, 1], 1.0), (3, 3), &ones(&[1, 1], 1.0), 1.0).unwrap();
+        let adapter = Arc::new(Adapter::new(HashMap::from([("conv".to_owned(), change)])));
+        let rows = RowAdapters::of([&AdapterSet::new(vec![(adapter, 1.0)])]);
+        let (x, y) = (ones(&[1, 4, 4, 1], 1.0), ones(&[1, 2, 2, 1], 0.0));
+        let changed = rows.onto("conv", &x, y.clone(), Some(geometry)).unwrap();
+        assert_eq!(changed.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [4.0, 6.0, 6.0, 9.0]);
+        assert!(rows.onto("conv", &x, y, Some(Geometry::square(1, 1, 0))).is_err());
+    }
+}

@@ -1,0 +1,191 @@
+//! A network beside a U-Net that sees a second picture and adds to what the U-Net carries (diffusers' `ControlNetModel`;
+//! Zhang et al. 2023, arXiv:2302.05543).
+
+mod configuration;
+mod residuals;
+
+use std::sync::OnceLock;
+
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+pub use configuration::ControlNetConfig;
+pub use residuals::Residuals;
+
+use super::{
+    adapters::RowAdapters,
+    layers::{Conv, Linear, channels_last},
+    unet2d_condition::{Conditions, DownBlock, Embeddings, MidBlock},
+};
+use crate::{
+    kernels::{activation::silu, finish::Onto},
+    weights::{LoadError, ModelFolder, Weights},
+};
+
+/// The way down of a U-Net, once more, with a convolution of one pixel behind every map that it makes.
+#[derive(Debug)]
+pub struct ControlNet {
+    embeddings: Embeddings,
+    conv_in: Conv,
+    cond_embedding: ConditioningEmbedding,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    controlnet_down_blocks: Vec<Linear>,
+    controlnet_mid_block: Linear,
+    in_channels: usize,
+}
+
+/// A picture that a network is shown, (1, 3, H, W) in [0, 1], and what its first layers make of it, which is the same in
+/// every call.
+#[derive(Debug)]
+pub struct Hint {
+    pixels: Tensor,
+    embedded: OnceLock<Tensor>,
+}
+
+impl Hint {
+    /// Pixels (3, H, W).
+    ///
+    /// # Errors
+    /// There are not 3·H·W of them.
+    pub fn new(pixels: Vec<f32>, [height, width]: [usize; 2]) -> Result<Hint> {
+        let pixels = Tensor::from_vec(pixels, (1, 3, height, width), &Device::Cpu)?;
+        Ok(Hint { pixels, embedded: OnceLock::new() })
+    }
+}
+
+impl ControlNet {
+    /// Loads diffusers' folder of one, `name` inside `folder`.
+    ///
+    /// # Errors
+    /// A configuration that cannot be honoured, or tensors that do not fit.
+    pub fn load(folder: &ModelFolder, name: &str, device: &Device) -> std::result::Result<ControlNet, LoadError> {
+        let config = ControlNetConfig::of(folder, name)?;
+        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+        let weights = Weights::open(folder, name, "diffusion_pytorch_model", device, as_it_is)?;
+        let net = ControlNet::new(&config, &weights);
+        weights.finish()?;
+        Ok(net)
+    }
+
+    /// Builds the network on weights that are finished by the caller.
+    pub fn new(config: &ControlNetConfig, weights: &Weights) -> Self {
+        let unet = &config.unet;
+        let channels = &unet.block_out_channels;
+        let (down, behind) = (weights.pp("down_blocks"), weights.pp("controlnet_down_blocks"));
+        let (down_blocks, mid_block) = rayon::join(
+            || (0..channels.len()).into_par_iter().map(|i| DownBlock::new(&down.pp(i), unet, i)).collect(),
+            || MidBlock::new(&weights.pp("mid_block"), unet),
+        );
+        let maps = unet.maps();
+        let last = channels[channels.len() - 1];
+        Self {
+            embeddings: Embeddings::new(weights, unet),
+            conv_in: Conv::new(
+                &weights.pp("conv_in"),
+                unet.in_channels,
+                channels[0],
+                unet.conv_in_kernel,
+                1,
+                unet.conv_in_kernel / 2,
+            ),
+            cond_embedding: ConditioningEmbedding::new(&weights.pp("controlnet_cond_embedding"), config),
+            down_blocks,
+            mid_block,
+            controlnet_down_blocks: maps
+                .iter()
+                .enumerate()
+                .map(|(i, width)| Linear::pointwise(&behind.pp(i), *width, *width))
+                .collect(),
+            controlnet_mid_block: Linear::pointwise(&weights.pp("controlnet_mid_block"), last, last),
+            in_channels: unet.in_channels,
+        }
+    }
+
+    /// C of the latents that it sees.
+    pub fn in_channels(&self) -> usize {
+        self.in_channels
+    }
+
+    /// sample (B, C, h, w), one hint for each row → what the rows add to the maps of the U-Net, each times its scale.
+    /// A guess adds less to outer maps than to inner ones: 0.1 to 1 in equal ratios.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        conditions: &Conditions<'_>,
+        hints: &[(&Hint, f32)],
+        guess: bool,
+    ) -> Result<(Vec<Tensor>, Tensor)> {
+        let conditions = Conditions { adapters: RowAdapters::NONE, ..*conditions };
+        let told = self.embeddings.forward(&conditions, sample.device())?;
+        let embedded = hints.iter().map(|(hint, _)| self.embed(hint)).collect::<Result<Vec<_>>>()?;
+        let onto = Tensor::cat(&embedded, 0)?; // (B, h, w, C)
+        let sample = channels_last(sample)?;
+        let mut x = self.conv_in.adapted_onto(&sample, Onto::residual(&onto), RowAdapters::NONE)?;
+        let mut maps = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &told, &mut maps)?;
+        }
+        let mid = self.mid_block.forward(&x, &told)?;
+
+        let levels = maps.len() + 1;
+        let scale = |i: usize| if guess { libm::pow(10.0, i as f64 / (levels - 1) as f64 - 1.0) as f32 } else { 1.0 };
+        let scaled = |i: usize, map: Tensor| -> Result<Tensor> {
+            let scales: Vec<f32> = hints.iter().map(|(_, of_row)| scale(i) * of_row).collect();
+            map.broadcast_mul(&Tensor::from_vec(scales, (hints.len(), 1, 1, 1), map.device())?)
+        };
+        let behind = self.controlnet_down_blocks.iter().zip(&maps).enumerate();
+        let down = behind.map(|(i, (layer, map))| scaled(i, layer.forward(map)?)).collect::<Result<Vec<_>>>()?;
+        Ok((down, scaled(levels - 1, self.controlnet_mid_block.forward(&mid)?)?))
+    }
+
+    fn embed(&self, hint: &Hint) -> Result<Tensor> {
+        if let Some(embedded) = hint.embedded.get() {
+            return Ok(embedded.clone());
+        }
+        let embedded = self.cond_embedding.forward(&channels_last(&hint.pixels)?)?;
+        Ok(hint.embedded.get_or_init(|| embedded).clone())
+    }
+}
+
+/// diffusers' `ControlNetConditioningEmbedding`: a picture to the size and width of the U-Net's first map.
+#[derive(Debug)]
+struct ConditioningEmbedding {
+    conv_in: Conv,
+    blocks: Vec<Conv>,
+    conv_out: Conv,
+}
+
+impl ConditioningEmbedding {
+    fn new(weights: &Weights, config: &ControlNetConfig) -> Self {
+        let widths = &config.conditioning_embedding_out_channels;
+        let blocks = weights.pp("blocks");
+        let pairs = widths
+            .windows(2)
+            .enumerate()
+            .flat_map(|(i, pair)| [(2 * i, pair[0], pair[0], 1), (2 * i + 1, pair[0], pair[1], 2)]);
+        Self {
+            conv_in: Conv::new(&weights.pp("conv_in"), config.conditioning_channels, widths[0], 3, 1, 1),
+            blocks: pairs
+                .map(|(i, inputs, outputs, stride)| Conv::new(&blocks.pp(i), inputs, outputs, 3, stride, 1))
+                .collect(),
+            conv_out: Conv::new(
+                &weights.pp("conv_out"),
+                widths[widths.len() - 1],
+                config.unet.block_out_channels[0],
+                3,
+                1,
+                1,
+            ),
+        }
+    }
+
+    /// (B, H, W, 3) → (B, h, w, C)
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = silu(&self.conv_in.adapted(x, RowAdapters::NONE)?)?;
+        for block in &self.blocks {
+            x = silu(&block.adapted(&x, RowAdapters::NONE)?)?;
+        }
+        self.conv_out.adapted(&x, RowAdapters::NONE)
+    }
+}

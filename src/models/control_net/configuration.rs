@@ -1,0 +1,74 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    models::{
+        configuration::{Fixed, WIDEST, read, within},
+        unet2d_condition::UNet2DConditionConfig,
+    },
+    weights::{LoadError, ModelFolder},
+};
+
+/// The keys of a ControlNet's `config.json` that this network honours, with diffusers' defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ControlNetConfig {
+    pub conditioning_channels: usize,
+    pub conditioning_embedding_out_channels: Vec<usize>,
+    /// What it has in common with the U-Net that it was made of.
+    #[serde(skip)]
+    pub unet: UNet2DConditionConfig,
+}
+
+impl Default for ControlNetConfig {
+    fn default() -> Self {
+        Self {
+            conditioning_channels: 3,
+            conditioning_embedding_out_channels: vec![16, 32, 96, 256],
+            unet: UNet2DConditionConfig::default(),
+        }
+    }
+}
+
+/// Keys that U-Nets have not, and the values for which the network is this one.
+const FIXED: &[Fixed] =
+    &[("controlnet_conditioning_channel_order", &[r#""rgb""#]), ("global_pool_conditions", &["false"])];
+
+impl ControlNetConfig {
+    /// Of the network `name` inside `folder`.
+    pub fn of(folder: &ModelFolder, name: &str) -> Result<Self, LoadError> {
+        let path = format!("{name}/config.json");
+        Self::read(&path, &folder.json(&path)?)
+    }
+
+    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        if let Some(class) = keys.get("_class_name").filter(|class| *class != "ControlNetModel") {
+            let (key, supported) = ("_class_name".into(), "ControlNetModel".into());
+            return Err(LoadError::UnsupportedKey { path: path.into(), key, value: class.clone(), supported });
+        }
+        let own = |key: &str| key.starts_with("conditioning_") || FIXED.iter().any(|(fixed, _)| *fixed == key);
+        let (own, mut shared): (Map<String, Value>, Map<String, Value>) =
+            keys.clone().into_iter().partition(|(key, _)| own(key));
+        let config: Self = read(path, &own, FIXED)?;
+        // A U-Net has as many blocks on its way up, whose kinds do not matter here.
+        let blocks = keys.get("block_out_channels").and_then(Value::as_array).map_or(4, Vec::len);
+        shared.insert("up_block_types".into(), vec!["UpBlock2D"; blocks].into());
+        let unet = UNet2DConditionConfig::read(path, &shared)?;
+        within(path, "conditioning_channels", config.conditioning_channels, 3)?;
+        if config.conditioning_channels != 3 {
+            let (key, value) = ("conditioning_channels".into(), config.conditioning_channels.into());
+            return Err(LoadError::UnsupportedKey { path: path.into(), key, value, supported: "3".into() });
+        }
+        within(path, "conditioning_embedding_out_channels", config.conditioning_embedding_out_channels.len(), 8)?;
+        for width in &config.conditioning_embedding_out_channels {
+            within(path, "conditioning_embedding_out_channels", *width, WIDEST)?;
+        }
+        Ok(Self { unet, ..config })
+    }
+
+    /// Pixels of the picture for each latent pixel and side.
+    pub fn scale(&self) -> usize {
+        1 << (self.conditioning_embedding_out_channels.len() - 1)
+    }
+}

@@ -1,0 +1,224 @@
+use serde_json::{Map, Value};
+
+use super::{Input, Spec};
+use crate::{
+    models::{
+        ClipTokenizer, autoencoder_kl::AutoencoderKlConfig, autoencoder_tiny::AutoencoderTinyConfig,
+        clip_text::ClipTextConfig, legacy, text_encoders::Way, unet2d_condition::UNet2DConditionConfig,
+    },
+    weights::{LoadError, ModelFolder},
+};
+
+/// The part of a folder with diffusers' `AutoencoderTiny`, which diffusers' own layout has no name for: its pipelines take
+/// one in place of the `vae`.
+pub(super) const VAE_TINY: &str = "vae_tiny";
+
+/// Everything a folder says but its weights: configurations that can be honoured and that fit each other.
+pub(super) struct Description {
+    /// The parts of the text encoders, in their order.
+    pub text: Vec<(&'static str, ClipTokenizer, ClipTextConfig)>,
+    pub way: Way,
+    pub unet_config: UNet2DConditionConfig,
+    pub vae_config: AutoencoderKlConfig,
+    pub vae_tiny_config: Option<AutoencoderTinyConfig>,
+    pub scheduler_config: Map<String, Value>,
+    pub spec: Spec,
+}
+
+impl Description {
+    pub fn read(folder: &ModelFolder) -> Result<Description, LoadError> {
+        let index = folder.json("model_index.json")?;
+        check_parts("model_index.json", &index)?;
+        let text = text_parts(folder, &index)?;
+        let unet_keys = folder.json("unet/config.json")?;
+        let unet_config = UNet2DConditionConfig::read("unet/config.json", &unet_keys)?;
+        let vae_config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
+        let tiny_path = format!("{VAE_TINY}/config.json");
+        let vae_tiny_config = match folder.has(&tiny_path) {
+            true => Some(AutoencoderTinyConfig::read(&tiny_path, &folder.json(&tiny_path)?)?),
+            false => None,
+        };
+        let sample_size = unet_config.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
+            path: "unet/config.json".into(),
+            key: "sample_size".into(),
+            value: Value::Null,
+            supported: "a size".into(),
+        })?;
+        let (context_length, text_layers) = agree(&text, &unet_config, &vae_config)?;
+        let channels = (unet_config.in_channels, vae_config.latent_channels);
+        let input = Input::of(channels.0, channels.1).ok_or_else(|| LoadError::BadKey {
+            path: "unet/config.json".into(),
+            key: "in_channels".into(),
+            reason: format!(
+                "{} is neither once nor twice the vae's latent_channels, {}, nor that and 1",
+                channels.0, channels.1
+            ),
+        })?;
+        if let Some(tiny) = &vae_tiny_config {
+            agree_on_latents(tiny, &vae_config)?;
+        }
+        let pooled_width = unet_config.added().and_then(|_| text.last()?.2.projection());
+        let spec = Spec {
+            latent_channels: vae_config.latent_channels,
+            vae_scale_factor: vae_config.scale(),
+            sample_size: legacy::sample_size(&unet_keys, sample_size.height_width()),
+            context_length,
+            context_width: unet_config.text_width(),
+            pooled_width,
+            time_ids: time_ids(&unet_config, pooled_width)?,
+            guidance_embedding: unet_config.time_cond_proj_dim.is_some(),
+            zero_negative: unet_config.added().is_some()
+                && index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true),
+            text_encoders: text.len(),
+            text_layers,
+            size_multiple: vae_config.scale(),
+            maps: unet_config.maps(),
+            tiny_decoder: vae_tiny_config.is_some(),
+            input,
+        };
+        let scheduler_config = folder.json("scheduler/scheduler_config.json")?;
+        // The pipelines of Stable Diffusion 1 and 2 amend old files, those of its successors do not.
+        let scheduler_config = match unet_config.added() {
+            None => legacy::scheduler_config(scheduler_config),
+            Some(_) => scheduler_config,
+        };
+        let way = if unet_config.added().is_some() { Way::Penultimate } else { Way::Last };
+        Ok(Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec })
+    }
+}
+
+/// The text encoders that the folder has, each with its tokenizer.
+fn text_parts(
+    folder: &ModelFolder,
+    index: &Map<String, Value>,
+) -> Result<Vec<(&'static str, ClipTokenizer, ClipTextConfig)>, LoadError> {
+    let mut parts = Vec::new();
+    for (encoder, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
+        let present = index.get(encoder).and_then(|part| part.get(1)).is_some_and(|class| !class.is_null());
+        if present {
+            let path = format!("{encoder}/config.json");
+            let config = ClipTextConfig::read(&path, &folder.json(&path)?)?;
+            let tokenizer = ClipTokenizer::load(folder, tokenizer, config.max_position_embeddings)?;
+            parts.push((encoder, tokenizer, config));
+        }
+    }
+    if parts.is_empty() {
+        return Err(LoadError::Absent { path: "text_encoder/config.json".into() });
+    }
+    Ok(parts)
+}
+
+/// How many numbers the U-Net is told of the sizes of a picture.
+fn time_ids(unet: &UNet2DConditionConfig, pooled_width: Option<usize>) -> Result<usize, LoadError> {
+    let Some(added) = unet.added() else { return Ok(0) };
+    let count = added.time_ids(pooled_width.unwrap_or(0)).filter(|count| [5, 6].contains(count));
+    count.ok_or_else(|| LoadError::BadKey {
+        path: "unet/config.json".into(),
+        key: "projection_class_embeddings_input_dim".into(),
+        reason: format!(
+            "{} is neither 5 nor 6 times {} and the width of the prompt's vector, {}",
+            added.width,
+            added.time_embed_dim,
+            pooled_width.map_or("which there is none of".to_owned(), |width| width.to_string()),
+        ),
+    })
+}
+
+/// The pipelines whose folders hold these networks. What a model can do follows from its U-Net, not from its name.
+const CLASSES: [&str; 9] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+];
+
+/// The parts that a folder may have: their names, and the classes that can be loaded, none meaning that it is left aside.
+const PARTS: [(&str, &[&str]); 13] = [
+    ("scheduler", &[]), // its class is for those who sample to refuse
+    ("text_encoder", &["CLIPTextModel"]),
+    ("text_encoder_2", &["CLIPTextModelWithProjection"]),
+    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+    ("tokenizer_2", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+    ("unet", &["UNet2DConditionModel"]),
+    ("vae", &["AutoencoderKL"]),
+    ("feature_extractor", &[]),
+    ("image_encoder", &[]),
+    ("safety_checker", &[]),
+    ("requires_safety_checker", &[]),
+    ("force_zeros_for_empty_prompt", &[]),
+    // It follows from the U-Net's own configuration.
+    ("requires_aesthetics_score", &[]),
+];
+
+fn check_parts(path: &str, index: &Map<String, Value>) -> Result<(), LoadError> {
+    let unsupported = |key: &str, value: &Value, supported: &str| {
+        let (path, key, value, supported) = (path.into(), key.into(), value.clone(), supported.into());
+        LoadError::UnsupportedKey { path, key, value, supported }
+    };
+    let class = index.get("_class_name").unwrap_or(&Value::Null);
+    if !CLASSES.iter().any(|supported| class == supported) {
+        return Err(unsupported("_class_name", class, &CLASSES.join(", ")));
+    }
+    for (key, value) in index.iter().filter(|(key, _)| !key.starts_with('_')) {
+        let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
+            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
+        };
+        let class = value.get(1).unwrap_or(&Value::Null);
+        let is_fine = |class: &str| classes.is_empty() || classes.contains(&class);
+        let may_lack = key.starts_with("text_encoder") || key.starts_with("tokenizer");
+        if !class.as_str().map_or(may_lack && class.is_null() || classes.is_empty(), is_fine) {
+            return Err(unsupported(key, value, &classes.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+/// The parts must fit each other: the tokens of a prompt, and the layers of the encoder that has the fewest.
+fn agree(
+    text: &[(&'static str, ClipTokenizer, ClipTextConfig)],
+    unet: &UNet2DConditionConfig,
+    vae: &AutoencoderKlConfig,
+) -> Result<(usize, usize), LoadError> {
+    let (length, layers) = (text[0].1.length(), text.iter().map(|(.., text)| text.num_hidden_layers).min());
+    for (_, tokenizer, text) in text {
+        let largest = tokenizer.largest_id() as usize;
+        let fits = largest < text.vocab_size;
+        agreed(fits, "the tokenizer's largest id", largest, "text_encoder vocab_size", text.vocab_size)?;
+        let (ours, theirs) = (tokenizer.length(), length);
+        agreed(ours == theirs, "the length of a tokenizer's prompts", ours, "that of the first one", theirs)?;
+    }
+    let width = text.iter().map(|(.., text)| text.hidden_size).sum();
+    let (taken, out, latents) = (unet.text_width(), unet.out_channels, vae.latent_channels);
+    agreed(taken == width, "unet cross_attention_dim", taken, "text_encoder hidden_size", width)?;
+    agreed(out == latents, "unet out_channels", out, "vae latent_channels", latents)?;
+    agreed(vae.out_channels == 3, "vae out_channels", vae.out_channels, "the channels of a picture", 3)?;
+    Ok((length, layers.unwrap_or(0)))
+}
+
+/// Both decoders must take the same latents to pictures of the same size.
+fn agree_on_latents(tiny: &AutoencoderTinyConfig, vae: &AutoencoderKlConfig) -> Result<(), LoadError> {
+    for (tiny_key, tiny_value, key, value) in [
+        ("vae_tiny latent_channels", tiny.latent_channels, "vae latent_channels", vae.latent_channels),
+        ("vae_tiny out_channels", tiny.out_channels, "vae out_channels", vae.out_channels),
+        ("vae_tiny pixels per latent pixel", tiny.scale(), "vae pixels per latent pixel", vae.scale()),
+    ] {
+        agreed(tiny_value == value, tiny_key, tiny_value, key, value)?;
+    }
+    Ok(())
+}
+
+fn agreed(
+    fits: bool,
+    left: &'static str,
+    left_value: usize,
+    right: &'static str,
+    right_value: usize,
+) -> Result<(), LoadError> {
+    let (left_value, right_value) = (left_value.to_string(), right_value.to_string());
+    if fits { Ok(()) } else { Err(LoadError::Disagree { left, left_value, right, right_value }) }
+}

@@ -1,0 +1,154 @@
+//! One or two text encoders side by side, with their tokenizers.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::{
+    ClipTextModel, ClipTokenizer,
+    adapters::{AdapterSet, RowAdapters},
+    clip_text::TextRow,
+};
+
+/// What turns prompts into conditions.
+#[derive(Debug)]
+pub struct TextEncoders {
+    pub(super) encoders: Vec<(ClipTokenizer, ClipTextModel)>,
+    pub(super) way: Way,
+}
+
+/// What is taken of the encoders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The last layer's states, normed: Stable Diffusion 1 and 2.
+    Last,
+    /// The last but one's, side by side, and the vector of the whole prompt: SDXL.
+    Penultimate,
+}
+
+/// A prompt as the encoders take it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tokens {
+    /// For each encoder L ids, padded.
+    pub ids: Vec<Vec<u32>>,
+    /// What ids beyond the vocabulary stand for.
+    pub learned: LearnedTokens,
+    /// What changes the encoders for this prompt.
+    pub adapters: AdapterSet,
+}
+
+impl Tokens {
+    /// Whether the model alone says what becomes of the ids.
+    pub fn is_plain(&self) -> bool {
+        self.learned.is_empty() && self.adapters == AdapterSet::default()
+    }
+}
+
+/// Triggers in prompts that stand for learned vectors (textual inversion: Gal et al. 2022, arXiv:2208.01618). A cheap
+/// handle; equal when it is the same list.
+#[derive(Clone, Debug, Default)]
+pub struct LearnedTokens(Option<Arc<[LearnedToken]>>);
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct LearnedToken {
+    /// How a prompt names it.
+    pub trigger: String,
+    /// For each encoder one or more vectors of its width.
+    pub vectors: Vec<Vec<Vec<f32>>>,
+}
+
+impl LearnedTokens {
+    pub fn new(tokens: Vec<LearnedToken>) -> LearnedTokens {
+        LearnedTokens((!tokens.is_empty()).then(|| tokens.into()))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn list(&self) -> &[LearnedToken] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// All vectors for one encoder, in the order of their ids.
+    fn vectors(&self, encoder: usize) -> Vec<Vec<f32>> {
+        self.list().iter().filter_map(|token| token.vectors.get(encoder)).flatten().cloned().collect()
+    }
+
+    /// Each trigger and the ids of its vectors for one encoder, whose vocabulary has this size.
+    fn triggers(&self, encoder: usize, vocabulary: u32) -> Vec<(&str, Vec<u32>)> {
+        let mut next = vocabulary;
+        let ids_of = |token: &'_ LearnedToken| {
+            let count = token.vectors.get(encoder).map_or(0, Vec::len) as u32;
+            next += count;
+            (next - count..next).collect()
+        };
+        let mut ids_of = ids_of;
+        self.list().iter().map(|token| (token.trigger.as_str(), ids_of(token))).collect()
+    }
+}
+
+impl PartialEq for LearnedTokens {
+    fn eq(&self, other: &LearnedTokens) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// What the encoders make of prompts.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// (B, L, D)
+    pub hidden: Tensor,
+    /// (B, P), where the U-Net is told of it.
+    pub pooled: Option<Tensor>,
+}
+
+impl TextEncoders {
+    /// The ids of a prompt, which may differ from encoder to encoder; the last text is for all encoders that follow.
+    pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
+        let last = prompts.len().saturating_sub(1);
+        let ids = self.encoders.iter().enumerate().map(|(i, (tokenizer, model))| {
+            // A model of a single encoder that is the second of its family takes the text for that one.
+            let prompt = if self.encoders.len() == 1 && self.way == Way::Penultimate { last } else { i.min(last) };
+            let triggers = learned.triggers(i, model.vocabulary() as u32);
+            tokenizer.encode(prompts.get(prompt).copied().unwrap_or_default(), &triggers)
+        });
+        Tokens { ids: ids.collect(), learned: learned.clone(), adapters: AdapterSet::default() }
+    }
+
+    /// The widths of the embeddings of `text_encoder` and `text_encoder_2`, of those that there are.
+    pub(super) fn widths(&self) -> [Option<usize>; 2] {
+        let width = |i: usize| self.encoders.get(i).map(|(_, model)| model.width());
+        // A single encoder of SDXL's kind is the second of the family.
+        if self.encoders.len() == 1 && self.way == Way::Penultimate { [None, width(0)] } else { [width(0), width(1)] }
+    }
+
+    /// Prompts → their states, without the last `clip_skip` layers.
+    pub fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
+        let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));
+        let mut hidden = Vec::with_capacity(self.encoders.len());
+        let mut pooled = None;
+        for (i, (_, model)) in self.encoders.iter().enumerate() {
+            let learned: Vec<_> = prompts.iter().map(|prompt| prompt.learned.vectors(i)).collect();
+            let rows = prompts.iter().zip(&learned).map(|(prompt, learned)| {
+                let Some(ids) = prompt.ids.get(i) else { candle_core::bail!("no ids for text encoder {i}") };
+                Ok(TextRow { ids, learned })
+            });
+            let rows = rows.collect::<Result<Vec<TextRow<'_>>>>()?;
+            match self.way {
+                Way::Last => hidden.push(model.forward(&rows, clip_skip, &adapters)?),
+                Way::Penultimate => {
+                    let (states, of_all) = model.forward_pooled(&rows, clip_skip, &adapters)?;
+                    hidden.push(states);
+                    pooled = of_all.or(pooled);
+                }
+            }
+        }
+        Ok(Encoded { hidden: Tensor::cat(&hidden, 2)?, pooled })
+    }
+}

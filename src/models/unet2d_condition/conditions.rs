@@ -1,0 +1,110 @@
+use candle_core::{Device, Result, Tensor};
+
+use super::{AddedConditions, UNet2DConditionConfig};
+use crate::{
+    kernels::activation::silu,
+    models::{
+        adapters::RowAdapters,
+        time_embedding::{Sinusoids, TimestepEmbedding},
+    },
+    weights::Weights,
+};
+
+/// What each row of a call is told beside its noisy latents.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions<'a> {
+    /// (B) in steps of training, not rounded.
+    pub t: &'a [f32],
+    /// (B, L, D)
+    pub text: &'a Tensor,
+    /// Where the network asks for it.
+    pub added: Option<&'a Added>,
+    /// (B): the guidance scale that a distilled network is told, less one; where the network asks for it.
+    pub guidance: Option<&'a [f32]>,
+    pub adapters: &'a RowAdapters,
+}
+
+impl<'a> Conditions<'a> {
+    /// A time and a text, for networks that are told nothing else.
+    pub fn plain(t: &'a [f32], text: &'a Tensor) -> Self {
+        Conditions { t, text, added: None, guidance: None, adapters: RowAdapters::NONE }
+    }
+}
+
+/// What SDXL is told of a prompt as a whole and of the picture's sizes (section 2.2 of Podell et al. 2023,
+/// arXiv:2307.01952).
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// (B, P)
+    pub text_embeds: Tensor,
+    /// B times as many as the network takes.
+    pub time_ids: Vec<f32>,
+}
+
+/// The conditions as the blocks take them.
+pub(in crate::models) struct Told<'a> {
+    /// SiLU of the embedding of the time and of what is added to it, (B, E).
+    pub time: Tensor,
+    /// (B, L, D)
+    pub text: &'a Tensor,
+    pub adapters: &'a RowAdapters,
+}
+
+/// The layers that turn conditions into embeddings, which U-Net and ControlNet both have.
+#[derive(Debug)]
+pub(in crate::models) struct Embeddings {
+    time_proj: Sinusoids,
+    time_embedding: TimestepEmbedding,
+    guidance: Option<Sinusoids>,
+    add: Option<(Sinusoids, TimestepEmbedding)>,
+}
+
+impl Embeddings {
+    pub fn new(weights: &Weights, config: &UNet2DConditionConfig) -> Self {
+        let sinusoids =
+            |width| Sinusoids { width, flip_sin_to_cos: config.flip_sin_to_cos, freq_shift: config.freq_shift };
+        let (time_proj, time_width) = (sinusoids(config.block_out_channels[0]), config.time_width());
+        let embedding = |name, width, cond| TimestepEmbedding::new(&weights.pp(name), width, cond, time_width);
+        Self {
+            time_proj,
+            time_embedding: embedding("time_embedding", time_proj.width, config.time_cond_proj_dim),
+            // Luo et al. 2023, arXiv:2310.04378, with the frequencies of their program.
+            guidance: config.time_cond_proj_dim.map(|width| Sinusoids {
+                width,
+                flip_sin_to_cos: false,
+                freq_shift: 1.0,
+            }),
+            add: config.added().map(|AddedConditions { time_embed_dim, width, .. }| {
+                (sinusoids(time_embed_dim), embedding("add_embedding", width, None))
+            }),
+        }
+    }
+
+    pub fn forward<'a>(&self, conditions: &Conditions<'a>, device: &Device) -> Result<Told<'a>> {
+        let Conditions { t, text, added, guidance, adapters } = *conditions;
+        let guidance = match (self.guidance, guidance) {
+            (None, None) => None,
+            (Some(sinusoids), Some(scales)) if scales.len() == t.len() => {
+                let thousands: Vec<f32> = scales.iter().map(|scale| scale * 1000.0).collect();
+                Some(sinusoids.forward(&thousands, t.len(), device)?)
+            }
+            (wanted, given) => {
+                candle_core::bail!("a guidance embedding is wanted: {}, given: {given:?}", wanted.is_some())
+            }
+        };
+        let times = self.time_proj.forward(t, t.len(), device)?;
+        let mut time = self.time_embedding.forward(&times, guidance.as_ref(), adapters)?;
+        match (&self.add, added) {
+            (None, None) => {}
+            (Some((sinusoids, embedding)), Some(Added { text_embeds, time_ids })) => {
+                let ids = sinusoids.forward(time_ids, t.len(), device)?;
+                let both = Tensor::cat(&[&text_embeds.to_device(device)?, &ids], 1)?;
+                time = (time + embedding.forward(&both, None, adapters)?)?;
+            }
+            (wanted, given) => {
+                candle_core::bail!("conditions of SDXL are wanted: {}, given: {}", wanted.is_some(), given.is_some())
+            }
+        }
+        Ok(Told { time: silu(&time)?, text, adapters }) // every block takes SiLU of it
+    }
+}

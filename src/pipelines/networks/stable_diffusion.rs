@@ -1,0 +1,210 @@
+//! The rows of Stable Diffusion and its relatives as batches.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use super::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
+use crate::{
+    imaging::RgbImage,
+    models::{
+        adapters::{Adapter, RowAdapters},
+        autoencoder_kl::{Moments, Tiles},
+        control_net::Residuals,
+        stable_diffusion::{Spec, StableDiffusion},
+        text_encoders::{Encoded, LearnedToken, LearnedTokens, Tokens},
+        unet2d_condition::{Added, Conditions},
+    },
+    pipelines::{Activation, canvas::byte},
+    weights::LoadError,
+};
+
+impl Networks for StableDiffusion {
+    fn spec(&self) -> Spec {
+        StableDiffusion::spec(self)
+    }
+
+    fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
+        StableDiffusion::tokenize(self, prompts, learned)
+    }
+
+    fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+        let encode = || -> candle_core::Result<Vec<TextEmbedding>> {
+            let Encoded { hidden, pooled } = StableDiffusion::encode_text(self, prompts, clip_skip as usize)?;
+            let row = |row| {
+                // Copied out, since a view would keep the whole batch alive for as long as the cache keeps the embedding.
+                let pooled = pooled.as_ref().map(|pooled| pooled.get(row)?.force_contiguous()).transpose()?;
+                Ok(TextEmbedding { hidden: hidden.get(row)?.force_contiguous()?, pooled })
+            };
+            (0..prompts.len()).map(row).collect()
+        };
+        encode().map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })
+    }
+
+    fn denoise(&self, [c, h, w]: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        let denoise = || -> candle_core::Result<Vec<Denoised>> {
+            let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w])?;
+            let told = Told::of(rows)?;
+            let (predictions, kept) = match depth {
+                Depth::Full => {
+                    let control = told.control(&sample, rows)?;
+                    (StableDiffusion::denoise(self, &sample, &told.conditions(), &control)?, None)
+                }
+                Depth::Keeping => {
+                    let control = told.control(&sample, rows)?;
+                    let (predictions, kept) = self.denoise_keeping(&sample, &told.conditions(), &control)?;
+                    (predictions, Some(kept))
+                }
+                Depth::Shallow => {
+                    let features = rows.iter().map(|row| row.features.as_ref().map(|features| &features.0));
+                    let Some(features) = features.collect::<Option<Vec<&Tensor>>>() else {
+                        candle_core::bail!("a row has no features to start from")
+                    };
+                    (self.denoise_shallow(&sample, &told.conditions(), &Tensor::stack(&features, 0)?)?, None)
+                }
+            };
+            let answer = |(row, prediction)| {
+                // Copied, since a view would hold the features of the whole batch for as long as this row's.
+                let features = kept.as_ref().map(|kept| kept.get(row)?.force_contiguous()).transpose()?;
+                Ok(Denoised { prediction, features: features.map(Features) })
+            };
+            rows_of(&predictions)?.into_iter().enumerate().map(answer).collect()
+        };
+        denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
+    }
+
+    fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+        let (scale, shift) = self.latent_scale();
+        let encode = || -> candle_core::Result<Vec<Posterior>> {
+            let pixels = batch_of(rows.iter().map(Vec::as_slice), [3, height, width])?;
+            let Moments { mean, logvar } = StableDiffusion::encode(self, &pixels)?;
+            let posterior = |(mean, logvar): (Vec<f32>, Vec<f32>)| Posterior {
+                std: logvar.into_iter().map(|logvar| libm::expf(0.5 * logvar) * scale as f32).collect(),
+                mean: mean.iter().map(|mean| (mean - shift as f32) * scale as f32).collect(),
+                unscaled: mean,
+            };
+            Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())
+        };
+        encode().map_err(|error| NetworkError { network: "vae_encoder", detail: error.to_string() })
+    }
+
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        StableDiffusion::tiles(self, h, w)
+    }
+
+    fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
+        let work: Vec<f64> = StableDiffusion::decode_stages(self, h, w).iter().map(|stage| stage.work).collect();
+        let all: f64 = work.iter().sum();
+        work.iter().map(|work| work / all).collect()
+    }
+
+    fn decode(
+        &self,
+        [_, h, w]: [usize; 3],
+        stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError> {
+        let failed = |detail: String| NetworkError { network: "vae", detail };
+        let stages = StableDiffusion::decode_stages(self, h, w);
+        let of = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
+        let decode = || Activation::split(self.decode_stage(of, &Activation::join(rows)?)?);
+        decode().map_err(|error| failed(error.to_string()))
+    }
+
+    fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
+        StableDiffusion::adapter(self, path, file)
+    }
+
+    fn learned(&self, path: &str, name: &str, file: &[u8]) -> Result<LearnedToken, LoadError> {
+        StableDiffusion::learned(self, path, name, file)
+    }
+
+    fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        let decode = || -> candle_core::Result<Vec<RgbImage>> {
+            let latents = batch_of(rows.iter().map(Vec::as_slice), shape)?;
+            let pictures = StableDiffusion::decode_tiny(self, &latents)?.permute((0, 2, 3, 1))?.contiguous()?;
+            let (_, height, width, _) = pictures.dims4()?;
+            let picture = |levels: Vec<f32>| RgbImage {
+                width: width as u32,
+                height: height as u32,
+                pixels: levels.into_iter().map(byte).collect(),
+            };
+            Ok(rows_of(&pictures)?.into_iter().map(picture).collect())
+        };
+        decode().map_err(|error| NetworkError { network: "vae_tiny", detail: error.to_string() })
+    }
+}
+
+/// What the rows of a batch are told, side by side.
+struct Told {
+    t: Vec<f32>,
+    /// (B, L, D)
+    text: Tensor,
+    added: Option<Added>,
+    guidance: Option<Vec<f32>>,
+    adapters: RowAdapters,
+}
+
+impl Told {
+    fn of(rows: &[DenoiseRow]) -> candle_core::Result<Told> {
+        let contexts: Vec<&Tensor> = rows.iter().map(|row| &row.context.hidden).collect();
+        let pooled = rows.iter().map(|row| row.context.pooled.as_ref()).collect::<Option<Vec<&Tensor>>>();
+        let added = match pooled {
+            Some(pooled) if !pooled.is_empty() => Some(Added {
+                text_embeds: Tensor::stack(&pooled, 0)?,
+                time_ids: rows.iter().flat_map(|row| row.time_ids.iter().copied()).collect(),
+            }),
+            _ => None,
+        };
+        Ok(Told {
+            t: rows.iter().map(|row| row.t).collect(),
+            text: Tensor::stack(&contexts, 0)?.contiguous()?,
+            added,
+            guidance: rows.iter().map(|row| row.guidance).collect(),
+            adapters: RowAdapters::of(rows.iter().map(|row| &row.adapters)),
+        })
+    }
+
+    fn conditions(&self) -> Conditions<'_> {
+        Conditions {
+            t: &self.t,
+            text: &self.text,
+            added: self.added.as_ref(),
+            guidance: self.guidance.as_deref(),
+            adapters: &self.adapters,
+        }
+    }
+
+    /// What the ControlNets make of those rows that have them, all rows of one network in one call.
+    fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
+        let mut calls: Vec<(&Control, Vec<(usize, &Control)>)> = Vec::new();
+        for (i, control) in rows.iter().enumerate().flat_map(|(i, row)| row.controls.iter().map(move |of| (i, of))) {
+            let same = |first: &Control| Arc::ptr_eq(&first.net, &control.net) && first.guess == control.guess;
+            match calls.iter_mut().find(|(first, of)| same(first) && of.last().is_some_and(|(last, _)| *last < i)) {
+                Some((_, of)) => of.push((i, control)),
+                None => calls.push((control, vec![(i, control)])),
+            }
+        }
+        let mut residuals = Residuals::default();
+        for (Control { net, guess, .. }, of) in calls {
+            let (indices, uses): (Vec<usize>, Vec<&Control>) = of.into_iter().unzip();
+            let some: Vec<DenoiseRow> = indices.iter().map(|i| rows[*i].clone()).collect();
+            let places = Tensor::from_iter(indices.iter().map(|i| *i as u32), &Device::Cpu)?;
+            // A network that is shown a mask or a picture beside the latents has a ControlNet that sees the latents alone.
+            let sample = sample.index_select(&places, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
+            let hints: Vec<_> = uses.iter().map(|of| (of.hint.as_ref(), of.scale)).collect();
+            residuals.push(indices, net.forward(&sample, &Told::of(&some)?.conditions(), &hints, *guess)?);
+        }
+        Ok(residuals)
+    }
+}
+
+fn batch_of<'a>(rows: impl Iterator<Item = &'a [f32]>, [c, h, w]: [usize; 3]) -> candle_core::Result<Tensor> {
+    let data: Vec<f32> = rows.flatten().copied().collect();
+    let b = data.len() / (c * h * w).max(1);
+    Tensor::from_vec(data, (b, c, h, w), &Device::Cpu)
+}
+
+fn rows_of(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {
+    tensor.flatten_from(1)?.to_vec2::<f32>()
+}

@@ -1,0 +1,72 @@
+//! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): files of them in any of the usual spellings → one form.
+//!
+//! | written by | a key |
+//! |---|---|
+//! | kohya's trainer | `lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight`, `.lora_up.weight`, `.alpha` |
+//! | kohya's trainer for SDXL | `lora_unet_input_blocks_4_1_proj_in.…`, `lora_te1_text_model_encoder_…`, `lora_te2_…` |
+//! | PEFT and diffusers | `unet.down_blocks.0.….to_q.lora_A.weight`, `.lora_B.weight` |
+//! | earlier versions of diffusers | `….to_q.lora.down.weight`, `….q_proj.lora_linear_layer.up.weight`, `….processor.to_q_lora.up.weight` |
+
+mod entry;
+mod key;
+mod mismatch;
+mod modules;
+mod notes;
+
+use std::collections::BTreeMap;
+
+pub use mismatch::LoraMismatch;
+pub use modules::Modules;
+
+use self::{entry::Entries, notes::Notes};
+use super::{LoadError, header::Header};
+
+/// The largest rank of an adapter.
+pub const LARGEST_RANK: usize = 1024;
+
+/// What an adapter adds to a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lora {
+    /// By component and module, as the model's own tensors are named, without `.weight`:
+    /// `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`,
+    /// `text_encoder.text_model.encoder.layers.0.self_attn.q_proj` (always with `text_model`, as in published weights).
+    pub sites: BTreeMap<String, LowRank>,
+}
+
+/// What it adds to one module: `scale · up · down`, of the shape of the module's weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LowRank {
+    /// r
+    pub rank: usize,
+    /// What `down` reads.
+    pub inputs: usize,
+    /// What `up` writes.
+    pub outputs: usize,
+    /// (kh, kw) of the convolution `down`, with the stride and the padding of the module's own; (1, 1) for a linear layer.
+    pub kernel: (usize, usize),
+    /// (r, in, kh, kw)
+    pub down: Vec<f32>,
+    /// (out, r)
+    pub up: Vec<f32>,
+    /// α / r, or 1 where the file does not tell α.
+    pub scale: f32,
+}
+
+impl Lora {
+    /// Reads a safetensors file for a model that has these modules; `path` is what errors call the file.
+    ///
+    /// # Errors
+    /// The file is broken, or has keys that say nothing to us (other kinds of adapters, biases), modules that the model has
+    /// not, halves of pairs, wrong shapes, types other than floats, or a rank above [`LARGEST_RANK`]; all of them are named.
+    pub fn read(path: &str, file: &[u8], modules: &Modules) -> Result<Self, LoadError> {
+        let header = Header::read(path, file)?;
+        let mut mismatch = LoraMismatch { path: path.into(), ..LoraMismatch::default() };
+        let entries = Entries::sort(&header, file, modules, &mut mismatch);
+        let notes = Notes::read(&header.metadata).unwrap_or_else(|fault| {
+            mismatch.unfit.push(fault);
+            Notes::default()
+        });
+        let sites = entries.pair(modules, &notes, &mut mismatch);
+        if mismatch.is_empty() { Ok(Self { sites }) } else { Err(Box::new(mismatch).into()) }
+    }
+}

@@ -1,0 +1,103 @@
+//! A key of a file → module and half.
+
+use std::borrow::Cow;
+
+use super::Modules;
+
+/// What a tensor is to its module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Half {
+    Down,
+    Up,
+    Alpha,
+}
+
+/// What a key says.
+pub(super) enum Key<'a> {
+    /// A half of a module that the model has.
+    Of(Half, &'a str),
+    /// A half of a module that the model has not.
+    Elsewhere,
+    /// Nothing that we know.
+    Unknown,
+}
+
+impl Key<'_> {
+    pub fn read<'a>(key: &str, modules: &'a Modules) -> Key<'a> {
+        let Some((module, half)) = split(key) else { return Key::Unknown };
+        let site = if module.starts_with("lora_") {
+            let Some((component, module)) =
+                KOHYA.iter().find_map(|(prefix, component)| Some((component, module.strip_prefix(prefix)?)))
+            else {
+                return Key::Unknown;
+            };
+            modules.flattened(component, module)
+        } else {
+            let (component, module) = component(module);
+            modules.dotted(component, &current(component, module))
+        };
+        site.map_or(Key::Elsewhere, |site| Key::Of(half, site))
+    }
+}
+
+/// kohya's prefixes of components.
+const KOHYA: [(&str, &str); 4] = [
+    ("lora_unet_", "unet"),
+    ("lora_te_", "text_encoder"),
+    ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
+];
+
+/// What stands behind the module's name.
+const ENDS: [(&str, Half); 11] = [
+    (".lora_down.weight", Half::Down),
+    (".lora_up.weight", Half::Up),
+    (".alpha", Half::Alpha),
+    (".lora_A.weight", Half::Down),
+    (".lora_B.weight", Half::Up),
+    (".lora_linear_layer.down.weight", Half::Down),
+    (".lora_linear_layer.up.weight", Half::Up),
+    (".lora.down.weight", Half::Down),
+    (".lora.up.weight", Half::Up),
+    ("_lora.down.weight", Half::Down),
+    ("_lora.up.weight", Half::Up),
+];
+
+fn split(key: &str) -> Option<(&str, Half)> {
+    ENDS.iter().find_map(|(end, half)| Some((key.strip_suffix(end)?, *half))).or_else(|| named(key))
+}
+
+/// `….lora_A.NAME.weight`, as PEFT writes it where it keeps the names of adapters.
+fn named(key: &str) -> Option<(&str, Half)> {
+    let (rest, name) = key.strip_suffix(".weight")?.rsplit_once('.')?;
+    if name.is_empty() {
+        return None;
+    }
+    [(".lora_A", Half::Down), (".lora_B", Half::Up)]
+        .iter()
+        .find_map(|(end, half)| Some((rest.strip_suffix(end)?, *half)))
+}
+
+/// The component that a dotted name begins with; the U-Net where there is none, as in its first files.
+fn component(module: &str) -> (&str, &str) {
+    let module = module.strip_prefix("base_model.model.").unwrap_or(module);
+    ["unet", "text_encoder", "text_encoder_2"]
+        .iter()
+        .find_map(|component| Some((*component, module.strip_prefix(component)?.strip_prefix('.')?)))
+        .unwrap_or(("unet", module))
+}
+
+/// Names of processors, which held the pairs of an attention in diffusers' first versions, as those of its layers. In text
+/// encoders they went by the U-Net's names.
+fn current<'a>(component: &str, module: &'a str) -> Cow<'a, str> {
+    if component == "unet" {
+        return match module.contains(".processor.") {
+            true => module.replace(".processor.", ".").into(),
+            false => module.into(),
+        };
+    }
+    [(".to_q", ".q_proj"), (".to_k", ".k_proj"), (".to_v", ".v_proj"), (".to_out", ".out_proj")]
+        .iter()
+        .find_map(|(old, new)| Some(format!("{}{new}", module.strip_suffix(old)?).into()))
+        .unwrap_or(module.into())
+}

@@ -1,0 +1,59 @@
+use std::fmt;
+
+/// How many of each kind of fault an error lists.
+const LISTED: usize = 8;
+
+/// Everything about an adapter's file that does not fit the model.
+#[derive(Debug, Default, PartialEq, Eq, thiserror::Error)]
+pub struct LoraMismatch {
+    /// The file.
+    pub path: String,
+    /// Keys that are of no pair and no α.
+    pub unknown: Vec<String>,
+    /// Keys of modules that the model has not.
+    pub elsewhere: Vec<String>,
+    /// Keys that say of a module what another key has said.
+    pub repeated: Vec<String>,
+    /// Sites of which one half is there: the site and what is missing.
+    pub halved: Vec<(String, &'static str)>,
+    /// Key and type, where the type is not float16, bfloat16 or float32.
+    pub not_float: Vec<(String, String)>,
+    /// Site or key, and what is wrong with shapes, rank or α.
+    pub unfit: Vec<(String, String)>,
+}
+
+impl LoraMismatch {
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { path: _, unknown, elsewhere, repeated, halved, not_float, unfit } = self;
+        [unknown, elsewhere, repeated].iter().all(|keys| keys.is_empty())
+            && halved.is_empty()
+            && not_float.is_empty()
+            && unfit.is_empty()
+    }
+}
+
+impl fmt::Display for LoraMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: not an adapter for this model", self.path)?;
+        list(f, "unknown keys", self.unknown.iter())?;
+        list(f, "keys of modules that the model does not have", self.elsewhere.iter())?;
+        list(f, "keys that repeat another", self.repeated.iter())?;
+        list(f, "halves", self.halved.iter().map(|(site, half)| format!("{site} has no {half}")))?;
+        list(f, "types that are not float", self.not_float.iter().map(|(key, dtype)| format!("{key} is {dtype}")))?;
+        list(f, "misfits", self.unfit.iter().map(|(site, what)| format!("{site}: {what}")))
+    }
+}
+
+/// The first few of the faults of one kind, and how many more there are.
+fn list<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    kind: &str,
+    faults: impl ExactSizeIterator<Item = T>,
+) -> fmt::Result {
+    let count = faults.len();
+    for (i, fault) in faults.take(LISTED).enumerate() {
+        let before = if i == 0 { format!("; {kind}: ") } else { ", ".to_owned() };
+        write!(f, "{before}{fault}")?;
+    }
+    if count > LISTED { write!(f, " and {} more", count - LISTED) } else { Ok(()) }
+}

@@ -1,0 +1,67 @@
+use std::collections::{BTreeMap, HashMap};
+
+use crate::weights::ldm;
+
+/// The linear layers and convolutions of a model, which are what an adapter can stand beside.
+#[derive(Clone, Debug, Default)]
+pub struct Modules {
+    /// By site (component and module): the shape of its weight.
+    shapes: BTreeMap<String, Vec<usize>>,
+    /// By component and then the module with `_` for every dot, as kohya writes it: the site.
+    flat: HashMap<String, String>,
+    /// ResNets in a block of the U-Net on its way down.
+    layers: usize,
+}
+
+impl Modules {
+    /// Adds the modules of a component, `unet`, `text_encoder` or `text_encoder_2`, by the names and shapes of its tensors
+    /// (what [`Weights::requested`](crate::weights::Weights::requested) tells).
+    pub fn add(&mut self, component: &str, tensors: &BTreeMap<String, Vec<usize>>) {
+        for (name, shape) in tensors {
+            let Some(module) = name.strip_suffix(".weight").filter(|module| !module.ends_with("_embedding")) else {
+                continue;
+            };
+            if !matches!(shape.len(), 2 | 4) {
+                continue; // A norm.
+            }
+            let site = format!("{component}.{module}");
+            self.flat.insert(format!("{component}.{}", module.replace('.', "_")), site.clone());
+            self.shapes.insert(site, shape.clone());
+        }
+        if component == "unet" {
+            self.layers = ldm::unet_layers(tensors.keys().map(String::as_str));
+        }
+    }
+
+    /// The shape of a site's weight: (out, in) or (out, in, kh, kw).
+    pub fn shape(&self, site: &str) -> Option<&[usize]> {
+        self.shapes.get(site).map(Vec::as_slice)
+    }
+
+    /// All sites.
+    pub fn sites(&self) -> impl Iterator<Item = &str> {
+        self.shapes.keys().map(String::as_str)
+    }
+
+    /// The site that a flattened module of a component is, in diffusers' naming or that of the U-Net's first authors.
+    pub(super) fn flattened(&self, component: &str, module: &str) -> Option<&str> {
+        let known = |module: &str| self.flat.get(&format!("{component}.{module}")).map(String::as_str);
+        known(module).or_else(|| match component {
+            "unet" => known(&ldm::unet_name(module, '_', self.layers)?),
+            _ => None,
+        })
+    }
+
+    /// The site that a dotted module of a component is. Newer text encoders have no `text_model`, and an attention's output
+    /// was once called `to_out` without its number.
+    pub(super) fn dotted(&self, component: &str, module: &str) -> Option<&str> {
+        let known = |site: String| self.shapes.get_key_value(&site).map(|(site, _)| site.as_str());
+        known(format!("{component}.{module}"))
+            .or_else(|| known(format!("{component}.text_model.{module}")))
+            .or_else(|| known(format!("{component}.{module}.0")))
+            .or_else(|| match component {
+                "unet" => known(format!("unet.{}", ldm::unet_name(module, '.', self.layers)?)),
+                _ => None,
+            })
+    }
+}

@@ -1,0 +1,55 @@
+//! Safetensors files, found, read and made.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+pub fn parity() -> PathBuf {
+    std::env::var_os("LATENTD_PARITY_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"))
+}
+
+/// A tensor of a file: type, shape, bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raw {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Raw {
+    pub fn floats(shape: &[usize], number: impl Fn(usize) -> f32) -> Self {
+        let bytes = (0..shape.iter().product()).flat_map(|i| number(i).to_le_bytes()).collect();
+        Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
+    }
+
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView::new(self.dtype, self.shape.clone(), &self.bytes).unwrap()
+    }
+}
+
+pub type Tensors = BTreeMap<String, Raw>;
+
+pub fn read(file: &[u8]) -> Tensors {
+    let file = SafeTensors::deserialize(file).unwrap();
+    let raw = |view: TensorView| Raw { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+    file.tensors().into_iter().map(|(name, view)| (name, raw(view))).collect()
+}
+
+pub fn read_at(path: impl AsRef<Path>) -> Tensors {
+    read(&fs::read(path.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display())))
+}
+
+pub fn write(tensors: &Tensors) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, raw)| (name, raw.view()));
+    safetensors::serialize(views, None).unwrap()
+}
+
+pub fn shapes(tensors: &Tensors) -> BTreeMap<String, Vec<usize>> {
+    tensors.iter().map(|(name, raw)| (name.clone(), raw.shape.clone())).collect()
+}

@@ -1,0 +1,343 @@
+//! Adapters in every spelling.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use latentd::weights::{
+    LoadError,
+    lora::{Lora, LoraMismatch, Modules},
+};
+
+use crate::files::{Raw, Tensors, parity, read_at, shapes, write};
+
+/// The modules of a pipeline, by the tensors of its files.
+fn modules(pipeline: &str) -> Modules {
+    let mut modules = Modules::default();
+    for (component, file) in [
+        ("unet", "unet/diffusion_pytorch_model.safetensors"),
+        ("text_encoder", "text_encoder/model.safetensors"),
+        ("text_encoder_2", "text_encoder_2/model.safetensors"),
+    ] {
+        let path = parity().join("pipelines").join(pipeline).join(file);
+        if path.exists() {
+            modules.add(component, &shapes(&read_at(path)));
+        }
+    }
+    modules
+}
+
+/// The adapter's file as the fixture has it; None, and a word about it, where this set of fixtures is without it.
+fn adapter(name: &str) -> Option<Tensors> {
+    let path = parity().join("adapters").join(name);
+    if !path.exists() {
+        println!("waiting: {}", path.display());
+    }
+    path.exists().then(|| read_at(path))
+}
+
+fn load(tensors: &Tensors, modules: &Modules) -> Result<Lora, LoadError> {
+    Lora::read("adapter.safetensors", &write(tensors), modules)
+}
+
+fn mismatch(tensors: &Tensors, modules: &Modules) -> LoraMismatch {
+    match load(tensors, modules) {
+        Err(LoadError::Lora(mismatch)) => *mismatch,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The sites of a pipeline that end like this.
+fn sites(modules: &Modules, kinds: &[&str]) -> BTreeSet<String> {
+    let of_kind = |site: &&str| {
+        kinds.iter().any(|kind| {
+            let (component, end) = kind.split_once(':').unwrap();
+            site.split_once('.').unwrap().0.starts_with(component) && format!(".{site}").contains(end)
+        })
+    };
+    modules.sites().filter(of_kind).map(str::to_owned).collect()
+}
+
+const ATTENTION: [&str; 2] = ["unet:.attn1.", "unet:.attn2."];
+const FEED: [&str; 3] = ["unet:.ff.net.", "unet:.proj_in", "unet:.proj_out"];
+const CONVOLUTIONS: [&str; 4] = ["unet:.resnets.", "unet:.downsamplers.", "unet:.upsamplers.", "unet:.conv_shortcut"];
+const TEXT_ATTENTION: [&str; 1] = ["text_encoder:.self_attn."];
+const TEXT_FEED: [&str; 1] = ["text_encoder:.mlp."];
+
+#[test]
+fn every_fixture_finds_its_sites() {
+    let all = |kinds: &[&[&'static str]]| kinds.concat();
+    for (name, pipeline, kinds, rank, scale) in [
+        ("sd1_peft", "sd1", all(&[&ATTENTION, &TEXT_ATTENTION]), 4, 1.0),
+        ("sd1_peft_unet_only", "sd1", all(&[&ATTENTION]), 8, 1.0),
+        ("sd1_kohya", "sd1", all(&[&ATTENTION, &FEED, &TEXT_ATTENTION, &TEXT_FEED]), 4, 0.5),
+        ("sd1_kohya_locon", "sd1", all(&[&ATTENTION, &FEED, &CONVOLUTIONS, &TEXT_ATTENTION, &TEXT_FEED]), 4, 0.25),
+        ("sdxl_peft", "sdxl", all(&[&ATTENTION, &TEXT_ATTENTION]), 4, 1.0),
+        ("sdxl_kohya", "sdxl", all(&[&ATTENTION, &FEED, &TEXT_ATTENTION, &TEXT_FEED]), 4, 0.5),
+    ] {
+        let Some(tensors) = adapter(&format!("{name}.safetensors")) else { continue };
+        let modules = modules(pipeline);
+        let lora = load(&tensors, &modules).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let found: BTreeSet<String> = lora.sites.keys().cloned().collect();
+        let expected = sites(&modules, &kinds);
+        let differ: Vec<_> = found.symmetric_difference(&expected).collect();
+        assert!(differ.is_empty(), "{name}: {differ:?}");
+        println!("{name}: {} sites, {:?}", found.len(), lora.sites.values().map(|s| (s.rank, s.scale)).next());
+        for (site, pair) in &lora.sites {
+            let shape = modules.shape(site).unwrap();
+            assert_eq!((pair.outputs, pair.inputs, pair.rank, pair.scale), (shape[0], shape[1], rank, scale), "{site}");
+            let (kh, kw) = pair.kernel;
+            assert_eq!(pair.kernel, if shape.len() == 4 { (shape[2], shape[3]) } else { (1, 1) }, "{site}");
+            assert_eq!((pair.down.len(), pair.up.len()), (rank * shape[1] * kh * kw, shape[0] * rank), "{site}");
+        }
+    }
+}
+
+/// `unet.a.b.lora_A.weight` in another spelling.
+fn respelled(tensors: &Tensors, spell: impl Fn(&str, &str, bool) -> String) -> Tensors {
+    let rename = |key: &String| {
+        let (module, down) = match key.strip_suffix(".lora_A.weight") {
+            Some(module) => (module, true),
+            None => (key.strip_suffix(".lora_B.weight").unwrap(), false),
+        };
+        let (component, module) = module.split_once('.').unwrap();
+        spell(component, module, down)
+    };
+    tensors.iter().map(|(key, raw)| (rename(key), raw.clone())).collect()
+}
+
+fn kohya(component: &str, module: &str, down: bool) -> String {
+    let prefix = match component {
+        "unet" => "lora_unet_",
+        "text_encoder" => "lora_te1_",
+        _ => "lora_te2_",
+    };
+    format!("{prefix}{}.lora_{}.weight", module.replace('.', "_"), if down { "down" } else { "up" })
+}
+
+/// The numbering of the first U-Nets, two ResNets to a block.
+fn ldm(module: &str) -> String {
+    let parts: Vec<&str> = module.split('.').collect();
+    let rest = || parts[4..].join(".");
+    let number = |i: usize| parts[i].parse::<usize>().unwrap();
+    match (parts[0], parts.get(2).copied()) {
+        ("down_blocks", Some("attentions")) => format!("input_blocks.{}.1.{}", number(1) * 3 + number(3) + 1, rest()),
+        ("up_blocks", Some("attentions")) => format!("output_blocks.{}.1.{}", number(1) * 3 + number(3), rest()),
+        ("mid_block", _) => format!("middle_block.1.{}", parts[3..].join(".")),
+        _ => panic!("{module}"),
+    }
+}
+
+#[test]
+fn all_spellings_say_the_same() {
+    for (name, pipeline) in [("sd1_peft", "sd1"), ("sdxl_peft", "sdxl")] {
+        let Some(tensors) = adapter(&format!("{name}.safetensors")) else { continue };
+        let modules = modules(pipeline);
+        let expected = load(&tensors, &modules).unwrap();
+        let half = |down: bool| if down { "down" } else { "up" };
+        let mut others: Vec<(&str, Tensors)> = vec![
+            ("kohya", respelled(&tensors, kohya)),
+            ("kohya with the first numbering", {
+                respelled(&tensors, |component, module, down| match component {
+                    "unet" => kohya(component, &ldm(module), down),
+                    _ => kohya(component, module, down),
+                })
+            }),
+            ("diffusers", {
+                respelled(&tensors, |component, module, down| match component {
+                    "unet" => format!("{component}.{module}.lora.{}.weight", half(down)),
+                    _ => format!("{component}.{module}.lora_linear_layer.{}.weight", half(down)),
+                })
+            }),
+            ("processors", {
+                respelled(&tensors, |component, module, down| {
+                    let module = module.replace(".to_out.0", ".to_out").replace("_proj", "").replace("out", "to_out");
+                    let module = module.replace(".to_to_out", ".to_out").replace(".attn1.", ".attn1.processor.");
+                    let module = module.replace(".attn2.", ".attn2.processor.");
+                    let module = ["q", "k", "v"].iter().fold(module, |module, letter| {
+                        module.replace(&format!(".self_attn.{letter}"), &format!(".self_attn.to_{letter}"))
+                    });
+                    format!("{component}.{module}_lora.{}.weight", half(down))
+                })
+            }),
+            ("PEFT with the adapter's name", {
+                respelled(&tensors, |component, module, down| {
+                    format!("{component}.{module}.lora_{}.default_0.weight", if down { "A" } else { "B" })
+                })
+            }),
+            ("newer text encoders", {
+                respelled(&tensors, |component, module, down| {
+                    let module = module.strip_prefix("text_model.").unwrap_or(module);
+                    format!("{component}.{module}.lora_{}.weight", if down { "A" } else { "B" })
+                })
+            }),
+        ];
+        let alphas = |tensors: &Tensors, alpha: f32| {
+            let bases: BTreeSet<String> = tensors.keys().map(|key| key.split('.').next().unwrap().into()).collect();
+            bases.into_iter().map(|base| (format!("{base}.alpha"), Raw::floats(&[], |_| alpha))).collect::<Tensors>()
+        };
+        let mut scaled = others[0].1.clone();
+        scaled.extend(alphas(&scaled, 4.0));
+        others.push(("kohya with alpha = rank", scaled));
+        for (spelling, tensors) in &others {
+            let read = load(tensors, &modules).unwrap_or_else(|e| panic!("{pipeline}, {spelling}: {e}"));
+            assert!(read == expected, "{pipeline}, {spelling}");
+        }
+        let mut halved = others[0].1.clone();
+        halved.extend(alphas(&halved, 2.0));
+        assert!(load(&halved, &modules).unwrap().sites.values().all(|pair| pair.scale == 0.5));
+    }
+}
+
+#[test]
+fn the_first_numbering_of_every_layer() {
+    let unet = |name: &str, shape: &[usize]| (format!("{name}.weight"), shape.to_vec());
+    let places = [
+        ("time_embed_0", "time_embedding.linear_1"),
+        ("label_emb_0_2", "add_embedding.linear_2"),
+        ("input_blocks_0_0", "conv_in"),
+        ("input_blocks_1_0_in_layers_2", "down_blocks.0.resnets.0.conv1"),
+        ("input_blocks_2_0_emb_layers_1", "down_blocks.0.resnets.1.time_emb_proj"),
+        ("input_blocks_3_0_op", "down_blocks.0.downsamplers.0.conv"),
+        ("input_blocks_4_0_skip_connection", "down_blocks.1.resnets.0.conv_shortcut"),
+        ("input_blocks_8_1_proj_out", "down_blocks.2.attentions.1.proj_out"),
+        ("middle_block_0_out_layers_3", "mid_block.resnets.0.conv2"),
+        ("middle_block_1_proj_in", "mid_block.attentions.0.proj_in"),
+        ("middle_block_2_in_layers_2", "mid_block.resnets.1.conv1"),
+        (
+            "output_blocks_0_1_transformer_blocks_9_ff_net_0_proj",
+            "up_blocks.0.attentions.0.transformer_blocks.9.ff.net.0.proj",
+        ),
+        ("output_blocks_2_1_conv", "up_blocks.0.upsamplers.0.conv"),
+        ("output_blocks_5_2_conv", "up_blocks.1.upsamplers.0.conv"),
+        ("output_blocks_8_0_in_layers_2", "up_blocks.2.resnets.2.conv1"),
+        ("out_2", "conv_out"),
+    ];
+    let mut modules = Modules::default();
+    modules.add("unet", &places.iter().map(|(_, module)| unet(module, &[6, 5])).collect());
+    let mut tensors = Tensors::new();
+    for (place, _) in places {
+        tensors.insert(format!("lora_unet_{place}.lora_down.weight"), Raw::floats(&[2, 5], |i| i as f32));
+        tensors.insert(format!("lora_unet_{place}.lora_up.weight"), Raw::floats(&[6, 2], |i| i as f32));
+    }
+    let lora = load(&tensors, &modules).unwrap();
+    let expected: BTreeSet<String> = places.iter().map(|(_, module)| format!("unet.{module}")).collect();
+    assert_eq!(lora.sites.into_keys().collect::<BTreeSet<_>>(), expected);
+    for wrong in [
+        "input_blocks_0_1_proj_in",
+        "input_blocks_3_1_proj_in",
+        "middle_block_3_proj_in",
+        "output_blocks_0_2_conv",
+        "input_blocks_18446744073709551616_0_op",
+    ] {
+        let tensors = [(format!("lora_unet_{wrong}.alpha"), Raw::floats(&[], |_| 1.0))].into();
+        assert_eq!(mismatch(&tensors, &modules).elsewhere.len(), 1, "{wrong}");
+    }
+}
+
+/// A model of three layers.
+fn small() -> Modules {
+    let mut modules = Modules::default();
+    let shape = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    modules.add(
+        "unet",
+        &BTreeMap::from([
+            shape("conv_in.weight", &[6, 4, 3, 3]),
+            shape("conv_in.bias", &[6]),
+            shape("proj.weight", &[6, 5]),
+            shape("point.weight", &[6, 5, 1, 1]),
+        ]),
+    );
+    modules
+}
+
+fn pair(module: &str, down: &[usize], up: &[usize]) -> Tensors {
+    let number = |i: usize| i as f32;
+    [
+        (format!("unet.{module}.lora_A.weight"), Raw::floats(down, number)),
+        (format!("unet.{module}.lora_B.weight"), Raw::floats(up, number)),
+    ]
+    .into()
+}
+
+#[test]
+fn matrices_and_pointwise_convolutions_are_the_same() {
+    for (down, up) in [(&[2, 5][..], &[6, 2][..]), (&[2, 5, 1, 1], &[6, 2, 1, 1]), (&[2, 5], &[6, 2, 1, 1])] {
+        let loras = ["proj", "point"].map(|module| load(&pair(module, down, up), &small()).unwrap());
+        assert_eq!(loras[0].sites["unet.proj"], loras[1].sites["unet.point"]);
+        assert_eq!(loras[0].sites["unet.proj"].kernel, (1, 1));
+    }
+}
+
+#[test]
+fn whatever_does_not_fit_is_named() {
+    let modules = small();
+    for (module, down, up) in [
+        ("proj", &[2, 4][..], &[6, 2][..]),
+        ("proj", &[2, 5], &[5, 2]),
+        ("proj", &[2, 5], &[6, 3]),
+        ("proj", &[0, 5], &[6, 0]),
+        ("proj", &[1025, 5], &[6, 1025]),
+        ("proj", &[10], &[6, 2]),
+        ("proj", &[2, 5, 3, 3], &[6, 2, 1, 1]),
+        ("conv_in", &[2, 4, 1, 1], &[6, 2, 1, 1]),
+        ("conv_in", &[2, 4, 3, 3], &[6, 2, 3, 3]),
+    ] {
+        let unfit = mismatch(&pair(module, down, up), &modules).unfit;
+        assert_eq!(unfit[0].0, format!("unet.{module}"), "{down:?} {up:?}");
+    }
+
+    let good = || pair("proj", &[2, 5], &[6, 2]);
+    let with = |key: &str, raw: Raw| {
+        let mut tensors = good();
+        tensors.insert(key.to_owned(), raw);
+        mismatch(&tensors, &modules)
+    };
+    let one = || Raw::floats(&[1], |_| 1.0);
+    assert!(load(&good(), &modules).is_ok());
+    for key in
+        ["unet.proj.dora_scale", "lora_unet_proj.hada_w1_a", "lora_te3_proj.alpha", "unet.proj.lora_B.bias", "", "."]
+    {
+        assert_eq!(with(key, one()).unknown, [key]);
+    }
+    for key in ["unet.other.lora_A.weight", "lora_unet_other.alpha", "text_encoder.proj.alpha", ".alpha"] {
+        assert_eq!(with(key, one()).elsewhere, [key]);
+    }
+    assert_eq!(with("lora_unet_proj.lora_up.weight", one()).repeated, ["unet.proj.lora_B.weight"]);
+    assert_eq!(with("unet.point.lora_A.weight", one()).halved, [("unet.point".into(), "up")]);
+    assert_eq!(with("unet.point.lora_B.weight", one()).halved, [("unet.point".into(), "down")]);
+    assert_eq!(with("unet.point.alpha", one()).halved[0].0, "unet.point");
+    let integer = Raw { dtype: safetensors::Dtype::I64, shape: vec![], bytes: vec![0; 8] };
+    assert_eq!(with("unet.proj.alpha", integer).not_float, [("unet.proj.alpha".into(), "I64".into())]);
+    for alpha in [f32::NAN, f32::INFINITY] {
+        assert_eq!(with("unet.proj.alpha", Raw::floats(&[], |_| alpha)).unfit.len(), 1);
+    }
+    assert_eq!(with("unet.proj.alpha", Raw::floats(&[2], |_| 1.0)).unfit.len(), 1);
+
+    let many = (0..100).map(|i| (format!("unknown {i:02}"), one())).collect();
+    let text = mismatch(&many, &modules).to_string();
+    assert!(text.contains("unknown 07 and 92 more") && !text.contains("unknown 08"), "{text}");
+}
+
+/// The file with a note of diffusers' in its header.
+fn noted(note: &str) -> Result<Lora, LoadError> {
+    let tensors = pair("proj", &[4, 5], &[6, 4]);
+    let views = tensors.iter().map(|(name, raw)| (name, raw.view()));
+    let metadata = [("lora_adapter_metadata".to_owned(), note.to_owned())].into();
+    Lora::read("noted", &safetensors::serialize(views, Some(metadata)).unwrap(), &small())
+}
+
+#[test]
+fn notes_of_diffusers_scale() {
+    for (note, scale) in [
+        (r#"{"unet.lora_alpha": 8, "unet.r": 4, "unet.target_modules": ["proj"]}"#, 2.0),
+        (r#"{"unet.lora_alpha": 8, "unet.use_rslora": true}"#, 4.0),
+        (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"proj": 2}}"#, 0.5),
+        (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"roj": 2}}"#, 2.0),
+        (r#"{"text_encoder.lora_alpha": 8}"#, 1.0),
+    ] {
+        assert_eq!(noted(note).unwrap().sites["unet.proj"].scale, scale, "{note}");
+    }
+    for note in ["", "[]", r#"{"unet.lora_alpha": "8"}"#, r#"{"unet.use_dora": true}"#, r#"{"unet.lora_alpha": 1e300}"#]
+    {
+        assert!(matches!(noted(note), Err(LoadError::Lora(_))), "{note}");
+    }
+}
