@@ -13,7 +13,7 @@ use crate::{
     kernels::winograd,
     ledger::{Blobs, SqliteStore, Store},
     metrics::Metrics,
-    pipelines::{Adapters, Catalogue},
+    pipelines::{Adapters, Catalogue, ControlNets},
     service::{Live, Parts, Service, Throughput},
     worker::{Preload, Slots, Sweeper, Worker},
 };
@@ -172,7 +172,11 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
     let models = &config.models;
     let catalogue =
         Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
-    let catalogue = catalogue.with_adapters(Adapters::open(&config.loras.dir, &config.embeddings.dir)?);
+    let adapters = Adapters::open(&config.loras.dir, &config.embeddings.dir)?.keeping(config.loras.max_loaded);
+    let control_nets = ControlNets::open(&config.controlnets.dir).map_err(|(path, source)| {
+        anyhow::anyhow!("the folder {} of controlnets.dir cannot be read: {source}", path.display())
+    })?;
+    let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
     Ok(catalogue.for_winograd(match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
         config::Winograd::Off => winograd::Use::Off,

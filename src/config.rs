@@ -20,8 +20,9 @@ pub struct Config {
     pub http: Http,
     pub operator: Operator,
     pub models: Models,
-    pub loras: Folder,
+    pub loras: Loras,
     pub embeddings: Folder,
+    pub controlnets: Folder,
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
@@ -64,8 +65,16 @@ pub struct Models {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Loras {
+    /// Empty: none.
+    pub dir: PathBuf,
+    pub max_loaded: NonZeroUsize,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Folder {
-    /// Empty: no files.
+    /// Empty: none.
     pub dir: PathBuf,
 }
 

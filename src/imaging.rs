@@ -1,5 +1,6 @@
 //! Pictures as bytes: what clients send, what they get, previews.
 
+mod canny;
 mod infotext;
 mod input;
 mod mask;
@@ -7,6 +8,7 @@ pub mod png;
 pub mod preview;
 mod resize;
 
+pub use canny::canny;
 pub use input::{DecodeError, decode};
 pub use mask::{grey, laid_over};
 pub use png::{EncodeError, encode_input, encode_png};
@@ -24,6 +26,14 @@ pub struct Pixels<const C: usize> {
 
 pub type RgbImage = Pixels<3>;
 pub type GreyImage = Pixels<1>;
+
+impl GreyImage {
+    /// The same levels in all channels.
+    pub fn to_rgb(&self) -> RgbImage {
+        let pixels = self.pixels.iter().flat_map(|level| [*level; 3]).collect();
+        RgbImage { width: self.width, height: self.height, pixels }
+    }
+}
 
 impl<const C: usize> Pixels<C> {
     /// How many bytes `pixels` must have; for absurd sizes more than any memory has.

@@ -250,6 +250,12 @@ impl Service {
         self.0.catalogue.adapters().loras().map(|(name, file)| (name.to_owned(), file.bytes)).collect()
     }
 
+    /// Names of the ControlNets, and why one cannot be used.
+    pub fn control_nets(&self) -> Vec<(String, Option<String>)> {
+        let names = self.0.catalogue.control_nets().names();
+        names.map(|(name, error)| (name.to_owned(), error.map(str::to_owned))).collect()
+    }
+
     pub fn default_model(&self) -> &str {
         self.0.catalogue.default_name()
     }

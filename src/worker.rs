@@ -136,8 +136,9 @@ impl Worker {
         // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
         let (lease, refiner, _slot) = self.load_models(record, &cancel).await?;
         let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
-        let refiner_model = refiner.as_ref().map(|refiner| refiner.model().clone());
-        let companions = tokio::task::spawn_blocking(move || Companions::of(&wanted, &catalogue, refiner_model)).await;
+        let models = (lease.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
+        let companions =
+            tokio::task::spawn_blocking(move || Companions::of(&wanted, &catalogue, &models.0, models.1)).await;
         let companions = companions.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
         let companions = companions.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
         let card = self.catalogue.card(&generation.model);

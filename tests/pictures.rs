@@ -8,8 +8,8 @@ mod case;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
-    path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    path::PathBuf,
+    sync::mpsc,
 };
 
 use case::Case;
@@ -20,8 +20,7 @@ use latentd::{
     imaging::{RgbImage, decode},
     kernels::winograd,
     metrics::Metrics,
-    models::{adapters::AdapterSet, text_encoders::LearnedTokens},
-    pipelines::{Catalogue, Companions, ControlNets, Inputs},
+    pipelines::{Adapters, Catalogue, Companions, ControlNets, Inputs},
     service::CatalogueRules,
 };
 
@@ -77,7 +76,9 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     let models = case::models(&root, &pipelines);
     let control_nets = ControlNets::open(&root.join("controlnets")).unwrap();
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
-    let catalogue = catalogue.with_control_nets(control_nets).for_winograd(winograd);
+    let embeddings = case::embeddings(&root);
+    let adapters = Adapters::open(&root.join("adapters"), embeddings.path()).unwrap();
+    let catalogue = catalogue.with_control_nets(control_nets).with_adapters(adapters).for_winograd(winograd);
     let limits =
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
@@ -156,17 +157,7 @@ fn start(
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
     let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
-    let mut companions = Companions::of(&generation, catalogue, refiner).unwrap();
-    let read = |path: &Path| std::fs::read(path).unwrap();
-    let adapter = |(path, scale): (PathBuf, f64)| {
-        let adapter = model.networks.adapter(&path.display().to_string(), &read(&path));
-        (Arc::new(adapter.unwrap()), scale as f32)
-    };
-    companions.adapters = AdapterSet::new(case.loras().into_iter().map(adapter).collect());
-    let learned = |(path, name): (PathBuf, String)| {
-        model.networks.learned(&path.display().to_string(), &name, &read(&path)).unwrap()
-    };
-    companions.learned = LearnedTokens::new(case.inversions().into_iter().map(learned).collect());
+    let companions = Companions::of(&generation, catalogue, &model, refiner).unwrap();
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         generation: generation.clone(),

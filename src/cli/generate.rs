@@ -78,7 +78,7 @@ impl Generate {
 
         let model = catalogue.load(&generation.model)?;
         let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
-        let companions = Companions::of(&generation, &catalogue, refiner)?;
+        let companions = Companions::of(&generation, &catalogue, &model, refiner)?;
         let card = catalogue.card(&generation.model).context("the model is gone")?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
         let (engine, thread) = engine::engine(engine_settings(&config.engine), Metrics::new());

@@ -1,7 +1,6 @@
 //! Pictures that steer a generation through ControlNets.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{Fields, InputImage, ModelCard, Rules};
 
@@ -38,27 +37,8 @@ const MAX: usize = 4;
 
 impl Control {
     pub(super) fn read(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Vec<Control> {
-        let Some(value) = fields.take("controls") else { return Vec::new() };
-        let Value::Array(list) = value else {
-            fields.wrong_type::<()>("controls", "a list of objects", &value);
-            return Vec::new();
-        };
-        if list.len() > MAX {
-            fields.error("controls", "out_of_range", format!("must be at most {MAX}, not {}", list.len()));
-            return Vec::new();
-        }
-        let read = |(i, value)| {
-            let control = fields.element("controls", i, value, |inner| Control::of(inner, card, rules))?;
-            control.filter(|control: &Control| {
-                let sound = control.start < control.end;
-                if !sound {
-                    let detail = format!("must be below end, {}, not {}", control.end, control.start);
-                    fields.error_at(&["controls", &i.to_string(), "start"], "out_of_range", detail);
-                }
-                sound
-            })
-        };
-        list.into_iter().enumerate().filter_map(read).collect()
+        let controls = fields.list("controls", MAX, |fields| Control::of(fields, card, rules));
+        controls.into_iter().flatten().flatten().collect()
     }
 
     fn of(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Option<Control> {
@@ -84,6 +64,10 @@ impl Control {
             guess_mode: fields.flag("guess_mode").unwrap_or(false),
             preprocess: fields.choice("preprocess", &["none", "canny"]).unwrap_or_default(),
         };
+        if control.start >= control.end {
+            let detail = format!("must be below end, {}, not {}", control.end, control.start);
+            fields.error("start", "out_of_range", detail);
+        }
         image.map(|_| control)
     }
 

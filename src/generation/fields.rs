@@ -185,30 +185,6 @@ impl Fields {
         Some(value)
     }
 
-    /// The same for element `index` of a list, whose value was taken.
-    pub fn element<T>(
-        &mut self,
-        name: &str,
-        index: usize,
-        value: Value,
-        read: impl FnOnce(&mut Fields) -> T,
-    ) -> Option<T> {
-        match value {
-            Value::Object(map) => {
-                let prefix = format!("{}/{name}/{index}", self.prefix);
-                let mut inner = Fields { prefix, ..Fields::new(map) };
-                let value = read(&mut inner);
-                self.errors.extend(inner.finish());
-                Some(value)
-            }
-            other => {
-                let detail = format!("must be an object, not {}", shortened(&other));
-                self.error_at(&[name, &index.to_string()], "wrong_type", detail);
-                None
-            }
-        }
-    }
-
     /// Reads the objects of a list; their errors and unknown fields count here.
     pub fn list<T>(&mut self, name: &str, most: usize, mut read: impl FnMut(&mut Fields) -> T) -> Option<Vec<T>> {
         let items = match self.take(name)? {
@@ -219,8 +195,18 @@ impl Fields {
             }
             other => return self.wrong_type(name, "a list", &other),
         };
-        let read = |(at, item)| self.element(name, at, item, &mut read);
-        Some(items.into_iter().enumerate().filter_map(read).collect())
+        let mut values = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let Value::Object(map) = item else {
+                let detail = format!("must be an object, not {}", shortened(&item));
+                self.error_at(&[name, &at.to_string()], "wrong_type", detail);
+                continue;
+            };
+            let mut inner = Fields { prefix: format!("{}/{name}/{at}", self.prefix), ..Fields::new(map) };
+            values.push(read(&mut inner));
+            self.errors.extend(inner.finish());
+        }
+        Some(values)
     }
 
     /// Whether anything read so far was wrong.

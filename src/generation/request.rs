@@ -87,6 +87,14 @@ impl Generation {
         source.map(|source| &source.image).into_iter().chain(mask).chain(controls)
     }
 
+    /// Every text that goes to a text encoder.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let second = self.sdxl.iter().flat_map(|sdxl| [&sdxl.prompt_2, &sdxl.negative_prompt_2]);
+        let refiner = self.refiner.as_ref().and_then(|refiner| refiner.negative_prompt.as_ref());
+        let texts = second.flatten().chain(&self.negative_prompt).chain(refiner);
+        [self.prompt.as_str()].into_iter().chain(texts.map(String::as_str))
+    }
+
     /// What makes this picture another than the exact one, for less work; empty for an exact picture.
     pub fn approximations(&self) -> Vec<&'static str> {
         let guided = self.guidance_scale > 1.0;

@@ -94,6 +94,19 @@ pub async fn loras(State(service): State<Service>) -> impl IntoResponse {
 }
 
 #[derive(Debug, Serialize)]
+struct ControlNet {
+    object: &'static str,
+    name: String,
+    /// Why it cannot be used, if it cannot.
+    error: Option<String>,
+}
+
+pub async fn control_nets(State(service): State<Service>) -> impl IntoResponse {
+    let control_nets = service.control_nets().into_iter();
+    List::of(control_nets.map(|(name, error)| ControlNet { object: "controlnet", name, error }))
+}
+
+#[derive(Debug, Serialize)]
 struct Scheduler {
     object: &'static str,
     name: String,

@@ -31,6 +31,7 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)),
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
+        endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),
         endpoint(Method::GET, "/v1/schedulers", get(catalogue::schedulers)),
         endpoint(Method::GET, "/v1/queue", get(catalogue::queue)),
         endpoint(Method::GET, "/health", get(health::health)),

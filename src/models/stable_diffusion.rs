@@ -254,17 +254,16 @@ impl StableDiffusion {
         Ok(Adapter::of(Lora::read(path, file, &self.modules)?, &self.device)?)
     }
 
-    /// The word of a file of textual inversion; `name` is the word where the file tells none.
+    /// What a file of textual inversion teaches the text encoders: the word `<name>`, whatever the file calls it.
     ///
     /// # Errors
     /// The file is broken, or not for this model's text encoders.
-    pub fn learned(&self, path: &str, name: &str, file: &[u8]) -> std::result::Result<LearnedToken, LoadError> {
+    pub fn learned(&self, name: &str, file: &[u8]) -> std::result::Result<LearnedToken, LoadError> {
         let widths = self.text.widths();
-        let TextualInversion { word, text_encoder, text_encoder_2 } = TextualInversion::read(path, file, widths)?;
-        let trigger = word.unwrap_or_else(|| format!("<{name}>"));
+        let TextualInversion { text_encoder, text_encoder_2, .. } = TextualInversion::read(name, file, widths)?;
         let present = [text_encoder, text_encoder_2].into_iter().zip(widths).filter(|(_, width)| width.is_some());
         let vectors = present.map(|(vectors, _)| vectors.as_ref().map(rows).unwrap_or_default()).collect();
-        Ok(LearnedToken { trigger, vectors })
+        Ok(LearnedToken { trigger: format!("<{name}>"), vectors })
     }
 
     /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.

@@ -1,19 +1,34 @@
 //! Which LoRAs and textual inversions there are: the files of `loras.dir` and `embeddings.dir`.
 
+mod kept;
+
 use std::{
     collections::BTreeMap,
     io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use crate::generation::LoraUse;
+use kept::Kept;
+
+use super::Model;
+use crate::{
+    generation::{Generation, LoraUse},
+    models::{
+        adapters::{Adapter, AdapterSet},
+        text_encoders::{LearnedToken, LearnedTokens},
+    },
+};
 
 /// What models can be changed and words added by, as safetensors files by name: the file's name without its ending.
-/// Nothing of the files is read.
-#[derive(Clone, Debug, Default)]
+/// The files are read at first use, for each model anew.
+#[derive(Debug, Default)]
 pub struct Adapters {
     loras: BTreeMap<String, File>,
     embeddings: BTreeMap<String, File>,
+    read_loras: Kept<Arc<Adapter>>,
+    read_embeddings: Kept<LearnedToken>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +54,52 @@ impl Adapters {
     pub fn open(loras: &Path, embeddings: &Path) -> Result<Adapters, AdaptersError> {
         let list =
             |setting, dir: &Path| files(dir).map_err(|source| AdaptersError { setting, path: dir.to_owned(), source });
-        Ok(Adapters { loras: list("loras.dir", loras)?, embeddings: list("embeddings.dir", embeddings)? })
+        let (loras, embeddings) = (list("loras.dir", loras)?, list("embeddings.dir", embeddings)?);
+        Ok(Adapters { loras, embeddings, ..Adapters::default() })
+    }
+
+    /// The same files, of which so many LoRAs and so many textual inversions are kept in memory once they were read.
+    pub fn keeping(self, most: NonZeroUsize) -> Adapters {
+        Adapters { read_loras: Kept::new(most), read_embeddings: Kept::new(most), ..self }
+    }
+
+    /// The LoRAs that the generation names, for its model. Blocks while files are read.
+    ///
+    /// # Errors
+    /// A name is unknown, or its file is broken or not for this model; each call tries anew.
+    pub fn changes(&self, generation: &Generation, model: &Model) -> Result<AdapterSet, String> {
+        let load = |LoraUse { name, scale }: &LoraUse| {
+            let file = self.loras.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
+            let read = || {
+                let bytes = std::fs::read(&file.path).map_err(|error| error.to_string())?;
+                model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| error.to_string())
+            };
+            let adapter = self.read_loras.get(&model.name, name, read);
+            let adapter = adapter.map_err(|error| format!("the LoRA {name:?} cannot be used: {error}"))?;
+            Ok((adapter, *scale as f32))
+        };
+        generation.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
+    }
+
+    /// The learned words that the generation's prompts have, for its model: the word of `NAME.safetensors` is `<NAME>`.
+    /// Blocks while files are read.
+    ///
+    /// # Errors
+    /// A file is broken or not for this model; each call tries anew.
+    pub fn learned(&self, generation: &Generation, model: &Model) -> Result<LearnedTokens, String> {
+        let used = self.embeddings.iter().filter(|(name, _)| {
+            let word = format!("<{name}>");
+            generation.texts().any(|text| text.contains(&word))
+        });
+        let load = |(name, file): (&String, &File)| {
+            let read = || {
+                let bytes = std::fs::read(&file.path).map_err(|error| error.to_string())?;
+                model.networks.learned(name, &bytes).map_err(|error| error.to_string())
+            };
+            let token = self.read_embeddings.get(&model.name, name, read);
+            token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
+        };
+        used.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
     }
 
     /// All LoRAs, by name.
@@ -54,16 +114,6 @@ impl Adapters {
 
     pub fn has_lora(&self, name: &str) -> bool {
         self.loras.contains_key(name)
-    }
-
-    /// The file of a LoRA.
-    pub fn path_of(&self, name: &str) -> Option<&Path> {
-        self.loras.get(name).map(|file| file.path.as_path())
-    }
-
-    /// The file of a textual inversion.
-    pub fn path_of_embedding(&self, name: &str) -> Option<&Path> {
-        self.embeddings.get(name).map(|file| file.path.as_path())
     }
 }
 
@@ -107,12 +157,10 @@ mod tests {
         let adapters = Adapters::open(dir.path(), Path::new("")).unwrap();
         let file = File { path: dir.path().join("pixel art v1.5.safetensors"), bytes: 5 };
         assert_eq!(adapters.loras().collect::<Vec<_>>(), [("pixel art v1.5", &file)]);
-        assert_eq!(adapters.path_of("pixel art v1.5"), Some(file.path.as_path()));
         assert!(adapters.has_lora("pixel art v1.5") && !adapters.has_lora("old"));
         assert_eq!(adapters.embeddings().count(), 0);
-        assert_eq!(adapters.path_of_embedding("pixel art v1.5"), None);
         let embeddings = Adapters::open(Path::new(""), dir.path()).unwrap();
-        assert_eq!(embeddings.path_of_embedding("pixel art v1.5"), Some(file.path.as_path()));
+        assert_eq!(embeddings.embeddings().collect::<Vec<_>>(), [("pixel art v1.5", &file)]);
         let missing = Adapters::open(Path::new(""), &dir.path().join("none")).unwrap_err().to_string();
         assert!(missing.contains("embeddings.dir") && missing.contains("none"), "{missing}");
     }

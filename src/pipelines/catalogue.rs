@@ -34,8 +34,8 @@ pub struct Catalogue {
     winograd: winograd::Use,
     entries: BTreeMap<String, Arc<Entry>>,
     shelf: Arc<Shelf>,
-    adapters: Arc<Adapters>,
     control_nets: ControlNets,
+    adapters: Arc<Adapters>,
 }
 
 #[derive(Debug)]
@@ -81,9 +81,10 @@ impl Catalogue {
             winograd: winograd::Use::Auto,
             entries,
             shelf,
-            adapters: Arc::default(),
             control_nets: ControlNets::default(),
+            adapters: Arc::default(),
         };
+        let default = catalogue.default_name();
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entries.get(default).map(|entry| &entry.card) {
             None => Err(unusable("it is not in the catalogue")),
@@ -139,6 +140,15 @@ impl Catalogue {
         }
     }
 
+    /// The same models, with ControlNets beside them.
+    pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
+        Catalogue { control_nets, ..self }
+    }
+
+    pub fn control_nets(&self) -> &ControlNets {
+        &self.control_nets
+    }
+
     /// What the models can be changed by.
     pub fn adapters(&self) -> &Adapters {
         &self.adapters
@@ -147,15 +157,6 @@ impl Catalogue {
     /// The same models, beside these adapters.
     pub fn with_adapters(self, adapters: Adapters) -> Catalogue {
         Catalogue { adapters: Arc::new(adapters), ..self }
-    }
-
-    /// The same models, with ControlNets beside them.
-    pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
-        Catalogue { control_nets, ..self }
-    }
-
-    pub fn control_nets(&self) -> &ControlNets {
-        &self.control_nets
     }
 
     /// The same models, whose networks take Winograd's algorithm where this says.

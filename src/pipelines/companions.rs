@@ -41,6 +41,7 @@ impl Companions {
     pub fn of(
         generation: &Generation,
         catalogue: &Catalogue,
+        model: &Model,
         refiner: Option<Arc<Model>>,
     ) -> Result<Companions, CompanionError> {
         let controls = generation.controls.iter();
@@ -53,10 +54,12 @@ impl Companions {
             }
             None => None,
         };
+        let adapters = catalogue.adapters();
         Ok(Companions {
+            adapters: adapters.changes(generation, model).map_err(CompanionError::Load)?,
+            learned: adapters.learned(generation, model).map_err(CompanionError::Load)?,
             control_nets: control_nets.collect::<Result<_, _>>().map_err(CompanionError::Load)?,
             refiner,
-            ..Companions::default()
         })
     }
 }

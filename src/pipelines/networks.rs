@@ -140,9 +140,9 @@ pub trait Networks: Send + Sync {
     fn adapter(&self, path: &str, _file: &[u8]) -> Result<Adapter, LoadError> {
         Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model takes no adapters".to_owned() })
     }
-    /// What a file of textual inversion (safetensors) teaches these networks; `name` is the word where the file tells none.
-    fn learned(&self, path: &str, _name: &str, _file: &[u8]) -> Result<LearnedToken, LoadError> {
-        Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model learns no words".to_owned() })
+    /// What a file of textual inversion (safetensors) teaches these networks: the word `<name>`.
+    fn learned(&self, name: &str, _file: &[u8]) -> Result<LearnedToken, LoadError> {
+        Err(LoadError::Safetensors { path: name.to_owned(), reason: "this model learns no words".to_owned() })
     }
     /// Rows of latents of the shape (C, h, w) to pictures, by a smaller network which only models have whose
     /// [`Spec::tiny_decoder`] says so.

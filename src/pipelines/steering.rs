@@ -2,8 +2,17 @@
 
 use std::{cell::Cell, sync::Arc};
 
-use super::{Control, Inputs, NetworkError, PipelineError, pixels::unit, setup::Setup};
-use crate::{generation, models::control_net::Hint, pipelines::Compute};
+use super::{
+    Control, Inputs, NetworkError, PipelineError,
+    pixels::{at, unit},
+    setup::Setup,
+};
+use crate::{
+    generation::{self, Preprocess},
+    imaging::canny,
+    models::control_net::Hint,
+    pipelines::Compute,
+};
 
 /// Which networks act in the next call.
 #[derive(Default)]
@@ -25,7 +34,13 @@ impl Steering {
             let (Some(picture), Some(net)) = (inputs.controls.get(i), setup.companions.control_nets.get(i)) else {
                 return Err(PipelineError::MissingInput("controls"));
             };
-            let pixels = unit(picture, setup.size()); // (3, H, W)
+            let pixels = match wanted.preprocess {
+                Preprocess::None => unit(picture, setup.size()), // (3, H, W)
+                Preprocess::Canny => {
+                    let edges = canny(&at(picture, setup.size()), 100, 200);
+                    unit(&edges.to_rgb(), setup.size())
+                }
+            };
             let hint = Hint::new(pixels, setup.size())
                 .map_err(|error| NetworkError { network: "control_net", detail: error.to_string() })?;
             let (net, hint) = (net.clone(), Arc::new(hint));

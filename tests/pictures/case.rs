@@ -43,6 +43,16 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     models
 }
 
+/// A folder of the textual inversions under the words that the cases have for them.
+pub fn embeddings(root: &Path) -> tempfile::TempDir {
+    let embeddings = tempfile::tempdir().unwrap();
+    for word in ["mug", "one"] {
+        let file = fs::read(root.join(format!("adapters/ti_{word}.safetensors"))).unwrap();
+        fs::write(embeddings.path().join(format!("{word}.safetensors")), file).unwrap();
+    }
+    embeddings
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -158,6 +168,7 @@ impl Case {
         if !controls.is_empty() {
             body.insert("controls".to_owned(), controls.into());
         }
+        body.insert("loras".to_owned(), self.loras().into());
         body
     }
 
@@ -166,20 +177,11 @@ impl Case {
         Some(json!({"b64": STANDARD.encode(file)}))
     }
 
-    /// The files of the case's LoRAs, and how strongly each acts.
-    pub fn loras(&self) -> Vec<(PathBuf, f64)> {
+    fn loras(&self) -> Vec<Value> {
         let all = &self.json["params"]["cross_attention_kwargs"]["scale"].as_f64().unwrap_or(1.0);
         let loras = self.json["loras"].as_array().into_iter().flatten();
-        loras
-            .map(|lora| (self.root.join(lora["path"].as_str().unwrap()), lora["scale"].as_f64().unwrap() * all))
-            .collect()
-    }
-
-    /// The files of the case's textual inversions, and the words that they stand for, without the brackets.
-    pub fn inversions(&self) -> Vec<(PathBuf, String)> {
-        let inversions = self.json["textual_inversions"].as_array().into_iter().flatten();
-        let word = |token: &Value| token.as_str().unwrap().trim_matches(['<', '>']).to_owned();
-        inversions.map(|of| (self.root.join(of["path"].as_str().unwrap()), word(&of["token"]))).collect()
+        let name = |path: &Value| Path::new(path.as_str().unwrap()).file_stem().unwrap().to_str().unwrap().to_owned();
+        loras.map(|lora| json!({"name": name(&lora["path"]), "scale": lora["scale"].as_f64().unwrap() * all})).collect()
     }
 
     fn controls(&self) -> Vec<Value> {

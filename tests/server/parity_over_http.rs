@@ -30,17 +30,45 @@ async fn cases_give_the_golden_pictures() {
         "ip2p/default",
         "sd2/default",
         "sd2/zsnr_ddim",
+        "sdxl/micro_conditioning",
+        "sdxl-turbo/steps_2",
+        "sdxl-refiner/ensemble_0.5",
+        "lcm/steps_4",
+        "lcm/img2img",
+        "controlnet/multi_start_end",
+        "controlnet/guess_mode",
+        "controlnet-sdxl/default",
+        "lora/two_locon_euler_a",
+        "lora/sdxl_two",
+        "lora/textual_inversion_lora",
     ];
-    let pipelines = ["sd1", "sd2", "sd1-inpaint", "ip2p"];
+    let folders = [
+        "sd1",
+        "sd2",
+        "sd1-inpaint",
+        "ip2p",
+        "sdxl",
+        "sdxl-turbo",
+        "sdxl-refiner",
+        "lcm",
+        "controlnet",
+        "controlnet-sdxl",
+        "lora",
+    ];
     let cases: Vec<_> =
-        case::Case::all(&root, &pipelines).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
+        case::Case::all(&root, &folders).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
     assert_eq!(cases.len(), names.len());
     let data = tempfile::tempdir().unwrap();
-    let models = case::models(
-        &root,
-        &cases.iter().flat_map(case::Case::pipelines).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
-    );
-    let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.path().to_str().unwrap())]).await;
+    let pipelines: BTreeSet<&str> = cases.iter().flat_map(case::Case::pipelines).collect();
+    let models = case::models(&root, &pipelines.into_iter().collect::<Vec<_>>());
+    let (embeddings, loras, control_nets) = (case::embeddings(&root), root.join("adapters"), root.join("controlnets"));
+    let settings = [
+        ("LATENTD_MODELS__DIR", models.path()),
+        ("LATENTD_EMBEDDINGS__DIR", embeddings.path()),
+        ("LATENTD_LORAS__DIR", &loras),
+        ("LATENTD_CONTROLNETS__DIR", &control_nets),
+    ];
+    let server = Server::start(data.path(), &settings.map(|(name, path)| (name, path.to_str().unwrap()))).await;
     let decoders =
         async |model: &str| server.json(&format!("/v1/models/{model}")).await["capabilities"]["decoders"].clone();
     assert_eq!((decoders("sd1").await, decoders("sd2").await), (json!(["full", "tiny"]), json!(["full"])));

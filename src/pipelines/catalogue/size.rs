@@ -12,7 +12,9 @@ pub(super) fn of(folder: &ModelFolder) -> Result<u64, LoadError> {
     // The tiny decoder is beside the index, which is diffusers' and does not know it.
     let tiny = folder.has("vae_tiny/config.json").then_some("vae_tiny");
     let mut bytes: u64 = 0;
-    for component in index.keys().map(String::as_str).chain(tiny) {
+    // A part of the class null is left out.
+    let present = index.iter().filter(|(_, part)| part.get(1).is_some_and(|class| !class.is_null()));
+    for component in present.map(|(component, _)| component.as_str()).chain(tiny) {
         if let Some(stem) = stem(component) {
             bytes = bytes.saturating_add(float32_bytes(folder, component, stem)?);
         }

@@ -115,8 +115,8 @@ impl Networks for StableDiffusion {
         StableDiffusion::adapter(self, path, file)
     }
 
-    fn learned(&self, path: &str, name: &str, file: &[u8]) -> Result<LearnedToken, LoadError> {
-        StableDiffusion::learned(self, path, name, file)
+    fn learned(&self, name: &str, file: &[u8]) -> Result<LearnedToken, LoadError> {
+        StableDiffusion::learned(self, name, file)
     }
 
     fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {

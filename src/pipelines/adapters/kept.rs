@@ -1,0 +1,81 @@
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{Mutex, PoisonError},
+};
+
+/// What was read of files for models, the least recently used of it dropped beyond a bound.
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    most: NonZeroUsize,
+    state: Mutex<State<T>>,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    clock: u64,
+    /// By model and name, with the time of the last use.
+    values: HashMap<(String, String), (u64, T)>,
+}
+
+impl<T: Clone> Kept<T> {
+    pub fn new(most: NonZeroUsize) -> Kept<T> {
+        Kept { most, state: Mutex::new(State { clock: 0, values: HashMap::new() }) }
+    }
+
+    /// The value for this model under this name, read if it is not kept. Two who ask at the same time may both read it.
+    pub fn get(&self, model: &str, name: &str, read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+        let key = (model.to_owned(), name.to_owned());
+        if let Some(value) = self.used(&key) {
+            return Ok(value);
+        }
+        let value = read()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.clock += 1;
+        let now = state.clock;
+        state.values.insert(key, (now, value.clone()));
+        if state.values.len() > self.most.get() {
+            let oldest = state.values.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone());
+            oldest.into_iter().for_each(|key| drop(state.values.remove(&key)));
+        }
+        Ok(value)
+    }
+
+    fn used(&self, key: &(String, String)) -> Option<T> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.clock += 1;
+        let now = state.clock;
+        let (used, value) = state.values.get_mut(key)?;
+        *used = now;
+        Some(value.clone())
+    }
+}
+
+impl<T: Clone> Default for Kept<T> {
+    fn default() -> Kept<T> {
+        Kept::new(NonZeroUsize::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_errors_are_not_kept() {
+        let kept = Kept::new(NonZeroUsize::new(2).unwrap());
+        let read = |model: &str, name: &str| {
+            let mut fresh = false;
+            let value = kept.get(model, name, || {
+                fresh = true;
+                Ok(format!("{model} {name}"))
+            });
+            assert_eq!(value, Ok(format!("{model} {name}")));
+            fresh
+        };
+        assert_eq!(kept.get("m", "broken", || Err("no".to_owned())), Err("no".to_owned()));
+        assert!(read("m", "a") && read("m", "b") && !read("m", "a"));
+        assert!(read("n", "a"), "another model");
+        assert!(!read("m", "a") && read("m", "b"));
+    }
+}
