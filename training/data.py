@@ -73,12 +73,13 @@ def read_labels(modules):
     return labels
 
 
-def noto_svgs(modules):
-    package = modules / "@iconify-json/noto"
+def iconify_svgs(modules, name, named_by=None):
+    """Code points → SVG document, of a package of iconify's; `named_by` is the package that says which name each emoji has."""
+    package, names = modules / "@iconify-json" / name, modules / "@iconify-json" / (named_by or name)
     collection = json.loads((package / "icons.json").read_text())
     icons, aliases = collection["icons"], collection.get("aliases", {})
     svgs = {}
-    for code, name in json.loads((package / "chars.json").read_text()).items():
+    for code, name in json.loads((names / "chars.json").read_text()).items():
         icon = icons.get(name) or icons.get(aliases.get(name, {}).get("parent"))
         if icon is None:
             continue
@@ -140,7 +141,7 @@ def load_pictures(modules, work, labels):
             if picture.size != (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING):
                 picture = ImageOps.pad(picture, (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING), Image.LANCZOS)
             fluent[code] = shrink(np.asarray(picture))
-    svgs = {code: svg for code, svg in noto_svgs(modules).items() if code in labels}
+    svgs = {code: svg for code, svg in iconify_svgs(modules, "noto").items() if code in labels}
     rendered = render_svgs(list(svgs.values()), work)
     noto = {code: shrink(pixels) for code, pixels in zip(svgs, rendered) if pixels is not None and pixels[..., 3].any()}
     return {"noto": noto, "fluent": fluent}
@@ -210,6 +211,11 @@ def main():
 
     concepts, labels = read_concepts(), read_labels(modules)
     pictures = load_pictures(modules, work, labels)
+    write_pictures(work, pictures, concepts, labels)
+
+
+def write_pictures(work, pictures, concepts, labels):
+    """{style: {code points: picture}} → the two files, with the recoloured copies."""
     rows, pixels = [], []
     for style, found in pictures.items():
         for code in concepts:
