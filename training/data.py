@@ -192,11 +192,15 @@ def recolours(name, hue, agreement):
 
 def recolour(picture, hue, word):
     """The picture with its main hue turned to that of the named colour, or bleached, blackened or browned."""
+    target, *change = SHADES[word] if word in SHADES else (HUES[word], 1, 1, 0)
+    return turn(picture, hue, hue if target is None else target, *change)
+
+
+def turn(picture, hue, target, saturation=1, factor=1, offset=0):
+    """The picture with its main hue turned to `target`, both in degrees, and its saturation and value changed."""
     alpha = picture[..., 3:]
     hsv = to_hsv(picture[..., :3] / np.maximum(alpha, 1e-6))
-    target, saturation, factor, offset = SHADES[word] if word in SHADES else (HUES[word], 1, 1, 0)
-    if target is not None:
-        hsv[..., 0] = (hsv[..., 0] + (target - hue) / 360) % 1
+    hsv[..., 0] = (hsv[..., 0] + (target - hue) / 360) % 1
     hsv[..., 1] *= saturation
     hsv[..., 2] = hsv[..., 2] * factor + offset
     return np.concatenate([from_hsv(hsv) * alpha, alpha], -1)

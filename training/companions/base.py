@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from diffusers.utils import logging
+from export import tidy_config
 from muon import PRECISION
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -25,6 +26,15 @@ def half_products():
 
 def channels_last(tensor):
     return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def save_model(model, folder):
+    """In half precision; without the path that it was loaded from."""
+    model.half().save_pretrained(folder)
+    tidy_config(folder / "config.json")
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    weights.chmod(0o644)
+    print(f"{weights}: {weights.stat().st_size / 1e6:.2f} MB")
 
 
 class Base:

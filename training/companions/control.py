@@ -8,7 +8,7 @@ import argparse
 
 import numpy as np
 import torch
-from companions.base import COMPANIONS, TRAINING, Base, channels_last, half_products
+from companions.base import COMPANIONS, TRAINING, Base, channels_last, half_products, save_model
 from companions.edges import canny
 from companions.loop import Loop, add_arguments
 from companions.placed import Placed
@@ -56,7 +56,7 @@ def main():
 
     loop.run(loss)
     with loop.averaged():
-        model.half().save_pretrained(arguments.output)
+        save_model(model, arguments.output)
 
 
 if __name__ == "__main__":

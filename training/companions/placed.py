@@ -24,11 +24,13 @@ class Placed:
         self.kinds = {kind: [i for i, row in enumerate(self.rows) if row["kind"] == kind] for kind in ("base", "recolour", "other")}
         self.captions = Captions()
 
-    def draw(self, rng):
-        """(picture (128, 128, 3) bytes, caption)."""
+    def draw(self, rng, concept=None):
+        """(picture (128, 128, 3) bytes, caption), of one concept in its own colours if that is asked for."""
         chance = rng.random()
         kind = "other" if chance < SHARE_UNKNOWN else "recolour" if chance < SHARE_UNKNOWN + SHARE_RECOLOURED else "base"
-        i = rng.choice(self.kinds[kind])
+        rows = self.kinds[kind] if concept is None else [i for i in self.kinds["base"] if self.rows[i]["concept"] == concept]
+        i = rng.choice(rows)
+        kind = self.rows[i]["kind"]
         row = self.rows[i]
         background = rng.choice(list(BACKGROUNDS)) if rng.random() < SHARE_ON_BACKGROUND else None
         if kind == "other":

@@ -10,7 +10,7 @@ import time
 
 import torch
 from autoencoder import BATCH, Pictures, distance, psnr
-from companions.base import COMPANIONS, TRAINING, Base, channels_last, half_products
+from companions.base import COMPANIONS, TRAINING, Base, channels_last, half_products, save_model
 from companions.loop import Loop, add_arguments
 from diffusers import AutoencoderTiny
 from latents import CHANNELS, Latents
@@ -74,7 +74,7 @@ def main():
     loop.run(loss)
     with loop.averaged():
         measure(model, base, pictures, latents)
-        model.half().save_pretrained(arguments.output)
+        save_model(model, arguments.output)
 
 
 if __name__ == "__main__":
