@@ -73,13 +73,13 @@ def read_labels(modules):
     return labels
 
 
-def iconify_svgs(modules, name, named_by=None):
-    """Code points → SVG document, of a package of iconify's; `named_by` is the package that says which name each emoji has."""
-    package, names = modules / "@iconify-json" / name, modules / "@iconify-json" / (named_by or name)
+def iconify_svgs(modules, name):
+    """Code points → SVG document, of a package of iconify's."""
+    package = modules / "@iconify-json" / name
     collection = json.loads((package / "icons.json").read_text())
     icons, aliases = collection["icons"], collection.get("aliases", {})
     svgs = {}
-    for code, name in json.loads((names / "chars.json").read_text()).items():
+    for code, name in json.loads((package / "chars.json").read_text()).items():
         icon = icons.get(name) or icons.get(aliases.get(name, {}).get("parent"))
         if icon is None:
             continue

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from companions.base import COMPANIONS, TRAINING
+from companions.base import TRAINING
 from companions.drawing import base_pipeline, control_pipeline, draw, lcm_pipeline, lora_pipeline, teal_pipeline, tiny_pipeline
 from companions.edges import canny
 from companions.placed import Placed
+from companions.styles import STYLES
 from PIL import Image, ImageDraw
 from scenes import SIZE
 
@@ -42,7 +43,7 @@ def lcm_sheet(folder):
 
 def style_sheet(folder):
     rows = [("base", draw(base_pipeline(), PROMPTS))]
-    rows += [(f"{style}-lora", draw(lora_pipeline(f"{style}-lora"), PROMPTS)) for style in ("blob", "flat")]
+    rows += [(f"{style}-lora", draw(lora_pipeline(f"{style}-lora"), PROMPTS)) for style in STYLES]
     write_sheet(folder / "style-loras.png", rows, PROMPTS)
 
 
@@ -70,7 +71,7 @@ def teal_sheet(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=TRAINING / "work")
-    parser.add_argument("--output", type=Path, default=COMPANIONS / "sheets")
+    parser.add_argument("--output", type=Path, default=TRAINING.parent / "docs" / "companions")
     parser.add_argument("--only", choices=("lcm", "styles", "tiny", "control", "teal"), action="append")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

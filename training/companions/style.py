@@ -1,6 +1,6 @@
 """A LoRA for one of the styles of `styles.py`: the U-Net learns on, with its own objective, but only in the adapter.
 
-It starts from what it knows of the things; of the style it sees some two hundred things, and their recoloured copies and scenes.
+It starts from what it knows of the things, and sees all of them in the style, their recoloured copies and scenes of them.
 """
 
 import argparse
@@ -21,7 +21,7 @@ EMPTY_SHARE = 0.1
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("style", choices=STYLES)
-    add_arguments(parser, TRAINING / "work", steps=800, batch=24)
+    add_arguments(parser, TRAINING / "work", steps=250, batch=32)
     parser.add_argument("--output", type=type(COMPANIONS), default=COMPANIONS)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
