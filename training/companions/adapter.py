@@ -57,4 +57,5 @@ def save_adapter(unet, folder):
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "pytorch_lora_weights.safetensors"
     save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(0o644)
     print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

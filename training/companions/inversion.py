@@ -70,7 +70,9 @@ def main():
     with loop.averaged():
         print(f"the word moved by {(vector - known.mean(0)).norm():.2f}; the two that it started from are {(known[0] - known[1]).norm():.2f} apart")
         arguments.output.mkdir(parents=True, exist_ok=True)
-        save_file({TOKEN: vector.detach().half()}, arguments.output / "learned_embeds.safetensors", metadata={"format": "pt"})
+        file = arguments.output / "learned_embeds.safetensors"
+        save_file({TOKEN: vector.detach().half()}, file, metadata={"format": "pt"})
+        file.chmod(0o644)
 
 
 if __name__ == "__main__":
