@@ -55,7 +55,7 @@ def tiny_sheet(folder):
 def control_sheet(folder, work):
     """Edges of placed things that the ControlNet never saw so, and prompts with other colours or another thing."""
     placed, rng = Placed(work), random.Random(10**6)
-    wanted = ["fox", "car", "heart", "house", "frog", "apple", "rocket", "mushroom"]
+    wanted = ["fox", "car", "red heart", "house", "frog", "red apple", "rocket", "mushroom"]
     prompts = ["a red fox", "a purple car", "a yellow heart", "a house on a green background", "a blue frog", "a green apple", "a red rocket", "a blue mushroom"]
     edges = np.stack([canny(placed.draw(rng, concept)[0]) for concept in wanted])
     rows = [("edges", edges), ("with them", draw(control_pipeline(), prompts, edges=edges)), ("without", draw(base_pipeline(), prompts))]
