@@ -23,7 +23,7 @@ LABEL org.opencontainers.image.title="latentd" \
       org.opencontainers.image.description="An HTTP inference server for latent diffusion" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --link --from=builder-cpu /src/target/release/latentd /usr/local/bin/latentd
-COPY --link --from=builder-cpu /src/LICENSE /src/models/emoji/LICENSE-*.txt /usr/share/doc/latentd/
+COPY --link --from=builder-cpu /src/LICENSE /src/models/*/LICENSE-*.txt /usr/share/doc/latentd/
 COPY --from=builder-cpu --chown=65532:65532 /data /data
 
 # Inside a container the listeners must be open; what the host publishes is its own choice.

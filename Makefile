@@ -5,11 +5,14 @@ TOOLS := target/tools
 # A cargo-deny that is there already is taken.
 DENY := $(shell command -v cargo-deny || echo $(TOOLS)/bin/cargo-deny)
 
+# How long `make fuzz` looks.
+FUZZ_SECONDS ?= 60
+
 # Options for the comparisons: make compare COMPARE="--only unet-sd15 --peers openvino"
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test check format docker compare compare-server
+.PHONY: run test check format docker compare compare-server fuzz
 
 # Serves on http://localhost:8080.
 run:
@@ -35,6 +38,13 @@ compare: $(PEERS)/installed
 
 compare-server: $(PEERS)/installed
 	$(PEERS)/bin/python benches/compare/server.py $(COMPARE)
+
+# Files of weights against a fuzzer: make fuzz FUZZ_SECONDS=600. It takes cargo-fuzz (`cargo install cargo-fuzz`) and the stable
+# compiler; what it finds lands in fuzz/artifacts, what it learns in fuzz/corpus.
+fuzz:
+	mkdir -p fuzz/corpus/weights
+	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . --sanitizer none weights corpus/weights seeds -- \
+		-dict=weights.dict -max_len=8192 -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=64
 
 docker:
 	docker build --target cpu --tag latentd:cpu .

@@ -11,6 +11,7 @@
 //! Reading order: [`denoise`] (what a run calls), [`schedule`], `samplers`, then what they stand on.
 
 pub mod betas;
+pub mod brownian;
 pub mod denoise;
 pub mod error;
 pub mod guidance;
@@ -26,6 +27,7 @@ pub mod scheduler_config;
 mod beta_distribution;
 mod network;
 mod samplers;
+mod seed_sequence;
 mod sigmas;
 mod spacing;
 

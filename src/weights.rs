@@ -3,6 +3,7 @@
 //! A [`ModelFolder`] reads files, a [`Weights`] hands out float32 tensors and keeps account of them: a load ends with
 //! [`Weights::finish`], which fails unless every tensor of the files was asked for, and every tensor asked for was there.
 
+mod clip_vocabulary;
 mod error;
 mod folder;
 mod header;
@@ -11,6 +12,7 @@ mod ldm;
 mod ledger;
 pub mod lora;
 mod shards;
+mod single_file;
 mod size;
 mod tensors;
 pub mod textual_inversion;

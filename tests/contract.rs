@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
-    generation::{Decoder, Fields, Limits, ModelCard, Rules, SchedulerChoice, Task, resolve},
+    generation::{Decoder, Fields, Levels, Limits, ModelCard, Rules, SchedulerChoice, Task, resolve},
     http::public_endpoints,
 };
 use serde_json::{Map, Value, json};
@@ -132,8 +132,8 @@ impl Rules for Open {
 
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
         let card = json!({"_class_name": "EulerDiscreteScheduler"});
-        let edits = model == "editor";
-        (model == "emoji" || edits).then(|| {
+        let (edits, xl) = (model == "editor", model == "xl");
+        (model == "emoji" || edits || xl).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -152,13 +152,24 @@ impl Rules for Open {
                 },
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
+                time_ids: if xl { 6 } else { 0 },
                 ..ModelCard::default()
             })
         })
     }
 
-    fn check_scheduler(&self, _: &ModelCard, _: &SchedulerChoice, _: u32) -> Result<(), (String, String)> {
-        Ok(())
+    fn check_scheduler(
+        &self,
+        _: &ModelCard,
+        _: &SchedulerChoice,
+        steps: u32,
+        levels: Option<&Levels>,
+    ) -> Result<u32, (String, String)> {
+        Ok(match levels {
+            None => steps,
+            Some(Levels::Sigmas(sigmas)) => sigmas.len() as u32,
+            Some(Levels::Timesteps(timesteps)) => timesteps.len() as u32,
+        })
     }
 
     fn check_control(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
@@ -197,7 +208,7 @@ fn the_resolver_knows_every_field_of_the_contract_and_takes_its_examples() {
     let schema = &contract()["components"]["schemas"]["GenerateImage"];
     for name in schema["properties"].as_object().unwrap().keys() {
         // A value of a type that no field has: known fields complain of it, unknown ones of their name.
-        let Value::Object(request) = json!({"prompt": "", name: [1]}) else { unreachable!() };
+        let Value::Object(request) = json!({"prompt": "", name: [[1]]}) else { unreachable!() };
         let invalid = resolve(Fields::new(request), &Open { limits: defaults() }).expect_err(name);
         let mut own = invalid.errors.iter().filter(|error| error.pointer.starts_with(&pointer_of(name)));
         assert!(own.any(|error| error.code != "unknown_field"), "{name}: {:?}", invalid.errors);
@@ -230,6 +241,9 @@ fn the_resolver_holds_the_bounds_of_the_contract() {
             }
             if name == "image_guidance_scale" {
                 request["model"] = "editor".into();
+            }
+            if name.contains("aesthetic_score") {
+                request["model"] = "xl".into();
             }
             request[name] = value;
             request

@@ -3,8 +3,8 @@
 use std::{io::Cursor, sync::Arc};
 
 use latentd::generation::{
-    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Limits, LoraUse, MetadataLevel,
-    ModelCard, OnDisconnect, PromptSyntax, Rules, SchedulerChoice, SeedMode, Task, resolve,
+    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
+    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Rules, SchedulerChoice, SeedMode, Task, resolve,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
 use proptest::prelude::*;
@@ -107,6 +107,15 @@ fn an_approximated_picture_carries_how() {
     assert_eq!(again(&texts[1].1), generation);
     let unguided = Generation { guidance_scale: 1.0, ..generation };
     assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "without guidance none is left out");
+}
+
+#[test]
+fn a_picture_over_a_list_of_levels_carries_the_list() {
+    for (levels, steps) in [(Levels::Timesteps(vec![999, 500, 20]), 3), (Levels::Sigmas(vec![14.6, 0.1]), 2)] {
+        let generation = Generation { levels: Some(levels), steps, ..generation() };
+        let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, 0).unwrap());
+        assert_eq!(again(&texts[1].1), generation);
+    }
 }
 
 #[test]
@@ -225,6 +234,7 @@ fn generation() -> Generation {
         height: 256,
         n: 1,
         steps: 20,
+        levels: None,
         guidance_scale: 7.5,
         guidance_rescale: 0.25,
         guidance_interval: GuidanceInterval::WHOLE,
@@ -295,8 +305,18 @@ impl Rules for Catalogue {
         (model == "tiny").then(|| self.card.clone())
     }
 
-    fn check_scheduler(&self, _: &ModelCard, _: &SchedulerChoice, _: u32) -> Result<(), (String, String)> {
-        Ok(())
+    fn check_scheduler(
+        &self,
+        _: &ModelCard,
+        _: &SchedulerChoice,
+        steps: u32,
+        levels: Option<&Levels>,
+    ) -> Result<u32, (String, String)> {
+        Ok(match levels {
+            None => steps,
+            Some(Levels::Sigmas(sigmas)) => sigmas.len() as u32,
+            Some(Levels::Timesteps(timesteps)) => timesteps.len() as u32,
+        })
     }
 
     fn check_control(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {

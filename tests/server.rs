@@ -25,3 +25,5 @@ mod models;
 mod parity_over_http;
 #[path = "server/responsiveness.rs"]
 mod responsiveness;
+#[path = "server/steered.rs"]
+mod steered;

@@ -4,7 +4,15 @@
 
 #[path = "weights/files.rs"]
 mod files;
+#[path = "weights/hostile.rs"]
+mod hostile;
+#[path = "weights/inverse.rs"]
+mod inverse;
 #[path = "weights/lora.rs"]
 mod lora;
+#[path = "weights/manifests.rs"]
+mod manifests;
+#[path = "weights/single_file.rs"]
+mod single_file;
 #[path = "weights/textual_inversion.rs"]
 mod textual_inversion;

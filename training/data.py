@@ -73,8 +73,9 @@ def read_labels(modules):
     return labels
 
 
-def noto_svgs(modules):
-    package = modules / "@iconify-json/noto"
+def iconify_svgs(modules, name):
+    """Code points → SVG document, of a package of iconify's."""
+    package = modules / "@iconify-json" / name
     collection = json.loads((package / "icons.json").read_text())
     icons, aliases = collection["icons"], collection.get("aliases", {})
     svgs = {}
@@ -140,7 +141,7 @@ def load_pictures(modules, work, labels):
             if picture.size != (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING):
                 picture = ImageOps.pad(picture, (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING), Image.LANCZOS)
             fluent[code] = shrink(np.asarray(picture))
-    svgs = {code: svg for code, svg in noto_svgs(modules).items() if code in labels}
+    svgs = {code: svg for code, svg in iconify_svgs(modules, "noto").items() if code in labels}
     rendered = render_svgs(list(svgs.values()), work)
     noto = {code: shrink(pixels) for code, pixels in zip(svgs, rendered) if pixels is not None and pixels[..., 3].any()}
     return {"noto": noto, "fluent": fluent}
@@ -191,11 +192,15 @@ def recolours(name, hue, agreement):
 
 def recolour(picture, hue, word):
     """The picture with its main hue turned to that of the named colour, or bleached, blackened or browned."""
+    target, *change = SHADES[word] if word in SHADES else (HUES[word], 1, 1, 0)
+    return turn(picture, hue, hue if target is None else target, *change)
+
+
+def turn(picture, hue, target, saturation=1, factor=1, offset=0):
+    """The picture with its main hue turned to `target`, both in degrees, and its saturation and value changed."""
     alpha = picture[..., 3:]
     hsv = to_hsv(picture[..., :3] / np.maximum(alpha, 1e-6))
-    target, saturation, factor, offset = SHADES[word] if word in SHADES else (HUES[word], 1, 1, 0)
-    if target is not None:
-        hsv[..., 0] = (hsv[..., 0] + (target - hue) / 360) % 1
+    hsv[..., 0] = (hsv[..., 0] + (target - hue) / 360) % 1
     hsv[..., 1] *= saturation
     hsv[..., 2] = hsv[..., 2] * factor + offset
     return np.concatenate([from_hsv(hsv) * alpha, alpha], -1)
@@ -210,6 +215,11 @@ def main():
 
     concepts, labels = read_concepts(), read_labels(modules)
     pictures = load_pictures(modules, work, labels)
+    write_pictures(work, pictures, concepts, labels)
+
+
+def write_pictures(work, pictures, concepts, labels):
+    """{style: {code points: picture}} → the two files, with the recoloured copies."""
     rows, pixels = [], []
     for style, found in pictures.items():
         for code in concepts:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from data import HUES, SIZE, hue_distance, main_hue, recolour, to_hsv
-from diffusers import StableDiffusionPipeline
+from diffusers import LCMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging
 from PIL import Image, ImageDraw
 from scenes import BACKGROUNDS, LAYOUTS
@@ -205,6 +205,8 @@ def main():
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--seeds", type=int, default=3, help="how many pictures of each prompt")
+    parser.add_argument("--lora", type=Path, help="draw with this adapter")
+    parser.add_argument("--lcm", action="store_true", help="draw with the sampler of latent consistency models")
     parser.add_argument("--group", choices=GROUPS, action="append", help="only these")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -215,6 +217,10 @@ def main():
     steps, guidance = arguments.steps or defaults["steps"], arguments.guidance or defaults["guidance_scale"]
     pipeline = StableDiffusionPipeline.from_pretrained(arguments.model, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
+    if arguments.lora:
+        pipeline.load_lora_weights(arguments.lora)
+    if arguments.lcm:
+        pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
     judge = Judge(arguments.work)
     print(f"{arguments.model}, {steps} steps, guidance {guidance}, {arguments.seeds} pictures of each prompt")
 

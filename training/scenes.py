@@ -66,14 +66,15 @@ class Scenes:
         known = [i for i, row in enumerate(rows) if row["kind"] != "other"]
         self.pictures = {(rows[i]["style"], rows[i]["concept"], rows[i]["colour"]): np.array(pictures[i]) for i in known}
         self.weights = {concept["names"][0]: concept["weight"] for concept in read_concepts().values()}
-        self.concepts = {style: [key[1] for key in self.pictures if key[0] == style and key[2] is None] for style in STYLE_SHARES}
+        styles = dict.fromkeys(key[0] for key in self.pictures)
+        self.concepts = {style: [key[1] for key in self.pictures if key[0] == style and key[2] is None] for style in styles}
         self.colours = {}
         for style, concept, colour in self.pictures:
             if colour:
                 self.colours.setdefault((style, concept), []).append(colour)
 
-    def draw(self, random):
-        style = random.choices(list(STYLE_SHARES), STYLE_SHARES.values())[0]
+    def draw(self, random, style=None):
+        style = style or random.choices(list(STYLE_SHARES), STYLE_SHARES.values())[0]
         layout = random.choices(list(LAYOUTS.values()), [layout.share for layout in LAYOUTS.values()])[0]
         things = [self.draw_thing(style, random)]
         if layout.caption in ("pair", "stack"):

@@ -56,6 +56,16 @@ pub async fn sample<D: Denoise>(
             samplers::lcm(&network, schedule, *timestep_scaling, *clip, x, noise).await?
         }
         Sampler::Tcd { .. } => samplers::tcd(&network, schedule, eta, x, noise).await?,
+        Sampler::Ipndm => samplers::ipndm(&network, schedule, x).await?,
+        Sampler::DpmSde { seed, .. } => samplers::dpm_sde(&network, schedule, *seed, x, noise).await?,
+        Sampler::SaSolver(options) => samplers::sa_solver(&network, schedule, options, x, noise).await?,
+        Sampler::EdmEuler(_) => samplers::euler(&network, schedule, x).await?,
+        Sampler::EdmDpmMultistep(_, dpm) => samplers::dpm_multistep(&network, schedule, dpm, x, noise).await?,
+        Sampler::FlowEuler { stochastic, .. } => {
+            samplers::flow_euler(&network, schedule, *stochastic, x, noise).await?
+        }
+        Sampler::FlowHeun => samplers::flow_heun(&network, schedule, x).await?,
+        Sampler::Consistency(options) => samplers::consistency(&network, schedule, options, x, noise).await?,
     };
     if x.is_finite() { Ok(x) } else { Err(Error::NotFinite) }
 }

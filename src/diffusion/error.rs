@@ -48,6 +48,18 @@ pub enum InvalidSteps {
     NothingLeft { steps: usize, strength: f64 },
     #[error("{class} with Runge-Kutta steps (skip_prk_steps false) cannot begin after its first step")]
     BeginsLate { class: &'static str },
+    #[error("{class} with this configuration takes no explicit {list}")]
+    NoList { class: &'static str, list: &'static str },
+    #[error("one level is no step, {class} needs at least two sigmas, of which the last is the end")]
+    OneSigma { class: &'static str },
+    #[error("explicit timesteps cannot be combined with levels that are spaced anew (karras, exponential, beta, Lu)")]
+    ListAndRespacing,
+    #[error("explicit timesteps must fall")]
+    Rising,
+    #[error(
+        "the levels of this scheduler configuration depend on the size of the picture (use_dynamic_shifting), of which this model's pipeline says nothing"
+    )]
+    NoSize,
     /// At `α = 0` a predicted ε says nothing about x0.
     #[error(
         "the schedule starts at zero signal, where this scheduler cannot use the model's {prediction_type} prediction"

@@ -25,7 +25,7 @@ impl<'a, D: Denoise> Network<'a, D> {
         Network { prediction, denoise, schedule, timeline: schedule.timeline(), calls: Cell::new(0) }
     }
 
-    /// The raw answer for the variance-preserving state `x`; refuses one of another shape.
+    /// The raw answer for `x`, which is scaled for the network; refuses one of another shape.
     pub(super) async fn ask(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let raw = self.denoise.predict(x, t).await?;
         self.calls.set(self.calls.get() + 1);
@@ -34,18 +34,23 @@ impl<'a, D: Denoise> Network<'a, D> {
 
     /// `D(x; σ)` of Karras et al. (2022) for a state `x0 + (σ/α) ε`.
     pub(super) async fn denoised(&self, x: &Latents, now: &Point, clip: Clip) -> Result<Latents, Error> {
-        let raw = self.ask(&x.scale(now.alpha), now.t).await?;
+        let raw = self.ask(&x.scale(self.prediction.input_scale(now)), now.t).await?;
         Ok(clip.apply(self.prediction.x0(x, &raw, now, 1.0 / now.alpha)))
     }
 
-    /// Estimates of x0, clipped, and ε for a variance-preserving state.
+    /// Estimates of x0, clipped, and ε for a state `α x0 + σ ε`.
     pub(super) async fn x0_and_epsilon(
         &self,
         x: &Latents,
         now: &Point,
         clip: Clip,
     ) -> Result<(Latents, Latents), Error> {
-        let raw = self.ask(x, now.t).await?;
+        let raw = match self.prediction {
+            Prediction::Preconditioned { .. } | Prediction::Boundary { .. } => {
+                self.ask(&x.scale(self.prediction.input_scale(now)), now.t).await?
+            }
+            _ => self.ask(x, now.t).await?,
+        };
         let x0 = clip.apply(self.prediction.x0(x, &raw, now, 1.0));
         Ok((x0, self.prediction.epsilon(x, &raw, now)))
     }

@@ -2,6 +2,7 @@
 
 use std::f32::consts::TAU;
 
+use super::brownian::BrownianNoise;
 use super::latents::Latents;
 use super::mt19937::Mt19937;
 
@@ -42,11 +43,25 @@ impl Noise {
             }
         })
     }
+
+    /// Noise for steps between the levels `min` and `max`, of paths that begin from `seed`, else from the seeds of the
+    /// generators; with a generator per image each image has a path of its own, as it would have alone.
+    pub(super) fn brownian(&self, seed: Option<u64>, shape: [usize; 4], min: f64, max: f64) -> BrownianNoise {
+        let seeds: Vec<u64> = match &self.0 {
+            Generators::Batch(generator) => vec![seed.unwrap_or(generator.seed)],
+            Generators::PerImage(generators) => {
+                let of_image = |b: usize| generators.get(b % generators.len().max(1)).map_or(0, |g| g.seed);
+                (0..shape[0]).map(|b| seed.unwrap_or(of_image(b))).collect()
+            }
+        };
+        BrownianNoise::new(&seeds, shape, min, max)
+    }
 }
 
 /// `torch.Generator("cpu").manual_seed(seed)`.
 #[derive(Debug, Clone)]
 pub struct Generator {
+    seed: u64,
     words: Mt19937,
     /// The second value of the last Box-Muller pair of a small draw, kept for the next small draw.
     spare: Option<f64>,
@@ -55,7 +70,7 @@ pub struct Generator {
 impl Generator {
     /// Only the low 32 bits of the seed count, as in torch.
     pub fn new(seed: u64) -> Generator {
-        Generator { words: Mt19937::new(seed as u32), spare: None }
+        Generator { seed, words: Mt19937::new(seed as u32), spare: None }
     }
 
     /// `torch.randn(out.len())` in float32: torch has one algorithm for 16 values or more and another for fewer.

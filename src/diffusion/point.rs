@@ -7,7 +7,7 @@ pub struct Point {
     pub t: f64,
     /// Signal, in `[0, 1]`.
     pub alpha: f64,
-    /// Noise, in `[0, 1]`; `α² + σ² = 1`.
+    /// Noise: `α² + σ² = 1` where variance is preserved, `α + σ = 1` along a flow; for EDM α is 1 and σ has no bound.
     pub sigma: f64,
 }
 
@@ -22,6 +22,16 @@ impl Point {
     pub(super) fn of_noise(t: f64, noise: f64) -> Point {
         let alpha = 1.0 / libm::sqrt(noise * noise + 1.0);
         Point { t, alpha, sigma: noise * alpha }
+    }
+
+    /// The level `x = (1 − σ) x0 + σ ε` of a flow.
+    pub(super) fn of_flow(t: f64, sigma: f64) -> Point {
+        Point { t, alpha: 1.0 - sigma, sigma }
+    }
+
+    /// The level `x = x0 + σ ε`, for networks that were trained on such states.
+    pub(super) fn of_edm(t: f64, sigma: f64) -> Point {
+        Point { t, alpha: 1.0, sigma }
     }
 
     /// `σ/α`: the standard deviation of the noise in `x/α`, the σ of Karras et al. (2022) and of diffusers' `sigmas`.

@@ -3,8 +3,8 @@
 use super::latents::Latents;
 use super::point::Point;
 
-/// diffusers' `prediction_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// diffusers' `prediction_type`, and what some of its classes make of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prediction {
     /// The noise ε.
     Epsilon,
@@ -12,6 +12,12 @@ pub enum Prediction {
     Velocity,
     /// x0 itself.
     Sample,
+    /// The velocity `ε − x0` of a flow `x = (1 − σ) x0 + σ ε`.
+    Flow,
+    /// `F` of Karras et al. (2022), arXiv:2206.00364, equation 7, for states `x0 + σ ε`; `negated` is `−F`.
+    Preconditioned { sigma_data: f64, negated: bool },
+    /// The same with the boundary of Song et al. (2023), arXiv:2303.01469, appendix C: at `sigma_min` x0 is the state.
+    Boundary { sigma_data: f64, sigma_min: f64 },
 }
 
 impl Prediction {
@@ -20,27 +26,56 @@ impl Prediction {
             Prediction::Epsilon => "epsilon",
             Prediction::Velocity => "v_prediction",
             Prediction::Sample => "sample",
+            Prediction::Flow => "flow_prediction",
+            Prediction::Preconditioned { negated: true, .. } => "v_prediction",
+            Prediction::Preconditioned { .. } | Prediction::Boundary { .. } => "epsilon",
         }
     }
 
-    /// x0 of a state and the network's answer at `now`.  The state is `scale · (α x0 + σ ε)`: 1 for variance-preserving
-    /// samplers, `1/α` for those that run on `x/α`.
+    /// By what a state `x0 + (σ/α) ε` is multiplied for the network.
+    pub(super) fn input_scale(self, now: &Point) -> f64 {
+        match self {
+            Prediction::Preconditioned { sigma_data, .. } | Prediction::Boundary { sigma_data, .. } => {
+                1.0 / libm::hypot(now.sigma, sigma_data)
+            }
+            _ => now.alpha,
+        }
+    }
+
+    /// x0 of a state and the network's answer at `now`.  The state is `scale · (α x0 + σ ε)`: `1/α` for samplers
+    /// that run on `x/α`, else 1.
     pub(super) fn x0(self, x: &Latents, raw: &Latents, now: &Point, scale: f64) -> Latents {
         let Point { alpha, sigma, .. } = *now;
         match self {
             Prediction::Epsilon => Latents::combine(&[(1.0 / (alpha * scale), x), (-sigma / alpha, raw)]),
             Prediction::Velocity => Latents::combine(&[(alpha / scale, x), (-sigma, raw)]),
             Prediction::Sample => raw.clone(),
+            Prediction::Flow => Latents::combine(&[(1.0, x), (-sigma, raw)]),
+            Prediction::Preconditioned { sigma_data, negated } => {
+                let skip = sigma_data * sigma_data / (sigma * sigma + sigma_data * sigma_data);
+                let out = sigma * sigma_data / libm::hypot(sigma, sigma_data);
+                Latents::combine(&[(skip, x), (if negated { -out } else { out }, raw)])
+            }
+            Prediction::Boundary { sigma_data, sigma_min } => {
+                let above = sigma - sigma_min;
+                let skip = sigma_data * sigma_data / (above * above + sigma_data * sigma_data);
+                let out = above * sigma_data / libm::hypot(sigma, sigma_data);
+                Latents::combine(&[(skip, x), (out, raw)])
+            }
         }
     }
 
-    /// ε of a variance-preserving state and the network's answer at `now`.
+    /// ε of a state `α x0 + σ ε` and the network's answer at `now`.
     pub(super) fn epsilon(self, x: &Latents, raw: &Latents, now: &Point) -> Latents {
         let Point { alpha, sigma, .. } = *now;
         match self {
             Prediction::Epsilon => raw.clone(),
             Prediction::Velocity => Latents::combine(&[(sigma, x), (alpha, raw)]),
             Prediction::Sample => Latents::combine(&[(1.0 / sigma, x), (-alpha / sigma, raw)]),
+            Prediction::Flow => Latents::combine(&[(1.0, x), (alpha, raw)]),
+            Prediction::Preconditioned { .. } | Prediction::Boundary { .. } => {
+                Prediction::Sample.epsilon(x, &self.x0(x, raw, now, 1.0), now)
+            }
         }
     }
 }

@@ -1,32 +1,44 @@
 //! The samplers: one file each, one async function, written as the algorithm box of its paper.
 
+mod consistency;
 mod ddim;
 mod ddpm;
 mod deis;
 mod dpm2;
 mod dpm_multistep;
+mod dpm_sde;
 mod dpm_singlestep;
 mod euler;
 mod euler_a;
 mod exponential;
+mod flow_euler;
+mod flow_heun;
 mod heun;
+mod ipndm;
 mod lcm;
 mod lms;
 mod pndm;
+mod sa_solver;
 mod tcd;
 mod uni_pc;
 
+pub(super) use consistency::consistency;
 pub(super) use ddim::ddim;
 pub(super) use ddpm::ddpm;
 pub(super) use deis::deis;
 pub(super) use dpm_multistep::dpm_multistep;
+pub(super) use dpm_sde::dpm_sde;
 pub(super) use dpm_singlestep::dpm_singlestep;
 pub(super) use dpm2::dpm2;
 pub(super) use euler::euler;
 pub(super) use euler_a::euler_a;
+pub(super) use flow_euler::flow_euler;
+pub(super) use flow_heun::flow_heun;
 pub(super) use heun::heun;
+pub(super) use ipndm::ipndm;
 pub(super) use lcm::lcm;
 pub(super) use lms::lms;
 pub(super) use pndm::pndm;
+pub(super) use sa_solver::sa_solver;
 pub(super) use tcd::tcd;
 pub(super) use uni_pc::uni_pc;

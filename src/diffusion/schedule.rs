@@ -12,6 +12,18 @@ use super::prediction::Prediction;
 use super::scheduler_config::{EulerLevels, FinalSigma, Sampler, SchedulerConfig};
 use super::sigmas::{Respacing, SigmaTable};
 use super::spacing::Spacing;
+use crate::generation::{Generation, Levels};
+use dpm_levels::{DpmLevels, Last, dpm_points};
+use edm_levels::{consistency_points, edm_points};
+use euler_levels::euler_points;
+use flow_levels::flow_points;
+use trained::{Trained, distilled_points, ipndm_points, trained_points};
+
+mod dpm_levels;
+mod edm_levels;
+mod euler_levels;
+mod flow_levels;
+mod trained;
 
 /// One [`Point`] per step and one for the end, and which of the steps are taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,33 +34,63 @@ pub struct Schedule {
     trained: Trained,
 }
 
-/// The levels of the training timesteps, which DDIM and PNDM also visit off the schedule's points.
-#[derive(Debug, Clone, PartialEq)]
-struct Trained {
-    config: SchedulerConfig,
-    /// `⌊T/n⌋` training timesteps.
-    stride: f64,
+/// What a run goes by: a number of steps, or levels of its own.
+#[derive(Clone, Copy)]
+enum Course<'a> {
+    Steps(usize),
+    Over(&'a Levels),
 }
 
 impl Schedule {
     /// Fails where the steps do not fit the configuration, or where the configuration leads to levels that no sampler
     /// could use.
     pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Schedule, InvalidSteps> {
+        Schedule::along(config, Course::Steps(steps))
+    }
+
+    /// Fails also where the class takes no such list: only some of diffusers' `set_timesteps` do.
+    pub fn over(config: &SchedulerConfig, levels: &Levels) -> Result<Schedule, InvalidSteps> {
+        Schedule::along(config, Course::Over(levels))
+    }
+
+    /// The levels that a generation asks for.
+    pub fn of(config: &SchedulerConfig, generation: &Generation) -> Result<Schedule, InvalidSteps> {
+        match &generation.levels {
+            Some(levels) => Schedule::over(config, levels),
+            None => Schedule::new(config, generation.steps as usize),
+        }
+    }
+
+    fn along(config: &SchedulerConfig, course: Course<'_>) -> Result<Schedule, InvalidSteps> {
+        let steps = course.len();
         let min = if let Sampler::Pndm { skip_prk_steps: false, .. } = config.sampler { 4 } else { 1 };
         if steps < min {
             return Err(InvalidSteps::TooFew { steps, min, class: config.class_name() });
         }
-        let trained = Trained { config: config.clone(), stride: (config.num_train_timesteps() / steps) as f64 };
+        let max = config.num_train_timesteps();
+        if matches!(course, Course::Steps(steps) if steps > max) {
+            return Err(InvalidSteps::TooMany { steps, max });
+        }
+        let trained = Trained::new(config, steps);
         let (points, init_noise_sigma) = match &config.sampler {
-            Sampler::Ddpm { .. } | Sampler::Ddim { .. } | Sampler::Pndm { .. } => {
-                (trained_points(&trained, steps)?, 1.0)
+            Sampler::Ddpm { .. } => (trained_points(&trained, course)?, 1.0),
+            Sampler::Ddim { .. } | Sampler::Pndm { .. } => {
+                (trained_points(&trained, Course::Steps(course.steps(config)?))?, 1.0)
             }
-            Sampler::Euler(levels) => euler_points(config, steps, levels)?,
-            Sampler::EulerAncestral => euler_points(config, steps, &EulerLevels::plain(None))?,
-            Sampler::Heun { respacing, .. } => euler_points(config, steps, &EulerLevels::plain(*respacing))?,
-            Sampler::Lms { respacing } => euler_points(config, steps, &EulerLevels::plain(*respacing))?,
+            Sampler::Ipndm => (ipndm_points(course.steps(config)?), 1.0),
+            Sampler::Euler(levels) => euler_points(config, course, levels)?,
+            Sampler::EulerAncestral => {
+                euler_points(config, Course::Steps(course.steps(config)?), &EulerLevels::plain(None))?
+            }
+            Sampler::Heun { respacing, .. } => {
+                euler_points(config, course.without_sigmas(config)?, &EulerLevels::plain(*respacing))?
+            }
+            Sampler::Lms { respacing } | Sampler::DpmSde { respacing, .. } => {
+                euler_points(config, Course::Steps(course.steps(config)?), &EulerLevels::plain(*respacing))?
+            }
             Sampler::Dpm2 { respacing, .. } => {
-                let (mut points, max) = euler_points(config, steps, &EulerLevels::plain(*respacing))?;
+                let course = Course::Steps(course.steps(config)?);
+                let (mut points, max) = euler_points(config, course, &EulerLevels::plain(*respacing))?;
                 if *respacing == Some(Respacing::Karras) {
                     points.iter_mut().for_each(|point| point.t = point.t.round_ties_even());
                 }
@@ -61,7 +103,7 @@ impl Schedule {
                     lambda_min_clipped: options.lambda_min_clipped,
                     ..DpmLevels::of(config, options.respacing, Last::from(options.end))
                 };
-                (dpm_points(config, steps, &levels)?, 1.0)
+                (dpm_points(config, course.without_sigmas(config)?, &levels)?, 1.0)
             }
             Sampler::DpmSinglestep(options) => {
                 let levels = DpmLevels {
@@ -70,25 +112,46 @@ impl Schedule {
                     lambda_min_clipped: options.lambda_min_clipped,
                     ..DpmLevels::of(config, options.respacing, Last::from(options.end))
                 };
-                (dpm_points(config, steps, &levels)?, 1.0)
+                (dpm_points(config, course.without_sigmas(config)?, &levels)?, 1.0)
             }
             Sampler::UniPc(options) => {
-                let last = match (options.end, options.respacing) {
-                    (FinalSigma::SigmaMin, Some(_)) => Last::Repeated,
-                    (end, _) => end.into(),
+                let last = match (options.end, options.respacing, config.flow) {
+                    (FinalSigma::SigmaMin, Some(_), _) | (FinalSigma::SigmaMin, _, Some(_)) => Last::Repeated,
+                    (end, ..) => end.into(),
                 };
-                (dpm_points(config, steps, &DpmLevels::of(config, options.respacing, last))?, 1.0)
+                let levels = DpmLevels { below_one: true, ..DpmLevels::of(config, options.respacing, last) };
+                let course = if config.flow.is_some() { course } else { Course::Steps(course.steps(config)?) };
+                (dpm_points(config, course, &levels)?, 1.0)
             }
             Sampler::Deis(options) => {
-                let last = if options.respacing.is_some() { Last::Repeated } else { Last::SigmaMin };
-                (dpm_points(config, steps, &DpmLevels::of(config, options.respacing, last))?, 1.0)
+                let repeats = options.respacing.is_some() || config.flow.is_some();
+                let last = if repeats { Last::Repeated } else { Last::SigmaMin };
+                let levels = DpmLevels::of(config, options.respacing, last);
+                (dpm_points(config, Course::Steps(course.steps(config)?), &levels)?, 1.0)
             }
-            Sampler::Lcm { original_inference_steps, .. } => (
-                consistency_points(&trained, (*original_inference_steps, *original_inference_steps), steps, -1.0)?,
-                1.0,
-            ),
+            Sampler::SaSolver(options) => {
+                let repeats = options.respacing.is_some() || config.flow.is_some();
+                let last = if repeats { Last::Repeated } else { Last::SigmaMin };
+                let levels = DpmLevels {
+                    lambda_min_clipped: options.lambda_min_clipped,
+                    ..DpmLevels::of(config, options.respacing, last)
+                };
+                (dpm_points(config, Course::Steps(course.steps(config)?), &levels)?, 1.0)
+            }
+            Sampler::Lcm { original_inference_steps, .. } => {
+                (distilled_points(&trained, (*original_inference_steps, *original_inference_steps), course, -1.0)?, 1.0)
+            }
             Sampler::Tcd { original_inference_steps } => {
-                (consistency_points(&trained, (*original_inference_steps, *original_inference_steps), steps, 0.0)?, 1.0)
+                (distilled_points(&trained, (*original_inference_steps, *original_inference_steps), course, 0.0)?, 1.0)
+            }
+            Sampler::EdmEuler(levels) => edm_points(levels, course.steps(config)?, Last::Repeated),
+            Sampler::EdmDpmMultistep(levels, _) => edm_points(levels, course.steps(config)?, Last::SigmaMin),
+            Sampler::FlowEuler { respacing, inverted, .. } => {
+                (flow_points(config, course, *respacing, *inverted)?, 1.0)
+            }
+            Sampler::FlowHeun => (flow_points(config, Course::Steps(course.steps(config)?), None, false)?, 1.0),
+            Sampler::Consistency(options) => {
+                (consistency_points(config, options, course.without_sigmas(config)?)?, options.sigma_max)
             }
         };
         let run = 0..points.len() - 1;
@@ -103,7 +166,7 @@ impl Schedule {
         };
         let whole = Schedule::new(config, steps)?;
         let kept = (original_inference_steps as f64 * strength) as usize;
-        let points = consistency_points(&whole.trained, (original_inference_steps, kept), steps, -1.0)?;
+        let points = distilled_points(&whole.trained, (original_inference_steps, kept), Course::Steps(steps), -1.0)?;
         Schedule { points, ..whole }.checked(config)
     }
 
@@ -201,7 +264,7 @@ impl Schedule {
                 let first = points.windows(2).take(3).flat_map(four);
                 (first.chain(points[3..].iter().copied()).collect(), self.run.start)
             }
-            Sampler::Heun { .. } | Sampler::Dpm2 { .. } => {
+            Sampler::Heun { .. } | Sampler::Dpm2 { .. } | Sampler::DpmSde { .. } | Sampler::FlowHeun => {
                 let pairs = points[1..].iter().flat_map(|point| [*point, *point]);
                 (points[..1].iter().copied().chain(pairs).collect(), 2 * self.run.start)
             }
@@ -228,7 +291,8 @@ impl Schedule {
             | Sampler::EulerAncestral
             | Sampler::Heun { .. }
             | Sampler::Lms { .. }
-            | Sampler::Dpm2 { .. } => (1.0, point.noise()),
+            | Sampler::Dpm2 { .. }
+            | Sampler::DpmSde { .. } => (1.0, point.noise()),
             _ => (point.alpha, point.sigma),
         };
         Latents::combine(&[(signal, x0), (noise_scale, noise)])
@@ -251,18 +315,26 @@ impl Schedule {
 
     fn checked(self, config: &SchedulerConfig) -> Result<Schedule, InvalidSteps> {
         let network_points = &self.points[..self.points.len() - 1];
-        let has_formula = matches!(
-            config.sampler,
-            Sampler::Ddpm { .. } | Sampler::Ddim { .. } | Sampler::Lcm { .. } | Sampler::Tcd { .. }
-        );
-        if network_points[0].alpha == 0.0 && !(has_formula && config.prediction != Prediction::Epsilon) {
+        let has_formula = match config.sampler {
+            Sampler::Ddpm { .. } | Sampler::Ddim { .. } | Sampler::Lcm { .. } | Sampler::Tcd { .. } => {
+                config.prediction != Prediction::Epsilon
+            }
+            Sampler::Ipndm | Sampler::FlowEuler { .. } | Sampler::FlowHeun => true,
+            _ => false,
+        };
+        if network_points[0].alpha == 0.0 && !has_formula {
             return Err(InvalidSteps::ZeroSignal { prediction_type: config.prediction.name() });
         }
         let finite = self.points.iter().all(|p| p.t.is_finite() && p.alpha.is_finite() && p.sigma.is_finite());
-        let noisy = network_points.iter().all(|p| p.sigma > 0.0);
-        // Compared crosswise, since a quotient would be infinite where the signal is zero.
-        let falling = self.steps().all(|(now, next)| next.sigma * now.alpha <= now.sigma * next.alpha);
-        if finite && noisy && falling && self.init_noise_sigma.is_finite() {
+        let positive = self.points.iter().all(|p| p.alpha >= 0.0 && p.sigma >= 0.0);
+        let sound = if let Sampler::FlowEuler { inverted: true, .. } = config.sampler {
+            self.steps().all(|(now, next)| next.sigma >= now.sigma)
+        } else {
+            // Compared crosswise, since a quotient would be infinite where the signal is zero.
+            let falling = self.steps().all(|(now, next)| next.sigma * now.alpha <= now.sigma * next.alpha);
+            falling && network_points.iter().all(|p| p.sigma > 0.0)
+        };
+        if finite && positive && sound && self.init_noise_sigma.is_finite() {
             Ok(self)
         } else {
             Err(InvalidSteps::Degenerate)
@@ -270,147 +342,41 @@ impl Schedule {
     }
 }
 
-impl Trained {
-    fn level(&self, t: f64) -> Point {
-        let alphas_cumprod = self.config.betas.alphas_cumprod();
-        let alpha_cumprod = if t >= 0.0 {
-            alphas_cumprod[(t as usize).min(alphas_cumprod.len() - 1)]
-        } else {
-            match self.config.sampler {
-                Sampler::Ddim { set_alpha_to_one: false, .. } | Sampler::Pndm { set_alpha_to_one: false, .. } => {
-                    alphas_cumprod[0]
-                }
-                _ => 1.0,
-            }
-        };
-        Point::of_alpha_cumprod(t, alpha_cumprod)
+impl<'a> Course<'a> {
+    fn len(self) -> usize {
+        match self {
+            Course::Steps(steps) => steps,
+            Course::Over(Levels::Sigmas(sigmas)) => sigmas.len(),
+            Course::Over(Levels::Timesteps(timesteps)) => timesteps.len(),
+        }
+    }
+
+    /// For classes that take no lists.
+    fn steps(self, config: &SchedulerConfig) -> Result<usize, InvalidSteps> {
+        match self {
+            Course::Steps(steps) => Ok(steps),
+            Course::Over(levels) => Err(InvalidSteps::NoList { class: config.class_name(), list: levels.name() }),
+        }
+    }
+
+    /// For classes that take timesteps alone.
+    fn without_sigmas(self, config: &SchedulerConfig) -> Result<Course<'a>, InvalidSteps> {
+        if let Course::Over(Levels::Sigmas(_)) = self {
+            self.steps(config)?;
+        }
+        Ok(self)
     }
 }
 
-/// DDPM, DDIM and PNDM: whole training timesteps.
-fn trained_points(trained: &Trained, steps: usize) -> Result<Vec<Point>, InvalidSteps> {
-    let config = &trained.config;
+/// A list of timesteps of a request, if they fall and the model was trained on them.
+fn listed(timesteps: &[u32], config: &SchedulerConfig) -> Result<Vec<f64>, InvalidSteps> {
     let num_train_timesteps = config.num_train_timesteps();
-    let timesteps = config.spacing.timesteps(num_train_timesteps, steps, config.steps_offset, true)?;
-    if let Some(t) = timesteps.iter().find(|t| **t >= num_train_timesteps as f64) {
-        return Err(InvalidSteps::OutOfRange { t: *t, num_train_timesteps });
+    if timesteps.windows(2).any(|pair| pair[1] >= pair[0]) {
+        return Err(InvalidSteps::Rising);
     }
-    let last = timesteps[steps - 1];
-    let end = if let Sampler::Ddpm { .. } = config.sampler { -1.0 } else { last - trained.stride };
-    Ok(timesteps.into_iter().chain([end]).map(|t| trained.level(t)).collect())
-}
-
-/// The Euler family: levels between the training timesteps or between two given ones.  Also its `init_noise_sigma`.
-fn euler_points(config: &SchedulerConfig, n: usize, levels: &EulerLevels) -> Result<(Vec<Point>, f64), InvalidSteps> {
-    let table = SigmaTable::new(config.betas.alphas_cumprod());
-    let mut timesteps = config.spacing.timesteps(config.num_train_timesteps(), n, config.steps_offset, false)?;
-    let mut sigmas: Vec<f64> = if levels.log_linear {
-        Respacing::Exponential.levels(table.max(), table.min(), n + 1)
-    } else {
-        timesteps.iter().map(|t| table.at(*t)).collect()
-    };
-    if let Some(respacing) = levels.respacing {
-        let max = levels.sigma_max.unwrap_or(sigmas[0]);
-        let min = levels.sigma_min.unwrap_or(sigmas[sigmas.len() - 1]);
-        sigmas = respacing.levels(max, min, n);
-        timesteps = sigmas.iter().map(|sigma| rounded(table.timestep_of(*sigma))).collect();
-    }
-    sigmas.push(final_sigma(levels.end, &table));
-    let sigmas: Vec<f64> = sigmas.into_iter().take(n + 1).map(rounded).collect();
-    if levels.continuous && config.prediction == Prediction::Velocity {
-        timesteps = sigmas[..n].iter().map(|sigma| rounded(0.25 * libm::log(*sigma))).collect();
-    }
-    let max = sigmas[0];
-    let init_noise_sigma = match config.spacing {
-        Spacing::Linspace | Spacing::Trailing => max,
-        Spacing::Leading => rounded(libm::sqrt(max * max + 1.0)),
-    };
-    Ok((points(timesteps, sigmas), init_noise_sigma))
-}
-
-/// Consistency models: some of the timesteps that they were distilled at, of the last `kept` of these, and timestep `end`.
-fn consistency_points(
-    trained: &Trained,
-    (original_inference_steps, kept): (usize, usize),
-    steps: usize,
-    end: f64,
-) -> Result<Vec<Point>, InvalidSteps> {
-    if steps > kept {
-        return Err(InvalidSteps::TooMany { steps, max: kept });
-    }
-    let stride = trained.config.num_train_timesteps() / original_inference_steps;
-    let left_out = |i: usize| (i as f64 * (kept as f64 / steps as f64)) as usize;
-    let timestep = |i: usize| ((kept - left_out(i)) * stride - 1) as f64;
-    Ok((0..steps).map(timestep).chain([end]).map(|t| trained.level(t)).collect())
-}
-
-/// How the classes around DPM-Solver choose their levels.
-struct DpmLevels {
-    spacing: Spacing,
-    steps_offset: usize,
-    respacing: Option<Respacing>,
-    /// Whether timesteps of chosen levels are rounded before they are cut to whole ones.
-    rounds: bool,
-    lambda_min_clipped: f64,
-    last: Last,
-}
-
-/// Where the last step ends.
-enum Last {
-    Zero,
-    /// At the level of timestep 0.
-    SigmaMin,
-    /// Where it began.
-    Repeated,
-}
-
-impl From<FinalSigma> for Last {
-    fn from(end: FinalSigma) -> Last {
-        match end {
-            FinalSigma::Zero => Last::Zero,
-            FinalSigma::SigmaMin => Last::SigmaMin,
-        }
-    }
-}
-
-impl DpmLevels {
-    fn of(config: &SchedulerConfig, respacing: Option<Respacing>, last: Last) -> DpmLevels {
-        DpmLevels {
-            spacing: config.spacing,
-            steps_offset: config.steps_offset,
-            respacing,
-            rounds: respacing == Some(Respacing::Karras),
-            lambda_min_clipped: f64::NEG_INFINITY,
-            last,
-        }
-    }
-}
-
-fn dpm_points(config: &SchedulerConfig, n: usize, levels: &DpmLevels) -> Result<Vec<Point>, InvalidSteps> {
-    let alphas_cumprod = config.betas.alphas_cumprod();
-    let table = SigmaTable::new(alphas_cumprod);
-    let kept = SigmaTable::with_lambda_from(alphas_cumprod, levels.lambda_min_clipped);
-    let mut timesteps = levels.spacing.dpm_timesteps(kept, config.num_train_timesteps(), n, levels.steps_offset)?;
-    let mut sigmas: Vec<f64> = timesteps.iter().map(|t| table.at(*t)).collect();
-    if let Some(respacing) = levels.respacing {
-        sigmas = respacing.levels(table.max(), table.min(), n);
-        let whole = |t: f64| {
-            if levels.rounds { t.round_ties_even() } else { t.trunc() }
-        };
-        timesteps = sigmas.iter().map(|sigma| whole(table.timestep_of(*sigma))).collect();
-    }
-    sigmas.push(match levels.last {
-        Last::Zero => 0.0,
-        Last::SigmaMin => table.min(),
-        Last::Repeated => sigmas[sigmas.len() - 1],
-    });
-    Ok(points(timesteps, sigmas.into_iter().map(rounded).collect()))
-}
-
-fn final_sigma(end: FinalSigma, table: &SigmaTable) -> f64 {
-    match end {
-        FinalSigma::Zero => 0.0,
-        FinalSigma::SigmaMin => table.min(),
+    match timesteps.first().filter(|t| **t as usize >= num_train_timesteps) {
+        Some(t) => Err(InvalidSteps::OutOfRange { t: f64::from(*t), num_train_timesteps }),
+        None => Ok(timesteps.iter().map(|t| f64::from(*t)).collect()),
     }
 }
 

@@ -101,7 +101,7 @@ const fn named(name: &'static str, class: Class, description: &'static str) -> N
     Named { name, class, preset: None, description }
 }
 
-const NAMES: [Named; 17] = [
+const NAMES: [Named; 23] = [
     named("ddpm", Class::Ddpm, "Ancestral sampling of Ho et al. (2020), noise in every step"),
     named("ddim", Class::Ddim, "Implicit sampling of Song et al. (2021), deterministic unless eta is given"),
     named("pndm", Class::Pndm, "Pseudo numerical method of Liu et al. (2022), the default of Stable Diffusion 1"),
@@ -121,10 +121,24 @@ const NAMES: [Named; 17] = [
         ..named("dpmpp_3m", Class::DpmMultistep, "DPM-Solver++ multistep of third order")
     },
     named("dpmpp_2s", Class::DpmSinglestep, "DPM-Solver++ singlestep of second order"),
+    named("dpmpp_sde", Class::DpmSde, "DPM-Solver++ singlestep with noise along a path, two network calls a step"),
     named("unipc", Class::UniPc, "Predictor and corrector of Zhao et al. (2023), good from 10 steps on"),
     named("deis", Class::Deis, "Exponential integrator of Zhang and Chen (2023), multistep"),
     named("lcm", Class::Lcm, "Multistep consistency sampling of Luo et al. (2023), for models distilled for it"),
     named("tcd", Class::Tcd, "Trajectory consistency sampling of Zheng et al. (2024), for models distilled for it"),
+    named("sa_solver", Class::SaSolver, "Stochastic Adams method of Xue et al. (2023), predictor and corrector"),
+    named(
+        "ipndm",
+        Class::Ipndm,
+        "Linear multistep method of up to four steps on a schedule of its own, for models trained on it",
+    ),
+    named("edm_euler", Class::EdmEuler, "First-order solver for models that were trained as in Karras et al. (2022)"),
+    named("flow_euler", Class::FlowEuler, "Euler's method, for models that were trained by flow matching"),
+    named(
+        "flow_heun",
+        Class::FlowHeun,
+        "Heun's method, two network calls a step, for models that were trained by flow matching",
+    ),
 ];
 
 struct Suffix {

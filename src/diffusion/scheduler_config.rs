@@ -7,10 +7,16 @@ use super::error::InvalidScheduler;
 use super::prediction::{Clip, Prediction};
 use super::sigmas::Respacing;
 use super::spacing::Spacing;
+use flow::Flow;
 use keys::Keys;
 
+mod class;
+pub(super) mod flow;
 pub(super) mod keys;
 mod options;
+mod solvers;
+
+pub(super) use class::Class;
 
 /// A checked scheduler configuration; whatever exists of it can be run, only the number of steps is open.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +26,8 @@ pub struct SchedulerConfig {
     pub(super) prediction: Prediction,
     pub(super) spacing: Spacing,
     pub(super) steps_offset: usize,
+    /// Levels of flow matching in place of those of the betas.
+    pub(super) flow: Option<Flow>,
 }
 
 /// The sampling algorithm with the options which are its own.
@@ -39,6 +47,14 @@ pub(super) enum Sampler {
     Deis(Deis),
     Lcm { original_inference_steps: usize, timestep_scaling: f64, clip: Clip },
     Tcd { original_inference_steps: usize },
+    Ipndm,
+    DpmSde { respacing: Option<Respacing>, seed: Option<u64> },
+    SaSolver(SaSolver),
+    EdmEuler(EdmLevels),
+    EdmDpmMultistep(EdmLevels, DpmMultistep),
+    FlowEuler { respacing: Option<Respacing>, inverted: bool, stochastic: bool },
+    FlowHeun,
+    Consistency(Consistency),
 }
 
 /// diffusers' `variance_type` of DDPM: the posterior's variance `β̃` or that of the step, `β`.
@@ -115,6 +131,40 @@ pub(super) struct Deis {
     pub(super) lower_order_final: bool,
 }
 
+/// The options of `SASolverScheduler`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SaSolver {
+    pub(super) respacing: Option<Respacing>,
+    pub(super) lambda_min_clipped: f64,
+    pub(super) clip: Clip,
+    /// 1 to 4, both.
+    pub(super) predictor_order: usize,
+    pub(super) corrector_order: usize,
+    pub(super) predict_x0: bool,
+    pub(super) lower_order_final: bool,
+}
+
+/// How the EDM classes choose their levels (table 1 of Karras et al. 2022, arXiv:2206.00364).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EdmLevels {
+    pub(super) sigma_min: f64,
+    pub(super) sigma_max: f64,
+    pub(super) rho: f64,
+    /// Even in `ln σ`, else by ρ.
+    pub(super) exponential: bool,
+    pub(super) end: FinalSigma,
+}
+
+/// The options of `CMStochasticIterativeScheduler`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Consistency {
+    pub(super) sigma_min: f64,
+    pub(super) sigma_max: f64,
+    pub(super) rho: f64,
+    pub(super) s_noise: f64,
+    pub(super) clip: Clip,
+}
+
 /// Which solution of the exponential integral a DPM-Solver step takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DpmSolver {
@@ -164,6 +214,18 @@ impl SchedulerConfig {
             },
             // diffusers' class reads the keys of thresholding and clipping, and does neither.
             Class::Tcd => Sampler::Tcd { original_inference_steps: keys.original_inference_steps()? },
+            Class::Ipndm => keys.ipndm()?,
+            Class::DpmSde => Sampler::DpmSde { respacing: keys.respacing()?, seed: keys.noise_sampler_seed()? },
+            Class::SaSolver => Sampler::SaSolver(keys.sa_solver()?),
+            Class::EdmEuler => Sampler::EdmEuler(keys.edm_levels()?),
+            Class::EdmDpmMultistep => Sampler::EdmDpmMultistep(keys.edm_levels()?, keys.edm_dpm_multistep()?),
+            Class::FlowEuler => Sampler::FlowEuler {
+                respacing: keys.respacing()?,
+                inverted: keys.flag("invert_sigmas", false)?,
+                stochastic: keys.flag("stochastic_sampling", false)?,
+            },
+            Class::FlowHeun => Sampler::FlowHeun,
+            Class::Consistency => Sampler::Consistency(keys.consistency()?),
         };
         Ok(SchedulerConfig {
             sampler,
@@ -171,6 +233,7 @@ impl SchedulerConfig {
             prediction: keys.prediction(class)?,
             spacing: keys.spacing(class)?,
             steps_offset: keys.integer("steps_offset", 0, 0, keys::MAX_TRAIN_TIMESTEPS)?,
+            flow: keys.flow(class)?,
         })
     }
 
@@ -192,8 +255,24 @@ impl SchedulerConfig {
             Sampler::Deis(_) => Class::Deis,
             Sampler::Lcm { .. } => Class::Lcm,
             Sampler::Tcd { .. } => Class::Tcd,
+            Sampler::Ipndm => Class::Ipndm,
+            Sampler::DpmSde { .. } => Class::DpmSde,
+            Sampler::SaSolver(_) => Class::SaSolver,
+            Sampler::EdmEuler(_) => Class::EdmEuler,
+            Sampler::EdmDpmMultistep(..) => Class::EdmDpmMultistep,
+            Sampler::FlowEuler { .. } => Class::FlowEuler,
+            Sampler::FlowHeun => Class::FlowHeun,
+            Sampler::Consistency(_) => Class::Consistency,
         }
         .name()
+    }
+
+    /// The same scheduler with flow levels shifted for pictures of one size, where it shifts by size
+    /// (`use_dynamic_shifting`); `mu` is diffusers' number for the size.
+    #[must_use]
+    pub fn shifted(mut self, mu: f64) -> SchedulerConfig {
+        self.flow = self.flow.map(|flow| flow.at(mu));
+        self
     }
 
     /// What the model predicts.
@@ -222,74 +301,6 @@ impl EulerLevels {
             sigma_min: None,
             sigma_max: None,
             end: FinalSigma::Zero,
-        }
-    }
-}
-
-/// The scheduler classes of diffusers which this build has.  A new one is a variant here, its keys in `keys.rs` and `options.rs`, its
-/// algorithm in `samplers/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    Ddpm,
-    Ddim,
-    Pndm,
-    Euler,
-    EulerAncestral,
-    Heun,
-    Lms,
-    Dpm2,
-    Dpm2Ancestral,
-    DpmMultistep,
-    DpmSinglestep,
-    UniPc,
-    Deis,
-    Lcm,
-    Tcd,
-}
-
-impl Class {
-    const ALL: [Class; 15] = [
-        Class::Ddpm,
-        Class::Ddim,
-        Class::Pndm,
-        Class::Euler,
-        Class::EulerAncestral,
-        Class::Heun,
-        Class::Lms,
-        Class::Dpm2,
-        Class::Dpm2Ancestral,
-        Class::DpmMultistep,
-        Class::DpmSinglestep,
-        Class::UniPc,
-        Class::Deis,
-        Class::Lcm,
-        Class::Tcd,
-    ];
-
-    /// The class that `_class_name` names.
-    pub(super) fn of(map: &Map<String, Value>) -> Result<Class, InvalidScheduler> {
-        let named = map.get("_class_name").unwrap_or(&Value::Null);
-        let class = Class::ALL.into_iter().find(|class| named.as_str() == Some(class.name()));
-        class.ok_or_else(|| InvalidScheduler::UnsupportedClass { class: keys::shown(named) })
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Class::Ddpm => "DDPMScheduler",
-            Class::Ddim => "DDIMScheduler",
-            Class::Pndm => "PNDMScheduler",
-            Class::Euler => "EulerDiscreteScheduler",
-            Class::EulerAncestral => "EulerAncestralDiscreteScheduler",
-            Class::Heun => "HeunDiscreteScheduler",
-            Class::Lms => "LMSDiscreteScheduler",
-            Class::Dpm2 => "KDPM2DiscreteScheduler",
-            Class::Dpm2Ancestral => "KDPM2AncestralDiscreteScheduler",
-            Class::DpmMultistep => "DPMSolverMultistepScheduler",
-            Class::DpmSinglestep => "DPMSolverSinglestepScheduler",
-            Class::UniPc => "UniPCMultistepScheduler",
-            Class::Deis => "DEISMultistepScheduler",
-            Class::Lcm => "LCMScheduler",
-            Class::Tcd => "TCDScheduler",
         }
     }
 }

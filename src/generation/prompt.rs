@@ -6,7 +6,7 @@ mod weighted;
 
 use serde::{Deserialize, Serialize};
 
-pub use chunks::{CONTENT, MAX_CHUNKS, Token, TooLong, chunks};
+pub use chunks::{Token, chunks};
 pub use lora_tags::{LoraTag, lora_tags};
 pub use weighted::{Span, weighted};
 

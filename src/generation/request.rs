@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, LoraUse, PromptSyntax, Refiner, SchedulerChoice,
-    Sdxl, Source,
+    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, PromptSyntax, Refiner,
+    SchedulerChoice, Sdxl, Source,
 };
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
@@ -30,6 +30,9 @@ pub struct Generation {
     /// Number of images, 1 or more.
     pub n: u32,
     pub steps: u32,
+    /// The noise levels of these steps where the request names them, else they are the scheduler's.
+    #[serde(flatten)]
+    pub levels: Option<Levels>,
     /// `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
     pub guidance_scale: f64,
     pub guidance_rescale: f64,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Limits, LoraUse, MetadataLevel,
-    ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
+    Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
+    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
 };
 
 /// Every error of a request, at least one.
@@ -21,9 +21,16 @@ pub trait Rules {
     fn limits(&self) -> &Limits;
     fn default_model(&self) -> &str;
     fn card(&self, model: &str) -> Option<Arc<ModelCard>>;
-    /// Whether the model can be sampled with this scheduler in so many steps; the error says what is wrong with which
-    /// key (`""` where it is the choice as a whole, `steps` where it is their number).
-    fn check_scheduler(&self, card: &ModelCard, choice: &SchedulerChoice, steps: u32) -> Result<(), (String, String)>;
+    /// Whether the model can be sampled with this scheduler in so many steps, or over these levels in place of them: in how
+    /// many steps then. The error says what is wrong with which key (`""` where it is the choice as a whole, `steps`,
+    /// `sigmas` or `timesteps` where it is they).
+    fn check_scheduler(
+        &self,
+        card: &ModelCard,
+        choice: &SchedulerChoice,
+        steps: u32,
+        levels: Option<&Levels>,
+    ) -> Result<u32, (String, String)>;
     /// Whether a ControlNet of this name can be used with the model; the error is a code and what is wrong.
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Whether the catalogue has a LoRA of this name.
@@ -59,13 +66,17 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     };
     let (width, height) = size(&mut fields, default_size, &card, limits);
     let n = integer(&mut fields, "n", 1, limits.max_images, 1);
-    let steps = steps(&mut fields, &card, limits);
+    let levels = Levels::read(&mut fields, limits);
+    let steps = steps(&mut fields, &card, limits, levels.as_ref());
+    let (scheduler, steps) = scheduler(&mut fields, &card, rules, steps, levels.as_ref());
     if let Some(strength) = source.as_ref().map(Source::strength).filter(|share| f64::from(steps) * share < 1.0) {
         fields.error("strength", "out_of_range", format!("times steps must be at least 1, not {strength} · {steps}"));
     }
-    let scheduler = scheduler(&mut fields, &card, rules, steps);
     // Looked at before `denoising_end` is taken, which it excludes.
     let refiner = Refiner::read(&mut fields, &card, rules, limits.max_prompt_chars);
+    if let (Some(levels), Some(_)) = (&levels, &refiner) {
+        fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
+    }
     let sdxl = Sdxl::read(&mut fields, &card, (width, height), limits.max_prompt_chars);
     let controls = Control::read(&mut fields, &card, rules);
     let feature_cache = FeatureCache::read(&mut fields);
@@ -81,6 +92,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         height,
         n,
         steps,
+        levels,
         guidance_scale: fields.number("guidance_scale", 0.0, 30.0).unwrap_or(card.default_guidance_scale),
         guidance_rescale: fields.number("guidance_rescale", 0.0, 1.0).unwrap_or(0.0),
         guidance_interval: GuidanceInterval::read(&mut fields).unwrap_or_default(),
@@ -115,7 +127,7 @@ fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) ->
 
 /// Without a model most bounds are unknown, but the fields that need none can still be checked.
 fn known_errors(mut fields: Fields) -> Vec<FieldError> {
-    const NAMES: [&str; 32] = [
+    const NAMES: [&str; 34] = [
         "prompt",
         "negative_prompt",
         "width",
@@ -124,6 +136,8 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
         "n",
         "steps",
         "num_inference_steps",
+        "sigmas",
+        "timesteps",
         "guidance_scale",
         "guidance_rescale",
         "guidance_interval",
@@ -205,34 +219,55 @@ fn side(fields: &mut Fields, name: &str, default: u32, card: &ModelCard, limits:
     pixels
 }
 
-fn steps(fields: &mut Fields, card: &ModelCard, limits: &Limits) -> u32 {
+/// The steps asked for, none where levels are named in their place.
+fn steps(fields: &mut Fields, card: &ModelCard, limits: &Limits, levels: Option<&Levels>) -> Option<u32> {
     let alias = fields.take("num_inference_steps");
     match (fields.take("steps"), alias) {
         (Some(_), Some(_)) => fields.error("steps", "conflict", "excludes its alias num_inference_steps"),
         (Some(value), None) | (None, Some(value)) => fields.put_back("steps", value),
         (None, None) => {}
     }
-    integer(fields, "steps", 1, limits.max_steps, card.default_steps)
+    let steps = fields.integer("steps", 1, u64::from(limits.max_steps)).and_then(|steps| u32::try_from(steps).ok());
+    steps.or(if levels.is_none() { Some(card.default_steps) } else { None })
 }
 
-fn scheduler(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules, steps: u32) -> SchedulerChoice {
+/// The choice, and in how many steps it is run.
+fn scheduler(
+    fields: &mut Fields,
+    card: &ModelCard,
+    rules: &dyn Rules,
+    steps: Option<u32>,
+    levels: Option<&Levels>,
+) -> (SchedulerChoice, u32) {
+    let asked = steps.unwrap_or(card.default_steps);
     let choice = match fields.take("scheduler") {
         None => card.default_scheduler.clone(),
         Some(Value::String(name)) => SchedulerChoice::Name(name),
         Some(Value::Object(map)) => SchedulerChoice::Object(map),
         Some(other) => {
             fields.wrong_type::<()>("scheduler", "a name or an object", &other);
-            return card.default_scheduler.clone();
+            return (card.default_scheduler.clone(), asked);
         }
     };
-    if let Err((key, detail)) = rules.check_scheduler(card, &choice, steps) {
-        match key.as_str() {
-            "steps" => fields.error("steps", "out_of_range", detail),
+    match rules.check_scheduler(card, &choice, asked, levels) {
+        Ok(run) => {
+            // A request that names levels may say again what they come to, as `params` does.
+            if levels.is_some() && steps.is_some_and(|steps| steps != run) {
+                fields.error(
+                    "steps",
+                    "conflict",
+                    format!("must be left out or the {run} that its list of levels makes"),
+                );
+            }
+            return (choice, run);
+        }
+        Err((key, detail)) => match key.as_str() {
+            "steps" | "sigmas" | "timesteps" => fields.error(&key, "out_of_range", detail),
             "" => fields.error("scheduler", "invalid_value", detail),
             key => fields.error_below("scheduler", key, "invalid_value", detail),
-        }
+        },
     }
-    choice
+    (choice, asked)
 }
 
 fn output(fields: &mut Fields) -> MetadataLevel {

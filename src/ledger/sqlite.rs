@@ -171,6 +171,7 @@ mod tests {
             height: 64,
             n: 1,
             steps: 1,
+            levels: None,
             guidance_scale: 1.0,
             guidance_rescale: 0.0,
             guidance_interval: GuidanceInterval::WHOLE,

@@ -173,6 +173,11 @@ impl StableDiffusion {
         self.text.tokenize(prompts, learned)
     }
 
+    /// The chunks of a prompt in A1111's syntax.
+    pub fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
+        self.text.tokenize_weighted(prompts, learned)
+    }
+
     /// B prompts → (B, L, D) and, where the U-Net is told of it, (B, P), without the last `clip_skip` layers.
     pub fn encode_text(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         self.text.encode(prompts, clip_skip)

@@ -6,9 +6,10 @@ use candle_core::{Result, Tensor};
 
 use super::{
     ClipTextModel, ClipTokenizer,
-    adapters::{AdapterSet, RowAdapters},
+    adapters::{AdapterSet, RowAdapters, by_rows},
     clip_text::TextRow,
 };
+use crate::generation::{Span, Token, chunks, weighted};
 
 /// What turns prompts into conditions.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) enum Way {
 pub struct Tokens {
     /// For each encoder L ids, padded.
     pub ids: Vec<Vec<u32>>,
+    /// For each encoder how much each state counts; empty where all count the same.
+    pub weights: Vec<Vec<f32>>,
     /// What ids beyond the vocabulary stand for.
     pub learned: LearnedTokens,
     /// What changes the encoders for this prompt.
@@ -40,7 +43,7 @@ pub struct Tokens {
 impl Tokens {
     /// Whether the model alone says what becomes of the ids.
     pub fn is_plain(&self) -> bool {
-        self.learned.is_empty() && self.adapters == AdapterSet::default()
+        self.learned.is_empty() && self.adapters == AdapterSet::default() && self.weights.is_empty()
     }
 }
 
@@ -111,14 +114,47 @@ pub struct Encoded {
 impl TextEncoders {
     /// The ids of a prompt, which may differ from encoder to encoder; the last text is for all encoders that follow.
     pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
-        let last = prompts.len().saturating_sub(1);
         let ids = self.encoders.iter().enumerate().map(|(i, (tokenizer, model))| {
-            // A model of a single encoder that is the second of its family takes the text for that one.
-            let prompt = if self.encoders.len() == 1 && self.way == Way::Penultimate { last } else { i.min(last) };
-            let triggers = learned.triggers(i, model.vocabulary() as u32);
-            tokenizer.encode(prompts.get(prompt).copied().unwrap_or_default(), &triggers)
+            tokenizer.encode(self.prompt_of(i, prompts), &learned.triggers(i, model.vocabulary() as u32))
         });
-        Tokens { ids: ids.collect(), learned: learned.clone(), adapters: AdapterSet::default() }
+        Tokens { ids: ids.collect(), learned: learned.clone(), ..Tokens::default() }
+    }
+
+    /// A prompt in A1111's syntax, in one or more chunks that are encoded each on its own.
+    pub fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
+        let of_encoder = |(i, (tokenizer, model)): (usize, &(ClipTokenizer, ClipTextModel))| {
+            let triggers = learned.triggers(i, model.vocabulary() as u32);
+            let words = |span: &Span| {
+                let ids = tokenizer.words(&span.text, &triggers).into_iter();
+                ids.map(|id| Token { id, weight: span.weight as f32, joined: joined(id, &triggers) })
+                    .collect::<Vec<_>>()
+            };
+            let segments = weighted(self.prompt_of(i, prompts));
+            let segments: Vec<Vec<Token>> =
+                segments.iter().map(|spans| spans.iter().flat_map(words).collect()).collect();
+            let comma = tokenizer.words(",", &[]).first().copied();
+            let chunks = chunks(&segments, tokenizer.length().saturating_sub(2).max(1), comma);
+            chunks.into_iter().map(|chunk| framed(tokenizer, &chunk)).collect::<Vec<_>>()
+        };
+        let encoders: Vec<Vec<_>> = self.encoders.iter().enumerate().map(of_encoder).collect();
+        let most = encoders.iter().map(Vec::len).max().unwrap_or(0);
+        let chunk = |at: usize| {
+            let of_all = encoders
+                .iter()
+                .zip(&self.encoders)
+                .map(|(chunks, (tokenizer, _))| chunks.get(at).cloned().unwrap_or_else(|| framed(tokenizer, &[])));
+            let (ids, weights) = of_all.unzip();
+            Tokens { ids, weights, learned: learned.clone(), adapters: AdapterSet::default() }
+        };
+        (0..most).map(chunk).collect()
+    }
+
+    /// The text for an encoder.
+    fn prompt_of<'a>(&self, encoder: usize, prompts: &[&'a str]) -> &'a str {
+        let last = prompts.len().saturating_sub(1);
+        // A model of a single encoder that is the second of its family takes the text for that one.
+        let place = if self.encoders.len() == 1 && self.way == Way::Penultimate { last } else { encoder.min(last) };
+        prompts.get(place).copied().unwrap_or_default()
     }
 
     /// The widths of the embeddings of `text_encoder` and `text_encoder_2`, of those that there are.
@@ -140,15 +176,45 @@ impl TextEncoders {
                 Ok(TextRow { ids, learned })
             });
             let rows = rows.collect::<Result<Vec<TextRow<'_>>>>()?;
-            match self.way {
-                Way::Last => hidden.push(model.forward(&rows, clip_skip, &adapters)?),
+            let states = match self.way {
+                Way::Last => model.forward(&rows, clip_skip, &adapters)?,
                 Way::Penultimate => {
                     let (states, of_all) = model.forward_pooled(&rows, clip_skip, &adapters)?;
-                    hidden.push(states);
                     pooled = of_all.or(pooled);
+                    states
                 }
-            }
+            };
+            hidden.push(emphasized(states, prompts.iter().map(|prompt| prompt.weights.get(i)))?);
         }
         Ok(Encoded { hidden: Tensor::cat(&hidden, 2)?, pooled })
     }
+}
+
+/// Whether an id is one of the further vectors of a learned word, which go with the first.
+fn joined(id: u32, triggers: &[(&str, Vec<u32>)]) -> bool {
+    triggers.iter().any(|(_, ids)| ids.iter().skip(1).any(|further| *further == id))
+}
+
+/// The ids of a chunk with start, end and padding, and how much each counts.
+fn framed(tokenizer: &ClipTokenizer, chunk: &[Token]) -> (Vec<u32>, Vec<f32>) {
+    let ids = tokenizer.framed(chunk.iter().map(|token| token.id).collect());
+    let mut weights = vec![1.0];
+    weights.extend(chunk.iter().map(|token| token.weight));
+    weights.resize(ids.len(), 1.0);
+    (ids, weights)
+}
+
+/// States (B, L, D), those of some rows times their weights; their mean stays what it was, as in A1111.
+fn emphasized<'a>(states: Tensor, weights: impl Iterator<Item = Option<&'a Vec<f32>>>) -> Result<Tensor> {
+    let weighs = |weights: &&Vec<f32>| weights.iter().any(|weight| *weight != 1.0);
+    let rows = weights.enumerate().filter_map(|(row, weights)| Some((row..row + 1, weights.filter(weighs)?)));
+    by_rows(states, rows.collect(), |_, row, weights| {
+        let mean = |x: &Tensor| -> Result<f64> {
+            let values = x.flatten_all()?.to_vec1::<f32>()?;
+            Ok(values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len().max(1) as f64)
+        };
+        let scaled = row.broadcast_mul(&Tensor::from_slice(weights, (1, weights.len(), 1), row.device())?)?;
+        let restored = mean(&row)? / mean(&scaled)?;
+        if restored.is_finite() { scaled.affine(restored, 0.0) } else { Ok(scaled) }
+    })
 }

@@ -1,8 +1,9 @@
-//! Which LoRAs and textual inversions there are: the files of `loras.dir` and `embeddings.dir`.
+//! Which LoRAs and textual inversions there are: the embedded ones, and the files of `loras.dir` and `embeddings.dir`.
 
 mod kept;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io,
     num::NonZeroUsize,
@@ -12,7 +13,7 @@ use std::{
 
 use kept::Kept;
 
-use super::Model;
+use super::{Model, embedded};
 use crate::{
     generation::{Generation, LoraUse},
     models::{
@@ -33,9 +34,34 @@ pub struct Adapters {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
+    content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Content {
+    OnDisk(PathBuf),
+    /// Of a companion of the embedded model.
+    Embedded(Cow<'static, [u8]>),
+}
+
+impl File {
+    fn embedded(content: Cow<'static, [u8]>) -> File {
+        File { bytes: content.len() as u64, content: Content::Embedded(content) }
+    }
+
+    fn read(&self) -> io::Result<Cow<'static, [u8]>> {
+        match &self.content {
+            Content::OnDisk(path) => std::fs::read(path).map(Cow::Owned),
+            Content::Embedded(content) => Ok(content.clone()),
+        }
+    }
+
+    /// Whether a file for one model says nothing to this one.
+    fn is_foreign(&self, model: &Model) -> bool {
+        matches!(self.content, Content::Embedded(_)) && model.name != embedded::NAME
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +73,17 @@ pub struct AdaptersError {
 }
 
 impl Adapters {
-    /// The files directly inside the folders; an empty path is a folder without any.
+    /// The embedded files, and those directly inside the folders, which go before embedded ones of their names; an empty path
+    /// is a folder without any.
     ///
     /// # Errors
     /// A folder cannot be read.
     pub fn open(loras: &Path, embeddings: &Path) -> Result<Adapters, AdaptersError> {
         let list =
             |setting, dir: &Path| files(dir).map_err(|source| AdaptersError { setting, path: dir.to_owned(), source });
-        let (loras, embeddings) = (list("loras.dir", loras)?, list("embeddings.dir", embeddings)?);
+        let named = |(name, content): (&str, _)| (name.to_owned(), File::embedded(content));
+        let loras = embedded::loras().map(named).chain(list("loras.dir", loras)?).collect();
+        let embeddings = embedded::embeddings().map(named).chain(list("embeddings.dir", embeddings)?).collect();
         Ok(Adapters { loras, embeddings, ..Adapters::default() })
     }
 
@@ -71,7 +100,7 @@ impl Adapters {
         let load = |LoraUse { name, scale }: &LoraUse| {
             let file = self.loras.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
             let read = || {
-                let bytes = std::fs::read(&file.path).map_err(|error| error.to_string())?;
+                let bytes = file.read().map_err(|error| error.to_string())?;
                 model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| error.to_string())
             };
             let adapter = self.read_loras.get(&model.name, name, read);
@@ -87,13 +116,13 @@ impl Adapters {
     /// # Errors
     /// A file is broken or not for this model; each call tries anew.
     pub fn learned(&self, generation: &Generation, model: &Model) -> Result<LearnedTokens, String> {
-        let used = self.embeddings.iter().filter(|(name, _)| {
+        let used = self.embeddings.iter().filter(|(name, file)| {
             let word = format!("<{name}>");
-            generation.texts().any(|text| text.contains(&word))
+            !file.is_foreign(model) && generation.texts().any(|text| text.contains(&word))
         });
         let load = |(name, file): (&String, &File)| {
             let read = || {
-                let bytes = std::fs::read(&file.path).map_err(|error| error.to_string())?;
+                let bytes = file.read().map_err(|error| error.to_string())?;
                 model.networks.learned(name, &bytes).map_err(|error| error.to_string())
             };
             let token = self.read_embeddings.get(&model.name, name, read);
@@ -133,7 +162,7 @@ fn files(dir: &Path) -> io::Result<BTreeMap<String, File>> {
             continue;
         };
         let (name, bytes) = (name.to_owned(), path.metadata()?.len());
-        found.insert(name, File { path, bytes });
+        found.insert(name, File { bytes, content: Content::OnDisk(path) });
     }
     Ok(found)
 }
@@ -155,12 +184,13 @@ mod tests {
         }
         std::fs::create_dir(dir.path().join("folder.safetensors")).unwrap();
         let adapters = Adapters::open(dir.path(), Path::new("")).unwrap();
-        let file = File { path: dir.path().join("pixel art v1.5.safetensors"), bytes: 5 };
-        assert_eq!(adapters.loras().collect::<Vec<_>>(), [("pixel art v1.5", &file)]);
+        let file = File { bytes: 5, content: Content::OnDisk(dir.path().join("pixel art v1.5.safetensors")) };
+        assert_eq!(adapters.loras().filter(|(name, _)| !name.starts_with("emoji-")).count(), 1);
+        assert_eq!(adapters.loras["pixel art v1.5"], file);
         assert!(adapters.has_lora("pixel art v1.5") && !adapters.has_lora("old"));
-        assert_eq!(adapters.embeddings().count(), 0);
+        assert!(!adapters.embeddings.contains_key("pixel art v1.5"));
         let embeddings = Adapters::open(Path::new(""), dir.path()).unwrap();
-        assert_eq!(embeddings.embeddings().collect::<Vec<_>>(), [("pixel art v1.5", &file)]);
+        assert_eq!(embeddings.embeddings["pixel art v1.5"], file);
         let missing = Adapters::open(Path::new(""), &dir.path().join("none")).unwrap_err().to_string();
         assert!(missing.contains("embeddings.dir") && missing.contains("none"), "{missing}");
     }

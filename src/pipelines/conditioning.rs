@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    Compute, PipelineError, TextEmbedding,
+    Companions, Compute, PipelineError, TextEmbedding,
     guided::{Branch, Guidance},
     setup::Setup,
 };
-use crate::generation::{Generation, Sdxl};
+use crate::{
+    generation::{Generation, PromptSyntax, Sdxl},
+    models::text_encoders::Tokens,
+};
 
 /// The prompt's embedding, and the negative prompt's where guidance is on.
 pub(super) struct Conditioning {
@@ -21,17 +24,21 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
     let sdxl = generation.sdxl.as_ref();
     let second = |text: Option<&String>, first: &str| text.map_or_else(|| first.to_owned(), Clone::clone);
     let prompt_2 = second(sdxl.and_then(|sdxl| sdxl.prompt_2.as_ref()), &generation.prompt);
-    let positive = encode(setup, &[&generation.prompt, &prompt_2], generation.clip_skip).await?;
+    let positive = tokens(setup, &[&generation.prompt, &prompt_2]);
     if !is_guided(setup) {
-        return Ok(Conditioning { negative: None, positive });
+        return Ok(Conditioning { negative: None, positive: encode(setup, positive, generation.clip_skip).await? });
     }
-    // No layers are skipped for the negative prompt, as in diffusers.
-    let negative = match &generation.negative_prompt {
-        None => TextEmbedding::zeros(&setup.networks.spec())?,
-        Some(negative) => {
-            let negative_2 = second(sdxl.and_then(|sdxl| sdxl.negative_prompt_2.as_ref()), negative);
-            encode(setup, &[negative, &negative_2], 0).await?
-        }
+    let negative = generation.negative_prompt.as_ref().map(|negative| {
+        let negative_2 = second(sdxl.and_then(|sdxl| sdxl.negative_prompt_2.as_ref()), negative);
+        tokens(setup, &[negative, &negative_2])
+    });
+    // Both go through the network together, so that the shorter one gets empty chunks.
+    let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
+    let positive = encode(setup, filled(setup, positive, chunks), generation.clip_skip).await?;
+    let negative = match negative {
+        None => TextEmbedding::joined(vec![TextEmbedding::zeros(&setup.networks.spec())?; chunks])?,
+        // No layers are skipped for the negative prompt, as in diffusers.
+        Some(negative) => encode(setup, filled(setup, negative, chunks), 0).await?,
     };
     Ok(Conditioning { negative: Some(negative), positive })
 }
@@ -42,15 +49,35 @@ fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
     setup.generation.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
 }
 
+/// The chunks of a prompt: one, unless the request weighs its words.
+fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
+    let Companions { learned, adapters, .. } = setup.companions;
+    let mut chunks = match setup.generation.prompt_syntax {
+        PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, learned)],
+        PromptSyntax::Weighted => setup.networks.tokenize_weighted(prompts, learned),
+    };
+    chunks.iter_mut().for_each(|chunk| chunk.adapters = adapters.clone());
+    chunks
+}
+
+fn filled(setup: &Setup<'_, impl Compute>, mut chunks: Vec<Tokens>, most: usize) -> Vec<Tokens> {
+    while chunks.len() < most {
+        chunks.extend(tokens(setup, &[""]));
+    }
+    chunks
+}
+
 async fn encode(
     setup: &Setup<'_, impl Compute>,
-    prompts: &[&str],
+    chunks: Vec<Tokens>,
     clip_skip: u32,
 ) -> Result<TextEmbedding, PipelineError> {
-    let mut tokens = setup.networks.tokenize(prompts, &setup.companions.learned);
-    tokens.adapters = setup.companions.adapters.clone();
-    let embeddings = setup.compute.text(vec![tokens], clip_skip).await?;
-    embeddings.into_iter().next().ok_or_else(|| PipelineError::Sampler("the text encoder gave no answer".to_owned()))
+    let wanted = chunks.len();
+    let embeddings = setup.compute.text(chunks, clip_skip).await?;
+    if wanted == 0 || embeddings.len() != wanted {
+        return Err(PipelineError::Sampler(format!("{} texts encoded of {wanted}", embeddings.len())));
+    }
+    Ok(TextEmbedding::joined(embeddings)?)
 }
 
 /// The branches of classifier-free guidance, each with the same channels `beside` its latents.

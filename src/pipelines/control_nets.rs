@@ -8,7 +8,10 @@ use std::{
 
 use candle_core::Device;
 
-use super::catalogue::listing::is_name;
+use super::{
+    catalogue::listing::{is_name, without_ending},
+    embedded,
+};
 use crate::{
     generation::ModelCard,
     models::control_net::{ControlNet, ControlNetConfig},
@@ -24,31 +27,37 @@ pub struct ControlNets {
 #[derive(Debug)]
 struct Entry {
     folder: ModelFolder,
+    /// The part of the folder that the network is.
+    part: String,
     config: Result<ControlNetConfig, String>,
     loaded: Mutex<Option<Arc<ControlNet>>>,
 }
 
 impl ControlNets {
-    /// Lists the folders inside `dir` that have a `config.json`; an empty path lists none. A folder that cannot be used stays
-    /// listed with the reason.
+    /// Lists the embedded ControlNets, the folders inside `dir` that have a `config.json`, and the ControlNets in one
+    /// `NAME.safetensors`; an empty path lists the embedded ones alone, and a name of theirs in `dir` takes its place. A folder that cannot be used stays listed with the reason.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn open(dir: &Path) -> Result<ControlNets, (PathBuf, std::io::Error)> {
         let mut entries = BTreeMap::new();
+        for (name, part, folder) in embedded::control_nets() {
+            entries.insert(name.to_owned(), Entry::new(folder, part));
+        }
         if dir.as_os_str().is_empty() {
             return Ok(ControlNets { entries });
         }
         let unreadable = |source| (dir.to_owned(), source);
         for entry in std::fs::read_dir(dir).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name));
-            let (Some(name), true) = (name, path.join("config.json").is_file()) else { continue };
-            match ModelFolder::open(dir) {
-                Ok(folder) => {
-                    let config = ControlNetConfig::of(&folder, name).map_err(|error| error.to_string());
-                    entries.insert(name.to_owned(), Entry { folder, config, loaded: Mutex::default() });
-                }
+            let single = without_ending(&path);
+            let folder = single.as_ref().unwrap_or(&path);
+            let name = folder.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name));
+            // A folder goes before the file of its name.
+            let is_folder = folder.join("config.json").is_file();
+            let (Some(name), true) = (name, is_folder != single.is_some()) else { continue };
+            match if single.is_some() { ModelFolder::single(&path) } else { ModelFolder::open(dir) } {
+                Ok(folder) => drop(entries.insert(name.to_owned(), Entry::new(folder, name))),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "passed over"),
             }
         }
@@ -92,9 +101,16 @@ impl ControlNets {
         if let Some(net) = &*loaded {
             return Ok(net.clone());
         }
-        let net = ControlNet::load(&entry.folder, name, &Device::Cpu);
+        let net = ControlNet::load(&entry.folder, &entry.part, &Device::Cpu);
         let net = Arc::new(net.map_err(|error| format!("the ControlNet {name:?} cannot be loaded: {error}"))?);
         *loaded = Some(net.clone());
         Ok(net)
+    }
+}
+
+impl Entry {
+    fn new(folder: ModelFolder, part: &str) -> Entry {
+        let config = ControlNetConfig::of(&folder, part).map_err(|error| error.to_string());
+        Entry { folder, part: part.to_owned(), config, loaded: Mutex::default() }
     }
 }

@@ -10,11 +10,7 @@ use super::{
     setup::Setup,
     steering::Steering,
 };
-use crate::{
-    diffusion::{Schedule, sample},
-    generation::Source,
-    imaging::RgbImage,
-};
+use crate::{diffusion::sample, generation::Source, imaging::RgbImage};
 
 /// Changes `picture` as the prompt says (Brooks et al. 2023, arXiv:2211.09800), for a network that sees its latents beside the
 /// noisy ones. The same pictures as diffusers' `StableDiffusionInstructPix2PixPipeline` for the same seed.
@@ -24,13 +20,13 @@ pub(super) async fn instruct_pix2pix(
     source: &Source,
     picture: &RgbImage,
 ) -> Result<Vec<RgbImage>, PipelineError> {
-    let Setup { compute, scheduler, generation, .. } = *setup;
+    let Setup { compute, generation, .. } = *setup;
     let text = encode_prompts(setup).await?;
     // The most likely latents, as the autoencoder has them: the network was trained without the scaling.
     let seen = encode_picture(compute, picture, setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
-    let schedule = Schedule::new(scheduler, setup.steps())?;
+    let schedule = setup.schedule()?;
     let mut noise = noise_of(generation);
     let shape = setup.shape();
     let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)

@@ -17,11 +17,11 @@ pub(super) fn noise_of(generation: &Generation) -> Noise {
 
 impl<C: Compute> Setup<'_, C> {
     /// The schedule of a run that begins with a picture. A network distilled for a few steps takes all of them, closer
-    /// together; any other takes the last ones.
+    /// together, unless the request names its levels; any other takes the last ones.
     pub fn for_strength(&self, strength: f64) -> Result<Schedule, InvalidSteps> {
-        match self.networks.spec().guidance_embedding {
+        match self.networks.spec().guidance_embedding && self.generation.levels.is_none() {
             true => Schedule::compressed(self.scheduler, self.steps(), strength),
-            false => Schedule::new(self.scheduler, self.steps())?.for_strength(strength),
+            false => self.schedule()?.for_strength(strength),
         }
     }
 }

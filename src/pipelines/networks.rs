@@ -35,6 +35,14 @@ impl TextEmbedding {
         [dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0)]
     }
 
+    /// Those of several chunks as that of one long prompt; the vector of the whole is the first's.
+    pub fn joined(chunks: Vec<TextEmbedding>) -> Result<TextEmbedding, NetworkError> {
+        let hidden: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.hidden).collect();
+        let hidden = Tensor::cat(&hidden, 0)
+            .map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })?;
+        Ok(TextEmbedding { hidden, pooled: chunks.into_iter().next().and_then(|first| first.pooled) })
+    }
+
     /// That of no prompt at all: zeros, of the sizes that the model has.
     pub fn zeros(spec: &Spec) -> Result<TextEmbedding, NetworkError> {
         let zeros = |shape: &[usize]| {
@@ -123,6 +131,10 @@ pub trait Networks: Send + Sync {
     /// Token ids padded or truncated to the text encoders' length. The prompts are one for each encoder; the last is for all
     /// that follow.
     fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens;
+    /// The same of prompts in A1111's syntax, in one or more chunks that are encoded each on its own.
+    fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
+        vec![self.tokenize(prompts, learned)]
+    }
     fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
     /// All rows have the shape (C, h, w).
     fn denoise(&self, shape: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError>;

@@ -1,7 +1,10 @@
 //! What every pipeline works with.
 
 use super::{Companions, Compute, Networks};
-use crate::{diffusion::SchedulerConfig, generation::Generation};
+use crate::{
+    diffusion::{InvalidSteps, Schedule, SchedulerConfig},
+    generation::Generation,
+};
 
 /// One generation, the networks of its model, and who computes them.
 pub(super) struct Setup<'a, C> {
@@ -23,6 +26,11 @@ impl<C: Compute> Setup<'_, C> {
         let spec = self.networks.spec();
         let [h, w] = self.size().map(|side| side / spec.vae_scale_factor);
         [self.generation.n as usize, spec.latent_channels, h, w]
+    }
+
+    /// The noise levels that the request asks for.
+    pub fn schedule(&self) -> Result<Schedule, InvalidSteps> {
+        Schedule::of(self.scheduler, self.generation)
     }
 
     /// How many steps the request asks for.

@@ -8,10 +8,7 @@ use super::{
     setup::Setup,
     steering::Steering,
 };
-use crate::{
-    diffusion::{Schedule, sample},
-    imaging::RgbImage,
-};
+use crate::{diffusion::sample, imaging::RgbImage};
 
 /// Draws the generation's `n` pictures, of `height` × `width` pixels (Rombach et al. 2022, arXiv:2112.10752; guidance:
 /// Ho & Salimans 2022, arXiv:2207.12598). The same pictures as diffusers' `StableDiffusionPipeline` for the same seed, and as
@@ -22,7 +19,7 @@ pub(super) async fn text_to_image(
 ) -> Result<Vec<RgbImage>, PipelineError> {
     let text = encode_prompts(setup).await?;
 
-    let schedule = setup.until_handed_over(Schedule::new(setup.scheduler, setup.steps())?)?;
+    let schedule = setup.until_handed_over(setup.schedule()?)?;
     let mut noise = noise_of(setup.generation);
     let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 

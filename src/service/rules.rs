@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    diffusion::{InvalidScheduler, SchedulerConfig, steps_and_calls},
-    generation::{Limits, ModelCard, Rules, SchedulerChoice},
+    diffusion::{InvalidScheduler, Schedule, SchedulerConfig},
+    generation::{Levels, Limits, ModelCard, Rules, SchedulerChoice},
     pipelines::Catalogue,
 };
 
@@ -28,7 +28,13 @@ impl Rules for CatalogueRules<'_> {
         self.catalogue.card(model)
     }
 
-    fn check_scheduler(&self, card: &ModelCard, choice: &SchedulerChoice, steps: u32) -> Result<(), (String, String)> {
+    fn check_scheduler(
+        &self,
+        card: &ModelCard,
+        choice: &SchedulerChoice,
+        steps: u32,
+        levels: Option<&Levels>,
+    ) -> Result<u32, (String, String)> {
         let config = SchedulerConfig::overlay(&card.scheduler_config, choice).map_err(|error| {
             let key = match &error {
                 InvalidScheduler::UnknownKey { key, .. } | InvalidScheduler::Value { key, .. } => key.clone(),
@@ -36,9 +42,14 @@ impl Rules for CatalogueRules<'_> {
             };
             (key, format!("cannot be used: {error}"))
         })?;
-        steps_and_calls(&config, steps as usize)
-            .map_err(|error| ("steps".to_owned(), format!("cannot be {steps}: {error}")))?;
-        Ok(())
+        let Some(levels) = levels else {
+            Schedule::new(&config, steps as usize)
+                .map_err(|error| ("steps".to_owned(), format!("cannot be {steps}: {error}")))?;
+            return Ok(steps);
+        };
+        let schedule = Schedule::over(&config, levels)
+            .map_err(|error| (levels.name().to_owned(), format!("cannot be used: {error}")))?;
+        Ok(schedule.steps().len() as u32)
     }
 
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {

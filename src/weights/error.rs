@@ -29,6 +29,8 @@ pub enum LoadError {
     Disagree { left: &'static str, left_value: String, right: &'static str, right_value: String },
     #[error(transparent)]
     Tensors(#[from] Box<TensorMismatch>),
+    #[error("{path}: not a checkpoint that can be loaded: {reason}")]
+    Checkpoint { path: String, reason: String },
     #[error(transparent)]
     Lora(#[from] Box<LoraMismatch>),
     #[error("device: {0}")]
@@ -67,18 +69,23 @@ impl TensorMismatch {
 impl fmt::Display for TensorMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: the tensors do not fit the network", self.component)?;
-        for (name, shape) in &self.missing {
-            write!(f, "; missing {name} {shape:?}")?;
-        }
-        for (name, shape) in &self.unused {
-            write!(f, "; unused {name} {shape:?}")?;
-        }
-        for (name, expected, actual) in &self.misshapen {
-            write!(f, "; {name} is {actual:?}, expected {expected:?}")?;
-        }
-        for (name, dtype) in &self.not_float {
-            write!(f, "; {name} is of type {dtype}, expected a float")?;
-        }
-        Ok(())
+        list(f, self.missing.iter().map(|(name, shape)| format!("missing {name} {shape:?}")))?;
+        list(f, self.unused.iter().map(|(name, shape)| format!("unused {name} {shape:?}")))?;
+        let misshapen = |(name, expected, actual): &(String, Vec<usize>, Vec<usize>)| {
+            format!("{name} is {actual:?}, expected {expected:?}")
+        };
+        list(f, self.misshapen.iter().map(misshapen))?;
+        list(f, self.not_float.iter().map(|(name, dtype)| format!("{name} is of type {dtype}, expected a float")))
     }
+}
+
+/// How many faults of a kind a message tells: enough to see what a file is, and no flood from one that is another network's.
+const TOLD: usize = 32;
+
+fn list(f: &mut fmt::Formatter<'_>, faults: impl ExactSizeIterator<Item = String>) -> fmt::Result {
+    let count = faults.len();
+    for fault in faults.take(TOLD) {
+        write!(f, "; {fault}")?;
+    }
+    if count > TOLD { write!(f, "; and {} more like this", count - TOLD) } else { Ok(()) }
 }

@@ -3,12 +3,13 @@ use std::{
     fmt, fs,
     ops::{Deref, Range},
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use memmap2::{Mmap, UncheckedAdvice};
 use serde_json::{Map, Value};
 
-use super::{LoadError, json};
+use super::{LoadError, json, single_file::SingleFile};
 
 /// A folder in diffusers' layout: `model_index.json`, `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` …
 ///
@@ -20,6 +21,7 @@ pub struct ModelFolder(Place);
 enum Place {
     Disk { root: PathBuf },
     Embedded { name: Cow<'static, str>, files: Vec<Cow<'static, str>>, read: fn(&str) -> Option<Cow<'static, [u8]>> },
+    SingleFile(Arc<SingleFile>),
 }
 
 impl ModelFolder {
@@ -42,11 +44,39 @@ impl ModelFolder {
         Self(Place::Embedded { name: name.into(), files: files.into_iter().collect(), read })
     }
 
+    /// The folder that a checkpoint in one safetensors file stands for: Stable Diffusion 1, 2 and XL, its refiner, and
+    /// ControlNets, in their first authors' names. Only the file's header is read; `NAME.json` beside the file may correct
+    /// the configurations.
+    ///
+    /// # Errors
+    /// The file is broken, is none of these, or has tensors that are of no part of them.
+    pub fn single(path: &Path) -> Result<Self, LoadError> {
+        Ok(Self(Place::SingleFile(Arc::new(SingleFile::open(path)?))))
+    }
+
+    /// As [`ModelFolder::single`], of a file in memory that errors call `name`.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn single_held(name: &str, file: Vec<u8>) -> Result<Self, LoadError> {
+        let bytes = FileBytes::Held(Cow::Owned(file));
+        Ok(Self(Place::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes)?))))
+    }
+
+    /// The file, where the folder is made of one.
+    pub(super) fn single_file(&self) -> Option<&SingleFile> {
+        match &self.0 {
+            Place::SingleFile(single) => Some(single),
+            _ => None,
+        }
+    }
+
     /// Whether the folder has the file.
     pub fn has(&self, path: &str) -> bool {
         match &self.0 {
             Place::Disk { root } => is_plain(path) && root.join(path).is_file(),
             Place::Embedded { files, .. } => files.iter().any(|f| f == path),
+            Place::SingleFile(single) => single.files().any(|f| f == path),
         }
     }
 
@@ -68,6 +98,10 @@ impl ModelFolder {
                 .filter(|f| !f.contains('/'))
                 .map(str::to_owned)
                 .collect(),
+            Place::SingleFile(single) => {
+                let inside = |f: String| Some(f.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
+                single.files().filter_map(inside).filter(|f| !f.contains('/')).collect()
+            }
         };
         names.sort();
         Ok(names)
@@ -80,6 +114,10 @@ impl ModelFolder {
             Place::Disk { root } => map(root, path),
             Place::Embedded { read, .. } => {
                 read(path).map(FileBytes::Held).ok_or_else(|| LoadError::Absent { path: path.into() })
+            }
+            Place::SingleFile(single) => {
+                let text = single.text(path).ok_or_else(|| LoadError::Absent { path: path.into() })?;
+                Ok(FileBytes::Held(Cow::Owned(text.into_bytes())))
             }
         }
     }
@@ -103,13 +141,15 @@ impl fmt::Debug for ModelFolder {
         match &self.0 {
             Place::Disk { root } => write!(f, "ModelFolder({})", root.display()),
             Place::Embedded { name, .. } => write!(f, "ModelFolder(embedded {name})"),
+            Place::SingleFile(single) => write!(f, "ModelFolder(file {})", single.path()),
         }
     }
 }
 
-/// The content of a file, dereferencing to its bytes.
+/// The content of a file, dereferencing to its bytes; cheap to clone where it is mapped.
+#[derive(Clone)]
 pub enum FileBytes {
-    Mapped(Mmap),
+    Mapped(Arc<Mmap>),
     Held(Cow<'static, [u8]>),
 }
 
@@ -160,16 +200,21 @@ fn map(root: &Path, path: &str) -> Result<FileBytes, LoadError> {
     if !real.starts_with(root) {
         return Err(LoadError::Escapes { path: path.into() });
     }
-    let file = fs::File::open(real).map_err(read)?;
-    if file.metadata().map_err(read)?.len() == 0 {
+    map_file(&real).map_err(read)
+}
+
+/// Maps a file wherever it lies.
+pub(super) fn map_file(path: &Path) -> std::io::Result<FileBytes> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.len() == 0 {
         return Ok(FileBytes::Held(Cow::Borrowed(&[]))); // An empty file cannot be mapped.
     }
     // SAFETY: the map is private and read-only, and lives as long as this value. The bytes are only ever copied out as plain
     // integers after every offset was checked against the length of the map. What is left is another process that writes
     // to or truncates the file while it is being loaded; model folders are the operator's and are replaced, not edited.
     #[expect(unsafe_code, reason = "memory maps cannot be made without it")]
-    let map = unsafe { Mmap::map(&file) }.map_err(read)?;
-    Ok(FileBytes::Mapped(map))
+    let map = unsafe { Mmap::map(&file) }?;
+    Ok(FileBytes::Mapped(Arc::new(map)))
 }
 
 fn plain(path: &str) -> Result<&str, LoadError> {

@@ -16,6 +16,9 @@ const LONGEST: usize = 16 << 20;
 /// The most axes that a tensor has.
 const MOST_AXES: usize = 8;
 
+/// The longest name of a tensor, in bytes.
+const LONGEST_NAME: usize = 1024;
+
 /// What a file says that it holds. Every range lies inside the file, behind the header, and is as long as type and shape
 /// say; no two of them overlap and no byte belongs to none.
 #[derive(Debug)]
@@ -128,6 +131,12 @@ impl<'de> Visitor<'de> for JsonVisitor {
             if name == "__metadata__" {
                 json.metadata = members.next_value::<Option<_>>()?.unwrap_or_default();
                 continue;
+            }
+            if name.len() > LONGEST_NAME {
+                return Err(A::Error::custom(format_args!(
+                    "a name of {} bytes is longer than {LONGEST_NAME}",
+                    name.len()
+                )));
             }
             let info = members.next_value().map_err(|e| A::Error::custom(format_args!("{name}: {e}")))?;
             if json.tensors.contains_key(&name) {

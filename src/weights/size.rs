@@ -1,25 +1,27 @@
 //! How much memory weights take, known before any of them is read.
 
-use safetensors::SafeTensors;
+use super::{LoadError, ModelFolder, header::Header, shards};
 
-use super::{LoadError, ModelFolder, shards};
-
-/// Bytes of all tensors of `component/stem.safetensors`, in one file or in shards, once they are float32. Reads the heads
-/// of the files alone.
+/// Bytes of all tensors of `component/stem.safetensors`, in one file or in shards, once they are float32; of a folder made of
+/// a single file those of the component, whatever the stem. Reads the heads of the files alone.
 ///
 /// # Errors
 /// The files are missing, or have no sound head.
 pub fn float32_bytes(folder: &ModelFolder, component: &str, stem: &str) -> Result<u64, LoadError> {
+    if let Some(single) = folder.single_file() {
+        let (_, tensors) = single.tensors(component)?;
+        return Ok(sum(tensors.values().map(|tensor| tensor.shape.as_slice())));
+    }
     let mut bytes: u64 = 0;
     for shard in shards::find(folder, component, stem)? {
-        let file = folder.bytes(&shard.path)?;
-        let (_, metadata) = SafeTensors::read_metadata(&file)
-            .map_err(|error| LoadError::Safetensors { path: shard.path.clone(), reason: error.to_string() })?;
-        for tensor in metadata.tensors().values() {
-            // The shape fits the file's own bytes, which was checked, so that only a file of absurd size saturates here.
-            let count = tensor.shape.iter().fold(1u64, |count, side| count.saturating_mul(*side as u64));
-            bytes = bytes.saturating_add(count.saturating_mul(4));
-        }
+        let header = Header::read(&shard.path, &folder.bytes(&shard.path)?)?;
+        bytes = bytes.saturating_add(sum(header.tensors.values().map(|tensor| tensor.shape.as_slice())));
     }
     Ok(bytes)
+}
+
+/// The shapes fit the file's own bytes, which was checked, so that only a file of absurd size saturates here.
+fn sum<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> u64 {
+    let count = |shape: &[usize]| shape.iter().fold(4u64, |count, side| count.saturating_mul(*side as u64));
+    shapes.map(count).fold(0, u64::saturating_add)
 }

@@ -9,7 +9,13 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use super::{FileBytes, LoadError, ModelFolder, header::Header, ledger::Ledger, shards};
+use super::{
+    FileBytes, LoadError, ModelFolder,
+    header::{Header, Info},
+    ldm::Part,
+    ledger::Ledger,
+    shards,
+};
 use crate::kernels::winograd;
 
 /// The tensors of one component by diffusers name, as float32 on a device; cheap to clone, scoped by [`Weights::pp`].
@@ -33,15 +39,48 @@ struct Source {
     ledger: Mutex<Ledger>,
 }
 
-struct Entry {
+/// A tensor, or a part of one, in a file.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
     file: usize,
     dtype: Dtype,
-    shape: Vec<usize>,
+    /// As the network knows it.
+    pub shape: Vec<usize>,
     bytes: Range<usize>,
+    /// The file has the matrix the other way round.
+    turned: bool,
+}
+
+impl Entry {
+    /// All of a tensor of the first file.
+    pub fn whole(info: &Info) -> Self {
+        Self { file: 0, dtype: info.dtype, shape: info.shape.clone(), bytes: info.bytes.clone(), turned: false }
+    }
+
+    /// A part of it; None where its shape is not one to be parted so.
+    pub fn part(info: &Info, part: &Part) -> Option<Self> {
+        let whole = Self::whole(info);
+        if part.turned {
+            let [inputs, outputs] = info.shape[..] else { return None };
+            return Some(Self { shape: vec![outputs, inputs], turned: true, ..whole });
+        }
+        let (i, of) = part.of;
+        let first = *info.shape.first()?;
+        if !first.is_multiple_of(of) || !info.bytes.len().is_multiple_of(of) {
+            return None;
+        }
+        let mut shape = info.shape.clone();
+        shape[0] = first / of;
+        let length = info.bytes.len() / of;
+        let start = info.bytes.start + i * length;
+        Some(Self { shape, bytes: start..start + length, ..whole })
+    }
 }
 
 impl Weights {
     /// Opens `component/stem.safetensors`, in one file or in shards (see the module `shards` for the order of search).
+    ///
+    /// Of a folder made of a single file it opens the component, whatever the stem.
     ///
     /// `rename` maps the name and shape of a tensor in the file to the name and shape the network knows it by.
     pub fn open(
@@ -51,6 +90,14 @@ impl Weights {
         device: &Device,
         rename: impl Fn(&str, &[usize]) -> (String, Vec<usize>),
     ) -> Result<Self, LoadError> {
+        if let Some(single) = folder.single_file() {
+            let (file, tensors) = single.tensors(component)?;
+            let renamed = tensors.into_iter().map(|(name, entry)| {
+                let (name, shape) = rename(&name, &entry.shape);
+                (name, Entry { shape, ..entry })
+            });
+            return Self::new(component, device, vec![file], Some(renamed.collect()));
+        }
         let mut files = Vec::new();
         let mut entries = HashMap::new();
         for shard in shards::find(folder, component, stem)? {
@@ -62,7 +109,7 @@ impl Weights {
             }
             for (name, info) in tensors {
                 let (known_as, shape) = rename(&name, &info.shape);
-                let entry = Entry { file: files.len(), dtype: info.dtype, shape, bytes: info.bytes };
+                let entry = Entry { file: files.len(), shape, ..Entry::whole(&info) };
                 if entries.insert(known_as, entry).is_some() {
                     return Err(broken(format!("{name} occurs twice")));
                 }
@@ -147,6 +194,12 @@ impl Weights {
         self.get(name, &[outputs, inputs, kh, kw], &[kh * kw * inputs, outputs], turned)
     }
 
+    /// The names and shapes of all tensors of the files; nothing for an outline.
+    pub fn stored(&self) -> BTreeMap<String, Vec<usize>> {
+        let entries = self.source.entries.iter().flatten();
+        entries.map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
+    }
+
     /// The names asked for so far, with the shapes that were expected.
     pub fn requested(&self) -> BTreeMap<String, Vec<usize>> {
         self.ledger().requested.clone()
@@ -192,7 +245,11 @@ impl Weights {
         }
         // The ledger is free meanwhile: several threads read tensors.
         let file = &self.source.files[entry.file];
-        let values = widened(&file[entry.bytes.clone()], entry.dtype, how);
+        let bytes = &file[entry.bytes.clone()];
+        let values = match entry.turned {
+            false => widened(bytes, entry.dtype, how),
+            true => turned_back(bytes, entry, how),
+        };
         file.let_go(entry.bytes.clone());
         if values.is_none() {
             self.ledger().mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
@@ -241,6 +298,14 @@ fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
         Dtype::F32 => Some(how.lay_out(words.len(), |i| f32::from_le_bytes(words[i]))),
         _ => None,
     }
+}
+
+/// As [`widened`], of a matrix (out, in) that is stored (in, out).
+fn turned_back(bytes: &[u8], entry: &Entry, how: LayOut) -> Option<Vec<f32>> {
+    let [outputs, inputs] = entry.shape[..] else { return None };
+    let as_shaped = LayOut::Turned { outputs: inputs, inputs: outputs, places: 1 };
+    let values = widened(bytes, entry.dtype, as_shaped)?;
+    Some(how.lay_out(values.len(), |i| values[i]))
 }
 
 impl LayOut {

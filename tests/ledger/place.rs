@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use latentd::generation::{
-    Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, MetadataLevel, OnDisconnect, Problem,
-    Record, SchedulerChoice, SeedMode,
+    Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, Levels, MetadataLevel, OnDisconnect,
+    Problem, Record, SchedulerChoice, SeedMode,
 };
 use latentd::ledger::{Lease, SqliteStore, Store};
 use tempfile::TempDir;
@@ -54,6 +54,7 @@ pub fn generation() -> Generation {
         height: 128,
         n: 2,
         steps: 20,
+        levels: Some(Levels::Sigmas(vec![14.6, 0.3, 0.0])),
         guidance_scale: 7.5,
         guidance_rescale: 0.25,
         guidance_interval: GuidanceInterval::WHOLE,

@@ -68,7 +68,7 @@ fn copy(from: &Path, to: &Path) {
 const TINY: &str = "vaes/taesd";
 
 /// The scheduler classes that this version samples with.
-const CLASSES: [&str; 15] = [
+const CLASSES: [&str; 19] = [
     "PNDMScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -84,6 +84,10 @@ const CLASSES: [&str; 15] = [
     "DEISMultistepScheduler",
     "LCMScheduler",
     "TCDScheduler",
+    "DPMSolverSDEScheduler",
+    "SASolverScheduler",
+    "IPNDMScheduler",
+    "EDMEulerScheduler",
 ];
 
 impl Case {
@@ -91,10 +95,13 @@ impl Case {
     pub fn all(root: &Path, pipelines: &[&str]) -> Vec<Case> {
         let mut cases = Vec::new();
         for pipeline in pipelines {
-            let mut folders: Vec<PathBuf> = fs::read_dir(root.join("cases").join(pipeline))
-                .expect("the fixtures have a folder of cases")
-                .map(|entry| entry.unwrap().path())
-                .collect();
+            // The compact part of the fixtures has not all pipelines.
+            let Ok(folders) = fs::read_dir(root.join("cases").join(pipeline)) else {
+                assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no cases of {pipeline}");
+                println!("no cases of {pipeline}: LATENTD_PARITY_DIR names no whole set of fixtures");
+                continue;
+            };
+            let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
             folders.sort();
             for folder in folders {
                 let json: Value = serde_json::from_slice(&fs::read(folder.join("request.json")).unwrap()).unwrap();
@@ -117,16 +124,12 @@ impl Case {
     /// The feature that is not built yet and that the case needs. Whatever is not named here must run and pass.
     pub fn waits_for(&self) -> Option<String> {
         let scheduler = &self.json["scheduler"];
-        let params = &self.json["params"];
         let set = |value: &Value| !value.is_null() && *value != json!(false);
         if !TASKS.contains(&self.json["task"].as_str().unwrap()) {
             return Some(self.json["task"].as_str().unwrap().to_owned());
         }
         if set(&self.json["vae"]) && self.json["vae"] != json!({"_class_name": "AutoencoderTiny", "path": TINY}) {
             return Some("another autoencoder".to_owned());
-        }
-        if set(&params["sigmas"]) || set(&params["timesteps"]) {
-            return Some("explicit sigmas and timesteps".to_owned());
         }
         if let Some(class) = scheduler["_class_name"].as_str().filter(|class| !CLASSES.contains(class)) {
             return Some(class.to_owned());
@@ -217,6 +220,8 @@ impl Case {
             ("width", "width"),
             ("height", "height"),
             ("num_inference_steps", "steps"),
+            ("sigmas", "sigmas"),
+            ("timesteps", "timesteps"),
             ("guidance_scale", "guidance_scale"),
             ("guidance_rescale", "guidance_rescale"),
             ("num_images_per_prompt", "n"),

@@ -81,8 +81,8 @@ fn what_is_not_understood_is_refused_by_name() {
     assert_eq!(refused(json!("ddim_karras")), r#"unknown scheduler name "ddim_karras""#);
     assert_eq!(refused(json!("euler_karras_karras")), r#"unknown scheduler name "euler_karras_karras""#);
     assert_eq!(
-        refused(json!({"_class_name": "SASolverScheduler"})),
-        r#"unsupported scheduler class "SASolverScheduler""#
+        refused(json!({"_class_name": "VQDiffusionScheduler"})),
+        r#"unsupported scheduler class "VQDiffusionScheduler""#
     );
     assert_eq!(refused(json!({"eta": 1})), r#"PNDMScheduler has no key "eta""#);
     // The model file has this key, and PNDM ignores it there.
@@ -100,7 +100,16 @@ fn what_is_not_understood_is_refused_by_name() {
         json!({"skip_prk_steps": "yes"}),
         json!({"_class_name": "EulerDiscreteScheduler", "sigma_max": 0}),
         json!({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}),
-        json!({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}),
+        json!({"_class_name": "DPMSolverMultistepScheduler", "use_dynamic_shifting": true}),
+        json!({"_class_name": "DPMSolverSDEScheduler", "noise_sampler_seed": -1}),
+        json!({"_class_name": "SASolverScheduler", "predictor_order": 5}),
+        json!({"_class_name": "SASolverScheduler", "tau_func": "lambda t: 1"}),
+        json!({"_class_name": "EDMEulerScheduler", "sigma_schedule": "even"}),
+        json!({"_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
+        json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 0}),
+        json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 1}),
+        json!({"_class_name": "FlowMatchEulerDiscreteScheduler", "time_shift_type": "even"}),
+        json!({"_class_name": "IPNDMScheduler", "trained_betas": [0.1]}),
         json!({"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned"}),
         json!({"_class_name": "DDIMScheduler", "thresholding": true, "dynamic_thresholding_ratio": 1.5}),
     ];
@@ -114,6 +123,11 @@ fn what_is_not_understood_is_refused_by_name() {
     for request in [
         json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "use_beta_sigmas": true}),
         json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
+        json!({"_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction"}),
+        json!({"_class_name": "UniPCMultistepScheduler", "shift_terminal": 0.1}),
+        json!({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true, "use_karras_sigmas": true}),
+        json!({"_class_name": "EDMEulerScheduler", "sigma_min": 2, "sigma_max": 1}),
+        json!({"_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
     ] {
         assert!(matches!(overlay(request), Err(InvalidScheduler::Conflict { .. })));
     }

@@ -4,6 +4,7 @@
 mod bounds;
 mod choices;
 mod goldens;
+mod lists;
 mod network;
 mod noise;
 mod properties;

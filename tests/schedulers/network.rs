@@ -68,7 +68,7 @@ pub fn config(value: Value) -> SchedulerConfig {
     SchedulerConfig::from_model(&map(value)).unwrap()
 }
 
-pub const CLASSES: [&str; 15] = [
+pub const CLASSES: [&str; 23] = [
     "DDPMScheduler",
     "DDIMScheduler",
     "PNDMScheduler",
@@ -84,12 +84,33 @@ pub const CLASSES: [&str; 15] = [
     "DEISMultistepScheduler",
     "LCMScheduler",
     "TCDScheduler",
+    "DPMSolverSDEScheduler",
+    "SASolverScheduler",
+    "IPNDMScheduler",
+    "EDMEulerScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "CMStochasticIterativeScheduler",
 ];
 
-pub fn is_second_order(class: &str) -> bool {
-    class.starts_with("Heun") || class.starts_with("KDPM2")
+/// Classes with levels of their own, whatever the betas are.
+pub fn has_betas(class: &str) -> bool {
+    !["EDM", "FlowMatch", "CM", "IPNDM"].iter().any(|family| class.starts_with(family))
 }
 
-pub fn scales_its_input(class: &str) -> bool {
-    ["Euler", "Heun", "LMS", "KDPM2"].iter().any(|family| class.starts_with(family))
+pub fn is_second_order(class: &str) -> bool {
+    ["Heun", "KDPM2", "DPMSolverSDE", "FlowMatchHeun"].iter().any(|family| class.starts_with(family))
+}
+
+/// By what the class divides a state of this level for the network.
+pub fn input_scale(class: &str, sigma: f64) -> f64 {
+    let any = |families: &[&str]| families.iter().any(|family| class.starts_with(family));
+    if any(&["Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE"]) {
+        (sigma * sigma + 1.0).sqrt()
+    } else if any(&["EDM", "CM"]) {
+        (sigma * sigma + 0.25).sqrt()
+    } else {
+        1.0
+    }
 }

@@ -1,6 +1,7 @@
 //! torch's CPU generator.
 
 use latentd::diffusion::Noise;
+use latentd::diffusion::brownian::BrownianPath;
 use latentd::diffusion::mt19937::Mt19937;
 use latentd::diffusion::noise::Generator;
 
@@ -47,4 +48,41 @@ fn noise_is_that_of_torch() {
         assert!(distance(&wide(&got), &goldens.tensor(key).unwrap()) <= 1e-6, "{key}");
     }
     assert!(ran > 100);
+}
+
+#[test]
+fn brownian_paths_are_those_of_torchsde() {
+    let goldens = Goldens::read("brownian");
+    let entries = goldens.index.as_array().unwrap();
+    for entry in entries {
+        let key = entry["key"].as_str().unwrap();
+        let number = |name: &str| entry[name].as_f64().unwrap();
+        let sigmas = goldens.tensor(&format!("{key}/sigmas")).unwrap();
+        let wanted = goldens.tensor(key).unwrap();
+        let values = wanted.len() / (sigmas.len() - 1);
+        let path = BrownianPath::new(entry["seed"].as_u64().unwrap(), number("sigma_min"), number("sigma_max"), values);
+        // Down the levels, as the sampler asks: the sign of the noise turns.
+        let unit = |pair: &[f64]| {
+            let scale = -(pair[0] - pair[1]).sqrt();
+            path.increment(pair[1], pair[0]).into_iter().map(|w| f64::from(w) / scale).collect::<Vec<_>>()
+        };
+        let got: Vec<f64> = sigmas.windows(2).flat_map(unit).collect();
+        assert!(distance(&got, &wanted) <= 2e-6, "{key}: {:e}", distance(&got, &wanted));
+    }
+    assert!(entries.len() >= 12);
+}
+
+#[test]
+fn a_brownian_path_is_one_path_in_whatever_order_it_is_asked() {
+    let path = || BrownianPath::new(5, 0.1, 14.0, 20);
+    let first = path();
+    let parts = [first.increment(3.0, 9.0), first.increment(0.1, 3.0), first.increment(9.0, 14.0)];
+    let whole = path().increment(0.1, 14.0);
+    for (i, whole) in whole.iter().enumerate() {
+        assert!((parts.iter().map(|part| part[i]).sum::<f32>() - whole).abs() < 1e-5);
+    }
+    assert_eq!(path().increment(0.1, 3.0), parts[1]);
+    // Outside of it nothing moves, and a moment is too short to move in.
+    assert_eq!(path().increment(-5.0, 100.0), path().increment(0.1, 14.0));
+    assert_eq!(path().increment(4.0, 4.0), [0.0; 20]);
 }

@@ -1,6 +1,7 @@
 //! What holds for any configuration.
 
 use latentd::diffusion::{InvalidSteps, Noise, Schedule, SchedulerConfig, sample, steps_and_calls};
+use latentd::generation::Levels;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -63,6 +64,9 @@ fn hostile() -> impl Strategy<Value = Map<String, Value>> {
             "dpmsolver",
             "sde-dpmsolver++",
             "fixed_large",
+            "flow_prediction",
+            "noise_prediction",
+            "exponential",
         ])
         .prop_map(Value::from),
     ];
@@ -99,6 +103,21 @@ fn hostile() -> impl Strategy<Value = Map<String, Value>> {
         "lower_order_final",
         "euler_at_final",
         "lambda_min_clipped",
+        "noise_sampler_seed",
+        "predictor_order",
+        "corrector_order",
+        "sigma_data",
+        "sigma_schedule",
+        "rho",
+        "use_flow_sigmas",
+        "flow_shift",
+        "use_dynamic_shifting",
+        "time_shift_type",
+        "shift",
+        "shift_terminal",
+        "invert_sigmas",
+        "stochastic_sampling",
+        "s_noise",
     ]);
     let class = prop::sample::select(CLASSES.to_vec());
     (class, prop::collection::vec((key, value), 0..5)).prop_map(|(class, keys)| {
@@ -126,7 +145,13 @@ proptest! {
         };
         prop_assert_eq!(points.len(), steps + 1);
         for p in &points {
-            prop_assert!((p.alpha * p.alpha + p.sigma * p.sigma - 1.0).abs() < 1e-6 && p.t.is_finite());
+            let class = model["_class_name"].as_str().unwrap();
+            let one = match class {
+                _ if class.starts_with("FlowMatch") => p.alpha + p.sigma,
+                _ if class.starts_with("EDM") || class.starts_with("CM") => p.alpha,
+                _ => p.alpha * p.alpha + p.sigma * p.sigma,
+            };
+            prop_assert!((one - 1.0).abs() < 1e-6 && p.t.is_finite());
         }
         prop_assert!(points.windows(2).all(|p| p[1].sigma <= p[0].sigma && p[1].alpha >= p[0].alpha));
 
@@ -145,6 +170,35 @@ proptest! {
                 prop_assert!(x.is_finite());
             }
         }
+    }
+
+    #[test]
+    fn no_list_panics_or_is_run_where_it_is_not_sound(
+        model in hostile(),
+        sigmas in prop::collection::vec(prop_oneof![0.0f64..20.0, any::<f64>(), Just(0.0), Just(1.0)], 0..6),
+        timesteps in prop::collection::vec(prop_oneof![0u32..1001, any::<u32>()], 0..6),
+        falls in any::<bool>(),
+    ) {
+        let Ok(config) = SchedulerConfig::from_model(&model) else { return Ok(()) };
+        let (mut sigmas, mut timesteps) = (sigmas, timesteps);
+        if falls {
+            sigmas.sort_by(|a, b| b.total_cmp(a));
+            timesteps.sort_by(|a, b| b.cmp(a));
+        }
+        for levels in [Levels::Sigmas(sigmas), Levels::Timesteps(timesteps)] {
+            let Ok(schedule) = Schedule::over(&config, &levels) else { continue };
+            let x = Noise::batch(7).draw([1, 1, 4, 4]).scale(schedule.init_noise_sigma());
+            if let Ok(x) = block_on(sample(&Synthetic::default(), &schedule, 0.5, x, &mut Noise::batch(3))) {
+                prop_assert!(x.is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_a_function_of_its_request(model in plausible(), seed in any::<u64>(), steps in 4usize..12) {
+        let config = SchedulerConfig::from_model(&model).unwrap();
+        let picture = || run(&Synthetic::default(), &config, steps, 0.7, [2, 1, 4, 4], &mut Noise::batch(seed)).ok();
+        prop_assert_eq!(picture(), picture());
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use latentd::diffusion::{InvalidScheduler, InvalidSteps, Latents, Noise, Schedule, SchedulerConfig, steps_and_calls};
+use latentd::diffusion::{
+    InvalidScheduler, InvalidSteps, Latents, Noise, Point, Schedule, SchedulerConfig, steps_and_calls,
+};
 use serde_json::{Value, json};
 
 use crate::goldens::{Goldens, close, distance, largest, wide};
-use crate::network::{CLASSES, Synthetic, config, is_second_order, map, run, scales_its_input};
+use crate::network::{CLASSES, Synthetic, config, has_betas, input_scale, is_second_order, map, run};
 
 #[test]
 fn samplers_follow_the_trajectories_of_diffusers() {
@@ -19,16 +21,19 @@ fn samplers_follow_the_trajectories_of_diffusers() {
         match SchedulerConfig::from_model(&model) {
             Ok(config) => {
                 ran += 1;
+                let config = entry["mu"].as_f64().map_or(config.clone(), |mu| config.shifted(mu));
                 if let Err(why) = replay(&goldens, entry, &config) {
                     wrong.push(format!("{key}: {why}"));
                 }
             }
             Err(InvalidScheduler::UnsupportedClass { class }) => *waiting.entry(class).or_default() += 1,
+            // What diffusers runs into numbers that are none may be refused at once.
+            Err(InvalidScheduler::Conflict { .. } | InvalidScheduler::Value { .. }) if entry["finite"] == false => {
+                ran += 1
+            }
             Err(InvalidScheduler::Value { key, value, .. }) => {
                 *waiting.entry(format!("{key} {value}")).or_default() += 1
             }
-            // What diffusers runs into numbers that are none may be refused at once.
-            Err(InvalidScheduler::Conflict { .. }) if entry["finite"] == false => ran += 1,
             Err(other) => wrong.push(format!("{key}: {other}")),
         }
     }
@@ -37,9 +42,7 @@ fn samplers_follow_the_trajectories_of_diffusers() {
     }
     println!("{ran} trajectories ran, {} wait", waiting.values().sum::<usize>());
     assert!(wrong.is_empty(), "{} of {ran} differ:\n{}", wrong.len(), wrong.join("\n"));
-    let of_ours: Vec<_> = waiting.keys().filter(|feature| !feature.ends_with("Scheduler")).collect();
-    assert_eq!(of_ours, ["use_flow_sigmas true", "variance_type fixed_large_log"]);
-    assert!(CLASSES.iter().all(|class| !waiting.contains_key(*class)) && ran > 0);
+    assert!(waiting.is_empty() && ran > 0);
 }
 
 fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<(), String> {
@@ -60,7 +63,7 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
         return if got.is_err() || better { Ok(()) } else { Err("finite, where diffusers is not".to_owned()) };
     }
     let last = got.map_err(|e| e.to_string())?;
-    let schedule = Schedule::new(config, steps).unwrap();
+    let schedule = Schedule::new(config, steps).map_err(|e| e.to_string())?;
     let asked = network.asked.borrow();
     let golden = |part: &str| goldens.tensor(&format!("{key}/{part}"));
 
@@ -72,7 +75,9 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
         return Err(format!("timesteps {timesteps:?}, wanted {wanted:?}"));
     }
     if let Some(wanted) = golden("sigmas") {
-        let sigmas: Vec<f64> = schedule.points().iter().map(|point| point.noise()).collect();
+        let is_flow = class.starts_with("FlowMatch") || entry["config"]["use_flow_sigmas"] == true;
+        let level = |point: &Point| if is_flow { point.sigma } else { point.noise() };
+        let sigmas: Vec<f64> = schedule.points().iter().map(level).collect();
         // The lists of second-order classes name each inner level twice; the log-linear one is longer than the steps.
         let skip = if is_second_order(class) { 2 } else { 1 };
         let wanted: Vec<f64> = wanted[..1].iter().chain(wanted[1..].iter().step_by(skip)).copied().collect();
@@ -84,13 +89,13 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
         return Err(format!("init_noise_sigma {}", schedule.init_noise_sigma()));
     }
     // A state is what the network was asked about before it was scaled for it.
-    let sigmas = golden("sigmas").filter(|_| scales_its_input(class));
+    let sigmas = golden("sigmas");
     let unscaled = |(i, (_, x)): (usize, &(f64, Vec<f64>))| {
-        let scale = sigmas.as_ref().map_or(1.0, |sigmas| (sigmas[i] * sigmas[i] + 1.0).sqrt());
+        let scale = sigmas.as_ref().map_or(1.0, |sigmas| input_scale(class, sigmas[i]));
         x.iter().map(|x| x * scale).collect::<Vec<_>>()
     };
     // Between two points DPM2 has levels of its own, which no list has; the network's timesteps there were compared.
-    let half = |i: usize| class.starts_with("KDPM2") && i % 2 == 1;
+    let half = |i: usize| (class.starts_with("KDPM2") || class.starts_with("DPMSolverSDE")) && i % 2 == 1;
     let asked = asked.iter().enumerate().filter(|(i, _)| !half(*i));
     let states: Vec<f64> = asked.flat_map(unscaled).chain(wide(last.data())).collect();
     let wanted = golden("trajectory").unwrap();
@@ -98,7 +103,10 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
     let whole = wanted.chunks(16).enumerate().filter(|(i, _)| !half(*i) || i + 1 == count);
     let wanted: Vec<f64> = whole.flat_map(|(_, state)| state.to_vec()).collect();
     let (off, scale) = (distance(&states, &wanted), largest(&wanted));
-    if off > 2e-5 * scale { Err(format!("states off by {:.1e} of the largest", off / scale)) } else { Ok(()) }
+    // torch's logarithm and exponential leave the nearest float now and then, other than ours and other than on another
+    // machine.  A time of the Brownian path is then a millionth off, its noise the root of that by the step's root.
+    let limit = if class == "DPMSolverSDEScheduler" { 5e-4 } else { 2e-5 };
+    if off > limit * scale { Err(format!("states off by {:.1e} of the largest", off / scale)) } else { Ok(()) }
 }
 
 /// The goldens have no such case: the first step of PLMS is done again from a timestep off the schedule.  The numbers are
@@ -167,10 +175,8 @@ fn add_noise_is_that_of_diffusers() {
         }));
         let schedule = Schedule::new(&config, 10).unwrap();
         let Some(timesteps) = goldens.tensor(&format!("add_noise/{class}/timesteps")) else {
-            assert!(
-                ["UniPC", "DEIS", "TCD", "DPMSolverS", "KDPM2A"].iter().any(|name| class.starts_with(name)),
-                "{class}"
-            );
+            let without = ["TCD", "DPMSolverSDE", "SASolver"];
+            assert!(!has_betas(class) || without.iter().any(|name| class.starts_with(name)), "{class}");
             continue;
         };
         let wanted = goldens.tensor(&format!("add_noise/{class}/out")).unwrap();

@@ -117,6 +117,12 @@ impl Server {
         }
     }
 
+    /// Memory that the process has, as the system counts it.
+    pub fn resident_bytes(&self) -> u64 {
+        let told = Command::new("ps").args(["-o", "rss=", "-p", &self.child.id().to_string()]).output().unwrap();
+        1024 * String::from_utf8(told.stdout).unwrap().trim().parse::<u64>().unwrap()
+    }
+
     /// SIGKILL: nothing of the process's own code runs.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -46,14 +46,14 @@ pub(in crate::diffusion) async fn dpm2<D: Denoise>(
 }
 
 /// The geometric mean, rounded as torch rounds it on the way.
-fn between(sigma: f64, down: f64) -> f64 {
+pub(super) fn between(sigma: f64, down: f64) -> f64 {
     let (high, low) = (libm::logf(sigma as f32), libm::logf(down as f32));
     f64::from(libm::expf(high - 0.5 * (high - low)))
 }
 
 /// `σ_down = σ_next²/σ` and `σ_up² + σ_down² = σ_next²`.  diffusers takes the one out of the other in float32, where for long
 /// steps little is left of it.
-fn down_and_up(sigma: f64, sigma_next: f64) -> (f64, f64) {
+pub(super) fn down_and_up(sigma: f64, sigma_next: f64) -> (f64, f64) {
     let down = sigma_next * sigma_next / sigma;
     (down, libm::sqrt((sigma_next * sigma_next - down * down).max(0.0)))
 }

@@ -71,6 +71,41 @@ const DEIS: [&str; 8] = [
 ];
 const CONSISTENCY: [&str; 4] =
     ["original_inference_steps", "set_alpha_to_one", "timestep_scaling", "rescale_betas_zero_snr"];
+const SA_SOLVER: [&str; 9] = [
+    "predictor_order",
+    "corrector_order",
+    "tau_func",
+    "algorithm_type",
+    "lower_order_final",
+    "use_flow_sigmas",
+    "flow_shift",
+    "lambda_min_clipped",
+    "variance_type",
+];
+const EDM: [&str; 8] = [
+    "sigma_min",
+    "sigma_max",
+    "sigma_data",
+    "sigma_schedule",
+    "num_train_timesteps",
+    "prediction_type",
+    "rho",
+    "final_sigmas_type",
+];
+const EDM_DPM: [&str; 5] = ["solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final"];
+const FLOW: [&str; 9] = [
+    "use_dynamic_shifting",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "invert_sigmas",
+    "shift_terminal",
+    "time_shift_type",
+    "stochastic_sampling",
+];
+const OWN_CONSISTENCY: [&str; 7] =
+    ["num_train_timesteps", "sigma_min", "sigma_max", "sigma_data", "s_noise", "rho", "clip_denoised"];
 
 impl Class {
     /// Whether diffusers' class has this key.
@@ -88,9 +123,26 @@ impl Class {
             Class::UniPc => &[&UNIPC, &THRESHOLDING, &RESPACING, &["rescale_betas_zero_snr"]],
             Class::Deis => &[&DEIS, &THRESHOLDING, &RESPACING],
             Class::Lcm | Class::Tcd => &[&CONSISTENCY, &CLIP_SAMPLE, &THRESHOLDING],
+            Class::DpmSde => &[&RESPACING, &["noise_sampler_seed"]],
+            Class::SaSolver => &[&SA_SOLVER, &THRESHOLDING, &RESPACING],
+            Class::Ipndm => &[&["num_train_timesteps", "trained_betas"]],
+            Class::EdmEuler => &[&EDM],
+            Class::EdmDpmMultistep => &[&EDM, &EDM_DPM, &THRESHOLDING],
+            Class::FlowEuler => &[&FLOW, &RESPACING, &["num_train_timesteps", "shift"]],
+            Class::FlowHeun => &[&["num_train_timesteps", "shift"]],
+            Class::Consistency => &[&OWN_CONSISTENCY],
         };
-        let spaced = self != Class::DpmSinglestep && SPACING.contains(&key);
-        spaced || TRAINING.contains(&key) || own.iter().any(|keys| keys.contains(&key))
+        let has_betas = !matches!(
+            self,
+            Class::Ipndm
+                | Class::EdmEuler
+                | Class::EdmDpmMultistep
+                | Class::FlowEuler
+                | Class::FlowHeun
+                | Class::Consistency
+        );
+        let spaced = has_betas && self != Class::DpmSinglestep && SPACING.contains(&key);
+        spaced || has_betas && TRAINING.contains(&key) || own.iter().any(|keys| keys.contains(&key))
     }
 }
 

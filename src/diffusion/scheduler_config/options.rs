@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::keys::{Keys, MAX_TRAIN_TIMESTEPS, RESPACING, refused};
-use super::{Class, Deis, DpmMultistep, DpmSinglestep, DpmSolver, EulerLevels, FinalSigma, UniPc, Variance};
+use super::{Class, Consistency, EdmLevels, EulerLevels, FinalSigma, Sampler, Variance};
 use crate::diffusion::betas::{BetaSchedule, Betas};
 use crate::diffusion::error::InvalidScheduler;
 use crate::diffusion::prediction::{Clip, Prediction};
@@ -12,9 +12,15 @@ use crate::diffusion::spacing::Spacing;
 
 impl Keys<'_> {
     pub(super) fn betas(self, class: Class) -> Result<Betas, InvalidScheduler> {
-        let count = self.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_TIMESTEPS)?;
-        // The classes whose defaults are those of Stable Diffusion, the first three without its schedule.
-        let of_sd = [Class::Heun, Class::Dpm2, Class::Dpm2Ancestral, Class::Lcm, Class::Tcd].contains(&class);
+        let count = if class == Class::Consistency { 40 } else { 1000 };
+        let count = self.integer("num_train_timesteps", count, 1, MAX_TRAIN_TIMESTEPS)?;
+        if !class.has("beta_schedule") {
+            // Classes with levels of their own, which only count the timesteps.
+            return Ok(Betas::new(BetaSchedule::Linear.betas(0.0001, 0.02, count)));
+        }
+        // The classes whose defaults are those of Stable Diffusion, the first four without its schedule.
+        let of_sd =
+            [Class::Heun, Class::Dpm2, Class::Dpm2Ancestral, Class::DpmSde, Class::Lcm, Class::Tcd].contains(&class);
         let (start, end) = if of_sd { (0.00085, 0.012) } else { (0.0001, 0.02) };
         let (start, end) = (self.beta("beta_start", start)?, self.beta("beta_end", end)?);
         let mut schedules = vec![
@@ -61,11 +67,36 @@ impl Keys<'_> {
     }
 
     pub(super) fn prediction(self, class: Class) -> Result<Prediction, InvalidScheduler> {
+        match class {
+            Class::Ipndm => return Ok(Prediction::Velocity),
+            Class::FlowEuler | Class::FlowHeun => return Ok(Prediction::Flow),
+            Class::EdmEuler | Class::EdmDpmMultistep => {
+                let sigma_data = self.positive("sigma_data")?.unwrap_or(0.5);
+                let negated = self.word("prediction_type", "epsilon", &[("epsilon", false), ("v_prediction", true)])?;
+                return Ok(Prediction::Preconditioned { sigma_data, negated });
+            }
+            Class::Consistency => {
+                let sigma_data = self.positive("sigma_data")?.unwrap_or(0.5);
+                let sigma_min = self.positive("sigma_min")?.unwrap_or(0.002);
+                return Ok(Prediction::Boundary { sigma_data, sigma_min });
+            }
+            _ => {}
+        }
         let mut words = vec![("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity)];
-        if !matches!(class, Class::Pndm | Class::EulerAncestral | Class::Dpm2 | Class::Dpm2Ancestral) {
+        if !matches!(class, Class::Pndm | Class::EulerAncestral | Class::Dpm2 | Class::Dpm2Ancestral | Class::DpmSde) {
             words.push(("sample", Prediction::Sample));
         }
-        self.word("prediction_type", "epsilon", &words)
+        if class.has("use_flow_sigmas") {
+            words.push(("flow_prediction", Prediction::Flow));
+        }
+        let prediction = self.word("prediction_type", "epsilon", &words)?;
+        if prediction == Prediction::Flow && !self.flag("use_flow_sigmas", false)? {
+            return Err(InvalidScheduler::Conflict {
+                keys: "prediction_type and use_flow_sigmas",
+                why: "flow_prediction needs use_flow_sigmas true",
+            });
+        }
+        Ok(prediction)
     }
 
     pub(super) fn spacing(self, class: Class) -> Result<Spacing, InvalidScheduler> {
@@ -96,7 +127,7 @@ impl Keys<'_> {
         Ok(if clip { Clip::Range(range as f32) } else { Clip::Nothing })
     }
 
-    fn thresholding(self) -> Result<Clip, InvalidScheduler> {
+    pub(super) fn thresholding(self) -> Result<Clip, InvalidScheduler> {
         let thresholding = self.flag("thresholding", false)?;
         let is_share = |ratio: f64| (0.0..=1.0).contains(&ratio);
         let ratio = self.number("dynamic_thresholding_ratio", "from 0 to 1", is_share)?.unwrap_or(0.995);
@@ -122,7 +153,7 @@ impl Keys<'_> {
         }
     }
 
-    fn final_sigma(self) -> Result<FinalSigma, InvalidScheduler> {
+    pub(super) fn final_sigma(self) -> Result<FinalSigma, InvalidScheduler> {
         self.word("final_sigmas_type", "zero", &[("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)])
     }
 
@@ -137,161 +168,47 @@ impl Keys<'_> {
         })
     }
 
-    pub(super) fn dpm_multistep(self) -> Result<DpmMultistep, InvalidScheduler> {
-        self.no_flow()?;
-        self.no_learned_variance()?;
-        // Lower-priority respacings are not looked at, as in diffusers: karras, then Lu, then the others.
-        let respacing = match self.respacing()? {
-            Some(Respacing::Karras) => Some(Respacing::Karras),
-            other => {
-                if self.flag("use_lu_lambdas", false)? {
-                    Some(Respacing::Lu)
-                } else {
-                    other
-                }
-            }
-        };
-        let end = self.final_sigma()?;
-        let solver = self.dpm_solver(end, true)?;
-        Ok(DpmMultistep {
-            respacing,
-            rounded: self.get("beta_schedule").and_then(Value::as_str) != Some("squaredcos_cap_v2"),
-            lambda_min_clipped: self.number("lambda_min_clipped", "a number", |_| true)?.unwrap_or(f64::NEG_INFINITY),
-            end,
-            clip: self.thresholding()?,
-            solver,
-        })
+    pub(super) fn ipndm(self) -> Result<Sampler, InvalidScheduler> {
+        match self.get("trained_betas") {
+            Some(value) => Err(refused("trained_betas", value, "null, this class has betas of its own".to_owned())),
+            None => Ok(Sampler::Ipndm),
+        }
     }
 
-    pub(super) fn dpm_singlestep(self) -> Result<DpmSinglestep, InvalidScheduler> {
-        self.no_flow()?;
-        self.no_learned_variance()?;
-        let end = self.final_sigma()?;
-        let solver = self.dpm_solver(end, false)?;
-        if solver.sde && !solver.plus_plus {
-            let value = Value::from("sde-dpmsolver");
-            return Err(refused("algorithm_type", &value, "dpmsolver++, dpmsolver or sde-dpmsolver++".to_owned()));
-        }
-        Ok(DpmSinglestep {
-            respacing: self.respacing()?,
-            lambda_min_clipped: self.number("lambda_min_clipped", "a number", |_| true)?.unwrap_or(f64::NEG_INFINITY),
-            end,
-            clip: self.thresholding()?,
-            solver,
-        })
+    /// numpy takes longer seeds too.
+    pub(super) fn noise_sampler_seed(self) -> Result<Option<u64>, InvalidScheduler> {
+        let key = "noise_sampler_seed";
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let seed = value.as_u64().ok_or_else(|| refused(key, value, "a whole number from 0 to 2^64 - 1".to_owned()))?;
+        Ok(Some(seed))
     }
 
-    pub(super) fn uni_pc(self) -> Result<UniPc, InvalidScheduler> {
-        self.no_flow()?;
-        if let Some(value) = self.get("solver_p") {
-            return Err(refused("solver_p", value, "null".to_owned()));
-        }
-        let end = self.final_sigma()?;
-        // The last three are other classes' words, which diffusers takes for bh2.
-        let types = [("bh1", true), ("bh2", false), ("midpoint", false), ("heun", false), ("logrho", false)];
-        let bh1 = self.word("solver_type", "bh2", &types)?;
-        if bh1 && end == FinalSigma::Zero {
-            return Err(InvalidScheduler::Conflict {
-                keys: "solver_type and final_sigmas_type",
-                why: "bh1 has no step to zero noise, it needs final_sigmas_type sigma_min",
-            });
-        }
-        let (order, lower_order_final) =
-            (self.integer("solver_order", 2, 1, 3)?, self.flag("lower_order_final", true)?);
-        if order > 1 && !lower_order_final && end == FinalSigma::Zero {
-            return Err(InvalidScheduler::Conflict {
-                keys: "lower_order_final and final_sigmas_type",
-                why: "a step to zero noise is of first order, so lower_order_final must be true or the end sigma_min",
-            });
-        }
-        Ok(UniPc {
-            respacing: self.respacing()?,
-            end,
-            clip: self.thresholding()?,
-            order,
-            bh1,
-            predict_x0: self.flag("predict_x0", true)?,
-            lower_order_final,
-            disable_corrector: self.indices("disable_corrector")?,
-        })
+    pub(super) fn edm_levels(self) -> Result<EdmLevels, InvalidScheduler> {
+        let (sigma_min, sigma_max, rho) = self.edm_range()?;
+        let schedules = [("karras", false), ("exponential", true)];
+        let exponential = self.word("sigma_schedule", "karras", &schedules)?;
+        Ok(EdmLevels { sigma_min, sigma_max, rho, exponential, end: self.final_sigma()? })
     }
 
-    pub(super) fn deis(self) -> Result<Deis, InvalidScheduler> {
-        self.no_flow()?;
-        // Other classes' words, which diffusers takes for its own one.
-        let words = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|word| (word, ()));
-        self.word("solver_type", "logrho", &words)?;
-        self.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|word| (word, ())))?;
-        Ok(Deis {
-            respacing: self.respacing()?,
-            clip: self.thresholding()?,
-            order: self.integer("solver_order", 2, 1, 3)?,
-            lower_order_final: self.flag("lower_order_final", true)?,
-        })
+    pub(super) fn consistency(self) -> Result<Consistency, InvalidScheduler> {
+        let (sigma_min, sigma_max, rho) = self.edm_range()?;
+        let clip = if self.flag("clip_denoised", true)? { Clip::Range(1.0) } else { Clip::Nothing };
+        Ok(Consistency { sigma_min, sigma_max, rho, s_noise: self.positive("s_noise")?.unwrap_or(1.0), clip })
+    }
+
+    /// `sigma_min`, `sigma_max`, `rho`.
+    fn edm_range(self) -> Result<(f64, f64, f64), InvalidScheduler> {
+        let sigma_min = self.positive("sigma_min")?.unwrap_or(0.002);
+        let sigma_max = self.positive("sigma_max")?.unwrap_or(80.0);
+        let rho = self.number("rho", "from 1 to 100", |rho| (1.0..=100.0).contains(&rho))?.unwrap_or(7.0);
+        if sigma_min > sigma_max {
+            return Err(InvalidScheduler::Conflict { keys: "sigma_min and sigma_max", why: "the levels would rise" });
+        }
+        Ok((sigma_min, sigma_max, rho))
     }
 
     pub(super) fn original_inference_steps(self) -> Result<usize, InvalidScheduler> {
         let train = self.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_TIMESTEPS)?;
         self.integer("original_inference_steps", 50, 1, train)
-    }
-
-    fn no_flow(self) -> Result<(), InvalidScheduler> {
-        for key in ["use_flow_sigmas", "use_dynamic_shifting"] {
-            if self.flag(key, false)? {
-                return Err(refused(key, &Value::Bool(true), "false, flow matching is not supported here".to_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    /// A fixed variance says nothing to these classes; it is found here when the model's own scheduler is DDPM's.
-    fn no_learned_variance(self) -> Result<(), InvalidScheduler> {
-        let fixed = |value: &&Value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed"));
-        match self.get("variance_type").filter(fixed) {
-            Some(value) => Err(refused("variance_type", value, "null, learned variances are not supported".to_owned())),
-            None => Ok(()),
-        }
-    }
-
-    fn indices(self, key: &str) -> Result<Vec<usize>, InvalidScheduler> {
-        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
-        let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
-        let indices: Option<Vec<usize>> = value.as_array().and_then(|list| list.iter().map(index).collect());
-        indices.ok_or_else(|| refused(key, value, "a list of whole numbers from 0".to_owned()))
-    }
-
-    fn dpm_solver(self, end: FinalSigma, lower_order_final: bool) -> Result<DpmSolver, InvalidScheduler> {
-        // (plus_plus, sde)
-        let algorithms = [
-            ("dpmsolver++", (true, false)),
-            ("dpmsolver", (false, false)),
-            ("sde-dpmsolver++", (true, true)),
-            ("sde-dpmsolver", (false, true)),
-            ("deis", (true, false)),
-        ];
-        // The last three are other classes' words, which diffusers takes for midpoint.
-        let types = [("midpoint", false), ("heun", true), ("logrho", false), ("bh1", false), ("bh2", false)];
-        let (plus_plus, sde) = self.word("algorithm_type", "dpmsolver++", &algorithms)?;
-        let order = self.integer("solver_order", 2, 1, 3)?;
-        if !plus_plus && end == FinalSigma::Zero {
-            return Err(InvalidScheduler::Conflict {
-                keys: "algorithm_type and final_sigmas_type",
-                why: "dpmsolver and sde-dpmsolver need final_sigmas_type sigma_min",
-            });
-        }
-        if !plus_plus && sde && order == 3 {
-            return Err(InvalidScheduler::Conflict {
-                keys: "algorithm_type and solver_order",
-                why: "sde-dpmsolver has no third order",
-            });
-        }
-        Ok(DpmSolver {
-            order,
-            plus_plus,
-            sde,
-            heun: self.word("solver_type", "midpoint", &types)?,
-            lower_order_final: self.flag("lower_order_final", lower_order_final)?,
-            euler_at_final: self.flag("euler_at_final", false)?,
-        })
     }
 }

@@ -1,9 +1,7 @@
 //! A prompt's tokens in portions that a text encoder takes, as A1111's web UI cuts them.
 
-/// Tokens of a chunk beside its start and its end.
-pub const CONTENT: usize = 75;
-
-/// The most chunks of a prompt: each makes the context of every step of a picture longer.
+/// The most chunks of a prompt: each makes the context of every step of a picture longer. What goes beyond is cut off, as a
+/// plain prompt is after its first.
 pub const MAX_CHUNKS: usize = 8;
 
 /// A chunk is rather ended at a comma that is at most so many tokens back than in the middle of a phrase.
@@ -18,23 +16,13 @@ pub struct Token {
     pub joined: bool,
 }
 
-/// A prompt has more chunks than [`MAX_CHUNKS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must have at most {MAX_CHUNKS} chunks of {CONTENT} tokens, not {chunks}")]
-pub struct TooLong {
-    pub chunks: usize,
-}
-
-/// Cuts the segments of a prompt (see [`weighted`](super::weighted)) into chunks of at most [`CONTENT`] tokens, at least
-/// one; every segment begins with a chunk of its own, an empty one too unless it is the last. Nothing is padded, and start
+/// Cuts the segments of a prompt (see [`weighted`](super::weighted)) into chunks of at most `content` tokens, at least
+/// one and at most [`MAX_CHUNKS`]; every segment begins with a chunk of its own, an empty one too unless it is the last. Nothing is padded, and start
 /// and end are not added.
 ///
 /// Where a chunk is full and one of its last 20 tokens is a `comma`, what follows that comma begins the next chunk.
-///
-/// # Errors
-/// There are more chunks than [`MAX_CHUNKS`].
-pub fn chunks(segments: &[Vec<Token>], comma: Option<u32>) -> Result<Vec<Vec<Token>>, TooLong> {
-    let mut cut = Cut::default();
+pub fn chunks(segments: &[Vec<Token>], content: usize, comma: Option<u32>) -> Vec<Vec<Token>> {
+    let mut cut = Cut { content, ..Cut::default() };
     for (at, segment) in segments.iter().enumerate() {
         if at > 0 {
             cut.end();
@@ -49,14 +37,13 @@ pub fn chunks(segments: &[Vec<Token>], comma: Option<u32>) -> Result<Vec<Vec<Tok
     if !cut.open.is_empty() || cut.ended.is_empty() {
         cut.end();
     }
-    match cut.ended.len() {
-        0..=MAX_CHUNKS => Ok(cut.ended),
-        chunks => Err(TooLong { chunks }),
-    }
+    cut.ended.truncate(MAX_CHUNKS);
+    cut.ended
 }
 
 #[derive(Default)]
 struct Cut {
+    content: usize,
     ended: Vec<Vec<Token>>,
     open: Vec<Token>,
     /// Where the open chunk's last comma is.
@@ -70,9 +57,9 @@ impl Cut {
     }
 
     fn push(&mut self, token: Token, is_comma: bool) {
-        if self.open.len() == CONTENT {
-            let phrase = self.comma.map(|at| at + 1).filter(|start| !is_comma && CONTENT - start < BACKTRACK);
-            let moved = self.open.split_off(phrase.unwrap_or(CONTENT));
+        if self.open.len() == self.content {
+            let phrase = self.comma.map(|at| at + 1).filter(|start| !is_comma && self.content - start < BACKTRACK);
+            let moved = self.open.split_off(phrase.unwrap_or(self.content));
             self.end();
             self.open = moved;
         }
@@ -84,7 +71,7 @@ impl Cut {
 
     /// All in one chunk, unless they are more than a chunk holds.
     fn push_whole(&mut self, vectors: &[Token]) {
-        if self.open.len() + vectors.len() > CONTENT && !self.open.is_empty() {
+        if self.open.len() + vectors.len() > self.content && !self.open.is_empty() {
             self.end();
         }
         vectors.iter().for_each(|vector| self.push(*vector, false));
@@ -98,6 +85,7 @@ mod tests {
     use super::*;
 
     const COMMA: u32 = 267;
+    const CONTENT: usize = 75;
 
     fn token(id: u32) -> Token {
         Token { id, weight: 1.0, joined: false }
@@ -109,7 +97,7 @@ mod tests {
     }
 
     fn lengths(segments: &[Vec<Token>]) -> Vec<usize> {
-        chunks(segments, Some(COMMA)).unwrap().iter().map(Vec::len).collect()
+        chunks(segments, CONTENT, Some(COMMA)).iter().map(Vec::len).collect()
     }
 
     #[test]
@@ -148,8 +136,7 @@ mod tests {
     #[test]
     fn the_number_of_chunks_is_bounded() {
         assert_eq!(lengths(&[prompt(CONTENT * MAX_CHUNKS, &[])]).len(), MAX_CHUNKS);
-        let error = chunks(&[prompt(CONTENT * MAX_CHUNKS + 1, &[])], None).unwrap_err();
-        assert_eq!(error, TooLong { chunks: MAX_CHUNKS + 1 });
+        assert_eq!(lengths(&[prompt(CONTENT * MAX_CHUNKS + 1, &[])]).len(), MAX_CHUNKS);
     }
 
     fn any_tokens() -> impl Strategy<Value = Vec<Token>> {
@@ -160,10 +147,13 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_lost_and_nothing_is_moved(segments in prop::collection::vec(any_tokens(), 1..3)) {
-            if let Ok(cut) = chunks(&segments, Some(COMMA)) {
-                prop_assert!(!cut.is_empty() && cut.len() <= MAX_CHUNKS);
-                prop_assert!(cut.iter().all(|chunk| chunk.len() <= CONTENT));
-                prop_assert_eq!(cut.concat(), segments.concat());
+            let cut = chunks(&segments, CONTENT, Some(COMMA));
+            prop_assert!(!cut.is_empty() && cut.len() <= MAX_CHUNKS);
+            prop_assert!(cut.iter().all(|chunk| chunk.len() <= CONTENT));
+            let (kept, all) = (cut.concat(), segments.concat());
+            prop_assert_eq!(&kept[..], &all[..kept.len()]);
+            if cut.len() < MAX_CHUNKS {
+                prop_assert_eq!(kept.len(), all.len());
                 // No chunk but the last of a segment is shorter than it must be, by a phrase or a word of vectors.
                 prop_assert!(cut.len() <= segments.concat().len() / 30 + 2 * segments.len());
             }

@@ -28,6 +28,10 @@ impl Networks for StableDiffusion {
         StableDiffusion::tokenize(self, prompts, learned)
     }
 
+    fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
+        StableDiffusion::tokenize_weighted(self, prompts, learned)
+    }
+
     fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         let encode = || -> candle_core::Result<Vec<TextEmbedding>> {
             let Encoded { hidden, pooled } = StableDiffusion::encode_text(self, prompts, clip_skip as usize)?;

@@ -1,5 +1,7 @@
 //! The U-Net: numbered rows of anonymous modules → blocks of ResNets and transformers.
 
+use super::{number, tail};
+
 /// The diffusers name of a module or tensor of the U-Net, whose parts `dot` divides (`_` in adapters' files): for instance
 /// `input_blocks.4.1.proj_in` is `down_blocks.1.attentions.0.proj_in`. `layers` is the number of ResNets in a block on its
 /// way down. None for what is not named like this.
@@ -59,7 +61,7 @@ const OUTSIDE: [(&str, &str); 8] = [
     ("time_embed.2", "time_embedding.linear_2"),
     ("label_emb.0.0", "add_embedding.linear_1"),
     ("label_emb.0.2", "add_embedding.linear_2"),
-    ("time_embed_condition.proj", "time_embedding.cond_proj"),
+    ("time_embed.cond_proj", "time_embedding.cond_proj"),
     ("input_blocks.0.0", "conv_in"),
     ("out.0", "conv_norm_out"),
     ("out.2", "conv_out"),
@@ -87,15 +89,4 @@ fn spelled(name: &str, dot: char) -> String {
 
 fn dotted(rest: &str, dot: char) -> String {
     format!("{dot}{rest}")
-}
-
-/// What follows the part `start` of a name: nothing, or something that begins with `dot`.
-fn tail<'a>(name: &'a str, start: &str, dot: char) -> Option<&'a str> {
-    name.strip_prefix(start).filter(|rest| rest.is_empty() || rest.starts_with(dot))
-}
-
-/// The number that a name begins with, and what follows it.
-fn number(name: &str, dot: char) -> Option<(usize, &str)> {
-    let (number, rest) = name.split_once(dot)?;
-    Some((number.parse().ok().filter(|number| *number < 1000)?, rest))
 }

@@ -1,0 +1,81 @@
+//! Anything as a file of weights: an adapter, a word, a checkpoint, a component of a folder. Whatever it is, it is read or
+//! refused; nothing panics, and nothing asks for much memory (`make fuzz` bounds it).
+//!
+//! The rooms under test are compiled in alone, as the whole of latentd would take minutes and tell no more.
+
+#![no_main]
+#![allow(dead_code, unused_imports)]
+
+#[path = "../../src/kernels.rs"]
+mod kernels;
+#[path = "../../src/weights.rs"]
+mod weights;
+
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap};
+
+use candle_core::Device;
+use libfuzzer_sys::fuzz_target;
+use weights::{
+    ModelFolder, Weights,
+    lora::{Lora, Modules},
+    textual_inversion::TextualInversion,
+};
+
+fuzz_target!(|data: &[u8]| {
+    let file = file(data);
+    let _ = Lora::read("fuzz", &file, &modules());
+    let _ = TextualInversion::read("fuzz", &file, [Some(4), Some(6)]);
+    if let Ok(folder) = ModelFolder::single_held("fuzz", file.clone()) {
+        for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
+            read_all(&folder, component);
+        }
+    }
+    FILE.with_borrow_mut(|held| *held = file);
+    let files = ["unet/diffusion_pytorch_model.safetensors"].map(Cow::Borrowed);
+    let read = |path: &str| path.ends_with(".safetensors").then(|| Cow::Owned(FILE.with_borrow(Vec::clone)));
+    read_all(&ModelFolder::embedded("fuzz", files, read), "unet");
+});
+
+thread_local! {
+    static FILE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The input as it is, or, where it begins with `{`, as a header that the right length is put before and, behind the first
+/// zero, the numbers: so that the fuzzer need not find lengths that fit.
+fn file(data: &[u8]) -> Vec<u8> {
+    if data.first() != Some(&b'{') {
+        return data.to_vec();
+    }
+    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    let numbers = data.get(end + 1..).unwrap_or_default();
+    [&(end as u64).to_le_bytes(), &data[..end], numbers].concat()
+}
+
+/// Reads every tensor in every way that networks do.
+fn read_all(folder: &ModelFolder, component: &str) {
+    let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    let Ok(weights) = Weights::open(folder, component, "diffusion_pytorch_model", &Device::Cpu, as_it_is) else {
+        return;
+    };
+    for (name, shape) in weights.stored() {
+        match shape[..] {
+            [outputs, inputs] => drop(weights.matrix(&name, outputs, inputs)),
+            [outputs, inputs, kh, kw] => drop(weights.conv2d(&name, outputs, inputs, (kh, kw))),
+            _ => drop(weights.tensor(&name, &shape)),
+        }
+    }
+    let _ = weights.finish();
+}
+
+fn modules() -> Modules {
+    let mut modules = Modules::default();
+    let tensors = [
+        ("down_blocks.0.attentions.0.proj_in.weight", vec![6, 5]),
+        ("down_blocks.0.resnets.0.conv1.weight", vec![6, 5, 3, 3]),
+        ("mid_block.attentions.0.proj_out.weight", vec![6, 5, 1, 1]),
+    ];
+    modules.add("unet", &tensors.map(|(name, shape)| (name.to_owned(), shape)).into());
+    let text = [("text_model.encoder.layers.0.self_attn.q_proj.weight".to_owned(), vec![4, 4])];
+    modules.add("text_encoder", &BTreeMap::from(text));
+    modules
+}

@@ -1,0 +1,110 @@
+//! Brownian motion that can be asked for any of its increments, in any order, and always gives the same.
+
+use super::latents::Latents;
+use super::noise::Generator;
+use super::seed_sequence::SeedSequence;
+
+/// `BrownianTreeNoiseSampler` of diffusers: noise for steps between levels of one run, that of neighbouring steps parts of
+/// one path for each image.
+pub(super) struct BrownianNoise {
+    shape: [usize; 4],
+    paths: Vec<BrownianPath>,
+}
+
+impl BrownianNoise {
+    /// For `(B, C, h, w)` and levels from `min` to `max`: one path for all images, or as many as there are images.
+    pub(super) fn new(seeds: &[u64], shape: [usize; 4], min: f64, max: f64) -> BrownianNoise {
+        let values = shape.iter().product::<usize>() / seeds.len().max(1);
+        let paths = seeds.iter().map(|seed| BrownianPath::new(*seed, min, max, values)).collect();
+        BrownianNoise { shape, paths }
+    }
+
+    /// Unit noise for the step from level `from` to level `to`.
+    pub(super) fn between(&self, from: f64, to: f64) -> Latents {
+        let scale = (to as f32 - from as f32).abs().sqrt() * if from < to { 1.0 } else { -1.0 };
+        Latents::filled(self.shape, |data| {
+            let len = (data.len() / self.paths.len().max(1)).max(1);
+            for (values, path) in data.chunks_mut(len).zip(&self.paths) {
+                let increment = path.increment(from.min(to), from.max(to));
+                values.iter_mut().zip(increment).for_each(|(value, w)| *value = w / scale);
+            }
+        })
+    }
+}
+
+/// `torchsde.BrownianInterval` as a halving tree with a tolerance of 1e-6 (Li et al. 2020, arXiv:2001.01328): what happens in
+/// an interval is what happens in its halves, and the noise that parts it between them is seeded by the interval's place.
+pub struct BrownianPath {
+    seed: u64,
+    whole: Interval,
+    /// The increment over the whole.
+    increment: Vec<f32>,
+}
+
+/// A node of the tree.
+#[derive(Clone, Copy)]
+struct Interval {
+    start: f64,
+    end: f64,
+    /// Its place among those of its depth, from 0.
+    key: u64,
+    depth: u64,
+}
+
+impl BrownianPath {
+    /// `values` independent motions between the times `start` and `end`.
+    pub fn new(seed: u64, start: f64, end: f64, values: usize) -> BrownianPath {
+        let scale = libm::sqrt(end - start) as f32;
+        let increment = randn(SeedSequence::new(seed, &[]), values).into_iter().map(|z| z * scale).collect();
+        let whole = Interval { start: rounded(start), end: rounded(end), key: 0, depth: 0 };
+        BrownianPath { seed, whole, increment }
+    }
+
+    /// How far each value has moved from one time to a later one; times outside of the path's are held at its ends.
+    pub fn increment(&self, from: f64, to: f64) -> Vec<f32> {
+        let held = |time: f64| rounded(time).max(self.whole.start).min(self.whole.end);
+        let mut sum = vec![0.0; self.increment.len()];
+        let (from, to) = (held(from), held(to));
+        if from < to {
+            self.add(self.whole, &self.increment, (from, to), &mut sum);
+        }
+        sum
+    }
+
+    /// Adds what of `increment`, the interval's, falls between `from` and `to`, which lie in it.
+    fn add(&self, interval: Interval, increment: &[f32], (from, to): (f64, f64), sum: &mut [f32]) {
+        let Interval { start, end, key, depth } = interval;
+        let midway = rounded(0.5 * (end + start));
+        let is_whole = from <= start && to >= end;
+        if is_whole || midway <= start || midway >= end {
+            sum.iter_mut().zip(increment).for_each(|(sum, w)| *sum += w);
+            return;
+        }
+        let (left, right, share) = (midway - start, end - midway, (1.0 / (end - start)) as f32);
+        let deviation = libm::sqrt(left * right * (1.0 / (end - start))) as f32;
+        let noise = randn(SeedSequence::new(self.seed, &[key, depth]), increment.len());
+        // The bridge: the left half has its share of the whole and noise, the right half the rest.
+        let parted = increment.iter().zip(noise).map(|(w, z)| left as f32 * w * share + deviation * z);
+        let of_left: Vec<f32> = parted.collect();
+        let below = Interval { start, end: midway, key: 2 * key, depth: depth + 1 };
+        if from < midway {
+            self.add(below, &of_left, (from, to.min(midway)), sum);
+        }
+        if to > midway && right > 0.0 {
+            let of_right: Vec<f32> = increment.iter().zip(&of_left).map(|(w, left)| w - left).collect();
+            let above = Interval { start: midway, end, key: 2 * key + 1, depth: depth + 1 };
+            self.add(above, &of_right, (from.max(midway), to), sum);
+        }
+    }
+}
+
+fn randn(seeds: SeedSequence, values: usize) -> Vec<f32> {
+    let mut noise = vec![0.0; values];
+    Generator::new(seeds.first().into()).fill_randn(&mut noise);
+    noise
+}
+
+/// To six decimals, correctly, as Python's `round`.
+fn rounded(time: f64) -> f64 {
+    format!("{time:.6}").parse().unwrap_or(time)
+}

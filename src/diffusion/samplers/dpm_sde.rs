@@ -1,0 +1,58 @@
+//! DPM-Solver++ with noise along a path.
+
+use super::dpm2::{between, down_and_up};
+use crate::diffusion::brownian::BrownianNoise;
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::Error;
+use crate::diffusion::latents::Latents;
+use crate::diffusion::network::Network;
+use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::Clip;
+use crate::diffusion::schedule::Schedule;
+
+/// The singlestep solver of second order of Lu et al. (2022b), arXiv:2211.01095, with ancestral noise whose parts belong to one
+/// Brownian path; `DPMSolverSDEScheduler`.  `x = x0 + σ ε`.  The path is seeded by `seed`, else by the run's own seed.  The last
+/// step, to zero noise, is Euler's.
+pub(in crate::diffusion) async fn dpm_sde<D: Denoise>(
+    network: &Network<'_, D>,
+    schedule: &Schedule,
+    seed: Option<u64>,
+    mut x: Latents,
+    noise: &Noise,
+) -> Result<Latents, Error> {
+    let table = schedule.sigma_table();
+    let levels = || schedule.points().iter().map(Point::noise).filter(|sigma| *sigma > 0.0);
+    let path = noise.brownian(seed, x.shape(), levels().fold(f64::INFINITY, f64::min), levels().fold(0.0, f64::max));
+    for (i, (now, next)) in schedule.steps().enumerate() {
+        let (sigma, sigma_next) = (now.noise(), next.noise());
+        let mut x0 = network.denoised(&x, &now, Clip::Nothing).await?;
+        if sigma_next == 0.0 {
+            x = x0.clone();
+        } else {
+            let middle = between(sigma, sigma_next);
+            let half = network.amended(step(&x, &x0, &path, sigma, middle));
+            let there = Point::of_noise(table.timestep_of(middle), middle);
+            x0 = network.denoised(&half, &there, Clip::Nothing).await?;
+            x = step(&x, &x0, &path, sigma, sigma_next);
+        }
+        x = network.amended(x);
+        network.stepped(i, &x0);
+    }
+    Ok(x)
+}
+
+/// Down to `σ_down` as if x0 were the same all the way, then noise up to the level `to`.
+fn step(x: &Latents, x0: &Latents, path: &BrownianNoise, from: f64, to: f64) -> Latents {
+    let (down, up) = down_and_up(from, to);
+    let z = path.between(through_log(from), through_log(to));
+    Latents::combine(&[(down / from, x), (1.0 - down / from, x0), (up, &z)])
+}
+
+/// A level as it comes back from diffusers' way through `−ln σ` in float32, by which the path's times are told.  They count to
+/// six decimals, of which the last is a last bit of float32 here: where torch rounds the other way, other noise fills that
+/// last millionth.
+fn through_log(sigma: f64) -> f64 {
+    let log = libm::log(sigma) as f32;
+    f64::from(libm::exp(f64::from(log)) as f32)
+}

@@ -1,0 +1,130 @@
+//! The levels of the classes around DPM-Solver.
+
+use super::flow_levels::stretch;
+use super::{Course, listed, points, rounded};
+use crate::diffusion::error::InvalidSteps;
+use crate::diffusion::point::Point;
+use crate::diffusion::scheduler_config::flow::{Flow, shifted};
+use crate::diffusion::scheduler_config::{FinalSigma, SchedulerConfig};
+use crate::diffusion::sigmas::{Respacing, SigmaTable};
+use crate::diffusion::spacing::Spacing;
+use crate::generation::Levels;
+
+/// How the classes around DPM-Solver choose their levels.
+pub(super) struct DpmLevels {
+    pub(super) spacing: Spacing,
+    pub(super) steps_offset: usize,
+    pub(super) respacing: Option<Respacing>,
+    /// Whether timesteps of chosen levels are rounded before they are cut to whole ones.
+    pub(super) rounds: bool,
+    pub(super) lambda_min_clipped: f64,
+    pub(super) last: Last,
+    /// Whether the levels of a flow begin just below 1 instead of a step of their own below it.
+    pub(super) below_one: bool,
+}
+
+/// Where the last step ends.
+#[derive(Clone, Copy)]
+pub(super) enum Last {
+    Zero,
+    /// At the level of timestep 0.
+    SigmaMin,
+    /// Where it began.
+    Repeated,
+}
+
+impl From<FinalSigma> for Last {
+    fn from(end: FinalSigma) -> Last {
+        match end {
+            FinalSigma::Zero => Last::Zero,
+            FinalSigma::SigmaMin => Last::SigmaMin,
+        }
+    }
+}
+
+impl DpmLevels {
+    pub(super) fn of(config: &SchedulerConfig, respacing: Option<Respacing>, last: Last) -> DpmLevels {
+        DpmLevels {
+            spacing: config.spacing,
+            steps_offset: config.steps_offset,
+            respacing,
+            rounds: respacing == Some(Respacing::Karras),
+            lambda_min_clipped: f64::NEG_INFINITY,
+            last,
+            below_one: false,
+        }
+    }
+}
+
+pub(super) fn dpm_points(
+    config: &SchedulerConfig,
+    course: Course<'_>,
+    levels: &DpmLevels,
+) -> Result<Vec<Point>, InvalidSteps> {
+    let alphas_cumprod = config.betas.alphas_cumprod();
+    let table = SigmaTable::new(alphas_cumprod);
+    if let Some(flow) = &config.flow {
+        return dpm_flow_points(config, course, levels, flow, &table);
+    }
+    let kept = SigmaTable::with_lambda_from(alphas_cumprod, levels.lambda_min_clipped);
+    let mut timesteps = match course {
+        Course::Over(Levels::Timesteps(_)) if levels.respacing.is_some() => return Err(InvalidSteps::ListAndRespacing),
+        Course::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
+        other => {
+            let n = other.steps(config)?;
+            levels.spacing.dpm_timesteps(kept, config.num_train_timesteps(), n, levels.steps_offset)?
+        }
+    };
+    let n = timesteps.len();
+    let mut sigmas: Vec<f64> = timesteps.iter().map(|t| table.at(*t)).collect();
+    if let Some(respacing) = levels.respacing {
+        sigmas = respacing.levels(table.max(), table.min(), n);
+        let whole = |t: f64| {
+            if levels.rounds { t.round_ties_even() } else { t.trunc() }
+        };
+        timesteps = sigmas.iter().map(|sigma| whole(table.timestep_of(*sigma))).collect();
+    }
+    sigmas.push(last_sigma(levels.last, &sigmas, &table));
+    Ok(points(timesteps, sigmas.into_iter().map(rounded).collect()))
+}
+
+/// `use_flow_sigmas`: the levels of a flow, and whole timesteps of them.
+fn dpm_flow_points(
+    config: &SchedulerConfig,
+    course: Course<'_>,
+    levels: &DpmLevels,
+    flow: &Flow,
+    table: &SigmaTable,
+) -> Result<Vec<Point>, InvalidSteps> {
+    let train = config.num_train_timesteps() as f64;
+    let factor = flow.factor().ok_or(InvalidSteps::NoSize)?;
+    let unshifted: Vec<f64> = match course {
+        Course::Over(Levels::Sigmas(sigmas)) => sigmas.clone(),
+        other => {
+            let n = other.steps(config)?;
+            // n of n + 1 levels from 1 to 1/T: UniPC leaves out the last, the others take their distances from 1, but for the first.
+            let level = |i: usize| 1.0 - (1.0 - 1.0 / train) * i as f64 / n as f64;
+            let level = |i: usize| if levels.below_one { level(i) } else { 1.0 - level(n - i) };
+            (0..n).map(level).collect()
+        }
+    };
+    let mut sigmas: Vec<f64> = unshifted.into_iter().map(|sigma| shifted(factor, sigma)).collect();
+    stretch(&mut sigmas, flow.terminal());
+    if levels.below_one
+        && let Some(first) = sigmas.first_mut().filter(|first| (**first - 1.0).abs() < 1e-6)
+    {
+        *first -= 1e-6;
+    }
+    let timesteps: Vec<f64> = sigmas.iter().map(|sigma| (sigma * train).trunc()).collect();
+    sigmas.push(last_sigma(levels.last, &sigmas, table));
+    let ends = timesteps.into_iter().chain([0.0]);
+    Ok(ends.zip(sigmas).map(|(t, sigma)| Point::of_flow(t, rounded(sigma))).collect())
+}
+
+fn last_sigma(last: Last, sigmas: &[f64], table: &SigmaTable) -> f64 {
+    match last {
+        Last::Zero => 0.0,
+        Last::SigmaMin => table.min(),
+        Last::Repeated => sigmas[sigmas.len() - 1],
+    }
+}

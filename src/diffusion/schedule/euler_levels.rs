@@ -1,0 +1,73 @@
+//! The levels of the Euler family.
+
+use super::{Course, listed, points, rounded};
+use crate::diffusion::error::InvalidSteps;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::Prediction;
+use crate::diffusion::scheduler_config::{EulerLevels, FinalSigma, SchedulerConfig};
+use crate::diffusion::sigmas::{Respacing, SigmaTable};
+use crate::diffusion::spacing::Spacing;
+use crate::generation::Levels;
+
+/// The Euler family: levels between the training timesteps or between two given ones.  Also its `init_noise_sigma`.
+pub(super) fn euler_points(
+    config: &SchedulerConfig,
+    course: Course<'_>,
+    levels: &EulerLevels,
+) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    let table = SigmaTable::new(config.betas.alphas_cumprod());
+    let continuous = levels.continuous && config.prediction == Prediction::Velocity;
+    let (mut timesteps, sigmas) = match course {
+        Course::Over(Levels::Sigmas(sigmas)) => {
+            let sigmas: Vec<f64> = sigmas.iter().copied().map(rounded).collect();
+            let [begin @ .., _] = &sigmas[..] else { return Err(InvalidSteps::Degenerate) };
+            if begin.is_empty() {
+                return Err(InvalidSteps::OneSigma { class: config.class_name() });
+            }
+            (begin.iter().map(|sigma| rounded(table.timestep_of(*sigma))).collect(), sigmas)
+        }
+        Course::Over(Levels::Timesteps(_)) if levels.respacing.is_some() || continuous => {
+            return Err(InvalidSteps::ListAndRespacing);
+        }
+        Course::Over(Levels::Timesteps(timesteps)) => of_timesteps(listed(timesteps, config)?, levels, &table),
+        Course::Steps(n) => {
+            let timesteps = config.spacing.timesteps(config.num_train_timesteps(), n, config.steps_offset, false)?;
+            of_timesteps(timesteps, levels, &table)
+        }
+    };
+    let n = timesteps.len();
+    if continuous {
+        timesteps = sigmas[..n].iter().map(|sigma| rounded(0.25 * libm::log(*sigma))).collect();
+    }
+    let max = sigmas[0];
+    let init_noise_sigma = match config.spacing {
+        Spacing::Linspace | Spacing::Trailing => max,
+        Spacing::Leading => rounded(libm::sqrt(max * max + 1.0)),
+    };
+    Ok((points(timesteps, sigmas), init_noise_sigma))
+}
+
+/// Timesteps and levels, one level more, for a run over these timesteps.
+fn of_timesteps(mut timesteps: Vec<f64>, levels: &EulerLevels, table: &SigmaTable) -> (Vec<f64>, Vec<f64>) {
+    let n = timesteps.len();
+    let mut sigmas: Vec<f64> = if levels.log_linear {
+        Respacing::Exponential.levels(table.max(), table.min(), n + 1)
+    } else {
+        timesteps.iter().map(|t| table.at(*t)).collect()
+    };
+    if let Some(respacing) = levels.respacing {
+        let max = levels.sigma_max.unwrap_or(sigmas[0]);
+        let min = levels.sigma_min.unwrap_or(sigmas[sigmas.len() - 1]);
+        sigmas = respacing.levels(max, min, n);
+        timesteps = sigmas.iter().map(|sigma| rounded(table.timestep_of(*sigma))).collect();
+    }
+    sigmas.push(final_sigma(levels.end, table));
+    (timesteps, sigmas.into_iter().take(n + 1).map(rounded).collect())
+}
+
+fn final_sigma(end: FinalSigma, table: &SigmaTable) -> f64 {
+    match end {
+        FinalSigma::Zero => 0.0,
+        FinalSigma::SigmaMin => table.min(),
+    }
+}

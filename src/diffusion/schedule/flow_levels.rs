@@ -1,0 +1,60 @@
+//! The levels of the flow-matching classes.
+
+use super::{Course, listed, rounded};
+use crate::diffusion::error::InvalidSteps;
+use crate::diffusion::point::Point;
+use crate::diffusion::scheduler_config::SchedulerConfig;
+use crate::diffusion::scheduler_config::flow::shifted;
+use crate::diffusion::sigmas::Respacing;
+use crate::generation::Levels;
+
+/// Even between the ends of the trained levels, which are shifted already where the shift does not depend on the size, and
+/// shifted (again).  `inverted` levels rise from the picture to noise.
+pub(super) fn flow_points(
+    config: &SchedulerConfig,
+    course: Course<'_>,
+    respacing: Option<Respacing>,
+    inverted: bool,
+) -> Result<Vec<Point>, InvalidSteps> {
+    let flow = config.flow.as_ref().ok_or(InvalidSteps::NoSize)?;
+    let factor = flow.factor().ok_or(InvalidSteps::NoSize)?;
+    let train = config.num_train_timesteps() as f64;
+    let mut timesteps = None;
+    let mut sigmas: Vec<f64> = match course {
+        Course::Steps(n) => {
+            let end = |sigma: f64| rounded(if flow.is_dynamic() { sigma } else { shifted(factor, sigma) });
+            let (max, min) = (end(1.0), end(rounded(1.0 / train)));
+            let ramp = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };
+            (0..n).map(|i| max + ramp(i) * (min - max)).collect()
+        }
+        Course::Over(Levels::Sigmas(sigmas)) => sigmas.iter().copied().map(rounded).collect(),
+        Course::Over(Levels::Timesteps(list)) => {
+            let list = listed(list, config)?;
+            let sigmas = list.iter().map(|t| t / train).collect();
+            timesteps = Some(list);
+            sigmas
+        }
+    };
+    sigmas.iter_mut().for_each(|sigma| *sigma = shifted(factor, *sigma));
+    stretch(&mut sigmas, flow.terminal());
+    if let Some(respacing) = respacing {
+        sigmas = respacing.levels(sigmas[0], sigmas[sigmas.len() - 1], sigmas.len());
+    }
+    let mut sigmas: Vec<f64> = sigmas.into_iter().map(rounded).collect();
+    if inverted {
+        sigmas.iter_mut().for_each(|sigma| *sigma = rounded(1.0 - *sigma));
+        timesteps = None;
+    }
+    let timesteps = timesteps.unwrap_or_else(|| sigmas.iter().map(|sigma| rounded(sigma * train)).collect());
+    let end = if inverted { 1.0 } else { 0.0 };
+    let levels = timesteps.into_iter().chain([0.0]).zip(sigmas.into_iter().chain([end]));
+    Ok(levels.map(|(t, sigma)| Point::of_flow(t, sigma)).collect())
+}
+
+/// Stretched away from 1, so that the last is `terminal`.
+pub(super) fn stretch(sigmas: &mut [f64], terminal: Option<f64>) {
+    if let (Some(terminal), Some(last)) = (terminal, sigmas.last().copied()) {
+        let scale = (1.0 - last) / (1.0 - terminal);
+        sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
+    }
+}

@@ -1,0 +1,98 @@
+//! The scheduler classes of diffusers.
+
+use serde_json::{Map, Value};
+
+use super::keys;
+use crate::diffusion::error::InvalidScheduler;
+
+/// The classes which this build has.  A new one is a variant here, its keys in `keys.rs` and `options.rs`, its algorithm in
+/// `samplers/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) enum Class {
+    Ddpm,
+    Ddim,
+    Pndm,
+    Ipndm,
+    Euler,
+    EulerAncestral,
+    Heun,
+    Lms,
+    Dpm2,
+    Dpm2Ancestral,
+    DpmSde,
+    DpmMultistep,
+    DpmSinglestep,
+    UniPc,
+    Deis,
+    SaSolver,
+    Lcm,
+    Tcd,
+    EdmEuler,
+    EdmDpmMultistep,
+    FlowEuler,
+    FlowHeun,
+    Consistency,
+}
+
+impl Class {
+    const ALL: [Class; 23] = [
+        Class::Ddpm,
+        Class::Ddim,
+        Class::Pndm,
+        Class::Ipndm,
+        Class::Euler,
+        Class::EulerAncestral,
+        Class::Heun,
+        Class::Lms,
+        Class::Dpm2,
+        Class::Dpm2Ancestral,
+        Class::DpmSde,
+        Class::DpmMultistep,
+        Class::DpmSinglestep,
+        Class::UniPc,
+        Class::Deis,
+        Class::SaSolver,
+        Class::Lcm,
+        Class::Tcd,
+        Class::EdmEuler,
+        Class::EdmDpmMultistep,
+        Class::FlowEuler,
+        Class::FlowHeun,
+        Class::Consistency,
+    ];
+
+    /// The class that `_class_name` names.
+    pub(in crate::diffusion) fn of(map: &Map<String, Value>) -> Result<Class, InvalidScheduler> {
+        let named = map.get("_class_name").unwrap_or(&Value::Null);
+        let class = Class::ALL.into_iter().find(|class| named.as_str() == Some(class.name()));
+        class.ok_or_else(|| InvalidScheduler::UnsupportedClass { class: keys::shown(named) })
+    }
+
+    pub(in crate::diffusion) fn name(self) -> &'static str {
+        match self {
+            Class::Ddpm => "DDPMScheduler",
+            Class::Ddim => "DDIMScheduler",
+            Class::Pndm => "PNDMScheduler",
+            Class::Ipndm => "IPNDMScheduler",
+            Class::Euler => "EulerDiscreteScheduler",
+            Class::EulerAncestral => "EulerAncestralDiscreteScheduler",
+            Class::Heun => "HeunDiscreteScheduler",
+            Class::Lms => "LMSDiscreteScheduler",
+            Class::Dpm2 => "KDPM2DiscreteScheduler",
+            Class::Dpm2Ancestral => "KDPM2AncestralDiscreteScheduler",
+            Class::DpmSde => "DPMSolverSDEScheduler",
+            Class::DpmMultistep => "DPMSolverMultistepScheduler",
+            Class::DpmSinglestep => "DPMSolverSinglestepScheduler",
+            Class::UniPc => "UniPCMultistepScheduler",
+            Class::Deis => "DEISMultistepScheduler",
+            Class::SaSolver => "SASolverScheduler",
+            Class::Lcm => "LCMScheduler",
+            Class::Tcd => "TCDScheduler",
+            Class::EdmEuler => "EDMEulerScheduler",
+            Class::EdmDpmMultistep => "EDMDPMSolverMultistepScheduler",
+            Class::FlowEuler => "FlowMatchEulerDiscreteScheduler",
+            Class::FlowHeun => "FlowMatchHeunDiscreteScheduler",
+            Class::Consistency => "CMStochasticIterativeScheduler",
+        }
+    }
+}

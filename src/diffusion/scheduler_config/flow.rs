@@ -1,0 +1,109 @@
+//! Levels of flow matching, `x = (1 − σ) x0 + σ ε`, and how they are shifted towards noise.
+
+use serde_json::Value;
+
+use super::Class;
+use super::keys::{Keys, refused};
+use crate::diffusion::error::InvalidScheduler;
+
+/// `shift` or `flow_shift`, `use_dynamic_shifting`, `shift_terminal`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::diffusion) struct Flow {
+    shift: Shift,
+    /// The last level before zero, where the others are stretched to reach it.
+    terminal: Option<f64>,
+    is_dynamic: bool,
+}
+
+/// The factor `s` of `σ → s σ / (1 + (s − 1) σ)` (Esser et al. 2024, arXiv:2403.03206, equation 23).
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Shift {
+    By(f64),
+    /// `e^μ`, of a size that is not known yet.
+    ByExpOfMu,
+    /// `μ`.
+    ByMu,
+}
+
+impl Flow {
+    pub(super) fn at(self, mu: f64) -> Flow {
+        let shift = match self.shift {
+            Shift::By(shift) => Shift::By(shift),
+            Shift::ByExpOfMu => Shift::By(libm::exp(mu)),
+            Shift::ByMu => Shift::By(mu),
+        };
+        Flow { shift, ..self }
+    }
+
+    /// The factor; none where the size is not known.
+    pub(in crate::diffusion) fn factor(&self) -> Option<f64> {
+        match self.shift {
+            Shift::By(shift) => Some(shift),
+            Shift::ByExpOfMu | Shift::ByMu => None,
+        }
+    }
+
+    /// Whether the factor depends on the size of the picture.
+    pub(in crate::diffusion) fn is_dynamic(&self) -> bool {
+        self.is_dynamic
+    }
+
+    pub(in crate::diffusion) fn terminal(&self) -> Option<f64> {
+        self.terminal
+    }
+}
+
+/// A level shifted by a factor.
+pub(in crate::diffusion) fn shifted(factor: f64, sigma: f64) -> f64 {
+    factor * sigma / (1.0 + (factor - 1.0) * sigma)
+}
+
+impl Keys<'_> {
+    pub(super) fn flow(self, class: Class) -> Result<Option<Flow>, InvalidScheduler> {
+        let own = matches!(class, Class::FlowEuler | Class::FlowHeun);
+        let dynamic = class.has("use_dynamic_shifting") && self.flag("use_dynamic_shifting", false)?;
+        if !own {
+            let is_flow = class.has("use_flow_sigmas") && self.flag("use_flow_sigmas", false)?;
+            if !is_flow && dynamic {
+                return Err(refused(
+                    "use_dynamic_shifting",
+                    &Value::Bool(true),
+                    "false without use_flow_sigmas".into(),
+                ));
+            }
+            if !is_flow && class.has("shift_terminal") && self.get("shift_terminal").is_some() {
+                return Err(InvalidScheduler::Conflict {
+                    keys: "shift_terminal and use_flow_sigmas",
+                    why: "only flow sigmas are stretched",
+                });
+            }
+            if !is_flow {
+                return Ok(None);
+            }
+            if self.respacing()?.is_some() {
+                return Err(InvalidScheduler::Conflict {
+                    keys: "use_flow_sigmas and use_karras_sigmas, use_exponential_sigmas or use_beta_sigmas",
+                    why: "those levels are not those of a flow",
+                });
+            }
+        }
+        let shift = self.positive(if own { "shift" } else { "flow_shift" })?.unwrap_or(1.0);
+        let linear = match class {
+            Class::FlowEuler => {
+                self.word("time_shift_type", "exponential", &[("exponential", false), ("linear", true)])?
+            }
+            _ if dynamic => self.word("time_shift_type", "exponential", &[("exponential", false)])?,
+            _ => false,
+        };
+        let terminal = match class.has("shift_terminal") {
+            true => self.number("shift_terminal", "from 0 to below 1", |end| (0.0..1.0).contains(&end))?,
+            false => None,
+        };
+        let shift = match (dynamic, linear) {
+            (false, _) => Shift::By(shift),
+            (true, false) => Shift::ByExpOfMu,
+            (true, true) => Shift::ByMu,
+        };
+        Ok(Some(Flow { shift, terminal: terminal.filter(|end| *end > 0.0), is_dynamic: dynamic }))
+    }
+}

@@ -1,0 +1,82 @@
+//! CLIP's vocabulary, which single-file checkpoints presume and do not bring along.
+//!
+//! `models/clip/merges.txt` holds the first 48,894 merges of the list that OpenAI published with CLIP (Radford et al.
+//! 2021, arXiv:2103.00020), as `open_clip` redistributes it under the MIT licence.
+
+use serde_json::{Map, Value, json};
+
+/// The merges, one a line, first come first merged.
+const MERGES: &str = include_str!("../../models/clip/merges.txt");
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// The tokenizer of Stable Diffusion's text encoders as files of a model folder: `vocab.json`, `merges.txt`,
+/// `tokenizer_config.json`, by name. None for other names. `pad` pads.
+pub(super) fn file(name: &str, pad: &str) -> Option<String> {
+    match name {
+        "vocab.json" => Some(Value::Object(vocabulary()).to_string()),
+        "merges.txt" => Some(MERGES.to_owned()),
+        "tokenizer_config.json" => Some(
+            json!({
+                "tokenizer_class": "CLIPTokenizer",
+                "bos_token": START,
+                "eos_token": END,
+                "unk_token": END,
+                "pad_token": pad,
+                "model_max_length": 77,
+                "do_lower_case": true,
+            })
+            .to_string(),
+        ),
+        _ => None,
+    }
+}
+
+/// The names of the files.
+pub(super) const FILES: [&str; 3] = ["vocab.json", "merges.txt", "tokenizer_config.json"];
+
+/// What pads prompts for CLIP's own encoder, and for those of OpenCLIP.
+pub(super) const PADS: (&str, &str) = (END, "!");
+
+/// Bytes, bytes that end a word, merges in their order, and the two that begin and end a prompt.
+fn vocabulary() -> Map<String, Value> {
+    let letters: Vec<char> = letters();
+    let single = letters.iter().map(char::to_string);
+    let last = letters.iter().map(|letter| format!("{letter}</w>"));
+    let merged = MERGES.lines().map(|line| line.replace(' ', ""));
+    let tokens = single.chain(last).chain(merged).chain([START.to_owned(), END.to_owned()]);
+    tokens.enumerate().map(|(id, token)| (token, id.into())).collect()
+}
+
+/// The letters that stand for bytes: first the bytes that are printable in Latin-1 as they are, then the others, which are
+/// moved to where Unicode has letters too.
+fn letters() -> Vec<char> {
+    let printable = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let as_they_are = (0..256).filter(printable);
+    let moved = (0..256).filter(|byte| !printable(byte)).enumerate().map(|(i, _)| 256 + i as u32);
+    as_they_are.chain(moved).filter_map(char::from_u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_ids() {
+        let vocabulary = vocabulary();
+        assert_eq!(vocabulary.len(), 49408, "every token has one id");
+        for (token, id) in [
+            ("!", 0),
+            ("!</w>", 256),
+            ("a</w>", 320),
+            ("of</w>", 539),
+            ("photo</w>", 1125),
+            ("cat</w>", 2368),
+            (START, 49406),
+            (END, 49407),
+        ] {
+            assert_eq!(vocabulary[token], id, "{token}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The text encoders: CLIP as transformers names it, and OpenCLIP's.
+
+use super::number;
+
+/// The published name of a tensor of transformers' `CLIPTextModel`; some files are without `text_model`.
+pub fn clip_name(name: &str) -> Option<String> {
+    let name = name.strip_prefix("text_model.").unwrap_or(name);
+    let known = ["embeddings.", "encoder.layers.", "final_layer_norm."].iter().any(|part| name.starts_with(part));
+    known.then(|| format!("text_model.{name}"))
+}
+
+/// A tensor that is all or a part of one of OpenCLIP's.
+pub struct Part {
+    pub name: String,
+    /// Which of how many parts of equal length along the first axis.
+    pub of: (usize, usize),
+    /// Stored (in, out).
+    pub turned: bool,
+}
+
+/// What a tensor of OpenCLIP's text encoder holds; nothing where it has no such tensor. Queries, keys and values are one
+/// matrix there.
+pub fn open_clip_parts(name: &str) -> Vec<Part> {
+    let whole = |name: &str| vec![Part { name: name.into(), of: (0, 1), turned: false }];
+    match name {
+        "token_embedding.weight" => return whole("text_model.embeddings.token_embedding.weight"),
+        "positional_embedding" => return whole("text_model.embeddings.position_embedding.weight"),
+        "ln_final.weight" => return whole("text_model.final_layer_norm.weight"),
+        "ln_final.bias" => return whole("text_model.final_layer_norm.bias"),
+        "text_projection" => return vec![Part { turned: true, ..whole("text_projection.weight").remove(0) }],
+        "text_projection.weight" => return whole("text_projection.weight"),
+        _ => {}
+    }
+    let rest = name.strip_prefix("transformer.resblocks.").and_then(|rest| number(rest, '.'));
+    let Some((layer, rest)) = rest else { return Vec::new() };
+    let layer = format!("text_model.encoder.layers.{layer}");
+    if let Some(kind) = rest.strip_prefix("attn.in_proj_").filter(|kind| matches!(*kind, "weight" | "bias")) {
+        let part = |(i, letter)| {
+            let name = format!("{layer}.self_attn.{letter}_proj.{kind}");
+            Part { name, of: (i, 3), turned: false }
+        };
+        return ["q", "k", "v"].into_iter().enumerate().map(part).collect();
+    }
+    const LAYERS: [(&str, &str); 5] = [
+        ("ln_1.", "layer_norm1."),
+        ("ln_2.", "layer_norm2."),
+        ("attn.out_proj.", "self_attn.out_proj."),
+        ("mlp.c_fc.", "mlp.fc1."),
+        ("mlp.c_proj.", "mlp.fc2."),
+    ];
+    let known = LAYERS.iter().find_map(|(from, to)| Some(format!("{layer}.{to}{}", rest.strip_prefix(from)?)));
+    known.map_or(Vec::new(), |name| whole(&name))
+}

@@ -1,0 +1,57 @@
+//! What the owner of a checkpoint knows better: `NAME.json` beside `NAME.safetensors`, an object of objects whose keys are
+//! put into the configurations made for the file, for instance
+//!
+//! ```json
+//! {"scheduler": {"prediction_type": "epsilon"}, "unet": {"sample_size": 64}}
+//! ```
+//!
+//! for a Stable Diffusion 2 that predicts noise and draws at 512 × 512. `scheduler`, `unet`, `vae`, `text_encoder`,
+//! `text_encoder_2`, `model_index` and `controlnet` are those of diffusers' folders, `latentd` is the folder's
+//! `latentd.json`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde_json::{Map, Value};
+
+use crate::weights::{LoadError, json};
+
+/// The longest file that is read, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// The names of configurations, and where they are in the folder.
+const FILES: [(&str, &str); 8] = [
+    ("model_index", "model_index.json"),
+    ("scheduler", "scheduler/scheduler_config.json"),
+    ("unet", "unet/config.json"),
+    ("vae", "vae/config.json"),
+    ("text_encoder", "text_encoder/config.json"),
+    ("text_encoder_2", "text_encoder_2/config.json"),
+    ("controlnet", "config.json"),
+    ("latentd", "latentd.json"),
+];
+
+/// Puts the keys of the file at `path`, if there is one, into the configurations.
+pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String, Value>>) -> Result<(), LoadError> {
+    let shown = path.display().to_string();
+    let read = |source| LoadError::Read { path: shown.clone(), source };
+    let length = match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata.map_err(read)?.len(),
+    };
+    if length > LONGEST {
+        return Err(read(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    let object = json::object(&text).map_err(|source| LoadError::Json { path: shown.clone(), source })?;
+    for (key, value) in object {
+        let file = FILES.iter().find(|(name, file)| *name == key && (configs.contains_key(file) || *name == "latentd"));
+        let Some((_, file)) = file else {
+            return Err(LoadError::UnknownKey { path: shown, key, value });
+        };
+        let Value::Object(keys) = value else {
+            return Err(LoadError::BadKey { path: shown, key, reason: "expected an object".into() });
+        };
+        configs.entry(file).or_default().extend(keys);
+    }
+    Ok(())
+}

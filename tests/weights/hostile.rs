@@ -1,0 +1,183 @@
+//! Files that were cut off, put together wrongly, or made to harm: each is an error that says what is wrong.
+
+use std::fs;
+
+use candle_core::Device;
+use latentd::weights::{
+    LoadError, ModelFolder, Weights,
+    lora::{Lora, Modules},
+    textual_inversion::TextualInversion,
+};
+
+/// A file of a header, as text, and so many bytes of numbers.
+fn with_header(header: impl AsRef<[u8]>, numbers: usize) -> Vec<u8> {
+    let header = header.as_ref();
+    [&(header.len() as u64).to_le_bytes(), header, &vec![0; numbers]].concat()
+}
+
+/// A header that is longer than the file, or longer than any.
+fn with_length(length: u64, rest: &[u8]) -> Vec<u8> {
+    [&length.to_le_bytes(), rest].concat()
+}
+
+/// One tensor, `t`.
+fn tensor(dtype: &str, shape: &str, offsets: &str) -> String {
+    format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
+}
+
+fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let two = |second: &str| {
+        format!(
+            r#"{{"a":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},"b":{{"dtype":"F32","shape":[1],"data_offsets":{second}}}}}"#
+        )
+    };
+    let whole = with_header(tensor("F32", "[2]", "[0,8]"), 8);
+    let deep = format!(r#"{{"t":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let deep_note = format!(r#"{{"__metadata__":{{"a":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let many_axes = format!("[{}1]", "1,".repeat(1_000_000));
+    vec![
+        ("empty", vec![], "too few"),
+        ("cut within the length", vec![1, 2, 3], "too few"),
+        ("cut within the header", whole[..20].to_vec(), "ends within its header"),
+        ("cut within the numbers", whole[..whole.len() - 1].to_vec(), "not among the 7"),
+        ("a header of 16 EiB", with_length(u64::MAX, b"{}"), "longer than 16777216"),
+        ("a header of 17 MiB", with_length(17 << 20, &vec![b' '; 17 << 20]), "longer than 16777216"),
+        ("a header longer than the file", with_length(3, b"{}"), "ends within its header"),
+        ("no header", with_header("", 0), "the header"),
+        ("not UTF-8", with_header(b"{\"\xff\xfe\":1}", 0), "not UTF-8"),
+        ("a list", with_header("[]", 0), "expected an object"),
+        ("half an object", with_header(r#"{"t":{"dtype":"F32""#, 0), "the header"),
+        ("words after it", with_header("{} {}", 0), "trailing"),
+        ("deep lists", with_header(deep, 0), "the header"),
+        ("deep notes", with_header(deep_note, 0), "the header"),
+        ("no type", with_header(r#"{"t":{"shape":[1],"data_offsets":[0,4]}}"#, 4), "dtype"),
+        ("a type of its own", with_header(tensor("F31", "[1]", "[0,4]"), 4), "t: unknown variant"),
+        ("a negative axis", with_header(tensor("F32", "[-1]", "[0,4]"), 4), "t: "),
+        ("an axis of a fraction", with_header(tensor("F32", "[1.5]", "[0,4]"), 4), "t: "),
+        ("an axis beyond numbers", with_header(tensor("F32", "[99999999999999999999999]", "[0,4]"), 4), "t: "),
+        ("a million axes", with_header(tensor("F32", &many_axes, "[0,4]"), 4), "more than 8"),
+        ("a product beyond numbers", with_header(tensor("F32", "[4294967296,4294967296,16]", "[0,4]"), 4), "too large"),
+        (
+            "bits beyond numbers",
+            with_header(tensor("F32", "[18446744073709551615]", "[0,18446744073709551615]"), 4),
+            "too large",
+        ),
+        (
+            "bytes beyond numbers",
+            with_header(tensor("U8", "[2305843009213693951]", "[0,2305843009213693951]"), 4),
+            "not among the 4",
+        ),
+        ("offsets out of range", with_header(tensor("F32", "[2]", "[0,8]"), 4), "not among the 4"),
+        (
+            "offsets far out of range",
+            with_header(tensor("F32", "[1]", "[18446744073709551611,18446744073709551615]"), 4),
+            "not among the 4",
+        ),
+        ("offsets turned round", with_header(tensor("F32", "[0]", "[4,0]"), 4), "not among the 4"),
+        ("one offset", with_header(tensor("F32", "[1]", "[4]"), 4), "t: "),
+        ("three offsets", with_header(tensor("F32", "[1]", "[0,4,8]"), 4), "t: "),
+        ("more bytes than numbers", with_header(tensor("F32", "[1]", "[0,8]"), 8), "are not 8 bytes"),
+        ("fewer bytes than numbers", with_header(tensor("F32", "[3]", "[0,8]"), 8), "are not 8 bytes"),
+        ("half bytes", with_header(tensor("F4", "[1]", "[0,0]"), 0), "are not 0 bytes"),
+        ("overlap", with_header(two("[0,4]"), 8), "overlap"),
+        ("partial overlap", with_header(two("[2,6]"), 8), "overlap"),
+        ("a gap", with_header(two("[8,12]"), 12), "gap"),
+        ("bytes of nobody", with_header(two("[4,8]"), 9), "1 bytes at the end belong to no tensor"),
+        ("nothing but bytes", with_header("{}", 5), "5 bytes at the end"),
+        (
+            "a name twice",
+            with_header(
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+                8,
+            ),
+            "a occurs twice",
+        ),
+        (
+            "the same name twice, the same bytes",
+            with_header(
+                r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"\u0061":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#,
+                4,
+            ),
+            "a occurs twice",
+        ),
+        (
+            "an endless name",
+            with_header(tensor("F32", "[1]", "[0,4]").replace("\"t\"", &format!("\"{}\"", "t".repeat(1025))), 4),
+            "a name of 1025 bytes is longer than 1024",
+        ),
+        ("notes that are numbers", with_header(r#"{"__metadata__":{"a":1}}"#, 0), "the header"),
+        ("notes that are a list", with_header(r#"{"__metadata__":[]}"#, 0), "the header"),
+    ]
+}
+
+/// What each reader says of a file.
+fn readings(file: &[u8]) -> [(&'static str, Result<(), LoadError>); 4] {
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir(place.path().join("unet")).unwrap();
+    fs::write(place.path().join("unet/diffusion_pytorch_model.safetensors"), file).unwrap();
+    let folder = ModelFolder::open(place.path()).unwrap();
+    let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    [
+        ("adapter", Lora::read("file", file, &Modules::default()).map(drop)),
+        ("word", TextualInversion::read("file", file, [Some(4), None]).map(drop)),
+        ("checkpoint", ModelFolder::single_held("file", file.to_vec()).map(drop)),
+        ("folder", Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).map(drop)),
+    ]
+}
+
+#[test]
+fn every_reader_refuses_every_broken_file() {
+    for (what, file, expected) in hostile() {
+        for (reader, reading) in readings(&file) {
+            match reading {
+                Err(LoadError::Safetensors { path, reason }) => {
+                    assert!(!path.is_empty());
+                    assert!(reason.contains(expected), "{what}, {reader}: {reason}");
+                    assert!(reason.len() < 400, "{what}, {reader}: an error of {} bytes", reason.len());
+                }
+                other => panic!("{what}, {reader}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_files_that_are_sound_are_read() {
+    let none = tensor("F32", "[0]", "[0,0]");
+    let scalar = tensor("F32", "[]", "[0,4]");
+    let spaced = format!("{}{}", tensor("F32", "[1]", "[0,4]"), " ".repeat(1000));
+    let noted = r#"{"__metadata__":{"format":"pt"},"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#.to_owned();
+    let no_notes = r#"{"__metadata__":null,"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#.to_owned();
+    for (header, numbers, shape) in
+        [(none, 0, vec![0]), (scalar, 4, vec![]), (spaced, 4, vec![1]), (noted, 4, vec![1]), (no_notes, 4, vec![1])]
+    {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("unet")).unwrap();
+        fs::write(place.path().join("unet/diffusion_pytorch_model.safetensors"), with_header(&header, numbers))
+            .unwrap();
+        let folder = ModelFolder::open(place.path()).unwrap();
+        let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+        let weights = Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+        assert_eq!(weights.stored(), [("t".to_owned(), shape.clone())].into(), "{header}");
+        assert_eq!(weights.tensor("t", &shape).dims(), shape);
+        weights.finish().unwrap();
+    }
+}
+
+/// Every prefix of a good file, and every byte of its head turned into others.
+#[test]
+fn no_damage_to_a_good_file_panics() {
+    let whole = with_header(tensor("F16", "[2,3]", "[0,12]"), 12);
+    for end in 0..whole.len() {
+        assert!(readings(&whole[..end]).iter().all(|(_, reading)| reading.is_err()), "{end} bytes");
+    }
+    for at in 0..whole.len() - 12 {
+        for byte in [0, b'"', b'[', b'9', 0x80, 0xff] {
+            let mut damaged = whole.clone();
+            damaged[at] = byte;
+            let _ = Lora::read("file", &damaged, &Modules::default());
+            let _ = TextualInversion::read("file", &damaged, [Some(3), None]);
+            let _ = ModelFolder::single_held("file", damaged);
+        }
+    }
+}

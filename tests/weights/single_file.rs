@@ -1,0 +1,410 @@
+//! The tiny pipelines as single files: every number and every answer as from their folders.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use candle_core::{Device, Tensor};
+use latentd::{
+    kernels::winograd::Use,
+    models::{
+        StableDiffusion,
+        control_net::{ControlNetConfig, Residuals},
+        text_encoders::LearnedTokens,
+        unet2d_condition::{Added, Conditions},
+    },
+    pipelines::{Catalogue, ControlNets},
+    weights::{LoadError, ModelFolder, Weights},
+};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::{
+    files::{Raw, Tensors, parity, read_at, write},
+    inverse,
+};
+
+const STEMS: [(&str, &str); 4] = [
+    ("unet", "diffusion_pytorch_model"),
+    ("vae", "diffusion_pytorch_model"),
+    ("text_encoder", "model"),
+    ("text_encoder_2", "model"),
+];
+
+/// The tensors of a pipeline by component; None, and a word about it, where this set of fixtures is without it.
+fn parts(pipeline: &str) -> Option<BTreeMap<&'static str, Tensors>> {
+    let root = parity().join("pipelines").join(pipeline);
+    if !root.exists() {
+        println!("waiting: {}", root.display());
+        return None;
+    }
+    let read = |(component, stem): (&'static str, &str)| {
+        let path = root.join(component).join(format!("{stem}.safetensors"));
+        path.exists().then(|| (component, read_at(path)))
+    };
+    Some(STEMS.into_iter().filter_map(read).collect())
+}
+
+/// A folder that holds one file, and what its owner says of it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn with(tensors: &Tensors, sidecar: Option<&Value>) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::write(place.0.path().join("model.safetensors"), write(tensors)).unwrap();
+        if let Some(sidecar) = sidecar {
+            fs::write(place.0.path().join("model.json"), sidecar.to_string()).unwrap();
+        }
+        place
+    }
+
+    fn open(&self) -> Result<ModelFolder, LoadError> {
+        ModelFolder::single(&self.0.path().join("model.safetensors"))
+    }
+}
+
+/// What nobody can see in the shapes of the tiny pipelines.
+fn tiny(pipeline: &str) -> Value {
+    let folder = parity().join("pipelines").join(pipeline);
+    let config = |path: &str| -> Value {
+        let Ok(text) = fs::read(folder.join(path)) else { return json!({}) };
+        serde_json::from_slice(&text).unwrap()
+    };
+    let some = |path: &str, keys: &[&str]| -> Value {
+        let config = config(path);
+        keys.iter()
+            .filter_map(|key| Some(((*key).to_owned(), config.get(key)?.clone())))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let mut all = json!({
+        "unet": some("unet/config.json", &["attention_head_dim", "norm_num_groups", "sample_size"]),
+        "vae": some("vae/config.json", &["norm_num_groups", "sample_size"]),
+    });
+    for component in ["text_encoder", "text_encoder_2"] {
+        if folder.join(component).exists() {
+            all[component] = some(&format!("{component}/config.json"), &["num_attention_heads"]);
+        }
+    }
+    all
+}
+
+fn open(folder: &ModelFolder, component: &str, stem: &str) -> Weights {
+    let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    Weights::open(folder, component, stem, &Device::Cpu, same).unwrap()
+}
+
+fn bits(x: &Tensor) -> Vec<u32> {
+    x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn every_number_and_every_configuration() {
+    for pipeline in ["sd1", "sd1-inpaint", "ip2p", "lcm", "sd2", "sdxl", "sdxl-refiner"] {
+        let Some(parts) = parts(pipeline) else { continue };
+        let place = Place::with(&inverse::single_file(&parts), Some(&tiny(pipeline)));
+        let single = place.open().unwrap_or_else(|e| panic!("{pipeline}: {e}"));
+        let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
+        for (component, stem) in STEMS.into_iter().filter(|(component, _)| parts.contains_key(component)) {
+            let (expected, made) = (open(&folder, component, stem), open(&single, component, stem));
+            assert!(made.stored() == expected.stored(), "{pipeline} {component}");
+            for (name, shape) in expected.stored() {
+                assert!(
+                    bits(&made.tensor(&name, &shape)) == bits(&expected.tensor(&name, &shape)),
+                    "{pipeline} {name}"
+                );
+                if let [outputs, inputs] = shape[..] {
+                    let matrix = |weights: &Weights| bits(&weights.matrix(&name, outputs, inputs));
+                    assert!(matrix(&made) == matrix(&expected), "{pipeline} {name} turned");
+                }
+            }
+        }
+        for path in [
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "unet/config.json",
+            "vae/config.json",
+            "text_encoder/config.json",
+            "text_encoder_2/config.json",
+        ] {
+            assert_eq!(folder.has(path), single.has(path), "{pipeline} {path}");
+            if !folder.has(path) {
+                continue;
+            }
+            let (expected, made) = (folder.json(path).unwrap(), single.json(path).unwrap());
+            for (key, made) in made {
+                // Each block's number instead of one for all is the same, and 1 where there is no attention means nothing.
+                // The tiny LCM has a scheduler with keys of its own.
+                let each = made.as_array().is_some_and(|each| {
+                    let none = |made: &Value| key == "transformer_layers_per_block" && made == 1;
+                    each.iter().all(|made| none(made) || Some(made) == expected.get(&key))
+                });
+                let other = pipeline == "lcm" && path.starts_with("scheduler") || key == "scheduler";
+                let of_class = expected.get(&key).is_none() && key == "prediction_type" && made == "epsilon";
+                assert!(
+                    each || other || of_class || expected.get(&key) == Some(&made),
+                    "{pipeline} {path} {key}: {made} is not {:?}",
+                    expected.get(&key)
+                );
+            }
+        }
+    }
+}
+
+/// The embeddings of CLIP's whole vocabulary, of which the tiny encoders have only the first ids.
+fn with_whole_vocabulary(parts: &mut BTreeMap<&'static str, Tensors>) {
+    for component in ["text_encoder", "text_encoder_2"] {
+        let Some(tensors) = parts.get_mut(component) else { continue };
+        let embedding = tensors.get_mut("text_model.embeddings.token_embedding.weight").unwrap();
+        let row = embedding.bytes.len() / embedding.shape[0];
+        embedding.shape[0] = 49408;
+        embedding.bytes.resize(49408 * row, 0);
+    }
+}
+
+fn noise(shape: &[usize]) -> Tensor {
+    let number =
+        |i: usize| (((i as u64 + 7).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32 - 0.5) * 3.4;
+    Tensor::from_vec((0..shape.iter().product()).map(number).collect::<Vec<f32>>(), shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn every_answer() {
+    for pipeline in ["sd1", "sd1-inpaint", "ip2p", "sd2", "lcm", "sdxl", "sdxl-refiner"] {
+        let Some(mut parts) = parts(pipeline) else { continue };
+        with_whole_vocabulary(&mut parts);
+        let place = Place::with(&inverse::single_file(&parts), Some(&tiny(pipeline)));
+        let load = |folder: &ModelFolder| StableDiffusion::load(folder, &Device::Cpu, Use::Auto).unwrap();
+        let folder = load(&ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap());
+        let single = load(&place.open().unwrap());
+        assert_eq!(single.spec(), folder.spec());
+        let prompt = [folder.tokenize(&["a red fox"], &LearnedTokens::default())];
+        let spec = folder.spec();
+        let channels = parts["unet"]["conv_in.weight"].shape[1];
+        let answers = |sd: &StableDiffusion| {
+            let text = sd.encode_text(&prompt, 0).unwrap();
+            let time_ids = (0..spec.time_ids).map(|i| 40.0 + i as f32).collect();
+            let added = text.pooled.clone().map(|text_embeds| Added { text_embeds, time_ids });
+            let guidance = [6.5];
+            let conditions = Conditions {
+                added: added.as_ref(),
+                guidance: spec.guidance_embedding.then_some(&guidance[..]),
+                ..Conditions::plain(&[500.5], &text.hidden)
+            };
+            let predicted = sd.denoise(&noise(&[1, channels, 8, 8]), &conditions, Residuals::NONE).unwrap();
+            let moments = sd.encode(&noise(&[1, 3, 32, 32])).unwrap();
+            let all = [Some(text.hidden.clone()), text.pooled.clone(), Some(predicted), Some(moments.mean)];
+            let decoded = sd.decode(&noise(&[1, 4, 8, 8])).unwrap();
+            all.iter().flatten().chain([&decoded]).map(bits).collect::<Vec<_>>()
+        };
+        assert!(answers(&single) == answers(&folder), "{pipeline}");
+    }
+}
+
+#[test]
+fn prompts_of_the_built_in_vocabulary() {
+    let Some(mut parts) = parts("sd1") else { return };
+    with_whole_vocabulary(&mut parts);
+    let place = Place::with(&inverse::single_file(&parts), Some(&tiny("sd1")));
+    let sd = StableDiffusion::load(&place.open().unwrap(), &Device::Cpu, Use::Auto).unwrap();
+    let all = |prompt: &str| sd.tokenize(&[prompt], &LearnedTokens::default()).ids.remove(0);
+    let ids = |prompt: &str| all(prompt).into_iter().take_while(|id| *id != 49407).skip(1).collect::<Vec<_>>();
+    assert_eq!(ids("a photo of a cat"), [320, 1125, 539, 320, 2368]);
+    assert_eq!(ids("A  Photo of a CAT"), ids("a photo of a cat"));
+    assert_eq!(all("").len(), 77);
+}
+
+#[test]
+fn control_nets() {
+    for name in ["canny", "depth", "sdxl-canny"] {
+        let root = parity().join("controlnets").join(name);
+        if !root.exists() {
+            println!("waiting: {}", root.display());
+            continue;
+        }
+        let tensors = read_at(root.join("diffusion_pytorch_model.safetensors"));
+        let expected: Value = serde_json::from_slice(&fs::read(root.join("config.json")).unwrap()).unwrap();
+        let keys = ["attention_head_dim", "norm_num_groups", "addition_time_embed_dim"];
+        let known: Value =
+            keys.iter().map(|key| ((*key).to_owned(), expected[key].clone())).collect::<serde_json::Map<_, _>>().into();
+        for file in [inverse::control_net(&tensors), tensors.clone()] {
+            let place = Place::with(&file, Some(&json!({"controlnet": known})));
+            let single = place.open().unwrap();
+            let weights = open(&single, "", "diffusion_pytorch_model");
+            let shapes: BTreeMap<_, _> = tensors.iter().map(|(name, raw)| (name.clone(), raw.shape.clone())).collect();
+            assert!(weights.stored() == shapes, "{name}");
+            // The catalogue of ControlNets looks for it in a folder.
+            ControlNetConfig::of(&single, "any").unwrap();
+            let made = single.json("config.json").unwrap();
+            for (key, made) in made {
+                let each = made.as_array().is_some_and(|each| each.iter().all(|made| *made == expected[&key]));
+                assert!(each || made == expected[&key], "{name} {key}: {made} is not {}", expected[&key]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint_and_what_does_not_belong_to_one() {
+    let Some(parts) = parts("sd2") else { return };
+    let whole = inverse::single_file(&parts);
+    let without = |prefix: &str| -> Tensors {
+        whole
+            .iter()
+            .filter(|(name, _)| !name.starts_with(prefix))
+            .map(|(name, raw)| (name.clone(), raw.clone()))
+            .collect()
+    };
+    for prefix in ["model.diffusion_model.", "first_stage_model.", "cond_stage_model.", ""] {
+        match Place::with(&without(prefix), None).open() {
+            Err(LoadError::Checkpoint { reason, .. }) => assert!(reason.contains("it has no"), "{reason}"),
+            other => panic!("without {prefix}: {other:?}"),
+        }
+    }
+    // A tensor that configurations are made from.
+    let odd = [
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "model.diffusion_model.out.2.weight",
+        "cond_stage_model.model.token_embedding.weight",
+        "first_stage_model.decoder.conv_in.weight",
+    ];
+    for name in odd {
+        assert!(matches!(Place::with(&without(name), None).open(), Err(LoadError::Checkpoint { .. })), "{name}");
+        let mut flat = whole.clone();
+        flat.insert(name.into(), Raw::floats(&[], |_| 0.0));
+        let refused = Place::with(&flat, None).open();
+        assert!(
+            matches!(refused, Err(LoadError::Checkpoint { .. } | LoadError::Tensors(_))),
+            "{name} flat: {refused:?}"
+        );
+    }
+    for (name, shape) in [
+        ("model.diffusion_model.input_blocks.1.7.proj", &[1][..]),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.9.weight", &[1]),
+        ("first_stage_model.decoder.up.9999.block.0.conv1.weight", &[1]),
+        ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", &[4, 4]),
+        ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_bias", &[]),
+        ("something.else", &[1]),
+        ("", &[1]),
+    ] {
+        let mut more = whole.clone();
+        more.insert(name.into(), Raw::floats(shape, |_| 0.0));
+        match Place::with(&more, None).open() {
+            Err(LoadError::Tensors(mismatch)) => assert_eq!(mismatch.unused[0].0, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    // Both spellings of one tensor.
+    let mut twice = whole.clone();
+    let projection = Raw { dtype: Dtype::F16, shape: vec![2, 2], bytes: vec![0; 8] };
+    twice.insert("model.diffusion_model.output_blocks.2.2.conv.bias".into(), projection);
+    assert!(matches!(Place::with(&twice, None).open(), Err(LoadError::Tensors(_))));
+    let empty = tempfile::tempdir().unwrap();
+    let path = empty.path().join("model.safetensors");
+    assert!(matches!(ModelFolder::single(&path), Err(LoadError::Read { .. })));
+    assert!(matches!(ModelFolder::single(empty.path()), Err(LoadError::Read { .. })));
+    fs::write(&path, b"").unwrap();
+    assert!(matches!(ModelFolder::single(&path), Err(LoadError::Safetensors { .. })));
+}
+
+#[test]
+fn markers_and_what_the_owner_says() {
+    let Some(parts) = parts("sd1") else { return };
+    let mut file = inverse::single_file(&parts);
+    let scheduler = |place: &Place| place.open().unwrap().json("scheduler/scheduler_config.json").unwrap();
+    assert_eq!(scheduler(&Place::with(&file, None))["prediction_type"], "epsilon");
+    for marker in ["v_pred", "ztsnr"] {
+        file.insert(marker.into(), Raw::floats(&[0], |_| 0.0));
+    }
+    let marked = scheduler(&Place::with(&file, None));
+    assert_eq!((&marked["prediction_type"], &marked["rescale_betas_zero_snr"]), (&json!("v_prediction"), &json!(true)));
+    let said = json!({"scheduler": {"prediction_type": "sample"}, "latentd": {"steps": 7}});
+    let place = Place::with(&file, Some(&said));
+    assert_eq!(scheduler(&place)["prediction_type"], "sample");
+    assert_eq!(place.open().unwrap().json("latentd.json").unwrap()["steps"], 7);
+
+    for (wrong, key) in [
+        (json!({"unet2": {}}), "unet2"),
+        (json!({"text_encoder_2": {}}), "text_encoder_2"),
+        (json!({"unet": 3}), "unet"),
+    ] {
+        match Place::with(&file, Some(&wrong)).open() {
+            Err(LoadError::UnknownKey { key: named, .. } | LoadError::BadKey { key: named, .. }) => {
+                assert_eq!(named, key)
+            }
+            other => panic!("{wrong}: {other:?}"),
+        }
+    }
+    let place = Place::with(&file, Some(&json!([])));
+    assert!(matches!(place.open(), Err(LoadError::Json { .. })));
+    fs::write(place.0.path().join("model.json"), vec![b' '; (1 << 20) + 1]).unwrap();
+    assert!(matches!(place.open(), Err(LoadError::Read { .. })));
+}
+
+#[test]
+fn a_single_file_has_the_files_of_a_folder() {
+    let Some(parts) = parts("sd1") else { return };
+    let place = Place::with(&inverse::single_file(&parts), None);
+    let folder = place.open().unwrap();
+    for path in ["model_index.json", "unet/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"] {
+        assert!(folder.has(path) && !folder.bytes(path).unwrap().is_empty(), "{path}");
+    }
+    assert_eq!(folder.names("tokenizer").unwrap(), ["merges.txt", "tokenizer_config.json", "vocab.json"]);
+    for path in
+        ["tokenizer_2/vocab.json", "unet/diffusion_pytorch_model.safetensors", "vae_tiny/config.json", "nothing"]
+    {
+        assert!(!folder.has(path), "{path}");
+        assert!(matches!(folder.bytes(path), Err(LoadError::Absent { .. })), "{path}");
+    }
+    assert!(matches!(folder.bytes("../model.json"), Err(LoadError::Escapes { .. })));
+    let Err(error) = Weights::open(&folder, "text_encoder_2", "model", &Device::Cpu, |n, s| (n.into(), s.to_vec()))
+    else {
+        panic!("there is no second encoder")
+    };
+    assert!(error.to_string().contains("it has no text_encoder_2"), "{error}");
+    assert!(Path::new(&format!("{folder:?}")).components().count() > 1, "{folder:?}");
+}
+
+#[test]
+fn catalogues_list_files_beside_folders() {
+    let Some(mut parts) = parts("sd1") else { return };
+    let small = inverse::single_file(&parts);
+    with_whole_vocabulary(&mut parts);
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    for name in ["one", "bad name", "both"] {
+        fs::write(at(&format!("{name}.safetensors")), write(&inverse::single_file(&parts))).unwrap();
+        fs::write(at(&format!("{name}.json")), tiny("sd1").to_string()).unwrap();
+    }
+    fs::write(at("broken.safetensors"), "none").unwrap();
+    fs::write(at("little.safetensors"), write(&small)).unwrap();
+    fs::write(at("little.json"), tiny("sd1").to_string()).unwrap();
+    // A folder goes before the file of its name, also where it cannot be used.
+    fs::create_dir(at("both")).unwrap();
+    fs::write(at("both/model_index.json"), "{}").unwrap();
+    let catalogue = Catalogue::open(place.path(), "one").unwrap();
+    assert_eq!(catalogue.names().collect::<Vec<_>>(), ["both", "emoji", "little", "one"]);
+    assert!(catalogue.card("one").is_some() && catalogue.card("both").is_none());
+    let numbers: usize = parts.values().flatten().map(|(_, raw)| raw.shape.iter().product::<usize>()).sum();
+    assert_eq!(catalogue.bytes("one"), Some(4 * numbers as u64));
+    assert_eq!(catalogue.load("one").unwrap().name, "one");
+    // Its embeddings end before CLIP's vocabulary does, so that the built-in tokenizer is not its own.
+    let (state, reason) = catalogue.state("little");
+    assert!(state == "failed" && reason.as_ref().is_some_and(|reason| reason.contains("vocab_size")), "{reason:?}");
+}
+
+#[test]
+fn control_nets_are_listed_and_loaded() {
+    let root = parity().join("controlnets/canny");
+    if !root.exists() {
+        println!("waiting: {}", root.display());
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let tensors = read_at(root.join("diffusion_pytorch_model.safetensors"));
+    fs::write(place.path().join("edges.safetensors"), write(&inverse::control_net(&tensors))).unwrap();
+    fs::write(place.path().join("edges.json"), r#"{"controlnet": {"norm_num_groups": 4}}"#).unwrap();
+    let nets = ControlNets::open(place.path()).unwrap();
+    assert_eq!(nets.names().collect::<Vec<_>>(), [("edges", None)]);
+    nets.load("edges").unwrap();
+    // Among models it is none.
+    assert_eq!(Catalogue::open(place.path(), "emoji").unwrap().names().collect::<Vec<_>>(), ["emoji"]);
+}

@@ -1,0 +1,40 @@
+"""The LCM-LoRA (Luo et al., arXiv:2311.05556): with it, diffusers' LCMScheduler draws in four steps, without guidance.
+
+It learns to answer at any point of the ways of `trajectories.py` with their ends: guidance 3 is in them, so none is asked for. The
+distance is the pseudo-Huber one of consistency models (Song & Dhariwal, arXiv:2310.14189), which cares for the small errors of the
+late points no less than for the large ones of the first.
+"""
+
+import argparse
+
+from companions.adapter import add_adapter, optimiser_of, save_adapter
+from companions.base import COMPANIONS, TRAINING, Base
+from companions.loop import Loop, add_arguments
+from companions.trajectories import Trajectories
+
+SMALL = 0.05
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, TRAINING / "work", steps=1200, batch=32)
+    parser.add_argument("--output", type=type(COMPANIONS), default=COMPANIONS / "lcm-lora")
+    parser.add_argument("--rank", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    arguments = parser.parse_args()
+    base, ways = Base(), Trajectories(arguments.work)
+    parameters = add_adapter(base.unet, arguments.rank)
+    loop = Loop(parameters, [optimiser_of(base.unet, arguments.rate)], arguments.work / "lcm.pt", arguments)
+
+    def loss(rng):
+        points, timesteps, states, ends = ways.batch(arguments.batch, rng)
+        errors = (base.clean(points, timesteps, states) - ends).square().mean((1, 2, 3))
+        return ((errors + SMALL**2).sqrt() - SMALL).mean()
+
+    loop.run(loss)
+    with loop.averaged():
+        save_adapter(base.unet, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
