@@ -187,6 +187,30 @@ fn a_model_in_steady_use_does_not_keep_others_out_for_ever() {
 }
 
 #[test]
+fn who_holds_a_model_gets_another_before_those_who_wait_for_the_first_to_go() {
+    let (catalogue, _) = catalogue(&["sd1", "sd2"]);
+    let held = ticket(at_once(&catalogue, "sd1")).read().unwrap();
+    let other = ticket(at_once(&catalogue, "ip2p")).read().unwrap();
+    let mut waits = pin!(catalogue.acquire("sd1-inpaint"));
+    assert!(look(waits.as_mut()).is_pending());
+    // The one used least recently is in its way, so that in turns they overtake it, until the held one is kept for it.
+    while at_once(&catalogue, "sd1").is_some() {
+        lease(at_once(&catalogue, "ip2p"));
+    }
+    assert!(at_once(&catalogue, "sd2").is_none());
+
+    let mut beside = Box::pin(catalogue.acquire_beside("sd2", Some(&held)));
+    assert!(look(beside.as_mut()).is_pending(), "the other is in use");
+    drop(other);
+    let second = ticket(ready(look(beside.as_mut()))).read().unwrap();
+    drop(beside);
+    assert_eq!(["sd1", "sd2", "ip2p"].map(|name| catalogue.state(name).0), ["ready", "ready", "cold"]);
+    assert!(look(waits.as_mut()).is_pending());
+    drop((held, second));
+    assert!(ready(look(waits)).is_some());
+}
+
+#[test]
 fn who_gives_up_the_wait_holds_nobody_back() {
     let (catalogue, _) = catalogue(&["sd1"]);
     let mut uses = vec![ticket(at_once(&catalogue, "sd1")).read().unwrap()];

@@ -206,6 +206,16 @@ impl Catalogue {
     /// # Errors
     /// The name is unknown, the folder's files are missing or broken, or the read that this waited for has failed.
     pub async fn acquire(&self, name: &str) -> Result<Acquired, CatalogueError> {
+        self.acquire_beside(name, None).await
+    }
+
+    /// As [`Catalogue::acquire`], for somebody who holds a model already, which stays. It is before all who hold none, and
+    /// what it holds and this have to fit the bound together ([`Catalogue::check_together`]). Two that hold a model and wait
+    /// for another may be waiting for each other; whoever calls this sees to it that there is one at a time.
+    ///
+    /// # Errors
+    /// Those of [`Catalogue::acquire`].
+    pub async fn acquire_beside(&self, name: &str, held: Option<&Lease>) -> Result<Acquired, CatalogueError> {
         let entry = self.entries.get(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
         entry.card.as_ref().map_err(|reason| failed(reason.clone()))?;
@@ -214,7 +224,7 @@ impl Catalogue {
             // Somebody may have repaired the folder meanwhile.
             None => size::of(&entry.folder).map_err(|error| failed(error.to_string()))?,
         };
-        match self.shelf.take(name, bytes).await {
+        match self.shelf.take(name, bytes, held.map(|held| held.model().name.as_str())).await {
             Taken::Model(model) => Ok(Acquired::Ready(Lease::new(model, self.shelf.clone()))),
             Taken::ToRead(unloaded) => Ok(Acquired::Cold(Ticket {
                 name: name.to_owned(),

@@ -32,13 +32,14 @@ impl Worker {
         let ready = async {
             let generation = &record.generation;
             let (lease, refiner) = match &generation.refiner {
-                None => (self.acquire(record, &generation.model).await?, None),
+                None => (self.acquire(record, &generation.model, None).await?, None),
                 Some(refiner) => {
                     self.catalogue.check_together(&generation.model, &refiner.model).map_err(unavailable)?;
                     // One at a time holds a model while it waits for another, so that no two wait for each other.
                     let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
-                    let lease = self.acquire(record, &generation.model).await?;
-                    (lease, Some(self.acquire(record, &refiner.model).await?))
+                    let lease = self.acquire(record, &generation.model, None).await?;
+                    let refiner = self.acquire(record, &refiner.model, Some(&lease)).await?;
+                    (lease, Some(refiner))
                 }
             };
             let slot = self.slots.compute().await.ok_or(Outcome::Released)?;
@@ -53,8 +54,8 @@ impl Worker {
         }
     }
 
-    async fn acquire(&self, record: &Record, name: &str) -> Result<Lease, Outcome> {
-        let mut acquire = pin!(self.catalogue.acquire(name));
+    async fn acquire(&self, record: &Record, name: &str, held: Option<&Lease>) -> Result<Lease, Outcome> {
+        let mut acquire = pin!(self.catalogue.acquire_beside(name, held));
         let first = futures::poll!(acquire.as_mut());
         if let Poll::Ready(Ok(Acquired::Ready(lease))) = first {
             return Ok(lease);

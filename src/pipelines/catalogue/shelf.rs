@@ -44,6 +44,7 @@ struct Waiting {
     number: u64,
     name: String,
     bytes: u64,
+    beside: Option<String>,
     /// How many that came later were served before it.
     overtaken: u32,
     waker: Waker,
@@ -110,8 +111,12 @@ impl Shelf {
     }
 
     /// The model, or the turn to read it, as soon as that is possible. Dropping the future gives the place in the row up.
-    pub async fn take(&self, name: &str, bytes: u64) -> Taken {
-        let mut place = Place { shelf: self, name, bytes, number: self.lock().tick(), joined: false };
+    ///
+    /// Who holds the model `beside` already is before all who hold none: one of these may be waiting for that model to go,
+    /// and neither would come to an end if the other were before it.
+    pub async fn take(&self, name: &str, bytes: u64, beside: Option<&str>) -> Taken {
+        let number = self.lock().tick();
+        let mut place = Place { shelf: self, name, bytes, beside, number, joined: false };
         std::future::poll_fn(|context| place.poll(context)).await
     }
 
@@ -167,6 +172,8 @@ struct Place<'a> {
     shelf: &'a Shelf,
     name: &'a str,
     bytes: u64,
+    /// What the asker holds, so that it stays.
+    beside: Option<&'a str>,
     number: u64,
     /// Somebody else has read the model meanwhile, and how that ends is its end too.
     joined: bool,
@@ -188,7 +195,8 @@ impl Place<'_> {
             Some(waiting) => waiting.waker = waker,
             None => {
                 let (name, bytes, number) = (self.name.to_owned(), self.bytes, self.number);
-                state.waiting.push(Waiting { number, name, bytes, overtaken: 0, waker });
+                let beside = self.beside.map(str::to_owned);
+                state.waiting.push(Waiting { number, name, bytes, beside, overtaken: 0, waker });
             }
         }
         Poll::Pending
@@ -236,7 +244,7 @@ impl State {
 
     /// Takes out what has to go for the asker's model, and takes its place up.
     fn make_room(&mut self, place: &Place<'_>) -> Option<Vec<Arc<Model>>> {
-        let (names, plan) = self.plan(place.bytes);
+        let (names, plan) = self.plan(place.bytes, place.beside);
         if !plan.now {
             return None;
         }
@@ -249,22 +257,30 @@ impl State {
     /// Those who came before the asker and wait for room that it would keep or take from them.
     fn in_whose_way(&self, place: &Place<'_>) -> Vec<usize> {
         let delays = |waiting: &Waiting| {
-            if waiting.number >= place.number || waiting.name == place.name {
+            let is_before = match (&waiting.beside, place.beside) {
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                _ => waiting.number < place.number,
+            };
+            if !is_before || waiting.name == place.name {
                 return false;
             }
             if let Some(Presence::Loading { .. } | Presence::Ready { .. }) = self.models.get(&waiting.name) {
                 return false;
             }
-            let (names, plan) = self.plan(waiting.bytes);
-            let is_in_memory = names.iter().any(|name| name == place.name);
+            let (names, plan) = self.plan(waiting.bytes, waiting.beside.as_deref());
+            let is_in_memory = self.models.get(place.name).is_some_and(|presence| presence.held().is_some());
             !is_in_memory || plan.unload.iter().any(|i| names[*i] == place.name)
         };
         (0..self.waiting.len()).filter(|i| delays(&self.waiting[*i])).collect()
     }
 
-    /// How room is made for so many bytes, by indices of these names.
-    fn plan(&self, bytes: u64) -> (Vec<String>, Plan) {
-        let in_memory = self.models.iter().filter_map(|(name, presence)| Some((name.clone(), presence.held()?)));
+    /// How room is made for so many bytes while one model stays, by indices of these names.
+    fn plan(&self, bytes: u64, beside: Option<&str>) -> (Vec<String>, Plan) {
+        let stays = beside.and_then(|name| self.models.get(name)?.held()).map_or(0, |held| held.bytes);
+        let bytes = bytes.saturating_add(stays);
+        let others = self.models.iter().filter(|(name, _)| beside != Some(name.as_str()));
+        let in_memory = others.filter_map(|(name, presence)| Some((name.clone(), presence.held()?)));
         let (names, held): (Vec<String>, Vec<Held>) = in_memory.unzip();
         (names, plan(&held, bytes, self.bound))
     }
