@@ -118,7 +118,13 @@ impl fmt::Debug for Adapter {
 
 /// Adapters, one after another, and how strongly each acts. A cheap handle; equal when it is the same list.
 #[derive(Clone, Debug, Default)]
-pub struct AdapterSet(Option<Arc<[(Arc<Adapter>, f32)]>>);
+pub struct AdapterSet(Option<Arc<[Weighted]>>);
+
+/// An adapter and how strongly it acts.
+type Weighted = (Arc<Adapter>, f32);
+
+/// Changes of one layer and how strongly they act.
+type Changes<'a> = Vec<(&'a LowRank, f64)>;
 
 impl AdapterSet {
     pub fn new(adapters: Vec<(Arc<Adapter>, f32)>) -> AdapterSet {
@@ -161,8 +167,8 @@ impl RowAdapters {
     }
 
     /// The rows whose adapters change a layer, and their changes.
-    pub(super) fn changes<'a>(&'a self, layer: &str) -> Vec<(Range<usize>, Vec<(&'a LowRank, f64)>)> {
-        let of_set = |set: &'a AdapterSet| -> Vec<(&'a LowRank, f64)> {
+    pub(super) fn changes<'a>(&'a self, layer: &str) -> Vec<(Range<usize>, Changes<'a>)> {
+        let of_set = |set: &'a AdapterSet| -> Changes<'a> {
             let adapters = set.0.iter().flat_map(|adapters| adapters.iter());
             adapters.filter_map(|(adapter, scale)| Some((adapter.layers.get(layer)?, f64::from(*scale)))).collect()
         };

@@ -81,7 +81,7 @@ fn models_are_listed_with_the_unusable_ones() {
     std::fs::write(broken.join("model_index.json"), "{").unwrap();
     let output = latentd(&["models"], &[("LATENTD_MODELS__DIR", folder.path().to_str().unwrap())]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("emoji (default): 128 × 128 pixels"), "{text}");
+    assert!(text.contains("emoji (default): ") && text.contains(" MB, 128 × 128 pixels"), "{text}");
     assert!(text.contains("broken: cannot be used: model_index.json"), "{text}");
 }
 
