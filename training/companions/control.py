@@ -29,7 +29,7 @@ def edges_of(pictures):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, TRAINING / "work", steps=900, batch=24)
+    add_arguments(parser, TRAINING / "work", steps=450, batch=24)
     parser.add_argument("--output", type=type(COMPANIONS), default=COMPANIONS / "controlnet-canny")
     parser.add_argument("--rate", type=float, default=0.01, help="of Muon; AdamW learns at a tenth of it")
     arguments = parser.parse_args()

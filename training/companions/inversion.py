@@ -36,7 +36,7 @@ def teal_pictures(scenes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, TRAINING / "work", steps=300, batch=16)
+    add_arguments(parser, TRAINING / "work", steps=200, batch=16)
     parser.add_argument("--output", type=type(COMPANIONS), default=COMPANIONS / "teal-embedding")
     parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()

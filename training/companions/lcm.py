@@ -17,7 +17,7 @@ SMALL = 0.05
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, TRAINING / "work", steps=1200, batch=32)
+    add_arguments(parser, TRAINING / "work", steps=600, batch=32)
     parser.add_argument("--output", type=type(COMPANIONS), default=COMPANIONS / "lcm-lora")
     parser.add_argument("--rank", type=int, default=24)
     parser.add_argument("--rate", type=float, default=1e-3)

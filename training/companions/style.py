@@ -21,7 +21,7 @@ EMPTY_SHARE = 0.1
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("style", choices=STYLES)
-    add_arguments(parser, TRAINING / "work", steps=250, batch=32)
+    add_arguments(parser, TRAINING / "work", steps=200, batch=32)
     parser.add_argument("--output", type=type(COMPANIONS), default=COMPANIONS)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)

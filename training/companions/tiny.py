@@ -44,7 +44,7 @@ def measure(tiny, base, pictures, latents):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, TRAINING / "work", steps=1500, batch=BATCH)
+    add_arguments(parser, TRAINING / "work", steps=1200, batch=BATCH)
     parser.add_argument("--output", type=type(COMPANIONS), default=COMPANIONS / "vae_tiny")
     parser.add_argument("--width", type=int, default=16)
     arguments = parser.parse_args()
