@@ -9,12 +9,34 @@ import json
 from pathlib import Path
 
 import torch
+from companions.drawing import control_pipeline, lcm_pipeline, lora_pipeline, teal_pipeline, tiny_pipeline
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
 PICTURES = [("a red fox", 1), ("a slice of pizza, noto style", 2), ("a blue cat", 3)]
+EDGES = HERE.parent / "tests" / "fixtures" / "canny" / "shapes_edges.png"
+
+
+def companions(settings, output):
+    """One picture with each companion, and the request to the server that is the same."""
+    few = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    edges = {"image": Image.open(EDGES).convert("RGB")}
+    cases = [
+        ("lcm", lcm_pipeline, "a red fox", few, {"loras": [{"name": "emoji-lcm"}], "scheduler": "lcm", "steps": 2, "guidance_scale": 1}),
+        ("flat", lambda: lora_pipeline("flat-lora"), "a red fox", settings, {"loras": [{"name": "emoji-flat"}]}),
+        ("pixel", lambda: lora_pipeline("pixel-lora"), "a red fox", settings, {"loras": [{"name": "emoji-pixel"}]}),
+        ("teal", teal_pipeline, "a <teal> heart", settings, {}),
+        ("canny", control_pipeline, "a panda", settings | edges, {"controls": [{"model": "emoji-canny"}]}),
+        ("tiny", tiny_pipeline, "a red fox", settings, {"decoder": "tiny"}),
+    ]
+    pictures = []
+    for name, pipeline, prompt, arguments, request in cases:
+        picture = pipeline()(prompt, generator=torch.Generator().manual_seed(4), **arguments).images[0]
+        picture.save(output / f"{name}.png")
+        pictures.append({"file": f"{name}.png", "prompt": prompt, "seed": 4, "request": request})
+    return pictures
 
 
 def main():
@@ -53,6 +75,7 @@ def main():
     save_file(tensors, arguments.output / "reference.safetensors")
     description = {
         "pictures": pictures,
+        "companions": companions({"num_inference_steps": steps, "guidance_scale": guidance}, arguments.output),
         "width": defaults["width"],
         "height": defaults["height"],
         "steps": steps,

@@ -1,10 +1,14 @@
 //! Diffusers' pictures through the whole server: folders of `models.dir`, posted as a client posts them.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::harness::{Server, decode};
+use crate::harness::{Server, decode, with};
 
 #[path = "../pictures/case.rs"]
 pub mod case;
@@ -101,16 +105,42 @@ async fn the_embedded_model_draws_what_diffusers_draws_with_it() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     for picture in reference["pictures"].as_array().unwrap() {
-        let body = json!({"prompt": picture["prompt"], "seed": picture["seed"]});
-        let id = server.accept(&body).await;
-        let ended = server.ended(&id).await;
+        let ended = equals(&server, &folder, picture, json!({})).await;
         for default in ["width", "height", "steps", "guidance_scale"] {
             assert_eq!(ended["params"][default].as_f64(), reference[default].as_f64(), "{default}");
         }
-        let golden = std::fs::read(folder.join(picture["file"].as_str().unwrap())).unwrap();
-        let (ours, theirs) = (decode(&server.picture(&id, 0).await), decode(&golden));
-        assert_eq!((ours.0, ours.1), (theirs.0, theirs.1));
-        let worst = ours.2.iter().zip(&theirs.2).map(|(a, b)| a.abs_diff(*b)).max();
-        assert!(worst <= Some(2), "{picture}: {worst:?} levels");
     }
+}
+
+/// Every companion of the embedded model in a request, beside what diffusers draws with the same files.
+#[tokio::test]
+async fn the_companions_do_what_they_do_in_diffusers() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/emoji");
+    let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let edges = std::fs::read(folder.join("../canny/shapes_edges.png")).unwrap();
+    let companions = reference["companions"].as_array().unwrap();
+    assert_eq!(companions.len(), 6);
+    for picture in companions {
+        let mut request = picture["request"].clone();
+        if let Some(control) = request.pointer_mut("/controls/0") {
+            control["image"] = json!({"b64": STANDARD.encode(&edges)});
+        }
+        equals(&server, &folder, picture, request).await;
+    }
+}
+
+/// Draws a picture of the reference and holds it against the file; the generation as it ended.
+async fn equals(server: &Server, folder: &Path, picture: &Value, more: Value) -> Value {
+    let body = with(json!({"prompt": picture["prompt"], "seed": picture["seed"]}), &more);
+    let id = server.accept(&body).await;
+    let ended = server.ended(&id).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    let golden = std::fs::read(folder.join(picture["file"].as_str().unwrap())).unwrap();
+    let (ours, theirs) = (decode(&server.picture(&id, 0).await), decode(&golden));
+    assert_eq!((ours.0, ours.1), (theirs.0, theirs.1));
+    let worst = ours.2.iter().zip(&theirs.2).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(worst <= Some(2), "{picture}: {worst:?} levels");
+    ended
 }
