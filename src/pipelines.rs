@@ -77,6 +77,12 @@ pub trait Compute: Sized {
     /// The same by the model's tiny decoder; an error where it has none.
     fn decode_tiny(&self, latents: &Latents) -> impl Future<Output = Result<Vec<RgbImage>, PipelineError>>;
 
+    /// Whether a preview is due after `step` of `steps` for which [`Compute::sketch`] should be awaited.
+    fn wants_sketch(&self, step: usize, steps: usize) -> bool;
+
+    /// Shows the present estimate of the end, by the model's tiny decoder.
+    fn sketch(&self, step: usize, denoised: &Latents) -> impl Future<Output = Result<(), PipelineError>>;
+
     /// Told after each step of the sampler: `step` counts 1..=steps, `denoised` is the present estimate of the end.
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents);
 }

@@ -266,16 +266,37 @@ impl Compute for Station {
         Ok(answers.into_iter().filter_map(Answer::picture).collect())
     }
 
+    /// After the last step the picture itself is near, and nobody waits for one that is a little like it.
+    fn wants_sketch(&self, step: usize, steps: usize) -> bool {
+        step < steps && self.is_preview_due(step, steps) && self.model.networks.spec().tiny_decoder
+    }
+
+    async fn sketch(&self, step: usize, denoised: &Latents) -> Result<(), PipelineError> {
+        let [b, c, h, w] = denoised.shape();
+        let rows = (0..b).map(|row| Row::DecodeTiny(denoised.row(row).to_vec())).collect();
+        let answers = self.ask(Phase::Denoising, Network::TinyDecoder { shape: [c, h, w] }, rows).await?;
+        let pictures = answers.into_iter().filter_map(Answer::picture).enumerate();
+        let previews = pictures.map(|(image, picture)| (image as u32, step as u32, picture));
+        self.mailbox.borrow_mut().previews.extend(previews);
+        Ok(())
+    }
+
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
         let mut mailbox = self.mailbox.borrow_mut();
         mailbox.step = (step as u32, steps as u32);
-        if previews_by(step, steps, self.previews) > previews_by(step - 1, steps, self.previews) {
+        if self.is_preview_due(step, steps) && !self.wants_sketch(step, steps) {
             let [b, c, h, w] = denoised.shape();
             for image in 0..b {
                 let picture = self.model.latent_rgb.picture(denoised.row(image), [c, h, w]);
                 mailbox.previews.push((image as u32, step as u32, picture));
             }
         }
+    }
+}
+
+impl Station {
+    fn is_preview_due(&self, step: usize, steps: usize) -> bool {
+        previews_by(step, steps, self.previews) > previews_by(step - 1, steps, self.previews)
     }
 }
 

@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    Compute, Control, DenoiseRow, Denoised, PipelineError, TextEmbedding, feature_cache::KeptFeatures, setup::Setup,
-    steering::Steering,
+    Compute, Control, DenoiseRow, Denoised, Inputs, PipelineError, TextEmbedding, feature_cache::KeptFeatures,
+    setup::Setup, steering::Steering,
 };
 use crate::{
-    diffusion::{Denoise, Error, InvalidSteps, Latents, guide, guide_edit},
+    diffusion::{Denoise, Error, InvalidSteps, Latents, Schedule, guide, guide_edit},
     generation::GuidanceInterval,
     models::adapters::AdapterSet,
 };
@@ -51,6 +51,8 @@ pub(super) struct Guided<'a, C> {
     /// Steps before this run's own, and of all runs of the generation together.
     steps_before: usize,
     steps_after: usize,
+    /// An estimate of the end that is to be shown before the next call.
+    unseen: RefCell<Option<(usize, Latents)>>,
     /// The share of the steps that the sampler has reported as done.
     done: Cell<f64>,
     features: RefCell<KeptFeatures>,
@@ -71,19 +73,22 @@ impl<'a, C: Compute> Guided<'a, C> {
             blend: None,
             steps_before: 0,
             steps_after: 0,
+            unseen: RefCell::default(),
             done: Cell::new(0.0),
             features: RefCell::new(KeptFeatures::new(generation.feature_cache)),
         }
     }
 
-    /// Shows pictures to ControlNets.
-    pub fn steered(self, steering: Steering) -> Self {
-        Guided { steering, ..self }
+    /// For the run of this schedule by the generation's own model: steered by the request's ControlNets, and followed by the
+    /// refiner's steps.
+    pub fn steered(self, setup: &Setup<'a, C>, inputs: &Inputs, schedule: &Schedule) -> Result<Self, PipelineError> {
+        let steering = Steering::new(setup, inputs, schedule.calls())?;
+        Ok(Guided { steering, steps_after: setup.steps_after()?, ..self })
     }
 
-    /// Reports its steps as some of more.
-    pub fn between(self, steps_before: usize, steps_after: usize) -> Self {
-        Guided { steps_before, steps_after, ..self }
+    /// Reports its steps as the last ones of more.
+    pub fn after(self, steps_before: usize) -> Self {
+        Guided { steps_before, ..self }
     }
 
     /// After every step puts back what the mask keeps.
@@ -104,6 +109,11 @@ impl<'a, C: Compute> Guided<'a, C> {
 
 impl<C: Compute> Denoise for Guided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
+        let unseen = self.unseen.borrow_mut().take();
+        if let Some((step, denoised)) = unseen {
+            let shown = self.compute.sketch(step, &denoised).await;
+            shown.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        }
         let [b, c, h, w] = x.shape();
         let branches = self.active();
         let controls = self.steering.next();
@@ -156,7 +166,11 @@ impl<C: Compute> Denoise for Guided<'_, C> {
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
         self.done.set(step as f64 / steps as f64);
-        self.compute.stepped(self.steps_before + step, self.steps_before + steps + self.steps_after, denoised);
+        let (step, steps) = (self.steps_before + step, self.steps_before + steps + self.steps_after);
+        self.compute.stepped(step, steps, denoised);
+        if self.compute.wants_sketch(step, steps) {
+            *self.unseen.borrow_mut() = Some((step, denoised.clone()));
+        }
     }
 }
 

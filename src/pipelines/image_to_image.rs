@@ -6,7 +6,6 @@ use super::{
     guided::Guided,
     latents::{encode_picture, finish, noise_of},
     setup::Setup,
-    steering::Steering,
 };
 use crate::{diffusion::sample, generation::Source, imaging::RgbImage};
 
@@ -27,9 +26,8 @@ pub(super) async fn image_to_image(
     let x0 = posterior.sample(&mut noise, setup.generation, shape)?; // (n, C, h, w)
     let x = schedule.add_noise(&schedule.timeline()[0], &x0, &noise.draw(shape));
 
-    let guided = Guided::new(setup, classifier_free(text, setup, Vec::new()))
-        .steered(Steering::new(setup, inputs, schedule.calls())?)
-        .between(0, setup.steps_after(&schedule)?);
+    let branches = classifier_free(text, setup, Vec::new());
+    let guided = Guided::new(setup, branches).steered(setup, inputs, &schedule)?;
     let latents = sample(&guided, &schedule, setup.generation.eta, x, &mut noise).await?;
 
     finish(setup, &schedule, latents, &mut noise).await

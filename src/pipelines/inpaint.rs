@@ -10,7 +10,6 @@ use super::{
     latents::{encode, finish, noise_of},
     pixels::{at, binarized, normalized, sampled},
     setup::Setup,
-    steering::Steering,
 };
 use crate::{
     diffusion::{Latents, sample},
@@ -61,9 +60,8 @@ pub(super) async fn inpaint(
         true => (0..shape[0]).map(|i| [&mask, hidden.row(i)].concat()).collect(),
         false => Vec::new(),
     };
-    let mut guided = Guided::new(setup, classifier_free(text, setup, beside))
-        .steered(Steering::new(setup, inputs, schedule.calls())?)
-        .between(0, setup.steps_after(&schedule)?);
+    let branches = classifier_free(text, setup, beside);
+    let mut guided = Guided::new(setup, branches).steered(setup, inputs, &schedule)?;
     if !shows_mask {
         guided = guided.blended(Blend { image: x0, noise: z, mask });
     }

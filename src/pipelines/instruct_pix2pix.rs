@@ -8,7 +8,6 @@ use super::{
     guided::{Branch, Guidance, Guided},
     latents::{decode, encode_picture, noise_of},
     setup::Setup,
-    steering::Steering,
 };
 use crate::{diffusion::sample, generation::Source, imaging::RgbImage};
 
@@ -42,7 +41,7 @@ pub(super) async fn instruct_pix2pix(
             Guidance::Edit { scale: generation.guidance_scale, image_scale: source.image_guidance_scale() },
         ),
     };
-    let guided = Guided::new(setup, branches).steered(Steering::new(setup, inputs, schedule.calls())?);
+    let guided = Guided::new(setup, branches).steered(setup, inputs, &schedule)?;
     let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
 
     decode(compute, generation, &latents).await

@@ -29,7 +29,7 @@ impl<C: Compute> Setup<'_, C> {
     }
 
     /// How many steps follow by the refiner.
-    pub fn steps_after(&self, _own: &Schedule) -> Result<usize, InvalidSteps> {
+    pub fn steps_after(&self) -> Result<usize, InvalidSteps> {
         match (&self.companions.refiner, &self.generation.refiner) {
             (Some((_, scheduler)), Some(Refiner { switch_at, .. })) => {
                 Ok(Schedule::new(scheduler, self.steps())?.from(*switch_at)?.steps().len())
@@ -58,7 +58,7 @@ pub(super) async fn refine(
     let text = encode_prompts(&setup).await?;
 
     let schedule = Schedule::new(scheduler, setup.steps())?.from(refiner.switch_at)?;
-    let guided = Guided::new(&setup, classifier_free(text, &setup, Vec::new())).between(steps_before, 0);
+    let guided = Guided::new(&setup, classifier_free(text, &setup, Vec::new())).after(steps_before);
     let latents = sample(&guided, &schedule, generation.eta, latents, noise).await?;
 
     decode(&compute, &generation, &latents).await

@@ -6,7 +6,6 @@ use super::{
     guided::Guided,
     latents::{finish, noise_of},
     setup::Setup,
-    steering::Steering,
 };
 use crate::{diffusion::sample, imaging::RgbImage};
 
@@ -23,9 +22,8 @@ pub(super) async fn text_to_image(
     let mut noise = noise_of(setup.generation);
     let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
-    let guided = Guided::new(setup, classifier_free(text, setup, Vec::new()))
-        .steered(Steering::new(setup, inputs, schedule.calls())?)
-        .between(0, setup.steps_after(&schedule)?);
+    let branches = classifier_free(text, setup, Vec::new());
+    let guided = Guided::new(setup, branches).steered(setup, inputs, &schedule)?;
     let latents = sample(&guided, &schedule, setup.generation.eta, x, &mut noise).await?;
 
     finish(setup, &schedule, latents, &mut noise).await

@@ -96,8 +96,8 @@ fn missing_unused_and_misshapen_tensors_are_all_named() {
 #[test]
 fn keys_are_honoured_or_refused_by_name() {
     let cases = [
-        ("unet/config.json", "time_cond_proj_dim", json!(256)),
-        ("unet/config.json", "addition_embed_type", json!("text_time")),
+        ("unet/config.json", "time_cond_proj_dim", json!(6)),
+        ("unet/config.json", "addition_embed_type", json!("image")),
         ("unet/config.json", "class_embed_type", json!("timestep")),
         ("unet/config.json", "num_class_embeds", json!(10)),
         ("unet/config.json", "only_cross_attention", json!([true, false, false, false])),
@@ -124,7 +124,7 @@ fn keys_are_honoured_or_refused_by_name() {
         ("vae/config.json", "decoder_only", json!(true)),
         ("text_encoder/config.json", "hidden_act", json!("relu")),
         ("text_encoder/config.json", "num_attention_heads", json!(5)),
-        ("text_encoder/config.json", "architectures", json!(["CLIPTextModelWithProjection"])),
+        ("text_encoder/config.json", "architectures", json!(["T5EncoderModel"])),
         ("text_encoder/config.json", "use_something_new", json!(true)),
         ("tokenizer/tokenizer_config.json", "tokenizer_class", json!("T5Tokenizer")),
         ("tokenizer/tokenizer_config.json", "model_max_length", json!(1)),
