@@ -17,7 +17,7 @@ pub struct Token {
 }
 
 /// Cuts the segments of a prompt (see [`weighted`](super::weighted)) into chunks of at most `content` tokens, at least
-/// one and at most [`MAX_CHUNKS`]; every segment begins with a chunk of its own, an empty one too unless it is the last. Nothing is padded, and start
+/// one and at most `MAX_CHUNKS`; every segment begins with a chunk of its own, an empty one too unless it is the last. Nothing is padded, and start
 /// and end are not added.
 ///
 /// Where a chunk is full and one of its last 20 tokens is a `comma`, what follows that comma begins the next chunk.

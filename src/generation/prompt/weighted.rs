@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
     pub text: String,
-    /// 1 is as usual; within ±[`MAX_WEIGHT`].
+    /// 1 is as usual; within ±100.
     pub weight: f64,
 }
 
