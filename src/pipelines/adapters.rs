@@ -20,6 +20,7 @@ use crate::{
         adapters::{Adapter, AdapterSet},
         text_encoders::{LearnedToken, LearnedTokens},
     },
+    weights::imprint,
 };
 
 /// What models can be changed and words added by, as safetensors files by name: the file's name without its ending.
@@ -55,6 +56,13 @@ impl File {
         match &self.content {
             Content::OnDisk(path) => std::fs::read(path).map(Cow::Owned),
             Content::Embedded(content) => Ok(content.clone()),
+        }
+    }
+
+    fn imprint(&self) -> String {
+        match &self.content {
+            Content::OnDisk(path) => imprint::of_file(path),
+            Content::Embedded(content) => imprint::of_bytes("", content),
         }
     }
 
@@ -129,6 +137,14 @@ impl Adapters {
             token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
         };
         used.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
+    }
+
+    /// By what the files are known again that the generation may use.
+    pub(super) fn imprints(&self, generation: &Generation) -> impl Iterator<Item = String> {
+        let loras = generation.loras.iter().filter_map(|used| self.loras.get(&used.name));
+        let is_named = |name: &str| generation.texts().any(|text| text.contains(&format!("<{name}>")));
+        let words = self.embeddings.iter().filter(move |(name, _)| is_named(name)).map(|(_, file)| file);
+        loras.chain(words).map(File::imprint)
     }
 
     /// All LoRAs, by name.

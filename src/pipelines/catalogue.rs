@@ -10,7 +10,7 @@ mod size;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use candle_core::Device;
@@ -44,6 +44,8 @@ struct Entry {
     card: Result<Arc<ModelCard>, String>,
     /// Memory that the weights take; `None` where their files cannot be used.
     bytes: Option<u64>,
+    /// Of the files, as they were when the weights were first read.
+    imprint: OnceLock<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,16 @@ impl Catalogue {
             Some(Err(reason)) => Err(unusable(reason)),
             Some(Ok(_)) => Ok(catalogue),
         }
+    }
+
+    /// By what the files of a model are known again that is in memory, or was; empty for an unknown name.
+    pub(super) fn imprint(&self, name: &str) -> String {
+        let entry = self.entries.get(name);
+        entry.map_or_else(String::new, |entry| entry.imprint.get_or_init(|| entry.folder.imprint()).clone())
+    }
+
+    pub(super) fn winograd(&self) -> winograd::Use {
+        self.winograd
     }
 
     pub fn default_name(&self) -> &str {
@@ -256,7 +268,7 @@ impl Entry {
     fn new(name: &str, folder: ModelFolder) -> Entry {
         let card = card::read(name, &folder).map(Arc::new).map_err(|error| error.to_string());
         let bytes = size::of(&folder).ok();
-        Entry { folder, card, bytes }
+        Entry { folder, card, bytes, imprint: OnceLock::new() }
     }
 }
 
