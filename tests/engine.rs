@@ -2,6 +2,8 @@
 
 #[path = "engine/approximations.rs"]
 mod approximations;
+#[path = "engine/resume.rs"]
+mod resume;
 #[path = "engine/scripted.rs"]
 mod scripted;
 
@@ -10,11 +12,12 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use latentd::{
     diffusion::SchedulerConfig,
-    engine::{self, Cancel, Engine, Observer, Reason, Run, RunError},
+    engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
     imaging::RgbImage,
     metrics::Metrics,
@@ -40,6 +43,7 @@ struct Bench {
 enum Told {
     Progress(Phase, u32, u32),
     Preview(u32, u32),
+    Checkpoint(Log),
     Ended(Result<Vec<RgbImage>, RunError>),
 }
 
@@ -55,6 +59,11 @@ impl Observer for Recorder {
         let _ = self.0.send(Told::Preview(index, step));
     }
 
+    fn checkpoint(&mut self, portion: Log) -> Option<Log> {
+        let _ = self.0.send(Told::Checkpoint(portion));
+        None
+    }
+
     fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
         let _ = self.0.send(Told::Ended(outcome));
     }
@@ -67,6 +76,8 @@ impl Bench {
             max_rows: NonZeroUsize::new(max_rows).unwrap(),
             max_runs: NonZeroUsize::new(64).unwrap(),
             text_cache_entries: 8,
+            // After every call.
+            checkpoint_interval: Some(Duration::ZERO),
         };
         let metrics = Metrics::new();
         let (engine, thread) = engine::engine(settings, metrics.clone());
@@ -98,6 +109,10 @@ impl Bench {
     }
 
     fn start_on(&self, model: Arc<Model>, generation: Generation) -> (Cancel, mpsc::Receiver<Told>) {
+        self.resume_on(model, generation, Log::default())
+    }
+
+    fn resume_on(&self, model: Arc<Model>, generation: Generation, replay: Log) -> (Cancel, mpsc::Receiver<Told>) {
         let limits = Limits { max_side_pixels: 1, max_pixels: 1, max_images: 1, max_steps: 1, max_prompt_chars: 1 };
         let card = CatalogueRules { catalogue: &self.catalogue, limits: &limits }.card(&generation.model).unwrap();
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
@@ -106,7 +121,7 @@ impl Bench {
         let inputs = Inputs::default();
         let observer = Box::new(Recorder(sender));
         let companions = Companions::default();
-        let run = Run { generation, inputs, companions, scheduler, model, observer, cancel: cancel.clone() };
+        let run = Run { generation, inputs, companions, scheduler, model, replay, observer, cancel: cancel.clone() };
         assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
         (cancel, receiver)
     }
@@ -218,6 +233,7 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
                 assert_eq!(of, 20, "of how many steps, from the first word on");
             }
             Told::Preview(index, step) => previews.push((index, step)),
+            Told::Checkpoint(_) => {}
             Told::Ended(outcome) => break assert_eq!(outcome.unwrap().len(), 2),
         }
     }
