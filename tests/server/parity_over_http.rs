@@ -80,6 +80,9 @@ async fn cases_give_the_golden_pictures() {
     let decoders =
         async |model: &str| server.json(&format!("/v1/models/{model}")).await["capabilities"]["decoders"].clone();
     assert_eq!((decoders("sd1").await, decoders("sd2").await), (json!(["full", "tiny"]), json!(["full"])));
+    let lacking = json!({"model": "sd2", "prompt": "", "decoder": "tiny"});
+    let refused: Value = server.post(&lacking).await.json().await.unwrap();
+    assert_eq!(refused["errors"][0]["pointer"], "/decoder", "{refused}");
     for case in cases {
         assert_eq!(case.waits_for(), None, "{}", case.name);
         let id = server.accept(&Value::Object(case.body())).await;
