@@ -19,7 +19,7 @@ use latentd::{
     app::engine_settings,
     config::{Config, Sources},
     diffusion::SchedulerConfig,
-    engine::{self, Cancel, Engine, Observer, Run, RunError},
+    engine::{self, Cancel, Engine, Log, Observer, Run, RunError},
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
     imaging::RgbImage,
     metrics::Metrics,
@@ -177,6 +177,7 @@ impl Bench {
                 companions: Companions::default(),
                 scheduler: self.scheduler.clone(),
                 model: self.instant.clone(),
+                replay: Log::default(),
                 observer: Box::new(Ended(sender.clone())),
                 cancel: Cancel::default(),
             };

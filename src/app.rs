@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -111,8 +111,9 @@ impl App {
         Ok(self.operator.local_addr()?)
     }
 
-    /// Serves until `stop`, then ends in order: no new work is taken, open requests are answered or told to come back,
-    /// running generations go back to the queue, the engine ends.
+    /// Serves until `stop`, then ends in order within `shutdown_timeout_s`: no new work is taken; open requests are answered
+    /// or told to come back, while running generations leave what they have computed and go back to the queue; the engine
+    /// ends.
     ///
     /// # Errors
     /// A listener failed.
@@ -142,15 +143,16 @@ impl App {
             tracing::info!("stopping: no new work is taken");
             draining.cancel();
             listeners_stop.cancel();
+            worker_stop.cancel();
+            Instant::now() + deadline
         };
-        let (served, ()) = tokio::join!(served, drain);
-        worker_stop.cancel();
+        let (served, deadline) = tokio::join!(served, drain);
         // The worker holds the last handle of the engine, whose thread therefore ends after it.
-        if tokio::time::timeout(deadline, working).await.is_err() {
+        if tokio::time::timeout_at(deadline, working).await.is_err() {
             tracing::warn!("generations that could not be given back in time are queued again at the next start");
         }
         tasks.close();
-        if tokio::time::timeout(deadline, tasks.wait()).await.is_err() {
+        if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {
             tracing::warn!("a task did not end in time");
         }
         if engine.is_finished() && engine.join().is_err() {
@@ -191,5 +193,7 @@ pub fn engine_settings(config: &config::Engine) -> engine::Settings {
         max_rows: config.max_rows,
         max_runs: config.max_runs,
         text_cache_entries: config.text_cache_entries,
+        checkpoint_interval: (config.checkpoint_interval_ms > 0)
+            .then(|| Duration::from_millis(config.checkpoint_interval_ms)),
     }
 }

@@ -86,6 +86,8 @@ pub struct Engine {
     pub max_rows: NonZeroUsize,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,
+    /// 0: no checkpoints.
+    pub checkpoint_interval_ms: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

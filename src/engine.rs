@@ -9,7 +9,9 @@
 mod ask;
 mod batch;
 mod drive;
+mod log;
 mod policy;
+mod recording;
 mod run;
 mod text_cache;
 
@@ -20,9 +22,11 @@ use std::{
         atomic::{AtomicU8, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
+    time::Duration,
 };
 
 pub use ask::Key;
+pub use log::{Log, UnusablePart};
 pub use policy::{Limits, Pick, Waiting, choose};
 
 use crate::{
@@ -40,6 +44,8 @@ pub struct Run {
     pub companions: Companions,
     pub scheduler: SchedulerConfig,
     pub model: Arc<Model>,
+    /// What the denoiser has answered to an earlier run of the same generation, from its first ask on.
+    pub replay: Log,
     pub observer: Box<dyn Observer>,
     pub cancel: Cancel,
 }
@@ -56,6 +62,11 @@ pub trait Observer: Send {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32);
     /// A rough picture of image `index` after `step`, one pixel for each latent pixel.
     fn preview(&mut self, index: u32, step: u32, picture: RgbImage);
+    /// The next portion of the run's log, at each [`Settings::checkpoint_interval`] and before an end after which it can be
+    /// begun again. What is given back is offered again with the next portion.
+    fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
+        None
+    }
     fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>);
 }
 
@@ -122,6 +133,8 @@ pub struct Settings {
     /// Most runs that may wait to enter.
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,
+    /// How often a run's observer is handed what was added to its log; `None` keeps no logs.
+    pub checkpoint_interval: Option<Duration>,
 }
 
 /// The handle: cheap to clone, usable from any thread. The engine's thread ends when the last one is dropped.

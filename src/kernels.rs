@@ -29,3 +29,5 @@ mod softmax;
 mod storage;
 pub mod upsample;
 pub mod winograd;
+
+pub use simd::isa;

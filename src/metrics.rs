@@ -32,6 +32,8 @@ pub struct Metrics {
     pub steps: IntCounter,
     /// Those of them that computed the denoiser's shallow branch alone.
     pub shallow_steps: IntCounter,
+    /// Rows × denoiser calls whose answers an earlier run of their generation had left.
+    pub replayed_steps: IntCounter,
     /// Rows × denoiser calls computed and not used, by reason.
     pub wasted_steps: IntCounterVec,
     /// Text encodings asked for, by whether the cache had them.
@@ -86,6 +88,10 @@ impl Metrics {
             shallow_steps: counter(
                 "latentd_shallow_steps_total",
                 "Rows times denoiser calls that computed the shallow branch alone",
+            ),
+            replayed_steps: counter(
+                "latentd_replayed_steps_total",
+                "Rows times denoiser calls answered from the log of an earlier run",
             ),
             wasted_steps: counters(
                 "latentd_wasted_steps_total",

@@ -24,6 +24,7 @@ pub mod latent_rgb;
 mod latents;
 pub mod model;
 pub mod networks;
+mod numerics;
 mod pixels;
 mod refine;
 mod setup;
@@ -40,6 +41,7 @@ pub use inputs::Inputs;
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
 pub use networks::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
+pub use numerics::Numerics;
 
 use crate::{diffusion::Latents, imaging::RgbImage, models::text_encoders::Tokens};
 

@@ -7,6 +7,7 @@ mod clip_vocabulary;
 mod error;
 mod folder;
 mod header;
+pub mod imprint;
 mod json;
 mod ldm;
 mod ledger;

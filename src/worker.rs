@@ -1,6 +1,7 @@
 //! The worker: claims generations, feeds the engine, stores results.
 
 mod load;
+mod log;
 mod models;
 mod observer;
 mod save;
@@ -112,7 +113,7 @@ impl Worker {
         self.live.begin(id, cancel.clone());
         tracing::info!(%id, model = record.generation.model, attempt = record.attempt, "generation started");
 
-        let outcome = match self.compute(&record, cancel).await {
+        let outcome = match self.compute(&record, &lease, cancel).await {
             Ok(images) => self.save(&record, &lease, images).await,
             Err(outcome) => outcome,
         };
@@ -121,7 +122,7 @@ impl Worker {
     }
 
     /// The generation's pictures, or how it ends without them.
-    async fn compute(&self, record: &Record, cancel: Cancel) -> Result<Vec<RgbImage>, Outcome> {
+    async fn compute(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Result<Vec<RgbImage>, Outcome> {
         let (id, generation) = (record.id, &record.generation);
         // A cancel that came between the claim and `begin` found no run to tell.
         match self.store.get(id).await {
@@ -134,9 +135,9 @@ impl Worker {
         );
         let inputs = self.load_inputs(record).await?;
         // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
-        let (lease, refiner, _slot) = self.load_models(record, &cancel).await?;
+        let (held, refiner, _slot) = self.load_models(record, &cancel).await?;
         let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
-        let models = (lease.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
+        let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
         let companions =
             tokio::task::spawn_blocking(move || Companions::of(&wanted, &catalogue, &models.0, models.1)).await;
         let companions = companions.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
@@ -147,22 +148,35 @@ impl Worker {
             .map_err(|error| failed("unsupported_for_model", error.to_string(), false))?;
 
         let (sketches, mut sketched) = mpsc::channel(16);
+        // A portion that finds this full is offered again.
+        let (portions, mut recorded) = mpsc::channel(4);
         let (ended, mut outcome) = oneshot::channel();
-        let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, ended));
-        let model = lease.model().clone();
-        let run = Run { generation: generation.clone(), inputs, companions, scheduler, model, observer, cancel };
+        let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, portions, ended));
+        let model = held.model().clone();
+        let mut log = self.open_log(record, lease).await?;
+        let replay = log.load().await;
+        let run =
+            Run { generation: generation.clone(), inputs, companions, scheduler, model, replay, observer, cancel };
         self.engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),
             Refused::Stopped(_) => Outcome::Released,
         })?;
 
-        loop {
+        let outcome = loop {
             tokio::select! {
+                Some(portion) = recorded.recv() => log.append(portion).await,
                 Some(sketch) = sketched.recv() => self.publish(record, sketch).await,
-                outcome = &mut outcome => return outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
+                outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
+            }
+        };
+        if let Err(Outcome::Released) = outcome {
+            // The observer is gone by now, and with it the other end.
+            while let Some(portion) = recorded.recv().await {
+                log.append(portion).await;
             }
         }
+        outcome
     }
 
     /// A preview as a PNG, encoded away from the engine's thread.
@@ -198,6 +212,7 @@ impl Worker {
         match &record.status {
             Status::Queued | Status::Running => tracing::info!(%id, "generation goes back to the queue"),
             status => {
+                self.erase_log(id).await;
                 self.metrics.finished.with_label_values(&[status.as_str()]).inc();
                 tracing::info!(%id, status = status.as_str(), ms = begun.elapsed().as_millis() as u64, "generation ended");
                 if let Status::Failed { problem } = status {

@@ -15,7 +15,7 @@ use std::{
 use case::{Case, FOLDERS};
 use latentd::{
     diffusion::SchedulerConfig,
-    engine::{self, Cancel, Observer, Run, RunError},
+    engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Generation, Given, InputImage, Limits, Phase, Place, Rules, resolve},
     imaging::{RgbImage, decode},
     kernels::winograd,
@@ -70,8 +70,13 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
 
     // All cases enter the engine together, so that their steps share batches as strangers' do in a server.
     let max_runs = NonZeroUsize::new(ready.len()).expect("there are cases to run");
-    let settings =
-        engine::Settings { threads: 0, max_rows: NonZeroUsize::new(16).unwrap(), max_runs, text_cache_entries: 64 };
+    let settings = engine::Settings {
+        threads: 0,
+        max_rows: NonZeroUsize::new(16).unwrap(),
+        max_runs,
+        text_cache_entries: 64,
+        checkpoint_interval: None,
+    };
     let (engine, thread) = engine::engine(settings, Metrics::new());
     let computing = std::thread::spawn(move || thread.run());
     let outcomes: Vec<_> = ready.iter().map(|case| (case, start(case, &rules, &catalogue, &engine))).collect();
@@ -150,6 +155,7 @@ fn start(
         companions,
         scheduler,
         model,
+        replay: Log::default(),
         observer: Box::new(Told(sender)),
         cancel: Cancel::default(),
     };

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app::{self, engine_settings},
     diffusion::SchedulerConfig,
-    engine::{self, Cancel, Observer, Run, RunError},
+    engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Generation, InputImage, Phase, Place, resolve},
     imaging::{RgbImage, decode, encode_png},
     metrics::Metrics,
@@ -81,11 +81,23 @@ impl Generate {
         let companions = Companions::of(&generation, &catalogue, &model, refiner)?;
         let card = catalogue.card(&generation.model).context("the model is gone")?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
-        let (engine, thread) = engine::engine(engine_settings(&config.engine), Metrics::new());
+        let (engine, thread) = engine::engine(
+            engine::Settings { checkpoint_interval: None, ..engine_settings(&config.engine) },
+            Metrics::new(),
+        );
         let (sender, ended) = mpsc::channel();
         let observer = Box::new(Bar { bar: progress_bar(generation.steps), ended: sender });
         let cancel = Cancel::default();
-        let run = Run { generation: generation.clone(), inputs, companions, scheduler, model, observer, cancel };
+        let run = Run {
+            generation: generation.clone(),
+            inputs,
+            companions,
+            scheduler,
+            model,
+            replay: Log::default(),
+            observer,
+            cancel,
+        };
         if engine.submit(run).is_err() {
             bail!("the engine takes no run");
         }

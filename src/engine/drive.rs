@@ -8,10 +8,11 @@ use std::{
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{
-    EngineThread, Limits, Run, RunError,
+    EngineThread, Limits, Reason, Run, RunError,
     ask::{Answer, Key, Network, Row},
     batch,
     policy::{Pick, Waiting, choose},
+    recording::Recording,
     run::Active,
     text_cache::{Prompt, TextCache},
 };
@@ -39,6 +40,7 @@ impl EngineThread {
             pool,
             limits: Limits { max_rows: self.settings.max_rows },
             max_runs: self.settings.max_runs.get(),
+            checkpoint_interval: self.settings.checkpoint_interval,
             metrics: self.metrics.clone(),
             cache: TextCache::new(self.settings.text_cache_entries),
             runs: Vec::new(),
@@ -52,8 +54,8 @@ impl EngineThread {
             floor.poll();
             floor.run_batch();
         }
-        for run in floor.runs {
-            floor.metrics.wasted_steps.with_label_values(&["lost"]).inc_by(run.steps);
+        for mut run in floor.runs {
+            floor.metrics.wasted_steps.with_label_values(&["lost"]).inc_by(run.give_up());
             run.end(Err(RunError::Stopped));
         }
     }
@@ -95,6 +97,7 @@ struct Floor {
     pool: Option<ThreadPool>,
     limits: Limits,
     max_runs: usize,
+    checkpoint_interval: Option<Duration>,
     metrics: Metrics,
     cache: TextCache,
     runs: Vec<Active>,
@@ -103,17 +106,23 @@ struct Floor {
 
 impl Floor {
     /// A new run starts at the least service of those present: it is neither behind nor ahead of them.
-    fn enter(&mut self, run: Run) {
+    fn enter(&mut self, mut run: Run) {
         let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
-        self.runs.push(Active::new(run, self.arrivals, least));
+        let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());
+        let recording = Recording::new(known, self.checkpoint_interval, replayed);
+        self.runs.push(Active::new(run, recording, self.arrivals, least));
         self.arrivals += 1;
     }
 
     fn drop_canceled(&mut self) {
         let canceled = |run: &mut Active| run.cancel.reason().is_some();
-        for run in self.runs.extract_if(.., canceled).collect::<Vec<_>>() {
+        for mut run in self.runs.extract_if(.., canceled).collect::<Vec<_>>() {
             if let Some(reason) = run.cancel.reason() {
-                self.metrics.wasted_steps.with_label_values(&[reason.as_str()]).inc_by(run.steps);
+                let wasted = match reason {
+                    Reason::Lost => run.give_up(),
+                    Reason::Canceled | Reason::Disconnected => run.steps,
+                };
+                self.metrics.wasted_steps.with_label_values(&[reason.as_str()]).inc_by(wasted);
                 run.end(Err(RunError::Canceled(reason)));
             }
         }

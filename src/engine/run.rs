@@ -10,8 +10,9 @@ use std::{
 };
 
 use super::{
-    Cancel, Observer, Run, RunError,
-    ask::{Answer, Ask, Key, Mailbox, Row, Station},
+    Cancel, Log, Observer, Run, RunError,
+    ask::{Answer, Ask, Key, Mailbox, Network, Row, Station},
+    recording::Recording,
 };
 use crate::{
     generation::Phase,
@@ -34,12 +35,15 @@ pub(super) struct Active {
     pub service: f64,
     /// Rows × denoiser calls computed for it.
     pub steps: u64,
+    /// Those of them that its observer has in the log.
+    kept: u64,
 }
 
 impl Active {
-    pub fn new(run: Run, arrival: u64, service: f64) -> Active {
-        let Run { generation, inputs, companions, scheduler, model, observer, cancel } = run;
-        let mailbox = Rc::new(RefCell::new(Mailbox { step: (0, generation.steps), ..Mailbox::default() }));
+    /// `recording` is of the run's `replay`.
+    pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
+        let Run { generation, inputs, companions, scheduler, model, replay: _, observer, cancel } = run;
+        let mailbox = Rc::new(RefCell::new(Mailbox::new(generation.steps, recording)));
         let station = Station {
             mailbox: mailbox.clone(),
             model: model.clone(),
@@ -52,7 +56,7 @@ impl Active {
         let pipeline = Box::pin(async move {
             generate(&station, networks.networks.as_ref(), &scheduler, &generation, &inputs, &companions).await
         });
-        Active { pipeline, mailbox, observer, told: None, cancel, model, refiner, arrival, service, steps: 0 }
+        Active { pipeline, mailbox, observer, told: None, cancel, model, refiner, arrival, service, steps: 0, kept: 0 }
     }
 
     /// Lets the pipeline go on until it asks again (`None`) or ends, and tells the observer.
@@ -61,6 +65,7 @@ impl Active {
         // A pipeline that panicked is dropped and never polled again, so nothing sees what it left half done.
         let polled = catch_unwind(AssertUnwindSafe(|| self.pipeline.as_mut().poll(&mut context)));
         self.tell();
+        self.checkpoint(Recording::due);
         match polled {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(outcome)) => Some(outcome.map_err(RunError::Pipeline)),
@@ -80,6 +85,23 @@ impl Active {
         for (index, step, picture) in previews {
             self.observer.preview(index, step, picture);
         }
+    }
+
+    /// Hands the observer a portion of the log.
+    fn checkpoint(&mut self, portion: impl FnOnce(&mut Recording) -> Option<Log>) {
+        let recording = &mut self.mailbox.borrow_mut().recording;
+        let Some(portion) = portion(recording) else { return };
+        let rows = portion.rows();
+        match self.observer.checkpoint(portion) {
+            None => self.kept += rows,
+            Some(portion) => recording.give_back(portion),
+        }
+    }
+
+    /// For a run that will be begun again: its observer gets the rest of the log. Returns the steps that are not in it.
+    pub fn give_up(&mut self) -> u64 {
+        self.checkpoint(Recording::rest);
+        self.steps.saturating_sub(self.kept)
     }
 
     /// Calls `look` with the open ask's key and its rows without an answer.
@@ -102,8 +124,10 @@ impl Active {
 
     /// Answers the first open rows.
     pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
-        if let Some(ask) = self.mailbox.borrow_mut().ask.as_mut() {
-            ask.answers.extend(answers);
+        let Mailbox { ask: Some(ask), recording, .. } = &mut *self.mailbox.borrow_mut() else { return };
+        ask.answers.extend(answers);
+        if let (0, Network::Denoiser { .. }) = (ask.open_rows(), &ask.key.network) {
+            recording.record(&ask.answers);
         }
     }
 

@@ -1,5 +1,20 @@
 use pulp::{Simd, WithSimd};
 
+/// The vector unit that the machine has, by the name of its instructions.
+pub fn isa() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    match () {
+        () if pulp::x86::V4::try_new().is_some() => return "avx512",
+        () if pulp::x86::V3::try_new().is_some() => return "avx2",
+        () => {}
+    }
+    #[cfg(target_arch = "aarch64")]
+    if pulp::aarch64::Neon::try_new().is_some() {
+        return "neon";
+    }
+    "scalar"
+}
+
 /// Runs an operation compiled for the best vector unit that the machine has.
 pub(super) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     #[cfg(target_arch = "x86_64")]

@@ -1,13 +1,14 @@
-//! Pictures as objects.
+//! Pictures and logs as objects.
 
 use std::{error::Error, fs, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as Location};
 
 use crate::generation::GenerationId;
 
-/// A handle to the store of pictures: a folder.
+/// A handle to the store of pictures and logs: a folder.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     folder: Arc<LocalFileSystem>,
@@ -40,6 +41,13 @@ pub fn path_of_input(id: GenerationId, sha256: &str) -> String {
 fn folder_of(id: GenerationId) -> String {
     format!("{GENERATIONS}/{id}")
 }
+
+/// Where part `index` lies of the log that the attempt with this fence has written.
+pub fn path_of_part(id: GenerationId, fence: i64, index: u32) -> String {
+    format!("{LOGS}/{id}/{fence}/{index}")
+}
+
+const LOGS: &str = "run";
 
 const GENERATIONS: &str = "img/default";
 
@@ -78,15 +86,48 @@ impl Blobs {
 
     /// The generations that have a file here.
     pub async fn generations(&self) -> Result<Vec<GenerationId>, BlobError> {
-        let listed = self.folder.list_with_delimiter(Some(&Location::parse(GENERATIONS)?)).await?;
+        self.ids_in(GENERATIONS).await
+    }
+
+    /// The generations that have a log here.
+    pub async fn logs(&self) -> Result<Vec<GenerationId>, BlobError> {
+        self.ids_in(LOGS).await
+    }
+
+    async fn ids_in(&self, folder: &str) -> Result<Vec<GenerationId>, BlobError> {
+        let listed = self.folder.list_with_delimiter(Some(&Location::parse(folder)?)).await?;
         let names = listed.common_prefixes.iter().filter_map(|folder| folder.filename());
         Ok(names.filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// Erases everything of a generation: what its request brought along, the pictures of every fence, and half-written
+    /// The paths of the parts of all attempts' logs, in the order in which they were written.
+    pub async fn parts(&self, id: GenerationId) -> Result<Vec<String>, BlobError> {
+        let listed = self.folder.list(Some(&Location::parse(format!("{LOGS}/{id}"))?));
+        let paths: Vec<String> = listed.map_ok(|part| part.location.to_string()).try_collect().await?;
+        let order = |path: &String| {
+            let mut numbers = path.rsplit('/').map(|number| number.parse::<i64>().ok());
+            let index = numbers.next()??;
+            Some((numbers.next()??, index, path.clone()))
+        };
+        let mut parts: Vec<_> = paths.iter().filter_map(order).collect();
+        parts.sort_unstable();
+        Ok(parts.into_iter().map(|(_, _, path)| path).collect())
+    }
+
+    /// Erases the log of a generation.
+    pub async fn delete_log(&self, id: GenerationId) -> Result<(), BlobError> {
+        self.delete_folder(format!("{LOGS}/{id}")).await
+    }
+
+    /// Erases everything of a generation: its log, what its request brought along, the pictures of every fence, and half-written
     /// files of a process that was killed, which are no objects yet and which nothing else could name.
     pub async fn delete_generation(&self, id: GenerationId) -> Result<(), BlobError> {
-        let folder = self.folder.path_to_filesystem(&Location::parse(folder_of(id))?)?;
+        self.delete_log(id).await?;
+        self.delete_folder(folder_of(id)).await
+    }
+
+    async fn delete_folder(&self, folder: String) -> Result<(), BlobError> {
+        let folder = self.folder.path_to_filesystem(&Location::parse(folder)?)?;
         let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
         match erased.map_err(io::Error::other)? {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),

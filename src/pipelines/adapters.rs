@@ -21,7 +21,7 @@ use crate::{
         text_encoders::{LearnedToken, LearnedTokens},
     },
     weights::{
-        FileBytes,
+        FileBytes, imprint,
         lora::{Lora, Modules},
     },
 };
@@ -67,6 +67,13 @@ impl File {
         match &self.content {
             Content::OnDisk(path) => FileBytes::map(path),
             Content::Embedded(content) => Ok(FileBytes::Held(content.clone())),
+        }
+    }
+
+    fn imprint(&self) -> String {
+        match &self.content {
+            Content::OnDisk(path) => imprint::of_file(path),
+            Content::Embedded(content) => imprint::of_bytes("", content),
         }
     }
 
@@ -141,6 +148,14 @@ impl Adapters {
             token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
         };
         used.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
+    }
+
+    /// By what the files are known again that the generation may use.
+    pub(super) fn imprints(&self, generation: &Generation) -> impl Iterator<Item = String> {
+        let loras = generation.loras.iter().filter_map(|used| self.loras.get(&used.name));
+        let is_named = |name: &str| generation.texts().any(|text| text.contains(&format!("<{name}>")));
+        let words = self.embeddings.iter().filter(move |(name, _)| is_named(name)).map(|(_, file)| file);
+        loras.chain(words).map(File::imprint)
     }
 
     /// All LoRAs, by name.

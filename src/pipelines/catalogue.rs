@@ -46,6 +46,8 @@ struct Entry {
     bytes: Option<u64>,
     /// What adapters can stand beside, once somebody has asked.
     modules: OnceLock<Result<Modules, String>>,
+    /// Of the files, as they were when the weights were first read.
+    imprint: OnceLock<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +95,16 @@ impl Catalogue {
             Some(Err(reason)) => Err(unusable(reason)),
             Some(Ok(_)) => Ok(catalogue),
         }
+    }
+
+    /// By what the files of a model are known again that is in memory, or was; empty for an unknown name.
+    pub(super) fn imprint(&self, name: &str) -> String {
+        let entry = self.entries.get(name);
+        entry.map_or_else(String::new, |entry| entry.imprint.get_or_init(|| entry.folder.imprint()).clone())
+    }
+
+    pub(super) fn winograd(&self) -> winograd::Use {
+        self.winograd
     }
 
     pub fn default_name(&self) -> &str {
@@ -267,7 +279,7 @@ impl Entry {
     fn new(name: &str, folder: ModelFolder) -> Entry {
         let card = card::read(name, &folder).map(Arc::new).map_err(|error| error.to_string());
         let bytes = size::of(&folder).ok();
-        Entry { folder, card, bytes, modules: OnceLock::new() }
+        Entry { folder, card, bytes, modules: OnceLock::new(), imprint: OnceLock::new() }
     }
 }
 

@@ -69,6 +69,11 @@ impl ControlNets {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.config.as_ref().err().map(String::as_str)))
     }
 
+    /// By what the files of a network are known again; empty for an unknown name.
+    pub(super) fn imprint(&self, name: &str) -> String {
+        self.entries.get(name).map_or_else(String::new, |entry| entry.folder.imprint() + &entry.part)
+    }
+
     /// Whether the network can steer the model; the error is a code and what is wrong.
     pub fn check(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
         let Some(entry) = self.entries.get(name) else {

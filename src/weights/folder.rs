@@ -9,7 +9,7 @@ use std::{
 use memmap2::{Mmap, UncheckedAdvice};
 use serde_json::{Map, Value};
 
-use super::{LoadError, json, single_file::SingleFile};
+use super::{LoadError, imprint, json, single_file::SingleFile};
 
 /// A folder in diffusers' layout: `model_index.json`, `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` …
 ///
@@ -68,6 +68,23 @@ impl ModelFolder {
         match &self.0 {
             Place::SingleFile(single) => Some(single),
             _ => None,
+        }
+    }
+
+    /// By what all its files are known again: names, sizes and times of change on disk, contents in memory.
+    pub fn imprint(&self) -> String {
+        match &self.0 {
+            Place::Disk { root } => imprint::of_folder(root),
+            Place::Embedded { files, read, .. } => {
+                files.iter().map(|file| imprint::of_bytes(file, &read(file).unwrap_or_default())).collect()
+            }
+            Place::SingleFile(single) => {
+                let texts = single.files().map(|file| {
+                    let text = single.text(&file).unwrap_or_default();
+                    imprint::of_bytes(&file, text.as_bytes())
+                });
+                imprint::of_file(Path::new(single.path())) + &texts.collect::<String>()
+            }
         }
     }
 

@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
 use crate::{
-    engine::{Observer, RunError},
+    engine::{Log, Observer, RunError},
     generation::{GenerationId, Phase},
     imaging::RgbImage,
     service::{Live, Progress},
@@ -25,9 +28,10 @@ pub(super) struct LiveObserver {
     live: Live,
     id: GenerationId,
     sketches: mpsc::Sender<Sketch>,
+    portions: mpsc::Sender<Log>,
     ended: oneshot::Sender<Result<Vec<RgbImage>, RunError>>,
-    /// When the first step began.
-    denoising_since: Option<Instant>,
+    /// When the first step of this run began, and how many were done already.
+    denoising_since: Option<(Instant, u32)>,
     /// Previews so far of each image.
     previews: Vec<u32>,
 }
@@ -37,20 +41,22 @@ impl LiveObserver {
         live: Live,
         id: GenerationId,
         sketches: mpsc::Sender<Sketch>,
+        portions: mpsc::Sender<Log>,
         ended: oneshot::Sender<Result<Vec<RgbImage>, RunError>>,
     ) -> LiveObserver {
-        LiveObserver { live, id, sketches, ended, denoising_since: None, previews: Vec::new() }
+        LiveObserver { live, id, sketches, portions, ended, denoising_since: None, previews: Vec::new() }
     }
 }
 
 impl Observer for LiveObserver {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32) {
         let since = match phase {
-            Phase::Denoising => Some(*self.denoising_since.get_or_insert_with(Instant::now)),
+            Phase::Denoising => Some(*self.denoising_since.get_or_insert_with(|| (Instant::now(), step))),
             Phase::Loading | Phase::Encoding | Phase::Decoding | Phase::Saving => None,
         };
-        let left =
-            since.filter(|_| step > 0).map(|since| since.elapsed().as_secs_f32() / step as f32 * (steps - step) as f32);
+        let left = since.filter(|(_, done)| step > *done).map(|(since, done)| {
+            since.elapsed().as_secs_f32() / (step - done) as f32 * steps.saturating_sub(step) as f32
+        });
         let percent = if steps == 0 { 0.0 } else { 100.0 * step as f32 / steps as f32 };
         self.live.progress(self.id, Progress { phase, step, steps, percent, eta_s: left });
     }
@@ -64,6 +70,12 @@ impl Observer for LiveObserver {
         self.previews[image] += 1;
         // A watcher that cannot keep up misses a preview rather than holding up the engine.
         let _ = self.sketches.try_send(Sketch { index, step, preview_index, picture });
+    }
+
+    fn checkpoint(&mut self, portion: Log) -> Option<Log> {
+        self.portions.try_send(portion).err().map(|refused| match refused {
+            TrySendError::Full(portion) | TrySendError::Closed(portion) => portion,
+        })
     }
 
     fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {

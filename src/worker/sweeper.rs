@@ -68,9 +68,27 @@ impl Sweeper {
                 }
             }
             if last {
-                return Ok(());
+                return self.erase_logs().await;
             }
         }
+    }
+
+    /// The logs of generations that will not run again and whose worker was not there to erase them.
+    async fn erase_logs(&self) -> Result<(), StoreError> {
+        let ids = match self.blobs.logs().await {
+            Ok(ids) => ids,
+            Err(error) => {
+                tracing::warn!(%error, "logs without a generation cannot be looked for");
+                return Ok(());
+            }
+        };
+        for id in ids {
+            let is_over = self.store.get(id).await?.is_none_or(|record| record.status.is_terminal());
+            if is_over && let Err(error) = self.blobs.delete_log(id).await {
+                tracing::warn!(%id, %error, "the log of a generation that is over stays on the disk");
+            }
+        }
+        Ok(())
     }
 
     async fn erase_orphans(&self) -> Result<(), StoreError> {

@@ -59,6 +59,7 @@ impl Ticket {
     pub fn read(mut self) -> Result<Lease, CatalogueError> {
         // First their memory is given back, and then other memory is taken.
         self.unloaded.clear();
+        self.entry.imprint.get_or_init(|| self.entry.folder.imprint());
         let read = read(&self.name, &self.entry.folder, self.winograd).map(Arc::new).map_err(|error| error.to_string());
         self.used = true;
         self.shelf.put(&self.name, read.clone());

@@ -1,0 +1,40 @@
+//! What the bits of a generation's answers depend on beside its request.
+
+use sha2::{Digest, Sha256};
+
+use super::Catalogue;
+use crate::{generation::Generation, kernels};
+
+/// Equal where the same generation gets the same answers from its networks, to the bit: one number of the build, the vector
+/// unit, the kernels' settings, and the files of the model and of all that the request names beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numerics([u8; 32]);
+
+impl Numerics {
+    /// Those of this process, for a generation whose models are in memory.
+    pub fn of(generation: &Generation, catalogue: &Catalogue) -> Numerics {
+        let mut parts = vec![
+            env!("CARGO_PKG_VERSION").to_owned(),
+            kernels::isa().to_owned(),
+            format!("{:?}", catalogue.winograd()),
+            catalogue.imprint(&generation.model),
+        ];
+        parts.extend(generation.refiner.as_ref().map(|refiner| catalogue.imprint(&refiner.model)));
+        parts.extend(generation.controls.iter().map(|control| catalogue.control_nets().imprint(&control.model)));
+        parts.extend(catalogue.adapters().imprints(generation));
+        let mut digest = Sha256::new();
+        for part in parts {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+        Numerics(digest.finalize().into())
+    }
+
+    pub fn from_bytes(bytes: [u8; 32]) -> Numerics {
+        Numerics(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}

@@ -1,0 +1,99 @@
+//! What a running generation leaves for the next attempt.
+
+use std::sync::Arc;
+
+use super::{Worker, failed};
+use crate::{
+    engine::Log,
+    generation::{GenerationId, Record},
+    ledger::{BlobError, Blobs, Lease, Outcome, blobs::path_of_part},
+    pipelines::Numerics,
+};
+
+/// The log of one attempt: it goes on where those of earlier attempts end, in files that are written once. Trouble with it
+/// costs time at the next attempt, and never the generation.
+pub(super) struct LogFiles {
+    blobs: Blobs,
+    lease: Lease,
+    numerics: Numerics,
+    /// Files of this attempt.
+    parts: u32,
+    /// A part is missing, behind which others would be of no use.
+    broken: bool,
+}
+
+impl Worker {
+    /// To be called when the generation's models are in memory.
+    pub(super) async fn open_log(&self, record: &Record, lease: &Lease) -> Result<LogFiles, Outcome> {
+        let (catalogue, generation): (Arc<_>, _) = (self.catalogue.clone(), record.generation.clone());
+        let numerics = tokio::task::spawn_blocking(move || Numerics::of(&generation, &catalogue)).await;
+        let numerics = numerics.map_err(|error| failed("internal", format!("looking at the model: {error}"), true))?;
+        Ok(LogFiles { blobs: self.blobs.clone(), lease: lease.clone(), numerics, parts: 0, broken: false })
+    }
+
+    /// The generation is over.
+    pub(super) async fn erase_log(&self, id: GenerationId) {
+        if let Err(error) = self.blobs.delete_log(id).await {
+            tracing::warn!(%id, %error, "the log of a generation that is over waits for the sweeper");
+        }
+    }
+}
+
+impl LogFiles {
+    /// What earlier attempts have left, from the first ask on, as far as it can be used.
+    pub async fn load(&self) -> Log {
+        let (id, mut log) = (self.lease.id(), Log::default());
+        // Nobody has claimed it before.
+        if self.lease.fence() <= 1 {
+            return log;
+        }
+        let parts = self.blobs.parts(id).await.unwrap_or_else(|error| {
+            tracing::warn!(%id, %error, "the log of earlier attempts cannot be looked for");
+            Vec::new()
+        });
+        for path in parts {
+            match self.read(&path).await {
+                // One behind a gap, or one that a later attempt has written again, is passed over.
+                Ok(Some(part)) => drop(log.join(part)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%id, path, %error, "a part of a log cannot be read"),
+            }
+        }
+        if !log.asks.is_empty() {
+            tracing::info!(%id, calls = log.asks.len(), "generation goes on from its log");
+        }
+        log
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<Log>, BlobError> {
+        let Some(file) = self.blobs.get(path).await? else { return Ok(None) };
+        let numerics = self.numerics;
+        let decoded = tokio::task::spawn_blocking(move || Log::decode(&file, &numerics)).await;
+        match decoded.map_err(std::io::Error::other)? {
+            Ok(part) => Ok(Some(part)),
+            Err(error) => {
+                tracing::warn!(path, %error, "a part of a log is of no use");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Makes the next portion durable.
+    pub async fn append(&mut self, portion: Log) {
+        if self.broken {
+            return;
+        }
+        if let Err(error) = self.write(portion).await {
+            tracing::warn!(id = %self.lease.id(), %error, "a log ends, since a part cannot be written");
+            self.broken = true;
+        }
+        self.parts += 1;
+    }
+
+    async fn write(&self, portion: Log) -> Result<(), BlobError> {
+        let numerics = self.numerics;
+        let file =
+            tokio::task::spawn_blocking(move || portion.encode(&numerics)).await.map_err(std::io::Error::other)?;
+        self.blobs.put(&path_of_part(self.lease.id(), self.lease.fence(), self.parts), file.into()).await
+    }
+}
