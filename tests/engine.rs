@@ -2,19 +2,23 @@
 
 #[path = "engine/approximations.rs"]
 mod approximations;
+#[path = "engine/resume.rs"]
+mod resume;
 #[path = "engine/scripted.rs"]
 mod scripted;
 
 use std::{
+    cell::RefCell,
     num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, mpsc},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use latentd::{
     diffusion::SchedulerConfig,
-    engine::{self, Cancel, Engine, Observer, Reason, Run, RunError},
+    engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
     imaging::RgbImage,
     metrics::Metrics,
@@ -33,6 +37,8 @@ struct Bench {
     thread: Option<JoinHandle<()>>,
     catalogue: Catalogue,
     metrics: Metrics,
+    /// What the next run is given of a log.
+    replay: RefCell<Log>,
 }
 
 /// What an observer was told.
@@ -40,6 +46,7 @@ struct Bench {
 enum Told {
     Progress(Phase, u32, u32),
     Preview(u32, u32),
+    Portion(Log),
     Ended(Result<Vec<RgbImage>, RunError>),
 }
 
@@ -55,6 +62,11 @@ impl Observer for Recorder {
         let _ = self.0.send(Told::Preview(index, step));
     }
 
+    fn checkpoint(&mut self, portion: Log) -> Option<Log> {
+        let _ = self.0.send(Told::Portion(portion));
+        None
+    }
+
     fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
         let _ = self.0.send(Told::Ended(outcome));
     }
@@ -67,6 +79,8 @@ impl Bench {
             max_rows: NonZeroUsize::new(max_rows).unwrap(),
             max_runs: NonZeroUsize::new(64).unwrap(),
             text_cache_entries: 8,
+            // Every answer is a portion of the log.
+            checkpoint_interval: Some(Duration::ZERO),
         };
         let metrics = Metrics::new();
         let (engine, thread) = engine::engine(settings, metrics.clone());
@@ -76,6 +90,7 @@ impl Bench {
             thread: Some(std::thread::spawn(move || thread.run())),
             catalogue: Catalogue::open(&fixtures, "sd1").unwrap(),
             metrics,
+            replay: RefCell::default(),
         }
     }
 
@@ -106,7 +121,16 @@ impl Bench {
         let inputs = Inputs::default();
         let observer = Box::new(Recorder(sender));
         let companions = Companions::default();
-        let run = Run { generation, inputs, companions, scheduler, model, observer, cancel: cancel.clone() };
+        let run = Run {
+            generation,
+            inputs,
+            companions,
+            scheduler,
+            model,
+            replay: std::mem::take(&mut *self.replay.borrow_mut()),
+            observer,
+            cancel: cancel.clone(),
+        };
         assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
         (cancel, receiver)
     }
@@ -212,6 +236,7 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
     let (mut steps, mut previews, mut phases) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match told.recv().unwrap() {
+            Told::Portion(_) => {}
             Told::Progress(phase, step, of) => {
                 phases.push(phase);
                 steps.push(step);

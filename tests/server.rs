@@ -27,5 +27,7 @@ mod models;
 mod parity_over_http;
 #[path = "server/responsiveness.rs"]
 mod responsiveness;
+#[path = "server/resume.rs"]
+mod resume;
 #[path = "server/steered.rs"]
 mod steered;

@@ -1,0 +1,85 @@
+//! A run that is given the answers of an earlier one goes on where these end, and draws the same picture.
+
+use latentd::engine::Log;
+use serde_json::{Value, json};
+
+use super::{Bench, Told, deepcache, outcome, with};
+
+/// Every sampler whose history or noise makes it hard.
+const SCHEDULERS: [&str; 20] = [
+    "pndm",
+    "ddim",
+    "ddpm",
+    "euler",
+    "euler_a",
+    "heun",
+    "lms",
+    "dpm2",
+    "dpm2_a",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_3m",
+    "dpmpp_2s",
+    "dpmpp_sde",
+    "unipc",
+    "deis",
+    "sa_solver",
+    "ipndm",
+    "lcm",
+    "tcd",
+];
+
+/// The whole log of a request, and its pictures.
+fn logged(bench: &Bench, request: &Value) -> (Log, Vec<latentd::imaging::RgbImage>) {
+    let (_, told) = bench.start(request.clone());
+    let mut log = Log::default();
+    loop {
+        match told.recv().unwrap() {
+            Told::Portion(portion) => assert!(log.join(portion), "portions follow on each other"),
+            Told::Ended(pictures) => return (log, pictures.unwrap()),
+            Told::Progress(..) | Told::Preview(..) => {}
+        }
+    }
+}
+
+#[test]
+fn every_sampler_goes_on_after_every_call() {
+    let bench = Bench::new(16, 1);
+    for scheduler in SCHEDULERS {
+        let request = json!({"prompt": "a fox", "seed": 5, "steps": 5, "n": 2, "scheduler": scheduler, "eta": 0.4});
+        let (log, pictures) = logged(&bench, &request);
+        let calls = log.asks.len();
+        assert!(calls >= 5 && log.first == 0, "{scheduler}: {calls} calls");
+        for kept in 1..=calls {
+            let known = Log { first: 0, asks: log.asks[..kept].to_vec() };
+            let (rows, all) = (known.rows(), log.rows());
+            let (computed, replayed) = (bench.metrics.steps.get(), bench.metrics.replayed_steps.get());
+            *bench.replay.borrow_mut() = known;
+            let (_, told) = bench.start(request.clone());
+            assert!(outcome(&told).unwrap() == pictures, "{scheduler} after {kept} of {calls} calls");
+            assert_eq!(bench.metrics.replayed_steps.get() - replayed, rows, "{scheduler}");
+            assert_eq!(bench.metrics.steps.get() - computed, all - rows, "{scheduler}: nothing is computed again");
+        }
+    }
+}
+
+#[test]
+fn a_log_of_something_else_is_left_aside() {
+    let bench = Bench::new(16, 1);
+    let request = json!({"prompt": "a fox", "seed": 5, "steps": 5, "scheduler": "euler_a"});
+    let (_, pictures) = logged(&bench, &request);
+    let (larger, _) = logged(&bench, &with(&request, json!({"width": 72})));
+    let (more, _) = logged(&bench, &with(&request, json!({"n": 2})));
+    for log in [larger, more, Log { first: 0, asks: vec![Vec::new()] }] {
+        *bench.replay.borrow_mut() = log;
+        assert!(bench.draw(request.clone()) == pictures);
+    }
+}
+
+/// Features are larger than answers, so such a run has no log.
+#[test]
+fn a_run_that_keeps_deep_features_is_not_logged() {
+    let bench = Bench::new(16, 1);
+    let request = with(&json!({"prompt": "a fox", "steps": 5}), deepcache(2));
+    assert_eq!(logged(&bench, &request).0.asks.len(), 0);
+}
