@@ -179,8 +179,8 @@ impl Rules for Open {
         }
     }
 
-    fn has_lora(&self, _: &str) -> bool {
-        true
+    fn check_lora(&self, _: &ModelCard, _: &str) -> Result<(), (&'static str, String)> {
+        Ok(())
     }
 
     fn random_seed(&self) -> u64 {

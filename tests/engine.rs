@@ -8,6 +8,7 @@ mod resume;
 mod scripted;
 
 use std::{
+    cell::RefCell,
     num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, mpsc},
@@ -36,6 +37,8 @@ struct Bench {
     thread: Option<JoinHandle<()>>,
     catalogue: Catalogue,
     metrics: Metrics,
+    /// What the next run is given of a log.
+    replay: RefCell<Log>,
 }
 
 /// What an observer was told.
@@ -43,7 +46,7 @@ struct Bench {
 enum Told {
     Progress(Phase, u32, u32),
     Preview(u32, u32),
-    Checkpoint(Log),
+    Portion(Log),
     Ended(Result<Vec<RgbImage>, RunError>),
 }
 
@@ -60,7 +63,7 @@ impl Observer for Recorder {
     }
 
     fn checkpoint(&mut self, portion: Log) -> Option<Log> {
-        let _ = self.0.send(Told::Checkpoint(portion));
+        let _ = self.0.send(Told::Portion(portion));
         None
     }
 
@@ -76,7 +79,7 @@ impl Bench {
             max_rows: NonZeroUsize::new(max_rows).unwrap(),
             max_runs: NonZeroUsize::new(64).unwrap(),
             text_cache_entries: 8,
-            // After every call.
+            // Every answer is a portion of the log.
             checkpoint_interval: Some(Duration::ZERO),
         };
         let metrics = Metrics::new();
@@ -87,6 +90,7 @@ impl Bench {
             thread: Some(std::thread::spawn(move || thread.run())),
             catalogue: Catalogue::open(&fixtures, "sd1").unwrap(),
             metrics,
+            replay: RefCell::default(),
         }
     }
 
@@ -109,10 +113,6 @@ impl Bench {
     }
 
     fn start_on(&self, model: Arc<Model>, generation: Generation) -> (Cancel, mpsc::Receiver<Told>) {
-        self.resume_on(model, generation, Log::default())
-    }
-
-    fn resume_on(&self, model: Arc<Model>, generation: Generation, replay: Log) -> (Cancel, mpsc::Receiver<Told>) {
         let limits = Limits { max_side_pixels: 1, max_pixels: 1, max_images: 1, max_steps: 1, max_prompt_chars: 1 };
         let card = CatalogueRules { catalogue: &self.catalogue, limits: &limits }.card(&generation.model).unwrap();
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
@@ -121,7 +121,16 @@ impl Bench {
         let inputs = Inputs::default();
         let observer = Box::new(Recorder(sender));
         let companions = Companions::default();
-        let run = Run { generation, inputs, companions, scheduler, model, replay, observer, cancel: cancel.clone() };
+        let run = Run {
+            generation,
+            inputs,
+            companions,
+            scheduler,
+            model,
+            replay: std::mem::take(&mut *self.replay.borrow_mut()),
+            observer,
+            cancel: cancel.clone(),
+        };
         assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
         (cancel, receiver)
     }
@@ -227,13 +236,13 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
     let (mut steps, mut previews, mut phases) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match told.recv().unwrap() {
+            Told::Portion(_) => {}
             Told::Progress(phase, step, of) => {
                 phases.push(phase);
                 steps.push(step);
                 assert_eq!(of, 20, "of how many steps, from the first word on");
             }
             Told::Preview(index, step) => previews.push((index, step)),
-            Told::Checkpoint(_) => {}
             Told::Ended(outcome) => break assert_eq!(outcome.unwrap().len(), 2),
         }
     }

@@ -12,7 +12,7 @@ use std::{
     sync::mpsc,
 };
 
-use case::Case;
+use case::{Case, FOLDERS};
 use latentd::{
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Log, Observer, Run, RunError},
@@ -27,21 +27,6 @@ use latentd::{
 /// At most this many of 255 levels on any pixel, and this much on average, as the fixtures' README says.
 const MAX_LEVELS: u8 = 2;
 const MEAN_LEVELS: f64 = 0.1;
-
-/// The folders of cases.
-const FOLDERS: [&str; 11] = [
-    "sd1",
-    "sd2",
-    "sd1-inpaint",
-    "ip2p",
-    "sdxl",
-    "sdxl-turbo",
-    "sdxl-refiner",
-    "lcm",
-    "controlnet",
-    "controlnet-sdxl",
-    "lora",
-];
 
 #[test]
 fn pictures_equal_diffusers() {

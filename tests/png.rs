@@ -323,8 +323,9 @@ impl Rules for Catalogue {
         Err(("unknown_controlnet", format!("{name:?} is not in the catalogue")))
     }
 
-    fn has_lora(&self, name: &str) -> bool {
-        ["pixel art", "b"].contains(&name)
+    fn check_lora(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        let known = ["pixel art", "b"].contains(&name);
+        if known { Ok(()) } else { Err(("unknown_lora", format!("{name:?} is not in the catalogue"))) }
     }
 
     fn random_seed(&self) -> u64 {

@@ -11,6 +11,8 @@ mod batching;
 mod command_line;
 #[path = "server/disconnects.rs"]
 mod disconnects;
+#[path = "server/documents.rs"]
+mod documents;
 #[path = "server/events.rs"]
 mod events;
 #[path = "server/faults.rs"]

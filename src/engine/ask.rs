@@ -297,9 +297,10 @@ impl Compute for Station {
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        let sketches_here = self.is_preview_due(step, steps) && !self.wants_sketch(step, steps);
         let mut mailbox = self.mailbox.borrow_mut();
         mailbox.step = (step as u32, steps as u32);
-        if self.is_preview_due(step, steps) && !self.wants_sketch(step, steps) {
+        if sketches_here {
             let [b, c, h, w] = denoised.shape();
             for image in 0..b {
                 let picture = self.model.latent_rgb.picture(denoised.row(image), [c, h, w]);

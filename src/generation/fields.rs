@@ -37,7 +37,9 @@ impl Fields {
     pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
         let mut fields = Fields::new(Map::new());
         for (name, text) in pairs {
-            let value = if is_text(&name) { Value::String(text) } else { scalar(text) };
+            // A scheduler is a name or an object.
+            let is_object = name == "scheduler" && text.trim_start().starts_with('{');
+            let value = if is_text(&name) && !is_object { Value::String(text) } else { scalar(text) };
             if fields.map.contains_key(&name) {
                 fields.error(&name, "conflict", "is given more than once");
             } else if let Some(key) = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {

@@ -1,9 +1,8 @@
 //! Which LoRAs a generation uses.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Fields, Rules, prompt::lora_tags};
+use super::{Fields, ModelCard, Rules, prompt::lora_tags};
 
 /// A LoRA (Hu et al. 2021, arXiv:2106.09685) and how much of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,15 +21,23 @@ impl LoraUse {
 
     /// Reads the field `loras`, and the tags of the prompt, which leave it. A LoRA that is named more than once counts with
     /// the sum of its scales, at the place where it was named first.
-    pub(super) fn read(fields: &mut Fields, prompt: String, rules: &dyn Rules) -> (String, Vec<LoraUse>) {
+    pub(super) fn read(
+        fields: &mut Fields,
+        prompt: String,
+        card: &ModelCard,
+        rules: &dyn Rules,
+    ) -> (String, Vec<LoraUse>) {
         let mut all = Vec::new();
         let in_field = fields.list("loras", LoraUse::MOST, |lora| {
             let named = lora.text("name", LoraUse::MAX_NAME_CHARS);
             let scale = lora.number("scale", -LoraUse::MAX_SCALE, LoraUse::MAX_SCALE).unwrap_or(1.0);
             match named {
                 None if !lora.has_errors() => lora.error("name", "required", "is required"),
-                Some(name) if !rules.has_lora(&name) => lora.error("name", "unknown_lora", unknown(&name)),
-                named => return named.map(|name| LoraUse { name, scale }),
+                None => {}
+                Some(name) => match rules.check_lora(card, &name) {
+                    Ok(()) => return Some(LoraUse { name, scale }),
+                    Err((code, detail)) => lora.error("name", code, detail),
+                },
             }
             None
         });
@@ -38,8 +45,10 @@ impl LoraUse {
         let (text, tags) = lora_tags(&prompt);
         for tag in tags {
             match tag {
-                Ok(lora) if rules.has_lora(&lora.name) => add(&mut all, lora),
-                Ok(lora) => fields.error("prompt", "unknown_lora", format!("names a LoRA: {}", unknown(&lora.name))),
+                Ok(lora) => match rules.check_lora(card, &lora.name) {
+                    Ok(()) => add(&mut all, lora),
+                    Err((code, detail)) => fields.error("prompt", code, format!("names a LoRA: {detail}")),
+                },
                 Err(detail) => fields.error("prompt", "invalid_value", detail),
             }
         }
@@ -66,8 +75,4 @@ fn add(all: &mut Vec<LoraUse>, lora: LoraUse) {
         Some(other) => other.scale += lora.scale,
         None => all.push(lora),
     }
-}
-
-fn unknown(name: &str) -> String {
-    format!("{} is not in the catalogue; GET /v1/loras lists it", Value::from(name))
 }

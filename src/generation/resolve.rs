@@ -33,12 +33,8 @@ pub trait Rules {
     ) -> Result<u32, (String, String)>;
     /// Whether a ControlNet of this name can be used with the model; the error is a code and what is wrong.
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
-    /// Whether the catalogue has a LoRA of this name.
-    fn has_lora(&self, name: &str) -> bool {
-        // Rules of a catalogue without any need to say nothing.
-        let _ = name;
-        false
-    }
+    /// Whether a LoRA of this name can be used with the model; the error is a code and what is wrong.
+    fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
 }
@@ -56,7 +52,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     };
 
     let prompt = prompt(&mut fields, limits);
-    let (prompt, loras) = LoraUse::read(&mut fields, prompt, rules);
+    let (prompt, loras) = LoraUse::read(&mut fields, prompt, &card, rules);
     let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars);
     let negative_prompt = negative_prompt.or_else(|| (!card.zero_negative).then(String::new));
     let source = Source::read(&mut fields, &card);

@@ -168,6 +168,21 @@ impl StableDiffusion {
         Description::read(folder).map(|description| (description.spec, description.scheduler_config))
     }
 
+    /// What adapters can stand beside in the model of a folder, whose weights are not read.
+    pub fn modules(folder: &ModelFolder) -> std::result::Result<Modules, LoadError> {
+        let Description { text, unet_config, .. } = Description::read(folder)?;
+        let mut modules = Modules::default();
+        for (part, _, config) in &text {
+            let outline = Weights::outline(part);
+            drop(ClipTextModel::new(config, &outline));
+            modules.add(part, &outline.requested());
+        }
+        let outline = Weights::outline("unet");
+        drop(UNet2DConditionModel::new(&unet_config, &outline));
+        modules.add("unet", &outline.requested());
+        Ok(modules)
+    }
+
     /// The ids of a prompt for each text encoder, cut to fit, padded to the length.
     pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
         self.text.tokenize(prompts, learned)

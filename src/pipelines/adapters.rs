@@ -20,7 +20,10 @@ use crate::{
         adapters::{Adapter, AdapterSet},
         text_encoders::{LearnedToken, LearnedTokens},
     },
-    weights::imprint,
+    weights::{
+        FileBytes, imprint,
+        lora::{Lora, Modules},
+    },
 };
 
 /// What models can be changed and words added by, as safetensors files by name: the file's name without its ending.
@@ -56,6 +59,14 @@ impl File {
         match &self.content {
             Content::OnDisk(path) => std::fs::read(path).map(Cow::Owned),
             Content::Embedded(content) => Ok(content.clone()),
+        }
+    }
+
+    /// The content, of which no more is read than is looked at.
+    fn map(&self) -> io::Result<FileBytes> {
+        match &self.content {
+            Content::OnDisk(path) => FileBytes::map(path),
+            Content::Embedded(content) => Ok(FileBytes::Held(content.clone())),
         }
     }
 
@@ -157,8 +168,14 @@ impl Adapters {
         self.embeddings.iter().map(|(name, file)| (name.as_str(), file))
     }
 
-    pub fn has_lora(&self, name: &str) -> bool {
-        self.loras.contains_key(name)
+    /// Whether the LoRA can stand beside a model of these modules; the error is a code and what is wrong.
+    pub fn check(&self, name: &str, modules: &Modules) -> Result<(), (&'static str, String)> {
+        let Some(file) = self.loras.get(name) else {
+            return Err(("unknown_lora", format!("{name:?} is not in the catalogue; GET /v1/loras lists it")));
+        };
+        let unfit = |error: String| ("unsupported_for_model", format!("cannot be used with this model: {error}"));
+        let content = file.map().map_err(|error| unfit(error.to_string()))?;
+        Lora::check(name, &content, modules).map_err(|error| unfit(error.to_string()))
     }
 }
 
@@ -203,7 +220,8 @@ mod tests {
         let file = File { bytes: 5, content: Content::OnDisk(dir.path().join("pixel art v1.5.safetensors")) };
         assert_eq!(adapters.loras().filter(|(name, _)| !name.starts_with("emoji-")).count(), 1);
         assert_eq!(adapters.loras["pixel art v1.5"], file);
-        assert!(adapters.has_lora("pixel art v1.5") && !adapters.has_lora("old"));
+        let code = |name: &str| adapters.check(name, &Modules::default()).unwrap_err().0;
+        assert_eq!(["pixel art v1.5", "old"].map(code), ["unsupported_for_model", "unknown_lora"]);
         assert!(!adapters.embeddings.contains_key("pixel art v1.5"));
         let embeddings = Adapters::open(Path::new(""), dir.path()).unwrap();
         assert_eq!(embeddings.embeddings["pixel art v1.5"], file);

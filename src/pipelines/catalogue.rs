@@ -21,7 +21,7 @@ use crate::{
     kernels::winograd,
     metrics::Metrics,
     models::stable_diffusion::StableDiffusion,
-    weights::{LoadError, ModelFolder},
+    weights::{LoadError, ModelFolder, lora::Modules},
 };
 pub use lease::{Acquired, Lease, Ticket};
 use shelf::{Shelf, Standing, Taken};
@@ -44,6 +44,8 @@ struct Entry {
     card: Result<Arc<ModelCard>, String>,
     /// Memory that the weights take; `None` where their files cannot be used.
     bytes: Option<u64>,
+    /// What adapters can stand beside, once somebody has asked.
+    modules: OnceLock<Result<Modules, String>>,
     /// Of the files, as they were when the weights were first read.
     imprint: OnceLock<String>,
 }
@@ -161,6 +163,15 @@ impl Catalogue {
         &self.control_nets
     }
 
+    /// Whether a LoRA can be used with a model; the error is a code and what is wrong.
+    pub fn check_lora(&self, model: &str, lora: &str) -> Result<(), (&'static str, String)> {
+        let unusable = |reason: String| ("unsupported_for_model", reason);
+        let entry = self.entries.get(model).ok_or_else(|| unusable(format!("there is no model {model:?}")))?;
+        let modules = || StableDiffusion::modules(&entry.folder).map_err(|error| error.to_string());
+        let modules = entry.modules.get_or_init(modules).as_ref();
+        self.adapters.check(lora, modules.map_err(|reason| unusable(reason.clone()))?)
+    }
+
     /// What the models can be changed by.
     pub fn adapters(&self) -> &Adapters {
         &self.adapters
@@ -268,7 +279,7 @@ impl Entry {
     fn new(name: &str, folder: ModelFolder) -> Entry {
         let card = card::read(name, &folder).map(Arc::new).map_err(|error| error.to_string());
         let bytes = size::of(&folder).ok();
-        Entry { folder, card, bytes, imprint: OnceLock::new() }
+        Entry { folder, card, bytes, modules: OnceLock::new(), imprint: OnceLock::new() }
     }
 }
 

@@ -28,9 +28,14 @@ const EMBEDDINGS: [(&str, &str); 1] = [("teal", "teal-embedding")];
 /// ControlNets.
 const CONTROL_NETS: [(&str, &str); 1] = [("emoji-canny", "controlnet-canny")];
 
-/// The folder `models/emoji` of the repository, compiled in, so that the server draws from any folder and offline.
+/// The folder `models/emoji` of the repository, compiled in, so that the server draws from any folder and offline. Its tiny
+/// decoder is among the companions, since diffusers' layout has no place for one.
 pub(super) fn folder() -> ModelFolder {
-    ModelFolder::embedded(NAME, Files::iter(), |path| Files::get(path).map(|file| file.data))
+    let tiny = Companions::iter().filter(|path| path.starts_with("vae_tiny/"));
+    ModelFolder::embedded(NAME, Files::iter().chain(tiny), |path| {
+        let file = Files::get(path).or_else(|| Companions::get(path).filter(|_| path.starts_with("vae_tiny/")));
+        file.map(|file| file.data)
+    })
 }
 
 /// The names of LoRAs, and their files.

@@ -56,8 +56,8 @@ impl Rules for CatalogueRules<'_> {
         self.catalogue.control_nets().check(card, name)
     }
 
-    fn has_lora(&self, name: &str) -> bool {
-        self.catalogue.adapters().has_lora(name)
+    fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        self.catalogue.check_lora(&card.name, name)
     }
 
     /// 32 bits, since torch's generator looks at no more; a seed that people can read and type.

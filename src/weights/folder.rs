@@ -171,6 +171,14 @@ pub enum FileBytes {
 }
 
 impl FileBytes {
+    /// A file, mapped into memory.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn map(path: &Path) -> std::io::Result<FileBytes> {
+        map_file(path)
+    }
+
     /// Says that these bytes will not be read again soon: the memory that a map of them has taken is given back. They stay
     /// readable.
     pub(super) fn let_go(&self, range: Range<usize>) {

@@ -66,8 +66,10 @@ fn read(file: &[u8]) -> Result<Header, String> {
         if shape.len() > MOST_AXES {
             return Err(broken(&format!("{} axes are more than {MOST_AXES}", shape.len())));
         }
-        let bits = shape.iter().try_fold(dtype.bitsize(), |bits, axis| bits.checked_mul(*axis));
+        // An axis of none makes no number of the others small: who multiplies some of them must not overflow.
+        let bits = shape.iter().try_fold(dtype.bitsize(), |bits, axis| bits.checked_mul((*axis).max(1)));
         let bits = bits.ok_or_else(|| broken(&format!("the shape {shape:?} is too large")))?;
+        let bits = if shape.contains(&0) { 0 } else { bits };
         if to > data.len() || from > to {
             let length = data.len();
             return Err(broken(&format!("the bytes {from} to {to} are not among the {length} of the file")));

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 pub use mismatch::LoraMismatch;
 pub use modules::Modules;
 
-use self::{entry::Entries, notes::Notes};
+use self::{entry::Entries, key::Key, notes::Notes};
 use super::{LoadError, header::Header};
 
 /// The largest rank of an adapter.
@@ -68,5 +68,23 @@ impl Lora {
         });
         let sites = entries.pair(modules, &notes, &mut mismatch);
         if mismatch.is_empty() { Ok(Self { sites }) } else { Err(Box::new(mismatch).into()) }
+    }
+
+    /// Whether every key of the file says something of a module that the model has: what can be told of a file without its
+    /// numbers.
+    ///
+    /// # Errors
+    /// The file is broken, or has other keys; they are named.
+    pub fn check(path: &str, file: &[u8], modules: &Modules) -> Result<(), LoadError> {
+        let header = Header::read(path, file)?;
+        let mut mismatch = LoraMismatch { path: path.into(), ..LoraMismatch::default() };
+        for key in header.tensors.keys() {
+            match Key::read(key, modules) {
+                Key::Of(..) => {}
+                Key::Elsewhere => mismatch.elsewhere.push(key.clone()),
+                Key::Unknown => mismatch.unknown.push(key.clone()),
+            }
+        }
+        if mismatch.is_empty() { Ok(()) } else { Err(Box::new(mismatch).into()) }
     }
 }

@@ -314,6 +314,7 @@ impl LayOut {
         const GRAIN: usize = 1 << 14;
         const BLOCK: usize = 16; // A cache line of floats.
         match self {
+            Self::Turned { .. } if count == 0 => Vec::new(), // An axis may be long where another has none.
             Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
             Self::Turned { outputs, inputs, places } => {
                 let mut laid_out = vec![0.0; count];

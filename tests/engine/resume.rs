@@ -1,13 +1,12 @@
-//! A run that ended in the middle, and another one that goes on from its log.
+//! A run that is given the answers of an earlier one goes on where these end, and draws the same picture.
 
-use std::sync::Arc;
-
-use latentd::engine::{Cancel, Log, Reason, RunError};
+use latentd::engine::{Log, Reason, RunError};
 use serde_json::{Value, json};
 
-use crate::{Bench, Told, outcome, with};
+use super::{Bench, Told, deepcache, outcome, with};
 
-const SAMPLERS: [&str; 20] = [
+/// Every sampler whose history or noise makes it hard.
+const SCHEDULERS: [&str; 20] = [
     "pndm",
     "ddim",
     "ddpm",
@@ -25,102 +24,102 @@ const SAMPLERS: [&str; 20] = [
     "unipc",
     "deis",
     "sa_solver",
+    "ipndm",
     "lcm",
     "tcd",
-    "ipndm",
 ];
 
-fn request(scheduler: &str) -> Value {
-    json!({"prompt": "a cat", "scheduler": scheduler, "steps": 6, "seed": 7, "n": 2, "width": 64, "height": 64})
-}
-
-/// The log that a run leaves in an engine that goes once the run has made so many calls of the denoiser.
-fn killed_after(calls: usize, request: &Value) -> Log {
-    let bench = Bench::new(16, 1);
+/// The whole log of a request, and its pictures.
+fn logged(bench: &Bench, request: &Value) -> (Log, Vec<latentd::imaging::RgbImage>) {
     let (_, told) = bench.start(request.clone());
     let mut log = Log::default();
-    let keep = |log: &mut Log, told| match told {
-        Told::Checkpoint(portion) => assert!(log.join(portion), "portions follow on each other"),
-        Told::Ended(ended) => assert!(matches!(ended, Ok(_) | Err(RunError::Stopped)), "{ended:?}"),
-        Told::Progress(..) | Told::Preview(..) => {}
-    };
-    while log.asks.len() < calls {
-        keep(&mut log, told.recv().unwrap());
-    }
-    let metrics = bench.metrics.clone();
-    drop(bench);
-    told.iter().for_each(|told| keep(&mut log, told));
-    assert_eq!(log.rows(), metrics.steps.get(), "every call is in the log");
-    assert_eq!(metrics.wasted_steps.with_label_values(&["lost"]).get(), 0, "so none is wasted");
-    log
-}
-
-/// The outcome of going on from the log, and the rows replayed and computed.
-fn resumed(log: &Log, request: &Value) -> (Vec<latentd::imaging::RgbImage>, u64, u64) {
-    let bench = Bench::new(16, 1);
-    let generation = bench.generation(request.clone());
-    let model = bench.catalogue.load(&generation.model).unwrap();
-    let (_, told): (Cancel, _) = bench.resume_on(model, generation, log.clone());
-    let pictures = outcome(&told).unwrap();
-    (pictures, bench.metrics.replayed_steps.get(), bench.metrics.steps.get())
-}
-
-#[test]
-fn every_sampler_goes_on_from_any_step_to_the_same_picture() {
-    for sampler in SAMPLERS {
-        let request = request(sampler);
-        let (expected, _, all) = resumed(&Log::default(), &request);
-        for calls in [1, 2, 3, 5] {
-            let log = killed_after(calls, &request);
-            assert!(log.asks.len() >= calls);
-            let (pictures, replayed, computed) = resumed(&log, &request);
-            assert!(pictures == expected, "{sampler} after {calls} calls");
-            assert_eq!((replayed, computed), (log.rows(), all - log.rows()), "{sampler} after {calls} calls");
+    loop {
+        match told.recv().unwrap() {
+            Told::Portion(portion) => assert!(log.join(portion), "portions follow on each other"),
+            Told::Ended(pictures) => return (log, pictures.unwrap()),
+            Told::Progress(..) | Told::Preview(..) => {}
         }
     }
 }
 
 #[test]
-fn a_log_can_be_cut_anywhere_and_goes_on_where_it_was_cut() {
-    for sampler in ["pndm", "heun", "dpmpp_sde"] {
-        let request = with(&request(sampler), json!({"guidance_interval": [0.2, 0.8]}));
-        let (expected, _, all) = resumed(&Log::default(), &request);
-        let whole = killed_after(4, &request);
-        for calls in 0..=whole.asks.len() {
-            let cut = Log { first: 0, asks: whole.asks[..calls].to_vec() };
-            let (pictures, replayed, computed) = resumed(&cut, &request);
-            assert!(pictures == expected, "{sampler} after {calls} calls");
-            assert_eq!((replayed, computed), (cut.rows(), all - cut.rows()));
+fn every_sampler_goes_on_after_every_call() {
+    let bench = Bench::new(16, 1);
+    for scheduler in SCHEDULERS {
+        let request = json!({"prompt": "a fox", "seed": 5, "steps": 5, "n": 2, "scheduler": scheduler, "eta": 0.4});
+        let (log, pictures) = logged(&bench, &request);
+        let calls = log.asks.len();
+        assert!(calls >= 5 && log.first == 0, "{scheduler}: {calls} calls");
+        for kept in 1..=calls {
+            let known = Log { first: 0, asks: log.asks[..kept].to_vec() };
+            let (rows, all) = (known.rows(), log.rows());
+            let (computed, replayed) = (bench.metrics.steps.get(), bench.metrics.replayed_steps.get());
+            *bench.replay.borrow_mut() = known;
+            let (_, told) = bench.start(request.clone());
+            assert!(outcome(&told).unwrap() == pictures, "{scheduler} after {kept} of {calls} calls");
+            assert_eq!(bench.metrics.replayed_steps.get() - replayed, rows, "{scheduler}");
+            assert_eq!(bench.metrics.steps.get() - computed, all - rows, "{scheduler}: nothing is computed again");
         }
     }
 }
 
 #[test]
-fn a_log_that_does_not_fit_is_left_aside() {
-    let request = request("euler");
-    let (expected, _, all) = resumed(&Log::default(), &request);
-    let mut log = killed_after(3, &request);
-    let kept = log.asks[0].len() as u64;
-    log.asks[1].pop();
-    assert!(resumed(&log, &request) == (expected, kept, all - kept));
+fn a_log_of_something_else_is_left_aside() {
+    let bench = Bench::new(16, 1);
+    let request = json!({"prompt": "a fox", "seed": 5, "steps": 5, "scheduler": "euler_a"});
+    let (_, pictures) = logged(&bench, &request);
+    let (larger, _) = logged(&bench, &with(&request, json!({"width": 72})));
+    let (more, _) = logged(&bench, &with(&request, json!({"n": 2})));
+    for log in [larger, more, Log { first: 0, asks: vec![Vec::new()] }] {
+        *bench.replay.borrow_mut() = log;
+        assert!(bench.draw(request.clone()) == pictures);
+    }
+}
+
+/// Features are larger than answers, so such a run has no log.
+#[test]
+fn a_run_that_keeps_deep_features_is_not_logged() {
+    let bench = Bench::new(16, 1);
+    let request = with(&json!({"prompt": "a fox", "steps": 5}), deepcache(2));
+    assert_eq!(logged(&bench, &request).0.asks.len(), 0);
 }
 
 #[test]
-fn a_run_with_deep_features_leaves_no_log() {
-    let bench = Bench::new(16, 1);
-    let (_, told) =
-        bench.start(with(&request("euler"), json!({"feature_cache": {"kind": "deepcache", "interval": 2}})));
-    assert!(!told.iter().any(|told| matches!(told, Told::Checkpoint(_))));
+fn a_stopping_engine_hands_over_every_answer() {
+    for scheduler in ["pndm", "heun", "dpmpp_2m_sde"] {
+        let request = json!({"prompt": "a fox", "seed": 5, "steps": 60, "scheduler": scheduler});
+        let bench = Bench::new(16, 1);
+        let (_, told) = bench.start(request.clone());
+        let mut log = Log::default();
+        while log.asks.len() < 3 {
+            if let Told::Portion(portion) = told.recv().unwrap() {
+                assert!(log.join(portion));
+            }
+        }
+        let metrics = bench.metrics.clone();
+        drop(bench);
+        for told in told.iter() {
+            if let Told::Portion(portion) = told {
+                assert!(log.join(portion));
+            }
+        }
+        assert_eq!(log.rows(), metrics.steps.get(), "{scheduler}: every call is in the log");
+        assert_eq!(metrics.wasted_steps.with_label_values(&["lost"]).get(), 0, "so none was in vain");
+
+        let (undisturbed, resumed) = (Bench::new(16, 1), Bench::new(16, 1));
+        let replayed = log.rows();
+        *resumed.replay.borrow_mut() = log;
+        assert!(resumed.draw(request.clone()) == undisturbed.draw(request), "{scheduler}");
+        assert_eq!(resumed.metrics.steps.get() + replayed, undisturbed.metrics.steps.get());
+    }
 }
 
 #[test]
 fn what_a_client_cancels_is_wasted_and_what_its_worker_gives_back_is_not() {
     for (reason, label) in [(Reason::Canceled, "canceled"), (Reason::Lost, "lost")] {
         let bench = Bench::new(16, 1);
-        let generation = bench.generation(with(&request("euler"), json!({"steps": 900})));
-        let model = bench.catalogue.load(&generation.model).unwrap();
-        let (cancel, told) = bench.start_on(Arc::clone(&model), generation);
-        while !matches!(told.recv().unwrap(), Told::Checkpoint(_)) {}
+        let (cancel, told) = bench.start(json!({"prompt": "a fox", "steps": 900}));
+        while !matches!(told.recv().unwrap(), Told::Portion(_)) {}
         cancel.cancel(reason);
         assert!(matches!(outcome(&told), Err(RunError::Canceled(_))));
         let wasted = bench.metrics.wasted_steps.with_label_values(&[label]).get();

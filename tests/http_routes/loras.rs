@@ -1,5 +1,7 @@
 //! LoRAs: which there are, and how requests name them.
 
+use std::path::{Path, PathBuf};
+
 use axum::{
     body::Body,
     http::{Method, Request},
@@ -11,10 +13,17 @@ use crate::desk::{Answer, Desk, post};
 /// A desk with two LoRAs, and the folder of their files.
 async fn desk() -> (Desk, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    for (name, bytes) in [("pixel art v1.5", 5), ("ink", 7)] {
-        std::fs::write(dir.path().join(format!("{name}.safetensors")), vec![0; bytes]).unwrap();
+    for (name, of) in [("pixel art v1.5", "pixel-lora"), ("ink", "flat-lora")] {
+        let companion = companion(of);
+        std::fs::copy(companion, dir.path().join(format!("{name}.safetensors"))).unwrap();
     }
     (Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await, dir)
+}
+
+/// The file of a LoRA for the embedded model.
+fn companion(name: &str) -> PathBuf {
+    let companions = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji-companions");
+    companions.join(name).join("pytorch_lora_weights.safetensors")
 }
 
 async fn params(desk: &Desk, body: Value) -> Value {
@@ -35,7 +44,9 @@ async fn the_files_of_the_folder_are_listed() {
     let mut list = desk.get("/v1/loras").await.json();
     list["data"].as_array_mut().unwrap().retain(|lora| !embedded(lora));
     let file = |name: &str, bytes: u64| json!({"object": "lora", "name": name, "bytes": bytes});
-    assert_eq!(list, json!({"object": "list", "data": [file("ink", 7), file("pixel art v1.5", 5)]}));
+    let bytes = |name| std::fs::metadata(companion(name)).unwrap().len();
+    let files = [file("ink", bytes("flat-lora")), file("pixel art v1.5", bytes("pixel-lora"))];
+    assert_eq!(list, json!({"object": "list", "data": files}));
     assert_eq!(desk.act(Method::DELETE, "/v1/loras").await.status, 405);
     let without = Desk::open(&[]).await.get("/v1/loras").await.json();
     assert!(without["data"].as_array().unwrap().iter().all(embedded));

@@ -18,6 +18,21 @@ pub struct Case {
     of_prompts: Option<usize>,
 }
 
+/// The folders of cases.
+pub const FOLDERS: [&str; 11] = [
+    "sd1",
+    "sd2",
+    "sd1-inpaint",
+    "ip2p",
+    "sdxl",
+    "sdxl-turbo",
+    "sdxl-refiner",
+    "lcm",
+    "controlnet",
+    "controlnet-sdxl",
+    "lora",
+];
+
 /// What this version draws.
 const TASKS: [&str; 8] = [
     "txt2img",

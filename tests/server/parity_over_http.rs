@@ -47,21 +47,8 @@ async fn cases_give_the_golden_pictures() {
         "lora/sdxl_two",
         "lora/textual_inversion_lora",
     ];
-    let folders = [
-        "sd1",
-        "sd2",
-        "sd1-inpaint",
-        "ip2p",
-        "sdxl",
-        "sdxl-turbo",
-        "sdxl-refiner",
-        "lcm",
-        "controlnet",
-        "controlnet-sdxl",
-        "lora",
-    ];
     let cases: Vec<_> =
-        case::Case::all(&root, &folders).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
+        case::Case::all(&root, &case::FOLDERS).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
     // The compact part of the fixtures has not all of them.
     let all = std::env::var_os("LATENTD_PARITY_DIR").is_some();
     assert!(cases.len() == names.len() || !all && cases.len() > 18, "{} of {}", cases.len(), names.len());
@@ -80,6 +67,9 @@ async fn cases_give_the_golden_pictures() {
     let decoders =
         async |model: &str| server.json(&format!("/v1/models/{model}")).await["capabilities"]["decoders"].clone();
     assert_eq!((decoders("sd1").await, decoders("sd2").await), (json!(["full", "tiny"]), json!(["full"])));
+    let lacking = json!({"model": "sd2", "prompt": "", "decoder": "tiny"});
+    let refused: Value = server.post(&lacking).await.json().await.unwrap();
+    assert_eq!(refused["errors"][0]["pointer"], "/decoder", "{refused}");
     for case in cases {
         assert_eq!(case.waits_for(), None, "{}", case.name);
         let id = server.accept(&Value::Object(case.body())).await;

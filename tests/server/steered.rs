@@ -118,6 +118,8 @@ async fn what_cannot_be_used_is_named_before_any_work() {
         (json!({"loras": [{"name": "none"}]}), "/loras/0/name", "unknown_lora"),
         (json!({"loras": [{"name": "sd1_peft", "scale": 9}]}), "/loras/0/scale", "out_of_range"),
         (json!({"prompt": "a fox <lora:none>"}), "/prompt", "unknown_lora"),
+        (json!({"loras": [{"name": "emoji-lcm"}]}), "/loras/0/name", "unsupported_for_model"),
+        (json!({"prompt": "a fox <lora:sd1_kohya>", "model": "emoji"}), "/prompt", "unsupported_for_model"),
         (json!({"controls": [{"model": "none", "image": edges}]}), "/controls/0/model", "unknown_controlnet"),
         (json!({"controls": [{"model": "canny"}]}), "/controls/0/image", "required"),
         (json!({"controls": [{"model": "canny", "image": edges, "scale": 2.5}]}), "/controls/0/scale", "out_of_range"),

@@ -57,6 +57,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("an axis beyond numbers", with_header(tensor("F32", "[99999999999999999999999]", "[0,4]"), 4), "t: "),
         ("a million axes", with_header(tensor("F32", &many_axes, "[0,4]"), 4), "more than 8"),
         ("a product beyond numbers", with_header(tensor("F32", "[4294967296,4294967296,16]", "[0,4]"), 4), "too large"),
+        ("nothing beyond numbers", with_header(tensor("F32", "[4294967296,0,4294967296]", "[0,0]"), 0), "too large"),
         (
             "bits beyond numbers",
             with_header(tensor("F32", "[18446744073709551615]", "[0,18446744073709551615]"), 4),
@@ -162,6 +163,19 @@ fn odd_files_that_are_sound_are_read() {
         assert_eq!(weights.tensor("t", &shape).dims(), shape);
         weights.finish().unwrap();
     }
+}
+
+#[test]
+fn a_long_axis_of_nothing_takes_no_memory() {
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir(place.path().join("unet")).unwrap();
+    let file = with_header(tensor("F16", "[0,1000000000000]", "[0,0]"), 0);
+    fs::write(place.path().join("unet/diffusion_pytorch_model.safetensors"), file).unwrap();
+    let folder = ModelFolder::open(place.path()).unwrap();
+    let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    let weights = Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+    assert_eq!(weights.matrix("t", 0, 1_000_000_000_000).dims(), [1_000_000_000_000, 0]);
+    weights.finish().unwrap();
 }
 
 /// Every prefix of a good file, and every byte of its head turned into others.

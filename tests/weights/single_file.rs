@@ -394,16 +394,12 @@ fn catalogues_list_files_beside_folders() {
 #[test]
 fn control_nets_are_listed_and_loaded() {
     let root = parity().join("controlnets/canny");
-    if !root.exists() {
-        println!("waiting: {}", root.display());
-        return;
-    }
     let place = tempfile::tempdir().unwrap();
     let tensors = read_at(root.join("diffusion_pytorch_model.safetensors"));
     fs::write(place.path().join("edges.safetensors"), write(&inverse::control_net(&tensors))).unwrap();
     fs::write(place.path().join("edges.json"), r#"{"controlnet": {"norm_num_groups": 4}}"#).unwrap();
     let nets = ControlNets::open(place.path()).unwrap();
-    assert_eq!(nets.names().collect::<Vec<_>>(), [("edges", None)]);
+    assert_eq!(nets.names().find(|(name, _)| *name == "edges"), Some(("edges", None)));
     nets.load("edges").unwrap();
     // Among models it is none.
     assert_eq!(Catalogue::open(place.path(), "emoji").unwrap().names().collect::<Vec<_>>(), ["emoji"]);

@@ -17,6 +17,7 @@ from data import hue_distance, main_hue, to_hsv
 from evaluate import Judge
 
 MOST = 20e6  # bytes of all companions
+NEAREST = {"flat": 20, "pixel": 25}  # decibels to the base; the mosaic of a picture is near to it by itself
 THINGS = {"a red apple": "red apple", "a panda": "panda", "a green frog": "frog", "a hamburger": "hamburger", "a rocket": "rocket"}
 
 
@@ -35,7 +36,8 @@ def check_styles(work):
     plain = draw(base_pipeline(), list(THINGS))
     for style in STYLES:
         pipeline = lora_pipeline(f"{style}-lora")
-        assert decibels(draw(pipeline, list(THINGS)), plain) < 20, f"{style} changes next to nothing"
+        near = decibels(draw(pipeline, list(THINGS)), plain)
+        assert near < NEAREST[style], f"{style} changes next to nothing: {near:.1f} dB"
         pipeline.unload_lora_weights()
         assert decibels(draw(pipeline, list(THINGS)), plain) > 40, f"{style} stays"
 
@@ -55,7 +57,7 @@ def check_control(work):
 
 
 def check_teal(work):
-    for picture in draw(teal_pipeline(), [f"a {TOKEN} heart", f"a {TOKEN} frog"]):
+    for picture in draw(teal_pipeline(), [f"a {TOKEN} heart", f"a {TOKEN} octopus"]):
         alpha = (picture.min(-1, keepdims=True) < 220).astype(np.float32)
         hue = main_hue(to_hsv(picture / np.float32(255)), alpha)[0]
         assert hue_distance(hue, HUE) < 30, f"hue {hue:.0f}"

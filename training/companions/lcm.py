@@ -12,6 +12,7 @@ from companions.base import COMPANIONS, TRAINING, Base
 from companions.loop import Loop, add_arguments
 from companions.trajectories import Trajectories
 
+FIRST_SHARE = 0.2  # of the points are pure noise, where every drawing starts
 SMALL = 0.05
 
 
@@ -27,7 +28,7 @@ def main():
     loop = Loop(parameters, [optimiser_of(base.unet, arguments.rate)], arguments.work / "lcm.pt", arguments)
 
     def loss(rng):
-        points, timesteps, states, ends = ways.batch(arguments.batch, rng)
+        points, timesteps, states, ends = ways.batch(arguments.batch, rng, FIRST_SHARE)
         errors = (base.clean(points, timesteps, states) - ends).square().mean((1, 2, 3))
         return ((errors + SMALL**2).sqrt() - SMALL).mean()
 

@@ -6,8 +6,7 @@ way, as Luhman & Luhman do (arXiv:2101.02388): the end itself is the target, and
 
 The way is walked by DPM-Solver++ (2M) (Lu et al., arXiv:2211.01095) with guidance 3, over a third of the fifty timesteps that
 diffusers' LCMScheduler knows, drawn anew for each batch. Between its steps that scheduler noises the answer again, so every other
-batch starts there: from the ends of the batch before, with fresh noise at some timestep. What was guided once needs less guidance
-then, the less the lower the noise: with the full one each further step drove the pictures farther from real ones.
+batch starts there: from the ends of the batch before, with fresh noise at some timestep.
 """
 
 import argparse
@@ -26,8 +25,6 @@ BATCH = 64
 GUIDANCE = 3.0
 GRID = torch.arange(19, 1000, 20)  # the timesteps of LCMScheduler with its 50 original steps
 STRIDE = 3
-START_SHARE = 0.2  # of the pairs are pure noise, where every drawing starts
-AGAIN_SHARE = 0.7  # of the others are of the ways from noised ends, which have odd numbers
 EMPTY_SHARE = 0.05  # of the ways have no text, so that some guidance is still possible
 
 
@@ -37,13 +34,8 @@ def draw_schedule(rng, last):
     return GRID[[last, *reversed(below)]]
 
 
-def guidance_again(timestep):
-    """The guidance of ways that start from noised ends."""
-    return 1 + (GUIDANCE - 1) * (timestep.item() / 1000) ** 2
-
-
 @torch.no_grad()
-def walk(base, noisy, timesteps, states, guidance):
+def walk(base, noisy, timesteps, states):
     """(B, C, H, W) at the first timestep → the points at all timesteps (B, T, C, H, W), and the end (B, C, H, W)."""
     both = torch.cat([base.empty.expand_as(states), states])
     signals, spreads = base.signal[timesteps].sqrt(), (1 - base.signal[timesteps]).sqrt()
@@ -52,7 +44,7 @@ def walk(base, noisy, timesteps, states, guidance):
     for i, timestep in enumerate(timesteps):
         points.append(noisy)
         without, with_text = base.clean(noisy.repeat(2, 1, 1, 1), timestep.expand(2 * len(noisy)), both).chunk(2)
-        clean = without + guidance * (with_text - without)
+        clean = without + GUIDANCE * (with_text - without)
         if i + 1 == len(timesteps):
             return torch.stack(points, 1), clean
         step = ratios[i + 1] - ratios[i]
@@ -73,12 +65,13 @@ class Trajectories:
     def __len__(self):
         return len(self.batches)
 
-    def batch(self, size, rng):
-        """(points, timesteps, states, ends) of `size` pairs, of ways drawn at random."""
+    def batch(self, size, rng, first_share):
+        """(points, timesteps, states, ends) of `size` pairs, of ways drawn at random; `first_share` of them are pure noise."""
         chosen = []
         for _ in range(size):
-            start, again = rng.random() < START_SHARE, rng.random() < AGAIN_SHARE
-            ways = self.batches[rng.randrange(1 if again and not start else 0, len(self), 2)]
+            # The batches with even numbers start from pure noise.
+            start = rng.random() < first_share
+            ways = self.batches[rng.randrange(0, len(self) - 1, 2) if start else rng.randrange(len(self))]
             way, point = rng.randrange(BATCH), 0 if start else rng.randrange(len(ways["timesteps"]))
             chosen.append((ways["points"][way, point], ways["timesteps"][point], ways["states"][way], ways["ends"][way]))
         points, timesteps, states, ends = (torch.stack(column) for column in zip(*chosen))
@@ -110,12 +103,11 @@ def main():
             states = base.encode([drop_word(captions.caption(scenes.draw(rng), rng), rng) for _ in range(BATCH)])
             states[torch.rand(BATCH) < EMPTY_SHARE] = base.empty
             timesteps = draw_schedule(rng, len(GRID) - 1)
-            noisy, guidance = noise, GUIDANCE
+            noisy = noise
         else:
             timesteps = draw_schedule(rng, rng.randrange(5, len(GRID) - 3))
             noisy = base.noised(ends, noise, timesteps[:1].expand(BATCH))
-            guidance = guidance_again(timesteps[0])
-        points, ends = walk(base, noisy, timesteps, states, guidance)
+        points, ends = walk(base, noisy, timesteps, states)
         tensors = {"points": points.half(), "timesteps": timesteps, "states": states.half(), "ends": ends.half()}
         save_file(tensors, file.with_suffix(".new"))
         file.with_suffix(".new").rename(file)

@@ -87,7 +87,7 @@ pub enum AdditionEmbedType {
     TextTime,
 }
 
-/// The sizes of [`AdditionEmbedType::TextTime`].
+/// The sizes of what is added to the embedding of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddedConditions {
     /// Sines and cosines of each number.

@@ -1,0 +1,75 @@
+//! The commands of the documents, run as they stand there, by curl; and the pictures that they say they make.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::harness::{Server, decode};
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The commands between backquotes that write a PNG.
+fn commands(document: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join(document)).unwrap();
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned)).collect::<Vec<_>>();
+    spans.into_iter().filter(|span| span.starts_with("curl -f -o ")).collect()
+}
+
+/// Runs a command in `folder` and gives back the file that it names.
+fn run(command: &str, server: &Server, folder: &Path) -> (String, Vec<u8>) {
+    let address = server.url("");
+    let here = command.replace("localhost:8080", address.trim_start_matches("http://"));
+    let output = Command::new("sh").args(["-c", &here]).current_dir(folder).output().expect("a shell");
+    assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+    let name = command.split(' ').nth(3).unwrap().to_owned();
+    let file = fs::read(folder.join(&name)).unwrap();
+    (name, file)
+}
+
+/// A folder with what the commands read.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("docs")).unwrap();
+    for name in ["fox.png", "mask.png"] {
+        fs::copy(repository().join("docs").join(name), folder.path().join("docs").join(name)).unwrap();
+    }
+    folder
+}
+
+#[tokio::test]
+async fn the_pictures_of_the_readme_are_those_of_its_commands() {
+    let (data, folder) = (tempfile::tempdir().unwrap(), folder());
+    let server = Server::start(data.path(), &[]).await;
+    let commands = commands("README.md");
+    assert!(commands.len() >= 9, "{commands:?}");
+    for command in &commands {
+        let (name, file) = run(command, &server, folder.path());
+        let shown = fs::read(repository().join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (ours, theirs) = (decode(&file), decode(&shown));
+        assert_eq!((ours.0, ours.1), (theirs.0, theirs.1), "{command}");
+        // Processors without fused products round a little otherwise.
+        let worst = ours.2.iter().zip(&theirs.2).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(2), "{command}: {worst:?} levels");
+    }
+}
+
+#[tokio::test]
+async fn every_request_of_the_documents_is_answered() {
+    let (data, folder) = (tempfile::tempdir().unwrap(), folder());
+    let fixtures = repository().join("tests/fixtures/parity");
+    let dirs = ["pipelines", "controlnets", "adapters"].map(|part| fixtures.join(part));
+    let names = ["LATENTD_MODELS__DIR", "LATENTD_CONTROLNETS__DIR", "LATENTD_LORAS__DIR"];
+    let settings: Vec<(&str, &str)> = names.into_iter().zip(dirs.iter().map(|dir| dir.to_str().unwrap())).collect();
+    let server = Server::start(data.path(), &settings).await;
+    let commands = commands("docs/requests.md");
+    assert!(commands.len() >= 15, "{commands:?}");
+    for command in &commands {
+        let (_, file) = run(command, &server, folder.path());
+        let (width, height, pixels) = decode(&file);
+        assert!(width >= 64 && height >= 64 && pixels.iter().any(|level| *level != pixels[0]), "{command}");
+    }
+}
