@@ -1,6 +1,8 @@
 //! A PostgreSQL cluster of the test's own: made by `initdb`, reached by a Unix socket in a folder of its own, so that it takes no
 //! port, and gone with the test process however that ends.
 
+#![allow(dead_code, reason = "each test target uses its part")]
+
 use std::{
     fs,
     io::Write,
@@ -80,9 +82,10 @@ impl Cluster {
     pub fn start_again(&self) {
         let mut keeper = self.keeper.lock().unwrap();
         assert!(keeper.is_none(), "it is not stopped");
-        let started = self.command(Path::new("sh")).args(["-c", KEEPER, "keeper"]).arg(&self.server).arg(&self.folder);
+        let mut command = self.command(Path::new("sh"));
+        command.args(["-c", KEEPER, "keeper"]).arg(&self.server).arg(&self.folder).stdin(Stdio::piped());
         // A group of its own: an interrupt at the terminal is for the test, whose end it then sees.
-        *keeper = Some(started.stdin(Stdio::piped()).process_group(0).spawn().unwrap());
+        *keeper = Some(command.process_group(0).spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         while !self.is_ready() {
             assert!(Instant::now() < deadline, "PostgreSQL does not start: {}", self.log());
