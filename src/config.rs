@@ -217,10 +217,8 @@ impl Config {
         let environment: config::Map<String, String> = sources
             .environment
             .iter()
-            // Variables with another reader than this struct: the file's name, and what the tests are told.
-            .filter(|(key, _)| {
-                !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR" | "LATENTD_REQUIRE_POSTGRES")
-            })
+            // Variables with another reader than this struct: the file's name, and the fixtures of the tests.
+            .filter(|(key, _)| !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR"))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         let variables = config::Environment::with_prefix("LATENTD")

@@ -79,17 +79,21 @@ async fn has_one_history(load: &Load, id: &str) -> bool {
     is_one
 }
 
-/// After the janitor there are the winners' pictures and nothing else: no log, no picture under a fence that lost.
+/// After the janitor there are, as objects, the winners' pictures and nothing else: no log, no picture under a fence that lost.
 async fn nothing_is_left(site: &Site, winners: &BTreeMap<String, usize>) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left: Vec<PathBuf> = files(&site.blobs)
             .into_iter()
+            // Half-written by a process that was killed, and no object: it goes with its generation.
+            .filter(|path| !path.to_string_lossy().contains('#'))
             .filter(|path| !is_winners(path, winners))
             // What requests brought along stays with its generation.
             .filter(|path| !path.iter().any(|part| part == "input"))
             .collect();
-        let count = |id: &String| files(&site.blobs.join("img/default").join(id)).len();
+        let is_picture = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "png");
+        let count =
+            |id: &String| files(&site.blobs.join("img/default").join(id)).iter().filter(|path| is_picture(path)).count();
         let whole = winners.iter().all(|(id, images)| count(id) == *images);
         if left.is_empty() && whole {
             return;
