@@ -42,7 +42,8 @@ impl App {
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
         let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("data_dir {}", config.data_dir.display()))?);
-        let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
+        let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
+        blobs.check().await?;
         let requeued = store.requeue_running(config.queue.max_attempts).await?;
         if requeued > 0 {
             tracing::info!(requeued, "generations that a stopped process had begun are queued again");
