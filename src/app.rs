@@ -57,7 +57,8 @@ impl App {
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let store = open_store(&config, &draining, &tasks).await?;
-        let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
+        let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
+        blobs.check().await?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
         let wake = Arc::new(Notify::new());

@@ -16,6 +16,8 @@ mod listing;
 mod model;
 #[path = "ledger/place.rs"]
 mod place;
+#[path = "support/s3.rs"]
+mod s3;
 
 /// Runs every case of the suite on a place of stores.
 macro_rules! conformance {
