@@ -21,8 +21,8 @@ use sqlx::SqlitePool;
 use crate::generation::{Event, GenerationId, Preview, Record};
 
 use super::{
-    Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders, Outcome,
-    Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
+    Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
+    Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
 };
 
 /// A handle to the store of one process; clones share it.
@@ -204,7 +204,9 @@ mod tests {
     use sqlx::Executor;
 
     use super::*;
-    use crate::generation::{Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode};
+    use crate::generation::{
+        Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode,
+    };
 
     #[tokio::test]
     async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
@@ -248,15 +250,8 @@ mod tests {
     }
 
     async fn accept(store: &SqliteStore, id: GenerationId, generation: &Generation) -> Result<Accepted, StoreError> {
-        let acceptance = Acceptance {
-            id,
-            tenant: "default",
-            generation,
-            fingerprint: [0; 32],
-            key: None,
-            cost: 1.0,
-            max_queued: 9,
-        };
+        let acceptance =
+            Acceptance { id, tenant: "default", generation, fingerprint: [0; 32], key: None, cost: 1.0, max_queued: 9 };
         store.accept(&acceptance).await
     }
 

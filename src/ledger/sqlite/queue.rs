@@ -151,8 +151,9 @@ pub async fn reap(store: &SqliteStore, reaping: &Reaping) -> Result<Reaped, Stor
     for row in &rows {
         let id = row::id(row)?;
         let crashes = row.try_get::<u32, _>("crash_count")?.saturating_add(1);
-        change.count_crash(id, crashes >= reaping.max_crashes).await?;
-        if row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some() {
+        let is_canceled = row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some();
+        change.count_crash(id, crashes >= reaping.max_crashes && !is_canceled).await?;
+        if is_canceled {
             reaped.ended.extend(row::readable(&change.end(id, Ending::Canceled).await?));
         } else if crashes >= reaping.max_crashes {
             let problem = Problem::crashed(crashes);
