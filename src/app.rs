@@ -11,7 +11,7 @@ use crate::{
     engine::{self, EngineThread},
     http::{self, AppState},
     kernels::winograd,
-    ledger::{Blobs, Claimant, Reaping, SqliteStore, Store},
+    ledger::{Blobs, Claimant, PgStore, Reaping, SqliteStore, Store},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
     service::{Live, Parts, Service, Throughput},
@@ -40,20 +40,13 @@ impl App {
     pub async fn build(config: Config) -> Result<App> {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
-        let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
-        let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("data_dir {}", config.data_dir.display()))?);
+        let (tasks, draining) = (TaskTracker::new(), CancellationToken::new());
+        let store = open_store(&config, &tasks, &draining).await?;
         let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
-        let reaping = Reaping { all: true, max_crashes: config.queue.max_attempts, backoff: Duration::ZERO };
-        let reaped = store.reap(&reaping).await?;
-        if !reaped.queued.is_empty() {
-            let requeued = reaped.queued.len();
-            tracing::info!(requeued, "generations that a stopped process had begun are queued again");
-        }
 
         let (engine, engine_thread) = engine::engine(engine_settings(&config.engine), metrics.clone());
         let (live, throughput) = (Live::default(), Throughput::default());
-        let (wake, draining) = (Arc::new(Notify::new()), CancellationToken::new());
-        let tasks = TaskTracker::new();
+        let wake = Arc::new(Notify::new());
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
@@ -174,6 +167,37 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// The store that the settings name. Of one that other processes share the hints are heard until `stop`; in one that they do not,
+/// what a stopped process had begun is queued again.
+async fn open_store(config: &Config, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Arc<dyn Store>> {
+    let retention = config.retention.finished_s.into();
+    if !config.database.url.is_empty() {
+        let store = PgStore::open(&config.database, retention).await.context("database")?;
+        tasks.spawn(store.clone().listen(stop.clone()));
+        return Ok(Arc::new(store));
+    }
+    let store = SqliteStore::open(&config.data_dir, retention).await;
+    let store = store.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
+    let reaping = Reaping { all: true, max_crashes: config.queue.max_crashes, backoff: Duration::ZERO };
+    let requeued = store.reap(&reaping).await?.queued.len();
+    if requeued > 0 {
+        tracing::info!(requeued, "generations that a stopped process had begun are queued again");
+    }
+    Ok(Arc::new(store))
+}
+
+/// Brings the schema of the store up to date.
+///
+/// # Errors
+/// The database does not answer, or another process uses the data folder.
+pub async fn migrate(config: &Config) -> Result<()> {
+    if !config.database.url.is_empty() {
+        return PgStore::migrate(&config.database).await.context("database");
+    }
+    let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
+    store.map(drop).with_context(|| format!("data_dir {}", config.data_dir.display()))
 }
 
 /// The models that the settings name.
