@@ -43,7 +43,9 @@ impl<'de> Deserialize<'de> for Secret {
         let text = String::deserialize(deserializer)?;
         // Settings that were printed and are read again would else run with a secret that everybody knows.
         if text == HIDDEN {
-            return Err(serde::de::Error::custom("the secret was hidden when these settings were printed; give it anew"));
+            return Err(serde::de::Error::custom(
+                "the secret was hidden when these settings were printed; give it anew",
+            ));
         }
         Ok(Secret(text))
     }

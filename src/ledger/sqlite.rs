@@ -21,8 +21,8 @@ use sqlx::SqlitePool;
 use crate::generation::{Event, GenerationId, Preview, Record};
 
 use super::{
-    Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders, Outcome,
-    Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
+    Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
+    Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
 };
 
 /// A handle to the store of one process; clones share it.
@@ -204,10 +204,12 @@ pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Executor;
+    use sqlx::{Executor, Row};
 
     use super::*;
-    use crate::generation::{Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode};
+    use crate::generation::{
+        Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode,
+    };
 
     #[tokio::test]
     async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
@@ -246,20 +248,26 @@ mod tests {
         assert_eq!(store.events(accepted, 0).await.unwrap().len(), 1);
     }
 
+    pub async fn empty() -> (tempfile::TempDir, SqliteStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), Duration::ZERO).await.unwrap();
+        (dir, store)
+    }
+
+    /// What `EXPLAIN QUERY PLAN` says of a statement, line by line. Its parameters are NULL.
+    pub async fn plan(store: &SqliteStore, sql: &str) -> String {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows = sqlx::raw_sql(explain).fetch_all(&store.writer).await.unwrap();
+        rows.iter().map(|row| row.try_get::<String, _>("detail").unwrap() + "\n").collect()
+    }
+
     fn claimant() -> Claimant {
         Claimant { worker: "one".to_owned(), lease: Duration::from_secs(30), models: vec!["tiny".to_owned()] }
     }
 
     async fn accept(store: &SqliteStore, id: GenerationId, generation: &Generation) -> Result<Accepted, StoreError> {
-        let acceptance = Acceptance {
-            id,
-            tenant: "default",
-            generation,
-            fingerprint: [0; 32],
-            key: None,
-            cost: 1.0,
-            max_queued: 9,
-        };
+        let acceptance =
+            Acceptance { id, tenant: "default", generation, fingerprint: [0; 32], key: None, cost: 1.0, max_queued: 9 };
         store.accept(&acceptance).await
     }
 
