@@ -4,6 +4,7 @@
 //! ledger has accepted is durable, reaches exactly one final state, may run more than once and appears once.
 
 pub mod blobs;
+pub mod postgres;
 mod queue;
 pub mod sqlite;
 mod workers;
@@ -16,6 +17,7 @@ use futures::stream::BoxStream;
 use crate::generation::{Event, GenerationId, Image, Preview, Problem, Record};
 
 pub use blobs::{BlobError, Blobs};
+pub use postgres::PgStore;
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Reaped, Reaping, Renewed, Workload};
 pub use sqlite::SqliteStore;
 pub use workers::{Beat, Glance, Hint, KeyRecord, Orders, Report, WorkerRecord};
@@ -239,6 +241,8 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
     #[error("the database's schema cannot be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("the database's schema has version {found} and needs {needed}: run `latentd migrate`")]
+    SchemaTooOld { found: i64, needed: i64 },
     #[error("a stored {what} of {id} cannot be read: {detail}")]
     Corrupt { id: GenerationId, what: &'static str, detail: String },
     #[error("{0}")]
@@ -249,7 +253,9 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Io(error) => error.into(),
-            sqlx::Error::Database(error) if sqlite::is_full(error.as_ref()) => StoreError::StorageFull,
+            sqlx::Error::Database(error) if sqlite::is_full(error.as_ref()) || postgres::is_full(error.as_ref()) => {
+                StoreError::StorageFull
+            }
             error => StoreError::Database(error),
         }
     }

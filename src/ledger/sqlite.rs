@@ -195,6 +195,9 @@ impl Store for SqliteStore {
 
 /// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the index of the WAL could not be made larger.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_none() {
+        return false;
+    }
     let code = error.code().and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| code & 0xff == 13 || code == 10 | 19 << 8)
 }
