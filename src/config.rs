@@ -3,11 +3,17 @@
 //! Defaults (`config/latentd.toml`, compiled in) < the file of `--config` or `LATENTD_CONFIG` < the environment
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
+mod blobs;
+mod secret;
+
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::generation::Limits;
+
+pub use blobs::Blobs;
+pub use secret::Secret;
 
 /// Every default with its unit and reason, as an operator reads it.
 pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
@@ -16,7 +22,10 @@ pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    pub role: Role,
     pub data_dir: PathBuf,
+    pub database: Database,
+    pub blobs: Blobs,
     pub http: Http,
     pub operator: Operator,
     pub models: Models,
@@ -26,6 +35,7 @@ pub struct Config {
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
+    pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
     pub log: Log,
@@ -44,6 +54,9 @@ pub struct Http {
     pub wait_default_s: Seconds,
     pub wait_max_s: Seconds,
     pub ping_interval_s: Seconds,
+    /// Empty: URLs of pictures are not signed.
+    pub url_secret: Secret,
+    pub url_expiry_s: Seconds,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -110,6 +123,50 @@ pub enum Winograd {
 pub struct Queue {
     pub max_queued: NonZeroUsize,
     pub max_attempts: u32,
+    pub max_crashes: u32,
+    pub backoff_s: Seconds,
+    pub reap_interval_s: Seconds,
+    pub ageing_s: Seconds,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    pub lease_s: Seconds,
+    pub heartbeat_s: Seconds,
+    pub self_fence_s: Seconds,
+    pub run_timeout_s: Seconds,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    All,
+    Api,
+    Worker,
+}
+
+impl Role {
+    /// Whether it answers on the public listener.
+    pub fn serves(self) -> bool {
+        self != Role::Worker
+    }
+
+    /// Whether it computes.
+    pub fn works(self) -> bool {
+        self != Role::Api
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// Empty: SQLite in the data folder.
+    pub url: Secret,
+    pub max_connections: u32,
+    pub timeout_s: Seconds,
+    pub migrate: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -205,6 +262,15 @@ impl Sources {
     }
 }
 
+/// Texts that are taken from the environment as they stand. Others are read as what they look like, by which a secret of
+/// digits would lose the zeros in front.
+const VERBATIM: [&str; 4] = ["database.url", "blobs.access_key_id", "blobs.secret_access_key", "http.url_secret"];
+
+/// The environment's name of a key.
+fn variable_of(key: &str) -> String {
+    format!("LATENTD_{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
 impl Config {
     /// # Errors
     /// An unknown key, a value of a wrong type or out of its bounds, wherever it was set.
@@ -218,7 +284,9 @@ impl Config {
             .environment
             .iter()
             // Variables with another reader than this struct: the file's name, and the fixtures of the tests.
-            .filter(|(key, _)| !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR"))
+            .filter(|(key, _)| {
+                !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR" | "LATENTD_REQUIRE_POSTGRES")
+            })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         let variables = config::Environment::with_prefix("LATENTD")
@@ -229,6 +297,11 @@ impl Config {
             .with_list_parse_key("models.preload")
             .source(Some(environment));
         builder = builder.add_source(variables);
+        for key in VERBATIM {
+            if let Some(value) = sources.environment.get(&variable_of(key)) {
+                builder = builder.set_override(key, value.as_str())?;
+            }
+        }
         for (key, value) in &sources.flags {
             builder = builder.set_override(key, value.as_str())?;
         }
@@ -246,20 +319,89 @@ impl Config {
         if self.http.max_header_bytes < 8192 {
             return bound("http.max_header_bytes", "must be at least 8192");
         }
+        if !self.http.url_secret.is_empty() && self.http.url_secret.expose().len() < 16 {
+            return bound("http.url_secret", "must be empty or have at least 16 bytes");
+        }
         if self.http.max_connections == 0 {
             return bound("http.max_connections", "must be at least 1");
         }
         if self.queue.max_attempts == 0 {
             return bound("queue.max_attempts", "must be at least 1");
         }
+        if self.queue.max_crashes == 0 {
+            return bound("queue.max_crashes", "must be at least 1");
+        }
+        let url = self.database.url.expose();
+        if !(url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            return bound("database.url", "must begin with postgres:// or postgresql://, or be empty");
+        }
+        if self.database.max_connections < 2 {
+            return bound("database.max_connections", "must be at least 2");
+        }
+        if self.database.url.is_empty() && self.role != Role::All {
+            return bound("role", "must be all where database.url is empty: one process alone may use a SQLite file");
+        }
+        let worker = &self.worker;
+        if !(worker.heartbeat_s.0 * 2 <= worker.self_fence_s.0 && worker.self_fence_s.0 < worker.lease_s.0) {
+            return bound(
+                "worker",
+                "needs two heartbeat_s within self_fence_s, and self_fence_s shorter than lease_s, or a worker that is cut \
+                 off would still write when another one has its generations",
+            );
+        }
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
-        Ok(())
+        self.blobs.check()
     }
 
     /// The effective settings as a settings file.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# the settings cannot be printed: {error}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Sources { environment, ..Sources::default() })
+    }
+
+    #[test]
+    fn secrets_are_taken_as_they_stand_and_never_printed() {
+        let config = load(&[
+            ("LATENTD_BLOBS__URL", "s3://pictures/six/"),
+            ("LATENTD_BLOBS__ACCESS_KEY_ID", "007"),
+            ("LATENTD_BLOBS__SECRET_ACCESS_KEY", "000123450000"),
+            ("LATENTD_HTTP__URL_SECRET", "1e10000000000000000"),
+        ])
+        .unwrap();
+        assert_eq!(config.blobs.bucket(), Some(("pictures", "six")));
+        assert_eq!((&*config.blobs.access_key_id, config.blobs.secret_access_key.expose()), ("007", "000123450000"));
+        assert_eq!(config.http.url_secret.expose(), "1e10000000000000000");
+        for shown in [config.to_toml(), format!("{config:?}")] {
+            assert!(!shown.contains("12345") && !shown.contains("1e1000"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_place_of_blobs_is_refused_by_its_key() {
+        for (more, key) in [
+            (("LATENTD_BLOBS__URL", "gs://pictures"), "blobs.url"),
+            (("LATENTD_BLOBS__URL", "s3:///six"), "blobs.url"),
+            (("LATENTD_BLOBS__ENDPOINT", "localhost:9000"), "blobs.endpoint"),
+            (("LATENTD_BLOBS__ENDPOINT", "http://localhost:9000"), "blobs.allow_http"),
+            (("LATENTD_BLOBS__ACCESS_KEY_ID", "somebody"), "blobs.secret_access_key"),
+            (("LATENTD_BLOBS__REGION", ""), "blobs.region"),
+            (("LATENTD_HTTP__URL_SECRET", "short"), "http.url_secret"),
+        ] {
+            let error = load(&[("LATENTD_BLOBS__URL", "s3://pictures"), more]).unwrap_err().to_string();
+            assert!(error.contains(key), "{more:?}: {error}");
+        }
+        load(&[("LATENTD_BLOBS__URL", "s3://pictures"), ("LATENTD_BLOBS__ENDPOINT", "https://localhost:9000")])
+            .unwrap();
     }
 }
