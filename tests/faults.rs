@@ -7,6 +7,8 @@
 mod postgres;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/s3.rs"]
+mod s3;
 #[path = "support/server.rs"]
 mod server;
 

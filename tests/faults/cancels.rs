@@ -14,7 +14,7 @@ use crate::{
 const ALL: u64 = 508;
 
 /// T11.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_cancels() {
     let site = Site::single("T11 five hundred cancels, twice, in a race with the ends").await;
     let site = site.with("LATENTD_ENGINE__MAX_RUNS", 8);
@@ -22,7 +22,7 @@ async fn a_storm_of_cancels() {
 }
 
 /// T11 with workers and API apart.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_cancels_across_processes() {
     let name = "T11 five hundred cancels across processes, twice, in a race with the ends";
     let Some(site) = Site::shared(name).await else { return };

@@ -22,7 +22,7 @@ use crate::{
 const SMALL_DISK: &str = r#"mount -t tmpfs -o size=24m none "$0" && exec "$@""#;
 
 /// T17.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk() {
     let mut site = Site::single("T17 disk full").await;
     fs::create_dir_all(site.data_dir()).unwrap();

@@ -85,8 +85,10 @@ async fn nothing_is_left(site: &Site, winners: &BTreeMap<String, usize>) {
     loop {
         let left: Vec<PathBuf> = files(&site.blobs)
             .into_iter()
-            // Half-written by a process that was killed, and no object: it goes with its generation.
+            // Half-written by a process that was killed, and no object; it goes with its generation.
             .filter(|path| !path.to_string_lossy().contains('#'))
+            // What the test's own bucket notes of its objects.
+            .filter(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')))
             .filter(|path| !is_winners(path, winners))
             // What requests brought along stays with its generation.
             .filter(|path| !path.iter().any(|part| part == "input"))

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// T7 in the embedded form: the process that the reader comes back to is another one, on the same ledger.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
     let site = Site::single("T7 readers cut off every 300 ms, with restarts").await;
     let mut server = site.start("all").await;
@@ -32,7 +32,7 @@ async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
 }
 
 /// T7.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_cut_off_comes_back_to_any_replica() {
     let Some(site) = Site::shared("T7 readers cut off every 300 ms, on three replicas").await else { return };
     let apis = [site.start("api").await, site.start("api").await, site.start("api").await];

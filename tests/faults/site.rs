@@ -14,6 +14,7 @@ use crate::{
     oracle,
     postgres::{self, Cluster},
     proxy::{Backend, Proxy, backend},
+    s3::S3,
     server::{Launch, Server},
 };
 
@@ -31,6 +32,8 @@ pub struct Site {
     /// Where clients come in: every connection goes to the next API process.
     pub door: Proxy,
     database: Option<Database>,
+    /// Where there is one: else pictures are in a folder.
+    pub bucket: Option<S3>,
     settings: Vec<(String, String)>,
     logs: Mutex<Vec<PathBuf>>,
     begun: Instant,
@@ -57,6 +60,16 @@ impl Site {
         Some(Site::new(name, Some(cluster)).await)
     }
 
+    /// The same with the pictures in a bucket.
+    pub async fn with_bucket(name: &'static str) -> Option<Site> {
+        let mut site = Site::shared(name).await?;
+        let bucket = S3::start();
+        site.blobs = bucket.file("");
+        site.settings.extend(bucket.settings());
+        site.bucket = Some(bucket);
+        Some(site)
+    }
+
     async fn new(name: &'static str, cluster: Option<&'static Cluster>) -> Site {
         static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let alone = ALONE.lock().await;
@@ -75,6 +88,7 @@ impl Site {
             folder,
             door: Proxy::to(Vec::new()).await,
             database,
+            bucket: None,
             settings: Vec::new(),
             logs: Mutex::new(Vec::new()),
             begun: Instant::now(),

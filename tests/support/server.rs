@@ -215,6 +215,12 @@ impl Server {
         self.child.wait().unwrap()
     }
 
+    /// SIGTERM, and the exit status, without holding up the test's runtime.
+    pub async fn stopped(self) -> ExitStatus {
+        self.signal("TERM");
+        self.exit().await
+    }
+
     /// The exit status once the process has ended by itself or by a signal, without holding up the test's runtime.
     pub async fn exit(mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
