@@ -11,10 +11,10 @@ use crate::{
     engine::{self, EngineThread},
     http::{self, AppState},
     kernels::winograd,
-    ledger::{Blobs, Claimant, Reaping, SqliteStore, Store},
+    ledger::{Blobs, Claimant, Reaping, SqliteStore, Store, StoreError},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
-    service::{Live, Parts, Service, Throughput},
+    service::{Live, Parts, Service, Terms, Throughput},
     worker::{Preload, Slots, Sweeper, Worker},
 };
 
@@ -40,8 +40,7 @@ impl App {
     pub async fn build(config: Config) -> Result<App> {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
-        let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
-        let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("data_dir {}", config.data_dir.display()))?);
+        let store = open_store(&config).await.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
         let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
         let reaping = Reaping { all: true, max_crashes: config.queue.max_attempts, backoff: Duration::ZERO };
         let reaped = store.reap(&reaping).await?;
@@ -60,7 +59,7 @@ impl App {
             live: live.clone(),
             catalogue: catalogue.clone(),
             limits: config.limits.clone(),
-            max_queued: config.queue.max_queued.get(),
+            terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             wake: wake.clone(),
@@ -174,6 +173,14 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// The store that the settings name.
+///
+/// # Errors
+/// [`StoreError::Locked`] where it is a file that another process uses, and whatever else the store says.
+pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await?))
 }
 
 /// The models that the settings name.

@@ -2,6 +2,7 @@
 
 mod generate;
 mod healthcheck;
+mod keys;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -32,6 +33,9 @@ enum Command {
     Generate(generate::Generate),
     /// List the models and whether their folders can be used.
     Models(Settings),
+    /// Make API keys.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Check or print the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -75,6 +79,7 @@ pub(crate) fn run() -> Result<()> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(serve) => self::serve(&serve),
         Command::Generate(generate) => generate.run(),
+        Command::Keys(keys) => keys.run(),
         Command::Models(settings) => models(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             settings.load(Vec::new()).map(|_| println!("the settings are valid"))

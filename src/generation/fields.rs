@@ -79,6 +79,11 @@ impl Fields {
         self.files.remove(name)
     }
 
+    /// What was read from the body so far: fields, files, and errors.
+    pub(super) fn contents(&self) -> (&Map<String, Value>, &BTreeMap<String, Vec<u8>>, &[FieldError]) {
+        (&self.map, &self.files, &self.errors)
+    }
+
     pub(super) fn peek(&self, name: &str) -> Option<&Value> {
         self.map.get(name)
     }
@@ -106,6 +111,13 @@ impl Fields {
     /// Gives a taken value back, to be read under another name or by another reader.
     pub fn put_back(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);
+    }
+
+    /// Gives a field a value where the request gives none.
+    pub fn put_default(&mut self, name: &str, value: impl Into<Value>) {
+        if self.map.get(name).is_none_or(Value::is_null) {
+            self.map.insert(name.to_owned(), value.into());
+        }
     }
 
     /// Takes a field's raw value; absent and null are the same.
@@ -239,7 +251,15 @@ fn escaped(name: &str) -> String {
 fn is_text(name: &str) -> bool {
     matches!(
         name,
-        "prompt" | "negative_prompt" | "prompt_2" | "negative_prompt_2" | "model" | "size" | "scheduler" | "user"
+        "prompt"
+            | "negative_prompt"
+            | "prompt_2"
+            | "negative_prompt_2"
+            | "model"
+            | "size"
+            | "scheduler"
+            | "tenant"
+            | "user"
     )
 }
 

@@ -8,6 +8,7 @@ use axum::{
 use bytes::Bytes;
 
 use super::{
+    caller::Caller,
     error::{ApiError, location, success},
     etag,
     path::{Id, Index},
@@ -25,11 +26,14 @@ pub fn url(id: &GenerationId, index: u32) -> String {
 
 pub async fn content(
     State(service): State<Service>,
+    caller: Result<Caller, ApiError>,
     Id(id): Id,
     Index(index): Index,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (image, bytes) = service.content(id, index).await?;
+    // A signed URL is a right of its own, with which no key is asked for: it has its place here, as `Access::Full`.
+    let caller = caller?;
+    let (image, bytes) = service.content(caller.access(), id, index).await?;
     let tag = tag(&image);
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, kept(&image)).into_response());
@@ -56,9 +60,9 @@ fn tag(image: &Image) -> String {
     format!("\"{}\"", image.sha256)
 }
 
-pub async fn preview(State(service): State<Service>, Id(id): Id) -> Result<Response, ApiError> {
+pub async fn preview(State(service): State<Service>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
     let uncached = [(header::CACHE_CONTROL, "no-store")];
-    match service.preview(id).await? {
+    match service.preview(caller.access(), id).await? {
         Some(preview) => Ok((uncached, [(header::CONTENT_TYPE, "image/png")], preview.png).into_response()),
         None => Ok((success::NO_CONTENT, uncached).into_response()),
     }

@@ -21,8 +21,8 @@ use sqlx::SqlitePool;
 use crate::generation::{Event, GenerationId, Preview, Record};
 
 use super::{
-    Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders, Outcome,
-    Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
+    Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
+    Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
 };
 
 /// A handle to the store of one process; clones share it.
@@ -131,6 +131,10 @@ impl Store for SqliteStore {
         reading::counts(&self.readers).await
     }
 
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        reading::counts_of(&self.readers, tenant).await
+    }
+
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
         reading::workload(&self.readers, lately).await
     }
@@ -204,7 +208,9 @@ mod tests {
     use sqlx::Executor;
 
     use super::*;
-    use crate::generation::{Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode};
+    use crate::generation::{
+        Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode,
+    };
 
     #[tokio::test]
     async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
@@ -248,15 +254,8 @@ mod tests {
     }
 
     async fn accept(store: &SqliteStore, id: GenerationId, generation: &Generation) -> Result<Accepted, StoreError> {
-        let acceptance = Acceptance {
-            id,
-            tenant: "default",
-            generation,
-            fingerprint: [0; 32],
-            key: None,
-            cost: 1.0,
-            max_queued: 9,
-        };
+        let acceptance =
+            Acceptance { id, tenant: "default", generation, fingerprint: [0; 32], key: None, cost: 1.0, max_queued: 9 };
         store.accept(&acceptance).await
     }
 
