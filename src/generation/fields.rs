@@ -20,10 +20,10 @@ pub struct FieldError {
 /// The fields of a request that were not read yet, and the errors found so far.
 #[derive(Debug)]
 pub struct Fields {
-    map: Map<String, Value>,
+    pub(super) map: Map<String, Value>,
     /// The files of a multipart body by the names of their parts.
-    files: BTreeMap<String, Vec<u8>>,
-    errors: Vec<FieldError>,
+    pub(super) files: BTreeMap<String, Vec<u8>>,
+    pub(super) errors: Vec<FieldError>,
     prefix: String,
 }
 
@@ -77,11 +77,6 @@ impl Fields {
 
     pub(super) fn take_file(&mut self, name: &str) -> Option<Vec<u8>> {
         self.files.remove(name)
-    }
-
-    /// What was read from the body so far: fields, files, and errors.
-    pub(super) fn contents(&self) -> (&Map<String, Value>, &BTreeMap<String, Vec<u8>>, &[FieldError]) {
-        (&self.map, &self.files, &self.errors)
     }
 
     pub(super) fn peek(&self, name: &str) -> Option<&Value> {

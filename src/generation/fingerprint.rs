@@ -9,7 +9,7 @@ impl Fields {
     /// SHA-256 of the request as its client has written it, whatever the order of its fields and whether it came as JSON, a
     /// form or a multipart body; of a file its digest counts. To be taken before any field is read or any default put in.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let (map, files, errors) = self.contents();
+        let Fields { map, files, errors, .. } = self;
         let mut hash = Sha256::new();
         // A field that is null counts as absent.
         let mut fields: Vec<_> = map.iter().filter(|(_, value)| !value.is_null()).collect();

@@ -10,7 +10,7 @@ use super::{error::ApiError, generation};
 use crate::{
     generation::{Fields, GenerationId, Invalid, Record},
     ledger::ListQuery,
-    service::Service,
+    service::{Service, View},
 };
 
 #[derive(Debug, Serialize)]
@@ -38,8 +38,8 @@ pub async fn listed<T: Serialize>(
         return Err(ApiError::Invalid(Invalid { errors }));
     }
     let page = service.list(query).await?;
-    let ids = || page.views.iter().map(|view| view.record.id);
-    let (first_id, last_id) = (ids().next(), ids().last());
+    let id = |view: &View| view.record.id;
+    let (first_id, last_id) = (page.views.first().map(id), page.views.last().map(id));
     let pace = service.pace();
     let data = page.views.iter().map(|view| show(generation::object(view, pace), &view.record)).collect();
     let next = last_id.filter(|_| page.has_more && query.before.is_none());
