@@ -16,6 +16,8 @@ mod listing;
 mod model;
 #[path = "ledger/place.rs"]
 mod place;
+#[path = "support/postgres.rs"]
+mod postgres;
 
 /// Runs every case of the suite on the places that an expression makes, which may await; where it makes none, the cases are
 /// passed over. The comparison with the model takes so many runs.
@@ -78,3 +80,4 @@ macro_rules! conformance {
 }
 
 conformance!(sqlite, Some(crate::place::SqlitePlace::new()), 48);
+conformance!(postgresql, crate::place::PgPlace::new().await, 8);

@@ -41,11 +41,14 @@ pub async fn claim(
     limit: usize,
     idle: bool,
 ) -> Result<Vec<(Record, Lease)>, StoreError> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
     // Most looks find nothing; they cost one statement.
     let mut loan = store.lend().await?;
     let nothing = look(&mut loan, by, &[]).await?.is_none();
     loan.give_back();
-    if nothing || limit == 0 {
+    if nothing {
         return Ok(Vec::new());
     }
     let mut change = Change::begin(store).await?;
@@ -99,6 +102,11 @@ async fn take(
 
 /// Takes the next generations for this worker.
 async fn pick(change: &mut Change, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<Uuid>, StoreError> {
+    let alone =
+        "SELECT EXISTS (SELECT FROM generations WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0)";
+    if sqlx::query_scalar(alone).bind(&by.worker).fetch_one(change.connection()).await? {
+        return Ok(Vec::new());
+    }
     let mut room = room_of_tenants(change).await?;
     let (mut picked, mut seen) = (Vec::new(), Vec::new());
     loop {
