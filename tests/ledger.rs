@@ -18,6 +18,8 @@ mod model;
 mod place;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/s3.rs"]
+mod s3;
 
 /// Runs every case of the suite on the places that an expression makes, which may await; where it makes none, the cases are
 /// passed over. The comparison with the model takes so many runs.

@@ -37,6 +37,10 @@ pub enum ApiError {
     BodyIncomplete,
     #[error("the header {name} {detail}")]
     BadHeader { name: &'static str, detail: String },
+    #[error("the signature of this URL is not ours for this picture")]
+    SignatureInvalid,
+    #[error("this URL was good for a while only; read the generation for a new one")]
+    ImageExpired,
     #[error("there is no {0} here")]
     NotFound(&'static str),
     #[error("this path does not know the request's method; Allow lists those it knows")]
@@ -94,6 +98,8 @@ impl ApiError {
             ApiError::MalformedForm(_) => (S::BAD_REQUEST, "malformed_form", "The body is not a valid form"),
             ApiError::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body is incomplete"),
             ApiError::BadHeader { .. } => (S::BAD_REQUEST, "bad_header", "A header cannot be understood"),
+            ApiError::SignatureInvalid => (S::FORBIDDEN, "signature_invalid", "The signature is not valid"),
+            ApiError::ImageExpired => (S::GONE, "image_expired", "The URL has expired"),
             ApiError::NotFound(_) => (S::NOT_FOUND, "not_found", "Not found"),
             ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
@@ -329,6 +335,8 @@ mod tests {
             ApiError::MalformedForm(text()),
             ApiError::BodyIncomplete,
             ApiError::BadHeader { name: "Prefer", detail: text() },
+            ApiError::SignatureInvalid,
+            ApiError::ImageExpired,
             ApiError::NotFound("generation"),
             ApiError::MethodNotAllowed,
             ApiError::NotAcceptable("image/png"),

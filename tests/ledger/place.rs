@@ -140,7 +140,7 @@ pub fn image() -> Image {
         seed: 7,
         bytes: 1234,
         sha256: "00ff".to_owned(),
-        blob: "img/default/x/1/0.png".to_owned(),
+        blob: "img/x/1/0.png".to_owned(),
     }
 }
 
