@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use latentd::config::{Config, Sources};
+use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
     Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, Levels, MetadataLevel, OnDisconnect,
     Priority, Problem, Record, SchedulerChoice, SeedMode,
@@ -74,16 +74,27 @@ impl PgPlace {
     pub async fn new() -> Option<PgPlace> {
         Some(PgPlace { url: Cluster::shared()?.create_database().await })
     }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub async fn store(&self) -> PgStore {
+        PgStore::open(&settings(&self.url, &[]), HOUR).await.unwrap()
+    }
+}
+
+/// Settings of stores for tests: more patience than a server needs, for machines that do much else, and what else is said.
+pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
+    let defaults = [("database.url", url), ("database.max_connections", "4"), ("database.timeout_s", "60")];
+    let flags = defaults.iter().chain(flags).map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Config::load(&Sources { flags, ..Sources::default() }).unwrap().database
 }
 
 #[async_trait]
 impl Place for PgPlace {
     async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
-        // More patience than a server needs, for machines that do much else.
-        let flags = [("database.url", &*self.url), ("database.max_connections", "4"), ("database.timeout_s", "60")];
-        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
-        Arc::new(PgStore::open(&config.database, retention).await.unwrap())
+        Arc::new(PgStore::open(&settings(&self.url, &[]), retention).await.unwrap())
     }
 
     fn is_shared(&self) -> bool {
