@@ -17,6 +17,10 @@ mod row;
 mod schema;
 mod workers;
 
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod cluster;
+
 use std::{future::Future, io, time::Duration};
 
 use async_trait::async_trait;
