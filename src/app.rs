@@ -21,12 +21,12 @@ use crate::{
     ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
-    service::{Bus, Live, Outbox, Parts, Service, Throughput},
+    service::{Bus, Live, Outbox, Parts, Service, Terms, Throughput},
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
 
-pub use store::migrate;
-use store::{open_store, reaping};
+pub use store::{migrate, open_store};
+use store::{reaping, start_store};
 use works::{Works, worker_name};
 
 /// Everything a process is made of, bound to its addresses but not yet serving.
@@ -55,7 +55,7 @@ impl App {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let store = open_store(&config, &tasks, &draining).await?;
+        let store = start_store(&config, &tasks, &draining).await?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
@@ -67,7 +67,7 @@ impl App {
             live: live.clone(),
             catalogue: catalogue.clone(),
             limits: config.limits.clone(),
-            max_queued: config.queue.max_queued.get(),
+            terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             wake: wake.clone(),

@@ -1,4 +1,4 @@
-//! The ledger: what every store must do, and what SQLite and the folder of blobs do besides.
+//! The ledger: what every store must do, and what SQLite, PostgreSQL and the folder of blobs do besides.
 
 #[path = "ledger/accepting.rs"]
 mod accepting;
@@ -14,10 +14,18 @@ mod faults;
 mod listing;
 #[path = "ledger/model.rs"]
 mod model;
+#[path = "ledger/outages.rs"]
+mod outages;
 #[path = "ledger/place.rs"]
 mod place;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "ledger/shared.rs"]
+mod shared;
 
 /// Runs every case of the suite on the places that an expression makes, which may await; where it makes none, the cases are
 /// passed over. The comparison with the model takes so many runs.
@@ -80,3 +88,4 @@ macro_rules! conformance {
 }
 
 conformance!(sqlite, Some(crate::place::SqlitePlace::new()), 48);
+conformance!(postgresql, crate::place::PgPlace::new().await, 8);

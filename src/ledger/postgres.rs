@@ -17,6 +17,10 @@ mod row;
 mod schema;
 mod workers;
 
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod cluster;
+
 use std::{future::Future, io, time::Duration};
 
 use async_trait::async_trait;
@@ -198,6 +202,10 @@ impl Store for PgStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.bounded(|| reading::counts(self)).await
+    }
+
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        self.bounded(|| reading::counts_of(self, tenant)).await
     }
 
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {

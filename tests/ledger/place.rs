@@ -3,12 +3,17 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
     Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, Levels, MetadataLevel, OnDisconnect,
     Priority, Problem, Record, SchedulerChoice, SeedMode,
 };
-use latentd::ledger::{Acceptance, Accepted, Claimant, Lease, Reaped, Reaping, SqliteStore, Store, StoreError};
+use latentd::ledger::{
+    Acceptance, Accepted, Claimant, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
+};
 use tempfile::TempDir;
+
+use crate::postgres::Cluster;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -56,6 +61,44 @@ impl Place for SqlitePlace {
 
     fn is_shared(&self) -> bool {
         false
+    }
+}
+
+/// A database of the cluster that the test process starts.
+pub struct PgPlace {
+    url: String,
+}
+
+impl PgPlace {
+    /// `None` where no PostgreSQL is installed.
+    pub async fn new() -> Option<PgPlace> {
+        Some(PgPlace { url: Cluster::shared()?.create_database().await })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub async fn store(&self) -> PgStore {
+        PgStore::open(&settings(&self.url, &[]), HOUR).await.unwrap()
+    }
+}
+
+/// Settings of stores for tests: more patience than a server needs, for machines that do much else, and what else is said.
+pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
+    let defaults = [("database.url", url), ("database.max_connections", "4"), ("database.timeout_s", "60")];
+    let flags = defaults.iter().chain(flags).map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Config::load(&Sources { flags, ..Sources::default() }).unwrap().database
+}
+
+#[async_trait]
+impl Place for PgPlace {
+    async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
+        Arc::new(PgStore::open(&settings(&self.url, &[]), retention).await.unwrap())
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 }
 
