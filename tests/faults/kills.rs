@@ -23,6 +23,8 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn the_single_process_is_killed_twenty_times_while_clients_try_again() {
     let site = Site::single("T2 kill -9 of the single process, 20 times").await;
+    // What is at work when the process is killed is no poison here.
+    let site = site.with("LATENTD_QUEUE__MAX_CRASHES", 100);
     let mut server = site.start("all").await;
     site.open(&[&server]);
     let launch = server.launch();

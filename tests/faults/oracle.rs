@@ -96,7 +96,13 @@ async fn nothing_is_left(site: &Site, winners: &BTreeMap<String, usize>) {
         if left.is_empty() && missing.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "to be erased: {left:?}; missing: {missing:?}");
+        let (some, of) = (left.first(), left.len());
+        let lacks = missing.first_key_value();
+        assert!(
+            Instant::now() < deadline,
+            "{of} files are to be erased, as {some:?}; {} generations lack pictures, as {lacks:?}",
+            missing.len()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -108,12 +114,11 @@ fn is_object(path: &Path) -> bool {
     !name.contains('#') && !name.starts_with('.') && !path.iter().any(|part| part == "input")
 }
 
-/// The generation of `img/{tenant}/{id}/{fence}/{n}.png`.
+/// The generation of `img/{generation}/{fence}/{n}.png`.
 fn picture_of(path: &Path) -> Option<&str> {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-    let [kind, _, id, fence, name] = parts[..] else { return None };
-    let is_picture = kind == "img" && fence.parse::<i64>().is_ok() && name.ends_with(".png");
-    is_picture.then_some(id)
+    let ["img", id, fence, name] = parts[..] else { return None };
+    (fence.parse::<i64>().is_ok() && name.ends_with(".png")).then_some(id)
 }
 
 fn logs_are_clean(site: &Site) {
