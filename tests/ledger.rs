@@ -8,6 +8,8 @@ mod attending;
 mod blobs;
 #[path = "ledger/claiming.rs"]
 mod claiming;
+#[path = "ledger/comparing.rs"]
+mod comparing;
 #[path = "ledger/crashing.rs"]
 mod crashing;
 #[path = "ledger/ending.rs"]
@@ -142,8 +144,8 @@ macro_rules! conformance {
             )*
 
             #[test]
-            fn it_does_what_the_model_does() {
-                crate::model::holds(|| async { $place }, $runs);
+            fn a_store_does_what_the_model_does() {
+                crate::comparing::a_store_does_what_the_model_does(|| async { $place }, $runs);
             }
         }
     };
