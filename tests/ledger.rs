@@ -30,6 +30,8 @@ mod place;
 mod repeating;
 #[path = "ledger/sharing.rs"]
 mod sharing;
+#[path = "ledger/speed.rs"]
+mod speed;
 #[path = "ledger/upgrading.rs"]
 mod upgrading;
 #[path = "ledger/watching.rs"]
