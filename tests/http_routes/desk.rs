@@ -16,7 +16,7 @@ use latentd::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store},
     metrics::Metrics,
-    service::{Live, Outbox, NewKey, Parts, Service, Terms, Throughput},
+    service::{Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
