@@ -3,11 +3,15 @@
 //! Defaults (`config/latentd.toml`, compiled in) < the file of `--config` or `LATENTD_CONFIG` < the environment
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
+mod webhooks;
+
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::generation::Limits;
+
+pub use webhooks::{AllowedHost, Webhooks};
 
 /// Every default with its unit and reason, as an operator reads it.
 pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
@@ -28,6 +32,7 @@ pub struct Config {
     pub queue: Queue,
     pub limits: Limits,
     pub retention: Retention,
+    pub webhooks: Webhooks,
     pub log: Log,
     pub shutdown_timeout_s: Seconds,
 }
@@ -227,6 +232,9 @@ impl Config {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("models.preload")
+            .with_list_parse_key("webhooks.allow_hosts")
+            .with_list_parse_key("webhooks.ports")
+            .with_list_parse_key("webhooks.retry_s")
             .source(Some(environment));
         builder = builder.add_source(variables);
         for (key, value) in &sources.flags {
@@ -255,7 +263,7 @@ impl Config {
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
-        Ok(())
+        self.webhooks.check()
     }
 
     /// The effective settings as a settings file.

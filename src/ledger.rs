@@ -5,6 +5,7 @@
 
 pub mod blobs;
 pub mod sqlite;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use crate::generation::{Event, Generation, GenerationId, Image, Problem, Record}
 
 pub use blobs::{BlobError, Blobs};
 pub use sqlite::SqliteStore;
+pub use webhooks::{
+    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms, NewEndpoint, Next,
+    WebhookStore,
+};
 
 /// The table of generations and events. Every change of state is one conditional transaction that also appends the
 /// event which tells of it; a change that no longer applies changes nothing.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, PromptSyntax, Refiner,
-    SchedulerChoice, Sdxl, Source,
+    SchedulerChoice, Sdxl, Source, Webhook,
 };
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
@@ -69,6 +69,9 @@ pub struct Generation {
     pub on_disconnect: OnDisconnect,
     /// A queued generation expires after this many seconds.
     pub start_timeout_s: u32,
+    /// Who is told of its way, by HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
 }
@@ -115,6 +118,7 @@ impl Generation {
             Ok(Value::Object(mut params)) => {
                 params.remove("metadata");
                 params.remove("metadata_level");
+                params.remove("webhook");
                 params.insert("output".into(), serde_json::json!({"format": "png", "metadata": self.metadata_level}));
                 params
             }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
-    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
+    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source, Webhook,
 };
 
 /// Every error of a request, at least one.
@@ -107,6 +107,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         metadata_level: output(&mut fields),
         on_disconnect: fields.choice("on_disconnect", &["auto", "keep", "cancel"]).unwrap_or(OnDisconnect::Auto),
         start_timeout_s: integer(&mut fields, "start_timeout_s", 1, 86_400, 600),
+        webhook: Webhook::read(&mut fields),
         metadata: metadata(&mut fields),
         model,
     };
@@ -162,7 +163,7 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
     for name in NAMES.into_iter().chain(Sdxl::names()) {
         fields.take(name);
     }
-    for name in ["metadata", "prompt_syntax", "loras"] {
+    for name in ["metadata", "prompt_syntax", "loras", "webhook"] {
         fields.take(name);
     }
     fields.finish()

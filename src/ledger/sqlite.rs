@@ -9,6 +9,7 @@ mod folder;
 mod queue;
 mod reading;
 mod row;
+mod webhooks;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
@@ -190,6 +191,7 @@ mod tests {
             metadata_level: MetadataLevel::Full,
             on_disconnect: OnDisconnect::Auto,
             start_timeout_s: 600,
+            webhook: None,
             metadata: Default::default(),
         }
     }

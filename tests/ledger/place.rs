@@ -73,6 +73,7 @@ pub fn generation() -> Generation {
         metadata_level: MetadataLevel::Seed,
         on_disconnect: OnDisconnect::Cancel,
         start_timeout_s: 600,
+        webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
     }
 }

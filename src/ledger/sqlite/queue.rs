@@ -11,7 +11,7 @@ use crate::ledger::{Lease, StoreError};
 use super::{
     SqliteStore,
     change::{Change, Ending},
-    row,
+    row, webhooks,
 };
 
 pub async fn accept(
@@ -78,6 +78,7 @@ pub async fn claim(store: &SqliteStore, limit: usize) -> Result<Vec<(Record, Lea
         let id = row::id(row)?;
         let attempt: u32 = row.try_get("attempt")?;
         change.append(id, EventKind::Started, json!({"id": id, "attempt": attempt})).await?;
+        webhooks::enqueue(&mut change, row, EventKind::Started).await?;
         match row::record(row) {
             Ok(record) => claimed.push((record, Lease { id, fence: row.try_get("fence")? })),
             // It would fail every later claim as well, and nobody behind it would ever run.

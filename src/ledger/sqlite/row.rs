@@ -66,10 +66,7 @@ impl<'r> Columns<'r> {
 
     fn time(&self, column: &'static str) -> Result<Option<OffsetDateTime>, StoreError> {
         let Some(ms) = self.get::<Option<i64>>(column)? else { return Ok(None) };
-        match OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000) {
-            Ok(time) => Ok(Some(time)),
-            Err(error) => Err(self.corrupt(column, error)),
-        }
+        moment(ms).map(Some).map_err(|error| self.corrupt(column, error))
     }
 
     fn status(&self) -> Result<Status, StoreError> {
@@ -104,6 +101,12 @@ pub fn now_ms() -> i64 {
 pub fn millis(duration: Duration) -> i64 {
     const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
     i64::try_from(duration.min(CENTURY).as_millis()).expect("a century of milliseconds fits")
+}
+
+/// A time from milliseconds since 1970.
+pub fn moment(ms: i64) -> Result<OffsetDateTime, sqlx::Error> {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
+    time.map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 /// A number of rows.
