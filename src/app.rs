@@ -11,7 +11,7 @@ use crate::{
     engine::{self, EngineThread},
     http::{self, AppState},
     kernels::winograd,
-    ledger::{Blobs, SqliteStore, Store},
+    ledger::{Blobs, Claimant, Reaping, SqliteStore, Store},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
     service::{Live, Parts, Service, Throughput},
@@ -43,8 +43,10 @@ impl App {
         let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
         let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("data_dir {}", config.data_dir.display()))?);
         let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
-        let requeued = store.requeue_running(config.queue.max_attempts).await?;
-        if requeued > 0 {
+        let reaping = Reaping { all: true, max_crashes: config.queue.max_attempts, backoff: Duration::ZERO };
+        let reaped = store.reap(&reaping).await?;
+        if !reaped.queued.is_empty() {
+            let requeued = reaped.queued.len();
             tracing::info!(requeued, "generations that a stopped process had begun are queued again");
         }
 
@@ -77,6 +79,11 @@ impl App {
             runs: TaskTracker::new(),
             slots: Slots::new(config.engine.max_runs.get()),
             max_attempts: config.queue.max_attempts,
+            claimant: Claimant {
+                worker: uuid::Uuid::now_v7().to_string(),
+                lease: Duration::from_secs(30),
+                models: catalogue.names().map(str::to_owned).collect(),
+            },
         };
         let preload = Preload { catalogue, metrics: metrics.clone() };
         let sweeper = Sweeper {

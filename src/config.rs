@@ -3,6 +3,7 @@
 //! Defaults (`config/latentd.toml`, compiled in) < the file of `--config` or `LATENTD_CONFIG` < the environment
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
+mod secret;
 mod webhooks;
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::generation::Limits;
 
+pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
 
 /// Every default with its unit and reason, as an operator reads it.
@@ -20,7 +22,9 @@ pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    pub role: Role,
     pub data_dir: PathBuf,
+    pub database: Database,
     pub http: Http,
     pub operator: Operator,
     pub models: Models,
@@ -30,6 +34,7 @@ pub struct Config {
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
+    pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
     pub webhooks: Webhooks,
@@ -115,6 +120,50 @@ pub enum Winograd {
 pub struct Queue {
     pub max_queued: NonZeroUsize,
     pub max_attempts: u32,
+    pub max_crashes: u32,
+    pub backoff_s: Seconds,
+    pub reap_interval_s: Seconds,
+    pub ageing_s: Seconds,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    pub lease_s: Seconds,
+    pub heartbeat_s: Seconds,
+    pub self_fence_s: Seconds,
+    pub run_timeout_s: Seconds,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    All,
+    Api,
+    Worker,
+}
+
+impl Role {
+    /// Whether it answers on the public listener.
+    pub fn serves(self) -> bool {
+        self != Role::Worker
+    }
+
+    /// Whether it computes.
+    pub fn works(self) -> bool {
+        self != Role::Api
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// Empty: SQLite in the data folder.
+    pub url: Secret,
+    pub max_connections: u32,
+    pub timeout_s: Seconds,
+    pub migrate: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -259,6 +308,23 @@ impl Config {
         }
         if self.queue.max_attempts == 0 {
             return bound("queue.max_attempts", "must be at least 1");
+        }
+        if self.queue.max_crashes == 0 {
+            return bound("queue.max_crashes", "must be at least 1");
+        }
+        if self.database.max_connections < 2 {
+            return bound("database.max_connections", "must be at least 2");
+        }
+        if self.database.url.is_empty() && self.role != Role::All {
+            return bound("role", "must be all where database.url is empty: one process alone may use a SQLite file");
+        }
+        let worker = &self.worker;
+        if !(worker.heartbeat_s.0 * 2 <= worker.self_fence_s.0 && worker.self_fence_s.0 < worker.lease_s.0) {
+            return bound(
+                "worker",
+                "needs two heartbeat_s within self_fence_s, and self_fence_s shorter than lease_s, or a worker that is cut \
+                 off would still write when another one has its generations",
+            );
         }
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");

@@ -17,7 +17,7 @@ use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Event, Fields, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status, resolve},
-    ledger::{Blobs, Counts, ListQuery, Page, Store, StoreError},
+    ledger::{Acceptance, Accepted, Blobs, Counts, ListQuery, Page, Store, StoreError},
     metrics::Metrics,
     pipelines::Catalogue,
 };
@@ -25,6 +25,9 @@ use crate::{
 pub use live::{Live, Phase, Preview, Progress};
 pub use rules::CatalogueRules;
 pub use throughput::{Pace, Throughput};
+
+/// The tenant of everybody without a key.
+pub const ANONYMOUS: &str = "default";
 
 /// A cheap handle to everything that a handler may ask for.
 #[derive(Clone)]
@@ -130,8 +133,17 @@ impl Service {
         let generation = resolve(fields, &CatalogueRules { catalogue: &self.0.catalogue, limits: &self.0.limits })?;
         let id = GenerationId::new();
         intake::keep(taken, id, blobs).await?;
-        let record = match store.accept(id, &generation, self.0.max_queued).await {
-            Ok(record) => record,
+        let acceptance = Acceptance {
+            id,
+            tenant: ANONYMOUS,
+            generation: &generation,
+            fingerprint: Default::default(),
+            key: None,
+            cost: generation.cost(),
+            max_queued: self.0.max_queued,
+        };
+        let record = match store.accept(&acceptance).await {
+            Ok(Accepted::New(record) | Accepted::Again(record)) => record,
             Err(error) => {
                 // What cannot be erased now is found later, as files without a generation.
                 if generation.inputs().next().is_some() {

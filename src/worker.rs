@@ -21,7 +21,7 @@ use crate::{
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
     generation::{Phase, Problem, Record, Status},
     imaging::{RgbImage, encode_preview, upscale},
-    ledger::{Blobs, Lease, Outcome, Store, StoreError},
+    ledger::{Blobs, Claimant, Lease, Outcome, Store, StoreError},
     metrics::Metrics,
     pipelines::{Catalogue, Companions},
     service::{Live, Preview, Progress, Throughput},
@@ -49,6 +49,8 @@ pub struct Worker {
     pub slots: Slots,
     /// How often a generation is begun before it fails for good.
     pub max_attempts: u32,
+    /// Its name, and what it claims.
+    pub claimant: Claimant,
 }
 
 impl std::fmt::Debug for Worker {
@@ -90,7 +92,7 @@ impl Worker {
         if room == 0 {
             return Vec::new();
         }
-        match self.store.claim(room).await {
+        match self.store.claim(&self.claimant, room, self.runs.is_empty()).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::error!(%error, "generations cannot be claimed");

@@ -158,7 +158,8 @@ mod tests {
 
     fn load(pairs: &[(&str, &str)]) -> Result<Webhooks, ConfigError> {
         let environment = pairs.iter().map(|(key, value)| (format!("LATENTD_WEBHOOKS__{key}"), (*value).to_owned()));
-        Config::load(&Sources { environment: environment.collect(), ..Sources::default() }).map(|config| config.webhooks)
+        Config::load(&Sources { environment: environment.collect(), ..Sources::default() })
+            .map(|config| config.webhooks)
     }
 
     #[test]

@@ -8,10 +8,8 @@ use super::{EventKind, Record, Status};
 /// The body of a webhook that tells of `kind`, which happened to the generation at this time.
 pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
     let place = format!("/v1/images/{}", record.id);
-    let mut links = Map::from_iter([
-        ("self".to_owned(), json!(place)),
-        ("events".to_owned(), json!(format!("{place}/events"))),
-    ]);
+    let mut links =
+        Map::from_iter([("self".to_owned(), json!(place)), ("events".to_owned(), json!(format!("{place}/events")))]);
     let mut error = Value::Null;
     match &record.status {
         Status::Succeeded { images } => {

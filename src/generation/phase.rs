@@ -1,9 +1,9 @@
 //! What a running generation is at.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The stages of a run, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The model's weights are read.

@@ -9,10 +9,16 @@ use super::{Generation, GenerationId};
 #[derive(Clone, Debug)]
 pub struct Record {
     pub id: GenerationId,
+    /// Whose it is.
+    pub tenant: String,
     pub generation: Generation,
     pub status: Status,
     /// How often a worker began it.
     pub attempt: u32,
+    /// How often a process ended while it ran; from the first time on it runs alone.
+    pub crash_count: u32,
+    /// It was given up since it was there too often when a process ended.
+    pub dead: bool,
     /// A client asked to cancel it; a running one ends before its next step.
     pub cancel_requested: bool,
     pub created_at: OffsetDateTime,
@@ -84,4 +90,12 @@ pub struct Problem {
     pub message: String,
     /// The same request may succeed if sent again.
     pub retryable: bool,
+}
+
+impl Problem {
+    /// It was running so many times when a process ended.
+    pub fn crashed(times: u32) -> Problem {
+        let message = format!("a worker ended {times} times while it ran this generation");
+        Problem { code: "worker_crashed".to_owned(), message, retryable: false }
+    }
 }

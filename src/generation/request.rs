@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, PromptSyntax, Refiner,
+    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Priority, PromptSyntax, Refiner,
     SchedulerChoice, Sdxl, Source, Webhook,
 };
 
@@ -67,8 +67,13 @@ pub struct Generation {
     /// How much of the request the PNG carries.
     pub metadata_level: MetadataLevel,
     pub on_disconnect: OnDisconnect,
+    #[serde(default)]
+    pub priority: Priority,
     /// A queued generation expires after this many seconds.
     pub start_timeout_s: u32,
+    /// One attempt may take so many seconds; `None` leaves it to the settings.
+    #[serde(default)]
+    pub run_timeout_s: Option<u32>,
     /// Who is told of its way, by HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
@@ -83,6 +88,12 @@ impl Generation {
             SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
             SeedMode::Batch => self.seed,
         }
+    }
+
+    /// How much work it is: rows times calls of the denoiser times pixels, in millions.
+    pub fn cost(&self) -> f64 {
+        let rows = self.n * if self.guidance_scale > 1.0 { 2 } else { 1 };
+        f64::from(rows) * f64::from(self.steps) * f64::from(self.width) * f64::from(self.height) / 1e6
     }
 
     /// The pictures that the request brought along.
@@ -119,6 +130,9 @@ impl Generation {
                 params.remove("metadata");
                 params.remove("metadata_level");
                 params.remove("webhook");
+                // They say when it runs, not what it draws.
+                params.remove("priority");
+                params.remove("run_timeout_s");
                 params.insert("output".into(), serde_json::json!({"format": "png", "metadata": self.metadata_level}));
                 params
             }

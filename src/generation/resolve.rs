@@ -106,6 +106,8 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         previews: integer(&mut fields, "previews", 0, 10, 0),
         metadata_level: output(&mut fields),
         on_disconnect: fields.choice("on_disconnect", &["auto", "keep", "cancel"]).unwrap_or(OnDisconnect::Auto),
+        priority: fields.choice("priority", &["low", "normal", "high"]).unwrap_or_default(),
+        run_timeout_s: fields.integer("run_timeout_s", 1, 3600).and_then(|seconds| u32::try_from(seconds).ok()),
         start_timeout_s: integer(&mut fields, "start_timeout_s", 1, 86_400, 600),
         webhook: Webhook::read(&mut fields),
         metadata: metadata(&mut fields),

@@ -295,6 +295,8 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::QueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
             StoreError::NotFinished => ApiError::NotFinished,
+            StoreError::TenantQueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
+            StoreError::KeyReused | StoreError::IdTaken => ApiError::Internal { cause: error.to_string() },
             StoreError::StorageFull => ApiError::StorageFull,
             StoreError::Database(_) | StoreError::Io(_) | StoreError::Locked { .. } | StoreError::Migration(_) => {
                 ApiError::Database { cause: error.to_string() }

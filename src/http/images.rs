@@ -87,7 +87,9 @@ fn list_query(query: &[u8]) -> Result<ListQuery, ApiError> {
     }
     let model = fields.text("model", 128);
     match fields.finish() {
-        errors if errors.is_empty() => Ok(ListQuery { limit, after, before, status: status.map(Word::text), model }),
+        errors if errors.is_empty() => {
+            Ok(ListQuery { limit, after, before, status: status.map(Word::text), model, ..ListQuery::default() })
+        }
         errors => Err(ApiError::Invalid(Invalid { errors })),
     }
 }

@@ -3,6 +3,7 @@
 //! Writes queue for one connection and run under `BEGIN IMMEDIATE`, one transaction a change; reads have connections of
 //! their own and see the last commit (WAL). `synchronous = FULL`: what was committed survives a power cut.
 
+mod accepting;
 mod change;
 mod ending;
 mod folder;
@@ -10,15 +11,20 @@ mod queue;
 mod reading;
 mod row;
 mod webhooks;
+mod workers;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::{StreamExt, stream::BoxStream};
 use sqlx::SqlitePool;
 
-use crate::generation::{Event, Generation, GenerationId, Record};
+use crate::generation::{Event, GenerationId, Preview, Record};
 
-use super::{Counts, Lease, ListQuery, Outcome, Page, Store, StoreError};
+use super::{
+    Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
+    Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
+};
 
 /// A handle to the store of one process; clones share it.
 #[derive(Clone, Debug)]
@@ -50,8 +56,12 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn accept(&self, id: GenerationId, generation: &Generation, max_queued: usize) -> Result<Record, StoreError> {
-        queue::accept(self, id, generation, max_queued).await
+    async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Accepted, StoreError> {
+        accepting::accept(self, acceptance).await
+    }
+
+    async fn find_accepted(&self, tenant: &str, key: &str) -> Result<Option<(GenerationId, Fingerprint)>, StoreError> {
+        accepting::find_accepted(self, tenant, key).await
     }
 
     async fn get(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
@@ -62,16 +72,28 @@ impl Store for SqliteStore {
         reading::list(&self.readers, query).await
     }
 
-    async fn claim(&self, limit: usize) -> Result<Vec<(Record, Lease)>, StoreError> {
-        queue::claim(self, limit).await
+    async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
+        queue::claim(self, by, limit, idle).await
+    }
+
+    async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
+        queue::renew(self, by, leases).await
     }
 
     async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Option<Record>, StoreError> {
         ending::finish(self, lease, outcome).await
     }
 
+    async fn reap(&self, reaping: &Reaping) -> Result<Reaped, StoreError> {
+        queue::reap(self, reaping).await
+    }
+
     async fn cancel(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
         ending::cancel(self, id).await
+    }
+
+    async fn revive(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
+        ending::revive(self, id).await
     }
 
     async fn delete(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
@@ -82,28 +104,89 @@ impl Store for SqliteStore {
         reading::events(&self.readers, id, after).await
     }
 
-    async fn requeue_running(&self, max_attempts: u32) -> Result<usize, StoreError> {
-        queue::requeue_running(self, max_attempts).await
-    }
-
-    async fn find_input(&self, sha256: &str) -> Result<Option<GenerationId>, StoreError> {
-        reading::find_input(&self.readers, sha256).await
+    async fn find_input(&self, tenant: &str, sha256: &str) -> Result<Option<GenerationId>, StoreError> {
+        reading::find_input(&self.readers, tenant, sha256).await
     }
 
     async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError> {
         queue::expire_overdue(self).await
     }
 
+    async fn age(&self, after: Duration) -> Result<(), StoreError> {
+        queue::age(self, after).await
+    }
+
     async fn overdue_for_deletion(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
         reading::overdue_for_deletion(&self.readers, limit).await
+    }
+
+    async fn purge(&self) -> Result<(), StoreError> {
+        let now = row::now_ms();
+        sqlx::query("DELETE FROM idempotency WHERE expires_at <= ?").bind(now).execute(&self.writer).await?;
+        let forgotten = now - workers::FORGOTTEN_MS;
+        sqlx::query("DELETE FROM workers WHERE beaten_at <= ?").bind(forgotten).execute(&self.writer).await?;
+        Ok(())
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         reading::counts(&self.readers).await
     }
 
+    async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
+        reading::workload(&self.readers, lately).await
+    }
+
     async fn position(&self, id: GenerationId) -> Result<Option<usize>, StoreError> {
         reading::position(&self.readers, id).await
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The only process sees its own progress.
+    async fn report(&self, _: &[Report]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn glance(&self, ids: &[GenerationId]) -> Result<Vec<Glance>, StoreError> {
+        reading::glance(&self.readers, ids).await
+    }
+
+    async fn previews(&self, _: GenerationId) -> Result<Vec<Preview>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn hint(&self, _: &[Hint]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        futures::stream::pending().boxed()
+    }
+
+    async fn beat(&self, beat: &Beat) -> Result<Orders, StoreError> {
+        workers::beat(self, beat).await
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        workers::workers(self).await
+    }
+
+    async fn drain_worker(&self, worker: &str) -> Result<bool, StoreError> {
+        workers::drain(self, worker).await
+    }
+
+    async fn leave(&self, worker: &str) -> Result<(), StoreError> {
+        workers::leave(self, worker).await
+    }
+
+    async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
+        workers::create_key(self, key).await
+    }
+
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
+        workers::find_key(self, id).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -122,7 +205,9 @@ mod tests {
     use sqlx::Executor;
 
     use super::*;
-    use crate::generation::{Decoder, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode};
+    use crate::generation::{
+        Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode,
+    };
 
     #[tokio::test]
     async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
@@ -130,17 +215,17 @@ mod tests {
         let store = SqliteStore::open(dir.path(), Duration::ZERO).await.unwrap();
         let generation = generation("x".repeat(20_000));
         let first = GenerationId::new();
-        store.accept(first, &generation, 9).await.unwrap();
+        accept(&store, first, &generation).await.unwrap();
         // SQLite answers as it does for ENOSPC once the file may not grow.
         store.writer.execute("PRAGMA max_page_count = 1").await.unwrap();
         for _ in 0..3 {
-            let refused = store.accept(GenerationId::new(), &generation, 9).await;
+            let refused = accept(&store, GenerationId::new(), &generation).await;
             assert!(matches!(refused, Err(StoreError::StorageFull)), "{refused:?}");
         }
         store.writer.execute("PRAGMA max_page_count = 1000000").await.unwrap();
         let second = GenerationId::new();
-        store.accept(second, &generation, 9).await.unwrap();
-        let claimed = store.claim(9).await.unwrap();
+        accept(&store, second, &generation).await.unwrap();
+        let claimed = store.claim(&claimant(), 9, true).await.unwrap();
         assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), [first, second]);
     }
 
@@ -153,12 +238,22 @@ mod tests {
         connection.lock_handle().await.unwrap().set_commit_hook(|| false);
         drop(connection);
         let refused = GenerationId::new();
-        let error = store.accept(refused, &generation(String::new()), 9).await.unwrap_err();
+        let error = accept(&store, refused, &generation(String::new())).await.unwrap_err();
         assert!(matches!(error, StoreError::Database(_)), "{error:?}");
         let accepted = GenerationId::new();
-        store.accept(accepted, &generation(String::new()), 9).await.unwrap();
+        accept(&store, accepted, &generation(String::new())).await.unwrap();
         assert!(store.get(refused).await.unwrap().is_none());
         assert_eq!(store.events(accepted, 0).await.unwrap().len(), 1);
+    }
+
+    fn claimant() -> Claimant {
+        Claimant { worker: "one".to_owned(), lease: Duration::from_secs(30), models: vec!["tiny".to_owned()] }
+    }
+
+    async fn accept(store: &SqliteStore, id: GenerationId, generation: &Generation) -> Result<Accepted, StoreError> {
+        let acceptance =
+            Acceptance { id, tenant: "default", generation, fingerprint: [0; 32], key: None, cost: 1.0, max_queued: 9 };
+        store.accept(&acceptance).await
     }
 
     fn generation(prompt: String) -> Generation {
@@ -190,8 +285,10 @@ mod tests {
             previews: 0,
             metadata_level: MetadataLevel::Full,
             on_disconnect: OnDisconnect::Auto,
+            priority: Default::default(),
             start_timeout_s: 600,
             webhook: None,
+            run_timeout_s: None,
             metadata: Default::default(),
         }
     }

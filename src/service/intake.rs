@@ -71,7 +71,7 @@ async fn convert(bytes: Vec<u8>, role: Role) -> Result<Result<Taken, String>, Se
 /// The same picture as of an earlier request that is still kept.
 async fn again(sha256: String, store: &dyn Store, blobs: &Blobs) -> Result<Result<Taken, String>, ServiceError> {
     let gone = || Ok(Err(format!("{sha256} is not stored any more, send the picture itself")));
-    let Some(id) = store.find_input(&sha256).await? else { return gone() };
+    let Some(id) = store.find_input(super::ANONYMOUS, &sha256).await? else { return gone() };
     let file = blobs.get(&path_of_input(id, &sha256)).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
     match file {
         Some(file) => convert(file.to_vec(), Role::Picture).await,

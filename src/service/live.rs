@@ -5,8 +5,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -15,32 +13,7 @@ use crate::{
     generation::GenerationId,
 };
 
-pub use crate::generation::Phase;
-
-/// How far a running generation is.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Progress {
-    pub phase: Phase,
-    pub step: u32,
-    pub steps: u32,
-    /// 0..=100.
-    pub percent: f32,
-    /// Seconds left, from the pace so far.
-    pub eta_s: Option<f32>,
-}
-
-/// A rough picture of where a run is going.
-#[derive(Clone, Debug)]
-pub struct Preview {
-    /// Which image of the generation.
-    pub index: u32,
-    /// After which step.
-    pub step: u32,
-    /// Counts the previews of the image from 0.
-    pub preview_index: u32,
-    /// A PNG file.
-    pub png: Bytes,
-}
+pub use crate::generation::{Phase, Preview, Progress};
 
 /// What a watcher can see of a generation at this moment.
 #[derive(Clone, Debug, Default)]

@@ -65,7 +65,8 @@ impl Change {
         };
         let row = sqlx::query(
             "UPDATE generations
-             SET status = ?, images = ?, problem = ?, finished_at = ?, expires_at = ?, version = version + 1
+             SET status = ?, images = ?, problem = ?, finished_at = ?, expires_at = ?, version = version + 1,
+                 lease_owner = NULL, lease_expires_at = NULL
              WHERE id = ? AND status IN ('queued', 'running')
              RETURNING *",
         )
@@ -91,7 +92,9 @@ impl Change {
         reason: &str,
     ) -> Result<SqliteRow, StoreError> {
         let row = sqlx::query(
-            "UPDATE generations SET status = 'queued', attempt = attempt - ?, run_at = ?, version = version + 1
+            "UPDATE generations
+             SET status = 'queued', attempt = attempt - ?, run_at = ?, version = version + 1,
+                 lease_owner = NULL, lease_expires_at = NULL
              WHERE id = ? AND status = 'running'
              RETURNING *",
         )
@@ -103,6 +106,16 @@ impl Change {
         let attempt: u32 = row.try_get("attempt")?;
         self.append(id, EventKind::Retrying, json!({"id": id, "attempt": attempt, "reason": reason})).await?;
         Ok(row)
+    }
+
+    /// A process ended while the generation ran; `given_up`: once too often.
+    pub async fn count_crash(&mut self, id: GenerationId, given_up: bool) -> Result<(), StoreError> {
+        sqlx::query("UPDATE generations SET crash_count = crash_count + 1, dead = ? WHERE id = ?")
+            .bind(given_up)
+            .bind(&id.as_bytes()[..])
+            .execute(self.connection())
+            .await?;
+        Ok(())
     }
 
     pub async fn append(&mut self, id: GenerationId, kind: EventKind, data: Value) -> Result<(), StoreError> {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 
-use crate::generation::{GenerationId, Record, Status};
+use crate::generation::{EventKind, GenerationId, Record, Status};
 use crate::ledger::{Lease, Outcome, StoreError};
 
 use super::{
@@ -30,6 +31,8 @@ pub async fn finish(store: &SqliteStore, lease: Lease, outcome: Outcome) -> Resu
 async fn write(change: &mut Change, running: &Record, outcome: Outcome) -> Result<SqliteRow, StoreError> {
     let id = running.id;
     match outcome {
+        // What was promised to its client first; the worker erases the pictures.
+        Outcome::Succeeded(_) if running.cancel_requested => change.end(id, Ending::Canceled).await,
         Outcome::Succeeded(images) => change.end(id, Ending::Succeeded(images)).await,
         Outcome::Failed(problem) => change.end(id, Ending::Failed(problem)).await,
         Outcome::Canceled => change.end(id, Ending::Canceled).await,
@@ -80,6 +83,26 @@ pub async fn delete(store: &SqliteStore, id: GenerationId) -> Result<Option<Reco
     }
     // The events go with it, by their foreign key.
     sqlx::query("DELETE FROM generations WHERE id = ?").bind(&id.as_bytes()[..]).execute(change.connection()).await?;
+    change.commit().await?;
+    Ok(Some(record))
+}
+
+pub async fn revive(store: &SqliteStore, id: GenerationId) -> Result<Option<Record>, StoreError> {
+    let mut change = Change::begin(store).await?;
+    let row = sqlx::query(
+        "UPDATE generations
+         SET status = 'queued', dead = 0, crash_count = 0, attempt = 0, problem = NULL, run_at = ?1, finished_at = NULL,
+             expires_at = NULL, aged_at = ?1, version = version + 1
+         WHERE id = ?2 AND dead
+         RETURNING *",
+    )
+    .bind(change.now)
+    .bind(&id.as_bytes()[..])
+    .fetch_optional(change.connection())
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let record = row::record(&row)?;
+    change.append(id, EventKind::Retrying, json!({"id": id, "attempt": 0, "reason": "revived"})).await?;
     change.commit().await?;
     Ok(Some(record))
 }

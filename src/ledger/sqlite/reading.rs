@@ -1,10 +1,12 @@
 //! Everything that only reads.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 
 use crate::generation::{Event, GenerationId, Record};
-use crate::ledger::{Counts, ListQuery, Page, StoreError};
+use crate::ledger::{Counts, Glance, ListQuery, Page, StoreError, Workload};
 
 use super::row;
 
@@ -50,14 +52,20 @@ fn list_sql(query: &ListQuery, ascending: bool) -> QueryBuilder<Sqlite> {
     if let Some(model) = &query.model {
         sql.push(" AND model = ").push_bind(model.clone());
     }
+    if let Some(tenant) = &query.tenant {
+        sql.push(" AND tenant_id = ").push_bind(tenant.clone());
+    }
+    if query.dead {
+        sql.push(" AND dead");
+    }
     sql.push(if ascending { " ORDER BY id" } else { " ORDER BY id DESC" });
     sql
 }
 
-pub async fn find_input(readers: &SqlitePool, sha256: &str) -> Result<Option<GenerationId>, StoreError> {
-    let newest =
-        "SELECT generation_id AS id FROM generation_inputs WHERE sha256 = ? ORDER BY generation_id DESC LIMIT 1";
-    let row = sqlx::query(newest).bind(sha256).fetch_optional(readers).await?;
+pub async fn find_input(readers: &SqlitePool, tenant: &str, sha256: &str) -> Result<Option<GenerationId>, StoreError> {
+    let newest = "SELECT generation_id AS id FROM generation_inputs JOIN generations ON generations.id = generation_id
+         WHERE sha256 = ? AND tenant_id = ? ORDER BY generation_id DESC LIMIT 1";
+    let row = sqlx::query(newest).bind(sha256).bind(tenant).fetch_optional(readers).await?;
     row.as_ref().map(row::id).transpose()
 }
 
@@ -93,15 +101,49 @@ pub async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
+pub async fn workload(readers: &SqlitePool, lately: Duration) -> Result<Workload, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT total(cost) FROM generations WHERE status IN ('queued', 'running')) AS cost,
+                (SELECT total(speed) FROM workers WHERE beaten_at > ?) AS speed",
+    )
+    .bind(row::now_ms() - row::millis(lately))
+    .fetch_one(readers)
+    .await?;
+    Ok(Workload { cost: row.try_get("cost")?, speed: row.try_get("speed")? })
+}
+
 pub async fn position(readers: &SqlitePool, id: GenerationId) -> Result<Option<usize>, StoreError> {
     let before: Option<i64> = sqlx::query_scalar(
-        "SELECT (SELECT count(*) FROM generations AS other WHERE other.status = 'queued' AND other.id < this.id)
+        "SELECT (SELECT count(*) FROM generations AS other
+                 WHERE other.status = 'queued'
+                     AND (other.priority > this.priority OR other.priority = this.priority
+                         AND (other.vft, other.id) < (this.vft, this.id)))
          FROM generations AS this WHERE this.id = ? AND this.status = 'queued'",
     )
     .bind(&id.as_bytes()[..])
     .fetch_optional(readers)
     .await?;
     Ok(before.map(row::size))
+}
+
+/// Without progress and previews, which no other process could have.
+pub async fn glance(readers: &SqlitePool, ids: &[GenerationId]) -> Result<Vec<Glance>, StoreError> {
+    let mut seen = Vec::with_capacity(ids.len());
+    for id in ids {
+        let row = sqlx::query(
+            "SELECT finished_at IS NOT NULL AS is_over,
+                    (SELECT max(seq) FROM generation_events WHERE generation_id = generations.id) AS last_event
+             FROM generations WHERE id = ?",
+        )
+        .bind(&id.as_bytes()[..])
+        .fetch_optional(readers)
+        .await?;
+        if let Some(row) = row {
+            let (last_event, is_over) = (row.try_get("last_event")?, row.try_get("is_over")?);
+            seen.push(Glance { id: *id, last_event, is_over, progress: None, previews: Vec::new() });
+        }
+    }
+    Ok(seen)
 }
 
 pub async fn ping(readers: &SqlitePool) -> Result<(), StoreError> {

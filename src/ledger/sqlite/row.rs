@@ -17,9 +17,12 @@ pub fn record(row: &SqliteRow) -> Result<Record, StoreError> {
     let row = Columns { id: id(row)?, row };
     Ok(Record {
         id: row.id,
+        tenant: row.get("tenant_id")?,
         generation: row.json("params")?,
         status: row.status()?,
         attempt: row.get("attempt")?,
+        crash_count: row.get("crash_count")?,
+        dead: row.get("dead")?,
         cancel_requested: row.get::<Option<i64>>("cancel_requested_at")?.is_some(),
         created_at: row.time("created_at")?.ok_or_else(|| row.corrupt("created_at", "it is missing"))?,
         started_at: row.time("started_at")?,
@@ -107,6 +110,12 @@ pub fn millis(duration: Duration) -> i64 {
 pub fn moment(ms: i64) -> Result<OffsetDateTime, sqlx::Error> {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
     time.map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// A column of 32 bytes.
+pub fn sha256(row: &SqliteRow, column: &str) -> Result<[u8; 32], StoreError> {
+    let bytes: &[u8] = row.try_get(column)?;
+    Ok(bytes.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?)
 }
 
 /// A number of rows.

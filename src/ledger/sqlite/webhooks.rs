@@ -10,8 +10,8 @@ use async_trait::async_trait;
 
 use crate::generation::{DeliveryId, EndpointId, SigningSecret};
 use crate::ledger::{
-    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, Endpoint, EndpointTerms, NewEndpoint, Next, StoreError,
-    WebhookStore,
+    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, Endpoint, EndpointTerms, NewEndpoint, Next,
+    StoreError, WebhookStore,
 };
 
 use super::{SqliteStore, row};

@@ -52,11 +52,10 @@ pub async fn enqueue(change: &mut Change, generation: &SqliteRow, kind: EventKin
 
 /// Whether an endpoint is there, enabled, and asks for such events.
 async fn listens(change: &mut Change, endpoint: EndpointId, event: WebhookEvent) -> Result<bool, StoreError> {
-    let events: Option<String> =
-        sqlx::query_scalar("SELECT events FROM webhook_endpoints WHERE id = ? AND enabled")
-            .bind(&endpoint.as_bytes()[..])
-            .fetch_optional(change.connection())
-            .await?;
+    let events: Option<String> = sqlx::query_scalar("SELECT events FROM webhook_endpoints WHERE id = ? AND enabled")
+        .bind(&endpoint.as_bytes()[..])
+        .fetch_optional(change.connection())
+        .await?;
     let events: Option<Vec<WebhookEvent>> = events.and_then(|events| serde_json::from_str(&events).ok());
     Ok(events.is_some_and(|events| events.contains(&event)))
 }

@@ -1,0 +1,73 @@
+//! Settings that nobody is shown.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A text that neither the log, nor an error, nor `latentd config print` shows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// What is printed in its place.
+const HIDDEN: &str = "(hidden)";
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for the one place that uses it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "(none)" } else { HIDDEN })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.is_empty() { "" } else { HIDDEN })
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // Settings that were printed and are read again would else run with a secret that everybody knows.
+        if text == HIDDEN {
+            return Err(serde::de::Error::custom(
+                "the secret was hidden when these settings were printed; give it anew",
+            ));
+        }
+        Ok(Secret(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_shown_to_nobody() {
+        let secret = Secret::new("swordfish");
+        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "(hidden) Some((hidden))");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"(hidden)\"");
+        assert_eq!(secret.expose(), "swordfish");
+        assert_eq!(serde_json::to_string(&Secret::default()).unwrap(), "\"\"");
+    }
+
+    #[test]
+    fn what_is_printed_for_it_is_no_secret() {
+        assert_eq!(serde_json::from_str::<Secret>("\"swordfish\"").unwrap(), Secret::new("swordfish"));
+        let error = serde_json::from_str::<Secret>("\"(hidden)\"").unwrap_err().to_string();
+        assert!(error.contains("give it anew"), "{error}");
+    }
+}
