@@ -6,7 +6,7 @@ use crate::generation::{DeliveryId, EndpointId, EventKind, GenerationId};
 use crate::ledger::{Delivery, DeliveryPage, DeliveryState, StoreError};
 
 use super::{bytes, moment, unreadable};
-use crate::ledger::sqlite::{SqliteStore, change::Change, row};
+use crate::ledger::sqlite::{SqliteStore, change::Change};
 
 pub async fn list(
     store: &SqliteStore,
