@@ -65,6 +65,9 @@ struct Serve {
     /// The public listener (http.bind).
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<SocketAddr>,
+    /// Whether the process serves HTTP, computes, or both (role).
+    #[arg(long, value_name = "all|api|worker")]
+    role: Option<String>,
     /// Where the database and the pictures live (data_dir).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -101,6 +104,9 @@ fn serve(serve: &Serve) -> Result<()> {
     if let Some(bind) = serve.bind {
         flags.push(("http.bind".to_owned(), bind.to_string()));
     }
+    if let Some(role) = &serve.role {
+        flags.push(("role".to_owned(), role.clone()));
+    }
     if let Some(dir) = &serve.data_dir {
         flags.push(("data_dir".to_owned(), dir.display().to_string()));
     }
@@ -110,7 +116,10 @@ fn serve(serve: &Serve) -> Result<()> {
     runtime.block_on(async {
         let app = App::build(config).await?;
         // Standard output carries these lines alone, so that a script can wait for them.
-        println!("latentd {} listens on http://{}", env!("CARGO_PKG_VERSION"), app.public_address()?);
+        match app.public_address()? {
+            Some(address) => println!("latentd {} listens on http://{address}", env!("CARGO_PKG_VERSION")),
+            None => println!("latentd {} works", env!("CARGO_PKG_VERSION")),
+        }
         println!("operator: http://{}", app.operator_address()?);
         let stop = CancellationToken::new();
         let mut serving = Box::pin(app.run(stop.clone()));

@@ -26,6 +26,7 @@ mod routes;
 mod spec;
 mod sse;
 mod urlencoded;
+mod webhooks;
 
 use std::sync::Arc;
 

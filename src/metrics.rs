@@ -44,6 +44,12 @@ pub struct Metrics {
     pub text_cache: IntCounterVec,
     /// Bytes of the weights that are in memory or being read.
     pub model_bytes: IntGauge,
+    /// Leases that were lost before their generation had ended.
+    pub leases_lost: IntCounter,
+    /// Outcomes that were thrown away since the lease was another's.
+    pub fenced_writes: IntCounter,
+    /// Generations taken back from workers that are gone.
+    pub reaped: IntCounter,
     /// Models read, by name and by whether that went well.
     pub model_loads: IntCounterVec,
     /// Models that made room for others, by name.
@@ -108,6 +114,12 @@ impl Metrics {
                 &["result"],
             ),
             webhook_backlog: gauge("latentd_webhook_backlog", "Webhooks that are still to be delivered"),
+            leases_lost: counter("latentd_leases_lost_total", "Leases lost before their generation had ended"),
+            fenced_writes: counter(
+                "latentd_fenced_writes_total",
+                "Outcomes thrown away since the lease was another worker's",
+            ),
+            reaped: counter("latentd_reaped_total", "Generations taken back from workers that are gone"),
             text_cache: counters("latentd_text_cache_total", "Text encodings asked for", &["result"]),
             model_bytes: gauge("latentd_model_bytes", "Bytes of the weights that are in memory or being read"),
             model_loads: counters("latentd_model_loads_total", "Models read", &["model", "result"]),

@@ -1,5 +1,6 @@
 //! The desk: what the API means. Handlers call only this.
 
+mod bus;
 mod intake;
 mod live;
 mod rules;
@@ -17,11 +18,13 @@ use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Event, Fields, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status, resolve},
-    ledger::{Acceptance, Accepted, Blobs, Counts, ListQuery, Page, Store, StoreError},
+    ledger::{Acceptance, Accepted, Blobs, Counts, Hint, ListQuery, Page, Store, StoreError},
     metrics::Metrics,
     pipelines::Catalogue,
+    webhooks::Registry,
 };
 
+pub use bus::{Bus, Outbox};
 pub use live::{Live, Phase, Preview, Progress};
 pub use rules::CatalogueRules;
 pub use throughput::{Pace, Throughput};
@@ -39,6 +42,7 @@ pub struct Parts {
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
+    pub webhooks: Registry,
     pub limits: Limits,
     /// Most generations that may wait.
     pub max_queued: usize,
@@ -46,6 +50,10 @@ pub struct Parts {
     pub throughput: Throughput,
     /// Tells the worker that there is something to claim.
     pub wake: Arc<Notify>,
+    /// Tells other processes.
+    pub outbox: Outbox,
+    /// Whether this process loads models.
+    pub computes: bool,
     /// Set when the server stops taking work.
     pub draining: CancellationToken,
     /// Where reads run that must end even if nobody polls for their answer.
@@ -125,10 +133,11 @@ impl Service {
     /// # Errors
     /// All invalid fields at once, a full queue, a stopping server, or a store that does not answer.
     pub async fn create(&self, mut fields: Fields) -> Result<View, ServiceError> {
-        let Parts { store, blobs, metrics, wake, draining, .. } = &*self.0;
+        let Parts { store, blobs, webhooks, metrics, wake, draining, .. } = &*self.0;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
+        webhooks.check(&mut fields, ANONYMOUS).await?;
         let taken = intake::take_in(&mut fields, store.as_ref(), blobs).await?;
         let generation = resolve(fields, &CatalogueRules { catalogue: &self.0.catalogue, limits: &self.0.limits })?;
         let id = GenerationId::new();
@@ -154,6 +163,7 @@ impl Service {
         };
         metrics.accepted.inc();
         wake.notify_one();
+        self.0.outbox.tell(Hint::Queued);
         self.view(record).await
     }
 
@@ -201,8 +211,14 @@ impl Service {
     async fn cancel_because(&self, id: GenerationId, reason: Reason) -> Result<View, ServiceError> {
         let record = self.0.store.cancel(id).await?.ok_or(ServiceError::NotFound)?;
         match record.status {
-            Status::Running => self.0.live.cancel(id, reason),
-            Status::Canceled => self.0.live.close(id),
+            Status::Running => {
+                self.0.live.cancel(id, reason);
+                self.0.outbox.tell(Hint::Canceled(id));
+            }
+            Status::Canceled => {
+                self.0.live.close(id);
+                self.0.outbox.tell(Hint::Changed(id));
+            }
             Status::Queued | Status::Succeeded { .. } | Status::Failed { .. } | Status::Expired => {}
         }
         self.view(record).await
@@ -231,10 +247,11 @@ impl Service {
     /// The newest preview of a running generation.
     pub async fn preview(&self, id: GenerationId) -> Result<Option<Preview>, ServiceError> {
         self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
-        let state = self.0.live.state(id);
-        Ok(state.and_then(|state| {
-            state.previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index)))
-        }))
+        let mut previews = self.0.live.state(id).map(|state| state.previews).unwrap_or_default();
+        if previews.is_empty() {
+            previews = self.0.store.previews(id).await?;
+        }
+        Ok(previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index))))
     }
 
     /// Every durable event after `after`, then one snapshot of the progress, then what happens, until a terminal event
@@ -246,6 +263,11 @@ impl Service {
     ) -> Result<impl Stream<Item = Result<Watched, ServiceError>> + Send + use<>, ServiceError> {
         self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
         Ok(watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), id, after))
+    }
+
+    /// The desk for endpoints of webhooks.
+    pub fn webhooks(&self) -> &Registry {
+        &self.0.webhooks
     }
 
     pub fn models(&self) -> Vec<ModelView> {
@@ -301,15 +323,24 @@ impl Service {
             reasons.push(format!("store: {error}"));
         }
         // Those that are to be loaded at the start; whether they are in memory later on is nobody's concern.
-        for name in self.0.catalogue.awaited() {
+        for name in self.0.catalogue.awaited().into_iter().filter(|_| self.0.computes) {
             reasons.push(format!("model {name}: {}", self.0.catalogue.state(&name).0));
         }
         reasons
     }
 
+    /// Of a running generation, here or elsewhere.
+    async fn progress(&self, id: GenerationId) -> Result<Option<Progress>, ServiceError> {
+        let progress = self.0.live.state(id).and_then(|state| state.progress);
+        if progress.is_some() || !self.0.store.is_shared() {
+            return Ok(progress);
+        }
+        Ok(self.0.store.glance(&[id]).await?.pop().and_then(|glance| glance.progress))
+    }
+
     async fn view(&self, record: Record) -> Result<View, ServiceError> {
         let (progress, position) = match record.status {
-            Status::Running => (self.0.live.state(record.id).and_then(|state| state.progress), None),
+            Status::Running => (self.progress(record.id).await?, None),
             Status::Queued => (None, self.0.store.position(record.id).await?),
             Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => (None, None),
         };

@@ -1,6 +1,6 @@
 //! The messenger: tells receivers of generations by HTTP, as Standard Webhooks 1.0.0 has it.
 //!
-//! [`Registry`] is the desk for endpoints and for what a request names; [`Courier`] empties the ledger's outbox. Between
+//! [`Registry`] is the desk for endpoints and for what a request names; [`Courier`] sends what the ledger has for it. Between
 //! the server and a receiver stands the [`Guard`]: what may not be reached is not connected to.
 
 mod address;

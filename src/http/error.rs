@@ -10,12 +10,15 @@ use crate::{
     generation::{FieldError, GenerationId, Invalid},
     ledger::StoreError,
     service::ServiceError,
+    webhooks::RegistryError,
 };
 
 /// The statuses of answers that are no errors, other than 200.
 pub mod success {
     use axum::http::StatusCode;
 
+    /// It is there now, under the address in `Location`.
+    pub const CREATED: StatusCode = StatusCode::CREATED;
     /// The generation or its cancellation is under way.
     pub const ACCEPTED: StatusCode = StatusCode::ACCEPTED;
     /// Nothing to show, or nothing left to tell.
@@ -51,6 +54,8 @@ pub enum ApiError {
     NotFinished,
     #[error("the generation was canceled before it had a picture")]
     Canceled(GenerationId),
+    #[error("at most {most} webhook endpoints can be registered; erase one first")]
+    EndpointsFull { most: usize },
     #[error("the body must have at most {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("{0}")]
@@ -101,6 +106,7 @@ impl ApiError {
             ApiError::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request is too slow"),
             ApiError::NotFinished => (S::CONFLICT, "generation_not_finished", "The generation is not finished"),
             ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
+            ApiError::EndpointsFull { .. } => (S::CONFLICT, "webhook_endpoints_full", "Too many webhook endpoints"),
             ApiError::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             ApiError::UnsupportedMediaType(_) => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
@@ -192,6 +198,8 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
         "unknown_model"
     } else if errors.iter().all(|error| error.code == "unknown_lora") {
         "unknown_lora"
+    } else if errors.iter().all(|error| error.code == "webhook_url_forbidden") {
+        "webhook_url_forbidden"
     } else if errors.iter().all(|error| error.code == "unknown_field") {
         "unknown_field"
     } else {
@@ -261,7 +269,7 @@ impl IntoResponse for ApiError {
                 headers.insert(header::CONTENT_RANGE, range);
             }
             // SDKs in wide use retry every 409 unless told not to.
-            ApiError::NotFinished | ApiError::Canceled(_) => {
+            ApiError::NotFinished | ApiError::Canceled(_) | ApiError::EndpointsFull { .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
             _ => {}
@@ -306,6 +314,18 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> ApiError {
+        match error {
+            RegistryError::Invalid(invalid) => ApiError::Invalid(invalid),
+            RegistryError::NotFound => ApiError::NotFound("such webhook endpoint or delivery"),
+            RegistryError::Full { most } => ApiError::EndpointsFull { most },
+            RegistryError::Entropy(cause) => ApiError::Internal { cause },
+            RegistryError::Store(error) => error.into(),
+        }
+    }
+}
+
 /// One invalid field, or with the empty pointer the body as a whole.
 pub fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> ApiError {
     let error = FieldError { pointer: pointer.to_owned(), code, detail: detail.into() };
@@ -334,6 +354,7 @@ mod tests {
             ApiError::RequestTimeout,
             ApiError::NotFinished,
             ApiError::Canceled(id),
+            ApiError::EndpointsFull { most: 1 },
             ApiError::BodyTooLarge { limit: 1 },
             ApiError::UnsupportedMediaType(text()),
             ApiError::RangeNotSatisfiable { length: 1 },
@@ -341,6 +362,7 @@ mod tests {
             invalid("/colour", "unknown_field", text()),
             invalid("/model", "unknown_model", text()),
             invalid("/loras/0/name", "unknown_lora", text()),
+            invalid("/webhook/url", "webhook_url_forbidden", text()),
             failed("run_timeout"),
             failed("out_of_memory"),
             failed("worker_crashed"),

@@ -1,4 +1,4 @@
-//! The loop that empties the outbox.
+//! The loop over what is outgoing.
 
 use std::{sync::Arc, time::Duration};
 

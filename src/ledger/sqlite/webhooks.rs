@@ -1,8 +1,8 @@
-//! Endpoints of webhooks, and what the outbox and its readers do.
+//! Endpoints of webhooks, and what goes out to them.
 
 mod deliveries;
 mod endpoints;
-mod outbox;
+mod outgoing;
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::ledger::{
 
 use super::{SqliteStore, row};
 
-pub use outbox::enqueue;
+pub use outgoing::enqueue;
 
 #[async_trait]
 impl WebhookStore for SqliteStore {
@@ -78,15 +78,15 @@ impl WebhookStore for SqliteStore {
     }
 
     async fn claim_deliveries(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedDelivery>, StoreError> {
-        outbox::claim(self, limit, lease).await
+        outgoing::claim(self, limit, lease).await
     }
 
     async fn settle_delivery(&self, claim: DeliveryClaim, answer: &Answer, next: Next) -> Result<bool, StoreError> {
-        outbox::settle(self, claim, answer, next).await
+        outgoing::settle(self, claim, answer, next).await
     }
 
     async fn release_delivery(&self, claim: DeliveryClaim) -> Result<(), StoreError> {
-        outbox::release(self, claim).await
+        outgoing::release(self, claim).await
     }
 
     async fn backlog(&self) -> Result<usize, StoreError> {

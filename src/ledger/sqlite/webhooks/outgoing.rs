@@ -1,4 +1,4 @@
-//! Into the outbox with the event, and out of it by a claim.
+//! What is outgoing: written with its event, taken by a claim.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::ledger::{Answer, ClaimedDelivery, DeliveryClaim, Next, StoreError};
 use super::{bytes, deliveries, moment, unreadable};
 use crate::ledger::sqlite::{SqliteStore, change::Change, row};
 
-/// Puts what `kind` tells of the generation of this row into the outbox, for the transaction's event before. A generation
+/// Puts what `kind` tells of the generation of this row to what is outgoing, after the event itself was appended. A generation
 /// without a webhook costs no statement.
 pub async fn enqueue(change: &mut Change, generation: &SqliteRow, kind: EventKind) -> Result<(), StoreError> {
     #[derive(Deserialize)]

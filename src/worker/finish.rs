@@ -1,0 +1,82 @@
+//! The end of a run, in the ledger.
+
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use crate::{
+    generation::{GenerationId, Record, Status},
+    ledger::{Hint, Lease, Outcome, StoreError},
+};
+
+impl Worker {
+    /// Writes the outcome, for as long as it takes and the lease allows: the ledger must not be left believing that the run
+    /// goes on. Returns whether the generation is over.
+    pub(super) async fn finish(&self, begun_record: &Record, lease: Lease, outcome: Outcome, begun: Instant) -> bool {
+        let id = lease.id();
+        let stored = matches!(outcome, Outcome::Succeeded(_));
+        let written = self.write(&lease, outcome).await;
+        self.leases.release(&lease);
+        let Some(record) = written else {
+            self.metrics.fenced_writes.inc();
+            tracing::warn!(%id, fence = lease.fence(), "an outcome is thrown away, since the lease is another's");
+            return false;
+        };
+        let is_over = record.status.is_terminal();
+        if !is_over {
+            tracing::info!(%id, "generation goes back to the queue");
+            self.outbox.tell(Hint::Queued);
+            return false;
+        }
+        self.erase_log(id).await;
+        self.metrics.finished.with_label_values(&[record.status.as_str()]).inc();
+        tracing::info!(%id, status = record.status.as_str(), ms = begun.elapsed().as_millis() as u64, "generation ended");
+        match &record.status {
+            Status::Failed { problem } => tracing::warn!(%id, code = problem.code, "{}", problem.message),
+            Status::Succeeded { .. } => {
+                self.metrics.run_seconds.observe(begun.elapsed().as_secs_f64());
+                let together = self.metrics.running.get().max(1) as usize;
+                self.throughput.record(begun.elapsed(), together, begun_record.generation.cost());
+            }
+            _ => {}
+        }
+        // Canceled while its pictures were stored.
+        if stored && record.status == Status::Canceled {
+            self.erase_pictures(id).await;
+        }
+        self.live.event(id);
+        true
+    }
+
+    /// `None`: the lease is lost.
+    async fn write(&self, lease: &Lease, outcome: Outcome) -> Option<Record> {
+        let id = lease.id();
+        let mut delay = Duration::from_millis(100);
+        // What is given up need not be given back by a worker that has lost it: its time in the ledger ends by itself. But it
+        // is tried once, since a worker that could not renew may still be the only one.
+        let lost = !self.leases.allows(lease);
+        let mut outcome = outcome;
+        if lost {
+            outcome = Outcome::Released;
+        }
+        loop {
+            let finished = self.store.finish(lease.clone(), outcome.clone());
+            match tokio::time::timeout(self.patience(), finished).await {
+                Ok(Ok(finished)) => return finished,
+                Ok(Err(StoreError::Corrupt { .. })) => return None,
+                Ok(Err(error)) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),
+                Err(_) => tracing::error!(%id, "the outcome of a generation cannot be written yet: no answer"),
+            }
+            if lost || !self.leases.allows(lease) {
+                return None;
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_secs(10));
+        }
+    }
+
+    async fn erase_pictures(&self, id: GenerationId) {
+        if let Err(error) = self.blobs.delete_generation(id).await {
+            tracing::warn!(%id, %error, "pictures of a canceled generation wait for the sweeper");
+        }
+    }
+}
