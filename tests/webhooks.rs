@@ -1,0 +1,20 @@
+//! Webhooks: what is signed, what is guarded, what is kept, and what arrives.
+
+#[path = "contract/conforms.rs"]
+mod conforms;
+#[allow(dead_code, reason = "each test target uses its part")]
+#[path = "server/harness.rs"]
+mod harness;
+#[path = "webhooks/receiver.rs"]
+mod receiver;
+
+#[path = "webhooks/deliveries.rs"]
+mod deliveries;
+#[path = "webhooks/endpoints.rs"]
+mod endpoints;
+#[path = "webhooks/guarding.rs"]
+mod guarding;
+#[path = "webhooks/signing.rs"]
+mod signing;
+#[path = "webhooks/store.rs"]
+mod store;
