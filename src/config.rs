@@ -3,6 +3,7 @@
 //! Defaults (`config/latentd.toml`, compiled in) < the file of `--config` or `LATENTD_CONFIG` < the environment
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
+mod one_or_more;
 mod secret;
 mod webhooks;
 

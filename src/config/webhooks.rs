@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, num::NonZeroUsize, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ConfigError, Seconds};
+use super::{ConfigError, Seconds, one_or_more::one_or_more};
 use crate::generation::SigningSecret;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -14,11 +14,13 @@ pub struct Webhooks {
     #[serde(deserialize_with = "optional_secret", serialize_with = "hidden_secret")]
     pub secret: Option<SigningSecret>,
     pub allow_http: bool,
+    #[serde(deserialize_with = "one_or_more")]
     pub ports: Vec<u16>,
     pub allow_hosts: Vec<AllowedHost>,
     pub max_endpoints: NonZeroUsize,
     pub max_in_flight: NonZeroUsize,
     pub timeout_s: Seconds,
+    #[serde(deserialize_with = "one_or_more")]
     pub retry_s: Vec<f64>,
     pub rotation_s: Seconds,
 }
@@ -177,6 +179,8 @@ mod tests {
         let hosts: Vec<String> = webhooks.allow_hosts.iter().map(AllowedHost::to_string).collect();
         assert_eq!(hosts, ["127.0.0.1/32", "fd00::/8", "hooks.internal"]);
         assert_eq!(webhooks.secret, Some(secret.clone()));
+        let single = load(&[("PORTS", "9000"), ("RETRY_S", "0"), ("ALLOW_HOSTS", "::1")]).unwrap();
+        assert_eq!((single.ports, single.retry_s, single.allow_hosts.len()), (vec![9000], vec![0.0], 1));
         assert!(!format!("{webhooks:?}").contains(&secret.reveal()));
         assert!(!toml::to_string(&webhooks).unwrap().contains(&secret.reveal()));
     }
