@@ -1,9 +1,12 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
+mod store;
+mod webhooks;
+mod works;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -13,16 +16,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{self, Config},
-    engine::{self, EngineThread},
+    engine,
     http::{self, AppState},
     kernels::winograd,
-    ledger::{Blobs, Claimant, Reaping, SqliteStore, Store, WebhookStore},
+    ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
     service::{Bus, Live, Outbox, Parts, Service, Throughput},
-    webhooks::{Courier, Guard, Registry, Resolver, Schedule, Sender, SystemResolver},
+    webhooks::Courier,
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
+
+pub use store::migrate;
+use store::{open_store, reaping};
+use webhooks::webhooks;
+use works::{Works, worker_name};
 
 /// Everything a process is made of, bound to its addresses but not yet serving.
 pub struct App {
@@ -40,13 +48,6 @@ pub struct App {
     tasks: TaskTracker,
 }
 
-/// What computes.
-struct Works {
-    preload: Preload,
-    worker: Worker,
-    engine_thread: EngineThread,
-}
-
 impl App {
     /// Opens the store, finds the models, queues again what a crash has left running in a store of this process alone, and
     /// binds the listeners.
@@ -58,9 +59,10 @@ impl App {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (store, outgoing) = open_store(&config, &draining, &tasks).await?;
+        let (store, outgoing) = open_store(&config, &tasks, &draining).await?;
         let (webhooks, courier) = webhooks(&config.webhooks, outgoing, &metrics)?;
-        let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
+        let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
+        blobs.check().await?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
         let wake = Arc::new(Notify::new());
@@ -207,85 +209,6 @@ impl App {
         served.context("a listener failed")?;
         Ok(())
     }
-}
-
-/// What computes, at work.
-struct Working {
-    worker: tokio::task::JoinHandle<()>,
-    engine: JoinHandle<()>,
-}
-
-impl Works {
-    fn spawn(self, stop: &CancellationToken, draining: &CancellationToken, tasks: &TaskTracker) -> Result<Working> {
-        let Works { preload, worker, engine_thread } = self;
-        let engine = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine_thread.run())?;
-        let worker = tokio::spawn(worker.run(stop.clone()));
-        let undisturbed = draining.clone();
-        tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
-        Ok(Working { worker, engine })
-    }
-}
-
-impl Working {
-    async fn end(self, deadline: Instant) {
-        // The worker holds the last handle of the engine, whose thread therefore ends after it.
-        if tokio::time::timeout_at(deadline, self.worker).await.is_err() {
-            tracing::warn!("generations that could not be given back in time are queued again later");
-        }
-        if self.engine.is_finished() && self.engine.join().is_err() {
-            tracing::error!("the engine's thread panicked");
-        }
-    }
-}
-
-/// The store that the settings name. That of this process alone has nothing running at its start.
-async fn open_store(
-    config: &Config,
-    _: &CancellationToken,
-    _: &TaskTracker,
-) -> Result<(Arc<dyn Store>, Arc<dyn WebhookStore>)> {
-    let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
-    let store = store.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
-    let queued = store.reap(&reaping(&config.queue, true)).await?.queued.len();
-    if queued > 0 {
-        tracing::info!(queued, "generations that a stopped process had begun are queued again");
-    }
-    let store = Arc::new(store);
-    Ok((store.clone(), store))
-}
-
-/// The desk of webhooks, and what sends them.
-fn webhooks(
-    settings: &config::Webhooks,
-    store: Arc<dyn WebhookStore>,
-    metrics: &Metrics,
-) -> Result<(Registry, Courier)> {
-    let (guard, resolver): (_, Arc<dyn Resolver>) = (Arc::new(Guard::new(settings)), Arc::new(SystemResolver));
-    let sender = Sender::new(guard.clone(), resolver.clone(), settings.timeout_s.into());
-    let courier = Courier {
-        store: store.clone(),
-        sender: sender.context("webhooks cannot be sent")?,
-        schedule: Schedule::new(settings.waits()),
-        secret: settings.secret.clone(),
-        max_in_flight: settings.max_in_flight.get(),
-        timeout: settings.timeout_s.into(),
-        metrics: metrics.clone(),
-        tries: TaskTracker::new(),
-    };
-    Ok((Registry::new(store, guard, resolver, settings), courier))
-}
-
-fn reaping(queue: &config::Queue, all: bool) -> Reaping {
-    Reaping { all, max_crashes: queue.max_crashes, backoff: queue.backoff_s.into() }
-}
-
-/// A name that no other process has or had, by which people still find the machine.
-fn worker_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String =
-        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).take(64).collect();
-    let host = if host.is_empty() { "worker".to_owned() } else { host };
-    format!("{host}-{}-{}", std::process::id(), &uuid::Uuid::new_v4().simple().to_string()[..8])
 }
 
 impl std::fmt::Debug for App {

@@ -23,6 +23,7 @@ mod path;
 mod presence;
 mod range;
 mod routes;
+pub mod signed;
 mod spec;
 mod sse;
 mod urlencoded;
@@ -44,6 +45,8 @@ use tower_http::{
 
 use crate::{config::Http, generation::Limits, metrics::Metrics, service::Service};
 
+use signed::Signer;
+
 pub use listener::serve;
 pub use routes::{Endpoint, operator_endpoints, public_endpoints};
 pub use spec::OPENAPI_YAML;
@@ -55,6 +58,8 @@ pub struct AppState {
     pub metrics: Metrics,
     /// The bounds and times of `[http]`.
     pub http: Arc<Http>,
+    /// Signs URLs of pictures.
+    pub signer: Signer,
     /// The bounds of `[limits]`, as the catalogue tells them to clients.
     pub limits: Arc<Limits>,
     /// Cancelled when the server begins to stop: event streams then end and waiting requests are answered.
@@ -72,7 +77,8 @@ impl AppState {
         draining: CancellationToken,
         afterwork: TaskTracker,
     ) -> AppState {
-        AppState { service, metrics, http: Arc::new(http), limits: Arc::new(limits), draining, afterwork }
+        let signer = Signer::new(&http);
+        AppState { service, metrics, http: Arc::new(http), signer, limits: Arc::new(limits), draining, afterwork }
     }
 }
 

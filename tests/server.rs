@@ -3,10 +3,15 @@
 #[path = "server/harness.rs"]
 mod harness;
 
+#[path = "support/s3.rs"]
+mod s3;
+
 #[path = "server/bad_input.rs"]
 mod bad_input;
 #[path = "server/batching.rs"]
 mod batching;
+#[path = "server/bucket.rs"]
+mod bucket;
 #[path = "server/command_line.rs"]
 mod command_line;
 #[path = "server/disconnects.rs"]

@@ -35,7 +35,7 @@ CREATE TABLE webhook_deliveries (
     state         text        NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'delivered', 'dead')),
     -- Tries that were begun.
     attempts      integer     NOT NULL DEFAULT 0,
-    -- Grows with every claim and never falls: the number of the only claim that may write.
+    -- Grows with every claim and with its end: the number of the only claim that may write.
     fence         bigint      NOT NULL DEFAULT 0,
     -- Not to be claimed before; a claim moves it behind the claim's end.
     due_at        timestamptz NOT NULL,

@@ -1,7 +1,7 @@
 //! The bytes of pictures and previews.
 
 use axum::{
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
@@ -9,9 +9,10 @@ use bytes::Bytes;
 
 use super::{
     error::{ApiError, location, success},
-    etag,
+    etag, generation,
     path::{Id, Index},
     range,
+    signed::Signer,
 };
 use crate::{
     generation::{GenerationId, Image},
@@ -27,8 +28,12 @@ pub async fn content(
     State(service): State<Service>,
     Id(id): Id,
     Index(index): Index,
+    State(signer): State<Signer>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    // Nobody is asked for more yet, but whoever shows a signature is held to it.
+    signer.verify(&url(&id, index), query.as_deref().unwrap_or_default(), generation::now())?;
     let (image, bytes) = service.content(id, index).await?;
     let tag = tag(&image);
     if etag::matches(&headers, &tag) {

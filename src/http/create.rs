@@ -50,7 +50,7 @@ async fn object(state: &AppState, prefer: Prefer, fields: Fields) -> Result<Resp
 /// 200 with the finished generation, or 202 with where to look and when.
 fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
     let pace = state.service.pace();
-    let object = Json(generation::object(view, pace));
+    let object = Json(generation::object(view, pace, &state.signer));
     let headers = (headers(view.record.id), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
     if view.record.status.is_terminal() {
         return (headers, object).into_response();

@@ -40,6 +40,10 @@ pub enum ApiError {
     BodyIncomplete,
     #[error("the header {name} {detail}")]
     BadHeader { name: &'static str, detail: String },
+    #[error("the signature of this URL is not ours for this picture")]
+    SignatureInvalid,
+    #[error("this URL was good for a while only; read the generation for a new one")]
+    ImageExpired,
     #[error("there is no {0} here")]
     NotFound(&'static str),
     #[error("this path does not know the request's method; Allow lists those it knows")]
@@ -99,6 +103,8 @@ impl ApiError {
             ApiError::MalformedForm(_) => (S::BAD_REQUEST, "malformed_form", "The body is not a valid form"),
             ApiError::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body is incomplete"),
             ApiError::BadHeader { .. } => (S::BAD_REQUEST, "bad_header", "A header cannot be understood"),
+            ApiError::SignatureInvalid => (S::FORBIDDEN, "signature_invalid", "The signature is not valid"),
+            ApiError::ImageExpired => (S::GONE, "image_expired", "The URL has expired"),
             ApiError::NotFound(_) => (S::NOT_FOUND, "not_found", "Not found"),
             ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
@@ -306,9 +312,11 @@ impl From<StoreError> for ApiError {
             StoreError::TenantQueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
             StoreError::KeyReused | StoreError::IdTaken => ApiError::Internal { cause: error.to_string() },
             StoreError::StorageFull => ApiError::StorageFull,
-            StoreError::Database(_) | StoreError::Io(_) | StoreError::Locked { .. } | StoreError::Migration(_) => {
-                ApiError::Database { cause: error.to_string() }
-            }
+            StoreError::Database(_)
+            | StoreError::Io(_)
+            | StoreError::Locked { .. }
+            | StoreError::Migration(_)
+            | StoreError::SchemaTooOld { .. } => ApiError::Database { cause: error.to_string() },
             StoreError::Corrupt { .. } => ApiError::Internal { cause: error.to_string() },
         }
     }
@@ -347,6 +355,8 @@ mod tests {
             ApiError::MalformedForm(text()),
             ApiError::BodyIncomplete,
             ApiError::BadHeader { name: "Prefer", detail: text() },
+            ApiError::SignatureInvalid,
+            ApiError::ImageExpired,
             ApiError::NotFound("generation"),
             ApiError::MethodNotAllowed,
             ApiError::NotAcceptable("image/png"),

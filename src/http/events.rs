@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     generation::{Event, EventKind, Fields, GenerationId, Invalid, Record, Status},
-    service::{Preview, Progress, Service, ServiceError, View, Watched},
+    service::{Preview, Progress, ServiceError, View, Watched},
 };
 
 /// How soon a reader reconnects.
@@ -170,9 +170,9 @@ impl Feed {
         self.held = None;
         let data = match event.kind {
             EventKind::Started | EventKind::Retrying => with_id(&self.id, event.data.clone()),
-            EventKind::Queued => generation_data(&self.state.service, self.id, as_queued).await?,
+            EventKind::Queued => generation_data(&self.state, self.id, as_queued).await?,
             EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-                generation_data(&self.state.service, self.id, |view| view).await?
+                generation_data(&self.state, self.id, |view| view).await?
             }
         };
         if event.kind.is_terminal() {
@@ -184,9 +184,9 @@ impl Feed {
 }
 
 /// The data of the events that carry the generation whole.
-async fn generation_data(service: &Service, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
-    let view = seen(service.get(id).await?);
-    Ok(json!({ "generation": generation::object(&view, service.pace()) }))
+async fn generation_data(state: &AppState, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
+    let view = seen(state.service.get(id).await?);
+    Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer) }))
 }
 
 /// A generation as it was when it was accepted, for readers who replay its history from the beginning.

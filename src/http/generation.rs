@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use time::OffsetDateTime;
 
-use super::{content, error::location};
+use super::{content, error::location, signed::Signer};
 use crate::{
     generation::{GenerationId, Image, Problem, Status, rfc3339},
     service::{Pace, Progress, View},
@@ -45,6 +46,8 @@ struct Queue {
 struct ImageObject {
     index: u32,
     url: String,
+    /// Of a signed URL.
+    url_expires_at: Option<String>,
     width: u32,
     height: u32,
     seed: u64,
@@ -62,11 +65,14 @@ struct Links {
 }
 
 /// The object of a generation. `pace` is that of the recent ones, to estimate when it begins.
-pub fn object(view: &View, pace: Option<Pace>) -> Object {
+pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
     let record = &view.record;
     let id = record.id;
     let (images, error) = match &record.status {
-        Status::Succeeded { images } => (images.iter().map(|image| image_object(&id, image)).collect(), None),
+        Status::Succeeded { images } => {
+            let expiry = signer.expiry(now());
+            (images.iter().map(|image| image_object(&id, image, signer, expiry)).collect(), None)
+        }
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
     };
@@ -99,10 +105,13 @@ pub fn object(view: &View, pace: Option<Pace>) -> Object {
     }
 }
 
-fn image_object(id: &GenerationId, image: &Image) -> ImageObject {
+fn image_object(id: &GenerationId, image: &Image, signer: &Signer, expiry: Option<i64>) -> ImageObject {
+    let path = content::url(id, image.index);
+    let expires_at = expiry.and_then(|expiry| OffsetDateTime::from_unix_timestamp(expiry).ok());
     ImageObject {
         index: image.index,
-        url: content::url(id, image.index),
+        url: expiry.map_or_else(|| path.clone(), |expiry| signer.sign(&path, expiry)),
+        url_expires_at: expires_at.map(rfc3339),
         width: image.width,
         height: image.height,
         seed: image.seed,
@@ -122,9 +131,18 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
     left.ceil().clamp(1.0, 60.0) as u64
 }
 
-/// Changes whenever the object does: with the record, and between two changes of the record with place and progress.
-pub fn etag(view: &View) -> String {
+/// Seconds since 1970, by which signed URLs expire.
+pub fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
+/// Changes whenever the object does: with the record, and between two changes of the record with place and progress, or with
+/// the signatures of its URLs.
+pub fn etag(view: &View, signer: &Signer) -> String {
     let version = view.record.version;
+    if let (Status::Succeeded { .. }, Some(expiry)) = (&view.record.status, signer.expiry(now())) {
+        return format!("W/\"{version}-{expiry}\"");
+    }
     match (&view.progress, view.position) {
         (Some(progress), _) => format!("W/\"{version}-{:?}-{}\"", progress.phase, progress.step),
         (None, Some(position)) => format!("W/\"{version}-q{position}\""),

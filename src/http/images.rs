@@ -31,7 +31,7 @@ pub async fn get(
         Some(wait) => state.wait(id, wait).await?,
         None => state.service.get(id).await?,
     };
-    let tag = generation::etag(&view);
+    let tag = generation::etag(&view, &state.signer);
     let applied = prefer.wait.and_then(|_| prefer.applied());
     let applied =
         axum::response::AppendHeaders(applied.map(|value| (HeaderName::from_static("preference-applied"), value)));
@@ -39,7 +39,7 @@ pub async fn get(
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, head).into_response());
     }
-    Ok((head, object(&state.service, &view)).into_response())
+    Ok((head, object(&state, &view)).into_response())
 }
 
 #[derive(Debug, Serialize)]
@@ -51,13 +51,13 @@ struct List {
     has_more: bool,
 }
 
-pub async fn list(State(service): State<Service>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub async fn list(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = list_query(query.unwrap_or_default().as_bytes())?;
-    let page = service.list(&query).await?;
+    let page = state.service.list(&query).await?;
     let (first_id, last_id) = (page.records.first().map(|r| r.id), page.records.last().map(|r| r.id));
-    let pace = service.pace();
+    let pace = state.service.pace();
     let views = page.records.into_iter().map(|record| View { record, progress: None, position: None });
-    let data = views.map(|view| generation::object(&view, pace)).collect();
+    let data = views.map(|view| generation::object(&view, pace, &state.signer)).collect();
     let next =
         last_id.filter(|_| page.has_more && query.before.is_none()).map(|last| (header::LINK, next(&query, last)));
     let list = List { object: "list", data, first_id, last_id, has_more: page.has_more };
@@ -122,9 +122,9 @@ fn cursor(fields: &mut Fields, name: &str) -> Option<GenerationId> {
 }
 
 /// Answers 202 while the run has yet to obey, 200 where the generation has ended.
-pub async fn cancel(State(service): State<Service>, Id(id): Id) -> Result<Response, ApiError> {
-    let view = service.cancel(id).await?;
-    let answer = ([(header::LOCATION, location(&id))], [(header::CACHE_CONTROL, "no-store")], object(&service, &view));
+pub async fn cancel(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
+    let view = state.service.cancel(id).await?;
+    let answer = ([(header::LOCATION, location(&id))], [(header::CACHE_CONTROL, "no-store")], object(&state, &view));
     match view.record.status.is_terminal() {
         true => Ok(answer.into_response()),
         false => Ok((success::ACCEPTED, answer).into_response()),
@@ -136,8 +136,8 @@ pub async fn delete(State(service): State<Service>, Id(id): Id) -> Result<Respon
     Ok(success::NO_CONTENT.into_response())
 }
 
-fn object(service: &Service, view: &View) -> Json<generation::Object> {
-    Json(generation::object(view, service.pace()))
+fn object(state: &AppState, view: &View) -> Json<generation::Object> {
+    Json(generation::object(view, state.service.pace(), &state.signer))
 }
 
 #[cfg(test)]

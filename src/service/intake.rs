@@ -10,7 +10,7 @@ use super::ServiceError;
 use crate::{
     generation::{Fields, GenerationId, Given, InputImage, Role},
     imaging::{decode, encode_input},
-    ledger::{Blobs, Store, blobs::path_of_input},
+    ledger::{BlobError, Blobs, Store, StoreError, blobs::path_of_input},
 };
 
 /// Pictures decoded at the same time, since each may take hundreds of megabytes on its way.
@@ -49,8 +49,11 @@ pub(super) async fn take_in(fields: &mut Fields, store: &dyn Store, blobs: &Blob
 /// Stores the pictures for this generation alone, so that none of them depends on how long another generation is kept.
 pub(super) async fn keep(taken: Vec<Taken>, id: GenerationId, blobs: &Blobs) -> Result<(), ServiceError> {
     for Taken { image, file } in taken {
-        let put = blobs.put(&path_of_input(id, &image.upload), file).await;
-        put.map_err(|error| ServiceError::Blob(error.to_string()))?;
+        let put = blobs.put_promptly(&path_of_input(id, &image.upload), file).await;
+        put.map_err(|error| match error {
+            BlobError::StorageFull => ServiceError::Store(StoreError::StorageFull),
+            error => ServiceError::Blob(error.to_string()),
+        })?;
     }
     Ok(())
 }

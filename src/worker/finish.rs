@@ -39,9 +39,10 @@ impl Worker {
             }
             _ => {}
         }
-        // Canceled while its pictures were stored.
-        if stored && record.status == Status::Canceled {
-            self.erase_pictures(id).await;
+        // An attempt before this one, or this one when it was canceled, may have stored pictures that do not count.
+        if lease.fence() > 1 || (stored && record.status == Status::Canceled) {
+            let winner = matches!(record.status, Status::Succeeded { .. }).then(|| lease.fence());
+            self.erase_losers(id, winner).await;
         }
         self.live.event(id);
         true
@@ -74,9 +75,9 @@ impl Worker {
         }
     }
 
-    async fn erase_pictures(&self, id: GenerationId) {
-        if let Err(error) = self.blobs.delete_generation(id).await {
-            tracing::warn!(%id, %error, "pictures of a canceled generation wait for the sweeper");
+    async fn erase_losers(&self, id: GenerationId, winner: Option<i64>) {
+        if let Err(error) = self.blobs.delete_losers(id, winner).await {
+            tracing::warn!(%id, %error, "pictures of attempts that do not count wait for the sweeper");
         }
     }
 }

@@ -9,8 +9,8 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    generation::GenerationId,
-    ledger::{Blobs, Hint, Reaping, Store, StoreError},
+    generation::{GenerationId, Record, Status},
+    ledger::{Blobs, Hint, Reaping, Store, StoreError, blobs::fence_of},
     metrics::Metrics,
     service::{Live, Outbox},
 };
@@ -33,7 +33,7 @@ pub struct Sweeper {
 
 /// Waiting generations are looked at this often, however rarely finished ones are erased.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Files without a generation are looked for this often. They are left by a process that ended between the two writes of
+/// Files that nothing names are looked for this often. They are left by a process that ended between the two writes of
 /// accepting, so none younger than this is touched.
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Erasing in small portions lets accepts come between.
@@ -144,11 +144,24 @@ impl Sweeper {
         let old =
             |id: &GenerationId| SystemTime::now().duration_since(id.made_at()).is_ok_and(|age| age > ORPHANS_INTERVAL);
         for id in ids.into_iter().filter(old) {
-            if self.store.get(id).await?.is_none() {
-                self.erase_blobs(id).await;
+            match self.store.get(id).await? {
+                None => self.erase_blobs(id).await,
+                Some(record) => self.erase_losers(&record).await,
             }
         }
         Ok(())
+    }
+
+    /// Pictures of attempts that do not count, which a worker that lost its lease may store as late as it likes.
+    async fn erase_losers(&self, record: &Record) {
+        let winner = match &record.status {
+            Status::Queued | Status::Running => return,
+            Status::Succeeded { images } => images.first().and_then(|image| fence_of(&image.blob)),
+            Status::Failed { .. } | Status::Canceled | Status::Expired => None,
+        };
+        if let Err(error) = self.blobs.delete_losers(record.id, winner).await {
+            tracing::warn!(id = %record.id, %error, "pictures of attempts that do not count stay where they are");
+        }
     }
 
     async fn erase_blobs(&self, id: GenerationId) {

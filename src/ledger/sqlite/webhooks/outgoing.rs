@@ -136,7 +136,8 @@ pub async fn settle(
     };
     let settled = sqlx::query(
         "UPDATE webhook_deliveries
-         SET state = ?3, due_at = ?4, ended_at = ?5, expires_at = ?6, last_status = ?7, last_error = ?8, last_at = ?9
+         SET state = ?3, due_at = ?4, ended_at = ?5, expires_at = ?6, last_status = ?7, last_error = ?8, last_at = ?9,
+             fence = fence + 1
          WHERE id = ?1 AND fence = ?2 AND state = 'pending'
          RETURNING *",
     )
@@ -167,7 +168,7 @@ pub async fn settle(
 
 pub async fn release(store: &SqliteStore, claim: DeliveryClaim) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE webhook_deliveries SET due_at = ?, attempts = attempts - 1
+        "UPDATE webhook_deliveries SET due_at = ?, attempts = attempts - 1, fence = fence + 1
          WHERE id = ? AND fence = ? AND state = 'pending'",
     )
     .bind(row::now_ms())
