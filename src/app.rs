@@ -22,13 +22,13 @@ use crate::{
     ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
-    service::{Bus, Live, Outbox, Parts, Service, Throughput},
+    service::{Bus, Live, Outbox, Parts, Service, Terms, Throughput},
     webhooks::Courier,
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
 
-pub use store::migrate;
-use store::{open_store, reaping};
+pub use store::{migrate, open_store};
+use store::{reaping, start_store};
 use webhooks::webhooks;
 use works::{Works, worker_name};
 
@@ -59,7 +59,7 @@ impl App {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (store, outgoing) = open_store(&config, &tasks, &draining).await?;
+        let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
         let (webhooks, courier) = webhooks(&config.webhooks, outgoing, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
@@ -73,7 +73,7 @@ impl App {
             catalogue: catalogue.clone(),
             webhooks,
             limits: config.limits.clone(),
-            max_queued: config.queue.max_queued.get(),
+            terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             wake: wake.clone(),

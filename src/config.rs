@@ -8,7 +8,13 @@ mod one_or_more;
 mod secret;
 mod webhooks;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -38,6 +44,8 @@ pub struct Config {
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
+    pub tenants: Tenants,
+    pub auth: Auth,
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
@@ -126,11 +134,31 @@ pub enum Winograd {
 #[serde(deny_unknown_fields)]
 pub struct Queue {
     pub max_queued: NonZeroUsize,
+    pub max_wait_s: Seconds,
+    /// 1..=86400.
+    pub start_timeout_s: u32,
+    pub idempotency_s: Seconds,
     pub max_attempts: u32,
     pub max_crashes: u32,
     pub backoff_s: Seconds,
     pub reap_interval_s: Seconds,
     pub ageing_s: Seconds,
+}
+
+/// What a tenant with keys may have, where its key was created without a word on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenants {
+    pub max_queued: NonZeroU32,
+    pub max_running: NonZeroU32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub required: bool,
+    pub cache_s: Seconds,
+    pub cache_entries: NonZeroUsize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -334,6 +362,9 @@ impl Config {
         }
         if self.queue.max_attempts == 0 {
             return bound("queue.max_attempts", "must be at least 1");
+        }
+        if !(1..=86_400).contains(&self.queue.start_timeout_s) {
+            return bound("queue.start_timeout_s", "must be between 1 and 86400");
         }
         if self.queue.max_crashes == 0 {
             return bound("queue.max_crashes", "must be at least 1");

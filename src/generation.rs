@@ -8,6 +8,7 @@ mod card;
 mod control;
 mod event;
 mod fields;
+mod fingerprint;
 mod id;
 mod input;
 mod levels;

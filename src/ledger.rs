@@ -113,6 +113,9 @@ pub trait Store: Send + Sync + 'static {
     /// How many generations wait and run.
     async fn counts(&self) -> Result<Counts, StoreError>;
 
+    /// How many generations of this tenant wait and run.
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError>;
+
     /// How much work waits and runs, and how fast the workers are that have beaten lately.
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError>;
 
@@ -242,6 +245,9 @@ pub enum StoreError {
     Locked { path: std::path::PathBuf },
     #[error("the disk is full")]
     StorageFull,
+    /// Whether the change was made is not known.
+    #[error("the database did not answer in time")]
+    TimedOut,
     #[error("the database failed: {0}")]
     Database(#[source] sqlx::Error),
     #[error("the database's schema cannot be brought up to date: {0}")]

@@ -12,6 +12,8 @@ pub struct Metrics {
     pub http_seconds: prometheus::HistogramVec,
     /// Generations accepted.
     pub accepted: IntCounter,
+    /// Requests answered with the generation that the same request had made before.
+    pub replayed: IntCounter,
     /// Generations ended, by status.
     pub finished: IntCounterVec,
     /// Requests refused before any work, by error code.
@@ -82,6 +84,10 @@ impl Metrics {
                 &["route"],
             ),
             accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
+            replayed: counter(
+                "latentd_requests_replayed_total",
+                "Requests answered with the generation that the same request had made before",
+            ),
             finished: counters("latentd_generations_finished_total", "Generations ended, by status", &["status"]),
             refused: counters("latentd_requests_refused_total", "Requests refused before any work", &["code"]),
             queued: gauge("latentd_generations_queued", "Generations that wait"),

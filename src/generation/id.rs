@@ -22,6 +22,11 @@ impl GenerationId {
         let unix = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
         UNIX_EPOCH + Duration::new(unix.0, unix.1)
     }
+
+    /// Whether it could have been made by [`GenerationId::new`], here or at a client's.
+    pub fn is_version_7(&self) -> bool {
+        self.0.get_version_num() == 7 && self.0.get_variant() == uuid::Variant::RFC4122
+    }
 }
 
 #[cfg(test)]
@@ -37,6 +42,14 @@ mod tests {
         for id in ids {
             assert_eq!(id.to_string().parse::<GenerationId>().unwrap(), id);
             assert_eq!(id.to_string().len(), 30);
+            assert!(id.is_version_7());
+        }
+    }
+
+    #[test]
+    fn other_uuids_are_of_no_age() {
+        for id in [GenerationId::from_bytes([0; 16]), GenerationId::from_bytes(*uuid::Uuid::new_v4().as_bytes())] {
+            assert!(!id.is_version_7(), "{id}");
         }
     }
 

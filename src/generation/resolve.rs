@@ -165,7 +165,7 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
     for name in NAMES.into_iter().chain(Sdxl::names()) {
         fields.take(name);
     }
-    for name in ["metadata", "prompt_syntax", "loras", "webhook"] {
+    for name in ["metadata", "prompt_syntax", "loras", "priority", "run_timeout_s", "webhook"] {
         fields.take(name);
     }
     fields.finish()

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{content, error::location, signed::Signer};
 use crate::{
-    generation::{GenerationId, Image, Problem, Status, rfc3339},
+    generation::{GenerationId, Image, Priority, Problem, Status, rfc3339},
     service::{Pace, Progress, View},
 };
 
@@ -28,6 +28,10 @@ pub struct Object {
     progress: Option<Progress>,
     queue: Option<Queue>,
     attempt: u32,
+    max_attempts: u32,
+    priority: Priority,
+    /// Of one attempt.
+    run_timeout_s: u32,
     images: Vec<ImageObject>,
     error: Option<Problem>,
     links: Links,
@@ -94,6 +98,9 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         progress: view.progress,
         queue,
         attempt: record.attempt,
+        max_attempts: view.max_attempts,
+        priority: record.generation.priority,
+        run_timeout_s: view.run_timeout_s,
         images,
         error,
         links: Links {

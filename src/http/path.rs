@@ -7,12 +7,20 @@ use axum::{
     http::request::Parts,
 };
 
-use super::error::ApiError;
+use super::error::{ApiError, invalid};
 use crate::generation::{DeliveryId, EndpointId, GenerationId};
 
 /// The generation of `/v1/images/{id}…`.
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub GenerationId);
+
+/// The id that a client has chosen in `PUT /v1/images/{id}`: of our own kind, so that it sorts by age and nobody guesses it.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnId(pub GenerationId);
+
+/// The worker of `/admin/workers/{id}…`.
+#[derive(Clone, Debug)]
+pub struct WorkerName(pub String);
 
 /// The image of `…/content/{n}`, with or without `.png`.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +44,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
         id.map(Id).ok_or(ApiError::NotFound("generation"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OwnId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
+        id.filter(GenerationId::is_version_7).map(OwnId).ok_or_else(|| {
+            invalid(
+                "/id",
+                "invalid_value",
+                "id must be img_ and a UUID of version 7 in 26 characters of Crockford's base 32",
+            )
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for WorkerName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        segment(parts, state, "id").await.map(WorkerName).ok_or(ApiError::NotFound("worker"))
     }
 }
 

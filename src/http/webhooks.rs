@@ -8,6 +8,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
+    caller::Caller,
     error::{ApiError, success},
     path::{Delivery as DeliveryName, Endpoint as EndpointName},
     urlencoded,
@@ -15,13 +16,8 @@ use super::{
 use crate::{
     generation::{DeliveryId, EndpointId, Fields, GenerationId, Invalid, SigningSecret, WebhookEvent, rfc3339},
     ledger::{Delivery, Endpoint},
-    service::{ANONYMOUS, Service},
+    service::Service,
 };
-
-/// Whose endpoints a request sees.
-fn tenant() -> &'static str {
-    ANONYMOUS
-}
 
 #[derive(Debug, Serialize)]
 struct EndpointObject {
@@ -67,50 +63,64 @@ struct List<I, T> {
 
 const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
-pub async fn create(State(service): State<Service>, fields: Fields) -> Result<Response, ApiError> {
-    let (endpoint, secret) = service.webhooks().create(tenant(), fields).await?;
+pub async fn create(State(service): State<Service>, caller: Caller, fields: Fields) -> Result<Response, ApiError> {
+    let (endpoint, secret) = service.webhooks().create(&caller.tenant, fields).await?;
     let location = [(header::LOCATION, format!("/v1/webhook_endpoints/{}", endpoint.id))];
     Ok((success::CREATED, location, NO_STORE, Json(endpoint_object(endpoint, Some(&secret)))).into_response())
 }
 
-pub async fn list(State(service): State<Service>) -> Result<Response, ApiError> {
-    let endpoints = service.webhooks().list(tenant()).await?;
+pub async fn list(State(service): State<Service>, caller: Caller) -> Result<Response, ApiError> {
+    let endpoints = service.webhooks().list(&caller.tenant).await?;
     let (first_id, last_id) = (endpoints.first().map(|end| end.id), endpoints.last().map(|end| end.id));
     let data = endpoints.into_iter().map(|endpoint| endpoint_object(endpoint, None)).collect();
     Ok((NO_STORE, Json(List { object: "list", data, first_id, last_id, has_more: false })).into_response())
 }
 
-pub async fn get(State(service): State<Service>, EndpointName(id): EndpointName) -> Result<Response, ApiError> {
-    let endpoint = service.webhooks().get(tenant(), id).await?;
+pub async fn get(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+) -> Result<Response, ApiError> {
+    let endpoint = service.webhooks().get(&caller.tenant, id).await?;
     Ok((NO_STORE, Json(endpoint_object(endpoint, None))).into_response())
 }
 
 pub async fn replace(
     State(service): State<Service>,
+    caller: Caller,
     EndpointName(id): EndpointName,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let endpoint = service.webhooks().replace(tenant(), id, fields).await?;
+    let endpoint = service.webhooks().replace(&caller.tenant, id, fields).await?;
     Ok((NO_STORE, Json(endpoint_object(endpoint, None))).into_response())
 }
 
-pub async fn delete(State(service): State<Service>, EndpointName(id): EndpointName) -> Result<Response, ApiError> {
-    service.webhooks().delete(tenant(), id).await?;
+pub async fn delete(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+) -> Result<Response, ApiError> {
+    service.webhooks().delete(&caller.tenant, id).await?;
     Ok(success::NO_CONTENT.into_response())
 }
 
-pub async fn rotate(State(service): State<Service>, EndpointName(id): EndpointName) -> Result<Response, ApiError> {
-    let (endpoint, secret) = service.webhooks().rotate(tenant(), id).await?;
+pub async fn rotate(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+) -> Result<Response, ApiError> {
+    let (endpoint, secret) = service.webhooks().rotate(&caller.tenant, id).await?;
     Ok((NO_STORE, Json(endpoint_object(endpoint, Some(&secret)))).into_response())
 }
 
 pub async fn deliveries(
     State(service): State<Service>,
+    caller: Caller,
     EndpointName(id): EndpointName,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let (limit, after) = page(query.unwrap_or_default().as_bytes())?;
-    let page = service.webhooks().deliveries(tenant(), id, limit, after).await?;
+    let page = service.webhooks().deliveries(&caller.tenant, id, limit, after).await?;
     let (first_id, last_id) = (page.deliveries.first().map(|one| one.id), page.deliveries.last().map(|one| one.id));
     let next = last_id.filter(|_| page.has_more).map(|last| {
         let url = format!("/v1/webhook_endpoints/{id}/deliveries?limit={limit}&after={last}");
@@ -123,10 +133,11 @@ pub async fn deliveries(
 
 pub async fn retry(
     State(service): State<Service>,
+    caller: Caller,
     EndpointName(endpoint): EndpointName,
     DeliveryName(id): DeliveryName,
 ) -> Result<Response, ApiError> {
-    let delivery = service.webhooks().retry(tenant(), endpoint, id).await?;
+    let delivery = service.webhooks().retry(&caller.tenant, endpoint, id).await?;
     Ok((success::ACCEPTED, NO_STORE, Json(delivery_object(delivery))).into_response())
 }
 

@@ -201,6 +201,10 @@ impl Store for PgStore {
         self.bounded(|| reading::counts(self)).await
     }
 
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        self.bounded(|| reading::counts_of(self, tenant)).await
+    }
+
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
         self.bounded(|| reading::workload(self, lately)).await
     }

@@ -132,6 +132,10 @@ impl Store for SqliteStore {
         reading::counts(&self.readers).await
     }
 
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        reading::counts_of(&self.readers, tenant).await
+    }
+
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
         reading::workload(&self.readers, lately).await
     }
