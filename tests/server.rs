@@ -1,6 +1,6 @@
 //! The real binary over real HTTP, as its users meet it.
 
-#[path = "server/harness.rs"]
+#[path = "support/server.rs"]
 mod harness;
 
 #[path = "support/s3.rs"]

@@ -18,7 +18,7 @@ pub(super) async fn start_store(
     stop: &CancellationToken,
 ) -> Result<(Arc<dyn Store>, Arc<dyn WebhookStore>)> {
     if !config.database.url.is_empty() {
-        let store = open_pg(config).await.context("database")?;
+        let store = open_pg(config).await.context("database.url")?;
         tasks.spawn(store.clone().listen(stop.clone()));
         let store = Arc::new(store);
         return Ok((store.clone(), store));
@@ -57,7 +57,7 @@ async fn open_sqlite(config: &Config) -> Result<SqliteStore, StoreError> {
 /// The database does not answer, or another process uses the data folder.
 pub async fn migrate(config: &Config) -> Result<()> {
     if !config.database.url.is_empty() {
-        return PgStore::migrate(&config.database).await.context("database");
+        return PgStore::migrate(&config.database).await.context("database.url");
     }
     open_sqlite(config).await.map(drop).with_context(|| format!("data_dir {}", config.data_dir.display()))
 }

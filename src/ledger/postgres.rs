@@ -18,6 +18,10 @@ mod schema;
 mod webhooks;
 mod workers;
 
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod cluster;
+
 use std::{future::Future, io, time::Duration};
 
 use async_trait::async_trait;

@@ -20,6 +20,8 @@ pub struct Change {
 pub enum Ending<'a> {
     Succeeded(&'a [Image]),
     Failed(&'a Problem),
+    /// Failed, and marked for an operator to look at.
+    GivenUp(&'a Problem),
     Canceled,
     Expired,
 }
@@ -70,16 +72,20 @@ impl Change {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        let is_dead = matches!(ending, Ending::GivenUp(_));
         let (status, kind, images, problem) = match ending {
             Ending::Succeeded(images) => ("succeeded", EventKind::Succeeded, Some(Json(images)), None),
-            Ending::Failed(problem) => ("failed", EventKind::Failed, None, Some(Json(problem))),
+            Ending::Failed(problem) | Ending::GivenUp(problem) => {
+                ("failed", EventKind::Failed, None, Some(Json(problem)))
+            }
             Ending::Canceled => ("canceled", EventKind::Canceled, None, None),
             Ending::Expired => ("expired", EventKind::Expired, None, None),
         };
         let rows = sqlx::query(concat!(
             "UPDATE generations
              SET status = $2, images = $3, problem = $4, finished_at = statement_timestamp(),
-                 expires_at = statement_timestamp() + $5, version = version + 1, lease_owner = NULL, lease_expires_at = NULL
+                 expires_at = statement_timestamp() + $5, version = version + 1, dead = $6,
+                 lease_owner = NULL, lease_expires_at = NULL
              WHERE id = ANY($1) AND status IN ('queued', 'running')
              RETURNING ",
             row::columns!()
@@ -89,6 +95,7 @@ impl Change {
         .bind(images)
         .bind(problem)
         .bind(row::interval(self.retention))
+        .bind(is_dead)
         .fetch_all(self.connection())
         .await?;
         self.forget(ids).await?;
