@@ -2,9 +2,10 @@
 
 #[path = "contract/conforms.rs"]
 mod conforms;
-#[allow(dead_code, reason = "each test target uses its part")]
-#[path = "server/harness.rs"]
+#[path = "support/server.rs"]
 mod harness;
+#[path = "support/postgres.rs"]
+mod postgres;
 #[path = "webhooks/receiver.rs"]
 mod receiver;
 

@@ -109,7 +109,10 @@ async fn a_worker_is_killed_with_two_hundred_queued() {
         let generation = load.ended(id).await.unwrap();
         assert_eq!(generation["status"], "succeeded", "{generation}");
         let attempt = generation["attempt"].as_u64().unwrap();
-        assert!(attempt == 1 || (attempt == 2 && held.contains(id)), "it was not held by the killed worker: {generation}");
+        assert!(
+            attempt == 1 || (attempt == 2 && held.contains(id)),
+            "it was not held by the killed worker: {generation}"
+        );
         finished_by_it += f64::from(u8::from(attempt == 1 && begun.contains(id)));
     }
     let needed = ALL as f64 * f64::from(STEPS);
@@ -121,7 +124,11 @@ async fn a_worker_is_killed_with_two_hundred_queued() {
     let figures = Figures::default()
         .repeated((computed - needed).max(0.0), needed)
         .recovered_in(*again.first().unwrap_or(&Duration::ZERO))
-        .note(format!("{} were held, all of them again after {:.2} leases", held.len(), leases(*again.last().unwrap_or(&Duration::ZERO))))
+        .note(format!(
+            "{} were held, all of them again after {:.2} leases",
+            held.len(),
+            leases(*again.last().unwrap_or(&Duration::ZERO))
+        ))
         .note(format!("{replayed} steps replayed, at least {must} had to be"))
         .note(format!("parts {} ms apart at most, uploads {} ms", gap.as_millis(), upload.as_millis()));
     assert!(again.first().is_none_or(|first| leases(*first) < 4.0), "{figures}");

@@ -94,8 +94,9 @@ async fn nothing_is_left(site: &Site, winners: &BTreeMap<String, usize>) {
             .filter(|path| !path.iter().any(|part| part == "input"))
             .collect();
         let is_picture = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "png");
-        let count =
-            |id: &String| files(&site.blobs.join("img/default").join(id)).iter().filter(|path| is_picture(path)).count();
+        let count = |id: &String| {
+            files(&site.blobs.join("img/default").join(id)).iter().filter(|path| is_picture(path)).count()
+        };
         let whole = winners.iter().all(|(id, images)| count(id) == *images);
         if left.is_empty() && whole {
             return;
