@@ -7,21 +7,23 @@ use serde_json::{Value, json};
 
 use crate::{
     conforms::assert_conforms,
-    harness::Server,
+    harness::{Launch, Server},
+    postgres::Cluster,
     receiver::{Answer, Message, Receiver},
 };
 
-/// The server with webhooks to this receiver allowed, and its schedule.
+/// A server with webhooks to this receiver allowed, and its schedule.
+fn launch(data: &Path, receiver: &Receiver, retry_s: &str) -> Launch {
+    Launch::on(data)
+        .set("LATENTD_WEBHOOKS__ALLOW_HTTP", true)
+        .set("LATENTD_WEBHOOKS__ALLOW_HOSTS", "127.0.0.1")
+        .set("LATENTD_WEBHOOKS__PORTS", receiver.address.port())
+        .set("LATENTD_WEBHOOKS__RETRY_S", retry_s)
+}
+
 async fn start(data: &Path, receiver: &Receiver, retry_s: &str, more: &[(&str, &str)]) -> Server {
-    let port = receiver.address.port().to_string();
-    let mut settings = vec![
-        ("LATENTD_WEBHOOKS__ALLOW_HTTP", "true"),
-        ("LATENTD_WEBHOOKS__ALLOW_HOSTS", "127.0.0.1"),
-        ("LATENTD_WEBHOOKS__PORTS", &port),
-        ("LATENTD_WEBHOOKS__RETRY_S", retry_s),
-    ];
-    settings.extend_from_slice(more);
-    Server::start(data, &settings).await
+    let launch = more.iter().fold(launch(data, receiver, retry_s), |launch, (key, value)| launch.set(key, value));
+    Server::again(&launch).await
 }
 
 /// An answer of the server, held to the contract.
@@ -161,7 +163,7 @@ async fn a_stopping_server_gives_back_what_is_not_answered() {
     let (endpoint, secret) = register(&server, &receiver, &["completed"]).await;
     server.accept(&told_of(&endpoint)).await;
     receiver.until(1).await;
-    assert!(server.terminate().success());
+    assert!(server.stopped().await.success());
     receiver.from_now_on(Answer::Status(200));
     let server = start(data.path(), &receiver, "0", &patient).await;
     assert_same_message(&receiver.until(2).await, &secret);
@@ -305,4 +307,41 @@ async fn an_address_of_the_request_itself_is_signed_for_with_the_settings_secret
     // One without a webhook is nobody's message.
     server.ended(&server.accept(&json!({"prompt": "x", "steps": 1})).await).await;
     assert_eq!(server.metric("latentd_webhook_deliveries_total", "").await, 3.0);
+}
+
+#[tokio::test]
+async fn several_processes_deliver_each_message_once() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let receiver = Receiver::start(&[]).await;
+    let data = tempfile::tempdir().unwrap();
+    let launch = launch(data.path(), &receiver, "0,0.1")
+        .set("LATENTD_DATABASE__URL", cluster.create_database().await)
+        .set("LATENTD_DATABASE__MIGRATE", true);
+    let first = Server::again(&launch).await;
+    let second = Server::again(&launch).await;
+    let (endpoint, secret) = register(&first, &receiver, &["started", "completed"]).await;
+    let mut ids = Vec::new();
+    for (at, server) in [&first, &second].into_iter().cycle().take(12).enumerate() {
+        ids.push(
+            server.accept(&json!({"prompt": "x", "seed": at, "steps": 1, "webhook": {"endpoint": endpoint}})).await,
+        );
+    }
+    for id in &ids {
+        assert_eq!(second.ended(id).await["status"], "succeeded");
+    }
+    let messages = receiver.until(24).await;
+    first
+        .until("both have nothing left to do", async |_: &Server| {
+            let name = "latentd_webhook_deliveries_total";
+            first.metric(name, "delivered").await + second.metric(name, "delivered").await == 24.0
+        })
+        .await;
+    assert_eq!(receiver.messages().len(), 24, "nobody answers twice for the same message");
+    for id in &ids {
+        let is_of_it = |message: &&Message| message.json()["data"]["id"] == json!(id);
+        let of_it: Vec<&Message> = messages.iter().filter(is_of_it).collect();
+        let kinds: Vec<String> = of_it.iter().map(|message| message.kind()).collect();
+        assert_eq!(kinds, ["generation.started", "generation.succeeded"]);
+        assert!(of_it.iter().all(|message| message.is_signed_by(&secret)));
+    }
 }

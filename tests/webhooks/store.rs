@@ -3,13 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use latentd::{
+    config::{Config, Sources},
     generation::{DeliveryId, EndpointId, EventKind, Generation, GenerationId, SigningSecret, WebhookEvent},
     ledger::{
         Acceptance, Answer, Claimant, ClaimedDelivery, DeliveryState, Endpoint, EndpointTerms, Lease, NewEndpoint,
-        Next, Outcome, SqliteStore, Store, WebhookStore,
+        Next, Outcome, PgStore, SqliteStore, Store, WebhookStore,
     },
 };
 use serde_json::{Value, json};
+
+use crate::postgres::Cluster;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const TENANT: &str = "default";
@@ -18,13 +21,23 @@ const TENANT: &str = "default";
 struct Place {
     store: Arc<dyn Store>,
     webhooks: Arc<dyn WebhookStore>,
-    _data: tempfile::TempDir,
+    _data: Option<tempfile::TempDir>,
 }
 
 async fn sqlite(retention: Duration) -> Place {
     let data = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(data.path(), retention).await.unwrap());
-    Place { store: store.clone(), webhooks: store, _data: data }
+    Place { store: store.clone(), webhooks: store, _data: Some(data) }
+}
+
+/// `None` where no PostgreSQL is installed.
+async fn postgres(retention: Duration) -> Option<Place> {
+    let url = Cluster::shared()?.create_database().await;
+    let flags = [("database.url", url.as_str()), ("database.max_connections", "4"), ("database.timeout_s", "60")];
+    let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let settings = Config::load(&Sources { flags, ..Sources::default() }).unwrap().database;
+    let store = Arc::new(PgStore::open(&settings, retention).await.unwrap());
+    Some(Place { store: store.clone(), webhooks: store, _data: None })
 }
 
 /// One test of each case for each store.
@@ -36,6 +49,18 @@ macro_rules! suite {
                 #[tokio::test]
                 async fn $case() {
                     super::$case(super::sqlite($retention).await).await;
+                }
+            )*
+        }
+
+        mod on_postgres {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    if let Some(place) = super::postgres($retention).await {
+                        super::$case(place).await;
+                    }
                 }
             )*
         }
