@@ -10,6 +10,7 @@ mod folder;
 mod queue;
 mod reading;
 mod row;
+mod webhooks;
 mod workers;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
@@ -306,6 +307,7 @@ mod tests {
             on_disconnect: OnDisconnect::Auto,
             priority: Default::default(),
             start_timeout_s: 600,
+            webhook: None,
             run_timeout_s: None,
             metadata: Default::default(),
         }

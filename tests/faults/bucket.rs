@@ -67,8 +67,8 @@ async fn the_bucket_is_away_slow_and_hangs() {
     bucket.set_mode(Mode::Ok);
     // The file itself is gone.
     let image = load.look(id).await.unwrap();
-    let file = crate::site::files(&site.blobs.join("img/default").join(id)).remove(0);
-    let path = site.blobs.join("img/default").join(id).join(file);
+    let file = crate::site::files(&site.blobs.join("img").join(id)).remove(0);
+    let path = site.blobs.join("img").join(id).join(file);
     let kept = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let answer = load.client.get(&url).send().await.unwrap();

@@ -134,6 +134,7 @@ pub fn generation() -> Generation {
         priority: Priority::Normal,
         start_timeout_s: 600,
         run_timeout_s: Some(77),
+        webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
     }
 }
