@@ -309,6 +309,7 @@ mod tests {
             start_timeout_s: 600,
             webhook: None,
             run_timeout_s: None,
+            webhook: None,
             metadata: Default::default(),
         }
     }
