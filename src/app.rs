@@ -1,9 +1,11 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
+mod store;
+mod works;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -13,15 +15,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{self, Config},
-    engine::{self, EngineThread},
+    engine,
     http::{self, AppState},
     kernels::winograd,
-    ledger::{Blobs, Claimant, Reaping, SqliteStore, Store},
+    ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
     service::{Bus, Live, Outbox, Parts, Service, Throughput},
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
+
+pub use store::migrate;
+use store::{open_store, reaping};
+use works::{Works, worker_name};
 
 /// Everything a process is made of, bound to its addresses but not yet serving.
 pub struct App {
@@ -38,13 +44,6 @@ pub struct App {
     tasks: TaskTracker,
 }
 
-/// What computes.
-struct Works {
-    preload: Preload,
-    worker: Worker,
-    engine_thread: EngineThread,
-}
-
 impl App {
     /// Opens the store, finds the models, queues again what a crash has left running in a store of this process alone, and
     /// binds the listeners.
@@ -56,7 +55,7 @@ impl App {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let store = open_store(&config, &draining, &tasks).await?;
+        let store = open_store(&config, &tasks, &draining).await?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
@@ -204,59 +203,6 @@ impl App {
         served.context("a listener failed")?;
         Ok(())
     }
-}
-
-/// What computes, at work.
-struct Working {
-    worker: tokio::task::JoinHandle<()>,
-    engine: JoinHandle<()>,
-}
-
-impl Works {
-    fn spawn(self, stop: &CancellationToken, draining: &CancellationToken, tasks: &TaskTracker) -> Result<Working> {
-        let Works { preload, worker, engine_thread } = self;
-        let engine = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine_thread.run())?;
-        let worker = tokio::spawn(worker.run(stop.clone()));
-        let undisturbed = draining.clone();
-        tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
-        Ok(Working { worker, engine })
-    }
-}
-
-impl Working {
-    async fn end(self, deadline: Instant) {
-        // The worker holds the last handle of the engine, whose thread therefore ends after it.
-        if tokio::time::timeout_at(deadline, self.worker).await.is_err() {
-            tracing::warn!("generations that could not be given back in time are queued again later");
-        }
-        if self.engine.is_finished() && self.engine.join().is_err() {
-            tracing::error!("the engine's thread panicked");
-        }
-    }
-}
-
-/// The store that the settings name. That of this process alone has nothing running at its start.
-async fn open_store(config: &Config, _: &CancellationToken, _: &TaskTracker) -> Result<Arc<dyn Store>> {
-    let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
-    let store = store.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
-    let queued = store.reap(&reaping(&config.queue, true)).await?.queued.len();
-    if queued > 0 {
-        tracing::info!(queued, "generations that a stopped process had begun are queued again");
-    }
-    Ok(Arc::new(store))
-}
-
-fn reaping(queue: &config::Queue, all: bool) -> Reaping {
-    Reaping { all, max_crashes: queue.max_crashes, backoff: queue.backoff_s.into() }
-}
-
-/// A name that no other process has or had, by which people still find the machine.
-fn worker_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String =
-        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).take(64).collect();
-    let host = if host.is_empty() { "worker".to_owned() } else { host };
-    format!("{host}-{}-{}", std::process::id(), &uuid::Uuid::new_v4().simple().to_string()[..8])
 }
 
 impl std::fmt::Debug for App {

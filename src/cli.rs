@@ -32,6 +32,8 @@ enum Command {
     Generate(generate::Generate),
     /// List the models and whether their folders can be used.
     Models(Settings),
+    /// Bring the database's schema up to date.
+    Migrate(Settings),
     /// Check or print the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -79,6 +81,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Serve(serve) => self::serve(&serve),
         Command::Generate(generate) => generate.run(),
         Command::Models(settings) => models(&settings),
+        Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             settings.load(Vec::new()).map(|_| println!("the settings are valid"))
         }
@@ -148,6 +151,15 @@ async fn asked_to_stop() {
         _ = tokio::signal::ctrl_c() => {}
         _ = term.recv() => {}
     }
+}
+
+fn migrate(settings: &Settings) -> Result<()> {
+    let config = settings.load(Vec::new())?;
+    telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(app::migrate(&config))?;
+    println!("the schema is up to date");
+    Ok(())
 }
 
 fn models(settings: &Settings) -> Result<()> {

@@ -285,7 +285,9 @@ impl Config {
             .environment
             .iter()
             // Variables with another reader than this struct: the file's name, and the fixtures of the tests.
-            .filter(|(key, _)| !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR"))
+            .filter(|(key, _)| {
+                !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR" | "LATENTD_REQUIRE_POSTGRES")
+            })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         let variables = config::Environment::with_prefix("LATENTD")
@@ -329,6 +331,10 @@ impl Config {
         }
         if self.queue.max_crashes == 0 {
             return bound("queue.max_crashes", "must be at least 1");
+        }
+        let url = self.database.url.expose();
+        if !(url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            return bound("database.url", "must begin with postgres:// or postgresql://, or be empty");
         }
         if self.database.max_connections < 2 {
             return bound("database.max_connections", "must be at least 2");

@@ -4,6 +4,7 @@
 //! ledger has accepted is durable, reaches exactly one final state, may run more than once and appears once.
 
 pub mod blobs;
+pub mod postgres;
 mod queue;
 pub mod sqlite;
 mod workers;
@@ -16,6 +17,7 @@ use futures::stream::BoxStream;
 use crate::generation::{Event, GenerationId, Image, Preview, Problem, Record};
 
 pub use blobs::{BlobError, Blobs};
+pub use postgres::PgStore;
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Reaped, Reaping, Renewed, Workload};
 pub use sqlite::SqliteStore;
 pub use workers::{Beat, Glance, Hint, KeyRecord, Orders, Report, WorkerRecord};
@@ -27,7 +29,10 @@ pub trait Store: Send + Sync + 'static {
     /// Makes the generation durable in state `queued`, with its first event, in its tenant's place of the queue.
     ///
     /// A request that was accepted before, by its idempotency key or by its id, is answered with the generation that it
-    /// made, whatever became of it since.
+    /// made, whatever became of it since; the key is looked at first. An erased generation takes its id and its key along:
+    /// both are free again, as is a key whose time is over. Nothing of an answer [`Accepted::Again`] is written.
+    ///
+    /// The share of its tenant is charged with the generation here, whatever becomes of it.
     ///
     /// # Errors
     /// [`StoreError::QueueFull`], [`StoreError::TenantQueueFull`], [`StoreError::KeyReused`], [`StoreError::IdTaken`].
@@ -46,12 +51,13 @@ pub trait Store: Send + Sync + 'static {
     /// wait for the delay of a retry, those whose `start_timeout_s` has passed before their first claim, those of tenants
     /// with as many running as they may have, and those of models that the worker has not.
     ///
-    /// A generation that was running when a process ended is claimed alone: by an `idle` worker, and nothing beside it. One
-    /// at the head of the queue keeps a worker that is not idle from claiming, so that it becomes idle.
+    /// A generation that was running when a process ended is claimed alone: by an `idle` worker, and nothing beside it, in
+    /// this claim and in others of that worker for as long as it runs. One at the head of the queue keeps a worker that is not
+    /// idle from claiming, so that it becomes idle; for other workers the queue goes on behind it.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>, StoreError>;
 
-    /// Prolongs the leases that still are their generations', and tells of each whether its client has canceled it. One that
-    /// is not returned is lost: its work must be thrown away.
+    /// Prolongs the leases that still are their generations', also one that has ended but was not taken back yet, and tells of
+    /// each whether its client has canceled it. One that is not returned is lost: its work must be thrown away.
     async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>, StoreError>;
 
     /// Ends a run. Returns the record, or `None` where the lease is no longer the generation's: then nothing changed
@@ -68,7 +74,9 @@ pub trait Store: Send + Sync + 'static {
     /// finished one is returned unchanged. `None`: there is no such generation.
     async fn cancel(&self, id: GenerationId) -> Result<Option<Record>, StoreError>;
 
-    /// Queues a dead generation again, as if it had never run. `None`: there is no such dead generation.
+    /// Queues a dead generation again, as if it had never run, in its old place of the queue and whatever the queue's bounds.
+    /// Its fence goes on, and so do its events: only here does one follow a final one. `None`: there is no such dead
+    /// generation.
     async fn revive(&self, id: GenerationId) -> Result<Option<Record>, StoreError>;
 
     /// Erases a finished generation with its events; the caller erases the blobs of the returned record.
@@ -88,7 +96,7 @@ pub trait Store: Send + Sync + 'static {
     /// returns them. One that began once and came back to the queue never expires.
     async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError>;
 
-    /// Raises every generation that has waited for so long, since it was accepted or since it was raised, by one priority.
+    /// Raises every queued generation that was accepted and last raised so long ago by one priority, none beyond the highest.
     async fn age(&self, after: Duration) -> Result<(), StoreError>;
 
     /// Finished generations whose retention has ended, at most `limit`, for the sweeper to delete.
@@ -103,7 +111,8 @@ pub trait Store: Send + Sync + 'static {
     /// How much work waits and runs, and how fast the workers are that have beaten lately.
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError>;
 
-    /// How many queued generations are before this one; `None` where it is not queued.
+    /// How many queued generations are before this one in the order of the queue, whoever may claim them and when; `None`
+    /// where it is not queued.
     async fn position(&self, id: GenerationId) -> Result<Option<usize>, StoreError>;
 
     /// Whether other processes use the store at the same time, so that they must hear of each other through it.
@@ -130,14 +139,14 @@ pub trait Store: Send + Sync + 'static {
     /// The workers that have beaten within the last hour, by name.
     async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError>;
 
-    /// Asks a worker to take no more work; whether there is one of that name.
+    /// Asks a worker to take no more work, which its next [`Store::beat`] tells it; whether there is one of that name.
     async fn drain_worker(&self, worker: &str) -> Result<bool, StoreError>;
 
     /// The worker has ended in order.
     async fn leave(&self, worker: &str) -> Result<(), StoreError>;
 
     /// Makes an API key and, where there is none of that name, its tenant; the weight and caps given are the tenant's from
-    /// now on.
+    /// now on. A key whose public part is taken is an error and changes nothing.
     async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError>;
 
     /// The key with this public part, unless it was revoked.
@@ -147,8 +156,8 @@ pub trait Store: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// The right to write the outcome of one attempt of one generation, for as long as it is renewed; spent by [`Store::finish`]. A clone is for trying
-/// again where the store did not answer: the fence lets only one of them count.
+/// The right to write the outcome of one attempt of one generation, for as long as it is renewed; spent by
+/// [`Store::finish`]. A clone is for trying again where the store did not answer: the fence lets only one of them count.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub(in crate::ledger) id: GenerationId,
@@ -232,6 +241,8 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
     #[error("the database's schema cannot be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("the database's schema has version {found} and needs {needed}: run `latentd migrate`")]
+    SchemaTooOld { found: i64, needed: i64 },
     #[error("a stored {what} of {id} cannot be read: {detail}")]
     Corrupt { id: GenerationId, what: &'static str, detail: String },
     #[error("{0}")]
@@ -242,7 +253,9 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Io(error) => error.into(),
-            sqlx::Error::Database(error) if sqlite::is_full(error.as_ref()) => StoreError::StorageFull,
+            sqlx::Error::Database(error) if sqlite::is_full(error.as_ref()) || postgres::is_full(error.as_ref()) => {
+                StoreError::StorageFull
+            }
             error => StoreError::Database(error),
         }
     }

@@ -311,8 +311,10 @@ impl Service {
         if self.0.draining.is_cancelled() {
             reasons.push("draining".to_owned());
         }
-        if let Err(error) = self.0.store.ping().await {
-            reasons.push(format!("store: {error}"));
+        match self.0.store.ping().await {
+            Ok(()) => {}
+            Err(StoreError::SchemaTooOld { .. }) => reasons.push("schema_too_old".to_owned()),
+            Err(error) => reasons.push(format!("store: {error}")),
         }
         // Those that are to be loaded at the start; whether they are in memory later on is nobody's concern.
         for name in self.0.catalogue.awaited().into_iter().filter(|_| self.0.computes) {

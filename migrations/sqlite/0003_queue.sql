@@ -3,9 +3,9 @@
 CREATE TABLE tenants (
     id          TEXT    NOT NULL PRIMARY KEY,
     -- The tenant's share of the workers beside others'.
-    weight      REAL    NOT NULL DEFAULT 1 CHECK (weight > 0),
-    -- Virtual finish time of the tenant's last generation.
-    vft         REAL    NOT NULL DEFAULT 0,
+    weight      REAL    NOT NULL DEFAULT 1.0 CHECK (weight > 0),
+    -- Virtual finish time of the generation that the tenant has brought last.
+    vft         REAL    NOT NULL DEFAULT 0.0,
     -- NULL is no bound.
     max_queued  INTEGER,
     max_running INTEGER,
@@ -24,17 +24,18 @@ CREATE TABLE api_keys (
     revoked_at INTEGER
 ) STRICT;
 
--- One row: the virtual time, which is the finish time of the generation that was claimed last.
+-- One row: the virtual time, which is the greatest finish time of those that were claimed.
 CREATE TABLE queue_clock (
     v REAL NOT NULL
 ) STRICT;
 
-INSERT INTO queue_clock (v) VALUES (0);
+INSERT INTO queue_clock (v) VALUES (0.0);
 
+-- They come behind the largest column, so that what looks at many rows reads them from an index.
 ALTER TABLE generations ADD COLUMN priority         INTEGER NOT NULL DEFAULT 1;
 -- Virtual finish time: the place in the queue among generations of one priority.
-ALTER TABLE generations ADD COLUMN vft              REAL    NOT NULL DEFAULT 0;
-ALTER TABLE generations ADD COLUMN cost             REAL    NOT NULL DEFAULT 0;
+ALTER TABLE generations ADD COLUMN vft              REAL    NOT NULL DEFAULT 0.0;
+ALTER TABLE generations ADD COLUMN cost             REAL    NOT NULL DEFAULT 0.0;
 -- When its priority was raised, or when it was accepted.
 ALTER TABLE generations ADD COLUMN aged_at          INTEGER NOT NULL DEFAULT 0;
 -- How often a process ended while it ran; from the first time on it runs alone.
@@ -46,6 +47,8 @@ ALTER TABLE generations ADD COLUMN lease_expires_at INTEGER;
 ALTER TABLE generations ADD COLUMN fingerprint      BLOB;
 
 UPDATE generations SET aged_at = created_at;
+-- Whoever ran them has ended, since this process has the file.
+UPDATE generations SET lease_expires_at = 0 WHERE status = 'running';
 
 DROP INDEX generations_queue;
 DROP INDEX generations_start;
@@ -54,10 +57,12 @@ CREATE INDEX generations_claim ON generations
     (priority DESC, vft, id, run_at, start_deadline, model, tenant_id, crash_count) WHERE status = 'queued';
 CREATE INDEX generations_start ON generations (start_deadline) WHERE status = 'queued';
 CREATE INDEX generations_aged ON generations (aged_at) WHERE status = 'queued';
-CREATE INDEX generations_lease ON generations (lease_expires_at) WHERE status = 'running';
-CREATE INDEX generations_active ON generations (tenant_id, status) WHERE status IN ('queued', 'running');
-CREATE INDEX generations_status ON generations (status, id);
+-- The claim sees in it what every tenant and every worker has in hand.
+CREATE INDEX generations_lease ON generations (lease_expires_at, lease_owner, tenant_id, crash_count)
+    WHERE status = 'running';
+CREATE INDEX generations_status ON generations (status, id, cost);
 CREATE INDEX generations_tenant ON generations (tenant_id, id);
+CREATE INDEX generations_tenant_status ON generations (tenant_id, status, id);
 CREATE INDEX generations_dead ON generations (id) WHERE dead;
 
 CREATE TABLE idempotency (

@@ -304,9 +304,11 @@ impl From<StoreError> for ApiError {
             StoreError::TenantQueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
             StoreError::KeyReused | StoreError::IdTaken => ApiError::Internal { cause: error.to_string() },
             StoreError::StorageFull => ApiError::StorageFull,
-            StoreError::Database(_) | StoreError::Io(_) | StoreError::Locked { .. } | StoreError::Migration(_) => {
-                ApiError::Database { cause: error.to_string() }
-            }
+            StoreError::Database(_)
+            | StoreError::Io(_)
+            | StoreError::Locked { .. }
+            | StoreError::Migration(_)
+            | StoreError::SchemaTooOld { .. } => ApiError::Database { cause: error.to_string() },
             StoreError::Corrupt { .. } => ApiError::Internal { cause: error.to_string() },
         }
     }

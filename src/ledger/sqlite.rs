@@ -195,13 +195,16 @@ impl Store for SqliteStore {
 
 /// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the index of the WAL could not be made larger.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_none() {
+        return false;
+    }
     let code = error.code().and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| code & 0xff == 13 || code == 10 | 19 << 8)
 }
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Executor;
+    use sqlx::{Executor, Row};
 
     use super::*;
     use crate::generation::{
@@ -243,6 +246,19 @@ mod tests {
         accept(&store, accepted, &generation(String::new())).await.unwrap();
         assert!(store.get(refused).await.unwrap().is_none());
         assert_eq!(store.events(accepted, 0).await.unwrap().len(), 1);
+    }
+
+    pub async fn empty() -> (tempfile::TempDir, SqliteStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path(), Duration::ZERO).await.unwrap();
+        (dir, store)
+    }
+
+    /// What `EXPLAIN QUERY PLAN` says of a statement, line by line. Its parameters are NULL.
+    pub async fn plan(store: &SqliteStore, sql: &str) -> String {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows = sqlx::raw_sql(explain).fetch_all(&store.writer).await.unwrap();
+        rows.iter().map(|row| row.try_get::<String, _>("detail").unwrap() + "\n").collect()
     }
 
     fn claimant() -> Claimant {

@@ -1,18 +1,18 @@
 //! Into the queue.
 
-use std::sync::Arc;
-
 use futures::future::join_all;
 use latentd::generation::{EventKind, Generation, GenerationId, SchedulerChoice, Status};
-use latentd::ledger::{Counts, Store, StoreError};
+use latentd::ledger::{Acceptance, Accepted, Counts, StoreError};
 
-use crate::place::{Place, accept, generation, get, history, seen};
+use crate::place::{Place, accept, accept_one, claim_one, generation, get, history, new_record, request, seen};
 
 pub async fn an_accepted_generation_is_queued_with_its_first_event(place: &dyn Place) {
     let store = place.open().await;
     let id = GenerationId::new();
-    let record = store.accept(id, &generation(), 1).await.unwrap();
+    let generation = generation();
+    let record = new_record(store.accept(&Acceptance { id, max_queued: 1, ..request(&generation) }).await);
     assert_eq!((record.id, &record.status, record.attempt, record.version), (id, &Status::Queued, 0, 1));
+    assert_eq!((record.tenant.as_str(), record.crash_count, record.dead), ("default", 0, false));
     assert!(!record.cancel_requested);
     assert_eq!((record.started_at, record.finished_at, record.expires_at), (None, None, None));
     assert_eq!(seen(&get(&*store, id).await), seen(&record));
@@ -26,32 +26,38 @@ pub async fn an_accepted_generation_is_queued_with_its_first_event(place: &dyn P
 pub async fn the_queue_has_a_bound(place: &dyn Place) {
     let store = place.open().await;
     accept(&*store, 2).await;
-    let refused = GenerationId::new();
-    let error = store.accept(refused, &generation(), 2).await.unwrap_err();
+    let generation = generation();
+    let bounded = || Acceptance { max_queued: 2, ..request(&generation) };
+    let refused = bounded();
+    let error = store.accept(&refused).await.unwrap_err();
     assert!(matches!(error, StoreError::QueueFull { queued: 2 }), "{error:?}");
-    assert!(store.get(refused).await.unwrap().is_none());
-    assert_eq!(history(&*store, refused).await, []);
+    assert!(store.get(refused.id).await.unwrap().is_none());
+    assert_eq!(history(&*store, refused.id).await, []);
     // The bound is on those that wait, not on those that run.
-    store.claim(1).await.unwrap();
-    store.accept(GenerationId::new(), &generation(), 2).await.unwrap();
+    claim_one(&*store).await;
+    new_record(store.accept(&bounded()).await);
 }
 
 pub async fn the_bound_holds_when_many_accept_at_once(place: &dyn Place) {
-    let store: Arc<dyn Store> = Arc::from(place.open().await);
-    let accepting = (0..30).map(|_| {
-        let store = store.clone();
-        tokio::spawn(async move { store.accept(GenerationId::new(), &generation(), 10).await.is_ok() })
+    let stores = place.open_many(5).await;
+    let accepting = (0..30).map(|at| {
+        let store = stores[at % stores.len()].clone();
+        tokio::spawn(async move {
+            let generation = generation();
+            store.accept(&Acceptance { max_queued: 10, ..request(&generation) }).await.is_ok()
+        })
     });
     let accepted = join_all(accepting).await.into_iter().filter(|ok| *ok.as_ref().unwrap()).count();
     assert_eq!(accepted, 10);
-    assert_eq!(store.counts().await.unwrap(), Counts { queued: 10, running: 0 });
+    assert_eq!(stores[0].counts().await.unwrap(), Counts { queued: 10, running: 0 });
 }
 
 pub async fn an_id_is_accepted_once(place: &dyn Place) {
     let store = place.open().await;
     let id = accept(&*store, 1).await[0];
     let other = Generation { seed: 1, ..generation() };
-    store.accept(id, &other, 10).await.unwrap_err();
+    let error = store.accept(&Acceptance { id, fingerprint: [8; 32], ..request(&other) }).await.unwrap_err();
+    assert!(matches!(error, StoreError::IdTaken), "{error:?}");
     assert_eq!(get(&*store, id).await.generation, generation());
     assert_eq!(history(&*store, id).await, [EventKind::Queued]);
 }
@@ -67,22 +73,21 @@ pub async fn every_field_of_a_request_comes_back(place: &dyn Place) {
         Generation { prompt: "狐".repeat(10_000), ..generation() },
     ];
     for generation in cases {
-        let id = GenerationId::new();
-        store.accept(id, &generation, 10).await.unwrap();
+        let id = accept_one(&*store, &generation).await;
         assert_eq!(get(&*store, id).await.generation, generation);
     }
 }
 
 /// The future of an accept is dropped after more and more polls, so that it stops in every place where it can; only the
-/// last one is polled to its end.
+/// last one is polled to its end. The client, who has heard nothing, sends the same again.
 pub async fn a_dropped_accept_leaves_all_or_nothing(place: &dyn Place) {
     let store = place.open().await;
     const ROUNDS: i32 = 200;
     let (mut whole, mut nothing) = (0, 0);
     for round in 1..=ROUNDS {
-        let id = GenerationId::new();
-        let request = generation();
-        let mut accepting = store.accept(id, &request, usize::MAX);
+        let generation = generation();
+        let request = request(&generation);
+        let mut accepting = store.accept(&request);
         let polls = if round == ROUNDS { usize::MAX } else { 1.06_f64.powi(round) as usize };
         for _ in 0..polls {
             if futures::poll!(accepting.as_mut()).is_ready() {
@@ -91,30 +96,22 @@ pub async fn a_dropped_accept_leaves_all_or_nothing(place: &dyn Place) {
             tokio::task::yield_now().await;
         }
         drop(accepting);
-        // The next write goes through the same connection: it comes after whatever the dropped one left behind.
-        let after = accept(&*store, 1).await[0];
-        assert_eq!(history(&*store, after).await, [EventKind::Queued]);
-        match store.get(id).await.unwrap() {
-            Some(_) => {
-                assert_eq!(history(&*store, id).await, [EventKind::Queued]);
-                whole += 1;
-            }
-            None => {
-                assert_eq!(history(&*store, id).await, []);
-                nothing += 1;
-            }
+        match store.accept(&request).await.unwrap() {
+            Accepted::Again(_) => whole += 1,
+            Accepted::New(_) => nothing += 1,
         }
+        assert_eq!(history(&*store, request.id).await, [EventKind::Queued]);
     }
-    assert_eq!(store.counts().await.unwrap().queued, ROUNDS as usize + whole);
+    assert_eq!(store.counts().await.unwrap().queued, ROUNDS as usize);
     assert!(whole > 0 && nothing > 0, "{whole} were accepted, {nothing} were not");
 }
 
 pub async fn a_new_store_sees_everything(place: &dyn Place) {
     let store = place.open().await;
     let ids = accept(&*store, 3).await;
-    let (_, lease) = store.claim(1).await.unwrap().pop().unwrap();
+    let (_, lease) = claim_one(&*store).await;
     store.finish(lease, latentd::ledger::Outcome::Canceled).await.unwrap();
-    store.claim(1).await.unwrap();
+    claim_one(&*store).await;
     let mut before = Vec::new();
     for id in &ids {
         before.push((seen(&get(&*store, *id).await), history(&*store, *id).await));

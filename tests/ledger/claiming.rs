@@ -1,18 +1,20 @@
 //! Out of the queue and back into it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use futures::future::join_all;
 use latentd::generation::{EventKind, GenerationId, Status};
-use latentd::ledger::{Outcome, Store};
+use latentd::ledger::Outcome;
 
-use crate::place::{Place, accept, claim_one, generation, get, history, overdue, running, seen};
+use crate::place::{
+    Place, accept, accept_one, claim, claim_one, generation, get, history, ids, overdue, reap_all, running, seen,
+};
 
 pub async fn the_oldest_are_claimed_first(place: &dyn Place) {
     let store = place.open().await;
-    let ids = accept(&*store, 5).await;
-    let claimed = store.claim(3).await.unwrap();
-    assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), ids[..3]);
+    let accepted = accept(&*store, 5).await;
+    let claimed = claim(&*store, 3).await;
+    assert_eq!(ids(&claimed), accepted[..3]);
     for (record, lease) in &claimed {
         assert_eq!((lease.id(), lease.fence()), (record.id, 1));
         assert_eq!((&record.status, record.attempt, record.version), (&Status::Running, 1, 2));
@@ -22,19 +24,18 @@ pub async fn the_oldest_are_claimed_first(place: &dyn Place) {
         assert_eq!((events[0].seq, events[0].kind), (2, EventKind::Started));
         assert_eq!(events[0].data, serde_json::json!({"id": record.id, "attempt": 1}));
     }
-    let rest = store.claim(100).await.unwrap();
-    assert_eq!(rest.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), ids[3..]);
+    let rest = claim(&*store, 100).await;
+    assert_eq!(ids(&rest), accepted[3..]);
 }
 
 pub async fn concurrent_claimers_never_share_a_generation(place: &dyn Place) {
-    let store: Arc<dyn Store> = Arc::from(place.open().await);
-    let ids = accept(&*store, 60).await;
-    let claimers = (0..8).map(|_| {
-        let store = store.clone();
+    let stores = place.open_many(8).await;
+    let ids = accept(&*stores[0], 60).await;
+    let claimers = stores.into_iter().map(|store| {
         tokio::spawn(async move {
             let mut mine = Vec::new();
             loop {
-                let claimed = store.claim(3).await.unwrap();
+                let claimed = claim(&*store, 3).await;
                 if claimed.is_empty() {
                     return mine;
                 }
@@ -49,19 +50,18 @@ pub async fn concurrent_claimers_never_share_a_generation(place: &dyn Place) {
 
 pub async fn nothing_is_claimed_from_an_empty_queue(place: &dyn Place) {
     let store = place.open().await;
-    assert!(store.claim(5).await.unwrap().is_empty());
+    assert!(claim(&*store, 5).await.is_empty());
     accept(&*store, 1).await;
-    assert!(store.claim(0).await.unwrap().is_empty());
+    assert!(claim(&*store, 0).await.is_empty());
     assert_eq!(store.counts().await.unwrap().queued, 1);
 }
 
 pub async fn overdue_generations_expire_and_are_not_claimed(place: &dyn Place) {
     let store = place.open().await;
-    let late = GenerationId::new();
-    store.accept(late, &overdue(), 10).await.unwrap();
+    let late = accept_one(&*store, &overdue()).await;
     let in_time = accept(&*store, 1).await[0];
-    let claimed = store.claim(10).await.unwrap();
-    assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), [in_time]);
+    let claimed = claim(&*store, 10).await;
+    assert_eq!(ids(&claimed), [in_time]);
     let waiting = accept(&*store, 1).await[0];
 
     let expired = store.expire_overdue().await.unwrap();
@@ -78,14 +78,12 @@ pub async fn overdue_generations_expire_and_are_not_claimed(place: &dyn Place) {
 /// before the claim.
 pub async fn what_began_once_never_expires(place: &dyn Place) {
     let store = place.open().await;
-    let id = GenerationId::new();
     let short = latentd::generation::Generation { start_timeout_s: 1, ..generation() };
-    store.accept(id, &short, 10).await.unwrap();
+    let id = accept_one(&*store, &short).await;
     let (_, lease) = claim_one(&*store).await;
     store.finish(lease, Outcome::Released).await.unwrap();
     // Another one that is never claimed shows when the timeout has passed.
-    let clock = GenerationId::new();
-    store.accept(clock, &short, 10).await.unwrap();
+    let clock = accept_one(&*store, &short).await;
     while get(&*store, clock).await.status != Status::Expired {
         let expired = store.expire_overdue().await.unwrap();
         assert!(expired.iter().all(|record| record.id == clock));
@@ -99,9 +97,10 @@ pub async fn running_generations_are_queued_again_at_the_start(place: &dyn Place
     let (id, stale) = running(&*store).await;
     let queued = accept(&*store, 1).await[0];
     let before = get(&*store, queued).await;
-    assert_eq!(store.requeue_running(3).await.unwrap(), 1);
+    let reaped = reap_all(&*store, 3).await;
+    assert_eq!((reaped.queued, reaped.ended.len()), (vec![id], 0));
     let record = get(&*store, id).await;
-    assert_eq!((&record.status, record.attempt, record.version), (&Status::Queued, 1, 3));
+    assert_eq!((&record.status, record.attempt, record.crash_count, record.version), (&Status::Queued, 1, 1, 3));
     assert_eq!(seen(&get(&*store, queued).await), seen(&before));
     let event = store.events(id, 2).await.unwrap().remove(0);
     assert_eq!(event.kind, EventKind::Retrying);
@@ -113,13 +112,15 @@ pub async fn running_generations_are_queued_again_at_the_start(place: &dyn Place
     assert_eq!(again.started_at, record.started_at);
 }
 
-pub async fn spent_attempts_end_in_failure(place: &dyn Place) {
+pub async fn too_many_crashes_end_in_failure(place: &dyn Place) {
     let store = place.open().await;
     let (id, _) = running(&*store).await;
-    assert_eq!(store.requeue_running(2).await.unwrap(), 1);
+    assert_eq!(reap_all(&*store, 2).await.queued, [id]);
     claim_one(&*store).await;
-    assert_eq!(store.requeue_running(2).await.unwrap(), 0);
+    let reaped = reap_all(&*store, 2).await;
+    assert_eq!(reaped.queued, []);
     let record = get(&*store, id).await;
+    assert_eq!(reaped.ended.iter().map(seen).collect::<Vec<_>>(), [seen(&record)]);
     let Status::Failed { problem } = &record.status else { panic!("{record:?}") };
     assert_eq!((problem.code.as_str(), problem.retryable), ("worker_crashed", false));
     assert_eq!(record.attempt, 2);
@@ -131,8 +132,10 @@ pub async fn a_canceled_run_is_not_queued_again_at_the_start(place: &dyn Place) 
     let store = place.open().await;
     let (id, _) = running(&*store).await;
     store.cancel(id).await.unwrap();
-    assert_eq!(store.requeue_running(9).await.unwrap(), 0);
-    assert_eq!(get(&*store, id).await.status, Status::Canceled);
+    let reaped = reap_all(&*store, 1).await;
+    assert_eq!((reaped.queued.len(), reaped.ended.len()), (0, 1));
+    let record = get(&*store, id).await;
+    assert_eq!((record.status, record.dead), (Status::Canceled, false));
     assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Started, EventKind::Canceled]);
 }
 
@@ -142,7 +145,7 @@ pub async fn positions_count_the_older_ones(place: &dyn Place) {
     for (at, id) in ids.iter().enumerate() {
         assert_eq!(store.position(*id).await.unwrap(), Some(at));
     }
-    store.claim(1).await.unwrap();
+    claim_one(&*store).await;
     store.cancel(ids[2]).await.unwrap();
     let positions = join_all(ids.iter().map(|id| store.position(*id))).await;
     let positions: Vec<_> = positions.into_iter().map(|position| position.unwrap()).collect();

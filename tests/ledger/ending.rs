@@ -1,11 +1,11 @@
 //! How generations end.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use latentd::generation::{EventKind, GenerationId, Status};
-use latentd::ledger::{Counts, Outcome, Store, StoreError};
+use latentd::ledger::{Counts, Outcome, StoreError};
 
-use crate::place::{HOUR, Place, accept, claim_one, get, history, image, problem, running, seen};
+use crate::place::{HOUR, Place, accept, claim, claim_one, get, history, image, problem, reap_all, running, seen};
 
 pub async fn success_keeps_the_images(place: &dyn Place) {
     let store = place.open().await;
@@ -40,7 +40,7 @@ pub async fn a_stale_lease_changes_nothing(place: &dyn Place) {
     for after in ["claimed again", "queued again", "finished", "deleted"] {
         for outcome in outcomes() {
             let (id, stale) = running(&*store).await;
-            store.requeue_running(9).await.unwrap();
+            reap_all(&*store, 9).await;
             let newer = if after == "queued again" { None } else { Some(claim_one(&*store).await.1) };
             let newer = match newer {
                 Some(lease) if after != "claimed again" => {
@@ -66,12 +66,13 @@ pub async fn a_stale_lease_changes_nothing(place: &dyn Place) {
 }
 
 pub async fn one_of_two_racing_leases_wins(place: &dyn Place) {
-    let store: Arc<dyn Store> = Arc::from(place.open().await);
+    let stores = place.open_many(2).await;
+    let (store, other) = (stores[0].clone(), stores[1].clone());
     for _ in 0..20 {
         let (id, lease) = running(&*store).await;
         let finisher = store.clone();
         let finishing = tokio::spawn(async move { finisher.finish(lease, Outcome::Succeeded(vec![image()])).await });
-        let queued = store.requeue_running(9).await.unwrap();
+        let queued = reap_all(&*other, 9).await.queued.len();
         let finished = finishing.await.unwrap().unwrap();
         let record = get(&*store, id).await;
         match finished {
@@ -114,13 +115,13 @@ pub async fn a_retry_waits_for_its_delay(place: &dyn Place) {
     assert_eq!((again.id, again.attempt), (quick, 2));
     store.finish(lease, retry(Duration::from_millis(30))).await.unwrap().unwrap();
     let again = loop {
-        if let Some((record, _)) = store.claim(1).await.unwrap().pop() {
+        if let Some((record, _)) = claim(&*store, 1).await.pop() {
             break record;
         }
         tokio::task::yield_now().await;
     };
     assert_eq!((again.id, again.attempt), (quick, 3));
-    assert!(store.claim(9).await.unwrap().is_empty(), "the slow one waits for an hour");
+    assert!(claim(&*store, 9).await.is_empty(), "the slow one waits for an hour");
     assert_eq!(store.cancel(slow).await.unwrap().unwrap().status, Status::Canceled);
 }
 
@@ -142,7 +143,7 @@ pub async fn a_queued_generation_is_canceled_at_once(place: &dyn Place) {
     assert_eq!((&record.status, record.version, record.cancel_requested), (&Status::Canceled, 2, true));
     assert!(record.finished_at.is_some());
     assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Canceled]);
-    assert!(store.claim(1).await.unwrap().is_empty());
+    assert!(claim(&*store, 1).await.is_empty());
 }
 
 pub async fn a_running_generation_is_marked_once(place: &dyn Place) {

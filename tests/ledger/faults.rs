@@ -13,7 +13,9 @@ use latentd::generation::{EventKind, GenerationId, Problem, Status};
 use latentd::ledger::{ListQuery, Outcome, SqliteStore, Store, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
-use crate::place::{HOUR, Place, SqlitePlace, accept, generation, get, history, image};
+use crate::place::{
+    self, HOUR, Place, SqlitePlace, accept, accept_one, claim, claim_one, generation, get, history, image, reap_all,
+};
 
 const CHILD_DIR: &str = "LATENTD_TEST_LEDGER_DIR";
 
@@ -48,7 +50,7 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
             };
             assert!(last.contains(history(&*store, record.id).await.last().unwrap()));
         }
-        store.requeue_running(u32::MAX).await.unwrap();
+        reap_all(&*store, u32::MAX).await;
         assert_eq!(integrity(place.path()).await, "ok");
     }
     assert!(acknowledged.values().any(|word| word == "finished"));
@@ -58,13 +60,11 @@ async fn work_until_killed(dir: &Path) {
     let store = SqliteStore::open(dir, HOUR).await.unwrap();
     println!();
     loop {
-        let id = GenerationId::new();
-        store.accept(id, &generation(), usize::MAX).await.unwrap();
+        let id = accept_one(&store, &generation()).await;
         println!("accepted {id}");
-        let id = GenerationId::new();
-        store.accept(id, &generation(), usize::MAX).await.unwrap();
+        let id = accept_one(&store, &generation()).await;
         println!("accepted {id}");
-        for (record, lease) in store.claim(1).await.unwrap() {
+        for (record, lease) in claim(&store, 1).await {
             store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
             println!("finished {}", record.id);
         }
@@ -140,10 +140,10 @@ async fn an_unreadable_row_harms_nobody_else() {
     assert!(!page.has_more);
     let overdue = store.overdue_for_deletion(1).await.unwrap();
     assert_eq!(overdue.iter().map(|record| record.id).collect::<Vec<_>>(), [ids[1]]);
-    let claimed = store.claim(2).await.unwrap();
-    assert_eq!(claimed.iter().map(|(record, _)| record.id).collect::<Vec<_>>(), [ids[3]]);
+    let claimed = claim(&*store, 2).await;
+    assert_eq!(place::ids(&claimed), [ids[3]]);
     assert_eq!(history(&*store, ids[2]).await, [EventKind::Queued, EventKind::Started, EventKind::Failed]);
-    assert_eq!(store.requeue_running(3).await.unwrap(), 1);
+    assert_eq!(reap_all(&*store, 3).await.queued, [ids[3]]);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_row_with_a_wrong_problem_is_corrupt() {
     let place = SqlitePlace::new();
     let store = place.open().await;
     accept(&*store, 1).await;
-    let (record, lease) = store.claim(1).await.unwrap().pop().unwrap();
+    let (record, lease) = claim_one(&*store).await;
     let problem = Problem { code: "internal".to_owned(), message: String::new(), retryable: false };
     store.finish(lease, Outcome::Failed(problem)).await.unwrap();
     database(place.path()).await.execute("UPDATE generations SET problem = '[]'").await.unwrap();

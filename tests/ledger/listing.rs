@@ -3,7 +3,7 @@
 use latentd::generation::{Generation, GenerationId};
 use latentd::ledger::{Counts, ListQuery, Outcome, Store};
 
-use crate::place::{Place, accept, generation, running};
+use crate::place::{Place, accept, accept_one, claim, generation, running};
 
 async fn page(store: &dyn Store, query: ListQuery) -> (Vec<GenerationId>, bool) {
     let page = store.list(&query).await.unwrap();
@@ -51,8 +51,7 @@ pub async fn pages_are_filtered(place: &dyn Place) {
     store.finish(lease, Outcome::Succeeded(Vec::new())).await.unwrap();
     let (current, _) = running(&*store).await;
     let waiting = accept(&*store, 3).await;
-    let other = GenerationId::new();
-    store.accept(other, &Generation { model: "large".to_owned(), ..generation() }, 9).await.unwrap();
+    let other = accept_one(&*store, &Generation { model: "large".to_owned(), ..generation() }).await;
 
     let status = |status: &str| ListQuery { status: Some(status.to_owned()), ..limit(2) };
     assert_eq!(page(&*store, status("succeeded")).await, (vec![finished], false));
@@ -81,7 +80,7 @@ pub async fn counts_tell_queued_from_running(place: &dyn Place) {
     let store = place.open().await;
     assert_eq!(store.counts().await.unwrap(), Counts::default());
     let ids = accept(&*store, 5).await;
-    let claimed = store.claim(2).await.unwrap();
+    let claimed = claim(&*store, 2).await;
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 3, running: 2 });
     store.cancel(ids[4]).await.unwrap();
     for (_, lease) in claimed {

@@ -1,12 +1,12 @@
 //! Random operations on a store and on a model of it that a reader can check by eye: both must always agree.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use latentd::generation::{EventKind, GenerationId, Status};
-use latentd::ledger::{Counts, Lease, ListQuery, Outcome, Store, StoreError};
-use proptest::prelude::*;
+use latentd::ledger::{Acceptance, Counts, Lease, ListQuery, Outcome, Store, StoreError};
+use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::place::{HOUR, Place, SqlitePlace, generation, get, history, image, overdue, problem};
+use crate::place::{HOUR, Place, claim, generation, get, history, image, overdue, problem, reap_all, request};
 
 const MAX_QUEUED: usize = 6;
 
@@ -49,21 +49,23 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(operation, 1..60)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_store_does_what_the_model_does(operations in operations()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// Runs so many random histories, each on a place of its own.
+pub fn holds<P: Place, F: Future<Output = Option<P>>>(place: impl Fn() -> F, runs: u32) {
+    let config =
+        ProptestConfig { cases: runs, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let run = |operations| {
         runtime.block_on(async {
-            let place = SqlitePlace::new();
+            let Some(place) = place().await else { return };
             let mut both = Both { store: Some(place.open().await), model: Model::default(), leases: Vec::new() };
             for operation in operations {
                 both.apply(&place, operation).await;
                 both.compare().await;
             }
         });
-    }
+        Ok(())
+    };
+    TestRunner::new(config).run(&operations(), run).unwrap();
 }
 
 #[derive(Default)]
@@ -194,7 +196,7 @@ impl Model {
 
 struct Both {
     /// `None` only for the moment in which it is opened again.
-    store: Option<Box<dyn Store>>,
+    store: Option<Arc<dyn Store>>,
     model: Model,
     /// Also those that are stale.
     leases: Vec<Lease>,
@@ -204,9 +206,10 @@ impl Both {
     async fn apply(&mut self, place: &dyn Place, operation: Operation) {
         match operation {
             Operation::Accept { overdue: late } => {
-                let id = GenerationId::new();
-                let request = if late { overdue() } else { generation() };
-                match self.store().accept(id, &request, MAX_QUEUED).await {
+                let generation = if late { overdue() } else { generation() };
+                let request = Acceptance { max_queued: MAX_QUEUED, ..request(&generation) };
+                let id = request.id;
+                match self.store().accept(&request).await {
                     Ok(_) => assert!(self.model.accept(id, late)),
                     Err(StoreError::QueueFull { queued }) => {
                         assert!(!self.model.accept(id, late));
@@ -216,7 +219,7 @@ impl Both {
                 }
             }
             Operation::Claim { limit } => {
-                let claimed = self.store().claim(limit).await.unwrap();
+                let claimed = claim(self.store(), limit).await;
                 let expected = self.model.claim(limit);
                 let got: Vec<_> = claimed.iter().map(|(record, lease)| (record.id, lease.fence())).collect();
                 assert_eq!(got, expected);
@@ -249,7 +252,7 @@ impl Both {
                 }
             }
             Operation::RequeueRunning { max_attempts } => {
-                let queued = self.store().requeue_running(max_attempts).await.unwrap();
+                let queued = reap_all(self.store(), max_attempts).await.queued.len();
                 assert_eq!(queued, self.model.requeue_running(max_attempts));
             }
             Operation::ExpireOverdue => {

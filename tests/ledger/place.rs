@@ -1,24 +1,36 @@
 //! Where the suite's stores live, and what it puts into them.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use latentd::generation::{
     Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, Levels, MetadataLevel, OnDisconnect,
-    Problem, Record, SchedulerChoice, SeedMode,
+    Priority, Problem, Record, SchedulerChoice, SeedMode,
 };
-use latentd::ledger::{Lease, SqliteStore, Store};
+use latentd::ledger::{Acceptance, Accepted, Claimant, Lease, Reaped, Reaping, SqliteStore, Store, StoreError};
 use tempfile::TempDir;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
-/// A place that keeps what the stores opened there have written, one open store at a time.
+/// A place that keeps what the stores opened there have written.
 #[async_trait]
 pub trait Place: Send + Sync {
-    async fn open_with(&self, retention: Duration) -> Box<dyn Store>;
+    async fn open_with(&self, retention: Duration) -> Arc<dyn Store>;
 
-    async fn open(&self) -> Box<dyn Store> {
+    /// Whether several stores may be open at the same time, as [`Store::is_shared`] of each tells.
+    fn is_shared(&self) -> bool;
+
+    async fn open(&self) -> Arc<dyn Store> {
         self.open_with(HOUR).await
+    }
+
+    /// Stores for so many that use the place at the same time: one each, where it is shared.
+    async fn open_many(&self, count: usize) -> Vec<Arc<dyn Store>> {
+        let mut stores = vec![self.open().await];
+        while stores.len() < count {
+            stores.push(if self.is_shared() { self.open().await } else { stores[0].clone() });
+        }
+        stores
     }
 }
 
@@ -38,8 +50,12 @@ impl SqlitePlace {
 
 #[async_trait]
 impl Place for SqlitePlace {
-    async fn open_with(&self, retention: Duration) -> Box<dyn Store> {
-        Box::new(SqliteStore::open(self.path(), retention).await.unwrap())
+    async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(self.path(), retention).await.unwrap())
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 }
 
@@ -72,7 +88,9 @@ pub fn generation() -> Generation {
         previews: 3,
         metadata_level: MetadataLevel::Seed,
         on_disconnect: OnDisconnect::Cancel,
+        priority: Priority::Normal,
         start_timeout_s: 600,
+        run_timeout_s: Some(77),
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
     }
 }
@@ -98,15 +116,74 @@ pub fn problem() -> Problem {
     Problem { code: "out_of_memory".to_owned(), message: "too large".to_owned(), retryable: true }
 }
 
+/// An acceptance of this generation under a new id, without a key and within no bound.
+pub fn request(generation: &Generation) -> Acceptance<'_> {
+    Acceptance {
+        id: GenerationId::new(),
+        tenant: "default",
+        generation,
+        fingerprint: [7; 32],
+        key: None,
+        cost: 1.0,
+        max_queued: usize::MAX,
+    }
+}
+
+/// Accepts one generation that was not accepted before.
+pub async fn accept_one(store: &dyn Store, generation: &Generation) -> GenerationId {
+    new_record(store.accept(&request(generation)).await).id
+}
+
+pub fn new_record(accepted: Result<Accepted, StoreError>) -> Record {
+    match accepted.unwrap() {
+        Accepted::New(record) => record,
+        Accepted::Again(record) => panic!("{} was accepted before", record.id),
+    }
+}
+
+pub fn known_record(accepted: Result<Accepted, StoreError>) -> Record {
+    match accepted.unwrap() {
+        Accepted::Again(record) => record,
+        Accepted::New(record) => panic!("{} is new", record.id),
+    }
+}
+
 /// Accepts generations, oldest first.
 pub async fn accept(store: &dyn Store, count: usize) -> Vec<GenerationId> {
     let mut ids = Vec::new();
     for _ in 0..count {
-        let id = GenerationId::new();
-        store.accept(id, &generation(), usize::MAX).await.unwrap();
-        ids.push(id);
+        ids.push(accept_one(store, &generation()).await);
     }
     ids
+}
+
+/// A worker with the model of [`generation`], whose leases outlast every test.
+pub fn worker(name: &str) -> Claimant {
+    Claimant { worker: name.to_owned(), lease: HOUR, models: vec!["tiny".to_owned()] }
+}
+
+/// A worker whose leases have ended as soon as they are given.
+pub fn late_worker(name: &str) -> Claimant {
+    Claimant { lease: Duration::ZERO, ..worker(name) }
+}
+
+/// Claims for an idle worker.
+pub async fn claim(store: &dyn Store, limit: usize) -> Vec<(Record, Lease)> {
+    store.claim(&worker("one"), limit, true).await.unwrap()
+}
+
+pub fn ids(claimed: &[(Record, Lease)]) -> Vec<GenerationId> {
+    claimed.iter().map(|(record, _)| record.id).collect()
+}
+
+/// Takes back what runs, as a process that starts alone does.
+pub async fn reap_all(store: &dyn Store, max_crashes: u32) -> Reaped {
+    store.reap(&Reaping { all: true, max_crashes, backoff: HOUR }).await.unwrap()
+}
+
+/// Takes back what has an ended lease, to be claimed again at once.
+pub async fn reap_late(store: &dyn Store, max_crashes: u32) -> Reaped {
+    store.reap(&Reaping { all: false, max_crashes, backoff: Duration::ZERO }).await.unwrap()
 }
 
 /// Accepts one generation and claims it.
@@ -116,8 +193,7 @@ pub async fn running(store: &dyn Store) -> (GenerationId, Lease) {
 }
 
 pub async fn claim_one(store: &dyn Store) -> (Record, Lease) {
-    let mut claimed = store.claim(1).await.unwrap();
-    claimed.pop().expect("something is queued")
+    claim(store, 1).await.pop().expect("something is queued")
 }
 
 pub async fn get(store: &dyn Store, id: GenerationId) -> Record {

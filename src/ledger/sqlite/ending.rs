@@ -91,8 +91,8 @@ pub async fn revive(store: &SqliteStore, id: GenerationId) -> Result<Option<Reco
     let mut change = Change::begin(store).await?;
     let row = sqlx::query(
         "UPDATE generations
-         SET status = 'queued', dead = 0, crash_count = 0, attempt = 0, problem = NULL, run_at = ?1, finished_at = NULL,
-             expires_at = NULL, aged_at = ?1, version = version + 1
+         SET status = 'queued', dead = 0, crash_count = 0, attempt = 0, problem = NULL, run_at = ?1, started_at = NULL,
+             finished_at = NULL, expires_at = NULL, aged_at = ?1, version = version + 1
          WHERE id = ?2 AND dead
          RETURNING *",
     )

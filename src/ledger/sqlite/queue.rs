@@ -15,12 +15,34 @@ use super::{
     row,
 };
 
+// These name their index, since the planner, which does not know how few generations are active, would take that of the
+// statuses.
+
 /// The queue in its order, as far as this worker may look.
 const CANDIDATES: &str = "
-    SELECT id, tenant_id, crash_count FROM generations
+    SELECT id, tenant_id, crash_count, (SELECT max_running FROM tenants WHERE tenants.id = tenant_id) AS most
+    FROM generations INDEXED BY generations_claim
     WHERE status = 'queued' AND run_at <= ?1 AND (start_deadline IS NULL OR start_deadline > ?1)
         AND model IN (SELECT value FROM json_each(?2))
     ORDER BY priority DESC, vft, id";
+
+/// What runs, and whether it is one that this worker has to run alone.
+const RUNNING: &str = "
+    SELECT tenant_id, lease_owner IS ?1 AND crash_count > 0 AS is_alone FROM generations INDEXED BY generations_lease
+    WHERE status = 'running'";
+
+/// What runs without a lease.
+const LATE: &str = "
+    SELECT id, crash_count, cancel_requested_at FROM generations INDEXED BY generations_lease
+    WHERE status = 'running' AND lease_expires_at <= ?";
+
+/// What nobody has begun in time.
+const OVERDUE: &str = "
+    SELECT id FROM generations INDEXED BY generations_start WHERE status = 'queued' AND start_deadline <= ?";
+
+const AGE: &str = "
+    UPDATE generations INDEXED BY generations_aged SET priority = priority + 1, aged_at = ?1
+    WHERE status = 'queued' AND aged_at <= ?2 AND priority < ?3";
 
 pub async fn claim(
     store: &SqliteStore,
@@ -33,6 +55,7 @@ pub async fn claim(
     if picked.is_empty() {
         return Ok(Vec::new());
     }
+    let mut latest = f64::NEG_INFINITY;
     let expires_at = change.now.saturating_add(row::millis(by.lease));
     let mut claimed = Vec::with_capacity(picked.len());
     for id in picked {
@@ -49,30 +72,33 @@ pub async fn claim(
         .bind(expires_at)
         .fetch_one(change.connection())
         .await?;
+        latest = latest.max(row.try_get("vft")?);
         claimed.extend(start(&mut change, &row).await?);
     }
+    sqlx::query("UPDATE queue_clock SET v = max(v, ?)").bind(latest).execute(change.connection()).await?;
     change.commit().await?;
     Ok(claimed)
 }
 
 /// The ids of the next generations for this worker.
 async fn pick(change: &mut Change, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut room = room_of_tenants(change).await?;
+    let Some(mut running) = running(change, by).await? else { return Ok(Vec::new()) };
     let (now, models) = (change.now, row::json(&by.models)?);
     let mut rows = sqlx::query(CANDIDATES).bind(now).bind(models).fetch(change.connection());
     let mut picked = Vec::new();
     while picked.len() < limit
         && let Some(row) = rows.try_next().await?
     {
-        let left = room.get_mut(row.try_get::<&str, _>("tenant_id")?);
-        if left.as_ref().is_some_and(|left| **left <= 0) {
+        let tenant: &str = row.try_get("tenant_id")?;
+        let most = row.try_get::<Option<i64>, _>("most")?.map_or(usize::MAX, row::size);
+        if running.get(tenant).is_some_and(|running| *running >= most) || most == 0 {
             continue;
         }
         let alone = row.try_get::<i64, _>("crash_count")? > 0;
         if alone && (!idle || !picked.is_empty()) {
             break;
         }
-        left.into_iter().for_each(|left| *left -= 1);
+        *running.entry(tenant.to_owned()).or_default() += 1;
         picked.push(row.try_get("id")?);
         if alone {
             break;
@@ -81,26 +107,24 @@ async fn pick(change: &mut Change, by: &Claimant, limit: usize, idle: bool) -> R
     Ok(picked)
 }
 
-/// How many more each tenant may run, of those with a bound.
-async fn room_of_tenants(change: &mut Change) -> Result<HashMap<String, i64>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, max_running - (SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
-         FROM tenants WHERE max_running IS NOT NULL",
-    )
-    .fetch_all(change.connection())
-    .await?;
-    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("room")?))).collect()
+/// How many generations of each tenant run; `None` where this worker runs one that nothing may run beside.
+async fn running(change: &mut Change, by: &Claimant) -> Result<Option<HashMap<String, usize>>, StoreError> {
+    let rows = sqlx::query(RUNNING).bind(&by.worker).fetch_all(change.connection()).await?;
+    let mut running = HashMap::new();
+    for row in &rows {
+        if row.try_get("is_alone")? {
+            return Ok(None);
+        }
+        *running.entry(row.try_get("tenant_id")?).or_default() += 1;
+    }
+    Ok(Some(running))
 }
 
-/// Tells of the start of a claimed generation and lets the virtual time go on.
+/// Tells of the start of a claimed generation.
 async fn start(change: &mut Change, row: &SqliteRow) -> Result<Option<(Record, Lease)>, StoreError> {
     let id = row::id(row)?;
     let attempt: u32 = row.try_get("attempt")?;
     change.append(id, EventKind::Started, json!({"id": id, "attempt": attempt})).await?;
-    sqlx::query("UPDATE queue_clock SET v = max(v, ?)")
-        .bind(row.try_get::<f64, _>("vft")?)
-        .execute(change.connection())
-        .await?;
     match row::record(row) {
         Ok(record) => Ok(Some((record, Lease { id, fence: row.try_get("fence")? }))),
         // It would fail every later claim as well, and nobody behind it would ever run.
@@ -115,6 +139,9 @@ async fn start(change: &mut Change, row: &SqliteRow) -> Result<Option<(Record, L
 }
 
 pub async fn renew(store: &SqliteStore, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
+    if leases.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut change = Change::begin(store).await?;
     let expires_at = change.now.saturating_add(row::millis(by.lease));
     let mut renewed = Vec::with_capacity(leases.len());
@@ -139,20 +166,16 @@ pub async fn renew(store: &SqliteStore, by: &Claimant, leases: &[Lease]) -> Resu
 
 pub async fn reap(store: &SqliteStore, reaping: &Reaping) -> Result<Reaped, StoreError> {
     let mut change = Change::begin(store).await?;
-    let rows = sqlx::query(
-        "SELECT id, crash_count, cancel_requested_at FROM generations
-         WHERE status = 'running' AND (?1 OR lease_expires_at <= ?2)",
-    )
-    .bind(reaping.all)
-    .bind(change.now)
-    .fetch_all(change.connection())
-    .await?;
+    // All have a lease that ends at some time.
+    let ended = if reaping.all { i64::MAX } else { change.now };
+    let rows = sqlx::query(LATE).bind(ended).fetch_all(change.connection()).await?;
     let mut reaped = Reaped::default();
     for row in &rows {
         let id = row::id(row)?;
         let crashes = row.try_get::<u32, _>("crash_count")?.saturating_add(1);
-        change.count_crash(id, crashes >= reaping.max_crashes).await?;
-        if row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some() {
+        let is_canceled = row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some();
+        change.count_crash(id, crashes >= reaping.max_crashes && !is_canceled).await?;
+        if is_canceled {
             reaped.ended.extend(row::readable(&change.end(id, Ending::Canceled).await?));
         } else if crashes >= reaping.max_crashes {
             let problem = Problem::crashed(crashes);
@@ -169,10 +192,7 @@ pub async fn reap(store: &SqliteStore, reaping: &Reaping) -> Result<Reaped, Stor
 
 pub async fn expire_overdue(store: &SqliteStore) -> Result<Vec<Record>, StoreError> {
     let mut change = Change::begin(store).await?;
-    let rows = sqlx::query("SELECT id FROM generations WHERE status = 'queued' AND start_deadline <= ?")
-        .bind(change.now)
-        .fetch_all(change.connection())
-        .await?;
+    let rows = sqlx::query(OVERDUE).bind(change.now).fetch_all(change.connection()).await?;
     let mut expired = Vec::with_capacity(rows.len());
     for row in &rows {
         let ended = change.end(row::id(row)?, Ending::Expired).await?;
@@ -185,35 +205,41 @@ pub async fn expire_overdue(store: &SqliteStore) -> Result<Vec<Record>, StoreErr
 pub async fn age(store: &SqliteStore, after: Duration) -> Result<(), StoreError> {
     let mut change = Change::begin(store).await?;
     let highest = crate::generation::Priority::High.rank();
-    sqlx::query(
-        "UPDATE generations SET priority = priority + 1, aged_at = ?1
-         WHERE status = 'queued' AND priority < ?3 AND aged_at <= ?1 - ?2",
-    )
-    .bind(change.now)
-    .bind(row::millis(after))
-    .bind(highest)
-    .execute(change.connection())
-    .await?;
+    sqlx::query(AGE)
+        .bind(change.now)
+        .bind(change.now - row::millis(after))
+        .bind(highest)
+        .execute(change.connection())
+        .await?;
     change.commit().await
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::tests::{empty, plan},
+        *,
+    };
 
     #[tokio::test]
-    async fn the_claim_reads_only_its_index_and_sorts_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(dir.path(), Duration::ZERO).await.unwrap();
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {CANDIDATES}")))
-            .bind(0_i64)
-            .bind("[\"tiny\"]")
-            .fetch_all(&store.writer)
-            .await
-            .unwrap();
-        let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
-        let plan = plan.join("\n");
-        assert!(plan.contains("USING COVERING INDEX generations_claim"), "{plan}");
-        assert!(!plan.contains("SCAN generations\n") && !plan.contains("TEMP B-TREE"), "{plan}");
+    async fn the_claim_reads_only_indexes_and_sorts_nothing() {
+        let (_dir, store) = empty().await;
+        let candidates = plan(&store, CANDIDATES).await;
+        assert!(candidates.contains("generations USING COVERING INDEX generations_claim"), "{candidates}");
+        assert!(candidates.contains("tenants USING INDEX sqlite_autoindex_tenants_1 (id=?)"), "{candidates}");
+        let running = plan(&store, RUNNING).await;
+        assert!(running.contains("generations USING COVERING INDEX generations_lease"), "{running}");
+        for plan in [candidates, running] {
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_looked_for_every_second_is_found_by_an_index() {
+        let (_dir, store) = empty().await;
+        for (sql, index) in [(LATE, "generations_lease"), (OVERDUE, "generations_start"), (AGE, "generations_aged")] {
+            let plan = plan(&store, sql).await;
+            assert!(plan.contains(&format!("SEARCH generations USING INDEX {index}")), "{plan}");
+        }
     }
 }

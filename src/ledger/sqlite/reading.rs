@@ -10,6 +10,23 @@ use crate::ledger::{Counts, Glance, ListQuery, Page, StoreError, Workload};
 
 use super::row;
 
+const COUNTS: &str = "
+    SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
+           (SELECT count(*) FROM generations WHERE status = 'running') AS running";
+
+const WORKLOAD: &str = "
+    SELECT (SELECT total(cost) FROM generations WHERE status IN ('queued', 'running')) AS cost,
+           (SELECT total(speed) FROM workers WHERE beaten_at > ?) AS speed";
+
+/// Two counts, since one with "or" would find no start in the index.
+const POSITION: &str = "
+    SELECT (SELECT count(*) FROM generations AS other INDEXED BY generations_claim
+            WHERE other.status = 'queued' AND other.priority > this.priority)
+         + (SELECT count(*) FROM generations AS other INDEXED BY generations_claim
+            WHERE other.status = 'queued' AND other.priority = this.priority
+                AND (other.vft, other.id) < (this.vft, this.id))
+    FROM generations AS this WHERE this.id = ? AND this.status = 'queued'";
+
 pub async fn get(readers: &SqlitePool, id: GenerationId) -> Result<Option<Record>, StoreError> {
     let row =
         sqlx::query("SELECT * FROM generations WHERE id = ?").bind(&id.as_bytes()[..]).fetch_optional(readers).await?;
@@ -39,7 +56,10 @@ pub async fn list(readers: &SqlitePool, query: &ListQuery) -> Result<Page, Store
 
 /// Only the filters that are asked for, since a condition with a way out ("or there is no filter") would use no index.
 fn list_sql(query: &ListQuery, ascending: bool) -> QueryBuilder<Sqlite> {
-    let mut sql = QueryBuilder::new("SELECT * FROM generations WHERE true");
+    // Few are dead, which the planner does not know.
+    let from = if query.dead { "generations INDEXED BY generations_dead" } else { "generations" };
+    let mut sql = QueryBuilder::new("SELECT * FROM ");
+    sql.push(from).push(" WHERE true");
     if let Some(after) = query.after {
         sql.push(" AND id < ").push_bind(after.as_bytes().to_vec());
     }
@@ -92,37 +112,17 @@ pub async fn overdue_for_deletion(readers: &SqlitePool, limit: usize) -> Result<
 }
 
 pub async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
-    let row = sqlx::query(
-        "SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
-                (SELECT count(*) FROM generations WHERE status = 'running') AS running",
-    )
-    .fetch_one(readers)
-    .await?;
+    let row = sqlx::query(COUNTS).fetch_one(readers).await?;
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
 pub async fn workload(readers: &SqlitePool, lately: Duration) -> Result<Workload, StoreError> {
-    let row = sqlx::query(
-        "SELECT (SELECT total(cost) FROM generations WHERE status IN ('queued', 'running')) AS cost,
-                (SELECT total(speed) FROM workers WHERE beaten_at > ?) AS speed",
-    )
-    .bind(row::now_ms() - row::millis(lately))
-    .fetch_one(readers)
-    .await?;
+    let row = sqlx::query(WORKLOAD).bind(row::now_ms() - row::millis(lately)).fetch_one(readers).await?;
     Ok(Workload { cost: row.try_get("cost")?, speed: row.try_get("speed")? })
 }
 
 pub async fn position(readers: &SqlitePool, id: GenerationId) -> Result<Option<usize>, StoreError> {
-    let before: Option<i64> = sqlx::query_scalar(
-        "SELECT (SELECT count(*) FROM generations AS other
-                 WHERE other.status = 'queued'
-                     AND (other.priority > this.priority OR other.priority = this.priority
-                         AND (other.vft, other.id) < (this.vft, this.id)))
-         FROM generations AS this WHERE this.id = ? AND this.status = 'queued'",
-    )
-    .bind(&id.as_bytes()[..])
-    .fetch_optional(readers)
-    .await?;
+    let before: Option<i64> = sqlx::query_scalar(POSITION).bind(&id.as_bytes()[..]).fetch_optional(readers).await?;
     Ok(before.map(row::size))
 }
 
@@ -149,4 +149,51 @@ pub async fn glance(readers: &SqlitePool, ids: &[GenerationId]) -> Result<Vec<Gl
 pub async fn ping(readers: &SqlitePool) -> Result<(), StoreError> {
     sqlx::query("SELECT 1 FROM generations LIMIT 1").fetch_optional(readers).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{empty, plan},
+        *,
+    };
+
+    #[tokio::test]
+    async fn counts_read_only_indexes() {
+        let (_dir, store) = empty().await;
+        let counts = plan(&store, COUNTS).await;
+        assert_eq!(counts.matches("SEARCH generations USING COVERING INDEX").count(), 2, "{counts}");
+        let workload = plan(&store, WORKLOAD).await;
+        assert!(workload.contains("SEARCH generations USING COVERING INDEX generations_status"), "{workload}");
+        let position = plan(&store, POSITION).await;
+        assert_eq!(position.matches("SEARCH other USING COVERING INDEX generations_claim").count(), 2, "{position}");
+        assert!(position.contains("SEARCH this USING INDEX"), "{position}");
+    }
+
+    #[tokio::test]
+    async fn every_list_walks_an_index_in_its_order() {
+        let (_dir, store) = empty().await;
+        let id = GenerationId::new();
+        let word = || Some("word".to_owned());
+        for bits in 0..64 {
+            let query = ListQuery {
+                limit: 20,
+                after: (bits & 1 != 0).then_some(id),
+                before: (bits & 2 != 0).then_some(id),
+                status: word().filter(|_| bits & 4 != 0),
+                model: word().filter(|_| bits & 8 != 0),
+                tenant: word().filter(|_| bits & 16 != 0),
+                dead: bits & 32 != 0,
+            };
+            for ascending in [false, true] {
+                let plan = plan(&store, list_sql(&query, ascending).sql().as_str()).await;
+                assert!(plan.contains("generations USING INDEX"), "{query:?}: {plan}");
+                assert!(!plan.contains("TEMP B-TREE"), "{query:?}: {plan}");
+                let narrow = query.status.is_some() || query.model.is_some() || query.tenant.is_some();
+                let whole = plan.contains("SCAN") || plan.contains("sqlite_autoindex");
+                assert!(!(narrow && whole) || plan.contains("generations_dead"), "{query:?}: {plan}");
+                assert_eq!(plan.contains("generations_dead"), query.dead, "{query:?}: {plan}");
+            }
+        }
+    }
 }
