@@ -1,6 +1,7 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
 mod store;
+mod webhooks;
 mod works;
 
 use std::{
@@ -21,12 +22,14 @@ use crate::{
     ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
-    service::{Bus, Live, Outbox, Parts, Service, Throughput},
+    service::{Bus, Live, Outbox, Parts, Service, Terms, Throughput},
+    webhooks::Courier,
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
 
-pub use store::migrate;
-use store::{open_store, reaping};
+pub use store::{migrate, open_store};
+use store::{reaping, start_store};
+use webhooks::webhooks;
 use works::{Works, worker_name};
 
 /// Everything a process is made of, bound to its addresses but not yet serving.
@@ -39,6 +42,7 @@ pub struct App {
     /// Not of a replica that only serves.
     works: Option<Works>,
     sweeper: Sweeper,
+    courier: Courier,
     bus: Bus,
     draining: CancellationToken,
     tasks: TaskTracker,
@@ -55,7 +59,8 @@ impl App {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let store = open_store(&config, &tasks, &draining).await?;
+        let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
+        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
@@ -66,8 +71,9 @@ impl App {
             blobs: blobs.clone(),
             live: live.clone(),
             catalogue: catalogue.clone(),
+            webhooks,
             limits: config.limits.clone(),
-            max_queued: config.queue.max_queued.get(),
+            terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             wake: wake.clone(),
@@ -135,7 +141,7 @@ impl App {
             false => None,
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
-        Ok(App { config, public, operator, state, works, sweeper, bus, draining, tasks })
+        Ok(App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks })
     }
 
     /// Where the public listener listens: with port 0 in the settings, the port that the system chose. `None`: this process
@@ -155,11 +161,12 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, works, sweeper, bus, draining, tasks } = self;
+        let App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
         let working = works.map(|works| works.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         tasks.spawn(sweeper.run(draining.clone()));
+        tasks.spawn(courier.run(draining.clone()));
         // Ends after the worker, whose last hints it carries.
         let bus_stop = CancellationToken::new();
         let carrying = tokio::spawn(bus.run(bus_stop.clone()));

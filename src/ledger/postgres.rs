@@ -15,7 +15,12 @@ mod reading;
 mod reports;
 mod row;
 mod schema;
+mod webhooks;
 mod workers;
+
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod cluster;
 
 use std::{future::Future, io, time::Duration};
 
@@ -198,6 +203,10 @@ impl Store for PgStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.bounded(|| reading::counts(self)).await
+    }
+
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        self.bounded(|| reading::counts_of(self, tenant)).await
     }
 
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {

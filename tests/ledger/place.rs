@@ -3,12 +3,17 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
     Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, Levels, MetadataLevel, OnDisconnect,
     Priority, Problem, Record, SchedulerChoice, SeedMode,
 };
-use latentd::ledger::{Acceptance, Accepted, Claimant, Lease, Reaped, Reaping, SqliteStore, Store, StoreError};
+use latentd::ledger::{
+    Acceptance, Accepted, Claimant, KeyRecord, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
+};
 use tempfile::TempDir;
+
+use crate::postgres::Cluster;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -59,6 +64,44 @@ impl Place for SqlitePlace {
     }
 }
 
+/// A database of the cluster that the test process starts.
+pub struct PgPlace {
+    url: String,
+}
+
+impl PgPlace {
+    /// `None` where no PostgreSQL is installed.
+    pub async fn new() -> Option<PgPlace> {
+        Some(PgPlace { url: Cluster::shared()?.create_database().await })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub async fn store(&self) -> PgStore {
+        PgStore::open(&settings(&self.url, &[]), HOUR).await.unwrap()
+    }
+}
+
+/// Settings of stores for tests: more patience than a server needs, for machines that do much else, and what else is said.
+pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
+    let defaults = [("database.url", url), ("database.max_connections", "4"), ("database.timeout_s", "60")];
+    let flags = defaults.iter().chain(flags).map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Config::load(&Sources { flags, ..Sources::default() }).unwrap().database
+}
+
+#[async_trait]
+impl Place for PgPlace {
+    async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
+        Arc::new(PgStore::open(&settings(&self.url, &[]), retention).await.unwrap())
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
 pub fn generation() -> Generation {
     Generation {
         model: "tiny".to_owned(),
@@ -91,6 +134,7 @@ pub fn generation() -> Generation {
         priority: Priority::Normal,
         start_timeout_s: 600,
         run_timeout_s: Some(77),
+        webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
     }
 }
@@ -201,16 +245,30 @@ pub async fn get(store: &dyn Store, id: GenerationId) -> Record {
 }
 
 /// The kinds of a generation's events; checks that they are numbered from 1 without gaps and that nothing follows a
-/// terminal one.
+/// terminal one, unless an operator has revived the generation.
 pub async fn history(store: &dyn Store, id: GenerationId) -> Vec<EventKind> {
     let events = store.events(id, 0).await.unwrap();
     for (at, event) in events.iter().enumerate() {
         assert_eq!(event.seq, at as i64 + 1);
         assert_eq!(event.data["id"], id.to_string());
         assert_eq!(event.kind.is_terminal(), event.data["status"].is_string() && event.kind != EventKind::Queued);
-        assert!(!event.kind.is_terminal() || at + 1 == events.len());
+        let after = events.get(at + 1);
+        assert!(!event.kind.is_terminal() || after.is_none_or(|after| after.data["reason"] == "revived"));
     }
     events.iter().map(|event| event.kind).collect()
+}
+
+/// Makes a tenant with this weight and these bounds on what waits and what runs.
+pub async fn tenant(store: &dyn Store, name: &str, weight: f64, max_queued: Option<u32>, max_running: Option<u32>) {
+    let id = format!("key of {name}");
+    let key = KeyRecord { id, sha256: [1; 32], tenant: name.to_owned(), weight, max_queued, max_running };
+    store.create_key(&key).await.unwrap();
+}
+
+/// Accepts a generation of this tenant.
+pub async fn accept_of(store: &dyn Store, tenant: &str, cost: f64) -> GenerationId {
+    let generation = generation();
+    new_record(store.accept(&Acceptance { tenant, cost, ..request(&generation) }).await).id
 }
 
 /// Everything that a reader can see of a record, to be compared.

@@ -8,7 +8,7 @@ use sqlx::{Executor, PgConnection, Row, postgres::PgRow, types::Json};
 use crate::generation::{EventKind, GenerationId, Image, Problem};
 use crate::ledger::StoreError;
 
-use super::{PgStore, pool::Loan, row};
+use super::{PgStore, pool::Loan, row, webhooks};
 
 /// A transaction. Dropped before [`Change::conclude`], as by a caller that waits no longer, it leaves nothing behind.
 pub struct Change {
@@ -20,14 +20,21 @@ pub struct Change {
 pub enum Ending<'a> {
     Succeeded(&'a [Image]),
     Failed(&'a Problem),
+    /// Failed, and marked for an operator to look at.
+    GivenUp(&'a Problem),
     Canceled,
     Expired,
 }
 
 impl Change {
     pub async fn begin(store: &PgStore) -> Result<Change, StoreError> {
+        Change::begin_by(store, "BEGIN ISOLATION LEVEL READ COMMITTED").await
+    }
+
+    /// `begin` may set more for this transaction, in the same message.
+    pub async fn begin_by(store: &PgStore, begin: &'static str) -> Result<Change, StoreError> {
         let mut loan = store.lend().await?;
-        loan.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        loan.execute(begin).await?;
         Ok(Change { loan, retention: store.retention })
     }
 
@@ -48,6 +55,11 @@ impl Change {
         &mut self.loan
     }
 
+    /// How long what ends now is kept.
+    pub fn retention(&self) -> Duration {
+        self.retention
+    }
+
     /// Reads a generation and keeps others from changing it.
     pub async fn lock(&mut self, id: GenerationId) -> Result<Option<PgRow>, StoreError> {
         let sql = concat!("SELECT ", row::columns!(), " FROM generations WHERE id = $1 FOR NO KEY UPDATE");
@@ -65,16 +77,20 @@ impl Change {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        let is_dead = matches!(ending, Ending::GivenUp(_));
         let (status, kind, images, problem) = match ending {
             Ending::Succeeded(images) => ("succeeded", EventKind::Succeeded, Some(Json(images)), None),
-            Ending::Failed(problem) => ("failed", EventKind::Failed, None, Some(Json(problem))),
+            Ending::Failed(problem) | Ending::GivenUp(problem) => {
+                ("failed", EventKind::Failed, None, Some(Json(problem)))
+            }
             Ending::Canceled => ("canceled", EventKind::Canceled, None, None),
             Ending::Expired => ("expired", EventKind::Expired, None, None),
         };
         let rows = sqlx::query(concat!(
             "UPDATE generations
              SET status = $2, images = $3, problem = $4, finished_at = statement_timestamp(),
-                 expires_at = statement_timestamp() + $5, version = version + 1, lease_owner = NULL, lease_expires_at = NULL
+                 expires_at = statement_timestamp() + $5, version = version + 1, dead = $6,
+                 lease_owner = NULL, lease_expires_at = NULL
              WHERE id = ANY($1) AND status IN ('queued', 'running')
              RETURNING ",
             row::columns!()
@@ -84,12 +100,14 @@ impl Change {
         .bind(images)
         .bind(problem)
         .bind(row::interval(self.retention))
+        .bind(is_dead)
         .fetch_all(self.connection())
         .await?;
         self.forget(ids).await?;
         let told = |row: &PgRow| Ok((row::id(row)?, json!({"id": row::id(row)?, "status": status})));
         let told = rows.iter().map(told).collect::<Result<Vec<_>, StoreError>>()?;
         self.append(kind, told).await?;
+        webhooks::enqueue(self, &rows, kind).await?;
         Ok(rows)
     }
 

@@ -11,11 +11,15 @@ use crate::ledger::{Claimant, Lease, StoreError};
 use super::{
     PgStore,
     change::{Change, Ending},
-    row,
+    row, webhooks,
 };
 
 /// What claims that heed a bound of a tenant hold, one after the other.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
+
+/// The planner knows the queue as it was when statistics were last taken, often empty: left to itself it sorts what it takes
+/// for a few rows, all of the queue, for every claim.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_sort = off";
 
 /// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
 /// it has looked at.
@@ -41,14 +45,17 @@ pub async fn claim(
     limit: usize,
     idle: bool,
 ) -> Result<Vec<(Record, Lease)>, StoreError> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
     // Most looks find nothing; they cost one statement.
     let mut loan = store.lend().await?;
     let nothing = look(&mut loan, by, &[]).await?.is_none();
     loan.give_back();
-    if nothing || limit == 0 {
+    if nothing {
         return Ok(Vec::new());
     }
-    let mut change = Change::begin(store).await?;
+    let mut change = Change::begin_by(store, BEGIN).await?;
     let claimed = take(&mut change, by, limit, idle).await;
     change.conclude(claimed).await
 }
@@ -99,6 +106,11 @@ async fn take(
 
 /// Takes the next generations for this worker.
 async fn pick(change: &mut Change, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<Uuid>, StoreError> {
+    let alone =
+        "SELECT EXISTS (SELECT FROM generations WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0)";
+    if sqlx::query_scalar(alone).bind(&by.worker).fetch_one(change.connection()).await? {
+        return Ok(Vec::new());
+    }
     let mut room = room_of_tenants(change).await?;
     let (mut picked, mut seen) = (Vec::new(), Vec::new());
     loop {
@@ -174,6 +186,7 @@ async fn start(change: &mut Change, rows: &[PgRow]) -> Result<Vec<(Record, Lease
         }
     }
     change.append(EventKind::Started, started).await?;
+    webhooks::enqueue(change, rows, EventKind::Started).await?;
     if !unreadable.is_empty() {
         let message = "the stored request cannot be read".to_owned();
         let problem = Problem { code: "internal".to_owned(), message, retryable: false };
@@ -182,4 +195,48 @@ async fn start(change: &mut Change, rows: &[PgRow]) -> Result<Vec<(Record, Lease
     // Last, since those who accept wait for it.
     sqlx::query("UPDATE queue_clock SET v = $1 WHERE v < $1").bind(v).execute(change.connection()).await?;
     Ok(claimed)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection, Executor};
+
+    use super::{super::cluster::Cluster, *};
+
+    /// However the server plans the statement: for these values, or once for all.
+    #[tokio::test]
+    async fn the_claim_walks_its_index_and_sorts_nothing() {
+        let Some(cluster) = Cluster::shared() else { return };
+        let mut connection = PgConnection::connect(&cluster.create_database().await).await.unwrap();
+        sqlx::migrate!("migrations/postgres").run(&mut connection).await.unwrap();
+        let fill = "INSERT INTO generations (id, tenant_id, status, model, priority, vft, aged_at, run_at, start_deadline, created_at, params)
+            SELECT gen_random_uuid(), 'tenant ' || i % 5, 'queued', 'model ' || i % 3, i % 3, i, now(), now(), now() + '1 hour', now(),
+                jsonb_build_object('prompt', repeat('x', 500))
+            FROM generate_series(1, 10000) AS i";
+        connection.execute(fill).await.unwrap();
+        connection.execute(BEGIN).await.unwrap();
+        // Without statistics; with those of an empty queue; with those of this one.
+        let empty = "UPDATE generations SET status = 'canceled', finished_at = now(), expires_at = now();
+                     ANALYZE generations;
+                     UPDATE generations SET status = 'queued', finished_at = NULL, expires_at = NULL";
+        for statistics in ["SELECT 1", empty, "ANALYZE generations"] {
+            connection.execute(statistics).await.unwrap();
+            for (at, sql) in [LOOK, TAKE].into_iter().enumerate() {
+                for mode in ["force_custom_plan", "force_generic_plan"] {
+                    let prepare = format!(
+                        "DEALLOCATE ALL; SET plan_cache_mode = {mode};
+                         PREPARE claim{at} (text[], text[], uuid[], bigint) AS {sql}"
+                    );
+                    connection.execute(AssertSqlSafe(prepare)).await.unwrap();
+                    let explain =
+                        format!("EXPLAIN EXECUTE claim{at} ('{{model 1,model 2}}', '{{tenant 3}}', '{{}}', 8)");
+                    let lines = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+                    let plan: Vec<String> = lines.iter().map(|line| line.get(0)).collect();
+                    let plan = plan.join("\n");
+                    assert!(plan.contains("Index Scan using generations_claim"), "{mode}: {plan}");
+                    assert!(!plan.contains("Sort") && !plan.contains("Seq Scan"), "{mode}: {plan}");
+                }
+            }
+        }
+    }
 }

@@ -103,7 +103,7 @@ async fn queue_anew(change: &mut Change, id: GenerationId) -> Result<Option<Reco
     let row = sqlx::query(concat!(
         "UPDATE generations
          SET status = 'queued', dead = false, crash_count = 0, attempt = 0, problem = NULL, run_at = statement_timestamp(),
-             finished_at = NULL, expires_at = NULL, aged_at = statement_timestamp(), version = version + 1
+             started_at = NULL, finished_at = NULL, expires_at = NULL, aged_at = statement_timestamp(), version = version + 1
          WHERE id = $1 AND dead
          RETURNING ",
         row::columns!()

@@ -14,6 +14,9 @@ use super::{
 };
 
 pub async fn renew(store: &PgStore, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
+    if leases.is_empty() {
+        return Ok(Vec::new());
+    }
     let ids: Vec<_> = leases.iter().map(|lease| row::uuid(lease.id)).collect();
     let fences: Vec<_> = leases.iter().map(|lease| lease.fence).collect();
     let mut loan = store.lend().await?;
@@ -46,7 +49,7 @@ async fn take_back(change: &mut Change, reaping: &Reaping) -> Result<Reaped, Sto
     let most = i32::try_from(reaping.max_crashes).unwrap_or(i32::MAX);
     let rows = sqlx::query(
         "UPDATE generations
-         SET crash_count = crash_count + 1, dead = false
+         SET crash_count = crash_count + 1
          WHERE id = ANY(ARRAY(
              SELECT id FROM generations WHERE status = 'running' AND ($1 OR lease_expires_at <= statement_timestamp())
              ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
@@ -62,27 +65,16 @@ async fn take_back(change: &mut Change, reaping: &Reaping) -> Result<Reaped, Sto
             canceled.push(id);
         } else if crashes >= most {
             let problem = Problem::crashed(crashes.unsigned_abs());
-            ended.push(change.end(id, Ending::Failed(&problem)).await?);
+            ended.push(change.end(id, Ending::GivenUp(&problem)).await?);
         } else {
             let delay = if reaping.all { Duration::ZERO } else { reaping.delay(crashes.unsigned_abs()) };
             queued.push((id, delay));
         }
     }
-    let dead = mark_dead(change, &ended).await?;
-    let canceled = change.end_all(&canceled, Ending::Canceled).await?;
+    ended.extend(change.end_all(&canceled, Ending::Canceled).await?);
     change.requeue_all(&queued, 0, "worker_crashed").await?;
-    let ended = dead.iter().chain(&canceled).filter_map(row::readable).collect();
+    let ended = ended.iter().filter_map(row::readable).collect();
     Ok(Reaped { queued: queued.into_iter().map(|(id, _)| id).collect(), ended })
-}
-
-/// They were there too often when a process ended.
-async fn mark_dead(change: &mut Change, ended: &[PgRow]) -> Result<Vec<PgRow>, StoreError> {
-    if ended.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids = ended.iter().map(row::id).collect::<Result<Vec<_>, _>>()?;
-    let sql = concat!("UPDATE generations SET dead = true WHERE id = ANY($1) RETURNING ", row::columns!());
-    Ok(sqlx::query(sql).bind(row::uuids(&ids)).fetch_all(change.connection()).await?)
 }
 
 pub async fn expire_overdue(store: &PgStore) -> Result<Vec<Record>, StoreError> {

@@ -28,7 +28,7 @@ pub async fn list(store: &PgStore, query: &ListQuery) -> Result<Page, StoreError
     let mut loan = store.lend().await?;
     // Rows that cannot be read are passed over, so that it may take more than one look.
     let has_more = loop {
-        let wanted = query.limit + 1 - records.len();
+        let wanted = query.limit.saturating_add(1) - records.len();
         let rows = list_sql(&query, ascending, wanted).build().fetch_all(&mut *loan).await?;
         let Some(last) = rows.last() else { break false };
         *(if ascending { &mut query.before } else { &mut query.after }) = Some(row::id(last)?);
@@ -127,6 +127,19 @@ pub async fn counts(store: &PgStore) -> Result<Counts, StoreError> {
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
+pub async fn counts_of(store: &PgStore, tenant: &str) -> Result<Counts, StoreError> {
+    let mut loan = store.lend().await?;
+    let row = sqlx::query(
+        "SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
+         FROM generations WHERE status IN ('queued', 'running') AND tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(&mut *loan)
+    .await?;
+    loan.give_back();
+    Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
+}
+
 pub async fn workload(store: &PgStore, lately: Duration) -> Result<Workload, StoreError> {
     let mut loan = store.lend().await?;
     let row = sqlx::query(
@@ -144,9 +157,10 @@ pub async fn position(store: &PgStore, id: GenerationId) -> Result<Option<usize>
     let mut loan = store.lend().await?;
     let before: Option<i64> = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM generations AS other
-                 WHERE other.status = 'queued'
-                     AND (other.priority > this.priority OR other.priority = this.priority
-                         AND (other.vft, other.id) < (this.vft, this.id)))
+                 WHERE other.status = 'queued' AND other.priority > this.priority)
+              + (SELECT count(*) FROM generations AS other
+                 WHERE other.status = 'queued' AND other.priority = this.priority
+                     AND (other.vft, other.id) < (this.vft, this.id))
          FROM generations AS this WHERE this.id = $1 AND this.status = 'queued'",
     )
     .bind(row::uuid(id))

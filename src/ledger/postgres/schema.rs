@@ -1,6 +1,6 @@
 //! The database's tables as this program needs them.
 
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
 
 use crate::{config, ledger::StoreError};
 
@@ -15,12 +15,10 @@ fn migrator() -> Migrator {
 
 /// On a connection without bounds, since a change of large tables takes its time, and whoever comes second waits.
 pub async fn migrate(settings: &config::Database) -> Result<(), StoreError> {
-    let options = pool::options(settings)?;
-    let connecting = PgConnection::connect_with(&options);
-    let connected = tokio::time::timeout(settings.timeout_s.into(), connecting).await;
-    let mut connection = connected.map_err(|_| StoreError::Database(sqlx::Error::PoolTimedOut))??;
-    migrator().run(&mut connection).await?;
-    connection.close().await?;
+    let options = PgPoolOptions::new().max_connections(1).acquire_timeout(settings.timeout_s.into());
+    let pool = options.connect_with(pool::options(settings)?).await?;
+    migrator().run(&pool).await?;
+    pool.close().await;
     Ok(())
 }
 
