@@ -3,6 +3,7 @@
 mod finish;
 mod heartbeat;
 mod leases;
+mod leftovers;
 mod load;
 mod log;
 mod models;
@@ -226,7 +227,20 @@ impl Worker {
 
         let outcome = loop {
             tokio::select! {
-                Some(portion) = recorded.recv() => log.append(portion).await,
+                Some(portion) = recorded.recv() => {
+                    // A store that is slow must not hold back the end of the run; only a run that goes on elsewhere waits.
+                    let mut appended = pin!(log.append(portion));
+                    tokio::select! {
+                        () = &mut appended => {}
+                        ended = &mut outcome => {
+                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(ended_early);
+                            if let Err(Outcome::Released) = ended {
+                                appended.await;
+                            }
+                            break ended;
+                        }
+                    }
+                }
                 Some(sketch) = sketched.recv() => self.publish(record, sketch).await,
                 outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
             }
