@@ -25,11 +25,35 @@ mod steps;
 #[path = "faults/stream.rs"]
 mod stream;
 
+#[path = "faults/bucket.rs"]
+mod bucket;
 #[path = "faults/cancels.rs"]
 mod cancels;
+#[path = "faults/database.rs"]
+mod database;
+#[path = "faults/deadlines.rs"]
+mod deadlines;
+#[path = "faults/determinism.rs"]
+mod determinism;
 #[path = "faults/disk.rs"]
 mod disk;
 #[path = "faults/kills.rs"]
 mod kills;
+#[path = "faults/names.rs"]
+mod names;
+#[path = "faults/partitions.rs"]
+mod partitions;
+#[path = "faults/poison.rs"]
+mod poison;
 #[path = "faults/readers.rs"]
 mod readers;
+#[path = "faults/replicas.rs"]
+mod replicas;
+#[path = "faults/rolling.rs"]
+mod rolling;
+#[path = "faults/samplers.rs"]
+mod samplers;
+#[path = "faults/shares.rs"]
+mod shares;
+#[path = "faults/soak.rs"]
+mod soak;

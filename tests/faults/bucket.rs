@@ -43,9 +43,17 @@ async fn the_bucket_is_away_slow_and_hangs() {
         for id in &ids {
             let generation = load.ended(id).await.unwrap();
             // The lease was renewed all the while.
-            assert_eq!((&generation["status"], &generation["attempt"]), (&"succeeded".into(), &1.into()), "{generation}");
+            assert_eq!(
+                (&generation["status"], &generation["attempt"]),
+                (&"succeeded".into(), &1.into()),
+                "{generation}"
+            );
         }
-        notes.push(format!("{mode:?} for {:.2} leases, over {:.2} later", leases(back - begun), leases(back.elapsed())));
+        notes.push(format!(
+            "{mode:?} for {:.2} leases, over {:.2} later",
+            leases(back - begun),
+            leases(back.elapsed())
+        ));
     }
     // Reading: what cannot be had is a 502 with a problem, and never half a picture.
     let id = &load.ids()[0];
@@ -59,8 +67,8 @@ async fn the_bucket_is_away_slow_and_hangs() {
     bucket.set_mode(Mode::Ok);
     // The file itself is gone.
     let image = load.look(id).await.unwrap();
-    let file = crate::site::files(&site.blobs.join("img/default").join(id)).remove(0);
-    let path = site.blobs.join("img/default").join(id).join(file);
+    let file = crate::site::files(&site.blobs.join("img").join(id)).remove(0);
+    let path = site.blobs.join("img").join(id).join(file);
     let kept = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let answer = load.client.get(&url).send().await.unwrap();

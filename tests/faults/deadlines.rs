@@ -28,7 +28,11 @@ async fn a_run_that_takes_too_long_and_a_wait_that_takes_too_long() {
     assert_eq!(load.ended(&late).await.unwrap()["status"], "expired");
     let generation = load.ended(&hung).await.unwrap();
     let ended = begun.elapsed();
-    assert_eq!((&generation["status"], &generation["error"]["code"]), (&"failed".into(), &"run_timeout".into()), "{generation}");
+    assert_eq!(
+        (&generation["status"], &generation["error"]["code"]),
+        (&"failed".into(), &"run_timeout".into()),
+        "{generation}"
+    );
     assert_eq!(load.ended(&next).await.unwrap()["status"], "succeeded");
     let history = server.get(&format!("/v1/images/{late}/events")).await.text().await.unwrap();
     assert!(!history.contains("generation.started"), "what has expired never ran: {history}");

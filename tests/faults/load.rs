@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Client, RequestBuilder, StatusCode};
+use reqwest::{
+    Client, RequestBuilder, StatusCode,
+    header::{self, HeaderMap},
+};
 use serde_json::{Value, json};
 
 use crate::server::PATIENCE;
@@ -28,8 +31,19 @@ pub struct Load {
 
 impl Load {
     pub fn through(door: String) -> Load {
+        Load::with_headers(door, HeaderMap::new())
+    }
+
+    /// Of a tenant with this key.
+    pub fn of_tenant(door: String, key: &str) -> Load {
+        let value = format!("Bearer {key}").parse().unwrap();
+        Load::with_headers(door, HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+    }
+
+    fn with_headers(door: String, headers: HeaderMap) -> Load {
         // Each request is a connection, so that the door decides about each.
-        let client = Client::builder().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
+        let client = Client::builder().timeout(PATIENCE).pool_max_idle_per_host(0).default_headers(headers);
+        let client = client.build().unwrap();
         let acked = Mutex::new(BTreeMap::new());
         let zero = || AtomicUsize::new(0);
         Load { client, door, acked, twice: zero(), refused: zero(), broken: zero() }

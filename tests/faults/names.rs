@@ -43,21 +43,57 @@ async fn names_and_addresses_that_lead_elsewhere() {
     });
 
     let names = [
-        "../outside/model", "..%2foutside", "%2e%2e/outside", "/etc/passwd", "a\0b", "elsewhere", "away", "..", ".", "", "emoji/../emoji",
-        "../../../../../../etc/passwd", "file:///etc/passwd", "con", "emoji\n",
+        "../outside/model",
+        "..%2foutside",
+        "%2e%2e/outside",
+        "/etc/passwd",
+        "a\0b",
+        "elsewhere",
+        "away",
+        "..",
+        ".",
+        "",
+        "emoji/../emoji",
+        "../../../../../../etc/passwd",
+        "file:///etc/passwd",
+        "con",
+        "emoji\n",
     ];
     let mut refused = 0;
     for name in names {
-        for fields in [json!({"model": name}), json!({"loras": [{"name": name}]}), json!({"controls": [{"model": name, "image": {"b64": ""}}]}), json!({"refiner": {"model": name}}), json!({"scheduler": name})] {
+        for fields in [
+            json!({"model": name}),
+            json!({"loras": [{"name": name}]}),
+            json!({"controls": [{"model": name, "image": {"b64": ""}}]}),
+            json!({"refiner": {"model": name}}),
+            json!({"scheduler": name}),
+        ] {
             refused += is_refused(&server, &fields).await;
         }
         let path = format!("/v1/models/{}", name.replace(['\n', '\0'], "%00"));
         let status = server.client.get(server.url(&path)).send().await.unwrap().status();
-        assert!(status.is_client_error() || name.is_empty() || name == "." || name == ".." || name.ends_with("emoji"), "{name:?}: {status}");
+        assert!(
+            status.is_client_error() || name.is_empty() || name == "." || name == ".." || name.ends_with("emoji"),
+            "{name:?}: {status}"
+        );
     }
     let hosts = [
-        "127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0.0.0.0",
-        "169.254.169.254", "10.0.0.1", "[fd00::1]", "[64:ff9b::7f00:1]", "100.64.0.1", "user@127.0.0.1",
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:10.0.0.1]",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "10.0.0.1",
+        "[fd00::1]",
+        "[64:ff9b::7f00:1]",
+        "100.64.0.1",
+        "user@127.0.0.1",
     ];
     for host in hosts {
         for scheme in ["http", "https", "ftp", "file"] {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::Path,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
@@ -19,28 +19,29 @@ use crate::{
     stream,
 };
 
-pub async fn judge(site: &Site, load: &Load, mut figures: Figures) -> Figures {
-    let ids = load.ids();
-    let distinct: BTreeSet<&String> = ids.iter().collect();
-    figures.accepted = ids.len();
-    figures.twice += load.twice.load(Relaxed);
-    let ended = futures::future::join_all(distinct.iter().map(|id| load.ended(id))).await;
+pub async fn judge(site: &Site, loads: &[&Load], mut figures: Figures) -> Figures {
     let mut winners = BTreeMap::new();
-    for (id, generation) in distinct.iter().zip(ended) {
-        let Some(generation) = generation else {
-            figures.lost += 1;
-            figures = figures.note(format!("{id} is lost"));
-            continue;
-        };
-        let images = pictures(load, &generation).await;
-        winners.insert((*id).clone(), images);
-        figures.twice += usize::from(!has_one_history(load, id).await);
+    for load in loads {
+        let ids = load.ids();
+        let distinct: BTreeSet<&String> = ids.iter().collect();
+        figures.accepted += ids.len();
+        figures.twice += load.twice.load(Relaxed);
+        let ended = futures::future::join_all(distinct.iter().map(|id| load.ended(id))).await;
+        for (id, generation) in distinct.iter().zip(ended) {
+            let Some(generation) = generation else {
+                figures.lost += 1;
+                figures = figures.note(format!("{id} is lost"));
+                continue;
+            };
+            winners.insert((*id).clone(), pictures(load, &generation).await);
+            figures.twice += usize::from(!has_one_history(load, id).await);
+        }
+        let listed = load.list("").await;
+        let listed: Vec<&str> = listed.iter().map(|generation| generation["id"].as_str().unwrap()).collect();
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "a generation is listed twice");
+        // A generation without a 202 is one that a client has asked for again and got another for.
+        figures.twice += listed.iter().filter(|id| !distinct.iter().any(|known| known == *id)).count();
     }
-    let listed: Vec<String> =
-        load.list("").await.iter().map(|generation| generation["id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "a generation is listed twice");
-    // A generation without a 202 is one that a client has asked for again and got another for.
-    figures.twice += listed.iter().filter(|id| !distinct.contains(id)).count();
     nothing_is_left(site, &winners).await;
     logs_are_clean(site);
     figures
@@ -83,37 +84,36 @@ async fn has_one_history(load: &Load, id: &str) -> bool {
 async fn nothing_is_left(site: &Site, winners: &BTreeMap<String, usize>) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left: Vec<PathBuf> = files(&site.blobs)
-            .into_iter()
-            // Half-written by a process that was killed, and no object; it goes with its generation.
-            .filter(|path| !path.to_string_lossy().contains('#'))
-            // What the test's own bucket notes of its objects.
-            .filter(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')))
-            .filter(|path| !is_winners(path, winners))
-            // What requests brought along stays with its generation.
-            .filter(|path| !path.iter().any(|part| part == "input"))
-            .collect();
-        let is_picture = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "png");
-        let count = |id: &String| {
-            files(&site.blobs.join("img/default").join(id)).iter().filter(|path| is_picture(path)).count()
-        };
-        let whole = winners.iter().all(|(id, images)| count(id) == *images);
-        if left.is_empty() && whole {
+        let mut missing: BTreeMap<&str, usize> = winners.iter().map(|(id, images)| (id.as_str(), *images)).collect();
+        let mut left = Vec::new();
+        for path in files(&site.blobs).into_iter().filter(|path| is_object(path)) {
+            match picture_of(&path).and_then(|id| missing.get_mut(id)) {
+                Some(images) if *images > 0 => *images -= 1,
+                _ => left.push(path),
+            }
+        }
+        missing.retain(|_, images| *images > 0);
+        if left.is_empty() && missing.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "what should be erased: {left:?}");
+        assert!(Instant::now() < deadline, "to be erased: {left:?}; missing: {missing:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// `img/{tenant}/{id}/{fence}/{n}.png` of a generation that has so many pictures; under one fence, as the count says.
-fn is_winners(path: &std::path::Path, winners: &BTreeMap<String, usize>) -> bool {
+/// Not one half-written by a process that was killed, which goes with its generation; nor what a request brought along, which
+/// stays as long; nor what the test's own bucket notes.
+fn is_object(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    !name.contains('#') && !name.starts_with('.') && !path.iter().any(|part| part == "input")
+}
+
+/// The generation of `img/{tenant}/{id}/{fence}/{n}.png`.
+fn picture_of(path: &Path) -> Option<&str> {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-    let [kind, _, id, fence, name] = parts[..] else { return false };
-    let index = name.strip_suffix(".png").and_then(|index| index.parse::<usize>().ok());
-    kind == "img"
-        && fence.parse::<i64>().is_ok()
-        && winners.get(id).is_some_and(|images| index.is_some_and(|index| index < *images))
+    let [kind, _, id, fence, name] = parts[..] else { return None };
+    let is_picture = kind == "img" && fence.parse::<i64>().is_ok() && name.ends_with(".png");
+    is_picture.then_some(id)
 }
 
 fn logs_are_clean(site: &Site) {

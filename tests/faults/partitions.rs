@@ -47,12 +47,7 @@ async fn a_worker_is_cut_off_from_its_database() {
 }
 
 /// Four generations run on the first worker when it goes away; a second one is there. When they are done, the first is back.
-async fn away(
-    site: Site,
-    first: Server,
-    goes: impl AsyncFn(&Server),
-    comes_back: impl AsyncFn(&Server),
-) {
+async fn away(site: Site, first: Server, goes: impl AsyncFn(&Server), comes_back: impl AsyncFn(&Server)) {
     let load = Load::through(site.door.url());
     let bodies: Vec<Value> = (0..4).map(|seed| request(seed, STEPS)).collect();
     let ids = load.submit_all("away", &bodies).await;

@@ -16,7 +16,11 @@ use crate::{
 /// T9: right after a 202 every endpoint of every other replica knows the generation.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_works_on_every_replica() {
-    let Some(site) = Site::with_bucket("T9 three replicas, two workers, PostgreSQL and S3 behind a round-robin proxy").await else { return };
+    let Some(site) =
+        Site::with_bucket("T9 three replicas, two workers, PostgreSQL and S3 behind a round-robin proxy").await
+    else {
+        return;
+    };
     let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
     let workers = [site.start("worker").await, site.start("worker").await];
     site.open(&apis.each_ref());
@@ -68,7 +72,18 @@ async fn every_endpoint_works_on_every_replica() {
         }
     }
     for server in &apis {
-        for path in ["/v1/models", "/v1/models/emoji", "/v1/loras", "/v1/controlnets", "/v1/schedulers", "/v1/queue", "/health", "/openapi.yaml", "/openapi.json", "/"] {
+        for path in [
+            "/v1/models",
+            "/v1/models/emoji",
+            "/v1/loras",
+            "/v1/controlnets",
+            "/v1/schedulers",
+            "/v1/queue",
+            "/health",
+            "/openapi.yaml",
+            "/openapi.json",
+            "/",
+        ] {
             assert_eq!(ask(server, Method::GET, path.to_owned()).await.0, StatusCode::OK, "{path}");
         }
     }
@@ -80,7 +95,10 @@ async fn every_endpoint_works_on_every_replica() {
 /// T10.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_on_three_replicas() {
-    let Some(site) = Site::shared("T10 a hundred requests with one key on three replicas, half of them others").await else { return };
+    let Some(site) = Site::shared("T10 a hundred requests with one key on three replicas, half of them others").await
+    else {
+        return;
+    };
     let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
     site.open(&apis.each_ref());
     let load = Load::through(site.door.url());
@@ -96,7 +114,9 @@ async fn one_key_on_three_replicas() {
     let accepted: Vec<(usize, String)> = answers
         .iter()
         .filter(|(_, (status, _))| *status == StatusCode::ACCEPTED)
-        .map(|(body, (_, text))| (*body, serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned()))
+        .map(|(body, (_, text))| {
+            (*body, serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned())
+        })
         .collect();
     let first = accepted.first().expect("one is accepted");
     assert!(accepted.iter().all(|other| other == first), "one generation, of one body: {accepted:?}");

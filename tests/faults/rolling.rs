@@ -21,7 +21,9 @@ const STEPS: u32 = 150;
 /// T6.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_process_is_replaced_under_load() {
-    let Some(site) = Site::with_bucket("T6 SIGTERM and rolling restart of all five processes under load").await else { return };
+    let Some(site) = Site::with_bucket("T6 SIGTERM and rolling restart of all five processes under load").await else {
+        return;
+    };
     let site = site.with("LATENTD_ENGINE__MAX_RUNS", 8);
     let mut apis = [site.start("api").await, site.start("api").await, site.start("api").await];
     let mut workers = [site.start("worker").await, site.start("worker").await];

@@ -160,7 +160,12 @@ impl Site {
 
     /// What holds after every experiment; prints what it has found.
     pub async fn verdict(&self, load: &Load, figures: Figures) {
-        let figures = oracle::judge(self, load, figures).await;
+        self.verdict_on(&[load], figures).await;
+    }
+
+    /// The same where several tenants have come.
+    pub async fn verdict_on(&self, loads: &[&Load], figures: Figures) {
+        let figures = oracle::judge(self, loads, figures).await;
         println!("{}: {figures}, {:.1} s in all", self.name, self.begun.elapsed().as_secs_f64());
         assert_eq!((figures.lost, figures.twice), (0, 0), "{}", self.name);
     }

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::conforms::assert_conforms;
+use crate::{conforms::assert_conforms, silence::Silence};
 
 pub struct Desk {
     pub public: Router,
@@ -66,7 +66,17 @@ impl Desk {
         let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
         let data = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap();
-        let store: Arc<dyn Store> = Arc::new(store);
+        Desk::over(Arc::new(store), config, data)
+    }
+
+    /// On a store that never answers, as a database behind a dead network.
+    pub fn on_silence(flags: &[(&str, &str)]) -> Desk {
+        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
+        Desk::over(Arc::new(Silence), config, tempfile::tempdir().unwrap())
+    }
+
+    fn over(store: Arc<dyn Store>, config: Config, data: tempfile::TempDir) -> Desk {
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());

@@ -1,13 +1,11 @@
 //! What several processes on one PostgreSQL may do to each other at the same time: a store stands for a process.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use latentd::generation::{EventKind, Generation, GenerationId, Phase, Preview, Progress, Status};
-use latentd::ledger::{
-    Acceptance, Claimant, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError,
-};
+use latentd::ledger::{Acceptance, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::place::{

@@ -28,8 +28,13 @@ pub enum Ending<'a> {
 
 impl Change {
     pub async fn begin(store: &PgStore) -> Result<Change, StoreError> {
+        Change::begin_by(store, "BEGIN ISOLATION LEVEL READ COMMITTED").await
+    }
+
+    /// `begin` may set more for this transaction, in the same message.
+    pub async fn begin_by(store: &PgStore, begin: &'static str) -> Result<Change, StoreError> {
         let mut loan = store.lend().await?;
-        loan.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        loan.execute(begin).await?;
         Ok(Change { loan, retention: store.retention })
     }
 

@@ -17,6 +17,10 @@ use super::{
 /// What claims that heed a bound of a tenant hold, one after the other.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
+/// The planner knows the queue as it was when statistics were last taken, often empty: left to itself it sorts what it takes
+/// for a few rows, all of the queue, for every claim.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_sort = off";
+
 /// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
 /// it has looked at.
 macro_rules! candidates {
@@ -51,7 +55,7 @@ pub async fn claim(
     if nothing {
         return Ok(Vec::new());
     }
-    let mut change = Change::begin(store).await?;
+    let mut change = Change::begin_by(store, BEGIN).await?;
     let claimed = take(&mut change, by, limit, idle).await;
     change.conclude(claimed).await
 }
@@ -210,7 +214,12 @@ mod tests {
                 jsonb_build_object('prompt', repeat('x', 500))
             FROM generate_series(1, 10000) AS i";
         connection.execute(fill).await.unwrap();
-        for statistics in ["SELECT 1", "ANALYZE generations"] {
+        connection.execute(BEGIN).await.unwrap();
+        // Without statistics; with those of an empty queue; with those of this one.
+        let empty = "UPDATE generations SET status = 'canceled', finished_at = now(), expires_at = now();
+                     ANALYZE generations;
+                     UPDATE generations SET status = 'queued', finished_at = NULL, expires_at = NULL";
+        for statistics in ["SELECT 1", empty, "ANALYZE generations"] {
             connection.execute(statistics).await.unwrap();
             for (at, sql) in [LOOK, TAKE].into_iter().enumerate() {
                 for mode in ["force_custom_plan", "force_generic_plan"] {
