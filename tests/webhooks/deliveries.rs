@@ -131,7 +131,7 @@ async fn a_receiver_that_fails_in_every_way_gets_the_message_at_last() {
 #[tokio::test]
 async fn a_message_survives_the_death_of_the_server_between_finish_and_delivery() {
     let receiver = Receiver::start(&[]).await;
-    receiver.from_now_on(Answer::Hang);
+    receiver.answer_with(Answer::Hang);
     let data = tempfile::tempdir().unwrap();
     let shortly = [("LATENTD_WEBHOOKS__TIMEOUT_S", "1")];
     let server = start(data.path(), &receiver, "0,0.1,0.1,0.1,0.1,0.1", &shortly).await;
@@ -142,7 +142,7 @@ async fn a_message_survives_the_death_of_the_server_between_finish_and_delivery(
     server.kill();
 
     let known = receiver.messages().len();
-    receiver.from_now_on(Answer::Status(204));
+    receiver.answer_with(Answer::Status(204));
     let server = start(data.path(), &receiver, "0,0.1,0.1,0.1,0.1,0.1", &shortly).await;
     let messages = receiver.until(known + 1).await;
     assert_same_message(&messages, &secret);
@@ -155,7 +155,7 @@ async fn a_message_survives_the_death_of_the_server_between_finish_and_delivery(
 #[tokio::test]
 async fn a_stopping_server_gives_back_what_is_not_answered() {
     let receiver = Receiver::start(&[]).await;
-    receiver.from_now_on(Answer::Hang);
+    receiver.answer_with(Answer::Hang);
     let data = tempfile::tempdir().unwrap();
     // So long that the test would not see the end of a claim that was not given back.
     let patient = [("LATENTD_WEBHOOKS__TIMEOUT_S", "3600")];
@@ -164,7 +164,7 @@ async fn a_stopping_server_gives_back_what_is_not_answered() {
     server.accept(&told_of(&endpoint)).await;
     receiver.until(1).await;
     assert!(server.stopped().await.success());
-    receiver.from_now_on(Answer::Status(200));
+    receiver.answer_with(Answer::Status(200));
     let server = start(data.path(), &receiver, "0", &patient).await;
     assert_same_message(&receiver.until(2).await, &secret);
     let logged = until_logged(&server, &endpoint, "delivered").await;
@@ -221,7 +221,7 @@ async fn after_410_an_endpoint_gets_nothing_until_it_is_enabled_again() {
 #[tokio::test]
 async fn a_dead_message_is_listed_and_sent_again_on_demand() {
     let receiver = Receiver::start(&[]).await;
-    receiver.from_now_on(Answer::Status(500));
+    receiver.answer_with(Answer::Status(500));
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path(), &receiver, "0,0.1", &[]).await;
     let (endpoint, secret) = register(&server, &receiver, &["completed"]).await;
@@ -231,7 +231,7 @@ async fn a_dead_message_is_listed_and_sent_again_on_demand() {
     assert_eq!(receiver.messages().len(), 2, "as many tries as the schedule has");
     assert_eq!(server.metric("latentd_webhook_deliveries_total", "dead").await, 1.0);
 
-    receiver.from_now_on(Answer::Status(200));
+    receiver.answer_with(Answer::Status(200));
     let again = format!("/v1/webhook_endpoints/{endpoint}/deliveries/{}/retry", dead["id"].as_str().unwrap());
     let (status, pending) = call(&server, "POST", &again, None).await;
     assert_eq!((status, &pending["status"], &pending["attempts"]), (202, &json!("pending"), &json!(0)));
