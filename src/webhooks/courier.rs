@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    receivers::Receivers,
     schedule::Schedule,
     sender::{Parcel, Sender},
     signing,
@@ -30,6 +31,7 @@ pub struct Courier {
     pub metrics: Metrics,
     /// Where the tries run.
     pub tries: TaskTracker,
+    pub receivers: Receivers,
 }
 
 /// What became due without a wake-up is found at the latest after this time.
@@ -50,7 +52,9 @@ impl Courier {
             for claimed in courier.claim().await {
                 let (courier, done, farewell) = (courier.clone(), done.clone(), farewell.clone());
                 courier.clone().tries.spawn(async move {
+                    let receiver = claimed.receiver.clone();
                     courier.deliver(claimed, &farewell).await;
+                    courier.receivers.leave(&receiver);
                     done.notify_one();
                 });
             }
@@ -69,23 +73,34 @@ impl Courier {
         }
     }
 
+    /// What is due, as far as there is room. One receiver may have about a quarter of it, so that one that hangs does not keep
+    /// the others waiting.
     async fn claim(&self) -> Vec<ClaimedDelivery> {
-        let room = self.max_in_flight.saturating_sub(self.tries.len());
-        if room == 0 {
-            return Vec::new();
-        }
-        match self.store.claim_deliveries(room, self.timeout.saturating_add(MARGIN)).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::error!(%error, "webhooks cannot be claimed");
-                Vec::new()
+        let share = self.max_in_flight.div_ceil(4);
+        let lease = self.timeout.saturating_add(MARGIN);
+        let mut all = Vec::new();
+        loop {
+            let room = self.max_in_flight.saturating_sub(self.tries.len() + all.len());
+            if room == 0 {
+                return all;
+            }
+            match self.store.claim_deliveries(room.min(share), lease, &self.receivers.busy(share)).await {
+                Ok(claimed) if claimed.is_empty() => return all,
+                Ok(claimed) => {
+                    claimed.iter().for_each(|one| self.receivers.enter(&one.receiver));
+                    all.extend(claimed);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "webhooks cannot be claimed");
+                    return all;
+                }
             }
         }
     }
 
     /// One try, from its claim to what it has come to.
     async fn deliver(&self, claimed: ClaimedDelivery, farewell: &CancellationToken) {
-        let ClaimedDelivery { claim, generation, url, secrets, body, attempts } = claimed;
+        let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
         let headers = signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
         let sent = tokio::select! {

@@ -339,3 +339,32 @@ async fn several_processes_deliver_each_message_once() {
     assert_eq!(messages.iter().map(told).collect::<BTreeSet<_>>(), ids);
     assert!(messages.iter().all(|message| message.kind() == "generation.canceled" && message.is_signed_by(&secret)));
 }
+
+#[tokio::test]
+async fn a_receiver_that_hangs_keeps_no_other_waiting() {
+    let (hanging, other) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    hanging.answer_with(Answer::Hang);
+    let data = tempfile::tempdir().unwrap();
+    let ports = format!("{},{}", hanging.address.port(), other.address.port());
+    let patient = [
+        ("LATENTD_WEBHOOKS__TIMEOUT_S", "3600"),
+        ("LATENTD_WEBHOOKS__MAX_IN_FLIGHT", "4"),
+        ("LATENTD_WEBHOOKS__PORTS", &ports),
+    ];
+    let server = start(data.path(), &hanging, "0", &patient).await;
+    let (slow, _) = register(&server, &hanging, &["completed"]).await;
+    let (quick, _) = register(&server, &other, &["completed"]).await;
+    let canceled = async |endpoint: &str| {
+        let id = server.accept(&json!({"prompt": "x", "steps": 900, "webhook": {"endpoint": endpoint}})).await;
+        call(&server, "POST", &format!("/v1/images/{id}/cancel"), None).await;
+    };
+    for _ in 0..8 {
+        canceled(&slow).await;
+    }
+    hanging.until(1).await;
+    for _ in 0..3 {
+        canceled(&quick).await;
+    }
+    other.until(3).await;
+    assert_eq!(hanging.messages().len(), 1, "one of four places is its share");
+}
