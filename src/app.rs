@@ -1,9 +1,12 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
+mod store;
+mod webhooks;
+mod works;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -13,15 +16,21 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{self, Config},
-    engine::{self, EngineThread},
+    engine,
     http::{self, AppState},
     kernels::winograd,
-    ledger::{Blobs, Claimant, PgStore, Reaping, SqliteStore, Store},
+    ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
-    service::{Bus, Live, Outbox, Parts, Service, Throughput},
+    service::{Bus, Live, Outbox, Parts, Service, Terms, Throughput},
+    webhooks::Courier,
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
+
+pub use store::{migrate, open_store};
+use store::{reaping, start_store};
+use webhooks::webhooks;
+use works::{Works, worker_name};
 
 /// Everything a process is made of, bound to its addresses but not yet serving.
 pub struct App {
@@ -33,16 +42,10 @@ pub struct App {
     /// Not of a replica that only serves.
     works: Option<Works>,
     sweeper: Sweeper,
+    courier: Courier,
     bus: Bus,
     draining: CancellationToken,
     tasks: TaskTracker,
-}
-
-/// What computes.
-struct Works {
-    preload: Preload,
-    worker: Worker,
-    engine_thread: EngineThread,
 }
 
 impl App {
@@ -56,7 +59,8 @@ impl App {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let store = open_store(&config, &draining, &tasks).await?;
+        let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
+        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
@@ -67,8 +71,9 @@ impl App {
             blobs: blobs.clone(),
             live: live.clone(),
             catalogue: catalogue.clone(),
+            webhooks,
             limits: config.limits.clone(),
-            max_queued: config.queue.max_queued.get(),
+            terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             wake: wake.clone(),
@@ -135,7 +140,7 @@ impl App {
             false => None,
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
-        Ok(App { config, public, operator, state, works, sweeper, bus, draining, tasks })
+        Ok(App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks })
     }
 
     /// Where the public listener listens: with port 0 in the settings, the port that the system chose. `None`: this process
@@ -155,11 +160,12 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, works, sweeper, bus, draining, tasks } = self;
+        let App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
         let working = works.map(|works| works.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         tasks.spawn(sweeper.run(draining.clone()));
+        tasks.spawn(courier.run(draining.clone()));
         // Ends after the worker, whose last hints it carries.
         let bus_stop = CancellationToken::new();
         let carrying = tokio::spawn(bus.run(bus_stop.clone()));
@@ -205,82 +211,10 @@ impl App {
     }
 }
 
-/// What computes, at work.
-struct Working {
-    worker: tokio::task::JoinHandle<()>,
-    engine: JoinHandle<()>,
-}
-
-impl Works {
-    fn spawn(self, stop: &CancellationToken, draining: &CancellationToken, tasks: &TaskTracker) -> Result<Working> {
-        let Works { preload, worker, engine_thread } = self;
-        let engine = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine_thread.run())?;
-        let worker = tokio::spawn(worker.run(stop.clone()));
-        let undisturbed = draining.clone();
-        tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
-        Ok(Working { worker, engine })
-    }
-}
-
-impl Working {
-    async fn end(self, deadline: Instant) {
-        // The worker holds the last handle of the engine, whose thread therefore ends after it.
-        if tokio::time::timeout_at(deadline, self.worker).await.is_err() {
-            tracing::warn!("generations that could not be given back in time are queued again later");
-        }
-        if self.engine.is_finished() && self.engine.join().is_err() {
-            tracing::error!("the engine's thread panicked");
-        }
-    }
-}
-
-/// The store that the settings name. Of one that other processes share the hints are heard until `stop`; that of this process
-/// alone has nothing running at its start.
-async fn open_store(config: &Config, stop: &CancellationToken, tasks: &TaskTracker) -> Result<Arc<dyn Store>> {
-    let retention = config.retention.finished_s.into();
-    if !config.database.url.is_empty() {
-        let store = PgStore::open(&config.database, retention).await.context("database.url")?;
-        tasks.spawn(store.clone().listen(stop.clone()));
-        return Ok(Arc::new(store));
-    }
-    let store = SqliteStore::open(&config.data_dir, retention).await;
-    let store = store.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
-    let queued = store.reap(&reaping(&config.queue, true)).await?.queued.len();
-    if queued > 0 {
-        tracing::info!(queued, "generations that a stopped process had begun are queued again");
-    }
-    Ok(Arc::new(store))
-}
-
-fn reaping(queue: &config::Queue, all: bool) -> Reaping {
-    Reaping { all, max_crashes: queue.max_crashes, backoff: queue.backoff_s.into() }
-}
-
-/// A name that no other process has or had, by which people still find the machine.
-fn worker_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String =
-        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)).take(64).collect();
-    let host = if host.is_empty() { "worker".to_owned() } else { host };
-    format!("{host}-{}-{}", std::process::id(), &uuid::Uuid::new_v4().simple().to_string()[..8])
-}
-
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
     }
-}
-
-/// Brings the schema of the store up to date.
-///
-/// # Errors
-/// The database does not answer, or another process uses the data folder.
-pub async fn migrate(config: &Config) -> Result<()> {
-    if !config.database.url.is_empty() {
-        return PgStore::migrate(&config.database).await.context("database.url");
-    }
-    let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
-    store.map(drop).with_context(|| format!("data_dir {}", config.data_dir.display()))
 }
 
 /// The models that the settings name.

@@ -2,6 +2,7 @@
 
 mod generate;
 mod healthcheck;
+mod keys;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -34,6 +35,9 @@ enum Command {
     Models(Settings),
     /// Bring the database's schema up to date.
     Migrate(Settings),
+    /// Make API keys.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Check or print the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -80,6 +84,7 @@ pub(crate) fn run() -> Result<()> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(serve) => self::serve(&serve),
         Command::Generate(generate) => generate.run(),
+        Command::Keys(keys) => keys.run(),
         Command::Models(settings) => models(&settings),
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {

@@ -4,9 +4,17 @@
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
 mod blobs;
+mod one_or_more;
 mod secret;
+mod webhooks;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -14,6 +22,7 @@ use crate::generation::Limits;
 
 pub use blobs::Blobs;
 pub use secret::Secret;
+pub use webhooks::{AllowedHost, Webhooks};
 
 /// Every default with its unit and reason, as an operator reads it.
 pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
@@ -35,9 +44,12 @@ pub struct Config {
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
+    pub tenants: Tenants,
+    pub auth: Auth,
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
+    pub webhooks: Webhooks,
     pub log: Log,
     pub shutdown_timeout_s: Seconds,
 }
@@ -122,11 +134,31 @@ pub enum Winograd {
 #[serde(deny_unknown_fields)]
 pub struct Queue {
     pub max_queued: NonZeroUsize,
+    pub max_wait_s: Seconds,
+    /// 1..=86400.
+    pub start_timeout_s: u32,
+    pub idempotency_s: Seconds,
     pub max_attempts: u32,
     pub max_crashes: u32,
     pub backoff_s: Seconds,
     pub reap_interval_s: Seconds,
     pub ageing_s: Seconds,
+}
+
+/// What a tenant with keys may have, where its key was created without a word on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenants {
+    pub max_queued: NonZeroU32,
+    pub max_running: NonZeroU32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub required: bool,
+    pub cache_s: Seconds,
+    pub cache_entries: NonZeroUsize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -295,6 +327,9 @@ impl Config {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("models.preload")
+            .with_list_parse_key("webhooks.allow_hosts")
+            .with_list_parse_key("webhooks.ports")
+            .with_list_parse_key("webhooks.retry_s")
             .source(Some(environment));
         builder = builder.add_source(variables);
         for key in VERBATIM {
@@ -328,6 +363,9 @@ impl Config {
         if self.queue.max_attempts == 0 {
             return bound("queue.max_attempts", "must be at least 1");
         }
+        if !(1..=86_400).contains(&self.queue.start_timeout_s) {
+            return bound("queue.start_timeout_s", "must be between 1 and 86400");
+        }
         if self.queue.max_crashes == 0 {
             return bound("queue.max_crashes", "must be at least 1");
         }
@@ -352,6 +390,7 @@ impl Config {
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
+        self.webhooks.check()?;
         self.blobs.check()
     }
 

@@ -3,7 +3,9 @@
 //! A handler extracts, calls the service and responds. Statuses come from [`error`], request ids, metrics and the log
 //! line from `observe`, and every bound of a connection from [`listener`].
 
+mod admin;
 mod body;
+mod caller;
 mod catalogue;
 mod content;
 mod create;
@@ -12,8 +14,10 @@ mod etag;
 mod events;
 mod generation;
 mod health;
+mod idempotency;
 mod images;
 mod json;
+mod list;
 pub mod listener;
 mod multipart;
 mod negotiate;
@@ -27,6 +31,7 @@ pub mod signed;
 mod spec;
 mod sse;
 mod urlencoded;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -93,7 +98,7 @@ pub fn public_router(state: AppState) -> Router {
     finish(router.with_state(state.clone()), state.metrics)
 }
 
-/// Health, readiness and metrics, for a listener that the public network does not reach.
+/// Health, readiness, metrics and the operator's routes, for a listener that the public network does not reach.
 pub fn operator_router(state: AppState) -> Router {
     let router = assemble(operator_endpoints()).fallback(page::nothing);
     finish(router.with_state(state.clone()), state.metrics)

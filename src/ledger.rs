@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod postgres;
 mod queue;
 pub mod sqlite;
+mod webhooks;
 mod workers;
 
 use std::time::Duration;
@@ -20,6 +21,10 @@ pub use blobs::{BlobError, Blobs};
 pub use postgres::PgStore;
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Reaped, Reaping, Renewed, Workload};
 pub use sqlite::SqliteStore;
+pub use webhooks::{
+    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms,
+    NewEndpoint, Next, WebhookStore,
+};
 pub use workers::{Beat, Glance, Hint, KeyRecord, Orders, Report, WorkerRecord};
 
 /// The table of generations and events. Every change of state is one conditional transaction that also appends the
@@ -107,6 +112,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many generations wait and run.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// How many generations of this tenant wait and run.
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError>;
 
     /// How much work waits and runs, and how fast the workers are that have beaten lately.
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError>;
@@ -237,6 +245,9 @@ pub enum StoreError {
     Locked { path: std::path::PathBuf },
     #[error("the disk is full")]
     StorageFull,
+    /// Whether the change was made is not known.
+    #[error("the database did not answer in time")]
+    TimedOut,
     #[error("the database failed: {0}")]
     Database(#[source] sqlx::Error),
     #[error("the database's schema cannot be brought up to date: {0}")]

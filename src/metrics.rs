@@ -12,6 +12,8 @@ pub struct Metrics {
     pub http_seconds: prometheus::HistogramVec,
     /// Generations accepted.
     pub accepted: IntCounter,
+    /// Requests answered with the generation that the same request had made before.
+    pub replayed: IntCounter,
     /// Generations ended, by status.
     pub finished: IntCounterVec,
     /// Requests refused before any work, by error code.
@@ -36,6 +38,10 @@ pub struct Metrics {
     pub replayed_steps: IntCounter,
     /// Rows × denoiser calls computed and not used, by reason.
     pub wasted_steps: IntCounterVec,
+    /// Tries of webhooks, by what they came to.
+    pub webhook_deliveries: IntCounterVec,
+    /// Webhooks that are still to be delivered.
+    pub webhook_backlog: IntGauge,
     /// Text encodings asked for, by whether the cache had them.
     pub text_cache: IntCounterVec,
     /// Bytes of the weights that are in memory or being read.
@@ -78,6 +84,10 @@ impl Metrics {
                 &["route"],
             ),
             accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
+            replayed: counter(
+                "latentd_requests_replayed_total",
+                "Requests answered with the generation that the same request had made before",
+            ),
             finished: counters("latentd_generations_finished_total", "Generations ended, by status", &["status"]),
             refused: counters("latentd_requests_refused_total", "Requests refused before any work", &["code"]),
             queued: gauge("latentd_generations_queued", "Generations that wait"),
@@ -104,6 +114,12 @@ impl Metrics {
                 "Rows times denoiser calls computed and not used",
                 &["reason"],
             ),
+            webhook_deliveries: counters(
+                "latentd_webhook_deliveries_total",
+                "Tries of webhooks by what they came to: delivered, failed (tried again), dead, gone",
+                &["result"],
+            ),
+            webhook_backlog: gauge("latentd_webhook_backlog", "Webhooks that are still to be delivered"),
             leases_lost: counter("latentd_leases_lost_total", "Leases lost before their generation had ended"),
             fenced_writes: counter(
                 "latentd_fenced_writes_total",

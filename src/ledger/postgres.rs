@@ -15,6 +15,7 @@ mod reading;
 mod reports;
 mod row;
 mod schema;
+mod webhooks;
 mod workers;
 
 #[cfg(test)]
@@ -202,6 +203,10 @@ impl Store for PgStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         self.bounded(|| reading::counts(self)).await
+    }
+
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        self.bounded(|| reading::counts_of(self, tenant)).await
     }
 
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {

@@ -10,6 +10,7 @@ mod folder;
 mod queue;
 mod reading;
 mod row;
+mod webhooks;
 mod workers;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
@@ -129,6 +130,10 @@ impl Store for SqliteStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         reading::counts(&self.readers).await
+    }
+
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        reading::counts_of(&self.readers, tenant).await
     }
 
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
@@ -302,6 +307,7 @@ mod tests {
             on_disconnect: OnDisconnect::Auto,
             priority: Default::default(),
             start_timeout_s: 600,
+            webhook: None,
             run_timeout_s: None,
             metadata: Default::default(),
         }

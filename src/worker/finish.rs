@@ -50,28 +50,25 @@ impl Worker {
 
     /// `None`: the lease is lost.
     async fn write(&self, lease: &Lease, outcome: Outcome) -> Option<Record> {
-        let id = lease.id();
+        let (id, begun) = (lease.id(), Instant::now());
         let mut delay = Duration::from_millis(100);
-        // What is given up need not be given back by a worker that has lost it: its time in the ledger ends by itself. But it
-        // is tried once, since a worker that could not renew may still be the only one.
-        let lost = !self.leases.allows(lease);
-        let mut outcome = outcome;
-        if lost {
-            outcome = Outcome::Released;
-        }
         loop {
-            let finished = self.store.finish(lease.clone(), outcome.clone());
-            match tokio::time::timeout(self.patience(), finished).await {
+            // A worker that could not renew must not count on its result, but it may still be the only one: then it gives the
+            // generation back, which counts as no crash.
+            let is_sure = self.leases.allows(lease);
+            let outcome = if is_sure { outcome.clone() } else { Outcome::Released };
+            match tokio::time::timeout(self.patience(), self.store.finish(lease.clone(), outcome)).await {
                 Ok(Ok(finished)) => return finished,
                 Ok(Err(StoreError::Corrupt { .. })) => return None,
                 Ok(Err(error)) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),
                 Err(_) => tracing::error!(%id, "the outcome of a generation cannot be written yet: no answer"),
             }
-            if lost || !self.leases.allows(lease) {
+            // By now others have taken it back.
+            if !is_sure && begun.elapsed() > self.claimant.lease {
                 return None;
             }
             tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(Duration::from_secs(10));
+            delay = (delay * 2).min(Duration::from_secs(10)).min(self.claimant.lease);
         }
     }
 

@@ -8,7 +8,7 @@ use sqlx::{Executor, PgConnection, Row, postgres::PgRow, types::Json};
 use crate::generation::{EventKind, GenerationId, Image, Problem};
 use crate::ledger::StoreError;
 
-use super::{PgStore, pool::Loan, row};
+use super::{PgStore, pool::Loan, row, webhooks};
 
 /// A transaction. Dropped before [`Change::conclude`], as by a caller that waits no longer, it leaves nothing behind.
 pub struct Change {
@@ -53,6 +53,11 @@ impl Change {
 
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.loan
+    }
+
+    /// How long what ends now is kept.
+    pub fn retention(&self) -> Duration {
+        self.retention
     }
 
     /// Reads a generation and keeps others from changing it.
@@ -102,6 +107,7 @@ impl Change {
         let told = |row: &PgRow| Ok((row::id(row)?, json!({"id": row::id(row)?, "status": status})));
         let told = rows.iter().map(told).collect::<Result<Vec<_>, StoreError>>()?;
         self.append(kind, told).await?;
+        webhooks::enqueue(self, &rows, kind).await?;
         Ok(rows)
     }
 

@@ -11,7 +11,7 @@ use crate::ledger::{Claimant, Lease, StoreError};
 use super::{
     PgStore,
     change::{Change, Ending},
-    row,
+    row, webhooks,
 };
 
 /// What claims that heed a bound of a tenant hold, one after the other.
@@ -186,6 +186,7 @@ async fn start(change: &mut Change, rows: &[PgRow]) -> Result<Vec<(Record, Lease
         }
     }
     change.append(EventKind::Started, started).await?;
+    webhooks::enqueue(change, rows, EventKind::Started).await?;
     if !unreadable.is_empty() {
         let message = "the stored request cannot be read".to_owned();
         let problem = Problem { code: "internal".to_owned(), message, retryable: false };

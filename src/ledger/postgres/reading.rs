@@ -127,6 +127,19 @@ pub async fn counts(store: &PgStore) -> Result<Counts, StoreError> {
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
+pub async fn counts_of(store: &PgStore, tenant: &str) -> Result<Counts, StoreError> {
+    let mut loan = store.lend().await?;
+    let row = sqlx::query(
+        "SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
+         FROM generations WHERE status IN ('queued', 'running') AND tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(&mut *loan)
+    .await?;
+    loan.give_back();
+    Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
+}
+
 pub async fn workload(store: &PgStore, lately: Duration) -> Result<Workload, StoreError> {
     let mut loan = store.lend().await?;
     let row = sqlx::query(
