@@ -8,11 +8,14 @@ DENY := $(shell command -v cargo-deny || echo $(TOOLS)/bin/cargo-deny)
 # How long `make fuzz` looks.
 FUZZ_SECONDS ?= 60
 
+# How long `make soak` goes on.
+SOAK_SECONDS ?= 3600
+
 # Options for the comparisons: make compare COMPARE="--only unet-sd15 --peers openvino"
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test check format docker compare compare-server fuzz
+.PHONY: run test check format docker compare compare-server fuzz soak
 
 # Serves on http://localhost:8080.
 run:
@@ -45,6 +48,11 @@ fuzz:
 	mkdir -p fuzz/corpus/weights
 	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . --sanitizer none weights corpus/weights seeds -- \
 		-dict=weights.dict -max_len=8192 -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=64
+
+# Faults of every kind, one after another, on three replicas and two workers under load: make soak SOAK_SECONDS=600. It takes
+# PostgreSQL's server programs (on Debian the package postgresql).
+soak:
+	LATENTD_REQUIRE_POSTGRES=1 SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test faults -- soak::soak --exact --nocapture
 
 docker:
 	docker build --target cpu --tag latentd:cpu .

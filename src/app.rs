@@ -1,6 +1,14 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
-use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
+mod store;
+mod webhooks;
+mod works;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use tokio::{net::TcpListener, sync::Notify, time::Instant};
@@ -8,91 +16,114 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{self, Config},
-    engine::{self, EngineThread},
+    engine,
     http::{self, AppState},
     kernels::winograd,
-    ledger::{Blobs, Claimant, Reaping, SqliteStore, Store},
+    ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
-    service::{Live, Parts, Service, Throughput},
-    worker::{Preload, Slots, Sweeper, Worker},
+    service::{Bus, Live, Outbox, Parts, Service, Terms, Throughput},
+    webhooks::Courier,
+    worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
 
-/// Everything a server is made of, bound to its addresses but not yet serving.
+pub use store::{migrate, open_store};
+use store::{reaping, start_store};
+use webhooks::webhooks;
+use works::{Works, worker_name};
+
+/// Everything a process is made of, bound to its addresses but not yet serving.
 pub struct App {
     config: Config,
-    public: TcpListener,
+    /// Not of a worker.
+    public: Option<TcpListener>,
     operator: TcpListener,
     state: AppState,
-    preload: Preload,
-    worker: Worker,
+    /// Not of a replica that only serves.
+    works: Option<Works>,
     sweeper: Sweeper,
-    engine_thread: EngineThread,
+    courier: Courier,
+    bus: Bus,
     draining: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl App {
-    /// Opens the data folder, finds the models, queues again what a crash has left running, and binds both listeners.
+    /// Opens the store, finds the models, queues again what a crash has left running in a store of this process alone, and
+    /// binds the listeners.
     ///
     /// # Errors
-    /// The data folder is in use or cannot be written, the default model is unusable, or an address is taken.
+    /// The data folder is in use or cannot be written, the database does not answer, the default model is unusable, or an
+    /// address is taken.
     pub async fn build(config: Config) -> Result<App> {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
-        let store = SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await;
-        let store: Arc<dyn Store> = Arc::new(store.with_context(|| format!("data_dir {}", config.data_dir.display()))?);
-        let blobs = Blobs::local(&config.data_dir.join("blobs"))?;
-        let reaping = Reaping { all: true, max_crashes: config.queue.max_attempts, backoff: Duration::ZERO };
-        let reaped = store.reap(&reaping).await?;
-        if !reaped.queued.is_empty() {
-            let requeued = reaped.queued.len();
-            tracing::info!(requeued, "generations that a stopped process had begun are queued again");
-        }
+        let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
+        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, &metrics)?;
+        let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
+        blobs.check().await?;
 
-        let (engine, engine_thread) = engine::engine(engine_settings(&config.engine), metrics.clone());
-        let (live, throughput) = (Live::default(), Throughput::default());
-        let (wake, draining) = (Arc::new(Notify::new()), CancellationToken::new());
-        let tasks = TaskTracker::new();
+        let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
+        let wake = Arc::new(Notify::new());
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
             live: live.clone(),
             catalogue: catalogue.clone(),
+            webhooks,
             limits: config.limits.clone(),
-            max_queued: config.queue.max_queued.get(),
+            terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             wake: wake.clone(),
+            outbox: outbox.clone(),
+            computes: config.role.works(),
             draining: draining.clone(),
             tasks: tasks.clone(),
         });
-        let worker = Worker {
+        let sweeper = Sweeper {
             store: store.clone(),
             blobs: blobs.clone(),
             live: live.clone(),
-            catalogue: catalogue.clone(),
-            engine,
-            metrics: metrics.clone(),
-            throughput,
-            wake,
-            runs: TaskTracker::new(),
-            slots: Slots::new(config.engine.max_runs.get()),
-            max_attempts: config.queue.max_attempts,
-            claimant: Claimant {
-                worker: uuid::Uuid::now_v7().to_string(),
-                lease: Duration::from_secs(30),
-                models: catalogue.names().map(str::to_owned).collect(),
-            },
-        };
-        let preload = Preload { catalogue, metrics: metrics.clone() };
-        let sweeper = Sweeper {
-            store,
-            blobs,
-            live,
             metrics: metrics.clone(),
             interval: config.retention.sweep_interval_s.into(),
+            reaping: reaping(&config.queue, false),
+            reap_interval: config.queue.reap_interval_s.into(),
+            ageing: config.queue.ageing_s.into(),
+            wake: wake.clone(),
+            outbox: outbox.clone(),
         };
+        let bus = Bus { store: store.clone(), live: live.clone(), outbox: outbox.clone(), wake: wake.clone() };
+        let works = config.role.works().then(|| {
+            let (engine, engine_thread) = engine::engine(engine_settings(&config.engine), metrics.clone());
+            let worker = Worker {
+                claimant: Claimant {
+                    worker: worker_name(),
+                    lease: config.worker.lease_s.into(),
+                    models: catalogue.names().map(str::to_owned).collect(),
+                },
+                // A store of this process alone is a lease that lasts as long as the process.
+                leases: Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into())),
+                heartbeat: config.worker.heartbeat_s.into(),
+                run_timeout: config.worker.run_timeout_s.into(),
+                store,
+                blobs,
+                live,
+                catalogue: catalogue.clone(),
+                engine,
+                metrics: metrics.clone(),
+                throughput,
+                wake,
+                outbox,
+                runs: TaskTracker::new(),
+                slots: Slots::new(config.engine.max_runs.get()),
+                max_attempts: config.queue.max_attempts,
+                draining: AtomicBool::new(false),
+                alone: AtomicBool::new(false),
+            };
+            Works { preload: Preload { catalogue, metrics: metrics.clone() }, worker, engine_thread }
+        });
         let state = AppState::new(
             service,
             metrics,
@@ -104,14 +135,18 @@ impl App {
         let bind = |address: SocketAddr, key: &'static str| async move {
             TcpListener::bind(address).await.with_context(|| format!("{key} = {address} cannot be bound"))
         };
-        let public = bind(config.http.bind, "http.bind").await?;
+        let public = match config.role.serves() {
+            true => Some(bind(config.http.bind, "http.bind").await?),
+            false => None,
+        };
         let operator = bind(config.operator.bind, "operator.bind").await?;
-        Ok(App { config, public, operator, state, preload, worker, sweeper, engine_thread, draining, tasks })
+        Ok(App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks })
     }
 
-    /// Where the public listener listens: with port 0 in the settings, the port that the system chose.
-    pub fn public_address(&self) -> Result<SocketAddr> {
-        Ok(self.public.local_addr()?)
+    /// Where the public listener listens: with port 0 in the settings, the port that the system chose. `None`: this process
+    /// has none.
+    pub fn public_address(&self) -> Result<Option<SocketAddr>> {
+        Ok(self.public.as_ref().map(TcpListener::local_addr).transpose()?)
     }
 
     pub fn operator_address(&self) -> Result<SocketAddr> {
@@ -125,20 +160,27 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, preload, worker, sweeper, engine_thread, draining, tasks } = self;
+        let App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
-        let engine: JoinHandle<()> =
-            std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine_thread.run())?;
         let worker_stop = CancellationToken::new();
-        let working = tokio::spawn(worker.run(worker_stop.clone()));
+        let working = works.map(|works| works.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         tasks.spawn(sweeper.run(draining.clone()));
-        let undisturbed = draining.clone();
-        tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
+        tasks.spawn(courier.run(draining.clone()));
+        // Ends after the worker, whose last hints it carries.
+        let bus_stop = CancellationToken::new();
+        let carrying = tokio::spawn(bus.run(bus_stop.clone()));
 
         let listeners_stop = CancellationToken::new();
         let served = async {
             let (http, drain) = (&config.http, &listeners_stop);
-            let public = http::serve(public, http::public_router(state.clone()), http, drain.clone(), deadline);
+            let public = async {
+                match public {
+                    Some(listener) => {
+                        http::serve(listener, http::public_router(state.clone()), http, drain.clone(), deadline).await
+                    }
+                    None => Ok(drain.cancelled().await),
+                }
+            };
             let operator = http::serve(operator, http::operator_router(state.clone()), http, drain.clone(), deadline);
             let served = tokio::try_join!(public, operator);
             // A listener that failed stops the rest as a signal does.
@@ -154,16 +196,15 @@ impl App {
             Instant::now() + deadline
         };
         let (served, deadline) = tokio::join!(served, drain);
-        // The worker holds the last handle of the engine, whose thread therefore ends after it.
-        if tokio::time::timeout_at(deadline, working).await.is_err() {
-            tracing::warn!("generations that could not be given back in time are queued again at the next start");
+        if let Some(working) = working {
+            working.end(deadline).await;
         }
+        bus_stop.cancel();
+        // Only hints are lost that way.
+        let _ = tokio::time::timeout_at(deadline, carrying).await;
         tasks.close();
         if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {
-            tracing::warn!("a task did not end in time");
-        }
-        if engine.is_finished() && engine.join().is_err() {
-            tracing::error!("the engine's thread panicked");
+            tracing::warn!("a part of the server did not end in time");
         }
         served.context("a listener failed")?;
         Ok(())

@@ -2,6 +2,7 @@
 
 mod generate;
 mod healthcheck;
+mod keys;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -32,6 +33,11 @@ enum Command {
     Generate(generate::Generate),
     /// List the models and whether their folders can be used.
     Models(Settings),
+    /// Bring the database's schema up to date.
+    Migrate(Settings),
+    /// Make API keys.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Check or print the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -65,6 +71,9 @@ struct Serve {
     /// The public listener (http.bind).
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<SocketAddr>,
+    /// Whether the process serves HTTP, computes, or both (role).
+    #[arg(long, value_name = "all|api|worker")]
+    role: Option<String>,
     /// Where the database and the pictures live (data_dir).
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -75,7 +84,9 @@ pub(crate) fn run() -> Result<()> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(serve) => self::serve(&serve),
         Command::Generate(generate) => generate.run(),
+        Command::Keys(keys) => keys.run(),
         Command::Models(settings) => models(&settings),
+        Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             settings.load(Vec::new()).map(|_| println!("the settings are valid"))
         }
@@ -101,6 +112,9 @@ fn serve(serve: &Serve) -> Result<()> {
     if let Some(bind) = serve.bind {
         flags.push(("http.bind".to_owned(), bind.to_string()));
     }
+    if let Some(role) = &serve.role {
+        flags.push(("role".to_owned(), role.clone()));
+    }
     if let Some(dir) = &serve.data_dir {
         flags.push(("data_dir".to_owned(), dir.display().to_string()));
     }
@@ -110,7 +124,10 @@ fn serve(serve: &Serve) -> Result<()> {
     runtime.block_on(async {
         let app = App::build(config).await?;
         // Standard output carries these lines alone, so that a script can wait for them.
-        println!("latentd {} listens on http://{}", env!("CARGO_PKG_VERSION"), app.public_address()?);
+        match app.public_address()? {
+            Some(address) => println!("latentd {} listens on http://{address}", env!("CARGO_PKG_VERSION")),
+            None => println!("latentd {} works", env!("CARGO_PKG_VERSION")),
+        }
         println!("operator: http://{}", app.operator_address()?);
         let stop = CancellationToken::new();
         let mut serving = Box::pin(app.run(stop.clone()));
@@ -139,6 +156,15 @@ async fn asked_to_stop() {
         _ = tokio::signal::ctrl_c() => {}
         _ = term.recv() => {}
     }
+}
+
+fn migrate(settings: &Settings) -> Result<()> {
+    let config = settings.load(Vec::new())?;
+    telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(app::migrate(&config))?;
+    println!("the schema is up to date");
+    Ok(())
 }
 
 fn models(settings: &Settings) -> Result<()> {

@@ -3,15 +3,26 @@
 //! Defaults (`config/latentd.toml`, compiled in) < the file of `--config` or `LATENTD_CONFIG` < the environment
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
+mod blobs;
+mod one_or_more;
 mod secret;
+mod webhooks;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::generation::Limits;
 
+pub use blobs::Blobs;
 pub use secret::Secret;
+pub use webhooks::{AllowedHost, Webhooks};
 
 /// Every default with its unit and reason, as an operator reads it.
 pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
@@ -23,6 +34,7 @@ pub struct Config {
     pub role: Role,
     pub data_dir: PathBuf,
     pub database: Database,
+    pub blobs: Blobs,
     pub http: Http,
     pub operator: Operator,
     pub models: Models,
@@ -32,9 +44,12 @@ pub struct Config {
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
+    pub tenants: Tenants,
+    pub auth: Auth,
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
+    pub webhooks: Webhooks,
     pub log: Log,
     pub shutdown_timeout_s: Seconds,
 }
@@ -51,6 +66,9 @@ pub struct Http {
     pub wait_default_s: Seconds,
     pub wait_max_s: Seconds,
     pub ping_interval_s: Seconds,
+    /// Empty: URLs of pictures are not signed.
+    pub url_secret: Secret,
+    pub url_expiry_s: Seconds,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -116,11 +134,31 @@ pub enum Winograd {
 #[serde(deny_unknown_fields)]
 pub struct Queue {
     pub max_queued: NonZeroUsize,
+    pub max_wait_s: Seconds,
+    /// 1..=86400.
+    pub start_timeout_s: u32,
+    pub idempotency_s: Seconds,
     pub max_attempts: u32,
     pub max_crashes: u32,
     pub backoff_s: Seconds,
     pub reap_interval_s: Seconds,
     pub ageing_s: Seconds,
+}
+
+/// What a tenant with keys may have, where its key was created without a word on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenants {
+    pub max_queued: NonZeroU32,
+    pub max_running: NonZeroU32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    pub required: bool,
+    pub cache_s: Seconds,
+    pub cache_entries: NonZeroUsize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -256,6 +294,15 @@ impl Sources {
     }
 }
 
+/// Texts that are taken from the environment as they stand. Others are read as what they look like, by which a secret of
+/// digits would lose the zeros in front.
+const VERBATIM: [&str; 4] = ["database.url", "blobs.access_key_id", "blobs.secret_access_key", "http.url_secret"];
+
+/// The environment's name of a key.
+fn variable_of(key: &str) -> String {
+    format!("LATENTD_{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
 impl Config {
     /// # Errors
     /// An unknown key, a value of a wrong type or out of its bounds, wherever it was set.
@@ -269,7 +316,9 @@ impl Config {
             .environment
             .iter()
             // Variables with another reader than this struct: the file's name, and the fixtures of the tests.
-            .filter(|(key, _)| !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR"))
+            .filter(|(key, _)| {
+                !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR" | "LATENTD_REQUIRE_POSTGRES")
+            })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         let variables = config::Environment::with_prefix("LATENTD")
@@ -278,8 +327,16 @@ impl Config {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("models.preload")
+            .with_list_parse_key("webhooks.allow_hosts")
+            .with_list_parse_key("webhooks.ports")
+            .with_list_parse_key("webhooks.retry_s")
             .source(Some(environment));
         builder = builder.add_source(variables);
+        for key in VERBATIM {
+            if let Some(value) = sources.environment.get(&variable_of(key)) {
+                builder = builder.set_override(key, value.as_str())?;
+            }
+        }
         for (key, value) in &sources.flags {
             builder = builder.set_override(key, value.as_str())?;
         }
@@ -297,14 +354,24 @@ impl Config {
         if self.http.max_header_bytes < 8192 {
             return bound("http.max_header_bytes", "must be at least 8192");
         }
+        if !self.http.url_secret.is_empty() && self.http.url_secret.expose().len() < 16 {
+            return bound("http.url_secret", "must be empty or have at least 16 bytes");
+        }
         if self.http.max_connections == 0 {
             return bound("http.max_connections", "must be at least 1");
         }
         if self.queue.max_attempts == 0 {
             return bound("queue.max_attempts", "must be at least 1");
         }
+        if !(1..=86_400).contains(&self.queue.start_timeout_s) {
+            return bound("queue.start_timeout_s", "must be between 1 and 86400");
+        }
         if self.queue.max_crashes == 0 {
             return bound("queue.max_crashes", "must be at least 1");
+        }
+        let url = self.database.url.expose();
+        if !(url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            return bound("database.url", "must begin with postgres:// or postgresql://, or be empty");
         }
         if self.database.max_connections < 2 {
             return bound("database.max_connections", "must be at least 2");
@@ -323,11 +390,57 @@ impl Config {
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
-        Ok(())
+        self.webhooks.check()?;
+        self.blobs.check()
     }
 
     /// The effective settings as a settings file.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# the settings cannot be printed: {error}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Sources { environment, ..Sources::default() })
+    }
+
+    #[test]
+    fn secrets_are_taken_as_they_stand_and_never_printed() {
+        let config = load(&[
+            ("LATENTD_BLOBS__URL", "s3://pictures/six/"),
+            ("LATENTD_BLOBS__ACCESS_KEY_ID", "007"),
+            ("LATENTD_BLOBS__SECRET_ACCESS_KEY", "000123450000"),
+            ("LATENTD_HTTP__URL_SECRET", "1e10000000000000000"),
+        ])
+        .unwrap();
+        assert_eq!(config.blobs.bucket(), Some(("pictures", "six")));
+        assert_eq!((&*config.blobs.access_key_id, config.blobs.secret_access_key.expose()), ("007", "000123450000"));
+        assert_eq!(config.http.url_secret.expose(), "1e10000000000000000");
+        for shown in [config.to_toml(), format!("{config:?}")] {
+            assert!(!shown.contains("12345") && !shown.contains("1e1000"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_place_of_blobs_is_refused_by_its_key() {
+        for (more, key) in [
+            (("LATENTD_BLOBS__URL", "gs://pictures"), "blobs.url"),
+            (("LATENTD_BLOBS__URL", "s3:///six"), "blobs.url"),
+            (("LATENTD_BLOBS__ENDPOINT", "localhost:9000"), "blobs.endpoint"),
+            (("LATENTD_BLOBS__ENDPOINT", "http://localhost:9000"), "blobs.allow_http"),
+            (("LATENTD_BLOBS__ACCESS_KEY_ID", "somebody"), "blobs.secret_access_key"),
+            (("LATENTD_BLOBS__REGION", ""), "blobs.region"),
+            (("LATENTD_HTTP__URL_SECRET", "short"), "http.url_secret"),
+        ] {
+            let error = load(&[("LATENTD_BLOBS__URL", "s3://pictures"), more]).unwrap_err().to_string();
+            assert!(error.contains(key), "{more:?}: {error}");
+        }
+        load(&[("LATENTD_BLOBS__URL", "s3://pictures"), ("LATENTD_BLOBS__ENDPOINT", "https://localhost:9000")])
+            .unwrap();
     }
 }

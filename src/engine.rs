@@ -93,6 +93,8 @@ pub enum Reason {
     Disconnected,
     /// Its worker lost or released it; another run will do the work again.
     Lost,
+    /// It took longer than it may.
+    TimedOut,
 }
 
 impl Reason {
@@ -101,6 +103,7 @@ impl Reason {
             Reason::Canceled => "canceled",
             Reason::Disconnected => "disconnected",
             Reason::Lost => "lost",
+            Reason::TimedOut => "timed_out",
         }
     }
 }
@@ -117,7 +120,7 @@ impl Cancel {
     }
 
     pub fn reason(&self) -> Option<Reason> {
-        [Reason::Canceled, Reason::Disconnected, Reason::Lost]
+        [Reason::Canceled, Reason::Disconnected, Reason::Lost, Reason::TimedOut]
             .into_iter()
             .find(|reason| 1 + *reason as u8 == self.0.load(Ordering::Acquire))
     }

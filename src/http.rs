@@ -3,7 +3,9 @@
 //! A handler extracts, calls the service and responds. Statuses come from [`error`], request ids, metrics and the log
 //! line from `observe`, and every bound of a connection from [`listener`].
 
+mod admin;
 mod body;
+mod caller;
 mod catalogue;
 mod content;
 mod create;
@@ -12,8 +14,10 @@ mod etag;
 mod events;
 mod generation;
 mod health;
+mod idempotency;
 mod images;
 mod json;
+mod list;
 pub mod listener;
 mod multipart;
 mod negotiate;
@@ -23,9 +27,11 @@ mod path;
 mod presence;
 mod range;
 mod routes;
+pub mod signed;
 mod spec;
 mod sse;
 mod urlencoded;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -43,6 +49,8 @@ use tower_http::{
 
 use crate::{config::Http, generation::Limits, metrics::Metrics, service::Service};
 
+use signed::Signer;
+
 pub use listener::serve;
 pub use routes::{Endpoint, operator_endpoints, public_endpoints};
 pub use spec::OPENAPI_YAML;
@@ -54,6 +62,8 @@ pub struct AppState {
     pub metrics: Metrics,
     /// The bounds and times of `[http]`.
     pub http: Arc<Http>,
+    /// Signs URLs of pictures.
+    pub signer: Signer,
     /// The bounds of `[limits]`, as the catalogue tells them to clients.
     pub limits: Arc<Limits>,
     /// Cancelled when the server begins to stop: event streams then end and waiting requests are answered.
@@ -71,7 +81,8 @@ impl AppState {
         draining: CancellationToken,
         afterwork: TaskTracker,
     ) -> AppState {
-        AppState { service, metrics, http: Arc::new(http), limits: Arc::new(limits), draining, afterwork }
+        let signer = Signer::new(&http);
+        AppState { service, metrics, http: Arc::new(http), signer, limits: Arc::new(limits), draining, afterwork }
     }
 }
 
@@ -87,7 +98,7 @@ pub fn public_router(state: AppState) -> Router {
     finish(router.with_state(state.clone()), state.metrics)
 }
 
-/// Health, readiness and metrics, for a listener that the public network does not reach.
+/// Health, readiness, metrics and the operator's routes, for a listener that the public network does not reach.
 pub fn operator_router(state: AppState) -> Router {
     let router = assemble(operator_endpoints()).fallback(page::nothing);
     finish(router.with_state(state.clone()), state.metrics)

@@ -4,8 +4,10 @@
 //! ledger has accepted is durable, reaches exactly one final state, may run more than once and appears once.
 
 pub mod blobs;
+pub mod postgres;
 mod queue;
 pub mod sqlite;
+mod webhooks;
 mod workers;
 
 use std::time::Duration;
@@ -16,8 +18,13 @@ use futures::stream::BoxStream;
 use crate::generation::{Event, GenerationId, Image, Preview, Problem, Record};
 
 pub use blobs::{BlobError, Blobs};
+pub use postgres::PgStore;
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Reaped, Reaping, Renewed, Workload};
 pub use sqlite::SqliteStore;
+pub use webhooks::{
+    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms,
+    NewEndpoint, Next, WebhookStore,
+};
 pub use workers::{Beat, Glance, Hint, KeyRecord, Orders, Report, WorkerRecord};
 
 /// The table of generations and events. Every change of state is one conditional transaction that also appends the
@@ -105,6 +112,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many generations wait and run.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// How many generations of this tenant wait and run.
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError>;
 
     /// How much work waits and runs, and how fast the workers are that have beaten lately.
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError>;
@@ -235,10 +245,15 @@ pub enum StoreError {
     Locked { path: std::path::PathBuf },
     #[error("the disk is full")]
     StorageFull,
+    /// Whether the change was made is not known.
+    #[error("the database did not answer in time")]
+    TimedOut,
     #[error("the database failed: {0}")]
     Database(#[source] sqlx::Error),
     #[error("the database's schema cannot be brought up to date: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("the database's schema has version {found} and needs {needed}: run `latentd migrate`")]
+    SchemaTooOld { found: i64, needed: i64 },
     #[error("a stored {what} of {id} cannot be read: {detail}")]
     Corrupt { id: GenerationId, what: &'static str, detail: String },
     #[error("{0}")]
@@ -249,7 +264,9 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Io(error) => error.into(),
-            sqlx::Error::Database(error) if sqlite::is_full(error.as_ref()) => StoreError::StorageFull,
+            sqlx::Error::Database(error) if sqlite::is_full(error.as_ref()) || postgres::is_full(error.as_ref()) => {
+                StoreError::StorageFull
+            }
             error => StoreError::Database(error),
         }
     }

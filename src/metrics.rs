@@ -12,6 +12,8 @@ pub struct Metrics {
     pub http_seconds: prometheus::HistogramVec,
     /// Generations accepted.
     pub accepted: IntCounter,
+    /// Requests answered with the generation that the same request had made before.
+    pub replayed: IntCounter,
     /// Generations ended, by status.
     pub finished: IntCounterVec,
     /// Requests refused before any work, by error code.
@@ -36,10 +38,20 @@ pub struct Metrics {
     pub replayed_steps: IntCounter,
     /// Rows × denoiser calls computed and not used, by reason.
     pub wasted_steps: IntCounterVec,
+    /// Tries of webhooks, by what they came to.
+    pub webhook_deliveries: IntCounterVec,
+    /// Webhooks that are still to be delivered.
+    pub webhook_backlog: IntGauge,
     /// Text encodings asked for, by whether the cache had them.
     pub text_cache: IntCounterVec,
     /// Bytes of the weights that are in memory or being read.
     pub model_bytes: IntGauge,
+    /// Leases that were lost before their generation had ended.
+    pub leases_lost: IntCounter,
+    /// Outcomes that were thrown away since the lease was another's.
+    pub fenced_writes: IntCounter,
+    /// Generations taken back from workers that are gone.
+    pub reaped: IntCounter,
     /// Models read, by name and by whether that went well.
     pub model_loads: IntCounterVec,
     /// Models that made room for others, by name.
@@ -72,6 +84,10 @@ impl Metrics {
                 &["route"],
             ),
             accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
+            replayed: counter(
+                "latentd_requests_replayed_total",
+                "Requests answered with the generation that the same request had made before",
+            ),
             finished: counters("latentd_generations_finished_total", "Generations ended, by status", &["status"]),
             refused: counters("latentd_requests_refused_total", "Requests refused before any work", &["code"]),
             queued: gauge("latentd_generations_queued", "Generations that wait"),
@@ -98,6 +114,18 @@ impl Metrics {
                 "Rows times denoiser calls computed and not used",
                 &["reason"],
             ),
+            webhook_deliveries: counters(
+                "latentd_webhook_deliveries_total",
+                "Tries of webhooks by what they came to: delivered, failed (tried again), dead, gone",
+                &["result"],
+            ),
+            webhook_backlog: gauge("latentd_webhook_backlog", "Webhooks that are still to be delivered"),
+            leases_lost: counter("latentd_leases_lost_total", "Leases lost before their generation had ended"),
+            fenced_writes: counter(
+                "latentd_fenced_writes_total",
+                "Outcomes thrown away since the lease was another worker's",
+            ),
+            reaped: counter("latentd_reaped_total", "Generations taken back from workers that are gone"),
             text_cache: counters("latentd_text_cache_total", "Text encodings asked for", &["result"]),
             model_bytes: gauge("latentd_model_bytes", "Bytes of the weights that are in memory or being read"),
             model_loads: counters("latentd_model_loads_total", "Models read", &["model", "result"]),

@@ -1,12 +1,20 @@
 //! The desk: what the API means. Handlers call only this.
 
+mod access;
+mod bus;
+mod creating;
 mod intake;
+mod key;
+mod keys;
 mod live;
+mod operating;
+mod order;
 mod rules;
+mod terms;
 mod throughput;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -16,14 +24,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
-    generation::{Event, Fields, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status, resolve},
-    ledger::{Acceptance, Accepted, Blobs, Counts, ListQuery, Page, Store, StoreError},
+    generation::{Event, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status},
+    ledger::{Blobs, Counts, Hint, ListQuery, Store, StoreError},
     metrics::Metrics,
     pipelines::Catalogue,
+    webhooks::Registry,
 };
 
+use keys::Keys;
+
+pub use access::Access;
+pub use bus::{Bus, Outbox};
+pub use key::Key;
+pub use keys::NewKey;
 pub use live::{Live, Phase, Preview, Progress};
+pub use order::{Created, Order, Repeatable};
 pub use rules::CatalogueRules;
+pub use terms::Terms;
 pub use throughput::{Pace, Throughput};
 
 /// The tenant of everybody without a key.
@@ -31,7 +48,21 @@ pub const ANONYMOUS: &str = "default";
 
 /// A cheap handle to everything that a handler may ask for.
 #[derive(Clone)]
-pub struct Service(Arc<Parts>);
+pub struct Service(Arc<Desk>);
+
+/// The parts, and what the desk keeps for itself.
+struct Desk {
+    parts: Parts,
+    keys: Keys,
+}
+
+impl std::ops::Deref for Desk {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
 
 /// What the service is made of.
 pub struct Parts {
@@ -39,13 +70,17 @@ pub struct Parts {
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
+    pub webhooks: Registry,
     pub limits: Limits,
-    /// Most generations that may wait.
-    pub max_queued: usize,
+    pub terms: Terms,
     pub metrics: Metrics,
     pub throughput: Throughput,
     /// Tells the worker that there is something to claim.
     pub wake: Arc<Notify>,
+    /// Tells other processes.
+    pub outbox: Outbox,
+    /// Whether this process loads models.
+    pub computes: bool,
     /// Set when the server stops taking work.
     pub draining: CancellationToken,
     /// Where reads run that must end even if nobody polls for their answer.
@@ -60,6 +95,19 @@ pub struct View {
     pub progress: Option<Progress>,
     /// Of a queued generation: how many are before it.
     pub position: Option<usize>,
+    /// How often it is begun at most.
+    pub max_attempts: u32,
+    /// Seconds that an attempt may take.
+    pub run_timeout_s: u32,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct ViewPage {
+    /// Without progress and position.
+    pub views: Vec<View>,
+    /// More generations of the query lie beyond this page.
+    pub has_more: bool,
 }
 
 /// What a watcher of a generation sees.
@@ -90,9 +138,25 @@ pub struct ModelView {
 pub enum ServiceError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// `retry_after_s` is estimated from the queue's length and the recent throughput.
+    #[error("a key is needed")]
+    MissingKey,
+    #[error("the key is none of ours")]
+    InvalidKey,
+    /// `retry_after_s` is estimated from what waits and how fast it has been going.
     #[error("{queued} generations wait already")]
     QueueFull { queued: usize, retry_after_s: u64 },
+    #[error("{queued} generations of this tenant wait already")]
+    TenantQueueFull { queued: usize, retry_after_s: u64 },
+    #[error("a generation would wait about {wait_s} s, more than {bound_s} s")]
+    Overloaded { wait_s: u64, bound_s: u64, retry_after_s: u64 },
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    #[error("the id is that of another generation")]
+    IdTaken,
+    #[error("the generation was not given up")]
+    NotDead,
+    #[error("the system has no random bytes: {0}")]
+    NoRandomness(String),
     #[error("the server is stopping")]
     Draining,
     #[error("there is no such generation")]
@@ -110,6 +174,8 @@ impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> ServiceError {
         match error {
             StoreError::NotFinished => ServiceError::NotFinished,
+            StoreError::KeyReused => ServiceError::KeyReused,
+            StoreError::IdTaken => ServiceError::IdTaken,
             other => ServiceError::Store(other),
         }
     }
@@ -117,79 +183,39 @@ impl From<StoreError> for ServiceError {
 
 impl Service {
     pub fn new(parts: Parts) -> Service {
-        Service(Arc::new(parts))
+        let (entries, fresh) = parts.terms.key_cache;
+        Service(Arc::new(Desk { keys: Keys::new(entries, fresh), parts }))
     }
 
-    /// Accepts a generation: after this returns it is durable.
-    ///
-    /// # Errors
-    /// All invalid fields at once, a full queue, a stopping server, or a store that does not answer.
-    pub async fn create(&self, mut fields: Fields) -> Result<View, ServiceError> {
-        let Parts { store, blobs, metrics, wake, draining, .. } = &*self.0;
-        if draining.is_cancelled() {
-            return Err(ServiceError::Draining);
-        }
-        let taken = intake::take_in(&mut fields, store.as_ref(), blobs).await?;
-        let generation = resolve(fields, &CatalogueRules { catalogue: &self.0.catalogue, limits: &self.0.limits })?;
-        let id = GenerationId::new();
-        intake::keep(taken, id, blobs).await?;
-        let acceptance = Acceptance {
-            id,
-            tenant: ANONYMOUS,
-            generation: &generation,
-            fingerprint: Default::default(),
-            key: None,
-            cost: generation.cost(),
-            max_queued: self.0.max_queued,
-        };
-        let record = match store.accept(&acceptance).await {
-            Ok(Accepted::New(record) | Accepted::Again(record)) => record,
-            Err(error) => {
-                // What cannot be erased now is found later, as files without a generation.
-                if generation.inputs().next().is_some() {
-                    let _ = blobs.delete_generation(id).await;
-                }
-                return Err(self.refused(error));
-            }
-        };
-        metrics.accepted.inc();
-        wake.notify_one();
-        self.view(record).await
-    }
-
-    fn refused(&self, error: StoreError) -> ServiceError {
-        match error {
-            StoreError::QueueFull { queued } => {
-                let seconds = self.pace().map_or(1.0, |pace| pace.until_start(queued));
-                ServiceError::QueueFull { queued, retry_after_s: seconds.ceil().clamp(1.0, 600.0) as u64 }
-            }
-            error => error.into(),
-        }
-    }
-
-    pub async fn get(&self, id: GenerationId) -> Result<View, ServiceError> {
-        let record = self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
+    pub async fn get(&self, access: Access<'_>, id: GenerationId) -> Result<View, ServiceError> {
+        let record = self.find(access, id).await?;
         self.view(record).await
     }
 
     /// Returns as soon as the generation has ended, at the latest after `timeout`, with its state then.
-    pub async fn wait(&self, id: GenerationId, timeout: Duration) -> Result<View, ServiceError> {
+    pub async fn wait(&self, access: Access<'_>, id: GenerationId, timeout: Duration) -> Result<View, ServiceError> {
         let ended = async {
-            let mut watched = Box::pin(self.watch(id, 0).await?);
+            self.find(access, id).await?;
+            // One that was revived has an end behind it that is none any more.
+            let after = self.ask(self.0.store.events(id, 0)).await?.last().map_or(0, |last| last.seq);
+            let mut watched = Box::pin(self.watch(access, id, after).await?);
             while let Some(seen) = watched.next().await {
                 seen?;
             }
             Ok::<(), ServiceError>(())
         };
         tokio::time::timeout(timeout, ended).await.unwrap_or(Ok(()))?;
-        self.get(id).await
+        self.get(access, id).await
     }
 
-    pub async fn list(&self, query: &ListQuery) -> Result<Page, ServiceError> {
-        Ok(self.0.store.list(query).await?)
+    pub async fn list(&self, query: &ListQuery) -> Result<ViewPage, ServiceError> {
+        let page = self.ask(self.0.store.list(query)).await?;
+        let views = page.records.into_iter().map(|record| self.seen(record, None, None)).collect();
+        Ok(ViewPage { views, has_more: page.has_more })
     }
 
-    pub async fn cancel(&self, id: GenerationId) -> Result<View, ServiceError> {
+    pub async fn cancel(&self, access: Access<'_>, id: GenerationId) -> Result<View, ServiceError> {
+        self.find(access, id).await?;
         self.cancel_because(id, Reason::Canceled).await
     }
 
@@ -199,28 +225,44 @@ impl Service {
     }
 
     async fn cancel_because(&self, id: GenerationId, reason: Reason) -> Result<View, ServiceError> {
-        let record = self.0.store.cancel(id).await?.ok_or(ServiceError::NotFound)?;
+        let record = self.ask(self.0.store.cancel(id)).await?.ok_or(ServiceError::NotFound)?;
         match record.status {
-            Status::Running => self.0.live.cancel(id, reason),
-            Status::Canceled => self.0.live.close(id),
+            Status::Running => {
+                self.0.live.cancel(id, reason);
+                self.0.outbox.tell(Hint::Canceled(id));
+            }
+            Status::Canceled => {
+                self.0.live.close(id);
+                self.0.outbox.tell(Hint::Changed(id));
+            }
             Status::Queued | Status::Succeeded { .. } | Status::Failed { .. } | Status::Expired => {}
         }
         self.view(record).await
     }
 
     /// Erases a finished generation and its pictures.
-    pub async fn delete(&self, id: GenerationId) -> Result<(), ServiceError> {
-        self.0.store.delete(id).await?.ok_or(ServiceError::NotFound)?;
-        // The record is gone already, so nothing can reach the files; a failure only leaves them lying for a while.
-        if let Err(error) = self.0.blobs.delete_generation(id).await {
-            tracing::warn!(%id, %error, "a deleted generation's files stay on the disk for now");
-        }
+    pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
+        self.find(access, id).await?;
+        self.ask(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
+        self.erase_blobs(id).await;
         Ok(())
     }
 
+    /// There is no record, so nothing can reach the files; a failure only leaves them lying for a while.
+    async fn erase_blobs(&self, id: GenerationId) {
+        if let Err(error) = self.0.blobs.delete_generation(id).await {
+            tracing::warn!(%id, %error, "files without a generation stay for now");
+        }
+    }
+
     /// The file of image `index` of a generation that succeeded, with its record; [`ServiceError::NotFound`] else.
-    pub async fn content(&self, id: GenerationId, index: u32) -> Result<(Image, Bytes), ServiceError> {
-        let record = self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
+    pub async fn content(
+        &self,
+        access: Access<'_>,
+        id: GenerationId,
+        index: u32,
+    ) -> Result<(Image, Bytes), ServiceError> {
+        let record = self.find(access, id).await?;
         let Status::Succeeded { images } = record.status else { return Err(ServiceError::NotFound) };
         let image = images.into_iter().find(|image| image.index == index).ok_or(ServiceError::NotFound)?;
         let bytes = self.0.blobs.get(&image.blob).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
@@ -229,23 +271,30 @@ impl Service {
     }
 
     /// The newest preview of a running generation.
-    pub async fn preview(&self, id: GenerationId) -> Result<Option<Preview>, ServiceError> {
-        self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
-        let state = self.0.live.state(id);
-        Ok(state.and_then(|state| {
-            state.previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index)))
-        }))
+    pub async fn preview(&self, access: Access<'_>, id: GenerationId) -> Result<Option<Preview>, ServiceError> {
+        self.find(access, id).await?;
+        let mut previews = self.0.live.state(id).map(|state| state.previews).unwrap_or_default();
+        if previews.is_empty() {
+            previews = self.ask(self.0.store.previews(id)).await?;
+        }
+        Ok(previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index))))
     }
 
     /// Every durable event after `after`, then one snapshot of the progress, then what happens, until a terminal event
     /// has been seen. Ends at once where nothing is left to tell.
     pub async fn watch(
         &self,
+        access: Access<'_>,
         id: GenerationId,
         after: i64,
     ) -> Result<impl Stream<Item = Result<Watched, ServiceError>> + Send + use<>, ServiceError> {
-        self.0.store.get(id).await?.ok_or(ServiceError::NotFound)?;
+        self.find(access, id).await?;
         Ok(watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), id, after))
+    }
+
+    /// The desk for endpoints of webhooks.
+    pub fn webhooks(&self) -> &Registry {
+        &self.0.webhooks
     }
 
     pub fn models(&self) -> Vec<ModelView> {
@@ -277,13 +326,18 @@ impl Service {
         names().collect()
     }
 
+    /// Of all tenants together.
     pub async fn counts(&self) -> Result<Counts, ServiceError> {
-        Ok(self.0.store.counts().await?)
+        self.ask(self.0.store.counts()).await
+    }
+
+    pub async fn counts_of(&self, tenant: &str) -> Result<Counts, ServiceError> {
+        self.ask(self.0.store.counts_of(tenant)).await
     }
 
     /// Most generations that may wait.
     pub fn max_queued(&self) -> usize {
-        self.0.max_queued
+        self.0.terms.max_queued
     }
 
     /// How the recent generations went; `None` before the first has ended.
@@ -291,29 +345,45 @@ impl Service {
         self.0.throughput.pace()
     }
 
-    /// What keeps the server from taking work, for `/readyz`; empty when it is ready.
-    pub async fn unready_reasons(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.0.draining.is_cancelled() {
-            reasons.push("draining".to_owned());
+    async fn find(&self, access: Access<'_>, id: GenerationId) -> Result<Record, ServiceError> {
+        let record = self.ask(self.0.store.get(id)).await?;
+        record.filter(|record| access.admits(record)).ok_or(ServiceError::NotFound)
+    }
+
+    /// Of a running generation, here or elsewhere.
+    async fn progress(&self, id: GenerationId) -> Result<Option<Progress>, ServiceError> {
+        let progress = self.0.live.state(id).and_then(|state| state.progress);
+        if progress.is_some() || !self.0.store.is_shared() {
+            return Ok(progress);
         }
-        if let Err(error) = self.0.store.ping().await {
-            reasons.push(format!("store: {error}"));
-        }
-        // Those that are to be loaded at the start; whether they are in memory later on is nobody's concern.
-        for name in self.0.catalogue.awaited() {
-            reasons.push(format!("model {name}: {}", self.0.catalogue.state(&name).0));
-        }
-        reasons
+        Ok(self.ask(self.0.store.glance(&[id])).await?.pop().and_then(|glance| glance.progress))
     }
 
     async fn view(&self, record: Record) -> Result<View, ServiceError> {
         let (progress, position) = match record.status {
-            Status::Running => (self.0.live.state(record.id).and_then(|state| state.progress), None),
-            Status::Queued => (None, self.0.store.position(record.id).await?),
+            Status::Running => (self.progress(record.id).await?, None),
+            Status::Queued => (None, self.ask(self.0.store.position(record.id)).await?),
             Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => (None, None),
         };
-        Ok(View { record, progress, position })
+        Ok(self.seen(record, progress, position))
+    }
+
+    fn seen(&self, record: Record, progress: Option<Progress>, position: Option<usize>) -> View {
+        let run_timeout_s = record.generation.run_timeout_s.unwrap_or(self.0.terms.run_timeout_s);
+        View { record, progress, position, max_attempts: self.0.terms.max_attempts, run_timeout_s }
+    }
+
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {
+        Ok(self.bounded(answer).await?)
+    }
+
+    /// The store's answer in bounded time. A file answers or fails by itself, and who waits there waits behind others that
+    /// write; a database behind a network may do neither.
+    async fn bounded<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        if !self.0.store.is_shared() {
+            return answer.await;
+        }
+        tokio::time::timeout(self.0.terms.store_timeout, answer).await.unwrap_or(Err(StoreError::TimedOut))
     }
 }
 

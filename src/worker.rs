@@ -1,5 +1,8 @@
 //! The worker: claims generations, feeds the engine, stores results.
 
+mod finish;
+mod heartbeat;
+mod leases;
 mod load;
 mod log;
 mod models;
@@ -9,7 +12,11 @@ mod slots;
 mod sweeper;
 
 use std::{
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,15 +26,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     diffusion::SchedulerConfig,
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
-    generation::{Phase, Problem, Record, Status},
+    generation::{Phase, Problem, Record},
     imaging::{RgbImage, encode_preview, upscale},
-    ledger::{Blobs, Claimant, Lease, Outcome, Store, StoreError},
+    ledger::{Blobs, Claimant, Hint, Lease, Outcome, Store},
     metrics::Metrics,
     pipelines::{Catalogue, Companions},
-    service::{Live, Preview, Progress, Throughput},
+    service::{Live, Outbox, Preview, Progress, Throughput},
 };
 use observer::{LiveObserver, Sketch};
 
+pub use leases::Leases;
 pub use models::Preload;
 pub use slots::Slots;
 pub use sweeper::Sweeper;
@@ -51,6 +59,17 @@ pub struct Worker {
     pub max_attempts: u32,
     /// Its name, and what it claims.
     pub claimant: Claimant,
+    pub leases: Leases,
+    /// Time between two signs of life.
+    pub heartbeat: Duration,
+    /// How long one attempt may take, where its request says nothing.
+    pub run_timeout: Duration,
+    /// Tells other processes.
+    pub outbox: Outbox,
+    /// It takes no more work.
+    pub draining: AtomicBool,
+    /// What it has in hand must have nothing beside it.
+    pub alone: AtomicBool,
 }
 
 impl std::fmt::Debug for Worker {
@@ -66,34 +85,55 @@ impl Worker {
     /// Works until `stop`; then gives every running generation back to the queue and returns.
     pub async fn run(self, stop: CancellationToken) {
         let worker = Arc::new(self);
+        let beating = CancellationToken::new();
+        let beats = worker.clone().beat(beating.clone());
+        let works = async {
+            worker.clone().work_through(stop).await;
+            beating.cancel();
+        };
+        tokio::join!(beats, works);
+        if let Err(error) = worker.store.leave(&worker.claimant.worker).await {
+            tracing::warn!(%error, "the worker could not take its leave");
+        }
+    }
+
+    async fn work_through(self: Arc<Self>, stop: CancellationToken) {
         loop {
             // Every generation is a task of its own: one that waits for the store while this loop waits for it too must
             // not depend on this loop to go on.
-            for (record, lease) in worker.claim(worker.slots.room(worker.runs.len())).await {
-                let worker = worker.clone();
+            for (record, lease) in self.claim(self.slots.room(self.runs.len())).await {
+                let worker = self.clone();
                 worker.clone().runs.spawn(async move {
                     worker.work(record, lease).await;
                     worker.wake.notify_one();
                 });
             }
-            worker.count().await;
+            self.count().await;
             tokio::select! {
-                () = worker.wake.notified() => {}
+                () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = stop.cancelled() => break,
             }
         }
-        worker.live.cancel_all(Reason::Lost);
-        worker.runs.close();
-        worker.runs.wait().await;
+        self.live.cancel_all(Reason::Lost);
+        self.runs.close();
+        self.runs.wait().await;
+        // Others need not wait for their next look.
+        self.outbox.tell(Hint::Queued);
     }
 
     async fn claim(&self, room: usize) -> Vec<(Record, Lease)> {
-        if room == 0 {
+        let idle = self.runs.is_empty();
+        if room == 0 || self.draining.load(Ordering::Relaxed) || (!idle && self.alone.load(Ordering::Relaxed)) {
             return Vec::new();
         }
-        match self.store.claim(&self.claimant, room, self.runs.is_empty()).await {
-            Ok(claimed) => claimed,
+        let asked_at = Instant::now();
+        match self.store.claim(&self.claimant, room, idle).await {
+            Ok(claimed) => {
+                claimed.iter().for_each(|(_, lease)| self.leases.hold(lease.clone(), asked_at));
+                self.alone.store(claimed.iter().any(|(record, _)| record.crash_count > 0), Ordering::Relaxed);
+                claimed
+            }
             Err(error) => {
                 tracing::error!(%error, "generations cannot be claimed");
                 Vec::new()
@@ -112,15 +152,34 @@ impl Worker {
     async fn work(&self, record: Record, lease: Lease) {
         let (id, begun) = (record.id, Instant::now());
         let cancel = Cancel::default();
-        self.live.begin(id, cancel.clone());
+        self.live.begin(lease.clone(), cancel.clone());
+        self.outbox.tell(Hint::Changed(id));
         tracing::info!(%id, model = record.generation.model, attempt = record.attempt, "generation started");
 
-        let outcome = match self.compute(&record, &lease, cancel).await {
-            Ok(images) => self.save(&record, &lease, images).await,
+        let outcome = self.in_time(&record, self.outcome(&record, &lease, cancel)).await;
+        let is_over = self.finish(&record, lease, outcome, begun).await;
+        self.outbox.tell(Hint::Changed(id));
+        if is_over { self.live.close(id) } else { self.live.pause(id) }
+    }
+
+    async fn outcome(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Outcome {
+        match self.compute(record, lease, cancel).await {
+            Ok(images) => self.save(record, lease, images).await,
             Err(outcome) => outcome,
-        };
-        self.finish(lease, outcome, begun).await;
-        self.live.close(id);
+        }
+    }
+
+    /// The outcome of a run, which is told to end when it takes longer than it may.
+    async fn in_time(&self, record: &Record, outcome: impl Future<Output = Outcome>) -> Outcome {
+        let own = record.generation.run_timeout_s.map(|seconds| Duration::from_secs(seconds.into()));
+        let mut outcome = pin!(outcome);
+        match tokio::time::timeout(own.unwrap_or(self.run_timeout), outcome.as_mut()).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.live.cancel(record.id, Reason::TimedOut);
+                outcome.await
+            }
+        }
     }
 
     /// The generation's pictures, or how it ends without them.
@@ -195,38 +254,6 @@ impl Worker {
             Err(error) => tracing::warn!(id = %record.id, %error, "a preview cannot be encoded"),
         }
     }
-
-    /// Writes the outcome, for as long as it takes: the ledger must not be left believing that the run goes on.
-    async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
-        let id = lease.id();
-        let mut delay = Duration::from_millis(100);
-        let finished = loop {
-            match self.store.finish(lease.clone(), outcome.clone()).await {
-                Ok(finished) => break finished,
-                Err(StoreError::Corrupt { .. }) => break None,
-                Err(error) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),
-            }
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(Duration::from_secs(10));
-        };
-        let Some(record) = finished else { return };
-        self.live.event(id);
-        match &record.status {
-            Status::Queued | Status::Running => tracing::info!(%id, "generation goes back to the queue"),
-            status => {
-                self.erase_log(id).await;
-                self.metrics.finished.with_label_values(&[status.as_str()]).inc();
-                tracing::info!(%id, status = status.as_str(), ms = begun.elapsed().as_millis() as u64, "generation ended");
-                if let Status::Failed { problem } = status {
-                    tracing::warn!(%id, code = problem.code, "{}", problem.message);
-                }
-                if let Status::Succeeded { .. } = status {
-                    self.metrics.run_seconds.observe(begun.elapsed().as_secs_f64());
-                    self.throughput.record(begun.elapsed(), self.metrics.running.get().max(1) as usize);
-                }
-            }
-        }
-    }
 }
 
 fn failed(code: &str, message: String, retryable: bool) -> Outcome {
@@ -237,6 +264,9 @@ fn ended_early(error: RunError) -> Outcome {
     match error {
         RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,
         RunError::Canceled(Reason::Lost) | RunError::Stopped => Outcome::Released,
+        RunError::Canceled(Reason::TimedOut) => {
+            failed("run_timeout", "the generation took longer than it may; see run_timeout_s".to_owned(), false)
+        }
         RunError::Pipeline(error) => failed("internal", error.to_string(), false),
         RunError::Panicked => failed("internal", error.to_string(), false),
     }

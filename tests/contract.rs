@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
     generation::{Decoder, Fields, Levels, Limits, ModelCard, Rules, SchedulerChoice, Task, resolve},
-    http::public_endpoints,
+    http::{Endpoint, operator_endpoints, public_endpoints},
 };
 use serde_json::{Map, Value, json};
 
@@ -23,13 +23,38 @@ fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Va
     })
 }
 
+/// Of both listeners.
+fn endpoints() -> Vec<Endpoint> {
+    public_endpoints().into_iter().chain(operator_endpoints()).collect()
+}
+
 #[test]
 fn every_route_is_in_the_contract_and_every_operation_is_routed() {
     let routed: BTreeSet<_> =
-        public_endpoints().iter().map(|end| (end.method.as_str().to_ascii_lowercase(), end.path.to_owned())).collect();
+        endpoints().iter().map(|end| (end.method.as_str().to_ascii_lowercase(), end.path.to_owned())).collect();
     let written: BTreeSet<_> = operations().map(|(method, path, _)| (method.to_owned(), path.to_owned())).collect();
     assert_eq!(routed, written);
-    assert_eq!(routed.len(), public_endpoints().len(), "a route stands twice in the table");
+    assert_eq!(routed.len(), endpoints().len(), "a route stands twice in the table");
+}
+
+#[test]
+fn the_operators_routes_are_those_of_the_operators_listener() {
+    let routed: BTreeSet<_> = operator_endpoints().iter().map(|end| end.path.to_owned()).collect();
+    let written: BTreeSet<_> = operations()
+        .filter(|(_, path, _)| contract()["paths"][path].get("servers").is_some())
+        .inspect(|(_, path, operation)| assert_eq!(operation["tags"], json!(["operator"]), "{path}"))
+        .map(|(_, path, _)| path.to_owned())
+        .collect();
+    assert_eq!(routed, written);
+}
+
+#[test]
+fn a_key_is_asked_for_under_v1_and_nowhere_else() {
+    for (method, path, operation) in operations() {
+        let open = operation.get("security") == Some(&json!([{}]));
+        assert_eq!(open, !path.starts_with("/v1"), "{method} {path}");
+        assert_eq!(operation["responses"].get("401").is_some(), !open, "{method} {path}");
+    }
 }
 
 #[test]

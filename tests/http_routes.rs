@@ -5,14 +5,24 @@ mod conforms;
 #[path = "http_routes/desk.rs"]
 mod desk;
 
+#[path = "http_routes/admin.rs"]
+mod admin;
 #[path = "http_routes/create.rs"]
 mod create;
+#[path = "http_routes/idempotency.rs"]
+mod idempotency;
 #[path = "http_routes/loras.rs"]
 mod loras;
 #[path = "http_routes/other.rs"]
 mod other;
 #[path = "http_routes/read.rs"]
 mod read;
+#[path = "http_routes/refusals.rs"]
+mod refusals;
+#[path = "http_routes/silence.rs"]
+mod silence;
+#[path = "http_routes/tenants.rs"]
+mod tenants;
 
 /// Begins as a PNG file does; what follows is nobody's business here.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nand so on";

@@ -1,4 +1,4 @@
-//! The ledger: what every store must do, and what SQLite and the folder of blobs do besides.
+//! The ledger: what every store must do, and what SQLite, PostgreSQL and the folder of blobs do besides.
 
 #[path = "ledger/accepting.rs"]
 mod accepting;
@@ -24,10 +24,20 @@ mod leasing;
 mod listing;
 #[path = "ledger/model.rs"]
 mod model;
+#[path = "ledger/outages.rs"]
+mod outages;
 #[path = "ledger/place.rs"]
 mod place;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "ledger/repeating.rs"]
 mod repeating;
+#[path = "support/s3.rs"]
+mod s3;
+#[path = "ledger/shared.rs"]
+mod shared;
 #[path = "ledger/sharing.rs"]
 mod sharing;
 #[path = "ledger/speed.rs"]
@@ -154,3 +164,4 @@ macro_rules! conformance {
 }
 
 conformance!(sqlite, Some(crate::place::SqlitePlace::new()), 48);
+conformance!(postgresql, crate::place::PgPlace::new().await, 8);

@@ -252,7 +252,10 @@ fn generation() -> Generation {
         previews: 2,
         metadata_level: MetadataLevel::Full,
         on_disconnect: OnDisconnect::Keep,
+        priority: Default::default(),
         start_timeout_s: 60,
+        run_timeout_s: None,
+        webhook: None,
         metadata: Default::default(),
     }
 }

@@ -1,12 +1,17 @@
 //! The real binary over real HTTP, as its users meet it.
 
-#[path = "server/harness.rs"]
+#[path = "support/server.rs"]
 mod harness;
+
+#[path = "support/s3.rs"]
+mod s3;
 
 #[path = "server/bad_input.rs"]
 mod bad_input;
 #[path = "server/batching.rs"]
 mod batching;
+#[path = "server/bucket.rs"]
+mod bucket;
 #[path = "server/command_line.rs"]
 mod command_line;
 #[path = "server/disconnects.rs"]
@@ -21,10 +26,16 @@ mod faults;
 mod inputs;
 #[path = "server/journeys.rs"]
 mod journeys;
+#[path = "server/keys.rs"]
+mod keys;
 #[path = "server/models.rs"]
 mod models;
+#[path = "server/operator.rs"]
+mod operator;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
+#[path = "server/repeated.rs"]
+mod repeated;
 #[path = "server/responsiveness.rs"]
 mod responsiveness;
 #[path = "server/resume.rs"]

@@ -120,7 +120,7 @@ impl Floor {
             if let Some(reason) = run.cancel.reason() {
                 let wasted = match reason {
                     Reason::Lost => run.give_up(),
-                    Reason::Canceled | Reason::Disconnected => run.steps,
+                    Reason::Canceled | Reason::Disconnected | Reason::TimedOut => run.steps,
                 };
                 self.metrics.wasted_steps.with_label_values(&[reason.as_str()]).inc_by(wasted);
                 run.end(Err(RunError::Canceled(reason)));

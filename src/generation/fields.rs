@@ -20,10 +20,10 @@ pub struct FieldError {
 /// The fields of a request that were not read yet, and the errors found so far.
 #[derive(Debug)]
 pub struct Fields {
-    map: Map<String, Value>,
+    pub(super) map: Map<String, Value>,
     /// The files of a multipart body by the names of their parts.
-    files: BTreeMap<String, Vec<u8>>,
-    errors: Vec<FieldError>,
+    pub(super) files: BTreeMap<String, Vec<u8>>,
+    pub(super) errors: Vec<FieldError>,
     prefix: String,
 }
 
@@ -106,6 +106,13 @@ impl Fields {
     /// Gives a taken value back, to be read under another name or by another reader.
     pub fn put_back(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);
+    }
+
+    /// Gives a field a value where the request gives none.
+    pub fn put_default(&mut self, name: &str, value: impl Into<Value>) {
+        if self.map.get(name).is_none_or(Value::is_null) {
+            self.map.insert(name.to_owned(), value.into());
+        }
     }
 
     /// Takes a field's raw value; absent and null are the same.
@@ -239,7 +246,15 @@ fn escaped(name: &str) -> String {
 fn is_text(name: &str) -> bool {
     matches!(
         name,
-        "prompt" | "negative_prompt" | "prompt_2" | "negative_prompt_2" | "model" | "size" | "scheduler" | "user"
+        "prompt"
+            | "negative_prompt"
+            | "prompt_2"
+            | "negative_prompt_2"
+            | "model"
+            | "size"
+            | "scheduler"
+            | "tenant"
+            | "user"
     )
 }
 

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{AppState, error::ApiError, path::ModelName};
+use super::{AppState, caller::Caller, error::ApiError, path::ModelName};
 use crate::{
     generation::{Limits, ModelCard},
     service::{ModelView, Service},
@@ -72,11 +72,15 @@ impl Model {
     }
 }
 
-pub async fn models(State(state): State<AppState>) -> impl IntoResponse {
+pub async fn models(State(state): State<AppState>, _: Caller) -> impl IntoResponse {
     List::of(state.service.models().into_iter().map(|model| Model::of(&state, model)))
 }
 
-pub async fn model(State(state): State<AppState>, ModelName(name): ModelName) -> Result<impl IntoResponse, ApiError> {
+pub async fn model(
+    State(state): State<AppState>,
+    _: Caller,
+    ModelName(name): ModelName,
+) -> Result<impl IntoResponse, ApiError> {
     let model = state.service.models().into_iter().find(|model| model.name == name);
     model.map(|model| Json(Model::of(&state, model))).ok_or(ApiError::NotFound("model"))
 }
@@ -89,7 +93,7 @@ struct Lora {
     bytes: u64,
 }
 
-pub async fn loras(State(service): State<Service>) -> impl IntoResponse {
+pub async fn loras(State(service): State<Service>, _: Caller) -> impl IntoResponse {
     List::of(service.loras().into_iter().map(|(name, bytes)| Lora { object: "lora", name, bytes }))
 }
 
@@ -101,7 +105,7 @@ struct ControlNet {
     error: Option<String>,
 }
 
-pub async fn control_nets(State(service): State<Service>) -> impl IntoResponse {
+pub async fn control_nets(State(service): State<Service>, _: Caller) -> impl IntoResponse {
     let control_nets = service.control_nets().into_iter();
     List::of(control_nets.map(|(name, error)| ControlNet { object: "controlnet", name, error }))
 }
@@ -113,7 +117,7 @@ struct Scheduler {
     description: String,
 }
 
-pub async fn schedulers(State(service): State<Service>) -> impl IntoResponse {
+pub async fn schedulers(State(service): State<Service>, _: Caller) -> impl IntoResponse {
     let schedulers = service.schedulers().into_iter();
     List::of(schedulers.map(|scheduler| Scheduler {
         object: "scheduler",
@@ -132,10 +136,18 @@ struct Queue {
     recent_run_seconds: Option<f64>,
     /// When a generation that is accepted now would begin.
     estimated_start_s: Option<f64>,
+    own: Own,
 }
 
-pub async fn queue(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
-    let counts = service.counts().await?;
+/// The caller's part of it.
+#[derive(Debug, Serialize)]
+struct Own {
+    queued: usize,
+    running: usize,
+}
+
+pub async fn queue(State(service): State<Service>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
+    let (counts, own) = (service.counts().await?, service.counts_of(&caller.tenant).await?);
     let pace = service.pace();
     Ok(Json(Queue {
         object: "queue",
@@ -144,5 +156,6 @@ pub async fn queue(State(service): State<Service>) -> Result<impl IntoResponse, 
         max_queued: service.max_queued(),
         recent_run_seconds: pace.map(|pace| pace.run_seconds),
         estimated_start_s: pace.map(|pace| pace.until_start(counts.queued)),
+        own: Own { queued: own.queued, running: own.running },
     }))
 }

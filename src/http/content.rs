@@ -1,21 +1,23 @@
 //! The bytes of pictures and previews.
 
 use axum::{
-    extract::State,
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 
 use super::{
+    caller::Caller,
     error::{ApiError, location, success},
-    etag,
+    etag, generation,
     path::{Id, Index},
     range,
+    signed::Signer,
 };
 use crate::{
     generation::{GenerationId, Image},
-    service::Service,
+    service::{Access, Service},
 };
 
 /// Where the API keeps a picture.
@@ -25,11 +27,19 @@ pub fn url(id: &GenerationId, index: u32) -> String {
 
 pub async fn content(
     State(service): State<Service>,
+    caller: Result<Caller, ApiError>,
     Id(id): Id,
     Index(index): Index,
+    State(signer): State<Signer>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (image, bytes) = service.content(id, index).await?;
+    // A signed URL is a right of its own, with which no key is asked for.
+    let signed = signer.verify(&url(&id, index), query.as_deref().unwrap_or_default(), generation::now())?;
+    let (image, bytes) = match signed {
+        true => service.content(Access::Full, id, index).await?,
+        false => service.content(caller?.access(), id, index).await?,
+    };
     let tag = tag(&image);
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, kept(&image)).into_response());
@@ -56,9 +66,9 @@ fn tag(image: &Image) -> String {
     format!("\"{}\"", image.sha256)
 }
 
-pub async fn preview(State(service): State<Service>, Id(id): Id) -> Result<Response, ApiError> {
+pub async fn preview(State(service): State<Service>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
     let uncached = [(header::CACHE_CONTROL, "no-store")];
-    match service.preview(id).await? {
+    match service.preview(caller.access(), id).await? {
         Some(preview) => Ok((uncached, [(header::CONTENT_TYPE, "image/png")], preview.png).into_response()),
         None => Ok((success::NO_CONTENT, uncached).into_response()),
     }

@@ -1,48 +1,92 @@
-//! `POST /v1/images`: one request, three answers.
+//! `POST /v1/images` and `PUT /v1/images/{id}`: one request, three answers.
 
 use axum::{
     extract::State,
-    http::{HeaderName, header},
+    http::{HeaderName, HeaderValue, header},
     response::{AppendHeaders, IntoResponse, Json, Response},
 };
 
 use super::{
-    AppState, content,
+    AppState,
+    caller::Caller,
+    content,
     error::{ApiError, location, success},
     events, generation,
+    idempotency::IdempotencyKey,
     negotiate::{Accept, Prefer},
+    path::OwnId,
     presence::{Presence, Waits},
 };
 use crate::{
     generation::{Fields, GenerationId, Status},
-    service::View,
+    service::{Access, Order, Repeatable, View},
 };
 
 pub async fn create(
     State(state): State<AppState>,
+    caller: Caller,
+    accept: Accept,
+    prefer: Prefer,
+    key: IdempotencyKey,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable() };
+    answer(state, accept, prefer, order).await
+}
+
+/// The same with the answer in the path, for shells.
+pub async fn create_png(
+    State(state): State<AppState>,
+    caller: Caller,
+    prefer: Prefer,
+    key: IdempotencyKey,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable() };
+    answer(state, Accept::Png, prefer, order).await
+}
+
+/// The same under an id of the client's own, which says as much as an idempotency key.
+pub async fn put(
+    State(state): State<AppState>,
+    caller: Caller,
+    OwnId(id): OwnId,
     accept: Accept,
     prefer: Prefer,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    match accept {
-        Accept::Json => object(&state, prefer, fields).await,
-        Accept::Png => picture(&state, prefer, fields).await,
-        Accept::Events => stream(state, fields).await,
+    let order = Order { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id) };
+    answer(state, accept, prefer, order).await
+}
+
+async fn answer(state: AppState, accept: Accept, prefer: Prefer, mut order: Order) -> Result<Response, ApiError> {
+    if accept == Accept::Png && wants_many(&mut order.fields) {
+        return Err(ApiError::MultipleImages);
     }
-}
-
-/// The same with the answer in the path, for shells.
-pub async fn create_png(State(state): State<AppState>, prefer: Prefer, fields: Fields) -> Result<Response, ApiError> {
-    picture(&state, prefer, fields).await
-}
-
-async fn object(state: &AppState, prefer: Prefer, fields: Fields) -> Result<Response, ApiError> {
-    let Some(wait) = prefer.wait else {
-        let view = state.service.create(fields).await?;
-        return Ok(receipt(state, &view, &prefer));
+    if accept == Accept::Json && prefer.wait.is_none() {
+        let created = state.service.create(order).await?;
+        return Ok(marked(receipt(&state, &created.view, &prefer), created.replayed));
+    }
+    let waits = if accept == Accept::Json { Waits::ForObject } else { Waits::ForResult };
+    let (view, replayed, presence) = state.accept(order, waits).await?;
+    let answer = match accept {
+        Accept::Json => object(&state, prefer, &view, presence).await,
+        Accept::Png => picture(&state, prefer, &view, presence).await,
+        Accept::Events => stream(state, &view, presence).await,
     };
-    let (view, mut presence) = state.accept(fields, Waits::ForObject).await?;
-    let waited = state.wait(view.record.id, wait).await;
+    Ok(marked(answer.into_response(), replayed))
+}
+
+/// Says of an answer, be it an error, that it is about a generation which was there already.
+fn marked(mut answer: Response, replayed: bool) -> Response {
+    if replayed {
+        answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    answer
+}
+
+async fn object(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
+    let waited = state.wait(Access::Full, view.record.id, prefer.wait.unwrap_or_default()).await;
     presence.keep();
     Ok(receipt(state, &waited?, &prefer))
 }
@@ -50,7 +94,7 @@ async fn object(state: &AppState, prefer: Prefer, fields: Fields) -> Result<Resp
 /// 200 with the finished generation, or 202 with where to look and when.
 fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
     let pace = state.service.pace();
-    let object = Json(generation::object(view, pace));
+    let object = Json(generation::object(view, pace, &state.signer));
     let headers = (headers(view.record.id), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
     if view.record.status.is_terminal() {
         return (headers, object).into_response();
@@ -59,12 +103,8 @@ fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
     (success::ACCEPTED, headers, retry_after, object).into_response()
 }
 
-async fn picture(state: &AppState, prefer: Prefer, mut fields: Fields) -> Result<Response, ApiError> {
-    if wants_many(&mut fields) {
-        return Err(ApiError::MultipleImages);
-    }
-    let (view, mut presence) = state.accept(fields, Waits::ForResult).await?;
-    let waited = state.wait(view.record.id, prefer.wait.unwrap_or(prefer.default_wait)).await;
+async fn picture(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
+    let waited = state.wait(Access::Full, view.record.id, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
     match waited?.record.status {
@@ -73,7 +113,7 @@ async fn picture(state: &AppState, prefer: Prefer, mut fields: Fields) -> Result
         Status::Expired => Err(ApiError::Expired(id)),
         Status::Failed { problem } => Err(ApiError::Failed { id, code: problem.code, message: problem.message }),
         Status::Succeeded { .. } => {
-            let (image, bytes) = state.service.content(id, 0).await?;
+            let (image, bytes) = state.service.content(Access::Full, id, 0).await?;
             let where_from = [(header::CONTENT_LOCATION, content::url(&id, 0))];
             let seed = [(HeaderName::from_static("latentd-seed"), image.seed.to_string())];
             Ok((headers(id), applied(&prefer), where_from, seed, content::file(&image, bytes)).into_response())
@@ -91,8 +131,7 @@ fn wants_many(fields: &mut Fields) -> bool {
     many
 }
 
-async fn stream(state: AppState, fields: Fields) -> Result<Response, ApiError> {
-    let (view, presence) = state.accept(fields, Waits::ForResult).await?;
+async fn stream(state: AppState, view: &View, presence: Presence) -> Result<Response, ApiError> {
     let id = view.record.id;
     Ok((headers(id), events::stream(state, id, 0, presence).await?).into_response())
 }
@@ -112,21 +151,27 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 impl AppState {
     /// Creates the generation in a task of its own: a client that leaves between the commit and the receipt drops this
     /// future, but the presence is made all the same, and its drop does what the request wants.
-    async fn accept(&self, fields: Fields, waits: Waits) -> Result<(View, Presence), ApiError> {
+    async fn accept(&self, order: Order, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
         let state = self.clone();
         let accepting = self.afterwork.spawn(async move {
-            let view = state.service.create(fields).await?;
-            let presence = Presence::of(&state, &view, waits);
-            Ok((view, presence))
+            let is_repeatable = order.repeatable.is_repeatable();
+            let created = state.service.create(order).await?;
+            let presence = Presence::of(&state, &created.view, waits, is_repeatable);
+            Ok((created.view, created.replayed, presence))
         });
         accepting.await.unwrap_or_else(|error| Err(ApiError::Internal { cause: error.to_string() }))
     }
 
     /// The generation when it has ended, at the latest after `timeout`; [`ApiError::Draining`] as soon as the server
     /// stops.
-    pub(super) async fn wait(&self, id: GenerationId, timeout: std::time::Duration) -> Result<View, ApiError> {
+    pub(super) async fn wait(
+        &self,
+        access: Access<'_>,
+        id: GenerationId,
+        timeout: std::time::Duration,
+    ) -> Result<View, ApiError> {
         tokio::select! {
-            view = self.service.wait(id, timeout) => Ok(view?),
+            view = self.service.wait(access, id, timeout) => Ok(view?),
             () = self.draining.cancelled() => Err(ApiError::Draining(Some(id))),
         }
     }

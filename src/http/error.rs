@@ -10,12 +10,15 @@ use crate::{
     generation::{FieldError, GenerationId, Invalid},
     ledger::StoreError,
     service::ServiceError,
+    webhooks::RegistryError,
 };
 
 /// The statuses of answers that are no errors, other than 200.
 pub mod success {
     use axum::http::StatusCode;
 
+    /// What was asked for is there now, such as a key.
+    pub const CREATED: StatusCode = StatusCode::CREATED;
     /// The generation or its cancellation is under way.
     pub const ACCEPTED: StatusCode = StatusCode::ACCEPTED;
     /// Nothing to show, or nothing left to tell.
@@ -37,6 +40,16 @@ pub enum ApiError {
     BodyIncomplete,
     #[error("the header {name} {detail}")]
     BadHeader { name: &'static str, detail: String },
+    #[error("the signature of this URL is not ours for this picture")]
+    SignatureInvalid,
+    #[error("this URL was good for a while only; read the generation for a new one")]
+    ImageExpired,
+    #[error("the header Idempotency-Key {0}")]
+    IdempotencyKeyInvalid(&'static str),
+    #[error("this server asks for a key; send it as Authorization: Bearer ltd_…")]
+    MissingKey,
+    #[error("the key in Authorization is none of this server's")]
+    InvalidKey,
     #[error("there is no {0} here")]
     NotFound(&'static str),
     #[error("this path does not know the request's method; Allow lists those it knows")]
@@ -51,6 +64,12 @@ pub enum ApiError {
     NotFinished,
     #[error("the generation was canceled before it had a picture")]
     Canceled(GenerationId),
+    #[error("the id is that of another generation; make a new one")]
+    IdConflict,
+    #[error("the generation was not given up after crashes, so there is nothing to queue again")]
+    NotDead,
+    #[error("at most {most} webhook endpoints can be registered; erase one first")]
+    EndpointsFull { most: usize },
     #[error("the body must have at most {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("{0}")]
@@ -59,6 +78,8 @@ pub enum ApiError {
     RangeNotSatisfiable { length: usize },
     #[error(transparent)]
     Invalid(Invalid),
+    #[error("the idempotency key was used for another request; send this one under a key of its own")]
+    IdempotencyKeyReused,
     /// The generation ran and ended without a picture.
     #[error("{message}")]
     Failed { id: GenerationId, code: String, message: String },
@@ -66,8 +87,12 @@ pub enum ApiError {
     Internal { cause: String },
     #[error("a stored picture cannot be read")]
     ObjectStore { cause: String },
+    #[error("{queued} of your generations wait already")]
+    TenantQueueFull { queued: usize, retry_after_s: u64 },
     #[error("{queued} generations wait already")]
     QueueFull { queued: usize, retry_after_s: u64 },
+    #[error("the generation would wait about {wait_s} s to begin, and {bound_s} s are allowed")]
+    Overloaded { wait_s: u64, bound_s: u64, retry_after_s: u64 },
     #[error("the generation was not started in time")]
     Expired(GenerationId),
     /// The generation, where there is one, survives and goes on after the restart.
@@ -94,6 +119,13 @@ impl ApiError {
             ApiError::MalformedForm(_) => (S::BAD_REQUEST, "malformed_form", "The body is not a valid form"),
             ApiError::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body is incomplete"),
             ApiError::BadHeader { .. } => (S::BAD_REQUEST, "bad_header", "A header cannot be understood"),
+            ApiError::SignatureInvalid => (S::FORBIDDEN, "signature_invalid", "The signature is not valid"),
+            ApiError::ImageExpired => (S::GONE, "image_expired", "The URL has expired"),
+            ApiError::IdempotencyKeyInvalid(_) => {
+                (S::BAD_REQUEST, "idempotency_key_invalid", "The idempotency key cannot be understood")
+            }
+            ApiError::MissingKey => (S::UNAUTHORIZED, "missing_key", "A key is needed"),
+            ApiError::InvalidKey => (S::UNAUTHORIZED, "invalid_key", "The key is not valid"),
             ApiError::NotFound(_) => (S::NOT_FOUND, "not_found", "Not found"),
             ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
@@ -101,6 +133,9 @@ impl ApiError {
             ApiError::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request is too slow"),
             ApiError::NotFinished => (S::CONFLICT, "generation_not_finished", "The generation is not finished"),
             ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
+            ApiError::IdConflict => (S::CONFLICT, "id_conflict", "The id is taken"),
+            ApiError::NotDead => (S::CONFLICT, "generation_not_dead", "The generation was not given up"),
+            ApiError::EndpointsFull { .. } => (S::CONFLICT, "webhook_endpoints_full", "Too many webhook endpoints"),
             ApiError::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             ApiError::UnsupportedMediaType(_) => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
@@ -111,10 +146,17 @@ impl ApiError {
             ApiError::Invalid(invalid) => {
                 (S::UNPROCESSABLE_ENTITY, invalid_code(&invalid.errors), "The request is not valid")
             }
+            ApiError::IdempotencyKeyReused => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key is another request's")
+            }
+            ApiError::TenantQueueFull { .. } => {
+                (S::TOO_MANY_REQUESTS, "tenant_queue_full", "Your share of the queue is full")
+            }
             ApiError::Failed { code, .. } => failed_row(code),
             ApiError::Internal { .. } => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
             ApiError::ObjectStore { .. } => (S::BAD_GATEWAY, "object_store_error", "The picture store failed"),
             ApiError::QueueFull { .. } => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
+            ApiError::Overloaded { .. } => (S::SERVICE_UNAVAILABLE, "overloaded", "The wait would be too long"),
             ApiError::Expired(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "The generation was not started in time"),
             ApiError::Draining(_) => (S::SERVICE_UNAVAILABLE, "draining", "The server is stopping"),
             ApiError::Unready(_) => (S::SERVICE_UNAVAILABLE, "starting", "The server is not ready"),
@@ -129,7 +171,9 @@ impl ApiError {
     /// Seconds after which the same request may succeed.
     fn retry_after_s(&self) -> Option<u64> {
         match self {
-            ApiError::QueueFull { retry_after_s, .. } => Some(jittered(*retry_after_s)),
+            ApiError::QueueFull { retry_after_s, .. }
+            | ApiError::TenantQueueFull { retry_after_s, .. }
+            | ApiError::Overloaded { retry_after_s, .. } => Some(jittered(*retry_after_s)),
             ApiError::Draining(_) | ApiError::Unready(_) | ApiError::Database { .. } => Some(jittered(5)),
             ApiError::Expired(_) | ApiError::StorageFull => Some(jittered(30)),
             ApiError::WaitTimeout(_) => Some(1),
@@ -163,6 +207,9 @@ impl ApiError {
             StatusCode::SERVICE_UNAVAILABLE => {
                 "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity".to_owned()
             }
+            StatusCode::TOO_MANY_REQUESTS => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded".to_owned()
+            }
             _ => format!("https://latentd.dev/problems/{code}"),
         };
         let (errors, reasons) = match self {
@@ -192,6 +239,8 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
         "unknown_model"
     } else if errors.iter().all(|error| error.code == "unknown_lora") {
         "unknown_lora"
+    } else if errors.iter().all(|error| error.code == "webhook_url_forbidden") {
+        "webhook_url_forbidden"
     } else if errors.iter().all(|error| error.code == "unknown_field") {
         "unknown_field"
     } else {
@@ -261,8 +310,19 @@ impl IntoResponse for ApiError {
                 headers.insert(header::CONTENT_RANGE, range);
             }
             // SDKs in wide use retry every 409 unless told not to.
-            ApiError::NotFinished | ApiError::Canceled(_) => {
+            ApiError::NotFinished
+            | ApiError::Canceled(_)
+            | ApiError::IdConflict
+            | ApiError::NotDead
+            | ApiError::EndpointsFull { .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            ApiError::MissingKey => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"latentd\""));
+            }
+            ApiError::InvalidKey => {
+                let challenge = HeaderValue::from_static("Bearer realm=\"latentd\", error=\"invalid_token\"");
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
             }
             _ => {}
         }
@@ -280,7 +340,19 @@ impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> ApiError {
         match error {
             ServiceError::Invalid(invalid) => ApiError::Invalid(invalid),
+            ServiceError::MissingKey => ApiError::MissingKey,
+            ServiceError::InvalidKey => ApiError::InvalidKey,
             ServiceError::QueueFull { queued, retry_after_s } => ApiError::QueueFull { queued, retry_after_s },
+            ServiceError::TenantQueueFull { queued, retry_after_s } => {
+                ApiError::TenantQueueFull { queued, retry_after_s }
+            }
+            ServiceError::Overloaded { wait_s, bound_s, retry_after_s } => {
+                ApiError::Overloaded { wait_s, bound_s, retry_after_s }
+            }
+            ServiceError::KeyReused => ApiError::IdempotencyKeyReused,
+            ServiceError::IdTaken => ApiError::IdConflict,
+            ServiceError::NotDead => ApiError::NotDead,
+            ServiceError::NoRandomness(cause) => ApiError::Internal { cause },
             ServiceError::Draining => ApiError::Draining(None),
             ServiceError::NotFound => ApiError::NotFound("generation or image"),
             ServiceError::NotFinished => ApiError::NotFinished,
@@ -295,13 +367,29 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::QueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
             StoreError::NotFinished => ApiError::NotFinished,
-            StoreError::TenantQueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
-            StoreError::KeyReused | StoreError::IdTaken => ApiError::Internal { cause: error.to_string() },
+            StoreError::TenantQueueFull { queued } => ApiError::TenantQueueFull { queued, retry_after_s: 10 },
+            StoreError::KeyReused => ApiError::IdempotencyKeyReused,
+            StoreError::IdTaken => ApiError::IdConflict,
             StoreError::StorageFull => ApiError::StorageFull,
-            StoreError::Database(_) | StoreError::Io(_) | StoreError::Locked { .. } | StoreError::Migration(_) => {
-                ApiError::Database { cause: error.to_string() }
-            }
+            StoreError::TimedOut
+            | StoreError::Database(_)
+            | StoreError::Io(_)
+            | StoreError::Locked { .. }
+            | StoreError::Migration(_)
+            | StoreError::SchemaTooOld { .. } => ApiError::Database { cause: error.to_string() },
             StoreError::Corrupt { .. } => ApiError::Internal { cause: error.to_string() },
+        }
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> ApiError {
+        match error {
+            RegistryError::Invalid(invalid) => ApiError::Invalid(invalid),
+            RegistryError::NotFound => ApiError::NotFound("such webhook endpoint or delivery"),
+            RegistryError::Full { most } => ApiError::EndpointsFull { most },
+            RegistryError::Entropy(cause) => ApiError::Internal { cause },
+            RegistryError::Store(error) => error.into(),
         }
     }
 }
@@ -327,6 +415,16 @@ mod tests {
             ApiError::MalformedForm(text()),
             ApiError::BodyIncomplete,
             ApiError::BadHeader { name: "Prefer", detail: text() },
+            ApiError::SignatureInvalid,
+            ApiError::ImageExpired,
+            ApiError::IdempotencyKeyInvalid("is text"),
+            ApiError::MissingKey,
+            ApiError::InvalidKey,
+            ApiError::IdConflict,
+            ApiError::NotDead,
+            ApiError::IdempotencyKeyReused,
+            ApiError::TenantQueueFull { queued: 1, retry_after_s: 1 },
+            ApiError::Overloaded { wait_s: 2, bound_s: 1, retry_after_s: 1 },
             ApiError::NotFound("generation"),
             ApiError::MethodNotAllowed,
             ApiError::NotAcceptable("image/png"),
@@ -334,6 +432,7 @@ mod tests {
             ApiError::RequestTimeout,
             ApiError::NotFinished,
             ApiError::Canceled(id),
+            ApiError::EndpointsFull { most: 1 },
             ApiError::BodyTooLarge { limit: 1 },
             ApiError::UnsupportedMediaType(text()),
             ApiError::RangeNotSatisfiable { length: 1 },
@@ -341,6 +440,7 @@ mod tests {
             invalid("/colour", "unknown_field", text()),
             invalid("/model", "unknown_model", text()),
             invalid("/loras/0/name", "unknown_lora", text()),
+            invalid("/webhook/url", "webhook_url_forbidden", text()),
             failed("run_timeout"),
             failed("out_of_memory"),
             failed("worker_crashed"),
@@ -373,11 +473,29 @@ mod tests {
             let response = error.into_response();
             assert_eq!(
                 response.headers().contains_key(header::RETRY_AFTER),
-                status == 503 || text.contains("goes on"),
+                status == 503 || status == 429 || text.contains("goes on"),
                 "{text}"
             );
             let kind = &response.extensions().get::<Problem>().unwrap().kind;
             assert_eq!(kind.ends_with("#temporary-reduced-capacity"), status == 503, "{text}");
+            assert_eq!(kind.ends_with("#quota-exceeded"), status == 429, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_has_no_key_learns_how_to_show_one() {
+        for error in all() {
+            let (text, (status, ..)) = (error.to_string(), error.row());
+            let challenged = error.into_response().headers().contains_key(header::WWW_AUTHENTICATE);
+            assert_eq!(challenged, status == 401, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_conflict_is_retried_by_itself() {
+        for error in all().into_iter().filter(|error| error.row().0 == 409) {
+            let text = error.to_string();
+            assert_eq!(error.into_response().headers()["x-should-retry"], "false", "{text}");
         }
     }
 

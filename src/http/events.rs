@@ -16,6 +16,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use super::{
     AppState,
+    caller::Caller,
     error::{ApiError, success},
     generation,
     path::Id,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     generation::{Event, EventKind, Fields, GenerationId, Invalid, Record, Status},
-    service::{Preview, Progress, Service, ServiceError, View, Watched},
+    service::{Access, Preview, Progress, ServiceError, View, Watched},
 };
 
 /// How soon a reader reconnects.
@@ -37,13 +38,14 @@ const MAX_PREVIEW_BYTES: usize = 64 << 10;
 
 pub async fn events(
     State(state): State<AppState>,
+    caller: Caller,
     Id(id): Id,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
-    let view = state.service.get(id).await?;
-    let mut watched = Box::pin(state.service.watch(id, after).await?.peekable());
+    let view = state.service.get(caller.access(), id).await?;
+    let mut watched = Box::pin(state.service.watch(caller.access(), id, after).await?.peekable());
     // 204 tells a browser to stop reconnecting.
     if view.record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
         return Ok(success::NO_CONTENT.into_response());
@@ -53,7 +55,7 @@ pub async fn events(
 
 /// The stream of a generation that this very request created.
 pub async fn stream(state: AppState, id: GenerationId, after: i64, presence: Presence) -> Result<Response, ApiError> {
-    let watched = Box::pin(state.service.watch(id, after).await?);
+    let watched = Box::pin(state.service.watch(Access::Full, id, after).await?);
     Ok(respond(Feed::new(state, id, after, watched, presence)))
 }
 
@@ -170,9 +172,9 @@ impl Feed {
         self.held = None;
         let data = match event.kind {
             EventKind::Started | EventKind::Retrying => with_id(&self.id, event.data.clone()),
-            EventKind::Queued => generation_data(&self.state.service, self.id, as_queued).await?,
+            EventKind::Queued => generation_data(&self.state, self.id, as_queued).await?,
             EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-                generation_data(&self.state.service, self.id, |view| view).await?
+                generation_data(&self.state, self.id, |view| view).await?
             }
         };
         if event.kind.is_terminal() {
@@ -184,9 +186,9 @@ impl Feed {
 }
 
 /// The data of the events that carry the generation whole.
-async fn generation_data(service: &Service, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
-    let view = seen(service.get(id).await?);
-    Ok(json!({ "generation": generation::object(&view, service.pace()) }))
+async fn generation_data(state: &AppState, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
+    let view = seen(state.service.get(Access::Full, id).await?);
+    Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer) }))
 }
 
 /// A generation as it was when it was accepted, for readers who replay its history from the beginning.
@@ -201,7 +203,7 @@ fn as_queued(view: View) -> View {
         cancel_requested: false,
         ..view.record
     };
-    View { record, progress, position: view.position }
+    View { record, progress, ..view }
 }
 
 /// `None` where the preview is too large for an event.

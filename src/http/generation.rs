@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+use time::OffsetDateTime;
 
-use super::{content, error::location};
+use super::{content, error::location, signed::Signer};
 use crate::{
-    generation::{GenerationId, Image, Problem, Status},
+    generation::{GenerationId, Image, Priority, Problem, Status, rfc3339},
     service::{Pace, Progress, View},
 };
 
@@ -28,6 +28,10 @@ pub struct Object {
     progress: Option<Progress>,
     queue: Option<Queue>,
     attempt: u32,
+    max_attempts: u32,
+    priority: Priority,
+    /// Of one attempt.
+    run_timeout_s: u32,
     images: Vec<ImageObject>,
     error: Option<Problem>,
     links: Links,
@@ -46,6 +50,8 @@ struct Queue {
 struct ImageObject {
     index: u32,
     url: String,
+    /// Of a signed URL.
+    url_expires_at: Option<String>,
     width: u32,
     height: u32,
     seed: u64,
@@ -63,11 +69,14 @@ struct Links {
 }
 
 /// The object of a generation. `pace` is that of the recent ones, to estimate when it begins.
-pub fn object(view: &View, pace: Option<Pace>) -> Object {
+pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
     let record = &view.record;
     let id = record.id;
     let (images, error) = match &record.status {
-        Status::Succeeded { images } => (images.iter().map(|image| image_object(&id, image)).collect(), None),
+        Status::Succeeded { images } => {
+            let expiry = signer.expiry(now());
+            (images.iter().map(|image| image_object(&id, image, signer, expiry)).collect(), None)
+        }
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
     };
@@ -89,6 +98,9 @@ pub fn object(view: &View, pace: Option<Pace>) -> Object {
         progress: view.progress,
         queue,
         attempt: record.attempt,
+        max_attempts: view.max_attempts,
+        priority: record.generation.priority,
+        run_timeout_s: view.run_timeout_s,
         images,
         error,
         links: Links {
@@ -100,10 +112,13 @@ pub fn object(view: &View, pace: Option<Pace>) -> Object {
     }
 }
 
-fn image_object(id: &GenerationId, image: &Image) -> ImageObject {
+fn image_object(id: &GenerationId, image: &Image, signer: &Signer, expiry: Option<i64>) -> ImageObject {
+    let path = content::url(id, image.index);
+    let expires_at = expiry.and_then(|expiry| OffsetDateTime::from_unix_timestamp(expiry).ok());
     ImageObject {
         index: image.index,
-        url: content::url(id, image.index),
+        url: expiry.map_or_else(|| path.clone(), |expiry| signer.sign(&path, expiry)),
+        url_expires_at: expires_at.map(rfc3339),
         width: image.width,
         height: image.height,
         seed: image.seed,
@@ -123,9 +138,18 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
     left.ceil().clamp(1.0, 60.0) as u64
 }
 
-/// Changes whenever the object does: with the record, and between two changes of the record with place and progress.
-pub fn etag(view: &View) -> String {
+/// Seconds since 1970, by which signed URLs expire.
+pub fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
+/// Changes whenever the object does: with the record, and between two changes of the record with place and progress, or with
+/// the signatures of its URLs.
+pub fn etag(view: &View, signer: &Signer) -> String {
     let version = view.record.version;
+    if let (Status::Succeeded { .. }, Some(expiry)) = (&view.record.status, signer.expiry(now())) {
+        return format!("W/\"{version}-{expiry}\"");
+    }
     match (&view.progress, view.position) {
         (Some(progress), _) => format!("W/\"{version}-{:?}-{}\"", progress.phase, progress.step),
         (None, Some(position)) => format!("W/\"{version}-q{position}\""),
@@ -135,23 +159,4 @@ pub fn etag(view: &View) -> String {
 
 fn tenths(seconds: f64) -> f64 {
     (seconds * 10.0).round() / 10.0
-}
-
-/// UTC with milliseconds, such as `2026-08-21T09:30:00.000Z`.
-pub fn rfc3339(at: OffsetDateTime) -> String {
-    const FORMAT: &[BorrowedFormatItem<'static>] =
-        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    at.to_offset(UtcOffset::UTC).format(FORMAT).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn times_are_utc_with_milliseconds() {
-        assert_eq!(rfc3339(datetime!(2026-08-21 11:30:00.12345 +2)), "2026-08-21T09:30:00.123Z");
-    }
 }

@@ -30,6 +30,17 @@ pub async fn ready(State(service): State<Service>) -> Result<impl IntoResponse, 
     }
 }
 
+/// For probes of the start: ready once what is to be loaded at the start has been, whatever becomes of it later. Does not ask
+/// the database, which the server has found before it listened.
+pub async fn started(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
+    let reasons = service.unstarted();
+    if reasons.is_empty() {
+        Ok(Json(json!({"status": "started", "reasons": []})))
+    } else {
+        Err(ApiError::Unready(reasons))
+    }
+}
+
 pub async fn metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }

@@ -7,16 +7,32 @@ use axum::{
     http::request::Parts,
 };
 
-use super::error::ApiError;
-use crate::generation::GenerationId;
+use super::error::{ApiError, invalid};
+use crate::generation::{DeliveryId, EndpointId, GenerationId};
 
 /// The generation of `/v1/images/{id}…`.
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub GenerationId);
 
+/// The id that a client has chosen in `PUT /v1/images/{id}`: of our own kind, so that it sorts by age and nobody guesses it.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnId(pub GenerationId);
+
+/// The worker of `/admin/workers/{id}…`.
+#[derive(Clone, Debug)]
+pub struct WorkerName(pub String);
+
 /// The image of `…/content/{n}`, with or without `.png`.
 #[derive(Clone, Copy, Debug)]
 pub struct Index(pub u32);
+
+/// The endpoint of `/v1/webhook_endpoints/{id}…`.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint(pub EndpointId);
+
+/// The delivery of `…/deliveries/{delivery}/…`.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery(pub DeliveryId);
 
 /// The model of `/v1/models/{id}`.
 #[derive(Clone, Debug)]
@@ -31,12 +47,53 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for OwnId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
+        id.filter(GenerationId::is_version_7).map(OwnId).ok_or_else(|| {
+            invalid(
+                "/id",
+                "invalid_value",
+                "id must be img_ and a UUID of version 7 in 26 characters of Crockford's base 32",
+            )
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for WorkerName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        segment(parts, state, "id").await.map(WorkerName).ok_or(ApiError::NotFound("worker"))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Index {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let n = segment(parts, state, "n").await;
         n.and_then(|n| index(&n)).map(Index).ok_or(ApiError::NotFound("image"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Endpoint {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
+        id.map(Endpoint).ok_or(ApiError::NotFound("webhook endpoint"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Delivery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = segment(parts, state, "delivery").await.and_then(|id| id.parse().ok());
+        id.map(Delivery).ok_or(ApiError::NotFound("webhook delivery"))
     }
 }
 

@@ -39,9 +39,10 @@ impl std::fmt::Debug for Leaving {
 }
 
 impl Presence {
-    pub fn of(state: &AppState, view: &View, waits: Waits) -> Presence {
+    /// `is_repeatable`: the client can come back for the same generation, by its key or its id.
+    pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool) -> Presence {
         let generation = &view.record.generation;
-        let leaving = cancels(generation.on_disconnect, waits).then(|| Leaving {
+        let leaving = cancels(generation.on_disconnect, waits, is_repeatable).then(|| Leaving {
             service: state.service.clone(),
             afterwork: state.afterwork.clone(),
             id: view.record.id,
@@ -61,11 +62,11 @@ impl Presence {
     }
 }
 
-fn cancels(wish: OnDisconnect, waits: Waits) -> bool {
+fn cancels(wish: OnDisconnect, waits: Waits, is_repeatable: bool) -> bool {
     match wish {
         OnDisconnect::Keep => false,
         OnDisconnect::Cancel => true,
-        OnDisconnect::Auto => waits == Waits::ForResult,
+        OnDisconnect::Auto => waits == Waits::ForResult && !is_repeatable,
     }
 }
 
@@ -95,9 +96,11 @@ mod tests {
 
     #[test]
     fn leaving_cancels_only_what_nobody_else_could_fetch() {
-        assert!(cancels(OnDisconnect::Auto, Waits::ForResult));
-        assert!(!cancels(OnDisconnect::Auto, Waits::ForObject));
-        assert!(cancels(OnDisconnect::Cancel, Waits::ForObject));
-        assert!(!cancels(OnDisconnect::Keep, Waits::ForResult));
+        assert!(cancels(OnDisconnect::Auto, Waits::ForResult, false));
+        assert!(!cancels(OnDisconnect::Auto, Waits::ForResult, true));
+        assert!(!cancels(OnDisconnect::Auto, Waits::ForObject, false));
+        assert!(cancels(OnDisconnect::Cancel, Waits::ForObject, false));
+        assert!(cancels(OnDisconnect::Cancel, Waits::ForObject, true));
+        assert!(!cancels(OnDisconnect::Keep, Waits::ForResult, false));
     }
 }

@@ -2,10 +2,10 @@
 
 use axum::{
     http::Method,
-    routing::{MethodRouter, delete, get, post},
+    routing::{MethodRouter, delete, get, post, put},
 };
 
-use super::{AppState, catalogue, content, create, events, health, images, page, spec};
+use super::{AppState, admin, catalogue, content, create, events, health, images, page, spec, webhooks};
 
 /// One operation of a listener.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/images", get(images::list)),
         endpoint(Method::POST, "/v1/images.png", post(create::create_png)),
         endpoint(Method::GET, "/v1/images/{id}", get(images::get)),
+        endpoint(Method::PUT, "/v1/images/{id}", put(create::put)),
         endpoint(Method::DELETE, "/v1/images/{id}", delete(images::delete)),
         endpoint(Method::POST, "/v1/images/{id}/cancel", post(images::cancel)),
         endpoint(Method::GET, "/v1/images/{id}/events", get(events::events)),
@@ -34,6 +35,14 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),
         endpoint(Method::GET, "/v1/schedulers", get(catalogue::schedulers)),
         endpoint(Method::GET, "/v1/queue", get(catalogue::queue)),
+        endpoint(Method::POST, "/v1/webhook_endpoints", post(webhooks::create)),
+        endpoint(Method::GET, "/v1/webhook_endpoints", get(webhooks::list)),
+        endpoint(Method::GET, "/v1/webhook_endpoints/{id}", get(webhooks::get)),
+        endpoint(Method::PUT, "/v1/webhook_endpoints/{id}", put(webhooks::replace)),
+        endpoint(Method::DELETE, "/v1/webhook_endpoints/{id}", delete(webhooks::delete)),
+        endpoint(Method::POST, "/v1/webhook_endpoints/{id}/rotate", post(webhooks::rotate)),
+        endpoint(Method::GET, "/v1/webhook_endpoints/{id}/deliveries", get(webhooks::deliveries)),
+        endpoint(Method::POST, "/v1/webhook_endpoints/{id}/deliveries/{delivery}/retry", post(webhooks::retry)),
         endpoint(Method::GET, "/health", get(health::health)),
         endpoint(Method::GET, "/healthz", get(health::health)),
         endpoint(Method::GET, "/openapi.yaml", get(spec::yaml)),
@@ -47,7 +56,14 @@ pub fn operator_endpoints() -> Vec<Endpoint> {
     vec![
         endpoint(Method::GET, "/livez", get(health::live)),
         endpoint(Method::GET, "/readyz", get(health::ready)),
+        endpoint(Method::GET, "/startupz", get(health::started)),
         endpoint(Method::GET, "/metrics", get(health::metrics)),
+        endpoint(Method::POST, "/admin/keys", post(admin::create_key)),
+        endpoint(Method::GET, "/admin/generations", get(admin::generations)),
+        endpoint(Method::POST, "/admin/generations/{id}/requeue", post(admin::requeue)),
+        endpoint(Method::POST, "/admin/generations/{id}/kill", post(admin::kill)),
+        endpoint(Method::GET, "/admin/workers", get(admin::workers)),
+        endpoint(Method::POST, "/admin/workers/{id}/drain", post(admin::drain)),
     ]
 }
 

@@ -1,109 +1,153 @@
-//! Pictures and logs as objects.
+//! Pictures and logs as objects, in a folder or in a bucket.
 
-use std::{error::Error, fs, io, path::Path, sync::Arc};
+mod bucket;
+mod error;
+mod path;
+mod patience;
+
+use std::{fs, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as Location};
 
-use crate::generation::GenerationId;
+use crate::{config, generation::GenerationId};
 
-/// A handle to the store of pictures and logs: a folder.
-#[derive(Clone, Debug)]
+use bucket::Bucket;
+pub use error::BlobError;
+pub(super) use error::is_full;
+pub use path::{fence_of, path_of, path_of_input, path_of_part};
+use patience::Waiting;
+
+/// A handle to the store of pictures and logs.
+#[derive(Clone)]
 pub struct Blobs {
-    folder: Arc<LocalFileSystem>,
+    place: Place,
 }
 
-/// A picture could not be stored, read or erased.
-#[derive(Debug, thiserror::Error)]
-pub enum BlobError {
-    #[error("the disk is full")]
-    StorageFull,
-    #[error("not the path of a blob: {0}")]
-    Path(#[from] object_store::path::Error),
-    #[error("the blob store failed: {0}")]
-    ObjectStore(#[source] object_store::Error),
-    #[error("the blob store failed: {0}")]
-    Io(#[source] io::Error),
+#[derive(Clone)]
+enum Place {
+    Folder(Arc<LocalFileSystem>),
+    Bucket(Bucket),
 }
-
-/// Where the file of image `index` lies. The path contains the fence, so that a worker which lost its lease never
-/// writes over the pictures of the one that has it.
-pub fn path_of(id: GenerationId, fence: i64, index: u32) -> String {
-    format!("{}/{fence}/{index}.png", folder_of(id))
-}
-
-/// Where a picture lies that a request brought along, named by the SHA-256 of its file.
-pub fn path_of_input(id: GenerationId, sha256: &str) -> String {
-    format!("{}/input/{sha256}.png", folder_of(id))
-}
-
-fn folder_of(id: GenerationId) -> String {
-    format!("{GENERATIONS}/{id}")
-}
-
-/// Where part `index` lies of the log that the attempt with this fence has written.
-pub fn path_of_part(id: GenerationId, fence: i64, index: u32) -> String {
-    format!("{LOGS}/{id}/{fence}/{index}")
-}
-
-const LOGS: &str = "run";
-
-const GENERATIONS: &str = "img/default";
 
 impl Blobs {
+    /// The blobs that the settings name.
+    ///
+    /// # Errors
+    /// The folder cannot be created. Of a bucket nothing is known before [`Blobs::check`].
+    pub fn open(settings: &config::Blobs, data_dir: &Path) -> Result<Blobs, BlobError> {
+        match settings.bucket() {
+            Some((bucket, prefix)) => {
+                let opened = Bucket::open(settings, bucket, prefix).map_err(|error| BlobError::Unusable {
+                    key: error.setting(),
+                    place: settings.url.clone(),
+                    source: Box::new(error),
+                })?;
+                Ok(Blobs { place: Place::Bucket(opened) })
+            }
+            None => Blobs::local(&data_dir.join("blobs")),
+        }
+    }
+
     /// Blobs in the folder `dir`, which is created where it is missing.
     pub fn local(dir: &Path) -> Result<Blobs, BlobError> {
         fs::create_dir_all(dir)?;
         // A row that names a blob is committed after the blob was put, so the blob must survive a power cut as the row
         // does: file and folders are synced before `put` returns.
         let folder = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Blobs { folder: Arc::new(folder) })
+        Ok(Blobs { place: Place::Folder(Arc::new(folder)) })
     }
 
-    /// Stores a file. When this returns it is durable; readers see all of it or nothing.
+    /// Proves that files can be stored, read and erased, for the start of a process.
+    ///
+    /// # Errors
+    /// [`BlobError::Unusable`], which names the setting that is most likely wrong.
+    pub async fn check(&self) -> Result<(), BlobError> {
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Bucket(bucket) => bucket.check().await,
+        }
+    }
+
+    /// Stores a file. When this returns it is durable; readers see all of it or nothing. A bucket that fails is asked again
+    /// for `blobs.upload_timeout_s`, so a lease must be renewed meanwhile.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
-        self.folder.put(&Location::parse(path)?, bytes.into()).await?;
+        self.put_while(Waiting::Worker, path, bytes).await
+    }
+
+    /// As [`Blobs::put`], for no longer than a client waits: `blobs.answer_timeout_s`.
+    pub async fn put_promptly(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+        self.put_while(Waiting::Client, path, bytes).await
+    }
+
+    async fn put_while(&self, waiting: Waiting, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+        let location = Location::parse(path)?;
+        let attempt = || async { self.objects().put(&location, bytes.clone().into()).await.map_err(BlobError::from) };
+        self.persist(waiting, attempt).await?;
         Ok(())
     }
 
-    /// The file; `None` where there is none.
+    /// The file, whole; `None` where there is none, which is another thing than a store that fails.
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>, BlobError> {
-        match self.folder.get(&Location::parse(path)?).await {
-            Ok(found) => Ok(Some(found.bytes().await?)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let location = Location::parse(path)?;
+        let attempt = || async {
+            let found = match self.objects().get(&location).await {
+                Ok(found) => found,
+                Err(error) if error::is_absence(&error) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let size = found.meta.size;
+            let bytes = found.bytes().await?;
+            if bytes.len() as u64 != size {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            Ok(Some(bytes))
+        };
+        self.persist(Waiting::Client, attempt).await
     }
 
     /// Erases a file; one that is not there is as good as erased.
     pub async fn delete(&self, path: &str) -> Result<(), BlobError> {
-        match self.folder.delete(&Location::parse(path)?).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let location = Location::parse(path)?;
+        let attempt = || async {
+            match self.objects().delete(&location).await {
+                Ok(()) => Ok(()),
+                Err(error) if error::is_absence(&error) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        self.persist(Waiting::Client, attempt).await
     }
 
     /// The generations that have a file here.
     pub async fn generations(&self) -> Result<Vec<GenerationId>, BlobError> {
-        self.ids_in(GENERATIONS).await
+        self.ids_in(path::GENERATIONS).await
     }
 
     /// The generations that have a log here.
     pub async fn logs(&self) -> Result<Vec<GenerationId>, BlobError> {
-        self.ids_in(LOGS).await
+        self.ids_in(path::LOGS).await
     }
 
     async fn ids_in(&self, folder: &str) -> Result<Vec<GenerationId>, BlobError> {
-        let listed = self.folder.list_with_delimiter(Some(&Location::parse(folder)?)).await?;
-        let names = listed.common_prefixes.iter().filter_map(|folder| folder.filename());
-        Ok(names.filter_map(|name| name.parse().ok()).collect())
+        let folders = self.folders_in(&Location::parse(folder)?).await?;
+        Ok(folders.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
+    }
+
+    async fn folders_in(&self, folder: &Location) -> Result<Vec<Location>, BlobError> {
+        let attempt = || async { Ok(self.objects().list_with_delimiter(Some(folder)).await?.common_prefixes) };
+        self.persist(Waiting::Client, attempt).await
     }
 
     /// The paths of the parts of all attempts' logs, in the order in which they were written.
     pub async fn parts(&self, id: GenerationId) -> Result<Vec<String>, BlobError> {
-        let listed = self.folder.list(Some(&Location::parse(format!("{LOGS}/{id}"))?));
-        let paths: Vec<String> = listed.map_ok(|part| part.location.to_string()).try_collect().await?;
+        let folder = Location::parse(path::log_of(id))?;
+        let attempt = || async {
+            let listed = self.objects().list(Some(&folder));
+            Ok(listed.map_ok(|part| part.location.to_string()).try_collect::<Vec<_>>().await?)
+        };
+        let paths = self.persist(Waiting::Client, attempt).await?;
         let order = |path: &String| {
             let mut numbers = path.rsplit('/').map(|number| number.parse::<i64>().ok());
             let index = numbers.next()??;
@@ -116,46 +160,68 @@ impl Blobs {
 
     /// Erases the log of a generation.
     pub async fn delete_log(&self, id: GenerationId) -> Result<(), BlobError> {
-        self.delete_folder(format!("{LOGS}/{id}")).await
+        self.delete_folder(&Location::parse(path::log_of(id))?).await
+    }
+
+    /// Erases what attempts have stored that do not count: all but `winner`'s pictures, or all pictures where none has
+    /// succeeded. What the request brought along stays. To be called of a generation that is over.
+    pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<(), BlobError> {
+        let folders = self.folders_in(&Location::parse(path::folder_of(id))?).await?;
+        for folder in folders {
+            let fence = folder.filename().and_then(|name| name.parse::<i64>().ok());
+            if fence.is_some() && fence != winner {
+                self.delete_folder(&folder).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Erases everything of a generation: its log, what its request brought along, the pictures of every fence, and half-written
     /// files of a process that was killed, which are no objects yet and which nothing else could name.
     pub async fn delete_generation(&self, id: GenerationId) -> Result<(), BlobError> {
         self.delete_log(id).await?;
-        self.delete_folder(folder_of(id)).await
+        self.delete_folder(&Location::parse(path::folder_of(id))?).await
     }
 
-    async fn delete_folder(&self, folder: String) -> Result<(), BlobError> {
-        let folder = self.folder.path_to_filesystem(&Location::parse(folder)?)?;
-        let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
-        match erased.map_err(io::Error::other)? {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl From<object_store::Error> for BlobError {
-    fn from(error: object_store::Error) -> Self {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-        while let Some(inner) = cause {
-            if inner.downcast_ref().is_some_and(is_full) {
-                return BlobError::StorageFull;
+    async fn delete_folder(&self, folder: &Location) -> Result<(), BlobError> {
+        match &self.place {
+            Place::Folder(files) => {
+                let folder = files.path_to_filesystem(folder)?;
+                let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
+                match erased.map_err(io::Error::other)? {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                    _ => Ok(()),
+                }
             }
-            cause = inner.source();
+            Place::Bucket(bucket) => bucket.delete_folder(folder).await,
         }
-        BlobError::ObjectStore(error)
+    }
+
+    fn objects(&self) -> &dyn ObjectStore {
+        match &self.place {
+            Place::Folder(folder) => folder.as_ref(),
+            Place::Bucket(bucket) => bucket.objects.as_ref(),
+        }
+    }
+
+    /// A disk is not asked again: what it says is so.
+    async fn persist<T, F>(&self, waiting: Waiting, mut attempt: impl FnMut() -> F) -> Result<T, BlobError>
+    where
+        F: Future<Output = Result<T, BlobError>>,
+    {
+        match &self.place {
+            Place::Folder(_) => attempt().await,
+            Place::Bucket(bucket) => bucket.patience.persist(waiting, attempt).await,
+        }
     }
 }
 
-impl From<io::Error> for BlobError {
-    fn from(error: io::Error) -> Self {
-        if is_full(&error) { BlobError::StorageFull } else { BlobError::Io(error) }
+/// The place alone: a bucket's key is nobody's concern.
+impl std::fmt::Debug for Blobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Place::Folder(folder) => f.debug_tuple("Blobs").field(folder).finish(),
+            Place::Bucket(bucket) => f.debug_tuple("Blobs").field(&bucket.url).finish(),
+        }
     }
-}
-
-/// ENOSPC and EDQUOT.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

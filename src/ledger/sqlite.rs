@@ -10,6 +10,7 @@ mod folder;
 mod queue;
 mod reading;
 mod row;
+mod webhooks;
 mod workers;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
@@ -131,6 +132,10 @@ impl Store for SqliteStore {
         reading::counts(&self.readers).await
     }
 
+    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
+        reading::counts_of(&self.readers, tenant).await
+    }
+
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
         reading::workload(&self.readers, lately).await
     }
@@ -195,6 +200,9 @@ impl Store for SqliteStore {
 
 /// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the index of the WAL could not be made larger.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
+    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_none() {
+        return false;
+    }
     let code = error.code().and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| code & 0xff == 13 || code == 10 | 19 << 8)
 }
@@ -299,6 +307,7 @@ mod tests {
             on_disconnect: OnDisconnect::Auto,
             priority: Default::default(),
             start_timeout_s: 600,
+            webhook: None,
             run_timeout_s: None,
             metadata: Default::default(),
         }

@@ -10,7 +10,7 @@ use super::ServiceError;
 use crate::{
     generation::{Fields, GenerationId, Given, InputImage, Role},
     imaging::{decode, encode_input},
-    ledger::{Blobs, Store, blobs::path_of_input},
+    ledger::{BlobError, Blobs, Store, StoreError, blobs::path_of_input},
 };
 
 /// Pictures decoded at the same time, since each may take hundreds of megabytes on its way.
@@ -28,12 +28,17 @@ pub(super) struct Taken {
 ///
 /// # Errors
 /// Only those of the store; the request's own are in `fields`.
-pub(super) async fn take_in(fields: &mut Fields, store: &dyn Store, blobs: &Blobs) -> Result<Vec<Taken>, ServiceError> {
+pub(super) async fn take_in(
+    fields: &mut Fields,
+    tenant: &str,
+    store: &dyn Store,
+    blobs: &Blobs,
+) -> Result<Vec<Taken>, ServiceError> {
     let mut all = Vec::new();
     for (place, given) in fields.pictures() {
         let taken = match given {
             Given::File(bytes) => convert(bytes, place.role()).await?,
-            Given::Upload(sha256) => again(sha256, store, blobs).await?,
+            Given::Upload(sha256) => again(sha256, tenant, store, blobs).await?,
         };
         match taken {
             Ok(taken) => {
@@ -47,10 +52,13 @@ pub(super) async fn take_in(fields: &mut Fields, store: &dyn Store, blobs: &Blob
 }
 
 /// Stores the pictures for this generation alone, so that none of them depends on how long another generation is kept.
-pub(super) async fn keep(taken: Vec<Taken>, id: GenerationId, blobs: &Blobs) -> Result<(), ServiceError> {
+pub(super) async fn keep(taken: &[Taken], id: GenerationId, blobs: &Blobs) -> Result<(), ServiceError> {
     for Taken { image, file } in taken {
-        let put = blobs.put(&path_of_input(id, &image.upload), file).await;
-        put.map_err(|error| ServiceError::Blob(error.to_string()))?;
+        let put = blobs.put_promptly(&path_of_input(id, &image.upload), file.clone()).await;
+        put.map_err(|error| match error {
+            BlobError::StorageFull => ServiceError::Store(StoreError::StorageFull),
+            error => ServiceError::Blob(error.to_string()),
+        })?;
     }
     Ok(())
 }
@@ -68,10 +76,15 @@ async fn convert(bytes: Vec<u8>, role: Role) -> Result<Result<Taken, String>, Se
     tokio::task::spawn_blocking(work).await.map_err(|error| internal(error.to_string()))
 }
 
-/// The same picture as of an earlier request that is still kept.
-async fn again(sha256: String, store: &dyn Store, blobs: &Blobs) -> Result<Result<Taken, String>, ServiceError> {
+/// The same picture as of an earlier request of this tenant that is still kept.
+async fn again(
+    sha256: String,
+    tenant: &str,
+    store: &dyn Store,
+    blobs: &Blobs,
+) -> Result<Result<Taken, String>, ServiceError> {
     let gone = || Ok(Err(format!("{sha256} is not stored any more, send the picture itself")));
-    let Some(id) = store.find_input(super::ANONYMOUS, &sha256).await? else { return gone() };
+    let Some(id) = store.find_input(tenant, &sha256).await? else { return gone() };
     let file = blobs.get(&path_of_input(id, &sha256)).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
     match file {
         Some(file) => convert(file.to_vec(), Role::Picture).await,

@@ -1,4 +1,5 @@
-//! What happens right now to the generations of this process: the latest progress and previews, never a log of them.
+//! What happens right now to generations: the latest progress and previews, never a log of them. Of those that this process
+//! runs its worker tells, of those that are only watched here the [`Bus`](super::Bus).
 
 use std::{
     collections::HashMap,
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{Cancel, Reason},
     generation::GenerationId,
+    ledger::{Glance, Lease, Report},
 };
 
 pub use crate::generation::{Phase, Preview, Progress};
@@ -33,9 +35,19 @@ pub struct Live(Arc<Mutex<HashMap<GenerationId, Entry>>>);
 struct Entry {
     state: watch::Sender<State>,
     /// Of a generation that this process runs.
-    cancel: Option<Cancel>,
+    run: Option<Run>,
+    /// The last durable event that was seen of a generation which another process runs.
+    last_event: i64,
+}
+
+#[derive(Debug)]
+struct Run {
+    lease: Lease,
+    cancel: Cancel,
     /// Cancelled together with the run, for what waits outside of the engine.
     canceled: CancellationToken,
+    /// What other processes know of it: progress, and image and step of its previews.
+    reported: (Option<Progress>, Vec<(u32, u32)>),
 }
 
 impl Live {
@@ -44,7 +56,7 @@ impl Live {
         self.lock().entry(id).or_insert_with(Entry::new).state.subscribe()
     }
 
-    /// Drops the entry of a generation that nobody runs; its watchers' receivers close.
+    /// Drops the entry of a generation that is over; its watchers' receivers close.
     pub fn close(&self, id: GenerationId) {
         self.lock().remove(&id);
     }
@@ -52,18 +64,28 @@ impl Live {
     /// Drops the entry that a subscription has made for a generation which turned out to be over.
     pub fn close_unless_running(&self, id: GenerationId) {
         let mut entries = self.lock();
-        if entries.get(&id).is_some_and(|entry| entry.cancel.is_none()) {
+        if entries.get(&id).is_some_and(|entry| entry.run.is_none()) {
             entries.remove(&id);
         }
     }
 
     /// A worker begins the generation.
-    pub fn begin(&self, id: GenerationId, cancel: Cancel) {
+    pub fn begin(&self, lease: Lease, cancel: Cancel) {
         let mut entries = self.lock();
-        let entry = entries.entry(id).or_insert_with(Entry::new);
-        entry.cancel = Some(cancel);
-        entry.canceled = CancellationToken::new();
+        let entry = entries.entry(lease.id()).or_insert_with(Entry::new);
+        entry.run = Some(Run { lease, cancel, canceled: CancellationToken::new(), reported: (None, Vec::new()) });
         entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
+    }
+
+    /// The run is over but not the generation: this process or another will run it again, and watchers stay.
+    pub fn pause(&self, id: GenerationId) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&id) else { return };
+        entry.run = None;
+        entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
+        if entry.state.receiver_count() == 0 {
+            entries.remove(&id);
+        }
     }
 
     /// A durable event was written.
@@ -101,10 +123,44 @@ impl Live {
 
     /// Returns as soon as the run of the generation is told to end; at once where this process has none.
     pub async fn canceled(&self, id: GenerationId) {
-        let canceled = self.lock().get(&id).map(|entry| entry.canceled.clone());
+        let canceled = self.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
         if let Some(canceled) = canceled {
             canceled.cancelled().await;
         }
+    }
+
+    /// What is new of the runs of this process since the last call.
+    pub(super) fn reports(&self) -> Vec<Report> {
+        self.lock().values_mut().filter_map(Entry::report).collect()
+    }
+
+    /// The generations that are watched here and run elsewhere, or wait. Those that nobody watches any more are forgotten.
+    pub(super) fn followed(&self) -> Vec<GenerationId> {
+        let mut entries = self.lock();
+        entries.retain(|_, entry| entry.run.is_some() || entry.state.receiver_count() > 0);
+        entries.iter().filter(|(_, entry)| entry.run.is_none()).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes over what another process tells of a generation; returns whether there are previews to be fetched.
+    pub(super) fn seen(&self, glance: &Glance) -> bool {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&glance.id).filter(|entry| entry.run.is_none()) else { return false };
+        if glance.is_over {
+            entries.remove(&glance.id);
+            return false;
+        }
+        let (is_new, progress) = (glance.last_event != entry.last_event, glance.progress);
+        entry.last_event = glance.last_event;
+        let mut missing = false;
+        entry.state.send_if_modified(|state| {
+            let known = |at: &(u32, u32)| state.previews.iter().any(|preview| (preview.index, preview.step) == *at);
+            missing = !glance.previews.iter().all(known);
+            let is_changed = is_new || progress != state.progress;
+            state.events += u64::from(is_new);
+            state.progress = progress;
+            is_changed
+        });
+        missing
     }
 
     fn modify(&self, id: GenerationId, change: impl FnOnce(&mut State)) {
@@ -121,14 +177,27 @@ impl Live {
 
 impl Entry {
     fn new() -> Entry {
-        let state = watch::Sender::new(State::default());
-        Entry { state, cancel: None, canceled: CancellationToken::new() }
+        Entry { state: watch::Sender::new(State::default()), run: None, last_event: 0 }
     }
 
     fn cancel(&self, reason: Reason) {
-        if let Some(cancel) = &self.cancel {
-            cancel.cancel(reason);
-            self.canceled.cancel();
+        if let Some(run) = &self.run {
+            run.cancel.cancel(reason);
+            run.canceled.cancel();
         }
+    }
+
+    fn report(&mut self) -> Option<Report> {
+        let (run, state) = (self.run.as_mut()?, self.state.borrow());
+        let (progress, previews) = &mut run.reported;
+        let at = |preview: &Preview| (preview.index, preview.step);
+        let new: Vec<Preview> =
+            state.previews.iter().filter(|preview| !previews.contains(&at(preview))).cloned().collect();
+        if new.is_empty() && *progress == state.progress {
+            return None;
+        }
+        *progress = state.progress;
+        *previews = state.previews.iter().map(at).collect();
+        Some(Report { lease: run.lease.clone(), progress: state.progress, previews: new })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,6 +15,8 @@ struct Ended {
     seconds: f64,
     /// Generations that ran at the time, this one included.
     together: usize,
+    /// See [`Generation::cost`](crate::generation::Generation::cost).
+    cost: f64,
 }
 
 /// How the recent generations went, on average.
@@ -29,17 +31,30 @@ pub struct Pace {
 const REMEMBERED: usize = 32;
 
 impl Throughput {
-    pub fn record(&self, run_time: Duration, together: usize) {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn record(&self, run_time: Duration, together: usize, cost: f64) {
+        let mut recent = self.recent();
         if recent.len() == REMEMBERED {
             recent.pop_front();
         }
-        recent.push_back(Ended { seconds: run_time.as_secs_f64(), together: together.max(1) });
+        recent.push_back(Ended { seconds: run_time.as_secs_f64(), together: together.max(1), cost });
+    }
+
+    /// Cost a second of this process; `None` before the first generation has ended.
+    pub fn speed(&self) -> Option<f64> {
+        let recent = self.recent();
+        let (cost, seconds) = recent.iter().fold((0.0, 0.0), |(cost, seconds), ended| {
+            (cost + ended.cost, seconds + ended.seconds / ended.together as f64)
+        });
+        (seconds > 0.0).then(|| cost / seconds)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` before the first generation has ended.
     pub fn pace(&self) -> Option<Pace> {
-        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent();
         let mean = |of: fn(&Ended) -> f64| recent.iter().map(of).sum::<f64>() / recent.len() as f64;
         (!recent.is_empty()).then(|| Pace {
             run_seconds: mean(|ended| ended.seconds),
@@ -69,10 +84,11 @@ mod tests {
         let throughput = Throughput::default();
         assert!(throughput.pace().is_none());
         for _ in 0..2 * REMEMBERED {
-            throughput.record(Duration::from_secs(8), 4);
+            throughput.record(Duration::from_secs(8), 4, 6.0);
         }
         let pace = throughput.pace().unwrap();
         assert_eq!(pace.until_start(3), 6.0, "a place costs a quarter of a run, as four run together");
         assert_eq!(pace.until_end(3), 14.0);
+        assert_eq!(throughput.speed(), Some(3.0), "four together do 24 in 8 seconds");
     }
 }

@@ -29,6 +29,9 @@ impl Worker {
         };
         let mut images = Vec::with_capacity(files.len());
         for (mut image, file) in files {
+            if !self.leases.allows(lease) {
+                return Outcome::Released;
+            }
             image.blob = path_of(lease.id(), lease.fence(), image.index);
             if let Err(error) = self.blobs.put(&image.blob, file).await {
                 return self.retry(record, format!("a picture cannot be stored: {error}"));

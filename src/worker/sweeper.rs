@@ -5,13 +5,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    generation::GenerationId,
-    ledger::{Blobs, Store, StoreError},
+    generation::{GenerationId, Record, Status},
+    ledger::{Blobs, Hint, Reaping, Store, StoreError, blobs::fence_of},
     metrics::Metrics,
-    service::Live,
+    service::{Live, Outbox},
 };
 
 /// Sweeps at every interval until it is stopped.
@@ -21,11 +22,18 @@ pub struct Sweeper {
     pub live: Live,
     pub metrics: Metrics,
     pub interval: Duration,
+    /// How generations are taken back whose worker is gone, and how often that is looked for.
+    pub reaping: Reaping,
+    pub reap_interval: Duration,
+    /// So long a wait raises a generation's priority.
+    pub ageing: Duration,
+    pub wake: Arc<Notify>,
+    pub outbox: Outbox,
 }
 
 /// Waiting generations are looked at this often, however rarely finished ones are erased.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Files without a generation are looked for this often. They are left by a process that ended between the two writes of
+/// Files that nothing names are looked for this often. They are left by a process that ended between the two writes of
 /// accepting, so none younger than this is touched.
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(3600);
 /// Erasing in small portions lets accepts come between.
@@ -36,11 +44,18 @@ impl Sweeper {
         let mut erase = tokio::time::interval(self.interval);
         let mut expire = tokio::time::interval(EXPIRY_INTERVAL.min(self.interval));
         let mut orphans = tokio::time::interval(ORPHANS_INTERVAL);
+        let mut reap_at = self.next_reaping();
+        let mut age = tokio::time::interval(self.ageing.min(Duration::from_secs(60)));
         loop {
             let swept = tokio::select! {
                 _ = expire.tick() => self.expire().await,
                 _ = erase.tick() => self.erase().await,
                 _ = orphans.tick() => self.erase_orphans().await,
+                _ = age.tick() => self.store.age(self.ageing).await,
+                () = tokio::time::sleep_until(reap_at), if self.store.is_shared() => {
+                    reap_at = self.next_reaping();
+                    self.reap().await
+                }
                 () = stop.cancelled() => return,
             };
             if let Err(error) = swept {
@@ -49,11 +64,37 @@ impl Sweeper {
         }
     }
 
+    /// Apart by a fifth, so that replicas that started together do not always look together.
+    fn next_reaping(&self) -> Instant {
+        let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+        Instant::now() + self.reap_interval.mul_f64(0.8 + 0.4 * share)
+    }
+
+    async fn reap(&self) -> Result<(), StoreError> {
+        let reaped = self.store.reap(&self.reaping).await?;
+        self.metrics.reaped.inc_by((reaped.queued.len() + reaped.ended.len()) as u64);
+        for id in reaped.queued {
+            tracing::warn!(%id, "a generation whose worker is gone is queued again");
+            self.outbox.tell(Hint::Changed(id));
+            self.outbox.tell(Hint::Queued);
+            self.wake.notify_one();
+        }
+        for record in reaped.ended {
+            let status = record.status.as_str();
+            tracing::warn!(id = %record.id, status, dead = record.dead, "a generation ended with its worker");
+            self.metrics.finished.with_label_values(&[status]).inc();
+            self.outbox.tell(Hint::Changed(record.id));
+            self.live.close_unless_running(record.id);
+        }
+        Ok(())
+    }
+
     async fn expire(&self) -> Result<(), StoreError> {
         for record in self.store.expire_overdue().await? {
             tracing::info!(id = %record.id, "generation expired in the queue");
             self.metrics.finished.with_label_values(&["expired"]).inc();
             self.live.close(record.id);
+            self.outbox.tell(Hint::Changed(record.id));
         }
         Ok(())
     }
@@ -68,6 +109,7 @@ impl Sweeper {
                 }
             }
             if last {
+                self.store.purge().await?;
                 return self.erase_logs().await;
             }
         }
@@ -102,11 +144,24 @@ impl Sweeper {
         let old =
             |id: &GenerationId| SystemTime::now().duration_since(id.made_at()).is_ok_and(|age| age > ORPHANS_INTERVAL);
         for id in ids.into_iter().filter(old) {
-            if self.store.get(id).await?.is_none() {
-                self.erase_blobs(id).await;
+            match self.store.get(id).await? {
+                None => self.erase_blobs(id).await,
+                Some(record) => self.erase_losers(&record).await,
             }
         }
         Ok(())
+    }
+
+    /// Pictures of attempts that do not count, which a worker that lost its lease may store as late as it likes.
+    async fn erase_losers(&self, record: &Record) {
+        let winner = match &record.status {
+            Status::Queued | Status::Running => return,
+            Status::Succeeded { images } => images.first().and_then(|image| fence_of(&image.blob)),
+            Status::Failed { .. } | Status::Canceled | Status::Expired => None,
+        };
+        if let Err(error) = self.blobs.delete_losers(record.id, winner).await {
+            tracing::warn!(id = %record.id, %error, "pictures of attempts that do not count stay where they are");
+        }
     }
 
     async fn erase_blobs(&self, id: GenerationId) {

@@ -14,9 +14,9 @@ use latentd::{
     engine::Cancel,
     generation::{GenerationId, Image, Problem},
     http::{self, AppState},
-    ledger::{Blobs, Lease, Outcome, SqliteStore, Store},
+    ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store},
     metrics::Metrics,
-    service::{Live, Parts, Service, Throughput},
+    service::{Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::conforms::assert_conforms;
+use crate::{conforms::assert_conforms, silence::Silence};
 
 pub struct Desk {
     pub public: Router,
@@ -33,7 +33,7 @@ pub struct Desk {
     pub live: Live,
     pub draining: CancellationToken,
     pub afterwork: TaskTracker,
-    blobs: Blobs,
+    pub blobs: Blobs,
     _data: tempfile::TempDir,
 }
 
@@ -66,7 +66,17 @@ impl Desk {
         let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
         let data = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap();
-        let store: Arc<dyn Store> = Arc::new(store);
+        Desk::over(Arc::new(store), config, data)
+    }
+
+    /// On a store that never answers, as a database behind a dead network.
+    pub fn on_silence(flags: &[(&str, &str)]) -> Desk {
+        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
+        Desk::over(Arc::new(Silence), config, tempfile::tempdir().unwrap())
+    }
+
+    fn over(store: Arc<dyn Store>, config: Config, data: tempfile::TempDir) -> Desk {
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
@@ -76,10 +86,12 @@ impl Desk {
             live: live.clone(),
             catalogue: Arc::new(app::catalogue(&config).unwrap()),
             limits: config.limits.clone(),
-            max_queued: config.queue.max_queued.get(),
+            terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: Throughput::default(),
             wake: Arc::new(Notify::new()),
+            outbox: Outbox::default(),
+            computes: true,
             draining: draining.clone(),
             tasks: afterwork.clone(),
         });
@@ -114,6 +126,24 @@ impl Desk {
         self.ask(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
     }
 
+    /// The operator's whole answer, held to the contract.
+    pub async fn operate(&self, method: Method, path: &str, body: Value) -> Answer {
+        let request = Request::builder().method(&method).uri(path).header("content-type", "application/json");
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let response = self.operator.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let answer = read(response).await;
+        assert_conforms(method.as_str(), path, answer.status, &answer.body);
+        answer
+    }
+
+    /// `Bearer` and a new key of this tenant.
+    pub async fn key(&self, tenant: &str, max_queued: u32) -> String {
+        let new = NewKey { tenant: tenant.to_owned(), weight: 1.0, max_queued, max_running: 8 };
+        let (key, record) = new.make().unwrap();
+        self.store.create_key(&record).await.unwrap();
+        format!("Bearer {}", key.expose())
+    }
+
     /// Creates a generation; returns its id.
     pub async fn create(&self, body: Value) -> GenerationId {
         let answer = self.ask(post(&body, &[])).await;
@@ -123,8 +153,13 @@ impl Desk {
 
     /// Begins the oldest queued generation, as a worker does.
     pub async fn begin(&self) -> Lease {
-        let (record, lease) = self.store.claim(1).await.unwrap().pop().expect("a generation is queued");
-        self.live.begin(record.id, Cancel::default());
+        let by = Claimant {
+            worker: "the test".to_owned(),
+            lease: std::time::Duration::from_secs(600),
+            models: vec!["emoji".to_owned()],
+        };
+        let (_, lease) = self.store.claim(&by, 1, true).await.unwrap().pop().expect("a generation is queued");
+        self.live.begin(lease.clone(), Cancel::default());
         lease
     }
 
@@ -141,7 +176,7 @@ impl Desk {
 
     /// Ends a run with one picture whose bytes are these.
     pub async fn succeed(&self, lease: Lease, picture: &[u8]) {
-        let blob = format!("img/default/{}/{}/0.png", lease.id(), lease.fence());
+        let blob = format!("img/{}/{}/0.png", lease.id(), lease.fence());
         self.blobs.put(&blob, picture.to_vec().into()).await.unwrap();
         let sha256 = Sha256::digest(picture).iter().map(|byte| format!("{byte:02x}")).collect();
         let image = Image { index: 0, width: 64, height: 64, seed: 7, bytes: picture.len() as u64, sha256, blob };

@@ -24,6 +24,7 @@ async fn the_catalogues_are_as_the_contract_says() {
     desk.create(json!({"prompt": "a red fox"})).await;
     let queue = desk.get("/v1/queue").await.json();
     assert_eq!((queue["queued"].as_u64(), queue["running"].as_u64()), (Some(1), Some(0)));
+    assert_eq!(queue["own"], json!({"queued": 1, "running": 0}));
 }
 
 #[tokio::test]
@@ -98,14 +99,13 @@ async fn the_operator_sees_life_readiness_and_numbers() {
     let desk = Desk::open(&[]).await;
     desk.get("/v1/nothing").await;
     desk.get("/v1/images/x").await;
-    let ask = async |path: &str| {
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        read(tower::ServiceExt::oneshot(desk.operator.clone(), request).await.unwrap()).await
-    };
+    let ask = async |path: &str| desk.operate(Method::GET, path, Value::Null).await;
     assert_eq!(ask("/livez").await.status, 200);
     let unready = ask("/readyz").await;
     assert_eq!(unready.status, 503);
     assert_eq!(unready.json()["reasons"], json!(["model emoji: cold"]), "nobody has loaded it here");
+    let unstarted = ask("/startupz").await;
+    assert_eq!((unstarted.status, &unstarted.json()["reasons"]), (503, &json!(["model emoji: cold"])));
     let metrics = ask("/metrics").await;
     assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     for line in [
@@ -115,5 +115,6 @@ async fn the_operator_sees_life_readiness_and_numbers() {
     ] {
         assert!(metrics.text().contains(line), "{line} is not in {}", metrics.text());
     }
-    assert_eq!(ask("/v1/images").await.status, 404);
+    let public = Request::get("/v1/models").body(Body::empty()).unwrap();
+    assert_eq!(read(tower::ServiceExt::oneshot(desk.operator.clone(), public).await.unwrap()).await.status, 404);
 }

@@ -244,3 +244,73 @@ async fn a_stopping_server_ends_its_streams() {
     });
     assert_eq!(events(answer.text()).last().unwrap()["event"], "server.draining");
 }
+
+/// So long that no test sees it expire or change.
+const SIGNED: [(&str, &str); 2] =
+    [("http.url_secret", "correct horse battery staple"), ("http.url_expiry_s", "315360000")];
+
+#[tokio::test]
+async fn the_url_of_a_picture_is_signed_where_there_is_a_secret() {
+    let desk = Desk::open(&SIGNED).await;
+    let id = desk.create(json!({"prompt": "a red fox"})).await;
+    desk.succeed(desk.begin().await, PNG).await;
+    let path = format!("/v1/images/{id}");
+    let generation = desk.get(&path).await;
+    let image = &generation.json()["images"][0];
+    let url = image["url"].as_str().unwrap();
+    assert!(url.starts_with(&format!("{path}/content/0?exp=")), "{url}");
+    assert!(image["url_expires_at"].is_string(), "{image}");
+    assert_eq!(desk.get(url).await.body, PNG);
+    assert_eq!(desk.get(&url.replace("/0?", "/0.png?")).await.body, PNG, "the same picture by its other name");
+    assert_eq!(desk.get_with(url, "range", "bytes=0-7").await.body, PNG[..8]);
+
+    // Whoever asks whether the generation has changed keeps URLs that are as good as new ones.
+    let unchanged = desk.get_with(&path, "if-none-match", generation.header("etag")).await;
+    assert_eq!(unchanged.status, 304);
+    let listed = desk.get("/v1/images").await.json();
+    assert_eq!(listed["data"][0]["images"][0]["url"], url, "the same URL for the same while");
+    let told = events(desk.get(&format!("{path}/events?after=2")).await.text());
+    assert_eq!(told.last().unwrap()["data"]["generation"]["images"][0]["url"], url);
+}
+
+#[tokio::test]
+async fn a_signature_that_does_not_hold_is_refused() {
+    let desk = Desk::open(&SIGNED).await;
+    let (id, other) = (desk.create(json!({"prompt": "a fox"})).await, desk.create(json!({"prompt": "a panda"})).await);
+    desk.succeed(desk.begin().await, PNG).await;
+    desk.succeed(desk.begin().await, PNG).await;
+    let path = format!("/v1/images/{id}/content/0");
+    let url = desk.get(&format!("/v1/images/{id}")).await.json()["images"][0]["url"].as_str().unwrap().to_owned();
+    let query = url.split_once('?').unwrap().1;
+    let expiry = query.split_once('&').unwrap().0;
+    for bad in [
+        format!("{path}?{expiry}"),
+        format!("{path}?{expiry}&sig=AAAA"),
+        format!("/v1/images/{other}/content/0?{query}"),
+        format!("/v1/images/{id}/content/1?{query}"),
+        url.replace("exp=", "exp=1"),
+    ] {
+        let refused = desk.get(&bad).await;
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (403, Some("signature_invalid")), "{bad}");
+    }
+
+    // Signed by the same secret for a time that is over.
+    let signer = latentd::http::signed::Signer::new(&{
+        let flags = SIGNED.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        latentd::config::Config::load(&latentd::config::Sources { flags, ..Default::default() }).unwrap().http
+    });
+    let expired = desk.get(&signer.sign(&path, 1_700_000_000)).await;
+    assert_eq!((expired.status, expired.json()["code"].as_str()), (410, Some("image_expired")));
+    assert_eq!(expired.header("cache-control"), "no-store");
+    // There are no keys yet that would make a signature necessary.
+    assert_eq!(desk.get(&path).await.status, 200);
+
+    let silent = Desk::open(&[]).await;
+    let id = silent.create(json!({"prompt": "a fox"})).await;
+    silent.succeed(silent.begin().await, PNG).await;
+    let image = silent.get(&format!("/v1/images/{id}")).await.json()["images"][0].clone();
+    assert_eq!(
+        (image["url"].as_str(), &image["url_expires_at"]),
+        (Some(&*format!("/v1/images/{id}/content/0")), &json!(null))
+    );
+}

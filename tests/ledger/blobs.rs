@@ -1,58 +1,322 @@
-//! Pictures as files in a folder.
+//! Pictures and logs in a folder and in a bucket: the same promises.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use latentd::generation::GenerationId;
-use latentd::ledger::{
-    BlobError,
-    blobs::{Blobs, path_of},
+use latentd::{
+    config::{Config, Sources},
+    generation::GenerationId,
+    ledger::{
+        BlobError, Blobs,
+        blobs::{fence_of, path_of, path_of_input, path_of_part},
+    },
 };
 
-#[tokio::test]
-async fn a_blob_comes_back_until_it_is_deleted() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::local(&dir.path().join("data/blobs")).unwrap();
+use crate::s3::{BUCKET, Mode, S3};
+
+/// Somewhere that blobs are kept for one test.
+trait Storage {
+    fn new() -> Self;
+    fn open(&self) -> Blobs;
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Storage for Folder {
+    fn new() -> Self {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn open(&self) -> Blobs {
+        let settings = Config::load(&Sources::default()).unwrap().blobs;
+        Blobs::open(&settings, &self.0.path().join("data")).unwrap()
+    }
+}
+
+struct Bucket(S3);
+
+impl Storage for Bucket {
+    fn new() -> Self {
+        Bucket(S3::start())
+    }
+
+    fn open(&self) -> Blobs {
+        Blobs::open(&self.0.config(&[]), std::path::Path::new("nowhere")).unwrap()
+    }
+}
+
+macro_rules! on_both {
+    ($($case:ident),* $(,)?) => {
+        mod folder {
+            $(#[tokio::test] async fn $case() { super::$case(&<super::Folder as super::Storage>::new()).await; })*
+        }
+        mod bucket {
+            $(#[tokio::test] async fn $case() { super::$case(&<super::Bucket as super::Storage>::new()).await; })*
+        }
+    };
+}
+
+on_both!(
+    a_blob_comes_back_until_it_is_deleted,
+    the_start_finds_it_usable,
+    a_generation_is_erased_with_all_its_fences,
+    losers_are_erased_and_the_winner_stays,
+    logs_are_read_in_the_order_they_were_written,
+    generations_are_listed_by_what_they_have,
+    no_path_leads_out,
+);
+
+async fn a_blob_comes_back_until_it_is_deleted(storage: &impl Storage) {
+    let blobs = storage.open();
     let path = path_of(GenerationId::new(), 3, 0);
     assert_eq!(blobs.get(&path).await.unwrap(), None);
     blobs.delete(&path).await.unwrap();
     for bytes in [Bytes::from_static(b"first"), Bytes::from(vec![7; 3_000_000]), Bytes::new()] {
         blobs.put(&path, bytes.clone()).await.unwrap();
         assert_eq!(blobs.get(&path).await.unwrap(), Some(bytes.clone()));
-        let again = Blobs::local(&dir.path().join("data/blobs")).unwrap();
-        assert_eq!(again.get(&path).await.unwrap(), Some(bytes));
+        assert_eq!(storage.open().get(&path).await.unwrap(), Some(bytes));
     }
     blobs.delete(&path).await.unwrap();
     assert_eq!(blobs.get(&path).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn paths_name_generation_fence_and_image() {
-    let id = GenerationId::new();
-    assert_eq!(path_of(id, 12, 3), format!("img/default/{id}/12/3.png"));
+async fn the_start_finds_it_usable(storage: &impl Storage) {
+    storage.open().check().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_generation_is_erased_with_all_its_fences_and_half_written_files() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::local(dir.path()).unwrap();
+async fn a_generation_is_erased_with_all_its_fences(storage: &impl Storage) {
+    let blobs = storage.open();
     let (id, other) = (GenerationId::new(), GenerationId::new());
-    for path in [path_of(id, 1, 0), path_of(id, 2, 0), path_of(id, 2, 1), path_of(other, 1, 0)] {
-        blobs.put(&path, Bytes::from_static(b"png")).await.unwrap();
+    let own =
+        [path_of(id, 1, 0), path_of(id, 2, 0), path_of(id, 2, 1), path_of_input(id, "00"), path_of_part(id, 2, 0)];
+    for path in own.iter().chain([&path_of(other, 1, 0)]) {
+        blobs.put_promptly(path, Bytes::from_static(b"png")).await.unwrap();
     }
-    std::fs::write(dir.path().join(format!("{}#1", path_of(id, 2, 2))), "half").unwrap();
     blobs.delete_generation(id).await.unwrap();
-    assert!(!dir.path().join(format!("img/default/{id}")).exists());
-    assert_eq!(blobs.get(&path_of(id, 2, 0)).await.unwrap(), None);
+    for path in own {
+        assert_eq!(blobs.get(&path).await.unwrap(), None, "{path}");
+    }
     assert!(blobs.get(&path_of(other, 1, 0)).await.unwrap().is_some());
     blobs.delete_generation(id).await.unwrap();
 }
 
-#[tokio::test]
-async fn no_path_leads_out_of_the_folder() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("secret"), "secret").unwrap();
-    let blobs = Blobs::local(&dir.path().join("blobs")).unwrap();
+async fn losers_are_erased_and_the_winner_stays(storage: &impl Storage) {
+    let blobs = storage.open();
+    let (id, other) = (GenerationId::new(), GenerationId::new());
+    let (input, log) = (path_of_input(id, "0a"), path_of_part(id, 1, 0));
+    let all =
+        [path_of(id, 1, 0), path_of(id, 2, 0), path_of(id, 12, 0), input.clone(), log.clone(), path_of(other, 1, 0)];
+    for path in &all {
+        blobs.put(path, Bytes::from_static(b"png")).await.unwrap();
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for path in &all {
+            left.extend(blobs.get(path).await.unwrap().map(|_| path.clone()));
+        }
+        left
+    };
+    blobs.delete_losers(id, fence_of(&path_of(id, 2, 0))).await.unwrap();
+    assert_eq!(left().await, [path_of(id, 2, 0), input.clone(), log.clone(), path_of(other, 1, 0)]);
+    blobs.delete_losers(id, None).await.unwrap();
+    assert_eq!(left().await, [input, log, path_of(other, 1, 0)]);
+    blobs.delete_losers(GenerationId::new(), Some(1)).await.unwrap();
+}
+
+async fn logs_are_read_in_the_order_they_were_written(storage: &impl Storage) {
+    let blobs = storage.open();
+    let id = GenerationId::new();
+    let written: Vec<String> = [(1, 0), (1, 1), (2, 0), (2, 9), (2, 10), (11, 0)]
+        .map(|(fence, index)| path_of_part(id, fence, index))
+        .to_vec();
+    for path in written.iter().rev() {
+        blobs.put(path, Bytes::from_static(b"part")).await.unwrap();
+    }
+    assert_eq!(blobs.parts(id).await.unwrap(), written);
+    assert_eq!(blobs.logs().await.unwrap(), [id]);
+    blobs.delete_log(id).await.unwrap();
+    assert_eq!(blobs.parts(id).await.unwrap(), [""; 0]);
+    assert_eq!(blobs.logs().await.unwrap(), []);
+}
+
+async fn generations_are_listed_by_what_they_have(storage: &impl Storage) {
+    let blobs = storage.open();
+    assert_eq!(blobs.generations().await.unwrap(), []);
+    let ids: BTreeSet<_> = (0..12).map(|_| GenerationId::new()).map(|id| id.to_string()).collect();
+    for (index, id) in ids.iter().enumerate() {
+        let id = id.parse().unwrap();
+        let path = if index % 2 == 0 { path_of(id, 1, 0) } else { path_of_input(id, "00") };
+        blobs.put(&path, Bytes::from_static(b"png")).await.unwrap();
+    }
+    let listed: BTreeSet<_> = blobs.generations().await.unwrap().iter().map(|id| id.to_string()).collect();
+    assert_eq!(listed, ids);
+    assert_eq!(blobs.logs().await.unwrap(), []);
+}
+
+async fn no_path_leads_out(storage: &impl Storage) {
+    let blobs = storage.open();
     for path in ["../secret", "img/../../secret", "img/./x"] {
         assert!(matches!(blobs.get(path).await, Err(BlobError::Path(_))), "{path}");
         assert!(matches!(blobs.put(path, Bytes::new()).await, Err(BlobError::Path(_))), "{path}");
     }
+}
+
+#[test]
+fn paths_name_generation_fence_and_image() {
+    let id = GenerationId::new();
+    assert_eq!(path_of(id, 12, 3), format!("img/{id}/12/3.png"));
+    assert_eq!(path_of_input(id, "ab"), format!("img/{id}/input/ab.png"));
+    assert_eq!(path_of_part(id, 12, 3), format!("run/{id}/12/3"));
+    assert_eq!((fence_of(&path_of(id, 12, 3)), fence_of(&path_of_input(id, "ab"))), (Some(12), None));
+}
+
+#[tokio::test]
+async fn half_written_files_of_a_folder_are_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::local(dir.path()).unwrap();
+    let id = GenerationId::new();
+    for fence in [1, 2] {
+        blobs.put(&path_of(id, fence, 0), Bytes::from_static(b"png")).await.unwrap();
+        std::fs::write(dir.path().join(format!("{}#1", path_of(id, fence, 1))), "half").unwrap();
+    }
+    blobs.delete_losers(id, Some(2)).await.unwrap();
+    assert!(!dir.path().join(format!("img/{id}/1")).exists());
+    blobs.delete_generation(id).await.unwrap();
+    assert!(!dir.path().join(format!("img/{id}")).exists());
+}
+
+/// So short that a test need not wait, and a patience for workers that it never sees the end of.
+const BRIEF: [(&str, &str); 4] = [
+    ("LATENTD_BLOBS__ANSWER_TIMEOUT_S", "0.5"),
+    ("LATENTD_BLOBS__REQUEST_TIMEOUT_S", "0.2"),
+    ("LATENTD_BLOBS__UPLOAD_TIMEOUT_S", "600"),
+    ("LATENTD_BLOBS__RETRY_PAUSE_MAX_S", "0.01"),
+];
+
+fn open(s3: &S3, more: &[(&str, &str)]) -> Blobs {
+    Blobs::open(&s3.config(&[&BRIEF, more].concat()), std::path::Path::new("nowhere")).unwrap()
+}
+
+/// A bucket with one picture in it.
+async fn stored(s3: &S3) -> (Blobs, String) {
+    let (blobs, path) = (open(s3, &[]), path_of(GenerationId::new(), 1, 0));
+    blobs.put(&path, Bytes::from(vec![1; 100_000])).await.unwrap();
+    (blobs, path)
+}
+
+#[tokio::test]
+async fn a_failing_bucket_is_no_missing_file() {
+    let mut s3 = S3::start();
+    let (blobs, path) = stored(&s3).await;
+    for mode in [Mode::Unavailable, Mode::Hang, Mode::Cut, Mode::Forbidden] {
+        s3.set_mode(mode);
+        let failed = blobs.get(&path).await;
+        assert!(failed.is_err(), "{mode:?}: {failed:?}");
+        let listed = blobs.generations().await;
+        assert!(listed.is_err(), "{mode:?}: {listed:?}");
+    }
+    s3.set_mode(Mode::Ok);
+    s3.stop();
+    assert!(blobs.get(&path).await.is_err(), "it is away");
+    s3.start_again();
+    assert_eq!(blobs.get(&path).await.unwrap().map(|file| file.len()), Some(100_000));
+    std::fs::remove_dir_all(s3.bucket()).unwrap();
+    assert!(blobs.get(&path).await.is_err(), "the bucket is missing, and not the file alone");
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_asked_for_twice() {
+    let s3 = S3::start();
+    let (blobs, path) = stored(&s3).await;
+    s3.set_mode(Mode::Forbidden);
+    let before = s3.requests();
+    assert!(!blobs.put(&path, Bytes::from_static(b"png")).await.unwrap_err().may_pass());
+    assert_eq!(s3.requests(), before + 1);
+}
+
+#[tokio::test]
+async fn an_upload_outlives_a_bucket_that_fails_hangs_or_is_away() {
+    let mut s3 = S3::start();
+    let (blobs, _) = stored(&s3).await;
+    for (index, mode) in [Some(Mode::Unavailable), Some(Mode::Hang), None].into_iter().enumerate() {
+        let path = path_of(GenerationId::new(), 1, index as u32);
+        match mode {
+            Some(mode) => s3.set_mode(mode),
+            None => s3.stop(),
+        }
+        let before = s3.requests();
+        let upload = tokio::spawn({
+            let (blobs, path) = (blobs.clone(), path.clone());
+            async move { blobs.put(&path, Bytes::from_static(b"png")).await }
+        });
+        // Where nobody listens nobody counts.
+        while mode.is_some() && s3.requests() < before + 3 {
+            assert!(!upload.is_finished(), "the upload gave up: {:?}", upload.await);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        match mode {
+            Some(_) => s3.set_mode(Mode::Ok),
+            None => s3.start_again(),
+        }
+        upload.await.unwrap().unwrap();
+        assert_eq!(blobs.get(&path).await.unwrap(), Some(Bytes::from_static(b"png")));
+    }
+}
+
+#[tokio::test]
+async fn a_slow_bucket_is_waited_for() {
+    let s3 = S3::start();
+    let (blobs, path) = stored(&s3).await;
+    s3.set_mode(Mode::Slow(std::time::Duration::from_millis(20)));
+    assert!(blobs.get(&path).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn patience_with_an_upload_has_a_bound() {
+    let s3 = S3::start();
+    let blobs = open(&s3, &[("LATENTD_BLOBS__UPLOAD_TIMEOUT_S", "0.3")]);
+    for mode in [Mode::Unavailable, Mode::Hang] {
+        s3.set_mode(mode);
+        let failed = blobs.put(&path_of(GenerationId::new(), 1, 0), Bytes::from_static(b"png")).await.unwrap_err();
+        assert!(failed.may_pass(), "{failed}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_bucket_is_named_by_its_setting_at_the_start() {
+    let mut s3 = S3::start();
+    for (more, key) in [
+        (("LATENTD_BLOBS__URL", "s3://others/place"), "blobs.url"),
+        (("LATENTD_BLOBS__ACCESS_KEY_ID", "stranger"), "blobs.access_key_id"),
+        (("LATENTD_BLOBS__SECRET_ACCESS_KEY", "guessed"), "blobs.access_key_id"),
+    ] {
+        let error = open(&s3, &[more]).check().await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{key}: s3://")), "{error}");
+        assert!(!error.contains("guessed"), "{error}");
+    }
+    s3.set_mode(Mode::Unavailable);
+    let error = open(&s3, &[]).check().await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("blobs.endpoint: s3://pictures/some/place cannot be used") && error.contains("503"),
+        "{error}"
+    );
+    s3.stop();
+    let error = open(&s3, &[]).check().await.unwrap_err().to_string();
+    assert!(error.starts_with("blobs.endpoint: "), "{error}");
+}
+
+#[tokio::test]
+async fn files_lie_below_the_prefix_and_more_than_one_page_of_them_is_erased() {
+    let s3 = S3::start();
+    let (blobs, id) = (open(&s3, &[]), GenerationId::new());
+    blobs.put(&path_of(id, 1, 0), Bytes::from_static(b"png")).await.unwrap();
+    let folder = s3.file(&format!("img/{id}/1"));
+    assert!(folder.join("0.png").is_file());
+    // A page of a listing has a thousand names.
+    for index in 1..1100 {
+        std::fs::write(folder.join(format!("{index}.png")), "png").unwrap();
+    }
+    blobs.delete_generation(id).await.unwrap();
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    assert!(!format!("{blobs:?}").contains("0123456789") && format!("{blobs:?}").contains(BUCKET));
 }

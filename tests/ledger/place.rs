@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
     Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, Levels, MetadataLevel, OnDisconnect,
     Priority, Problem, Record, SchedulerChoice, SeedMode,
 };
 use latentd::ledger::{
-    Acceptance, Accepted, Claimant, KeyRecord, Lease, Reaped, Reaping, SqliteStore, Store, StoreError,
+    Acceptance, Accepted, Claimant, KeyRecord, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
 };
 use tempfile::TempDir;
+
+use crate::postgres::Cluster;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -61,6 +64,44 @@ impl Place for SqlitePlace {
     }
 }
 
+/// A database of the cluster that the test process starts.
+pub struct PgPlace {
+    url: String,
+}
+
+impl PgPlace {
+    /// `None` where no PostgreSQL is installed.
+    pub async fn new() -> Option<PgPlace> {
+        Some(PgPlace { url: Cluster::shared()?.create_database().await })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub async fn store(&self) -> PgStore {
+        PgStore::open(&settings(&self.url, &[]), HOUR).await.unwrap()
+    }
+}
+
+/// Settings of stores for tests: more patience than a server needs, for machines that do much else, and what else is said.
+pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
+    let defaults = [("database.url", url), ("database.max_connections", "4"), ("database.timeout_s", "60")];
+    let flags = defaults.iter().chain(flags).map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Config::load(&Sources { flags, ..Sources::default() }).unwrap().database
+}
+
+#[async_trait]
+impl Place for PgPlace {
+    async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
+        Arc::new(PgStore::open(&settings(&self.url, &[]), retention).await.unwrap())
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
 pub fn generation() -> Generation {
     Generation {
         model: "tiny".to_owned(),
@@ -93,6 +134,7 @@ pub fn generation() -> Generation {
         priority: Priority::Normal,
         start_timeout_s: 600,
         run_timeout_s: Some(77),
+        webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
     }
 }
@@ -110,7 +152,7 @@ pub fn image() -> Image {
         seed: 7,
         bytes: 1234,
         sha256: "00ff".to_owned(),
-        blob: "img/default/x/1/0.png".to_owned(),
+        blob: "img/x/1/0.png".to_owned(),
     }
 }
 

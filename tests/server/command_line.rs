@@ -95,3 +95,39 @@ async fn healthcheck_tells_a_living_server_from_none() {
     server.kill();
     assert!(!latentd(&["healthcheck"], &settings).status.success());
 }
+
+#[test]
+fn the_compose_files_give_settings_that_exist() {
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let mut checked = 0;
+    for file in ["compose.yaml", "scale-out.compose.yaml"] {
+        let text = std::fs::read_to_string(deploy.join(file)).unwrap();
+        let mut compose: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
+        compose.apply_merge().unwrap();
+        for (name, service) in compose["services"].as_mapping().unwrap() {
+            let (name, is_ours) = (name.as_str().unwrap(), service["image"].as_str() == Some("latentd:cpu"));
+            let environment = service["environment"].as_mapping().filter(|_| is_ours);
+            let settings: Vec<(&str, String)> = environment
+                .into_iter()
+                .flatten()
+                .map(|(key, value)| (key.as_str().unwrap(), defaults_filled_in(value.as_str().unwrap())))
+                .collect();
+            let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            let command = service["command"].as_sequence().into_iter().flatten();
+            let role = command.filter_map(|word| word.as_str()).find(|word| ["api", "worker"].contains(word));
+            let role = ("LATENTD_ROLE", role.unwrap_or("all"));
+            let output = latentd(&["config", "check"], &[&settings[..], &[role]].concat());
+            assert!(output.status.success(), "{file}, {name}: {}", String::from_utf8_lossy(&output.stderr));
+            checked += usize::from(is_ours);
+        }
+    }
+    assert_eq!(checked, 4, "the services of the image were found");
+}
+
+/// As compose does where the environment has no such variable: `${NAME:-default}` is `default`.
+fn defaults_filled_in(value: &str) -> String {
+    let Some((before, rest)) = value.split_once("${") else { return value.to_owned() };
+    let (inner, after) = rest.split_once('}').expect("a variable ends");
+    let (_, default) = inner.split_once(":-").expect("a variable has a default");
+    format!("{before}{default}{}", defaults_filled_in(after))
+}

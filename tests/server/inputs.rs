@@ -81,7 +81,7 @@ async fn a_picture_is_taken_in_every_form_and_kept_for_the_next_request() {
     assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
     let problem: Value = refused.json().await.unwrap();
     assert_eq!(problem["errors"][0]["pointer"], "/image", "{problem}");
-    let left: Vec<_> = std::fs::read_dir(data.path().join("blobs/img/default")).unwrap().collect();
+    let left: Vec<_> = std::fs::read_dir(data.path().join("blobs/img")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
 

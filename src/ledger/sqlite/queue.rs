@@ -12,7 +12,7 @@ use crate::ledger::{Claimant, Lease, Reaped, Reaping, Renewed, StoreError};
 use super::{
     SqliteStore,
     change::{Change, Ending},
-    row,
+    row, webhooks,
 };
 
 // These name their index, since the planner, which does not know how few generations are active, would take that of the
@@ -127,6 +127,7 @@ async fn start(change: &mut Change, row: &SqliteRow) -> Result<Option<(Record, L
     let id = row::id(row)?;
     let attempt: u32 = row.try_get("attempt")?;
     change.append(id, EventKind::Started, json!({"id": id, "attempt": attempt})).await?;
+    webhooks::enqueue(change, row, EventKind::Started).await?;
     match row::record(row) {
         Ok(record) => Ok(Some((record, Lease { id, fence: row.try_get("fence")? }))),
         // It would fail every later claim as well, and nobody behind it would ever run.

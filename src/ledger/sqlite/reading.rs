@@ -116,6 +116,17 @@ pub async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
+pub async fn counts_of(readers: &SqlitePool, tenant: &str) -> Result<Counts, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = ?1) AS queued,
+                (SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = ?1) AS running",
+    )
+    .bind(tenant)
+    .fetch_one(readers)
+    .await?;
+    Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
+}
+
 pub async fn workload(readers: &SqlitePool, lately: Duration) -> Result<Workload, StoreError> {
     let row = sqlx::query(WORKLOAD).bind(row::now_ms() - row::millis(lately)).fetch_one(readers).await?;
     Ok(Workload { cost: row.try_get("cost")?, speed: row.try_get("speed")? })

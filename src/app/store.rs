@@ -1,0 +1,68 @@
+//! The store: opened, or brought up to date.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{self, Config},
+    ledger::{PgStore, Reaping, SqliteStore, Store, StoreError, WebhookStore},
+};
+
+/// The store that the settings name, for a server. Of one that other processes share the hints are heard until `stop`; in one
+/// that they do not, what a stopped process had begun is queued again.
+pub(super) async fn start_store(
+    config: &Config,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(Arc<dyn Store>, Arc<dyn WebhookStore>)> {
+    if !config.database.url.is_empty() {
+        let store = open_pg(config).await.context("database.url")?;
+        tasks.spawn(store.clone().listen(stop.clone()));
+        let store = Arc::new(store);
+        return Ok((store.clone(), store));
+    }
+    let store = open_sqlite(config).await.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
+    let requeued = store.reap(&reaping(&config.queue, true)).await?.queued.len();
+    if requeued > 0 {
+        tracing::info!(requeued, "generations that a stopped process had begun are queued again");
+    }
+    let store = Arc::new(store);
+    Ok((store.clone(), store))
+}
+
+/// The store that the settings name.
+///
+/// # Errors
+/// [`StoreError::Locked`] where it is a file that another process uses, and whatever else the store says.
+pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    match config.database.url.is_empty() {
+        true => Ok(Arc::new(open_sqlite(config).await?)),
+        false => Ok(Arc::new(open_pg(config).await?)),
+    }
+}
+
+async fn open_pg(config: &Config) -> Result<PgStore, StoreError> {
+    PgStore::open(&config.database, config.retention.finished_s.into()).await
+}
+
+async fn open_sqlite(config: &Config) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await
+}
+
+/// Brings the schema of the store up to date.
+///
+/// # Errors
+/// The database does not answer, or another process uses the data folder.
+pub async fn migrate(config: &Config) -> Result<()> {
+    if !config.database.url.is_empty() {
+        return PgStore::migrate(&config.database).await.context("database.url");
+    }
+    open_sqlite(config).await.map(drop).with_context(|| format!("data_dir {}", config.data_dir.display()))
+}
+
+/// How running generations are taken back.
+pub(super) fn reaping(queue: &config::Queue, all: bool) -> Reaping {
+    Reaping { all, max_crashes: queue.max_crashes, backoff: queue.backoff_s.into() }
+}

@@ -1,0 +1,91 @@
+//! Who asks.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::{HeaderMap, header, request::Parts},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use super::error::ApiError;
+use crate::service::{Access, Service};
+
+/// The tenant of a request under `/v1`: that of the key in `Authorization`, or without one everybody's, unless the settings
+/// ask for a key.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub tenant: Arc<str>,
+}
+
+impl Caller {
+    pub fn access(&self) -> Access<'_> {
+        Access::Tenant(&self.tenant)
+    }
+}
+
+impl<S> FromRequestParts<S> for Caller
+where
+    Service: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let key = key(&parts.headers)?;
+        let tenant = Service::from_ref(state).tenant(key.as_deref()).await?;
+        Ok(Caller { tenant })
+    }
+}
+
+/// `Bearer KEY`, or `Basic` with the key as the password, for clients that know nothing else. There are no cookies, and
+/// `Basic` is never asked for, so that no browser sends a key by itself with a form of another site.
+fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.to_str().map_err(|_| ApiError::InvalidKey)?,
+        (Some(_), Some(_)) => return Err(ApiError::InvalidKey),
+    };
+    let (scheme, credentials) = value.trim().split_once(' ').ok_or(ApiError::InvalidKey)?;
+    let key = match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Some(credentials.trim().to_owned()),
+        "basic" => BASE64_STANDARD.decode(credentials.trim()).ok().and_then(|pair| {
+            let pair = String::from_utf8(pair).ok()?;
+            pair.split_once(':').map(|(_, password)| password.to_owned())
+        }),
+        _ => None,
+    };
+    key.map(Some).ok_or(ApiError::InvalidKey)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_token_or_a_password() {
+        let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
+        for (value, expected) in [
+            ("Bearer ltd_x".to_owned(), Some("ltd_x")),
+            ("bearer  ltd_x ".to_owned(), Some("ltd_x")),
+            (basic("user:ltd_x"), Some("ltd_x")),
+            (basic(":ltd:x"), Some("ltd:x")),
+            (basic("user"), None),
+            ("Basic %%%".to_owned(), None),
+            ("Digest ltd_x".to_owned(), None),
+            ("ltd_x".to_owned(), None),
+            (String::new(), None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())]);
+            assert_eq!(key(&headers).ok().flatten().as_deref(), expected, "{value}");
+        }
+        assert!(key(&HeaderMap::new()).unwrap().is_none());
+        let line = || (header::AUTHORIZATION, "Bearer ltd_x".parse().unwrap());
+        let mut twice = HeaderMap::new();
+        [line(), line()].into_iter().for_each(|(name, value)| {
+            twice.append(name, value);
+        });
+        assert!(key(&twice).is_err());
+    }
+}

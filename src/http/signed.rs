@@ -1,0 +1,189 @@
+//! URLs that carry the right to see one picture until they expire: `?exp=SECONDS&sig=…`, an HMAC-SHA256 over path and expiry.
+
+use std::time::Duration;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::{error::ApiError, urlencoded};
+use crate::config::Http;
+
+/// Makes and checks signatures; without a secret it makes none.
+#[derive(Clone)]
+pub struct Signer {
+    key: Option<Hmac<Sha256>>,
+    lifetime_s: i64,
+}
+
+impl Signer {
+    /// With `http.url_secret` and `http.url_expiry_s`.
+    pub fn new(settings: &Http) -> Signer {
+        let secret = settings.url_secret.expose().as_bytes();
+        // HMAC takes keys of every length.
+        let key = (!secret.is_empty()).then(|| Hmac::new_from_slice(secret).ok()).flatten();
+        let lifetime = Duration::from(settings.url_expiry_s).as_secs_f64().ceil();
+        Signer { key, lifetime_s: lifetime as i64 }
+    }
+
+    /// When a URL expires that is signed at `now`, in seconds since 1970; `None` without a secret. At least the lifetime
+    /// lies between, and at most a quarter more: whoever asks again soon is given the same URL, which its cache knows.
+    pub fn expiry(&self, now: i64) -> Option<i64> {
+        self.key.as_ref()?;
+        let quarter = (self.lifetime_s / 4).max(1);
+        let least = now + self.lifetime_s;
+        Some(least + (-least).rem_euclid(quarter))
+    }
+
+    /// The path with its signature; as it is without a secret.
+    pub fn sign(&self, path: &str, expiry: i64) -> String {
+        match self.mac(path, &expiry.to_string()) {
+            Some(mac) => {
+                let signature = BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
+                format!("{path}?exp={expiry}&sig={signature}")
+            }
+            None => path.to_owned(),
+        }
+    }
+
+    /// Whether the query carries the right to see what lies under `path`; without a signature it does not.
+    ///
+    /// # Errors
+    /// A signature that is not ours for this path, or that has expired.
+    pub fn verify(&self, path: &str, query: &str, now: i64) -> Result<bool, ApiError> {
+        let (mut expiry, mut signature) = (None, None);
+        for (name, value) in urlencoded::pairs(query.as_bytes())? {
+            let place = match &*name {
+                "exp" => &mut expiry,
+                "sig" => &mut signature,
+                _ => continue,
+            };
+            if place.replace(value).is_some() {
+                return Err(ApiError::SignatureInvalid);
+            }
+        }
+        if expiry.is_none() && signature.is_none() {
+            return Ok(false);
+        }
+        let holds = |expiry: &str, signature: &str| {
+            let mac = self.mac(path, expiry)?;
+            mac.verify_slice(&BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+            expiry.parse::<i64>().ok()
+        };
+        match expiry.zip(signature).and_then(|(expiry, signature)| holds(&expiry, &signature)) {
+            None => Err(ApiError::SignatureInvalid),
+            Some(expiry) if expiry <= now => Err(ApiError::ImageExpired),
+            Some(_) => Ok(true),
+        }
+    }
+
+    fn mac(&self, path: &str, expiry: &str) -> Option<Hmac<Sha256>> {
+        let mut mac = self.key.clone()?;
+        // No path has a line break, so that no other pair of path and expiry gives the same bytes.
+        mac.update(format!("{path}\n{expiry}").as_bytes());
+        Some(mac)
+    }
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").field("lifetime_s", &self.lifetime_s).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Config, Sources};
+
+    const NOW: i64 = 1_800_000_123;
+    const PATH: &str = "/v1/images/img_01k39v5q8me7x9t4n2hz0w6r1s/content/0";
+
+    fn signer(secret: &str, expiry_s: &str) -> Signer {
+        let flags = [("http.url_secret", secret), ("http.url_expiry_s", expiry_s)];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        Signer::new(&Config::load(&Sources { flags, ..Sources::default() }).unwrap().http)
+    }
+
+    fn ours() -> Signer {
+        signer("correct horse battery staple", "3600")
+    }
+
+    fn signed(signer: &Signer) -> (String, i64) {
+        let expiry = signer.expiry(NOW).unwrap();
+        let url = signer.sign(PATH, expiry);
+        (url.strip_prefix(&format!("{PATH}?")).unwrap().to_owned(), expiry)
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_path_until_it_expires() {
+        let (query, expiry) = signed(&ours());
+        assert!((3600..=4500).contains(&(expiry - NOW)), "{}", expiry - NOW);
+        assert!(ours().verify(PATH, &query, NOW).unwrap());
+        assert!(ours().verify(PATH, &format!("download=1&{query}"), expiry - 1).unwrap());
+        assert!(matches!(ours().verify(PATH, &query, expiry), Err(ApiError::ImageExpired)));
+        for path in [PATH.replace("/0", "/1"), PATH.replace("r1s", "r1t"), format!("{PATH}0")] {
+            assert!(matches!(ours().verify(&path, &query, NOW), Err(ApiError::SignatureInvalid)), "{path}");
+        }
+        let other = signer("another secret of ours", "3600");
+        assert!(matches!(other.verify(PATH, &query, NOW), Err(ApiError::SignatureInvalid)));
+    }
+
+    #[test]
+    fn what_is_missing_or_twice_is_no_signature() {
+        let (query, expiry) = signed(&ours());
+        let signature = query.split_once("sig=").unwrap().1;
+        for bad in [
+            format!("exp={expiry}"),
+            format!("sig={signature}"),
+            format!("{query}&exp={expiry}"),
+            format!("exp={}&sig={signature}", expiry + 1),
+            format!("exp=+{expiry}&sig={signature}"),
+            format!("exp={expiry}&sig={signature}A"),
+            format!("exp={expiry}&sig={}", &signature[1..]),
+            format!("exp={expiry}&sig="),
+        ] {
+            assert!(matches!(ours().verify(PATH, &bad, NOW), Err(ApiError::SignatureInvalid)), "{bad}");
+        }
+        assert!(!ours().verify(PATH, "after=1", NOW).unwrap());
+    }
+
+    #[test]
+    fn without_a_secret_nothing_is_signed_and_no_signature_holds() {
+        let silent = signer("", "3600");
+        assert_eq!((silent.expiry(NOW), &*silent.sign(PATH, NOW)), (None, PATH));
+        assert!(!silent.verify(PATH, "", NOW).unwrap());
+        let (query, _) = signed(&ours());
+        assert!(matches!(silent.verify(PATH, &query, NOW), Err(ApiError::SignatureInvalid)));
+    }
+
+    #[test]
+    fn short_lives_are_whole_seconds() {
+        let brief = signer("correct horse battery staple", "0.5");
+        assert_eq!(brief.expiry(NOW), Some(NOW + 1));
+    }
+
+    proptest! {
+        #[test]
+        fn no_changed_query_passes(at in 0usize..70, to in "[0-9A-Za-z_-]") {
+            let (query, _) = signed(&ours());
+            let at = at % query.len();
+            let mut changed = query.clone();
+            changed.replace_range(at..=at, &to);
+            prop_assume!(changed != query);
+            // Who spoils a name has no signature at all.
+            prop_assert!(!ours().verify(PATH, &changed, NOW).unwrap_or(false), "{}", changed);
+        }
+
+        #[test]
+        fn who_asks_again_soon_is_given_the_same_url(now in 0i64..4_000_000_000, lifetime in 1i64..1_000_000) {
+            let signer = signer("correct horse battery staple", &lifetime.to_string());
+            let expiry = signer.expiry(now).unwrap();
+            let quarter = (lifetime / 4).max(1);
+            prop_assert!(expiry - now >= lifetime && expiry - now < lifetime + quarter);
+            prop_assert_eq!(expiry % quarter, 0);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Where each file lies.
+
+use crate::generation::GenerationId;
+
+/// Pictures and what requests bring along, a folder for each generation.
+pub(super) const GENERATIONS: &str = "img";
+/// Logs of generations that have yet to end.
+pub(super) const LOGS: &str = "run";
+
+/// Where the file of image `index` lies. The path contains the fence, so that a worker which lost its lease never
+/// writes over the pictures of the one that has it.
+pub fn path_of(id: GenerationId, fence: i64, index: u32) -> String {
+    format!("{}/{fence}/{index}.png", folder_of(id))
+}
+
+/// The fence that a picture was stored under; `None` for what is no path of a picture.
+pub fn fence_of(path: &str) -> Option<i64> {
+    path.rsplit('/').nth(1)?.parse().ok()
+}
+
+/// Where a picture lies that a request brought along, named by the SHA-256 of its file.
+pub fn path_of_input(id: GenerationId, sha256: &str) -> String {
+    format!("{}/input/{sha256}.png", folder_of(id))
+}
+
+/// Where part `index` lies of the log that the attempt with this fence has written.
+pub fn path_of_part(id: GenerationId, fence: i64, index: u32) -> String {
+    format!("{}/{fence}/{index}", log_of(id))
+}
+
+pub(super) fn folder_of(id: GenerationId) -> String {
+    format!("{GENERATIONS}/{id}")
+}
+
+pub(super) fn log_of(id: GenerationId) -> String {
+    format!("{LOGS}/{id}")
+}

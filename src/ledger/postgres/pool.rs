@@ -1,0 +1,91 @@
+//! Connections to the database.
+
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use sqlx::{
+    AssertSqlSafe, Executor, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{config, ledger::StoreError};
+
+use super::PgStore;
+
+/// A pool that connects when it is asked to.
+pub fn open(settings: &config::Database) -> Result<PgPool, StoreError> {
+    let (options, timeout) = (options(settings)?, settings.timeout_s.into());
+    let bounds = bounds(timeout);
+    let pool = PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(timeout)
+        .after_connect(move |connection, _| {
+            let bounds = AssertSqlSafe(bounds.clone());
+            Box::pin(async move { connection.execute(bounds).await.map(drop) })
+        })
+        .connect_lazy_with(options);
+    Ok(pool)
+}
+
+pub fn options(settings: &config::Database) -> Result<PgConnectOptions, StoreError> {
+    let options: PgConnectOptions = settings.url.expose().parse()?;
+    let name = options.get_application_name().unwrap_or("latentd").to_owned();
+    // Numbers travel in their binary form, and PgBouncer refuses the setting.
+    Ok(options.application_name(&name).extra_float_digits(None))
+}
+
+/// What the server gives up by itself: statements and locks that nobody waits for any more, transactions of a process that
+/// stands still with its locks, and connections of one that is gone.
+fn bounds(timeout: Duration) -> String {
+    let ms = timeout.as_millis().clamp(1, 2_147_483_647);
+    format!(
+        "SET statement_timeout = {ms}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {ms};
+         SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3",
+        (ms / 2).max(1)
+    )
+}
+
+/// A connection of the pool. One that is not given back is closed, since nobody knows what is still under way on it: an
+/// unfinished transaction is rolled back by the server, and the pool does not wait for a network that answers no more.
+#[derive(Debug)]
+pub struct Loan {
+    connection: PoolConnection<Postgres>,
+    is_back: bool,
+}
+
+impl PgStore {
+    pub(super) async fn lend(&self) -> Result<Loan, StoreError> {
+        Ok(Loan { connection: self.pool.acquire().await?, is_back: false })
+    }
+}
+
+impl Loan {
+    pub fn give_back(mut self) {
+        self.is_back = true;
+    }
+}
+
+impl Deref for Loan {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Loan {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if !self.is_back {
+            self.connection.close_on_drop();
+        }
+    }
+}

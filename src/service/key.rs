@@ -1,0 +1,116 @@
+//! API keys as texts.
+
+use sha2::{Digest, Sha256};
+
+use crate::config::Secret;
+
+/// `ltd_<id>_<secret>_<check>`: a prefix by which leaked keys are found, the part that is kept, 256 random bits, and a
+/// checksum by which a mistyped key is known without a look into the store.
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub id: String,
+    text: Secret,
+}
+
+const PREFIX: &str = "ltd";
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const ID_DIGITS: usize = 8;
+/// 62^43 is more than 2^256.
+const SECRET_DIGITS: usize = 43;
+const CHECK_DIGITS: usize = 6;
+
+impl Key {
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn new() -> Result<Key, getrandom::Error> {
+        let (mut id, mut secret) = ([0; 8], [0; 32]);
+        getrandom::fill(&mut id)?;
+        getrandom::fill(&mut secret)?;
+        let id = base62(&id, ID_DIGITS);
+        let text = format!("{PREFIX}_{id}_{}", base62(&secret, SECRET_DIGITS));
+        Ok(Key { id, text: Secret::new(format!("{text}_{}", check(&text))) })
+    }
+
+    /// `None` where the text cannot be a key.
+    pub fn parse(text: &str) -> Option<Key> {
+        let (checked, sum) = text.rsplit_once('_')?;
+        let mut parts = checked.split('_');
+        let (PREFIX, id, secret, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+            return None;
+        };
+        let is_whole = id.len() == ID_DIGITS
+            && secret.len() == SECRET_DIGITS
+            && [id, secret].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            && sum == check(checked);
+        is_whole.then(|| Key { id: id.to_owned(), text: Secret::new(text) })
+    }
+
+    /// The key itself, to be shown once.
+    pub fn expose(&self) -> &str {
+        self.text.expose()
+    }
+
+    /// What is kept of it. The key is random enough that no slow hash is needed.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(self.text.expose()).into()
+    }
+}
+
+/// The lowest digits of a number in big-endian bytes.
+fn base62(number: &[u8], digits: usize) -> String {
+    let mut number = number.to_vec();
+    let mut text = vec!['0'; digits];
+    for place in text.iter_mut().rev() {
+        let mut rest = 0;
+        for byte in &mut number {
+            let value = rest << 8 | u32::from(*byte);
+            *byte = (value / 62) as u8;
+            rest = value % 62;
+        }
+        *place = char::from(DIGITS[rest as usize]);
+    }
+    text.into_iter().collect()
+}
+
+/// CRC-32 as in PNG and gzip.
+fn check(text: &str) -> String {
+    let bit = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+    let crc = !text.bytes().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(byte), bit));
+    base62(&crc.to_be_bytes(), CHECK_DIGITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_as_it_was_made() {
+        let key = Key::new().unwrap();
+        assert_eq!(key.expose().len(), "ltd_".len() + 8 + 1 + 43 + 1 + 6);
+        let read = Key::parse(key.expose()).unwrap();
+        assert_eq!((&read.id, read.sha256()), (&key.id, key.sha256()));
+        assert_ne!(Key::new().unwrap().sha256(), key.sha256());
+        assert!(!format!("{key:?}").contains(key.expose()), "a key is not for the log");
+    }
+
+    #[test]
+    fn no_key_with_one_wrong_character_is_read() {
+        let key = Key::new().unwrap();
+        for at in 0..key.expose().len() {
+            let mut wrong = key.expose().to_owned();
+            let other = if wrong.as_bytes()[at] == b'x' { "y" } else { "x" };
+            wrong.replace_range(at..=at, other);
+            assert!(Key::parse(&wrong).is_none(), "{at}");
+        }
+        for text in ["", "ltd", "ltd___", "ltd_a_b_c", "sk-abc", &format!("{}_x", key.expose()), &key.expose()[1..]] {
+            assert!(Key::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_png() {
+        // The check value of CRC-32/ISO-HDLC.
+        assert_eq!(check("123456789"), base62(&0xcbf4_3926_u32.to_be_bytes(), CHECK_DIGITS));
+        assert_eq!(base62(&[1, 0], 3), "048");
+    }
+}

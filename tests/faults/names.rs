@@ -1,0 +1,122 @@
+//! Names and addresses that lead elsewhere.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    figures::Figures,
+    load::{Load, request},
+    server::{Server, with},
+    site::Site,
+};
+
+/// T20.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_addresses_that_lead_elsewhere() {
+    let site = Site::single("T20 names and addresses that lead elsewhere").await;
+    let outside = site.folder.path().join("outside");
+    std::fs::create_dir_all(outside.join("model")).unwrap();
+    std::fs::write(outside.join("model/model_index.json"), "{}").unwrap();
+    std::fs::write(outside.join("secret.safetensors"), "nothing").unwrap();
+    let models = site.folder.path().join("models");
+    std::fs::create_dir(&models).unwrap();
+    std::os::unix::fs::symlink(outside.join("model"), models.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(outside.join("secret.safetensors"), models.join("away.safetensors")).unwrap();
+    let site = site.with("LATENTD_MODELS__DIR", models.display()).with("LATENTD_LORAS__DIR", models.display());
+    let server = site.start("all").await;
+    site.open(&[&server]);
+    let load = Load::through(site.door.url());
+
+    // Whoever comes to it has been led here.
+    let trap = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = trap.local_addr().unwrap().port();
+    let caught = Arc::new(AtomicUsize::new(0));
+    let counted = caught.clone();
+    tokio::spawn(async move {
+        while trap.accept().await.is_ok() {
+            counted.fetch_add(1, Relaxed);
+        }
+    });
+
+    let names = [
+        "../outside/model",
+        "..%2foutside",
+        "%2e%2e/outside",
+        "/etc/passwd",
+        "a\0b",
+        "elsewhere",
+        "away",
+        "..",
+        ".",
+        "",
+        "emoji/../emoji",
+        "../../../../../../etc/passwd",
+        "file:///etc/passwd",
+        "con",
+        "emoji\n",
+    ];
+    let mut refused = 0;
+    for name in names {
+        for fields in [
+            json!({"model": name}),
+            json!({"loras": [{"name": name}]}),
+            json!({"controls": [{"model": name, "image": {"b64": ""}}]}),
+            json!({"refiner": {"model": name}}),
+            json!({"scheduler": name}),
+        ] {
+            refused += is_refused(&server, &fields).await;
+        }
+        let path = format!("/v1/models/{}", name.replace(['\n', '\0'], "%00"));
+        let status = server.client.get(server.url(&path)).send().await.unwrap().status();
+        assert!(
+            status.is_client_error() || name.is_empty() || name == "." || name == ".." || name.ends_with("emoji"),
+            "{name:?}: {status}"
+        );
+    }
+    let hosts = [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:10.0.0.1]",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "10.0.0.1",
+        "[fd00::1]",
+        "[64:ff9b::7f00:1]",
+        "100.64.0.1",
+        "user@127.0.0.1",
+    ];
+    for host in hosts {
+        for scheme in ["http", "https", "ftp", "file"] {
+            let url = format!("{scheme}://{host}:{port}/hook");
+            for fields in [json!({"webhook": {"url": url}}), json!({"image": {"url": url}, "strength": 0.5})] {
+                refused += is_refused(&server, &fields).await;
+            }
+        }
+    }
+    let id = load.submit("after", &request(1, 5)).await;
+    load.ended(&id).await;
+    assert_eq!(caught.load(Relaxed), 0, "nobody was led to the trap");
+    let figures = Figures::default()
+        .note(format!("{refused} requests refused with 422"))
+        .note("0 bytes to the trap")
+        .note("redirects and names whose address changes: the tests of webhooks");
+    site.verdict(&load, figures).await;
+}
+
+async fn is_refused(server: &Server, fields: &Value) -> usize {
+    let answer = server.post(&with(request(1, 5), fields)).await;
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    assert_eq!(status.as_u16(), 422, "{fields}: {text}");
+    1
+}

@@ -1,0 +1,94 @@
+//! Readers of events whose connections do not last.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+
+use crate::{
+    figures::Figures,
+    load::{Load, request},
+    server::PATIENCE,
+    site::Site,
+    stream::{self, Event, is_history, is_terminal},
+};
+
+/// T7 in the embedded form: the process that the reader comes back to is another one, on the same ledger.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
+    let site = Site::single("T7 readers cut off every 300 ms, with restarts").await;
+    let mut server = site.start("all").await;
+    site.open(&[&server]);
+    let load = Load::through(site.door.url());
+    let ids = load.submit_all("t7", &(0..4).map(|seed| request(seed, 500)).collect::<Vec<_>>()).await;
+    let restarts = async {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            server = server.killed_and_again().await;
+            site.open(&[&server]);
+        }
+    };
+    let (histories, ()) = tokio::join!(futures::future::join_all(ids.iter().map(|id| follow(&load, id))), restarts);
+    conclude(site, &load, histories).await;
+}
+
+/// T7.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_cut_off_comes_back_to_any_replica() {
+    let Some(site) = Site::shared("T7 readers cut off every 300 ms, on three replicas").await else { return };
+    let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
+    let (first, second) = (site.start("worker").await, site.start("worker").await);
+    site.open(&[&apis[0], &apis[1], &apis[2]]);
+    let load = Load::through(site.door.url());
+    let ids = load.submit_all("t7", &(0..6).map(|seed| request(seed, 500)).collect::<Vec<_>>()).await;
+    // A worker ends in the middle, so that there is more to tell than that it began and ended.
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        first.kill();
+    };
+    let (histories, ()) = tokio::join!(futures::future::join_all(ids.iter().map(|id| follow(&load, id))), kill);
+    conclude(site, &load, histories).await;
+    drop(second);
+}
+
+struct Followed {
+    events: Vec<Event>,
+    connections: u32,
+}
+
+/// Reads for 300 ms at a time, with the last event's number, until the end.
+async fn follow(load: &Load, id: &str) -> Followed {
+    let url = load.url(&format!("/v1/images/{id}/events"));
+    let (mut events, mut last, mut connections) = (Vec::<Event>::new(), 0, 0);
+    let deadline = Instant::now() + PATIENCE;
+    while !events.last().is_some_and(|event| is_terminal(&event.name)) {
+        assert!(Instant::now() < deadline, "{id} does not end: {events:?}");
+        connections += 1;
+        let Some((status, read)) = stream::read(&load.client, &url, last, Duration::from_millis(300)).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        if status != StatusCode::OK {
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{id}");
+            continue;
+        }
+        events.extend(read.into_iter().filter(|event| event.id.is_some()));
+        last = events.last().and_then(|event| event.id).unwrap_or(0);
+    }
+    let over = stream::read(&load.client, &url, last, PATIENCE).await;
+    assert_eq!(over.map(|(status, events)| (status, events.len())), Some((StatusCode::NO_CONTENT, 0)), "{id}");
+    Followed { events, connections }
+}
+
+async fn conclude(site: Site, load: &Load, histories: Vec<Followed>) {
+    let mut longest = 0;
+    for followed in &histories {
+        assert!(is_history(&followed.events), "{:?}", followed.events);
+        longest = longest.max(followed.events.len());
+    }
+    let connections: u32 = histories.iter().map(|followed| followed.connections).sum();
+    assert!(longest > 3, "something happened in between");
+    let figures = Figures::default()
+        .note(format!("{connections} connections of {} readers", histories.len()))
+        .note(format!("histories of up to {longest} events without a gap or a repetition"));
+    site.verdict(load, figures).await;
+}

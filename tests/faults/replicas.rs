@@ -1,0 +1,160 @@
+//! Many replicas are one server.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    figures::Figures,
+    load::{Load, request},
+    server::{PATIENCE, Server, with},
+    site::Site,
+    stream,
+};
+
+/// T9: right after a 202 every endpoint of every other replica knows the generation.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_works_on_every_replica() {
+    let Some(site) =
+        Site::with_bucket("T9 three replicas, two workers, PostgreSQL and S3 behind a round-robin proxy").await
+    else {
+        return;
+    };
+    let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
+    let workers = [site.start("worker").await, site.start("worker").await];
+    site.open(&apis.each_ref());
+    let load = Load::through(site.door.url());
+    let mut asked = 0;
+    let mut ask = async |server: &Server, method: Method, path: String| {
+        asked += 1;
+        let response = load.client.request(method, server.url(&path)).send().await.unwrap();
+        let status = response.status();
+        (status, response.bytes().await.unwrap())
+    };
+    let json = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap();
+    for turn in 0..6 {
+        let [a, b, c] = [0, 1, 2].map(|i| &apis[(turn + i) % 3]);
+        let body = with(request(turn as u64, 30), &json!({"previews": 2}));
+        let id = a.accept(&body).await;
+        load.note(&format!("t9-{turn}"), &id);
+        // Read your write, at once.
+        for server in [b, c, a] {
+            let (status, body) = ask(server, Method::GET, format!("/v1/images/{id}")).await;
+            assert_eq!((status, &json(&body)["id"]), (StatusCode::OK, &id.as_str().into()));
+            let (_, body) = ask(server, Method::GET, "/v1/images?limit=100".to_owned()).await;
+            assert!(json(&body)["data"].as_array().unwrap().iter().any(|listed| listed["id"] == id.as_str()));
+            let (status, _) = ask(server, Method::GET, format!("/v1/images/{id}/preview")).await;
+            assert!([StatusCode::OK, StatusCode::NO_CONTENT].contains(&status), "{status}");
+        }
+        // Its end reaches readers on every replica, and so do its pictures.
+        let urls = [a, b, c].map(|server| server.url(&format!("/v1/images/{id}/events")));
+        let reads = urls.iter().map(|url| stream::read(&load.client, url, 0, PATIENCE));
+        for read in futures::future::join_all(reads).await {
+            let (status, events) = read.unwrap();
+            assert!(status == StatusCode::OK && stream::is_history(&events), "{events:?}");
+        }
+        let mut pictures = Vec::new();
+        for server in [a, b, c] {
+            let (status, picture) = ask(server, Method::GET, format!("/v1/images/{id}/content/0")).await;
+            assert_eq!(status, StatusCode::OK);
+            pictures.push(picture);
+        }
+        assert!(pictures[0] == pictures[1] && pictures[1] == pictures[2]);
+        // A cancel elsewhere, and an erasure elsewhere again.
+        let id = a.accept(&with(body, &json!({"steps": 900}))).await;
+        let (status, _) = ask(b, Method::POST, format!("/v1/images/{id}/cancel")).await;
+        assert!(status.is_success(), "{status}");
+        assert_eq!(c.ended(&id).await["status"], "canceled");
+        assert_eq!(ask(c, Method::DELETE, format!("/v1/images/{id}")).await.0, StatusCode::NO_CONTENT);
+        for server in [a, b, c] {
+            assert_eq!(ask(server, Method::GET, format!("/v1/images/{id}")).await.0, StatusCode::NOT_FOUND);
+        }
+    }
+    for server in &apis {
+        for path in [
+            "/v1/models",
+            "/v1/models/emoji",
+            "/v1/loras",
+            "/v1/controlnets",
+            "/v1/schedulers",
+            "/v1/queue",
+            "/health",
+            "/openapi.yaml",
+            "/openapi.json",
+            "/",
+        ] {
+            assert_eq!(ask(server, Method::GET, path.to_owned()).await.0, StatusCode::OK, "{path}");
+        }
+    }
+    let figures = Figures::default().note(format!("{asked} requests to replicas other than the one before, all right"));
+    site.verdict(&load, figures).await;
+    drop(workers);
+}
+
+/// T10.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_on_three_replicas() {
+    let Some(site) = Site::shared("T10 a hundred requests with one key on three replicas, half of them others").await
+    else {
+        return;
+    };
+    let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
+    site.open(&apis.each_ref());
+    let load = Load::through(site.door.url());
+    let bodies = [request(1, 5), request(2, 5)];
+    let answers = futures::future::join_all((0..100).map(|i| {
+        let (load, body) = (&load, &bodies[i % 2]);
+        async move {
+            let ask = || load.client.post(load.url("/v1/images")).header("Idempotency-Key", "one").json(body);
+            (i % 2, load.until_answered(ask).await)
+        }
+    }))
+    .await;
+    let accepted: Vec<(usize, String)> = answers
+        .iter()
+        .filter(|(_, (status, _))| *status == StatusCode::ACCEPTED)
+        .map(|(body, (_, text))| {
+            (*body, serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    let first = accepted.first().expect("one is accepted");
+    assert!(accepted.iter().all(|other| other == first), "one generation, of one body: {accepted:?}");
+    assert_eq!(accepted.len(), 50, "whoever sent the same has the generation");
+    for (body, (status, text)) in answers.iter().filter(|(body, _)| *body != first.0) {
+        let code = serde_json::from_str::<Value>(text).unwrap()["code"].clone();
+        assert_eq!((*status, code), (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused".into()), "{body}");
+    }
+    load.note("one", &first.1);
+    let worker = site.start("worker").await;
+    let figures = Figures::default()
+        .note(format!("{} same and {} others refused", accepted.len(), answers.len() - accepted.len()))
+        .note(format!("{} tried again", load.refused.load(Relaxed) + load.broken.load(Relaxed)));
+    site.verdict(&load, figures).await;
+    drop(worker);
+}
+
+/// T10: after its time a key is free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_free_after_its_time() {
+    let site = Site::single("T10 a key after its time").await.with("LATENTD_QUEUE__IDEMPOTENCY_S", 1);
+    let server = site.start("all").await;
+    site.open(&[&server]);
+    let load = Load::through(site.door.url());
+    let first = load.submit("again", &request(1, 5)).await;
+    assert_eq!(load.submit("again", &request(1, 5)).await, first);
+    let another = request(2, 5);
+    let second = loop {
+        let ask = || load.client.post(load.url("/v1/images")).header("Idempotency-Key", "again").json(&another);
+        match load.until_answered(ask).await {
+            (StatusCode::UNPROCESSABLE_ENTITY, _) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            (status, text) => {
+                assert_eq!(status, StatusCode::ACCEPTED, "{text}");
+                break serde_json::from_str::<Value>(&text).unwrap()["id"].as_str().unwrap().to_owned();
+            }
+        }
+    };
+    assert_ne!(first, second);
+    load.note("the second", &second);
+    site.verdict(&load, Figures::default()).await;
+}

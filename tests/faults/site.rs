@@ -1,0 +1,187 @@
+//! What an experiment runs on: a ledger, a store of pictures, a door, and any number of processes.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::MutexGuard;
+
+use crate::{
+    figures::Figures,
+    load::Load,
+    oracle,
+    postgres::{self, Cluster},
+    proxy::{Backend, Proxy, backend},
+    s3::S3,
+    server::{Launch, Server},
+};
+
+/// The unit of all bounds.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+/// Words that may stand in no log.
+pub const SECRET: &str = "swordfish";
+
+pub struct Site {
+    name: &'static str,
+    pub folder: tempfile::TempDir,
+    /// The folder of pictures and logs.
+    pub blobs: PathBuf,
+    /// Where clients come in: every connection goes to the next API process.
+    pub door: Proxy,
+    database: Option<Database>,
+    /// Where there is one: else pictures are in a folder.
+    pub bucket: Option<S3>,
+    settings: Vec<(String, String)>,
+    logs: Mutex<Vec<PathBuf>>,
+    begun: Instant,
+    /// Experiments take the machine's cores from each other, so they come one after another.
+    _alone: MutexGuard<'static, ()>,
+}
+
+struct Database {
+    cluster: &'static Cluster,
+    /// As the tests reach it, whatever becomes of the network.
+    url: String,
+    network: Proxy,
+}
+
+impl Site {
+    /// For one process, which has its ledger and its pictures to itself.
+    pub async fn single(name: &'static str) -> Site {
+        Site::new(name, None).await
+    }
+
+    /// For many processes on one database. `None`: there is no PostgreSQL here.
+    pub async fn shared(name: &'static str) -> Option<Site> {
+        let cluster = Cluster::shared()?;
+        Some(Site::new(name, Some(cluster)).await)
+    }
+
+    /// The same with the pictures in a bucket.
+    pub async fn with_bucket(name: &'static str) -> Option<Site> {
+        let mut site = Site::shared(name).await?;
+        let bucket = S3::start();
+        site.blobs = bucket.file("");
+        site.settings.extend(bucket.settings());
+        site.bucket = Some(bucket);
+        Some(site)
+    }
+
+    async fn new(name: &'static str, cluster: Option<&'static Cluster>) -> Site {
+        static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let alone = ALONE.lock().await;
+        let database = match cluster {
+            None => None,
+            Some(cluster) => Some(Database {
+                cluster,
+                url: cluster.create_database().await,
+                network: Proxy::to(vec![Backend::Unix(cluster.socket())]).await,
+            }),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        Site {
+            name,
+            blobs: folder.path().join("data/blobs"),
+            folder,
+            door: Proxy::to(Vec::new()).await,
+            database,
+            bucket: None,
+            settings: Vec::new(),
+            logs: Mutex::new(Vec::new()),
+            begun: Instant::now(),
+            _alone: alone,
+        }
+    }
+
+    /// A setting of every process.
+    pub fn with(mut self, key: &str, value: impl ToString) -> Site {
+        self.settings.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    pub fn cluster(&self) -> &'static Cluster {
+        self.database.as_ref().expect("a shared site").cluster
+    }
+
+    /// The network between the processes and their database.
+    pub fn network(&self) -> &Proxy {
+        &self.database.as_ref().expect("a shared site").network
+    }
+
+    /// The database's URL by another network than the site's.
+    pub fn database_through(&self, proxy: &Proxy) -> String {
+        with_password(&postgres::through(proxy.address, &self.database.as_ref().expect("a shared site").url))
+    }
+
+    pub fn launch(&self, role: &str) -> Launch {
+        let mut logs = self.logs.lock().unwrap();
+        let log = self.folder.path().join(format!("{role}-{}.log", logs.len()));
+        logs.push(log.clone());
+        let mut launch = Launch::on(&self.data_dir());
+        launch.log = Some(log);
+        launch = launch
+            .set("LATENTD_LOG__FILTER", "info")
+            .set("LATENTD_QUEUE__MAX_ATTEMPTS", 100)
+            .set("LATENTD_RETENTION__SWEEP_INTERVAL_S", 0.5)
+            .set("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", 200);
+        if let Some(database) = &self.database {
+            launch = launch
+                .set("LATENTD_ROLE", role)
+                .set("LATENTD_DATABASE__URL", self.database_through(&database.network))
+                .set("LATENTD_WORKER__LEASE_S", LEASE.as_secs_f64())
+                .set("LATENTD_WORKER__HEARTBEAT_S", 0.5)
+                .set("LATENTD_WORKER__SELF_FENCE_S", 2)
+                .set("LATENTD_QUEUE__REAP_INTERVAL_S", 0.5)
+                .set("LATENTD_QUEUE__BACKOFF_S", 0.2);
+        }
+        self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value))
+    }
+
+    /// A process of this role, ready.
+    pub async fn start(&self, role: &str) -> Server {
+        Server::again(&self.launch(role)).await
+    }
+
+    /// The door leads to these.
+    pub fn open(&self, servers: &[&Server]) {
+        self.door.lead_to(servers.iter().map(|server| backend(&server.public)).collect());
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.logs.lock().unwrap().clone()
+    }
+
+    /// What holds after every experiment; prints what it has found.
+    pub async fn verdict(&self, load: &Load, figures: Figures) {
+        self.verdict_on(&[load], figures).await;
+    }
+
+    /// The same where several tenants have come.
+    pub async fn verdict_on(&self, loads: &[&Load], figures: Figures) {
+        let figures = oracle::judge(self, loads, figures).await;
+        println!("{}: {figures}, {:.1} s in all", self.name, self.begun.elapsed().as_secs_f64());
+        assert_eq!((figures.lost, figures.twice), (0, 0), "{}", self.name);
+    }
+}
+
+/// Files below a folder, as paths within it.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    fn below(folder: &Path) -> Vec<PathBuf> {
+        // What is being erased meanwhile is no error.
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] }).collect()
+    }
+    below(folder).into_iter().filter_map(|path| Some(path.strip_prefix(folder).ok()?.to_owned())).collect()
+}
+
+/// The test server asks for no password, so that any will do.
+fn with_password(url: &str) -> String {
+    url.replacen('@', &format!(":{SECRET}@"), 1)
+}

@@ -1,0 +1,112 @@
+//! What is refused before any work, and what a request may ask of the queue.
+
+use latentd::ledger::Beat;
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, post};
+
+fn fox() -> Value {
+    json!({"prompt": "a red fox"})
+}
+
+#[tokio::test]
+async fn a_tenants_own_share_of_the_queue_is_bounded() {
+    let desk = Desk::open(&[]).await;
+    let key = desk.key("greedy", 2).await;
+    for _ in 0..2 {
+        assert_eq!(desk.ask(post(&fox(), &[("authorization", &key)])).await.status, 202);
+    }
+    let refused = desk.ask(post(&fox(), &[("authorization", &key)])).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (429, Some("tenant_queue_full")));
+    assert_eq!(refused.json()["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+    assert_eq!(refused.header("retry-after"), refused.json()["retry_after_s"].to_string());
+    for _ in 0..3 {
+        desk.create(fox()).await;
+    }
+}
+
+/// A worker that does so many units of work a second.
+async fn beat(desk: &Desk, speed: f64) {
+    let beat = Beat {
+        worker: "w".to_owned(),
+        version: "0".to_owned(),
+        models: vec!["emoji".to_owned()],
+        running: 0,
+        speed: Some(speed),
+    };
+    desk.store.beat(&beat).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_would_wait_too_long_is_refused() {
+    let desk = Desk::open(&[("queue.max_wait_s", "100")]).await;
+    desk.create(fox()).await;
+    let cost = desk.store.workload(std::time::Duration::from_secs(60)).await.unwrap().cost;
+    assert!(cost > 0.0);
+    // Nobody has shown a speed yet, so that nothing can be told.
+    desk.create(fox()).await;
+
+    beat(&desk, cost / 60.0).await;
+    let refused = desk.ask(post(&fox(), &[])).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")), "{}", refused.text());
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("120 s") && detail.contains("100 s"), "{detail}");
+    let after: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((16..=24).contains(&after), "20 s and a fifth, not {after}");
+
+    beat(&desk, cost / 30.0).await;
+    let brief = json!({"prompt": "a red fox", "start_timeout_s": 59});
+    let refused = desk.ask(post(&brief, &[])).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("59 s"));
+    desk.create(json!({"prompt": "a red fox", "start_timeout_s": 61})).await;
+}
+
+#[tokio::test]
+async fn where_nothing_waits_nothing_is_refused_for_its_wait() {
+    let desk = Desk::open(&[("queue.max_wait_s", "1")]).await;
+    desk.create(fox()).await;
+    beat(&desk, 1e-9).await;
+    let _lease = desk.begin().await;
+    desk.create(fox()).await;
+    assert_eq!(desk.ask(post(&fox(), &[])).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_by_the_workers_speed() {
+    let desk = Desk::open(&[("queue.max_queued", "1"), ("queue.max_wait_s", "1000000")]).await;
+    desk.create(fox()).await;
+    let cost = desk.store.workload(std::time::Duration::from_secs(60)).await.unwrap().cost;
+    beat(&desk, cost / 100.0).await;
+    let refused = desk.ask(post(&fox(), &[])).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("queue_full")));
+    let after: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((80..=120).contains(&after), "100 s and a fifth, not {after}");
+    assert_eq!(refused.json()["type"], "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity");
+}
+
+#[tokio::test]
+async fn what_a_request_asks_of_the_queue_is_told_with_it() {
+    let settings = [("queue.start_timeout_s", "77"), ("worker.run_timeout_s", "55"), ("queue.max_attempts", "5")];
+    let desk = Desk::open(&settings).await;
+    let plain = desk.ask(post(&fox(), &[])).await.json();
+    assert_eq!((plain["priority"].as_str(), plain["max_attempts"].as_u64()), (Some("normal"), Some(5)));
+    assert_eq!((plain["run_timeout_s"].as_u64(), plain["params"]["start_timeout_s"].as_u64()), (Some(55), Some(77)));
+    let asked = json!({"prompt": "a red fox", "priority": "high", "run_timeout_s": 9, "start_timeout_s": 8});
+    let asked = desk.ask(post(&asked, &[])).await.json();
+    assert_eq!((asked["priority"].as_str(), asked["run_timeout_s"].as_u64()), (Some("high"), Some(9)));
+    assert_eq!(asked["params"]["start_timeout_s"], 8);
+    assert!(asked["params"].get("priority").is_none(), "they do not change the picture");
+    assert_eq!(asked["queue"]["position"], 0, "before the one that came first");
+    desk.create(json!({"prompt": "a", "priority": "low"})).await;
+
+    for (field, value) in [("priority", json!("urgent")), ("run_timeout_s", json!(0)), ("run_timeout_s", json!(3601))] {
+        for model in [Value::Null, json!("none")] {
+            let refused = desk.ask(post(&json!({"prompt": "a", "model": model, field: value}), &[])).await;
+            assert_eq!(refused.status, 422);
+            let named =
+                refused.json()["errors"].as_array().unwrap().iter().any(|e| e["pointer"] == format!("/{field}"));
+            assert_eq!(named, model.is_null(), "{field} of a known model is looked at, of an unknown one passed over");
+        }
+    }
+}
