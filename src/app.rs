@@ -60,7 +60,8 @@ impl App {
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
-        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, &metrics)?;
+        let patience = store.is_shared().then(|| config.database.timeout_s.into());
+        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, patience, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
