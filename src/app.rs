@@ -89,6 +89,7 @@ impl App {
             live: live.clone(),
             metrics: metrics.clone(),
             interval: config.retention.sweep_interval_s.into(),
+            orphan_age: config.retention.orphan_age_s.into(),
             reaping: reaping(&config.queue, false),
             reap_interval: config.queue.reap_interval_s.into(),
             ageing: config.queue.ageing_s.into(),
