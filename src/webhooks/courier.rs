@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -47,6 +47,8 @@ impl Courier {
     pub async fn run(self, stop: CancellationToken) {
         let courier = Arc::new(self);
         let (done, farewell) = (Arc::new(Notify::new()), CancellationToken::new());
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut purge = tokio::time::interval(PURGE_INTERVAL);
         loop {
             for claimed in courier.claim().await {
@@ -61,7 +63,7 @@ impl Courier {
             tokio::select! {
                 // The next message of the same generation may be due now.
                 () = done.notified() => {}
-                () = tokio::time::sleep(POLL_INTERVAL) => courier.count().await,
+                _ = poll.tick() => courier.count().await,
                 _ = purge.tick() => courier.purge().await,
                 () = stop.cancelled() => break,
             }
