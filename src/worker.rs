@@ -158,15 +158,23 @@ impl Worker {
         tracing::info!(%id, model = record.generation.model, attempt = record.attempt, "generation started");
 
         let outcome = self.in_time(&record, self.outcome(&record, &lease, cancel)).await;
-        let is_over = self.finish(&record, lease, outcome, begun).await;
-        self.outbox.tell(Hint::Changed(id));
-        if is_over { self.live.close(id) } else { self.live.pause(id) }
+        self.finish(lease, outcome, begun).await;
     }
 
     async fn outcome(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Outcome {
-        match self.compute(record, lease, cancel).await {
-            Ok(images) => self.save(record, lease, images).await,
-            Err(outcome) => outcome,
+        let images = match self.compute(record, lease, cancel.clone()).await {
+            Ok(images) => images,
+            Err(outcome) => return outcome,
+        };
+        let mut saved = pin!(self.save(record, lease, images));
+        tokio::select! {
+            biased;
+            saved = saved.as_mut() => saved,
+            () = self.live.canceled(record.id) => match cancel.reason() {
+                // A worker that stops stores what it has drawn, since the log lacks the last steps.
+                Some(Reason::Lost) if self.leases.allows(lease) => saved.await,
+                reason => ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost))),
+            },
         }
     }
 

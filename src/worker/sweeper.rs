@@ -35,27 +35,37 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 const PORTION: usize = 100;
 
 impl Sweeper {
+    /// Two at a time, so that a bucket which does not answer keeps no generation from being queued again.
     pub async fn run(self, stop: CancellationToken) {
-        let mut erase = tokio::time::interval(self.interval);
+        let swept = async { tokio::join!(self.sweep_queue(), self.sweep_files()) };
+        stop.run_until_cancelled(swept).await;
+    }
+
+    async fn sweep_queue(&self) {
         let mut expire = tokio::time::interval(EXPIRY_INTERVAL.min(self.interval));
-        let mut orphans = tokio::time::interval(self.orphan_age);
-        let mut reap_at = self.next_reaping();
         let mut age = tokio::time::interval(self.ageing.min(Duration::from_secs(60)));
+        let mut reap_at = self.next_reaping();
         loop {
             let swept = tokio::select! {
                 _ = expire.tick() => self.expire().await,
-                _ = erase.tick() => self.erase().await,
-                _ = orphans.tick() => self.erase_orphans().await,
                 _ = age.tick() => self.store.age(self.ageing).await,
                 () = tokio::time::sleep_until(reap_at), if self.store.is_shared() => {
                     reap_at = self.next_reaping();
                     self.reap().await
                 }
-                () = stop.cancelled() => return,
             };
-            if let Err(error) = swept {
-                tracing::error!(%error, "the sweep failed and is tried again");
-            }
+            complain(swept);
+        }
+    }
+
+    async fn sweep_files(&self) {
+        let mut erase = tokio::time::interval(self.interval);
+        let mut orphans = tokio::time::interval(self.orphan_age);
+        loop {
+            complain(tokio::select! {
+                _ = erase.tick() => self.erase().await,
+                _ = orphans.tick() => self.erase_orphans().await,
+            });
         }
     }
 
@@ -108,5 +118,11 @@ impl Sweeper {
                 return self.erase_logs().await;
             }
         }
+    }
+}
+
+fn complain(swept: Result<(), StoreError>) {
+    if let Err(error) = swept {
+        tracing::error!(%error, "the sweep failed and is tried again");
     }
 }

@@ -1,6 +1,7 @@
-//! How fast a store writes; run by hand: `cargo test --release --test ledger speed -- --ignored --nocapture`.
+//! How fast SQLite writes; run by hand: `cargo test --test ledger speed -- --ignored --nocapture`. With `TMPDIR=/dev/shm` it
+//! shows what the processor has to do beside the disk.
 
-use std::{sync::Arc, time::Instant};
+use std::{fs, sync::Arc, time::Instant};
 
 use futures::future::join_all;
 use latentd::ledger::{Outcome, Store};
@@ -13,35 +14,34 @@ async fn speed_of_a_sqlite_store() {
     let place = SqlitePlace::new();
     let store = place.open().await;
     for callers in [1, 8] {
-        let count = 2000 / callers;
-        let accepts = measured(&store, callers, count, |store| async move { drop(accept(&*store, 1).await) }).await;
-        let claims = measured(&store, callers, count / 2, |store| async move {
+        println!("{callers} callers:");
+        measure("accept", &store, callers, 2000, |store| async move { drop(accept(&*store, 1).await) }).await;
+        let claim_and_finish = |store: Arc<dyn Store>| async move {
             for (_, lease) in claim(&*store, 1).await {
                 store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
             }
-        });
-        let claims = claims.await;
-        let queued = store.counts().await.unwrap().queued;
-        let four = measured(&store, 1, queued / 8, |store| async move { drop(claim(&*store, 4).await) }).await * 4.0;
-        println!(
-            "{callers} callers: {accepts:.0} accepts/s, {claims:.0} claims with finish/s, {four:.0} claims/s by fours"
-        );
+        };
+        measure("claim and finish", &store, callers, 1000, claim_and_finish).await;
+        assert_eq!(store.counts().await.unwrap().queued, 1000);
+        measure("claim of four", &store, callers, 200, |store| async move { drop(claim(&*store, 4).await) }).await;
+        assert_eq!(store.counts().await.unwrap().queued, 200);
         while !claim(&*store, 100).await.is_empty() {}
     }
 }
 
-/// Calls a second, of so many callers with so many calls each.
-async fn measured<F: Future<Output = ()> + Send + 'static>(
+/// Prints how long so many calls take, and what they cost the processor.
+async fn measure<F: Future<Output = ()> + Send + 'static>(
+    name: &str,
     store: &Arc<dyn Store>,
-    callers: usize,
-    calls: usize,
+    callers: u32,
+    calls: u32,
     call: impl Fn(Arc<dyn Store>) -> F + Clone + Send + 'static,
-) -> f64 {
-    let start = Instant::now();
+) {
+    let (start, start_cpu) = (Instant::now(), cpu_ms());
     let calling = (0..callers).map(|_| {
         let (store, call) = (store.clone(), call.clone());
         tokio::spawn(async move {
-            for _ in 0..calls {
+            for _ in 0..calls / callers {
                 call(store.clone()).await;
             }
         })
@@ -49,5 +49,13 @@ async fn measured<F: Future<Output = ()> + Send + 'static>(
     for ended in join_all(calling).await {
         ended.unwrap();
     }
-    (callers * calls) as f64 / start.elapsed().as_secs_f64()
+    let (each, cpu) = (start.elapsed() / calls, (cpu_ms() - start_cpu) / f64::from(calls));
+    println!("    {name}: {:.0}/s, {cpu:.2} ms of processor time", 1.0 / each.as_secs_f64());
+}
+
+/// Of all threads of this process, as Linux counts it, in steps of 10 ms.
+fn cpu_ms() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) * 10.0
 }
