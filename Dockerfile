@@ -25,6 +25,8 @@ LABEL org.opencontainers.image.title="latentd" \
 # Webhooks go to https addresses.
 COPY --link --from=builder-cpu /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --link --from=builder-cpu /src/target/release/latentd /usr/local/bin/latentd
+# By these a store's or a receiver's certificate is known to be good.
+COPY --link --from=builder-cpu /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --link --from=builder-cpu /src/LICENSE /src/models/*/LICENSE-*.txt /usr/share/doc/latentd/
 COPY --from=builder-cpu --chown=65532:65532 /data /data
 

@@ -60,7 +60,8 @@ impl App {
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
-        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, &metrics)?;
+        let patience = store.is_shared().then(|| config.database.timeout_s.into());
+        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, patience, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
@@ -88,6 +89,7 @@ impl App {
             live: live.clone(),
             metrics: metrics.clone(),
             interval: config.retention.sweep_interval_s.into(),
+            orphan_age: config.retention.orphan_age_s.into(),
             reaping: reaping(&config.queue, false),
             reap_interval: config.queue.reap_interval_s.into(),
             ageing: config.queue.ageing_s.into(),

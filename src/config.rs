@@ -206,6 +206,7 @@ pub struct Database {
 pub struct Retention {
     pub finished_s: Seconds,
     pub sweep_interval_s: Seconds,
+    pub orphan_age_s: Seconds,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

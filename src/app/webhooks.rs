@@ -1,6 +1,6 @@
 //! The desk of webhooks, and what sends them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio_util::task::TaskTracker;
@@ -15,6 +15,7 @@ use crate::{
 pub(super) fn webhooks(
     settings: &config::Webhooks,
     store: Arc<dyn WebhookStore>,
+    patience: Option<Duration>,
     metrics: &Metrics,
 ) -> Result<(Registry, Courier)> {
     let (guard, resolver): (_, Arc<dyn Resolver>) = (Arc::new(Guard::new(settings)), Arc::new(SystemResolver));
@@ -29,5 +30,5 @@ pub(super) fn webhooks(
         metrics: metrics.clone(),
         tries: TaskTracker::new(),
     };
-    Ok((Registry::new(store, guard, resolver, settings), courier))
+    Ok((Registry::new(store, patience, guard, resolver, settings), courier))
 }

@@ -307,8 +307,8 @@ mod tests {
             on_disconnect: OnDisconnect::Auto,
             priority: Default::default(),
             start_timeout_s: 600,
-            webhook: None,
             run_timeout_s: None,
+            webhook: None,
             metadata: Default::default(),
         }
     }

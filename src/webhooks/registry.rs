@@ -16,6 +16,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Registry {
     store: Arc<dyn WebhookStore>,
+    /// No call to the store takes longer; `None` where it answers or fails by itself.
+    patience: Option<Duration>,
     guarded: Guarded,
     max_endpoints: usize,
     rotation: Duration,
@@ -44,12 +46,14 @@ const MAX_DESCRIPTION_CHARS: usize = 256;
 impl Registry {
     pub fn new(
         store: Arc<dyn WebhookStore>,
+        patience: Option<Duration>,
         guard: Arc<Guard>,
         resolver: Arc<dyn Resolver>,
         settings: &Webhooks,
     ) -> Registry {
         Registry {
             store,
+            patience,
             guarded: Guarded { guard, resolver },
             max_endpoints: settings.max_endpoints.get(),
             rotation: settings.rotation_s.into(),
@@ -64,7 +68,7 @@ impl Registry {
     pub async fn check(&self, fields: &mut Fields, tenant: &str) -> Result<(), StoreError> {
         match fields.webhook() {
             None => {}
-            Some(Webhook::Endpoint { endpoint }) => match self.store.endpoint(tenant, endpoint).await? {
+            Some(Webhook::Endpoint { endpoint }) => match self.ask(self.store.endpoint(tenant, endpoint)).await? {
                 None => fields.error_below("webhook", "endpoint", "invalid_value", "is not a registered endpoint"),
                 Some(endpoint) if !endpoint.terms.enabled => {
                     fields.error_below("webhook", "endpoint", "invalid_value", "is disabled");
@@ -91,31 +95,31 @@ impl Registry {
         let (id, secret) = (EndpointId::new(), fresh_secret()?);
         let new = NewEndpoint { id, tenant, terms: &terms, secret: &secret };
         let most = self.max_endpoints;
-        let endpoint = self.store.create_endpoint(&new, most).await?.ok_or(RegistryError::Full { most })?;
+        let endpoint = self.ask(self.store.create_endpoint(&new, most)).await?.ok_or(RegistryError::Full { most })?;
         Ok((endpoint, secret))
     }
 
     pub async fn list(&self, tenant: &str) -> Result<Vec<Endpoint>, RegistryError> {
-        Ok(self.store.endpoints(tenant).await?)
+        Ok(self.ask(self.store.endpoints(tenant)).await?)
     }
 
     pub async fn get(&self, tenant: &str, id: EndpointId) -> Result<Endpoint, RegistryError> {
-        self.store.endpoint(tenant, id).await?.ok_or(RegistryError::NotFound)
+        self.ask(self.store.endpoint(tenant, id)).await?.ok_or(RegistryError::NotFound)
     }
 
     pub async fn replace(&self, tenant: &str, id: EndpointId, fields: Fields) -> Result<Endpoint, RegistryError> {
         let terms = self.terms(fields).await?;
-        self.store.replace_endpoint(tenant, id, &terms).await?.ok_or(RegistryError::NotFound)
+        self.ask(self.store.replace_endpoint(tenant, id, &terms)).await?.ok_or(RegistryError::NotFound)
     }
 
     pub async fn delete(&self, tenant: &str, id: EndpointId) -> Result<(), RegistryError> {
-        if self.store.delete_endpoint(tenant, id).await? { Ok(()) } else { Err(RegistryError::NotFound) }
+        if self.ask(self.store.delete_endpoint(tenant, id)).await? { Ok(()) } else { Err(RegistryError::NotFound) }
     }
 
     /// A new secret; the old one signs beside it for a while.
     pub async fn rotate(&self, tenant: &str, id: EndpointId) -> Result<(Endpoint, SigningSecret), RegistryError> {
         let secret = fresh_secret()?;
-        let rotated = self.store.rotate_secret(tenant, id, &secret, self.rotation).await?;
+        let rotated = self.ask(self.store.rotate_secret(tenant, id, &secret, self.rotation)).await?;
         Ok((rotated.ok_or(RegistryError::NotFound)?, secret))
     }
 
@@ -126,11 +130,18 @@ impl Registry {
         limit: usize,
         after: Option<DeliveryId>,
     ) -> Result<DeliveryPage, RegistryError> {
-        self.store.deliveries(tenant, endpoint, limit, after).await?.ok_or(RegistryError::NotFound)
+        self.ask(self.store.deliveries(tenant, endpoint, limit, after)).await?.ok_or(RegistryError::NotFound)
     }
 
     pub async fn retry(&self, tenant: &str, endpoint: EndpointId, id: DeliveryId) -> Result<Delivery, RegistryError> {
-        self.store.retry_delivery(tenant, endpoint, id).await?.ok_or(RegistryError::NotFound)
+        self.ask(self.store.retry_delivery(tenant, endpoint, id)).await?.ok_or(RegistryError::NotFound)
+    }
+
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        match self.patience {
+            None => answer.await,
+            Some(patience) => tokio::time::timeout(patience, answer).await.unwrap_or(Err(StoreError::TimedOut)),
+        }
     }
 
     async fn terms(&self, mut fields: Fields) -> Result<EndpointTerms, Invalid> {

@@ -9,7 +9,6 @@ use serde_json::Value;
 pub struct Event {
     pub id: Option<i64>,
     pub name: String,
-    pub data: Value,
 }
 
 /// Events whose blank line has arrived; one that is cut is none.
@@ -23,11 +22,9 @@ fn event(block: &str) -> Option<Event> {
         let found = block.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         found.map(|rest| rest.strip_prefix(' ').unwrap_or(rest))
     };
-    Some(Event {
-        name: value("event")?.to_owned(),
-        data: serde_json::from_str(value("data")?).ok()?,
-        id: value("id").and_then(|id| id.parse().ok()),
-    })
+    // Each is a document, whatever it tells.
+    serde_json::from_str::<Value>(value("data")?).ok()?;
+    Some(Event { name: value("event")?.to_owned(), id: value("id").and_then(|id| id.parse().ok()) })
 }
 
 /// Reads for so long at most; what has arrived until then, and the status. `None`: there was no answer.

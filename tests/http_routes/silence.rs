@@ -9,11 +9,12 @@ use axum::{
 };
 use futures::stream::BoxStream;
 use latentd::{
-    generation::{Event, GenerationId, Preview, Record},
+    generation::{DeliveryId, EndpointId, Event, GenerationId, Preview, Record, SigningSecret},
     http::{operator_endpoints, public_endpoints},
     ledger::{
-        Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
-        Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
+        Acceptance, Accepted, Answer, Beat, Claimant, ClaimedDelivery, Counts, Delivery, DeliveryClaim, DeliveryPage,
+        Endpoint, EndpointTerms, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, NewEndpoint, Next, Orders,
+        Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WebhookStore, WorkerRecord, Workload,
     },
 };
 use serde_json::{Value, json};
@@ -162,13 +163,89 @@ impl Store for Silence {
     }
 }
 
+#[async_trait]
+impl WebhookStore for Silence {
+    async fn create_endpoint(&self, _: &NewEndpoint<'_>, _: usize) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn endpoints(&self, _: &str) -> Result<Vec<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn endpoint(&self, _: &str, _: EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn replace_endpoint(
+        &self,
+        _: &str,
+        _: EndpointId,
+        _: &EndpointTerms,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn delete_endpoint(&self, _: &str, _: EndpointId) -> Result<bool, StoreError> {
+        pending().await
+    }
+
+    async fn rotate_secret(
+        &self,
+        _: &str,
+        _: EndpointId,
+        _: &SigningSecret,
+        _: Duration,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn deliveries(
+        &self,
+        _: &str,
+        _: EndpointId,
+        _: usize,
+        _: Option<DeliveryId>,
+    ) -> Result<Option<DeliveryPage>, StoreError> {
+        pending().await
+    }
+
+    async fn retry_delivery(&self, _: &str, _: EndpointId, _: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        pending().await
+    }
+
+    async fn claim_deliveries(&self, _: usize, _: Duration) -> Result<Vec<ClaimedDelivery>, StoreError> {
+        pending().await
+    }
+
+    async fn settle_delivery(&self, _: DeliveryClaim, _: &Answer, _: Next) -> Result<bool, StoreError> {
+        pending().await
+    }
+
+    async fn release_delivery(&self, _: DeliveryClaim) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn backlog(&self) -> Result<usize, StoreError> {
+        pending().await
+    }
+
+    async fn purge_deliveries(&self) -> Result<(), StoreError> {
+        pending().await
+    }
+}
+
 /// Longer than any of these answers takes: a bound against hanging.
 const HANG: Duration = Duration::from_secs(20);
 
 /// An address of the route, with names that could be known.
 fn concrete(path: &str) -> String {
-    path.replace("{id}", if path.contains("/models/") { "emoji" } else { "img_01k39v5q8me7x9t4n2hz0w6r1s" })
-        .replace("{n}", "0")
+    let id = match path.split('/').nth(2) {
+        Some("models") => "emoji",
+        Some("webhook_endpoints") => "whe_01k39v5q8me7x9t4n2hz0w6r1s",
+        _ => "img_01k39v5q8me7x9t4n2hz0w6r1s",
+    };
+    path.replace("{id}", id).replace("{n}", "0").replace("{delivery}", "msg_01k39v5q8me7x9t4n2hz0w6r1s")
 }
 
 #[tokio::test]
@@ -185,8 +262,11 @@ async fn every_route_that_needs_the_database_says_that_it_is_away() {
             let request = Request::builder().method(&end.method).uri(concrete(end.path));
             let request = request.header("content-type", "application/json").header("prefer", "wait=10");
             let request = key.into_iter().fold(request, |request, key| request.header("authorization", key));
-            let body =
-                if [Method::POST, Method::PUT].contains(&end.method) { "{\"prompt\": \"a red fox\"}" } else { "" };
+            let body = match [Method::POST, Method::PUT].contains(&end.method) {
+                true if end.path.contains("webhook") => "{\"url\": \"https://8.8.8.8/\"}",
+                true => "{\"prompt\": \"a red fox\"}",
+                false => "",
+            };
             let answer = tokio::time::timeout(HANG, desk.ask(request.body(Body::from(body)).unwrap())).await;
             let answer = answer.unwrap_or_else(|_| panic!("{} {} hangs", end.method, end.path));
             assert_eq!(

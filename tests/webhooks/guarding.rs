@@ -157,7 +157,7 @@ async fn redirects_are_not_followed_and_bodies_not_read() {
 async fn registry(settings: &Webhooks, resolver: Arc<dyn Resolver>) -> (Registry, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(data.path(), Duration::ZERO).await.unwrap());
-    (Registry::new(store, Arc::new(Guard::new(settings)), resolver, settings), data)
+    (Registry::new(store, None, Arc::new(Guard::new(settings)), resolver, settings), data)
 }
 
 /// What is wrong with the address, at submit.
