@@ -12,6 +12,7 @@ use latentd::ledger::{
     Acceptance, Accepted, Claimant, KeyRecord, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
 };
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::postgres::Cluster;
 
@@ -94,7 +95,10 @@ pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
 #[async_trait]
 impl Place for PgPlace {
     async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
-        Arc::new(PgStore::open(&settings(&self.url, &[]), retention).await.unwrap())
+        let store = PgStore::open(&settings(&self.url, &[]), retention).await.unwrap();
+        // Ends with the runtime of the test.
+        tokio::spawn(store.clone().listen(CancellationToken::new()));
+        Arc::new(store)
     }
 
     fn is_shared(&self) -> bool {
