@@ -118,6 +118,7 @@ macro_rules! conformance {
             ending::a_released_attempt_does_not_count,
             ending::a_retry_waits_for_its_delay,
             ending::a_canceled_run_is_not_queued_again,
+            ending::a_canceled_run_does_not_succeed_any_more,
             ending::a_queued_generation_is_canceled_at_once,
             ending::a_running_generation_is_marked_once,
             ending::a_finished_generation_is_canceled_in_vain,
