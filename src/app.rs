@@ -180,7 +180,10 @@ impl App {
                     Some(listener) => {
                         http::serve(listener, http::public_router(state.clone()), http, drain.clone(), deadline).await
                     }
-                    None => Ok(drain.cancelled().await),
+                    None => {
+                        drain.cancelled().await;
+                        Ok(())
+                    }
                 }
             };
             let operator = http::serve(operator, http::operator_router(state.clone()), http, drain.clone(), deadline);

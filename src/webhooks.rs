@@ -6,6 +6,7 @@
 mod address;
 mod courier;
 mod guard;
+mod receivers;
 mod registry;
 mod resolver;
 mod retry_after;
@@ -16,6 +17,7 @@ mod signing;
 pub use address::is_global;
 pub use courier::Courier;
 pub use guard::{Forbidden, Guard};
+pub use receivers::Receivers;
 pub use registry::{Registry, RegistryError};
 pub use resolver::{Resolver, SystemResolver};
 pub use retry_after::retry_after;

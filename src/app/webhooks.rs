@@ -9,7 +9,7 @@ use crate::{
     config,
     ledger::WebhookStore,
     metrics::Metrics,
-    webhooks::{Courier, Guard, Registry, Resolver, Schedule, Sender, SystemResolver},
+    webhooks::{Courier, Guard, Receivers, Registry, Resolver, Schedule, Sender, SystemResolver},
 };
 
 pub(super) fn webhooks(
@@ -29,6 +29,7 @@ pub(super) fn webhooks(
         timeout: settings.timeout_s.into(),
         metrics: metrics.clone(),
         tries: TaskTracker::new(),
+        receivers: Receivers::default(),
     };
     Ok((Registry::new(store, patience, guard, resolver, settings), courier))
 }

@@ -77,6 +77,18 @@ impl Webhook {
     /// Longest address, in characters.
     pub const MAX_URL_CHARS: usize = 2048;
 
+    /// Who gets the messages, by whom slow ones are told apart: the endpoint, or scheme, host and port of the address.
+    pub fn receiver(&self) -> String {
+        match self {
+            Webhook::Endpoint { endpoint } => endpoint.to_string(),
+            Webhook::Url { url, .. } => {
+                let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+                let host = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+                format!("{scheme}://{host}").to_ascii_lowercase()
+            }
+        }
+    }
+
     /// Reads the field `webhook`. Whether the endpoint exists and the address may be sent to is for those to judge who can.
     pub(super) fn read(fields: &mut Fields) -> Option<Webhook> {
         let webhook = fields.nested("webhook", |webhook| {
@@ -164,6 +176,21 @@ mod tests {
         refused(json!({"url": url, "events": "started"}), "/webhook/events", "wrong_type");
         refused(json!({"url": url, "events": ["started", "ended"]}), "/webhook/events/1", "invalid_value");
         refused(json!({"url": url, "secret": "x"}), "/webhook/secret", "unknown_field");
+    }
+
+    #[test]
+    fn a_receiver_is_an_endpoint_or_a_host() {
+        let endpoint = EndpointId::new();
+        assert_eq!(Webhook::Endpoint { endpoint }.receiver(), endpoint.to_string());
+        for (url, receiver) in [
+            ("https://Example.org/a?b", "https://example.org"),
+            ("https://example.org:8443?b", "https://example.org:8443"),
+            ("https://example.org\\a", "https://example.org"),
+            ("http://[::1]#c", "http://[::1]"),
+        ] {
+            let webhook = Webhook::Url { url: url.to_owned(), events: Vec::new() };
+            assert_eq!(webhook.receiver(), receiver, "{url}");
+        }
     }
 
     #[test]

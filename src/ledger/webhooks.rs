@@ -61,8 +61,13 @@ pub trait WebhookStore: Send + Sync + 'static {
     ) -> Result<Option<Delivery>, StoreError>;
 
     /// Takes up to `limit` deliveries that are due, the longest overdue first; for as long as `lease` nobody else gets them.
-    /// One whose generation has an earlier one pending is not taken.
-    async fn claim_deliveries(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedDelivery>, StoreError>;
+    /// One whose generation has an earlier one pending is not taken, nor one to a receiver in `except`.
+    async fn claim_deliveries(
+        &self,
+        limit: usize,
+        lease: Duration,
+        except: &[String],
+    ) -> Result<Vec<ClaimedDelivery>, StoreError>;
 
     /// Writes what a try has come to; nothing where the claim is no longer the delivery's. Returns whether it was.
     async fn settle_delivery(&self, claim: DeliveryClaim, answer: &Answer, next: Next) -> Result<bool, StoreError>;
@@ -178,6 +183,8 @@ impl DeliveryClaim {
 pub struct ClaimedDelivery {
     pub claim: DeliveryClaim,
     pub generation: GenerationId,
+    /// As [`Webhook::receiver`](crate::generation::Webhook::receiver) has it.
+    pub receiver: String,
     pub url: String,
     /// Those of its endpoint that sign at present, the newest first; empty where the address is the request's own.
     pub secrets: Vec<SigningSecret>,

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    receivers::Receivers,
     schedule::Schedule,
     sender::{Parcel, Sender},
     signing,
@@ -30,6 +31,7 @@ pub struct Courier {
     pub metrics: Metrics,
     /// Where the tries run.
     pub tries: TaskTracker,
+    pub receivers: Receivers,
 }
 
 /// What became due without a wake-up is found at the latest after this time.
@@ -45,19 +47,23 @@ impl Courier {
     pub async fn run(self, stop: CancellationToken) {
         let courier = Arc::new(self);
         let (done, farewell) = (Arc::new(Notify::new()), CancellationToken::new());
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut purge = tokio::time::interval(PURGE_INTERVAL);
         loop {
             for claimed in courier.claim().await {
                 let (courier, done, farewell) = (courier.clone(), done.clone(), farewell.clone());
                 courier.clone().tries.spawn(async move {
+                    let receiver = claimed.receiver.clone();
                     courier.deliver(claimed, &farewell).await;
+                    courier.receivers.leave(&receiver);
                     done.notify_one();
                 });
             }
             tokio::select! {
                 // The next message of the same generation may be due now.
                 () = done.notified() => {}
-                () = tokio::time::sleep(POLL_INTERVAL) => courier.count().await,
+                _ = poll.tick() => courier.count().await,
                 _ = purge.tick() => courier.purge().await,
                 () = stop.cancelled() => break,
             }
@@ -69,23 +75,34 @@ impl Courier {
         }
     }
 
+    /// What is due, as far as there is room. One receiver may have about a quarter of it, so that one that hangs does not keep
+    /// the others waiting.
     async fn claim(&self) -> Vec<ClaimedDelivery> {
-        let room = self.max_in_flight.saturating_sub(self.tries.len());
-        if room == 0 {
-            return Vec::new();
-        }
-        match self.store.claim_deliveries(room, self.timeout.saturating_add(MARGIN)).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::error!(%error, "webhooks cannot be claimed");
-                Vec::new()
+        let share = self.max_in_flight.div_ceil(4);
+        let lease = self.timeout.saturating_add(MARGIN);
+        let mut all = Vec::new();
+        loop {
+            let room = self.max_in_flight.saturating_sub(self.tries.len() + all.len());
+            if room == 0 {
+                return all;
+            }
+            match self.store.claim_deliveries(room.min(share), lease, &self.receivers.busy(share)).await {
+                Ok(claimed) if claimed.is_empty() => return all,
+                Ok(claimed) => {
+                    claimed.iter().for_each(|one| self.receivers.enter(&one.receiver));
+                    all.extend(claimed);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "webhooks cannot be claimed");
+                    return all;
+                }
             }
         }
     }
 
     /// One try, from its claim to what it has come to.
     async fn deliver(&self, claimed: ClaimedDelivery, farewell: &CancellationToken) {
-        let ClaimedDelivery { claim, generation, url, secrets, body, attempts } = claimed;
+        let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
         let headers = signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
         let sent = tokio::select! {

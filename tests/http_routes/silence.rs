@@ -214,7 +214,7 @@ impl WebhookStore for Silence {
         pending().await
     }
 
-    async fn claim_deliveries(&self, _: usize, _: Duration) -> Result<Vec<ClaimedDelivery>, StoreError> {
+    async fn claim_deliveries(&self, _: usize, _: Duration, _: &[String]) -> Result<Vec<ClaimedDelivery>, StoreError> {
         pending().await
     }
 

@@ -147,6 +147,36 @@ async fn an_unreadable_row_harms_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_claim_writes_down_whose_it_is_and_until_when() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    let mut expected = vec![];
+    for name in ["one", "two"] {
+        accept(&*store, 1).await;
+        let claimed = store.claim(&place::worker(name), 1, true).await.unwrap();
+        expected.push((Some(name.to_owned()), claimed[0].0.started_at.unwrap() + HOUR));
+    }
+    let leases = "SELECT lease_owner, lease_expires_at FROM generations ORDER BY id";
+    let rows: Vec<(Option<String>, i64)> =
+        sqlx::query_as(leases).fetch_all(&mut database(place.path()).await).await.unwrap();
+    let leases = rows.into_iter().map(|(owner, ms)| {
+        (owner, time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).unwrap())
+    });
+    assert_eq!(leases.collect::<Vec<_>>(), expected);
+    reap_all(&*store, 2).await;
+    reap_all(&*store, 1).await;
+    claim(&*store, 1).await;
+    reap_all(&*store, 2).await;
+    let left: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM generations WHERE lease_owner IS NOT NULL OR lease_expires_at IS NOT NULL",
+    )
+    .fetch_one(&mut database(place.path()).await)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
 async fn a_row_with_a_wrong_problem_is_corrupt() {
     let place = SqlitePlace::new();
     let store = place.open().await;

@@ -18,6 +18,9 @@ use crate::postgres::Cluster;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
+/// No case takes so long, however slow the machine.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
 /// A place that keeps what the stores opened there have written.
 #[async_trait]
 pub trait Place: Send + Sync {

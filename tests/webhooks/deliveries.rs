@@ -131,7 +131,7 @@ async fn a_receiver_that_fails_in_every_way_gets_the_message_at_last() {
 #[tokio::test]
 async fn a_message_survives_the_death_of_the_server_between_finish_and_delivery() {
     let receiver = Receiver::start(&[]).await;
-    receiver.from_now_on(Answer::Hang);
+    receiver.answer_with(Answer::Hang);
     let data = tempfile::tempdir().unwrap();
     let shortly = [("LATENTD_WEBHOOKS__TIMEOUT_S", "1")];
     let server = start(data.path(), &receiver, "0,0.1,0.1,0.1,0.1,0.1", &shortly).await;
@@ -142,7 +142,7 @@ async fn a_message_survives_the_death_of_the_server_between_finish_and_delivery(
     server.kill();
 
     let known = receiver.messages().len();
-    receiver.from_now_on(Answer::Status(204));
+    receiver.answer_with(Answer::Status(204));
     let server = start(data.path(), &receiver, "0,0.1,0.1,0.1,0.1,0.1", &shortly).await;
     let messages = receiver.until(known + 1).await;
     assert_same_message(&messages, &secret);
@@ -155,7 +155,7 @@ async fn a_message_survives_the_death_of_the_server_between_finish_and_delivery(
 #[tokio::test]
 async fn a_stopping_server_gives_back_what_is_not_answered() {
     let receiver = Receiver::start(&[]).await;
-    receiver.from_now_on(Answer::Hang);
+    receiver.answer_with(Answer::Hang);
     let data = tempfile::tempdir().unwrap();
     // So long that the test would not see the end of a claim that was not given back.
     let patient = [("LATENTD_WEBHOOKS__TIMEOUT_S", "3600")];
@@ -164,7 +164,7 @@ async fn a_stopping_server_gives_back_what_is_not_answered() {
     server.accept(&told_of(&endpoint)).await;
     receiver.until(1).await;
     assert!(server.stopped().await.success());
-    receiver.from_now_on(Answer::Status(200));
+    receiver.answer_with(Answer::Status(200));
     let server = start(data.path(), &receiver, "0", &patient).await;
     assert_same_message(&receiver.until(2).await, &secret);
     let logged = until_logged(&server, &endpoint, "delivered").await;
@@ -221,7 +221,7 @@ async fn after_410_an_endpoint_gets_nothing_until_it_is_enabled_again() {
 #[tokio::test]
 async fn a_dead_message_is_listed_and_sent_again_on_demand() {
     let receiver = Receiver::start(&[]).await;
-    receiver.from_now_on(Answer::Status(500));
+    receiver.answer_with(Answer::Status(500));
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path(), &receiver, "0,0.1", &[]).await;
     let (endpoint, secret) = register(&server, &receiver, &["completed"]).await;
@@ -231,7 +231,7 @@ async fn a_dead_message_is_listed_and_sent_again_on_demand() {
     assert_eq!(receiver.messages().len(), 2, "as many tries as the schedule has");
     assert_eq!(server.metric("latentd_webhook_deliveries_total", "dead").await, 1.0);
 
-    receiver.from_now_on(Answer::Status(200));
+    receiver.answer_with(Answer::Status(200));
     let again = format!("/v1/webhook_endpoints/{endpoint}/deliveries/{}/retry", dead["id"].as_str().unwrap());
     let (status, pending) = call(&server, "POST", &again, None).await;
     assert_eq!((status, &pending["status"], &pending["attempts"]), (202, &json!("pending"), &json!(0)));
@@ -338,4 +338,33 @@ async fn several_processes_deliver_each_message_once() {
     let told = |message: &Message| message.json()["data"]["id"].as_str().unwrap().to_owned();
     assert_eq!(messages.iter().map(told).collect::<BTreeSet<_>>(), ids);
     assert!(messages.iter().all(|message| message.kind() == "generation.canceled" && message.is_signed_by(&secret)));
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_keeps_no_other_waiting() {
+    let (hanging, other) = (Receiver::start(&[]).await, Receiver::start(&[]).await);
+    hanging.answer_with(Answer::Hang);
+    let data = tempfile::tempdir().unwrap();
+    let ports = format!("{},{}", hanging.address.port(), other.address.port());
+    let patient = [
+        ("LATENTD_WEBHOOKS__TIMEOUT_S", "3600"),
+        ("LATENTD_WEBHOOKS__MAX_IN_FLIGHT", "4"),
+        ("LATENTD_WEBHOOKS__PORTS", &ports),
+    ];
+    let server = start(data.path(), &hanging, "0", &patient).await;
+    let (slow, _) = register(&server, &hanging, &["completed"]).await;
+    let (quick, _) = register(&server, &other, &["completed"]).await;
+    let canceled = async |endpoint: &str| {
+        let id = server.accept(&json!({"prompt": "x", "steps": 900, "webhook": {"endpoint": endpoint}})).await;
+        call(&server, "POST", &format!("/v1/images/{id}/cancel"), None).await;
+    };
+    for _ in 0..8 {
+        canceled(&slow).await;
+    }
+    hanging.until(1).await;
+    for _ in 0..3 {
+        canceled(&quick).await;
+    }
+    other.until(3).await;
+    assert_eq!(hanging.messages().len(), 1, "one of four places is its share");
 }

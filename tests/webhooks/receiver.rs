@@ -116,7 +116,7 @@ impl Receiver {
         format!("http://{}/hook?a=b", self.address)
     }
 
-    pub fn from_now_on(&self, answer: Answer) {
+    pub fn answer_with(&self, answer: Answer) {
         self.told.script.lock().unwrap().clear();
         *self.told.otherwise.lock().unwrap() = answer;
     }

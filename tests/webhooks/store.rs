@@ -74,6 +74,7 @@ suite! {
     a_claim_keeps_others_away_until_it_ends: HOUR,
     the_order_of_a_generation_is_kept_whatever_fails: HOUR,
     many_claimers_get_each_delivery_once: HOUR,
+    a_receiver_that_has_its_share_is_passed_over: HOUR,
     a_lost_claim_writes_nothing: HOUR,
     a_receiver_that_is_gone_gets_nothing_any_more: HOUR,
     what_was_given_back_is_due_at_once_and_not_counted: HOUR,
@@ -146,7 +147,7 @@ impl Place {
     }
 
     async fn claim(&self, limit: usize) -> Vec<ClaimedDelivery> {
-        self.webhooks.claim_deliveries(limit, HOUR).await.unwrap()
+        self.webhooks.claim_deliveries(limit, HOUR, &[]).await.unwrap()
     }
 
     async fn claim_one(&self) -> ClaimedDelivery {
@@ -258,7 +259,7 @@ async fn a_claim_keeps_others_away_until_it_ends(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
     place.whole(&endpoint).await;
     let short = Duration::from_millis(50);
-    let first = place.webhooks.claim_deliveries(1, short).await.unwrap().remove(0);
+    let first = place.webhooks.claim_deliveries(1, short, &[]).await.unwrap().remove(0);
     let second = loop {
         if let Some(claimed) = place.claim(1).await.pop() {
             break claimed;
@@ -321,7 +322,7 @@ async fn many_claimers_get_each_delivery_once(place: Place) {
         tokio::spawn(async move {
             let mut taken = Vec::new();
             while webhooks.backlog().await.unwrap() > 0 {
-                for claimed in webhooks.claim_deliveries(3, HOUR).await.unwrap() {
+                for claimed in webhooks.claim_deliveries(3, HOUR, &[]).await.unwrap() {
                     let answer = Answer { status: Some(200), error: None };
                     assert!(webhooks.settle_delivery(claimed.claim, &answer, Next::Delivered).await.unwrap());
                     taken.push(claimed);
@@ -337,6 +338,23 @@ async fn many_claimers_get_each_delivery_once(place: Place) {
     let ids: BTreeSet<DeliveryId> = taken.iter().map(|one| one.claim.id()).collect();
     assert_eq!((taken.len(), ids.len()), (80, 80), "two for each of forty");
     assert!(taken.iter().all(|one| one.attempts == 1));
+}
+
+async fn a_receiver_that_has_its_share_is_passed_over(place: Place) {
+    let (slow, other) = (place.endpoint(&COMPLETED).await, place.endpoint(&COMPLETED).await);
+    for _ in 0..5 {
+        place.whole(&slow).await;
+    }
+    let wanted = place.whole(&other).await;
+    place.accept(json!({"url": "https://Example.org:8443/own", "events": ["started"]})).await;
+    place.begin().await;
+    let slow = slow.id.to_string();
+    let claimed = place.webhooks.claim_deliveries(10, HOUR, std::slice::from_ref(&slow)).await.unwrap();
+    let receivers: BTreeSet<&str> = claimed.iter().map(|one| one.receiver.as_str()).collect();
+    assert_eq!(receivers, [other.id.to_string().as_str(), "https://example.org:8443"].into());
+    assert!(claimed.iter().any(|one| one.generation == wanted));
+    let claimed = place.claim(10).await;
+    assert!(claimed.len() == 5 && claimed.iter().all(|one| one.receiver == slow));
 }
 
 async fn a_lost_claim_writes_nothing(place: Place) {

@@ -77,8 +77,13 @@ impl WebhookStore for SqliteStore {
         deliveries::retry(self, tenant, endpoint, id).await
     }
 
-    async fn claim_deliveries(&self, limit: usize, lease: Duration) -> Result<Vec<ClaimedDelivery>, StoreError> {
-        outgoing::claim(self, limit, lease).await
+    async fn claim_deliveries(
+        &self,
+        limit: usize,
+        lease: Duration,
+        except: &[String],
+    ) -> Result<Vec<ClaimedDelivery>, StoreError> {
+        outgoing::claim(self, limit, lease, except).await
     }
 
     async fn settle_delivery(&self, claim: DeliveryClaim, answer: &Answer, next: Next) -> Result<bool, StoreError> {

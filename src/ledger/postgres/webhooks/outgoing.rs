@@ -29,13 +29,15 @@ pub async fn enqueue(change: &mut Change, generations: &[PgRow], kind: EventKind
         };
         let now = sqlx::query_scalar("SELECT statement_timestamp()").fetch_one(change.connection()).await?;
         sqlx::query(
-            "INSERT INTO webhook_deliveries (id, generation_id, seq, endpoint_id, url, kind, due_at, created_at, body)
-             VALUES ($1, $2, (SELECT max(seq) FROM generation_events WHERE generation_id = $2), $3, $4, $5, $6, $6, $7)",
+            "INSERT INTO webhook_deliveries
+                 (id, generation_id, seq, endpoint_id, url, receiver, kind, due_at, created_at, body)
+             VALUES ($1, $2, (SELECT max(seq) FROM generation_events WHERE generation_id = $2), $3, $4, $5, $6, $7, $7, $8)",
         )
         .bind(uuid_of_delivery(DeliveryId::new()))
         .bind(row::uuid(record.id))
         .bind(endpoint.map(uuid_of_endpoint))
         .bind(url)
+        .bind(webhook.receiver())
         .bind(kind.as_str())
         .bind::<OffsetDateTime>(now)
         .bind(notice(&record, kind, now).to_string())
@@ -73,7 +75,7 @@ async fn listens(change: &mut Change, endpoint: EndpointId, event: WebhookEvent)
 const CLAIM: &str = "
     WITH picked AS MATERIALIZED (
         SELECT id FROM webhook_deliveries AS this
-        WHERE state = 'pending' AND due_at <= statement_timestamp() AND NOT EXISTS (
+        WHERE state = 'pending' AND due_at <= statement_timestamp() AND receiver <> ALL($3) AND NOT EXISTS (
             SELECT FROM webhook_deliveries AS earlier
             WHERE earlier.generation_id = this.generation_id AND earlier.seq < this.seq AND earlier.state = 'pending')
         ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -81,17 +83,23 @@ const CLAIM: &str = "
         UPDATE webhook_deliveries AS this
         SET fence = fence + 1, attempts = attempts + 1, due_at = statement_timestamp() + $2
         FROM picked WHERE this.id = picked.id
-        RETURNING this.id, generation_id, endpoint_id, url, fence, attempts, body
+        RETURNING this.id, generation_id, endpoint_id, receiver, url, fence, attempts, body
     )
-    SELECT claimed.id, generation_id, fence, attempts, body, coalesce(claimed.url, endpoint.url) AS url, secret,
+    SELECT claimed.id, generation_id, receiver, fence, attempts, body, coalesce(claimed.url, endpoint.url) AS url, secret,
         CASE WHEN old_secret_until > statement_timestamp() THEN old_secret END AS old_secret
     FROM claimed LEFT JOIN webhook_endpoints AS endpoint ON endpoint.id = endpoint_id";
 
-pub async fn claim(store: &PgStore, limit: usize, lease: Duration) -> Result<Vec<ClaimedDelivery>, StoreError> {
+pub async fn claim(
+    store: &PgStore,
+    limit: usize,
+    lease: Duration,
+    except: &[String],
+) -> Result<Vec<ClaimedDelivery>, StoreError> {
     let mut loan = store.lend().await?;
     let rows = sqlx::query(CLAIM)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .bind(row::interval(lease))
+        .bind(except)
         .fetch_all(&mut *loan)
         .await?;
     loan.give_back();
@@ -104,6 +112,7 @@ fn claimed(row: &PgRow) -> Result<ClaimedDelivery, StoreError> {
     Ok(ClaimedDelivery {
         claim: DeliveryClaim { id: DeliveryId::from_bytes(bytes(row, "id")?), fence: row.try_get("fence")? },
         generation: GenerationId::from_bytes(bytes(row, "generation_id")?),
+        receiver: row.try_get("receiver")?,
         url: row.try_get("url")?,
         secrets: secrets.map_err(|_| unreadable("an endpoint's secret"))?,
         body: row.try_get("body")?,

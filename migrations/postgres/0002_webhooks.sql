@@ -31,6 +31,8 @@ CREATE TABLE webhook_deliveries (
     -- Either of the two.
     endpoint_id   uuid        REFERENCES webhook_endpoints (id) ON DELETE CASCADE,
     url           text,
+    -- The endpoint, or scheme, host and port of the address: by it a slow receiver is told apart from others.
+    receiver      text        NOT NULL,
     kind          text        NOT NULL,
     state         text        NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'delivered', 'dead')),
     -- Tries that were begun.
