@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
-use latentd::generation::{EventKind, Generation, GenerationId, Phase, Preview, Progress, Status};
+use latentd::generation::{Generation, GenerationId, Phase, Preview, Progress, Status};
 use latentd::ledger::{Acceptance, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
 use crate::place::{
-    PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, history, ids, late_worker, new_record,
-    overdue, reap_late, request, running, worker,
+    PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, ids, late_worker, new_record, overdue,
+    reap_late, request, running, worker,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,17 +1,28 @@
-//! How fast SQLite writes; run by hand: `cargo test --test ledger speed -- --ignored --nocapture`. With `TMPDIR=/dev/shm` it
-//! shows what the processor has to do beside the disk.
+//! How fast stores write; run by hand: `cargo test --test ledger speed -- --ignored --nocapture`. With `TMPDIR=/dev/shm` it
+//! shows what the processor has to do beside the disk; of PostgreSQL's share it knows nothing.
 
 use std::{fs, sync::Arc, time::Instant};
 
 use futures::future::join_all;
 use latentd::ledger::{Outcome, Store};
 
-use crate::place::{Place, SqlitePlace, accept, claim, image};
+use crate::place::{PgPlace, Place, SqlitePlace, accept, claim, image};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures"]
 async fn speed_of_a_sqlite_store() {
-    let place = SqlitePlace::new();
+    measure_all(&SqlitePlace::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn speed_of_a_postgresql_store() {
+    if let Some(place) = PgPlace::new().await {
+        measure_all(&place).await;
+    }
+}
+
+async fn measure_all(place: &dyn Place) {
     let store = place.open().await;
     for callers in [1, 8] {
         println!("{callers} callers:");
