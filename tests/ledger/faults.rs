@@ -10,7 +10,7 @@ use std::{
 };
 
 use latentd::generation::{EventKind, GenerationId, Problem, Status};
-use latentd::ledger::{ListQuery, Outcome, SqliteStore, Store, StoreError};
+use latentd::ledger::{Beat, ListQuery, Outcome, SqliteStore, Store, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{
@@ -174,6 +174,25 @@ async fn a_claim_writes_down_whose_it_is_and_until_when() {
     .await
     .unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_silent_for_an_hour_is_forgotten() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    for name in ["gone", "here"] {
+        let models = vec!["tiny".to_owned()];
+        let beat = Beat { worker: name.to_owned(), version: String::new(), models, running: 0, speed: Some(1.0) };
+        store.beat(&beat).await.unwrap();
+    }
+    let mut database = database(place.path()).await;
+    database.execute("UPDATE workers SET beaten_at = beaten_at - 3600001 WHERE id = 'gone'").await.unwrap();
+    let workers = store.workers().await.unwrap();
+    assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["here"]);
+    assert_eq!(store.workload(Duration::from_secs(60)).await.unwrap().speed, 1.0);
+    store.purge().await.unwrap();
+    let left: Vec<String> = sqlx::query_scalar("SELECT id FROM workers").fetch_all(&mut database).await.unwrap();
+    assert_eq!(left, ["here"]);
 }
 
 #[tokio::test]
