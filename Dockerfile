@@ -22,7 +22,11 @@ FROM debian:bookworm-slim AS cpu
 LABEL org.opencontainers.image.title="latentd" \
       org.opencontainers.image.description="An HTTP inference server for latent diffusion" \
       org.opencontainers.image.licenses="Apache-2.0"
+# Webhooks go to https addresses.
+COPY --link --from=builder-cpu /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --link --from=builder-cpu /src/target/release/latentd /usr/local/bin/latentd
+# By these a store's or a receiver's certificate is known to be good.
+COPY --link --from=builder-cpu /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --link --from=builder-cpu /src/LICENSE /src/models/*/LICENSE-*.txt /usr/share/doc/latentd/
 COPY --from=builder-cpu --chown=65532:65532 /data /data
 

@@ -1,6 +1,7 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
 mod store;
+mod webhooks;
 mod works;
 
 use std::{
@@ -22,11 +23,13 @@ use crate::{
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
     service::{Bus, Live, Outbox, Parts, Service, Terms, Throughput},
+    webhooks::Courier,
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
 
 pub use store::{migrate, open_store};
 use store::{reaping, start_store};
+use webhooks::webhooks;
 use works::{Works, worker_name};
 
 /// Everything a process is made of, bound to its addresses but not yet serving.
@@ -39,6 +42,7 @@ pub struct App {
     /// Not of a replica that only serves.
     works: Option<Works>,
     sweeper: Sweeper,
+    courier: Courier,
     bus: Bus,
     draining: CancellationToken,
     tasks: TaskTracker,
@@ -55,7 +59,9 @@ impl App {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let store = start_store(&config, &tasks, &draining).await?;
+        let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
+        let patience = store.is_shared().then(|| config.database.timeout_s.into());
+        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, patience, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
@@ -66,6 +72,7 @@ impl App {
             blobs: blobs.clone(),
             live: live.clone(),
             catalogue: catalogue.clone(),
+            webhooks,
             limits: config.limits.clone(),
             terms: Terms::of(&config),
             metrics: metrics.clone(),
@@ -82,6 +89,7 @@ impl App {
             live: live.clone(),
             metrics: metrics.clone(),
             interval: config.retention.sweep_interval_s.into(),
+            orphan_age: config.retention.orphan_age_s.into(),
             reaping: reaping(&config.queue, false),
             reap_interval: config.queue.reap_interval_s.into(),
             ageing: config.queue.ageing_s.into(),
@@ -134,7 +142,7 @@ impl App {
             false => None,
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
-        Ok(App { config, public, operator, state, works, sweeper, bus, draining, tasks })
+        Ok(App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks })
     }
 
     /// Where the public listener listens: with port 0 in the settings, the port that the system chose. `None`: this process
@@ -154,11 +162,12 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, works, sweeper, bus, draining, tasks } = self;
+        let App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
         let working = works.map(|works| works.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         tasks.spawn(sweeper.run(draining.clone()));
+        tasks.spawn(courier.run(draining.clone()));
         // Ends after the worker, whose last hints it carries.
         let bus_stop = CancellationToken::new();
         let carrying = tokio::spawn(bus.run(bus_stop.clone()));
@@ -171,7 +180,10 @@ impl App {
                     Some(listener) => {
                         http::serve(listener, http::public_router(state.clone()), http, drain.clone(), deadline).await
                     }
-                    None => Ok(drain.cancelled().await),
+                    None => {
+                        drain.cancelled().await;
+                        Ok(())
+                    }
                 }
             };
             let operator = http::serve(operator, http::operator_router(state.clone()), http, drain.clone(), deadline);

@@ -4,7 +4,9 @@
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
 mod blobs;
+mod one_or_more;
 mod secret;
+mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +22,7 @@ use crate::generation::Limits;
 
 pub use blobs::Blobs;
 pub use secret::Secret;
+pub use webhooks::{AllowedHost, Webhooks};
 
 /// Every default with its unit and reason, as an operator reads it.
 pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
@@ -46,6 +49,7 @@ pub struct Config {
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
+    pub webhooks: Webhooks,
     pub log: Log,
     pub shutdown_timeout_s: Seconds,
 }
@@ -202,6 +206,7 @@ pub struct Database {
 pub struct Retention {
     pub finished_s: Seconds,
     pub sweep_interval_s: Seconds,
+    pub orphan_age_s: Seconds,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -323,6 +328,9 @@ impl Config {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("models.preload")
+            .with_list_parse_key("webhooks.allow_hosts")
+            .with_list_parse_key("webhooks.ports")
+            .with_list_parse_key("webhooks.retry_s")
             .source(Some(environment));
         builder = builder.add_source(variables);
         for key in VERBATIM {
@@ -383,6 +391,7 @@ impl Config {
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
+        self.webhooks.check()?;
         self.blobs.check()
     }
 

@@ -31,6 +31,7 @@ pub mod signed;
 mod spec;
 mod sse;
 mod urlencoded;
+mod webhooks;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod postgres;
 mod queue;
 pub mod sqlite;
+mod webhooks;
 mod workers;
 
 use std::time::Duration;
@@ -20,6 +21,10 @@ pub use blobs::{BlobError, Blobs};
 pub use postgres::PgStore;
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Reaped, Reaping, Renewed, Workload};
 pub use sqlite::SqliteStore;
+pub use webhooks::{
+    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms,
+    NewEndpoint, Next, WebhookStore,
+};
 pub use workers::{Beat, Glance, Hint, KeyRecord, Orders, Report, WorkerRecord};
 
 /// The table of generations and events. Every change of state is one conditional transaction that also appends the

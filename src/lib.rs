@@ -8,7 +8,7 @@
 //!
 //! What is absent, and stays absent (`tests/layering.rs` holds every sentence):
 //!
-//! - Imports point down: `app` > `http` > `service`, `worker` > `ledger`, `engine` > `pipelines` > `diffusion`,
+//! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `pipelines` > `diffusion`,
 //!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `metrics`, `telemetry`.
 //! - `diffusion`, `models`, `weights`, `kernels`, `imaging` and `pipelines` never see tokio, axum, sqlx, a clock or an
 //!   environment variable.
@@ -35,6 +35,7 @@ pub mod models;
 pub mod pipelines;
 pub mod service;
 pub mod telemetry;
+pub mod webhooks;
 pub mod weights;
 pub mod worker;
 

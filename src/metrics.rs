@@ -38,6 +38,10 @@ pub struct Metrics {
     pub replayed_steps: IntCounter,
     /// Rows × denoiser calls computed and not used, by reason.
     pub wasted_steps: IntCounterVec,
+    /// Tries of webhooks, by what they came to.
+    pub webhook_deliveries: IntCounterVec,
+    /// Webhooks that are still to be delivered.
+    pub webhook_backlog: IntGauge,
     /// Text encodings asked for, by whether the cache had them.
     pub text_cache: IntCounterVec,
     /// Bytes of the weights that are in memory or being read.
@@ -110,6 +114,12 @@ impl Metrics {
                 "Rows times denoiser calls computed and not used",
                 &["reason"],
             ),
+            webhook_deliveries: counters(
+                "latentd_webhook_deliveries_total",
+                "Tries of webhooks by what they came to: delivered, failed (tried again), dead, gone",
+                &["result"],
+            ),
+            webhook_backlog: gauge("latentd_webhook_backlog", "Webhooks that are still to be delivered"),
             leases_lost: counter("latentd_leases_lost_total", "Leases lost before their generation had ended"),
             fenced_writes: counter(
                 "latentd_fenced_writes_total",

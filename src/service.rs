@@ -28,6 +28,7 @@ use crate::{
     ledger::{Blobs, Counts, Hint, ListQuery, Store, StoreError},
     metrics::Metrics,
     pipelines::Catalogue,
+    webhooks::Registry,
 };
 
 use keys::Keys;
@@ -69,6 +70,7 @@ pub struct Parts {
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
+    pub webhooks: Registry,
     pub limits: Limits,
     pub terms: Terms,
     pub metrics: Metrics,
@@ -288,6 +290,11 @@ impl Service {
     ) -> Result<impl Stream<Item = Result<Watched, ServiceError>> + Send + use<>, ServiceError> {
         self.find(access, id).await?;
         Ok(watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), id, after))
+    }
+
+    /// The desk for endpoints of webhooks.
+    pub fn webhooks(&self) -> &Registry {
+        &self.0.webhooks
     }
 
     pub fn models(&self) -> Vec<ModelView> {

@@ -3,6 +3,7 @@
 mod finish;
 mod heartbeat;
 mod leases;
+mod leftovers;
 mod load;
 mod log;
 mod models;
@@ -157,15 +158,23 @@ impl Worker {
         tracing::info!(%id, model = record.generation.model, attempt = record.attempt, "generation started");
 
         let outcome = self.in_time(&record, self.outcome(&record, &lease, cancel)).await;
-        let is_over = self.finish(&record, lease, outcome, begun).await;
-        self.outbox.tell(Hint::Changed(id));
-        if is_over { self.live.close(id) } else { self.live.pause(id) }
+        self.finish(lease, outcome, begun).await;
     }
 
     async fn outcome(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Outcome {
-        match self.compute(record, lease, cancel).await {
-            Ok(images) => self.save(record, lease, images).await,
-            Err(outcome) => outcome,
+        let images = match self.compute(record, lease, cancel.clone()).await {
+            Ok(images) => images,
+            Err(outcome) => return outcome,
+        };
+        let mut saved = pin!(self.save(record, lease, images));
+        tokio::select! {
+            biased;
+            saved = saved.as_mut() => saved,
+            () = self.live.canceled(record.id) => match cancel.reason() {
+                // A worker that stops stores what it has drawn, since the log lacks the last steps.
+                Some(Reason::Lost) if self.leases.allows(lease) => saved.await,
+                reason => ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost))),
+            },
         }
     }
 
@@ -226,7 +235,20 @@ impl Worker {
 
         let outcome = loop {
             tokio::select! {
-                Some(portion) = recorded.recv() => log.append(portion).await,
+                Some(portion) = recorded.recv() => {
+                    // A store that is slow must not hold back the end of the run; only a run that goes on elsewhere waits.
+                    let mut appended = pin!(log.append(portion));
+                    tokio::select! {
+                        () = &mut appended => {}
+                        ended = &mut outcome => {
+                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(ended_early);
+                            if let Err(Outcome::Released) = ended {
+                                appended.await;
+                            }
+                            break ended;
+                        }
+                    }
+                }
                 Some(sketch) = sketched.recv() => self.publish(record, sketch).await,
                 outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
             }

@@ -269,6 +269,35 @@ async fn bodies_are_held_to_their_size_whatever_their_headers_say() {
     door.close().await;
 }
 
+/// Which of the two lengths is meant decides where the next request begins, so nothing that follows on the connection may be
+/// taken for one: the chunks count, as RFC 9112 has it, and the connection closes after the answer.
+#[tokio::test]
+async fn a_body_of_two_lengths_is_the_last_thing_that_a_connection_brings() {
+    let door = Door::usual(&[]).await;
+    let body = "{\"prompt\": \"a red fox\"}";
+    let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let smuggled = "GET /picture HTTP/1.1\r\nhost: x\r\n\r\n";
+    for lengths in [
+        "content-length: 4\r\ntransfer-encoding: chunked\r\n".to_owned(),
+        "transfer-encoding: chunked\r\ncontent-length: 4\r\n".to_owned(),
+        format!("content-length: {}\r\ntransfer-encoding: chunked\r\n", chunks.len() + smuggled.len()),
+    ] {
+        let head = format!("POST /fields HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{lengths}\r\n");
+        let answer = exchange(&mut door.connect().await, format!("{head}{chunks}{smuggled}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("a red fox"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{lengths}: {answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{lengths}: {answer}");
+    }
+    for lengths in ["transfer-encoding: chunked, identity\r\n", "transfer-encoding: gzip\r\ncontent-length: 4\r\n"] {
+        let head = format!("POST /fields HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{lengths}\r\n");
+        let answer = exchange(&mut door.connect().await, format!("{head}{chunks}{smuggled}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{lengths}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{lengths}: {answer}");
+    }
+    door.serves().await;
+    door.close().await;
+}
+
 #[tokio::test]
 async fn bodies_that_do_not_end_are_answered() {
     let door = Door::usual(&[("body_timeout_s", "0.3")]).await;

@@ -19,6 +19,8 @@ mod other;
 mod read;
 #[path = "http_routes/refusals.rs"]
 mod refusals;
+#[path = "http_routes/silence.rs"]
+mod silence;
 #[path = "http_routes/tenants.rs"]
 mod tenants;
 

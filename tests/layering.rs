@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 7] = [
     &["diffusion", "models", "weights", "kernels", "imaging"],
     &["pipelines"],
     &["ledger", "engine"],
-    &["service", "worker"],
+    &["service", "worker", "webhooks"],
     &["http"],
     &["app", "cli", "main", "lib"],
 ];

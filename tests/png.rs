@@ -255,6 +255,7 @@ fn generation() -> Generation {
         priority: Default::default(),
         start_timeout_s: 60,
         run_timeout_s: None,
+        webhook: None,
         metadata: Default::default(),
     }
 }

@@ -26,10 +26,16 @@ mod faults;
 mod inputs;
 #[path = "server/journeys.rs"]
 mod journeys;
+#[path = "server/keys.rs"]
+mod keys;
 #[path = "server/models.rs"]
 mod models;
+#[path = "server/operator.rs"]
+mod operator;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
+#[path = "server/repeated.rs"]
+mod repeated;
 #[path = "server/responsiveness.rs"]
 mod responsiveness;
 #[path = "server/resume.rs"]

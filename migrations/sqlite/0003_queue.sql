@@ -57,8 +57,8 @@ CREATE INDEX generations_claim ON generations
     (priority DESC, vft, id, run_at, start_deadline, model, tenant_id, crash_count) WHERE status = 'queued';
 CREATE INDEX generations_start ON generations (start_deadline) WHERE status = 'queued';
 CREATE INDEX generations_aged ON generations (aged_at) WHERE status = 'queued';
--- The claim sees in it what every tenant and every worker has in hand.
-CREATE INDEX generations_lease ON generations (lease_expires_at, lease_owner, tenant_id, crash_count)
+-- The claim sees in it what every tenant and every worker has in hand; those who take back look at all, which are few.
+CREATE INDEX generations_running ON generations (tenant_id, lease_owner, crash_count, lease_expires_at)
     WHERE status = 'running';
 CREATE INDEX generations_status ON generations (status, id, cost);
 CREATE INDEX generations_tenant ON generations (tenant_id, id);

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::{self, Config},
-    ledger::{PgStore, Reaping, SqliteStore, Store, StoreError},
+    ledger::{PgStore, Reaping, SqliteStore, Store, StoreError, WebhookStore},
 };
 
 /// The store that the settings name, for a server. Of one that other processes share the hints are heard until `stop`; in one
@@ -16,18 +16,20 @@ pub(super) async fn start_store(
     config: &Config,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<Arc<dyn Store>> {
+) -> Result<(Arc<dyn Store>, Arc<dyn WebhookStore>)> {
     if !config.database.url.is_empty() {
         let store = open_pg(config).await.context("database.url")?;
         tasks.spawn(store.clone().listen(stop.clone()));
-        return Ok(Arc::new(store));
+        let store = Arc::new(store);
+        return Ok((store.clone(), store));
     }
     let store = open_sqlite(config).await.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
     let requeued = store.reap(&reaping(&config.queue, true)).await?.queued.len();
     if requeued > 0 {
         tracing::info!(requeued, "generations that a stopped process had begun are queued again");
     }
-    Ok(Arc::new(store))
+    let store = Arc::new(store);
+    Ok((store.clone(), store))
 }
 
 /// The store that the settings name.

@@ -11,7 +11,7 @@ use latentd::{
     ledger::StoreError,
     service::{NewKey, Terms},
 };
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::Settings;
 
@@ -80,7 +80,7 @@ impl Create {
         fields.insert("tenant".to_owned(), self.tenant.clone().into());
         fields.insert("weight".to_owned(), self.weight.into());
         fields.insert("max_queued".to_owned(), self.max_queued.into());
-        fields.insert("max_running".to_owned(), self.max_running.map_or(Value::Null, Value::from));
+        fields.insert("max_running".to_owned(), self.max_running.into());
         Fields::new(fields)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Priority, PromptSyntax, Refiner,
-    SchedulerChoice, Sdxl, Source,
+    SchedulerChoice, Sdxl, Source, Webhook,
 };
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
@@ -74,6 +74,9 @@ pub struct Generation {
     /// One attempt may take so many seconds; `None` leaves it to the settings.
     #[serde(default)]
     pub run_timeout_s: Option<u32>,
+    /// Who is told of its way, by HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
 }
@@ -126,6 +129,7 @@ impl Generation {
             Ok(Value::Object(mut params)) => {
                 params.remove("metadata");
                 params.remove("metadata_level");
+                params.remove("webhook");
                 // They say when it runs, not what it draws.
                 params.remove("priority");
                 params.remove("run_timeout_s");

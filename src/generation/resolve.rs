@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
-    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
+    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source, Webhook,
 };
 
 /// Every error of a request, at least one.
@@ -109,6 +109,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         priority: fields.choice("priority", &["low", "normal", "high"]).unwrap_or_default(),
         run_timeout_s: fields.integer("run_timeout_s", 1, 3600).and_then(|seconds| u32::try_from(seconds).ok()),
         start_timeout_s: integer(&mut fields, "start_timeout_s", 1, 86_400, 600),
+        webhook: Webhook::read(&mut fields),
         metadata: metadata(&mut fields),
         model,
     };
@@ -164,7 +165,7 @@ fn known_errors(mut fields: Fields) -> Vec<FieldError> {
     for name in NAMES.into_iter().chain(Sdxl::names()) {
         fields.take(name);
     }
-    for name in ["metadata", "prompt_syntax", "loras", "priority", "run_timeout_s"] {
+    for name in ["metadata", "prompt_syntax", "loras", "priority", "run_timeout_s", "webhook"] {
         fields.take(name);
     }
     fields.finish()

@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::{
     AppState,
     error::{ApiError, success},
-    generation::{self, rfc3339},
+    generation,
     list::listed,
     path::{Id, WorkerName},
     urlencoded,
 };
 use crate::{
-    generation::{Fields, Record},
+    generation::{Fields, Record, rfc3339},
     ledger::{ListQuery, WorkerRecord},
     service::{Access, Service, View},
 };

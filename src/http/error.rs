@@ -10,16 +10,17 @@ use crate::{
     generation::{FieldError, GenerationId, Invalid},
     ledger::StoreError,
     service::ServiceError,
+    webhooks::RegistryError,
 };
 
 /// The statuses of answers that are no errors, other than 200.
 pub mod success {
     use axum::http::StatusCode;
 
+    /// What was asked for is there now, such as a key.
+    pub const CREATED: StatusCode = StatusCode::CREATED;
     /// The generation or its cancellation is under way.
     pub const ACCEPTED: StatusCode = StatusCode::ACCEPTED;
-    /// A key was made.
-    pub const CREATED: StatusCode = StatusCode::CREATED;
     /// Nothing to show, or nothing left to tell.
     pub const NO_CONTENT: StatusCode = StatusCode::NO_CONTENT;
     /// One range of a file.
@@ -67,6 +68,8 @@ pub enum ApiError {
     IdConflict,
     #[error("the generation was not given up after crashes, so there is nothing to queue again")]
     NotDead,
+    #[error("at most {most} webhook endpoints can be registered; erase one first")]
+    EndpointsFull { most: usize },
     #[error("the body must have at most {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("{0}")]
@@ -132,6 +135,7 @@ impl ApiError {
             ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
             ApiError::IdConflict => (S::CONFLICT, "id_conflict", "The id is taken"),
             ApiError::NotDead => (S::CONFLICT, "generation_not_dead", "The generation was not given up"),
+            ApiError::EndpointsFull { .. } => (S::CONFLICT, "webhook_endpoints_full", "Too many webhook endpoints"),
             ApiError::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             ApiError::UnsupportedMediaType(_) => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
@@ -235,6 +239,8 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
         "unknown_model"
     } else if errors.iter().all(|error| error.code == "unknown_lora") {
         "unknown_lora"
+    } else if errors.iter().all(|error| error.code == "webhook_url_forbidden") {
+        "webhook_url_forbidden"
     } else if errors.iter().all(|error| error.code == "unknown_field") {
         "unknown_field"
     } else {
@@ -304,7 +310,11 @@ impl IntoResponse for ApiError {
                 headers.insert(header::CONTENT_RANGE, range);
             }
             // SDKs in wide use retry every 409 unless told not to.
-            ApiError::NotFinished | ApiError::Canceled(_) | ApiError::IdConflict | ApiError::NotDead => {
+            ApiError::NotFinished
+            | ApiError::Canceled(_)
+            | ApiError::IdConflict
+            | ApiError::NotDead
+            | ApiError::EndpointsFull { .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
             ApiError::MissingKey => {
@@ -372,6 +382,18 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> ApiError {
+        match error {
+            RegistryError::Invalid(invalid) => ApiError::Invalid(invalid),
+            RegistryError::NotFound => ApiError::NotFound("such webhook endpoint or delivery"),
+            RegistryError::Full { most } => ApiError::EndpointsFull { most },
+            RegistryError::Entropy(cause) => ApiError::Internal { cause },
+            RegistryError::Store(error) => error.into(),
+        }
+    }
+}
+
 /// One invalid field, or with the empty pointer the body as a whole.
 pub fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> ApiError {
     let error = FieldError { pointer: pointer.to_owned(), code, detail: detail.into() };
@@ -410,6 +432,7 @@ mod tests {
             ApiError::RequestTimeout,
             ApiError::NotFinished,
             ApiError::Canceled(id),
+            ApiError::EndpointsFull { most: 1 },
             ApiError::BodyTooLarge { limit: 1 },
             ApiError::UnsupportedMediaType(text()),
             ApiError::RangeNotSatisfiable { length: 1 },
@@ -417,6 +440,7 @@ mod tests {
             invalid("/colour", "unknown_field", text()),
             invalid("/model", "unknown_model", text()),
             invalid("/loras/0/name", "unknown_lora", text()),
+            invalid("/webhook/url", "webhook_url_forbidden", text()),
             failed("run_timeout"),
             failed("out_of_memory"),
             failed("worker_crashed"),

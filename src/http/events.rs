@@ -179,7 +179,6 @@ impl Feed {
         };
         if event.kind.is_terminal() {
             self.presence.keep();
-            self.ended = true;
         }
         Ok(Frame::durable(event.seq, event.kind.as_str(), &data))
     }

@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+use time::OffsetDateTime;
 
 use super::{content, error::location, signed::Signer};
 use crate::{
-    generation::{GenerationId, Image, Priority, Problem, Status},
+    generation::{GenerationId, Image, Priority, Problem, Status, rfc3339},
     service::{Pace, Progress, View},
 };
 
@@ -159,23 +159,4 @@ pub fn etag(view: &View, signer: &Signer) -> String {
 
 fn tenths(seconds: f64) -> f64 {
     (seconds * 10.0).round() / 10.0
-}
-
-/// UTC with milliseconds, such as `2026-08-21T09:30:00.000Z`.
-pub fn rfc3339(at: OffsetDateTime) -> String {
-    const FORMAT: &[BorrowedFormatItem<'static>] =
-        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    at.to_offset(UtcOffset::UTC).format(FORMAT).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn times_are_utc_with_milliseconds() {
-        assert_eq!(rfc3339(datetime!(2026-08-21 11:30:00.12345 +2)), "2026-08-21T09:30:00.123Z");
-    }
 }

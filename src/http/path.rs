@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::error::{ApiError, invalid};
-use crate::generation::GenerationId;
+use crate::generation::{DeliveryId, EndpointId, GenerationId};
 
 /// The generation of `/v1/images/{id}…`.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,14 @@ pub struct WorkerName(pub String);
 /// The image of `…/content/{n}`, with or without `.png`.
 #[derive(Clone, Copy, Debug)]
 pub struct Index(pub u32);
+
+/// The endpoint of `/v1/webhook_endpoints/{id}…`.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint(pub EndpointId);
+
+/// The delivery of `…/deliveries/{delivery}/…`.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery(pub DeliveryId);
 
 /// The model of `/v1/models/{id}`.
 #[derive(Clone, Debug)]
@@ -68,6 +76,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Index {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let n = segment(parts, state, "n").await;
         n.and_then(|n| index(&n)).map(Index).ok_or(ApiError::NotFound("image"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Endpoint {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
+        id.map(Endpoint).ok_or(ApiError::NotFound("webhook endpoint"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Delivery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = segment(parts, state, "delivery").await.and_then(|id| id.parse().ok());
+        id.map(Delivery).ok_or(ApiError::NotFound("webhook delivery"))
     }
 }
 

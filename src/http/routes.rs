@@ -5,7 +5,7 @@ use axum::{
     routing::{MethodRouter, delete, get, post, put},
 };
 
-use super::{AppState, admin, catalogue, content, create, events, health, images, page, spec};
+use super::{AppState, admin, catalogue, content, create, events, health, images, page, spec, webhooks};
 
 /// One operation of a listener.
 #[derive(Debug)]
@@ -35,6 +35,14 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),
         endpoint(Method::GET, "/v1/schedulers", get(catalogue::schedulers)),
         endpoint(Method::GET, "/v1/queue", get(catalogue::queue)),
+        endpoint(Method::POST, "/v1/webhook_endpoints", post(webhooks::create)),
+        endpoint(Method::GET, "/v1/webhook_endpoints", get(webhooks::list)),
+        endpoint(Method::GET, "/v1/webhook_endpoints/{id}", get(webhooks::get)),
+        endpoint(Method::PUT, "/v1/webhook_endpoints/{id}", put(webhooks::replace)),
+        endpoint(Method::DELETE, "/v1/webhook_endpoints/{id}", delete(webhooks::delete)),
+        endpoint(Method::POST, "/v1/webhook_endpoints/{id}/rotate", post(webhooks::rotate)),
+        endpoint(Method::GET, "/v1/webhook_endpoints/{id}/deliveries", get(webhooks::deliveries)),
+        endpoint(Method::POST, "/v1/webhook_endpoints/{id}/deliveries/{delivery}/retry", post(webhooks::retry)),
         endpoint(Method::GET, "/health", get(health::health)),
         endpoint(Method::GET, "/healthz", get(health::health)),
         endpoint(Method::GET, "/openapi.yaml", get(spec::yaml)),

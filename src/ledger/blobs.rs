@@ -5,7 +5,7 @@ mod error;
 mod path;
 mod patience;
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -163,17 +163,41 @@ impl Blobs {
         self.delete_folder(&Location::parse(path::log_of(id))?).await
     }
 
-    /// Erases what attempts have stored that do not count: all but `winner`'s pictures, or all pictures where none has
-    /// succeeded. What the request brought along stays. To be called of a generation that is over.
-    pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<(), BlobError> {
+    /// The fences of the attempts that have stored pictures.
+    pub async fn fences(&self, id: GenerationId) -> Result<Vec<i64>, BlobError> {
         let folders = self.folders_in(&Location::parse(path::folder_of(id))?).await?;
-        for folder in folders {
-            let fence = folder.filename().and_then(|name| name.parse::<i64>().ok());
-            if fence.is_some() && fence != winner {
-                self.delete_folder(&folder).await?;
-            }
+        Ok(folders.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
+    }
+
+    /// Erases the pictures of all attempts of a generation that is over but the one that has succeeded, if one has. What the
+    /// request brought along stays.
+    pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<(), BlobError> {
+        self.delete_attempts(id, &self.fences(id).await?, winner).await
+    }
+
+    /// As [`Blobs::delete_losers`], of these attempts alone, which are to be looked up before it is known that the generation
+    /// is over: one that is taken up again in between then has a fence that is not among them.
+    pub async fn delete_attempts(
+        &self,
+        id: GenerationId,
+        fences: &[i64],
+        winner: Option<i64>,
+    ) -> Result<(), BlobError> {
+        for fence in fences.iter().filter(|fence| Some(**fence) != winner) {
+            self.delete_folder(&Location::parse(path::folder_of_attempt(id, *fence))?).await?;
         }
         Ok(())
+    }
+
+    /// When the newest file of a generation was stored, its log aside; `None` where it has none.
+    pub async fn last_stored(&self, id: GenerationId) -> Result<Option<SystemTime>, BlobError> {
+        let folder = Location::parse(path::folder_of(id))?;
+        let attempt = || async {
+            let files = self.objects().list(Some(&folder));
+            Ok(files.map_ok(|file| file.last_modified).try_collect::<Vec<_>>().await?)
+        };
+        let times = self.persist(Waiting::Client, attempt).await?;
+        Ok(times.into_iter().max().map(SystemTime::from))
     }
 
     /// Erases everything of a generation: its log, what its request brought along, the pictures of every fence, and half-written

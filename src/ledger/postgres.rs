@@ -15,6 +15,7 @@ mod reading;
 mod reports;
 mod row;
 mod schema;
+mod webhooks;
 mod workers;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod folder;
 mod queue;
 mod reading;
 mod row;
+mod webhooks;
 mod workers;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
@@ -307,6 +308,7 @@ mod tests {
             priority: Default::default(),
             start_timeout_s: 600,
             run_timeout_s: None,
+            webhook: None,
             metadata: Default::default(),
         }
     }

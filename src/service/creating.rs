@@ -16,7 +16,7 @@ impl Service {
     /// All invalid fields at once, a queue that is full or too slow, a key or an id that stands for another request, a
     /// stopping server, or a store that does not answer.
     pub async fn create(&self, order: Order) -> Result<Created, ServiceError> {
-        let Parts { store, blobs, metrics, wake, draining, terms, .. } = &self.0.parts;
+        let Parts { store, blobs, webhooks, metrics, wake, draining, terms, .. } = &self.0.parts;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
@@ -32,6 +32,9 @@ impl Service {
             Repeatable::ById(id) => (id, self.is_taken(id, &tenant).await?),
             Repeatable::No | Repeatable::ByKey(_) => (GenerationId::new(), false),
         };
+        if !is_taken {
+            webhooks.check(&mut fields, &tenant).await?;
+        }
         let taken = intake::take_in(&mut fields, &tenant, store.as_ref(), blobs).await?;
         fields.put_default("start_timeout_s", terms.start_timeout_s);
         let generation = resolve(fields, &CatalogueRules { catalogue: &self.0.catalogue, limits: &self.0.limits })?;

@@ -121,15 +121,12 @@ impl Service {
             Some(known) => known,
             None => {
                 let found = self.ask(self.0.store.find_key(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;
-                Known { sha256: found.sha256, tenant: found.tenant.into(), at: Instant::now() }
+                let known = Known { sha256: found.sha256, tenant: found.tenant.into(), at: Instant::now() };
+                self.0.keys.keep(key.id.clone(), known.clone());
+                known
             }
         };
-        if !same(&known.sha256, &key.sha256()) {
-            return Err(ServiceError::InvalidKey);
-        }
-        let tenant = known.tenant.clone();
-        self.0.keys.keep(key.id, known);
-        Ok(tenant)
+        if same(&known.sha256, &key.sha256()) { Ok(known.tenant) } else { Err(ServiceError::InvalidKey) }
     }
 
     /// Makes a key as the operator wants it.

@@ -83,9 +83,10 @@ impl Watcher {
                 terminal |= self.store.get(self.id).await?.is_none_or(|record| record.status.is_terminal());
             }
             self.seen_events = Some(state.events);
+            // The last of them counts: one that was revived has an end in the middle of its history.
+            terminal |= events.last().is_some_and(|last| last.kind.is_terminal());
             for event in events {
                 self.after = event.seq;
-                terminal |= event.kind.is_terminal();
                 self.due.push_back(Watched::Event(event));
             }
         }

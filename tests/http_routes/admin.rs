@@ -6,7 +6,10 @@ use axum::http::Method;
 use latentd::ledger::{Beat, Claimant, Reaping};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, post};
+use crate::{
+    conforms::events,
+    desk::{Desk, post},
+};
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
@@ -56,6 +59,11 @@ async fn a_dead_generation_is_found_and_queued_again() {
         desk.succeed(lease, crate::PNG).await;
     });
     assert_eq!(ended.json()["status"], "succeeded");
+    let history = events(desk.get(&format!("{path}/events")).await.text());
+    let kinds: Vec<_> = history.iter().filter_map(|event| event["event"].as_str()).collect();
+    let last = ["generation.retrying", "generation.started", "generation.succeeded"];
+    assert_eq!(kinds[..3], ["generation.queued", "generation.started", "generation.failed"]);
+    assert_eq!(kinds[3..], last, "it goes on after the end that was none");
 }
 
 #[tokio::test]

@@ -14,9 +14,10 @@ use latentd::{
     engine::Cancel,
     generation::{GenerationId, Image, Problem},
     http::{self, AppState},
-    ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store},
+    ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store, WebhookStore},
     metrics::Metrics,
     service::{Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
+    webhooks::{Guard, Registry, SystemResolver},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -24,7 +25,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::conforms::assert_conforms;
+use crate::{conforms::assert_conforms, silence::Silence};
 
 pub struct Desk {
     pub public: Router,
@@ -66,7 +67,21 @@ impl Desk {
         let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
         let data = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap();
-        let store: Arc<dyn Store> = Arc::new(store);
+        let store = Arc::new(store);
+        Desk::over(store.clone(), store, config, data)
+    }
+
+    /// On a store that never answers, as a database behind a dead network.
+    pub fn on_silence(flags: &[(&str, &str)]) -> Desk {
+        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
+        Desk::over(Arc::new(Silence), Arc::new(Silence), config, tempfile::tempdir().unwrap())
+    }
+
+    fn over(store: Arc<dyn Store>, outgoing: Arc<dyn WebhookStore>, config: Config, data: tempfile::TempDir) -> Desk {
+        let guard = Arc::new(Guard::new(&config.webhooks));
+        let patience = store.is_shared().then(|| config.database.timeout_s.into());
+        let webhooks = Registry::new(outgoing, patience, guard, Arc::new(SystemResolver), &config.webhooks);
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
@@ -75,6 +90,7 @@ impl Desk {
             blobs: blobs.clone(),
             live: live.clone(),
             catalogue: Arc::new(app::catalogue(&config).unwrap()),
+            webhooks,
             limits: config.limits.clone(),
             terms: Terms::of(&config),
             metrics: metrics.clone(),

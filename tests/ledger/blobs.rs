@@ -116,11 +116,20 @@ async fn losers_are_erased_and_the_winner_stays(storage: &impl Storage) {
         }
         left
     };
-    blobs.delete_losers(id, fence_of(&path_of(id, 2, 0))).await.unwrap();
+    let mut fences = blobs.fences(id).await.unwrap();
+    fences.sort_unstable();
+    assert_eq!(fences, [1, 2, 12]);
+    blobs.put(&path_of(id, 13, 0), Bytes::from_static(b"png")).await.unwrap();
+    blobs.delete_attempts(id, &fences, fence_of(&path_of(id, 2, 0))).await.unwrap();
+    assert_eq!(blobs.fences(id).await.unwrap().len(), 2, "what came later stays");
+    blobs.delete_losers(id, Some(2)).await.unwrap();
     assert_eq!(left().await, [path_of(id, 2, 0), input.clone(), log.clone(), path_of(other, 1, 0)]);
     blobs.delete_losers(id, None).await.unwrap();
     assert_eq!(left().await, [input, log, path_of(other, 1, 0)]);
-    blobs.delete_losers(GenerationId::new(), Some(1)).await.unwrap();
+    let stored = blobs.last_stored(id).await.unwrap().expect("what the request brought along stays");
+    assert!(stored.elapsed().unwrap_or_default() < std::time::Duration::from_secs(600), "{stored:?}");
+    assert_eq!(blobs.last_stored(GenerationId::new()).await.unwrap(), None);
+    assert!(blobs.fences(GenerationId::new()).await.unwrap().is_empty());
 }
 
 async fn logs_are_read_in_the_order_they_were_written(storage: &impl Storage) {

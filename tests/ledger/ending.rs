@@ -136,6 +136,37 @@ pub async fn a_canceled_run_is_not_queued_again(place: &dyn Place) {
     }
 }
 
+/// Whoever was told that it is to be canceled never sees it succeed; whoever comes too late is told that it has.
+pub async fn a_canceled_run_does_not_succeed_any_more(place: &dyn Place) {
+    let stores = place.open_many(2).await;
+    let (store, other) = (stores[0].clone(), stores[1].clone());
+    let (id, lease) = running(&*store).await;
+    store.cancel(id).await.unwrap();
+    let record = store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    assert_eq!((record.status, record.version), (Status::Canceled, 4));
+    assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Started, EventKind::Canceled]);
+    for _ in 0..20 {
+        let (id, lease) = running(&*store).await;
+        let canceling = tokio::spawn({
+            let other = other.clone();
+            async move { other.cancel(id).await.unwrap().unwrap().status }
+        });
+        let finished = store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap().status;
+        let canceled = canceling.await.unwrap();
+        match canceled {
+            Status::Running => assert_eq!(finished, Status::Canceled),
+            told => assert_eq!(finished, told),
+        }
+        assert_eq!(get(&*store, id).await.status, finished);
+        history(&*store, id).await;
+    }
+    // What has failed anyway may say so.
+    let (id, lease) = running(&*store).await;
+    store.cancel(id).await.unwrap();
+    let record = store.finish(lease, Outcome::Failed(problem())).await.unwrap().unwrap();
+    assert_eq!(record.status, Status::Failed { problem: problem() });
+}
+
 pub async fn a_queued_generation_is_canceled_at_once(place: &dyn Place) {
     let store = place.open().await;
     let id = accept(&*store, 1).await[0];

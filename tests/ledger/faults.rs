@@ -10,7 +10,7 @@ use std::{
 };
 
 use latentd::generation::{EventKind, GenerationId, Problem, Status};
-use latentd::ledger::{ListQuery, Outcome, SqliteStore, Store, StoreError};
+use latentd::ledger::{Beat, ListQuery, Outcome, SqliteStore, Store, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{
@@ -144,6 +144,55 @@ async fn an_unreadable_row_harms_nobody_else() {
     assert_eq!(place::ids(&claimed), [ids[3]]);
     assert_eq!(history(&*store, ids[2]).await, [EventKind::Queued, EventKind::Started, EventKind::Failed]);
     assert_eq!(reap_all(&*store, 3).await.queued, [ids[3]]);
+}
+
+#[tokio::test]
+async fn a_claim_writes_down_whose_it_is_and_until_when() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    let mut expected = vec![];
+    for name in ["one", "two"] {
+        accept(&*store, 1).await;
+        let claimed = store.claim(&place::worker(name), 1, true).await.unwrap();
+        expected.push((Some(name.to_owned()), claimed[0].0.started_at.unwrap() + HOUR));
+    }
+    let leases = "SELECT lease_owner, lease_expires_at FROM generations ORDER BY id";
+    let rows: Vec<(Option<String>, i64)> =
+        sqlx::query_as(leases).fetch_all(&mut database(place.path()).await).await.unwrap();
+    let leases = rows.into_iter().map(|(owner, ms)| {
+        (owner, time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).unwrap())
+    });
+    assert_eq!(leases.collect::<Vec<_>>(), expected);
+    reap_all(&*store, 2).await;
+    reap_all(&*store, 1).await;
+    claim(&*store, 1).await;
+    reap_all(&*store, 2).await;
+    let left: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM generations WHERE lease_owner IS NOT NULL OR lease_expires_at IS NOT NULL",
+    )
+    .fetch_one(&mut database(place.path()).await)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_silent_for_an_hour_is_forgotten() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    for name in ["gone", "here"] {
+        let models = vec!["tiny".to_owned()];
+        let beat = Beat { worker: name.to_owned(), version: String::new(), models, running: 0, speed: Some(1.0) };
+        store.beat(&beat).await.unwrap();
+    }
+    let mut database = database(place.path()).await;
+    database.execute("UPDATE workers SET beaten_at = beaten_at - 3600001 WHERE id = 'gone'").await.unwrap();
+    let workers = store.workers().await.unwrap();
+    assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["here"]);
+    assert_eq!(store.workload(Duration::from_secs(60)).await.unwrap().speed, 1.0);
+    store.purge().await.unwrap();
+    let left: Vec<String> = sqlx::query_scalar("SELECT id FROM workers").fetch_all(&mut database).await.unwrap();
+    assert_eq!(left, ["here"]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use latentd::generation::{Generation, GenerationId};
 use latentd::ledger::{Counts, ListQuery, Outcome, Store};
 
-use crate::place::{Place, accept, accept_one, claim, generation, running};
+use crate::place::{Place, accept, accept_of, accept_one, claim, generation, running};
 
 async fn page(store: &dyn Store, query: ListQuery) -> (Vec<GenerationId>, bool) {
     let page = store.list(&query).await.unwrap();
@@ -87,4 +87,18 @@ pub async fn counts_tell_queued_from_running(place: &dyn Place) {
         store.finish(lease, Outcome::Succeeded(Vec::new())).await.unwrap();
     }
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 2, running: 0 });
+}
+
+pub async fn counts_of_a_tenant_leave_others_out(place: &dyn Place) {
+    let store = place.open().await;
+    for tenant in ["a", "b", "a", "b", "b"] {
+        accept_of(&*store, tenant, 1.0).await;
+    }
+    claim(&*store, 2).await;
+    let canceled = accept_of(&*store, "a", 1.0).await;
+    store.cancel(canceled).await.unwrap();
+    let counts = async |tenant| store.counts_of(tenant).await.unwrap();
+    assert_eq!(counts("a").await, Counts { queued: 1, running: 1 });
+    assert_eq!(counts("b").await, Counts { queued: 2, running: 1 });
+    assert_eq!(counts("c").await, Counts::default());
 }

@@ -1,30 +1,12 @@
-//! Random operations on a store and on a model of it that a reader can check by eye: both must always agree.
+//! A store as a reader can check it by eye: maps in memory, no clock.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
 
-use latentd::generation::{EventKind, GenerationId, Status};
-use latentd::ledger::{Acceptance, Counts, Lease, ListQuery, Outcome, Store, StoreError};
-use proptest::{prelude::*, test_runner::TestRunner};
+use latentd::generation::{EventKind, GenerationId};
 
-use crate::place::{HOUR, Place, claim, generation, get, history, image, overdue, problem, reap_all, request};
-
-const MAX_QUEUED: usize = 6;
-
-/// Indexes choose among what there is, modulo its number.
-#[derive(Clone, Debug)]
-enum Operation {
-    Accept { overdue: bool },
-    Claim { limit: usize },
-    Finish { lease: usize, how: How },
-    Cancel(usize),
-    Delete(usize),
-    RequeueRunning { max_attempts: u32 },
-    ExpireOverdue,
-    Reopen,
-}
-
+/// How a run ends.
 #[derive(Clone, Copy, Debug)]
-enum How {
+pub enum How {
     Succeeded,
     Failed,
     Canceled,
@@ -33,58 +15,58 @@ enum How {
     RetryLater,
 }
 
-fn operations() -> impl Strategy<Value = Vec<Operation>> {
-    use How::*;
-    let how = prop::sample::select(vec![Succeeded, Failed, Canceled, Released, RetryNow, RetryLater]);
-    let operation = prop_oneof![
-        8 => prop::bool::weighted(0.2).prop_map(|overdue| Operation::Accept { overdue }),
-        5 => (0..4usize).prop_map(|limit| Operation::Claim { limit }),
-        6 => (any::<usize>(), how).prop_map(|(lease, how)| Operation::Finish { lease, how }),
-        3 => any::<usize>().prop_map(Operation::Cancel),
-        2 => any::<usize>().prop_map(Operation::Delete),
-        2 => (1..4u32).prop_map(|max_attempts| Operation::RequeueRunning { max_attempts }),
-        1 => Just(Operation::ExpireOverdue),
-        1 => Just(Operation::Reopen),
-    ];
-    prop::collection::vec(operation, 1..60)
+/// What [`Model::accept`] answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Answer {
+    New,
+    Again(GenerationId),
+    QueueFull(usize),
+    TenantQueueFull(usize),
+    KeyReused,
+    IdTaken,
 }
 
-/// Runs so many random histories, each on a place of its own.
-pub fn holds<P: Place, F: Future<Output = Option<P>>>(place: impl Fn() -> F, runs: u32) {
-    let config =
-        ProptestConfig { cases: runs, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let run = |operations| {
-        runtime.block_on(async {
-            let Some(place) = place().await else { return };
-            let mut both = Both { store: Some(place.open().await), model: Model::default(), leases: Vec::new() };
-            for operation in operations {
-                both.apply(&place, operation).await;
-                both.compare().await;
-            }
-        });
-        Ok(())
-    };
-    TestRunner::new(config).run(&operations(), run).unwrap();
-}
-
-#[derive(Default)]
-struct Model {
-    rows: BTreeMap<GenerationId, Row>,
+/// A request as the model sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub id: GenerationId,
+    pub tenant: &'static str,
+    pub fingerprint: u8,
+    /// Its key, and whether the key's time is over as soon as it is taken.
+    pub key: Option<(&'static str, bool)>,
+    pub priority: i16,
+    pub cost: f64,
+    /// Until it is claimed for the first time.
+    pub is_overdue: bool,
+    pub max_queued: usize,
 }
 
 #[derive(Debug)]
-struct Row {
-    status: &'static str,
-    attempt: u32,
-    fence: i64,
-    version: i64,
-    cancel_requested: bool,
-    /// Overdue until it is claimed for the first time.
-    overdue: bool,
-    /// Waits for an hour.
-    delayed: bool,
-    history: Vec<EventKind>,
+pub struct Tenant {
+    pub weight: f64,
+    pub vft: f64,
+    pub max_queued: Option<u32>,
+    pub max_running: Option<u32>,
+}
+
+#[derive(Debug)]
+pub struct Row {
+    pub ask: Ask,
+    pub status: &'static str,
+    pub priority: i16,
+    pub vft: f64,
+    pub attempt: u32,
+    pub fence: i64,
+    pub version: i64,
+    pub crashes: u32,
+    pub is_dead: bool,
+    pub has_started: bool,
+    pub cancel_requested: bool,
+    /// Waits for longer than any test.
+    pub is_delayed: bool,
+    /// Who runs it, and whether the lease has ended.
+    pub lease: Option<(usize, bool)>,
+    pub history: Vec<EventKind>,
 }
 
 impl Row {
@@ -92,65 +74,166 @@ impl Row {
         self.status = status;
         self.version += 1;
         self.history.push(event);
+        self.lease = None;
     }
 }
 
+#[derive(Default)]
+pub struct Model {
+    pub rows: BTreeMap<GenerationId, Row>,
+    pub tenants: BTreeMap<&'static str, Tenant>,
+    /// Generation and fingerprint of the keys whose time is not over.
+    pub keys: BTreeMap<(&'static str, &'static str), (GenerationId, u8)>,
+    /// The virtual time.
+    clock: f64,
+}
+
 impl Model {
-    fn accept(&mut self, id: GenerationId, overdue: bool) -> bool {
-        let fits = self.count("queued") < MAX_QUEUED;
-        if fits {
-            let row = Row {
-                status: "queued",
-                attempt: 0,
-                fence: 0,
-                version: 1,
-                cancel_requested: false,
-                overdue,
-                delayed: false,
-                history: vec![EventKind::Queued],
-            };
-            self.rows.insert(id, row);
+    pub fn accept(&mut self, ask: Ask) -> Answer {
+        let known = ask.key.and_then(|(key, _)| self.keys.get(&(ask.tenant, key)));
+        if let Some((id, fingerprint)) = known {
+            return if *fingerprint == ask.fingerprint { Answer::Again(*id) } else { Answer::KeyReused };
         }
-        fits
+        if let Some(row) = self.rows.get(&ask.id) {
+            let same = (row.ask.tenant, row.ask.fingerprint) == (ask.tenant, ask.fingerprint);
+            return if same { Answer::Again(ask.id) } else { Answer::IdTaken };
+        }
+        let (queued, own) = (self.count("queued", None), self.count("queued", Some(ask.tenant)));
+        if queued >= ask.max_queued {
+            return Answer::QueueFull(queued);
+        }
+        let unknown = || Tenant { weight: 1.0, vft: 0.0, max_queued: None, max_running: None };
+        let tenant = self.tenants.entry(ask.tenant).or_insert_with(unknown);
+        if tenant.max_queued.is_some_and(|most| own >= most as usize) {
+            return Answer::TenantQueueFull(own);
+        }
+        tenant.vft = tenant.vft.max(self.clock) + ask.cost / tenant.weight;
+        let row = Row {
+            ask,
+            status: "queued",
+            priority: ask.priority,
+            vft: tenant.vft,
+            attempt: 0,
+            fence: 0,
+            version: 1,
+            crashes: 0,
+            is_dead: false,
+            has_started: false,
+            cancel_requested: false,
+            is_delayed: false,
+            lease: None,
+            history: vec![EventKind::Queued],
+        };
+        self.rows.insert(ask.id, row);
+        if let Some((key, false)) = ask.key {
+            self.keys.insert((ask.tenant, key), (ask.id, ask.fingerprint));
+        }
+        Answer::New
     }
 
-    fn claim(&mut self, limit: usize) -> Vec<(GenerationId, i64)> {
-        let free = self.rows.iter_mut().filter(|(_, row)| row.status == "queued" && !row.overdue && !row.delayed);
-        let claim = |(id, row): (&GenerationId, &mut Row)| {
+    /// The queue in its order.
+    pub fn queue(&self) -> Vec<GenerationId> {
+        let mut queue: Vec<_> = self.rows.iter().filter(|(_, row)| row.status == "queued").collect();
+        queue.sort_by(|(a_id, a), (b_id, b)| {
+            b.priority.cmp(&a.priority).then(a.vft.total_cmp(&b.vft)).then(a_id.cmp(b_id))
+        });
+        queue.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    pub fn claim(&mut self, worker: usize, is_late: bool, limit: usize, idle: bool) -> Vec<(GenerationId, i64)> {
+        let runs_alone = |row: &Row| row.lease.is_some_and(|(owner, _)| owner == worker) && row.crashes > 0;
+        if self.rows.values().any(runs_alone) {
+            return Vec::new();
+        }
+        let mut claimed = Vec::new();
+        for id in self.queue() {
+            let row = &self.rows[&id];
+            if claimed.len() == limit {
+                break;
+            }
+            let most = self.tenants[row.ask.tenant].max_running.map_or(usize::MAX, |most| most as usize);
+            if row.ask.is_overdue || row.is_delayed || self.count("running", Some(row.ask.tenant)) >= most {
+                continue;
+            }
+            let alone = row.crashes > 0;
+            if alone && (!idle || !claimed.is_empty()) {
+                break;
+            }
+            self.clock = self.clock.max(row.vft);
+            let row = self.rows.get_mut(&id).unwrap();
             row.attempt += 1;
             row.fence += 1;
+            row.has_started = true;
             row.change("running", EventKind::Started);
-            (*id, row.fence)
-        };
-        free.take(limit).map(claim).collect()
+            row.lease = Some((worker, is_late));
+            claimed.push((id, row.fence));
+            if alone {
+                break;
+            }
+        }
+        claimed
     }
 
-    fn finish(&mut self, id: GenerationId, fence: i64, how: How) -> bool {
-        let Some(row) = self.rows.get_mut(&id) else { return false };
-        if row.status != "running" || row.fence != fence {
-            return false;
+    /// Whether each of these leases is still its generation's, and whether that is to be canceled.
+    pub fn renew(&mut self, leases: &[(GenerationId, i64)], is_late: bool) -> Vec<(GenerationId, i64, bool)> {
+        let mut renewed = Vec::new();
+        for (id, fence) in leases {
+            if let Some(row) = self.held(*id, *fence) {
+                row.lease = row.lease.map(|(worker, _)| (worker, is_late));
+                renewed.push((*id, *fence, row.cancel_requested));
+            }
         }
+        renewed
+    }
+
+    pub fn finish(&mut self, id: GenerationId, fence: i64, how: How) -> bool {
+        let Some(row) = self.held(id, fence) else { return false };
         match how {
-            How::Succeeded => row.change("succeeded", EventKind::Succeeded),
             How::Failed => row.change("failed", EventKind::Failed),
             How::Canceled => row.change("canceled", EventKind::Canceled),
-            How::Released | How::RetryNow | How::RetryLater if row.cancel_requested => {
-                row.change("canceled", EventKind::Canceled);
-            }
+            _ if row.cancel_requested => row.change("canceled", EventKind::Canceled),
+            How::Succeeded => row.change("succeeded", EventKind::Succeeded),
             How::Released => {
                 row.attempt -= 1;
                 row.change("queued", EventKind::Retrying);
             }
-            How::RetryNow => row.change("queued", EventKind::Retrying),
-            How::RetryLater => {
-                row.delayed = true;
+            How::RetryNow | How::RetryLater => {
+                row.is_delayed = matches!(how, How::RetryLater);
                 row.change("queued", EventKind::Retrying);
             }
         }
         true
     }
 
-    fn cancel(&mut self, id: GenerationId) {
+    fn held(&mut self, id: GenerationId, fence: i64) -> Option<&mut Row> {
+        self.rows.get_mut(&id).filter(|row| row.status == "running" && row.fence == fence)
+    }
+
+    /// Those that are queued again and those that have ended.
+    pub fn reap(&mut self, all: bool, max_crashes: u32, is_delayed: bool) -> (Vec<GenerationId>, Vec<GenerationId>) {
+        let (mut queued, mut ended) = (Vec::new(), Vec::new());
+        for (id, row) in &mut self.rows {
+            if !row.lease.is_some_and(|(_, has_ended)| all || has_ended) {
+                continue;
+            }
+            row.crashes += 1;
+            if row.cancel_requested {
+                row.change("canceled", EventKind::Canceled);
+                ended.push(*id);
+            } else if row.crashes >= max_crashes {
+                row.is_dead = true;
+                row.change("failed", EventKind::Failed);
+                ended.push(*id);
+            } else {
+                row.is_delayed = is_delayed && !all;
+                row.change("queued", EventKind::Retrying);
+                queued.push(*id);
+            }
+        }
+        (queued, ended)
+    }
+
+    pub fn cancel(&mut self, id: GenerationId) {
         let Some(row) = self.rows.get_mut(&id) else { return };
         match row.status {
             "queued" => {
@@ -165,23 +248,21 @@ impl Model {
         }
     }
 
-    fn requeue_running(&mut self, max_attempts: u32) -> usize {
-        let mut queued = 0;
-        for row in self.rows.values_mut().filter(|row| row.status == "running") {
-            if row.cancel_requested {
-                row.change("canceled", EventKind::Canceled);
-            } else if row.attempt >= max_attempts {
-                row.change("failed", EventKind::Failed);
-            } else {
-                row.change("queued", EventKind::Retrying);
-                queued += 1;
-            }
-        }
-        queued
+    pub fn revive(&mut self, id: GenerationId) -> bool {
+        let Some(row) = self.rows.get_mut(&id).filter(|row| row.is_dead) else { return false };
+        row.change("queued", EventKind::Retrying);
+        (row.attempt, row.crashes, row.is_dead, row.has_started, row.is_delayed) = (0, 0, false, false, false);
+        true
     }
 
-    fn expire_overdue(&mut self) -> Vec<GenerationId> {
-        let overdue = self.rows.iter_mut().filter(|(_, row)| row.status == "queued" && row.overdue);
+    pub fn delete(&mut self, id: GenerationId) {
+        self.rows.remove(&id);
+        self.keys.retain(|_, (of, _)| *of != id);
+    }
+
+    pub fn expire_overdue(&mut self) -> Vec<GenerationId> {
+        let is_overdue = |row: &Row| row.status == "queued" && row.ask.is_overdue && row.fence == 0;
+        let overdue = self.rows.iter_mut().filter(|(_, row)| is_overdue(row));
         let expire = |(id, row): (&GenerationId, &mut Row)| {
             row.change("expired", EventKind::Expired);
             *id
@@ -189,133 +270,15 @@ impl Model {
         overdue.map(expire).collect()
     }
 
-    fn count(&self, status: &str) -> usize {
-        self.rows.values().filter(|row| row.status == status).count()
-    }
-}
-
-struct Both {
-    /// `None` only for the moment in which it is opened again.
-    store: Option<Arc<dyn Store>>,
-    model: Model,
-    /// Also those that are stale.
-    leases: Vec<Lease>,
-}
-
-impl Both {
-    async fn apply(&mut self, place: &dyn Place, operation: Operation) {
-        match operation {
-            Operation::Accept { overdue: late } => {
-                let generation = if late { overdue() } else { generation() };
-                let request = Acceptance { max_queued: MAX_QUEUED, ..request(&generation) };
-                let id = request.id;
-                match self.store().accept(&request).await {
-                    Ok(_) => assert!(self.model.accept(id, late)),
-                    Err(StoreError::QueueFull { queued }) => {
-                        assert!(!self.model.accept(id, late));
-                        assert_eq!(queued, self.model.count("queued"));
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            Operation::Claim { limit } => {
-                let claimed = claim(self.store(), limit).await;
-                let expected = self.model.claim(limit);
-                let got: Vec<_> = claimed.iter().map(|(record, lease)| (record.id, lease.fence())).collect();
-                assert_eq!(got, expected);
-                self.leases.extend(claimed.into_iter().map(|(_, lease)| lease));
-            }
-            Operation::Finish { lease, how } => {
-                if !self.leases.is_empty() {
-                    let lease = self.leases.swap_remove(lease % self.leases.len());
-                    let expected = self.model.finish(lease.id(), lease.fence(), how);
-                    assert_eq!(self.store().finish(lease, outcome(how)).await.unwrap().is_some(), expected);
-                }
-            }
-            Operation::Cancel(which) => {
-                let id = self.any(which);
-                let record = self.store().cancel(id).await.unwrap();
-                assert_eq!(record.is_some(), self.model.rows.contains_key(&id));
-                self.model.cancel(id);
-            }
-            Operation::Delete(which) => {
-                let id = self.any(which);
-                let deleted = self.store().delete(id).await;
-                match self.model.rows.get(&id).map(|row| row.status) {
-                    None => assert!(deleted.unwrap().is_none()),
-                    Some("queued" | "running") => assert!(matches!(deleted, Err(StoreError::NotFinished))),
-                    Some(_) => {
-                        assert!(deleted.unwrap().is_some());
-                        self.model.rows.remove(&id);
-                        assert_eq!(history(self.store(), id).await, []);
-                    }
-                }
-            }
-            Operation::RequeueRunning { max_attempts } => {
-                let queued = reap_all(self.store(), max_attempts).await.queued.len();
-                assert_eq!(queued, self.model.requeue_running(max_attempts));
-            }
-            Operation::ExpireOverdue => {
-                let mut expired: Vec<_> =
-                    self.store().expire_overdue().await.unwrap().into_iter().map(|record| record.id).collect();
-                expired.sort();
-                assert_eq!(expired, self.model.expire_overdue());
-            }
-            Operation::Reopen => {
-                drop(self.store.take());
-                self.store = Some(place.open().await);
-            }
+    /// All have waited for nothing at all.
+    pub fn age(&mut self) {
+        for row in self.rows.values_mut().filter(|row| row.status == "queued") {
+            row.priority = (row.priority + 1).min(2);
         }
     }
 
-    fn store(&self) -> &dyn Store {
-        self.store.as_deref().expect("it is open")
-    }
-
-    /// Any generation that there is, or at times one that there is not.
-    fn any(&self, which: usize) -> GenerationId {
-        let known: Vec<_> = self.model.rows.keys().copied().collect();
-        known.get(which % (known.len() + 1)).copied().unwrap_or_default()
-    }
-
-    async fn compare(&self) {
-        let store = self.store();
-        let newest_first = ListQuery { limit: usize::MAX, ..ListQuery::default() };
-        let listed = store.list(&newest_first).await.unwrap();
-        let ids: Vec<_> = listed.records.iter().map(|record| record.id).collect();
-        assert_eq!(ids, self.model.rows.keys().rev().copied().collect::<Vec<_>>());
-        let mut position = 0;
-        for (id, row) in &self.model.rows {
-            let record = get(store, *id).await;
-            assert_eq!(
-                (record.status.as_str(), record.attempt, record.version, record.cancel_requested),
-                (row.status, row.attempt, row.version, row.cancel_requested),
-            );
-            assert_eq!(record.started_at.is_some(), row.fence > 0);
-            assert_eq!(record.finished_at.is_some(), record.status.is_terminal());
-            assert_eq!(record.expires_at, record.finished_at.map(|at| at + HOUR));
-            match &record.status {
-                Status::Succeeded { images } => assert_eq!(images, &[image()]),
-                Status::Failed { problem } => assert!(!problem.code.is_empty()),
-                _ => {}
-            }
-            assert_eq!(history(store, *id).await, row.history);
-            let queued = row.status == "queued";
-            assert_eq!(store.position(*id).await.unwrap(), queued.then_some(position));
-            position += usize::from(queued);
-        }
-        let counts = Counts { queued: self.model.count("queued"), running: self.model.count("running") };
-        assert_eq!(store.counts().await.unwrap(), counts);
-    }
-}
-
-fn outcome(how: How) -> Outcome {
-    match how {
-        How::Succeeded => Outcome::Succeeded(vec![image()]),
-        How::Failed => Outcome::Failed(problem()),
-        How::Canceled => Outcome::Canceled,
-        How::Released => Outcome::Released,
-        How::RetryNow => Outcome::Retry { problem: problem(), delay: Duration::ZERO },
-        How::RetryLater => Outcome::Retry { problem: problem(), delay: HOUR },
+    pub fn count(&self, status: &str, tenant: Option<&str>) -> usize {
+        let counts = |row: &&Row| row.status == status && tenant.is_none_or(|tenant| row.ask.tenant == tenant);
+        self.rows.values().filter(counts).count()
     }
 }

@@ -1,7 +1,9 @@
 //! A PostgreSQL that goes away, comes back, hangs, or is not what it should be.
 
 use std::{
+    path::PathBuf,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,11 +11,17 @@ use futures::StreamExt;
 use latentd::generation::Status;
 use latentd::ledger::{Hint, Outcome, PgStore, Store, StoreError};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::{
+    net::{TcpListener, UnixStream},
+    sync::Notify,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::place::{HOUR, PgPlace, accept, accept_one, claim_one, generation, get, request, running, settings};
 use crate::postgres::{self, Cluster};
 use crate::proxy::{Backend, Network, Proxy};
+use crate::shared::is_listening;
 
 /// What a call may take of these tests' stores, and what it may take at most on a machine that does much else.
 const TIMEOUT_S: &str = "1";
@@ -50,7 +58,7 @@ async fn a_server_that_crashes_and_comes_back_has_lost_nothing() {
     let stop = CancellationToken::new();
     let mut heard = store.hints();
     let listening = tokio::spawn(store.clone().listen(stop.clone()));
-    assert_eq!(heard.next().await, Some(Hint::Queued));
+    is_listening(&store, &mut heard).await;
     let (id, lease) = running(&store).await;
     let waiting = accept(&store, 3).await;
     for _ in 0..2 {
@@ -94,16 +102,71 @@ async fn a_network_that_swallows_everything_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_stands_still_does_not_stop_the_others() {
+async fn connections_that_the_network_forgot_are_replaced() {
+    let Some(place) = PgPlace::new().await else { return };
+    let socket = Cluster::shared().unwrap().socket();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let forgotten = Arc::new(Notify::new());
+    let carrying = tokio::spawn(carry(listener, socket, forgotten.clone()));
+    // Long enough that all calls are under way at the same time.
+    let patient = settings(&postgres::through(address, place.url()), &[("database.timeout_s", "8")]);
+    let store = PgStore::open(&patient, HOUR).await.unwrap();
+
+    // As many calls as the pool has connections are under way, since nobody may accept.
+    let mut operator = PgConnection::connect(place.url()).await.unwrap();
+    let mut watcher = PgConnection::connect(place.url()).await.unwrap();
+    operator.execute("BEGIN; SELECT v FROM queue_clock FOR UPDATE").await.unwrap();
+    let generation = generation();
+    let waiting = (0..4).map(|_| request(&generation)).collect::<Vec<_>>();
+    let accepting = futures::future::join_all(waiting.iter().map(|acceptance| store.accept(acceptance)));
+    let forget = async {
+        let sql =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        let began = Instant::now();
+        while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut watcher).await.unwrap() < 4 {
+            assert!(began.elapsed() < PATIENCE, "the calls are not under way together");
+        }
+        forgotten.notify_waiters();
+    };
+    let (refused, ()) = tokio::join!(accepting, forget);
+    assert!(refused.iter().all(|refused| matches!(refused, Err(StoreError::Database(_)))), "{refused:?}");
+    operator.execute("ROLLBACK").await.unwrap();
+    recovers(&store).await;
+    // The server has to find out first that those who now have their turn are silent.
+    let began = Instant::now();
+    while let Err(error) = store.accept(&request(&generation)).await {
+        assert!(began.elapsed() < PATIENCE, "{error}");
+    }
+    carrying.abort();
+}
+
+/// A network that carries new connections after it has forgotten the old ones: these stay open, and silent.
+async fn carry(listener: TcpListener, socket: PathBuf, forgotten: Arc<Notify>) {
+    let mut connections = JoinSet::new();
+    while let Ok((mut client, _)) = listener.accept().await {
+        let (socket, forgotten) = (socket.clone(), forgotten.clone());
+        connections.spawn(async move {
+            let mut server = UnixStream::connect(socket).await.unwrap();
+            tokio::select! {
+                () = forgotten.notified() => std::future::pending().await,
+                _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_somebody_keeps_is_not_waited_for_for_ever() {
     let Some(place) = PgPlace::new().await else { return };
     let store = impatient(place.url()).await;
-    let mut still = PgConnection::connect(place.url()).await.unwrap();
-    still.execute("BEGIN; SELECT v FROM queue_clock FOR UPDATE").await.unwrap();
+    let mut operator = PgConnection::connect(place.url()).await.unwrap();
+    operator.execute("BEGIN; SELECT v FROM queue_clock FOR UPDATE").await.unwrap();
     let generation = generation();
     let refused = store.accept(&request(&generation)).await;
     assert!(matches!(refused, Err(StoreError::Database(_))), "{refused:?}");
     store.counts().await.unwrap();
-    still.execute("ROLLBACK").await.unwrap();
+    operator.execute("ROLLBACK").await.unwrap();
     accept(&store, 1).await;
 }
 

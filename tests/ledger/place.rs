@@ -9,13 +9,17 @@ use latentd::generation::{
     Priority, Problem, Record, SchedulerChoice, SeedMode,
 };
 use latentd::ledger::{
-    Acceptance, Accepted, Claimant, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
+    Acceptance, Accepted, Claimant, KeyRecord, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
 };
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::postgres::Cluster;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// No case takes so long, however slow the machine.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A place that keeps what the stores opened there have written.
 #[async_trait]
@@ -94,7 +98,10 @@ pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
 #[async_trait]
 impl Place for PgPlace {
     async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
-        Arc::new(PgStore::open(&settings(&self.url, &[]), retention).await.unwrap())
+        let store = PgStore::open(&settings(&self.url, &[]), retention).await.unwrap();
+        // Ends with the runtime of the test.
+        tokio::spawn(store.clone().listen(CancellationToken::new()));
+        Arc::new(store)
     }
 
     fn is_shared(&self) -> bool {
@@ -134,6 +141,7 @@ pub fn generation() -> Generation {
         priority: Priority::Normal,
         start_timeout_s: 600,
         run_timeout_s: Some(77),
+        webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
     }
 }
@@ -244,16 +252,30 @@ pub async fn get(store: &dyn Store, id: GenerationId) -> Record {
 }
 
 /// The kinds of a generation's events; checks that they are numbered from 1 without gaps and that nothing follows a
-/// terminal one.
+/// terminal one, unless an operator has revived the generation.
 pub async fn history(store: &dyn Store, id: GenerationId) -> Vec<EventKind> {
     let events = store.events(id, 0).await.unwrap();
     for (at, event) in events.iter().enumerate() {
         assert_eq!(event.seq, at as i64 + 1);
         assert_eq!(event.data["id"], id.to_string());
         assert_eq!(event.kind.is_terminal(), event.data["status"].is_string() && event.kind != EventKind::Queued);
-        assert!(!event.kind.is_terminal() || at + 1 == events.len());
+        let after = events.get(at + 1);
+        assert!(!event.kind.is_terminal() || after.is_none_or(|after| after.data["reason"] == "revived"));
     }
     events.iter().map(|event| event.kind).collect()
+}
+
+/// Makes a tenant with this weight and these bounds on what waits and what runs.
+pub async fn tenant(store: &dyn Store, name: &str, weight: f64, max_queued: Option<u32>, max_running: Option<u32>) {
+    let id = format!("key of {name}");
+    let key = KeyRecord { id, sha256: [1; 32], tenant: name.to_owned(), weight, max_queued, max_running };
+    store.create_key(&key).await.unwrap();
+}
+
+/// Accepts a generation of this tenant.
+pub async fn accept_of(store: &dyn Store, tenant: &str, cost: f64) -> GenerationId {
+    let generation = generation();
+    new_record(store.accept(&Acceptance { tenant, cost, ..request(&generation) }).await).id
 }
 
 /// Everything that a reader can see of a record, to be compared.

@@ -1,36 +1,18 @@
 //! What several processes on one PostgreSQL may do to each other at the same time: a store stands for a process.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use futures::{StreamExt, future::join_all};
-use latentd::generation::{EventKind, Generation, GenerationId, Phase, Preview, Progress, Status};
-use latentd::ledger::{
-    Acceptance, Claimant, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError,
-};
+use futures::{StreamExt, future::join_all, stream::BoxStream};
+use latentd::generation::{Generation, GenerationId, Phase, Preview, Progress, Status};
+use latentd::ledger::{Acceptance, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError};
 use sqlx::{Connection, Executor, PgConnection, Row};
+use tokio::time::timeout;
 
 use crate::place::{
-    PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, history, ids, late_worker, new_record,
-    overdue, reap_late, request, running, worker,
+    PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, ids, late_worker, new_record, overdue,
+    reap_late, request, running, worker,
 };
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_several_reapers_one_takes_a_generation_back() {
-    let Some(place) = PgPlace::new().await else { return };
-    let stores = place.open_many(6).await;
-    let ids: BTreeSet<_> = accept(&*stores[0], 40).await.into_iter().collect();
-    stores[0].claim(&late_worker("gone"), 40, true).await.unwrap();
-    let reaped = join_all(stores.iter().map(|store| reap_late(&**store, 3))).await;
-    let queued: Vec<_> = reaped.into_iter().flat_map(|reaped| reaped.queued).collect();
-    assert_eq!(queued.len(), 40);
-    assert_eq!(queued.into_iter().collect::<BTreeSet<_>>(), ids);
-    for id in ids {
-        assert_eq!(get(&*stores[1], id).await.crash_count, 1);
-        let kinds = [EventKind::Queued, EventKind::Started, EventKind::Retrying];
-        assert_eq!(history(&*stores[1], id).await, kinds);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_worker_and_a_reaper_never_both_have_their_way() {
@@ -128,22 +110,6 @@ async fn places_and_bounds_are_exact_when_many_accept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_makes_one_generation_however_many_come_with_it() {
-    let Some(place) = PgPlace::new().await else { return };
-    let stores = place.open_many(4).await;
-    let generation = generation();
-    let accepting = stores.iter().cycle().take(24).enumerate().map(|(at, store)| {
-        let fingerprint = [(at % 2) as u8; 32];
-        let acceptance =
-            Acceptance { key: Some(("key", Duration::from_secs(600))), fingerprint, ..request(&generation) };
-        async move { store.accept(&acceptance).await.is_ok() }
-    });
-    let answered = join_all(accepting).await.into_iter().filter(|answered| *answered).count();
-    assert_eq!(answered, 12, "the others are another request");
-    assert_eq!(stores[0].counts().await.unwrap().queued, 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_crashed_is_left_to_an_idle_worker_whoever_else_looks() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(5).await;
@@ -203,8 +169,7 @@ async fn hints_reach_those_who_listen() {
     let mut unheard = deaf.hints();
     let stop = tokio_util::sync::CancellationToken::new();
     let listening = tokio::spawn(listener.listen(stop.clone()));
-    // The first one says that it listens.
-    assert_eq!(heard.next().await, Some(Hint::Queued));
+    is_listening(&teller, &mut heard).await;
     let id = GenerationId::new();
     let many: Vec<_> = (0..1000).map(|_| Hint::Changed(GenerationId::new())).collect();
     let told = [&[Hint::Queued, Hint::Queued, Hint::Canceled(id)], &many[..]].concat();
@@ -218,6 +183,20 @@ async fn hints_reach_those_who_listen() {
     assert_eq!(ids(&claim(&deaf, 5).await), accepted);
     stop.cancel();
     listening.await.unwrap();
+}
+
+/// Waits until hints are heard, and hears all that it took.
+pub async fn is_listening(teller: &dyn Store, heard: &mut BoxStream<'static, Hint>) {
+    let id = GenerationId::new();
+    loop {
+        teller.hint(&[Hint::Changed(id)]).await.unwrap();
+        if timeout(Duration::from_millis(50), heard.next()).await.is_ok() {
+            break;
+        }
+    }
+    let last = Hint::Canceled(id);
+    teller.hint(&[last]).await.unwrap();
+    while heard.next().await != Some(last) {}
 }
 
 async fn reap_all(store: &dyn Store) {

@@ -178,3 +178,27 @@ fn a_bucket_that_cannot_be_used_ends_the_start_with_its_setting() {
         assert!(!String::from_utf8_lossy(&shown).contains("swordfish"), "the secret is shown");
     }
 }
+
+#[tokio::test]
+async fn files_that_nothing_names_are_erased() {
+    let (data, s3) = (tempfile::tempdir().unwrap(), S3::start());
+    let server = start(data.path(), &s3, &[("LATENTD_RETENTION__ORPHAN_AGE_S", "0.1")]).await;
+    let lost = with(request("a red fox", 7), &json!({"steps": 2}));
+    let id = server.accept(&lost).await;
+    assert_eq!(server.ended(&id).await["status"], "succeeded");
+    let picture = server.picture(&id, 0).await;
+    // As a worker leaves them that lost its lease, and a process that ended before it accepted. The first attempt of the
+    // second generation is over without a success.
+    let canceled = server.accept(&with(request("a red fox", 7), &json!({"steps": 1000, "n": 8}))).await;
+    server.client.post(server.url(&format!("/v1/images/{canceled}/cancel"))).send().await.unwrap();
+    assert_eq!(server.ended(&canceled).await["status"], "canceled");
+    let strange = "img_01k39v5q8me7x9t4n2hz0w6r1s";
+    let leftovers = [s3.file(&format!("img/{canceled}/1/0.png")), s3.file(&format!("img/{strange}/input/00.png"))];
+    for file in &leftovers {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "png").unwrap();
+    }
+    let erased = async |_: &Server| leftovers.iter().all(|file| !file.exists());
+    server.until("they are erased", erased).await;
+    assert_eq!(server.picture(&id, 0).await, picture, "what is named stays");
+}

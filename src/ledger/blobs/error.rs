@@ -9,7 +9,7 @@ pub enum BlobError {
     StorageFull,
     #[error("not the path of a blob: {0}")]
     Path(#[from] object_store::path::Error),
-    #[error("the blob store failed: {0}")]
+    #[error("the blob store failed: {}", in_full(.0))]
     ObjectStore(#[source] object_store::Error),
     #[error("the blob store failed: {0}")]
     Io(#[source] io::Error),
@@ -48,6 +48,17 @@ impl BlobError {
             "blobs.endpoint"
         }
     }
+}
+
+/// With its first cause, such as a refused connection, which its own text leaves out.
+fn in_full(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let mut first: &dyn Error = error;
+    while let Some(cause) = first.source() {
+        first = cause;
+    }
+    let first = first.to_string();
+    if text.contains(&first) { text } else { format!("{text}: {first}") }
 }
 
 /// The store answered, and its answer will not change by asking again.

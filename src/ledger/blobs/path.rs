@@ -10,7 +10,11 @@ pub(super) const LOGS: &str = "run";
 /// Where the file of image `index` lies. The path contains the fence, so that a worker which lost its lease never
 /// writes over the pictures of the one that has it.
 pub fn path_of(id: GenerationId, fence: i64, index: u32) -> String {
-    format!("{}/{fence}/{index}.png", folder_of(id))
+    format!("{}/{index}.png", folder_of_attempt(id, fence))
+}
+
+pub(super) fn folder_of_attempt(id: GenerationId, fence: i64) -> String {
+    format!("{}/{fence}", folder_of(id))
 }
 
 /// The fence that a picture was stored under; `None` for what is no path of a picture.

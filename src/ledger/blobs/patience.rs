@@ -59,7 +59,7 @@ impl Patience {
                 return Err(error);
             }
             if last.is_none() {
-                tracing::warn!(%error, within_s = within.as_secs_f32(), "the blob store fails and is asked again");
+                tracing::warn!(%error, ?within, "the blob store fails and is asked again");
             }
             last = Some(error);
             sleep_until(next).await;

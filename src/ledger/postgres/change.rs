@@ -8,7 +8,7 @@ use sqlx::{Executor, PgConnection, Row, postgres::PgRow, types::Json};
 use crate::generation::{EventKind, GenerationId, Image, Problem};
 use crate::ledger::StoreError;
 
-use super::{PgStore, pool::Loan, row};
+use super::{PgStore, pool::Loan, row, webhooks};
 
 /// A transaction. Dropped before [`Change::conclude`], as by a caller that waits no longer, it leaves nothing behind.
 pub struct Change {
@@ -28,8 +28,13 @@ pub enum Ending<'a> {
 
 impl Change {
     pub async fn begin(store: &PgStore) -> Result<Change, StoreError> {
+        Change::begin_by(store, "BEGIN ISOLATION LEVEL READ COMMITTED").await
+    }
+
+    /// `begin` may set more for this transaction, in the same message.
+    pub async fn begin_by(store: &PgStore, begin: &'static str) -> Result<Change, StoreError> {
         let mut loan = store.lend().await?;
-        loan.execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        loan.execute(begin).await?;
         Ok(Change { loan, retention: store.retention })
     }
 
@@ -48,6 +53,11 @@ impl Change {
 
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.loan
+    }
+
+    /// How long what ends now is kept.
+    pub fn retention(&self) -> Duration {
+        self.retention
     }
 
     /// Reads a generation and keeps others from changing it.
@@ -97,6 +107,7 @@ impl Change {
         let told = |row: &PgRow| Ok((row::id(row)?, json!({"id": row::id(row)?, "status": status})));
         let told = rows.iter().map(told).collect::<Result<Vec<_>, StoreError>>()?;
         self.append(kind, told).await?;
+        webhooks::enqueue(self, &rows, kind).await?;
         Ok(rows)
     }
 

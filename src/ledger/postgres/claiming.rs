@@ -11,11 +11,15 @@ use crate::ledger::{Claimant, Lease, StoreError};
 use super::{
     PgStore,
     change::{Change, Ending},
-    row,
+    row, webhooks,
 };
 
 /// What claims that heed a bound of a tenant hold, one after the other.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
+
+/// The planner knows the queue as it was when statistics were last taken, often empty: left to itself it sorts what it takes
+/// for a few rows, all of the queue, for every claim.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_sort = off";
 
 /// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
 /// it has looked at.
@@ -51,7 +55,7 @@ pub async fn claim(
     if nothing {
         return Ok(Vec::new());
     }
-    let mut change = Change::begin(store).await?;
+    let mut change = Change::begin_by(store, BEGIN).await?;
     let claimed = take(&mut change, by, limit, idle).await;
     change.conclude(claimed).await
 }
@@ -182,6 +186,7 @@ async fn start(change: &mut Change, rows: &[PgRow]) -> Result<Vec<(Record, Lease
         }
     }
     change.append(EventKind::Started, started).await?;
+    webhooks::enqueue(change, rows, EventKind::Started).await?;
     if !unreadable.is_empty() {
         let message = "the stored request cannot be read".to_owned();
         let problem = Problem { code: "internal".to_owned(), message, retryable: false };
@@ -209,7 +214,12 @@ mod tests {
                 jsonb_build_object('prompt', repeat('x', 500))
             FROM generate_series(1, 10000) AS i";
         connection.execute(fill).await.unwrap();
-        for statistics in ["SELECT 1", "ANALYZE generations"] {
+        connection.execute(BEGIN).await.unwrap();
+        // Without statistics; with those of an empty queue; with those of this one.
+        let empty = "UPDATE generations SET status = 'canceled', finished_at = now(), expires_at = now();
+                     ANALYZE generations;
+                     UPDATE generations SET status = 'queued', finished_at = NULL, expires_at = NULL";
+        for statistics in ["SELECT 1", empty, "ANALYZE generations"] {
             connection.execute(statistics).await.unwrap();
             for (at, sql) in [LOOK, TAKE].into_iter().enumerate() {
                 for mode in ["force_custom_plan", "force_generic_plan"] {

@@ -98,9 +98,9 @@ pub async fn listen(store: &PgStore) {
                 if !was_heard {
                     tracing::info!("hints of other processes are heard again");
                     was_heard = true;
+                    // What was said meanwhile is lost; the queue is what waits least.
+                    let _ = store.heard.send(Hint::Queued);
                 }
-                // What was said meanwhile is lost; the queue is what waits least.
-                let _ = store.heard.send(Hint::Queued);
                 hear(store, &mut listener).await
             }
             Err(error) => error,

@@ -38,13 +38,13 @@ pub fn options(settings: &config::Database) -> Result<PgConnectOptions, StoreErr
 }
 
 /// What the server gives up by itself: statements and locks that nobody waits for any more, transactions of a process that
-/// stands still with its locks, and connections of one that is gone.
+/// stands still with its locks, sooner than others give up waiting for these, and connections of one that is gone.
 fn bounds(timeout: Duration) -> String {
-    let ms = timeout.as_millis().clamp(1, 2_147_483_647);
+    let ms = timeout.as_millis().clamp(4, 2_147_483_647);
+    let (lock, idle) = (ms / 4 * 3, ms / 2);
     format!(
-        "SET statement_timeout = {ms}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {ms};
-         SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3",
-        (ms / 2).max(1)
+        "SET statement_timeout = {ms}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle};
+         SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
     )
 }
 

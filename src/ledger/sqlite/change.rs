@@ -8,7 +8,7 @@ use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 use crate::generation::{EventKind, GenerationId, Image, Problem};
 use crate::ledger::StoreError;
 
-use super::{SqliteStore, row};
+use super::{SqliteStore, row, webhooks};
 
 /// A write transaction. Dropped before [`Change::commit`], be it by an error or with the future that held it, it leaves
 /// nothing behind: sqlx sends a ROLLBACK before the connection is lent again.
@@ -36,6 +36,11 @@ impl Change {
 
     pub async fn commit(self) -> Result<(), StoreError> {
         Ok(self.transaction.commit().await?)
+    }
+
+    /// When what ends now is erased.
+    pub fn expiry(&self) -> i64 {
+        self.now.saturating_add(row::millis(self.retention))
     }
 
     pub fn connection(&mut self) -> &mut SqliteConnection {
@@ -69,11 +74,12 @@ impl Change {
         .bind(images)
         .bind(problem)
         .bind(self.now)
-        .bind(self.now.saturating_add(row::millis(self.retention)))
+        .bind(self.expiry())
         .bind(&id.as_bytes()[..])
         .fetch_one(self.connection())
         .await?;
         self.append(id, kind, json!({"id": id, "status": status})).await?;
+        webhooks::enqueue(self, &row, kind).await?;
         Ok(row)
     }
 

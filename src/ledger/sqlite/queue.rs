@@ -12,7 +12,7 @@ use crate::ledger::{Claimant, Lease, Reaped, Reaping, Renewed, StoreError};
 use super::{
     SqliteStore,
     change::{Change, Ending},
-    row,
+    row, webhooks,
 };
 
 // These name their index, since the planner, which does not know how few generations are active, would take that of the
@@ -26,14 +26,16 @@ const CANDIDATES: &str = "
         AND model IN (SELECT value FROM json_each(?2))
     ORDER BY priority DESC, vft, id";
 
-/// What runs, and whether it is one that this worker has to run alone.
+/// How many generations of each tenant run, and whether one of them is one that this worker has to run alone.
 const RUNNING: &str = "
-    SELECT tenant_id, lease_owner IS ?1 AND crash_count > 0 AS is_alone FROM generations INDEXED BY generations_lease
-    WHERE status = 'running'";
+    SELECT tenant_id, count(*) AS running, max(lease_owner IS ?1 AND crash_count > 0) AS is_alone
+    FROM generations INDEXED BY generations_running
+    WHERE status = 'running'
+    GROUP BY tenant_id";
 
 /// What runs without a lease.
 const LATE: &str = "
-    SELECT id, crash_count, cancel_requested_at FROM generations INDEXED BY generations_lease
+    SELECT id, crash_count, cancel_requested_at FROM generations INDEXED BY generations_running
     WHERE status = 'running' AND lease_expires_at <= ?";
 
 /// What nobody has begun in time.
@@ -115,7 +117,7 @@ async fn running(change: &mut Change, by: &Claimant) -> Result<Option<HashMap<St
         if row.try_get("is_alone")? {
             return Ok(None);
         }
-        *running.entry(row.try_get("tenant_id")?).or_default() += 1;
+        running.insert(row.try_get("tenant_id")?, row::size(row.try_get("running")?));
     }
     Ok(Some(running))
 }
@@ -125,6 +127,7 @@ async fn start(change: &mut Change, row: &SqliteRow) -> Result<Option<(Record, L
     let id = row::id(row)?;
     let attempt: u32 = row.try_get("attempt")?;
     change.append(id, EventKind::Started, json!({"id": id, "attempt": attempt})).await?;
+    webhooks::enqueue(change, row, EventKind::Started).await?;
     match row::record(row) {
         Ok(record) => Ok(Some((record, Lease { id, fence: row.try_get("fence")? }))),
         // It would fail every later claim as well, and nobody behind it would ever run.
@@ -228,7 +231,7 @@ mod tests {
         assert!(candidates.contains("generations USING COVERING INDEX generations_claim"), "{candidates}");
         assert!(candidates.contains("tenants USING INDEX sqlite_autoindex_tenants_1 (id=?)"), "{candidates}");
         let running = plan(&store, RUNNING).await;
-        assert!(running.contains("generations USING COVERING INDEX generations_lease"), "{running}");
+        assert!(running.contains("generations USING COVERING INDEX generations_running"), "{running}");
         for plan in [candidates, running] {
             assert!(!plan.contains("TEMP B-TREE"), "{plan}");
         }
@@ -237,9 +240,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_looked_for_every_second_is_found_by_an_index() {
         let (_dir, store) = empty().await;
-        for (sql, index) in [(LATE, "generations_lease"), (OVERDUE, "generations_start"), (AGE, "generations_aged")] {
+        for (sql, index) in [(OVERDUE, "generations_start"), (AGE, "generations_aged")] {
             let plan = plan(&store, sql).await;
             assert!(plan.contains(&format!("SEARCH generations USING INDEX {index}")), "{plan}");
         }
+        let late = plan(&store, LATE).await;
+        assert!(late.contains("generations USING INDEX generations_running"), "{late}");
     }
 }

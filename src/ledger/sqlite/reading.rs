@@ -14,6 +14,10 @@ const COUNTS: &str = "
     SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
            (SELECT count(*) FROM generations WHERE status = 'running') AS running";
 
+const COUNTS_OF: &str = "
+    SELECT (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = ?1) AS queued,
+           (SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = ?1) AS running";
+
 const WORKLOAD: &str = "
     SELECT (SELECT total(cost) FROM generations WHERE status IN ('queued', 'running')) AS cost,
            (SELECT total(speed) FROM workers WHERE beaten_at > ?) AS speed";
@@ -117,13 +121,7 @@ pub async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
 }
 
 pub async fn counts_of(readers: &SqlitePool, tenant: &str) -> Result<Counts, StoreError> {
-    let row = sqlx::query(
-        "SELECT (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = ?1) AS queued,
-                (SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = ?1) AS running",
-    )
-    .bind(tenant)
-    .fetch_one(readers)
-    .await?;
+    let row = sqlx::query(COUNTS_OF).bind(tenant).fetch_one(readers).await?;
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
@@ -172,8 +170,10 @@ mod tests {
     #[tokio::test]
     async fn counts_read_only_indexes() {
         let (_dir, store) = empty().await;
-        let counts = plan(&store, COUNTS).await;
-        assert_eq!(counts.matches("SEARCH generations USING COVERING INDEX").count(), 2, "{counts}");
+        for counts in [COUNTS, COUNTS_OF] {
+            let counts = plan(&store, counts).await;
+            assert_eq!(counts.matches("SEARCH generations USING COVERING INDEX").count(), 2, "{counts}");
+        }
         let workload = plan(&store, WORKLOAD).await;
         assert!(workload.contains("SEARCH generations USING COVERING INDEX generations_status"), "{workload}");
         let position = plan(&store, POSITION).await;

@@ -1,0 +1,56 @@
+//! What a webhook tells of an event: thin, so that nothing private leaves the house; who wants more asks for it.
+
+use serde_json::{Map, Value, json};
+use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+
+use super::{EventKind, Record, Status};
+
+/// The body of a webhook that tells of `kind`, which happened to the generation at this time.
+pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
+    let place = format!("/v1/images/{}", record.id);
+    let mut links =
+        Map::from_iter([("self".to_owned(), json!(place)), ("events".to_owned(), json!(format!("{place}/events")))]);
+    let mut error = Value::Null;
+    match &record.status {
+        Status::Succeeded { images } => {
+            let images: Vec<String> = images.iter().map(|image| format!("{place}/content/{}", image.index)).collect();
+            links.insert("images".to_owned(), json!(images));
+        }
+        Status::Failed { problem } => error = json!({"code": problem.code, "retryable": problem.retryable}),
+        Status::Queued | Status::Running | Status::Canceled | Status::Expired => {}
+    }
+    json!({
+        "type": kind.as_str(),
+        "timestamp": rfc3339(at),
+        "data": {
+            "id": record.id,
+            "status": record.status.as_str(),
+            "model": record.generation.model,
+            "attempt": record.attempt,
+            "created_at": rfc3339(record.created_at),
+            "started_at": record.started_at.map(rfc3339),
+            "finished_at": record.finished_at.map(rfc3339),
+            "error": error,
+            "links": links,
+        },
+    })
+}
+
+/// UTC with milliseconds, such as `2026-08-21T09:30:00.000Z`.
+pub fn rfc3339(at: OffsetDateTime) -> String {
+    const FORMAT: &[BorrowedFormatItem<'static>] =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    at.to_offset(UtcOffset::UTC).format(FORMAT).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn times_are_utc_with_milliseconds() {
+        assert_eq!(rfc3339(datetime!(2026-08-21 11:30:00.12345 +2)), "2026-08-21T09:30:00.123Z");
+    }
+}

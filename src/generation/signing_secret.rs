@@ -1,0 +1,84 @@
+//! What a receiver knows a webhook's sender by.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer};
+
+/// A symmetric key as Standard Webhooks 1.0.0 writes it: `whsec_` and 24 to 64 bytes in base 64. It prints as nothing, so
+/// that no log tells it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SigningSecret(Vec<u8>);
+
+/// The text is not a signing secret. What it was is not repeated.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("must be whsec_ and 24 to 64 bytes in base 64")]
+pub struct InvalidSecret;
+
+const PREFIX: &str = "whsec_";
+
+impl SigningSecret {
+    /// # Errors
+    /// The key is shorter than 24 bytes or longer than 64.
+    pub fn from_key(key: Vec<u8>) -> Result<SigningSecret, InvalidSecret> {
+        if (24..=64).contains(&key.len()) { Ok(SigningSecret(key)) } else { Err(InvalidSecret) }
+    }
+
+    /// # Errors
+    /// Another prefix, base 64 that is none, or a key of another length.
+    pub fn parse(text: &str) -> Result<SigningSecret, InvalidSecret> {
+        let encoded = text.strip_prefix(PREFIX).ok_or(InvalidSecret)?;
+        SigningSecret::from_key(STANDARD.decode(encoded).map_err(|_| InvalidSecret)?)
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The text that its owner is shown once and that the ledger keeps.
+    pub fn reveal(&self) -> String {
+        format!("{PREFIX}{}", STANDARD.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("whsec_…")
+    }
+}
+
+impl<'de> Deserialize<'de> for SigningSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        SigningSecret::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_24_to_64_bytes() {
+        for (length, valid) in [(0, false), (23, false), (24, true), (64, true), (65, false)] {
+            let key: Vec<u8> = (0..length).map(|byte| byte as u8).collect();
+            let text = format!("whsec_{}", STANDARD.encode(&key));
+            let parsed = SigningSecret::parse(&text).ok();
+            assert_eq!(parsed.is_some(), valid, "{length}");
+            if let Some(secret) = parsed {
+                assert_eq!((secret.key(), secret.reveal()), (key.as_slice(), text));
+            }
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_secrets_and_none_is_printed() {
+        let encoded = STANDARD.encode([7; 32]);
+        for text in [String::new(), encoded.clone(), format!("whsk_{encoded}"), format!("whsec_{encoded}!")] {
+            let refused = SigningSecret::parse(&text).unwrap_err();
+            assert!(!refused.to_string().contains(&encoded));
+        }
+        let secret = SigningSecret::parse(&format!("whsec_{encoded}")).unwrap();
+        assert_eq!(format!("{secret:?}"), "whsec_…");
+    }
+}

@@ -1,0 +1,205 @@
+//! Where a request wants to be told of, and of what.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{EndpointId, EventKind, Fields};
+
+/// A request's `webhook`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Webhook {
+    /// The receiver that stands under this id with its address, its events and a secret of its own.
+    Endpoint { endpoint: EndpointId },
+    /// An address of this request alone, signed for with the settings' secret.
+    Url { url: String, events: Vec<WebhookEvent> },
+}
+
+/// What a receiver can ask to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookEvent {
+    /// A worker has begun it, each time.
+    Started,
+    /// It has reached its final state, whichever that is.
+    Completed,
+}
+
+impl WebhookEvent {
+    pub const WORDS: [&str; 2] = ["started", "completed"];
+
+    /// The class of a durable event; `None` for what no webhook tells of.
+    pub fn of(kind: EventKind) -> Option<WebhookEvent> {
+        match kind {
+            EventKind::Queued | EventKind::Retrying => None,
+            EventKind::Started => Some(WebhookEvent::Started),
+            EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
+                Some(WebhookEvent::Completed)
+            }
+        }
+    }
+
+    /// Reads the field `events`: one or more of the words, by default `completed`.
+    pub fn read(fields: &mut Fields) -> Vec<WebhookEvent> {
+        /// There are not so many words; one that stands twice does no harm.
+        const MOST: usize = 8;
+        let words = match fields.take("events") {
+            None => return vec![WebhookEvent::Completed],
+            Some(Value::Array(words)) if (1..=MOST).contains(&words.len()) => words,
+            Some(Value::Array(words)) => {
+                fields.error("events", "out_of_range", format!("must have 1 to {MOST} entries, not {}", words.len()));
+                return Vec::new();
+            }
+            Some(other) => {
+                fields.wrong_type::<()>("events", "a list of words", &other);
+                return Vec::new();
+            }
+        };
+        let mut events = BTreeSet::new();
+        for (at, word) in words.into_iter().enumerate() {
+            match serde_json::from_value(word) {
+                Ok(event) => {
+                    events.insert(event);
+                }
+                Err(_) => {
+                    let detail = format!("must be one of {}", WebhookEvent::WORDS.join(", "));
+                    fields.error_at(&["events", &at.to_string()], "invalid_value", detail);
+                }
+            }
+        }
+        events.into_iter().collect()
+    }
+}
+
+impl Webhook {
+    /// Longest address, in characters.
+    pub const MAX_URL_CHARS: usize = 2048;
+
+    /// Who gets the messages, by whom slow ones are told apart: the endpoint, or scheme, host and port of the address.
+    pub fn receiver(&self) -> String {
+        match self {
+            Webhook::Endpoint { endpoint } => endpoint.to_string(),
+            Webhook::Url { url, .. } => {
+                let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+                let host = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+                format!("{scheme}://{host}").to_ascii_lowercase()
+            }
+        }
+    }
+
+    /// Reads the field `webhook`. Whether the endpoint exists and the address may be sent to is for those to judge who can.
+    pub(super) fn read(fields: &mut Fields) -> Option<Webhook> {
+        let webhook = fields.nested("webhook", |webhook| {
+            let endpoint = webhook.text("endpoint", 64);
+            let url = webhook.text("url", Webhook::MAX_URL_CHARS);
+            match (endpoint, url) {
+                (Some(_), Some(_)) => webhook.error("url", "conflict", "excludes endpoint"),
+                (Some(endpoint), None) => match endpoint.parse() {
+                    Ok(endpoint) => return Some(Webhook::Endpoint { endpoint }),
+                    Err(_) => webhook.error("endpoint", "invalid_value", "must be the id of a webhook endpoint"),
+                },
+                (None, Some(url)) => return Some(Webhook::Url { url, events: WebhookEvent::read(webhook) }),
+                (None, None) if !webhook.has_errors() => {
+                    webhook.error("endpoint", "required", "or url is required");
+                }
+                (None, None) => {}
+            }
+            None
+        });
+        webhook.flatten()
+    }
+}
+
+impl Fields {
+    /// The field `webhook`, where it is well-formed, without taking it: for those who can judge it.
+    pub fn webhook(&self) -> Option<Webhook> {
+        let value = self.peek("webhook")?.clone();
+        let mut alone = Fields::new(Map::from_iter([("webhook".to_owned(), value)]));
+        let webhook = Webhook::read(&mut alone);
+        webhook.filter(|_| alone.finish().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value) -> Result<Option<Webhook>, Vec<(String, &'static str)>> {
+        let mut fields = Fields::new(Map::from_iter([("webhook".to_owned(), value)]));
+        let peeked = fields.webhook();
+        let webhook = Webhook::read(&mut fields);
+        let errors: Vec<_> = fields.finish().into_iter().map(|error| (error.pointer, error.code)).collect();
+        if errors.is_empty() {
+            assert_eq!(peeked, webhook);
+            Ok(webhook)
+        } else {
+            assert_eq!(peeked, None);
+            Err(errors)
+        }
+    }
+
+    #[test]
+    fn a_webhook_is_an_endpoint_or_an_address() {
+        let endpoint = EndpointId::new();
+        assert_eq!(read(json!({"endpoint": endpoint})), Ok(Some(Webhook::Endpoint { endpoint })));
+        let url = || "https://example.org/".to_owned();
+        assert_eq!(
+            read(json!({"url": url()})),
+            Ok(Some(Webhook::Url { url: url(), events: vec![WebhookEvent::Completed] }))
+        );
+        assert_eq!(
+            read(json!({"url": url(), "events": ["completed", "started", "completed"]})),
+            Ok(Some(Webhook::Url { url: url(), events: vec![WebhookEvent::Started, WebhookEvent::Completed] }))
+        );
+        assert_eq!(read(json!(null)), Ok(None));
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_place() {
+        let url = "https://example.org/";
+        let refused = |value: Value, pointer: &str, code: &'static str| {
+            assert_eq!(read(value.clone()), Err(vec![(pointer.to_owned(), code)]), "{value}");
+        };
+        refused(json!({}), "/webhook/endpoint", "required");
+        refused(json!("https://example.org/"), "/webhook", "wrong_type");
+        refused(json!({"endpoint": "img_x"}), "/webhook/endpoint", "invalid_value");
+        refused(json!({"endpoint": EndpointId::new(), "url": url}), "/webhook/url", "conflict");
+        refused(json!({"endpoint": EndpointId::new(), "events": ["started"]}), "/webhook/events", "unknown_field");
+        refused(json!({"url": "x".repeat(2049)}), "/webhook/url", "out_of_range");
+        refused(json!({"url": 5}), "/webhook/url", "wrong_type");
+        refused(json!({"url": url, "events": []}), "/webhook/events", "out_of_range");
+        refused(json!({"url": url, "events": vec!["started"; 9]}), "/webhook/events", "out_of_range");
+        refused(json!({"url": url, "events": "started"}), "/webhook/events", "wrong_type");
+        refused(json!({"url": url, "events": ["started", "ended"]}), "/webhook/events/1", "invalid_value");
+        refused(json!({"url": url, "secret": "x"}), "/webhook/secret", "unknown_field");
+    }
+
+    #[test]
+    fn a_receiver_is_an_endpoint_or_a_host() {
+        let endpoint = EndpointId::new();
+        assert_eq!(Webhook::Endpoint { endpoint }.receiver(), endpoint.to_string());
+        for (url, receiver) in [
+            ("https://Example.org/a?b", "https://example.org"),
+            ("https://example.org:8443?b", "https://example.org:8443"),
+            ("https://example.org\\a", "https://example.org"),
+            ("http://[::1]#c", "http://[::1]"),
+        ] {
+            let webhook = Webhook::Url { url: url.to_owned(), events: Vec::new() };
+            assert_eq!(webhook.receiver(), receiver, "{url}");
+        }
+    }
+
+    #[test]
+    fn it_survives_the_ledger() {
+        let endpoint = Webhook::Endpoint { endpoint: EndpointId::new() };
+        let url = Webhook::Url { url: "https://example.org/".to_owned(), events: vec![WebhookEvent::Started] };
+        for webhook in [endpoint, url] {
+            let text = serde_json::to_string(&webhook).unwrap();
+            assert_eq!(serde_json::from_str::<Webhook>(&text).unwrap(), webhook);
+        }
+    }
+}

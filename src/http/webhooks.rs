@@ -1,0 +1,210 @@
+//! Endpoints of webhooks, and the log of what was sent to them.
+
+use axum::{
+    extract::{RawQuery, State},
+    http::header,
+    response::{IntoResponse, Json, Response},
+};
+use serde::Serialize;
+
+use super::{
+    caller::Caller,
+    error::{ApiError, success},
+    path::{Delivery as DeliveryName, Endpoint as EndpointName},
+    urlencoded,
+};
+use crate::{
+    generation::{DeliveryId, EndpointId, Fields, GenerationId, Invalid, SigningSecret, WebhookEvent, rfc3339},
+    ledger::{Delivery, Endpoint},
+    service::Service,
+};
+
+#[derive(Debug, Serialize)]
+struct EndpointObject {
+    id: EndpointId,
+    object: &'static str,
+    url: String,
+    events: Vec<WebhookEvent>,
+    description: String,
+    /// `enabled`, `disabled`, or `gone` where its receiver has answered 410.
+    status: &'static str,
+    created_at: String,
+    updated_at: String,
+    old_secret_expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeliveryObject {
+    id: DeliveryId,
+    object: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    generation: GenerationId,
+    status: &'static str,
+    attempts: u32,
+    last_status: Option<u16>,
+    last_error: Option<String>,
+    last_attempt_at: Option<String>,
+    next_attempt_at: Option<String>,
+    created_at: String,
+    ended_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct List<I, T> {
+    object: &'static str,
+    data: Vec<T>,
+    first_id: Option<I>,
+    last_id: Option<I>,
+    has_more: bool,
+}
+
+const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
+
+pub async fn create(State(service): State<Service>, caller: Caller, fields: Fields) -> Result<Response, ApiError> {
+    let (endpoint, secret) = service.webhooks().create(&caller.tenant, fields).await?;
+    let location = [(header::LOCATION, format!("/v1/webhook_endpoints/{}", endpoint.id))];
+    Ok((success::CREATED, location, NO_STORE, Json(endpoint_object(endpoint, Some(&secret)))).into_response())
+}
+
+pub async fn list(State(service): State<Service>, caller: Caller) -> Result<Response, ApiError> {
+    let endpoints = service.webhooks().list(&caller.tenant).await?;
+    let (first_id, last_id) = (endpoints.first().map(|end| end.id), endpoints.last().map(|end| end.id));
+    let data = endpoints.into_iter().map(|endpoint| endpoint_object(endpoint, None)).collect();
+    Ok((NO_STORE, Json(List { object: "list", data, first_id, last_id, has_more: false })).into_response())
+}
+
+pub async fn get(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+) -> Result<Response, ApiError> {
+    let endpoint = service.webhooks().get(&caller.tenant, id).await?;
+    Ok((NO_STORE, Json(endpoint_object(endpoint, None))).into_response())
+}
+
+pub async fn replace(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    let endpoint = service.webhooks().replace(&caller.tenant, id, fields).await?;
+    Ok((NO_STORE, Json(endpoint_object(endpoint, None))).into_response())
+}
+
+pub async fn delete(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+) -> Result<Response, ApiError> {
+    service.webhooks().delete(&caller.tenant, id).await?;
+    Ok(success::NO_CONTENT.into_response())
+}
+
+pub async fn rotate(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+) -> Result<Response, ApiError> {
+    let (endpoint, secret) = service.webhooks().rotate(&caller.tenant, id).await?;
+    Ok((NO_STORE, Json(endpoint_object(endpoint, Some(&secret)))).into_response())
+}
+
+pub async fn deliveries(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(id): EndpointName,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let (limit, after) = page(query.unwrap_or_default().as_bytes())?;
+    let page = service.webhooks().deliveries(&caller.tenant, id, limit, after).await?;
+    let (first_id, last_id) = (page.deliveries.first().map(|one| one.id), page.deliveries.last().map(|one| one.id));
+    let next = last_id.filter(|_| page.has_more).map(|last| {
+        let url = format!("/v1/webhook_endpoints/{id}/deliveries?limit={limit}&after={last}");
+        (header::LINK, format!("<{url}>; rel=\"next\""))
+    });
+    let data = page.deliveries.into_iter().map(delivery_object).collect();
+    let list = List { object: "list", data, first_id, last_id, has_more: page.has_more };
+    Ok((axum::response::AppendHeaders(next), NO_STORE, Json(list)).into_response())
+}
+
+pub async fn retry(
+    State(service): State<Service>,
+    caller: Caller,
+    EndpointName(endpoint): EndpointName,
+    DeliveryName(id): DeliveryName,
+) -> Result<Response, ApiError> {
+    let delivery = service.webhooks().retry(&caller.tenant, endpoint, id).await?;
+    Ok((success::ACCEPTED, NO_STORE, Json(delivery_object(delivery))).into_response())
+}
+
+/// # Errors
+/// All parameters that are wrong or unknown, each under its name.
+fn page(query: &[u8]) -> Result<(usize, Option<DeliveryId>), ApiError> {
+    let mut fields = Fields::from_form(urlencoded::pairs(query)?);
+    let limit = fields.integer("limit", 1, 100).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(20);
+    let after = fields.text("after", 64).map(|text| text.parse());
+    if let Some(Err(_)) = &after {
+        fields.error("after", "invalid_value", "must be the id of a delivery");
+    }
+    match fields.finish() {
+        errors if errors.is_empty() => Ok((limit, after.and_then(Result::ok))),
+        errors => Err(ApiError::Invalid(Invalid { errors })),
+    }
+}
+
+/// Only where it was just made the secret is shown.
+fn endpoint_object(endpoint: Endpoint, secret: Option<&SigningSecret>) -> EndpointObject {
+    EndpointObject {
+        id: endpoint.id,
+        object: "webhook_endpoint",
+        url: endpoint.terms.url,
+        events: endpoint.terms.events,
+        description: endpoint.terms.description,
+        status: match (endpoint.terms.enabled, endpoint.gone) {
+            (true, _) => "enabled",
+            (false, false) => "disabled",
+            (false, true) => "gone",
+        },
+        created_at: rfc3339(endpoint.created_at),
+        updated_at: rfc3339(endpoint.updated_at),
+        old_secret_expires_at: endpoint.old_secret_until.map(rfc3339),
+        secret: secret.map(SigningSecret::reveal),
+    }
+}
+
+fn delivery_object(delivery: Delivery) -> DeliveryObject {
+    DeliveryObject {
+        id: delivery.id,
+        object: "webhook_delivery",
+        kind: delivery.kind.as_str(),
+        generation: delivery.generation,
+        status: delivery.state.as_str(),
+        attempts: delivery.attempts,
+        last_status: delivery.last_status,
+        last_error: delivery.last_error,
+        last_attempt_at: delivery.last_at.map(rfc3339),
+        next_attempt_at: delivery.due_at.map(rfc3339),
+        created_at: rfc3339(delivery.created_at),
+        ended_at: delivery.ended_at.map(rfc3339),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_bounded_and_every_bad_parameter_is_named() {
+        let id = DeliveryId::new();
+        assert_eq!(page(b"").unwrap(), (20, None));
+        assert_eq!(page(format!("limit=5&after={id}").as_bytes()).unwrap(), (5, Some(id)));
+        let Err(ApiError::Invalid(invalid)) = page(b"limit=101&after=img_x&colour=red") else { panic!("it passed") };
+        let mut named: Vec<_> = invalid.errors.iter().map(|error| error.pointer.as_str()).collect();
+        named.sort_unstable();
+        assert_eq!(named, ["/after", "/colour", "/limit"]);
+    }
+}

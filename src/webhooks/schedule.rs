@@ -1,0 +1,108 @@
+//! When a message is tried again.
+
+use std::time::Duration;
+
+use crate::ledger::Next;
+
+/// How long after a try that failed the next is made; as many tries as there are waits, the first at once.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    waits: Vec<Duration>,
+}
+
+/// A receiver may ask for no more patience than this.
+const LONGEST_ASKED: Duration = Duration::from_secs(86_400);
+
+impl Schedule {
+    pub fn new(waits: Vec<Duration>) -> Schedule {
+        Schedule { waits }
+    }
+
+    /// What becomes of a message after its `attempts`th try was answered with this status, or not at all. A receiver may
+    /// ask to be left alone for longer than the schedule has it. `random` in 0..1 spreads the tries of messages that failed
+    /// together by a tenth to either side.
+    pub fn next(&self, status: Option<u16>, attempts: u32, asked: Option<Duration>, random: f64) -> Next {
+        match status {
+            Some(200..=299) => return Next::Delivered,
+            Some(410) => return Next::Gone,
+            _ => {}
+        }
+        let Some(wait) = self.waits.get(attempts as usize) else { return Next::Dead };
+        let jittered = wait.mul_f64(0.9 + 0.2 * random.clamp(0.0, 1.0));
+        Next::Retry { after: jittered.max(asked.unwrap_or_default().min(LONGEST_ASKED)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn standard() -> Schedule {
+        let config = crate::config::Config::load(&Default::default()).unwrap();
+        Schedule::new(config.webhooks.waits())
+    }
+
+    #[test]
+    fn the_default_is_that_of_standard_webhooks() {
+        let waits: Vec<Next> = (1..=10).map(|tries| standard().next(Some(500), tries, None, 0.5)).collect();
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let after = [
+            Duration::from_secs(5),
+            Duration::from_secs(300),
+            Duration::from_secs(1800),
+            hours(2),
+            hours(5),
+            hours(10),
+            hours(14),
+            hours(20),
+            hours(24),
+        ];
+        let expected = after.into_iter().map(|after| Next::Retry { after }).chain([Next::Dead]);
+        assert!(waits.into_iter().eq(expected));
+    }
+
+    #[test]
+    fn the_status_decides() {
+        let next = |status| standard().next(status, 1, None, 0.5);
+        for status in [200, 201, 204, 299] {
+            assert_eq!(next(Some(status)), Next::Delivered, "{status}");
+        }
+        for status in [100, 199, 300, 301, 302, 307, 308, 400, 404, 409, 411, 429, 500, 503, 599] {
+            assert!(matches!(next(Some(status)), Next::Retry { .. }), "{status}");
+        }
+        assert!(matches!(next(None), Next::Retry { .. }));
+        assert_eq!(next(Some(410)), Next::Gone);
+    }
+
+    #[test]
+    fn a_receiver_may_ask_for_more_patience_but_for_no_more_than_a_day() {
+        let asked = |seconds| standard().next(Some(429), 1, Some(Duration::from_secs(seconds)), 0.5);
+        assert_eq!(asked(1), Next::Retry { after: Duration::from_secs(5) });
+        assert_eq!(asked(60), Next::Retry { after: Duration::from_secs(60) });
+        assert_eq!(asked(1_000_000), Next::Retry { after: Duration::from_secs(86_400) });
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_comes_to_an_end(
+            status in prop::option::of(100u16..600), asked in prop::option::of(0u64..u64::MAX), random in 0.0f64..1.0,
+        ) {
+            let schedule = standard();
+            for attempts in 1..40 {
+                match schedule.next(status, attempts, asked.map(Duration::from_secs), random) {
+                    Next::Retry { after } => {
+                        prop_assert!(attempts < 10);
+                        let wait = schedule.waits[attempts as usize].as_secs_f64();
+                        prop_assert!(after.as_secs_f64() >= 0.9 * wait - 1e-6);
+                        prop_assert!(after.as_secs_f64() <= (1.1 * wait).max(86_400.0) + 1e-6);
+                    }
+                    Next::Delivered => prop_assert!((200..300).contains(&status.unwrap())),
+                    Next::Gone => prop_assert_eq!(status, Some(410)),
+                    Next::Dead => prop_assert!(attempts >= 10),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Files that nothing names any more: of processes that ended between two writes, and of attempts that do not count.
+
+use std::time::SystemTime;
+
+use super::Sweeper;
+use crate::{
+    generation::{GenerationId, Status},
+    ledger::{BlobError, StoreError, blobs::fence_of},
+};
+
+impl Sweeper {
+    /// The logs of generations that will not run again and whose worker was not there to erase them.
+    pub(super) async fn erase_logs(&self) -> Result<(), StoreError> {
+        let ids = match self.blobs.logs().await {
+            Ok(ids) => ids,
+            Err(error) => {
+                tracing::warn!(%error, "logs without a generation cannot be looked for");
+                return Ok(());
+            }
+        };
+        for id in ids {
+            let is_over = self.store.get(id).await?.is_none_or(|record| record.status.is_terminal());
+            if is_over && let Err(error) = self.blobs.delete_log(id).await {
+                tracing::warn!(%id, %error, "the log of a generation that is over stays where it is");
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of generations that were never accepted, and pictures of attempts that do not count, which a worker that lost its
+    /// lease may store as late as it likes.
+    pub(super) async fn erase_orphans(&self) -> Result<(), StoreError> {
+        let ids = match self.blobs.generations().await {
+            Ok(ids) => ids,
+            Err(error) => {
+                tracing::warn!(%error, "files without a generation cannot be looked for");
+                return Ok(());
+            }
+        };
+        for id in ids.into_iter().filter(|id| self.is_old(id.made_at())) {
+            let erased = match self.store.get(id).await?.map(|record| record.status) {
+                None => self.erase_unaccepted(id).await,
+                Some(Status::Queued | Status::Running) => Ok(()),
+                // The first attempt has won: there was no other.
+                Some(status) if winner(&status) == Some(1) => Ok(()),
+                Some(_) => self.erase_losers(id).await?,
+            };
+            if let Err(error) = erased {
+                tracing::warn!(%id, %error, "files that nothing names stay where they are");
+            }
+        }
+        Ok(())
+    }
+
+    /// What a request brought along is stored before it is accepted, so what is new may be accepted yet. A client can have
+    /// chosen the id, whose age then says nothing.
+    async fn erase_unaccepted(&self, id: GenerationId) -> Result<(), BlobError> {
+        match self.blobs.last_stored(id).await? {
+            Some(stored) if !self.is_old(stored) => Ok(()),
+            _ => self.blobs.delete_generation(id).await,
+        }
+    }
+
+    async fn erase_losers(&self, id: GenerationId) -> Result<Result<(), BlobError>, StoreError> {
+        let fences = match self.blobs.fences(id).await {
+            Ok(fences) => fences,
+            Err(error) => return Ok(Err(error)),
+        };
+        match self.store.get(id).await? {
+            Some(record) if record.status.is_terminal() => {
+                Ok(self.blobs.delete_attempts(id, &fences, winner(&record.status)).await)
+            }
+            _ => Ok(Ok(())),
+        }
+    }
+
+    pub(super) async fn erase_blobs(&self, id: GenerationId) {
+        if let Err(error) = self.blobs.delete_generation(id).await {
+            tracing::warn!(%id, %error, "an erased generation's files stay where they are");
+        }
+    }
+
+    fn is_old(&self, at: SystemTime) -> bool {
+        SystemTime::now().duration_since(at).is_ok_and(|age| age > self.orphan_age)
+    }
+}
+
+/// The fence of the attempt whose pictures count.
+fn winner(status: &Status) -> Option<i64> {
+    let Status::Succeeded { images } = status else { return None };
+    images.first().and_then(|image| fence_of(&image.blob))
+}

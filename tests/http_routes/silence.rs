@@ -1,0 +1,315 @@
+//! A database that does not answer, and what the door says meanwhile.
+
+use std::{future::pending, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    body::Body,
+    http::{Method, Request},
+};
+use futures::stream::BoxStream;
+use latentd::{
+    generation::{DeliveryId, EndpointId, Event, GenerationId, Preview, Record, SigningSecret},
+    http::{operator_endpoints, public_endpoints},
+    ledger::{
+        Acceptance, Accepted, Answer, Beat, Claimant, ClaimedDelivery, Counts, Delivery, DeliveryClaim, DeliveryPage,
+        Endpoint, EndpointTerms, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, NewEndpoint, Next, Orders,
+        Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WebhookStore, WorkerRecord, Workload,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::desk::Desk;
+
+/// A store that never answers.
+pub struct Silence;
+
+#[async_trait]
+impl Store for Silence {
+    async fn accept(&self, _: &Acceptance<'_>) -> Result<Accepted, StoreError> {
+        pending().await
+    }
+
+    async fn find_accepted(&self, _: &str, _: &str) -> Result<Option<(GenerationId, Fingerprint)>, StoreError> {
+        pending().await
+    }
+
+    async fn get(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn list(&self, _: &ListQuery) -> Result<Page, StoreError> {
+        pending().await
+    }
+
+    async fn claim(&self, _: &Claimant, _: usize, _: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
+        pending().await
+    }
+
+    async fn renew(&self, _: &Claimant, _: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
+        pending().await
+    }
+
+    async fn finish(&self, _: Lease, _: Outcome) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn reap(&self, _: &Reaping) -> Result<Reaped, StoreError> {
+        pending().await
+    }
+
+    async fn cancel(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn revive(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn delete(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn events(&self, _: GenerationId, _: i64) -> Result<Vec<Event>, StoreError> {
+        pending().await
+    }
+
+    async fn find_input(&self, _: &str, _: &str) -> Result<Option<GenerationId>, StoreError> {
+        pending().await
+    }
+
+    async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn age(&self, _: Duration) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn overdue_for_deletion(&self, _: usize) -> Result<Vec<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn purge(&self) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        pending().await
+    }
+
+    async fn counts_of(&self, _: &str) -> Result<Counts, StoreError> {
+        pending().await
+    }
+
+    async fn workload(&self, _: Duration) -> Result<Workload, StoreError> {
+        pending().await
+    }
+
+    async fn position(&self, _: GenerationId) -> Result<Option<usize>, StoreError> {
+        pending().await
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn report(&self, _: &[Report]) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn glance(&self, _: &[GenerationId]) -> Result<Vec<Glance>, StoreError> {
+        pending().await
+    }
+
+    async fn previews(&self, _: GenerationId) -> Result<Vec<Preview>, StoreError> {
+        pending().await
+    }
+
+    async fn hint(&self, _: &[Hint]) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        Box::pin(futures::stream::pending())
+    }
+
+    async fn beat(&self, _: &Beat) -> Result<Orders, StoreError> {
+        pending().await
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        pending().await
+    }
+
+    async fn drain_worker(&self, _: &str) -> Result<bool, StoreError> {
+        pending().await
+    }
+
+    async fn leave(&self, _: &str) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn create_key(&self, _: &KeyRecord) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn find_key(&self, _: &str) -> Result<Option<KeyRecord>, StoreError> {
+        pending().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        pending().await
+    }
+}
+
+#[async_trait]
+impl WebhookStore for Silence {
+    async fn create_endpoint(&self, _: &NewEndpoint<'_>, _: usize) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn endpoints(&self, _: &str) -> Result<Vec<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn endpoint(&self, _: &str, _: EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn replace_endpoint(
+        &self,
+        _: &str,
+        _: EndpointId,
+        _: &EndpointTerms,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn delete_endpoint(&self, _: &str, _: EndpointId) -> Result<bool, StoreError> {
+        pending().await
+    }
+
+    async fn rotate_secret(
+        &self,
+        _: &str,
+        _: EndpointId,
+        _: &SigningSecret,
+        _: Duration,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        pending().await
+    }
+
+    async fn deliveries(
+        &self,
+        _: &str,
+        _: EndpointId,
+        _: usize,
+        _: Option<DeliveryId>,
+    ) -> Result<Option<DeliveryPage>, StoreError> {
+        pending().await
+    }
+
+    async fn retry_delivery(&self, _: &str, _: EndpointId, _: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        pending().await
+    }
+
+    async fn claim_deliveries(&self, _: usize, _: Duration, _: &[String]) -> Result<Vec<ClaimedDelivery>, StoreError> {
+        pending().await
+    }
+
+    async fn settle_delivery(&self, _: DeliveryClaim, _: &Answer, _: Next) -> Result<bool, StoreError> {
+        pending().await
+    }
+
+    async fn release_delivery(&self, _: DeliveryClaim) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn backlog(&self) -> Result<usize, StoreError> {
+        pending().await
+    }
+
+    async fn purge_deliveries(&self) -> Result<(), StoreError> {
+        pending().await
+    }
+}
+
+/// Longer than any of these answers takes: a bound against hanging.
+const HANG: Duration = Duration::from_secs(20);
+
+/// An address of the route, with names that could be known.
+fn concrete(path: &str) -> String {
+    let id = match path.split('/').nth(2) {
+        Some("models") => "emoji",
+        Some("webhook_endpoints") => "whe_01k39v5q8me7x9t4n2hz0w6r1s",
+        _ => "img_01k39v5q8me7x9t4n2hz0w6r1s",
+    };
+    path.replace("{id}", id).replace("{n}", "0").replace("{delivery}", "msg_01k39v5q8me7x9t4n2hz0w6r1s")
+}
+
+#[tokio::test]
+async fn every_route_that_needs_the_database_says_that_it_is_away() {
+    let desk = Desk::on_silence(&[("database.timeout_s", "0.05")]);
+    let key = format!("Bearer {}", latentd::service::Key::new().unwrap().expose());
+    let catalogues = ["/v1/models", "/v1/models/{id}", "/v1/loras", "/v1/controlnets", "/v1/schedulers"];
+    let mut asked = 0;
+    for end in public_endpoints().iter().filter(|end| end.path.starts_with("/v1/")) {
+        for key in [None, Some(&key)] {
+            if key.is_none() && catalogues.contains(&end.path) {
+                continue;
+            }
+            let request = Request::builder().method(&end.method).uri(concrete(end.path));
+            let request = request.header("content-type", "application/json").header("prefer", "wait=10");
+            let request = key.into_iter().fold(request, |request, key| request.header("authorization", key));
+            let body = match [Method::POST, Method::PUT].contains(&end.method) {
+                true if end.path.contains("webhook") => "{\"url\": \"https://8.8.8.8/\"}",
+                true => "{\"prompt\": \"a red fox\"}",
+                false => "",
+            };
+            let answer = tokio::time::timeout(HANG, desk.ask(request.body(Body::from(body)).unwrap())).await;
+            let answer = answer.unwrap_or_else(|_| panic!("{} {} hangs", end.method, end.path));
+            assert_eq!(
+                (answer.status, answer.json()["code"].as_str()),
+                (503, Some("database_unavailable")),
+                "{}",
+                end.path
+            );
+            assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
+            asked += 1;
+        }
+    }
+    assert!(asked > 20, "only {asked} routes were asked");
+    for end in operator_endpoints().iter().filter(|end| end.path.starts_with("/admin/")) {
+        let body = if end.path == "/admin/keys" { json!({"tenant": "studio"}) } else { Value::Null };
+        let answer = tokio::time::timeout(HANG, desk.operate(end.method.clone(), &concrete(end.path), body)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{} {} hangs", end.method, end.path));
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (503, Some("database_unavailable")),
+            "{}",
+            end.path
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_its_database_lives_and_is_not_ready() {
+    let desk = Desk::on_silence(&[("database.timeout_s", "0.05")]);
+    let ask = async |path: &str| {
+        let asked = tokio::time::timeout(HANG, desk.operate(Method::GET, path, Value::Null)).await;
+        asked.unwrap_or_else(|_| panic!("{path} hangs"))
+    };
+    assert_eq!(ask("/livez").await.status, 200);
+    let unready = ask("/readyz").await;
+    assert_eq!(unready.status, 503);
+    assert_eq!(unready.json()["reasons"][0], "store: the database did not answer in time");
+    assert_eq!(
+        ask("/startupz").await.json()["reasons"],
+        json!(["model emoji: cold"]),
+        "the database is none of its reasons"
+    );
+    assert_eq!(ask("/metrics").await.status, 200);
+    assert_eq!(desk.get("/health").await.status, 200);
+    assert_eq!(desk.get("/v1/models").await.status, 200);
+}

@@ -1,0 +1,102 @@
+//! The workers that are there.
+
+use std::time::Duration;
+
+use latentd::generation::GenerationId;
+use latentd::ledger::{Acceptance, Beat, Orders, Outcome, Workload};
+
+use crate::place::{HOUR, Place, claim, claim_one, generation, new_record, overdue, problem, request};
+
+fn beat(worker: &str) -> Beat {
+    Beat {
+        worker: worker.to_owned(),
+        version: "1.2.3".to_owned(),
+        models: vec!["tiny".to_owned(), "it's \"odd\"".to_owned()],
+        running: 3,
+        speed: Some(2.5),
+    }
+}
+
+fn seen(beat: &Beat) -> String {
+    format!("{beat:?}")
+}
+
+pub async fn a_worker_that_beats_is_listed(place: &dyn Place) {
+    let stores = place.open_many(2).await;
+    let (store, other) = (&stores[0], &stores[1]);
+    assert!(store.workers().await.unwrap().is_empty());
+    assert_eq!(store.beat(&beat("zoe")).await.unwrap(), Orders { drain: false });
+    let young = Beat { speed: None, models: Vec::new(), running: 0, ..beat("ann") };
+    other.beat(&young).await.unwrap();
+    let workers = other.workers().await.unwrap();
+    assert_eq!(workers.iter().map(|worker| seen(&worker.beat)).collect::<Vec<_>>(), [seen(&young), seen(&beat("zoe"))]);
+    assert!(workers.iter().all(|worker| !worker.draining && worker.beaten_at == worker.started_at));
+
+    let later = Beat { running: 1, speed: Some(4.0), models: vec!["large".to_owned()], ..beat("ann") };
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    store.beat(&later).await.unwrap();
+    let ann = store.workers().await.unwrap().remove(0);
+    assert_eq!((seen(&ann.beat), ann.started_at), (seen(&later), workers[0].started_at));
+    assert!(ann.beaten_at > ann.started_at);
+}
+
+pub async fn a_drained_worker_learns_it_by_its_beat(place: &dyn Place) {
+    let store = place.open().await;
+    assert!(!store.drain_worker("zoe").await.unwrap());
+    store.beat(&beat("zoe")).await.unwrap();
+    store.beat(&beat("ann")).await.unwrap();
+    assert!(!store.drain_worker("zo").await.unwrap());
+    assert!(store.drain_worker("zoe").await.unwrap());
+    for _ in 0..2 {
+        assert_eq!(store.beat(&beat("zoe")).await.unwrap(), Orders { drain: true });
+        assert_eq!(store.beat(&beat("ann")).await.unwrap(), Orders { drain: false });
+    }
+    let draining: Vec<bool> = store.workers().await.unwrap().iter().map(|worker| worker.draining).collect();
+    assert_eq!(draining, [false, true]);
+}
+
+pub async fn a_worker_that_leaves_is_gone(place: &dyn Place) {
+    let store = place.open().await;
+    store.beat(&beat("zoe")).await.unwrap();
+    store.beat(&beat("ann")).await.unwrap();
+    store.drain_worker("zoe").await.unwrap();
+    store.leave("zoe").await.unwrap();
+    store.leave("nobody").await.unwrap();
+    let workers = store.workers().await.unwrap();
+    assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["ann"]);
+    assert!(!store.drain_worker("zoe").await.unwrap());
+    // Those who live are not forgotten.
+    store.purge().await.unwrap();
+    assert_eq!(store.workers().await.unwrap().len(), 1);
+}
+
+pub async fn the_workload_is_what_waits_and_runs(place: &dyn Place) {
+    let store = place.open().await;
+    assert_eq!(store.workload(HOUR).await.unwrap(), Workload { cost: 0.0, speed: 0.0 });
+    let (generation, late) = (generation(), overdue());
+    for cost in [0.25, 1.5, 4.0] {
+        new_record(store.accept(&Acceptance { cost, ..request(&generation) }).await);
+    }
+    new_record(store.accept(&Acceptance { cost: 8.0, ..request(&late) }).await);
+    let canceled = GenerationId::new();
+    new_record(store.accept(&Acceptance { id: canceled, cost: 16.0, ..request(&generation) }).await);
+    assert_eq!(store.workload(HOUR).await.unwrap().cost, 29.75);
+    store.cancel(canceled).await.unwrap();
+    store.expire_overdue().await.unwrap();
+    let (_, lease) = claim_one(&*store).await;
+    assert_eq!(store.workload(HOUR).await.unwrap().cost, 5.75);
+    store.finish(lease, Outcome::Retry { problem: problem(), delay: HOUR }).await.unwrap().unwrap();
+    assert_eq!(store.workload(HOUR).await.unwrap().cost, 5.75);
+    for (_, lease) in claim(&*store, 9).await {
+        store.finish(lease, Outcome::Succeeded(Vec::new())).await.unwrap().unwrap();
+    }
+    assert_eq!(store.workload(HOUR).await.unwrap().cost, 0.25);
+
+    for (worker, speed) in [("zoe", Some(2.5)), ("ann", None), ("bob", Some(0.25))] {
+        store.beat(&Beat { speed, ..beat(worker) }).await.unwrap();
+    }
+    assert_eq!(store.workload(HOUR).await.unwrap().speed, 2.75);
+    store.leave("zoe").await.unwrap();
+    assert_eq!(store.workload(HOUR).await.unwrap().speed, 0.25);
+    assert_eq!(store.workload(Duration::ZERO).await.unwrap().speed, 0.0, "nobody has beaten just now");
+}

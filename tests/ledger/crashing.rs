@@ -1,0 +1,179 @@
+//! Generations that were running when a process ended.
+
+use std::time::Duration;
+
+use latentd::generation::{EventKind, Generation, GenerationId, Priority, Status};
+use latentd::ledger::{ListQuery, Outcome, Store};
+
+use crate::place::{
+    HOUR, Place, accept, accept_one, claim, claim_one, generation, get, history, ids, image, late_worker, problem,
+    reap_all, reap_late, running, seen, worker,
+};
+
+/// Accepts a generation that has been through so many crashes.
+async fn crashed(store: &dyn Store, crashes: u32) -> GenerationId {
+    let id = accept(store, 1).await[0];
+    for _ in 0..crashes {
+        assert_eq!(ids(&store.claim(&late_worker("victim"), 1, true).await.unwrap()), [id]);
+        assert_eq!(reap_late(store, u32::MAX).await.queued, [id]);
+    }
+    id
+}
+
+pub async fn after_a_crash_it_runs_alone(place: &dyn Place) {
+    let store = place.open().await;
+    let suspect = crashed(&*store, 1).await;
+    let others = accept(&*store, 2).await;
+    // It makes a busy worker idle.
+    assert!(store.claim(&worker("busy"), 9, false).await.unwrap().is_empty());
+    let mut claimed = store.claim(&worker("idle"), 9, true).await.unwrap();
+    assert_eq!(ids(&claimed), [suspect]);
+    assert_eq!((claimed[0].0.crash_count, claimed[0].0.attempt), (1, 2));
+    for idle in [false, true] {
+        assert!(store.claim(&worker("idle"), 9, idle).await.unwrap().is_empty(), "nothing runs beside it");
+    }
+    // The queue behind it has waited for nobody else.
+    assert_eq!(ids(&store.claim(&worker("busy"), 9, false).await.unwrap()), others);
+    store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    let next = accept(&*store, 1).await[0];
+    assert_eq!(ids(&store.claim(&worker("idle"), 9, false).await.unwrap()), [next]);
+}
+
+pub async fn what_comes_before_it_is_claimed_without_it(place: &dyn Place) {
+    let store = place.open().await;
+    let suspect = crashed(&*store, 1).await;
+    let behind = accept(&*store, 1).await[0];
+    let before = accept_one(&*store, &Generation { priority: Priority::High, ..generation() }).await;
+    assert_eq!(ids(&store.claim(&worker("one"), 9, true).await.unwrap()), [before]);
+    assert!(store.claim(&worker("one"), 9, false).await.unwrap().is_empty());
+    assert_eq!(ids(&store.claim(&worker("two"), 1, true).await.unwrap()), [suspect]);
+    assert_eq!(ids(&store.claim(&worker("one"), 9, false).await.unwrap()), [behind]);
+}
+
+pub async fn one_that_cannot_be_claimed_stops_nobody(place: &dyn Place) {
+    let store = place.open().await;
+    let other_model = Generation { model: "large".to_owned(), ..generation() };
+    let large = accept_one(&*store, &other_model).await;
+    let claimant = latentd::ledger::Claimant { models: vec!["large".to_owned()], ..late_worker("large") };
+    assert_eq!(ids(&store.claim(&claimant, 1, true).await.unwrap()), [large]);
+    assert_eq!(reap_late(&*store, 9).await.queued, [large]);
+    let small = accept(&*store, 1).await[0];
+    assert_eq!(ids(&store.claim(&worker("small"), 9, false).await.unwrap()), [small]);
+}
+
+pub async fn those_that_ran_together_come_back_one_by_one(place: &dyn Place) {
+    let store = place.open().await;
+    let accepted = accept(&*store, 3).await;
+    assert_eq!(ids(&store.claim(&late_worker("victim"), 9, true).await.unwrap()), accepted);
+    let mut queued = reap_late(&*store, 2).await.queued;
+    queued.sort();
+    assert_eq!(queued, accepted);
+    for id in accepted {
+        let mut claimed = claim(&*store, 9).await;
+        assert_eq!(ids(&claimed), [id]);
+        let record = store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+        assert_eq!((record.attempt, record.crash_count, record.dead), (2, 1, false));
+    }
+}
+
+pub async fn crashes_are_counted_apart_from_attempts(place: &dyn Place) {
+    let store = place.open().await;
+    let (id, lease) = running(&*store).await;
+    store.finish(lease, Outcome::Retry { problem: problem(), delay: Duration::ZERO }).await.unwrap().unwrap();
+    let (record, lease) = claim_one(&*store).await;
+    assert_eq!((record.attempt, record.crash_count), (2, 0));
+    store.finish(lease, Outcome::Released).await.unwrap().unwrap();
+    claim_one(&*store).await;
+    reap_all(&*store, 2).await;
+    let record = get(&*store, id).await;
+    assert_eq!((record.attempt, record.crash_count, record.status), (2, 1, Status::Queued));
+    // Neither a retry nor a release makes it forget.
+    let (_, lease) = claim_one(&*store).await;
+    store.finish(lease, Outcome::Released).await.unwrap().unwrap();
+    assert!(store.claim(&worker("busy"), 9, false).await.unwrap().is_empty());
+}
+
+async fn dead(store: &dyn Store) -> Vec<GenerationId> {
+    let page = store.list(&ListQuery { limit: 9, dead: true, ..ListQuery::default() }).await.unwrap();
+    page.records.iter().map(|record| record.id).collect()
+}
+
+pub async fn after_too_many_crashes_it_is_dead(place: &dyn Place) {
+    let store = place.open().await;
+    assert_eq!(dead(&*store).await, []);
+    let lost = crashed(&*store, 2).await;
+    store.claim(&late_worker("victim"), 1, true).await.unwrap();
+    let reaped = reap_late(&*store, 3).await;
+    assert_eq!((reaped.queued.len(), reaped.ended.len()), (0, 1));
+    let record = get(&*store, lost).await;
+    assert_eq!(seen(&reaped.ended[0]), seen(&record));
+    assert_eq!((record.attempt, record.crash_count, record.dead), (3, 3, true));
+    let Status::Failed { problem: why } = &record.status else { panic!("{record:?}") };
+    assert_eq!((why.code.as_str(), why.retryable), ("worker_crashed", false));
+    assert_eq!(record.expires_at.unwrap(), record.finished_at.unwrap() + HOUR);
+
+    let (_, lease) = running(&*store).await;
+    store.finish(lease, Outcome::Failed(problem())).await.unwrap().unwrap();
+    let other = crashed(&*store, 1).await;
+    claim_one(&*store).await;
+    reap_all(&*store, 1).await;
+    accept(&*store, 1).await;
+    assert_eq!(dead(&*store).await, [other, lost]);
+    let page = async |query: ListQuery| store.list(&query).await.unwrap();
+    let newest = page(ListQuery { limit: 1, dead: true, ..ListQuery::default() }).await;
+    assert_eq!((newest.records[0].id, newest.records.len(), newest.has_more), (other, 1, true));
+    let rest = page(ListQuery { limit: 1, dead: true, after: Some(other), ..ListQuery::default() }).await;
+    assert_eq!((rest.records[0].id, rest.has_more), (lost, false));
+    store.delete(other).await.unwrap().unwrap();
+    assert_eq!(dead(&*store).await, [lost]);
+}
+
+pub async fn a_dead_generation_is_revived(place: &dyn Place) {
+    let store = place.open().await;
+    let id = crashed(&*store, 1).await;
+    claim_one(&*store).await;
+    reap_all(&*store, 2).await;
+    let behind = accept(&*store, 1).await[0];
+    let record = store.revive(id).await.unwrap().unwrap();
+    assert_eq!((&record.status, record.attempt, record.crash_count, record.dead), (&Status::Queued, 0, 0, false));
+    assert_eq!((record.started_at, record.finished_at, record.expires_at), (None, None, None));
+    assert_eq!(seen(&get(&*store, id).await), seen(&record));
+    assert_eq!(dead(&*store).await, []);
+    assert_eq!(history(&*store, id).await[4..], [EventKind::Failed, EventKind::Retrying]);
+    let event = store.events(id, 5).await.unwrap().remove(0);
+    assert_eq!(event.data, serde_json::json!({"id": id, "attempt": 0, "reason": "revived"}));
+    assert!(store.overdue_for_deletion(9).await.unwrap().is_empty());
+    // It has kept its place, and others may run beside it.
+    let mut claimed = store.claim(&worker("busy"), 9, false).await.unwrap();
+    assert_eq!(ids(&claimed), [id, behind]);
+    store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    assert_eq!(history(&*store, id).await[6..], [EventKind::Started, EventKind::Succeeded]);
+}
+
+pub async fn only_the_dead_are_revived(place: &dyn Place) {
+    let store = place.open().await;
+    assert!(store.revive(GenerationId::new()).await.unwrap().is_none());
+    let (failed, lease) = running(&*store).await;
+    store.finish(lease, Outcome::Failed(problem())).await.unwrap().unwrap();
+    let (current, _) = running(&*store).await;
+    let queued = accept(&*store, 1).await[0];
+    for id in [failed, current, queued] {
+        let before = seen(&get(&*store, id).await);
+        assert!(store.revive(id).await.unwrap().is_none());
+        assert_eq!(seen(&get(&*store, id).await), before);
+    }
+}
+
+pub async fn what_its_client_has_canceled_is_never_dead(place: &dyn Place) {
+    let store = place.open().await;
+    let id = crashed(&*store, 1).await;
+    store.claim(&late_worker("victim"), 1, true).await.unwrap();
+    store.cancel(id).await.unwrap().unwrap();
+    let reaped = reap_late(&*store, 2).await;
+    assert_eq!((reaped.queued.len(), reaped.ended.len()), (0, 1));
+    let record = get(&*store, id).await;
+    assert_eq!((&record.status, record.dead), (&Status::Canceled, false));
+    assert_eq!(seen(&reaped.ended[0]), seen(&record));
+    assert_eq!(dead(&*store).await, []);
+    assert!(store.revive(id).await.unwrap().is_none());
+}

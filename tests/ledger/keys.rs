@@ -1,0 +1,69 @@
+//! Keys and their tenants.
+
+use latentd::ledger::{Acceptance, KeyRecord, StoreError};
+
+use crate::place::{Place, accept_of, generation, request};
+
+fn key(id: &str, tenant: &str) -> KeyRecord {
+    KeyRecord {
+        id: id.to_owned(),
+        sha256: [0xa5; 32],
+        tenant: tenant.to_owned(),
+        weight: 2.5,
+        max_queued: Some(7),
+        max_running: None,
+    }
+}
+
+pub async fn a_key_comes_back_with_its_tenant(place: &dyn Place) {
+    let store = place.open().await;
+    assert_eq!(store.find_key("one").await.unwrap(), None);
+    let bounded = KeyRecord { max_queued: None, max_running: Some(u32::MAX), sha256: [0; 32], ..key("two", "beta") };
+    store.create_key(&key("one", "alpha")).await.unwrap();
+    store.create_key(&bounded).await.unwrap();
+    drop(store);
+    let store = place.open().await;
+    assert_eq!(store.find_key("one").await.unwrap(), Some(key("one", "alpha")));
+    assert_eq!(store.find_key("two").await.unwrap(), Some(bounded));
+    for id in ["", "on", "ONE", "one ", "' OR true --"] {
+        assert_eq!(store.find_key(id).await.unwrap(), None);
+    }
+}
+
+pub async fn a_new_key_brings_the_tenants_new_bounds(place: &dyn Place) {
+    let store = place.open().await;
+    store.create_key(&key("old", "alpha")).await.unwrap();
+    store.create_key(&key("other", "beta")).await.unwrap();
+    let new = KeyRecord { weight: 0.5, max_queued: Some(0), max_running: Some(3), ..key("new", "alpha") };
+    store.create_key(&new).await.unwrap();
+    assert_eq!(store.find_key("new").await.unwrap(), Some(new.clone()));
+    assert_eq!(store.find_key("old").await.unwrap(), Some(KeyRecord { id: "old".to_owned(), ..new }));
+    assert_eq!(store.find_key("other").await.unwrap(), Some(key("other", "beta")));
+    let generation = generation();
+    let refused = store.accept(&Acceptance { tenant: "alpha", ..request(&generation) }).await;
+    assert!(matches!(refused, Err(StoreError::TenantQueueFull { queued: 0 })), "{refused:?}");
+}
+
+pub async fn a_tenant_that_came_without_a_key_can_have_one(place: &dyn Place) {
+    let store = place.open().await;
+    for tenant in ["alpha", "default"] {
+        let id = accept_of(&*store, tenant, 1.0).await;
+        store.create_key(&key(tenant, tenant)).await.unwrap();
+        assert_eq!(store.find_key(tenant).await.unwrap(), Some(key(tenant, tenant)));
+        store.cancel(id).await.unwrap();
+    }
+}
+
+pub async fn a_key_that_cannot_be_made_changes_nothing(place: &dyn Place) {
+    let store = place.open().await;
+    store.create_key(&key("one", "alpha")).await.unwrap();
+    let taken = KeyRecord { weight: 9.0, max_queued: None, sha256: [0; 32], ..key("one", "alpha") };
+    let elsewhere = key("one", "beta");
+    let weightless = [0.0, -1.0].map(|weight| KeyRecord { weight, ..key("two", "alpha") });
+    for refused in [taken, elsewhere].into_iter().chain(weightless) {
+        let error = store.create_key(&refused).await.unwrap_err();
+        assert!(matches!(error, StoreError::Database(_)), "{error:?}");
+    }
+    assert_eq!(store.find_key("one").await.unwrap(), Some(key("one", "alpha")));
+    assert_eq!(store.find_key("two").await.unwrap(), None);
+}

@@ -1,0 +1,232 @@
+//! Requests that come twice: by the same idempotency key, by the same id.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use latentd::generation::{EventKind, Generation, GenerationId};
+use latentd::ledger::{Acceptance, Accepted, Counts, Outcome, Store, StoreError};
+
+use crate::place::{
+    HOUR, Place, accept, claim_one, generation, get, history, image, known_record, new_record, request, seen,
+};
+
+const FOX: [u8; 32] = [1; 32];
+const OWL: [u8; 32] = [2; 32];
+
+/// A request with this key, under a new id.
+fn keyed<'a>(generation: &'a Generation, key: &'a str, fingerprint: [u8; 32]) -> Acceptance<'a> {
+    Acceptance { key: Some((key, HOUR)), fingerprint, ..request(generation) }
+}
+
+pub async fn a_key_stands_for_one_generation(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let id = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
+    // Whatever becomes of it.
+    for stage in ["queued", "running", "succeeded"] {
+        let lease = match stage {
+            "queued" => None,
+            _ => store.claim(&crate::place::worker("one"), 1, true).await.unwrap().pop().map(|(_, lease)| lease),
+        };
+        let again = keyed(&generation, "key", FOX);
+        let record = known_record(store.accept(&again).await);
+        assert_eq!((record.id, seen(&record)), (id, seen(&get(&*store, id).await)), "{stage}");
+        assert!(store.get(again.id).await.unwrap().is_none(), "{stage}");
+        if let Some(lease) = lease {
+            store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Started, EventKind::Succeeded]);
+    assert_eq!(store.find_accepted("default", "key").await.unwrap(), Some((id, FOX)));
+}
+
+pub async fn a_key_is_for_one_request(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let id = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
+    let before = seen(&get(&*store, id).await);
+    let other = keyed(&generation, "key", OWL);
+    let error = store.accept(&other).await.unwrap_err();
+    assert!(matches!(error, StoreError::KeyReused), "{error:?}");
+    // The key is looked at before the id.
+    let error = store.accept(&Acceptance { id, ..other.clone() }).await.unwrap_err();
+    assert!(matches!(error, StoreError::KeyReused), "{error:?}");
+    assert!(store.get(other.id).await.unwrap().is_none());
+    assert_eq!(seen(&get(&*store, id).await), before);
+    assert_eq!(store.counts().await.unwrap(), Counts { queued: 1, running: 0 });
+    // Keys are compared letter by letter.
+    for key in ["KEY", "key ", "ke", "", "狐"] {
+        assert_eq!(store.find_accepted("default", key).await.unwrap(), None);
+        new_record(store.accept(&keyed(&generation, key, OWL)).await);
+    }
+}
+
+pub async fn a_key_is_its_tenants_own(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let id = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
+    let other = Acceptance { tenant: "other", ..keyed(&generation, "key", OWL) };
+    assert_eq!(store.find_accepted("other", "key").await.unwrap(), None);
+    let record = new_record(store.accept(&other).await);
+    assert_eq!((record.id, record.tenant.as_str()), (other.id, "other"));
+    assert_eq!(store.find_accepted("other", "key").await.unwrap(), Some((other.id, OWL)));
+    assert_eq!(store.find_accepted("default", "key").await.unwrap(), Some((id, FOX)));
+}
+
+pub async fn a_key_whose_time_is_over_is_free_again(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let short = |fingerprint| Acceptance { key: Some(("key", Duration::ZERO)), ..keyed(&generation, "", fingerprint) };
+    let first = new_record(store.accept(&short(FOX)).await).id;
+    assert_eq!(store.find_accepted("default", "key").await.unwrap(), None);
+    let second = new_record(store.accept(&short(OWL)).await).id;
+    let third = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
+    assert_eq!(known_record(store.accept(&keyed(&generation, "key", FOX)).await).id, third);
+    for id in [first, second] {
+        assert_eq!(history(&*store, id).await, [EventKind::Queued], "they go on");
+    }
+}
+
+pub async fn purging_forgets_only_keys_whose_time_is_over(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let short = Acceptance { key: Some(("short", Duration::ZERO)), ..request(&generation) };
+    let id = new_record(store.accept(&short).await).id;
+    let kept = new_record(store.accept(&keyed(&generation, "long", FOX)).await).id;
+    store.purge().await.unwrap();
+    assert_eq!(store.find_accepted("default", "long").await.unwrap(), Some((kept, FOX)));
+    assert_eq!(store.find_accepted("default", "short").await.unwrap(), None);
+    get(&*store, id).await;
+}
+
+pub async fn an_erased_generation_takes_its_key_and_its_id_along(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let first = keyed(&generation, "key", FOX);
+    new_record(store.accept(&first).await);
+    store.cancel(first.id).await.unwrap();
+    store.delete(first.id).await.unwrap().unwrap();
+    assert_eq!(store.find_accepted("default", "key").await.unwrap(), None);
+    let again = Acceptance { id: first.id, ..keyed(&generation, "key", OWL) };
+    assert_eq!(new_record(store.accept(&again).await).id, first.id);
+    assert_eq!(history(&*store, first.id).await, [EventKind::Queued]);
+}
+
+pub async fn an_id_stands_for_one_request(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let first = Acceptance { fingerprint: FOX, ..request(&generation) };
+    new_record(store.accept(&first).await);
+    let record = known_record(store.accept(&first).await);
+    assert_eq!(seen(&record), seen(&get(&*store, first.id).await));
+    let taken = [
+        Acceptance { fingerprint: OWL, ..first.clone() },
+        Acceptance { tenant: "other", ..first.clone() },
+        Acceptance { fingerprint: OWL, key: Some(("key", HOUR)), ..first.clone() },
+    ];
+    for request in taken {
+        let error = store.accept(&request).await.unwrap_err();
+        assert!(matches!(error, StoreError::IdTaken), "{error:?}");
+    }
+    assert_eq!(store.find_accepted("default", "key").await.unwrap(), None);
+    assert_eq!(history(&*store, first.id).await, [EventKind::Queued]);
+    assert_eq!(store.counts().await.unwrap(), Counts { queued: 1, running: 0 });
+}
+
+pub async fn what_was_accepted_is_not_refused_by_a_full_queue(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let first = Acceptance { max_queued: 1, ..keyed(&generation, "key", FOX) };
+    new_record(store.accept(&first).await);
+    let full = Acceptance { max_queued: 1, ..request(&generation) };
+    assert!(matches!(store.accept(&full).await, Err(StoreError::QueueFull { queued: 1 })));
+    known_record(store.accept(&Acceptance { id: GenerationId::new(), ..first.clone() }).await);
+    known_record(store.accept(&Acceptance { key: None, ..first.clone() }).await);
+    let reused = Acceptance { fingerprint: OWL, ..first.clone() };
+    assert!(matches!(store.accept(&reused).await, Err(StoreError::KeyReused)));
+    // A key is not taken by a request that was refused.
+    let refused = Acceptance { key: Some(("other", HOUR)), ..full };
+    assert!(matches!(store.accept(&refused).await, Err(StoreError::QueueFull { .. })));
+    assert_eq!(store.find_accepted("default", "other").await.unwrap(), None);
+}
+
+pub async fn an_answer_of_again_charges_nobody(place: &dyn Place) {
+    let store = place.open().await;
+    let generation = generation();
+    let first = Acceptance { cost: 10.0, tenant: "a", ..keyed(&generation, "key", FOX) };
+    new_record(store.accept(&first).await);
+    for _ in 0..9 {
+        known_record(store.accept(&first).await);
+    }
+    let other = new_record(store.accept(&Acceptance { cost: 25.0, tenant: "b", ..request(&generation) }).await).id;
+    let next = new_record(store.accept(&Acceptance { cost: 10.0, tenant: "a", ..request(&generation) }).await).id;
+    let order = [claim_one(&*store).await.0.id, claim_one(&*store).await.0.id, claim_one(&*store).await.0.id];
+    assert_eq!(order, [first.id, next, other]);
+}
+
+pub async fn many_requests_of_one_key_make_one_generation(place: &dyn Place) {
+    let stores = place.open_many(8).await;
+    for round in 0..5 {
+        let key = format!("key {round}");
+        let answers = accept_at_once(&stores, |_| (GenerationId::new(), Some(key.clone()), FOX)).await;
+        check_one_new(&*stores[0], answers).await;
+    }
+}
+
+pub async fn many_requests_of_one_id_make_one_generation(place: &dyn Place) {
+    let stores = place.open_many(8).await;
+    for _ in 0..5 {
+        let id = GenerationId::new();
+        let answers = accept_at_once(&stores, |_| (id, None, FOX)).await;
+        check_one_new(&*stores[0], answers).await;
+    }
+}
+
+pub async fn of_many_requests_that_reuse_a_key_one_kind_wins(place: &dyn Place) {
+    let stores = place.open_many(8).await;
+    for round in 0..5 {
+        let key = format!("key {round}");
+        let kinds = [FOX, OWL];
+        let answers = accept_at_once(&stores, |at| (GenerationId::new(), Some(key.clone()), kinds[at % 2])).await;
+        let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (4, 4));
+        assert!(lost.iter().all(|lost| matches!(lost, Err(StoreError::KeyReused))), "{lost:?}");
+        check_one_new(&*stores[0], won).await;
+    }
+}
+
+async fn accept_at_once(
+    stores: &[Arc<dyn Store>],
+    request_of: impl Fn(usize) -> (GenerationId, Option<String>, [u8; 32]),
+) -> Vec<Result<Accepted, StoreError>> {
+    let accepting = stores.iter().cloned().enumerate().map(|(at, store)| {
+        let (id, key, fingerprint) = request_of(at);
+        tokio::spawn(async move {
+            let generation = generation();
+            let key = key.as_deref().map(|key| (key, HOUR));
+            store.accept(&Acceptance { id, key, fingerprint, ..request(&generation) }).await
+        })
+    });
+    join_all(accepting).await.into_iter().map(Result::unwrap).collect()
+}
+
+/// One answer is the new generation, the others are it again.
+async fn check_one_new(store: &dyn Store, answers: Vec<Result<Accepted, StoreError>>) {
+    let mut new = Vec::new();
+    let mut again = Vec::new();
+    for answer in answers {
+        match answer.unwrap() {
+            Accepted::New(record) => new.push(record.id),
+            Accepted::Again(record) => again.push(record.id),
+        }
+    }
+    assert_eq!(new.len(), 1);
+    assert!(again.iter().all(|id| *id == new[0]));
+    assert_eq!(history(store, new[0]).await, [EventKind::Queued]);
+    assert_eq!(store.counts().await.unwrap().queued, 1);
+    store.cancel(new[0]).await.unwrap();
+    // Nothing but it is left in the way of the next.
+    let id = accept(store, 1).await[0];
+    assert_eq!(store.position(id).await.unwrap(), Some(0));
+    store.cancel(id).await.unwrap();
+}

@@ -1,0 +1,162 @@
+//! What those see who look at generations from elsewhere.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, future::join_all};
+use latentd::generation::{EventKind, Generation, GenerationId, Hold, InputImage, Source, Status};
+use latentd::ledger::{Acceptance, Hint, Outcome, Store};
+
+use crate::place::{
+    Place, accept, accept_one, claim_one, generation, get, history, image, late_worker, new_record, problem, reap_late,
+    request, running, worker,
+};
+
+pub async fn a_glance_tells_the_last_event(place: &dyn Place) {
+    let store = place.open().await;
+    let queued = accept(&*store, 1).await[0];
+    let over = accept(&*store, 1).await[0];
+    store.cancel(over).await.unwrap();
+    let gone = GenerationId::new();
+    let (first, lease) = {
+        let (record, lease) = claim_one(&*store).await;
+        (record.id, lease)
+    };
+    assert_eq!(first, queued);
+    let glances = store.glance(&[over, gone, queued]).await.unwrap();
+    let mut seen: Vec<_> = glances.iter().map(|glance| (glance.id, glance.last_event, glance.is_over)).collect();
+    seen.sort();
+    assert_eq!(seen, [(queued, 2, false), (over, 2, true)]);
+    assert!(glances.iter().all(|glance| glance.progress.is_none() && glance.previews.is_empty()));
+
+    store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    let glance = store.glance(&[queued]).await.unwrap().remove(0);
+    assert_eq!((glance.last_event, glance.is_over), (3, true));
+    assert!(store.glance(&[]).await.unwrap().is_empty());
+    assert!(store.previews(gone).await.unwrap().is_empty());
+}
+
+/// Every store does everything to the same few generations at the same time.
+pub async fn events_have_no_gaps_whoever_changes_what(place: &dyn Place) {
+    let stores = place.open_many(6).await;
+    let ids = accept(&*stores[0], 12).await;
+    let changing = stores.iter().cloned().enumerate().map(|(at, store)| {
+        let ids = ids.clone();
+        tokio::spawn(async move { meddle(store, at, &ids).await })
+    });
+    for changed in join_all(changing).await {
+        changed.unwrap();
+    }
+    let store = &stores[0];
+    for id in ids {
+        let record = get(&**store, id).await;
+        let history = history(&**store, id).await;
+        let last = *history.last().unwrap();
+        assert_eq!(history.iter().filter(|kind| kind.is_terminal()).count(), usize::from(record.status.is_terminal()));
+        match record.status {
+            Status::Queued => assert!(matches!(last, EventKind::Queued | EventKind::Retrying), "{last:?}"),
+            Status::Running => assert_eq!(last, EventKind::Started),
+            Status::Succeeded { .. } => assert_eq!(last, EventKind::Succeeded),
+            Status::Failed { .. } => assert_eq!(last, EventKind::Failed),
+            Status::Canceled => assert_eq!(last, EventKind::Canceled),
+            Status::Expired => assert_eq!(last, EventKind::Expired),
+        }
+        let glance = store.glance(&[id]).await.unwrap().remove(0);
+        assert_eq!(glance.last_event, history.len() as i64);
+    }
+}
+
+async fn meddle(store: Arc<dyn Store>, at: usize, ids: &[GenerationId]) {
+    let name = format!("worker {at}");
+    let mut leases = Vec::new();
+    for round in 0..25 {
+        let claimant = if round % 3 == 0 { late_worker(&name) } else { worker(&name) };
+        leases.extend(store.claim(&claimant, 2, true).await.unwrap().into_iter().map(|(_, lease)| lease));
+        store.renew(&claimant, &leases).await.unwrap();
+        if let Some(lease) = leases.pop() {
+            let outcome = match (round + at) % 5 {
+                0 => Outcome::Succeeded(vec![image()]),
+                1 | 2 => Outcome::Released,
+                _ => Outcome::Retry { problem: problem(), delay: Duration::ZERO },
+            };
+            store.finish(lease, outcome).await.unwrap();
+        }
+        match (round * 5 + at) % 12 {
+            0 => drop(reap_late(&*store, 3).await),
+            1 => drop(store.cancel(ids[(round + at) % ids.len()]).await.unwrap()),
+            2 => drop(store.expire_overdue().await.unwrap()),
+            3 => store.age(Duration::ZERO).await.unwrap(),
+            _ => {}
+        }
+    }
+}
+
+pub async fn inputs_are_found_by_their_tenant(place: &dyn Place) {
+    let store = place.open().await;
+    let with_input = |sha256: &str| {
+        let image = InputImage { upload: sha256.to_owned(), width: 64, height: 64 };
+        let hold = Hold::Strength { strength: 0.5 };
+        Generation { source: Some(Source { image, hold, mask: None }), ..generation() }
+    };
+    let first = accept_one(&*store, &with_input("aa")).await;
+    let newest = accept_one(&*store, &with_input("aa")).await;
+    accept_one(&*store, &with_input("bb")).await;
+    let generation = with_input("aa");
+    let theirs = new_record(store.accept(&Acceptance { tenant: "other", ..request(&generation) }).await).id;
+    for (tenant, sha256, found) in [
+        ("default", "aa", Some(newest)),
+        ("other", "aa", Some(theirs)),
+        ("other", "bb", None),
+        ("default", "cc", None),
+        ("nobody", "aa", None),
+    ] {
+        assert_eq!(store.find_input(tenant, sha256).await.unwrap(), found, "{tenant} {sha256}");
+    }
+    for (id, found) in [(newest, Some(first)), (first, None)] {
+        store.cancel(id).await.unwrap();
+        store.delete(id).await.unwrap().unwrap();
+        assert_eq!(store.find_input("default", "aa").await.unwrap(), found);
+    }
+}
+
+/// Hints may be lost, so that they are given until one has come.
+pub async fn hints_reach_the_others(place: &dyn Place) {
+    let stores = place.open_many(2).await;
+    let (id, _) = running(&*stores[0]).await;
+    stores[0].hint(&[]).await.unwrap();
+    let sent = [Hint::Queued, Hint::Changed(id), Hint::Canceled(id)];
+    stores[0].hint(&sent).await.unwrap();
+    assert_eq!(stores[0].is_shared(), place.is_shared());
+    if !place.is_shared() {
+        return;
+    }
+    let mut hints = stores[1].hints();
+    let mut missing = sent.to_vec();
+    while !missing.is_empty() {
+        stores[0].hint(&sent).await.unwrap();
+        while let Ok(Some(hint)) = tokio::time::timeout(Duration::from_millis(50), hints.next()).await {
+            assert!(sent.contains(&hint), "{hint:?}");
+            missing.retain(|missing| *missing != hint);
+        }
+    }
+}
+
+pub async fn many_hints_at_once_arrive(place: &dyn Place) {
+    let stores = place.open_many(2).await;
+    let sent: Vec<Hint> = (0..1000).map(|_| Hint::Changed(GenerationId::new())).collect();
+    stores[0].hint(&sent).await.unwrap();
+    if !place.is_shared() {
+        return;
+    }
+    let mut hints = stores[1].hints();
+    let mut seen = std::collections::HashSet::new();
+    while seen.len() < sent.len() {
+        stores[0].hint(&sent).await.unwrap();
+        while let Ok(Some(hint)) = tokio::time::timeout(Duration::from_millis(50), hints.next()).await {
+            // A store may tell its own process to look once more than others do.
+            if hint != Hint::Queued {
+                assert!(sent.contains(&hint), "{hint:?}");
+                seen.insert(format!("{hint:?}"));
+            }
+        }
+    }
+}

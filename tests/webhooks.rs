@@ -1,0 +1,21 @@
+//! Webhooks: what is signed, what is guarded, what is kept, and what arrives.
+
+#[path = "contract/conforms.rs"]
+mod conforms;
+#[path = "support/server.rs"]
+mod harness;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "webhooks/receiver.rs"]
+mod receiver;
+
+#[path = "webhooks/deliveries.rs"]
+mod deliveries;
+#[path = "webhooks/endpoints.rs"]
+mod endpoints;
+#[path = "webhooks/guarding.rs"]
+mod guarding;
+#[path = "webhooks/signing.rs"]
+mod signing;
+#[path = "webhooks/store.rs"]
+mod store;
