@@ -62,6 +62,7 @@ async fn the_database_is_restarted_under_load_and_then_away() {
         for server in apis.iter().chain(&workers) {
             assert_eq!(server.get_operator("/livez").await.status(), StatusCode::OK);
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
         unready |= apis[0].get_operator("/readyz").await.status() == StatusCode::SERVICE_UNAVAILABLE;
     }
     assert!(unready, "a replica without its database is not ready");

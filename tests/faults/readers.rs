@@ -26,9 +26,12 @@ async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
             server = server.killed_and_again().await;
             site.open(&[&server]);
         }
+        server
     };
-    let (histories, ()) = tokio::join!(futures::future::join_all(ids.iter().map(|id| follow(&load, id))), restarts);
+    let follows = futures::future::join_all(ids.iter().map(|id| follow(&load, id)));
+    let (histories, server) = tokio::join!(follows, restarts);
     conclude(site, &load, histories).await;
+    drop(server);
 }
 
 /// T7.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use latentd::generation::GenerationId;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -61,6 +62,15 @@ async fn every_endpoint_works_on_every_replica() {
             pictures.push(picture);
         }
         assert!(pictures[0] == pictures[1] && pictures[1] == pictures[2]);
+        // Under an id of the client's own it is made once, whoever is asked.
+        let own = GenerationId::new().to_string();
+        for server in [a, b, c] {
+            let answer = load.client.put(server.url(&format!("/v1/images/{own}"))).json(&body).send().await.unwrap();
+            let (status, text) = (answer.status(), answer.text().await.unwrap());
+            assert!(status.is_success(), "{status} {text}");
+            assert_eq!(json(text.as_bytes())["id"], own.as_str());
+        }
+        load.note(&format!("t9-own-{turn}"), &own);
         // A cancel elsewhere, and an erasure elsewhere again.
         let id = a.accept(&with(body, &json!({"steps": 900}))).await;
         let (status, _) = ask(b, Method::POST, format!("/v1/images/{id}/cancel")).await;

@@ -126,6 +126,7 @@ impl Site {
             .set("LATENTD_LOG__FILTER", "info")
             .set("LATENTD_QUEUE__MAX_ATTEMPTS", 100)
             .set("LATENTD_RETENTION__SWEEP_INTERVAL_S", 0.5)
+            .set("LATENTD_RETENTION__ORPHAN_AGE_S", 2)
             .set("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", 200);
         if let Some(database) = &self.database {
             launch = launch
@@ -168,6 +169,15 @@ impl Site {
         let figures = oracle::judge(self, loads, figures).await;
         println!("{}: {figures}, {:.1} s in all", self.name, self.begun.elapsed().as_secs_f64());
         assert_eq!((figures.lost, figures.twice), (0, 0), "{}", self.name);
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            println!("{}: failed; its logs and files are in {}", self.name, self.folder.path().display());
+        }
     }
 }
 

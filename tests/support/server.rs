@@ -141,7 +141,12 @@ impl Server {
     }
 
     pub async fn get_operator(&self, path: &str) -> Response {
-        self.client.get(format!("{}{path}", self.operator)).send().await.unwrap()
+        let ask = || self.client.get(format!("{}{path}", self.operator)).send();
+        match ask().await {
+            Ok(answer) => answer,
+            // A process that was stopped may have closed the connection when it woke up.
+            Err(_) => ask().await.unwrap(),
+        }
     }
 
     pub async fn post(&self, body: &Value) -> Response {
