@@ -14,7 +14,14 @@ use crate::{
 /// T23.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_takes_too_long_and_a_wait_that_takes_too_long() {
-    let site = Site::single("T23 start_timeout_s and run_timeout_s").await.with("LATENTD_ENGINE__MAX_RUNS", 1);
+    deadlines(Site::single("T23 start_timeout_s and run_timeout_s, on SQLite").await).await;
+    if let Some(site) = Site::shared("T23 start_timeout_s and run_timeout_s, on PostgreSQL").await {
+        deadlines(site).await;
+    }
+}
+
+async fn deadlines(site: Site) {
+    let site = site.with("LATENTD_ENGINE__MAX_RUNS", 1);
     let server = site.start("all").await;
     site.open(&[&server]);
     let load = Load::through(site.door.url());

@@ -105,12 +105,22 @@ async fn every_endpoint_works_on_every_replica() {
 /// T10.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_on_three_replicas() {
-    let Some(site) = Site::shared("T10 a hundred requests with one key on three replicas, half of them others").await
-    else {
-        return;
-    };
-    let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
-    site.open(&apis.each_ref());
+    let name = "T10 a hundred requests with one key on three replicas, half of them others";
+    let Some(site) = Site::shared(name).await else { return };
+    let servers = [site.start("all").await, site.start("api").await, site.start("api").await];
+    one_key(site, &servers.each_ref()).await;
+}
+
+/// T10 in the embedded form.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_on_one_process() {
+    let site = Site::single("T10 a hundred requests with one key on one process, half of them others").await;
+    let server = site.start("all").await;
+    one_key(site, &[&server]).await;
+}
+
+async fn one_key(site: Site, servers: &[&Server]) {
+    site.open(servers);
     let load = Load::through(site.door.url());
     let bodies = [request(1, 5), request(2, 5)];
     let answers = futures::future::join_all((0..100).map(|i| {
@@ -136,35 +146,8 @@ async fn one_key_on_three_replicas() {
         assert_eq!((*status, code), (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused".into()), "{body}");
     }
     load.note("one", &first.1);
-    let worker = site.start("worker").await;
     let figures = Figures::default()
         .note(format!("{} same and {} others refused", accepted.len(), answers.len() - accepted.len()))
         .note(format!("{} tried again", load.refused.load(Relaxed) + load.broken.load(Relaxed)));
     site.verdict(&load, figures).await;
-    drop(worker);
-}
-
-/// T10: after its time a key is free.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_free_after_its_time() {
-    let site = Site::single("T10 a key after its time").await.with("LATENTD_QUEUE__IDEMPOTENCY_S", 1);
-    let server = site.start("all").await;
-    site.open(&[&server]);
-    let load = Load::through(site.door.url());
-    let first = load.submit("again", &request(1, 5)).await;
-    assert_eq!(load.submit("again", &request(1, 5)).await, first);
-    let another = request(2, 5);
-    let second = loop {
-        let ask = || load.client.post(load.url("/v1/images")).header("Idempotency-Key", "again").json(&another);
-        match load.until_answered(ask).await {
-            (StatusCode::UNPROCESSABLE_ENTITY, _) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-            (status, text) => {
-                assert_eq!(status, StatusCode::ACCEPTED, "{text}");
-                break serde_json::from_str::<Value>(&text).unwrap()["id"].as_str().unwrap().to_owned();
-            }
-        }
-    };
-    assert_ne!(first, second);
-    load.note("the second", &second);
-    site.verdict(&load, Figures::default()).await;
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::{
     figures::Figures,
-    kills::fastrand,
     load::{Load, request},
     server::{PATIENCE, Server, with},
     site::Site,
@@ -58,8 +58,7 @@ async fn a_generation_of_two_hundred_steps_is_killed_by_every_sampler() {
         ids.insert(load.submit(&format!("killed {name}"), &body(name)).await, name.clone());
     }
     let mut seen = Vec::<(Instant, BTreeMap<String, u64>)>::new();
-    // At another step each time that the test is changed, and at the same one whenever it is only repeated.
-    let at = 40 + fastrand(names.len() as u64, 100);
+    let at = 40 + RandomState::new().hash_one(()) % 60;
     loop {
         let looks = ids.iter().map(async |(id, name)| {
             let generation = load.look(id).await?;

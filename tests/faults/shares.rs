@@ -31,10 +31,18 @@ async fn order(loads: &[(&'static str, &Load)]) -> Vec<&'static str> {
     begun.into_iter().map(|(_, _, name)| name).collect()
 }
 
-/// T13, small: by what is begun, not by the clock.
+/// T13, small.
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_of_one_two_and_four() {
-    let site = Site::single("T13 shares of 1, 2 and 4").await.with("LATENTD_ENGINE__MAX_RUNS", 1);
+    shares(Site::single("T13 shares of 1, 2 and 4, on SQLite").await).await;
+    if let Some(site) = Site::shared("T13 shares of 1, 2 and 4, on PostgreSQL").await {
+        shares(site).await;
+    }
+}
+
+/// By what is begun, not by the clock.
+async fn shares(site: Site) {
+    let site = site.with("LATENTD_ENGINE__MAX_RUNS", 1);
     let server = site.start("all").await;
     site.open(&[&server]);
     let [one, two, four] = [("one", 1), ("two", 2), ("four", 4)]
@@ -59,10 +67,18 @@ async fn shares_of_one_two_and_four() {
     site.verdict_on(&[&anybody, &one, &two, &four], figures).await;
 }
 
-/// T12, small: what the others have waiting does not matter to who wants little.
+/// T12, small.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_greedy_tenant_beside_two_polite_ones() {
-    let site = Site::single("T12 a greedy tenant beside two polite ones").await.with("LATENTD_ENGINE__MAX_RUNS", 1);
+    greed(Site::single("T12 a greedy tenant beside two polite ones, on SQLite").await).await;
+    if let Some(site) = Site::shared("T12 a greedy tenant beside two polite ones, on PostgreSQL").await {
+        greed(site).await;
+    }
+}
+
+/// What the others have waiting does not matter to who wants little.
+async fn greed(site: Site) {
+    let site = site.with("LATENTD_ENGINE__MAX_RUNS", 1);
     let server = site.start("all").await;
     site.open(&[&server]);
     let [greedy, ann, bob] =
