@@ -46,11 +46,11 @@ async fn every_process_is_replaced_under_load() {
     let mut meters: Vec<Meter> = workers.iter().map(Meter::of).collect();
     meters_reach(&meters, 200.0).await;
     let mut grace = Duration::ZERO;
-    for i in 0..workers.len() {
+    for worker in &mut workers {
         let next = site.start("worker").await;
         meters.push(Meter::of(&next));
         let asked = Instant::now();
-        assert!(std::mem::replace(&mut workers[i], next).stopped().await.success());
+        assert!(std::mem::replace(worker, next).stopped().await.success());
         grace = grace.max(asked.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
