@@ -86,7 +86,7 @@ async fn a_worker_is_killed_with_two_hundred_queued() {
     let ids = load.submit_all("t1", &bodies).await;
     let (first, second) = (site.start("worker").await, site.start("worker").await);
     let (meters, parts) = ([Meter::of(&first), Meter::of(&second)], Parts::in_folder(&site.blobs));
-    first.until("it is in the middle", async |_: &Server| meters[0].last(COMPUTED) > 500.0).await;
+    first.until("it is in the middle", async |_: &Server| meters[0].last(COMPUTED) > 630.0).await;
     let (launch, killed) = (first.launch(), Instant::now());
     first.kill();
 
