@@ -167,7 +167,10 @@ impl App {
         let worker_stop = CancellationToken::new();
         let working = works.map(|works| works.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         tasks.spawn(sweeper.run(draining.clone()));
-        tasks.spawn(courier.run(draining.clone()));
+        // A worker needs no way out to the internet.
+        if config.role.serves() {
+            tasks.spawn(courier.run(draining.clone()));
+        }
         // Ends after the worker, whose last hints it carries.
         let bus_stop = CancellationToken::new();
         let carrying = tokio::spawn(bus.run(bus_stop.clone()));
