@@ -72,7 +72,7 @@ async fn a_killed_generation_goes_on_from_its_log_in_the_bucket() {
     let undisturbed = server.accept(&long).await;
     server.ended(&undisturbed).await;
     assert!(server.picture(&undisturbed, 0).await == server.picture(&id, 0).await, "the picture differs");
-    assert_eq!(files(&s3.file("run")), 0, "what is over has no log");
+    server.until("what is over has no log", async |_: &Server| files(&s3.file("run")) == 0).await;
 }
 
 #[tokio::test]
