@@ -80,11 +80,15 @@ impl Bus {
                 _ = tell.tick() => self.tell(&mut hinted).await,
                 _ = report.tick() => self.report().await,
                 _ = look.tick() => self.look(self.live.followed()).await,
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
             };
             if let Err(error) = done {
                 tracing::warn!(%error, "other processes cannot be heard or told of progress for now");
             }
+        }
+        // What a worker gives back is taken up at once by those who hear of it.
+        if let Err(error) = self.store.hint(&self.outbox.take()).await {
+            tracing::warn!(%error, "other processes find out for themselves what this one has given back");
         }
     }
 

@@ -18,19 +18,22 @@ impl Worker {
     pub(super) async fn beat(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
-            // An answer that comes later than the next beat is due is no use.
-            let renewed = tokio::time::timeout(self.heartbeat, self.renew()).await;
+            // An answer that comes later than the next beat is due is no use. Both are waited for together, so that no more
+            // than two beats lie between two looks at what has lapsed.
+            let (renewed, shown) = tokio::join!(
+                tokio::time::timeout(self.heartbeat, self.renew()),
+                tokio::time::timeout(self.heartbeat, self.show(&mut told)),
+            );
             match renewed {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "leases cannot be renewed"),
                 Err(_) => tracing::warn!("leases cannot be renewed: the database does not answer"),
             }
-            for lease in self.leases.lapsed() {
-                self.lose(&lease, "it could not be renewed in time");
-            }
-            let shown = tokio::time::timeout(self.heartbeat, self.show(&mut told)).await;
             if let Ok(Err(error)) = shown {
                 tracing::warn!(%error, "the worker cannot show that it lives");
+            }
+            for lease in self.leases.lapsed() {
+                self.lose(&lease, "it could not be renewed in time");
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}

@@ -1,0 +1,62 @@
+//! What the floors below say, in the words of the API.
+
+use super::ApiError;
+use crate::{ledger::StoreError, service::ServiceError, webhooks::RegistryError};
+
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> ApiError {
+        match error {
+            ServiceError::Invalid(invalid) => ApiError::Invalid(invalid),
+            ServiceError::MissingKey => ApiError::MissingKey,
+            ServiceError::InvalidKey => ApiError::InvalidKey,
+            ServiceError::QueueFull { queued, retry_after_s } => ApiError::QueueFull { queued, retry_after_s },
+            ServiceError::TenantQueueFull { queued, retry_after_s } => {
+                ApiError::TenantQueueFull { queued, retry_after_s }
+            }
+            ServiceError::Overloaded { wait_s, bound_s, retry_after_s } => {
+                ApiError::Overloaded { wait_s, bound_s, retry_after_s }
+            }
+            ServiceError::KeyReused => ApiError::IdempotencyKeyReused,
+            ServiceError::IdTaken => ApiError::IdConflict,
+            ServiceError::NotDead => ApiError::NotDead,
+            ServiceError::NoRandomness(cause) => ApiError::Internal { cause },
+            ServiceError::Draining => ApiError::Draining(None),
+            ServiceError::NotFound => ApiError::NotFound("generation or image"),
+            ServiceError::NotFinished => ApiError::NotFinished,
+            ServiceError::Blob(cause) => ApiError::ObjectStore { cause },
+            ServiceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        match error {
+            StoreError::QueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
+            StoreError::NotFinished => ApiError::NotFinished,
+            StoreError::TenantQueueFull { queued } => ApiError::TenantQueueFull { queued, retry_after_s: 10 },
+            StoreError::KeyReused => ApiError::IdempotencyKeyReused,
+            StoreError::IdTaken => ApiError::IdConflict,
+            StoreError::StorageFull => ApiError::StorageFull,
+            StoreError::TimedOut
+            | StoreError::Database(_)
+            | StoreError::Io(_)
+            | StoreError::Locked { .. }
+            | StoreError::Migration(_)
+            | StoreError::SchemaTooOld { .. } => ApiError::Database { cause: error.to_string() },
+            StoreError::Corrupt { .. } => ApiError::Internal { cause: error.to_string() },
+        }
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> ApiError {
+        match error {
+            RegistryError::Invalid(invalid) => ApiError::Invalid(invalid),
+            RegistryError::NotFound => ApiError::NotFound("such webhook endpoint or delivery"),
+            RegistryError::Full { most } => ApiError::EndpointsFull { most },
+            RegistryError::Entropy(cause) => ApiError::Internal { cause },
+            RegistryError::Store(error) => error.into(),
+        }
+    }
+}
