@@ -30,6 +30,7 @@ mod routes;
 pub mod signed;
 mod spec;
 mod sse;
+mod uploads;
 mod urlencoded;
 mod webhooks;
 

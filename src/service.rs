@@ -25,7 +25,7 @@ use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Event, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status},
-    ledger::{Blobs, Counts, Hint, ListQuery, Store, StoreError},
+    ledger::{Blobs, Counts, Hint, ListQuery, Store, StoreError, blobs::path_of_input},
     metrics::Metrics,
     pipelines::Catalogue,
     webhooks::Registry,
@@ -268,6 +268,14 @@ impl Service {
         let bytes = self.0.blobs.get(&image.blob).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
         let bytes = bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", image.blob)))?;
         Ok((image, bytes))
+    }
+
+    /// The picture that a request of this tenant brought along, as a PNG; [`ServiceError::NotFound`] where no generation that
+    /// is kept has it.
+    pub async fn upload(&self, tenant: &str, sha256: &str) -> Result<Bytes, ServiceError> {
+        let id = self.ask(self.0.store.find_input(tenant, sha256)).await?.ok_or(ServiceError::NotFound)?;
+        let file = self.0.blobs.get(&path_of_input(id, sha256)).await;
+        file.map_err(|error| ServiceError::Blob(error.to_string()))?.ok_or(ServiceError::NotFound)
     }
 
     /// The newest preview of a running generation.

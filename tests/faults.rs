@@ -3,19 +3,31 @@
 //!
 //! Bounds are multiples of the lease, which is short here. What needs PostgreSQL is passed over where there is none.
 
+#[path = "pictures/case.rs"]
+mod case;
+#[path = "support/dice.rs"]
+mod dice;
+#[path = "support/fixtures.rs"]
+mod fixtures;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/requests.rs"]
+mod requests;
 #[path = "support/s3.rs"]
 mod s3;
 #[path = "support/server.rs"]
 mod server;
 
+#[path = "faults/crowd.rs"]
+mod crowd;
 #[path = "faults/figures.rs"]
 mod figures;
 #[path = "faults/load.rs"]
 mod load;
+#[path = "faults/memory.rs"]
+mod memory;
 #[path = "faults/oracle.rs"]
 mod oracle;
 #[path = "faults/site.rs"]
@@ -57,3 +69,5 @@ mod samplers;
 mod shares;
 #[path = "faults/soak.rs"]
 mod soak;
+#[path = "faults/soak_single.rs"]
+mod soak_single;

@@ -3,6 +3,12 @@
 #[path = "support/server.rs"]
 mod harness;
 
+#[path = "support/dice.rs"]
+mod dice;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/requests.rs"]
+mod requests;
 #[path = "support/s3.rs"]
 mod s3;
 
@@ -34,6 +40,8 @@ mod models;
 mod operator;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
+#[path = "server/random_requests.rs"]
+mod random_requests;
 #[path = "server/repeated.rs"]
 mod repeated;
 #[path = "server/responsiveness.rs"]
@@ -42,3 +50,5 @@ mod responsiveness;
 mod resume;
 #[path = "server/steered.rs"]
 mod steered;
+
+use parity_over_http::case;

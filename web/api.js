@@ -1,4 +1,5 @@
-// The server's HTTP interface: one function an operation, one error for all that can go wrong.
+// The server's HTTP interface: one function an operation, one error for all that can go wrong. Every path is relative to the
+// page, which a proxy may show under a path of its own.
 
 import { parse, print } from './json.js';
 
@@ -49,10 +50,15 @@ async function call(method, path, { body, signal } = {}) {
   throw new Problem({ ...answer, status: response.status }, retryAfter > 0 ? retryAfter : null);
 }
 
-const one = (id) => `/v1/images/${encodeURIComponent(id)}`;
+/** A URL of one of the server's answers, which begins at the server's root, as one that begins at the page. */
+export const local = (url) => (url.startsWith('/') ? url.slice(1) || '.' : url);
+/** The whole URL of a path, for use outside the page. */
+export const absolute = (path) => new URL(path, document.baseURI).href;
+
+const one = (id) => `v1/images/${encodeURIComponent(id)}`;
 
 /** Creates a generation; resolves as soon as the server has accepted it. */
-export const create = (request) => call('POST', '/v1/images', { body: request });
+export const create = (request) => call('POST', 'v1/images', { body: request });
 export const get = (id, signal) => call('GET', one(id), { signal });
 export const cancel = (id) => call('POST', `${one(id)}/cancel`);
 export const erase = (id) => call('DELETE', one(id));
@@ -61,12 +67,15 @@ export const erase = (id) => call('DELETE', one(id));
 export function list({ limit, status, after }) {
   const query = new URLSearchParams({ limit, status });
   if (after) query.set('after', after);
-  return call('GET', `/v1/images?${query}`);
+  return call('GET', `v1/images?${query}`);
 }
 
-export const models = async () => (await call('GET', '/v1/models')).data;
-export const schedulers = async () => (await call('GET', '/v1/schedulers')).data;
-export const queue = () => call('GET', '/v1/queue');
+export const models = async () => (await call('GET', 'v1/models')).data;
+export const schedulers = async () => (await call('GET', 'v1/schedulers')).data;
+export const queue = () => call('GET', 'v1/queue');
 
 /** Where the events of a generation after number `after` are streamed. */
 export const eventsUrl = (id, after) => `${one(id)}/events${after > 0 ? `?after=${after}` : ''}`;
+
+/** Where a picture that a request brought along can be seen. */
+export const uploadUrl = (sha256) => `v1/uploads/${sha256}`;

@@ -3,7 +3,8 @@
 import * as api from './api.js';
 import { element, icon, iconButton } from './element.js';
 import { isTerminal, watch } from './events.js';
-import { command, fileName, request } from './curl.js';
+import { command, fileName } from './curl.js';
+import { request } from './settings.js';
 import { Tile } from './tile.js';
 
 /** How long a second press may take to confirm a deletion. */
@@ -12,7 +13,7 @@ const CONFIRM_MS = 4000;
 export class Card {
   /**
    * @param {object} generation as the API shows it
-   * @param {{use(params: object): void, open(card: Card, index: number): void, removed(card: Card): void,
+   * @param {{use(generation: object): void, open(card: Card, index: number): void, removed(card: Card): void,
    *   announce(text: string): void, copy(text: string): void, finished(card: Card): void}} page
    */
   constructor(generation, page) {
@@ -71,7 +72,12 @@ export class Card {
 
   press(event) {
     if (event.key === 'Escape') this.cancel();
-    if (event.key === 'Enter' && event.target === this.element && this.images.length > 0) this.page.open(this, 0);
+    const plain = !event.ctrlKey && !event.metaKey && !event.repeat;
+    if (event.key === 'Enter' && plain && event.target === this.element && this.images.length > 0) {
+      // Else the same press goes on to the button of the large view that has the focus now.
+      event.preventDefault();
+      this.page.open(this, 0);
+    }
   }
 
   hear(name, data) {
@@ -132,7 +138,7 @@ export class Card {
       return;
     }
     const held = this.actions.contains(document.activeElement);
-    const use = iconButton('reuse', 'Use these settings', () => this.page.use(params));
+    const use = iconButton('reuse', 'Use these settings', () => this.page.use(this.generation));
     const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params))));
     const download = status === 'succeeded' && this.images.length === 1 ? [this.downloadLink(this.images[0])] : [];
     this.actions.replaceChildren(...download, use, curl, this.deleteButton());
@@ -141,7 +147,7 @@ export class Card {
 
   downloadLink(image) {
     const name = fileName({ prompt: this.generation.params.prompt, seed: image.seed });
-    return element('a', { class: 'icon', href: image.url, download: name, 'aria-label': 'Download', title: 'Download' }, icon('download'));
+    return element('a', { class: 'icon', href: api.local(image.url), download: name, 'aria-label': 'Download', title: 'Download' }, icon('download'));
   }
 
   deleteButton() {

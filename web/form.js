@@ -1,19 +1,15 @@
 // The form: what the next picture shall be.
 
-import { isUnsaid } from './curl.js';
 import { element } from './element.js';
-import { print } from './json.js';
+import { Extras } from './extras.js';
+import { parse, print } from './json.js';
 import { schedulerName } from './scheduler.js';
+import * as settings from './settings.js';
 import * as shape from './shape.js';
 
 /** The fields that the page shows; whatever else a re-used request has is kept as an extra. */
 const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'n'];
-/** Those that a re-used request keeps. */
-const EXTRAS = [
-  'guidance_rescale', 'guidance_interval', 'eta', 'clip_skip', 'decoder', 'feature_cache', 'seed_mode', 'image', 'mask',
-  'strength', 'image_guidance_scale', 'mask_blur', 'mask_invert', 'padding_mask_crop', 'keep_unmasked',
-];
 const PREVIEWS = 10;
 const STORED_AS = 'latentd.form';
 
@@ -26,7 +22,7 @@ export class Form {
     this.form = form;
     this.send = send;
     this.models = [];
-    this.extras = {};
+    this.extras = new Extras(document.getElementById('extras'), () => this.changed());
     /** The seed of the last picture, for who decides to keep it afterwards. */
     this.lastSeed = null;
     this.at = (id) => document.getElementById(id);
@@ -65,24 +61,28 @@ export class Form {
     const seed = this.field('seed').value.trim();
     if (/^\d+$/.test(seed)) request.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : BigInt(seed);
     else if (seed) request.seed = seed;
-    return { ...request, ...this.extras };
+    return { ...request, ...this.extras.fields };
   }
 
-  /** Takes over the parameters of a generation, its seed too. */
-  use(params) {
-    const { model, seed, scheduler, previews, output, on_disconnect, start_timeout_s, ...rest } = params;
+  /** Takes over everything that a generation's request says about its pictures; what has no field here becomes an extra. */
+  use({ params, priority, metadata }) {
+    const { model, seed, scheduler, ...rest } = settings.request(params);
+    const extras = {};
     if (this.models.some(({ id }) => id === model)) this.field('model').value = model;
+    else extras.model = model;
     for (const name of [...TEXTS, ...NUMBERS]) {
-      if (rest[name] !== undefined) this.field(name).value = rest[name];
-      delete rest[name];
+      this.field(name).value = rest[name] ?? (name === 'n' ? 1 : '');
+      // An empty text says something only where it is said.
+      if (rest[name] !== '' || name === 'prompt') delete rest[name];
     }
-    this.setSeed(seed ?? '');
-    const kept = ([name, value]) => EXTRAS.includes(name) && !isUnsaid(name, value);
-    this.extras = Object.fromEntries(Object.entries(rest).filter(kept));
     const named = this.schedulers?.some(({ name }) => name === scheduler);
     this.field('scheduler').value = named ? scheduler : '';
-    // What the choices do not have goes along unseen but for the summary: an object of keys, say.
-    if (!named && scheduler && schedulerName(scheduler) !== schedulerName()) this.extras.scheduler = scheduler;
+    if (!named && scheduler && schedulerName(scheduler) !== schedulerName()) extras.scheduler = scheduler;
+    Object.assign(extras, rest);
+    if (priority && priority !== 'normal') extras.priority = priority;
+    if (metadata && Object.keys(metadata).length > 0) extras.metadata = metadata;
+    this.extras.set(extras);
+    this.setSeed(seed ?? '');
     this.showModel();
     this.changed();
     this.field('prompt').focus();
@@ -139,6 +139,8 @@ export class Form {
     this.form.addEventListener('input', (event) => {
       const name = event.target.dataset.for;
       if (name) this.field(name).value = event.target.value;
+      // What the user says in a field is said there alone.
+      this.extras.remove(name ?? event.target.name);
       this.forgive(name ?? event.target.name);
       this.changed();
     });
@@ -148,7 +150,7 @@ export class Form {
       this.changed();
     });
     this.at('reset').addEventListener('click', () => {
-      this.extras = {};
+      this.extras.set({});
       this.field('negative_prompt').value = '';
       this.setSeed('');
       this.setDefaults();
@@ -224,7 +226,7 @@ export class Form {
     this.show();
     try {
       const fields = [...TEXTS, ...NUMBERS, 'model', 'scheduler', 'seed'].map((name) => [name, this.field(name).value]);
-      localStorage.setItem(STORED_AS, JSON.stringify(Object.fromEntries(fields)));
+      localStorage.setItem(STORED_AS, print({ ...Object.fromEntries(fields), extras: this.extras.fields }));
     } catch {
       // Without storage the form begins afresh each time.
     }
@@ -239,21 +241,16 @@ export class Form {
     this.at('keep').setAttribute('aria-pressed', value('seed') !== '');
     const chosen = this.schedulers?.find(({ name }) => name === value('scheduler'));
     this.say('scheduler-note', chosen?.description ?? '');
-    const extras = Object.entries(this.extras).map(([name, extra]) => {
-      if (name === 'scheduler') return schedulerName(extra);
-      if (extra?.upload) return `${name} ${extra.width} × ${extra.height}`;
-      return `${name} ${typeof extra === 'string' ? extra : print(extra)}`;
-    });
     this.at('summary').textContent = [
       `${value('width')} × ${value('height')}`, `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
-      ...(Number(value('n')) > 1 ? [`${value('n')} pictures`] : []), ...extras,
+      ...(Number(value('n')) > 1 ? [`${value('n')} pictures`] : []), ...this.extras.summary(),
     ].join(' · ');
   }
 
   restore() {
     let kept = {};
     try {
-      kept = JSON.parse(localStorage.getItem(STORED_AS)) ?? {};
+      kept = parse(localStorage.getItem(STORED_AS)) ?? {};
     } catch {
       // Nothing usable was kept.
     }
@@ -263,6 +260,7 @@ export class Form {
     this.setDefaults();
     for (const name of TEXTS) if (kept[name]) this.field(name).value = kept[name];
     if (!offered) return;
+    this.extras.set(kept.extras ?? {});
     for (const name of [...NUMBERS, 'scheduler', 'seed']) if (kept[name]) this.field(name).value = kept[name];
     // A scheduler that is no longer offered leaves no option chosen.
     if (this.field('scheduler').selectedIndex < 0) this.field('scheduler').value = '';

@@ -1,14 +1,16 @@
 // The large view: one picture, everything that made it, and its neighbours by the arrow keys.
 
+import { local } from './api.js';
+import { command, fileName } from './curl.js';
 import { element } from './element.js';
-import { command, fileName, requestOfImage } from './curl.js';
 import { schedulerName } from './scheduler.js';
+import { paramsOfImage, request } from './settings.js';
 
 /** The most that a picture is enlarged. */
 const MOST_ENLARGED = 8;
 
 export class Large {
-  /** @param {{pictures(): {card: object, image: object}[], use(params: object): void, copy(text: string): void}} page */
+  /** @param {{pictures(): {card: object, image: object}[], use(generation: object): void, copy(text: string): void}} page */
   constructor(page) {
     this.page = page;
     this.dialog = document.getElementById('large');
@@ -21,6 +23,8 @@ export class Large {
     this.dialog.addEventListener('keydown', (event) => {
       if (event.key === 'ArrowLeft') this.previous();
       if (event.key === 'ArrowRight') this.next();
+      // A key that is held since it opened the view presses none of its buttons.
+      if (event.key === 'Enter' && event.repeat) event.preventDefault();
     });
     this.dialog.addEventListener('close', () => this.shown?.card.element.isConnected && this.shown.card.focus());
   }
@@ -45,14 +49,14 @@ export class Large {
 
   use() {
     const { card, image } = this.shown;
-    const { params } = card.generation;
+    const { generation } = card;
     this.shown = null;
     this.close();
-    this.page.use(params.seed_mode === 'batch' ? params : { ...params, n: 1, seed: image.seed });
+    this.page.use({ ...generation, params: paramsOfImage(generation.params, image) });
   }
 
   curl() {
-    this.page.copy(command(requestOfImage(this.shown.card.generation.params, this.shown.image)));
+    this.page.copy(command(request(paramsOfImage(this.shown.card.generation.params, this.shown.image))));
   }
 
   // Below: how the above is done.
@@ -75,13 +79,13 @@ export class Large {
     const { params, model, created_at: created } = card.generation;
     this.shown = picture;
     const img = this.at('image');
-    img.src = image.url;
+    img.src = local(image.url);
     img.alt = params.prompt || 'Picture';
     // The frame scales the picture up to the window, keeping its shape, but no pixel becomes a landscape of its own.
     img.style.aspectRatio = `${image.width} / ${image.height}`;
     img.style.width = `min(100%, min(${MOST_ENLARGED * image.height}px, 72dvh) * ${image.width / image.height})`;
     this.at('prompt').textContent = params.prompt || '(no words)';
-    this.at('download').href = image.url;
+    this.at('download').href = local(image.url);
     this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed });
     const facts = {
       'Not in it': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,

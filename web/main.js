@@ -1,7 +1,7 @@
 // The page: its parts, and how they talk with each other.
 
 import * as api from './api.js';
-import { command, request } from './curl.js';
+import { command } from './curl.js';
 import { Form } from './form.js';
 import { Gallery } from './gallery.js';
 import { Large } from './large.js';
@@ -45,7 +45,7 @@ const form = new Form(at('form'), async (request) => {
   status.refresh();
 });
 
-const use = (params) => form.use(params);
+const use = (generation) => form.use(generation);
 const gallery = new Gallery({
   use, copy, announce,
   open: (card, index) => large.open(card, index),
@@ -65,7 +65,7 @@ async function load() {
 }
 
 const status = showStatus({ returned: load, waiting: () => gallery.refreshQueued() });
-at('copy-request').addEventListener('click', () => copy(command(request(form.request()))));
+at('copy-request').addEventListener('click', () => copy(command(form.request())));
 at('shortcut').textContent = /Mac|iPhone|iPad/.test(navigator.userAgent) ? '⌘ ↵' : 'Ctrl ↵';
 // The settings are in sight where there is room for them.
 at('settings').open = matchMedia('(min-width: 56rem)').matches;

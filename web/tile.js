@@ -1,5 +1,6 @@
 // A tile: the place of one picture, first noise, then its previews, then the picture itself.
 
+import { local } from './api.js';
 import { element } from './element.js';
 
 /** Cells of the noise, along the longer side. */
@@ -25,7 +26,7 @@ export class Tile {
     if (this.shown === url) return;
     this.shown = url;
     this.element.tabIndex = 0;
-    this.put(element('img', { class: 'picture', alt: this.alt, loading: 'lazy', decoding: 'async', src: url }));
+    this.put(element('img', { class: 'picture', alt: this.alt, loading: 'lazy', decoding: 'async', src: local(url) }));
   }
 
   /** Lays an image over what is there, which goes as soon as the image is there, so that nothing flickers. */

@@ -29,8 +29,8 @@ pub(super) struct Generate {
     settings: Settings,
     /// What the picture shows.
     prompt: String,
-    /// The PNG file to write; of several images, number i goes to NAME-i.png.
-    #[arg(short, long, value_name = "FILE")]
+    /// The PNG file to write; of several images, image i goes to NAME-i.png.
+    #[arg(short, long, value_name = "FILE", value_parser = png_file)]
     output: PathBuf,
     #[arg(long)]
     negative_prompt: Option<String>,
@@ -76,6 +76,10 @@ impl Generate {
             anyhow!("{}", details.join("; "))
         })?;
 
+        // Nothing is computed for a file that cannot be written.
+        let paths = self.paths(generation.n);
+        paths.iter().try_for_each(|path| can_be_written(path))?;
+
         let model = catalogue.load(&generation.model)?;
         let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
         let companions = Companions::of(&generation, &catalogue, &model, refiner)?;
@@ -105,7 +109,15 @@ impl Generate {
         let pictures = ended.recv().context("the engine ended without an answer")??;
         drop(engine);
         computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;
-        self.write(&generation, &pictures)
+        write(&generation, &pictures, &paths)
+    }
+
+    /// Where each image goes.
+    fn paths(&self, n: u32) -> Vec<PathBuf> {
+        match n {
+            1 => vec![self.output.clone()],
+            n => (0..n).map(|index| numbered(&self.output, index)).collect(),
+        }
     }
 
     fn fields(&self) -> Map<String, Value> {
@@ -122,16 +134,37 @@ impl Generate {
         fields.insert("n".to_owned(), self.n.into());
         fields
     }
+}
 
-    fn write(&self, generation: &Generation, pictures: &[RgbImage]) -> Result<()> {
-        for (index, picture) in pictures.iter().enumerate() {
-            let path = if pictures.len() == 1 { self.output.clone() } else { numbered(&self.output, index) };
-            let file = encode_png(picture, generation, index as u32)?;
-            std::fs::write(&path, file).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{} (seed {})", path.display(), generation.seed_of(index as u32));
-        }
-        Ok(())
+fn write(generation: &Generation, pictures: &[RgbImage], paths: &[PathBuf]) -> Result<()> {
+    for ((index, picture), path) in (0..).zip(pictures).zip(paths) {
+        let file = encode_png(picture, generation, index)?;
+        std::fs::write(path, file).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{} (seed {})", path.display(), generation.seed_of(index));
     }
+    Ok(())
+}
+
+/// The file of `--output`: its extension is .png, or it has none.
+fn png_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(extension) if !extension.eq_ignore_ascii_case("png") => {
+            Err(format!("the extension must be .png, not .{}: only PNG files are written", extension.display()))
+        }
+        _ => Ok(path),
+    }
+}
+
+/// Opens the file for writing and leaves everything as it was.
+fn can_be_written(path: &Path) -> Result<()> {
+    let is_new = path.symlink_metadata().is_err();
+    let opened = std::fs::File::options().write(true).create(true).truncate(false).open(path);
+    opened.with_context(|| format!("cannot write {}", path.display()))?;
+    if is_new {
+        std::fs::remove_file(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Reads a picture into its field, where there is one to read.
@@ -146,7 +179,7 @@ fn take_in(fields: &mut Fields, place: Place, path: Option<&Path>) -> Result<Opt
 }
 
 /// `fox.png` -> `fox-1.png`
-fn numbered(path: &Path, index: usize) -> PathBuf {
+fn numbered(path: &Path, index: u32) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
     path.with_file_name(format!("{stem}-{index}.{extension}"))

@@ -34,6 +34,10 @@ pub struct Endpoint(pub EndpointId);
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery(pub DeliveryId);
 
+/// The picture of `/v1/uploads/{sha256}`: 64 hexadecimal digits.
+#[derive(Clone, Debug)]
+pub struct Digest(pub String);
+
 /// The model of `/v1/models/{id}`.
 #[derive(Clone, Debug)]
 pub struct ModelName(pub String);
@@ -94,6 +98,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Delivery {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = segment(parts, state, "delivery").await.and_then(|id| id.parse().ok());
         id.map(Delivery).ok_or(ApiError::NotFound("webhook delivery"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Digest {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let digest = segment(parts, state, "sha256").await;
+        let is_digest =
+            |text: &String| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        digest.filter(is_digest).map(Digest).ok_or(ApiError::NotFound("upload"))
     }
 }
 

@@ -5,7 +5,7 @@ use axum::{
     routing::{MethodRouter, delete, get, post, put},
 };
 
-use super::{AppState, admin, catalogue, content, create, events, health, images, page, spec, webhooks};
+use super::{AppState, admin, catalogue, content, create, events, health, images, page, spec, uploads, webhooks};
 
 /// One operation of a listener.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/images/{id}/events", get(events::events)),
         endpoint(Method::GET, "/v1/images/{id}/content/{n}", get(content::content)),
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
+        endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)),
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),

@@ -1,6 +1,8 @@
 //! What an experiment has found, in one line.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde_json::Value;
 
 use crate::site::LEASE;
 
@@ -15,10 +17,22 @@ pub struct Figures {
     pub repeated: Option<(f64, f64)>,
     /// From the fault until what it interrupted ran again.
     pub recovery: Option<Duration>,
+    /// How many ended in which way: a status, or the code of an error.
+    pub ends: BTreeMap<String, usize>,
     pub notes: Vec<String>,
 }
 
 impl Figures {
+    pub fn ended_as(&mut self, generation: &Value) {
+        let end = generation["error"]["code"].as_str().or(generation["status"].as_str()).unwrap();
+        *self.ends.entry(end.to_owned()).or_default() += 1;
+    }
+
+    /// Generations that failed by a fault of the server's own.
+    pub fn internal(&self) -> usize {
+        self.ends.get("internal").copied().unwrap_or_default()
+    }
+
     pub fn note(mut self, note: impl Into<String>) -> Figures {
         self.notes.push(note.into());
         self
@@ -38,6 +52,7 @@ impl Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "accepted {}, lost {}, visible twice {}", self.accepted, self.lost, self.twice)?;
+        self.ends.iter().try_for_each(|(end, count)| write!(f, ", {count} {end}"))?;
         if let Some((repeated, needed)) = self.repeated {
             write!(f, ", steps repeated {repeated} of {needed}")?;
         }

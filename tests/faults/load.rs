@@ -67,15 +67,24 @@ impl Load {
 
     /// Submits until it is accepted; the generation's id.
     pub async fn submit(&self, key: &str, body: &Value) -> String {
-        let answer = self
-            .until_answered(|| self.client.post(self.url("/v1/images")).header("Idempotency-Key", key).json(body))
-            .await;
-        let (status, text) = answer;
+        match self.offer(key, body).await {
+            Ok(id) => id,
+            Err(refusal) => panic!("{key}: {refusal}"),
+        }
+    }
+
+    /// Submits until it is accepted or refused for good; the generation's id, or the refusal.
+    pub async fn offer(&self, key: &str, body: &Value) -> Result<String, String> {
+        let post = || self.client.post(self.url("/v1/images")).header("Idempotency-Key", key).json(body);
+        let (status, text) = self.until_answered(post).await;
+        if status.is_client_error() {
+            return Err(text);
+        }
         assert!(status == StatusCode::ACCEPTED || status == StatusCode::OK, "{key}: {status} {text}");
         let generation: Value = serde_json::from_str(&text).unwrap();
         let id = generation["id"].as_str().unwrap().to_owned();
         self.note(key, &id);
-        id
+        Ok(id)
     }
 
     pub async fn submit_all(&self, prefix: &str, bodies: &[Value]) -> Vec<String> {

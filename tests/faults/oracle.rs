@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream};
 use reqwest::StatusCode;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -16,8 +17,11 @@ use crate::{
     load::Load,
     server::PATIENCE,
     site::{SECRET, Site, files},
-    stream,
+    stream as events_of,
 };
+
+/// Questions at once.
+const CONNECTIONS: usize = 32;
 
 pub async fn judge(site: &Site, loads: &[&Load], mut figures: Figures) -> Figures {
     let mut winners = BTreeMap::new();
@@ -26,14 +30,15 @@ pub async fn judge(site: &Site, loads: &[&Load], mut figures: Figures) -> Figure
         let distinct: BTreeSet<&String> = ids.iter().collect();
         figures.accepted += ids.len();
         figures.twice += load.twice.load(Relaxed);
-        let ended = futures::future::join_all(distinct.iter().map(|id| load.ended(id))).await;
-        for (id, generation) in distinct.iter().zip(ended) {
+        let mut ended = stream::iter(&distinct).map(async |id| (*id, load.ended(id).await)).buffered(CONNECTIONS);
+        while let Some((id, generation)) = ended.next().await {
             let Some(generation) = generation else {
                 figures.lost += 1;
                 figures = figures.note(format!("{id} is lost"));
                 continue;
             };
-            winners.insert((*id).clone(), pictures(load, &generation).await);
+            figures.ended_as(&generation);
+            winners.insert(id.clone(), pictures(load, &generation).await);
             figures.twice += usize::from(!has_one_history(load, id).await);
         }
         let listed = load.list("").await;
@@ -70,10 +75,10 @@ async fn pictures(load: &Load, generation: &Value) -> usize {
 }
 
 async fn has_one_history(load: &Load, id: &str) -> bool {
-    let read = stream::read(&load.client, &load.url(&format!("/v1/images/{id}/events")), 0, PATIENCE).await;
+    let read = events_of::read(&load.client, &load.url(&format!("/v1/images/{id}/events")), 0, PATIENCE).await;
     let (status, events) = read.expect("an answer");
     assert_eq!(status, StatusCode::OK, "the events of {id}");
-    let is_one = stream::is_history(&events);
+    let is_one = events_of::is_history(&events);
     if !is_one {
         println!("the history of {id}: {events:?}");
     }

@@ -1,63 +1,58 @@
-//! Hours of it: `make soak`.
+//! Minutes or hours of random requests and faults: `make soak`.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
+    crowd::Crowd,
     figures::Figures,
-    kills::fastrand,
-    load::{Load, is_active, request},
+    fixtures::Fixtures,
+    load::Load,
+    memory::Memory,
     proxy::Network,
     server::Server,
     site::{LEASE, Site},
 };
 
-/// T25. For so many seconds as the variable SOAK_SECONDS says; without it not at all.
+/// How long a soak goes on, by the variable SOAK_SECONDS; `None`: not now.
+pub fn seconds() -> Option<Duration> {
+    std::env::var("SOAK_SECONDS").ok().map(|text| Duration::from_secs(text.parse().unwrap()))
+}
+
+/// The seed of its requests, by the variable SOAK_SEED.
+pub fn seed() -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    std::env::var("SOAK_SEED").ok().map_or_else(now, |text| text.parse().unwrap())
+}
+
+/// T25.
 #[tokio::test(flavor = "multi_thread")]
 async fn soak() {
-    let Some(seconds) = std::env::var("SOAK_SECONDS").ok().map(|text| text.parse::<u64>().unwrap()) else {
+    let Some(whole) = seconds() else {
         println!("T25 soak: not now; make soak runs it");
         return;
     };
+    let (seed, fixtures) = (seed(), Fixtures::all());
+    println!("T25 seed {seed}");
     let Some(site) = Site::with_bucket("T25 soak").await else { return };
-    let site = site.with("LATENTD_QUEUE__MAX_CRASHES", 1000);
+    let mut site = site.with("LATENTD_QUEUE__MAX_CRASHES", 1000);
+    for (name, value) in fixtures.settings() {
+        site = site.with(&name, value);
+    }
     let mut apis = [site.start("api").await, site.start("api").await, site.start("api").await];
     let mut workers = [site.start("worker").await, site.start("worker").await];
     site.open(&apis.each_ref());
+    let requests = fixtures.requests(async |path: &str| apis[0].json(path).await).await;
     let load = Arc::new(Load::through(site.door.url()));
-    let over = Arc::new(AtomicBool::new(false));
-    let canceled = Arc::new(Mutex::new(0));
-    let clients: Vec<_> = (0..4)
-        .map(|client| {
-            let (load, over, canceled) = (load.clone(), over.clone(), canceled.clone());
-            tokio::spawn(async move {
-                let mut made = 0;
-                while !over.load(Relaxed) {
-                    let seed = 1_000_000 * client + made;
-                    let steps = 10 + fastrand(seed, 90) as u32;
-                    let id = load.submit(&format!("{client}-{made}"), &request(seed, steps)).await;
-                    made += 1;
-                    if fastrand(seed, 10) < 3 {
-                        load.cancel(&id).await;
-                        *canceled.lock().unwrap() += 1;
-                    } else if load.look(&id).await.is_some_and(|generation| is_active(&generation)) {
-                        load.ended(&id).await;
-                    }
-                }
-            })
-        })
-        .collect();
+    let crowd = Crowd::of(6, seed, requests, &load);
     let (begun, mut turn) = (Instant::now(), 0);
-    let (mut memory, mut files) = (Vec::new(), Vec::new());
+    let (mut memory, mut files) = (Memory::default(), Vec::new());
     let mut next = Duration::ZERO;
-    while begun.elapsed() < Duration::from_secs(seconds) {
+    while begun.elapsed() < whole {
         // Of a replica that nobody kills.
-        memory.push((begun.elapsed().as_secs_f64() / 60.0, apis[0].resident_bytes() as f64 / f64::from(1 << 20)));
+        memory.sample(apis[0].resident_bytes());
         files.extend(apis[0].open_files());
         if begun.elapsed() >= next {
             next += Duration::from_secs(20);
@@ -94,17 +89,14 @@ async fn soak() {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    over.store(true, Relaxed);
-    futures::future::join_all(clients).await.into_iter().for_each(|client| client.unwrap());
     let figures = Figures::default()
-        .note(format!("{} canceled, {turn} faults", canceled.lock().unwrap()))
-        .note(format!(
-            "resident memory of a replica {:+.2} MiB a minute over the last half",
-            slope(&memory[memory.len() / 2..])
-        ))
+        .note(crowd.stopped().await)
+        .note(format!("{turn} faults"))
+        .note(format!("of a replica {memory}"))
         .note(format!("{} to {} open files", files.iter().min().unwrap_or(&0), files.iter().max().unwrap_or(&0)))
         .note(format!("{} requests tried again", load.refused.load(Relaxed) + load.broken.load(Relaxed)));
     site.verdict(&load, figures).await;
+    assert!(memory.is_flat(), "{memory}");
 }
 
 async fn replace(server: &mut Server, by_force: bool) {
@@ -115,20 +107,4 @@ async fn replace(server: &mut Server, by_force: bool) {
     } else {
         assert!(old.stopped().await.success());
     }
-}
-
-/// Of the line that fits best.
-fn slope(points: &[(f64, f64)]) -> f64 {
-    let count = points.len() as f64;
-    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
-    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
-    let across: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
-    let along: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
-    if along > 0.0 { across / along } else { 0.0 }
-}
-
-#[test]
-fn the_slope_of_a_line() {
-    assert_eq!(slope(&[(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), 2.0);
-    assert_eq!(slope(&[(1.0, 1.0)]), 0.0);
 }

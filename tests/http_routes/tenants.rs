@@ -6,6 +6,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::{
     PNG,
@@ -62,6 +63,21 @@ async fn pictures_and_keys_of_requests_are_the_tenants_own() {
     let body = json!({"prompt": "a red fox", "image": {"b64": BASE64_STANDARD.encode(file)}});
     let first = desk.ask(post(&body, &[("authorization", &alice)])).await;
     let digest = first.json()["params"]["image"]["upload"].clone();
+    let upload = format!("/v1/uploads/{}", digest.as_str().unwrap());
+    let own = ask(&desk, Method::GET, &upload, Some(&alice)).await;
+    assert_eq!((own.status, own.header("content-type")), (200, "image/png"));
+    let sha256: String = Sha256::digest(&own.body).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(sha256, digest.as_str().unwrap(), "the file is the one that its name says");
+    assert_eq!(own.header("cache-control"), "private, max-age=31536000, immutable");
+    let known = Request::get(&upload).header("authorization", &alice).header("if-none-match", own.header("etag"));
+    assert_eq!(desk.ask(known.body(Body::empty()).unwrap()).await.status, 304);
+    let unknown = format!("/v1/uploads/{}", "0".repeat(64));
+    for (path, key) in
+        [(&*upload, Some(&*bob)), (&upload, None), ("/v1/uploads/x", Some(&alice)), (&unknown, Some(&alice))]
+    {
+        let hidden = ask(&desk, Method::GET, path, key).await;
+        assert_eq!((hidden.status, hidden.json()["code"].as_str()), (404, Some("not_found")), "{path}");
+    }
     let again = json!({"prompt": "a panda", "image": {"upload": digest}});
     assert_eq!(desk.ask(post(&again, &[("authorization", &alice)])).await.status, 202);
     for headers in [&[("authorization", &*bob)][..], &[]] {

@@ -1,5 +1,7 @@
 //! A fixture's `request.json` as a request of the native API.
 
+#![allow(dead_code, reason = "each test target uses its part")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

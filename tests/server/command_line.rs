@@ -47,6 +47,37 @@ fn bad_arguments_name_the_bound() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("a.png")).unwrap();
+    std::fs::create_dir(path("b-1.png")).unwrap();
+    // A run of so many steps would outlast every patience; each of these ends without a step.
+    let cases = [
+        ("fox.jpg", "1", 2, "the extension must be .png, not .jpg"),
+        ("fox.webp", "1", 2, "the extension must be .png, not .webp"),
+        ("none/fox.png", "1", 1, "none/fox.png"),
+        ("a.png", "1", 1, "a.png"),
+        ("b.png", "2", 1, "b-1.png"),
+    ];
+    for (name, n, code, named) in cases {
+        let output = path(name);
+        let arguments = ["generate", "a fox", "--steps", "1000", "--size", "2048x2048", "-n", n, "-o", &output];
+        let output = latentd(&arguments, &[]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{name}: {text}");
+        assert!(text.contains(named), "{name}: {text}");
+    }
+    // What was looked at is as it was, and an upper-case extension is one too.
+    let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["a.png", "b-1.png"]);
+    let arguments = ["generate", "a fox", "--steps", "1", "--size", "64x64", "-o", &path("FOX.PNG")];
+    assert!(latentd(&arguments, &[]).status.success());
+    assert_eq!(decode(&std::fs::read(path("FOX.PNG")).unwrap()).0, 64);
+}
+
+#[test]
 fn settings_are_checked_and_printed() {
     let printed = latentd(&["config", "print"], &[("LATENTD_HTTP__BIND", "127.0.0.1:9000")]);
     assert!(printed.status.success());

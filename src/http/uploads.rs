@@ -1,0 +1,35 @@
+//! Pictures that requests brought along, under the digest that `params` tells.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    caller::Caller,
+    error::{ApiError, success},
+    etag,
+    path::Digest,
+};
+use crate::service::{Service, ServiceError};
+
+pub async fn get(
+    State(service): State<Service>,
+    caller: Caller,
+    Digest(sha256): Digest,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let file = service.upload(&caller.tenant, &sha256).await.map_err(|error| match error {
+        ServiceError::NotFound => ApiError::NotFound("upload"),
+        error => error.into(),
+    })?;
+    let tag = format!("\"{sha256}\"");
+    // A file never changes under its digest.
+    let kept =
+        [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned())];
+    if etag::matches(&headers, &tag) {
+        return Ok((success::NOT_MODIFIED, kept).into_response());
+    }
+    Ok((kept, [(header::CONTENT_TYPE, "image/png")], file).into_response())
+}

@@ -1,0 +1,18 @@
+//! The web page in a real browser. Without Chromium (or Chrome) these tests say that they are passed over.
+
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/path_proxy.rs"]
+mod path_proxy;
+#[path = "support/server.rs"]
+mod server;
+
+#[path = "page/cards.rs"]
+mod cards;
+#[path = "page/reuse.rs"]
+mod reuse;
+#[path = "page/under_a_path.rs"]
+mod under_a_path;
+
+/// The page has read the catalogue.
+const READY: &str = "document.getElementById('model').options.length > 0";

@@ -1,0 +1,375 @@
+//! Random requests that `openapi.yaml` and the server's catalogue call valid, over all fields.
+
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use std::path::Path;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value, json};
+
+use crate::dice::Dice;
+
+#[path = "requests/schedulers.rs"]
+mod schedulers;
+
+/// What requests can name: a server's catalogue, and pictures to send.
+pub struct Requests {
+    models: Vec<Value>,
+    loras: Vec<String>,
+    control_nets: Vec<String>,
+    words: Vec<&'static str>,
+    pictures: Vec<Value>,
+    masks: Vec<Value>,
+}
+
+impl Requests {
+    /// For the catalogue that a server lists, with the pictures of the parity fixtures. `words` are learned words.
+    pub fn new(
+        models: &Value,
+        loras: &Value,
+        control_nets: &Value,
+        fixtures: &Path,
+        words: &[&'static str],
+    ) -> Requests {
+        let usable = |list: &Value| {
+            list["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|entry| entry["error"].is_null())
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let names =
+            |list: &Value| usable(list).iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect();
+        let picture =
+            |name: &&str| json!({"b64": STANDARD.encode(std::fs::read(fixtures.join("inputs").join(name)).unwrap())});
+        Requests {
+            models: usable(models),
+            loras: names(loras),
+            control_nets: names(control_nets),
+            words: [
+                &["a", "red", "fox", "in the snow,", "watercolor", "überall", "狐", "1920s photo,", "very", "🦊"],
+                words,
+            ]
+            .concat(),
+            pictures: ["init_64.png", "init_70x61.png", "init_96x64.png", "edges_64.png"].iter().map(picture).collect(),
+            masks: ["mask_64.png"].iter().map(picture).collect(),
+        }
+    }
+
+    /// Draw number `number` of a seed.
+    pub fn draw(&self, seed: u64, number: u64) -> Value {
+        let mut dice = Dice::of(seed, number);
+        let model = dice.pick(&self.models);
+        Draw { of: self, can: &model["capabilities"], model: model["id"].as_str().unwrap(), dice, body: Map::new() }
+            .all()
+    }
+}
+
+/// A request on its way.
+struct Draw<'a> {
+    of: &'a Requests,
+    model: &'a str,
+    /// What the model can do.
+    can: &'a Value,
+    dice: Dice,
+    body: Map<String, Value>,
+}
+
+impl Draw<'_> {
+    fn all(mut self) -> Value {
+        self.set("model", self.model);
+        self.prompts();
+        self.size();
+        let steps = self.schedule();
+        let steps = self.pictures(steps);
+        self.guidance();
+        self.loras();
+        self.controls();
+        if self.is_sdxl() {
+            self.sdxl(steps);
+        }
+        self.rest();
+        Value::Object(self.body)
+    }
+
+    fn set(&mut self, field: &str, value: impl Into<Value>) {
+        self.body.insert(field.to_owned(), value.into());
+    }
+
+    /// Sets the field in so many of a hundred requests.
+    fn maybe<V: Into<Value>>(&mut self, percent: u64, field: &str, value: impl FnOnce(&mut Dice) -> V) {
+        if self.dice.chance(percent) {
+            let value = value(&mut self.dice);
+            self.set(field, value);
+        }
+    }
+
+    fn whole(&self, key: &str) -> u64 {
+        self.can[key].as_u64().unwrap()
+    }
+
+    fn does(&self, task: &str) -> bool {
+        self.can["tasks"].as_array().unwrap().contains(&task.into())
+    }
+
+    fn is_sdxl(&self) -> bool {
+        self.model.starts_with("sdxl")
+    }
+
+    fn text(&mut self, weighted: bool) -> String {
+        let count = *self.dice.pick(&[0, 1, 3, 5, 8, 40]);
+        let mut words = Vec::new();
+        for _ in 0..count {
+            let word = *self.dice.pick(&self.of.words);
+            words.push(match self.dice.whole(0, if weighted { 5 } else { 0 }) {
+                1 => format!("({word}:{})", self.dice.number(0.0, 2.0)),
+                2 => format!("[{word}]"),
+                3 => format!("(({word}))"),
+                4 => format!("{word} BREAK"),
+                _ => word.to_owned(),
+            });
+        }
+        words.join(" ")
+    }
+
+    fn prompts(&mut self) {
+        let weighted = self.dice.chance(30);
+        let prompt = self.text(weighted);
+        self.set("prompt", prompt);
+        if self.dice.chance(50) {
+            let text = self.text(weighted);
+            self.set("negative_prompt", text);
+        }
+        if weighted {
+            self.set("prompt_syntax", "weighted");
+        }
+    }
+
+    /// Small ones: a few latents of the model's least, not always square.
+    fn size(&mut self) {
+        let (multiple, least) = (self.whole("size_multiple"), self.whole("min_side_pixels").max(32));
+        let least = least.next_multiple_of(multiple);
+        let mut side = || least + multiple * self.dice.whole(0, 4);
+        let (width, height) = (side(), side());
+        match self.dice.whole(0, 3) {
+            0 => self.set("size", format!("{width}x{height}")),
+            _ => {
+                self.set("width", width);
+                self.set("height", height);
+            }
+        }
+    }
+
+    /// The scheduler, and steps or levels in their place; how many steps there are.
+    fn schedule(&mut self) -> u64 {
+        let steps = self.dice.whole(1, 6);
+        if self.dice.chance(10) {
+            self.set("scheduler", "euler");
+            let levels: Vec<f64> = (0..=steps).map(|i| 10.0 * (1.0 - i as f64 / steps as f64)).collect();
+            self.set("sigmas", levels);
+            return steps;
+        }
+        if self.dice.chance(10) {
+            let name = *self.dice.pick(&["ddpm", "euler", "heun", "dpmpp_2m", "lcm", "tcd"]);
+            self.set("scheduler", name);
+            self.set("timesteps", (0..steps).map(|i| 999 - i * 999 / steps).collect::<Vec<_>>());
+            return steps;
+        }
+        let field = if self.dice.chance(25) { "num_inference_steps" } else { "steps" };
+        self.set(field, steps);
+        match self.dice.whole(0, 9) {
+            0..5 => {
+                let name = self.dice.pick(self.can["schedulers"].as_array().unwrap()).clone();
+                self.set("scheduler", name);
+            }
+            5..8 => {
+                let config = schedulers::config(&mut self.dice);
+                self.set("scheduler", config);
+            }
+            _ => {}
+        }
+        steps
+    }
+
+    /// `image` and `mask` with what belongs to them; how many steps are left to run.
+    fn pictures(&mut self, steps: u64) -> u64 {
+        let (edits, fills) = (self.does("instruct-pix2pix"), self.does("inpaint"));
+        let (from_text, from_image) = (self.does("text-to-image"), self.does("image-to-image"));
+        if from_text && !self.dice.chance(40) {
+            return steps;
+        }
+        let masked = fills && (!from_image || self.dice.chance(50));
+        if !masked && !from_image && !edits {
+            return steps;
+        }
+        let image = self.dice.pick(&self.of.pictures).clone();
+        self.set("image", image);
+        if masked {
+            let mask = self.dice.pick(&self.of.masks).clone();
+            self.set("mask", mask);
+            self.maybe(30, "mask_blur", |dice| dice.whole(0, 64));
+            self.maybe(30, "mask_invert", |dice| dice.chance(50));
+            self.maybe(30, "padding_mask_crop", |dice| dice.whole(0, 512));
+            self.maybe(30, "keep_unmasked", |dice| dice.chance(50));
+        }
+        if edits {
+            self.maybe(60, "image_guidance_scale", |dice| dice.number(1.0, 10.0));
+            return steps;
+        }
+        // At least one step must be left, with the default of 0.75 too.
+        let least = 1.0 / steps as f64;
+        let strength =
+            if self.dice.chance(25) { 1.0 } else { self.dice.number(least, 1.0).max((least * 100.0).ceil() / 100.0) };
+        self.set("strength", strength.min(1.0));
+        (steps as f64 * strength) as u64
+    }
+
+    fn guidance(&mut self) {
+        self.maybe(70, "guidance_scale", |dice| match dice.whole(0, 4) {
+            0 => 1.0,
+            1 => 0.0,
+            _ => dice.number(1.0, 30.0),
+        });
+        self.maybe(20, "guidance_rescale", |dice| dice.number(0.0, 1.0));
+        self.maybe(20, "guidance_interval", |dice| {
+            let start = dice.number(0.0, 0.9);
+            json!([start, dice.number(start + 0.05, 1.0).max(start + 0.01)])
+        });
+    }
+
+    /// Files are named after the models that they were made for.
+    fn fitting(&self, names: &[String]) -> Vec<String> {
+        let family = self.model.split('-').next().unwrap_or_default();
+        let fits =
+            |name: &&String| name.starts_with(family) || family == "sd1" && ["canny", "depth"].contains(&name.as_str());
+        names.iter().filter(fits).cloned().collect()
+    }
+
+    fn loras(&mut self) {
+        let fitting = self.fitting(&self.of.loras);
+        if fitting.is_empty() || !self.dice.chance(35) {
+            return;
+        }
+        let count = self.dice.whole(1, 3.min(fitting.len() as u64)) as usize;
+        let first = self.dice.whole(0, (fitting.len() - count) as u64) as usize;
+        let chosen = &fitting[first..first + count];
+        if self.dice.chance(30) {
+            let tags: String =
+                chosen.iter().map(|name| format!(" <lora:{name}:{}>", self.dice.number(-1.0, 1.0))).collect();
+            let prompt = format!("{}{tags}", self.body["prompt"].as_str().unwrap());
+            return self.set("prompt", prompt);
+        }
+        let loras: Vec<Value> = chosen
+            .iter()
+            .map(|name| match self.dice.chance(50) {
+                true => json!({"name": name}),
+                false => json!({"name": name, "scale": self.dice.number(-2.0, 2.0)}),
+            })
+            .collect();
+        self.set("loras", loras);
+    }
+
+    fn controls(&mut self) {
+        let fitting = self.fitting(&self.of.control_nets);
+        if fitting.is_empty() || !self.dice.chance(30) {
+            self.maybe(20, "feature_cache", |dice| json!({"kind": "deepcache", "interval": dice.whole(2, 10)}));
+            return;
+        }
+        let count = self.dice.whole(1, 2);
+        let controls: Vec<Value> = (0..count)
+            .map(|_| {
+                let dice = &mut self.dice;
+                let mut control = json!({"model": dice.pick(&fitting), "image": dice.pick(&self.of.pictures)});
+                if dice.chance(50) {
+                    control["scale"] = dice.number(0.0, 2.0).into();
+                }
+                if dice.chance(30) {
+                    control["start"] = dice.number(0.0, 0.5).into();
+                    control["end"] = dice.number(0.51, 1.0).into();
+                }
+                if dice.chance(30) {
+                    control["guess_mode"] = true.into();
+                }
+                if dice.chance(30) {
+                    control["preprocess"] = "canny".into();
+                }
+                control
+            })
+            .collect();
+        self.set("controls", controls);
+    }
+
+    fn sdxl(&mut self, steps: u64) {
+        for field in ["prompt_2", "negative_prompt_2"] {
+            if self.dice.chance(25) {
+                let text = self.text(false);
+                self.set(field, text);
+            }
+        }
+        for field in ["original_size", "target_size", "negative_original_size", "negative_target_size"] {
+            self.maybe(15, field, |dice| json!([dice.whole(1, 4096), dice.whole(1, 4096)]));
+        }
+        for field in ["crop_top_left", "negative_crop_top_left"] {
+            self.maybe(15, field, |dice| json!([dice.whole(0, 512), dice.whole(0, 512)]));
+        }
+        for field in ["aesthetic_score", "negative_aesthetic_score"] {
+            self.maybe(15, field, |dice| dice.number(0.0, 10.0));
+        }
+        // The first model draws a step at least, and leaves one; levels belong to one scheduler alone.
+        let has_levels = self.body.contains_key("sigmas") || self.body.contains_key("timesteps");
+        if steps < 3 || has_levels || self.body.contains_key("image") {
+            return;
+        }
+        let share = |dice: &mut Dice| dice.number(1.0 / steps as f64 + 0.01, 1.0 - 1.0 / steps as f64);
+        match self.dice.whole(0, 3) {
+            0 => {
+                let share = share(&mut self.dice);
+                self.set("denoising_end", share);
+            }
+            1 => {
+                let others: Vec<&str> = self
+                    .of
+                    .models
+                    .iter()
+                    .filter_map(|model| model["id"].as_str())
+                    .filter(|id| id.starts_with("sdxl"))
+                    .collect();
+                let mut refiner = json!({"model": self.dice.pick(&others)});
+                if self.dice.chance(70) {
+                    refiner["switch_at"] = share(&mut self.dice).into();
+                }
+                if self.dice.chance(40) {
+                    refiner["negative_prompt"] = self.text(false).into();
+                }
+                if self.dice.chance(30) {
+                    refiner["aesthetic_score"] = self.dice.number(0.0, 10.0).into();
+                    refiner["negative_aesthetic_score"] = self.dice.number(0.0, 10.0).into();
+                }
+                self.set("refiner", refiner);
+            }
+            _ => {}
+        }
+    }
+
+    fn rest(&mut self) {
+        let (clip_skip, decoders) = (self.whole("max_clip_skip"), self.can["decoders"].as_array().unwrap());
+        self.maybe(20, "n", |dice| dice.whole(2, 3));
+        self.maybe(15, "eta", |dice| dice.number(0.0, 1.0));
+        self.maybe(20, "clip_skip", |dice| dice.whole(0, clip_skip));
+        self.maybe(30, "decoder", |dice| dice.pick(decoders).clone());
+        self.maybe(80, "seed", |dice| *dice.pick(&[0, 7, u64::from(u32::MAX), 1 << 53, i64::MAX as u64 - 8]));
+        self.maybe(30, "seed_mode", |dice| *dice.pick(&["per_image", "batch"]));
+        self.maybe(30, "previews", |dice| dice.whole(0, 10));
+        self.maybe(30, "output", |dice| match dice.chance(50) {
+            true => json!({"metadata": dice.pick(&["full", "seed", "none"])}),
+            false => json!({"format": "png", "metadata": null}),
+        });
+        self.maybe(20, "on_disconnect", |dice| *dice.pick(&["auto", "keep", "cancel"]));
+        self.maybe(30, "priority", |dice| *dice.pick(&["low", "normal", "high"]));
+        self.maybe(20, "run_timeout_s", |dice| dice.whole(600, 3600));
+        self.maybe(20, "start_timeout_s", |dice| dice.whole(3600, 86_400));
+        self.maybe(20, "metadata", |dice| json!({"album": format!("n°{}", dice.whole(0, 9)), "empty": ""}));
+    }
+}

@@ -1,0 +1,108 @@
+// What a request says beyond the form's fields: kept from a re-used generation, in sight, and removable one by one.
+
+import { uploadUrl } from './api.js';
+import { element, iconButton } from './element.js';
+import { print } from './json.js';
+import { schedulerName } from './scheduler.js';
+
+/** Fields that mean nothing without another one, which go when it goes. */
+const NEEDS = {
+  mask: 'image', strength: 'image', image_guidance_scale: 'image',
+  mask_blur: 'mask', mask_invert: 'mask', padding_mask_crop: 'mask', keep_unmasked: 'mask',
+};
+const NAMES = {
+  image: 'Picture to begin with', mask: 'Mask', strength: 'Strength', image_guidance_scale: 'Picture guidance', loras: 'LoRA',
+  controls: 'ControlNet', refiner: 'Refiner', prompt_2: 'Second prompt', negative_prompt_2: 'Second negative prompt',
+  negative_prompt: 'Negative prompt', scheduler: 'Sampler', model: 'Model', sigmas: 'Noise levels', timesteps: 'Timesteps',
+};
+
+export class Extras {
+  /**
+   * @param {HTMLElement} place where they are shown
+   * @param {(name: string) => void} removed told of each field that the user takes away
+   */
+  constructor(place, removed) {
+    this.place = place;
+    this.removed = removed;
+    this.fields = {};
+    this.list = place.querySelector('ul');
+  }
+
+  /** Keeps these and nothing else; pictures come first. */
+  set(fields) {
+    const { image, mask, controls, ...others } = fields;
+    const all = Object.entries({ image, mask, controls, ...others });
+    this.fields = Object.fromEntries(all.filter(([, value]) => value !== undefined));
+    this.show();
+  }
+
+  /** Forgets a field, with those that need it. */
+  remove(name) {
+    if (!(name in this.fields)) return;
+    delete this.fields[name];
+    for (const [other, needed] of Object.entries(NEEDS)) if (needed === name) this.remove(other);
+    this.show();
+  }
+
+  /** In a few words, one text a field. */
+  summary() {
+    return Object.entries(this.fields).map(([name, value]) => `${title(name).toLowerCase()} ${words(name, value)}`.trim());
+  }
+
+  // Below: how the above is done.
+
+  show() {
+    this.place.hidden = Object.keys(this.fields).length === 0;
+    this.list.replaceChildren(...Object.entries(this.fields).map(([name, value]) => this.item(name, value)));
+  }
+
+  item(name, value) {
+    const remove = iconButton('close', `Remove: ${title(name)}`, () => {
+      const at = [...this.list.children].findIndex((other) => other.dataset.extra === name);
+      this.remove(name);
+      this.removed(name);
+      const left = this.list.children;
+      (left[Math.min(at, left.length - 1)]?.querySelector('button') ?? document.getElementById('prompt')).focus();
+    });
+    const thumbnails = pictures(name, value).map((picture) => thumbnail(title(name), picture));
+    return element(
+      'li', { 'data-extra': name }, ...thumbnails,
+      element('span', { class: 'extra-text' }, element('strong', {}, title(name)), ' ', words(name, value)), remove,
+    );
+  }
+}
+
+function title(name) {
+  const plain = name.replaceAll('_', ' ');
+  return NAMES[name] ?? plain[0].toUpperCase() + plain.slice(1);
+}
+
+/** The pictures of a field: it is one, or a list of controls that have one each. */
+function pictures(name, value) {
+  const all = name === 'controls' ? value.map(({ image }) => image) : [value];
+  return all.filter((picture) => picture?.upload);
+}
+
+function thumbnail(label, { upload, width, height }) {
+  const image = element('img', { class: 'thumbnail', src: uploadUrl(upload), alt: label, title: `${width} × ${height}` });
+  // The server keeps a picture as long as a generation that uses it.
+  image.addEventListener('error', () => image.replaceWith(element('span', { class: 'thumbnail' }, 'gone')));
+  return image;
+}
+
+function words(name, value) {
+  if (name === 'scheduler') return schedulerName(value) + details(value);
+  if (value?.upload) return `${value.width}\u00a0×\u00a0${value.height}`;
+  if (name === 'loras') return value.map((lora) => `${lora.name}\u00a0×\u00a0${lora.scale ?? 1}`).join(', ');
+  if (name === 'controls') return value.map((control) => `${control.model}\u00a0×\u00a0${control.scale ?? 1}`).join(', ');
+  if (name === 'refiner') return `${value.model} from ${value.switch_at}`;
+  if (value === '') return 'empty';
+  return typeof value === 'string' ? value : print(value);
+}
+
+/** The keys of a scheduler object beside its class. */
+function details(value) {
+  if (typeof value === 'string') return '';
+  const { _class_name, ...keys } = value;
+  return Object.keys(keys).length === 0 ? '' : ` ${print(keys)}`;
+}
