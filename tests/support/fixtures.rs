@@ -44,6 +44,6 @@ impl Fixtures {
     pub async fn requests(&self, ask: impl AsyncFn(&str) -> Value) -> Requests {
         let (models, loras) = (ask("/v1/models").await, ask("/v1/loras").await);
         let control_nets = ask("/v1/controlnets").await;
-        Requests::new(&models, &loras, &control_nets, &self.root, &["<mug>", "<one>", "<teal>"])
+        Requests::new(&models, &loras, &control_nets, &self.root)
     }
 }

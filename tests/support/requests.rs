@@ -17,42 +17,21 @@ pub struct Requests {
     models: Vec<Value>,
     loras: Vec<String>,
     control_nets: Vec<String>,
-    words: Vec<&'static str>,
     pictures: Vec<Value>,
     masks: Vec<Value>,
 }
 
 impl Requests {
-    /// For the catalogue that a server lists, with the pictures of the parity fixtures. `words` are learned words.
-    pub fn new(
-        models: &Value,
-        loras: &Value,
-        control_nets: &Value,
-        fixtures: &Path,
-        words: &[&'static str],
-    ) -> Requests {
-        let usable = |list: &Value| {
-            list["data"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .filter(|entry| entry["error"].is_null())
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        let names =
-            |list: &Value| usable(list).iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect();
+    /// For the catalogue that a server lists, with the pictures of the parity fixtures.
+    pub fn new(models: &Value, loras: &Value, control_nets: &Value, fixtures: &Path) -> Requests {
         let picture =
             |name: &&str| json!({"b64": STANDARD.encode(std::fs::read(fixtures.join("inputs").join(name)).unwrap())});
+        let mut models: Vec<Value> = usable(models).cloned().collect();
+        models.sort_by_key(|model| model["id"].to_string());
         Requests {
-            models: usable(models),
+            models,
             loras: names(loras),
             control_nets: names(control_nets),
-            words: [
-                &["a", "red", "fox", "in the snow,", "watercolor", "überall", "狐", "1920s photo,", "very", "🦊"],
-                words,
-            ]
-            .concat(),
             pictures: ["init_64.png", "init_70x61.png", "init_96x64.png", "edges_64.png"].iter().map(picture).collect(),
             masks: ["mask_64.png"].iter().map(picture).collect(),
         }
@@ -66,6 +45,18 @@ impl Requests {
             .all()
     }
 }
+
+fn usable(list: &Value) -> impl Iterator<Item = &Value> {
+    list["data"].as_array().unwrap().iter().filter(|entry| entry["error"].is_null())
+}
+
+fn names(list: &Value) -> Vec<String> {
+    usable(list).map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Words of prompts, in several scripts.
+const WORDS: [&str; 10] =
+    ["a", "red", "fox", "in the snow,", "watercolor", "überall", "狐", "1920s photo,", "very", "🦊"];
 
 /// A request on its way.
 struct Draw<'a> {
@@ -120,9 +111,10 @@ impl Draw<'_> {
 
     fn text(&mut self, weighted: bool) -> String {
         let count = *self.dice.pick(&[0, 1, 3, 5, 8, 40]);
+        let known = [&WORDS, self.learned_words()].concat();
         let mut words = Vec::new();
         for _ in 0..count {
-            let word = *self.dice.pick(&self.of.words);
+            let word = *self.dice.pick(&known);
             words.push(match self.dice.whole(0, if weighted { 5 } else { 0 }) {
                 1 => format!("({word}:{})", self.dice.number(0.0, 2.0)),
                 2 => format!("[{word}]"),
@@ -147,8 +139,11 @@ impl Draw<'_> {
         }
     }
 
-    /// Small ones: a few latents of the model's least, not always square.
+    /// Small ones: a few latents of the model's least, not always square, and sometimes the model's own or the picture's.
     fn size(&mut self) {
+        if self.dice.chance(8) {
+            return;
+        }
         let (multiple, least) = (self.whole("size_multiple"), self.whole("min_side_pixels").max(32));
         let least = least.next_multiple_of(multiple);
         let mut side = || least + multiple * self.dice.whole(0, 4);
@@ -239,12 +234,24 @@ impl Draw<'_> {
         });
     }
 
-    /// Files are named after the models that they were made for.
+    /// Those whose vectors are as wide as the model's text encoder.
+    fn learned_words(&self) -> &'static [&'static str] {
+        match self.model {
+            "emoji" => &["<teal>"],
+            "sd1" | "sd1-inpaint" | "ip2p" | "lcm" => &["<mug>", "<one>"],
+            _ => &[],
+        }
+    }
+
+    /// Files that were made for the model: they are named after it, or after its family.
     fn fitting(&self, names: &[String]) -> Vec<String> {
-        let family = self.model.split('-').next().unwrap_or_default();
-        let fits =
-            |name: &&String| name.starts_with(family) || family == "sd1" && ["canny", "depth"].contains(&name.as_str());
-        names.iter().filter(fits).cloned().collect()
+        let family = match self.model {
+            "sd1" | "sd1-inpaint" => "sd1",
+            other => other,
+        };
+        let sees = |name: &str| family == "sd1" && ["canny", "depth"].contains(&name);
+        let is_its_own = |name: &str| name.strip_prefix(family).is_some_and(|rest| rest.starts_with(['_', '-']));
+        names.iter().filter(|name| is_its_own(name) || sees(name)).cloned().collect()
     }
 
     fn loras(&mut self) {
