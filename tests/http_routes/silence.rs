@@ -245,7 +245,10 @@ fn concrete(path: &str) -> String {
         Some("webhook_endpoints") => "whe_01k39v5q8me7x9t4n2hz0w6r1s",
         _ => "img_01k39v5q8me7x9t4n2hz0w6r1s",
     };
-    path.replace("{id}", id).replace("{n}", "0").replace("{delivery}", "msg_01k39v5q8me7x9t4n2hz0w6r1s")
+    path.replace("{id}", id)
+        .replace("{n}", "0")
+        .replace("{sha256}", &"0".repeat(64))
+        .replace("{delivery}", "msg_01k39v5q8me7x9t4n2hz0w6r1s")
 }
 
 #[tokio::test]

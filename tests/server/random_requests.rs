@@ -48,7 +48,7 @@ async fn what_is_accepted_succeeds() {
         let (mut succeeded, mut refused, mut faults) = (0, BTreeMap::<String, u64>::new(), Vec::new());
         let outcomes = stream::iter(0..count).map(|number| {
             let (server, body) = (&server, requests.draw(seed, number));
-            async move { (number, judge(server, &body, number).await, body) }
+            async move { (number, judge(server, &body, (seed, number)).await, body) }
         });
         let mut outcomes = outcomes.buffer_unordered(CLIENTS);
         while let Some((number, outcome, body)) = outcomes.next().await {
@@ -73,8 +73,8 @@ async fn what_is_accepted_succeeds() {
 }
 
 /// Sends a request as JSON or as a form, waits for its end and looks at its pictures.
-async fn judge(server: &Server, body: &Value, number: u64) -> Outcome {
-    let post = server.client.post(server.url("/v1/images")).header("Idempotency-Key", format!("draw-{number}"));
+async fn judge(server: &Server, body: &Value, (seed, number): (u64, u64)) -> Outcome {
+    let post = server.client.post(server.url("/v1/images")).header("Idempotency-Key", format!("draw-{seed}-{number}"));
     let post = if number % 5 == 4 { post.form(&form(body)) } else { post.json(body) };
     let answer = post.send().await.unwrap();
     let (status, kind) = (answer.status(), answer.headers()["content-type"].to_str().unwrap().to_owned());
