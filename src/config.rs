@@ -59,6 +59,7 @@ pub struct Config {
 pub struct Http {
     pub bind: SocketAddr,
     pub max_body_bytes: usize,
+    pub max_bodies_bytes: usize,
     pub max_header_bytes: usize,
     pub max_connections: usize,
     pub header_timeout_s: Seconds,
@@ -351,6 +352,9 @@ impl Config {
         let bound = |key, detail: &str| Err(ConfigError::Bound { key, detail: detail.to_owned() });
         if self.engine.threads > 1024 {
             return bound("engine.threads", "must be at most 1024 (0: one for each core)");
+        }
+        if self.http.max_bodies_bytes < self.http.max_body_bytes {
+            return bound("http.max_bodies_bytes", "must be at least http.max_body_bytes");
         }
         if self.http.max_header_bytes < 8192 {
             return bound("http.max_header_bytes", "must be at least 8192");

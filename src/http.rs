@@ -4,6 +4,7 @@
 //! line from `observe`, and every bound of a connection from [`listener`].
 
 mod admin;
+mod bodies;
 mod body;
 mod caller;
 mod catalogue;
@@ -52,6 +53,7 @@ use crate::{config::Http, generation::Limits, metrics::Metrics, service::Service
 
 use signed::Signer;
 
+pub use bodies::Bodies;
 pub use listener::serve;
 pub use routes::{Endpoint, operator_endpoints, public_endpoints};
 pub use spec::OPENAPI_YAML;
@@ -63,6 +65,8 @@ pub struct AppState {
     pub metrics: Metrics,
     /// The bounds and times of `[http]`.
     pub http: Arc<Http>,
+    /// Bounds what the bodies of requests take in memory together.
+    pub bodies: Bodies,
     /// Signs URLs of pictures.
     pub signer: Signer,
     /// The bounds of `[limits]`, as the catalogue tells them to clients.
@@ -82,8 +86,17 @@ impl AppState {
         draining: CancellationToken,
         afterwork: TaskTracker,
     ) -> AppState {
-        let signer = Signer::new(&http);
-        AppState { service, metrics, http: Arc::new(http), signer, limits: Arc::new(limits), draining, afterwork }
+        let (signer, bodies) = (Signer::new(&http), Bodies::new(&http));
+        AppState {
+            service,
+            metrics,
+            http: Arc::new(http),
+            bodies,
+            signer,
+            limits: Arc::new(limits),
+            draining,
+            afterwork,
+        }
     }
 }
 

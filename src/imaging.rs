@@ -9,7 +9,7 @@ pub mod preview;
 mod resize;
 
 pub use canny::canny;
-pub use input::{DecodeError, decode};
+pub use input::{DecodeError, MAX_PIXELS, decode, size};
 pub use mask::{grey, laid_over};
 pub use png::{EncodeError, encode_input, encode_png};
 pub use preview::{encode_preview, upscale};

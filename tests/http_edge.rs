@@ -2,13 +2,13 @@
 //!
 //! The router is a small one with the door's own extractor, layers and listener, so that nothing behind it is needed.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Body,
     http::{Request, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use latentd::{
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,7 @@ fn router(http: &Http, metrics: &Metrics) -> Router {
         )
         .route("/large", get(async || Json(json!({"text": "x".repeat(10_000)}))))
         .route("/picture", get(async || ([(header::CONTENT_TYPE, "image/png")], vec![0; 10_000])))
-        .with_state(Arc::new(http.clone()));
+        .with_state(http::Bodies::new(http));
     http::finish(router, metrics.clone())
 }
 
@@ -65,7 +66,7 @@ async fn bodies_that_are_no_requests_are_refused_with_their_reason() {
     let form = "application/x-www-form-urlencoded";
     let huge = format!("{{\"prompt\": \"{}\"}}", "x".repeat(34_000_000));
     let deep = format!("{{\"a\": {}", "[".repeat(1000));
-    let cases: [(&str, &[u8], u16, &str); 19] = [
+    let cases: [(&str, &[u8], u16, &str); 20] = [
         (json, b"{\"prompt\": ", 400, "malformed_json"),
         (json, b"", 400, "malformed_json"),
         (json, b"{\"prompt\": \"\xff\"}", 400, "malformed_json"),
@@ -80,7 +81,8 @@ async fn bodies_that_are_no_requests_are_refused_with_their_reason() {
         (form, b"prompt=%FF", 400, "malformed_form"),
         (form, b"{\"prompt\": \"a red fox\"}", 415, "unsupported_media_type"),
         ("text/plain", b"a red fox", 415, "unsupported_media_type"),
-        ("application/json; charset=utf-16", b"{}", 415, "unsupported_media_type"),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"prompt=a", 415, "unsupported_media_type"),
+        ("application/json; charset=latin1", b"{\"prompt\": \"caf\xe9\"}", 400, "malformed_json"),
         ("multipart/form-data", b"", 415, "unsupported_media_type"),
         ("multipart/form-data; boundary=x", b"", 400, "malformed_form"),
         ("multipart/form-data; boundary=x", b"--x\r\n\r\na\r\n--x--", 400, "malformed_form"),
@@ -105,6 +107,7 @@ async fn bodies_that_are_requests_are_read() {
     let cases = [
         ("application/json", "{\"prompt\": \"a red fox\"}"),
         ("application/json; charset=UTF-8", "{\"prompt\": \"a red fox\"}"),
+        ("application/json; charset=ISO-8859-1", "{\"prompt\": \"a red fox\"}"),
         ("application/x-www-form-urlencoded", "prompt=a red fox"),
         ("application/x-www-form-urlencoded", "prompt=a+red%20fox"),
     ];
@@ -252,6 +255,7 @@ async fn bodies_are_held_to_their_size_whatever_their_headers_say() {
     let head = "POST /fields HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
     let chunk = format!("{:x}\r\n{}\r\n", 600, "x".repeat(600));
     let cases = [
+        (format!("{head}content-length: 1000\r\n\r\n{{}}{}", " ".repeat(998)), "200"),
         (format!("{head}content-length: 1001\r\n\r\n{}", "x".repeat(1001)), "413"),
         (format!("{head}content-length: 5000000\r\n\r\n{}", "x".repeat(5_000_000)), "413"),
         (format!("{head}content-length: 5000000\r\nexpect: 100-continue\r\n\r\n"), "413"),
@@ -267,6 +271,65 @@ async fn bodies_are_held_to_their_size_whatever_their_headers_say() {
     }
     door.serves().await;
     door.close().await;
+}
+
+/// A router whose handler keeps what it was sent. It tells by a permit of the first semaphore that it has begun, and waits for
+/// one of the second.
+fn keeping(http: &Http) -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
+    let (begun, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let ends = (begun.clone(), gate.clone());
+    let keep = async move |fields: Fields| {
+        let (begun, gate) = ends;
+        begun.add_permits(1);
+        gate.acquire().await.unwrap().forget();
+        drop(fields);
+        "kept"
+    };
+    let router = Router::new().route("/keep", post(keep)).with_state(http::Bodies::new(http));
+    (http::finish(router, Metrics::new()), begun, gate)
+}
+
+/// Sends a body of about so many bytes, whose length is announced.
+fn keep(router: &Router, bytes: usize) -> JoinHandle<Result<Response, Infallible>> {
+    let body = format!("{{\"prompt\": \"{}\"}}", "x".repeat(bytes));
+    let request =
+        Request::post("/keep").header("content-type", "application/json").header("content-length", body.len());
+    tokio::spawn(router.clone().oneshot(request.body(Body::from(body)).unwrap()))
+}
+
+#[tokio::test]
+async fn large_bodies_take_turns_and_small_ones_pass_them() {
+    let http = settings(&[("max_body_bytes", "1000000"), ("max_bodies_bytes", "1500000")]);
+    let (router, begun, gate) = keeping(&http);
+    let first = keep(&router, 900_000);
+    within(begun.acquire()).await.unwrap().forget();
+    let (second, small) = (keep(&router, 900_000), keep(&router, 1_000));
+    within(begun.acquire()).await.unwrap().forget();
+    // The small one has begun: the other waits for the room of the first.
+    gate.add_permits(2);
+    assert_eq!(within(small).await.unwrap().unwrap().status(), 200);
+    assert_eq!(within(first).await.unwrap().unwrap().status(), 200);
+    within(begun.acquire()).await.unwrap().forget();
+    gate.add_permits(1);
+    assert_eq!(within(second).await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_large_body_that_finds_no_room_is_refused() {
+    let http = settings(&[("max_body_bytes", "1000000"), ("max_bodies_bytes", "1000000"), ("body_timeout_s", "0.3")]);
+    let (router, begun, gate) = keeping(&http);
+    let first = keep(&router, 900_000);
+    within(begun.acquire()).await.unwrap().forget();
+    let refused = within(keep(&router, 900_000)).await.unwrap().unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    let document = axum::body::to_bytes(refused.into_body(), 1 << 20).await.unwrap();
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    assert_eq!(document["code"], "bodies_full");
+    assert!(document["detail"].as_str().unwrap().contains("1000000 bytes"), "{document}");
+    gate.add_permits(2);
+    assert_eq!(within(first).await.unwrap().unwrap().status(), 200);
+    assert_eq!(within(keep(&router, 900_000)).await.unwrap().unwrap().status(), 200, "there is room again");
 }
 
 /// Which of the two lengths is meant decides where the next request begins, so nothing that follows on the connection may be

@@ -9,8 +9,12 @@ mod desk;
 mod admin;
 #[path = "http_routes/create.rs"]
 mod create;
+#[path = "http_routes/faults.rs"]
+mod faults;
 #[path = "http_routes/idempotency.rs"]
 mod idempotency;
+#[path = "http_routes/inputs.rs"]
+mod inputs;
 #[path = "http_routes/loras.rs"]
 mod loras;
 #[path = "http_routes/other.rs"]

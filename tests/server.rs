@@ -16,6 +16,8 @@ mod s3;
 mod bad_input;
 #[path = "server/batching.rs"]
 mod batching;
+#[path = "server/bodies.rs"]
+mod bodies;
 #[path = "server/bucket.rs"]
 mod bucket;
 #[path = "server/command_line.rs"]

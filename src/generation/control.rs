@@ -32,24 +32,19 @@ pub enum Preprocess {
     Canny,
 }
 
-/// Most of one request.
-const MAX: usize = 4;
-
 impl Control {
+    /// The most of one request.
+    pub(super) const MOST: usize = 4;
+
     pub(super) fn read(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Vec<Control> {
-        let controls = fields.list("controls", MAX, |fields| Control::of(fields, card, rules));
+        let controls = fields.list("controls", Control::MOST, |fields| Control::of(fields, card, rules));
         controls.into_iter().flatten().flatten().collect()
     }
 
     fn of(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Option<Control> {
-        let model = fields.text("model", 128);
-        match &model {
-            None => fields.error("model", "required", "is required: the name of a ControlNet"),
-            Some(name) => {
-                if let Err((code, detail)) = rules.check_control(card, name) {
-                    fields.error("model", code, detail);
-                }
-            }
+        let model = fields.required_text("model", 128, "the name of a ControlNet");
+        if let Some(Err((code, detail))) = model.as_ref().map(|name| rules.check_control(card, name)) {
+            fields.error("model", code, detail);
         }
         let image = InputImage::read(fields, "image");
         if image.is_none() {
@@ -57,14 +52,14 @@ impl Control {
         }
         let control = Control {
             model: model.unwrap_or_default(),
-            image: image.clone().unwrap_or(InputImage { upload: String::new(), width: 0, height: 0 }),
+            image: image.clone().unwrap_or_else(InputImage::stand_in),
             scale: fields.number("scale", 0.0, 2.0).unwrap_or(1.0),
             start: fields.number("start", 0.0, 1.0).unwrap_or(0.0),
             end: fields.number("end", 0.0, 1.0).unwrap_or(1.0),
             guess_mode: fields.flag("guess_mode").unwrap_or(false),
             preprocess: fields.choice("preprocess", &["none", "canny"]).unwrap_or_default(),
         };
-        if control.start >= control.end {
+        if control.start >= control.end && !fields.is_faulty("start") && !fields.is_faulty("end") {
             let detail = format!("must be below end, {}, not {}", control.end, control.start);
             fields.error("start", "out_of_range", detail);
         }

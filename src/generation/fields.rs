@@ -1,81 +1,60 @@
 //! Reading a request field by field, so that the answer can name every bad one at once.
 
-use std::collections::BTreeMap;
+mod faults;
+mod form;
 
-use serde::Serialize;
+use std::{any::Any, collections::BTreeMap};
+
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
-/// One thing wrong with a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FieldError {
-    /// JSON pointer to the field, such as `/steps`.
-    pub pointer: String,
-    /// `required`, `unknown_field`, `wrong_type`, `out_of_range`, `invalid_value`, `conflict`, `unknown_model`,
-    /// `unknown_lora`.
-    pub code: &'static str,
-    /// A sentence that names the bound.
-    pub detail: String,
-}
+pub use faults::FieldError;
+pub use faults::cut;
+use faults::{Faults, shortened};
 
 /// The fields of a request that were not read yet, and the errors found so far.
 #[derive(Debug)]
 pub struct Fields {
     pub(super) map: Map<String, Value>,
     /// The files of a multipart body by the names of their parts.
-    pub(super) files: BTreeMap<String, Vec<u8>>,
-    pub(super) errors: Vec<FieldError>,
+    pub(super) files: BTreeMap<String, Bytes>,
+    pub(super) faults: Faults,
     prefix: String,
+    /// Length of the body that they came in.
+    body_bytes: usize,
+    /// See [`Fields::of_body`]. Stays behind the fields above, since it is to be dropped after them.
+    hold: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Fields {
     pub fn new(map: Map<String, Value>) -> Fields {
-        Fields { map, files: BTreeMap::new(), errors: Vec::new(), prefix: String::new() }
-    }
-
-    /// Fields of an HTML form. A form knows only texts: those that read as JSON are taken for it where the field is not a
-    /// text.
-    pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
-        let mut fields = Fields::new(Map::new());
-        for (name, text) in pairs {
-            // A scheduler is a name or an object.
-            let is_object = name == "scheduler" && text.trim_start().starts_with('{');
-            let value = if is_text(&name) && !is_object { Value::String(text) } else { scalar(text) };
-            if fields.map.contains_key(&name) {
-                fields.error(&name, "conflict", "is given more than once");
-            } else if let Some(key) = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
-                let entry = fields.map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
-                if let Value::Object(metadata) = entry {
-                    let text = match value {
-                        Value::String(text) => text,
-                        other => other.to_string(),
-                    };
-                    metadata.insert(key.to_owned(), Value::String(text));
-                }
-            } else {
-                fields.map.insert(name, value);
-            }
+        Fields {
+            map,
+            files: BTreeMap::new(),
+            faults: Faults::default(),
+            prefix: String::new(),
+            body_bytes: 0,
+            hold: None,
         }
-        fields
     }
 
-    /// Fields of a multipart form: texts as in [`Fields::from_form`], and files by the names of their parts, to which a field
-    /// may point with `{"file": NAME}`; `image` and `mask` point to the files of their own names.
-    pub fn from_multipart(texts: Vec<(String, String)>, files: Vec<(String, Vec<u8>)>) -> Fields {
-        let mut fields = Fields::from_form(texts);
-        for (name, bytes) in files {
-            if fields.files.contains_key(&name) || fields.map.contains_key(&name) {
-                fields.error(&name, "conflict", "is given more than once");
-                continue;
-            }
-            if matches!(name.as_str(), "image" | "mask") {
-                fields.map.insert(name.clone(), Value::Object(Map::from_iter([("file".into(), name.clone().into())])));
-            }
-            fields.files.insert(name, bytes);
-        }
-        fields
+    /// Notes the length of the request's body, and keeps `hold`, the right to have such a body in memory, until all that was
+    /// in the body is gone.
+    pub fn of_body(self, body_bytes: usize, hold: Option<Box<dyn Any + Send + Sync>>) -> Fields {
+        Fields { body_bytes, hold, ..self }
     }
 
-    pub(super) fn take_file(&mut self, name: &str) -> Option<Vec<u8>> {
+    /// Length of the request's body in bytes; 0 where the fields came otherwise.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// Takes over what [`Fields::of_body`] was given, for a caller that has parts of the body longer than the fields.
+    pub fn take_hold(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.hold.take()
+    }
+
+    pub(super) fn take_file(&mut self, name: &str) -> Option<Bytes> {
         self.files.remove(name)
     }
 
@@ -98,9 +77,12 @@ impl Fields {
 
     /// An error of the field that this path of names and indices leads to.
     pub fn error_at(&mut self, path: &[&str], code: &'static str, detail: impl Into<String>) {
-        let below: String = path.iter().map(|name| format!("/{}", escaped(name))).collect();
-        let pointer = format!("{}{below}", self.prefix);
-        self.errors.push(FieldError { pointer, code, detail: format!("{} {}", path.join("."), detail.into()) });
+        self.faults.push(&self.prefix, path, code, detail.into());
+    }
+
+    /// Whether something is wrong with this field or below it.
+    pub fn is_faulty(&self, name: &str) -> bool {
+        self.faults.touch(&format!("{}/{name}", self.prefix))
     }
 
     /// Gives a taken value back, to be read under another name or by another reader.
@@ -168,10 +150,19 @@ impl Fields {
         }
     }
 
+    /// A text that has to be there; `what` it is, for the error where it is not.
+    pub fn required_text(&mut self, name: &str, max_chars: usize, what: &str) -> Option<String> {
+        if self.peek(name).is_none_or(Value::is_null) {
+            self.error(name, "required", format!("is required: {what}"));
+            return None;
+        }
+        self.text(name, max_chars)
+    }
+
     /// One of a few words.
     pub fn choice<T: serde::de::DeserializeOwned>(&mut self, name: &str, words: &[&str]) -> Option<T> {
         let value = self.take(name)?;
-        if let Ok(choice) = serde_json::from_value(value.clone()) {
+        if let Ok(choice) = T::deserialize(&value) {
             return Some(choice);
         }
         self.error(name, "invalid_value", format!("must be one of {}, not {}", words.join(", "), shortened(&value)));
@@ -190,7 +181,7 @@ impl Fields {
         let map = self.object(name)?;
         let mut inner = Fields { prefix: format!("{}/{name}", self.prefix), ..Fields::new(map) };
         let value = read(&mut inner);
-        self.errors.extend(inner.finish());
+        self.faults.append(inner.close());
         Some(value)
     }
 
@@ -213,14 +204,14 @@ impl Fields {
             };
             let mut inner = Fields { prefix: format!("{}/{name}/{at}", self.prefix), ..Fields::new(map) };
             values.push(read(&mut inner));
-            self.errors.extend(inner.finish());
+            self.faults.append(inner.close());
         }
         Some(values)
     }
 
     /// Whether anything read so far was wrong.
     pub fn has_errors(&self) -> bool {
-        !self.errors.is_empty()
+        !self.faults.is_empty()
     }
 
     pub fn wrong_type<T>(&mut self, name: &str, expected: &str, value: &Value) -> Option<T> {
@@ -228,41 +219,19 @@ impl Fields {
         None
     }
 
-    /// All errors; what was never read is an unknown field.
-    pub fn finish(mut self) -> Vec<FieldError> {
-        let unknown: Vec<String> = self.map.keys().chain(self.files.keys()).cloned().collect();
-        for name in unknown {
-            self.error(&name, "unknown_field", "is not a field of this request");
-        }
-        self.errors
+    /// All errors, of which [`Faults`] bounds the number; what was never read is an unknown field.
+    pub fn finish(self) -> Vec<FieldError> {
+        self.close().listed()
     }
-}
 
-/// A name as it stands in a JSON pointer (RFC 6901).
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
-}
-
-fn is_text(name: &str) -> bool {
-    matches!(
-        name,
-        "prompt"
-            | "negative_prompt"
-            | "prompt_2"
-            | "negative_prompt_2"
-            | "model"
-            | "size"
-            | "scheduler"
-            | "tenant"
-            | "user"
-    )
-}
-
-fn scalar(text: String) -> Value {
-    match serde_json::from_str::<Value>(text.trim()) {
-        Ok(value) if !value.is_string() => value,
-        _ if text.trim().is_empty() => Value::Null,
-        _ => Value::String(text),
+    fn close(self) -> Faults {
+        let Fields { map, files, mut faults, prefix, .. } = self;
+        // The entries of faulty `controls` were not read, so nothing is known of the files that they name.
+        let unclaimed = files.into_keys().filter(|_| !faults.touch("/controls")).collect::<Vec<_>>();
+        for name in map.into_iter().map(|(name, _)| name).chain(unclaimed) {
+            faults.push(&prefix, &[&name], "unknown_field", "is not a field of this request".to_owned());
+        }
+        faults
     }
 }
 
@@ -275,13 +244,4 @@ fn integral(value: &Value) -> Option<i128> {
         return Some(i128::from(number));
     }
     value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i128)
-}
-
-/// A value as it can stand in an error message: never longer than a line.
-fn shortened(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

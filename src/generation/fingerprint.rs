@@ -9,7 +9,7 @@ impl Fields {
     /// SHA-256 of the request as its client has written it, whatever the order of its fields and whether it came as JSON, a
     /// form or a multipart body; of a file its digest counts. To be taken before any field is read or any default put in.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let Fields { map, files, errors, .. } = self;
+        let Fields { map, files, faults, .. } = self;
         let mut hash = Sha256::new();
         // A field that is null counts as absent.
         let mut fields: Vec<_> = map.iter().filter(|(_, value)| !value.is_null()).collect();
@@ -25,7 +25,7 @@ impl Fields {
             hash.update(Sha256::digest(bytes));
         }
         // A request with something wrong is none that was accepted.
-        for error in errors {
+        for error in faults.iter() {
             text(&mut hash, b'!', &error.pointer);
         }
         hash.finalize().into()
@@ -108,7 +108,8 @@ mod tests {
     #[test]
     fn other_requests_are_others() {
         let file = |bytes: &[u8]| {
-            Fields::from_multipart(pairs(&[("prompt", "a")]), vec![("image".to_owned(), bytes.to_vec())]).fingerprint()
+            Fields::from_multipart(pairs(&[("prompt", "a")]), vec![("image".to_owned(), bytes.to_vec().into())])
+                .fingerprint()
         };
         let twice = Fields::from_form(pairs(&[("prompt", "a"), ("prompt", "a")])).fingerprint();
         let all = [

@@ -1,15 +1,17 @@
 //! Pictures that a request brings along.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{DecodeError, Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Fields;
+use super::{Control, Fields, fields::cut};
 
 /// A picture that a client sent, as the store keeps it: 8-bit RGB, upright, without transparency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputImage {
-    /// SHA-256 of the stored file in hexadecimal digits, by which a later request may name it again.
+    /// SHA-256 of the stored file in hexadecimal digits, by which a later request may name it again. Empty until the file is
+    /// stored.
     pub upload: String,
     /// Pixels.
     pub width: u32,
@@ -39,19 +41,24 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Given {
     /// The bytes of a file.
-    File(Vec<u8>),
+    File(Bytes),
     /// One that was stored before.
     Upload(String),
 }
 
 impl InputImage {
-    /// Reads a field whose picture was stored; [`Fields::pictures`] has put it there.
+    /// Reads a field whose picture was looked at; [`Fields::place`] has put it there.
     pub(super) fn read(fields: &mut Fields, name: &str) -> Option<InputImage> {
         let value = fields.take(name)?;
-        match serde_json::from_value(value.clone()) {
-            Ok(image) => Some(image),
-            Err(_) => fields.wrong_type(name, "a picture", &value),
-        }
+        Some(InputImage::deserialize(&value).unwrap_or_else(|_| {
+            fields.wrong_type::<()>(name, "a picture", &value);
+            InputImage::stand_in()
+        }))
+    }
+
+    /// Stands where a picture is faulty, so that nothing else complains of its absence.
+    pub(super) fn stand_in() -> InputImage {
+        InputImage { upload: String::new(), width: 512, height: 512 }
     }
 
     /// The request's field for it.
@@ -83,18 +90,18 @@ impl Place {
 }
 
 impl Fields {
-    /// Every picture that the request brings and where, for the caller to store and to answer with [`Fields::place`] or
-    /// [`Fields::refuse`]. What is no picture is refused here.
+    /// Every picture that the request brings and where, for the caller to look at and to answer with [`Fields::place`] or
+    /// [`Fields::refuse`]. What is no picture is refused here. Of more `controls` than a request may have none is read.
     pub fn pictures(&mut self) -> Vec<(Place, Given)> {
         let controls = match self.peek("controls") {
-            Some(Value::Array(controls)) => controls.len(),
+            Some(Value::Array(controls)) if controls.len() <= Control::MOST => controls.len(),
             _ => 0,
         };
         let places = [Place::Image, Place::Mask].into_iter().chain((0..controls).map(Place::Control));
         places.collect::<Vec<_>>().into_iter().filter_map(|place| Some((place, self.given(place)?))).collect()
     }
 
-    /// Puts a stored picture where it was asked for.
+    /// Puts a picture where it was asked for.
     pub fn place(&mut self, place: Place, image: &InputImage) {
         match self.at(place) {
             Some(field) => *field = image.field(),
@@ -102,20 +109,11 @@ impl Fields {
         }
     }
 
-    /// Notes that a picture cannot be used.
+    /// Notes that a picture cannot be used, and puts a stand-in in its place.
     pub fn refuse(&mut self, place: Place, code: &'static str, detail: String) {
-        match place {
-            Place::Image | Place::Mask => {
-                self.take(place.name());
-                self.error(place.name(), code, detail);
-            }
-            Place::Control(i) => {
-                if let Some(field) = self.at(place) {
-                    *field = Value::Null;
-                }
-                self.error_at(&["controls", &i.to_string(), "image"], code, detail);
-            }
-        }
+        self.place(place, &InputImage::stand_in());
+        let path = place.path();
+        self.error_at(&path.iter().map(String::as_str).collect::<Vec<_>>(), code, detail);
     }
 
     fn given(&mut self, place: Place) -> Option<Given> {
@@ -137,8 +135,8 @@ impl Fields {
             "must be one of {\"b64\": …}, {\"data_url\": …} and {\"upload\": …}, or a file of a multipart body";
         let wrong = || ("wrong_type", FORMS.to_owned());
         let map = match value {
-            Value::String(text) if text.starts_with("data:") => return data_url(&text).map(Given::File),
-            Value::String(text) => return base64(&text).map(Given::File),
+            Value::String(text) if text.starts_with("data:") => return data_url(&text),
+            Value::String(text) => return base64(&text),
             Value::Object(map) => map,
             _ => return Err(wrong()),
         };
@@ -146,11 +144,11 @@ impl Fields {
         let mut keys = map.iter().filter(|(key, _)| !matches!(key.as_str(), "width" | "height"));
         let (Some((key, Value::String(text))), None) = (keys.next(), keys.next()) else { return Err(wrong()) };
         match key.as_str() {
-            "b64" => base64(text).map(Given::File),
-            "data_url" => data_url(text).map(Given::File),
+            "b64" => base64(text),
+            "data_url" => data_url(text),
             "file" => match self.take_file(text) {
                 Some(bytes) => Ok(Given::File(bytes)),
-                None => Err(("invalid_value", format!("names the file {text:?}, which is not in the body"))),
+                None => Err(("invalid_value", format!("names the file {:?}, which is not in the body", cut(text, 64)))),
             },
             "upload" if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
                 Ok(Given::Upload(text.clone()))
@@ -175,6 +173,14 @@ impl Fields {
 }
 
 impl Place {
+    /// The names and indices that lead to the field.
+    pub fn path(self) -> Vec<String> {
+        match self {
+            Place::Image | Place::Mask => vec![self.name().to_owned()],
+            Place::Control(i) => vec![self.name().to_owned(), i.to_string(), "image".to_owned()],
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Place::Image => "image",
@@ -184,14 +190,22 @@ impl Place {
     }
 }
 
-fn base64(text: &str) -> Result<Vec<u8>, (&'static str, String)> {
-    // Encoders that break lines are common.
-    let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    STANDARD.decode(&text).map_err(|error| ("invalid_value", format!("is not base64: {error}")))
+fn base64(text: &str) -> Result<Given, (&'static str, String)> {
+    let decoded = match STANDARD.decode(text) {
+        // Encoders that break lines are common.
+        Err(DecodeError::InvalidByte(_, byte)) if byte.is_ascii_whitespace() => {
+            STANDARD.decode(text.chars().filter(|c| !c.is_ascii_whitespace()).collect::<String>())
+        }
+        decoded => decoded,
+    };
+    match decoded {
+        Ok(bytes) => Ok(Given::File(bytes.into())),
+        Err(error) => Err(("invalid_value", format!("is not base64: {error}"))),
+    }
 }
 
 /// `data:image/png;base64,…`
-fn data_url(text: &str) -> Result<Vec<u8>, (&'static str, String)> {
+fn data_url(text: &str) -> Result<Given, (&'static str, String)> {
     let data = text.strip_prefix("data:").and_then(|rest| rest.split_once(','));
     match data.filter(|(kind, _)| kind.ends_with(";base64")) {
         Some((_, data)) => base64(data),
@@ -216,11 +230,11 @@ mod tests {
     fn every_form_of_a_picture_is_read() {
         let upload = "0123456789abcdef".repeat(4);
         for (value, expected) in [
-            (json!({"b64": "aGk="}), Given::File(b"hi".to_vec())),
-            (json!({"b64": "aG\r\nk="}), Given::File(b"hi".to_vec())),
-            (json!("aGk="), Given::File(b"hi".to_vec())),
-            (json!({"data_url": "data:image/png;base64,aGk="}), Given::File(b"hi".to_vec())),
-            (json!("data:image/jpeg;base64,aGk="), Given::File(b"hi".to_vec())),
+            (json!({"b64": "aGk="}), Given::File("hi".into())),
+            (json!({"b64": "aG\r\nk="}), Given::File("hi".into())),
+            (json!("aGk="), Given::File("hi".into())),
+            (json!({"data_url": "data:image/png;base64,aGk="}), Given::File("hi".into())),
+            (json!("data:image/jpeg;base64,aGk="), Given::File("hi".into())),
             (json!({"upload": upload}), Given::Upload(upload.clone())),
             (json!({"upload": upload, "width": 3, "height": 4}), Given::Upload(upload.clone())),
         ] {

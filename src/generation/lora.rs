@@ -1,5 +1,7 @@
 //! Which LoRAs a generation uses.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Fields, ModelCard, Rules, prompt::lora_tags};
@@ -29,10 +31,9 @@ impl LoraUse {
     ) -> (String, Vec<LoraUse>) {
         let mut all = Vec::new();
         let in_field = fields.list("loras", LoraUse::MOST, |lora| {
-            let named = lora.text("name", LoraUse::MAX_NAME_CHARS);
+            let named = lora.required_text("name", LoraUse::MAX_NAME_CHARS, "the name of a LoRA");
             let scale = lora.number("scale", -LoraUse::MAX_SCALE, LoraUse::MAX_SCALE).unwrap_or(1.0);
             match named {
-                None if !lora.has_errors() => lora.error("name", "required", "is required"),
                 None => {}
                 Some(name) => match rules.check_lora(card, &name) {
                     Ok(()) => return Some(LoraUse { name, scale }),
@@ -43,22 +44,26 @@ impl LoraUse {
         });
         in_field.into_iter().flatten().flatten().for_each(|lora| add(&mut all, lora));
         let (text, tags) = lora_tags(&prompt);
+        // Each name is judged once, and no more of them than it takes to know that there are too many.
+        let mut unusable = BTreeSet::new();
+        let mut too_many = false;
         for tag in tags {
             match tag {
+                Ok(lora) if unusable.contains(&lora.name) => {}
+                Ok(lora) if all.iter().any(|other: &LoraUse| other.name == lora.name) => add(&mut all, lora),
+                Ok(_) if all.len() + unusable.len() >= LoraUse::MOST => too_many = true,
                 Ok(lora) => match rules.check_lora(card, &lora.name) {
                     Ok(()) => add(&mut all, lora),
-                    Err((code, detail)) => fields.error("prompt", code, format!("names a LoRA: {detail}")),
+                    Err((code, detail)) => {
+                        fields.error("prompt", code, format!("names a LoRA: {detail}"));
+                        unusable.insert(lora.name);
+                    }
                 },
                 Err(detail) => fields.error("prompt", "invalid_value", detail),
             }
         }
-        let most = LoraUse::MOST;
-        if all.len() > most {
-            fields.error(
-                "loras",
-                "out_of_range",
-                format!("and the prompt must name at most {most}, not {}", all.len()),
-            );
+        if too_many {
+            fields.error("loras", "out_of_range", format!("and the prompt must name at most {}", LoraUse::MOST));
         }
         for LoraUse { name, scale } in &all {
             if scale.abs() > LoraUse::MAX_SCALE {

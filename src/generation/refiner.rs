@@ -20,10 +20,9 @@ pub struct Refiner {
 impl Refiner {
     pub(super) fn read(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules, max_chars: usize) -> Option<Refiner> {
         let refiner = fields.nested("refiner", |fields| {
-            let model = fields.text("model", 128);
+            let model = fields.required_text("model", 128, "the name of a model");
             let other = model.as_ref().and_then(|name| rules.card(name));
             match (&model, &other) {
-                (None, _) => fields.error("model", "required", "is required: the name of a model"),
                 (Some(name), None) => {
                     fields.error("model", "unknown_model", format!("{name:?} is not in the catalogue"))
                 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Priority, PromptSyntax, Refiner,
-    SchedulerChoice, Sdxl, Source, Webhook,
+    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Place, Priority, PromptSyntax,
+    Refiner, SchedulerChoice, Sdxl, Source, Webhook,
 };
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
@@ -102,6 +102,15 @@ impl Generation {
         let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
         let controls = self.controls.iter().map(|control| &control.image);
         source.map(|source| &source.image).into_iter().chain(mask).chain(controls)
+    }
+
+    /// The picture that the request brought in this place.
+    pub fn input_mut(&mut self, place: Place) -> Option<&mut InputImage> {
+        match place {
+            Place::Image => self.source.as_mut().map(|source| &mut source.image),
+            Place::Mask => self.source.as_mut()?.mask.as_mut().map(|mask| &mut mask.mask),
+            Place::Control(i) => self.controls.get_mut(i).map(|control| &mut control.image),
+        }
     }
 
     /// Every text that goes to a text encoder.

@@ -46,8 +46,12 @@ pub trait Rules {
 pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Invalid> {
     let limits = rules.limits();
     let model = fields.text("model", 128).unwrap_or_else(|| rules.default_model().to_owned());
-    let Some(card) = rules.card(&model) else {
-        fields.error("model", "unknown_model", format!("{model:?} is not in the catalogue; GET /v1/models lists it"));
+    let card = rules.card(&model).filter(|_| !fields.is_faulty("model"));
+    let Some(card) = card else {
+        if !fields.is_faulty("model") {
+            let detail = format!("{model:?} is not in the catalogue; GET /v1/models lists it");
+            fields.error("model", "unknown_model", detail);
+        }
         return Err(Invalid { errors: known_errors(fields) });
     };
 
@@ -65,7 +69,9 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let levels = Levels::read(&mut fields, limits);
     let steps = steps(&mut fields, &card, limits, levels.as_ref());
     let (scheduler, steps) = scheduler(&mut fields, &card, rules, steps, levels.as_ref());
-    if let Some(strength) = source.as_ref().map(Source::strength).filter(|share| f64::from(steps) * share < 1.0) {
+    let is_faulty = ["strength", "steps", "sigmas", "timesteps"].iter().any(|name| fields.is_faulty(name));
+    let too_weak = source.as_ref().map(Source::strength).filter(|share| f64::from(steps) * share < 1.0);
+    if let Some(strength) = too_weak.filter(|_| !is_faulty) {
         fields.error("strength", "out_of_range", format!("times steps must be at least 1, not {strength} · {steps}"));
     }
     // Looked at before `denoising_end` is taken, which it excludes.
@@ -203,7 +209,8 @@ fn size(fields: &mut Fields, default: (u32, u32), card: &ModelCard, limits: &Lim
     }
     let width = side(fields, "width", default.0, card, limits);
     let height = side(fields, "height", default.1, card, limits);
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
+    let is_faulty = fields.is_faulty("width") || fields.is_faulty("height");
+    if u64::from(width) * u64::from(height) > limits.max_pixels && !is_faulty {
         let detail = format!("times height must be at most {} pixels, not {width} × {height}", limits.max_pixels);
         fields.error("width", "out_of_range", detail);
     }
@@ -241,8 +248,20 @@ fn scheduler(
     let asked = steps.unwrap_or(card.default_steps);
     let choice = match fields.take("scheduler") {
         None => card.default_scheduler.clone(),
-        Some(Value::String(name)) => SchedulerChoice::Name(name),
-        Some(Value::Object(map)) => SchedulerChoice::Object(map),
+        Some(Value::String(name)) => {
+            fields.put_back("scheduler", Value::String(name));
+            match fields.text("scheduler", 128) {
+                Some(name) => SchedulerChoice::Name(name),
+                None => return (card.default_scheduler.clone(), asked),
+            }
+        }
+        Some(Value::Object(map)) => {
+            if let Some(key) = SchedulerChoice::key_of_long_text(&map) {
+                fields.error_below("scheduler", key, "out_of_range", "must not hold texts of more than 128 characters");
+                return (card.default_scheduler.clone(), asked);
+            }
+            SchedulerChoice::Object(map)
+        }
         Some(other) => {
             fields.wrong_type::<()>("scheduler", "a name or an object", &other);
             return (card.default_scheduler.clone(), asked);
@@ -260,6 +279,7 @@ fn scheduler(
             }
             return (choice, run);
         }
+        Err((key, _)) if fields.is_faulty(&key) && !key.is_empty() => {}
         Err((key, detail)) => match key.as_str() {
             "steps" | "sigmas" | "timesteps" => fields.error(&key, "out_of_range", detail),
             "" => fields.error("scheduler", "invalid_value", detail),
@@ -284,6 +304,7 @@ fn metadata(fields: &mut Fields) -> BTreeMap<String, String> {
     let map: Map<String, Value> = fields.object("metadata").unwrap_or_default();
     if map.len() > 16 {
         fields.error("metadata", "out_of_range", format!("must have at most 16 pairs, not {}", map.len()));
+        return BTreeMap::new();
     }
     let mut metadata = BTreeMap::new();
     for (key, value) in map {
@@ -293,7 +314,7 @@ fn metadata(fields: &mut Fields) -> BTreeMap<String, String> {
             }
             _ => fields.error_below(
                 "metadata",
-                &key.chars().take(64).collect::<String>(),
+                &key,
                 "invalid_value",
                 "must be a string of at most 512 characters under a key of 1 to 64 characters",
             ),

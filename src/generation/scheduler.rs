@@ -15,6 +15,21 @@ pub enum SchedulerChoice {
     Object(Map<String, Value>),
 }
 
+impl SchedulerChoice {
+    /// A key whose value holds a text longer than any name; keys that a class does not look at would be kept with it.
+    pub(super) fn key_of_long_text(map: &Map<String, Value>) -> Option<&str> {
+        fn is_long(value: &Value) -> bool {
+            match value {
+                Value::String(text) => text.chars().nth(128).is_some(),
+                Value::Array(entries) => entries.iter().any(is_long),
+                Value::Object(map) => map.iter().any(|(key, value)| key.len() > 128 || is_long(value)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => false,
+            }
+        }
+        map.iter().find(|(key, value)| key.len() > 128 || is_long(value)).map(|(key, _)| key.as_str())
+    }
+}
+
 impl Default for SchedulerChoice {
     /// The model folder's own.
     fn default() -> SchedulerChoice {

@@ -64,11 +64,13 @@ impl Source {
         let edits = card.tasks.contains(&Task::InstructPix2Pix);
         let strength = positive_share(fields, "strength", edits || image.is_none());
         let guidance = optional(fields, "image_guidance_scale", !edits, |fields, name| fields.number(name, 1.0, 10.0));
-        let mask = Mask::read(fields, mask, image.is_some());
         let fits = card.tasks.contains(&wanted) || (edits && wanted == Task::ImageToImage);
         if !fits {
-            refuse(fields, card, wanted);
+            refuse(fields, card, wanted, mask.is_some());
+        } else if mask.is_some() && image.is_none() {
+            fields.error("mask", "conflict", "needs an image that it is laid over");
         }
+        let mask = Mask::read(fields, mask);
         let strength = strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.75 });
         let hold = match edits {
             true => Hold::Guidance { image_guidance_scale: guidance.unwrap_or(1.5) },
@@ -109,10 +111,7 @@ impl Source {
 }
 
 impl Mask {
-    fn read(fields: &mut Fields, mask: Option<InputImage>, has_image: bool) -> Option<Mask> {
-        if mask.is_some() && !has_image {
-            fields.error("mask", "conflict", "needs an image that it is laid over");
-        }
+    fn read(fields: &mut Fields, mask: Option<InputImage>) -> Option<Mask> {
         let none = mask.is_none();
         let mask_blur = optional(fields, "mask_blur", none, |fields, name| fields.integer(name, 0, 64));
         let mask_invert = optional(fields, "mask_invert", none, Fields::flag);
@@ -160,13 +159,15 @@ fn positive_share(fields: &mut Fields, name: &str, idle: bool) -> Option<f64> {
     })
 }
 
-fn refuse(fields: &mut Fields, card: &ModelCard, wanted: Task) {
+fn refuse(fields: &mut Fields, card: &ModelCard, wanted: Task, has_mask: bool) {
     let name = &card.name;
     let needs = |what: &str| format!("is required: the model {name:?} {what}");
     match (wanted, card.tasks.first()) {
         (Task::TextToImage, Some(Task::Inpaint)) => {
             fields.error("image", "required", needs("fills in a part of a picture"));
-            fields.error("mask", "required", needs("fills in a part of a picture"));
+            if !has_mask {
+                fields.error("mask", "required", needs("fills in a part of a picture"));
+            }
         }
         (Task::ImageToImage, Some(Task::Inpaint)) => {
             fields.error("mask", "required", needs("fills in a part of a picture"))

@@ -149,13 +149,15 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 }
 
 impl AppState {
-    /// Creates the generation in a task of its own: a client that leaves between the commit and the receipt drops this
-    /// future, but the presence is made all the same, and its drop does what the request wants.
+    /// Prepares the generation, which ends where the client leaves, and accepts it in a task of its own: a client that leaves
+    /// between the commit and the receipt drops this future, but the presence is made all the same, and its drop does what
+    /// the request wants.
     async fn accept(&self, order: Order, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
+        let is_repeatable = order.repeatable.is_repeatable();
+        let prepared = self.service.prepare(order).await?;
         let state = self.clone();
         let accepting = self.afterwork.spawn(async move {
-            let is_repeatable = order.repeatable.is_repeatable();
-            let created = state.service.create(order).await?;
+            let created = state.service.accept(prepared).await?;
             let presence = Presence::of(&state, &created.view, waits, is_repeatable);
             Ok((created.view, created.replayed, presence))
         });

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::generation::{FieldError, GenerationId, Invalid};
+use crate::generation::{FieldError, GenerationId, Invalid, cut};
 
 /// The statuses of answers that are no errors, other than 200.
 pub mod success {
@@ -86,6 +86,10 @@ pub enum ApiError {
     ObjectStore { cause: String },
     #[error("{queued} of your generations wait already")]
     TenantQueueFull { queued: usize, retry_after_s: u64 },
+    #[error(
+        "the requests in hand have all the memory that bodies may take together, {limit} bytes; send it again soon"
+    )]
+    BodiesFull { limit: usize },
     #[error("{queued} generations wait already")]
     QueueFull { queued: usize, retry_after_s: u64 },
     #[error("the generation would wait about {wait_s} s to begin, and {bound_s} s are allowed")]
@@ -152,6 +156,7 @@ impl ApiError {
             ApiError::Failed { code, .. } => failed_row(code),
             ApiError::Internal { .. } => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
             ApiError::ObjectStore { .. } => (S::BAD_GATEWAY, "object_store_error", "The picture store failed"),
+            ApiError::BodiesFull { .. } => (S::SERVICE_UNAVAILABLE, "bodies_full", "Too many large requests"),
             ApiError::QueueFull { .. } => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
             ApiError::Overloaded { .. } => (S::SERVICE_UNAVAILABLE, "overloaded", "The wait would be too long"),
             ApiError::Expired(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "The generation was not started in time"),
@@ -171,7 +176,9 @@ impl ApiError {
             ApiError::QueueFull { retry_after_s, .. }
             | ApiError::TenantQueueFull { retry_after_s, .. }
             | ApiError::Overloaded { retry_after_s, .. } => Some(jittered(*retry_after_s)),
-            ApiError::Draining(_) | ApiError::Unready(_) | ApiError::Database { .. } => Some(jittered(5)),
+            ApiError::Draining(_) | ApiError::Unready(_) | ApiError::Database { .. } | ApiError::BodiesFull { .. } => {
+                Some(jittered(5))
+            }
             ApiError::Expired(_) | ApiError::StorageFull => Some(jittered(30)),
             ApiError::WaitTimeout(_) => Some(1),
             _ => None,
@@ -218,7 +225,8 @@ impl ApiError {
             kind,
             title,
             status: status.as_u16(),
-            detail: self.to_string(),
+            // It may quote the request.
+            detail: cut(&self.to_string(), 500),
             instance: String::new(),
             code,
             request_id: String::new(),
@@ -232,13 +240,14 @@ impl ApiError {
 
 /// A code of its own where every error of the request has it, so that clients need not look into the list.
 fn invalid_code(errors: &[FieldError]) -> &'static str {
+    let all = |code| errors.iter().all(|error| error.code == code || error.code == FieldError::MORE);
     if errors.iter().any(|error| error.code == "unknown_model") {
         "unknown_model"
-    } else if errors.iter().all(|error| error.code == "unknown_lora") {
+    } else if all("unknown_lora") {
         "unknown_lora"
-    } else if errors.iter().all(|error| error.code == "webhook_url_forbidden") {
+    } else if all("webhook_url_forbidden") {
         "webhook_url_forbidden"
-    } else if errors.iter().all(|error| error.code == "unknown_field") {
+    } else if all("unknown_field") {
         "unknown_field"
     } else {
         "validation_failed"
@@ -335,7 +344,7 @@ pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 
 /// One invalid field, or with the empty pointer the body as a whole.
 pub fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> ApiError {
-    let error = FieldError { pointer: pointer.to_owned(), code, detail: detail.into() };
+    let error = FieldError { pointer: pointer.to_owned(), code, detail: cut(&detail.into(), 500) };
     ApiError::Invalid(Invalid { errors: vec![error] })
 }
 
@@ -386,6 +395,7 @@ mod tests {
             failed("anything else"),
             ApiError::Internal { cause: text() },
             ApiError::ObjectStore { cause: text() },
+            ApiError::BodiesFull { limit: 1 },
             ApiError::QueueFull { queued: 1, retry_after_s: 1 },
             ApiError::Expired(id),
             ApiError::Draining(None),

@@ -1,32 +1,26 @@
-//! JSON bodies, read more strictly than serde_json does: no key twice, and every complaint with its place.
+//! JSON bodies, read more strictly than serde_json does, with every complaint's place.
 
-use std::fmt;
-
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::error::{ApiError, invalid};
+use crate::generation::{JsonError, ValueBudget};
 
 /// The object that a body holds.
 ///
 /// # Errors
 /// `malformed_json` with line and column where the body is not UTF-8, not JSON, nested deeper than 128 levels or gives
-/// a key twice; `validation_failed` where it is JSON but no object.
+/// a key twice; `validation_failed` where it is JSON but no object, or has more values than a request may have.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         ApiError::MalformedJson(format!("the body is not UTF-8: byte {} is invalid", error.valid_up_to()))
     })?;
     // Some editors put a byte order mark before the text; RFC 8259 lets a parser ignore it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    match serde_json::from_str(text) {
-        Ok(Unique(Value::Object(map))) => Ok(map),
-        Ok(Unique(other)) => {
-            Err(invalid("", "wrong_type", format!("the body must be an object, not {}", name(&other))))
-        }
-        Err(error) => Err(ApiError::MalformedJson(format!("the body is not JSON: {error}"))),
+    match ValueBudget::default().parse(text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(other) => Err(invalid("", "wrong_type", format!("the body must be an object, not {}", name(&other)))),
+        Err(error @ JsonError::TooManyValues) => Err(invalid("", "out_of_range", format!("the body {error}"))),
+        Err(error @ JsonError::Malformed(_)) => Err(ApiError::MalformedJson(format!("the body is not JSON: {error}"))),
     }
 }
 
@@ -38,76 +32,6 @@ fn name(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
-    }
-}
-
-/// A value in whose objects every key stands once. Of two equal keys parsers take the first, the last or both, so that
-/// what was checked might not be what is used.
-struct Unique(Value);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor)
-    }
-}
-
-struct UniqueVisitor;
-
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Unique;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Unique, E> {
-        Ok(Unique(Value::Null))
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Unique, E> {
-        Ok(Unique(Value::Bool(value)))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Unique, E> {
-        Ok(Unique(value.into()))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Unique, E> {
-        Ok(Unique(value.into()))
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Unique, E> {
-        let number = Number::from_f64(value).ok_or_else(|| E::custom("the number is not finite"))?;
-        Ok(Unique(Value::Number(number)))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Unique, E> {
-        Ok(Unique(value.into()))
-    }
-
-    fn visit_string<E: Error>(self, value: String) -> Result<Unique, E> {
-        Ok(Unique(value.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Unique, A::Error> {
-        let mut values = Vec::new();
-        while let Some(Unique(value)) = items.next_element()? {
-            values.push(value);
-        }
-        Ok(Unique(Value::Array(values)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            if map.contains_key(&key) {
-                let key: String = key.chars().take(64).collect();
-                return Err(A::Error::custom(format!("the key {key:?} is given twice")));
-            }
-            let Unique(value) = entries.next_value()?;
-            map.insert(key, value);
-        }
-        Ok(Unique(Value::Object(map)))
     }
 }
 

@@ -1,39 +1,59 @@
 //! `multipart/form-data` bodies: texts and files (RFC 7578).
 
 use axum::body::Bytes;
-use multer::{Constraints, Multipart};
+use futures::FutureExt;
+use multer::{Constraints, Field, Multipart};
 
 use super::error::ApiError;
 use crate::generation::Fields;
 
-/// More parts than this are no form.
-const MAX_PARTS: usize = 100;
-
 /// The fields of a body. A part with a file name or an `image/…` type is a file, any other a text.
 ///
 /// # Errors
-/// `malformed_form` where the body does not follow its boundary, a text is not UTF-8, or a part has no name.
-pub async fn fields(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
-    let malformed = |detail: String| ApiError::MalformedForm(detail);
+/// `malformed_form` where the body does not follow its boundary, a text is not UTF-8, a part has no name, or there are more
+/// than [`Fields::MOST_IN_FORM`] parts.
+pub fn fields(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
+    // The body is there as a whole, so that its reader never waits.
+    read(boundary, body).now_or_never().unwrap_or_else(|| Err(malformed("the body does not end".into())))
+}
+
+async fn read(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
+    const MOST: usize = Fields::MOST_IN_FORM;
     let whole = futures::stream::once(async move { Ok::<_, std::convert::Infallible>(body) });
     let mut parts = Multipart::with_constraints(whole, boundary, Constraints::new());
     let (mut texts, mut files) = (Vec::new(), Vec::new());
     while let Some(part) = parts.next_field().await.map_err(|error| malformed(error.to_string()))? {
+        if texts.len() + files.len() == MOST {
+            return Err(malformed(format!("the body has more than {MOST} parts")));
+        }
         let Some(name) = part.name().map(str::to_owned) else {
             return Err(malformed("a part has no name".into()));
         };
         let picture = part.content_type().is_some_and(|kind| kind.type_() == "image");
         let file = part.file_name().is_some() || picture;
-        let bytes = part.bytes().await.map_err(|error| malformed(error.to_string()))?;
+        let bytes = content(part).await.map_err(|error| malformed(error.to_string()))?;
         if file {
-            files.push((name, bytes.to_vec()));
+            files.push((name, bytes));
         } else {
-            let text = String::from_utf8(bytes.to_vec());
+            let text = std::str::from_utf8(&bytes).map(str::to_owned);
             texts.push((name.clone(), text.map_err(|_| malformed(format!("the value of {name} is not UTF-8")))?));
-        }
-        if texts.len() + files.len() > MAX_PARTS {
-            return Err(malformed(format!("the body has more than {MAX_PARTS} parts")));
         }
     }
     Ok(Fields::from_multipart(texts, files))
+}
+
+fn malformed(detail: String) -> ApiError {
+    ApiError::MalformedForm(detail)
+}
+
+/// All bytes of a part. It comes in one piece, as its body did, so that nothing is copied.
+async fn content(mut part: Field<'_>) -> Result<Bytes, multer::Error> {
+    let mut whole = Bytes::new();
+    while let Some(piece) = part.chunk().await? {
+        whole = match whole.is_empty() {
+            true => piece,
+            false => [whole, piece].concat().into(),
+        };
+    }
+    Ok(whole)
 }

@@ -106,31 +106,33 @@ pub struct Prefer {
 }
 
 impl Prefer {
-    /// # Errors
-    /// `bad_header` where `wait` is not a number of seconds. Unknown preferences are ignored, as RFC 7240 wants it.
-    pub fn of(headers: &HeaderMap, default_wait: Duration, max_wait: Duration) -> Result<Prefer, ApiError> {
+    /// Reads what it knows and ignores everything else, as RFC 7240 wants it: other preferences, and a `wait` that is not a
+    /// number of seconds. A `wait` without a value takes `default_wait`.
+    pub fn of(headers: &HeaderMap, default_wait: Duration, max_wait: Duration) -> Prefer {
         let mut prefer = Prefer { wait: None, respond_async: false, default_wait };
-        for item in items(headers, HeaderName::from_static("prefer"), "Prefer")? {
-            let preference = item.split(';').next().unwrap_or_default();
+        let mut waits = false;
+        let lines = headers.get_all("prefer").iter().filter_map(|line| line.to_str().ok());
+        for item in lines.flat_map(|line| unquoted_split(line, ',')) {
+            let preference = unquoted_split(item, ';').next().unwrap_or_default();
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
             match name.trim().to_ascii_lowercase().as_str() {
                 "respond-async" => prefer.respond_async = true,
-                // The first one counts.
-                "wait" if prefer.wait.is_none() => {
-                    let value = value.trim().trim_matches('"');
-                    let seconds =
-                        Some(value).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty());
-                    let Some(digits) = seconds else {
-                        return Err(bad("Prefer", format!("has wait={value:?}, which is not a number of seconds")));
+                // Of two the first one counts.
+                "wait" if !waits => {
+                    waits = true;
+                    prefer.wait = match value.trim().trim_matches('"') {
+                        "" => Some(default_wait.min(max_wait)),
+                        // Digits that do not fit are a very long time.
+                        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                            Some(digits.parse().map_or(max_wait, Duration::from_secs).min(max_wait))
+                        }
+                        _ => None,
                     };
-                    // Digits that do not fit are a very long time.
-                    let seconds = digits.parse().map_or(max_wait, Duration::from_secs);
-                    prefer.wait = Some(seconds.min(max_wait));
                 }
                 _ => {}
             }
         }
-        Ok(prefer)
+        prefer
     }
 
     /// The value of `Preference-Applied`.
@@ -148,9 +150,24 @@ fn items(headers: &HeaderMap, name: HeaderName, shown: &'static str) -> Result<V
     let mut items = Vec::new();
     for value in headers.get_all(name) {
         let text = value.to_str().map_err(|_| bad(shown, "is not ASCII".to_owned()))?;
-        items.extend(text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()));
+        items.extend(unquoted_split(text, ',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()));
     }
     Ok(items)
+}
+
+/// The parts of a header's value between these separators, of which those within quoted strings are none (RFC 9110, 5.6.4).
+fn unquoted_split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |character| {
+        let separates = character == separator && !quoted;
+        (quoted, escaped) = match character {
+            _ if escaped => (quoted, false),
+            '"' => (!quoted, false),
+            '\\' => (quoted, quoted),
+            _ => (quoted, false),
+        };
+        separates
+    })
 }
 
 fn bad(name: &'static str, detail: String) -> ApiError {
@@ -174,12 +191,14 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let http = Arc::<Http>::from_ref(state);
-        Prefer::of(&parts.headers, http.wait_default_s.into(), http.wait_max_s.into())
+        Ok(Prefer::of(&parts.headers, http.wait_default_s.into(), http.wait_max_s.into()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn accept(value: &str) -> Result<Accept, u16> {
@@ -244,27 +263,40 @@ mod tests {
     fn the_wait_follows_prefer() {
         let second = Duration::from_secs;
         let cases = [
-            ("", Some((None, None))),
-            ("respond-async", Some((None, Some("respond-async")))),
-            ("wait=10", Some((Some(second(10)), Some("wait=10")))),
-            ("Wait = \"10\"", Some((Some(second(10)), Some("wait=10")))),
-            ("respond-async, wait=10", Some((Some(second(10)), Some("wait=10")))),
-            ("wait=10; x=1, wait=20", Some((Some(second(10)), Some("wait=10")))),
-            ("wait=0", Some((Some(second(0)), Some("wait=0")))),
-            ("wait=301", Some((Some(second(300)), Some("wait=300")))),
-            ("wait=99999999999999999999999999", Some((Some(second(300)), Some("wait=300")))),
-            ("return=minimal, handling=lenient", Some((None, None))),
-            ("wait", None),
-            ("wait=", None),
-            ("wait=-1", None),
-            ("wait=1.5", None),
-            ("wait=soon", None),
+            ("", None, None),
+            ("respond-async", None, Some("respond-async")),
+            ("wait=10", Some(10), Some("wait=10")),
+            ("Wait = \"10\"", Some(10), Some("wait=10")),
+            ("respond-async, wait=10", Some(10), Some("wait=10")),
+            ("wait=10; x=1, wait=20", Some(10), Some("wait=10")),
+            ("wait=0", Some(0), Some("wait=0")),
+            ("wait=301", Some(300), Some("wait=300")),
+            ("wait=99999999999999999999999999", Some(300), Some("wait=300")),
+            ("return=minimal, handling=lenient", None, None),
+            // Replicate's client sends it bare.
+            ("wait", Some(60), Some("wait=60")),
+            ("wait=", Some(60), Some("wait=60")),
+            ("wait=\"\"; x", Some(60), Some("wait=60")),
+            ("WAIT, respond-async", Some(60), Some("wait=60")),
+            // What is not understood is not an error.
+            ("wait=-1", None, None),
+            ("wait=1.5", None, None),
+            ("wait=soon", None, None),
+            ("wait=soon, respond-async", None, Some("respond-async")),
+            ("wait=soon, wait=10", None, None),
+            ("x=\"a, wait=10; \\\", wait=11\", wait=12", Some(12), Some("wait=12")),
+            ("x=\"a, wait=10", None, None),
         ];
-        for (value, expected) in cases {
+        for (value, wait, applied) in cases {
             let headers = HeaderMap::from_iter([(HeaderName::from_static("prefer"), value.parse().unwrap())]);
-            let read = Prefer::of(&headers, second(60), second(300)).ok();
-            let expected = expected.map(|(wait, applied)| (wait, applied.map(str::to_owned)));
-            assert_eq!(read.map(|prefer| (prefer.wait, prefer.applied())), expected, "{value:?}");
+            let read = Prefer::of(&headers, second(60), second(300));
+            let expected = (wait.map(second), applied.map(str::to_owned));
+            assert_eq!((read.wait, read.applied()), expected, "{value:?}");
         }
+        let foreign = [(HeaderName::from_static("prefer"), HeaderValue::from_bytes(b"wait=\xff").unwrap())];
+        assert_eq!(Prefer::of(&HeaderMap::from_iter(foreign), second(60), second(300)).wait, None);
+        // A default above the bound of the settings keeps to the bound.
+        let bare = HeaderMap::from_iter([(HeaderName::from_static("prefer"), HeaderValue::from_static("wait"))]);
+        assert_eq!(Prefer::of(&bare, second(60), second(30)).wait, Some(second(30)));
     }
 }

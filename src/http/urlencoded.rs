@@ -1,14 +1,20 @@
 //! `application/x-www-form-urlencoded`, of bodies and queries.
 
 use super::error::ApiError;
+use crate::generation::Fields;
 
 /// The names and values of a form. A `%` without two digits stands for itself, as in browsers, so that
 /// `curl -d prompt='50% off'` works.
 ///
 /// # Errors
-/// `malformed_form` where a name or value is not UTF-8 once decoded; decoding it loosely would change a prompt unseen.
+/// `malformed_form` where a name or value is not UTF-8 once decoded, since decoding it loosely would change a prompt unseen,
+/// or where there are more than [`Fields::MOST_IN_FORM`].
 pub fn pairs(form: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
-    let parts = form.split(|byte| *byte == b'&').filter(|part| !part.is_empty());
+    const MOST: usize = Fields::MOST_IN_FORM;
+    let parts = || form.split(|byte| *byte == b'&').filter(|part| !part.is_empty());
+    if parts().nth(MOST).is_some() {
+        return Err(ApiError::MalformedForm(format!("the form has more than {MOST} fields")));
+    }
     let pair = |part: &[u8]| {
         let end = part.iter().position(|byte| *byte == b'=').unwrap_or(part.len());
         let name = decoded(&part[..end]).ok_or_else(|| ApiError::MalformedForm("a name is not UTF-8".into()))?;
@@ -16,7 +22,7 @@ pub fn pairs(form: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
             .ok_or_else(|| ApiError::MalformedForm(format!("the value of {name} is not UTF-8")))?;
         Ok((name, value))
     };
-    parts.map(pair).collect()
+    parts().map(pair).collect()
 }
 
 fn decoded(text: &[u8]) -> Option<String> {
@@ -63,6 +69,13 @@ mod tests {
             let read: Vec<_> = read.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             assert_eq!(read, expected, "{form}");
         }
+    }
+
+    #[test]
+    fn the_number_of_fields_is_bounded() {
+        assert_eq!(pairs("a&".repeat(100).as_bytes()).unwrap().len(), 100);
+        let error = pairs("a&".repeat(101).as_bytes()).unwrap_err();
+        assert!(matches!(error, ApiError::MalformedForm(detail) if detail.contains("more than 100 fields")));
     }
 
     #[test]

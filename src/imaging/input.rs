@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbaImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbaImage, metadata::Orientation};
 
 use super::RgbImage;
 
@@ -12,6 +12,9 @@ pub const MAX_PIXELS: u64 = 50_000_000;
 const MAX_SIDE: u32 = 16_384;
 /// Memory that decoding may take: four bytes a pixel, and as much again for the way there.
 const MAX_ALLOC: u64 = 8 * MAX_PIXELS;
+
+/// Bytes of the largest color profile of a PNG that is looked at.
+const MAX_PROFILE: u64 = 4 << 20;
 
 /// Why the bytes are no picture that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +33,7 @@ pub enum DecodeError {
 /// # Errors
 /// Another format, too many pixels, broken or truncated data.
 pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(image::ImageError::from)?;
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
-        return Err(DecodeError::Format);
-    }
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_ALLOC);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(DecodeError::TooLarge { width, height });
-    }
+    let mut decoder = head(bytes)?;
     let orientation = decoder.orientation()?;
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
@@ -52,6 +44,46 @@ pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
             RgbImage { width, height, pixels: picture.into_rgb8().into_raw() }
         }
     })
+}
+
+/// Width and height that [`decode`] gives, read from the head of the file.
+///
+/// # Errors
+/// Another format, too many pixels, a broken head.
+pub fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
+    let mut decoder = head(bytes)?;
+    let (width, height) = decoder.dimensions();
+    Ok(match decoder.orientation()? {
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
+            (height, width)
+        }
+        Orientation::NoTransforms
+        | Orientation::Rotate180
+        | Orientation::FlipHorizontal
+        | Orientation::FlipVertical => (width, height),
+    })
+}
+
+/// A decoder of a picture that is not too large.
+fn head(bytes: &[u8]) -> Result<impl ImageDecoder, DecodeError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(image::ImageError::from)?;
+    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
+        return Err(DecodeError::Format);
+    }
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(match reader.format() {
+        // What a PNG holds besides pixels is read with its head. A color profile, which is not used, can have a thousand times
+        // the bytes of its file; one that is too large for this is skipped. Texts are never larger than their file.
+        Some(ImageFormat::Png) => MAX_ALLOC.min(4 * bytes.len() as u64 + MAX_PROFILE),
+        _ => MAX_ALLOC,
+    });
+    reader.limits(limits);
+    let decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(DecodeError::TooLarge { width, height });
+    }
+    Ok(decoder)
 }
 
 fn flattened(picture: &RgbaImage, ground: u8) -> RgbImage {

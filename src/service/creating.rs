@@ -1,47 +1,111 @@
 //! From a request to a durable generation, once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{Created, Order, Parts, Repeatable, Service, ServiceError, View, intake, rules::CatalogueRules};
+use super::{
+    Created, Order, Parts, Repeatable, Service, ServiceError, View, intake, offload::offload, rules::CatalogueRules,
+    unclaimed::Unclaimed,
+};
 use crate::{
     generation::{Generation, GenerationId, resolve},
     ledger::{Acceptance, Accepted, Fingerprint, Hint, StoreError},
 };
 
+/// A request that was found valid and whose pictures are stored. Dropped, it leaves nothing behind.
+pub struct Prepared(Outcome);
+
+enum Outcome {
+    /// The same request was accepted before.
+    Replayed(View),
+    New(Box<Valid>),
+}
+
+struct Valid {
+    id: GenerationId,
+    tenant: Arc<str>,
+    generation: Generation,
+    fingerprint: Fingerprint,
+    repeatable: Repeatable,
+    /// Pictures that are not stored yet, since the id may be another's.
+    taken: Vec<intake::Taken>,
+    unclaimed: Unclaimed,
+}
+
 impl Service {
-    /// Accepts a generation: after this returns it is durable. A request that was accepted before is answered with its
-    /// generation, before any work.
+    /// Prepares a generation and accepts it: after this returns it is durable.
     ///
     /// # Errors
-    /// All invalid fields at once, a queue that is full or too slow, a key or an id that stands for another request, a
-    /// stopping server, or a store that does not answer.
+    /// Those of [`Service::prepare`] and [`Service::accept`].
     pub async fn create(&self, order: Order) -> Result<Created, ServiceError> {
-        let Parts { store, blobs, webhooks, metrics, wake, draining, terms, .. } = &self.0.parts;
+        self.accept(self.prepare(order).await?).await
+    }
+
+    /// Everything up to the acceptance, cheap things first: whether the same request was there before, what its fields say,
+    /// whether it would wait too long, and only then the pixels of its pictures. Stops where this future is dropped.
+    ///
+    /// # Errors
+    /// All invalid fields at once (of pictures that cannot be decoded the first alone), a queue that is too slow, a key or an
+    /// id that stands for another request, a stopping server, or a store that does not answer.
+    pub async fn prepare(&self, order: Order) -> Result<Prepared, ServiceError> {
+        let Parts { blobs, webhooks, metrics, draining, terms, .. } = &self.0.parts;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
-        let Order { tenant, mut fields, repeatable } = order;
-        let fingerprint = fields.fingerprint();
+        let Order { tenant, fields, repeatable } = order;
+        let bytes = fields.body_bytes();
+        let (mut fields, fingerprint) = offload(bytes, move || {
+            let fingerprint = fields.fingerprint();
+            (fields, fingerprint)
+        })
+        .await;
         if let Repeatable::ByKey(key) = &repeatable
             && let Some(view) = self.made_by(&tenant, key, &fingerprint).await?
         {
             metrics.replayed.inc();
-            return Ok(Created { view, replayed: true });
+            return Ok(Prepared(Outcome::Replayed(view)));
         }
-        let (id, is_taken) = match repeatable {
-            Repeatable::ById(id) => (id, self.is_taken(id, &tenant).await?),
+        let (id, is_taken) = match &repeatable {
+            Repeatable::ById(id) => (*id, self.is_taken(*id, &tenant).await?),
             Repeatable::No | Repeatable::ByKey(_) => (GenerationId::new(), false),
         };
         if !is_taken {
             webhooks.check(&mut fields, &tenant).await?;
         }
-        let taken = intake::take_in(&mut fields, &tenant, store.as_ref(), blobs).await?;
+        let (mut fields, pictures) = intake::look(fields, &tenant, self).await?;
         fields.put_default("start_timeout_s", terms.start_timeout_s);
-        let generation = resolve(fields, &CatalogueRules { catalogue: &self.0.catalogue, limits: &self.0.limits })?;
+        let service = self.clone();
+        // The pictures of the body are in memory for longer than its fields.
+        let (resolved, _hold) = offload(bytes, move || {
+            let hold = fields.take_hold();
+            let Parts { catalogue, limits, .. } = &service.0.parts;
+            (resolve(fields, &CatalogueRules { catalogue, limits }), hold)
+        })
+        .await;
+        let mut generation = resolved?;
         if !is_taken {
             self.admit(&generation).await?;
-            intake::keep(&taken, id, blobs).await?;
         }
+        // Under an id that the client has chosen the files may be another generation's.
+        let unclaimed = match &repeatable {
+            Repeatable::No | Repeatable::ByKey(_) if !pictures.is_empty() => Unclaimed::files_of(id, self),
+            _ => Unclaimed::nothing(),
+        };
+        let taken = intake::take_in(pictures, &mut generation, id, is_taken, blobs).await?;
+        let valid = Valid { id, tenant, generation, fingerprint, repeatable, taken, unclaimed };
+        Ok(Prepared(Outcome::New(Box::new(valid))))
+    }
+
+    /// Accepts a prepared generation: after this returns it is durable.
+    ///
+    /// # Errors
+    /// A queue that is full, a key or an id that stands for another request, or a store that does not answer.
+    pub async fn accept(&self, Prepared(outcome): Prepared) -> Result<Created, ServiceError> {
+        let valid = match outcome {
+            Outcome::Replayed(view) => return Ok(Created { view, replayed: true }),
+            Outcome::New(valid) => *valid,
+        };
+        let Valid { id, tenant, generation, fingerprint, repeatable, taken, unclaimed } = valid;
+        let Parts { store, blobs, metrics, wake, terms, .. } = &self.0.parts;
         let acceptance = Acceptance {
             id,
             tenant: &tenant,
@@ -54,14 +118,13 @@ impl Service {
             cost: generation.cost(),
             max_queued: terms.max_queued,
         };
-        let accepted = self.bounded(store.accept(&acceptance)).await;
-        // What was stored for a generation that never came to be; under an id that the client has chosen it may be another's.
-        let is_ours = !matches!(repeatable, Repeatable::ById(_)) && generation.inputs().next().is_some();
-        match accepted {
+        // Nobody may erase them from here on who does not know whether the generation was accepted.
+        let has_files = unclaimed.claim();
+        match self.bounded(store.accept(&acceptance)).await {
             Ok(Accepted::New(record)) => {
-                if is_taken {
-                    // It was erased a moment ago, and what the request brings along with it.
-                    intake::keep(&taken, id, blobs).await?;
+                // The generation of this id was erased a moment ago, and what the request brings along with it.
+                for taken in &taken {
+                    intake::keep(taken, id, blobs).await?;
                 }
                 metrics.accepted.inc();
                 wake.notify_one();
@@ -69,7 +132,7 @@ impl Service {
                 Ok(Created { view: self.view(record).await?, replayed: false })
             }
             Ok(Accepted::Again(record)) => {
-                if is_ours {
+                if has_files {
                     self.erase_blobs(id).await;
                 }
                 metrics.replayed.inc();
@@ -77,7 +140,7 @@ impl Service {
             }
             Err(error) => {
                 // After any other error the generation may be there all the same.
-                if is_ours && is_refusal(&error) {
+                if has_files && is_refusal(&error) {
                     self.erase_blobs(id).await;
                 }
                 Err(self.refused(error).await)

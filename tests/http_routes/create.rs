@@ -31,6 +31,10 @@ async fn a_receipt_says_where_and_when_to_look() {
 
     let later = desk.ask(post(&fox(), &[("prefer", "respond-async")])).await;
     assert_eq!((later.status, later.header("preference-applied")), (202, "respond-async"));
+    for bare in ["wait=soon", "wait=-1", "handling=strict; wait=1"] {
+        let ignored = desk.ask(post(&fox(), &[("prefer", bare)])).await;
+        assert_eq!((ignored.status, ignored.header("preference-applied")), (202, ""), "{bare}");
+    }
     let impatient = desk.ask(post(&fox(), &[("prefer", "wait=0")])).await;
     assert_eq!((impatient.status, impatient.header("preference-applied")), (202, "wait=0"));
 }
@@ -49,6 +53,9 @@ async fn who_waits_gets_the_end() {
     assert_eq!((answer.status, answer.header("preference-applied")), (200, "wait=20"));
     let object = answer.json();
     assert_eq!((object["status"].as_str(), object["attempt"].as_u64()), (Some("succeeded"), Some(1)));
+
+    let bare = beside(&desk, &[("prefer", "wait")], succeed).await;
+    assert_eq!((bare.status, bare.header("preference-applied")), (200, "wait=60"));
 
     let picture = beside(&desk, &[("accept", "image/png"), ("prefer", "wait=20")], succeed).await;
     assert_eq!((picture.status, picture.body.as_slice()), (200, PNG));
@@ -102,7 +109,6 @@ async fn what_cannot_be_answered_is_not_accepted() {
         (&two, ("accept", "image/png"), 406, "multiple_images"),
         (&fox(), ("accept", "image/jpeg"), 406, "not_acceptable"),
         (&fox(), ("accept", "image/png;q=7"), 400, "bad_header"),
-        (&fox(), ("prefer", "wait=soon"), 400, "bad_header"),
         (&json!({"prompt": "a", "colour": "red"}), ("accept", "*/*"), 422, "unknown_field"),
         (&json!({"prompt": "a", "model": "x"}), ("accept", "*/*"), 422, "unknown_model"),
         (&json!({"steps": 0}), ("accept", "*/*"), 422, "validation_failed"),

@@ -102,13 +102,18 @@ fn close(pieces: &mut Vec<Piece>, open: &mut Vec<usize>, weight: f64, bracket: &
 
 /// The number of `:1.3)` and how long all of that is.
 fn number(text: &str) -> Option<(f64, usize)> {
-    let end = text.find(')')?;
-    let digits = text[1..end].trim();
+    // Only as far as a number may go, since every colon of the prompt is looked at.
+    let inner = &text[1..];
+    let end = inner.find(|c: char| !(c.is_ascii_digit() || c.is_whitespace() || matches!(c, '+' | '-' | '.')))?;
+    let digits = inner[..end].trim();
+    if !inner[end..].starts_with(')') {
+        return None;
+    }
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
     if unsigned.is_empty() || !unsigned.chars().all(|c| c.is_ascii_digit() || c == '.') {
         return None;
     }
-    Some((digits.parse().ok()?, end + 1))
+    Some((digits.parse().ok()?, end + 2))
 }
 
 /// Text, cut where the word `BREAK` stands, which takes the space around it along.
@@ -184,6 +189,22 @@ mod tests {
             ("(a:1.2, b)", one(&[("a:1.2, b", 1.1)])),
         ] {
             assert_eq!(read(prompt), spans, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_may_be_as_deep_as_it_is_long() {
+        let n = 100_000;
+        for (prompt, weight) in [
+            (format!("{}a{}", "(".repeat(n), ")".repeat(n)), MAX_WEIGHT),
+            (format!("{}a", "(".repeat(n)), MAX_WEIGHT),
+            (format!("{}a{}", "(".repeat(n), ":1)".repeat(n)), 1.0),
+        ] {
+            assert_eq!(read(&prompt), [[("a".to_owned(), weight)]]);
+        }
+        assert_eq!(read(&format!("{}a{}", "[".repeat(n), "]".repeat(n))), [[("a".to_owned(), 0.0)]]);
+        for unit in [":", "(:", ")", "\\", "[:1", "BREAK", ": 1 "] {
+            assert!(!weighted(&unit.repeat(5_000)).is_empty(), "{unit}");
         }
     }
 

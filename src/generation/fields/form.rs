@@ -1,0 +1,158 @@
+//! The fields of HTML forms, which know only texts.
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::Fields;
+use crate::generation::json::{JsonError, ValueBudget};
+
+impl Fields {
+    /// Most fields of a form, files included: a request has fewer.
+    pub const MOST_IN_FORM: usize = 100;
+
+    /// Fields of a form. A text that reads as JSON is taken for that where the field is not a text itself. The labels
+    /// `metadata[KEY]` stay as they were sent.
+    pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
+        let budget = ValueBudget::default();
+        let mut fields = Fields::new(Map::new());
+        for (name, text) in pairs {
+            if let Some(key) = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
+                fields.label(key, text);
+            } else if fields.map.contains_key(&name) {
+                fields.error(&name, "conflict", "is given more than once");
+            } else {
+                match typed(&name, text, &budget) {
+                    Ok(value) => {
+                        fields.map.insert(name, value);
+                    }
+                    Err(error) => fields.error(&name, "out_of_range", error.to_string()),
+                }
+            }
+        }
+        fields
+    }
+
+    /// Fields of a multipart form: texts as in [`Fields::from_form`], and files by the names of their parts, to which a field
+    /// may point with `{"file": NAME}`; `image` and `mask` point to the files of their own names.
+    pub fn from_multipart(
+        texts: impl IntoIterator<Item = (String, String)>,
+        files: impl IntoIterator<Item = (String, Bytes)>,
+    ) -> Fields {
+        let mut fields = Fields::from_form(texts);
+        for (name, bytes) in files {
+            if fields.files.contains_key(&name) || fields.map.contains_key(&name) {
+                fields.error(&name, "conflict", "is given more than once");
+                continue;
+            }
+            if matches!(name.as_str(), "image" | "mask") {
+                fields.map.insert(name.clone(), Value::Object(Map::from_iter([("file".into(), name.clone().into())])));
+            }
+            fields.files.insert(name, bytes);
+        }
+        fields
+    }
+
+    /// One of the client's labels, given in a field of its own.
+    fn label(&mut self, key: &str, text: String) {
+        let entry = self.map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+        match entry {
+            // A null is as good as nothing.
+            Value::Null => *entry = Value::Object(Map::from_iter([(key.to_owned(), text.into())])),
+            Value::Object(labels) if !labels.contains_key(key) => {
+                labels.insert(key.to_owned(), text.into());
+            }
+            Value::Object(_) => self.error_below("metadata", key, "conflict", "is given more than once"),
+            // Its type is an error when it is read.
+            _ => {}
+        }
+    }
+}
+
+/// The fields that are texts, of requests, queries, webhook endpoints and keys.
+fn is_text(name: &str) -> bool {
+    matches!(
+        name,
+        "prompt"
+            | "negative_prompt"
+            | "prompt_2"
+            | "negative_prompt_2"
+            | "model"
+            | "size"
+            | "scheduler"
+            | "tenant"
+            | "user"
+            | "url"
+            | "description"
+    )
+}
+
+fn typed(name: &str, text: String, budget: &ValueBudget) -> Result<Value, JsonError> {
+    let trimmed = text.trim();
+    // A scheduler is a name or an object.
+    if is_text(name) && !(name == "scheduler" && trimmed.starts_with('{')) {
+        return Ok(Value::String(text));
+    }
+    if trimmed.is_empty() {
+        return Ok(Value::Null);
+    }
+    match budget.parse(trimmed) {
+        Ok(value) if !value.is_string() => Ok(value),
+        Err(JsonError::TooManyValues) => Err(JsonError::TooManyValues),
+        Ok(_) | Err(JsonError::Malformed(_)) => Ok(Value::String(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn form(pairs: &[(&str, &str)]) -> Fields {
+        Fields::from_form(pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())))
+    }
+
+    fn errors(fields: Fields) -> Vec<(String, &'static str)> {
+        fields.faults.iter().map(|error| (error.pointer.clone(), error.code)).collect()
+    }
+
+    #[test]
+    fn labels_and_texts_stay_as_they_were_sent() {
+        for text in ["007", "1.0", "1e3", "true", "null", "", " a ", "[1]", "{\"a\": 1}", "12345678901234567890123"] {
+            let mut fields = form(&[("metadata[k]", text), ("prompt", text), ("description", text)]);
+            assert_eq!(fields.take("metadata"), Some(json!({"k": text})), "{text}");
+            assert_eq!((fields.take("prompt"), fields.take("description")), (Some(json!(text)), Some(json!(text))));
+        }
+        let mut both = form(&[("metadata", "{\"a\": \"1\"}"), ("metadata[b]", "2")]);
+        assert_eq!(both.take("metadata"), Some(json!({"a": "1", "b": "2"})));
+    }
+
+    #[test]
+    fn a_label_given_twice_is_a_conflict() {
+        for pairs in
+            [[("metadata[k]", "1"), ("metadata[k]", "2")], [("metadata", "{\"k\": \"1\"}"), ("metadata[k]", "2")]]
+        {
+            assert_eq!(errors(form(&pairs)), [("/metadata/k".to_owned(), "conflict")], "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn json_in_a_form_has_the_bounds_of_a_body() {
+        let list = format!("[{}]", vec!["[]"; 10_000].join(","));
+        let mut fields = form(&[("sigmas", &list)]);
+        assert!(fields.take("sigmas").is_some_and(|value| value.is_array()));
+        assert_eq!(
+            errors(form(&[("sigmas", &list), ("timesteps", &list)])),
+            [("/timesteps".to_owned(), "out_of_range")]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_label_is_kept(text in any::<String>()) {
+            let mut fields = form(&[("metadata[k]", text.as_str())]);
+            prop_assert_eq!(fields.take("metadata"), Some(json!({"k": text})));
+        }
+    }
+}

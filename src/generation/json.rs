@@ -1,0 +1,165 @@
+//! JSON as a request holds it: each key once, and a bounded number of values.
+
+use std::{cell::Cell, fmt};
+
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+
+/// Most values of one request, counting every entry of its objects and lists at every depth. A parsed value takes many
+/// times the bytes of its text (`[],` becomes 32), so a body's length alone bounds nothing. The longest list that a
+/// request can need is one of 10,000 timesteps.
+pub const MAX_VALUES: usize = 16_384;
+
+/// Why a text is no JSON that a request may hold.
+#[derive(Debug, thiserror::Error)]
+pub enum JsonError {
+    /// Not JSON, nested deeper than 128 levels, or with a key twice; the text names line and column.
+    #[error("{0}")]
+    Malformed(serde_json::Error),
+    #[error("must have at most {MAX_VALUES} values, counting every entry of its objects and lists")]
+    TooManyValues,
+}
+
+/// How many values a request may still have; shared by all JSON texts of one request.
+#[derive(Debug)]
+pub struct ValueBudget {
+    left: Cell<usize>,
+    exceeded: Cell<bool>,
+}
+
+impl Default for ValueBudget {
+    fn default() -> ValueBudget {
+        ValueBudget { left: Cell::new(MAX_VALUES), exceeded: Cell::new(false) }
+    }
+}
+
+impl ValueBudget {
+    /// Parses one JSON value and charges it to the budget; parsing stops where the budget ends.
+    ///
+    /// # Errors
+    /// See [`JsonError`].
+    pub fn parse(&self, text: &str) -> Result<Value, JsonError> {
+        let mut parser = serde_json::Deserializer::from_str(text);
+        let parsed = Strict(self).deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
+        match parsed {
+            Ok(value) => Ok(value),
+            Err(_) if self.exceeded.get() => Err(JsonError::TooManyValues),
+            Err(error) => Err(JsonError::Malformed(error)),
+        }
+    }
+
+    fn charge<E: Error>(&self) -> Result<(), E> {
+        match self.left.get().checked_sub(1) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => {
+                self.exceeded.set(true);
+                Err(E::custom("too many values"))
+            }
+        }
+    }
+}
+
+/// Reads a value in whose objects every key stands once. Of two equal keys parsers take the first, the last or both, so
+/// that what was checked might not be what is used.
+#[derive(Clone, Copy)]
+struct Strict<'a>(&'a ValueBudget);
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.0.charge()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        let number = Number::from_f64(value).ok_or_else(|| E::custom("the number is not finite"))?;
+        Ok(Value::Number(number))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = items.next_element_seed(self)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if map.contains_key(&key) {
+                let key: String = key.chars().take(64).collect();
+                return Err(A::Error::custom(format!("the key {key:?} is given twice")));
+            }
+            let value = entries.next_value_seed(self)?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_values_is_bounded_in_all_texts_of_a_request_together() {
+        let list = |entries: usize| format!("[{}]", vec!["[]"; entries].join(","));
+        let budget = ValueBudget::default();
+        assert!(budget.parse(&list(MAX_VALUES - 1)).is_ok());
+        assert!(matches!(budget.parse("1"), Err(JsonError::TooManyValues)));
+        assert!(matches!(ValueBudget::default().parse(&list(MAX_VALUES)), Err(JsonError::TooManyValues)));
+        let object: Vec<String> = (0..MAX_VALUES).map(|i| format!("\"{i}\":0")).collect();
+        let object = format!("{{{}}}", object.join(","));
+        assert!(matches!(ValueBudget::default().parse(&object), Err(JsonError::TooManyValues)));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(ValueBudget::default().parse(&nested(126)).is_ok());
+        for depth in [129, 100_000] {
+            let error = ValueBudget::default().parse(&nested(depth)).unwrap_err().to_string();
+            assert!(error.contains("recursion limit"), "{depth}: {error}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! How much memory the bodies of all requests may take together.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::ApiError;
+use crate::{config::Http, kernels::arena};
+
+/// The bounds of request bodies; a cheap handle. A body of at most 64 KiB needs no room: a connection has as much already,
+/// and connections are bounded.
+#[derive(Clone, Debug)]
+pub struct Bodies(Arc<Bounds>);
+
+#[derive(Debug)]
+struct Bounds {
+    max_bytes: usize,
+    max_together: usize,
+    timeout: Duration,
+    /// In units of [`UNIT`].
+    room: Arc<Semaphore>,
+}
+
+/// Bytes of one permit.
+const UNIT: usize = 1 << 10;
+
+impl Bodies {
+    pub fn new(http: &Http) -> Bodies {
+        let units = (http.max_bodies_bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Bodies(Arc::new(Bounds {
+            max_bytes: http.max_body_bytes,
+            max_together: http.max_bodies_bytes,
+            timeout: http.body_timeout_s.into(),
+            room: Arc::new(Semaphore::new(units)),
+        }))
+    }
+
+    /// Bytes of the longest body that is read.
+    pub(super) fn max_bytes(&self) -> usize {
+        self.0.max_bytes
+    }
+
+    /// How long a body may take to arrive.
+    pub(super) fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
+    /// Room for a body of so many bytes, in the order of the requests.
+    ///
+    /// # Errors
+    /// `bodies_full` where there is none after as long as a body may take to arrive.
+    pub(super) async fn room(&self, bytes: usize) -> Result<Room, ApiError> {
+        let full = || ApiError::BodiesFull { limit: self.0.max_together };
+        // The settings hold that the longest body fits.
+        let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| full())?;
+        let room = self.0.room.clone().acquire_many_owned(units);
+        let permit = tokio::time::timeout(self.0.timeout, room).await.map_err(|_| full())?;
+        let permit = permit.expect("the semaphore is never closed");
+        Ok(Room { room: self.0.room.clone(), max_together: self.0.max_together, permit: Some(permit) })
+    }
+}
+
+/// The right to have a body in memory. Dropped as the last of all room it gives memory back to the system: the allocator
+/// would keep what large bodies were in.
+#[derive(Debug)]
+pub struct Room {
+    room: Arc<Semaphore>,
+    max_together: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Gives back what the body did not need.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.permit {
+            let surplus = permit.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+            drop(permit.split(surplus));
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.permit = None;
+        let is_last = self.room.available_permits() >= (self.max_together / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        if is_last && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(arena::trim);
+        }
+    }
+}
