@@ -16,7 +16,7 @@ pub struct Prepared(Outcome);
 
 enum Outcome {
     /// The same request was accepted before.
-    Replayed(View),
+    Replayed(Box<View>),
     New(Box<Valid>),
 }
 
@@ -62,7 +62,7 @@ impl Service {
             && let Some(view) = self.made_by(&tenant, key, &fingerprint).await?
         {
             metrics.replayed.inc();
-            return Ok(Prepared(Outcome::Replayed(view)));
+            return Ok(Prepared(Outcome::Replayed(Box::new(view))));
         }
         let (id, is_taken) = match &repeatable {
             Repeatable::ById(id) => (*id, self.is_taken(*id, &tenant).await?),
@@ -101,7 +101,7 @@ impl Service {
     /// A queue that is full, a key or an id that stands for another request, or a store that does not answer.
     pub async fn accept(&self, Prepared(outcome): Prepared) -> Result<Created, ServiceError> {
         let valid = match outcome {
-            Outcome::Replayed(view) => return Ok(Created { view, replayed: true }),
+            Outcome::Replayed(view) => return Ok(Created { view: *view, replayed: true }),
             Outcome::New(valid) => *valid,
         };
         let Valid { id, tenant, generation, fingerprint, repeatable, taken, unclaimed } = valid;
