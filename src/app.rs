@@ -1,5 +1,6 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
+mod files;
 mod store;
 mod webhooks;
 mod works;
@@ -22,13 +23,13 @@ use crate::{
     ledger::{Blobs, Claimant},
     metrics::Metrics,
     pipelines::{Adapters, Catalogue, ControlNets},
-    service::{Bus, Live, Outbox, Parts, Service, Terms, Throughput},
+    service::{Bus, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
     webhooks::Courier,
     worker::{Leases, Preload, Slots, Sweeper, Worker},
 };
 
-pub use store::{migrate, open_store};
-use store::{reaping, start_store};
+use store::{announce, reaping, start_store};
+pub use store::{migrate, open_store, operator_beside};
 use webhooks::webhooks;
 use works::{Works, worker_name};
 
@@ -66,7 +67,7 @@ impl App {
         blobs.check().await?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
-        let wake = Arc::new(Notify::new());
+        let (wake, drain) = (Arc::new(Notify::new()), Drain::default());
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
@@ -80,6 +81,7 @@ impl App {
             wake: wake.clone(),
             outbox: outbox.clone(),
             computes: config.role.works(),
+            drain: drain.clone(),
             draining: draining.clone(),
             tasks: tasks.clone(),
         });
@@ -96,7 +98,13 @@ impl App {
             wake: wake.clone(),
             outbox: outbox.clone(),
         };
-        let bus = Bus { store: store.clone(), live: live.clone(), outbox: outbox.clone(), wake: wake.clone() };
+        let bus = Bus {
+            store: store.clone(),
+            live: live.clone(),
+            outbox: outbox.clone(),
+            wake: wake.clone(),
+            drain: drain.clone(),
+        };
         let works = config.role.works().then(|| {
             let (engine, engine_thread) = engine::engine(engine_settings(&config.engine), metrics.clone());
             let worker = Worker {
@@ -121,7 +129,7 @@ impl App {
                 runs: TaskTracker::new(),
                 slots: Slots::new(config.engine.max_runs.get()),
                 max_attempts: config.queue.max_attempts,
-                draining: AtomicBool::new(false),
+                drain,
                 alone: AtomicBool::new(false),
             };
             Works { preload: Preload { catalogue, metrics: metrics.clone() }, worker, engine_thread }
@@ -142,6 +150,7 @@ impl App {
             false => None,
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
+        announce(&config, operator.local_addr()?)?;
         Ok(App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks })
     }
 
@@ -177,7 +186,15 @@ impl App {
 
         let listeners_stop = CancellationToken::new();
         let served = async {
-            let (http, drain) = (&config.http, &listeners_stop);
+            let limit = files::raise_limit();
+            let public_connections = files::public_connections(config.http.max_connections, limit);
+            let http = &config::Http { max_connections: public_connections, ..config.http.clone() };
+            let operator_http = &config::Http {
+                max_connections: files::OPERATOR_CONNECTIONS,
+                max_connections_per_address: 0,
+                ..config.http.clone()
+            };
+            let drain = &listeners_stop;
             let public = async {
                 match public {
                     Some(listener) => {
@@ -189,7 +206,8 @@ impl App {
                     }
                 }
             };
-            let operator = http::serve(operator, http::operator_router(state.clone()), http, drain.clone(), deadline);
+            let router = http::operator_router(state.clone(), &config.operator);
+            let operator = http::serve(operator, router, operator_http, drain.clone(), deadline);
             let served = tokio::try_join!(public, operator);
             // A listener that failed stops the rest as a signal does.
             stop.cancel();

@@ -4,6 +4,8 @@
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
 mod blobs;
+mod environment;
+mod hosts;
 mod one_or_more;
 mod secret;
 mod webhooks;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::generation::Limits;
 
 pub use blobs::Blobs;
+pub use hosts::HostPattern;
 pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
 
@@ -58,12 +61,22 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Http {
     pub bind: SocketAddr,
+    /// Empty: see `http::origin`.
+    pub allowed_hosts: Vec<HostPattern>,
     pub max_body_bytes: usize,
     pub max_bodies_bytes: usize,
     pub max_header_bytes: usize,
     pub max_connections: usize,
+    /// 0: no bound.
+    pub max_connections_per_address: usize,
+    /// Of one connection of HTTP/2, at least 1.
+    pub max_streams: u32,
+    /// Of one connection.
+    pub max_unread_bytes: usize,
     pub header_timeout_s: Seconds,
     pub body_timeout_s: Seconds,
+    pub idle_timeout_s: Seconds,
+    pub write_timeout_s: Seconds,
     pub wait_default_s: Seconds,
     pub wait_max_s: Seconds,
     pub ping_interval_s: Seconds,
@@ -76,6 +89,7 @@ pub struct Http {
 #[serde(deny_unknown_fields)]
 pub struct Operator {
     pub bind: SocketAddr,
+    pub allowed_hosts: Vec<HostPattern>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -268,8 +282,10 @@ pub struct Sources {
 pub enum ConfigError {
     #[error("cannot read the settings file {path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] config::ConfigError),
+    #[error("the environment variable {name} is no setting; {hint}")]
+    Variable { name: String, hint: String },
     #[error("{key}: {detail}")]
     Bound { key: &'static str, detail: String },
 }
@@ -300,11 +316,6 @@ impl Sources {
 /// digits would lose the zeros in front.
 const VERBATIM: [&str; 4] = ["database.url", "blobs.access_key_id", "blobs.secret_access_key", "http.url_secret"];
 
-/// The environment's name of a key.
-fn variable_of(key: &str) -> String {
-    format!("LATENTD_{}", key.replace('.', "__").to_ascii_uppercase())
-}
-
 impl Config {
     /// # Errors
     /// An unknown key, a value of a wrong type or out of its bounds, wherever it was set.
@@ -314,28 +325,21 @@ impl Config {
         if let Some((_, text)) = &sources.file {
             builder = builder.add_source(config::File::from_str(text, toml));
         }
-        let environment: config::Map<String, String> = sources
-            .environment
-            .iter()
-            // Variables with another reader than this struct: the file's name, and the fixtures of the tests.
-            .filter(|(key, _)| {
-                !matches!(key.as_str(), "LATENTD_CONFIG" | "LATENTD_PARITY_DIR" | "LATENTD_REQUIRE_POSTGRES")
-            })
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
         let variables = config::Environment::with_prefix("LATENTD")
             .prefix_separator("_")
             .separator("__")
             .try_parsing(true)
             .list_separator(",")
+            .with_list_parse_key("http.allowed_hosts")
+            .with_list_parse_key("operator.allowed_hosts")
             .with_list_parse_key("models.preload")
             .with_list_parse_key("webhooks.allow_hosts")
             .with_list_parse_key("webhooks.ports")
             .with_list_parse_key("webhooks.retry_s")
-            .source(Some(environment));
+            .source(Some(environment::settings(&sources.environment)?));
         builder = builder.add_source(variables);
         for key in VERBATIM {
-            if let Some(value) = sources.environment.get(&variable_of(key)) {
+            if let Some(value) = sources.environment.get(&environment::variable_of(key)) {
                 builder = builder.set_override(key, value.as_str())?;
             }
         }
@@ -364,6 +368,9 @@ impl Config {
         }
         if self.http.max_connections == 0 {
             return bound("http.max_connections", "must be at least 1");
+        }
+        if self.http.max_streams == 0 {
+            return bound("http.max_streams", "must be at least 1");
         }
         if self.queue.max_attempts == 0 {
             return bound("queue.max_attempts", "must be at least 1");

@@ -23,6 +23,7 @@ pub mod listener;
 mod multipart;
 mod negotiate;
 mod observe;
+mod origin;
 mod page;
 mod path;
 mod presence;
@@ -49,8 +50,14 @@ use tower_http::{
     compression::{CompressionLayer, Predicate, predicate::SizeAbove},
 };
 
-use crate::{config::Http, generation::Limits, metrics::Metrics, service::Service};
+use crate::{
+    config::{Http, Operator},
+    generation::Limits,
+    metrics::Metrics,
+    service::Service,
+};
 
+use origin::Origins;
 use signed::Signer;
 
 pub use bodies::Bodies;
@@ -109,13 +116,18 @@ impl std::fmt::Debug for AppState {
 /// The API and the web page.
 pub fn public_router(state: AppState) -> Router {
     let router = assemble(public_endpoints()).fallback(page::asset);
-    finish(router.with_state(state.clone()), state.metrics)
+    let origins = Origins::public(&state.http);
+    finish(guarded(router.with_state(state.clone()), origins), state.metrics)
 }
 
 /// Health, readiness, metrics and the operator's routes, for a listener that the public network does not reach.
-pub fn operator_router(state: AppState) -> Router {
+pub fn operator_router(state: AppState, operator: &Operator) -> Router {
     let router = assemble(operator_endpoints()).fallback(page::nothing);
-    finish(router.with_state(state.clone()), state.metrics)
+    finish(guarded(router.with_state(state.clone()), Origins::operator(operator)), state.metrics)
+}
+
+fn guarded(router: Router, origins: Origins) -> Router {
+    router.layer(middleware::from_fn_with_state(origins, origin::check))
 }
 
 fn assemble(endpoints: Vec<Endpoint>) -> Router<AppState> {

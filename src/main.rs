@@ -8,9 +8,34 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line with every cause, as people and logs read it; no backtrace for a mistyped setting.
-            eprintln!("latentd: {error:#}");
+            eprintln!("latentd: {}", told(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// One line with every cause, as people and logs read it; no backtrace for a mistyped setting. An error that says its cause
+/// itself is not followed by it.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow!("no such file").context("cannot read a: no such file").context("settings");
+        assert_eq!(super::told(&error), "settings: cannot read a: no such file");
+        assert_eq!(super::told(&anyhow!("c").context("b").context("settings")), "settings: b: c");
     }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod bus;
 mod creating;
+mod drain;
 mod intake;
 mod key;
 mod keys;
@@ -37,6 +38,7 @@ use keys::Keys;
 
 pub use access::Access;
 pub use bus::{Bus, Outbox};
+pub use drain::Drain;
 pub use key::Key;
 pub use keys::NewKey;
 pub use live::{Live, Phase, Preview, Progress};
@@ -84,6 +86,8 @@ pub struct Parts {
     pub outbox: Outbox,
     /// Whether this process loads models.
     pub computes: bool,
+    /// Whether the worker of this process is drained.
+    pub drain: Drain,
     /// Set when the server stops taking work.
     pub draining: CancellationToken,
     /// Where reads run that must end even if nobody polls for their answer.
@@ -195,7 +199,8 @@ impl Service {
         self.view(record).await
     }
 
-    /// Returns as soon as the generation has ended, at the latest after `timeout`, with its state then.
+    /// Returns as soon as the generation has ended, at the latest after `timeout`, with its state then. One that nobody will
+    /// begin is not waited for: it is queued, and the only worker is drained.
     pub async fn wait(&self, access: Access<'_>, id: GenerationId, timeout: Duration) -> Result<View, ServiceError> {
         let ended = async {
             self.find(access, id).await?;
@@ -207,8 +212,30 @@ impl Service {
             }
             Ok::<(), ServiceError>(())
         };
+        let ended = async {
+            tokio::select! {
+                ended = ended => ended,
+                () = self.stands_still(id) => Ok(()),
+            }
+        };
         tokio::time::timeout(timeout, ended).await.unwrap_or(Ok(()))?;
         self.get(access, id).await
+    }
+
+    /// Returns when the generation is queued and no worker takes work: that of this process is drained, and no other process
+    /// shares its store. What runs still ends.
+    pub async fn stands_still(&self, id: GenerationId) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        if self.0.store.is_shared() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.0.drain.until_set().await;
+            match self.0.store.get(id).await {
+                Ok(Some(Record { status: Status::Queued, .. })) => return,
+                _ => tokio::time::sleep(PAUSE).await,
+            }
+        }
     }
 
     pub async fn list(&self, query: &ListQuery) -> Result<ViewPage, ServiceError> {
@@ -258,19 +285,17 @@ impl Service {
         }
     }
 
-    /// The file of image `index` of a generation that succeeded, with its record; [`ServiceError::NotFound`] else.
-    pub async fn content(
-        &self,
-        access: Access<'_>,
-        id: GenerationId,
-        index: u32,
-    ) -> Result<(Image, Bytes), ServiceError> {
+    /// Image `index` of a generation that succeeded; [`ServiceError::NotFound`] otherwise.
+    pub async fn image(&self, access: Access<'_>, id: GenerationId, index: u32) -> Result<Image, ServiceError> {
         let record = self.find(access, id).await?;
         let Status::Succeeded { images } = record.status else { return Err(ServiceError::NotFound) };
-        let image = images.into_iter().find(|image| image.index == index).ok_or(ServiceError::NotFound)?;
+        images.into_iter().find(|image| image.index == index).ok_or(ServiceError::NotFound)
+    }
+
+    /// The file of an image.
+    pub async fn file(&self, image: &Image) -> Result<Bytes, ServiceError> {
         let bytes = self.0.blobs.get(&image.blob).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
-        let bytes = bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", image.blob)))?;
-        Ok((image, bytes))
+        bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", image.blob)))
     }
 
     /// The picture that a request of this tenant brought along, as a PNG; [`ServiceError::NotFound`] where no generation that

@@ -399,14 +399,163 @@ async fn connections_beyond_the_bound_wait_their_turn() {
 }
 
 #[tokio::test]
-async fn http2_is_spoken() {
-    let door = Door::usual(&[]).await;
-    let mut stream = door.connect().await;
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    let mut frame = [0; 9];
-    within(stream.read_exact(&mut frame)).await.unwrap();
-    assert_eq!(frame[3], 4, "the first frame is SETTINGS");
-    drop(stream);
+async fn an_address_has_no_more_connections_than_it_may() {
+    let door = Door::usual(&[("max_connections_per_address", "1")]).await;
+    let mut first = door.connect().await;
+    first.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut start = [0; 12];
+    within(first.read_exact(&mut start)).await.unwrap();
+    assert_eq!(rest(&mut door.connect().await).await, "", "the second is closed at once");
+    let answer = exchange(&mut first, b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.contains("HTTP/1.1 200"), "the first goes on: {answer}");
+    let served = async {
+        while !exchange_or_end(&mut door.connect().await).await.starts_with("HTTP/1.1 200") {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(served).await;
+    door.close().await;
+}
+
+/// As [`exchange`], for a connection that may be closed before anything is sent.
+async fn exchange_or_end(stream: &mut TcpStream) -> String {
+    let _ = stream.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    rest(stream).await
+}
+
+/// A client of HTTP/2 that answers every ping, byte by byte.
+struct Http2(TcpStream);
+
+/// Types of frames.
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+impl Http2 {
+    /// `settings`: identifiers and values.
+    async fn connect(door: &Door, settings: &[(u16, u32)]) -> Http2 {
+        let mut client = Http2(door.connect().await);
+        client.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let pairs = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
+        client.send(SETTINGS, 0, 0, &pairs.collect::<Vec<u8>>()).await;
+        client
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        // A server that has closed the connection is found out by reading.
+        let _ = self.0.write_all(&[&head, payload].concat()).await;
+    }
+
+    /// GET, the whole request.
+    async fn get(&mut self, stream: u32, path: &str) {
+        // HPACK: the static entries for GET and http; path and authority as they stand.
+        let text = |name: u8, value: &str| [&[name, value.len() as u8], value.as_bytes()].concat();
+        let block = [&[0x82, 0x86][..], &text(4, path), &text(1, "x")].concat();
+        self.send(HEADERS, 0x5, stream, &block).await;
+    }
+
+    /// Type, flags, stream and payload of the next frame that is no ping; `None` when the server has closed.
+    async fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        loop {
+            let mut head = [0; 9];
+            within(self.0.read_exact(&mut head)).await.ok()?;
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            within(self.0.read_exact(&mut payload)).await.ok()?;
+            match head[3] {
+                PING if head[4] & 1 == 0 => self.send(PING, 1, 0, &payload).await,
+                PING => {}
+                kind => {
+                    return Some((kind, head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload));
+                }
+            }
+        }
+    }
+
+    /// Types of the frames until the server closes.
+    async fn kinds_to_the_end(mut self) -> Vec<u8> {
+        let mut kinds = Vec::new();
+        while let Some((kind, ..)) = self.next().await {
+            kinds.push(kind);
+        }
+        kinds
+    }
+}
+
+#[tokio::test]
+async fn http2_is_spoken_within_the_bound_of_streams() {
+    let door = Door::usual(&[("max_streams", "7")]).await;
+    let mut client = Http2::connect(&door, &[]).await;
+    let (kind, _, _, settings) = client.next().await.unwrap();
+    assert_eq!(kind, SETTINGS, "the first frame is SETTINGS");
+    let streams = settings.chunks(6).find(|setting| setting[..2] == [0, 3]).map(|setting| &setting[2..]);
+    assert_eq!(streams, Some(&7_u32.to_be_bytes()[..]));
+    client.get(1, "/picture").await;
+    let mut bytes = 0;
+    loop {
+        let (kind, flags, _, payload) = client.next().await.unwrap();
+        bytes += if kind == DATA { payload.len() } else { 0 };
+        if kind == DATA && flags & 1 == 1 {
+            break;
+        }
+    }
+    assert_eq!(bytes, 10_000);
+    drop(client);
+    door.close().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_http2_ends_although_it_answers_pings() {
+    let door = Door::usual(&[("idle_timeout_s", "0.3")]).await;
+    let mut client = Http2::connect(&door, &[]).await;
+    client.get(1, "/picture").await;
+    let kinds = client.kinds_to_the_end().await;
+    assert!(kinds.contains(&DATA), "{kinds:?}");
+    assert_eq!(kinds.last(), Some(&GOAWAY), "it is told before: {kinds:?}");
+    door.serves().await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_ends_its_connection() {
+    let door = Door::usual(&[("write_timeout_s", "0.3"), ("idle_timeout_s", "1000")]).await;
+    // It takes answers, but no byte of them.
+    let mut client = Http2::connect(&door, &[(4, 0)]).await;
+    for stream in [1, 3, 5] {
+        client.get(stream, "/picture").await;
+    }
+    let kinds = client.kinds_to_the_end().await;
+    assert_eq!(kinds.iter().filter(|kind| **kind == HEADERS).count(), 3, "{kinds:?}");
+    assert!(kinds.contains(&GOAWAY) && !kinds.contains(&DATA), "{kinds:?}");
+    door.serves().await;
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_answer_is_awaited_is_not_idle() {
+    let (finish, finished) = tokio::sync::oneshot::channel::<()>();
+    let finished = Arc::new(tokio::sync::Mutex::new(Some(finished)));
+    let slow = async move || {
+        finished.lock().await.take().expect("asked once").await.unwrap();
+        "finished"
+    };
+    let flags = [("write_timeout_s", "0.2"), ("idle_timeout_s", "0.2"), ("header_timeout_s", "5")];
+    let door = Door::open(&flags, |http| router(http, &Metrics::new()).route("/slow", get(slow))).await;
+    let mut client = Http2::connect(&door, &[]).await;
+    client.get(1, "/slow").await;
+    // Another connection does nothing for as long as this one waits, and ends.
+    let mut idle = Http2::connect(&door, &[]).await;
+    idle.get(1, "/picture").await;
+    assert_eq!(idle.kinds_to_the_end().await.last(), Some(&GOAWAY));
+    finish.send(()).unwrap();
+    let mut answered = false;
+    while let Some((kind, _, _, payload)) = client.next().await {
+        answered |= kind == DATA && payload == b"finished";
+    }
+    assert!(answered);
     door.close().await;
 }
 

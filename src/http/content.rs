@@ -1,8 +1,9 @@
 //! The bytes of pictures and previews.
 
 use axum::{
+    Extension,
     extract::{RawQuery, State},
-    http::{HeaderMap, HeaderName, header},
+    http::{Extensions, HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use super::{
     caller::Caller,
     error::{ApiError, location, success},
     etag, generation,
+    listener::Room,
     path::{Id, Index},
     range,
     signed::Signer,
@@ -33,23 +35,27 @@ pub async fn content(
     State(signer): State<Signer>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Result<Response, ApiError> {
     // A signed URL is a right of its own, with which no key is asked for.
     let signed = signer.verify(&url(&id, index), query.as_deref().unwrap_or_default(), generation::now())?;
-    let (image, bytes) = match signed {
-        true => service.content(Access::Full, id, index).await?,
-        false => service.content(caller?.access(), id, index).await?,
+    let image = match signed {
+        true => service.image(Access::Full, id, index).await?,
+        false => service.image(caller?.access(), id, index).await?,
     };
     let tag = tag(&image);
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, kept(&image)).into_response());
     }
+    // The file is read when there is room for it in memory, and holds that room until it is sent.
+    let room = Room::of(&extensions, image.bytes).await?.map(Extension);
+    let bytes = service.file(&image).await?;
     let length = bytes.len();
     let Some(part) = range::wanted(&headers, length, &tag)? else {
-        return Ok(file(&image, bytes).into_response());
+        return Ok((room, file(&image, bytes)).into_response());
     };
     let place = format!("bytes {}-{}/{length}", part.start, part.end - 1);
-    Ok((success::PARTIAL, [(header::CONTENT_RANGE, place)], file(&image, bytes.slice(part))).into_response())
+    Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&image, bytes.slice(part))).into_response())
 }
 
 /// A picture, or a part of it, with what caches need to know.

@@ -47,8 +47,15 @@ pub enum ApiError {
     MissingKey,
     #[error("the key in Authorization is none of this server's")]
     InvalidKey,
+    /// A page of another site sent the request.
+    #[error("the request comes from a page of {origin}, and only pages of this server may change something here")]
+    ForeignOrigin { origin: String },
+    #[error("{host} is no name of this server; its operator can add the name to {setting}")]
+    HostNotAllowed { host: String, setting: &'static str },
     #[error("there is no {0} here")]
     NotFound(&'static str),
+    #[error("there is no such path; POST /v1/images creates pictures, and /openapi.yaml lists all paths")]
+    NoSuchPath,
     #[error("this path does not know the request's method; Allow lists those it knows")]
     MethodNotAllowed,
     #[error("none of the types in Accept can be made; this can: {0}")]
@@ -94,10 +101,12 @@ pub enum ApiError {
     QueueFull { queued: usize, retry_after_s: u64 },
     #[error("the generation would wait about {wait_s} s to begin, and {bound_s} s are allowed")]
     Overloaded { wait_s: u64, bound_s: u64, retry_after_s: u64 },
+    #[error("earlier answers to this client, or to all clients, were not read in time")]
+    AnswersUnread,
     #[error("the generation was not started in time")]
     Expired(GenerationId),
-    /// The generation, where there is one, survives and goes on after the restart.
-    #[error("the server is stopping")]
+    /// The generation, where there is one, survives and goes on after the restart, or when the worker takes work again.
+    #[error("the server takes no work now: it is stopping, or its operator has drained it")]
     Draining(Option<GenerationId>),
     #[error("the server is not ready: {}", .0.join("; "))]
     Unready(Vec<String>),
@@ -127,7 +136,9 @@ impl ApiError {
             }
             ApiError::MissingKey => (S::UNAUTHORIZED, "missing_key", "A key is needed"),
             ApiError::InvalidKey => (S::UNAUTHORIZED, "invalid_key", "The key is not valid"),
-            ApiError::NotFound(_) => (S::NOT_FOUND, "not_found", "Not found"),
+            ApiError::ForeignOrigin { .. } => (S::FORBIDDEN, "foreign_origin", "Another site's request"),
+            ApiError::HostNotAllowed { .. } => (S::MISDIRECTED_REQUEST, "host_not_allowed", "Not this server's name"),
+            ApiError::NotFound(_) | ApiError::NoSuchPath => (S::NOT_FOUND, "not_found", "Not found"),
             ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
             ApiError::MultipleImages => (S::NOT_ACCEPTABLE, "multiple_images", "More than one picture"),
@@ -159,6 +170,7 @@ impl ApiError {
             ApiError::BodiesFull { .. } => (S::SERVICE_UNAVAILABLE, "bodies_full", "Too many large requests"),
             ApiError::QueueFull { .. } => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
             ApiError::Overloaded { .. } => (S::SERVICE_UNAVAILABLE, "overloaded", "The wait would be too long"),
+            ApiError::AnswersUnread => (S::SERVICE_UNAVAILABLE, "overloaded", "Answers are not read"),
             ApiError::Expired(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "The generation was not started in time"),
             ApiError::Draining(_) => (S::SERVICE_UNAVAILABLE, "draining", "The server is stopping"),
             ApiError::Unready(_) => (S::SERVICE_UNAVAILABLE, "starting", "The server is not ready"),
@@ -176,9 +188,11 @@ impl ApiError {
             ApiError::QueueFull { retry_after_s, .. }
             | ApiError::TenantQueueFull { retry_after_s, .. }
             | ApiError::Overloaded { retry_after_s, .. } => Some(jittered(*retry_after_s)),
-            ApiError::Draining(_) | ApiError::Unready(_) | ApiError::Database { .. } | ApiError::BodiesFull { .. } => {
-                Some(jittered(5))
-            }
+            ApiError::Draining(_)
+            | ApiError::Unready(_)
+            | ApiError::Database { .. }
+            | ApiError::BodiesFull { .. }
+            | ApiError::AnswersUnread => Some(jittered(5)),
             ApiError::Expired(_) | ApiError::StorageFull => Some(jittered(30)),
             ApiError::WaitTimeout(_) => Some(1),
             _ => None,
@@ -368,12 +382,15 @@ mod tests {
             ApiError::IdempotencyKeyInvalid("is text"),
             ApiError::MissingKey,
             ApiError::InvalidKey,
+            ApiError::ForeignOrigin { origin: text() },
+            ApiError::HostNotAllowed { host: text(), setting: "http.allowed_hosts" },
             ApiError::IdConflict,
             ApiError::NotDead,
             ApiError::IdempotencyKeyReused,
             ApiError::TenantQueueFull { queued: 1, retry_after_s: 1 },
             ApiError::Overloaded { wait_s: 2, bound_s: 1, retry_after_s: 1 },
             ApiError::NotFound("generation"),
+            ApiError::NoSuchPath,
             ApiError::MethodNotAllowed,
             ApiError::NotAcceptable("image/png"),
             ApiError::MultipleImages,
@@ -397,6 +414,7 @@ mod tests {
             ApiError::ObjectStore { cause: text() },
             ApiError::BodiesFull { limit: 1 },
             ApiError::QueueFull { queued: 1, retry_after_s: 1 },
+            ApiError::AnswersUnread,
             ApiError::Expired(id),
             ApiError::Draining(None),
             ApiError::Unready(vec![text()]),

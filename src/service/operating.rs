@@ -31,12 +31,19 @@ impl Service {
         self.ask(self.0.store.workers()).await
     }
 
-    /// Asks a worker to take no more work. `None`: there is none of that name.
-    pub async fn drain_worker(&self, name: &str) -> Result<Option<WorkerRecord>, ServiceError> {
-        if !self.ask(self.0.store.drain_worker(name)).await? {
+    /// Asks a worker to take no more work, or to take work again. `None`: there is none of that name.
+    pub async fn drain_worker(&self, name: &str, drain: bool) -> Result<Option<WorkerRecord>, ServiceError> {
+        if !self.ask(self.0.store.drain_worker(name, drain)).await? {
             return Ok(None);
         }
+        self.0.drain.announce();
+        self.0.outbox.tell(Hint::Orders);
         Ok(self.workers().await?.into_iter().find(|worker| worker.beat.worker == name))
+    }
+
+    /// Whether the only worker is drained: nothing is begun.
+    pub fn is_drained(&self) -> bool {
+        self.0.drain.is_set() && !self.0.store.is_shared()
     }
 
     /// The models that are to be loaded at the start and have not been yet, with their states.
@@ -51,6 +58,9 @@ impl Service {
         let mut reasons = Vec::new();
         if self.0.draining.is_cancelled() {
             reasons.push("draining".to_owned());
+        }
+        if self.0.drain.is_set() {
+            reasons.push("worker_drained".to_owned());
         }
         match self.bounded(self.0.store.ping()).await {
             Ok(()) => {}

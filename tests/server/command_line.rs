@@ -105,6 +105,39 @@ fn settings_are_checked_and_printed() {
 }
 
 #[test]
+fn a_pod_beside_a_service_of_the_same_name_starts() {
+    let links = [
+        ("LATENTD_SERVICE_HOST", "10.96.0.7"),
+        ("LATENTD_SERVICE_PORT", "80"),
+        ("LATENTD_SERVICE_PORT_HTTP", "80"),
+        ("LATENTD_PORT", "tcp://10.96.0.7:80"),
+        ("LATENTD_PORT_80_TCP", "tcp://10.96.0.7:80"),
+        ("LATENTD_PORT_80_TCP_ADDR", "10.96.0.7"),
+    ];
+    let output = latentd(&["config", "check"], &links);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_error_is_told_once_and_names_what_was_meant() {
+    let output = latentd(&["config", "check"], &[("LATENTD_HTTP_BIND", "0.0.0.0:80")]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("did you mean LATENTD_HTTP__BIND?"), "{text}");
+
+    let output = latentd(&["config", "check", "--config", "/nowhere/latentd.toml"], &[]);
+    let missing = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no folder").unwrap();
+    let output = latentd(&["migrate"], &[("LATENTD_DATA_DIR", file.to_str().unwrap())]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert_eq!(text.matches("os error").count(), 1, "{text}");
+}
+
+#[test]
 fn models_are_listed_with_the_unusable_ones() {
     let folder = tempfile::tempdir().unwrap();
     let broken = folder.path().join("broken");

@@ -1,0 +1,143 @@
+//! Which variables of the environment are settings, and what a mistyped one probably means.
+
+use std::collections::BTreeMap;
+
+use super::{ConfigError, DEFAULTS};
+
+/// Variables with another reader than the settings: the file's name, and the fixtures of the tests.
+const OTHERS: [&str; 3] = ["LATENTD_CONFIG", "LATENTD_PARITY_DIR", "LATENTD_REQUIRE_POSTGRES"];
+
+/// The variables that set something. Those that Kubernetes makes for a Service named latentd are passed over.
+///
+/// # Errors
+/// A variable that begins with `LATENTD_` and is no setting, with the one that is probably meant.
+pub fn settings(environment: &BTreeMap<String, String>) -> Result<config::Map<String, String>, ConfigError> {
+    let known: Vec<String> = keys().iter().map(|key| variable_of(key)).collect();
+    let mut settings = config::Map::new();
+    for (name, value) in environment {
+        if OTHERS.contains(&name.as_str()) || is_service_link(name, value) {
+            continue;
+        }
+        if !known.contains(&name.to_ascii_uppercase()) {
+            let hint = match nearest(name, &known) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => "`latentd config print` shows all settings".to_owned(),
+            };
+            return Err(ConfigError::Variable { name: name.clone(), hint });
+        }
+        settings.insert(name.clone(), value.clone());
+    }
+    Ok(settings)
+}
+
+/// The environment's name of a key: `LATENTD_HTTP__BIND` of `http.bind`.
+pub fn variable_of(key: &str) -> String {
+    format!("LATENTD_{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+/// All keys, such as `http.bind`.
+fn keys() -> Vec<String> {
+    fn walk(prefix: &str, table: &toml::Table, keys: &mut Vec<String>) {
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(table) => walk(&format!("{prefix}{name}."), table, keys),
+                _ => keys.push(format!("{prefix}{name}")),
+            }
+        }
+    }
+    let defaults: toml::Table = DEFAULTS.parse().expect("the defaults are read by every test");
+    let mut keys = Vec::new();
+    walk("", &defaults, &mut keys);
+    keys
+}
+
+/// The setting that differs in the number of underscores alone, or else in at most two characters.
+fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
+    let plain = |name: &str| name.to_ascii_uppercase().split('_').filter(|word| !word.is_empty()).collect::<String>();
+    let name = plain(name);
+    let distances = known.iter().map(|known| (strsim::osa_distance(&name, &plain(known)), known.as_str()));
+    distances.filter(|(distance, _)| *distance <= 2).min().map(|(_, known)| known)
+}
+
+/// Whether Kubernetes has made the variable for a Service whose name begins with latentd (as it does in each container of the
+/// namespace, unless the pod says `enableServiceLinks: false`), or Docker for a link:
+/// `LATENTD_SERVICE_HOST`, `LATENTD_SERVICE_PORT`, `LATENTD_SERVICE_PORT_<name>`, `LATENTD_PORT=tcp://…` and
+/// `LATENTD_PORT_<port>_<protocol>` with `_PROTO`, `_PORT` or `_ADDR` behind it.
+fn is_service_link(name: &str, value: &str) -> bool {
+    if name.contains("__") {
+        return false;
+    }
+    let is_port = || {
+        let Some((_, rest)) = name.split_once("_PORT_") else { return false };
+        let mut words = rest.split('_');
+        let number = words.next().is_some_and(|port| port.parse::<u16>().is_ok());
+        let protocol = words.next().is_some_and(|word| ["TCP", "UDP", "SCTP"].contains(&word));
+        let part = words.next().is_none_or(|word| ["PROTO", "PORT", "ADDR"].contains(&word));
+        number && protocol && part && words.next().is_none()
+    };
+    let is_address = || ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && is_address())
+        || is_port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Config, *};
+    use crate::config::Sources;
+
+    fn load(pairs: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Sources { environment, ..Sources::default() }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_a_service_is_no_setting() {
+        let config = load(&[
+            ("LATENTD_SERVICE_HOST", "10.96.0.7"),
+            ("LATENTD_SERVICE_PORT", "80"),
+            ("LATENTD_SERVICE_PORT_HTTP", "80"),
+            ("LATENTD_SERVICE_PORT_HTTP_METRICS", "9090"),
+            ("LATENTD_PORT", "tcp://10.96.0.7:80"),
+            ("LATENTD_PORT_80_TCP", "tcp://10.96.0.7:80"),
+            ("LATENTD_PORT_80_TCP_PROTO", "tcp"),
+            ("LATENTD_PORT_80_TCP_PORT", "80"),
+            ("LATENTD_PORT_80_TCP_ADDR", "10.96.0.7"),
+            ("LATENTD_PORT_53_UDP_ADDR", "10.96.0.7"),
+            ("LATENTD_OPERATOR_SERVICE_HOST", "10.96.0.8"),
+            ("LATENTD_OPERATOR_PORT", "tcp://10.96.0.8:9090"),
+            ("LATENTD_OPERATOR_PORT_9090_TCP_ADDR", "10.96.0.8"),
+            ("LATENTD_HTTP__BIND", "0.0.0.0:80"),
+        ]);
+        assert_eq!(config.unwrap().http.bind.port(), 80);
+    }
+
+    #[test]
+    fn what_only_looks_like_it_is_refused() {
+        for (name, value) in [("LATENTD_PORT", "8080"), ("LATENTD_PORT_X_TCP", "80"), ("LATENTD_PORT_80_TCP_NAME", "x")]
+        {
+            let error = load(&[(name, value)]).unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_variable_names_the_one_that_is_meant() {
+        for (name, meant) in [
+            ("LATENTD_HTTP_BIND", "LATENTD_HTTP__BIND"),
+            ("LATENTD_HTTP_MAX_CONNECTIONS", "LATENTD_HTTP__MAX_CONNECTIONS"),
+            ("LATENTD_DATA__DIR", "LATENTD_DATA_DIR"),
+            ("LATENTD_HTTP__BNID", "LATENTD_HTTP__BIND"),
+            ("LATENTD_MODEL__DIR", "LATENTD_MODELS__DIR"),
+            ("LATENTD_http_bind", "LATENTD_HTTP__BIND"),
+        ] {
+            let error = load(&[(name, "x")]).unwrap_err();
+            assert!(error.contains(&format!("{name} is no setting")), "{error}");
+            assert!(error.contains(&format!("did you mean {meant}?")), "{error}");
+        }
+        let error = load(&[("LATENTD_COLOUR", "red")]).unwrap_err();
+        assert!(error.contains("LATENTD_COLOUR") && error.contains("config print"), "{error}");
+    }
+}

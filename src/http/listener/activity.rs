@@ -1,0 +1,161 @@
+//! What a connection is at: its open requests, and since when answers wait for their client to read. hyper knows none of it
+//! for HTTP/2, where a client that answers pings may otherwise hold a connection for ever.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::config::Http;
+
+/// How long a connection may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Before its first request.
+    pub first: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// For which an answer may wait for its client to read.
+    pub unread: Duration,
+}
+
+impl Patience {
+    pub fn of(http: &Http) -> Patience {
+        Patience {
+            first: http.header_timeout_s.into(),
+            idle: http.idle_timeout_s.into(),
+            unread: http.write_timeout_s.into(),
+        }
+    }
+}
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may go on; to be asked again then.
+    Until(Instant),
+    /// No more requests; what is open may end.
+    End,
+    /// No request has come.
+    Close,
+}
+
+/// Shared by a connection, its requests and their answers. A cheap handle.
+#[derive(Clone, Debug)]
+pub struct Activity(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    requests: u64,
+    open: usize,
+    /// When it was opened, or the last request ended.
+    rests_since: Instant,
+    /// By number of the request: since when its answer waits for the client.
+    unread: HashMap<u64, Instant>,
+}
+
+/// An open request; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Open {
+    activity: Activity,
+    number: u64,
+}
+
+impl Activity {
+    pub fn new(now: Instant) -> Activity {
+        Activity(Arc::new(Mutex::new(State { requests: 0, open: 0, rests_since: now, unread: HashMap::new() })))
+    }
+
+    pub fn begin(&self) -> Open {
+        let mut state = self.lock();
+        state.requests += 1;
+        state.open += 1;
+        Open { activity: self.clone(), number: state.requests }
+    }
+
+    pub fn verdict(&self, now: Instant, patience: Patience) -> Verdict {
+        let state = self.lock();
+        let (since, bound, late) = match state.unread.values().min() {
+            _ if state.requests == 0 => (state.rests_since, patience.first, Verdict::Close),
+            _ if state.open == 0 => (state.rests_since, patience.idle, Verdict::End),
+            Some(oldest) => (*oldest, patience.unread, Verdict::End),
+            None => return Verdict::Until(now + patience.unread.min(patience.idle)),
+        };
+        let at = since + bound;
+        if at <= now {
+            return late;
+        }
+        // What begins to wait meanwhile is seen no later than twice its time.
+        Verdict::Until(at.min(now + patience.unread.min(patience.idle)))
+    }
+
+    /// The maps and counts are whole whenever the lock is free.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// A part of the answer is there, for the client to read.
+    pub fn waits_for_client(&self) {
+        self.activity.lock().unread.insert(self.number, Instant::now());
+    }
+
+    /// The client has read all that is there.
+    pub fn is_read(&self) {
+        self.activity.lock().unread.remove(&self.number);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut state = self.activity.lock();
+        state.unread.remove(&self.number);
+        state.open -= 1;
+        if state.open == 0 {
+            state.rests_since = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { first: Duration::from_secs(10), idle: Duration::from_secs(60), unread: Duration::from_secs(30) };
+
+    #[test]
+    fn a_connection_without_a_request_is_closed_and_an_idle_one_ends() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let activity = Activity::new(began);
+        assert_eq!(activity.verdict(at(9), PATIENCE), Verdict::Until(at(10)));
+        assert_eq!(activity.verdict(at(10), PATIENCE), Verdict::Close);
+        drop(activity.begin());
+        assert!(matches!(activity.verdict(at(59), PATIENCE), Verdict::Until(_)));
+        assert_eq!(activity.verdict(at(62), PATIENCE), Verdict::End);
+        let open = activity.begin();
+        assert!(matches!(activity.verdict(at(900), PATIENCE), Verdict::Until(_)), "a request may take its time");
+        drop(open);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_reads_ends_the_connection() {
+        let activity = Activity::new(Instant::now());
+        let (slow, quick) = (activity.begin(), activity.begin());
+        slow.waits_for_client();
+        quick.waits_for_client();
+        quick.is_read();
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert!(matches!(activity.verdict(later(29), PATIENCE), Verdict::Until(_)));
+        assert_eq!(activity.verdict(later(31), PATIENCE), Verdict::End);
+        slow.is_read();
+        assert!(matches!(activity.verdict(later(31), PATIENCE), Verdict::Until(_)));
+        slow.waits_for_client();
+        drop(slow);
+        assert!(matches!(activity.verdict(later(31), PATIENCE), Verdict::Until(_)), "what is gone waits for nobody");
+        drop(quick);
+    }
+}

@@ -1,0 +1,159 @@
+//! How many connections there may be, of everybody and of one address.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+use super::stream::Stream;
+use crate::config::Http;
+
+/// Pause after a connection that could not be accepted, since the next one may fail in the same way: no file is left.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Shortest time between two lines in the log about addresses with too many connections.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A listener that accepts `http.max_connections`; more wait in the system's queue. An address that has
+/// `http.max_connections_per_address` open gets no more: they are closed at once.
+pub struct Gate {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    write_timeout: Duration,
+}
+
+/// The place of one connection, free again when this is dropped.
+pub struct Place {
+    _room: OwnedSemaphorePermit,
+    address: IpAddr,
+    addresses: Arc<Addresses>,
+}
+
+struct Addresses {
+    /// Connections of each address that has some.
+    open: Mutex<HashMap<IpAddr, usize>>,
+    /// 0: no bound.
+    most: usize,
+    warned_at: Mutex<Option<Instant>>,
+}
+
+impl Gate {
+    pub fn new(listener: TcpListener, http: &Http) -> Gate {
+        let room = Arc::new(Semaphore::new(http.max_connections.min(Semaphore::MAX_PERMITS)));
+        let most = http.max_connections_per_address;
+        let addresses = Arc::new(Addresses { open: Mutex::default(), most, warned_at: Mutex::default() });
+        Gate { listener, room, addresses, write_timeout: http.write_timeout_s.into() }
+    }
+
+    pub async fn accept(&self) -> (Stream, Place) {
+        loop {
+            match self.next().await {
+                Ok(Some((stream, place))) => return (Stream::new(stream, self.write_timeout), place),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// `None`: the address has too many.
+    async fn next(&self) -> io::Result<Option<(TcpStream, Place)>> {
+        let room = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, peer) = self.listener.accept().await?;
+        // Events are small and must not wait for the next one.
+        stream.set_nodelay(true)?;
+        let address = network(peer.ip());
+        let enters = self.addresses.enter(address);
+        Ok(enters.then(|| (stream, Place { _room: room, address, addresses: self.addresses.clone() })))
+    }
+}
+
+/// Whom an address stands for: whoever has one of IPv6 usually has its whole /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address => address,
+    }
+}
+
+impl Addresses {
+    fn enter(&self, address: IpAddr) -> bool {
+        let mut open = self.lock();
+        let count = open.entry(address).or_default();
+        if self.most > 0 && *count >= self.most {
+            drop(open);
+            self.warn(address);
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    fn leave(&self, address: IpAddr) {
+        let mut open = self.lock();
+        if let Some(count) = open.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&address);
+            }
+        }
+    }
+
+    fn warn(&self, address: IpAddr) {
+        let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned_at.is_none_or(|at| at.elapsed() >= SILENCE) {
+            *warned_at = Some(Instant::now());
+            let most = self.most;
+            tracing::warn!(
+                %address,
+                most,
+                "an address has as many connections as it may (http.max_connections_per_address); more are closed. Behind a \
+                 load balancer set it to 0"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.addresses.leave(self.address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_enters_as_often_as_it_may() {
+        let addresses = Addresses { open: Mutex::default(), most: 2, warned_at: Mutex::default() };
+        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        assert_eq!([a, a, a, b].map(|address| addresses.enter(address)), [true, true, false, true]);
+        addresses.leave(a);
+        assert_eq!([a, a].map(|address| addresses.enter(address)), [true, false]);
+        [a, a, b].into_iter().for_each(|address| addresses.leave(address));
+        assert!(addresses.lock().is_empty(), "nobody is remembered who has left");
+    }
+
+    #[test]
+    fn neighbors_in_ipv6_are_one() {
+        let network = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::1"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_eq!(network("::ffff:10.0.0.1"), "10.0.0.1");
+    }
+}
