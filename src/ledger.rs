@@ -20,7 +20,7 @@ use crate::generation::{Event, GenerationId, Image, Preview, Problem, Record};
 pub use blobs::{BlobError, Blobs};
 pub use postgres::PgStore;
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Reaped, Reaping, Renewed, Workload};
-pub use sqlite::SqliteStore;
+pub use sqlite::{Clock, Reading, SqliteStore};
 pub use webhooks::{
     Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms,
     NewEndpoint, Next, WebhookStore,
@@ -147,8 +147,9 @@ pub trait Store: Send + Sync + 'static {
     /// The workers that have beaten within the last hour, by name.
     async fn workers(&self) -> Result<Vec<WorkerRecord>, StoreError>;
 
-    /// Asks a worker to take no more work, which its next [`Store::beat`] tells it; whether there is one of that name.
-    async fn drain_worker(&self, worker: &str) -> Result<bool, StoreError>;
+    /// Asks a worker to take no more work, or with `false` to take work again, which its next [`Store::beat`] tells it; whether
+    /// there is one of that name.
+    async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool, StoreError>;
 
     /// The worker has ended in order.
     async fn leave(&self, worker: &str) -> Result<(), StoreError>;
@@ -156,6 +157,9 @@ pub trait Store: Send + Sync + 'static {
     /// Makes an API key and, where there is none of that name, its tenant; the weight and caps given are the tenant's from
     /// now on. A key whose public part is taken is an error and changes nothing.
     async fn create_key(&self, key: &KeyRecord) -> Result<(), StoreError>;
+
+    /// Whether a key was ever made, revoked or not.
+    async fn has_keys(&self) -> Result<bool, StoreError>;
 
     /// The key with this public part, unless it was revoked.
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError>;

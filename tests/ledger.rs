@@ -8,6 +8,8 @@ mod attending;
 mod blobs;
 #[path = "ledger/claiming.rs"]
 mod claiming;
+#[path = "ledger/clock.rs"]
+mod clock;
 #[path = "ledger/comparing.rs"]
 mod comparing;
 #[path = "ledger/crashing.rs"]

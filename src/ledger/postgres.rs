@@ -249,8 +249,8 @@ impl Store for PgStore {
         self.bounded(|| workers::workers(self)).await
     }
 
-    async fn drain_worker(&self, worker: &str) -> Result<bool, StoreError> {
-        self.bounded(|| workers::drain(self, worker)).await
+    async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool, StoreError> {
+        self.bounded(|| workers::drain(self, worker, drain)).await
     }
 
     async fn leave(&self, worker: &str) -> Result<(), StoreError> {
@@ -263,6 +263,10 @@ impl Store for PgStore {
 
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
         self.bounded(|| workers::find_key(self, id)).await
+    }
+
+    async fn has_keys(&self) -> Result<bool, StoreError> {
+        workers::has_keys(self).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

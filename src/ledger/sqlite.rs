@@ -5,6 +5,7 @@
 
 mod accepting;
 mod change;
+mod clock;
 mod ending;
 mod folder;
 mod queue;
@@ -21,6 +22,8 @@ use sqlx::SqlitePool;
 
 use crate::generation::{Event, GenerationId, Preview, Record};
 
+pub use clock::{Clock, Reading};
+
 use super::{
     Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
     Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
@@ -32,6 +35,7 @@ pub struct SqliteStore {
     /// The one connection that writes.
     writer: SqlitePool,
     readers: SqlitePool,
+    clock: Clock,
     /// How long a finished generation is kept.
     retention: Duration,
     /// Keeps other processes out for as long as any clone lives.
@@ -45,12 +49,22 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Locked`] where another store has the folder open, in this process or another.
     pub async fn open(data_dir: &Path, retention: Duration) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open_by(Clock::system(), data_dir, retention).await
+    }
+
+    /// As [`SqliteStore::open`], by another clock.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`].
+    pub async fn open_by(clock: Clock, data_dir: &Path, retention: Duration) -> Result<SqliteStore, StoreError> {
         let lock = folder::lock(data_dir).await?;
         let options = folder::options(data_dir);
         let writer = folder::writer(options.clone()).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await?;
         let readers = folder::readers(options);
-        Ok(SqliteStore { writer, readers, retention, _lock: Arc::new(lock) })
+        let store = SqliteStore { writer, readers, clock, retention, _lock: Arc::new(lock) };
+        clock::settle(&store).await?;
+        Ok(store)
     }
 }
 
@@ -117,11 +131,11 @@ impl Store for SqliteStore {
     }
 
     async fn overdue_for_deletion(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
-        reading::overdue_for_deletion(&self.readers, limit).await
+        reading::overdue_for_deletion(self, limit).await
     }
 
     async fn purge(&self) -> Result<(), StoreError> {
-        let now = row::now_ms();
+        let now = self.clock.now_ms();
         sqlx::query("DELETE FROM idempotency WHERE expires_at <= ?").bind(now).execute(&self.writer).await?;
         let forgotten = now - workers::FORGOTTEN_MS;
         sqlx::query("DELETE FROM workers WHERE beaten_at <= ?").bind(forgotten).execute(&self.writer).await?;
@@ -137,7 +151,7 @@ impl Store for SqliteStore {
     }
 
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
-        reading::workload(&self.readers, lately).await
+        reading::workload(self, lately).await
     }
 
     async fn position(&self, id: GenerationId) -> Result<Option<usize>, StoreError> {
@@ -177,8 +191,8 @@ impl Store for SqliteStore {
         workers::workers(self).await
     }
 
-    async fn drain_worker(&self, worker: &str) -> Result<bool, StoreError> {
-        workers::drain(self, worker).await
+    async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool, StoreError> {
+        workers::drain(self, worker, drain).await
     }
 
     async fn leave(&self, worker: &str) -> Result<(), StoreError> {
@@ -191,6 +205,10 @@ impl Store for SqliteStore {
 
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, StoreError> {
         workers::find_key(self, id).await
+    }
+
+    async fn has_keys(&self) -> Result<bool, StoreError> {
+        workers::has_keys(self).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

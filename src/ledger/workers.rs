@@ -33,6 +33,8 @@ pub struct Glance {
 pub enum Hint {
     /// There is something to claim.
     Queued,
+    /// A worker was told to take no more work, or to take work again.
+    Orders,
     /// A generation has a new event or new progress.
     Changed(GenerationId),
     /// A running generation is to be canceled.

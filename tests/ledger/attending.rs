@@ -42,29 +42,31 @@ pub async fn a_worker_that_beats_is_listed(place: &dyn Place) {
 
 pub async fn a_drained_worker_learns_it_by_its_beat(place: &dyn Place) {
     let store = place.open().await;
-    assert!(!store.drain_worker("zoe").await.unwrap());
+    assert!(!store.drain_worker("zoe", true).await.unwrap());
     store.beat(&beat("zoe")).await.unwrap();
     store.beat(&beat("ann")).await.unwrap();
-    assert!(!store.drain_worker("zo").await.unwrap());
-    assert!(store.drain_worker("zoe").await.unwrap());
+    assert!(!store.drain_worker("zo", true).await.unwrap());
+    assert!(store.drain_worker("zoe", true).await.unwrap());
     for _ in 0..2 {
         assert_eq!(store.beat(&beat("zoe")).await.unwrap(), Orders { drain: true });
         assert_eq!(store.beat(&beat("ann")).await.unwrap(), Orders { drain: false });
     }
     let draining: Vec<bool> = store.workers().await.unwrap().iter().map(|worker| worker.draining).collect();
     assert_eq!(draining, [false, true]);
+    assert!(store.drain_worker("zoe", false).await.unwrap());
+    assert_eq!(store.beat(&beat("zoe")).await.unwrap(), Orders { drain: false }, "it may work again");
 }
 
 pub async fn a_worker_that_leaves_is_gone(place: &dyn Place) {
     let store = place.open().await;
     store.beat(&beat("zoe")).await.unwrap();
     store.beat(&beat("ann")).await.unwrap();
-    store.drain_worker("zoe").await.unwrap();
+    store.drain_worker("zoe", true).await.unwrap();
     store.leave("zoe").await.unwrap();
     store.leave("nobody").await.unwrap();
     let workers = store.workers().await.unwrap();
     assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["ann"]);
-    assert!(!store.drain_worker("zoe").await.unwrap());
+    assert!(!store.drain_worker("zoe", true).await.unwrap());
     // Those who live are not forgotten.
     store.purge().await.unwrap();
     assert_eq!(store.workers().await.unwrap().len(), 1);

@@ -1,6 +1,6 @@
 //! What processes tell each other to look at, by NOTIFY.
 //!
-//! A payload is words between spaces: `queued`, `changed:ID`, `canceled:ID`. Words that a program does not know are those of
+//! A payload is words between spaces: `queued`, `orders`, `changed:ID`, `canceled:ID`. Words that a program does not know are those of
 //! another version, and passed over.
 
 use std::{collections::HashSet, io, time::Duration};
@@ -61,6 +61,7 @@ fn payloads(hints: &[Hint]) -> Vec<String> {
 fn word(hint: &Hint) -> String {
     match hint {
         Hint::Queued => "queued".to_owned(),
+        Hint::Orders => "orders".to_owned(),
         Hint::Changed(id) => format!("changed:{id}"),
         Hint::Canceled(id) => format!("canceled:{id}"),
     }
@@ -68,7 +69,11 @@ fn word(hint: &Hint) -> String {
 
 fn parse(word: &str) -> Option<Hint> {
     match word.split_once(':') {
-        None => (word == "queued").then_some(Hint::Queued),
+        None => match word {
+            "queued" => Some(Hint::Queued),
+            "orders" => Some(Hint::Orders),
+            _ => None,
+        },
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
         Some(_) => None,

@@ -67,14 +67,14 @@ fn worker(row: &PgRow) -> Result<WorkerRecord, StoreError> {
     })
 }
 
-pub async fn drain(store: &PgStore, worker: &str) -> Result<bool, StoreError> {
+pub async fn drain(store: &PgStore, worker: &str, drain: bool) -> Result<bool, StoreError> {
     // No worker has such a name, and PostgreSQL no such text.
     if worker.contains('\0') {
         return Ok(false);
     }
     let mut loan = store.lend().await?;
-    let drained =
-        sqlx::query("UPDATE workers SET draining = true WHERE id = $1").bind(worker).execute(&mut *loan).await?;
+    let update = sqlx::query("UPDATE workers SET draining = $2 WHERE id = $1").bind(worker).bind(drain);
+    let drained = update.execute(&mut *loan).await?;
     loan.give_back();
     Ok(drained.rows_affected() > 0)
 }
@@ -130,6 +130,14 @@ async fn insert_key(change: &mut Change, key: &KeyRecord) -> Result<(), StoreErr
         .execute(change.connection())
         .await?;
     Ok(())
+}
+
+/// Whether a key was ever made.
+pub async fn has_keys(store: &PgStore) -> Result<bool, StoreError> {
+    let mut loan = store.lend().await?;
+    let any = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM api_keys)").fetch_one(&mut *loan).await?;
+    loan.give_back();
+    Ok(any)
 }
 
 pub async fn find_key(store: &PgStore, id: &str) -> Result<Option<KeyRecord>, StoreError> {

@@ -126,7 +126,7 @@ pub async fn find_accepted(
     )
     .bind(tenant)
     .bind(key)
-    .bind(row::now_ms())
+    .bind(store.clock.now_ms())
     .fetch_optional(&store.readers)
     .await?;
     row.map(|row| Ok((row::id(&row)?, row::sha256(&row, "fingerprint")?))).transpose()

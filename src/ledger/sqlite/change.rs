@@ -31,7 +31,7 @@ impl Change {
     /// `IMMEDIATE`, since a transaction that began as a reader could be refused when it comes to write.
     pub async fn begin(store: &SqliteStore) -> Result<Change, StoreError> {
         let transaction = store.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Change { transaction, now: row::now_ms(), retention: store.retention })
+        Ok(Change { transaction, now: store.clock.now_ms(), retention: store.retention })
     }
 
     pub async fn commit(self) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
 use crate::generation::{Event, GenerationId, Record};
 use crate::ledger::{Counts, Glance, ListQuery, Page, StoreError, Workload};
 
-use super::row;
+use super::{SqliteStore, row};
 
 const COUNTS: &str = "
     SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
@@ -102,10 +102,10 @@ pub async fn events(readers: &SqlitePool, id: GenerationId, after: i64) -> Resul
     rows.iter().map(|row| row::event(id, row)).collect()
 }
 
-pub async fn overdue_for_deletion(readers: &SqlitePool, limit: usize) -> Result<Vec<Record>, StoreError> {
+pub async fn overdue_for_deletion(store: &SqliteStore, limit: usize) -> Result<Vec<Record>, StoreError> {
     let mut rows = sqlx::query("SELECT * FROM generations WHERE expires_at <= ? ORDER BY expires_at, id")
-        .bind(row::now_ms())
-        .fetch(readers);
+        .bind(store.clock.now_ms())
+        .fetch(&store.readers);
     let mut overdue = Vec::new();
     while overdue.len() < limit
         && let Some(row) = rows.try_next().await?
@@ -125,8 +125,9 @@ pub async fn counts_of(readers: &SqlitePool, tenant: &str) -> Result<Counts, Sto
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
-pub async fn workload(readers: &SqlitePool, lately: Duration) -> Result<Workload, StoreError> {
-    let row = sqlx::query(WORKLOAD).bind(row::now_ms() - row::millis(lately)).fetch_one(readers).await?;
+pub async fn workload(store: &SqliteStore, lately: Duration) -> Result<Workload, StoreError> {
+    let since = store.clock.now_ms() - row::millis(lately);
+    let row = sqlx::query(WORKLOAD).bind(since).fetch_one(&store.readers).await?;
     Ok(Workload { cost: row.try_get("cost")?, speed: row.try_get("speed")? })
 }
 

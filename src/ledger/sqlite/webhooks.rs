@@ -101,7 +101,7 @@ impl WebhookStore for SqliteStore {
 
     async fn purge_deliveries(&self) -> Result<(), StoreError> {
         let purge = sqlx::query("DELETE FROM webhook_deliveries WHERE expires_at <= ?");
-        purge.bind(row::now_ms()).execute(&self.writer).await?;
+        purge.bind(self.clock.now_ms()).execute(&self.writer).await?;
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ pub async fn beat(store: &SqliteStore, beat: &Beat) -> Result<Orders, StoreError
 
 pub async fn workers(store: &SqliteStore) -> Result<Vec<WorkerRecord>, StoreError> {
     let rows = sqlx::query("SELECT * FROM workers WHERE beaten_at > ? ORDER BY id")
-        .bind(row::now_ms() - FORGOTTEN_MS)
+        .bind(store.clock.now_ms() - FORGOTTEN_MS)
         .fetch_all(&store.readers)
         .await?;
     rows.iter().map(worker).collect()
@@ -53,8 +53,9 @@ fn worker(row: &SqliteRow) -> Result<WorkerRecord, StoreError> {
     })
 }
 
-pub async fn drain(store: &SqliteStore, worker: &str) -> Result<bool, StoreError> {
-    let done = sqlx::query("UPDATE workers SET draining = 1 WHERE id = ?").bind(worker).execute(&store.writer).await?;
+pub async fn drain(store: &SqliteStore, worker: &str, drain: bool) -> Result<bool, StoreError> {
+    let update = sqlx::query("UPDATE workers SET draining = ? WHERE id = ?").bind(drain).bind(worker);
+    let done = update.execute(&store.writer).await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -84,6 +85,11 @@ pub async fn create_key(store: &SqliteStore, key: &KeyRecord) -> Result<(), Stor
         .execute(change.connection())
         .await?;
     change.commit().await
+}
+
+/// Whether a key was ever made.
+pub async fn has_keys(store: &SqliteStore) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM api_keys)").fetch_one(&store.readers).await?)
 }
 
 pub async fn find_key(store: &SqliteStore, id: &str) -> Result<Option<KeyRecord>, StoreError> {

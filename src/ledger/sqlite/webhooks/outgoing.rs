@@ -81,7 +81,7 @@ pub async fn claim(
     // Mostly nothing is due, and then the one connection that writes is left in peace.
     let due: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'pending' AND due_at <= ?)")
-            .bind(row::now_ms())
+            .bind(store.clock.now_ms())
             .fetch_one(&store.readers)
             .await?;
     if !due {
@@ -180,7 +180,7 @@ pub async fn release(store: &SqliteStore, claim: DeliveryClaim) -> Result<(), St
         "UPDATE webhook_deliveries SET due_at = ?, attempts = attempts - 1, fence = fence + 1
          WHERE id = ? AND fence = ? AND state = 'pending'",
     )
-    .bind(row::now_ms())
+    .bind(store.clock.now_ms())
     .bind(&claim.id.as_bytes()[..])
     .bind(claim.fence)
     .execute(&store.writer)

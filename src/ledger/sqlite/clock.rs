@@ -1,0 +1,121 @@
+//! Time as the store writes it: milliseconds since 1970 that never go back.
+//!
+//! The system's clock may be set back by an hour. What was written before would then lie in the future, and whatever waits for
+//! its time, above all the queue, would wait for that hour.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::ledger::StoreError;
+
+use super::{SqliteStore, change::Change};
+
+/// Follows the system's clock forward, and goes on by the time that has passed where that is set back. Clones are one clock.
+#[derive(Clone)]
+pub struct Clock(Arc<Inner>);
+
+struct Inner {
+    read: Box<dyn Fn() -> Reading + Send + Sync>,
+    /// The latest reading at which the system's clock was not behind.
+    last: Mutex<Reading>,
+}
+
+/// What the system says of the time at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Milliseconds since 1970, by a clock that can be set.
+    pub wall_ms: i64,
+    /// Since some moment, by a clock that cannot.
+    pub steady: Duration,
+}
+
+impl Clock {
+    pub fn system() -> Clock {
+        let began = Instant::now();
+        Clock::new(move || {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Reading { wall_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX), steady: began.elapsed() }
+        })
+    }
+
+    pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Clock {
+        let last = Mutex::new(read());
+        Clock(Arc::new(Inner { read: Box::new(read), last }))
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (self.0.read)();
+        let passed = i64::try_from(now.steady.saturating_sub(last.steady).as_millis()).unwrap_or(i64::MAX);
+        let expected = last.wall_ms.saturating_add(passed);
+        if now.wall_ms >= expected {
+            *last = now;
+        }
+        now.wall_ms.max(expected)
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clock").finish_non_exhaustive()
+    }
+}
+
+/// When the last process wrote something that lives: the greatest of the times that are never ahead of the clock.
+const LATEST: &str = "
+    SELECT coalesce(max(at), 0) FROM (
+        SELECT max(created_at, aged_at, coalesce(started_at, 0)) AS at FROM generations
+            WHERE status IN ('queued', 'running')
+        UNION ALL SELECT beaten_at FROM workers)";
+
+/// Where the clock was set back since the last process wrote, takes what waits for its time back by as much.
+pub async fn settle(store: &SqliteStore) -> Result<(), StoreError> {
+    let mut change = Change::begin(store).await?;
+    let now = change.now;
+    let latest: i64 = sqlx::query_scalar(LATEST).fetch_one(change.connection()).await?;
+    let ahead = latest - now;
+    if ahead <= 0 {
+        return Ok(());
+    }
+    tracing::warn!(
+        ahead_s = ahead / 1000,
+        "the system's clock was set back; what waits for its time goes by the new one"
+    );
+    for sql in [
+        "UPDATE generations SET run_at = run_at - ?2 WHERE status = 'queued' AND run_at > ?1",
+        "UPDATE generations SET start_deadline = start_deadline - (created_at - ?1)
+         WHERE status = 'queued' AND created_at > ?1",
+        "UPDATE generations SET aged_at = ?1 WHERE status = 'queued' AND aged_at > ?1",
+        "UPDATE webhook_deliveries SET due_at = due_at - ?2 WHERE state = 'pending' AND due_at > ?1",
+    ] {
+        sqlx::query(sql).bind(now).bind(ahead).execute(change.connection()).await?;
+    }
+    change.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn time_goes_forward_whatever_the_systems_clock_does() {
+        let script = [(1000, 0), (1010, 10), (9000, 20), (500, 30), (510, 40), (8995, 45), (9100, 50), (9090, 60)];
+        let at = Arc::new(AtomicI64::new(0));
+        let step = at.clone();
+        let clock = Clock::new(move || {
+            let (wall_ms, steady) = script[step.load(Ordering::Relaxed) as usize];
+            Reading { wall_ms, steady: Duration::from_millis(steady) }
+        });
+        let seen: Vec<i64> = (0..script.len() as i64)
+            .map(|step| {
+                at.store(step, Ordering::Relaxed);
+                clock.now_ms()
+            })
+            .collect();
+        assert_eq!(seen, [1000, 1010, 9000, 9010, 9020, 9025, 9100, 9110]);
+    }
+}

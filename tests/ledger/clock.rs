@@ -1,0 +1,117 @@
+//! A system clock that is set back.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use latentd::ledger::{Clock, Outcome, Reading, SqliteStore, Store};
+
+use crate::place::{HOUR, accept, claim, claim_one, get, ids, problem};
+
+/// The machine's two clocks, as the test sets them.
+#[derive(Clone, Default)]
+struct Machine {
+    wall_ms: Arc<AtomicI64>,
+    steady_ms: Arc<AtomicU64>,
+}
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+
+impl Machine {
+    fn new() -> Machine {
+        let machine = Machine::default();
+        machine.wall_ms.store(1_800_000_000_000, Ordering::Relaxed);
+        machine
+    }
+
+    fn clock(&self) -> Clock {
+        let machine = self.clone();
+        Clock::new(move || Reading {
+            wall_ms: machine.wall_ms.load(Ordering::Relaxed),
+            steady: Duration::from_millis(machine.steady_ms.load(Ordering::Relaxed)),
+        })
+    }
+
+    fn set(&self, by_ms: i64) {
+        self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    fn pass(&self, ms: i64) {
+        self.set(ms);
+        self.steady_ms.fetch_add(ms.unsigned_abs(), Ordering::Relaxed);
+    }
+
+    async fn store(&self, dir: &tempfile::TempDir) -> SqliteStore {
+        SqliteStore::open_by(self.clock(), dir.path(), HOUR).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_holds_nothing_back() {
+    let (dir, machine) = (tempfile::tempdir().unwrap(), Machine::new());
+    let store = machine.store(&dir).await;
+    let before = accept(&store, 1).await;
+    machine.set(-HOUR_MS);
+    let after = accept(&store, 1).await;
+    let claimed = claim(&store, 9).await;
+    assert_eq!(ids(&claimed), [before, after].concat());
+    let record = get(&store, claimed[0].0.id).await;
+    assert!(record.started_at.unwrap() >= record.created_at, "{record:?}");
+
+    // The delay of a retry is as long as it was, and no longer.
+    let (record, lease) = claimed.into_iter().next().unwrap();
+    let delay = Duration::from_secs(10);
+    store.finish(lease, Outcome::Retry { problem: problem(), delay }).await.unwrap().unwrap();
+    machine.pass(9_999);
+    assert!(claim(&store, 9).await.is_empty());
+    machine.set(-HOUR_MS);
+    machine.pass(1);
+    assert_eq!(claim_one(&store).await.0.id, record.id);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_between_two_processes_holds_nothing_back() {
+    let (dir, machine) = (tempfile::tempdir().unwrap(), Machine::new());
+    let store = machine.store(&dir).await;
+    let [waits, retried] = accept(&store, 2).await.try_into().unwrap();
+    let leases = claim(&store, 9).await;
+    for (record, lease) in leases {
+        let outcome = match record.id == retried {
+            true => Outcome::Retry { problem: problem(), delay: Duration::from_secs(10) },
+            false => Outcome::Released,
+        };
+        store.finish(lease, outcome).await.unwrap().unwrap();
+    }
+    drop(store);
+    machine.set(-HOUR_MS);
+    let store = machine.store(&dir).await;
+    assert_eq!(ids(&claim(&store, 9).await), [waits]);
+    machine.pass(10_000);
+    assert_eq!(ids(&claim(&store, 9).await), [retried]);
+}
+
+/// Ten minutes, for these.
+#[tokio::test]
+async fn a_start_timeout_is_as_long_as_it_was_whatever_the_clock_said() {
+    let (dir, machine) = (tempfile::tempdir().unwrap(), Machine::new());
+    let store = machine.store(&dir).await;
+    let rightly = accept(&store, 1).await;
+    drop(store);
+    machine.set(HOUR_MS);
+    let store = machine.store(&dir).await;
+    let wrongly = accept(&store, 1).await;
+    drop(store);
+    machine.set(-HOUR_MS);
+    let store = machine.store(&dir).await;
+    machine.pass(9 * MINUTE_MS);
+    assert_eq!(store.expire_overdue().await.unwrap().len(), 0);
+    machine.pass(MINUTE_MS);
+    let expired: Vec<_> = store.expire_overdue().await.unwrap().iter().map(|record| record.id).collect();
+    assert_eq!(expired.len(), 2);
+    assert!([rightly, wrongly].concat().iter().all(|id| expired.contains(id)));
+}
