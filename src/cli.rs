@@ -3,6 +3,7 @@
 mod generate;
 mod healthcheck;
 mod keys;
+mod operator;
 
 use std::{net::SocketAddr, path::PathBuf};
 

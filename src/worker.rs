@@ -32,7 +32,7 @@ use crate::{
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, Store},
     metrics::Metrics,
     pipelines::{Catalogue, Companions},
-    service::{Live, Outbox, Preview, Progress, Throughput},
+    service::{Drain, Live, Outbox, Preview, Progress, Throughput},
 };
 use observer::{LiveObserver, Sketch};
 
@@ -67,8 +67,8 @@ pub struct Worker {
     pub run_timeout: Duration,
     /// Tells other processes.
     pub outbox: Outbox,
-    /// It takes no more work.
-    pub draining: AtomicBool,
+    /// Whether it takes no more work.
+    pub drain: Drain,
     /// What it has in hand must have nothing beside it.
     pub alone: AtomicBool,
 }
@@ -125,7 +125,7 @@ impl Worker {
 
     async fn claim(&self, room: usize) -> Vec<(Record, Lease)> {
         let idle = self.runs.is_empty();
-        if room == 0 || self.draining.load(Ordering::Relaxed) || (!idle && self.alone.load(Ordering::Relaxed)) {
+        if room == 0 || self.drain.is_set() || (!idle && self.alone.load(Ordering::Relaxed)) {
             return Vec::new();
         }
         let asked_at = Instant::now();

@@ -1,6 +1,6 @@
 //! The store: opened, or brought up to date.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -50,6 +50,24 @@ async fn open_pg(config: &Config) -> Result<PgStore, StoreError> {
 async fn open_sqlite(config: &Config) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await
 }
+
+/// Leaves the address of the operator's listener for those who find the data folder in use.
+pub(super) fn announce(config: &Config, operator: SocketAddr) -> Result<()> {
+    if !config.database.url.is_empty() {
+        return Ok(());
+    }
+    let path = config.data_dir.join(OPERATOR);
+    std::fs::write(&path, operator.to_string()).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// The operator's listener of the server that uses the data folder of these settings, as it says itself, or else as they say.
+pub fn operator_beside(config: &Config) -> SocketAddr {
+    let said = std::fs::read_to_string(config.data_dir.join(OPERATOR)).ok();
+    said.and_then(|address| address.trim().parse().ok()).unwrap_or(config.operator.bind)
+}
+
+/// A file of the data folder: the address of its server's operator listener.
+const OPERATOR: &str = "latentd.operator";
 
 /// Brings the schema of the store up to date.
 ///

@@ -2,11 +2,13 @@
 
 use std::{
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+
+use super::operator::reachable;
 
 /// Asks the operator listener's `/livez`.
 pub(super) fn run(bind: SocketAddr) -> Result<()> {
@@ -25,14 +27,4 @@ pub(super) fn run(bind: SocketAddr) -> Result<()> {
     }
     println!("{address} lives");
     Ok(())
-}
-
-/// A listener on every address is asked on loopback.
-fn reachable(bind: SocketAddr) -> SocketAddr {
-    let ip = match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bind.port())
 }

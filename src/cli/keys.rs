@@ -1,19 +1,19 @@
 //! Keys for tenants.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use latentd::{
     app,
-    config::Config,
     generation::Fields,
     ledger::StoreError,
     service::{NewKey, Terms},
 };
-use serde_json::Map;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
-use super::Settings;
+use super::{Settings, operator::reachable};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
@@ -53,45 +53,75 @@ impl Create {
     fn run(&self) -> Result<()> {
         let flags = self.data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.display().to_string())).collect();
         let config = self.settings.load(flags)?;
-        let new = NewKey::read(self.fields(), Terms::of(&config).tenant_caps).map_err(|invalid| {
+        // All that is wrong with the arguments is said before anything else is done.
+        let new = NewKey::read(Fields::new(self.fields()), Terms::of(&config).tenant_caps).map_err(|invalid| {
             let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
             anyhow!("{}", details.join("; "))
         })?;
-        let (key, record) = new.make().context("the system has no random bytes")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let store = app::open_store(&config).await.map_err(|error| explained(error, &config))?;
-            store.create_key(&record).await.context("the key cannot be kept")
+        let made = runtime.block_on(async {
+            match app::open_store(&config).await {
+                Ok(store) => {
+                    let (key, record) = new.make().context("the system has no random bytes")?;
+                    store.create_key(&record).await.context("the key cannot be kept")?;
+                    Ok(Made {
+                        key: key.expose().to_owned(),
+                        tenant: record.tenant,
+                        weight: record.weight,
+                        max_queued: record.max_queued.unwrap_or_default(),
+                        max_running: record.max_running.unwrap_or_default(),
+                    })
+                }
+                // A SQLite file is for one process; beside a server the server makes the key.
+                Err(error @ StoreError::Locked { .. }) => {
+                    let operator = reachable(app::operator_beside(&config));
+                    self.ask(operator).await.with_context(|| {
+                        format!("{error}, and it does not make the key through its operator listener, {operator}")
+                    })
+                }
+                Err(error) => Err(anyhow::Error::from(error).context("the store cannot be opened")),
+            }
         })?;
         // Standard output carries the key alone, for scripts.
         eprintln!(
             "a key of tenant {}: weight {}, at most {} queued and {} running; it is not shown again",
-            record.tenant,
-            record.weight,
-            record.max_queued.unwrap_or_default(),
-            record.max_running.unwrap_or_default()
+            made.tenant, made.weight, made.max_queued, made.max_running
         );
-        println!("{}", key.expose());
+        println!("{}", made.key);
         Ok(())
     }
 
-    fn fields(&self) -> Fields {
+    /// Has the server make the key.
+    async fn ask(&self, operator: SocketAddr) -> Result<Made> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+        let url = format!("http://{operator}/admin/keys");
+        let body = serde_json::to_vec(&self.fields())?;
+        let request = client.post(url).header("content-type", "application/json").body(body);
+        let answer = request.send().await.map_err(reqwest::Error::without_url)?;
+        let (status, body) = (answer.status(), answer.bytes().await.map_err(reqwest::Error::without_url)?);
+        if !status.is_success() {
+            let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+            bail!("it answers {status}: {}", problem["detail"].as_str().unwrap_or("no server of ours"));
+        }
+        serde_json::from_slice(&body).context("its answer cannot be read")
+    }
+
+    fn fields(&self) -> Map<String, Value> {
         let mut fields = Map::new();
         fields.insert("tenant".to_owned(), self.tenant.clone().into());
         fields.insert("weight".to_owned(), self.weight.into());
         fields.insert("max_queued".to_owned(), self.max_queued.into());
         fields.insert("max_running".to_owned(), self.max_running.into());
-        Fields::new(fields)
+        fields
     }
 }
 
-/// A SQLite file is for one process; beside a server the key is made by the server.
-fn explained(error: StoreError, config: &Config) -> anyhow::Error {
-    let operator: SocketAddr = config.operator.bind;
-    match error {
-        StoreError::Locked { .. } => anyhow!(
-            "{error}: stop the server first, or let it make the key: curl -d tenant=NAME http://{operator}/admin/keys"
-        ),
-        error => anyhow::Error::from(error).context("the store cannot be opened"),
-    }
+/// A key as it is shown.
+#[derive(Debug, Deserialize)]
+struct Made {
+    key: String,
+    tenant: String,
+    weight: f64,
+    max_queued: u32,
+    max_running: u32,
 }

@@ -108,9 +108,17 @@ pub async fn workers(State(service): State<Service>) -> Result<impl IntoResponse
     Ok(Json(Workers { object: "list", data }))
 }
 
-/// The worker learns of it with its next sign of life.
 pub async fn drain(State(service): State<Service>, WorkerName(name): WorkerName) -> Result<Response, ApiError> {
-    let worker = service.drain_worker(&name).await?.ok_or(ApiError::NotFound("worker"))?;
+    order(&service, &name, true).await
+}
+
+pub async fn undrain(State(service): State<Service>, WorkerName(name): WorkerName) -> Result<Response, ApiError> {
+    order(&service, &name, false).await
+}
+
+/// The worker obeys as soon as it hears of it.
+async fn order(service: &Service, name: &str, drain: bool) -> Result<Response, ApiError> {
+    let worker = service.drain_worker(name, drain).await?.ok_or(ApiError::NotFound("worker"))?;
     Ok((success::ACCEPTED, Json(Worker::of(worker))).into_response())
 }
 

@@ -108,12 +108,14 @@ async fn picture(state: &AppState, prefer: Prefer, view: &View, mut presence: Pr
     presence.keep();
     let id = view.record.id;
     match waited?.record.status {
+        Status::Queued if state.service.is_drained() => Err(ApiError::Draining(Some(id))),
         Status::Queued | Status::Running => Err(ApiError::WaitTimeout(id)),
         Status::Canceled => Err(ApiError::Canceled(id)),
         Status::Expired => Err(ApiError::Expired(id)),
         Status::Failed { problem } => Err(ApiError::Failed { id, code: problem.code, message: problem.message }),
         Status::Succeeded { .. } => {
-            let (image, bytes) = state.service.content(Access::Full, id, 0).await?;
+            let image = state.service.image(Access::Full, id, 0).await?;
+            let bytes = state.service.file(&image).await?;
             let where_from = [(header::CONTENT_LOCATION, content::url(&id, 0))];
             let seed = [(HeaderName::from_static("latentd-seed"), image.seed.to_string())];
             Ok((headers(id), applied(&prefer), where_from, seed, content::file(&image, bytes)).into_response())

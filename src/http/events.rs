@@ -125,6 +125,8 @@ impl Feed {
                     Some(Ok(Watched::Preview(preview))) => Ok(preview_frame(&self.id, &preview)),
                     Some(Ok(Watched::Event(event))) => self.event(&event).await.map(Some),
                 },
+                // After what was told of it already.
+                () = self.state.service.stands_still(self.id) => Ok(Some(self.drain())),
                 () = sleep_until(self.paused_until), if self.held.is_some() => Ok(self.progress()),
                 _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
             };
@@ -151,7 +153,7 @@ impl Feed {
         None
     }
 
-    /// The server stops, not the reader: the generation goes on after the restart.
+    /// The server stops, not the reader: the generation goes on after the restart, or when the worker takes work again.
     fn drain(&mut self) -> Frame {
         self.presence.keep();
         self.ended = true;

@@ -1,6 +1,7 @@
 //! The web page and its assets, compiled in; and the answers where there is no route.
 
 use axum::{
+    extract::MatchedPath,
     http::{HeaderMap, Method, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -10,6 +11,7 @@ use super::{
     error::{ApiError, success},
     etag,
 };
+use crate::generation::GenerationId;
 
 #[derive(RustEmbed)]
 #[folder = "web/"]
@@ -39,9 +41,14 @@ pub async fn nothing() -> ApiError {
     ApiError::NotFound("resource")
 }
 
-/// The router adds `Allow`.
-pub async fn wrong_method() -> ApiError {
-    ApiError::MethodNotAllowed
+/// The router adds `Allow`. A last segment that cannot be an id, as in `/v1/images/generations`, is a path that there is not.
+pub async fn wrong_method(path: Option<MatchedPath>, uri: Uri) -> ApiError {
+    let is_of_one = path.is_some_and(|path| path.as_str() == "/v1/images/{id}");
+    let last = uri.path().rsplit('/').next().unwrap_or_default();
+    match is_of_one && last.parse::<GenerationId>().is_err() {
+        true => ApiError::NoSuchPath,
+        false => ApiError::MethodNotAllowed,
+    }
 }
 
 fn respond(name: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {

@@ -65,6 +65,7 @@ pub fn operator_endpoints() -> Vec<Endpoint> {
         endpoint(Method::POST, "/admin/generations/{id}/kill", post(admin::kill)),
         endpoint(Method::GET, "/admin/workers", get(admin::workers)),
         endpoint(Method::POST, "/admin/workers/{id}/drain", post(admin::drain)),
+        endpoint(Method::POST, "/admin/workers/{id}/undrain", post(admin::undrain)),
     ]
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Live;
+use super::{Drain, Live};
 use crate::{
     engine::Reason,
     generation::GenerationId,
@@ -48,6 +48,8 @@ pub struct Bus {
     pub outbox: Outbox,
     /// Tells the worker that there is something to claim.
     pub wake: Arc<Notify>,
+    /// Tells the worker that there may be orders.
+    pub drain: Drain,
 }
 
 /// Hints are collected for so long, so that a burst of them is one message.
@@ -95,6 +97,7 @@ impl Bus {
     fn hear(&self, hint: Hint, hinted: &mut BTreeSet<GenerationId>) {
         match hint {
             Hint::Queued => self.wake.notify_one(),
+            Hint::Orders => self.drain.announce(),
             Hint::Canceled(id) => self.live.cancel(id, Reason::Canceled),
             Hint::Changed(id) if hinted.len() < MOST_HINTS => drop(hinted.insert(id)),
             Hint::Changed(_) => {}

@@ -31,6 +31,11 @@ impl Key {
         Ok(Key { id, text: Secret::new(format!("{text}_{}", check(&text))) })
     }
 
+    /// Whether the text is a key of ours or was meant to be one.
+    pub fn is_like(text: &str) -> bool {
+        text.trim_start().to_ascii_lowercase().starts_with(&format!("{PREFIX}_"))
+    }
+
     /// `None` where the text cannot be a key.
     pub fn parse(text: &str) -> Option<Key> {
         let (checked, sum) = text.rsplit_once('_')?;

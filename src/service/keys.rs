@@ -110,12 +110,19 @@ impl Keys {
 impl Service {
     /// The tenant of whoever shows this key, or none.
     ///
+    /// Programs that cannot do without a key send one that they made up, as OpenAI's clients do. Where no key is required and
+    /// none was ever made, whatever does not look like a key of ours counts as none. Once there are keys, a wrong one is an
+    /// error in any case: its sender would otherwise not notice that it is not the tenant that it takes itself for.
+    ///
     /// # Errors
     /// [`ServiceError::MissingKey`], [`ServiceError::InvalidKey`], or the store's.
     pub async fn tenant(&self, key: Option<&str>) -> Result<Arc<str>, ServiceError> {
         let Some(text) = key else {
             return if self.0.terms.key_required { Err(ServiceError::MissingKey) } else { Ok(ANONYMOUS.into()) };
         };
+        if !self.0.terms.key_required && !Key::is_like(text) && !self.ask(self.0.store.has_keys()).await? {
+            return Ok(ANONYMOUS.into());
+        }
         let key = Key::parse(text).ok_or(ServiceError::InvalidKey)?;
         let known = match self.0.keys.find(&key.id) {
             Some(known) => known,

@@ -1,7 +1,7 @@
 //! Signs of life: leases are renewed, and what is lost or canceled is stopped.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -37,6 +37,8 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}
+                // Orders come back with what it tells.
+                () = self.drain.announced() => told = None,
                 () = stop.cancelled() => return,
             }
         }
@@ -87,8 +89,12 @@ impl Worker {
         };
         let orders = self.store.beat(&beat).await?;
         *told = Some(now);
-        if orders.drain && !self.draining.swap(true, Ordering::Relaxed) {
-            tracing::info!("the worker takes no more work, as an operator has asked");
+        if self.drain.set(orders.drain) {
+            match orders.drain {
+                true => tracing::info!("the worker takes no more work, as an operator has asked"),
+                false => tracing::info!("the worker takes work again, as an operator has asked"),
+            }
+            self.wake.notify_one();
         }
         Ok(())
     }

@@ -84,7 +84,7 @@ pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
     }
 }
 
-fn assert_valid(schema: &Value, instance: &Value, method: &str, path: &str, status: u16) {
+pub fn assert_valid(schema: &Value, instance: &Value, method: &str, path: &str, status: u16) {
     let complaints = complaints(schema, instance);
     assert!(complaints.is_empty(), "{method} {path} answered {status} with {instance:#}\n{}", complaints.join("\n"));
 }

@@ -16,7 +16,7 @@ use latentd::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store, WebhookStore},
     metrics::Metrics,
-    service::{Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
+    service::{Drain, Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
     webhooks::{Guard, Registry, SystemResolver},
 };
 use serde_json::Value;
@@ -33,6 +33,7 @@ pub struct Desk {
     pub store: Arc<dyn Store>,
     pub live: Live,
     pub draining: CancellationToken,
+    pub drain: Drain,
     pub afterwork: TaskTracker,
     pub blobs: Blobs,
     _data: tempfile::TempDir,
@@ -85,6 +86,7 @@ impl Desk {
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
+        let drain = Drain::default();
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
@@ -98,12 +100,14 @@ impl Desk {
             wake: Arc::new(Notify::new()),
             outbox: Outbox::default(),
             computes: true,
+            drain: drain.clone(),
             draining: draining.clone(),
             tasks: afterwork.clone(),
         });
+        let operator = config.operator.clone();
         let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
-        let (public, operator) = (http::public_router(state.clone()), http::operator_router(state));
-        Desk { public, operator, store, live, draining, afterwork, blobs, _data: data }
+        let (public, operator) = (http::public_router(state.clone()), http::operator_router(state, &operator));
+        Desk { public, operator, store, live, draining, drain, afterwork, blobs, _data: data }
     }
 
     /// The head of an answer of the public listener.

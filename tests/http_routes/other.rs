@@ -73,6 +73,22 @@ async fn every_route_knows_its_methods_and_no_others() {
 }
 
 #[tokio::test]
+async fn paths_of_other_interfaces_are_not_found_whatever_their_method() {
+    let desk = Desk::open(&[]).await;
+    for (method, path) in [
+        (Method::POST, "/v1/images/generations"),
+        (Method::POST, "/v1/images/edits"),
+        (Method::PATCH, "/v1/images/x"),
+        (Method::POST, "/v1/images/generations/x"),
+        (Method::POST, "/v1/chat/completions"),
+    ] {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let answer = read(desk.send(request).await).await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (404, Some("not_found")), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn other_paths_are_not_found() {
     let desk = Desk::open(&[]).await;
     for path in [

@@ -142,7 +142,7 @@ impl Store for Silence {
         pending().await
     }
 
-    async fn drain_worker(&self, _: &str) -> Result<bool, StoreError> {
+    async fn drain_worker(&self, _: &str, _: bool) -> Result<bool, StoreError> {
         pending().await
     }
 
@@ -151,6 +151,10 @@ impl Store for Silence {
     }
 
     async fn create_key(&self, _: &KeyRecord) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn has_keys(&self) -> Result<bool, StoreError> {
         pending().await
     }
 

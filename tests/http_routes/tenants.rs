@@ -123,6 +123,28 @@ async fn wrong_keys_are_refused_and_say_how_to_show_one() {
 }
 
 #[tokio::test]
+async fn a_server_without_keys_ignores_those_of_others() {
+    let desk = Desk::open(&[]).await;
+    for key in ["Bearer not-needed", "Bearer sk-abc", "Basic dXNlcjpwYXNzd29yZA==", "Digest x", "x", "Bearer ", ""] {
+        let answer = ask(&desk, Method::GET, "/v1/models", Some(key)).await;
+        assert_eq!(answer.status, 200, "{key:?}");
+        assert_eq!(desk.ask(post(&json!({"prompt": "a"}), &[("authorization", key)])).await.status, 202, "{key:?}");
+    }
+    // Whoever shows a key of ours takes himself for a tenant.
+    let unknown = latentd::service::Key::new().unwrap();
+    for key in [unknown.expose(), "ltd_x", "LTD_x"] {
+        let refused = ask(&desk, Method::GET, "/v1/models", Some(&format!("Bearer {key}"))).await;
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (401, Some("invalid_key")), "{key}");
+    }
+    // With the first key the others are wrong ones.
+    desk.key("alice", 9).await;
+    assert_eq!(ask(&desk, Method::GET, "/v1/models", Some("Bearer sk-abc")).await.status, 401);
+    assert_eq!(ask(&desk, Method::GET, "/v1/models", None).await.status, 200);
+    let strict = Desk::open(&[("auth.required", "true")]).await;
+    assert_eq!(ask(&strict, Method::GET, "/v1/models", Some("Bearer sk-abc")).await.status, 401);
+}
+
+#[tokio::test]
 async fn a_server_can_ask_everybody_for_a_key() {
     let desk = Desk::open(&[("auth.required", "true")]).await;
     let key = desk.key("alice", 9).await;

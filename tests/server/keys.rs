@@ -42,7 +42,7 @@ async fn tenants_do_not_see_each_other() {
     let data = tempfile::tempdir().unwrap();
     let alice = create(data.path(), &["--tenant", "alice"]).unwrap();
     let server = Server::start(data.path(), &[("LATENTD_AUTH__REQUIRED", "true")]).await;
-    let made = server.client.post(format!("{}/admin/keys", server.operator)).form(&[("tenant", "bob")]);
+    let made = server.client.post(format!("{}/admin/keys", server.operator)).json(&json!({"tenant": "bob"}));
     let made: Value = made.send().await.unwrap().json().await.unwrap();
     let bob = made["key"].as_str().unwrap().to_owned();
 
@@ -68,14 +68,18 @@ async fn tenants_do_not_see_each_other() {
 }
 
 #[tokio::test]
-async fn a_key_outlives_the_server_and_is_not_made_beside_it() {
+async fn a_key_is_made_beside_the_server_and_outlives_it() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
+    let key = create(data.path(), &["--tenant", "alice"]).unwrap();
+    assert_eq!(with_key(&server, Method::GET, "/v1/images", &key).send().await.unwrap().status(), StatusCode::OK);
+    let refused = create(data.path(), &["--tenant", "default"]).unwrap_err();
+    assert!(refused.contains("tenant"), "{refused}");
+    // A server that is there but does not answer.
+    server.signal("STOP");
+    std::fs::write(data.path().join("latentd.operator"), "127.0.0.1:1").unwrap();
     let refused = create(data.path(), &["--tenant", "alice"]).unwrap_err();
-    assert!(refused.contains("/admin/keys") && refused.contains("stop the server"), "{refused}");
-    let made = server.client.post(format!("{}/admin/keys", server.operator)).json(&json!({"tenant": "alice"}));
-    let made: Value = made.send().await.unwrap().json().await.unwrap();
-    let key = made["key"].as_str().unwrap().to_owned();
+    assert!(refused.contains("another process uses") && refused.contains("127.0.0.1:1"), "{refused}");
     server.kill();
 
     let second = create(data.path(), &["--tenant", "alice", "--max-queued", "1"]).unwrap();

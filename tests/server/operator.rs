@@ -3,10 +3,12 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, request, with};
+use crate::harness::{Launch, Server, request, with};
 
 async fn act(server: &Server, path: &str) -> (StatusCode, Value) {
-    let response = server.client.post(format!("{}{path}", server.operator)).send().await.unwrap();
+    let url = format!("{}{path}", server.operator);
+    let request = server.client.post(url).header("content-type", "application/json");
+    let response = request.send().await.unwrap();
     (response.status(), response.json().await.unwrap())
 }
 
@@ -86,6 +88,73 @@ async fn who_is_urgent_comes_first() {
         started.push(server.ended(id).await["started_at"].as_str().unwrap().to_owned());
     }
     assert!(started[2] < started[1] && started[1] < started[0], "high, normal, low: {started:?}");
+}
+
+#[tokio::test]
+async fn a_drained_server_says_so_and_works_again_when_it_is_told() {
+    let data = tempfile::tempdir().unwrap();
+    // A beat that would come by itself is far away.
+    let lease = [
+        ("LATENTD_WORKER__HEARTBEAT_S", "1000"),
+        ("LATENTD_WORKER__SELF_FENCE_S", "2000"),
+        ("LATENTD_WORKER__LEASE_S", "3000"),
+    ];
+    let server = Server::start(data.path(), &lease).await;
+    let workers = server.get_operator("/admin/workers").await.json::<Value>().await.unwrap();
+    let worker = format!("/admin/workers/{}", workers["data"][0]["id"].as_str().unwrap());
+    let (status, drained) = act(&server, &format!("{worker}/drain")).await;
+    assert_eq!((status, drained["draining"].as_bool()), (StatusCode::ACCEPTED, Some(true)));
+    let readiness = async |server: &Server| server.get_operator("/readyz").await.json::<Value>().await.unwrap();
+    server
+        .until("the idle worker hears of it", async |server: &Server| {
+            readiness(server).await["reasons"] == json!(["worker_drained"])
+        })
+        .await;
+    assert_eq!(server.get_operator("/livez").await.status(), StatusCode::OK);
+
+    let brief = with(request("a red fox", 7), &json!({"steps": 1}));
+    let waiting = server.client.post(server.url("/v1/images")).header("Prefer", "wait=300").json(&brief);
+    let told = waiting.send().await.unwrap();
+    assert_eq!(told.status(), StatusCode::ACCEPTED);
+    let told: Value = told.json().await.unwrap();
+    assert_eq!(told["status"], "queued");
+
+    let (status, undrained) = act(&server, &format!("{worker}/undrain")).await;
+    assert_eq!((status, undrained["draining"].as_bool()), (StatusCode::ACCEPTED, Some(false)));
+    server.is_ready().await;
+    assert_eq!(server.ended(told["id"].as_str().unwrap()).await["status"], "succeeded");
+    assert_eq!(act(&server, "/admin/workers/nobody/undrain").await.0, StatusCode::NOT_FOUND);
+}
+
+/// The limit is the system's for the process: 300 files, of which the public listener may have half.
+#[tokio::test]
+async fn the_operator_is_answered_however_many_connections_the_public_listener_has() {
+    let data = tempfile::tempdir().unwrap();
+    let mut launch = Launch::on(data.path()).set("LATENTD_HTTP__HEADER_TIMEOUT_S", "1000");
+    launch.wrapper = ["sh", "-c", "ulimit -H -n 300; ulimit -S -n 200; exec \"$0\" \"$@\""].map(str::to_owned).to_vec();
+    let server = Server::again(&launch).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid()));
+    if let Ok(limits) = limits {
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[3..5], ["300", "300"], "the soft limit is raised to the hard one");
+    }
+    let address = server.public.trim_start_matches("http://").to_owned();
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        held.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let asked = server.client.get(format!("{}{path}", server.operator)).header("connection", "close");
+        assert_eq!(asked.send().await.unwrap().status(), StatusCode::OK, "{path}");
+    }
+    assert!(server.open_files().is_none_or(|files| files < 280), "files are left: {:?}", server.open_files());
+    drop(held);
+    server
+        .until("the public listener answers again", async |server: &Server| {
+            server.client.get(server.url("/health")).send().await.is_ok_and(|answer| answer.status() == StatusCode::OK)
+        })
+        .await;
 }
 
 #[tokio::test]
