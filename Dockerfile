@@ -30,7 +30,8 @@ COPY --link --from=builder-cpu /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs
 COPY --link --from=builder-cpu /src/LICENSE /src/models/*/LICENSE-*.txt /usr/share/doc/latentd/
 COPY --from=builder-cpu --chown=65532:65532 /data /data
 
-# Inside a container the listeners must be open; what the host publishes is its own choice.
+# Inside a container the listeners must be open; what the host publishes is its own choice. By which names it does so the server
+# cannot know: LATENTD_HTTP__ALLOWED_HOSTS lists them.
 ENV LATENTD_DATA_DIR=/data \
     LATENTD_HTTP__BIND=0.0.0.0:8080 \
     LATENTD_OPERATOR__BIND=0.0.0.0:9090
