@@ -11,10 +11,10 @@ mod admin;
 mod browsers;
 #[path = "http_routes/create.rs"]
 mod create;
-#[path = "http_routes/faults.rs"]
-mod faults;
 #[path = "http_routes/draining.rs"]
 mod draining;
+#[path = "http_routes/faults.rs"]
+mod faults;
 #[path = "http_routes/idempotency.rs"]
 mod idempotency;
 #[path = "http_routes/inputs.rs"]

@@ -63,8 +63,13 @@ async fn a_poison_among_fifty() {
         .note("a crash of the program's own making could not be shown");
     site.verdict(&load, figures).await;
     // By hand it gets another chance, and then its history has two ends.
-    let requeue =
-        |server: &Server| server.client.post(format!("{}/admin/generations/{poison}/requeue", server.operator)).send();
+    let requeue = |server: &Server| {
+        server
+            .client
+            .post(format!("{}/admin/generations/{poison}/requeue", server.operator))
+            .header("content-type", "application/json")
+            .send()
+    };
     assert!(requeue(&api).await.unwrap().status().is_success());
     let revived = loop {
         let generation = load.ended(poison).await.unwrap();
