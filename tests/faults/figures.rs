@@ -25,6 +25,9 @@ pub struct Figures {
 impl Figures {
     pub fn ended_as(&mut self, generation: &Value) {
         let end = generation["error"]["code"].as_str().or(generation["status"].as_str()).unwrap();
+        if end == "internal" {
+            println!("internal: {} {}", generation["error"]["message"], generation["params"]);
+        }
         *self.ends.entry(end.to_owned()).or_default() += 1;
     }
 

@@ -41,7 +41,7 @@ async fn soak() {
     let crowd = Crowd::of(6, seed, requests, &load);
 
     let mut starts = Vec::new();
-    for kill in 0..KILLS {
+    for kill in 1..=KILLS {
         let pause = Dice::of(seed, u64::from(kill)).number(0.2, 1.8) / f64::from(2 * KILLS);
         tokio::time::sleep(whole.mul_f64(pause)).await;
         let (launch, killed) = (server.launch(), Instant::now());
@@ -49,7 +49,7 @@ async fn soak() {
         server = Server::again(&launch).await;
         starts.push(killed.elapsed());
         site.open(&[&server]);
-        println!("T26 after {KILLS} kills less {}: {} accepted", KILLS - kill - 1, load.ids().len());
+        println!("T26 after {kill} kills: {} accepted", load.ids().len());
     }
     // Models are loaded anew after the last kill.
     tokio::time::sleep(whole / 20).await;
