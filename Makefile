@@ -1,4 +1,4 @@
-# What people and CI type. Nothing is installed outside this folder.
+# What people and CI type. Nothing is installed outside this folder but Chromium, by `make browser`.
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -36,13 +36,13 @@ check: $(DENY)
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
 
-# Chromium, for the tests of the page: installed where apt-get can and there is none. Without it they say that they are passed
-# over.
+# Chromium, for the tests of the page: installed where there is none, by root with apt-get. Without it the tests say that they are
+# skipped.
 browser:
 	@for program in chromium chromium-browser google-chrome chrome; do command -v $$program >/dev/null && exit; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; then exit; fi; \
-	echo "there is no Chromium and it cannot be installed: the tests of the page are passed over"
+	echo "there is no Chromium and it cannot be installed: the tests of the page are skipped"
 
 format:
 	$(CARGO) fmt

@@ -1,4 +1,4 @@
-//! The web page in a real browser. Without Chromium (or Chrome) these tests say that they are passed over.
+//! The web page in a real browser. Without Chromium (or Chrome) these tests say that they are skipped.
 
 #[path = "support/browser.rs"]
 mod browser;

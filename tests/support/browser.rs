@@ -58,8 +58,8 @@ struct Heard {
 }
 
 impl Browser {
-    /// `None`: this machine has no Chromium, which is an error where LATENTD_REQUIRE_CHROMIUM is set; what needs it is passed
-    /// over then.
+    /// `None`: this machine has no Chromium, which is an error where LATENTD_REQUIRE_CHROMIUM is set; what needs it is skipped
+    /// then.
     pub fn start() -> Option<Browser> {
         let Some(program) = program() else {
             let required = std::env::var_os("LATENTD_REQUIRE_CHROMIUM").is_some();
