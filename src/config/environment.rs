@@ -85,8 +85,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Config, *};
-    use crate::config::Sources;
+    use super::super::{Config, Sources};
 
     fn load(pairs: &[(&str, &str)]) -> Result<Config, String> {
         let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

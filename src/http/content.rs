@@ -9,13 +9,13 @@ use axum::{
 use bytes::Bytes;
 
 use super::{
+    AppState,
     caller::Caller,
     error::{ApiError, location, success},
     etag, generation,
     listener::Room,
     path::{Id, Index},
     range,
-    signed::Signer,
 };
 use crate::{
     generation::{GenerationId, Image},
@@ -28,11 +28,10 @@ pub fn url(id: &GenerationId, index: u32) -> String {
 }
 
 pub async fn content(
-    State(service): State<Service>,
+    State(AppState { service, signer, .. }): State<AppState>,
     caller: Result<Caller, ApiError>,
     Id(id): Id,
     Index(index): Index,
-    State(signer): State<Signer>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     extensions: Extensions,
