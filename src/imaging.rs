@@ -3,7 +3,9 @@
 mod canny;
 mod infotext;
 mod input;
+mod jpeg;
 mod mask;
+mod orientation;
 pub mod png;
 pub mod preview;
 mod resize;

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbaImage, metadata::Orientation};
 
-use super::RgbImage;
+use super::{RgbImage, jpeg, orientation::orientation};
 
 /// The largest picture that is read, in pixels: what a phone of today takes in full.
 pub const MAX_PIXELS: u64 = 50_000_000;
@@ -23,18 +23,19 @@ pub enum DecodeError {
     Format,
     #[error("has {width} × {height} pixels; at most {MAX_PIXELS} and {MAX_SIDE} a side are read")]
     TooLarge { width: u32, height: u32 },
+    #[error("cannot be decoded: the JPEG ends before its end marker, it was cut short")]
+    CutShort,
     #[error("cannot be decoded: {0}")]
     Broken(#[from] image::ImageError),
 }
 
-/// Decodes a PNG, JPEG or WebP picture (the first frame of a moving one) to 8 bits a channel, turned as its EXIF orientation
+/// Decodes a PNG, JPEG or WebP picture (the first frame of a moving one) to 8 bits a channel, turned as its EXIF or XMP
 /// says; what is transparent shows `ground`, a level for all three channels. Its size is looked at before its pixels.
 ///
 /// # Errors
 /// Another format, too many pixels, broken or truncated data.
 pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
-    let mut decoder = head(bytes)?;
-    let orientation = decoder.orientation()?;
+    let (decoder, orientation) = head(bytes)?;
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
     Ok(match picture.color().has_alpha() {
@@ -51,9 +52,9 @@ pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
 /// # Errors
 /// Another format, too many pixels, a broken head.
 pub fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
-    let mut decoder = head(bytes)?;
+    let (decoder, orientation) = head(bytes)?;
     let (width, height) = decoder.dimensions();
-    Ok(match decoder.orientation()? {
+    Ok(match orientation {
         Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH => {
             (height, width)
         }
@@ -64,26 +65,29 @@ pub fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
     })
 }
 
-/// A decoder of a picture that is not too large.
-fn head(bytes: &[u8]) -> Result<impl ImageDecoder, DecodeError> {
+/// A decoder of a picture that is not too large, and how the picture lies.
+fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(image::ImageError::from)?;
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
-        return Err(DecodeError::Format);
+    let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
+    let format = reader.format().filter(|format| known.contains(format)).ok_or(DecodeError::Format)?;
+    if format == ImageFormat::Jpeg && !jpeg::is_whole(bytes) {
+        return Err(DecodeError::CutShort);
     }
     let mut limits = Limits::default();
-    limits.max_alloc = Some(match reader.format() {
+    limits.max_alloc = Some(match format {
         // What a PNG holds besides pixels is read with its head. A color profile, which is not used, can have a thousand times
         // the bytes of its file; one that is too large for this is skipped. Texts are never larger than their file.
-        Some(ImageFormat::Png) => MAX_ALLOC.min(4 * bytes.len() as u64 + MAX_PROFILE),
+        ImageFormat::Png => MAX_ALLOC.min(4 * bytes.len() as u64 + MAX_PROFILE),
         _ => MAX_ALLOC,
     });
     reader.limits(limits);
-    let decoder = reader.into_decoder()?;
+    let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(DecodeError::TooLarge { width, height });
     }
-    Ok(decoder)
+    let orientation = orientation(bytes, format, &mut decoder);
+    Ok((decoder, orientation))
 }
 
 fn flattened(picture: &RgbaImage, ground: u8) -> RgbImage {
@@ -131,6 +135,23 @@ mod tests {
         assert!(matches!(decode(b"GIF89a", 0), Err(DecodeError::Format)));
         let file = png(&[0; 48], 4, 4, ExtendedColorType::Rgb8);
         assert!(matches!(decode(&file[..file.len() / 2], 0), Err(DecodeError::Broken(_))));
+    }
+
+    /// Whatever is not refused is the whole picture.
+    #[test]
+    fn a_cut_file_is_refused_or_has_all_its_pixels() {
+        let pixels: Vec<u8> = (0..3 * 24 * 16).map(|i| (i * i % 251) as u8).collect();
+        let mut webp = Vec::new();
+        let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut webp);
+        encoder.write_image(&pixels, 24, 16, ExtendedColorType::Rgb8).unwrap();
+        for whole in [png(&pixels, 24, 16, ExtendedColorType::Rgb8), webp] {
+            for length in 0..whole.len() {
+                if let Ok(picture) = decode(&whole[..length], 0) {
+                    assert_eq!(picture.pixels, pixels, "{length} of {} bytes", whole.len());
+                }
+            }
+            assert_eq!(decode(&[&whole, &b"more"[..]].concat(), 0).unwrap().pixels, pixels);
+        }
     }
 
     #[test]
