@@ -18,6 +18,7 @@ mod time_embedding;
 pub mod tokenizer;
 mod transformer2d;
 pub mod unet2d_condition;
+pub mod word_tags;
 
 pub use autoencoder_kl::AutoencoderKl;
 pub use autoencoder_tiny::AutoencoderTiny;

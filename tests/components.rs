@@ -7,6 +7,8 @@
 mod fixtures;
 #[path = "components/folders.rs"]
 mod folders;
+#[path = "components/prompts.rs"]
+mod prompts;
 
 use std::{
     collections::{BTreeMap, HashMap},

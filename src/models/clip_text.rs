@@ -99,11 +99,6 @@ impl ClipTextModel {
         self.token_embedding.dim(0).unwrap_or(0)
     }
 
-    /// D
-    pub fn width(&self) -> usize {
-        self.token_embedding.dim(1).unwrap_or(0)
-    }
-
     fn all_but(&self, skipped: usize) -> Result<&[EncoderLayer]> {
         match self.layers.len().checked_sub(skipped) {
             Some(layers) => Ok(&self.layers[..layers]),

@@ -70,6 +70,8 @@ pub struct Spec {
     /// Whether a negative prompt that nobody gave is zeros, in place of an empty prompt.
     pub zero_negative: bool,
     pub text_encoders: usize,
+    /// Widths of the embeddings of `text_encoder` and `text_encoder_2`, as far as there are such.
+    pub text_widths: [Option<usize>; 2],
     /// Layers of the text encoder, the most that `clip_skip` can be.
     pub text_layers: usize,
     /// Height and width of a picture are multiples of this many pixels.
@@ -279,7 +281,7 @@ impl StableDiffusion {
     /// # Errors
     /// The file is broken, or not for this model's text encoders.
     pub fn learned(&self, name: &str, file: &[u8]) -> std::result::Result<LearnedToken, LoadError> {
-        let widths = self.text.widths();
+        let widths = self.spec.text_widths;
         let TextualInversion { text_encoder, text_encoder_2, .. } = TextualInversion::read(name, file, widths)?;
         let present = [text_encoder, text_encoder_2].into_iter().zip(widths).filter(|(_, width)| width.is_some());
         let vectors = present.map(|(vectors, _)| vectors.as_ref().map(rows).unwrap_or_default()).collect();

@@ -1,6 +1,6 @@
 //! One or two text encoders side by side, with their tokenizers.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use candle_core::{Result, Tensor};
 
@@ -8,6 +8,7 @@ use super::{
     ClipTextModel, ClipTokenizer,
     adapters::{AdapterSet, RowAdapters, by_rows},
     clip_text::TextRow,
+    tokenizer::Triggers,
 };
 use crate::generation::{Span, Token, chunks, weighted};
 
@@ -25,6 +26,17 @@ pub(super) enum Way {
     Last,
     /// The last but one's, side by side, and the vector of the whole prompt: SDXL.
     Penultimate,
+}
+
+impl Way {
+    /// What the encoders of a folder have of something, `text_encoder` first.
+    pub fn placed<T: Copy>(self, of_all: &[T]) -> [Option<T>; 2] {
+        match (self, of_all) {
+            // A single encoder of SDXL's kind is the second of the family.
+            (Way::Penultimate, [only]) => [None, Some(*only)],
+            (_, of_all) => [of_all.first().copied(), of_all.get(1).copied()],
+        }
+    }
 }
 
 /// A prompt as the encoders take it.
@@ -80,7 +92,7 @@ impl LearnedTokens {
     }
 
     /// Each trigger and the ids of its vectors for one encoder, whose vocabulary has this size.
-    fn triggers(&self, encoder: usize, vocabulary: u32) -> Vec<(&str, Vec<u32>)> {
+    fn triggers(&self, encoder: usize, vocabulary: u32) -> Triggers<'_> {
         let mut next = vocabulary;
         let ids_of = |token: &'_ LearnedToken| {
             let count = token.vectors.get(encoder).map_or(0, Vec::len) as u32;
@@ -88,7 +100,7 @@ impl LearnedTokens {
             (next - count..next).collect()
         };
         let mut ids_of = ids_of;
-        self.list().iter().map(|token| (token.trigger.as_str(), ids_of(token))).collect()
+        Triggers::new(self.list().iter().map(|token| (token.trigger.as_str(), ids_of(token))).collect())
     }
 }
 
@@ -124,15 +136,17 @@ impl TextEncoders {
     pub fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
         let of_encoder = |(i, (tokenizer, model)): (usize, &(ClipTokenizer, ClipTextModel))| {
             let triggers = learned.triggers(i, model.vocabulary() as u32);
+            // The further vectors of a word go with its first.
+            let further: HashSet<u32> = triggers.further().chain(tokenizer.further()).collect();
             let words = |span: &Span| {
                 let ids = tokenizer.words(&span.text, &triggers).into_iter();
-                ids.map(|id| Token { id, weight: span.weight as f32, joined: joined(id, &triggers) })
+                ids.map(|id| Token { id, weight: span.weight as f32, joined: further.contains(&id) })
                     .collect::<Vec<_>>()
             };
             let segments = weighted(self.prompt_of(i, prompts));
             let segments: Vec<Vec<Token>> =
                 segments.iter().map(|spans| spans.iter().flat_map(words).collect()).collect();
-            let comma = tokenizer.words(",", &[]).first().copied();
+            let comma = tokenizer.words(",", &Triggers::default()).first().copied();
             let chunks = chunks(&segments, tokenizer.length().saturating_sub(2).max(1), comma);
             chunks.into_iter().map(|chunk| framed(tokenizer, &chunk)).collect::<Vec<_>>()
         };
@@ -155,13 +169,6 @@ impl TextEncoders {
         // A model of a single encoder that is the second of its family takes the text for that one.
         let place = if self.encoders.len() == 1 && self.way == Way::Penultimate { last } else { encoder.min(last) };
         prompts.get(place).copied().unwrap_or_default()
-    }
-
-    /// The widths of the embeddings of `text_encoder` and `text_encoder_2`, of those that there are.
-    pub(super) fn widths(&self) -> [Option<usize>; 2] {
-        let width = |i: usize| self.encoders.get(i).map(|(_, model)| model.width());
-        // A single encoder of SDXL's kind is the second of the family.
-        if self.encoders.len() == 1 && self.way == Way::Penultimate { [None, width(0)] } else { [width(0), width(1)] }
     }
 
     /// Prompts → their states, without the last `clip_skip` layers.
@@ -188,11 +195,6 @@ impl TextEncoders {
         }
         Ok(Encoded { hidden: Tensor::cat(&hidden, 2)?, pooled })
     }
-}
-
-/// Whether an id is one of the further vectors of a learned word, which go with the first.
-fn joined(id: u32, triggers: &[(&str, Vec<u32>)]) -> bool {
-    triggers.iter().any(|(_, ids)| ids.iter().skip(1).any(|further| *further == id))
 }
 
 /// The ids of a chunk with start, end and padding, and how much each counts.

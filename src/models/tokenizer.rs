@@ -1,12 +1,14 @@
 //! CLIP's byte-pair encoding of prompts (transformers' `CLIPTokenizer`).
 
+mod added_tokens;
+mod triggers;
+
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 use tokenizers::{
     AddedToken, SplitDelimiterBehavior, Tokenizer,
     models::bpe::{BPE, Vocab},
-    normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern},
     pre_tokenizers::{
         byte_level::ByteLevel,
         sequence::Sequence as PreTokenizers,
@@ -14,8 +16,13 @@ use tokenizers::{
     },
 };
 
-use super::configuration::{Fixed, one_of};
+use super::{
+    configuration::{Fixed, one_of},
+    word_tags::{normalizer, word_tags},
+};
 use crate::weights::{LoadError, ModelFolder};
+
+pub use triggers::Triggers;
 
 /// Prompts to ids: `<|startoftext|>`, the words, `<|endoftext|>`, padding up to the length.
 #[derive(Debug)]
@@ -25,10 +32,14 @@ pub struct ClipTokenizer {
     end: u32,
     pad: u32,
     length: usize,
+    /// The further tokens of each added token that stands for several: `<cat>_1`, `<cat>_2` … of `<cat>`.
+    further: HashMap<u32, Vec<u32>>,
 }
 
 impl ClipTokenizer {
-    /// Reads `tokenizer.json`, or else `vocab.json` and `merges.txt`, in the given part of the folder.
+    /// Reads `tokenizer.json`, or else `vocab.json` and `merges.txt`, in the given part of the folder; and the tokens beyond
+    /// that vocabulary, as pipelines with learned words were saved: `added_tokens_decoder` of `tokenizer_config.json`, and
+    /// `added_tokens.json`.
     ///
     /// Ids are padded to the `model_max_length` of `tokenizer_config.json`, but to no more than `positions`, and with the
     /// token that `special_tokens_map.json` or else `tokenizer_config.json` names, or else with `<|endoftext|>`.
@@ -51,6 +62,7 @@ impl ClipTokenizer {
             (vocab.clone(), from_vocab_and_merges(folder, &vocab, &merges, unknown)?)
         };
         let bad = |reason: String| LoadError::Tokenizer { path: path.clone(), reason };
+        added_tokens::add(&mut tokenizer, folder, part, (&config, &special))?;
         let id =
             |token: &str| tokenizer.token_to_id(token).ok_or_else(|| bad(format!("the vocabulary has no {token:?}")));
         let ids = [id(start)?, id(end)?, id(pad)?];
@@ -71,28 +83,41 @@ impl ClipTokenizer {
                 reason,
             });
         }
-        Ok(Self { tokenizer, start, end, pad, length })
+        let further = added_tokens::further(&tokenizer);
+        Ok(Self { tokenizer, start, end, pad, length, further })
     }
 
     /// The ids of a prompt, exactly [`ClipTokenizer::length`] of them; a prompt that is too long loses its end. Where the
     /// prompt has one of the triggers, the trigger's ids stand for it.
-    pub fn encode(&self, prompt: &str, triggers: &[(&str, Vec<u32>)]) -> Vec<u32> {
+    pub fn encode(&self, prompt: &str, triggers: &Triggers<'_>) -> Vec<u32> {
         self.framed(self.words(prompt, triggers))
     }
 
     /// The ids between beginning and end, as many as there are.
-    pub fn words(&self, prompt: &str, triggers: &[(&str, Vec<u32>)]) -> Vec<u32> {
-        // The first of all triggers in the text, and of those that begin there the longest.
-        let found = triggers.iter().filter(|(trigger, _)| !trigger.is_empty());
-        let found = found.filter_map(|(trigger, ids)| Some((prompt.find(trigger)?, trigger.len(), ids)));
-        match found.min_by_key(|(at, length, _)| (*at, usize::MAX - length)) {
-            Some((at, length, ids)) => {
-                let (before, after) = (self.words(&prompt[..at], &[]), self.words(&prompt[at + length..], triggers));
-                [before, ids.clone(), after].concat()
+    pub fn words(&self, prompt: &str, triggers: &Triggers<'_>) -> Vec<u32> {
+        let tags = if triggers.is_empty() { Vec::new() } else { word_tags(prompt) };
+        let (mut ids, mut rest) = (Vec::new(), 0);
+        for tag in tags {
+            if let Some(of_trigger) = triggers.ids(&tag) {
+                ids.extend(self.plain(&prompt[rest..tag.place.start]));
+                ids.extend(of_trigger);
+                rest = tag.place.end;
             }
-            // A byte-level vocabulary has a token for everything; one that has not makes nothing of what it cannot say.
-            None => self.tokenizer.encode(prompt, false).map(|e| e.get_ids().to_vec()).unwrap_or_default(),
         }
+        ids.extend(self.plain(&prompt[rest..]));
+        ids
+    }
+
+    /// The ids of a text without triggers.
+    fn plain(&self, text: &str) -> impl Iterator<Item = u32> {
+        // A byte-level vocabulary has a token for everything; one that has not makes nothing of what it cannot say.
+        let ids = self.tokenizer.encode(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default();
+        ids.into_iter().flat_map(|id| [id].into_iter().chain(self.further.get(&id).into_iter().flatten().copied()))
+    }
+
+    /// The ids that follow another one wherever it stands: those of the further vectors of words in the vocabulary.
+    pub fn further(&self) -> impl Iterator<Item = u32> {
+        self.further.values().flatten().copied()
     }
 
     /// Ids between beginning and end, cut or padded to the length.
@@ -166,8 +191,7 @@ fn from_vocab_and_merges(
         .map_err(|e| bad(merges_path, e.to_string()))?;
     let whole = || -> tokenizers::Result<Tokenizer> {
         let mut tokenizer = Tokenizer::new(model);
-        let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
-        tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
+        tokenizer.with_normalizer(Some(normalizer()?))?;
         let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
         let words = Split::new(SplitPattern::Regex(words.into()), SplitDelimiterBehavior::Removed, true)?;
         let bytes = ByteLevel::new(false, true, true);

@@ -35,8 +35,7 @@ pub struct Vectors {
 }
 
 impl TextualInversion {
-    /// Reads a safetensors file that has one tensor, by the word itself or by `emb_params`, or one for each encoder of
-    /// Stable Diffusion XL, `clip_l` and `clip_g`.
+    /// Reads a safetensors file in one of the layouts of [`EmbeddingOutline`].
     ///
     /// `widths` are those of the model's `text_encoder` and `text_encoder_2`, as far as it has them; a single tensor is for
     /// the one that it fits. `path` is what errors call the file.
@@ -44,49 +43,134 @@ impl TextualInversion {
     /// # Errors
     /// The file is broken or has other tensors, of another width, of too many vectors, or of numbers that are not finite.
     pub fn read(path: &str, file: &[u8], widths: [Option<usize>; 2]) -> Result<Self, LoadError> {
-        let bad = |key: &str, reason: String| LoadError::BadKey { path: path.into(), key: key.into(), reason };
+        let bad = |(key, reason): Fault| LoadError::BadKey { path: path.into(), key, reason };
         let header = Header::read(path, file)?;
-        let vectors = |(key, info): (&String, &Info)| vectors(info, file).map_err(|reason| bad(key, reason));
-        let [first, second] = widths;
-        let mut read = Self { word: None, text_encoder: None, text_encoder_2: None };
-        let mut tensors = header.tensors.iter();
-        if header.tensors.keys().all(|key| key == "clip_l" || key == "clip_g") {
-            for (key, info) in tensors {
-                let (place, width) = match key.as_str() {
-                    "clip_l" => (&mut read.text_encoder, first),
-                    _ => (&mut read.text_encoder_2, second),
-                };
-                let made = vectors((key, info))?;
-                if width != Some(made.width) {
-                    return Err(bad(key, unfit(made.width, &[width])));
-                }
-                *place = Some(made);
+        let outline = EmbeddingOutline::of(&header).map_err(bad)?;
+        let places = outline.places(widths).map_err(bad)?;
+        let mut read = Self { word: outline.word, text_encoder: None, text_encoder_2: None };
+        for (part, place) in outline.parts.into_iter().zip(places) {
+            let Info { dtype, bytes, .. } = &header.tensors[&part.key];
+            let values = floats(&file[bytes.clone()], *dtype).unwrap_or_default();
+            if !values.iter().all(|value| value.is_finite()) {
+                return Err(bad((part.key, "has numbers that are not finite".into())));
             }
-        } else {
-            let only = tensors.next().filter(|_| header.tensors.len() == 1);
-            let only = only.ok_or_else(|| bad("the tensors", strange(&header)))?;
-            let made = vectors(only)?;
-            let place = match Some(made.width) {
-                width if width == first => &mut read.text_encoder,
-                width if width == second => &mut read.text_encoder_2,
-                _ => return Err(bad(only.0, unfit(made.width, &widths))),
-            };
-            *place = Some(made);
-            if only.0 != "emb_params" {
-                read.word = Some(word(only.0).map_err(|reason| bad(only.0, reason))?);
-            }
+            let place = if place == 0 { &mut read.text_encoder } else { &mut read.text_encoder_2 };
+            *place = Some(Vectors { count: part.count, width: part.width, values });
         }
-        match (&read.text_encoder, &read.text_encoder_2) {
-            (None, None) => Err(bad("the tensors", strange(&header))),
-            (Some(a), Some(b)) if a.count != b.count => {
-                Err(bad("clip_g", format!("{} vectors beside the {} of clip_l", b.count, a.count)))
-            }
-            _ => Ok(read),
-        }
+        Ok(read)
     }
 }
 
-fn vectors(info: &Info, file: &[u8]) -> Result<Vectors, String> {
+/// What the header of a file with a learned word tells: one tensor, by the word itself or by `emb_params`, or one for each
+/// encoder of Stable Diffusion XL, `clip_l` and `clip_g`, which pivotal tuning calls `text_encoders_0` and
+/// `text_encoders_1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddingOutline {
+    /// The word, where the file tells it.
+    pub word: Option<String>,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    /// The tensor's name.
+    key: String,
+    /// The text encoder that it is for, 0 or 1; `None` is the one that it fits.
+    encoder: Option<usize>,
+    count: usize,
+    width: usize,
+}
+
+/// A tensor's name, and what is wrong with it.
+type Fault = (String, String);
+
+impl EmbeddingOutline {
+    /// Looks at the header alone; of `file` nothing behind the header is read. `path` is what errors call the file.
+    ///
+    /// # Errors
+    /// The file is broken, has other tensors, too many vectors, or numbers that are no floats.
+    pub fn read(path: &str, file: &[u8]) -> Result<Self, LoadError> {
+        let bad = |(key, reason): Fault| LoadError::BadKey { path: path.into(), key, reason };
+        Self::of(&Header::read(path, file)?).map_err(bad)
+    }
+
+    /// How many vectors stand for the word, 1 to [`MOST_VECTORS`].
+    pub fn vectors(&self) -> usize {
+        self.parts.first().map_or(0, |part| part.count)
+    }
+
+    /// The widths of the vectors for `text_encoder` and `text_encoder_2`; a single one, which is for either, comes first.
+    pub fn widths(&self) -> [Option<usize>; 2] {
+        let mut widths = [None; 2];
+        self.parts.iter().for_each(|part| widths[part.encoder.unwrap_or(0)] = Some(part.width));
+        widths
+    }
+
+    /// Whether a model whose text encoders have these widths can use the word.
+    ///
+    /// # Errors
+    /// It has no text encoder that a tensor is for, or one of another width: the sentence names both widths.
+    pub fn fits(&self, widths: [Option<usize>; 2]) -> Result<(), String> {
+        self.places(widths).map(drop).map_err(|(key, reason)| format!("{key}: {reason}"))
+    }
+
+    /// The text encoder for each part.
+    fn places(&self, widths: [Option<usize>; 2]) -> Result<Vec<usize>, Fault> {
+        let place = |part: &Part| {
+            let fits = |encoder: &usize| widths[*encoder] == Some(part.width);
+            let candidates = part.encoder.map_or(vec![0, 1], |encoder| vec![encoder]);
+            let wanted: Vec<_> = candidates.iter().map(|encoder| widths[*encoder]).collect();
+            let found = candidates.into_iter().find(fits);
+            found.ok_or_else(|| (part.key.clone(), unfit(part.width, &wanted)))
+        };
+        self.parts.iter().map(place).collect()
+    }
+
+    fn of(header: &Header) -> Result<Self, Fault> {
+        let keys = || header.tensors.keys().map(String::as_str);
+        if let Some(key) = keys().find(|key| OUTPUTS.contains(key)) {
+            let reason = "vectors for the output of a text encoder (OneTrainer's \"output embedding\") cannot be used";
+            return Err((key.to_owned(), reason.to_owned()));
+        }
+        let strange = || ("the tensors".to_owned(), strange(header));
+        let part = |(key, info): (&String, &Info)| part(key, info).map_err(|reason| (key.clone(), reason));
+        let parts = header.tensors.iter().map(part).collect::<Result<Vec<Part>, Fault>>();
+        if keys().count() > 0 && keys().all(|key| encoder_of(key).is_some()) {
+            let mut parts = parts?;
+            parts.sort_by_key(|part| part.encoder);
+            match &parts[..] {
+                [first, second] if first.encoder == second.encoder => return Err(strange()),
+                [first, second] if first.count != second.count => {
+                    let reason = format!("{} vectors beside the {} of {}", second.count, first.count, first.key);
+                    return Err((second.key.clone(), reason));
+                }
+                [_] | [_, _] => return Ok(Self { word: None, parts }),
+                _ => return Err(strange()),
+            }
+        }
+        if keys().count() != 1 {
+            return Err(strange());
+        }
+        let parts = parts?;
+        let key = &parts[0].key;
+        let named = (key != "emb_params").then(|| word(key).map_err(|reason| (key.clone(), reason)));
+        Ok(Self { word: named.transpose()?, parts })
+    }
+}
+
+/// Vectors that OneTrainer adds behind a text encoder.
+const OUTPUTS: [&str; 3] = ["emb_params_out", "clip_l_out", "clip_g_out"];
+
+/// The text encoder that a tensor of this name is for, where the name tells it.
+fn encoder_of(key: &str) -> Option<usize> {
+    match key {
+        "clip_l" | "text_encoders_0" => Some(0),
+        "clip_g" | "text_encoders_1" => Some(1),
+        _ => None,
+    }
+}
+
+fn part(key: &str, info: &Info) -> Result<Part, String> {
     let (count, width) = match info.shape[..] {
         [width] => (1, width),
         [count, width] => (count, width),
@@ -95,12 +179,10 @@ fn vectors(info: &Info, file: &[u8]) -> Result<Vectors, String> {
     if !(1..=MOST_VECTORS).contains(&count) {
         return Err(format!("{count} vectors are not between 1 and {MOST_VECTORS}"));
     }
-    let values = floats(&file[info.bytes.clone()], info.dtype)
-        .ok_or_else(|| format!("of type {:?}, expected a float", info.dtype))?;
-    if !values.iter().all(|value| value.is_finite()) {
-        return Err("has numbers that are not finite".into());
+    if floats(&[], info.dtype).is_none() {
+        return Err(format!("of type {:?}, expected a float", info.dtype));
     }
-    Ok(Vectors { count, width, values })
+    Ok(Part { key: key.to_owned(), encoder: encoder_of(key), count, width })
 }
 
 /// What a prompt can have as a word.
@@ -126,6 +208,6 @@ fn strange(header: &Header) -> String {
     let count = header.tensors.len();
     let first: Vec<&str> = header.tensors.keys().take(4).map(String::as_str).collect();
     let more = if count > first.len() { " …" } else { "" };
-    let expected = "expected one, or clip_l and clip_g";
+    let expected = "expected one, or clip_l and clip_g, or text_encoders_0 and text_encoders_1";
     format!("{count} tensors ({}{more}), {expected}", first.join(", "))
 }

@@ -23,7 +23,7 @@ const SQUARE: f64 = 1.0 / 1.1;
 /// there, `BREAK` ends a segment inside of brackets too, and a number that is none is text.
 pub fn weighted(prompt: &str) -> Vec<Vec<Span>> {
     let mut pieces: Vec<Piece> = Vec::new();
-    let (mut round, mut square) = (Vec::new(), Vec::new());
+    let (mut round, mut square) = (Brackets::default(), Brackets::default());
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
         let length = match first {
@@ -33,24 +33,24 @@ pub fn weighted(prompt: &str) -> Vec<Vec<Span>> {
                 1 + next.map_or(0, char::len_utf8)
             }
             '(' => {
-                round.push(pieces.len());
+                round.open.push(pieces.len());
                 1
             }
             '[' => {
-                square.push(pieces.len());
+                square.open.push(pieces.len());
                 1
             }
             ')' => {
-                close(&mut pieces, &mut round, ROUND, ")");
+                round.close(&mut pieces, ROUND, ")");
                 1
             }
             ']' => {
-                close(&mut pieces, &mut square, SQUARE, "]");
+                square.close(&mut pieces, SQUARE, "]");
                 1
             }
             ':' => match number(rest) {
-                Some((weight, length)) if !round.is_empty() => {
-                    close(&mut pieces, &mut round, weight, "");
+                Some((weight, length)) if !round.open.is_empty() => {
+                    round.close(&mut pieces, weight, "");
                     length
                 }
                 _ => {
@@ -66,8 +66,11 @@ pub fn weighted(prompt: &str) -> Vec<Vec<Span>> {
         };
         rest = &rest[length..];
     }
-    for (open, weight) in [(round, ROUND), (square, SQUARE)] {
-        open.into_iter().for_each(|start| multiply(&mut pieces[start..], weight));
+    let weights = [round.weights(pieces.len(), ROUND), square.weights(pieces.len(), SQUARE)];
+    for (i, piece) in pieces.iter_mut().enumerate() {
+        if let Piece::Text(span) = piece {
+            span.weight = (weights[0][i] * weights[1][i]).clamp(-MAX_WEIGHT, MAX_WEIGHT);
+        }
     }
     segments(pieces)
 }
@@ -84,36 +87,52 @@ impl Piece {
     }
 }
 
-fn multiply(pieces: &mut [Piece], weight: f64) {
-    for piece in pieces {
-        if let Piece::Text(span) = piece {
-            span.weight = (span.weight * weight).clamp(-MAX_WEIGHT, MAX_WEIGHT);
-        }
-    }
+/// The brackets of a kind, by the pieces that they begin at and end before. They lie in each other or apart.
+#[derive(Default)]
+struct Brackets {
+    open: Vec<usize>,
+    closed: Vec<(usize, usize, f64)>,
 }
 
-/// Ends the innermost bracket of a kind; where none is open, the closing one is text.
-fn close(pieces: &mut Vec<Piece>, open: &mut Vec<usize>, weight: f64, bracket: &str) {
-    match open.pop() {
-        Some(start) => multiply(&mut pieces[start..], weight),
-        None => pieces.push(Piece::text(bracket.to_owned())),
+impl Brackets {
+    /// Ends the innermost bracket; where none is open, the closing one is text.
+    fn close(&mut self, pieces: &mut Vec<Piece>, weight: f64, bracket: &str) {
+        match self.open.pop() {
+            Some(start) => self.closed.push((start, pieces.len(), weight)),
+            None => pieces.push(Piece::text(bracket.to_owned())),
+        }
+    }
+
+    /// What all brackets around each of the pieces come to; those that were never closed weigh `unclosed`. One pass over
+    /// pieces and brackets, however deep these lie in each other.
+    fn weights(self, pieces: usize, unclosed: f64) -> Vec<f64> {
+        /// Keeps a product of many from becoming infinite, which times 0 is no number.
+        const BOUND: f64 = 1e100;
+        let unclosed = self.open.into_iter().map(|start| (start, pieces, unclosed));
+        let mut all: Vec<_> = self.closed.into_iter().chain(unclosed).filter(|(start, end, _)| start < end).collect();
+        all.sort_by_key(|(start, end, _)| (*start, pieces - end));
+        let mut all = all.into_iter().peekable();
+        let mut around: Vec<(usize, f64)> = Vec::new();
+        let weight_at = |i: usize| {
+            while around.pop_if(|(end, _)| *end <= i).is_some() {}
+            while let Some((_, end, weight)) = all.next_if(|(start, ..)| *start <= i) {
+                let outer = around.last().map_or(1.0, |(_, weight)| *weight);
+                around.push((end, (outer * weight).clamp(-BOUND, BOUND)));
+            }
+            around.last().map_or(1.0, |(_, weight)| *weight)
+        };
+        (0..pieces).map(weight_at).collect()
     }
 }
 
 /// The number of `:1.3)` and how long all of that is.
 fn number(text: &str) -> Option<(f64, usize)> {
-    // Only as far as a number may go, since every colon of the prompt is looked at.
-    let inner = &text[1..];
-    let end = inner.find(|c: char| !(c.is_ascii_digit() || c.is_whitespace() || matches!(c, '+' | '-' | '.')))?;
-    let digits = inner[..end].trim();
-    if !inner[end..].starts_with(')') {
-        return None;
-    }
+    let digits = text[1..].trim_start();
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
-    if unsigned.is_empty() || !unsigned.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return None;
-    }
-    Some((digits.parse().ok()?, end + 2))
+    let length = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|length| *length > 0)?;
+    let behind = unsigned[length..].trim_start().strip_prefix(')')?;
+    let number = &digits[..digits.len() - unsigned.len() + length];
+    Some((number.parse().ok()?, text.len() - behind.len()))
 }
 
 /// Text, cut where the word `BREAK` stands, which takes the space around it along.
@@ -192,6 +211,19 @@ mod tests {
         }
     }
 
+    /// Deeper than any prompt can be, and so long that a pass over all of it for each of its brackets would not end.
+    #[test]
+    fn long_prompts_are_read_in_one_pass() {
+        const TIMES: usize = 1_000_000;
+        let deep = format!("{}a{}", "(x".repeat(TIMES), ":0)".repeat(TIMES));
+        assert_eq!(weighted(&deep)[0].last().map(|span| span.weight), Some(0.0));
+        let read = |part: &str| weighted(&part.repeat(TIMES)).len();
+        for part in ["(", "[", "(a", "[a", "([a", ")", ":", ":1", ": ", "(a:1", "(:1.5)", "\\", "BREAKBREAK", "a]"] {
+            assert_eq!(read(part), 1, "{part}");
+        }
+        assert_eq!(read("BREAK "), TIMES + 1);
+    }
+
     #[test]
     fn a_prompt_may_be_as_deep_as_it_is_long() {
         let n = 100_000;
@@ -247,6 +279,18 @@ mod tests {
             let escape = |c: char| if "()[]\\".contains(c) { format!("\\{c}") } else { c.to_string() };
             let escaped: String = prompt.chars().map(escape).collect();
             prop_assert_eq!(weighted(&escaped), [[Span { text: prompt.clone(), weight: 1.0 }]]);
+        }
+
+        #[test]
+        fn brackets_that_cross_multiply_where_both_are(depth in 1usize..20) {
+            let (round, square) = ("(".repeat(depth), "[".repeat(depth));
+            let prompt = format!("{round}a {square}b {}c {}d", ")".repeat(depth), "]".repeat(depth));
+            let (up, down) = (ROUND.powi(depth as i32), SQUARE.powi(depth as i32));
+            let spans = weighted(&prompt).remove(0);
+            prop_assert_eq!(spans.len(), 4);
+            for (span, weight) in spans.iter().zip([up, up * down, down, 1.0]) {
+                prop_assert!((span.weight - weight).abs() < 1e-9, "{:?}", span);
+            }
         }
 
         #[test]

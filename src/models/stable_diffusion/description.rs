@@ -58,6 +58,8 @@ impl Description {
             agree_on_latents(tiny, &vae_config)?;
         }
         let pooled_width = unet_config.added().and_then(|_| text.last()?.2.projection());
+        let way = if unet_config.added().is_some() { Way::Penultimate } else { Way::Last };
+        let widths: Vec<usize> = text.iter().map(|(.., text)| text.hidden_size).collect();
         let spec = Spec {
             latent_channels: vae_config.latent_channels,
             vae_scale_factor: vae_config.scale(),
@@ -70,6 +72,7 @@ impl Description {
             zero_negative: unet_config.added().is_some()
                 && index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true),
             text_encoders: text.len(),
+            text_widths: way.placed(&widths),
             text_layers,
             size_multiple: vae_config.scale(),
             maps: unet_config.maps(),
@@ -82,7 +85,6 @@ impl Description {
             None => legacy::scheduler_config(scheduler_config),
             Some(_) => scheduler_config,
         };
-        let way = if unet_config.added().is_some() { Way::Penultimate } else { Way::Last };
         Ok(Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec })
     }
 }

@@ -1,0 +1,97 @@
+//! Tokens beyond a tokenizer's vocabulary, as transformers saves them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::content;
+use crate::weights::{LoadError, ModelFolder};
+
+/// An entry of `added_tokens_decoder`; what is absent is as transformers' `AddedToken` has it.
+#[derive(Deserialize)]
+struct Entry {
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
+}
+
+/// Adds the tokens that `tokenizer_config.json` (`added_tokens_decoder`) and `added_tokens.json` list, in the order of their
+/// ids. Where both list a token, the first says how the token is matched. `special` is `special_tokens_map.json`.
+///
+/// # Errors
+/// A file is broken, or a token has another id than the one that is next.
+pub(super) fn add(
+    tokenizer: &mut Tokenizer,
+    folder: &ModelFolder,
+    part: &str,
+    (config, special): (&Map<String, Value>, &Map<String, Value>),
+) -> Result<(), LoadError> {
+    let mut tokens: BTreeMap<u32, AddedToken> = BTreeMap::new();
+    let path = format!("{part}/tokenizer_config.json");
+    if let Some(listed) = config.get("added_tokens_decoder") {
+        let bad = |reason: String| LoadError::BadKey { path: path.clone(), key: "added_tokens_decoder".into(), reason };
+        let listed = HashMap::<u32, Entry>::deserialize(listed).map_err(|error| bad(error.to_string()))?;
+        tokens.extend(listed.into_iter().map(|(id, entry)| (id, entry.into())));
+    }
+    let path = format!("{part}/added_tokens.json");
+    if folder.has(&path) {
+        let special = additional_special_tokens(config, special);
+        for (token, id) in folder.json(&path)? {
+            let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = id.ok_or_else(|| LoadError::BadKey {
+                path: path.clone(),
+                key: token.clone(),
+                reason: "must be the id of the token, an integer".into(),
+            })?;
+            let is_special = special.contains(token.as_str());
+            tokens.entry(id).or_insert_with(|| AddedToken::from(token, is_special));
+        }
+    }
+    let bad = |reason: String| LoadError::Tokenizer { path: part.to_owned(), reason };
+    tokenizer.add_tokens(tokens.values().cloned()).map_err(|error| bad(error.to_string()))?;
+    for (id, AddedToken { content, .. }) in tokens {
+        // transformers gives such a token the next free id or the one of the file, by its version.
+        match tokenizer.token_to_id(&content) {
+            Some(given) if given == id => {}
+            given => {
+                let given = given.map_or_else(|| "none".to_owned(), |given| given.to_string());
+                return Err(bad(format!("the added token {content:?} has the id {id}, but the next one is {given}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For each added token that stands for several the ids of the further ones: diffusers writes a word of several vectors as
+/// `<cat>`, `<cat>_1`, `<cat>_2` …, and reads all of them where a prompt has the first.
+pub(super) fn further(tokenizer: &Tokenizer) -> HashMap<u32, Vec<u32>> {
+    let added = tokenizer.get_added_tokens_decoder();
+    let ids: HashMap<&str, u32> = added.iter().map(|(id, token)| (token.content.as_str(), *id)).collect();
+    let further_of = |content: &str| -> Vec<u32> {
+        (1..).map_while(|i| ids.get(format!("{content}_{i}").as_str()).copied()).collect()
+    };
+    let all = ids.iter().map(|(content, id)| (*id, further_of(content)));
+    all.filter(|(_, further)| !further.is_empty()).collect()
+}
+
+impl From<Entry> for AddedToken {
+    fn from(entry: Entry) -> AddedToken {
+        let Entry { content, single_word, lstrip, rstrip, normalized, special } = entry;
+        AddedToken { content, single_word, lstrip, rstrip, normalized: normalized.unwrap_or(!special), special }
+    }
+}
+
+/// Tokens that a version before `added_tokens_decoder` marks as special.
+fn additional_special_tokens<'a>(config: &'a Map<String, Value>, special: &'a Map<String, Value>) -> HashSet<&'a str> {
+    let lists = [special, config].into_iter().filter_map(|map| map.get("additional_special_tokens")?.as_array());
+    lists.flatten().filter_map(|token| content(Some(token))).collect()
+}

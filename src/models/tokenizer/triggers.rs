@@ -1,0 +1,38 @@
+//! Words in prompts that stand for ids of their own.
+
+use std::collections::HashMap;
+
+use crate::models::word_tags::{WordTag, folded};
+
+/// Triggers, each a `<name>`, and the ids that stand for them.
+#[derive(Debug, Default)]
+pub struct Triggers<'a> {
+    all: Vec<(&'a str, Vec<u32>)>,
+    spelled: HashMap<&'a str, usize>,
+    compared: HashMap<String, usize>,
+}
+
+impl<'a> Triggers<'a> {
+    /// Of two triggers that differ in letter case alone the first goes before the second where a prompt spells neither.
+    pub fn new(all: Vec<(&'a str, Vec<u32>)>) -> Self {
+        let last_to_first = || all.iter().enumerate().rev();
+        let spelled = last_to_first().map(|(i, (trigger, _))| (*trigger, i)).collect();
+        let compared = last_to_first().map(|(i, (trigger, _))| (folded(trigger), i)).collect();
+        Triggers { all, spelled, compared }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The ids that stand for a tag: in any letter case, as transformers finds added tokens.
+    pub fn ids(&self, tag: &WordTag<'_>) -> Option<&[u32]> {
+        let found = self.spelled.get(tag.spelled).or_else(|| self.compared.get(&tag.folded))?;
+        Some(&self.all[*found].1)
+    }
+
+    /// The ids behind the first of each trigger.
+    pub fn further(&self) -> impl Iterator<Item = u32> {
+        self.all.iter().flat_map(|(_, ids)| ids.iter().skip(1).copied())
+    }
+}

@@ -1,0 +1,104 @@
+//! Learned words in prompts: `<name>`.
+
+use std::{ops::Range, sync::LazyLock};
+
+use tokenizers::{
+    NormalizedString, Result,
+    normalizers::{Lowercase, NFC, Replace, Sequence, replace::ReplacePattern},
+    tokenizer::{Normalizer, normalizer},
+};
+
+/// A `<name>` in a prompt, whose name has neither `<` nor `>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WordTag<'a> {
+    /// Where in the prompt, in bytes.
+    pub place: Range<usize>,
+    /// As the prompt spells the tag, with its brackets.
+    pub spelled: &'a str,
+    /// As CLIP's tokenizer compares tags: see [`folded`].
+    pub folded: String,
+}
+
+/// All tags of a prompt, in their order. The time is linear in the length of the prompt.
+pub fn word_tags(prompt: &str) -> Vec<WordTag<'_>> {
+    let mut text = NormalizedString::from(prompt);
+    // Without its normal form a prompt has no tags; its letters are encoded all the same.
+    if !prompt.contains('<') || normalize(&mut text).is_err() {
+        return Vec::new();
+    }
+    let mut tags = Vec::new();
+    let mut from = 0;
+    while let Some(start) = text.get()[from..].find('<').map(|at| from + at) {
+        let inside = start + 1;
+        from = inside;
+        let Some(length) = text.get()[inside..].find(['<', '>']) else { break };
+        let end = inside + length;
+        if !text.get()[end..].starts_with('>') {
+            continue;
+        }
+        from = end + 1;
+        let place = text.convert_offsets(normalizer::Range::Normalized(start..from));
+        let spelled = place.and_then(|place| Some((place.clone(), prompt.get(place)?)));
+        if let Some((place, spelled)) = spelled {
+            tags.push(WordTag { place, spelled, folded: text.get()[start..from].to_owned() });
+        }
+    }
+    tags
+}
+
+/// A text as CLIP's tokenizer compares added tokens: composed (NFC), each run of white space one space, in lower case.
+pub fn folded(text: &str) -> String {
+    let mut normalized = NormalizedString::from(text);
+    match normalize(&mut normalized) {
+        Ok(()) => normalized.get().to_owned(),
+        Err(_) => text.to_lowercase(),
+    }
+}
+
+/// What CLIP's tokenizer makes of a text before it looks for tokens.
+pub(super) fn normalizer() -> Result<Sequence> {
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    Ok(Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()]))
+}
+
+fn normalize(text: &mut NormalizedString) -> Result<()> {
+    static NORMALIZER: LazyLock<Option<Sequence>> = LazyLock::new(|| normalizer().ok());
+    NORMALIZER.as_ref().map_or(Ok(()), |normalizer| normalizer.normalize(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(prompt: &str) -> Vec<(&str, String)> {
+        word_tags(prompt).into_iter().map(|tag| (tag.spelled, tag.folded)).collect()
+    }
+
+    #[test]
+    fn tags_are_found_as_they_are_spelled_and_compared_in_lower_case() {
+        let pair = |spelled: &'static str, folded: &str| (spelled, folded.to_owned());
+        assert_eq!(found("a <My-Cat>, <b><c>"), [pair("<My-Cat>", "<my-cat>"), pair("<b>", "<b>"), pair("<c>", "<c>")]);
+        assert_eq!(found("1 < 2 > 0"), [pair("< 2 >", "< 2 >")]);
+        assert_eq!(found("<a <b>>"), [pair("<b>", "<b>")]);
+        assert_eq!(found("a\n\n<pixel \t Art>"), [pair("<pixel \t Art>", "<pixel art>")]);
+        // An é of two code points, as file names have it on some systems, is an é.
+        assert_eq!(found("É <caf\u{65}\u{301}>"), [pair("<caf\u{65}\u{301}>", "<caf\u{e9}>")]);
+        assert_eq!(folded("<CAF\u{c9}>"), "<caf\u{e9}>");
+        assert_eq!(found("no tag, <none"), []);
+    }
+
+    proptest! {
+        #[test]
+        fn a_tag_is_where_it_says(prompt in "([<>aB \n\u{301}\u{130}ßé狐]){0,24}") {
+            let mut end = 0;
+            for tag in word_tags(&prompt) {
+                prop_assert!(end <= tag.place.start);
+                end = tag.place.end;
+                prop_assert_eq!(&prompt[tag.place.clone()], tag.spelled);
+                prop_assert_eq!(folded(tag.spelled), tag.folded);
+            }
+        }
+    }
+}
