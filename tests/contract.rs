@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
-    generation::{Decoder, Fields, Levels, Limits, ModelCard, Rules, SchedulerChoice, Task, resolve},
+    generation::{
+        Decoder, Fields, Generation, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, resolve,
+    },
     http::{Endpoint, operator_endpoints, public_endpoints},
 };
 use serde_json::{Map, Value, json};
@@ -205,6 +207,14 @@ impl Rules for Open {
     }
 
     fn check_lora(&self, _: &ModelCard, _: &str) -> Result<(), (&'static str, String)> {
+        Ok(())
+    }
+
+    fn check_words(&self, _: &ModelCard, _: PromptSyntax, _: &str) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    fn check_stages(&self, _: &ModelCard, _: &Generation) -> Result<(), (Vec<&'static str>, String)> {
         Ok(())
     }
 

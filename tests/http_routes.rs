@@ -19,6 +19,8 @@ mod faults;
 mod idempotency;
 #[path = "http_routes/inputs.rs"]
 mod inputs;
+#[path = "http_routes/late.rs"]
+mod late;
 #[path = "http_routes/loras.rs"]
 mod loras;
 #[path = "http_routes/other.rs"]

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app::{self, engine_settings},
-    diffusion::SchedulerConfig,
+    diffusion::{SamplerLabel, SchedulerConfig},
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Generation, InputImage, Phase, Place, resolve},
     imaging::{RgbImage, decode, encode_png},
@@ -85,6 +85,7 @@ impl Generate {
         let companions = Companions::of(&generation, &catalogue, &model, refiner)?;
         let card = catalogue.card(&generation.model).context("the model is gone")?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
+        let label = scheduler.label();
         let (engine, thread) = engine::engine(
             engine::Settings { checkpoint_interval: None, ..engine_settings(&config.engine) },
             Metrics::new(),
@@ -109,7 +110,7 @@ impl Generate {
         let pictures = ended.recv().context("the engine ended without an answer")??;
         drop(engine);
         computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;
-        write(&generation, &pictures, &paths)
+        write(&generation, &label, &pictures, &paths)
     }
 
     /// Where each image goes.
@@ -136,9 +137,9 @@ impl Generate {
     }
 }
 
-fn write(generation: &Generation, pictures: &[RgbImage], paths: &[PathBuf]) -> Result<()> {
+fn write(generation: &Generation, label: &SamplerLabel, pictures: &[RgbImage], paths: &[PathBuf]) -> Result<()> {
     for ((index, picture), path) in (0..).zip(pictures).zip(paths) {
-        let file = encode_png(picture, generation, index)?;
+        let file = encode_png(picture, generation, label, index)?;
         std::fs::write(path, file).with_context(|| format!("cannot write {}", path.display()))?;
         println!("{} (seed {})", path.display(), generation.seed_of(index));
     }

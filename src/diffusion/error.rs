@@ -44,9 +44,19 @@ pub enum InvalidSteps {
     TooMany { steps: usize, max: usize },
     #[error("timestep {t} of the schedule lies outside of the {num_train_timesteps} the model was trained on")]
     OutOfRange { t: f64, num_train_timesteps: usize },
-    #[error("{steps} steps at a strength of {strength} are none")]
+    #[error("times steps must be at least 1, not {strength} · {steps}")]
     NothingLeft { steps: usize, strength: f64 },
-    #[error("{class} with Runge-Kutta steps (skip_prk_steps false) cannot begin after its first step")]
+    /// No step begins before the share at which the run ends.
+    #[error("must be at least {least:.4} so that one of the {steps} steps comes before it, not {share}")]
+    EndsEarly { steps: usize, share: f64, least: f64 },
+    #[error("cannot be used with steps that begin at the last timestep")]
+    BeginsAtEnd,
+    /// No step begins after the share at which the run begins.
+    #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {share}")]
+    BeginsAfterAll { steps: usize, share: f64, bound: f64 },
+    #[error(
+        "cannot leave out the first steps of {class} with Runge-Kutta steps; another scheduler can, and so can this one with skip_prk_steps true"
+    )]
     BeginsLate { class: &'static str },
     #[error("{class} with this configuration takes no explicit {list}")]
     NoList { class: &'static str, list: &'static str },

@@ -25,6 +25,9 @@ mod euler_levels;
 mod flow_levels;
 mod trained;
 
+/// The steps that PNDM needs where it begins with three Runge-Kutta steps.
+const MIN_PRK_STEPS: usize = 4;
+
 /// One [`Point`] per step and one for the end, and which of the steps are taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
@@ -63,7 +66,7 @@ impl Schedule {
 
     fn along(config: &SchedulerConfig, course: Course<'_>) -> Result<Schedule, InvalidSteps> {
         let steps = course.len();
-        let min = if let Sampler::Pndm { skip_prk_steps: false, .. } = config.sampler { 4 } else { 1 };
+        let min = if config.sampler.has_runge_kutta_steps() { MIN_PRK_STEPS } else { 1 };
         if steps < min {
             return Err(InvalidSteps::TooFew { steps, min, class: config.class_name() });
         }
@@ -178,7 +181,7 @@ impl Schedule {
         if kept == 0 {
             return Err(InvalidSteps::NothingLeft { steps, strength });
         }
-        if kept < steps && matches!(self.config().sampler, Sampler::Pndm { skip_prk_steps: false, .. }) {
+        if kept < steps && self.config().sampler.has_runge_kutta_steps() {
             return Err(InvalidSteps::BeginsLate { class: self.config().class_name() });
         }
         Ok(Schedule { run: steps - kept..steps, ..self })
@@ -189,7 +192,15 @@ impl Schedule {
         let kept = self.steps_from(self.cutoff(end));
         let run = self.run.start..(self.run.start + kept).min(self.run.end);
         if run.is_empty() {
-            return Err(InvalidSteps::NothingLeft { steps: self.run.len(), strength: end });
+            let least = self.share_at(self.points[self.run.start].t);
+            return Err(match least < 1.0 {
+                true => InvalidSteps::EndsEarly { steps: self.run.len(), share: end, least },
+                false => InvalidSteps::BeginsAtEnd,
+            });
+        }
+        if run.end < MIN_PRK_STEPS && self.config().sampler.has_runge_kutta_steps() {
+            let (steps, class) = (run.len(), self.config().class_name());
+            return Err(InvalidSteps::TooFew { steps, min: MIN_PRK_STEPS, class });
         }
         Ok(Schedule { run, ..self })
     }
@@ -199,12 +210,10 @@ impl Schedule {
         let left = self.steps_from(self.cutoff(start));
         let run = (self.run.start + left).min(self.run.end)..self.run.end;
         if run.is_empty() {
-            return Err(InvalidSteps::NothingLeft { steps: self.run.len(), strength: 1.0 - start });
+            let bound = self.share_at(self.points[self.run.end - 1].t);
+            return Err(InvalidSteps::BeginsAfterAll { steps: self.run.len(), share: start, bound });
         }
-        if !run.is_empty()
-            && run != self.run
-            && matches!(self.config().sampler, Sampler::Pndm { skip_prk_steps: false, .. })
-        {
+        if run != self.run && self.config().sampler.has_runge_kutta_steps() {
             return Err(InvalidSteps::BeginsLate { class: self.config().class_name() });
         }
         Ok(Schedule { run, ..self })
@@ -214,6 +223,12 @@ impl Schedule {
     fn cutoff(&self, end: f64) -> f64 {
         let all = self.config().num_train_timesteps() as f64;
         (all - end * all).round_ties_even()
+    }
+
+    /// The share of all timesteps that is behind at timestep `t`.
+    fn share_at(&self, t: f64) -> f64 {
+        let all = self.config().num_train_timesteps() as f64;
+        (all - t.floor()) / all
     }
 
     /// How many of the steps begin at timestep `t` or before, on the way down.

@@ -57,6 +57,13 @@ pub(super) enum Sampler {
     Consistency(Consistency),
 }
 
+impl Sampler {
+    /// Whether a run begins with three Runge-Kutta steps, of which none can be left out.
+    pub(super) fn has_runge_kutta_steps(&self) -> bool {
+        matches!(self, Sampler::Pndm { skip_prk_steps: false, .. })
+    }
+}
+
 /// diffusers' `variance_type` of DDPM: the posterior's variance `β̃` or that of the step, `β`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variance {

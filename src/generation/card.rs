@@ -40,6 +40,9 @@ pub struct ModelCard {
     /// Width of its text's hidden states.
     #[serde(skip)]
     pub context_width: usize,
+    /// Widths of the embeddings of `text_encoder` and `text_encoder_2`, as far as it has them.
+    #[serde(skip)]
+    pub text_widths: [Option<usize>; 2],
     /// Channels of the maps that ControlNets add to.
     #[serde(skip)]
     pub maps: Vec<usize>,

@@ -35,6 +35,11 @@ pub trait Rules {
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Whether a LoRA of this name can be used with the model; the error is a code and what is wrong.
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
+    /// Whether the model can use the learned words that a prompt has; the errors are codes and what is wrong.
+    fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
+    /// Whether the generation's steps can be run, by its own model and its refiner. The error is the path of the field that
+    /// leaves no step or asks for what a scheduler cannot do, and what is wrong.
+    fn check_stages(&self, card: &ModelCard, generation: &Generation) -> Result<(), (Vec<&'static str>, String)>;
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
 }
@@ -58,7 +63,6 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let prompt = prompt(&mut fields, limits);
     let (prompt, loras) = LoraUse::read(&mut fields, prompt, &card, rules);
     let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars);
-    let negative_prompt = negative_prompt.or_else(|| (!card.zero_negative).then(String::new));
     let source = Source::read(&mut fields, &card);
     let default_size = match &source {
         Some(source) => source.size(&card, limits),
@@ -69,17 +73,16 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let levels = Levels::read(&mut fields, limits);
     let steps = steps(&mut fields, &card, limits, levels.as_ref());
     let (scheduler, steps) = scheduler(&mut fields, &card, rules, steps, levels.as_ref());
-    let is_faulty = ["strength", "steps", "sigmas", "timesteps"].iter().any(|name| fields.is_faulty(name));
-    let too_weak = source.as_ref().map(Source::strength).filter(|share| f64::from(steps) * share < 1.0);
-    if let Some(strength) = too_weak.filter(|_| !is_faulty) {
-        fields.error("strength", "out_of_range", format!("times steps must be at least 1, not {strength} · {steps}"));
-    }
     // Looked at before `denoising_end` is taken, which it excludes.
     let refiner = Refiner::read(&mut fields, &card, rules, limits.max_prompt_chars);
     if let (Some(levels), Some(_)) = (&levels, &refiner) {
         fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
     }
-    let sdxl = Sdxl::read(&mut fields, &card, (width, height), limits.max_prompt_chars);
+    // A refiner may take a negative prompt that nobody gave for another thing than an empty one.
+    let refiner_card = refiner.as_ref().and_then(|refiner| rules.card(&refiner.model));
+    let zero_negative = card.zero_negative || refiner_card.is_some_and(|card| card.zero_negative);
+    let negative_prompt = negative_prompt.or_else(|| (!zero_negative).then(String::new));
+    let sdxl = Sdxl::read(&mut fields, &card, (width, height), source.is_some(), limits.max_prompt_chars);
     let controls = Control::read(&mut fields, &card, rules);
     let feature_cache = FeatureCache::read(&mut fields);
     if feature_cache.is_some() && !controls.is_empty() {
@@ -119,6 +122,12 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         metadata: metadata(&mut fields),
         model,
     };
+    check_words(&mut fields, &generation, &card, rules);
+    if !fields.has_errors()
+        && let Err((path, detail)) = rules.check_stages(&card, &generation)
+    {
+        fields.error_at(&path, "out_of_range", detail);
+    }
     match fields.finish() {
         errors if errors.is_empty() => Ok(generation),
         errors => Err(Invalid { errors }),
@@ -128,6 +137,23 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
 fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) -> u32 {
     let number = fields.integer(name, u64::from(min), u64::from(max));
     number.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+}
+
+/// Refuses learned words that the model cannot use.
+fn check_words(fields: &mut Fields, generation: &Generation, card: &ModelCard, rules: &dyn Rules) {
+    let Generation { prompt, negative_prompt, sdxl, prompt_syntax, .. } = generation;
+    let second = |text: fn(&Sdxl) -> &Option<String>| sdxl.as_ref().and_then(|sdxl| text(sdxl).as_ref());
+    let texts = [
+        ("prompt", Some(prompt)),
+        ("negative_prompt", negative_prompt.as_ref()),
+        ("prompt_2", second(|sdxl| &sdxl.prompt_2)),
+        ("negative_prompt_2", second(|sdxl| &sdxl.negative_prompt_2)),
+    ];
+    for (name, text) in texts {
+        for (code, detail) in text.map(|text| rules.check_words(card, *prompt_syntax, text)).unwrap_or_default() {
+            fields.error(name, code, detail);
+        }
+    }
 }
 
 /// Without a model most bounds are unknown, but the fields that need none can still be checked.

@@ -48,11 +48,12 @@ const NAMES: [&str; 11] = [
 ];
 
 impl Sdxl {
-    /// Reads the fields for a picture of this size; of other models they are refused.
+    /// Reads the fields for a picture of this size, of a request with or without an image; of other models they are refused.
     pub(super) fn read(
         fields: &mut Fields,
         card: &ModelCard,
         (width, height): (u32, u32),
+        has_image: bool,
         max_chars: usize,
     ) -> Option<Sdxl> {
         if card.time_ids == 0 {
@@ -70,7 +71,13 @@ impl Sdxl {
         let target_size = pair(fields, "target_size", 1).unwrap_or(whole);
         let negative_original_size = pair(fields, "negative_original_size", 1);
         let negative_target_size = pair(fields, "negative_target_size", 1);
-        let apart = negative_original_size.is_some() || negative_target_size.is_some();
+        // As diffusers has it: a model that is told a score takes a crop of its own, one that begins with a picture the
+        // prompt's, and one that begins with noise the prompt's unless it is told of sizes for the negative prompt.
+        let apart = match (has_image, card.time_ids) {
+            (true, 5) => true,
+            (true, _) => false,
+            (false, _) => negative_original_size.is_some() || negative_target_size.is_some(),
+        };
         let crop = if apart { [0, 0] } else { crop_top_left };
         Some(Sdxl {
             prompt_2: fields.text("prompt_2", max_chars),

@@ -4,28 +4,31 @@
 use serde_json::Value;
 
 use super::png::seed;
-use crate::generation::{Generation, Hold, SchedulerChoice, SeedMode};
+use crate::{
+    diffusion::SamplerLabel,
+    generation::{Generation, Hold, SeedMode},
+};
 
-pub fn infotext(generation: &Generation, index: u32) -> String {
+pub fn infotext(generation: &Generation, label: &SamplerLabel, index: u32) -> String {
     // The prompt's tags for LoRAs, as those tools write them, whichever way the request named them.
     let tags = generation.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
     let mut lines = vec![[generation.prompt.clone()].into_iter().chain(tags).collect::<Vec<_>>().join(" ")];
     if let Some(negative) = generation.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
         lines.push(format!("Negative prompt: {negative}"));
     }
-    lines.push(settings(generation, index));
+    lines.push(settings(generation, label, index));
     lines.join("\n")
 }
 
-fn settings(generation: &Generation, index: u32) -> String {
-    let mut settings = vec![
-        ("Steps", generation.steps.to_string()),
-        ("Sampler", sampler(&generation.scheduler)),
+fn settings(generation: &Generation, label: &SamplerLabel, index: u32) -> String {
+    let mut settings = vec![("Steps", generation.steps.to_string()), ("Sampler", label.sampler.clone())];
+    settings.extend(label.schedule_type.map(|word| ("Schedule type", word.to_owned())));
+    settings.extend([
         ("CFG scale", generation.guidance_scale.to_string()),
         ("Seed", seed(generation, index).to_string()),
         ("Size", format!("{}x{}", generation.width, generation.height)),
         ("Model", generation.model.clone()),
-    ];
+    ]);
     if generation.eta != 0.0 {
         settings.push(("Eta", generation.eta.to_string()));
     }
@@ -48,19 +51,11 @@ fn settings(generation: &Generation, index: u32) -> String {
     if !approximations.is_empty() {
         settings.push(("Approximations", approximations.join(" ")));
     }
+    // Noise is torch's for the CPU; without a word these tools draw a GPU's.
+    settings.push(("RNG", "CPU".to_owned()));
     settings.push(("Version", format!("latentd {}", env!("CARGO_PKG_VERSION"))));
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
     settings.join(", ")
-}
-
-fn sampler(scheduler: &SchedulerChoice) -> String {
-    match scheduler {
-        SchedulerChoice::Name(name) => name.clone(),
-        SchedulerChoice::Object(config) => match config.get("_class_name").and_then(|class| class.as_str()) {
-            Some(class) => class.to_owned(),
-            None => "custom".to_owned(),
-        },
-    }
 }
 
 /// Commas and colons part the settings, so a value that has them stands in the quotes of JSON.

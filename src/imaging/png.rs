@@ -4,7 +4,10 @@ use ::png::{BitDepth, ColorType, DeflateCompression, Encoder, Filter, SrgbRender
 use serde_json::{Map, Value};
 
 use super::{RgbImage, infotext::infotext};
-use crate::generation::{Generation, MetadataLevel, SeedMode};
+use crate::{
+    diffusion::SamplerLabel,
+    generation::{Generation, MetadataLevel, SeedMode},
+};
 
 /// The picture cannot be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -16,17 +19,22 @@ pub enum EncodeError {
 }
 
 /// Encodes image `index` of a generation as an RGB PNG with 8 bits a sample. The bytes are a function of the arguments
-/// alone.
+/// alone; `label` is what other programs call its sampler.
 ///
 /// Text chunks (iTXt, uncompressed, before the pixels) by [`MetadataLevel`]: `Full` writes `parameters`, the lines that
 /// image tools show, and `latentd`, the JSON of a request that makes this very picture again; `Seed` only `seed`.
 ///
 /// # Errors
 /// [`EncodeError::Length`] where the pixels do not fit the size; [`EncodeError::Png`] where a side is 0.
-pub fn encode_png(image: &RgbImage, generation: &Generation, index: u32) -> Result<Vec<u8>, EncodeError> {
+pub fn encode_png(
+    image: &RgbImage,
+    generation: &Generation,
+    label: &SamplerLabel,
+    index: u32,
+) -> Result<Vec<u8>, EncodeError> {
     let texts = match generation.metadata_level {
         MetadataLevel::Full => vec![
-            ("parameters", infotext(generation, index)),
+            ("parameters", infotext(generation, label, index)),
             ("latentd", Value::Object(request(generation, index)).to_string()),
         ],
         MetadataLevel::Seed => vec![("seed", seed(generation, index).to_string())],

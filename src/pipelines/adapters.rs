@@ -1,6 +1,7 @@
 //! Which LoRAs and textual inversions there are: the embedded ones, and the files of `loras.dir` and `embeddings.dir`.
 
 mod kept;
+mod words;
 
 use std::{
     borrow::Cow,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use kept::Kept;
+use words::WordIndex;
 
 use super::{Model, embedded};
 use crate::{
@@ -32,6 +34,7 @@ use crate::{
 pub struct Adapters {
     loras: BTreeMap<String, File>,
     embeddings: BTreeMap<String, File>,
+    word_index: WordIndex,
     read_loras: Kept<Arc<Adapter>>,
     read_embeddings: Kept<LearnedToken>,
 }
@@ -77,9 +80,9 @@ impl File {
         }
     }
 
-    /// Whether a file for one model says nothing to this one.
-    fn is_foreign(&self, model: &Model) -> bool {
-        matches!(self.content, Content::Embedded(_)) && model.name != embedded::NAME
+    /// Whether it belongs to the embedded model, and says nothing to any other.
+    fn is_embedded(&self) -> bool {
+        matches!(self.content, Content::Embedded(_))
     }
 }
 
@@ -102,8 +105,10 @@ impl Adapters {
             |setting, dir: &Path| files(dir).map_err(|source| AdaptersError { setting, path: dir.to_owned(), source });
         let named = |(name, content): (&str, _)| (name.to_owned(), File::embedded(content));
         let loras = embedded::loras().map(named).chain(list("loras.dir", loras)?).collect();
-        let embeddings = embedded::embeddings().map(named).chain(list("embeddings.dir", embeddings)?).collect();
-        Ok(Adapters { loras, embeddings, ..Adapters::default() })
+        let embeddings: BTreeMap<String, File> =
+            embedded::embeddings().map(named).chain(list("embeddings.dir", embeddings)?).collect();
+        let word_index = WordIndex::of(embeddings.keys());
+        Ok(Adapters { loras, embeddings, word_index, ..Adapters::default() })
     }
 
     /// The same files, of which so many LoRAs and so many textual inversions are kept in memory once they were read.
@@ -129,32 +134,28 @@ impl Adapters {
         generation.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
     }
 
-    /// The learned words that the generation's prompts have, for its model: the word of `NAME.safetensors` is `<NAME>`.
-    /// Blocks while files are read.
+    /// The learned words that the generation's prompts have, for its model: the word of `NAME.safetensors` is `<NAME>`, in
+    /// any letter case. Blocks while files are read, of which no more is read than their words take.
     ///
     /// # Errors
     /// A file is broken or not for this model; each call tries anew.
     pub fn learned(&self, generation: &Generation, model: &Model) -> Result<LearnedTokens, String> {
-        let used = self.embeddings.iter().filter(|(name, file)| {
-            let word = format!("<{name}>");
-            !file.is_foreign(model) && generation.texts().any(|text| text.contains(&word))
-        });
-        let load = |(name, file): (&String, &File)| {
+        let load = |(name, file): (&str, &File)| {
             let read = || {
-                let bytes = file.read().map_err(|error| error.to_string())?;
+                let bytes = file.map().map_err(|error| error.to_string())?;
                 model.networks.learned(name, &bytes).map_err(|error| error.to_string())
             };
             let token = self.read_embeddings.get(&model.name, name, read);
             token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
         };
-        used.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
+        let words = self.words_of(&model.name, generation).into_iter();
+        words.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
     }
 
     /// By what the files are known again that the generation may use.
     pub(super) fn imprints(&self, generation: &Generation) -> impl Iterator<Item = String> {
         let loras = generation.loras.iter().filter_map(|used| self.loras.get(&used.name));
-        let is_named = |name: &str| generation.texts().any(|text| text.contains(&format!("<{name}>")));
-        let words = self.embeddings.iter().filter(move |(name, _)| is_named(name)).map(|(_, file)| file);
+        let words = self.words_of(&generation.model, generation).into_values();
         loras.chain(words).map(File::imprint)
     }
 

@@ -60,6 +60,7 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         zero_negative: spec.zero_negative,
         guidance_embedding: spec.guidance_embedding,
         context_width: spec.context_width,
+        text_widths: spec.text_widths,
         maps: spec.maps.clone(),
         latents: (spec.latent_channels, spec.vae_scale_factor),
         default_scheduler,

@@ -28,7 +28,12 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
     if !is_guided(setup) {
         return Ok(Conditioning { negative: None, positive: encode(setup, positive, generation.clip_skip).await? });
     }
-    let negative = generation.negative_prompt.as_ref().map(|negative| {
+    // What a negative prompt that nobody gave is depends on the model.
+    let negative = match &generation.negative_prompt {
+        None if setup.networks.spec().zero_negative => None,
+        negative => Some(negative.as_deref().unwrap_or_default()),
+    };
+    let negative = negative.map(|negative| {
         let negative_2 = second(sdxl.and_then(|sdxl| sdxl.negative_prompt_2.as_ref()), negative);
         tokens(setup, &[negative, &negative_2])
     });

@@ -4,7 +4,12 @@ use super::{
     Companions, Compute, Inputs, Networks, PipelineError, image_to_image::image_to_image, inpaint::inpaint,
     instruct_pix2pix::instruct_pix2pix, setup::Setup, text_to_image::text_to_image,
 };
-use crate::{diffusion::SchedulerConfig, generation::Generation, imaging::RgbImage, models::stable_diffusion::Input};
+use crate::{
+    diffusion::{OwnSchedule, SchedulerConfig, Stages},
+    generation::Generation,
+    imaging::RgbImage,
+    models::stable_diffusion::Input,
+};
 
 /// Runs the pipeline that the request asks for.
 ///
@@ -18,7 +23,9 @@ pub async fn generate(
     inputs: &Inputs,
     companions: &Companions,
 ) -> Result<Vec<RgbImage>, PipelineError> {
-    let setup = Setup { compute, networks, scheduler, generation, companions };
+    let own = OwnSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
+    let stages = Stages::of(generation, own, companions.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
+    let setup = Setup { compute, networks, stages, generation, companions };
     let Some(source) = &generation.source else {
         return text_to_image(&setup, inputs).await;
     };
@@ -26,7 +33,7 @@ pub async fn generate(
     match networks.spec().input {
         Input::Picture => instruct_pix2pix(&setup, inputs, source, image).await,
         Input::Latents | Input::MaskedPicture => match &source.mask {
-            None => image_to_image(&setup, inputs, source, image).await,
+            None => image_to_image(&setup, inputs, image).await,
             Some(settings) => {
                 let mask = inputs.mask.as_ref().ok_or(PipelineError::MissingInput("mask"))?;
                 inpaint(&setup, inputs, source, image, (mask, settings)).await

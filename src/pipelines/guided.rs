@@ -10,7 +10,7 @@ use super::{
     setup::Setup, steering::Steering,
 };
 use crate::{
-    diffusion::{Denoise, Error, InvalidSteps, Latents, Schedule, guide, guide_edit},
+    diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit},
     generation::GuidanceInterval,
     models::adapters::AdapterSet,
 };
@@ -83,7 +83,8 @@ impl<'a, C: Compute> Guided<'a, C> {
     /// refiner's steps.
     pub fn steered(self, setup: &Setup<'a, C>, inputs: &Inputs, schedule: &Schedule) -> Result<Self, PipelineError> {
         let steering = Steering::new(setup, inputs, schedule.calls())?;
-        Ok(Guided { steering, steps_after: setup.steps_after()?, ..self })
+        let steps_after = setup.stages.refiner.as_ref().map_or(0, |schedule| schedule.steps().len());
+        Ok(Guided { steering, steps_after, ..self })
     }
 
     /// Reports its steps as the last ones of more.
@@ -191,9 +192,9 @@ impl Blend {
     }
 }
 
-impl From<InvalidSteps> for PipelineError {
-    fn from(error: InvalidSteps) -> PipelineError {
-        Error::from(error).into()
+impl From<InvalidStage> for PipelineError {
+    fn from(error: InvalidStage) -> PipelineError {
+        PipelineError::Sampler(error.to_string())
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn inpaint(
 
     let whole = source.strength() == 1.0;
     let shows_mask = networks.spec().input == Input::MaskedPicture;
-    let schedule = setup.until_handed_over(setup.for_strength(source.strength())?)?;
+    let schedule = &setup.stages.own;
     let mut noise = noise_of(generation);
     let shape = setup.shape();
     // What pure noise begins with and what the network sees need no latents of the picture, so none are drawn.
@@ -61,13 +61,13 @@ pub(super) async fn inpaint(
         false => Vec::new(),
     };
     let branches = classifier_free(text, setup, beside);
-    let mut guided = Guided::new(setup, branches).steered(setup, inputs, &schedule)?;
+    let mut guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
     if !shows_mask {
         guided = guided.blended(Blend { image: x0, noise: z, mask });
     }
-    let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
+    let latents = sample(&guided, schedule, generation.eta, x, &mut noise).await?;
 
-    let drawn = finish(setup, &schedule, latents, &mut noise).await?;
+    let drawn = finish(setup, latents, &mut noise).await?;
     Ok(drawn.into_iter().map(|drawn| canvas.complete(drawn)).collect())
 }
 

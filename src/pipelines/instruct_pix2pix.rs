@@ -6,7 +6,7 @@ use super::{
     Compute, Inputs, PipelineError,
     conditioning::encode_prompts,
     guided::{Branch, Guidance, Guided},
-    latents::{decode, encode_picture, noise_of},
+    latents::{encode_picture, finish, noise_of},
     setup::Setup,
 };
 use crate::{diffusion::sample, generation::Source, imaging::RgbImage};
@@ -25,7 +25,7 @@ pub(super) async fn instruct_pix2pix(
     let seen = encode_picture(compute, picture, setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
-    let schedule = setup.schedule()?;
+    let schedule = &setup.stages.own;
     let mut noise = noise_of(generation);
     let shape = setup.shape();
     let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)
@@ -41,8 +41,8 @@ pub(super) async fn instruct_pix2pix(
             Guidance::Edit { scale: generation.guidance_scale, image_scale: source.image_guidance_scale() },
         ),
     };
-    let guided = Guided::new(setup, branches).steered(setup, inputs, &schedule)?;
-    let latents = sample(&guided, &schedule, generation.eta, x, &mut noise).await?;
+    let guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
+    let latents = sample(&guided, schedule, generation.eta, x, &mut noise).await?;
 
-    decode(compute, generation, &latents).await
+    finish(setup, latents, &mut noise).await
 }

@@ -2,7 +2,7 @@
 
 use super::{Compute, PipelineError, Posterior, pixels::normalized, refine::refine, setup::Setup};
 use crate::{
-    diffusion::{InvalidSteps, Latents, Noise, Schedule},
+    diffusion::{Latents, Noise},
     generation::{Decoder, Generation, SeedMode},
     imaging::RgbImage,
 };
@@ -12,17 +12,6 @@ pub(super) fn noise_of(generation: &Generation) -> Noise {
     match generation.seed_mode {
         SeedMode::Batch => Noise::batch(generation.seed),
         SeedMode::PerImage => Noise::per_image(&(0..generation.n).map(|i| generation.seed_of(i)).collect::<Vec<_>>()),
-    }
-}
-
-impl<C: Compute> Setup<'_, C> {
-    /// The schedule of a run that begins with a picture. A network distilled for a few steps takes all of them, closer
-    /// together, unless the request names its levels; any other takes the last ones.
-    pub fn for_strength(&self, strength: f64) -> Result<Schedule, InvalidSteps> {
-        match self.networks.spec().guidance_embedding && self.generation.levels.is_none() {
-            true => Schedule::compressed(self.scheduler, self.steps(), strength),
-            false => self.schedule()?.for_strength(strength),
-        }
     }
 }
 
@@ -71,12 +60,11 @@ impl Posterior {
 /// What the sampler has left to pictures, by the refiner where the request names one.
 pub(super) async fn finish(
     setup: &Setup<'_, impl Compute>,
-    schedule: &Schedule,
     latents: Latents,
     noise: &mut Noise,
 ) -> Result<Vec<RgbImage>, PipelineError> {
     match &setup.generation.refiner {
-        Some(refiner) => refine(setup, refiner, schedule.steps().len(), latents, noise).await,
+        Some(refiner) => refine(setup, refiner, latents, noise).await,
         None => decode(setup.compute, setup.generation, &latents).await,
     }
 }

@@ -1,16 +1,13 @@
 //! What every pipeline works with.
 
 use super::{Companions, Compute, Networks};
-use crate::{
-    diffusion::{InvalidSteps, Schedule, SchedulerConfig},
-    generation::Generation,
-};
+use crate::{diffusion::Stages, generation::Generation};
 
 /// One generation, the networks of its model, and who computes them.
 pub(super) struct Setup<'a, C> {
     pub compute: &'a C,
     pub networks: &'a dyn Networks,
-    pub scheduler: &'a SchedulerConfig,
+    pub stages: Stages,
     pub generation: &'a Generation,
     pub companions: &'a Companions,
 }
@@ -26,15 +23,5 @@ impl<C: Compute> Setup<'_, C> {
         let spec = self.networks.spec();
         let [h, w] = self.size().map(|side| side / spec.vae_scale_factor);
         [self.generation.n as usize, spec.latent_channels, h, w]
-    }
-
-    /// The noise levels that the request asks for.
-    pub fn schedule(&self) -> Result<Schedule, InvalidSteps> {
-        Schedule::of(self.scheduler, self.generation)
-    }
-
-    /// How many steps the request asks for.
-    pub fn steps(&self) -> usize {
-        self.generation.steps as usize
     }
 }

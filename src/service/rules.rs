@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    diffusion::{InvalidScheduler, Schedule, SchedulerConfig},
-    generation::{Levels, Limits, ModelCard, Rules, SchedulerChoice},
+    diffusion::{InvalidScheduler, InvalidStage, OwnSchedule, Schedule, SchedulerConfig, Stages},
+    generation::{Generation, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
     pipelines::Catalogue,
 };
 
@@ -58,6 +58,22 @@ impl Rules for CatalogueRules<'_> {
 
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
         self.catalogue.check_lora(&card.name, name)
+    }
+
+    fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)> {
+        self.catalogue.adapters().check_words(card, syntax, text)
+    }
+
+    fn check_stages(&self, card: &ModelCard, generation: &Generation) -> Result<(), (Vec<&'static str>, String)> {
+        let config = |card: &ModelCard, who: &str| {
+            SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)
+                .map_err(|error| (vec!["scheduler"], format!("cannot be used with {who}: {error}")))
+        };
+        let refiner = generation.refiner.as_ref().and_then(|refiner| self.catalogue.card(&refiner.model));
+        let refiner = refiner.map(|card| config(&card, "the refiner")).transpose()?;
+        let own = OwnSchedule { config: &config(card, "the model")?, is_distilled: card.guidance_embedding };
+        let stages = Stages::of(generation, own, refiner.as_ref());
+        stages.map(drop).map_err(|InvalidStage { field, error }| (field.to_vec(), error.to_string()))
     }
 
     /// 32 bits, since torch's generator looks at no more; a seed that people can read and type.

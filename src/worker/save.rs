@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Worker, failed};
 use crate::{
+    diffusion::{SamplerLabel, SchedulerConfig},
     generation::{Generation, Image, Phase, Problem, Record},
     imaging::{RgbImage, encode_png},
     ledger::{Lease, Outcome, blobs::path_of},
@@ -21,7 +22,8 @@ impl Worker {
         self.live.progress(record.id, progress);
 
         let generation = record.generation.clone();
-        let encoded = tokio::task::spawn_blocking(move || encode_all(&pictures, &generation)).await;
+        let label = self.label(&generation);
+        let encoded = tokio::task::spawn_blocking(move || encode_all(&pictures, &generation, &label)).await;
         let files = match encoded {
             Ok(Ok(files)) => files,
             Ok(Err(error)) => return failed("internal", error, false),
@@ -41,6 +43,13 @@ impl Worker {
         Outcome::Succeeded(images)
     }
 
+    /// What other programs call the generation's sampler; empty where its model is gone meanwhile.
+    fn label(&self, generation: &Generation) -> SamplerLabel {
+        let card = self.catalogue.card(&generation.model);
+        let config = card.and_then(|card| SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).ok());
+        config.map(|config| config.label()).unwrap_or_default()
+    }
+
     /// A fault that may pass: again after 1, 2, 4 … seconds, until the attempts are spent.
     pub(super) fn retry(&self, record: &Record, message: String) -> Outcome {
         let problem = Problem { code: "object_store_error".to_owned(), message, retryable: true };
@@ -52,10 +61,14 @@ impl Worker {
     }
 }
 
-fn encode_all(pictures: &[RgbImage], generation: &Generation) -> Result<Vec<(Image, Bytes)>, String> {
+fn encode_all(
+    pictures: &[RgbImage],
+    generation: &Generation,
+    label: &SamplerLabel,
+) -> Result<Vec<(Image, Bytes)>, String> {
     let encode = |(index, picture): (usize, &RgbImage)| {
         let index = index as u32;
-        let file = encode_png(picture, generation, index).map_err(|error| error.to_string())?;
+        let file = encode_png(picture, generation, label, index).map_err(|error| error.to_string())?;
         let image = Image {
             index,
             width: picture.width,

@@ -8,4 +8,5 @@ mod lists;
 mod network;
 mod noise;
 mod properties;
+mod stages;
 mod trajectories;

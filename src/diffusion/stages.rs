@@ -1,0 +1,76 @@
+//! The schedules of a generation: of its own model, and of its refiner.
+
+use super::{InvalidSteps, Schedule, SchedulerConfig};
+use crate::generation::{Generation, Hold, Refiner};
+
+/// What a generation runs through. Built when a request comes in, so that what no scheduler can run is refused, and again
+/// when the generation runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stages {
+    /// The steps of the generation's own model.
+    pub own: Schedule,
+    /// The steps of its refiner.
+    pub refiner: Option<Schedule>,
+}
+
+/// How the steps of a generation's own model are chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnSchedule<'a> {
+    pub config: &'a SchedulerConfig,
+    /// Whether a run that begins with a picture takes all steps, closer together, as a network distilled for few steps does
+    /// unless the request names its levels; any other takes the last ones.
+    pub is_distilled: bool,
+}
+
+/// A field of a request that leads to no schedule, and why.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{}: {error}", field.join("/"))]
+pub struct InvalidStage {
+    /// The path of the field.
+    pub field: &'static [&'static str],
+    pub error: InvalidSteps,
+}
+
+impl Stages {
+    /// # Errors
+    /// The field that leaves a model without a step, or asks for what its scheduler cannot do.
+    pub fn of(
+        generation: &Generation,
+        own: OwnSchedule<'_>,
+        refiner: Option<&SchedulerConfig>,
+    ) -> Result<Stages, InvalidStage> {
+        let steps = generation.steps as usize;
+        let at = |field| move |error| InvalidStage { field, error };
+        let levels = generation.levels.as_ref();
+        let listed: &[&str] = match levels.map(|levels| levels.name()) {
+            Some("sigmas") => &["sigmas"],
+            Some(_) => &["timesteps"],
+            None => &["steps"],
+        };
+        let whole = || Schedule::of(own.config, generation).map_err(at(listed));
+        let begun = match generation.source.as_ref().map(|source| source.hold) {
+            Some(Hold::Strength { strength }) if own.is_distilled && levels.is_none() => {
+                Schedule::compressed(own.config, steps, strength).map_err(at(&["strength"]))?
+            }
+            Some(Hold::Strength { strength }) => whole()?.for_strength(strength).map_err(at(&["strength"]))?,
+            Some(Hold::Guidance { .. }) | None => whole()?,
+        };
+        let denoising_end = generation.sdxl.as_ref().and_then(|sdxl| sdxl.denoising_end);
+        Ok(match (&generation.refiner, refiner) {
+            (Some(Refiner { switch_at, .. }), Some(config)) => {
+                let follows = Schedule::new(config, steps).map_err(at(&["steps"]))?;
+                Stages {
+                    own: begun.until(*switch_at).map_err(at(&["refiner", "switch_at"]))?,
+                    refiner: Some(follows.from(*switch_at).map_err(at(&["refiner", "switch_at"]))?),
+                }
+            }
+            _ => {
+                let own = match denoising_end {
+                    Some(end) => begun.until(end).map_err(at(&["denoising_end"]))?,
+                    None => begun,
+                };
+                Stages { own, refiner: None }
+            }
+        })
+    }
+}
