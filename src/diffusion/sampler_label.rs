@@ -159,7 +159,8 @@ mod tests {
         let sde = json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++",
             "solver_order": 3, "use_lu_lambdas": true});
         assert_eq!(of(sde), own("DPM++ 3M SDE", None));
-        let first = json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"});
+        let first = json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver",
+            "final_sigmas_type": "sigma_min"});
         assert_eq!(of(first), own("DPMSolverMultistepScheduler", None));
     }
 }
