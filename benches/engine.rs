@@ -142,7 +142,12 @@ impl Bench {
             }
         };
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; spec.latent_channels], bias: [0.0; 3] };
-        let instant = Model { name: "instant".to_owned(), networks: Box::new(Immediate(spec)), latent_rgb };
+        let instant = Model {
+            name: "instant".to_owned(),
+            key: "instant".into(),
+            networks: Box::new(Immediate(spec)),
+            latent_rgb,
+        };
 
         let limits = Limits { ..config.limits };
         let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

@@ -1,6 +1,7 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
 mod files;
+mod reload;
 mod store;
 mod webhooks;
 mod works;
@@ -40,6 +41,7 @@ pub struct App {
     public: Option<TcpListener>,
     operator: TcpListener,
     state: AppState,
+    catalogue: Arc<Catalogue>,
     /// Not of a replica that only serves.
     works: Option<Works>,
     sweeper: Sweeper,
@@ -59,6 +61,7 @@ impl App {
     pub async fn build(config: Config) -> Result<App> {
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
+        catalogue.warn();
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
@@ -111,7 +114,7 @@ impl App {
                 claimant: Claimant {
                     worker: worker_name(),
                     lease: config.worker.lease_s.into(),
-                    models: catalogue.names().map(str::to_owned).collect(),
+                    models: catalogue.names(),
                 },
                 // A store of this process alone is a lease that lasts as long as the process.
                 leases: Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into())),
@@ -132,7 +135,7 @@ impl App {
                 drain,
                 alone: AtomicBool::new(false),
             };
-            Works { preload: Preload { catalogue, metrics: metrics.clone() }, worker, engine_thread }
+            Works { preload: Preload { catalogue: catalogue.clone(), metrics: metrics.clone() }, worker, engine_thread }
         });
         let state = AppState::new(
             service,
@@ -151,7 +154,7 @@ impl App {
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
         announce(&config, operator.local_addr()?)?;
-        Ok(App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks })
+        Ok(App { config, public, operator, state, catalogue, works, sweeper, courier, bus, draining, tasks })
     }
 
     /// Where the public listener listens: with port 0 in the settings, the port that the system chose. `None`: this process
@@ -171,10 +174,14 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, works, sweeper, courier, bus, draining, tasks } = self;
+        let App { config, public, operator, state, catalogue, works, sweeper, courier, bus, draining, tasks } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
         let working = works.map(|works| works.spawn(&worker_stop, &draining, &tasks)).transpose()?;
+        let interval = config.models.poll_interval_s;
+        let reloading = reload::reloading(catalogue, (interval > 0).then(|| Duration::from_secs(interval.into())));
+        let stopped = draining.clone();
+        tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
         tasks.spawn(sweeper.run(draining.clone()));
         // A worker needs no way out to the internet.
         if config.role.serves() {
@@ -249,9 +256,7 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
     let catalogue =
         Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
     let adapters = Adapters::open(&config.loras.dir, &config.embeddings.dir)?.keeping(config.loras.max_loaded);
-    let control_nets = ControlNets::open(&config.controlnets.dir).map_err(|(path, source)| {
-        anyhow::anyhow!("the folder {} of controlnets.dir cannot be read: {source}", path.display())
-    })?;
+    let control_nets = ControlNets::open(&config.controlnets.dir)?;
     let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
     Ok(catalogue.for_winograd(match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,

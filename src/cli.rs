@@ -171,12 +171,13 @@ fn migrate(settings: &Settings) -> Result<()> {
 fn models(settings: &Settings) -> Result<()> {
     let config = settings.load(Vec::new())?;
     let catalogue = app::catalogue(&config)?;
+    catalogue.note().iter().for_each(|note| println!("{note}"));
     for name in catalogue.names() {
         let mark = if name == catalogue.default_name() { " (default)" } else { "" };
-        match (catalogue.card(name), catalogue.state(name).1) {
+        match (catalogue.card(&name), catalogue.state(&name).1) {
             (Some(card), _) => println!(
                 "{name}{mark}: {} MB, {} × {} pixels, {} steps, guidance {}. {}",
-                catalogue.bytes(name).unwrap_or_default().div_ceil(1_000_000),
+                catalogue.bytes(&name).unwrap_or_default().div_ceil(1_000_000),
                 card.default_width,
                 card.default_height,
                 card.default_steps,
@@ -185,6 +186,7 @@ fn models(settings: &Settings) -> Result<()> {
             ),
             (None, reason) => println!("{name}{mark}: cannot be used: {}", reason.unwrap_or_default()),
         }
+        catalogue.notes(&name).iter().for_each(|note| println!("    {note}"));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod blobs;
 mod environment;
+mod home;
 mod hosts;
 mod one_or_more;
 mod secret;
@@ -101,6 +102,8 @@ pub struct Models {
     /// 0: no bound.
     pub max_bytes: u64,
     pub preload: Vec<String>,
+    /// 0: never by itself.
+    pub poll_interval_s: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -275,6 +278,8 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// `key.path` and value, from the command line.
     pub flags: Vec<(String, String)>,
+    /// The home folder, for paths that begin with `~`.
+    pub home: Option<PathBuf>,
 }
 
 /// A setting that cannot be used; the text names the key and where it was set.
@@ -308,7 +313,7 @@ impl Sources {
                 Err(source) => return Err(ConfigError::File { path, source }),
             },
         };
-        Ok(Sources { file, environment, flags })
+        Ok(Sources { file, environment, flags, home: std::env::home_dir() })
     }
 }
 
@@ -346,7 +351,11 @@ impl Config {
         for (key, value) in &sources.flags {
             builder = builder.set_override(key, value.as_str())?;
         }
-        let config: Config = builder.build()?.try_deserialize()?;
+        let mut config: Config = builder.build()?.try_deserialize()?;
+        let Config { data_dir, models, loras, embeddings, controlnets, .. } = &mut config;
+        for folder in [data_dir, &mut models.dir, &mut loras.dir, &mut embeddings.dir, &mut controlnets.dir] {
+            *folder = home::expanded(folder, sources.home.as_deref());
+        }
         config.check()?;
         Ok(config)
     }

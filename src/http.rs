@@ -131,7 +131,7 @@ fn guarded(router: Router, origins: Origins) -> Router {
 }
 
 fn assemble(endpoints: Vec<Endpoint>) -> Router<AppState> {
-    let routed = endpoints.into_iter().fold(Router::new(), |router, end| router.route(end.path, end.handler));
+    let routed = endpoints.into_iter().fold(Router::new(), |router, end| router.route(end.routed, end.handler));
     routed.method_not_allowed_fallback(page::wrong_method)
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod bus;
+mod catalogue;
 mod creating;
 mod drain;
 mod intake;
@@ -27,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
-    generation::{Event, GenerationId, Image, Invalid, Limits, ModelCard, Record, Status},
+    generation::{Event, GenerationId, Image, Invalid, Limits, Record, Status},
     ledger::{Blobs, Counts, Hint, ListQuery, Store, StoreError, blobs::path_of_input},
     metrics::Metrics,
     pipelines::Catalogue,
@@ -38,6 +39,7 @@ use keys::Keys;
 
 pub use access::Access;
 pub use bus::{Bus, Outbox};
+pub use catalogue::{AddOn, ModelView};
 pub use drain::Drain;
 pub use key::Key;
 pub use keys::NewKey;
@@ -128,21 +130,11 @@ pub enum Watched {
     Preview(Preview),
 }
 
-/// A model as the catalogue lists it.
-#[derive(Clone, Debug)]
-pub struct ModelView {
-    pub name: String,
-    /// `ready`, `loading`, `cold` or `failed`.
-    pub state: &'static str,
-    /// Why its folder cannot be used.
-    pub error: Option<String>,
-    /// Memory that its weights take, whether they are loaded or not.
-    pub bytes: Option<u64>,
-    pub card: Option<Arc<ModelCard>>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
+    /// The folders of models cannot be read.
+    #[error("{0}")]
+    Catalogue(String),
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error("a key is needed")]
@@ -331,30 +323,6 @@ impl Service {
     /// The desk for endpoints of webhooks.
     pub fn webhooks(&self) -> &Registry {
         &self.0.webhooks
-    }
-
-    pub fn models(&self) -> Vec<ModelView> {
-        let view = |name: &str| {
-            let (catalogue, (state, error)) = (&self.0.catalogue, self.0.catalogue.state(name));
-            let (bytes, card) = (catalogue.bytes(name), catalogue.card(name));
-            ModelView { name: name.to_owned(), state, error, bytes, card }
-        };
-        self.0.catalogue.names().map(view).collect()
-    }
-
-    /// Names of the LoRAs, and the bytes of their files.
-    pub fn loras(&self) -> Vec<(String, u64)> {
-        self.0.catalogue.adapters().loras().map(|(name, file)| (name.to_owned(), file.bytes)).collect()
-    }
-
-    /// Names of the ControlNets, and why one cannot be used.
-    pub fn control_nets(&self) -> Vec<(String, Option<String>)> {
-        let names = self.0.catalogue.control_nets().names();
-        names.map(|(name, error)| (name.to_owned(), error.map(str::to_owned))).collect()
-    }
-
-    pub fn default_model(&self) -> &str {
-        self.0.catalogue.default_name()
     }
 
     /// Names of the schedulers with one line for people.

@@ -5,6 +5,7 @@
 
 mod clip_vocabulary;
 mod error;
+mod file;
 mod folder;
 mod header;
 pub mod imprint;
@@ -19,6 +20,8 @@ mod tensors;
 pub mod textual_inversion;
 
 pub use error::{LoadError, TensorMismatch};
-pub use folder::{FileBytes, ModelFolder};
+pub use file::{FileContent, Stamp};
+pub use folder::{LARGEST_TEXT, ModelFolder};
+pub use header::check as check_header;
 pub use size::float32_bytes;
 pub use tensors::Weights;

@@ -129,7 +129,7 @@ impl Worker {
             return Vec::new();
         }
         let asked_at = Instant::now();
-        match self.store.claim(&self.claimant, room, idle).await {
+        match self.store.claim(&self.claimant(), room, idle).await {
             Ok(claimed) => {
                 claimed.iter().for_each(|(_, lease)| self.leases.hold(lease.clone(), asked_at));
                 self.alone.store(claimed.iter().any(|(record, _)| record.crash_count > 0), Ordering::Relaxed);
@@ -140,6 +140,14 @@ impl Worker {
                 Vec::new()
             }
         }
+    }
+
+    /// With the models that the catalogue lists now. Where no other process may have them, also with those that it listed
+    /// before, so that generations for a model that is gone fail and do not wait in vain.
+    fn claimant(&self) -> Claimant {
+        let listed = self.catalogue.names();
+        let gone = self.catalogue.gone().into_iter().filter(|_| !self.store.is_shared());
+        Claimant { models: listed.into_iter().chain(gone).collect(), ..self.claimant.clone() }
     }
 
     async fn count(&self) {

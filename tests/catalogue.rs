@@ -1,8 +1,12 @@
 //! Which models are in memory, and who waits for what: the catalogue alone, poll by poll.
 
+#[path = "catalogue/bounds.rs"]
+mod bounds;
+
 use std::{
     path::{Path, PathBuf},
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -84,7 +88,7 @@ fn a_model_is_read_once_however_many_want_it() {
     let model = first.read().unwrap();
     for other in &mut others {
         let lease = lease(ready(look(other.as_mut())));
-        assert!(std::sync::Arc::ptr_eq(lease.model(), model.model()));
+        assert!(Arc::ptr_eq(lease.model(), model.model()));
     }
     assert!(metrics.render().contains(r#"latentd_model_loads_total{model="sd1",result="loaded"} 1"#));
 }
@@ -225,7 +229,7 @@ fn who_gives_up_the_wait_holds_nobody_back() {
 }
 
 #[test]
-fn a_broken_folder_fails_those_who_wait_for_it_and_can_be_repaired() {
+fn what_heads_of_files_tell_is_known_before_anybody_asks_and_can_be_repaired() {
     let models = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &models.path().join("sd1"));
     let weights = models.path().join("sd1/vae/diffusion_pytorch_model.safetensors");
@@ -236,20 +240,93 @@ fn a_broken_folder_fails_those_who_wait_for_it_and_can_be_repaired() {
         broken[at..at + 5].copy_from_slice(b"\"I32\"");
     }
     std::fs::write(&weights, &broken).unwrap();
+    let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
+    let (state, reason) = catalogue.state("sd1");
+    assert!(
+        state == "failed" && reason.as_ref().is_some_and(|reason| reason.contains("vae") && reason.contains("I32"))
+    );
+    assert_eq!((catalogue.fault("sd1"), catalogue.bytes("sd1")), (reason, None));
+    assert!(matches!(look(pin!(catalogue.acquire("sd1"))), Poll::Ready(Err(CatalogueError::Load { .. }))));
+    std::fs::write(&weights, &sound).unwrap();
+    assert_eq!(catalogue.reload().unwrap().models.changed, ["sd1"]);
+    catalogue.load("sd1").unwrap();
+    assert_eq!(catalogue.state("sd1"), ("ready", None));
+}
+
+#[test]
+fn files_that_change_after_they_were_listed_fail_those_who_wait_and_are_listed_again() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("sd1"), &models.path().join("sd1"));
+    let weights = models.path().join("sd1/vae/diffusion_pytorch_model.safetensors");
+    let sound = std::fs::read(&weights).unwrap();
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
+    std::fs::write(&weights, &sound[..sound.len() / 2]).unwrap();
     let first = ticket(at_once(&catalogue, "sd1"));
     let mut second = pin!(catalogue.acquire("sd1"));
     assert!(look(second.as_mut()).is_pending());
     let error = first.read().unwrap_err().to_string();
-    assert!(error.contains("\"sd1\"") && error.contains("vae"), "{error}");
+    assert!(error.contains("\"sd1\"") && error.contains("changed"), "{error}");
     match look(second) {
         Poll::Ready(Err(same)) => assert_eq!(same.to_string(), error),
         other => panic!("{other:?}"),
     }
     assert_eq!(catalogue.state("sd1").0, "failed");
+    catalogue.reload().unwrap();
+    let fault = catalogue.fault("sd1").unwrap();
+    assert!(fault.contains("incomplete"), "{fault}");
     std::fs::write(&weights, &sound).unwrap();
+    catalogue.reload().unwrap();
     catalogue.load("sd1").unwrap();
     assert_eq!(catalogue.state("sd1"), ("ready", None));
+}
+
+/// What runs keeps its model; what comes later gets the new files, and nothing that was computed by the old ones.
+#[test]
+fn a_replaced_model_is_another_one() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("sd1"), &models.path().join("mine"));
+    let metrics = Metrics::new();
+    let catalogue = Catalogue::open(models.path(), "emoji").unwrap().counted_in(metrics.clone());
+    let old = ticket(at_once(&catalogue, "mine")).read().unwrap();
+    let old_key = old.model().key.clone();
+    assert!(catalogue.reload().unwrap().models.is_empty(), "nothing has changed");
+    assert!(Arc::ptr_eq(lease(at_once(&catalogue, "mine")).model(), old.model()));
+
+    std::fs::remove_dir_all(models.path().join("mine")).unwrap();
+    copy(&fixtures().join("sd2"), &models.path().join("mine"));
+    // A copy that is under way is not read half way: two looks have to see the same.
+    assert!(catalogue.poll().unwrap().is_none());
+    let read = catalogue.poll().unwrap().expect("the second look sees what the first saw");
+    assert_eq!(read.models.changed, ["mine"]);
+    assert!(catalogue.poll().unwrap().is_none() && catalogue.poll().unwrap().is_none());
+    assert_eq!(catalogue.state("mine").0, "cold");
+    let new = ticket(at_once(&catalogue, "mine")).read().unwrap();
+    assert!(new.model().key != old_key && new.model().name == "mine");
+    assert_eq!(old.model().networks.spec().context_width, catalogue_width("sd1"));
+    assert_eq!(new.model().networks.spec().context_width, catalogue_width("sd2"));
+
+    // The old one goes as soon as nobody uses it.
+    let both = metrics.model_bytes.get() as u64;
+    drop(old);
+    assert!((metrics.model_bytes.get() as u64) < both);
+    assert_eq!(metrics.model_bytes.get() as u64, catalogue.bytes("mine").unwrap());
+
+    drop(new);
+    std::fs::rename(models.path().join("mine"), models.path().join("yours")).unwrap();
+    let read = catalogue.reload().unwrap().models;
+    assert_eq!((read.added, read.removed, read.changed), (vec!["yours".into()], vec!["mine".into()], vec![]));
+    assert_eq!((catalogue.gone(), metrics.model_bytes.get()), (vec!["mine".to_owned()], 0));
+    assert!(matches!(look(pin!(catalogue.acquire("mine"))), Poll::Ready(Err(CatalogueError::Unknown(_)))));
+    // A folder that cannot be read changes nothing.
+    std::fs::remove_dir_all(models.path()).unwrap();
+    assert!(catalogue.reload().is_err() && catalogue.poll().is_err());
+    assert_eq!(catalogue.names(), ["emoji", "yours"]);
+}
+
+fn catalogue_width(fixture: &str) -> usize {
+    let config = std::fs::read_to_string(fixtures().join(fixture).join("unet/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["cross_attention_dim"].as_u64().unwrap() as usize
 }
 
 fn memchr(bytes: &[u8], word: &[u8]) -> Vec<usize> {
@@ -264,5 +341,126 @@ fn copy(from: &Path, to: &Path) {
             true => copy(&entry.path(), &to),
             false => drop(std::fs::copy(entry.path(), to).unwrap()),
         }
+    }
+}
+
+/// What a folder of models can hold, and what is said of it.
+#[test]
+fn everything_in_the_folder_is_listed_with_what_helps() {
+    let models = tempfile::tempdir().unwrap();
+    let at = |path: &str| models.path().join(path);
+    let sd1 = fixtures().join("sd1");
+    for name in ["My Model v1", "noindex", "lfs", "cut", "binonly", "nested/sd1", "sd1.5 (héllo)"] {
+        copy(&sd1, &at(name));
+    }
+    let unet = "unet/diffusion_pytorch_model";
+    let whole = std::fs::read(sd1.join(format!("{unet}.safetensors"))).unwrap();
+    std::fs::remove_file(at("noindex/model_index.json")).unwrap();
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "0".repeat(64));
+    std::fs::write(at(&format!("lfs/{unet}.safetensors")), pointer).unwrap();
+    std::fs::write(at(&format!("cut/{unet}.safetensors")), &whole[..whole.len() / 2]).unwrap();
+    std::fs::rename(at(&format!("binonly/{unet}.safetensors")), at(&format!("binonly/{unet}.bin"))).unwrap();
+    std::fs::write(at("broken.safetensors"), &whole[..1000]).unwrap();
+    std::fs::write(at("old.ckpt"), b"PK").unwrap();
+    std::fs::write(at("emoji.ckpt"), b"PK").unwrap();
+    std::fs::write(at("notes.txt"), b"mine").unwrap();
+    std::fs::create_dir(at("empty")).unwrap();
+    std::fs::create_dir(at(".git")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+    let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
+    let usable: Vec<String> = catalogue.names().into_iter().filter(|name| catalogue.card(name).is_some()).collect();
+    assert_eq!(usable, ["My Model v1", "emoji", "nested/sd1", "sd1.5 (héllo)"]);
+    for (name, reason) in [
+        ("noindex", "no model_index.json"),
+        ("lfs", "git lfs pull"),
+        ("cut", "incomplete"),
+        ("binonly", "unet/diffusion_pytorch_model.bin: a pickle"),
+        ("broken", "incomplete"),
+        ("old", "pickle"),
+        ("emoji (in the folder)", "pickle"),
+        ("empty", "empty"),
+        ("dangling", "leads nowhere"),
+    ] {
+        let fault = catalogue.fault(name).unwrap_or_else(|| panic!("{name} is not listed"));
+        assert!(fault.contains(reason), "{name}: {fault}");
+        assert_eq!((catalogue.bytes(name), catalogue.state(name)), (None, ("failed", Some(fault))));
+    }
+    assert_eq!(catalogue.names().len(), usable.len() + 9);
+
+    // The folder that is named is itself a model.
+    let catalogue = Catalogue::open(&sd1, "sd1").unwrap();
+    assert_eq!(catalogue.names(), ["emoji", "sd1"]);
+    let note = catalogue.note().unwrap();
+    assert!(note.contains("model_index.json"), "{note}");
+}
+
+/// As huggingface_hub keeps models: snapshots of links into a store of blobs.
+#[test]
+fn a_hugging_face_cache_is_read_as_it_is() {
+    let place = tempfile::tempdir().unwrap();
+    let hub = place.path().join("hub");
+    let repository = hub.join("models--a--tiny");
+    let snapshot = repository.join("snapshots/0123abcd");
+    cache(&fixtures().join("sd1"), &repository.join("blobs"), &snapshot);
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::write(repository.join("refs/main"), "0123abcd").unwrap();
+    std::fs::create_dir_all(repository.join("snapshots/older")).unwrap();
+    std::fs::create_dir_all(hub.join("models--b--half/refs")).unwrap();
+    std::fs::create_dir_all(hub.join("models--gpt2/snapshots/1")).unwrap();
+    std::fs::create_dir_all(hub.join("datasets--a--b/snapshots/1")).unwrap();
+    std::fs::create_dir_all(hub.join(".locks")).unwrap();
+    let linked = place.path().join("models");
+    std::fs::create_dir(&linked).unwrap();
+    std::os::unix::fs::symlink(&snapshot, linked.join("tiny")).unwrap();
+    for (dir, names, model) in [
+        (&hub, &["a/tiny", "b/half", "emoji", "gpt2"][..], "a/tiny"),
+        (&repository, &["a/tiny", "emoji"], "a/tiny"),
+        (&snapshot, &["a/tiny", "emoji"], "a/tiny"),
+        (&repository.join("snapshots"), &["0123abcd", "emoji", "older"], "0123abcd"),
+        (&linked, &["emoji", "tiny"], "tiny"),
+    ] {
+        let catalogue = Catalogue::open(dir, model).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        assert_eq!(catalogue.names(), names);
+    }
+    let catalogue = Catalogue::open(&hub, "a/tiny").unwrap();
+    assert!(catalogue.fault("b/half").unwrap().contains("hf download"));
+    assert!(catalogue.fault("gpt2").unwrap().contains("no model_index.json"));
+    catalogue.load("a/tiny").unwrap();
+}
+
+/// Links within the folder of models are followed; a link out of it is no way to read other files.
+#[test]
+fn links_lead_no_further_than_the_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let (models, other) = (place.path().join("models"), place.path().join("other"));
+    copy(&fixtures().join("sd1"), &models.join("a"));
+    copy(&fixtures().join("sd1"), &models.join("b"));
+    copy(&fixtures().join("sd1"), &models.join("c"));
+    copy(&fixtures().join("sd1"), &other);
+    let config = "unet/config.json";
+    for (name, target) in [("b", models.join("a").join(config)), ("c", other.join(config))] {
+        std::fs::remove_file(models.join(name).join(config)).unwrap();
+        std::os::unix::fs::symlink(target, models.join(name).join(config)).unwrap();
+    }
+    std::os::unix::fs::symlink(&other, models.join("d")).unwrap();
+    let catalogue = Catalogue::open(&models, "emoji").unwrap();
+    assert_eq!(["a", "b", "d"].map(|name| catalogue.fault(name)), [None, None, None]);
+    let fault = catalogue.fault("c").unwrap();
+    assert!(fault.contains("leads out"), "{fault}");
+}
+
+/// Copies a folder as links to files of other names.
+fn cache(from: &Path, blobs: &Path, to: &Path) {
+    std::fs::create_dir_all(blobs).unwrap();
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            cache(&entry.path(), blobs, &to);
+            continue;
+        }
+        let blob = blobs.join(format!("{:08x}", std::fs::read_dir(blobs).unwrap().count()));
+        std::fs::copy(entry.path(), &blob).unwrap();
+        std::os::unix::fs::symlink(blob, to).unwrap();
     }
 }

@@ -23,6 +23,8 @@ mod inputs;
 mod late;
 #[path = "http_routes/loras.rs"]
 mod loras;
+#[path = "http_routes/models.rs"]
+mod models;
 #[path = "http_routes/other.rs"]
 mod other;
 #[path = "http_routes/read.rs"]

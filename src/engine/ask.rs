@@ -226,7 +226,7 @@ impl Station {
 impl Compute for Station {
     fn refiner(&self) -> Option<Station> {
         let model = self.refiner.clone()?;
-        let (mailbox, name) = (self.mailbox.clone(), Arc::from(model.name.as_str()));
+        let (mailbox, name) = (self.mailbox.clone(), model.key.clone());
         Some(Station { mailbox, model, name, refiner: None, previews: self.previews })
     }
 

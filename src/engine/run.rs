@@ -47,7 +47,7 @@ impl Active {
         let station = Station {
             mailbox: mailbox.clone(),
             model: model.clone(),
-            name: Arc::from(model.name.as_str()),
+            name: model.key.clone(),
             refiner: companions.refiner.as_ref().map(|(model, _)| model.clone()),
             previews: generation.previews,
         };
@@ -113,7 +113,7 @@ impl Active {
 
     /// The model whose networks the key's are.
     pub fn model(&self, key: &Key) -> Arc<Model> {
-        let refiner = self.refiner.as_ref().filter(|refiner| *refiner.name == *key.model);
+        let refiner = self.refiner.as_ref().filter(|refiner| refiner.key == key.model);
         refiner.unwrap_or(&self.model).clone()
     }
 

@@ -23,9 +23,12 @@ impl Refiner {
             let model = fields.required_text("model", 128, "the name of a model");
             let other = model.as_ref().and_then(|name| rules.card(name));
             match (&model, &other) {
-                (Some(name), None) => {
-                    fields.error("model", "unknown_model", format!("{name:?} is not in the catalogue"))
-                }
+                (Some(name), None) => match rules.fault(name) {
+                    Some(fault) => {
+                        fields.error("model", "model_unavailable", format!("{name:?} cannot be used: {fault}"))
+                    }
+                    None => fields.error("model", "unknown_model", format!("{name:?} is not in the catalogue")),
+                },
                 (Some(name), Some(other)) if card.time_ids == 0 || !other.shares_latents_with(card) => {
                     let detail = format!("{name:?} cannot go on where the model {:?} leaves off", card.name);
                     fields.error("model", "unsupported_for_model", detail);

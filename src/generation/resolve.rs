@@ -21,6 +21,10 @@ pub trait Rules {
     fn limits(&self) -> &Limits;
     fn default_model(&self) -> &str;
     fn card(&self, model: &str) -> Option<Arc<ModelCard>>;
+    /// Why a model that is known has no card; `None` for an unknown one.
+    fn fault(&self, _model: &str) -> Option<String> {
+        None
+    }
     /// Whether the model can be sampled with this scheduler in so many steps, or over these levels in place of them: in how
     /// many steps then. The error says what is wrong with which key (`""` where it is the choice as a whole, `steps`,
     /// `sigmas` or `timesteps` where it is they).
@@ -54,8 +58,13 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let card = rules.card(&model).filter(|_| !fields.is_faulty("model"));
     let Some(card) = card else {
         if !fields.is_faulty("model") {
-            let detail = format!("{model:?} is not in the catalogue; GET /v1/models lists it");
-            fields.error("model", "unknown_model", detail);
+            match rules.fault(&model) {
+                Some(fault) => fields.error("model", "model_unavailable", format!("{model:?} cannot be used: {fault}")),
+                None => {
+                    let detail = format!("{model:?} is not in the catalogue; GET /v1/models lists it");
+                    fields.error("model", "unknown_model", detail);
+                }
+            }
         }
         return Err(Invalid { errors: known_errors(fields) });
     };

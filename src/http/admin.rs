@@ -18,6 +18,7 @@ use super::{
 use crate::{
     generation::{Fields, Record, rfc3339},
     ledger::{ListQuery, WorkerRecord},
+    pipelines::Reloaded,
     service::{Access, Service, View},
 };
 
@@ -120,6 +121,19 @@ pub async fn undrain(State(service): State<Service>, WorkerName(name): WorkerNam
 async fn order(service: &Service, name: &str, drain: bool) -> Result<Response, ApiError> {
     let worker = service.drain_worker(name, drain).await?.ok_or(ApiError::NotFound("worker"))?;
     Ok((success::ACCEPTED, Json(Worker::of(worker))).into_response())
+}
+
+/// What has changed in the folders of models since they were read before.
+#[derive(Debug, Serialize)]
+struct Reload {
+    object: &'static str,
+    #[serde(flatten)]
+    changes: Reloaded,
+}
+
+/// Reads the folders of models, LoRAs, textual inversions and ControlNets again.
+pub async fn reload(State(service): State<Service>) -> Result<Response, ApiError> {
+    Ok(Json(Reload { object: "reload", changes: service.reload().await? }).into_response())
 }
 
 /// A key that was just made; the only time that it is shown.

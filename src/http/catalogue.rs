@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{AppState, caller::Caller, error::ApiError, path::ModelName};
 use crate::{
     generation::{Limits, ModelCard},
-    service::{ModelView, Service},
+    service::{AddOn, ModelView, Service},
 };
 
 #[derive(Debug, Serialize)]
@@ -38,6 +38,8 @@ struct Model {
     /// Whether a request that names no model gets this one.
     default: bool,
     error: Option<String>,
+    /// What people should know of how its files were read.
+    notes: Vec<String>,
     capabilities: Option<Capabilities>,
 }
 
@@ -66,6 +68,7 @@ impl Model {
             bytes: model.bytes,
             default: model.name == state.service.default_model(),
             error: model.error,
+            notes: model.notes,
             capabilities: model.card.as_deref().map(capabilities),
             id: model.name,
         }
@@ -81,33 +84,74 @@ pub async fn model(
     _: Caller,
     ModelName(name): ModelName,
 ) -> Result<impl IntoResponse, ApiError> {
-    let model = state.service.models().into_iter().find(|model| model.name == name);
+    let model = state.service.model(&name);
     model.map(|model| Json(Model::of(&state, model))).ok_or(ApiError::NotFound("model"))
 }
 
+/// A LoRA or a textual inversion.
 #[derive(Debug, Serialize)]
-struct Lora {
+struct Adapter {
     object: &'static str,
     name: String,
     /// The size of its file.
     bytes: u64,
+    state: &'static str,
+    /// Why no model can use it.
+    error: Option<String>,
+    /// The models that can use it.
+    models: Vec<String>,
 }
 
-pub async fn loras(State(service): State<Service>, _: Caller) -> impl IntoResponse {
-    List::of(service.loras().into_iter().map(|(name, bytes)| Lora { object: "lora", name, bytes }))
+impl Adapter {
+    fn of(object: &'static str, add_on: AddOn) -> Adapter {
+        let AddOn { name, bytes, error, models } = add_on;
+        Adapter { object, name, bytes: bytes.unwrap_or_default(), state: state(error.as_ref()), error, models }
+    }
+}
+
+/// Of what is read when it is asked for.
+fn state(error: Option<&String>) -> &'static str {
+    if error.is_some() { "failed" } else { "available" }
+}
+
+pub async fn loras(State(service): State<Service>, _: Caller) -> Result<impl IntoResponse, ApiError> {
+    Ok(List::of(service.loras().await?.into_iter().map(|lora| Adapter::of("lora", lora))))
+}
+
+/// A textual inversion, and the word by which prompts name it.
+#[derive(Debug, Serialize)]
+struct Embedding {
+    #[serde(flatten)]
+    adapter: Adapter,
+    word: String,
+}
+
+pub async fn embeddings(State(service): State<Service>, _: Caller) -> Result<impl IntoResponse, ApiError> {
+    let embedding =
+        |add_on: AddOn| Embedding { word: format!("<{}>", add_on.name), adapter: Adapter::of("embedding", add_on) };
+    Ok(List::of(service.embeddings().await?.into_iter().map(embedding)))
 }
 
 #[derive(Debug, Serialize)]
 struct ControlNet {
     object: &'static str,
     name: String,
-    /// Why it cannot be used, if it cannot.
+    state: &'static str,
+    /// Why no model can use it.
     error: Option<String>,
+    /// The models that can use it.
+    models: Vec<String>,
 }
 
 pub async fn control_nets(State(service): State<Service>, _: Caller) -> impl IntoResponse {
-    let control_nets = service.control_nets().into_iter();
-    List::of(control_nets.map(|(name, error)| ControlNet { object: "controlnet", name, error }))
+    let control_net = |AddOn { name, error, models, .. }: AddOn| ControlNet {
+        object: "controlnet",
+        state: state(error.as_ref()),
+        name,
+        error,
+        models,
+    };
+    List::of(service.control_nets().into_iter().map(control_net))
 }
 
 #[derive(Debug, Serialize)]

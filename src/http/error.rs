@@ -87,6 +87,8 @@ pub enum ApiError {
     /// The generation ran and ended without a picture.
     #[error("{message}")]
     Failed { id: GenerationId, code: String, message: String },
+    #[error("{0}")]
+    CatalogueUnreadable(String),
     #[error("the server failed; its log has the cause under the request's id")]
     Internal { cause: String },
     #[error("a stored picture cannot be read")]
@@ -165,6 +167,9 @@ impl ApiError {
                 (S::TOO_MANY_REQUESTS, "tenant_queue_full", "Your share of the queue is full")
             }
             ApiError::Failed { code, .. } => failed_row(code),
+            ApiError::CatalogueUnreadable(_) => {
+                (S::INTERNAL_SERVER_ERROR, "catalogue_unreadable", "The folders of models cannot be read")
+            }
             ApiError::Internal { .. } => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
             ApiError::ObjectStore { .. } => (S::BAD_GATEWAY, "object_store_error", "The picture store failed"),
             ApiError::BodiesFull { .. } => (S::SERVICE_UNAVAILABLE, "bodies_full", "Too many large requests"),
@@ -257,6 +262,8 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
     let all = |code| errors.iter().all(|error| error.code == code || error.code == FieldError::MORE);
     if errors.iter().any(|error| error.code == "unknown_model") {
         "unknown_model"
+    } else if errors.iter().any(|error| error.code == "model_unavailable") {
+        "model_unavailable"
     } else if all("unknown_lora") {
         "unknown_lora"
     } else if all("webhook_url_forbidden") {
@@ -272,6 +279,7 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
 fn failed_row(code: &str) -> Row {
     match code {
         "run_timeout" => (StatusCode::GATEWAY_TIMEOUT, "run_timeout", "The generation took too long"),
+        "model_unavailable" => (StatusCode::INTERNAL_SERVER_ERROR, "model_unavailable", "The model cannot be loaded"),
         "out_of_memory" => (StatusCode::INTERNAL_SERVER_ERROR, "out_of_memory", "Out of memory"),
         "worker_crashed" => (StatusCode::INTERNAL_SERVER_ERROR, "worker_crashed", "The worker crashed"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The generation failed"),

@@ -13,6 +13,8 @@ pub struct Endpoint {
     pub method: Method,
     /// In the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
     pub path: &'static str,
+    /// The same for the router.
+    pub(super) routed: &'static str,
     pub(super) handler: MethodRouter<AppState>,
 }
 
@@ -31,8 +33,10 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
         endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
-        endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)),
+        // A model's name can have slashes, as those of Hugging Face's repositories do.
+        Endpoint { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
+        endpoint(Method::GET, "/v1/embeddings", get(catalogue::embeddings)),
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),
         endpoint(Method::GET, "/v1/schedulers", get(catalogue::schedulers)),
         endpoint(Method::GET, "/v1/queue", get(catalogue::queue)),
@@ -66,9 +70,10 @@ pub fn operator_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/admin/workers", get(admin::workers)),
         endpoint(Method::POST, "/admin/workers/{id}/drain", post(admin::drain)),
         endpoint(Method::POST, "/admin/workers/{id}/undrain", post(admin::undrain)),
+        endpoint(Method::POST, "/admin/reload", post(admin::reload)),
     ]
 }
 
 fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Endpoint {
-    Endpoint { method, path, handler }
+    Endpoint { method, path, routed: path, handler }
 }

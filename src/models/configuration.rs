@@ -56,6 +56,15 @@ pub(super) fn within(path: &str, key: &str, value: usize, most: usize) -> Result
     Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
 }
 
+/// Refuses a number that is not between `least` and `most`.
+pub(super) fn between(path: &str, key: &str, value: f64, least: f64, most: f64) -> Result<(), LoadError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let reason = format!("{value} is not between {least} and {most}");
+    Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
+}
+
 /// Refuses `value` = what is not a multiple of `divisor`.
 pub(super) fn divides(path: &str, key: &str, divisor: usize, value: usize) -> Result<(), LoadError> {
     if divisor > 0 && value.is_multiple_of(divisor) {
@@ -114,7 +123,23 @@ impl SampleSize {
             Self::HeightWidth(h, w) => (h, w),
         }
     }
+
+    pub(super) fn check(self, path: &str, most: usize) -> Result<(), LoadError> {
+        let (h, w) = self.height_width();
+        [h, w].into_iter().try_for_each(|side| within(path, "sample_size", side, most))
+    }
 }
 
 /// The widest layer that is taken for sane.
 pub(super) const WIDEST: usize = 1 << 14;
+
+/// The longest side of the latents that a U-Net was trained on, thirty times that of the largest, and of an autoencoder's
+/// pictures.
+pub(super) const LARGEST_SAMPLE: usize = 1 << 12;
+pub(super) const LARGEST_PICTURE: usize = 1 << 16;
+
+/// What latents are divided by, with its reciprocal, and what is added to them.
+pub(super) const LARGEST_SCALE: f64 = 1e6;
+
+/// The largest number that keeps a norm from dividing by zero.
+pub(super) const LARGEST_EPS: f64 = 1.0;

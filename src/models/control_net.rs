@@ -68,6 +68,17 @@ impl ControlNet {
         Ok(net)
     }
 
+    /// Whether the heads of its files have what the network needs, without reading a number.
+    ///
+    /// # Errors
+    /// Those of [`ControlNet::load`].
+    pub fn check(folder: &ModelFolder, name: &str) -> std::result::Result<(), LoadError> {
+        let config = ControlNetConfig::of(folder, name)?;
+        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+        let weights = Weights::open(folder, name, "diffusion_pytorch_model", &Device::Cpu, as_it_is)?;
+        weights.check(|weights| drop(ControlNet::new(&config, weights)))
+    }
+
     /// Builds the network on weights that are finished by the caller.
     pub fn new(config: &ControlNetConfig, weights: &Weights) -> Self {
         let unet = &config.unet;

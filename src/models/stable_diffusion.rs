@@ -170,6 +170,30 @@ impl StableDiffusion {
         Description::read(folder).map(|description| (description.spec, description.scheduler_config))
     }
 
+    /// Whether the heads of a folder's files have every tensor that the networks need, no other, and of the right shapes and
+    /// types: what can be told of them without reading a number.
+    ///
+    /// # Errors
+    /// A file is missing or broken, or its tensors do not fit.
+    pub fn check(folder: &ModelFolder) -> std::result::Result<(), LoadError> {
+        let Description { text, unet_config, vae_config, vae_tiny_config, .. } = Description::read(folder)?;
+        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+        let weights = "diffusion_pytorch_model";
+        for (part, _, config) in &text {
+            Weights::open(folder, part, "model", &Device::Cpu, as_it_is)?
+                .check(|w| drop(ClipTextModel::new(config, w)))?;
+        }
+        let unet = Weights::open(folder, "unet", weights, &Device::Cpu, as_it_is)?;
+        unet.check(|w| drop(UNet2DConditionModel::new(&unet_config, w)))?;
+        let vae = Weights::open(folder, "vae", weights, &Device::Cpu, current_name)?;
+        vae.check(|w| drop(AutoencoderKl::new(&vae_config, w)))?;
+        if let Some(config) = &vae_tiny_config {
+            let tiny = Weights::open(folder, VAE_TINY, weights, &Device::Cpu, as_it_is)?;
+            tiny.check(|w| drop(AutoencoderTiny::new(config, w)))?;
+        }
+        Ok(())
+    }
+
     /// What adapters can stand beside in the model of a folder, whose weights are not read.
     pub fn modules(folder: &ModelFolder) -> std::result::Result<Modules, LoadError> {
         let Description { text, unet_config, .. } = Description::read(folder)?;

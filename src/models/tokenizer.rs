@@ -158,7 +158,7 @@ fn content(token: Option<&Value>) -> Option<&str> {
 
 fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     let bad = |e: tokenizers::Error| LoadError::Tokenizer { path: path.into(), reason: e.to_string() };
-    let mut tokenizer = Tokenizer::from_bytes(&*folder.bytes(path)?).map_err(bad)?;
+    let mut tokenizer = Tokenizer::from_bytes(folder.bytes(path)?).map_err(bad)?;
     tokenizer.with_truncation(None).map_err(bad)?.with_padding(None);
     Ok(tokenizer)
 }

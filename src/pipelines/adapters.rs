@@ -1,10 +1,10 @@
 //! Which LoRAs and textual inversions there are: the embedded ones, and the files of `loras.dir` and `embeddings.dir`.
 
+mod files;
 mod kept;
 mod words;
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     io,
     num::NonZeroUsize,
@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+pub use files::File;
 use kept::Kept;
 use words::WordIndex;
 
@@ -23,67 +24,72 @@ use crate::{
         text_encoders::{LearnedToken, LearnedTokens},
     },
     weights::{
-        FileBytes, imprint,
         lora::{Lora, Modules},
+        textual_inversion::EmbeddingOutline,
     },
 };
 
-/// What models can be changed and words added by, as safetensors files by name: the file's name without its ending.
-/// The files are read at first use, for each model anew.
+/// What models can be changed and words added by, as safetensors files by name: the file's path below the folder without
+/// its ending. Heads are read at once, numbers at first use, for each model anew.
 #[derive(Debug, Default)]
 pub struct Adapters {
-    loras: BTreeMap<String, File>,
-    embeddings: BTreeMap<String, File>,
+    loras: Folder,
+    embeddings: Folder,
     word_index: WordIndex,
-    read_loras: Kept<Arc<Adapter>>,
-    read_embeddings: Kept<LearnedToken>,
+    read_loras: Arc<Kept<Arc<Adapter>>>,
+    read_embeddings: Arc<Kept<LearnedToken>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    /// Its size.
-    pub bytes: u64,
-    content: Content,
+/// The files of a folder, and the embedded ones.
+#[derive(Debug, Default)]
+struct Folder {
+    setting: &'static str,
+    dir: PathBuf,
+    files: BTreeMap<String, File>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Content {
-    OnDisk(PathBuf),
-    /// Of a companion of the embedded model.
-    Embedded(Cow<'static, [u8]>),
+impl Folder {
+    fn open(
+        setting: &'static str,
+        dir: &Path,
+        embedded: impl IntoIterator<Item = (String, File)>,
+        known: &BTreeMap<String, File>,
+    ) -> Result<Folder, AdaptersError> {
+        let found =
+            files::list(dir, known).map_err(|source| AdaptersError { setting, path: dir.to_owned(), source })?;
+        Ok(Folder { setting, dir: dir.to_owned(), files: embedded.into_iter().chain(found).collect() })
+    }
+
+    fn keys(&self) -> BTreeMap<String, String> {
+        self.files.iter().map(|(name, file)| (name.clone(), file.key())).collect()
+    }
+
+    fn keys_now(
+        &self,
+        embedded: impl IntoIterator<Item = (String, File)>,
+    ) -> Result<BTreeMap<String, String>, AdaptersError> {
+        let unreadable = |source| AdaptersError { setting: self.setting, path: self.dir.clone(), source };
+        let found = files::look(&self.dir).map_err(unreadable)?;
+        let embedded = embedded.into_iter().map(|(name, file)| (name, file.key()));
+        Ok(embedded.chain(found.into_iter().map(|(name, seen)| (name, seen.key()))).collect())
+    }
+
+    fn warn(&self, before: Option<&Folder>) {
+        for (name, file) in &self.files {
+            let is_new = before.and_then(|before| before.files.get(name)) != Some(file);
+            if let Some(fault) = file.fault().filter(|_| is_new) {
+                tracing::warn!(name, "{}: cannot be used: {fault}", self.setting);
+            }
+        }
+    }
 }
 
-impl File {
-    fn embedded(content: Cow<'static, [u8]>) -> File {
-        File { bytes: content.len() as u64, content: Content::Embedded(content) }
-    }
+fn embedded_loras() -> impl Iterator<Item = (String, File)> {
+    embedded::loras().map(|(name, content)| (name.to_owned(), File::embedded(content)))
+}
 
-    fn read(&self) -> io::Result<Cow<'static, [u8]>> {
-        match &self.content {
-            Content::OnDisk(path) => std::fs::read(path).map(Cow::Owned),
-            Content::Embedded(content) => Ok(content.clone()),
-        }
-    }
-
-    /// The content, of which no more is read than is looked at.
-    fn map(&self) -> io::Result<FileBytes> {
-        match &self.content {
-            Content::OnDisk(path) => FileBytes::map(path),
-            Content::Embedded(content) => Ok(FileBytes::Held(content.clone())),
-        }
-    }
-
-    fn imprint(&self) -> String {
-        match &self.content {
-            Content::OnDisk(path) => imprint::of_file(path),
-            Content::Embedded(content) => imprint::of_bytes("", content),
-        }
-    }
-
-    /// Whether it belongs to the embedded model, and says nothing to any other.
-    fn is_embedded(&self) -> bool {
-        matches!(self.content, Content::Embedded(_))
-    }
+fn embedded_words() -> impl Iterator<Item = (String, File)> {
+    embedded::embeddings().map(|(name, content)| (name.to_owned(), File::embedded(content)))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,25 +101,55 @@ pub struct AdaptersError {
 }
 
 impl Adapters {
-    /// The embedded files, and those directly inside the folders, which go before embedded ones of their names; an empty path
-    /// is a folder without any.
+    /// The embedded files, and those below the folders, which go before embedded ones of their names; an empty path is a
+    /// folder without any.
     ///
     /// # Errors
     /// A folder cannot be read.
     pub fn open(loras: &Path, embeddings: &Path) -> Result<Adapters, AdaptersError> {
-        let list =
-            |setting, dir: &Path| files(dir).map_err(|source| AdaptersError { setting, path: dir.to_owned(), source });
-        let named = |(name, content): (&str, _)| (name.to_owned(), File::embedded(content));
-        let loras = embedded::loras().map(named).chain(list("loras.dir", loras)?).collect();
-        let embeddings: BTreeMap<String, File> =
-            embedded::embeddings().map(named).chain(list("embeddings.dir", embeddings)?).collect();
-        let word_index = WordIndex::of(embeddings.keys());
+        let none = BTreeMap::new();
+        let loras = Folder::open("loras.dir", loras, embedded_loras(), &none)?;
+        let embeddings = Folder::open("embeddings.dir", embeddings, embedded_words(), &none)?;
+        let word_index = WordIndex::of(embeddings.files.keys());
         Ok(Adapters { loras, embeddings, word_index, ..Adapters::default() })
+    }
+
+    /// The files as they are now. What was read of files that have not changed is kept.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub(super) fn read_again(&self) -> Result<Adapters, AdaptersError> {
+        let Folder { setting, dir, files } = &self.loras;
+        let loras = Folder::open(setting, dir, embedded_loras(), files)?;
+        let Folder { setting, dir, files } = &self.embeddings;
+        let embeddings = Folder::open(setting, dir, embedded_words(), files)?;
+        let word_index = WordIndex::of(embeddings.files.keys());
+        let (read_loras, read_embeddings) = (self.read_loras.clone(), self.read_embeddings.clone());
+        Ok(Adapters { loras, embeddings, word_index, read_loras, read_embeddings })
+    }
+
+    /// What stands for the files of LoRAs and textual inversions, by name.
+    pub(super) fn keys(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+        (self.loras.keys(), self.embeddings.keys())
+    }
+
+    /// What [`Adapters::keys`] would be if the folders were read now.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub(super) fn keys_now(&self) -> Result<(BTreeMap<String, String>, BTreeMap<String, String>), AdaptersError> {
+        Ok((self.loras.keys_now(embedded_loras())?, self.embeddings.keys_now(embedded_words())?))
+    }
+
+    /// Logs what cannot be used and was not so before.
+    pub(super) fn warn(&self, before: Option<&Adapters>) {
+        self.loras.warn(before.map(|before| &before.loras));
+        self.embeddings.warn(before.map(|before| &before.embeddings));
     }
 
     /// The same files, of which so many LoRAs and so many textual inversions are kept in memory once they were read.
     pub fn keeping(self, most: NonZeroUsize) -> Adapters {
-        Adapters { read_loras: Kept::new(most), read_embeddings: Kept::new(most), ..self }
+        Adapters { read_loras: Arc::new(Kept::new(most)), read_embeddings: Arc::new(Kept::new(most)), ..self }
     }
 
     /// The LoRAs that the generation names, for its model. Blocks while files are read.
@@ -122,12 +158,13 @@ impl Adapters {
     /// A name is unknown, or its file is broken or not for this model; each call tries anew.
     pub fn changes(&self, generation: &Generation, model: &Model) -> Result<AdapterSet, String> {
         let load = |LoraUse { name, scale }: &LoraUse| {
-            let file = self.loras.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
+            let file =
+                self.loras.files.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
             let read = || {
-                let bytes = file.read().map_err(|error| error.to_string())?;
+                let bytes = file.read(name).map_err(|error| error.to_string())?;
                 model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| error.to_string())
             };
-            let adapter = self.read_loras.get(&model.name, name, read);
+            let adapter = self.read_loras.get(&model.key, &of_content(name, file), read);
             let adapter = adapter.map_err(|error| format!("the LoRA {name:?} cannot be used: {error}"))?;
             Ok((adapter, *scale as f32))
         };
@@ -142,10 +179,13 @@ impl Adapters {
     pub fn learned(&self, generation: &Generation, model: &Model) -> Result<LearnedTokens, String> {
         let load = |(name, file): (&str, &File)| {
             let read = || {
-                let bytes = file.map().map_err(|error| error.to_string())?;
+                // A file of another kind may be large; one of a word is not.
+                let content = file.open(name).map_err(|error| error.to_string())?;
+                EmbeddingOutline::read(name, &content).map_err(|error| error.to_string())?;
+                let bytes = file.read(name).map_err(|error| error.to_string())?;
                 model.networks.learned(name, &bytes).map_err(|error| error.to_string())
             };
-            let token = self.read_embeddings.get(&model.name, name, read);
+            let token = self.read_embeddings.get(&model.key, &of_content(name, file), read);
             token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
         };
         let words = self.words_of(&model.name, generation).into_iter();
@@ -154,56 +194,48 @@ impl Adapters {
 
     /// By what the files are known again that the generation may use.
     pub(super) fn imprints(&self, generation: &Generation) -> impl Iterator<Item = String> {
-        let loras = generation.loras.iter().filter_map(|used| self.loras.get(&used.name));
+        let loras = generation.loras.iter().filter_map(|used| self.loras.files.get(&used.name));
         let words = self.words_of(&generation.model, generation).into_values();
         loras.chain(words).map(File::imprint)
     }
 
     /// All LoRAs, by name.
     pub fn loras(&self) -> impl Iterator<Item = (&str, &File)> {
-        self.loras.iter().map(|(name, file)| (name.as_str(), file))
+        self.loras.files.iter().map(|(name, file)| (name.as_str(), file))
     }
 
     /// All textual inversions, by name, which is also the word that they stand for where their file tells none.
     pub fn embeddings(&self) -> impl Iterator<Item = (&str, &File)> {
-        self.embeddings.iter().map(|(name, file)| (name.as_str(), file))
+        self.embeddings.files.iter().map(|(name, file)| (name.as_str(), file))
+    }
+
+    /// The file of a LoRA.
+    pub fn lora(&self, name: &str) -> Option<&File> {
+        self.loras.files.get(name)
+    }
+
+    /// The file of a textual inversion.
+    pub fn embedding(&self, name: &str) -> Option<&File> {
+        self.embeddings.files.get(name)
     }
 
     /// Whether the LoRA can stand beside a model of these modules; the error is a code and what is wrong.
     pub fn check(&self, name: &str, modules: &Modules) -> Result<(), (&'static str, String)> {
-        let Some(file) = self.loras.get(name) else {
+        let Some(file) = self.loras.files.get(name) else {
             return Err(("unknown_lora", format!("{name:?} is not in the catalogue; GET /v1/loras lists it")));
         };
         let unfit = |error: String| ("unsupported_for_model", format!("cannot be used with this model: {error}"));
-        let content = file.map().map_err(|error| unfit(error.to_string()))?;
+        if let Some(fault) = file.fault() {
+            return Err(("unsupported_for_model", format!("cannot be used: {fault}")));
+        }
+        let content = file.open(name).map_err(|error| unfit(error.to_string()))?;
         Lora::check(name, &content, modules).map_err(|error| unfit(error.to_string()))
     }
 }
 
-/// The safetensors files inside `dir`. A name that cannot stand in a prompt is passed over with a warning.
-fn files(dir: &Path) -> io::Result<BTreeMap<String, File>> {
-    let mut found = BTreeMap::new();
-    if dir.as_os_str().is_empty() {
-        return Ok(found);
-    }
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|ending| ending != "safetensors") || !path.is_file() {
-            continue;
-        }
-        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|name| is_name(name)) else {
-            tracing::warn!(path = %path.display(), "passed over: a name is 1 to 128 characters without '<', '>', ':' and line breaks");
-            continue;
-        };
-        let (name, bytes) = (name.to_owned(), path.metadata()?.len());
-        found.insert(name, File { bytes, content: Content::OnDisk(path) });
-    }
-    Ok(found)
-}
-
-fn is_name(name: &str) -> bool {
-    let fits = |c: char| !c.is_control() && !matches!(c, '<' | '>' | ':');
-    (1..=LoraUse::MAX_NAME_CHARS).contains(&name.chars().count()) && name.chars().all(fits)
+/// What a file is kept by once it is read: its name and its content.
+fn of_content(name: &str, file: &File) -> String {
+    format!("{name}\n{}", file.key())
 }
 
 #[cfg(test)]
@@ -211,21 +243,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_found_by_their_stems() {
+    fn files_are_found_by_their_paths_and_what_cannot_be_used_says_why() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["pixel art v1.5.safetensors", "a<b.safetensors", "notes.txt", "old.pt"] {
+        std::fs::create_dir(dir.path().join("chars")).unwrap();
+        let sound = [&2u64.to_le_bytes()[..], b"{}"].concat();
+        for name in ["pixel art v1.5.safetensors", "chars/alice.safetensors", "notes.txt", ".hidden.safetensors"] {
+            std::fs::write(dir.path().join(name), &sound).unwrap();
+        }
+        for name in ["a<b.safetensors", "old.pt", "cut.safetensors", "pixel art v1.5.ckpt"] {
             std::fs::write(dir.path().join(name), "12345").unwrap();
         }
         std::fs::create_dir(dir.path().join("folder.safetensors")).unwrap();
         let adapters = Adapters::open(dir.path(), Path::new("")).unwrap();
-        let file = File { bytes: 5, content: Content::OnDisk(dir.path().join("pixel art v1.5.safetensors")) };
-        assert_eq!(adapters.loras().filter(|(name, _)| !name.starts_with("emoji-")).count(), 1);
-        assert_eq!(adapters.loras["pixel art v1.5"], file);
-        let code = |name: &str| adapters.check(name, &Modules::default()).unwrap_err().0;
-        assert_eq!(["pixel art v1.5", "old"].map(code), ["unsupported_for_model", "unknown_lora"]);
-        assert!(!adapters.embeddings.contains_key("pixel art v1.5"));
-        let embeddings = Adapters::open(Path::new(""), dir.path()).unwrap();
-        assert_eq!(embeddings.embeddings["pixel art v1.5"], file);
+        let listed = |adapters: &Adapters| -> Vec<(String, Option<String>)> {
+            let own = adapters.loras().filter(|(_, file)| !file.is_embedded());
+            own.map(|(name, file)| (name.to_owned(), file.fault().map(str::to_owned))).collect()
+        };
+        let found = listed(&adapters);
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a<b", "chars/alice", "cut", "old", "pixel art v1.5"]);
+        let fault = |at: usize| found[at].1.as_deref().unwrap_or_default();
+        assert!(
+            fault(0).contains("rename") && fault(2).contains("too few") && fault(3).contains("pickle"),
+            "{found:?}"
+        );
+        assert!(found[1].1.is_none() && found[4].1.is_none(), "{found:?}");
+        let code = |name: &str| adapters.check(name, &Modules::default()).map_err(|(code, _)| code);
+        assert_eq!(code("cut"), Err("unsupported_for_model"));
+        assert_eq!(code("none"), Err("unknown_lora"));
+        assert_eq!(code("chars/alice"), Ok(()));
+        assert!(!adapters.embeddings.files.contains_key("chars/alice"));
+        // Read again, what is new is there and what has gone is not.
+        std::fs::rename(dir.path().join("chars/alice.safetensors"), dir.path().join("chars/bob.safetensors")).unwrap();
+        assert_ne!(adapters.keys_now().unwrap(), adapters.keys());
+        let again = adapters.read_again().unwrap();
+        assert_eq!(adapters.keys_now().unwrap(), again.keys());
+        let names: Vec<String> = listed(&again).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a<b", "chars/bob", "cut", "old", "pixel art v1.5"]);
         let missing = Adapters::open(Path::new(""), &dir.path().join("none")).unwrap_err().to_string();
         assert!(missing.contains("embeddings.dir") && missing.contains("none"), "{missing}");
     }

@@ -29,8 +29,10 @@ struct Extras {
 pub(super) enum CardError {
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error("latentd.json: {0}")]
-    Extras(serde_json::Error),
+    #[error("latentd.json: `{key}`: {reason}")]
+    Extras { key: String, reason: String },
+    #[error("latentd.json: `{key}`: {value} is not between {least} and {most}")]
+    Bound { key: &'static str, value: f64, least: f64, most: f64 },
     #[error("scheduler/scheduler_config.json: {0}")]
     Scheduler(String),
 }
@@ -88,5 +90,30 @@ fn extras(folder: &ModelFolder) -> Result<Extras, CardError> {
         return Ok(Extras::default());
     }
     let json = folder.json("latentd.json")?;
-    serde_json::from_value(Value::Object(json)).map_err(CardError::Extras)
+    let extras: Extras = serde_path_to_error::deserialize(Value::Object(json))
+        .map_err(|error| CardError::Extras { key: error.path().to_string(), reason: error.into_inner().to_string() })?;
+    extras.check()?;
+    Ok(extras)
 }
+
+impl Extras {
+    /// Refuses numbers beyond all that a request can ask for.
+    fn check(&self) -> Result<(), CardError> {
+        let whole = |value: Option<u32>| value.map(f64::from);
+        for (key, value, least, most) in [
+            ("width", whole(self.width), 1.0, LARGEST_SIDE),
+            ("height", whole(self.height), 1.0, LARGEST_SIDE),
+            ("min_size", whole(self.min_size), 1.0, LARGEST_SIDE),
+            ("steps", whole(self.steps), 1.0, 1000.0),
+            ("guidance_scale", self.guidance_scale, 0.0, 30.0),
+        ] {
+            if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+                return Err(CardError::Bound { key, value, least, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The longest side of a picture that `latentd.json` may name, in pixels.
+const LARGEST_SIDE: f64 = 65536.0;

@@ -1,53 +1,57 @@
-//! Which models there are: the embedded one, and the folders of `models.dir`; and which of them are in memory.
+//! Which models there are: the embedded one, and those of `models.dir`; and which of them are in memory.
 
 mod blocking;
+mod entry;
+mod fits;
+mod hub;
 mod lease;
 pub(super) mod listing;
+mod reload;
 pub mod room;
 mod shelf;
 mod size;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use candle_core::Device;
+use rayon::prelude::*;
 
-use super::{Adapters, ControlNets, LatentRgb, Model, NetworkError, Networks, card, embedded};
-use crate::{
-    generation::ModelCard,
-    kernels::winograd,
-    metrics::Metrics,
-    models::stable_diffusion::StableDiffusion,
-    weights::{LoadError, ModelFolder, lora::Modules},
-};
+use super::{Adapters, ControlNets, Model, embedded};
+use crate::{generation::ModelCard, kernels::winograd, metrics::Metrics};
+use entry::Entry;
 pub use lease::{Acquired, Lease, Ticket};
+pub use reload::{Changes, Reloaded};
 use shelf::{Shelf, Standing, Taken};
 
-/// The models by name. Cards are read at once, weights at first use, as many models as fit their bound; a folder that
-/// cannot be used stays listed with the reason, and never keeps the server from starting unless it is the default.
+/// The models by name. Cards and the heads of files are read at once, weights at first use, as many models as fit their
+/// bound; what cannot be used stays listed with the reason, and never keeps the server from starting unless it is the
+/// default.
 #[derive(Debug)]
 pub struct Catalogue {
+    dir: PathBuf,
     default: String,
     winograd: winograd::Use,
-    entries: BTreeMap<String, Arc<Entry>>,
     shelf: Arc<Shelf>,
-    control_nets: ControlNets,
-    adapters: Arc<Adapters>,
+    /// Replaced as a whole when the folders are read again.
+    listed: RwLock<Arc<Listed>>,
+    /// How the files were at the last look, where that was not when they were read.
+    seen: Mutex<Option<reload::Keys>>,
+    fits: Mutex<fits::Known>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    folder: ModelFolder,
-    card: Result<Arc<ModelCard>, String>,
-    /// Memory that the weights take; `None` where their files cannot be used.
-    bytes: Option<u64>,
-    /// What adapters can stand beside, once somebody has asked.
-    modules: OnceLock<Result<Modules, String>>,
-    /// Of the files, as they were when the weights were first read.
-    imprint: OnceLock<String>,
+/// What the folders held when they were last read.
+#[derive(Clone, Debug)]
+struct Listed {
+    models: BTreeMap<String, Arc<Entry>>,
+    /// Names that were listed once and are no longer.
+    gone: BTreeSet<String>,
+    /// What people should know of `models.dir` itself.
+    note: Option<String>,
+    control_nets: Arc<ControlNets>,
+    adapters: Arc<Adapters>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,45 +66,49 @@ pub enum CatalogueError {
     Folder { path: PathBuf, source: std::io::Error },
     #[error("the model {name:?} cannot be loaded: {reason}")]
     Load { name: String, reason: String },
+    #[error("{0}")]
+    Other(String),
 }
 
 impl Catalogue {
-    /// Lists the embedded model and the folders inside `dir` that have a `model_index.json`; a folder named as the
-    /// embedded model takes its place. An empty path lists only the embedded model.
+    /// Lists the embedded model and those inside `dir`; one named as the embedded model takes its place. An empty path lists
+    /// only the embedded model.
     ///
     /// # Errors
-    /// The folder cannot be read, or the default model is not there or has no usable card.
+    /// The folder cannot be read, or the default model is not there or cannot be used.
     pub fn open(dir: &Path, default: &str) -> Result<Catalogue, CatalogueError> {
-        let mut entries = BTreeMap::new();
-        entries.insert(embedded::NAME.to_owned(), Arc::new(Entry::new(embedded::NAME, embedded::folder())));
-        if !dir.as_os_str().is_empty() {
-            for (name, folder) in listing::folders(dir)? {
-                entries.insert(name.clone(), Arc::new(Entry::new(&name, folder)));
-            }
-        }
+        let (models, note) = models(dir, &BTreeMap::new())?;
         let shelf = Arc::new(Shelf::new());
         shelf.await_model(default);
+        let listed =
+            Listed { models, gone: BTreeSet::new(), note, control_nets: Arc::default(), adapters: Arc::default() };
         let catalogue = Catalogue {
+            dir: dir.to_owned(),
             default: default.to_owned(),
             winograd: winograd::Use::Auto,
-            entries,
             shelf,
-            control_nets: ControlNets::default(),
-            adapters: Arc::default(),
+            listed: RwLock::new(Arc::new(listed)),
+            seen: Mutex::default(),
+            fits: Mutex::default(),
         };
-        let default = catalogue.default_name();
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
-        match catalogue.entries.get(default).map(|entry| &entry.card) {
+        match catalogue.entry(default) {
             None => Err(unusable("it is not in the catalogue")),
-            Some(Err(reason)) => Err(unusable(reason)),
-            Some(Ok(_)) => Ok(catalogue),
+            Some(entry) => entry.usable().map(drop).map_err(unusable).map(|()| catalogue),
         }
+    }
+
+    fn listed(&self) -> Arc<Listed> {
+        self.listed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn entry(&self, name: &str) -> Option<Arc<Entry>> {
+        self.listed().models.get(name).cloned()
     }
 
     /// By what the files of a model are known again that is in memory, or was; empty for an unknown name.
     pub(super) fn imprint(&self, name: &str) -> String {
-        let entry = self.entries.get(name);
-        entry.map_or_else(String::new, |entry| entry.imprint.get_or_init(|| entry.folder.imprint()).clone())
+        self.entry(name).map_or_else(String::new, |entry| entry.imprint().to_owned())
     }
 
     pub(super) fn winograd(&self) -> winograd::Use {
@@ -111,18 +119,39 @@ impl Catalogue {
         &self.default
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+    /// The names of all models, of those too that cannot be used.
+    pub fn names(&self) -> Vec<String> {
+        self.listed().models.keys().cloned().collect()
     }
 
-    /// The card of a model whose folder can be used.
+    /// The names of models that were listed once and are no longer.
+    pub fn gone(&self) -> Vec<String> {
+        self.listed().gone.iter().cloned().collect()
+    }
+
+    /// The card of a model that can be used.
     pub fn card(&self, name: &str) -> Option<Arc<ModelCard>> {
-        self.entries.get(name)?.card.as_ref().ok().cloned()
+        self.entry(name)?.usable().ok().map(|usable| usable.card.clone())
+    }
+
+    /// Why a model of the catalogue cannot be used; `None` for one that can, and for an unknown name.
+    pub fn fault(&self, name: &str) -> Option<String> {
+        self.entry(name)?.usable().err().map(str::to_owned)
     }
 
     /// Bytes of memory that the model's weights take, whether they are loaded or not; `None` where they cannot be used.
     pub fn bytes(&self, name: &str) -> Option<u64> {
-        self.entries.get(name)?.bytes
+        self.entry(name)?.usable().ok().map(|usable| usable.bytes)
+    }
+
+    /// What people should know of how the model's files were read.
+    pub fn notes(&self, name: &str) -> Vec<String> {
+        self.entry(name).and_then(|entry| Some(entry.usable().ok()?.notes.clone())).unwrap_or_default()
+    }
+
+    /// What people should know of `models.dir` itself.
+    pub fn note(&self) -> Option<String> {
+        self.listed().note.clone()
     }
 
     /// Whether both models can be in memory at the same time.
@@ -142,11 +171,11 @@ impl Catalogue {
 
     /// `ready`, `loading`, `cold` or `failed`, with the reason of the last.
     pub fn state(&self, name: &str) -> (&'static str, Option<String>) {
-        let Some(entry) = self.entries.get(name) else { return ("failed", None) };
-        if let Err(reason) = &entry.card {
-            return ("failed", Some(reason.clone()));
+        let Some(entry) = self.entry(name) else { return ("failed", None) };
+        if let Err(reason) = entry.usable() {
+            return ("failed", Some(reason.to_owned()));
         }
-        match self.shelf.standing(name) {
+        match self.shelf.standing(&entry.key) {
             Standing::Cold => ("cold", None),
             Standing::Loading => ("loading", None),
             Standing::Ready => ("ready", None),
@@ -156,30 +185,35 @@ impl Catalogue {
 
     /// The same models, with ControlNets beside them.
     pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
-        Catalogue { control_nets, ..self }
+        self.relisted(|listed| listed.control_nets = Arc::new(control_nets))
     }
 
-    pub fn control_nets(&self) -> &ControlNets {
-        &self.control_nets
+    pub fn control_nets(&self) -> Arc<ControlNets> {
+        self.listed().control_nets.clone()
     }
 
     /// Whether a LoRA can be used with a model; the error is a code and what is wrong.
     pub fn check_lora(&self, model: &str, lora: &str) -> Result<(), (&'static str, String)> {
         let unusable = |reason: String| ("unsupported_for_model", reason);
-        let entry = self.entries.get(model).ok_or_else(|| unusable(format!("there is no model {model:?}")))?;
-        let modules = || StableDiffusion::modules(&entry.folder).map_err(|error| error.to_string());
-        let modules = entry.modules.get_or_init(modules).as_ref();
-        self.adapters.check(lora, modules.map_err(|reason| unusable(reason.clone()))?)
+        let entry = self.entry(model).ok_or_else(|| unusable(format!("there is no model {model:?}")))?;
+        let modules = entry.modules().map_err(|reason| unusable(reason.to_owned()))?;
+        self.adapters().check(lora, modules)
     }
 
     /// What the models can be changed by.
-    pub fn adapters(&self) -> &Adapters {
-        &self.adapters
+    pub fn adapters(&self) -> Arc<Adapters> {
+        self.listed().adapters.clone()
     }
 
     /// The same models, beside these adapters.
     pub fn with_adapters(self, adapters: Adapters) -> Catalogue {
-        Catalogue { adapters: Arc::new(adapters), ..self }
+        self.relisted(|listed| listed.adapters = Arc::new(adapters))
+    }
+
+    fn relisted(self, change: impl FnOnce(&mut Listed)) -> Catalogue {
+        let mut listed = Listed::clone(&self.listed());
+        change(&mut listed);
+        Catalogue { listed: RwLock::new(Arc::new(listed)), ..self }
     }
 
     /// The same models, whose networks take Winograd's algorithm where this says.
@@ -207,8 +241,8 @@ impl Catalogue {
     pub fn preloading(self, names: &[String]) -> Result<Catalogue, CatalogueError> {
         for name in names {
             let unusable = |reason: String| CatalogueError::Preload { name: name.clone(), reason };
-            let entry = self.entries.get(name).ok_or_else(|| unusable("it is not in the catalogue".to_owned()))?;
-            entry.card.as_ref().map_err(|reason| unusable(reason.clone()))?;
+            let entry = self.entry(name).ok_or_else(|| unusable("it is not in the catalogue".to_owned()))?;
+            entry.usable().map_err(|reason| unusable(reason.to_owned()))?;
             self.shelf.await_model(name);
         }
         Ok(self)
@@ -239,19 +273,14 @@ impl Catalogue {
     /// # Errors
     /// Those of [`Catalogue::acquire`].
     pub async fn acquire_beside(&self, name: &str, held: Option<&Lease>) -> Result<Acquired, CatalogueError> {
-        let entry = self.entries.get(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
+        let entry = self.entry(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
-        entry.card.as_ref().map_err(|reason| failed(reason.clone()))?;
-        let bytes = match entry.bytes {
-            Some(bytes) => bytes,
-            // Somebody may have repaired the folder meanwhile.
-            None => size::of(&entry.folder).map_err(|error| failed(error.to_string()))?,
-        };
-        match self.shelf.take(name, bytes, held.map(|held| held.model().name.as_str())).await {
+        let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.bytes;
+        match self.shelf.take(&entry.key, bytes, held.map(|held| &*held.model().key)).await {
             Taken::Model(model) => Ok(Acquired::Ready(Lease::new(model, self.shelf.clone()))),
             Taken::ToRead(unloaded) => Ok(Acquired::Cold(Ticket {
                 name: name.to_owned(),
-                entry: entry.clone(),
+                entry,
                 winograd: self.winograd,
                 shelf: self.shelf.clone(),
                 unloaded,
@@ -275,28 +304,31 @@ impl Catalogue {
     }
 }
 
-impl Entry {
-    fn new(name: &str, folder: ModelFolder) -> Entry {
-        let card = card::read(name, &folder).map(Arc::new).map_err(|error| error.to_string());
-        let bytes = size::of(&folder).ok();
-        Entry { folder, card, bytes, modules: OnceLock::new(), imprint: OnceLock::new() }
-    }
+/// What stands for the files that [`models`] would read now.
+fn keys_now(dir: &Path) -> Result<reload::NameKeys, CatalogueError> {
+    let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
+    let (found, _) = listing::list(dir, listing::MODEL).map_err(unreadable)?;
+    let mut keys: reload::NameKeys =
+        found.iter().map(|(name, source)| (name.clone(), entry::key(name, source).to_string())).collect();
+    keys.entry(embedded::NAME.to_owned()).or_insert_with(|| embedded::NAME.to_owned());
+    Ok(keys)
 }
 
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error("the decoder cannot be tried: {0}")]
-    Preview(#[from] NetworkError),
-}
-
-fn read(name: &str, folder: &ModelFolder, winograd: winograd::Use) -> Result<Model, ReadError> {
-    let networks = StableDiffusion::load(folder, &Device::Cpu, winograd)?;
-    let channels = Networks::spec(&networks).latent_channels;
-    let latent_rgb = match card::latent_rgb(folder)?.filter(|map| map.weight.len() == channels) {
-        Some(map) => map,
-        None => LatentRgb::fit(&networks)?,
+/// The models of `dir` beside the embedded one. What `known` has of the same files is not read again.
+fn models(
+    dir: &Path,
+    known: &BTreeMap<String, Arc<Entry>>,
+) -> Result<(BTreeMap<String, Arc<Entry>>, Option<String>), CatalogueError> {
+    let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
+    let (found, note) = listing::list(dir, listing::MODEL).map_err(unreadable)?;
+    let entry = |(name, source): (&String, &listing::Source)| {
+        let same = known.get(name).filter(|entry| entry.is_of(source)).cloned();
+        (name.clone(), same.unwrap_or_else(|| Arc::new(Entry::of(name, source, dir))))
     };
-    Ok(Model { name: name.to_owned(), networks: Box::new(networks), latent_rgb })
+    let mut models: BTreeMap<_, _> = found.par_iter().map(entry).collect();
+    models.entry(embedded::NAME.to_owned()).or_insert_with(|| {
+        let embedded = known.get(embedded::NAME).filter(|entry| entry.is_embedded()).cloned();
+        embedded.unwrap_or_else(|| Arc::new(Entry::embedded()))
+    });
+    Ok((models, note))
 }

@@ -28,6 +28,10 @@ impl Rules for CatalogueRules<'_> {
         self.catalogue.card(model)
     }
 
+    fn fault(&self, model: &str) -> Option<String> {
+        self.catalogue.fault(model)
+    }
+
     fn check_scheduler(
         &self,
         card: &ModelCard,

@@ -9,7 +9,7 @@ use super::lora::LoraMismatch;
 pub enum LoadError {
     #[error("{path}: no such file in the model folder")]
     Absent { path: String },
-    #[error("{path}: leads out of the model folder")]
+    #[error("{path}: leads out of the model folder and of the folder that the setting names; copy the file there")]
     Escapes { path: String },
     #[error("{path}: {source}")]
     Read { path: String, source: std::io::Error },
@@ -23,6 +23,15 @@ pub enum LoadError {
     UnknownKey { path: String, key: String, value: Value },
     #[error("{path}: not a sound safetensors file: {reason}")]
     Safetensors { path: String, reason: String },
+    #[error(
+        "{path}: a Git LFS pointer in place of the file; run `git lfs pull` in the repository, or download the file itself"
+    )]
+    LfsPointer { path: String },
+    #[error(
+        "{path}: a pickle, which can run code when it is read; only safetensors files are read: convert the folder in Python \
+         with diffusers, DiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+    )]
+    Pickle { path: String },
     #[error("{path}: not a usable tokenizer: {reason}")]
     Tokenizer { path: String, reason: String },
     #[error("{left} = {left_value} does not fit {right} = {right_value}")]
@@ -48,7 +57,7 @@ pub struct TensorMismatch {
     pub unused: Vec<(String, Vec<usize>)>,
     /// Name, expected shape, shape in the file.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// Name and type, where the type is not float16, bfloat16 or float32.
+    /// Name and type, where the type is not a float of 8 to 64 bits.
     pub not_float: Vec<(String, String)>,
 }
 

@@ -1,25 +1,27 @@
 use std::{
     borrow::Cow,
     fmt, fs,
-    ops::{Deref, Range},
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
-use memmap2::{Mmap, UncheckedAdvice};
 use serde_json::{Map, Value};
 
-use super::{LoadError, imprint, json, single_file::SingleFile};
+use super::{FileContent, LoadError, imprint, json, single_file::SingleFile};
+
+/// The longest file that is read whole, a configuration or a vocabulary, in bytes: ten times the largest of them.
+pub const LARGEST_TEXT: usize = 64 << 20;
 
 /// A folder in diffusers' layout: `model_index.json`, `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` …
 ///
-/// Paths are relative and use `/`. A path with `..`, an absolute one, and a link that leads out of the folder are refused.
+/// Paths are relative and use `/`. A path with `..` or an absolute one is refused. Links are followed within the folder,
+/// within the folders that it was opened with, and into Hugging Face caches.
 #[derive(Clone)]
 pub struct ModelFolder(Place);
 
 #[derive(Clone)]
 enum Place {
-    Disk { root: PathBuf },
+    Disk { root: PathBuf, within: Vec<PathBuf> },
     Embedded { name: Cow<'static, str>, files: Vec<Cow<'static, str>>, read: fn(&str) -> Option<Cow<'static, [u8]>> },
     SingleFile(Arc<SingleFile>),
 }
@@ -27,12 +29,21 @@ enum Place {
 impl ModelFolder {
     /// The folder at `root`, which must exist.
     pub fn open(root: &Path) -> Result<Self, LoadError> {
+        Self::open_within(root, &[])
+    }
+
+    /// The folder at `root`, whose links may lead to anywhere within `others`.
+    ///
+    /// # Errors
+    /// The folder does not exist or cannot be looked at.
+    pub fn open_within(root: &Path, others: &[&Path]) -> Result<Self, LoadError> {
         let read = |source| LoadError::Read { path: root.display().to_string(), source };
         let root = root.canonicalize().map_err(read)?;
         if !root.is_dir() {
             return Err(read(std::io::ErrorKind::NotADirectory.into()));
         }
-        Ok(Self(Place::Disk { root }))
+        let within = others.iter().filter_map(|other| other.canonicalize().ok()).collect();
+        Ok(Self(Place::Disk { root, within }))
     }
 
     /// A folder inside the program: the relative paths of its files, and the function that reads one.
@@ -59,8 +70,13 @@ impl ModelFolder {
     /// # Errors
     /// The same.
     pub fn single_held(name: &str, file: Vec<u8>) -> Result<Self, LoadError> {
-        let bytes = FileBytes::Held(Cow::Owned(file));
+        let bytes = FileContent::Held(Cow::Owned(file));
         Ok(Self(Place::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes)?))))
+    }
+
+    /// What people should know of how a single file was read; nothing for other folders.
+    pub fn notes(&self) -> Vec<String> {
+        self.single_file().map(SingleFile::notes).unwrap_or_default()
     }
 
     /// The file, where the folder is made of one.
@@ -74,7 +90,7 @@ impl ModelFolder {
     /// By what all its files are known again: names, sizes and times of change on disk, contents in memory.
     pub fn imprint(&self) -> String {
         match &self.0 {
-            Place::Disk { root } => imprint::of_folder(root),
+            Place::Disk { root, .. } => imprint::of_folder(root),
             Place::Embedded { files, read, .. } => {
                 files.iter().map(|file| imprint::of_bytes(file, &read(file).unwrap_or_default())).collect()
             }
@@ -91,7 +107,7 @@ impl ModelFolder {
     /// Whether the folder has the file.
     pub fn has(&self, path: &str) -> bool {
         match &self.0 {
-            Place::Disk { root } => is_plain(path) && root.join(path).is_file(),
+            Place::Disk { root, .. } => is_plain(path) && root.join(path).is_file(),
             Place::Embedded { files, .. } => files.iter().any(|f| f == path),
             Place::SingleFile(single) => single.files().any(|f| f == path),
         }
@@ -100,7 +116,7 @@ impl ModelFolder {
     /// The sorted names of the files directly inside `folder`; empty where there is no such folder.
     pub fn names(&self, folder: &str) -> Result<Vec<String>, LoadError> {
         let mut names: Vec<String> = match &self.0 {
-            Place::Disk { root } => match fs::read_dir(root.join(plain(folder)?)) {
+            Place::Disk { root, .. } => match fs::read_dir(root.join(plain(folder)?)) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
                 entries => entries
                     .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
@@ -124,24 +140,34 @@ impl ModelFolder {
         Ok(names)
     }
 
-    /// The bytes of a file; mapped into memory where it lies on disk.
-    pub fn bytes(&self, path: &str) -> Result<FileBytes, LoadError> {
+    /// The content of a file, of which nothing is read yet where it lies on disk.
+    ///
+    /// # Errors
+    /// There is no such file in the folder, or it cannot be opened.
+    pub fn file(&self, path: &str) -> Result<FileContent, LoadError> {
         let path = plain(path)?;
+        let absent = || LoadError::Absent { path: path.into() };
         match &self.0 {
-            Place::Disk { root } => map(root, path),
-            Place::Embedded { read, .. } => {
-                read(path).map(FileBytes::Held).ok_or_else(|| LoadError::Absent { path: path.into() })
-            }
+            Place::Disk { root, within } => find(root, within, path),
+            Place::Embedded { read, .. } => read(path).map(FileContent::Held).ok_or_else(absent),
             Place::SingleFile(single) => {
-                let text = single.text(path).ok_or_else(|| LoadError::Absent { path: path.into() })?;
-                Ok(FileBytes::Held(Cow::Owned(text.into_bytes())))
+                let text = single.text(path).ok_or_else(absent)?;
+                Ok(FileContent::Held(Cow::Owned(text.into_bytes())))
             }
         }
     }
 
+    /// All bytes of a file, of at most [`LARGEST_TEXT`].
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::file`]; or the file is longer, or it cannot be read.
+    pub fn bytes(&self, path: &str) -> Result<Cow<'static, [u8]>, LoadError> {
+        self.file(path)?.read_all(LARGEST_TEXT).map_err(|source| LoadError::Read { path: path.into(), source })
+    }
+
     /// The text of a file, which must be UTF-8.
     pub fn text(&self, path: &str) -> Result<String, LoadError> {
-        String::from_utf8(self.bytes(path)?.to_vec()).map_err(|e| LoadError::Read {
+        String::from_utf8(self.bytes(path)?.into_owned()).map_err(|e| LoadError::Read {
             path: path.into(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
         })
@@ -156,90 +182,35 @@ impl ModelFolder {
 impl fmt::Debug for ModelFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Disk { root } => write!(f, "ModelFolder({})", root.display()),
+            Place::Disk { root, .. } => write!(f, "ModelFolder({})", root.display()),
             Place::Embedded { name, .. } => write!(f, "ModelFolder(embedded {name})"),
             Place::SingleFile(single) => write!(f, "ModelFolder(file {})", single.path()),
         }
     }
 }
 
-/// The content of a file, dereferencing to its bytes; cheap to clone where it is mapped.
-#[derive(Clone)]
-pub enum FileBytes {
-    Mapped(Arc<Mmap>),
-    Held(Cow<'static, [u8]>),
-}
-
-impl FileBytes {
-    /// A file, mapped into memory.
-    ///
-    /// # Errors
-    /// It cannot be opened.
-    pub fn map(path: &Path) -> std::io::Result<FileBytes> {
-        map_file(path)
-    }
-
-    /// Says that these bytes will not be read again soon: the memory that a map of them has taken is given back. They stay
-    /// readable.
-    pub(super) fn let_go(&self, range: Range<usize>) {
-        if let Self::Mapped(map) = self
-            && !range.is_empty()
-            && range.end <= map.len()
-        {
-            #[expect(
-                unsafe_code,
-                reason = "the advice loses what was written to a map, which a map for writing may mind"
-            )]
-            // SAFETY: a private map that nobody can write to has no pages but the file's own, which are read from there
-            // again if somebody looks, so that no byte that anybody sees is another after the call.
-            let given_back = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
-            // Advice that the system does not take costs memory and nothing else.
-            let _ = given_back;
-        }
-    }
-}
-
-impl Deref for FileBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Held(bytes) => bytes,
-        }
-    }
-}
-
-impl fmt::Debug for FileBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileBytes({} bytes)", self.len())
-    }
-}
-
-fn map(root: &Path, path: &str) -> Result<FileBytes, LoadError> {
-    let read = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => LoadError::Absent { path: path.into() },
-        _ => LoadError::Read { path: path.into(), source },
-    };
-    let real = root.join(path).canonicalize().map_err(read)?;
-    if !real.starts_with(root) {
+fn find(root: &Path, within: &[PathBuf], path: &str) -> Result<FileContent, LoadError> {
+    let real = root.join(path).canonicalize().map_err(|source| unreadable(path, source))?;
+    if !real.starts_with(root) && !within.iter().any(|other| real.starts_with(other)) && !is_cached(&real) {
         return Err(LoadError::Escapes { path: path.into() });
     }
-    map_file(&real).map_err(read)
+    FileContent::open(&real).map_err(|source| unreadable(path, source))
 }
 
-/// Maps a file wherever it lies.
-pub(super) fn map_file(path: &Path) -> std::io::Result<FileBytes> {
-    let file = fs::File::open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Ok(FileBytes::Held(Cow::Borrowed(&[]))); // An empty file cannot be mapped.
+/// Whether a path is of the files of a repository in a Hugging Face cache, `models--ORG--NAME/blobs/…`, which the links of
+/// its snapshots lead to.
+fn is_cached(path: &Path) -> bool {
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let is_store =
+        |pair: &[Cow<'_, str>]| pair[0].starts_with("models--") && ["blobs", "snapshots"].contains(&&*pair[1]);
+    parts.windows(2).any(is_store)
+}
+
+fn unreadable(path: &str, source: std::io::Error) -> LoadError {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => LoadError::Absent { path: path.into() },
+        _ => LoadError::Read { path: path.into(), source },
     }
-    // SAFETY: the map is private and read-only, and lives as long as this value. The bytes are only ever copied out as plain
-    // integers after every offset was checked against the length of the map. What is left is another process that writes
-    // to or truncates the file while it is being loaded; model folders are the operator's and are replaced, not edited.
-    #[expect(unsafe_code, reason = "memory maps cannot be made without it")]
-    let map = unsafe { Mmap::map(&file) }?;
-    Ok(FileBytes::Mapped(Arc::new(map)))
 }
 
 fn plain(path: &str) -> Result<&str, LoadError> {

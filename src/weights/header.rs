@@ -8,7 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::LoadError;
+use super::{FileContent, LoadError};
 
 /// The longest header: fifty times that of the largest diffusion model, and little memory once it is read.
 const LONGEST: usize = 16 << 20;
@@ -38,28 +38,68 @@ pub(super) struct Info {
 }
 
 impl Header {
-    /// Reads the header of `file`, of which nothing behind the header is looked at.
+    /// Reads the header of `file`, and nothing behind it.
     ///
     /// # Errors
     /// The file is no safetensors file, is cut off, or does not hold what its header says; `path` names it.
-    pub fn read(path: &str, file: &[u8]) -> Result<Self, LoadError> {
-        read(file).map_err(|reason| LoadError::Safetensors { path: path.into(), reason })
+    pub fn read(path: &str, file: &FileContent) -> Result<Self, LoadError> {
+        let unreadable = |source| LoadError::Read { path: path.into(), source };
+        let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
+        let first = file.read(0..file.len().min(POINTER.len())).map_err(unreadable)?;
+        if first.starts_with(POINTER) {
+            return Err(LoadError::LfsPointer { path: path.into() });
+        }
+        let length = json_length(&first).map_err(broken)?;
+        if length > file.len() - 8 {
+            return Err(broken(format!("the file ends within its header of {length} bytes: it is incomplete")));
+        }
+        let json = file.read(8..8 + length).map_err(unreadable)?;
+        parse(&json, 8 + length..file.len()).map_err(broken)
+    }
+
+    /// As [`Header::read`], of a file in memory.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn of_bytes(path: &str, file: &[u8]) -> Result<Self, LoadError> {
+        let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
+        if file.starts_with(POINTER) {
+            return Err(LoadError::LfsPointer { path: path.into() });
+        }
+        let length = json_length(file).map_err(broken)?;
+        let json = file.get(8..8 + length);
+        let json =
+            json.ok_or_else(|| broken(format!("the file ends within its header of {length} bytes: it is incomplete")))?;
+        parse(json, 8 + length..file.len()).map_err(broken)
     }
 }
 
-fn read(file: &[u8]) -> Result<Header, String> {
-    let (length, rest) = file.split_first_chunk::<8>().ok_or_else(|| format!("{} bytes are too few", file.len()))?;
+/// Whether a file is a safetensors file that holds what its header says; `path` names it. Nothing behind the header is read.
+///
+/// # Errors
+/// Why it is none.
+pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
+    Header::read(path, file).map(drop)
+}
+
+/// What a file of Git LFS begins with where its content was not fetched.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// The length of the JSON, which the first eight bytes tell.
+fn json_length(first: &[u8]) -> Result<usize, String> {
+    let length = first.first_chunk::<8>().ok_or_else(|| format!("{} bytes are too few", first.len()))?;
     let length = u64::from_le_bytes(*length);
-    let length = usize::try_from(length)
+    usize::try_from(length)
         .ok()
         .filter(|length| *length <= LONGEST)
-        .ok_or_else(|| format!("a header of {length} bytes is longer than {LONGEST}"))?;
-    let (json, data) =
-        rest.split_at_checked(length).ok_or_else(|| format!("the file ends within its header of {length} bytes"))?;
+        .ok_or_else(|| format!("a header of {length} bytes is longer than {LONGEST}"))
+}
+
+/// The header of a file whose numbers lie in the range `data`.
+fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
     let json = std::str::from_utf8(json).map_err(|e| format!("the header is not UTF-8: {e}"))?;
     let Json { tensors, metadata } = serde_json::from_str(json).map_err(|e| format!("the header: {e}"))?;
-
-    let start = file.len() - data.len();
+    let start = data.start;
     let mut read = BTreeMap::new();
     for (name, JsonInfo { dtype, shape, data_offsets: (from, to) }) in tensors {
         let broken = |reason: &str| format!("{name}: {reason}");
@@ -72,14 +112,15 @@ fn read(file: &[u8]) -> Result<Header, String> {
         let bits = if shape.contains(&0) { 0 } else { bits };
         if to > data.len() || from > to {
             let length = data.len();
-            return Err(broken(&format!("the bytes {from} to {to} are not among the {length} of the file")));
+            let reason = format!("the bytes {from} to {to} are not among the {length} of the file: it is incomplete");
+            return Err(broken(&reason));
         }
         if !bits.is_multiple_of(8) || bits / 8 != to - from {
             return Err(broken(&format!("{dtype:?} of shape {shape:?} are not {} bytes", to - from)));
         }
         read.insert(name, Info { dtype, shape, bytes: start + from..start + to });
     }
-    without_gaps(&read, start..file.len())?;
+    without_gaps(&read, data)?;
     Ok(Header { tensors: read, metadata })
 }
 

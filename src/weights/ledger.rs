@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::TensorMismatch;
+use super::{LoadError, TensorMismatch};
 
 /// What was asked for while a network was built, and what was wrong with it.
 #[derive(Debug, Default)]
@@ -10,6 +10,6 @@ pub(super) struct Ledger {
     pub mismatch: TensorMismatch,
     /// Names that start like this are nobody's, on purpose.
     pub left: Vec<String>,
-    /// The first thing the device refused.
-    pub refused: Option<candle_core::Error>,
+    /// The first tensor that could not be read from its file or put on the device.
+    pub failed: Option<LoadError>,
 }

@@ -19,7 +19,7 @@ pub use mismatch::LoraMismatch;
 pub use modules::Modules;
 
 use self::{entry::Entries, key::Key, notes::Notes};
-use super::{LoadError, header::Header};
+use super::{FileContent, LoadError, header::Header};
 
 /// The largest rank of an adapter.
 pub const LARGEST_RANK: usize = 1024;
@@ -59,7 +59,7 @@ impl Lora {
     /// The file is broken, or has keys that say nothing to us (other kinds of adapters, biases), modules that the model has
     /// not, halves of pairs, wrong shapes, types other than floats, or a rank above [`LARGEST_RANK`]; all of them are named.
     pub fn read(path: &str, file: &[u8], modules: &Modules) -> Result<Self, LoadError> {
-        let header = Header::read(path, file)?;
+        let header = Header::of_bytes(path, file)?;
         let mut mismatch = LoraMismatch { path: path.into(), ..LoraMismatch::default() };
         let entries = Entries::sort(&header, file, modules, &mut mismatch);
         let notes = Notes::read(&header.metadata).unwrap_or_else(|fault| {
@@ -75,7 +75,7 @@ impl Lora {
     ///
     /// # Errors
     /// The file is broken, or has other keys; they are named.
-    pub fn check(path: &str, file: &[u8], modules: &Modules) -> Result<(), LoadError> {
+    pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let mut mismatch = LoraMismatch { path: path.into(), ..LoraMismatch::default() };
         for key in header.tensors.keys() {

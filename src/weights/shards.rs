@@ -6,28 +6,38 @@ use super::{LoadError, ModelFolder};
 
 /// The safetensors files that hold a component, as paths in the folder.
 ///
-/// In this order: the single file, the index with the shards that it names, shards found by their names, and the `fp16`
-/// variants of these, which count only where nothing else is there.
+/// In this order: the single file, the index with the shards that it names, shards found by their names, and the variants of
+/// these (`fp16` and the others of [`VARIANTS`]), which count only where nothing else is there.
 pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<Shard>, LoadError> {
-    for (stem, index) in [
-        (stem.to_owned(), format!("{stem}.safetensors.index.json")),
-        (format!("{stem}.fp16"), format!("{stem}.safetensors.index.fp16.json")),
-        (format!("{stem}.fp16"), format!("{stem}.fp16.safetensors.index.json")),
-    ] {
+    let plain = (stem.to_owned(), vec![format!("{stem}.safetensors.index.json")]);
+    let variant = |variant: &str| {
+        let indices =
+            [format!("{stem}.safetensors.index.{variant}.json"), format!("{stem}.{variant}.safetensors.index.json")];
+        (format!("{stem}.{variant}"), indices.to_vec())
+    };
+    for (stem, indices) in [plain].into_iter().chain(VARIANTS.map(variant)) {
         let single = format!("{component}/{stem}.safetensors");
         if folder.has(&single) {
             return Ok(vec![Shard { path: single, names: None }]);
         }
-        if folder.has(&format!("{component}/{index}")) {
-            return by_index(folder, component, &format!("{component}/{index}"));
+        let mut indices = indices.into_iter().map(|index| format!("{component}/{index}"));
+        if let Some(index) = indices.find(|index| folder.has(index)) {
+            return by_index(folder, component, &index);
         }
         let shards = by_name(folder, component, &stem)?;
         if !shards.is_empty() {
             return Ok(shards);
         }
     }
-    Err(LoadError::Absent { path: format!("{component}/{stem}.safetensors") })
+    let pickles = [format!("{component}/{stem}.bin"), format!("{component}/{stem}.fp16.bin")];
+    match pickles.into_iter().find(|pickle| folder.has(pickle)) {
+        Some(path) => Err(LoadError::Pickle { path }),
+        None => Err(LoadError::Absent { path: format!("{component}/{stem}.safetensors") }),
+    }
 }
+
+/// What diffusers' `variant` puts into the names of files, in the order of preference.
+const VARIANTS: [&str; 4] = ["fp16", "bf16", "fp32", "non_ema"];
 
 /// One file, and the tensors that the index says it holds.
 #[derive(Debug)]

@@ -8,12 +8,13 @@
 //! | its refiner | `conditioner.embedders.0.model.…` alone |
 //! | ControlNets | `control_model.…`, or diffusers' own names |
 //!
-//! No tensor is copied: each of the folder's tensors is a piece of the one mapped file. Configurations follow from the
+//! Each of the folder's tensors is a piece of the one file. Configurations follow from the
 //! tensors' shapes and from what all published models of a kind have in common. What a file cannot tell, above all whether
 //! a Stable Diffusion 2 predicts noise or velocity, a file `NAME.json` beside `NAME.safetensors` can say (see [`sidecar`]).
 
 mod configs;
 mod kind;
+mod marks;
 mod outline;
 mod parts;
 mod sidecar;
@@ -25,38 +26,83 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use self::{kind::Kind, parts::Parts};
-use super::{FileBytes, LoadError, clip_vocabulary, header::Header, tensors::Entry};
+use self::{kind::Kind, marks::Marks, parts::Parts};
+use super::{FileContent, LoadError, Stamp, clip_vocabulary, header::Header, tensors::Entry};
 
-/// One mapped file, and the folder that is made of it.
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// How many of the tensors that are left aside a note names.
+const LISTED: usize = 8;
+
+/// One file, and the folder that is made of it.
 pub(super) struct SingleFile {
-    bytes: FileBytes,
+    content: Content,
     parts: Parts,
     /// The folder's configurations by path.
     configs: BTreeMap<&'static str, Map<String, Value>>,
     /// Folders with CLIP's vocabulary, and what pads its prompts.
     tokenizers: Vec<(&'static str, &'static str)>,
     path: String,
+    marks: Marks,
+    /// `NAME.json` names another type of prediction.
+    is_overruled: bool,
+}
+
+enum Content {
+    /// At the path.
+    Disk(Stamp),
+    Held(FileContent),
 }
 
 impl SingleFile {
-    /// Maps the file, whose header alone is read, and reads what its owner says of it.
+    /// Opens the file, whose header alone is read, and reads what its owner says of it.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let shown = path.display().to_string();
-        let bytes = super::folder::map_file(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
+        let bytes = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
         let mut file = Self::new(shown, bytes)?;
+        let prediction = |file: &Self| file.configs.get(SCHEDULER)?.get("prediction_type").cloned();
+        let before = prediction(&file);
         sidecar::merge(&path.with_extension("json"), &mut file.configs)?;
+        file.is_overruled = prediction(&file) != before;
         Ok(file)
     }
 
     /// A file that is in memory; `path` is what errors call it.
-    pub fn new(path: String, bytes: FileBytes) -> Result<Self, LoadError> {
-        let header = Header::read(&path, &bytes)?;
+    pub fn new(path: String, file: FileContent) -> Result<Self, LoadError> {
+        let header = Header::read(&path, &file)?;
         let no_checkpoint = |reason: String| LoadError::Checkpoint { path: path.clone(), reason };
         let kind = Kind::of(&header).map_err(no_checkpoint)?;
         let parts = Parts::sort(&path, &header, kind)?;
-        let configs = configs::of(kind, &parts, &header).map_err(no_checkpoint)?;
-        Ok(Self { bytes, parts, configs, tokenizers: kind.tokenizers(), path })
+        let marks = Marks::read(&path, &file, &header, kind)?;
+        let configs = configs::of(kind, &parts, &marks).map_err(no_checkpoint)?;
+        // Of many files most are not in use, so that none is kept open.
+        let content = file.stamp().map_or_else(|| Content::Held(file), Content::Disk);
+        Ok(Self { content, parts, configs, tokenizers: kind.tokenizers(), path, marks, is_overruled: false })
+    }
+
+    /// What people should know of how the file was read: which tensors were left aside, and by what the type of prediction
+    /// is known.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let prediction = self.configs.get(SCHEDULER).and_then(|config| config.get("prediction_type"));
+        if let Some(prediction) = prediction.and_then(Value::as_str) {
+            let by = match (self.is_overruled, self.marks.prediction) {
+                (true, _) => "by the .json file beside it".to_owned(),
+                (false, Some((_, mark))) => format!("by the file's {mark}"),
+                (false, None) => "no mark in the file".to_owned(),
+            };
+            notes.push(format!("prediction_type {prediction} ({by})"));
+        }
+        let left = &self.parts.left;
+        if !left.is_empty() {
+            let mut named: Vec<&str> = left.iter().map(String::as_str).take(LISTED).collect();
+            let more = format!("and {} more", left.len().saturating_sub(LISTED));
+            if left.len() > LISTED {
+                named.push(&more);
+            }
+            notes.push(format!("{} tensors of no network left aside: {}", left.len(), named.join(", ")));
+        }
+        notes
     }
 
     pub fn path(&self) -> &str {
@@ -88,12 +134,25 @@ impl SingleFile {
         clip_vocabulary::file(name, pad)
     }
 
-    /// The tensors of a component by their diffusers names, and the file that they lie in.
-    pub fn tensors(&self, component: &str) -> Result<(FileBytes, HashMap<String, Entry>), LoadError> {
-        let tensors = self.parts.of(component).ok_or_else(|| LoadError::Checkpoint {
-            path: self.path.clone(),
-            reason: format!("it has no {component}"),
-        })?;
-        Ok((self.bytes.clone(), tensors.clone()))
+    /// The tensors of a component by their diffusers names.
+    ///
+    /// # Errors
+    /// The file has no such component.
+    pub fn tensors(&self, component: &str) -> Result<&HashMap<String, Entry>, LoadError> {
+        self.parts
+            .of(component)
+            .ok_or_else(|| LoadError::Checkpoint { path: self.path.clone(), reason: format!("it has no {component}") })
+    }
+
+    /// The file that the tensors lie in, as it was when its header was read.
+    ///
+    /// # Errors
+    /// It is gone, or has changed since.
+    pub fn content(&self) -> Result<FileContent, LoadError> {
+        match &self.content {
+            Content::Disk(stamp) => FileContent::open_unchanged(Path::new(&self.path), *stamp)
+                .map_err(|source| LoadError::Read { path: self.path.clone(), source }),
+            Content::Held(content) => Ok(content.clone()),
+        }
     }
 }

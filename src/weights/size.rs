@@ -9,12 +9,11 @@ use super::{LoadError, ModelFolder, header::Header, shards};
 /// The files are missing, or have no sound head.
 pub fn float32_bytes(folder: &ModelFolder, component: &str, stem: &str) -> Result<u64, LoadError> {
     if let Some(single) = folder.single_file() {
-        let (_, tensors) = single.tensors(component)?;
-        return Ok(sum(tensors.values().map(|tensor| tensor.shape.as_slice())));
+        return Ok(sum(single.tensors(component)?.values().map(|tensor| tensor.shape.as_slice())));
     }
     let mut bytes: u64 = 0;
     for shard in shards::find(folder, component, stem)? {
-        let header = Header::read(&shard.path, &folder.bytes(&shard.path)?)?;
+        let header = Header::read(&shard.path, &folder.file(&shard.path)?)?;
         bytes = bytes.saturating_add(sum(header.tensors.values().map(|tensor| tensor.shape.as_slice())));
     }
     Ok(bytes)

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::{
-    FileBytes, LoadError, ModelFolder,
+    FileContent, LoadError, ModelFolder,
     header::{Header, Info},
     ldm::Part,
     ledger::Ledger,
@@ -33,10 +33,13 @@ struct Source {
     component: String,
     device: Device,
     zero: Tensor,
-    files: Vec<FileBytes>,
+    /// With what errors call them.
+    files: Vec<(String, FileContent)>,
     /// None for an outline, which has every tensor that it is asked for.
     entries: Option<HashMap<String, Entry>>,
     ledger: Mutex<Ledger>,
+    /// Whether numbers are read, or only names, shapes and types compared.
+    reads: bool,
 }
 
 /// A tensor, or a part of one, in a file.
@@ -91,19 +94,19 @@ impl Weights {
         rename: impl Fn(&str, &[usize]) -> (String, Vec<usize>),
     ) -> Result<Self, LoadError> {
         if let Some(single) = folder.single_file() {
-            let (file, tensors) = single.tensors(component)?;
-            let renamed = tensors.into_iter().map(|(name, entry)| {
-                let (name, shape) = rename(&name, &entry.shape);
-                (name, Entry { shape, ..entry })
+            let renamed = single.tensors(component)?.iter().map(|(name, entry)| {
+                let (name, shape) = rename(name, &entry.shape);
+                (name, Entry { shape, ..entry.clone() })
             });
-            return Self::new(component, device, vec![file], Some(renamed.collect()));
+            let files = vec![(single.path().to_owned(), single.content()?)];
+            return Self::new(component, device, files, Some(renamed.collect()));
         }
         let mut files = Vec::new();
         let mut entries = HashMap::new();
         for shard in shards::find(folder, component, stem)? {
             let broken = |reason: String| LoadError::Safetensors { path: shard.path.clone(), reason };
-            let bytes = folder.bytes(&shard.path)?;
-            let tensors = Header::read(&shard.path, &bytes)?.tensors;
+            let file = folder.file(&shard.path)?;
+            let tensors = Header::read(&shard.path, &file)?.tensors;
             if let Some(name) = shard.names.iter().flatten().find(|name| !tensors.contains_key(*name)) {
                 return Err(broken(format!("the index says that {name} is in here")));
             }
@@ -114,7 +117,7 @@ impl Weights {
                     return Err(broken(format!("{name} occurs twice")));
                 }
             }
-            files.push(bytes);
+            files.push((shard.path, file));
         }
         Self::new(component, device, files, Some(entries))
     }
@@ -125,16 +128,33 @@ impl Weights {
         Self::new(component, &Device::Cpu, Vec::new(), None).expect("a single zero fits into memory")
     }
 
+    /// Whether names, shapes and types are those of the network that `build` makes; no number is read.
+    ///
+    /// # Errors
+    /// Those of [`Weights::finish`].
+    pub fn check(self, build: impl FnOnce(&Self)) -> Result<(), LoadError> {
+        let weights = self.without_numbers();
+        build(&weights);
+        weights.finish()
+    }
+
+    /// The same weights, in which every tensor is zeros that take no memory.
+    fn without_numbers(self) -> Self {
+        // Nobody else has a handle yet, or the numbers are read after all, which is the same but slower.
+        let source = Arc::try_unwrap(self.source).map(|source| Arc::new(Source { reads: false, ..source }));
+        Self { source: source.unwrap_or_else(|shared| shared), ..self }
+    }
+
     fn new(
         component: &str,
         device: &Device,
-        files: Vec<FileBytes>,
+        files: Vec<(String, FileContent)>,
         entries: Option<HashMap<String, Entry>>,
     ) -> Result<Self, LoadError> {
         let zero = Tensor::zeros((), DType::F32, device)?;
         let component = component.to_owned();
         let ledger = Mutex::default();
-        let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger });
+        let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger, reads: true });
         Ok(Self { source, prefix: String::new(), winograd: winograd::Use::default() })
     }
 
@@ -210,8 +230,11 @@ impl Weights {
     /// CLIP's `position_ids`, integers that old files carry and nobody reads, do not count as unused.
     pub fn finish(self) -> Result<(), LoadError> {
         let mut ledger = std::mem::take(&mut *self.ledger());
-        if let Some(error) = ledger.refused {
-            return Err(error.into());
+        if let Some(error) = ledger.failed {
+            return Err(error);
+        }
+        for (path, file) in &self.source.files {
+            file.check_unchanged().map_err(|source| LoadError::Read { path: path.clone(), source })?;
         }
         for (name, entry) in self.source.entries.iter().flatten() {
             let left =
@@ -228,7 +251,7 @@ impl Weights {
     fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
         let tensor = self.values(self.name(name), expected, how).and_then(|values| {
             let made = Tensor::from_vec(values, laid_out, &self.source.device);
-            made.map_err(|e| self.ledger().refused.get_or_insert(e).to_string()).ok()
+            made.map_err(|error| self.fail(error.into())).ok()
         });
         tensor.unwrap_or_else(|| self.source.zero.broadcast_as(laid_out).expect("a scalar broadcasts to every shape"))
     }
@@ -243,18 +266,31 @@ impl Weights {
             self.ledger().mismatch.misshapen.push((name, expected.to_vec(), entry.shape.clone()));
             return None;
         }
-        // The ledger is free meanwhile: several threads read tensors.
-        let file = &self.source.files[entry.file];
-        let bytes = &file[entry.bytes.clone()];
-        let values = match entry.turned {
-            false => widened(bytes, entry.dtype, how),
-            true => turned_back(bytes, entry, how),
-        };
-        file.let_go(entry.bytes.clone());
-        if values.is_none() {
+        if !is_float(entry.dtype) {
             self.ledger().mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
+            return None;
         }
-        values
+        if !self.source.reads {
+            return None;
+        }
+        // The ledger is free meanwhile: several threads read tensors.
+        let (path, file) = &self.source.files[entry.file];
+        let bytes = match file.read(entry.bytes.clone()) {
+            Ok(bytes) => bytes,
+            Err(source) => {
+                self.fail(LoadError::Read { path: path.clone(), source });
+                return None;
+            }
+        };
+        match entry.turned {
+            false => widened(&bytes, entry.dtype, how),
+            true => turned_back(&bytes, entry, how),
+        }
+    }
+
+    /// Notes why the load fails; the first reason stays.
+    fn fail(&self, error: LoadError) {
+        self.ledger().failed.get_or_insert(error);
     }
 
     fn name(&self, part: impl fmt::Display) -> String {
@@ -289,15 +325,40 @@ pub(super) fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
     widened(bytes, dtype, LayOut::AsStored)
 }
 
-/// Little-endian halves and floats as float32, exactly; None for other types. The bytes need not be aligned.
+/// Whether [`floats`] reads the type.
+fn is_float(dtype: Dtype) -> bool {
+    use Dtype::{BF16, F8_E4M3, F8_E5M2, F16, F32, F64};
+    matches!(dtype, F64 | F32 | F16 | BF16 | F8_E4M3 | F8_E5M2)
+}
+
+/// Little-endian floats as float32, exactly but for float64, which is rounded; None for other types. The bytes need not be
+/// aligned.
 fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
     let ((halves, _), (words, _)) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
     match dtype {
+        Dtype::F64 => {
+            let (doubles, _) = bytes.as_chunks::<8>();
+            Some(how.lay_out(doubles.len(), |i| f64::from_le_bytes(doubles[i]) as f32))
+        }
+        Dtype::F8_E4M3 => Some(how.lay_out(bytes.len(), |i| e4m3(bytes[i]))),
+        // Half of a float16: the same sign and exponent, and two bits of its mantissa.
+        Dtype::F8_E5M2 => Some(how.lay_out(bytes.len(), |i| half::f16::from_le_bytes([0, bytes[i]]).to_f32())),
         Dtype::F16 => Some(how.lay_out(halves.len(), |i| half::f16::from_le_bytes(halves[i]).to_f32())),
         Dtype::BF16 => Some(how.lay_out(halves.len(), |i| half::bf16::from_le_bytes(halves[i]).to_f32())),
         Dtype::F32 => Some(how.lay_out(words.len(), |i| f32::from_le_bytes(words[i]))),
         _ => None,
     }
+}
+
+/// A float of 4 bits of exponent and 3 of mantissa, without infinities (Micikevicius et al. 2022, arXiv:2209.05433).
+fn e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let size = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 512.0,
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
+    };
+    if byte < 128 { size } else { -size }
 }
 
 /// As [`widened`], of a matrix (out, in) that is stored (in, out).
@@ -337,5 +398,27 @@ impl LayOut {
                 laid_out
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_floats_are_widened_exactly() {
+        // Zero, the least, the least that is normal, one, the largest, and none.
+        let known = [(0x00, 0.0), (0x01, 1.0 / 512.0), (0x08, 1.0 / 64.0), (0x38, 1.0), (0xb8, -1.0), (0x7e, 448.0)];
+        for (byte, value) in known {
+            assert_eq!(floats(&[byte], Dtype::F8_E4M3), Some(vec![value]), "{byte:#x}");
+        }
+        assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
+        assert_eq!((0..=255u8).filter(|byte| !e4m3(*byte).is_finite()).count(), 2);
+        let known = [(0x00, 0.0), (0x01, 1.0 / 65536.0), (0x3c, 1.0), (0xbd, -1.25), (0x7b, 57344.0)];
+        for (byte, value) in known {
+            assert_eq!(floats(&[byte], Dtype::F8_E5M2), Some(vec![value]), "{byte:#x}");
+        }
+        assert_eq!(floats(&0.1f64.to_le_bytes(), Dtype::F64), Some(vec![0.1]));
+        assert_eq!(floats(&[0; 8], Dtype::I64), None);
     }
 }

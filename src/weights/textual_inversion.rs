@@ -1,7 +1,7 @@
 //! Textual inversion (Gal et al. 2022, arXiv:2208.01618): vectors that stand for a new word, as files have them.
 
 use super::{
-    LoadError,
+    FileContent, LoadError,
     header::{Header, Info},
     tensors::floats,
 };
@@ -44,7 +44,7 @@ impl TextualInversion {
     /// The file is broken or has other tensors, of another width, of too many vectors, or of numbers that are not finite.
     pub fn read(path: &str, file: &[u8], widths: [Option<usize>; 2]) -> Result<Self, LoadError> {
         let bad = |(key, reason): Fault| LoadError::BadKey { path: path.into(), key, reason };
-        let header = Header::read(path, file)?;
+        let header = Header::of_bytes(path, file)?;
         let outline = EmbeddingOutline::of(&header).map_err(bad)?;
         let places = outline.places(widths).map_err(bad)?;
         let mut read = Self { word: outline.word, text_encoder: None, text_encoder_2: None };
@@ -89,7 +89,7 @@ impl EmbeddingOutline {
     ///
     /// # Errors
     /// The file is broken, has other tensors, too many vectors, or numbers that are no floats.
-    pub fn read(path: &str, file: &[u8]) -> Result<Self, LoadError> {
+    pub fn read(path: &str, file: &FileContent) -> Result<Self, LoadError> {
         let bad = |(key, reason): Fault| LoadError::BadKey { path: path.into(), key, reason };
         Self::of(&Header::read(path, file)?).map_err(bad)
     }

@@ -83,7 +83,7 @@ impl Worker {
         let beat = Beat {
             worker: self.claimant.worker.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            models: self.claimant.models.clone(),
+            models: self.catalogue.names(),
             running: now.0,
             speed: now.1,
         };

@@ -60,7 +60,7 @@ impl Scripted {
         let unlucky = Noise::per_image(&[13]).draw([1, 4, 8, 8]).data()[0];
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; 4], bias: [0.0; 3] };
         let networks = Box::new(Scripted { fault, unlucky, calls });
-        Model { name: "scripted".to_owned(), networks, latent_rgb }
+        Model { name: "scripted".to_owned(), key: "scripted".into(), networks, latent_rgb }
     }
 
     fn begin(&self, call: Call) {

@@ -43,7 +43,11 @@ async fn the_files_of_the_folder_are_listed() {
     let embedded = |lora: &Value| lora["name"].as_str().unwrap().starts_with("emoji-");
     let mut list = desk.get("/v1/loras").await.json();
     list["data"].as_array_mut().unwrap().retain(|lora| !embedded(lora));
-    let file = |name: &str, bytes: u64| json!({"object": "lora", "name": name, "bytes": bytes});
+    let file = |name: &str, bytes: u64| {
+        json!({
+            "object": "lora", "name": name, "bytes": bytes, "state": "available", "error": null, "models": ["emoji"],
+        })
+    };
     let bytes = |name| std::fs::metadata(companion(name)).unwrap().len();
     let files = [file("ink", bytes("flat-lora")), file("pixel art v1.5", bytes("pixel-lora"))];
     assert_eq!(list, json!({"object": "list", "data": files}));

@@ -190,25 +190,65 @@ async fn broken_folders_fail_their_own_requests_alone() {
     let weights = models.path().join("sd2/unet/diffusion_pytorch_model.safetensors");
     let sound = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, &sound[..sound.len() / 2]).unwrap();
-    let server = start(data.path(), models.path(), 1, &[]).await;
+    let server = start(data.path(), models.path(), 1, &[("LATENTD_MODELS__POLL_INTERVAL_S", "1")]).await;
 
-    let refused = server.post(&body("ip2p", 1)).await;
-    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
-    let listed = server.json("/v1/models/ip2p").await;
-    assert_eq!((&listed["state"], &listed["capabilities"]), (&json!("failed"), &Value::Null), "{listed}");
-    assert!(listed["error"].as_str().unwrap().contains("unet/config.json"), "{listed}");
-
-    let broken = server.accept(&body("sd2", 1)).await;
+    for (model, reason) in [("ip2p", "unet/config.json"), ("sd2", "unet/diffusion_pytorch_model.safetensors")] {
+        let refused = server.post(&body(model, 1)).await;
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let refused: Value = refused.json().await.unwrap();
+        assert_eq!(refused["code"], "model_unavailable", "{refused}");
+        let listed = server.json(&format!("/v1/models/{model}")).await;
+        assert_eq!((&listed["state"], &listed["capabilities"]), (&json!("failed"), &Value::Null), "{listed}");
+        assert!(listed["error"].as_str().unwrap().contains(reason), "{listed}");
+        assert!(refused["errors"][0]["detail"].as_str().unwrap().contains(reason), "{refused}");
+    }
     let whole = server.accept(&body("sd1", 1)).await;
-    let ended = server.ended(&broken).await;
-    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("model_unavailable")), "{ended}");
-    let message = ended["error"]["message"].as_str().unwrap();
-    assert!(message.contains("\"sd2\"") && message.contains("unet/diffusion_pytorch_model.safetensors"), "{message}");
     assert_eq!(server.ended(&whole).await["status"], "succeeded");
-    assert_eq!(server.json("/v1/models/sd2").await["bytes"], Value::Null);
 
-    // Each request tries anew.
+    // The server sees by itself that the folder was repaired.
     std::fs::write(&weights, &sound).unwrap();
+    server.until("it is repaired", async |server: &Server| state(server, "sd2").await == "cold").await;
     assert_eq!(server.ended(&server.accept(&body("sd2", 1)).await).await["status"], "succeeded");
     assert_eq!(state(&server, "sd2").await, "ready");
+}
+
+/// The files of models that are cut, overwritten, emptied and removed in place while they are used.
+#[tokio::test]
+async fn the_server_lives_whatever_happens_to_its_files() {
+    let (models, data) = (folders(), tempfile::tempdir().unwrap());
+    let nets = tempfile::tempdir().unwrap();
+    let canny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/controlnets/canny");
+    let net = nets.path().join("one.safetensors");
+    std::fs::copy(canny.join("diffusion_pytorch_model.safetensors"), &net).unwrap();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(canny.join("config.json")).unwrap()).unwrap();
+    config.as_object_mut().unwrap().retain(|key, _| !key.starts_with('_'));
+    std::fs::write(nets.path().join("one.json"), json!({"controlnet": config}).to_string()).unwrap();
+    let quiet = [("LATENTD_MODELS__POLL_INTERVAL_S", "0"), ("LATENTD_CONTROLNETS__DIR", nets.path().to_str().unwrap())];
+    let server = start(data.path(), models.path(), 1, &quiet).await;
+    let long = server.accept(&endless("sd1")).await;
+    denoises(&server, &long).await;
+
+    let whole = std::fs::read(&net).unwrap();
+    let files = |model: &str| models.path().join(model).join("unet/diffusion_pytorch_model.safetensors");
+    std::fs::write(&net, &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(files("sd1"), b"short").unwrap();
+    std::fs::write(files("sd2"), b"").unwrap();
+    std::fs::remove_file(files("ip2p")).unwrap();
+    let picture = json!({"b64": STANDARD.encode(grey())});
+    let control = json!({"controls": [{"model": "one", "image": picture}]});
+    let steered = server.accept(&with(body("sd1", 1), &control)).await;
+    let ended = server.ended(&steered).await;
+    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("model_unavailable")), "{ended}");
+    assert!(ended["error"]["message"].as_str().unwrap().contains("changed"), "{ended}");
+    cancel(&server, &long).await;
+    for model in ["sd2", "ip2p"] {
+        let ended = server.ended(&server.accept(&body(model, 1)).await).await;
+        assert_eq!(ended["error"]["code"], "model_unavailable", "{ended}");
+    }
+    // SIGHUP has the folders read again, and then what is broken is refused.
+    server.hang_up();
+    server.until("it has read", async |server: &Server| state(server, "ip2p").await == "failed").await;
+    let listed = server.json("/v1/models/ip2p").await;
+    assert!(listed["error"].as_str().unwrap().contains("no such file"), "{listed}");
+    assert_eq!(server.post(&body("sd2", 1)).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
 }

@@ -214,6 +214,11 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// SIGHUP, at which the folders of models are read again.
+    pub fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
     /// SIGTERM, and the exit status.
     pub fn terminate(mut self) -> ExitStatus {
         self.signal("TERM");

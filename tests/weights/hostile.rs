@@ -143,6 +143,53 @@ fn every_reader_refuses_every_broken_file() {
 }
 
 #[test]
+fn a_pointer_of_git_lfs_says_what_to_do() {
+    let pointer =
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 144000000\n", "0".repeat(64));
+    for (reader, reading) in readings(pointer.as_bytes()) {
+        let error = reading.unwrap_err().to_string();
+        assert!(error.contains("Git LFS") && error.contains("git lfs pull"), "{reader}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
+    let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    let whole = with_header(tensor("F32", "[1000]", "[0,4000]"), 4000);
+    let changes: [(&str, fn(&std::path::Path, &[u8])); 4] = [
+        ("shortened", |path, whole| fs::write(path, &whole[..100]).unwrap()),
+        ("emptied", |path, _| fs::write(path, b"").unwrap()),
+        ("written over", |path, whole| fs::write(path, [&whole[..whole.len() - 1], &[9]].concat()).unwrap()),
+        ("grown", |path, whole| fs::write(path, [whole, &[0]].concat()).unwrap()),
+    ];
+    for (what, change) in changes {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("unet")).unwrap();
+        let path = place.path().join("unet/diffusion_pytorch_model.safetensors");
+        fs::write(&path, &whole).unwrap();
+        let folder = ModelFolder::open(place.path()).unwrap();
+        let open = || Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+        // A change in the same tick of the file system's clock as the first write would not be seen by time alone.
+        fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        let reopened = open();
+        change(&path, &whole);
+        reopened.tensor("t", &[1000]);
+        let error = reopened.finish().unwrap_err();
+        assert!(matches!(error, LoadError::Read { .. }), "{what}: {error:?}");
+    }
+    // A file that is replaced or removed stays what it was for those who have it open.
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir(place.path().join("unet")).unwrap();
+    let path = place.path().join("unet/diffusion_pytorch_model.safetensors");
+    fs::write(&path, &whole).unwrap();
+    let folder = ModelFolder::open(place.path()).unwrap();
+    let weights = Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+    fs::remove_file(&path).unwrap();
+    weights.tensor("t", &[1000]);
+    weights.finish().unwrap();
+}
+
+#[test]
 fn odd_files_that_are_sound_are_read() {
     let none = tensor("F32", "[0]", "[0,0]");
     let scalar = tensor("F32", "[]", "[0,4]");

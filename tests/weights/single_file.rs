@@ -282,8 +282,7 @@ fn what_is_no_checkpoint_and_what_does_not_belong_to_one() {
         ("first_stage_model.decoder.up.9999.block.0.conv1.weight", &[1]),
         ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", &[4, 4]),
         ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_bias", &[]),
-        ("something.else", &[1]),
-        ("", &[1]),
+        ("first_stage_model.quantize.embedding.weight", &[4, 4]),
     ] {
         let mut more = whole.clone();
         more.insert(name.into(), Raw::floats(shape, |_| 0.0));
@@ -316,6 +315,7 @@ fn markers_and_what_the_owner_says() {
     }
     let marked = scheduler(&Place::with(&file, None));
     assert_eq!((&marked["prediction_type"], &marked["rescale_betas_zero_snr"]), (&json!("v_prediction"), &json!(true)));
+    assert_eq!(marked["_class_name"], "DDIMScheduler", "PNDM cannot end without signal");
     let said = json!({"scheduler": {"prediction_type": "sample"}, "latentd": {"steps": 7}});
     let place = Place::with(&file, Some(&said));
     assert_eq!(scheduler(&place)["prediction_type"], "sample");
@@ -363,6 +363,102 @@ fn a_single_file_has_the_files_of_a_folder() {
     assert!(Path::new(&format!("{folder:?}")).components().count() > 1, "{folder:?}");
 }
 
+/// As diffusers and the web interfaces do: what is of no network is left aside, and said.
+#[test]
+fn tensors_of_no_network_are_left_aside() {
+    for (pipeline, names) in [
+        ("sd1", &["cond_stage_model.logit_scale", "cond_stage_model.text_projection"][..]),
+        ("sd1", &["first_stage_model.model_ema.decay", "first_stage_model.model_ema.num_updates"]),
+        ("sd1", &["edm_vpred.sigma_max", "edm_vpred.sigma_min", "model.alphas_cumprod", "something.else", ""]),
+        ("sd1", &["cond_stage_model.transformer.vision_model.embeddings.class_embedding"]),
+        ("sd2", &["cond_stage_model.model.logit_scale", "cond_stage_model.model.visual.proj"]),
+        (
+            "sdxl",
+            &["conditioner.embedders.0.logit_scale", "conditioner.embedders.0.text_projection", "denoiser.sigmas"],
+        ),
+    ] {
+        let Some(parts) = parts(pipeline) else { continue };
+        let whole = inverse::single_file(&parts);
+        let mut more = whole.clone();
+        for name in names {
+            more.insert((*name).to_owned(), Raw::floats(&[1], |_| 1.0));
+        }
+        let (plain, place) = (Place::with(&whole, None), Place::with(&more, None));
+        let (plain, folder) = (plain.open().unwrap(), place.open().unwrap_or_else(|e| panic!("{names:?}: {e}")));
+        for (component, stem) in STEMS.into_iter().filter(|(component, _)| parts.contains_key(component)) {
+            assert_eq!(open(&folder, component, stem).stored(), open(&plain, component, stem).stored());
+        }
+        let scheduler = |folder: &ModelFolder| folder.json("scheduler/scheduler_config.json").unwrap();
+        assert_eq!(scheduler(&folder), scheduler(&plain), "{names:?}");
+        let notes = folder.notes().join("; ");
+        assert!(names.iter().all(|name| notes.contains(name)), "{notes}");
+    }
+}
+
+/// A file whose header says how its model predicts, and in which tensors say so too.
+#[test]
+fn the_type_of_prediction_is_known_by_tensors_before_the_header_and_by_the_owner_before_both() {
+    let Some(parts) = parts("sd1") else { return };
+    let whole = inverse::single_file(&parts);
+    let file = |note: Option<&str>, marker: bool, owner: Option<&Value>| {
+        let mut tensors = whole.clone();
+        if marker {
+            tensors.insert("v_pred".into(), Raw::floats(&[0], |_| 0.0));
+        }
+        let place = Place::with(&tensors, owner);
+        let views = tensors.iter().map(|(name, raw)| (name, raw.view()));
+        let notes = note.map(|note| [("modelspec.prediction_type".to_owned(), note.to_owned())].into());
+        fs::write(place.0.path().join("model.safetensors"), safetensors::serialize(views, notes).unwrap()).unwrap();
+        let folder = place.open().unwrap();
+        let config = folder.json("scheduler/scheduler_config.json").unwrap();
+        (config["prediction_type"].as_str().unwrap().to_owned(), folder.notes().join("; "))
+    };
+    let owner = json!({"scheduler": {"prediction_type": "epsilon"}});
+    for (note, marker, owner, prediction, by) in [
+        (None, false, None, "epsilon", "no mark"),
+        (Some("v"), false, None, "v_prediction", "modelspec.prediction_type"),
+        (Some("epsilon"), false, None, "epsilon", "modelspec.prediction_type"),
+        (Some("epsilon"), true, None, "v_prediction", "v_pred"),
+        (Some("odd"), false, None, "epsilon", "no mark"),
+        (Some("v"), true, Some(&owner), "epsilon", "beside it"),
+    ] {
+        let (made, notes) = file(note, marker, owner);
+        assert_eq!(made, prediction, "{note:?} {marker}");
+        assert!(notes.contains(by), "{note:?} {marker}: {notes}");
+    }
+}
+
+/// Stable Diffusion XL on EDM's noise levels, as other programs read its marks.
+#[test]
+fn marks_of_edm() {
+    let Some(parts) = parts("sdxl") else { return };
+    let mut file = inverse::single_file(&parts);
+    file.insert("edm_vpred.sigma_max".into(), Raw::floats(&[], |_| 120.0));
+    file.insert("edm_vpred.sigma_min".into(), Raw::floats(&[1], |_| 0.5));
+    let config = Place::with(&file, None).open().unwrap().json("scheduler/scheduler_config.json").unwrap();
+    let some =
+        ["_class_name", "prediction_type", "sigma_min", "sigma_max", "sigma_data"].map(|key| config[key].clone());
+    assert_eq!(json!(some), json!(["EDMEulerScheduler", "v_prediction", 0.5, 120.0, 1.0]));
+    file.insert("edm_vpred.sigma_max".into(), Raw::floats(&[], |_| 0.1));
+    assert!(matches!(Place::with(&file, None).open(), Err(LoadError::Checkpoint { .. })));
+    file.insert("edm_mean".into(), Raw::floats(&[4], |_| 0.0));
+    let Err(LoadError::Checkpoint { reason, .. }) = Place::with(&file, None).open() else { panic!("edm_mean") };
+    assert!(reason.contains("edm_mean"), "{reason}");
+}
+
+#[test]
+fn files_of_other_kinds_are_told_where_they_belong() {
+    for (name, place) in [
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "loras.dir"),
+        ("unet.down_blocks.0.attentions.0.proj_in.lora_A.weight", "loras.dir"),
+        ("emb_params", "embeddings.dir"),
+    ] {
+        let file = Tensors::from([(name.to_owned(), Raw::floats(&[2, 2], |_| 0.0))]);
+        let Err(LoadError::Checkpoint { reason, .. }) = Place::with(&file, None).open() else { panic!("{name}") };
+        assert!(reason.contains(place), "{name}: {reason}");
+    }
+}
+
 #[test]
 fn catalogues_list_files_beside_folders() {
     let Some(mut parts) = parts("sd1") else { return };
@@ -381,8 +477,15 @@ fn catalogues_list_files_beside_folders() {
     fs::create_dir(at("both")).unwrap();
     fs::write(at("both/model_index.json"), "{}").unwrap();
     let catalogue = Catalogue::open(place.path(), "one").unwrap();
-    assert_eq!(catalogue.names().collect::<Vec<_>>(), ["both", "emoji", "little", "one"]);
-    assert!(catalogue.card("one").is_some() && catalogue.card("both").is_none());
+    assert_eq!(catalogue.names(), ["bad name", "both", "broken", "emoji", "little", "one"]);
+    assert!(catalogue.card("one").is_some() && catalogue.card("bad name").is_some());
+    // What cannot be used says why, and is refused with that.
+    for (name, reason) in [("both", "_class_name"), ("broken", "4 bytes are too few")] {
+        assert!(catalogue.card(name).is_none());
+        let fault = catalogue.fault(name).unwrap();
+        assert!(fault.contains(reason), "{name}: {fault}");
+        assert_eq!(catalogue.state(name), ("failed", Some(fault)));
+    }
     let numbers: usize = parts.values().flatten().map(|(_, raw)| raw.shape.iter().product::<usize>()).sum();
     assert_eq!(catalogue.bytes("one"), Some(4 * numbers as u64));
     assert_eq!(catalogue.load("one").unwrap().name, "one");
@@ -402,5 +505,8 @@ fn control_nets_are_listed_and_loaded() {
     assert_eq!(nets.names().find(|(name, _)| *name == "edges"), Some(("edges", None)));
     nets.load("edges").unwrap();
     // Among models it is none.
-    assert_eq!(Catalogue::open(place.path(), "emoji").unwrap().names().collect::<Vec<_>>(), ["emoji"]);
+    let catalogue = Catalogue::open(place.path(), "emoji").unwrap();
+    assert_eq!(catalogue.names(), ["edges", "emoji"]);
+    let fault = catalogue.fault("edges").unwrap();
+    assert!(fault.contains("controlnets.dir"), "{fault}");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use latentd::weights::{
-    LoadError,
+    FileContent, LoadError,
     textual_inversion::{EmbeddingOutline, TextualInversion, Vectors},
 };
 use safetensors::Dtype;
@@ -121,7 +121,9 @@ fn whatever_is_none_is_named() {
 #[test]
 fn the_header_alone_tells_what_a_file_fits() {
     let [sd, wide, sdxl, refiner] = [[Some(4), None], [Some(5), None], [Some(4), Some(6)], [None, Some(6)]];
-    let read = |entries: &[(&str, Raw)]| EmbeddingOutline::read("word.safetensors", &write(&of(entries))).unwrap();
+    let read = |entries: &[(&str, Raw)]| {
+        EmbeddingOutline::read("word.safetensors", &FileContent::Held(write(&of(entries)).into())).unwrap()
+    };
     let single = read(&[("<x>", numbers(&[2, 6]))]);
     assert_eq!((single.vectors(), single.widths(), single.word.as_deref()), (2, [Some(6), None], Some("<x>")));
     assert_eq!([sdxl, refiner].map(|widths| single.fits(widths)), [Ok(()), Ok(())]);
@@ -138,7 +140,8 @@ fn the_header_alone_tells_what_a_file_fits() {
     let nan = [("a", Raw::floats(&[1, 4], |_| f32::NAN))];
     assert_eq!(read(&nan).fits(sd), Ok(()));
     let many = write(&of(&[("a", numbers(&[76, 4]))]));
-    let error = EmbeddingOutline::read("word.safetensors", &many).unwrap_err().to_string();
+    let error =
+        EmbeddingOutline::read("word.safetensors", &FileContent::Held(many.clone().into())).unwrap_err().to_string();
     assert!(error.contains("76 vectors are not between 1 and 75"), "{error}");
 }
 
@@ -156,7 +159,7 @@ proptest::proptest! {
     ) {
         let entries: Vec<(&str, Raw)> = keys.iter().map(|(key, shape)| (*key, numbers(shape))).collect();
         let file = write(&of(&entries));
-        let fits = EmbeddingOutline::read("w", &file).is_ok_and(|outline| outline.fits(widths).is_ok());
+        let fits = EmbeddingOutline::read("w", &FileContent::Held(file.clone().into())).is_ok_and(|outline| outline.fits(widths).is_ok());
         proptest::prop_assert_eq!(TextualInversion::read("w", &file, widths).is_ok(), fits);
     }
 }

@@ -7,6 +7,7 @@ impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> ApiError {
         match error {
             ServiceError::Invalid(invalid) => ApiError::Invalid(invalid),
+            ServiceError::Catalogue(detail) => ApiError::CatalogueUnreadable(detail),
             ServiceError::MissingKey => ApiError::MissingKey,
             ServiceError::InvalidKey => ApiError::InvalidKey,
             ServiceError::QueueFull { queued, retry_after_s } => ApiError::QueueFull { queued, retry_after_s },

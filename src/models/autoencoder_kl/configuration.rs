@@ -4,7 +4,9 @@ use serde_json::{Map, Value};
 use super::Tiles;
 use crate::{
     models::{
-        configuration::{Fixed, SampleSize, WIDEST, divides, per_block, read, within},
+        configuration::{
+            Fixed, LARGEST_PICTURE, LARGEST_SCALE, SampleSize, WIDEST, between, divides, per_block, read, within,
+        },
         resnet::ResnetKind,
     },
     weights::LoadError,
@@ -75,14 +77,14 @@ impl AutoencoderKlConfig {
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         let blocks = config.block_out_channels.len();
-        within(path, "block_out_channels", blocks, 16)?;
+        within(path, "block_out_channels", blocks, 8)?;
         per_block(path, "down_block_types", config.down_block_types.len(), blocks)?;
         per_block(path, "up_block_types", config.up_block_types.len(), blocks)?;
         for channels in &config.block_out_channels {
             within(path, "block_out_channels", *channels, WIDEST)?;
             divides(path, "norm_num_groups", config.norm_num_groups, *channels)?;
         }
-        within(path, "layers_per_block", config.layers_per_block, 64)?;
+        within(path, "layers_per_block", config.layers_per_block, 16)?;
         for (key, channels) in [
             ("in_channels", config.in_channels),
             ("out_channels", config.out_channels),
@@ -90,10 +92,11 @@ impl AutoencoderKlConfig {
         ] {
             within(path, key, channels, WIDEST)?;
         }
-        if config.scaling_factor == 0.0 {
-            let (key, reason) = ("scaling_factor".into(), "latents cannot be divided by zero".into());
-            return Err(LoadError::BadKey { path: path.into(), key, reason });
+        if let Some(size) = config.sample_size {
+            size.check(path, LARGEST_PICTURE)?;
         }
+        between(path, "scaling_factor", config.scaling_factor, 1.0 / LARGEST_SCALE, LARGEST_SCALE)?;
+        between(path, "shift_factor", config.shift_factor.unwrap_or(0.0), -LARGEST_SCALE, LARGEST_SCALE)?;
         Ok(config)
     }
 

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    models::configuration::{Fixed, WIDEST, per_block, read, within},
+    models::configuration::{Fixed, LARGEST_SCALE, WIDEST, between, per_block, read, within},
     weights::LoadError,
 };
 
@@ -55,7 +55,7 @@ impl AutoencoderTinyConfig {
             Err(LoadError::BadKey { path: path.into(), key: key.into(), reason: reason.into() })
         };
         let channels = &config.decoder_block_out_channels;
-        within(path, "decoder_block_out_channels", channels.len(), 16)?;
+        within(path, "decoder_block_out_channels", channels.len(), 8)?;
         within(path, "decoder_block_out_channels", channels[0], WIDEST)?;
         if channels.iter().any(|width| *width != channels[0]) {
             return bad("decoder_block_out_channels", "the blocks have different widths");
@@ -69,9 +69,8 @@ impl AutoencoderTinyConfig {
         ] {
             within(path, key, value, most)?;
         }
-        if config.scaling_factor == 0.0 {
-            return bad("scaling_factor", "latents cannot be divided by zero");
-        }
+        between(path, "scaling_factor", config.scaling_factor, 1.0 / LARGEST_SCALE, LARGEST_SCALE)?;
+        between(path, "shift_factor", config.shift_factor, -LARGEST_SCALE, LARGEST_SCALE)?;
         Ok(config)
     }
 

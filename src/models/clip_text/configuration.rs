@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    models::configuration::{Fixed, WIDEST, divides, read, within},
+    models::configuration::{Fixed, LARGEST_EPS, WIDEST, between, divides, read, within},
     weights::LoadError,
 };
 
@@ -82,11 +82,13 @@ impl ClipTextConfig {
             ("intermediate_size", config.intermediate_size, 4 * WIDEST),
             ("num_hidden_layers", config.num_hidden_layers, 256),
             ("num_attention_heads", config.num_attention_heads, WIDEST),
-            ("max_position_embeddings", config.max_position_embeddings, 1 << 16),
+            // Attention asks for memory by the square of it; 248 is the longest that is published.
+            ("max_position_embeddings", config.max_position_embeddings, 1 << 10),
             ("projection_dim", config.projection_dim, WIDEST),
         ] {
             within(path, key, value, most)?;
         }
+        between(path, "layer_norm_eps", config.layer_norm_eps, 0.0, LARGEST_EPS)?;
         divides(path, "num_attention_heads", config.num_attention_heads, config.hidden_size)?;
         let architectures = config.architectures.clone().unwrap_or_default();
         if let Some(other) = architectures.iter().find(|name| ![PLAIN, PROJECTED].contains(&name.as_str())) {

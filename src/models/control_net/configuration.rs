@@ -53,6 +53,7 @@ impl ControlNetConfig {
         let config: Self = read(path, &own, FIXED)?;
         // A U-Net has as many blocks on its way up, whose kinds do not matter here.
         let blocks = keys.get("block_out_channels").and_then(Value::as_array).map_or(4, Vec::len);
+        within(path, "block_out_channels", blocks, 16)?;
         shared.insert("up_block_types".into(), vec!["UpBlock2D"; blocks].into());
         let unet = UNet2DConditionConfig::read(path, &shared)?;
         within(path, "conditioning_channels", config.conditioning_channels, 3)?;

@@ -3,7 +3,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     models::{
-        configuration::{Fixed, PerBlock, SampleSize, WIDEST, divides, per_block, read, within},
+        configuration::{
+            Fixed, LARGEST_EPS, LARGEST_SAMPLE, PerBlock, SampleSize, WIDEST, between, divides, per_block, read, within,
+        },
         resnet::ResnetKind,
         transformer2d::TransformerKind,
     },
@@ -160,7 +162,7 @@ impl UNet2DConditionConfig {
         per_block(path, "down_block_types", self.down_block_types.len(), blocks)?;
         per_block(path, "up_block_types", self.up_block_types.len(), blocks)?;
         for (key, per_block, most) in [
-            ("layers_per_block", &self.layers_per_block, 64),
+            ("layers_per_block", &self.layers_per_block, 16),
             ("cross_attention_dim", &self.cross_attention_dim, WIDEST),
             ("transformer_layers_per_block", &self.transformer_layers_per_block, 64),
             ("attention_head_dim", &self.attention_head_dim, WIDEST),
@@ -182,7 +184,15 @@ impl UNet2DConditionConfig {
         within(path, "in_channels", self.in_channels, WIDEST)?;
         within(path, "out_channels", self.out_channels, WIDEST)?;
         within(path, "time_embedding_dim", self.time_width(), 4 * WIDEST)?;
-        within(path, "downsample_padding", self.downsample_padding + 1, 2)?;
+        if self.downsample_padding > 1 {
+            let (key, reason) = ("downsample_padding".into(), format!("{} is not 0 or 1", self.downsample_padding));
+            return Err(LoadError::BadKey { path: path.into(), key, reason });
+        }
+        if let Some(size) = self.sample_size {
+            size.check(path, LARGEST_SAMPLE)?;
+        }
+        between(path, "norm_eps", self.norm_eps, 0.0, LARGEST_EPS)?;
+        between(path, "mid_block_scale_factor", self.mid_block_scale_factor, 1e-3, 1e3)?;
         for (key, kernel) in [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)] {
             within(path, key, kernel, 15)?;
             divides(path, key, 2, kernel + 1)?; // an even kernel would change the size of the map
@@ -199,6 +209,7 @@ impl UNet2DConditionConfig {
                 within(path, key, value.unwrap_or(0), WIDEST)?;
             }
         }
+        between(path, "freq_shift", self.freq_shift, -(WIDEST as f64), WIDEST as f64)?;
         if self.freq_shift >= (self.block_out_channels[0] / 2) as f64 {
             let reason = format!("{} leaves no frequencies", self.freq_shift);
             return Err(LoadError::BadKey { path: path.into(), key: "freq_shift".into(), reason });

@@ -36,7 +36,7 @@ impl Adapters {
         for span in spans(syntax, text) {
             for tag in word_tags(&span) {
                 let names = self.word_index.0.get(&tag.folded).into_iter().flatten();
-                let files = names.filter_map(|name| self.embeddings.get_key_value(name));
+                let files = names.filter_map(|name| self.embeddings.files.get_key_value(name));
                 let mut usable = files.filter(|(_, file)| !file.is_embedded() || model == embedded::NAME).peekable();
                 let first = usable.peek().copied();
                 let spelled = usable.find(|(name, _)| tag.spelled == format!("<{name}>"));
@@ -69,8 +69,17 @@ impl Adapters {
         words.into_iter().filter_map(check).collect()
     }
 
-    fn check_word(&self, name: &str, file: &File, widths: [Option<usize>; 2]) -> Result<(), String> {
-        let content = file.map().map_err(|error| error.to_string())?;
+    /// Whether a word of this file is for a model of such text encoders, by the header of the file.
+    pub(in crate::pipelines) fn check_word(
+        &self,
+        name: &str,
+        file: &File,
+        widths: [Option<usize>; 2],
+    ) -> Result<(), String> {
+        if let Some(fault) = file.fault() {
+            return Err(fault.to_owned());
+        }
+        let content = file.open(name).map_err(|error| error.to_string())?;
         EmbeddingOutline::read(name, &content).map_err(|error| error.to_string())?.fits(widths)
     }
 }

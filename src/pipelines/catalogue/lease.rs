@@ -2,8 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{CatalogueError, Entry, read, shelf::Shelf};
-use crate::{kernels::winograd, pipelines::Model};
+use candle_core::Device;
+
+use super::{CatalogueError, Entry, shelf::Shelf};
+use crate::{
+    kernels::winograd,
+    models::stable_diffusion::StableDiffusion,
+    pipelines::{LatentRgb, Model, NetworkError, Networks, card},
+    weights::LoadError,
+};
 
 /// What [`Catalogue::acquire`](super::Catalogue::acquire) gives.
 #[derive(Debug)]
@@ -59,10 +66,13 @@ impl Ticket {
     pub fn read(mut self) -> Result<Lease, CatalogueError> {
         // First their memory is given back, and then other memory is taken.
         self.unloaded.clear();
-        self.entry.imprint.get_or_init(|| self.entry.folder.imprint());
-        let read = read(&self.name, &self.entry.folder, self.winograd).map(Arc::new).map_err(|error| error.to_string());
+        let read = self.entry.check_unchanged().and_then(|()| {
+            self.entry.imprint();
+            let model = read(&self.name, &self.entry, self.winograd).map_err(|error| error.to_string())?;
+            self.entry.check_unchanged().map(|()| Arc::new(model))
+        });
         self.used = true;
-        self.shelf.put(&self.name, read.clone());
+        self.shelf.put(&self.entry.key, read.clone());
         match read {
             Ok(model) => Ok(Lease::new(model, self.shelf.clone())),
             Err(reason) => Err(CatalogueError::Load { name: self.name.clone(), reason }),
@@ -74,7 +84,28 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.used {
             self.unloaded.clear();
-            self.shelf.give_up(&self.name);
+            self.shelf.give_up(&self.entry.key);
         }
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("{0}")]
+    Unusable(String),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("the decoder cannot be tried: {0}")]
+    Preview(#[from] NetworkError),
+}
+
+fn read(name: &str, entry: &Entry, winograd: winograd::Use) -> Result<Model, ReadError> {
+    let folder = &entry.usable().map_err(|reason| ReadError::Unusable(reason.to_owned()))?.folder;
+    let networks = StableDiffusion::load(folder, &Device::Cpu, winograd)?;
+    let channels = Networks::spec(&networks).latent_channels;
+    let latent_rgb = match card::latent_rgb(folder)?.filter(|map| map.weight.len() == channels) {
+        Some(map) => map,
+        None => LatentRgb::fit(&networks)?,
+    };
+    Ok(Model { name: name.to_owned(), key: entry.key.clone(), networks: Box::new(networks), latent_rgb })
 }

@@ -1,44 +1,212 @@
-//! The folders of models on the disk, and the single files that stand for folders.
+//! What a folder of models or ControlNets holds: folders in diffusers' layout, files that stand for folders, repositories
+//! of a Hugging Face cache, and what cannot be used, each with a name.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use super::CatalogueError;
-use crate::weights::ModelFolder;
+use super::hub;
+use crate::{pipelines::embedded, weights::imprint};
 
-/// The folders and single-file checkpoints of models inside `dir`. A name that is no good in a URL or a request is passed
-/// over with a warning, and so is a file that is no model.
-pub(super) fn folders(dir: &Path) -> Result<Vec<(String, ModelFolder)>, CatalogueError> {
-    let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let folder = without_ending(&path).unwrap_or_else(|| path.clone());
-        let is_file = folder != path;
-        // A folder goes before the file of its name.
-        if is_file == folder.join("model_index.json").is_file() {
-            continue;
+/// The longest name, in characters.
+const LONGEST_NAME: usize = 128;
+
+/// Levels of folders below the one that is listed in which models are looked for: `NAME` and `GROUP/NAME`.
+const LEVELS: usize = 2;
+
+/// The most things that are listed of one folder.
+const MOST: usize = 10_000;
+
+/// Where something is, or why it is nothing that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::pipelines) enum Source {
+    Folder(PathBuf),
+    SingleFile(PathBuf),
+    Unusable(String),
+}
+
+/// What is found, by name. Of two things of one name a folder goes before a file, and either before what cannot be used.
+pub(in crate::pipelines) type Found = BTreeMap<String, Source>;
+
+/// Lists `dir`, which is empty for nothing; `marker` is the file by which a folder is known. With it what people should know
+/// of `dir` itself.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(in crate::pipelines) fn list(dir: &Path, marker: &'static str) -> io::Result<(Found, Option<String>)> {
+    let mut listing = Listing { marker, found: Found::new() };
+    let mut note = None;
+    if dir.as_os_str().is_empty() {
+        return Ok((listing.found, note));
+    }
+    if dir.join(marker).is_file() {
+        // The folder above was meant.
+        let dir = fs::canonicalize(dir)?;
+        let name = hub::name_of_snapshot(&dir).unwrap_or_else(|| shown(&dir));
+        note = Some(format!(
+            "{} has {marker}: it is no folder of models but one itself, and is listed as {name:?}; the folder above it would list \
+             all that are there",
+            dir.display()
+        ));
+        listing.add(name, Source::Folder(dir));
+    } else if let Some(name) = hub::repository(dir) {
+        listing.add_repository(&name, dir);
+    } else {
+        listing.walk(dir, "", LEVELS)?;
+    }
+    Ok((listing.found, note))
+}
+
+/// How the files are now: another word where one of them has changed.
+pub(in crate::pipelines) fn stamp(source: &Source) -> String {
+    match source {
+        Source::Folder(path) => imprint::of_folder(path),
+        Source::SingleFile(path) => imprint::of_file(path) + &imprint::of_file(&path.with_extension("json")),
+        Source::Unusable(reason) => reason.clone(),
+    }
+}
+
+struct Listing {
+    marker: &'static str,
+    found: Found,
+}
+
+impl Listing {
+    fn walk(&mut self, dir: &Path, group: &str, levels: usize) -> io::Result<()> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect();
+        paths.sort_unstable();
+        for path in paths {
+            if self.found.len() >= MOST {
+                tracing::warn!(path = %dir.display(), "more than {MOST} entries: the others are not listed");
+                break;
+            }
+            if !shown(&path).starts_with('.') {
+                self.look_at(&path, group, levels);
+            }
         }
-        let name = folder.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name));
-        let Some(name) = name else {
-            tracing::warn!(path = %path.display(), "passed over: a model's name is 1 to 64 letters, digits, '.', '_' and '-'");
-            continue;
+        Ok(())
+    }
+
+    fn look_at(&mut self, path: &Path, group: &str, levels: usize) {
+        let name = |path: &Path| format!("{group}{}", shown(path));
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if path.is_symlink() => {
+                return self.add_unusable(name(path), format!("a link that leads nowhere: {error}"));
+            }
+            Err(error) => return self.add_unusable(name(path), error.to_string()),
         };
-        match if is_file { ModelFolder::single(&path) } else { ModelFolder::open(&path) } {
-            Ok(folder) if folder.has("model_index.json") => found.push((name.to_owned(), folder)),
-            Ok(_) => tracing::warn!(path = %path.display(), "passed over: a ControlNet, which is no model by itself"),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "passed over"),
+        if metadata.is_file() {
+            self.look_at_file(path, &name(&path.with_extension("")));
+        } else if metadata.is_dir() {
+            match hub::repository(path) {
+                Some(repository) => self.add_repository(&repository, path),
+                None if hub::is_other(path) => {}
+                None => self.look_at_folder(path, name(path), levels),
+            }
         }
     }
-    Ok(found)
+
+    fn look_at_file(&mut self, path: &Path, name: &str) {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
+        match ending.as_str() {
+            "safetensors" => self.add(name.to_owned(), Source::SingleFile(path.to_owned())),
+            "ckpt" | "pt" | "pth" | "bin" => self.add_unusable(name.to_owned(), PICKLE.to_owned()),
+            "gguf" | "onnx" => self.add_unusable(name.to_owned(), format!("a .{ending} file; {SAFETENSORS}")),
+            _ => {} // Configurations, pictures and texts stand beside models.
+        }
+    }
+
+    fn look_at_folder(&mut self, path: &Path, name: String, levels: usize) {
+        if path.join(self.marker).is_file() {
+            return self.add(name, Source::Folder(path.to_owned()));
+        }
+        let before = self.found.len();
+        if levels > 1 && !is_part(path) {
+            if let Err(error) = self.walk(path, &format!("{name}/"), levels - 1) {
+                return self.add_unusable(name, error.to_string());
+            }
+        }
+        if self.found.len() == before {
+            self.add_unusable(name, self.lacking(path));
+        }
+    }
+
+    fn add_repository(&mut self, name: &str, path: &Path) {
+        match hub::snapshot(path) {
+            Ok(snapshot) if snapshot.join(self.marker).is_file() => {
+                self.add(name.to_owned(), Source::Folder(snapshot));
+            }
+            Ok(snapshot) => self.add_unusable(name.to_owned(), self.lacking(&snapshot)),
+            Err(reason) => self.add_unusable(name.to_owned(), reason),
+        }
+    }
+
+    /// What a folder that is none of those looked for is instead.
+    fn lacking(&self, path: &Path) -> String {
+        let has = |file: &str| path.join(file).exists();
+        let hint = match self.marker {
+            MODEL if has("config.json") && (has(WEIGHTS) || has(HALF_WEIGHTS)) => {
+                "; a network alone: a ControlNet belongs into the folder of controlnets.dir"
+            }
+            MODEL if has("unet") => "; the file was not downloaded or copied",
+            _ if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) => "; the folder is empty",
+            MODEL => "; a folder that DiffusionPipeline.save_pretrained or `hf download` made has one",
+            _ => "",
+        };
+        format!("it has no {}{hint}", self.marker)
+    }
+
+    fn add(&mut self, name: String, source: Source) {
+        if !is_name(&name) {
+            let reason = format!("a name is 1 to {LONGEST_NAME} characters without control characters; rename it");
+            return self.add_unusable(name.escape_default().take(LONGEST_NAME).collect(), reason);
+        }
+        match (self.found.get(&name), &source) {
+            (None | Some(Source::Unusable(_)), _) | (Some(Source::SingleFile(_)), Source::Folder(_)) => {
+                self.found.insert(name, source);
+            }
+            _ => {}
+        }
+    }
+
+    fn add_unusable(&mut self, name: String, reason: String) {
+        // Something like emoji.ckpt does not keep the embedded model from being served.
+        let name = if name == embedded::NAME { format!("{name} (in the folder)") } else { name };
+        self.found.entry(name).or_insert(Source::Unusable(reason));
+    }
 }
 
-/// Of a single file, `NAME.safetensors`, the path without the ending.
-pub(in crate::pipelines) fn without_ending(path: &Path) -> Option<PathBuf> {
-    let is_single = path.extension().is_some_and(|ending| ending == "safetensors") && path.is_file();
-    is_single.then(|| path.with_extension(""))
+/// The file by which diffusers' pipelines are known.
+pub(in crate::pipelines) const MODEL: &str = "model_index.json";
+
+/// The file by which diffusers' networks are known.
+pub(in crate::pipelines) const NETWORK: &str = "config.json";
+
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+const HALF_WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";
+
+const SAFETENSORS: &str = "only safetensors files are read";
+
+const PICKLE: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python \
+                      with diffusers, StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
+
+/// Whether a folder is a part of a pipeline, in which no models are looked for.
+fn is_part(path: &Path) -> bool {
+    let has = |file: &str| path.join(file).exists();
+    has(NETWORK) || has("unet") || has("vae") || has("tokenizer_config.json")
 }
 
-pub(in crate::pipelines) fn is_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=64).contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+/// The last part of a path, for people.
+fn shown(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Whether requests can name it. The replacement character stands for what is not UTF-8.
+fn is_name(name: &str) -> bool {
+    let is_fine = |c: char| !c.is_control() && c != '\u{fffd}';
+    let is_part = |part: &str| !part.trim().is_empty() && part.trim() == part && part != "." && part != "..";
+    name.chars().count() <= LONGEST_NAME && name.chars().all(is_fine) && name.split('/').all(is_part)
 }

@@ -6,7 +6,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::room::{Held, Plan, plan};
+use super::{
+    entry::name_of,
+    room::{Held, Plan, plan},
+};
 use crate::{metrics::Metrics, pipelines::Model};
 
 /// So many later askers may be served before one that waits for room; then they let the models that are in its way come
@@ -22,11 +25,13 @@ struct State {
     /// Bytes that the models together may take.
     bound: u64,
     metrics: Metrics,
-    /// By name; one that is not here is cold.
+    /// By key; one that is not here is cold.
     models: BTreeMap<String, Presence>,
+    /// Keys of models that the catalogue no longer lists, which go as soon as nobody uses them.
+    retired: BTreeSet<String>,
     /// In the order of their coming.
     waiting: Vec<Waiting>,
-    /// Models that are to be loaded before the server is ready.
+    /// Names of models that are to be loaded before the server is ready.
     awaited: BTreeSet<String>,
     clock: u64,
 }
@@ -74,6 +79,7 @@ impl Shelf {
             bound: u64::MAX,
             metrics: Metrics::new(),
             models: BTreeMap::new(),
+            retired: BTreeSet::new(),
             waiting: Vec::new(),
             awaited: BTreeSet::new(),
             clock: 0,
@@ -120,6 +126,18 @@ impl Shelf {
         std::future::poll_fn(|context| place.poll(context)).await
     }
 
+    /// Only the models of these keys stay; the others go as soon as nobody uses them.
+    pub fn keep(&self, keys: BTreeSet<Arc<str>>) {
+        let mut state = self.lock();
+        let of = |key: &String| !keys.contains(key.as_str());
+        state.retired = state.models.keys().filter(|key| of(key)).cloned().collect();
+        let gone = state.unload_retired();
+        drop(state);
+        // Outside of the lock, since giving memory back takes a while.
+        drop(gone);
+        self.wake();
+    }
+
     /// The model was read, or not.
     pub fn put(&self, name: &str, read: Result<Arc<Model>, String>) {
         let mut state = self.lock();
@@ -128,11 +146,11 @@ impl Shelf {
             _ => 0,
         };
         let result = if read.is_ok() { "loaded" } else { "failed" };
-        state.metrics.model_loads.with_label_values(&[name, result]).inc();
+        state.metrics.model_loads.with_label_values(&[name_of(name), result]).inc();
         let used = state.tick();
         let presence = match read {
             Ok(model) => {
-                state.awaited.remove(name);
+                state.awaited.remove(name_of(name));
                 Presence::Ready { bytes, used, model }
             }
             Err(reason) => Presence::Failed { reason },
@@ -156,8 +174,12 @@ impl Shelf {
 
     /// Something is no longer in use: whoever waits looks again.
     pub fn wake(&self) {
+        let mut state = self.lock();
+        let gone = state.unload_retired();
         // Outside of the lock, since what a waker does is its own affair.
-        let wakers: Vec<Waker> = self.lock().waiting.iter().map(|waiting| waiting.waker.clone()).collect();
+        let wakers: Vec<Waker> = state.waiting.iter().map(|waiting| waiting.waker.clone()).collect();
+        drop(state);
+        drop(gone);
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -285,10 +307,28 @@ impl State {
         (names, plan(&held, bytes, self.bound))
     }
 
+    fn unload_retired(&mut self) -> Vec<Arc<Model>> {
+        if self.retired.is_empty() {
+            return Vec::new();
+        }
+        let is_in_use = |key: &String| self.models.get(key).and_then(Presence::held).is_some_and(|held| held.in_use);
+        let (stay, go): (BTreeSet<String>, BTreeSet<String>) = self.retired.iter().cloned().partition(is_in_use);
+        self.retired = stay;
+        let mut gone = Vec::new();
+        for key in go {
+            match self.unload(&key) {
+                Some(model) => gone.push(model),
+                None => drop(self.models.remove(&key)),
+            }
+        }
+        self.tell();
+        gone
+    }
+
     fn unload(&mut self, name: &str) -> Option<Arc<Model>> {
         match self.models.remove(name) {
             Some(Presence::Ready { model, .. }) => {
-                self.metrics.model_unloads.with_label_values(&[name]).inc();
+                self.metrics.model_unloads.with_label_values(&[name_of(name)]).inc();
                 Some(model)
             }
             _ => None,

@@ -4,17 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    Kind, Parts,
-    outline::Outline,
-    parts::{CONTROLNET, V_PREDICTION, ZERO_SNR},
-};
-use crate::weights::header::Header;
+use super::{Kind, Marks, Parts, outline::Outline, parts::CONTROLNET};
 
 type Configs = BTreeMap<&'static str, Map<String, Value>>;
 
 /// The folder's JSON files by path, or what is missing in the file.
-pub(super) fn of(kind: Kind, parts: &Parts, header: &Header) -> Result<Configs, String> {
+pub(super) fn of(kind: Kind, parts: &Parts, marks: &Marks) -> Result<Configs, String> {
     let part = |name: &str| parts.of(name).map(Outline).ok_or_else(|| format!("it has no {name}"));
     let mut configs = BTreeMap::new();
     let mut add = |path, config: Value| {
@@ -48,7 +43,7 @@ pub(super) fn of(kind: Kind, parts: &Parts, header: &Header) -> Result<Configs, 
     }
     add("unet/config.json", unet);
     add("vae/config.json", vae(kind, 8 * sample_size(kind, task), &part("vae")?)?);
-    let scheduler = scheduler(kind, task, |name| header.tensors.contains_key(name));
+    let scheduler = scheduler(kind, task, marks);
     add("model_index.json", model_index(kind, task, &scheduler));
     add("scheduler/scheduler_config.json", scheduler);
     Ok(configs)
@@ -112,9 +107,22 @@ fn model_index(kind: Kind, task: Task, scheduler: &Value) -> Value {
 
 /// The schedulers of the published folders. A Stable Diffusion 2 is taken for one that predicts velocity, as the last
 /// version for 768 × 768 pixels does, and as diffusers takes it.
-fn scheduler(kind: Kind, task: Task, marked: impl Fn(&str) -> bool) -> Value {
+fn scheduler(kind: Kind, task: Task, marks: &Marks) -> Value {
+    if let Some((sigma_min, sigma_max)) = marks.edm {
+        return json!({
+            "_class_name": "EDMEulerScheduler",
+            "num_train_timesteps": 1000,
+            "prediction_type": "v_prediction",
+            "sigma_data": 1.0,
+            "sigma_min": sigma_min,
+            "sigma_max": sigma_max,
+            "sigma_schedule": "exponential",
+        });
+    }
     let class = match (kind, task) {
         (_, Task::FewSteps) => "LCMScheduler",
+        // PNDM has no last noise level without signal.
+        (Kind::V1, _) if marks.zero_snr => "DDIMScheduler",
         (Kind::Xl | Kind::XlRefiner, _) => "EulerDiscreteScheduler",
         (_, Task::Edit) => "EulerAncestralDiscreteScheduler",
         (Kind::V2, _) => "DDIMScheduler",
@@ -132,13 +140,16 @@ fn scheduler(kind: Kind, task: Task, marked: impl Fn(&str) -> bool) -> Value {
         "steps_offset": 1,
         "trained_betas": null,
     });
-    let velocity = marked(V_PREDICTION) || (kind == Kind::V2 && task == Task::Text);
-    scheduler["prediction_type"] = if velocity { "v_prediction" } else { "epsilon" }.into();
-    if marked(ZERO_SNR) {
+    let of_kind = if kind == Kind::V2 && task == Task::Text { "v_prediction" } else { "epsilon" };
+    scheduler["prediction_type"] = marks.prediction.map_or(of_kind, |(prediction, _)| prediction).into();
+    let is_xl = matches!(kind, Kind::Xl | Kind::XlRefiner);
+    if marks.zero_snr {
         scheduler["rescale_betas_zero_snr"] = true.into();
+        scheduler["timestep_spacing"] = "trailing".into();
+    } else if is_xl {
+        scheduler["timestep_spacing"] = "leading".into();
     }
-    if matches!(kind, Kind::Xl | Kind::XlRefiner) {
-        scheduler["timestep_spacing"] = if marked(ZERO_SNR) { "trailing" } else { "leading" }.into();
+    if is_xl {
         scheduler["interpolation_type"] = "linear".into();
         scheduler["use_karras_sigmas"] = false.into();
     }

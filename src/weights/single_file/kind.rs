@@ -17,6 +17,17 @@ pub(super) enum Kind {
     DiffusersControlNet,
 }
 
+/// A text encoder in a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TextEncoder {
+    /// The folder that diffusers has it in.
+    pub component: &'static str,
+    /// Whether it has OpenCLIP's names.
+    pub is_open: bool,
+    /// What its tensors' names begin with.
+    pub prefix: &'static str,
+}
+
 impl Kind {
     /// What the names of a file's tensors tell, or why it is no checkpoint of ours.
     pub fn of(header: &Header) -> Result<Self, String> {
@@ -31,6 +42,9 @@ impl Kind {
         ];
         if let Some((_, kind)) = control_nets.into_iter().find(|(prefix, _)| any(prefix)) {
             return Ok(kind);
+        }
+        if let Some(other) = other(header) {
+            return Err(other.to_owned());
         }
         for (part, prefix) in [("U-Net", "model.diffusion_model."), ("autoencoder", "first_stage_model.")] {
             if !any(prefix) {
@@ -48,6 +62,27 @@ impl Kind {
         .ok_or_else(|| "it has no text encoder (cond_stage_model.… or conditioner.embedders.…)".to_owned())
     }
 
+    /// The text encoders of a checkpoint of this kind.
+    pub fn text_encoders(self) -> &'static [TextEncoder] {
+        const fn encoder(component: &'static str, is_open: bool, prefix: &'static str) -> TextEncoder {
+            TextEncoder { component, is_open, prefix }
+        }
+        match self {
+            Self::V1 => const { &[encoder("text_encoder", false, "cond_stage_model.transformer.")] },
+            Self::V2 => const { &[encoder("text_encoder", true, "cond_stage_model.model.")] },
+            Self::Xl => {
+                const {
+                    &[
+                        encoder("text_encoder", false, "conditioner.embedders.0.transformer."),
+                        encoder("text_encoder_2", true, "conditioner.embedders.1.model."),
+                    ]
+                }
+            }
+            Self::XlRefiner => const { &[encoder("text_encoder_2", true, "conditioner.embedders.0.model.")] },
+            Self::ControlNet { .. } | Self::DiffusersControlNet => &[],
+        }
+    }
+
     /// The folders of tokenizers, and what each pads with.
     pub fn tokenizers(self) -> Vec<(&'static str, &'static str)> {
         let (clip, open_clip) = PADS;
@@ -59,4 +94,20 @@ impl Kind {
             Self::ControlNet { .. } | Self::DiffusersControlNet => vec![],
         }
     }
+}
+
+/// What a file is instead of a checkpoint, and where it belongs.
+fn other(header: &Header) -> Option<&'static str> {
+    let any = |is: &dyn Fn(&str) -> bool| header.tensors.keys().any(|name| is(name));
+    if any(&|name| name.starts_with("model.diffusion_model.")) {
+        return None;
+    }
+    if any(&|name| name.starts_with("lora_") || name.contains(".lora_") || name.contains(".lora.")) {
+        return Some("it is a LoRA, which belongs into the folder of loras.dir");
+    }
+    let is_embedding = |name: &str| ["emb_params", "clip_l", "clip_g"].contains(&name) || name.starts_with('<');
+    if any(&is_embedding) && header.tensors.len() <= 2 {
+        return Some("it is a textual inversion, which belongs into the folder of embeddings.dir");
+    }
+    None
 }

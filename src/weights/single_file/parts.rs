@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Kind, outline::highest};
+use super::{Kind, kind::TextEncoder, outline::highest};
 use crate::weights::{
     LoadError, TensorMismatch,
     header::{Header, Info},
@@ -9,22 +9,47 @@ use crate::weights::{
 };
 
 /// The tensors of a file by component and diffusers name.
-pub(super) struct Parts(BTreeMap<&'static str, HashMap<String, Entry>>);
+pub(super) struct Parts {
+    components: BTreeMap<&'static str, HashMap<String, Entry>>,
+    /// The names of tensors that are of no network, and are not read.
+    pub left: Vec<String>,
+}
+
+/// What the names of an autoencoder's tensors begin with. Beside them are averages and counters of its training, and the
+/// network that judged it. A quantized one is another network.
+const AUTOENCODER: [&str; 5] = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize."];
+
+/// The same of CLIP's text encoder, without a temperature, a projection or a vision encoder, which nobody reads.
+const CLIP: [&str; 6] = [
+    "text_model.embeddings.",
+    "text_model.encoder.",
+    "text_model.final_layer_norm.",
+    "embeddings.",
+    "encoder.",
+    "final_layer_norm.",
+];
+
+/// The same of OpenCLIP's.
+const OPEN_CLIP: [&str; 5] =
+    ["transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection"];
 
 /// What a ControlNet, which is a folder of its own, is called here.
 pub(super) const CONTROLNET: &str = "controlnet";
 
 impl Parts {
-    /// Gives every tensor of the file its place.
+    /// Gives every tensor of the file its place. A tensor outside of the networks is left aside, as diffusers and the web
+    /// interfaces do.
     ///
     /// # Errors
-    /// A tensor has none, or two have the same; [`TensorMismatch`] names them as unused.
+    /// A tensor within a network has none, or two have the same; [`TensorMismatch`] names them as unused.
     pub fn sort(path: &str, header: &Header, kind: Kind) -> Result<Self, LoadError> {
         let names = Names::of(header, kind);
         let mut parts: BTreeMap<&'static str, HashMap<String, Entry>> = BTreeMap::new();
         let mut strange = TensorMismatch { component: path.into(), ..TensorMismatch::default() };
+        let mut left = Vec::new();
         for (name, info) in &header.tensors {
-            if left(name) {
+            if !names.is_of_a_network(name) {
+                left.push(name.clone());
                 continue;
             }
             let Some((component, entries)) = names.place(name, info) else {
@@ -38,16 +63,16 @@ impl Parts {
                 }
             }
         }
-        if strange.is_empty() { Ok(Self(parts)) } else { Err(Box::new(strange).into()) }
+        if strange.is_empty() { Ok(Self { components: parts, left }) } else { Err(Box::new(strange).into()) }
     }
 
     pub fn is_control_net(&self) -> bool {
-        self.0.contains_key(CONTROLNET)
+        self.components.contains_key(CONTROLNET)
     }
 
     /// The tensors of a component. A file that is a ControlNet has but one, whatever it is called.
     pub fn of(&self, component: &str) -> Option<&HashMap<String, Entry>> {
-        self.0.get(CONTROLNET).or_else(|| self.0.get(component))
+        self.components.get(CONTROLNET).or_else(|| self.components.get(component))
     }
 }
 
@@ -77,6 +102,35 @@ impl Names {
         Self { kind, layers, levels, hints }
     }
 
+    /// Whether a tensor is one that a network computes with, or has to be refused since it might.
+    fn is_of_a_network(&self, name: &str) -> bool {
+        let within = |prefix: &str, parts: &[&str]| {
+            name.strip_prefix(prefix).is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part)))
+        };
+        // Integers that follow from the configuration.
+        if name.ends_with("embeddings.position_ids") {
+            return false;
+        }
+        match self.kind {
+            Kind::DiffusersControlNet => return true,
+            Kind::ControlNet { prefix } => return name.starts_with(prefix),
+            _ => {}
+        }
+        if name.starts_with("model.diffusion_model.") || within("first_stage_model.", &AUTOENCODER) {
+            return true;
+        }
+        // The projection and the last layer of Stable Diffusion 2's encoder are not read: it takes the states before them.
+        let unread = ["transformer.resblocks.23.", "text_projection"];
+        match self.kind {
+            Kind::V2 if within("cond_stage_model.model.", &unread) => false,
+            Kind::V1 | Kind::V2 | Kind::Xl | Kind::XlRefiner => self.kind.text_encoders().iter().any(|encoder| {
+                let parts = if encoder.is_open { &OPEN_CLIP[..] } else { &CLIP };
+                within(encoder.prefix, parts)
+            }),
+            Kind::ControlNet { .. } | Kind::DiffusersControlNet => false, // looked at above
+        }
+    }
+
     /// The component and the pieces that a tensor is.
     fn place(&self, name: &str, info: &Info) -> Option<(&'static str, Vec<(String, Entry)>)> {
         let whole = |name: String| vec![(name, Entry::whole(info))];
@@ -102,57 +156,16 @@ impl Names {
             entry.shape = shape;
             return Some(("vae", vec![(name, entry)]));
         }
-        let (component, is_open, prefix) = match self.kind {
-            Kind::V1 => ("text_encoder", false, "cond_stage_model.transformer."),
-            Kind::V2 => ("text_encoder", true, "cond_stage_model.model."),
-            Kind::Xl if name.starts_with("conditioner.embedders.0.") => {
-                ("text_encoder", false, "conditioner.embedders.0.transformer.")
-            }
-            Kind::Xl => ("text_encoder_2", true, "conditioner.embedders.1.model."),
-            _ => ("text_encoder_2", true, "conditioner.embedders.0.model."),
-        };
-        let name = name.strip_prefix(prefix)?;
-        if !is_open {
-            return Some((component, whole(clip_name(name)?)));
+        let encoders = self.kind.text_encoders();
+        let found = encoders.iter().find_map(|encoder| Some((encoder, name.strip_prefix(encoder.prefix)?)));
+        let (TextEncoder { component, is_open, .. }, name) = found?;
+        if !*is_open {
+            return Some((*component, whole(clip_name(name)?)));
         }
         let pieces: Option<Vec<(String, Entry)>> = open_clip_parts(name)
             .into_iter()
             .map(|part| Some((part.name.clone(), Entry::part(info, &part)?)))
             .collect();
-        Some((component, pieces.filter(|pieces| !pieces.is_empty())?))
+        Some((*component, pieces.filter(|pieces| !pieces.is_empty())?))
     }
 }
-
-/// Whether a tensor is one that nobody reads: tables that follow from the configuration, averages of weights during
-/// training, CLIP's temperature and positions, the discriminator that the autoencoder was trained with; and of Stable
-/// Diffusion 2's OpenCLIP the last layer, as it reads the states before it, and the projection.
-fn left(name: &str) -> bool {
-    const STARTS: [&str; 14] = [
-        "model_ema.",
-        "first_stage_model.loss.",
-        "denoiser.",
-        "cond_stage_model.model.transformer.resblocks.23.",
-        "cond_stage_model.model.text_projection",
-        "cond_stage_model.transformer.text_projection",
-        "conditioner.embedders.0.transformer.text_projection",
-        "alphas_cumprod",
-        "sqrt_",
-        "log_one_minus_alphas_cumprod",
-        "posterior_",
-        "betas",
-        "logvar",
-        "lvlb_weights",
-    ];
-    const ENDS: [&str; 3] = ["embeddings.position_ids", ".logit_scale", ".attn_mask"];
-    // Markers without numbers; `configs` heeds the first two.
-    const NAMES: [&str; 4] = [V_PREDICTION, ZERO_SNR, "global_step", "logit_scale"];
-    STARTS.iter().any(|start| name.starts_with(start))
-        || ENDS.iter().any(|end| name.ends_with(end))
-        || NAMES.contains(&name)
-}
-
-/// An empty tensor by which trainers mark files of models that predict velocity.
-pub(super) const V_PREDICTION: &str = "v_pred";
-
-/// The same for models whose last noise level has no signal left.
-pub(super) const ZERO_SNR: &str = "ztsnr";

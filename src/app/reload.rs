@@ -1,0 +1,59 @@
+//! When the folders of models are read again.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::pipelines::{Catalogue, CatalogueError, Reloaded};
+
+/// Reads the folders again at SIGHUP, and, where there is an interval, looks so often whether they have changed.
+pub(super) async fn reloading(catalogue: Arc<Catalogue>, interval: Option<Duration>) {
+    let mut hangups = signal(SignalKind::hangup()).inspect_err(|error| {
+        tracing::error!(%error, "SIGHUP cannot be listened for");
+    });
+    // A folder that cannot be read is told once, and not at each look.
+    let mut told = None;
+    loop {
+        let hangup = async {
+            match &mut hangups {
+                Ok(hangups) => drop(hangups.recv().await),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let pause = async {
+            match interval {
+                Some(interval) => tokio::time::sleep(interval).await,
+                None => std::future::pending().await,
+            }
+        };
+        let asked = tokio::select! {
+            () = hangup => true,
+            () = pause => false,
+        };
+        let catalogue = catalogue.clone();
+        let read = tokio::task::spawn_blocking(move || match asked {
+            true => catalogue.reload().map(Some),
+            false => catalogue.poll(),
+        });
+        let Ok(read) = read.await else { continue };
+        told = tell(read, told, asked);
+    }
+}
+
+fn tell(read: Result<Option<Reloaded>, CatalogueError>, told: Option<String>, asked: bool) -> Option<String> {
+    match read {
+        Ok(Some(reloaded)) if asked || !reloaded.is_empty() => {
+            let Reloaded { models, loras, embeddings, controlnets } = reloaded;
+            tracing::info!(?models, ?loras, ?embeddings, ?controlnets, "the folders of models were read again");
+            None
+        }
+        Ok(_) => None,
+        Err(error) => {
+            let error = error.to_string();
+            if asked || told.as_ref() != Some(&error) {
+                tracing::error!("the folders of models are not read again: {error}");
+            }
+            Some(error)
+        }
+    }
+}

@@ -1,0 +1,31 @@
+use std::path::{Path, PathBuf};
+
+/// The path, of which a leading `~` is the home folder where there is one: a settings file knows no shell that would put
+/// it there.
+pub(super) fn expanded(path: &Path, home: Option<&Path>) -> PathBuf {
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leading_tilde_is_the_home_folder() {
+        let home = Path::new("/home/ada");
+        for (path, expected) in [
+            ("~/.cache/huggingface/hub", "/home/ada/.cache/huggingface/hub"),
+            ("~", "/home/ada"),
+            ("~ada/models", "~ada/models"),
+            ("models/~", "models/~"),
+            ("/models", "/models"),
+            ("", ""),
+        ] {
+            assert_eq!(expanded(Path::new(path), Some(home)), Path::new(expected).components().collect::<PathBuf>());
+        }
+        assert_eq!(expanded(Path::new("~/models"), None), Path::new("~/models"));
+    }
+}

@@ -1,0 +1,48 @@
+//! The layout of a Hugging Face cache: `models--ORG--NAME` with `refs/main`, `snapshots/HASH/…` and `blobs/…`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const PREFIX: &str = "models--";
+
+/// The name `ORG/NAME` of a repository's folder; `None` for other folders.
+pub(super) fn repository(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    (path.join("snapshots").is_dir() || path.join("blobs").is_dir() || path.join("refs").is_dir())
+        .then(|| name.replacen("--", "/", 1))
+}
+
+/// Whether the folder is of a repository that holds no models.
+pub(super) fn is_other(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    ["datasets--", "spaces--"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The name of the repository that a folder is a snapshot of.
+pub(super) fn name_of_snapshot(path: &Path) -> Option<String> {
+    let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    repository(snapshots.parent()?)
+}
+
+/// The folder of the repository's snapshot that `refs/main` names, or of the only one.
+///
+/// # Errors
+/// There is none: what is missing, and how to get it.
+pub(super) fn snapshot(repository: &Path) -> Result<PathBuf, String> {
+    let snapshots = repository.join("snapshots");
+    let main = fs::read_to_string(repository.join("refs/main")).unwrap_or_default();
+    let main = main.trim();
+    let is_plain = !main.is_empty() && main.chars().all(|c| c.is_ascii_alphanumeric());
+    if is_plain && snapshots.join(main).is_dir() {
+        return Ok(snapshots.join(main));
+    }
+    let folders = fs::read_dir(&snapshots).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut folders: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
+    match folders.len() {
+        1 => Ok(folders.remove(0)),
+        0 => Err("the cache has no snapshot of it; `hf download` fetches one".to_owned()),
+        many => Err(format!("refs/main names none of its {many} snapshots; `hf download` sets it")),
+    }
+}

@@ -1,0 +1,153 @@
+//! Reading the folders again while the server runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
+
+use serde::Serialize;
+
+use super::{Catalogue, CatalogueError, Entry, Listed, keys_now, models};
+
+/// What is different since the folders were read before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reloaded {
+    pub models: Changes,
+    pub loras: Changes,
+    pub embeddings: Changes,
+    pub controlnets: Changes,
+}
+
+/// Names of one kind, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    pub added: Vec<String>,
+    /// Of the same name, with other files.
+    pub changed: Vec<String>,
+    pub removed: Vec<String>,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    /// Between two lists of names with what stands for their files.
+    fn between(before: &NameKeys, now: &NameKeys) -> Changes {
+        let names = |is: &dyn Fn(&String, &String) -> bool, of: &NameKeys| {
+            of.iter().filter(|(name, files)| is(name, files)).map(|(name, _)| name.clone()).collect()
+        };
+        Changes {
+            added: names(&|name, _| !before.contains_key(name), now),
+            changed: names(&|name, files| before.get(name).is_some_and(|before| before != files), now),
+            removed: names(&|name, _| !now.contains_key(name), before),
+        }
+    }
+}
+
+impl Reloaded {
+    pub fn is_empty(&self) -> bool {
+        let Self { models, loras, embeddings, controlnets } = self;
+        [models, loras, embeddings, controlnets].into_iter().all(Changes::is_empty)
+    }
+}
+
+/// What stands for the files of everything that is listed, by kind and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keys {
+    models: NameKeys,
+    loras: NameKeys,
+    embeddings: NameKeys,
+    control_nets: NameKeys,
+}
+
+/// What stands for files, by name.
+pub(in crate::pipelines) type NameKeys = BTreeMap<String, String>;
+
+impl Keys {
+    fn of(listed: &Listed) -> Keys {
+        let (loras, embeddings) = listed.adapters.keys();
+        let models = listed.models.iter().map(|(name, entry)| (name.clone(), entry.key.to_string())).collect();
+        Keys { models, loras, embeddings, control_nets: listed.control_nets.keys() }
+    }
+
+    fn changes(&self, now: &Keys) -> Reloaded {
+        Reloaded {
+            models: Changes::between(&self.models, &now.models),
+            loras: Changes::between(&self.loras, &now.loras),
+            embeddings: Changes::between(&self.embeddings, &now.embeddings),
+            controlnets: Changes::between(&self.control_nets, &now.control_nets),
+        }
+    }
+}
+
+impl Catalogue {
+    /// Reads the folders of models, LoRAs, textual inversions and ControlNets again. What runs goes on with what it has;
+    /// what comes later gets the new files. Blocks while configurations and heads of files are read.
+    ///
+    /// # Errors
+    /// A folder cannot be read; then nothing changes.
+    pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
+        // One at a time, so that none puts back what another has replaced.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.listed();
+        let (models, note) = models(&self.dir, &before.models)?;
+        let adapters = Arc::new(before.adapters.read_again().map_err(|error| other(&error))?);
+        let control_nets = Arc::new(before.control_nets.read_again().map_err(|error| other(&error))?);
+        let once = before.gone.iter().chain(before.models.keys());
+        let gone = once.filter(|name| !models.contains_key(*name)).cloned().collect();
+        let now = Listed { models, gone, note, control_nets, adapters };
+        self.shelf.keep(now.models.values().map(|entry| entry.key.clone()).collect());
+        now.warn(Some(&before));
+        let (old, new) = (Keys::of(&before), Keys::of(&now));
+        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
+        *seen = None;
+        Ok(old.changes(&new))
+    }
+
+    /// Reads the folders again if their files have changed and have come to rest: if they are as they were at the last look,
+    /// and not as when they were read. So a file that is being copied is not read half way.
+    ///
+    /// # Errors
+    /// Those of [`Catalogue::reload`].
+    pub fn poll(&self) -> Result<Option<Reloaded>, CatalogueError> {
+        let listed = self.listed();
+        let (loras, embeddings) = listed.adapters.keys_now().map_err(|error| other(&error))?;
+        let control_nets = listed.control_nets.keys_now().map_err(|error| other(&error))?;
+        let now = Keys { models: keys_now(&self.dir)?, loras, embeddings, control_nets };
+        let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
+        if now == Keys::of(&listed) || before != Some(now) {
+            return Ok(None);
+        }
+        self.reload().map(Some)
+    }
+
+    /// Tells people, in the log, of everything that cannot be used.
+    pub fn warn(&self) {
+        self.listed().warn(None);
+    }
+}
+
+fn other(error: &impl ToString) -> CatalogueError {
+    CatalogueError::Other(error.to_string())
+}
+
+impl Listed {
+    /// Logs what cannot be used, and the notes on what can, where it was not so before.
+    fn warn(&self, before: Option<&Listed>) {
+        let same = |name: &str, entry: &Arc<Entry>| {
+            before.and_then(|before| before.models.get(name)).is_some_and(|known| Arc::ptr_eq(known, entry))
+        };
+        if let Some(note) = self.note.as_ref().filter(|_| before.is_none()) {
+            tracing::warn!("{note}");
+        }
+        for (name, entry) in self.models.iter().filter(|(name, entry)| !same(name, entry)) {
+            match entry.usable() {
+                Ok(usable) => usable.notes.iter().for_each(|note| tracing::info!(model = name, "{note}")),
+                Err(reason) => tracing::warn!(model = name, "cannot be used: {reason}"),
+            }
+        }
+        self.adapters.warn(before.map(|before| &*before.adapters));
+        self.control_nets.warn(before.map(|before| &*before.control_nets));
+    }
+}

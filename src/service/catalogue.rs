@@ -1,0 +1,118 @@
+//! What there is to make pictures with.
+
+use std::sync::Arc;
+
+use super::{Service, ServiceError};
+use crate::{
+    generation::ModelCard,
+    pipelines::{Catalogue, Reloaded},
+};
+
+/// A model as the catalogue lists it.
+#[derive(Clone, Debug)]
+pub struct ModelView {
+    pub name: String,
+    /// `ready`, `loading`, `cold` or `failed`.
+    pub state: &'static str,
+    /// Why it cannot be used.
+    pub error: Option<String>,
+    /// Memory that its weights take, whether they are loaded or not.
+    pub bytes: Option<u64>,
+    pub card: Option<Arc<ModelCard>>,
+    /// What people should know of how its files were read.
+    pub notes: Vec<String>,
+}
+
+/// A LoRA, a textual inversion or a ControlNet.
+#[derive(Clone, Debug)]
+pub struct AddOn {
+    pub name: String,
+    /// The size of its file; unknown for a ControlNet, which may be several files.
+    pub bytes: Option<u64>,
+    /// Why no model can use it.
+    pub error: Option<String>,
+    /// Names of the models that can use it.
+    pub models: Vec<String>,
+}
+
+impl Service {
+    pub fn models(&self) -> Vec<ModelView> {
+        self.0.catalogue.names().into_iter().map(|name| self.model_view(name)).collect()
+    }
+
+    /// The model of a name, of those too that cannot be used.
+    pub fn model(&self, name: &str) -> Option<ModelView> {
+        self.0.catalogue.names().into_iter().find(|known| known == name).map(|name| self.model_view(name))
+    }
+
+    fn model_view(&self, name: String) -> ModelView {
+        let (catalogue, (state, error)) = (&self.0.catalogue, self.0.catalogue.state(&name));
+        let (bytes, card, notes) = (catalogue.bytes(&name), catalogue.card(&name), catalogue.notes(&name));
+        ModelView { name, state, error, bytes, card, notes }
+    }
+
+    /// # Errors
+    /// The thread that looks into the files fails.
+    pub async fn loras(&self) -> Result<Vec<AddOn>, ServiceError> {
+        self.look(|catalogue| {
+            let adapters = catalogue.adapters();
+            let view = |(name, file): (&str, &crate::pipelines::AdapterFile)| AddOn {
+                models: catalogue.models_of_lora(name),
+                name: name.to_owned(),
+                bytes: Some(file.bytes),
+                error: file.fault().map(str::to_owned),
+            };
+            adapters.loras().map(view).collect()
+        })
+        .await
+    }
+
+    /// # Errors
+    /// The thread that looks into the files fails.
+    pub async fn embeddings(&self) -> Result<Vec<AddOn>, ServiceError> {
+        self.look(|catalogue| {
+            let adapters = catalogue.adapters();
+            let view = |(name, file): (&str, &crate::pipelines::AdapterFile)| AddOn {
+                models: catalogue.models_of_embedding(name),
+                name: name.to_owned(),
+                bytes: Some(file.bytes),
+                error: file.fault().map(str::to_owned),
+            };
+            adapters.embeddings().map(view).collect()
+        })
+        .await
+    }
+
+    pub fn control_nets(&self) -> Vec<AddOn> {
+        let (catalogue, control_nets) = (&self.0.catalogue, self.0.catalogue.control_nets());
+        let view = |(name, error): (&str, Option<&str>)| AddOn {
+            name: name.to_owned(),
+            bytes: None,
+            error: error.map(str::to_owned),
+            models: catalogue.models_of_control_net(name),
+        };
+        control_nets.names().map(view).collect()
+    }
+
+    pub fn default_model(&self) -> &str {
+        self.0.catalogue.default_name()
+    }
+
+    /// Reads the folders of models, LoRAs, textual inversions and ControlNets again.
+    ///
+    /// # Errors
+    /// A folder cannot be read; then nothing changes.
+    pub async fn reload(&self) -> Result<Reloaded, ServiceError> {
+        self.look(Catalogue::reload).await?.map_err(|error| ServiceError::Catalogue(error.to_string()))
+    }
+
+    /// Reads files on a thread that may block.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Catalogue) -> T + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let catalogue = self.0.catalogue.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&catalogue)).await;
+        looked.map_err(|error| ServiceError::Catalogue(error.to_string()))
+    }
+}

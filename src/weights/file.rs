@@ -1,0 +1,167 @@
+//! The content of a model's file, read piece by piece.
+//!
+//! No file is mapped into memory: the process would end with SIGBUS where somebody shortens a mapped file.
+
+use std::{
+    borrow::Cow,
+    fmt, fs, io,
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The content of a file; cheap to clone.
+#[derive(Clone)]
+pub enum FileContent {
+    /// An open file on disk. Somebody else may change it at any time, so that every read can fail.
+    Disk(Arc<DiskFile>),
+    Held(Cow<'static, [u8]>),
+}
+
+/// An open file, and how it was when it was opened.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: fs::File,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+/// What changes when a file is written to or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub bytes: u64,
+    /// Seconds and nanoseconds of the last change of the content.
+    modified: (i64, i64),
+    /// Device and number of the file.
+    inode: (u64, u64),
+}
+
+impl Stamp {
+    /// Of the file at a path.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            inode: (metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
+impl FileContent {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// There is no such file, it cannot be read, or it is a folder, a pipe or a device.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        // A pipe would block whoever opens it.
+        let is_regular = |metadata: &fs::Metadata| match metadata.is_file() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")),
+        };
+        is_regular(&fs::metadata(path)?)?;
+        let file = fs::File::open(path)?;
+        let metadata = file.metadata()?;
+        is_regular(&metadata)?;
+        Ok(Self::Disk(Arc::new(DiskFile { stamp: Stamp::of(&metadata), path: path.to_owned(), file })))
+    }
+
+    /// Length in bytes, as it was when the file was opened.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Disk(disk) => usize::try_from(disk.stamp.bytes).unwrap_or(usize::MAX),
+            Self::Held(bytes) => bytes.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How the file was when it was opened; `None` for bytes in memory, which nobody changes.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::Disk(disk) => Some(disk.stamp),
+            Self::Held(_) => None,
+        }
+    }
+
+    /// The bytes of a range: copied from a file on disk, borrowed from memory.
+    ///
+    /// # Errors
+    /// The range is not inside the file, or is no longer, or the disk fails.
+    pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'_, [u8]>> {
+        let outside = || io::Error::new(io::ErrorKind::UnexpectedEof, "ends before the bytes that were asked for");
+        match self {
+            // Checked before memory is asked for.
+            Self::Disk(_) if range.start > range.end || range.end > self.len() => Err(outside()),
+            Self::Disk(disk) => {
+                let mut bytes = vec![0; range.len()];
+                disk.file.read_exact_at(&mut bytes, range.start as u64).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => outside(),
+                    _ => error,
+                })?;
+                Ok(Cow::Owned(bytes))
+            }
+            Self::Held(bytes) => bytes.get(range).map(Cow::Borrowed).ok_or_else(outside),
+        }
+    }
+
+    /// The whole content, of at most `most` bytes.
+    ///
+    /// # Errors
+    /// Those of [`FileContent::read`]; or the file is longer, which is found before memory is asked for.
+    pub fn read_all(&self, most: usize) -> io::Result<Cow<'static, [u8]>> {
+        if self.len() > most {
+            let reason = format!("is {} bytes long; at most {most} bytes are read", self.len());
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+        }
+        match self {
+            Self::Disk(_) => self.read(0..self.len()).map(|bytes| Cow::Owned(bytes.into_owned())),
+            Self::Held(bytes) => Ok(bytes.clone()),
+        }
+    }
+
+    /// Fails if the file was written to or shortened since it was opened. What was read before may then be of two
+    /// versions of the file.
+    ///
+    /// # Errors
+    /// It has changed.
+    pub fn check_unchanged(&self) -> io::Result<()> {
+        match self {
+            Self::Disk(disk) if Stamp::of(&disk.file.metadata()?) != disk.stamp => Err(changed()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the same path again, as [`FileContent::read`] of an open file sees no file that takes its place.
+    ///
+    /// # Errors
+    /// Those of [`FileContent::open`]; or the path has another file now, or the file has changed.
+    pub fn open_unchanged(path: &Path, stamp: Stamp) -> io::Result<Self> {
+        let file = Self::open(path)?;
+        if file.stamp() == Some(stamp) { Ok(file) } else { Err(changed()) }
+    }
+}
+
+fn changed() -> io::Error {
+    io::Error::other(
+        "has changed on disk since it was listed; it is read again when the catalog is (POST /admin/reload)",
+    )
+}
+
+impl fmt::Debug for FileContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(disk) => write!(f, "FileContent({}, {} bytes)", disk.path.display(), self.len()),
+            Self::Held(_) => write!(f, "FileContent({} bytes)", self.len()),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a file says of the noise that its model was trained on: by tensors that mark it, or by notes in its header.
+
+use super::Kind;
+use crate::weights::{FileContent, LoadError, header::Header, tensors::floats};
+
+/// An empty tensor by which trainers mark files of models that predict velocity.
+pub(super) const V_PREDICTION: &str = "v_pred";
+
+/// The same for models whose last noise level has no signal left.
+pub(super) const ZERO_SNR: &str = "ztsnr";
+
+/// Two tensors of one number each, by which Stable Diffusion XL's variants trained on EDM's noise levels are marked.
+const EDM: [&str; 2] = ["edm_vpred.sigma_min", "edm_vpred.sigma_max"];
+
+/// Statistics of latents (Playground 2.5), without which the pictures have other colors.
+const UNSUPPORTED: [&str; 2] = ["edm_mean", "edm_std"];
+
+/// The note that trainers write into the header (Stability's model metadata standard).
+const NOTE: &str = "modelspec.prediction_type";
+
+/// What the marks say.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Marks {
+    /// diffusers' `prediction_type`, and what says so.
+    pub prediction: Option<(&'static str, &'static str)>,
+    pub zero_snr: bool,
+    /// The least and the largest noise level of EDM.
+    pub edm: Option<(f64, f64)>,
+}
+
+impl Marks {
+    /// Reads the marks of a file of this kind. A tensor goes before a note, as it does in other programs.
+    ///
+    /// # Errors
+    /// The marks ask for what is not supported.
+    pub fn read(path: &str, file: &FileContent, header: &Header, kind: Kind) -> Result<Self, LoadError> {
+        let bad = |reason: String| LoadError::Checkpoint { path: path.into(), reason };
+        let has = |name: &str| header.tensors.contains_key(name);
+        if let Some(name) = UNSUPPORTED.into_iter().find(|name| has(name)) {
+            return Err(bad(format!("{name}: latents with statistics of their own are not supported")));
+        }
+        // Other programs heed EDM's marks in Stable Diffusion XL alone.
+        let edm = match kind == Kind::Xl && EDM.into_iter().all(has) {
+            true => {
+                let [least, most] = EDM.map(|name| number(file, header, name));
+                let (least, most) = (least.map_err(&bad)?, most.map_err(&bad)?);
+                if !(0.0 < least && least < most && most <= 1e4) {
+                    return Err(bad(format!("{}: {least} to {most} are no noise levels", EDM.join(", "))));
+                }
+                Some((least, most))
+            }
+            false => None,
+        };
+        let noted = match header.metadata.get(NOTE).map(|note| note.trim().to_lowercase()).as_deref() {
+            Some("v" | "v_prediction" | "v-prediction") => Some(("v_prediction", NOTE)),
+            Some("epsilon" | "eps") => Some(("epsilon", NOTE)),
+            _ => None,
+        };
+        let marked = match (edm, has(V_PREDICTION)) {
+            (Some(_), _) => Some(("v_prediction", EDM[1])),
+            (None, true) => Some(("v_prediction", V_PREDICTION)),
+            (None, false) => None,
+        };
+        Ok(Self { prediction: marked.or(noted), zero_snr: has(ZERO_SNR), edm })
+    }
+}
+
+/// The number of a tensor that has one.
+fn number(file: &FileContent, header: &Header, name: &str) -> Result<f64, String> {
+    let info = header.tensors.get(name).ok_or_else(|| format!("it has no {name}"))?;
+    if info.shape.iter().any(|axis| *axis != 1) {
+        return Err(format!("{name} of shape {:?} is not one number", info.shape));
+    }
+    let bytes = file.read(info.bytes.clone()).map_err(|error| format!("{name}: {error}"))?;
+    match floats(&bytes, info.dtype).as_deref() {
+        Some([number]) => Ok(f64::from(*number)),
+        _ => Err(format!("{name} is of type {:?}, expected a float", info.dtype)),
+    }
+}
