@@ -219,7 +219,7 @@ impl Fields {
         None
     }
 
-    /// All errors, of which [`Faults`] bounds the number; what was never read is an unknown field.
+    /// All errors, of which `Faults` bounds the number; what was never read is an unknown field.
     pub fn finish(self) -> Vec<FieldError> {
         self.close().listed()
     }

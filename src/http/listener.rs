@@ -1,7 +1,7 @@
 //! From a bound socket to requests: the bounds of a listener, and its end.
 //!
-//! Every connection is bounded in number ([`gate`]), in time ([`activity`]) and in the bytes of answers that its client has
-//! not read ([`unread`]), whatever the version of HTTP.
+//! Every connection is bounded in number (`gate`), in time (`activity`) and in the bytes of answers that its client has
+//! not read (`unread`), whatever the version of HTTP.
 
 mod activity;
 mod answer;
