@@ -255,7 +255,9 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
     let models = &config.models;
     let catalogue =
         Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
-    let adapters = Adapters::open(&config.loras.dir, &config.embeddings.dir)?.keeping(config.loras.max_loaded);
+    let adapters = Adapters::open(&config.loras.dir, &config.embeddings.dir)?
+        .keeping(config.loras.max_loaded)
+        .within(config.loras.max_bytes);
     let control_nets = ControlNets::open(&config.controlnets.dir)?;
     let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
     Ok(catalogue.for_winograd(match config.kernels.winograd {

@@ -111,6 +111,8 @@ pub struct Models {
 pub struct Loras {
     /// Empty: none.
     pub dir: PathBuf,
+    /// 0: no bound.
+    pub max_bytes: u64,
     pub max_loaded: NonZeroUsize,
 }
 

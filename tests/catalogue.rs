@@ -11,9 +11,12 @@ use std::{
 };
 
 use latentd::{
+    generation::{Fields, InputImage, Limits, Place, resolve},
     metrics::Metrics,
     pipelines::{Acquired, Catalogue, CatalogueError, Lease, Ticket},
+    service::CatalogueRules,
 };
+use serde_json::{Value, json};
 
 type Asked = Result<Acquired, CatalogueError>;
 
@@ -463,4 +466,49 @@ fn cache(from: &Path, blobs: &Path, to: &Path) {
         std::fs::copy(entry.path(), &blob).unwrap();
         std::os::unix::fs::symlink(blob, to).unwrap();
     }
+}
+
+/// The guidance that requests get that name none: of diffusers 0.42.1, the defaults of `__call__` in each pipeline.
+#[test]
+fn default_guidance_is_that_of_diffusers() {
+    let models = tempfile::tempdir().unwrap();
+    let copied = |name: &str, to: &str| {
+        let to = models.path().join(to);
+        copy(&fixtures().join(name), &to);
+        to
+    };
+    for name in ["sd1", "sd2", "sd1-inpaint", "ip2p", "sdxl"] {
+        copied(name, name);
+    }
+    // A latent consistency model is told the guidance.
+    let config = copied("sd1", "lcm").join("unet/config.json");
+    let mut keys: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    keys["time_cond_proj_dim"] = json!(32);
+    std::fs::write(&config, keys.to_string()).unwrap();
+    std::fs::write(copied("sdxl", "own").join("latentd.json"), r#"{"guidance_scale": 0, "steps": 2}"#).unwrap();
+
+    let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
+    let limits =
+        Limits { max_side_pixels: 512, max_pixels: 1 << 18, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
+    let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
+    let picture = InputImage { upload: "0".repeat(64), width: 64, height: 64 };
+    let resolved = |model: &str, places: &[Place]| {
+        let mut body = json!({"model": model, "prompt": "a"});
+        for place in places {
+            let name = if *place == Place::Mask { "mask" } else { "image" };
+            body[name] = json!({"b64": "AAAA"});
+        }
+        let mut fields = Fields::new(body.as_object().unwrap().clone());
+        for (place, _) in fields.pictures() {
+            fields.place(place, &picture);
+        }
+        resolve(fields, &rules).unwrap_or_else(|invalid| panic!("{model}: {invalid:?}"))
+    };
+    let guidance = |model: &str, places: &[Place]| resolved(model, places).guidance_scale;
+    let (text, image, mask) = (&[][..], &[Place::Image][..], &[Place::Image, Place::Mask][..]);
+    for (model, scales) in [("sd1", [7.5; 3]), ("sd2", [7.5; 3]), ("sdxl", [5.0, 5.0, 7.5]), ("own", [0.0; 3])] {
+        assert_eq!([text, image, mask].map(|places| guidance(model, places)), scales, "{model}");
+    }
+    assert_eq!((guidance("sd1-inpaint", mask), guidance("ip2p", image)), (7.5, 7.5));
+    assert_eq!((guidance("lcm", text), resolved("lcm", text).steps, resolved("sdxl", text).steps), (8.5, 4, 25));
 }

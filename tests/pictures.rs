@@ -4,6 +4,8 @@
 
 #[path = "pictures/case.rs"]
 mod case;
+#[path = "pictures/swaps.rs"]
+mod swaps;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,15 +56,17 @@ fn pictures_equal_diffusers_without_winograd() {
 /// Runs all cases that can be run, and gives back those that wait.
 fn compare(winograd: winograd::Use) -> Vec<Case> {
     let root = fixtures();
-    let (ready, waiting): (Vec<Case>, Vec<Case>) =
-        Case::all(&root, &FOLDERS).into_iter().partition(|case| case.waits_for().is_none());
+    let more = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/more");
+    let cases = Case::all(&root, &FOLDERS).into_iter().chain(Case::all(&more, &["lora"]));
+    let (ready, waiting): (Vec<Case>, Vec<Case>) = cases.partition(|case| case.waits_for().is_none());
     let pipelines: BTreeSet<&str> = ready.iter().flat_map(Case::pipelines).collect();
     let pipelines: Vec<&str> = pipelines.into_iter().collect();
     let models = case::models(&root, &pipelines);
     let control_nets = ControlNets::open(&root.join("controlnets")).unwrap();
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
     let embeddings = case::embeddings(&root);
-    let adapters = Adapters::open(&root.join("adapters"), embeddings.path()).unwrap();
+    let loras = case::loras(&[&root, &more]);
+    let adapters = Adapters::open(loras.path(), embeddings.path()).unwrap();
     let catalogue = catalogue.with_control_nets(control_nets).with_adapters(adapters).for_winograd(winograd);
     let limits =
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };

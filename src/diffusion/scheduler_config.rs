@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::betas::Betas;
 use super::error::InvalidScheduler;
 use super::prediction::{Clip, Prediction};
-use super::sigmas::Respacing;
+use super::sigmas::{Respacing, SigmaRange};
 use super::spacing::Spacing;
 use flow::Flow;
 use keys::Keys;
@@ -28,6 +28,8 @@ pub struct SchedulerConfig {
     pub(super) steps_offset: usize,
     /// Levels of flow matching in place of those of the betas.
     pub(super) flow: Option<Flow>,
+    /// Of levels that are spaced anew.
+    pub(super) range: SigmaRange,
 }
 
 /// The sampling algorithm with the options which are its own.
@@ -85,8 +87,6 @@ pub(super) struct EulerLevels {
     pub(super) log_linear: bool,
     /// Timesteps are `0.25 ln σ`.
     pub(super) continuous: bool,
-    pub(super) sigma_min: Option<f64>,
-    pub(super) sigma_max: Option<f64>,
     pub(super) end: FinalSigma,
 }
 
@@ -188,8 +188,18 @@ pub(super) struct DpmSolver {
 }
 
 impl SchedulerConfig {
-    /// Reads a model's `scheduler_config.json`.  Keys which the class does not have are ignored, and a key that is
-    /// missing or null takes the default of its class.
+    /// What counts in a `scheduler_config.json`: all keys but those that `_use_default_values` names.  diffusers lists there
+    /// which values were defaults of the class that wrote them, and any class that reads them takes its own.
+    #[must_use]
+    pub fn given(mut file: Map<String, Value>) -> Map<String, Value> {
+        for key in file.remove("_use_default_values").as_ref().and_then(Value::as_array).into_iter().flatten() {
+            key.as_str().and_then(|key| file.remove(key));
+        }
+        file
+    }
+
+    /// Reads what is [given](Self::given) in a model's `scheduler_config.json`.  Keys which the class does not have are
+    /// ignored, and a key that is missing or null takes the default of its class; a flag that is null is false.
     pub fn from_model(model: &Map<String, Value>) -> Result<SchedulerConfig, InvalidScheduler> {
         SchedulerConfig::of_class(Class::of(model)?, Keys(model))
     }
@@ -241,6 +251,7 @@ impl SchedulerConfig {
             spacing: keys.spacing(class)?,
             steps_offset: keys.integer("steps_offset", 0, 0, keys::MAX_TRAIN_TIMESTEPS)?,
             flow: keys.flow(class)?,
+            range: keys.sigma_range(class)?,
         })
     }
 
@@ -301,13 +312,6 @@ impl SchedulerConfig {
 impl EulerLevels {
     /// Those of the classes without options of their own.
     pub(super) fn plain(respacing: Option<Respacing>) -> EulerLevels {
-        EulerLevels {
-            respacing,
-            log_linear: false,
-            continuous: false,
-            sigma_min: None,
-            sigma_max: None,
-            end: FinalSigma::Zero,
-        }
+        EulerLevels { respacing, log_linear: false, continuous: false, end: FinalSigma::Zero }
     }
 }

@@ -35,6 +35,23 @@ impl Respacing {
     }
 }
 
+/// diffusers' `sigma_min` and `sigma_max`: ends of levels that are spaced anew, in place of the schedule's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct SigmaRange {
+    pub(super) min: Option<f64>,
+    pub(super) max: Option<f64>,
+}
+
+impl SigmaRange {
+    /// `n` levels between the ends, which are `max` and `min` where the range has none; Lu's levels know no range.
+    pub(super) fn levels(self, respacing: Respacing, max: f64, min: f64, n: usize) -> Vec<f64> {
+        match respacing {
+            Respacing::Lu => respacing.levels(max, min, n),
+            _ => respacing.levels(self.max.unwrap_or(max), self.min.unwrap_or(min), n),
+        }
+    }
+}
+
 /// `σ/α` of every training timestep, rising, rounded as torch rounds it.
 pub(super) struct SigmaTable {
     sigmas: Vec<f32>,

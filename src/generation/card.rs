@@ -21,6 +21,9 @@ pub struct ModelCard {
     pub size_multiple: u32,
     pub default_steps: u32,
     pub default_guidance_scale: f64,
+    /// The default for a request with a mask, where that is another.
+    #[serde(skip)]
+    pub inpaint_guidance_scale: Option<f64>,
     /// Largest `clip_skip`: the text encoder's layers less one, at most 4.
     pub max_clip_skip: u32,
     /// The scheduler of a request that names none: the name of the model folder's own.
@@ -58,6 +61,11 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
+    /// The guidance scale of a request that names none.
+    pub fn guidance_scale(&self, has_mask: bool) -> f64 {
+        self.inpaint_guidance_scale.filter(|_| has_mask).unwrap_or(self.default_guidance_scale)
+    }
+
     /// Whether one can go on with the latents that the other leaves.
     pub fn shares_latents_with(&self, other: &ModelCard) -> bool {
         self.latents == other.latents && self.time_ids > 0 && other.time_ids > 0

@@ -107,7 +107,9 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         n,
         steps,
         levels,
-        guidance_scale: fields.number("guidance_scale", 0.0, 30.0).unwrap_or(card.default_guidance_scale),
+        guidance_scale: fields
+            .number("guidance_scale", 0.0, 30.0)
+            .unwrap_or_else(|| card.guidance_scale(source.as_ref().is_some_and(|source| source.mask.is_some()))),
         guidance_rescale: fields.number("guidance_rescale", 0.0, 1.0).unwrap_or(0.0),
         guidance_interval: GuidanceInterval::read(&mut fields).unwrap_or_default(),
         scheduler,

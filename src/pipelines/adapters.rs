@@ -7,7 +7,7 @@ mod words;
 use std::{
     collections::BTreeMap,
     io,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,6 +36,8 @@ pub struct Adapters {
     loras: Folder,
     embeddings: Folder,
     word_index: WordIndex,
+    /// The most bytes of a file that is read; none: no bound.
+    max_bytes: Option<NonZeroU64>,
     read_loras: Arc<Kept<Arc<Adapter>>>,
     read_embeddings: Arc<Kept<LearnedToken>>,
 }
@@ -125,7 +127,7 @@ impl Adapters {
         let embeddings = Folder::open(setting, dir, embedded_words(), files)?;
         let word_index = WordIndex::of(embeddings.files.keys());
         let (read_loras, read_embeddings) = (self.read_loras.clone(), self.read_embeddings.clone());
-        Ok(Adapters { loras, embeddings, word_index, read_loras, read_embeddings })
+        Ok(Adapters { loras, embeddings, word_index, max_bytes: self.max_bytes, read_loras, read_embeddings })
     }
 
     /// What stands for the files of LoRAs and textual inversions, by name.
@@ -152,6 +154,19 @@ impl Adapters {
         Adapters { read_loras: Arc::new(Kept::new(most)), read_embeddings: Arc::new(Kept::new(most)), ..self }
     }
 
+    /// The same files, of which none is read that has more bytes; 0 sets no bound.
+    pub fn within(self, max_bytes: u64) -> Adapters {
+        Adapters { max_bytes: NonZeroU64::new(max_bytes), ..self }
+    }
+
+    /// Whether a file is short enough to be read.
+    fn bounded(&self, file: &File) -> Result<(), String> {
+        match self.max_bytes.filter(|most| file.bytes > most.get() && !file.is_embedded()) {
+            Some(most) => Err(format!("{} bytes are more than loras.max_bytes, {most}", file.bytes)),
+            None => Ok(()),
+        }
+    }
+
     /// The LoRAs that the generation names, for its model. Blocks while files are read.
     ///
     /// # Errors
@@ -161,6 +176,7 @@ impl Adapters {
             let file =
                 self.loras.files.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
             let read = || {
+                self.bounded(file)?;
                 let bytes = file.read(name).map_err(|error| error.to_string())?;
                 model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| error.to_string())
             };
@@ -179,6 +195,7 @@ impl Adapters {
     pub fn learned(&self, generation: &Generation, model: &Model) -> Result<LearnedTokens, String> {
         let load = |(name, file): (&str, &File)| {
             let read = || {
+                self.bounded(file)?;
                 // A file of another kind may be large; one of a word is not.
                 let content = file.open(name).map_err(|error| error.to_string())?;
                 EmbeddingOutline::read(name, &content).map_err(|error| error.to_string())?;
@@ -228,6 +245,7 @@ impl Adapters {
         if let Some(fault) = file.fault() {
             return Err(("unsupported_for_model", format!("cannot be used: {fault}")));
         }
+        self.bounded(file).map_err(unfit)?;
         let content = file.open(name).map_err(|error| unfit(error.to_string()))?;
         Lora::check(name, &content, modules).map_err(|error| unfit(error.to_string()))
     }

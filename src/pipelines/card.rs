@@ -47,6 +47,7 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         Some(name) => SchedulerChoice::Name(name.to_owned()),
         None => SchedulerChoice::Object(Map::new()),
     };
+    let defaults = Defaults::of(&spec);
     let native = |side: usize| (side * spec.vae_scale_factor) as u32;
     Ok(ModelCard {
         name: name.to_owned(),
@@ -55,8 +56,9 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         default_height: extras.height.unwrap_or(native(spec.sample_size.0)),
         min_side_pixels: extras.min_size.unwrap_or(64).max(spec.size_multiple as u32),
         size_multiple: spec.size_multiple as u32,
-        default_steps: extras.steps.unwrap_or(25),
-        default_guidance_scale: extras.guidance_scale.unwrap_or(7.5),
+        default_steps: extras.steps.unwrap_or(defaults.steps),
+        default_guidance_scale: extras.guidance_scale.unwrap_or(defaults.guidance_scale),
+        inpaint_guidance_scale: extras.guidance_scale.or(Some(defaults.inpaint_guidance_scale)),
         max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
         time_ids: spec.time_ids,
         zero_negative: spec.zero_negative,
@@ -77,6 +79,29 @@ pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardEr
         decoders: if spec.tiny_decoder { vec![Decoder::Full, Decoder::Tiny] } else { vec![Decoder::Full] },
         prompts: extras.prompts,
     })
+}
+
+/// What requests get that do not say: the guidance of diffusers' pipelines, and the steps of latent consistency models.
+struct Defaults {
+    steps: u32,
+    guidance_scale: f64,
+    inpaint_guidance_scale: f64,
+}
+
+impl Defaults {
+    fn of(spec: &Spec) -> Defaults {
+        let (steps, guidance_scale, inpaint_guidance_scale) = match (spec.time_ids, spec.guidance_embedding) {
+            // LatentConsistencyModelPipeline
+            (0, true) => (4, 8.5, 8.5),
+            // StableDiffusionPipeline and its neighbors
+            (0, false) => (25, 7.5, 7.5),
+            // StableDiffusionXLPipeline, …Img2ImgPipeline and …InpaintPipeline
+            _ => (25, 5.0, 7.5),
+        };
+        // A network that only draws under masks has one default.
+        let guidance_scale = if spec.input == Input::MaskedPicture { inpaint_guidance_scale } else { guidance_scale };
+        Defaults { steps, guidance_scale, inpaint_guidance_scale }
+    }
 }
 
 /// The folder's own map for previews.

@@ -1,9 +1,17 @@
+//! JSON as Python's `json` module writes it, which every configuration of diffusers, transformers and PEFT is.
+
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// Reads a JSON object as Python's `json` module writes it: `Infinity`, `-Infinity` and `NaN`, which JSON does not have
-/// and which scheduler configurations carry (`lambda_min_clipped`), become the strings of the same spelling.
-pub(super) fn object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
+/// Reads JSON in which `Infinity`, `-Infinity` and `NaN`, which JSON does not have and which scheduler configurations carry
+/// (`lambda_min_clipped`), are strings of the same spelling: whoever expects a number refuses them by default.
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text).or_else(|_| serde_json::from_str(&quote_non_finite(text)))
+}
+
+/// [`read`] for an object.
+pub(super) fn object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
+    read(text)
 }
 
 fn quote_non_finite(text: &str) -> String {

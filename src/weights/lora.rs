@@ -12,13 +12,15 @@ mod key;
 mod mismatch;
 mod modules;
 mod notes;
+mod pair;
+mod pattern;
 
 use std::collections::BTreeMap;
 
 pub use mismatch::LoraMismatch;
 pub use modules::Modules;
 
-use self::{entry::Entries, key::Key, notes::Notes};
+use self::{entry::Entries, notes::Notes, pair::Pair};
 use super::{FileContent, LoadError, header::Header};
 
 /// The largest rank of an adapter.
@@ -56,35 +58,50 @@ impl Lora {
     /// Reads a safetensors file for a model that has these modules; `path` is what errors call the file.
     ///
     /// # Errors
-    /// The file is broken, or has keys that say nothing to us (other kinds of adapters, biases), modules that the model has
-    /// not, halves of pairs, wrong shapes, types other than floats, or a rank above [`LARGEST_RANK`]; all of them are named.
+    /// What [`Lora::check`] refuses, or an α that is not finite.
     pub fn read(path: &str, file: &[u8], modules: &Modules) -> Result<Self, LoadError> {
         let header = Header::of_bytes(path, file)?;
-        let mut mismatch = LoraMismatch { path: path.into(), ..LoraMismatch::default() };
-        let entries = Entries::sort(&header, file, modules, &mut mismatch);
+        let mut mismatch = LoraMismatch::of(path);
+        let Checked { pairs, notes } = Checked::check(&header, modules, &mut mismatch);
+        let mut sites = BTreeMap::new();
+        for (site, pair) in pairs {
+            let noted = notes.scale(site, pair.rank);
+            match pair.read(file, noted) {
+                Ok(pair) => drop(sites.insert(site.to_owned(), pair)),
+                Err(what) => mismatch.unfit.push((site.to_owned(), what)),
+            }
+        }
+        mismatch.none_or(Self { sites })
+    }
+
+    /// Whether the file fits a model that has these modules, by its header alone.
+    ///
+    /// # Errors
+    /// The file is broken, or has keys that say nothing to us (other kinds of adapters, biases), modules that the model has
+    /// not, halves of pairs, shapes of another model's modules, types other than floats (integers for α), notes that cannot
+    /// be followed, or a rank above [`LARGEST_RANK`]; all of them are named.
+    pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
+        let header = Header::read(path, file)?;
+        let mut mismatch = LoraMismatch::of(path);
+        Checked::check(&header, modules, &mut mismatch);
+        mismatch.none_or(())
+    }
+}
+
+/// What a file's header says of a model.
+struct Checked<'a> {
+    /// By site.
+    pairs: BTreeMap<&'a str, Pair<'a>>,
+    notes: Notes,
+}
+
+impl<'a> Checked<'a> {
+    fn check(header: &'a Header, modules: &'a Modules, mismatch: &mut LoraMismatch) -> Self {
         let notes = Notes::read(&header.metadata).unwrap_or_else(|fault| {
             mismatch.unfit.push(fault);
             Notes::default()
         });
-        let sites = entries.pair(modules, &notes, &mut mismatch);
-        if mismatch.is_empty() { Ok(Self { sites }) } else { Err(Box::new(mismatch).into()) }
-    }
-
-    /// Whether every key of the file says something of a module that the model has: what can be told of a file without its
-    /// numbers.
-    ///
-    /// # Errors
-    /// The file is broken, or has other keys; they are named.
-    pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
-        let header = Header::read(path, file)?;
-        let mut mismatch = LoraMismatch { path: path.into(), ..LoraMismatch::default() };
-        for key in header.tensors.keys() {
-            match Key::read(key, modules) {
-                Key::Of(..) => {}
-                Key::Elsewhere => mismatch.elsewhere.push(key.clone()),
-                Key::Unknown => mismatch.unknown.push(key.clone()),
-            }
-        }
-        if mismatch.is_empty() { Ok(()) } else { Err(Box::new(mismatch).into()) }
+        let pairs = Entries::sort(header, modules, mismatch).pair(modules, mismatch);
+        Self { pairs, notes }
     }
 }

@@ -326,7 +326,7 @@ pub(super) fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
 }
 
 /// Whether [`floats`] reads the type.
-fn is_float(dtype: Dtype) -> bool {
+pub(super) fn is_float(dtype: Dtype) -> bool {
     use Dtype::{BF16, F8_E4M3, F8_E5M2, F16, F32, F64};
     matches!(dtype, F64 | F32 | F16 | BF16 | F8_E4M3 | F8_E5M2)
 }

@@ -6,6 +6,7 @@ use axum::{
     body::Body,
     http::{Method, Request},
 };
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
 use crate::desk::{Answer, Desk, post};
@@ -123,4 +124,50 @@ async fn what_cannot_be_used_is_named() {
     // Without a model nothing is said about fields that it would be needed for.
     let unknown = refused(&desk, json!({"prompt": "", "model": "x", "loras": [], "prompt_syntax": "weighted"})).await;
     assert_eq!(unknown.json()["errors"].as_array().unwrap().len(), 1);
+}
+
+/// A file whose layers are named as the embedded model's and shaped as another's.
+fn foreign() -> Vec<u8> {
+    let file = std::fs::read(companion("flat-lora")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let down = tensors.names().into_iter().find(|name| name.ends_with("to_q.lora_A.weight")).unwrap().to_owned();
+    let up = down.replace("lora_A", "lora_B");
+    let zeros = vec![0; 4 * 4 * 7];
+    let view = |shape| TensorView::new(Dtype::F32, shape, &zeros).unwrap();
+    safetensors::serialize([(down, view(vec![4, 7])), (up, view(vec![7, 4]))], None).unwrap()
+}
+
+#[tokio::test]
+async fn a_lora_of_another_models_shapes_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("foreign.safetensors"), foreign()).unwrap();
+    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    for (body, pointer) in [
+        (json!({"prompt": "a", "loras": [{"name": "foreign"}]}), "/loras/0/name"),
+        (json!({"prompt": "a <lora:foreign>"}), "/prompt"),
+    ] {
+        let error = refused(&desk, body).await.json()["errors"][0].clone();
+        assert_eq!((&error["pointer"], &error["code"]), (&json!(pointer), &json!("unsupported_for_model")));
+        let detail = error["detail"].as_str().unwrap();
+        assert!(detail.contains("to_q: down [4, 7] and up [7, 4] do not fit the model's weight ["), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_lora_is_no_longer_than_the_setting() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(companion("flat-lora"), dir.path().join("ink.safetensors")).unwrap();
+    let length = std::fs::metadata(companion("flat-lora")).unwrap().len();
+    let open = async |most: u64| {
+        let most = most.to_string();
+        Desk::open(&[("loras.dir", dir.path().to_str().unwrap()), ("loras.max_bytes", &most)]).await
+    };
+    let body = json!({"prompt": "a", "loras": [{"name": "ink"}]});
+    let error = refused(&open(length - 1).await, body.clone()).await.json()["errors"][0].clone();
+    assert_eq!(error["pointer"], "/loras/0/name");
+    let bound = format!("{length} bytes are more than loras.max_bytes, {}", length - 1);
+    assert!(error["detail"].as_str().unwrap().contains(&bound), "{error}");
+    for most in [length, 0] {
+        open(most).await.create(body.clone()).await;
+    }
 }

@@ -70,6 +70,13 @@ pub fn embeddings(root: &Path) -> tempfile::TempDir {
     embeddings
 }
 
+/// A folder of the LoRAs of some sets of fixtures.
+pub fn loras(roots: &[&Path]) -> tempfile::TempDir {
+    let loras = tempfile::tempdir().unwrap();
+    roots.iter().for_each(|root| copy(&root.join("adapters"), loras.path()));
+    loras
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {

@@ -71,8 +71,70 @@ fn a_request_lays_over_the_model() {
     let mut model = sd1();
     model.remove("steps_offset");
     assert_eq!(overlay(json!({"steps_offset": null})), SchedulerConfig::from_model(&model));
+    // A flag that is null is false, as in Python, whatever the class has.
+    let ddim = |value: Value| overlay(json!({"_class_name": "DDIMScheduler", "set_alpha_to_one": value}));
+    assert_eq!(ddim(Value::Null), ddim(json!(false)));
+    assert_ne!(ddim(Value::Null), ddim(json!(true)));
     let trailing = overlay(json!({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"})).unwrap();
     assert_eq!(Schedule::new(&trailing, 10).unwrap().points()[0].t, 999.0);
+}
+
+/// `ConfigMixin.extract_init_dict` of diffusers 0.42.1.
+#[test]
+fn values_noted_as_defaults_are_not_given() {
+    let file = |noted: Value| {
+        let mut file = sd1();
+        file.insert("timestep_spacing".into(), "trailing".into());
+        file.insert("_use_default_values".into(), noted);
+        file
+    };
+    let mut given = sd1();
+    assert_eq!(SchedulerConfig::given(file(json!(["timestep_spacing", "rho", 1]))), given);
+    given.insert("timestep_spacing".into(), "trailing".into());
+    for nothing in [json!([]), json!(null), json!({"timestep_spacing": 1})] {
+        assert_eq!(SchedulerConfig::given(file(nothing)), given);
+    }
+}
+
+/// Python's numbers that JSON does not have are read as strings.
+#[test]
+fn only_a_clip_of_lambda_may_be_infinite() {
+    for class in ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "SASolverScheduler"] {
+        let clipped = |value: Value| overlay(json!({"_class_name": class, "lambda_min_clipped": value}));
+        assert_eq!(clipped(json!("-Infinity")), overlay(json!({"_class_name": class})));
+        assert_ne!(clipped(json!(-5.1)), overlay(json!({"_class_name": class})));
+        for value in ["Infinity", "NaN", "-infinity", "-5.1"] {
+            assert!(matches!(clipped(json!(value)), Err(InvalidScheduler::Value { .. })), "{class} {value}");
+        }
+    }
+}
+
+#[test]
+fn every_number_has_a_bound() {
+    let of =
+        |class: &str, keys: &[&str]| keys.iter().map(|key| (class.to_owned(), (*key).to_owned())).collect::<Vec<_>>();
+    let numbers = [
+        of("DDPMScheduler", &["num_train_timesteps", "beta_start", "beta_end", "steps_offset", "clip_sample_range"]),
+        of("DDIMScheduler", &["dynamic_thresholding_ratio", "sample_max_value"]),
+        of("EulerDiscreteScheduler", &["sigma_min", "sigma_max"]),
+        of("DPMSolverMultistepScheduler", &["solver_order"]),
+        of("UniPCMultistepScheduler", &["solver_order", "solver_p"]),
+        of("SASolverScheduler", &["predictor_order", "corrector_order"]),
+        of("LCMScheduler", &["original_inference_steps", "timestep_scaling"]),
+        of("EDMEulerScheduler", &["sigma_min", "sigma_max", "sigma_data", "rho"]),
+        of("CMStochasticIterativeScheduler", &["s_noise"]),
+        of("FlowMatchEulerDiscreteScheduler", &["shift", "shift_terminal"]),
+        of("DPMSolverSDEScheduler", &["noise_sampler_seed"]),
+    ];
+    for (class, name) in numbers.concat() {
+        for value in [json!(-1), json!(1e300), json!("Infinity"), json!("NaN"), json!([]), json!(true)] {
+            let request = json!({"_class_name": class, &*name: value});
+            let Err(InvalidScheduler::Value { key, bound, .. }) = overlay(request.clone()) else {
+                panic!("{request} is accepted");
+            };
+            assert!(key == name && !bound.is_empty(), "{request}");
+        }
+    }
 }
 
 #[test]
@@ -100,7 +162,7 @@ fn what_is_not_understood_is_refused_by_name() {
         json!({"skip_prk_steps": "yes"}),
         json!({"_class_name": "EulerDiscreteScheduler", "sigma_max": 0}),
         json!({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}),
-        json!({"_class_name": "DPMSolverMultistepScheduler", "use_dynamic_shifting": true}),
+        json!({"_class_name": "UniPCMultistepScheduler", "use_dynamic_shifting": true}),
         json!({"_class_name": "DPMSolverSDEScheduler", "noise_sampler_seed": -1}),
         json!({"_class_name": "SASolverScheduler", "predictor_order": 5}),
         json!({"_class_name": "SASolverScheduler", "tau_func": "lambda t: 1"}),
@@ -125,6 +187,7 @@ fn what_is_not_understood_is_refused_by_name() {
         json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
         json!({"_class_name": "DPMSolverMultistepScheduler", "prediction_type": "flow_prediction"}),
         json!({"_class_name": "UniPCMultistepScheduler", "shift_terminal": 0.1}),
+        json!({"_class_name": "UniPCMultistepScheduler", "predict_x0": false}),
         json!({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true, "use_karras_sigmas": true}),
         json!({"_class_name": "EDMEulerScheduler", "sigma_min": 2, "sigma_max": 1}),
         json!({"_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}),

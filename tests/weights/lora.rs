@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use latentd::weights::{
-    LoadError,
+    FileContent, LoadError,
     lora::{Lora, LoraMismatch, Modules},
 };
 
@@ -293,10 +293,21 @@ fn whatever_does_not_fit_is_named() {
     };
     let one = || Raw::floats(&[1], |_| 1.0);
     assert!(load(&good(), &modules).is_ok());
-    for key in
-        ["unet.proj.dora_scale", "lora_unet_proj.hada_w1_a", "lora_te3_proj.alpha", "unet.proj.lora_B.bias", "", "."]
-    {
+    for key in ["lora_te3_proj.alpha", "unet.proj.lora_B.bias", "model.diffusion_model.proj", "", "."] {
         assert_eq!(with(key, one()).unknown, [key]);
+    }
+    for (key, kind) in [
+        ("unet.proj.dora_scale", "DoRA"),
+        ("unet.proj.lora_magnitude_vector.weight", "DoRA"),
+        ("lora_unet_proj.hada_w1_a", "LoHa"),
+        ("lora_unet_proj.lokr_w2", "LoKr"),
+        ("lora_unet_proj.lora_mid.weight", "LoRA with a core, lora_mid"),
+        ("lora_unet_proj.diff", "full weights"),
+        ("bundle_emb.fox.string_to_param.*", "textual inversions within a LoRA"),
+    ] {
+        let mismatch = with(key, one());
+        assert_eq!(mismatch.unsupported, [(key.to_owned(), kind)]);
+        assert!(mismatch.to_string().contains(&format!("{key} ({kind})")), "{mismatch}");
     }
     for key in ["unet.other.lora_A.weight", "lora_unet_other.alpha", "text_encoder.proj.alpha", ".alpha"] {
         assert_eq!(with(key, one()).elsewhere, [key]);
@@ -305,8 +316,11 @@ fn whatever_does_not_fit_is_named() {
     assert_eq!(with("unet.point.lora_A.weight", one()).halved, [("unet.point".into(), "up")]);
     assert_eq!(with("unet.point.lora_B.weight", one()).halved, [("unet.point".into(), "down")]);
     assert_eq!(with("unet.point.alpha", one()).halved[0].0, "unet.point");
-    let integer = Raw { dtype: safetensors::Dtype::I64, shape: vec![], bytes: vec![0; 8] };
-    assert_eq!(with("unet.proj.alpha", integer).not_float, [("unet.proj.alpha".into(), "I64".into())]);
+    let flag = Raw { dtype: safetensors::Dtype::BOOL, shape: vec![], bytes: vec![1] };
+    assert_eq!(with("unet.proj.alpha", flag).not_float, [("unet.proj.alpha".into(), "BOOL".into())]);
+    let integers = Raw { dtype: safetensors::Dtype::I64, shape: vec![6, 2], bytes: vec![0; 96] };
+    let key = "unet.proj.lora_B.weight";
+    assert_eq!(with(key, integers).not_float, [(key.into(), "I64".into())]);
     for alpha in [f32::NAN, f32::INFINITY] {
         assert_eq!(with("unet.proj.alpha", Raw::floats(&[], |_| alpha)).unfit.len(), 1);
     }
@@ -315,6 +329,62 @@ fn whatever_does_not_fit_is_named() {
     let many = (0..100).map(|i| (format!("unknown {i:02}"), one())).collect();
     let text = mismatch(&many, &modules).to_string();
     assert!(text.contains("unknown 07 and 92 more") && !text.contains("unknown 08"), "{text}");
+}
+
+/// Trainers write α as what their option was: an integer of Python becomes an int64.
+#[test]
+fn alpha_is_the_same_number_in_every_type() {
+    use safetensors::Dtype;
+    let types: [(Dtype, Vec<u8>); 11] = [
+        (Dtype::F16, half::f16::from_f32(6.0).to_le_bytes().into()),
+        (Dtype::BF16, half::bf16::from_f32(6.0).to_le_bytes().into()),
+        (Dtype::F32, 6f32.to_le_bytes().into()),
+        (Dtype::F64, 6f64.to_le_bytes().into()),
+        (Dtype::I8, vec![6]),
+        (Dtype::U8, vec![6]),
+        (Dtype::I16, 6i16.to_le_bytes().into()),
+        (Dtype::U16, 6u16.to_le_bytes().into()),
+        (Dtype::I32, 6i32.to_le_bytes().into()),
+        (Dtype::I64, 6i64.to_le_bytes().into()),
+        (Dtype::U64, 6u64.to_le_bytes().into()),
+    ];
+    for (dtype, bytes) in types {
+        for shape in [vec![], vec![1], vec![1, 1]] {
+            let mut tensors = pair("proj", &[2, 5], &[6, 2]);
+            tensors.insert("unet.proj.alpha".to_owned(), Raw { dtype, shape, bytes: bytes.clone() });
+            assert_eq!(load(&tensors, &small()).unwrap().sites["unet.proj"].scale, 3.0, "{dtype:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_of_float64_are_rounded() {
+    let narrow = pair("proj", &[2, 5], &[6, 2]);
+    let widen = |raw: &Raw| {
+        let numbers = raw.bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+        let bytes = numbers.flat_map(f64::to_le_bytes).collect();
+        Raw { dtype: safetensors::Dtype::F64, shape: raw.shape.clone(), bytes }
+    };
+    let wide = narrow.iter().map(|(key, raw)| (key.clone(), widen(raw))).collect();
+    assert_eq!(load(&wide, &small()).unwrap(), load(&narrow, &small()).unwrap());
+}
+
+/// The header of a file tells whether it fits: what `check` passes is read, and the numbers are not looked at.
+#[test]
+fn a_header_tells_what_a_model_is_for() {
+    let header_alone = |tensors: &Tensors| {
+        let mut file = write(tensors);
+        let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+        file[8 + length..].fill(0xff);
+        Lora::check("adapter.safetensors", &FileContent::Held(file.into()), &small()).map_err(|error| error.to_string())
+    };
+    assert_eq!(header_alone(&pair("proj", &[2, 5], &[6, 2])), Ok(()));
+    let error = header_alone(&pair("proj", &[2, 7], &[8, 2])).unwrap_err();
+    assert!(error.contains("unet.proj: down [2, 7] and up [8, 2] do not fit the model's weight [6, 5]"), "{error}");
+    let Some(foreign) = adapter("sd1_peft.safetensors") else { return };
+    let check = |pipeline| Lora::check("sd1_peft", &FileContent::Held(write(&foreign).into()), &modules(pipeline));
+    assert!(check("sd1").is_ok());
+    assert!(check("sd2").unwrap_err().to_string().contains("do not fit the model's weight"));
 }
 
 /// The file with a note of diffusers' in its header.
@@ -333,11 +403,24 @@ fn notes_of_diffusers_scale() {
         (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"proj": 2}}"#, 0.5),
         (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"roj": 2}}"#, 2.0),
         (r#"{"text_encoder.lora_alpha": 8}"#, 1.0),
+        (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"p.oj|other": 2}}"#, 0.5),
+        (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"^proj": 2}}"#, 0.5),
+        (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"pro.": 2, "proj": 4}}"#, 0.5),
+        (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"zzz|proj": 2, "proj": 4}}"#, 0.5),
+        (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": null, "unet.init": NaN}"#, 2.0),
     ] {
         assert_eq!(noted(note).unwrap().sites["unet.proj"].scale, scale, "{note}");
     }
-    for note in ["", "[]", r#"{"unet.lora_alpha": "8"}"#, r#"{"unet.use_dora": true}"#, r#"{"unet.lora_alpha": 1e300}"#]
-    {
-        assert!(matches!(noted(note), Err(LoadError::Lora(_))), "{note}");
+    for (note, why) in [
+        ("", "EOF"),
+        ("[]", "expected a map"),
+        (r#"{"unet.lora_alpha": "8"}"#, "unet.lora_alpha: invalid type"),
+        (r#"{"unet.lora_alpha": Infinity}"#, "unet.lora_alpha: invalid type"),
+        (r#"{"unet.use_dora": true}"#, "unet.use_dora is not supported"),
+        (r#"{"unet.lora_alpha": 1e300}"#, "not a finite number"),
+        (r#"{"unet.alpha_pattern": {"(?!a)proj": 2}}"#, "unet.alpha_pattern: regex parse error"),
+    ] {
+        let error = noted(note).unwrap_err().to_string();
+        assert!(error.contains(why), "{note}: {error}");
     }
 }

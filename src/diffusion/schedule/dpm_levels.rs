@@ -78,7 +78,7 @@ pub(super) fn dpm_points(
     let n = timesteps.len();
     let mut sigmas: Vec<f64> = timesteps.iter().map(|t| table.at(*t)).collect();
     if let Some(respacing) = levels.respacing {
-        sigmas = respacing.levels(table.max(), table.min(), n);
+        sigmas = config.range.levels(respacing, table.max(), table.min(), n);
         let whole = |t: f64| {
             if levels.rounds { t.round_ties_even() } else { t.trunc() }
         };

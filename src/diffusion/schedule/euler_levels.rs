@@ -5,7 +5,7 @@ use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::scheduler_config::{EulerLevels, FinalSigma, SchedulerConfig};
-use crate::diffusion::sigmas::{Respacing, SigmaTable};
+use crate::diffusion::sigmas::{Respacing, SigmaRange, SigmaTable};
 use crate::diffusion::spacing::Spacing;
 use crate::generation::Levels;
 
@@ -29,10 +29,12 @@ pub(super) fn euler_points(
         Course::Over(Levels::Timesteps(_)) if levels.respacing.is_some() || continuous => {
             return Err(InvalidSteps::ListAndRespacing);
         }
-        Course::Over(Levels::Timesteps(timesteps)) => of_timesteps(listed(timesteps, config)?, levels, &table),
+        Course::Over(Levels::Timesteps(timesteps)) => {
+            of_timesteps(listed(timesteps, config)?, levels, config.range, &table)
+        }
         Course::Steps(n) => {
             let timesteps = config.spacing.timesteps(config.num_train_timesteps(), n, config.steps_offset, false)?;
-            of_timesteps(timesteps, levels, &table)
+            of_timesteps(timesteps, levels, config.range, &table)
         }
     };
     let n = timesteps.len();
@@ -48,7 +50,12 @@ pub(super) fn euler_points(
 }
 
 /// Timesteps and levels, one level more, for a run over these timesteps.
-fn of_timesteps(mut timesteps: Vec<f64>, levels: &EulerLevels, table: &SigmaTable) -> (Vec<f64>, Vec<f64>) {
+fn of_timesteps(
+    mut timesteps: Vec<f64>,
+    levels: &EulerLevels,
+    range: SigmaRange,
+    table: &SigmaTable,
+) -> (Vec<f64>, Vec<f64>) {
     let n = timesteps.len();
     let mut sigmas: Vec<f64> = if levels.log_linear {
         Respacing::Exponential.levels(table.max(), table.min(), n + 1)
@@ -56,9 +63,7 @@ fn of_timesteps(mut timesteps: Vec<f64>, levels: &EulerLevels, table: &SigmaTabl
         timesteps.iter().map(|t| table.at(*t)).collect()
     };
     if let Some(respacing) = levels.respacing {
-        let max = levels.sigma_max.unwrap_or(sigmas[0]);
-        let min = levels.sigma_min.unwrap_or(sigmas[sigmas.len() - 1]);
-        sigmas = respacing.levels(max, min, n);
+        sigmas = range.levels(respacing, sigmas[0], sigmas[sigmas.len() - 1], n);
         timesteps = sigmas.iter().map(|sigma| rounded(table.timestep_of(*sigma))).collect();
     }
     sigmas.push(final_sigma(levels.end, table));

@@ -38,7 +38,7 @@ pub(super) fn flow_points(
     sigmas.iter_mut().for_each(|sigma| *sigma = shifted(factor, *sigma));
     stretch(&mut sigmas, flow.terminal());
     if let Some(respacing) = respacing {
-        sigmas = respacing.levels(sigmas[0], sigmas[sigmas.len() - 1], sigmas.len());
+        sigmas = config.range.levels(respacing, sigmas[0], sigmas[sigmas.len() - 1], sigmas.len());
     }
     let mut sigmas: Vec<f64> = sigmas.into_iter().map(rounded).collect();
     if inverted {

@@ -19,8 +19,10 @@ pub(in crate::diffusion) struct Flow {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Shift {
     By(f64),
-    /// `e^μ`, of a size that is not known yet.
-    ByExpOfMu,
+    /// `e^μ`, of a size that is not known yet; `otherwise` where no pipeline ever says it.
+    ByExpOfMu {
+        otherwise: Option<f64>,
+    },
     /// `μ`.
     ByMu,
 }
@@ -29,17 +31,18 @@ impl Flow {
     pub(super) fn at(self, mu: f64) -> Flow {
         let shift = match self.shift {
             Shift::By(shift) => Shift::By(shift),
-            Shift::ByExpOfMu => Shift::By(libm::exp(mu)),
+            Shift::ByExpOfMu { .. } => Shift::By(libm::exp(mu)),
             Shift::ByMu => Shift::By(mu),
         };
         Flow { shift, ..self }
     }
 
-    /// The factor; none where the size is not known.
+    /// The factor; none where it depends on the size, and the size is not known.
     pub(in crate::diffusion) fn factor(&self) -> Option<f64> {
         match self.shift {
             Shift::By(shift) => Some(shift),
-            Shift::ByExpOfMu | Shift::ByMu => None,
+            Shift::ByExpOfMu { otherwise } => otherwise,
+            Shift::ByMu => None,
         }
     }
 
@@ -64,7 +67,8 @@ impl Keys<'_> {
         let dynamic = class.has("use_dynamic_shifting") && self.flag("use_dynamic_shifting", false)?;
         if !own {
             let is_flow = class.has("use_flow_sigmas") && self.flag("use_flow_sigmas", false)?;
-            if !is_flow && dynamic {
+            // The others take no notice of it without a μ.
+            if !is_flow && dynamic && class == Class::UniPc {
                 return Err(refused(
                     "use_dynamic_shifting",
                     &Value::Bool(true),
@@ -101,7 +105,8 @@ impl Keys<'_> {
         };
         let shift = match (dynamic, linear) {
             (false, _) => Shift::By(shift),
-            (true, false) => Shift::ByExpOfMu,
+            // DPM-Solver and DEIS keep `flow_shift` where a pipeline gives no μ.
+            (true, false) => Shift::ByExpOfMu { otherwise: (!own && class != Class::UniPc).then_some(shift) },
             (true, true) => Shift::ByMu,
         };
         Ok(Some(Flow { shift, terminal: terminal.filter(|end| *end > 0.0), is_dynamic: dynamic }))

@@ -146,7 +146,7 @@ impl Class {
     }
 }
 
-/// A configuration to be read.  Null is the same as absent.
+/// A configuration to be read.  Null is the same as absent, but for a flag, where it is false as in Python.
 #[derive(Clone, Copy)]
 pub(in crate::diffusion) struct Keys<'a>(pub(in crate::diffusion) &'a Map<String, Value>);
 
@@ -156,8 +156,9 @@ impl Keys<'_> {
     }
 
     pub(super) fn flag(self, key: &str, default: bool) -> Result<bool, InvalidScheduler> {
-        match self.get(key) {
+        match self.0.get(key) {
             None => Ok(default),
+            Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(value) => Err(refused(key, value, "true or false".to_owned())),
         }
@@ -172,6 +173,7 @@ impl Keys<'_> {
         number.ok_or_else(|| refused(key, value, format!("a whole number from {min} to {max}")))
     }
 
+    /// A finite number.
     pub(super) fn number(
         self,
         key: &str,

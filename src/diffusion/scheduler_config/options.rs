@@ -7,7 +7,7 @@ use super::{Class, Consistency, EdmLevels, EulerLevels, FinalSigma, Sampler, Var
 use crate::diffusion::betas::{BetaSchedule, Betas};
 use crate::diffusion::error::InvalidScheduler;
 use crate::diffusion::prediction::{Clip, Prediction};
-use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::sigmas::{Respacing, SigmaRange};
 use crate::diffusion::spacing::Spacing;
 
 impl Keys<'_> {
@@ -162,10 +162,22 @@ impl Keys<'_> {
             respacing: self.respacing()?,
             log_linear: self.word("interpolation_type", "linear", &[("linear", false), ("log_linear", true)])?,
             continuous: self.word("timestep_type", "discrete", &[("discrete", false), ("continuous", true)])?,
-            sigma_min: self.positive("sigma_min")?,
-            sigma_max: self.positive("sigma_max")?,
             end: self.final_sigma()?,
         })
+    }
+
+    /// diffusers' classes look for both keys when they space levels anew, whether or not the keys are their own: a swap
+    /// keeps those of the class before.
+    pub(super) fn sigma_range(self, class: Class) -> Result<SigmaRange, InvalidScheduler> {
+        let read = || Ok(SigmaRange { min: self.positive("sigma_min")?, max: self.positive("sigma_max")? });
+        let respacing = if class.has(RESPACING[0]) { self.respacing()? } else { None };
+        match (respacing, class) {
+            // These two spread Karras' levels between the ends of their own schedule.
+            (Some(Respacing::Karras), Class::Lms | Class::DpmSde) => Ok(SigmaRange::default()),
+            (Some(_), _) => read(),
+            (None, Class::Euler | Class::UniPc) => read().map(|_| SigmaRange::default()),
+            (None, _) => Ok(SigmaRange::default()),
+        }
     }
 
     pub(super) fn ipndm(self) -> Result<Sampler, InvalidScheduler> {

@@ -64,6 +64,13 @@ impl Keys<'_> {
                 why: "bh1 has no step to zero noise, it needs final_sigmas_type sigma_min",
             });
         }
+        let predict_x0 = self.flag("predict_x0", true)?;
+        if !predict_x0 && end == FinalSigma::Zero {
+            return Err(InvalidScheduler::Conflict {
+                keys: "predict_x0 and final_sigmas_type",
+                why: "a step to zero noise needs predict_x0 true, or the end must be sigma_min",
+            });
+        }
         let (order, lower_order_final) =
             (self.integer("solver_order", 2, 1, 3)?, self.flag("lower_order_final", true)?);
         if order > 1 && !lower_order_final && end == FinalSigma::Zero {
@@ -78,7 +85,7 @@ impl Keys<'_> {
             clip: self.thresholding()?,
             order,
             bh1,
-            predict_x0: self.flag("predict_x0", true)?,
+            predict_x0,
             lower_order_final,
             disable_corrector: self.indices("disable_corrector")?,
         })
@@ -142,8 +149,13 @@ impl Keys<'_> {
         })
     }
 
+    /// −∞ clips nothing. diffusers writes it into every file of these classes, as `-Infinity`, which is read as a string.
     fn lambda_min_clipped(self) -> Result<f64, InvalidScheduler> {
-        Ok(self.number("lambda_min_clipped", "a number", |_| true)?.unwrap_or(f64::NEG_INFINITY))
+        let key = "lambda_min_clipped";
+        if self.get(key).and_then(Value::as_str) == Some("-Infinity") {
+            return Ok(f64::NEG_INFINITY);
+        }
+        Ok(self.number(key, "a number or -Infinity", |_| true)?.unwrap_or(f64::NEG_INFINITY))
     }
 
     /// A fixed variance says nothing to these classes; it is found here when the model's own scheduler is DDPM's.

@@ -2,6 +2,7 @@ use serde_json::{Map, Value};
 
 use super::{Input, Spec};
 use crate::{
+    diffusion::SchedulerConfig,
     models::{
         ClipTokenizer, autoencoder_kl::AutoencoderKlConfig, autoencoder_tiny::AutoencoderTinyConfig,
         clip_text::ClipTextConfig, legacy, text_encoders::Way, unet2d_condition::UNet2DConditionConfig,
@@ -79,7 +80,7 @@ impl Description {
             tiny_decoder: vae_tiny_config.is_some(),
             input,
         };
-        let scheduler_config = folder.json("scheduler/scheduler_config.json")?;
+        let scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
         // The pipelines of Stable Diffusion 1 and 2 amend old files, those of its successors do not.
         let scheduler_config = match unet_config.added() {
             None => legacy::scheduler_config(scheduler_config),

@@ -79,6 +79,7 @@ impl Adapters {
         if let Some(fault) = file.fault() {
             return Err(fault.to_owned());
         }
+        self.bounded(file)?;
         let content = file.open(name).map_err(|error| error.to_string())?;
         EmbeddingOutline::read(name, &content).map_err(|error| error.to_string())?.fits(widths)
     }

@@ -1,26 +1,24 @@
-//! The tensors of a file by site, and the pairs that they make.
+//! The tensors of a file by site, and the pairs that they make; of the file the header alone is looked at.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::{
-    LARGEST_RANK, LoraMismatch, LowRank, Modules,
+    LARGEST_RANK, LoraMismatch, Modules,
     key::{Half, Key},
-    notes::Notes,
+    pair::{Pair, is_number},
 };
-use crate::weights::{header::Header, tensors::floats};
+use crate::weights::{
+    header::{Header, Info},
+    tensors::is_float,
+};
 
 /// What a file has for each site of a model.
-pub(super) struct Entries<'a>(BTreeMap<&'a str, BTreeMap<Half, Values>>);
-
-struct Values {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-}
+pub(super) struct Entries<'a>(BTreeMap<&'a str, BTreeMap<Half, &'a Info>>);
 
 impl<'a> Entries<'a> {
-    /// The file's tensors, read; what is of no use is noted.
-    pub fn sort(header: &Header, file: &[u8], modules: &'a Modules, mismatch: &mut LoraMismatch) -> Self {
-        let mut sites: BTreeMap<&'a str, BTreeMap<Half, Values>> = BTreeMap::new();
+    /// The tensors of the file that are usable; the others are noted.
+    pub fn sort(header: &'a Header, modules: &'a Modules, mismatch: &mut LoraMismatch) -> Self {
+        let mut sites: BTreeMap<&'a str, BTreeMap<Half, &'a Info>> = BTreeMap::new();
         for (key, info) in &header.tensors {
             let (half, site) = match Key::read(key, modules) {
                 Key::Of(half, site) => (half, site),
@@ -28,27 +26,31 @@ impl<'a> Entries<'a> {
                     mismatch.elsewhere.push(key.clone());
                     continue;
                 }
+                Key::Unsupported(kind) => {
+                    mismatch.unsupported.push((key.clone(), kind));
+                    continue;
+                }
                 Key::Unknown => {
                     mismatch.unknown.push(key.clone());
                     continue;
                 }
             };
-            let Some(values) = floats(&file[info.bytes.clone()], info.dtype) else {
+            // Some trainers write α as an integer.
+            let fits = if half == Half::Alpha { is_number(info.dtype) } else { is_float(info.dtype) };
+            if !fits {
                 mismatch.not_float.push((key.clone(), format!("{:?}", info.dtype)));
                 continue;
-            };
+            }
             match sites.entry(site).or_default().entry(half) {
-                Entry::Vacant(place) => {
-                    place.insert(Values { shape: info.shape.clone(), values });
-                }
+                Entry::Vacant(place) => drop(place.insert(info)),
                 Entry::Occupied(_) => mismatch.repeated.push(key.clone()),
             }
         }
         Self(sites)
     }
 
-    /// The pairs; those that are none, or that do not fit their module, are noted.
-    pub fn pair(self, modules: &Modules, notes: &Notes, mismatch: &mut LoraMismatch) -> BTreeMap<String, LowRank> {
+    /// The pairs; sites whose tensors make no pair, or one that does not fit the module, are noted.
+    pub fn pair(self, modules: &Modules, mismatch: &mut LoraMismatch) -> BTreeMap<&'a str, Pair<'a>> {
         let mut pairs = BTreeMap::new();
         for (site, mut halves) in self.0 {
             // A tensor of the wrong type is no missing half: it has been named.
@@ -66,9 +68,8 @@ impl<'a> Entries<'a> {
                 }
             };
             let weight = modules.shape(site).unwrap_or_default();
-            let noted = |rank| notes.scale(site, rank);
-            match low_rank(weight, down, up, halves.remove(&Half::Alpha), noted) {
-                Ok(pair) => drop(pairs.insert(site.to_owned(), pair)),
+            match pair(weight, down, up, halves.remove(&Half::Alpha)) {
+                Ok(pair) => drop(pairs.insert(site, pair)),
                 Err(what) => mismatch.unfit.push((site.to_owned(), what)),
             }
         }
@@ -77,13 +78,7 @@ impl<'a> Entries<'a> {
 }
 
 /// The pair for a module whose weight is (out, in) or (out, in, kh, kw).
-fn low_rank(
-    weight: &[usize],
-    down: Values,
-    up: Values,
-    alpha: Option<Values>,
-    noted: impl Fn(usize) -> f64,
-) -> Result<LowRank, String> {
+fn pair<'a>(weight: &[usize], down: &'a Info, up: &'a Info, alpha: Option<&'a Info>) -> Result<Pair<'a>, String> {
     let (
         Some((outputs, inputs, kernel)),
         Some((rank, down_inputs, down_kernel)),
@@ -93,21 +88,18 @@ fn low_rank(
         return Err(format!("down {:?} and up {:?} are not matrices or convolutions", down.shape, up.shape));
     };
     if (down_inputs, down_kernel) != (inputs, kernel) || (up_outputs, up_rank, up_kernel) != (outputs, rank, (1, 1)) {
-        let (down, up) = (down.shape, up.shape);
-        return Err(format!("down {down:?} and up {up:?} do not make a weight of {weight:?}"));
+        let (down, up) = (&down.shape, &up.shape);
+        return Err(format!("down {down:?} and up {up:?} do not fit the model's weight {weight:?}"));
     }
     if !(1..=LARGEST_RANK).contains(&rank) {
         return Err(format!("the rank {rank} is not between 1 and {LARGEST_RANK}"));
     }
-    let scale = match alpha.as_ref().map(|alpha| &alpha.values[..]) {
-        None => noted(rank) as f32,
-        Some([alpha]) => alpha / rank as f32,
-        Some(values) => return Err(format!("alpha is {} numbers, expected one", values.len())),
-    };
-    if !scale.is_finite() {
-        return Err(format!("alpha / rank = {scale} is not a finite number"));
+    if let Some(alpha) = alpha
+        && alpha.shape.iter().any(|axis| *axis != 1)
+    {
+        return Err(format!("alpha is of shape {:?}, expected one number", alpha.shape));
     }
-    Ok(LowRank { rank, inputs, outputs, kernel, down: down.values, up: up.values, scale })
+    Ok(Pair { rank, inputs, outputs, kernel, down, up, alpha })
 }
 
 /// A matrix as the convolution that it is: outputs, inputs and kernel.

@@ -18,13 +18,17 @@ pub(super) enum Key<'a> {
     Of(Half, &'a str),
     /// A half of a module that the model has not.
     Elsewhere,
+    /// A part of another kind of adapter, and its name.
+    Unsupported(&'static str),
     /// Nothing that we know.
     Unknown,
 }
 
 impl Key<'_> {
     pub fn read<'a>(key: &str, modules: &'a Modules) -> Key<'a> {
-        let Some((module, half)) = split(key) else { return Key::Unknown };
+        let Some((module, half)) = split(key) else {
+            return other_kind(key).map_or(Key::Unknown, Key::Unsupported);
+        };
         let site = if module.starts_with("lora_") {
             let Some((component, module)) =
                 KOHYA.iter().find_map(|(prefix, component)| Some((component, module.strip_prefix(prefix)?)))
@@ -62,6 +66,30 @@ const ENDS: [(&str, Half); 11] = [
     ("_lora.down.weight", Half::Down),
     ("_lora.up.weight", Half::Up),
 ];
+
+/// What keys of LyCORIS' and PEFT's other adapters end with, or hold where it ends with `.` or `_`; what these are called.
+const OTHER_KINDS: [(&str, &str); 15] = [
+    (".dora_scale", "DoRA"),
+    (".lora_magnitude_vector", "DoRA"),
+    (".lora_magnitude_vector.", "DoRA"),
+    (".hada_", "LoHa"),
+    (".lokr_", "LoKr"),
+    (".lora_mid.", "LoRA with a core, lora_mid"),
+    (".oft_", "OFT"),
+    (".boft_", "OFT"),
+    (".diff", "full weights"),
+    (".diff_b", "full weights"),
+    (".w_norm", "weights of norms"),
+    (".b_norm", "weights of norms"),
+    (".on_input", "IA3"),
+    (".lora_embedding_", "LoRA of embeddings"),
+    ("bundle_emb.", "textual inversions within a LoRA"),
+];
+
+fn other_kind(key: &str) -> Option<&'static str> {
+    let is_of = |part: &str| key.ends_with(part) || (part.ends_with(['.', '_']) && key.contains(part));
+    OTHER_KINDS.iter().find(|(part, _)| is_of(part)).map(|(_, kind)| *kind)
+}
 
 fn split(key: &str) -> Option<(&str, Half)> {
     ENDS.iter().find_map(|(end, half)| Some((key.strip_suffix(end)?, *half))).or_else(|| named(key))

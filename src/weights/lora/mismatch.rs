@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::weights::LoadError;
+
 /// How many of each kind of fault an error lists.
 const LISTED: usize = 8;
 
@@ -10,22 +12,34 @@ pub struct LoraMismatch {
     pub path: String,
     /// Keys that are of no pair and no α.
     pub unknown: Vec<String>,
+    /// Keys of other kinds of adapters, and what these are called.
+    pub unsupported: Vec<(String, &'static str)>,
     /// Keys of modules that the model has not.
     pub elsewhere: Vec<String>,
     /// Keys that say of a module what another key has said.
     pub repeated: Vec<String>,
     /// Sites of which one half is there: the site and what is missing.
     pub halved: Vec<(String, &'static str)>,
-    /// Key and type, where the type is not float16, bfloat16 or float32.
+    /// Key and type, where the type is not a float.
     pub not_float: Vec<(String, String)>,
     /// Site or key, and what is wrong with shapes, rank or α.
     pub unfit: Vec<(String, String)>,
 }
 
 impl LoraMismatch {
-    pub(super) fn is_empty(&self) -> bool {
-        let Self { path: _, unknown, elsewhere, repeated, halved, not_float, unfit } = self;
+    pub(super) fn of(path: &str) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
+    /// `value` where nothing was noted.
+    pub(super) fn none_or<T>(self, value: T) -> Result<T, LoadError> {
+        if self.is_empty() { Ok(value) } else { Err(Box::new(self).into()) }
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { path: _, unknown, unsupported, elsewhere, repeated, halved, not_float, unfit } = self;
         [unknown, elsewhere, repeated].iter().all(|keys| keys.is_empty())
+            && unsupported.is_empty()
             && halved.is_empty()
             && not_float.is_empty()
             && unfit.is_empty()
@@ -35,6 +49,7 @@ impl LoraMismatch {
 impl fmt::Display for LoraMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: not an adapter for this model", self.path)?;
+        list(f, "kinds that are not supported", self.unsupported.iter().map(|(key, kind)| format!("{key} ({kind})")))?;
         list(f, "unknown keys", self.unknown.iter())?;
         list(f, "keys of modules that the model does not have", self.elsewhere.iter())?;
         list(f, "keys that repeat another", self.repeated.iter())?;

@@ -1,0 +1,165 @@
+//! Scheduler files as diffusers saves them when one class is swapped for another, and its pictures; `swaps.py` made both.
+//!
+//! `LATENTD_SWAPS_DIR` names a folder with other files of that script.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use latentd::{engine::Cancel, pipelines::Model};
+use safetensors::SafeTensors;
+use serde_json::{Map, Value, json};
+
+use super::*;
+
+/// Every swap that diffusers can save and run.
+const SWAPS: usize = 1154;
+
+#[test]
+fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
+    let swaps = Swaps::read();
+    let folder = swaps.models();
+    let catalogue = Catalogue::open(folder.path(), "sd1").unwrap();
+    let limits =
+        Limits { max_side_pixels: 64, max_pixels: 1 << 12, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
+    let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
+    let settings = engine::Settings {
+        threads: 0,
+        max_rows: NonZeroUsize::new(16).unwrap(),
+        max_runs: NonZeroUsize::new(swaps.runs().len()).unwrap(),
+        text_cache_entries: 64,
+        checkpoint_interval: None,
+    };
+    let (engine, thread) = engine::engine(settings, Metrics::new());
+    let computing = std::thread::spawn(move || thread.run());
+    let models: BTreeMap<&str, Arc<Model>> =
+        PIPELINES.into_iter().map(|name| (name, catalogue.load(name).unwrap())).collect();
+
+    // Each file is drawn once for a pipeline, however many swaps wrote it.
+    let mut outcomes: BTreeMap<String, Result<Outcome, String>> = BTreeMap::new();
+    for swap in swaps.runs() {
+        let name = model_name(swap);
+        let model = &models[swap["pipeline"].as_str().unwrap()];
+        outcomes.entry(name.clone()).or_insert_with(|| swaps.start(&name, model, &rules, &engine));
+    }
+    let pictures: BTreeMap<String, Result<RgbImage, String>> = outcomes
+        .into_iter()
+        .map(|(name, outcome)| {
+            let picture = outcome.and_then(|outcome| outcome.recv().unwrap().map_err(|error| error.to_string()));
+            (name, picture.map(|mut pictures| pictures.remove(0)))
+        })
+        .collect();
+    drop(engine);
+    computing.join().unwrap();
+
+    let (mut worst, mut failures) = (0, Vec::new());
+    for swap in swaps.runs() {
+        let golden = swaps.picture(swap["picture"].as_u64().unwrap() as usize);
+        let why = match &pictures[&model_name(swap)] {
+            Err(why) => why.clone(),
+            Ok(picture) => {
+                let (max, mean) = distance(picture, &golden);
+                worst = worst.max(max);
+                if max <= MAX_LEVELS && mean <= MEAN_LEVELS {
+                    continue;
+                }
+                format!("{max} levels at most, {mean:.3} on average")
+            }
+        };
+        failures.push(format!("{} {}: {why}", swap["pipeline"], swap["name"]));
+    }
+    let count = swaps.runs().len();
+    println!("swaps: {} of {count} give diffusers' picture; {worst} levels at most", count - failures.len());
+    assert!(failures.is_empty(), "{} of {count} differ:\n{}", failures.len(), failures.join("\n"));
+    assert!(std::env::var_os("LATENTD_SWAPS_DIR").is_some() || count == SWAPS);
+}
+
+const PIPELINES: [&str; 2] = ["sd1", "sdxl"];
+
+struct Swaps {
+    about: Value,
+    pictures: Vec<u8>,
+}
+
+impl Swaps {
+    fn read() -> Swaps {
+        let own = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+        let folder = std::env::var_os("LATENTD_SWAPS_DIR").map_or_else(own, PathBuf::from);
+        let file = |ending| fs::read(folder.join(format!("swaps.{ending}"))).unwrap();
+        Swaps { about: serde_json::from_slice(&file("json")).unwrap(), pictures: file("safetensors") }
+    }
+
+    fn runs(&self) -> &[Value] {
+        self.about["runs"].as_array().unwrap()
+    }
+
+    fn picture(&self, index: usize) -> RgbImage {
+        let tensors = SafeTensors::deserialize(&self.pictures).unwrap();
+        let pictures = tensors.tensor("pictures").unwrap();
+        let [_, height, width, 3] = *pictures.shape() else { panic!("{:?}", pictures.shape()) };
+        let length = height * width * 3;
+        let pixels = pictures.data()[index * length..][..length].to_vec();
+        RgbImage { width: width as u32, height: height as u32, pixels }
+    }
+
+    /// The pipelines, and beside them each again for every scheduler file.
+    fn models(&self) -> tempfile::TempDir {
+        let folder = case::models(&fixtures(), &PIPELINES);
+        for swap in self.runs() {
+            let to = folder.path().join(model_name(swap));
+            if !to.exists() {
+                link(&folder.path().join(swap["pipeline"].as_str().unwrap()), &to);
+                let text = self.about["files"][swap["file"].as_u64().unwrap() as usize].as_str().unwrap();
+                let path = to.join("scheduler/scheduler_config.json");
+                fs::remove_file(&path).unwrap();
+                fs::write(path, text).unwrap();
+            }
+        }
+        folder
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        model: &Arc<Model>,
+        rules: &CatalogueRules<'_>,
+        engine: &engine::Engine,
+    ) -> Result<Outcome, String> {
+        let mut body: Map<String, Value> = self.about["request"].as_object().unwrap().clone();
+        body.insert("model".to_owned(), json!(name));
+        let generation = resolve(Fields::new(body), rules).map_err(|invalid| format!("{invalid:?}"))?;
+        let card = rules.card(name).unwrap();
+        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let run = Run {
+            generation,
+            inputs: Inputs::default(),
+            companions: Companions::default(),
+            scheduler,
+            model: model.clone(),
+            replay: Log::default(),
+            observer: Box::new(Told(sender)),
+            cancel: Cancel::default(),
+        };
+        assert!(engine.submit(run).is_ok(), "{name}");
+        Ok(receiver)
+    }
+}
+
+fn model_name(swap: &Value) -> String {
+    format!("{}-{}", swap["pipeline"].as_str().unwrap(), swap["file"])
+}
+
+/// The same files in another folder.
+fn link(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => link(&entry.path(), &to),
+            false => fs::hard_link(entry.path(), to).unwrap(),
+        }
+    }
+}
