@@ -27,6 +27,7 @@ use latentd::{
         Spec,
         adapters::AdapterSet,
         autoencoder_kl::Tiles,
+        pause::ToEnd,
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
@@ -126,6 +127,7 @@ impl Bench {
         let context = embedded
             .networks
             .encode_text(&[embedded.networks.tokenize(&["a red fox"], &LearnedTokens::default())], 0)
+            .to_end()
             .unwrap()
             .remove(0);
         let row = |i: usize| {
@@ -195,7 +197,9 @@ impl Bench {
     /// In calls of as many rows as the engine's.
     fn step_of_the_model(&self, runs: usize) {
         for rows in self.rows[..ROWS * runs].chunks(self.max_rows) {
-            black_box(self.pool.install(|| self.embedded.networks.denoise(self.shape, Depth::Full, rows)).unwrap());
+            black_box(
+                self.pool.install(|| self.embedded.networks.denoise(self.shape, Depth::Full, rows).to_end()).unwrap(),
+            );
         }
     }
 }
@@ -215,6 +219,7 @@ impl Observer for Ended {
 /// Networks of the embedded model's sizes that answer at once.
 struct Immediate(Spec);
 
+#[async_trait::async_trait]
 impl Networks for Immediate {
     fn spec(&self) -> Spec {
         self.0.clone()
@@ -224,21 +229,26 @@ impl Networks for Immediate {
         Tokens { ids: vec![vec![0; self.0.context_length]], ..Tokens::default() }
     }
 
-    fn encode_text(&self, prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+    async fn encode_text(&self, prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         let state = Tensor::zeros((self.0.context_length, self.0.context_width), DType::F32, &Device::Cpu).unwrap();
         Ok(prompts.iter().map(|_| TextEmbedding { hidden: state.clone(), pooled: None }).collect())
     }
 
-    fn denoise(&self, _shape: [usize; 3], _depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+    async fn denoise(
+        &self,
+        _shape: [usize; 3],
+        _depth: Depth,
+        rows: &[DenoiseRow],
+    ) -> Result<Vec<Denoised>, NetworkError> {
         let answer = |row: &DenoiseRow| Denoised { prediction: vec![0.25; row.sample.len()], features: None };
         Ok(rows.iter().map(answer).collect())
     }
 
-    fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+    async fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
         Ok(Vec::new())
     }
 
-    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
         Ok(Vec::new())
     }
 
@@ -250,7 +260,7 @@ impl Networks for Immediate {
         vec![1.0]
     }
 
-    fn decode(
+    async fn decode(
         &self,
         [_, h, w]: [usize; 3],
         _stage: usize,

@@ -1,6 +1,7 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
 mod files;
+mod memory;
 mod reload;
 mod store;
 mod webhooks;
@@ -26,7 +27,7 @@ use crate::{
     pipelines::{Adapters, Catalogue, ControlNets},
     service::{Bus, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
     webhooks::Courier,
-    worker::{Leases, Preload, Slots, Sweeper, Worker},
+    worker::{Leases, Memory, Preload, Slots, Sweeper, Worker},
 };
 
 use store::{announce, reaping, start_store};
@@ -59,6 +60,10 @@ impl App {
     /// The data folder is in use or cannot be written, the database does not answer, the default model is unusable, or an
     /// address is taken.
     pub async fn build(config: Config) -> Result<App> {
+        let mut config = config;
+        if config.role.works() {
+            config.engine.max_bytes = memory::bound(config.engine.max_bytes);
+        }
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         catalogue.warn();
@@ -131,6 +136,7 @@ impl App {
                 outbox,
                 runs: TaskTracker::new(),
                 slots: Slots::new(config.engine.max_runs.get()),
+                memory: Memory::new(config.engine.max_bytes),
                 max_attempts: config.queue.max_attempts,
                 drain,
                 alone: AtomicBool::new(false),
@@ -272,6 +278,8 @@ pub fn engine_settings(config: &config::Engine) -> engine::Settings {
     engine::Settings {
         threads: config.threads,
         max_rows: config.max_rows,
+        slice: Duration::from_millis(config.slice_ms),
+        max_bytes: memory::bound(config.max_bytes),
         max_runs: config.max_runs,
         text_cache_entries: config.text_cache_entries,
         checkpoint_interval: (config.checkpoint_interval_ms > 0)

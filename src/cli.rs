@@ -108,6 +108,10 @@ impl Settings {
     }
 }
 
+/// The stack of the threads that answer requests and of those that block for them, in bytes: twice the default. They parse what
+/// clients send (JSON nests at most 128 deep), read model files and decode pictures, in builds without optimization too.
+const RUNTIME_STACK: usize = 4 << 20;
+
 fn serve(serve: &Serve) -> Result<()> {
     let mut flags = Vec::new();
     if let Some(bind) = serve.bind {
@@ -121,7 +125,7 @@ fn serve(serve: &Serve) -> Result<()> {
     }
     let config = serve.settings.load(flags)?;
     telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(RUNTIME_STACK).enable_all().build()?;
     runtime.block_on(async {
         let app = App::build(config).await?;
         // Standard output carries these lines alone, so that a script can wait for them.

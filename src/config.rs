@@ -129,6 +129,9 @@ pub struct Engine {
     /// 0: one for each core.
     pub threads: usize,
     pub max_rows: NonZeroUsize,
+    pub slice_ms: u64,
+    /// 0: a share of the machine's memory.
+    pub max_bytes: u64,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,
     /// 0: no checkpoints.
@@ -370,6 +373,9 @@ impl Config {
         }
         if self.http.max_bodies_bytes < self.http.max_body_bytes {
             return bound("http.max_bodies_bytes", "must be at least http.max_body_bytes");
+        }
+        if !(10..=1000).contains(&self.engine.slice_ms) {
+            return bound("engine.slice_ms", "must be between 10 and 1000");
         }
         if self.http.max_header_bytes < 8192 {
             return bound("http.max_header_bytes", "must be at least 8192");

@@ -8,8 +8,10 @@
 
 mod ask;
 mod batch;
+mod call;
 mod drive;
 mod log;
+mod pace;
 mod policy;
 mod recording;
 mod run;
@@ -27,7 +29,7 @@ use std::{
 
 pub use ask::Key;
 pub use log::{Log, UnusablePart};
-pub use policy::{Limits, Pick, Waiting, choose};
+pub use policy::{Aside, Limits, Next, Pick, Waiting, choose};
 
 use crate::{
     diffusion::SchedulerConfig,
@@ -133,12 +135,31 @@ pub struct Settings {
     pub threads: usize,
     /// Most rows of one network call.
     pub max_rows: NonZeroUsize,
+    /// The longest that a call of a network lasts before others have their turn, where its layers allow it.
+    pub slice: Duration,
+    /// Bytes of memory that the runs may take together, besides the weights: see [`Settings::call_bytes`].
+    pub max_bytes: u64,
     /// Most runs that may wait to enter.
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,
     /// How often a run's observer is handed what was added to its log; `None` keeps no logs.
     pub checkpoint_interval: Option<Duration>,
 }
+
+impl Settings {
+    /// Bytes of activations that the calls longer than a slice may hold together, of `max_bytes` for everything; one such call
+    /// alone may hold more. Most of the memory is left to what runs hold for all of their time.
+    pub fn call_bytes(max_bytes: u64) -> u64 {
+        max_bytes / 8
+    }
+}
+
+/// The stack of the engine's thread, in bytes; the default is 2 MiB. The thread polls the pipelines, and with them the tokenizers,
+/// whose libraries choose how deep they recurse into a prompt. Pages that are not touched take no memory.
+pub const ENGINE_STACK: usize = 16 << 20;
+
+/// The stack of each thread that computes, in bytes. A thread that waits for others takes up other work on top of its own.
+pub const COMPUTE_STACK: usize = 8 << 20;
 
 /// The handle: cheap to clone, usable from any thread. The engine's thread ends when the last one is dropped.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ mod lanes;
 pub mod layer_norm;
 pub mod matrix;
 #[cfg(test)]
-mod random;
+pub(crate) mod random;
 mod simd;
 mod softmax;
 mod storage;

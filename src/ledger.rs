@@ -19,7 +19,7 @@ use crate::generation::{Event, GenerationId, Image, Preview, Problem, Record};
 
 pub use blobs::{BlobError, Blobs};
 pub use postgres::PgStore;
-pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Reaped, Reaping, Renewed, Workload};
+pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Place, Reaped, Reaping, Renewed, Workload};
 pub use sqlite::{Clock, Reading, SqliteStore};
 pub use webhooks::{
     Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms,
@@ -119,9 +119,9 @@ pub trait Store: Send + Sync + 'static {
     /// How much work waits and runs, and how fast the workers are that have beaten lately.
     async fn workload(&self, lately: Duration) -> Result<Workload, StoreError>;
 
-    /// How many queued generations are before this one in the order of the queue, whoever may claim them and when; `None`
-    /// where it is not queued.
-    async fn position(&self, id: GenerationId) -> Result<Option<usize>, StoreError>;
+    /// The queued generations before this one in the order of the queue, whoever may claim them and when; `None` where it is
+    /// not queued.
+    async fn place(&self, id: GenerationId) -> Result<Option<Place>, StoreError>;
 
     /// Whether other processes use the store at the same time, so that they must hear of each other through it.
     fn is_shared(&self) -> bool;

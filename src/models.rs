@@ -4,13 +4,16 @@
 //! Maps are (B, h, w, C) between operations, and (B, C, h, w) only where they enter and leave a network.
 
 pub mod adapters;
+mod attention;
 pub mod autoencoder_kl;
 pub mod autoencoder_tiny;
 pub mod clip_text;
 mod configuration;
 pub mod control_net;
+pub mod demand;
 mod layers;
 mod legacy;
+pub mod pause;
 mod resnet;
 pub mod stable_diffusion;
 pub mod text_encoders;

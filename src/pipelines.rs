@@ -32,7 +32,7 @@ mod steering;
 mod text_to_image;
 
 pub use adapters::{Adapters, File as AdapterFile};
-pub use catalogue::{Acquired, Catalogue, CatalogueError, Changes, Lease, Reloaded, Ticket};
+pub use catalogue::{Acquired, Catalogue, CatalogueError, Changes, Lease, Plan, Reloaded, Ticket};
 pub use companions::{CompanionError, Companions};
 pub use control_nets::ControlNets;
 pub use decoding::{Activation, DecodeCall, decode};

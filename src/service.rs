@@ -29,7 +29,7 @@ use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Event, GenerationId, Image, Invalid, Limits, Record, Status},
-    ledger::{Blobs, Counts, Hint, ListQuery, Store, StoreError, blobs::path_of_input},
+    ledger::{Blobs, Counts, Hint, ListQuery, Place, Store, StoreError, blobs::path_of_input},
     metrics::Metrics,
     pipelines::Catalogue,
     webhooks::Registry,
@@ -103,7 +103,7 @@ pub struct View {
     /// Of a running generation.
     pub progress: Option<Progress>,
     /// Of a queued generation: how many are before it.
-    pub position: Option<usize>,
+    pub place: Option<Place>,
     /// How often it is begun at most.
     pub max_attempts: u32,
     /// Seconds that an attempt may take.
@@ -364,17 +364,17 @@ impl Service {
     }
 
     async fn view(&self, record: Record) -> Result<View, ServiceError> {
-        let (progress, position) = match record.status {
+        let (progress, place) = match record.status {
             Status::Running => (self.progress(record.id).await?, None),
-            Status::Queued => (None, self.ask(self.0.store.position(record.id)).await?),
+            Status::Queued => (None, self.ask(self.0.store.place(record.id)).await?),
             Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => (None, None),
         };
-        Ok(self.seen(record, progress, position))
+        Ok(self.seen(record, progress, place))
     }
 
-    fn seen(&self, record: Record, progress: Option<Progress>, position: Option<usize>) -> View {
+    fn seen(&self, record: Record, progress: Option<Progress>, place: Option<Place>) -> View {
         let run_timeout_s = record.generation.run_timeout_s.unwrap_or(self.0.terms.run_timeout_s);
-        View { record, progress, position, max_attempts: self.0.terms.max_attempts, run_timeout_s }
+        View { record, progress, place, max_attempts: self.0.terms.max_attempts, run_timeout_s }
     }
 
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {

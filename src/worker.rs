@@ -6,6 +6,7 @@ mod leases;
 mod leftovers;
 mod load;
 mod log;
+mod memory;
 mod models;
 mod observer;
 mod save;
@@ -37,6 +38,7 @@ use crate::{
 use observer::{LiveObserver, Sketch};
 
 pub use leases::Leases;
+pub use memory::Memory;
 pub use models::Preload;
 pub use slots::Slots;
 pub use sweeper::Sweeper;
@@ -56,6 +58,8 @@ pub struct Worker {
     pub runs: TaskTracker,
     /// Most generations at work at the same time.
     pub slots: Slots,
+    /// What they take of it.
+    pub memory: Memory,
     /// How often a generation is begun before it fails for good.
     pub max_attempts: u32,
     /// Its name, and what it claims.
@@ -213,7 +217,7 @@ impl Worker {
         );
         let inputs = self.load_inputs(record).await?;
         // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
-        let (held, refiner, _slot) = self.load_models(record, &cancel).await?;
+        let (held, refiner, _room) = self.load_models(record, &cancel).await?;
         let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
         let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
         let companions =

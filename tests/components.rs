@@ -27,6 +27,7 @@ use latentd::{
         autoencoder_tiny::AutoencoderTinyConfig,
         clip_text::ClipTextConfig,
         control_net::Residuals,
+        pause::ToEnd,
         text_encoders::{LearnedTokens, Tokens},
         unet2d_condition::{Conditions, UNet2DConditionConfig},
     },
@@ -60,7 +61,7 @@ fn goldens() {
             expected
         );
 
-        like(&sd.encode_text(&ids, 0).unwrap().hidden, "text_encoder.last_hidden_state");
+        like(&sd.encode_text(&ids, 0).to_end().unwrap().hidden, "text_encoder.last_hidden_state");
         for t in [7f32, 951.0] {
             let made = sd
                 .denoise(
@@ -68,16 +69,17 @@ fn goldens() {
                     &Conditions::plain(&[t; 2], &golden["unet.encoder_hidden_states"]),
                     Residuals::NONE,
                 )
+                .to_end()
                 .unwrap();
             like(&made, &format!("unet.out.t{t}"));
         }
         let vae = vae(pipeline);
-        let moments = vae.encode(&golden["vae.image"]).unwrap();
+        let moments = vae.encode(&golden["vae.image"]).to_end().unwrap();
         like(&moments.mean, "vae.mean");
         like(&moments.logvar, "vae.logvar");
-        like(&vae.decode(&golden["vae.latent"]).unwrap(), "vae.decoded");
+        like(&vae.decode(&golden["vae.latent"]).to_end().unwrap(), "vae.decoded");
         let scaled = (&golden["vae.latent"] * 0.18215).unwrap();
-        like(&sd.decode(&scaled).unwrap(), "vae.decoded");
+        like(&sd.decode(&scaled).to_end().unwrap(), "vae.decoded");
     }
     println!("{cases} tensors like diffusers', and the token ids of {} pipelines", PIPELINES.len());
     assert_eq!(cases, 14);
@@ -109,6 +111,7 @@ struct InTiles {
     spec: Spec,
 }
 
+#[async_trait::async_trait]
 impl Networks for InTiles {
     fn spec(&self) -> Spec {
         self.spec.clone()
@@ -118,15 +121,15 @@ impl Networks for InTiles {
         Tokens::default()
     }
 
-    fn encode_text(&self, _prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+    async fn encode_text(&self, _prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         Ok(Vec::new())
     }
 
-    fn denoise(&self, _: [usize; 3], _: Depth, _rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+    async fn denoise(&self, _: [usize; 3], _: Depth, _rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
         Ok(Vec::new())
     }
 
-    fn encode(&self, _: [usize; 2], _: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+    async fn encode(&self, _: [usize; 2], _: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
         Ok(Vec::new())
     }
 
@@ -138,18 +141,19 @@ impl Networks for InTiles {
         vec![0.1; self.vae.decode_stages(h, w, 0.0).len()]
     }
 
-    fn decode(
+    async fn decode(
         &self,
         [_, h, w]: [usize; 3],
         stage: usize,
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
         let layers = self.vae.decode_stages(h, w, 0.0)[stage].layers.clone();
-        let decode = |row: &Activation| Activation(self.vae.decode_layers(layers.clone(), row.0.clone()).unwrap());
+        let decode =
+            |row: &Activation| Activation(self.vae.decode_layers(layers.clone(), row.0.clone()).to_end().unwrap());
         Ok(rows.iter().map(decode).collect())
     }
 
-    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
         Ok(Vec::new())
     }
 }
@@ -157,10 +161,10 @@ impl Networks for InTiles {
 #[test]
 fn the_tiny_decoder_like_diffusers() {
     let golden = tensors(&parity().join("cases/sd1/taesd/intermediates.safetensors"));
-    let made = with_tiny_decoder().load().unwrap().decode_tiny(&golden["vae.decode.in"]).unwrap();
+    let made = with_tiny_decoder().load().unwrap().decode_tiny(&golden["vae.decode.in"]).to_end().unwrap();
     assert_close(&made, &golden["vae.decode.out"], "vae_tiny");
     let without = load(&parity().join("pipelines/sd1")).unwrap();
-    assert!(!without.spec().tiny_decoder && without.decode_tiny(&golden["vae.decode.in"]).is_err());
+    assert!(!without.spec().tiny_decoder && without.decode_tiny(&golden["vae.decode.in"]).to_end().is_err());
 }
 
 #[test]
@@ -174,9 +178,9 @@ fn clip_skip_leaves_out_layers_but_not_the_norm() {
         let hidden = &golden["text_encoder.hidden_states.-2"];
         let expected = candle_nn::ops::layer_norm_slow(hidden, &norm("weight"), &norm("bias"), 1e-5).unwrap();
         let ids: Vec<Tokens> = prompts().iter().map(|prompt| tokens(&sd, prompt)).collect();
-        assert_close(&sd.encode_text(&ids, 1).unwrap().hidden, &expected, pipeline);
-        assert!(sd.encode_text(&ids, sd.spec().text_layers).is_ok());
-        assert!(sd.encode_text(&ids, sd.spec().text_layers + 1).is_err());
+        assert_close(&sd.encode_text(&ids, 1).to_end().unwrap().hidden, &expected, pipeline);
+        assert!(sd.encode_text(&ids, sd.spec().text_layers).to_end().is_ok());
+        assert!(sd.encode_text(&ids, sd.spec().text_layers + 1).to_end().is_err());
     }
 }
 
@@ -232,22 +236,28 @@ fn the_shallow_branch_on_features_of_the_very_call_gives_the_whole_networks_answ
         let (latents, context) =
             (noise(&[3, spec.latent_channels, 6, 5], 1), noise(&[3, spec.context_length, spec.context_width], 2));
         let t = [901.0, 500.5, 3.0];
-        let whole = sd.denoise(&latents, &Conditions::plain(&t, &context), Residuals::NONE).unwrap();
-        let (same, features) = sd.denoise_keeping(&latents, &Conditions::plain(&t, &context), Residuals::NONE).unwrap();
+        let whole = sd.denoise(&latents, &Conditions::plain(&t, &context), Residuals::NONE).to_end().unwrap();
+        let (same, features) =
+            sd.denoise_keeping(&latents, &Conditions::plain(&t, &context), Residuals::NONE).to_end().unwrap();
         assert_eq!(bits(&same), bits(&whole));
         assert_eq!(features.dims()[..3], [3, 6, 5]);
         assert_eq!(
-            bits(&sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &features).unwrap()),
+            bits(&sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &features).to_end().unwrap()),
             bits(&whole)
         );
-        let later =
-            sd.denoise_shallow(&latents, &Conditions::plain(&[881.0, 480.5, 2.0], &context), &features).unwrap();
+        let later = sd
+            .denoise_shallow(&latents, &Conditions::plain(&[881.0, 480.5, 2.0], &context), &features)
+            .to_end()
+            .unwrap();
         assert_ne!(bits(&later), bits(&whole));
         assert!(
-            sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &features.narrow(0, 0, 2).unwrap()).is_err()
+            sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &features.narrow(0, 0, 2).unwrap())
+                .to_end()
+                .is_err()
         );
         assert!(
             sd.denoise_shallow(&latents, &Conditions::plain(&t, &context), &noise(&[3, 5, 5, features.dims()[3]], 1))
+                .to_end()
                 .is_err()
         );
     }
@@ -268,22 +278,31 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
             let context = noise(&[16, spec.context_length, spec.context_width], 2);
             let t: Vec<f32> = (0..16).map(|i| 999.0 - 61.3 * i as f32).collect();
             let (_, features) =
-                sd.denoise_keeping(&latents, &Conditions::plain(&t, &context), Residuals::NONE).unwrap();
+                sd.denoise_keeping(&latents, &Conditions::plain(&t, &context), Residuals::NONE).to_end().unwrap();
             let prompts: Vec<Tokens> = (0..16).map(|i| tokens(&sd, &"a fox and a dog ".repeat(i))).collect();
             let rows = |first: usize, count: usize| {
                 let of = |x: &Tensor| x.narrow(0, first, count).unwrap();
                 let times = &t[first..first + count];
                 let (_, kept) = sd
                     .denoise_keeping(&of(&latents), &Conditions::plain(times, &of(&context)), Residuals::NONE)
+                    .to_end()
                     .unwrap();
                 [
                     kept,
                     sd.denoise_shallow(&of(&latents), &Conditions::plain(times, &of(&context)), &of(&features))
+                        .to_end()
                         .unwrap(),
-                    sd.encode_text(&prompts[first..first + count], 0).unwrap().hidden,
-                    sd.denoise(&of(&latents), &Conditions::plain(times, &of(&context)), Residuals::NONE).unwrap(),
-                    sd.decode(&of(&latents)).unwrap(),
-                    if spec.tiny_decoder { sd.decode_tiny(&of(&latents)) } else { sd.decode(&of(&latents)) }.unwrap(),
+                    sd.encode_text(&prompts[first..first + count], 0).to_end().unwrap().hidden,
+                    sd.denoise(&of(&latents), &Conditions::plain(times, &of(&context)), Residuals::NONE)
+                        .to_end()
+                        .unwrap(),
+                    sd.decode(&of(&latents)).to_end().unwrap(),
+                    if spec.tiny_decoder {
+                        sd.decode_tiny(&of(&latents)).to_end()
+                    } else {
+                        sd.decode(&of(&latents)).to_end()
+                    }
+                    .unwrap(),
                 ]
             };
             let alone: Vec<_> = (0..16).map(|i| rows(i, 1)).collect();
@@ -326,7 +345,7 @@ fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
         );
         let vae = AutoencoderKl::new(&AutoencoderKlConfig::read("vae", &config).unwrap(), &weights.unwrap());
         let latents = noise(&[3, sd.spec().latent_channels, h, w], 5);
-        let whole = vae.decode(&latents).unwrap();
+        let whole = vae.decode(&latents).to_end().unwrap();
         let layers = vae.decode_stages(h, w, 0.0).len();
         assert!(layers >= 10, "every layer can be a stage: {layers}");
         assert_eq!(vae.decode_stages(h, w, f64::INFINITY).len(), 1);
@@ -335,13 +354,13 @@ fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
             let mut pair = latents.narrow(0, 0, 2).unwrap();
             let mut alone = latents.narrow(0, 2, 1).unwrap();
             for stage in vae.decode_stages(h, w, quantum) {
-                alone = vae.decode_layers(stage.layers.clone(), alone).unwrap();
-                pair = vae.decode_layers(stage.layers, pair).unwrap();
+                alone = vae.decode_layers(stage.layers.clone(), alone).to_end().unwrap();
+                pair = vae.decode_layers(stage.layers, pair).to_end().unwrap();
             }
             let staged = Tensor::cat(&[pair, alone], 0).unwrap().permute((0, 3, 1, 2)).unwrap();
             assert_eq!(bits(&staged.contiguous().unwrap()), bits(&whole), "{quantum}");
         }
-        assert!(vae.decode_layers(1..layers + 1, latents).is_err(), "there are no more layers");
+        assert!(vae.decode_layers(1..layers + 1, latents).to_end().is_err(), "there are no more layers");
     }
 }
 
@@ -357,16 +376,24 @@ fn a_model_is_shared_between_threads() {
 fn calls_that_do_not_fit_are_errors() {
     let sd = load(&parity().join("pipelines/sd1")).unwrap();
     let (latents, context) = (noise(&[2, 4, 8, 8], 1), noise(&[2, 77, 32], 2));
-    assert!(sd.denoise(&latents, &Conditions::plain(&[1.0], &context), Residuals::NONE).is_err());
-    assert!(sd.denoise(&latents, &Conditions::plain(&[1.0; 2], &noise(&[1, 77, 32], 2)), Residuals::NONE).is_err());
-    assert!(sd.denoise(&noise(&[2, 3, 8, 8], 1), &Conditions::plain(&[1.0; 2], &context), Residuals::NONE).is_err());
-    assert!(sd.denoise(&latents, &Conditions::plain(&[1.0; 2], &noise(&[2, 77, 31], 2)), Residuals::NONE).is_err());
-    assert!(sd.decode(&noise(&[1, 5, 8, 8], 1)).is_err());
+    assert!(sd.denoise(&latents, &Conditions::plain(&[1.0], &context), Residuals::NONE).to_end().is_err());
+    assert!(
+        sd.denoise(&latents, &Conditions::plain(&[1.0; 2], &noise(&[1, 77, 32], 2)), Residuals::NONE).to_end().is_err()
+    );
+    assert!(
+        sd.denoise(&noise(&[2, 3, 8, 8], 1), &Conditions::plain(&[1.0; 2], &context), Residuals::NONE)
+            .to_end()
+            .is_err()
+    );
+    assert!(
+        sd.denoise(&latents, &Conditions::plain(&[1.0; 2], &noise(&[2, 77, 31], 2)), Residuals::NONE).to_end().is_err()
+    );
+    assert!(sd.decode(&noise(&[1, 5, 8, 8], 1)).to_end().is_err());
     let of = |ids: Vec<u32>| Tokens { ids: vec![ids], ..Tokens::default() };
-    assert!(sd.encode_text(&[of(vec![0; 78])], 0).is_err());
-    assert!(sd.encode_text(&[of(vec![994; 77])], 0).is_err());
-    assert!(sd.encode_text(&[of(vec![0; 77]), of(vec![0; 76])], 0).is_err());
-    assert_eq!(sd.encode_text(&[of(vec![0; 5])], 0).unwrap().hidden.dims(), [1, 5, 32]);
+    assert!(sd.encode_text(&[of(vec![0; 78])], 0).to_end().is_err());
+    assert!(sd.encode_text(&[of(vec![994; 77])], 0).to_end().is_err());
+    assert!(sd.encode_text(&[of(vec![0; 77]), of(vec![0; 76])], 0).to_end().is_err());
+    assert_eq!(sd.encode_text(&[of(vec![0; 5])], 0).to_end().unwrap().hidden.dims(), [1, 5, 32]);
 }
 
 /// sd1 with a wider U-Net and autoencoder: layers with more than 512 numbers to sum and no more than 64 channels and pixels,

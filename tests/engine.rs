@@ -6,6 +6,8 @@ mod approximations;
 mod resume;
 #[path = "engine/scripted.rs"]
 mod scripted;
+#[path = "engine/slices.rs"]
+mod slices;
 
 use std::{
     cell::RefCell,
@@ -74,9 +76,15 @@ impl Observer for Recorder {
 
 impl Bench {
     fn new(max_rows: usize, threads: usize) -> Bench {
+        Bench::sliced(max_rows, threads, Duration::from_millis(100))
+    }
+
+    fn sliced(max_rows: usize, threads: usize, slice: Duration) -> Bench {
         let settings = engine::Settings {
             threads,
             max_rows: NonZeroUsize::new(max_rows).unwrap(),
+            slice,
+            max_bytes: 8 << 30,
             max_runs: NonZeroUsize::new(64).unwrap(),
             text_cache_entries: 8,
             // Every answer is a portion of the log.
@@ -113,14 +121,22 @@ impl Bench {
     }
 
     fn start_on(&self, model: Arc<Model>, generation: Generation) -> (Cancel, mpsc::Receiver<Told>) {
+        self.start_with(model, generation, Inputs::default(), Companions::default())
+    }
+
+    fn start_with(
+        &self,
+        model: Arc<Model>,
+        generation: Generation,
+        inputs: Inputs,
+        companions: Companions,
+    ) -> (Cancel, mpsc::Receiver<Told>) {
         let limits = Limits { max_side_pixels: 1, max_pixels: 1, max_images: 1, max_steps: 1, max_prompt_chars: 1 };
         let card = CatalogueRules { catalogue: &self.catalogue, limits: &limits }.card(&generation.model).unwrap();
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
         let (sender, receiver) = mpsc::channel();
         let cancel = Cancel::default();
-        let inputs = Inputs::default();
         let observer = Box::new(Recorder(sender));
-        let companions = Companions::default();
         let run = Run {
             generation,
             inputs,
@@ -191,13 +207,14 @@ fn any_approximation() -> impl Strategy<Value = Value> {
 fn the_bytes_of_a_picture_do_not_depend_on_its_company() {
     let (alone, crowded) = (Bench::new(16, 2), Bench::new(16, 2));
     let (narrow, single) = (Bench::new(3, 2), Bench::new(16, 1));
+    let sliced = Bench::sliced(16, 2, Duration::from_nanos(1));
     let mut runner = TestRunner::new(Config { cases: 6, failure_persistence: None, ..Config::default() });
     let companies = (any_request(), prop::collection::vec(any_request(), 15));
     runner
         .run(&companies, |(request, strangers)| {
             let expected = alone.draw(request.clone());
             for company in [1, 4, 15] {
-                for bench in [&crowded, &narrow, &single] {
+                for bench in [&crowded, &narrow, &single, &sliced] {
                     let before: Vec<_> =
                         strangers[..company / 2].iter().map(|stranger| bench.start(stranger.clone())).collect();
                     let own = bench.start(request.clone());

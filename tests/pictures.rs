@@ -75,6 +75,8 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     // All cases enter the engine together, so that their steps share batches as strangers' do in a server.
     let max_runs = NonZeroUsize::new(ready.len()).expect("there are cases to run");
     let settings = engine::Settings {
+        slice: std::time::Duration::from_millis(100),
+        max_bytes: 8 << 30,
         threads: 0,
         max_rows: NonZeroUsize::new(16).unwrap(),
         max_runs,

@@ -19,6 +19,7 @@ use latentd::{
         AutoencoderKl, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
         control_net::Residuals,
+        pause::ToEnd,
         unet2d_condition::{Conditions, UNet2DConditionConfig},
     },
     weights::{ModelFolder, Weights},
@@ -157,9 +158,9 @@ impl Network {
             Self::Unet(unet) => {
                 let text = inputs.text.as_ref().context("no text")?;
                 let told = Conditions::plain(&inputs.t, text);
-                Ok(unet.forward(&inputs.sample, &told, Residuals::NONE)?)
+                Ok(unet.forward(&inputs.sample, &told, Residuals::NONE).to_end()?)
             }
-            Self::Vae(vae) => Ok(vae.decode(&inputs.sample)?),
+            Self::Vae(vae) => Ok(vae.decode(&inputs.sample).to_end()?),
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    engine::EngineThread,
+    engine::{ENGINE_STACK, EngineThread},
     worker::{Preload, Worker},
 };
 
@@ -27,7 +27,8 @@ pub(super) struct Working {
 impl Works {
     pub fn spawn(self, stop: &CancellationToken, draining: &CancellationToken, tasks: &TaskTracker) -> Result<Working> {
         let Works { preload, worker, engine_thread } = self;
-        let engine = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine_thread.run())?;
+        let engine = std::thread::Builder::new().name("engine".to_owned()).stack_size(ENGINE_STACK);
+        let engine = engine.spawn(move || engine_thread.run())?;
         let worker = tokio::spawn(worker.run(stop.clone()));
         let undisturbed = draining.clone();
         tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });

@@ -106,7 +106,8 @@ impl Generate {
         if engine.submit(run).is_err() {
             bail!("the engine takes no run");
         }
-        let computing = std::thread::Builder::new().name("engine".to_owned()).spawn(move || thread.run())?;
+        let computing = std::thread::Builder::new().name("engine".to_owned()).stack_size(engine::ENGINE_STACK);
+        let computing = computing.spawn(move || thread.run())?;
         let pictures = ended.recv().context("the engine ended without an answer")??;
         drop(engine);
         computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;

@@ -7,19 +7,12 @@ use crate::{
     diffusion::Latents,
     generation::Phase,
     imaging::RgbImage,
-    models::text_encoders::Tokens,
+    models::{demand::Demand, stable_diffusion::Part, text_encoders::Tokens},
     pipelines::{
-        Activation, Compute, DecodeCall, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError, Posterior,
-        TextEmbedding, decode,
+        Activation, Compute, Control, DecodeCall, DenoiseRow, Denoised, Depth, Model, NetworkError, PipelineError,
+        Posterior, TextEmbedding, decode,
     },
 };
-
-/// An encode costs as much as this many rows of the denoiser, by the same reasoning as a decode.
-const ENCODE: f64 = 1.0;
-
-/// A decode costs as much as this many rows of the denoiser: it works on 64 times as many pixels with a far narrower
-/// network.
-const DECODE: f64 = 2.0;
 
 /// Latent pixels of the pictures that are decoded at the same time. An activation is as large as the picture and much
 /// deeper, so there is one picture of 512 × 512 on its way at a time, or many small ones.
@@ -43,16 +36,14 @@ pub enum Network {
         context: [usize; 2],
         depth: Depth,
     },
-    /// (H, W) of the picture, and what that costs a row, which is a function of the model and the size.
+    /// (H, W) of the picture.
     Encoder {
         shape: [usize; 2],
-        cost: u64,
     },
-    /// (C, h, w) of the latents, the stage, and what that costs a row, which is a function of the model and the two.
+    /// (C, h, w) of the latents, and the stage.
     Decoder {
         shape: [usize; 3],
         stage: usize,
-        cost: u64,
     },
     /// (C, h, w)
     TinyDecoder {
@@ -69,19 +60,6 @@ impl Network {
             Network::Encoder { .. } => "encoder",
             Network::Decoder { .. } => "decoder",
             Network::TinyDecoder { .. } => "tiny_decoder",
-        }
-    }
-
-    /// What one row costs, in latent pixels of one denoiser row: the unit of fairness. Decoding works on 64 times as
-    /// many pixels with a far narrower network, the tiny decoder takes about a tenth of that, and so does the shallow branch
-    /// of the denoiser of the whole; encoding a prompt is small beside either.
-    pub fn cost(&self) -> f64 {
-        match self {
-            Network::TextEncoder { .. } => 1.0,
-            Network::Denoiser { shape: [_, h, w], depth: Depth::Full | Depth::Keeping, .. } => (h * w) as f64,
-            Network::Denoiser { shape: [_, h, w], depth: Depth::Shallow, .. } => 0.1 * (h * w) as f64,
-            Network::Encoder { cost, .. } | Network::Decoder { cost, .. } => *cost as f64,
-            Network::TinyDecoder { shape: [_, h, w] } => 0.2 * (h * w) as f64,
         }
     }
 
@@ -148,6 +126,10 @@ pub(super) struct Ask {
     pub key: Key,
     pub rows: Vec<Row>,
     pub answers: Vec<Answer>,
+    /// What each of the rows asks for, at most.
+    pub demand: Demand,
+    /// Rows that a call has taken up and not answered yet.
+    pub in_call: usize,
 }
 
 impl Ask {
@@ -155,11 +137,17 @@ impl Ask {
         self.rows.len() - self.answers.len()
     }
 
-    /// Latent pixels of the pictures whose activations it holds: all of its rows from the moment that the first one has
-    /// gone through the first stage, for then the others will follow.
+    /// The rows that a call has taken up.
+    pub fn taken_up(&self) -> &[Row] {
+        let first = self.answers.len();
+        &self.rows[first..first + self.in_call]
+    }
+
+    /// Latent pixels of the pictures whose activations it holds: all of its rows from the moment that the first one enters
+    /// the first stage, for then the others will follow.
     pub fn holds(&self) -> usize {
         match self.key.network {
-            Network::Decoder { stage: 0, .. } if self.answers.is_empty() => 0,
+            Network::Decoder { stage: 0, .. } if self.answers.is_empty() && self.in_call == 0 => 0,
             ref network => network.decoding(self.rows.len()),
         }
     }
@@ -198,7 +186,13 @@ pub(super) struct Station {
 
 impl Station {
     /// Posts the ask and waits until every row is answered.
-    async fn ask(&self, phase: Phase, network: Network, rows: Vec<Row>) -> Result<Vec<Answer>, PipelineError> {
+    async fn ask(
+        &self,
+        phase: Phase,
+        network: Network,
+        demand: Demand,
+        rows: Vec<Row>,
+    ) -> Result<Vec<Answer>, PipelineError> {
         {
             let mut mailbox = self.mailbox.borrow_mut();
             mailbox.phase = Some(phase);
@@ -206,6 +200,8 @@ impl Station {
                 key: Key { model: self.name.clone(), network },
                 answers: Vec::with_capacity(rows.len()),
                 rows,
+                demand,
+                in_call: 0,
             });
         }
         std::future::poll_fn(|_| {
@@ -232,7 +228,8 @@ impl Compute for Station {
 
     async fn text(&self, prompts: Vec<Tokens>, clip_skip: u32) -> Result<Vec<TextEmbedding>, PipelineError> {
         let rows = prompts.into_iter().map(Row::Text).collect();
-        let answers = self.ask(Phase::Encoding, Network::TextEncoder { clip_skip }, rows).await?;
+        let demand = self.model.networks.demand(Part::Text);
+        let answers = self.ask(Phase::Encoding, Network::TextEncoder { clip_skip }, demand, rows).await?;
         Ok(answers.into_iter().filter_map(Answer::text).collect())
     }
 
@@ -248,25 +245,30 @@ impl Compute for Station {
             return Ok(known.into_iter().map(denoised).collect());
         }
         let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
+        let part = Part::Denoise { size: [shape[1], shape[2]], tokens: context[0], shallow: depth == Depth::Shallow };
+        let controls = rows.iter().map(|row| control_demand(&row.controls, [shape[1], shape[2]], context[0]));
+        let controls = controls.max_by(|a, b| a.work.total_cmp(&b.work)).unwrap_or_default();
+        let demand = self.model.networks.demand(part).and(controls);
         let rows = rows.into_iter().map(Row::Denoise).collect();
-        let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context, depth }, rows).await?;
+        let answers = self.ask(Phase::Denoising, Network::Denoiser { shape, context, depth }, demand, rows).await?;
         Ok(answers.into_iter().filter_map(Answer::denoised).collect())
     }
 
     async fn encode(&self, shape: [usize; 2], pixels: Vec<Vec<f32>>) -> Result<Vec<Posterior>, PipelineError> {
-        let scale = self.model.networks.spec().vae_scale_factor;
-        let latent_pixels = (shape[0] / scale * (shape[1] / scale)) as f64;
-        let network = Network::Encoder { shape, cost: (ENCODE * latent_pixels).round().max(1.0) as u64 };
-        let answers = self.ask(Phase::Encoding, network, pixels.into_iter().map(Row::Encode).collect()).await?;
+        let demand = self.model.networks.demand(Part::Encode { size: shape });
+        let rows = pixels.into_iter().map(Row::Encode).collect();
+        let answers = self.ask(Phase::Encoding, Network::Encoder { shape }, demand, rows).await?;
         Ok(answers.into_iter().filter_map(Answer::encoded).collect())
     }
 
     async fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
         decode(self.model.networks.as_ref(), latents, DECODING, async |call: DecodeCall, rows| {
             let DecodeCall { shape: [_, h, w], stage, share } = call;
-            let cost = (share * DECODE * (h * w) as f64).round().max(1.0) as u64;
-            let network = Network::Decoder { shape: call.shape, stage, cost };
-            let answers = self.ask(Phase::Decoding, network, rows.into_iter().map(Row::Decode).collect()).await?;
+            let whole = self.model.networks.demand(Part::Decode { size: [h, w] });
+            let demand = Demand { work: share * whole.work, ..whole };
+            let network = Network::Decoder { shape: call.shape, stage };
+            let rows = rows.into_iter().map(Row::Decode).collect();
+            let answers = self.ask(Phase::Decoding, network, demand, rows).await?;
             Ok(answers.into_iter().filter_map(Answer::decoded).collect())
         })
         .await
@@ -275,7 +277,8 @@ impl Compute for Station {
     async fn decode_tiny(&self, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
         let [b, c, h, w] = latents.shape();
         let rows = (0..b).map(|row| Row::DecodeTiny(latents.row(row).to_vec())).collect();
-        let answers = self.ask(Phase::Decoding, Network::TinyDecoder { shape: [c, h, w] }, rows).await?;
+        let demand = self.model.networks.demand(Part::DecodeTiny { size: [h, w] });
+        let answers = self.ask(Phase::Decoding, Network::TinyDecoder { shape: [c, h, w] }, demand, rows).await?;
         Ok(answers.into_iter().filter_map(Answer::picture).collect())
     }
 
@@ -289,7 +292,8 @@ impl Compute for Station {
     async fn sketch(&self, step: usize, denoised: &Latents) -> Result<(), PipelineError> {
         let [b, c, h, w] = denoised.shape();
         let rows = (0..b).map(|row| Row::DecodeTiny(denoised.row(row).to_vec())).collect();
-        let answers = self.ask(Phase::Denoising, Network::TinyDecoder { shape: [c, h, w] }, rows).await?;
+        let demand = self.model.networks.demand(Part::DecodeTiny { size: [h, w] });
+        let answers = self.ask(Phase::Denoising, Network::TinyDecoder { shape: [c, h, w] }, demand, rows).await?;
         let pictures = answers.into_iter().filter_map(Answer::picture).enumerate();
         let previews = pictures.map(|(image, picture)| (image as u32, step as u32, picture));
         self.mailbox.borrow_mut().previews.extend(previews);
@@ -314,6 +318,11 @@ impl Station {
     fn is_preview_due(&self, step: usize, steps: usize) -> bool {
         previews_by(step, steps, self.previews) > previews_by(step - 1, steps, self.previews)
     }
+}
+
+/// What the ControlNets of a row ask for beside the denoiser.
+fn control_demand(controls: &[Control], size: [usize; 2], tokens: usize) -> Demand {
+    controls.iter().map(|control| control.net.demand(size, tokens)).fold(Demand::default(), Demand::and)
 }
 
 /// How many of the previews are due after `step` of `steps`, spread evenly with the last one after the last step.

@@ -104,11 +104,29 @@ impl Active {
         self.steps.saturating_sub(self.kept)
     }
 
-    /// Calls `look` with the open ask's key and its rows without an answer.
-    pub fn with_open<T>(&self, look: impl FnOnce(&Key, &[Row]) -> T) -> Option<T> {
+    /// Calls `look` with the open ask, if it has rows without an answer of which no call has taken up any.
+    pub fn with_open<T>(&self, look: impl FnOnce(&Ask) -> T) -> Option<T> {
         let mailbox = self.mailbox.borrow();
-        let ask = mailbox.ask.as_ref().filter(|ask| ask.open_rows() > 0)?;
-        Some(look(&ask.key, &ask.rows[ask.answers.len()..]))
+        mailbox.ask.as_ref().filter(|ask| ask.open_rows() > 0 && ask.in_call == 0).map(look)
+    }
+
+    /// Takes up the first open rows for a call, and hands them to `take`.
+    pub fn take_up(&self, rows: usize, take: impl FnOnce(&Ask, &[Row])) {
+        let Some(ask) = &mut self.mailbox.borrow_mut().ask else { return };
+        ask.in_call = rows;
+        take(ask, ask.taken_up());
+    }
+
+    /// Calls `look` with the rows that a call has taken up.
+    pub fn with_taken_up<T>(&self, look: impl FnOnce(&Key, &[Row]) -> T) -> Option<T> {
+        self.mailbox.borrow().ask.as_ref().map(|ask| look(&ask.key, ask.taken_up()))
+    }
+
+    /// The call that took up rows has ended without answers.
+    pub fn let_go(&self) {
+        if let Some(ask) = &mut self.mailbox.borrow_mut().ask {
+            ask.in_call = 0;
+        }
     }
 
     /// The model whose networks the key's are.
@@ -126,6 +144,7 @@ impl Active {
     pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         let Mailbox { ask: Some(ask), recording, .. } = &mut *self.mailbox.borrow_mut() else { return };
         ask.answers.extend(answers);
+        ask.in_call = 0;
         if let (0, Network::Denoiser { .. }) = (ask.open_rows(), &ask.key.network) {
             recording.record(&ask.answers);
         }

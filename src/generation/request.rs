@@ -90,12 +90,6 @@ impl Generation {
         }
     }
 
-    /// How much work it is: rows times calls of the denoiser times pixels, in millions.
-    pub fn cost(&self) -> f64 {
-        let rows = self.n * if self.guidance_scale > 1.0 { 2 } else { 1 };
-        f64::from(rows) * f64::from(self.steps) * f64::from(self.width) * f64::from(self.height) / 1e6
-    }
-
     /// The pictures that the request brought along.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
         let source = self.source.as_ref();

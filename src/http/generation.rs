@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::{content, error::location, signed::Signer};
 use crate::{
     generation::{GenerationId, Image, Priority, Problem, Status, rfc3339},
+    ledger::Place,
     service::{Pace, Progress, View},
 };
 
@@ -80,9 +81,10 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
     };
-    let queue = view
-        .position
-        .map(|position| Queue { position, estimated_start_s: pace.map(|pace| tenths(pace.until_start(position))) });
+    let queue = view.place.map(|Place { position, cost }| Queue {
+        position,
+        estimated_start_s: pace.map(|pace| tenths(pace.until_start(cost))),
+    });
     Object {
         id,
         object: "image.generation",
@@ -130,9 +132,9 @@ fn image_object(id: &GenerationId, image: &Image, signer: &Signer, expiry: Optio
 
 /// Seconds after which it is worth asking again: the estimated end, in 1..=60.
 pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
-    let left = match (&view.progress, view.position, pace) {
+    let left = match (&view.progress, view.place, pace) {
         (Some(Progress { eta_s: Some(eta), .. }), _, _) => f64::from(*eta),
-        (_, position, Some(pace)) => pace.until_end(position.unwrap_or(0)),
+        (_, place, Some(pace)) => pace.until_end(place.unwrap_or_default().cost),
         _ => 1.0,
     };
     left.ceil().clamp(1.0, 60.0) as u64
@@ -150,9 +152,9 @@ pub fn etag(view: &View, signer: &Signer) -> String {
     if let (Status::Succeeded { .. }, Some(expiry)) = (&view.record.status, signer.expiry(now())) {
         return format!("W/\"{version}-{expiry}\"");
     }
-    match (&view.progress, view.position) {
+    match (&view.progress, view.place) {
         (Some(progress), _) => format!("W/\"{version}-{:?}-{}\"", progress.phase, progress.step),
-        (None, Some(position)) => format!("W/\"{version}-q{position}\""),
+        (None, Some(Place { position, .. })) => format!("W/\"{version}-q{position}\""),
         (None, None) => format!("W/\"{version}\""),
     }
 }

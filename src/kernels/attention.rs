@@ -34,7 +34,7 @@ struct Attention {
 }
 
 /// Queries at a time, and keys at a time: their scores stay in the second cache, and no larger matrix exists.
-const QUERIES: usize = 48;
+pub const QUERIES: usize = 48;
 const KEYS: usize = 256;
 
 impl CustomOp3 for Attention {

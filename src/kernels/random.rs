@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 /// Draws normal values, one tensor after the other.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {

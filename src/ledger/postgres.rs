@@ -37,7 +37,7 @@ use crate::{
 
 use super::{
     Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
-    Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
+    Outcome, Page, Place, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
 };
 
 /// Hints that a slow listener may be behind; older ones are lost to it.
@@ -213,8 +213,8 @@ impl Store for PgStore {
         self.bounded(|| reading::workload(self, lately)).await
     }
 
-    async fn position(&self, id: GenerationId) -> Result<Option<usize>, StoreError> {
-        self.bounded(|| reading::position(self, id)).await
+    async fn place(&self, id: GenerationId) -> Result<Option<Place>, StoreError> {
+        self.bounded(|| reading::place(self, id)).await
     }
 
     fn is_shared(&self) -> bool {

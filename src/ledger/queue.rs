@@ -17,7 +17,7 @@ pub struct Acceptance<'a> {
     pub fingerprint: Fingerprint,
     /// The client's idempotency key, and how long it stands for this generation.
     pub key: Option<(&'a str, Duration)>,
-    /// Rows times denoiser calls times pixels, in millions: what the tenant's share is charged with.
+    /// 10⁹ multiplications of all its networks' calls: what the tenant's share is charged with.
     pub cost: f64,
     /// Most generations that may wait, of all tenants together.
     pub max_queued: usize,
@@ -76,6 +76,15 @@ pub struct Workload {
     pub cost: f64,
     /// Units a second of all workers together that have measured it; 0 where none has.
     pub speed: f64,
+}
+
+/// Where a queued generation stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Place {
+    /// How many are before it.
+    pub position: usize,
+    /// Their work, in units of [`Acceptance::cost`].
+    pub cost: f64,
 }
 
 impl Reaping {

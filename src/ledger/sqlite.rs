@@ -26,7 +26,7 @@ pub use clock::{Clock, Reading};
 
 use super::{
     Acceptance, Accepted, Beat, Claimant, Counts, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, Orders,
-    Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
+    Outcome, Page, Place, Reaped, Reaping, Renewed, Report, Store, StoreError, WorkerRecord, Workload,
 };
 
 /// A handle to the store of one process; clones share it.
@@ -154,8 +154,8 @@ impl Store for SqliteStore {
         reading::workload(self, lately).await
     }
 
-    async fn position(&self, id: GenerationId) -> Result<Option<usize>, StoreError> {
-        reading::position(&self.readers, id).await
+    async fn place(&self, id: GenerationId) -> Result<Option<Place>, StoreError> {
+        reading::place(&self.readers, id).await
     }
 
     fn is_shared(&self) -> bool {

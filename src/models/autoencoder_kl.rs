@@ -56,8 +56,8 @@ impl AutoencoderKl {
     }
 
     /// pixels (B, 3, H, W) in [-1, 1] → moments of (B, C, h, w)
-    pub fn encode(&self, pixels: &Tensor) -> Result<Moments> {
-        let mut x = self.encoder.forward(&channels_last(pixels)?)?;
+    pub async fn encode(&self, pixels: &Tensor) -> Result<Moments> {
+        let mut x = self.encoder.forward(&channels_last(pixels)?).await?;
         if let Some(conv) = &self.quant_conv {
             x = conv.forward(&x)?;
         }
@@ -67,25 +67,25 @@ impl AutoencoderKl {
     }
 
     /// latents (B, C, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]
-    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        channels_first(&self.decode_layers(0..self.decoder.depth(), latents.clone())?)
+    pub async fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        channels_first(&self.decode_layers(0..self.decoder.depth(), latents.clone()).await?)
     }
 
     /// Some layers of the decoder. What enters the first is (B, C, h, w), what leaves the last (B, H, W, 3); between two
     /// layers it is (B, height, width, channels), for the next to go on with.
-    pub fn decode_layers(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
+    pub async fn decode_layers(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
         if layers.start == 0 {
             x = channels_last(&x)?;
             if let Some(conv) = &self.post_quant_conv {
                 x = conv.forward(&x)?;
             }
         }
-        self.decoder.forward(layers, x)
+        self.decoder.forward(layers, x).await
     }
 
     /// The layers of the decoder in stages: calls of about `quantum` multiplications for one row of (h, w) latent pixels.
     pub fn decode_stages(&self, h: usize, w: usize, quantum: f64) -> Vec<Stage> {
-        work::stages(&self.decoder.work(h, w), quantum)
+        work::stages(&self.decoder.demands(h, w), quantum)
     }
 }
 

@@ -6,7 +6,10 @@ use candle_core::{Result, Tensor};
 
 pub use configuration::AutoencoderTinyConfig;
 
-use super::layers::{channels_first, channels_last, conv2d, inner_conv2d, inner_conv2d_without_bias};
+use super::{
+    layers::{channels_first, channels_last, conv2d, inner_conv2d, inner_conv2d_without_bias},
+    pause::pause,
+};
 use crate::{
     kernels::{
         clamp::{relu, soft_clamp},
@@ -53,8 +56,8 @@ impl AutoencoderTiny {
     }
 
     /// latents (B, C, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]
-    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        let pixels = self.decoder.forward(&channels_last(latents)?)?;
+    pub async fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let pixels = self.decoder.forward(&channels_last(latents)?).await?;
         channels_first(&pixels.affine(2.0, -1.0)?) // the network's own range is [0, 1]
     }
 }
@@ -79,13 +82,14 @@ impl DecoderTiny {
     }
 
     /// (B, h, w, C) → (B, H, W, 3)
-    fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+    async fn forward(&self, latents: &Tensor) -> Result<Tensor> {
         let mut x = soft_clamp(latents, 3.0)?;
         for layer in &self.layers {
+            pause().await;
             x = match layer {
                 Layer::Conv(conv) => conv.forward(&x)?,
                 Layer::Relu => relu(x)?,
-                Layer::Block(block) => block.forward(&x)?,
+                Layer::Block(block) => block.forward(&x).await?,
                 Layer::Upsample(factor) => upsample::nearest(&x, factor * x.dim(1)?, factor * x.dim(2)?)?,
             };
         }
@@ -100,9 +104,11 @@ impl AutoencoderTinyBlock {
     }
 
     /// (B, h, w, C) → (B, h, w, C)
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    async fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let hidden = relu(self.conv[0].forward(x)?)?;
+        pause().await;
         let hidden = relu(self.conv[1].forward(&hidden)?)?;
+        pause().await;
         relu(self.conv[2].forward_onto(&hidden, Onto::residual(x))?)
     }
 }

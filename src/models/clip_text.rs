@@ -9,6 +9,7 @@ pub use configuration::{ClipTextConfig, HiddenAct};
 use super::{
     adapters::RowAdapters,
     layers::{LayerNorm, Linear},
+    pause::pause,
 };
 use crate::{
     kernels::{
@@ -62,9 +63,10 @@ impl ClipTextModel {
     ///
     /// That is transformers' `last_hidden_state` for 0, and `hidden_states[-(clip_skip + 1)]` normed for more, as diffusers'
     /// `clip_skip` has it in Stable Diffusion 1 and 2. L may be anything up to `max_position_embeddings`.
-    pub fn forward(&self, rows: &[TextRow<'_>], clip_skip: usize, adapters: &RowAdapters) -> Result<Tensor> {
+    pub async fn forward(&self, rows: &[TextRow<'_>], clip_skip: usize, adapters: &RowAdapters) -> Result<Tensor> {
         let mut x = self.embed(rows)?;
         for layer in self.all_but(clip_skip)? {
+            pause().await;
             x = layer.forward(x, adapters)?;
         }
         self.final_layer_norm.forward(&x)
@@ -72,7 +74,7 @@ impl ClipTextModel {
 
     /// B rows of L ids → (B, L, D): the output of all layers but the last `1 + clip_skip`, not normed, and where the network
     /// has a projection the vector of each whole prompt, (B, P). So SDXL takes its encoders.
-    pub fn forward_pooled(
+    pub async fn forward_pooled(
         &self,
         rows: &[TextRow<'_>],
         clip_skip: usize,
@@ -81,11 +83,13 @@ impl ClipTextModel {
         let kept = self.all_but(1 + clip_skip)?.len();
         let mut x = self.embed(rows)?;
         for layer in &self.layers[..kept] {
+            pause().await;
             x = layer.forward(x, adapters)?;
         }
         let hidden = x.clone();
         let Some(text_projection) = &self.text_projection else { return Ok((hidden, None)) };
         for layer in &self.layers[kept..] {
+            pause().await;
             x = layer.forward(x, adapters)?;
         }
         let normed = self.final_layer_norm.forward(&x)?;

@@ -14,7 +14,9 @@ pub use residuals::Residuals;
 
 use super::{
     adapters::RowAdapters,
+    demand::Demand,
     layers::{Conv, Linear, channels_last},
+    pause::pause,
     unet2d_condition::{Conditions, DownBlock, Embeddings, MidBlock},
 };
 use crate::{
@@ -32,7 +34,7 @@ pub struct ControlNet {
     mid_block: MidBlock,
     controlnet_down_blocks: Vec<Linear>,
     controlnet_mid_block: Linear,
-    in_channels: usize,
+    config: ControlNetConfig,
 }
 
 /// A picture that a network is shown, (1, 3, H, W) in [0, 1], and what its first layers make of it, which is the same in
@@ -109,18 +111,23 @@ impl ControlNet {
                 .map(|(i, width)| Linear::pointwise(&behind.pp(i), *width, *width))
                 .collect(),
             controlnet_mid_block: Linear::pointwise(&weights.pp("controlnet_mid_block"), last, last),
-            in_channels: unet.in_channels,
+            config: config.clone(),
         }
     }
 
     /// C of the latents that it sees.
     pub fn in_channels(&self) -> usize {
-        self.in_channels
+        self.config.unet.in_channels
+    }
+
+    /// What one row of (h, w) latent pixels beside `tokens` of text asks for.
+    pub fn demand(&self, size: [usize; 2], tokens: usize) -> Demand {
+        self.config.demand(size, tokens)
     }
 
     /// sample (B, C, h, w), one hint for each row → what the rows add to the maps of the U-Net, each times its scale.
     /// A guess adds less to outer maps than to inner ones: 0.1 to 1 in equal ratios.
-    pub fn forward(
+    pub async fn forward(
         &self,
         sample: &Tensor,
         conditions: &Conditions<'_>,
@@ -129,15 +136,19 @@ impl ControlNet {
     ) -> Result<(Vec<Tensor>, Tensor)> {
         let conditions = Conditions { adapters: RowAdapters::NONE, ..*conditions };
         let told = self.embeddings.forward(&conditions, sample.device())?;
-        let embedded = hints.iter().map(|(hint, _)| self.embed(hint)).collect::<Result<Vec<_>>>()?;
+        let mut embedded = Vec::with_capacity(hints.len());
+        for (hint, _) in hints {
+            embedded.push(self.embed(hint).await?);
+        }
         let onto = Tensor::cat(&embedded, 0)?; // (B, h, w, C)
         let sample = channels_last(sample)?;
         let mut x = self.conv_in.adapted_onto(&sample, Onto::residual(&onto), RowAdapters::NONE)?;
         let mut maps = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(x, &told, &mut maps)?;
+            x = block.forward(x, &told, &mut maps).await?;
         }
-        let mid = self.mid_block.forward(&x, &told)?;
+        let mid = self.mid_block.forward(&x, &told).await?;
+        pause().await;
 
         let levels = maps.len() + 1;
         let scale = |i: usize| if guess { libm::pow(10.0, i as f64 / (levels - 1) as f64 - 1.0) as f32 } else { 1.0 };
@@ -150,11 +161,11 @@ impl ControlNet {
         Ok((down, scaled(levels - 1, self.controlnet_mid_block.forward(&mid)?)?))
     }
 
-    fn embed(&self, hint: &Hint) -> Result<Tensor> {
+    async fn embed(&self, hint: &Hint) -> Result<Tensor> {
         if let Some(embedded) = hint.embedded.get() {
             return Ok(embedded.clone());
         }
-        let embedded = self.cond_embedding.forward(&channels_last(&hint.pixels)?)?;
+        let embedded = self.cond_embedding.forward(&channels_last(&hint.pixels)?).await?;
         Ok(hint.embedded.get_or_init(|| embedded).clone())
     }
 }
@@ -192,9 +203,11 @@ impl ConditioningEmbedding {
     }
 
     /// (B, H, W, 3) → (B, h, w, C)
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    async fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        pause().await;
         let mut x = silu(&self.conv_in.adapted(x, RowAdapters::NONE)?)?;
         for block in &self.blocks {
+            pause().await;
             x = silu(&block.adapted(&x, RowAdapters::NONE)?)?;
         }
         self.conv_out.adapted(&x, RowAdapters::NONE)

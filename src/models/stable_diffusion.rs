@@ -2,6 +2,7 @@
 //! loaded.
 
 mod description;
+mod sizes;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -28,6 +29,7 @@ use crate::{
     },
 };
 use description::{Description, VAE_TINY};
+pub use sizes::{Part, Sizes};
 
 /// Multiplications for one row in a stage of decoding: tens of milliseconds on a few cores, so that the steps of others
 /// do not wait long, and far more than it takes to end one call and begin another.
@@ -43,6 +45,7 @@ pub struct StableDiffusion {
     vae_tiny: Option<(AutoencoderTiny, AutoencoderTinyConfig)>,
     scheduler_config: Map<String, Value>,
     spec: Spec,
+    sizes: Sizes,
     /// What adapters can stand beside.
     modules: Modules,
     device: Device,
@@ -116,8 +119,9 @@ impl StableDiffusion {
         device: &Device,
         winograd: winograd::Use,
     ) -> std::result::Result<Self, LoadError> {
-        let Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec } =
-            Description::read(folder)?;
+        let description = Description::read(folder)?;
+        let sizes = Sizes::of(&description);
+        let Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec } = description;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
         let modules = Mutex::new(Modules::default());
@@ -162,7 +166,7 @@ impl StableDiffusion {
         };
         let device = device.clone();
         let modules = modules.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Self { modules, text, unet, vae, vae_config, vae_tiny, scheduler_config, spec, device })
+        Ok(Self { modules, text, unet, vae, vae_config, vae_tiny, scheduler_config, spec, sizes, device })
     }
 
     /// The sizes and the scheduler configuration of a folder, whose weights are not read.
@@ -220,34 +224,39 @@ impl StableDiffusion {
     }
 
     /// B prompts → (B, L, D) and, where the U-Net is told of it, (B, P), without the last `clip_skip` layers.
-    pub fn encode_text(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
-        self.text.encode(prompts, clip_skip)
+    pub async fn encode_text(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
+        self.text.encode(prompts, clip_skip).await
     }
 
     /// sample (B, C, h, w) → the U-Net's prediction, (B, C, h, w)
-    pub fn denoise(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
-        self.unet.forward(&sample.to_device(&self.device)?, conditions, control)
+    pub async fn denoise(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
+        self.unet.forward(&sample.to_device(&self.device)?, conditions, control).await
     }
 
     /// As [`StableDiffusion::denoise`], and the deep features for [`StableDiffusion::denoise_shallow`], (B, h, w, C') for the
     /// U-Net's first number of channels C'.
-    pub fn denoise_keeping(
+    pub async fn denoise_keeping(
         &self,
         sample: &Tensor,
         conditions: &Conditions<'_>,
         control: &Residuals,
     ) -> Result<(Tensor, Tensor)> {
-        self.unet.forward_keeping(&sample.to_device(&self.device)?, conditions, control)
+        self.unet.forward_keeping(&sample.to_device(&self.device)?, conditions, control).await
     }
 
     /// As [`StableDiffusion::denoise`] by the U-Net's shallowest branch, on features of an earlier call, row by row.
-    pub fn denoise_shallow(&self, sample: &Tensor, conditions: &Conditions<'_>, features: &Tensor) -> Result<Tensor> {
-        self.unet.forward_shallow(&sample.to_device(&self.device)?, conditions, features)
+    pub async fn denoise_shallow(
+        &self,
+        sample: &Tensor,
+        conditions: &Conditions<'_>,
+        features: &Tensor,
+    ) -> Result<Tensor> {
+        self.unet.forward_shallow(&sample.to_device(&self.device)?, conditions, features).await
     }
 
     /// Pixels (B, 3, H, W) in [-1, 1] → the moments of their latents (B, C, h, w), not yet scaled for the U-Net.
-    pub fn encode(&self, pixels: &Tensor) -> Result<Moments> {
-        self.vae.encode(&pixels.to_device(&self.device)?)
+    pub async fn encode(&self, pixels: &Tensor) -> Result<Moments> {
+        self.vae.encode(&pixels.to_device(&self.device)?).await
     }
 
     /// What the autoencoder's latents are multiplied by, and what is taken off before, for the U-Net.
@@ -256,8 +265,8 @@ impl StableDiffusion {
     }
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
-    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        self.vae.decode(&self.unscaled(latents)?)
+    pub async fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.vae.decode(&self.unscaled(latents)?).await
     }
 
     /// The pieces that latents of (h, w) are decoded in.
@@ -272,9 +281,9 @@ impl StableDiffusion {
 
     /// One stage. The first takes latents (B, C, h, w) as the sampler left them, each later one what the one before it
     /// made, and the last gives pixels (B, H, W, 3), roughly in [-1, 1].
-    pub fn decode_stage(&self, stage: &Stage, x: &Tensor) -> Result<Tensor> {
+    pub async fn decode_stage(&self, stage: &Stage, x: &Tensor) -> Result<Tensor> {
         let x = if stage.layers.start == 0 { self.unscaled(x)? } else { x.clone() };
-        self.vae.decode_layers(stage.layers.clone(), x)
+        self.vae.decode_layers(stage.layers.clone(), x).await
     }
 
     /// Latents as the sampler left them → as the autoencoder knows them.
@@ -284,12 +293,12 @@ impl StableDiffusion {
     }
 
     /// As [`StableDiffusion::decode`], by the small network of `vae_tiny`; an error where the folder has none.
-    pub fn decode_tiny(&self, latents: &Tensor) -> Result<Tensor> {
+    pub async fn decode_tiny(&self, latents: &Tensor) -> Result<Tensor> {
         let Some((vae_tiny, AutoencoderTinyConfig { scaling_factor, shift_factor, .. })) = &self.vae_tiny else {
             candle_core::bail!("the model has no {VAE_TINY}")
         };
         let latents = latents.to_device(&self.device)?;
-        vae_tiny.decode(&latents.affine(1.0 / scaling_factor, *shift_factor)?)
+        vae_tiny.decode(&latents.affine(1.0 / scaling_factor, *shift_factor)?).await
     }
 
     /// What a file of adapters does to the layers of this model; `path` is what errors call it.
@@ -315,6 +324,11 @@ impl StableDiffusion {
     /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.
     pub fn scheduler_config(&self) -> &Map<String, Value> {
         &self.scheduler_config
+    }
+
+    /// The sizes of its layers.
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
     /// The sizes of the model.

@@ -172,7 +172,7 @@ impl TextEncoders {
     }
 
     /// Prompts → their states, without the last `clip_skip` layers.
-    pub fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
+    pub async fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));
         let mut hidden = Vec::with_capacity(self.encoders.len());
         let mut pooled = None;
@@ -184,9 +184,9 @@ impl TextEncoders {
             });
             let rows = rows.collect::<Result<Vec<TextRow<'_>>>>()?;
             let states = match self.way {
-                Way::Last => model.forward(&rows, clip_skip, &adapters)?,
+                Way::Last => model.forward(&rows, clip_skip, &adapters).await?,
                 Way::Penultimate => {
-                    let (states, of_all) = model.forward_pooled(&rows, clip_skip, &adapters)?;
+                    let (states, of_all) = model.forward_pooled(&rows, clip_skip, &adapters).await?;
                     pooled = of_all.or(pooled);
                     states
                 }

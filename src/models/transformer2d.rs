@@ -2,12 +2,11 @@ use candle_core::{Result, Tensor};
 
 use super::{
     adapters::RowAdapters,
+    attention::attention,
     layers::{GegluLayer, GroupNorm, LayerNorm, Linear},
+    pause::pause,
 };
-use crate::{
-    kernels::attention::{Mask, attention},
-    weights::Weights,
-};
+use crate::weights::Weights;
 
 /// What the transformers of one block have in common.
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +43,11 @@ impl Transformer2DModel {
     }
 
     /// x (B, h, w, C), text (B, L, D) → (B, h, w, C)
-    pub fn forward(&self, x: &Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+    pub async fn forward(&self, x: &Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let mut hidden = self.proj_in.adapted(&self.norm.forward(x)?, adapters)?.reshape((b, h * w, c))?;
         for block in &self.transformer_blocks {
-            hidden = block.forward(hidden, text, adapters)?;
+            hidden = block.forward(hidden, text, adapters).await?;
         }
         self.proj_out.adapted_onto(&hidden.reshape((b, h, w, c))?, x, adapters)
     }
@@ -80,10 +79,11 @@ impl BasicTransformerBlock {
     }
 
     /// x (B, N, C), text (B, L, D) → (B, N, C)
-    fn forward(&self, x: Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+    async fn forward(&self, x: Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let normed = self.norm1.forward(&x)?;
-        let x = self.attn1.forward_onto(&normed, &normed, &x, adapters)?;
-        let x = self.attn2.forward_onto(&self.norm2.forward(&x)?, text, &x, adapters)?;
+        let x = self.attn1.forward_onto(&normed, &normed, &x, adapters).await?;
+        let x = self.attn2.forward_onto(&self.norm2.forward(&x)?, text, &x, adapters).await?;
+        pause().await;
         self.ff.forward_onto(&self.norm3.forward(&x)?, &x, adapters)
     }
 }
@@ -110,10 +110,16 @@ impl Attention {
     }
 
     /// x (B, N, C), source (B, M, S), and a residual on top → (B, N, C)
-    fn forward_onto(&self, x: &Tensor, source: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+    async fn forward_onto(
+        &self,
+        x: &Tensor,
+        source: &Tensor,
+        residual: &Tensor,
+        adapters: &RowAdapters,
+    ) -> Result<Tensor> {
         let q = self.to_q.adapted(x, adapters)?;
         let (k, v) = (self.to_k.adapted(source, adapters)?, self.to_v.adapted(source, adapters)?);
-        self.to_out.adapted_onto(&attention(&q, &k, &v, self.heads, Mask::None)?, residual, adapters)
+        self.to_out.adapted_onto(&attention(&q, &k, &v, self.heads).await?, residual, adapters)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod configuration;
+mod demand;
 mod down_block;
 mod mid_block;
 mod up_block;
@@ -19,6 +20,7 @@ use up_block::UpBlock;
 use super::{
     control_net::Residuals,
     layers::{Conv, GroupNorm, channels_first, channels_last},
+    pause::pause,
 };
 use crate::weights::Weights;
 
@@ -70,13 +72,13 @@ impl UNet2DConditionModel {
     }
 
     /// sample (B, C, h, w) → (B, C_out, h, w); `control` is added to what the skips and the middle carry.
-    pub fn forward(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
-        Ok(self.forward_keeping(sample, conditions, control)?.0)
+    pub async fn forward(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
+        Ok(self.forward_keeping(sample, conditions, control).await?.0)
     }
 
     /// The same, and the deep features (B, h, w, C) that [`UNet2DConditionModel::forward_shallow`] starts from: the map that
     /// enters the last layer on the way up.
-    pub fn forward_keeping(
+    pub async fn forward_keeping(
         &self,
         sample: &Tensor,
         conditions: &Conditions<'_>,
@@ -85,26 +87,33 @@ impl UNet2DConditionModel {
         let (mut x, told) = self.enter(sample, conditions)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(x, &told, &mut skips)?;
+            x = block.forward(x, &told, &mut skips).await?;
         }
-        x = control.onto_middle(self.mid_block.forward(&x, &told)?)?;
+        x = control.onto_middle(self.mid_block.forward(&x, &told).await?)?;
         control.onto_skips(&mut skips)?;
         let (last, blocks) = self.up_blocks()?;
         for block in blocks {
-            x = block.forward(x, &told, &mut skips)?;
+            x = block.forward(x, &told, &mut skips).await?;
         }
-        let features = last.forward_layers(0..last.layers() - 1, x, &told, &mut skips)?;
-        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut skips)?;
+        let features = last.forward_layers(0..last.layers() - 1, x, &told, &mut skips).await?;
+        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut skips).await?;
+        pause().await;
         Ok((self.leave(&x, &told)?, features))
     }
 
     /// The shallowest branch alone: into the network, over its outermost skip, through the last layer and out. The rest is
     /// taken for what it was in the call that left `features` (section 3 of Ma et al. 2023, arXiv:2312.00858;
     /// `cache_branch_id` 0 of its authors' program).
-    pub fn forward_shallow(&self, sample: &Tensor, conditions: &Conditions<'_>, features: &Tensor) -> Result<Tensor> {
+    pub async fn forward_shallow(
+        &self,
+        sample: &Tensor,
+        conditions: &Conditions<'_>,
+        features: &Tensor,
+    ) -> Result<Tensor> {
         let (x, told) = self.enter(sample, conditions)?;
         let (last, _) = self.up_blocks()?;
-        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut vec![x])?;
+        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut vec![x]).await?;
+        pause().await;
         self.leave(&x, &told)
     }
 

@@ -6,6 +6,7 @@ mod fits;
 mod hub;
 mod lease;
 pub(super) mod listing;
+mod plan;
 mod reload;
 pub mod room;
 mod shelf;
@@ -23,6 +24,7 @@ use super::{Adapters, ControlNets, Model, embedded};
 use crate::{generation::ModelCard, kernels::winograd, metrics::Metrics};
 use entry::Entry;
 pub use lease::{Acquired, Lease, Ticket};
+pub use plan::Plan;
 pub use reload::{Changes, Reloaded};
 use shelf::{Shelf, Standing, Taken};
 

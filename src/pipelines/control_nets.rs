@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     generation::ModelCard,
-    models::control_net::{ControlNet, ControlNetConfig},
+    models::{
+        control_net::{ControlNet, ControlNetConfig},
+        demand::Demand,
+    },
     weights::{LoadError, ModelFolder},
 };
 
@@ -140,6 +143,12 @@ impl ControlNets {
             return Ok(());
         }
         Err(("unsupported_for_model", format!("{name:?} was not made for models like {:?}", card.name)))
+    }
+
+    /// What one row of (h, w) latent pixels beside `tokens` of text asks of the network; `None` for one that cannot be used.
+    pub(super) fn demand(&self, name: &str, size: [usize; 2], tokens: usize) -> Option<Demand> {
+        let usable = self.entries.get(name)?.usable.as_ref().ok()?;
+        Some(usable.config.demand(size, tokens))
     }
 
     /// The network with its weights in memory; reads them if this is the first use. Blocks for as long as that takes.

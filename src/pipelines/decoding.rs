@@ -1,10 +1,9 @@
 //! Latents to pixels, in tiles and stages.
 
 use candle_core::{Device, Storage, Tensor};
-use futures::FutureExt;
 
 use super::{NetworkError, Networks, canvas::Canvas};
-use crate::{diffusion::Latents, imaging::RgbImage};
+use crate::{diffusion::Latents, imaging::RgbImage, models::pause::ToEnd};
 
 /// What the decoding of one picture has come to between two stages: (1, …), memory of its own, so that it may be kept
 /// while its company is long done. A cheap handle.
@@ -104,8 +103,8 @@ pub async fn decode<E: From<NetworkError>>(
 /// # Errors
 /// The decoder failed.
 pub fn decode_alone(networks: &dyn Networks, latents: &Latents) -> Result<Vec<RgbImage>, NetworkError> {
-    let run = async |call: DecodeCall, rows: Vec<Activation>| networks.decode(call.shape, call.stage, &rows);
-    decode(networks, latents, 0, run).now_or_never().unwrap_or_else(|| Err(failed("it waits, with nobody to wait for")))
+    let run = async |call: DecodeCall, rows: Vec<Activation>| networks.decode(call.shape, call.stage, &rows).await;
+    decode(networks, latents, 0, run).to_end()
 }
 
 fn failed(error: impl ToString) -> NetworkError {

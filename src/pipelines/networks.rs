@@ -4,6 +4,7 @@ mod stable_diffusion;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use candle_core::{DType, Device, Tensor};
 
 use super::Activation;
@@ -13,7 +14,8 @@ use crate::{
         adapters::{Adapter, AdapterSet},
         autoencoder_kl::Tiles,
         control_net::{ControlNet, Hint},
-        stable_diffusion::Spec,
+        demand::Demand,
+        stable_diffusion::{Part, Spec},
         text_encoders::{LearnedToken, LearnedTokens, Tokens},
     },
     weights::LoadError,
@@ -126,6 +128,10 @@ pub struct NetworkError {
 }
 
 /// The networks of one model. Row i of every answer depends on row i of the input alone, to the bit.
+///
+/// The calls are futures that wait for nothing but the next poll, which computes the next layer: whoever polls may do
+/// something else in between, on any thread, and the answer does not depend on it.
+#[async_trait]
 pub trait Networks: Send + Sync {
     fn spec(&self) -> Spec;
     /// Token ids padded or truncated to the text encoders' length. The prompts are one for each encoder; the last is for all
@@ -135,11 +141,21 @@ pub trait Networks: Send + Sync {
     fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
         vec![self.tokenize(prompts, learned)]
     }
-    fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
+    async fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
     /// All rows have the shape (C, h, w).
-    fn denoise(&self, shape: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError>;
+    async fn denoise(
+        &self,
+        shape: [usize; 3],
+        depth: Depth,
+        rows: &[DenoiseRow],
+    ) -> Result<Vec<Denoised>, NetworkError>;
     /// Pixels (3, H, W) in [-1, 1] → the distribution of their latents.
-    fn encode(&self, shape: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError>;
+    async fn encode(&self, shape: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError>;
+    /// What one row of a call asks of the machine, a function of the layers' sizes. Only the order of calls and the rows that
+    /// share one depend on it, and never an answer.
+    fn demand(&self, _part: Part) -> Demand {
+        Demand { work: 1.0, bytes: 0 }
+    }
     /// The pieces that latents of (h, w) are decoded in.
     fn tiles(&self, size: [usize; 2]) -> Tiles;
     /// Into how many calls of [`Networks::decode`] the decoding of latents (C, h, w) falls, one or more, and which share of
@@ -147,7 +163,12 @@ pub trait Networks: Send + Sync {
     fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64>;
     /// One stage, counted from 0, of decoding latents (C, h, w). The first takes them as (1, C, h, w), each later stage
     /// takes what the one before it made, and the last gives pixels (1, H, W, 3), roughly in [-1, 1].
-    fn decode(&self, shape: [usize; 3], stage: usize, rows: &[Activation]) -> Result<Vec<Activation>, NetworkError>;
+    async fn decode(
+        &self,
+        shape: [usize; 3],
+        stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError>;
     /// What a file of adapters (safetensors) does to these networks; `path` is what errors call it.
     fn adapter(&self, path: &str, _file: &[u8]) -> Result<Adapter, LoadError> {
         Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model takes no adapters".to_owned() })
@@ -158,5 +179,5 @@ pub trait Networks: Send + Sync {
     }
     /// Rows of latents of the shape (C, h, w) to pictures, by a smaller network which only models have whose
     /// [`Spec::tiny_decoder`] says so.
-    fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
+    async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
 }

@@ -7,8 +7,9 @@ use super::{
     unclaimed::Unclaimed,
 };
 use crate::{
-    generation::{Generation, GenerationId, resolve},
+    generation::{FieldError, Generation, GenerationId, Invalid, resolve},
     ledger::{Acceptance, Accepted, Fingerprint, Hint, StoreError},
+    pipelines::Plan,
 };
 
 /// A request that was found valid and whose pictures are stored. Dropped, it leaves nothing behind.
@@ -24,6 +25,8 @@ struct Valid {
     id: GenerationId,
     tenant: Arc<str>,
     generation: Generation,
+    /// As its plan has it.
+    cost: f64,
     fingerprint: Fingerprint,
     repeatable: Repeatable,
     /// Pictures that are not stored yet, since the id may be another's.
@@ -78,10 +81,12 @@ impl Service {
         let (resolved, _hold) = offload(bytes, move || {
             let hold = fields.take_hold();
             let Parts { catalogue, limits, .. } = &service.0.parts;
-            (resolve(fields, &CatalogueRules { catalogue, limits }), hold)
+            let resolved = resolve(fields, &CatalogueRules { catalogue, limits }).map_err(ServiceError::from);
+            let planned = resolved.and_then(|generation| Ok((service.planned(&generation)?.cost, generation)));
+            (planned, hold)
         })
         .await;
-        let mut generation = resolved?;
+        let (cost, mut generation) = resolved?;
         if !is_taken {
             self.admit(&generation).await?;
         }
@@ -91,7 +96,7 @@ impl Service {
             _ => Unclaimed::nothing(),
         };
         let taken = intake::take_in(pictures, &mut generation, id, is_taken, blobs).await?;
-        let valid = Valid { id, tenant, generation, fingerprint, repeatable, taken, unclaimed };
+        let valid = Valid { id, tenant, generation, cost, fingerprint, repeatable, taken, unclaimed };
         Ok(Prepared(Outcome::New(Box::new(valid))))
     }
 
@@ -104,7 +109,7 @@ impl Service {
             Outcome::Replayed(view) => return Ok(Created { view: *view, replayed: true }),
             Outcome::New(valid) => *valid,
         };
-        let Valid { id, tenant, generation, fingerprint, repeatable, taken, unclaimed } = valid;
+        let Valid { id, tenant, generation, cost, fingerprint, repeatable, taken, unclaimed } = valid;
         let Parts { store, blobs, metrics, wake, terms, .. } = &self.0.parts;
         let acceptance = Acceptance {
             id,
@@ -115,7 +120,7 @@ impl Service {
                 Repeatable::ByKey(key) => Some((key, terms.idempotency)),
                 Repeatable::No | Repeatable::ById(_) => None,
             },
-            cost: generation.cost(),
+            cost,
             max_queued: terms.max_queued,
         };
         // Nobody may erase them from here on who does not know whether the generation was accepted.
@@ -169,6 +174,26 @@ impl Service {
         }
     }
 
+    /// What a generation takes. Refuses one that takes more memory than a worker has.
+    fn planned(&self, generation: &Generation) -> Result<Plan, ServiceError> {
+        let plan = |n| self.0.catalogue.plan(&Generation { n, ..generation.clone() }).unwrap_or_default();
+        let (whole, bound) = (plan(generation.n), self.0.terms.max_bytes);
+        let fits = |plan: Plan| bound.is_none_or(|bound| plan.bytes() <= bound);
+        if fits(whole) {
+            return Ok(whole);
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let takes =
+            format!("takes {} MiB, and engine.max_bytes is {} MiB", mib(whole.bytes()), mib(bound.unwrap_or(0)));
+        let Generation { n, width, height, .. } = generation;
+        let (field, detail) = match (1..*n).rev().find(|n| fits(plan(*n))) {
+            Some(most) => ("n", format!("must be at most {most} at {width} × {height} pixels: {n} {takes}")),
+            None => ("width", format!("times height must be less: {width} × {height} pixels {takes}")),
+        };
+        let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };
+        Err(ServiceError::Invalid(Invalid { errors: vec![error] }))
+    }
+
     /// Refuses what would wait too long to be worth its place.
     async fn admit(&self, generation: &Generation) -> Result<(), ServiceError> {
         let Some(wait) = self.estimated_wait().await? else { return Ok(()) };
@@ -181,6 +206,14 @@ impl Service {
         Err(ServiceError::Overloaded { wait_s, bound_s, retry_after_s: bounded_s(wait - bound) })
     }
 
+    /// When a generation that is accepted now would begin: at once where nothing waits.
+    pub async fn estimated_start(&self) -> Result<Option<Duration>, ServiceError> {
+        match self.counts().await?.queued {
+            0 => Ok(self.pace().map(|_| Duration::ZERO)),
+            _ => self.estimated_wait().await,
+        }
+    }
+
     /// How long the workers have to do with what waits and runs; `None` where none has shown its speed.
     async fn estimated_wait(&self) -> Result<Option<Duration>, ServiceError> {
         let load = self.ask(self.0.store.workload(self.0.terms.lately)).await?;
@@ -191,7 +224,8 @@ impl Service {
     async fn refused(&self, error: StoreError) -> ServiceError {
         let after = async |queued| match self.estimated_wait().await {
             Ok(Some(wait)) => bounded_s(wait),
-            _ => bounded_s(Duration::from_secs_f64(self.pace().map_or(1.0, |pace| pace.until_start(queued)))),
+            // Nobody has shown a speed, so that nothing is known but how many wait.
+            _ => bounded_s(Duration::from_secs(queued as u64)),
         };
         match error {
             StoreError::QueueFull { queued } => ServiceError::QueueFull { queued, retry_after_s: after(queued).await },

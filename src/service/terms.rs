@@ -26,6 +26,8 @@ pub struct Terms {
     pub key_cache: (usize, Duration),
     /// How long a shared store may take to answer.
     pub store_timeout: Duration,
+    /// Bytes of memory that a generation may take, where it is known what the workers have.
+    pub max_bytes: Option<u64>,
     /// A worker that has not been heard of for so long does not count.
     pub lately: Duration,
 }
@@ -44,6 +46,7 @@ impl Terms {
             key_required: config.auth.required,
             key_cache: (config.auth.cache_entries.get(), config.auth.cache_s.into()),
             store_timeout: config.database.timeout_s.into(),
+            max_bytes: (config.engine.max_bytes > 0).then_some(config.engine.max_bytes),
             lately: config.worker.lease_s.into(),
         }
     }

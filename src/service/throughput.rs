@@ -15,7 +15,7 @@ struct Ended {
     seconds: f64,
     /// Generations that ran at the time, this one included.
     together: usize,
-    /// See [`Generation::cost`](crate::generation::Generation::cost).
+    /// See [`Plan::cost`](crate::pipelines::Plan::cost).
     cost: f64,
 }
 
@@ -24,8 +24,9 @@ struct Ended {
 pub struct Pace {
     /// From the beginning of a run to its end.
     pub run_seconds: f64,
-    /// What one place in the queue costs: several run together, and as many move up when they have ended.
-    pub place_seconds: f64,
+    /// Units of cost that are done in a second: several run together, and their places in the queue are free when they have
+    /// ended.
+    pub speed: f64,
 }
 
 const REMEMBERED: usize = 32;
@@ -54,24 +55,22 @@ impl Throughput {
 
     /// `None` before the first generation has ended.
     pub fn pace(&self) -> Option<Pace> {
+        let speed = self.speed()?;
         let recent = self.recent();
-        let mean = |of: fn(&Ended) -> f64| recent.iter().map(of).sum::<f64>() / recent.len() as f64;
-        (!recent.is_empty()).then(|| Pace {
-            run_seconds: mean(|ended| ended.seconds),
-            place_seconds: mean(|ended| ended.seconds / ended.together as f64),
-        })
+        let run_seconds = recent.iter().map(|ended| ended.seconds).sum::<f64>() / recent.len() as f64;
+        Some(Pace { run_seconds, speed })
     }
 }
 
 impl Pace {
-    /// Seconds until a generation with `position` others before it begins.
-    pub fn until_start(&self, position: usize) -> f64 {
-        self.place_seconds * position as f64
+    /// Seconds until a generation begins that has generations of so much cost before it.
+    pub fn until_start(&self, cost: f64) -> f64 {
+        if self.speed > 0.0 { cost / self.speed } else { 0.0 }
     }
 
     /// Seconds until that generation has its pictures.
-    pub fn until_end(&self, position: usize) -> f64 {
-        self.until_start(position) + self.run_seconds
+    pub fn until_end(&self, cost: f64) -> f64 {
+        self.until_start(cost) + self.run_seconds
     }
 }
 
@@ -87,8 +86,8 @@ mod tests {
             throughput.record(Duration::from_secs(8), 4, 6.0);
         }
         let pace = throughput.pace().unwrap();
-        assert_eq!(pace.until_start(3), 6.0, "a place costs a quarter of a run, as four run together");
-        assert_eq!(pace.until_end(3), 14.0);
         assert_eq!(throughput.speed(), Some(3.0), "four together do 24 in 8 seconds");
+        assert_eq!(pace.until_start(18.0), 6.0);
+        assert_eq!(pace.until_end(18.0), 14.0);
     }
 }

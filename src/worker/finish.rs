@@ -43,7 +43,9 @@ impl Worker {
             Status::Succeeded { .. } => {
                 self.metrics.run_seconds.observe(begun.elapsed().as_secs_f64());
                 let together = self.metrics.running.get().max(1) as usize;
-                self.throughput.record(begun.elapsed(), together, record.generation.cost());
+                if let Some(plan) = self.catalogue.plan(&record.generation) {
+                    self.throughput.record(begun.elapsed(), together, plan.cost);
+                }
             }
             _ => {}
         }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Worker, ended_early, failed};
+use super::{Worker, ended_early, failed, memory::Taken};
 use crate::{
     engine::{Cancel, Reason, RunError},
     generation::Record,
@@ -19,13 +19,13 @@ use crate::{
 };
 
 impl Worker {
-    /// The model, the refiner where there is one, and a place in the engine, or how the generation ends without them. A cancel
+    /// The model, the refiner where there is one, and room in the engine, or how the generation ends without them. A cancel
     /// ends the wait at once; a read that has begun goes on for those who come later.
     pub(super) async fn load_models(
         &self,
         record: &Record,
         cancel: &Cancel,
-    ) -> Result<(Lease, Option<Lease>, OwnedSemaphorePermit), Outcome> {
+    ) -> Result<(Lease, Option<Lease>, Room), Outcome> {
         if let Some(reason) = cancel.reason() {
             return Err(ended_early(RunError::Canceled(reason)));
         }
@@ -42,8 +42,8 @@ impl Worker {
                     (lease, Some(refiner))
                 }
             };
-            let slot = self.slots.compute().await.ok_or(Outcome::Released)?;
-            Ok((lease, refiner, slot))
+            let room = self.room(record).await?;
+            Ok((lease, refiner, room))
         };
         tokio::select! {
             biased;
@@ -52,6 +52,20 @@ impl Worker {
             }
             ready = ready => ready,
         }
+    }
+
+    /// Memory for all that it will hold, and then a place.
+    async fn room(&self, record: &Record) -> Result<Room, Outcome> {
+        let plan = self.catalogue.plan(&record.generation).unwrap_or_default();
+        // Whoever waits for memory does not compute for a while, so that another one may.
+        let waiting = self.memory.is_short_of(plan).then(|| self.slots.wait());
+        if waiting.is_some() {
+            self.wake.notify_one();
+        }
+        let memory = self.memory.take(plan).await;
+        drop(waiting);
+        let slot = self.slots.compute().await.ok_or(Outcome::Released)?;
+        Ok(Room { _memory: memory, _slot: slot })
     }
 
     async fn acquire(&self, record: &Record, name: &str, held: Option<&Lease>) -> Result<Lease, Outcome> {
@@ -73,6 +87,13 @@ impl Worker {
         };
         read(acquired.map_err(unavailable)?, &self.metrics).await
     }
+}
+
+/// What a generation has of the engine while it computes.
+#[derive(Debug)]
+pub(super) struct Room {
+    _memory: Taken,
+    _slot: OwnedSemaphorePermit,
 }
 
 /// Reads the model if this is the one who has to.

@@ -13,6 +13,7 @@ use latentd::{
         AutoencoderKl, StableDiffusion,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
         control_net::Residuals,
+        pause::ToEnd,
         text_encoders::{LearnedTokens, Tokens},
         unet2d_condition::Conditions,
     },
@@ -83,10 +84,10 @@ pub fn ids_of(sd: &StableDiffusion, prompt: &str) -> Vec<u32> {
 
 /// What a model makes of fixed inputs, as bits.
 pub fn outputs(sd: &StableDiffusion) -> Vec<Vec<u32>> {
-    let context = sd.encode_text(&[tokens(sd, "a red fox")], 0).unwrap().hidden;
+    let context = sd.encode_text(&[tokens(sd, "a red fox")], 0).to_end().unwrap().hidden;
     let latents = noise(&[1, 4, 8, 8], 3);
-    let predicted = sd.denoise(&latents, &Conditions::plain(&[500.5], &context), Residuals::NONE).unwrap();
-    [context, predicted, sd.decode(&latents).unwrap()].iter().map(bits).collect()
+    let predicted = sd.denoise(&latents, &Conditions::plain(&[500.5], &context), Residuals::NONE).to_end().unwrap();
+    [context, predicted, sd.decode(&latents).to_end().unwrap()].iter().map(bits).collect()
 }
 
 pub fn walk(folder: &Path) -> Vec<PathBuf> {

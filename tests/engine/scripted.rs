@@ -8,7 +8,8 @@ use latentd::{
     imaging::RgbImage,
     models::{
         autoencoder_kl::Tiles,
-        stable_diffusion::{Input, Spec},
+        demand::Demand,
+        stable_diffusion::{Input, Part, Spec},
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
@@ -74,6 +75,7 @@ impl Scripted {
     }
 }
 
+#[async_trait::async_trait]
 impl Networks for Scripted {
     fn spec(&self) -> Spec {
         Spec {
@@ -94,12 +96,12 @@ impl Networks for Scripted {
         Tokens { ids: vec![vec![0, 1]], ..Tokens::default() }
     }
 
-    fn encode_text(&self, prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+    async fn encode_text(&self, prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         let hidden = || Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
         Ok(prompts.iter().map(|_| TextEmbedding { hidden: hidden(), pooled: None }).collect())
     }
 
-    fn denoise(
+    async fn denoise(
         &self,
         [_, side, _]: [usize; 3],
         _depth: Depth,
@@ -120,8 +122,20 @@ impl Networks for Scripted {
         Ok(answers)
     }
 
-    fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+    async fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
         Err(NetworkError { network: "vae_encoder", detail: "there is none".to_owned() })
+    }
+
+    /// In latent pixels of one row of the denoiser.
+    fn demand(&self, part: Part) -> Demand {
+        let work = match part {
+            Part::Text => 1.0,
+            Part::Denoise { size: [h, w], .. } => (h * w) as f64,
+            Part::Encode { size: [h, w] } | Part::Decode { size: [h, w] } | Part::DecodeTiny { size: [h, w] } => {
+                2.0 * (h * w) as f64
+            }
+        };
+        Demand { work, bytes: 0 }
     }
 
     /// Two above 512 pixels squared, and more.
@@ -134,7 +148,7 @@ impl Networks for Scripted {
     }
 
     /// Counts the stages in a picture of the latents' first value; the last makes pixels of it.
-    fn decode(
+    async fn decode(
         &self,
         [_, h, w]: [usize; 3],
         stage: usize,
@@ -152,7 +166,7 @@ impl Networks for Scripted {
         Ok(rows.iter().map(|row| Activation(next(row).unwrap())).collect())
     }
 
-    fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
         Err(NetworkError { network: "vae_tiny", detail: "there is none".to_owned() })
     }
 }

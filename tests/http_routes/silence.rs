@@ -14,7 +14,8 @@ use latentd::{
     ledger::{
         Acceptance, Accepted, Answer, Beat, Claimant, ClaimedDelivery, Counts, Delivery, DeliveryClaim, DeliveryPage,
         Endpoint, EndpointTerms, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, NewEndpoint, Next, Orders,
-        Outcome, Page, Reaped, Reaping, Renewed, Report, Store, StoreError, WebhookStore, WorkerRecord, Workload,
+        Outcome, Page, Place, Reaped, Reaping, Renewed, Report, Store, StoreError, WebhookStore, WorkerRecord,
+        Workload,
     },
 };
 use serde_json::{Value, json};
@@ -106,7 +107,7 @@ impl Store for Silence {
         pending().await
     }
 
-    async fn position(&self, _: GenerationId) -> Result<Option<usize>, StoreError> {
+    async fn place(&self, _: GenerationId) -> Result<Option<Place>, StoreError> {
         pending().await
     }
 

@@ -143,12 +143,13 @@ pub async fn positions_count_the_older_ones(place: &dyn Place) {
     let store = place.open().await;
     let ids = accept(&*store, 4).await;
     for (at, id) in ids.iter().enumerate() {
-        assert_eq!(store.position(*id).await.unwrap(), Some(at));
+        let place = Some(latentd::ledger::Place { position: at, cost: at as f64 });
+        assert_eq!(store.place(*id).await.unwrap(), place);
     }
     claim_one(&*store).await;
     store.cancel(ids[2]).await.unwrap();
-    let positions = join_all(ids.iter().map(|id| store.position(*id))).await;
-    let positions: Vec<_> = positions.into_iter().map(|position| position.unwrap()).collect();
+    let positions = join_all(ids.iter().map(|id| store.place(*id))).await;
+    let positions: Vec<_> = positions.into_iter().map(|place| place.unwrap().map(|place| place.position)).collect();
     assert_eq!(positions, [None, Some(0), None, Some(1)]);
-    assert_eq!(store.position(GenerationId::new()).await.unwrap(), None);
+    assert_eq!(store.place(GenerationId::new()).await.unwrap().map(|place| place.position), None);
 }

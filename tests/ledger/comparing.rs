@@ -324,7 +324,10 @@ impl Both {
                 _ => {}
             }
             assert_eq!(history(store, *id).await, row.history);
-            assert_eq!(store.position(*id).await.unwrap(), queue.iter().position(|queued| queued == id));
+            assert_eq!(
+                store.place(*id).await.unwrap().map(|place| place.position),
+                queue.iter().position(|queued| queued == id)
+            );
         }
         for tenant in TENANTS {
             for key in KEYS {

@@ -227,6 +227,6 @@ async fn check_one_new(store: &dyn Store, answers: Vec<Result<Accepted, StoreErr
     store.cancel(new[0]).await.unwrap();
     // Nothing but it is left in the way of the next.
     let id = accept(store, 1).await[0];
-    assert_eq!(store.position(id).await.unwrap(), Some(0));
+    assert_eq!(store.place(id).await.unwrap().map(|place| place.position), Some(0));
     store.cancel(id).await.unwrap();
 }

@@ -53,11 +53,19 @@ async fn several_sweepers_expire_and_age_each_generation_once() {
     for aged in join_all(stores.iter().map(|store| store.age(Duration::from_secs(3600)))).await {
         aged.unwrap();
     }
-    assert_eq!(stores[0].position(before).await.unwrap(), Some(0), "nobody has waited for an hour");
+    assert_eq!(
+        stores[0].place(before).await.unwrap().map(|place| place.position),
+        Some(0),
+        "nobody has waited for an hour"
+    );
     for aged in join_all(stores.iter().map(|store| store.age(Duration::ZERO))).await {
         aged.unwrap();
     }
-    assert_eq!(stores[0].position(waiting[0]).await.unwrap(), Some(0), "it has grown as urgent, and is older");
+    assert_eq!(
+        stores[0].place(waiting[0]).await.unwrap().map(|place| place.position),
+        Some(0),
+        "it has grown as urgent, and is older"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -155,7 +155,7 @@ pub async fn a_greedy_tenant_waits_behind_a_modest_one(place: &dyn Place) {
         accept_of(&*store, "greedy", 1.0).await;
     }
     let modest = accept_of(&*store, "modest", 1.0).await;
-    let position = store.position(modest).await.unwrap().unwrap();
+    let position = store.place(modest).await.unwrap().map(|place| place.position).unwrap();
     assert!(position <= 1, "{position}");
 }
 
@@ -198,18 +198,24 @@ pub async fn waiting_raises_the_priority(place: &dyn Place) {
     let low = accept_one(&*store, &of(Priority::Low)).await;
     let behind = accept_one(&*store, &of(Priority::Normal)).await;
     store.age(HOUR).await.unwrap();
-    assert_eq!(store.position(low).await.unwrap(), Some(1), "nobody has waited for an hour");
+    assert_eq!(store.place(low).await.unwrap().map(|place| place.position), Some(1), "nobody has waited for an hour");
     store.cancel(behind).await.unwrap();
 
     let before = get(&*store, low).await;
     store.age(Duration::ZERO).await.unwrap();
     let normal = accept_one(&*store, &of(Priority::Normal)).await;
-    assert_eq!((store.position(low).await.unwrap(), store.position(normal).await.unwrap()), (Some(0), Some(1)));
+    assert_eq!(
+        (
+            store.place(low).await.unwrap().map(|place| place.position),
+            store.place(normal).await.unwrap().map(|place| place.position)
+        ),
+        (Some(0), Some(1))
+    );
     let high = accept_one(&*store, &of(Priority::High)).await;
-    assert_eq!(store.position(high).await.unwrap(), Some(0));
+    assert_eq!(store.place(high).await.unwrap().map(|place| place.position), Some(0));
     // An hour counts from the last time that it was raised.
     store.age(HOUR).await.unwrap();
-    assert_eq!(store.position(low).await.unwrap(), Some(1));
+    assert_eq!(store.place(low).await.unwrap().map(|place| place.position), Some(1));
     // No client sees any of it.
     assert_eq!(get(&*store, low).await.version, before.version);
     assert_eq!(get(&*store, low).await.generation.priority, Priority::Low);
@@ -245,7 +251,7 @@ pub async fn positions_are_the_order_of_claims(place: &dyn Place) {
     while !waiting.is_empty() {
         let mut places = Vec::new();
         for id in &waiting {
-            places.push((store.position(*id).await.unwrap().unwrap(), *id));
+            places.push((store.place(*id).await.unwrap().map(|place| place.position).unwrap(), *id));
         }
         places.sort();
         assert!(places.iter().enumerate().all(|(at, (position, _))| at == *position), "{places:?}");
@@ -269,7 +275,7 @@ pub async fn a_worker_claims_only_for_models_that_it_has(place: &dyn Place) {
     assert_eq!(ids(&store.claim(&with(&["tiny"]), 9, true).await.unwrap()), [tiny]);
     let claimed = store.claim(&with(&["it's \"odd\"", "large"]), 2, true).await.unwrap();
     assert_eq!(ids(&claimed), [large, quoted]);
-    assert_eq!(store.position(last).await.unwrap(), Some(0));
+    assert_eq!(store.place(last).await.unwrap().map(|place| place.position), Some(0));
 }
 
 pub async fn one_that_must_wait_holds_up_nobody(place: &dyn Place) {

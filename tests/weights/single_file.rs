@@ -8,6 +8,7 @@ use latentd::{
     models::{
         StableDiffusion,
         control_net::{ControlNetConfig, Residuals},
+        pause::ToEnd,
         text_encoders::LearnedTokens,
         unet2d_condition::{Added, Conditions},
     },
@@ -180,7 +181,7 @@ fn every_answer() {
         let spec = folder.spec();
         let channels = parts["unet"]["conv_in.weight"].shape[1];
         let answers = |sd: &StableDiffusion| {
-            let text = sd.encode_text(&prompt, 0).unwrap();
+            let text = sd.encode_text(&prompt, 0).to_end().unwrap();
             let time_ids = (0..spec.time_ids).map(|i| 40.0 + i as f32).collect();
             let added = text.pooled.clone().map(|text_embeds| Added { text_embeds, time_ids });
             let guidance = [6.5];
@@ -189,10 +190,10 @@ fn every_answer() {
                 guidance: spec.guidance_embedding.then_some(&guidance[..]),
                 ..Conditions::plain(&[500.5], &text.hidden)
             };
-            let predicted = sd.denoise(&noise(&[1, channels, 8, 8]), &conditions, Residuals::NONE).unwrap();
-            let moments = sd.encode(&noise(&[1, 3, 32, 32])).unwrap();
+            let predicted = sd.denoise(&noise(&[1, channels, 8, 8]), &conditions, Residuals::NONE).to_end().unwrap();
+            let moments = sd.encode(&noise(&[1, 3, 32, 32])).to_end().unwrap();
             let all = [Some(text.hidden.clone()), text.pooled.clone(), Some(predicted), Some(moments.mean)];
-            let decoded = sd.decode(&noise(&[1, 4, 8, 8])).unwrap();
+            let decoded = sd.decode(&noise(&[1, 4, 8, 8])).to_end().unwrap();
             all.iter().flatten().chain([&decoded]).map(bits).collect::<Vec<_>>()
         };
         assert!(answers(&single) == answers(&folder), "{pipeline}");

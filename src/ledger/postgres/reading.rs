@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Postgres, QueryBuilder, Row};
+use sqlx::{Postgres, QueryBuilder, Row, postgres::PgRow};
 
 use crate::generation::{Event, GenerationId, Record};
-use crate::ledger::{Counts, ListQuery, Page, StoreError, Workload};
+use crate::ledger::{Counts, ListQuery, Page, Place, StoreError, Workload};
 
 use super::{PgStore, row};
 
@@ -153,19 +153,22 @@ pub async fn workload(store: &PgStore, lately: Duration) -> Result<Workload, Sto
     Ok(Workload { cost: row.try_get("cost")?, speed: row.try_get("speed")? })
 }
 
-pub async fn position(store: &PgStore, id: GenerationId) -> Result<Option<usize>, StoreError> {
+pub async fn place(store: &PgStore, id: GenerationId) -> Result<Option<Place>, StoreError> {
     let mut loan = store.lend().await?;
-    let before: Option<i64> = sqlx::query_scalar(
-        "SELECT (SELECT count(*) FROM generations AS other
-                 WHERE other.status = 'queued' AND other.priority > this.priority)
-              + (SELECT count(*) FROM generations AS other
-                 WHERE other.status = 'queued' AND other.priority = this.priority
-                     AND (other.vft, other.id) < (this.vft, this.id))
-         FROM generations AS this WHERE this.id = $1 AND this.status = 'queued'",
+    let row = sqlx::query(
+        "SELECT urgent.position + older.position AS position, urgent.cost + older.cost AS cost
+         FROM generations AS this,
+              LATERAL (SELECT count(*) AS position, coalesce(sum(other.cost), 0) AS cost FROM generations AS other
+                       WHERE other.status = 'queued' AND other.priority > this.priority) AS urgent,
+              LATERAL (SELECT count(*) AS position, coalesce(sum(other.cost), 0) AS cost FROM generations AS other
+                       WHERE other.status = 'queued' AND other.priority = this.priority
+                           AND (other.vft, other.id) < (this.vft, this.id)) AS older
+         WHERE this.id = $1 AND this.status = 'queued'",
     )
     .bind(row::uuid(id))
     .fetch_optional(&mut *loan)
     .await?;
     loan.give_back();
-    Ok(before.map(row::size))
+    let place = |row: PgRow| Ok(Place { position: row::size(row.try_get("position")?), cost: row.try_get("cost")? });
+    row.map(place).transpose()
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
+use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool, sqlite::SqliteRow};
 
 use crate::generation::{Event, GenerationId, Record};
-use crate::ledger::{Counts, Glance, ListQuery, Page, StoreError, Workload};
+use crate::ledger::{Counts, Glance, ListQuery, Page, Place, StoreError, Workload};
 
 use super::{SqliteStore, row};
 
@@ -22,13 +22,18 @@ const WORKLOAD: &str = "
     SELECT (SELECT total(cost) FROM generations WHERE status IN ('queued', 'running')) AS cost,
            (SELECT total(speed) FROM workers WHERE beaten_at > ?) AS speed";
 
-/// Two counts, since one with "or" would find no start in the index.
-const POSITION: &str = "
+/// Two sums each, since one with "or" would find no start in the index.
+const PLACE: &str = "
     SELECT (SELECT count(*) FROM generations AS other INDEXED BY generations_claim
             WHERE other.status = 'queued' AND other.priority > this.priority)
          + (SELECT count(*) FROM generations AS other INDEXED BY generations_claim
             WHERE other.status = 'queued' AND other.priority = this.priority
-                AND (other.vft, other.id) < (this.vft, this.id))
+                AND (other.vft, other.id) < (this.vft, this.id)) AS position,
+           (SELECT total(other.cost) FROM generations AS other INDEXED BY generations_claim
+            WHERE other.status = 'queued' AND other.priority > this.priority)
+         + (SELECT total(other.cost) FROM generations AS other INDEXED BY generations_claim
+            WHERE other.status = 'queued' AND other.priority = this.priority
+                AND (other.vft, other.id) < (this.vft, this.id)) AS cost
     FROM generations AS this WHERE this.id = ? AND this.status = 'queued'";
 
 pub async fn get(readers: &SqlitePool, id: GenerationId) -> Result<Option<Record>, StoreError> {
@@ -131,9 +136,11 @@ pub async fn workload(store: &SqliteStore, lately: Duration) -> Result<Workload,
     Ok(Workload { cost: row.try_get("cost")?, speed: row.try_get("speed")? })
 }
 
-pub async fn position(readers: &SqlitePool, id: GenerationId) -> Result<Option<usize>, StoreError> {
-    let before: Option<i64> = sqlx::query_scalar(POSITION).bind(&id.as_bytes()[..]).fetch_optional(readers).await?;
-    Ok(before.map(row::size))
+pub async fn place(readers: &SqlitePool, id: GenerationId) -> Result<Option<Place>, StoreError> {
+    let row = sqlx::query(PLACE).bind(&id.as_bytes()[..]).fetch_optional(readers).await?;
+    let place =
+        |row: SqliteRow| Ok(Place { position: row::size(row.try_get("position")?), cost: row.try_get("cost")? });
+    row.map(place).transpose()
 }
 
 /// Without progress and previews, which no other process could have.
@@ -177,9 +184,10 @@ mod tests {
         }
         let workload = plan(&store, WORKLOAD).await;
         assert!(workload.contains("SEARCH generations USING COVERING INDEX generations_status"), "{workload}");
-        let position = plan(&store, POSITION).await;
-        assert_eq!(position.matches("SEARCH other USING COVERING INDEX generations_claim").count(), 2, "{position}");
-        assert!(position.contains("SEARCH this USING INDEX"), "{position}");
+        let place = plan(&store, PLACE).await;
+        assert_eq!(place.matches("SEARCH other USING COVERING INDEX generations_claim").count(), 2, "{place}");
+        assert_eq!(place.matches("SEARCH other USING INDEX generations_claim").count(), 2, "{place}");
+        assert!(place.contains("SEARCH this USING INDEX"), "{place}");
     }
 
     #[tokio::test]

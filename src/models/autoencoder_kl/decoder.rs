@@ -5,13 +5,14 @@ use candle_core::{Result, Tensor};
 use super::{
     AutoencoderKlConfig,
     mid_block::{Attention, MidBlock},
-    work::{Work, conv, resnet},
 };
 use crate::{
     kernels::conv2d::Conv2d,
     models::{
         adapters::RowAdapters,
+        demand::Demand,
         layers::{GroupNorm, conv2d},
+        pause::pause,
         resnet::{ResnetBlock2D, Upsample2D},
     },
     weights::Weights,
@@ -25,8 +26,7 @@ pub(super) struct Decoder {
     up_blocks: Vec<UpDecoderBlock2D>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
-    /// What each of the layers does.
-    work: Vec<Work>,
+    config: AutoencoderKlConfig,
 }
 
 /// The least that a stage of decoding can be.
@@ -49,31 +49,32 @@ impl Decoder {
             up_blocks: (0..channels.len()).map(|i| UpDecoderBlock2D::new(&up.pp(i), config, i)).collect(),
             conv_norm_out: GroupNorm::new(&weights.pp("conv_norm_out"), config.norm_num_groups, first, 1e-6),
             conv_out: conv2d(&weights.pp("conv_out"), first, config.out_channels, 3, 1, 1),
-            work: work(config),
+            config: config.clone(),
         }
     }
 
     /// The number of layers.
     pub fn depth(&self) -> usize {
-        self.work.len()
+        self.layers().len()
     }
 
-    /// What each layer does for one row of (h, w) latent pixels.
-    pub fn work(&self, h: usize, w: usize) -> Vec<f64> {
-        self.work.iter().map(|work| work.at(h, w)).collect()
+    /// What each layer asks for, for one row of (h, w) latent pixels.
+    pub fn demands(&self, h: usize, w: usize) -> Vec<Demand> {
+        self.config.decode_layers(h, w)
     }
 
     /// Some of the layers, one after another; all of them take (B, h, w, C) to (B, H, W, 3).
-    pub fn forward(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
+    pub async fn forward(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
         let all = self.layers();
         let Some(layers) = all.get(layers.clone()) else {
             candle_core::bail!("layers {layers:?} of a decoder of {}", all.len())
         };
         for layer in layers {
+            pause().await;
             x = match layer {
                 Layer::In(conv) => conv.forward(&x)?,
                 Layer::Resnet(resnet) => resnet.forward(&x, None, RowAdapters::NONE)?,
-                Layer::Attention(attention) => attention.forward(&x)?,
+                Layer::Attention(attention) => attention.forward(&x).await?,
                 Layer::Upsample(upsampler) => upsampler.forward(&x, 2 * x.dim(1)?, 2 * x.dim(2)?, RowAdapters::NONE)?,
                 Layer::Out(norm, conv) => conv.forward(&norm.forward_silu(&x)?)?,
             };
@@ -93,23 +94,6 @@ impl Decoder {
         layers.push(Layer::Out(&self.conv_norm_out, &self.conv_out));
         layers
     }
-}
-
-/// In the order of [`Decoder::layers`].
-fn work(config: &AutoencoderKlConfig) -> Vec<Work> {
-    let channels = &config.block_out_channels;
-    let (first, last) = (channels[0], channels[channels.len() - 1]);
-    let mut layers = vec![conv(1, config.latent_channels, last), resnet(1, last, last)];
-    layers.extend(config.mid_block_add_attention.then(|| Work::attention(1, last)));
-    layers.push(resnet(1, last, last));
-    for i in 0..channels.len() {
-        let (inputs, outputs) = UpDecoderBlock2D::widths(config, i);
-        layers.push(resnet(1 << i, inputs, outputs));
-        layers.extend((0..config.layers_per_block).map(|_| resnet(1 << i, outputs, outputs)));
-        layers.extend((i + 1 < channels.len()).then(|| conv(2 << i, outputs, outputs)));
-    }
-    layers.push(conv(config.scale(), first, config.out_channels));
-    layers
 }
 
 #[derive(Debug)]

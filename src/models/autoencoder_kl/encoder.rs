@@ -6,6 +6,7 @@ use crate::{
     models::{
         adapters::RowAdapters,
         layers::{GroupNorm, conv2d},
+        pause::pause,
         resnet::{Downsample2D, ResnetBlock2D},
     },
     weights::Weights,
@@ -36,12 +37,14 @@ impl Encoder {
     }
 
     /// (B, H, W, 3) → (B, h, w, 2C)
-    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+    pub async fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        pause().await;
         let mut x = self.conv_in.forward(pixels)?;
         for block in &self.down_blocks {
-            x = block.forward(x)?;
+            x = block.forward(x).await?;
         }
-        let x = self.mid_block.forward(&x)?;
+        let x = self.mid_block.forward(&x).await?;
+        pause().await;
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)
     }
 }
@@ -67,12 +70,16 @@ impl DownEncoderBlock2D {
         }
     }
 
-    fn forward(&self, mut x: Tensor) -> Result<Tensor> {
+    async fn forward(&self, mut x: Tensor) -> Result<Tensor> {
         for resnet in &self.resnets {
+            pause().await;
             x = resnet.forward(&x, None, RowAdapters::NONE)?;
         }
         match &self.downsampler {
-            Some(downsampler) => downsampler.forward(&x, RowAdapters::NONE),
+            Some(downsampler) => {
+                pause().await;
+                downsampler.forward(&x, RowAdapters::NONE)
+            }
             None => Ok(x),
         }
     }

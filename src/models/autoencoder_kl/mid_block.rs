@@ -2,10 +2,11 @@ use candle_core::{Result, Tensor};
 
 use super::AutoencoderKlConfig;
 use crate::{
-    kernels::attention::{Mask, attention},
     models::{
         adapters::RowAdapters,
+        attention::attention,
         layers::{GroupNorm, Linear},
+        pause::pause,
         resnet::ResnetBlock2D,
     },
     weights::Weights,
@@ -31,11 +32,13 @@ impl MidBlock {
     }
 
     /// (B, h, w, C) → (B, h, w, C)
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub async fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        pause().await;
         let mut x = self.resnets[0].forward(x, None, RowAdapters::NONE)?;
         if let Some(attention) = &self.attention {
-            x = attention.forward(&x)?;
+            x = attention.forward(&x).await?;
         }
+        pause().await;
         self.resnets[1].forward(&x, None, RowAdapters::NONE)
     }
 }
@@ -63,11 +66,11 @@ impl Attention {
     }
 
     /// (B, h, w, C) → (B, h, w, C)
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub async fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let normed = self.group_norm.forward(x)?.reshape((b, h * w, c))?;
         let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
-        let attended = attention(&q, &k, &v, 1, Mask::None)?.reshape((b, h, w, c))?;
+        let attended = attention(&q, &k, &v, 1).await?.reshape((b, h, w, c))?;
         self.to_out.forward_onto(&attended, x)
     }
 }

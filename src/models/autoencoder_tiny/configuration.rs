@@ -2,7 +2,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    models::configuration::{Fixed, LARGEST_SCALE, WIDEST, between, per_block, read, within},
+    models::{
+        configuration::{Fixed, LARGEST_SCALE, WIDEST, between, per_block, read, within},
+        demand::{Demand, conv},
+    },
     weights::LoadError,
 };
 
@@ -77,6 +80,23 @@ impl AutoencoderTinyConfig {
     /// Pixels per latent pixel and side.
     pub fn scale(&self) -> usize {
         self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1)
+    }
+
+    /// What decoding one row of (h, w) latent pixels asks for. Nothing outlives its layer but the residual of a block.
+    pub fn demand(&self, [h, w]: [usize; 2]) -> Demand {
+        let (width, mut places) = (self.width(), h * w);
+        let last = self.num_decoder_blocks.len() - 1;
+        let mut demand = conv(places, 3, self.latent_channels, width, places);
+        for (i, blocks) in self.num_decoder_blocks.iter().enumerate() {
+            for _ in 0..3 * blocks {
+                demand = demand.then(conv(places, 3, width, width, 2 * places));
+            }
+            if i < last {
+                places *= self.upsampling_scaling_factor.pow(2);
+                demand = demand.then(conv(places, 3, width, width, places));
+            }
+        }
+        demand.then(conv(places, 3, width, self.out_channels, places))
     }
 
     /// Channels of every block.

@@ -2,7 +2,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    models::configuration::{Fixed, LARGEST_EPS, WIDEST, between, divides, read, within},
+    models::{
+        configuration::{Fixed, LARGEST_EPS, WIDEST, between, divides, read, within},
+        demand::{Demand, bytes},
+    },
     weights::LoadError,
 };
 
@@ -100,6 +103,14 @@ impl ClipTextConfig {
             });
         }
         Ok(config)
+    }
+
+    /// What encoding one prompt of the full length asks for.
+    pub fn demand(&self) -> Demand {
+        let (length, width, inner) = (self.max_position_embeddings, self.hidden_size, self.intermediate_size);
+        let layer = length * width * (4 * width + 2 * inner + 2 * length);
+        let work = self.num_hidden_layers as f64 * layer as f64;
+        Demand { work, bytes: bytes(length * (9 * width).max(3 * width + 2 * inner)) }
     }
 
     /// Width of the vector of a whole prompt, where the network ends in one (transformers' `CLIPTextModelWithProjection`).

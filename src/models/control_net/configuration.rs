@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use crate::{
     models::{
         configuration::{Fixed, WIDEST, read, within},
+        demand::{Demand, conv},
         unet2d_condition::UNet2DConditionConfig,
     },
     weights::{LoadError, ModelFolder},
@@ -66,6 +67,19 @@ impl ControlNetConfig {
             within(path, "conditioning_embedding_out_channels", *width, WIDEST)?;
         }
         Ok(Self { unet, ..config })
+    }
+
+    /// What one row of (h, w) latent pixels beside `tokens` of text asks for, the layers that see the picture included.
+    pub fn demand(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
+        let widths = &self.conditioning_embedding_out_channels;
+        let mut places = h * w * self.scale() * self.scale();
+        let mut demand = conv(places, 3, self.conditioning_channels, widths[0], 2 * places);
+        for pair in widths.windows(2) {
+            demand = demand.then(conv(places, 3, pair[0], pair[0], 2 * places));
+            demand = demand.then(conv(places / 4, 3, pair[0], pair[1], places));
+            places /= 4;
+        }
+        demand.then(self.unet.demand_down([h, w], tokens))
     }
 
     /// Pixels of the picture for each latent pixel and side.

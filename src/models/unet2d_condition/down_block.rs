@@ -3,6 +3,7 @@ use candle_core::{Result, Tensor};
 use super::{DownBlockType, Told, UNet2DConditionConfig};
 use crate::{
     models::{
+        pause::pause,
         resnet::{Downsample2D, ResnetBlock2D},
         transformer2d::Transformer2DModel,
     },
@@ -45,15 +46,17 @@ impl DownBlock {
     }
 
     /// x (B, h, w, in) → (B, ⌈h/2⌉, ⌈w/2⌉, out), the last block keeping the size; every map made is pushed on `skips`.
-    pub fn forward(&self, mut x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    pub async fn forward(&self, mut x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (j, resnet) in self.resnets.iter().enumerate() {
+            pause().await;
             x = resnet.forward(&x, Some(&told.time), told.adapters)?;
             if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, told.text, told.adapters)?;
+                x = attention.forward(&x, told.text, told.adapters).await?;
             }
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
+            pause().await;
             x = downsampler.forward(&x, told.adapters)?;
             skips.push(x.clone());
         }

@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use super::{Told, UNet2DConditionConfig, UpBlockType};
 use crate::{
     models::{
+        pause::pause,
         resnet::{ResnetBlock2D, Upsample2D},
         transformer2d::Transformer2DModel,
     },
@@ -59,16 +60,19 @@ impl UpBlock {
     }
 
     /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip; the block's own are taken off `skips`.
-    pub fn forward(&self, x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
-        let x = self.forward_layers(0..self.layers(), x, told, skips)?;
+    pub async fn forward(&self, x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        let x = self.forward_layers(0..self.layers(), x, told, skips).await?;
         match (&self.upsampler, skips.last()) {
-            (Some(upsampler), Some(next)) => upsampler.forward(&x, next.dim(1)?, next.dim(2)?, told.adapters),
+            (Some(upsampler), Some(next)) => {
+                pause().await;
+                upsampler.forward(&x, next.dim(1)?, next.dim(2)?, told.adapters)
+            }
             _ => Ok(x),
         }
     }
 
     /// Some of the layers, without the upsampler after the last.
-    pub fn forward_layers(
+    pub async fn forward_layers(
         &self,
         layers: Range<usize>,
         mut x: Tensor,
@@ -76,10 +80,11 @@ impl UpBlock {
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for j in layers {
+            pause().await;
             let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
             x = self.resnets[j].forward(&Tensor::cat(&[&x, &skip], 3)?, Some(&told.time), told.adapters)?;
             if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, told.text, told.adapters)?;
+                x = attention.forward(&x, told.text, told.adapters).await?;
             }
         }
         Ok(x)

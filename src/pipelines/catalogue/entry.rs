@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     generation::ModelCard,
-    models::stable_diffusion::StableDiffusion,
+    models::stable_diffusion::{Sizes, StableDiffusion},
     pipelines::{card, embedded},
     weights::{ModelFolder, imprint, lora::Modules},
 };
@@ -25,6 +25,8 @@ pub(super) struct Entry {
     usable: Result<Usable, String>,
     /// What adapters can stand beside, once somebody has asked.
     modules: OnceLock<Result<Modules, String>>,
+    /// Of its layers, once somebody has asked.
+    sizes: OnceLock<Option<Sizes>>,
     /// Of the files, as they were when the weights were first read.
     imprint: OnceLock<String>,
 }
@@ -77,7 +79,7 @@ impl Entry {
         // One file that nobody thought of must not keep all other models from being served.
         let usable = catch_unwind(AssertUnwindSafe(look));
         let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned()));
-        Entry { key, files, usable, modules: OnceLock::new(), imprint: OnceLock::new() }
+        Entry { key, files, usable, modules: OnceLock::new(), sizes: OnceLock::new(), imprint: OnceLock::new() }
     }
 
     pub fn usable(&self) -> Result<&Usable, &str> {
@@ -109,6 +111,11 @@ impl Entry {
     pub fn imprint(&self) -> &str {
         let of_folder = || self.usable.as_ref().map(|usable| usable.folder.imprint()).unwrap_or_default();
         self.imprint.get_or_init(of_folder)
+    }
+
+    /// The sizes of its layers; `None` where it cannot be used.
+    pub fn sizes(&self) -> Option<&Sizes> {
+        self.sizes.get_or_init(|| Sizes::read(&self.usable().ok()?.folder).ok()).as_ref()
     }
 
     /// What adapters can stand beside.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use candle_core::{Device, Tensor};
 
 use super::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
@@ -11,7 +12,8 @@ use crate::{
         adapters::{Adapter, RowAdapters},
         autoencoder_kl::{Moments, Tiles},
         control_net::Residuals,
-        stable_diffusion::{Spec, StableDiffusion},
+        demand::Demand,
+        stable_diffusion::{Part, Spec, StableDiffusion},
         text_encoders::{Encoded, LearnedToken, LearnedTokens, Tokens},
         unet2d_condition::{Added, Conditions},
     },
@@ -19,6 +21,7 @@ use crate::{
     weights::LoadError,
 };
 
+#[async_trait]
 impl Networks for StableDiffusion {
     fn spec(&self) -> Spec {
         StableDiffusion::spec(self)
@@ -32,31 +35,38 @@ impl Networks for StableDiffusion {
         StableDiffusion::tokenize_weighted(self, prompts, learned)
     }
 
-    fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
-        let encode = || -> candle_core::Result<Vec<TextEmbedding>> {
-            let Encoded { hidden, pooled } = StableDiffusion::encode_text(self, prompts, clip_skip as usize)?;
+    async fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+        let encode = async {
+            let Encoded { hidden, pooled } = StableDiffusion::encode_text(self, prompts, clip_skip as usize).await?;
             let row = |row| {
                 // Copied out, since a view would keep the whole batch alive for as long as the cache keeps the embedding.
                 let pooled = pooled.as_ref().map(|pooled| pooled.get(row)?.force_contiguous()).transpose()?;
                 Ok(TextEmbedding { hidden: hidden.get(row)?.force_contiguous()?, pooled })
             };
-            (0..prompts.len()).map(row).collect()
+            (0..prompts.len()).map(row).collect::<candle_core::Result<Vec<TextEmbedding>>>()
         };
-        encode().map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })
+        encode
+            .await
+            .map_err(|error: candle_core::Error| NetworkError { network: "text_encoder", detail: error.to_string() })
     }
 
-    fn denoise(&self, [c, h, w]: [usize; 3], depth: Depth, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
-        let denoise = || -> candle_core::Result<Vec<Denoised>> {
+    async fn denoise(
+        &self,
+        [c, h, w]: [usize; 3],
+        depth: Depth,
+        rows: &[DenoiseRow],
+    ) -> Result<Vec<Denoised>, NetworkError> {
+        let denoise = async {
             let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w])?;
             let told = Told::of(rows)?;
             let (predictions, kept) = match depth {
                 Depth::Full => {
-                    let control = told.control(&sample, rows)?;
-                    (StableDiffusion::denoise(self, &sample, &told.conditions(), &control)?, None)
+                    let control = told.control(&sample, rows).await?;
+                    (StableDiffusion::denoise(self, &sample, &told.conditions(), &control).await?, None)
                 }
                 Depth::Keeping => {
-                    let control = told.control(&sample, rows)?;
-                    let (predictions, kept) = self.denoise_keeping(&sample, &told.conditions(), &control)?;
+                    let control = told.control(&sample, rows).await?;
+                    let (predictions, kept) = self.denoise_keeping(&sample, &told.conditions(), &control).await?;
                     (predictions, Some(kept))
                 }
                 Depth::Shallow => {
@@ -64,7 +74,8 @@ impl Networks for StableDiffusion {
                     let Some(features) = features.collect::<Option<Vec<&Tensor>>>() else {
                         candle_core::bail!("a row has no features to start from")
                     };
-                    (self.denoise_shallow(&sample, &told.conditions(), &Tensor::stack(&features, 0)?)?, None)
+                    let features = Tensor::stack(&features, 0)?;
+                    (self.denoise_shallow(&sample, &told.conditions(), &features).await?, None)
                 }
             };
             let answer = |(row, prediction)| {
@@ -72,16 +83,17 @@ impl Networks for StableDiffusion {
                 let features = kept.as_ref().map(|kept| kept.get(row)?.force_contiguous()).transpose()?;
                 Ok(Denoised { prediction, features: features.map(Features) })
             };
-            rows_of(&predictions)?.into_iter().enumerate().map(answer).collect()
+            let answers = rows_of(&predictions)?.into_iter().enumerate().map(answer);
+            answers.collect::<candle_core::Result<Vec<Denoised>>>()
         };
-        denoise().map_err(|error| NetworkError { network: "unet", detail: error.to_string() })
+        denoise.await.map_err(|error: candle_core::Error| NetworkError { network: "unet", detail: error.to_string() })
     }
 
-    fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+    async fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
         let (scale, shift) = self.latent_scale();
-        let encode = || -> candle_core::Result<Vec<Posterior>> {
+        let encode = async {
             let pixels = batch_of(rows.iter().map(Vec::as_slice), [3, height, width])?;
-            let Moments { mean, logvar } = StableDiffusion::encode(self, &pixels)?;
+            let Moments { mean, logvar } = StableDiffusion::encode(self, &pixels).await?;
             let posterior = |(mean, logvar): (Vec<f32>, Vec<f32>)| Posterior {
                 std: logvar.into_iter().map(|logvar| libm::expf(0.5 * logvar) * scale as f32).collect(),
                 mean: mean.iter().map(|mean| (mean - shift as f32) * scale as f32).collect(),
@@ -89,7 +101,13 @@ impl Networks for StableDiffusion {
             };
             Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())
         };
-        encode().map_err(|error| NetworkError { network: "vae_encoder", detail: error.to_string() })
+        encode
+            .await
+            .map_err(|error: candle_core::Error| NetworkError { network: "vae_encoder", detail: error.to_string() })
+    }
+
+    fn demand(&self, part: Part) -> Demand {
+        self.sizes().demand(part)
     }
 
     fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
@@ -97,12 +115,12 @@ impl Networks for StableDiffusion {
     }
 
     fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
-        let work: Vec<f64> = StableDiffusion::decode_stages(self, h, w).iter().map(|stage| stage.work).collect();
+        let work: Vec<f64> = StableDiffusion::decode_stages(self, h, w).iter().map(|stage| stage.demand.work).collect();
         let all: f64 = work.iter().sum();
         work.iter().map(|work| work / all).collect()
     }
 
-    fn decode(
+    async fn decode(
         &self,
         [_, h, w]: [usize; 3],
         stage: usize,
@@ -111,8 +129,8 @@ impl Networks for StableDiffusion {
         let failed = |detail: String| NetworkError { network: "vae", detail };
         let stages = StableDiffusion::decode_stages(self, h, w);
         let of = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
-        let decode = || Activation::split(self.decode_stage(of, &Activation::join(rows)?)?);
-        decode().map_err(|error| failed(error.to_string()))
+        let decode = async { Activation::split(self.decode_stage(of, &Activation::join(rows)?).await?) };
+        decode.await.map_err(|error: candle_core::Error| failed(error.to_string()))
     }
 
     fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
@@ -123,10 +141,10 @@ impl Networks for StableDiffusion {
         StableDiffusion::learned(self, name, file)
     }
 
-    fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
-        let decode = || -> candle_core::Result<Vec<RgbImage>> {
+    async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        let decode = async {
             let latents = batch_of(rows.iter().map(Vec::as_slice), shape)?;
-            let pictures = StableDiffusion::decode_tiny(self, &latents)?.permute((0, 2, 3, 1))?.contiguous()?;
+            let pictures = StableDiffusion::decode_tiny(self, &latents).await?.permute((0, 2, 3, 1))?.contiguous()?;
             let (_, height, width, _) = pictures.dims4()?;
             let picture = |levels: Vec<f32>| RgbImage {
                 width: width as u32,
@@ -135,7 +153,9 @@ impl Networks for StableDiffusion {
             };
             Ok(rows_of(&pictures)?.into_iter().map(picture).collect())
         };
-        decode().map_err(|error| NetworkError { network: "vae_tiny", detail: error.to_string() })
+        decode
+            .await
+            .map_err(|error: candle_core::Error| NetworkError { network: "vae_tiny", detail: error.to_string() })
     }
 }
 
@@ -180,7 +200,7 @@ impl Told {
     }
 
     /// What the ControlNets make of those rows that have them, all rows of one network in one call.
-    fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
+    async fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
         let mut calls: Vec<(&Control, Vec<(usize, &Control)>)> = Vec::new();
         for (i, control) in rows.iter().enumerate().flat_map(|(i, row)| row.controls.iter().map(move |of| (i, of))) {
             let same = |first: &Control| Arc::ptr_eq(&first.net, &control.net) && first.guess == control.guess;
@@ -197,7 +217,7 @@ impl Told {
             // A network that is shown a mask or a picture beside the latents has a ControlNet that sees the latents alone.
             let sample = sample.index_select(&places, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
             let hints: Vec<_> = uses.iter().map(|of| (of.hint.as_ref(), of.scale)).collect();
-            residuals.push(indices, net.forward(&sample, &Told::of(&some)?.conditions(), &hints, *guess)?);
+            residuals.push(indices, net.forward(&sample, &Told::of(&some)?.conditions(), &hints, *guess).await?);
         }
         Ok(residuals)
     }

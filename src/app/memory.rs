@@ -1,0 +1,46 @@
+//! How much memory there is.
+
+use std::path::Path;
+
+/// Where the system cannot say.
+const UNKNOWN: u64 = 8 << 30;
+
+/// The bytes that a setting names, or for 0 half of what the process may use.
+pub(super) fn bound(setting: u64) -> u64 {
+    if setting == 0 { of_process(Path::new("/")) / 2 } else { setting }
+}
+
+/// Bytes that the process may use: the machine's memory, or what its container is limited to.
+fn of_process(root: &Path) -> u64 {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
+    let machine = read("proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
+    });
+    let limits = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    // Where there is no limit, the files say "max", or a number that no machine has.
+    let limits = limits.into_iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok());
+    limits.chain(machine).min().unwrap_or(UNKNOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_of_machine_and_container_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(of_process(root.path()), UNKNOWN);
+        write("proc/meminfo", "MemTotal:       24000000 kB\nMemFree: 1 kB\n");
+        write("sys/fs/cgroup/memory.max", "max\n");
+        assert_eq!(of_process(root.path()), 24_000_000 << 10);
+        write("sys/fs/cgroup/memory.max", "1000000\n");
+        assert_eq!(of_process(root.path()), 1_000_000);
+        assert_eq!((bound(7), bound(0) > 0), (7, true));
+    }
+}

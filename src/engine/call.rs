@@ -1,0 +1,127 @@
+//! One network call under way.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use rayon::ThreadPool;
+
+use super::{
+    Cancel,
+    ask::{Answer, Key, Network, Row},
+    batch::execute,
+};
+use crate::{
+    models::demand::Demand,
+    pipelines::{Model, NetworkError},
+};
+
+type Computing = Pin<Box<dyn Future<Output = Result<Vec<Answer>, NetworkError>> + Send>>;
+
+/// A call that has begun. It holds the activations of its rows, and continues whenever it is polled.
+pub(super) struct Call {
+    pub key: Key,
+    computing: Computing,
+    pub shares: Vec<Share>,
+    /// Multiplications for all rows.
+    pub work: f64,
+    /// Those that the runs have been charged for.
+    pub charged: f64,
+    /// Bytes of activations for all rows, at most.
+    pub bytes: u64,
+    /// How long it has computed.
+    pub spent: Duration,
+    /// Whether it may be put aside after a slice of time. Others take less than a slice.
+    pub long: bool,
+}
+
+/// The rows of one run in a call.
+#[derive(Clone, Debug)]
+pub(super) struct Share {
+    /// The run, by its arrival.
+    pub run: u64,
+    pub rows: usize,
+    /// `None`: the run is gone, and the rows are computed for nobody.
+    cancel: Option<Cancel>,
+}
+
+impl Share {
+    pub fn new(run: u64, rows: usize, cancel: Cancel) -> Share {
+        Share { run, rows, cancel: Some(cancel) }
+    }
+
+    pub fn is_canceled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| cancel.reason().is_some())
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        self.cancel.is_some()
+    }
+
+    /// The run is gone.
+    pub fn give_up(&mut self) {
+        self.cancel = None;
+    }
+}
+
+impl Call {
+    /// `demand` is that of all rows together.
+    pub fn new(model: Arc<Model>, key: Key, rows: Vec<Row>, shares: Vec<Share>, demand: Demand, long: bool) -> Call {
+        let computing = Box::pin(execute(model, key.network.clone(), rows));
+        let Demand { work, bytes } = demand;
+        Call { key, computing, shares, work, charged: 0.0, bytes, spent: Duration::ZERO, long }
+    }
+
+    /// Computes layer after layer: to the end, to the first pause after `slice` if the call is long, or to the first pause
+    /// after one of its runs was canceled. `None`: it has not ended.
+    pub fn advance(&mut self, pool: Option<&ThreadPool>, slice: Duration) -> Option<Result<Vec<Answer>, NetworkError>> {
+        let begun = Instant::now();
+        let Call { computing, shares, long, key, .. } = self;
+        let (shares, may_pause, network) = (&*shares, *long, &key.network);
+        let mut compute = || {
+            let mut context = Context::from_waker(Waker::noop());
+            loop {
+                if let Poll::Ready(answers) = poll(computing, network, &mut context) {
+                    return Some(answers);
+                }
+                let is_over = may_pause && begun.elapsed() >= slice;
+                if is_over || shares.iter().any(Share::is_canceled) {
+                    return None;
+                }
+            }
+        };
+        let answers = match pool {
+            Some(pool) => pool.install(compute),
+            None => compute(),
+        };
+        self.spent += begun.elapsed();
+        answers
+    }
+
+    pub fn rows(&self) -> usize {
+        self.shares.iter().map(|share| share.rows).sum()
+    }
+}
+
+/// The networks hold nothing that a panic could leave half written: weights are read-only, activations are dropped. A call that
+/// panicked has ended.
+fn poll(
+    computing: &mut Computing,
+    network: &Network,
+    context: &mut Context<'_>,
+) -> Poll<Result<Vec<Answer>, NetworkError>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| computing.as_mut().poll(context)));
+    polled.unwrap_or_else(|panic| {
+        let detail = format!("panicked: {}", message(panic.as_ref()));
+        Poll::Ready(Err(NetworkError { network: network.as_str(), detail }))
+    })
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}

@@ -1,0 +1,48 @@
+//! How fast the device computes, learned from the calls that have ended.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::ask::Key;
+
+/// Seconds per multiplication before anything is known: slower than one core, so that the first calls are rather too short.
+const AT_FIRST: f64 = 5e-10;
+
+/// How much the last call counts beside those before it.
+const WEIGHT: f64 = 0.2;
+
+/// Seconds per multiplication, for each network of each model: an exponentially weighted mean.
+#[derive(Debug, Default)]
+pub(super) struct Pace(HashMap<(Arc<str>, &'static str), f64>);
+
+impl Pace {
+    /// How long so many multiplications are expected to take, in seconds.
+    pub fn seconds(&self, key: &Key, work: f64) -> f64 {
+        work * self.0.get(&(key.model.clone(), key.network.as_str())).unwrap_or(&AT_FIRST)
+    }
+
+    /// A call of so many multiplications took so long.
+    pub fn learn(&mut self, key: &Key, work: f64, seconds: f64) {
+        let last = seconds / work.max(1.0);
+        let pace = self.0.entry((key.model.clone(), key.network.as_str())).or_insert(last);
+        *pace += WEIGHT * (last - *pace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ask::Network;
+
+    #[test]
+    fn the_mean_follows_the_calls_of_its_own_network() {
+        let key = |network| Key { model: Arc::from("m"), network };
+        let (text, tiny) = (Network::TextEncoder { clip_skip: 0 }, Network::TinyDecoder { shape: [4, 8, 8] });
+        let mut pace = Pace::default();
+        assert_eq!(pace.seconds(&key(text.clone()), 1e9), 0.5);
+        pace.learn(&key(text.clone()), 1e9, 0.1);
+        assert_eq!(pace.seconds(&key(text.clone()), 2e9), 0.2);
+        pace.learn(&key(text.clone()), 1e9, 0.2);
+        assert!((pace.seconds(&key(text), 1e9) - 0.12).abs() < 1e-12);
+        assert_eq!(pace.seconds(&key(tiny), 1e9), 0.5);
+    }
+}

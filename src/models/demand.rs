@@ -1,0 +1,84 @@
+//! What a call of a network asks of the machine, from the sizes of its layers alone.
+
+/// One row in one call of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Demand {
+    /// Multiplications.
+    pub work: f64,
+    /// Bytes of activations that are in memory at the same time, at most.
+    pub bytes: u64,
+}
+
+impl Demand {
+    /// Both, one after the other.
+    pub fn then(self, next: Demand) -> Demand {
+        Demand { work: self.work + next.work, bytes: self.bytes.max(next.bytes) }
+    }
+
+    /// Both at the same time.
+    pub fn and(self, other: Demand) -> Demand {
+        Demand { work: self.work + other.work, bytes: self.bytes + other.bytes }
+    }
+
+    /// `floats` are in memory besides.
+    pub(super) fn beside(self, floats: usize) -> Demand {
+        Demand { bytes: self.bytes + bytes(floats), ..self }
+    }
+}
+
+/// Bytes of so many numbers.
+pub(super) fn bytes(floats: usize) -> u64 {
+    (floats * size_of::<f32>()) as u64
+}
+
+/// A convolution of `kernel` × `kernel` that makes `places` of `outputs` channels; its input has places of its own.
+pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, input_places: usize) -> Demand {
+    let work = (kernel * kernel * inputs * outputs) as f64 * places as f64;
+    Demand { work, bytes: bytes(input_places * inputs + places * outputs) }
+}
+
+/// `ResnetBlock2D`: two convolutions, and one of a pixel where the width changes. In memory are the input, what the norm makes of
+/// it, and at most three maps of the outputs.
+pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
+    let shortcut = if inputs == outputs { 0 } else { inputs * outputs };
+    let work = (9 * outputs * (inputs + outputs) + shortcut) as f64 * places as f64;
+    Demand { work, bytes: bytes(places * (2 * inputs + 3 * outputs)) }
+}
+
+/// `Transformer2DModel` of `layers` blocks on `places` of `channels`, beside a text of `tokens` of `width`. The widest point is
+/// the feed-forward layer: it is four times as wide, beside the residual, the input and the state.
+pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens, width]: [usize; 2]) -> Demand {
+    let (n, c) = (places as f64, channels as f64);
+    let to_itself = 4.0 * c * c * n + 2.0 * n * n * c;
+    let to_text = 2.0 * c * c * n + 2.0 * (tokens * width) as f64 * c + 2.0 * n * tokens as f64 * c;
+    let feed_forward = 12.0 * c * c * n;
+    let work = layers as f64 * (to_itself + to_text + feed_forward) + 2.0 * c * c * n;
+    Demand { work, bytes: bytes(11 * places * channels) }
+}
+
+/// Attention of every place to every place, as autoencoders have it: one head, four projections, a norm before.
+pub(super) fn attention(places: usize, channels: usize) -> Demand {
+    let (n, c) = (places as f64, channels as f64);
+    Demand { work: 4.0 * c * c * n + 2.0 * n * n * c, bytes: bytes(9 * places * channels) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_grows_with_the_square_of_the_places() {
+        let of = |places| transformer(places, 8, 1, [77, 16]).work;
+        let linear = |places: f64| places * (4 + 2 + 12 + 2) as f64 * 64.0 + 2.0 * 77.0 * 8.0 * (16.0 + places);
+        assert_eq!(of(100), linear(100.0) + 2.0 * 100.0 * 100.0 * 8.0);
+        assert_eq!(of(1000), linear(1000.0) + 2.0 * 1000.0 * 1000.0 * 8.0);
+    }
+
+    #[test]
+    fn one_call_after_the_other_takes_the_work_of_both_and_the_memory_of_the_larger() {
+        let (a, b) = (conv(10, 3, 4, 8, 40), resnet(10, 8, 8));
+        assert_eq!(a, Demand { work: (9 * 32 * 10) as f64, bytes: 4 * (160 + 80) });
+        assert_eq!(a.then(b), Demand { work: a.work + b.work, bytes: b.bytes });
+        assert_eq!(a.beside(7).bytes, a.bytes + 28);
+    }
+}

@@ -1,0 +1,49 @@
+//! Points between the layers of a network at which the caller may put a call aside and continue it later.
+
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+/// Stands before a layer of a network: pending once. Whoever polls the network's future decides when the layer runs, and
+/// dropping the future ends the call. The numbers do not depend on when and on which thread the layers run.
+pub(super) async fn pause() {
+    futures::pending!();
+}
+
+/// For callers that have a network to themselves.
+pub trait ToEnd: Future + Sized {
+    /// Runs all layers, one after the other. For futures that wait for nothing but the next poll.
+    fn to_end(self) -> Self::Output {
+        let mut call = pin!(self);
+        loop {
+            if let Poll::Ready(output) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return output;
+            }
+        }
+    }
+}
+
+impl<F: Future> ToEnd for F {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_polled_once_for_each_layer_and_once_to_end() {
+        let mut done = Vec::new();
+        let mut call = Box::pin(async {
+            for layer in 0..3 {
+                pause().await;
+                done.push(layer);
+            }
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        let polls =
+            1 + std::iter::repeat_with(|| call.as_mut().poll(&mut context)).take_while(Poll::is_pending).count();
+        drop(call);
+        assert_eq!((polls, done), (4, vec![0, 1, 2]));
+        assert_eq!(async { pause().await }.to_end(), ());
+    }
+}

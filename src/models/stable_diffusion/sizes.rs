@@ -1,0 +1,81 @@
+//! The sizes of a model's layers, from which follows what its calls ask for.
+
+use super::Description;
+use crate::{
+    models::{
+        autoencoder_kl::{AutoencoderKlConfig, Tiles},
+        autoencoder_tiny::AutoencoderTinyConfig,
+        clip_text::ClipTextConfig,
+        demand::Demand,
+        unet2d_condition::UNet2DConditionConfig,
+    },
+    weights::{LoadError, ModelFolder},
+};
+
+/// The configurations of all networks of a model.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    text: Vec<ClipTextConfig>,
+    unet: UNet2DConditionConfig,
+    vae: AutoencoderKlConfig,
+    vae_tiny: Option<AutoencoderTinyConfig>,
+    /// Tokens of a prompt.
+    context_length: usize,
+}
+
+/// What one call of the networks computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// One prompt by all text encoders.
+    Text,
+    /// `size` is (h, w), `tokens` those of the text beside it; `shallow`: by the shallowest branch alone.
+    Denoise { size: [usize; 2], tokens: usize, shallow: bool },
+    /// `size` is (H, W) of the picture.
+    Encode { size: [usize; 2] },
+    /// `size` is (h, w) of one tile; all stages together.
+    Decode { size: [usize; 2] },
+    /// `size` is (h, w).
+    DecodeTiny { size: [usize; 2] },
+}
+
+impl Sizes {
+    /// Of a folder, whose weights are not read.
+    ///
+    /// # Errors
+    /// A configuration cannot be read or honored.
+    pub fn read(folder: &ModelFolder) -> Result<Sizes, LoadError> {
+        Description::read(folder).map(|description| Sizes::of(&description))
+    }
+
+    pub(super) fn of(description: &Description) -> Sizes {
+        Sizes {
+            text: description.text.iter().map(|(.., config)| config.clone()).collect(),
+            unet: description.unet_config.clone(),
+            vae: description.vae_config.clone(),
+            vae_tiny: description.vae_tiny_config.clone(),
+            context_length: description.spec.context_length,
+        }
+    }
+
+    /// What one row of such a call asks for.
+    pub fn demand(&self, part: Part) -> Demand {
+        match part {
+            Part::Text => self.text.iter().map(ClipTextConfig::demand).fold(Demand::default(), Demand::then),
+            Part::Denoise { size, tokens, shallow: false } => self.unet.demand(size, tokens),
+            Part::Denoise { size, tokens, shallow: true } => self.unet.demand_shallow(size, tokens),
+            Part::Encode { size } => self.vae.encode_demand(size),
+            Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
+            Part::DecodeTiny { size } => self.vae_tiny.as_ref().map_or(Demand::default(), |tiny| tiny.demand(size)),
+        }
+    }
+
+    /// The pieces that latents of (h, w) are decoded in.
+    pub fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        self.vae.tiles(h, w)
+    }
+
+    /// Tokens of one prompt.
+    pub fn context_length(&self) -> usize {
+        self.context_length
+    }
+}

@@ -1,0 +1,150 @@
+//! The work and the memory of a U-Net's call, layer by layer in the order of its `forward`.
+
+use super::{DownBlockType, UNet2DConditionConfig, UpBlockType};
+use crate::models::demand::{Demand, conv, resnet, transformer};
+
+/// A sum of layers, and the maps that wait for the way up.
+struct Walk {
+    so_far: Demand,
+    /// Floats of each skip that is still held.
+    skips: Vec<usize>,
+}
+
+impl Walk {
+    fn take(&mut self, layer: Demand) {
+        self.so_far = self.so_far.then(layer.beside(self.skips.iter().sum()));
+    }
+}
+
+impl UNet2DConditionConfig {
+    /// What one row of (h, w) latent pixels beside `tokens` of text asks for.
+    pub fn demand(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
+        let mut walk = self.way_down([h, w], tokens);
+        let text = [tokens, self.text_width()];
+        let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
+        for i in 0..=last {
+            let level = last - i;
+            let (outputs, previous) = (channels[level], channels[(level + 1).min(last)]);
+            let skipped_below = channels[level.saturating_sub(1)];
+            let layers = self.layers_per_block.at(level) + 1;
+            let transformer_layers = match &self.reverse_transformer_layers_per_block {
+                Some(layers) => layers[i],
+                None => self.transformer_layers_per_block.at(level),
+            };
+            let places = places([h, w], level);
+            for j in 0..layers {
+                let below = if j == 0 { previous } else { outputs };
+                let skipped = if j + 1 == layers { skipped_below } else { outputs };
+                walk.take(resnet(places, below + skipped, outputs));
+                walk.skips.pop();
+                if let UpBlockType::CrossAttnUpBlock2D = self.up_block_types[i] {
+                    walk.take(transformer(places, outputs, transformer_layers, text));
+                }
+            }
+            if i < last {
+                let above = self::places([h, w], level - 1);
+                walk.take(conv(above, 3, outputs, outputs, above));
+            }
+        }
+        let places = h * w;
+        walk.take(conv(places, self.conv_out_kernel, channels[0], self.out_channels, 2 * places));
+        walk.so_far
+    }
+
+    /// The same for the shallowest branch alone.
+    pub fn demand_shallow(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
+        let (places, outer) = (h * w, self.block_out_channels[0]);
+        let last = self.block_out_channels.len() - 1;
+        let mut demand = conv(places, self.conv_in_kernel, self.in_channels, outer, places);
+        demand = demand.then(resnet(places, 2 * outer, outer).beside(2 * places * outer));
+        if let Some(UpBlockType::CrossAttnUpBlock2D) = self.up_block_types.last() {
+            let layers = match &self.reverse_transformer_layers_per_block {
+                Some(layers) => layers[last],
+                None => self.transformer_layers_per_block.at(0),
+            };
+            demand = demand.then(transformer(places, outer, layers, [tokens, self.text_width()]));
+        }
+        demand.then(conv(places, self.conv_out_kernel, outer, self.out_channels, 2 * places))
+    }
+
+    /// What a ControlNet of this configuration asks for, but for its picture: the way down, and a convolution of one pixel
+    /// behind every map.
+    pub(in crate::models) fn demand_down(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
+        let mut walk = self.way_down([h, w], tokens);
+        let behind: Vec<(usize, usize)> = self.skips([h, w]);
+        let residuals: usize = behind.iter().map(|(places, width)| places * width).sum();
+        for (places, width) in behind {
+            walk.take(conv(places, 1, width, width, places).beside(residuals));
+        }
+        walk.so_far
+    }
+
+    /// From the input through the middle.
+    fn way_down(&self, [h, w]: [usize; 2], tokens: usize) -> Walk {
+        let text = [tokens, self.text_width()];
+        let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
+        let mut walk = Walk { so_far: Demand::default(), skips: Vec::new() };
+        walk.take(conv(h * w, self.conv_in_kernel, self.in_channels, channels[0], h * w));
+        walk.skips.push(h * w * channels[0]);
+        for i in 0..=last {
+            let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
+            let places = places([h, w], i);
+            for j in 0..self.layers_per_block.at(i) {
+                walk.take(resnet(places, if j == 0 { inputs } else { outputs }, outputs));
+                if let DownBlockType::CrossAttnDownBlock2D = self.down_block_types[i] {
+                    walk.take(transformer(places, outputs, self.transformer_layers_per_block.at(i), text));
+                }
+                walk.skips.push(places * outputs);
+            }
+            if i < last {
+                let below = self::places([h, w], i + 1);
+                walk.take(conv(below, 3, outputs, outputs, places));
+                walk.skips.push(below * outputs);
+            }
+        }
+        let (places, width) = (places([h, w], last), channels[last]);
+        walk.take(resnet(places, width, width));
+        walk.take(transformer(places, width, self.transformer_layers_per_block.at(last), text));
+        walk.take(resnet(places, width, width));
+        walk
+    }
+
+    /// Places and channels of every map that ControlNets add to, the middle's too.
+    fn skips(&self, size: [usize; 2]) -> Vec<(usize, usize)> {
+        let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
+        let mut skips = vec![(places(size, 0), channels[0])];
+        for (i, width) in channels.iter().enumerate() {
+            skips.extend(vec![(places(size, i), *width); self.layers_per_block.at(i)]);
+            skips.extend((i < last).then(|| (places(size, i + 1), *width)));
+        }
+        skips.push((places(size, last), channels[last]));
+        skips
+    }
+}
+
+/// Places of the maps at `level`, each level half as high and wide as the one above it, rounded up.
+fn places([h, w]: [usize; 2], level: usize) -> usize {
+    h.div_ceil(1 << level) * w.div_ceil(1 << level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published figure for Stable Diffusion 1 at 512 × 512 pixels is 339 GMACs for one call of the U-Net.
+    #[test]
+    fn stable_diffusion_1_takes_what_is_published() {
+        let config = UNet2DConditionConfig { cross_attention_dim: per_block(768), ..UNet2DConditionConfig::default() };
+        let demand = config.demand([64, 64], 77);
+        assert!((339e9 - demand.work).abs() < 0.05 * 339e9, "{demand:?}");
+        let larger = config.demand([128, 128], 77);
+        assert!(larger.work > 5.0 * demand.work, "attention grows with the square: {larger:?}");
+        assert!(larger.bytes > 39 * demand.bytes / 10 && larger.bytes < 41 * demand.bytes / 10);
+        assert!(config.demand_shallow([64, 64], 77).work < 0.2 * demand.work);
+        assert!(config.demand_down([64, 64], 77).work < 0.5 * demand.work);
+    }
+
+    fn per_block(n: usize) -> crate::models::configuration::PerBlock {
+        crate::models::configuration::PerBlock::All(n)
+    }
+}

@@ -1,0 +1,158 @@
+//! The memory that generations take while they compute.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::{engine::Settings, pipelines::Plan};
+
+/// So many that came later may begin before one that waits for room; then all wait for it.
+const OVERTAKEN: usize = 64;
+
+/// Room for generations by their plans: what all hold and the activations of the engine's calls fit the bound together. A generation
+/// that is larger than the bound runs alone. Cloning gives another handle of the same room.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    bound: u64,
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    computing: Vec<(u64, Plan)>,
+    /// In the order of arrival, with how many have overtaken each.
+    waiting: Vec<(u64, usize)>,
+    next: u64,
+}
+
+/// The room of one generation, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Taken {
+    memory: Memory,
+    ticket: u64,
+}
+
+impl Memory {
+    /// `bound` in bytes.
+    pub fn new(bound: u64) -> Memory {
+        Memory(Arc::new(Shared { bound, state: Mutex::default(), freed: Notify::new() }))
+    }
+
+    /// Waits for room.
+    pub(super) async fn take(&self, plan: Plan) -> Taken {
+        // Whoever gives up the wait leaves the line as one who has had the room does.
+        let taken = Taken { memory: self.clone(), ticket: self.state().line_up() };
+        loop {
+            let freed = self.0.freed.notified();
+            if self.state().enter(taken.ticket, plan, self.0.bound) {
+                return taken;
+            }
+            freed.await;
+        }
+    }
+
+    /// Whether it would have to wait.
+    pub(super) fn is_short_of(&self, plan: Plan) -> bool {
+        !self.state().has_room(plan, self.0.bound)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn line_up(&mut self) -> u64 {
+        self.next += 1;
+        self.waiting.push((self.next, 0));
+        self.next
+    }
+
+    fn has_room(&self, plan: Plan, bound: u64) -> bool {
+        let plans = || self.computing.iter().map(|(_, plan)| *plan).chain([plan]);
+        let held = plans().fold(0u64, |held, plan| held.saturating_add(plan.held));
+        let call = plans().map(|plan| plan.call).max().unwrap_or(0).max(Settings::call_bytes(bound));
+        self.computing.is_empty() || held.saturating_add(call) <= bound
+    }
+
+    /// Enters if there is room and nobody before it has been overtaken too often.
+    fn enter(&mut self, ticket: u64, plan: Plan, bound: u64) -> bool {
+        let Some(place) = self.waiting.iter().position(|(waiting, _)| *waiting == ticket) else { return false };
+        if !self.has_room(plan, bound) || self.waiting[..place].iter().any(|(_, overtaken)| *overtaken >= OVERTAKEN) {
+            return false;
+        }
+        self.waiting[..place].iter_mut().for_each(|(_, overtaken)| *overtaken += 1);
+        self.waiting.remove(place);
+        self.computing.push((ticket, plan));
+        true
+    }
+
+    fn leave(&mut self, ticket: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != ticket);
+        self.computing.retain(|(computing, _)| *computing != ticket);
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.memory.state().leave(self.ticket);
+        self.memory.0.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn plan(held: u64, call: u64) -> Plan {
+        Plan { cost: 1.0, held, call }
+    }
+
+    #[test]
+    fn what_is_held_adds_up_and_the_largest_call_counts_once() {
+        let memory = Memory::new(100);
+        let take = |held, call| memory.take(plan(held, call)).now_or_never();
+        let first = take(20, 40).unwrap();
+        let second = take(30, 50).unwrap();
+        assert!(memory.is_short_of(plan(1, 50)) || take(1, 50).is_none(), "51 are held with a call of 50");
+        assert!(take(0, 50).is_some());
+        drop(first);
+        assert!(take(20, 50).is_some());
+        drop(second);
+        let larger = take(500, 500).unwrap();
+        assert!(take(1, 0).is_none(), "one that is larger than the bound runs alone");
+        drop(larger);
+        assert!(take(1, 0).is_some());
+    }
+
+    #[test]
+    fn small_ones_pass_one_that_waits_but_not_for_ever() {
+        let memory = Memory::new(100);
+        let small = memory.take(plan(60, 0)).now_or_never().unwrap();
+        let mut large = Box::pin(memory.take(plan(70, 0)));
+        assert!((&mut large).now_or_never().is_none());
+        for _ in 0..OVERTAKEN {
+            assert!(memory.take(plan(10, 0)).now_or_never().is_some());
+        }
+        assert!(memory.take(plan(10, 0)).now_or_never().is_none(), "all wait for it now");
+        drop(small);
+        let large = (&mut large).now_or_never().unwrap();
+        assert!(memory.take(plan(10, 0)).now_or_never().is_some(), "its turn has come");
+        drop(large);
+    }
+
+    #[test]
+    fn who_gives_up_the_wait_holds_up_nobody() {
+        let memory = Memory::new(100);
+        let small = memory.take(plan(60, 0)).now_or_never().unwrap();
+        assert!(memory.take(plan(90, 0)).now_or_never().is_none());
+        drop(small);
+        assert!(memory.take(plan(100, 0)).now_or_never().is_some());
+    }
+}
