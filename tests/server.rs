@@ -38,6 +38,8 @@ mod journeys;
 mod keys;
 #[path = "server/model_defaults.rs"]
 mod model_defaults;
+#[path = "server/memory.rs"]
+mod memory;
 #[path = "server/models.rs"]
 mod models;
 #[path = "server/operator.rs"]
