@@ -12,8 +12,9 @@ async fn what_takes_more_memory_than_there_is_is_refused_by_field_and_bound() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[MAX_BYTES]).await;
     for (side, n, pointer) in [(2048, 1, "/width"), (2048, 8, "/width"), (640, 8, "/n")] {
-        let refused =
-            server.post(&with(request("a panda", 1), &json!({"width": side, "height": side, "n": n, "steps": 2}))).await;
+        let refused = server
+            .post(&with(request("a panda", 1), &json!({"width": side, "height": side, "n": n, "steps": 2})))
+            .await;
         assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
         let problem: serde_json::Value = refused.json().await.unwrap();
         let error = &problem["errors"][0];
