@@ -36,10 +36,10 @@ mod inputs;
 mod journeys;
 #[path = "server/keys.rs"]
 mod keys;
-#[path = "server/model_defaults.rs"]
-mod model_defaults;
 #[path = "server/memory.rs"]
 mod memory;
+#[path = "server/model_defaults.rs"]
+mod model_defaults;
 #[path = "server/models.rs"]
 mod models;
 #[path = "server/operator.rs"]
