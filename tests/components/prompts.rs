@@ -4,6 +4,7 @@ use std::{collections::HashSet, fs, sync::Arc, thread};
 
 use latentd::models::{
     StableDiffusion,
+    pause::ToEnd,
     text_encoders::{LearnedToken, LearnedTokens},
 };
 use serde_json::{Value, json};
@@ -203,7 +204,7 @@ fn a_word_in_the_vocabulary_is_encoded_as_one_from_a_file() {
     let file = LearnedToken { trigger: "<my-cat>".to_owned(), vectors: vec![vec![vector]] };
     let file = plain.tokenize(&["a photo of <my-cat>"], &LearnedTokens::new(vec![file]));
     let own_tokens = own.tokenize(&["a photo of <my-cat>"], &LearnedTokens::default());
-    let states = |sd: &StableDiffusion, tokens| sd.encode_text(&[tokens], 0).unwrap().hidden;
+    let states = |sd: &StableDiffusion, tokens| sd.encode_text(&[tokens], 0).to_end().unwrap().hidden;
     assert_eq!(crate::fixtures::bits(&states(&own, own_tokens)), crate::fixtures::bits(&states(&plain, file)));
     assert_ne!(ids_of(&own, "<my-cat>"), ids_of(&plain, "<my-cat>"));
 }
