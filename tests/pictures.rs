@@ -74,16 +74,7 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
 
     // All cases enter the engine together, so that their steps share batches as strangers' do in a server.
     let max_runs = NonZeroUsize::new(ready.len()).expect("there are cases to run");
-    let settings = engine::Settings {
-        slice: std::time::Duration::from_millis(100),
-        max_bytes: 8 << 30,
-        threads: 0,
-        max_rows: NonZeroUsize::new(16).unwrap(),
-        max_runs,
-        text_cache_entries: 64,
-        checkpoint_interval: None,
-    };
-    let (engine, thread) = engine::engine(settings, Metrics::new());
+    let (engine, thread) = engine::engine(settings(max_runs), Metrics::new());
     let computing = std::thread::spawn(move || thread.run());
     let outcomes: Vec<_> = ready.iter().map(|case| (case, start(case, &rules, &catalogue, &engine))).collect();
 
@@ -192,5 +183,18 @@ fn fixtures() -> PathBuf {
     match std::env::var_os("LATENTD_PARITY_DIR") {
         Some(dir) => dir.into(),
         None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
+    }
+}
+
+/// For an engine of as many runs.
+fn settings(max_runs: NonZeroUsize) -> engine::Settings {
+    engine::Settings {
+        threads: 0,
+        max_rows: NonZeroUsize::new(16).unwrap(),
+        slice: std::time::Duration::from_millis(100),
+        max_bytes: 8 << 30,
+        max_runs,
+        text_cache_entries: 64,
+        checkpoint_interval: None,
     }
 }

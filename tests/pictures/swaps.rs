@@ -25,14 +25,8 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
     let limits =
         Limits { max_side_pixels: 64, max_pixels: 1 << 12, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
-    let settings = engine::Settings {
-        threads: 0,
-        max_rows: NonZeroUsize::new(16).unwrap(),
-        max_runs: NonZeroUsize::new(swaps.runs().len()).unwrap(),
-        text_cache_entries: 64,
-        checkpoint_interval: None,
-    };
-    let (engine, thread) = engine::engine(settings, Metrics::new());
+    let max_runs = NonZeroUsize::new(swaps.runs().len()).unwrap();
+    let (engine, thread) = engine::engine(settings(max_runs), Metrics::new());
     let computing = std::thread::spawn(move || thread.run());
     let models: BTreeMap<&str, Arc<Model>> =
         PIPELINES.into_iter().map(|name| (name, catalogue.load(name).unwrap())).collect();
