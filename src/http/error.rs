@@ -177,7 +177,7 @@ impl ApiError {
             ApiError::Overloaded { .. } => (S::SERVICE_UNAVAILABLE, "overloaded", "The wait would be too long"),
             ApiError::AnswersUnread => (S::SERVICE_UNAVAILABLE, "overloaded", "Answers are not read"),
             ApiError::Expired(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "The generation was not started in time"),
-            ApiError::Draining(_) => (S::SERVICE_UNAVAILABLE, "draining", "The server is stopping"),
+            ApiError::Draining(_) => (S::SERVICE_UNAVAILABLE, "draining", "The server takes no work"),
             ApiError::Unready(_) => (S::SERVICE_UNAVAILABLE, "starting", "The server is not ready"),
             ApiError::StorageFull => (S::SERVICE_UNAVAILABLE, "storage_full", "The disk is full"),
             ApiError::Database { .. } => {
