@@ -110,10 +110,11 @@ async fn a_model_with_a_learned_word_draws_what_the_words_file_draws() {
         assert_eq!(ended["status"], "succeeded", "{ended}");
         decode(&server.picture(&id, 0).await)
     };
-    let file = draw(&server, "without", "a photo of <MY-cat>").await;
+    let file = draw(&server, "without", "a photo of <My-Cat>").await;
+    assert_eq!(file, draw(&server, "without", "a photo of <MY-cat>").await, "in any letter case");
     assert_ne!(file, draw(&server, "without", "a photo of my cat").await);
     // As long as a prompt can be, and no deeper than any other.
-    draw(&server, "without", &"<my-cat>".repeat(1250)).await;
+    draw(&server, "without", &"<My-Cat>".repeat(1250)).await;
     assert!(server.lives());
 
     // The file goes before the word of the model, so that the model's own is drawn without it.
