@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use candle_core::{DType, Device, Tensor};
 use latentd::{
     generation::{Fields, InputImage, Limits, Place, resolve},
     metrics::Metrics,
@@ -481,10 +482,16 @@ fn default_guidance_is_that_of_diffusers() {
         copied(name, name);
     }
     // A latent consistency model is told the guidance.
-    let config = copied("sd1", "lcm").join("unet/config.json");
+    let unet = copied("sd1", "lcm").join("unet");
+    let config = unet.join("config.json");
     let mut keys: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
     keys["time_cond_proj_dim"] = json!(32);
     std::fs::write(&config, keys.to_string()).unwrap();
+    let weights = unet.join("diffusion_pytorch_model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+    let projection = Tensor::zeros((8, 32), DType::F32, &Device::Cpu).unwrap();
+    tensors.insert("time_embedding.cond_proj.weight".to_owned(), projection);
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
     std::fs::write(copied("sdxl", "own").join("latentd.json"), r#"{"guidance_scale": 0, "steps": 2}"#).unwrap();
 
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
