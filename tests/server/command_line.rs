@@ -92,7 +92,7 @@ fn settings_are_checked_and_printed() {
 
     for (key, value, named) in [
         ("LATENTD_HTTP__BIND", "nowhere", "http.bind"),
-        ("LATENTD_HTTP__COLOUR", "red", "colour"),
+        ("LATENTD_HTTP__COLOUR", "red", "LATENTD_HTTP__COLOUR is no setting"),
         ("LATENTD_ENGINE__MAX_ROWS", "0", "engine.max_rows"),
         ("LATENTD_MODELS__DEFAULT", "none", ""),
     ] {
