@@ -207,7 +207,7 @@ impl Service {
         let ended = async {
             tokio::select! {
                 ended = ended => ended,
-                () = self.stands_still(id) => Ok(()),
+                () = self.stands_still(id, i64::MAX) => Ok(()),
             }
         };
         tokio::time::timeout(timeout, ended).await.unwrap_or(Ok(()))?;
@@ -215,16 +215,19 @@ impl Service {
     }
 
     /// Returns when the generation is queued and no worker takes work: that of this process is drained, and no other process
-    /// shares its store. What runs still ends.
-    pub async fn stands_still(&self, id: GenerationId) {
+    /// shares its store. What runs still ends. It does not return before all events are seen; `seen` is the last one's number.
+    pub async fn stands_still(&self, id: GenerationId, seen: i64) {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.0.store.is_shared() {
             return std::future::pending().await;
         }
         loop {
             self.0.drain.until_set().await;
+            let events = self.0.store.events(id, seen).await;
             match self.0.store.get(id).await {
-                Ok(Some(Record { status: Status::Queued, .. })) => return,
+                Ok(Some(Record { status: Status::Queued, .. })) if events.is_ok_and(|unseen| unseen.is_empty()) => {
+                    return;
+                }
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{ConfigError, DEFAULTS};
 
 /// Variables with another reader than the settings: the file's name, and the fixtures of the tests.
-const OTHERS: [&str; 3] = ["LATENTD_CONFIG", "LATENTD_PARITY_DIR", "LATENTD_REQUIRE_POSTGRES"];
+const OTHERS: [&str; 4] =
+    ["LATENTD_CONFIG", "LATENTD_PARITY_DIR", "LATENTD_REQUIRE_CHROMIUM", "LATENTD_REQUIRE_POSTGRES"];
 
 /// The variables that set something. Those that Kubernetes makes for a Service named latentd are passed over.
 ///

@@ -429,6 +429,8 @@ mod tests {
             ApiError::StorageFull,
             ApiError::Database { cause: text() },
             ApiError::WaitTimeout(id),
+            ApiError::CatalogueUnreadable(text()),
+            failed("model_unavailable"),
         ]
     }
 

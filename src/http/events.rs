@@ -126,7 +126,7 @@ impl Feed {
                     Some(Ok(Watched::Event(event))) => self.event(&event).await.map(Some),
                 },
                 // After what was told of it already.
-                () = self.state.service.stands_still(self.id) => Ok(Some(self.drain())),
+                () = self.state.service.stands_still(self.id, self.after) => Ok(Some(self.drain())),
                 () = sleep_until(self.paused_until), if self.held.is_some() => Ok(self.progress()),
                 _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
             };
@@ -170,6 +170,7 @@ impl Feed {
     }
 
     async fn event(&mut self, event: &Event) -> Result<Frame, ServiceError> {
+        self.after = event.seq;
         // It tells of the time before this event.
         self.held = None;
         let data = match event.kind {
