@@ -58,7 +58,7 @@ impl Lora {
     /// Reads a safetensors file for a model that has these modules; `path` is what errors call the file.
     ///
     /// # Errors
-    /// What [`Lora::check`] refuses, or an α that is not finite.
+    /// What [`Lora::check`] refuses, or weights that are not finite.
     pub fn read(path: &str, file: &[u8], modules: &Modules) -> Result<Self, LoadError> {
         let header = Header::of_bytes(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
@@ -74,16 +74,23 @@ impl Lora {
         mismatch.none_or(Self { sites })
     }
 
-    /// Whether the file fits a model that has these modules, by its header alone.
+    /// Whether the file fits a model that has these modules, by its header and its α alone.
     ///
     /// # Errors
     /// The file is broken, or has keys that say nothing to us (other kinds of adapters, biases), modules that the model has
     /// not, halves of pairs, shapes of another model's modules, types other than floats (integers for α), notes that cannot
-    /// be followed, or a rank above [`LARGEST_RANK`]; all of them are named.
+    /// be followed, a rank above [`LARGEST_RANK`], or an α that is not finite or too large; all of them are named.
     pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
-        Checked::check(&header, modules, &mut mismatch);
+        let Checked { pairs, notes } = Checked::check(&header, modules, &mut mismatch);
+        for (site, pair) in pairs {
+            let alpha = pair.alpha.map(|alpha| file.read(alpha.bytes.clone())).transpose();
+            let alpha = alpha.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+            if let Err(what) = pair.scale(alpha.as_deref(), notes.scale(site, pair.rank)) {
+                mismatch.unfit.push((site.to_owned(), what));
+            }
+        }
         mismatch.none_or(())
     }
 }

@@ -417,7 +417,7 @@ fn notes_of_diffusers_scale() {
         (r#"{"unet.lora_alpha": "8"}"#, "unet.lora_alpha: invalid type"),
         (r#"{"unet.lora_alpha": Infinity}"#, "unet.lora_alpha: invalid type"),
         (r#"{"unet.use_dora": true}"#, "unet.use_dora is not supported"),
-        (r#"{"unet.lora_alpha": 1e300}"#, "not a finite number"),
+        (r#"{"unet.lora_alpha": 1e300}"#, "is not between -65536 and 65536"),
         (r#"{"unet.alpha_pattern": {"(?!a)proj": 2}}"#, "unet.alpha_pattern: regex parse error"),
     ] {
         let error = noted(note).unwrap_err().to_string();

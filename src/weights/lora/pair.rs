@@ -5,6 +5,9 @@ use safetensors::Dtype;
 use super::LowRank;
 use crate::weights::{header::Info, tensors::floats};
 
+/// The largest |α / r|. Trained adapters have 1 or little more; far beyond it no picture is left.
+const LARGEST_SCALE: f64 = 65536.0;
+
 /// Tensors of a file that make a low-rank change of one module.
 pub(super) struct Pair<'a> {
     /// r
@@ -22,25 +25,36 @@ pub(super) struct Pair<'a> {
 }
 
 impl Pair<'_> {
+    /// α / r; `alpha` are the bytes of α's tensor, `noted` is the value where the file has none.
+    ///
+    /// # Errors
+    /// It is not finite, or its absolute value is above [`LARGEST_SCALE`].
+    pub fn scale(&self, alpha: Option<&[u8]>, noted: f64) -> Result<f32, String> {
+        let scale = match (self.alpha, alpha) {
+            (Some(info), Some(bytes)) => {
+                number(bytes, info.dtype).expect("sorting has left numbers only") / self.rank as f64
+            }
+            _ => noted,
+        };
+        match scale.is_finite() && scale.abs() <= LARGEST_SCALE {
+            true => Ok(scale as f32),
+            false => Err(format!("alpha / rank = {scale} is not between -{LARGEST_SCALE} and {LARGEST_SCALE}")),
+        }
+    }
+
     /// Reads the numbers from the file; `noted` is α / r where the file has no tensor of α.
     ///
     /// # Errors
-    /// α is not finite.
+    /// What [`Pair::scale`] refuses, or weights that are not finite.
     pub fn read(self, file: &[u8], noted: f64) -> Result<LowRank, String> {
-        let scale = match self.alpha {
-            None => noted,
-            Some(alpha) => {
-                let alpha = number(&file[alpha.bytes.clone()], alpha.dtype);
-                alpha.expect("sorting has left numbers only") / self.rank as f64
-            }
-        };
-        let scale = scale as f32;
-        if !scale.is_finite() {
-            return Err(format!("alpha / rank = {scale} is not a finite number"));
+        let scale = self.scale(self.alpha.map(|alpha| &file[alpha.bytes.clone()]), noted)?;
+        let read = |info: &Info| floats(&file[info.bytes.clone()], info.dtype).expect("sorting has left floats only");
+        let (down, up) = (read(self.down), read(self.up));
+        if !down.iter().chain(&up).all(|weight| weight.is_finite()) {
+            return Err("has weights that are not finite".to_owned());
         }
         let Self { rank, inputs, outputs, kernel, .. } = self;
-        let read = |info: &Info| floats(&file[info.bytes.clone()], info.dtype).expect("sorting has left floats only");
-        Ok(LowRank { rank, inputs, outputs, kernel, down: read(self.down), up: read(self.up), scale })
+        Ok(LowRank { rank, inputs, outputs, kernel, down, up, scale })
     }
 }
 
