@@ -7,7 +7,7 @@ use crate::kernels::attention::{self, Mask, QUERIES};
 
 /// Multiplications of one part: a fraction of a second on a few cores, and many times what it takes to pack the keys and
 /// values anew for each part.
-const PART_WORK: usize = 4_000_000_000;
+const PART_WORK: usize = 2_000_000_000;
 
 /// As [`attention::attention`] without a mask, with a pause before each part: q (B, N, H·d), k and v (B, M, H·d) →
 /// (B, N, H·d). A query sees all keys and no other query, so that the parts give the same bits as the whole.

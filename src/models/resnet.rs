@@ -3,6 +3,7 @@ use candle_core::{Result, Tensor};
 use super::{
     adapters::RowAdapters,
     layers::{Conv, GroupNorm, Linear},
+    pause::pause,
 };
 use crate::{
     kernels::{conv2d::Geometry, finish::Onto, upsample, winograd},
@@ -48,13 +49,15 @@ impl ResnetBlock2D {
     }
 
     /// x (B, h, w, in), and SiLU of the time embedding (B, E) where the block has a place for it → (B, h, w, out)
-    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>, adapters: &RowAdapters) -> Result<Tensor> {
+    pub async fn forward(&self, x: &Tensor, time: Option<&Tensor>, adapters: &RowAdapters) -> Result<Tensor> {
+        pause().await;
         let time = match (&self.time_emb_proj, time) {
             (Some(projection), Some(time)) => Some(projection.adapted(time, adapters)?),
             _ => None,
         };
         let onto = Onto { rows: time.as_ref(), residual: None };
         let hidden = self.conv1.adapted_onto(&self.norm1.forward_silu(x)?, onto, adapters)?;
+        pause().await;
         let hidden = self.norm2.forward_silu(&hidden)?;
         let sum = match &self.conv_shortcut {
             Some(shortcut) => {

@@ -49,6 +49,8 @@ impl Memory {
         loop {
             let freed = self.0.freed.notified();
             if self.state().enter(taken.ticket, plan, self.0.bound) {
+                // Those who had to let it pass look again.
+                self.0.freed.notify_waiters();
                 return taken;
             }
             freed.await;

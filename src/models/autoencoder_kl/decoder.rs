@@ -73,7 +73,7 @@ impl Decoder {
             pause().await;
             x = match layer {
                 Layer::In(conv) => conv.forward(&x)?,
-                Layer::Resnet(resnet) => resnet.forward(&x, None, RowAdapters::NONE)?,
+                Layer::Resnet(resnet) => resnet.forward(&x, None, RowAdapters::NONE).await?,
                 Layer::Attention(attention) => attention.forward(&x).await?,
                 Layer::Upsample(upsampler) => upsampler.forward(&x, 2 * x.dim(1)?, 2 * x.dim(2)?, RowAdapters::NONE)?,
                 Layer::Out(norm, conv) => conv.forward(&norm.forward_silu(&x)?)?,

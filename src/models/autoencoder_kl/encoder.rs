@@ -72,8 +72,7 @@ impl DownEncoderBlock2D {
 
     async fn forward(&self, mut x: Tensor) -> Result<Tensor> {
         for resnet in &self.resnets {
-            pause().await;
-            x = resnet.forward(&x, None, RowAdapters::NONE)?;
+            x = resnet.forward(&x, None, RowAdapters::NONE).await?;
         }
         match &self.downsampler {
             Some(downsampler) => {

@@ -6,7 +6,6 @@ use crate::{
         adapters::RowAdapters,
         attention::attention,
         layers::{GroupNorm, Linear},
-        pause::pause,
         resnet::ResnetBlock2D,
     },
     weights::Weights,
@@ -33,13 +32,11 @@ impl MidBlock {
 
     /// (B, h, w, C) → (B, h, w, C)
     pub async fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        pause().await;
-        let mut x = self.resnets[0].forward(x, None, RowAdapters::NONE)?;
+        let mut x = self.resnets[0].forward(x, None, RowAdapters::NONE).await?;
         if let Some(attention) = &self.attention {
             x = attention.forward(&x).await?;
         }
-        pause().await;
-        self.resnets[1].forward(&x, None, RowAdapters::NONE)
+        self.resnets[1].forward(&x, None, RowAdapters::NONE).await
     }
 }
 

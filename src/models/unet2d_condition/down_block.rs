@@ -48,8 +48,7 @@ impl DownBlock {
     /// x (B, h, w, in) → (B, ⌈h/2⌉, ⌈w/2⌉, out), the last block keeping the size; every map made is pushed on `skips`.
     pub async fn forward(&self, mut x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
         for (j, resnet) in self.resnets.iter().enumerate() {
-            pause().await;
-            x = resnet.forward(&x, Some(&told.time), told.adapters)?;
+            x = resnet.forward(&x, Some(&told.time), told.adapters).await?;
             if let Some(attention) = self.attentions.get(j) {
                 x = attention.forward(&x, told.text, told.adapters).await?;
             }

@@ -2,7 +2,7 @@ use candle_core::{Result, Tensor};
 
 use super::{MidBlockType, Told, UNet2DConditionConfig};
 use crate::{
-    models::{pause::pause, resnet::ResnetBlock2D, transformer2d::Transformer2DModel},
+    models::{resnet::ResnetBlock2D, transformer2d::Transformer2DModel},
     weights::Weights,
 };
 
@@ -28,10 +28,8 @@ impl MidBlock {
 
     /// (B, h, w, C) → (B, h, w, C)
     pub async fn forward(&self, x: &Tensor, told: &Told<'_>) -> Result<Tensor> {
-        pause().await;
-        let x = self.resnets[0].forward(x, Some(&told.time), told.adapters)?;
+        let x = self.resnets[0].forward(x, Some(&told.time), told.adapters).await?;
         let x = self.attention.forward(&x, told.text, told.adapters).await?;
-        pause().await;
-        self.resnets[1].forward(&x, Some(&told.time), told.adapters)
+        self.resnets[1].forward(&x, Some(&told.time), told.adapters).await
     }
 }

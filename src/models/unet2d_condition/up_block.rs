@@ -80,9 +80,8 @@ impl UpBlock {
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for j in layers {
-            pause().await;
             let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
-            x = self.resnets[j].forward(&Tensor::cat(&[&x, &skip], 3)?, Some(&told.time), told.adapters)?;
+            x = self.resnets[j].forward(&Tensor::cat(&[&x, &skip], 3)?, Some(&told.time), told.adapters).await?;
             if let Some(attention) = self.attentions.get(j) {
                 x = attention.forward(&x, told.text, told.adapters).await?;
             }
