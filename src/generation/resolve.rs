@@ -11,7 +11,7 @@ use super::{
 
 /// Every error of a request, at least one.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{} of the request's fields are invalid", errors.len())]
+#[error("{} of the request's fields are invalid", FieldError::count(errors))]
 pub struct Invalid {
     pub errors: Vec<FieldError>,
 }

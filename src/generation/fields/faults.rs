@@ -23,6 +23,14 @@ impl FieldError {
     /// The code of that last one, whose pointer is empty.
     pub const MORE: &str = "more_errors";
 
+    /// How many errors a list has, in words where it was cut.
+    pub fn count(listed: &[FieldError]) -> String {
+        match listed.last() {
+            Some(last) if last.code == FieldError::MORE => format!("more than {}", FieldError::MOST),
+            _ => listed.len().to_string(),
+        }
+    }
+
     /// An error of the field that this path of names and indices leads to. Names and sentence are cut to a bounded length,
     /// since they may quote the request.
     pub fn at(path: &[&str], code: &'static str, detail: &str) -> FieldError {
