@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use latentd::{
     app::{self, App},
     config::{Config, Sources},
+    kernels::arena,
     telemetry,
 };
 use tokio_util::sync::CancellationToken;
@@ -125,6 +126,7 @@ fn serve(serve: &Serve) -> Result<()> {
     }
     let config = serve.settings.load(flags)?;
     telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
+    arena::give_large_blocks_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(RUNTIME_STACK).enable_all().build()?;
     runtime.block_on(async {
         let app = App::build(config).await?;

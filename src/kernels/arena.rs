@@ -184,8 +184,22 @@ pub fn release() {
     free.touched = last;
 }
 
-/// Gives memory that was freed back to the system, as far as the system's allocator keeps it: glibc's does so for blocks of
-/// up to 32 MiB once such a block was freed. Takes some milliseconds; worth it after a peak.
+/// Sets from which size on the system's allocator gives memory back at once, for the start of a process that serves. By itself
+/// glibc raises that size to 32 MiB with the first such block that is freed, and keeps twice as much at the end of the heap of
+/// each of its threads, which [`trim`] does not reach.
+pub fn give_large_blocks_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const LARGE: libc::c_int = 4 << 20;
+        // SAFETY: the function takes no pointer and may be called at any time; it refuses what it does not know.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+        }
+    }
+}
+
+/// Gives memory that was freed in small blocks back to the system. Takes some milliseconds; worth it after a peak.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the function takes no pointer and may be called at any time, from any thread.
