@@ -16,7 +16,7 @@ pub use files::File;
 use kept::Kept;
 use words::WordIndex;
 
-use super::{Model, embedded};
+use super::{Model, catalogue::NameKeys, embedded};
 use crate::{
     generation::{Generation, LoraUse},
     models::{
@@ -62,14 +62,11 @@ impl Folder {
         Ok(Folder { setting, dir: dir.to_owned(), files: embedded.into_iter().chain(found).collect() })
     }
 
-    fn keys(&self) -> BTreeMap<String, String> {
+    fn keys(&self) -> NameKeys {
         self.files.iter().map(|(name, file)| (name.clone(), file.key())).collect()
     }
 
-    fn keys_now(
-        &self,
-        embedded: impl IntoIterator<Item = (String, File)>,
-    ) -> Result<BTreeMap<String, String>, AdaptersError> {
+    fn keys_now(&self, embedded: impl IntoIterator<Item = (String, File)>) -> Result<NameKeys, AdaptersError> {
         let unreadable = |source| AdaptersError { setting: self.setting, path: self.dir.clone(), source };
         let found = files::look(&self.dir).map_err(unreadable)?;
         let embedded = embedded.into_iter().map(|(name, file)| (name, file.key()));
@@ -131,7 +128,7 @@ impl Adapters {
     }
 
     /// What stands for the files of LoRAs and textual inversions, by name.
-    pub(super) fn keys(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    pub(super) fn keys(&self) -> (NameKeys, NameKeys) {
         (self.loras.keys(), self.embeddings.keys())
     }
 
@@ -139,7 +136,7 @@ impl Adapters {
     ///
     /// # Errors
     /// A folder cannot be read.
-    pub(super) fn keys_now(&self) -> Result<(BTreeMap<String, String>, BTreeMap<String, String>), AdaptersError> {
+    pub(super) fn keys_now(&self) -> Result<(NameKeys, NameKeys), AdaptersError> {
         Ok((self.loras.keys_now(embedded_loras())?, self.embeddings.keys_now(embedded_words())?))
     }
 

@@ -25,6 +25,7 @@ use crate::{generation::ModelCard, kernels::winograd, metrics::Metrics};
 use entry::Entry;
 pub use lease::{Acquired, Lease, Ticket};
 pub use plan::Plan;
+pub(super) use reload::NameKeys;
 pub use reload::{Changes, Reloaded};
 use shelf::{Shelf, Standing, Taken};
 
@@ -47,7 +48,7 @@ pub struct Catalogue {
 /// What the folders held when they were last read.
 #[derive(Clone, Debug)]
 struct Listed {
-    models: BTreeMap<String, Arc<Entry>>,
+    models: Entries,
     /// Names that were listed once and are no longer.
     gone: BTreeSet<String>,
     /// What people should know of `models.dir` itself.
@@ -307,27 +308,27 @@ impl Catalogue {
 }
 
 /// What stands for the files that [`models`] would read now.
-fn keys_now(dir: &Path) -> Result<reload::NameKeys, CatalogueError> {
+fn keys_now(dir: &Path) -> Result<NameKeys, CatalogueError> {
     let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
     let (found, _) = listing::list(dir, listing::MODEL).map_err(unreadable)?;
-    let mut keys: reload::NameKeys =
+    let mut keys: NameKeys =
         found.iter().map(|(name, source)| (name.clone(), entry::key(name, source).to_string())).collect();
     keys.entry(embedded::NAME.to_owned()).or_insert_with(|| embedded::NAME.to_owned());
     Ok(keys)
 }
 
-/// The models of `dir` beside the embedded one. What `known` has of the same files is not read again.
-fn models(
-    dir: &Path,
-    known: &BTreeMap<String, Arc<Entry>>,
-) -> Result<(BTreeMap<String, Arc<Entry>>, Option<String>), CatalogueError> {
+/// Models by name.
+type Entries = BTreeMap<String, Arc<Entry>>;
+
+/// The models of `dir` beside the embedded one, and a note on the folder. What `known` has of the same files is not read again.
+fn models(dir: &Path, known: &Entries) -> Result<(Entries, Option<String>), CatalogueError> {
     let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
     let (found, note) = listing::list(dir, listing::MODEL).map_err(unreadable)?;
     let entry = |(name, source): (&String, &listing::Source)| {
         let same = known.get(name).filter(|entry| entry.is_of(source)).cloned();
         (name.clone(), same.unwrap_or_else(|| Arc::new(Entry::of(name, source, dir))))
     };
-    let mut models: BTreeMap<_, _> = found.par_iter().map(entry).collect();
+    let mut models: Entries = found.par_iter().map(entry).collect();
     models.entry(embedded::NAME.to_owned()).or_insert_with(|| {
         let embedded = known.get(embedded::NAME).filter(|entry| entry.is_embedded()).cloned();
         embedded.unwrap_or_else(|| Arc::new(Entry::embedded()))

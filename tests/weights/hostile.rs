@@ -156,7 +156,8 @@ fn a_pointer_of_git_lfs_says_what_to_do() {
 fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
     let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
     let whole = with_header(tensor("F32", "[1000]", "[0,4000]"), 4000);
-    let changes: [(&str, fn(&std::path::Path, &[u8])); 4] = [
+    type Change = fn(&std::path::Path, &[u8]);
+    let changes: [(&str, Change); 4] = [
         ("shortened", |path, whole| fs::write(path, &whole[..100]).unwrap()),
         ("emptied", |path, _| fs::write(path, b"").unwrap()),
         ("written over", |path, whole| fs::write(path, [&whole[..whole.len() - 1], &[9]].concat()).unwrap()),

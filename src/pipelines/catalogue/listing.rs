@@ -124,10 +124,11 @@ impl Listing {
             return self.add(name, Source::Folder(path.to_owned()));
         }
         let before = self.found.len();
-        if levels > 1 && !is_part(path) {
-            if let Err(error) = self.walk(path, &format!("{name}/"), levels - 1) {
-                return self.add_unusable(name, error.to_string());
-            }
+        if levels > 1
+            && !is_part(path)
+            && let Err(error) = self.walk(path, &format!("{name}/"), levels - 1)
+        {
+            return self.add_unusable(name, error.to_string());
         }
         if self.found.len() == before {
             self.add_unusable(name, self.lacking(path));

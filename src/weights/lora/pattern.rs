@@ -50,7 +50,7 @@ impl Patterns {
                 continue;
             }
             // Alone first, so that no parenthesis of the key closes ours.
-            compile(&[key.clone()])?;
+            compile(std::slice::from_ref(&key))?;
             entries.push((Pattern::Expression(sources.len()), number));
             sources.push(format!(r"^(?:.*\.)?(?:{key})$"));
         }
