@@ -116,8 +116,9 @@ pub trait Store: Send + Sync + 'static {
     /// How many generations of this tenant wait and run.
     async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError>;
 
-    /// How much work waits and runs, and how fast the workers are that have beaten lately.
-    async fn workload(&self, lately: Duration) -> Result<Workload, StoreError>;
+    /// How much work is before a generation that would be accepted now, and how fast the workers are that have beaten lately, each
+    /// of which runs `slots` generations at a time.
+    async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload, StoreError>;
 
     /// The queued generations before this one in the order of the queue, whoever may claim them and when; `None` where it is
     /// not queued.

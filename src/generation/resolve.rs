@@ -61,7 +61,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
             match rules.fault(&model) {
                 Some(fault) => fields.error("model", "model_unavailable", format!("{model:?} cannot be used: {fault}")),
                 None => {
-                    let detail = format!("{model:?} is not in the catalogue; GET /v1/models lists it");
+                    let detail = format!("{model:?} is not in the catalogue; GET /v1/models lists the models");
                     fields.error("model", "unknown_model", detail);
                 }
             }

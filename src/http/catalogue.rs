@@ -199,7 +199,7 @@ pub async fn queue(State(service): State<Service>, caller: Caller) -> Result<imp
         running: counts.running,
         max_queued: service.max_queued(),
         recent_run_seconds: pace.map(|pace| pace.run_seconds),
-        estimated_start_s: service.estimated_start().await?.map(|wait| wait.as_secs_f64()),
+        estimated_start_s: service.estimated_wait().await?.map(|wait| wait.as_secs_f64()),
         own: Own { queued: own.queued, running: own.running },
     }))
 }

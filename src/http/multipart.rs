@@ -6,15 +6,31 @@ use multer::{Constraints, Field, Multipart};
 
 use super::error::ApiError;
 use crate::generation::Fields;
+use memchr::memmem;
 
 /// The fields of a body. A part with a file name or an `image/…` type is a file, any other a text.
 ///
 /// # Errors
 /// `malformed_form` where the body does not follow its boundary, a text is not UTF-8, a part has no name, or there are more
-/// than [`Fields::MOST_IN_FORM`] parts.
+/// than [`Fields::MOST_IN_FORM`] parts, or a part's head is longer than [`LONGEST_HEAD`].
 pub fn fields(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
+    check_heads(boundary, &body)?;
     // The body is there as a whole, so that its reader never waits.
     read(boundary, body).now_or_never().unwrap_or_else(|| Err(malformed("the body does not end".into())))
+}
+
+/// Bytes of the largest head of a part. It is copied several times while it is read, unlike what it is the head of.
+const LONGEST_HEAD: usize = 8 << 10;
+
+fn check_heads(boundary: &str, body: &[u8]) -> Result<(), ApiError> {
+    let delimiter = format!("--{boundary}");
+    for at in memmem::find_iter(body, delimiter.as_bytes()) {
+        let rest = &body[at + delimiter.len()..];
+        if rest.get(..LONGEST_HEAD).is_some_and(|head| memmem::find(head, b"\r\n\r\n").is_none()) {
+            return Err(malformed(format!("the head of a part is longer than {LONGEST_HEAD} bytes")));
+        }
+    }
+    Ok(())
 }
 
 async fn read(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {

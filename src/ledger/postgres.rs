@@ -209,8 +209,8 @@ impl Store for PgStore {
         self.bounded(|| reading::counts_of(self, tenant)).await
     }
 
-    async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
-        self.bounded(|| reading::workload(self, lately)).await
+    async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload, StoreError> {
+        self.bounded(|| reading::workload(self, lately, slots)).await
     }
 
     async fn place(&self, id: GenerationId) -> Result<Option<Place>, StoreError> {

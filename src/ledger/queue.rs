@@ -72,7 +72,11 @@ pub struct Reaped {
 /// Work in units of [`Acceptance::cost`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Workload {
-    /// Of the generations that wait and run.
+    /// What has to be done before a generation that is accepted now can begin; 0 while a worker has a free slot.
+    ///
+    /// With s slots of all workers and n generations that wait and run, k = n + 1 − s of them have to end first. The cheapest do:
+    /// those at work share the workers, so that an expensive one holds nobody up. When the k-th of cost r has ended, the others
+    /// at work, s − 1 of them, have each received r as well. What has been done already is not subtracted.
     pub cost: f64,
     /// Units a second of all workers together that have measured it; 0 where none has.
     pub speed: f64,

@@ -150,8 +150,8 @@ impl Store for SqliteStore {
         reading::counts_of(&self.readers, tenant).await
     }
 
-    async fn workload(&self, lately: Duration) -> Result<Workload, StoreError> {
-        reading::workload(self, lately).await
+    async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload, StoreError> {
+        reading::workload(self, lately, slots).await
     }
 
     async fn place(&self, id: GenerationId) -> Result<Option<Place>, StoreError> {

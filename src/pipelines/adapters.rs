@@ -236,7 +236,7 @@ impl Adapters {
     /// Whether the LoRA can stand beside a model of these modules; the error is a code and what is wrong.
     pub fn check(&self, name: &str, modules: &Modules) -> Result<(), (&'static str, String)> {
         let Some(file) = self.loras.files.get(name) else {
-            return Err(("unknown_lora", format!("{name:?} is not in the catalogue; GET /v1/loras lists it")));
+            return Err(("unknown_lora", format!("{name:?} is not in the catalogue; GET /v1/loras lists the LoRAs")));
         };
         let unfit = |error: String| ("unsupported_for_model", format!("cannot be used with this model: {error}"));
         if let Some(fault) = file.fault() {

@@ -129,7 +129,7 @@ impl ControlNets {
         let Some(entry) = self.entries.get(name) else {
             return Err((
                 "unknown_controlnet",
-                format!("{name:?} is not in the catalogue; GET /v1/controlnets lists it"),
+                format!("{name:?} is not in the catalogue; GET /v1/controlnets lists the ControlNets"),
             ));
         };
         let usable = entry.usable.as_ref();

@@ -183,12 +183,17 @@ impl Service {
             return Ok(whole);
         }
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let takes =
-            format!("takes {} MiB, and engine.max_bytes is {} MiB", mib(whole.bytes()), mib(bound.unwrap_or(0)));
+        let bound = format!("engine.max_bytes is {} MiB", mib(bound.unwrap_or(0)));
         let Generation { n, width, height, .. } = generation;
         let (field, detail) = match (1..*n).rev().find(|n| fits(plan(*n))) {
-            Some(most) => ("n", format!("must be at most {most} at {width} × {height} pixels: {n} {takes}")),
-            None => ("width", format!("times height must be less: {width} × {height} pixels {takes}")),
+            Some(most) => {
+                let takes = format!("{n} pictures of {width} × {height} pixels take {} MiB", mib(whole.bytes()));
+                ("n", format!("must be at most {most}: {takes}, and {bound}"))
+            }
+            None => {
+                let takes = format!("one picture of {width} × {height} pixels takes {} MiB", mib(plan(1).bytes()));
+                ("width", format!("and height must be smaller: {takes}, and {bound}"))
+            }
         };
         let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };
         Err(ServiceError::Invalid(Invalid { errors: vec![error] }))
@@ -198,25 +203,17 @@ impl Service {
     async fn admit(&self, generation: &Generation) -> Result<(), ServiceError> {
         let Some(wait) = self.estimated_wait().await? else { return Ok(()) };
         let bound = self.0.terms.max_wait.min(Duration::from_secs(generation.start_timeout_s.into()));
-        // What runs shares the workers with what comes, so that as long as nothing waits nothing has to.
-        if wait <= bound || self.ask(self.0.store.counts()).await?.queued == 0 {
+        if wait <= bound {
             return Ok(());
         }
         let (wait_s, bound_s) = (wait.as_secs_f64().ceil() as u64, bound.as_secs());
         Err(ServiceError::Overloaded { wait_s, bound_s, retry_after_s: bounded_s(wait - bound) })
     }
 
-    /// When a generation that is accepted now would begin: at once where nothing waits.
-    pub async fn estimated_start(&self) -> Result<Option<Duration>, ServiceError> {
-        match self.counts().await?.queued {
-            0 => Ok(self.pace().map(|_| Duration::ZERO)),
-            _ => self.estimated_wait().await,
-        }
-    }
-
-    /// How long the workers have to do with what waits and runs; `None` where none has shown its speed.
-    async fn estimated_wait(&self) -> Result<Option<Duration>, ServiceError> {
-        let load = self.ask(self.0.store.workload(self.0.terms.lately)).await?;
+    /// When a generation that is accepted now would begin: at once while a worker has a free slot. `None` where no worker has
+    /// shown its speed.
+    pub async fn estimated_wait(&self) -> Result<Option<Duration>, ServiceError> {
+        let load = self.ask(self.0.store.workload(self.0.terms.lately, self.0.terms.slots)).await?;
         Ok((load.speed > 0.0).then(|| Duration::try_from_secs_f64(load.cost / load.speed).unwrap_or(Duration::MAX)))
     }
 

@@ -30,6 +30,8 @@ pub struct Terms {
     pub max_bytes: Option<u64>,
     /// A worker that has not been heard of for so long does not count.
     pub lately: Duration,
+    /// Generations that each worker runs at a time.
+    pub slots: usize,
 }
 
 impl Terms {
@@ -48,6 +50,7 @@ impl Terms {
             store_timeout: config.database.timeout_s.into(),
             max_bytes: (config.engine.max_bytes > 0).then_some(config.engine.max_bytes),
             lately: config.worker.lease_s.into(),
+            slots: config.engine.max_runs.get(),
         }
     }
 }

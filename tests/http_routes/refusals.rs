@@ -39,9 +39,9 @@ async fn beat(desk: &Desk, speed: f64) {
 
 #[tokio::test]
 async fn what_would_wait_too_long_is_refused() {
-    let desk = Desk::open(&[("queue.max_wait_s", "100")]).await;
+    let desk = Desk::open(&[("queue.max_wait_s", "100"), ("engine.max_runs", "1")]).await;
     desk.create(fox()).await;
-    let cost = desk.store.workload(std::time::Duration::from_secs(60)).await.unwrap().cost;
+    let cost = desk.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
     assert!(cost > 0.0);
     // Nobody has shown a speed yet, so that nothing can be told.
     desk.create(fox()).await;
@@ -63,8 +63,8 @@ async fn what_would_wait_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn where_nothing_waits_nothing_is_refused_for_its_wait() {
-    let desk = Desk::open(&[("queue.max_wait_s", "1")]).await;
+async fn while_a_worker_has_a_free_slot_nothing_is_refused_for_its_wait() {
+    let desk = Desk::open(&[("queue.max_wait_s", "1"), ("engine.max_runs", "2")]).await;
     desk.create(fox()).await;
     beat(&desk, 1e-9).await;
     let _lease = desk.begin().await;
@@ -74,9 +74,10 @@ async fn where_nothing_waits_nothing_is_refused_for_its_wait() {
 
 #[tokio::test]
 async fn a_full_queue_is_told_by_the_workers_speed() {
-    let desk = Desk::open(&[("queue.max_queued", "1"), ("queue.max_wait_s", "1000000")]).await;
+    let desk =
+        Desk::open(&[("queue.max_queued", "1"), ("queue.max_wait_s", "1000000"), ("engine.max_runs", "1")]).await;
     desk.create(fox()).await;
-    let cost = desk.store.workload(std::time::Duration::from_secs(60)).await.unwrap().cost;
+    let cost = desk.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
     beat(&desk, cost / 100.0).await;
     let refused = desk.ask(post(&fox(), &[])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("queue_full")));

@@ -103,7 +103,7 @@ impl Store for Silence {
         pending().await
     }
 
-    async fn workload(&self, _: Duration) -> Result<Workload, StoreError> {
+    async fn workload(&self, _: Duration, _: usize) -> Result<Workload, StoreError> {
         pending().await
     }
 

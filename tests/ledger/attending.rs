@@ -74,7 +74,7 @@ pub async fn a_worker_that_leaves_is_gone(place: &dyn Place) {
 
 pub async fn the_workload_is_what_waits_and_runs(place: &dyn Place) {
     let store = place.open().await;
-    assert_eq!(store.workload(HOUR).await.unwrap(), Workload { cost: 0.0, speed: 0.0 });
+    assert_eq!(store.workload(HOUR, 0).await.unwrap(), Workload { cost: 0.0, speed: 0.0 });
     let (generation, late) = (generation(), overdue());
     for cost in [0.25, 1.5, 4.0] {
         new_record(store.accept(&Acceptance { cost, ..request(&generation) }).await);
@@ -82,23 +82,31 @@ pub async fn the_workload_is_what_waits_and_runs(place: &dyn Place) {
     new_record(store.accept(&Acceptance { cost: 8.0, ..request(&late) }).await);
     let canceled = GenerationId::new();
     new_record(store.accept(&Acceptance { id: canceled, cost: 16.0, ..request(&generation) }).await);
-    assert_eq!(store.workload(HOUR).await.unwrap().cost, 29.75);
+    assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, 29.75);
     store.cancel(canceled).await.unwrap();
     store.expire_overdue().await.unwrap();
     let (_, lease) = claim_one(&*store).await;
-    assert_eq!(store.workload(HOUR).await.unwrap().cost, 5.75);
+    assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, 5.75);
     store.finish(lease, Outcome::Retry { problem: problem(), delay: HOUR }).await.unwrap().unwrap();
-    assert_eq!(store.workload(HOUR).await.unwrap().cost, 5.75);
+    assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, 5.75);
     for (_, lease) in claim(&*store, 9).await {
         store.finish(lease, Outcome::Succeeded(Vec::new())).await.unwrap().unwrap();
     }
-    assert_eq!(store.workload(HOUR).await.unwrap().cost, 0.25);
+    assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, 0.25);
 
     for (worker, speed) in [("zoe", Some(2.5)), ("ann", None), ("bob", Some(0.25))] {
         store.beat(&Beat { speed, ..beat(worker) }).await.unwrap();
     }
-    assert_eq!(store.workload(HOUR).await.unwrap().speed, 2.75);
+    assert_eq!(store.workload(HOUR, 0).await.unwrap().speed, 2.75);
     store.leave("zoe").await.unwrap();
-    assert_eq!(store.workload(HOUR).await.unwrap().speed, 0.25);
-    assert_eq!(store.workload(Duration::ZERO).await.unwrap().speed, 0.0, "nobody has beaten just now");
+    assert_eq!(store.workload(HOUR, 0).await.unwrap().speed, 0.25);
+    assert_eq!(store.workload(Duration::ZERO, 0).await.unwrap().speed, 0.0, "nobody has beaten just now");
+
+    // Two workers live. Of 0.25, 1, 2 and 4 the three cheapest have to end before one of two slots is free.
+    for cost in [4.0, 1.0, 2.0] {
+        new_record(store.accept(&Acceptance { cost, ..request(&generation) }).await);
+    }
+    for (slots, cost) in [(1, 0.25 + 1.0 + 2.0 + 2.0), (2, 0.25 + 3.0 * 0.25), (3, 0.0), (1000, 0.0)] {
+        assert_eq!(store.workload(HOUR, slots).await.unwrap().cost, cost, "{slots} slots a worker");
+    }
 }

@@ -338,7 +338,7 @@ impl Both {
         let [queued, running] = ["queued", "running"].map(|status| self.model.count(status, None));
         assert_eq!(store.counts().await.unwrap(), Counts { queued, running });
         let active = self.model.rows.values().filter(|row| ["queued", "running"].contains(&row.status));
-        assert_eq!(store.workload(HOUR).await.unwrap().cost, active.map(|row| row.ask.cost).sum::<f64>());
+        assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, active.map(|row| row.ask.cost).sum::<f64>());
     }
 
     async fn listed(&self, query: ListQuery) -> Vec<GenerationId> {

@@ -189,7 +189,7 @@ async fn a_worker_that_was_silent_for_an_hour_is_forgotten() {
     database.execute("UPDATE workers SET beaten_at = beaten_at - 3600001 WHERE id = 'gone'").await.unwrap();
     let workers = store.workers().await.unwrap();
     assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["here"]);
-    assert_eq!(store.workload(Duration::from_secs(60)).await.unwrap().speed, 1.0);
+    assert_eq!(store.workload(Duration::from_secs(60), 0).await.unwrap().speed, 1.0);
     store.purge().await.unwrap();
     let left: Vec<String> = sqlx::query_scalar("SELECT id FROM workers").fetch_all(&mut database).await.unwrap();
     assert_eq!(left, ["here"]);

@@ -109,7 +109,7 @@ async fn a_file_of_an_earlier_version_goes_on() {
     assert_eq!(get(&*store, old["succeeded"]).await.status, Status::Succeeded { images: vec![image()] });
     assert_eq!(get(&*store, old["failed"]).await.status, Status::Failed { problem: problem() });
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 2, running: 1 });
-    assert_eq!(store.workload(crate::place::HOUR).await.unwrap().cost, 0.0);
+    assert_eq!(store.workload(crate::place::HOUR, 0).await.unwrap().cost, 0.0);
     let queued = ListQuery { limit: 9, status: Some("queued".to_owned()), ..ListQuery::default() };
     let page = store.list(&queued).await.unwrap();
     assert_eq!(page.records.iter().map(|record| record.id).collect::<Vec<_>>(), [last, old["queued"]]);

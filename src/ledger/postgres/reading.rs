@@ -140,13 +140,19 @@ pub async fn counts_of(store: &PgStore, tenant: &str) -> Result<Counts, StoreErr
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
-pub async fn workload(store: &PgStore, lately: Duration) -> Result<Workload, StoreError> {
+pub async fn workload(store: &PgStore, lately: Duration, slots: usize) -> Result<Workload, StoreError> {
     let mut loan = store.lend().await?;
     let row = sqlx::query(
-        "SELECT (SELECT coalesce(sum(cost), 0) FROM generations WHERE status IN ('queued', 'running')) AS cost,
-                (SELECT coalesce(sum(speed), 0) FROM workers WHERE beaten_at > statement_timestamp() - $1) AS speed",
+        "WITH open AS (SELECT cost FROM generations WHERE status IN ('queued', 'running')),
+              live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0) AS speed
+                       FROM workers WHERE beaten_at > statement_timestamp() - $1),
+              first AS (SELECT cost FROM open ORDER BY cost
+                        LIMIT (SELECT greatest(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
+         SELECT (SELECT speed FROM live) AS speed,
+                coalesce(sum(cost), 0) + (SELECT greatest(0, slots - 1) FROM live) * coalesce(max(cost), 0) AS cost FROM first",
     )
     .bind(row::interval(lately))
+    .bind(slots as i64)
     .fetch_one(&mut *loan)
     .await?;
     loan.give_back();

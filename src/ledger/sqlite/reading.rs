@@ -19,8 +19,11 @@ const COUNTS_OF: &str = "
            (SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = ?1) AS running";
 
 const WORKLOAD: &str = "
-    SELECT (SELECT total(cost) FROM generations WHERE status IN ('queued', 'running')) AS cost,
-           (SELECT total(speed) FROM workers WHERE beaten_at > ?) AS speed";
+    WITH open AS (SELECT cost FROM generations WHERE status IN ('queued', 'running')),
+         live AS (SELECT count(*) * ?2 AS slots, total(speed) AS speed FROM workers WHERE beaten_at > ?1),
+         first AS (SELECT cost FROM open ORDER BY cost
+                   LIMIT (SELECT max(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
+    SELECT speed, total(cost) + max(0, slots - 1) * coalesce(max(cost), 0) AS cost FROM live LEFT JOIN first";
 
 /// Two sums each, since one with "or" would find no start in the index.
 const PLACE: &str = "
@@ -130,9 +133,9 @@ pub async fn counts_of(readers: &SqlitePool, tenant: &str) -> Result<Counts, Sto
     Ok(Counts { queued: row::size(row.try_get("queued")?), running: row::size(row.try_get("running")?) })
 }
 
-pub async fn workload(store: &SqliteStore, lately: Duration) -> Result<Workload, StoreError> {
+pub async fn workload(store: &SqliteStore, lately: Duration, slots: usize) -> Result<Workload, StoreError> {
     let since = store.clock.now_ms() - row::millis(lately);
-    let row = sqlx::query(WORKLOAD).bind(since).fetch_one(&store.readers).await?;
+    let row = sqlx::query(WORKLOAD).bind(since).bind(slots as i64).fetch_one(&store.readers).await?;
     Ok(Workload { cost: row.try_get("cost")?, speed: row.try_get("speed")? })
 }
 
