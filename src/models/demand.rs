@@ -38,11 +38,11 @@ pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, 
 }
 
 /// `ResnetBlock2D`: two convolutions, and one of a pixel where the width changes. In memory are the input, what the norm makes of
-/// it, and at most three maps of the outputs.
+/// it, and at most four maps of the outputs.
 pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
     let shortcut = if inputs == outputs { 0 } else { inputs * outputs };
     let work = (9 * outputs * (inputs + outputs) + shortcut) as f64 * places as f64;
-    Demand { work, bytes: bytes(places * (2 * inputs + 3 * outputs)) }
+    Demand { work, bytes: bytes(places * (2 * inputs + 4 * outputs)) }
 }
 
 /// `Transformer2DModel` of `layers` blocks on `places` of `channels`, beside a text of `tokens` of `width`. The widest point is

@@ -11,7 +11,7 @@ const MAX_BYTES: (&str, &str) = ("LATENTD_ENGINE__MAX_BYTES", "200000000");
 async fn what_takes_more_memory_than_there_is_is_refused_by_field_and_bound() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[MAX_BYTES]).await;
-    for (side, n, pointer) in [(2048, 1, "/width"), (2048, 8, "/width"), (640, 8, "/n")] {
+    for (side, n, pointer) in [(2048, 1, "/width"), (2048, 8, "/width"), (608, 8, "/n")] {
         let refused = server
             .post(&with(request("a panda", 1), &json!({"width": side, "height": side, "n": n, "steps": 2})))
             .await;
@@ -22,7 +22,7 @@ async fn what_takes_more_memory_than_there_is_is_refused_by_field_and_bound() {
         assert!(error["detail"].as_str().unwrap().contains("engine.max_bytes is 191 MiB"), "{problem}");
     }
     assert_eq!(server.json("/v1/images").await["data"], json!([]), "nothing was accepted");
-    let fits = server.accept(&with(request("a panda", 1), &json!({"width": 640, "height": 640, "steps": 1}))).await;
+    let fits = server.accept(&with(request("a panda", 1), &json!({"width": 608, "height": 608, "steps": 1}))).await;
     assert_eq!(server.ended(&fits).await["status"], "succeeded");
 }
 
