@@ -11,7 +11,7 @@ pub(super) async fn reloading(catalogue: Arc<Catalogue>, interval: Option<Durati
     let mut hangups = signal(SignalKind::hangup()).inspect_err(|error| {
         tracing::error!(%error, "SIGHUP cannot be listened for");
     });
-    // A folder that cannot be read is told once, and not at each look.
+    // The log names a folder that cannot be read once, and not at each look.
     let mut told = None;
     loop {
         let hangup = async {

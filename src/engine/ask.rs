@@ -320,7 +320,7 @@ impl Station {
     }
 }
 
-/// What the ControlNets of a row ask for beside the denoiser.
+/// What the ControlNets of a row need in addition to the denoiser.
 fn control_demand(controls: &[Control], size: [usize; 2], tokens: usize) -> Demand {
     controls.iter().map(|control| control.net.demand(size, tokens)).fold(Demand::default(), Demand::and)
 }

@@ -15,7 +15,7 @@ const WEIGHT: f64 = 0.2;
 pub(super) struct Pace(HashMap<(Arc<str>, &'static str), f64>);
 
 impl Pace {
-    /// How long so many multiplications are expected to take, in seconds.
+    /// The expected time of `work` multiplications, in seconds.
     pub fn seconds(&self, key: &Key, work: f64) -> f64 {
         work * self.0.get(&(key.model.clone(), key.network.as_str())).unwrap_or(&AT_FIRST)
     }
