@@ -187,6 +187,7 @@ impl Bench {
                 replay: Log::default(),
                 observer: Box::new(Ended(sender.clone())),
                 cancel: Cancel::default(),
+                attempt: None,
             };
             assert!(self.engine.submit(run).is_ok());
         }

@@ -1,5 +1,6 @@
 //! The key: from settings to a running server, and to its ordered end. The only place that spawns.
 
+mod crashes;
 mod files;
 mod memory;
 mod reload;

@@ -32,6 +32,7 @@ pub use log::{Log, UnusablePart};
 pub use policy::{Aside, Limits, Next, Pick, Waiting, choose};
 
 use crate::{
+    crash::Attempt,
     diffusion::SchedulerConfig,
     generation::{Generation, Phase},
     imaging::RgbImage,
@@ -50,6 +51,8 @@ pub struct Run {
     pub replay: Log,
     pub observer: Box<dyn Observer>,
     pub cancel: Cancel,
+    /// Which attempt of which generation it is, where a process that aborts is to leave this behind.
+    pub attempt: Option<Attempt>,
 }
 
 impl std::fmt::Debug for Run {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use crate::crash::Attempt;
 use crate::generation::{Event, GenerationId, Image, Preview, Problem, Record};
 
 pub use blobs::{BlobError, Blobs};
@@ -74,6 +75,11 @@ pub trait Store: Send + Sync + 'static {
     /// each. Those with [`Reaping::max_crashes`] fail with `worker_crashed` and are marked dead; those whose client has asked
     /// for it are canceled. Several processes may reap at the same time.
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped, StoreError>;
+
+    /// Gives a generation up after one crash, since this attempt is known to have aborted its process: fails it with
+    /// `worker_crashed` and marks it dead, or cancels it if its client has asked for that. `None`, and no change, if a later
+    /// attempt has begun or the generation has ended.
+    async fn condemn(&self, attempt: Attempt) -> Result<Option<Record>, StoreError>;
 
     /// Cancels: a queued generation at once, a running one by a mark that its worker obeys before the next step; a
     /// finished one is returned unchanged. `None`: there is no such generation.

@@ -9,7 +9,7 @@
 //! What is absent, and stays absent (`tests/layering.rs` holds every sentence):
 //!
 //! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `pipelines` > `diffusion`,
-//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `metrics`, `telemetry`.
+//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `metrics`, `telemetry`.
 //! - `diffusion`, `models`, `weights`, `kernels`, `imaging` and `pipelines` never see tokio, axum, sqlx, a clock or an
 //!   environment variable.
 //! - `http` never sees candle; statuses are picked in `http/error.rs` or are a success's own.
@@ -22,6 +22,7 @@
 
 pub mod app;
 pub mod config;
+pub mod crash;
 pub mod diffusion;
 pub mod engine;
 pub mod generation;

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    crash::{Attempt, blame},
     diffusion::SchedulerConfig,
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
     generation::{Phase, Problem, Record},
@@ -220,8 +221,11 @@ impl Worker {
         let (held, refiner, _room) = self.load_models(record, &cancel).await?;
         let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
         let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
-        let companions =
-            tokio::task::spawn_blocking(move || Companions::of(&wanted, &catalogue, &models.0, models.1)).await;
+        let attempt = Some(Attempt { id, fence: lease.fence() });
+        let companions = tokio::task::spawn_blocking(move || {
+            blame(attempt, || Companions::of(&wanted, &catalogue, &models.0, models.1))
+        });
+        let companions = companions.await;
         let companions = companions.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
         let companions = companions.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
         let card = self.catalogue.card(&generation.model);
@@ -237,8 +241,17 @@ impl Worker {
         let model = held.model().clone();
         let mut log = self.open_log(record, lease).await?;
         let replay = log.load().await;
-        let run =
-            Run { generation: generation.clone(), inputs, companions, scheduler, model, replay, observer, cancel };
+        let run = Run {
+            generation: generation.clone(),
+            inputs,
+            companions,
+            scheduler,
+            model,
+            replay,
+            observer,
+            cancel,
+            attempt,
+        };
         self.engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),

@@ -2,6 +2,8 @@
 
 #[path = "engine/approximations.rs"]
 mod approximations;
+#[path = "engine/crashes.rs"]
+mod crashes;
 #[path = "engine/resume.rs"]
 mod resume;
 #[path = "engine/scripted.rs"]
@@ -10,15 +12,16 @@ mod scripted;
 mod slices;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     num::NonZeroUsize,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{Arc, Weak, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
 use latentd::{
+    crash::Attempt,
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
@@ -41,6 +44,8 @@ struct Bench {
     metrics: Metrics,
     /// What the next run is given of a log.
     replay: RefCell<Log>,
+    /// What an abort is blamed on.
+    attempt: Cell<Option<Attempt>>,
 }
 
 /// What an observer was told.
@@ -49,10 +54,12 @@ enum Told {
     Progress(Phase, u32, u32),
     Preview(u32, u32),
     Portion(Log),
+    /// How many handles of its model there are when its end is told.
+    Handles(usize),
     Ended(Result<Vec<RgbImage>, RunError>),
 }
 
-struct Recorder(mpsc::Sender<Told>);
+struct Recorder(mpsc::Sender<Told>, Weak<Model>);
 
 impl Observer for Recorder {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32) {
@@ -70,6 +77,7 @@ impl Observer for Recorder {
     }
 
     fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+        let _ = self.0.send(Told::Handles(self.1.strong_count()));
         let _ = self.0.send(Told::Ended(outcome));
     }
 }
@@ -99,6 +107,7 @@ impl Bench {
             catalogue: Catalogue::open(&fixtures, "sd1").unwrap(),
             metrics,
             replay: RefCell::default(),
+            attempt: Cell::default(),
         }
     }
 
@@ -136,7 +145,7 @@ impl Bench {
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
         let (sender, receiver) = mpsc::channel();
         let cancel = Cancel::default();
-        let observer = Box::new(Recorder(sender));
+        let observer = Box::new(Recorder(sender, Arc::downgrade(&model)));
         let run = Run {
             generation,
             inputs,
@@ -146,6 +155,7 @@ impl Bench {
             replay: std::mem::take(&mut *self.replay.borrow_mut()),
             observer,
             cancel: cancel.clone(),
+            attempt: self.attempt.get(),
         };
         assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
         (cancel, receiver)
@@ -253,7 +263,7 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
     let (mut steps, mut previews, mut phases) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match told.recv().unwrap() {
-            Told::Portion(_) => {}
+            Told::Portion(_) | Told::Handles(_) => {}
             Told::Progress(phase, step, of) => {
                 phases.push(phase);
                 steps.push(step);

@@ -7,7 +7,7 @@ use std::{
 
 /// The rooms by floor. A room may use the rooms of its own floor and of those below.
 const FLOORS: [&[&str]; 7] = [
-    &["generation", "config", "metrics", "telemetry"],
+    &["generation", "config", "crash", "metrics", "telemetry"],
     &["diffusion", "models", "weights", "kernels", "imaging"],
     &["pipelines"],
     &["ledger", "engine"],

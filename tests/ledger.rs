@@ -99,6 +99,8 @@ macro_rules! conformance {
             crashing::a_dead_generation_is_revived,
             crashing::only_the_dead_are_revived,
             crashing::what_its_client_has_canceled_is_never_dead,
+            crashing::an_attempt_that_aborted_its_process_is_the_last,
+            crashing::only_the_latest_attempt_is_condemned,
             sharing::a_tenant_has_a_bound_of_its_own,
             sharing::a_tenants_bound_holds_when_many_accept_at_once,
             sharing::a_tenant_runs_no_more_than_it_may,

@@ -155,6 +155,7 @@ fn start(
         replay: Log::default(),
         observer: Box::new(Told(sender)),
         cancel: Cancel::default(),
+        attempt: None,
     };
     assert!(engine.submit(run).is_ok(), "{}", case.name);
     (generation, receiver)

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context, Result};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::crashes;
 use crate::{
     config::{self, Config},
     ledger::{PgStore, Reaping, SqliteStore, Store, StoreError, WebhookStore},
@@ -21,9 +22,13 @@ pub(super) async fn start_store(
         let store = open_pg(config).await.context("database.url")?;
         tasks.spawn(store.clone().listen(stop.clone()));
         let store = Arc::new(store);
+        if config.role.works() {
+            crashes::settle(&config.data_dir, &*store).await?;
+        }
         return Ok((store.clone(), store));
     }
     let store = open_sqlite(config).await.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
+    crashes::settle(&config.data_dir, &store).await?;
     let requeued = store.reap(&reaping(&config.queue, true)).await?.queued.len();
     if requeued > 0 {
         tracing::info!(requeued, "generations that a stopped process had begun are queued again");

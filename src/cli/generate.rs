@@ -102,6 +102,7 @@ impl Generate {
             replay: Log::default(),
             observer,
             cancel,
+            attempt: None,
         };
         if engine.submit(run).is_err() {
             bail!("the engine takes no run");

@@ -126,8 +126,15 @@ impl Floor {
     }
 
     fn drop_canceled(&mut self) {
-        let canceled = |run: &mut Active| run.cancel.reason().is_some();
-        for mut run in self.runs.extract_if(.., canceled).collect::<Vec<_>>() {
+        let canceled: Vec<Active> = self.runs.extract_if(.., |run| run.cancel.reason().is_some()).collect();
+        // A call goes on for the runs that are left, and ends without any. It holds its model: whoever hears that a run has
+        // ended may rely on the model being free.
+        let is_gone = |share: &Share| canceled.iter().any(|run| run.arrival == share.run);
+        for call in &mut self.aside {
+            call.shares.iter_mut().filter(|share| is_gone(share)).for_each(Share::give_up);
+        }
+        self.aside.retain(|call| call.shares.iter().any(Share::is_wanted));
+        for mut run in canceled {
             if let Some(reason) = run.cancel.reason() {
                 let wasted = match reason {
                     Reason::Lost => run.give_up(),
@@ -137,11 +144,6 @@ impl Floor {
                 run.end(Err(RunError::Canceled(reason)));
             }
         }
-        // A call goes on for the runs that are left, and ends without any.
-        for call in &mut self.aside {
-            call.shares.iter_mut().filter(|share| share.is_canceled()).for_each(Share::give_up);
-        }
-        self.aside.retain(|call| call.shares.iter().any(Share::is_wanted));
     }
 
     /// Polls every run that can go on until it asks again or ends.

@@ -15,6 +15,7 @@ use super::{
     recording::Recording,
 };
 use crate::{
+    crash::{Attempt, blame},
     generation::Phase,
     imaging::RgbImage,
     pipelines::{Model, NetworkError, PipelineError, generate},
@@ -37,12 +38,13 @@ pub(super) struct Active {
     pub steps: u64,
     /// Those of them that its observer has in the log.
     kept: u64,
+    attempt: Option<Attempt>,
 }
 
 impl Active {
     /// `recording` is of the run's `replay`.
     pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
-        let Run { generation, inputs, companions, scheduler, model, replay: _, observer, cancel } = run;
+        let Run { generation, inputs, companions, scheduler, model, replay: _, observer, cancel, attempt } = run;
         let mailbox = Rc::new(RefCell::new(Mailbox::new(generation.steps, recording)));
         let station = Station {
             mailbox: mailbox.clone(),
@@ -56,14 +58,16 @@ impl Active {
         let pipeline = Box::pin(async move {
             generate(&station, networks.networks.as_ref(), &scheduler, &generation, &inputs, &companions).await
         });
-        Active { pipeline, mailbox, observer, told: None, cancel, model, refiner, arrival, service, steps: 0, kept: 0 }
+        let (told, steps, kept) = (None, 0, 0);
+        Active { pipeline, mailbox, observer, told, cancel, model, refiner, arrival, service, steps, kept, attempt }
     }
 
     /// Lets the pipeline go on until it asks again (`None`) or ends, and tells the observer.
     pub fn poll(&mut self) -> Option<Result<Vec<RgbImage>, RunError>> {
         let mut context = Context::from_waker(Waker::noop());
         // A pipeline that panicked is dropped and never polled again, so nothing sees what it left half done.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.pipeline.as_mut().poll(&mut context)));
+        let (attempt, pipeline) = (self.attempt, self.pipeline.as_mut());
+        let polled = catch_unwind(AssertUnwindSafe(|| blame(attempt, || pipeline.poll(&mut context))));
         self.tell();
         self.checkpoint(Recording::due);
         match polled {

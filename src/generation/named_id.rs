@@ -48,7 +48,7 @@ macro_rules! named_id {
                 self.0.as_bytes()
             }
 
-            pub fn from_bytes(bytes: [u8; 16]) -> $name {
+            pub const fn from_bytes(bytes: [u8; 16]) -> $name {
                 $name(uuid::Uuid::from_bytes(bytes))
             }
         }

@@ -93,6 +93,15 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// The process aborted on the very thread that worked for it.
+    pub fn aborted() -> Problem {
+        let message =
+            "the worker's process aborted while it ran this generation: its stack overflowed or memory could not be \
+                       allocated"
+                .to_owned();
+        Problem { code: "worker_crashed".to_owned(), message, retryable: false }
+    }
+
     /// It was running so many times when a process ended.
     pub fn crashed(times: u32) -> Problem {
         let message = format!("a worker ended {times} times while it ran this generation");

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config,
+    crash::Attempt,
     generation::{Event, GenerationId, Preview, Record},
 };
 
@@ -162,6 +163,10 @@ impl Store for PgStore {
 
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped, StoreError> {
         self.bounded(|| queue::reap(self, reaping)).await
+    }
+
+    async fn condemn(&self, attempt: Attempt) -> Result<Option<Record>, StoreError> {
+        self.bounded(|| queue::condemn(self, attempt)).await
     }
 
     async fn cancel(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {

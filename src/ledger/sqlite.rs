@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use sqlx::SqlitePool;
 
+use crate::crash::Attempt;
 use crate::generation::{Event, GenerationId, Preview, Record};
 
 pub use clock::{Clock, Reading};
@@ -100,6 +101,10 @@ impl Store for SqliteStore {
 
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped, StoreError> {
         queue::reap(self, reaping).await
+    }
+
+    async fn condemn(&self, attempt: Attempt) -> Result<Option<Record>, StoreError> {
+        queue::condemn(self, attempt).await
     }
 
     async fn cancel(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {

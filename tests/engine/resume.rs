@@ -37,7 +37,7 @@ fn logged(bench: &Bench, request: &Value) -> (Log, Vec<latentd::imaging::RgbImag
         match told.recv().unwrap() {
             Told::Portion(portion) => assert!(log.join(portion), "portions follow on each other"),
             Told::Ended(pictures) => return (log, pictures.unwrap()),
-            Told::Progress(..) | Told::Preview(..) => {}
+            Told::Progress(..) | Told::Preview(..) | Told::Handles(_) => {}
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Fault {
     Panic,
     NotANumber,
     TooFewRows,
+    /// Of the tokenizer, whatever the seed.
+    StackOverflow,
 }
 
 /// Predicts zeros, and misbehaves where a batch holds the noise of seed 13. Decodes in [`STAGES`] stages.
@@ -75,6 +77,12 @@ impl Scripted {
     }
 }
 
+/// Recurses until the stack ends.
+fn deeper(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX { 0 } else { deeper(depth + 1) + std::hint::black_box(frame)[7] }
+}
+
 #[async_trait::async_trait]
 impl Networks for Scripted {
     fn spec(&self) -> Spec {
@@ -93,6 +101,9 @@ impl Networks for Scripted {
     }
 
     fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+        if let Some(Fault::StackOverflow) = self.fault {
+            deeper(0);
+        }
         Tokens { ids: vec![vec![0, 1]], ..Tokens::default() }
     }
 
@@ -117,6 +128,7 @@ impl Networks for Scripted {
                 Fault::Panic => panic!("scripted"),
                 Fault::NotANumber => answers[row].prediction[5] = f32::NAN,
                 Fault::TooFewRows => answers.truncate(rows.len() - 1),
+                Fault::StackOverflow => {}
             }
         }
         Ok(answers)

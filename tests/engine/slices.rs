@@ -87,3 +87,18 @@ fn a_cancel_takes_effect_in_the_middle_of_a_call() {
     assert!(matches!(outcome(&told), Err(RunError::Canceled(Reason::Canceled))));
     assert_eq!(bench.metrics.steps.get(), 1, "none of the 16 rows of its first step was computed to the end");
 }
+
+/// Whoever waits for the room of a model looks again when a run has ended, and not later.
+#[test]
+fn the_end_of_a_run_is_told_when_the_engine_has_let_go_of_its_model() {
+    let bench = embedded(NEXT_TO_NOTHING);
+    let large = json!({"model": "emoji", "prompt": "a", "width": 1024, "height": 1024, "steps": 900, "n": 8});
+    let model = bench.catalogue.load("emoji").unwrap();
+    let before = std::sync::Arc::strong_count(&model);
+    let (cancel, told) = bench.start(large);
+    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 0, _)) {}
+    bench.draw(json!({"model": "emoji", "prompt": "b", "steps": 1, "guidance_scale": 1.0}));
+    cancel.cancel(Reason::Canceled);
+    let handles = told.iter().find_map(|told| if let Told::Handles(handles) = told { Some(handles) } else { None });
+    assert_eq!(handles, Some(before), "a call that was put aside still holds the model");
+}

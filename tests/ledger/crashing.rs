@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use latentd::crash::Attempt;
 use latentd::generation::{EventKind, Generation, GenerationId, Priority, Status};
-use latentd::ledger::{ListQuery, Outcome, Store};
+use latentd::ledger::{Lease, ListQuery, Outcome, Store};
 
 use crate::place::{
     HOUR, Place, accept, accept_one, claim, claim_one, generation, get, history, ids, image, late_worker, problem,
@@ -176,4 +177,63 @@ pub async fn what_its_client_has_canceled_is_never_dead(place: &dyn Place) {
     assert_eq!(seen(&reaped.ended[0]), seen(&record));
     assert_eq!(dead(&*store).await, []);
     assert!(store.revive(id).await.unwrap().is_none());
+}
+
+fn attempt(lease: &Lease) -> Attempt {
+    Attempt { id: lease.id(), fence: lease.fence() }
+}
+
+pub async fn an_attempt_that_aborted_its_process_is_the_last(place: &dyn Place) {
+    let store = place.open().await;
+    // Taken back before it is known, or not; with a client that has asked to cancel it, or without.
+    let mut condemned = Vec::new();
+    for (is_reaped, is_canceled) in [(false, false), (true, false), (false, true)] {
+        let id = accept(&*store, 1).await[0];
+        let (record, lease) = store.claim(&late_worker("victim"), 1, true).await.unwrap().remove(0);
+        assert_eq!(record.id, id);
+        if is_canceled {
+            store.cancel(id).await.unwrap().unwrap();
+        }
+        if is_reaped {
+            assert_eq!(reap_late(&*store, 9).await.queued, [id]);
+        }
+        let ended = store.condemn(attempt(&lease)).await.unwrap().unwrap();
+        let record = get(&*store, id).await;
+        assert_eq!(seen(&ended), seen(&record));
+        assert_eq!((record.crash_count, record.dead), (1, !is_canceled));
+        match &record.status {
+            Status::Canceled => assert!(is_canceled),
+            Status::Failed { problem } => {
+                assert_eq!((problem.code.as_str(), problem.retryable, is_canceled), ("worker_crashed", false, false));
+                condemned.push(id);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(store.condemn(attempt(&lease)).await.unwrap().is_none(), "it has ended");
+        assert_eq!(seen(&get(&*store, id).await), seen(&record));
+        // Nothing suspicious is left that would have to run alone.
+        let next = accept(&*store, 1).await[0];
+        let mut claimed = store.claim(&worker("busy"), 9, false).await.unwrap();
+        assert_eq!(ids(&claimed), [next]);
+        store.finish(claimed.remove(0).1, Outcome::Canceled).await.unwrap().unwrap();
+    }
+    condemned.reverse();
+    assert_eq!(dead(&*store).await, condemned);
+    assert_eq!(store.revive(condemned[0]).await.unwrap().unwrap().status, Status::Queued);
+}
+
+pub async fn only_the_latest_attempt_is_condemned(place: &dyn Place) {
+    let store = place.open().await;
+    let id = accept(&*store, 1).await[0];
+    let (_, first) = store.claim(&late_worker("victim"), 1, true).await.unwrap().remove(0);
+    assert_eq!(reap_late(&*store, 9).await.queued, [id]);
+    let (_, second) = claim_one(&*store).await;
+    let before = seen(&get(&*store, id).await);
+    for attempt in [attempt(&first), Attempt { id: GenerationId::new(), fence: 1 }] {
+        assert!(store.condemn(attempt).await.unwrap().is_none());
+    }
+    assert_eq!(seen(&get(&*store, id).await), before);
+    store.finish(second, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    assert!(store.condemn(attempt(&first)).await.unwrap().is_none());
+    assert_eq!(dead(&*store).await, []);
 }

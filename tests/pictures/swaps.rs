@@ -136,6 +136,7 @@ impl Swaps {
             replay: Log::default(),
             observer: Box::new(Told(sender)),
             cancel: Cancel::default(),
+            attempt: None,
         };
         assert!(engine.submit(run).is_ok(), "{name}");
         Ok(receiver)

@@ -119,3 +119,31 @@ async fn a_second_server_on_the_same_folder_is_refused() {
     let text = String::from_utf8_lossy(&second.stderr);
     assert!(text.contains("another process"), "{text}");
 }
+
+/// What the handler of an abort leaves in the data folder: the bytes of the id, and the number of the lease.
+#[tokio::test]
+async fn a_generation_that_aborted_its_process_does_not_run_again() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let long = with(request("a panda", 1), &json!({"steps": 60, "n": 2}));
+    let (poison, other) = (server.accept(&long).await, server.accept(&long).await);
+    server
+        .until("both run", async |server: &Server| server.metric("latentd_generations_running", "").await == 2.0)
+        .await;
+    server.kill();
+    let id: latentd::generation::GenerationId = poison.parse().unwrap();
+    let left = [&id.as_bytes()[..], &1i64.to_le_bytes()].concat();
+    std::fs::write(data.path().join("latentd.aborted"), left).unwrap();
+
+    let server = Server::start(data.path(), &[]).await;
+    let given_up = server.ended(&poison).await;
+    assert_eq!((&given_up["status"], &given_up["error"]["code"]), (&json!("failed"), &json!("worker_crashed")));
+    assert!(given_up["error"]["message"].as_str().unwrap().contains("aborted"), "{given_up}");
+    assert_eq!(given_up["attempt"], 1);
+    let dead = server.get_operator("/admin/generations?dead=true").await.json::<serde_json::Value>().await.unwrap();
+    assert_eq!((dead["data"].as_array().unwrap().len(), &dead["data"][0]["id"]), (1, &json!(poison)));
+    assert_eq!(server.ended(&other).await["status"], "succeeded");
+    // It is known by now, and does not concern the next process.
+    assert_eq!(std::fs::metadata(data.path().join("latentd.aborted")).unwrap().len(), 0);
+    assert!(server.terminate().success());
+}

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::{Row, postgres::PgRow};
 
-use crate::generation::{GenerationId, Priority, Problem, Record};
+use crate::crash::Attempt;
+use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 use crate::ledger::{Claimant, Lease, Reaped, Reaping, Renewed, StoreError};
 
 use super::{
@@ -75,6 +76,30 @@ async fn take_back(change: &mut Change, reaping: &Reaping) -> Result<Reaped, Sto
     change.requeue_all(&queued, 0, "worker_crashed").await?;
     let ended = ended.iter().filter_map(row::readable).collect();
     Ok(Reaped { queued: queued.into_iter().map(|(id, _)| id).collect(), ended })
+}
+
+pub async fn condemn(store: &PgStore, attempt: Attempt) -> Result<Option<Record>, StoreError> {
+    let mut change = Change::begin(store).await?;
+    let condemned = give_up(&mut change, attempt).await;
+    change.conclude(condemned).await
+}
+
+async fn give_up(change: &mut Change, attempt: Attempt) -> Result<Option<Record>, StoreError> {
+    let Some(held) = change.lock(attempt.id).await? else { return Ok(None) };
+    let record = row::record(&held)?;
+    if held.try_get::<i64, _>("fence")? != attempt.fence || record.status.is_terminal() {
+        return Ok(None);
+    }
+    // Whoever has reaped it has counted the crash.
+    if record.status == Status::Running {
+        sqlx::query("UPDATE generations SET crash_count = crash_count + 1 WHERE id = $1")
+            .bind(row::uuid(attempt.id))
+            .execute(change.connection())
+            .await?;
+    }
+    let problem = Problem::aborted();
+    let ending = if record.cancel_requested { Ending::Canceled } else { Ending::GivenUp(&problem) };
+    row::record(&change.end(attempt.id, ending).await?).map(Some)
 }
 
 pub async fn expire_overdue(store: &PgStore) -> Result<Vec<Record>, StoreError> {

@@ -108,9 +108,10 @@ impl Change {
         Ok(row)
     }
 
-    /// A process ended while the generation ran; `given_up`: once too often.
-    pub async fn count_crash(&mut self, id: GenerationId, given_up: bool) -> Result<(), StoreError> {
-        sqlx::query("UPDATE generations SET crash_count = crash_count + 1, dead = ? WHERE id = ?")
+    /// So many processes ended while the generation ran; `given_up`: it does not run again.
+    pub async fn count_crashes(&mut self, id: GenerationId, crashes: u32, given_up: bool) -> Result<(), StoreError> {
+        sqlx::query("UPDATE generations SET crash_count = crash_count + ?, dead = ? WHERE id = ?")
+            .bind(crashes)
             .bind(given_up)
             .bind(&id.as_bytes()[..])
             .execute(self.connection())

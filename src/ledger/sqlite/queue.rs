@@ -6,7 +6,8 @@ use futures::TryStreamExt;
 use serde_json::json;
 use sqlx::{Row, sqlite::SqliteRow};
 
-use crate::generation::{EventKind, Problem, Record};
+use crate::crash::Attempt;
+use crate::generation::{EventKind, Problem, Record, Status};
 use crate::ledger::{Claimant, Lease, Reaped, Reaping, Renewed, StoreError};
 
 use super::{
@@ -177,7 +178,7 @@ pub async fn reap(store: &SqliteStore, reaping: &Reaping) -> Result<Reaped, Stor
         let id = row::id(row)?;
         let crashes = row.try_get::<u32, _>("crash_count")?.saturating_add(1);
         let is_canceled = row.try_get::<Option<i64>, _>("cancel_requested_at")?.is_some();
-        change.count_crash(id, crashes >= reaping.max_crashes && !is_canceled).await?;
+        change.count_crashes(id, 1, crashes >= reaping.max_crashes && !is_canceled).await?;
         if is_canceled {
             reaped.ended.extend(row::readable(&change.end(id, Ending::Canceled).await?));
         } else if crashes >= reaping.max_crashes {
@@ -191,6 +192,25 @@ pub async fn reap(store: &SqliteStore, reaping: &Reaping) -> Result<Reaped, Stor
     }
     change.commit().await?;
     Ok(reaped)
+}
+
+pub async fn condemn(store: &SqliteStore, attempt: Attempt) -> Result<Option<Record>, StoreError> {
+    let mut change = Change::begin(store).await?;
+    let held = sqlx::query("SELECT * FROM generations WHERE id = ? AND fence = ? AND status IN ('queued', 'running')")
+        .bind(&attempt.id.as_bytes()[..])
+        .bind(attempt.fence)
+        .fetch_optional(change.connection())
+        .await?;
+    let Some(held) = held else { return Ok(None) };
+    let record = row::record(&held)?;
+    let is_dead = !record.cancel_requested;
+    // Whoever has reaped it has counted the crash.
+    let uncounted = u32::from(record.status == Status::Running);
+    change.count_crashes(attempt.id, uncounted, is_dead).await?;
+    let ending = if is_dead { Ending::Failed(Problem::aborted()) } else { Ending::Canceled };
+    let record = row::record(&change.end(attempt.id, ending).await?)?;
+    change.commit().await?;
+    Ok(Some(record))
 }
 
 pub async fn expire_overdue(store: &SqliteStore) -> Result<Vec<Record>, StoreError> {

@@ -1,0 +1,38 @@
+//! Generations that an earlier process has aborted for.
+
+use std::path::Path;
+
+use crate::{
+    crash::CrashFile,
+    ledger::{Store, StoreError},
+};
+
+/// Gives up the generations that an earlier process with this data folder has aborted for, and has an abort of this process
+/// noted for the next one. A folder that cannot be written is no error: such generations are found by counting crashes.
+///
+/// # Errors
+/// The store failed; the next process tries again.
+pub(super) async fn settle(data_dir: &Path, store: &dyn Store) -> Result<(), StoreError> {
+    let opened = std::fs::create_dir_all(data_dir).and_then(|()| CrashFile::open(data_dir));
+    let read = opened.and_then(|file| file.attempts().map(|attempts| (file, attempts)));
+    let (file, attempts) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            warn(data_dir, &error);
+            return Ok(());
+        }
+    };
+    for attempt in attempts {
+        if let Some(record) = store.condemn(attempt).await? {
+            tracing::error!(id = %record.id, "a generation is given up: the process aborted while it ran");
+        }
+    }
+    if let Err(error) = file.clear().and_then(|()| file.arm()) {
+        warn(data_dir, &error);
+    }
+    Ok(())
+}
+
+fn warn(data_dir: &Path, error: &std::io::Error) {
+    tracing::warn!(folder = %data_dir.display(), %error, "a generation that aborts this process cannot be noted");
+}

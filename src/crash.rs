@@ -1,0 +1,151 @@
+//! Finds out which generation a process has aborted for, so that the next process does not run it again.
+//!
+//! A stack overflow and a failed allocation end a process with SIGABRT, on the very thread that was at work. A thread says with
+//! [`blame`] for which attempt it works. The handler of SIGABRT writes that attempt into a file, which the next process reads
+//! with [`CrashFile::attempts`]. Other ends of a process, SIGKILL above all, write nothing, since they say nothing about the
+//! generation.
+
+use std::{
+    cell::Cell,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::generation::GenerationId;
+
+/// One attempt to run a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub id: GenerationId,
+    /// The number of the lease that the attempt runs under; it grows with each.
+    pub fence: i64,
+}
+
+thread_local! {
+    /// Without a destructor, so that the handler may read it at any time.
+    static BLAMED: Cell<Option<Attempt>> = const { Cell::new(None) };
+}
+
+/// Runs `work`. If this thread aborts the process meanwhile, `attempt` was to blame.
+pub fn blame<T>(attempt: Option<Attempt>, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Attempt>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            BLAMED.set(self.0);
+        }
+    }
+    let _restore = Restore(BLAMED.replace(attempt));
+    work()
+}
+
+/// A file of the data folder. Several processes may share it.
+#[derive(Debug)]
+pub struct CrashFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// An attempt in the file: the bytes of the id, and the fence, little-endian.
+type Entry = [u8; 24];
+
+impl CrashFile {
+    /// Opens the file in this folder, which must exist.
+    ///
+    /// # Errors
+    /// The file cannot be made or opened.
+    pub fn open(folder: &Path) -> io::Result<CrashFile> {
+        let path = folder.join("latentd.aborted");
+        let file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
+        Ok(CrashFile { path, file })
+    }
+
+    /// The attempts that processes have aborted for since [`CrashFile::clear`]. Half an entry is passed over.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn attempts(&self) -> io::Result<Vec<Attempt>> {
+        let bytes = std::fs::read(&self.path)?;
+        Ok(bytes.as_chunks().0.iter().map(Attempt::of).collect())
+    }
+
+    /// Forgets them.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn clear(&self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+
+    /// From now on, an abort of this process is written into the file, once for all of its life.
+    ///
+    /// # Errors
+    /// The system does not take the handler.
+    pub fn arm(self) -> io::Result<()> {
+        let file = self.file;
+        let note = move |signal: &libc::siginfo_t| {
+            // A signal of another process says nothing about what this thread works for, and ends the process only if the
+            // handler does. After abort(3) the handler returns, and the C library ends the process.
+            if signal.si_code != libc::SI_TKILL {
+                BLAMED.set(None);
+                std::process::abort();
+            }
+            if let Some(attempt) = BLAMED.get() {
+                // Nothing can be done about a disk that is full.
+                let _ = (&file).write_all(&attempt.entry());
+            }
+        };
+        // SAFETY: The closure does only what a signal handler may do: it uses a thread-local value that needs neither
+        // initialization nor a destructor, and calls write(2) and abort(3). It takes no lock, allocates nothing and does not panic.
+        #[allow(unsafe_code, reason = "a handler of signals")]
+        unsafe { signal_hook_registry::register_sigaction(libc::SIGABRT, note) }.map(drop)
+    }
+}
+
+impl Attempt {
+    fn entry(self) -> Entry {
+        let mut entry = Entry::default();
+        entry[..16].copy_from_slice(self.id.as_bytes());
+        entry[16..].copy_from_slice(&self.fence.to_le_bytes());
+        entry
+    }
+
+    fn of(entry: &Entry) -> Attempt {
+        let id = std::array::from_fn(|i| entry[i]);
+        let fence = std::array::from_fn(|i| entry[16 + i]);
+        Attempt { id: GenerationId::from_bytes(id), fence: i64::from_le_bytes(fence) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_to_blame_is_restored_also_after_a_panic() {
+        let attempt = |fence| Some(Attempt { id: GenerationId::new(), fence });
+        let (outer, inner) = (attempt(1), attempt(2));
+        blame(outer, || {
+            let panicked = std::panic::catch_unwind(|| blame(inner, || panic!("{:?}", BLAMED.get())));
+            assert!(panicked.unwrap_err().downcast_ref::<String>().unwrap().contains("fence: 2"));
+            assert_eq!(BLAMED.get(), outer);
+        });
+        assert_eq!(BLAMED.get(), None);
+    }
+
+    #[test]
+    fn entries_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = CrashFile::open(folder.path()).unwrap();
+        assert_eq!(file.attempts().unwrap(), []);
+        let attempts = [1, i64::MAX, 3].map(|fence| Attempt { id: GenerationId::new(), fence });
+        for attempt in &attempts[..2] {
+            (&file.file).write_all(&attempt.entry()).unwrap();
+        }
+        (&file.file).write_all(&attempts[2].entry()[..23]).unwrap();
+        assert_eq!(CrashFile::open(folder.path()).unwrap().attempts().unwrap(), attempts[..2]);
+        file.clear().unwrap();
+        (&file.file).write_all(&attempts[2].entry()).unwrap();
+        assert_eq!(file.attempts().unwrap(), attempts[2..]);
+    }
+}
