@@ -1,19 +1,21 @@
 //! Pictures as bytes: what clients send, what they get, previews.
 
 mod canny;
+mod encode;
 mod infotext;
 mod input;
 mod jpeg;
 mod mask;
+mod metadata;
 mod orientation;
-pub mod png;
 pub mod preview;
 mod resize;
 
 pub use canny::canny;
+pub use encode::{EncodeError, encode, encode_picture, png::encode_fast};
 pub use input::{DecodeError, MAX_PIXELS, decode, size};
 pub use mask::{grey, laid_over};
-pub use png::{EncodeError, encode_input, encode_png};
+pub use metadata::Metadata;
 pub use preview::{encode_preview, upscale};
 pub use resize::resize;
 

@@ -1,5 +1,8 @@
 //! Pictures as files: pixels, texts, previews.
 
+#[path = "png/jpeg_and_webp.rs"]
+mod jpeg_and_webp;
+
 use std::{io::Cursor, sync::Arc};
 
 use latentd::diffusion::SamplerLabel;
@@ -7,7 +10,7 @@ use latentd::generation::{
     Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
     MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Rules, SchedulerChoice, SeedMode, Task, resolve,
 };
-use latentd::imaging::{EncodeError, RgbImage, encode_png, encode_preview, upscale};
+use latentd::imaging::{EncodeError, RgbImage, encode_picture, encode_preview, upscale};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
@@ -15,16 +18,16 @@ use serde_json::{Map, Value};
 fn a_picture_comes_back_pixel_by_pixel_and_byte_by_byte_the_same() {
     let image = picture(37, 20);
     let generation = generation();
-    let file = encode_png(&image, &generation, &label(), 0).unwrap();
+    let file = encode_picture(&image, &generation, &label(), 0).unwrap();
     assert_eq!(decoded(&file).0, image);
-    assert_eq!(encode_png(&image, &generation, &label(), 0).unwrap(), file);
+    assert_eq!(encode_picture(&image, &generation, &label(), 0).unwrap(), file);
     let texts = first_position(&file, b"iTXt");
     assert!(texts < first_position(&file, b"IDAT"), "readers that stop at the pixels must have seen the texts");
 }
 
 #[test]
 fn full_metadata_has_the_lines_that_image_tools_read() {
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation(), &label(), 0).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation(), &label(), 0).unwrap());
     let names: Vec<_> = texts.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["parameters", "latentd"]);
     let version = env!("CARGO_PKG_VERSION");
@@ -38,7 +41,7 @@ fn full_metadata_has_the_lines_that_image_tools_read() {
 #[test]
 fn each_image_of_its_own_seed_carries_a_request_for_itself_alone() {
     let generation = Generation { n: 4, ..generation() };
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 3).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 3).unwrap());
     assert!(texts[0].1.contains("Seed: 44, "), "{}", texts[0].1);
     assert_eq!(again(&texts[1].1), Generation { n: 1, seed: 44, ..generation });
 }
@@ -46,7 +49,7 @@ fn each_image_of_its_own_seed_carries_a_request_for_itself_alone() {
 #[test]
 fn images_of_one_generator_carry_the_request_for_all_of_them() {
     let generation = Generation { n: 4, seed_mode: SeedMode::Batch, ..generation() };
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 3).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 3).unwrap());
     assert!(texts[0].1.contains("Seed: 41, ") && texts[0].1.contains("Batch size: 4, Batch pos: 3"), "{}", texts[0].1);
     assert_eq!(again(&texts[1].1), generation);
 }
@@ -54,17 +57,17 @@ fn images_of_one_generator_carry_the_request_for_all_of_them() {
 #[test]
 fn the_seed_after_the_largest_is_one_that_a_request_may_name() {
     let generation = Generation { n: 2, seed: i64::MAX as u64, ..generation() };
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 1).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 1).unwrap());
     assert_eq!(again(&texts[1].1).seed as u32, generation.seed_of(1) as u32);
 }
 
 #[test]
 fn less_metadata_is_less() {
     let seed = Generation { metadata_level: MetadataLevel::Seed, n: 2, ..generation() };
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &seed, &label(), 1).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &seed, &label(), 1).unwrap());
     assert_eq!(texts, [("seed".to_owned(), "42".to_owned())]);
     let none = Generation { metadata_level: MetadataLevel::None, ..generation() };
-    let file = encode_png(&picture(8, 8), &none, &label(), 1).unwrap();
+    let file = encode_picture(&picture(8, 8), &none, &label(), 1).unwrap();
     assert_eq!(decoded(&file).1, []);
     assert!(!file.windows(7).any(|bytes| bytes == b"red fox"));
 }
@@ -79,7 +82,7 @@ fn settings_with_commas_stand_in_quotes() {
         clip_skip: 1,
         ..generation()
     };
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 0).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     for part in ["Sampler: Euler a, ", "Model: \"a, b: c\", ", "Eta: 0.5, ", "Clip skip: 2, "] {
         assert!(texts[0].1.contains(part), "{part} in {}", texts[0].1);
     }
@@ -89,7 +92,7 @@ fn settings_with_commas_stand_in_quotes() {
 fn loras_stand_in_the_prompt_as_tags() {
     let lora = |name: &str, scale| LoraUse { name: name.to_owned(), scale };
     let generation = Generation { loras: vec![lora("pixel art", 0.7), lora("b", 1.0)], ..generation() };
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 0).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.starts_with("a red fox <lora:pixel art:0.7> <lora:b:1>\n"), "{}", texts[0].1);
     assert_eq!(again(&texts[1].1), generation);
 }
@@ -103,7 +106,7 @@ fn an_approximated_picture_carries_how() {
         ..generation()
     };
     assert_eq!(generation.approximations(), ["guidance_interval", "feature_cache", "tiny_decoder"]);
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 0).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.contains("Approximations: guidance_interval feature_cache tiny_decoder, "), "{}", texts[0].1);
     assert_eq!(again(&texts[1].1), generation);
     let unguided = Generation { guidance_scale: 1.0, ..generation };
@@ -114,7 +117,7 @@ fn an_approximated_picture_carries_how() {
 fn a_picture_over_a_list_of_levels_carries_the_list() {
     for (levels, steps) in [(Levels::Timesteps(vec![999, 500, 20]), 3), (Levels::Sigmas(vec![14.6, 0.1]), 2)] {
         let generation = Generation { levels: Some(levels), steps, ..generation() };
-        let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 0).unwrap());
+        let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
         assert_eq!(again(&texts[1].1), generation);
     }
 }
@@ -123,11 +126,11 @@ fn a_picture_over_a_list_of_levels_carries_the_list() {
 fn pixels_that_do_not_fit_the_size_are_an_error() {
     for (width, height, bytes) in [(8, 8, 191), (8, 8, 193), (u32::MAX, u32::MAX, 0)] {
         let image = RgbImage { width, height, pixels: vec![0; bytes] };
-        assert!(matches!(encode_png(&image, &generation(), &label(), 0), Err(EncodeError::Length { .. })));
+        assert!(matches!(encode_picture(&image, &generation(), &label(), 0), Err(EncodeError::Length { .. })));
         assert!(matches!(encode_preview(&upscale(&image, 8)), Err(EncodeError::Length { .. })));
     }
     let empty = RgbImage { width: 0, height: 8, pixels: Vec::new() };
-    assert!(matches!(encode_png(&empty, &generation(), &label(), 0), Err(EncodeError::Png(_))));
+    assert!(matches!(encode_picture(&empty, &generation(), &label(), 0), Err(EncodeError::Png(_))));
     assert!(matches!(encode_preview(&upscale(&empty, 8)), Err(EncodeError::Png(_))));
 }
 
@@ -178,7 +181,7 @@ proptest! {
     #[test]
     fn any_prompt_survives(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
         let generation = Generation { prompt, negative_prompt: Some(negative.clone()), ..generation() };
-        let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 0).unwrap());
+        let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
         prop_assert!(texts[0].1.starts_with(&generation.prompt));
         prop_assert!(texts[0].1.contains(&negative));
         prop_assert_eq!(again(&texts[1].1), generation);
@@ -187,7 +190,7 @@ proptest! {
     #[test]
     fn any_picture_survives(width in 1u32..40, height in 1u32..40, bytes in prop::collection::vec(any::<u8>(), 3 * 40 * 40)) {
         let image = RgbImage { width, height, pixels: bytes[..3 * (width * height) as usize].to_vec() };
-        prop_assert_eq!(&decoded(&encode_png(&image, &generation(), &label(), 0).unwrap()).0, &image);
+        prop_assert_eq!(&decoded(&encode_picture(&image, &generation(), &label(), 0).unwrap()).0, &image);
         prop_assert_eq!(&decoded(&encode_preview(&image).unwrap()).0, &image);
     }
 }
@@ -195,7 +198,7 @@ proptest! {
 #[test]
 fn the_longest_prompt_survives() {
     let generation = Generation { prompt: "狐".repeat(10_000), ..generation() };
-    let (_, texts) = decoded(&encode_png(&picture(8, 8), &generation, &label(), 0).unwrap());
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert_eq!(again(&texts[1].1), generation);
 }
 
@@ -256,6 +259,7 @@ fn generation() -> Generation {
         seed: 41,
         seed_mode: SeedMode::PerImage,
         previews: 2,
+        encoding: Default::default(),
         metadata_level: MetadataLevel::Full,
         on_disconnect: OnDisconnect::Keep,
         priority: Default::default(),

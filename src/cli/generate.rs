@@ -13,7 +13,7 @@ use latentd::{
     diffusion::{SamplerLabel, SchedulerConfig},
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Generation, InputImage, Phase, Place, resolve},
-    imaging::{RgbImage, decode, encode_png},
+    imaging::{RgbImage, decode, encode_picture},
     metrics::Metrics,
     pipelines::{Companions, Inputs},
     service::CatalogueRules,
@@ -141,7 +141,7 @@ impl Generate {
 
 fn write(generation: &Generation, label: &SamplerLabel, pictures: &[RgbImage], paths: &[PathBuf]) -> Result<()> {
     for ((index, picture), path) in (0..).zip(pictures).zip(paths) {
-        let file = encode_png(picture, generation, label, index)?;
+        let file = encode_picture(picture, generation, label, index)?;
         std::fs::write(path, file).with_context(|| format!("cannot write {}", path.display()))?;
         println!("{} (seed {})", path.display(), generation.seed_of(index));
     }

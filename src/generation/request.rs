@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Place, Priority, PromptSyntax,
-    Refiner, SchedulerChoice, Sdxl, Source, Webhook,
+    Control, Decoder, Encoding, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Place, Priority,
+    PromptSyntax, Refiner, SchedulerChoice, Sdxl, Source, Webhook,
 };
 
 /// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
@@ -64,7 +64,10 @@ pub struct Generation {
     pub seed_mode: SeedMode,
     /// How many preview frames, evenly spaced over the steps.
     pub previews: u32,
-    /// How much of the request the PNG carries.
+    /// The file that each picture becomes.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// How much of the request that file carries.
     pub metadata_level: MetadataLevel,
     pub on_disconnect: OnDisconnect,
     #[serde(default)]
@@ -126,17 +129,23 @@ impl Generation {
         all.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
     }
 
-    /// The request that makes this very picture again: `params` of the API and the JSON chunk of the PNG.
+    /// The request that makes this very picture again: `params` of the API and the JSON in the picture's file.
     pub fn params(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(mut params)) => {
                 params.remove("metadata");
                 params.remove("metadata_level");
+                let encoding = params.remove("encoding");
                 params.remove("webhook");
                 // They say when it runs, not what it draws.
                 params.remove("priority");
                 params.remove("run_timeout_s");
-                params.insert("output".into(), serde_json::json!({"format": "png", "metadata": self.metadata_level}));
+                let mut output = match encoding {
+                    Some(Value::Object(encoding)) => encoding,
+                    _ => Map::new(),
+                };
+                output.insert("metadata".to_owned(), serde_json::json!(self.metadata_level));
+                params.insert("output".to_owned(), output.into());
                 params
             }
             _ => Map::new(),
@@ -154,7 +163,7 @@ pub enum SeedMode {
     Batch,
 }
 
-/// How much of the request a picture carries in its text chunks.
+/// How much of the request the file of a picture carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MetadataLevel {

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
-    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source, Webhook,
+    Control, Decoder, Encoding, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits,
+    LoraUse, MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
+    Webhook,
 };
 
 /// Every error of a request, at least one.
@@ -124,6 +125,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
         previews: integer(&mut fields, "previews", 0, 10, 0),
+        encoding: Encoding::default(),
         metadata_level: output(&mut fields),
         on_disconnect: fields.choice("on_disconnect", &["auto", "keep", "cancel"]).unwrap_or(OnDisconnect::Auto),
         priority: fields.choice("priority", &["low", "normal", "high"]).unwrap_or_default(),

@@ -1,9 +1,9 @@
-//! A generation as the lines of text that image tools read from a PNG's `parameters`, a habit that AUTOMATIC1111's web
+//! A generation as the lines of text that image tools read from the files of pictures, a habit that AUTOMATIC1111's web
 //! interface began: the prompt, the negative prompt, then one line of settings.
 
 use serde_json::Value;
 
-use super::png::seed;
+use super::metadata::seed;
 use crate::{
     diffusion::SamplerLabel,
     generation::{Generation, Hold, SeedMode},

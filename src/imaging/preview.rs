@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use ::png::DeflateCompression;
-
-use super::{EncodeError, RgbImage, png::encode};
+use super::{EncodeError, RgbImage, encode_fast};
 
 /// No side of a preview is longer, in pixels.
 const MAX_SIDE: u32 = 512;
@@ -16,13 +14,13 @@ const MAX_BYTES: usize = 48 * 1024;
 /// that takes more is halved until it fits.
 ///
 /// # Errors
-/// As [`encode_png`](super::encode_png).
+/// As [`encode_fast`].
 pub fn encode_preview(image: &RgbImage) -> Result<Vec<u8>, EncodeError> {
-    let mut file = encode(image, &[], DeflateCompression::FdeflateUltraFast)?;
+    let mut file = encode_fast(image)?;
     let mut smaller = Cow::Borrowed(image);
     while file.len() > MAX_BYTES {
         smaller = Cow::Owned(halved(&smaller));
-        file = encode(&smaller, &[], DeflateCompression::FdeflateUltraFast)?;
+        file = encode_fast(&smaller)?;
     }
     Ok(file)
 }

@@ -326,6 +326,7 @@ mod tests {
             seed: 0,
             seed_mode: SeedMode::PerImage,
             previews: 0,
+            encoding: Default::default(),
             metadata_level: MetadataLevel::Full,
             on_disconnect: OnDisconnect::Auto,
             priority: Default::default(),

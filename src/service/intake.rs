@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     generation::{FieldError, Fields, Generation, GenerationId, Given, InputImage, Invalid, Place, Role},
-    imaging::{MAX_PIXELS, decode, encode_input, size},
+    imaging::{MAX_PIXELS, decode, encode_fast, size},
     ledger::{BlobError, Blobs, StoreError, blobs::path_of_input},
 };
 
@@ -196,7 +196,7 @@ fn converted(
         return Err("cannot be decoded: its pixels are not of the size that its head names".to_owned());
     }
     go_on()?;
-    let file: Bytes = encode_input(&picture).map_err(|error| error.to_string())?.into();
+    let file: Bytes = encode_fast(&picture).map_err(|error| error.to_string())?.into();
     Ok((digest(&file), file))
 }
 

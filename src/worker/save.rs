@@ -9,7 +9,7 @@ use super::{Worker, failed};
 use crate::{
     diffusion::{SamplerLabel, SchedulerConfig},
     generation::{Generation, Image, Phase, Problem, Record},
-    imaging::{RgbImage, encode_png},
+    imaging::{RgbImage, encode_picture},
     ledger::{Lease, Outcome, blobs::path_of},
     service::Progress,
 };
@@ -68,7 +68,7 @@ fn encode_all(
 ) -> Result<Vec<(Image, Bytes)>, String> {
     let encode = |(index, picture): (usize, &RgbImage)| {
         let index = index as u32;
-        let file = encode_png(picture, generation, label, index).map_err(|error| error.to_string())?;
+        let file = encode_picture(picture, generation, label, index).map_err(|error| error.to_string())?;
         let image = Image {
             index,
             width: picture.width,

@@ -136,6 +136,7 @@ pub fn generation() -> Generation {
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,
         previews: 3,
+        encoding: Default::default(),
         metadata_level: MetadataLevel::Seed,
         on_disconnect: OnDisconnect::Cancel,
         priority: Priority::Normal,

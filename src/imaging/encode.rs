@@ -1,0 +1,67 @@
+//! Pictures as files: pixels and metadata, in the format that a request asks for.
+
+mod exif;
+mod jpeg;
+pub(super) mod png;
+mod webp;
+mod xmp;
+
+use super::{Metadata, RgbImage};
+use crate::{
+    diffusion::SamplerLabel,
+    generation::{Encoding, Generation},
+};
+
+/// The picture cannot be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    #[error("a picture of {width} × {height} pixels has {expected} bytes, not {bytes}")]
+    Length { width: u32, height: u32, expected: u64, bytes: usize },
+    #[error("a picture of {width} × {height} pixels is too large for a JPEG")]
+    TooLarge { width: u32, height: u32 },
+    #[error("the picture cannot be encoded: {0}")]
+    Png(#[from] ::png::EncodingError),
+    #[error("the picture cannot be encoded: {0}")]
+    Jpeg(#[from] jpeg_encoder::EncodingError),
+    #[error("the picture cannot be encoded: {0}")]
+    Webp(#[from] image_webp::EncodingError),
+}
+
+/// Encodes image `index` of a generation in the format and with the metadata that its request asks for; `label` is what
+/// other programs call its sampler.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_picture(
+    image: &RgbImage,
+    generation: &Generation,
+    label: &SamplerLabel,
+    index: u32,
+) -> Result<Vec<u8>, EncodeError> {
+    encode(image, generation.encoding, &Metadata::of(generation, label, index))
+}
+
+/// Encodes a picture with 8 bits a sample in sRGB. The bytes are a function of the arguments alone, on every machine.
+///
+/// # Errors
+/// [`EncodeError::Length`] where the pixels do not fit the size, [`EncodeError::TooLarge`] where a JPEG cannot have it,
+/// and otherwise the error of the format, such as for a side of 0.
+pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
+    image.check_length()?;
+    match encoding {
+        Encoding::Png => png::encode_finished(image, metadata),
+        Encoding::Jpeg { quality } => jpeg::encode(image, quality, metadata),
+        Encoding::Webp => webp::encode(image, metadata),
+    }
+}
+
+impl RgbImage {
+    /// Whether the pixels fit the size.
+    fn check_length(&self) -> Result<(), EncodeError> {
+        let (width, height, expected) = (self.width, self.height, self.expected_bytes());
+        match self.pixels.len() {
+            bytes if bytes as u64 == expected => Ok(()),
+            bytes => Err(EncodeError::Length { width, height, expected, bytes }),
+        }
+    }
+}

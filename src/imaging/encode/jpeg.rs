@@ -1,0 +1,61 @@
+//! JPEG: metadata as EXIF and XMP.
+
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder};
+use md5::{Digest, Md5};
+
+use super::{EncodeError, exif, xmp};
+use crate::imaging::{Metadata, RgbImage};
+
+/// Bytes of the largest segment, without its marker and length.
+const MAX_SEGMENT: usize = 65_533;
+/// Bytes of the part of an XMP document in one segment, as the XMP specification advises.
+const XMP_PART: usize = 65_400;
+
+/// A finished picture, baseline, with Huffman tables of its own; the color has half the resolution below a quality of 90.
+pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
+    let (Ok(width), Ok(height)) = (u16::try_from(image.width), u16::try_from(image.height)) else {
+        return Err(EncodeError::TooLarge { width: image.width, height: image.height });
+    };
+    let mut file = Vec::with_capacity(image.pixels.len() / 4);
+    let mut encoder = Encoder::new(&mut file, quality);
+    // The default takes the color of one pixel for four.
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    encoder.set_optimized_huffman_tables(true);
+    for segment in segments(metadata) {
+        encoder.add_app_segment(1, segment)?;
+    }
+    encoder.encode(&image.pixels, width, height, ColorType::Rgb)?;
+    Ok(file)
+}
+
+/// The segments APP1 with the metadata. Parameters that do not fit a segment of EXIF, which are more than 32,000
+/// characters, are left out: cut, they would be those of another picture. The request is there whatever its length.
+fn segments(metadata: &Metadata) -> Vec<Vec<u8>> {
+    match metadata {
+        Metadata::Full { parameters, request } => {
+            let exif = [b"Exif\0\0", exif::user_comment(parameters).as_slice()].concat();
+            let exif = Some(exif).filter(|segment| segment.len() <= MAX_SEGMENT);
+            exif.into_iter().chain(xmp_segments("request", request)).collect()
+        }
+        Metadata::Seed(seed) => xmp_segments("seed", seed),
+        Metadata::None => Vec::new(),
+    }
+}
+
+/// A packet in one segment, or in the form for longer ones in several (XMP specification part 3, 1.1.3.1).
+fn xmp_segments(property: &str, json: &str) -> Vec<Vec<u8>> {
+    let main = |packet: String| [b"http://ns.adobe.com/xap/1.0/\0", packet.as_bytes()].concat();
+    let whole = main(xmp::packet(property, json));
+    if whole.len() <= MAX_SEGMENT {
+        return vec![whole];
+    }
+    let document = xmp::document(property, json);
+    let digest: String = Md5::digest(&document).iter().map(|byte| format!("{byte:02X}")).collect();
+    let length = (document.len() as u32).to_be_bytes();
+    let part = |(index, part): (usize, &[u8])| {
+        let offset = ((index * XMP_PART) as u32).to_be_bytes();
+        [b"http://ns.adobe.com/xmp/extension/\0", digest.as_bytes(), &length, &offset, part].concat()
+    };
+    let parts = document.as_bytes().chunks(XMP_PART).enumerate().map(part);
+    [main(xmp::packet_of(&digest))].into_iter().chain(parts).collect()
+}

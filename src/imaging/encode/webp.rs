@@ -1,0 +1,22 @@
+//! WebP, lossless: pixels to the bit, metadata as EXIF and XMP.
+
+use image_webp::{ColorType, WebPEncoder};
+
+use super::{EncodeError, exif, xmp};
+use crate::imaging::{Metadata, RgbImage};
+
+/// A finished picture.
+pub(super) fn encode(image: &RgbImage, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
+    let mut file = Vec::with_capacity(image.pixels.len() / 2);
+    let mut encoder = WebPEncoder::new(&mut file);
+    match metadata {
+        Metadata::Full { parameters, request } => {
+            encoder.set_exif_metadata(exif::user_comment(parameters));
+            encoder.set_xmp_metadata(xmp::packet("request", request).into_bytes());
+        }
+        Metadata::Seed(seed) => encoder.set_xmp_metadata(xmp::packet("seed", seed).into_bytes()),
+        Metadata::None => {}
+    }
+    encoder.encode(&image.pixels, image.width, image.height, ColorType::Rgb8)?;
+    Ok(file)
+}
