@@ -11,7 +11,9 @@ const MAX_SEGMENT: usize = 65_533;
 /// Bytes of the part of an XMP document in one segment, as the XMP specification advises.
 const XMP_PART: usize = 65_400;
 
-/// A finished picture, baseline, with Huffman tables of its own; the color has half the resolution below a quality of 90.
+/// A finished picture, baseline; the color has half the resolution below a quality of 90. Huffman tables of its own would
+/// save a tenth, but the encoder then writes a scan for each component, and zune-jpeg 0.5.15, the decoder of `image`,
+/// reads such files as black.
 pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     let (Ok(width), Ok(height)) = (u16::try_from(image.width), u16::try_from(image.height)) else {
         return Err(EncodeError::TooLarge { width: image.width, height: image.height });
@@ -20,7 +22,6 @@ pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Resu
     let mut encoder = Encoder::new(&mut file, quality);
     // The default takes the color of one pixel for four.
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
-    encoder.set_optimized_huffman_tables(true);
     for segment in segments(metadata) {
         encoder.add_app_segment(1, segment)?;
     }
