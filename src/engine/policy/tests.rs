@@ -1,0 +1,201 @@
+//! What is chosen, ask by ask; [`simulation`] follows runs to their end.
+
+mod simulation;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::pipelines::Depth;
+
+fn denoiser(side: usize) -> Key {
+    Key {
+        model: Arc::from("m"),
+        network: Network::Denoiser { shape: [4, side, side], context: [77, 32], depth: Depth::Full },
+    }
+}
+
+fn decoder(side: usize, stage: usize) -> Key {
+    Key { model: Arc::from("m"), network: Network::Decoder { shape: [4, side, side], stage } }
+}
+
+fn limits(max_rows: usize) -> Limits {
+    Limits { max_rows: NonZeroUsize::new(max_rows).unwrap(), slice_s: 1.0, max_bytes: 1000 }
+}
+
+/// Rows that take next to nothing.
+fn run(key: &Key, rows: usize, service: f64) -> Waiting<'_> {
+    Waiting { key, rows, seconds: 0.001, bytes: 1, service, arrival: 0, holds: 0 }
+}
+
+fn go_on(call: usize, for_run: impl Into<Option<usize>>) -> Next {
+    Next::Continue { call, for_run: for_run.into() }
+}
+
+fn begin(picks: &[(usize, usize)]) -> Next {
+    begin_for(picks, None)
+}
+
+fn begin_for(picks: &[(usize, usize)], for_run: impl Into<Option<usize>>) -> Next {
+    let picks = picks.iter().map(|&(waiting, rows)| Pick { waiting, rows }).collect();
+    Next::Begin { picks, for_run: for_run.into() }
+}
+
+#[test]
+fn the_least_served_run_leads_and_equals_join_it() {
+    let (small, large) = (denoiser(8), denoiser(16));
+    let run = |key, rows, service, arrival| Waiting { arrival, ..run(key, rows, service) };
+    let waiting = [run(&small, 2, 9.0, 0), run(&large, 2, 5.0, 1), run(&small, 2, 3.0, 2), run(&small, 1, 3.0, 3)];
+    // The last run of the key joins with the one row that fits.
+    assert_eq!(choose(&waiting, &[], limits(4)), begin(&[(2, 2), (3, 1), (0, 1)]));
+}
+
+#[test]
+fn a_batch_takes_as_many_rows_as_fit_a_slice_and_the_memory() {
+    let key = denoiser(8);
+    let slow = Waiting { seconds: 0.3, ..run(&key, 5, 1.0) };
+    let quick = Waiting { seconds: 0.1, ..run(&key, 5, 2.0) };
+    assert_eq!(choose(&[slow.clone(), quick.clone()], &[], limits(9)), begin(&[(0, 3), (1, 1)]));
+    let longer = Waiting { seconds: 1.5, ..slow.clone() };
+    assert_eq!(choose(&[longer, quick.clone()], &[], limits(9)), begin(&[(0, 1)]));
+    let wide = Waiting { bytes: 400, ..quick };
+    assert_eq!(choose(&[wide], &[], limits(9)), begin(&[(0, 2)]));
+    let too_wide = Waiting { bytes: 4000, ..slow };
+    assert_eq!(choose(&[too_wide], &[], limits(9)), begin(&[(0, 1)]), "one alone may hold more");
+}
+
+#[test]
+fn a_call_put_aside_has_its_turn_as_an_ask_has() {
+    let key = denoiser(8);
+    let aside = |service, arrival| Aside { service, arrival, bytes: 1, holds: 0 };
+    assert_eq!(choose(&[], &[aside(3.0, 0), aside(1.0, 1)], limits(9)), go_on(1, None));
+    assert_eq!(choose(&[run(&key, 1, 2.0)], &[aside(3.0, 0), aside(1.0, 1)], limits(9)), go_on(1, None));
+    assert_eq!(choose(&[run(&key, 1, 2.0)], &[aside(3.0, 0), aside(2.5, 1)], limits(9)), begin(&[(0, 1)]));
+    assert_eq!(choose(&[], &[], limits(9)), Next::Nothing);
+}
+
+#[test]
+fn a_long_call_that_finds_no_memory_gives_its_turn_away_and_a_short_one_needs_none() {
+    let key = denoiser(64);
+    let aside = [Aside { service: 9.0, arrival: 0, bytes: 700, holds: 0 }];
+    let long = Waiting { seconds: 5.0, bytes: 400, ..run(&key, 2, 1.0) };
+    assert_eq!(choose(std::slice::from_ref(&long), &aside, limits(9)), go_on(0, 0));
+    let narrower = Waiting { bytes: 300, ..long.clone() };
+    assert_eq!(choose(&[narrower], &aside, limits(9)), begin(&[(0, 1)]));
+    let short = Waiting { seconds: 0.5, ..long };
+    assert_eq!(choose(&[short], &aside, limits(9)), begin(&[(0, 2)]));
+}
+
+#[test]
+fn decoding_a_large_picture_goes_row_by_row() {
+    let key = decoder(64, 0);
+    assert_eq!(choose(&[run(&key, 4, 0.0)], &[], limits(16)), begin(&[(0, 1)]));
+}
+
+#[test]
+fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_under_way() {
+    let (begins, under_way, small) = (decoder(64, 0), decoder(64, 3), denoiser(8));
+    let run = |key, service, holds| Waiting { holds, ..run(key, 1, service) };
+    let waiting = [run(&begins, 1.0, 0), run(&small, 2.0, 0), run(&under_way, 9.0, 64 * 64)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(2, 1)], 0));
+    assert_eq!(choose(&waiting[1..], &[], limits(16)), begin(&[(0, 1)]), "others go before as ever");
+    assert_eq!(choose(&waiting[..2], &[], limits(16)), begin(&[(0, 1)]), "there is room again");
+    let aside = [Aside { service: 8.0, arrival: 0, bytes: 1, holds: 64 * 64 }];
+    assert_eq!(choose(&waiting[..2], &aside, limits(16)), go_on(0, 0), "it is in the middle of a stage");
+}
+
+#[test]
+fn small_pictures_are_decoded_beside_a_large_one_and_large_ones_one_at_a_time() {
+    let (large, small, under_way, other) = (decoder(256, 0), decoder(16, 0), decoder(256, 7), decoder(64, 1));
+    let run = |key, service, holds| Waiting { holds, ..run(key, 1, service) };
+    let waiting = [run(&small, 1.0, 0), run(&under_way, 9.0, 256 * 256)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 1)]));
+    let waiting = [run(&large, 1.0, 0), run(&under_way, 9.0, 256 * 256)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(1, 1)], 0));
+    let waiting = [run(&large, 1.0, 0), run(&other, 9.0, 64 * 64)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 1)]));
+}
+
+#[test]
+fn a_decode_begun_with_some_of_its_rows_is_sure_of_room_for_the_others() {
+    let (first, same) = (decoder(32, 0), decoder(32, 0));
+    let run = |key, rows, service, holds| Waiting { holds, ..run(key, rows, service) };
+    // The second run has begun 1 of 3 rows; the first would begin 2, for which there is no room beside 3.
+    let waiting = [run(&first, 2, 1.0, 0), run(&same, 2, 2.0, 3 * 32 * 32)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(1, 2)], 0));
+    let waiting = [run(&first, 2, 1.0, 0), run(&same, 2, 2.0, 2 * 32 * 32)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 2), (1, 2)]));
+}
+
+proptest! {
+    #[test]
+    fn every_batch_has_one_key_and_keeps_its_bounds(
+        runs in prop::collection::vec((0usize..3, 1usize..20, 0.0f64..100.0), 0..20),
+        max in 1usize..20,
+    ) {
+        let keys = [denoiser(8), denoiser(16), denoiser(24)];
+        let waiting: Vec<Waiting> = runs.iter().enumerate()
+            .map(|(i, &(key, rows, service))| Waiting { arrival: i as u64, ..run(&keys[key], rows, service) })
+            .collect();
+        let picks = match choose(&waiting, &[], limits(max)) {
+            Next::Begin { picks, .. } => picks,
+            next => {
+                prop_assert_eq!(next, Next::Nothing);
+                prop_assert!(waiting.is_empty());
+                return Ok(());
+            }
+        };
+        let first = picks[0];
+        let least = waiting.iter().map(|w| w.service).fold(f64::INFINITY, f64::min);
+        prop_assert_eq!(waiting[first.waiting].service, least);
+        let total: usize = picks.iter().map(|p| p.rows).sum();
+        prop_assert!(total <= max);
+        let open: usize = waiting.iter().filter(|w| w.key == waiting[first.waiting].key).map(|w| w.rows).sum();
+        prop_assert_eq!(total, open.min(max), "no room is left while rows of the key wait");
+        for pick in &picks {
+            prop_assert_eq!(waiting[pick.waiting].key, waiting[first.waiting].key);
+            prop_assert!(pick.rows >= 1 && pick.rows <= waiting[pick.waiting].rows);
+        }
+    }
+
+    /// Runs that decode in three stages, chosen until all have ended: everybody gets there, within the bounds.
+    #[test]
+    fn decodes_end_and_never_hold_more_than_their_bound(
+        runs in prop::collection::vec((0usize..5, 1usize..9, 0.0f64..9.0), 1..12),
+        max in 1usize..20,
+    ) {
+        struct Decode { side: usize, rows: usize, stage: usize, answered: usize, service: f64 }
+        let mut runs: Vec<Decode> = runs.into_iter().map(|(side, rows, service)| {
+            let side = [8, 32, 64, 96, 256][side];
+            Decode { side, rows: rows.min((DECODING / (side * side)).max(1)), stage: 0, answered: 0, service }
+        }).collect();
+        for _ in 0..12 * 8 * 3 {
+            runs.retain(|run| run.stage < 3);
+            let holds = |run: &Decode| {
+                if run.stage > 0 || run.answered > 0 { run.rows * run.side * run.side } else { 0 }
+            };
+            let (large, small): (Vec<usize>, Vec<usize>) =
+                runs.iter().map(holds).filter(|held| *held > 0).partition(|held| *held > DECODING);
+            prop_assert!(large.len() <= 1 && small.iter().sum::<usize>() <= DECODING, "{:?} {:?}", large, small);
+            let keys: Vec<Key> = runs.iter().map(|run| decoder(run.side, run.stage)).collect();
+            let waiting: Vec<Waiting> = runs.iter().zip(&keys).map(|(decode, key)| {
+                Waiting { holds: holds(decode), ..run(key, decode.rows - decode.answered, decode.service) }
+            }).collect();
+            let picks = match choose(&waiting, &[], limits(max)) {
+                Next::Begin { picks, .. } => picks,
+                _ => Vec::new(),
+            };
+            prop_assert_eq!(picks.is_empty(), runs.is_empty());
+            for Pick { waiting, rows } in picks {
+                let run = &mut runs[waiting];
+                run.answered += rows;
+                run.service += rows as f64;
+                if run.answered == run.rows {
+                    (run.stage, run.answered) = (run.stage + 1, 0);
+                }
+            }
+        }
+        prop_assert!(runs.is_empty());
+    }
+}

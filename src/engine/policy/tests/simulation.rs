@@ -1,0 +1,141 @@
+//! Runs whose calls take time and memory, chosen by the policy until all have ended.
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::{denoiser, limits};
+
+/// What a run of the simulation asks for: `rows` calls of `seconds` each, over and over.
+#[derive(Clone, Debug)]
+struct Simulated {
+    key: Key,
+    rows: usize,
+    seconds: f64,
+    bytes: u64,
+    service: f64,
+    /// Rows of the present ask that are answered.
+    answered: usize,
+    rounds: usize,
+    in_call: bool,
+}
+
+/// A call under way in the simulation: its runs and their rows, and the seconds that are left of it.
+struct Going {
+    picks: Vec<Pick>,
+    left: f64,
+    bytes: u64,
+}
+
+/// Runs by [`choose`] until the run at `watched` has ended, or all have. Returns the seconds for which it waited for others.
+fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: Limits) -> f64 {
+    let (mut aside, mut waited): (Vec<Going>, f64) = (Vec::new(), 0.0);
+    for _ in 0..10_000 {
+        if watched.is_some_and(|watched| runs[watched].rounds == 0) {
+            return waited;
+        }
+        let open: Vec<usize> = (0..runs.len()).filter(|&i| !runs[i].in_call && runs[i].rounds > 0).collect();
+        let keys: Vec<Key> = open.iter().map(|&i| runs[i].key.clone()).collect();
+        let waiting: Vec<Waiting<'_>> = open
+            .iter()
+            .zip(&keys)
+            .map(|(&i, key)| {
+                let Simulated { rows, answered, seconds, bytes, service, .. } = runs[i];
+                Waiting { key, rows: rows - answered, seconds, bytes, service, arrival: i as u64, holds: 0 }
+            })
+            .collect();
+        let seen: Vec<Aside> = aside
+            .iter()
+            .map(|going| Aside {
+                service: going.picks.iter().map(|pick| runs[pick.waiting].service).fold(f64::INFINITY, f64::min),
+                arrival: going.picks.iter().map(|pick| pick.waiting as u64).min().unwrap(),
+                bytes: going.bytes,
+                holds: 0,
+            })
+            .collect();
+        let payer;
+        let mut going = match choose(&waiting, &seen, limits) {
+            Next::Nothing => return waited,
+            Next::Continue { call, for_run } => {
+                payer = for_run.map(|run| open[run]);
+                aside.remove(call)
+            }
+            Next::Begin { picks, for_run } => {
+                payer = for_run.map(|run| open[run]);
+                let picks: Vec<Pick> =
+                    picks.into_iter().map(|pick| Pick { waiting: open[pick.waiting], ..pick }).collect();
+                for pick in &picks {
+                    let run = &mut runs[pick.waiting];
+                    assert!(!run.in_call && run.answered + pick.rows <= run.rows, "a row is in one call");
+                    run.in_call = true;
+                }
+                let sum = |of: fn(&Simulated, f64) -> f64| -> f64 {
+                    picks.iter().map(|pick| of(&runs[pick.waiting], pick.rows as f64)).sum()
+                };
+                let left = sum(|run, rows| rows * run.seconds);
+                let bytes = sum(|run, rows| rows * run.bytes as f64) as u64;
+                let total: usize = picks.iter().map(|pick| pick.rows).sum();
+                assert!(total == 1 || left <= limits.slice_s + 1e-9, "only a single row takes longer than a slice");
+                assert!(total == 1 || bytes <= limits.max_bytes);
+                Going { picks, left, bytes }
+            }
+        };
+        let slice = going.left.min(limits.slice_s);
+        going.left -= slice;
+        let rows: usize = going.picks.iter().map(|pick| pick.rows).sum();
+        match payer {
+            Some(payer) => runs[payer].service += slice,
+            None => going.picks.iter().for_each(|pick| {
+                runs[pick.waiting].service += slice * pick.rows as f64 / rows as f64;
+            }),
+        }
+        if going.picks.iter().all(|pick| Some(pick.waiting) != watched) {
+            waited += slice;
+        }
+        if going.left > 1e-12 {
+            aside.push(going);
+            let held: u64 = aside.iter().map(|going| going.bytes).sum();
+            assert!(held <= limits.max_bytes || aside.len() == 1, "{held} bytes aside");
+            continue;
+        }
+        for pick in &going.picks {
+            let run = &mut runs[pick.waiting];
+            run.in_call = false;
+            run.answered += pick.rows;
+            if run.answered == run.rows {
+                (run.answered, run.rounds) = (0, run.rounds - 1);
+            }
+        }
+    }
+    panic!("the simulation does not end")
+}
+
+fn simulated(side: usize, rows: usize, seconds: f64, bytes: u64, rounds: usize) -> Simulated {
+    let key = denoiser(side);
+    Simulated { key, rows, seconds, bytes, service: 0.0, answered: 0, rounds, in_call: false }
+}
+
+proptest! {
+    /// Whatever stands beside it: of each run that came before it, a run waits for one slice and for as much as it gets itself.
+    #[test]
+    fn a_small_run_waits_for_little_more_than_a_slice_of_each_run_before_it(
+        others in prop::collection::vec((1usize..9, 0.01f64..50.0, 0u64..2000), 0..5),
+        small in (1usize..3, 1usize..4),
+    ) {
+        let mut runs: Vec<Simulated> = others.iter().enumerate()
+            .map(|(i, &(rows, seconds, bytes))| simulated(8 + i, rows, seconds, bytes, 1000)).collect();
+        let (rows, rounds) = small;
+        runs.push(simulated(4, rows, 0.1 / (rows * rounds) as f64, 1, rounds));
+        let watched = runs.len() - 1;
+        let waited = simulate(&mut runs, Some(watched), limits(16));
+        prop_assert!(waited <= 1.1 * others.len() as f64 + 1e-6, "{} s beside {} runs", waited, others.len());
+    }
+
+    /// Every run gets all of its answers once, in calls of bounded time and memory (the simulation asserts it).
+    #[test]
+    fn all_runs_end(runs in prop::collection::vec((0usize..3, 1usize..9, 0u64..2000), 1..6)) {
+        let mut runs: Vec<Simulated> = runs.into_iter()
+            .map(|(key, rows, bytes)| simulated(8 + key, rows, [0.02, 0.7, 4.5][key], bytes, 3)).collect();
+        simulate(&mut runs, None, limits(16));
+        prop_assert!(runs.iter().all(|run| run.rounds == 0 && !run.in_call));
+    }
+}
