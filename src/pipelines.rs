@@ -31,8 +31,8 @@ mod setup;
 mod steering;
 mod text_to_image;
 
-pub use adapters::{Adapters, File as AdapterFile};
-pub use catalogue::{Acquired, Catalogue, CatalogueError, Changes, Lease, Plan, Reloaded, Ticket};
+pub use adapters::Adapters;
+pub use catalogue::{Acquired, Catalogue, CatalogueError, Changes, Lease, Plan, Reloaded, Ticket, Users};
 pub use companions::{CompanionError, Companions};
 pub use control_nets::ControlNets;
 pub use decoding::{Activation, DecodeCall, decode};

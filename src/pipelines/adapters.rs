@@ -109,7 +109,7 @@ impl Adapters {
         let none = BTreeMap::new();
         let loras = Folder::open("loras.dir", loras, embedded_loras(), &none)?;
         let embeddings = Folder::open("embeddings.dir", embeddings, embedded_words(), &none)?;
-        let word_index = WordIndex::of(embeddings.files.keys());
+        let word_index = WordIndex::of(&embeddings.files);
         Ok(Adapters { loras, embeddings, word_index, ..Adapters::default() })
     }
 
@@ -122,7 +122,7 @@ impl Adapters {
         let loras = Folder::open(setting, dir, embedded_loras(), files)?;
         let Folder { setting, dir, files } = &self.embeddings;
         let embeddings = Folder::open(setting, dir, embedded_words(), files)?;
-        let word_index = WordIndex::of(embeddings.files.keys());
+        let word_index = WordIndex::of(&embeddings.files);
         let (read_loras, read_embeddings) = (self.read_loras.clone(), self.read_embeddings.clone());
         Ok(Adapters { loras, embeddings, word_index, max_bytes: self.max_bytes, read_loras, read_embeddings })
     }
@@ -144,6 +144,7 @@ impl Adapters {
     pub(super) fn warn(&self, before: Option<&Adapters>) {
         self.loras.warn(before.map(|before| &before.loras));
         self.embeddings.warn(before.map(|before| &before.embeddings));
+        self.word_index.warn(before.map(|before| &before.word_index));
     }
 
     /// The same files, of which so many LoRAs and so many textual inversions are kept in memory once they were read.
@@ -233,18 +234,22 @@ impl Adapters {
         self.embeddings.files.get(name)
     }
 
-    /// Whether the LoRA can stand beside a model of these modules; the error is a code and what is wrong.
-    pub fn check(&self, name: &str, modules: &Modules) -> Result<(), (&'static str, String)> {
+    /// The file of a LoRA that some model may be able to use; the error is a code and what is wrong.
+    pub(super) fn find_lora(&self, name: &str) -> Result<&File, (&'static str, String)> {
         let Some(file) = self.loras.files.get(name) else {
             return Err(("unknown_lora", format!("{name:?} is not in the catalogue; GET /v1/loras lists the LoRAs")));
         };
-        let unfit = |error: String| ("unsupported_for_model", format!("cannot be used with this model: {error}"));
-        if let Some(fault) = file.fault() {
-            return Err(("unsupported_for_model", format!("cannot be used: {fault}")));
+        match file.fault() {
+            Some(fault) => Err(("unsupported_for_model", format!("cannot be used: {fault}"))),
+            None => Ok(file),
         }
-        self.bounded(file).map_err(unfit)?;
-        let content = file.open(name).map_err(|error| unfit(error.to_string()))?;
-        Lora::check(name, &content, modules).map_err(|error| unfit(error.to_string()))
+    }
+
+    /// Whether a LoRA of this file, whose head is sound, can stand beside a model of these modules.
+    pub(super) fn check_lora(&self, name: &str, file: &File, modules: &Modules) -> Result<(), String> {
+        self.bounded(file)?;
+        let content = file.open(name).map_err(|error| error.to_string())?;
+        Lora::check(name, &content, modules).map_err(|error| error.to_string())
     }
 }
 
@@ -283,7 +288,7 @@ mod tests {
             "{found:?}"
         );
         assert!(found[1].1.is_none() && found[4].1.is_none(), "{found:?}");
-        let code = |name: &str| adapters.check(name, &Modules::default()).map_err(|(code, _)| code);
+        let code = |name: &str| adapters.find_lora(name).map(drop).map_err(|(code, _)| code);
         assert_eq!(code("cut"), Err("unsupported_for_model"));
         assert_eq!(code("none"), Err("unknown_lora"));
         assert_eq!(code("chars/alice"), Ok(()));

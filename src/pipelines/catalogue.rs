@@ -23,6 +23,7 @@ use rayon::prelude::*;
 use super::{Adapters, ControlNets, Model, embedded};
 use crate::{generation::ModelCard, kernels::winograd, metrics::Metrics};
 use entry::Entry;
+pub use fits::Users;
 pub use lease::{Acquired, Lease, Ticket};
 pub use plan::Plan;
 pub(super) use reload::NameKeys;
@@ -198,9 +199,12 @@ impl Catalogue {
     /// Whether a LoRA can be used with a model; the error is a code and what is wrong.
     pub fn check_lora(&self, model: &str, lora: &str) -> Result<(), (&'static str, String)> {
         let unusable = |reason: String| ("unsupported_for_model", reason);
+        let adapters = self.adapters();
+        let file = adapters.find_lora(lora)?;
         let entry = self.entry(model).ok_or_else(|| unusable(format!("there is no model {model:?}")))?;
         let modules = entry.modules().map_err(|reason| unusable(reason.to_owned()))?;
-        self.adapters().check(lora, modules)
+        let unfit = |error| unusable(format!("cannot be used with this model: {error}"));
+        adapters.check_lora(lora, file, modules).map_err(unfit)
     }
 
     /// What the models can be changed by.

@@ -118,6 +118,16 @@ impl ControlNets {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.fault()))
     }
 
+    /// What stands for the files of a network; `None` for an unknown name.
+    pub(super) fn key(&self, name: &str) -> Option<&str> {
+        self.entries.get(name).map(|entry| entry.key.as_str())
+    }
+
+    /// Why no model can use a network, by its own files.
+    pub(super) fn fault(&self, name: &str) -> Option<&str> {
+        self.entries.get(name)?.fault()
+    }
+
     /// By what the files of a network are known again; empty for an unknown name.
     pub(super) fn imprint(&self, name: &str) -> String {
         let usable = self.entries.get(name).and_then(|entry| entry.usable.as_ref().ok());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Service, ServiceError};
 use crate::{
     generation::ModelCard,
-    pipelines::{Catalogue, Reloaded},
+    pipelines::{Catalogue, Reloaded, Users},
 };
 
 /// A model as the catalogue lists it.
@@ -35,6 +35,12 @@ pub struct AddOn {
     pub models: Vec<String>,
 }
 
+impl AddOn {
+    fn of(name: &str, bytes: Option<u64>, Users { models, error }: Users) -> AddOn {
+        AddOn { name: name.to_owned(), bytes, error, models }
+    }
+}
+
 impl Service {
     pub fn models(&self) -> Vec<ModelView> {
         self.0.catalogue.names().into_iter().map(|name| self.model_view(name)).collect()
@@ -56,13 +62,8 @@ impl Service {
     pub async fn loras(&self) -> Result<Vec<AddOn>, ServiceError> {
         self.look(|catalogue| {
             let adapters = catalogue.adapters();
-            let view = |(name, file): (&str, &crate::pipelines::AdapterFile)| AddOn {
-                models: catalogue.models_of_lora(name),
-                name: name.to_owned(),
-                bytes: Some(file.bytes),
-                error: file.fault().map(str::to_owned),
-            };
-            adapters.loras().map(view).collect()
+            let loras = adapters.loras();
+            loras.map(|(name, file)| AddOn::of(name, Some(file.bytes), catalogue.users_of_lora(name))).collect()
         })
         .await
     }
@@ -72,26 +73,15 @@ impl Service {
     pub async fn embeddings(&self) -> Result<Vec<AddOn>, ServiceError> {
         self.look(|catalogue| {
             let adapters = catalogue.adapters();
-            let view = |(name, file): (&str, &crate::pipelines::AdapterFile)| AddOn {
-                models: catalogue.models_of_embedding(name),
-                name: name.to_owned(),
-                bytes: Some(file.bytes),
-                error: file.fault().map(str::to_owned),
-            };
-            adapters.embeddings().map(view).collect()
+            let words = adapters.embeddings();
+            words.map(|(name, file)| AddOn::of(name, Some(file.bytes), catalogue.users_of_embedding(name))).collect()
         })
         .await
     }
 
     pub fn control_nets(&self) -> Vec<AddOn> {
         let (catalogue, control_nets) = (&self.0.catalogue, self.0.catalogue.control_nets());
-        let view = |(name, error): (&str, Option<&str>)| AddOn {
-            name: name.to_owned(),
-            bytes: None,
-            error: error.map(str::to_owned),
-            models: catalogue.models_of_control_net(name),
-        };
-        control_nets.names().map(view).collect()
+        control_nets.names().map(|(name, _)| AddOn::of(name, None, catalogue.users_of_control_net(name))).collect()
     }
 
     pub fn default_model(&self) -> &str {

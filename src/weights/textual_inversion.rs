@@ -1,5 +1,7 @@
 //! Textual inversion (Gal et al. 2022, arXiv:2208.01618): vectors that stand for a new word, as files have them.
 
+use safetensors::Dtype;
+
 use super::{
     FileContent, LoadError,
     header::{Header, Info},
@@ -8,6 +10,10 @@ use super::{
 
 /// The most vectors of a word: what a prompt of 77 tokens has room for.
 pub const MOST_VECTORS: usize = 75;
+
+/// The largest absolute value in a vector. CLIP's own vectors stay below 1, and half precision ends here; far beyond it the
+/// text encoder's squares overflow, which leaves no picture.
+pub const LARGEST_VALUE: f32 = 65536.0;
 
 /// The longest word, in bytes.
 pub const LONGEST_WORD: usize = 128;
@@ -41,24 +47,45 @@ impl TextualInversion {
     /// the one that it fits. `path` is what errors call the file.
     ///
     /// # Errors
-    /// The file is broken or has other tensors, of another width, of too many vectors, or of numbers that are not finite.
+    /// The file is broken or has other tensors, of another width, of too many vectors, or of numbers that are not finite or
+    /// beyond [`LARGEST_VALUE`].
     pub fn read(path: &str, file: &[u8], widths: [Option<usize>; 2]) -> Result<Self, LoadError> {
-        let bad = |(key, reason): Fault| LoadError::BadKey { path: path.into(), key, reason };
+        let bad = bad(path);
         let header = Header::of_bytes(path, file)?;
         let outline = EmbeddingOutline::of(&header).map_err(bad)?;
         let places = outline.places(widths).map_err(bad)?;
         let mut read = Self { word: outline.word, text_encoder: None, text_encoder_2: None };
         for (part, place) in outline.parts.into_iter().zip(places) {
             let Info { dtype, bytes, .. } = &header.tensors[&part.key];
-            let values = floats(&file[bytes.clone()], *dtype).unwrap_or_default();
-            if !values.iter().all(|value| value.is_finite()) {
-                return Err(bad((part.key, "has numbers that are not finite".into())));
-            }
+            let values = part.values(&file[bytes.clone()], *dtype).map_err(bad)?;
             let place = if place == 0 { &mut read.text_encoder } else { &mut read.text_encoder_2 };
             *place = Some(Vectors { count: part.count, width: part.width, values });
         }
         Ok(read)
     }
+
+    /// Whether [`TextualInversion::read`] reads the file. Of `file` only the header is read and, where it is sound and the
+    /// vectors have these widths, the vectors.
+    ///
+    /// # Errors
+    /// Those of [`TextualInversion::read`].
+    pub fn check(path: &str, file: &FileContent, widths: [Option<usize>; 2]) -> Result<(), LoadError> {
+        let bad = bad(path);
+        let header = Header::read(path, file)?;
+        let outline = EmbeddingOutline::of(&header).map_err(bad)?;
+        outline.places(widths).map_err(bad)?;
+        outline.parts.iter().try_for_each(|part| {
+            let Info { dtype, bytes, .. } = &header.tensors[&part.key];
+            let bytes = file.read(bytes.clone());
+            let bytes = bytes.map_err(|source| LoadError::Read { path: path.into(), source })?;
+            part.values(&bytes, *dtype).map(drop).map_err(bad)
+        })
+    }
+}
+
+/// The error of a tensor in the file that errors call `path`.
+fn bad(path: &str) -> impl Fn(Fault) -> LoadError + Copy {
+    move |(key, reason)| LoadError::BadKey { path: path.into(), key, reason }
 }
 
 /// What the header of a file with a learned word tells: one tensor, by the word itself or by `emb_params`, or one for each
@@ -90,8 +117,7 @@ impl EmbeddingOutline {
     /// # Errors
     /// The file is broken, has other tensors, too many vectors, or numbers that are no floats.
     pub fn read(path: &str, file: &FileContent) -> Result<Self, LoadError> {
-        let bad = |(key, reason): Fault| LoadError::BadKey { path: path.into(), key, reason };
-        Self::of(&Header::read(path, file)?).map_err(bad)
+        Self::of(&Header::read(path, file)?).map_err(bad(path))
     }
 
     /// How many vectors stand for the word, 1 to [`MOST_VECTORS`].
@@ -106,15 +132,10 @@ impl EmbeddingOutline {
         widths
     }
 
-    /// Whether a model whose text encoders have these widths can use the word.
+    /// The text encoder for each part, of a model whose text encoders have these widths.
     ///
     /// # Errors
     /// It has no text encoder that a tensor is for, or one of another width: the sentence names both widths.
-    pub fn fits(&self, widths: [Option<usize>; 2]) -> Result<(), String> {
-        self.places(widths).map(drop).map_err(|(key, reason)| format!("{key}: {reason}"))
-    }
-
-    /// The text encoder for each part.
     fn places(&self, widths: [Option<usize>; 2]) -> Result<Vec<usize>, Fault> {
         let place = |part: &Part| {
             let fits = |encoder: &usize| widths[*encoder] == Some(part.width);
@@ -155,6 +176,23 @@ impl EmbeddingOutline {
         let key = &parts[0].key;
         let named = (key != "emb_params").then(|| word(key).map_err(|reason| (key.clone(), reason)));
         Ok(Self { word: named.transpose()?, parts })
+    }
+}
+
+impl Part {
+    /// The part's numbers in `bytes`, (n, width).
+    ///
+    /// # Errors
+    /// A number is not finite, or its absolute value is above [`LARGEST_VALUE`].
+    fn values(&self, bytes: &[u8], dtype: Dtype) -> Result<Vec<f32>, Fault> {
+        let values = floats(bytes, dtype).unwrap_or_default();
+        match values.iter().find(|value| !(-LARGEST_VALUE..=LARGEST_VALUE).contains(*value)) {
+            None => Ok(values),
+            Some(value) => {
+                let reason = format!("the number {value:e} is not between -{LARGEST_VALUE} and {LARGEST_VALUE}");
+                Err((self.key.clone(), reason))
+            }
+        }
     }
 }
 

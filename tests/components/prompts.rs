@@ -2,10 +2,13 @@
 
 use std::{collections::HashSet, fs, sync::Arc, thread};
 
-use latentd::models::{
-    StableDiffusion,
-    pause::ToEnd,
-    text_encoders::{LearnedToken, LearnedTokens},
+use latentd::{
+    models::{
+        StableDiffusion,
+        pause::ToEnd,
+        text_encoders::{LearnedToken, LearnedTokens},
+    },
+    weights::textual_inversion::LARGEST_VALUE,
 };
 use serde_json::{Value, json};
 
@@ -94,15 +97,29 @@ fn learned_words_are_found_in_any_letter_case() {
     for prompt in ["a <my-cat>", "a <My-Cat>", "A<MY-CAT>", "a  <my-cat>"] {
         assert_eq!(of(&[("My-Cat", 2)], prompt), [320, 994, 995], "{prompt}");
     }
-    // What the prompt spells goes before what differs in letter case alone, and then the first of them.
+    // Of words that differ in letter case alone the first counts, however a prompt spells it.
     let two = [("Cat", 1), ("cat", 1)];
-    assert_eq!(of(&two, "<cat><Cat><CAT>"), [995, 994, 994]);
+    assert_eq!(of(&two, "<cat><Cat><CAT>"), [994, 994, 994]);
     // A file of a composed name, a prompt of single code points, and the reverse.
     for (name, prompt) in [("caf\u{e9}", "<cafe\u{301}>"), ("cafe\u{301}", "<CAF\u{c9}>")] {
         assert_eq!(of(&[(name, 1)], prompt), [994], "{name}");
     }
     assert_eq!(of(&[("a b", 1)], "<a \n b>"), [994]);
     assert!(!of(&[("a", 1)], "< a>").contains(&994));
+}
+
+/// The largest numbers that a file of a learned word may have leave every state finite.
+#[test]
+fn the_largest_learned_vectors_are_encoded() {
+    for (model, widths) in [("sd1", vec![32]), ("sdxl", vec![32, 48])] {
+        let sd = load(&parity().join("pipelines").join(model)).unwrap();
+        let number = |i: usize| if i.is_multiple_of(3) { LARGEST_VALUE } else { -LARGEST_VALUE };
+        let vectors = widths.iter().map(|width| vec![(0..*width).map(number).collect()]).collect();
+        let word = LearnedTokens::new(vec![LearnedToken { trigger: "<x>".to_owned(), vectors }]);
+        let states = sd.encode_text(&[sd.tokenize(&["a <x>"], &word)], 0).to_end().unwrap().hidden;
+        let states = states.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(states.iter().all(|state| state.is_finite()), "{model}");
+    }
 }
 
 /// sd1 with more tokens in the tokenizer's files than its vocabulary has.

@@ -84,6 +84,88 @@ fn embedding(dir: &std::path::Path, word: &str, tensors: &[(&str, usize, usize)]
     std::fs::write(dir.join(format!("{word}.safetensors")), file).unwrap();
 }
 
+/// A file of one vector of equal numbers.
+fn vector(dir: &std::path::Path, word: &str, width: usize, number: f32) {
+    let bytes = number.to_le_bytes().repeat(width);
+    let view = TensorView::new(Dtype::F32, vec![1, width], &bytes).unwrap();
+    let file = safetensors::serialize([("emb_params".to_owned(), view)], None).unwrap();
+    std::fs::write(dir.join(format!("{word}.safetensors")), file).unwrap();
+}
+
+/// The entry of a name in a list.
+async fn listed(desk: &Desk, path: &str, name: &str) -> (Value, Value, String) {
+    let list = desk.get(path).await.json();
+    let entry = list["data"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap();
+    let error = entry["error"].as_str().unwrap_or_default().to_owned();
+    (entry["state"].clone(), entry["models"].clone(), error)
+}
+
+#[tokio::test]
+async fn what_no_model_can_use_is_listed_with_the_reason_of_the_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    vector(dir.path(), "wide", 1024, 0.5);
+    vector(dir.path(), "huge", 32, 3e38);
+    vector(dir.path(), "nan", 32, f32::NAN);
+    vector(dir.path(), "large", 32, 65504.0);
+    let desk = desk(dir.path()).await;
+    for (word, said) in [
+        ("wide", "vectors of 1024, where the text encoder has 32"),
+        ("huge", "the number 3e38 is not between -65536 and 65536"),
+        ("nan", "the number NaN is not between"),
+    ] {
+        let (at, detail) = refused(&desk, json!({"model": "sd1", "prompt": format!("a <{word}>")})).await;
+        assert_eq!(at, "/prompt", "{detail}");
+        assert!(detail.contains(said), "{detail}");
+        let (state, models, error) = listed(&desk, "/v1/embeddings", word).await;
+        assert_eq!((state, models), (json!("failed"), json!([])), "{word}");
+        assert!(error.starts_with("no model can use it: ") && error.contains("; sd1"), "{error}");
+        assert!(error.contains(said), "{error}");
+    }
+    assert_eq!(listed(&desk, "/v1/embeddings", "large").await.2, "");
+    desk.create(json!({"model": "sd1", "prompt": "a <large>"})).await;
+
+    let nets = parity().join("controlnets");
+    let without_models = Desk::open(&[("controlnets.dir", nets.to_str().unwrap())]).await;
+    let (state, models, error) = listed(&without_models, "/v1/controlnets", "canny").await;
+    assert_eq!((state, models), (json!("failed"), json!([])));
+    assert_eq!(error, "no model can use it: emoji: \"canny\" was not made for models like \"emoji\"");
+}
+
+#[tokio::test]
+async fn of_words_that_differ_in_letter_case_alone_one_is_used_and_the_other_says_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    for word in ["upper", "UPPER", "two", "Cafe\u{301}", "caf\u{e9}"] {
+        vector(dir.path(), word, 32, 0.5);
+    }
+    // What is no learned word stands for none.
+    std::fs::write(dir.path().join("Two.safetensors"), "not a file of tensors").unwrap();
+    vector(dir.path(), "TEAL", 32, 0.5);
+    let desk = desk(dir.path()).await;
+    for (used, hidden) in [("UPPER", "upper"), ("Cafe\u{301}", "caf\u{e9}"), ("TEAL", "teal")] {
+        let (state, models, error) = listed(&desk, "/v1/embeddings", used).await;
+        assert_eq!((state, error.as_str()), (json!("available"), ""), "{used}");
+        assert!(models.as_array().unwrap().contains(&json!("sd1")), "{models}");
+        let (state, models, error) = listed(&desk, "/v1/embeddings", hidden).await;
+        assert_eq!((state, models), (json!("failed"), json!([])), "{hidden}");
+        let why = format!("its word <{hidden}> stands for the file {used:?}, since letter case does not count");
+        assert!(error.starts_with(&why), "{error}");
+    }
+    assert_eq!(listed(&desk, "/v1/embeddings", "two").await.0, "available");
+    let (state, _, error) = listed(&desk, "/v1/embeddings", "Two").await;
+    assert!(state == "failed" && error.contains("safetensors"), "{error}");
+    // Both spellings are the word of the one file, and an own file goes before an embedded one.
+    let fits = |word: &str| json!({"model": "sd1", "prompt": word});
+    desk.create(fits("<upper> <UPPER> <teal>")).await;
+    vector(dir.path(), "UPPER", 1024, 0.5);
+    desk.operate(axum::http::Method::POST, "/admin/reload", Value::Null).await;
+    let (_, detail) = refused(&desk, fits("a <upper>")).await;
+    assert!(detail.contains("<UPPER>") && detail.contains("1024"), "{detail}");
+    std::fs::remove_file(dir.path().join("UPPER.safetensors")).unwrap();
+    desk.operate(axum::http::Method::POST, "/admin/reload", Value::Null).await;
+    assert_eq!(listed(&desk, "/v1/embeddings", "upper").await.0, "available");
+    desk.create(fits("<upper>")).await;
+}
+
 #[tokio::test]
 async fn learned_words_that_the_model_cannot_take() {
     let dir = tempfile::tempdir().unwrap();

@@ -151,6 +151,34 @@ async fn a_lora_of_another_models_shapes_is_refused_at_once() {
         let detail = error["detail"].as_str().unwrap();
         assert!(detail.contains("to_q: down [4, 7] and up [7, 4] do not fit the model's weight ["), "{detail}");
     }
+    let list = desk.get("/v1/loras").await.json();
+    let lora = list["data"].as_array().unwrap().iter().find(|lora| lora["name"] == "foreign").unwrap();
+    assert_eq!((&lora["state"], &lora["models"]), (&json!("failed"), &json!([])));
+    let error = lora["error"].as_str().unwrap();
+    assert!(error.starts_with("no model can use it: emoji: foreign: not a LoRA for this model"), "{error}");
+    assert!(error.contains("to_q: down [4, 7] and up [7, 4] do not fit the model's weight ["), "{error}");
+}
+
+#[tokio::test]
+async fn half_a_pair_is_named_in_plain_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::read(companion("flat-lora")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let without = |end: &str| {
+        let kept = tensors.tensors().into_iter().filter(|(name, _)| !name.ends_with(end));
+        safetensors::serialize(kept, None).unwrap()
+    };
+    for (name, end) in [("no-up", "to_q.lora_B.weight"), ("no-down", "to_q.lora_A.weight")] {
+        std::fs::write(dir.path().join(format!("{name}.safetensors")), without(end)).unwrap();
+    }
+    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    for (name, said) in
+        [("no-up", "to_q has a down matrix and no up matrix"), ("no-down", "to_q has an up matrix and no down matrix")]
+    {
+        let error = refused(&desk, json!({"prompt": "a", "loras": [{"name": name}]})).await.json()["errors"][0].clone();
+        let detail = error["detail"].as_str().unwrap();
+        assert!(detail.contains(said) && detail.contains("incomplete pairs: "), "{detail}");
+    }
 }
 
 #[tokio::test]

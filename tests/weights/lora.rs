@@ -313,8 +313,14 @@ fn whatever_does_not_fit_is_named() {
         assert_eq!(with(key, one()).elsewhere, [key]);
     }
     assert_eq!(with("lora_unet_proj.lora_up.weight", one()).repeated, ["unet.proj.lora_B.weight"]);
-    assert_eq!(with("unet.point.lora_A.weight", one()).halved, [("unet.point".into(), "up")]);
-    assert_eq!(with("unet.point.lora_B.weight", one()).halved, [("unet.point".into(), "down")]);
+    assert_eq!(
+        with("unet.point.lora_A.weight", one()).halved,
+        [("unet.point".into(), "a down matrix and no up matrix")]
+    );
+    assert_eq!(
+        with("unet.point.lora_B.weight", one()).halved,
+        [("unet.point".into(), "an up matrix and no down matrix")]
+    );
     assert_eq!(with("unet.point.alpha", one()).halved[0].0, "unet.point");
     let flag = Raw { dtype: safetensors::Dtype::BOOL, shape: vec![], bytes: vec![1] };
     assert_eq!(with("unet.proj.alpha", flag).not_float, [("unet.proj.alpha".into(), "BOOL".into())]);

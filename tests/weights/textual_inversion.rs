@@ -87,7 +87,9 @@ fn whatever_is_none_is_named() {
         (vec![("a", numbers(&[1, 1, 4]))], sd, "a", "shape"),
         (vec![("a", numbers(&[]))], sd, "a", "shape"),
         (vec![("a", integer)], sd, "a", "I32"),
-        (vec![("a", Raw::floats(&[1, 4], |_| f32::NAN))], sd, "a", "not finite"),
+        (vec![("a", Raw::floats(&[1, 4], |_| f32::NAN))], sd, "a", "the number NaN is not between -65536 and 65536"),
+        (vec![("a", Raw::floats(&[1, 4], |_| f32::INFINITY))], sd, "a", "the number inf is not between"),
+        (vec![("a", Raw::floats(&[2, 4], |i| [0.5, -3e38][i / 7]))], sd, "a", "the number -3e38 is not between"),
         (vec![("", numbers(&[1, 4]))], sd, "", "blank"),
         (vec![("a\nb", numbers(&[1, 4]))], sd, "a\nb", "control"),
         (vec![(long.as_str(), numbers(&[1, 4]))], sd, long.as_str(), "longer than 128"),
@@ -119,47 +121,78 @@ fn whatever_is_none_is_named() {
 }
 
 #[test]
-fn the_header_alone_tells_what_a_file_fits() {
-    let [sd, wide, sdxl, refiner] = [[Some(4), None], [Some(5), None], [Some(4), Some(6)], [None, Some(6)]];
+fn the_header_alone_tells_words_and_widths() {
     let read = |entries: &[(&str, Raw)]| {
-        EmbeddingOutline::read("word.safetensors", &FileContent::Held(write(&of(entries)).into())).unwrap()
+        EmbeddingOutline::read("word.safetensors", &FileContent::Held(write(&of(entries)).into()))
     };
-    let single = read(&[("<x>", numbers(&[2, 6]))]);
+    let single = read(&[("<x>", numbers(&[2, 6]))]).unwrap();
     assert_eq!((single.vectors(), single.widths(), single.word.as_deref()), (2, [Some(6), None], Some("<x>")));
-    assert_eq!([sdxl, refiner].map(|widths| single.fits(widths)), [Ok(()), Ok(())]);
-    assert_eq!(single.fits(sd).unwrap_err(), "<x>: vectors of 6, where the text encoder has 4");
-    assert_eq!(single.fits([Some(4), Some(7)]).unwrap_err(), "<x>: vectors of 6, where the text encoder has 4 or 7");
-
-    let pair = read(&[("clip_l", numbers(&[1, 4])), ("clip_g", numbers(&[1, 6]))]);
+    let pair = read(&[("clip_l", numbers(&[1, 4])), ("clip_g", numbers(&[1, 6]))]).unwrap();
     assert_eq!((pair.vectors(), pair.widths()), (1, [Some(4), Some(6)]));
-    assert_eq!(pair.fits(sdxl), Ok(()));
-    assert_eq!(pair.fits(sd).unwrap_err(), "clip_g: vectors of 6 for a text encoder that the model does not have");
-    assert_eq!(pair.fits(wide).unwrap_err(), "clip_l: vectors of 4, where the text encoder has 5");
-
-    // Numbers are not looked at, and none of what is wrong with names, shapes and types is missed.
-    let nan = [("a", Raw::floats(&[1, 4], |_| f32::NAN))];
-    assert_eq!(read(&nan).fits(sd), Ok(()));
-    let many = write(&of(&[("a", numbers(&[76, 4]))]));
-    let error =
-        EmbeddingOutline::read("word.safetensors", &FileContent::Held(many.clone().into())).unwrap_err().to_string();
+    let error = read(&[("a", numbers(&[76, 4]))]).unwrap_err().to_string();
     assert!(error.contains("76 vectors are not between 1 and 75"), "{error}");
 }
 
+/// Whether a model can use the file, as it lies on disk.
+fn check(entries: &[(&str, Raw)], widths: [Option<usize>; 2]) -> Result<(), String> {
+    let content = FileContent::Held(write(&of(entries)).into());
+    TextualInversion::check("word", &content, widths).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_check_tells_what_a_file_fits() {
+    let [sd, wide, sdxl, refiner] = [[Some(4), None], [Some(5), None], [Some(4), Some(6)], [None, Some(6)]];
+    let single = [("<x>", numbers(&[2, 6]))];
+    assert_eq!([sdxl, refiner].map(|widths| check(&single, widths)), [Ok(()), Ok(())]);
+    let misfit = |which: &str| Err(format!("word: `<x>`: vectors of 6, where the text encoder has {which}"));
+    assert_eq!(check(&single, sd), misfit("4"));
+    assert_eq!(check(&single, [Some(4), Some(7)]), misfit("4 or 7"));
+
+    let pair = [("clip_l", numbers(&[1, 4])), ("clip_g", numbers(&[1, 6]))];
+    assert_eq!(check(&pair, sdxl), Ok(()));
+    let second = "word: `clip_g`: vectors of 6 for a text encoder that the model does not have";
+    assert_eq!(check(&pair, sd), Err(second.to_owned()));
+    assert_eq!(check(&pair, wide), Err("word: `clip_l`: vectors of 4, where the text encoder has 5".to_owned()));
+}
+
+/// In every type that a file may have; what half precision can hold is allowed.
+#[test]
+fn numbers_that_leave_no_picture_are_found_before_the_file_is_used() {
+    let of_type = |dtype, bytes: Vec<u8>| [("a", Raw { dtype, shape: vec![1, 1], bytes })];
+    let half = half::f16::MAX.to_le_bytes().to_vec();
+    for (entries, said) in [
+        (of_type(Dtype::F16, half), None),
+        (of_type(Dtype::F32, 65536f32.to_le_bytes().to_vec()), None),
+        (of_type(Dtype::F32, (-65536f32).to_le_bytes().to_vec()), None),
+        (of_type(Dtype::F32, 65537f32.to_le_bytes().to_vec()), Some("6.5537e4 is not between -65536 and 65536")),
+        (of_type(Dtype::F32, f32::NAN.to_le_bytes().to_vec()), Some("NaN is not between")),
+        (of_type(Dtype::F16, half::f16::INFINITY.to_le_bytes().to_vec()), Some("inf is not between")),
+        (of_type(Dtype::F64, (-1e300f64).to_le_bytes().to_vec()), Some("-inf is not between")),
+        (of_type(Dtype::BF16, half::bf16::MAX.to_le_bytes().to_vec()), Some("e38 is not between")),
+    ] {
+        let checked = check(&entries, [Some(1), None]);
+        match said {
+            None => assert_eq!(checked, Ok(())),
+            Some(said) => assert!(checked.as_ref().is_err_and(|error| error.contains(said)), "{said}: {checked:?}"),
+        }
+    }
+}
+
 proptest::proptest! {
-    /// What the header lets pass is read, but for numbers that are not finite.
+    /// What the check lets pass is read, and nothing else.
     #[test]
-    fn an_outline_that_fits_is_read(
+    fn a_file_that_passes_the_check_is_read(
         keys in proptest::collection::btree_map(
             proptest::sample::select(vec!["clip_l", "clip_g", "text_encoders_0", "text_encoders_1", "emb_params", "w",
                 "emb_params_out"]),
-            proptest::collection::vec(0usize..9, 0..4),
+            (proptest::collection::vec(0usize..9, 0..4), proptest::sample::select(vec![1f32, 65536.0, 65537.0, f32::NAN])),
             0..3,
         ),
         widths in proptest::sample::select(vec![[Some(4), None], [Some(4), Some(6)], [None, Some(6)], [Some(6), Some(6)]]),
     ) {
-        let entries: Vec<(&str, Raw)> = keys.iter().map(|(key, shape)| (*key, numbers(shape))).collect();
-        let file = write(&of(&entries));
-        let fits = EmbeddingOutline::read("w", &FileContent::Held(file.clone().into())).is_ok_and(|outline| outline.fits(widths).is_ok());
-        proptest::prop_assert_eq!(TextualInversion::read("w", &file, widths).is_ok(), fits);
+        let entries: Vec<(&str, Raw)> =
+            keys.iter().map(|(key, (shape, number))| (*key, Raw::floats(shape, |_| *number))).collect();
+        let read = TextualInversion::read("word", &write(&of(&entries)), widths);
+        proptest::prop_assert_eq!(read.map(drop).map_err(|error| error.to_string()), check(&entries, widths));
     }
 }

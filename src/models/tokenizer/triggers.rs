@@ -8,17 +8,15 @@ use crate::models::word_tags::{WordTag, folded};
 #[derive(Debug, Default)]
 pub struct Triggers<'a> {
     all: Vec<(&'a str, Vec<u32>)>,
-    spelled: HashMap<&'a str, usize>,
-    compared: HashMap<String, usize>,
+    /// By their folded names, indices into `all`.
+    folded: HashMap<String, usize>,
 }
 
 impl<'a> Triggers<'a> {
-    /// Of two triggers that differ in letter case alone the first goes before the second where a prompt spells neither.
+    /// Of triggers that differ in letter case alone the first counts.
     pub fn new(all: Vec<(&'a str, Vec<u32>)>) -> Self {
-        let last_to_first = || all.iter().enumerate().rev();
-        let spelled = last_to_first().map(|(i, (trigger, _))| (*trigger, i)).collect();
-        let compared = last_to_first().map(|(i, (trigger, _))| (folded(trigger), i)).collect();
-        Triggers { all, spelled, compared }
+        let folded = all.iter().enumerate().rev().map(|(i, (trigger, _))| (folded(trigger), i)).collect();
+        Triggers { all, folded }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -27,7 +25,7 @@ impl<'a> Triggers<'a> {
 
     /// The ids that stand for a tag: in any letter case, as transformers finds added tokens.
     pub fn ids(&self, tag: &WordTag<'_>) -> Option<&[u32]> {
-        let found = self.spelled.get(tag.spelled).or_else(|| self.compared.get(&tag.folded))?;
+        let found = self.folded.get(&tag.folded)?;
         Some(&self.all[*found].1)
     }
 

@@ -1,4 +1,4 @@
-//! Which models can use what stands beside them.
+//! Which models can use a LoRA, a textual inversion or a ControlNet, and why none can.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,64 +6,109 @@ use std::{
 };
 
 use super::{Catalogue, Entry};
-use crate::generation::ModelCard;
+use crate::generation::{ModelCard, cut};
 
 /// Answers kept of files and kinds of models; more are found out anew.
-const MOST: usize = 100_000;
+const MOST: usize = 50_000;
 
-/// By file and kind of model: whether they fit.
-pub(super) type Known = HashMap<(String, String), bool>;
+/// Characters of a kept reason.
+const REASON_CHARS: usize = 300;
+
+/// Kinds of models of which an error says why they cannot use a file.
+const REASONS: usize = 3;
+
+/// By file and kind of model: whether they fit, and why not.
+pub(super) type Known = HashMap<(String, String), Answer>;
+
+type Answer = Result<(), Arc<str>>;
+
+/// The models that can use a file, by name; and the reason, where none can.
+#[derive(Clone, Debug, Default)]
+pub struct Users {
+    pub models: Vec<String>,
+    pub error: Option<String>,
+}
+
+impl Users {
+    fn none(reason: String) -> Users {
+        Users { models: Vec::new(), error: Some(reason) }
+    }
+}
 
 impl Catalogue {
-    /// The models that can use a LoRA, by name. Blocks while heads of files are read, once for each kind of model.
-    pub fn models_of_lora(&self, name: &str) -> Vec<String> {
+    /// Who can use a LoRA. Blocks while heads of files are read, once for each kind of model.
+    pub fn users_of_lora(&self, name: &str) -> Users {
         let adapters = self.adapters();
-        let Some(file) = adapters.lora(name).filter(|file| file.fault().is_none()) else { return Vec::new() };
-        self.models_that(&format!("lora {name} {}", file.key()), |entry| {
-            entry.modules().is_ok_and(|modules| adapters.check(name, modules).is_ok())
+        let Some(file) = adapters.lora(name) else { return Users::none(GONE.to_owned()) };
+        if let Some(fault) = file.fault() {
+            return Users::none(fault.to_owned());
+        }
+        self.users(&format!("lora {name} {}", file.key()), |entry| {
+            adapters.check_lora(name, file, entry.modules().map_err(str::to_owned)?)
         })
     }
 
-    /// The same of a textual inversion.
-    pub fn models_of_embedding(&self, name: &str) -> Vec<String> {
+    /// Who can use a textual inversion. Blocks while files are read, once for each kind of model.
+    pub fn users_of_embedding(&self, name: &str) -> Users {
         let adapters = self.adapters();
-        let Some(file) = adapters.embedding(name).filter(|file| file.fault().is_none()) else { return Vec::new() };
-        self.models_that(&format!("embedding {name} {}", file.key()), |entry| {
-            entry.usable().is_ok_and(|usable| adapters.check_word(name, file, usable.card.text_widths).is_ok())
+        let Some(file) = adapters.embedding(name) else { return Users::none(GONE.to_owned()) };
+        if let Some(fault) = adapters.embedding_fault(name, file) {
+            return Users::none(fault);
+        }
+        self.users(&format!("embedding {name} {}", file.key()), |entry| {
+            adapters.check_word(name, file, entry.usable().map_err(str::to_owned)?.card.text_widths)
         })
     }
 
-    /// The same of a ControlNet.
-    pub fn models_of_control_net(&self, name: &str) -> Vec<String> {
+    /// Who can use a ControlNet.
+    pub fn users_of_control_net(&self, name: &str) -> Users {
         let control_nets = self.control_nets();
-        let usable = self.usable_models();
-        let fits = |(_, _, card): &(String, Arc<Entry>, Arc<ModelCard>)| control_nets.check(card, name).is_ok();
-        usable.into_iter().filter(fits).map(|(name, ..)| name).collect()
+        let Some(key) = control_nets.key(name) else { return Users::none(GONE.to_owned()) };
+        if let Some(fault) = control_nets.fault(name) {
+            return Users::none(fault.to_owned());
+        }
+        self.users(&format!("controlnet {name} {key}"), |entry| {
+            let card = &entry.usable().map_err(str::to_owned)?.card;
+            control_nets.check(card, name).map_err(|(_, reason)| reason)
+        })
     }
 
-    fn models_that(&self, file: &str, fits: impl Fn(&Entry) -> bool) -> Vec<String> {
-        let mut of_kind: BTreeMap<String, bool> = BTreeMap::new();
-        let mut found = Vec::new();
+    fn users(&self, file: &str, check: impl Fn(&Entry) -> Result<(), String>) -> Users {
+        let mut of_kind: BTreeMap<String, Answer> = BTreeMap::new();
+        let (mut models, mut reasons) = (Vec::new(), Vec::new());
         for (name, entry, card) in self.usable_models() {
             let kind = kind(&card);
-            let fits = *of_kind.entry(kind.clone()).or_insert_with(|| {
-                let key = (file.to_owned(), kind);
-                let known = self.fits.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-                known.unwrap_or_else(|| {
-                    let fits = fits(&entry);
-                    let mut known = self.fits.lock().unwrap_or_else(PoisonError::into_inner);
-                    if known.len() >= MOST {
-                        known.clear();
-                    }
-                    known.insert(key, fits);
-                    fits
-                })
+            let answer = of_kind.entry(kind.clone()).or_insert_with(|| {
+                let answer = self.known((file.to_owned(), kind), || check(&entry));
+                reasons.extend(answer.as_ref().err().map(|reason| format!("{name}: {reason}")));
+                answer
             });
-            if fits {
-                found.push(name);
+            if answer.is_ok() {
+                models.push(name);
             }
         }
-        found
+        let error = models.is_empty().then(|| {
+            let listed = reasons[..reasons.len().min(REASONS)].join("; ");
+            match reasons.len().saturating_sub(REASONS) {
+                0 => format!("no model can use it: {listed}"),
+                more => format!("no model can use it: {listed}; and {more} more kinds of models"),
+            }
+        });
+        Users { models, error }
+    }
+
+    /// The answer for a file and a kind of model, found out once.
+    fn known(&self, key: (String, String), check: impl FnOnce() -> Result<(), String>) -> Answer {
+        let known = self.fits.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let answer = check().map_err(|reason| cut(&reason, REASON_CHARS).into());
+            let mut known = self.fits.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= MOST {
+                known.clear();
+            }
+            known.insert(key, Answer::clone(&answer));
+            answer
+        })
     }
 
     fn usable_models(&self) -> Vec<(String, Arc<Entry>, Arc<ModelCard>)> {
@@ -74,6 +119,9 @@ impl Catalogue {
         listed.models.iter().filter_map(card).collect()
     }
 }
+
+/// The files were listed again meanwhile.
+const GONE: &str = "it is no longer listed";
 
 /// Models of one kind have layers of the same names and shapes.
 fn kind(card: &ModelCard) -> String {

@@ -59,11 +59,11 @@ impl<'a> Entries<'a> {
                 (Some(down), Some(up)) => (down, up),
                 _ if named => continue,
                 (None, None) => {
-                    mismatch.halved.push((site.into(), "pair beside its alpha"));
+                    mismatch.halved.push((site.into(), "an alpha and no matrices"));
                     continue;
                 }
                 (down, _) => {
-                    mismatch.halved.push((site.into(), if down.is_some() { "up" } else { "down" }));
+                    mismatch.halved.push((site.into(), if down.is_some() { NO_UP } else { NO_DOWN }));
                     continue;
                 }
             };
@@ -76,6 +76,9 @@ impl<'a> Entries<'a> {
         pairs
     }
 }
+
+const NO_UP: &str = "a down matrix and no up matrix";
+const NO_DOWN: &str = "an up matrix and no down matrix";
 
 /// The pair for a module whose weight is (out, in) or (out, in, kh, kw).
 fn pair<'a>(weight: &[usize], down: &'a Info, up: &'a Info, alpha: Option<&'a Info>) -> Result<Pair<'a>, String> {

@@ -18,7 +18,7 @@ pub struct LoraMismatch {
     pub elsewhere: Vec<String>,
     /// Keys that say of a module what another key has said.
     pub repeated: Vec<String>,
-    /// Sites of which one half is there: the site and what is missing.
+    /// Sites whose tensors make no pair: the site, and what it has and has not.
     pub halved: Vec<(String, &'static str)>,
     /// Key and type, where the type is not a float.
     pub not_float: Vec<(String, String)>,
@@ -48,14 +48,18 @@ impl LoraMismatch {
 
 impl fmt::Display for LoraMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: not an adapter for this model", self.path)?;
+        write!(f, "{}: not a LoRA for this model", self.path)?;
         list(f, "kinds that are not supported", self.unsupported.iter().map(|(key, kind)| format!("{key} ({kind})")))?;
         list(f, "unknown keys", self.unknown.iter())?;
         list(f, "keys of modules that the model does not have", self.elsewhere.iter())?;
         list(f, "keys that repeat another", self.repeated.iter())?;
-        list(f, "halves", self.halved.iter().map(|(site, half)| format!("{site} has no {half}")))?;
-        list(f, "types that are not float", self.not_float.iter().map(|(key, dtype)| format!("{key} is {dtype}")))?;
-        list(f, "misfits", self.unfit.iter().map(|(site, what)| format!("{site}: {what}")))
+        list(f, "incomplete pairs", self.halved.iter().map(|(site, what)| format!("{site} has {what}")))?;
+        list(
+            f,
+            "tensors of a type that is not a float",
+            self.not_float.iter().map(|(key, dtype)| format!("{key} is {dtype}")),
+        )?;
+        list(f, "shapes and numbers that do not fit", self.unfit.iter().map(|(site, what)| format!("{site}: {what}")))
     }
 }
 
