@@ -15,6 +15,7 @@ mod etag;
 mod events;
 mod generation;
 mod health;
+mod host;
 mod idempotency;
 mod images;
 mod json;

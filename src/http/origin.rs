@@ -5,7 +5,7 @@
 //! browser, but the name is not the server's. `Sec-Fetch-Site` and `Origin`: browsers say where a request comes from, and no
 //! page can change that. Programs that are no browsers send neither header and are not concerned.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::error::ApiError;
+use super::{error::ApiError, host::HostPort};
 use crate::config::{HostPattern, Http, Operator};
 
 /// Probes come by any name: the kubelet uses addresses, load balancers what they like.
@@ -46,10 +46,8 @@ impl Origins {
 
     fn check(&self, request: &Request) -> Result<(), ApiError> {
         let names = names(request.uri(), request.headers());
-        if !PROBES.contains(&request.uri().path())
-            && let Some(name) = names.iter().find(|name| !self.serves(name))
-        {
-            return Err(ApiError::HostNotAllowed { host: shown(name), setting: self.setting });
+        if !PROBES.contains(&request.uri().path()) {
+            names.iter().try_for_each(|name| self.check_host(name))?;
         }
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Ok(());
@@ -68,15 +66,23 @@ impl Origins {
         Ok(())
     }
 
+    fn check_host(&self, name: &str) -> Result<(), ApiError> {
+        match name.parse::<HostPort>() {
+            Ok(host) if self.serves(&host) => Ok(()),
+            Ok(_) => Err(ApiError::HostNotAllowed { host: shown(name), setting: self.setting }),
+            Err(_) => {
+                let detail =
+                    format!("must be HOST or HOST:PORT, such as localhost:8080 or [::1]:8080, not {}", shown(name));
+                Err(ApiError::BadHeader { name: "Host", detail })
+            }
+        }
+    }
+
     /// Whether a name in `Host` is this listener's. A page of the internet has a name with a dot, which it can have lead to any
     /// address; it can have neither an address for its name, nor `localhost` and what is below it (RFC 6761).
-    fn serves(&self, authority: &str) -> bool {
-        let Ok(authority) = authority.parse::<Authority>() else { return false };
-        let host = authority.host().to_ascii_lowercase();
-        let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-        let name = host.strip_suffix('.').unwrap_or(&host);
-        let is_near = !name.is_empty() && !name.contains('.') || name.ends_with(".localhost");
-        is_address || is_near || self.allowed.iter().any(|pattern| pattern.matches(name))
+    fn serves(&self, HostPort { host, is_address, .. }: &HostPort) -> bool {
+        let is_near = !host.contains('.') || host.ends_with(".localhost");
+        *is_address || is_near || self.allowed.iter().any(|pattern| pattern.matches(host))
     }
 
     /// Whether a request with these headers comes from a page of this server, or from no page at all. The one place that
@@ -95,22 +101,21 @@ impl Origins {
     /// For browsers that do not send `Sec-Fetch-Site`, as to addresses without TLS. A proxy may have put its own `Host` in
     /// place of the one that the page came by, and names that in `X-Forwarded-Host`, which no foreign page can send.
     fn is_own_page(&self, origin: &str, headers: &HeaderMap, names: &[&str]) -> bool {
-        let Ok(origin) = origin.parse::<Uri>() else { return false };
-        let Some(own) = origin.authority() else { return false };
-        let port = own.port_u16().or(match origin.scheme_str() {
-            Some("http") => Some(80),
-            Some("https") => Some(443),
+        let Some((scheme, own)) = origin.split_once("://") else { return false };
+        let Ok(own) = own.parse::<HostPort>() else { return false };
+        let port = own.port.or(match scheme {
+            "http" => Some(80),
+            "https" => Some(443),
             _ => None,
         });
         let forwarded = headers.get_all("x-forwarded-host").iter().filter_map(|value| value.to_str().ok());
         let forwarded = forwarded.flat_map(|value| value.split(',')).map(str::trim);
         let is_same = |name: &str| {
-            let Ok(name) = name.parse::<Authority>() else { return false };
+            let Ok(name) = name.parse::<HostPort>() else { return false };
             // A proxy that says no port has left it out.
-            name.host().eq_ignore_ascii_case(own.host()) && name.port_u16().is_none_or(|of_name| Some(of_name) == port)
+            name.host == own.host && name.port.is_none_or(|of_name| Some(of_name) == port)
         };
-        let host = own.host().to_ascii_lowercase();
-        let is_listed = self.allowed.iter().any(|pattern| !pattern.is_every() && pattern.matches(&host));
+        let is_listed = self.allowed.iter().any(|pattern| !pattern.is_every() && pattern.matches(&own.host));
         is_listed || names.iter().copied().chain(forwarded).any(is_same)
     }
 }
@@ -154,6 +159,10 @@ mod tests {
         Origins::public(&Config::load(&Sources { environment, ..Sources::default() }).unwrap().http)
     }
 
+    fn serves(origins: &Origins, name: &str) -> bool {
+        origins.check_host(name).is_ok()
+    }
+
     #[test]
     fn a_listener_on_loopback_has_the_names_of_this_machine_and_those_of_its_list() {
         let (default, listed) = (origins(&[]), origins(&[("LATENTD_HTTP__ALLOWED_HOSTS", "images.example.com,*.lan")]));
@@ -167,7 +176,7 @@ mod tests {
             "[::1]:80",
             "box:8080",
         ] {
-            assert!(default.serves(name) && listed.serves(name), "{name}");
+            assert!(serves(&default, name) && serves(&listed, name), "{name}");
         }
         for name in [
             "evil.example",
@@ -178,18 +187,19 @@ mod tests {
             "a b",
             "?",
         ] {
-            assert!(!default.serves(name) && !listed.serves(name), "{name}");
+            assert!(!serves(&default, name) && !serves(&listed, name), "{name}");
         }
         for name in ["images.example.com", "Images.Example.com.:443", "box.lan:8080"] {
-            assert!(!default.serves(name) && listed.serves(name), "{name}");
+            assert!(!serves(&default, name) && serves(&listed, name), "{name}");
         }
     }
 
     #[test]
     fn a_listener_for_others_has_every_name_unless_they_are_listed() {
         let open = ("LATENTD_HTTP__BIND", "0.0.0.0:8080");
-        assert!(origins(&[open]).serves("latentd.default.svc"));
-        assert!(!origins(&[open, ("LATENTD_HTTP__ALLOWED_HOSTS", "localhost")]).serves("latentd.default.svc"));
+        assert!(serves(&origins(&[open]), "latentd.default.svc"));
+        assert!(!serves(&origins(&[open]), "evil.example@latentd.default.svc"), "a name it is all the same");
+        assert!(!serves(&origins(&[open, ("LATENTD_HTTP__ALLOWED_HOSTS", "localhost")]), "latentd.default.svc"));
     }
 
     fn is_ours(origins: &Origins, headers: &[(&'static str, &str)]) -> bool {
@@ -223,6 +233,8 @@ mod tests {
             &[local, ("origin", "null")],
             &[local, ("origin", "")],
             &[local, ("origin", "file://")],
+            &[local, ("origin", "http://evil.example@127.0.0.1:8080")],
+            &[local, ("origin", "http://127.0.0.1:8080/")],
             &[("host", "localhost:8080"), ("origin", "http://localhost.evil.example:8080")],
         ] {
             assert!(!is_ours(&origins, headers), "{headers:?}");

@@ -104,6 +104,17 @@ async fn nothing_is_read_under_a_foreign_name() {
     for host in ["localhost", "127.0.0.1:8080", "192.168.1.7", "[::1]:8080"] {
         assert_eq!(send(&desk.public, Method::GET, "/v1/images", &[("host", host)], "").await.status, 200, "{host}");
     }
+    for host in
+        ["evil.example@127.0.0.1", "localhost:abc", "localhost:", "[127.0.0.1]", "localhost/x", "127.0.0.1:80:80"]
+    {
+        for open in ["127.0.0.1:8080", "0.0.0.0:8080"] {
+            let desk = Desk::open(&[("http.bind", open)]).await;
+            let answer = send(&desk.public, Method::GET, "/v1/images", &[("host", host)], "").await;
+            refused(&answer, 400, "bad_header");
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains("Host must be HOST or HOST:PORT") && detail.contains(host), "{detail}");
+        }
+    }
     // HTTP/2 has the name in the address.
     let answer = send(&desk.public, Method::GET, "http://evil.example/v1/images", &[], "").await;
     refused(&answer, 421, "host_not_allowed");
