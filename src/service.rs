@@ -45,6 +45,7 @@ pub use key::Key;
 pub use keys::NewKey;
 pub use live::{Live, Phase, Preview, Progress};
 pub use offload::{AT_ONCE_BYTES, offload};
+pub use operating::Unready;
 pub use order::{Created, Order, Repeatable};
 pub use rules::CatalogueRules;
 pub use terms::Terms;
@@ -108,6 +109,14 @@ pub struct View {
     pub max_attempts: u32,
     /// Seconds that an attempt may take.
     pub run_timeout_s: u32,
+}
+
+/// What came of a wait for the end of a generation.
+#[derive(Clone, Debug)]
+pub struct Waited {
+    pub view: View,
+    /// Neither has the generation ended nor has the time: the wait ended since nobody will begin the generation.
+    pub is_cut_short: bool,
 }
 
 /// A page of a list.
@@ -193,8 +202,8 @@ impl Service {
 
     /// Returns as soon as the generation has ended, at the latest after `timeout`, with its state then. One that nobody will
     /// begin is not waited for: it is queued, and the only worker is drained.
-    pub async fn wait(&self, access: Access<'_>, id: GenerationId, timeout: Duration) -> Result<View, ServiceError> {
-        let ended = async {
+    pub async fn wait(&self, access: Access<'_>, id: GenerationId, timeout: Duration) -> Result<Waited, ServiceError> {
+        let events = async {
             self.find(access, id).await?;
             // One that was revived has an end behind it that is none any more.
             let after = self.ask(self.0.store.events(id, 0)).await?.last().map_or(0, |last| last.seq);
@@ -204,14 +213,14 @@ impl Service {
             }
             Ok::<(), ServiceError>(())
         };
-        let ended = async {
-            tokio::select! {
-                ended = ended => ended,
-                () = self.stands_still(id, i64::MAX) => Ok(()),
-            }
-        };
-        tokio::time::timeout(timeout, ended).await.unwrap_or(Ok(()))?;
-        self.get(access, id).await
+        let is_cut_short = tokio::select! {
+            biased;
+            ended = events => ended.map(|()| false),
+            () = self.stands_still(id, i64::MAX) => Ok(true),
+            () = tokio::time::sleep(timeout) => Ok(false),
+        }?;
+        let view = self.get(access, id).await?;
+        Ok(Waited { is_cut_short: is_cut_short && !view.record.status.is_terminal(), view })
     }
 
     /// Returns when the generation is queued and no worker takes work: that of this process is drained, and no other process

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     generation::{Fields, GenerationId, Status},
-    service::{Access, Order, Repeatable, View},
+    service::{Access, Order, Repeatable, View, Waited},
 };
 
 pub async fn create(
@@ -88,7 +88,8 @@ fn marked(mut answer: Response, replayed: bool) -> Response {
 async fn object(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
     let waited = state.wait(Access::Full, view.record.id, prefer.wait.unwrap_or_default()).await;
     presence.keep();
-    Ok(receipt(state, &waited?, &prefer))
+    let waited = waited?;
+    Ok(receipt(state, &waited.view, &prefer.after(&waited)))
 }
 
 /// 200 with the finished generation, or 202 with where to look and when.
@@ -107,7 +108,7 @@ async fn picture(state: &AppState, prefer: Prefer, view: &View, mut presence: Pr
     let waited = state.wait(Access::Full, view.record.id, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
-    match waited?.record.status {
+    match waited?.view.record.status {
         Status::Queued if state.service.is_drained() => Err(ApiError::Draining(Some(id))),
         Status::Queued | Status::Running => Err(ApiError::WaitTimeout(id)),
         Status::Canceled => Err(ApiError::Canceled(id)),
@@ -173,9 +174,9 @@ impl AppState {
         access: Access<'_>,
         id: GenerationId,
         timeout: std::time::Duration,
-    ) -> Result<View, ApiError> {
+    ) -> Result<Waited, ApiError> {
         tokio::select! {
-            view = self.service.wait(access, id, timeout) => Ok(view?),
+            waited = self.service.wait(access, id, timeout) => Ok(waited?),
             () = self.draining.cancelled() => Err(ApiError::Draining(Some(id))),
         }
     }

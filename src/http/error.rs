@@ -1,14 +1,19 @@
 //! The one table of statuses: what went wrong → status, code, title, and the problem document (RFC 9457) of it.
 
 mod from;
+mod problem;
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
 
-use crate::generation::{FieldError, GenerationId, Invalid, cut};
+pub use problem::Problem;
+
+use crate::{
+    generation::{FieldError, GenerationId, Invalid, cut},
+    service::Unready,
+};
 
 /// The statuses of answers that are no errors, other than 200.
 pub mod success {
@@ -110,8 +115,8 @@ pub enum ApiError {
     /// The generation, where there is one, survives and goes on after the restart, or when the worker takes work again.
     #[error("the server takes no work now: it is stopping, or its operator has drained it")]
     Draining(Option<GenerationId>),
-    #[error("the server is not ready: {}", .0.join("; "))]
-    Unready(Vec<String>),
+    #[error("the server is not ready: {}", texts(.0).join("; "))]
+    Unready(Vec<Unready>),
     #[error("the disk is full")]
     StorageFull,
     #[error("the database does not answer")]
@@ -178,7 +183,7 @@ impl ApiError {
             ApiError::AnswersUnread => (S::SERVICE_UNAVAILABLE, "overloaded", "Answers are not read"),
             ApiError::Expired(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "The generation was not started in time"),
             ApiError::Draining(_) => (S::SERVICE_UNAVAILABLE, "draining", "The server takes no work"),
-            ApiError::Unready(_) => (S::SERVICE_UNAVAILABLE, "starting", "The server is not ready"),
+            ApiError::Unready(reasons) => (S::SERVICE_UNAVAILABLE, unready_code(reasons), "The server is not ready"),
             ApiError::StorageFull => (S::SERVICE_UNAVAILABLE, "storage_full", "The disk is full"),
             ApiError::Database { .. } => {
                 (S::SERVICE_UNAVAILABLE, "database_unavailable", "The database does not answer")
@@ -237,7 +242,7 @@ impl ApiError {
         };
         let (errors, reasons) = match self {
             ApiError::Invalid(invalid) => (invalid.errors.clone(), Vec::new()),
-            ApiError::Unready(reasons) => (Vec::new(), reasons.clone()),
+            ApiError::Unready(reasons) => (Vec::new(), texts(reasons)),
             _ => Default::default(),
         };
         Problem {
@@ -275,6 +280,20 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
     }
 }
 
+/// The code of the reason that tells most.
+fn unready_code(reasons: &[Unready]) -> &'static str {
+    match reasons.iter().min() {
+        Some(Unready::Draining) => "draining",
+        Some(Unready::Drained) => "drained",
+        Some(Unready::SchemaTooOld | Unready::Store(_)) => "database_unavailable",
+        Some(Unready::Model { .. }) | None => "starting",
+    }
+}
+
+fn texts(reasons: &[Unready]) -> Vec<String> {
+    reasons.iter().map(Unready::to_string).collect()
+}
+
 /// The codes with which a run can fail.
 fn failed_row(code: &str) -> Row {
     match code {
@@ -295,29 +314,6 @@ fn jittered(seconds: u64) -> u64 {
 /// Where the API keeps a generation.
 pub fn location(id: &GenerationId) -> String {
     format!("/v1/images/{id}")
-}
-
-/// The document of an error. It rides in the response's extensions until the layer that knows the request writes it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Problem {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub title: &'static str,
-    pub status: u16,
-    pub detail: String,
-    /// Path of the request.
-    pub instance: String,
-    pub code: &'static str,
-    pub request_id: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldError>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub reasons: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_after_s: Option<u64>,
-    /// For the log alone.
-    #[serde(skip)]
-    pub cause: Option<String>,
 }
 
 impl IntoResponse for ApiError {
@@ -379,6 +375,7 @@ mod tests {
     /// One of each.
     fn all() -> Vec<ApiError> {
         let (id, text) = (GenerationId::new(), || "text".to_owned());
+        let cold = || Unready::Model { name: text(), state: "cold" };
         let failed = |code: &str| ApiError::Failed { id, code: code.to_owned(), message: text() };
         vec![
             ApiError::MalformedJson(text()),
@@ -425,7 +422,8 @@ mod tests {
             ApiError::AnswersUnread,
             ApiError::Expired(id),
             ApiError::Draining(None),
-            ApiError::Unready(vec![text()]),
+            ApiError::Unready(vec![cold()]),
+            ApiError::Unready(vec![cold(), Unready::Drained]),
             ApiError::StorageFull,
             ApiError::Database { cause: text() },
             ApiError::WaitTimeout(id),

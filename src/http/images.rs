@@ -29,12 +29,15 @@ pub async fn get(
     prefer: Prefer,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let view = match prefer.wait {
-        Some(wait) => state.wait(caller.access(), id, wait).await?,
-        None => state.service.get(caller.access(), id).await?,
+    let (view, applied) = match prefer.wait {
+        Some(wait) => {
+            let waited = state.wait(caller.access(), id, wait).await?;
+            let applied = prefer.after(&waited);
+            (waited.view, applied.wait.and_then(|_| applied.applied()))
+        }
+        None => (state.service.get(caller.access(), id).await?, None),
     };
     let tag = generation::etag(&view, &state.signer);
-    let applied = prefer.wait.and_then(|_| prefer.applied());
     let applied =
         axum::response::AppendHeaders(applied.map(|value| (HeaderName::from_static("preference-applied"), value)));
     let head = (applied, [(header::CACHE_CONTROL, "no-store"), (header::VARY, "Accept, Prefer"), (header::ETAG, &tag)]);

@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::config::Http;
+use crate::{config::Http, service::Waited};
 
 /// The answers that a created generation can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +133,11 @@ impl Prefer {
             }
         }
         prefer
+    }
+
+    /// What was applied of it: not the wait, where it was cut short.
+    pub fn after(self, waited: &Waited) -> Prefer {
+        Prefer { wait: self.wait.filter(|_| !waited.is_cut_short), ..self }
     }
 
     /// The value of `Preference-Applied`.

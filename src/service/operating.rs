@@ -6,6 +6,24 @@ use crate::{
     ledger::{Hint, StoreError, WorkerRecord},
 };
 
+/// Why the server takes no work at the moment, in the order in which one tells more than the next.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Unready {
+    /// The server stops.
+    #[error("draining")]
+    Draining,
+    /// An operator has drained the worker of this process.
+    #[error("worker_drained")]
+    Drained,
+    #[error("schema_too_old")]
+    SchemaTooOld,
+    #[error("store: {0}")]
+    Store(String),
+    /// A model that is to be loaded at the start has not been.
+    #[error("model {name}: {state}")]
+    Model { name: String, state: &'static str },
+}
+
 impl Service {
     /// Queues a generation again that was given up after too many crashes.
     ///
@@ -47,25 +65,25 @@ impl Service {
     }
 
     /// The models that are to be loaded at the start and have not been yet, with their states.
-    pub fn unstarted(&self) -> Vec<String> {
+    pub fn unstarted(&self) -> Vec<Unready> {
         let catalogue = &self.0.catalogue;
         let awaited = catalogue.awaited().into_iter().filter(|_| self.0.computes);
-        awaited.map(|name| format!("model {name}: {}", catalogue.state(&name).0)).collect()
+        awaited.map(|name| Unready::Model { state: catalogue.state(&name).0, name }).collect()
     }
 
     /// What keeps the server from taking work, for `/readyz`; empty when it is ready.
-    pub async fn unready_reasons(&self) -> Vec<String> {
+    pub async fn unready_reasons(&self) -> Vec<Unready> {
         let mut reasons = Vec::new();
         if self.0.draining.is_cancelled() {
-            reasons.push("draining".to_owned());
+            reasons.push(Unready::Draining);
         }
         if self.0.drain.is_set() {
-            reasons.push("worker_drained".to_owned());
+            reasons.push(Unready::Drained);
         }
         match self.bounded(self.0.store.ping()).await {
             Ok(()) => {}
-            Err(StoreError::SchemaTooOld { .. }) => reasons.push("schema_too_old".to_owned()),
-            Err(error) => reasons.push(format!("store: {error}")),
+            Err(StoreError::SchemaTooOld { .. }) => reasons.push(Unready::SchemaTooOld),
+            Err(error) => reasons.push(Unready::Store(error.to_string())),
         }
         // Whether they are in memory later on is nobody's concern.
         reasons.extend(self.unstarted());

@@ -312,7 +312,7 @@ async fn a_server_without_its_database_lives_and_is_not_ready() {
     };
     assert_eq!(ask("/livez").await.status, 200);
     let unready = ask("/readyz").await;
-    assert_eq!(unready.status, 503);
+    assert_eq!((unready.status, unready.json()["code"].as_str()), (503, Some("database_unavailable")));
     assert_eq!(unready.json()["reasons"][0], "store: the database did not answer in time");
     assert_eq!(
         ask("/startupz").await.json()["reasons"],
