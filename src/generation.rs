@@ -3,6 +3,7 @@
 //! A request enters as a JSON object ([`Fields`]) and leaves as a [`Generation`], in which nothing is optional and
 //! nothing is checked again. The ledger keeps a [`Record`] of it, whose [`Status`] and [`Event`]s are what clients see.
 
+mod any_model;
 mod approximations;
 mod card;
 mod control;
@@ -29,6 +30,7 @@ mod resolve;
 mod scheduler;
 mod sdxl;
 mod signing_secret;
+mod size;
 mod source;
 mod webhook;
 mod webhook_id;

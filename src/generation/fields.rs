@@ -58,6 +58,11 @@ impl Fields {
         self.files.remove(name)
     }
 
+    /// Whether the request names the field, and not null for it.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
     pub(super) fn peek(&self, name: &str) -> Option<&Value> {
         self.map.get(name)
     }
@@ -92,7 +97,7 @@ impl Fields {
 
     /// Gives a field a value where the request gives none.
     pub fn put_default(&mut self, name: &str, value: impl Into<Value>) {
-        if self.map.get(name).is_none_or(Value::is_null) {
+        if !self.has(name) {
             self.map.insert(name.to_owned(), value.into());
         }
     }
@@ -152,7 +157,7 @@ impl Fields {
 
     /// A text that has to be there; `what` it is, for the error where it is not.
     pub fn required_text(&mut self, name: &str, max_chars: usize, what: &str) -> Option<String> {
-        if self.peek(name).is_none_or(Value::is_null) {
+        if !self.has(name) {
             self.error(name, "required", format!("is required: {what}"));
             return None;
         }

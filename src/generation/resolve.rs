@@ -8,6 +8,8 @@ use super::{
     Control, Decoder, Encoding, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits,
     LoraUse, MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
     Webhook,
+    any_model::{self, AnyModel},
+    size,
 };
 
 /// Every error of a request, at least one.
@@ -54,37 +56,56 @@ pub trait Rules {
 /// # Errors
 /// All invalid, conflicting and unknown fields at once, each with its JSON pointer and bound.
 pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Invalid> {
-    let limits = rules.limits();
     let model = fields.text("model", 128).unwrap_or_else(|| rules.default_model().to_owned());
-    let card = rules.card(&model).filter(|_| !fields.is_faulty("model"));
-    let Some(card) = card else {
-        if !fields.is_faulty("model") {
-            match rules.fault(&model) {
-                Some(fault) => fields.error("model", "model_unavailable", format!("{model:?} cannot be used: {fault}")),
-                None => {
-                    let detail = format!("{model:?} is not in the catalogue; GET /v1/models lists the models");
-                    fields.error("model", "unknown_model", detail);
-                }
+    let Some(card) = rules.card(&model).filter(|_| !fields.is_faulty("model")) else {
+        return Err(without_model(fields, model, rules));
+    };
+    let generation = read(&mut fields, model, &card, rules);
+    if !fields.has_errors()
+        && let Err((path, detail)) = rules.check_stages(&card, &generation)
+    {
+        fields.error_at(&path, "out_of_range", detail);
+    }
+    match fields.finish() {
+        errors if errors.is_empty() => Ok(generation),
+        errors => Err(Invalid { errors }),
+    }
+}
+
+/// The errors of a request whose model cannot be used: that, and what is wrong whatever the model.
+fn without_model(mut fields: Fields, model: String, rules: &dyn Rules) -> Invalid {
+    if !fields.is_faulty("model") {
+        match rules.fault(&model) {
+            Some(fault) => fields.error("model", "model_unavailable", format!("{model:?} cannot be used: {fault}")),
+            None => {
+                let detail = format!("{model:?} is not in the catalogue; GET /v1/models lists the models");
+                fields.error("model", "unknown_model", detail);
             }
         }
-        return Err(Invalid { errors: known_errors(fields) });
-    };
+    }
+    any_model::take_exclusive(&mut fields);
+    read(&mut fields, model, &any_model::card(), &AnyModel(rules));
+    Invalid { errors: fields.finish() }
+}
 
-    let prompt = prompt(&mut fields, limits);
-    let (prompt, loras) = LoraUse::read(&mut fields, prompt, &card, rules);
+/// Reads all fields; what is wrong with them is in `fields`.
+fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules) -> Generation {
+    let limits = rules.limits();
+    let prompt = prompt(fields, limits);
+    let (prompt, loras) = LoraUse::read(fields, prompt, card, rules);
     let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars);
-    let source = Source::read(&mut fields, &card);
+    let source = Source::read(fields, card);
     let default_size = match &source {
-        Some(source) => source.size(&card, limits),
+        Some(source) => source.size(card, limits),
         None => (card.default_width, card.default_height),
     };
-    let (width, height) = size(&mut fields, default_size, &card, limits);
-    let n = integer(&mut fields, "n", 1, limits.max_images, 1);
-    let levels = Levels::read(&mut fields, limits);
-    let steps = steps(&mut fields, &card, limits, levels.as_ref());
-    let (scheduler, steps) = scheduler(&mut fields, &card, rules, steps, levels.as_ref());
+    let (width, height) = size::read(fields, default_size, card, limits);
+    let n = integer(fields, "n", 1, limits.max_images, 1);
+    let levels = Levels::read(fields, limits);
+    let steps = steps(fields, card, limits, levels.as_ref());
+    let (scheduler, steps) = scheduler(fields, card, rules, steps, levels.as_ref());
     // Looked at before `denoising_end` is taken, which it excludes.
-    let refiner = Refiner::read(&mut fields, &card, rules, limits.max_prompt_chars);
+    let refiner = Refiner::read(fields, card, rules, limits.max_prompt_chars);
     if let (Some(levels), Some(_)) = (&levels, &refiner) {
         fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
     }
@@ -92,9 +113,9 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
     let refiner_card = refiner.as_ref().and_then(|refiner| rules.card(&refiner.model));
     let zero_negative = card.zero_negative || refiner_card.is_some_and(|card| card.zero_negative);
     let negative_prompt = negative_prompt.or_else(|| (!zero_negative).then(String::new));
-    let sdxl = Sdxl::read(&mut fields, &card, (width, height), source.is_some(), limits.max_prompt_chars);
-    let controls = Control::read(&mut fields, &card, rules);
-    let feature_cache = FeatureCache::read(&mut fields);
+    let sdxl = Sdxl::read(fields, card, (width, height), source.is_some(), limits.max_prompt_chars);
+    let controls = Control::read(fields, card, rules);
+    let feature_cache = FeatureCache::read(fields);
     if feature_cache.is_some() && !controls.is_empty() {
         fields.error("feature_cache", "conflict", "excludes controls, whose networks act on what it would keep");
     }
@@ -112,11 +133,11 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
             .number("guidance_scale", 0.0, 30.0)
             .unwrap_or_else(|| card.guidance_scale(source.as_ref().is_some_and(|source| source.mask.is_some()))),
         guidance_rescale: fields.number("guidance_rescale", 0.0, 1.0).unwrap_or(0.0),
-        guidance_interval: GuidanceInterval::read(&mut fields).unwrap_or_default(),
+        guidance_interval: GuidanceInterval::read(fields).unwrap_or_default(),
         scheduler,
         eta: fields.number("eta", 0.0, 1.0).unwrap_or(0.0),
-        clip_skip: integer(&mut fields, "clip_skip", 0, card.max_clip_skip, 0),
-        decoder: Decoder::read(&mut fields, &card).unwrap_or_default(),
+        clip_skip: integer(fields, "clip_skip", 0, card.max_clip_skip, 0),
+        decoder: Decoder::read(fields, card).unwrap_or_default(),
         feature_cache,
         sdxl,
         refiner,
@@ -124,27 +145,19 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Inva
         source,
         seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
-        previews: integer(&mut fields, "previews", 0, 10, 0),
+        previews: integer(fields, "previews", 0, 10, 0),
         encoding: Encoding::default(),
-        metadata_level: output(&mut fields),
+        metadata_level: output(fields),
         on_disconnect: fields.choice("on_disconnect", &["auto", "keep", "cancel"]).unwrap_or(OnDisconnect::Auto),
         priority: fields.choice("priority", &["low", "normal", "high"]).unwrap_or_default(),
         run_timeout_s: fields.integer("run_timeout_s", 1, 3600).and_then(|seconds| u32::try_from(seconds).ok()),
-        start_timeout_s: integer(&mut fields, "start_timeout_s", 1, 86_400, 600),
-        webhook: Webhook::read(&mut fields),
-        metadata: metadata(&mut fields),
+        start_timeout_s: integer(fields, "start_timeout_s", 1, 86_400, 600),
+        webhook: Webhook::read(fields),
+        metadata: metadata(fields),
         model,
     };
-    check_words(&mut fields, &generation, &card, rules);
-    if !fields.has_errors()
-        && let Err((path, detail)) = rules.check_stages(&card, &generation)
-    {
-        fields.error_at(&path, "out_of_range", detail);
-    }
-    match fields.finish() {
-        errors if errors.is_empty() => Ok(generation),
-        errors => Err(Invalid { errors }),
-    }
+    check_words(fields, &generation, card, rules);
+    generation
 }
 
 fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) -> u32 {
@@ -169,53 +182,6 @@ fn check_words(fields: &mut Fields, generation: &Generation, card: &ModelCard, r
     }
 }
 
-/// Without a model most bounds are unknown, but the fields that need none can still be checked.
-fn known_errors(mut fields: Fields) -> Vec<FieldError> {
-    const NAMES: [&str; 34] = [
-        "prompt",
-        "negative_prompt",
-        "width",
-        "height",
-        "size",
-        "n",
-        "steps",
-        "num_inference_steps",
-        "sigmas",
-        "timesteps",
-        "guidance_scale",
-        "guidance_rescale",
-        "guidance_interval",
-        "scheduler",
-        "eta",
-        "clip_skip",
-        "decoder",
-        "feature_cache",
-        "image",
-        "mask",
-        "strength",
-        "image_guidance_scale",
-        "mask_blur",
-        "mask_invert",
-        "padding_mask_crop",
-        "keep_unmasked",
-        "seed",
-        "seed_mode",
-        "previews",
-        "output",
-        "on_disconnect",
-        "start_timeout_s",
-        "refiner",
-        "controls",
-    ];
-    for name in NAMES.into_iter().chain(Sdxl::names()) {
-        fields.take(name);
-    }
-    for name in ["metadata", "prompt_syntax", "loras", "priority", "run_timeout_s", "webhook"] {
-        fields.take(name);
-    }
-    fields.finish()
-}
-
 fn prompt(fields: &mut Fields, limits: &Limits) -> String {
     match fields.take("prompt") {
         None => {
@@ -227,41 +193,6 @@ fn prompt(fields: &mut Fields, limits: &Limits) -> String {
             fields.text("prompt", limits.max_prompt_chars).unwrap_or_default()
         }
     }
-}
-
-fn size(fields: &mut Fields, default: (u32, u32), card: &ModelCard, limits: &Limits) -> (u32, u32) {
-    if let Some(text) = fields.text("size", 20) {
-        if fields.take("width").is_some() | fields.take("height").is_some() {
-            fields.error("size", "conflict", "excludes width and height");
-        }
-        let side = |part: Option<&str>| part.and_then(|part| part.parse::<u32>().ok());
-        let mut parts = text.split('x');
-        match (side(parts.next()), side(parts.next()), parts.next()) {
-            (Some(width), Some(height), None) => {
-                fields.put_back("width", width.into());
-                fields.put_back("height", height.into());
-            }
-            _ => {
-                fields.error("size", "invalid_value", format!("must read WIDTHxHEIGHT, such as 512x768, not {text:?}"))
-            }
-        }
-    }
-    let width = side(fields, "width", default.0, card, limits);
-    let height = side(fields, "height", default.1, card, limits);
-    let is_faulty = fields.is_faulty("width") || fields.is_faulty("height");
-    if u64::from(width) * u64::from(height) > limits.max_pixels && !is_faulty {
-        let detail = format!("times height must be at most {} pixels, not {width} × {height}", limits.max_pixels);
-        fields.error("width", "out_of_range", detail);
-    }
-    (width, height)
-}
-
-fn side(fields: &mut Fields, name: &str, default: u32, card: &ModelCard, limits: &Limits) -> u32 {
-    let pixels = integer(fields, name, card.min_side_pixels, limits.max_side_pixels, default);
-    if !pixels.is_multiple_of(card.size_multiple) {
-        fields.error(name, "out_of_range", format!("must be a multiple of {}, not {pixels}", card.size_multiple));
-    }
-    pixels
 }
 
 /// The steps asked for, none where levels are named in their place.

@@ -93,11 +93,6 @@ impl Sdxl {
             denoising_end: share(fields, "denoising_end"),
         })
     }
-
-    /// The fields alone, where the model is not known.
-    pub(super) fn names() -> impl Iterator<Item = &'static str> {
-        NAMES.into_iter()
-    }
 }
 
 /// A share of the steps, between 0 and 1 and neither of them.

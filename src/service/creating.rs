@@ -81,8 +81,10 @@ impl Service {
         let (resolved, _hold) = offload(bytes, move || {
             let hold = fields.take_hold();
             let Parts { catalogue, limits, .. } = &service.0.parts;
+            let size_field = if fields.has("size") { "size" } else { "width" };
             let resolved = resolve(fields, &CatalogueRules { catalogue, limits }).map_err(ServiceError::from);
-            let planned = resolved.and_then(|generation| Ok((service.planned(&generation)?.cost, generation)));
+            let planned =
+                resolved.and_then(|generation| Ok((service.planned(&generation, size_field)?.cost, generation)));
             (planned, hold)
         })
         .await;
@@ -174,8 +176,9 @@ impl Service {
         }
     }
 
-    /// What a generation takes. Refuses one that takes more memory than a worker has.
-    fn planned(&self, generation: &Generation) -> Result<Plan, ServiceError> {
+    /// What a generation takes. Refuses one that takes more memory than a worker has; `size_field` is the field by which the
+    /// request names its size.
+    fn planned(&self, generation: &Generation, size_field: &str) -> Result<Plan, ServiceError> {
         let plan = |n| self.0.catalogue.plan(&Generation { n, ..generation.clone() }).unwrap_or_default();
         let (whole, bound) = (plan(generation.n), self.0.terms.max_bytes);
         let fits = |plan: Plan| bound.is_none_or(|bound| plan.bytes() <= bound);
@@ -192,7 +195,8 @@ impl Service {
             }
             None => {
                 let takes = format!("one picture of {width} × {height} pixels takes {} MiB", mib(plan(1).bytes()));
-                ("width", format!("and height must be smaller: {takes}, and {bound}"))
+                let subject = if size_field == "size" { "must be" } else { "and height must be" };
+                (size_field, format!("{subject} smaller: {takes}, and {bound}"))
             }
         };
         let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };

@@ -107,7 +107,107 @@ async fn what_a_request_asks_of_the_queue_is_told_with_it() {
             assert_eq!(refused.status, 422);
             let named =
                 refused.json()["errors"].as_array().unwrap().iter().any(|e| e["pointer"] == format!("/{field}"));
-            assert_eq!(named, model.is_null(), "{field} of a known model is looked at, of an unknown one passed over");
+            assert!(named, "{field} is looked at whatever the model");
         }
     }
+}
+
+/// Pointers of the errors of a refused request.
+async fn pointers(desk: &Desk, body: &Value) -> Vec<String> {
+    let refused = desk.ask(post(body, &[])).await;
+    assert_eq!(refused.status, 422, "{body} {}", refused.text());
+    let errors = refused.json()["errors"].as_array().unwrap().clone();
+    errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_unknown_model_hides_no_other_fault() {
+    let desk = Desk::open(&[]).await;
+    let faults = json!({
+        "prompt": 5, "size": "0x0", "n": 0, "steps": 0, "seed": -1, "guidance_scale": 31, "eta": 2, "clip_skip": -1,
+        "scheduler": "none", "loras": [{"name": "none"}], "controls": [{"model": "none"}], "image_guidance_scale": 0,
+        "mask_blur": 3, "refiner": {"model": "none"}, "aesthetic_score": 11, "run_timeout_s": 0, "priority": "urgent",
+        "webhook": 7, "metadata": 7, "output": {"metadata": "no"}, "colour": "red",
+    });
+    for model in [json!("none"), json!(7)] {
+        let mut body = faults.clone();
+        body["model"] = model;
+        let mut found = pointers(&desk, &body).await;
+        found.sort();
+        found.dedup();
+        let expected = [
+            "/aesthetic_score",
+            "/clip_skip",
+            "/colour",
+            "/controls/0/image",
+            "/controls/0/model",
+            "/eta",
+            "/guidance_scale",
+            "/image_guidance_scale",
+            "/loras/0/name",
+            "/mask_blur",
+            "/metadata",
+            "/model",
+            "/n",
+            "/output/metadata",
+            "/priority",
+            "/prompt",
+            "/refiner/model",
+            "/run_timeout_s",
+            "/scheduler",
+            "/seed",
+            "/size",
+            "/steps",
+            "/webhook",
+        ];
+        assert_eq!(found, expected);
+    }
+    // What one model allows and another refuses is no fault of a request without a model.
+    for fields in [
+        json!({"size": "72x40", "steps": 3, "clip_skip": 2, "decoder": "tiny", "scheduler": "dpmpp_2m_karras"}),
+        json!({"prompt_2": "b", "denoising_end": 0.5, "aesthetic_score": 7, "target_size": [64, 64]}),
+        json!({"image_guidance_scale": 1.5, "scheduler": {"num_train_timesteps": 10, "any": 1}, "loras": [{"name": "emoji-lcm"}]}),
+        json!({"refiner": {"model": "emoji"}, "sigmas": [5, 1]}),
+        json!({}),
+    ] {
+        let mut body = fields;
+        (body["model"], body["prompt"]) = (json!("none"), json!("a <lora:emoji-flat>"));
+        let found = pointers(&desk, &body).await;
+        let expected: &[&str] = if body.get("refiner").is_some() { &["/model", "/sigmas"] } else { &["/model"] };
+        assert_eq!(found, expected, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_size_is_faulty_under_the_name_that_the_request_gives_it() {
+    let desk = Desk::open(&[("limits.max_pixels", "300000")]).await;
+    for (fields, pointer, said) in [
+        (json!({"size": "0x0"}), "/size", "must have a width that is between 64 and 2048, not 0"),
+        (json!({"size": "0x128"}), "/size", "must have a width that is between"),
+        (
+            json!({"size": "128x99999999999"}),
+            "/size",
+            "must have a height that is between 64 and 2048, not 99999999999",
+        ),
+        (json!({"size": "128x129"}), "/size", "must have a height that is a multiple of"),
+        (json!({"size": "1024x1024"}), "/size", "must have at most 300000 pixels, not 1024 × 1024"),
+        (json!({"size": "128"}), "/size", "WIDTHxHEIGHT"),
+        (json!({"size": "+128x128"}), "/size", "WIDTHxHEIGHT"),
+        (json!({"size": "128x128", "width": 0}), "/size", "excludes width and height"),
+        (json!({"width": 0}), "/width", "must be between"),
+        (json!({"height": 129}), "/height", "must be a multiple of"),
+        (json!({"width": 1024, "height": 1024}), "/width", "times height must be at most 300000 pixels"),
+    ] {
+        let mut body = fields;
+        body["prompt"] = json!("a");
+        let refused = desk.ask(post(&body, &[])).await;
+        let errors = refused.json()["errors"].as_array().unwrap().clone();
+        assert!(errors.iter().all(|error| error["pointer"] == pointer), "{body} {errors:?}");
+        assert!(errors[0]["detail"].as_str().unwrap().contains(said), "{body} {errors:?}");
+    }
+    let tight = Desk::open(&[("engine.max_bytes", "1000000")]).await;
+    let refused = tight.ask(post(&json!({"prompt": "a", "size": "512x512"}), &[])).await;
+    let error = refused.json()["errors"][0].clone();
+    assert_eq!(error["pointer"], "/size", "{error}");
+    assert!(error["detail"].as_str().unwrap().contains("engine.max_bytes is 1 MiB"), "{error}");
 }
