@@ -90,6 +90,7 @@ impl Service {
         .await;
         let (cost, mut generation) = resolved?;
         if !is_taken {
+            self.check_run_timeout(&generation, cost)?;
             self.admit(&generation).await?;
         }
         // Under an id that the client has chosen the files may be another generation's.
@@ -201,6 +202,28 @@ impl Service {
         };
         let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };
         Err(ServiceError::Invalid(Invalid { errors: vec![error] }))
+    }
+
+    /// Refuses a time that the run cannot keep, by less than half, even if nothing runs beside it. Other processes may be
+    /// faster, so that this one knows it only where it is alone.
+    fn check_run_timeout(&self, generation: &Generation, cost: f64) -> Result<(), ServiceError> {
+        const MARGIN: f64 = 2.0;
+        let Parts { throughput, store, .. } = &self.0.parts;
+        let least = throughput.least_seconds(&generation.model, cost).filter(|_| !store.is_shared());
+        let (Some(asked), Some(least)) = (generation.run_timeout_s, least) else { return Ok(()) };
+        if least <= MARGIN * f64::from(asked) {
+            return Ok(());
+        }
+        let detail = format!(
+            "must be at least {:.0}: alone and at the best recent speed of the model {:?} the generation takes about \
+             {:.0} s; less than half of that is refused, such as {asked}",
+            (least / MARGIN).ceil(),
+            generation.model,
+            least.ceil(),
+        );
+        Err(ServiceError::Invalid(Invalid {
+            errors: vec![FieldError::at(&["run_timeout_s"], "out_of_range", &detail)],
+        }))
     }
 
     /// Refuses what would wait too long to be worth its place.

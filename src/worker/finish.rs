@@ -44,7 +44,7 @@ impl Worker {
                 self.metrics.run_seconds.observe(begun.elapsed().as_secs_f64());
                 let together = self.metrics.running.get().max(1) as usize;
                 if let Some(plan) = self.catalogue.plan(&record.generation) {
-                    self.throughput.record(begun.elapsed(), together, plan.cost);
+                    self.throughput.record(&record.generation.model, begun.elapsed(), together, plan.cost);
                 }
             }
             _ => {}

@@ -36,6 +36,7 @@ pub struct Desk {
     pub drain: Drain,
     pub afterwork: TaskTracker,
     pub blobs: Blobs,
+    pub throughput: Throughput,
     _data: tempfile::TempDir,
 }
 
@@ -86,7 +87,7 @@ impl Desk {
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
-        let drain = Drain::default();
+        let (drain, throughput) = (Drain::default(), Throughput::default());
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
@@ -96,7 +97,7 @@ impl Desk {
             limits: config.limits.clone(),
             terms: Terms::of(&config),
             metrics: metrics.clone(),
-            throughput: Throughput::default(),
+            throughput: throughput.clone(),
             wake: Arc::new(Notify::new()),
             outbox: Outbox::default(),
             computes: true,
@@ -107,7 +108,7 @@ impl Desk {
         let operator = config.operator.clone();
         let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
         let (public, operator) = (http::public_router(state.clone()), http::operator_router(state, &operator));
-        Desk { public, operator, store, live, draining, drain, afterwork, blobs, _data: data }
+        Desk { public, operator, store, live, draining, drain, afterwork, blobs, throughput, _data: data }
     }
 
     /// The head of an answer of the public listener.

@@ -211,3 +211,34 @@ async fn a_size_is_faulty_under_the_name_that_the_request_gives_it() {
     assert_eq!(error["pointer"], "/size", "{error}");
     assert!(error["detail"].as_str().unwrap().contains("engine.max_bytes is 1 MiB"), "{error}");
 }
+
+#[tokio::test]
+async fn a_time_that_a_run_can_never_keep_is_refused_once_the_speed_is_known() {
+    let desk = Desk::open(&[]).await;
+    let record = |model: &str, cost: f64| desk.throughput.record(model, std::time::Duration::from_secs(11), 1, cost);
+    let within = |seconds: u32| json!({"prompt": "a", "run_timeout_s": seconds});
+    desk.create(within(1)).await;
+    for _ in 0..3 {
+        record("another", 1e-9);
+    }
+    record("emoji", 1e-3);
+    record("emoji", 1e-3);
+    desk.create(within(1)).await;
+    record("emoji", 1e-3);
+    let refused = desk.ask(post(&within(1), &[])).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    let error = refused.json()["errors"][0].clone();
+    assert_eq!((&error["pointer"], &error["code"]), (&json!("/run_timeout_s"), &json!("out_of_range")));
+    // The bound that the error names is half of the estimate, and allowed.
+    let detail = error["detail"].as_str().unwrap().to_owned();
+    let number = |after: &str| -> f64 {
+        let text = detail.split_once(after).unwrap_or_else(|| panic!("{detail}")).1;
+        text.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    let (bound, estimate) = (number("must be at least "), number("takes about "));
+    assert!((estimate / 2.0 - bound).abs() <= 1.0, "{detail}");
+    // Without the field the server's own time holds, and one fast run shows that the others were slowed by something.
+    desk.create(fox()).await;
+    record("emoji", 1e12);
+    desk.create(within(1)).await;
+}
