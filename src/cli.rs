@@ -105,7 +105,9 @@ impl Settings {
             flags.push(("models.dir".to_owned(), dir.display().to_string()));
         }
         let sources = Sources::of_process(self.config.clone(), flags)?;
-        Config::load(&sources).context("settings")
+        let config = Config::load(&sources).context("settings")?;
+        telemetry::check(&config.log).map_err(anyhow::Error::msg).context("settings")?;
+        Ok(config)
     }
 }
 

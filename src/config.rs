@@ -10,9 +10,12 @@ mod hosts;
 mod one_or_more;
 mod secret;
 mod webhooks;
+mod whole;
+mod words;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -61,6 +64,7 @@ pub struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
+    #[serde(deserialize_with = "words::address")]
     pub bind: SocketAddr,
     /// Empty: see `http::origin`.
     pub allowed_hosts: Vec<HostPattern>,
@@ -89,6 +93,7 @@ pub struct Http {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operator {
+    #[serde(deserialize_with = "words::address")]
     pub bind: SocketAddr,
     pub allowed_hosts: Vec<HostPattern>,
 }
@@ -145,12 +150,18 @@ pub struct Kernels {
 }
 
 /// Which convolutions take Winograd's algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Winograd {
     Auto,
     Off,
     Force,
+}
+
+impl<'de> Deserialize<'de> for Winograd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words::one_of(deserializer, &[("auto", Winograd::Auto), ("off", Winograd::Off), ("force", Winograd::Force)])
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -194,12 +205,18 @@ pub struct Worker {
 }
 
 /// What a process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     All,
     Api,
     Worker,
+}
+
+impl<'de> Deserialize<'de> for Role {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words::one_of(deserializer, &[("all", Role::All), ("api", Role::Api), ("worker", Role::Worker)])
+    }
 }
 
 impl Role {
@@ -239,11 +256,17 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,
     Json,
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words::one_of(deserializer, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    }
 }
 
 /// A duration that the settings give in seconds, fractions allowed, up to ten years.
@@ -297,19 +320,33 @@ pub enum ConfigError {
     #[error("the environment variable {name} is no setting; {hint}")]
     Variable { name: String, hint: String },
     #[error("{key}: {detail}")]
-    Bound { key: &'static str, detail: String },
+    Bound { key: String, detail: String },
+    #[error("the environment variable {name} is not UTF-8: {value:?}")]
+    NotUtf8 { name: String, value: OsString },
+}
+
+impl ConfigError {
+    fn bound(key: &str, detail: &str) -> Result<(), ConfigError> {
+        Err(ConfigError::Bound { key: key.to_owned(), detail: detail.to_owned() })
+    }
 }
 
 impl Sources {
     /// The sources of a real process: `file` or else `LATENTD_CONFIG`, and the environment.
     ///
     /// # Errors
-    /// The settings file cannot be read.
+    /// The settings file cannot be read, or a variable is not UTF-8.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Sources, ConfigError> {
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(key, _)| key.starts_with("LATENTD_"))
-            .collect();
+        let own = |(name, _): &(OsString, OsString)| name.as_encoded_bytes().starts_with(b"LATENTD_");
+        let text = |(name, value): (OsString, OsString)| {
+            let name = name.to_string_lossy().into_owned(); // What is not UTF-8 is the name of no setting.
+            match value.into_string() {
+                Ok(value) => Ok((name, value)),
+                Err(value) => Err(ConfigError::NotUtf8 { name, value }),
+            }
+        };
+        let environment: BTreeMap<String, String> =
+            std::env::vars_os().filter(own).map(text).collect::<Result<_, ConfigError>>()?;
         let path = file.or_else(|| environment.get("LATENTD_CONFIG").map(PathBuf::from));
         let file = match path {
             None => None,
@@ -322,10 +359,6 @@ impl Sources {
     }
 }
 
-/// Texts that are taken from the environment as they stand. Others are read as what they look like, by which a secret of
-/// digits would lose the zeros in front.
-const VERBATIM: [&str; 4] = ["database.url", "blobs.access_key_id", "blobs.secret_access_key", "http.url_secret"];
-
 impl Config {
     /// # Errors
     /// An unknown key, a value of a wrong type or out of its bounds, wherever it was set.
@@ -335,28 +368,15 @@ impl Config {
         if let Some((_, text)) = &sources.file {
             builder = builder.add_source(config::File::from_str(text, toml));
         }
-        let variables = config::Environment::with_prefix("LATENTD")
-            .prefix_separator("_")
-            .separator("__")
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("http.allowed_hosts")
-            .with_list_parse_key("operator.allowed_hosts")
-            .with_list_parse_key("models.preload")
-            .with_list_parse_key("webhooks.allow_hosts")
-            .with_list_parse_key("webhooks.ports")
-            .with_list_parse_key("webhooks.retry_s")
-            .source(Some(environment::settings(&sources.environment)?));
-        builder = builder.add_source(variables);
-        for key in VERBATIM {
-            if let Some(value) = sources.environment.get(&environment::variable_of(key)) {
-                builder = builder.set_override(key, value.as_str())?;
-            }
+        for (key, value) in environment::settings(&sources.environment)? {
+            builder = builder.set_override(key, value)?;
         }
         for (key, value) in &sources.flags {
             builder = builder.set_override(key, value.as_str())?;
         }
-        let mut config: Config = builder.build()?.try_deserialize()?;
+        let given = builder.build()?;
+        let mut config: Config = given.clone().try_deserialize()?;
+        whole::check(&given, &config)?;
         let Config { data_dir, models, loras, embeddings, controlnets, .. } = &mut config;
         for folder in [data_dir, &mut models.dir, &mut loras.dir, &mut embeddings.dir, &mut controlnets.dir] {
             *folder = home::expanded(folder, sources.home.as_deref());
@@ -367,7 +387,8 @@ impl Config {
 
     /// The bounds that no type holds.
     fn check(&self) -> Result<(), ConfigError> {
-        let bound = |key, detail: &str| Err(ConfigError::Bound { key, detail: detail.to_owned() });
+        let bound =
+            |key: &str, detail: &str| Err(ConfigError::Bound { key: key.to_owned(), detail: detail.to_owned() });
         if self.engine.threads > 1024 {
             return bound("engine.threads", "must be at most 1024 (0: one for each core)");
         }

@@ -6,13 +6,20 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::{Log, LogFormat};
 
+/// Whether the settings can be used.
+///
+/// # Errors
+/// The filter cannot be parsed; the text says where.
+pub fn check(log: &Log) -> Result<(), String> {
+    filter(log).map(drop)
+}
+
 /// Sends log lines to standard error, as the settings say.
 ///
 /// # Errors
 /// The filter cannot be parsed; the text says where.
 pub fn init(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter: {error}"))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter(log)?);
     let started = match log.format {
         // Colours are for eyes: a file or a collector gets plain text.
         LogFormat::Text => {
@@ -26,4 +33,9 @@ pub fn init(log: &Log) -> Result<(), String> {
     // A second call keeps the first subscriber, as tests that build several apps in one process need.
     drop(started);
     Ok(())
+}
+
+fn filter(log: &Log) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&log.filter)
+        .map_err(|error| format!("log.filter: {error}; expected info, or latentd=debug,info for one target more"))
 }

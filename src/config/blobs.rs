@@ -33,7 +33,7 @@ impl Blobs {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let bound = |key, detail: &str| Err(ConfigError::Bound { key, detail: detail.to_owned() });
+        let bound = ConfigError::bound;
         if self.url.is_empty() {
             return Ok(());
         }

@@ -2,31 +2,36 @@
 
 use std::collections::BTreeMap;
 
+use config::{Value, ValueKind};
+
 use super::{ConfigError, DEFAULTS};
 
 /// Variables with another reader than the settings: the file's name, and the fixtures of the tests.
 const OTHERS: [&str; 4] =
     ["LATENTD_CONFIG", "LATENTD_PARITY_DIR", "LATENTD_REQUIRE_CHROMIUM", "LATENTD_REQUIRE_POSTGRES"];
 
-/// The variables that set something. Those that Kubernetes makes for a Service named latentd are passed over.
+/// The variables that set something, as keys and values. Texts and the entries of lists, which commas separate, are taken as they
+/// stand: a folder may be called 007, and a secret of digits begin with zeros. Variables that Kubernetes makes for a Service named latentd are passed over.
 ///
 /// # Errors
 /// A variable that begins with `LATENTD_` and is no setting, with the one that is probably meant.
-pub fn settings(environment: &BTreeMap<String, String>) -> Result<config::Map<String, String>, ConfigError> {
-    let known: Vec<String> = keys().iter().map(|key| variable_of(key)).collect();
-    let mut settings = config::Map::new();
+pub fn settings(environment: &BTreeMap<String, String>) -> Result<Vec<(String, Value)>, ConfigError> {
+    let defaults = defaults();
+    let known: Vec<String> = defaults.iter().map(|(key, _)| variable_of(key)).collect();
+    let mut settings = Vec::new();
     for (name, value) in environment {
         if OTHERS.contains(&name.as_str()) || is_service_link(name, value) {
             continue;
         }
-        if !known.contains(&name.to_ascii_uppercase()) {
+        let Some(at) = known.iter().position(|known| *known == name.to_ascii_uppercase()) else {
             let hint = match nearest(name, &known) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => "`latentd config print` shows all settings".to_owned(),
             };
             return Err(ConfigError::Variable { name: name.clone(), hint });
-        }
-        settings.insert(name.clone(), value.clone());
+        };
+        let (key, default) = &defaults[at];
+        settings.push((key.clone(), Value::new(Some(name), read(value, default))));
     }
     Ok(settings)
 }
@@ -37,19 +42,40 @@ pub fn variable_of(key: &str) -> String {
 }
 
 /// All keys, such as `http.bind`.
-fn keys() -> Vec<String> {
-    fn walk(prefix: &str, table: &toml::Table, keys: &mut Vec<String>) {
+pub fn keys() -> Vec<String> {
+    defaults().into_iter().map(|(key, _)| key).collect()
+}
+
+/// All keys with their defaults.
+fn defaults() -> Vec<(String, toml::Value)> {
+    fn walk(prefix: &str, table: toml::Table, defaults: &mut Vec<(String, toml::Value)>) {
         for (name, value) in table {
             match value {
-                toml::Value::Table(table) => walk(&format!("{prefix}{name}."), table, keys),
-                _ => keys.push(format!("{prefix}{name}")),
+                toml::Value::Table(table) => walk(&format!("{prefix}{name}."), table, defaults),
+                _ => defaults.push((format!("{prefix}{name}"), value)),
             }
         }
     }
-    let defaults: toml::Table = DEFAULTS.parse().expect("the defaults are read by every test");
-    let mut keys = Vec::new();
-    walk("", &defaults, &mut keys);
-    keys
+    let mut defaults = Vec::new();
+    walk("", DEFAULTS.parse().expect("the defaults are read by every test"), &mut defaults);
+    defaults
+}
+
+/// What a variable says where the default is of this type.
+fn read(text: &str, default: &toml::Value) -> ValueKind {
+    let as_it_stands = |text: &str| ValueKind::String(text.to_owned());
+    match default {
+        toml::Value::String(_) => as_it_stands(text),
+        toml::Value::Array(_) => {
+            ValueKind::Array(text.split(',').map(|entry| Value::new(None, as_it_stands(entry))).collect())
+        }
+        _ => None
+            .or_else(|| text.to_ascii_lowercase().parse().ok().map(ValueKind::Boolean))
+            .or_else(|| text.parse().ok().map(ValueKind::I64))
+            .or_else(|| text.parse().ok().map(ValueKind::U64))
+            .or_else(|| text.parse().ok().map(ValueKind::Float))
+            .unwrap_or_else(|| as_it_stands(text)),
+    }
 }
 
 /// The setting that differs in the number of underscores alone, or else in at most two characters.

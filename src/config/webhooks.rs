@@ -32,7 +32,7 @@ impl Webhooks {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let bound = |key, detail: &str| Err(ConfigError::Bound { key, detail: detail.to_owned() });
+        let bound = ConfigError::bound;
         if self.retry_s.first() != Some(&0.0) || self.retry_s.len() > 32 {
             return bound("webhooks.retry_s", "must have 1 to 32 entries and begin with 0, for the first try");
         }

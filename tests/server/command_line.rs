@@ -1,6 +1,10 @@
 //! The program without a server.
 
-use std::process::{Command, Output};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    process::{Command, Output},
+};
 
 use crate::harness::{Server, decode, request};
 
@@ -94,6 +98,8 @@ fn settings_are_checked_and_printed() {
         ("LATENTD_HTTP__BIND", "nowhere", "http.bind"),
         ("LATENTD_HTTP__COLOUR", "red", "LATENTD_HTTP__COLOUR is no setting"),
         ("LATENTD_ENGINE__MAX_ROWS", "0", "engine.max_rows"),
+        ("LATENTD_LOG__FILTER", "a=b=c", "log.filter"),
+        ("LATENTD_LOG__FILTER", "latentd=debug,info", ""),
         ("LATENTD_MODELS__DEFAULT", "none", ""),
     ] {
         let output = latentd(&["config", "check"], &[(key, value)]);
@@ -102,6 +108,80 @@ fn settings_are_checked_and_printed() {
         assert_eq!(output.status.success(), named.is_empty(), "{key}: {text}");
         assert!(text.contains(named), "{key}: {text}");
     }
+}
+
+#[test]
+fn texts_and_lists_of_the_environment_are_taken_as_they_stand() {
+    let settings = [
+        ("LATENTD_DATA_DIR", "007", r#"data_dir = "007""#),
+        ("LATENTD_MODELS__DEFAULT", "1e3", r#"default = "1e3""#),
+        ("LATENTD_CONTROLNETS__DIR", "20240101.10", r#"dir = "20240101.10""#),
+        ("LATENTD_EMBEDDINGS__DIR", "TRUE", r#"dir = "TRUE""#),
+        ("LATENTD_BLOBS__REGION", "1e2", r#"region = "1e2""#),
+        ("LATENTD_MODELS__PRELOAD", "007", r#"preload = ["007"]"#),
+        ("LATENTD_WEBHOOKS__PORTS", "443", "ports = [443]"),
+        ("LATENTD_WEBHOOKS__RETRY_S", "0,0.5", "retry_s = [\n    0.0,\n    0.5,\n]"),
+        ("LATENTD_RETENTION__FINISHED_S", "1e3", "finished_s = 1000.0"),
+        ("LATENTD_LIMITS__MAX_STEPS", "1e2", "max_steps = 100"),
+        ("LATENTD_AUTH__REQUIRED", "TRUE", "required = true"),
+    ];
+    let output = latentd(&["config", "print"], &settings.map(|(name, value, _)| (name, value)));
+    let plain = |text: &str| text.split_whitespace().collect::<String>().replace(",]", "]");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for (name, _, printed) in settings {
+        assert!(plain(&text).contains(&plain(printed)), "{name}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn whole_numbers_have_no_fraction() {
+    for (name, value, said) in [
+        ("LATENTD_MODELS__POLL_INTERVAL_S", "0.5", "models.poll_interval_s: must be a whole number, not 0.5"),
+        ("LATENTD_ENGINE__THREADS", "1.9", "engine.threads: must be a whole number, not 1.9"),
+        ("LATENTD_LIMITS__MAX_STEPS", "99.9", "limits.max_steps: must be a whole number, not 99.9"),
+        ("LATENTD_ENGINE__MAX_BYTES", "99999999999999999999", "engine.max_bytes: must be a whole number, not 1"),
+        ("LATENTD_ENGINE__TEXT_CACHE_ENTRIES", "nan", "text_cache_entries: must be a whole number, not NaN"),
+    ] {
+        let output = latentd(&["config", "check"], &[(name, value)]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(said), "{name}: {text}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("latentd.toml");
+    for (settings, said) in [
+        ("[models]\npoll_interval_s = 0.5", "models.poll_interval_s: must be a whole number, not 0.5"),
+        ("[webhooks]\nports = [443.5]", "webhooks.ports: must be a whole number, not 443.5"),
+        ("[models]\npoll_interval_s = 5.0\n[retention]\nfinished_s = 0.5", ""),
+    ] {
+        std::fs::write(&file, settings).unwrap();
+        let output = latentd(&["config", "check", "--config", file.to_str().unwrap()], &[]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() == said.is_empty() && text.contains(said), "{settings}: {text}");
+    }
+}
+
+#[test]
+fn words_and_addresses_say_what_they_may_be() {
+    for (name, value, key, said) in [
+        ("LATENTD_LOG__FORMAT", "JSON", "log.format", r#"must be text or json, not "JSON""#),
+        ("LATENTD_ROLE", "ALL", "role", r#"must be all, api or worker, not "ALL""#),
+        ("LATENTD_KERNELS__WINOGRAD", "on", "kernels.winograd", r#"must be auto, off or force, not "on""#),
+        ("LATENTD_HTTP__BIND", "localhost:8080", "http.bind", r#"127.0.0.1:8080 or [::1]:8080, not "localhost:8080""#),
+        ("LATENTD_OPERATOR__BIND", "9090", "operator.bind", "must be an IP address and a port"),
+    ] {
+        let output = latentd(&["config", "check"], &[(name, value)]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(said) && text.contains(key), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
+    command.args(["config", "check"]).env("LATENTD_MODELS__DIR", OsStr::from_bytes(b"/tmp/\xff"));
+    let output = command.env("OTHER", OsStr::from_bytes(b"\xff")).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("LATENTD_MODELS__DIR is not UTF-8"), "{text}");
 }
 
 #[test]
