@@ -4,6 +4,7 @@
 mod bounds;
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::{Pin, pin},
     sync::Arc,
@@ -14,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use latentd::{
     generation::{Fields, InputImage, Limits, Place, resolve},
     metrics::Metrics,
-    pipelines::{Acquired, Catalogue, CatalogueError, Lease, Ticket},
+    pipelines::{Acquired, Adapters, Catalogue, CatalogueError, Lease, Ticket},
     service::CatalogueRules,
 };
 use serde_json::{Value, json};
@@ -325,6 +326,77 @@ fn a_replaced_model_is_another_one() {
     std::fs::remove_dir_all(models.path()).unwrap();
     assert!(catalogue.reload().is_err() && catalogue.poll().is_err());
     assert_eq!(catalogue.names(), ["emoji", "yours"]);
+}
+
+/// As tar, `cp -p` and `rsync -t` leave it: the file has the size and the time of the one that it takes the place of.
+#[test]
+fn a_file_with_the_time_of_another_is_another_one() {
+    let place = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("sd1"), &place.path().join("models/sd1"));
+    let weights = place.path().join("models/sd1/unet/diffusion_pytorch_model.safetensors");
+    let lora = place.path().join("loras/a.safetensors");
+    std::fs::create_dir(place.path().join("loras")).unwrap();
+    std::fs::write(&lora, [&2u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    let adapters = Adapters::open(&place.path().join("loras"), Path::new("")).unwrap();
+    let catalogue = Catalogue::open(&place.path().join("models"), "emoji").unwrap().with_adapters(adapters);
+    assert!(catalogue.reload().unwrap().is_empty());
+
+    // In the place of the file, and into it.
+    for (path, in_place) in [(&weights, false), (&weights, true), (&lora, true)] {
+        let before = std::fs::metadata(path).unwrap();
+        let content = std::fs::read(path).unwrap();
+        let written = if in_place { path.clone() } else { path.with_extension("new") };
+        // The system's clock goes in ticks.
+        for _ in 0..1_000_000 {
+            std::fs::write(&written, &content).unwrap();
+            let file = std::fs::File::options().write(true).open(&written).unwrap();
+            file.set_modified(before.modified().unwrap()).unwrap();
+            let ticked =
+                |now: std::fs::Metadata| (now.ctime(), now.ctime_nsec()) != (before.ctime(), before.ctime_nsec());
+            if ticked(file.metadata().unwrap()) {
+                break;
+            }
+        }
+        if !in_place {
+            std::fs::rename(&written, path).unwrap();
+        }
+        let after = std::fs::metadata(path).unwrap();
+        assert_eq!((after.len(), after.modified().unwrap()), (before.len(), before.modified().unwrap()));
+        let changed = catalogue.reload().unwrap();
+        let (models, loras) = if *path == lora { (0, 1) } else { (1, 0) };
+        assert_eq!((changed.models.changed.len(), changed.loras.changed.len()), (models, loras), "{path:?}");
+        assert!(catalogue.reload().unwrap().is_empty());
+    }
+}
+
+/// Weights that no picture comes of are found when they are read, and said of the model from then on.
+#[test]
+fn a_model_whose_weights_are_not_finite_is_listed_as_failed() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("sd1"), &models.path().join("sd1"));
+    let weights = models.path().join("sd1/unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&weights, &bytes).unwrap();
+    let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
+    let error = catalogue.load("sd1").unwrap_err().to_string();
+    assert!(error.contains("unet/diffusion_pytorch_model.safetensors") && error.contains("NaN"), "{error}");
+    let (state, reason) = catalogue.state("sd1");
+    assert!(state == "failed" && reason.is_some_and(|reason| error.contains(&reason)), "{state}");
+}
+
+#[test]
+fn what_a_folder_says_twice_is_in_the_notes() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("sd1"), &models.path().join("sd1"));
+    let index = models.path().join("sd1/model_index.json");
+    let text = std::fs::read_to_string(&index).unwrap().replace("PNDMScheduler", "DDIMScheduler");
+    std::fs::write(&index, text).unwrap();
+    let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
+    let notes = catalogue.notes("sd1");
+    assert!(notes.len() == 1 && notes[0].contains("is a DDIMScheduler, by model_index.json"), "{notes:?}");
+    assert_eq!(serde_json::to_value(&catalogue.card("sd1").unwrap().default_scheduler).unwrap(), "ddim");
 }
 
 fn catalogue_width(fixture: &str) -> usize {

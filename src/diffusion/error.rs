@@ -21,6 +21,9 @@ pub enum Error {
 /// A scheduler configuration, a model's or a request's, that cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidScheduler {
+    /// Neither the request nor the model's files name one.
+    #[error("has no _class_name")]
+    NoClass,
     #[error("unsupported scheduler class {class:?}")]
     UnsupportedClass { class: String },
     #[error("unknown scheduler name {name:?}")]

@@ -121,7 +121,8 @@ impl StableDiffusion {
     ) -> std::result::Result<Self, LoadError> {
         let description = Description::read(folder)?;
         let sizes = Sizes::of(&description);
-        let Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec } = description;
+        let Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec, .. } =
+            description;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
         let modules = Mutex::new(Modules::default());
@@ -175,27 +176,28 @@ impl StableDiffusion {
     }
 
     /// Whether the heads of a folder's files have every tensor that the networks need, no other, and of the right shapes and
-    /// types: what can be told of them without reading a number.
+    /// types: what can be told of them without reading a number. Returns what people should know of how the files are read.
     ///
     /// # Errors
     /// A file is missing or broken, or its tensors do not fit.
-    pub fn check(folder: &ModelFolder) -> std::result::Result<(), LoadError> {
-        let Description { text, unet_config, vae_config, vae_tiny_config, .. } = Description::read(folder)?;
+    pub fn check(folder: &ModelFolder) -> std::result::Result<Vec<String>, LoadError> {
+        let Description { text, unet_config, vae_config, vae_tiny_config, mut notes, .. } = Description::read(folder)?;
+        let mut open = |part: &str, stem: &str, rename: fn(&str, &[usize]) -> (String, Vec<usize>)| {
+            let weights = Weights::open(folder, part, stem, &Device::Cpu, rename)?;
+            notes.extend(weights.note());
+            Ok::<_, LoadError>(weights)
+        };
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
         for (part, _, config) in &text {
-            Weights::open(folder, part, "model", &Device::Cpu, as_it_is)?
-                .check(|w| drop(ClipTextModel::new(config, w)))?;
+            open(part, "model", as_it_is)?.check(|w| drop(ClipTextModel::new(config, w)))?;
         }
-        let unet = Weights::open(folder, "unet", weights, &Device::Cpu, as_it_is)?;
-        unet.check(|w| drop(UNet2DConditionModel::new(&unet_config, w)))?;
-        let vae = Weights::open(folder, "vae", weights, &Device::Cpu, current_name)?;
-        vae.check(|w| drop(AutoencoderKl::new(&vae_config, w)))?;
+        open("unet", weights, as_it_is)?.check(|w| drop(UNet2DConditionModel::new(&unet_config, w)))?;
+        open("vae", weights, current_name)?.check(|w| drop(AutoencoderKl::new(&vae_config, w)))?;
         if let Some(config) = &vae_tiny_config {
-            let tiny = Weights::open(folder, VAE_TINY, weights, &Device::Cpu, as_it_is)?;
-            tiny.check(|w| drop(AutoencoderTiny::new(config, w)))?;
+            open(VAE_TINY, weights, as_it_is)?.check(|w| drop(AutoencoderTiny::new(config, w)))?;
         }
-        Ok(())
+        Ok(notes)
     }
 
     /// What adapters can stand beside in the model of a folder, whose weights are not read.
@@ -259,9 +261,9 @@ impl StableDiffusion {
         self.vae.encode(&pixels.to_device(&self.device)?).await
     }
 
-    /// What the autoencoder's latents are multiplied by, and what is taken off before, for the U-Net.
-    pub fn latent_scale(&self) -> (f64, f64) {
-        (self.vae_config.scaling_factor, self.vae_config.shift_factor.unwrap_or(0.0))
+    /// What the autoencoder's latents are multiplied by for the U-Net.
+    pub fn latent_scale(&self) -> f64 {
+        self.vae_config.scaling_factor
     }
 
     /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
@@ -288,17 +290,16 @@ impl StableDiffusion {
 
     /// Latents as the sampler left them → as the autoencoder knows them.
     fn unscaled(&self, latents: &Tensor) -> Result<Tensor> {
-        let AutoencoderKlConfig { scaling_factor, shift_factor, .. } = self.vae_config;
-        latents.to_device(&self.device)?.affine(1.0 / scaling_factor, shift_factor.unwrap_or(0.0))
+        latents.to_device(&self.device)?.affine(1.0 / self.vae_config.scaling_factor, 0.0)
     }
 
     /// As [`StableDiffusion::decode`], by the small network of `vae_tiny`; an error where the folder has none.
     pub async fn decode_tiny(&self, latents: &Tensor) -> Result<Tensor> {
-        let Some((vae_tiny, AutoencoderTinyConfig { scaling_factor, shift_factor, .. })) = &self.vae_tiny else {
+        let Some((vae_tiny, AutoencoderTinyConfig { scaling_factor, .. })) = &self.vae_tiny else {
             candle_core::bail!("the model has no {VAE_TINY}")
         };
         let latents = latents.to_device(&self.device)?;
-        vae_tiny.decode(&latents.affine(1.0 / scaling_factor, *shift_factor)?).await
+        vae_tiny.decode(&latents.affine(1.0 / scaling_factor, 0.0)?).await
     }
 
     /// What a file of adapters does to the layers of this model; `path` is what errors call it.

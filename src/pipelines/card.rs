@@ -33,7 +33,7 @@ pub(super) enum CardError {
     Extras { key: String, reason: String },
     #[error("latentd.json: `{key}`: {value} is not between {least} and {most}")]
     Bound { key: &'static str, value: f64, least: f64, most: f64 },
-    #[error("scheduler/scheduler_config.json: {0}")]
+    #[error("the scheduler (model_index.json, scheduler/scheduler_config.json): {0}")]
     Scheduler(String),
 }
 

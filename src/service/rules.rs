@@ -44,7 +44,11 @@ impl Rules for CatalogueRules<'_> {
                 InvalidScheduler::UnknownKey { key, .. } | InvalidScheduler::Value { key, .. } => key.clone(),
                 _ => String::new(),
             };
-            (key, format!("cannot be used: {error}"))
+            let hint = match &error {
+                InvalidScheduler::UnknownName { .. } => "; GET /v1/schedulers lists the names",
+                _ => "",
+            };
+            (key, format!("cannot be used: {error}{hint}"))
         })?;
         let Some(levels) = levels else {
             Schedule::new(&config, steps as usize)

@@ -33,6 +33,8 @@ pub struct Stamp {
     pub bytes: u64,
     /// Seconds and nanoseconds of the last change of the content.
     modified: (i64, i64),
+    /// The same of the last change of content, name or rights, which no program can set.
+    changed: (i64, i64),
     /// Device and number of the file.
     inode: (u64, u64),
 }
@@ -50,6 +52,7 @@ impl Stamp {
         Self {
             bytes: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
             inode: (metadata.dev(), metadata.ino()),
         }
     }
@@ -136,8 +139,12 @@ impl FileContent {
     /// It has changed.
     pub fn check_unchanged(&self) -> io::Result<()> {
         match self {
-            Self::Disk(disk) if Stamp::of(&disk.file.metadata()?) != disk.stamp => Err(changed()),
-            _ => Ok(()),
+            Self::Disk(disk) => {
+                // To remove or rename an open file changes nothing of what is read.
+                let now = Stamp { changed: disk.stamp.changed, ..Stamp::of(&disk.file.metadata()?) };
+                if now == disk.stamp { Ok(()) } else { Err(changed()) }
+            }
+            Self::Held(_) => Ok(()),
         }
     }
 
@@ -153,7 +160,8 @@ impl FileContent {
 
 fn changed() -> io::Error {
     io::Error::other(
-        "has changed on disk since it was listed; it is read again when the catalog is (POST /admin/reload)",
+        "has changed on disk since it was listed; try again later: it is listed again within two of models.poll_interval_s, at \
+         SIGHUP and by POST /admin/reload",
     )
 }
 

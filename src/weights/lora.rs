@@ -58,7 +58,7 @@ impl Lora {
     /// Reads a safetensors file for a model that has these modules; `path` is what errors call the file.
     ///
     /// # Errors
-    /// What [`Lora::check`] refuses, or weights that are not finite.
+    /// What [`Lora::check`] refuses, or weights that are not finite or too large.
     pub fn read(path: &str, file: &[u8], modules: &Modules) -> Result<Self, LoadError> {
         let header = Header::of_bytes(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
@@ -79,7 +79,8 @@ impl Lora {
     /// # Errors
     /// The file is broken, or has keys that say nothing to us (other kinds of adapters, biases), modules that the model has
     /// not, halves of pairs, shapes of another model's modules, types other than floats (integers for α), notes that cannot
-    /// be followed, a rank above [`LARGEST_RANK`], or an α that is not finite or too large; all of them are named.
+    /// be followed, a rank above [`LARGEST_RANK`], or an α that is not finite or too large, all of which are named; or no
+    /// tensors.
     pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
@@ -108,6 +109,9 @@ impl<'a> Checked<'a> {
             mismatch.unfit.push(fault);
             Notes::default()
         });
+        if header.tensors.is_empty() {
+            mismatch.unfit.push(("the file".to_owned(), "has no tensors".to_owned()));
+        }
         let pairs = Entries::sort(header, modules, mismatch).pair(modules, mismatch);
         Self { pairs, notes }
     }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -6,27 +6,29 @@ use super::{LoadError, ModelFolder};
 
 /// The safetensors files that hold a component, as paths in the folder.
 ///
-/// In this order: the single file, the index with the shards that it names, shards found by their names, and the variants of
-/// these (`fp16` and the others of [`VARIANTS`]), which count only where nothing else is there.
-pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<Shard>, LoadError> {
+/// In this order: the single file or the index with the shards that it names, shards found by their names, and the variants of
+/// these (`fp16` and the others of [`VARIANTS`]), which count only where nothing else is there. Of a single file and an index
+/// with all its shards diffusers takes the shards, and transformers (the stem `model`) the single file.
+pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Found, LoadError> {
     let plain = (stem.to_owned(), vec![format!("{stem}.safetensors.index.json")]);
     let variant = |variant: &str| {
         let indices =
             [format!("{stem}.safetensors.index.{variant}.json"), format!("{stem}.{variant}.safetensors.index.json")];
         (format!("{stem}.{variant}"), indices.to_vec())
     };
-    for (stem, indices) in [plain].into_iter().chain(VARIANTS.map(variant)) {
-        let single = format!("{component}/{stem}.safetensors");
-        if folder.has(&single) {
-            return Ok(vec![Shard { path: single, names: None }]);
-        }
+    for (name, indices) in [plain].into_iter().chain(VARIANTS.map(variant)) {
+        let single = format!("{component}/{name}.safetensors");
+        let has_single = folder.has(&single);
         let mut indices = indices.into_iter().map(|index| format!("{component}/{index}"));
-        if let Some(index) = indices.find(|index| folder.has(index)) {
-            return by_index(folder, component, &index);
+        match indices.find(|index| folder.has(index)) {
+            Some(index) if has_single => return either(folder, component, single, &index, stem == TRANSFORMERS),
+            Some(index) => return by_index(folder, component, &index).map(Found::alone),
+            None if has_single => return Ok(Found::alone(vec![single])),
+            None => {}
         }
-        let shards = by_name(folder, component, &stem)?;
+        let shards = by_name(folder, component, &name)?;
         if !shards.is_empty() {
-            return Ok(shards);
+            return Ok(Found::alone(shards));
         }
     }
     let pickles = [format!("{component}/{stem}.bin"), format!("{component}/{stem}.fp16.bin")];
@@ -36,40 +38,68 @@ pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<
     }
 }
 
+/// The files of a component.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub paths: Vec<String>,
+    /// What people should know of the choice.
+    pub note: Option<String>,
+}
+
+impl Found {
+    fn alone(paths: Vec<String>) -> Found {
+        Found { paths, note: None }
+    }
+}
+
+/// How the files of transformers' networks are called.
+const TRANSFORMERS: &str = "model";
+
+/// The single file, or the shards of the index beside it.
+fn either(
+    folder: &ModelFolder,
+    component: &str,
+    single: String,
+    index: &str,
+    prefer_single: bool,
+) -> Result<Found, LoadError> {
+    let shards = by_index(folder, component, index).ok().filter(|paths| paths.iter().all(|path| folder.has(path)));
+    Ok(match shards {
+        Some(paths) if !prefer_single => {
+            let note = format!("the weights are the shards of {index}, as in diffusers; {single} is not used");
+            Found { paths, note: Some(note) }
+        }
+        shards => {
+            let why = if shards.is_some() { "as in transformers" } else { "as shards of it are missing" };
+            Found { note: Some(format!("the weights are {single}; {index} is not used, {why}")), paths: vec![single] }
+        }
+    })
+}
+
 /// What diffusers' `variant` puts into the names of files, in the order of preference.
 const VARIANTS: [&str; 4] = ["fp16", "bf16", "fp32", "non_ema"];
 
-/// One file, and the tensors that the index says it holds.
-#[derive(Debug)]
-pub(super) struct Shard {
-    pub path: String,
-    pub names: Option<BTreeSet<String>>,
-}
-
-fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<Shard>, LoadError> {
+fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<String>, LoadError> {
     let bad = |key: &str, reason: &str| LoadError::BadKey { path: path.into(), key: key.into(), reason: reason.into() };
     let index = folder.json(path)?;
     let map =
         index.get("weight_map").and_then(Value::as_object).ok_or_else(|| bad("weight_map", "expected an object"))?;
-    let mut files: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut files = BTreeSet::new();
     for (name, file) in map {
         let file = file.as_str().ok_or_else(|| bad(&format!("weight_map.{name}"), "expected the name of a file"))?;
         if file.contains(['/', '\\']) || file.starts_with('.') {
             return Err(LoadError::Escapes { path: format!("{component}/{file}") });
         }
-        files.entry(file).or_default().insert(name.clone());
+        files.insert(format!("{component}/{file}"));
     }
     if files.is_empty() {
         return Err(bad("weight_map", "names no tensor"));
     }
-    Ok(files
-        .into_iter()
-        .map(|(file, names)| Shard { path: format!("{component}/{file}"), names: Some(names) })
-        .collect())
+    Ok(files.into_iter().collect())
 }
 
 /// `STEM-00001-of-00003.safetensors` and so on; all of them must be there.
-fn by_name(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<Shard>, LoadError> {
+fn by_name(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<String>, LoadError> {
     let mut shards = Vec::new();
     let mut of = None;
     for name in folder.names(component)? {
@@ -85,7 +115,7 @@ fn by_name(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<Shar
         if number != shards.len() + 1 || *of.get_or_insert(total) != total {
             return Err(LoadError::Safetensors { path, reason: format!("shard {number} of {total} out of order") });
         }
-        shards.push(Shard { path, names: None });
+        shards.push(path);
     }
     match of {
         Some(total) if total != shards.len() => Err(LoadError::Absent {

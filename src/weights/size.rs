@@ -12,8 +12,8 @@ pub fn float32_bytes(folder: &ModelFolder, component: &str, stem: &str) -> Resul
         return Ok(sum(single.tensors(component)?.values().map(|tensor| tensor.shape.as_slice())));
     }
     let mut bytes: u64 = 0;
-    for shard in shards::find(folder, component, stem)? {
-        let header = Header::read(&shard.path, &folder.file(&shard.path)?)?;
+    for path in shards::find(folder, component, stem)?.paths {
+        let header = Header::read(&path, &folder.file(&path)?)?;
         bytes = bytes.saturating_add(sum(header.tensors.values().map(|tensor| tensor.shape.as_slice())));
     }
     Ok(bytes)

@@ -27,6 +27,7 @@ pub struct Weights {
     source: Arc<Source>,
     prefix: String,
     winograd: winograd::Use,
+    note: Option<String>,
 }
 
 struct Source {
@@ -103,13 +104,11 @@ impl Weights {
         }
         let mut files = Vec::new();
         let mut entries = HashMap::new();
-        for shard in shards::find(folder, component, stem)? {
-            let broken = |reason: String| LoadError::Safetensors { path: shard.path.clone(), reason };
-            let file = folder.file(&shard.path)?;
-            let tensors = Header::read(&shard.path, &file)?.tensors;
-            if let Some(name) = shard.names.iter().flatten().find(|name| !tensors.contains_key(*name)) {
-                return Err(broken(format!("the index says that {name} is in here")));
-            }
+        let shards::Found { paths, note } = shards::find(folder, component, stem)?;
+        for path in paths {
+            let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
+            let file = folder.file(&path)?;
+            let tensors = Header::read(&path, &file)?.tensors;
             for (name, info) in tensors {
                 let (known_as, shape) = rename(&name, &info.shape);
                 let entry = Entry { file: files.len(), shape, ..Entry::whole(&info) };
@@ -117,9 +116,9 @@ impl Weights {
                     return Err(broken(format!("{name} occurs twice")));
                 }
             }
-            files.push((shard.path, file));
+            files.push((path, file));
         }
-        Self::new(component, device, files, Some(entries))
+        Ok(Self { note, ..Self::new(component, device, files, Some(entries))? })
     }
 
     /// Weights without files, in which every tensor exists and is zero without taking memory: a network built on them
@@ -155,12 +154,17 @@ impl Weights {
         let component = component.to_owned();
         let ledger = Mutex::default();
         let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger, reads: true });
-        Ok(Self { source, prefix: String::new(), winograd: winograd::Use::default() })
+        Ok(Self { source, prefix: String::new(), winograd: winograd::Use::default(), note: None })
     }
 
     /// The same weights, for layers that choose their algorithm by this.
     pub fn for_winograd(self, winograd: winograd::Use) -> Self {
         Self { winograd, ..self }
+    }
+
+    /// What people should know of the choice of the files.
+    pub fn note(&self) -> Option<String> {
+        self.note.clone()
     }
 
     /// What layers choose their algorithm by.
@@ -170,7 +174,7 @@ impl Weights {
 
     /// The weights under `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
-        Self { source: self.source.clone(), prefix: self.name(part), winograd: self.winograd }
+        Self { source: self.source.clone(), prefix: self.name(part), winograd: self.winograd, note: None }
     }
 
     /// The path of a layer in its model, by which adapters know it: the component and the scope, without transformers'
@@ -282,10 +286,14 @@ impl Weights {
                 return None;
             }
         };
-        match entry.turned {
+        let values = match entry.turned {
             false => widened(&bytes, entry.dtype, how),
             true => turned_back(&bytes, entry, how),
+        }?;
+        if let Err(reason) = check_numbers(&values) {
+            self.fail(LoadError::BadKey { path: path.clone(), key: name, reason });
         }
+        Some(values)
     }
 
     /// Notes why the load fails; the first reason stays.
@@ -319,6 +327,21 @@ enum LayOut {
         places: usize,
     },
 }
+
+/// Refuses numbers that are not finite or larger than [`LARGEST_NUMBER`]: the network's answer would not be finite either.
+pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
+    const GRAIN: usize = 1 << 14;
+    // Without a way out in the middle of a chunk, so that it is done by vector units; NaN is not below the bound.
+    let is_sound = |chunk: &[f32]| chunk.iter().fold(true, |sound, value| sound & (value.abs() <= LARGEST_NUMBER));
+    if values.par_chunks(GRAIN).all(is_sound) {
+        return Ok(());
+    }
+    let found = values.iter().find(|value| !(value.abs() <= LARGEST_NUMBER)).expect("a chunk has one");
+    Err(format!("has the number {found:e}; weights are finite and at most {LARGEST_NUMBER:e}"))
+}
+
+/// Far more than any weight of a trained network: those are kept as float16, which ends at 65504.
+const LARGEST_NUMBER: f32 = 1e6;
 
 /// The numbers of a tensor in the order of the file; None where they are no floats.
 pub(super) fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {

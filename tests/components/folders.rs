@@ -9,7 +9,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use latentd::{
     kernels::winograd::Use,
-    models::StableDiffusion,
+    models::{StableDiffusion, pause::ToEnd},
     weights::{LoadError, ModelFolder, TensorMismatch},
 };
 use serde_json::{Value, json};
@@ -30,6 +30,78 @@ fn the_spec_and_the_scheduler() {
     let scheduler = copy.load().unwrap();
     assert_eq!(scheduler.scheduler_config()["lambda_min_clipped"], "-Infinity");
     assert_eq!(scheduler.scheduler_config()["steps_offset"], 1);
+}
+
+fn notes(copy: &Copy) -> Vec<String> {
+    StableDiffusion::check(&ModelFolder::open(copy.0.path()).unwrap()).unwrap()
+}
+
+/// As in diffusers, whose pipelines load each part by the class that the index names.
+#[test]
+fn the_index_names_the_class_of_the_scheduler() {
+    let class = |copy: &Copy| copy.load().unwrap().scheduler_config()["_class_name"].clone();
+    let copy = Copy::of("sd1");
+    assert_eq!((class(&copy), notes(&copy)), (json!("PNDMScheduler"), vec![]));
+    copy.edit("model_index.json", |index| index["scheduler"] = json!(["diffusers", "EulerDiscreteScheduler"]));
+    assert_eq!(class(&copy), "EulerDiscreteScheduler");
+    let [note] = &notes(&copy)[..] else { panic!("one note") };
+    assert!(
+        note.contains("is a EulerDiscreteScheduler, by model_index.json") && note.contains("a PNDMScheduler"),
+        "{note}"
+    );
+    for keys in [json!({"steps_offset": 1}), json!({"_class_name": "X", "_use_default_values": ["_class_name"]})] {
+        fs::write(copy.path("scheduler/scheduler_config.json"), keys.to_string()).unwrap();
+        assert_eq!((class(&copy), notes(&copy)), (json!("EulerDiscreteScheduler"), vec![]));
+    }
+    // Without a class in the index the file's own counts.
+    copy.edit("scheduler/scheduler_config.json", |config| config["_class_name"] = json!("DDIMScheduler"));
+    copy.edit("model_index.json", |index| index["scheduler"] = json!([null, null]));
+    assert_eq!((class(&copy), notes(&copy)), (json!("DDIMScheduler"), vec![]));
+}
+
+/// diffusers' pipelines of Stable Diffusion divide latents by `scaling_factor`, whatever else the configuration says.
+#[test]
+fn a_shift_of_the_latents_is_not_used() {
+    let whole = Copy::of("sd1").outputs();
+    let shifted = with_tiny_decoder();
+    for part in ["vae", "vae_tiny"] {
+        shifted.edit(&format!("{part}/config.json"), |config| config["shift_factor"] = json!(0.3));
+    }
+    assert_eq!(shifted.outputs(), whole);
+    let tiny = |copy: &Copy| {
+        let pixels = copy.load().unwrap().decode_tiny(&noise(&[1, 4, 8, 8], 3)).to_end().unwrap();
+        pixels.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(tiny(&shifted), tiny(&with_tiny_decoder()));
+    let notes = notes(&shifted);
+    assert!(notes.len() == 2 && notes.iter().all(|note| note.contains("shift_factor 0.3 is not used")), "{notes:?}");
+}
+
+/// They would else be found as an answer of the network that is not finite, in the middle of a generation.
+#[test]
+fn weights_that_leave_no_picture_are_refused_with_their_file() {
+    const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+    for (value, shown) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-1e30, "-1e30"), (1e300, "inf")] {
+        let copy = Copy::of("sd1");
+        copy.edit_tensors(UNET, |tensors| {
+            // The last of many numbers, in a matrix that is laid out anew.
+            let name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight";
+            let mut values =
+                tensors[name].flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+            *values.last_mut().unwrap() = value;
+            let shape = tensors[name].shape().clone();
+            tensors.insert(name.into(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+        });
+        let error = copy.load().unwrap_err().to_string();
+        let parts = [UNET, "attn1.to_q.weight", &format!("has the number {shown}; weights are finite and at most 1e6")];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    // As large as float16 can be.
+    let copy = Copy::of("sd1");
+    copy.edit_tensors(UNET, |tensors| {
+        tensors.insert("conv_out.bias".into(), Tensor::full(65504f32, 4, &Device::Cpu).unwrap());
+    });
+    copy.load().unwrap();
 }
 
 #[test]
@@ -300,7 +372,40 @@ fn shards_variants_and_embedded_folders_hold_the_same_model() {
     assert!(matches!(by_name.load(), Err(LoadError::Absent { path }) if path.contains("00003-of-00003")));
 
     let by_index = split(true);
+    assert_eq!((by_index.outputs(), notes(&by_index)), (whole.clone(), vec![]));
+    // A tensor that the index alone knows is no loss where the network has no use for it.
+    let index = format!("{UNET}.safetensors.index.json");
+    by_index.edit(&index, |index| {
+        index["weight_map"]["extra"] = json!("diffusion_pytorch_model-00002-of-00003.safetensors")
+    });
     assert_eq!(by_index.outputs(), whole);
+
+    // With a single file beside them diffusers takes the shards, if they are all there.
+    let single = by_index.path(&format!("{UNET}.safetensors"));
+    let halves = tensors(&parity().join(format!("pipelines/sd1/{UNET}.safetensors")));
+    let halves: HashMap<String, Tensor> = halves.into_iter().map(|(name, t)| (name, (t * 0.5).unwrap())).collect();
+    candle_core::safetensors::save(&halves, &single).unwrap();
+    assert_eq!(by_index.outputs(), whole);
+    let [note] = &notes(&by_index)[..] else { panic!("one note") };
+    assert!(note.contains("the shards of unet/") && note.contains(".safetensors is not used"), "{note}");
+    let halved = Copy::of("sd1");
+    fs::copy(&single, halved.path(&format!("{UNET}.safetensors"))).unwrap();
+    let lost = by_index.path(&format!("{UNET}-00003-of-00003.safetensors"));
+    let shard = fs::read(&lost).unwrap();
+    fs::remove_file(&lost).unwrap();
+    assert_eq!(by_index.outputs(), halved.outputs());
+    let [note] = &notes(&by_index)[..] else { panic!("one note") };
+    assert!(note.contains("shards of it are missing"), "{note}");
+    fs::write(&lost, shard).unwrap();
+    fs::remove_file(&single).unwrap();
+
+    // transformers takes the single file.
+    let both = Copy::of("sd1");
+    fs::write(both.path("text_encoder/model.safetensors.index.json"), r#"{"weight_map": {"x": "x.safetensors"}}"#)
+        .unwrap();
+    fs::copy(halved.path(&format!("{UNET}.safetensors")), both.path("text_encoder/x.safetensors")).unwrap();
+    assert_eq!(both.outputs(), whole);
+    assert!(notes(&both)[0].contains("as in transformers"), "{:?}", notes(&both));
     for (file, escapes) in [("../vae/diffusion_pytorch_model.safetensors", true), ("nowhere.safetensors", false)] {
         by_index
             .edit(&format!("{UNET}.safetensors.index.json"), |index| index["weight_map"]["conv_in.bias"] = json!(file));

@@ -137,6 +137,15 @@ fn every_number_has_a_bound() {
     }
 }
 
+/// Their `step` is that of the class without `Parallel`, line by line.
+#[test]
+fn parallel_classes_are_those_without_the_word() {
+    for class in ["DDIM", "DDPM"] {
+        let of = |word: &str| overlay(json!({"_class_name": format!("{class}{word}Scheduler"), "clip_sample": true}));
+        assert_eq!(of("Parallel").unwrap(), of("").unwrap());
+    }
+}
+
 #[test]
 fn what_is_not_understood_is_refused_by_name() {
     let refused = |request: Value| overlay(request).unwrap_err().to_string();
@@ -146,6 +155,8 @@ fn what_is_not_understood_is_refused_by_name() {
         refused(json!({"_class_name": "VQDiffusionScheduler"})),
         r#"unsupported scheduler class "VQDiffusionScheduler""#
     );
+    assert_eq!(refused(json!({"_class_name": null})), "has no _class_name");
+    assert_eq!(refused(json!({"skip_prk_steps": "true"})), r#"skip_prk_steps is "true", it must be true or false"#);
     assert_eq!(refused(json!({"eta": 1})), r#"PNDMScheduler has no key "eta""#);
     // The model file has this key, and PNDM ignores it there.
     assert_eq!(refused(json!({"clip_sample": false})), r#"PNDMScheduler has no key "clip_sample""#);

@@ -393,6 +393,32 @@ fn a_header_tells_what_a_model_is_for() {
     assert!(check("sd2").unwrap_err().to_string().contains("do not fit the model's weight"));
 }
 
+/// Such a file changes nothing, which is never what is meant.
+#[test]
+fn a_file_without_tensors_is_no_lora() {
+    let empty = write(&Tensors::new());
+    for error in [
+        Lora::read("empty", &empty, &small()).unwrap_err(),
+        Lora::check("empty", &FileContent::Held(empty.clone().into()), &small()).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("the file: has no tensors"), "{error}");
+    }
+}
+
+/// They would else be found in the network's answer.
+#[test]
+fn weights_that_leave_no_picture_are_refused() {
+    for (value, shown) in [(f32::NAN, "NaN"), (f32::NEG_INFINITY, "-inf"), (3e38, "3e38")] {
+        let mut tensors = pair("proj", &[2, 5], &[6, 2]);
+        let bytes = &mut tensors.values_mut().next().unwrap().bytes;
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&value.to_le_bytes());
+        let found = mismatch(&tensors, &small()).unfit;
+        let [(site, what)] = &found[..] else { panic!("{found:?}") };
+        assert!(site == "unet.proj" && what.contains(&format!("has the number {shown}")), "{what}");
+    }
+}
+
 /// The file with a note of diffusers' in its header.
 fn noted(note: &str) -> Result<Lora, LoadError> {
     let tensors = pair("proj", &[4, 5], &[6, 4]);

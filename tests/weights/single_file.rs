@@ -321,6 +321,15 @@ fn markers_and_what_the_owner_says() {
     let place = Place::with(&file, Some(&said));
     assert_eq!(scheduler(&place)["prediction_type"], "sample");
     assert_eq!(place.open().unwrap().json("latentd.json").unwrap()["steps"], 7);
+    // The index names the class that counts.
+    let class = |said: &Value| {
+        let index = Place::with(&file, Some(said)).open().unwrap().json("model_index.json").unwrap();
+        index["scheduler"][1].clone()
+    };
+    let euler = json!({"_class_name": "EulerDiscreteScheduler"});
+    assert_eq!(class(&json!({"scheduler": euler})), "EulerDiscreteScheduler");
+    let index = json!({"scheduler": ["diffusers", "LMSDiscreteScheduler"]});
+    assert_eq!(class(&json!({"scheduler": euler, "model_index": index})), "LMSDiscreteScheduler");
 
     for (wrong, key) in [
         (json!({"unet2": {}}), "unet2"),

@@ -34,6 +34,10 @@ pub(in crate::diffusion) enum Class {
     Consistency,
 }
 
+/// Classes with the keys and the steps of another one, and with steps for many timesteps at once, which no pipeline of Stable
+/// Diffusion takes.
+const PARALLEL: [(&str, Class); 2] = [("DDIMParallelScheduler", Class::Ddim), ("DDPMParallelScheduler", Class::Ddpm)];
+
 impl Class {
     const ALL: [Class; 23] = [
         Class::Ddpm,
@@ -63,9 +67,11 @@ impl Class {
 
     /// The class that `_class_name` names.
     pub(in crate::diffusion) fn of(map: &Map<String, Value>) -> Result<Class, InvalidScheduler> {
-        let named = map.get("_class_name").unwrap_or(&Value::Null);
-        let class = Class::ALL.into_iter().find(|class| named.as_str() == Some(class.name()));
-        class.ok_or_else(|| InvalidScheduler::UnsupportedClass { class: keys::shown(named) })
+        let named = map.get("_class_name").filter(|named| !named.is_null()).ok_or(InvalidScheduler::NoClass)?;
+        let unsupported = || InvalidScheduler::UnsupportedClass { class: keys::beginning(named) };
+        let name = named.as_str().ok_or_else(unsupported)?;
+        let others = || PARALLEL.into_iter().find(|(other, _)| *other == name).map(|(_, class)| class);
+        Class::ALL.into_iter().find(|class| class.name() == name).or_else(others).ok_or_else(unsupported)
     }
 
     pub(in crate::diffusion) fn name(self) -> &'static str {

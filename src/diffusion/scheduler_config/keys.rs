@@ -211,11 +211,16 @@ pub(super) fn refused(key: &str, value: &Value, bound: String) -> InvalidSchedul
     InvalidScheduler::Value { key: key.to_owned(), value: shown(value), bound }
 }
 
-/// A value as an error message shows it: the beginning, however long it is.
-pub(in crate::diffusion) fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+/// A value as JSON, as an error message shows it: the beginning, however long it is.
+fn shown(value: &Value) -> String {
+    shortened(value.to_string())
+}
+
+/// The beginning of a name, without quotes; of what is no name as [`shown`].
+pub(in crate::diffusion) fn beginning(name: &Value) -> String {
+    name.as_str().map_or_else(|| shown(name), |name| shortened(name.to_owned()))
+}
+
+fn shortened(text: String) -> String {
     if text.chars().count() > 80 { text.chars().take(80).chain(['…']).collect() } else { text }
 }

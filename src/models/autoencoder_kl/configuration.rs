@@ -24,8 +24,9 @@ pub struct AutoencoderKlConfig {
     pub layers_per_block: usize,
     pub latent_channels: usize,
     pub norm_num_groups: usize,
-    /// Latents for the U-Net are the autoencoder's, less `shift_factor`, times this.
+    /// Latents for the U-Net are the autoencoder's times this.
     pub scaling_factor: f64,
+    /// Not used, as in diffusers' pipelines of Stable Diffusion.
     pub shift_factor: Option<f64>,
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,

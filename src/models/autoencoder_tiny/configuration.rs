@@ -19,7 +19,7 @@ pub struct AutoencoderTinyConfig {
     pub num_decoder_blocks: Vec<usize>,
     /// Pixels of a block per pixel of the block before, on each side.
     pub upsampling_scaling_factor: usize,
-    /// Latents of the U-Net are the autoencoder's, less `shift_factor`, times this.
+    /// Latents of the U-Net are the autoencoder's times this.
     pub scaling_factor: f64,
     pub shift_factor: f64,
 }

@@ -71,9 +71,9 @@ impl Entry {
         let look = || {
             let folder = open()?;
             let card = card::read(name, &folder).map_err(|error| error.to_string())?;
-            StableDiffusion::check(&folder).map_err(|error| error.to_string())?;
+            let mut notes = folder.notes();
+            notes.extend(StableDiffusion::check(&folder).map_err(|error| error.to_string())?);
             let bytes = size::of(&folder).map_err(|error| error.to_string())?;
-            let notes = folder.notes();
             Ok(Usable { folder, card: Arc::new(card), bytes, notes })
         };
         // One file that nobody thought of must not keep all other models from being served.

@@ -62,8 +62,10 @@ pub(in crate::pipelines) fn list(dir: &Path, marker: &'static str) -> io::Result
 /// How the files are now: another word where one of them has changed.
 pub(in crate::pipelines) fn stamp(source: &Source) -> String {
     match source {
-        Source::Folder(path) => imprint::of_folder(path),
-        Source::SingleFile(path) => imprint::of_file(path) + &imprint::of_file(&path.with_extension("json")),
+        Source::Folder(path) => imprint::stamp_of_folder(path),
+        Source::SingleFile(path) => {
+            imprint::stamp_of_file(path) + &imprint::stamp_of_file(&path.with_extension("json"))
+        }
         Source::Unusable(reason) => reason.clone(),
     }
 }

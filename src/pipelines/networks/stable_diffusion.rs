@@ -90,13 +90,13 @@ impl Networks for StableDiffusion {
     }
 
     async fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
-        let (scale, shift) = self.latent_scale();
+        let scale = self.latent_scale();
         let encode = async {
             let pixels = batch_of(rows.iter().map(Vec::as_slice), [3, height, width])?;
             let Moments { mean, logvar } = StableDiffusion::encode(self, &pixels).await?;
             let posterior = |(mean, logvar): (Vec<f32>, Vec<f32>)| Posterior {
                 std: logvar.into_iter().map(|logvar| libm::expf(0.5 * logvar) * scale as f32).collect(),
-                mean: mean.iter().map(|mean| (mean - shift as f32) * scale as f32).collect(),
+                mean: mean.iter().map(|mean| mean * scale as f32).collect(),
                 unscaled: mean,
             };
             Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())

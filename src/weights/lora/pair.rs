@@ -3,7 +3,10 @@
 use safetensors::Dtype;
 
 use super::LowRank;
-use crate::weights::{header::Info, tensors::floats};
+use crate::weights::{
+    header::Info,
+    tensors::{check_numbers, floats},
+};
 
 /// The largest |α / r|. Trained adapters have 1 or little more; far beyond it no picture is left.
 const LARGEST_SCALE: f64 = 65536.0;
@@ -45,14 +48,13 @@ impl Pair<'_> {
     /// Reads the numbers from the file; `noted` is α / r where the file has no tensor of α.
     ///
     /// # Errors
-    /// What [`Pair::scale`] refuses, or weights that are not finite.
+    /// What [`Pair::scale`] refuses, or weights that are not finite or too large.
     pub fn read(self, file: &[u8], noted: f64) -> Result<LowRank, String> {
         let scale = self.scale(self.alpha.map(|alpha| &file[alpha.bytes.clone()]), noted)?;
         let read = |info: &Info| floats(&file[info.bytes.clone()], info.dtype).expect("sorting has left floats only");
         let (down, up) = (read(self.down), read(self.up));
-        if !down.iter().chain(&up).all(|weight| weight.is_finite()) {
-            return Err("has weights that are not finite".to_owned());
-        }
+        check_numbers(&down)?;
+        check_numbers(&up)?;
         let Self { rank, inputs, outputs, kernel, .. } = self;
         Ok(LowRank { rank, inputs, outputs, kernel, down, up, scale })
     }

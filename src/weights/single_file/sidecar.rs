@@ -11,9 +11,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::weights::{LoadError, json};
+use crate::weights::{LoadError, json as python};
 
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -42,7 +42,9 @@ pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String
         return Err(read(std::io::ErrorKind::FileTooLarge.into()));
     }
     let text = std::fs::read_to_string(path).map_err(read)?;
-    let object = json::object(&text).map_err(|source| LoadError::Json { path: shown.clone(), source })?;
+    let object = python::object(&text).map_err(|source| LoadError::Json { path: shown.clone(), source })?;
+    let class = object.get("scheduler").and_then(|keys| keys.get("_class_name")).cloned();
+    let of_index = object.get("model_index").and_then(|keys| keys.get("scheduler")).cloned();
     for (key, value) in object {
         let file = FILES.iter().find(|(name, file)| *name == key && (configs.contains_key(file) || *name == "latentd"));
         let Some((_, file)) = file else {
@@ -52,6 +54,10 @@ pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String
             return Err(LoadError::BadKey { path: shown, key, reason: "expected an object".into() });
         };
         configs.entry(file).or_default().extend(keys);
+    }
+    // The class of a scheduler is that of the index, which was made for another one.
+    if let (Some(class), None, Some(index)) = (class, of_index, configs.get_mut("model_index.json")) {
+        index.insert("scheduler".into(), json!(["diffusers", class]));
     }
     Ok(())
 }
