@@ -7,8 +7,9 @@ use std::{io::Cursor, sync::Arc};
 
 use latentd::diffusion::SamplerLabel;
 use latentd::generation::{
-    Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Levels, Limits, LoraUse,
-    MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Rules, SchedulerChoice, SeedMode, Task, resolve,
+    Control, Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Hold, InputImage, Levels,
+    Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Preprocess, PromptSyntax, Refiner, Rules,
+    SchedulerChoice, SeedMode, Source, Task, resolve, weighted,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_picture, encode_preview, upscale};
 use proptest::prelude::*;
@@ -82,10 +83,64 @@ fn settings_with_commas_stand_in_quotes() {
         clip_skip: 1,
         ..generation()
     };
-    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
-    for part in ["Sampler: Euler a, ", "Model: \"a, b: c\", ", "Eta: 0.5, ", "Clip skip: 2, "] {
+    let ddim = SamplerLabel { sampler: "DDIM".to_owned(), schedule_type: None, eta: Some("Eta DDIM") };
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &ddim, 0).unwrap());
+    for part in ["Sampler: DDIM, ", "Model: \"a, b: c\", ", ", Eta DDIM: 0.5, ", "Clip skip: 2, "] {
         assert!(texts[0].1.contains(part), "{part} in {}", texts[0].1);
     }
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
+    assert!(!texts[0].1.contains("Eta"), "the sampler has no eta: {}", texts[0].1);
+}
+
+#[test]
+fn brackets_of_a_plain_prompt_are_text_to_readers_that_weigh_words() {
+    let generation = Generation {
+        prompt: "a (red) [big] fox \\".to_owned(),
+        negative_prompt: Some("(blur:1.3)".to_owned()),
+        ..generation()
+    };
+    let lines = |generation: &Generation| {
+        decoded(&encode_picture(&picture(8, 8), generation, &label(), 0).unwrap()).1.remove(0).1
+    };
+    let plain = "a \\(red\\) \\[big\\] fox \\\\\nNegative prompt: \\(blur:1.3\\)\nSteps: ";
+    assert!(lines(&generation).starts_with(plain), "{}", lines(&generation));
+    let weighted = Generation { prompt_syntax: PromptSyntax::Weighted, ..generation };
+    let same = "a (red) [big] fox \\\nNegative prompt: (blur:1.3)\nSteps: ";
+    assert!(lines(&weighted).starts_with(same), "{}", lines(&weighted));
+}
+
+#[test]
+fn what_else_draws_stands_in_the_lines_too() {
+    let image = InputImage { upload: "0".repeat(64), width: 8, height: 8 };
+    let mask =
+        Mask { mask: image.clone(), mask_blur: 4, mask_invert: true, padding_mask_crop: Some(16), keep_unmasked: true };
+    let control = Control {
+        model: "edges".to_owned(),
+        image: image.clone(),
+        scale: 0.7,
+        start: 0.0,
+        end: 0.6,
+        guess_mode: true,
+        preprocess: Preprocess::Canny,
+    };
+    let generation = Generation {
+        refiner: Some(Refiner {
+            model: "fine".to_owned(),
+            switch_at: 0.6,
+            negative_prompt: None,
+            aesthetic_score: 6.0,
+            negative_aesthetic_score: 2.5,
+        }),
+        source: Some(Source { image, hold: Hold::Strength { strength: 0.5 }, mask: Some(mask) }),
+        controls: vec![control],
+        ..generation()
+    };
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
+    let expected = "Denoising strength: 0.5, Mask blur: 4, Mask mode: Inpaint not masked, Inpaint area: Only masked, \
+                    Masked area padding: 16, Refiner: fine, Refiner switch at: 0.6, ControlNet 0: \"Module: canny, \
+                    Model: edges, Weight: 0.7, Guidance Start: 0, Guidance End: 0.6, Control Mode: ControlNet is more \
+                    important\", RNG: CPU";
+    assert!(texts[0].1.contains(expected), "{}", texts[0].1);
 }
 
 #[test]
@@ -182,8 +237,15 @@ proptest! {
     fn any_prompt_survives(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
         let generation = Generation { prompt, negative_prompt: Some(negative.clone()), ..generation() };
         let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
-        prop_assert!(texts[0].1.starts_with(&generation.prompt));
-        prop_assert!(texts[0].1.contains(&negative));
+        let lines = &texts[0].1;
+        let (prompts, settings) = lines.rsplit_once("\nSteps: 20, ").unwrap();
+        prop_assert!(settings.starts_with("Sampler: Euler a"));
+        let read: String = weighted(prompts).concat().into_iter().map(|span| {
+            assert!(span.weight == 1.0, "{prompts}");
+            span.text
+        }).collect();
+        let shown = if negative.is_empty() { String::new() } else { format!("\nNegative prompt: {negative}") };
+        prop_assert_eq!(read, format!("{}{shown}", generation.prompt));
         prop_assert_eq!(again(&texts[1].1), generation);
     }
 
@@ -229,7 +291,7 @@ fn picture(width: u32, height: u32) -> RgbImage {
 
 /// What other programs call a sampler.
 fn label() -> SamplerLabel {
-    SamplerLabel { sampler: "Euler a".to_owned(), schedule_type: Some("Karras") }
+    SamplerLabel { sampler: "Euler a".to_owned(), schedule_type: Some("Karras"), eta: None }
 }
 
 fn generation() -> Generation {

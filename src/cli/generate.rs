@@ -41,7 +41,7 @@ pub(super) struct Generate {
     size: Option<String>,
     #[arg(long)]
     steps: Option<u32>,
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER", value_parser = finite)]
     guidance_scale: Option<f64>,
     /// A scheduler's name, such as euler_a.
     #[arg(long)]
@@ -55,7 +55,7 @@ pub(super) struct Generate {
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
     /// How much of the picture is drawn anew, above 0 and up to 1.
-    #[arg(long, requires = "image")]
+    #[arg(long, value_name = "NUMBER", requires = "image", value_parser = finite)]
     strength: Option<f64>,
     /// Number of images.
     #[arg(short, default_value_t = 1)]
@@ -146,6 +146,12 @@ fn write(generation: &Generation, label: &SamplerLabel, pictures: &[RgbImage], p
         println!("{} (seed {})", path.display(), generation.seed_of(index));
     }
     Ok(())
+}
+
+/// A number that JSON has, as the fields of a request do.
+fn finite(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| "it must be a finite number, such as 7.5".to_owned())
 }
 
 /// The file of `--output`: its extension is .png, or it has none.

@@ -12,6 +12,8 @@ pub struct SamplerLabel {
     pub sampler: String,
     /// `Schedule type`, where it says anything about this sampler.
     pub schedule_type: Option<&'static str>,
+    /// What `eta` is called, where the sampler has one.
+    pub eta: Option<&'static str>,
 }
 
 impl SchedulerConfig {
@@ -55,7 +57,13 @@ impl SchedulerConfig {
             (Some(Respacing::Lu), _) | (None, _) => None,
         };
         let sampler = known.map_or_else(|| self.own_name(), |(name, _)| name.to_owned());
-        SamplerLabel { sampler, schedule_type }
+        let eta = match &self.sampler {
+            // Eta alone is that of the ancestral samplers, whose default there is 1.
+            Sampler::Ddim { .. } => Some("Eta DDIM"),
+            Sampler::Tcd { .. } => Some("Eta"),
+            _ => None,
+        };
+        SamplerLabel { sampler, schedule_type, eta }
     }
 
     /// The name of this API, or the class where no name stands for the configuration.
@@ -97,7 +105,7 @@ mod tests {
     fn label(choice: SchedulerChoice) -> (String, Option<&'static str>) {
         let model = json!({"_class_name": "PNDMScheduler", "skip_prk_steps": true, "timestep_spacing": "leading"});
         let Value::Object(model) = model else { unreachable!("an object is written above") };
-        let SamplerLabel { sampler, schedule_type } = SchedulerConfig::overlay(&model, &choice).unwrap().label();
+        let SamplerLabel { sampler, schedule_type, .. } = SchedulerConfig::overlay(&model, &choice).unwrap().label();
         (sampler, schedule_type)
     }
 

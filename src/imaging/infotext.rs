@@ -6,15 +6,19 @@ use serde_json::Value;
 use super::metadata::seed;
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Generation, Hold, SeedMode},
+    generation::{Control, Generation, Hold, Mask, Preprocess, PromptSyntax, SeedMode},
 };
 
 pub fn infotext(generation: &Generation, label: &SamplerLabel, index: u32) -> String {
     // The prompt's tags for LoRAs, as those tools write them, whichever way the request named them.
     let tags = generation.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
-    let mut lines = vec![[generation.prompt.clone()].into_iter().chain(tags).collect::<Vec<_>>().join(" ")];
+    let text = |prompt: &str| match generation.prompt_syntax {
+        PromptSyntax::Plain => escaped(prompt),
+        PromptSyntax::Weighted => prompt.to_owned(),
+    };
+    let mut lines = vec![[text(&generation.prompt)].into_iter().chain(tags).collect::<Vec<_>>().join(" ")];
     if let Some(negative) = generation.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
-        lines.push(format!("Negative prompt: {negative}"));
+        lines.push(format!("Negative prompt: {}", text(negative)));
     }
     lines.push(settings(generation, label, index));
     lines.join("\n")
@@ -29,9 +33,7 @@ fn settings(generation: &Generation, label: &SamplerLabel, index: u32) -> String
         ("Size", format!("{}x{}", generation.width, generation.height)),
         ("Model", generation.model.clone()),
     ]);
-    if generation.eta != 0.0 {
-        settings.push(("Eta", generation.eta.to_string()));
-    }
+    settings.extend(label.eta.filter(|_| generation.eta != 0.0).map(|word| (word, generation.eta.to_string())));
     match generation.source.as_ref().map(|source| source.hold) {
         Some(Hold::Strength { strength }) => settings.push(("Denoising strength", strength.to_string())),
         Some(Hold::Guidance { image_guidance_scale }) => {
@@ -39,6 +41,12 @@ fn settings(generation: &Generation, label: &SamplerLabel, index: u32) -> String
         }
         None => {}
     }
+    settings.extend(generation.source.as_ref().and_then(|source| source.mask.as_ref()).into_iter().flat_map(mask));
+    if let Some(refiner) = &generation.refiner {
+        settings.push(("Refiner", refiner.model.clone()));
+        settings.push(("Refiner switch at", refiner.switch_at.to_string()));
+    }
+    settings.extend(CONTROL_NETS.into_iter().zip(generation.controls.iter().map(control)));
     if generation.clip_skip > 0 {
         // These tools count the last layer as 1, diffusers counts it as 0.
         settings.push(("Clip skip", (generation.clip_skip + 1).to_string()));
@@ -56,6 +64,49 @@ fn settings(generation: &Generation, label: &SamplerLabel, index: u32) -> String
     settings.push(("Version", format!("latentd {}", env!("CARGO_PKG_VERSION"))));
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
     settings.join(", ")
+}
+
+fn mask(mask: &Mask) -> Vec<(&'static str, String)> {
+    let mut settings = Vec::new();
+    if mask.mask_blur > 0 {
+        settings.push(("Mask blur", mask.mask_blur.to_string()));
+    }
+    if mask.mask_invert {
+        settings.push(("Mask mode", "Inpaint not masked".to_owned()));
+    }
+    if let Some(padding) = mask.padding_mask_crop {
+        settings.push(("Inpaint area", "Only masked".to_owned()));
+        settings.push(("Masked area padding", padding.to_string()));
+    }
+    settings
+}
+
+/// The names of a request's ControlNets, of which it has at most four.
+const CONTROL_NETS: [&str; 4] = ["ControlNet 0", "ControlNet 1", "ControlNet 2", "ControlNet 3"];
+
+/// The settings of one ControlNet, which are the value of one setting.
+fn control(control: &Control) -> String {
+    let module = match control.preprocess {
+        Preprocess::None => "none",
+        Preprocess::Canny => "canny",
+    };
+    let mode = if control.guess_mode { "ControlNet is more important" } else { "Balanced" };
+    format!(
+        "Module: {module}, Model: {}, Weight: {}, Guidance Start: {}, Guidance End: {}, Control Mode: {mode}",
+        control.model, control.scale, control.start, control.end
+    )
+}
+
+/// A plain prompt in the syntax of these tools: without the backslash its brackets would weigh words.
+fn escaped(prompt: &str) -> String {
+    let mut escaped = String::with_capacity(prompt.len());
+    for letter in prompt.chars() {
+        if matches!(letter, '(' | ')' | '[' | ']' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
 }
 
 /// Commas and colons part the settings, so a value that has them stands in the quotes of JSON.

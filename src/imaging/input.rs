@@ -25,6 +25,8 @@ pub enum DecodeError {
     TooLarge { width: u32, height: u32 },
     #[error("cannot be decoded: the JPEG ends before its end marker, it was cut short")]
     CutShort,
+    #[error("cannot be decoded: pixels of the JPEG are missing, it was cut short or damaged")]
+    Incomplete,
     #[error("cannot be decoded: {0}")]
     Broken(#[from] image::ImageError),
 }
@@ -36,6 +38,9 @@ pub enum DecodeError {
 /// Another format, too many pixels, broken or truncated data.
 pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
     let (decoder, orientation) = head(bytes)?;
+    if image::guess_format(bytes).ok() == Some(ImageFormat::Jpeg) && !jpeg::has_all_pixels(bytes) {
+        return Err(DecodeError::Incomplete);
+    }
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
     Ok(match picture.color().has_alpha() {

@@ -1,26 +1,58 @@
-//! Whether a JPEG is whole.
+//! What the file of a JPEG is made of (ITU-T T.81, annex B).
+
+mod scan;
+
+pub(super) use scan::has_all_pixels;
+
+const END_OF_IMAGE: u8 = 0xd9;
+const START_OF_SCAN: u8 = 0xda;
+const APP1: u8 = 0xe1;
 
 /// Whether the file goes on to its end marker, EOI. The decoder paints grey what was cut off; Pillow, and with it diffusers,
 /// refuses such a file. What follows the marker is no part of the picture.
-///
-/// ITU-T T.81, annex B: after the start marker come segments, each with its length, and behind that of a scan its data, in
-/// which a byte 255 is followed by a zero or belongs to a restart marker.
 pub(super) fn is_whole(file: &[u8]) -> bool {
+    segments(file).last().is_some_and(|segment| segment.marker == END_OF_IMAGE)
+}
+
+/// The EXIF of the file, from its mark on. Of several segments the first one counts, as for Pillow.
+pub(super) fn exif(file: &[u8]) -> Option<&[u8]> {
+    let mut head = segments(file).take_while(|segment| segment.marker != START_OF_SCAN);
+    head.find(|segment| segment.marker == APP1 && segment.data.starts_with(b"Exif\0\0")).map(|segment| segment.data)
+}
+
+struct Segment<'a> {
+    marker: u8,
+    /// What its length covers.
+    data: &'a [u8],
+    /// The rest of the file. Behind the start of a scan it begins with the scan's data.
+    behind: &'a [u8],
+}
+
+/// The segments of the file, the last of which is its end marker. A file that was cut short has none, whatever follows the
+/// cut: the start of another picture ends the list too. In the data of a scan a byte 255 is followed by a zero or belongs to
+/// a restart marker.
+fn segments(file: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     let mut rest = file.get(2..).unwrap_or_default();
-    while let Some(at) = rest.iter().position(|byte| *byte == 0xff) {
-        rest = &rest[at + 1..];
-        match rest {
-            [0xd9, ..] => return true,
-            // Data, a restart, or a filling byte before a marker.
-            [0x00 | 0x01 | 0xd0..=0xd8 | 0xff, ..] => {}
-            [_, high, low, ..] => {
-                let length = usize::from(u16::from_be_bytes([*high, *low]));
-                rest = rest.get(1 + length..).unwrap_or_default();
-            }
-            _ => return false,
+    std::iter::from_fn(move || {
+        while let Some(at) = rest.iter().position(|byte| *byte == 0xff) {
+            rest = &rest[at + 1..];
+            let (segment, behind) = match rest {
+                // Data, a restart, or a filling byte before a marker.
+                [0x00 | 0x01 | 0xd0..=0xd7 | 0xff, ..] => continue,
+                [0xd8, ..] | [] => break,
+                [END_OF_IMAGE, behind @ ..] => (Segment { marker: END_OF_IMAGE, data: &[], behind }, &[][..]),
+                [marker, behind @ ..] => {
+                    let (length, _) = behind.split_first_chunk::<2>()?;
+                    let (data, behind) = behind.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+                    (Segment { marker: *marker, data: data.get(2..)?, behind }, behind)
+                }
+            };
+            rest = behind;
+            return Some(segment);
         }
-    }
-    false
+        rest = &[];
+        None
+    })
 }
 
 #[cfg(test)]
@@ -64,6 +96,28 @@ mod tests {
                 assert_eq!(decode(&[&whole, more].concat(), 0).unwrap(), picture);
             }
         }
+    }
+
+    /// Where the data ends matters, and not what comes next.
+    #[test]
+    fn a_cut_scan_is_refused_whatever_follows_it() {
+        for whole in [baseline(), PROGRESSIVE.to_vec()] {
+            let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+            let scan_end = scan + 2 + whole[scan + 2..].windows(2).position(|pair| is_marker(pair)).unwrap();
+            let other = baseline();
+            for length in scan + 20..scan_end - 1 {
+                for next in [&other[..], &b"\xff\xd9"[..], &[&b"\xff\xd9"[..], &other].concat()] {
+                    let cut = decode(&[&whole[..length], next].concat(), 0);
+                    let refused = matches!(cut, Err(DecodeError::CutShort | DecodeError::Incomplete));
+                    assert!(refused, "{length} of {} bytes: {cut:?}", whole.len());
+                }
+            }
+        }
+    }
+
+    /// A marker within the data of a scan that is none of the data itself.
+    fn is_marker(pair: &[u8]) -> bool {
+        pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff)
     }
 
     /// A picture within the metadata has an end of its own.

@@ -1,9 +1,13 @@
 //! How a picture lies, by what its file says.
 
+mod exif;
+
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 use image::{ImageDecoder, ImageFormat, metadata::Orientation};
+
+use super::jpeg;
 
 /// As Pillow's `exif_transpose` reads it, and with it diffusers' `load_image`: EXIF, or, where it has no orientation, XMP. A
 /// PNG may hold either before or behind its pixels, EXIF also as text in hexadecimal digits, which exiv2 writes.
@@ -11,13 +15,10 @@ pub(super) fn orientation(file: &[u8], format: ImageFormat, decoder: &mut impl I
     let (exif, xmp) = match format {
         ImageFormat::Png => of_png(file),
         // What cannot be read of these says nothing of the pixels.
+        ImageFormat::Jpeg => (jpeg::exif(file).map(<[u8]>::to_vec), decoder.xmp_metadata().ok().flatten()),
         _ => (decoder.exif_metadata().ok().flatten(), decoder.xmp_metadata().ok().flatten()),
     };
-    let by_exif = exif.and_then(|exif| {
-        // Some programs keep the mark that EXIF has in a JPEG.
-        Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif))
-    });
-    by_exif.or_else(|| of_xmp(&xmp?)).unwrap_or(Orientation::NoTransforms)
+    exif.and_then(|exif| exif::orientation(&exif)).or_else(|| of_xmp(&xmp?)).unwrap_or(Orientation::NoTransforms)
 }
 
 /// The most bytes that a compressed text of a PNG is unpacked to; what it says of the orientation comes first.
@@ -132,6 +133,14 @@ mod tests {
         [&b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0"[..], &[orientation], &[0; 6]].concat()
     }
 
+    /// EXIF whose orientation is a LONG, as some programs write it, in both byte orders.
+    fn long_exif(orientation: u8) -> [Vec<u8>; 2] {
+        [
+            [&b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0"[..], &[orientation], &[0; 4]].concat(),
+            [&b"II*\0\x08\0\0\0\x01\0\x12\x01\x04\0\x01\0\0\0"[..], &[orientation], &[0; 7]].concat(),
+        ]
+    }
+
     fn xmp(orientation: u8) -> [String; 2] {
         [
             format!("<x tiff:Orientation=\"{orientation}\"/>"),
@@ -181,6 +190,8 @@ mod tests {
         for chunk in [
             chunk(b"eXIf", &exif(6)),
             chunk(b"eXIf", &marked),
+            chunk(b"eXIf", &long_exif(6)[0]),
+            chunk(b"eXIf", &long_exif(6)[1]),
             chunk(b"tEXt", &text(b"", profile.as_bytes())),
             chunk(b"zTXt", &text(b"\0", &packed(profile.as_bytes()))),
             chunk(b"iTXt", &text(b"\0\0en\0\0", profile.as_bytes())),
@@ -226,12 +237,20 @@ mod tests {
         let segment = |text: &[u8]| [&b"\xff\xe1"[..], &(text.len() as u16 + 2).to_be_bytes(), text].concat();
         let jpeg_with = |text: &[u8]| [&jpeg[..2], &segment(text), &jpeg[2..]].concat();
         assert_eq!(size(&jpeg), (2, 1));
-        assert_eq!(size(&jpeg_with(&[b"Exif\0\0", &exif(6)[..]].concat())), (1, 2));
+        for exif in [&[exif(6)][..], &long_exif(6)].concat() {
+            assert_eq!(size(&jpeg_with(&[b"Exif\0\0", &exif[..]].concat())), (1, 2));
+        }
+        let marked = |orientation: u8| segment(&[b"Exif\0\0", &exif(orientation)[..]].concat());
+        for (first, second, expected) in [(6, 1, (1, 2)), (1, 6, (2, 1))] {
+            let file = [&jpeg[..2], &marked(first), &marked(second), &jpeg[2..]].concat();
+            assert_eq!(size(&file), expected, "of two the first counts");
+        }
         let of_xmp = [b"http://ns.adobe.com/xap/1.0/\0", xmp(6)[0].as_bytes()].concat();
         assert_eq!(size(&jpeg_with(&of_xmp)), (1, 2));
 
         // Some programs write EXIF with the mark that it has in a JPEG.
-        for exif in [exif(6), [&b"Exif\0\0"[..], &exif(6)].concat()] {
+        let [big_endian, little_endian] = long_exif(6);
+        for exif in [exif(6), [&b"Exif\0\0"[..], &exif(6)].concat(), big_endian, little_endian] {
             let mut file = Vec::new();
             let mut encoder = WebPEncoder::new_lossless(&mut file);
             encoder.set_exif_metadata(exif).unwrap();

@@ -51,6 +51,27 @@ fn bad_arguments_name_the_bound() {
 }
 
 #[test]
+fn what_is_no_number_is_refused_and_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("fox.png").to_str().unwrap().to_owned();
+    for (option, value) in [
+        ("--guidance-scale", "nan"),
+        ("--guidance-scale", "inf"),
+        ("--guidance-scale", "-inf"),
+        ("--guidance-scale", "1e999"),
+        ("--guidance-scale", "much"),
+        ("--strength", "nan"),
+    ] {
+        let option_and_value = format!("{option}={value}");
+        let arguments = ["generate", "a fox", "--steps", "1", "--image", "none.png", &option_and_value, "-o", &output];
+        let answer = latentd(&arguments, &[]);
+        let text = String::from_utf8_lossy(&answer.stderr);
+        assert_eq!(answer.status.code(), Some(2), "{option_and_value}: {text}");
+        assert!(text.contains(option) && text.contains("must be a finite number"), "{text}");
+    }
+}
+
+#[test]
 fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
