@@ -11,6 +11,7 @@ mod batch;
 mod call;
 mod drive;
 mod log;
+mod mailbox;
 mod pace;
 mod policy;
 mod recording;

@@ -1,88 +1,77 @@
-//! Running one batch on the device.
+//! The rows of one network call: how they come in from several runs, and are computed, whatever kind of call it is.
 
-use std::sync::Arc;
+use std::{any::Any, pin::Pin, sync::Arc};
 
-use super::ask::{Answer, Network, Row};
-use crate::{
-    models::text_encoders::Tokens,
-    pipelines::{Activation, DenoiseRow, Model, NetworkError},
-};
+use crate::pipelines::{Model, NetworkError, call::Call};
 
-/// The answers of one network call to rows that are all of this network's kind, in order, one for each row. A future that
-/// pauses between layers and owns what it needs.
-///
-/// # Errors
-/// The network failed or answered too few rows; which row was to blame is not known.
-pub(super) async fn execute(model: Arc<Model>, network: Network, rows: Vec<Row>) -> Result<Vec<Answer>, NetworkError> {
-    let asked = rows.len();
-    let answers = call(&model, &network, rows).await?;
-    if answers.len() != asked {
-        let detail = format!("answered {} rows of {asked}", answers.len());
-        return Err(NetworkError { network: network.as_str(), detail });
-    }
-    Ok(answers)
+/// A future that pauses between layers and owns what it needs. It gives one answer for each row.
+pub(super) type Computing = Pin<Box<dyn Future<Output = Result<Box<dyn Items>, NetworkError>> + Send>>;
+
+/// Rows of equal calls, before and while they are computed.
+pub(super) trait Batch: Any {
+    /// Begins to compute them.
+    fn start(&mut self, model: Arc<Model>) -> Computing;
+
+    /// The rows, of which nothing is left here; for a call that has ended without answers. `None` while its future lives.
+    fn take_back(&mut self) -> Option<Box<dyn Items>>;
 }
 
-async fn call(model: &Model, network: &Network, rows: Vec<Row>) -> Result<Vec<Answer>, NetworkError> {
-    let networks = &model.networks;
-    match network {
-        Network::TextEncoder { clip_skip } => {
-            let prompts: Vec<Tokens> = rows.into_iter().filter_map(Row::prompt).collect();
-            let embeddings = networks.encode_text(&prompts, *clip_skip).await?;
-            Ok(embeddings.into_iter().map(Answer::Text).collect())
-        }
-        Network::Denoiser { shape, depth, .. } => {
-            let samples: Vec<DenoiseRow> = rows.into_iter().filter_map(Row::denoise).collect();
-            let denoised = networks.denoise(*shape, *depth, &samples).await?;
-            Ok(denoised.into_iter().map(Answer::Denoised).collect())
-        }
-        Network::Encoder { shape } => {
-            let pixels: Vec<Vec<f32>> = rows.into_iter().filter_map(Row::pixels).collect();
-            let encoded = networks.encode(*shape, &pixels).await?;
-            Ok(encoded.into_iter().map(Answer::Encoded).collect())
-        }
-        Network::Decoder { shape, stage } => {
-            let activations: Vec<Activation> = rows.into_iter().filter_map(Row::activation).collect();
-            let activations = networks.decode(*shape, *stage, &activations).await?;
-            Ok(activations.into_iter().map(Answer::Decoded).collect())
-        }
-        Network::TinyDecoder { shape } => {
-            let latents: Vec<Vec<f32>> = rows.into_iter().filter_map(Row::latents).collect();
-            let pictures = networks.decode_tiny(*shape, &latents).await?;
-            Ok(pictures.into_iter().map(Answer::Picture).collect())
-        }
+/// Rows or answers of one type, in order.
+pub(super) trait Items: Any + Send {
+    /// Drops the next `count`.
+    fn skip(&mut self, count: usize);
+}
+
+impl<T: Send + 'static> Items for std::vec::IntoIter<T> {
+    fn skip(&mut self, count: usize) {
+        self.by_ref().take(count).for_each(drop);
     }
 }
 
-impl Row {
-    fn prompt(self) -> Option<Tokens> {
-        if let Row::Text(prompt) = self { Some(prompt) } else { None }
+/// The next `count` items, which are of this type.
+pub(super) fn next<T: Send + 'static>(items: &mut dyn Items, count: usize) -> Vec<T> {
+    let items: &mut dyn Any = items;
+    let items = items.downcast_mut::<std::vec::IntoIter<T>>().expect(SAME_KIND);
+    items.by_ref().take(count).collect()
+}
+
+/// A batch is made of asks with equal keys, and the type of the call is a part of the key.
+pub(super) const SAME_KIND: &str = "rows of equal keys are of one type";
+
+/// The rows of calls of type `C`.
+pub(super) struct Rows<C: Call> {
+    call: Arc<C>,
+    rows: Vec<C::Row>,
+    /// Shared with the future.
+    computed: Arc<Vec<C::Row>>,
+}
+
+impl<C: Call> Rows<C> {
+    pub fn new(call: Arc<C>) -> Rows<C> {
+        Rows { call, rows: Vec::new(), computed: Arc::default() }
     }
 
-    fn denoise(self) -> Option<DenoiseRow> {
-        if let Row::Denoise(row) = self { Some(row) } else { None }
-    }
-
-    fn pixels(self) -> Option<Vec<f32>> {
-        if let Row::Encode(pixels) = self { Some(pixels) } else { None }
-    }
-
-    fn latents(self) -> Option<Vec<f32>> {
-        if let Row::DecodeTiny(latents) = self { Some(latents) } else { None }
-    }
-
-    fn activation(self) -> Option<Activation> {
-        if let Row::Decode(activation) = self { Some(activation) } else { None }
+    pub fn extend(&mut self, rows: impl Iterator<Item = C::Row>) {
+        self.rows.extend(rows);
     }
 }
 
-impl Answer {
-    /// Whether every number is one that later steps can work with.
-    pub fn is_finite(&self) -> bool {
-        match self {
-            Answer::Denoised(denoised) => denoised.prediction.iter().all(|value| value.is_finite()),
-            Answer::Encoded(posterior) => posterior.mean.iter().chain(&posterior.std).all(|value| value.is_finite()),
-            Answer::Text(_) | Answer::Decoded(_) | Answer::Picture(_) => true,
-        }
+impl<C: Call> Batch for Rows<C> {
+    fn start(&mut self, model: Arc<Model>) -> Computing {
+        self.computed = Arc::new(std::mem::take(&mut self.rows));
+        let (call, rows) = (self.call.clone(), self.computed.clone());
+        Box::pin(async move {
+            let answers = call.run(&model, &rows).await?;
+            if answers.len() != rows.len() {
+                let detail = format!("answered {} rows of {}", answers.len(), rows.len());
+                return Err(NetworkError { network: call.network(), detail });
+            }
+            Ok(Box::new(answers.into_iter()) as Box<dyn Items>)
+        })
+    }
+
+    fn take_back(&mut self) -> Option<Box<dyn Items>> {
+        let rows = Arc::try_unwrap(std::mem::take(&mut self.computed)).ok()?;
+        Some(Box::new(rows.into_iter()))
     }
 }

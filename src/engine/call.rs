@@ -2,7 +2,6 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -12,20 +11,24 @@ use rayon::ThreadPool;
 
 use super::{
     Cancel,
-    ask::{Answer, Key, Network, Row},
-    batch::execute,
+    ask::Key,
+    batch::{Batch, Computing, Items},
 };
 use crate::{
     models::demand::Demand,
-    pipelines::{Model, NetworkError},
+    pipelines::{Model, NetworkError, call::Counts},
 };
 
-type Computing = Pin<Box<dyn Future<Output = Result<Vec<Answer>, NetworkError>> + Send>>;
+/// The answers of a call to its rows, in order.
+type Answers = Result<Box<dyn Items>, NetworkError>;
 
 /// A call that has begun. It holds the activations of its rows, and continues whenever it is polled.
 pub(super) struct Call {
     pub key: Key,
+    /// What each row counts as.
+    pub counts: Counts,
     computing: Computing,
+    batch: Box<dyn Batch>,
     pub shares: Vec<Share>,
     /// Multiplications for all rows.
     pub work: f64,
@@ -70,18 +73,25 @@ impl Share {
 
 impl Call {
     /// `demand` is that of all rows together.
-    pub fn new(model: Arc<Model>, key: Key, rows: Vec<Row>, shares: Vec<Share>, demand: Demand, long: bool) -> Call {
-        let computing = Box::pin(execute(model, key.network.clone(), rows));
+    pub fn new(
+        model: Arc<Model>,
+        (key, counts): (Key, Counts),
+        mut batch: Box<dyn Batch>,
+        shares: Vec<Share>,
+        demand: Demand,
+        long: bool,
+    ) -> Call {
+        let computing = batch.start(model);
         let Demand { work, bytes } = demand;
-        Call { key, computing, shares, work, charged: 0.0, bytes, spent: Duration::ZERO, long }
+        Call { key, counts, computing, batch, shares, work, charged: 0.0, bytes, spent: Duration::ZERO, long }
     }
 
     /// Computes layer after layer: to the end, to the first pause after `slice` if the call is long, or to the first pause
     /// after one of its runs was canceled. `None`: it has not ended.
-    pub fn advance(&mut self, pool: Option<&ThreadPool>, slice: Duration) -> Option<Result<Vec<Answer>, NetworkError>> {
+    pub fn advance(&mut self, pool: Option<&ThreadPool>, slice: Duration) -> Option<Answers> {
         let begun = Instant::now();
         let Call { computing, shares, long, key, .. } = self;
-        let (shares, may_pause, network) = (&*shares, *long, &key.network);
+        let (shares, may_pause, network) = (&*shares, *long, key.network);
         let mut compute = || {
             let mut context = Context::from_waker(Waker::noop());
             loop {
@@ -102,6 +112,13 @@ impl Call {
         answers
     }
 
+    /// The runs of a call that has ended without answers, and their rows; `None` where these are lost.
+    pub fn give_back(self) -> (Vec<Share>, Option<Box<dyn Items>>) {
+        let Call { computing, mut batch, shares, .. } = self;
+        drop(computing);
+        (shares, batch.take_back())
+    }
+
     pub fn rows(&self) -> usize {
         self.shares.iter().map(|share| share.rows).sum()
     }
@@ -109,15 +126,10 @@ impl Call {
 
 /// The networks hold nothing that a panic could leave half written: weights are read-only, activations are dropped. A call that
 /// panicked has ended.
-fn poll(
-    computing: &mut Computing,
-    network: &Network,
-    context: &mut Context<'_>,
-) -> Poll<Result<Vec<Answer>, NetworkError>> {
+fn poll(computing: &mut Computing, network: &'static str, context: &mut Context<'_>) -> Poll<Answers> {
     let polled = catch_unwind(AssertUnwindSafe(|| computing.as_mut().poll(context)));
     polled.unwrap_or_else(|panic| {
-        let detail = format!("panicked: {}", message(panic.as_ref()));
-        Poll::Ready(Err(NetworkError { network: network.as_str(), detail }))
+        Poll::Ready(Err(NetworkError { network, detail: format!("panicked: {}", message(panic.as_ref())) }))
     })
 }
 

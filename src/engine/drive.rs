@@ -9,19 +9,19 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{
     COMPUTE_STACK, EngineThread, Limits, Reason, Run, RunError, Settings,
-    ask::{Answer, Key, Network, Row},
+    batch::Items,
     call::{Call, Share},
     pace::Pace,
     policy::{Aside, Next, Pick, Waiting, choose},
     recording::Recording,
     run::Active,
-    text_cache::{Prompt, TextCache},
+    text_cache::Cache,
 };
 use crate::{
     kernels::arena,
     metrics::Metrics,
     models::demand::Demand,
-    pipelines::{Depth, NetworkError},
+    pipelines::{NetworkError, call::Counts},
 };
 
 /// An engine without work waits this long before it gives memory back.
@@ -48,7 +48,7 @@ impl EngineThread {
             max_runs: self.settings.max_runs.get(),
             checkpoint_interval: self.settings.checkpoint_interval,
             metrics: self.metrics.clone(),
-            cache: TextCache::new(self.settings.text_cache_entries),
+            cache: Cache::new(self.settings.text_cache_entries, self.metrics.clone()),
             pace: Pace::default(),
             runs: Vec::new(),
             aside: Vec::new(),
@@ -107,7 +107,7 @@ struct Floor {
     max_runs: usize,
     checkpoint_interval: Option<Duration>,
     metrics: Metrics,
-    cache: TextCache,
+    cache: Cache,
     pace: Pace,
     runs: Vec<Active>,
     /// Calls that have begun and wait for their turn to continue. A run has rows in one call at most.
@@ -163,15 +163,8 @@ impl Floor {
 
     /// Whether every open row of the run's ask was in the cache.
     fn answer_from_cache(&mut self, index: usize) -> bool {
-        let cache = &mut self.cache;
-        let known = self.runs[index].with_open(|ask| {
-            let rows = ask.rows[ask.answers.len()..].iter();
-            let prompts = rows.map(|row| prompt_of(&ask.key, row)).collect::<Option<Vec<_>>>()?;
-            prompts.iter().map(|prompt| cache.get(prompt)).collect::<Option<Vec<_>>>()
-        });
-        let Some(Some(embeddings)) = known else { return false };
-        self.metrics.text_cache.with_label_values(&["hit"]).inc_by(embeddings.len() as u64);
-        self.runs[index].answer(embeddings.into_iter().map(Answer::Text));
+        let Some(hits) = self.runs[index].answer_from(&mut self.cache) else { return false };
+        self.metrics.text_cache.with_label_values(&["hit"]).inc_by(hits as u64);
         true
     }
 
@@ -192,25 +185,10 @@ impl Floor {
 
     /// What the policy says; runs are indices of `runs`.
     fn next(&self) -> Next {
-        let open: Vec<(usize, Key, usize, Demand)> = (self.runs.iter().enumerate())
-            .filter_map(|(index, run)| run.with_open(|ask| (index, ask.key.clone(), ask.open_rows(), ask.demand)))
-            .collect();
-        let waiting: Vec<Waiting<'_>> = (open.iter())
-            .map(|(index, key, rows, demand)| {
-                let run = &self.runs[*index];
-                Waiting {
-                    key,
-                    rows: *rows,
-                    seconds: self.pace.seconds(key, demand.work),
-                    bytes: demand.bytes,
-                    service: run.service,
-                    arrival: run.arrival,
-                    holds: run.holds(),
-                }
-            })
-            .collect();
+        let waiting = |(index, run)| Some((index, self.waiting(run)?));
+        let (open, waiting): (Vec<usize>, Vec<Waiting>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
         let aside: Vec<Aside> = self.aside.iter().map(|call| self.seen_aside(call)).collect();
-        let of_runs = |run: usize| open[run].0;
+        let of_runs = |run: usize| open[run];
         match choose(&waiting, &aside, self.limits) {
             Next::Begin { picks, for_run } => Next::Begin {
                 picks: picks.into_iter().map(|pick| Pick { waiting: of_runs(pick.waiting), ..pick }).collect(),
@@ -219,6 +197,18 @@ impl Floor {
             Next::Continue { call, for_run } => Next::Continue { call, for_run: for_run.map(of_runs) },
             Next::Nothing => Next::Nothing,
         }
+    }
+
+    /// The run's open ask, as the policy sees it.
+    fn waiting(&self, run: &Active) -> Option<Waiting> {
+        let holds = run.holds();
+        run.with_open(|ask| {
+            let (key, rows, demand) = (ask.key().clone(), ask.open_rows(), ask.demand());
+            let begins = ask.stage().filter(|_| holds == 0).map_or(0, |stage| rows * stage.latent_pixels);
+            let seconds = self.pace.seconds(&key, demand.work);
+            let (most_rows, bytes, service, arrival) = (ask.most_rows(), demand.bytes, run.service, run.arrival);
+            Waiting { key, rows, most_rows, seconds, bytes, service, arrival, holds, begins }
+        })
     }
 
     fn seen_aside(&self, call: &Call) -> Aside {
@@ -233,26 +223,21 @@ impl Floor {
 
     /// One network call for the picked rows, of which there are some and which have one key.
     fn begin(&self, picks: &[Pick]) -> Call {
+        const OPEN: &str = "the policy picks runs whose asks are open";
         let first = &self.runs[picks[0].waiting];
-        let mut rows = Vec::new();
-        let mut shares = Vec::new();
-        let mut demand = Demand::default();
-        let mut key = None;
-        for pick in picks {
-            let run = &self.runs[pick.waiting];
-            run.take_up(pick.rows, |ask, taken| {
-                rows.extend_from_slice(taken);
-                let all = taken.len();
-                demand =
-                    demand.and(Demand { work: all as f64 * ask.demand.work, bytes: all as u64 * ask.demand.bytes });
-                key.get_or_insert_with(|| ask.key.clone());
-            });
-            shares.push(Share::new(run.arrival, pick.rows, run.cancel.clone()));
+        let (key, counts) = first.with_open(|ask| (ask.key().clone(), ask.counts())).expect(OPEN);
+        let (mut batch, mut demand) = (None, Demand::default());
+        let mut shares = Vec::with_capacity(picks.len());
+        for &Pick { waiting, rows } in picks {
+            let run = &self.runs[waiting];
+            let Demand { work, bytes } = run.with_open(|ask| ask.demand()).expect(OPEN);
+            demand = demand.and(Demand { work: rows as f64 * work, bytes: rows as u64 * bytes });
+            batch = run.take_up(rows, batch);
+            shares.push(Share::new(run.arrival, rows, run.cancel.clone()));
         }
-        let key = key.expect("the policy picks runs whose asks are open");
         let model = first.model(&key);
         let long = self.pace.seconds(&key, demand.work) > self.limits.slice_s;
-        Call::new(model, key, rows, shares, demand, long)
+        Call::new(model, (key, counts), batch.expect(OPEN), shares, demand, long)
     }
 
     /// Lets a call compute, and hands over its answers if it has ended. `payer` is charged for it in place of the call's runs.
@@ -267,7 +252,7 @@ impl Floor {
         let work = call.work;
         self.charge(&mut call, work, payer);
         match answers {
-            Ok(answers) => self.hand_over(&call, answers),
+            Ok(mut answers) => self.hand_over(&call, answers.as_mut()),
             Err(error) => {
                 tracing::warn!(%error, runs = call.shares.len(), "a batch failed");
                 self.try_alone(call, error);
@@ -292,70 +277,48 @@ impl Floor {
         }
     }
 
-    fn hand_over(&mut self, call: &Call, answers: Vec<Answer>) {
-        let (network, seconds, rows) = (&call.key.network, call.spent.as_secs_f64(), call.rows());
+    fn hand_over(&mut self, call: &Call, answers: &mut dyn Items) {
+        let (seconds, rows) = (call.spent.as_secs_f64(), call.rows());
         self.pace.learn(&call.key, call.work, seconds);
-        self.metrics.batch_seconds.with_label_values(&[network.as_str()]).observe(seconds);
-        if let Network::Denoiser { .. } = network {
+        self.metrics.batch_seconds.with_label_values(&[call.key.network]).observe(seconds);
+        let is_step = matches!(call.counts, Counts::Step | Counts::ShallowStep);
+        if is_step {
             self.metrics.batch_rows.observe(rows as f64);
             self.metrics.batch_runs.observe(call.shares.len() as f64);
             self.metrics.steps.inc_by(rows as u64);
         }
-        if let Network::Denoiser { depth: Depth::Shallow, .. } = network {
+        if call.counts == Counts::ShallowStep {
             self.metrics.shallow_steps.inc_by(rows as u64);
         }
-        let mut answers = answers.into_iter();
         for share in &call.shares {
-            let own: Vec<Answer> = answers.by_ref().take(share.rows).collect();
-            let Some(index) = self.runs.iter().position(|run| run.arrival == share.run) else { continue };
-            self.remember(index, &own);
-            let run = &mut self.runs[index];
-            if let Network::Denoiser { .. } = network {
+            let Some(run) = self.runs.iter_mut().find(|run| run.arrival == share.run) else {
+                answers.skip(share.rows);
+                continue;
+            };
+            if is_step {
                 run.steps += share.rows as u64;
             }
-            if own.iter().all(Answer::is_finite) {
-                run.answer(own);
-            } else {
-                let detail = "its answer holds values that are not finite".to_owned();
-                run.fail(NetworkError { network: network.as_str(), detail });
-            }
+            run.answer(answers, &mut self.cache);
         }
     }
 
     /// One bad row must not fail its neighbors: each run's rows are tried once more alone.
     fn try_alone(&mut self, call: Call, error: NetworkError) {
         let was_alone = call.shares.len() == 1;
-        for share in call.shares {
-            let Some(index) = self.runs.iter().position(|run| run.arrival == share.run) else { continue };
-            if was_alone {
-                self.runs[index].fail(error.clone());
-            } else {
-                self.runs[index].let_go();
-                let again = self.begin(&[Pick { waiting: index, rows: share.rows }]);
-                self.aside.push(again);
+        let (shares, mut rows) = call.give_back();
+        for share in shares {
+            let Some(index) = self.runs.iter().position(|run| run.arrival == share.run) else {
+                rows.iter_mut().for_each(|rows| rows.skip(share.rows));
+                continue;
+            };
+            match &mut rows {
+                Some(rows) if !was_alone => {
+                    self.runs[index].let_go(rows.as_mut());
+                    let again = self.begin(&[Pick { waiting: index, rows: share.rows }]);
+                    self.aside.push(again);
+                }
+                _ => self.runs[index].fail(error.clone()),
             }
         }
-    }
-
-    /// Keeps the embeddings that are answers to the run's prompts.
-    fn remember(&mut self, index: usize, answers: &[Answer]) {
-        let prompts =
-            self.runs[index].with_taken_up(|key, rows| rows.iter().map(|row| prompt_of(key, row)).collect::<Vec<_>>());
-        for (prompt, answer) in prompts.unwrap_or_default().into_iter().zip(answers) {
-            if let (Some(prompt), Answer::Text(embedding)) = (prompt, answer) {
-                self.metrics.text_cache.with_label_values(&["miss"]).inc();
-                self.cache.put(prompt, embedding.clone());
-            }
-        }
-    }
-}
-
-fn prompt_of(key: &Key, row: &Row) -> Option<Prompt> {
-    match (&key.network, row) {
-        // What adapters and learned tokens make of a prompt is their run's own.
-        (Network::TextEncoder { clip_skip }, Row::Text(prompt)) if prompt.is_plain() => {
-            Some(Prompt { model: key.model.clone(), clip_skip: *clip_skip, ids: prompt.ids.clone() })
-        }
-        _ => None,
     }
 }

@@ -17,13 +17,13 @@ pub(super) struct Pace(HashMap<(Arc<str>, &'static str), f64>);
 impl Pace {
     /// The expected time of `work` multiplications, in seconds.
     pub fn seconds(&self, key: &Key, work: f64) -> f64 {
-        work * self.0.get(&(key.model.clone(), key.network.as_str())).unwrap_or(&AT_FIRST)
+        work * self.0.get(&(key.model.clone(), key.network)).unwrap_or(&AT_FIRST)
     }
 
     /// A call of so many multiplications took so long.
     pub fn learn(&mut self, key: &Key, work: f64, seconds: f64) {
         let last = seconds / work.max(1.0);
-        let pace = self.0.entry((key.model.clone(), key.network.as_str())).or_insert(last);
+        let pace = self.0.entry((key.model.clone(), key.network)).or_insert(last);
         *pace += WEIGHT * (last - *pace);
     }
 }
@@ -31,18 +31,18 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::ask::Network;
+    use crate::pipelines::calls::{DecodeTiny, EncodeText};
 
     #[test]
     fn the_mean_follows_the_calls_of_its_own_network() {
-        let key = |network| Key { model: Arc::from("m"), network };
-        let (text, tiny) = (Network::TextEncoder { clip_skip: 0 }, Network::TinyDecoder { shape: [4, 8, 8] });
+        let text = Key::of(Arc::from("m"), &EncodeText { clip_skip: 0 });
+        let tiny = Key::of(Arc::from("m"), &DecodeTiny { shape: [4, 8, 8] });
         let mut pace = Pace::default();
-        assert_eq!(pace.seconds(&key(text.clone()), 1e9), 0.5);
-        pace.learn(&key(text.clone()), 1e9, 0.1);
-        assert_eq!(pace.seconds(&key(text.clone()), 2e9), 0.2);
-        pace.learn(&key(text.clone()), 1e9, 0.2);
-        assert!((pace.seconds(&key(text), 1e9) - 0.12).abs() < 1e-12);
-        assert_eq!(pace.seconds(&key(tiny), 1e9), 0.5);
+        assert_eq!(pace.seconds(&text, 1e9), 0.5);
+        pace.learn(&text, 1e9, 0.1);
+        assert_eq!(pace.seconds(&text, 2e9), 0.2);
+        pace.learn(&text, 1e9, 0.2);
+        assert!((pace.seconds(&text, 1e9) - 0.12).abs() < 1e-12);
+        assert_eq!(pace.seconds(&tiny, 1e9), 0.5);
     }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::Key;
-use super::ask::{DECODING, Network};
+use crate::pipelines::calls::DECODING;
 
 /// The bounds of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +18,12 @@ pub struct Limits {
 
 /// A run's open ask, as the policy sees it.
 #[derive(Clone, Debug)]
-pub struct Waiting<'a> {
-    pub key: &'a Key,
+pub struct Waiting {
+    pub key: Key,
     /// Rows that have no answer yet, 1 or more.
     pub rows: usize,
+    /// Most rows of one batch, where the network has a bound of its own.
+    pub most_rows: usize,
     /// What each row is expected to take.
     pub seconds: f64,
     /// Bytes of activations of each row, at most.
@@ -32,6 +34,8 @@ pub struct Waiting<'a> {
     pub arrival: u64,
     /// Latent pixels of the pictures whose decoding is under way, that is of the activations that the run holds.
     pub holds: usize,
+    /// Latent pixels of the pictures whose decoding begins with its first row; 0 where none begins.
+    pub begins: usize,
 }
 
 /// A call that was put aside.
@@ -88,12 +92,11 @@ impl Decoding {
 
     /// Whether the run may go on. What has begun always may. What would begin needs room for all of its rows: beside other
     /// small pictures, or as the only large one.
-    fn admits(self, run: &Waiting<'_>) -> bool {
-        let begins = if run.holds > 0 { 0 } else { run.key.network.decoding(run.rows) };
-        if begins > DECODING {
+    fn admits(self, run: &Waiting) -> bool {
+        if run.begins > DECODING {
             return !self.large;
         }
-        begins == 0 || self.small == 0 || self.small + begins <= DECODING
+        run.begins == 0 || self.small == 0 || self.small + run.begins <= DECODING
     }
 }
 
@@ -109,7 +112,7 @@ impl Decoding {
 /// for which there is no room, its turn goes to the first in the order of those that take the room: so it is this one's end
 /// that everybody helps to, and no run that comes in meanwhile can hold up both. Whoever gives a turn away has had it: it
 /// is charged for what is done, so that those behind it in the order wait for one slice and not for the end of the call.
-pub fn choose(waiting: &[Waiting<'_>], aside: &[Aside], limits: Limits) -> Next {
+pub fn choose(waiting: &[Waiting], aside: &[Aside], limits: Limits) -> Next {
     let by_turn =
         |(a, a_arrival): (f64, u64), (b, b_arrival): (f64, u64)| a.total_cmp(&b).then(a_arrival.cmp(&b_arrival));
     let mut order: Vec<usize> = (0..waiting.len()).collect();
@@ -135,7 +138,7 @@ pub fn choose(waiting: &[Waiting<'_>], aside: &[Aside], limits: Limits) -> Next 
     let mut decoding = held.filter(|holds| *holds > 0).fold(Decoding::default(), Decoding::add);
     let mut head = first;
     if !decoding.admits(&waiting[first]) {
-        let is_large = waiting[first].key.network.decoding(waiting[first].rows) > DECODING;
+        let is_large = waiting[first].begins > DECODING;
         let is_in_the_way = |holds: usize| holds > 0 && (holds > DECODING) == is_large;
         let open = order.iter().copied().find(|&index| is_in_the_way(waiting[index].holds));
         let under_way = first_aside(&|call| is_in_the_way(call.holds));
@@ -155,11 +158,12 @@ pub fn choose(waiting: &[Waiting<'_>], aside: &[Aside], limits: Limits) -> Next 
         return Next::Continue { call, for_run: Some(first) };
     }
 
-    let key = run.key;
-    let mut room = Room { rows: max_rows(&key.network, limits), seconds: limits.slice_s, bytes: limits.max_bytes };
+    let key = &run.key;
+    let mut room =
+        Room { rows: limits.max_rows.get().min(run.most_rows), seconds: limits.slice_s, bytes: limits.max_bytes };
     let mut picks = Vec::new();
     // Where a decode gave its turn away, the head is not the first of its key in the order, and is picked all the same.
-    let others = order.into_iter().filter(|&index| index != head && waiting[index].key == key);
+    let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
     for index in std::iter::once(head).chain(others) {
         let run = &waiting[index];
         let rows = room.rows_of(run).max(usize::from(picks.is_empty()));
@@ -169,9 +173,7 @@ pub fn choose(waiting: &[Waiting<'_>], aside: &[Aside], limits: Limits) -> Next 
         if index != head && !decoding.admits(run) {
             continue;
         }
-        if run.holds == 0 {
-            decoding = decoding.add(key.network.decoding(run.rows));
-        }
+        decoding = decoding.add(run.begins);
         room.take(run, rows);
         picks.push(Pick { waiting: index, rows });
     }
@@ -187,28 +189,16 @@ struct Room {
 
 impl Room {
     /// How many rows of the run fit.
-    fn rows_of(&self, run: &Waiting<'_>) -> usize {
+    fn rows_of(&self, run: &Waiting) -> usize {
         let by_time = if run.seconds > 0.0 { (self.seconds / run.seconds) as usize } else { usize::MAX };
         let by_bytes = self.bytes.checked_div(run.bytes).map_or(usize::MAX, |rows| rows as usize);
         run.rows.min(self.rows).min(by_time).min(by_bytes)
     }
 
-    fn take(&mut self, run: &Waiting<'_>, rows: usize) {
+    fn take(&mut self, run: &Waiting, rows: usize) {
         self.rows -= rows;
         self.seconds -= rows as f64 * run.seconds;
         self.bytes = self.bytes.saturating_sub(rows as u64 * run.bytes);
-    }
-}
-
-/// A batch of a decoder is bounded by latent pixels as well.
-fn max_rows(network: &Network, limits: Limits) -> usize {
-    match network {
-        Network::TextEncoder { .. } | Network::Denoiser { .. } => limits.max_rows.get(),
-        // Beside its neighbours a picture of usual size would not be encoded any sooner.
-        Network::Encoder { .. } => 1,
-        Network::Decoder { shape: [_, h, w], .. } | Network::TinyDecoder { shape: [_, h, w] } => {
-            (DECODING / (h * w).max(1)).clamp(1, limits.max_rows.get())
-        }
     }
 }
 

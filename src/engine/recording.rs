@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-use super::{ask::Answer, log::Log};
+use super::log::Log;
 
 /// A portion is handed over early at this size: half a minute of a large model's steps, little beside its activations.
 const PORTION_BYTES: usize = 16 << 20;
@@ -60,18 +60,15 @@ impl Recording {
         self.known.len() > 0
     }
 
-    /// Takes up a whole answer of the network. One with deep features ends the log, which has no room for these.
-    pub fn record(&mut self, answers: &[Answer]) {
-        let predictions = answers.iter().map(|answer| match answer {
-            Answer::Denoised(denoised) if denoised.features.is_none() => Some(&denoised.prediction),
-            _ => None,
-        });
-        let size = |rows: &[&Vec<f32>]| rows.iter().map(|row| 4 * row.len()).sum::<usize>();
-        match predictions.collect::<Option<Vec<_>>>() {
+    /// Takes up a whole answer of the network, as the numbers of its rows. `None`, for one that is more than numbers, ends the
+    /// log.
+    pub fn record(&mut self, answers: Option<Vec<&[f32]>>) {
+        let size = |rows: &[&[f32]]| rows.iter().map(|row| 4 * row.len()).sum::<usize>();
+        match answers {
             _ if self.interval.is_none() => {}
             Some(rows) if size(&rows) <= self.room && self.fresh.bytes() <= WAITING_BYTES => {
                 self.room -= size(&rows);
-                self.fresh.asks.push(rows.into_iter().cloned().collect());
+                self.fresh.asks.push(rows.into_iter().map(<[f32]>::to_vec).collect());
             }
             // A log with a gap would be none.
             _ => self.room = 0,

@@ -11,8 +11,11 @@ use std::{
 
 use super::{
     Cancel, Log, Observer, Run, RunError,
-    ask::{Answer, Ask, Key, Mailbox, Network, Row, Station},
+    ask::{Ask, Key},
+    batch::{Batch, Items},
+    mailbox::{Mailbox, Station},
     recording::Recording,
+    text_cache::Cache,
 };
 use crate::{
     crash::{Attempt, blame},
@@ -49,7 +52,6 @@ impl Active {
         let station = Station {
             mailbox: mailbox.clone(),
             model: model.clone(),
-            name: model.key.clone(),
             refiner: companions.refiner.as_ref().map(|(model, _)| model.clone()),
             previews: generation.previews,
         };
@@ -109,28 +111,28 @@ impl Active {
     }
 
     /// Calls `look` with the open ask, if it has rows without an answer of which no call has taken up any.
-    pub fn with_open<T>(&self, look: impl FnOnce(&Ask) -> T) -> Option<T> {
+    pub fn with_open<T>(&self, look: impl FnOnce(&dyn Ask) -> T) -> Option<T> {
         let mailbox = self.mailbox.borrow();
-        mailbox.ask.as_ref().filter(|ask| ask.open_rows() > 0 && ask.in_call == 0).map(look)
+        mailbox.ask.as_deref().filter(|ask| ask.open_rows() > 0 && ask.in_call() == 0).map(look)
     }
 
-    /// Takes up the first open rows for a call, and hands them to `take`.
-    pub fn take_up(&self, rows: usize, take: impl FnOnce(&Ask, &[Row])) {
-        let Some(ask) = &mut self.mailbox.borrow_mut().ask else { return };
-        ask.in_call = rows;
-        take(ask, ask.taken_up());
+    /// Calls `change` with the ask.
+    fn with_ask<T>(&self, change: impl FnOnce(&mut dyn Ask) -> T) -> Option<T> {
+        self.mailbox.borrow_mut().ask.as_deref_mut().map(change)
     }
 
-    /// Calls `look` with the rows that a call has taken up.
-    pub fn with_taken_up<T>(&self, look: impl FnOnce(&Key, &[Row]) -> T) -> Option<T> {
-        self.mailbox.borrow().ask.as_ref().map(|ask| look(&ask.key, ask.taken_up()))
+    /// Moves the first open rows into the batch of a call, which is made where there is none yet.
+    pub fn take_up(&self, rows: usize, batch: Option<Box<dyn Batch>>) -> Option<Box<dyn Batch>> {
+        self.with_ask(|ask| {
+            let mut batch = batch.unwrap_or_else(|| ask.batch());
+            ask.take_up(rows, batch.as_mut());
+            batch
+        })
     }
 
-    /// The call that took up rows has ended without answers.
-    pub fn let_go(&self) {
-        if let Some(ask) = &mut self.mailbox.borrow_mut().ask {
-            ask.in_call = 0;
-        }
+    /// Takes back the rows of a call that has ended without answers.
+    pub fn let_go(&self, rows: &mut dyn Items) {
+        self.with_ask(|ask| ask.let_go(rows));
     }
 
     /// The model whose networks the key's are.
@@ -139,18 +141,37 @@ impl Active {
         refiner.unwrap_or(&self.model).clone()
     }
 
-    /// Latent pixels of its pictures on their way through the decoder.
+    /// Latent pixels of its pictures on their way through the decoder: all of its rows from the moment that the first one
+    /// enters the first stage, for then the others will follow.
     pub fn holds(&self) -> usize {
-        self.mailbox.borrow().ask.as_ref().map_or(0, Ask::holds)
+        let held = self.with_ask(|ask| {
+            let has_begun = |is_first: bool| !is_first || ask.open_rows() < ask.rows();
+            let stage = ask.stage().filter(|stage| has_begun(stage.is_first));
+            stage.map_or(0, |stage| ask.rows() * stage.latent_pixels)
+        });
+        held.unwrap_or(0)
     }
 
-    /// Answers the first open rows.
-    pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
+    /// Takes the answers to the rows that a call has taken up.
+    pub fn answer(&self, answers: &mut dyn Items, cache: &mut Cache) {
+        let answered = self.with_ask(|ask| ask.answer(answers, cache));
+        match answered {
+            Some(Err(error)) => self.fail(error),
+            Some(Ok(())) | None => self.record(),
+        }
+    }
+
+    /// Answers all open rows from the cache; how many, or `None` where one is not there.
+    pub fn answer_from(&self, cache: &mut Cache) -> Option<usize> {
+        self.with_open(|_| ())?;
+        self.with_ask(|ask| ask.answer_from(cache))?
+    }
+
+    /// Adds the answers to the log once all are there.
+    fn record(&self) {
         let Mailbox { ask: Some(ask), recording, .. } = &mut *self.mailbox.borrow_mut() else { return };
-        ask.answers.extend(answers);
-        ask.in_call = 0;
-        if let (0, Network::Denoiser { .. }) = (ask.open_rows(), &ask.key.network) {
-            recording.record(&ask.answers);
+        if ask.is_answered() {
+            ask.record(recording);
         }
     }
 
@@ -161,7 +182,7 @@ impl Active {
     /// Whether polling would get the pipeline further.
     pub fn is_ready(&self) -> bool {
         let mailbox = self.mailbox.borrow();
-        mailbox.failure.is_some() || mailbox.ask.as_ref().is_none_or(|ask| ask.open_rows() == 0)
+        mailbox.failure.is_some() || mailbox.ask.as_ref().is_none_or(|ask| ask.is_answered())
     }
 
     /// Lets go of all that the run holds, and then tells the observer.

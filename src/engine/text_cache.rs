@@ -1,43 +1,39 @@
-//! Text embeddings in frequent use.
+//! Answers in frequent use: the embeddings of prompts.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{any::Any, collections::HashMap, sync::Arc};
 
-use crate::pipelines::TextEmbedding;
+use super::ask::Key;
+use crate::{metrics::Metrics, pipelines::call::Memo};
 
-/// What an embedding is a function of.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Prompt {
-    pub model: Arc<str>,
-    pub clip_skip: u32,
-    /// For each encoder.
-    pub ids: Vec<Vec<u32>>,
-}
-
-/// Keeps at most `capacity` embeddings, dropping the least recently used.
-pub(super) struct TextCache {
+/// Keeps at most `capacity` answers, dropping the least recently used.
+pub(super) struct Cache {
     capacity: usize,
     clock: u64,
-    entries: HashMap<Prompt, (u64, TextEmbedding)>,
+    /// The type of each answer is that of its key's call.
+    entries: HashMap<(Key, Memo), (u64, Arc<dyn Any>)>,
+    metrics: Metrics,
 }
 
-impl TextCache {
-    pub fn new(capacity: usize) -> TextCache {
-        TextCache { capacity, clock: 0, entries: HashMap::new() }
+impl Cache {
+    pub fn new(capacity: usize, metrics: Metrics) -> Cache {
+        Cache { capacity, clock: 0, entries: HashMap::new(), metrics }
     }
 
-    pub fn get(&mut self, prompt: &Prompt) -> Option<TextEmbedding> {
+    pub fn get<A: Clone + 'static>(&mut self, key: &Key, memo: &Memo) -> Option<A> {
         self.clock += 1;
-        let (used, embedding) = self.entries.get_mut(prompt)?;
+        let (used, answer) = self.entries.get_mut(&(key.clone(), memo.clone()))?;
         *used = self.clock;
-        Some(embedding.clone())
+        answer.downcast_ref::<A>().cloned()
     }
 
-    pub fn put(&mut self, prompt: Prompt, embedding: TextEmbedding) {
+    /// Keeps an answer that was just computed.
+    pub fn put<A: 'static>(&mut self, key: &Key, memo: Memo, answer: A) {
+        self.metrics.text_cache.with_label_values(&["miss"]).inc();
         if self.capacity == 0 {
             return;
         }
         self.clock += 1;
-        self.entries.insert(prompt, (self.clock, embedding));
+        self.entries.insert((key.clone(), memo), (self.clock, Arc::new(answer)));
         if self.entries.len() > self.capacity {
             // A scan over a few hundred entries, once for each new prompt, is nothing beside encoding it.
             let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(prompt, _)| prompt.clone());

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{
     Companions, Compute, PipelineError, TextEmbedding,
+    calls::EncodeText,
     guided::{Branch, Guidance},
     setup::Setup,
 };
 use crate::{
-    generation::{Generation, PromptSyntax, Sdxl},
+    generation::{Generation, Phase, PromptSyntax, Sdxl},
     models::text_encoders::Tokens,
 };
 
@@ -78,7 +79,7 @@ async fn encode(
     clip_skip: u32,
 ) -> Result<TextEmbedding, PipelineError> {
     let wanted = chunks.len();
-    let embeddings = setup.compute.text(chunks, clip_skip).await?;
+    let embeddings = setup.compute.call(Phase::Encoding, EncodeText { clip_skip }, chunks).await?;
     if wanted == 0 || embeddings.len() != wanted {
         return Err(PipelineError::Sampler(format!("{} texts encoded of {wanted}", embeddings.len())));
     }

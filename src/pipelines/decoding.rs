@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Storage, Tensor};
 
-use super::{NetworkError, Networks, canvas::Canvas};
+use super::{NetworkError, Networks, calls::Decode, canvas::Canvas};
 use crate::{diffusion::Latents, imaging::RgbImage, models::pause::ToEnd};
 
 /// What the decoding of one picture has come to between two stages: (1, …), memory of its own, so that it may be kept
@@ -52,17 +52,6 @@ impl Activation {
     }
 }
 
-/// A call of the decoder, as [`decode`] asks for it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DecodeCall {
-    /// (C, h, w) of the latents.
-    pub shape: [usize; 3],
-    /// As [`Networks::decode`] counts them.
-    pub stage: usize,
-    /// The call's share of the work for its rows.
-    pub share: f64,
-}
-
 /// Decodes latents (B, C, h, w), tile by tile where they are large and stage by stage. `run` makes the calls; pictures go
 /// through them together up to `most` latent pixels, since a picture on its way takes much memory.
 ///
@@ -72,7 +61,7 @@ pub async fn decode<E: From<NetworkError>>(
     networks: &dyn Networks,
     latents: &Latents,
     most: usize,
-    run: impl AsyncFn(DecodeCall, Vec<Activation>) -> Result<Vec<Activation>, E>,
+    run: impl AsyncFn(Decode, Vec<Activation>) -> Result<Vec<Activation>, E>,
 ) -> Result<Vec<RgbImage>, E> {
     let [b, c, h, w] = latents.shape();
     let tiles = networks.tiles([h, w]);
@@ -87,7 +76,7 @@ pub async fn decode<E: From<NetworkError>>(
             let cut = |image: &usize| Activation::of_latents(tile.cut(latents.row(*image), (h, w)), shape);
             let mut rows = images.iter().map(cut).collect::<Result<Vec<_>, _>>()?;
             for (stage, share) in networks.decode_stages(shape).into_iter().enumerate() {
-                rows = run(DecodeCall { shape, stage, share }, rows).await?;
+                rows = run(Decode { shape, stage, share }, rows).await?;
             }
             for (canvas, pixels) in canvases.iter_mut().zip(&rows) {
                 canvas.add(&tile, pixels)?;
@@ -103,7 +92,7 @@ pub async fn decode<E: From<NetworkError>>(
 /// # Errors
 /// The decoder failed.
 pub fn decode_alone(networks: &dyn Networks, latents: &Latents) -> Result<Vec<RgbImage>, NetworkError> {
-    let run = async |call: DecodeCall, rows: Vec<Activation>| networks.decode(call.shape, call.stage, &rows).await;
+    let run = async |call: Decode, rows: Vec<Activation>| networks.decode(call.shape, call.stage, &rows).await;
     decode(networks, latents, 0, run).to_end()
 }
 

@@ -6,12 +6,12 @@ use std::{
 };
 
 use super::{
-    Compute, Control, DenoiseRow, Denoised, Inputs, PipelineError, TextEmbedding, feature_cache::KeptFeatures,
-    setup::Setup, steering::Steering,
+    Compute, Control, DenoiseRow, Denoised, Inputs, PipelineError, TextEmbedding, calls::DenoiseCall,
+    feature_cache::KeptFeatures, latents::decode_tiny, setup::Setup, steering::Steering,
 };
 use crate::{
     diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit},
-    generation::GuidanceInterval,
+    generation::{GuidanceInterval, Phase},
     models::adapters::AdapterSet,
 };
 
@@ -112,8 +112,8 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let unseen = self.unseen.borrow_mut().take();
         if let Some((step, denoised)) = unseen {
-            let shown = self.compute.sketch(step, &denoised).await;
-            shown.map_err(|error| Error::Denoiser(Box::new(error)))?;
+            let pictures = decode_tiny(self.compute, Phase::Denoising, &denoised).await;
+            self.compute.show(step, pictures.map_err(|error| Error::Denoiser(Box::new(error)))?);
         }
         let [b, c, h, w] = x.shape();
         let branches = self.active();
@@ -140,7 +140,9 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let channels = rows.first().map_or(c, |row| row.sample.len() / (h * w));
         let (depth, starts) = self.features.borrow_mut().next(rows.len());
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);
-        let answers = self.compute.denoise([channels, h, w], depth, rows).await;
+        let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
+        let call = DenoiseCall { shape: [channels, h, w], context, depth, channels: c };
+        let answers = self.compute.call(Phase::Denoising, call, rows).await;
         let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
         let (answers, kept): (Vec<_>, Vec<_>) =
             answers.into_iter().map(|Denoised { prediction, features }| (prediction, features)).unzip();

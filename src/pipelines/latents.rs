@@ -1,9 +1,15 @@
 //! What every pipeline does with latents before and after it samples them.
 
-use super::{Compute, PipelineError, Posterior, pixels::normalized, refine::refine, setup::Setup};
+use super::{
+    Compute, PipelineError, Posterior,
+    calls::{DECODING, Decode, DecodeTiny, Encode},
+    pixels::normalized,
+    refine::refine,
+    setup::Setup,
+};
 use crate::{
     diffusion::{Latents, Noise},
-    generation::{Decoder, Generation, SeedMode},
+    generation::{Decoder, Generation, Phase, SeedMode},
     imaging::RgbImage,
 };
 
@@ -21,7 +27,7 @@ pub(super) async fn encode(
     pixels: Vec<f32>,
     size: [usize; 2],
 ) -> Result<Posterior, PipelineError> {
-    let answers = compute.encode(size, vec![pixels]).await?;
+    let answers = compute.call(Phase::Encoding, Encode { size }, vec![pixels]).await?;
     answers.into_iter().next().ok_or_else(|| PipelineError::Sampler("the autoencoder gave no answer".to_owned()))
 }
 
@@ -65,18 +71,29 @@ pub(super) async fn finish(
 ) -> Result<Vec<RgbImage>, PipelineError> {
     match &setup.generation.refiner {
         Some(refiner) => refine(setup, refiner, latents, noise).await,
-        None => decode(setup.compute, setup.generation, &latents).await,
+        None => decode(setup, &latents).await,
     }
 }
 
 /// Latents (n, C, h, w) to pictures, by the decoder that the request asks for.
-pub(super) async fn decode(
+pub(super) async fn decode(setup: &Setup<'_, impl Compute>, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
+    let Setup { compute, networks, generation, .. } = *setup;
+    match generation.decoder {
+        Decoder::Full => {
+            let run = async |call: Decode, rows| compute.call(Phase::Decoding, call, rows).await;
+            super::decode(networks, latents, DECODING, run).await
+        }
+        Decoder::Tiny => decode_tiny(compute, Phase::Decoding, latents).await,
+    }
+}
+
+/// The same by the model's tiny decoder; an error where it has none.
+pub(super) async fn decode_tiny(
     compute: &impl Compute,
-    generation: &Generation,
+    phase: Phase,
     latents: &Latents,
 ) -> Result<Vec<RgbImage>, PipelineError> {
-    match generation.decoder {
-        Decoder::Full => compute.decode(latents).await,
-        Decoder::Tiny => compute.decode_tiny(latents).await,
-    }
+    let [b, c, h, w] = latents.shape();
+    let rows = (0..b).map(|row| latents.row(row).to_vec()).collect();
+    compute.call(phase, DecodeTiny { shape: [c, h, w] }, rows).await
 }

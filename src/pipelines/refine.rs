@@ -37,7 +37,7 @@ pub(super) async fn refine(
     let guided = Guided::new(&setup, classifier_free(text, &setup, Vec::new())).after(steps_before);
     let latents = sample(&guided, schedule, generation.eta, latents, noise).await?;
 
-    decode(&compute, &generation, &latents).await
+    decode(&setup, &latents).await
 }
 
 /// The generation as the refiner sees it.

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pipelines::Depth;
+use crate::pipelines::{
+    Depth,
+    calls::{Decode, DenoiseCall},
+};
 
-fn denoiser(side: usize) -> Key {
-    Key {
-        model: Arc::from("m"),
-        network: Network::Denoiser { shape: [4, side, side], context: [77, 32], depth: Depth::Full },
-    }
+/// The key of a call, and the latent pixels that each of its rows keeps in memory.
+type Kind = (Key, usize);
+
+fn denoiser(side: usize) -> Kind {
+    let call = DenoiseCall { shape: [4, side, side], context: [77, 32], depth: Depth::Full, channels: 4 };
+    (Key::of(Arc::from("m"), &call), 0)
 }
 
-fn decoder(side: usize, stage: usize) -> Key {
-    Key { model: Arc::from("m"), network: Network::Decoder { shape: [4, side, side], stage } }
+fn decoder(side: usize, stage: usize) -> Kind {
+    (Key::of(Arc::from("m"), &Decode { shape: [4, side, side], stage, share: 1.0 }), side * side)
 }
 
 fn limits(max_rows: usize) -> Limits {
@@ -25,8 +29,16 @@ fn limits(max_rows: usize) -> Limits {
 }
 
 /// Rows that take next to nothing.
-fn run(key: &Key, rows: usize, service: f64) -> Waiting<'_> {
-    Waiting { key, rows, seconds: 0.001, bytes: 1, service, arrival: 0, holds: 0 }
+fn run((key, latent_pixels): &Kind, rows: usize, service: f64) -> Waiting {
+    let most_rows = DECODING.checked_div(*latent_pixels).map_or(usize::MAX, |rows| rows.max(1));
+    let begins = rows * latent_pixels;
+    Waiting { key: key.clone(), rows, most_rows, seconds: 0.001, bytes: 1, service, arrival: 0, holds: 0, begins }
+}
+
+/// The same for a run that holds so many latent pixels.
+fn holding(kind: &Kind, rows: usize, service: f64, holds: usize) -> Waiting {
+    let run = run(kind, rows, service);
+    Waiting { holds, begins: if holds > 0 { 0 } else { run.begins }, ..run }
 }
 
 fn go_on(call: usize, for_run: impl Into<Option<usize>>) -> Next {
@@ -96,7 +108,7 @@ fn decoding_a_large_picture_goes_row_by_row() {
 #[test]
 fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_under_way() {
     let (begins, under_way, small) = (decoder(64, 0), decoder(64, 3), denoiser(8));
-    let run = |key, service, holds| Waiting { holds, ..run(key, 1, service) };
+    let run = |kind, service, holds| holding(kind, 1, service, holds);
     let waiting = [run(&begins, 1.0, 0), run(&small, 2.0, 0), run(&under_way, 9.0, 64 * 64)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(2, 1)], 0));
     assert_eq!(choose(&waiting[1..], &[], limits(16)), begin(&[(0, 1)]), "others go before as ever");
@@ -108,7 +120,7 @@ fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_under_way() {
 #[test]
 fn small_pictures_are_decoded_beside_a_large_one_and_large_ones_one_at_a_time() {
     let (large, small, under_way, other) = (decoder(256, 0), decoder(16, 0), decoder(256, 7), decoder(64, 1));
-    let run = |key, service, holds| Waiting { holds, ..run(key, 1, service) };
+    let run = |kind, service, holds| holding(kind, 1, service, holds);
     let waiting = [run(&small, 1.0, 0), run(&under_way, 9.0, 256 * 256)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 1)]));
     let waiting = [run(&large, 1.0, 0), run(&under_way, 9.0, 256 * 256)];
@@ -120,7 +132,7 @@ fn small_pictures_are_decoded_beside_a_large_one_and_large_ones_one_at_a_time() 
 #[test]
 fn a_decode_begun_with_some_of_its_rows_is_sure_of_room_for_the_others() {
     let (first, same) = (decoder(32, 0), decoder(32, 0));
-    let run = |key, rows, service, holds| Waiting { holds, ..run(key, rows, service) };
+    let run = holding;
     // The second run has begun 1 of 3 rows; the first would begin 2, for which there is no room beside 3.
     let waiting = [run(&first, 2, 1.0, 0), run(&same, 2, 2.0, 3 * 32 * 32)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(1, 2)], 0));
@@ -154,7 +166,7 @@ proptest! {
         let open: usize = waiting.iter().filter(|w| w.key == waiting[first.waiting].key).map(|w| w.rows).sum();
         prop_assert_eq!(total, open.min(max), "no room is left while rows of the key wait");
         for pick in &picks {
-            prop_assert_eq!(waiting[pick.waiting].key, waiting[first.waiting].key);
+            prop_assert_eq!(&waiting[pick.waiting].key, &waiting[first.waiting].key);
             prop_assert!(pick.rows >= 1 && pick.rows <= waiting[pick.waiting].rows);
         }
     }
@@ -178,9 +190,9 @@ proptest! {
             let (large, small): (Vec<usize>, Vec<usize>) =
                 runs.iter().map(holds).filter(|held| *held > 0).partition(|held| *held > DECODING);
             prop_assert!(large.len() <= 1 && small.iter().sum::<usize>() <= DECODING, "{:?} {:?}", large, small);
-            let keys: Vec<Key> = runs.iter().map(|run| decoder(run.side, run.stage)).collect();
-            let waiting: Vec<Waiting> = runs.iter().zip(&keys).map(|(decode, key)| {
-                Waiting { holds: holds(decode), ..run(key, decode.rows - decode.answered, decode.service) }
+            let kinds: Vec<Kind> = runs.iter().map(|run| decoder(run.side, run.stage)).collect();
+            let waiting: Vec<Waiting> = runs.iter().zip(&kinds).map(|(decode, kind)| {
+                holding(kind, decode.rows - decode.answered, decode.service, holds(decode))
             }).collect();
             let picks = match choose(&waiting, &[], limits(max)) {
                 Next::Begin { picks, .. } => picks,

@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{denoiser, limits};
+use super::{Kind, denoiser, limits};
 
 /// What a run of the simulation asks for: `rows` calls of `seconds` each, over and over.
 #[derive(Clone, Debug)]
 struct Simulated {
-    key: Key,
+    kind: Kind,
     rows: usize,
     seconds: f64,
     bytes: u64,
@@ -34,13 +34,14 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: Limits) -> f
             return waited;
         }
         let open: Vec<usize> = (0..runs.len()).filter(|&i| !runs[i].in_call && runs[i].rounds > 0).collect();
-        let keys: Vec<Key> = open.iter().map(|&i| runs[i].key.clone()).collect();
-        let waiting: Vec<Waiting<'_>> = open
+        let kinds: Vec<Kind> = open.iter().map(|&i| runs[i].kind.clone()).collect();
+        let waiting: Vec<Waiting> = open
             .iter()
-            .zip(&keys)
-            .map(|(&i, key)| {
+            .zip(&kinds)
+            .map(|(&i, kind)| {
                 let Simulated { rows, answered, seconds, bytes, service, .. } = runs[i];
-                Waiting { key, rows: rows - answered, seconds, bytes, service, arrival: i as u64, holds: 0 }
+                let run = super::run(kind, rows - answered, service);
+                Waiting { seconds, bytes, arrival: i as u64, ..run }
             })
             .collect();
         let seen: Vec<Aside> = aside
@@ -110,8 +111,8 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: Limits) -> f
 }
 
 fn simulated(side: usize, rows: usize, seconds: f64, bytes: u64, rounds: usize) -> Simulated {
-    let key = denoiser(side);
-    Simulated { key, rows, seconds, bytes, service: 0.0, answered: 0, rounds, in_call: false }
+    let kind = denoiser(side);
+    Simulated { kind, rows, seconds, bytes, service: 0.0, answered: 0, rounds, in_call: false }
 }
 
 proptest! {

@@ -1,0 +1,13 @@
+//! The kinds of network calls that pipelines await.
+
+mod decode;
+mod decode_tiny;
+mod denoise;
+mod encode;
+mod encode_text;
+
+pub use decode::{DECODING, Decode};
+pub use decode_tiny::DecodeTiny;
+pub use denoise::DenoiseCall;
+pub use encode::Encode;
+pub use encode_text::EncodeText;

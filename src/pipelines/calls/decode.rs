@@ -1,0 +1,64 @@
+//! A stage of the way from latents to pictures.
+
+use async_trait::async_trait;
+
+use crate::{
+    models::{demand::Demand, stable_diffusion::Part},
+    pipelines::{
+        Activation, Model, NetworkError,
+        call::{Call, Shape, Stage},
+    },
+};
+
+/// Latent pixels of the pictures that are decoded at the same time. An activation is as large as the picture and much
+/// deeper, so there is one picture of 512 × 512 on its way at a time, or many small ones.
+pub const DECODING: usize = 64 * 64;
+
+/// One stage, of those that [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages) counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decode {
+    /// (C, h, w) of the latents.
+    pub shape: [usize; 3],
+    pub stage: usize,
+    /// The stage's share of the work of the whole decoder.
+    pub share: f64,
+}
+
+#[async_trait]
+impl Call for Decode {
+    type Row = Activation;
+    type Answer = Activation;
+
+    fn network(&self) -> &'static str {
+        "decoder"
+    }
+
+    fn shape(&self) -> Shape {
+        let [c, h, w] = self.shape;
+        [c, h, w, self.stage, 0, 0]
+    }
+
+    fn demand(&self, model: &Model, _rows: &[Activation]) -> Demand {
+        let [_, h, w] = self.shape;
+        let whole = model.networks.demand(Part::Decode { size: [h, w] });
+        Demand { work: self.share * whole.work, ..whole }
+    }
+
+    async fn run(&self, model: &Model, rows: &[Activation]) -> Result<Vec<Activation>, NetworkError> {
+        model.networks.decode(self.shape, self.stage, rows).await
+    }
+
+    fn most_rows(&self) -> usize {
+        most_rows(self.shape)
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        let [_, h, w] = self.shape;
+        Some(Stage { latent_pixels: h * w, is_first: self.stage == 0 })
+    }
+}
+
+/// As many pictures as may be decoded at the same time.
+pub(super) fn most_rows([_, h, w]: [usize; 3]) -> usize {
+    (DECODING / (h * w).max(1)).max(1)
+}

@@ -1,0 +1,48 @@
+//! Latents to pictures by the model's tiny decoder.
+
+use async_trait::async_trait;
+
+use super::decode::most_rows;
+use crate::{
+    imaging::RgbImage,
+    models::{demand::Demand, stable_diffusion::Part},
+    pipelines::{
+        Model, NetworkError,
+        call::{Call, Shape},
+    },
+};
+
+/// Latents (C, h, w) → pictures; an error where the model has no such decoder.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeTiny {
+    /// (C, h, w)
+    pub shape: [usize; 3],
+}
+
+#[async_trait]
+impl Call for DecodeTiny {
+    type Row = Vec<f32>;
+    type Answer = RgbImage;
+
+    fn network(&self) -> &'static str {
+        "tiny_decoder"
+    }
+
+    fn shape(&self) -> Shape {
+        let [c, h, w] = self.shape;
+        [c, h, w, 0, 0, 0]
+    }
+
+    fn demand(&self, model: &Model, _rows: &[Vec<f32>]) -> Demand {
+        let [_, h, w] = self.shape;
+        model.networks.demand(Part::DecodeTiny { size: [h, w] })
+    }
+
+    async fn run(&self, model: &Model, rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+        model.networks.decode_tiny(self.shape, rows).await
+    }
+
+    fn most_rows(&self) -> usize {
+        most_rows(self.shape)
+    }
+}

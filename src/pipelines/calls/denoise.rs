@@ -1,0 +1,85 @@
+//! A step of a sampler: noisy latents to the network's prediction.
+
+use async_trait::async_trait;
+
+use crate::{
+    models::{demand::Demand, stable_diffusion::Part},
+    pipelines::{
+        Control, DenoiseRow, Denoised, Depth, Model, NetworkError,
+        call::{Call, Counts, LogFormat, Shape},
+    },
+};
+
+/// Rows of latents, each with its own timestep and context → the network's raw prediction for each, by as much of the network
+/// as `depth` says.
+#[derive(Clone, Copy, Debug)]
+pub struct DenoiseCall {
+    /// (C, h, w) of the network's input.
+    pub shape: [usize; 3],
+    /// (L, D) of the text.
+    pub context: [usize; 2],
+    pub depth: Depth,
+    /// Channels of the prediction.
+    pub channels: usize,
+}
+
+impl DenoiseCall {
+    fn size(&self) -> [usize; 2] {
+        [self.shape[1], self.shape[2]]
+    }
+
+    /// What the ControlNets of a row need in addition to the denoiser.
+    fn control_demand(&self, controls: &[Control]) -> Demand {
+        let of = |control: &Control| control.net.demand(self.size(), self.context[0]);
+        controls.iter().map(of).fold(Demand::default(), Demand::and)
+    }
+}
+
+#[async_trait]
+impl Call for DenoiseCall {
+    type Row = DenoiseRow;
+    type Answer = Denoised;
+
+    fn network(&self) -> &'static str {
+        match self.depth {
+            Depth::Full | Depth::Keeping => "denoiser",
+            Depth::Shallow => "denoiser_shallow",
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        let ([c, h, w], [length, width]) = (self.shape, self.context);
+        [c, h, w, length, width, self.depth as usize]
+    }
+
+    fn demand(&self, model: &Model, rows: &[DenoiseRow]) -> Demand {
+        let part = Part::Denoise { size: self.size(), tokens: self.context[0], shallow: self.depth == Depth::Shallow };
+        let controls = rows.iter().map(|row| self.control_demand(&row.controls));
+        let controls = controls.max_by(|a, b| a.work.total_cmp(&b.work)).unwrap_or_default();
+        model.networks.demand(part).and(controls)
+    }
+
+    async fn run(&self, model: &Model, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
+        model.networks.denoise(self.shape, self.depth, rows).await
+    }
+
+    fn counts(&self) -> Counts {
+        match self.depth {
+            Depth::Full | Depth::Keeping => Counts::Step,
+            Depth::Shallow => Counts::ShallowStep,
+        }
+    }
+
+    fn is_finite(denoised: &Denoised) -> bool {
+        denoised.prediction.iter().all(|value| value.is_finite())
+    }
+
+    /// One with deep features ends the log, which has no room for these.
+    fn log(&self) -> Option<LogFormat<Denoised>> {
+        Some(LogFormat {
+            values: self.channels * self.shape[1] * self.shape[2],
+            write: |denoised| denoised.features.is_none().then_some(&denoised.prediction),
+            read: |prediction| Denoised { prediction, features: None },
+        })
+    }
+}
