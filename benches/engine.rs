@@ -21,7 +21,6 @@ use latentd::{
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Engine, Log, Observer, Run, RunError},
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
-    imaging::RgbImage,
     metrics::Metrics,
     models::{
         Spec,
@@ -31,7 +30,7 @@ use latentd::{
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
-        Activation, Catalogue, Companions, DenoiseRow, Denoised, Depth, Inputs, LatentRgb, Model, NetworkError,
+        Activation, Catalogue, Companions, DenoiseRow, Denoised, Depth, Frame, Inputs, LatentRgb, Model, NetworkError,
         Networks, Posterior, TextEmbedding,
     },
     service::CatalogueRules,
@@ -205,14 +204,14 @@ impl Bench {
     }
 }
 
-struct Ended(mpsc::Sender<Result<Vec<RgbImage>, RunError>>);
+struct Ended(mpsc::Sender<Result<Vec<Frame>, RunError>>);
 
 impl Observer for Ended {
     fn progress(&mut self, _phase: Phase, _step: u32, _steps: u32) {}
 
-    fn preview(&mut self, _index: u32, _step: u32, _picture: RgbImage) {}
+    fn preview(&mut self, _index: u32, _step: u32, _frame: Frame) {}
 
-    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
         let _ = self.0.send(outcome);
     }
 }
@@ -249,7 +248,7 @@ impl Networks for Immediate {
         Ok(Vec::new())
     }
 
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         Ok(Vec::new())
     }
 

@@ -36,9 +36,8 @@ use crate::{
     crash::Attempt,
     diffusion::SchedulerConfig,
     generation::{Generation, Phase},
-    imaging::RgbImage,
     metrics::Metrics,
-    pipelines::{Companions, Inputs, Model, PipelineError},
+    pipelines::{Companions, Frame, Inputs, Model, PipelineError},
 };
 
 /// A generation, ready to compute.
@@ -66,17 +65,18 @@ impl std::fmt::Debug for Run {
 pub trait Observer: Send {
     /// `step` of `steps` are done.
     fn progress(&mut self, phase: Phase, step: u32, steps: u32);
-    /// A rough picture of image `index` after `step`, one pixel for each latent pixel.
-    fn preview(&mut self, index: u32, step: u32, picture: RgbImage);
+    /// A rough look at result `index` after `step`, one pixel for each latent pixel.
+    fn preview(&mut self, index: u32, step: u32, frame: Frame);
     /// The next portion of the run's log, at each [`Settings::checkpoint_interval`] and before an end after which it can be
     /// begun again. What is given back is offered again with the next portion.
     fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
         None
     }
-    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>);
+    /// The run's results, not encoded yet, or why it has none.
+    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>);
 }
 
-/// Why a run ended without pictures.
+/// Why a run ended without results.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RunError {
     #[error("canceled")]

@@ -12,7 +12,10 @@ pub mod preview;
 mod resize;
 
 pub use canny::canny;
-pub use encode::{EncodeError, encode, encode_picture, png::encode_fast};
+pub use encode::{
+    EncodeError, encode, encode_picture,
+    png::{FAST_FORMAT, encode_fast},
+};
 pub use input::{DecodeError, MAX_PIXELS, decode, size};
 pub use mask::{grey, laid_over};
 pub use metadata::Metadata;

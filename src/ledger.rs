@@ -1,4 +1,4 @@
-//! What must survive: generations, their events, their pictures.
+//! What must survive: generations, their events, their artifacts.
 //!
 //! The ledger is the truth. What lives in memory (step 12 of 30) can be lost without losing a generation; what the
 //! ledger has accepted is durable, reaches exactly one final state, may run more than once and appears once.
@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::crash::Attempt;
-use crate::generation::{Event, GenerationId, Image, Preview, Problem, Record};
+use crate::generation::{Artifact, Event, GenerationId, Preview, Problem, Record};
 
 pub use blobs::{BlobError, Blobs};
 pub use postgres::PgStore;
@@ -68,7 +68,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends a run. Returns the record, or `None` where the lease is no longer the generation's: then nothing changed
     /// and the outcome must be thrown away. A generation whose client has asked to cancel it is not queued again but
-    /// canceled, and one that was canceled before its pictures were stored does not succeed any more.
+    /// canceled, and one that was canceled before its artifacts were stored does not succeed any more.
     async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Option<Record>, StoreError>;
 
     /// Takes running generations back whose worker is gone: queued again, one crash counted, after a delay that doubles with
@@ -139,7 +139,7 @@ pub trait Store: Send + Sync + 'static {
     /// What a watcher in another process sees of these generations; those that are gone are left out.
     async fn glance(&self, ids: &[GenerationId]) -> Result<Vec<Glance>, StoreError>;
 
-    /// The previews that were reported, the latest of each image.
+    /// The previews that were reported, the latest of each artifact.
     async fn previews(&self, id: GenerationId) -> Result<Vec<Preview>, StoreError>;
 
     /// Tells other processes to look at once at what they would look at within a second anyway. Hints may be lost.
@@ -188,7 +188,7 @@ impl Lease {
         self.id
     }
 
-    /// Names this attempt in blob paths, so that a late loser never overwrites the winner's pictures.
+    /// Names this attempt in blob paths, so that a late loser never overwrites the winner's artifacts.
     pub fn fence(&self) -> i64 {
         self.fence
     }
@@ -197,7 +197,7 @@ impl Lease {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    Succeeded(Vec<Image>),
+    Succeeded(Vec<Artifact>),
     Failed(Problem),
     Canceled,
     /// Not ended: back to the queue, as a stopping worker does. The attempt is not counted.

@@ -12,6 +12,7 @@
 //!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `metrics`, `telemetry`.
 //! - `diffusion`, `models`, `weights`, `kernels`, `imaging` and `pipelines` never see tokio, axum, sqlx, a clock or an
 //!   environment variable.
+//! - Above `pipelines` nothing sees pixels: results are frames until they are encoded, and artifacts from then on.
 //! - `http` never sees candle; statuses are picked in `http/error.rs` or are a success's own.
 //! - Only `config` reads settings files and the environment; only `app` and the command line start threads and tasks
 //!   of their own, other rooms use the trackers of tasks that `app` lends them and waits for.

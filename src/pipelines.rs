@@ -1,4 +1,4 @@
-//! Straight-line async functions from a generation to its pictures, which read like the papers.
+//! Straight-line async functions from a generation to its results, which read like the papers.
 //!
 //! A pipeline awaits a [`Compute`] wherever a network must run. It knows nothing of batches, devices or other
 //! generations: the engine suspends it at each `await`, runs many pipelines' rows as one, and goes on.
@@ -16,6 +16,7 @@ mod crop;
 pub mod decoding;
 mod embedded;
 mod feature_cache;
+mod frame;
 mod generate;
 mod guided;
 mod image_to_image;
@@ -38,6 +39,7 @@ pub use catalogue::{Acquired, Catalogue, CatalogueError, Changes, Lease, Plan, R
 pub use companions::{CompanionError, Companions};
 pub use control_nets::ControlNets;
 pub use decoding::{Activation, decode};
+pub use frame::Frame;
 pub use generate::generate;
 pub use inputs::Inputs;
 pub use latent_rgb::LatentRgb;
@@ -47,7 +49,7 @@ pub use numerics::Numerics;
 
 use call::Call;
 
-use crate::{diffusion::Latents, generation::Phase, imaging::RgbImage};
+use crate::{diffusion::Latents, generation::Phase};
 
 /// What a pipeline may await.
 pub trait Compute: Sized {
@@ -65,8 +67,8 @@ pub trait Compute: Sized {
     /// Whether a preview is due after `step` of `steps` which the pipeline should decode and [`Compute::show`].
     fn wants_sketch(&self, step: usize, steps: usize) -> bool;
 
-    /// Shows a preview of each image after `step`.
-    fn show(&self, step: usize, pictures: Vec<RgbImage>);
+    /// Shows a preview of each result after `step`.
+    fn show(&self, step: usize, frames: Vec<Frame>);
 
     /// Told after each step of the sampler: `step` counts 1..=steps, `denoised` is the present estimate of the end.
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents);

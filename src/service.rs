@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
-    generation::{Event, GenerationId, Image, Invalid, Limits, Record, Status},
+    generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Status},
     ledger::{Blobs, Counts, Hint, ListQuery, Place, Store, StoreError, blobs::path_of_input},
     metrics::Metrics,
     pipelines::Catalogue,
@@ -274,7 +274,7 @@ impl Service {
         self.view(record).await
     }
 
-    /// Erases a finished generation and its pictures.
+    /// Erases a finished generation and its artifacts.
     pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
         self.find(access, id).await?;
         self.ask(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
@@ -289,17 +289,17 @@ impl Service {
         }
     }
 
-    /// Image `index` of a generation that succeeded; [`ServiceError::NotFound`] otherwise.
-    pub async fn image(&self, access: Access<'_>, id: GenerationId, index: u32) -> Result<Image, ServiceError> {
+    /// Artifact `index` of a generation that succeeded; [`ServiceError::NotFound`] otherwise.
+    pub async fn artifact(&self, access: Access<'_>, id: GenerationId, index: u32) -> Result<Artifact, ServiceError> {
         let record = self.find(access, id).await?;
-        let Status::Succeeded { images } = record.status else { return Err(ServiceError::NotFound) };
-        images.into_iter().find(|image| image.index == index).ok_or(ServiceError::NotFound)
+        let Status::Succeeded { artifacts } = record.status else { return Err(ServiceError::NotFound) };
+        artifacts.into_iter().find(|artifact| artifact.index == index).ok_or(ServiceError::NotFound)
     }
 
-    /// The file of an image.
-    pub async fn file(&self, image: &Image) -> Result<Bytes, ServiceError> {
-        let bytes = self.0.blobs.get(&image.blob).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
-        bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", image.blob)))
+    /// The file of an artifact.
+    pub async fn file(&self, artifact: &Artifact) -> Result<Bytes, ServiceError> {
+        let bytes = self.0.blobs.get(&artifact.blob).await.map_err(|error| ServiceError::Blob(error.to_string()))?;
+        bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", artifact.blob)))
     }
 
     /// The picture that a request of this tenant brought along, as a PNG; [`ServiceError::NotFound`] where no generation that

@@ -1,5 +1,6 @@
 //! The worker: claims generations, feeds the engine, stores results.
 
+mod encode;
 mod finish;
 mod heartbeat;
 mod leases;
@@ -30,14 +31,15 @@ use crate::{
     diffusion::SchedulerConfig,
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
     generation::{Phase, Problem, Record},
-    imaging::{RgbImage, encode_preview, upscale},
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, Store},
     metrics::Metrics,
-    pipelines::{Catalogue, Companions},
+    pipelines::{Catalogue, Companions, Frame},
     service::{Drain, Live, Outbox, Preview, Progress, Throughput},
 };
+use encode::encode_preview;
 use observer::{LiveObserver, Sketch};
 
+pub use encode::{Encoded, encode};
 pub use leases::Leases;
 pub use memory::Memory;
 pub use models::Preload;
@@ -175,11 +177,11 @@ impl Worker {
     }
 
     async fn outcome(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Outcome {
-        let images = match self.compute(record, lease, cancel.clone()).await {
-            Ok(images) => images,
+        let frames = match self.compute(record, lease, cancel.clone()).await {
+            Ok(frames) => frames,
             Err(outcome) => return outcome,
         };
-        let mut saved = pin!(self.save(record, lease, images));
+        let mut saved = pin!(self.save(record, lease, frames));
         tokio::select! {
             biased;
             saved = saved.as_mut() => saved,
@@ -204,8 +206,8 @@ impl Worker {
         }
     }
 
-    /// The generation's pictures, or how it ends without them.
-    async fn compute(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Result<Vec<RgbImage>, Outcome> {
+    /// The generation's results, not encoded yet, or how it ends without them.
+    async fn compute(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Result<Vec<Frame>, Outcome> {
         let (id, generation) = (record.id, &record.generation);
         // A cancel that came between the claim and `begin` found no run to tell.
         match self.store.get(id).await {
@@ -287,16 +289,14 @@ impl Worker {
         outcome
     }
 
-    /// A preview as a PNG, encoded away from the engine's thread.
+    /// Shows a preview, encoded away from the engine's thread.
     async fn publish(&self, record: &Record, sketch: Sketch) {
-        let Sketch { index, step, preview_index, picture } = sketch;
-        // As large as the picture, but no larger than an event stream should carry.
-        let factor = (record.generation.width.max(record.generation.height).min(256)
-            / picture.width.max(picture.height).max(1))
-        .max(1);
-        let encoded = tokio::task::spawn_blocking(move || encode_preview(&upscale(&picture, factor))).await;
-        match encoded {
-            Ok(Ok(png)) => self.live.preview(record.id, Preview { index, step, preview_index, png: png.into() }),
+        let Sketch { index, step, preview_index, frame } = sketch;
+        let side = record.generation.width.max(record.generation.height);
+        match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
+            Ok(Ok((media_type, bytes))) => {
+                self.live.preview(record.id, Preview { index, step, preview_index, media_type, bytes });
+            }
             Ok(Err(error)) => tracing::warn!(id = %record.id, %error, "a preview cannot be encoded"),
             Err(error) => tracing::warn!(id = %record.id, %error, "a preview cannot be encoded"),
         }

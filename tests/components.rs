@@ -20,7 +20,6 @@ use candle_core::{DType, Device, Tensor};
 use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, tokens, vae, with_tiny_decoder};
 use latentd::{
     diffusion::Latents,
-    imaging::RgbImage,
     models::{
         AutoencoderKl, AutoencoderTiny, ClipTextModel, Spec, StableDiffusion, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
@@ -32,7 +31,7 @@ use latentd::{
         unet2d_condition::{Conditions, UNet2DConditionConfig},
     },
     pipelines::{
-        Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding,
+        Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding,
         decoding::decode_alone,
     },
     weights::{ModelFolder, Weights},
@@ -95,7 +94,7 @@ fn tiles_are_decoded_like_diffusers_decodes_them() {
     let latents: Vec<f32> = golden["latents"].flatten_all().unwrap().to_vec1().unwrap();
     let networks = InTiles { vae: vae("sd1"), spec: load(&parity().join("pipelines/sd1")).unwrap().spec() };
     let latents = Latents::new([1, c, h, w], latents).unwrap();
-    let picture = decode_alone(&networks, &latents).unwrap().remove(0);
+    let Frame::Picture(picture) = decode_alone(&networks, &latents).unwrap().remove(0);
     assert_eq!(tiled.dims(), [1, 3, picture.height as usize, picture.width as usize]);
     let expected = tiled.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let level = |value: f32| (value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;
@@ -153,7 +152,7 @@ impl Networks for InTiles {
         Ok(rows.iter().map(decode).collect())
     }
 
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         Ok(Vec::new())
     }
 }

@@ -25,9 +25,8 @@ use latentd::{
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
-    imaging::RgbImage,
     metrics::Metrics,
-    pipelines::{Catalogue, Companions, Inputs, Model},
+    pipelines::{Catalogue, Companions, Frame, Inputs, Model},
     service::CatalogueRules,
 };
 use proptest::{
@@ -56,7 +55,7 @@ enum Told {
     Portion(Log),
     /// How many handles of its model there are when its end is told.
     Handles(usize),
-    Ended(Result<Vec<RgbImage>, RunError>),
+    Ended(Result<Vec<Frame>, RunError>),
 }
 
 struct Recorder(mpsc::Sender<Told>, Weak<Model>);
@@ -67,7 +66,7 @@ impl Observer for Recorder {
         let _ = self.0.send(Told::Progress(phase, step, steps));
     }
 
-    fn preview(&mut self, index: u32, step: u32, _picture: RgbImage) {
+    fn preview(&mut self, index: u32, step: u32, _frame: Frame) {
         let _ = self.0.send(Told::Preview(index, step));
     }
 
@@ -76,7 +75,7 @@ impl Observer for Recorder {
         None
     }
 
-    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
         let _ = self.0.send(Told::Handles(self.1.strong_count()));
         let _ = self.0.send(Told::Ended(outcome));
     }
@@ -161,7 +160,7 @@ impl Bench {
         (cancel, receiver)
     }
 
-    fn draw(&self, request: Value) -> Vec<RgbImage> {
+    fn draw(&self, request: Value) -> Vec<Frame> {
         outcome(&self.start(request).1).unwrap()
     }
 }
@@ -173,7 +172,7 @@ impl Drop for Bench {
     }
 }
 
-fn outcome(told: &mpsc::Receiver<Told>) -> Result<Vec<RgbImage>, RunError> {
+fn outcome(told: &mpsc::Receiver<Told>) -> Result<Vec<Frame>, RunError> {
     loop {
         if let Told::Ended(outcome) = told.recv().unwrap() {
             return outcome;
@@ -385,7 +384,7 @@ fn a_picture_above_the_models_size_is_decoded_in_tiles() {
     (generation.n, generation.height) = (2, 512);
     (0..100).for_each(|_| go_on.send(()).unwrap());
     let pictures = outcome(&bench.start_on(Arc::new(model), generation).1).unwrap();
-    for picture in pictures {
+    for Frame::Picture(picture) in pictures {
         assert_eq!((picture.width, picture.height), (1024, 512));
         assert!(picture.pixels.iter().all(|level| *level == 0), "the scripted decoder draws black");
     }

@@ -129,6 +129,15 @@ fn the_door_sees_no_tensors() {
 }
 
 #[test]
+fn above_the_pipelines_nothing_sees_pixels() {
+    for source in sources().iter().filter(|source| floor(&source.room) > floor("pipelines")) {
+        for word in ["RgbImage", "GreyImage", "Pixels<"] {
+            assert!(!source.code.contains(word), "{} sees {word}", source.path.display());
+        }
+    }
+}
+
+#[test]
 fn only_the_error_table_picks_the_statuses_of_errors() {
     let errors =
         ["BAD_REQUEST", "NOT_FOUND", "UNPROCESSABLE", "CONFLICT", "INTERNAL_SERVER", "SERVICE_UNAVAILABLE", "TOO_MANY"];

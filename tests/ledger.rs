@@ -115,7 +115,7 @@ macro_rules! conformance {
             sharing::positions_are_the_order_of_claims,
             sharing::a_worker_claims_only_for_models_that_it_has,
             sharing::one_that_must_wait_holds_up_nobody,
-            ending::success_keeps_the_images,
+            ending::success_keeps_the_artifacts,
             ending::failure_keeps_the_problem,
             ending::a_stale_lease_changes_nothing,
             ending::one_of_two_racing_leases_wins,

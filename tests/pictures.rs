@@ -18,11 +18,11 @@ use case::{Case, FOLDERS};
 use latentd::{
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Fields, Generation, Given, InputImage, Limits, Phase, Place, Rules, resolve},
+    generation::{Fields, Generation, Given, InputImage, Limits, Phase, Rules, resolve},
     imaging::{RgbImage, decode},
     kernels::winograd,
     metrics::Metrics,
-    pipelines::{Adapters, Catalogue, Companions, ControlNets, Inputs},
+    pipelines::{Adapters, Catalogue, Companions, ControlNets, Frame, Inputs},
     service::CatalogueRules,
 };
 
@@ -90,7 +90,7 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
         let goldens = case.goldens();
         let pictures = case.wanted(pictures);
         assert_eq!(pictures.len(), goldens.len(), "{}", case.name);
-        for (index, (picture, golden)) in pictures.iter().zip(&goldens).enumerate() {
+        for (index, (Frame::Picture(picture), golden)) in pictures.iter().zip(&goldens).enumerate() {
             assert_eq!((picture.width, picture.height), (generation.width, generation.height), "{}", case.name);
             let (max, mean) = distance(picture, golden);
             if max > MAX_LEVELS || mean > MEAN_LEVELS {
@@ -120,16 +120,12 @@ fn taken_in(case: &Case) -> (Fields, Inputs) {
         let picture = decode(&file, place.role().ground()).unwrap();
         let (width, height) = (picture.width, picture.height);
         fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
-        match place {
-            Place::Image => inputs.image = Some(picture),
-            Place::Mask => inputs.mask = Some(picture),
-            Place::Control(_) => inputs.controls.push(picture),
-        }
+        inputs.put(place, picture);
     }
     (fields, inputs)
 }
 
-type Outcome = mpsc::Receiver<Result<Vec<RgbImage>, RunError>>;
+type Outcome = mpsc::Receiver<Result<Vec<Frame>, RunError>>;
 
 /// Hands the case to the engine. A case that is not waiting must resolve, so a refusal fails the test.
 fn start(
@@ -161,14 +157,14 @@ fn start(
     (generation, receiver)
 }
 
-struct Told(mpsc::Sender<Result<Vec<RgbImage>, RunError>>);
+struct Told(mpsc::Sender<Result<Vec<Frame>, RunError>>);
 
 impl Observer for Told {
     fn progress(&mut self, _phase: Phase, _step: u32, _steps: u32) {}
 
-    fn preview(&mut self, _index: u32, _step: u32, _picture: RgbImage) {}
+    fn preview(&mut self, _index: u32, _step: u32, _frame: Frame) {}
 
-    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
         self.0.send(outcome).unwrap();
     }
 }

@@ -56,5 +56,7 @@ mod responsiveness;
 mod resume;
 #[path = "server/steered.rs"]
 mod steered;
+#[path = "server/upgrade.rs"]
+mod upgrade;
 
 use parity_over_http::case;

@@ -146,7 +146,7 @@ export class Card {
   }
 
   downloadLink(image) {
-    const name = fileName({ prompt: this.generation.params.prompt, seed: image.seed });
+    const name = fileName({ prompt: this.generation.params.prompt, seed: image.seed }, image.content_type);
     return element('a', { class: 'icon', href: api.local(image.url), download: name, 'aria-label': 'Download', title: 'Download' }, icon('download'));
   }
 

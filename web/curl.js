@@ -14,10 +14,12 @@ export function command(request) {
   return parts.join(' ');
 }
 
-/** A file name that tells the picture: the words of its prompt and its seed. */
-export function fileName({ prompt, seed }) {
+const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp' };
+
+/** A file name that tells the picture: the words of its prompt, its seed and its type. */
+export function fileName({ prompt, seed }, type = 'image/png') {
   const words = (prompt ?? '').toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-+|-+$/g, '').slice(0, 40);
-  return `${[words.replace(/-+$/, '') || 'picture', seed].filter((part) => part !== undefined).join('-')}.png`;
+  return `${[words.replace(/-+$/, '') || 'picture', seed].filter((part) => part !== undefined).join('-')}.${EXTENSIONS[type]}`;
 }
 
 /** Between single quotes only the quote itself needs care in a POSIX shell. */

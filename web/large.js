@@ -86,7 +86,7 @@ export class Large {
     img.style.width = `min(100%, min(${MOST_ENLARGED * image.height}px, 72dvh) * ${image.width / image.height})`;
     this.at('prompt').textContent = params.prompt || '(no words)';
     this.at('download').href = local(image.url);
-    this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed });
+    this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed }, image.content_type);
     const facts = {
       'Not in it': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,
       Steps: params.steps, Guidance: params.guidance_scale, Sampler: schedulerName(params.scheduler),

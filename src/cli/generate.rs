@@ -13,10 +13,11 @@ use latentd::{
     diffusion::{SamplerLabel, SchedulerConfig},
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Generation, InputImage, Phase, Place, resolve},
-    imaging::{RgbImage, decode, encode_picture},
+    imaging::decode,
     metrics::Metrics,
-    pipelines::{Companions, Inputs},
+    pipelines::{Companions, Frame, Inputs},
     service::CatalogueRules,
+    worker::encode,
 };
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -68,9 +69,9 @@ impl Generate {
         let catalogue = app::catalogue(&config)?;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
         let mut fields = Fields::new(self.fields());
-        let image = take_in(&mut fields, Place::Image, self.image.as_deref())?;
-        let mask = take_in(&mut fields, Place::Mask, self.mask.as_deref())?;
-        let inputs = Inputs { image, mask, ..Inputs::default() };
+        let mut inputs = Inputs::default();
+        take_in(&mut fields, &mut inputs, Place::Image, self.image.as_deref())?;
+        take_in(&mut fields, &mut inputs, Place::Mask, self.mask.as_deref())?;
         let generation = resolve(fields, &rules).map_err(|invalid| {
             let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
             anyhow!("{}", details.join("; "))
@@ -109,10 +110,10 @@ impl Generate {
         }
         let computing = std::thread::Builder::new().name("engine".to_owned()).stack_size(engine::ENGINE_STACK);
         let computing = computing.spawn(move || thread.run())?;
-        let pictures = ended.recv().context("the engine ended without an answer")??;
+        let frames = ended.recv().context("the engine ended without an answer")??;
         drop(engine);
         computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;
-        write(&generation, &label, &pictures, &paths)
+        write(&generation, &label, frames, &paths)
     }
 
     /// Where each image goes.
@@ -139,10 +140,10 @@ impl Generate {
     }
 }
 
-fn write(generation: &Generation, label: &SamplerLabel, pictures: &[RgbImage], paths: &[PathBuf]) -> Result<()> {
-    for ((index, picture), path) in (0..).zip(pictures).zip(paths) {
-        let file = encode_picture(picture, generation, label, index)?;
-        std::fs::write(path, file).with_context(|| format!("cannot write {}", path.display()))?;
+fn write(generation: &Generation, label: &SamplerLabel, frames: Vec<Frame>, paths: &[PathBuf]) -> Result<()> {
+    for ((index, frame), path) in (0..).zip(frames).zip(paths) {
+        let encoded = encode(frame, generation, label, index)?;
+        std::fs::write(path, encoded.file).with_context(|| format!("cannot write {}", path.display()))?;
         println!("{} (seed {})", path.display(), generation.seed_of(index));
     }
     Ok(())
@@ -176,15 +177,16 @@ fn can_be_written(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads a picture into its field, where there is one to read.
-fn take_in(fields: &mut Fields, place: Place, path: Option<&Path>) -> Result<Option<RgbImage>> {
-    let Some(path) = path else { return Ok(None) };
+/// Reads a picture into its field and among the inputs, where there is one to read.
+fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: Place, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
     let file = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let picture = decode(&file, place.role().ground()).with_context(|| path.display().to_string())?;
     // Nothing is stored here, so nothing will be looked up by this name; it only says which file it was.
     let upload = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
     fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });
-    Ok(Some(picture))
+    inputs.put(place, picture);
+    Ok(())
 }
 
 /// `fox.png` -> `fox-1.png`
@@ -203,7 +205,7 @@ fn progress_bar(steps: u32) -> ProgressBar {
 /// Shows the run on a terminal.
 struct Bar {
     bar: ProgressBar,
-    ended: mpsc::Sender<Result<Vec<RgbImage>, RunError>>,
+    ended: mpsc::Sender<Result<Vec<Frame>, RunError>>,
 }
 
 impl Observer for Bar {
@@ -218,9 +220,9 @@ impl Observer for Bar {
         self.bar.set_position(u64::from(step));
     }
 
-    fn preview(&mut self, _index: u32, _step: u32, _picture: RgbImage) {}
+    fn preview(&mut self, _index: u32, _step: u32, _frame: Frame) {}
 
-    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
         self.bar.finish_and_clear();
         // Nobody is left to tell only where the program is ending anyway.
         let _ = self.ended.send(outcome);

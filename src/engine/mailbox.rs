@@ -9,8 +9,7 @@ use super::{
 use crate::{
     diffusion::Latents,
     generation::Phase,
-    imaging::RgbImage,
-    pipelines::{Compute, Model, NetworkError, PipelineError, call::Call},
+    pipelines::{Compute, Frame, Model, NetworkError, PipelineError, call::Call},
 };
 
 /// Shared by a run's future and the engine, both on the engine's thread.
@@ -21,8 +20,8 @@ pub(super) struct Mailbox {
     /// What to tell the observer: the phase, and the steps done of all.
     pub phase: Option<Phase>,
     pub step: (u32, u32),
-    /// Previews that were not yet handed to the observer: image, step, picture.
-    pub previews: Vec<(u32, u32, RgbImage)>,
+    /// Previews that were not yet handed to the observer: index, step, frame.
+    pub previews: Vec<(u32, u32, Frame)>,
     pub recording: Recording,
 }
 
@@ -81,9 +80,9 @@ impl Compute for Station {
         ahead && self.is_preview_due(step, steps) && self.model.networks.spec().tiny_decoder
     }
 
-    fn show(&self, step: usize, pictures: Vec<RgbImage>) {
-        let pictures = pictures.into_iter().enumerate();
-        let previews = pictures.map(|(image, picture)| (image as u32, step as u32, picture));
+    fn show(&self, step: usize, frames: Vec<Frame>) {
+        let frames = frames.into_iter().enumerate();
+        let previews = frames.map(|(index, frame)| (index as u32, step as u32, frame));
         self.mailbox.borrow_mut().previews.extend(previews);
     }
 
@@ -94,8 +93,8 @@ impl Compute for Station {
         if sketches_here {
             let [b, c, h, w] = denoised.shape();
             for image in 0..b {
-                let picture = self.model.latent_rgb.picture(denoised.row(image), [c, h, w]);
-                mailbox.previews.push((image as u32, step as u32, picture));
+                let frame = self.model.latent_rgb.frame(denoised.row(image), [c, h, w]);
+                mailbox.previews.push((image as u32, step as u32, frame));
             }
         }
     }

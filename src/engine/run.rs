@@ -20,11 +20,10 @@ use super::{
 use crate::{
     crash::{Attempt, blame},
     generation::Phase,
-    imaging::RgbImage,
-    pipelines::{Model, NetworkError, PipelineError, generate},
+    pipelines::{Frame, Model, NetworkError, PipelineError, generate},
 };
 
-type Pipeline = Pin<Box<dyn Future<Output = Result<Vec<RgbImage>, PipelineError>>>>;
+type Pipeline = Pin<Box<dyn Future<Output = Result<Vec<Frame>, PipelineError>>>>;
 
 /// A run on the engine's thread.
 pub(super) struct Active {
@@ -65,7 +64,7 @@ impl Active {
     }
 
     /// Lets the pipeline go on until it asks again (`None`) or ends, and tells the observer.
-    pub fn poll(&mut self) -> Option<Result<Vec<RgbImage>, RunError>> {
+    pub fn poll(&mut self) -> Option<Result<Vec<Frame>, RunError>> {
         let mut context = Context::from_waker(Waker::noop());
         // A pipeline that panicked is dropped and never polled again, so nothing sees what it left half done.
         let (attempt, pipeline) = (self.attempt, self.pipeline.as_mut());
@@ -88,8 +87,8 @@ impl Active {
             self.told = Some((phase, step));
             self.observer.progress(phase, step, steps);
         }
-        for (index, step, picture) in previews {
-            self.observer.preview(index, step, picture);
+        for (index, step, frame) in previews {
+            self.observer.preview(index, step, frame);
         }
     }
 
@@ -186,7 +185,7 @@ impl Active {
     }
 
     /// Lets go of all that the run holds, and then tells the observer.
-    pub fn end(self, outcome: Result<Vec<RgbImage>, RunError>) {
+    pub fn end(self, outcome: Result<Vec<Frame>, RunError>) {
         let Active { pipeline, mailbox, model, refiner, observer, .. } = self;
         drop((pipeline, mailbox, model, refiner));
         observer.ended(outcome);

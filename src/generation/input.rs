@@ -181,7 +181,8 @@ impl Place {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// The field of the request.
+    pub fn name(self) -> &'static str {
         match self {
             Place::Image => "image",
             Place::Mask => "mask",

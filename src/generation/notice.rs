@@ -12,9 +12,10 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
         Map::from_iter([("self".to_owned(), json!(place)), ("events".to_owned(), json!(format!("{place}/events")))]);
     let mut error = Value::Null;
     match &record.status {
-        Status::Succeeded { images } => {
-            let images: Vec<String> = images.iter().map(|image| format!("{place}/content/{}", image.index)).collect();
-            links.insert("images".to_owned(), json!(images));
+        Status::Succeeded { artifacts } => {
+            let contents: Vec<String> =
+                artifacts.iter().map(|artifact| format!("{place}/content/{}", artifact.index)).collect();
+            links.insert("images".to_owned(), json!(contents));
         }
         Status::Failed { problem } => error = json!({"code": problem.code, "retryable": problem.retryable}),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => {}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Phase;
+use super::{MediaType, Phase};
 
 /// How far a running generation is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,15 +17,16 @@ pub struct Progress {
     pub eta_s: Option<f32>,
 }
 
-/// A rough picture of where a run is going.
+/// A rough look at where a run is going.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    /// Which image of the generation.
+    /// Which artifact of the generation.
     pub index: u32,
     /// After which step.
     pub step: u32,
-    /// Counts the previews of the image from 0.
+    /// Counts the previews of the artifact from 0.
     pub preview_index: u32,
-    /// A PNG file.
-    pub png: Bytes,
+    pub media_type: MediaType,
+    /// The file.
+    pub bytes: Bytes,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Generation, GenerationId};
+use super::{Artifact, Generation, GenerationId};
 
 /// A generation and how far it got.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Record {
     pub created_at: OffsetDateTime,
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
-    /// When record and pictures are erased; only finished generations expire.
+    /// When record and artifacts are erased; only finished generations expire.
     pub expires_at: Option<OffsetDateTime>,
     /// Grows with every change, for `ETag`s.
     pub version: i64,
@@ -36,7 +36,7 @@ pub enum Status {
     Queued,
     Running,
     Succeeded {
-        images: Vec<Image>,
+        artifacts: Vec<Artifact>,
     },
     Failed {
         problem: Problem,
@@ -65,21 +65,6 @@ impl Status {
             Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => true,
         }
     }
-}
-
-/// A stored picture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    pub index: u32,
-    pub width: u32,
-    pub height: u32,
-    /// The seed that draws this very picture alone.
-    pub seed: u64,
-    pub bytes: u64,
-    /// Lower-case hexadecimal SHA-256 of the file.
-    pub sha256: String,
-    /// Where the blob store keeps the file.
-    pub blob: String,
 }
 
 /// Why a generation failed.

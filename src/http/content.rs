@@ -1,4 +1,4 @@
-//! The bytes of pictures and previews.
+//! The bytes of artifacts and previews.
 
 use axum::{
     Extension,
@@ -14,15 +14,15 @@ use super::{
     error::{ApiError, location, success},
     etag, generation,
     listener::Room,
-    path::{Id, Index},
+    path::{Content, Id},
     range,
 };
 use crate::{
-    generation::{GenerationId, Image},
+    generation::{Artifact, GenerationId, MediaType},
     service::{Access, Service},
 };
 
-/// Where the API keeps a picture.
+/// Where the API keeps an artifact.
 pub fn url(id: &GenerationId, index: u32) -> String {
     format!("{}/content/{index}", location(id))
 }
@@ -31,50 +31,57 @@ pub async fn content(
     State(AppState { service, signer, .. }): State<AppState>,
     caller: Result<Caller, ApiError>,
     Id(id): Id,
-    Index(index): Index,
+    Content { index, extension }: Content,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
     // A signed URL is a right of its own, with which no key is asked for.
     let signed = signer.verify(&url(&id, index), query.as_deref().unwrap_or_default(), generation::now())?;
-    let image = match signed {
-        true => service.image(Access::Full, id, index).await?,
-        false => service.image(caller?.access(), id, index).await?,
+    let artifact = match signed {
+        true => service.artifact(Access::Full, id, index).await?,
+        false => service.artifact(caller?.access(), id, index).await?,
     };
-    let tag = tag(&image);
+    if extension.is_some() && extension.as_deref() != artifact.extension() {
+        return Err(ApiError::NotFound("image"));
+    }
+    let tag = tag(&artifact);
     if etag::matches(&headers, &tag) {
-        return Ok((success::NOT_MODIFIED, kept(&image)).into_response());
+        return Ok((success::NOT_MODIFIED, kept(&artifact)).into_response());
     }
     // The file is read when there is room for it in memory, and holds that room until it is sent.
-    let room = Room::of(&extensions, image.bytes).await?.map(Extension);
-    let bytes = service.file(&image).await?;
+    let room = Room::of(&extensions, artifact.bytes).await?.map(Extension);
+    let bytes = service.file(&artifact).await?;
     let length = bytes.len();
     let Some(part) = range::wanted(&headers, length, &tag)? else {
-        return Ok((room, file(&image, bytes)).into_response());
+        return Ok((room, file(&artifact, bytes)).into_response());
     };
     let place = format!("bytes {}-{}/{length}", part.start, part.end - 1);
-    Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&image, bytes.slice(part))).into_response())
+    Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&artifact, bytes.slice(part))).into_response())
 }
 
-/// A picture, or a part of it, with what caches need to know.
-pub fn file(image: &Image, bytes: Bytes) -> impl IntoResponse + use<> {
-    (kept(image), [(header::CONTENT_TYPE, "image/png"), (header::ACCEPT_RANGES, "bytes")], bytes)
+/// A file, or a part of it, with what caches need to know.
+pub fn file(artifact: &Artifact, bytes: Bytes) -> impl IntoResponse + use<> {
+    (kept(artifact), content_type(&artifact.media_type), [(header::ACCEPT_RANGES, "bytes")], bytes)
 }
 
-/// A picture never changes under its address.
-fn kept(image: &Image) -> [(HeaderName, String); 2] {
-    [(header::ETAG, tag(image)), (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned())]
+/// A file never changes under its address.
+fn kept(artifact: &Artifact) -> [(HeaderName, String); 2] {
+    [(header::ETAG, tag(artifact)), (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned())]
 }
 
-fn tag(image: &Image) -> String {
-    format!("\"{}\"", image.sha256)
+fn tag(artifact: &Artifact) -> String {
+    format!("\"{}\"", artifact.sha256)
+}
+
+pub fn content_type(media_type: &MediaType) -> [(HeaderName, String); 1] {
+    [(header::CONTENT_TYPE, media_type.to_string())]
 }
 
 pub async fn preview(State(service): State<Service>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
     let uncached = [(header::CACHE_CONTROL, "no-store")];
     match service.preview(caller.access(), id).await? {
-        Some(preview) => Ok((uncached, [(header::CONTENT_TYPE, "image/png")], preview.png).into_response()),
+        Some(preview) => Ok((uncached, content_type(&preview.media_type), preview.bytes).into_response()),
         None => Ok((success::NO_CONTENT, uncached).into_response()),
     }
 }

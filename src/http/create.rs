@@ -18,7 +18,7 @@ use super::{
     presence::{Presence, Waits},
 };
 use crate::{
-    generation::{Fields, GenerationId, Status},
+    generation::{Facts, Fields, GenerationId, Status},
     service::{Access, Order, Repeatable, View, Waited},
 };
 
@@ -115,11 +115,12 @@ async fn picture(state: &AppState, prefer: Prefer, view: &View, mut presence: Pr
         Status::Expired => Err(ApiError::Expired(id)),
         Status::Failed { problem } => Err(ApiError::Failed { id, code: problem.code, message: problem.message }),
         Status::Succeeded { .. } => {
-            let image = state.service.image(Access::Full, id, 0).await?;
-            let bytes = state.service.file(&image).await?;
+            let artifact = state.service.artifact(Access::Full, id, 0).await?;
+            let Facts::Picture { seed, .. } = artifact.facts;
+            let bytes = state.service.file(&artifact).await?;
             let where_from = [(header::CONTENT_LOCATION, content::url(&id, 0))];
-            let seed = [(HeaderName::from_static("latentd-seed"), image.seed.to_string())];
-            Ok((headers(id), applied(&prefer), where_from, seed, content::file(&image, bytes)).into_response())
+            let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
+            Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
         }
     }
 }

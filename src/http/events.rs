@@ -210,11 +210,11 @@ fn as_queued(view: View) -> View {
 
 /// `None` where the preview is too large for an event.
 fn preview_frame(id: &GenerationId, preview: &Preview) -> Option<Frame> {
-    let b64 = BASE64_STANDARD.encode(&preview.png);
+    let b64 = BASE64_STANDARD.encode(&preview.bytes);
     (b64.len() <= MAX_PREVIEW_BYTES).then(|| {
-        let Preview { index, step, preview_index, .. } = preview;
+        let Preview { index, step, preview_index, media_type, .. } = preview;
         let data = json!({
-            "id": id, "index": index, "step": step, "preview_index": preview_index, "content_type": "image/png", "b64": b64,
+            "id": id, "index": index, "step": step, "preview_index": preview_index, "content_type": media_type, "b64": b64,
         });
         Frame::ephemeral("generation.preview", &data)
     })
@@ -230,6 +230,7 @@ fn with_id(id: &GenerationId, mut data: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generation::Format;
 
     #[test]
     fn a_reader_resumes_after_what_it_has() {
@@ -247,7 +248,13 @@ mod tests {
 
     #[test]
     fn a_preview_too_large_for_an_event_is_left_out() {
-        let preview = |bytes| Preview { index: 0, step: 3, preview_index: 1, png: Bytes::from(vec![0; bytes]) };
+        let preview = |bytes| Preview {
+            index: 0,
+            step: 3,
+            preview_index: 1,
+            media_type: Format::Png.into(),
+            bytes: Bytes::from(vec![0; bytes]),
+        };
         let id = GenerationId::new();
         assert!(preview_frame(&id, &preview(49_152)).is_some());
         assert!(preview_frame(&id, &preview(49_153)).is_none());

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{content, error::location, signed::Signer};
 use crate::{
-    generation::{GenerationId, Image, Priority, Problem, Status, rfc3339},
+    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, rfc3339},
     ledger::Place,
     service::{Pace, Progress, View},
 };
@@ -56,7 +56,7 @@ struct ImageObject {
     width: u32,
     height: u32,
     seed: u64,
-    content_type: &'static str,
+    content_type: MediaType,
     bytes: u64,
     sha256: String,
 }
@@ -74,9 +74,9 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
     let record = &view.record;
     let id = record.id;
     let (images, error) = match &record.status {
-        Status::Succeeded { images } => {
+        Status::Succeeded { artifacts } => {
             let expiry = signer.expiry(now());
-            (images.iter().map(|image| image_object(&id, image, signer, expiry)).collect(), None)
+            (artifacts.iter().map(|artifact| image_object(&id, artifact, signer, expiry)).collect(), None)
         }
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
@@ -114,19 +114,20 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
     }
 }
 
-fn image_object(id: &GenerationId, image: &Image, signer: &Signer, expiry: Option<i64>) -> ImageObject {
-    let path = content::url(id, image.index);
+fn image_object(id: &GenerationId, artifact: &Artifact, signer: &Signer, expiry: Option<i64>) -> ImageObject {
+    let Facts::Picture { width, height, seed } = artifact.facts;
+    let path = content::url(id, artifact.index);
     let expires_at = expiry.and_then(|expiry| OffsetDateTime::from_unix_timestamp(expiry).ok());
     ImageObject {
-        index: image.index,
+        index: artifact.index,
         url: expiry.map_or_else(|| path.clone(), |expiry| signer.sign(&path, expiry)),
         url_expires_at: expires_at.map(rfc3339),
-        width: image.width,
-        height: image.height,
-        seed: image.seed,
-        content_type: "image/png",
-        bytes: image.bytes,
-        sha256: image.sha256.clone(),
+        width,
+        height,
+        seed,
+        content_type: artifact.media_type.clone(),
+        bytes: artifact.bytes,
+        sha256: artifact.sha256.clone(),
     }
 }
 

@@ -22,9 +22,13 @@ pub struct OwnId(pub GenerationId);
 #[derive(Clone, Debug)]
 pub struct WorkerName(pub String);
 
-/// The image of `…/content/{n}`, with or without `.png`.
-#[derive(Clone, Copy, Debug)]
-pub struct Index(pub u32);
+/// The artifact of `…/content/{n}`, with or without the extension of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    pub index: u32,
+    /// Without the dot.
+    pub extension: Option<String>,
+}
 
 /// The endpoint of `/v1/webhook_endpoints/{id}…`.
 #[derive(Clone, Copy, Debug)]
@@ -74,12 +78,12 @@ impl<S: Send + Sync> FromRequestParts<S> for WorkerName {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Index {
+impl<S: Send + Sync> FromRequestParts<S> for Content {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let n = segment(parts, state, "n").await;
-        n.and_then(|n| index(&n)).map(Index).ok_or(ApiError::NotFound("image"))
+        n.and_then(|n| content(&n)).ok_or(ApiError::NotFound("image"))
     }
 }
 
@@ -125,27 +129,37 @@ async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Op
     segments.remove(name)
 }
 
-fn index(text: &str) -> Option<u32> {
-    let digits = text.strip_suffix(".png").unwrap_or(text);
-    // One address a picture: no sign, no zeros in front.
-    digits.parse().ok().filter(|n: &u32| n.to_string() == digits)
+fn content(text: &str) -> Option<Content> {
+    let (digits, extension) = match text.split_once('.') {
+        Some((digits, extension)) => (digits, Some(extension.to_owned())),
+        None => (text, None),
+    };
+    // One address for each artifact: no sign, no leading zeros.
+    let index = digits.parse().ok().filter(|index: &u32| index.to_string() == digits)?;
+    Some(Content { index, extension })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::{Content, content};
+
     #[test]
-    fn a_picture_has_two_addresses_and_no_more() {
+    fn an_artifact_has_two_addresses_and_no_more() {
+        let of = |index, extension: Option<&str>| Content { index, extension: extension.map(str::to_owned) };
         let cases = [
-            ("0", Some(0)),
-            ("12.png", Some(12)),
+            ("0", Some(of(0, None))),
+            ("12.png", Some(of(12, Some("png")))),
+            // No artifact has such an extension.
+            ("12.", Some(of(12, Some("")))),
             ("+1", None),
             ("01", None),
-            ("1.jpg", None),
+            ("01.png", None),
+            (".png", None),
             ("", None),
             ("-1", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(super::index(text), expected, "{text}");
+            assert_eq!(content(text), expected, "{text}");
         }
     }
 }

@@ -8,11 +8,15 @@ use axum::{
 
 use super::{
     caller::Caller,
+    content::content_type,
     error::{ApiError, success},
     etag,
     path::Digest,
 };
-use crate::service::{Service, ServiceError};
+use crate::{
+    imaging::FAST_FORMAT,
+    service::{Service, ServiceError},
+};
 
 pub async fn get(
     State(service): State<Service>,
@@ -31,5 +35,5 @@ pub async fn get(
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, kept).into_response());
     }
-    Ok((kept, [(header::CONTENT_TYPE, "image/png")], file).into_response())
+    Ok((kept, content_type(&FAST_FORMAT.into()), file).into_response())
 }

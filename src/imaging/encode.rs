@@ -51,7 +51,7 @@ pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Resu
     match encoding {
         Encoding::Png => png::encode_finished(image, metadata),
         Encoding::Jpeg { quality } => jpeg::encode(image, quality, metadata),
-        Encoding::Webp => webp::encode(image, metadata),
+        Encoding::Webp => webp::encode(&image.pixels, [image.width, image.height], metadata),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pictures and logs as objects, in a folder or in a bucket.
+//! Artifacts, inputs and logs as objects, in a folder or in a bucket.
 
 mod bucket;
 mod error;
@@ -19,7 +19,7 @@ pub(super) use error::is_full;
 pub use path::{fence_of, path_of, path_of_input, path_of_part};
 use patience::Waiting;
 
-/// A handle to the store of pictures and logs.
+/// A handle to the store of artifacts, inputs and logs.
 #[derive(Clone)]
 pub struct Blobs {
     place: Place,
@@ -163,14 +163,14 @@ impl Blobs {
         self.delete_folder(&Location::parse(path::log_of(id))?).await
     }
 
-    /// The fences of the attempts that have stored pictures.
+    /// The fences of the attempts that have stored artifacts.
     pub async fn fences(&self, id: GenerationId) -> Result<Vec<i64>, BlobError> {
         let folders = self.folders_in(&Location::parse(path::folder_of(id))?).await?;
         Ok(folders.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
     }
 
-    /// Erases the pictures of all attempts of a generation that is over but the one that has succeeded, if one has. What the
-    /// request brought along stays.
+    /// Erases the artifacts of all attempts of a generation that is over but the one that has succeeded, if one has. What
+    /// the request brought along stays.
     pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<(), BlobError> {
         self.delete_attempts(id, &self.fences(id).await?, winner).await
     }
@@ -200,8 +200,8 @@ impl Blobs {
         Ok(times.into_iter().max().map(SystemTime::from))
     }
 
-    /// Erases everything of a generation: its log, what its request brought along, the pictures of every fence, and half-written
-    /// files of a process that was killed, which are no objects yet and which nothing else could name.
+    /// Erases everything of a generation: its log, what its request brought along, the artifacts of every fence, and
+    /// half-written files of a process that was killed, which are no objects yet and which nothing else could name.
     pub async fn delete_generation(&self, id: GenerationId) -> Result<(), BlobError> {
         self.delete_log(id).await?;
         self.delete_folder(&Location::parse(path::folder_of(id))?).await

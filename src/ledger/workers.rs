@@ -24,7 +24,7 @@ pub struct Glance {
     pub is_over: bool,
     /// Of the running attempt.
     pub progress: Option<Progress>,
-    /// Image and step of its previews.
+    /// Artifact and step of its previews.
     pub previews: Vec<(u32, u32)>,
 }
 

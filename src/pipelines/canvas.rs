@@ -2,11 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Activation, NetworkError};
-use crate::{
-    imaging::RgbImage,
-    models::autoencoder_kl::{Tile, Tiles},
-};
+use super::{Activation, Frame, NetworkError};
+use crate::models::autoencoder_kl::{Tile, Tiles};
 
 /// A picture in the making. Tiles come row by row; each is blended into the one above it and the one to its left over what
 /// they share, as diffusers' `AutoencoderKL` blends them (`blend_v`, then `blend_h`), and only the seams of tiles are kept.
@@ -15,7 +12,10 @@ pub(super) struct Canvas {
     tiles: Tiles,
     /// Pixels per latent pixel and side.
     scale: usize,
-    picture: RgbImage,
+    /// Pixels of a line.
+    width: usize,
+    /// (H, W, 3) bytes.
+    pixels: Vec<u8>,
     /// For each column the last lines of the tile above.
     above: Vec<Vec<f32>>,
     /// The last pixels of each line of the tile to the left.
@@ -26,8 +26,8 @@ impl Canvas {
     pub fn new(tiles: Tiles, scale: usize) -> Self {
         let (height, width) = tiles.size();
         let (height, width) = (height * scale, width * scale);
-        let picture = RgbImage { width: width as u32, height: height as u32, pixels: vec![0; 3 * width * height] };
-        Self { tiles, scale, picture, above: Vec::new(), left: Vec::new() }
+        let pixels = vec![0; 3 * width * height];
+        Self { tiles, scale, width, pixels, above: Vec::new(), left: Vec::new() }
     }
 
     /// The next tile's pixels (1, H, W, 3), in [-1, 1].
@@ -68,8 +68,9 @@ impl Canvas {
         self.paint(tile, &pixels, height, line);
     }
 
-    pub fn picture(self) -> RgbImage {
-        self.picture
+    pub fn frame(self) -> Frame {
+        let height = self.tiles.size().0 * self.scale;
+        Frame::picture(self.width, height, self.pixels)
     }
 
     /// The end of the tile, for its neighbours.
@@ -84,8 +85,8 @@ impl Canvas {
     /// The beginning of the tile, up to where the next one is laid over it, as bytes.
     fn paint(&mut self, tile: &Tile, pixels: &[f32], height: usize, line: usize) {
         let step = self.tiles.step() * self.scale;
-        let (width, from) = (3 * self.picture.width as usize, 3 * tile.x.start * self.scale);
-        let lines = self.picture.pixels.chunks_exact_mut(width).skip(tile.y.start * self.scale);
+        let (width, from) = (3 * self.width, 3 * tile.x.start * self.scale);
+        let lines = self.pixels.chunks_exact_mut(width).skip(tile.y.start * self.scale);
         for (to, pixels) in lines.zip(pixels.chunks_exact(line)).take(step.min(height)) {
             let pixels = &pixels[..line.min(3 * step)];
             to[from..from + pixels.len()].iter_mut().zip(pixels).for_each(|(to, level)| *to = byte(*level));
@@ -174,7 +175,7 @@ mod tests {
                 let levels: Vec<f32> = places.flat_map(|(y, x)| [pixels(&tile, y, x); 3]).collect();
                 canvas.add_pixels(&tile, &levels, height, width);
             }
-            let picture = canvas.picture();
+            let Frame::Picture(picture) = canvas.frame();
             prop_assert_eq!((picture.height as usize, picture.width as usize), (h * scale, w * scale));
             for (made, expected) in picture.pixels.chunks_exact(3).zip(expected) {
                 let level = (expected / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;

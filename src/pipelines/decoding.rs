@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Storage, Tensor};
 
-use super::{NetworkError, Networks, calls::Decode, canvas::Canvas};
-use crate::{diffusion::Latents, imaging::RgbImage, models::pause::ToEnd};
+use super::{Frame, NetworkError, Networks, calls::Decode, canvas::Canvas};
+use crate::{diffusion::Latents, models::pause::ToEnd};
 
 /// What the decoding of one picture has come to between two stages: (1, …), memory of its own, so that it may be kept
 /// while its company is long done. A cheap handle.
@@ -62,12 +62,12 @@ pub async fn decode<E: From<NetworkError>>(
     latents: &Latents,
     most: usize,
     run: impl AsyncFn(Decode, Vec<Activation>) -> Result<Vec<Activation>, E>,
-) -> Result<Vec<RgbImage>, E> {
+) -> Result<Vec<Frame>, E> {
     let [b, c, h, w] = latents.shape();
     let tiles = networks.tiles([h, w]);
     let (tile_h, tile_w) = tiles.largest();
     let together = (most / (tile_h * tile_w).max(1)).max(1);
-    let mut pictures = Vec::with_capacity(b);
+    let mut frames = Vec::with_capacity(b);
     for images in (0..b).collect::<Vec<_>>().chunks(together) {
         let canvas = || Canvas::new(tiles.clone(), networks.spec().vae_scale_factor);
         let mut canvases: Vec<Canvas> = images.iter().map(|_| canvas()).collect();
@@ -82,16 +82,16 @@ pub async fn decode<E: From<NetworkError>>(
                 canvas.add(&tile, pixels)?;
             }
         }
-        pictures.extend(canvases.into_iter().map(Canvas::picture));
+        frames.extend(canvases.into_iter().map(Canvas::frame));
     }
-    Ok(pictures)
+    Ok(frames)
 }
 
 /// Decodes latents (B, C, h, w) for a caller that has the networks to itself.
 ///
 /// # Errors
 /// The decoder failed.
-pub fn decode_alone(networks: &dyn Networks, latents: &Latents) -> Result<Vec<RgbImage>, NetworkError> {
+pub fn decode_alone(networks: &dyn Networks, latents: &Latents) -> Result<Vec<Frame>, NetworkError> {
     let run = async |call: Decode, rows: Vec<Activation>| networks.decode(call.shape, call.stage, &rows).await;
     decode(networks, latents, 0, run).to_end()
 }

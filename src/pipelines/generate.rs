@@ -1,13 +1,12 @@
-//! From a generation to its pictures, whatever it begins with.
+//! From a generation to its results, whatever it begins with.
 
 use super::{
-    Companions, Compute, Inputs, Networks, PipelineError, image_to_image::image_to_image, inpaint::inpaint,
+    Companions, Compute, Frame, Inputs, Networks, PipelineError, image_to_image::image_to_image, inpaint::inpaint,
     instruct_pix2pix::instruct_pix2pix, setup::Setup, text_to_image::text_to_image,
 };
 use crate::{
     diffusion::{OwnSchedule, SchedulerConfig, Stages},
     generation::Generation,
-    imaging::RgbImage,
     models::stable_diffusion::Input,
 };
 
@@ -22,22 +21,18 @@ pub async fn generate(
     generation: &Generation,
     inputs: &Inputs,
     companions: &Companions,
-) -> Result<Vec<RgbImage>, PipelineError> {
+) -> Result<Vec<Frame>, PipelineError> {
     let own = OwnSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
     let stages = Stages::of(generation, own, companions.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
     let setup = Setup { compute, networks, stages, generation, companions };
     let Some(source) = &generation.source else {
         return text_to_image(&setup, inputs).await;
     };
-    let image = inputs.image.as_ref().ok_or(PipelineError::MissingInput("image"))?;
     match networks.spec().input {
-        Input::Picture => instruct_pix2pix(&setup, inputs, source, image).await,
+        Input::Picture => instruct_pix2pix(&setup, inputs, source).await,
         Input::Latents | Input::MaskedPicture => match &source.mask {
-            None => image_to_image(&setup, inputs, image).await,
-            Some(settings) => {
-                let mask = inputs.mask.as_ref().ok_or(PipelineError::MissingInput("mask"))?;
-                inpaint(&setup, inputs, source, image, (mask, settings)).await
-            }
+            None => image_to_image(&setup, inputs).await,
+            Some(mask) => inpaint(&setup, inputs, source, mask).await,
         },
     }
 }

@@ -1,23 +1,24 @@
 //! A picture drawn over another.
 
 use super::{
-    Compute, Inputs, PipelineError,
+    Compute, Frame, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
-    latents::{encode_picture, finish, noise_of},
+    latents::{encode, finish, noise_of},
+    pixels::normalized,
     setup::Setup,
 };
-use crate::{diffusion::sample, imaging::RgbImage};
+use crate::{diffusion::sample, generation::Place};
 
-/// Lays noise over `picture` and takes it away again as the prompt says; `strength` is how much (SDEdit, Meng et al. 2022,
+/// Lays noise over the request's picture and takes it away again as the prompt says; `strength` is how much (SDEdit, Meng et al. 2022,
 /// arXiv:2108.01073). The same pictures as diffusers' `StableDiffusionImg2ImgPipeline` and its relatives for the same seed.
 pub(super) async fn image_to_image(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
-    picture: &RgbImage,
-) -> Result<Vec<RgbImage>, PipelineError> {
+) -> Result<Vec<Frame>, PipelineError> {
+    let picture = inputs.of(Place::Image)?;
     let text = encode_prompts(setup).await?;
-    let posterior = encode_picture(setup.compute, picture, setup.size()).await?;
+    let posterior = encode(setup.compute, normalized(picture, setup.size()), setup.size()).await?;
 
     let schedule = &setup.stages.own;
     let mut noise = noise_of(setup.generation);

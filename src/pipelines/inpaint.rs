@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Compute, Inputs, PipelineError,
+    Compute, Frame, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     crop::around,
     guided::{Blend, Guided},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     diffusion::{Latents, sample},
-    generation::{Generation, Mask, Source},
+    generation::{Generation, Mask, Place, Source},
     imaging::{GreyImage, RgbImage, grey, laid_over, resize},
     models::stable_diffusion::Input,
 };
@@ -25,10 +25,10 @@ pub(super) async fn inpaint(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
     source: &Source,
-    picture: &RgbImage,
-    (mask, settings): (&RgbImage, &Mask),
-) -> Result<Vec<RgbImage>, PipelineError> {
+    settings: &Mask,
+) -> Result<Vec<Frame>, PipelineError> {
     let Setup { compute, networks, generation, .. } = *setup;
+    let (picture, mask) = (inputs.of(Place::Image)?, inputs.of(Place::Mask)?);
     let canvas = Canvas::new(picture, mask, settings, generation);
     let text = encode_prompts(setup).await?;
     let size = setup.size();
@@ -68,7 +68,7 @@ pub(super) async fn inpaint(
     let latents = sample(&guided, schedule, generation.eta, x, &mut noise).await?;
 
     let drawn = finish(setup, latents, &mut noise).await?;
-    Ok(drawn.into_iter().map(|drawn| canvas.complete(drawn)).collect())
+    Ok(drawn.into_iter().map(|Frame::Picture(drawn)| Frame::Picture(canvas.complete(drawn))).collect())
 }
 
 /// The part of the picture that is at work, and how it goes back.

@@ -3,26 +3,30 @@
 use std::sync::Arc;
 
 use super::{
-    Compute, Inputs, PipelineError,
+    Compute, Frame, Inputs, PipelineError,
     conditioning::encode_prompts,
     guided::{Branch, Guidance, Guided},
-    latents::{encode_picture, finish, noise_of},
+    latents::{encode, finish, noise_of},
+    pixels::normalized,
     setup::Setup,
 };
-use crate::{diffusion::sample, generation::Source, imaging::RgbImage};
+use crate::{
+    diffusion::sample,
+    generation::{Place, Source},
+};
 
-/// Changes `picture` as the prompt says (Brooks et al. 2023, arXiv:2211.09800), for a network that sees its latents beside the
+/// Changes the request's picture as the prompt says (Brooks et al. 2023, arXiv:2211.09800), for a network that sees its latents beside the
 /// noisy ones. The same pictures as diffusers' `StableDiffusionInstructPix2PixPipeline` for the same seed.
 pub(super) async fn instruct_pix2pix(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
     source: &Source,
-    picture: &RgbImage,
-) -> Result<Vec<RgbImage>, PipelineError> {
+) -> Result<Vec<Frame>, PipelineError> {
+    let picture = inputs.of(Place::Image)?;
     let Setup { compute, generation, .. } = *setup;
     let text = encode_prompts(setup).await?;
     // The most likely latents, as the autoencoder has them: the network was trained without the scaling.
-    let seen = encode_picture(compute, picture, setup.size()).await?.unscaled;
+    let seen = encode(compute, normalized(picture, setup.size()), setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
     let schedule = &setup.stages.own;

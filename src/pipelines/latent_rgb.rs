@@ -2,11 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{NetworkError, Networks, decoding::decode_alone};
-use crate::{
-    diffusion::{Latents, Noise},
-    imaging::RgbImage,
-};
+use super::{Frame, NetworkError, Networks, decoding::decode_alone};
+use crate::diffusion::{Latents, Noise};
 
 /// `rgb = bias + Σ_c weight[c] · latents[c]`, in [-1, 1].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -18,7 +15,7 @@ pub struct LatentRgb {
 
 impl LatentRgb {
     /// (C, h, w) -> a picture of w × h pixels.
-    pub fn picture(&self, latents: &[f32], [c, h, w]: [usize; 3]) -> RgbImage {
+    pub fn frame(&self, latents: &[f32], [c, h, w]: [usize; 3]) -> Frame {
         let plane = h * w;
         let mut pixels = Vec::with_capacity(3 * plane);
         for i in 0..plane {
@@ -33,7 +30,7 @@ impl LatentRgb {
                 pixels.push(((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0) as u8);
             }
         }
-        RgbImage { width: w as u32, height: h as u32, pixels }
+        Frame::picture(w, h, pixels)
     }
 
     /// Finds the map for a model whose folder gives none: decodes a few small random latents and fits the mean colour
@@ -52,14 +49,15 @@ impl LatentRgb {
             let shape = [1, c, SIDE, SIDE];
             let latents = smooth(noise.draw(shape).data(), c, SIDE);
             let latents = Latents::new(shape, latents).expect("as many numbers as were drawn");
-            let picture = decode_alone(networks, &latents)?.swap_remove(0);
+            let Frame::Picture(picture) = decode_alone(networks, &latents)?.swap_remove(0);
+            let width = picture.width as usize;
             let latents = latents.data();
             for y in 0..SIDE {
                 for x in 0..SIDE {
                     let mut features: Vec<f64> =
                         (0..c).map(|channel| f64::from(latents[(channel * SIDE + y) * SIDE + x])).collect();
                     features.push(1.0);
-                    normal.add(&features, mean_colour(&picture, x, y, SIDE));
+                    normal.add(&features, mean_colour(&picture.pixels, width, [x, y], SIDE));
                 }
             }
         }
@@ -87,13 +85,14 @@ fn smooth(noise: &[f32], c: usize, side: usize) -> Vec<f32> {
     out
 }
 
-fn mean_colour(picture: &RgbImage, x: usize, y: usize, side: usize) -> [f64; 3] {
-    let patch = picture.width as usize / side;
+/// The mean of patch (x, y) of a square picture that is cut into `side` × `side` of them; each channel in [-1, 1].
+fn mean_colour(pixels: &[u8], width: usize, [x, y]: [usize; 2], side: usize) -> [f64; 3] {
+    let patch = width / side;
     let mut sum = [0.0; 3];
     for py in y * patch..(y + 1) * patch {
         for px in x * patch..(x + 1) * patch {
             for (rgb, sum) in sum.iter_mut().enumerate() {
-                *sum += f64::from(picture.pixels[3 * (py * picture.width as usize + px) + rgb]);
+                *sum += f64::from(pixels[3 * (py * width + px) + rgb]);
             }
         }
     }

@@ -1,16 +1,14 @@
 //! What every pipeline does with latents before and after it samples them.
 
 use super::{
-    Compute, PipelineError, Posterior,
+    Compute, Frame, PipelineError, Posterior,
     calls::{DECODING, Decode, DecodeTiny, Encode},
-    pixels::normalized,
     refine::refine,
     setup::Setup,
 };
 use crate::{
     diffusion::{Latents, Noise},
     generation::{Decoder, Generation, Phase, SeedMode},
-    imaging::RgbImage,
 };
 
 /// The generation's random numbers, from the beginning.
@@ -21,7 +19,7 @@ pub(super) fn noise_of(generation: &Generation) -> Noise {
     }
 }
 
-/// A picture to what the autoencoder knows of its latents.
+/// A picture, as pixels (3, H, W) in [-1, 1], to what the autoencoder knows of its latents.
 pub(super) async fn encode(
     compute: &impl Compute,
     pixels: Vec<f32>,
@@ -29,15 +27,6 @@ pub(super) async fn encode(
 ) -> Result<Posterior, PipelineError> {
     let answers = compute.call(Phase::Encoding, Encode { size }, vec![pixels]).await?;
     answers.into_iter().next().ok_or_else(|| PipelineError::Sampler("the autoencoder gave no answer".to_owned()))
-}
-
-/// The same, of a picture at (H, W).
-pub(super) async fn encode_picture(
-    compute: &impl Compute,
-    picture: &RgbImage,
-    size: [usize; 2],
-) -> Result<Posterior, PipelineError> {
-    encode(compute, normalized(picture, size), size).await
 }
 
 impl Posterior {
@@ -68,7 +57,7 @@ pub(super) async fn finish(
     setup: &Setup<'_, impl Compute>,
     latents: Latents,
     noise: &mut Noise,
-) -> Result<Vec<RgbImage>, PipelineError> {
+) -> Result<Vec<Frame>, PipelineError> {
     match &setup.generation.refiner {
         Some(refiner) => refine(setup, refiner, latents, noise).await,
         None => decode(setup, &latents).await,
@@ -76,7 +65,7 @@ pub(super) async fn finish(
 }
 
 /// Latents (n, C, h, w) to pictures, by the decoder that the request asks for.
-pub(super) async fn decode(setup: &Setup<'_, impl Compute>, latents: &Latents) -> Result<Vec<RgbImage>, PipelineError> {
+pub(super) async fn decode(setup: &Setup<'_, impl Compute>, latents: &Latents) -> Result<Vec<Frame>, PipelineError> {
     let Setup { compute, networks, generation, .. } = *setup;
     match generation.decoder {
         Decoder::Full => {
@@ -92,7 +81,7 @@ pub(super) async fn decode_tiny(
     compute: &impl Compute,
     phase: Phase,
     latents: &Latents,
-) -> Result<Vec<RgbImage>, PipelineError> {
+) -> Result<Vec<Frame>, PipelineError> {
     let [b, c, h, w] = latents.shape();
     let rows = (0..b).map(|row| latents.row(row).to_vec()).collect();
     compute.call(phase, DecodeTiny { shape: [c, h, w] }, rows).await

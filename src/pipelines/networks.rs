@@ -7,9 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use candle_core::{DType, Device, Tensor};
 
-use super::Activation;
+use super::{Activation, Frame};
 use crate::{
-    imaging::RgbImage,
     models::{
         adapters::{Adapter, AdapterSet},
         autoencoder_kl::Tiles,
@@ -179,5 +178,5 @@ pub trait Networks: Send + Sync {
     }
     /// Rows of latents of the shape (C, h, w) to pictures, by a smaller network which only models have whose
     /// [`Spec::tiny_decoder`] says so.
-    async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError>;
+    async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError>;
 }

@@ -1,7 +1,7 @@
 //! The last steps by another model (SDXL's ensemble of experts: section 2.5 of Podell et al. 2023, arXiv:2307.01952).
 
 use super::{
-    Companions, Compute, PipelineError,
+    Companions, Compute, Frame, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
     latents::decode,
@@ -10,7 +10,6 @@ use super::{
 use crate::{
     diffusion::{Latents, Noise, Stages, sample},
     generation::{Generation, Refiner, Sdxl},
-    imaging::RgbImage,
 };
 
 /// Goes on with what the generation's own model has left, by `refiner`, and decodes what comes of it. The same pictures as
@@ -20,7 +19,7 @@ pub(super) async fn refine(
     refiner: &Refiner,
     latents: Latents,
     noise: &mut Noise,
-) -> Result<Vec<RgbImage>, PipelineError> {
+) -> Result<Vec<Frame>, PipelineError> {
     let at_hand = (&setup.companions.refiner, setup.stages.refiner.clone(), setup.compute.refiner());
     let (Some((model, _)), Some(schedule), Some(compute)) = at_hand else {
         return Err(PipelineError::MissingInput("refiner"));

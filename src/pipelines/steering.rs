@@ -8,7 +8,7 @@ use super::{
     setup::Setup,
 };
 use crate::{
-    generation::{self, Preprocess},
+    generation::{self, Place, Preprocess},
     imaging::canny,
     models::control_net::Hint,
     pipelines::Compute,
@@ -31,9 +31,8 @@ impl Steering {
     pub fn new(setup: &Setup<'_, impl Compute>, inputs: &Inputs, calls: usize) -> Result<Steering, PipelineError> {
         let wanted = setup.generation.controls.iter().enumerate();
         let control = |(i, wanted): (usize, &generation::Control)| {
-            let (Some(picture), Some(net)) = (inputs.controls.get(i), setup.companions.control_nets.get(i)) else {
-                return Err(PipelineError::MissingInput("controls"));
-            };
+            let picture = inputs.of(Place::Control(i))?;
+            let net = setup.companions.control_nets.get(i).ok_or(PipelineError::MissingInput("controls"))?;
             let pixels = match wanted.preprocess {
                 Preprocess::None => unit(picture, setup.size()), // (3, H, W)
                 Preprocess::Canny => {

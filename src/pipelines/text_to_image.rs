@@ -1,13 +1,13 @@
 //! Text to image: latent diffusion with classifier-free guidance.
 
 use super::{
-    Compute, Inputs, PipelineError,
+    Compute, Frame, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
     latents::{finish, noise_of},
     setup::Setup,
 };
-use crate::{diffusion::sample, imaging::RgbImage};
+use crate::diffusion::sample;
 
 /// Draws the generation's `n` pictures, of `height` × `width` pixels (Rombach et al. 2022, arXiv:2112.10752; guidance:
 /// Ho & Salimans 2022, arXiv:2207.12598). The same pictures as diffusers' `StableDiffusionPipeline` for the same seed, and as
@@ -15,7 +15,7 @@ use crate::{diffusion::sample, imaging::RgbImage};
 pub(super) async fn text_to_image(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
-) -> Result<Vec<RgbImage>, PipelineError> {
+) -> Result<Vec<Frame>, PipelineError> {
     let text = encode_prompts(setup).await?;
 
     let schedule = &setup.stages.own;

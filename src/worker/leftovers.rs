@@ -27,7 +27,7 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Files of generations that were never accepted, and pictures of attempts that do not count, which a worker that lost its
+    /// Files of generations that were never accepted, and artifacts of attempts that do not count, which a worker that lost its
     /// lease may store as late as it likes.
     pub(super) async fn erase_orphans(&self) -> Result<(), StoreError> {
         let ids = match self.blobs.generations().await {
@@ -85,8 +85,8 @@ impl Sweeper {
     }
 }
 
-/// The fence of the attempt whose pictures count.
+/// The fence of the attempt whose artifacts count.
 fn winner(status: &Status) -> Option<i64> {
-    let Status::Succeeded { images } = status else { return None };
-    images.first().and_then(|image| fence_of(&image.blob))
+    let Status::Succeeded { artifacts } = status else { return None };
+    artifacts.first().and_then(|artifact| fence_of(&artifact.blob))
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::{Worker, failed};
 use crate::{
-    generation::{InputImage, Record},
-    imaging::{RgbImage, decode},
+    generation::{InputImage, Place, Record},
+    imaging::decode,
     ledger::{Outcome, blobs::path_of_input},
     pipelines::Inputs,
 };
@@ -15,24 +15,32 @@ impl Worker {
     pub(super) async fn load_inputs(&self, record: &Record) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
         if let Some(source) = &record.generation.source {
-            inputs.image = Some(self.load_input(record, &source.image).await?);
+            self.load_input(record, &mut inputs, Place::Image, &source.image).await?;
             if let Some(mask) = &source.mask {
-                inputs.mask = Some(self.load_input(record, &mask.mask).await?);
+                self.load_input(record, &mut inputs, Place::Mask, &mask.mask).await?;
             }
         }
-        for control in &record.generation.controls {
-            inputs.controls.push(self.load_input(record, &control.image).await?);
+        for (i, control) in record.generation.controls.iter().enumerate() {
+            self.load_input(record, &mut inputs, Place::Control(i), &control.image).await?;
         }
         Ok(inputs)
     }
 
-    async fn load_input(&self, record: &Record, input: &InputImage) -> Result<RgbImage, Outcome> {
+    async fn load_input(
+        &self,
+        record: &Record,
+        inputs: &mut Inputs,
+        place: Place,
+        input: &InputImage,
+    ) -> Result<(), Outcome> {
         let file = self.blobs.get(&path_of_input(record.id, &input.upload)).await;
         let file = file.map_err(|error| self.retry(record, format!("a picture cannot be read: {error}")))?;
         let file: Bytes = file.ok_or_else(|| failed("input_missing", format!("{} is gone", input.upload), false))?;
         // What was stored has neither transparency nor a turn, so that the ground does not matter.
         let decoded = tokio::task::spawn_blocking(move || decode(&file, 255)).await;
         let decoded = decoded.map_err(|error| failed("internal", format!("decoding a picture: {error}"), true))?;
-        decoded.map_err(|error| failed("internal", format!("a stored picture {error}"), false))
+        let decoded = decoded.map_err(|error| failed("internal", format!("a stored picture {error}"), false))?;
+        inputs.put(place, decoded);
+        Ok(())
     }
 }

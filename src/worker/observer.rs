@@ -10,17 +10,17 @@ use tokio::sync::{
 use crate::{
     engine::{Log, Observer, RunError},
     generation::{GenerationId, Phase},
-    imaging::RgbImage,
+    pipelines::Frame,
     service::{Live, Progress},
 };
 
-/// A preview that is still pixels.
+/// A preview that is not encoded yet.
 #[derive(Debug)]
 pub(super) struct Sketch {
     pub index: u32,
     pub step: u32,
     pub preview_index: u32,
-    pub picture: RgbImage,
+    pub frame: Frame,
 }
 
 /// Passes on what the engine tells, without ever waiting.
@@ -29,7 +29,7 @@ pub(super) struct LiveObserver {
     id: GenerationId,
     sketches: mpsc::Sender<Sketch>,
     portions: mpsc::Sender<Log>,
-    ended: oneshot::Sender<Result<Vec<RgbImage>, RunError>>,
+    ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
     /// When the first step of this run began, and how many were done already.
     denoising_since: Option<(Instant, u32)>,
     /// Previews so far of each image.
@@ -42,7 +42,7 @@ impl LiveObserver {
         id: GenerationId,
         sketches: mpsc::Sender<Sketch>,
         portions: mpsc::Sender<Log>,
-        ended: oneshot::Sender<Result<Vec<RgbImage>, RunError>>,
+        ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
     ) -> LiveObserver {
         LiveObserver { live, id, sketches, portions, ended, denoising_since: None, previews: Vec::new() }
     }
@@ -61,7 +61,7 @@ impl Observer for LiveObserver {
         self.live.progress(self.id, Progress { phase, step, steps, percent, eta_s: left });
     }
 
-    fn preview(&mut self, index: u32, step: u32, picture: RgbImage) {
+    fn preview(&mut self, index: u32, step: u32, frame: Frame) {
         let image = index as usize;
         if self.previews.len() <= image {
             self.previews.resize(image + 1, 0);
@@ -69,7 +69,7 @@ impl Observer for LiveObserver {
         let preview_index = self.previews[image];
         self.previews[image] += 1;
         // A watcher that cannot keep up misses a preview rather than holding up the engine.
-        let _ = self.sketches.try_send(Sketch { index, step, preview_index, picture });
+        let _ = self.sketches.try_send(Sketch { index, step, preview_index, frame });
     }
 
     fn checkpoint(&mut self, portion: Log) -> Option<Log> {
@@ -78,7 +78,7 @@ impl Observer for LiveObserver {
         })
     }
 
-    fn ended(self: Box<Self>, outcome: Result<Vec<RgbImage>, RunError>) {
+    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
         // The receiver is gone only where the process is going too.
         let _ = self.ended.send(outcome);
     }

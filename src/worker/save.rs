@@ -1,46 +1,48 @@
-//! Pictures become durable before the ledger says so.
+//! Artifacts become durable before the ledger says so.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use sha2::{Digest, Sha256};
-
-use super::{Worker, failed};
+use super::{Encoded, Worker, encode, failed};
 use crate::{
     diffusion::{SamplerLabel, SchedulerConfig},
-    generation::{Generation, Image, Phase, Problem, Record},
-    imaging::{RgbImage, encode_picture},
+    generation::{Generation, Phase, Problem, Record},
     ledger::{Lease, Outcome, blobs::path_of},
+    pipelines::Frame,
     service::Progress,
 };
 
 impl Worker {
-    /// Encodes and stores every picture of the generation.
-    pub(super) async fn save(&self, record: &Record, lease: &Lease, pictures: Vec<RgbImage>) -> Outcome {
+    /// Encodes and stores every frame of the run.
+    pub(super) async fn save(&self, record: &Record, lease: &Lease, frames: Vec<Frame>) -> Outcome {
         let steps = record.generation.steps;
         let progress = Progress { phase: Phase::Saving, step: steps, steps, percent: 100.0, eta_s: None };
         self.live.progress(record.id, progress);
 
         let generation = record.generation.clone();
         let label = self.label(&generation);
-        let encoded = tokio::task::spawn_blocking(move || encode_all(&pictures, &generation, &label)).await;
-        let files = match encoded {
-            Ok(Ok(files)) => files,
-            Ok(Err(error)) => return failed("internal", error, false),
-            Err(error) => return failed("internal", format!("encoding the pictures: {error}"), true),
+        let encode_all = move || {
+            let numbered = (0..).zip(frames);
+            numbered
+                .map(|(index, frame)| encode(frame, &generation, &label, index))
+                .collect::<Result<Vec<Encoded>, _>>()
         };
-        let mut images = Vec::with_capacity(files.len());
-        for (mut image, file) in files {
+        let files = match tokio::task::spawn_blocking(encode_all).await {
+            Ok(Ok(files)) => files,
+            Ok(Err(error)) => return failed("internal", error.to_string(), false),
+            Err(error) => return failed("internal", format!("encoding the results: {error}"), true),
+        };
+        let mut artifacts = Vec::with_capacity(files.len());
+        for encoded in files {
             if !self.leases.allows(lease) {
                 return Outcome::Released;
             }
-            image.blob = path_of(lease.id(), lease.fence(), image.index);
-            if let Err(error) = self.blobs.put(&image.blob, file).await {
-                return self.retry(record, format!("a picture cannot be stored: {error}"));
+            let path = path_of(lease.id(), lease.fence(), encoded.index, encoded.format.extension());
+            if let Err(error) = self.blobs.put(&path, encoded.file.clone()).await {
+                return self.retry(record, format!("a result cannot be stored: {error}"));
             }
-            images.push(image);
+            artifacts.push(encoded.stored_at(path));
         }
-        Outcome::Succeeded(images)
+        Outcome::Succeeded(artifacts)
     }
 
     /// What other programs call the generation's sampler; empty where its model is gone meanwhile.
@@ -59,30 +61,4 @@ impl Worker {
         let delay = Duration::from_secs(1 << record.attempt.saturating_sub(1).min(6));
         Outcome::Retry { problem, delay }
     }
-}
-
-fn encode_all(
-    pictures: &[RgbImage],
-    generation: &Generation,
-    label: &SamplerLabel,
-) -> Result<Vec<(Image, Bytes)>, String> {
-    let encode = |(index, picture): (usize, &RgbImage)| {
-        let index = index as u32;
-        let file = encode_picture(picture, generation, label, index).map_err(|error| error.to_string())?;
-        let image = Image {
-            index,
-            width: picture.width,
-            height: picture.height,
-            seed: generation.seed_of(index),
-            bytes: file.len() as u64,
-            sha256: hex(&Sha256::digest(&file)),
-            blob: String::new(),
-        };
-        Ok((image, Bytes::from(file)))
-    };
-    pictures.iter().enumerate().map(encode).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

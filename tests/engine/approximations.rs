@@ -1,5 +1,6 @@
 //! Approximations: what they save is counted, and what they do is what they say.
 
+use latentd::pipelines::Frame;
 use serde_json::{Value, json};
 
 use super::{Bench, deepcache, outcome, with};
@@ -75,8 +76,9 @@ fn a_cached_picture_is_near_the_exact_one_and_equal_where_nothing_was_cached() {
     let cached = bench.draw(with(&request, deepcache(2)));
     assert_ne!(cached, exact);
     let other = bench.draw(with(&request, json!({"seed": 4})));
-    let difference = |picture: &[latentd::imaging::RgbImage]| -> u64 {
-        picture[0].pixels.iter().zip(&exact[0].pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
+    let difference = |frames: &[Frame]| -> u64 {
+        let (Frame::Picture(made), Frame::Picture(exact)) = (&frames[0], &exact[0]);
+        made.pixels.iter().zip(&exact.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
     };
     assert!(2 * difference(&cached) < difference(&other), "{} {}", difference(&cached), difference(&other));
     let one_step = json!({"prompt": "a fox", "seed": 3, "steps": 1, "scheduler": "euler"});

@@ -1,6 +1,9 @@
 //! A run that is given the answers of an earlier one goes on where these end, and draws the same picture.
 
-use latentd::engine::{Log, Reason, RunError};
+use latentd::{
+    engine::{Log, Reason, RunError},
+    pipelines::Frame,
+};
 use serde_json::{Value, json};
 
 use super::{Bench, Told, deepcache, outcome, with};
@@ -30,7 +33,7 @@ const SCHEDULERS: [&str; 20] = [
 ];
 
 /// The whole log of a request, and its pictures.
-fn logged(bench: &Bench, request: &Value) -> (Log, Vec<latentd::imaging::RgbImage>) {
+fn logged(bench: &Bench, request: &Value) -> (Log, Vec<Frame>) {
     let (_, told) = bench.start(request.clone());
     let mut log = Log::default();
     loop {

@@ -5,7 +5,6 @@ use std::sync::{Mutex, mpsc};
 use candle_core::{DType, Device, Tensor};
 use latentd::{
     diffusion::Noise,
-    imaging::RgbImage,
     models::{
         autoencoder_kl::Tiles,
         demand::Demand,
@@ -13,7 +12,8 @@ use latentd::{
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
-        Activation, DenoiseRow, Denoised, Depth, LatentRgb, Model, NetworkError, Networks, Posterior, TextEmbedding,
+        Activation, DenoiseRow, Denoised, Depth, Frame, LatentRgb, Model, NetworkError, Networks, Posterior,
+        TextEmbedding,
     },
 };
 
@@ -178,7 +178,7 @@ impl Networks for Scripted {
         Ok(rows.iter().map(|row| Activation(next(row).unwrap())).collect())
     }
 
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         Err(NetworkError { network: "vae_tiny", detail: "there is none".to_owned() })
     }
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::mpsc, time::Duration};
 
 use latentd::{
     engine::Reason,
-    generation::Phase,
+    generation::{Phase, Place},
     imaging::RgbImage,
     pipelines::{Adapters, Catalogue, Companions, ControlNets, Inputs},
 };
@@ -36,11 +36,11 @@ fn start(bench: &Bench, request: Value) -> mpsc::Receiver<Told> {
     let model = bench.catalogue.load(&generation.model).unwrap();
     let companions = Companions::of(&generation, &bench.catalogue, &model, None).unwrap();
     let side = generation.width;
-    let inputs = Inputs {
-        image: generation.source.as_ref().map(|_| picture(side)),
-        controls: generation.controls.iter().map(|_| picture(side)).collect(),
-        ..Inputs::default()
-    };
+    let mut inputs = Inputs::default();
+    let image = generation.source.iter().map(|_| Place::Image);
+    for place in image.chain((0..generation.controls.len()).map(Place::Control)) {
+        inputs.put(place, picture(side));
+    }
     bench.start_with(model, generation, inputs, companions).1
 }
 

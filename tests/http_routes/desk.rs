@@ -12,9 +12,9 @@ use latentd::{
     app,
     config::{Config, Sources},
     engine::Cancel,
-    generation::{GenerationId, Image, Problem},
+    generation::{Artifact, Facts, GenerationId, MediaType, Problem},
     http::{self, AppState},
-    ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store, WebhookStore},
+    ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store, WebhookStore, blobs::path_of},
     metrics::Metrics,
     service::{Drain, Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
     webhooks::{Guard, Registry, SystemResolver},
@@ -187,11 +187,25 @@ impl Desk {
 
     /// Ends a run with one picture whose bytes are these.
     pub async fn succeed(&self, lease: Lease, picture: &[u8]) {
-        let blob = format!("img/{}/{}/0.png", lease.id(), lease.fence());
-        self.blobs.put(&blob, picture.to_vec().into()).await.unwrap();
-        let sha256 = Sha256::digest(picture).iter().map(|byte| format!("{byte:02x}")).collect();
-        let image = Image { index: 0, width: 64, height: 64, seed: 7, bytes: picture.len() as u64, sha256, blob };
-        self.end(lease, Outcome::Succeeded(vec![image])).await;
+        self.succeed_with(lease, &[("image/png", "png", picture)]).await;
+    }
+
+    /// Ends a run with files of these types, extensions and bytes.
+    pub async fn succeed_with(&self, lease: Lease, files: &[(&str, &str, &[u8])]) {
+        let mut artifacts = Vec::new();
+        for (index, (media_type, extension, file)) in (0..).zip(files) {
+            let blob = path_of(lease.id(), lease.fence(), index, extension);
+            self.blobs.put(&blob, file.to_vec().into()).await.unwrap();
+            artifacts.push(Artifact {
+                index,
+                media_type: MediaType::try_from((*media_type).to_owned()).unwrap(),
+                bytes: file.len() as u64,
+                sha256: Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect(),
+                blob,
+                facts: Facts::Picture { width: 64, height: 64, seed: 7 },
+            });
+        }
+        self.end(lease, Outcome::Succeeded(artifacts)).await;
     }
 
     pub async fn fail(&self, lease: Lease, code: &str) {

@@ -6,7 +6,7 @@ use axum::{
 };
 use futures::StreamExt;
 use latentd::{
-    generation::Phase,
+    generation::{Format, Phase},
     service::{Preview, Progress},
 };
 use serde_json::{Value, json};
@@ -83,10 +83,39 @@ async fn a_preview_is_there_while_it_runs() {
     let path = format!("/v1/images/{id}/preview");
     assert_eq!(desk.get(&path).await.status, 204);
     let _lease = desk.begin().await;
-    desk.live.preview(id, Preview { index: 0, step: 1, preview_index: 0, png: PNG.into() });
-    let preview = desk.get(&path).await;
-    assert_eq!((preview.status, preview.body.as_slice()), (200, PNG));
-    assert_eq!(preview.header("cache-control"), "no-store");
+    desk.live.preview(id, preview(1));
+    let seen = desk.get(&path).await;
+    assert_eq!((seen.status, seen.header("content-type"), seen.body.as_slice()), (200, "image/png", PNG));
+    assert_eq!(seen.header("cache-control"), "no-store");
+}
+
+fn preview(step: u32) -> Preview {
+    Preview { index: 0, step, preview_index: 0, media_type: Format::Png.into(), bytes: PNG.into() }
+}
+
+/// Type, name and tag follow the artifact, whatever it is.
+#[tokio::test]
+async fn each_artifact_is_served_as_what_it_is() {
+    let desk = Desk::open(&[]).await;
+    let id = desk.create(json!({"prompt": "a red fox", "n": 2})).await;
+    const JPEG: &[u8] = b"\xff\xd8\xff\xe0 not really";
+    desk.succeed_with(desk.begin().await, &[("image/png", "png", PNG), ("image/jpeg", "jpg", JPEG)]).await;
+    let path = |file: &str| format!("/v1/images/{id}/content/{file}");
+    for (number, extension, media_type, bytes) in [(0, "png", "image/png", PNG), (1, "jpg", "image/jpeg", JPEG)] {
+        let plain = desk.get(&path(&number.to_string())).await;
+        assert_eq!((plain.status, plain.header("content-type"), &plain.body[..]), (200, media_type, bytes));
+        let named = desk.get(&path(&format!("{number}.{extension}"))).await;
+        assert_eq!((named.status, named.header("content-type"), &named.body[..]), (200, media_type, bytes));
+        assert_eq!(named.header("etag"), plain.header("etag"));
+        let part = desk.get_with(&path(&number.to_string()), "range", "bytes=0-3").await;
+        assert_eq!((part.status, part.header("content-type")), (206, media_type));
+    }
+    for other in ["0.jpg", "1.png", "1.jpeg", "1.", "1.jpg.jpg"] {
+        assert_eq!(desk.get(&path(other)).await.status, 404, "{other}");
+    }
+    let images = desk.get(&format!("/v1/images/{id}")).await.json()["images"].clone();
+    let told: Vec<_> = images.as_array().unwrap().iter().map(|image| image["content_type"].clone()).collect();
+    assert_eq!(told, ["image/png", "image/jpeg"]);
 }
 
 #[tokio::test]
@@ -222,7 +251,7 @@ async fn what_happens_now_is_told_without_an_id() {
         desk.live.progress(id, progress(step));
     }
     assert_eq!(until("generation.progress").await.last().unwrap()["data"]["step"], 9);
-    desk.live.preview(id, Preview { index: 0, step: 9, preview_index: 0, png: PNG.into() });
+    desk.live.preview(id, preview(9));
     assert_eq!(until("generation.preview").await.last().unwrap()["data"]["step"], 9);
     desk.succeed(lease, PNG).await;
     until("generation.succeeded").await;

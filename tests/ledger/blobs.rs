@@ -8,7 +8,7 @@ use latentd::{
     generation::GenerationId,
     ledger::{
         BlobError, Blobs,
-        blobs::{fence_of, path_of, path_of_input, path_of_part},
+        blobs::{self, fence_of, path_of_input, path_of_part},
     },
 };
 
@@ -65,6 +65,11 @@ on_both!(
     generations_are_listed_by_what_they_have,
     no_path_leads_out,
 );
+
+/// Where a picture lies.
+fn path_of(id: GenerationId, fence: i64, index: u32) -> String {
+    blobs::path_of(id, fence, index, "png")
+}
 
 async fn a_blob_comes_back_until_it_is_deleted(storage: &impl Storage) {
     let blobs = storage.open();
@@ -171,9 +176,10 @@ async fn no_path_leads_out(storage: &impl Storage) {
 }
 
 #[test]
-fn paths_name_generation_fence_and_image() {
+fn paths_name_generation_fence_and_artifact() {
     let id = GenerationId::new();
     assert_eq!(path_of(id, 12, 3), format!("img/{id}/12/3.png"));
+    assert_eq!(blobs::path_of(id, 12, 3, "jpg"), format!("img/{id}/12/3.jpg"));
     assert_eq!(path_of_input(id, "ab"), format!("img/{id}/input/ab.png"));
     assert_eq!(path_of_part(id, 12, 3), format!("run/{id}/12/3"));
     assert_eq!((fence_of(&path_of(id, 12, 3)), fence_of(&path_of_input(id, "ab"))), (Some(12), None));

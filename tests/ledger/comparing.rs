@@ -9,7 +9,7 @@ use latentd::ledger::{
 use proptest::{prelude::*, sample::select, test_runner::TestRunner};
 
 use crate::model::{Answer, Ask, How, Model, Tenant};
-use crate::place::{HOUR, Place, generation, get, history, image, late_worker, overdue, problem, worker};
+use crate::place::{HOUR, Place, artifact, generation, get, history, late_worker, overdue, problem, worker};
 
 const MAX_QUEUED: usize = 7;
 const TENANTS: [&str; 3] = ["default", "two", "free"];
@@ -319,7 +319,7 @@ impl Both {
             assert_eq!(record.finished_at.is_some(), record.status.is_terminal());
             assert_eq!(record.expires_at, record.finished_at.map(|at| at + HOUR));
             match &record.status {
-                Status::Succeeded { images } => assert_eq!(images, &[image()]),
+                Status::Succeeded { artifacts } => assert_eq!(artifacts, &[artifact()]),
                 Status::Failed { problem } => assert!(!problem.code.is_empty()),
                 _ => {}
             }
@@ -358,7 +358,7 @@ fn claimant(at: usize, is_late: bool) -> Claimant {
 
 fn outcome(how: How) -> Outcome {
     match how {
-        How::Succeeded => Outcome::Succeeded(vec![image()]),
+        How::Succeeded => Outcome::Succeeded(vec![artifact()]),
         How::Failed => Outcome::Failed(problem()),
         How::Canceled => Outcome::Canceled,
         How::Released => Outcome::Released,

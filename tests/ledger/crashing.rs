@@ -7,7 +7,7 @@ use latentd::generation::{EventKind, Generation, GenerationId, Priority, Status}
 use latentd::ledger::{Lease, ListQuery, Outcome, Store};
 
 use crate::place::{
-    HOUR, Place, accept, accept_one, claim, claim_one, generation, get, history, ids, image, late_worker, problem,
+    HOUR, Place, accept, accept_one, artifact, claim, claim_one, generation, get, history, ids, late_worker, problem,
     reap_all, reap_late, running, seen, worker,
 };
 
@@ -35,7 +35,7 @@ pub async fn after_a_crash_it_runs_alone(place: &dyn Place) {
     }
     // The queue behind it has waited for nobody else.
     assert_eq!(ids(&store.claim(&worker("busy"), 9, false).await.unwrap()), others);
-    store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     let next = accept(&*store, 1).await[0];
     assert_eq!(ids(&store.claim(&worker("idle"), 9, false).await.unwrap()), [next]);
 }
@@ -72,7 +72,7 @@ pub async fn those_that_ran_together_come_back_one_by_one(place: &dyn Place) {
     for id in accepted {
         let mut claimed = claim(&*store, 9).await;
         assert_eq!(ids(&claimed), [id]);
-        let record = store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+        let record = store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
         assert_eq!((record.attempt, record.crash_count, record.dead), (2, 1, false));
     }
 }
@@ -147,7 +147,7 @@ pub async fn a_dead_generation_is_revived(place: &dyn Place) {
     // It has kept its place, and others may run beside it.
     let mut claimed = store.claim(&worker("busy"), 9, false).await.unwrap();
     assert_eq!(ids(&claimed), [id, behind]);
-    store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert_eq!(history(&*store, id).await[6..], [EventKind::Started, EventKind::Succeeded]);
 }
 

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use latentd::generation::{EventKind, GenerationId, Status};
+use latentd::generation::{Artifact, EventKind, Facts, GenerationId, Status};
 use latentd::ledger::{Counts, Outcome, StoreError};
 
-use crate::place::{HOUR, Place, accept, claim, claim_one, get, history, image, problem, reap_all, running, seen};
+use crate::place::{HOUR, Place, accept, artifact, claim, claim_one, get, history, problem, reap_all, running, seen};
 
-pub async fn success_keeps_the_images(place: &dyn Place) {
+pub async fn success_keeps_the_artifacts(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
-    let images = vec![image(), latentd::generation::Image { index: 1, ..image() }];
-    let record = store.finish(lease, Outcome::Succeeded(images.clone())).await.unwrap().unwrap();
-    assert_eq!(record.status, Status::Succeeded { images });
+    // A type that this version does not write may have been stored by a newer one.
+    let media_type = "video/mp4".to_owned().try_into().unwrap();
+    let facts = Facts::Picture { width: 8, height: 8, seed: u64::MAX };
+    let blob = "img/x/1/1.mp4".to_owned();
+    let artifacts = vec![artifact(), Artifact { index: 1, media_type, blob, facts, ..artifact() }];
+    let record = store.finish(lease, Outcome::Succeeded(artifacts.clone())).await.unwrap().unwrap();
+    assert_eq!(record.status, Status::Succeeded { artifacts });
     assert_eq!(record.version, 3);
     assert_eq!(record.expires_at.unwrap(), record.finished_at.unwrap() + HOUR);
     assert!(record.created_at <= record.started_at.unwrap() && record.started_at <= record.finished_at);
@@ -34,7 +38,7 @@ pub async fn a_stale_lease_changes_nothing(place: &dyn Place) {
     let store = place.open().await;
     let outcomes = || {
         let retry = Outcome::Retry { problem: problem(), delay: Duration::ZERO };
-        [Outcome::Succeeded(vec![image()]), Outcome::Failed(problem()), Outcome::Canceled, Outcome::Released, retry]
+        [Outcome::Succeeded(vec![artifact()]), Outcome::Failed(problem()), Outcome::Canceled, Outcome::Released, retry]
     };
     // While another lease holds it, while it waits, when it is finished, and when it is gone.
     for after in ["claimed again", "queued again", "finished", "deleted"] {
@@ -71,12 +75,12 @@ pub async fn one_of_two_racing_leases_wins(place: &dyn Place) {
     for _ in 0..20 {
         let (id, lease) = running(&*store).await;
         let finisher = store.clone();
-        let finishing = tokio::spawn(async move { finisher.finish(lease, Outcome::Succeeded(vec![image()])).await });
+        let finishing = tokio::spawn(async move { finisher.finish(lease, Outcome::Succeeded(vec![artifact()])).await });
         let queued = reap_all(&*other, 9).await.queued.len();
         let finished = finishing.await.unwrap().unwrap();
         let record = get(&*store, id).await;
         match finished {
-            Some(_) => assert_eq!((queued, record.status), (0, Status::Succeeded { images: vec![image()] })),
+            Some(_) => assert_eq!((queued, record.status), (0, Status::Succeeded { artifacts: vec![artifact()] })),
             None => {
                 assert_eq!((queued, record.status), (1, Status::Queued));
                 store.cancel(id).await.unwrap();
@@ -142,7 +146,7 @@ pub async fn a_canceled_run_does_not_succeed_any_more(place: &dyn Place) {
     let (store, other) = (stores[0].clone(), stores[1].clone());
     let (id, lease) = running(&*store).await;
     store.cancel(id).await.unwrap();
-    let record = store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    let record = store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert_eq!((record.status, record.version), (Status::Canceled, 4));
     assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Started, EventKind::Canceled]);
     for _ in 0..20 {
@@ -151,7 +155,7 @@ pub async fn a_canceled_run_does_not_succeed_any_more(place: &dyn Place) {
             let other = other.clone();
             async move { other.cancel(id).await.unwrap().unwrap().status }
         });
-        let finished = store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap().status;
+        let finished = store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap().status;
         let canceled = canceling.await.unwrap();
         match canceled {
             Status::Running => assert_eq!(finished, Status::Canceled),
@@ -191,7 +195,7 @@ pub async fn a_running_generation_is_marked_once(place: &dyn Place) {
 pub async fn a_finished_generation_is_canceled_in_vain(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
-    let record = store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    let record = store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert_eq!(seen(&store.cancel(id).await.unwrap().unwrap()), seen(&record));
     assert_eq!(seen(&get(&*store, id).await), seen(&record));
 }
@@ -204,7 +208,7 @@ pub async fn only_finished_generations_are_deleted(place: &dyn Place) {
         assert!(matches!(store.delete(active).await, Err(StoreError::NotFinished)));
         assert!(store.get(active).await.unwrap().is_some());
     }
-    let record = store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    let record = store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert_eq!(seen(&store.delete(id).await.unwrap().unwrap()), seen(&record));
     assert!(store.get(id).await.unwrap().is_none());
     assert_eq!(history(&*store, id).await, []);

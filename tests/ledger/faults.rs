@@ -14,7 +14,7 @@ use latentd::ledger::{Beat, ListQuery, Outcome, SqliteStore, Store, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{
-    self, HOUR, Place, SqlitePlace, accept, accept_one, claim, claim_one, generation, get, history, image, reap_all,
+    self, HOUR, Place, SqlitePlace, accept, accept_one, artifact, claim, claim_one, generation, get, history, reap_all,
 };
 
 const CHILD_DIR: &str = "LATENTD_TEST_LEDGER_DIR";
@@ -36,7 +36,7 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
         for (id, word) in &acknowledged {
             let record = get(&*store, *id).await;
             if word == "finished" {
-                assert_eq!(record.status, Status::Succeeded { images: vec![image()] });
+                assert_eq!(record.status, Status::Succeeded { artifacts: vec![artifact()] });
                 assert_eq!(history(&*store, *id).await.last(), Some(&EventKind::Succeeded));
             }
             assert_eq!(record.generation, generation());
@@ -65,7 +65,7 @@ async fn work_until_killed(dir: &Path) {
         let id = accept_one(&store, &generation()).await;
         println!("accepted {id}");
         for (record, lease) in claim(&store, 1).await {
-            store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+            store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
             println!("finished {}", record.id);
         }
     }

@@ -3,11 +3,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures::future::join_all;
-use latentd::generation::{GenerationId, Phase, Preview, Progress, Status};
+use latentd::generation::{Format, GenerationId, Phase, Preview, Progress, Status};
 use latentd::ledger::{Claimant, Outcome, Reaping, Report};
 
 use crate::place::{
-    Place, accept, claim_one, get, history, ids, image, late_worker, problem, reap_all, reap_late, running, seen,
+    Place, accept, artifact, claim_one, get, history, ids, late_worker, problem, reap_all, reap_late, running, seen,
     worker,
 };
 
@@ -91,7 +91,7 @@ pub async fn a_zombie_changes_nothing(place: &dyn Place) {
         assert_eq!(store.renew(&worker("zombie"), std::slice::from_ref(&zombie)).await.unwrap(), []);
         store.report(&[report(&zombie)]).await.unwrap();
         let retry = Outcome::Retry { problem: problem(), delay: Duration::ZERO };
-        for outcome in [Outcome::Succeeded(vec![image()]), Outcome::Released, retry] {
+        for outcome in [Outcome::Succeeded(vec![artifact()]), Outcome::Released, retry] {
             assert!(store.finish(zombie.clone(), outcome).await.unwrap().is_none());
         }
 
@@ -105,14 +105,18 @@ pub async fn a_zombie_changes_nothing(place: &dyn Place) {
         };
         assert!(newer.fence() > zombie.fence());
         assert_eq!(store.renew(&worker("one"), std::slice::from_ref(&newer)).await.unwrap().len(), 1);
-        let record = store.finish(newer, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
-        assert_eq!(record.status, Status::Succeeded { images: vec![image()] });
+        let record = store.finish(newer, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
+        assert_eq!(record.status, Status::Succeeded { artifacts: vec![artifact()] });
     }
+}
+
+fn preview(index: u32, step: u32, preview_index: u32, bytes: &'static [u8]) -> Preview {
+    Preview { index, step, preview_index, media_type: Format::Png.into(), bytes: bytes::Bytes::from_static(bytes) }
 }
 
 fn report(lease: &latentd::ledger::Lease) -> Report {
     let progress = Progress { phase: Phase::Denoising, step: 3, steps: 20, percent: 15.0, eta_s: Some(1.5) };
-    let preview = Preview { index: 0, step: 3, preview_index: 0, png: bytes::Bytes::from_static(b"png") };
+    let preview = preview(0, 3, 0, b"png");
     Report { lease: lease.clone(), progress: Some(progress), previews: vec![preview] }
 }
 
@@ -131,11 +135,8 @@ pub async fn others_see_what_a_worker_reports(place: &dyn Place) {
 
     // The latest preview of each image, also where a report brings none.
     let progress = Progress { step: 9, ..report(&lease).progress.unwrap() };
-    let preview = |index, step, png: &'static [u8]| {
-        let png = bytes::Bytes::from_static(png);
-        Preview { index, step, preview_index: 1, png }
-    };
-    let previews = vec![preview(1, 8, b"other"), preview(0, 9, b"newer")];
+    let other = Preview { media_type: "image/webp".to_owned().try_into().unwrap(), ..preview(1, 8, 1, b"other") };
+    let previews = vec![other, preview(0, 9, 1, b"newer")];
     let newer = Report { lease: lease.clone(), progress: Some(progress), previews };
     stores[0].report(&[newer]).await.unwrap();
     stores[0].report(&[Report { lease: lease.clone(), progress: None, previews: Vec::new() }]).await.unwrap();
@@ -143,8 +144,11 @@ pub async fn others_see_what_a_worker_reports(place: &dyn Place) {
     assert_eq!(glance.progress, Some(progress));
     let mut previews = stores[1].previews(id).await.unwrap();
     previews.sort_by_key(|preview| preview.index);
-    let seen: Vec<_> = previews.iter().map(|seen| (seen.index, seen.step, seen.preview_index, &seen.png[..])).collect();
+    let seen: Vec<_> =
+        previews.iter().map(|seen| (seen.index, seen.step, seen.preview_index, &seen.bytes[..])).collect();
     assert_eq!(seen, [(0, 9, 1, &b"newer"[..]), (1, 8, 1, b"other")]);
+    let types: Vec<_> = previews.iter().map(|seen| seen.media_type.as_str()).collect();
+    assert_eq!(types, ["image/png", "image/webp"]);
 
     // What is left of an attempt is nothing for those who watch the next one.
     stores[0].finish(lease, Outcome::Released).await.unwrap().unwrap();

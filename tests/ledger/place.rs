@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
-    Decoder, EventKind, Generation, GenerationId, GuidanceInterval, Image, Levels, MetadataLevel, OnDisconnect,
-    Priority, Problem, Record, SchedulerChoice, SeedMode,
+    Artifact, Decoder, EventKind, Facts, Format, Generation, GenerationId, GuidanceInterval, Levels, MetadataLevel,
+    OnDisconnect, Priority, Problem, Record, SchedulerChoice, SeedMode,
 };
 use latentd::ledger::{
     Acceptance, Accepted, Claimant, KeyRecord, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
@@ -152,15 +152,14 @@ pub fn overdue() -> Generation {
     Generation { start_timeout_s: 0, ..generation() }
 }
 
-pub fn image() -> Image {
-    Image {
+pub fn artifact() -> Artifact {
+    Artifact {
         index: 0,
-        width: 64,
-        height: 128,
-        seed: 7,
+        media_type: Format::Png.into(),
         bytes: 1234,
         sha256: "00ff".to_owned(),
         blob: "img/x/1/0.png".to_owned(),
+        facts: Facts::Picture { width: 64, height: 128, seed: 7 },
     }
 }
 

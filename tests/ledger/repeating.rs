@@ -7,7 +7,7 @@ use latentd::generation::{EventKind, Generation, GenerationId};
 use latentd::ledger::{Acceptance, Accepted, Counts, Outcome, Store, StoreError};
 
 use crate::place::{
-    HOUR, Place, accept, claim_one, generation, get, history, image, known_record, new_record, request, seen,
+    HOUR, Place, accept, artifact, claim_one, generation, get, history, known_record, new_record, request, seen,
 };
 
 const FOX: [u8; 32] = [1; 32];
@@ -33,7 +33,7 @@ pub async fn a_key_stands_for_one_generation(place: &dyn Place) {
         assert_eq!((record.id, seen(&record)), (id, seen(&get(&*store, id).await)), "{stage}");
         assert!(store.get(again.id).await.unwrap().is_none(), "{stage}");
         if let Some(lease) = lease {
-            store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+            store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
         }
     }
     assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Started, EventKind::Succeeded]);

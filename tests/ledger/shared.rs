@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
-use latentd::generation::{Generation, GenerationId, Phase, Preview, Progress, Status};
+use latentd::generation::{Format, Generation, GenerationId, Phase, Preview, Progress, Status};
 use latentd::ledger::{Acceptance, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
@@ -148,7 +148,7 @@ async fn progress_and_previews_are_seen_from_afar() {
     let seen = far.glance(&[id]).await.unwrap().remove(0);
     assert_eq!((seen.progress, seen.previews), (Some(progress(2)), vec![(0, 2), (1, 1)]));
     let previews = far.previews(id).await.unwrap();
-    assert_eq!(previews.iter().map(|preview| preview.png.len()).collect::<Vec<_>>(), [11, 10]);
+    assert_eq!(previews.iter().map(|preview| preview.bytes.len()).collect::<Vec<_>>(), [11, 10]);
     // One that is too large is for the process's own watchers alone.
     near.report(&[report(&stale, 3, &[(0, 3, 65537), (1, 3, 65536)])]).await.unwrap();
     assert_eq!(far.glance(&[id]).await.unwrap()[0].previews, [(0, 2), (1, 3)]);
@@ -223,8 +223,8 @@ fn progress(step: u32) -> Progress {
 /// Previews are image, step and bytes.
 fn report(lease: &Lease, step: u32, previews: &[(u32, u32, usize)]) -> Report {
     let preview = |&(index, step, bytes): &(u32, u32, usize)| {
-        let png = Bytes::from(vec![7; bytes]);
-        Preview { index, step, preview_index: step, png }
+        let bytes = Bytes::from(vec![7; bytes]);
+        Preview { index, step, preview_index: step, media_type: Format::Png.into(), bytes }
     };
     let previews = previews.iter().map(preview).collect();
     Report { lease: lease.clone(), progress: Some(progress(step)), previews }

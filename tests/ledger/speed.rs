@@ -6,7 +6,7 @@ use std::{fs, sync::Arc, time::Instant};
 use futures::future::join_all;
 use latentd::ledger::{Outcome, Store};
 
-use crate::place::{PgPlace, Place, SqlitePlace, accept, claim, image};
+use crate::place::{PgPlace, Place, SqlitePlace, accept, artifact, claim};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures"]
@@ -29,7 +29,7 @@ async fn measure_all(place: &dyn Place) {
         measure("accept", &store, callers, 2000, |store| async move { drop(accept(&*store, 1).await) }).await;
         let claim_and_finish = |store: Arc<dyn Store>| async move {
             for (_, lease) in claim(&*store, 1).await {
-                store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+                store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
             }
         };
         measure("claim and finish", &store, callers, 1000, claim_and_finish).await;

@@ -1,18 +1,58 @@
-//! A SQLite file of an earlier version.
+//! Databases that an earlier version has written.
 
 use std::{collections::HashMap, path::Path};
 
-use latentd::generation::{EventKind, GenerationId, Status};
+use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, Status};
 use latentd::ledger::{Acceptance, Counts, ListQuery, Outcome, StoreError};
-use sqlx::{Connection, SqliteConnection, migrate::Migrator, sqlite::SqliteConnectOptions};
-
-use crate::place::{
-    Place, SqlitePlace, claim, generation, get, history, ids, image, problem, reap_all, reap_late, request, worker,
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::{
+    Connection, PgConnection, Row, SqliteConnection,
+    migrate::Migrator,
+    sqlite::SqliteConnectOptions,
+    types::{Json, Uuid},
 };
 
-/// Applies the first so many migrations, as the version did that had no more.
-async fn database(dir: &Path, migrations: usize) -> SqliteConnection {
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/sqlite");
+use crate::place::{
+    PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, generation, get, history, ids, problem, reap_all,
+    reap_late, request, worker,
+};
+
+/// A picture as versions kept it that knew no other artifacts: every one was a PNG.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct OldImage {
+    index: u32,
+    width: u32,
+    height: u32,
+    seed: u64,
+    bytes: u64,
+    sha256: String,
+    blob: String,
+}
+
+fn old_images() -> Value {
+    json!([
+        {"index": 0, "width": 64, "height": 128, "seed": 7, "bytes": 1234, "sha256": "00ff", "blob": "img/x/1/0.png"},
+        {"index": 1, "width": 72, "height": 88, "seed": u64::MAX, "bytes": 4321, "sha256": "11ff", "blob": "img/x/1/1.png"},
+    ])
+}
+
+/// What those pictures are now.
+fn artifacts() -> Vec<Artifact> {
+    let second = Artifact {
+        index: 1,
+        media_type: Format::Png.into(),
+        bytes: 4321,
+        sha256: "11ff".to_owned(),
+        blob: "img/x/1/1.png".to_owned(),
+        facts: Facts::Picture { width: 72, height: 88, seed: u64::MAX },
+    };
+    vec![artifact(), second]
+}
+
+/// The first so many migrations, as the version had them that had no more.
+async fn earlier(dialect: &str, migrations: usize) -> Migrator {
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(dialect);
     let mut files: Vec<_> = std::fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() > migrations);
@@ -20,9 +60,13 @@ async fn database(dir: &Path, migrations: usize) -> SqliteConnection {
     for file in &files[..migrations] {
         std::fs::copy(file, earlier.path().join(file.file_name().unwrap())).unwrap();
     }
+    Migrator::new(earlier.path()).await.unwrap()
+}
+
+async fn database(dir: &Path, migrations: usize) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(dir.join("latentd.db")).create_if_missing(true);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-    Migrator::new(earlier.path()).await.unwrap().run(&mut connection).await.unwrap();
+    earlier("sqlite", migrations).await.run(&mut connection).await.unwrap();
     connection
 }
 
@@ -35,7 +79,6 @@ async fn insert(connection: &mut SqliteConnection, status: &str, at: i64, events
     }
     let started = events.contains(&EventKind::Started);
     let ended = events.last().unwrap().is_terminal().then_some(at);
-    let json = |value: serde_json::Value| value.to_string();
     sqlx::query(
         "INSERT INTO generations (id, status, model, params, attempt, fence, version, created_at, run_at, start_deadline,
              started_at, finished_at, expires_at, problem, images)
@@ -50,16 +93,16 @@ async fn insert(connection: &mut SqliteConnection, status: &str, at: i64, events
     .bind((!started).then_some(at + 600_000))
     .bind(started.then_some(at))
     .bind(ended)
-    .bind((status == "failed").then(|| json(serde_json::to_value(problem()).unwrap())))
-    .bind((status == "succeeded").then(|| json(serde_json::json!([image()]))))
+    .bind((status == "failed").then(|| serde_json::to_string(&problem()).unwrap()))
+    .bind((status == "succeeded").then(|| old_images().to_string()))
     .execute(&mut *connection)
     .await
     .unwrap();
     for (seq, kind) in (1..).zip(events) {
         let data = match kind {
-            EventKind::Started => serde_json::json!({"id": id, "attempt": 1}),
-            EventKind::Queued => serde_json::json!({"id": id, "status": "queued"}),
-            _ => serde_json::json!({"id": id, "status": status}),
+            EventKind::Started => json!({"id": id, "attempt": 1}),
+            EventKind::Queued => json!({"id": id, "status": "queued"}),
+            _ => json!({"id": id, "status": status}),
         };
         sqlx::query("INSERT INTO generation_events (generation_id, seq, kind, data, at) VALUES (?, ?, ?, ?, ?)")
             .bind(&id.as_bytes()[..])
@@ -106,7 +149,7 @@ async fn a_file_of_an_earlier_version_goes_on() {
         let again = store.accept(&Acceptance { id: *id, ..request(&generation) }).await;
         assert!(matches!(again, Err(StoreError::IdTaken)), "nobody knows what its client has sent: {again:?}");
     }
-    assert_eq!(get(&*store, old["succeeded"]).await.status, Status::Succeeded { images: vec![image()] });
+    assert_eq!(get(&*store, old["succeeded"]).await.status, Status::Succeeded { artifacts: artifacts() });
     assert_eq!(get(&*store, old["failed"]).await.status, Status::Failed { problem: problem() });
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 2, running: 1 });
     assert_eq!(store.workload(crate::place::HOUR, 0).await.unwrap().cost, 0.0);
@@ -117,7 +160,7 @@ async fn a_file_of_an_earlier_version_goes_on() {
     assert!(store.list(&dead).await.unwrap().records.is_empty());
 
     // What waited is before all that comes now, in its order.
-    let new = crate::place::accept(&*store, 1).await[0];
+    let new = accept(&*store, 1).await[0];
     for (at, id) in [old["queued"], last, new].iter().enumerate() {
         assert_eq!(store.place(*id).await.unwrap().map(|place| place.position), Some(at));
     }
@@ -127,10 +170,116 @@ async fn a_file_of_an_earlier_version_goes_on() {
     assert_eq!(ids(&store.claim(&worker("two"), 9, true).await.unwrap()), [old["running"]]);
     let mut rest = claim(&*store, 9).await;
     assert_eq!(ids(&rest), [last, new]);
-    store.finish(rest.remove(0).1, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    store.finish(rest.remove(0).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert_eq!(history(&*store, last).await, [Queued, Started, Succeeded]);
     assert_eq!(reap_all(&*store, 9).await.queued.len(), 3);
     store.delete(old["canceled"]).await.unwrap().unwrap();
     drop(store);
     assert_eq!(place.open().await.counts().await.unwrap(), Counts { queued: 3, running: 0 });
+}
+
+/// The order of the pictures and numbers beyond what SQLite counts with survive, and so does a list of none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pictures_of_an_earlier_file_are_artifacts() {
+    use EventKind::{Queued, Started, Succeeded};
+    let place = SqlitePlace::new();
+    let mut connection = database(place.path(), 4).await;
+    let now = time::OffsetDateTime::now_utc().unix_timestamp() * 1000;
+    let two = insert(&mut connection, "succeeded", now, &[Queued, Started, Succeeded]).await;
+    let none = insert(&mut connection, "succeeded", now, &[Queued, Started, Succeeded]).await;
+    let queued = insert(&mut connection, "queued", now, &[Queued]).await;
+    sqlx::query("UPDATE generations SET images = '[]' WHERE id = ?")
+        .bind(&none.as_bytes()[..])
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+
+    let store = place.open().await;
+    assert_eq!(get(&*store, two).await.status, Status::Succeeded { artifacts: artifacts() });
+    assert_eq!(get(&*store, none).await.status, Status::Succeeded { artifacts: Vec::new() });
+    let (record, lease) = claim_one(&*store).await;
+    assert_eq!(record.id, queued);
+    let finished = store.finish(lease, Outcome::Succeeded(artifacts())).await.unwrap().unwrap();
+    assert_eq!(finished.status, Status::Succeeded { artifacts: artifacts() });
+}
+
+fn uuid(id: GenerationId) -> Uuid {
+    Uuid::from_bytes(*id.as_bytes())
+}
+
+/// Writes a generation as the version did that had two migrations.
+async fn insert_into_postgres(connection: &mut PgConnection, images: Option<Value>) -> GenerationId {
+    let id = GenerationId::new();
+    let status = if images.is_some() { "succeeded" } else { "queued" };
+    sqlx::query(
+        "INSERT INTO generations (id, status, model, aged_at, run_at, created_at, finished_at, expires_at, images, params)
+         VALUES ($1, $2, 'tiny', now(), now(), now(), CASE WHEN $3::jsonb IS NOT NULL THEN now() END,
+                 CASE WHEN $3::jsonb IS NOT NULL THEN now() + interval '1 hour' END, $3, $4)",
+    )
+    .bind(uuid(id))
+    .bind(status)
+    .bind(images)
+    .bind(Json(generation()))
+    .execute(&mut *connection)
+    .await
+    .unwrap();
+    let queued = "INSERT INTO generation_events (generation_id, seq, kind, data, at) VALUES ($1, 1, $2, $3, now())";
+    sqlx::query(queued)
+        .bind(uuid(id))
+        .bind(EventKind::Queued.as_str())
+        .bind(json!({"id": id, "status": "queued"}))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    id
+}
+
+/// While processes are replaced one by one, those of the version before read and write what they always did, and all see the
+/// same pictures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_of_two_versions_share_a_database() {
+    let Some(place) = PgPlace::new().await else { return };
+    let mut old = PgConnection::connect(place.url()).await.unwrap();
+    earlier("postgres", 2).await.run(&mut old).await.unwrap();
+    let two = insert_into_postgres(&mut old, Some(old_images())).await;
+    let none = insert_into_postgres(&mut old, Some(json!([]))).await;
+    let queued = [insert_into_postgres(&mut old, None).await, insert_into_postgres(&mut old, None).await];
+
+    let store = place.open().await;
+    assert_eq!(get(&*store, two).await.status, Status::Succeeded { artifacts: artifacts() });
+    assert_eq!(get(&*store, none).await.status, Status::Succeeded { artifacts: Vec::new() });
+    let mut leases = claim(&*store, 9).await;
+    assert_eq!(ids(&leases), queued);
+
+    // The version before shows a preview and ends a run.
+    let preview = "INSERT INTO generation_previews (generation_id, image, fence, step, preview_index, png)
+                   VALUES ($1, 0, 1, 1, 0, 'png')";
+    sqlx::query(preview).bind(uuid(queued[0])).execute(&mut old).await.unwrap();
+    let ended = sqlx::query(
+        "UPDATE generations
+         SET status = 'succeeded', images = $2, problem = NULL, finished_at = statement_timestamp(),
+             expires_at = statement_timestamp() + interval '1 hour', version = version + 1, dead = false,
+             lease_owner = NULL, lease_expires_at = NULL
+         WHERE id = $1 AND status IN ('queued', 'running')
+         RETURNING images",
+    )
+    .bind(uuid(queued[0]))
+    .bind(old_images())
+    .fetch_one(&mut old)
+    .await
+    .unwrap();
+    assert_eq!(ended.get::<Value, _>("images"), old_images());
+    assert_eq!(get(&*store, queued[0]).await.status, Status::Succeeded { artifacts: artifacts() });
+
+    // It reads what this version has written.
+    let lease = leases.remove(1).1;
+    store.finish(lease, Outcome::Succeeded(artifacts())).await.unwrap().unwrap();
+    let Json(read): Json<Vec<OldImage>> = sqlx::query_scalar("SELECT images FROM generations WHERE id = $1")
+        .bind(uuid(queued[1]))
+        .fetch_one(&mut old)
+        .await
+        .unwrap();
+    let written: Vec<OldImage> = serde_json::from_value(old_images()).unwrap();
+    assert_eq!(read, written);
 }

@@ -7,8 +7,8 @@ use latentd::generation::{EventKind, Generation, GenerationId, Hold, InputImage,
 use latentd::ledger::{Acceptance, Hint, Outcome, Store};
 
 use crate::place::{
-    Place, accept, accept_one, claim_one, generation, get, history, image, late_worker, new_record, problem, reap_late,
-    request, running, worker,
+    Place, accept, accept_one, artifact, claim_one, generation, get, history, late_worker, new_record, problem,
+    reap_late, request, running, worker,
 };
 
 pub async fn a_glance_tells_the_last_event(place: &dyn Place) {
@@ -28,7 +28,7 @@ pub async fn a_glance_tells_the_last_event(place: &dyn Place) {
     assert_eq!(seen, [(queued, 2, false), (over, 2, true)]);
     assert!(glances.iter().all(|glance| glance.progress.is_none() && glance.previews.is_empty()));
 
-    store.finish(lease, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     let glance = store.glance(&[queued]).await.unwrap().remove(0);
     assert_eq!((glance.last_event, glance.is_over), (3, true));
     assert!(store.glance(&[]).await.unwrap().is_empty());
@@ -74,7 +74,7 @@ async fn meddle(store: Arc<dyn Store>, at: usize, ids: &[GenerationId]) {
         store.renew(&claimant, &leases).await.unwrap();
         if let Some(lease) = leases.pop() {
             let outcome = match (round + at) % 5 {
-                0 => Outcome::Succeeded(vec![image()]),
+                0 => Outcome::Succeeded(vec![artifact()]),
                 1 | 2 => Outcome::Released,
                 _ => Outcome::Retry { problem: problem(), delay: Duration::ZERO },
             };

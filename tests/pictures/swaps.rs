@@ -42,7 +42,11 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
         .into_iter()
         .map(|(name, outcome)| {
             let picture = outcome.and_then(|outcome| outcome.recv().unwrap().map_err(|error| error.to_string()));
-            (name, picture.map(|mut pictures| pictures.remove(0)))
+            let first = |mut frames: Vec<Frame>| {
+                let Frame::Picture(picture) = frames.remove(0);
+                picture
+            };
+            (name, picture.map(first))
         })
         .collect();
     drop(engine);

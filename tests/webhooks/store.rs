@@ -234,17 +234,16 @@ async fn every_final_state_is_told_of(place: Place) {
     place.store.finish(lease, Outcome::Failed(problem)).await.unwrap().unwrap();
     // Succeeded.
     place.told_of(&endpoint).await;
-    let image = latentd::generation::Image {
+    let artifact = latentd::generation::Artifact {
         index: 0,
-        width: 64,
-        height: 64,
-        seed: 1,
+        media_type: latentd::generation::Format::Png.into(),
         bytes: 1,
         sha256: "0".repeat(64),
         blob: "swordfish".to_owned(),
+        facts: latentd::generation::Facts::Picture { width: 64, height: 64, seed: 1 },
     };
     let lease = place.begin().await;
-    place.store.finish(lease, Outcome::Succeeded(vec![image])).await.unwrap().unwrap();
+    place.store.finish(lease, Outcome::Succeeded(vec![artifact])).await.unwrap().unwrap();
     let claimed = place.claim(10).await;
     let kinds: BTreeSet<String> = claimed.iter().map(kind).collect();
     let expected = ["generation.canceled", "generation.failed", "generation.succeeded"];

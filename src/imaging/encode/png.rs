@@ -3,7 +3,13 @@
 use ::png::{BitDepth, ColorType, DeflateCompression, Encoder, Filter, SrgbRenderingIntent};
 
 use super::EncodeError;
-use crate::imaging::{Metadata, RgbImage};
+use crate::{
+    generation::Format,
+    imaging::{Metadata, RgbImage},
+};
+
+/// What [`encode_fast`] writes.
+pub const FAST_FORMAT: Format = Format::Png;
 
 /// A finished picture. Its texts are iTXt chunks, uncompressed, before the pixels: `parameters` and `latentd`, or `seed`.
 pub(super) fn encode_finished(image: &RgbImage, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {

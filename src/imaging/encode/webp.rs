@@ -3,11 +3,11 @@
 use image_webp::{ColorType, WebPEncoder};
 
 use super::{EncodeError, exif, xmp};
-use crate::imaging::{Metadata, RgbImage};
+use crate::imaging::Metadata;
 
-/// A finished picture.
-pub(super) fn encode(image: &RgbImage, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
-    let mut file = Vec::with_capacity(image.pixels.len() / 2);
+/// A finished picture of width × height RGB pixels.
+pub(super) fn encode(pixels: &[u8], [width, height]: [u32; 2], metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
+    let mut file = Vec::with_capacity(pixels.len() / 2);
     let mut encoder = WebPEncoder::new(&mut file);
     match metadata {
         Metadata::Full { parameters, request } => {
@@ -17,6 +17,6 @@ pub(super) fn encode(image: &RgbImage, metadata: &Metadata) -> Result<Vec<u8>, E
         Metadata::Seed(seed) => encoder.set_xmp_metadata(xmp::packet("seed", seed).into_bytes()),
         Metadata::None => {}
     }
-    encoder.encode(&image.pixels, image.width, image.height, ColorType::Rgb8)?;
+    encoder.encode(pixels, width, height, ColorType::Rgb8)?;
     Ok(file)
 }

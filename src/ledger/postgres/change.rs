@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{Executor, PgConnection, Row, postgres::PgRow, types::Json};
 
-use crate::generation::{EventKind, GenerationId, Image, Problem};
+use crate::generation::{Artifact, EventKind, GenerationId, Problem};
 use crate::ledger::StoreError;
 
 use super::{PgStore, pool::Loan, row, webhooks};
@@ -18,7 +18,7 @@ pub struct Change {
 
 /// A final state.
 pub enum Ending<'a> {
-    Succeeded(&'a [Image]),
+    Succeeded(&'a [Artifact]),
     Failed(&'a Problem),
     /// Failed, and marked for an operator to look at.
     GivenUp(&'a Problem),
@@ -78,8 +78,8 @@ impl Change {
             return Ok(Vec::new());
         }
         let is_dead = matches!(ending, Ending::GivenUp(_));
-        let (status, kind, images, problem) = match ending {
-            Ending::Succeeded(images) => ("succeeded", EventKind::Succeeded, Some(Json(images)), None),
+        let (status, kind, artifacts, problem) = match ending {
+            Ending::Succeeded(artifacts) => ("succeeded", EventKind::Succeeded, Some(Json(artifacts)), None),
             Ending::Failed(problem) | Ending::GivenUp(problem) => {
                 ("failed", EventKind::Failed, None, Some(Json(problem)))
             }
@@ -88,7 +88,7 @@ impl Change {
         };
         let rows = sqlx::query(concat!(
             "UPDATE generations
-             SET status = $2, images = $3, problem = $4, finished_at = statement_timestamp(),
+             SET status = $2, artifacts = $3, problem = $4, finished_at = statement_timestamp(),
                  expires_at = statement_timestamp() + $5, version = version + 1, dead = $6,
                  lease_owner = NULL, lease_expires_at = NULL
              WHERE id = ANY($1) AND status IN ('queued', 'running')
@@ -97,7 +97,7 @@ impl Change {
         ))
         .bind(row::uuids(ids))
         .bind(status)
-        .bind(images)
+        .bind(artifacts)
         .bind(problem)
         .bind(row::interval(self.retention))
         .bind(is_dead)
@@ -162,7 +162,7 @@ impl Change {
     /// Nobody watches an attempt that is over.
     async fn forget(&mut self, ids: &[GenerationId]) -> Result<(), StoreError> {
         sqlx::query(
-            "WITH forgotten AS (DELETE FROM generation_previews WHERE generation_id = ANY($1))
+            "WITH forgotten AS (DELETE FROM artifact_previews WHERE generation_id = ANY($1))
              DELETE FROM generation_progress WHERE generation_id = ANY($1)",
         )
         .bind(row::uuids(ids))

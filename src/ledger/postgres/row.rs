@@ -18,7 +18,7 @@ use crate::ledger::StoreError;
 macro_rules! columns {
     () => {
         "id, tenant_id, params, status, attempt, fence, crash_count, dead, cancel_requested_at, created_at, started_at, \
-         finished_at, expires_at, version, images, problem, vft, fingerprint"
+         finished_at, expires_at, version, artifacts, problem, vft, fingerprint"
     };
 }
 
@@ -92,7 +92,7 @@ impl<'r> Columns<'r> {
         Ok(match self.get("status")? {
             "queued" => Status::Queued,
             "running" => Status::Running,
-            "succeeded" => Status::Succeeded { images: self.json("images")? },
+            "succeeded" => Status::Succeeded { artifacts: self.json("artifacts")? },
             "failed" => Status::Failed { problem: self.json("problem")? },
             "canceled" => Status::Canceled,
             "expired" => Status::Expired,

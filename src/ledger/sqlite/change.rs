@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
-use crate::generation::{EventKind, GenerationId, Image, Problem};
+use crate::generation::{Artifact, EventKind, GenerationId, Problem};
 use crate::ledger::StoreError;
 
 use super::{SqliteStore, row, webhooks};
@@ -21,7 +21,7 @@ pub struct Change {
 
 /// A final state.
 pub enum Ending {
-    Succeeded(Vec<Image>),
+    Succeeded(Vec<Artifact>),
     Failed(Problem),
     Canceled,
     Expired,
@@ -57,21 +57,21 @@ impl Change {
 
     /// Gives an active generation its final state, from which no change leads.
     pub async fn end(&mut self, id: GenerationId, ending: Ending) -> Result<SqliteRow, StoreError> {
-        let (status, kind, images, problem) = match ending {
-            Ending::Succeeded(images) => ("succeeded", EventKind::Succeeded, Some(row::json(&images)?), None),
+        let (status, kind, artifacts, problem) = match ending {
+            Ending::Succeeded(artifacts) => ("succeeded", EventKind::Succeeded, Some(row::json(&artifacts)?), None),
             Ending::Failed(problem) => ("failed", EventKind::Failed, None, Some(row::json(&problem)?)),
             Ending::Canceled => ("canceled", EventKind::Canceled, None, None),
             Ending::Expired => ("expired", EventKind::Expired, None, None),
         };
         let row = sqlx::query(
             "UPDATE generations
-             SET status = ?, images = ?, problem = ?, finished_at = ?, expires_at = ?, version = version + 1,
+             SET status = ?, artifacts = ?, problem = ?, finished_at = ?, expires_at = ?, version = version + 1,
                  lease_owner = NULL, lease_expires_at = NULL
              WHERE id = ? AND status IN ('queued', 'running')
              RETURNING *",
         )
         .bind(status)
-        .bind(images)
+        .bind(artifacts)
         .bind(problem)
         .bind(self.now)
         .bind(self.expiry())

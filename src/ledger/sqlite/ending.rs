@@ -33,7 +33,7 @@ async fn write(change: &mut Change, running: &Record, outcome: Outcome) -> Resul
     match outcome {
         // What was promised to its client first; the worker erases the pictures.
         Outcome::Succeeded(_) if running.cancel_requested => change.end(id, Ending::Canceled).await,
-        Outcome::Succeeded(images) => change.end(id, Ending::Succeeded(images)).await,
+        Outcome::Succeeded(artifacts) => change.end(id, Ending::Succeeded(artifacts)).await,
         Outcome::Failed(problem) => change.end(id, Ending::Failed(problem)).await,
         Outcome::Canceled => change.end(id, Ending::Canceled).await,
         // Queued again it would run although its client has canceled it.

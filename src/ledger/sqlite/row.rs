@@ -76,7 +76,7 @@ impl<'r> Columns<'r> {
         Ok(match self.get("status")? {
             "queued" => Status::Queued,
             "running" => Status::Running,
-            "succeeded" => Status::Succeeded { images: self.json("images")? },
+            "succeeded" => Status::Succeeded { artifacts: self.json("artifacts")? },
             "failed" => Status::Failed { problem: self.json("problem")? },
             "canceled" => Status::Canceled,
             "expired" => Status::Expired,

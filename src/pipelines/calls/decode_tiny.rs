@@ -4,10 +4,9 @@ use async_trait::async_trait;
 
 use super::decode::most_rows;
 use crate::{
-    imaging::RgbImage,
     models::{demand::Demand, stable_diffusion::Part},
     pipelines::{
-        Model, NetworkError,
+        Frame, Model, NetworkError,
         call::{Call, Shape},
     },
 };
@@ -22,7 +21,7 @@ pub struct DecodeTiny {
 #[async_trait]
 impl Call for DecodeTiny {
     type Row = Vec<f32>;
-    type Answer = RgbImage;
+    type Answer = Frame;
 
     fn network(&self) -> &'static str {
         "tiny_decoder"
@@ -38,7 +37,7 @@ impl Call for DecodeTiny {
         model.networks.demand(Part::DecodeTiny { size: [h, w] })
     }
 
-    async fn run(&self, model: &Model, rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn run(&self, model: &Model, rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         model.networks.decode_tiny(self.shape, rows).await
     }
 

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use candle_core::{Device, Tensor};
 
-use super::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
+use super::{Control, DenoiseRow, Denoised, Depth, Features, Frame, NetworkError, Networks, Posterior, TextEmbedding};
 use crate::{
-    imaging::RgbImage,
     models::{
         adapters::{Adapter, RowAdapters},
         autoencoder_kl::{Moments, Tiles},
@@ -141,17 +140,13 @@ impl Networks for StableDiffusion {
         StableDiffusion::learned(self, name, file)
     }
 
-    async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<RgbImage>, NetworkError> {
+    async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         let decode = async {
             let latents = batch_of(rows.iter().map(Vec::as_slice), shape)?;
             let pictures = StableDiffusion::decode_tiny(self, &latents).await?.permute((0, 2, 3, 1))?.contiguous()?;
             let (_, height, width, _) = pictures.dims4()?;
-            let picture = |levels: Vec<f32>| RgbImage {
-                width: width as u32,
-                height: height as u32,
-                pixels: levels.into_iter().map(byte).collect(),
-            };
-            Ok(rows_of(&pictures)?.into_iter().map(picture).collect())
+            let frame = |levels: Vec<f32>| Frame::picture(width, height, levels.into_iter().map(byte).collect());
+            Ok(rows_of(&pictures)?.into_iter().map(frame).collect())
         };
         decode
             .await

@@ -1,0 +1,82 @@
+//! A result: bytes with a media type.
+
+use serde::{Deserialize, Serialize};
+
+use super::MediaType;
+
+/// One stored result of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The artifact's number within its generation, from 0.
+    pub index: u32,
+    pub media_type: MediaType,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Lower-case hexadecimal SHA-256 of the file.
+    pub sha256: String,
+    /// Path of the file in the blob store.
+    pub blob: String,
+    #[serde(flatten)]
+    pub facts: Facts,
+}
+
+impl Artifact {
+    /// The extension of the file's name, without the dot.
+    pub fn extension(&self) -> Option<&str> {
+        let name = self.blob.rsplit('/').next()?;
+        name.rsplit_once('.').map(|(_, extension)| extension)
+    }
+}
+
+/// What is known of an artifact without reading its file, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Facts {
+    Picture {
+        /// Pixels.
+        width: u32,
+        height: u32,
+        /// The seed that draws this picture alone.
+        seed: u64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::generation::Format;
+
+    #[test]
+    fn the_stored_form_is_flat_and_exact() {
+        let artifact = Artifact {
+            index: 1,
+            media_type: Format::Png.into(),
+            bytes: 1234,
+            sha256: "00ff".to_owned(),
+            blob: "img/x/2/1.png".to_owned(),
+            facts: Facts::Picture { width: 64, height: 128, seed: u64::MAX },
+        };
+        let stored = json!({
+            "index": 1, "media_type": "image/png", "bytes": 1234, "sha256": "00ff", "blob": "img/x/2/1.png",
+            "kind": "picture", "width": 64, "height": 128, "seed": u64::MAX,
+        });
+        assert_eq!(serde_json::to_value(&artifact).unwrap(), stored);
+        let text = stored.to_string();
+        assert_eq!(serde_json::from_str::<Artifact>(&text).unwrap(), artifact);
+        assert!(serde_json::from_str::<Artifact>(&text.replace("picture", "smell")).is_err(), "an unknown kind");
+    }
+
+    #[test]
+    fn the_extension_is_that_of_the_file() {
+        let of = |blob: &str| {
+            let facts = Facts::Picture { width: 1, height: 1, seed: 0 };
+            let (media_type, sha256, blob) = (Format::Png.into(), String::new(), blob.to_owned());
+            let artifact = Artifact { index: 0, media_type, bytes: 0, sha256, blob, facts };
+            artifact.extension().map(str::to_owned)
+        };
+        assert_eq!(of("img/x/1/0.png").as_deref(), Some("png"));
+        assert_eq!(of("img/x.y/1/0"), None);
+    }
+}
