@@ -9,6 +9,7 @@ use axum::{
 };
 use futures::stream::BoxStream;
 use latentd::{
+    crash::Attempt,
     generation::{DeliveryId, EndpointId, Event, GenerationId, Preview, Record, SigningSecret},
     http::{operator_endpoints, public_endpoints},
     ledger::{
@@ -56,6 +57,10 @@ impl Store for Silence {
     }
 
     async fn reap(&self, _: &Reaping) -> Result<Reaped, StoreError> {
+        pending().await
+    }
+
+    async fn condemn(&self, _: Attempt) -> Result<Option<Record>, StoreError> {
         pending().await
     }
 

@@ -233,7 +233,7 @@ pub async fn only_the_latest_attempt_is_condemned(place: &dyn Place) {
         assert!(store.condemn(attempt).await.unwrap().is_none());
     }
     assert_eq!(seen(&get(&*store, id).await), before);
-    store.finish(second, Outcome::Succeeded(vec![image()])).await.unwrap().unwrap();
+    store.finish(second, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert!(store.condemn(attempt(&first)).await.unwrap().is_none());
     assert_eq!(dead(&*store).await, []);
 }
