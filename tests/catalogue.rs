@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use latentd::{
     generation::{Fields, InputImage, Limits, Place, resolve},
     metrics::Metrics,
-    pipelines::{Acquired, Adapters, Catalogue, CatalogueError, Lease, Ticket},
+    pipelines::{Acquired, Adapters, Catalogue, CatalogueError, ControlNets, Lease, Ticket},
     service::CatalogueRules,
 };
 use serde_json::{Value, json};
@@ -339,6 +339,7 @@ fn a_file_with_the_time_of_another_is_another_one() {
     std::fs::write(&lora, [&2u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
     let adapters = Adapters::open(&place.path().join("loras"), Path::new("")).unwrap();
     let catalogue = Catalogue::open(&place.path().join("models"), "emoji").unwrap().with_adapters(adapters);
+    let catalogue = catalogue.with_control_nets(ControlNets::open(Path::new("")).unwrap());
     assert!(catalogue.reload().unwrap().is_empty());
 
     // In the place of the file, and into it.

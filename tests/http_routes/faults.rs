@@ -58,7 +58,7 @@ async fn every_fault_is_one_error() {
         (json!({"refiner": {"model": 7}}), &[("/refiner/model", "wrong_type")]),
         (json!({"refiner": {}}), &[("/refiner/model", "required")]),
         (json!({"model": 7, "width": 2048, "clip_skip": 4}), &[("/model", "wrong_type")]),
-        (json!({"model": 7, "clip_skip": 99}), &[("/model", "wrong_type"), ("/clip_skip", "out_of_range")]),
+        (json!({"model": 7, "clip_skip": 99}), &[("/clip_skip", "out_of_range"), ("/model", "wrong_type")]),
         (json!({"width": 4096, "height": 2048}), &[("/width", "out_of_range")]),
         (json!({"scheduler": "x".repeat(200)}), &[("/scheduler", "out_of_range")]),
         (json!({"scheduler": {"time_shift_type": "x".repeat(200)}}), &[("/scheduler/time_shift_type", "out_of_range")]),

@@ -113,6 +113,13 @@ impl Swaps {
                 let path = to.join("scheduler/scheduler_config.json");
                 fs::remove_file(&path).unwrap();
                 fs::write(path, text).unwrap();
+                // As `save_pretrained` has it, the index names the class too.
+                let path = to.join("model_index.json");
+                let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+                let (_, class) = text.split_once("\"_class_name\": \"").unwrap();
+                index["scheduler"] = json!(["diffusers", class.split('"').next().unwrap()]);
+                fs::remove_file(&path).unwrap();
+                fs::write(path, index.to_string()).unwrap();
             }
         }
         folder
