@@ -27,6 +27,11 @@ pub enum DecodeError {
     CutShort,
     #[error("cannot be decoded: pixels of the JPEG are missing, it was cut short or damaged")]
     Incomplete,
+    #[error(
+        "cannot be decoded: the JPEG is baseline with a scan for each color plane; save it with one scan for all, \
+         progressive, or as PNG"
+    )]
+    SeparateScans,
     #[error("cannot be decoded: {0}")]
     Broken(#[from] image::ImageError),
 }
@@ -77,6 +82,9 @@ fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     let format = reader.format().filter(|format| known.contains(format)).ok_or(DecodeError::Format)?;
     if format == ImageFormat::Jpeg && !jpeg::is_whole(bytes) {
         return Err(DecodeError::CutShort);
+    }
+    if format == ImageFormat::Jpeg && !jpeg::has_shared_scans(bytes) {
+        return Err(DecodeError::SeparateScans);
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(match format {

@@ -14,6 +14,20 @@ pub(super) fn is_whole(file: &[u8]) -> bool {
     segments(file).last().is_some_and(|segment| segment.marker == END_OF_IMAGE)
 }
 
+/// Whether each scan of a file with sequential coding has all its components. zune-jpeg 0.5.15, the decoder, makes another
+/// picture of other files, green or without its last rows, and says nothing; it reads progressive ones.
+pub(super) fn has_shared_scans(file: &[u8]) -> bool {
+    let mut components = 0;
+    segments(file).all(|segment| match segment.marker {
+        0xc0 | 0xc1 => {
+            components = segment.data.get(5).copied().unwrap_or(0);
+            true
+        }
+        START_OF_SCAN => segment.data.first().is_none_or(|count| *count >= components),
+        _ => true,
+    })
+}
+
 /// The EXIF of the file, from its mark on. Of several segments the first one counts, as for Pillow.
 pub(super) fn exif(file: &[u8]) -> Option<&[u8]> {
     let mut head = segments(file).take_while(|segment| segment.marker != START_OF_SCAN);
@@ -118,6 +132,39 @@ mod tests {
     /// A marker within the data of a scan that is none of the data itself.
     fn is_marker(pair: &[u8]) -> bool {
         pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff)
+    }
+
+    /// An encoder with Huffman tables of its own writes a scan for each component.
+    #[test]
+    fn baseline_scans_of_one_component_are_refused() {
+        let pixels = [200, 120, 40].repeat(64 * 64);
+        for (quality, optimized, progressive, is_read) in [
+            (80, false, false, true),
+            (80, true, false, false),
+            (80, true, true, true),
+            // From 90 on the color has the resolution of the rest.
+            (95, false, false, true),
+            (95, true, false, false),
+        ] {
+            let mut file = Vec::new();
+            let mut encoder = jpeg_encoder::Encoder::new(&mut file, quality);
+            encoder.set_optimized_huffman_tables(optimized);
+            encoder.set_progressive(progressive);
+            encoder.encode(&pixels, 64, 64, jpeg_encoder::ColorType::Rgb).unwrap();
+            match decode(&file, 0) {
+                Ok(picture) => {
+                    assert!(is_read, "{quality}");
+                    assert!(picture.pixels.iter().zip(&pixels).all(|(a, b)| a.abs_diff(*b) <= 4), "{quality}");
+                }
+                Err(error) => {
+                    assert!(!is_read && matches!(error, DecodeError::SeparateScans), "{quality}: {error:?}");
+                }
+            }
+        }
+        // One component alone shares its scan with nobody.
+        let mut file = Vec::new();
+        JpegEncoder::new(&mut file).write_image(&[7; 64], 8, 8, ExtendedColorType::L8).unwrap();
+        assert!(decode(&file, 0).is_ok());
     }
 
     /// A picture within the metadata has an end of its own.

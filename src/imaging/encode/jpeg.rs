@@ -13,7 +13,7 @@ const XMP_PART: usize = 65_400;
 
 /// A finished picture, baseline; the color has half the resolution below a quality of 90. Huffman tables of its own would
 /// save a tenth, but the encoder then writes a scan for each component, and zune-jpeg 0.5.15, the decoder of `image`,
-/// reads such files as black.
+/// makes another picture of such a file.
 pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     let (Ok(width), Ok(height)) = (u16::try_from(image.width), u16::try_from(image.height)) else {
         return Err(EncodeError::TooLarge { width: image.width, height: image.height });
