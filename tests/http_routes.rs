@@ -15,6 +15,8 @@ mod create;
 mod draining;
 #[path = "http_routes/faults.rs"]
 mod faults;
+#[path = "http_routes/formats.rs"]
+mod formats;
 #[path = "http_routes/idempotency.rs"]
 mod idempotency;
 #[path = "http_routes/inputs.rs"]

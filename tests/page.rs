@@ -9,6 +9,8 @@ mod server;
 
 #[path = "page/cards.rs"]
 mod cards;
+#[path = "page/formats.rs"]
+mod formats;
 #[path = "page/reuse.rs"]
 mod reuse;
 #[path = "page/under_a_path.rs"]

@@ -30,6 +30,8 @@ mod documents;
 mod events;
 #[path = "server/faults.rs"]
 mod faults;
+#[path = "server/formats.rs"]
+mod formats;
 #[path = "server/inputs.rs"]
 mod inputs;
 #[path = "server/journeys.rs"]

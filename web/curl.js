@@ -3,18 +3,20 @@
 import { absolute } from './api.js';
 import { print } from './json.js';
 
+/** The extension of each type of picture. */
+const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp' };
+
 /** The command that draws a request's picture; several pictures come as a JSON document that links to them. */
 export function command(request) {
   const several = (request.n ?? 1) > 1;
+  const type = `image/${request.output?.format ?? 'png'}`;
   const parts = several
     ? ['curl -f', "-H 'Prefer: wait=60'"]
-    : ['curl -f', `-o ${fileName(request)}`];
+    : ['curl -f', `-o ${fileName(request, type)}`];
   parts.push("-H 'Content-Type: application/json'", `-d ${quoted(print(request))}`);
-  parts.push(absolute(`v1/images${several ? '' : '.png'}`));
+  parts.push(absolute(`v1/images${several ? '' : `.${EXTENSIONS[type]}`}`));
   return parts.join(' ');
 }
-
-const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp' };
 
 /** A file name that tells the picture: the words of its prompt, its seed and its type. */
 export function fileName({ prompt, seed }, type = 'image/png') {

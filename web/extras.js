@@ -13,7 +13,7 @@ const NEEDS = {
 const NAMES = {
   image: 'Picture to begin with', mask: 'Mask', strength: 'Strength', image_guidance_scale: 'Picture guidance', loras: 'LoRA',
   controls: 'ControlNet', refiner: 'Refiner', prompt_2: 'Second prompt', negative_prompt_2: 'Second negative prompt',
-  negative_prompt: 'Negative prompt', scheduler: 'Sampler', model: 'Model', sigmas: 'Noise levels', timesteps: 'Timesteps',
+  negative_prompt: 'Negative prompt', scheduler: 'Sampler', model: 'Model', output: 'File', sigmas: 'Noise levels', timesteps: 'Timesteps',
 };
 
 export class Extras {

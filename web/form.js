@@ -61,7 +61,10 @@ export class Form {
     const seed = this.field('seed').value.trim();
     if (/^\d+$/.test(seed)) request.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : BigInt(seed);
     else if (seed) request.seed = seed;
-    return { ...request, ...this.extras.fields };
+    const { output, ...extras } = this.extras.fields;
+    const file = { format: this.field('output').value, ...output };
+    if (print(file) !== print({ format: 'png' })) request.output = file;
+    return { ...request, ...extras };
   }
 
   /** Takes over everything that a generation's request says about its pictures; what has no field here becomes an extra. */
@@ -78,7 +81,10 @@ export class Form {
     const named = this.schedulers?.some(({ name }) => name === scheduler);
     this.field('scheduler').value = named ? scheduler : '';
     if (!named && scheduler && schedulerName(scheduler) !== schedulerName()) extras.scheduler = scheduler;
-    Object.assign(extras, rest);
+    const { output: { format = 'png', ...file } = {}, ...others } = rest;
+    this.field('output').value = format;
+    if (Object.keys(file).length > 0) extras.output = file;
+    Object.assign(extras, others);
     if (priority && priority !== 'normal') extras.priority = priority;
     if (metadata && Object.keys(metadata).length > 0) extras.metadata = metadata;
     this.extras.set(extras);
@@ -140,7 +146,8 @@ export class Form {
       const name = event.target.dataset.for;
       if (name) this.field(name).value = event.target.value;
       // What the user says in a field is said there alone.
-      this.extras.remove(name ?? event.target.name);
+      if (event.target.name === 'output') this.forgetQuality();
+      else this.extras.remove(name ?? event.target.name);
       this.forgive(name ?? event.target.name);
       this.changed();
     });
@@ -152,6 +159,7 @@ export class Form {
     this.at('reset').addEventListener('click', () => {
       this.extras.set({});
       this.field('negative_prompt').value = '';
+      this.field('output').value = 'png';
       this.setSeed('');
       this.setDefaults();
       this.changed();
@@ -164,6 +172,12 @@ export class Form {
       const kept = this.field('seed').value.trim() !== '';
       this.setSeed(kept ? '' : this.lastSeed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
     });
+  }
+
+  /** The quality is of the format that was; how much the file tells of its making is not. */
+  forgetQuality() {
+    const { output: { quality, ...file } = {}, ...extras } = this.extras.fields;
+    this.extras.set({ ...extras, output: Object.keys(file).length > 0 ? file : undefined });
   }
 
   setSeed(seed) {
@@ -225,7 +239,7 @@ export class Form {
   changed() {
     this.show();
     try {
-      const fields = [...TEXTS, ...NUMBERS, 'model', 'scheduler', 'seed'].map((name) => [name, this.field(name).value]);
+      const fields = [...TEXTS, ...NUMBERS, 'model', 'scheduler', 'seed', 'output'].map((name) => [name, this.field(name).value]);
       localStorage.setItem(STORED_AS, print({ ...Object.fromEntries(fields), extras: this.extras.fields }));
     } catch {
       // Without storage the form begins afresh each time.
@@ -261,7 +275,7 @@ export class Form {
     for (const name of TEXTS) if (kept[name]) this.field(name).value = kept[name];
     if (!offered) return;
     this.extras.set(kept.extras ?? {});
-    for (const name of [...NUMBERS, 'scheduler', 'seed']) if (kept[name]) this.field(name).value = kept[name];
+    for (const name of [...NUMBERS, 'scheduler', 'seed', 'output']) if (kept[name]) this.field(name).value = kept[name];
     // A scheduler that is no longer offered leaves no option chosen.
     if (this.field('scheduler').selectedIndex < 0) this.field('scheduler').value = '';
   }

@@ -6,8 +6,10 @@ import { print } from './json.js';
 const UNSAID = {
   n: 1, prompt_syntax: 'plain', loras: [], controls: [], guidance_rescale: 0, guidance_interval: [0, 1], eta: 0, clip_skip: 0,
   decoder: 'full', feature_cache: null, seed_mode: 'per_image', mask_blur: 0, mask_invert: false, keep_unmasked: true,
-  output: { format: 'png', metadata: 'full' }, crop_top_left: [0, 0], aesthetic_score: 6, negative_aesthetic_score: 2.5,
+  crop_top_left: [0, 0], aesthetic_score: 6, negative_aesthetic_score: 2.5,
 };
+/** The quality of a JPEG whose request names none. */
+const QUALITY = 90;
 /** Fields that say when and for whom a generation runs, not what it draws. */
 const ONCE = new Set(['previews', 'on_disconnect', 'start_timeout_s']);
 /** SDXL's sizes, each with the value that its absence stands for. */
@@ -22,7 +24,8 @@ const SIZES = {
 /** The request that makes the pictures of `params` again: every field but those that go without saying. */
 export function request(params) {
   const { prompt, ...rest } = params;
-  return Object.fromEntries(Object.entries({ prompt, ...rest }).filter(([name, value]) => !isUnsaid(name, value, params)));
+  const said = Object.entries({ prompt, ...rest }).filter(([name, value]) => !isUnsaid(name, value, params));
+  return Object.fromEntries(said.map(([name, value]) => [name, name === 'output' ? file(value) : value]));
 }
 
 /** The params of one picture of a generation: image `index` alone is drawn by its own seed. */
@@ -30,10 +33,16 @@ export function paramsOfImage(params, image) {
   return params.seed_mode === 'batch' ? params : { ...params, n: 1, seed: image.seed };
 }
 
+/** What is to be said of the file: its format, and what is not the format's own way. */
+function file({ format, quality = QUALITY, metadata }) {
+  return { format, ...(quality === QUALITY ? {} : { quality }), ...(metadata === 'full' ? {} : { metadata }) };
+}
+
 function isUnsaid(name, value, params) {
   if (value === null || value === undefined || ONCE.has(name)) return true;
   // For SDXL's kind an empty negative prompt is another thing than none.
   if (name === 'negative_prompt' && value === '') return !('original_size' in params);
+  if (name === 'output') return print(file(value)) === print({ format: 'png' });
   const unsaid = name in SIZES ? SIZES[name](params) : UNSAID[name];
   return unsaid !== undefined && print(value) === print(unsaid);
 }

@@ -12,14 +12,14 @@ use latentd::{
     app::{self, engine_settings},
     diffusion::{SamplerLabel, SchedulerConfig},
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Fields, Generation, InputImage, Phase, Place, resolve},
+    generation::{Fields, Format, Generation, InputImage, Phase, Place, resolve},
     imaging::decode,
     metrics::Metrics,
     pipelines::{Companions, Frame, Inputs},
     service::CatalogueRules,
     worker::encode,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Settings;
@@ -30,8 +30,9 @@ pub(super) struct Generate {
     settings: Settings,
     /// What the picture shows.
     prompt: String,
-    /// The PNG file to write; of several images, image i goes to NAME-i.png.
-    #[arg(short, long, value_name = "FILE", value_parser = png_file)]
+    /// The file to write, in the format of its extension: .png (also where there is none), .jpg, or .webp, which is
+    /// lossless. Of several images, image i goes to NAME-i.png.
+    #[arg(short, long, value_name = "FILE", value_parser = picture_file)]
     output: PathBuf,
     #[arg(long)]
     negative_prompt: Option<String>,
@@ -58,6 +59,9 @@ pub(super) struct Generate {
     /// How much of the picture is drawn anew, above 0 and up to 1.
     #[arg(long, value_name = "NUMBER", requires = "image", value_parser = finite)]
     strength: Option<f64>,
+    /// The quality of a JPEG, 1 to 100.
+    #[arg(long)]
+    quality: Option<u32>,
     /// Number of images.
     #[arg(short, default_value_t = 1)]
     n: u32,
@@ -136,6 +140,8 @@ impl Generate {
         fields.insert("seed".to_owned(), self.seed.into());
         fields.insert("strength".to_owned(), self.strength.into());
         fields.insert("n".to_owned(), self.n.into());
+        let format = format_of(&self.output).unwrap_or_default();
+        fields.insert("output".to_owned(), json!({"format": format, "quality": self.quality}));
         fields
     }
 }
@@ -155,15 +161,20 @@ fn finite(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "it must be a finite number, such as 7.5".to_owned())
 }
 
-/// The file of `--output`: its extension is .png, or it has none.
-fn png_file(text: &str) -> Result<PathBuf, String> {
+/// The file of `--output`: its extension names a format, or it has none.
+fn picture_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
-        Some(extension) if !extension.eq_ignore_ascii_case("png") => {
-            Err(format!("the extension must be .png, not .{}: only PNG files are written", extension.display()))
+        Some(extension) if format_of(&path).is_none() => {
+            Err(format!("the extension must be .png, .jpg, .jpeg or .webp, not .{}", extension.display()))
         }
         _ => Ok(path),
     }
+}
+
+/// The format that the file's extension names.
+fn format_of(path: &Path) -> Option<Format> {
+    path.extension().and_then(|extension| Format::of_extension(extension.to_str()?))
 }
 
 /// Opens the file for writing and leaves everything as it was.

@@ -102,6 +102,16 @@ impl Fields {
         }
     }
 
+    /// Gives a key inside the field `name` a value where the request gives none. A field that is no object stays as it is.
+    pub fn put_default_below(&mut self, name: &str, key: &str, value: impl Into<Value>) {
+        self.put_default(name, Map::new());
+        if let Some(Value::Object(map)) = self.map.get_mut(name)
+            && map.get(key).is_none_or(Value::is_null)
+        {
+            map.insert(key.to_owned(), value.into());
+        }
+    }
+
     /// Takes a field's raw value; absent and null are the same.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())

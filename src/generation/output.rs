@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Fields, MetadataLevel};
+
 /// A file format of pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -15,6 +17,11 @@ pub enum Format {
 impl Format {
     /// In the order of preference.
     pub const ALL: [Format; 3] = [Format::Png, Format::Jpeg, Format::Webp];
+
+    /// The one that the field `output.format` names; `None` where there is none, or one that is not known.
+    pub fn named_in(fields: &Fields) -> Option<Format> {
+        Format::deserialize(fields.peek("output")?.get("format")?).ok()
+    }
 
     /// As requests name it.
     pub fn name(self) -> &'static str {
@@ -78,11 +85,100 @@ impl Encoding {
     /// The quality of a JPEG where the request names none: the lowest at which the color is kept at full resolution.
     pub const DEFAULT_QUALITY: u8 = 90;
 
+    /// Reads the field `output`, which has the level of the metadata too.
+    pub(super) fn read(fields: &mut Fields) -> (Encoding, MetadataLevel) {
+        let read = fields.nested("output", |output| {
+            let format: Format = output.choice("format", &Format::ALL.map(Format::name)).unwrap_or_default();
+            let quality = if format == Format::Jpeg || output.is_faulty("format") {
+                output.integer("quality", 1, 100).and_then(|quality| u8::try_from(quality).ok())
+            } else {
+                if output.take("quality").is_some() {
+                    let detail = format!("is only for the format jpeg: {} is written lossless", format.name());
+                    output.error("quality", "conflict", detail);
+                }
+                None
+            };
+            let encoding = match format {
+                Format::Png => Encoding::Png,
+                Format::Jpeg => Encoding::Jpeg { quality: quality.unwrap_or(Encoding::DEFAULT_QUALITY) },
+                Format::Webp => Encoding::Webp,
+            };
+            (encoding, output.choice("metadata", &["full", "seed", "none"]).unwrap_or(MetadataLevel::Full))
+        });
+        read.unwrap_or((Encoding::Png, MetadataLevel::Full))
+    }
+
     pub fn format(self) -> Format {
         match self {
             Encoding::Png => Format::Png,
             Encoding::Jpeg { .. } => Format::Jpeg,
             Encoding::Webp => Format::Webp,
         }
+    }
+
+    /// Refuses sides that files of this format cannot have.
+    pub(super) fn check_size(self, fields: &mut Fields, width: u32, height: u32) {
+        let (format, side) = (self.format(), width.max(height));
+        if let Some(longest) = format.max_side().filter(|longest| side > *longest) {
+            let detail =
+                format!("must not be {}, whose files have at most {longest} pixels a side, not {side}", format.name());
+            fields.error_below("output", "format", "out_of_range", detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    #[test]
+    fn a_format_is_known_by_its_extension() {
+        for (extension, format) in [
+            ("png", Some(Format::Png)),
+            ("jpg", Some(Format::Jpeg)),
+            ("JPEG", Some(Format::Jpeg)),
+            ("WebP", Some(Format::Webp)),
+            ("gif", None),
+            ("", None),
+        ] {
+            assert_eq!(Format::of_extension(extension), format, "{extension}");
+        }
+    }
+
+    #[test]
+    fn a_stored_encoding_is_the_request_for_it() {
+        for (encoding, stored) in [
+            (Encoding::Png, json!({"format": "png"})),
+            (Encoding::Jpeg { quality: 7 }, json!({"format": "jpeg", "quality": 7})),
+            (Encoding::Webp, json!({"format": "webp"})),
+        ] {
+            assert_eq!(json!(encoding), stored);
+            assert_eq!(Encoding::deserialize(&stored).unwrap(), encoding);
+            let mut fields = Fields::new(Map::from_iter([("output".to_owned(), stored)]));
+            assert_eq!(Encoding::read(&mut fields), (encoding, MetadataLevel::Full));
+            assert!(fields.finish().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_side_that_no_file_can_have_is_refused() {
+        let errors = |encoding: Encoding, width, height| {
+            let mut fields = Fields::new(Map::new());
+            encoding.check_size(&mut fields, width, height);
+            fields.finish().into_iter().map(|error| (error.pointer, error.detail)).collect::<Vec<_>>()
+        };
+        let error = |format: &str, most: u32, side: u32| {
+            let detail = format!(
+                "output.format must not be {format}, whose files have at most {most} pixels a side, not {side}"
+            );
+            ("/output/format".to_owned(), detail)
+        };
+        let jpeg = Encoding::Jpeg { quality: 90 };
+        assert_eq!(errors(Encoding::Webp, 16_383, 16_383), []);
+        assert_eq!(errors(Encoding::Webp, 16_383, 16_384), [error("webp", 16_383, 16_384)]);
+        assert_eq!(errors(jpeg, 65_501, 65_500), [error("jpeg", 65_500, 65_501)]);
+        assert_eq!(errors(Encoding::Png, 100_000, 100_000), []);
     }
 }

@@ -6,8 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Control, Decoder, Encoding, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits,
-    LoraUse, MetadataLevel, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source,
-    Webhook,
+    LoraUse, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source, Webhook,
     any_model::{self, AnyModel},
     size,
 };
@@ -119,6 +118,8 @@ fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules)
     if feature_cache.is_some() && !controls.is_empty() {
         fields.error("feature_cache", "conflict", "excludes controls, whose networks act on what it would keep");
     }
+    let (encoding, metadata_level) = Encoding::read(fields);
+    encoding.check_size(fields, width, height);
     let generation = Generation {
         prompt,
         negative_prompt,
@@ -146,8 +147,8 @@ fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules)
         seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
         previews: integer(fields, "previews", 0, 10, 0),
-        encoding: Encoding::default(),
-        metadata_level: output(fields),
+        encoding,
+        metadata_level,
         on_disconnect: fields.choice("on_disconnect", &["auto", "keep", "cancel"]).unwrap_or(OnDisconnect::Auto),
         priority: fields.choice("priority", &["low", "normal", "high"]).unwrap_or_default(),
         run_timeout_s: fields.integer("run_timeout_s", 1, 3600).and_then(|seconds| u32::try_from(seconds).ok()),
@@ -257,16 +258,6 @@ fn scheduler(
         },
     }
     (choice, asked)
-}
-
-fn output(fields: &mut Fields) -> MetadataLevel {
-    let level = fields.nested("output", |output| {
-        if let Some(format) = output.text("format", 10).filter(|format| format != "png") {
-            output.error("format", "invalid_value", format!("must be png, not {format:?}"));
-        }
-        output.choice("metadata", &["full", "seed", "none"]).unwrap_or(MetadataLevel::Full)
-    });
-    level.unwrap_or(MetadataLevel::Full)
 }
 
 /// At most 16 labels with keys up to 64 and values up to 512 characters.

@@ -4,21 +4,22 @@ use axum::{
     extract::State,
     http::{HeaderName, HeaderValue, header},
     response::{AppendHeaders, IntoResponse, Json, Response},
+    routing::{MethodRouter, post},
 };
 
 use super::{
     AppState,
     caller::Caller,
     content,
-    error::{ApiError, location, success},
+    error::{ApiError, invalid, location, success},
     events, generation,
     idempotency::IdempotencyKey,
-    negotiate::{Accept, Prefer},
+    negotiate::{Accept, Answer, Prefer},
     path::OwnId,
     presence::{Presence, Waits},
 };
 use crate::{
-    generation::{Facts, Fields, GenerationId, Status},
+    generation::{Facts, Fields, Format, GenerationId, Status},
     service::{Access, Order, Repeatable, View, Waited},
 };
 
@@ -30,20 +31,26 @@ pub async fn create(
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable() };
+    let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
     answer(state, accept, prefer, order).await
 }
 
-/// The same with the answer in the path, for shells.
-pub async fn create_png(
-    State(state): State<AppState>,
-    caller: Caller,
-    prefer: Prefer,
-    key: IdempotencyKey,
-    fields: Fields,
-) -> Result<Response, ApiError> {
-    let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable() };
-    answer(state, Accept::Png, prefer, order).await
+/// The same with the answer in the path, for shells: a picture of this format.
+pub fn create_as(format: Format) -> MethodRouter<AppState> {
+    let create = move |State(state): State<AppState>,
+                       caller: Caller,
+                       prefer: Prefer,
+                       key: IdempotencyKey,
+                       fields: Fields| async move {
+        if Format::named_in(&fields).is_some_and(|named| named != format) {
+            let (name, extension) = (format.name(), format.extension());
+            let detail = format!("output.format must be {name} or absent: the path ends in .{extension}");
+            return Err(invalid("/output/format", "conflict", detail));
+        }
+        let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
+        answer(state, Accept::only(format), prefer, order).await
+    };
+    post(create)
 }
 
 /// The same under an id of the client's own, which says as much as an idempotency key.
@@ -55,24 +62,28 @@ pub async fn put(
     prefer: Prefer,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let order = Order { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id) };
+    let order = Order { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id), format: None };
     answer(state, accept, prefer, order).await
 }
 
 async fn answer(state: AppState, accept: Accept, prefer: Prefer, mut order: Order) -> Result<Response, ApiError> {
-    if accept == Accept::Png && wants_many(&mut order.fields) {
-        return Err(ApiError::MultipleImages);
+    let wanted = accept.answer(Format::named_in(&order.fields))?;
+    if let Answer::Picture(format) = wanted {
+        if wants_many(&mut order.fields) {
+            return Err(ApiError::MultipleImages(format.media_type()));
+        }
+        order.format = Some(format);
     }
-    if accept == Accept::Json && prefer.wait.is_none() {
+    if wanted == Answer::Json && prefer.wait.is_none() {
         let created = state.service.create(order).await?;
         return Ok(marked(receipt(&state, &created.view, &prefer), created.replayed));
     }
-    let waits = if accept == Accept::Json { Waits::ForObject } else { Waits::ForResult };
+    let waits = if wanted == Answer::Json { Waits::ForObject } else { Waits::ForResult };
     let (view, replayed, presence) = state.accept(order, waits).await?;
-    let answer = match accept {
-        Accept::Json => object(&state, prefer, &view, presence).await,
-        Accept::Png => picture(&state, prefer, &view, presence).await,
-        Accept::Events => stream(state, &view, presence).await,
+    let answer = match wanted {
+        Answer::Json => object(&state, prefer, &view, presence).await,
+        Answer::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
+        Answer::Events => stream(state, &view, presence).await,
     };
     Ok(marked(answer.into_response(), replayed))
 }
@@ -104,7 +115,18 @@ fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
     (success::ACCEPTED, headers, retry_after, object).into_response()
 }
 
-async fn picture(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
+async fn picture(
+    state: &AppState,
+    accept: &Accept,
+    prefer: Prefer,
+    view: &View,
+    mut presence: Presence,
+) -> Result<Response, ApiError> {
+    // The same request may have come before with another Accept, and decided on the format.
+    if let Err(refusal) = accept.check(view.record.generation.encoding.format()) {
+        presence.keep();
+        return Err(refusal);
+    }
     let waited = state.wait(Access::Full, view.record.id, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;

@@ -63,10 +63,10 @@ pub enum ApiError {
     NoSuchPath,
     #[error("this path does not know the request's method; Allow lists those it knows")]
     MethodNotAllowed,
-    #[error("none of the types in Accept can be made; this can: {0}")]
-    NotAcceptable(&'static str),
-    #[error("an answer of type image/png holds one picture, but n is greater than 1; ask for application/json")]
-    MultipleImages,
+    #[error("none of the types in Accept can be produced; this request can be answered with {0}")]
+    NotAcceptable(String),
+    #[error("an answer of type {0} holds one picture, but n is greater than 1; ask for application/json")]
+    MultipleImages(&'static str),
     #[error("the body did not arrive in time")]
     RequestTimeout,
     #[error("the generation is not finished; cancel it first")]
@@ -148,7 +148,7 @@ impl ApiError {
             ApiError::NotFound(_) | ApiError::NoSuchPath => (S::NOT_FOUND, "not_found", "Not found"),
             ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
-            ApiError::MultipleImages => (S::NOT_ACCEPTABLE, "multiple_images", "More than one picture"),
+            ApiError::MultipleImages(_) => (S::NOT_ACCEPTABLE, "multiple_images", "More than one picture"),
             ApiError::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request is too slow"),
             ApiError::NotFinished => (S::CONFLICT, "generation_not_finished", "The generation is not finished"),
             ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
@@ -397,8 +397,8 @@ mod tests {
             ApiError::NotFound("generation"),
             ApiError::NoSuchPath,
             ApiError::MethodNotAllowed,
-            ApiError::NotAcceptable("image/png"),
-            ApiError::MultipleImages,
+            ApiError::NotAcceptable(text()),
+            ApiError::MultipleImages("image/png"),
             ApiError::RequestTimeout,
             ApiError::NotFinished,
             ApiError::Canceled(id),

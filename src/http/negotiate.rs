@@ -8,50 +8,101 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::{config::Http, service::Waited};
+use crate::{config::Http, generation::Format, service::Waited};
 
 /// The answers that a created generation can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accept {
+pub enum Answer {
     /// The generation object.
     Json,
-    /// The bytes of image 0.
-    Png,
+    /// The bytes of image 0 in this format.
+    Picture(Format),
     /// The events, as they happen.
     Events,
 }
 
-/// In order of preference where the client has none.
-const OFFERS: [(Accept, &str, &str); 3] =
-    [(Accept::Json, "application", "json"), (Accept::Png, "image", "png"), (Accept::Events, "text", "event-stream")];
+impl Answer {
+    /// In order of preference where the client has none.
+    const ALL: [Answer; 5] = [
+        Answer::Json,
+        Answer::Picture(Format::Png),
+        Answer::Picture(Format::Jpeg),
+        Answer::Picture(Format::Webp),
+        Answer::Events,
+    ];
 
-impl Accept {
-    /// The offer with the highest quality; of equals the one named more exactly, then the one named first.
-    ///
-    /// # Errors
-    /// `not_acceptable` where nothing is left, `bad_header` where a quality is no number in 0..=1.
-    pub fn of(headers: &HeaderMap) -> Result<Accept, ApiError> {
-        let ranges = media_ranges(headers)?;
-        if ranges.is_empty() {
-            return Ok(Accept::Json);
+    fn media_type(self) -> &'static str {
+        match self {
+            Answer::Json => "application/json",
+            Answer::Picture(format) => format.media_type(),
+            Answer::Events => "text/event-stream",
         }
-        let wish = |(accept, kind, subtype): &(Accept, &str, &str)| {
-            let matching = ranges.iter().enumerate().filter(|(_, range)| range.covers(kind, subtype));
-            let (position, range) =
-                matching.max_by_key(|(position, range)| (range.exactness(), usize::MAX - position))?;
-            let rank = (range.quality, range.exactness(), usize::MAX - position);
-            (range.quality > 0).then_some((*accept, rank))
-        };
-        let wishes = OFFERS.iter().filter_map(wish);
-        // Of equal ranks `max_by_key` takes the last, and the offers begin with the preferred.
-        wishes
-            .rev()
-            .max_by_key(|(_, rank)| *rank)
-            .map(|(accept, _)| accept)
-            .ok_or(ApiError::NotAcceptable("application/json, image/png, text/event-stream"))
     }
 }
 
+/// The media types that a client takes, from its `Accept`.
+#[derive(Debug)]
+pub struct Accept {
+    /// None where the client takes everything.
+    ranges: Vec<MediaRange>,
+}
+
+impl Accept {
+    /// # Errors
+    /// `not_acceptable` where no answer has any of the types, `bad_header` where a quality is no number in 0..=1.
+    pub fn of(headers: &HeaderMap) -> Result<Accept, ApiError> {
+        let accept = Accept { ranges: media_ranges(headers)? };
+        accept.answer(None).map(|_| accept)
+    }
+
+    /// Pictures of this format alone.
+    pub fn only(format: Format) -> Accept {
+        let range = MediaRange { kind: "image".to_owned(), subtype: format.name().to_owned(), quality: 1000 };
+        Accept { ranges: vec![range] }
+    }
+
+    /// The answer with the highest quality; of equals the one named more exactly, then the one named first. A request that
+    /// names the format of its pictures has no pictures of others.
+    ///
+    /// # Errors
+    /// `not_acceptable` where nothing is left.
+    pub fn answer(&self, named: Option<Format>) -> Result<Answer, ApiError> {
+        let is_offered = |answer: &Answer| match answer {
+            Answer::Picture(format) => named.is_none_or(|named| named == *format),
+            Answer::Json | Answer::Events => true,
+        };
+        let offers = Answer::ALL.into_iter().filter(is_offered);
+        // Of equal ranks `max_by_key` takes the last, and the offers begin with the preferred.
+        let best =
+            offers.clone().rev().filter_map(|answer| Some((answer, self.rank(answer)?))).max_by_key(|(_, rank)| *rank);
+        best.map(|(answer, _)| answer).ok_or_else(|| {
+            let types: Vec<&str> = offers.map(Answer::media_type).collect();
+            ApiError::NotAcceptable(types.join(", "))
+        })
+    }
+
+    /// Whether the client takes pictures of this format.
+    ///
+    /// # Errors
+    /// `not_acceptable` where it does not.
+    pub fn check(&self, format: Format) -> Result<(), ApiError> {
+        let rank = self.rank(Answer::Picture(format));
+        rank.map(|_| ()).ok_or_else(|| ApiError::NotAcceptable(format.media_type().to_owned()))
+    }
+
+    /// How much the client wants this answer; `None` where it does not take it.
+    fn rank(&self, answer: Answer) -> Option<(u16, u8, usize)> {
+        if self.ranges.is_empty() {
+            return Some((1000, 0, 0));
+        }
+        let ranges = self.ranges.iter().enumerate().map(|(position, range)| (range, usize::MAX - position));
+        let matching = ranges.filter(|(range, _)| range.covers(answer.media_type()));
+        let (range, place) = matching.max_by_key(|(range, place)| (range.exactness(), *place))?;
+        (range.quality > 0).then(|| (range.quality, range.exactness(), place))
+    }
+}
+
+#[derive(Debug)]
 struct MediaRange {
     kind: String,
     subtype: String,
@@ -60,8 +111,9 @@ struct MediaRange {
 }
 
 impl MediaRange {
-    fn covers(&self, kind: &str, subtype: &str) -> bool {
-        (self.kind == "*" || self.kind == kind) && (self.subtype == "*" || self.subtype == subtype)
+    fn covers(&self, media_type: &str) -> bool {
+        let is = |pattern: &str, name: &str| pattern == "*" || pattern == name;
+        media_type.split_once('/').is_some_and(|(kind, subtype)| is(&self.kind, kind) && is(&self.subtype, subtype))
     }
 
     fn exactness(&self) -> u8 {
@@ -206,9 +258,14 @@ mod tests {
 
     use super::*;
 
-    fn accept(value: &str) -> Result<Accept, u16> {
+    const PNG: Answer = Answer::Picture(Format::Png);
+    const JPEG: Answer = Answer::Picture(Format::Jpeg);
+    const WEBP: Answer = Answer::Picture(Format::Webp);
+
+    /// The answer to a request that names this format.
+    fn answer(value: &str, named: Option<Format>) -> Result<Answer, u16> {
         let headers = HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]);
-        Accept::of(&headers).map_err(|error| match error {
+        Accept::of(&headers).and_then(|accept| accept.answer(named)).map_err(|error| match error {
             ApiError::NotAcceptable(_) => 406,
             ApiError::BadHeader { .. } => 400,
             other => panic!("{other:?}"),
@@ -218,31 +275,42 @@ mod tests {
     #[test]
     fn the_answer_follows_accept() {
         let cases = [
-            ("*/*", Ok(Accept::Json)),
-            ("*", Ok(Accept::Json)),
-            ("", Ok(Accept::Json)),
-            (" , ", Ok(Accept::Json)),
-            ("application/json", Ok(Accept::Json)),
-            ("application/*", Ok(Accept::Json)),
-            ("APPLICATION/JSON", Ok(Accept::Json)),
-            ("application/json; charset=utf-8", Ok(Accept::Json)),
-            ("image/png", Ok(Accept::Png)),
-            ("image/*", Ok(Accept::Png)),
-            ("image/png, */*;q=0.1", Ok(Accept::Png)),
-            ("image/png, */*", Ok(Accept::Png)),
-            ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", Ok(Accept::Png)),
-            ("image/webp;q=1, image/png;q=0.5, application/json;q=0.4", Ok(Accept::Png)),
-            ("image/png;q=0.5, application/json", Ok(Accept::Json)),
-            ("image/png, application/json", Ok(Accept::Png)),
-            ("application/json, image/png", Ok(Accept::Json)),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Ok(Accept::Json)),
-            ("text/event-stream", Ok(Accept::Events)),
-            ("text/event-stream, application/json;q=0.9", Ok(Accept::Events)),
-            ("application/json, text/event-stream", Ok(Accept::Json)),
-            ("application/json;q=0, */*", Ok(Accept::Png)),
-            ("application/json;q=0, image/*;q=0, */*", Ok(Accept::Events)),
-            ("image/jpeg", Err(406)),
-            ("image/webp", Err(406)),
+            ("*/*", Ok(Answer::Json)),
+            ("*", Ok(Answer::Json)),
+            ("", Ok(Answer::Json)),
+            (" , ", Ok(Answer::Json)),
+            ("application/json", Ok(Answer::Json)),
+            ("application/*", Ok(Answer::Json)),
+            ("APPLICATION/JSON", Ok(Answer::Json)),
+            ("application/json; charset=utf-8", Ok(Answer::Json)),
+            ("image/png", Ok(PNG)),
+            ("image/*", Ok(PNG)),
+            ("image/png, */*;q=0.1", Ok(PNG)),
+            ("image/png, */*", Ok(PNG)),
+            ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", Ok(WEBP)),
+            ("image/webp;q=1, image/png;q=0.5, application/json;q=0.4", Ok(WEBP)),
+            ("image/webp;q=0.5, image/jpeg;q=0.6, image/png;q=0.4", Ok(JPEG)),
+            ("image/jpeg, image/png;q=0.9, */*;q=0.1", Ok(JPEG)),
+            ("image/jpeg, image/webp", Ok(JPEG)),
+            ("image/webp, image/jpeg", Ok(WEBP)),
+            ("image/jpeg;q=0.5, image/*;q=0.5", Ok(JPEG)),
+            ("image/png;q=0, image/*", Ok(JPEG)),
+            ("image/png;q=0, image/jpeg;q=0, image/*", Ok(WEBP)),
+            ("image/png;q=0.5, application/json", Ok(Answer::Json)),
+            ("image/png, application/json", Ok(PNG)),
+            ("application/json, image/png", Ok(Answer::Json)),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Ok(Answer::Json)),
+            ("text/event-stream", Ok(Answer::Events)),
+            ("text/event-stream, application/json;q=0.9", Ok(Answer::Events)),
+            ("application/json, text/event-stream", Ok(Answer::Json)),
+            ("application/json;q=0, */*", Ok(PNG)),
+            ("application/json;q=0, image/*;q=0, */*", Ok(Answer::Events)),
+            ("image/jpeg", Ok(JPEG)),
+            ("IMAGE/WEBP", Ok(WEBP)),
+            ("image/jpg", Err(406)),
+            ("image/avif", Err(406)),
+            ("image/jpeg;q=0", Err(406)),
+            ("image/webp;q=1.5", Err(400)),
             ("text/html", Err(406)),
             ("image/png;q=0", Err(406)),
             ("*/*;q=0", Err(406)),
@@ -252,16 +320,45 @@ mod tests {
             ("png", Err(400)),
         ];
         for (value, expected) in cases {
-            assert_eq!(accept(value), expected, "{value:?}");
+            assert_eq!(answer(value, None), expected, "{value:?}");
         }
-        assert_eq!(Accept::of(&HeaderMap::new()).unwrap(), Accept::Json);
+        assert_eq!(Accept::of(&HeaderMap::new()).unwrap().answer(None).unwrap(), Answer::Json);
+    }
+
+    #[test]
+    fn a_request_that_names_a_format_has_pictures_of_that_alone() {
+        let cases = [
+            ("image/jpeg", Ok(JPEG)),
+            ("image/*", Ok(JPEG)),
+            ("image/png, image/*;q=0.1", Ok(JPEG)),
+            ("*/*", Ok(Answer::Json)),
+            ("image/png, */*;q=0.1", Ok(Answer::Json)),
+            ("image/webp, text/event-stream;q=0.1", Ok(Answer::Events)),
+            ("image/png", Err(406)),
+            ("image/jpeg;q=0, image/*", Err(406)),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(answer(value, Some(Format::Jpeg)), expected, "{value:?}");
+        }
+        let headers = HeaderMap::from_iter([(header::ACCEPT, "image/png".parse().unwrap())]);
+        let refusal = Accept::of(&headers).unwrap().answer(Some(Format::Webp)).unwrap_err().to_string();
+        assert!(refusal.ends_with("application/json, image/webp, text/event-stream"), "{refusal}");
+    }
+
+    #[test]
+    fn a_path_takes_its_own_format_alone() {
+        for format in Format::ALL {
+            let accept = Accept::only(format);
+            assert_eq!(accept.answer(None).unwrap(), Answer::Picture(format));
+            assert!(Format::ALL.into_iter().all(|other| accept.check(other).is_ok() == (other == format)));
+        }
     }
 
     #[test]
     fn lines_of_accept_count_together() {
         let line = |value: &str| (header::ACCEPT, value.parse().unwrap());
         let headers = HeaderMap::from_iter([line("application/json;q=0.1"), line("image/png")]);
-        assert_eq!(Accept::of(&headers).unwrap(), Accept::Png);
+        assert_eq!(Accept::of(&headers).unwrap().answer(None).unwrap(), PNG);
     }
 
     #[test]

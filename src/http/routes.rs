@@ -6,6 +6,7 @@ use axum::{
 };
 
 use super::{AppState, admin, catalogue, content, create, events, health, images, page, spec, uploads, webhooks};
+use crate::generation::Format;
 
 /// One operation of a listener.
 #[derive(Debug)]
@@ -23,7 +24,9 @@ pub fn public_endpoints() -> Vec<Endpoint> {
     vec![
         endpoint(Method::POST, "/v1/images", post(create::create)),
         endpoint(Method::GET, "/v1/images", get(images::list)),
-        endpoint(Method::POST, "/v1/images.png", post(create::create_png)),
+        endpoint(Method::POST, "/v1/images.png", create::create_as(Format::Png)),
+        endpoint(Method::POST, "/v1/images.jpg", create::create_as(Format::Jpeg)),
+        endpoint(Method::POST, "/v1/images.webp", create::create_as(Format::Webp)),
         endpoint(Method::GET, "/v1/images/{id}", get(images::get)),
         endpoint(Method::PUT, "/v1/images/{id}", put(create::put)),
         endpoint(Method::DELETE, "/v1/images/{id}", delete(images::delete)),

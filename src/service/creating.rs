@@ -54,7 +54,7 @@ impl Service {
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
-        let Order { tenant, fields, repeatable } = order;
+        let Order { tenant, fields, repeatable, format } = order;
         let bytes = fields.body_bytes();
         let (mut fields, fingerprint) = offload(bytes, move || {
             let fingerprint = fields.fingerprint();
@@ -76,6 +76,9 @@ impl Service {
         }
         let (mut fields, pictures) = intake::look(fields, &tenant, self).await?;
         fields.put_default("start_timeout_s", terms.start_timeout_s);
+        if let Some(format) = format {
+            fields.put_default_below("output", "format", format.name());
+        }
         let service = self.clone();
         // The pictures of the body are in memory for longer than its fields.
         let (resolved, _hold) = offload(bytes, move || {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::View;
-use crate::generation::{Fields, GenerationId};
+use crate::generation::{Fields, Format, GenerationId};
 
 /// A request to create a generation.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Order {
     pub tenant: Arc<str>,
     pub fields: Fields,
     pub repeatable: Repeatable,
+    /// The format of the pictures where the fields name none. It is no part of the request by which it is known again.
+    pub format: Option<Format>,
 }
 
 /// How a request is known again that comes a second time.

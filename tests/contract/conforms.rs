@@ -96,6 +96,8 @@ fn json_of(body: &[u8]) -> Value {
 fn looks_like(kind: &str, body: &[u8]) -> bool {
     match kind {
         "image/png" => body.starts_with(b"\x89PNG\r\n\x1a\n"),
+        "image/jpeg" => body.starts_with(b"\xff\xd8\xff"),
+        "image/webp" => body.starts_with(b"RIFF") && body[8..].starts_with(b"WEBP"),
         "application/json" | "application/problem+json" => body.trim_ascii_start().starts_with(b"{"),
         "text/event-stream" => {
             [&b"retry:"[..], b"id:", b"event:", b"data:", b":"].iter().any(|start| body.starts_with(start))

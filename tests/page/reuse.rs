@@ -70,7 +70,7 @@ async fn settings_used_again_draw_the_same_pictures() {
             "original_size": [512, 512], "crop_top_left": [8, 16], "negative_target_size": [32, 32], "guidance_scale": 4,
             "refiner": {"model": "sdxl", "switch_at": 0.6, "negative_prompt": "dull"},
         }),
-        json!({"model": "sdxl", "prompt": "a fox", "size": "64x64", "steps": 2, "feature_cache": {"kind": "deepcache", "interval": 2}}),
+        json!({"model": "sdxl", "prompt": "a fox", "size": "64x64", "steps": 2, "feature_cache": {"kind": "deepcache", "interval": 2}, "output": {"format": "webp"}}),
     ];
     for body in &bodies {
         let (first, card) = drawn(&server, body).await;

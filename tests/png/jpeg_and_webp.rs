@@ -3,12 +3,12 @@
 use std::io::Cursor;
 
 use image::{ImageDecoder, ImageReader};
-use latentd::generation::{Encoding, Format, Generation, MetadataLevel, weighted};
+use latentd::generation::{Encoding, Generation, MetadataLevel, weighted};
 use latentd::imaging::{EncodeError, Metadata, RgbImage, decode, encode, encode_picture};
 use md5::{Digest, Md5};
 use proptest::prelude::*;
 
-use super::{generation, label, picture};
+use super::{again, generation, label, picture};
 
 const FORMATS: [Encoding; 2] = [Encoding::Jpeg { quality: 90 }, Encoding::Webp];
 
@@ -85,7 +85,9 @@ fn full_metadata_says_the_same_in_each_format() {
         let generation = Generation { encoding, ..generation() };
         let (comment, xmp) = metadata(&encode_picture(&fox(), &generation, &label(), 0).unwrap());
         assert_eq!(comment.unwrap(), parameters);
-        assert_eq!(property("request", &xmp.unwrap()), request(&generation, 0));
+        let json = property("request", &xmp.unwrap());
+        assert_eq!(json, request(&generation, 0));
+        assert_eq!(again(&json), generation);
     }
 }
 
@@ -146,20 +148,6 @@ fn pixels_that_do_not_fit_the_size_are_an_error() {
     for encoding in FORMATS {
         let longest = encoding.format().max_side().unwrap();
         assert!(encode(&side(longest), encoding, &Metadata::None).is_ok());
-    }
-}
-
-#[test]
-fn a_format_is_known_by_its_extension() {
-    for (extension, format) in [
-        ("png", Some(Format::Png)),
-        ("jpg", Some(Format::Jpeg)),
-        ("JPEG", Some(Format::Jpeg)),
-        ("WebP", Some(Format::Webp)),
-        ("gif", None),
-        ("", None),
-    ] {
-        assert_eq!(Format::of_extension(extension), format, "{extension}");
     }
 }
 

@@ -44,10 +44,17 @@ fn generate_writes_each_of_several_images() {
 
 #[test]
 fn bad_arguments_name_the_bound() {
-    let output = latentd(&["generate", "a fox", "--steps", "5000", "-o", "fox.png"], &[]);
-    assert!(!output.status.success());
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("steps must be between 1 and 1000"), "{text}");
+    for (arguments, named) in [
+        (["--steps", "5000", "-o", "fox.png"], "steps must be between 1 and 1000"),
+        (["--quality", "0", "-o", "fox.jpg"], "quality must be between 1 and 100"),
+        (["--quality", "80", "-o", "fox.png"], "quality is only for the format jpeg: png is written lossless"),
+        (["--quality", "80", "-o", "fox.webp"], "quality is only for the format jpeg: webp is written lossless"),
+    ] {
+        let output = latentd(&[&["generate", "a fox"], &arguments[..]].concat(), &[]);
+        assert!(!output.status.success());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(named), "{text}");
+    }
 }
 
 #[test]
@@ -79,8 +86,9 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     std::fs::create_dir(path("b-1.png")).unwrap();
     // A run of so many steps would outlast every patience; each of these ends without a step.
     let cases = [
-        ("fox.jpg", "1", 2, "the extension must be .png, not .jpg"),
-        ("fox.webp", "1", 2, "the extension must be .png, not .webp"),
+        ("fox.gif", "1", 2, "the extension must be .png, .jpg, .jpeg or .webp, not .gif"),
+        ("fox.jpg.txt", "1", 2, "the extension must be .png, .jpg, .jpeg or .webp, not .txt"),
+        ("none/fox.jpg", "1", 1, "none/fox.jpg"),
         ("none/fox.png", "1", 1, "none/fox.png"),
         ("a.png", "1", 1, "a.png"),
         ("b.png", "2", 1, "b-1.png"),

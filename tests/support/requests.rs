@@ -371,7 +371,7 @@ impl Draw<'_> {
         self.maybe(30, "previews", |dice| dice.whole(0, 10));
         self.maybe(30, "output", |dice| match dice.chance(50) {
             true => json!({"metadata": dice.pick(&["full", "seed", "none"])}),
-            false => json!({"format": "png", "metadata": null}),
+            false => json!({"format": dice.pick(&["png", "jpeg", "webp"]), "metadata": null}),
         });
         self.maybe(20, "on_disconnect", |dice| *dice.pick(&["auto", "keep", "cancel"]));
         self.maybe(30, "priority", |dice| *dice.pick(&["low", "normal", "high"]));

@@ -276,11 +276,8 @@ pub fn with(mut base: Value, more: &Value) -> Value {
     base
 }
 
-/// Width, height and the RGB bytes of a PNG file.
+/// Width, height and the RGB bytes of a picture's file.
 pub fn decode(file: &[u8]) -> (u32, u32, Vec<u8>) {
-    let mut reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
-    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-    let info = reader.next_frame(&mut pixels).unwrap();
-    pixels.truncate(info.buffer_size());
-    (info.width, info.height, pixels)
+    let picture = image::load_from_memory(file).unwrap();
+    (picture.width(), picture.height(), picture.into_rgb8().into_raw())
 }

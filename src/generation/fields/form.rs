@@ -10,14 +10,21 @@ impl Fields {
     /// Most fields of a form, files included: a request has fewer.
     pub const MOST_IN_FORM: usize = 100;
 
-    /// Fields of a form. A text that reads as JSON is taken for that where the field is not a text itself. The labels
+    /// Fields of a form. A text that reads as JSON is taken for that where the field is not a text itself. `NAME.KEY` is
+    /// the key of a field that is an object, such as `output.format`. The labels
     /// `metadata[KEY]` stay as they were sent.
     pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
         let budget = ValueBudget::default();
         let mut fields = Fields::new(Map::new());
         for (name, text) in pairs {
-            if let Some(key) = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
-                fields.label(key, text);
+            let label = name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']'));
+            if let Some(key) = label.or_else(|| name.strip_prefix("metadata.")) {
+                fields.put_below("metadata", key, text.into());
+            } else if let Some((name, key)) = name.split_once('.').filter(|(name, key)| ![name, key].contains(&&"")) {
+                match typed(key, text, &budget) {
+                    Ok(value) => fields.put_below(name, key, value),
+                    Err(error) => fields.error_below(name, key, "out_of_range", error.to_string()),
+                }
             } else if fields.map.contains_key(&name) {
                 fields.error(&name, "conflict", "is given more than once");
             } else {
@@ -52,18 +59,18 @@ impl Fields {
         fields
     }
 
-    /// One of the client's labels, given in a field of its own.
-    fn label(&mut self, key: &str, text: String) {
-        let entry = self.map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    /// One key of a field, given in a field of its own.
+    fn put_below(&mut self, name: &str, key: &str, value: Value) {
+        let entry = self.map.entry(name).or_insert(Value::Null);
+        // A null is as good as nothing.
+        if entry.is_null() {
+            *entry = Value::Object(Map::new());
+        }
         match entry {
-            // A null is as good as nothing.
-            Value::Null => *entry = Value::Object(Map::from_iter([(key.to_owned(), text.into())])),
-            Value::Object(labels) if !labels.contains_key(key) => {
-                labels.insert(key.to_owned(), text.into());
+            Value::Object(map) if !map.contains_key(key) => {
+                map.insert(key.to_owned(), value);
             }
-            Value::Object(_) => self.error_below("metadata", key, "conflict", "is given more than once"),
-            // Its type is an error when it is read.
-            _ => {}
+            _ => self.error_below(name, key, "conflict", "is given more than once"),
         }
     }
 }
@@ -120,8 +127,9 @@ mod tests {
     #[test]
     fn labels_and_texts_stay_as_they_were_sent() {
         for text in ["007", "1.0", "1e3", "true", "null", "", " a ", "[1]", "{\"a\": 1}", "12345678901234567890123"] {
-            let mut fields = form(&[("metadata[k]", text), ("prompt", text), ("description", text)]);
-            assert_eq!(fields.take("metadata"), Some(json!({"k": text})), "{text}");
+            let mut fields =
+                form(&[("metadata[k]", text), ("metadata.l", text), ("prompt", text), ("description", text)]);
+            assert_eq!(fields.take("metadata"), Some(json!({"k": text, "l": text})), "{text}");
             assert_eq!((fields.take("prompt"), fields.take("description")), (Some(json!(text)), Some(json!(text))));
         }
         let mut both = form(&[("metadata", "{\"a\": \"1\"}"), ("metadata[b]", "2")]);
@@ -135,6 +143,40 @@ mod tests {
         {
             assert_eq!(errors(form(&pairs)), [("/metadata/k".to_owned(), "conflict")], "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn a_key_of_an_object_is_given_by_its_name() {
+        let mut fields = form(&[
+            ("output.format", "jpeg"),
+            ("output.quality", "80"),
+            ("refiner.model", "7"),
+            ("refiner.negative_prompt", "null"),
+            ("scheduler.steps_offset", "1"),
+        ]);
+        assert_eq!(errors(form(&[("output.format", "jpeg"), ("output", "")])), [("/output".to_owned(), "conflict")]);
+        assert_eq!(fields.take("output"), Some(json!({"format": "jpeg", "quality": 80})));
+        assert_eq!(fields.take("refiner"), Some(json!({"model": "7", "negative_prompt": "null"})));
+        assert_eq!(fields.take("scheduler"), Some(json!({"steps_offset": 1})));
+        let mut both = form(&[("output", "{\"metadata\": \"none\"}"), ("output.format", "webp")]);
+        assert_eq!(both.take("output"), Some(json!({"format": "webp", "metadata": "none"})));
+        // A name that begins or ends with its dot is a name.
+        for name in [".", "a.", ".a"] {
+            assert_eq!(form(&[(name, "1")]).take(name), Some(json!(1)));
+        }
+    }
+
+    #[test]
+    fn a_key_given_twice_or_beside_a_text_is_a_conflict() {
+        for pairs in [
+            [("output.format", "png"), ("output.format", "png")],
+            [("output", "{\"format\": \"png\"}"), ("output.format", "png")],
+            [("output", "5"), ("output.format", "png")],
+        ] {
+            assert_eq!(errors(form(&pairs)), [("/output/format".to_owned(), "conflict")], "{pairs:?}");
+        }
+        let beside = form(&[("scheduler", "euler"), ("scheduler.steps_offset", "1")]);
+        assert_eq!(errors(beside), [("/scheduler/steps_offset".to_owned(), "conflict")]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// The namespace of this program's properties.
-const NAMESPACE: &str = "latentd:ns:1.0/";
+const NAMESPACE: &str = "https://latentd.dev/ns/1.0/";
 
 /// A packet with one property of this program, a JSON text.
 pub(super) fn packet(property: &str, json: &str) -> String {

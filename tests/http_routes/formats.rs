@@ -1,0 +1,131 @@
+//! Which format a picture gets: by the field, by `Accept`, by the path.
+
+use axum::{body::Body, http::Request};
+use serde_json::{Value, json};
+
+use crate::desk::{Answer, Desk, post};
+
+fn form(path: &str, body: &str, headers: &[(&str, &str)]) -> Request<Body> {
+    let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    request.body(Body::from(body.to_owned())).unwrap()
+}
+
+/// `params.output` of the generation that this answer is about; nobody draws it.
+async fn output(desk: &Desk, answer: &Answer) -> Value {
+    let location = answer.header("location");
+    assert!(!location.is_empty(), "{answer:?}");
+    desk.get(location).await.json()["params"]["output"].clone()
+}
+
+fn jpeg(quality: u8) -> Value {
+    json!({"format": "jpeg", "quality": quality, "metadata": "full"})
+}
+
+#[tokio::test]
+async fn a_request_says_its_format_in_three_ways() {
+    let desk = Desk::open(&[]).await;
+    let at_once = ("prefer", "wait=0");
+    let fox = json!({"prompt": "a"});
+    let (png, webp) = (json!({"format": "png", "metadata": "full"}), json!({"format": "webp", "metadata": "full"}));
+    for (request, expected) in [
+        (post(&fox, &[]), &png),
+        (post(&json!({"prompt": "a", "output": {"format": "jpeg"}}), &[]), &jpeg(90)),
+        (post(&json!({"prompt": "a", "output": {"format": "jpeg", "quality": 1}}), &[]), &jpeg(1)),
+        (post(&json!({"prompt": "a", "output": {"format": "webp", "quality": null}}), &[]), &webp),
+        (form("/v1/images", "prompt=a&output.format=jpeg&output.quality=100", &[]), &jpeg(100)),
+        (form("/v1/images", "prompt=a&output.format=webp", &[]), &webp),
+        (post(&fox, &[("accept", "image/jpeg"), at_once]), &jpeg(90)),
+        (post(&fox, &[("accept", "image/jpeg;q=0.4, image/webp;q=0.5"), at_once]), &webp),
+        (post(&fox, &[("accept", "image/*"), at_once]), &png),
+        (post(&json!({"prompt": "a", "output": {"quality": 80}}), &[("accept", "image/jpeg"), at_once]), &jpeg(80)),
+        (post(&json!({"prompt": "a", "output": {"format": "webp"}}), &[("accept", "image/*"), at_once]), &webp),
+        (form("/v1/images.png", "prompt=a", &[at_once]), &png),
+        (form("/v1/images.jpg", "prompt=a", &[at_once]), &jpeg(90)),
+        (form("/v1/images.jpg", "prompt=a&output.quality=95&output.format=jpeg", &[at_once]), &jpeg(95)),
+        (form("/v1/images.webp", "prompt=a", &[at_once, ("accept", "image/png")]), &webp),
+    ] {
+        let shown = format!("{request:?}");
+        let answer = desk.ask(request).await;
+        assert!([202, 504].contains(&answer.status), "{shown}: {answer:?}");
+        assert_eq!(output(&desk, &answer).await, *expected, "{shown}");
+    }
+    // The level of the metadata stands beside.
+    let none = post(&json!({"prompt": "a", "output": {"metadata": "none"}}), &[("accept", "image/webp"), at_once]);
+    let answer = desk.ask(none).await;
+    assert_eq!(output(&desk, &answer).await, json!({"format": "webp", "metadata": "none"}));
+}
+
+#[tokio::test]
+async fn what_no_file_can_be_is_refused() {
+    let desk = Desk::open(&[]).await;
+    let with = |output: Value| post(&json!({"prompt": "a", "output": output}), &[]);
+    for (request, pointer, detail) in [
+        (with(json!({"format": "jpg"})), "/output/format", "must be one of png, jpeg, webp, not \"jpg\""),
+        (with(json!({"format": 5})), "/output/format", "must be one of png, jpeg, webp, not 5"),
+        (with(json!({"format": "gif", "quality": 5})), "/output/format", "must be one of png, jpeg, webp"),
+        (with(json!({"format": "jpeg", "quality": 0})), "/output/quality", "must be between 1 and 100, not 0"),
+        (with(json!({"format": "jpeg", "quality": 101})), "/output/quality", "must be between 1 and 100, not 101"),
+        (with(json!({"format": "jpeg", "quality": "high"})), "/output/quality", "must be an integer"),
+        (with(json!({"format": "webp", "quality": 80})), "/output/quality", "only for the format jpeg: webp is"),
+        (with(json!({"format": "png", "quality": 80})), "/output/quality", "only for the format jpeg: png is"),
+        (with(json!({"quality": 80})), "/output/quality", "only for the format jpeg: png is"),
+        (form("/v1/images.webp", "prompt=a&output.quality=80", &[]), "/output/quality", "webp is written lossless"),
+        (form("/v1/images.jpg", "prompt=a&output.format=png", &[]), "/output/format", "must be jpeg or absent"),
+        (form("/v1/images.png", "prompt=a&output.format=jpeg", &[]), "/output/format", "the path ends in .png"),
+        (form("/v1/images", "prompt=a&output.colour=red", &[]), "/output/colour", "is not a field"),
+        (form("/v1/images", "prompt=a&output.format=png&output.format=png", &[]), "/output/format", "more than once"),
+    ] {
+        let shown = format!("{request:?}");
+        let answer = desk.ask(request).await;
+        assert_eq!(answer.status, 422, "{shown}");
+        let errors = answer.json()["errors"].clone();
+        assert_eq!(errors.as_array().map(Vec::len), Some(1), "{errors}");
+        assert_eq!(errors[0]["pointer"], pointer, "{shown}");
+        assert!(errors[0]["detail"].as_str().unwrap().contains(detail), "{errors}");
+    }
+    let (two, jpeg) = (json!({"prompt": "a", "n": 2}), json!({"prompt": "a", "output": {"format": "jpeg"}}));
+    for (request, code, detail) in [
+        (post(&two, &[("accept", "image/jpeg")]), "multiple_images", "image/jpeg"),
+        (form("/v1/images.webp", "prompt=a&n=2", &[]), "multiple_images", "image/webp"),
+        (post(&jpeg, &[("accept", "image/png")]), "not_acceptable", "application/json, image/jpeg, text/event-stream"),
+        (post(&jpeg, &[("accept", "image/jpeg;q=0, image/*")]), "not_acceptable", "image/jpeg"),
+        (post(&two, &[("accept", "image/avif")]), "not_acceptable", "image/png, image/jpeg, image/webp"),
+    ] {
+        let answer = desk.ask(request).await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (406, Some(code)), "{answer:?}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(detail), "{}", answer.text());
+    }
+    assert_eq!(desk.store.counts().await.unwrap().queued, 0);
+}
+
+/// `Accept` is no part of what makes two requests the same, so the first decides.
+#[tokio::test]
+async fn a_request_that_comes_again_has_the_format_of_the_first() {
+    let desk = Desk::open(&[]).await;
+    let fox = json!({"prompt": "a"});
+    let key = ("idempotency-key", "k");
+    let ask = async |path: &str, headers: &[(&str, &str)]| {
+        let headers: Vec<_> = headers.iter().copied().chain([key, ("prefer", "wait=0")]).collect();
+        desk.ask(form(path, "prompt=a", &headers)).await
+    };
+    let first = ask("/v1/images.jpg", &[]).await;
+    assert_eq!(first.status, 504, "{first:?}");
+    for accept in ["image/jpeg", "image/*", "image/webp;q=0.5, image/jpeg;q=0.4"] {
+        let again = ask("/v1/images", &[("accept", accept)]).await;
+        assert_eq!((again.status, again.header("idempotency-replayed")), (504, "true"), "{accept}: {again:?}");
+    }
+    for (path, accept) in [("/v1/images", "image/png"), ("/v1/images.png", "*/*"), ("/v1/images.webp", "*/*")] {
+        let other = ask(path, &[("accept", accept)]).await;
+        assert_eq!((other.status, other.json()["code"].as_str()), (406, Some("not_acceptable")), "{path} {accept}");
+        assert!(other.json()["detail"].as_str().unwrap().ends_with("image/jpeg"), "{}", other.text());
+    }
+    let object = desk.ask(post(&fox, &[key])).await;
+    assert_eq!((object.status, object.header("idempotency-replayed")), (202, "true"));
+    assert_eq!(object.json()["params"]["output"], jpeg(90));
+    assert_eq!(object.json()["status"], "queued", "no refusal has canceled it");
+    // A format in the body is a part of the request.
+    let named = json!({"prompt": "a", "output": {"format": "jpeg"}});
+    let reused = desk.ask(post(&named, &[key])).await;
+    assert_eq!((reused.status, reused.json()["code"].as_str()), (422, Some("idempotency_key_reused")));
+}
