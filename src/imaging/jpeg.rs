@@ -117,7 +117,7 @@ mod tests {
     fn a_cut_scan_is_refused_whatever_follows_it() {
         for whole in [baseline(), PROGRESSIVE.to_vec()] {
             let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
-            let scan_end = scan + 2 + whole[scan + 2..].windows(2).position(|pair| is_marker(pair)).unwrap();
+            let scan_end = scan + 2 + whole[scan + 2..].windows(2).position(is_marker).unwrap();
             let other = baseline();
             for length in scan + 20..scan_end - 1 {
                 for next in [&other[..], &b"\xff\xd9"[..], &[&b"\xff\xd9"[..], &other].concat()] {

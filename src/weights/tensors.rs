@@ -336,7 +336,7 @@ pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
     if values.par_chunks(GRAIN).all(is_sound) {
         return Ok(());
     }
-    let found = values.iter().find(|value| !(value.abs() <= LARGEST_NUMBER)).expect("a chunk has one");
+    let found = values.iter().find(|value| value.is_nan() || value.abs() > LARGEST_NUMBER).expect("a chunk has one");
     Err(format!("has the number {found:e}; weights are finite and at most {LARGEST_NUMBER:e}"))
 }
 

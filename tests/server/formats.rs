@@ -2,6 +2,7 @@
 
 use std::{io::Cursor, process::Command};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{ImageDecoder, ImageFormat, ImageReader};
 use reqwest::{Response, header};
 use serde_json::{Value, json};
@@ -85,9 +86,8 @@ async fn the_request_in_a_file_draws_the_same_file() {
         server.ended(&again).await;
         assert!(server.picture(&again, 0).await == file, "{json}");
         // The file is an input as any other.
-        let upload = reqwest::multipart::Part::bytes(file).file_name("fox");
-        let form = reqwest::multipart::Form::new().text("prompt", "a fox").text("steps", "2").part("image", upload);
-        let from = server.client.post(server.url("/v1/images.webp")).multipart(form).send().await.unwrap();
+        let body = json!({"prompt": "a fox", "steps": 2, "image": {"b64": STANDARD.encode(&file)}});
+        let from = server.client.post(server.url("/v1/images.webp")).json(&body).send().await.unwrap();
         picture(from, "webp").await;
     }
 }
