@@ -18,7 +18,7 @@ use crate::generation::GenerationId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     pub id: GenerationId,
-    /// The number of the lease that the attempt runs under; it grows with each.
+    /// The fence of the attempt's lease; each new attempt has a larger one.
     pub fence: i64,
 }
 
@@ -60,7 +60,7 @@ impl CrashFile {
         Ok(CrashFile { path, file })
     }
 
-    /// The attempts that processes have aborted for since [`CrashFile::clear`]. Half an entry is passed over.
+    /// The attempts that were blamed for an abort since the last [`CrashFile::clear`]. An incomplete entry at the end is skipped.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -69,7 +69,7 @@ impl CrashFile {
         Ok(bytes.as_chunks().0.iter().map(Attempt::of).collect())
     }
 
-    /// Forgets them.
+    /// Removes all entries.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -77,7 +77,7 @@ impl CrashFile {
         self.file.set_len(0)
     }
 
-    /// From now on, an abort of this process is written into the file, once for all of its life.
+    /// Installs the handler of SIGABRT: from now on, an abort of this process adds the blamed attempt to the file.
     ///
     /// # Errors
     /// The system does not take the handler.

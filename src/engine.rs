@@ -51,7 +51,7 @@ pub struct Run {
     pub replay: Log,
     pub observer: Box<dyn Observer>,
     pub cancel: Cancel,
-    /// Which attempt of which generation it is, where a process that aborts is to leave this behind.
+    /// The attempt to blame if the process aborts while it works for this run; `None` to note nothing.
     pub attempt: Option<Attempt>,
 }
 

@@ -7,8 +7,9 @@ use crate::{
     ledger::{Store, StoreError},
 };
 
-/// Gives up the generations that an earlier process with this data folder has aborted for, and has an abort of this process
-/// noted for the next one. A folder that cannot be written is no error: such generations are found by counting crashes.
+/// Gives up the generations that were to blame when an earlier process with this data folder aborted, and arms the crash file for
+/// this process. If the folder cannot be written, this function logs a warning: such generations are then found by counting
+/// crashes.
 ///
 /// # Errors
 /// The store failed; the next process tries again.

@@ -26,7 +26,7 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    /// For a run of so many steps.
+    /// Of a run of `steps` steps, with nothing asked yet.
     pub fn new(steps: u32, recording: Recording) -> Mailbox {
         Mailbox { ask: None, failure: None, phase: None, step: (0, steps), previews: Vec::new(), recording }
     }

@@ -35,7 +35,7 @@ fn run((key, latent_pixels): &Kind, rows: usize, service: f64) -> Waiting {
     Waiting { key: key.clone(), rows, most_rows, seconds: 0.001, bytes: 1, service, arrival: 0, holds: 0, begins }
 }
 
-/// The same for a run that holds so many latent pixels.
+/// As [`run`], where `holds` latent pixels are already in memory.
 fn holding(kind: &Kind, rows: usize, service: f64, holds: usize) -> Waiting {
     let run = run(kind, rows, service);
     Waiting { holds, begins: if holds > 0 { 0 } else { run.begins }, ..run }

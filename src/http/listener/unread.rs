@@ -23,7 +23,10 @@ pub struct Unread {
 
 /// Room for the bytes of one answer, until they are sent or thrown away.
 #[derive(Clone, Debug)]
-pub struct Room(#[allow(dead_code, reason = "it is held, and dropped")] Arc<[OwnedSemaphorePermit; 2]>);
+pub struct Room {
+    /// Of the connection and of all connections.
+    _permits: Arc<[OwnedSemaphorePermit; 2]>,
+}
 
 impl Unread {
     pub fn new(http: &Http) -> Unread {
@@ -46,7 +49,8 @@ impl Unread {
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let taken = async {
             let own = self.own.clone().acquire_many_owned(units).await.ok()?;
-            Some(Room(Arc::new([own, self.all.clone().acquire_many_owned(units).await.ok()?])))
+            let all = self.all.clone().acquire_many_owned(units).await.ok()?;
+            Some(Room { _permits: Arc::new([own, all]) })
         };
         let taken = tokio::time::timeout(self.patience, taken).await;
         taken.ok().flatten().ok_or(ApiError::AnswersUnread)

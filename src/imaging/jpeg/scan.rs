@@ -109,7 +109,7 @@ impl<'a> Tables<'a> {
 struct Scan<'a> {
     kind: Kind,
     units: u64,
-    /// Units between two restart markers; 0 where there are none.
+    /// Number of units between two restart markers; 0 if the scan has no restart markers.
     restart_interval: u64,
     /// The codes for DC and AC of each block of a unit.
     blocks: Vec<[Option<Codes<'a>>; 2]>,
@@ -157,7 +157,7 @@ impl<'a> Scan<'a> {
         can_be_read.then_some(Scan { kind, units, restart_interval, blocks })
     }
 
-    /// Reads every block; `None` where the data ends before, or is none of this scan.
+    /// Reads every block. `None` if the data ends too early or holds a code that the scan does not have.
     fn go_through(&self, mut bits: Bits) -> Option<()> {
         let (mut unit, mut until_restart) = (0, self.restart_interval);
         while unit < self.units {
