@@ -17,6 +17,7 @@ use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion};
 use latentd::{
     app::engine_settings,
+    catalogue::Catalogue,
     config::{Config, Sources},
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Engine, Log, Observer, Run, RunError},
@@ -30,8 +31,8 @@ use latentd::{
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
-        Activation, Catalogue, Companions, DenoiseRow, Denoised, Depth, Frame, Inputs, LatentRgb, Model, NetworkError,
-        Networks, Posterior, TextEmbedding,
+        Activation, Companions, DenoiseRow, Denoised, Depth, Frame, Inputs, LatentRgb, Model, NetworkError, Networks,
+        Posterior, TextEmbedding,
     },
     service::CatalogueRules,
 };

@@ -19,13 +19,13 @@ use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    catalogue::{Adapters, Catalogue, ControlNets},
     config::{self, Config},
     engine,
     http::{self, AppState},
     kernels::winograd,
     ledger::{Blobs, Claimant},
     metrics::Metrics,
-    pipelines::{Adapters, Catalogue, ControlNets},
     service::{Bus, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
     webhooks::Courier,
     worker::{Leases, Memory, Preload, Slots, Sweeper, Worker},

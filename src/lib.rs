@@ -2,16 +2,17 @@
 //!
 //! Read the rooms in the order of a request's walk: [`http`] takes it in, [`generation`] makes it valid, [`service`]
 //! says what it means, [`ledger`] makes it durable, [`worker`] claims it, [`engine`] computes it together with all
-//! others, [`pipelines`] say how, [`diffusion`] and [`models`] are the papers' mathematics and networks, [`kernels`]
-//! and [`weights`] what they stand on; [`imaging`] makes files of the pictures. [`app`] builds the house and ends it in
-//! order.
+//! others, with a model of the [`catalogue`]; [`families`] say what a model is and which of the [`pipelines`] draws with it,
+//! [`diffusion`] and [`models`] are the papers' mathematics and networks, [`kernels`] and [`weights`] what they stand on;
+//! [`imaging`] makes files of the pictures. [`app`] builds the house and ends it in order.
 //!
 //! What is absent, and stays absent (`tests/layering.rs` holds every sentence):
 //!
-//! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `pipelines` > `diffusion`,
-//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `metrics`, `telemetry`.
-//! - `diffusion`, `models`, `weights`, `kernels`, `imaging` and `pipelines` never see tokio, axum, sqlx, a clock or an
-//!   environment variable.
+//! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `catalogue` > `families` >
+//!   `pipelines` > `diffusion`, `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `metrics`,
+//!   `telemetry`.
+//! - `diffusion`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` never see tokio, axum, sqlx,
+//!   a clock or an environment variable.
 //! - Above `pipelines` nothing sees pixels: results are frames until they are encoded, and artifacts from then on.
 //! - `http` never sees candle; statuses are picked in `http/error.rs` or are a success's own.
 //! - Only `config` reads settings files and the environment; only `app` and the command line start threads and tasks
@@ -22,10 +23,12 @@
 //! - Behind `generation` nothing is optional and nothing is checked again.
 
 pub mod app;
+pub mod catalogue;
 pub mod config;
 pub mod crash;
 pub mod diffusion;
 pub mod engine;
+pub mod families;
 pub mod generation;
 pub mod http;
 pub mod imaging;

@@ -3,18 +3,13 @@
 //! A pipeline awaits a [`Compute`] wherever a network must run. It knows nothing of batches, devices or other
 //! generations: the engine suspends it at each `await`, runs many pipelines' rows as one, and goes on.
 
-pub mod adapters;
 pub mod call;
 pub mod calls;
 mod canvas;
-mod card;
-pub mod catalogue;
 mod companions;
 mod conditioning;
-mod control_nets;
 mod crop;
 pub mod decoding;
-mod embedded;
 mod feature_cache;
 mod frame;
 mod generate;
@@ -27,17 +22,14 @@ pub mod latent_rgb;
 mod latents;
 pub mod model;
 pub mod networks;
-mod numerics;
 mod pixels;
 mod refine;
 mod setup;
 mod steering;
 mod text_to_image;
 
-pub use adapters::Adapters;
-pub use catalogue::{Acquired, Catalogue, CatalogueError, Changes, Lease, Plan, Reloaded, Ticket, Users};
-pub use companions::{CompanionError, Companions};
-pub use control_nets::ControlNets;
+pub(crate) use canvas::byte;
+pub use companions::Companions;
 pub use decoding::{Activation, decode};
 pub use frame::Frame;
 pub use generate::generate;
@@ -45,7 +37,6 @@ pub use inputs::Inputs;
 pub use latent_rgb::LatentRgb;
 pub use model::Model;
 pub use networks::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
-pub use numerics::Numerics;
 
 use call::Call;
 

@@ -26,12 +26,12 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    catalogue::Catalogue,
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Status},
     ledger::{Blobs, Counts, Hint, ListQuery, Place, Store, StoreError, blobs::path_of_input},
     metrics::Metrics,
-    pipelines::Catalogue,
     webhooks::Registry,
 };
 

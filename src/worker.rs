@@ -27,13 +27,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    catalogue::Catalogue,
     crash::{Attempt, blame},
     diffusion::SchedulerConfig,
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
     generation::{Phase, Problem, Record},
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, Store},
     metrics::Metrics,
-    pipelines::{Catalogue, Companions, Frame},
+    pipelines::Frame,
     service::{Drain, Live, Outbox, Preview, Progress, Throughput},
 };
 use encode::encode_preview;
@@ -224,9 +225,8 @@ impl Worker {
         let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
         let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
         let attempt = Some(Attempt { id, fence: lease.fence() });
-        let companions = tokio::task::spawn_blocking(move || {
-            blame(attempt, || Companions::of(&wanted, &catalogue, &models.0, models.1))
-        });
+        let companions =
+            tokio::task::spawn_blocking(move || blame(attempt, || catalogue.companions(&wanted, &models.0, models.1)));
         let companions = companions.await;
         let companions = companions.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
         let companions = companions.map_err(|error| failed("model_unavailable", error.to_string(), false))?;

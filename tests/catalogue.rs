@@ -13,9 +13,9 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use latentd::{
+    catalogue::{Acquired, Adapters, Catalogue, CatalogueError, ControlNets, Lease, Ticket},
     generation::{Fields, InputImage, Limits, Place, resolve},
     metrics::Metrics,
-    pipelines::{Acquired, Adapters, Catalogue, CatalogueError, ControlNets, Lease, Ticket},
     service::CatalogueRules,
 };
 use serde_json::{Value, json};

@@ -21,12 +21,13 @@ use std::{
 };
 
 use latentd::{
+    catalogue::Catalogue,
     crash::Attempt,
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
     generation::{Fields, Generation, Limits, Phase, Rules, resolve},
     metrics::Metrics,
-    pipelines::{Catalogue, Companions, Frame, Inputs, Model},
+    pipelines::{Companions, Frame, Inputs, Model},
     service::CatalogueRules,
 };
 use proptest::{

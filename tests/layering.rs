@@ -6,17 +6,19 @@ use std::{
 };
 
 /// The rooms by floor. A room may use the rooms of its own floor and of those below.
-const FLOORS: [&[&str]; 7] = [
+const FLOORS: [&[&str]; 9] = [
     &["generation", "config", "crash", "metrics", "telemetry"],
     &["diffusion", "models", "weights", "kernels", "imaging"],
     &["pipelines"],
+    &["families"],
+    &["catalogue"],
     &["ledger", "engine"],
     &["service", "worker", "webhooks"],
     &["http"],
     &["app", "cli", "main", "lib"],
 ];
 
-const PURE: [&str; 6] = ["diffusion", "models", "weights", "kernels", "imaging", "pipelines"];
+const PURE: [&str; 8] = ["diffusion", "models", "weights", "kernels", "imaging", "pipelines", "families", "catalogue"];
 
 struct Source {
     room: String,

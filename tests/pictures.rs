@@ -16,13 +16,14 @@ use std::{
 
 use case::{Case, FOLDERS};
 use latentd::{
+    catalogue::{Adapters, Catalogue, ControlNets},
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Generation, Given, InputImage, Limits, Phase, Rules, resolve},
     imaging::{RgbImage, decode},
     kernels::winograd,
     metrics::Metrics,
-    pipelines::{Adapters, Catalogue, Companions, ControlNets, Frame, Inputs},
+    pipelines::{Companions, Frame, Inputs},
     service::CatalogueRules,
 };
 
@@ -140,7 +141,7 @@ fn start(
     let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
     let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
-    let companions = Companions::of(&generation, catalogue, &model, refiner).unwrap();
+    let companions = catalogue.companions(&generation, &model, refiner).unwrap();
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         generation: generation.clone(),

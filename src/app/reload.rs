@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::pipelines::{Catalogue, CatalogueError, Reloaded};
+use crate::catalogue::{Catalogue, CatalogueError, Reloaded};
 
 /// Reads the folders again at SIGHUP, and, where there is an interval, looks so often whether they have changed.
 pub(super) async fn reloading(catalogue: Arc<Catalogue>, interval: Option<Duration>) {

@@ -15,7 +15,7 @@ use latentd::{
     generation::{Fields, Format, Generation, InputImage, Phase, Place, resolve},
     imaging::decode,
     metrics::Metrics,
-    pipelines::{Companions, Frame, Inputs},
+    pipelines::{Frame, Inputs},
     service::CatalogueRules,
     worker::encode,
 };
@@ -87,7 +87,7 @@ impl Generate {
 
         let model = catalogue.load(&generation.model)?;
         let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
-        let companions = Companions::of(&generation, &catalogue, &model, refiner)?;
+        let companions = catalogue.companions(&generation, &model, refiner)?;
         let card = catalogue.card(&generation.model).context("the model is gone")?;
         let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
         let label = scheduler.label();

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::pipelines::Numerics;
+use crate::catalogue::Numerics;
 
 /// The answers to asks of one run for the denoiser that follow on each other. Given back to the same run, they bring it to
 /// where it was, whatever its sampler, without one call of the network.

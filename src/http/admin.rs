@@ -16,9 +16,9 @@ use super::{
     urlencoded,
 };
 use crate::{
+    catalogue::Reloaded,
     generation::{Fields, Record, rfc3339},
     ledger::{ListQuery, WorkerRecord},
-    pipelines::Reloaded,
     service::{Access, Service, View},
 };
 

@@ -104,7 +104,7 @@ fn blended(before: f32, after: f32, at: usize, length: usize) -> f32 {
 ///
 /// A float of 2²³ and more has no room for a fraction: the addition rounds, and the whole number stands in the lowest bits.
 /// Processors do this to many numbers at a time, for which rounding by itself is a call of a function on older ones.
-pub(super) fn byte(level: f32) -> u8 {
+pub(crate) fn byte(level: f32) -> u8 {
     const NO_FRACTION: f32 = 8_388_608.0;
     ((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0 + NO_FRACTION).to_bits() as u8
 }

@@ -20,7 +20,7 @@ impl Activation {
     }
 
     /// Rows of equal shape as one batch.
-    pub(super) fn join(rows: &[Activation]) -> candle_core::Result<Tensor> {
+    pub(crate) fn join(rows: &[Activation]) -> candle_core::Result<Tensor> {
         match rows {
             [only] => Ok(only.0.clone()),
             rows => Tensor::cat(&rows.iter().map(|row| &row.0).collect::<Vec<_>>(), 0),
@@ -28,7 +28,7 @@ impl Activation {
     }
 
     /// The rows of a batch.
-    pub(super) fn split(batch: Tensor) -> candle_core::Result<Vec<Activation>> {
+    pub(crate) fn split(batch: Tensor) -> candle_core::Result<Vec<Activation>> {
         match batch.dim(0)? {
             1 => Ok(vec![Activation(batch)]),
             rows => (0..rows).map(|row| Ok(Activation(batch.narrow(0, row, 1)?.force_contiguous()?))).collect(),
@@ -36,7 +36,7 @@ impl Activation {
     }
 
     /// Hands the numbers to `read`, which must be of this shape.
-    pub(super) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
+    pub(crate) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
         let look = || -> candle_core::Result<T> {
             if self.0.dims() != shape {
                 candle_core::bail!("{:?} where {shape:?} was expected", self.0.dims());

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     diffusion::{OwnSchedule, SchedulerConfig, Stages},
     generation::Generation,
-    models::stable_diffusion::Input,
+    models::latent_diffusion::Input,
 };
 
 /// Runs the pipeline that the request asks for.

@@ -15,7 +15,7 @@ use crate::{
     diffusion::{Latents, sample},
     generation::{Generation, Mask, Place, Source},
     imaging::{GreyImage, RgbImage, grey, laid_over, resize},
-    models::stable_diffusion::Input,
+    models::latent_diffusion::Input,
 };
 
 /// Draws anew what the mask covers: with a network of Stable Diffusion's usual kind by putting the rest back after every step

@@ -1,7 +1,5 @@
 //! The networks of one model, row by row: what the engine runs.
 
-mod stable_diffusion;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,7 +12,7 @@ use crate::{
         autoencoder_kl::Tiles,
         control_net::{ControlNet, Hint},
         demand::Demand,
-        stable_diffusion::{Part, Spec},
+        latent_diffusion::{Part, Spec},
         text_encoders::{LearnedToken, LearnedTokens, Tokens},
     },
     weights::LoadError,

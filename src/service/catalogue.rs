@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Service, ServiceError};
 use crate::{
+    catalogue::{Catalogue, Reloaded, Users},
     generation::ModelCard,
-    pipelines::{Catalogue, Reloaded, Users},
 };
 
 /// A model as the catalogue lists it.

@@ -7,9 +7,9 @@ use super::{
     unclaimed::Unclaimed,
 };
 use crate::{
+    catalogue::Plan,
     generation::{FieldError, Generation, GenerationId, Invalid, resolve},
     ledger::{Acceptance, Accepted, Fingerprint, Hint, StoreError},
-    pipelines::Plan,
 };
 
 /// A request that was found valid and whose pictures are stored. Dropped, it leaves nothing behind.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
+    catalogue::Catalogue,
     diffusion::{InvalidScheduler, InvalidStage, OwnSchedule, Schedule, SchedulerConfig, Stages},
     generation::{Generation, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
-    pipelines::Catalogue,
 };
 
 /// The rules of a catalogue of models.

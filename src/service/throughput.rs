@@ -16,7 +16,7 @@ struct Ended {
     seconds: f64,
     /// Generations that ran at the time, this one included.
     together: usize,
-    /// See [`Plan::cost`](crate::pipelines::Plan::cost).
+    /// See [`Plan::cost`](crate::catalogue::Plan::cost).
     cost: f64,
 }
 

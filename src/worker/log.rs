@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Worker, failed};
 use crate::{
+    catalogue::Numerics,
     engine::Log,
     generation::{GenerationId, Record},
     ledger::{BlobError, Blobs, Lease, Outcome, blobs::path_of_part},
-    pipelines::Numerics,
 };
 
 /// The log of one attempt: it goes on where those of earlier attempts end, in files that are written once. Trouble with it

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::{engine::Settings, pipelines::Plan};
+use crate::{catalogue::Plan, engine::Settings};
 
 /// So many that came later may begin before one that waits for room; then all wait for it.
 const OVERTAKEN: usize = 64;

@@ -11,11 +11,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Worker, ended_early, failed, memory::Taken};
 use crate::{
+    catalogue::{Acquired, Catalogue, CatalogueError, Lease},
     engine::{Cancel, Reason, RunError},
     generation::Record,
     ledger::Outcome,
     metrics::Metrics,
-    pipelines::{Acquired, Catalogue, CatalogueError, Lease},
 };
 
 impl Worker {

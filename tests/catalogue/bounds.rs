@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use latentd::pipelines::{Catalogue, ControlNets};
+use latentd::catalogue::{Catalogue, ControlNets};
 use serde_json::{Value, json};
 
 use super::{copy, fixtures};

@@ -8,7 +8,7 @@ use latentd::{
     models::{
         autoencoder_kl::Tiles,
         demand::Demand,
-        stable_diffusion::{Input, Part, Spec},
+        latent_diffusion::{Input, Part, Spec},
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{

@@ -3,10 +3,11 @@
 use std::{path::Path, sync::mpsc, time::Duration};
 
 use latentd::{
+    catalogue::{Adapters, Catalogue, ControlNets},
     engine::Reason,
     generation::{Phase, Place},
     imaging::RgbImage,
-    pipelines::{Adapters, Catalogue, Companions, ControlNets, Inputs},
+    pipelines::Inputs,
 };
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ fn picture(side: u32) -> RgbImage {
 fn start(bench: &Bench, request: Value) -> mpsc::Receiver<Told> {
     let generation = bench.generation(request);
     let model = bench.catalogue.load(&generation.model).unwrap();
-    let companions = Companions::of(&generation, &bench.catalogue, &model, None).unwrap();
+    let companions = bench.catalogue.companions(&generation, &model, None).unwrap();
     let side = generation.width;
     let mut inputs = Inputs::default();
     let image = generation.source.iter().map(|_| Place::Image);

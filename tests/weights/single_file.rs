@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{Device, Tensor};
 use latentd::{
+    catalogue::{Catalogue, ControlNets},
     kernels::winograd::Use,
     models::{
         StableDiffusion,
@@ -12,7 +13,6 @@ use latentd::{
         text_encoders::LearnedTokens,
         unet2d_condition::{Added, Conditions},
     },
-    pipelines::{Catalogue, ControlNets},
     weights::{LoadError, ModelFolder, Weights},
 };
 use safetensors::Dtype;

@@ -1,11 +1,16 @@
 use serde_json::{Map, Value};
 
-use super::{Input, Spec};
 use crate::{
     diffusion::SchedulerConfig,
     models::{
-        ClipTokenizer, autoencoder_kl::AutoencoderKlConfig, autoencoder_tiny::AutoencoderTinyConfig,
-        clip_text::ClipTextConfig, legacy, text_encoders::Way, unet2d_condition::UNet2DConditionConfig,
+        ClipTokenizer,
+        autoencoder_kl::AutoencoderKlConfig,
+        autoencoder_tiny::AutoencoderTinyConfig,
+        clip_text::ClipTextConfig,
+        latent_diffusion::{Input, Spec},
+        legacy,
+        text_encoders::Way,
+        unet2d_condition::UNet2DConditionConfig,
     },
     weights::{LoadError, ModelFolder},
 };

@@ -7,6 +7,7 @@ use crate::{
         autoencoder_tiny::AutoencoderTinyConfig,
         clip_text::ClipTextConfig,
         demand::Demand,
+        latent_diffusion::Part,
         unet2d_condition::UNet2DConditionConfig,
     },
     weights::{LoadError, ModelFolder},
@@ -21,21 +22,6 @@ pub struct Sizes {
     vae_tiny: Option<AutoencoderTinyConfig>,
     /// Tokens of a prompt.
     context_length: usize,
-}
-
-/// What one call of the networks computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// One prompt by all text encoders.
-    Text,
-    /// `size` is (h, w), `tokens` those of the text beside it; `shallow`: by the shallowest branch alone.
-    Denoise { size: [usize; 2], tokens: usize, shallow: bool },
-    /// `size` is (H, W) of the picture.
-    Encode { size: [usize; 2] },
-    /// `size` is (h, w) of one tile; all stages together.
-    Decode { size: [usize; 2] },
-    /// `size` is (h, w).
-    DecodeTiny { size: [usize; 2] },
 }
 
 impl Sizes {

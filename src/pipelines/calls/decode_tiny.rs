@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::decode::most_rows;
 use crate::{
-    models::{demand::Demand, stable_diffusion::Part},
+    models::{demand::Demand, latent_diffusion::Part},
     pipelines::{
         Frame, Model, NetworkError,
         call::{Call, Shape},

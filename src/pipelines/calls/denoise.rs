@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::{
-    models::{demand::Demand, stable_diffusion::Part},
+    models::{demand::Demand, latent_diffusion::Part},
     pipelines::{
         Control, DenoiseRow, Denoised, Depth, Model, NetworkError,
         call::{Call, Counts, LogFormat, Shape},

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::{
-    models::{demand::Demand, stable_diffusion::Part, text_encoders::Tokens},
+    models::{demand::Demand, latent_diffusion::Part, text_encoders::Tokens},
     pipelines::{
         Model, NetworkError, TextEmbedding,
         call::{Call, Memo, Shape},

@@ -5,13 +5,14 @@ use std::{
 };
 
 use super::{
+    embedded,
     listing::{Source, stamp as listing_stamp},
     size,
 };
 use crate::{
+    families::stable_diffusion::card,
     generation::ModelCard,
     models::stable_diffusion::{Sizes, StableDiffusion},
-    pipelines::{card, embedded},
     weights::{ModelFolder, imprint, lora::Modules},
 };
 

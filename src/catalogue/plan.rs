@@ -4,10 +4,7 @@ use super::Catalogue;
 use crate::{
     diffusion::{Schedule, SchedulerConfig},
     generation::{FeatureCache, Generation, ModelCard, Source, Task},
-    models::{
-        demand::Demand,
-        stable_diffusion::{Part, Sizes},
-    },
+    models::{demand::Demand, latent_diffusion::Part, stable_diffusion::Sizes},
 };
 
 /// The work and the memory of a generation, from the sizes of its model's layers.

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use candle_core::{Device, Tensor};
 
-use super::{Control, DenoiseRow, Denoised, Depth, Features, Frame, NetworkError, Networks, Posterior, TextEmbedding};
 use crate::{
     models::{
+        StableDiffusion,
         adapters::{Adapter, RowAdapters},
         autoencoder_kl::{Moments, Tiles},
         control_net::Residuals,
         demand::Demand,
-        stable_diffusion::{Part, Spec, StableDiffusion},
+        latent_diffusion::{Part, Spec},
         text_encoders::{Encoded, LearnedToken, LearnedTokens, Tokens},
         unet2d_condition::{Added, Conditions},
     },
-    pipelines::{Activation, canvas::byte},
+    pipelines::{
+        Activation, Control, DenoiseRow, Denoised, Depth, Features, Frame, NetworkError, Networks, Posterior,
+        TextEmbedding, byte,
+    },
     weights::LoadError,
 };
 

@@ -62,7 +62,7 @@ pub(super) struct Keys {
 }
 
 /// What stands for files, by name.
-pub(in crate::pipelines) type NameKeys = BTreeMap<String, String>;
+pub(in crate::catalogue) type NameKeys = BTreeMap<String, String>;
 
 impl Keys {
     fn of(listed: &Listed) -> Keys {

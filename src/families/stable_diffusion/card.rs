@@ -3,11 +3,14 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::LatentRgb;
 use crate::{
     diffusion::SchedulerConfig,
     generation::{Decoder, ModelCard, SchedulerChoice, Task},
-    models::stable_diffusion::{Input, Spec, StableDiffusion},
+    models::{
+        StableDiffusion,
+        latent_diffusion::{Input, Spec},
+    },
+    pipelines::LatentRgb,
     weights::{LoadError, ModelFolder},
 };
 
@@ -26,7 +29,7 @@ struct Extras {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CardError {
+pub(crate) enum CardError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error("latentd.json: `{key}`: {reason}")]
@@ -38,7 +41,7 @@ pub(super) enum CardError {
 }
 
 /// Reads configurations only, no weight.
-pub(super) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardError> {
+pub(crate) fn read(name: &str, folder: &ModelFolder) -> Result<ModelCard, CardError> {
     let extras = extras(folder)?;
     let (spec, scheduler_config): (Spec, Map<String, Value>) = StableDiffusion::describe(folder)?;
     let config =
@@ -105,7 +108,7 @@ impl Defaults {
 }
 
 /// The folder's own map for previews.
-pub(super) fn latent_rgb(folder: &ModelFolder) -> Result<Option<LatentRgb>, LoadError> {
+pub(crate) fn latent_rgb(folder: &ModelFolder) -> Result<Option<LatentRgb>, LoadError> {
     // The card was read before, so a file that is no good has been refused already.
     Ok(extras(folder).ok().and_then(|extras| extras.preview))
 }

@@ -6,9 +6,10 @@ use candle_core::Device;
 
 use super::{CatalogueError, Entry, shelf::Shelf};
 use crate::{
+    families::stable_diffusion::card,
     kernels::winograd,
     models::stable_diffusion::StableDiffusion,
-    pipelines::{LatentRgb, Model, NetworkError, Networks, card},
+    pipelines::{LatentRgb, Model, NetworkError, Networks},
     weights::LoadError,
 };
 

@@ -10,8 +10,8 @@ use std::{
 use candle_core::Device;
 
 use super::{
-    catalogue::listing::{self, Source},
     embedded,
+    listing::{self, Source},
 };
 use crate::{
     generation::ModelCard,

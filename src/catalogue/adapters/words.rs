@@ -4,9 +4,9 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{Adapters, File};
 use crate::{
+    catalogue::embedded,
     generation::{Generation, ModelCard, PromptSyntax, weighted},
     models::word_tags::{folded, word_tags},
-    pipelines::embedded,
     weights::textual_inversion::{EmbeddingOutline, TextualInversion},
 };
 
@@ -110,12 +110,12 @@ impl Adapters {
     }
 
     /// Why no model can use the textual inversion of this name, by the head of its file and the names of the others.
-    pub(in crate::pipelines) fn embedding_fault(&self, name: &str, file: &File) -> Option<String> {
+    pub(in crate::catalogue) fn embedding_fault(&self, name: &str, file: &File) -> Option<String> {
         file.fault().map(str::to_owned).or_else(|| self.word_index.fault(name))
     }
 
     /// Whether a word of this file is for a model of such text encoders.
-    pub(in crate::pipelines) fn check_word(
+    pub(in crate::catalogue) fn check_word(
         &self,
         name: &str,
         file: &File,

@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::hub;
-use crate::{pipelines::embedded, weights::imprint};
+use super::{embedded, hub};
+use crate::weights::imprint;
 
 /// The longest name, in characters.
 const LONGEST_NAME: usize = 128;
@@ -21,21 +21,21 @@ const MOST: usize = 10_000;
 
 /// Where something is, or why it is nothing that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::pipelines) enum Source {
+pub(in crate::catalogue) enum Source {
     Folder(PathBuf),
     SingleFile(PathBuf),
     Unusable(String),
 }
 
 /// What is found, by name. Of two things of one name a folder goes before a file, and either before what cannot be used.
-pub(in crate::pipelines) type Found = BTreeMap<String, Source>;
+pub(in crate::catalogue) type Found = BTreeMap<String, Source>;
 
 /// Lists `dir`, which is empty for nothing; `marker` is the file by which a folder is known. With it what people should know
 /// of `dir` itself.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(in crate::pipelines) fn list(dir: &Path, marker: &'static str) -> io::Result<(Found, Option<String>)> {
+pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result<(Found, Option<String>)> {
     let mut listing = Listing { marker, found: Found::new() };
     let mut note = None;
     if dir.as_os_str().is_empty() {
@@ -60,7 +60,7 @@ pub(in crate::pipelines) fn list(dir: &Path, marker: &'static str) -> io::Result
 }
 
 /// How the files are now: another word where one of them has changed.
-pub(in crate::pipelines) fn stamp(source: &Source) -> String {
+pub(in crate::catalogue) fn stamp(source: &Source) -> String {
     match source {
         Source::Folder(path) => imprint::stamp_of_folder(path),
         Source::SingleFile(path) => {
@@ -183,10 +183,10 @@ impl Listing {
 }
 
 /// The file by which diffusers' pipelines are known.
-pub(in crate::pipelines) const MODEL: &str = "model_index.json";
+pub(in crate::catalogue) const MODEL: &str = "model_index.json";
 
 /// The file by which diffusers' networks are known.
-pub(in crate::pipelines) const NETWORK: &str = "config.json";
+pub(in crate::catalogue) const NETWORK: &str = "config.json";
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 const HALF_WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";

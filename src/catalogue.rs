@@ -1,11 +1,16 @@
 //! Which models there are: the embedded one, and those of `models.dir`; and which of them are in memory.
 
+mod adapters;
 mod blocking;
+mod companions;
+mod control_nets;
+mod embedded;
 mod entry;
 mod fits;
 mod hub;
 mod lease;
-pub(super) mod listing;
+mod listing;
+mod numerics;
 mod plan;
 mod reload;
 pub mod room;
@@ -20,13 +25,16 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{Adapters, ControlNets, Model, embedded};
-use crate::{generation::ModelCard, kernels::winograd, metrics::Metrics};
+use crate::{generation::ModelCard, kernels::winograd, metrics::Metrics, pipelines::Model};
+pub use adapters::Adapters;
+pub use companions::CompanionError;
+pub use control_nets::ControlNets;
 use entry::Entry;
 pub use fits::Users;
 pub use lease::{Acquired, Lease, Ticket};
+pub use numerics::Numerics;
 pub use plan::Plan;
-pub(super) use reload::NameKeys;
+use reload::NameKeys;
 pub use reload::{Changes, Reloaded};
 use shelf::{Shelf, Standing, Taken};
 
@@ -111,11 +119,11 @@ impl Catalogue {
     }
 
     /// By what the files of a model are known again that is in memory, or was; empty for an unknown name.
-    pub(super) fn imprint(&self, name: &str) -> String {
+    fn imprint(&self, name: &str) -> String {
         self.entry(name).map_or_else(String::new, |entry| entry.imprint().to_owned())
     }
 
-    pub(super) fn winograd(&self) -> winograd::Use {
+    fn winograd(&self) -> winograd::Use {
         self.winograd
     }
 

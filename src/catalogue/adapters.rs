@@ -16,13 +16,14 @@ pub use files::File;
 use kept::Kept;
 use words::WordIndex;
 
-use super::{Model, catalogue::NameKeys, embedded};
+use super::{NameKeys, embedded};
 use crate::{
     generation::{Generation, LoraUse},
     models::{
         adapters::{Adapter, AdapterSet},
         text_encoders::{LearnedToken, LearnedTokens},
     },
+    pipelines::Model,
     weights::{
         lora::{Lora, Modules},
         textual_inversion::EmbeddingOutline,

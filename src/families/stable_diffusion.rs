@@ -1,0 +1,4 @@
+//! Stable Diffusion and its relatives.
+
+pub(crate) mod card;
+mod networks;
