@@ -6,6 +6,7 @@
 //! sampler, its number of steps, its guidance or its prompt; to cancel a run is to drop its future; and no row ever
 //! sees another, so the picture does not depend on who else was there.
 
+mod account;
 mod ask;
 mod batch;
 mod call;

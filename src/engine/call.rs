@@ -11,6 +11,7 @@ use rayon::ThreadPool;
 
 use super::{
     Cancel,
+    account::Account,
     ask::Key,
     batch::{Batch, Computing, Items},
 };
@@ -32,8 +33,7 @@ pub(super) struct Call {
     pub shares: Vec<Share>,
     /// Multiplications for all rows.
     pub work: f64,
-    /// Those that the runs have been charged for.
-    pub charged: f64,
+    pub account: Account,
     /// Bytes of activations for all rows, at most.
     pub bytes: u64,
     /// How long it has computed.
@@ -83,7 +83,8 @@ impl Call {
     ) -> Call {
         let computing = batch.start(model);
         let Demand { work, bytes } = demand;
-        Call { key, counts, computing, batch, shares, work, charged: 0.0, bytes, spent: Duration::ZERO, long }
+        let account = Account::new(work);
+        Call { key, counts, computing, batch, shares, work, account, bytes, spent: Duration::ZERO, long }
     }
 
     /// Computes layer after layer: to the end, to the first pause after `slice` if the call is long, or to the first pause

@@ -243,14 +243,15 @@ impl Floor {
     /// Lets a call compute, and hands over its answers if it has ended. `payer` is charged for it in place of the call's runs.
     fn advance(&mut self, mut call: Call, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
+        let before = call.spent;
         let Some(answers) = call.advance(self.pool.as_ref(), slice) else {
-            let spent = call.spent.as_secs_f64() / self.pace.seconds(&call.key, 1.0);
-            self.charge(&mut call, spent, payer);
+            let price = call.account.slice((call.spent - before).as_secs_f64(), self.pace.seconds(&call.key, 1.0));
+            self.charge(&call, price, payer);
             self.aside.push(call);
             return;
         };
-        let work = call.work;
-        self.charge(&mut call, work, payer);
+        let price = call.account.rest();
+        self.charge(&call, price, payer);
         match answers {
             Ok(mut answers) => self.hand_over(&call, answers.as_mut()),
             Err(error) => {
@@ -260,16 +261,13 @@ impl Floor {
         }
     }
 
-    /// Charges the runs for what the call has done so far, at most all that it does; or the run that has given it its turn.
-    fn charge(&mut self, call: &mut Call, done: f64, payer: Option<u64>) {
-        let done = done.min(call.work).max(call.charged);
-        let all = done - call.charged;
-        call.charged = done;
+    /// Charges the call's runs, or the run that has given it its turn.
+    fn charge(&mut self, call: &Call, price: f64, payer: Option<u64>) {
         if let Some(payer) = payer.and_then(|payer| self.runs.iter_mut().find(|run| run.arrival == payer)) {
-            payer.service += all;
+            payer.service += price;
             return;
         }
-        let per_row = all / call.rows().max(1) as f64;
+        let per_row = price / call.rows().max(1) as f64;
         for share in &call.shares {
             if let Some(run) = self.runs.iter_mut().find(|run| run.arrival == share.run) {
                 run.service += share.rows as f64 * per_row;
