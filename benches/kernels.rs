@@ -7,17 +7,18 @@
 use candle_core::{Device, Result, Tensor};
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use latentd::kernels::{
-    activation::silu,
-    attention::{Mask, attention},
+    Kernels,
+    attention::Mask,
     conv2d::{Conv2d, Geometry},
     finish::Onto,
     geglu::Geglu,
-    group_norm::{Then, group_norm},
-    layer_norm::layer_norm,
+    group_norm::Then,
     matrix::Matrix,
-    upsample::nearest,
     winograd::{Tiles, Use},
 };
+
+/// Those that serve.
+const KERNELS: Kernels = Kernels::Packed(Use::Auto);
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args().sample_size(10);
@@ -73,7 +74,7 @@ fn convolutions(group: &mut Group<'_>, of: &Shapes) {
         let mut case = |name: &str, kernel: usize, stride: usize, winograd: Use| {
             let geometry = Geometry::square(kernel, stride, kernel / 2);
             let (weight, bias) = (numbers(&[kernel * kernel * inputs, outputs]), numbers(&[outputs]));
-            let conv = Conv2d::new(&weight, &bias, geometry, winograd).expect("the shapes fit");
+            let conv = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(winograd)).expect("the shapes fit");
             let places = (side / stride) * (side / stride);
             let work = 2 * ROWS * places * kernel * kernel * inputs * outputs;
             measure(group, &format!("{name} {side}² {inputs}→{outputs}"), work, || conv.forward(&x));
@@ -95,7 +96,7 @@ fn products(group: &mut Group<'_>, of: &Shapes) {
             linear.times_onto(&x, Onto::residual(&x))
         });
         let (weight, bias) = (numbers(&[channels, 8 * channels]), numbers(&[8 * channels]));
-        let geglu = Geglu::new(&weight, &bias).expect("the shapes fit");
+        let geglu = Geglu::new(&weight, &bias, KERNELS).expect("the shapes fit");
         measure(group, &format!("linear and geglu {side}² {channels}"), 8 * work, || geglu.times(&x));
     }
 }
@@ -108,13 +109,13 @@ fn attentions(group: &mut Group<'_>, of: &Shapes) {
             let (k, v) = (numbers(&[ROWS, keys, channels]), numbers(&[ROWS, keys, channels]));
             let work = 4 * ROWS * tokens * keys * channels;
             let name = format!("{name} {side}² {channels} in {heads} heads");
-            measure(group, &name, work, || attention(&q, &k, &v, heads, Mask::None));
+            measure(group, &name, work, || KERNELS.attention(&q, &k, &v, heads, Mask::None));
         }
     }
     let (tokens, width) = of.context;
     let q = numbers(&[ROWS, tokens, width]);
     let work = 4 * ROWS * tokens * tokens * width;
-    measure(group, "attention of the text encoder", work, || attention(&q, &q, &q, width / 64, Mask::Causal));
+    measure(group, "attention of the text encoder", work, || KERNELS.attention(&q, &q, &q, width / 64, Mask::Causal));
 }
 
 fn the_rest(group: &mut Group<'_>, of: &Shapes) {
@@ -124,11 +125,13 @@ fn the_rest(group: &mut Group<'_>, of: &Shapes) {
         let places = ROWS * side * side;
         let at = format!("{side}² {channels}");
         measure(group, &format!("group norm, silu {at}"), places * channels, || {
-            group_norm(&map, 16, &weight, &bias, 1e-5, Then::Silu)
+            KERNELS.group_norm(&map, 16, &weight, &bias, 1e-5, Then::Silu)
         });
-        measure(group, &format!("layer norm {at}"), places * channels, || layer_norm(&map, &weight, &bias, 1e-5));
-        measure(group, &format!("silu {at}"), places * channels, || silu(&map));
-        measure(group, &format!("upsample {at}"), 4 * places * channels, || nearest(&map, 2 * side, 2 * side));
+        measure(group, &format!("layer norm {at}"), places * channels, || {
+            KERNELS.layer_norm(&map, &weight, &bias, 1e-5)
+        });
+        measure(group, &format!("silu {at}"), places * channels, || KERNELS.silu(&map));
+        measure(group, &format!("upsample {at}"), 4 * places * channels, || KERNELS.nearest(&map, 2 * side, 2 * side));
     }
 }
 
@@ -139,7 +142,7 @@ fn measure(group: &mut Group<'_>, name: &str, work: usize, run: impl Fn() -> Res
 }
 
 fn matrix(inputs: usize, outputs: usize) -> Matrix {
-    Matrix::new(&numbers(&[inputs, outputs]), Some(&numbers(&[outputs]))).expect("the shapes fit")
+    Matrix::new(&numbers(&[inputs, outputs]), Some(&numbers(&[outputs])), KERNELS).expect("the shapes fit")
 }
 
 /// Numbers between -1 and 1, none of them zero, which some processors are faster with.

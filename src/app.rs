@@ -21,9 +21,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     catalogue::{Adapters, Catalogue, ControlNets},
     config::{self, Config},
+    device::Device,
     engine,
     http::{self, AppState},
-    kernels::winograd,
+    kernels::{Kernels, winograd},
     ledger::{Blobs, Claimant},
     metrics::Metrics,
     service::{Bus, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
@@ -267,11 +268,16 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
         .within(config.loras.max_bytes);
     let control_nets = ControlNets::open(&config.controlnets.dir)?;
     let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
-    Ok(catalogue.for_winograd(match config.kernels.winograd {
+    Ok(catalogue.on(Device::host().with_kernels(kernels(config))))
+}
+
+/// What networks are built of.
+fn kernels(config: &Config) -> Kernels {
+    Kernels::Packed(match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
         config::Winograd::Off => winograd::Use::Off,
         config::Winograd::Force => winograd::Use::Always(winograd::Tiles::Four),
-    }))
+    })
 }
 
 /// The engine's bounds as the settings give them.

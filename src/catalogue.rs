@@ -25,7 +25,7 @@ use std::{
 
 use rayon::prelude::*;
 
-use crate::{generation::ModelCard, kernels::winograd, metrics::Metrics, pipelines::Model};
+use crate::{device::Device, generation::ModelCard, metrics::Metrics, pipelines::Model};
 pub use adapters::Adapters;
 pub use companions::CompanionError;
 pub use control_nets::ControlNets;
@@ -45,7 +45,7 @@ use shelf::{Shelf, Standing, Taken};
 pub struct Catalogue {
     dir: PathBuf,
     default: String,
-    winograd: winograd::Use,
+    device: Device,
     shelf: Arc<Shelf>,
     /// Replaced as a whole when the folders are read again.
     listed: RwLock<Arc<Listed>>,
@@ -97,7 +97,7 @@ impl Catalogue {
         let catalogue = Catalogue {
             dir: dir.to_owned(),
             default: default.to_owned(),
-            winograd: winograd::Use::Auto,
+            device: Device::host(),
             shelf,
             listed: RwLock::new(Arc::new(listed)),
             seen: Mutex::default(),
@@ -123,8 +123,9 @@ impl Catalogue {
         self.entry(name).map_or_else(String::new, |entry| entry.imprint().to_owned())
     }
 
-    fn winograd(&self) -> winograd::Use {
-        self.winograd
+    /// Where its networks compute.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     pub fn default_name(&self) -> &str {
@@ -197,6 +198,7 @@ impl Catalogue {
 
     /// The same models, with ControlNets beside them.
     pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
+        let control_nets = control_nets.on(self.device.clone());
         self.relisted(|listed| listed.control_nets = Arc::new(control_nets))
     }
 
@@ -231,9 +233,10 @@ impl Catalogue {
         Catalogue { listed: RwLock::new(Arc::new(listed)), ..self }
     }
 
-    /// The same models, whose networks take Winograd's algorithm where this says.
-    pub fn for_winograd(self, winograd: winograd::Use) -> Catalogue {
-        Catalogue { winograd, ..self }
+    /// The same models, and the ControlNets beside them, whose networks compute there.
+    pub fn on(self, device: Device) -> Catalogue {
+        let control_nets = ControlNets::clone(&self.control_nets()).on(device.clone());
+        Catalogue { device, ..self }.with_control_nets(control_nets)
     }
 
     /// The same models, of which so many are in memory at a time that they take at most so many bytes, or one that alone
@@ -296,7 +299,7 @@ impl Catalogue {
             Taken::ToRead(unloaded) => Ok(Acquired::Cold(Ticket {
                 name: name.to_owned(),
                 entry,
-                winograd: self.winograd,
+                device: self.device.clone(),
                 shelf: self.shelf.clone(),
                 unloaded,
                 used: false,

@@ -1,9 +1,7 @@
 //! The operations that networks spend their time in, on contiguous channels-last activations.
 //!
 //! Every kernel fixes the order of each sum by the shape of one row of the batch and of the layer, so that the bytes of a
-//! row depend neither on the other rows nor on the number of threads. On the CPU most are candle custom operations that
-//! work in rayon's current pool; other devices get a composition of candle's own operations, which is also what the
-//! tests compare with.
+//! row depend neither on the other rows nor on the number of threads. There are two sets of them ([`Kernels`]).
 
 #![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
 
@@ -31,3 +29,29 @@ pub mod upsample;
 pub mod winograd;
 
 pub use simd::isa;
+
+/// Which implementation of the operations a network is built of. Layers take it from their weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// Custom operations on packed weights, for the CPU alone, which work in rayon's current pool; with what 3 × 3
+    /// convolutions within a network choose their algorithm by. No gradient goes through them.
+    Packed(winograd::Use),
+    /// Compositions of candle's own operations, for any device. Gradients go through them to the inputs.
+    Reference,
+}
+
+impl Kernels {
+    /// The same kernels for the ends of a network, where a convolution is to be exact to the last bits.
+    pub fn exact(self) -> Kernels {
+        match self {
+            Kernels::Packed(_) => Kernels::Packed(winograd::Use::Off),
+            Kernels::Reference => Kernels::Reference,
+        }
+    }
+}
+
+impl Default for Kernels {
+    fn default() -> Kernels {
+        Kernels::Packed(winograd::Use::default())
+    }
+}

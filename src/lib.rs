@@ -3,16 +3,17 @@
 //! Read the rooms in the order of a request's walk: [`http`] takes it in, [`generation`] makes it valid, [`service`]
 //! says what it means, [`ledger`] makes it durable, [`worker`] claims it, [`engine`] computes it together with all
 //! others, with a model of the [`catalogue`]; [`families`] say what a model is and which of the [`pipelines`] draws with it,
-//! [`diffusion`] and [`models`] are the papers' mathematics and networks, [`kernels`] and [`weights`] what they stand on;
-//! [`imaging`] makes files of the pictures. [`app`] builds the house and ends it in order.
+//! [`diffusion`] and [`models`] are the papers' mathematics and networks, [`kernels`] and [`weights`] what they stand on, and [`device`]
+//! where they compute; [`imaging`] makes files of the pictures. [`app`] builds the house and ends it in order.
 //!
 //! What is absent, and stays absent (`tests/layering.rs` holds every sentence):
 //!
 //! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `catalogue` > `families` >
-//!   `pipelines` > `diffusion`, `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `metrics`,
+//!   `pipelines` > `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `metrics`,
 //!   `telemetry`.
-//! - `diffusion`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` never see tokio, axum, sqlx,
-//!   a clock or an environment variable.
+//! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` never see tokio,
+//!   axum, sqlx, a clock or an environment variable.
+//! - Only `device` names the processor; tensors go where their network's device is.
 //! - Above `pipelines` nothing sees pixels: results are frames until they are encoded, and artifacts from then on.
 //! - `http` never sees candle; statuses are picked in `http/error.rs` or are a success's own.
 //! - Only `config` reads settings files and the environment; only `app` and the command line start threads and tasks
@@ -26,6 +27,7 @@ pub mod app;
 pub mod catalogue;
 pub mod config;
 pub mod crash;
+pub mod device;
 pub mod diffusion;
 pub mod engine;
 pub mod families;

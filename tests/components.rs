@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, tokens, vae, with_tiny_decoder};
 use latentd::{
     diffusion::Latents,
@@ -339,7 +339,7 @@ fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
             &ModelFolder::open(&root).unwrap(),
             "vae",
             "diffusion_pytorch_model",
-            &Device::Cpu,
+            &latentd::device::Device::host(),
             current_name,
         );
         let vae = AutoencoderKl::new(&AutoencoderKlConfig::read("vae", &config).unwrap(), &weights.unwrap());

@@ -8,7 +8,7 @@ use std::{
 /// The rooms by floor. A room may use the rooms of its own floor and of those below.
 const FLOORS: [&[&str]; 9] = [
     &["generation", "config", "crash", "metrics", "telemetry"],
-    &["diffusion", "models", "weights", "kernels", "imaging"],
+    &["diffusion", "device", "models", "weights", "kernels", "imaging"],
     &["pipelines"],
     &["families"],
     &["catalogue"],
@@ -18,7 +18,8 @@ const FLOORS: [&[&str]; 9] = [
     &["app", "cli", "main", "lib"],
 ];
 
-const PURE: [&str; 8] = ["diffusion", "models", "weights", "kernels", "imaging", "pipelines", "families", "catalogue"];
+const PURE: [&str; 9] =
+    ["diffusion", "device", "models", "weights", "kernels", "imaging", "pipelines", "families", "catalogue"];
 
 struct Source {
     room: String,
@@ -127,6 +128,15 @@ fn pure_rooms_see_no_runtime_no_clock_and_no_environment() {
 fn the_door_sees_no_tensors() {
     for source in sources().iter().filter(|source| source.room == "http") {
         assert!(!source.code.contains("candle"), "{}", source.path.display());
+    }
+}
+
+#[test]
+fn only_the_device_room_chooses_where_tensors_go() {
+    for source in sources().iter().filter(|source| source.room != "device") {
+        for word in ["Device::Cpu", "Device::new_cuda", "Device::new_metal"] {
+            assert!(!source.code.contains(word), "{} chooses {word}", source.path.display());
+        }
     }
 }
 

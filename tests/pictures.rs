@@ -17,11 +17,12 @@ use std::{
 use case::{Case, FOLDERS};
 use latentd::{
     catalogue::{Adapters, Catalogue, ControlNets},
+    device::Device,
     diffusion::SchedulerConfig,
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Generation, Given, InputImage, Limits, Phase, Rules, resolve},
     imaging::{RgbImage, decode},
-    kernels::winograd,
+    kernels::{Kernels, winograd},
     metrics::Metrics,
     pipelines::{Companions, Frame, Inputs},
     service::CatalogueRules,
@@ -68,7 +69,10 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     let embeddings = case::embeddings(&root);
     let loras = case::loras(&[&root, &more]);
     let adapters = Adapters::open(loras.path(), embeddings.path()).unwrap();
-    let catalogue = catalogue.with_control_nets(control_nets).with_adapters(adapters).for_winograd(winograd);
+    let catalogue = catalogue
+        .with_control_nets(control_nets)
+        .with_adapters(adapters)
+        .on(Device::host().with_kernels(Kernels::Packed(winograd)));
     let limits =
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, safetensors};
 use latentd::{
-    kernels::matrix::Matrix,
+    kernels::{Kernels, matrix::Matrix},
     models::{
         AutoencoderKl, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
@@ -121,7 +121,7 @@ impl Contender {
     fn gemm_gflops(&self) -> Result<f64> {
         let side = 2048;
         let random = || Tensor::randn(0f32, 1.0, (side, side), &Device::Cpu);
-        let (left, right) = (random()?, Matrix::new(&random()?, None)?);
+        let (left, right) = (random()?, Matrix::new(&random()?, None, Kernels::default())?);
         let mut best = f64::INFINITY;
         for _ in 0..5 {
             let start = Instant::now();
@@ -140,12 +140,12 @@ impl Network {
             Kind::Unet => {
                 let config = UNet2DConditionConfig::read("unet/config.json", &folder.json("unet/config.json")?)?;
                 let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-                let weights = Weights::open(&folder, "unet", stem, &Device::Cpu, as_it_is)?;
+                let weights = Weights::open(&folder, "unet", stem, &latentd::device::Device::host(), as_it_is)?;
                 (Self::Unet(Box::new(UNet2DConditionModel::new(&config, &weights))), weights)
             }
             Kind::Vae => {
                 let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
-                let weights = Weights::open(&folder, "vae", stem, &Device::Cpu, current_name)?;
+                let weights = Weights::open(&folder, "vae", stem, &latentd::device::Device::host(), current_name)?;
                 (Self::Vae(Box::new(AutoencoderKl::new(&config, &weights))), weights)
             }
         };

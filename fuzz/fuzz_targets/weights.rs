@@ -13,15 +13,33 @@ mod rooms {
 
 /// What the room of weights takes from that of kernels: a choice, which it hands on.
 mod kernels {
-    pub mod winograd {
-        #[derive(Clone, Copy, Debug, Default)]
-        pub struct Use;
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Kernels;
+}
+
+/// What it takes from that of devices: where tensors go.
+mod device {
+    #[derive(Clone, Debug)]
+    pub struct Device;
+
+    impl Device {
+        pub fn host() -> Device {
+            Device
+        }
+
+        pub fn candle(&self) -> &candle_core::Device {
+            &candle_core::Device::Cpu
+        }
+
+        pub fn kernels(&self) -> crate::kernels::Kernels {
+            crate::kernels::Kernels
+        }
     }
 }
 
 use std::{borrow::Cow, cell::RefCell, collections::BTreeMap};
 
-use candle_core::Device;
+use device::Device;
 use libfuzzer_sys::fuzz_target;
 use rooms::weights;
 use weights::{
@@ -63,7 +81,7 @@ fn file(data: &[u8]) -> Vec<u8> {
 /// Reads every tensor in every way that networks do.
 fn read_all(folder: &ModelFolder, component: &str) {
     let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-    let Ok(weights) = Weights::open(folder, component, "diffusion_pytorch_model", &Device::Cpu, as_it_is) else {
+    let Ok(weights) = Weights::open(folder, component, "diffusion_pytorch_model", &Device::host(), as_it_is) else {
         return;
     };
     for (name, shape) in weights.stored() {

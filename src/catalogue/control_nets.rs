@@ -7,13 +7,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use candle_core::Device;
-
 use super::{
     embedded,
     listing::{self, Source},
 };
 use crate::{
+    device::Device,
     generation::ModelCard,
     models::{
         control_net::{ControlNet, ControlNetConfig},
@@ -23,10 +22,11 @@ use crate::{
 };
 
 /// The networks by name. Configurations and heads of files are read at once, weights at first use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ControlNets {
     dir: PathBuf,
     entries: BTreeMap<String, Arc<Entry>>,
+    device: Device,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,12 @@ impl ControlNets {
     /// # Errors
     /// The folder cannot be read.
     pub fn open(dir: &Path) -> Result<ControlNets, ControlNetsError> {
-        ControlNets { dir: dir.to_owned(), entries: BTreeMap::new() }.read_again()
+        ControlNets { dir: dir.to_owned(), ..ControlNets::default() }.read_again()
+    }
+
+    /// The same networks, on a device; none of them is in memory yet.
+    pub fn on(self, device: Device) -> ControlNets {
+        ControlNets { device, ..self }
     }
 
     /// The networks that there are now. What was read of files that have not changed is kept.
@@ -80,7 +85,7 @@ impl ControlNets {
             let entry = known(&name, &key).unwrap_or_else(|| Arc::new(Entry::of(key, &source, &self.dir)));
             entries.insert(name, entry);
         }
-        Ok(ControlNets { dir: self.dir.clone(), entries })
+        Ok(ControlNets { dir: self.dir.clone(), entries, device: self.device.clone() })
     }
 
     fn found(&self) -> Result<listing::Found, ControlNetsError> {
@@ -174,7 +179,7 @@ impl ControlNets {
         }
         let failed = |reason: String| format!("the ControlNet {name:?} cannot be loaded: {reason}");
         let Usable { folder, part, .. } = entry.usable.as_ref().map_err(|reason| failed(reason.clone()))?;
-        let net = ControlNet::load(folder, part, &Device::Cpu);
+        let net = ControlNet::load(folder, part, &self.device);
         let net = Arc::new(net.map_err(|error| failed(error.to_string()))?);
         *loaded = Some(net.clone());
         Ok(net)

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
-
 use super::{CatalogueError, Entry, shelf::Shelf};
 use crate::{
+    device::Device,
     families::stable_diffusion::card,
-    kernels::winograd,
     models::stable_diffusion::StableDiffusion,
     pipelines::{LatentRgb, Model, NetworkError, Networks},
     weights::LoadError,
@@ -52,7 +50,7 @@ impl Drop for Lease {
 pub struct Ticket {
     pub(super) name: String,
     pub(super) entry: Arc<Entry>,
-    pub(super) winograd: winograd::Use,
+    pub(super) device: Device,
     pub(super) shelf: Arc<Shelf>,
     /// Models that make room.
     pub(super) unloaded: Vec<Arc<Model>>,
@@ -69,7 +67,7 @@ impl Ticket {
         self.unloaded.clear();
         let read = self.entry.check_unchanged().and_then(|()| {
             self.entry.imprint();
-            let model = read(&self.name, &self.entry, self.winograd).map_err(|error| error.to_string())?;
+            let model = read(&self.name, &self.entry, &self.device).map_err(|error| error.to_string())?;
             self.entry.check_unchanged().map(|()| Arc::new(model))
         });
         self.used = true;
@@ -100,9 +98,9 @@ enum ReadError {
     Preview(#[from] NetworkError),
 }
 
-fn read(name: &str, entry: &Entry, winograd: winograd::Use) -> Result<Model, ReadError> {
+fn read(name: &str, entry: &Entry, device: &Device) -> Result<Model, ReadError> {
     let folder = &entry.usable().map_err(|reason| ReadError::Unusable(reason.to_owned()))?.folder;
-    let networks = StableDiffusion::load(folder, &Device::Cpu, winograd)?;
+    let networks = StableDiffusion::load(folder, device)?;
     let channels = Networks::spec(&networks).latent_channels;
     let latent_rgb = match card::latent_rgb(folder)?.filter(|map| map.weight.len() == channels) {
         Some(map) => map,

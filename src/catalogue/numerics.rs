@@ -16,7 +16,7 @@ impl Numerics {
         let mut parts = vec![
             env!("CARGO_PKG_VERSION").to_owned(),
             kernels::isa().to_owned(),
-            format!("{:?}", catalogue.winograd()),
+            format!("{:?}", catalogue.device().kernels()),
             catalogue.imprint(&generation.model),
         ];
         parts.extend(generation.refiner.as_ref().map(|refiner| catalogue.imprint(&refiner.model)));

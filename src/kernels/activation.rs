@@ -4,27 +4,36 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
+    Kernels,
     exp::exp,
     simd::vectorized,
     storage::{blank, floats, made},
 };
 
-/// x·σ(x), diffusers' `silu` and `swish`.
-pub fn silu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.apply_op1_no_bwd(&Map("silu", silu_of)) } else { x.silu() }
-}
-
-/// x·σ(1.702·x), CLIP's `quick_gelu`.
-pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.apply_op1_no_bwd(&Map("quick_gelu", quick_gelu_of));
+impl Kernels {
+    /// x·σ(x), diffusers' `silu` and `swish`.
+    pub fn silu(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("silu", silu_of)),
+            Kernels::Reference => x.silu(),
+        }
     }
-    x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
-}
 
-/// x·Φ(x) with the error function, not its tanh approximation: transformers' and diffusers' `gelu`.
-pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.apply_op1_no_bwd(&Map("gelu_erf", gelu_erf_of)) } else { x.gelu_erf() }
+    /// x·σ(1.702·x), CLIP's `quick_gelu`.
+    pub fn quick_gelu(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("quick_gelu", quick_gelu_of)),
+            Kernels::Reference => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+        }
+    }
+
+    /// x·Φ(x) with the error function, not its tanh approximation: transformers' and diffusers' `gelu`.
+    pub fn gelu_erf(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("gelu_erf", gelu_erf_of)),
+            Kernels::Reference => x.gelu_erf(),
+        }
+    }
 }
 
 #[inline(always)]
@@ -89,14 +98,16 @@ mod tests {
         let tensor = Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         let phi = |x: f64| 0.5 * (1.0 + libm::erf(x / 2f64.sqrt()));
-        for (made, exact) in [
-            (silu(&tensor), &(|x| x * sigmoid(x)) as &dyn Fn(f64) -> f64),
-            (quick_gelu(&tensor), &|x| x * sigmoid(1.702 * x)),
-            (gelu_erf(&tensor), &|x| x * phi(x)),
-        ] {
-            for (x, y) in x.iter().zip(made.unwrap().to_vec1::<f32>().unwrap()) {
-                let exact = exact(f64::from(*x));
-                assert!((f64::from(y) - exact).abs() < 1e-6 * (1.0 + x.abs() as f64), "f({x}) = {y}, not {exact}");
+        for kernels in [Kernels::default(), Kernels::Reference] {
+            for (made, exact) in [
+                (kernels.silu(&tensor), &(|x| x * sigmoid(x)) as &dyn Fn(f64) -> f64),
+                (kernels.quick_gelu(&tensor), &|x| x * sigmoid(1.702 * x)),
+                (kernels.gelu_erf(&tensor), &|x| x * phi(x)),
+            ] {
+                for (x, y) in x.iter().zip(made.unwrap().to_vec1::<f32>().unwrap()) {
+                    let exact = exact(f64::from(*x));
+                    assert!((f64::from(y) - exact).abs() < 1e-6 * (1.0 + x.abs() as f64), "f({x}) = {y}, not {exact}");
+                }
             }
         }
     }

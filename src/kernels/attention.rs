@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
+    Kernels,
     block::Block,
     gemm::{Panels, Product, WIDTH},
     simd::vectorized,
@@ -20,12 +21,14 @@ pub enum Mask {
     Causal,
 }
 
-/// softmax(q·kᵀ/√d)·v per head: q (B, N, H·d), k and v (B, M, H·d) → (B, N, H·d).
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
-    if q.device().is_cpu() {
-        return q.apply_op3_no_bwd(k, v, &Attention { heads, mask });
+impl Kernels {
+    /// softmax(q·kᵀ/√d)·v per head: q (B, N, H·d), k and v (B, M, H·d) → (B, N, H·d).
+    pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => q.apply_op3_no_bwd(k, v, &Attention { heads, mask }),
+            Kernels::Reference => composite(q, k, v, heads, mask),
+        }
     }
-    composite(q, k, v, heads, mask)
 }
 
 struct Attention {
@@ -149,7 +152,7 @@ impl Head {
     }
 }
 
-/// The same by candle's operations, for other devices.
+/// The same by candle's operations.
 fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
     let (batch, n, width) = q.dims3()?;
     let d = width / heads;
@@ -161,8 +164,10 @@ fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Re
         let hidden: Vec<f32> = (0..n * m).map(|at| if at % m > at / m { f32::NEG_INFINITY } else { 0.0 }).collect();
         scores = scores.broadcast_add(&Tensor::from_vec(hidden, (n, m), scores.device())?)?;
     }
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-    weights.matmul(&v)?.transpose(1, 2)?.reshape((batch, n, width))
+    // Not `softmax_last_dim`, which cuts the gradient. The largest score is taken off for the range of numbers alone.
+    let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
+    weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, n, width))
 }
 
 #[cfg(test)]
@@ -208,7 +213,8 @@ mod tests {
             let mut random = |n: usize| (random.normal(&[b, n, heads * d], 0.0) * 1.5).unwrap();
             let (q, k, v) = (random(n), random(m), random(m));
             let expected = naive(&q, &k, &v, heads, mask);
-            for made in [attention(&q, &k, &v, heads, mask).unwrap(), composite(&q, &k, &v, heads, mask).unwrap()] {
+            for kernels in [Kernels::default(), Kernels::Reference] {
+                let made = kernels.attention(&q, &k, &v, heads, mask).unwrap();
                 let made = made.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 for (made, expected) in made.iter().zip(&expected) {
                     prop_assert!((f64::from(*made) - expected).abs() < 2e-5, "{} {}", made, expected);

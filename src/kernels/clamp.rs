@@ -4,25 +4,31 @@ use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Result, Shape, Tens
 use rayon::prelude::*;
 
 use super::{
+    Kernels,
     simd::vectorized,
     storage::{floats, floats_mut, made},
 };
 
-/// max(x, 0); NaN stays NaN. `x` is given away and its memory reused, so no other tensor may share it.
-pub fn relu(x: Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() || !x.is_contiguous() {
-        return x.relu();
+impl Kernels {
+    /// max(x, 0); with packed kernels NaN stays NaN. `x` is given away and its memory reused, so no other tensor may share
+    /// it.
+    pub fn relu(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) if x.is_contiguous() => {
+                x.inplace_op1(&Relu)?;
+                Ok(x)
+            }
+            _ => x.relu(),
+        }
     }
-    x.inplace_op1(&Relu)?;
-    Ok(x)
-}
 
-/// bound·tanh(x/bound), for the few values of a latent.
-pub fn soft_clamp(x: &Tensor, bound: f32) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.apply_op1_no_bwd(&SoftClamp(bound));
+    /// bound·tanh(x/bound), for the few values of a latent.
+    pub fn soft_clamp(self, x: &Tensor, bound: f32) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op1_no_bwd(&SoftClamp(bound)),
+            Kernels::Reference => (x / f64::from(bound))?.tanh()? * f64::from(bound),
+        }
     }
-    (x / f64::from(bound))?.tanh()? * f64::from(bound)
 }
 
 /// How many floats one rayon job takes at least.
@@ -70,14 +76,16 @@ mod tests {
     fn like_the_formulas() {
         let x: Vec<f32> = (-40_000..40_000).map(|i| i as f32 * 1e-3).collect();
         let tensor = || Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
-        let (rectified, clamped) = (relu(tensor()).unwrap(), soft_clamp(&tensor(), 3.0).unwrap());
-        let (rectified, clamped) = (rectified.to_vec1::<f32>().unwrap(), clamped.to_vec1::<f32>().unwrap());
-        for ((x, rectified), clamped) in x.iter().zip(rectified).zip(clamped) {
-            assert_eq!(rectified, x.max(0.0));
-            assert!((f64::from(clamped) - 3.0 * (f64::from(*x) / 3.0).tanh()).abs() < 1e-6, "{x}: {clamped}");
+        for kernels in [Kernels::default(), Kernels::Reference] {
+            let (rectified, clamped) = (kernels.relu(tensor()).unwrap(), kernels.soft_clamp(&tensor(), 3.0).unwrap());
+            let (rectified, clamped) = (rectified.to_vec1::<f32>().unwrap(), clamped.to_vec1::<f32>().unwrap());
+            for ((x, rectified), clamped) in x.iter().zip(rectified).zip(clamped) {
+                assert_eq!(rectified, x.max(0.0));
+                assert!((f64::from(clamped) - 3.0 * (f64::from(*x) / 3.0).tanh()).abs() < 1e-6, "{x}: {clamped}");
+            }
         }
         let strange = Tensor::new(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY], &Device::Cpu).unwrap();
-        let strange = relu(strange).unwrap().to_vec1::<f32>().unwrap();
+        let strange = Kernels::default().relu(strange).unwrap().to_vec1::<f32>().unwrap();
         assert!(strange[0].is_nan() && strange[1..] == [f32::INFINITY, 0.0]);
     }
 }

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
+    Kernels,
     block::Block,
     cut::Cut,
     finish::{Finish, Onto},
@@ -13,11 +14,13 @@ use super::{
     winograd::{self, Map, Tiles, Winograd},
 };
 
-/// A convolution of fixed geometry, with its weights laid out for the device.
+/// A convolution of fixed geometry, with its weights laid out for the kernels.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     /// (kh·kw·in, out)
     weight: Matrix,
+    /// The weight of reference kernels, (out, in, kh, kw).
+    plain: Option<Tensor>,
     geometry: Geometry,
     /// Where Winograd's algorithm can be used.
     winograd: Option<(Winograd, winograd::Use)>,
@@ -64,13 +67,28 @@ impl Geometry {
 
 impl Conv2d {
     /// Takes the weight as a matrix (kh·kw·in, out), and one bias for each output. Winograd's algorithm can be used where the
-    /// device and the geometry are for it: a kernel of 3 × 3, one step, one zero on every side.
-    pub fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, winograd: winograd::Use) -> Result<Self> {
-        let weight = Matrix::new(weight, Some(bias))?;
-        let (patch, outputs) = weight.shape();
-        let suits = weight.packed().is_some() && geometry.suits_winograd() && patch % 9 == 0;
-        let winograd = suits.then(|| (Winograd::new(patch / 9, outputs), winograd));
-        Ok(Self { weight, geometry, winograd })
+    /// kernels and the geometry are for it: a kernel of 3 × 3, one step, one zero on every side.
+    pub fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, kernels: Kernels) -> Result<Self> {
+        let (kh, kw) = geometry.kernel;
+        let (patch, outputs) = weight.dims2()?;
+        let is_there = weight.is_contiguous() && patch % (kh * kw).max(1) == 0;
+        let (matrix, plain) = match kernels {
+            Kernels::Reference if is_there && !geometry.is_pointwise() => {
+                let plain = weight.reshape((kh, kw, patch / (kh * kw).max(1), outputs))?;
+                // The matrix is not there a second time: zeros that take no memory have its shape.
+                let zeros = Tensor::zeros((), weight.dtype(), weight.device())?.broadcast_as((patch, outputs))?;
+                (zeros, Some(plain.permute((3, 2, 0, 1))?.contiguous()?))
+            }
+            _ => (weight.clone(), None),
+        };
+        let weight = Matrix::new(&matrix, Some(bias), kernels)?;
+        let winograd = match kernels {
+            Kernels::Packed(choice) if weight.packed().is_some() && geometry.suits_winograd() && patch % 9 == 0 => {
+                Some((Winograd::new(patch / 9, outputs), choice))
+            }
+            _ => None,
+        };
+        Ok(Self { weight, plain, geometry, winograd })
     }
 
     /// x (B, h, w, in) → (B, H, W, out).
@@ -80,8 +98,8 @@ impl Conv2d {
 
     /// x (B, h, w, in) → (B, H, W, out), with something added.
     pub fn forward_onto(&self, x: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
-        match self.weight.plain() {
-            Some((weight, bias)) => self.composite(x, weight, bias, onto),
+        match &self.plain {
+            Some(weight) => self.composite(x, weight, onto),
             None if self.geometry.is_pointwise() => self.weight.times_onto(x, onto),
             None => x.apply_op1_no_bwd(&Op { conv: self, onto }),
         }
@@ -101,14 +119,14 @@ impl Conv2d {
         self
     }
 
-    /// The same by candle's convolution, for other devices.
-    fn composite(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, onto: Onto<'_>) -> Result<Tensor> {
-        let Geometry { kernel: (kh, kw), stride, top, bottom, left, right } = self.geometry;
-        let (_, _, _, inputs) = x.dims4()?;
-        let weight = weight.reshape((kh, kw, inputs, ()))?.permute((3, 2, 0, 1))?.contiguous()?;
+    /// The same by candle's convolution.
+    fn composite(&self, x: &Tensor, weight: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
+        let Geometry { stride, top, bottom, left, right, .. } = self.geometry;
+        let (_, h, w, _) = x.dims4()?;
+        self.geometry.output(h, w)?;
         let padded = x.permute((0, 3, 1, 2))?.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
-        let y = padded.contiguous()?.conv2d(&weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
-        onto.composite(bias.into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
+        let y = padded.contiguous()?.conv2d(weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
+        onto.composite(self.weight.bias().into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
     }
 }
 
@@ -243,10 +261,10 @@ mod tests {
             let geometry = Geometry { kernel, stride, top, bottom, left, right };
             let (weight, bias) = (random(&[kernel.0 * kernel.1 * inputs, outputs]), random(&[outputs]));
             let x = random(&[b, h, w, inputs]);
-            let conv = Conv2d::new(&weight, &bias, geometry, winograd::Use::Off).unwrap();
             let expected = naive(geometry, &weight, &bias, &x);
-            for made in [conv.forward(&x).unwrap(), conv.composite(&x, &weight, Some(&bias), Onto::default()).unwrap()] {
-                let made = made.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for kernels in [Kernels::Packed(winograd::Use::Off), Kernels::Reference] {
+                let conv = Conv2d::new(&weight, &bias, geometry, kernels).unwrap();
+                let made = conv.forward(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 prop_assert_eq!(made.len(), expected.len());
                 for (made, expected) in made.iter().zip(&expected) {
                     prop_assert!((f64::from(*made) - expected).abs() < 1e-4, "{} {}", made, expected);
@@ -258,8 +276,10 @@ mod tests {
     #[test]
     fn a_map_smaller_than_the_kernel_is_an_error() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-        let conv = Conv2d::new(&zeros(&[9, 1]), &zeros(&[1]), Geometry::square(3, 1, 0), winograd::Use::Off).unwrap();
-        assert!(conv.forward(&zeros(&[1, 5, 5, 2])).is_err());
-        assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());
+        for kernels in [Kernels::default(), Kernels::Reference] {
+            let conv = Conv2d::new(&zeros(&[9, 1]), &zeros(&[1]), Geometry::square(3, 1, 0), kernels).unwrap();
+            assert!(conv.forward(&zeros(&[1, 5, 5, 2])).is_err());
+            assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());
+        }
     }
 }

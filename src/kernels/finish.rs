@@ -21,7 +21,7 @@ impl<'a> Onto<'a> {
         Self { rows: None, residual: Some(residual) }
     }
 
-    /// The same by candle's operations, for other devices: y (B, …, N) and what is added to it.
+    /// The same by candle's operations: y (B, …, N) and what is added to it.
     pub(super) fn composite(self, y: Tensor) -> Result<Tensor> {
         let y = match self.rows {
             Some(rows) => {

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 use super::{
+    Kernels,
     activation::gelu_erf_of,
     block::Block,
     cut::Cut,
@@ -16,7 +17,7 @@ use super::{
 /// (x·V + b) ⊙ GELU(x·W + c): one matrix (K, 2·N) whose first N columns are V, the others W.
 #[derive(Clone, Debug)]
 pub struct Geglu {
-    /// On the CPU a few columns of V and the same ones of W alternate, so that what belongs together is in the cache
+    /// Packed, a few columns of V and the same ones of W alternate, so that what belongs together is in the cache
     /// together, and the wide product is never written.
     matrix: Matrix,
     /// How many.
@@ -25,13 +26,13 @@ pub struct Geglu {
 
 impl Geglu {
     /// Takes the matrix and its 2·N biases.
-    pub fn new(matrix: &Tensor, bias: &Tensor) -> Result<Self> {
+    pub fn new(matrix: &Tensor, bias: &Tensor, kernels: Kernels) -> Result<Self> {
         let (k, columns) = matrix.dims2()?;
         if columns == 0 || columns % 2 != 0 || bias.dims() != [columns] {
             candle_core::bail!("geglu: {columns} columns with biases {:?}", bias.shape());
         }
-        if !matrix.device().is_cpu() || !matrix.is_contiguous() {
-            return Ok(Self { matrix: Matrix::new(matrix, Some(bias))?, alternating: columns / 2 });
+        if kernels == Kernels::Reference || !matrix.is_contiguous() {
+            return Ok(Self { matrix: Matrix::new(matrix, Some(bias), kernels)?, alternating: columns / 2 });
         }
         let n = columns / 2;
         let alternating = (1usize << n.trailing_zeros().min(4)).min(WIDTH);
@@ -47,7 +48,7 @@ impl Geglu {
         };
         let matrix = Tensor::from_vec(reorder(matrix)?, (k, columns), matrix.device())?;
         let bias = Tensor::from_vec(reorder(bias)?, columns, bias.device())?;
-        Ok(Self { matrix: Matrix::new(&matrix, Some(&bias))?, alternating })
+        Ok(Self { matrix: Matrix::new(&matrix, Some(&bias), kernels)?, alternating })
     }
 
     /// x (…, K) → (…, N)
@@ -163,12 +164,14 @@ mod tests {
 
         #[test]
         fn like_the_definition(
-            rows in prop_oneof![1usize..10, 60usize..130], k in 1usize..40, n in 1usize..70, seed: u64,
+            rows in prop_oneof![1usize..10, 60usize..130], k in 1usize..40, n in 1usize..70, reference: bool,
+            seed: u64,
         ) {
             let mut random = Random::new(seed);
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let (x, matrix, bias) = (random(&[rows, k]), random(&[k, 2 * n]), random(&[2 * n]));
-            let made = Geglu::new(&matrix, &bias).unwrap().times(&x).unwrap().to_vec2::<f32>().unwrap();
+            let kernels = if reference { Kernels::Reference } else { Kernels::default() };
+            let made = Geglu::new(&matrix, &bias, kernels).unwrap().times(&x).unwrap().to_vec2::<f32>().unwrap();
             let wide = x.matmul(&matrix).unwrap().broadcast_add(&bias).unwrap().to_vec2::<f32>().unwrap();
             for (made, wide) in made.iter().flatten().zip(wide.iter().flat_map(|wide| wide[..n].iter().zip(&wide[n..]))) {
                 let (value, gate) = (f64::from(*wide.0), f64::from(*wide.1));
@@ -177,8 +180,8 @@ mod tests {
             }
             // What is added acts as biases do that differ from line to line.
             let added = bias.broadcast_as((rows, 2 * n)).unwrap().contiguous().unwrap();
-            let unbiased = Geglu::new(&matrix, &bias.zeros_like().unwrap()).unwrap().times_onto(&x, &added).unwrap();
-            let unbiased = unbiased.to_vec2::<f32>().unwrap();
+            let unbiased = Geglu::new(&matrix, &bias.zeros_like().unwrap(), kernels).unwrap();
+            let unbiased = unbiased.times_onto(&x, &added).unwrap().to_vec2::<f32>().unwrap();
             prop_assert!(made.iter().flatten().zip(unbiased.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-4));
         }
     }

@@ -4,20 +4,29 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
+    Kernels,
     lanes::sum,
     simd::vectorized,
     storage::{blank, floats, made},
 };
 
-/// x (…, C) normalised over its last dimension, then scaled and shifted by `weight` and `bias` (C).
-///
-/// In two passes: the second takes differences from the mean of the first, and their own mean off them, since the first
-/// mean is rounded to the size of the values, not of their deviation.
-pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.apply_op3_no_bwd(weight, bias, &LayerNorm { eps: eps as f32 });
+impl Kernels {
+    /// x (…, C) normalised over its last dimension, then scaled and shifted by `weight` and `bias` (C).
+    ///
+    /// In two passes: the second takes differences from the mean of the first, and their own mean off them, since the first
+    /// mean is rounded to the size of the values, not of their deviation.
+    pub fn layer_norm(self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op3_no_bwd(weight, bias, &LayerNorm { eps: eps as f32 }),
+            Kernels::Reference => composite(x, weight, bias, eps),
+        }
     }
+}
+
+/// Not candle's own layer norm, which cuts the gradient.
+fn composite(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let centered = centered.broadcast_sub(&centered.mean_keepdim(D::Minus1)?)?;
     let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
     centered.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
@@ -82,9 +91,11 @@ mod tests {
             let mut random = Random::new(seed);
             let x = random.normal(&[rows, width], mean);
             let (weight, bias) = (random.normal(&[width], 1.0), random.normal(&[width], 0.0));
-            let made = layer_norm(&x, &weight, &bias, 1e-5).unwrap().to_vec2::<f32>().unwrap();
+            let made = |kernels: Kernels| kernels.layer_norm(&x, &weight, &bias, 1e-5).unwrap().to_vec2::<f32>().unwrap();
+            let made = [made(Kernels::default()), made(Kernels::Reference)];
             let (weight, bias) = (weight.to_vec1::<f32>().unwrap(), bias.to_vec1::<f32>().unwrap());
-            for (made, x) in made.iter().zip(x.to_vec2::<f32>().unwrap()) {
+            let x = x.to_vec2::<f32>().unwrap();
+            for (made, x) in made.iter().flat_map(|made| made.iter().zip(x.clone())) {
                 let x: Vec<f64> = x.into_iter().map(f64::from).collect();
                 let mean = x.iter().sum::<f64>() / width as f64;
                 let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
+    Kernels,
     block::Block,
     cut::Cut,
     finish::Onto,
@@ -13,7 +14,7 @@ use super::{
     storage::{Operand, blank, floats, made},
 };
 
-/// A (K, N) matrix and N biases, laid out for the device they are on.
+/// A (K, N) matrix and N biases, laid out for the kernels.
 #[derive(Clone)]
 pub struct Matrix {
     held: Held,
@@ -28,16 +29,16 @@ enum Held {
 }
 
 impl Matrix {
-    /// Takes a (K, N) matrix and, if there are any, N biases. On the CPU the matrix is packed, once.
-    pub fn new(matrix: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+    /// Takes a (K, N) matrix and, if there are any, N biases. Packed kernels pack the matrix, once.
+    pub fn new(matrix: &Tensor, bias: Option<&Tensor>, kernels: Kernels) -> Result<Self> {
         let (k, n) = matrix.dims2()?;
+        if let Some(bias) = bias.filter(|bias| bias.dims() != [n]) {
+            candle_core::bail!("biases {:?} for {n} columns", bias.dims());
+        }
         // A tensor that is one number seen many times stands for a matrix that is not there; it is not given memory.
-        let held = if matrix.device().is_cpu() && matrix.is_contiguous() {
+        let held = if matches!(kernels, Kernels::Packed(_)) && matrix.is_contiguous() {
             let panels = Arc::new(Panels::pack(Operand::of(matrix).floats()?, k, n, n, 1));
             let bias = bias.map(|bias| bias.to_vec1()).transpose()?.unwrap_or_else(|| vec![0.0; n]);
-            if bias.len() != n {
-                candle_core::bail!("{} biases for {n} columns", bias.len());
-            }
             Held::Packed { panels, bias: bias.into() }
         } else {
             Held::Plain(matrix.clone())
@@ -60,23 +61,36 @@ impl Matrix {
         match &self.held {
             Held::Packed { panels, bias } => x.apply_op1_no_bwd(&Times { panels, bias, onto }),
             Held::Plain(matrix) => {
-                let (k, n) = self.shape;
-                let shape = [&x.dims()[..x.rank() - 1], &[n]].concat();
-                let product = x.reshape(((), k))?.matmul(matrix)?.reshape(shape)?;
+                let product = self.composite(x, matrix)?;
                 onto.composite(self.bias.iter().try_fold(product, |product, bias| product.broadcast_add(bias))?)
             }
         }
     }
 
-    /// The matrix as a tensor, for devices that do not pack it.
-    pub(super) fn plain(&self) -> Option<(&Tensor, Option<&Tensor>)> {
-        match &self.held {
-            Held::Plain(matrix) => Some((matrix, self.bias.as_ref())),
-            Held::Packed { .. } => None,
+    /// The product by candle's operations: of contiguous matrices of two dimensions alone, since that of a transposed view is
+    /// wrong from the second row of a batch on; and on the CPU row by row, since the bits of a product depend on how many
+    /// lines it has.
+    fn composite(&self, x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
+        let (k, n) = self.shape;
+        let dims = x.dims();
+        if dims.last() != Some(&k) {
+            candle_core::bail!("times: {dims:?} by a matrix of {k}×{n}");
         }
+        let shape = [&dims[..dims.len() - 1], &[n]].concat();
+        let x = x.contiguous()?;
+        let batch = if dims.len() > 1 && x.device().is_cpu() { dims[0] } else { 1 };
+        if batch <= 1 {
+            return x.reshape(((), k))?.matmul(matrix)?.reshape(shape);
+        }
+        let row = |row| x.get(row)?.reshape(((), k))?.matmul(matrix);
+        Tensor::cat(&(0..batch).map(row).collect::<Result<Vec<_>>>()?, 0)?.reshape(shape)
     }
 
-    /// The matrix as panels and its biases, on the CPU.
+    pub(super) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
+    }
+
+    /// The matrix as panels and its biases, for packed kernels.
     pub(super) fn packed(&self) -> Option<(&Panels, &[f32])> {
         match &self.held {
             Held::Packed { panels, bias } => Some((panels, bias)),
@@ -137,8 +151,12 @@ mod tests {
     use super::*;
     use crate::kernels::random::Random;
 
+    fn values(x: &Tensor) -> Vec<f32> {
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
     fn bits(x: &Tensor) -> Vec<u32> {
-        x.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
+        values(x).iter().map(|x| x.to_bits()).collect()
     }
 
     proptest! {
@@ -158,27 +176,31 @@ mod tests {
             let (x, plain, bias) = (random(&[batch, m, k]), random(&[k, n]), random(&[n]));
             let (rows, residual) = (random(&[batch, n]), random(&[batch, m, n]));
             let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
-            let matrix = Matrix::new(&plain, Some(&bias)).unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let together = pool.install(|| matrix.times_onto(&x, onto)).unwrap();
-            for b in 0..batch {
+            let of_kernels = |kernels| {
+                let matrix = Matrix::new(&plain, Some(&bias), kernels).unwrap();
+                let together = pool.install(|| matrix.times_onto(&x, onto)).unwrap();
+                (matrix, together)
+            };
+            let (packed, reference) = (of_kernels(Kernels::default()), of_kernels(Kernels::Reference));
+            for (a, b) in values(&packed.1).iter().zip(values(&reference.1)) {
+                prop_assert!((a - b).abs() < 1e-3, "{a} {b}");
+            }
+            for ((matrix, together), b) in [packed, reference].iter().flat_map(|of| (0..batch).map(move |b| (of, b))) {
                 let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
                 let (rows, residual) = (of(&rows), of(&residual));
                 let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
                 let alone = matrix.times_onto(&of(&x), onto).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&together.narrow(0, b, 1).unwrap()), "m {} k {} n {}", m, k, n);
             }
-            let plain = Matrix { held: Held::Plain(plain), bias: Some(bias), shape: (k, n) };
-            let difference = (together - plain.times_onto(&x, onto).unwrap()).unwrap().abs().unwrap().max_all().unwrap();
-            prop_assert!(difference.to_scalar::<f32>().unwrap() < 1e-3);
         }
     }
 
     #[test]
     fn what_does_not_fit_is_an_error() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert!(Matrix::new(&zeros(&[3, 4]), Some(&zeros(&[3]))).is_err());
-        let matrix = Matrix::new(&zeros(&[3, 4]), None).unwrap();
+        assert!(Matrix::new(&zeros(&[3, 4]), Some(&zeros(&[3])), Kernels::default()).is_err());
+        let matrix = Matrix::new(&zeros(&[3, 4]), None, Kernels::default()).unwrap();
         assert!(matrix.times(&zeros(&[2, 4])).is_err());
         let wrong = zeros(&[2, 3]);
         assert!(matrix.times_onto(&zeros(&[2, 3]), Onto::residual(&wrong)).is_err());

@@ -1,6 +1,6 @@
 //! Random tensors for tests: the same ones for the same seed, so that a failure can be seen again.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 /// Draws normal values, one tensor after the other.
 pub(crate) struct Random(u64);
@@ -13,7 +13,7 @@ impl Random {
     /// A tensor of normal values with this mean and a deviation of one.
     pub fn normal(&mut self, shape: &[usize], mean: f32) -> Tensor {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| mean + self.value()).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
+        Tensor::from_vec(values, shape, &crate::device::HOST).expect("as many values as the shape has")
     }
 
     /// The sum of twelve uniform values is close to normal.

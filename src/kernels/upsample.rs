@@ -3,13 +3,23 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::storage::{blank, floats, made};
+use super::{
+    Kernels,
+    storage::{blank, floats, made},
+};
 
-/// x (B, h, w, C) → (B, H, W, C); place i takes the value at ⌊i·h/H⌋, the ratio in float32 as PyTorch's `interpolate` has it.
-pub fn nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.apply_op1_no_bwd(&Nearest { height, width });
+impl Kernels {
+    /// x (B, h, w, C) → (B, H, W, C); place i takes the value at ⌊i·h/H⌋, the ratio in float32 as PyTorch's `interpolate`
+    /// has it.
+    pub fn nearest(self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op1_no_bwd(&Nearest { height, width }),
+            Kernels::Reference => composite(x, height, width),
+        }
     }
+}
+
+fn composite(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     let (_, h, w, _) = x.dims4()?;
     let index = |from, to| Tensor::from_vec(sources(from, to).map(|i| i as u32).collect(), to, x.device());
     x.index_select(&index(h, height)?, 1)?.index_select(&index(w, width)?, 2)
@@ -59,7 +69,9 @@ mod tests {
         let x = Tensor::arange(0f32, 4.0, &Device::Cpu).unwrap().reshape((1, 2, 2, 1)).unwrap();
         let flat = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let doubled = [0., 0., 1., 1., 0., 0., 1., 1., 2., 2., 3., 3., 2., 2., 3., 3.];
-        assert_eq!(flat(nearest(&x, 4, 4).unwrap()), doubled);
-        assert_eq!(flat(nearest(&x, 3, 3).unwrap()), [0., 0., 1., 0., 0., 1., 2., 2., 3.]);
+        for kernels in [Kernels::default(), Kernels::Reference] {
+            assert_eq!(flat(kernels.nearest(&x, 4, 4).unwrap()), doubled);
+            assert_eq!(flat(kernels.nearest(&x, 3, 3).unwrap()), [0., 0., 1., 0., 0., 1., 2., 2., 3.]);
+        }
     }
 }

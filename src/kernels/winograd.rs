@@ -338,6 +338,7 @@ mod tests {
 
     use super::*;
     use crate::kernels::{
+        Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Onto,
         random::Random,
@@ -361,8 +362,8 @@ mod tests {
             let (x, rows, residual) =
                 (random(&[batch, h, w, inputs]), random(&[batch, outputs]), random(&[batch, h, w, outputs]));
             let geometry = Geometry::square(3, 1, 1);
-            let direct = Conv2d::new(&weight, &bias, geometry, Use::Off).unwrap();
-            let winograd = Conv2d::new(&weight, &bias, geometry, Use::Always(tiles)).unwrap();
+            let direct = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Off)).unwrap();
+            let winograd = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Always(tiles))).unwrap();
             let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let together = pool.install(|| winograd.forward_onto(&x, onto)).unwrap();

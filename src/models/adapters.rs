@@ -7,14 +7,15 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::{
+    device::Device,
     kernels::{
+        Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Onto,
         matrix::Matrix,
-        winograd,
     },
     weights::lora::{self, Lora},
 };
@@ -40,7 +41,7 @@ enum Down {
     /// A, (in, r)
     Matrix(Matrix),
     /// A as a convolution's weight, (kh·kw·in, r), which takes the geometry of the layer that it first meets.
-    Conv { weight: Tensor, kernel: (usize, usize), conv: OnceLock<Conv2d> },
+    Conv { weight: Tensor, kernel: (usize, usize), kernels: Kernels, conv: OnceLock<Conv2d> },
 }
 
 impl LowRank {
@@ -48,26 +49,27 @@ impl LowRank {
     ///
     /// # Errors
     /// The shapes do not fit.
-    pub fn linear(down: &Tensor, up: &Tensor, scale: f64) -> Result<LowRank> {
-        Ok(LowRank { down: Down::Matrix(Matrix::new(down, None)?), up: Matrix::new(up, None)?, scale })
+    pub fn linear(down: &Tensor, up: &Tensor, scale: f64, kernels: Kernels) -> Result<LowRank> {
+        let matrix = |tensor| Matrix::new(tensor, None, kernels);
+        Ok(LowRank { down: Down::Matrix(matrix(down)?), up: matrix(up)?, scale })
     }
 
     /// A as the weight (kh·kw·in, r) of a convolution.
     ///
     /// # Errors
     /// The shapes do not fit.
-    pub fn conv(down: &Tensor, kernel: (usize, usize), up: &Tensor, scale: f64) -> Result<LowRank> {
-        let down = Down::Conv { weight: down.clone(), kernel, conv: OnceLock::new() };
-        Ok(LowRank { down, up: Matrix::new(up, None)?, scale })
+    pub fn conv(down: &Tensor, kernel: (usize, usize), up: &Tensor, scale: f64, kernels: Kernels) -> Result<LowRank> {
+        let down = Down::Conv { weight: down.clone(), kernel, kernels: kernels.exact(), conv: OnceLock::new() };
+        Ok(LowRank { down, up: Matrix::new(up, None, kernels)?, scale })
     }
 
     /// x (B, …, in), y (B, …, out) → y and the change, (B, …, out)
     pub(super) fn onto(&self, x: &Tensor, y: &Tensor, geometry: Option<Geometry>, scale: f64) -> Result<Tensor> {
         let down = match (&self.down, geometry) {
             (Down::Matrix(down), _) => down.times(x)?,
-            (Down::Conv { weight, kernel, conv }, Some(geometry)) if geometry.kernel == *kernel => {
+            (Down::Conv { weight, kernel, kernels, conv }, Some(geometry)) if geometry.kernel == *kernel => {
                 let zeros = Tensor::zeros(weight.dim(1)?, weight.dtype(), weight.device())?;
-                let made = || Conv2d::new(weight, &zeros, geometry, winograd::Use::Off);
+                let made = || Conv2d::new(weight, &zeros, geometry, *kernels);
                 match conv.get() {
                     Some(conv) => conv.forward(x)?,
                     // Two threads may both make it; one is kept.
@@ -90,6 +92,7 @@ impl Adapter {
 
     /// What a file says, laid out for the device.
     pub(super) fn of(read: Lora, device: &Device) -> Result<Adapter> {
+        let (kernels, device) = (device.kernels(), device.candle());
         let layer = |(site, low): (String, lora::LowRank)| {
             let (rank, inputs, outputs) = (low.rank, low.inputs, low.outputs);
             let up = Tensor::from_vec(low.up, (outputs, rank), device)?.t()?.contiguous()?;
@@ -97,11 +100,12 @@ impl Adapter {
             let scale = f64::from(low.scale);
             let change = if low.kernel == (1, 1) {
                 let down = Tensor::from_vec(low.down, (rank, inputs), device)?.t()?.contiguous()?;
-                LowRank::linear(&down, &up, scale)?
+                LowRank::linear(&down, &up, scale, kernels)?
             } else {
                 // (r, in, kh, kw) → (kh·kw·in, r)
                 let down = Tensor::from_vec(low.down, (rank, inputs, kh, kw), device)?.permute((2, 3, 1, 0))?;
-                LowRank::conv(&down.contiguous()?.reshape((kh * kw * inputs, rank))?, low.kernel, &up, scale)?
+                let down = down.contiguous()?.reshape((kh * kw * inputs, rank))?;
+                LowRank::conv(&down, low.kernel, &up, scale, kernels)?
             };
             // Layers are known without what some files put between encoder and module.
             Ok((site.replacen(".text_model.", ".", 1), change))
@@ -224,11 +228,11 @@ mod tests {
     use super::*;
 
     fn ones(shape: &[usize], value: f32) -> Tensor {
-        Tensor::full(value, shape, &Device::Cpu).unwrap()
+        Tensor::full(value, shape, &crate::device::HOST).unwrap()
     }
 
     fn set(scale: f32) -> AdapterSet {
-        let change = LowRank::linear(&ones(&[3, 1], 1.0), &ones(&[1, 2], 0.5), 2.0).unwrap();
+        let change = LowRank::linear(&ones(&[3, 1], 1.0), &ones(&[1, 2], 0.5), 2.0, Kernels::default()).unwrap();
         AdapterSet::new(vec![(Arc::new(Adapter::new(HashMap::from([("layer".to_owned(), change)]))), scale)])
     }
 
@@ -250,7 +254,7 @@ mod tests {
     #[test]
     fn a_convolution_takes_the_geometry_of_its_layer() {
         let geometry = Geometry::square(3, 2, 1);
-        let change = LowRank::conv(&ones(&[9, 1], 1.0), (3, 3), &ones(&[1, 1], 1.0), 1.0).unwrap();
+        let change = LowRank::conv(&ones(&[9, 1], 1.0), (3, 3), &ones(&[1, 1], 1.0), 1.0, Kernels::default()).unwrap();
         let adapter = Arc::new(Adapter::new(HashMap::from([("conv".to_owned(), change)])));
         let rows = RowAdapters::of([&AdapterSet::new(vec![(adapter, 1.0)])]);
         let (x, y) = (ones(&[1, 4, 4, 1], 1.0), ones(&[1, 2, 2, 1], 0.0));

@@ -3,31 +3,41 @@
 use candle_core::{Result, Tensor};
 
 use super::pause::pause;
-use crate::kernels::attention::{self, Mask, QUERIES};
+use crate::kernels::{
+    Kernels,
+    attention::{Mask, QUERIES},
+};
 
 /// Multiplications of one part: a fraction of a second on a few cores, and many times what it takes to pack the keys and
 /// values anew for each part.
 const PART_WORK: usize = 2_000_000_000;
 
-/// As [`attention::attention`] without a mask, with a pause before each part: q (B, N, H·d), k and v (B, M, H·d) →
+/// As [`Kernels::attention`] without a mask, with a pause before each part: q (B, N, H·d), k and v (B, M, H·d) →
 /// (B, N, H·d). A query sees all keys and no other query, so that the parts give the same bits as the whole.
-pub(super) async fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    in_parts(q, k, v, heads, PART_WORK).await
+pub(super) async fn attention(kernels: Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
+    in_parts(kernels, q, k, v, heads, PART_WORK).await
 }
 
-async fn in_parts(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, part_work: usize) -> Result<Tensor> {
+async fn in_parts(
+    kernels: Kernels,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    part_work: usize,
+) -> Result<Tensor> {
     let (b, n, width) = q.dims3()?;
     let work_per_query = 2 * b * k.dim(1)? * width;
     let queries = (part_work / work_per_query.max(1) / QUERIES).max(1) * QUERIES;
     if queries >= n {
         pause().await;
-        return attention::attention(q, k, v, heads, Mask::None);
+        return kernels.attention(q, k, v, heads, Mask::None);
     }
     let mut parts = Vec::with_capacity(n.div_ceil(queries));
     for first in (0..n).step_by(queries) {
         pause().await;
         let part = q.narrow(1, first, queries.min(n - first))?.contiguous()?;
-        parts.push(attention::attention(&part, k, v, heads, Mask::None)?);
+        parts.push(kernels.attention(&part, k, v, heads, Mask::None)?);
     }
     Tensor::cat(&parts, 1)
 }
@@ -53,8 +63,9 @@ mod tests {
             let bits = |x: Tensor| -> Vec<u32> {
                 x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
             };
-            let whole = attention::attention(&q, &k, &v, heads, Mask::None).unwrap();
-            prop_assert_eq!(bits(in_parts(&q, &k, &v, heads, part_work).to_end().unwrap()), bits(whole));
+            let kernels = Kernels::default();
+            let whole = kernels.attention(&q, &k, &v, heads, Mask::None).unwrap();
+            prop_assert_eq!(bits(in_parts(kernels, &q, &k, &v, heads, part_work).to_end().unwrap()), bits(whole));
         }
     }
 }

@@ -11,12 +11,7 @@ use super::{
     pause::pause,
 };
 use crate::{
-    kernels::{
-        clamp::{relu, soft_clamp},
-        conv2d::Conv2d,
-        finish::Onto,
-        upsample,
-    },
+    kernels::{Kernels, conv2d::Conv2d, finish::Onto},
     weights::Weights,
 };
 
@@ -31,6 +26,7 @@ pub struct AutoencoderTiny {
 #[derive(Debug)]
 struct DecoderTiny {
     layers: Vec<Layer>,
+    kernels: Kernels,
 }
 
 #[derive(Debug)]
@@ -46,6 +42,7 @@ enum Layer {
 #[derive(Debug)]
 struct AutoencoderTinyBlock {
     conv: [Conv2d; 3],
+    kernels: Kernels,
 }
 
 impl AutoencoderTiny {
@@ -78,19 +75,19 @@ impl DecoderTiny {
                 layers.push(Layer::Conv(conv2d(&weights.pp(layers.len()), width, config.out_channels, 3, 1, 1)));
             }
         }
-        Self { layers }
+        Self { layers, kernels: weights.kernels() }
     }
 
     /// (B, h, w, C) → (B, H, W, 3)
     async fn forward(&self, latents: &Tensor) -> Result<Tensor> {
-        let mut x = soft_clamp(latents, 3.0)?;
+        let mut x = self.kernels.soft_clamp(latents, 3.0)?;
         for layer in &self.layers {
             pause().await;
             x = match layer {
                 Layer::Conv(conv) => conv.forward(&x)?,
-                Layer::Relu => relu(x)?,
+                Layer::Relu => self.kernels.relu(x)?,
                 Layer::Block(block) => block.forward(&x).await?,
-                Layer::Upsample(factor) => upsample::nearest(&x, factor * x.dim(1)?, factor * x.dim(2)?)?,
+                Layer::Upsample(factor) => self.kernels.nearest(&x, factor * x.dim(1)?, factor * x.dim(2)?)?,
             };
         }
         Ok(x)
@@ -100,15 +97,15 @@ impl DecoderTiny {
 impl AutoencoderTinyBlock {
     fn new(weights: &Weights, width: usize) -> Self {
         let conv = weights.pp("conv");
-        Self { conv: [0, 2, 4].map(|place| inner_conv2d(&conv.pp(place), width, width)) }
+        Self { conv: [0, 2, 4].map(|place| inner_conv2d(&conv.pp(place), width, width)), kernels: weights.kernels() }
     }
 
     /// (B, h, w, C) → (B, h, w, C)
     async fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let hidden = relu(self.conv[0].forward(x)?)?;
+        let hidden = self.kernels.relu(self.conv[0].forward(x)?)?;
         pause().await;
-        let hidden = relu(self.conv[1].forward(&hidden)?)?;
+        let hidden = self.kernels.relu(self.conv[1].forward(&hidden)?)?;
         pause().await;
-        relu(self.conv[2].forward_onto(&hidden, Onto::residual(x))?)
+        self.kernels.relu(self.conv[2].forward_onto(&hidden, Onto::residual(x))?)
     }
 }

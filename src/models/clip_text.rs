@@ -12,10 +12,7 @@ use super::{
     pause::pause,
 };
 use crate::{
-    kernels::{
-        activation::{gelu_erf, quick_gelu},
-        attention::{Mask, attention},
-    },
+    kernels::{Kernels, attention::Mask},
     weights::Weights,
 };
 
@@ -155,6 +152,7 @@ struct EncoderLayer {
     fc2: Linear,
     heads: usize,
     act: HiddenAct,
+    kernels: Kernels,
 }
 
 impl EncoderLayer {
@@ -173,6 +171,7 @@ impl EncoderLayer {
             fc2: Linear::new(&weights.pp("mlp.fc2"), inner, width),
             heads: config.num_attention_heads,
             act: config.hidden_act,
+            kernels: weights.kernels(),
         }
     }
 
@@ -181,11 +180,12 @@ impl EncoderLayer {
         let normed = self.layer_norm1.forward(&x)?;
         let project = |layer: &Linear| layer.adapted(&normed, adapters);
         let (q, k, v) = (project(&self.q_proj)?, project(&self.k_proj)?, project(&self.v_proj)?);
-        let x = self.out_proj.adapted_onto(&attention(&q, &k, &v, self.heads, Mask::Causal)?, &x, adapters)?;
+        let x =
+            self.out_proj.adapted_onto(&self.kernels.attention(&q, &k, &v, self.heads, Mask::Causal)?, &x, adapters)?;
         let inner = self.fc1.adapted(&self.layer_norm2.forward(&x)?, adapters)?;
         let inner = match self.act {
-            HiddenAct::QuickGelu => quick_gelu(&inner)?,
-            HiddenAct::Gelu => gelu_erf(&inner)?,
+            HiddenAct::QuickGelu => self.kernels.quick_gelu(&inner)?,
+            HiddenAct::Gelu => self.kernels.gelu_erf(&inner)?,
         };
         self.fc2.adapted_onto(&inner, &x, adapters)
     }

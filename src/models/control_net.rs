@@ -6,7 +6,7 @@ mod residuals;
 
 use std::sync::OnceLock;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 pub use configuration::ControlNetConfig;
@@ -20,7 +20,8 @@ use super::{
     unet2d_condition::{Conditions, DownBlock, Embeddings, MidBlock},
 };
 use crate::{
-    kernels::{activation::silu, finish::Onto},
+    device::{Device, HOST},
+    kernels::{Kernels, finish::Onto},
     weights::{LoadError, ModelFolder, Weights},
 };
 
@@ -51,7 +52,7 @@ impl Hint {
     /// # Errors
     /// There are not 3·H·W of them.
     pub fn new(pixels: Vec<f32>, [height, width]: [usize; 2]) -> Result<Hint> {
-        let pixels = Tensor::from_vec(pixels, (1, 3, height, width), &Device::Cpu)?;
+        let pixels = Tensor::from_vec(pixels, (1, 3, height, width), &HOST)?;
         Ok(Hint { pixels, embedded: OnceLock::new() })
     }
 }
@@ -77,7 +78,7 @@ impl ControlNet {
     pub fn check(folder: &ModelFolder, name: &str) -> std::result::Result<(), LoadError> {
         let config = ControlNetConfig::of(folder, name)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-        let weights = Weights::open(folder, name, "diffusion_pytorch_model", &Device::Cpu, as_it_is)?;
+        let weights = Weights::open(folder, name, "diffusion_pytorch_model", &Device::host(), as_it_is)?;
         weights.check(|weights| drop(ControlNet::new(&config, weights)))
     }
 
@@ -135,10 +136,10 @@ impl ControlNet {
         guess: bool,
     ) -> Result<(Vec<Tensor>, Tensor)> {
         let conditions = Conditions { adapters: RowAdapters::NONE, ..*conditions };
-        let told = self.embeddings.forward(&conditions, sample.device())?;
+        let (device, told) = (sample.device(), self.embeddings.forward(&conditions, sample.device())?);
         let mut embedded = Vec::with_capacity(hints.len());
         for (hint, _) in hints {
-            embedded.push(self.embed(hint).await?);
+            embedded.push(self.embed(hint, device).await?);
         }
         let onto = Tensor::cat(&embedded, 0)?; // (B, h, w, C)
         let sample = channels_last(sample)?;
@@ -161,11 +162,11 @@ impl ControlNet {
         Ok((down, scaled(levels - 1, self.controlnet_mid_block.forward(&mid)?)?))
     }
 
-    async fn embed(&self, hint: &Hint) -> Result<Tensor> {
+    async fn embed(&self, hint: &Hint, device: &candle_core::Device) -> Result<Tensor> {
         if let Some(embedded) = hint.embedded.get() {
-            return Ok(embedded.clone());
+            return embedded.to_device(device);
         }
-        let embedded = self.cond_embedding.forward(&channels_last(&hint.pixels)?).await?;
+        let embedded = self.cond_embedding.forward(&channels_last(&hint.pixels.to_device(device)?)?).await?;
         Ok(hint.embedded.get_or_init(|| embedded).clone())
     }
 }
@@ -176,6 +177,7 @@ struct ConditioningEmbedding {
     conv_in: Conv,
     blocks: Vec<Conv>,
     conv_out: Conv,
+    kernels: Kernels,
 }
 
 impl ConditioningEmbedding {
@@ -199,16 +201,17 @@ impl ConditioningEmbedding {
                 1,
                 1,
             ),
+            kernels: weights.kernels(),
         }
     }
 
     /// (B, H, W, 3) → (B, h, w, C)
     async fn forward(&self, x: &Tensor) -> Result<Tensor> {
         pause().await;
-        let mut x = silu(&self.conv_in.adapted(x, RowAdapters::NONE)?)?;
+        let mut x = self.kernels.silu(&self.conv_in.adapted(x, RowAdapters::NONE)?)?;
         for block in &self.blocks {
             pause().await;
-            x = silu(&block.adapted(&x, RowAdapters::NONE)?)?;
+            x = self.kernels.silu(&block.adapted(&x, RowAdapters::NONE)?)?;
         }
         self.conv_out.adapted(&x, RowAdapters::NONE)
     }

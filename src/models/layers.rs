@@ -5,13 +5,12 @@ use candle_core::{Result, Tensor};
 use super::adapters::{LowRank, RowAdapters, by_rows, narrowed};
 use crate::{
     kernels::{
+        Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Onto,
         geglu::Geglu,
-        group_norm::{Then, group_norm},
-        layer_norm::layer_norm,
+        group_norm::Then,
         matrix::Matrix,
-        winograd,
     },
     weights::Weights,
 };
@@ -41,7 +40,8 @@ impl Linear {
     }
 
     fn of(weights: &Weights, plain: Tensor, bias: Option<Tensor>) -> Self {
-        let matrix = Matrix::new(&plain, bias.as_ref()).expect("the shapes were asked for to fit each other");
+        let matrix =
+            Matrix::new(&plain, bias.as_ref(), weights.kernels()).expect("the shapes were asked for to fit each other");
         Self { matrix, path: weights.path() }
     }
 
@@ -77,7 +77,7 @@ impl GegluLayer {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let matrix = weights.matrix("weight", 2 * outputs, inputs);
         let bias = weights.tensor("bias", &[2 * outputs]);
-        let geglu = Geglu::new(&matrix, &bias).expect("the shapes were asked for to fit each other");
+        let geglu = Geglu::new(&matrix, &bias, weights.kernels()).expect("the shapes were asked for to fit each other");
         Self { geglu, path: weights.path() }
     }
 
@@ -110,17 +110,17 @@ pub(super) struct Conv {
 impl Conv {
     /// A square convolution with `padding` zeros on every side, at the ends of a network: exact to the last bits.
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Self {
-        Self::of(weights, inputs, outputs, Geometry::square(kernel, stride, padding), winograd::Use::Off)
+        Self::of(weights, inputs, outputs, Geometry::square(kernel, stride, padding), weights.kernels().exact())
     }
 
     /// A convolution of 3 × 3 within a network that keeps the size of the maps.
     pub fn inner(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        Self::of(weights, inputs, outputs, Geometry::square(3, 1, 1), weights.winograd())
+        Self::of(weights, inputs, outputs, Geometry::square(3, 1, 1), weights.kernels())
     }
 
-    pub fn of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry, winograd: winograd::Use) -> Self {
+    pub fn of(weights: &Weights, inputs: usize, outputs: usize, geometry: Geometry, kernels: Kernels) -> Self {
         let bias = weights.tensor("bias", &[outputs]);
-        Self { conv: convolution(weights, inputs, bias, geometry, winograd), geometry, path: weights.path() }
+        Self { conv: convolution(weights, inputs, bias, geometry, kernels), geometry, path: weights.path() }
     }
 
     /// (B, h, w, in) → (B, H, W, out), with the rows' adapters.
@@ -144,24 +144,24 @@ pub(super) fn conv2d(
     padding: usize,
 ) -> Conv2d {
     let bias = weights.tensor("bias", &[outputs]);
-    convolution(weights, inputs, bias, Geometry::square(kernel, stride, padding), winograd::Use::Off)
+    convolution(weights, inputs, bias, Geometry::square(kernel, stride, padding), weights.kernels().exact())
 }
 
 /// A convolution of 3 × 3 within a network that keeps the size of the maps.
 pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> Conv2d {
     let bias = weights.tensor("bias", &[outputs]);
-    convolution(weights, inputs, bias, Geometry::square(3, 1, 1), weights.winograd())
+    convolution(weights, inputs, bias, Geometry::square(3, 1, 1), weights.kernels())
 }
 
 /// As [`inner_conv2d`], of as many outputs as inputs, where the checkpoint has no biases.
 pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
     let none = weights.zeros(&[channels]);
-    convolution(weights, channels, none, Geometry::square(3, 1, 1), weights.winograd())
+    convolution(weights, channels, none, Geometry::square(3, 1, 1), weights.kernels())
 }
 
-fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometry, winograd: winograd::Use) -> Conv2d {
+fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometry, kernels: Kernels) -> Conv2d {
     let weight = weights.conv2d("weight", bias.elem_count(), inputs, geometry.kernel);
-    Conv2d::new(&weight, &bias, geometry, winograd).expect("the shapes were asked for to fit each other")
+    Conv2d::new(&weight, &bias, geometry, kernels).expect("the shapes were asked for to fit each other")
 }
 
 /// Group normalisation of (B, …, C).
@@ -171,20 +171,22 @@ pub(super) struct GroupNorm {
     bias: Tensor,
     groups: usize,
     eps: f64,
+    kernels: Kernels,
 }
 
 impl GroupNorm {
     pub fn new(weights: &Weights, groups: usize, channels: usize, eps: f64) -> Self {
-        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), groups, eps }
+        let (weight, bias) = (weights.tensor("weight", &[channels]), weights.tensor("bias", &[channels]));
+        Self { weight, bias, groups, eps, kernels: weights.kernels() }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Nothing)
+        self.kernels.group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Nothing)
     }
 
     /// The norm and SiLU after it, in one pass.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Silu)
+        self.kernels.group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Silu)
     }
 }
 
@@ -194,15 +196,17 @@ pub(super) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f64,
+    kernels: Kernels,
 }
 
 impl LayerNorm {
     pub fn new(weights: &Weights, channels: usize, eps: f64) -> Self {
-        Self { weight: weights.tensor("weight", &[channels]), bias: weights.tensor("bias", &[channels]), eps }
+        let (weight, bias) = (weights.tensor("weight", &[channels]), weights.tensor("bias", &[channels]));
+        Self { weight, bias, eps, kernels: weights.kernels() }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        layer_norm(x, &self.weight, &self.bias, self.eps)
+        self.kernels.layer_norm(x, &self.weight, &self.bias, self.eps)
     }
 }
 

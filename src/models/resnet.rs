@@ -6,7 +6,7 @@ use super::{
     pause::pause,
 };
 use crate::{
-    kernels::{conv2d::Geometry, finish::Onto, upsample, winograd},
+    kernels::{Kernels, conv2d::Geometry, finish::Onto},
     weights::Weights,
 };
 
@@ -81,7 +81,7 @@ impl Downsample2D {
             0 => Geometry::square_padded_at_the_end(3, 2, 1),
             _ => Geometry::square(3, 2, padding),
         };
-        Self(Conv::of(&weights.pp("conv"), channels, channels, geometry, winograd::Use::Off))
+        Self(Conv::of(&weights.pp("conv"), channels, channels, geometry, weights.kernels().exact()))
     }
 
     pub fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
@@ -91,15 +91,18 @@ impl Downsample2D {
 
 /// diffusers' `Upsample2D` with a convolution.
 #[derive(Debug)]
-pub(super) struct Upsample2D(Conv);
+pub(super) struct Upsample2D {
+    conv: Conv,
+    kernels: Kernels,
+}
 
 impl Upsample2D {
     pub fn new(weights: &Weights, channels: usize) -> Self {
-        Self(Conv::inner(&weights.pp("conv"), channels, channels))
+        Self { conv: Conv::inner(&weights.pp("conv"), channels, channels), kernels: weights.kernels() }
     }
 
     /// (B, h, w, C) → (B, height, width, C)
     pub fn forward(&self, x: &Tensor, height: usize, width: usize, adapters: &RowAdapters) -> Result<Tensor> {
-        self.0.adapted(&upsample::nearest(x, height, width)?, adapters)
+        self.conv.adapted(&self.kernels.nearest(x, height, width)?, adapters)
     }
 }

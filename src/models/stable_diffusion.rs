@@ -6,7 +6,7 @@ mod sizes;
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
@@ -22,7 +22,7 @@ use super::{
     unet2d_condition::Conditions,
 };
 use crate::{
-    kernels::winograd,
+    device::Device,
     weights::{
         LoadError, ModelFolder, Weights,
         lora::{Lora, Modules},
@@ -55,11 +55,7 @@ pub struct StableDiffusion {
 impl StableDiffusion {
     /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit. The networks are read
     /// and packed at the same time, on rayon's threads.
-    pub fn load(
-        folder: &ModelFolder,
-        device: &Device,
-        winograd: winograd::Use,
-    ) -> std::result::Result<Self, LoadError> {
+    pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
         let description = Description::read(folder)?;
         let sizes = Sizes::of(&description);
         let Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec, .. } =
@@ -76,24 +72,20 @@ impl StableDiffusion {
                 noted(part, w);
                 model
             };
-            Ok((tokenizer, network(folder, (part, "model"), (device, winograd), as_it_is, build)?))
+            Ok((tokenizer, network(folder, (part, "model"), device, as_it_is, build)?))
         };
         let (encoders, (unet, vae)) = rayon::join(
             || text.into_par_iter().map(encoder).collect::<std::result::Result<Vec<_>, LoadError>>(),
             || {
                 rayon::join(
                     || {
-                        network(folder, ("unet", weights), (device, winograd), as_it_is, |w| {
+                        network(folder, ("unet", weights), device, as_it_is, |w| {
                             let unet = UNet2DConditionModel::new(&unet_config, w);
                             noted("unet", w);
                             unet
                         })
                     },
-                    || {
-                        network(folder, ("vae", weights), (device, winograd), current_name, |w| {
-                            AutoencoderKl::new(&vae_config, w)
-                        })
-                    },
+                    || network(folder, ("vae", weights), device, current_name, |w| AutoencoderKl::new(&vae_config, w)),
                 )
             },
         );
@@ -101,7 +93,7 @@ impl StableDiffusion {
         let vae_tiny = match vae_tiny_config {
             Some(config) => {
                 let build = |w: &Weights| AutoencoderTiny::new(&config, w);
-                let tiny = network(folder, (VAE_TINY, weights), (device, winograd), as_it_is, build)?;
+                let tiny = network(folder, (VAE_TINY, weights), device, as_it_is, build)?;
                 Some((tiny, config))
             }
             None => None,
@@ -124,7 +116,7 @@ impl StableDiffusion {
     pub fn check(folder: &ModelFolder) -> std::result::Result<Vec<String>, LoadError> {
         let Description { text, unet_config, vae_config, vae_tiny_config, mut notes, .. } = Description::read(folder)?;
         let mut open = |part: &str, stem: &str, rename: fn(&str, &[usize]) -> (String, Vec<usize>)| {
-            let weights = Weights::open(folder, part, stem, &Device::Cpu, rename)?;
+            let weights = Weights::open(folder, part, stem, &Device::host(), rename)?;
             notes.extend(weights.note());
             Ok::<_, LoadError>(weights)
         };
@@ -173,7 +165,7 @@ impl StableDiffusion {
 
     /// sample (B, C, h, w) → the U-Net's prediction, (B, C, h, w)
     pub async fn denoise(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
-        self.unet.forward(&sample.to_device(&self.device)?, conditions, control).await
+        self.unet.forward(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
     /// As [`StableDiffusion::denoise`], and the deep features for [`StableDiffusion::denoise_shallow`], (B, h, w, C') for the
@@ -184,7 +176,7 @@ impl StableDiffusion {
         conditions: &Conditions<'_>,
         control: &Residuals,
     ) -> Result<(Tensor, Tensor)> {
-        self.unet.forward_keeping(&sample.to_device(&self.device)?, conditions, control).await
+        self.unet.forward_keeping(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
     /// As [`StableDiffusion::denoise`] by the U-Net's shallowest branch, on features of an earlier call, row by row.
@@ -194,12 +186,12 @@ impl StableDiffusion {
         conditions: &Conditions<'_>,
         features: &Tensor,
     ) -> Result<Tensor> {
-        self.unet.forward_shallow(&sample.to_device(&self.device)?, conditions, features).await
+        self.unet.forward_shallow(&sample.to_device(self.device.candle())?, conditions, features).await
     }
 
     /// Pixels (B, 3, H, W) in [-1, 1] → the moments of their latents (B, C, h, w), not yet scaled for the U-Net.
     pub async fn encode(&self, pixels: &Tensor) -> Result<Moments> {
-        self.vae.encode(&pixels.to_device(&self.device)?).await
+        self.vae.encode(&pixels.to_device(self.device.candle())?).await
     }
 
     /// What the autoencoder's latents are multiplied by for the U-Net.
@@ -231,7 +223,7 @@ impl StableDiffusion {
 
     /// Latents as the sampler left them → as the autoencoder knows them.
     fn unscaled(&self, latents: &Tensor) -> Result<Tensor> {
-        latents.to_device(&self.device)?.affine(1.0 / self.vae_config.scaling_factor, 0.0)
+        latents.to_device(self.device.candle())?.affine(1.0 / self.vae_config.scaling_factor, 0.0)
     }
 
     /// As [`StableDiffusion::decode`], by the small network of `vae_tiny`; an error where the folder has none.
@@ -239,7 +231,7 @@ impl StableDiffusion {
         let Some((vae_tiny, AutoencoderTinyConfig { scaling_factor, .. })) = &self.vae_tiny else {
             candle_core::bail!("the model has no {VAE_TINY}")
         };
-        let latents = latents.to_device(&self.device)?;
+        let latents = latents.to_device(self.device.candle())?;
         vae_tiny.decode(&latents.affine(1.0 / scaling_factor, 0.0)?).await
     }
 
@@ -268,6 +260,11 @@ impl StableDiffusion {
         &self.scheduler_config
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The sizes of its layers.
     pub fn sizes(&self) -> &Sizes {
         &self.sizes
@@ -288,11 +285,11 @@ fn rows(Vectors { width, values, .. }: &Vectors) -> Vec<Vec<f32>> {
 fn network<N>(
     folder: &ModelFolder,
     (component, stem): (&str, &str),
-    (device, winograd): (&Device, winograd::Use),
+    device: &Device,
     rename: impl Fn(&str, &[usize]) -> (String, Vec<usize>),
     build: impl FnOnce(&Weights) -> N,
 ) -> std::result::Result<N, LoadError> {
-    let weights = Weights::open(folder, component, stem, device, rename)?.for_winograd(winograd);
+    let weights = Weights::open(folder, component, stem, device, rename)?;
     let network = build(&weights);
     weights.finish()?;
     Ok(network)

@@ -1,7 +1,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::{adapters::RowAdapters, layers::Linear};
-use crate::{kernels::activation::silu, weights::Weights};
+use crate::{kernels::Kernels, weights::Weights};
 
 /// diffusers' `TimestepEmbedding`.
 #[derive(Debug)]
@@ -10,6 +10,7 @@ pub(super) struct TimestepEmbedding {
     /// From a second condition, which is added to the first.
     cond_proj: Option<Linear>,
     linear_2: Linear,
+    kernels: Kernels,
 }
 
 /// diffusers' `Timesteps`: sines and cosines of a timestep (Vaswani et al. 2017, arXiv:1706.03762, with diffusers' order and frequencies).
@@ -28,6 +29,7 @@ impl TimestepEmbedding {
             linear_1: Linear::new(&weights.pp("linear_1"), width, time_embed_dim),
             cond_proj: cond_width.map(|cond| Linear::without_bias(&weights.pp("cond_proj"), cond, width)),
             linear_2: Linear::new(&weights.pp("linear_2"), time_embed_dim, time_embed_dim),
+            kernels: weights.kernels(),
         }
     }
 
@@ -37,7 +39,7 @@ impl TimestepEmbedding {
             (Some(projection), Some(condition)) => projection.forward_onto(condition, x)?,
             _ => x.clone(),
         };
-        self.linear_2.adapted(&silu(&self.linear_1.adapted(&x, adapters)?)?, adapters)
+        self.linear_2.adapted(&self.kernels.silu(&self.linear_1.adapted(&x, adapters)?)?, adapters)
     }
 }
 

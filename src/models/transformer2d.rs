@@ -6,7 +6,7 @@ use super::{
     layers::{GegluLayer, GroupNorm, LayerNorm, Linear},
     pause::pause,
 };
-use crate::weights::Weights;
+use crate::{kernels::Kernels, weights::Weights};
 
 /// What the transformers of one block have in common.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +96,7 @@ struct Attention {
     to_v: Linear,
     to_out: Linear,
     heads: usize,
+    kernels: Kernels,
 }
 
 impl Attention {
@@ -106,6 +107,7 @@ impl Attention {
             to_v: Linear::without_bias(&weights.pp("to_v"), source, channels),
             to_out: Linear::new(&weights.pp("to_out.0"), channels, channels),
             heads,
+            kernels: weights.kernels(),
         }
     }
 
@@ -119,7 +121,7 @@ impl Attention {
     ) -> Result<Tensor> {
         let q = self.to_q.adapted(x, adapters)?;
         let (k, v) = (self.to_k.adapted(source, adapters)?, self.to_v.adapted(source, adapters)?);
-        self.to_out.adapted_onto(&attention(&q, &k, &v, self.heads).await?, residual, adapters)
+        self.to_out.adapted_onto(&attention(self.kernels, &q, &k, &v, self.heads).await?, residual, adapters)
     }
 }
 

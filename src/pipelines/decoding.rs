@@ -1,9 +1,9 @@
 //! Latents to pixels, in tiles and stages.
 
-use candle_core::{Device, Storage, Tensor};
+use candle_core::{Storage, Tensor};
 
 use super::{Frame, NetworkError, Networks, calls::Decode, canvas::Canvas};
-use crate::{diffusion::Latents, models::pause::ToEnd};
+use crate::{device::HOST, diffusion::Latents, models::pause::ToEnd};
 
 /// What the decoding of one picture has come to between two stages: (1, …), memory of its own, so that it may be kept
 /// while its company is long done. A cheap handle.
@@ -16,7 +16,7 @@ impl Activation {
     /// # Errors
     /// There are not C·h·w of them.
     pub fn of_latents(latents: Vec<f32>, [c, h, w]: [usize; 3]) -> Result<Activation, NetworkError> {
-        Tensor::from_vec(latents, (1, c, h, w), &Device::Cpu).map(Activation).map_err(failed)
+        Tensor::from_vec(latents, (1, c, h, w), &HOST).map(Activation).map_err(failed)
     }
 
     /// Rows of equal shape as one batch.
@@ -41,7 +41,7 @@ impl Activation {
             if self.0.dims() != shape {
                 candle_core::bail!("{:?} where {shape:?} was expected", self.0.dims());
             }
-            let here = self.0.to_device(&Device::Cpu)?.contiguous()?;
+            let here = self.0.to_device(&HOST)?.contiguous()?;
             let (storage, layout) = here.storage_and_layout();
             let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
                 candle_core::bail!("a tensor is not where it was put")
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_batch_have_memory_of_their_own_and_come_back_as_they_were() {
-        let row = |i: f32| Activation(Tensor::full(i, (1, 2, 3, 4), &Device::Cpu).unwrap());
+        let row = |i: f32| Activation(Tensor::full(i, (1, 2, 3, 4), &HOST).unwrap());
         let batch = Activation::join(&[row(1.0), row(2.0), row(3.0)]).unwrap();
         assert_eq!(batch.dims(), [3, 2, 3, 4]);
         for (i, split) in Activation::split(batch).unwrap().into_iter().enumerate() {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_of_another_shape_is_an_error() {
-        let zeros = Activation(Tensor::zeros((1, 2, 4, 3), candle_core::DType::F32, &Device::Cpu).unwrap());
+        let zeros = Activation(Tensor::zeros((1, 2, 4, 3), candle_core::DType::F32, &HOST).unwrap());
         assert_eq!(zeros.read([1, 2, 4, 3], <[f32]>::len).unwrap(), 24);
         assert!(zeros.read([1, 4, 2, 3], <[f32]>::len).is_err());
         let turned = Activation(zeros.0.transpose(1, 2).unwrap());

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::{Activation, Frame};
 use crate::{
+    device::HOST,
     models::{
         adapters::{Adapter, AdapterSet},
         autoencoder_kl::Tiles,
@@ -45,7 +46,7 @@ impl TextEmbedding {
     /// That of no prompt at all: zeros, of the sizes that the model has.
     pub fn zeros(spec: &Spec) -> Result<TextEmbedding, NetworkError> {
         let zeros = |shape: &[usize]| {
-            Tensor::zeros(shape, DType::F32, &Device::Cpu)
+            Tensor::zeros(shape, DType::F32, &HOST)
                 .map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })
         };
         let pooled = spec.pooled_width.map(|width| zeros(&[width])).transpose()?;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
@@ -16,9 +16,10 @@ use super::{
     ledger::Ledger,
     shards,
 };
-use crate::kernels::winograd;
+use crate::{device::Device, kernels::Kernels};
 
-/// The tensors of one component by diffusers name, as float32 on a device; cheap to clone, scoped by [`Weights::pp`].
+/// The tensors of one component by diffusers name, as float32 on a device, and the kernels of the layers that are built of
+/// them; cheap to clone, scoped by [`Weights::pp`].
 ///
 /// Nothing here fails one tensor at a time: a tensor that is missing or of another shape is replaced by zeros that take no
 /// memory and noted, and [`Weights::finish`] reports all of them together.
@@ -26,7 +27,6 @@ use crate::kernels::winograd;
 pub struct Weights {
     source: Arc<Source>,
     prefix: String,
-    winograd: winograd::Use,
     note: Option<String>,
 }
 
@@ -124,7 +124,7 @@ impl Weights {
     /// Weights without files, in which every tensor exists and is zero without taking memory: a network built on them
     /// tells by [`Weights::requested`] which tensors it is made of.
     pub fn outline(component: &str) -> Self {
-        Self::new(component, &Device::Cpu, Vec::new(), None).expect("a single zero fits into memory")
+        Self::new(component, &Device::host(), Vec::new(), None).expect("a single zero fits into memory")
     }
 
     /// Whether names, shapes and types are those of the network that `build` makes; no number is read.
@@ -150,16 +150,11 @@ impl Weights {
         files: Vec<(String, FileContent)>,
         entries: Option<HashMap<String, Entry>>,
     ) -> Result<Self, LoadError> {
-        let zero = Tensor::zeros((), DType::F32, device)?;
+        let zero = Tensor::zeros((), DType::F32, device.candle())?;
         let component = component.to_owned();
         let ledger = Mutex::default();
         let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger, reads: true });
-        Ok(Self { source, prefix: String::new(), winograd: winograd::Use::default(), note: None })
-    }
-
-    /// The same weights, for layers that choose their algorithm by this.
-    pub fn for_winograd(self, winograd: winograd::Use) -> Self {
-        Self { winograd, ..self }
+        Ok(Self { source, prefix: String::new(), note: None })
     }
 
     /// What people should know of the choice of the files.
@@ -167,14 +162,14 @@ impl Weights {
         self.note.clone()
     }
 
-    /// What layers choose their algorithm by.
-    pub fn winograd(&self) -> winograd::Use {
-        self.winograd
+    /// What layers are built of.
+    pub fn kernels(&self) -> Kernels {
+        self.source.device.kernels()
     }
 
     /// The weights under `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
-        Self { source: self.source.clone(), prefix: self.name(part), winograd: self.winograd, note: None }
+        Self { source: self.source.clone(), prefix: self.name(part), note: None }
     }
 
     /// The path of a layer in its model, by which adapters know it: the component and the scope, without transformers'
@@ -254,7 +249,7 @@ impl Weights {
 
     fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
         let tensor = self.values(self.name(name), expected, how).and_then(|values| {
-            let made = Tensor::from_vec(values, laid_out, &self.source.device);
+            let made = Tensor::from_vec(values, laid_out, self.source.device.candle());
             made.map_err(|error| self.fail(error.into())).ok()
         });
         tensor.unwrap_or_else(|| self.source.zero.broadcast_as(laid_out).expect("a scalar broadcasts to every shape"))

@@ -8,7 +8,6 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use latentd::{
-    kernels::winograd::Use,
     models::{
         AutoencoderKl, StableDiffusion,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
@@ -36,13 +35,15 @@ pub fn tensors(path: &Path) -> HashMap<String, Tensor> {
 }
 
 pub fn load(root: &Path) -> Result<StableDiffusion, LoadError> {
-    StableDiffusion::load(&ModelFolder::open(root)?, &Device::Cpu, Use::Auto)
+    StableDiffusion::load(&ModelFolder::open(root)?, &latentd::device::Device::host())
 }
 
 pub fn vae(pipeline: &str) -> AutoencoderKl {
     let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
     let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json").unwrap()).unwrap();
-    let weights = Weights::open(&folder, "vae", "diffusion_pytorch_model", &Device::Cpu, current_name).unwrap();
+    let weights =
+        Weights::open(&folder, "vae", "diffusion_pytorch_model", &latentd::device::Device::host(), current_name)
+            .unwrap();
     let vae = AutoencoderKl::new(&config, &weights);
     weights.finish().unwrap();
     vae

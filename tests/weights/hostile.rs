@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use candle_core::Device;
 use latentd::weights::{
     LoadError, ModelFolder, Weights,
     lora::{Lora, Modules},
@@ -122,7 +121,10 @@ fn readings(file: &[u8]) -> [(&'static str, Result<(), LoadError>); 4] {
         ("adapter", Lora::read("file", file, &Modules::default()).map(drop)),
         ("word", TextualInversion::read("file", file, [Some(4), None]).map(drop)),
         ("checkpoint", ModelFolder::single_held("file", file.to_vec()).map(drop)),
-        ("folder", Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).map(drop)),
+        (
+            "folder",
+            Weights::open(&folder, "unet", "diffusion_pytorch_model", &latentd::device::Device::host(), same).map(drop),
+        ),
     ]
 }
 
@@ -169,7 +171,9 @@ fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
         let path = place.path().join("unet/diffusion_pytorch_model.safetensors");
         fs::write(&path, &whole).unwrap();
         let folder = ModelFolder::open(place.path()).unwrap();
-        let open = || Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+        let open = || {
+            Weights::open(&folder, "unet", "diffusion_pytorch_model", &latentd::device::Device::host(), same).unwrap()
+        };
         // A change in the same tick of the file system's clock as the first write would not be seen by time alone.
         fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         let reopened = open();
@@ -184,7 +188,8 @@ fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
     let path = place.path().join("unet/diffusion_pytorch_model.safetensors");
     fs::write(&path, &whole).unwrap();
     let folder = ModelFolder::open(place.path()).unwrap();
-    let weights = Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+    let weights =
+        Weights::open(&folder, "unet", "diffusion_pytorch_model", &latentd::device::Device::host(), same).unwrap();
     fs::remove_file(&path).unwrap();
     weights.tensor("t", &[1000]);
     weights.finish().unwrap();
@@ -206,7 +211,8 @@ fn odd_files_that_are_sound_are_read() {
             .unwrap();
         let folder = ModelFolder::open(place.path()).unwrap();
         let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-        let weights = Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+        let weights =
+            Weights::open(&folder, "unet", "diffusion_pytorch_model", &latentd::device::Device::host(), same).unwrap();
         assert_eq!(weights.stored(), [("t".to_owned(), shape.clone())].into(), "{header}");
         assert_eq!(weights.tensor("t", &shape).dims(), shape);
         weights.finish().unwrap();
@@ -221,7 +227,8 @@ fn a_long_axis_of_nothing_takes_no_memory() {
     fs::write(place.path().join("unet/diffusion_pytorch_model.safetensors"), file).unwrap();
     let folder = ModelFolder::open(place.path()).unwrap();
     let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-    let weights = Weights::open(&folder, "unet", "diffusion_pytorch_model", &Device::Cpu, same).unwrap();
+    let weights =
+        Weights::open(&folder, "unet", "diffusion_pytorch_model", &latentd::device::Device::host(), same).unwrap();
     assert_eq!(weights.matrix("t", 0, 1_000_000_000_000).dims(), [1_000_000_000_000, 0]);
     weights.finish().unwrap();
 }

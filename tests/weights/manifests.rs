@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::Device;
 use flate2::read::GzDecoder;
 use latentd::weights::{ModelFolder, Weights};
 use safetensors::Dtype;
@@ -188,7 +187,7 @@ fn every_published_control_net_in_one_file() {
 
 fn check(folder: &ModelFolder, component: &str, config: &str, manifest: &Manifest, what: &str) {
     let same_name = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-    let weights = Weights::open(folder, component, "any", &Device::Cpu, same_name).unwrap();
+    let weights = Weights::open(folder, component, "any", &latentd::device::Device::host(), same_name).unwrap();
     assert!(weights.stored() == manifest.tensors, "{what} {component}");
     let made = folder.json(config).unwrap();
     for (key, value) in &manifest.config {

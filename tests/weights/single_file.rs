@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fs, path::Path};
 use candle_core::{Device, Tensor};
 use latentd::{
     catalogue::{Catalogue, ControlNets},
-    kernels::winograd::Use,
     models::{
         StableDiffusion,
         control_net::{ControlNetConfig, Residuals},
@@ -90,7 +89,7 @@ fn tiny(pipeline: &str) -> Value {
 
 fn open(folder: &ModelFolder, component: &str, stem: &str) -> Weights {
     let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-    Weights::open(folder, component, stem, &Device::Cpu, same).unwrap()
+    Weights::open(folder, component, stem, &latentd::device::Device::host(), same).unwrap()
 }
 
 fn bits(x: &Tensor) -> Vec<u32> {
@@ -173,7 +172,7 @@ fn every_answer() {
         let Some(mut parts) = parts(pipeline) else { continue };
         with_whole_vocabulary(&mut parts);
         let place = Place::with(&inverse::single_file(&parts), Some(&tiny(pipeline)));
-        let load = |folder: &ModelFolder| StableDiffusion::load(folder, &Device::Cpu, Use::Auto).unwrap();
+        let load = |folder: &ModelFolder| StableDiffusion::load(folder, &latentd::device::Device::host()).unwrap();
         let folder = load(&ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap());
         let single = load(&place.open().unwrap());
         assert_eq!(single.spec(), folder.spec());
@@ -205,7 +204,7 @@ fn prompts_of_the_built_in_vocabulary() {
     let Some(mut parts) = parts("sd1") else { return };
     with_whole_vocabulary(&mut parts);
     let place = Place::with(&inverse::single_file(&parts), Some(&tiny("sd1")));
-    let sd = StableDiffusion::load(&place.open().unwrap(), &Device::Cpu, Use::Auto).unwrap();
+    let sd = StableDiffusion::load(&place.open().unwrap(), &latentd::device::Device::host()).unwrap();
     let all = |prompt: &str| sd.tokenize(&[prompt], &LearnedTokens::default()).ids.remove(0);
     let ids = |prompt: &str| all(prompt).into_iter().take_while(|id| *id != 49407).skip(1).collect::<Vec<_>>();
     assert_eq!(ids("a photo of a cat"), [320, 1125, 539, 320, 2368]);
@@ -365,8 +364,9 @@ fn a_single_file_has_the_files_of_a_folder() {
         assert!(matches!(folder.bytes(path), Err(LoadError::Absent { .. })), "{path}");
     }
     assert!(matches!(folder.bytes("../model.json"), Err(LoadError::Escapes { .. })));
-    let Err(error) = Weights::open(&folder, "text_encoder_2", "model", &Device::Cpu, |n, s| (n.into(), s.to_vec()))
-    else {
+    let Err(error) = Weights::open(&folder, "text_encoder_2", "model", &latentd::device::Device::host(), |n, s| {
+        (n.into(), s.to_vec())
+    }) else {
         panic!("there is no second encoder")
     };
     assert!(error.to_string().contains("it has no text_encoder_2"), "{error}");

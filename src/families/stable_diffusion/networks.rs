@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::{
+    device::HOST,
     models::{
         StableDiffusion,
         adapters::{Adapter, RowAdapters},
@@ -211,7 +212,7 @@ impl Told {
         for (Control { net, guess, .. }, of) in calls {
             let (indices, uses): (Vec<usize>, Vec<&Control>) = of.into_iter().unzip();
             let some: Vec<DenoiseRow> = indices.iter().map(|i| rows[*i].clone()).collect();
-            let places = Tensor::from_iter(indices.iter().map(|i| *i as u32), &Device::Cpu)?;
+            let places = Tensor::from_iter(indices.iter().map(|i| *i as u32), sample.device())?;
             // A network that is shown a mask or a picture beside the latents has a ControlNet that sees the latents alone.
             let sample = sample.index_select(&places, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
             let hints: Vec<_> = uses.iter().map(|of| (of.hint.as_ref(), of.scale)).collect();
@@ -224,7 +225,7 @@ impl Told {
 fn batch_of<'a>(rows: impl Iterator<Item = &'a [f32]>, [c, h, w]: [usize; 3]) -> candle_core::Result<Tensor> {
     let data: Vec<f32> = rows.flatten().copied().collect();
     let b = data.len() / (c * h * w).max(1);
-    Tensor::from_vec(data, (b, c, h, w), &Device::Cpu)
+    Tensor::from_vec(data, (b, c, h, w), &HOST)
 }
 
 fn rows_of(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {

@@ -2,6 +2,7 @@ use candle_core::{Result, Tensor};
 
 use super::AutoencoderKlConfig;
 use crate::{
+    kernels::Kernels,
     models::{
         adapters::RowAdapters,
         attention::attention,
@@ -48,6 +49,7 @@ pub(super) struct Attention {
     to_k: Linear,
     to_v: Linear,
     to_out: Linear,
+    kernels: Kernels,
 }
 
 impl Attention {
@@ -59,6 +61,7 @@ impl Attention {
             to_k: linear("to_k"),
             to_v: linear("to_v"),
             to_out: linear("to_out.0"),
+            kernels: weights.kernels(),
         }
     }
 
@@ -67,7 +70,7 @@ impl Attention {
         let (b, h, w, c) = x.dims4()?;
         let normed = self.group_norm.forward(x)?.reshape((b, h * w, c))?;
         let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
-        let attended = attention(&q, &k, &v, 1).await?.reshape((b, h, w, c))?;
+        let attended = attention(self.kernels, &q, &k, &v, 1).await?.reshape((b, h, w, c))?;
         self.to_out.forward_onto(&attended, x)
     }
 }

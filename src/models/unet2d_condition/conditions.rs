@@ -2,7 +2,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::{AddedConditions, UNet2DConditionConfig};
 use crate::{
-    kernels::activation::silu,
+    kernels::Kernels,
     models::{
         adapters::RowAdapters,
         time_embedding::{Sinusoids, TimestepEmbedding},
@@ -57,6 +57,7 @@ pub(in crate::models) struct Embeddings {
     time_embedding: TimestepEmbedding,
     guidance: Option<Sinusoids>,
     add: Option<(Sinusoids, TimestepEmbedding)>,
+    kernels: Kernels,
 }
 
 impl Embeddings {
@@ -77,6 +78,7 @@ impl Embeddings {
             add: config.added().map(|AddedConditions { time_embed_dim, width, .. }| {
                 (sinusoids(time_embed_dim), embedding("add_embedding", width, None))
             }),
+            kernels: weights.kernels(),
         }
     }
 
@@ -105,6 +107,6 @@ impl Embeddings {
                 candle_core::bail!("conditions of SDXL are wanted: {}, given: {}", wanted.is_some(), given.is_some())
             }
         }
-        Ok(Told { time: silu(&time)?, text, adapters }) // every block takes SiLU of it
+        Ok(Told { time: self.kernels.silu(&time)?, text, adapters }) // every block takes SiLU of it
     }
 }
