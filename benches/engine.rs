@@ -19,9 +19,9 @@ use latentd::{
     app::engine_settings,
     catalogue::Catalogue,
     config::{Config, Sources},
-    diffusion::SchedulerConfig,
     engine::{self, Cancel, Engine, Log, Observer, Run, RunError},
-    generation::{Fields, Generation, Limits, Phase, Rules, resolve},
+    families::stable_diffusion::StableDiffusion,
+    generation::{Fields, Limits, Phase, resolve},
     metrics::Metrics,
     models::{
         Spec,
@@ -31,8 +31,8 @@ use latentd::{
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
-        Activation, Companions, DenoiseRow, Denoised, Depth, Frame, Inputs, LatentRgb, Model, NetworkError, Networks,
-        Posterior, TextEmbedding,
+        Activation, DenoiseRow, Denoised, Depth, Frame, Inputs, LatentDiffusion, LatentRgb, Model, NetworkError,
+        Networks, Posterior, Prepared, TextEmbedding,
     },
     service::CatalogueRules,
 };
@@ -102,9 +102,8 @@ struct Bench {
     max_rows: usize,
     pool: rayon::ThreadPool,
     embedded: Arc<Model>,
-    instant: Arc<Model>,
-    generation: Generation,
-    scheduler: SchedulerConfig,
+    /// For the networks that answer at once.
+    prepared: Prepared,
     rows: Vec<DenoiseRow>,
     shape: [usize; 3],
 }
@@ -121,12 +120,12 @@ impl Bench {
 
         let catalogue = Catalogue::open(Path::new(""), "emoji").unwrap();
         let embedded = catalogue.load("emoji").unwrap();
-        let spec = embedded.networks.spec();
+        let networks = LatentDiffusion::of(&embedded).unwrap();
+        let spec = networks.spec();
         let (h, w) = spec.sample_size;
         let shape = [spec.latent_channels, h, w];
-        let context = embedded
-            .networks
-            .encode_text(&[embedded.networks.tokenize(&["a red fox"], &LearnedTokens::default())], 0)
+        let context = networks
+            .encode_text(&[networks.tokenize(&["a red fox"], &LearnedTokens::default())], 0)
             .to_end()
             .unwrap()
             .remove(0);
@@ -147,8 +146,8 @@ impl Bench {
         let instant = Model {
             name: "instant".to_owned(),
             key: "instant".into(),
-            networks: Box::new(Immediate(spec)),
-            latent_rgb,
+            family: StableDiffusion::NAME,
+            networks: Box::new(LatentDiffusion { networks: Box::new(Immediate(spec)), latent_rgb }),
         };
 
         let limits = Limits { ..config.limits };
@@ -157,8 +156,7 @@ impl Bench {
             unreachable!("an object was written")
         };
         let generation = resolve(Fields::new(fields), &rules).unwrap();
-        let card = rules.card("emoji").unwrap();
-        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
+        let prepared = catalogue.prepare(generation, Inputs::default(), Arc::new(instant), None).unwrap();
         Bench {
             engine,
             _thread: std::thread::spawn(move || thread.run()),
@@ -166,9 +164,7 @@ impl Bench {
             pool,
             rows: (0..ROWS * RUNS[RUNS.len() - 1]).map(row).collect(),
             embedded,
-            instant: Arc::new(instant),
-            generation,
-            scheduler,
+            prepared,
             shape,
         }
     }
@@ -179,11 +175,7 @@ impl Bench {
         let (sender, ended) = mpsc::channel();
         for _ in 0..runs {
             let run = Run {
-                generation: self.generation.clone(),
-                inputs: Inputs::default(),
-                companions: Companions::default(),
-                scheduler: self.scheduler.clone(),
-                model: self.instant.clone(),
+                prepared: self.prepared.clone(),
                 replay: Log::default(),
                 observer: Box::new(Ended(sender.clone())),
                 cancel: Cancel::default(),
@@ -197,10 +189,9 @@ impl Bench {
 
     /// In calls of as many rows as the engine's.
     fn step_of_the_model(&self, runs: usize) {
+        let networks = LatentDiffusion::of(&self.embedded).unwrap();
         for rows in self.rows[..ROWS * runs].chunks(self.max_rows) {
-            black_box(
-                self.pool.install(|| self.embedded.networks.denoise(self.shape, Depth::Full, rows).to_end()).unwrap(),
-            );
+            black_box(self.pool.install(|| networks.denoise(self.shape, Depth::Full, rows).to_end()).unwrap());
         }
     }
 }

@@ -2,7 +2,6 @@
 
 mod adapters;
 mod blocking;
-mod companions;
 mod control_nets;
 mod embedded;
 mod entry;
@@ -12,10 +11,10 @@ mod lease;
 mod listing;
 mod numerics;
 mod plan;
+mod prepare;
 mod reload;
 pub mod room;
 mod shelf;
-mod size;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,15 +24,15 @@ use std::{
 
 use rayon::prelude::*;
 
+pub use crate::families::Plan;
 use crate::{device::Device, generation::ModelCard, metrics::Metrics, pipelines::Model};
 pub use adapters::Adapters;
-pub use companions::CompanionError;
 pub use control_nets::ControlNets;
 use entry::Entry;
 pub use fits::Users;
 pub use lease::{Acquired, Lease, Ticket};
 pub use numerics::Numerics;
-pub use plan::Plan;
+pub use prepare::PrepareError;
 use reload::NameKeys;
 pub use reload::{Changes, Reloaded};
 use shelf::{Shelf, Standing, Taken};

@@ -14,6 +14,7 @@ pub mod betas;
 pub mod brownian;
 pub mod denoise;
 pub mod error;
+pub mod generator;
 pub mod guidance;
 pub mod latents;
 pub mod mt19937;

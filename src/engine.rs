@@ -11,6 +11,7 @@ mod ask;
 mod batch;
 mod call;
 mod drive;
+mod key;
 mod log;
 mod mailbox;
 mod pace;
@@ -29,25 +30,20 @@ use std::{
     time::Duration,
 };
 
-pub use ask::Key;
+pub use key::Key;
 pub use log::{Log, UnusablePart};
 pub use policy::{Aside, Limits, Next, Pick, Waiting, choose};
 
 use crate::{
     crash::Attempt,
-    diffusion::SchedulerConfig,
-    generation::{Generation, Phase},
+    generation::Phase,
     metrics::Metrics,
-    pipelines::{Companions, Frame, Inputs, Model, PipelineError},
+    pipelines::{Frame, PipelineError, Prepared},
 };
 
 /// A generation, ready to compute.
 pub struct Run {
-    pub generation: Generation,
-    pub inputs: Inputs,
-    pub companions: Companions,
-    pub scheduler: SchedulerConfig,
-    pub model: Arc<Model>,
+    pub prepared: Prepared,
     /// What the denoiser has answered to an earlier run of the same generation, from its first ask on.
     pub replay: Log,
     pub observer: Box<dyn Observer>,
@@ -58,7 +54,7 @@ pub struct Run {
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("Run").field("generation", &self.prepared.generation).finish_non_exhaustive()
     }
 }
 

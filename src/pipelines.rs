@@ -12,31 +12,35 @@ mod crop;
 pub mod decoding;
 mod feature_cache;
 mod frame;
-mod generate;
 mod guided;
 mod image_to_image;
 mod inpaint;
 mod inputs;
 mod instruct_pix2pix;
+mod latent_diffusion;
 pub mod latent_rgb;
 mod latents;
 pub mod model;
 pub mod networks;
 mod pixels;
+mod prepared;
 mod refine;
 mod setup;
 mod steering;
+mod text_guided;
 mod text_to_image;
 
 pub(crate) use canvas::byte;
 pub use companions::Companions;
 pub use decoding::{Activation, decode};
 pub use frame::Frame;
-pub use generate::generate;
 pub use inputs::Inputs;
+pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;
-pub use model::Model;
+pub use model::{Loaded, Model};
 pub use networks::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
+pub use prepared::Prepared;
+pub use text_guided::text_guided;
 
 use call::Call;
 
@@ -72,6 +76,8 @@ pub enum PipelineError {
     Network(#[from] NetworkError),
     #[error("the sampler failed: {0}")]
     Sampler(String),
+    #[error("no family {0:?} draws")]
+    NoFamily(&'static str),
     #[error("the picture for {0} is not at hand")]
     MissingInput(&'static str),
 }

@@ -27,9 +27,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, PrepareError},
     crash::{Attempt, blame},
-    diffusion::SchedulerConfig,
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
     generation::{Phase, Problem, Record},
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, Store},
@@ -225,35 +224,24 @@ impl Worker {
         let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
         let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
         let attempt = Some(Attempt { id, fence: lease.fence() });
-        let companions =
-            tokio::task::spawn_blocking(move || blame(attempt, || catalogue.companions(&wanted, &models.0, models.1)));
-        let companions = companions.await;
-        let companions = companions.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
-        let companions = companions.map_err(|error| failed("model_unavailable", error.to_string(), false))?;
-        let card = self.catalogue.card(&generation.model);
-        let card = card.ok_or_else(|| failed("model_unavailable", "the model is gone".to_owned(), false))?;
-        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)
-            .map_err(|error| failed("unsupported_for_model", error.to_string(), false))?;
+        let prepared = tokio::task::spawn_blocking(move || {
+            blame(attempt, || catalogue.prepare(wanted, inputs, models.0, models.1))
+        });
+        let prepared = prepared.await;
+        let prepared = prepared.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
+        let prepared = prepared.map_err(|error| match error {
+            PrepareError::Scheduler(error) => failed("unsupported_for_model", error.to_string(), false),
+            error => failed("model_unavailable", error.to_string(), false),
+        })?;
 
         let (sketches, mut sketched) = mpsc::channel(16);
         // A portion that finds this full is offered again.
         let (portions, mut recorded) = mpsc::channel(4);
         let (ended, mut outcome) = oneshot::channel();
         let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, portions, ended));
-        let model = held.model().clone();
         let mut log = self.open_log(record, lease).await?;
         let replay = log.load().await;
-        let run = Run {
-            generation: generation.clone(),
-            inputs,
-            companions,
-            scheduler,
-            model,
-            replay,
-            observer,
-            cancel,
-            attempt,
-        };
+        let run = Run { prepared, replay, observer, cancel, attempt };
         self.engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),

@@ -16,6 +16,7 @@ use latentd::{
     catalogue::{Acquired, Adapters, Catalogue, CatalogueError, ControlNets, Lease, Ticket},
     generation::{Fields, InputImage, Limits, Place, resolve},
     metrics::Metrics,
+    pipelines::LatentDiffusion,
     service::CatalogueRules,
 };
 use serde_json::{Value, json};
@@ -307,8 +308,8 @@ fn a_replaced_model_is_another_one() {
     assert_eq!(catalogue.state("mine").0, "cold");
     let new = ticket(at_once(&catalogue, "mine")).read().unwrap();
     assert!(new.model().key != old_key && new.model().name == "mine");
-    assert_eq!(old.model().networks.spec().context_width, catalogue_width("sd1"));
-    assert_eq!(new.model().networks.spec().context_width, catalogue_width("sd2"));
+    assert_eq!(LatentDiffusion::of(old.model()).unwrap().spec().context_width, catalogue_width("sd1"));
+    assert_eq!(LatentDiffusion::of(new.model()).unwrap().spec().context_width, catalogue_width("sd2"));
 
     // The old one goes as soon as nobody uses it.
     let both = metrics.model_bytes.get() as u64;

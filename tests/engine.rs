@@ -23,11 +23,10 @@ use std::{
 use latentd::{
     catalogue::Catalogue,
     crash::Attempt,
-    diffusion::SchedulerConfig,
     engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
-    generation::{Fields, Generation, Limits, Phase, Rules, resolve},
+    generation::{Fields, Generation, Limits, Phase, resolve},
     metrics::Metrics,
-    pipelines::{Companions, Frame, Inputs, Model},
+    pipelines::{Frame, Inputs, Model, Prepared},
     service::CatalogueRules,
 };
 use proptest::{
@@ -130,28 +129,15 @@ impl Bench {
     }
 
     fn start_on(&self, model: Arc<Model>, generation: Generation) -> (Cancel, mpsc::Receiver<Told>) {
-        self.start_with(model, generation, Inputs::default(), Companions::default())
+        self.start_prepared(self.catalogue.prepare(generation, Inputs::default(), model, None).unwrap())
     }
 
-    fn start_with(
-        &self,
-        model: Arc<Model>,
-        generation: Generation,
-        inputs: Inputs,
-        companions: Companions,
-    ) -> (Cancel, mpsc::Receiver<Told>) {
-        let limits = Limits { max_side_pixels: 1, max_pixels: 1, max_images: 1, max_steps: 1, max_prompt_chars: 1 };
-        let card = CatalogueRules { catalogue: &self.catalogue, limits: &limits }.card(&generation.model).unwrap();
-        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
+    fn start_prepared(&self, prepared: Prepared) -> (Cancel, mpsc::Receiver<Told>) {
         let (sender, receiver) = mpsc::channel();
         let cancel = Cancel::default();
-        let observer = Box::new(Recorder(sender, Arc::downgrade(&model)));
+        let observer = Box::new(Recorder(sender, Arc::downgrade(&prepared.model)));
         let run = Run {
-            generation,
-            inputs,
-            companions,
-            scheduler,
-            model,
+            prepared,
             replay: std::mem::take(&mut *self.replay.borrow_mut()),
             observer,
             cancel: cancel.clone(),

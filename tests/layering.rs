@@ -1,6 +1,7 @@
 //! The house rules of `src/lib.rs`, sentence by sentence.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -147,6 +148,161 @@ fn above_the_pipelines_nothing_sees_pixels() {
             assert!(!source.code.contains(word), "{} sees {word}", source.path.display());
         }
     }
+}
+
+/// What names a family of models and nothing else. `refiner` is no such word, since a request has a field of this name, and
+/// neither are the names of schedulers that a family shares its name with.
+const FAMILY_WORDS: [&str; 6] =
+    ["StableDiffusion", "stable_diffusion", "Stable Diffusion", "LatentConsistency", "Sdxl", "SDXL"];
+
+/// The rooms that may name families: the families, and their networks.
+const FAMILY_ROOMS: [&str; 2] = ["families", "models"];
+
+#[test]
+fn only_the_families_and_their_networks_name_a_family() {
+    let classes = latentd::families::classes();
+    let words: Vec<&str> = FAMILY_WORDS.into_iter().chain(classes).collect();
+    for source in sources().iter().filter(|source| !FAMILY_ROOMS.contains(&source.room.as_str())) {
+        for word in &words {
+            assert!(!source.code.contains(word), "{} names {word}", source.path.display());
+        }
+    }
+}
+
+/// What ARCHITECTURE.md says of adding a family: the product names one in its own file (or a folder of its name), in the table,
+/// and beside its networks.
+#[test]
+fn a_family_is_named_by_its_own_file_and_by_the_table() {
+    let sources = sources();
+    for family in latentd::families::FAMILIES {
+        let own = format!("families/{}", family.name());
+        let kind: String = family.name().split('_').map(capitalized).collect();
+        let is_word = |code: &str| code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == kind);
+        let naming = sources.iter().filter(|source| is_word(&source.code));
+        let naming: BTreeSet<String> = naming.map(|source| source.path.display().to_string()).collect();
+        assert!(naming.contains("families.rs") && naming.contains(&format!("{own}.rs")), "{kind}: {naming:?}");
+        let others = |path: &&String| *path != "families.rs" && !path.starts_with(&own) && !path.starts_with("models");
+        assert_eq!(naming.iter().filter(others).collect::<Vec<_>>(), Vec::<&String>::new(), "{kind}");
+    }
+}
+
+fn capitalized(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+}
+
+#[test]
+fn few_files_see_pixels() {
+    let seeing = sources().iter().filter(|source| source.code.contains("RgbImage")).count();
+    assert!(seeing <= 12, "{seeing} files name RgbImage");
+}
+
+#[test]
+fn no_files_use_each_other_but_parent_and_child() {
+    let sources = sources();
+    let modules: BTreeMap<Vec<String>, &Source> = sources.iter().map(|source| (module(&source.path), source)).collect();
+    let mut uses: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = BTreeMap::new();
+    for (from, source) in &modules {
+        for path in paths_of(&source.code) {
+            let Some((to, _)) = target(from, &path).and_then(|to| modules.get_key_value(&to[..longest(&modules, &to)]))
+            else {
+                continue;
+            };
+            if !from.starts_with(to) && !to.starts_with(from) {
+                uses.entry(from).or_default().insert(to);
+            }
+        }
+    }
+    assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 500, "paths are found");
+    // What is used by nobody is in no circle; what uses nothing but such files neither.
+    let mut left = uses.clone();
+    loop {
+        let before = left.len();
+        let ends: BTreeSet<&Vec<String>> = left.keys().copied().collect();
+        left.values_mut().for_each(|to| to.retain(|to| ends.contains(to)));
+        left.retain(|_, to| !to.is_empty());
+        if left.len() == before {
+            break;
+        }
+    }
+    let circles: Vec<String> = left.iter().map(|(from, to)| format!("{} -> {to:?}", from.join("::"))).collect();
+    assert!(circles.is_empty(), "files that lead to each other:\n{}", circles.join("\n"));
+}
+
+/// The path of the module that a file is; the crate's root is empty.
+fn module(path: &Path) -> Vec<String> {
+    let parts =
+        path.with_extension("").components().map(|part| part.as_os_str().to_str().unwrap().to_owned()).collect();
+    if path == Path::new("lib.rs") { Vec::new() } else { parts }
+}
+
+/// How much of a path is a module.
+fn longest(modules: &BTreeMap<Vec<String>, &Source>, path: &[String]) -> usize {
+    (0..=path.len()).rev().find(|length| modules.contains_key(&path[..*length])).unwrap_or(0)
+}
+
+/// Where a path leads that begins with `crate`, `self` or `super`.
+fn target(from: &[String], path: &str) -> Option<Vec<String>> {
+    let mut words = path.split("::").map(str::to_owned).peekable();
+    let mut at = match words.next()?.as_str() {
+        "crate" => Vec::new(),
+        "self" => from.to_vec(),
+        _ => from[..from.len().checked_sub(1)?].to_vec(),
+    };
+    while words.next_if(|word| word == "super").is_some() {
+        at.pop();
+    }
+    at.extend(words);
+    Some(at)
+}
+
+/// All paths of a piece of code that begin with `crate`, `self` or `super`, those of `use` with every name of their lists.
+fn paths_of(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for root in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(root) {
+            let is_begun = code[..at].ends_with(|before: char| before.is_alphanumeric() || matches!(before, '_' | ':'));
+            if !is_begun {
+                names(&code[at..], "", &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// Adds the paths of a tree such as `a::{b, c::{d, e}}` behind a prefix, and returns what follows it.
+fn names<'a>(tree: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
+    let tree = tree.trim_start();
+    let end = tree.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | ':' | '*')).unwrap_or(tree.len());
+    let path = format!("{prefix}{}", &tree[..end]);
+    let Some(mut rest) = tree[end..].strip_prefix('{') else {
+        found.push(path.trim_end_matches(':').to_owned());
+        return &tree[end..];
+    };
+    loop {
+        rest = rest.trim_start();
+        if let Some(after) = rest.strip_prefix('}') {
+            return after;
+        }
+        if rest.is_empty() {
+            return rest;
+        }
+        rest = names(rest, &path, found);
+        let stop = rest.find([',', '}']).unwrap_or(rest.len());
+        rest = rest[stop..].trim_start_matches(',');
+    }
+}
+
+#[test]
+fn every_path_of_a_tree_is_found() {
+    let code = "use crate::{\n engine::{Cancel, self as e},\n generation::Phase,\n};\nlet x = super::super::a::b();";
+    assert_eq!(
+        paths_of(code),
+        ["crate::engine::Cancel", "crate::engine::self", "crate::generation::Phase", "super::super::a::b"]
+    );
+    let from = ["pipelines", "calls"].map(str::to_owned);
+    assert_eq!(target(&from, "super::super::a").unwrap(), ["a"]);
+    assert_eq!(target(&from, "self::b").unwrap(), ["pipelines", "calls", "b"]);
 }
 
 #[test]

@@ -18,13 +18,12 @@ use case::{Case, FOLDERS};
 use latentd::{
     catalogue::{Adapters, Catalogue, ControlNets},
     device::Device,
-    diffusion::SchedulerConfig,
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Fields, Generation, Given, InputImage, Limits, Phase, Rules, resolve},
+    generation::{Fields, Generation, Given, InputImage, Limits, Phase, resolve},
     imaging::{RgbImage, decode},
     kernels::{Kernels, winograd},
     metrics::Metrics,
-    pipelines::{Companions, Frame, Inputs},
+    pipelines::{Frame, Inputs},
     service::CatalogueRules,
 };
 
@@ -141,18 +140,12 @@ fn start(
 ) -> (Generation, Outcome) {
     let (fields, inputs) = taken_in(case);
     let generation = resolve(fields, rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
-    let card = rules.card(&generation.model).unwrap();
-    let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
     let model = catalogue.load(&generation.model).unwrap();
     let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
-    let companions = catalogue.companions(&generation, &model, refiner).unwrap();
+    let prepared = catalogue.prepare(generation.clone(), inputs, model, refiner).unwrap();
     let (sender, receiver) = mpsc::channel();
     let run = Run {
-        generation: generation.clone(),
-        inputs,
-        companions,
-        scheduler,
-        model,
+        prepared,
         replay: Log::default(),
         observer: Box::new(Told(sender)),
         cancel: Cancel::default(),

@@ -7,12 +7,10 @@ use std::{
 use super::{
     embedded,
     listing::{Source, stamp as listing_stamp},
-    size,
 };
 use crate::{
-    families::stable_diffusion::card,
+    families::{self, Description, Family, Outline},
     generation::ModelCard,
-    models::stable_diffusion::{Sizes, StableDiffusion},
     weights::{ModelFolder, imprint, lora::Modules},
 };
 
@@ -26,20 +24,29 @@ pub(super) struct Entry {
     usable: Result<Usable, String>,
     /// What adapters can stand beside, once somebody has asked.
     modules: OnceLock<Result<Modules, String>>,
-    /// Of its layers, once somebody has asked.
-    sizes: OnceLock<Option<Sizes>>,
     /// Of the files, as they were when the weights were first read.
     imprint: OnceLock<String>,
 }
 
-#[derive(Debug)]
 pub(super) struct Usable {
     pub folder: ModelFolder,
+    pub family: &'static dyn Family,
     pub card: Arc<ModelCard>,
     /// Memory that the weights take.
     pub bytes: u64,
     /// What people should know of how its files were read.
     pub notes: Vec<String>,
+    /// The sizes of its layers.
+    pub outline: Box<dyn Outline>,
+}
+
+impl std::fmt::Debug for Usable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Usable")
+            .field("family", &self.family.name())
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a model's files are, and how they were when the model was listed.
@@ -71,16 +78,15 @@ impl Entry {
     fn new(name: &str, key: Arc<str>, files: Files, open: impl FnOnce() -> Result<ModelFolder, String>) -> Entry {
         let look = || {
             let folder = open()?;
-            let card = card::read(name, &folder).map_err(|error| error.to_string())?;
-            let mut notes = folder.notes();
-            notes.extend(StableDiffusion::check(&folder).map_err(|error| error.to_string())?);
-            let bytes = size::of(&folder).map_err(|error| error.to_string())?;
-            Ok(Usable { folder, card: Arc::new(card), bytes, notes })
+            let family = families::of(&folder).map_err(|error| error.to_string())?;
+            let description = family.describe(name, &folder).map_err(|error| error.to_string())?;
+            let Description { card, bytes, notes, outline } = description;
+            Ok(Usable { folder, family, card: Arc::new(card), bytes, notes, outline })
         };
         // One file that nobody thought of must not keep all other models from being served.
         let usable = catch_unwind(AssertUnwindSafe(look));
         let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned()));
-        Entry { key, files, usable, modules: OnceLock::new(), sizes: OnceLock::new(), imprint: OnceLock::new() }
+        Entry { key, files, usable, modules: OnceLock::new(), imprint: OnceLock::new() }
     }
 
     pub fn usable(&self) -> Result<&Usable, &str> {
@@ -114,14 +120,12 @@ impl Entry {
         self.imprint.get_or_init(of_folder)
     }
 
-    /// The sizes of its layers; `None` where it cannot be used.
-    pub fn sizes(&self) -> Option<&Sizes> {
-        self.sizes.get_or_init(|| Sizes::read(&self.usable().ok()?.folder).ok()).as_ref()
-    }
-
     /// What adapters can stand beside.
     pub fn modules(&self) -> Result<&Modules, &str> {
-        let modules = || StableDiffusion::modules(&self.usable()?.folder).map_err(|error| error.to_string());
+        let modules = || {
+            let Usable { family, folder, .. } = self.usable()?;
+            family.modules(folder).map_err(|error| error.to_string())
+        };
         self.modules.get_or_init(modules).as_ref().map_err(String::as_str)
     }
 }

@@ -2,14 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{CatalogueError, Entry, shelf::Shelf};
-use crate::{
-    device::Device,
-    families::stable_diffusion::card,
-    models::stable_diffusion::StableDiffusion,
-    pipelines::{LatentRgb, Model, NetworkError, Networks},
-    weights::LoadError,
-};
+use super::{CatalogueError, Entry, entry::Usable, shelf::Shelf};
+use crate::{device::Device, pipelines::Model};
 
 /// What [`Catalogue::acquire`](super::Catalogue::acquire) gives.
 #[derive(Debug)]
@@ -67,7 +61,7 @@ impl Ticket {
         self.unloaded.clear();
         let read = self.entry.check_unchanged().and_then(|()| {
             self.entry.imprint();
-            let model = read(&self.name, &self.entry, &self.device).map_err(|error| error.to_string())?;
+            let model = read(&self.name, &self.entry, &self.device)?;
             self.entry.check_unchanged().map(|()| Arc::new(model))
         });
         self.used = true;
@@ -88,23 +82,8 @@ impl Drop for Ticket {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error("{0}")]
-    Unusable(String),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error("the decoder cannot be tried: {0}")]
-    Preview(#[from] NetworkError),
-}
-
-fn read(name: &str, entry: &Entry, device: &Device) -> Result<Model, ReadError> {
-    let folder = &entry.usable().map_err(|reason| ReadError::Unusable(reason.to_owned()))?.folder;
-    let networks = StableDiffusion::load(folder, device)?;
-    let channels = Networks::spec(&networks).latent_channels;
-    let latent_rgb = match card::latent_rgb(folder)?.filter(|map| map.weight.len() == channels) {
-        Some(map) => map,
-        None => LatentRgb::fit(&networks)?,
-    };
-    Ok(Model { name: name.to_owned(), key: entry.key.clone(), networks: Box::new(networks), latent_rgb })
+fn read(name: &str, entry: &Entry, device: &Device) -> Result<Model, String> {
+    let Usable { family, folder, .. } = entry.usable()?;
+    let networks = family.load(folder, device).map_err(|error| error.to_string())?;
+    Ok(Model { name: name.to_owned(), key: entry.key.clone(), family: family.name(), networks })
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app::{self, engine_settings},
-    diffusion::{SamplerLabel, SchedulerConfig},
+    diffusion::SamplerLabel,
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Format, Generation, InputImage, Phase, Place, resolve},
     imaging::decode,
@@ -87,10 +87,8 @@ impl Generate {
 
         let model = catalogue.load(&generation.model)?;
         let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
-        let companions = catalogue.companions(&generation, &model, refiner)?;
-        let card = catalogue.card(&generation.model).context("the model is gone")?;
-        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)?;
-        let label = scheduler.label();
+        let prepared = catalogue.prepare(generation.clone(), inputs, model, refiner)?;
+        let label = prepared.scheduler.label();
         let (engine, thread) = engine::engine(
             engine::Settings { checkpoint_interval: None, ..engine_settings(&config.engine) },
             Metrics::new(),
@@ -98,17 +96,7 @@ impl Generate {
         let (sender, ended) = mpsc::channel();
         let observer = Box::new(Bar { bar: progress_bar(generation.steps), ended: sender });
         let cancel = Cancel::default();
-        let run = Run {
-            generation: generation.clone(),
-            inputs,
-            companions,
-            scheduler,
-            model,
-            replay: Log::default(),
-            observer,
-            cancel,
-            attempt: None,
-        };
+        let run = Run { prepared, replay: Log::default(), observer, cancel, attempt: None };
         if engine.submit(run).is_err() {
             bail!("the engine takes no run");
         }

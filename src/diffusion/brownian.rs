@@ -1,7 +1,7 @@
 //! Brownian motion that can be asked for any of its increments, in any order, and always gives the same.
 
+use super::generator::Generator;
 use super::latents::Latents;
-use super::noise::Generator;
 use super::seed_sequence::SeedSequence;
 
 /// `BrownianTreeNoiseSampler` of diffusers: noise for steps between levels of one run, that of neighbouring steps parts of

@@ -1,6 +1,4 @@
-//! The contract between sampling and whoever runs the network.
-
-use std::future::Future;
+//! From a schedule to the sampler that it is run by.
 
 use super::error::{Error, InvalidSteps};
 use super::latents::Latents;
@@ -10,21 +8,7 @@ use super::samplers;
 use super::schedule::Schedule;
 use super::scheduler_config::{Sampler, SchedulerConfig};
 
-/// What a sampler may await: one guided network call.  The engine implements it by batching, tests by a formula.
-pub trait Denoise {
-    /// The network's raw prediction after guidance (ε, v or x0, as the model was trained) for `x: (B, C, h, w)`, which is
-    /// already scaled for the network, and the timestep `t` that the network is told.  Same shape as `x`.
-    fn predict(&self, x: &Latents, t: f64) -> impl Future<Output = Result<Latents, Error>>;
-
-    /// Called after each network call with the state that has come of it; what it returns is what sampling goes on with.
-    /// `noised` lays noise `(B, C, h, w)` over a picture's latents `(B, C, h, w)`, as much as that state has; none at the end.
-    fn amend(&self, x: Latents, _noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
-        x
-    }
-
-    /// Called after each step of the sampler: `step` counts from 1 to `steps`, `denoised` is the present estimate of x0.
-    fn stepped(&self, _step: usize, _steps: usize, _denoised: &Latents) {}
-}
+pub use super::network::Denoise;
 
 /// Runs the sampler of `schedule` from its first state `x: (B, C, h, w)` (unit noise times the schedule's
 /// `init_noise_sigma`, or a picture under noise) to latents of a picture, of the same shape.  `eta`, held in `[0, 1]`, is

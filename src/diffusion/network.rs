@@ -1,13 +1,28 @@
-//! The network as samplers see it: asked at a noise level, it answers with an estimate of x0.
+//! The network as samplers see it: asked at a noise level, it answers with an estimate of x0; and what whoever runs it must do.
 
-use std::cell::Cell;
+use std::{cell::Cell, future::Future};
 
-use super::denoise::Denoise;
 use super::error::Error;
 use super::latents::Latents;
 use super::point::Point;
 use super::prediction::{Clip, Prediction};
 use super::schedule::Schedule;
+
+/// What a sampler may await: one guided network call.  The engine implements it by batching, tests by a formula.
+pub trait Denoise {
+    /// The network's raw prediction after guidance (ε, v or x0, as the model was trained) for `x: (B, C, h, w)`, which is
+    /// already scaled for the network, and the timestep `t` that the network is told.  Same shape as `x`.
+    fn predict(&self, x: &Latents, t: f64) -> impl Future<Output = Result<Latents, Error>>;
+
+    /// Called after each network call with the state that has come of it; what it returns is what sampling goes on with.
+    /// `noised` lays noise `(B, C, h, w)` over a picture's latents `(B, C, h, w)`, as much as that state has; none at the end.
+    fn amend(&self, x: Latents, _noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
+        x
+    }
+
+    /// Called after each step of the sampler: `step` counts from 1 to `steps`, `denoised` is the present estimate of x0.
+    fn stepped(&self, _step: usize, _steps: usize, _denoised: &Latents) {}
+}
 
 /// A [`Denoise`] together with what its answers mean.
 pub(super) struct Network<'a, D> {

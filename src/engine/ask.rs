@@ -1,13 +1,10 @@
 //! What a run waits for: the rows of one call, which may be answered over several batches, in order.
 
-use std::{
-    any::{Any, TypeId},
-    collections::VecDeque,
-    sync::Arc,
-};
+use std::{any::Any, collections::VecDeque, sync::Arc};
 
 use super::{
     batch::{Batch, Items, Rows, SAME_KIND, next},
+    key::Key,
     recording::Recording,
     text_cache::Cache,
 };
@@ -15,25 +12,9 @@ use crate::{
     models::demand::Demand,
     pipelines::{
         Model, NetworkError,
-        call::{Call, Counts, Memo, Shape, Stage},
+        call::{Call, Counts, Memo, Stage},
     },
 };
-
-/// Rows with equal keys can run as one batch: the same network of the same model, at the same shapes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    pub model: Arc<str>,
-    pub network: &'static str,
-    kind: TypeId,
-    shape: Shape,
-}
-
-impl Key {
-    /// Of a call on the networks of the model with this key.
-    pub fn of<C: Call>(model: Arc<str>, call: &C) -> Key {
-        Key { model, network: call.network(), kind: TypeId::of::<C>(), shape: call.shape() }
-    }
-}
 
 /// The ask of one run, of any kind of call.
 pub(super) trait Ask: Any {

@@ -12,8 +12,8 @@ use rayon::ThreadPool;
 use super::{
     Cancel,
     account::Account,
-    ask::Key,
     batch::{Batch, Computing, Items},
+    key::Key,
 };
 use crate::{
     models::demand::Demand,

@@ -77,7 +77,7 @@ impl Compute for Station {
     /// steps that are done already.
     fn wants_sketch(&self, step: usize, steps: usize) -> bool {
         let ahead = step < steps && !self.mailbox.borrow().recording.replays();
-        ahead && self.is_preview_due(step, steps) && self.model.networks.spec().tiny_decoder
+        ahead && self.is_preview_due(step, steps) && self.model.networks.has_preview_network()
     }
 
     fn show(&self, step: usize, frames: Vec<Frame>) {
@@ -93,7 +93,7 @@ impl Compute for Station {
         if sketches_here {
             let [b, c, h, w] = denoised.shape();
             for image in 0..b {
-                let frame = self.model.latent_rgb.frame(denoised.row(image), [c, h, w]);
+                let frame = self.model.networks.sketch(denoised.row(image), [c, h, w]);
                 mailbox.previews.push((image as u32, step as u32, frame));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::ask::Key;
+use super::key::Key;
 
 /// Seconds per multiplication before anything is known: slower than one core, so that the first calls are rather too short.
 const AT_FIRST: f64 = 5e-10;

@@ -11,16 +11,18 @@ use std::{
 
 use super::{
     Cancel, Log, Observer, Run, RunError,
-    ask::{Ask, Key},
+    ask::Ask,
     batch::{Batch, Items},
+    key::Key,
     mailbox::{Mailbox, Station},
     recording::Recording,
     text_cache::Cache,
 };
 use crate::{
     crash::{Attempt, blame},
+    families::draw,
     generation::Phase,
-    pipelines::{Frame, Model, NetworkError, PipelineError, generate},
+    pipelines::{Frame, Model, NetworkError, PipelineError},
 };
 
 type Pipeline = Pin<Box<dyn Future<Output = Result<Vec<Frame>, PipelineError>>>>;
@@ -46,19 +48,16 @@ pub(super) struct Active {
 impl Active {
     /// `recording` is of the run's `replay`.
     pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
-        let Run { generation, inputs, companions, scheduler, model, replay: _, observer, cancel, attempt } = run;
-        let mailbox = Rc::new(RefCell::new(Mailbox::new(generation.steps, recording)));
+        let Run { prepared, replay: _, observer, cancel, attempt } = run;
+        let mailbox = Rc::new(RefCell::new(Mailbox::new(prepared.generation.steps, recording)));
         let station = Station {
             mailbox: mailbox.clone(),
-            model: model.clone(),
-            refiner: companions.refiner.as_ref().map(|(model, _)| model.clone()),
-            previews: generation.previews,
+            model: prepared.model.clone(),
+            refiner: prepared.companions.refiner.as_ref().map(|(model, _)| model.clone()),
+            previews: prepared.generation.previews,
         };
-        let refiner = station.refiner.clone();
-        let networks = model.clone();
-        let pipeline = Box::pin(async move {
-            generate(&station, networks.networks.as_ref(), &scheduler, &generation, &inputs, &companions).await
-        });
+        let (model, refiner) = (station.model.clone(), station.refiner.clone());
+        let pipeline = Box::pin(async move { draw(&station, &prepared).await });
         let (told, steps, kept) = (None, 0, 0);
         Active { pipeline, mailbox, observer, told, cancel, model, refiner, arrival, service, steps, kept, attempt }
     }

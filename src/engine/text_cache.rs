@@ -2,7 +2,7 @@
 
 use std::{any::Any, collections::HashMap, sync::Arc};
 
-use super::ask::Key;
+use super::key::Key;
 use crate::{metrics::Metrics, pipelines::call::Memo};
 
 /// Keeps at most `capacity` answers, dropping the least recently used.

@@ -13,6 +13,7 @@ pub(super) fn card() -> ModelCard {
         size_multiple: 1,
         default_steps: 1,
         max_clip_skip: 4,
+        takes_prompt: true,
         // Not a name, which would be looked up.
         default_scheduler: SchedulerChoice::Object(Default::default()),
         time_ids: TIME_IDS,

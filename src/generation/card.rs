@@ -1,5 +1,7 @@
 //! What a model can do, as a request needs to know it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -26,6 +28,13 @@ pub struct ModelCard {
     pub inpaint_guidance_scale: Option<f64>,
     /// Largest `clip_skip`: the text encoder's layers less one, at most 4.
     pub max_clip_skip: u32,
+    /// Whether it draws what a text says; others refuse a `prompt`.
+    #[serde(skip)]
+    pub takes_prompt: bool,
+    /// The names of the classes that `class_label` may be, by number; none where it draws whatever it was trained on. A class
+    /// that has no name is an empty text.
+    #[serde(skip)]
+    pub classes: Arc<[String]>,
     /// The scheduler of a request that names none: the name of the model folder's own.
     pub default_scheduler: SchedulerChoice,
     /// The model folder's `scheduler_config.json`, on which every choice of a request is laid.

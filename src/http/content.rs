@@ -12,10 +12,11 @@ use super::{
     AppState,
     caller::Caller,
     error::{ApiError, location, success},
-    etag, generation,
+    etag,
     listener::Room,
     path::{Content, Id},
     range,
+    signed::now,
 };
 use crate::{
     generation::{Artifact, GenerationId, MediaType},
@@ -37,7 +38,7 @@ pub async fn content(
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
     // A signed URL is a right of its own, with which no key is asked for.
-    let signed = signer.verify(&url(&id, index), query.as_deref().unwrap_or_default(), generation::now())?;
+    let signed = signer.verify(&url(&id, index), query.as_deref().unwrap_or_default(), now())?;
     let artifact = match signed {
         true => service.artifact(Access::Full, id, index).await?,
         false => service.artifact(caller?.access(), id, index).await?,

@@ -5,7 +5,11 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
-use super::{content, error::location, signed::Signer};
+use super::{
+    content,
+    error::location,
+    signed::{Signer, now},
+};
 use crate::{
     generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, rfc3339},
     ledger::Place,
@@ -139,11 +143,6 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
         _ => 1.0,
     };
     left.ceil().clamp(1.0, 60.0) as u64
-}
-
-/// Seconds since 1970, by which signed URLs expire.
-pub fn now() -> i64 {
-    OffsetDateTime::now_utc().unix_timestamp()
 }
 
 /// Changes whenever the object does: with the record, and between two changes of the record with place and progress, or with

@@ -5,9 +5,15 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use time::OffsetDateTime;
 
 use super::{error::ApiError, urlencoded};
 use crate::config::Http;
+
+/// Seconds since 1970, by which signed URLs expire.
+pub fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
 
 /// Makes and checks signatures; without a secret it makes none.
 #[derive(Clone)]

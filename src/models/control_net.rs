@@ -2,7 +2,7 @@
 //! Zhang et al. 2023, arXiv:2302.05543).
 
 mod configuration;
-mod residuals;
+pub(super) mod residuals;
 
 use std::sync::OnceLock;
 

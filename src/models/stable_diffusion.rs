@@ -29,6 +29,7 @@ use crate::{
         textual_inversion::{TextualInversion, Vectors},
     },
 };
+pub use description::{CLASSES, XL_CLASSES};
 use description::{Description, VAE_TINY};
 pub use sizes::Sizes;
 
@@ -103,9 +104,11 @@ impl StableDiffusion {
         Ok(Self { modules, text, unet, vae, vae_config, vae_tiny, scheduler_config, spec, sizes, device })
     }
 
-    /// The sizes and the scheduler configuration of a folder, whose weights are not read.
-    pub fn describe(folder: &ModelFolder) -> std::result::Result<(Spec, Map<String, Value>), LoadError> {
-        Description::read(folder).map(|description| (description.spec, description.scheduler_config))
+    /// What callers see of a folder, its scheduler's configuration, and the sizes of its layers. No weight is read.
+    pub fn describe(folder: &ModelFolder) -> std::result::Result<(Spec, Map<String, Value>, Sizes), LoadError> {
+        let description = Description::read(folder)?;
+        let sizes = Sizes::of(&description);
+        Ok((description.spec, description.scheduler_config, sizes))
     }
 
     /// Whether the heads of a folder's files have every tensor that the networks need, no other, and of the right shapes and

@@ -18,7 +18,7 @@ pub(super) use mid_block::MidBlock;
 use up_block::UpBlock;
 
 use super::{
-    control_net::Residuals,
+    control_net::residuals::Residuals,
     layers::{Conv, GroupNorm, channels_first, channels_last},
     pause::pause,
 };

@@ -4,8 +4,9 @@ use super::{
     Compute, Frame, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
-    latents::{encode, finish, noise_of},
+    latents::{encode, noise_of},
     pixels::normalized,
+    refine::finish,
     setup::Setup,
 };
 use crate::{diffusion::sample, generation::Place};

@@ -7,8 +7,9 @@ use super::{
     conditioning::{classifier_free, encode_prompts},
     crop::around,
     guided::{Blend, Guided},
-    latents::{encode, finish, noise_of},
+    latents::{encode, noise_of},
     pixels::{at, binarized, normalized, sampled},
+    refine::finish,
     setup::Setup,
 };
 use crate::{

@@ -6,8 +6,9 @@ use super::{
     Compute, Frame, Inputs, PipelineError,
     conditioning::encode_prompts,
     guided::{Branch, Guidance, Guided},
-    latents::{encode, finish, noise_of},
+    latents::{encode, noise_of},
     pixels::normalized,
+    refine::finish,
     setup::Setup,
 };
 use crate::{

@@ -3,7 +3,6 @@
 use super::{
     Compute, Frame, PipelineError, Posterior,
     calls::{DECODING, Decode, DecodeTiny, Encode},
-    refine::refine,
     setup::Setup,
 };
 use crate::{
@@ -49,18 +48,6 @@ impl Posterior {
             self.mean.iter().zip(&self.std).zip(draws).map(|((mean, std), z)| mean + std * z)
         };
         Ok(Latents::new(shape, (0..n).flat_map(row).collect())?)
-    }
-}
-
-/// What the sampler has left to pictures, by the refiner where the request names one.
-pub(super) async fn finish(
-    setup: &Setup<'_, impl Compute>,
-    latents: Latents,
-    noise: &mut Noise,
-) -> Result<Vec<Frame>, PipelineError> {
-    match &setup.generation.refiner {
-        Some(refiner) => refine(setup, refiner, latents, noise).await,
-        None => decode(setup, &latents).await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The last steps by another model (SDXL's ensemble of experts: section 2.5 of Podell et al. 2023, arXiv:2307.01952).
 
 use super::{
-    Companions, Compute, Frame, PipelineError,
+    Companions, Compute, Frame, LatentDiffusion, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
     latents::decode,
@@ -12,9 +12,21 @@ use crate::{
     generation::{Generation, Refiner, Sdxl},
 };
 
+/// What the sampler has left to pictures, by the refiner where the request names one.
+pub(super) async fn finish(
+    setup: &Setup<'_, impl Compute>,
+    latents: Latents,
+    noise: &mut Noise,
+) -> Result<Vec<Frame>, PipelineError> {
+    match &setup.generation.refiner {
+        Some(refiner) => refine(setup, refiner, latents, noise).await,
+        None => decode(setup, &latents).await,
+    }
+}
+
 /// Goes on with what the generation's own model has left, by `refiner`, and decodes what comes of it. The same pictures as
 /// diffusers' `StableDiffusionXLImg2ImgPipeline` with `denoising_start` and the generator of the first pipeline.
-pub(super) async fn refine(
+async fn refine(
     setup: &Setup<'_, impl Compute>,
     refiner: &Refiner,
     latents: Latents,
@@ -28,7 +40,7 @@ pub(super) async fn refine(
     let steps_before = setup.stages.own.steps().len();
     let stages = Stages { own: schedule, refiner: None };
     let companions = Companions::default();
-    let networks = model.networks.as_ref();
+    let networks = LatentDiffusion::of(model)?;
     let setup = Setup { compute: &compute, networks, stages, generation: &generation, companions: &companions };
     let text = encode_prompts(&setup).await?;
 

@@ -4,7 +4,8 @@ use super::{
     Compute, Frame, Inputs, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
-    latents::{finish, noise_of},
+    latents::noise_of,
+    refine::finish,
     setup::Setup,
 };
 use crate::diffusion::sample;

@@ -42,6 +42,8 @@ pub enum LoadError {
     Checkpoint { path: String, reason: String },
     #[error(transparent)]
     Lora(#[from] Box<LoraMismatch>),
+    #[error("the decoder cannot be tried: {0}")]
+    Preview(String),
     #[error("device: {0}")]
     Device(#[from] candle_core::Error),
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, mpsc};
 use candle_core::{DType, Device, Tensor};
 use latentd::{
     diffusion::Noise,
+    families::stable_diffusion::StableDiffusion,
     models::{
         autoencoder_kl::Tiles,
         demand::Demand,
@@ -12,8 +13,8 @@ use latentd::{
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{
-        Activation, DenoiseRow, Denoised, Depth, Frame, LatentRgb, Model, NetworkError, Networks, Posterior,
-        TextEmbedding,
+        Activation, DenoiseRow, Denoised, Depth, Frame, LatentDiffusion, LatentRgb, Model, NetworkError, Networks,
+        Posterior, TextEmbedding,
     },
 };
 
@@ -62,8 +63,9 @@ impl Scripted {
     fn of(fault: Option<Fault>, calls: Option<Mutex<Calls>>) -> Model {
         let unlucky = Noise::per_image(&[13]).draw([1, 4, 8, 8]).data()[0];
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; 4], bias: [0.0; 3] };
-        let networks = Box::new(Scripted { fault, unlucky, calls });
-        Model { name: "scripted".to_owned(), key: "scripted".into(), networks, latent_rgb }
+        let networks = Box::new(LatentDiffusion { networks: Box::new(Scripted { fault, unlucky, calls }), latent_rgb });
+        let family = StableDiffusion::NAME;
+        Model { name: "scripted".to_owned(), key: "scripted".into(), family, networks }
     }
 
     fn begin(&self, call: Call) {

@@ -35,14 +35,13 @@ fn picture(side: u32) -> RgbImage {
 fn start(bench: &Bench, request: Value) -> mpsc::Receiver<Told> {
     let generation = bench.generation(request);
     let model = bench.catalogue.load(&generation.model).unwrap();
-    let companions = bench.catalogue.companions(&generation, &model, None).unwrap();
     let side = generation.width;
     let mut inputs = Inputs::default();
     let image = generation.source.iter().map(|_| Place::Image);
     for place in image.chain((0..generation.controls.len()).map(Place::Control)) {
         inputs.put(place, picture(side));
     }
-    bench.start_with(model, generation, inputs, companions).1
+    bench.start_prepared(bench.catalogue.prepare(generation, inputs, model, None).unwrap()).1
 }
 
 #[test]

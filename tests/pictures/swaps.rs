@@ -135,15 +135,10 @@ impl Swaps {
         let mut body: Map<String, Value> = self.about["request"].as_object().unwrap().clone();
         body.insert("model".to_owned(), json!(name));
         let generation = resolve(Fields::new(body), rules).map_err(|invalid| format!("{invalid:?}"))?;
-        let card = rules.card(name).unwrap();
-        let scheduler = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).unwrap();
+        let prepared = rules.catalogue.prepare(generation, Inputs::default(), model.clone(), None).unwrap();
         let (sender, receiver) = mpsc::channel();
         let run = Run {
-            generation,
-            inputs: Inputs::default(),
-            companions: Companions::default(),
-            scheduler,
-            model: model.clone(),
+            prepared,
             replay: Log::default(),
             observer: Box::new(Told(sender)),
             cancel: Cancel::default(),

@@ -2,8 +2,8 @@
 
 use latentd::diffusion::Noise;
 use latentd::diffusion::brownian::BrownianPath;
+use latentd::diffusion::generator::Generator;
 use latentd::diffusion::mt19937::Mt19937;
-use latentd::diffusion::noise::Generator;
 
 use crate::goldens::{Goldens, distance, wide};
 

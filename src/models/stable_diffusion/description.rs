@@ -156,18 +156,19 @@ fn time_ids(unet: &UNet2DConditionConfig, pooled_width: Option<usize>) -> Result
     })
 }
 
-/// The pipelines whose folders hold these networks. What a model can do follows from its U-Net, not from its name.
-const CLASSES: [&str; 9] = [
+/// The pipelines whose folders hold these networks.
+pub const CLASSES: [&str; 6] = [
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
     "StableDiffusionInstructPix2PixPipeline",
     "LatentConsistencyModelPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-    "StableDiffusionXLInpaintPipeline",
 ];
+
+/// Those of Stable Diffusion XL.
+pub const XL_CLASSES: [&str; 3] =
+    ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
 /// The parts that a folder may have: their names, and the classes that can be loaded, none meaning that it is left aside.
 const PARTS: [(&str, &[&str]); 13] = [
@@ -193,8 +194,9 @@ fn check_parts(path: &str, index: &Map<String, Value>) -> Result<(), LoadError> 
         LoadError::UnsupportedKey { path, key, value, supported }
     };
     let class = index.get("_class_name").unwrap_or(&Value::Null);
-    if !CLASSES.iter().any(|supported| class == supported) {
-        return Err(unsupported("_class_name", class, &CLASSES.join(", ")));
+    let all = [CLASSES.as_slice(), &XL_CLASSES].concat();
+    if !all.iter().any(|supported| class == supported) {
+        return Err(unsupported("_class_name", class, &all.join(", ")));
     }
     for (key, value) in index.iter().filter(|(key, _)| !key.starts_with('_')) {
         let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {

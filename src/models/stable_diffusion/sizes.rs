@@ -1,16 +1,13 @@
 //! The sizes of a model's layers, from which follows what its calls ask for.
 
 use super::Description;
-use crate::{
-    models::{
-        autoencoder_kl::{AutoencoderKlConfig, Tiles},
-        autoencoder_tiny::AutoencoderTinyConfig,
-        clip_text::ClipTextConfig,
-        demand::Demand,
-        latent_diffusion::Part,
-        unet2d_condition::UNet2DConditionConfig,
-    },
-    weights::{LoadError, ModelFolder},
+use crate::models::{
+    autoencoder_kl::{AutoencoderKlConfig, Tiles},
+    autoencoder_tiny::AutoencoderTinyConfig,
+    clip_text::ClipTextConfig,
+    demand::Demand,
+    latent_diffusion::Part,
+    unet2d_condition::UNet2DConditionConfig,
 };
 
 /// The configurations of all networks of a model.
@@ -25,14 +22,6 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Of a folder, whose weights are not read.
-    ///
-    /// # Errors
-    /// A configuration cannot be read or honored.
-    pub fn read(folder: &ModelFolder) -> Result<Sizes, LoadError> {
-        Description::read(folder).map(|description| Sizes::of(&description))
-    }
-
     pub(super) fn of(description: &Description) -> Sizes {
         Sizes {
             text: description.text.iter().map(|(.., config)| config.clone()).collect(),

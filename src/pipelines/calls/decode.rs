@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{
     models::{demand::Demand, latent_diffusion::Part},
     pipelines::{
-        Activation, Model, NetworkError,
+        Activation, LatentDiffusion, Model, NetworkError,
         call::{Call, Shape, Stage},
     },
 };
@@ -40,12 +40,12 @@ impl Call for Decode {
 
     fn demand(&self, model: &Model, _rows: &[Activation]) -> Demand {
         let [_, h, w] = self.shape;
-        let whole = model.networks.demand(Part::Decode { size: [h, w] });
+        let whole = LatentDiffusion::demand(model, Part::Decode { size: [h, w] });
         Demand { work: self.share * whole.work, ..whole }
     }
 
     async fn run(&self, model: &Model, rows: &[Activation]) -> Result<Vec<Activation>, NetworkError> {
-        model.networks.decode(self.shape, self.stage, rows).await
+        LatentDiffusion::of(model)?.decode(self.shape, self.stage, rows).await
     }
 
     fn most_rows(&self) -> usize {

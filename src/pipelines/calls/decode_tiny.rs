@@ -6,7 +6,7 @@ use super::decode::most_rows;
 use crate::{
     models::{demand::Demand, latent_diffusion::Part},
     pipelines::{
-        Frame, Model, NetworkError,
+        Frame, LatentDiffusion, Model, NetworkError,
         call::{Call, Shape},
     },
 };
@@ -34,11 +34,11 @@ impl Call for DecodeTiny {
 
     fn demand(&self, model: &Model, _rows: &[Vec<f32>]) -> Demand {
         let [_, h, w] = self.shape;
-        model.networks.demand(Part::DecodeTiny { size: [h, w] })
+        LatentDiffusion::demand(model, Part::DecodeTiny { size: [h, w] })
     }
 
     async fn run(&self, model: &Model, rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
-        model.networks.decode_tiny(self.shape, rows).await
+        LatentDiffusion::of(model)?.decode_tiny(self.shape, rows).await
     }
 
     fn most_rows(&self) -> usize {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{
     models::{demand::Demand, latent_diffusion::Part},
     pipelines::{
-        Control, DenoiseRow, Denoised, Depth, Model, NetworkError,
+        Control, DenoiseRow, Denoised, Depth, LatentDiffusion, Model, NetworkError,
         call::{Call, Counts, LogFormat, Shape},
     },
 };
@@ -56,11 +56,11 @@ impl Call for DenoiseCall {
         let part = Part::Denoise { size: self.size(), tokens: self.context[0], shallow: self.depth == Depth::Shallow };
         let controls = rows.iter().map(|row| self.control_demand(&row.controls));
         let controls = controls.max_by(|a, b| a.work.total_cmp(&b.work)).unwrap_or_default();
-        model.networks.demand(part).and(controls)
+        LatentDiffusion::demand(model, part).and(controls)
     }
 
     async fn run(&self, model: &Model, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
-        model.networks.denoise(self.shape, self.depth, rows).await
+        LatentDiffusion::of(model)?.denoise(self.shape, self.depth, rows).await
     }
 
     fn counts(&self) -> Counts {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{
     models::{demand::Demand, latent_diffusion::Part},
     pipelines::{
-        Model, NetworkError, Posterior,
+        LatentDiffusion, Model, NetworkError, Posterior,
         call::{Call, Shape},
     },
 };
@@ -31,11 +31,11 @@ impl Call for Encode {
     }
 
     fn demand(&self, model: &Model, _rows: &[Vec<f32>]) -> Demand {
-        model.networks.demand(Part::Encode { size: self.size })
+        LatentDiffusion::demand(model, Part::Encode { size: self.size })
     }
 
     async fn run(&self, model: &Model, rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
-        model.networks.encode(self.size, rows).await
+        LatentDiffusion::of(model)?.encode(self.size, rows).await
     }
 
     /// Beside its neighbors a picture of usual size would not be encoded any sooner.

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{
     models::{demand::Demand, latent_diffusion::Part, text_encoders::Tokens},
     pipelines::{
-        Model, NetworkError, TextEmbedding,
+        LatentDiffusion, Model, NetworkError, TextEmbedding,
         call::{Call, Memo, Shape},
     },
 };
@@ -31,11 +31,11 @@ impl Call for EncodeText {
     }
 
     fn demand(&self, model: &Model, _rows: &[Tokens]) -> Demand {
-        model.networks.demand(Part::Text)
+        LatentDiffusion::demand(model, Part::Text)
     }
 
     async fn run(&self, model: &Model, rows: &[Tokens]) -> Result<Vec<TextEmbedding>, NetworkError> {
-        model.networks.encode_text(rows, self.clip_skip).await
+        LatentDiffusion::of(model)?.encode_text(rows, self.clip_skip).await
     }
 
     /// What adapters and learned tokens make of a prompt is their run's own.

@@ -1,27 +1,21 @@
-//! From a generation to its results, whatever it begins with.
+//! From a prompt to pictures by way of latents, whatever the request begins with.
 
 use super::{
-    Companions, Compute, Frame, Inputs, Networks, PipelineError, image_to_image::image_to_image, inpaint::inpaint,
+    Compute, Frame, LatentDiffusion, PipelineError, Prepared, image_to_image::image_to_image, inpaint::inpaint,
     instruct_pix2pix::instruct_pix2pix, setup::Setup, text_to_image::text_to_image,
 };
 use crate::{
-    diffusion::{OwnSchedule, SchedulerConfig, Stages},
-    generation::Generation,
+    diffusion::{OwnSchedule, Stages},
     models::latent_diffusion::Input,
 };
 
-/// Runs the pipeline that the request asks for.
+/// Runs the recipe that the request asks for, by a model of [`LatentDiffusion`].
 ///
 /// # Errors
-/// A network failed, the sampler left the finite numbers, or what the generation names is not in `inputs` or `companions`.
-pub async fn generate(
-    compute: &impl Compute,
-    networks: &dyn Networks,
-    scheduler: &SchedulerConfig,
-    generation: &Generation,
-    inputs: &Inputs,
-    companions: &Companions,
-) -> Result<Vec<Frame>, PipelineError> {
+/// A network failed, the sampler left the finite numbers, or what the generation names is not in `prepared`.
+pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
+    let Prepared { generation, model, scheduler, companions, inputs } = prepared;
+    let networks = LatentDiffusion::of(model)?;
     let own = OwnSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
     let stages = Stages::of(generation, own, companions.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
     let setup = Setup { compute, networks, stages, generation, companions };

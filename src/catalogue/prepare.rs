@@ -1,0 +1,76 @@
+//! A generation made ready to be drawn.
+
+use std::sync::Arc;
+
+use super::{Catalogue, CatalogueError};
+use crate::{
+    diffusion::{InvalidScheduler, SchedulerConfig},
+    generation::Generation,
+    pipelines::{Companions, Inputs, Model, Prepared},
+};
+
+/// Why a generation cannot be drawn although its model is in memory.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Model(#[from] CatalogueError),
+    #[error("{0}")]
+    Companion(String),
+    #[error(transparent)]
+    Scheduler(#[from] InvalidScheduler),
+    #[error("the refiner cannot be sampled so: {0}")]
+    RefinerScheduler(InvalidScheduler),
+}
+
+impl Catalogue {
+    /// What a recipe draws from: the models, which are in memory, the scheduler, and all that the generation names beside its
+    /// model, loaded. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// A name is unknown, or what it names cannot be loaded or used.
+    pub fn prepare(
+        &self,
+        generation: Generation,
+        inputs: Inputs,
+        model: Arc<Model>,
+        refiner: Option<Arc<Model>>,
+    ) -> Result<Prepared, PrepareError> {
+        let companions = self.companions(&generation, &model, refiner)?;
+        let scheduler = self.scheduler(&generation, &generation.model)??;
+        Ok(Prepared { generation, model, scheduler, companions, inputs })
+    }
+
+    fn companions(
+        &self,
+        generation: &Generation,
+        model: &Model,
+        refiner: Option<Arc<Model>>,
+    ) -> Result<Companions, PrepareError> {
+        let controls = generation.controls.iter();
+        let control_nets = controls.map(|control| self.control_nets().load(&control.model));
+        let refiner = match refiner {
+            Some(model) => {
+                let scheduler = self.scheduler(generation, &model.name)?.map_err(PrepareError::RefinerScheduler)?;
+                Some((model, scheduler))
+            }
+            None => None,
+        };
+        let adapters = self.adapters();
+        Ok(Companions {
+            adapters: adapters.changes(generation, model).map_err(PrepareError::Companion)?,
+            learned: adapters.learned(generation, model).map_err(PrepareError::Companion)?,
+            control_nets: control_nets.collect::<Result<_, _>>().map_err(PrepareError::Companion)?,
+            refiner,
+        })
+    }
+
+    /// The scheduler of a model's folder with what the request changes.
+    fn scheduler(
+        &self,
+        generation: &Generation,
+        model: &str,
+    ) -> Result<Result<SchedulerConfig, InvalidScheduler>, CatalogueError> {
+        let card = self.card(model).ok_or_else(|| CatalogueError::Unknown(model.to_owned()))?;
+        Ok(SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler))
+    }
+}

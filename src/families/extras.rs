@@ -1,0 +1,56 @@
+//! The optional `latentd.json` of a model folder: what diffusers' files do not say.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::CardError;
+use crate::{pipelines::LatentRgb, weights::ModelFolder};
+
+/// Its keys, all of which may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Extras {
+    pub description: String,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub min_size: Option<u32>,
+    pub steps: Option<u32>,
+    pub guidance_scale: Option<f64>,
+    pub prompts: Vec<String>,
+    pub preview: Option<LatentRgb>,
+}
+
+/// The longest side of a picture that `latentd.json` may name, in pixels.
+const LARGEST_SIDE: f64 = 65536.0;
+
+impl Extras {
+    /// # Errors
+    /// The file is broken, or a number is beyond all that a request can ask for.
+    pub fn read(folder: &ModelFolder) -> Result<Extras, CardError> {
+        if !folder.has("latentd.json") {
+            return Ok(Extras::default());
+        }
+        let json = folder.json("latentd.json")?;
+        let extras: Extras = serde_path_to_error::deserialize(Value::Object(json)).map_err(|error| {
+            CardError::Extras { key: error.path().to_string(), reason: error.into_inner().to_string() }
+        })?;
+        extras.check()?;
+        Ok(extras)
+    }
+
+    fn check(&self) -> Result<(), CardError> {
+        let whole = |value: Option<u32>| value.map(f64::from);
+        for (key, value, least, most) in [
+            ("width", whole(self.width), 1.0, LARGEST_SIDE),
+            ("height", whole(self.height), 1.0, LARGEST_SIDE),
+            ("min_size", whole(self.min_size), 1.0, LARGEST_SIDE),
+            ("steps", whole(self.steps), 1.0, 1000.0),
+            ("guidance_scale", self.guidance_scale, 0.0, 30.0),
+        ] {
+            if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+                return Err(CardError::Bound { key, value, least, most });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! The networks of a text-to-image model that works on latents, in memory.
+
+use super::{Frame, LatentRgb, Loaded, Model, NetworkError, Networks};
+use crate::{
+    models::{adapters::Adapter, demand::Demand, latent_diffusion::Part, text_encoders::LearnedToken},
+    weights::LoadError,
+};
+
+/// What the recipes of text-to-image by latents work with, and the calls in [`calls`](super::calls).
+pub struct LatentDiffusion {
+    pub networks: Box<dyn Networks>,
+    pub latent_rgb: LatentRgb,
+}
+
+impl LatentDiffusion {
+    /// Those of a model.
+    ///
+    /// # Errors
+    /// The model has networks of another kind.
+    pub fn of(model: &Model) -> Result<&dyn Networks, NetworkError> {
+        model.networks::<LatentDiffusion>().map(|model| model.networks.as_ref())
+    }
+
+    /// What a row of this call takes; nothing by a model of another kind, whose call fails.
+    pub(super) fn demand(model: &Model, part: Part) -> Demand {
+        LatentDiffusion::of(model).map_or(Demand::default(), |networks| networks.demand(part))
+    }
+}
+
+impl Loaded for LatentDiffusion {
+    fn sketch(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
+        self.latent_rgb.frame(estimate, shape)
+    }
+
+    fn has_preview_network(&self) -> bool {
+        self.networks.spec().tiny_decoder
+    }
+
+    fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
+        self.networks.adapter(path, file)
+    }
+
+    fn learned(&self, name: &str, file: &[u8]) -> Result<LearnedToken, LoadError> {
+        self.networks.learned(name, file)
+    }
+}
+
+impl std::fmt::Debug for LatentDiffusion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LatentDiffusion").finish_non_exhaustive()
+    }
+}
