@@ -11,11 +11,12 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-pub use configuration::AutoencoderKlConfig;
-use decoder::Decoder;
-use encoder::Encoder;
+pub use configuration::{AutoencoderKlConfig, DecoderBlockType, EncoderBlockType};
+pub(super) use decoder::Decoder;
+pub(super) use encoder::Encoder;
 pub use tiles::{Tile, Tiles};
 pub use work::Stage;
+pub(super) use work::stages;
 
 use super::layers::{Linear, channels_first, channels_last};
 use crate::weights::Weights;
@@ -47,7 +48,7 @@ impl AutoencoderKl {
             wanted.then(|| Linear::pointwise(&weights.pp(name), channels, channels))
         };
         Self {
-            encoder: Encoder::new(&weights.pp("encoder"), config),
+            encoder: Encoder::new(&weights.pp("encoder"), config, 2 * c),
             quant_conv: conv("quant_conv", config.use_quant_conv, 2 * c),
             post_quant_conv: conv("post_quant_conv", config.use_post_quant_conv, c),
             decoder: Decoder::new(&weights.pp("decoder"), config),

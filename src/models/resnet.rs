@@ -1,9 +1,11 @@
 use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::{
     adapters::RowAdapters,
     layers::{Conv, GroupNorm, Linear},
     pause::pause,
+    resample::Resample,
 };
 use crate::{
     kernels::{Kernels, conv2d::Geometry, finish::Onto},
@@ -11,40 +13,73 @@ use crate::{
 };
 
 /// What the residual blocks of a network have in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ResnetKind {
     pub groups: usize,
+    /// Groups of the second norm.
+    pub groups_out: usize,
     pub eps: f64,
     /// Width of the time embedding; None in an autoencoder.
     pub time_embed_dim: Option<usize>,
+    pub time_embedding_norm: TimeEmbeddingNorm,
     /// The sum is divided by this.
     pub output_scale_factor: f64,
 }
 
-/// diffusers' `ResnetBlock2D` with `time_embedding_norm = "default"`.
+/// How the time acts on a residual block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeEmbeddingNorm {
+    /// It is added before the second norm.
+    #[default]
+    Default,
+    /// It scales and shifts the output of the second norm.
+    ScaleShift,
+}
+
+/// diffusers' `ResnetBlock2D`.
 #[derive(Debug)]
 pub(super) struct ResnetBlock2D {
     norm1: GroupNorm,
+    resample: Option<Resample>,
     conv1: Conv,
     time_emb_proj: Option<Linear>,
+    time_embedding_norm: TimeEmbeddingNorm,
     norm2: GroupNorm,
     conv2: Conv,
     conv_shortcut: Option<Linear>,
     output_scale_factor: f64,
+    kernels: Kernels,
 }
 
 impl ResnetBlock2D {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kind: ResnetKind) -> Self {
-        let ResnetKind { groups, eps, time_embed_dim, output_scale_factor } = kind;
+        Self::of(weights, [inputs, outputs], kind, None)
+    }
+
+    /// A block that also changes the size of the map, between its first norm and its first convolution.
+    pub fn resampling(weights: &Weights, channels: usize, kind: ResnetKind, resample: Resample) -> Self {
+        Self::of(weights, [channels, channels], kind, Some(resample))
+    }
+
+    fn of(weights: &Weights, [inputs, outputs]: [usize; 2], kind: ResnetKind, resample: Option<Resample>) -> Self {
+        let ResnetKind { groups, groups_out, eps, time_embed_dim, time_embedding_norm, output_scale_factor } = kind;
+        let time_outputs = match time_embedding_norm {
+            TimeEmbeddingNorm::Default => outputs,
+            TimeEmbeddingNorm::ScaleShift => 2 * outputs,
+        };
+        let has_shortcut = inputs != outputs || resample.is_some_and(Resample::has_shortcut);
         Self {
             norm1: GroupNorm::new(&weights.pp("norm1"), groups, inputs, eps),
+            resample,
             conv1: Conv::inner(&weights.pp("conv1"), inputs, outputs),
-            time_emb_proj: time_embed_dim.map(|width| Linear::new(&weights.pp("time_emb_proj"), width, outputs)),
-            norm2: GroupNorm::new(&weights.pp("norm2"), groups, outputs, eps),
+            time_emb_proj: time_embed_dim.map(|width| Linear::new(&weights.pp("time_emb_proj"), width, time_outputs)),
+            time_embedding_norm,
+            norm2: GroupNorm::new(&weights.pp("norm2"), groups_out, outputs, eps),
             conv2: Conv::inner(&weights.pp("conv2"), outputs, outputs),
-            conv_shortcut: (inputs != outputs)
-                .then(|| Linear::pointwise(&weights.pp("conv_shortcut"), inputs, outputs)),
+            conv_shortcut: has_shortcut.then(|| Linear::pointwise(&weights.pp("conv_shortcut"), inputs, outputs)),
             output_scale_factor,
+            kernels: weights.kernels(),
         }
     }
 
@@ -55,10 +90,27 @@ impl ResnetBlock2D {
             (Some(projection), Some(time)) => Some(projection.adapted(time, adapters)?),
             _ => None,
         };
-        let onto = Onto { rows: time.as_ref(), residual: None };
-        let hidden = self.conv1.adapted_onto(&self.norm1.forward_silu(x)?, onto, adapters)?;
-        pause().await;
-        let hidden = self.norm2.forward_silu(&hidden)?;
+        let normed = self.norm1.forward_silu(x)?;
+        let (normed, resampled) = match self.resample {
+            Some(resample) => {
+                (resample.forward(self.kernels, &normed)?, Some(resample.forward(self.kernels, x)?))
+            }
+            None => (normed, None),
+        };
+        let x = resampled.as_ref().unwrap_or(x);
+        let hidden = match (self.time_embedding_norm, &time) {
+            (TimeEmbeddingNorm::ScaleShift, Some(time)) => {
+                let hidden = self.conv1.adapted(&normed, adapters)?;
+                pause().await;
+                self.kernels.silu(&scaled_and_shifted(&self.norm2.forward(&hidden)?, time)?)?
+            }
+            (_, time) => {
+                let onto = Onto { rows: time.as_ref(), residual: None };
+                let hidden = self.conv1.adapted_onto(&normed, onto, adapters)?;
+                pause().await;
+                self.norm2.forward_silu(&hidden)?
+            }
+        };
         let sum = match &self.conv_shortcut {
             Some(shortcut) => {
                 let x = shortcut.adapted(x, adapters)?;
@@ -68,6 +120,13 @@ impl ResnetBlock2D {
         };
         if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
     }
+}
+
+/// x (B, h, w, C), and (B, 2C) of which the first half scales and the second shifts each channel → (B, h, w, C)
+fn scaled_and_shifted(x: &Tensor, time: &Tensor) -> Result<Tensor> {
+    let (b, _, _, c) = x.dims4()?;
+    let part = |i| time.narrow(1, i * c, c)?.reshape((b, 1, 1, c));
+    x.broadcast_mul(&(part(0)? + 1.0)?)?.broadcast_add(&part(1)?)
 }
 
 /// diffusers' `Downsample2D` with a convolution: half the size, rounded up.

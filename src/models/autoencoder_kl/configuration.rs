@@ -7,7 +7,7 @@ use crate::{
         configuration::{
             Fixed, LARGEST_PICTURE, LARGEST_SCALE, SampleSize, WIDEST, between, divides, per_block, read, within,
         },
-        resnet::ResnetKind,
+        resnet::{ResnetKind, TimeEmbeddingNorm},
     },
     weights::LoadError,
 };
@@ -112,7 +112,13 @@ impl AutoencoderKlConfig {
     }
 
     pub(super) fn resnet(&self) -> ResnetKind {
-        let groups = self.norm_num_groups;
-        ResnetKind { groups, eps: 1e-6, time_embed_dim: None, output_scale_factor: 1.0 }
+        ResnetKind {
+            groups: self.norm_num_groups,
+            groups_out: self.norm_num_groups,
+            eps: 1e-6,
+            time_embed_dim: None,
+            time_embedding_norm: TimeEmbeddingNorm::Default,
+            output_scale_factor: 1.0,
+        }
     }
 }

@@ -2,10 +2,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::{
-    AutoencoderKlConfig,
-    mid_block::{Attention, MidBlock},
-};
+use super::{AutoencoderKlConfig, mid_block::MidBlock};
 use crate::{
     kernels::conv2d::Conv2d,
     models::{
@@ -14,13 +11,14 @@ use crate::{
         layers::{GroupNorm, conv2d},
         pause::pause,
         resnet::{ResnetBlock2D, Upsample2D},
+        spatial_attention::SpatialAttention,
     },
     weights::Weights,
 };
 
 /// diffusers' `Decoder`.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(in crate::models) struct Decoder {
     conv_in: Conv2d,
     mid_block: MidBlock,
     up_blocks: Vec<UpDecoderBlock2D>,
@@ -33,7 +31,7 @@ pub(super) struct Decoder {
 enum Layer<'a> {
     In(&'a Conv2d),
     Resnet(&'a ResnetBlock2D),
-    Attention(&'a Attention),
+    Attention(&'a SpatialAttention),
     Upsample(&'a Upsample2D),
     Out(&'a GroupNorm, &'a Conv2d),
 }

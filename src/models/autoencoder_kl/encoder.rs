@@ -14,7 +14,7 @@ use crate::{
 
 /// diffusers' `Encoder`.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub(in crate::models) struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<DownEncoderBlock2D>,
     mid_block: MidBlock,
@@ -23,7 +23,8 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub fn new(weights: &Weights, config: &AutoencoderKlConfig) -> Self {
+    /// With `outputs` channels of the result.
+    pub fn new(weights: &Weights, config: &AutoencoderKlConfig, outputs: usize) -> Self {
         let channels = &config.block_out_channels;
         let last = channels[channels.len() - 1];
         let down = weights.pp("down_blocks");
@@ -32,11 +33,11 @@ impl Encoder {
             down_blocks: (0..channels.len()).map(|i| DownEncoderBlock2D::new(&down.pp(i), config, i)).collect(),
             mid_block: MidBlock::new(&weights.pp("mid_block"), config),
             conv_norm_out: GroupNorm::new(&weights.pp("conv_norm_out"), config.norm_num_groups, last, 1e-6),
-            conv_out: conv2d(&weights.pp("conv_out"), last, 2 * config.latent_channels, 3, 1, 1),
+            conv_out: conv2d(&weights.pp("conv_out"), last, outputs, 3, 1, 1),
         }
     }
 
-    /// (B, H, W, 3) → (B, h, w, 2C)
+    /// (B, H, W, 3) → (B, h, w, outputs)
     pub async fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         pause().await;
         let mut x = self.conv_in.forward(pixels)?;

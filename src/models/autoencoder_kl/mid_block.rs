@@ -2,12 +2,10 @@ use candle_core::{Result, Tensor};
 
 use super::AutoencoderKlConfig;
 use crate::{
-    kernels::Kernels,
     models::{
         adapters::RowAdapters,
-        attention::attention,
-        layers::{GroupNorm, Linear},
         resnet::ResnetBlock2D,
+        spatial_attention::{SpatialAttention, SpatialAttentionKind},
     },
     weights::Weights,
 };
@@ -16,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct MidBlock {
     pub resnets: [ResnetBlock2D; 2],
-    pub attention: Option<Attention>,
+    pub attention: Option<SpatialAttention>,
 }
 
 impl MidBlock {
@@ -27,8 +25,14 @@ impl MidBlock {
             resnets: [0, 1].map(resnet),
             attention: config
                 .mid_block_add_attention
-                .then(|| Attention::new(&weights.pp("attentions.0"), channels, config.norm_num_groups)),
+                .then(|| SpatialAttention::new(&weights.pp("attentions.0"), Self::attention(config, channels))),
         }
+    }
+
+    /// One head as wide as the map.
+    fn attention(config: &AutoencoderKlConfig, channels: usize) -> SpatialAttentionKind {
+        let groups = Some(config.norm_num_groups);
+        SpatialAttentionKind { channels, heads: 1, groups, eps: 1e-6, rescale_output_factor: 1.0 }
     }
 
     /// (B, h, w, C) → (B, h, w, C)
@@ -38,39 +42,5 @@ impl MidBlock {
             x = attention.forward(&x).await?;
         }
         self.resnets[1].forward(&x, None, RowAdapters::NONE).await
-    }
-}
-
-/// diffusers' `Attention` as autoencoders use it: one head as wide as the map, biases, a group norm before.
-#[derive(Debug)]
-pub(super) struct Attention {
-    group_norm: GroupNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
-    kernels: Kernels,
-}
-
-impl Attention {
-    fn new(weights: &Weights, channels: usize, groups: usize) -> Self {
-        let linear = |name| Linear::new(&weights.pp(name), channels, channels);
-        Self {
-            group_norm: GroupNorm::new(&weights.pp("group_norm"), groups, channels, 1e-6),
-            to_q: linear("to_q"),
-            to_k: linear("to_k"),
-            to_v: linear("to_v"),
-            to_out: linear("to_out.0"),
-            kernels: weights.kernels(),
-        }
-    }
-
-    /// (B, h, w, C) → (B, h, w, C)
-    pub async fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, h, w, c) = x.dims4()?;
-        let normed = self.group_norm.forward(x)?.reshape((b, h * w, c))?;
-        let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
-        let attended = attention(self.kernels, &q, &k, &v, 1).await?.reshape((b, h, w, c))?;
-        self.to_out.forward_onto(&attended, x)
     }
 }

@@ -56,7 +56,7 @@ impl AutoencoderKlConfig {
 }
 
 /// Layers that follow each other, in stages of about a `quantum` of work: as many layers as fit, or one that is larger.
-pub(super) fn stages(layers: &[Demand], quantum: f64) -> Vec<Stage> {
+pub(in crate::models) fn stages(layers: &[Demand], quantum: f64) -> Vec<Stage> {
     let mut stages: Vec<Stage> = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
         match stages.last_mut().filter(|stage| stage.demand.work + layer.work <= quantum) {

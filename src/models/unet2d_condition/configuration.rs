@@ -6,7 +6,7 @@ use crate::{
         configuration::{
             Fixed, LARGEST_EPS, LARGEST_SAMPLE, PerBlock, SampleSize, WIDEST, between, divides, per_block, read, within,
         },
-        resnet::ResnetKind,
+        resnet::{ResnetKind, TimeEmbeddingNorm},
         transformer2d::TransformerKind,
     },
     weights::LoadError,
@@ -247,8 +247,14 @@ impl UNet2DConditionConfig {
     }
 
     pub(super) fn resnet(&self, output_scale_factor: f64) -> ResnetKind {
-        let (groups, eps) = (self.norm_num_groups, self.norm_eps);
-        ResnetKind { groups, eps, time_embed_dim: Some(self.time_width()), output_scale_factor }
+        ResnetKind {
+            groups: self.norm_num_groups,
+            groups_out: self.norm_num_groups,
+            eps: self.norm_eps,
+            time_embed_dim: Some(self.time_width()),
+            time_embedding_norm: TimeEmbeddingNorm::Default,
+            output_scale_factor,
+        }
     }
 
     /// The transformers at level `i`, counted from the input.

@@ -1,0 +1,154 @@
+use std::f32::consts::PI;
+
+use candle_core::{Device, Result, Tensor};
+
+use super::configuration::{ClassEmbedType, TimeEmbeddingType, UNet2DConfig};
+use crate::{
+    kernels::activation::silu,
+    models::{
+        adapters::RowAdapters,
+        time_embedding::{Sinusoids, TimestepEmbedding},
+    },
+    weights::Weights,
+};
+
+/// The layers that turn times and classes into one embedding.
+#[derive(Debug)]
+pub(super) struct Embeddings {
+    time_proj: TimeProjection,
+    time_embedding: TimestepEmbedding,
+    class_embedding: Option<ClassEmbedding>,
+}
+
+#[derive(Debug)]
+enum TimeProjection {
+    Positional(Sinusoids),
+    /// diffusers' `GaussianFourierProjection`: the frequencies, (C).
+    Fourier(Tensor),
+    /// A vector for each timestep, (T, C).
+    Learned(Tensor),
+}
+
+#[derive(Debug)]
+enum ClassEmbedding {
+    /// A vector for each class, (K, E).
+    Table(Tensor),
+    Timestep(TimestepEmbedding),
+}
+
+impl Embeddings {
+    pub fn new(weights: &Weights, config: &UNet2DConfig) -> Self {
+        let (width, time_width) = (config.block_out_channels[0], config.time_width());
+        let frequencies = || weights.tensor("time_proj.weight", &[width]);
+        let time_proj = match config.time_embedding_type {
+            TimeEmbeddingType::Positional => {
+                let (flip_sin_to_cos, freq_shift) = (config.flip_sin_to_cos, config.freq_shift);
+                TimeProjection::Positional(Sinusoids { width, flip_sin_to_cos, freq_shift })
+            }
+            TimeEmbeddingType::Fourier => TimeProjection::Fourier(frequencies()),
+            TimeEmbeddingType::Learned => {
+                let timesteps = config.num_train_timesteps.unwrap_or_default();
+                TimeProjection::Learned(weights.tensor("time_proj.weight", &[timesteps, width]))
+            }
+        };
+        let inputs = match time_proj {
+            TimeProjection::Fourier(_) => 2 * width,
+            TimeProjection::Positional(_) | TimeProjection::Learned(_) => width,
+        };
+        let embedding = |name| TimestepEmbedding::new(&weights.pp(name), inputs, None, time_width);
+        let class_embedding = match (config.class_embed_type, config.num_class_embeds) {
+            (Some(ClassEmbedType::Timestep), _) => Some(ClassEmbedding::Timestep(embedding("class_embedding"))),
+            (None, Some(classes)) => {
+                Some(ClassEmbedding::Table(weights.tensor("class_embedding.weight", &[classes, time_width])))
+            }
+            (None, None) => None,
+        };
+        Self { time_proj, time_embedding: embedding("time_embedding"), class_embedding }
+    }
+
+    /// times (B), classes (B) where the network has classes → SiLU of the embedding, (B, E), as every block takes it
+    pub fn forward(&self, t: &[f32], classes: Option<&[u32]>, device: &Device) -> Result<Tensor> {
+        let times = self.time_proj.forward(t, device)?;
+        let time = self.time_embedding.forward(&times, None, RowAdapters::NONE)?;
+        let embedding = match (&self.class_embedding, classes) {
+            (None, None) => time,
+            (Some(embedding), Some(classes)) if classes.len() == t.len() => {
+                (time + self.classes(embedding, classes, device)?)?
+            }
+            (wanted, given) => candle_core::bail!("classes are wanted: {}, given: {given:?}", wanted.is_some()),
+        };
+        silu(&embedding)
+    }
+
+    fn classes(&self, embedding: &ClassEmbedding, classes: &[u32], device: &Device) -> Result<Tensor> {
+        match embedding {
+            ClassEmbedding::Table(table) => rows(table, classes, device),
+            ClassEmbedding::Timestep(embedding) => {
+                let numbers: Vec<f32> = classes.iter().map(|class| *class as f32).collect();
+                embedding.forward(&self.time_proj.forward(&numbers, device)?, None, RowAdapters::NONE)
+            }
+        }
+    }
+}
+
+impl TimeProjection {
+    /// (B) → (B, width)
+    fn forward(&self, t: &[f32], device: &Device) -> Result<Tensor> {
+        match self {
+            Self::Positional(sinusoids) => sinusoids.forward(t, t.len(), device),
+            Self::Fourier(frequencies) => {
+                let frequencies = frequencies.to_vec1::<f32>()?;
+                let features: Vec<f32> = t.iter().flat_map(|t| fourier(*t, &frequencies)).collect();
+                Tensor::from_vec(features, (t.len(), 2 * frequencies.len()), device)
+            }
+            Self::Learned(table) => {
+                let steps: Vec<u32> = t.iter().map(|t| *t as u32).collect();
+                if steps.iter().zip(t).any(|(step, t)| *step as f32 != *t) {
+                    candle_core::bail!("a learned time embedding takes whole timesteps from 0, not {t:?}");
+                }
+                rows(table, &steps, device)
+            }
+        }
+    }
+}
+
+/// Some rows of a table.
+fn rows(table: &Tensor, indices: &[u32], device: &Device) -> Result<Tensor> {
+    let known = table.dim(0)?;
+    match indices.iter().find(|index| **index as usize >= known) {
+        Some(index) => candle_core::bail!("row {index} of a table of {known}"),
+        None => table.index_select(&Tensor::new(indices, device)?, 0),
+    }
+}
+
+/// sin, then cos, of 2π·w·ln t, in float32 in the order in which diffusers multiplies: the arguments reach thousands of
+/// radians, so that another order would show.
+fn fourier(t: f32, frequencies: &[f32]) -> Vec<f32> {
+    // The logarithm is rounded once.
+    let logarithm = libm::log(f64::from(t)) as f32;
+    let angles = || frequencies.iter().map(|frequency| logarithm * frequency * 2.0 * PI);
+    angles().map(libm::sinf).chain(angles().map(libm::cosf)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fourier_features_are_sines_then_cosines_of_the_logarithm() {
+        assert_eq!(fourier(1.0, &[3.0, -16.0]), [0.0, 0.0, 1.0, 1.0]);
+        let [sine, cosine] = fourier(std::f32::consts::E, &[0.125])[..] else { panic!("two features") };
+        assert!((sine - 0.5f32.sqrt()).abs() < 1e-6 && (cosine - 0.5f32.sqrt()).abs() < 1e-6, "{sine} {cosine}");
+    }
+
+    #[test]
+    fn a_row_that_the_table_lacks_is_an_error() {
+        let table = Tensor::new(&[[1f32], [2.0]], &crate::kernels::random::Random::new(0).normal(&[1], 0.0).device())
+            .expect("a small table");
+        let device = table.device().clone();
+        assert_eq!(rows(&table, &[1, 0], &device).unwrap().to_vec2::<f32>().unwrap(), [[2.0], [1.0]]);
+        assert!(rows(&table, &[2], &device).is_err());
+        let learned = TimeProjection::Learned(table);
+        assert!(learned.forward(&[0.5], &device).is_err() && learned.forward(&[-1.0], &device).is_err());
+    }
+}

@@ -1,0 +1,166 @@
+//! Which layers the blocks of a configuration have, and their sizes: what blocks are built by, checked by and counted by.
+
+use super::configuration::{DownBlockType, ResampleType, UNet2DConfig, UpBlockType, groups_of};
+use crate::models::{
+    resample::Resample,
+    resnet::{ResnetKind, TimeEmbeddingNorm},
+    spatial_attention::SpatialAttentionKind,
+};
+
+/// A block of the network, in whichever direction.
+pub(super) struct Block {
+    pub resnets: Vec<Layer>,
+    pub outputs: usize,
+    /// One after each resnet, or one after the last, or none.
+    pub attentions: Vec<SpatialAttentionKind>,
+    /// What changes the size of the map at the end.
+    pub resampler: Option<Resampler>,
+    /// The map is joined by an image that is resampled without weights.
+    pub has_skip_image: bool,
+}
+
+pub(super) struct Layer {
+    pub inputs: usize,
+    pub kind: ResnetKind,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Resampler {
+    Conv,
+    Resnet(Resample, ResnetKind),
+}
+
+/// What blocks with a skip image, and their attentions, divide their sums by.
+const SKIP_SCALE: f64 = std::f64::consts::SQRT_2;
+
+/// Groups of the norms before attentions in blocks with a skip image, whatever their width.
+const SKIP_ATTENTION_GROUPS: usize = 32;
+
+impl UNet2DConfig {
+    /// Block `i` from the input.
+    pub(super) fn down(&self, i: usize) -> Block {
+        use DownBlockType::*;
+        let channels = &self.block_out_channels;
+        let (block, outputs) = (self.down_block_types[i], channels[i]);
+        let skips = block.has_skip_image();
+        let layer = |j| {
+            let inputs = if j == 0 { channels[i.saturating_sub(1)] } else { outputs };
+            let groups = if skips { groups_of(inputs) } else { self.groups(inputs) };
+            Layer { inputs, kind: self.resnet(groups, self.block_groups(skips, outputs), scale(skips)) }
+        };
+        let attentions = match block {
+            AttnDownBlock2D | AttnSkipDownBlock2D => vec![self.attention(outputs, skips); self.layers_per_block],
+            DownBlock2D | ResnetDownsampleBlock2D | SkipDownBlock2D => Vec::new(),
+        };
+        let resnet = |resample| {
+            let groups = self.block_groups(skips, outputs);
+            Resampler::Resnet(resample, self.resnet(groups, groups, scale(skips)))
+        };
+        let resampler = match (block, self.downsample_type) {
+            (SkipDownBlock2D | AttnSkipDownBlock2D, _) => resnet(Resample::FirDown),
+            (ResnetDownsampleBlock2D, _) | (AttnDownBlock2D, ResampleType::Resnet) => resnet(Resample::AvgPool),
+            (DownBlock2D, _) | (AttnDownBlock2D, ResampleType::Conv) => Resampler::Conv,
+        };
+        Block {
+            resnets: (0..self.layers_per_block).map(layer).collect(),
+            outputs,
+            attentions,
+            resampler: (i + 1 < channels.len()).then_some(resampler),
+            has_skip_image: skips,
+        }
+    }
+
+    /// Block `i` from the middle, which mirrors the down block at the same level.
+    pub(super) fn up(&self, i: usize) -> Block {
+        use UpBlockType::*;
+        let channels = &self.block_out_channels;
+        let last = channels.len() - 1;
+        let level = last - i;
+        let (block, outputs) = (self.up_block_types[i], channels[level]);
+        let skips = block.has_skip_image();
+        let layers = self.layers_per_block + 1;
+        let layer = |j| {
+            let below = if j == 0 { channels[(level + 1).min(last)] } else { outputs };
+            let skipped = if j + 1 == layers { channels[level.saturating_sub(1)] } else { outputs };
+            let inputs = below + skipped;
+            let groups = match block {
+                // diffusers divides the second summand alone, and published weights were trained with that.
+                AttnSkipUpBlock2D => (below + skipped / 4).clamp(1, 32),
+                SkipUpBlock2D => groups_of(inputs),
+                UpBlock2D | AttnUpBlock2D | ResnetUpsampleBlock2D => self.groups(inputs),
+            };
+            Layer { inputs, kind: self.resnet(groups, self.block_groups(skips, outputs), scale(skips)) }
+        };
+        let attended = match block {
+            AttnUpBlock2D => layers,
+            AttnSkipUpBlock2D => 1,
+            UpBlock2D | ResnetUpsampleBlock2D | SkipUpBlock2D => 0,
+        };
+        let resnet = |resample| {
+            let groups = self.block_groups(skips, outputs);
+            Resampler::Resnet(resample, self.resnet(groups, groups, scale(skips)))
+        };
+        let resampler = match (block, self.upsample_type) {
+            (SkipUpBlock2D | AttnSkipUpBlock2D, _) => resnet(Resample::FirUp),
+            (ResnetUpsampleBlock2D, _) | (AttnUpBlock2D, ResampleType::Resnet) => resnet(Resample::Nearest),
+            (UpBlock2D, _) | (AttnUpBlock2D, ResampleType::Conv) => Resampler::Conv,
+        };
+        Block {
+            resnets: (0..layers).map(layer).collect(),
+            outputs,
+            attentions: vec![self.attention(outputs, skips); attended],
+            resampler: (i < last).then_some(resampler),
+            has_skip_image: skips,
+        }
+    }
+
+    /// The block between the way down and the way up: two resnets, and an attention between them.
+    pub(super) fn middle(&self) -> Option<Block> {
+        self.mid_block_type?;
+        let outputs = self.block_out_channels[self.block_out_channels.len() - 1];
+        let (groups, scale) = (self.groups(outputs), self.mid_block_scale_factor);
+        let layer = || Layer { inputs: outputs, kind: self.resnet(groups, groups, scale) };
+        let of_default = (self.resnet_time_scale_shift == TimeEmbeddingNorm::Default).then_some(groups);
+        let attention = SpatialAttentionKind {
+            groups: self.attn_norm_num_groups.or(of_default),
+            rescale_output_factor: scale,
+            ..self.attention(outputs, false)
+        };
+        Some(Block {
+            resnets: vec![layer(), layer()],
+            outputs,
+            attentions: if self.add_attention { vec![attention] } else { Vec::new() },
+            resampler: None,
+            has_skip_image: false,
+        })
+    }
+
+    fn block_groups(&self, skips: bool, channels: usize) -> usize {
+        if skips { groups_of(channels) } else { self.groups(channels) }
+    }
+
+    fn resnet(&self, groups: usize, groups_out: usize, output_scale_factor: f64) -> ResnetKind {
+        ResnetKind {
+            groups,
+            groups_out,
+            eps: self.norm_eps,
+            time_embed_dim: Some(self.time_width()),
+            time_embedding_norm: self.resnet_time_scale_shift,
+            output_scale_factor,
+        }
+    }
+
+    fn attention(&self, channels: usize, skips: bool) -> SpatialAttentionKind {
+        SpatialAttentionKind {
+            channels,
+            heads: (channels / self.attention_head_dim.unwrap_or(channels)).max(1),
+            groups: Some(if skips { SKIP_ATTENTION_GROUPS } else { self.groups(channels) }),
+            eps: self.norm_eps,
+            rescale_output_factor: scale(skips),
+        }
+    }
+}
+
+fn scale(skips: bool) -> f64 {
+    if skips { SKIP_SCALE } else { 1.0 }
+}

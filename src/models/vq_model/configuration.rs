@@ -1,0 +1,127 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    models::{
+        autoencoder_kl::{AutoencoderKlConfig, DecoderBlockType, EncoderBlockType},
+        configuration::{
+            Fixed, LARGEST_PICTURE, LARGEST_SCALE, SampleSize, WIDEST, between, divides, per_block, read, within,
+        },
+        demand::Demand,
+    },
+    weights::LoadError,
+};
+
+/// The keys of `vqvae/config.json` that this network honours, with diffusers' defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VqModelConfig {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub down_block_types: Vec<EncoderBlockType>,
+    pub up_block_types: Vec<DecoderBlockType>,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub latent_channels: usize,
+    pub num_vq_embeddings: usize,
+    /// Width of a code; the latent channels if not given.
+    pub vq_embed_dim: Option<usize>,
+    pub norm_num_groups: usize,
+    pub mid_block_add_attention: bool,
+    /// Latents of the U-Net are divided by this before the codebook.
+    pub scaling_factor: f64,
+    pub sample_size: SampleSize,
+}
+
+impl Default for VqModelConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            down_block_types: vec![EncoderBlockType::DownEncoderBlock2D],
+            up_block_types: vec![DecoderBlockType::UpDecoderBlock2D],
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            latent_channels: 3,
+            num_vq_embeddings: 256,
+            vq_embed_dim: None,
+            norm_num_groups: 32,
+            mid_block_add_attention: true,
+            scaling_factor: 0.18215,
+            sample_size: SampleSize::Square(32),
+        }
+    }
+}
+
+const FIXED: &[Fixed] = &[
+    ("act_fn", &[r#""silu""#, r#""swish""#]),
+    ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
+    ("lookup_from_codebook", &["false"]),
+    ("norm_type", &[r#""group""#]),
+];
+
+/// The largest codebook that is taken for sane.
+const MOST_CODES: usize = 1 << 20;
+
+impl VqModelConfig {
+    /// Reads the keys of the file at `path`.
+    ///
+    /// # Errors
+    /// A key that the network cannot honor, named.
+    pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        let config: Self = read(path, keys, FIXED)?;
+        let blocks = config.block_out_channels.len();
+        within(path, "block_out_channels", blocks, 8)?;
+        per_block(path, "down_block_types", config.down_block_types.len(), blocks)?;
+        per_block(path, "up_block_types", config.up_block_types.len(), blocks)?;
+        for channels in &config.block_out_channels {
+            within(path, "block_out_channels", *channels, WIDEST)?;
+            divides(path, "norm_num_groups", config.norm_num_groups, *channels)?;
+        }
+        within(path, "layers_per_block", config.layers_per_block, 16)?;
+        for (key, channels) in [
+            ("in_channels", config.in_channels),
+            ("out_channels", config.out_channels),
+            ("latent_channels", config.latent_channels),
+            ("vq_embed_dim", config.embedding_width()),
+        ] {
+            within(path, key, channels, WIDEST)?;
+        }
+        within(path, "num_vq_embeddings", config.num_vq_embeddings, MOST_CODES)?;
+        config.sample_size.check(path, LARGEST_PICTURE)?;
+        between(path, "scaling_factor", config.scaling_factor, 1.0 / LARGEST_SCALE, LARGEST_SCALE)?;
+        Ok(config)
+    }
+
+    /// Width of a code.
+    pub fn embedding_width(&self) -> usize {
+        self.vq_embed_dim.unwrap_or(self.latent_channels)
+    }
+
+    /// Pixels per latent pixel and side.
+    pub fn scale(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// What decoding one row of (h, w) latent pixels asks for.
+    pub fn decode_demand(&self, h: usize, w: usize) -> Demand {
+        let lookup = (self.num_vq_embeddings * self.embedding_width() * h * w) as f64;
+        Demand { work: lookup, bytes: 0 }.then(self.autoencoder().decode_demand(h, w))
+    }
+
+    /// The sizes of encoder and decoder, which are those of an `AutoencoderKL`.
+    pub(super) fn autoencoder(&self) -> AutoencoderKlConfig {
+        AutoencoderKlConfig {
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            down_block_types: self.down_block_types.clone(),
+            up_block_types: self.up_block_types.clone(),
+            block_out_channels: self.block_out_channels.clone(),
+            layers_per_block: self.layers_per_block,
+            latent_channels: self.latent_channels,
+            norm_num_groups: self.norm_num_groups,
+            mid_block_add_attention: self.mid_block_add_attention,
+            ..AutoencoderKlConfig::default()
+        }
+    }
+}
