@@ -9,6 +9,8 @@ mod fixtures;
 mod folders;
 #[path = "components/prompts.rs"]
 mod prompts;
+#[path = "components/roots.rs"]
+mod roots;
 
 use std::{
     collections::{BTreeMap, HashMap},

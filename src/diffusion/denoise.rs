@@ -25,7 +25,7 @@ pub async fn sample<D: Denoise>(
     let eta = if eta > 0.0 { eta.min(1.0) } else { 0.0 };
     let x = match &config.sampler {
         Sampler::Ddpm { variance, clip } => samplers::ddpm(&network, schedule, *variance, *clip, x, noise).await?,
-        Sampler::Ddim { clip, .. } => samplers::ddim(&network, schedule, *clip, eta, x, noise).await?,
+        Sampler::Ddim(options) => samplers::ddim(&network, schedule, *options, eta, x, noise).await?,
         Sampler::Pndm { skip_prk_steps, .. } => samplers::pndm(&network, schedule, *skip_prk_steps, x).await?,
         Sampler::Euler(_) => samplers::euler(&network, schedule, x).await?,
         Sampler::EulerAncestral => samplers::euler_a(&network, schedule, x, noise).await?,

@@ -20,7 +20,7 @@ impl SchedulerConfig {
     /// The words for this configuration.
     pub fn label(&self) -> SamplerLabel {
         let (known, respacing) = match &self.sampler {
-            Sampler::Ddim { .. } => (Some(("DDIM", Levels::Own)), None),
+            Sampler::Ddim(_) => (Some(("DDIM", Levels::Own)), None),
             Sampler::Pndm { skip_prk_steps: true, .. } => (Some(("PLMS", Levels::Own)), None),
             Sampler::Euler(levels) => (Some(("Euler", Levels::Chosen)), levels.respacing),
             Sampler::EulerAncestral => (Some(("Euler a", Levels::Chosen)), None),
@@ -59,7 +59,7 @@ impl SchedulerConfig {
         let sampler = known.map_or_else(|| self.own_name(), |(name, _)| name.to_owned());
         let eta = match &self.sampler {
             // Eta alone is that of the ancestral samplers, whose default there is 1.
-            Sampler::Ddim { .. } => Some("Eta DDIM"),
+            Sampler::Ddim(_) => Some("Eta DDIM"),
             Sampler::Tcd { .. } => Some("Eta"),
             _ => None,
         };

@@ -77,7 +77,7 @@ impl Schedule {
         let trained = Trained::new(config, steps);
         let (points, init_noise_sigma) = match &config.sampler {
             Sampler::Ddpm { .. } => (trained_points(&trained, course)?, 1.0),
-            Sampler::Ddim { .. } | Sampler::Pndm { .. } => {
+            Sampler::Ddim(_) | Sampler::Pndm { .. } => {
                 (trained_points(&trained, Course::Steps(course.steps(config)?))?, 1.0)
             }
             Sampler::Ipndm => (ipndm_points(course.steps(config)?), 1.0),
@@ -331,7 +331,7 @@ impl Schedule {
     fn checked(self, config: &SchedulerConfig) -> Result<Schedule, InvalidSteps> {
         let network_points = &self.points[..self.points.len() - 1];
         let has_formula = match config.sampler {
-            Sampler::Ddpm { .. } | Sampler::Ddim { .. } | Sampler::Lcm { .. } | Sampler::Tcd { .. } => {
+            Sampler::Ddpm { .. } | Sampler::Ddim(_) | Sampler::Lcm { .. } | Sampler::Tcd { .. } => {
                 config.prediction != Prediction::Epsilon
             }
             Sampler::Ipndm | Sampler::FlowEuler { .. } | Sampler::FlowHeun => true,

@@ -36,7 +36,7 @@ pub struct SchedulerConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Sampler {
     Ddpm { variance: Variance, clip: Clip },
-    Ddim { set_alpha_to_one: bool, clip: Clip },
+    Ddim(Ddim),
     Pndm { set_alpha_to_one: bool, skip_prk_steps: bool },
     Euler(EulerLevels),
     EulerAncestral,
@@ -64,6 +64,16 @@ impl Sampler {
     pub(super) fn has_runge_kutta_steps(&self) -> bool {
         matches!(self, Sampler::Pndm { skip_prk_steps: false, .. })
     }
+}
+
+/// The options of `DDIMScheduler`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Ddim {
+    /// Whether the last step ends without noise, or at the first training timestep.
+    pub(super) set_alpha_to_one: bool,
+    pub(super) clip: Clip,
+    /// Whether ε is taken from the clipped x0, and not from the network.
+    pub(super) use_clipped_model_output: bool,
 }
 
 /// diffusers' `variance_type` of DDPM: the posterior's variance `β̃` or that of the step, `β`.
@@ -198,6 +208,18 @@ impl SchedulerConfig {
         file
     }
 
+    /// Makes the scheduler one of the class that `model_index.json` names, as in diffusers, whatever the scheduler's own file
+    /// says. Returns a note where they differ.
+    pub fn take_class(index: &Map<String, Value>, scheduler_config: &mut Map<String, Value>) -> Option<String> {
+        let class = index.get("scheduler")?.get(1)?.as_str()?;
+        let written = scheduler_config.insert("_class_name".into(), class.into());
+        let other = written.as_ref().and_then(Value::as_str).filter(|written| *written != class)?;
+        Some(format!(
+            "the scheduler is a {class}, by model_index.json, as in diffusers; scheduler/scheduler_config.json was written for \
+             a {other}"
+        ))
+    }
+
     /// Reads what is [given](Self::given) in a model's `scheduler_config.json`.  Keys which the class does not have are
     /// ignored, and a key that is missing or null takes the default of its class; a flag that is null is false.
     pub fn from_model(model: &Map<String, Value>) -> Result<SchedulerConfig, InvalidScheduler> {
@@ -207,9 +229,11 @@ impl SchedulerConfig {
     pub(super) fn of_class(class: Class, keys: Keys<'_>) -> Result<SchedulerConfig, InvalidScheduler> {
         let sampler = match class {
             Class::Ddpm => Sampler::Ddpm { variance: keys.variance()?, clip: keys.clip(true)? },
-            Class::Ddim => {
-                Sampler::Ddim { set_alpha_to_one: keys.flag("set_alpha_to_one", true)?, clip: keys.clip(true)? }
-            }
+            Class::Ddim => Sampler::Ddim(Ddim {
+                set_alpha_to_one: keys.flag("set_alpha_to_one", true)?,
+                clip: keys.clip(true)?,
+                use_clipped_model_output: keys.flag("use_clipped_model_output", false)?,
+            }),
             Class::Pndm => Sampler::Pndm {
                 set_alpha_to_one: keys.flag("set_alpha_to_one", false)?,
                 skip_prk_steps: keys.flag("skip_prk_steps", false)?,
@@ -259,7 +283,7 @@ impl SchedulerConfig {
     pub fn class_name(&self) -> &'static str {
         match self.sampler {
             Sampler::Ddpm { .. } => Class::Ddpm,
-            Sampler::Ddim { .. } => Class::Ddim,
+            Sampler::Ddim(_) => Class::Ddim,
             Sampler::Pndm { .. } => Class::Pndm,
             Sampler::Euler(_) => Class::Euler,
             Sampler::EulerAncestral => Class::EulerAncestral,

@@ -3,7 +3,7 @@
 use super::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
-use crate::diffusion::scheduler_config::{Sampler, SchedulerConfig};
+use crate::diffusion::scheduler_config::{Ddim, Sampler, SchedulerConfig};
 use crate::generation::Levels;
 
 /// The levels of the training timesteps, which DDIM and PNDM also visit off the schedule's points.
@@ -25,7 +25,7 @@ impl Trained {
             alphas_cumprod[(t as usize).min(alphas_cumprod.len() - 1)]
         } else {
             match self.config.sampler {
-                Sampler::Ddim { set_alpha_to_one: false, .. } | Sampler::Pndm { set_alpha_to_one: false, .. } => {
+                Sampler::Ddim(Ddim { set_alpha_to_one: false, .. }) | Sampler::Pndm { set_alpha_to_one: false, .. } => {
                     alphas_cumprod[0]
                 }
                 _ => 1.0,

@@ -69,6 +69,8 @@ const DEIS: [&str; 8] = [
     "use_dynamic_shifting",
     "time_shift_type",
 ];
+/// An argument of `step` in diffusers, which its `DDIMPipeline` passes on.
+const DDIM_STEP: [&str; 1] = ["use_clipped_model_output"];
 const CONSISTENCY: [&str; 4] =
     ["original_inference_steps", "set_alpha_to_one", "timestep_scaling", "rescale_betas_zero_snr"];
 const SA_SOLVER: [&str; 9] = [
@@ -112,7 +114,7 @@ impl Class {
     pub(in crate::diffusion) fn has(self, key: &str) -> bool {
         let own: &[&[&str]] = match self {
             Class::Ddpm => &[&CLIP_SAMPLE, &THRESHOLDING, &["variance_type", "rescale_betas_zero_snr"]],
-            Class::Ddim => &[&CLIP_SAMPLE, &THRESHOLDING, &["set_alpha_to_one", "rescale_betas_zero_snr"]],
+            Class::Ddim => &[&CLIP_SAMPLE, &THRESHOLDING, &["set_alpha_to_one", "rescale_betas_zero_snr"], &DDIM_STEP],
             Class::Pndm => &[&["set_alpha_to_one", "skip_prk_steps"]],
             Class::Euler => &[&EULER, &RESPACING, &["rescale_betas_zero_snr"]],
             Class::EulerAncestral => &[&["rescale_betas_zero_snr"]],

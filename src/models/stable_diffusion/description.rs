@@ -91,7 +91,7 @@ impl Description {
         notes.extend(unused_shift("vae", vae_config.shift_factor.unwrap_or(0.0)));
         notes.extend(vae_tiny_config.as_ref().and_then(|tiny| unused_shift(VAE_TINY, tiny.shift_factor)));
         let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
-        notes.extend(take_class(&index, &mut scheduler_config));
+        notes.extend(SchedulerConfig::take_class(&index, &mut scheduler_config));
         // The pipelines of Stable Diffusion 1 and 2 amend old files, those of its successors do not.
         let scheduler_config = match unet_config.added() {
             None => legacy::scheduler_config(scheduler_config),
@@ -99,18 +99,6 @@ impl Description {
         };
         Ok(Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec, notes })
     }
-}
-
-/// The scheduler is of the class that `model_index.json` names, as in diffusers, whatever the scheduler's own file says.
-/// Returns a note where they differ.
-fn take_class(index: &Map<String, Value>, scheduler_config: &mut Map<String, Value>) -> Option<String> {
-    let class = index.get("scheduler")?.get(1)?.as_str()?;
-    let written = scheduler_config.insert("_class_name".into(), class.into());
-    let other = written.as_ref().and_then(Value::as_str).filter(|written| *written != class)?;
-    Some(format!(
-        "the scheduler is a {class}, by model_index.json, as in diffusers; scheduler/scheduler_config.json was written for a \
-         {other}"
-    ))
 }
 
 /// diffusers' pipelines of Stable Diffusion divide latents by `scaling_factor` and have no use for a shift.

@@ -199,7 +199,7 @@ impl UNet2DConfig {
             }
             for attention in &block.attentions {
                 divides(path, "norm_num_groups", attention.groups.unwrap_or(1), block.outputs)?;
-                divides(path, "attention_head_dim", block.outputs / attention.heads, block.outputs)?;
+                divides(path, "attention_head_dim", self.attention_head_dim.unwrap_or(block.outputs), block.outputs)?;
             }
         }
         divides(path, "norm_num_groups", self.groups(self.block_out_channels[0]), self.block_out_channels[0])

@@ -57,10 +57,12 @@ impl UNet2DConfig {
                 walk.skips.push(places(level + 1) * block.outputs);
             }
         }
-        for (j, block) in self.middle().iter().flat_map(|block| block.resnets.iter().map(move |_| block)).enumerate() {
-            walk.take(resnet(places(last), block.outputs, block.outputs));
-            if j == 0 && !block.attentions.is_empty() {
-                walk.attention(block, places(last));
+        if let Some(block) = self.middle() {
+            for (j, layer) in block.resnets.iter().enumerate() {
+                walk.take(resnet(places(last), layer.inputs, block.outputs));
+                if j < block.attentions.len() {
+                    walk.attention(&block, places(last));
+                }
             }
         }
         for i in 0..=last {

@@ -5,6 +5,7 @@ use super::{
     layout::{Block, Layer, Resampler},
 };
 use crate::{
+    kernels::finish::Onto,
     models::{
         adapters::RowAdapters,
         layers::{Conv, GroupNorm},
@@ -13,7 +14,6 @@ use crate::{
         resnet::{ResnetBlock2D, Upsample2D},
         spatial_attention::SpatialAttention,
     },
-    kernels::finish::Onto,
     weights::Weights,
 };
 
