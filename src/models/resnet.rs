@@ -92,9 +92,7 @@ impl ResnetBlock2D {
         };
         let normed = self.norm1.forward_silu(x)?;
         let (normed, resampled) = match self.resample {
-            Some(resample) => {
-                (resample.forward(self.kernels, &normed)?, Some(resample.forward(self.kernels, x)?))
-            }
+            Some(resample) => (resample.forward(self.kernels, &normed)?, Some(resample.forward(self.kernels, x)?)),
             None => (normed, None),
         };
         let x = resampled.as_ref().unwrap_or(x);

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, fs, io::Read};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use latentd::{
+    device::Device,
     models::{
         UNet2DModel, VqModel, autoencoder_kl::current_name, pause::ToEnd, unet2d::UNet2DConfig, vq_model::VqModelConfig,
     },
@@ -18,7 +19,7 @@ const FILE: &str = "diffusion_pytorch_model";
 fn unet(pipeline: &str) -> UNet2DModel {
     let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
     let config = UNet2DConfig::read("unet/config.json", &folder.json("unet/config.json").unwrap()).unwrap();
-    let weights = Weights::open(&folder, "unet", FILE, &Device::Cpu, current_name).unwrap();
+    let weights = Weights::open(&folder, "unet", FILE, &Device::host(), current_name).unwrap();
     let unet = UNet2DModel::new(&config, &weights);
     weights.finish().unwrap();
     unet
@@ -27,7 +28,7 @@ fn unet(pipeline: &str) -> UNet2DModel {
 fn vqvae(pipeline: &str) -> VqModel {
     let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
     let config = VqModelConfig::read("vqvae/config.json", &folder.json("vqvae/config.json").unwrap()).unwrap();
-    let weights = Weights::open(&folder, "vqvae", FILE, &Device::Cpu, current_name).unwrap();
+    let weights = Weights::open(&folder, "vqvae", FILE, &Device::host(), current_name).unwrap();
     let vqvae = VqModel::new(&config, &weights);
     weights.finish().unwrap();
     vqvae

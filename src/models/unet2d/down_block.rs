@@ -5,6 +5,7 @@ use super::{
     layout::{Block, Resampler},
 };
 use crate::{
+    kernels::Kernels,
     models::{
         adapters::RowAdapters,
         layers::Linear,
@@ -24,6 +25,7 @@ pub(super) struct DownBlock {
     attentions: Vec<SpatialAttention>,
     /// In all blocks but the last.
     downsampler: Option<Downsampler>,
+    kernels: Kernels,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl DownBlock {
                 .map(|(j, kind)| SpatialAttention::new(&paths.1.pp(j), *kind))
                 .collect(),
             downsampler,
+            kernels: weights.kernels(),
         }
     }
 
@@ -91,7 +94,7 @@ impl DownBlock {
             Downsampler::Resnet(resnet) => resnet.forward(&x, Some(time), RowAdapters::NONE).await?,
             Downsampler::WithSkipImage { resnet_down, skip_conv } => {
                 let x = resnet_down.forward(&x, Some(time), RowAdapters::NONE).await?;
-                *image = Resample::FirDown.forward(image)?;
+                *image = Resample::FirDown.forward(self.kernels, image)?;
                 skip_conv.forward_onto(image, &x)?
             }
         };

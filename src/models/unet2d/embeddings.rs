@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::configuration::{ClassEmbedType, TimeEmbeddingType, UNet2DConfig};
 use crate::{
-    kernels::activation::silu,
+    kernels::Kernels,
     models::{
         adapters::RowAdapters,
         time_embedding::{Sinusoids, TimestepEmbedding},
@@ -18,6 +18,7 @@ pub(super) struct Embeddings {
     time_proj: TimeProjection,
     time_embedding: TimestepEmbedding,
     class_embedding: Option<ClassEmbedding>,
+    kernels: Kernels,
 }
 
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Embeddings {
             }
             (None, None) => None,
         };
-        Self { time_proj, time_embedding: embedding("time_embedding"), class_embedding }
+        Self { time_proj, time_embedding: embedding("time_embedding"), class_embedding, kernels: weights.kernels() }
     }
 
     /// times (B), classes (B) where the network has classes → SiLU of the embedding, (B, E), as every block takes it
@@ -77,7 +78,7 @@ impl Embeddings {
             }
             (wanted, given) => candle_core::bail!("classes are wanted: {}, given: {given:?}", wanted.is_some()),
         };
-        silu(&embedding)
+        self.kernels.silu(&embedding)
     }
 
     fn classes(&self, embedding: &ClassEmbedding, classes: &[u32], device: &Device) -> Result<Tensor> {

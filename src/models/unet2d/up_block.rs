@@ -5,7 +5,7 @@ use super::{
     layout::{Block, Layer, Resampler},
 };
 use crate::{
-    kernels::finish::Onto,
+    kernels::{Kernels, finish::Onto},
     models::{
         adapters::RowAdapters,
         layers::{Conv, GroupNorm},
@@ -26,6 +26,7 @@ pub(super) struct UpBlock {
     /// In all blocks but the last.
     upsampler: Option<Upsampler>,
     has_skip_image: bool,
+    kernels: Kernels,
 }
 
 #[derive(Debug)]
@@ -66,6 +67,7 @@ impl UpBlock {
                 .collect(),
             upsampler,
             has_skip_image,
+            kernels: weights.kernels(),
         }
     }
 
@@ -87,7 +89,7 @@ impl UpBlock {
             }
         }
         if self.has_skip_image {
-            *image = image.as_ref().map(|image| Resample::FirUp.forward(image)).transpose()?;
+            *image = image.as_ref().map(|image| Resample::FirUp.forward(self.kernels, image)).transpose()?;
         }
         let Some(upsampler) = &self.upsampler else { return Ok(x) };
         pause().await;
