@@ -19,11 +19,15 @@ pub(super) enum BetaSchedule {
     ScaledLinear,
     /// Nichol and Dhariwal (2021), arXiv:2102.09672, equation 17.
     SquaredcosCapV2,
+    /// `ᾱ = e^(−12 t)`
+    Exp,
+    /// Log signal-to-noise ratios of a Laplace distribution (Hang et al. 2024, arXiv:2407.03297).
+    Laplace,
     Sigmoid,
 }
 
 impl BetaSchedule {
-    /// `count` betas from `start` to `end`; the cosine schedule has ends of its own.
+    /// `count` betas from `start` to `end`; schedules that are given as `ᾱ` have ends of their own.
     pub(super) fn betas(self, start: f64, end: f64, count: usize) -> Vec<f32> {
         match self {
             BetaSchedule::Linear => linspace(start as f32, end as f32, count),
@@ -31,13 +35,16 @@ impl BetaSchedule {
                 let roots = linspace(libm::sqrt(start) as f32, libm::sqrt(end) as f32, count);
                 roots.into_iter().map(|root| root * root).collect()
             }
-            BetaSchedule::SquaredcosCapV2 => {
-                let alpha_bar = |i: usize| {
-                    let cos = libm::cos((i as f64 / count as f64 + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2);
-                    cos * cos
-                };
-                (0..count).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
-            }
+            BetaSchedule::SquaredcosCapV2 => of_alpha_bar(count, |t| {
+                let cos = libm::cos((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2);
+                cos * cos
+            }),
+            BetaSchedule::Exp => of_alpha_bar(count, |t| libm::exp(-12.0 * t)),
+            BetaSchedule::Laplace => of_alpha_bar(count, |t| {
+                let log_snr = -0.5 * (0.5 - t).signum() * libm::log(1.0 - 2.0 * (0.5 - t).abs() + 1e-6);
+                let snr = libm::exp(log_snr);
+                libm::sqrt(snr / (1.0 + snr))
+            }),
             BetaSchedule::Sigmoid => {
                 let sigmoid = |x: f32| 1.0 / (1.0 + libm::expf(-x));
                 let (start, range) = (start as f32, (end - start) as f32);
@@ -45,6 +52,12 @@ impl BetaSchedule {
             }
         }
     }
+}
+
+/// The betas of `ᾱ(t)`, `t` from 0 to 1 (diffusers' `betas_for_alpha_bar`).
+fn of_alpha_bar(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
+    let alpha_bar = |i: usize| alpha_bar(i as f64 / count as f64);
+    (0..count).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
 }
 
 impl Betas {

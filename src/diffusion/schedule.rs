@@ -281,7 +281,9 @@ impl Schedule {
             }
             Sampler::Heun { .. } | Sampler::Dpm2 { .. } | Sampler::DpmSde { .. } | Sampler::FlowHeun => {
                 let pairs = points[1..].iter().flat_map(|point| [*point, *point]);
-                (points[..1].iter().copied().chain(pairs).collect(), 2 * self.run.start)
+                // The last step of a whole schedule has one call; where the run is cut, its last step has both.
+                let cut = (self.run.end < self.whole()).then_some(self.points[self.run.end]);
+                (points[..1].iter().copied().chain(pairs).chain(cut).collect(), 2 * self.run.start)
             }
             _ => (points.to_vec(), self.run.start),
         };

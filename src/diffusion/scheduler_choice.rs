@@ -35,7 +35,8 @@ impl SchedulerConfig {
     }
 
     /// `Cls.from_config(model, **request)` of diffusers: the model's keys, the request's over them, the rest as the
-    /// class has it.  Only the request's keys must be known to the class.
+    /// class has it.  Only the request's keys must be known to the class.  Unlike diffusers' class, `SASolverScheduler` takes
+    /// its default where the model names an algorithm of another class.
     pub fn overlay(model: &Map<String, Value>, request: &SchedulerChoice) -> Result<SchedulerConfig, InvalidScheduler> {
         let overrides = match request {
             SchedulerChoice::Name(name) => overrides_of(name)?,
@@ -44,6 +45,10 @@ impl SchedulerConfig {
         let mut merged = model.clone();
         merged.extend(overrides.clone());
         let class = Class::of(&merged)?;
+        // The algorithms of other classes, which this one has not: the model speaks of its own scheduler.
+        if class == Class::SaSolver && !overrides.contains_key("algorithm_type") && !Keys(&merged).is_of_sa_solver() {
+            merged.remove("algorithm_type");
+        }
         // Keys with an underscore are diffusers' notes about the file.
         match overrides.keys().find(|key| !key.starts_with('_') && !class.has(key)) {
             Some(key) => Err(InvalidScheduler::UnknownKey { class: class.name(), key: key.chars().take(80).collect() }),

@@ -206,3 +206,46 @@ fn what_is_not_understood_is_refused_by_name() {
         assert!(matches!(overlay(request), Err(InvalidScheduler::Conflict { .. })));
     }
 }
+
+#[test]
+fn sa_solver_runs_on_models_whose_scheduler_has_another_algorithm() {
+    let mut model = sd1();
+    model.insert("_class_name".into(), "DPMSolverMultistepScheduler".into());
+    model.insert("algorithm_type".into(), "dpmsolver++".into());
+    let overlay = |model: &Map<String, Value>, request: Value| {
+        SchedulerConfig::overlay(model, &serde_json::from_value(request).unwrap())
+    };
+    assert_eq!(overlay(&model, json!("sa_solver")), overlay(&sd1(), json!("sa_solver")));
+    // What a request says itself is held to the class, and what the model says of this class counts.
+    let asked = json!({"_class_name": "SASolverScheduler", "algorithm_type": "dpmsolver++"});
+    let refused = overlay(&model, asked).unwrap_err().to_string();
+    assert_eq!(refused, r#"algorithm_type is "dpmsolver++", it must be one of data_prediction, noise_prediction"#);
+    model.insert("algorithm_type".into(), "noise_prediction".into());
+    assert_ne!(overlay(&model, json!("sa_solver")), overlay(&sd1(), json!("sa_solver")));
+}
+
+#[test]
+fn whole_numbers_may_be_written_with_a_fraction_of_zero() {
+    assert_eq!(overlay(json!({"steps_offset": 3.0})), overlay(json!({"steps_offset": 3})));
+    for value in [json!(0.5), json!(-1.0), json!("3")] {
+        let refused = overlay(json!({"steps_offset": value})).unwrap_err().to_string();
+        assert_eq!(refused, format!("steps_offset is {value}, it must be a whole number from 0 to 10000"));
+    }
+}
+
+#[test]
+fn schedules_of_one_class_are_those_of_diffusers() {
+    // betas[0], [500] and [998] and alphas_cumprod[500] of diffusers 0.42.1.
+    for (class, schedule, expected) in [
+        ("DDPMScheduler", "laplace", [0.0211537573, 0.000250031386, 0.151629657, 0.707283437]),
+        ("HeunDiscreteScheduler", "exp", [0.0119282873, 0.0119282873, 0.0119282873, 0.00244921818]),
+    ] {
+        let config = overlay(json!({"_class_name": class, "beta_schedule": schedule})).unwrap();
+        let (betas, alphas) = (config.betas().betas(), config.betas().alphas_cumprod());
+        for (got, expected) in [betas[0], betas[500], betas[998], alphas[500]].into_iter().zip(expected) {
+            assert!((got - expected).abs() <= 1e-6 * expected.abs(), "{class} {schedule}: {got} {expected}");
+        }
+    }
+    let refused = overlay(json!({"_class_name": "DDIMScheduler", "beta_schedule": "laplace"})).unwrap_err().to_string();
+    assert_eq!(refused, r#"beta_schedule is "laplace", it must be one of linear, scaled_linear, squaredcos_cap_v2"#);
+}

@@ -170,7 +170,10 @@ impl Keys<'_> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
-        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+        // Some writers print every number as 1000.0.
+        let exact = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number));
+        let number = value.as_u64().or_else(|| exact().map(|number| number as u64));
+        let number = number.and_then(|number| usize::try_from(number).ok());
         let number = number.filter(|number| (min..=max).contains(number));
         number.ok_or_else(|| refused(key, value, format!("a whole number from {min} to {max}")))
     }

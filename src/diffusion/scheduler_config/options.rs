@@ -28,8 +28,10 @@ impl Keys<'_> {
             ("scaled_linear", BetaSchedule::ScaledLinear),
             ("squaredcos_cap_v2", BetaSchedule::SquaredcosCapV2),
         ];
-        if class == Class::Ddpm {
-            schedules.push(("sigmoid", BetaSchedule::Sigmoid));
+        match class {
+            Class::Ddpm => schedules.extend([("laplace", BetaSchedule::Laplace), ("sigmoid", BetaSchedule::Sigmoid)]),
+            Class::Heun => schedules.push(("exp", BetaSchedule::Exp)),
+            _ => {}
         }
         let default = if matches!(class, Class::Lcm | Class::Tcd) { "scaled_linear" } else { "linear" };
         let schedule = self.word("beta_schedule", default, &schedules)?;

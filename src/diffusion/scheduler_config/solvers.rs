@@ -7,6 +7,9 @@ use super::{Deis, DpmMultistep, DpmSinglestep, DpmSolver, FinalSigma, SaSolver, 
 use crate::diffusion::error::InvalidScheduler;
 use crate::diffusion::sigmas::Respacing;
 
+/// The words of `SASolverScheduler`'s `algorithm_type`, and whether it integrates x0.
+const SA_ALGORITHMS: [(&str, bool); 2] = [("data_prediction", true), ("noise_prediction", false)];
+
 impl Keys<'_> {
     pub(super) fn dpm_multistep(self) -> Result<DpmMultistep, InvalidScheduler> {
         self.no_learned_variance()?;
@@ -104,13 +107,17 @@ impl Keys<'_> {
         })
     }
 
+    /// Whether `algorithm_type` is one of `SASolverScheduler`.
+    pub(in crate::diffusion) fn is_of_sa_solver(self) -> bool {
+        self.word("algorithm_type", "data_prediction", &SA_ALGORITHMS).is_ok()
+    }
+
     pub(super) fn sa_solver(self) -> Result<SaSolver, InvalidScheduler> {
         self.no_learned_variance()?;
         if let Some(value) = self.get("tau_func") {
             return Err(refused("tau_func", value, "null, a function cannot be sent".to_owned()));
         }
-        let algorithms = [("data_prediction", true), ("noise_prediction", false)];
-        let predict_x0 = self.word("algorithm_type", "data_prediction", &algorithms)?;
+        let predict_x0 = self.word("algorithm_type", "data_prediction", &SA_ALGORITHMS)?;
         if !predict_x0 && self.word("prediction_type", "epsilon", &PREDICTIONS)? == "flow_prediction" {
             return Err(InvalidScheduler::Conflict {
                 keys: "algorithm_type and prediction_type",
