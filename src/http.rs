@@ -10,6 +10,7 @@ mod caller;
 mod catalogue;
 mod content;
 mod create;
+mod disposition;
 pub mod error;
 mod etag;
 mod events;

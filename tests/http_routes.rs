@@ -17,6 +17,8 @@ mod draining;
 mod faults;
 #[path = "http_routes/formats.rs"]
 mod formats;
+#[path = "http_routes/forms.rs"]
+mod forms;
 #[path = "http_routes/idempotency.rs"]
 mod idempotency;
 #[path = "http_routes/inputs.rs"]

@@ -1,6 +1,11 @@
 //! Pictures that a request brings along.
 
-use base64::{DecodeError, Engine, engine::general_purpose::STANDARD};
+use std::borrow::Cow;
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -131,12 +136,14 @@ impl Fields {
     }
 
     fn read_given(&mut self, value: Value) -> Result<Given, (&'static str, String)> {
-        const FORMS: &str =
-            "must be one of {\"b64\": …}, {\"data_url\": …} and {\"upload\": …}, or a file of a multipart body";
-        let wrong = || ("wrong_type", FORMS.to_owned());
+        let wrong = || {
+            let forms =
+                "must be one of {\"b64\": …}, {\"data_url\": …} and {\"upload\": …}, or a file of a multipart body";
+            ("wrong_type", forms.to_owned())
+        };
         let map = match value {
-            Value::String(text) if text.starts_with("data:") => return data_url(&text),
-            Value::String(text) => return base64(&text),
+            Value::String(name) if self.files.contains_key(&name) => return self.file(&name),
+            Value::String(text) => return picture(&text),
             Value::Object(map) => map,
             _ => return Err(wrong()),
         };
@@ -144,21 +151,24 @@ impl Fields {
         let mut keys = map.iter().filter(|(key, _)| !matches!(key.as_str(), "width" | "height"));
         let (Some((key, Value::String(text))), None) = (keys.next(), keys.next()) else { return Err(wrong()) };
         match key.as_str() {
-            "b64" => base64(text),
+            "b64" => picture(text),
             "data_url" => data_url(text),
-            "file" => match self.take_file(text) {
-                Some(bytes) => Ok(Given::File(bytes)),
-                None => Err(("invalid_value", format!("names the file {:?}, which is not in the body", cut(text, 64)))),
-            },
+            "file" => self.file(text),
             "upload" if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
                 Ok(Given::Upload(text.clone()))
             }
-            "upload" => Err(("invalid_value", "must name an upload by its 64 hexadecimal digits".to_owned())),
-            "url" => {
-                Err(("invalid_value", "cannot be a url: this server fetches nothing, send the picture".to_owned()))
+            "upload" => {
+                Err(("invalid_value", "must name an upload by its 64 lower-case hexadecimal digits".to_owned()))
             }
+            "url" => Err(("invalid_value", format!("cannot be a url: this server fetches nothing; {SEND}"))),
             _ => Err(wrong()),
         }
+    }
+
+    /// A file of a multipart body.
+    fn file(&mut self, name: &str) -> Result<Given, (&'static str, String)> {
+        let missing = || format!("names the file {:?}, which is not in the body", cut(name, 64));
+        self.take_file(name).map(Given::File).ok_or_else(|| ("invalid_value", missing()))
     }
 
     fn at(&mut self, place: Place) -> Option<&mut Value> {
@@ -191,27 +201,68 @@ impl Place {
     }
 }
 
-fn base64(text: &str) -> Result<Given, (&'static str, String)> {
-    let decoded = match STANDARD.decode(text) {
-        // Encoders that break lines are common.
-        Err(DecodeError::InvalidByte(_, byte)) if byte.is_ascii_whitespace() => {
-            STANDARD.decode(text.chars().filter(|c| !c.is_ascii_whitespace()).collect::<String>())
-        }
-        decoded => decoded,
-    };
-    match decoded {
-        Ok(bytes) => Ok(Given::File(bytes.into())),
-        Err(error) => Err(("invalid_value", format!("is not base64: {error}"))),
-    }
+/// What to do instead, where a text is no picture.
+const SEND: &str = "send the picture itself, as base64, as a data URL or as a file of a multipart body";
+
+/// A text that is a picture: a data URL or base64.
+fn picture(text: &str) -> Result<Given, (&'static str, String)> {
+    if has_scheme(text, "data:") { data_url(text) } else { base64(text) }
 }
 
-/// `data:image/png;base64,…`
+/// `data:image/png;base64,…` (RFC 2397)
 fn data_url(text: &str) -> Result<Given, (&'static str, String)> {
-    let data = text.strip_prefix("data:").and_then(|rest| rest.split_once(','));
-    match data.filter(|(kind, _)| kind.ends_with(";base64")) {
+    const MARK: &str = ";base64";
+    let data = has_scheme(text, "data:").then(|| text.split_once(',')).flatten();
+    let is_base64 = |kind: &str| {
+        let mark = kind.len().checked_sub(MARK.len()).and_then(|at| kind.get(at..));
+        mark.is_some_and(|mark| mark.eq_ignore_ascii_case(MARK))
+    };
+    match data.filter(|(kind, _)| is_base64(kind)) {
         Some((_, data)) => base64(data),
         None => Err(("invalid_value", "must read data:image/png;base64,…".to_owned())),
     }
+}
+
+/// Standard base64 or its URL-safe alphabet (RFC 4648, 4 and 5), with or without padding and line breaks.
+fn base64(text: &str) -> Result<Given, (&'static str, String)> {
+    let refused = |detail: String| Err(("invalid_value", detail));
+    let shown = cut(text, 64);
+    if text.get(..64.min(text.len())).unwrap_or(text).contains("://") {
+        return refused(format!("is the address {shown:?}, and this server fetches nothing; {SEND}"));
+    }
+    // Spaces that break lines leave whole groups of four characters; a `+` that became a space does not.
+    let mut lines = text.split_ascii_whitespace().rev().skip(1);
+    if text.contains(' ') && lines.any(|line| line.len() % 4 != 0) {
+        return refused("is not base64: it has spaces; in a URL-encoded form each + must be sent as %2B".to_owned());
+    }
+    let joined = match text.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        true => Cow::Owned(text.split_ascii_whitespace().collect::<String>()),
+        false => Cow::Borrowed(text),
+    };
+    let engine = if joined.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
+    if let Ok(bytes) = engine.decode(joined.as_bytes()) {
+        return Ok(Given::File(bytes.into()));
+    }
+    let stranger = joined.chars().find(|c| !c.is_ascii_alphanumeric() && !"+/-_=".contains(*c));
+    refused(match stranger {
+        // Base64 of the smallest picture is longer than most paths.
+        Some('.' | '\\' | ':' | '~') if text.len() <= 256 => {
+            format!("is {shown:?}, and this server reads no files by name; {SEND}")
+        }
+        Some(c) => format!("is not base64: it has the character {c:?}"),
+        None if text.len() <= 64 => format!("is neither base64 nor the name of a file of the body: {shown:?}"),
+        None => "is not base64: it is cut short or damaged".to_owned(),
+    })
+}
+
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+/// Schemes of URLs have no letter case (RFC 3986, 3.1).
+fn has_scheme(text: &str, scheme: &str) -> bool {
+    text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
 
 #[cfg(test)]
@@ -236,6 +287,11 @@ mod tests {
             (json!("aGk="), Given::File("hi".into())),
             (json!({"data_url": "data:image/png;base64,aGk="}), Given::File("hi".into())),
             (json!("data:image/jpeg;base64,aGk="), Given::File("hi".into())),
+            (json!("DATA:image/jpeg;Base64,aGk="), Given::File("hi".into())),
+            (json!({"b64": "data:image/png;base64,aGk"}), Given::File("hi".into())),
+            (json!("aGk"), Given::File("hi".into())),
+            (json!("_-__"), Given::File(Bytes::from_static(&[0xff, 0xef, 0xff]))),
+            (json!("aGlo aQ=="), Given::File("hihi".into())),
             (json!({"upload": upload}), Given::Upload(upload.clone())),
             (json!({"upload": upload, "width": 3, "height": 4}), Given::Upload(upload.clone())),
         ] {
@@ -264,6 +320,35 @@ mod tests {
             let pointers: Vec<String> = request.finish().into_iter().map(|error| error.pointer).take(2).collect();
             assert_eq!(pointers, ["/mask", "/controls/0/image"], "{value}");
         }
+    }
+
+    #[test]
+    fn a_text_that_is_no_picture_says_what_it_is() {
+        for (text, said) in [
+            (
+                "http://example.com/a.png",
+                "image is the address \"http://example.com/a.png\", and this server fetches nothing; send",
+            ),
+            ("/tmp/a.png", "image is \"/tmp/a.png\", and this server reads no files by name; send the picture itself"),
+            ("C:\\a", "reads no files by name"),
+            ("aG*k", "image is not base64: it has the character '*'"),
+            ("aGk=é", "image is not base64: it has the character 'é'"),
+            ("edges", "image is neither base64 nor the name of a file of the body: \"edges\""),
+            ("aG lo aGlo", "each + must be sent as %2B"),
+            ("data:image/png,aGk=", "image must read data:image/png;base64,…"),
+        ] {
+            let mut request = fields(json!({"image": text}));
+            assert!(request.pictures().is_empty(), "{text}");
+            let errors = request.finish();
+            assert!(errors[0].detail.contains(said), "{text}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_may_name_a_file_of_the_body() {
+        let texts = [("controls".to_owned(), r#"[{"model": "canny", "image": "edges"}]"#.to_owned())];
+        let mut request = Fields::from_multipart(texts, [("edges".to_owned(), Bytes::from_static(b"hi"))]);
+        assert_eq!(request.pictures(), [(Place::Control(0), Given::File("hi".into()))]);
     }
 
     #[test]

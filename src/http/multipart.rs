@@ -4,11 +4,12 @@ use axum::body::Bytes;
 use futures::FutureExt;
 use multer::{Constraints, Field, Multipart};
 
-use super::error::ApiError;
+use super::{disposition::Disposition, error::ApiError};
 use crate::generation::Fields;
 use memchr::memmem;
 
-/// The fields of a body. A part with a file name or an `image/…` type is a file, any other a text.
+/// The fields of a body. A part with a file name or an `image/…` type is a file, and so are bytes that are no text where they
+/// are said to be bytes or belong to a picture; any other part is a text.
 ///
 /// # Errors
 /// `malformed_form` where the body does not follow its boundary, a text is not UTF-8, a part has no name, or there are more
@@ -37,22 +38,28 @@ async fn read(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
     const MOST: usize = Fields::MOST_IN_FORM;
     let whole = futures::stream::once(async move { Ok::<_, std::convert::Infallible>(body) });
     let mut parts = Multipart::with_constraints(whole, boundary, Constraints::new());
-    let (mut texts, mut files) = (Vec::new(), Vec::new());
+    let (mut texts, mut files, mut count) = (Vec::new(), Vec::new(), 0);
     while let Some(part) = parts.next_field().await.map_err(|error| malformed(error.to_string()))? {
-        if texts.len() + files.len() == MOST {
+        count += 1;
+        if count > MOST {
             return Err(malformed(format!("the body has more than {MOST} parts")));
         }
-        let Some(name) = part.name().map(str::to_owned) else {
-            return Err(malformed("a part has no name".into()));
+        let Disposition { name, filename } = Disposition::of(part.headers());
+        let Some(name) = name else {
+            return Err(malformed("a part has no name: Content-Disposition must read form-data; name=\"…\"".into()));
         };
-        let picture = part.content_type().is_some_and(|kind| kind.type_() == "image");
-        let file = part.file_name().is_some() || picture;
+        let kind = part.content_type().map_or("", |kind| kind.essence_str()).to_owned();
         let bytes = content(part).await.map_err(|error| malformed(error.to_string()))?;
-        if file {
-            files.push((name, bytes));
-        } else {
-            let text = std::str::from_utf8(&bytes).map(str::to_owned);
-            texts.push((name.clone(), text.map_err(|_| malformed(format!("the value of {name} is not UTF-8")))?));
+        match std::str::from_utf8(&bytes) {
+            // Browsers send this for a choice of files where none was chosen.
+            Ok("") if filename.as_deref() == Some("") => {}
+            _ if filename.is_some() || kind.starts_with("image/") => files.push((name, bytes)),
+            Ok(text) => texts.push((name, text.to_owned())),
+            // The files of pictures are never UTF-8.
+            Err(_) if kind == "application/octet-stream" || matches!(name.as_str(), "image" | "mask") => {
+                files.push((name, bytes));
+            }
+            Err(_) => return Err(malformed(format!("the value of {name} is not UTF-8; a file needs a filename"))),
         }
     }
     Ok(Fields::from_multipart(texts, files))

@@ -16,7 +16,13 @@ pub fn wanted(headers: &HeaderMap, length: usize, tag: &str) -> Result<Option<Ra
     if text(header::IF_RANGE).is_some_and(|version| version.trim() != tag) {
         return Ok(None);
     }
-    match text(header::RANGE).and_then(|range| range.trim().strip_prefix("bytes=")).and_then(parse) {
+    // Names of units have no letter case (RFC 9110, 14.1).
+    let bytes = |range: &'_ str| {
+        let (unit, set) = range.split_once('=')?;
+        unit.trim().eq_ignore_ascii_case("bytes").then_some(())?;
+        parse(set)
+    };
+    match text(header::RANGE).and_then(bytes) {
         None => Ok(None),
         Some((Some(first), last)) if first < length && last.is_none_or(|last| last >= first) => {
             Ok(Some(first..last.map_or(length, |last| length.min(last.saturating_add(1)))))
@@ -51,6 +57,7 @@ mod tests {
         let cases = [
             ("bytes=0-3", Ok(Some(0..4))),
             ("bytes=2-", Ok(Some(2..10))),
+            ("Bytes=2-3", Ok(Some(2..4))),
             ("bytes=-3", Ok(Some(7..10))),
             ("bytes=-30", Ok(Some(0..10))),
             ("bytes=9-9", Ok(Some(9..10))),

@@ -25,7 +25,8 @@ pub fn pairs(form: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     parts().map(pair).collect()
 }
 
-fn decoded(text: &[u8]) -> Option<String> {
+/// `None` where the text is not UTF-8 once decoded.
+pub(super) fn decoded(text: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, tail @ ..] = rest {

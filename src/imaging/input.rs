@@ -19,6 +19,8 @@ const MAX_PROFILE: u64 = 4 << 20;
 /// Why the bytes are no picture that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    #[error("is empty; it must be a PNG, JPEG or WebP picture")]
+    Empty,
     #[error("must be a PNG, JPEG or WebP picture")]
     Format,
     #[error("has {width} × {height} pixels; at most {MAX_PIXELS} and {MAX_SIDE} a side are read")]
@@ -77,6 +79,9 @@ pub fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
 
 /// A decoder of a picture that is not too large, and how the picture lies.
 fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(image::ImageError::from)?;
     let known = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
     let format = reader.format().filter(|format| known.contains(format)).ok_or(DecodeError::Format)?;

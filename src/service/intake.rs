@@ -104,7 +104,7 @@ async fn stored(
 }
 
 fn gone(sha256: &str) -> String {
-    format!("{sha256} is not stored any more, send the picture itself")
+    format!("names no stored picture: {sha256} was never stored or is erased; send the picture itself")
 }
 
 /// Decodes the pictures of a valid request one after the other and notes in the generation what they are stored as. Each is

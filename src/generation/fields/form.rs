@@ -51,6 +51,14 @@ impl Fields {
                 fields.error(&name, "conflict", "is given more than once");
                 continue;
             }
+            if is_text(&name) {
+                fields.error(&name, "wrong_type", "must be a text, not a file: send the part without a filename");
+                if name == "prompt" {
+                    // Stands for the prompt, so that nothing else complains of its absence.
+                    fields.map.insert(name, Value::String(String::new()));
+                }
+                continue;
+            }
             if matches!(name.as_str(), "image" | "mask") {
                 fields.map.insert(name.clone(), Value::Object(Map::from_iter([("file".into(), name.clone().into())])));
             }
@@ -134,6 +142,14 @@ mod tests {
         }
         let mut both = form(&[("metadata", "{\"a\": \"1\"}"), ("metadata[b]", "2")]);
         assert_eq!(both.take("metadata"), Some(json!({"a": "1", "b": "2"})));
+    }
+
+    #[test]
+    fn a_text_that_is_sent_as_a_file_is_one_error() {
+        for name in ["prompt", "negative_prompt", "size"] {
+            let fields = Fields::from_multipart([], [(name.to_owned(), Bytes::from_static(b"a fox"))]);
+            assert_eq!(errors(fields), [(format!("/{name}"), "wrong_type")]);
+        }
     }
 
     #[test]
