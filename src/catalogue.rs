@@ -212,7 +212,7 @@ impl Catalogue {
         let file = adapters.find_lora(lora)?;
         let entry = self.entry(model).ok_or_else(|| unusable(format!("there is no model {model:?}")))?;
         let modules = entry.modules().map_err(|reason| unusable(reason.to_owned()))?;
-        let unfit = |error| unusable(format!("cannot be used with this model: {error}"));
+        let unfit = |(code, error)| (code, format!("cannot be used with this model: {error}"));
         adapters.check_lora(lora, file, modules).map_err(unfit)
     }
 

@@ -2,6 +2,8 @@
 
 #[path = "catalogue/bounds.rs"]
 mod bounds;
+#[path = "catalogue/words.rs"]
+mod words;
 
 use std::{
     os::unix::fs::MetadataExt,

@@ -25,6 +25,7 @@ use crate::{
     },
     pipelines::Model,
     weights::{
+        LoadError,
         lora::{Lora, Modules},
         textual_inversion::EmbeddingOutline,
     },
@@ -177,7 +178,10 @@ impl Adapters {
             let read = || {
                 self.bounded(file)?;
                 let bytes = file.read(name).map_err(|error| error.to_string())?;
-                model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| error.to_string())
+                model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| {
+                    // The next request for the file is refused before it is accepted where its numbers are to blame.
+                    file.check_numbers(name).err().unwrap_or(error).to_string()
+                })
             };
             let adapter = self.read_loras.get(&model.key, &of_content(name, file), read);
             let adapter = adapter.map_err(|error| format!("the LoRA {name:?} cannot be used: {error}"))?;
@@ -246,12 +250,33 @@ impl Adapters {
         }
     }
 
-    /// Whether a LoRA of this file, whose head is sound, can stand beside a model of these modules.
-    pub(super) fn check_lora(&self, name: &str, file: &File, modules: &Modules) -> Result<(), String> {
-        self.bounded(file)?;
-        let content = file.open(name).map_err(|error| error.to_string())?;
-        Lora::check(name, &content, modules).map_err(|error| error.to_string())
+    /// Whether a LoRA of this file, whose head is sound, can stand beside a model of these modules; the error is a code and
+    /// what is wrong. The numbers of a small file are looked at too, once.
+    pub(super) fn check_lora(&self, name: &str, file: &File, modules: &Modules) -> Result<(), Unfit> {
+        self.bounded(file).map_err(|reason| ("unsupported_for_model", reason))?;
+        let checked = file.open(name).and_then(|content| Lora::check(name, &content, modules));
+        let checked = checked.and_then(|()| match file.bytes <= SMALL_BYTES {
+            true => file.check_numbers(name),
+            false => Ok(()),
+        });
+        checked.map_err(unfit)?;
+        // Its numbers may be known by another model's request.
+        file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
+}
+
+/// A code, and why a model cannot use a file.
+pub(super) type Unfit = (&'static str, String);
+
+/// Bytes of a LoRA whose numbers are looked at before a request for it is accepted: some ten milliseconds. Those of larger ones
+/// are known once they were read.
+const SMALL_BYTES: u64 = 16 << 20;
+
+/// The code of a file that is no longer the one that was listed.
+const CHANGED: &str = "file_changed";
+
+fn unfit(error: LoadError) -> Unfit {
+    (if error.is_change() { CHANGED } else { "unsupported_for_model" }, error.to_string())
 }
 
 /// What a file is kept by once it is read: its name and its content.

@@ -78,8 +78,8 @@ impl Entry {
     fn new(name: &str, key: Arc<str>, files: Files, open: impl FnOnce() -> Result<ModelFolder, String>) -> Entry {
         let look = || {
             let folder = open()?;
-            let family = families::of(&folder).map_err(|error| error.to_string())?;
-            let description = family.describe(name, &folder).map_err(|error| error.to_string())?;
+            let family = families::of(&folder).map_err(|error| folder.told(&error))?;
+            let description = family.describe(name, &folder).map_err(|error| folder.told(&error))?;
             let Description { card, bytes, notes, outline } = description;
             Ok(Usable { folder, family, card: Arc::new(card), bytes, notes, outline })
         };

@@ -44,7 +44,8 @@ impl Catalogue {
             return Users::none(fault.to_owned());
         }
         self.users(&format!("lora {name} {}", file.key()), |entry| {
-            adapters.check_lora(name, file, entry.modules().map_err(str::to_owned)?)
+            let checked = adapters.check_lora(name, file, entry.modules().map_err(str::to_owned)?);
+            checked.map_err(|(_, reason)| reason)
         })
     }
 
@@ -56,7 +57,8 @@ impl Catalogue {
             return Users::none(fault);
         }
         self.users(&format!("embedding {name} {}", file.key()), |entry| {
-            adapters.check_word(name, file, entry.usable().map_err(str::to_owned)?.card.text_widths)
+            let widths = entry.usable().map_err(str::to_owned)?.card.text_widths;
+            adapters.check_word(name, file, widths).map_err(|(_, reason)| reason)
         })
     }
 

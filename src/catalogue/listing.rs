@@ -27,7 +27,8 @@ pub(in crate::catalogue) enum Source {
     Unusable(String),
 }
 
-/// What is found, by name. Of two things of one name a folder goes before a file, and either before what cannot be used.
+/// What is found, by name. Of two things of one name a folder goes before a file, which is listed as NAME.safetensors then, and
+/// either before what cannot be used.
 pub(in crate::catalogue) type Found = BTreeMap<String, Source>;
 
 /// Lists `dir`, which is empty for nothing; `marker` is the file by which a folder is known. With it what people should know
@@ -100,7 +101,10 @@ impl Listing {
             }
             Err(error) => return self.add_unusable(name(path), error.to_string()),
         };
-        if metadata.is_file() {
+        let is_safetensors = || path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
+        if !metadata.is_dir() && !metadata.is_file() && is_safetensors() {
+            self.add_unusable(name(&path.with_extension("")), "a pipe or a device, and no file".to_owned());
+        } else if metadata.is_file() {
             self.look_at_file(path, &name(&path.with_extension("")));
         } else if metadata.is_dir() {
             match hub::repository(path) {
@@ -164,15 +168,27 @@ impl Listing {
 
     fn add(&mut self, name: String, source: Source) {
         if !is_name(&name) {
-            let reason = format!("a name is 1 to {LONGEST_NAME} characters without control characters; rename it");
+            let reason = format!(
+                "a name is 1 to {LONGEST_NAME} characters without control characters, and its parts between slashes are not empty \
+                 and have no blanks around them; rename it"
+            );
             return self.add_unusable(name.escape_default().take(LONGEST_NAME).collect(), reason);
         }
         match (self.found.get(&name), &source) {
-            (None | Some(Source::Unusable(_)), _) | (Some(Source::SingleFile(_)), Source::Folder(_)) => {
+            (None | Some(Source::Unusable(_)), _) => drop(self.found.insert(name, source)),
+            (Some(Source::SingleFile(_)), Source::Folder(_)) => {
+                self.add_hidden(&name);
                 self.found.insert(name, source);
             }
+            (Some(_), Source::SingleFile(_)) => self.add_hidden(&name),
             _ => {}
         }
+    }
+
+    /// Lists a file beside something else of its name, which is used.
+    fn add_hidden(&mut self, name: &str) {
+        let reason = format!("{name:?} beside it has the same name and is used; rename one of the two");
+        self.add_unusable(format!("{name}.safetensors"), reason);
     }
 
     fn add_unusable(&mut self, name: String, reason: String) {

@@ -162,6 +162,9 @@ impl ApiError {
             ApiError::RangeNotSatisfiable { .. } => {
                 (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "The range is outside of the file")
             }
+            ApiError::Invalid(invalid) if is_change(&invalid.errors) => {
+                (S::SERVICE_UNAVAILABLE, FILE_CHANGED, "A file has changed")
+            }
             ApiError::Invalid(invalid) => {
                 (S::UNPROCESSABLE_ENTITY, invalid_code(&invalid.errors), "The request is not valid")
             }
@@ -205,6 +208,8 @@ impl ApiError {
             | ApiError::AnswersUnread => Some(jittered(5)),
             ApiError::Expired(_) | ApiError::StorageFull => Some(jittered(30)),
             ApiError::WaitTimeout(_) => Some(1),
+            // By default the folders are looked at every 5 s, and read where two looks agree.
+            ApiError::Invalid(invalid) if is_change(&invalid.errors) => Some(jittered(10)),
             _ => None,
         }
     }
@@ -260,6 +265,14 @@ impl ApiError {
             cause: self.cause(),
         }
     }
+}
+
+/// A file that the request names is no longer the one that was listed.
+const FILE_CHANGED: &str = "file_changed";
+
+/// Whether the same request may be valid soon.
+fn is_change(errors: &[FieldError]) -> bool {
+    !errors.is_empty() && errors.iter().all(|error| error.code == FILE_CHANGED)
 }
 
 /// A code of its own where every error of the request has it, so that clients need not look into the list.
@@ -410,6 +423,7 @@ mod tests {
             invalid("/colour", "unknown_field", text()),
             invalid("/model", "unknown_model", text()),
             invalid("/loras/0/name", "unknown_lora", text()),
+            invalid("/loras/0/name", FILE_CHANGED, text()),
             invalid("/webhook/url", "webhook_url_forbidden", text()),
             failed("run_timeout"),
             failed("out_of_memory"),

@@ -19,15 +19,35 @@ where
     let mut honoured = Map::new();
     for (key, value) in keys {
         if defaults.get(key).is_some() {
-            honoured.insert(key.clone(), value.clone());
+            honoured.insert(key.clone(), exact(value));
         } else if let Some((_, supported)) = fixed.iter().find(|(fixed, _)| fixed == key) {
             one_of(path, key, value, supported)?;
         } else if !key.starts_with('_') {
             return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
         }
     }
-    serde_path_to_error::deserialize(Value::Object(honoured))
-        .map_err(|e| bad(&e.path().to_string(), e.into_inner().to_string()))
+    serde_path_to_error::deserialize(Value::Object(honoured)).map_err(|e| {
+        let key = e.path().to_string();
+        bad(&key, plain(&e.into_inner().to_string()))
+    })
+}
+
+/// The value with 8 in place of 8.0, which some writers print and which no network takes for another number.
+fn exact(value: &Value) -> Value {
+    match value {
+        Value::Array(values) => values.iter().map(exact).collect(),
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(number) if number.fract() == 0.0 && number.abs() < 9e15 => Value::from(number as i64),
+            _ => value.clone(),
+        },
+        _ => value.clone(),
+    }
+}
+
+/// What the reader of JSON says, in words of JSON.
+fn plain(reason: &str) -> String {
+    let reason = reason.replace("usize", "a whole number").replace("u32", "a whole number").replace("f64", "a number");
+    reason.replace("string or map", "a text")
 }
 
 /// Refuses a value that is none of `supported`, JSON all of them; an empty list supports every value.
@@ -65,6 +85,15 @@ pub(super) fn between(path: &str, key: &str, value: f64, least: f64, most: f64) 
     Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
 }
 
+/// Refuses a list that does not have between 1 and `most` entries.
+pub(super) fn entries(path: &str, key: &str, length: usize, most: usize) -> Result<(), LoadError> {
+    if (1..=most).contains(&length) {
+        return Ok(());
+    }
+    let reason = format!("must have 1 to {most} entries, not {length}");
+    Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
+}
+
 /// Refuses `value` = what is not a multiple of `divisor`.
 pub(super) fn divides(path: &str, key: &str, divisor: usize, value: usize) -> Result<(), LoadError> {
     if divisor > 0 && value.is_multiple_of(divisor) {
@@ -84,7 +113,7 @@ pub(super) fn per_block(path: &str, key: &str, length: usize, blocks: usize) -> 
 
 /// A value for all blocks of a network, or one for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a whole number or a list of whole numbers")]
 pub enum PerBlock {
     All(usize),
     Each(Vec<usize>),
@@ -109,7 +138,7 @@ impl PerBlock {
 
 /// Side of what the network was trained on, or height and width: of latents for a U-Net, of pictures for an autoencoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a whole number or a list of two, height and width")]
 pub enum SampleSize {
     Square(usize),
     HeightWidth(usize, usize),

@@ -9,6 +9,8 @@ use super::lora::LoraMismatch;
 pub enum LoadError {
     #[error("{path}: no such file in the model folder")]
     Absent { path: String },
+    #[error("{path}: a link that leads nowhere, to {target}; the download did not end, or the file was removed")]
+    DeadLink { path: String, target: String },
     #[error("{path}: leads out of the model folder and of the folder that the setting names; copy the file there")]
     Escapes { path: String },
     #[error("{path}: {source}")]
@@ -46,6 +48,13 @@ pub enum LoadError {
     Preview(String),
     #[error("device: {0}")]
     Device(#[from] candle_core::Error),
+}
+
+impl LoadError {
+    /// Whether a file is no longer the one that was listed, so that to try again later helps.
+    pub fn is_change(&self) -> bool {
+        matches!(self, LoadError::Read { source, .. } if super::file::is_change(source))
+    }
 }
 
 /// The tensors of one component that are missing, left over, of another shape, or of a type that is not a float.

@@ -153,16 +153,29 @@ impl FileContent {
     /// # Errors
     /// Those of [`FileContent::open`]; or the path has another file now, or the file has changed.
     pub fn open_unchanged(path: &Path, stamp: Stamp) -> io::Result<Self> {
-        let file = Self::open(path)?;
+        let file = Self::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => changed(),
+            _ => error,
+        })?;
         if file.stamp() == Some(stamp) { Ok(file) } else { Err(changed()) }
     }
 }
 
+/// A file is no longer the one that was listed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "has changed on disk since it was listed; try again later: it is listed again within two of models.poll_interval_s, at \
+     SIGHUP and by POST /admin/reload"
+)]
+struct Changed;
+
 fn changed() -> io::Error {
-    io::Error::other(
-        "has changed on disk since it was listed; try again later: it is listed again within two of models.poll_interval_s, at \
-         SIGHUP and by POST /admin/reload",
-    )
+    io::Error::other(Changed)
+}
+
+/// Whether an error says that a file is no longer the one that was listed, so that to try again later helps.
+pub(super) fn is_change(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Changed>())
 }
 
 impl fmt::Debug for FileContent {

@@ -79,6 +79,12 @@ impl ModelFolder {
         self.single_file().map(SingleFile::notes).unwrap_or_default()
     }
 
+    /// An error of the folder for people, who do not see the configurations that are made for a single file.
+    pub fn told(&self, error: &impl fmt::Display) -> String {
+        let error = error.to_string();
+        self.single_file().map(|file| file.told(&error)).unwrap_or(error)
+    }
+
     /// The file, where the folder is made of one.
     pub(super) fn single_file(&self) -> Option<&SingleFile> {
         match &self.0 {
@@ -167,10 +173,20 @@ impl ModelFolder {
 
     /// The text of a file, which must be UTF-8.
     pub fn text(&self, path: &str) -> Result<String, LoadError> {
-        String::from_utf8(self.bytes(path)?.into_owned()).map_err(|e| LoadError::Read {
+        let text = String::from_utf8(self.bytes(path)?.into_owned()).map_err(|_| LoadError::Read {
             path: path.into(),
-            source: std::io::Error::new(std::io::ErrorKind::InvalidData, e),
-        })
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, "is not UTF-8; save it in that encoding"),
+        })?;
+        // Editors of Windows begin UTF-8 with this mark.
+        Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
+    }
+
+    /// The error of a file that is not there, or is a link that leads nowhere.
+    pub(super) fn absent(&self, path: &str) -> LoadError {
+        match &self.0 {
+            Place::Disk { root, .. } => absent(root, path),
+            _ => LoadError::Absent { path: path.into() },
+        }
     }
 
     /// The JSON object in a file. `Infinity`, `-Infinity` and `NaN`, which Python writes, are read as strings.
@@ -190,11 +206,11 @@ impl fmt::Debug for ModelFolder {
 }
 
 fn find(root: &Path, within: &[PathBuf], path: &str) -> Result<FileContent, LoadError> {
-    let real = root.join(path).canonicalize().map_err(|source| unreadable(path, source))?;
+    let real = root.join(path).canonicalize().map_err(|source| unreadable(root, path, source))?;
     if !real.starts_with(root) && !within.iter().any(|other| real.starts_with(other)) && !is_cached(&real) {
         return Err(LoadError::Escapes { path: path.into() });
     }
-    FileContent::open(&real).map_err(|source| unreadable(path, source))
+    FileContent::open(&real).map_err(|source| unreadable(root, path, source))
 }
 
 /// Whether a path is of the files of a repository in a Hugging Face cache, `models--ORG--NAME/blobs/…`, which the links of
@@ -206,10 +222,17 @@ fn is_cached(path: &Path) -> bool {
     parts.windows(2).any(is_store)
 }
 
-fn unreadable(path: &str, source: std::io::Error) -> LoadError {
+fn unreadable(root: &Path, path: &str, source: std::io::Error) -> LoadError {
     match source.kind() {
-        std::io::ErrorKind::NotFound => LoadError::Absent { path: path.into() },
+        std::io::ErrorKind::NotFound => absent(root, path),
         _ => LoadError::Read { path: path.into(), source },
+    }
+}
+
+fn absent(root: &Path, path: &str) -> LoadError {
+    match fs::read_link(root.join(path)) {
+        Ok(target) => LoadError::DeadLink { path: path.into(), target: target.display().to_string() },
+        Err(_) => LoadError::Absent { path: path.into() },
     }
 }
 

@@ -21,7 +21,11 @@ pub use mismatch::LoraMismatch;
 pub use modules::Modules;
 
 use self::{entry::Entries, notes::Notes, pair::Pair};
-use super::{FileContent, LoadError, header::Header};
+use super::{
+    FileContent, LoadError,
+    header::Header,
+    tensors::{check_numbers, floats},
+};
 
 /// The largest rank of an adapter.
 pub const LARGEST_RANK: usize = 1024;
@@ -93,6 +97,20 @@ impl Lora {
             }
         }
         mismatch.none_or(())
+    }
+    /// Whether all weights of the file are finite and small enough, for any model; α is for [`Lora::check`].
+    ///
+    /// # Errors
+    /// One is not, which is named; or the file is broken.
+    pub fn check_numbers(path: &str, file: &FileContent) -> Result<(), LoadError> {
+        let header = Header::read(path, file)?;
+        let weights = header.tensors.iter().filter(|(key, _)| !key.ends_with("alpha"));
+        weights.into_iter().try_for_each(|(key, info)| {
+            let bytes = file.read(info.bytes.clone());
+            let bytes = bytes.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+            let bad = |reason| LoadError::BadKey { path: path.to_owned(), key: key.clone(), reason };
+            floats(&bytes, info.dtype).map_or(Ok(()), |values| check_numbers(&values)).map_err(bad)
+        })
     }
 }
 

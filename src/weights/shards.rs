@@ -34,8 +34,17 @@ pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<
     let pickles = [format!("{component}/{stem}.bin"), format!("{component}/{stem}.fp16.bin")];
     match pickles.into_iter().find(|pickle| folder.has(pickle)) {
         Some(path) => Err(LoadError::Pickle { path }),
-        None => Err(LoadError::Absent { path: format!("{component}/{stem}.safetensors") }),
+        None => Err(lacking(folder, component, stem)),
     }
+}
+
+/// The error of a component without files: a link that leads nowhere is named.
+fn lacking(folder: &ModelFolder, component: &str, stem: &str) -> LoadError {
+    let names = folder.names(component).unwrap_or_default();
+    let is_weights = |name: &&String| name.starts_with(stem) && name.ends_with(".safetensors");
+    let dead = names.iter().filter(is_weights).map(|name| folder.absent(&format!("{component}/{name}")));
+    let mut dead = dead.filter(|error| matches!(error, LoadError::DeadLink { .. }));
+    dead.next().unwrap_or_else(|| LoadError::Absent { path: format!("{component}/{stem}.safetensors") })
 }
 
 /// The files of a component.

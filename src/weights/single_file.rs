@@ -84,12 +84,20 @@ impl SingleFile {
     /// is known.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        let prediction = self.configs.get(SCHEDULER).and_then(|config| config.get("prediction_type"));
-        if let Some(prediction) = prediction.and_then(Value::as_str) {
+        let scheduler = self.configs.get(SCHEDULER);
+        let prediction = scheduler.and_then(|config| config.get("prediction_type"));
+        let defaults = scheduler.and_then(|config| config.get("_use_default_values")).and_then(Value::as_array);
+        if defaults.is_some_and(|keys| keys.iter().any(|key| key == "prediction_type")) {
+            let default = "prediction_type is the default of the scheduler's class";
+            notes.push(format!("{default} (by _use_default_values of the .json file beside it)"));
+        } else if let Some(prediction) = prediction.and_then(Value::as_str) {
             let by = match (self.is_overruled, self.marks.prediction) {
                 (true, _) => "by the .json file beside it".to_owned(),
                 (false, Some((_, mark))) => format!("by the file's {mark}"),
-                (false, None) => "no mark in the file".to_owned(),
+                (false, None) => match &self.marks.unknown {
+                    Some(unknown) => format!("the file's {} is {unknown:?}, which is not known", marks::NOTE),
+                    None => "no mark in the file".to_owned(),
+                },
             };
             notes.push(format!("prediction_type {prediction} ({by})"));
         }
@@ -107,6 +115,16 @@ impl SingleFile {
 
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// An error of one of the folder's configurations, in the words of the file that people can edit: they were made for this
+    /// file and changed by the one beside it.
+    pub fn told(&self, error: &str) -> String {
+        let beside = Path::new(&self.path).with_extension("json");
+        match sidecar::key_of(error).filter(|_| beside.is_file()) {
+            Some((key, rest)) => format!("{}: {key}{rest}", beside.display()),
+            None => error.to_owned(),
+        }
     }
 
     /// The folder's files.

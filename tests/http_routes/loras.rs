@@ -199,3 +199,76 @@ async fn a_lora_is_no_longer_than_the_setting() {
         open(most).await.create(body.clone()).await;
     }
 }
+
+/// The file of a LoRA, one of whose weights is this number.
+fn with_number(name: &str, number: f32) -> Vec<u8> {
+    let file = std::fs::read(companion(name)).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let (mut names, mut changed) = (Vec::new(), Vec::new());
+    for (name, tensor) in tensors.iter() {
+        let values = vec![number; tensor.shape().iter().product()];
+        changed
+            .push((tensor.shape().to_vec(), values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()));
+        names.push(name.to_owned());
+    }
+    let views = names
+        .iter()
+        .zip(&changed)
+        .map(|(name, (shape, bytes))| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    safetensors::serialize(views, None).unwrap()
+}
+
+#[tokio::test]
+async fn weights_that_leave_no_picture_are_known_before_a_request_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, number) in [("nan", f32::NAN), ("huge", 3e38), ("sound", 0.01)] {
+        std::fs::write(dir.path().join(format!("{name}.safetensors")), with_number("flat-lora", number)).unwrap();
+    }
+    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    for name in ["nan", "huge"] {
+        let body = json!({"prompt": "a", "loras": [{"name": name}]});
+        let errors = refused(&desk, body).await.json()["errors"].clone();
+        assert_eq!(
+            (&errors[0]["pointer"], &errors[0]["code"]),
+            (&json!("/loras/0/name"), &json!("unsupported_for_model"))
+        );
+        assert!(errors[0]["detail"].as_str().unwrap().contains("weights are finite and at most 1e6"), "{errors}");
+    }
+    desk.create(json!({"prompt": "a", "loras": [{"name": "sound"}]})).await;
+    let listed = desk.get("/v1/loras").await.json();
+    for (name, state) in [("nan", "failed"), ("huge", "failed"), ("sound", "available")] {
+        let lora = listed["data"].as_array().unwrap().iter().find(|lora| lora["name"] == name).unwrap();
+        assert_eq!(lora["state"], state, "{lora}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changed_since_it_was_listed_is_no_fault_of_the_request() {
+    let (desk, dir) = desk().await;
+    let body = json!({"prompt": "a", "loras": [{"name": "ink"}]});
+    desk.create(body.clone()).await;
+    let path = dir.path().join("ink.safetensors");
+    for change in ["replaced", "gone"] {
+        match change {
+            "replaced" => std::fs::write(&path, with_number("flat-lora", 0.01)).unwrap(),
+            _ => std::fs::remove_file(&path).unwrap(),
+        }
+        let answer = desk.ask(post(&body, &[])).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (503, &json!("file_changed")),
+            "{change}: {}",
+            answer.text()
+        );
+        assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+        assert!(answer.text().contains("try again later"), "{}", answer.text());
+        // Another fault of the request is its own.
+        let faulty = json!({"prompt": "a", "steps": 0, "loras": [{"name": "ink"}]});
+        assert_eq!(refused(&desk, faulty).await.json()["code"], "validation_failed");
+        assert_eq!(desk.operate(Method::POST, "/admin/reload", Value::Null).await.status, 200);
+        match change {
+            "replaced" => drop(desk.create(body.clone()).await),
+            _ => assert_eq!(refused(&desk, body.clone()).await.json()["code"], "unknown_lora"),
+        }
+    }
+}

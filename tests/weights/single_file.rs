@@ -429,13 +429,22 @@ fn the_type_of_prediction_is_known_by_tensors_before_the_header_and_by_the_owner
         (Some("v"), false, None, "v_prediction", "modelspec.prediction_type"),
         (Some("epsilon"), false, None, "epsilon", "modelspec.prediction_type"),
         (Some("epsilon"), true, None, "v_prediction", "v_pred"),
-        (Some("odd"), false, None, "epsilon", "no mark"),
+        (Some("Velocity"), false, None, "epsilon", "modelspec.prediction_type is \"Velocity\", which is not known"),
         (Some("v"), true, Some(&owner), "epsilon", "beside it"),
     ] {
         let (made, notes) = file(note, marker, owner);
         assert_eq!(made, prediction, "{note:?} {marker}");
         assert!(notes.contains(by), "{note:?} {marker}: {notes}");
     }
+}
+
+#[test]
+fn a_value_that_is_said_to_be_a_default_is_not_told_as_what_is_used() {
+    let Some(parts) = parts("sd1") else { return };
+    let owner = json!({"scheduler": {"_use_default_values": ["prediction_type"], "prediction_type": "v_prediction"}});
+    let notes = Place::with(&inverse::single_file(&parts), Some(&owner)).open().unwrap().notes().join("; ");
+    let said = "prediction_type is the default of the scheduler's class (by _use_default_values of the .json file";
+    assert!(notes.contains(said) && !notes.contains("v_prediction"), "{notes}");
 }
 
 /// Stable Diffusion XL on EDM's noise levels, as other programs read its marks.

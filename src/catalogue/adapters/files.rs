@@ -5,13 +5,14 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use rayon::prelude::*;
 
 use crate::{
     generation::LoraUse,
-    weights::{FileContent, LoadError, Stamp, check_header, imprint},
+    weights::{FileContent, LoadError, Stamp, check_header, imprint, lora::Lora},
 };
 
 /// Levels of folders in which files are looked for, and the most files of one folder.
@@ -26,7 +27,20 @@ pub struct File {
     content: Content,
     /// Why no model can use it.
     fault: Option<String>,
+    numbers: Numbers,
 }
+
+/// What is wrong with the numbers of a LoRA, once they were looked at. It follows from the content.
+#[derive(Clone, Debug, Default)]
+struct Numbers(Arc<OnceLock<Option<String>>>);
+
+impl PartialEq for Numbers {
+    fn eq(&self, _: &Numbers) -> bool {
+        true
+    }
+}
+
+impl Eq for Numbers {}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
@@ -53,14 +67,15 @@ impl Seen {
 
 impl File {
     pub fn embedded(content: Cow<'static, [u8]>) -> File {
-        File { bytes: content.len() as u64, content: Content::Embedded(content), fault: None }
+        let bytes = content.len() as u64;
+        File { bytes, content: Content::Embedded(content), fault: None, numbers: Numbers::default() }
     }
 
     /// Looks into the head of the file.
     fn of(name: &str, seen: Seen) -> File {
         let bytes = seen.stamp.map_or(0, |stamp| stamp.bytes);
         let refused = seen.refused.clone();
-        let file = File { bytes, content: Content::Disk(seen), fault: None };
+        let file = File { bytes, content: Content::Disk(seen), fault: None, numbers: Numbers::default() };
         let fault = refused.or_else(|| {
             let checked = file.open(name).and_then(|content| check_header(name, &content));
             checked.err().map(|error| error.to_string())
@@ -70,7 +85,23 @@ impl File {
 
     /// Why no model can use the file.
     pub fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
+        self.fault.as_deref().or_else(|| self.numbers.0.get()?.as_deref())
+    }
+
+    /// Looks at all numbers of a LoRA, once: what was found before is part of [`File::fault`].
+    ///
+    /// # Errors
+    /// One is not finite or too large, or the file cannot be read.
+    pub fn check_numbers(&self, name: &str) -> Result<(), LoadError> {
+        if self.numbers.0.get().is_some() || self.is_embedded() {
+            return Ok(());
+        }
+        let checked = Lora::check_numbers(name, &self.open(name)?);
+        // What a disk answers now says nothing of the file.
+        if !matches!(checked, Err(LoadError::Read { .. })) {
+            self.numbers.0.get_or_init(|| checked.as_ref().err().map(LoadError::to_string));
+        }
+        checked
     }
 
     /// The content as it was when the file was listed, of which nothing is read yet; `name` is what errors call it.

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{Adapters, File};
+use super::{Adapters, File, Unfit, unfit};
 use crate::{
     catalogue::embedded,
     generation::{Generation, ModelCard, PromptSyntax, weighted},
@@ -100,11 +100,8 @@ impl Adapters {
             return vec![("out_of_range", detail)];
         }
         let check = |(name, file): (&str, &File)| {
-            let error = self.check_word(name, file, card.text_widths).err()?;
-            Some((
-                "unsupported_for_model",
-                format!("has the learned word <{name}>, which cannot be used here: {error}"),
-            ))
+            let (code, error) = self.check_word(name, file, card.text_widths).err()?;
+            Some((code, format!("has the learned word <{name}>, which cannot be used here: {error}")))
         };
         words.into_iter().filter_map(check).collect()
     }
@@ -114,19 +111,19 @@ impl Adapters {
         file.fault().map(str::to_owned).or_else(|| self.word_index.fault(name))
     }
 
-    /// Whether a word of this file is for a model of such text encoders.
+    /// Whether a word of this file is for a model of such text encoders; the error is a code and what is wrong.
     pub(in crate::catalogue) fn check_word(
         &self,
         name: &str,
         file: &File,
         widths: [Option<usize>; 2],
-    ) -> Result<(), String> {
+    ) -> Result<(), Unfit> {
+        let unsupported = |reason| ("unsupported_for_model", reason);
         if let Some(fault) = file.fault() {
-            return Err(fault.to_owned());
+            return Err(unsupported(fault.to_owned()));
         }
-        self.bounded(file)?;
-        let content = file.open(name).map_err(|error| error.to_string())?;
-        TextualInversion::check(name, &content, widths).map_err(|error| error.to_string())
+        self.bounded(file).map_err(unsupported)?;
+        file.open(name).and_then(|content| TextualInversion::check(name, &content, widths)).map_err(unfit)
     }
 }
 

@@ -5,7 +5,8 @@ use super::Tiles;
 use crate::{
     models::{
         configuration::{
-            Fixed, LARGEST_PICTURE, LARGEST_SCALE, SampleSize, WIDEST, between, divides, per_block, read, within,
+            Fixed, LARGEST_PICTURE, LARGEST_SCALE, SampleSize, WIDEST, between, divides, entries, per_block, read,
+            within,
         },
         resnet::{ResnetKind, TimeEmbeddingNorm},
     },
@@ -78,7 +79,7 @@ impl AutoencoderKlConfig {
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         let blocks = config.block_out_channels.len();
-        within(path, "block_out_channels", blocks, 8)?;
+        entries(path, "block_out_channels", blocks, 8)?;
         per_block(path, "down_block_types", config.down_block_types.len(), blocks)?;
         per_block(path, "up_block_types", config.up_block_types.len(), blocks)?;
         for channels in &config.block_out_channels {

@@ -3,7 +3,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     models::{
-        configuration::{Fixed, LARGEST_SCALE, WIDEST, between, per_block, read, within},
+        configuration::{Fixed, LARGEST_SCALE, WIDEST, between, entries, per_block, read, within},
         demand::{Demand, conv},
     },
     weights::LoadError,
@@ -58,7 +58,7 @@ impl AutoencoderTinyConfig {
             Err(LoadError::BadKey { path: path.into(), key: key.into(), reason: reason.into() })
         };
         let channels = &config.decoder_block_out_channels;
-        within(path, "decoder_block_out_channels", channels.len(), 8)?;
+        entries(path, "decoder_block_out_channels", channels.len(), 8)?;
         within(path, "decoder_block_out_channels", channels[0], WIDEST)?;
         if channels.iter().any(|width| *width != channels[0]) {
             return bad("decoder_block_out_channels", "the blocks have different widths");

@@ -3,7 +3,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     models::{
-        configuration::{Fixed, WIDEST, read, within},
+        configuration::{Fixed, WIDEST, entries, read, within},
         demand::{Demand, conv},
         unet2d_condition::UNet2DConditionConfig,
     },
@@ -54,7 +54,7 @@ impl ControlNetConfig {
         let config: Self = read(path, &own, FIXED)?;
         // A U-Net has as many blocks on its way up, whose kinds do not matter here.
         let blocks = keys.get("block_out_channels").and_then(Value::as_array).map_or(4, Vec::len);
-        within(path, "block_out_channels", blocks, 16)?;
+        entries(path, "block_out_channels", blocks, 16)?;
         shared.insert("up_block_types".into(), vec!["UpBlock2D"; blocks].into());
         let unet = UNet2DConditionConfig::read(path, &shared)?;
         within(path, "conditioning_channels", config.conditioning_channels, 3)?;
@@ -62,7 +62,7 @@ impl ControlNetConfig {
             let (key, value) = ("conditioning_channels".into(), config.conditioning_channels.into());
             return Err(LoadError::UnsupportedKey { path: path.into(), key, value, supported: "3".into() });
         }
-        within(path, "conditioning_embedding_out_channels", config.conditioning_embedding_out_channels.len(), 8)?;
+        entries(path, "conditioning_embedding_out_channels", config.conditioning_embedding_out_channels.len(), 8)?;
         for width in &config.conditioning_embedding_out_channels {
             within(path, "conditioning_embedding_out_channels", *width, WIDEST)?;
         }

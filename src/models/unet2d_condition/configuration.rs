@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 use crate::{
     models::{
         configuration::{
-            Fixed, LARGEST_EPS, LARGEST_SAMPLE, PerBlock, SampleSize, WIDEST, between, divides, per_block, read, within,
+            Fixed, LARGEST_EPS, LARGEST_SAMPLE, PerBlock, SampleSize, WIDEST, between, divides, entries, per_block,
+            read, within,
         },
         resnet::{ResnetKind, TimeEmbeddingNorm},
         transformer2d::TransformerKind,
@@ -158,7 +159,7 @@ impl UNet2DConditionConfig {
 
     fn check(&self, path: &str) -> Result<(), LoadError> {
         let blocks = self.block_out_channels.len();
-        within(path, "block_out_channels", blocks, 16)?;
+        entries(path, "block_out_channels", blocks, 16)?;
         per_block(path, "down_block_types", self.down_block_types.len(), blocks)?;
         per_block(path, "up_block_types", self.up_block_types.len(), blocks)?;
         for (key, per_block, most) in [
@@ -195,7 +196,10 @@ impl UNet2DConditionConfig {
         between(path, "mid_block_scale_factor", self.mid_block_scale_factor, 1e-3, 1e3)?;
         for (key, kernel) in [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)] {
             within(path, key, kernel, 15)?;
-            divides(path, key, 2, kernel + 1)?; // an even kernel would change the size of the map
+            if kernel % 2 == 0 {
+                let reason = format!("must be odd, not {kernel}: an even kernel changes the size of the map");
+                return Err(LoadError::BadKey { path: path.into(), key: key.into(), reason });
+            }
         }
         if let Some(width) = self.time_cond_proj_dim {
             within(path, "time_cond_proj_dim", width, WIDEST)?;

@@ -16,13 +16,18 @@ const EDM: [&str; 2] = ["edm_vpred.sigma_min", "edm_vpred.sigma_max"];
 const UNSUPPORTED: [&str; 2] = ["edm_mean", "edm_std"];
 
 /// The note that trainers write into the header (Stability's model metadata standard).
-const NOTE: &str = "modelspec.prediction_type";
+pub(super) const NOTE: &str = "modelspec.prediction_type";
+
+/// Characters of a note that is shown.
+const LONGEST_NOTE: usize = 40;
 
 /// What the marks say.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Marks {
     /// diffusers' `prediction_type`, and what says so.
     pub prediction: Option<(&'static str, &'static str)>,
+    /// The beginning of a note on the type of prediction that says something else.
+    pub unknown: Option<String>,
     pub zero_snr: bool,
     /// The least and the largest noise level of EDM.
     pub edm: Option<(f64, f64)>,
@@ -51,7 +56,8 @@ impl Marks {
             }
             false => None,
         };
-        let noted = match header.metadata.get(NOTE).map(|note| note.trim().to_lowercase()).as_deref() {
+        let note = header.metadata.get(NOTE).map(|note| note.trim());
+        let noted = match note.map(str::to_lowercase).as_deref() {
             Some("v" | "v_prediction" | "v-prediction") => Some(("v_prediction", NOTE)),
             Some("epsilon" | "eps") => Some(("epsilon", NOTE)),
             _ => None,
@@ -61,7 +67,9 @@ impl Marks {
             (None, true) => Some(("v_prediction", V_PREDICTION)),
             (None, false) => None,
         };
-        Ok(Self { prediction: marked.or(noted), zero_snr: has(ZERO_SNR), edm })
+        let unknown = note.filter(|note| noted.is_none() && !note.is_empty());
+        let unknown = unknown.map(|note| note.chars().take(LONGEST_NOTE).collect());
+        Ok(Self { prediction: marked.or(noted), unknown, zero_snr: has(ZERO_SNR), edm })
     }
 }
 

@@ -30,6 +30,11 @@ const FILES: [(&str, &str); 8] = [
     ("latentd", "latentd.json"),
 ];
 
+/// The key of the file whose configuration an error begins with, and the rest of the error.
+pub(super) fn key_of(error: &str) -> Option<(&'static str, &str)> {
+    FILES.into_iter().find_map(|(key, file)| Some((key, error.strip_prefix(file)?)))
+}
+
 /// Puts the keys of the file at `path`, if there is one, into the configurations.
 pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String, Value>>) -> Result<(), LoadError> {
     let shown = path.display().to_string();
