@@ -4,6 +4,7 @@ mod generate;
 mod healthcheck;
 mod keys;
 mod operator;
+mod output;
 
 use std::{net::SocketAddr, path::PathBuf};
 

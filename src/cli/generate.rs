@@ -1,6 +1,8 @@
 //! Pictures without a server: the same rules, engine and pipeline, one generation.
 
 use std::{
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::mpsc,
 };
@@ -10,7 +12,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app::{self, engine_settings},
-    diffusion::SamplerLabel,
+    diffusion::{SamplerLabel, names},
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Format, Generation, InputImage, Phase, Place, resolve},
     imaging::decode,
@@ -22,7 +24,7 @@ use latentd::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Settings;
+use super::{Settings, output::Output};
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
@@ -31,7 +33,7 @@ pub(super) struct Generate {
     /// What the picture shows.
     prompt: String,
     /// The file to write, in the format of its extension: .png (also where there is none), .jpg, or .webp, which is
-    /// lossless. Of several images, image i goes to NAME-i.png.
+    /// lossless. Of several images, image i goes to NAME-i.png. "-" is standard output.
     #[arg(short, long, value_name = "FILE", value_parser = picture_file)]
     output: PathBuf,
     #[arg(long)]
@@ -50,7 +52,7 @@ pub(super) struct Generate {
     scheduler: Option<String>,
     #[arg(long)]
     seed: Option<u64>,
-    /// A picture to begin with: PNG, JPEG or WebP.
+    /// A picture to begin with: PNG, JPEG or WebP. "-" is standard input.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// White is drawn anew, black stays.
@@ -74,16 +76,19 @@ impl Generate {
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
         let mut fields = Fields::new(self.fields());
         let mut inputs = Inputs::default();
+        if self.image.as_ref().is_some_and(|path| path.as_os_str() == "-") && self.image == self.mask {
+            bail!("--image and --mask cannot both be standard input");
+        }
         take_in(&mut fields, &mut inputs, Place::Image, self.image.as_deref())?;
         take_in(&mut fields, &mut inputs, Place::Mask, self.mask.as_deref())?;
         let generation = resolve(fields, &rules).map_err(|invalid| {
-            let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
+            let details: Vec<String> = invalid.errors.iter().map(|error| without_http(&error.detail)).collect();
             anyhow!("{}", details.join("; "))
         })?;
 
         // Nothing is computed for a file that cannot be written.
-        let paths = self.paths(generation.n);
-        paths.iter().try_for_each(|path| can_be_written(path))?;
+        let outputs = self.outputs(generation.n)?;
+        outputs.iter().try_for_each(Output::check)?;
 
         let model = catalogue.load(&generation.model)?;
         let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
@@ -105,14 +110,16 @@ impl Generate {
         let frames = ended.recv().context("the engine ended without an answer")??;
         drop(engine);
         computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;
-        write(&generation, &label, frames, &paths)
+        write(&generation, &label, frames, &outputs)
     }
 
     /// Where each image goes.
-    fn paths(&self, n: u32) -> Vec<PathBuf> {
-        match n {
-            1 => vec![self.output.clone()],
-            n => (0..n).map(|index| numbered(&self.output, index)).collect(),
+    fn outputs(&self, n: u32) -> Result<Vec<Output>> {
+        match (Output::of(&self.output), n) {
+            (output, 1) => Ok(vec![output]),
+            (Output::Stdout, n) => bail!("standard output takes one picture, not {n}; name a file, or leave out -n"),
+            (output, _) if self.output.is_dir() => bail!("cannot write {output}: it is a folder; name a file in it"),
+            (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index))).collect()),
         }
     }
 
@@ -134,13 +141,28 @@ impl Generate {
     }
 }
 
-fn write(generation: &Generation, label: &SamplerLabel, frames: Vec<Frame>, paths: &[PathBuf]) -> Result<()> {
-    for ((index, frame), path) in (0..).zip(frames).zip(paths) {
+fn write(generation: &Generation, label: &SamplerLabel, frames: Vec<Frame>, outputs: &[Output]) -> Result<()> {
+    for ((index, frame), output) in (0..).zip(frames).zip(outputs) {
         let encoded = encode(frame, generation, label, index)?;
-        std::fs::write(path, encoded.file).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{} (seed {})", path.display(), generation.seed_of(index));
+        output.write(&encoded.file)?;
+        let line = format!("{output} (seed {})", generation.seed_of(index));
+        match output {
+            Output::File(_) => println!("{line}"),
+            // Nothing but the picture.
+            Output::Stdout => eprintln!("{line}"),
+        }
     }
     Ok(())
+}
+
+/// The words of an error of a request for somebody who has no server.
+fn without_http(detail: &str) -> String {
+    let schedulers = || names().map(|scheduler| scheduler.name).collect::<Vec<_>>().join(", ");
+    match detail.split_once("GET /v1/") {
+        Some((before, rest)) if rest.starts_with("models") => format!("{before}`latentd models` lists the models"),
+        Some((before, rest)) if rest.starts_with("schedulers") => format!("{before}the names are {}", schedulers()),
+        _ => detail.to_owned(),
+    }
 }
 
 /// A number that JSON has, as the fields of a request do.
@@ -151,6 +173,9 @@ fn finite(text: &str) -> Result<f64, String> {
 
 /// The file of `--output`: its extension names a format, or it has none.
 fn picture_file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.ends_with('/') {
+        return Err("it must name a file, or be - for standard output".to_owned());
+    }
     let path = PathBuf::from(text);
     match path.extension() {
         Some(extension) if format_of(&path).is_none() => {
@@ -165,27 +190,31 @@ fn format_of(path: &Path) -> Option<Format> {
     path.extension().and_then(|extension| Format::of_extension(extension.to_str()?))
 }
 
-/// Opens the file for writing and leaves everything as it was.
-fn can_be_written(path: &Path) -> Result<()> {
-    let is_new = path.symlink_metadata().is_err();
-    let opened = std::fs::File::options().write(true).create(true).truncate(false).open(path);
-    opened.with_context(|| format!("cannot write {}", path.display()))?;
-    if is_new {
-        std::fs::remove_file(path).with_context(|| format!("cannot replace {}", path.display()))?;
-    }
-    Ok(())
-}
-
 /// Reads a picture into its field and among the inputs, where there is one to read.
 fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: Place, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let file = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let picture = decode(&file, place.role().ground()).with_context(|| path.display().to_string())?;
     // Nothing is stored here, so nothing will be looked up by this name; it only says which file it was.
     let upload = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
     fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });
     inputs.put(place, picture);
     Ok(())
+}
+
+/// The most bytes of a picture that are read: a file may have no end.
+const MOST_BYTES: u64 = 256 << 20;
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let source: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(File::open(path)?),
+    };
+    let mut file = Vec::new();
+    match source.take(MOST_BYTES + 1).read_to_end(&mut file)? as u64 > MOST_BYTES {
+        true => Err(io::Error::other(format!("it has more than {MOST_BYTES} bytes"))),
+        false => Ok(file),
+    }
 }
 
 /// `fox.png` -> `fox-1.png`

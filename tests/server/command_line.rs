@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    io::Write,
     os::unix::ffi::OsStrExt,
     process::{Command, Output},
 };
@@ -108,6 +109,89 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     let arguments = ["generate", "a fox", "--steps", "1", "--size", "64x64", "-o", &path("FOX.PNG")];
     assert!(latentd(&arguments, &[]).status.success());
     assert_eq!(decode(&std::fs::read(path("FOX.PNG")).unwrap()).0, 64);
+}
+
+/// Arguments of a small picture that go before these.
+fn small<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["generate", "a fox", "--steps", "1", "--size", "64x64", "--seed", "7"], arguments].concat()
+}
+
+#[test]
+fn standard_output_carries_the_picture_and_nothing_else() {
+    for name in ["-", "/dev/stdout"] {
+        let output = latentd(&small(&["-o", name]), &[]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("standard output (seed 7)"), "{name}: {text}");
+        assert!(output.stdout.starts_with(b"\x89PNG") && output.stdout.ends_with(b"IEND\xaeB`\x82"), "{name}");
+        assert_eq!(decode(&output.stdout).0, 64);
+    }
+    let output = latentd(&small(&["-o", "-", "-n", "2"]), &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty(), "{text}");
+    assert!(text.contains("standard output takes one picture, not 2"), "{text}");
+    assert!(!std::path::Path::new("-").exists());
+}
+
+#[test]
+fn pipes_are_written_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (to, from) = (path("to.png"), path("from"));
+    for pipe in [&to, &from] {
+        assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
+    let reading = std::thread::spawn({
+        let to = to.clone();
+        move || std::fs::read(to).unwrap()
+    });
+    let output = latentd(&small(&["-o", &to]), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let picture = reading.join().unwrap();
+    assert_eq!(decode(&picture).0, 64);
+
+    let writing = std::thread::spawn({
+        let (from, picture) = (from.clone(), picture.clone());
+        move || std::fs::write(from, picture).unwrap()
+    });
+    let output = latentd(&small(&["--image", &from, "-o", &path("b.png")]), &[]);
+    writing.join().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    // The same from standard input.
+    let arguments = small(&["--image", "-", "-o", "-"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
+    command.args(&arguments).env_remove("LATENTD_CONFIG").stdin(std::process::Stdio::piped());
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&picture).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(decode(&output.stdout), decode(&std::fs::read(path("b.png")).unwrap()));
+
+    let output = latentd(&small(&["--image", "/dev/zero", "-o", "-"]), &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("cannot read /dev/zero: it has more than"), "{text}");
+    let output = latentd(&small(&["--image", "-", "--mask", "-", "-o", "-"]), &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("--image and --mask cannot both be standard input"), "{text}");
+}
+
+#[test]
+fn errors_speak_of_the_command_line_and_not_of_http() {
+    for (arguments, code, said) in [
+        (&["--model", "nope"][..], 1, "model \"nope\" is not in the catalogue; `latentd models` lists the models"),
+        (&["--scheduler", "Euler"], 1, "unknown scheduler name \"Euler\"; the names are "),
+        (&["-o", ""], 2, "it must name a file, or be - for standard output"),
+        (&["-o", "out/"], 2, "it must name a file, or be - for standard output"),
+        (&["-n", "2", "-o", "/"], 2, "it must name a file, or be - for standard output"),
+        (&["-n", "2", "-o", "/tmp"], 1, "cannot write /tmp: it is a folder; name a file in it"),
+    ] {
+        let output = if arguments.contains(&"-o") { vec![] } else { vec!["-o", "-"] };
+        let answer = latentd(&small(&[arguments, &output].concat()), &[]);
+        let text = String::from_utf8_lossy(&answer.stderr);
+        assert_eq!(answer.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(said), "{arguments:?}: {text}");
+        assert!(["GET ", "/v1", "body", "422"].iter().all(|word| !text.contains(word)), "{arguments:?}: {text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,71 @@
+//! Where a picture goes: a file or standard output.
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+#[derive(Debug)]
+pub(super) enum Output {
+    File(PathBuf),
+    Stdout,
+}
+
+impl Output {
+    /// `-` and every other name of standard output, such as `/dev/stdout`, or a file.
+    pub fn of(path: &Path) -> Output {
+        let is_stdout = || {
+            let stdout = io::stdout().as_fd().try_clone_to_owned().ok()?;
+            let (stdout, file) = (fs::File::from(stdout).metadata().ok()?, fs::metadata(path).ok()?);
+            Some((stdout.dev(), stdout.ino()) == (file.dev(), file.ino()))
+        };
+        match path.as_os_str() == "-" || is_stdout() == Some(true) {
+            true => Output::Stdout,
+            false => Output::File(path.to_owned()),
+        }
+    }
+
+    /// Opens a file for writing and leaves everything as it was. A pipe would wait for its reader, and is taken as it is.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn check(&self) -> Result<()> {
+        let Output::File(path) = self else { return Ok(()) };
+        let is_new = path.symlink_metadata().is_err();
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+            return Ok(());
+        }
+        let opened = fs::File::options().write(true).create(true).truncate(false).open(path);
+        opened.with_context(|| format!("cannot write {self}"))?;
+        if is_new {
+            fs::remove_file(path).with_context(|| format!("cannot replace {self}"))?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// The file cannot be written, or nobody reads standard output.
+    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+        let written = match self {
+            Output::File(path) => fs::write(path, bytes),
+            Output::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(bytes).and_then(|()| stdout.flush())
+            }
+        };
+        written.with_context(|| format!("cannot write {self}"))
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Output::File(path) => path.display().fmt(f),
+            Output::Stdout => f.write_str("standard output"),
+        }
+    }
+}
