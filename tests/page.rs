@@ -13,6 +13,8 @@ mod cards;
 mod formats;
 #[path = "page/reuse.rs"]
 mod reuse;
+#[path = "page/sending.rs"]
+mod sending;
 #[path = "page/under_a_path.rs"]
 mod under_a_path;
 

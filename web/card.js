@@ -43,7 +43,9 @@ export class Card {
     this.canceling = true;
     this.say('Canceling …');
     try {
-      this.update(await api.cancel(this.id));
+      const generation = await api.cancel(this.id);
+      // Its last event may have overtaken the answer.
+      if (this.active) this.update(generation);
     } catch (problem) {
       this.canceling = false;
       this.page.announce(problem.message, true);

@@ -12,6 +12,7 @@ const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'n'];
 const PREVIEWS = 10;
 const STORED_AS = 'latentd.form';
+const MOST_SEED = 2n ** 63n - 1n;
 
 export class Form {
   /**
@@ -101,26 +102,48 @@ export class Form {
   }
 
   async submit() {
+    // A key that is held or pressed twice sends one request.
+    if (this.sending) return;
     this.clearErrors();
     const request = this.request();
-    const bad = NUMBERS.filter((name) => this.field(name).validity.badInput);
-    if (bad.length > 0) {
-      this.showErrors(bad.map((name) => ({ pointer: `/${name}`, detail: 'must be a number' })));
+    const faults = this.faults();
+    if (faults.length > 0) {
+      this.showErrors(faults);
       return;
     }
+    this.sending = true;
     try {
       await this.send({ ...request, previews: PREVIEWS });
     } catch (problem) {
       this.showProblem(problem);
     }
+    this.sending = false;
+  }
+
+  /** Takes back that the server does not answer. */
+  reached() {
+    if (this.unreachable) this.say('form-error', '');
+    this.unreachable = false;
   }
 
   showProblem(problem) {
     const waits = problem.retryAfterS ? ` Try again in ${Math.ceil(problem.retryAfterS)} s.` : '';
+    this.unreachable = problem.status === 0;
     this.showErrors(problem.errors?.length ? problem.errors : [{ pointer: '', detail: problem.message + waits }]);
   }
 
   // Below: how the above is done.
+
+  /** What JSON cannot say, so that the server cannot answer it. */
+  faults() {
+    const faults = NUMBERS.filter((name) => this.field(name).validity.badInput)
+      .map((name) => ({ pointer: `/${name}`, detail: 'must be a number' }));
+    const seed = this.field('seed').value.trim();
+    if (/^\d+$/.test(seed) && BigInt(seed) > MOST_SEED) {
+      faults.push({ pointer: '/seed', detail: `must be between 0 and ${MOST_SEED}` });
+    }
+    return faults;
+  }
 
   field(name) {
     return this.form.elements.namedItem(name);
@@ -137,10 +160,12 @@ export class Form {
       this.submit();
     });
     document.addEventListener('keydown', (event) => {
-      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !document.querySelector('dialog[open]')) {
-        event.preventDefault();
-        this.submit();
-      }
+      if (event.key !== 'Enter' || document.querySelector('dialog[open]')) return;
+      const sends = event.ctrlKey || event.metaKey;
+      // A key that is held sends once.
+      const held = event.repeat && (sends || event.target.matches('#form input, #form [type=submit]'));
+      if (sends || held) event.preventDefault();
+      if (sends && !held) this.submit();
     });
     this.form.addEventListener('input', (event) => {
       const name = event.target.dataset.for;

@@ -64,7 +64,12 @@ async function load() {
   }
 }
 
-const status = showStatus({ returned: load, waiting: () => gallery.refreshQueued() });
+function returned() {
+  form.reached();
+  load();
+}
+
+const status = showStatus({ returned, waiting: () => gallery.refreshQueued() });
 at('copy-request').addEventListener('click', () => copy(command(form.request())));
 at('shortcut').textContent = /Mac|iPhone|iPad/.test(navigator.userAgent) ? '⌘ ↵' : 'Ctrl ↵';
 // The settings are in sight where there is room for them.
