@@ -155,8 +155,8 @@ impl Bench {
         let Value::Object(fields) = json!({"prompt": "a red fox", "steps": STEPS, "scheduler": "dpmpp_2m"}) else {
             unreachable!("an object was written")
         };
-        let generation = resolve(Fields::new(fields), &rules).unwrap();
-        let prepared = catalogue.prepare(generation, Inputs::default(), Arc::new(instant), None).unwrap();
+        let job = resolve(Fields::new(fields), &rules).unwrap();
+        let prepared = catalogue.prepare(job, Inputs::default(), Arc::new(instant), None).unwrap();
         Bench {
             engine,
             _thread: std::thread::spawn(move || thread.run()),

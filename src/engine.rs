@@ -54,7 +54,7 @@ pub struct Run {
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("generation", &self.prepared.generation).finish_non_exhaustive()
+        f.debug_struct("Run").field("job", &self.prepared.job).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The domain: what a client asks for, what it gets, and every rule about it. No I/O, no clock, no candle.
 //!
-//! A request enters as a JSON object ([`Fields`]) and leaves as a [`Generation`], in which nothing is optional and
+//! A request enters as a JSON object ([`Fields`]) and leaves as a [`Job`], in which nothing is optional and
 //! nothing is checked again. The ledger keeps a [`Record`] of it, whose [`Status`] and [`Event`]s are what clients see.
 
 mod any_model;
@@ -8,11 +8,14 @@ mod approximations;
 mod artifact;
 mod card;
 mod control;
+mod draw;
 mod event;
+mod field;
 mod fields;
 mod fingerprint;
 mod id;
 mod input;
+mod job;
 mod json;
 mod levels;
 mod limits;
@@ -27,13 +30,14 @@ mod progress;
 pub mod prompt;
 mod record;
 mod refiner;
-mod request;
 mod resolve;
 mod scheduler;
+mod schema;
 mod sdxl;
 mod signing_secret;
 mod size;
 mod source;
+mod table;
 mod webhook;
 mod webhook_id;
 
@@ -41,28 +45,32 @@ pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterv
 pub use artifact::{Artifact, Facts};
 pub use card::ModelCard;
 pub use control::{Control, Preprocess};
+pub use draw::{Draw, SeedMode};
 pub use event::{Event, EventKind};
+pub use field::{Bounds, Field, Integers, Kind, Numbers, Takers};
 pub use fields::{FieldError, Fields, cut};
 pub use id::{GenerationId, InvalidId};
 pub use input::{Given, InputImage, Place, Role};
+pub use job::{Job, OnDisconnect, Work};
 pub use json::{JsonError, ValueBudget};
 pub use levels::Levels;
 pub use limits::Limits;
 pub use lora::LoraUse;
 pub use media_type::{InvalidMediaType, MediaType};
 pub use notice::{notice, rfc3339};
-pub use output::{Encoding, Format};
+pub use output::{Encoding, Format, MetadataLevel, Output};
 pub use phase::Phase;
 pub use priority::Priority;
 pub use progress::{Preview, Progress};
 pub use prompt::{PromptSyntax, Span, Token, chunks, weighted};
 pub use record::{Problem, Record, Status};
 pub use refiner::Refiner;
-pub use request::{Generation, MetadataLevel, OnDisconnect, SeedMode};
 pub use resolve::{Invalid, Rules, resolve};
 pub use scheduler::SchedulerChoice;
+pub use schema::request_schema;
 pub use sdxl::Sdxl;
 pub use signing_secret::{InvalidSecret, SigningSecret};
 pub use source::{Hold, Mask, Source, Task};
+pub use table::FIELDS;
 pub use webhook::{Webhook, WebhookEvent};
 pub use webhook_id::{DeliveryId, EndpointId};

@@ -38,7 +38,7 @@ mod uploads;
 mod urlencoded;
 mod webhooks;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Router,
@@ -133,7 +133,9 @@ fn guarded(router: Router, origins: Origins) -> Router {
 }
 
 fn assemble(endpoints: Vec<Endpoint>) -> Router<AppState> {
-    let routed = endpoints.into_iter().fold(Router::new(), |router, end| router.route(end.routed, end.handler));
+    let mut seen = BTreeSet::new();
+    let own = endpoints.into_iter().filter(|end| seen.insert((end.method.to_string(), end.routed)));
+    let routed = own.fold(Router::new(), |router, end| router.route(end.routed, end.handler));
     routed.method_not_allowed_fallback(page::wrong_method)
 }
 
@@ -149,9 +151,10 @@ pub fn finish(router: Router, metrics: Metrics) -> Router {
 
 /// Texts only: pictures are compressed already, and an event must not wait in a compressor's buffer.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &axum::http::Extensions) -> bool {
-    const KINDS: [&str; 6] = [
+    const KINDS: [&str; 7] = [
         "application/json",
         "application/problem+json",
+        "application/schema+json",
         "text/html",
         "text/css",
         "text/javascript",

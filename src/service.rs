@@ -385,7 +385,7 @@ impl Service {
     }
 
     fn seen(&self, record: Record, progress: Option<Progress>, place: Option<Place>) -> View {
-        let run_timeout_s = record.generation.run_timeout_s.unwrap_or(self.0.terms.run_timeout_s);
+        let run_timeout_s = record.job.run_timeout_s.unwrap_or(self.0.terms.run_timeout_s);
         View { record, progress, place, max_attempts: self.0.terms.max_attempts, run_timeout_s }
     }
 

@@ -30,7 +30,7 @@ use crate::{
     catalogue::{Catalogue, PrepareError},
     crash::{Attempt, blame},
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
-    generation::{Phase, Problem, Record},
+    generation::{Phase, Problem, Record, Work},
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, Store},
     metrics::Metrics,
     pipelines::Frame,
@@ -170,7 +170,7 @@ impl Worker {
         let cancel = Cancel::default();
         self.live.begin(lease.clone(), cancel.clone());
         self.outbox.tell(Hint::Changed(id));
-        tracing::info!(%id, model = record.generation.model, attempt = record.attempt, "generation started");
+        tracing::info!(%id, model = record.job.model, attempt = record.attempt, "generation started");
 
         let outcome = self.in_time(&record, self.outcome(&record, &lease, cancel)).await;
         self.finish(lease, outcome, begun).await;
@@ -195,7 +195,7 @@ impl Worker {
 
     /// The outcome of a run, which is told to end when it takes longer than it may.
     async fn in_time(&self, record: &Record, outcome: impl Future<Output = Outcome>) -> Outcome {
-        let own = record.generation.run_timeout_s.map(|seconds| Duration::from_secs(seconds.into()));
+        let own = record.job.run_timeout_s.map(|seconds| Duration::from_secs(seconds.into()));
         let mut outcome = pin!(outcome);
         match tokio::time::timeout(own.unwrap_or(self.run_timeout), outcome.as_mut()).await {
             Ok(outcome) => outcome,
@@ -208,20 +208,19 @@ impl Worker {
 
     /// The generation's results, not encoded yet, or how it ends without them.
     async fn compute(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Result<Vec<Frame>, Outcome> {
-        let (id, generation) = (record.id, &record.generation);
+        let (id, job) = (record.id, &record.job);
+        let Work::Draw(draw) = &job.work;
         // A cancel that came between the claim and `begin` found no run to tell.
         match self.store.get(id).await {
             Ok(Some(record)) if record.cancel_requested => cancel.cancel(Reason::Canceled),
             _ => {}
         }
-        self.live.progress(
-            id,
-            Progress { phase: Phase::Loading, step: 0, steps: generation.steps, percent: 0.0, eta_s: None },
-        );
+        self.live
+            .progress(id, Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
         let inputs = self.load_inputs(record).await?;
         // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
         let (held, refiner, _room) = self.load_models(record, &cancel).await?;
-        let (catalogue, wanted) = (self.catalogue.clone(), generation.clone());
+        let (catalogue, wanted) = (self.catalogue.clone(), job.clone());
         let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
         let attempt = Some(Attempt { id, fence: lease.fence() });
         let prepared = tokio::task::spawn_blocking(move || {
@@ -280,7 +279,8 @@ impl Worker {
     /// Shows a preview, encoded away from the engine's thread.
     async fn publish(&self, record: &Record, sketch: Sketch) {
         let Sketch { index, step, preview_index, frame } = sketch;
-        let side = record.generation.width.max(record.generation.height);
+        let Work::Draw(draw) = &record.job.work;
+        let side = draw.width.max(draw.height);
         match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
             Ok(Ok((media_type, bytes))) => {
                 self.live.preview(record.id, Preview { index, step, preview_index, media_type, bytes });

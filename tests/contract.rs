@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
     generation::{
-        Decoder, Fields, Generation, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, resolve,
+        Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, resolve,
     },
     http::{Endpoint, operator_endpoints, public_endpoints},
 };
@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 
 #[path = "contract/conforms.rs"]
 mod conforms;
+#[path = "contract/fields.rs"]
+mod fields;
 
 use conforms::{assert_conforms, complaints, contract, events, operation, resolved};
 
@@ -214,7 +216,7 @@ impl Rules for Open {
         Vec::new()
     }
 
-    fn check_stages(&self, _: &ModelCard, _: &Generation) -> Result<(), (Vec<&'static str>, String)> {
+    fn check_stages(&self, _: &ModelCard, _: &Draw) -> Result<(), (Vec<&'static str>, String)> {
         Ok(())
     }
 

@@ -24,7 +24,7 @@ use latentd::{
     catalogue::Catalogue,
     crash::Attempt,
     engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
-    generation::{Fields, Generation, Limits, Phase, resolve},
+    generation::{Fields, Job, Limits, Phase, Work, resolve},
     metrics::Metrics,
     pipelines::{Frame, Inputs, Model, Prepared},
     service::CatalogueRules,
@@ -110,7 +110,7 @@ impl Bench {
         }
     }
 
-    fn generation(&self, request: Value) -> Generation {
+    fn job(&self, request: Value) -> Job {
         let limits = Limits {
             max_side_pixels: 2048,
             max_pixels: 1 << 22,
@@ -123,13 +123,13 @@ impl Bench {
     }
 
     fn start(&self, request: Value) -> (Cancel, mpsc::Receiver<Told>) {
-        let generation = self.generation(request);
-        let model = self.catalogue.load(&generation.model).unwrap();
-        self.start_on(model, generation)
+        let job = self.job(request);
+        let model = self.catalogue.load(&job.model).unwrap();
+        self.start_on(model, job)
     }
 
-    fn start_on(&self, model: Arc<Model>, generation: Generation) -> (Cancel, mpsc::Receiver<Told>) {
-        self.start_prepared(self.catalogue.prepare(generation, Inputs::default(), model, None).unwrap())
+    fn start_on(&self, model: Arc<Model>, job: Job) -> (Cancel, mpsc::Receiver<Told>) {
+        self.start_prepared(self.catalogue.prepare(job, Inputs::default(), model, None).unwrap())
     }
 
     fn start_prepared(&self, prepared: Prepared) -> (Cancel, mpsc::Receiver<Told>) {
@@ -291,10 +291,10 @@ fn a_short_run_passes_a_long_one() {
 }
 
 /// A request of one row a step for the scripted model, (width, height) pixels.
-fn plain(bench: &Bench, side: u32, steps: u32) -> Generation {
+fn plain(bench: &Bench, side: u32, steps: u32) -> Job {
     let request = json!({"prompt": "a", "width": side, "height": side, "steps": steps, "guidance_scale": 1.0,
         "scheduler": "ddim"});
-    bench.generation(request)
+    bench.job(request)
 }
 
 #[test]
@@ -348,10 +348,11 @@ fn several_pictures_are_decoded_one_after_another_where_they_are_large_and_toget
     for (side, rows) in [(512, 1), (256, 4), (64, 5)] {
         let bench = Bench::new(16, 1);
         let (model, calls, go_on) = Scripted::watched();
-        let mut generation = plain(&bench, side, 1);
-        generation.n = 5;
+        let mut job = plain(&bench, side, 1);
+        let Work::Draw(draw) = &mut job.work;
+        draw.n = 5;
         (0..100).for_each(|_| go_on.send(()).unwrap());
-        assert_eq!(outcome(&bench.start_on(Arc::new(model), generation).1).unwrap().len(), 5);
+        assert_eq!(outcome(&bench.start_on(Arc::new(model), job).1).unwrap().len(), 5);
         let decodes: Vec<_> = calls
             .try_iter()
             .filter_map(|call| if let Call::Decode { stage, rows, .. } = call { Some((stage, rows)) } else { None })
@@ -367,10 +368,11 @@ fn several_pictures_are_decoded_one_after_another_where_they_are_large_and_toget
 fn a_picture_above_the_models_size_is_decoded_in_tiles() {
     let bench = Bench::new(16, 1);
     let (model, calls, go_on) = Scripted::watched();
-    let mut generation = plain(&bench, 1024, 1);
-    (generation.n, generation.height) = (2, 512);
+    let mut job = plain(&bench, 1024, 1);
+    let Work::Draw(draw) = &mut job.work;
+    (draw.n, draw.height) = (2, 512);
     (0..100).for_each(|_| go_on.send(()).unwrap());
-    let pictures = outcome(&bench.start_on(Arc::new(model), generation).1).unwrap();
+    let pictures = outcome(&bench.start_on(Arc::new(model), job).1).unwrap();
     for Frame::Picture(picture) in pictures {
         assert_eq!((picture.width, picture.height), (1024, 512));
         assert!(picture.pixels.iter().all(|level| *level == 0), "the scripted decoder draws black");
@@ -388,21 +390,17 @@ fn a_network_that_fails_fails_only_the_run_to_blame() {
         let bench = Bench::new(16, 1);
         let model = Arc::new(Scripted::model(fault));
         // The scripted network's fault is in rows whose noise is that of seed 13.
-        let generation = |seed: u64| {
-            let mut generation = bench.generation(
-                json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}),
-            );
-            generation.n = 1;
-            generation
+        let job = |seed: u64| {
+            bench.job(json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}))
         };
         let runs: Vec<_> =
-            [1, 2, 13, 3].into_iter().map(|seed| (seed, bench.start_on(model.clone(), generation(seed)))).collect();
+            [1, 2, 13, 3].into_iter().map(|seed| (seed, bench.start_on(model.clone(), job(seed)))).collect();
         for (seed, (_, told)) in runs {
             let ended = outcome(&told);
             assert_eq!(ended.is_err(), seed == 13, "{fault:?}, seed {seed}: {ended:?}");
         }
         // The engine goes on.
-        assert!(outcome(&bench.start_on(model, generation(4)).1).is_ok());
+        assert!(outcome(&bench.start_on(model, job(4)).1).is_ok());
     }
 }
 
@@ -418,8 +416,8 @@ fn runs_of_a_stopping_engine_are_told_so() {
 #[test]
 fn a_request_as_json_and_its_params_are_the_same_generation() {
     let bench = Bench::new(16, 1);
-    let generation = bench.generation(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"},
+    let job = bench.job(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"},
         "guidance_interval": [0.1, 0.9], "feature_cache": {"kind": "deepcache", "interval": 3}}));
-    let params: Map<String, Value> = generation.params();
-    assert_eq!(bench.generation(Value::Object(params)), generation);
+    let params: Map<String, Value> = job.params();
+    assert_eq!(bench.job(Value::Object(params)), job);
 }

@@ -35,6 +35,8 @@ mod other;
 mod read;
 #[path = "http_routes/refusals.rs"]
 mod refusals;
+#[path = "http_routes/schema.rs"]
+mod schema;
 #[path = "http_routes/silence.rs"]
 mod silence;
 #[path = "http_routes/tenants.rs"]

@@ -19,7 +19,7 @@ use latentd::{
     catalogue::{Adapters, Catalogue, ControlNets},
     device::Device,
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Fields, Generation, Given, InputImage, Limits, Phase, resolve},
+    generation::{Draw, Fields, Given, InputImage, Limits, Phase, Work, resolve},
     imaging::{RgbImage, decode},
     kernels::{Kernels, winograd},
     metrics::Metrics,
@@ -83,7 +83,7 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     let outcomes: Vec<_> = ready.iter().map(|case| (case, start(case, &rules, &catalogue, &engine))).collect();
 
     let mut failures = Vec::new();
-    for (case, (generation, outcome)) in outcomes {
+    for (case, (draw, outcome)) in outcomes {
         let pictures = match outcome.recv().unwrap() {
             Ok(pictures) => pictures,
             Err(error) => {
@@ -95,7 +95,7 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
         let pictures = case.wanted(pictures);
         assert_eq!(pictures.len(), goldens.len(), "{}", case.name);
         for (index, (Frame::Picture(picture), golden)) in pictures.iter().zip(&goldens).enumerate() {
-            assert_eq!((picture.width, picture.height), (generation.width, generation.height), "{}", case.name);
+            assert_eq!((picture.width, picture.height), (draw.width, draw.height), "{}", case.name);
             let (max, mean) = distance(picture, golden);
             if max > MAX_LEVELS || mean > MEAN_LEVELS {
                 failures.push(format!("{} image {index}: {max} levels at most, {mean:.3} on average", case.name));
@@ -132,17 +132,13 @@ fn taken_in(case: &Case) -> (Fields, Inputs) {
 type Outcome = mpsc::Receiver<Result<Vec<Frame>, RunError>>;
 
 /// Hands the case to the engine. A case that is not waiting must resolve, so a refusal fails the test.
-fn start(
-    case: &Case,
-    rules: &CatalogueRules<'_>,
-    catalogue: &Catalogue,
-    engine: &engine::Engine,
-) -> (Generation, Outcome) {
+fn start(case: &Case, rules: &CatalogueRules<'_>, catalogue: &Catalogue, engine: &engine::Engine) -> (Draw, Outcome) {
     let (fields, inputs) = taken_in(case);
-    let generation = resolve(fields, rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
-    let model = catalogue.load(&generation.model).unwrap();
-    let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
-    let prepared = catalogue.prepare(generation.clone(), inputs, model, refiner).unwrap();
+    let job = resolve(fields, rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
+    let Work::Draw(draw) = job.work.clone();
+    let model = catalogue.load(&job.model).unwrap();
+    let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
+    let prepared = catalogue.prepare(job, inputs, model, refiner).unwrap();
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         prepared,
@@ -152,7 +148,7 @@ fn start(
         attempt: None,
     };
     assert!(engine.submit(run).is_ok(), "{}", case.name);
-    (generation, receiver)
+    (draw, receiver)
 }
 
 struct Told(mpsc::Sender<Result<Vec<Frame>, RunError>>);

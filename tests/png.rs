@@ -7,9 +7,9 @@ use std::{io::Cursor, sync::Arc};
 
 use latentd::diffusion::SamplerLabel;
 use latentd::generation::{
-    Control, Decoder, FeatureCache, FeatureCacheKind, Fields, Generation, GuidanceInterval, Hold, InputImage, Levels,
-    Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Preprocess, PromptSyntax, Refiner, Rules,
-    SchedulerChoice, SeedMode, Source, Task, resolve, weighted,
+    Control, Decoder, Draw, FeatureCache, FeatureCacheKind, Fields, GuidanceInterval, Hold, InputImage, Job, Levels,
+    Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Output, Preprocess, PromptSyntax, Refiner, Rules,
+    SchedulerChoice, SeedMode, Source, Task, Work, resolve, weighted,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_picture, encode_preview, upscale};
 use proptest::prelude::*;
@@ -41,15 +41,15 @@ fn full_metadata_has_the_lines_that_image_tools_read() {
 
 #[test]
 fn each_image_of_its_own_seed_carries_a_request_for_itself_alone() {
-    let generation = Generation { n: 4, ..generation() };
+    let generation = job(Draw { n: 4, ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 3).unwrap());
     assert!(texts[0].1.contains("Seed: 44, "), "{}", texts[0].1);
-    assert_eq!(again(&texts[1].1), Generation { n: 1, seed: 44, ..generation });
+    assert_eq!(again(&texts[1].1), job(Draw { n: 1, seed: 44, ..draw() }));
 }
 
 #[test]
 fn images_of_one_generator_carry_the_request_for_all_of_them() {
-    let generation = Generation { n: 4, seed_mode: SeedMode::Batch, ..generation() };
+    let generation = job(Draw { n: 4, seed_mode: SeedMode::Batch, ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 3).unwrap());
     assert!(texts[0].1.contains("Seed: 41, ") && texts[0].1.contains("Batch size: 4, Batch pos: 3"), "{}", texts[0].1);
     assert_eq!(again(&texts[1].1), generation);
@@ -57,17 +57,18 @@ fn images_of_one_generator_carry_the_request_for_all_of_them() {
 
 #[test]
 fn the_seed_after_the_largest_is_one_that_a_request_may_name() {
-    let generation = Generation { n: 2, seed: i64::MAX as u64, ..generation() };
+    let generation = job(Draw { n: 2, seed: i64::MAX as u64, ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 1).unwrap());
-    assert_eq!(again(&texts[1].1).seed as u32, generation.seed_of(1) as u32);
+    let (Work::Draw(again), Work::Draw(draw)) = (again(&texts[1].1).work, generation.work);
+    assert_eq!(again.seed as u32, draw.seed_of(1) as u32);
 }
 
 #[test]
 fn less_metadata_is_less() {
-    let seed = Generation { metadata_level: MetadataLevel::Seed, n: 2, ..generation() };
+    let seed = Job { output: told(MetadataLevel::Seed), ..job(Draw { n: 2, ..draw() }) };
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &seed, &label(), 1).unwrap());
     assert_eq!(texts, [("seed".to_owned(), "42".to_owned())]);
-    let none = Generation { metadata_level: MetadataLevel::None, ..generation() };
+    let none = Job { output: told(MetadataLevel::None), ..generation() };
     let file = encode_picture(&picture(8, 8), &none, &label(), 1).unwrap();
     assert_eq!(decoded(&file).1, []);
     assert!(!file.windows(7).any(|bytes| bytes == b"red fox"));
@@ -76,13 +77,8 @@ fn less_metadata_is_less() {
 #[test]
 fn settings_with_commas_stand_in_quotes() {
     let config: Map<String, Value> = serde_json::from_str(r#"{"_class_name": "DDIMScheduler"}"#).unwrap();
-    let generation = Generation {
-        model: "a, b: c".to_owned(),
-        scheduler: SchedulerChoice::Object(config),
-        eta: 0.5,
-        clip_skip: 1,
-        ..generation()
-    };
+    let drawn = Draw { scheduler: SchedulerChoice::Object(config), eta: 0.5, clip_skip: 1, ..draw() };
+    let generation = Job { model: "a, b: c".to_owned(), ..job(drawn) };
     let ddim = SamplerLabel { sampler: "DDIM".to_owned(), schedule_type: None, eta: Some("Eta DDIM") };
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &ddim, 0).unwrap());
     for part in ["Sampler: DDIM, ", "Model: \"a, b: c\", ", ", Eta DDIM: 0.5, ", "Clip skip: 2, "] {
@@ -94,17 +90,13 @@ fn settings_with_commas_stand_in_quotes() {
 
 #[test]
 fn brackets_of_a_plain_prompt_are_text_to_readers_that_weigh_words() {
-    let generation = Generation {
-        prompt: "a (red) [big] fox \\".to_owned(),
-        negative_prompt: Some("(blur:1.3)".to_owned()),
-        ..generation()
-    };
-    let lines = |generation: &Generation| {
-        decoded(&encode_picture(&picture(8, 8), generation, &label(), 0).unwrap()).1.remove(0).1
-    };
-    let plain = "a \\(red\\) \\[big\\] fox \\\\\nNegative prompt: \\(blur:1.3\\)\nSteps: ";
-    assert!(lines(&generation).starts_with(plain), "{}", lines(&generation));
-    let weighted = Generation { prompt_syntax: PromptSyntax::Weighted, ..generation };
+    let plain =
+        Draw { prompt: "a (red) [big] fox \\".to_owned(), negative_prompt: Some("(blur:1.3)".to_owned()), ..draw() };
+    let weighted = Draw { prompt_syntax: PromptSyntax::Weighted, ..plain.clone() };
+    let lines =
+        |draw: &Draw| decoded(&encode_picture(&picture(8, 8), &job(draw.clone()), &label(), 0).unwrap()).1.remove(0).1;
+    let escaped = "a \\(red\\) \\[big\\] fox \\\\\nNegative prompt: \\(blur:1.3\\)\nSteps: ";
+    assert!(lines(&plain).starts_with(escaped), "{}", lines(&plain));
     let same = "a (red) [big] fox \\\nNegative prompt: (blur:1.3)\nSteps: ";
     assert!(lines(&weighted).starts_with(same), "{}", lines(&weighted));
 }
@@ -123,7 +115,7 @@ fn what_else_draws_stands_in_the_lines_too() {
         guess_mode: true,
         preprocess: Preprocess::Canny,
     };
-    let generation = Generation {
+    let generation = job(Draw {
         refiner: Some(Refiner {
             model: "fine".to_owned(),
             switch_at: 0.6,
@@ -133,8 +125,8 @@ fn what_else_draws_stands_in_the_lines_too() {
         }),
         source: Some(Source { image, hold: Hold::Strength { strength: 0.5 }, mask: Some(mask) }),
         controls: vec![control],
-        ..generation()
-    };
+        ..draw()
+    });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     let expected = "Denoising strength: 0.5, Mask blur: 4, Mask mode: Inpaint not masked, Inpaint area: Only masked, \
                     Masked area padding: 16, Refiner: fine, Refiner switch at: 0.6, ControlNet 0: \"Module: canny, \
@@ -146,7 +138,7 @@ fn what_else_draws_stands_in_the_lines_too() {
 #[test]
 fn loras_stand_in_the_prompt_as_tags() {
     let lora = |name: &str, scale| LoraUse { name: name.to_owned(), scale };
-    let generation = Generation { loras: vec![lora("pixel art", 0.7), lora("b", 1.0)], ..generation() };
+    let generation = job(Draw { loras: vec![lora("pixel art", 0.7), lora("b", 1.0)], ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.starts_with("a red fox <lora:pixel art:0.7> <lora:b:1>\n"), "{}", texts[0].1);
     assert_eq!(again(&texts[1].1), generation);
@@ -154,24 +146,25 @@ fn loras_stand_in_the_prompt_as_tags() {
 
 #[test]
 fn an_approximated_picture_carries_how() {
-    let generation = Generation {
+    let generation = job(Draw {
         guidance_interval: [0.2, 0.8].into(),
         decoder: Decoder::Tiny,
         feature_cache: Some(FeatureCache { kind: FeatureCacheKind::DeepCache, interval: 3 }),
-        ..generation()
-    };
+        ..draw()
+    });
     assert_eq!(generation.approximations(), ["guidance_interval", "feature_cache", "tiny_decoder"]);
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.contains("Approximations: guidance_interval feature_cache tiny_decoder, "), "{}", texts[0].1);
     assert_eq!(again(&texts[1].1), generation);
-    let unguided = Generation { guidance_scale: 1.0, ..generation };
+    let Work::Draw(draw) = generation.work;
+    let unguided = Draw { guidance_scale: 1.0, ..draw };
     assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "without guidance none is left out");
 }
 
 #[test]
 fn a_picture_over_a_list_of_levels_carries_the_list() {
     for (levels, steps) in [(Levels::Timesteps(vec![999, 500, 20]), 3), (Levels::Sigmas(vec![14.6, 0.1]), 2)] {
-        let generation = Generation { levels: Some(levels), steps, ..generation() };
+        let generation = job(Draw { levels: Some(levels), steps, ..draw() });
         let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
         assert_eq!(again(&texts[1].1), generation);
     }
@@ -235,7 +228,7 @@ proptest! {
 
     #[test]
     fn any_prompt_survives(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
-        let generation = Generation { prompt, negative_prompt: Some(negative.clone()), ..generation() };
+        let generation = job(Draw { prompt: prompt.clone(), negative_prompt: Some(negative.clone()), ..draw() });
         let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
         let lines = &texts[0].1;
         let (prompts, settings) = lines.rsplit_once("\nSteps: 20, ").unwrap();
@@ -245,7 +238,7 @@ proptest! {
             span.text
         }).collect();
         let shown = if negative.is_empty() { String::new() } else { format!("\nNegative prompt: {negative}") };
-        prop_assert_eq!(read, format!("{}{shown}", generation.prompt));
+        prop_assert_eq!(read, format!("{prompt}{shown}"));
         prop_assert_eq!(again(&texts[1].1), generation);
     }
 
@@ -259,7 +252,7 @@ proptest! {
 
 #[test]
 fn the_longest_prompt_survives() {
-    let generation = Generation { prompt: "狐".repeat(10_000), ..generation() };
+    let generation = job(Draw { prompt: "狐".repeat(10_000), ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert_eq!(again(&texts[1].1), generation);
 }
@@ -280,7 +273,7 @@ fn first_position(file: &[u8], name: &[u8; 4]) -> usize {
 }
 
 /// What the server makes of the JSON chunk as a request.
-fn again(json: &str) -> Generation {
+fn again(json: &str) -> Job {
     resolve(Fields::new(serde_json::from_str(json).unwrap()), &Catalogue::new()).unwrap()
 }
 
@@ -294,9 +287,32 @@ fn label() -> SamplerLabel {
     SamplerLabel { sampler: "Euler a".to_owned(), schedule_type: Some("Karras"), eta: None }
 }
 
-fn generation() -> Generation {
-    Generation {
+fn generation() -> Job {
+    job(draw())
+}
+
+fn job(draw: Draw) -> Job {
+    Job {
         model: "tiny".to_owned(),
+        work: Work::Draw(draw),
+        previews: 2,
+        output: told(MetadataLevel::Full),
+        on_disconnect: OnDisconnect::Keep,
+        priority: Default::default(),
+        start_timeout_s: 60,
+        run_timeout_s: None,
+        webhook: None,
+        metadata: Default::default(),
+    }
+}
+
+/// A PNG that tells so much of its request.
+fn told(metadata_level: MetadataLevel) -> Output {
+    Output { encoding: Default::default(), metadata_level }
+}
+
+fn draw() -> Draw {
+    Draw {
         prompt: "a red fox".to_owned(),
         negative_prompt: Some("blur".to_owned()),
         prompt_syntax: PromptSyntax::Plain,
@@ -320,15 +336,6 @@ fn generation() -> Generation {
         source: None,
         seed: 41,
         seed_mode: SeedMode::PerImage,
-        previews: 2,
-        encoding: Default::default(),
-        metadata_level: MetadataLevel::Full,
-        on_disconnect: OnDisconnect::Keep,
-        priority: Default::default(),
-        start_timeout_s: 60,
-        run_timeout_s: None,
-        webhook: None,
-        metadata: Default::default(),
     }
 }
 
@@ -407,7 +414,7 @@ impl Rules for Catalogue {
         Vec::new()
     }
 
-    fn check_stages(&self, _: &ModelCard, _: &Generation) -> Result<(), (Vec<&'static str>, String)> {
+    fn check_stages(&self, _: &ModelCard, _: &Draw) -> Result<(), (Vec<&'static str>, String)> {
         Ok(())
     }
 

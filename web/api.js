@@ -71,6 +71,8 @@ export function list({ limit, status, after }) {
 }
 
 export const models = async () => (await call('GET', 'v1/models')).data;
+/** The JSON Schema of what a model takes. */
+export const schema = (model) => call('GET', `v1/models/${encodeURIComponent(model)}/schema`);
 export const schedulers = async () => (await call('GET', 'v1/schedulers')).data;
 export const queue = () => call('GET', 'v1/queue');
 

@@ -14,7 +14,8 @@ export class Card {
   /**
    * @param {object} generation as the API shows it
    * @param {{use(generation: object): void, open(card: Card, index: number): void, removed(card: Card): void,
-   *   announce(text: string): void, copy(text: string): void, finished(card: Card): void}} page
+   *   announce(text: string): void, copy(text: string): void, finished(card: Card): void,
+   *   schemaOf(model: string): object | undefined}} page
    */
   constructor(generation, page) {
     this.page = page;
@@ -141,7 +142,7 @@ export class Card {
     }
     const held = this.actions.contains(document.activeElement);
     const use = iconButton('reuse', 'Use these settings', () => this.page.use(this.generation));
-    const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params))));
+    const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params, this.page.schemaOf(params.model)))));
     const download = status === 'succeeded' && this.images.length === 1 ? [this.downloadLink(this.images[0])] : [];
     this.actions.replaceChildren(...download, use, curl, this.deleteButton());
     if (held) this.focus();

@@ -5,25 +5,23 @@ import { element, iconButton } from './element.js';
 import { print } from './json.js';
 import { schedulerName } from './scheduler.js';
 
-/** Fields that mean nothing without another one, which go when it goes. */
-const NEEDS = {
-  mask: 'image', strength: 'image', image_guidance_scale: 'image',
-  mask_blur: 'mask', mask_invert: 'mask', padding_mask_crop: 'mask', keep_unmasked: 'mask',
-};
 const NAMES = {
   image: 'Picture to begin with', mask: 'Mask', strength: 'Strength', image_guidance_scale: 'Picture guidance', loras: 'LoRA',
   controls: 'ControlNet', refiner: 'Refiner', prompt_2: 'Second prompt', negative_prompt_2: 'Second negative prompt',
   negative_prompt: 'Negative prompt', scheduler: 'Sampler', model: 'Model', output: 'File', sigmas: 'Noise levels', timesteps: 'Timesteps',
+  start_timeout_s: 'Longest wait (s)', run_timeout_s: 'Longest run (s)', metadata: 'Labels',
 };
 
 export class Extras {
   /**
    * @param {HTMLElement} place where they are shown
    * @param {(name: string) => void} removed told of each field that the user takes away
+   * @param {() => object} known the fields that there are, as the model's schema describes them
    */
-  constructor(place, removed) {
+  constructor(place, removed, known) {
     this.place = place;
     this.removed = removed;
+    this.known = known;
     this.fields = {};
     this.list = place.querySelector('ul');
   }
@@ -40,7 +38,7 @@ export class Extras {
   remove(name) {
     if (!(name in this.fields)) return;
     delete this.fields[name];
-    for (const [other, needed] of Object.entries(NEEDS)) if (needed === name) this.remove(other);
+    for (const [other, field] of Object.entries(this.known())) if (field['x-needs'] === name) this.remove(other);
     this.show();
   }
 

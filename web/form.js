@@ -18,12 +18,15 @@ export class Form {
   /**
    * @param {HTMLFormElement} form
    * @param {(request: object) => Promise<void>} send rejects with a Problem
+   * @param {(model: string) => object | undefined} schemaOf what a model takes
    */
-  constructor(form, send) {
+  constructor(form, send, schemaOf) {
     this.form = form;
     this.send = send;
+    this.schemaOf = schemaOf;
     this.models = [];
-    this.extras = new Extras(document.getElementById('extras'), () => this.changed());
+    const known = () => schemaOf(this.field('model').value)?.properties ?? {};
+    this.extras = new Extras(document.getElementById('extras'), () => this.changed(), known);
     /** The seed of the last picture, for who decides to keep it afterwards. */
     this.lastSeed = null;
     this.at = (id) => document.getElementById(id);
@@ -68,9 +71,10 @@ export class Form {
     return { ...request, ...extras };
   }
 
-  /** Takes over everything that a generation's request says about its pictures; what has no field here becomes an extra. */
-  use({ params, priority, metadata }) {
-    const { model, seed, scheduler, ...rest } = settings.request(params);
+  /** Takes over everything that a generation's request says; what has no field here becomes an extra. */
+  use(generation) {
+    const schema = this.schemaOf(generation.params.model);
+    const { model, seed, scheduler, ...rest } = settings.request(settings.everything(generation, schema), schema);
     const extras = {};
     if (this.models.some(({ id }) => id === model)) this.field('model').value = model;
     else extras.model = model;
@@ -86,8 +90,6 @@ export class Form {
     this.field('output').value = format;
     if (Object.keys(file).length > 0) extras.output = file;
     Object.assign(extras, others);
-    if (priority && priority !== 'normal') extras.priority = priority;
-    if (metadata && Object.keys(metadata).length > 0) extras.metadata = metadata;
     this.extras.set(extras);
     this.setSeed(seed ?? '');
     this.showModel();

@@ -10,7 +10,8 @@ import { paramsOfImage, request } from './settings.js';
 const MOST_ENLARGED = 8;
 
 export class Large {
-  /** @param {{pictures(): {card: object, image: object}[], use(generation: object): void, copy(text: string): void}} page */
+  /** @param {{pictures(): {card: object, image: object}[], use(generation: object): void, copy(text: string): void,
+   *   schemaOf(model: string): object | undefined}} page */
   constructor(page) {
     this.page = page;
     this.dialog = document.getElementById('large');
@@ -56,7 +57,8 @@ export class Large {
   }
 
   curl() {
-    this.page.copy(command(request(paramsOfImage(this.shown.card.generation.params, this.shown.image))));
+    const params = paramsOfImage(this.shown.card.generation.params, this.shown.image);
+    this.page.copy(command(request(params, this.page.schemaOf(params.model))));
   }
 
   // Below: how the above is done.

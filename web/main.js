@@ -36,6 +36,10 @@ async function copy(text) {
   }
 }
 
+/** What each model takes, by its name: a JSON Schema. */
+let schemas = new Map();
+const schemaOf = (model) => schemas.get(model);
+
 const form = new Form(at('form'), async (request) => {
   const generation = await api.create(request);
   const card = gallery.add(generation);
@@ -43,19 +47,24 @@ const form = new Form(at('form'), async (request) => {
   announce(`${generation.params.prompt}: accepted`);
   card.element.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
   status.refresh();
-});
+}, schemaOf);
 
 const use = (generation) => form.use(generation);
 const gallery = new Gallery({
-  use, copy, announce,
+  use, copy, announce, schemaOf,
   open: (card, index) => large.open(card, index),
   finished: () => status.refresh(),
 });
-const large = new Large({ use, copy, pictures: () => gallery.pictures() });
+const large = new Large({ use, copy, schemaOf, pictures: () => gallery.pictures() });
 
 async function load() {
   try {
     const [models, schedulers] = await Promise.all([api.models(), api.schedulers()]);
+    const usable = models.filter((model) => model.capabilities);
+    schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
+      // A model that is gone by now has none.
+      return [id, await api.schema(id).catch((problem) => { if (problem.status !== 404) throw problem; })];
+    })));
     form.offer(models, schedulers);
     await gallery.load();
   } catch (problem) {

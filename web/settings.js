@@ -1,18 +1,13 @@
-// The settings of a generation: what a request says to make its pictures again.
+// The settings of a generation: what a request says to make its pictures again. Which fields there are, and what their absence
+// says, is told by the schema of the model (`GET /v1/models/{id}/schema`).
 
 import { print } from './json.js';
 
-/** Fields whose absence says the same as one value. */
-const UNSAID = {
-  n: 1, prompt_syntax: 'plain', loras: [], controls: [], guidance_rescale: 0, guidance_interval: [0, 1], eta: 0, clip_skip: 0,
-  decoder: 'full', feature_cache: null, seed_mode: 'per_image', mask_blur: 0, mask_invert: false, keep_unmasked: true,
-  crop_top_left: [0, 0], aesthetic_score: 6, negative_aesthetic_score: 2.5,
-};
-/** The quality of a JPEG whose request names none. */
-const QUALITY = 90;
-/** Fields that say when and for whom a generation runs, not what it draws. */
-const ONCE = new Set(['previews', 'on_disconnect', 'start_timeout_s']);
-/** SDXL's sizes, each with the value that its absence stands for. */
+/** Said even where they are the model's defaults: the form shows them, and a command says what it draws. */
+const ALWAYS = new Set(['prompt', 'model', 'width', 'height', 'steps', 'guidance_scale', 'scheduler', 'seed']);
+/** The page asks for its own number of previews. */
+const NEVER = new Set(['previews']);
+/** SDXL's sizes, each with the value that its absence stands for, which depends on the request. */
 const SIZES = {
   original_size: ({ width, height }) => [height, width],
   target_size: ({ width, height }) => [height, width],
@@ -21,11 +16,17 @@ const SIZES = {
   negative_target_size: ({ target_size: size }) => size,
 };
 
-/** The request that makes the pictures of `params` again: every field but those that go without saying. */
-export function request(params) {
+/** The request that makes the pictures of `params` again: every field but those that go without saying by the schema. */
+export function request(params, schema) {
   const { prompt, ...rest } = params;
-  const said = Object.entries({ prompt, ...rest }).filter(([name, value]) => !isUnsaid(name, value, params));
-  return Object.fromEntries(said.map(([name, value]) => [name, name === 'output' ? file(value) : value]));
+  const fields = Object.entries({ prompt, ...rest }).map(([name, value]) => [name, terse(value, schema?.properties[name])]);
+  return Object.fromEntries(fields.filter(([name, value]) => !isUnsaid(name, value, params, schema)));
+}
+
+/** All that a generation says of its request: its params, and the fields that stand beside them. */
+export function everything(generation, schema) {
+  const beside = Object.keys(schema?.properties ?? {}).filter((name) => name in generation && !(name in generation.params));
+  return { ...Object.fromEntries(beside.map((name) => [name, generation[name]])), ...generation.params };
 }
 
 /** The params of one picture of a generation: image `index` alone is drawn by its own seed. */
@@ -33,17 +34,18 @@ export function paramsOfImage(params, image) {
   return params.seed_mode === 'batch' ? params : { ...params, n: 1, seed: image.seed };
 }
 
-/** What is to be said of the file: its format, and what is not the format's own way. */
-function file({ format, quality = QUALITY, metadata }) {
-  return { format, ...(quality === QUALITY ? {} : { quality }), ...(metadata === 'full' ? {} : { metadata }) };
+/** An object without the keys that have their defaults, where none of its keys has to be there. */
+function terse(value, field) {
+  const keys = field?.properties;
+  if (!keys || value === null || field.required?.length > 0) return value;
+  const said = Object.entries(value).filter(([name, part]) => print(part) !== print(keys[name]?.default));
+  return Object.keys(value).length > 0 && said.length === 0 ? null : Object.fromEntries(said);
 }
 
-function isUnsaid(name, value, params) {
-  if (value === null || value === undefined || ONCE.has(name)) return true;
-  // For SDXL's kind an empty negative prompt is another thing than none.
-  if (name === 'negative_prompt' && value === '') return !('original_size' in params);
-  if (name === 'output') return print(file(value)) === print({ format: 'png' });
-  const unsaid = name in SIZES ? SIZES[name](params) : UNSAID[name];
+function isUnsaid(name, value, params, schema) {
+  if (value === null || value === undefined || NEVER.has(name)) return true;
+  if (ALWAYS.has(name)) return false;
+  const unsaid = name in SIZES ? SIZES[name](params) : schema?.properties[name]?.default;
   return unsaid !== undefined && print(value) === print(unsaid);
 }
 

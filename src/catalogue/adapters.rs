@@ -18,7 +18,7 @@ use words::WordIndex;
 
 use super::{NameKeys, embedded};
 use crate::{
-    generation::{Generation, LoraUse},
+    generation::{Draw, LoraUse},
     models::{
         adapters::{Adapter, AdapterSet},
         text_encoders::{LearnedToken, LearnedTokens},
@@ -171,7 +171,7 @@ impl Adapters {
     ///
     /// # Errors
     /// A name is unknown, or its file is broken or not for this model; each call tries anew.
-    pub fn changes(&self, generation: &Generation, model: &Model) -> Result<AdapterSet, String> {
+    pub fn changes(&self, draw: &Draw, model: &Model) -> Result<AdapterSet, String> {
         let load = |LoraUse { name, scale }: &LoraUse| {
             let file =
                 self.loras.files.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
@@ -187,7 +187,7 @@ impl Adapters {
             let adapter = adapter.map_err(|error| format!("the LoRA {name:?} cannot be used: {error}"))?;
             Ok((adapter, *scale as f32))
         };
-        generation.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
+        draw.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
     }
 
     /// The learned words that the generation's prompts have, for its model: the word of `NAME.safetensors` is `<NAME>`, in
@@ -195,7 +195,7 @@ impl Adapters {
     ///
     /// # Errors
     /// A file is broken or not for this model; each call tries anew.
-    pub fn learned(&self, generation: &Generation, model: &Model) -> Result<LearnedTokens, String> {
+    pub fn learned(&self, draw: &Draw, model: &Model) -> Result<LearnedTokens, String> {
         let load = |(name, file): (&str, &File)| {
             let read = || {
                 self.bounded(file)?;
@@ -208,14 +208,14 @@ impl Adapters {
             let token = self.read_embeddings.get(&model.key, &of_content(name, file), read);
             token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
         };
-        let words = self.words_of(&model.name, generation).into_iter();
+        let words = self.words_of(&model.name, draw).into_iter();
         words.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
     }
 
-    /// By what the files are known again that the generation may use.
-    pub(super) fn imprints(&self, generation: &Generation) -> impl Iterator<Item = String> {
-        let loras = generation.loras.iter().filter_map(|used| self.loras.files.get(&used.name));
-        let words = self.words_of(&generation.model, generation).into_values();
+    /// By what the files are known again that the generation may use with this model.
+    pub(super) fn imprints(&self, model: &str, draw: &Draw) -> impl Iterator<Item = String> {
+        let loras = draw.loras.iter().filter_map(|used| self.loras.files.get(&used.name));
+        let words = self.words_of(model, draw).into_values();
         loras.chain(words).map(File::imprint)
     }
 

@@ -3,7 +3,10 @@
 use sha2::{Digest, Sha256};
 
 use super::Catalogue;
-use crate::{generation::Generation, kernels};
+use crate::{
+    generation::{Job, Work},
+    kernels,
+};
 
 /// Equal where the same generation gets the same answers from its networks, to the bit: one number of the build, the vector
 /// unit, the kernels' settings, and the files of the model and of all that the request names beside it.
@@ -12,16 +15,17 @@ pub struct Numerics([u8; 32]);
 
 impl Numerics {
     /// Those of this process, for a generation whose models are in memory.
-    pub fn of(generation: &Generation, catalogue: &Catalogue) -> Numerics {
+    pub fn of(job: &Job, catalogue: &Catalogue) -> Numerics {
+        let Work::Draw(draw) = &job.work;
         let mut parts = vec![
             env!("CARGO_PKG_VERSION").to_owned(),
             kernels::isa().to_owned(),
             format!("{:?}", catalogue.device().kernels()),
-            catalogue.imprint(&generation.model),
+            catalogue.imprint(&job.model),
         ];
-        parts.extend(generation.refiner.as_ref().map(|refiner| catalogue.imprint(&refiner.model)));
-        parts.extend(generation.controls.iter().map(|control| catalogue.control_nets().imprint(&control.model)));
-        parts.extend(catalogue.adapters().imprints(generation));
+        parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.imprint(&refiner.model)));
+        parts.extend(draw.controls.iter().map(|control| catalogue.control_nets().imprint(&control.model)));
+        parts.extend(catalogue.adapters().imprints(&job.model, draw));
         let mut digest = Sha256::new();
         for part in parts {
             digest.update((part.len() as u64).to_le_bytes());

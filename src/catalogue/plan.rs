@@ -1,15 +1,15 @@
 //! The plan of a generation with the models that there are.
 
 use super::Catalogue;
-use crate::{families::Plan, generation::Generation};
+use crate::{families::Plan, generation::Job};
 
 impl Catalogue {
     /// The work and the memory of a generation; `None` where its model is not in the catalogue or cannot be used.
-    pub fn plan(&self, generation: &Generation) -> Option<Plan> {
-        let entry = self.entry(&generation.model)?;
+    pub fn plan(&self, job: &Job) -> Option<Plan> {
+        let entry = self.entry(&job.model)?;
         let usable = entry.usable().ok()?;
         let control_nets = self.control_nets();
         let of_control = |name: &str, size, tokens| control_nets.demand(name, size, tokens);
-        Some(usable.outline.plan(generation, &usable.card, &of_control))
+        Some(usable.outline.plan(job, &usable.card, &of_control))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Catalogue, CatalogueError};
 use crate::{
     diffusion::{InvalidScheduler, SchedulerConfig},
-    generation::Generation,
+    generation::{Draw, Job, Work},
     pipelines::{Companions, Inputs, Model, Prepared},
 };
 
@@ -30,47 +30,39 @@ impl Catalogue {
     /// A name is unknown, or what it names cannot be loaded or used.
     pub fn prepare(
         &self,
-        generation: Generation,
+        job: Job,
         inputs: Inputs,
         model: Arc<Model>,
         refiner: Option<Arc<Model>>,
     ) -> Result<Prepared, PrepareError> {
-        let companions = self.companions(&generation, &model, refiner)?;
-        let scheduler = self.scheduler(&generation, &generation.model)??;
-        Ok(Prepared { generation, model, scheduler, companions, inputs })
+        let Work::Draw(draw) = &job.work;
+        let companions = self.companions(draw, &model, refiner)?;
+        let scheduler = self.scheduler(draw, &job.model)??;
+        Ok(Prepared { job, model, scheduler, companions, inputs })
     }
 
-    fn companions(
-        &self,
-        generation: &Generation,
-        model: &Model,
-        refiner: Option<Arc<Model>>,
-    ) -> Result<Companions, PrepareError> {
-        let controls = generation.controls.iter();
+    fn companions(&self, draw: &Draw, model: &Model, refiner: Option<Arc<Model>>) -> Result<Companions, PrepareError> {
+        let controls = draw.controls.iter();
         let control_nets = controls.map(|control| self.control_nets().load(&control.model));
         let refiner = match refiner {
             Some(model) => {
-                let scheduler = self.scheduler(generation, &model.name)?.map_err(PrepareError::RefinerScheduler)?;
+                let scheduler = self.scheduler(draw, &model.name)?.map_err(PrepareError::RefinerScheduler)?;
                 Some((model, scheduler))
             }
             None => None,
         };
         let adapters = self.adapters();
         Ok(Companions {
-            adapters: adapters.changes(generation, model).map_err(PrepareError::Companion)?,
-            learned: adapters.learned(generation, model).map_err(PrepareError::Companion)?,
+            adapters: adapters.changes(draw, model).map_err(PrepareError::Companion)?,
+            learned: adapters.learned(draw, model).map_err(PrepareError::Companion)?,
             control_nets: control_nets.collect::<Result<_, _>>().map_err(PrepareError::Companion)?,
             refiner,
         })
     }
 
     /// The scheduler of a model's folder with what the request changes.
-    fn scheduler(
-        &self,
-        generation: &Generation,
-        model: &str,
-    ) -> Result<Result<SchedulerConfig, InvalidScheduler>, CatalogueError> {
+    fn scheduler(&self, draw: &Draw, model: &str) -> Result<Result<SchedulerConfig, InvalidScheduler>, CatalogueError> {
         let card = self.card(model).ok_or_else(|| CatalogueError::Unknown(model.to_owned()))?;
-        Ok(SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler))
+        Ok(SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler))
     }
 }

@@ -14,7 +14,7 @@ use latentd::{
     app::{self, engine_settings},
     diffusion::{SamplerLabel, names},
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Fields, Format, Generation, InputImage, Phase, Place, resolve},
+    generation::{Fields, Format, InputImage, Job, Phase, Place, Work, resolve},
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
@@ -81,25 +81,26 @@ impl Generate {
         }
         take_in(&mut fields, &mut inputs, Place::Image, self.image.as_deref())?;
         take_in(&mut fields, &mut inputs, Place::Mask, self.mask.as_deref())?;
-        let generation = resolve(fields, &rules).map_err(|invalid| {
+        let job = resolve(fields, &rules).map_err(|invalid| {
             let details: Vec<String> = invalid.errors.iter().map(|error| without_http(&error.detail)).collect();
             anyhow!("{}", details.join("; "))
         })?;
 
+        let Work::Draw(draw) = &job.work;
         // Nothing is computed for a file that cannot be written.
-        let outputs = self.outputs(generation.n)?;
+        let outputs = self.outputs(draw.n)?;
         outputs.iter().try_for_each(Output::check)?;
 
-        let model = catalogue.load(&generation.model)?;
-        let refiner = generation.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
-        let prepared = catalogue.prepare(generation.clone(), inputs, model, refiner)?;
+        let model = catalogue.load(&job.model)?;
+        let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
+        let prepared = catalogue.prepare(job.clone(), inputs, model, refiner)?;
         let label = prepared.scheduler.label();
         let (engine, thread) = engine::engine(
             engine::Settings { checkpoint_interval: None, ..engine_settings(&config.engine) },
             Metrics::new(),
         );
         let (sender, ended) = mpsc::channel();
-        let observer = Box::new(Bar { bar: progress_bar(generation.steps), ended: sender });
+        let observer = Box::new(Bar { bar: progress_bar(draw.steps), ended: sender });
         let cancel = Cancel::default();
         let run = Run { prepared, replay: Log::default(), observer, cancel, attempt: None };
         if engine.submit(run).is_err() {
@@ -110,7 +111,7 @@ impl Generate {
         let frames = ended.recv().context("the engine ended without an answer")??;
         drop(engine);
         computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;
-        write(&generation, &label, frames, &outputs)
+        write(&job, &label, frames, &outputs)
     }
 
     /// Where each image goes.
@@ -141,11 +142,12 @@ impl Generate {
     }
 }
 
-fn write(generation: &Generation, label: &SamplerLabel, frames: Vec<Frame>, outputs: &[Output]) -> Result<()> {
+fn write(job: &Job, label: &SamplerLabel, frames: Vec<Frame>, outputs: &[Output]) -> Result<()> {
+    let Work::Draw(draw) = &job.work;
     for ((index, frame), output) in (0..).zip(frames).zip(outputs) {
-        let encoded = encode(frame, generation, label, index)?;
+        let encoded = encode(frame, job, label, index)?;
         output.write(&encoded.file)?;
-        let line = format!("{output} (seed {})", generation.seed_of(index));
+        let line = format!("{output} (seed {})", draw.seed_of(index));
         match output {
             Output::File(_) => println!("{line}"),
             // Nothing but the picture.

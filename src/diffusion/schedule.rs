@@ -12,7 +12,7 @@ use super::prediction::Prediction;
 use super::scheduler_config::{EulerLevels, FinalSigma, Sampler, SchedulerConfig};
 use super::sigmas::{Respacing, SigmaTable};
 use super::spacing::Spacing;
-use crate::generation::{Generation, Levels};
+use crate::generation::{Draw, Levels};
 use dpm_levels::{DpmLevels, Last, dpm_points};
 use edm_levels::{consistency_points, edm_points};
 use euler_levels::euler_points;
@@ -57,10 +57,10 @@ impl Schedule {
     }
 
     /// The levels that a generation asks for.
-    pub fn of(config: &SchedulerConfig, generation: &Generation) -> Result<Schedule, InvalidSteps> {
-        match &generation.levels {
+    pub fn of(config: &SchedulerConfig, draw: &Draw) -> Result<Schedule, InvalidSteps> {
+        match &draw.levels {
             Some(levels) => Schedule::over(config, levels),
-            None => Schedule::new(config, generation.steps as usize),
+            None => Schedule::new(config, draw.steps as usize),
         }
     }
 

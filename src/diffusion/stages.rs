@@ -1,7 +1,7 @@
 //! The schedules of a generation: of its own model, and of its refiner.
 
 use super::{InvalidSteps, Schedule, SchedulerConfig};
-use crate::generation::{Generation, Hold, Refiner};
+use crate::generation::{Draw, Hold, Refiner};
 
 /// What a generation runs through. Built when a request comes in, so that what no scheduler can run is refused, and again
 /// when the generation runs.
@@ -34,29 +34,25 @@ pub struct InvalidStage {
 impl Stages {
     /// # Errors
     /// The field that leaves a model without a step, or asks for what its scheduler cannot do.
-    pub fn of(
-        generation: &Generation,
-        own: OwnSchedule<'_>,
-        refiner: Option<&SchedulerConfig>,
-    ) -> Result<Stages, InvalidStage> {
-        let steps = generation.steps as usize;
+    pub fn of(draw: &Draw, own: OwnSchedule<'_>, refiner: Option<&SchedulerConfig>) -> Result<Stages, InvalidStage> {
+        let steps = draw.steps as usize;
         let at = |field| move |error| InvalidStage { field, error };
-        let levels = generation.levels.as_ref();
+        let levels = draw.levels.as_ref();
         let listed: &[&str] = match levels.map(|levels| levels.name()) {
             Some("sigmas") => &["sigmas"],
             Some(_) => &["timesteps"],
             None => &["steps"],
         };
-        let whole = || Schedule::of(own.config, generation).map_err(at(listed));
-        let begun = match generation.source.as_ref().map(|source| source.hold) {
+        let whole = || Schedule::of(own.config, draw).map_err(at(listed));
+        let begun = match draw.source.as_ref().map(|source| source.hold) {
             Some(Hold::Strength { strength }) if own.is_distilled && levels.is_none() => {
                 Schedule::compressed(own.config, steps, strength).map_err(at(&["strength"]))?
             }
             Some(Hold::Strength { strength }) => whole()?.for_strength(strength).map_err(at(&["strength"]))?,
             Some(Hold::Guidance { .. }) | None => whole()?,
         };
-        let denoising_end = generation.sdxl.as_ref().and_then(|sdxl| sdxl.denoising_end);
-        Ok(match (&generation.refiner, refiner) {
+        let denoising_end = draw.sdxl.as_ref().and_then(|sdxl| sdxl.denoising_end);
+        Ok(match (&draw.refiner, refiner) {
             (Some(Refiner { switch_at, .. }), Some(config)) => {
                 let follows = Schedule::new(config, steps).map_err(at(&["steps"]))?;
                 Stages {

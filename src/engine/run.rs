@@ -21,7 +21,7 @@ use super::{
 use crate::{
     crash::{Attempt, blame},
     families::draw,
-    generation::Phase,
+    generation::{Phase, Work},
     pipelines::{Frame, Model, NetworkError, PipelineError},
 };
 
@@ -49,12 +49,13 @@ impl Active {
     /// `recording` is of the run's `replay`.
     pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
         let Run { prepared, replay: _, observer, cancel, attempt } = run;
-        let mailbox = Rc::new(RefCell::new(Mailbox::new(prepared.generation.steps, recording)));
+        let Work::Draw(work) = &prepared.job.work;
+        let mailbox = Rc::new(RefCell::new(Mailbox::new(work.steps, recording)));
         let station = Station {
             mailbox: mailbox.clone(),
             model: prepared.model.clone(),
             refiner: prepared.companions.refiner.as_ref().map(|(model, _)| model.clone()),
-            previews: prepared.generation.previews,
+            previews: prepared.job.previews,
         };
         let (model, refiner) = (station.model.clone(), station.refiner.clone());
         let pipeline = Box::pin(async move { draw(&station, &prepared).await });

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{CardError, ControlDemand, Plan};
 use crate::{
     device::Device,
-    generation::{Generation, ModelCard},
+    generation::{Job, ModelCard},
     pipelines::{Compute, Frame, Loaded, PipelineError, Prepared},
     weights::{LoadError, ModelFolder, lora::Modules},
 };
@@ -72,7 +72,7 @@ pub struct Description {
 /// The sizes of a model's layers.
 pub trait Outline: fmt::Debug + Send + Sync {
     /// The work and the memory of a generation with this model. `controls` knows what ControlNets take besides.
-    fn plan(&self, generation: &Generation, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan;
+    fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan;
 }
 
 /// `model_index.json`: the class of the pipeline, and the classes of its parts.

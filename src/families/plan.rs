@@ -2,7 +2,7 @@
 
 use crate::{
     diffusion::{Schedule, SchedulerConfig},
-    generation::{Generation, ModelCard, Source},
+    generation::{Draw, ModelCard, Source},
     models::demand::Demand,
 };
 
@@ -55,28 +55,28 @@ impl Plan {
     }
 
     /// The plan of a generation that makes these calls.
-    pub fn of(generation: &Generation, sampling: Sampling) -> Plan {
+    pub fn of(draw: &Draw, sampling: Sampling) -> Plan {
         let Sampling { state, branches, calls, call, before, after } = sampling;
-        let rows = generation.n as usize * branches;
-        let work = before.work + (calls * rows) as f64 * call.work + f64::from(generation.n) * after.work;
+        let rows = draw.n as usize * branches;
+        let work = before.work + (calls * rows) as f64 * call.work + f64::from(draw.n) * after.work;
 
         let state = 4 * state as u64;
-        let pixels = 3 * u64::from(generation.height) * u64::from(generation.width);
-        let (n, rows) = (u64::from(generation.n), rows as u64);
-        let log = LOG_BYTES.min(rows * state * u64::from(generation.steps));
+        let pixels = 3 * u64::from(draw.height) * u64::from(draw.width);
+        let (n, rows) = (u64::from(draw.n), rows as u64);
+        let log = LOG_BYTES.min(rows * state * u64::from(draw.steps));
         // A picture of the request is decoded, resized and then floats; a finished one stands beside its file, which may be as
         // large.
-        let inputs = generation.inputs().count() as u64 * 6 * pixels;
+        let inputs = draw.inputs().count() as u64 * 6 * pixels;
         let held = n * (STATES * state + 2 * pixels) + rows * ROWS * state + log + inputs;
         Plan { cost: work / 1e9, held, call: call.bytes.max(before.bytes).max(after.bytes) }
     }
 }
 
 /// How often the sampler of a request calls the denoiser for each row.
-pub(super) fn calls(generation: &Generation, card: &ModelCard) -> usize {
-    let config = SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler);
-    let schedule = config.ok().and_then(|config| Schedule::of(&config, generation).ok());
-    let calls = schedule.map_or(generation.steps as usize, |schedule| schedule.calls());
-    let strength = generation.source.as_ref().map_or(1.0, Source::strength);
+pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
+    let config = SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler);
+    let schedule = config.ok().and_then(|config| Schedule::of(&config, draw).ok());
+    let calls = schedule.map_or(draw.steps as usize, |schedule| schedule.calls());
+    let strength = draw.source.as_ref().map_or(1.0, Source::strength);
     ((calls as f64 * strength).ceil() as usize).max(1)
 }

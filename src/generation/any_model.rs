@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Decoder, Fields, Generation, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task};
+use super::{
+    Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, field::Bounds, table,
+};
 
 /// The card of a model that allows whatever some model allows.
 pub(super) fn card() -> ModelCard {
@@ -27,8 +29,8 @@ pub(super) fn card() -> ModelCard {
 const TIME_IDS: usize = 6;
 
 /// Takes the fields that some models refuse together with others that the card allows; their bounds are checked.
-pub(super) fn take_exclusive(fields: &mut Fields) {
-    fields.number("image_guidance_scale", 1.0, 10.0);
+pub(super) fn take_exclusive(fields: &mut Fields, on: &Bounds<'_>) {
+    fields.get::<f64>(&table::IMAGE_GUIDANCE_SCALE, on);
 }
 
 /// Rules without what depends on the model.
@@ -81,7 +83,7 @@ impl Rules for AnyModel<'_> {
         Vec::new()
     }
 
-    fn check_stages(&self, _: &ModelCard, _: &Generation) -> Result<(), (Vec<&'static str>, String)> {
+    fn check_stages(&self, _: &ModelCard, _: &Draw) -> Result<(), (Vec<&'static str>, String)> {
         Ok(())
     }
 

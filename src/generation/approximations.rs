@@ -1,9 +1,12 @@
 //! Ways to a picture faster that change it: off unless the request asks, and told wherever the picture is shown.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{Fields, ModelCard};
+use super::{
+    Fields,
+    field::Bounds,
+    table::{self, CACHE_INTERVAL, CACHE_KIND, FEATURE_CACHE},
+};
 
 /// Between which shares of the sampling steps guidance is computed (Kynkäänniemi et al. 2024, arXiv:2404.07724).
 ///
@@ -23,32 +26,6 @@ impl GuidanceInterval {
     /// Whether the step is guided before which this share of all steps, in `[0, 1)`, is done.
     pub fn covers(&self, done: f64) -> bool {
         self.start <= done && done < self.end
-    }
-
-    /// `[a, b]` with `0 ≤ a < b ≤ 1`.
-    pub(super) fn read(fields: &mut Fields) -> Option<GuidanceInterval> {
-        const NAME: &str = "guidance_interval";
-        let value = fields.take(NAME)?;
-        let bounds = value.as_array().map(|bounds| bounds.iter().map(Value::as_f64).collect::<Vec<_>>());
-        let Some([Some(start), Some(end)]) = bounds.as_deref() else {
-            return fields.wrong_type(NAME, "two numbers, such as [0.2, 0.8]", &value);
-        };
-        let (start, end) = (*start, *end);
-        for (key, bound) in [("0", start), ("1", end)] {
-            if !(0.0..=1.0).contains(&bound) {
-                fields.error_below(NAME, key, "out_of_range", format!("must be between 0 and 1, not {bound}"));
-                return None;
-            }
-        }
-        if start >= end {
-            fields.error(
-                NAME,
-                "invalid_value",
-                format!("must begin before it ends, not at {start} with its end at {end}"),
-            );
-            return None;
-        }
-        Some(GuidanceInterval { start, end })
     }
 }
 
@@ -83,14 +60,14 @@ pub enum Decoder {
 
 impl Decoder {
     /// One that the model has.
-    pub(super) fn read(fields: &mut Fields, card: &ModelCard) -> Option<Decoder> {
-        let decoder = fields.choice("decoder", &["full", "tiny"])?;
-        if !card.decoders.contains(&decoder) {
-            let detail = format!("must be full, not tiny: the model {:?} has no part vae_tiny", card.name);
-            fields.error("decoder", "invalid_value", detail);
-            return None;
+    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Decoder {
+        let name = table::DECODER.name;
+        if fields.peek(name).is_some_and(|word| word == "tiny") && !on.card.decoders.contains(&Decoder::Tiny) {
+            fields.take(name);
+            let detail = format!("must be full, not tiny: the model {:?} has no part vae_tiny", on.card.name);
+            fields.error(name, "invalid_value", detail);
         }
-        Some(decoder)
+        fields.get_or_default(&table::DECODER, on)
     }
 }
 
@@ -113,17 +90,11 @@ pub enum FeatureCacheKind {
 
 impl FeatureCache {
     /// `{"kind": "deepcache", "interval": N}` with N in 2..=10.
-    pub(super) fn read(fields: &mut Fields) -> Option<FeatureCache> {
-        fields.nested("feature_cache", |cache| {
-            for (key, example) in [("kind", "deepcache"), ("interval", "3")] {
-                match cache.take(key) {
-                    Some(value) => cache.put_back(key, value),
-                    None => cache.error(key, "required", format!("is required, such as {example}")),
-                }
-            }
-            let kind = cache.choice("kind", &["deepcache"]);
-            let interval = cache.integer("interval", 2, 10);
-            Some(FeatureCache { kind: kind?, interval: interval? as u32 })
+    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Option<FeatureCache> {
+        fields.nested(&FEATURE_CACHE, |cache| {
+            let kind = cache.required(&CACHE_KIND, on, "for example deepcache");
+            let interval = cache.required(&CACHE_INTERVAL, on, "for example 3");
+            Some(FeatureCache { kind: kind?, interval: interval? })
         })?
     }
 }
@@ -133,6 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::generation::{Job, ModelCard, Work, limits::LIMITS};
 
     #[test]
     fn an_interval_takes_in_its_start_and_leaves_out_its_end_but_for_the_last_step() {
@@ -159,12 +131,14 @@ mod tests {
         assert_eq!(serde_json::to_value(interval).unwrap(), json!([0.2, 0.8]));
         let cache = FeatureCache { kind: FeatureCacheKind::DeepCache, interval: 3 };
         assert_eq!(serde_json::to_value(cache).unwrap(), json!({"kind": "deepcache", "interval": 3}));
-        let Value::Object(request) = json!({"guidance_interval": interval, "feature_cache": cache}) else {
+        let serde_json::Value::Object(request) = json!({"guidance_interval": interval, "feature_cache": cache}) else {
             panic!("a request is an object")
         };
         let mut fields = Fields::new(request);
-        assert_eq!(GuidanceInterval::read(&mut fields), Some(interval));
-        assert_eq!(FeatureCache::read(&mut fields), Some(cache));
+        let card = ModelCard::default();
+        let on = Bounds { card: &card, limits: &LIMITS };
+        assert_eq!(fields.get(&table::GUIDANCE_INTERVAL, &on), Some(interval));
+        assert_eq!(FeatureCache::read(&mut fields, &on), Some(cache));
         assert_eq!(fields.finish(), []);
     }
 
@@ -176,8 +150,9 @@ mod tests {
             "seed_mode": "per_image", "previews": 0, "metadata_level": "full", "on_disconnect": "auto",
             "start_timeout_s": 600, "metadata": {},
         });
-        let generation: super::super::Generation = serde_json::from_value(kept).unwrap();
-        assert_eq!(generation.approximations(), [""; 0]);
-        assert_eq!(generation.guidance_interval, GuidanceInterval::WHOLE);
+        let job: Job = serde_json::from_value(kept).unwrap();
+        let Work::Draw(draw) = job.work;
+        assert_eq!(draw.approximations(), [""; 0]);
+        assert_eq!(draw.guidance_interval, GuidanceInterval::WHOLE);
     }
 }

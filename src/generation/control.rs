@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, InputImage, ModelCard, Rules};
+use super::{Fields, InputImage, Rules, field::Bounds, table};
 
 /// One of a request's `controls` (Zhang et al. 2023, arXiv:2302.05543).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,28 +36,28 @@ impl Control {
     /// The most of one request.
     pub(super) const MOST: usize = 4;
 
-    pub(super) fn read(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Vec<Control> {
-        let controls = fields.list("controls", Control::MOST, |fields| Control::of(fields, card, rules));
+    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Vec<Control> {
+        let controls = fields.list(&table::CONTROLS, |fields| Control::of(fields, on, rules));
         controls.into_iter().flatten().flatten().collect()
     }
 
-    fn of(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules) -> Option<Control> {
-        let model = fields.required_text("model", 128, "the name of a ControlNet");
-        if let Some(Err((code, detail))) = model.as_ref().map(|name| rules.check_control(card, name)) {
+    fn of(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Option<Control> {
+        let model: Option<String> = fields.required(&table::CONTROL_MODEL, on, "the name of a ControlNet");
+        if let Some(Err((code, detail))) = model.as_ref().map(|name| rules.check_control(on.card, name)) {
             fields.error("model", code, detail);
         }
-        let image = InputImage::read(fields, "image");
+        let image = InputImage::read(fields, &table::CONTROL_IMAGE);
         if image.is_none() {
             fields.error("image", "required", "is required: what the ControlNet sees");
         }
         let control = Control {
             model: model.unwrap_or_default(),
             image: image.clone().unwrap_or_else(InputImage::stand_in),
-            scale: fields.number("scale", 0.0, 2.0).unwrap_or(1.0),
-            start: fields.number("start", 0.0, 1.0).unwrap_or(0.0),
-            end: fields.number("end", 0.0, 1.0).unwrap_or(1.0),
-            guess_mode: fields.flag("guess_mode").unwrap_or(false),
-            preprocess: fields.choice("preprocess", &["none", "canny"]).unwrap_or_default(),
+            scale: fields.get_or_default(&table::CONTROL_SCALE, on),
+            start: fields.get_or_default(&table::CONTROL_START, on),
+            end: fields.get_or_default(&table::CONTROL_END, on),
+            guess_mode: fields.get_or_default(&table::CONTROL_GUESS_MODE, on),
+            preprocess: fields.get_or_default(&table::CONTROL_PREPROCESS, on),
         };
         if control.start >= control.end && !fields.is_faulty("start") && !fields.is_faulty("end") {
             let detail = format!("must be below end, {}, not {}", control.end, control.start);

@@ -2,6 +2,7 @@
 
 mod faults;
 mod form;
+mod typed;
 
 use std::{any::Any, collections::BTreeMap};
 
@@ -12,6 +13,8 @@ pub use faults::FieldError;
 pub use faults::cut;
 use faults::{Faults, shortened};
 
+use super::field::{Field, Kind};
+
 /// The fields of a request that were not read yet, and the errors found so far.
 #[derive(Debug)]
 pub struct Fields {
@@ -20,6 +23,8 @@ pub struct Fields {
     pub(super) files: BTreeMap<String, Bytes>,
     pub(super) faults: Faults,
     prefix: String,
+    /// What the fields can be, where the table says it.
+    known: &'static [&'static Field],
     /// Length of the body that they came in.
     body_bytes: usize,
     /// See [`Fields::of_body`]. Stays behind the fields above, since it is to be dropped after them.
@@ -33,9 +38,15 @@ impl Fields {
             files: BTreeMap::new(),
             faults: Faults::default(),
             prefix: String::new(),
+            known: &[],
             body_bytes: 0,
             hold: None,
         }
+    }
+
+    /// The fields among which an unknown one is looked for.
+    pub(super) fn expect(&mut self, known: &'static [&'static Field]) {
+        self.known = known;
     }
 
     /// Notes the length of the request's body, and keeps `hold`, the right to have such a body in memory, until all that was
@@ -191,17 +202,23 @@ impl Fields {
         }
     }
 
-    /// Reads the fields of a nested object; its errors and unknown fields count here.
-    pub fn nested<T>(&mut self, name: &str, read: impl FnOnce(&mut Fields) -> T) -> Option<T> {
-        let map = self.object(name)?;
-        let mut inner = Fields { prefix: format!("{}/{name}", self.prefix), ..Fields::new(map) };
+    /// Reads a field that is an object of keys; its errors and unknown keys count here.
+    pub(super) fn nested<T>(&mut self, field: &Field, read: impl FnOnce(&mut Fields) -> T) -> Option<T> {
+        let map = self.object(field.name)?;
+        let prefix = format!("{}/{}", self.prefix, field.name);
+        let mut inner = Fields { prefix, known: field.kind.keys(), ..Fields::new(map) };
         let value = read(&mut inner);
         self.faults.append(inner.close());
         Some(value)
     }
 
-    /// Reads the objects of a list; their errors and unknown fields count here.
-    pub fn list<T>(&mut self, name: &str, most: usize, mut read: impl FnMut(&mut Fields) -> T) -> Option<Vec<T>> {
+    /// Reads a field that is a list of objects; their errors and unknown keys count here.
+    pub(super) fn list<T>(&mut self, field: &Field, mut read: impl FnMut(&mut Fields) -> T) -> Option<Vec<T>> {
+        let (name, known) = (field.name, field.kind.keys());
+        let most = match field.kind {
+            Kind::List { most, .. } => most,
+            _ => usize::MAX,
+        };
         let items = match self.take(name)? {
             Value::Array(items) if items.len() <= most => items,
             Value::Array(items) => {
@@ -217,7 +234,8 @@ impl Fields {
                 self.error_at(&[name, &at.to_string()], "wrong_type", detail);
                 continue;
             };
-            let mut inner = Fields { prefix: format!("{}/{name}/{at}", self.prefix), ..Fields::new(map) };
+            let prefix = format!("{}/{name}/{at}", self.prefix);
+            let mut inner = Fields { prefix, known, ..Fields::new(map) };
             values.push(read(&mut inner));
             self.faults.append(inner.close());
         }
@@ -240,14 +258,28 @@ impl Fields {
     }
 
     fn close(self) -> Faults {
-        let Fields { map, files, mut faults, prefix, .. } = self;
+        let Fields { map, files, mut faults, prefix, known, .. } = self;
         // The entries of faulty `controls` were not read, so nothing is known of the files that they name.
         let unclaimed = files.into_keys().filter(|_| !faults.touch("/controls")).collect::<Vec<_>>();
         for name in map.into_iter().map(|(name, _)| name).chain(unclaimed) {
-            faults.push(&prefix, &[&name], "unknown_field", "is not a field of this request".to_owned());
+            // No name is looked for in vain: there may be thousands of unknown ones.
+            let near = if faults.is_full() { None } else { nearest(&name, known) };
+            let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            faults.push(&prefix, &[&name], "unknown_field", format!("is not a field of this request{hint}"));
         }
         faults
     }
+}
+
+/// The known name that this one was meant to be, as far as its letters tell.
+fn nearest(name: &str, known: &[&'static Field]) -> Option<&'static str> {
+    const LONGEST: usize = 40;
+    if name.len() > LONGEST {
+        return None;
+    }
+    let distance = |field: &&Field| strsim::osa_distance(&name.to_lowercase(), field.name);
+    let (near, field) = known.iter().map(|field| (distance(field), field.name)).min()?;
+    (near <= name.len() / 3).then_some(field)
 }
 
 /// An integer, also where it is written as 20.0, as some languages print every number.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Control, Fields, fields::cut};
+use super::{Control, Fields, field::Field, fields::cut};
 
 /// A picture that a client sent, as the store keeps it: 8-bit RGB, upright, without transparency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,10 +53,10 @@ pub enum Given {
 
 impl InputImage {
     /// Reads a field whose picture was looked at; [`Fields::place`] has put it there.
-    pub(super) fn read(fields: &mut Fields, name: &str) -> Option<InputImage> {
-        let value = fields.take(name)?;
+    pub(super) fn read(fields: &mut Fields, field: &Field) -> Option<InputImage> {
+        let value = fields.take(field.name)?;
         Some(InputImage::deserialize(&value).unwrap_or_else(|_| {
-            fields.wrong_type::<()>(name, "a picture", &value);
+            fields.wrong_type::<()>(field.name, "a picture", &value);
             InputImage::stand_in()
         }))
     }
@@ -270,6 +270,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::generation::table;
 
     fn fields(value: Value) -> Fields {
         match value {
@@ -358,7 +359,7 @@ mod tests {
         for (place, _) in request.pictures() {
             request.place(place, &image);
         }
-        assert_eq!(InputImage::read(&mut request, "image"), Some(image.clone()));
+        assert_eq!(InputImage::read(&mut request, &table::IMAGE), Some(image.clone()));
         assert_eq!(request.take("controls"), Some(json!([{"image": image.field()}])));
     }
 }

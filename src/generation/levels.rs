@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Fields, Limits};
+use super::{Fields, Limits, table};
 
 /// The fields `sigmas` and `timesteps`, which exclude each other; from noise to picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,9 +16,9 @@ pub enum Levels {
 }
 
 /// The largest σ that stays a number in every formula.
-const MAX_SIGMA: f64 = 1e6;
+pub(super) const MAX_SIGMA: f64 = 1e6;
 /// No model has been trained on more timesteps.
-const MAX_TIMESTEP: u64 = 9_999;
+pub(super) const MAX_TIMESTEP: u64 = 9_999;
 
 impl Levels {
     /// The field that they were given in.
@@ -31,8 +31,8 @@ impl Levels {
 
     /// Lists of 1 to `max_steps` numbers: σ from 0 to 1e6 that do not rise, whole timesteps from 0 that fall.
     pub(super) fn read(fields: &mut Fields, limits: &Limits) -> Option<Levels> {
-        let sigmas = list(fields, "sigmas", limits, "numbers", |value| value.as_f64().map(Value::from));
-        let timesteps = list(fields, "timesteps", limits, "integers", |value| {
+        let sigmas = list(fields, table::SIGMAS.name, limits, "numbers", |value| value.as_f64().map(Value::from));
+        let timesteps = list(fields, table::TIMESTEPS.name, limits, "integers", |value| {
             let whole = value.as_f64().filter(|t| t.fract() == 0.0 && (0.0..=MAX_TIMESTEP as f64).contains(t));
             whole.map(|t| Value::from(t as u64))
         });

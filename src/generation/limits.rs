@@ -17,3 +17,8 @@ pub struct Limits {
     /// Longest prompt and negative prompt, in characters.
     pub max_prompt_chars: usize,
 }
+
+/// For tests.
+#[cfg(test)]
+pub(super) const LIMITS: Limits =
+    Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };

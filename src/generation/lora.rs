@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, ModelCard, Rules, prompt::lora_tags};
+use super::{
+    Fields, Rules,
+    field::Bounds,
+    prompt::lora_tags,
+    table::{LORA_NAME, LORA_SCALE, LORAS},
+};
 
 /// A LoRA (Hu et al. 2021, arXiv:2106.09685) and how much of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,13 +31,13 @@ impl LoraUse {
     pub(super) fn read(
         fields: &mut Fields,
         prompt: String,
-        card: &ModelCard,
+        on: &Bounds<'_>,
         rules: &dyn Rules,
     ) -> (String, Vec<LoraUse>) {
-        let mut all = Vec::new();
-        let in_field = fields.list("loras", LoraUse::MOST, |lora| {
-            let named = lora.required_text("name", LoraUse::MAX_NAME_CHARS, "the name of a LoRA");
-            let scale = lora.number("scale", -LoraUse::MAX_SCALE, LoraUse::MAX_SCALE).unwrap_or(1.0);
+        let (mut all, card) = (Vec::new(), on.card);
+        let in_field = fields.list(&LORAS, |lora| {
+            let named: Option<String> = lora.required(&LORA_NAME, on, "the name of a LoRA");
+            let scale = lora.get_or_default(&LORA_SCALE, on);
             match named {
                 None => {}
                 Some(name) => match rules.check_lora(card, &name) {

@@ -26,7 +26,7 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
         "data": {
             "id": record.id,
             "status": record.status.as_str(),
-            "model": record.generation.model,
+            "model": record.job.model,
             "attempt": record.attempt,
             "created_at": rfc3339(record.created_at),
             "started_at": record.started_at.map(rfc3339),

@@ -1,8 +1,48 @@
 //! The file that a finished picture becomes.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{Fields, MetadataLevel};
+use super::{
+    Fields,
+    field::Bounds,
+    table::{self, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_QUALITY},
+};
+
+/// The file that a finished picture becomes, and what it tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    #[serde(default)]
+    pub encoding: Encoding,
+    pub metadata_level: MetadataLevel,
+}
+
+impl Output {
+    /// Reads the field `output`.
+    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Output {
+        let read = fields.nested(&table::OUTPUT, |output| Output {
+            encoding: Encoding::read(output, on),
+            metadata_level: output.get_or_default(&OUTPUT_METADATA, on),
+        });
+        read.unwrap_or(Output { encoding: Encoding::Png, metadata_level: MetadataLevel::Full })
+    }
+
+    /// The request's field for it.
+    pub(super) fn field(&self) -> Value {
+        let mut field = json!(self.encoding);
+        field[OUTPUT_METADATA.name] = json!(self.metadata_level);
+        field
+    }
+}
+
+/// How much of the request the file of a picture carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetadataLevel {
+    Full,
+    Seed,
+    None,
+}
 
 /// A file format of pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,27 +125,22 @@ impl Encoding {
     /// The quality of a JPEG where the request names none: the lowest at which the color is kept at full resolution.
     pub const DEFAULT_QUALITY: u8 = 90;
 
-    /// Reads the field `output`, which has the level of the metadata too.
-    pub(super) fn read(fields: &mut Fields) -> (Encoding, MetadataLevel) {
-        let read = fields.nested("output", |output| {
-            let format: Format = output.choice("format", &Format::ALL.map(Format::name)).unwrap_or_default();
-            let quality = if format == Format::Jpeg || output.is_faulty("format") {
-                output.integer("quality", 1, 100).and_then(|quality| u8::try_from(quality).ok())
-            } else {
-                if output.take("quality").is_some() {
-                    let detail = format!("is only for the format jpeg: {} is written lossless", format.name());
-                    output.error("quality", "conflict", detail);
-                }
-                None
-            };
-            let encoding = match format {
-                Format::Png => Encoding::Png,
-                Format::Jpeg => Encoding::Jpeg { quality: quality.unwrap_or(Encoding::DEFAULT_QUALITY) },
-                Format::Webp => Encoding::Webp,
-            };
-            (encoding, output.choice("metadata", &["full", "seed", "none"]).unwrap_or(MetadataLevel::Full))
-        });
-        read.unwrap_or((Encoding::Png, MetadataLevel::Full))
+    fn read(output: &mut Fields, on: &Bounds<'_>) -> Encoding {
+        let format: Format = output.get_or_default(&OUTPUT_FORMAT, on);
+        let quality = if format == Format::Jpeg || output.is_faulty("format") {
+            Some(output.get_or_default(&OUTPUT_QUALITY, on))
+        } else {
+            if output.take("quality").is_some() {
+                let detail = format!("is only for the format jpeg: {} is written lossless", format.name());
+                output.error("quality", "conflict", detail);
+            }
+            None
+        };
+        match format {
+            Format::Png => Encoding::Png,
+            Format::Jpeg => Encoding::Jpeg { quality: quality.unwrap_or(Encoding::DEFAULT_QUALITY) },
+            Format::Webp => Encoding::Webp,
+        }
     }
 
     pub fn format(self) -> Format {
@@ -129,9 +164,10 @@ impl Encoding {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::Map;
 
     use super::*;
+    use crate::generation::{ModelCard, limits::LIMITS};
 
     #[test]
     fn a_format_is_known_by_its_extension() {
@@ -157,7 +193,9 @@ mod tests {
             assert_eq!(json!(encoding), stored);
             assert_eq!(Encoding::deserialize(&stored).unwrap(), encoding);
             let mut fields = Fields::new(Map::from_iter([("output".to_owned(), stored)]));
-            assert_eq!(Encoding::read(&mut fields), (encoding, MetadataLevel::Full));
+            let card = ModelCard::default();
+            let read = Output::read(&mut fields, &Bounds { card: &card, limits: &LIMITS });
+            assert_eq!(read, Output { encoding, metadata_level: MetadataLevel::Full });
             assert!(fields.finish().is_empty());
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Artifact, Generation, GenerationId};
+use super::{Artifact, GenerationId, Job};
 
 /// A generation and how far it got.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub struct Record {
     pub id: GenerationId,
     /// Whose it is.
     pub tenant: String,
-    pub generation: Generation,
+    pub job: Job,
     pub status: Status,
     /// How often a worker began it.
     pub attempt: u32,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, ModelCard, Rules, sdxl::share};
+use super::{Fields, Rules, field::Bounds, table};
 
 /// A request's `refiner`: SDXL's ensemble of experts (section 2.5 of Podell et al. 2023, arXiv:2307.01952).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,9 +18,10 @@ pub struct Refiner {
 }
 
 impl Refiner {
-    pub(super) fn read(fields: &mut Fields, card: &ModelCard, rules: &dyn Rules, max_chars: usize) -> Option<Refiner> {
-        let refiner = fields.nested("refiner", |fields| {
-            let model = fields.required_text("model", 128, "the name of a model");
+    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Option<Refiner> {
+        let card = on.card;
+        let refiner = fields.nested(&table::REFINER, |fields| {
+            let model: Option<String> = fields.required(&table::REFINER_MODEL, on, "the name of a model");
             let other = model.as_ref().and_then(|name| rules.card(name));
             match (&model, &other) {
                 (Some(name), None) => match rules.fault(name) {
@@ -37,10 +38,10 @@ impl Refiner {
             }
             Refiner {
                 model: model.unwrap_or_default(),
-                switch_at: share(fields, "switch_at").unwrap_or(0.8),
-                negative_prompt: fields.text("negative_prompt", max_chars),
-                aesthetic_score: fields.number("aesthetic_score", 0.0, 10.0).unwrap_or(6.0),
-                negative_aesthetic_score: fields.number("negative_aesthetic_score", 0.0, 10.0).unwrap_or(2.5),
+                switch_at: fields.get_or_default(&table::SWITCH_AT, on),
+                negative_prompt: fields.get(&table::REFINER_NEGATIVE_PROMPT, on),
+                aesthetic_score: fields.get_or_default(&table::REFINER_AESTHETIC_SCORE, on),
+                negative_aesthetic_score: fields.get_or_default(&table::REFINER_NEGATIVE_AESTHETIC_SCORE, on),
             }
         })?;
         if fields.peek("denoising_end").is_some_and(|value| !value.is_null()) {

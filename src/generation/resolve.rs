@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, Encoding, FeatureCache, FieldError, Fields, Generation, GuidanceInterval, Levels, Limits,
-    LoraUse, ModelCard, OnDisconnect, PromptSyntax, Refiner, SchedulerChoice, Sdxl, SeedMode, Source, Webhook,
+    Control, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, ModelCard, Output,
+    PromptSyntax, Refiner, SchedulerChoice, Sdxl, Source, Webhook, Work,
     any_model::{self, AnyModel},
-    size,
+    field::{Bounds, Kind},
+    size, table,
 };
 
 /// Every error of a request, at least one.
@@ -43,9 +44,9 @@ pub trait Rules {
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Whether the model can use the learned words that a prompt has; the errors are codes and what is wrong.
     fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
-    /// Whether the generation's steps can be run, by its own model and its refiner. The error is the path of the field that
+    /// Whether the steps of the drawing can be run, by its own model and its refiner. The error is the path of the field that
     /// leaves no step or asks for what a scheduler cannot do, and what is wrong.
-    fn check_stages(&self, card: &ModelCard, generation: &Generation) -> Result<(), (Vec<&'static str>, String)>;
+    fn check_stages(&self, card: &ModelCard, draw: &Draw) -> Result<(), (Vec<&'static str>, String)>;
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
 }
@@ -54,19 +55,20 @@ pub trait Rules {
 ///
 /// # Errors
 /// All invalid, conflicting and unknown fields at once, each with its JSON pointer and bound.
-pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Generation, Invalid> {
+pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Job, Invalid> {
     let model = fields.text("model", 128).unwrap_or_else(|| rules.default_model().to_owned());
     let Some(card) = rules.card(&model).filter(|_| !fields.is_faulty("model")) else {
         return Err(without_model(fields, model, rules));
     };
-    let generation = read(&mut fields, model, &card, rules);
+    let job = read(&mut fields, model, &card, rules);
+    let Work::Draw(draw) = &job.work;
     if !fields.has_errors()
-        && let Err((path, detail)) = rules.check_stages(&card, &generation)
+        && let Err((path, detail)) = rules.check_stages(&card, draw)
     {
         fields.error_at(&path, "out_of_range", detail);
     }
     match fields.finish() {
-        errors if errors.is_empty() => Ok(generation),
+        errors if errors.is_empty() => Ok(job),
         errors => Err(Invalid { errors }),
     }
 }
@@ -82,29 +84,50 @@ fn without_model(mut fields: Fields, model: String, rules: &dyn Rules) -> Invali
             }
         }
     }
-    any_model::take_exclusive(&mut fields);
-    read(&mut fields, model, &any_model::card(), &AnyModel(rules));
+    let card = any_model::card();
+    any_model::take_exclusive(&mut fields, &Bounds { card: &card, limits: rules.limits() });
+    read(&mut fields, model, &card, &AnyModel(rules));
     Invalid { errors: fields.finish() }
 }
 
 /// Reads all fields; what is wrong with them is in `fields`.
-fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules) -> Generation {
-    let limits = rules.limits();
-    let prompt = prompt(fields, limits);
-    let (prompt, loras) = LoraUse::read(fields, prompt, card, rules);
-    let negative_prompt = fields.text("negative_prompt", limits.max_prompt_chars);
-    let source = Source::read(fields, card);
+fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules) -> Job {
+    let on = Bounds { card, limits: rules.limits() };
+    fields.expect(table::FIELDS);
+    fields.refuse_untaken(table::FIELDS, &on);
+    let draw = read_draw(fields, &on, rules);
+    let output = Output::read(fields, &on);
+    output.encoding.check_size(fields, draw.width, draw.height);
+    Job {
+        model,
+        work: Work::Draw(draw),
+        previews: fields.get_or_default(&table::PREVIEWS, &on),
+        output,
+        on_disconnect: fields.get_or_default(&table::ON_DISCONNECT, &on),
+        priority: fields.get_or_default(&table::PRIORITY, &on),
+        start_timeout_s: fields.get_or_default(&table::START_TIMEOUT_S, &on),
+        run_timeout_s: fields.get(&table::RUN_TIMEOUT_S, &on),
+        webhook: Webhook::read(fields),
+        metadata: metadata(fields),
+    }
+}
+
+fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
+    let Bounds { card, limits } = *on;
+    let prompt = prompt(fields, on);
+    let (prompt, loras) = LoraUse::read(fields, prompt, on, rules);
+    let negative_prompt: Option<String> = fields.get(&table::NEGATIVE_PROMPT, on);
+    let source = Source::read(fields, on);
     let default_size = match &source {
         Some(source) => source.size(card, limits),
         None => (card.default_width, card.default_height),
     };
-    let (width, height) = size::read(fields, default_size, card, limits);
-    let n = integer(fields, "n", 1, limits.max_images, 1);
+    let (width, height) = size::read(fields, default_size, on);
     let levels = Levels::read(fields, limits);
-    let steps = steps(fields, card, limits, levels.as_ref());
+    let steps = steps(fields, on, levels.as_ref());
     let (scheduler, steps) = scheduler(fields, card, rules, steps, levels.as_ref());
     // Looked at before `denoising_end` is taken, which it excludes.
-    let refiner = Refiner::read(fields, card, rules, limits.max_prompt_chars);
+    let refiner = Refiner::read(fields, on, rules);
     if let (Some(levels), Some(_)) = (&levels, &refiner) {
         fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
     }
@@ -112,63 +135,45 @@ fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules)
     let refiner_card = refiner.as_ref().and_then(|refiner| rules.card(&refiner.model));
     let zero_negative = card.zero_negative || refiner_card.is_some_and(|card| card.zero_negative);
     let negative_prompt = negative_prompt.or_else(|| (!zero_negative).then(String::new));
-    let sdxl = Sdxl::read(fields, card, (width, height), source.is_some(), limits.max_prompt_chars);
-    let controls = Control::read(fields, card, rules);
-    let feature_cache = FeatureCache::read(fields);
+    let sdxl = Sdxl::read(fields, on, (width, height), source.is_some());
+    let controls = Control::read(fields, on, rules);
+    let feature_cache = FeatureCache::read(fields, on);
     if feature_cache.is_some() && !controls.is_empty() {
         fields.error("feature_cache", "conflict", "excludes controls, whose networks act on what it would keep");
     }
-    let (encoding, metadata_level) = Encoding::read(fields);
-    encoding.check_size(fields, width, height);
-    let generation = Generation {
+    let has_mask = source.as_ref().is_some_and(|source| source.mask.is_some());
+    let draw = Draw {
         prompt,
         negative_prompt,
-        prompt_syntax: fields.choice("prompt_syntax", &["plain", "weighted"]).unwrap_or(PromptSyntax::Plain),
+        prompt_syntax: fields.get_or_default(&table::PROMPT_SYNTAX, on),
         loras,
         width,
         height,
-        n,
+        n: fields.get_or_default(&table::N, on),
         steps,
         levels,
-        guidance_scale: fields
-            .number("guidance_scale", 0.0, 30.0)
-            .unwrap_or_else(|| card.guidance_scale(source.as_ref().is_some_and(|source| source.mask.is_some()))),
-        guidance_rescale: fields.number("guidance_rescale", 0.0, 1.0).unwrap_or(0.0),
-        guidance_interval: GuidanceInterval::read(fields).unwrap_or_default(),
+        guidance_scale: fields.get(&table::GUIDANCE_SCALE, on).unwrap_or_else(|| card.guidance_scale(has_mask)),
+        guidance_rescale: fields.get_or_default(&table::GUIDANCE_RESCALE, on),
+        guidance_interval: fields.get_or_default(&table::GUIDANCE_INTERVAL, on),
         scheduler,
-        eta: fields.number("eta", 0.0, 1.0).unwrap_or(0.0),
-        clip_skip: integer(fields, "clip_skip", 0, card.max_clip_skip, 0),
-        decoder: Decoder::read(fields, card).unwrap_or_default(),
+        eta: fields.get_or_default(&table::ETA, on),
+        clip_skip: fields.get_or_default(&table::CLIP_SKIP, on),
+        decoder: Decoder::read(fields, on),
         feature_cache,
         sdxl,
         refiner,
         controls,
         source,
-        seed: fields.integer("seed", 0, i64::MAX as u64).unwrap_or_else(|| rules.random_seed()),
-        seed_mode: fields.choice("seed_mode", &["per_image", "batch"]).unwrap_or(SeedMode::PerImage),
-        previews: integer(fields, "previews", 0, 10, 0),
-        encoding,
-        metadata_level,
-        on_disconnect: fields.choice("on_disconnect", &["auto", "keep", "cancel"]).unwrap_or(OnDisconnect::Auto),
-        priority: fields.choice("priority", &["low", "normal", "high"]).unwrap_or_default(),
-        run_timeout_s: fields.integer("run_timeout_s", 1, 3600).and_then(|seconds| u32::try_from(seconds).ok()),
-        start_timeout_s: integer(fields, "start_timeout_s", 1, 86_400, 600),
-        webhook: Webhook::read(fields),
-        metadata: metadata(fields),
-        model,
+        seed: fields.get(&table::SEED, on).unwrap_or_else(|| rules.random_seed()),
+        seed_mode: fields.get_or_default(&table::SEED_MODE, on),
     };
-    check_words(fields, &generation, card, rules);
-    generation
-}
-
-fn integer(fields: &mut Fields, name: &str, min: u32, max: u32, default: u32) -> u32 {
-    let number = fields.integer(name, u64::from(min), u64::from(max));
-    number.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+    check_words(fields, &draw, card, rules);
+    draw
 }
 
 /// Refuses learned words that the model cannot use.
-fn check_words(fields: &mut Fields, generation: &Generation, card: &ModelCard, rules: &dyn Rules) {
-    let Generation { prompt, negative_prompt, sdxl, prompt_syntax, .. } = generation;
+fn check_words(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
+    let Draw { prompt, negative_prompt, sdxl, prompt_syntax, .. } = draw;
     let second = |text: fn(&Sdxl) -> &Option<String>| sdxl.as_ref().and_then(|sdxl| text(sdxl).as_ref());
     let texts = [
         ("prompt", Some(prompt)),
@@ -183,29 +188,23 @@ fn check_words(fields: &mut Fields, generation: &Generation, card: &ModelCard, r
     }
 }
 
-fn prompt(fields: &mut Fields, limits: &Limits) -> String {
-    match fields.take("prompt") {
-        None => {
-            fields.error("prompt", "required", "is required (\"\" is allowed)");
-            String::new()
-        }
-        Some(value) => {
-            fields.put_back("prompt", value);
-            fields.text("prompt", limits.max_prompt_chars).unwrap_or_default()
-        }
+fn prompt(fields: &mut Fields, on: &Bounds<'_>) -> String {
+    if !fields.has(table::PROMPT.name) && (table::PROMPT.required)(on.card) {
+        fields.error(table::PROMPT.name, "required", "is required (\"\" is allowed)");
     }
+    fields.get(&table::PROMPT, on).unwrap_or_default()
 }
 
 /// The steps asked for, none where levels are named in their place.
-fn steps(fields: &mut Fields, card: &ModelCard, limits: &Limits, levels: Option<&Levels>) -> Option<u32> {
-    let alias = fields.take("num_inference_steps");
-    match (fields.take("steps"), alias) {
+fn steps(fields: &mut Fields, on: &Bounds<'_>, levels: Option<&Levels>) -> Option<u32> {
+    let alias = fields.take(table::NUM_INFERENCE_STEPS.name);
+    match (fields.take(table::STEPS.name), alias) {
         (Some(_), Some(_)) => fields.error("steps", "conflict", "excludes its alias num_inference_steps"),
         (Some(value), None) | (None, Some(value)) => fields.put_back("steps", value),
         (None, None) => {}
     }
-    let steps = fields.integer("steps", 1, u64::from(limits.max_steps)).and_then(|steps| u32::try_from(steps).ok());
-    steps.or(if levels.is_none() { Some(card.default_steps) } else { None })
+    let steps = fields.get(&table::STEPS, on);
+    steps.or(if levels.is_none() { Some(on.card.default_steps) } else { None })
 }
 
 /// The choice, and in how many steps it is run.
@@ -262,23 +261,28 @@ fn scheduler(
 
 /// At most 16 labels with keys up to 64 and values up to 512 characters.
 fn metadata(fields: &mut Fields) -> BTreeMap<String, String> {
-    let map: Map<String, Value> = fields.object("metadata").unwrap_or_default();
-    if map.len() > 16 {
-        fields.error("metadata", "out_of_range", format!("must have at most 16 pairs, not {}", map.len()));
+    let map: Map<String, Value> = fields.object(table::METADATA.name).unwrap_or_default();
+    if map.len() > Kind::MAX_LABELS {
+        let detail = format!("must have at most {} pairs, not {}", Kind::MAX_LABELS, map.len());
+        fields.error("metadata", "out_of_range", detail);
         return BTreeMap::new();
     }
     let mut metadata = BTreeMap::new();
     for (key, value) in map {
         match value {
-            Value::String(text) if text.chars().count() <= 512 && (1..=64).contains(&key.chars().count()) => {
+            Value::String(text)
+                if text.chars().count() <= Kind::MAX_LABEL_VALUE_CHARS
+                    && (1..=Kind::MAX_LABEL_CHARS).contains(&key.chars().count()) =>
+            {
                 metadata.insert(key, text);
             }
-            _ => fields.error_below(
-                "metadata",
-                &key,
-                "invalid_value",
-                "must be a string of at most 512 characters under a key of 1 to 64 characters",
-            ),
+            _ => {
+                let (chars, key_chars) = (Kind::MAX_LABEL_VALUE_CHARS, Kind::MAX_LABEL_CHARS);
+                let detail = format!(
+                    "must be a string of at most {chars} characters under a key of 1 to {key_chars} characters"
+                );
+                fields.error_below("metadata", &key, "invalid_value", detail);
+            }
         }
     }
     metadata

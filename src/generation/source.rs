@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, InputImage, Limits, ModelCard};
+use super::{
+    Fields, InputImage, Limits, ModelCard,
+    field::{Bounds, Field},
+    table,
+};
 
 /// What a model makes pictures from; a request does the first that fits what it brings along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,27 +58,32 @@ pub struct Mask {
 
 impl Source {
     /// Reads the fields about pictures; what does not fit the model or each other is an error.
-    pub(super) fn read(fields: &mut Fields, card: &ModelCard) -> Option<Source> {
-        let (image, mask) = (InputImage::read(fields, "image"), InputImage::read(fields, "mask"));
+    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Option<Source> {
+        let card = on.card;
+        let (image, mask) = (InputImage::read(fields, &table::IMAGE), InputImage::read(fields, &table::MASK));
         let wanted = match (&image, &mask) {
             (None, _) => Task::TextToImage,
             (Some(_), None) => Task::ImageToImage,
             (Some(_), Some(_)) => Task::Inpaint,
         };
         let edits = card.tasks.contains(&Task::InstructPix2Pix);
-        let strength = positive_share(fields, "strength", edits || image.is_none());
-        let guidance = optional(fields, "image_guidance_scale", !edits, |fields, name| fields.number(name, 1.0, 10.0));
+        if edits || image.is_none() {
+            refuse_idle(fields, &table::STRENGTH);
+        }
+        if !edits {
+            refuse_idle(fields, &table::IMAGE_GUIDANCE_SCALE);
+        }
         let fits = card.tasks.contains(&wanted) || (edits && wanted == Task::ImageToImage);
         if !fits {
             refuse(fields, card, wanted, mask.is_some());
         } else if mask.is_some() && image.is_none() {
             fields.error("mask", "conflict", "needs an image that it is laid over");
         }
-        let mask = Mask::read(fields, mask);
-        let strength = strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.75 });
+        let mask = Mask::read(fields, mask, on);
+        let usual = if mask.is_some() { 1.0 } else { 0.75 };
         let hold = match edits {
-            true => Hold::Guidance { image_guidance_scale: guidance.unwrap_or(1.5) },
-            false => Hold::Strength { strength },
+            true => Hold::Guidance { image_guidance_scale: fields.get_or_default(&table::IMAGE_GUIDANCE_SCALE, on) },
+            false => Hold::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
         };
         Some(Source { image: image?, hold, mask })
     }
@@ -111,52 +120,33 @@ impl Source {
 }
 
 impl Mask {
-    fn read(fields: &mut Fields, mask: Option<InputImage>) -> Option<Mask> {
-        let none = mask.is_none();
-        let mask_blur = optional(fields, "mask_blur", none, |fields, name| fields.integer(name, 0, 64));
-        let mask_invert = optional(fields, "mask_invert", none, Fields::flag);
-        let padding = optional(fields, "padding_mask_crop", none, |fields, name| fields.integer(name, 0, 512));
-        let keep_unmasked = optional(fields, "keep_unmasked", none, Fields::flag);
+    fn read(fields: &mut Fields, mask: Option<InputImage>, on: &Bounds<'_>) -> Option<Mask> {
+        let Some(mask) = mask else {
+            for field in [&table::MASK_BLUR, &table::MASK_INVERT, &table::PADDING_MASK_CROP, &table::KEEP_UNMASKED] {
+                refuse_idle(fields, field);
+            }
+            return None;
+        };
         Some(Mask {
-            mask: mask?,
-            mask_blur: mask_blur.unwrap_or(0) as u32,
-            mask_invert: mask_invert.unwrap_or(false),
-            padding_mask_crop: padding.map(|padding| padding as u32),
-            keep_unmasked: keep_unmasked.unwrap_or(true),
+            mask,
+            mask_blur: fields.get_or_default(&table::MASK_BLUR, on),
+            mask_invert: fields.get_or_default(&table::MASK_INVERT, on),
+            padding_mask_crop: fields.get(&table::PADDING_MASK_CROP, on),
+            keep_unmasked: fields.get_or_default(&table::KEEP_UNMASKED, on),
         })
     }
 }
 
 /// A field that means nothing in this request is refused, so that nobody wonders why it does nothing.
-fn optional<T>(
-    fields: &mut Fields,
-    name: &str,
-    idle: bool,
-    read: impl FnOnce(&mut Fields, &str) -> Option<T>,
-) -> Option<T> {
-    if !idle {
-        return read(fields, name);
-    }
-    if fields.take(name).is_some() {
-        let detail = match name {
+fn refuse_idle(fields: &mut Fields, field: &Field) {
+    if fields.take(field.name).is_some() {
+        let detail = match field.name {
             "image_guidance_scale" => "is for models that edit a picture by an instruction",
             "strength" => "needs an image, and a model that starts from one with noise over it",
             _ => "needs a mask",
         };
-        fields.error(name, "conflict", detail);
+        fields.error(field.name, "conflict", detail);
     }
-    None
-}
-
-fn positive_share(fields: &mut Fields, name: &str, idle: bool) -> Option<f64> {
-    optional(fields, name, idle, |fields, name| {
-        let share = fields.number(name, 0.0, 1.0)?;
-        if share > 0.0 {
-            return Some(share);
-        }
-        fields.error(name, "out_of_range", "must be above 0: nothing of the picture would be drawn");
-        None
-    })
 }
 
 fn refuse(fields: &mut Fields, card: &ModelCard, wanted: Task, has_mask: bool) {

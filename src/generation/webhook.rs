@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{EndpointId, EventKind, Fields};
+use super::{EndpointId, EventKind, Fields, table};
 
 /// A request's `webhook`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub enum WebhookEvent {
 
 impl WebhookEvent {
     pub const WORDS: [&str; 2] = ["started", "completed"];
+    /// Most entries of a list of them. There are not so many words; one that stands twice does no harm.
+    pub const MOST: usize = 8;
 
     /// The class of a durable event; `None` for what no webhook tells of.
     pub fn of(kind: EventKind) -> Option<WebhookEvent> {
@@ -43,13 +45,15 @@ impl WebhookEvent {
 
     /// Reads the field `events`: one or more of the words, by default `completed`.
     pub fn read(fields: &mut Fields) -> Vec<WebhookEvent> {
-        /// There are not so many words; one that stands twice does no harm.
-        const MOST: usize = 8;
         let words = match fields.take("events") {
             None => return vec![WebhookEvent::Completed],
-            Some(Value::Array(words)) if (1..=MOST).contains(&words.len()) => words,
+            Some(Value::Array(words)) if (1..=WebhookEvent::MOST).contains(&words.len()) => words,
             Some(Value::Array(words)) => {
-                fields.error("events", "out_of_range", format!("must have 1 to {MOST} entries, not {}", words.len()));
+                fields.error(
+                    "events",
+                    "out_of_range",
+                    format!("must have 1 to {} entries, not {}", WebhookEvent::MOST, words.len()),
+                );
                 return Vec::new();
             }
             Some(other) => {
@@ -91,7 +95,7 @@ impl Webhook {
 
     /// Reads the field `webhook`. Whether the endpoint exists and the address may be sent to is for those to judge who can.
     pub(super) fn read(fields: &mut Fields) -> Option<Webhook> {
-        let webhook = fields.nested("webhook", |webhook| {
+        let webhook = fields.nested(&table::WEBHOOK, |webhook| {
             let endpoint = webhook.text("endpoint", 64);
             let url = webhook.text("url", Webhook::MAX_URL_CHARS);
             match (endpoint, url) {

@@ -2,7 +2,8 @@
 
 use axum::{
     extract::State,
-    response::{IntoResponse, Json},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Json, Response},
 };
 use serde::Serialize;
 
@@ -79,14 +80,20 @@ pub async fn models(State(state): State<AppState>, _: Caller) -> impl IntoRespon
     List::of(state.service.models().into_iter().map(|model| Model::of(&state, model)))
 }
 
-pub async fn model(
-    State(state): State<AppState>,
-    _: Caller,
-    ModelName(name): ModelName,
-) -> Result<impl IntoResponse, ApiError> {
-    let model = state.service.model(&name);
-    model.map(|model| Json(Model::of(&state, model))).ok_or(ApiError::NotFound("model"))
+/// A model, or what it takes: `NAME/schema`, unless a model has that name.
+pub async fn model(State(state): State<AppState>, _: Caller, ModelName(name): ModelName) -> Result<Response, ApiError> {
+    if let Some(model) = state.service.model(&name) {
+        return Ok(Json(Model::of(&state, model)).into_response());
+    }
+    let named = name.strip_suffix("/schema").and_then(|name| state.service.model(name));
+    let card = named.ok_or(ApiError::NotFound("model"))?.card;
+    let card = card.ok_or(ApiError::NotFound("schema of a model that cannot be used"))?;
+    let schema = state.service.request_schema(&card);
+    Ok(([(CONTENT_TYPE, SCHEMA_TYPE)], schema.to_string()).into_response())
 }
+
+/// The media type of JSON Schemas.
+const SCHEMA_TYPE: &str = "application/schema+json";
 
 /// A LoRA or a textual inversion.
 #[derive(Debug, Serialize)]

@@ -123,7 +123,7 @@ async fn picture(
     mut presence: Presence,
 ) -> Result<Response, ApiError> {
     // The same request may have come before with another Accept, and decided on the format.
-    if let Err(refusal) = accept.check(view.record.generation.encoding.format()) {
+    if let Err(refusal) = accept.check(view.record.job.output.encoding.format()) {
         presence.keep();
         return Err(refusal);
     }

@@ -98,14 +98,14 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         started_at: record.started_at.map(rfc3339),
         finished_at: record.finished_at.map(rfc3339),
         expires_at: record.expires_at.map(rfc3339),
-        model: record.generation.model.clone(),
-        params: record.generation.params(),
-        approximations: record.generation.approximations(),
+        model: record.job.model.clone(),
+        params: record.job.params(),
+        approximations: record.job.approximations(),
         progress: view.progress,
         queue,
         attempt: record.attempt,
         max_attempts: view.max_attempts,
-        priority: record.generation.priority,
+        priority: record.job.priority,
         run_timeout_s: view.run_timeout_s,
         images,
         error,
@@ -114,7 +114,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
             events: format!("{}/events", location(&id)),
             cancel: format!("{}/cancel", location(&id)),
         },
-        metadata: record.generation.metadata.clone(),
+        metadata: record.job.metadata.clone(),
     }
 }
 

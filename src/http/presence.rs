@@ -41,8 +41,8 @@ impl std::fmt::Debug for Leaving {
 impl Presence {
     /// `is_repeatable`: the client can come back for the same generation, by its key or its id.
     pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool) -> Presence {
-        let generation = &view.record.generation;
-        let leaving = cancels(generation.on_disconnect, waits, is_repeatable).then(|| Leaving {
+        let job = &view.record.job;
+        let leaving = cancels(job.on_disconnect, waits, is_repeatable).then(|| Leaving {
             service: state.service.clone(),
             afterwork: state.afterwork.clone(),
             id: view.record.id,

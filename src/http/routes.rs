@@ -14,7 +14,7 @@ pub struct Endpoint {
     pub method: Method,
     /// In the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
     pub path: &'static str,
-    /// The same for the router.
+    /// The same for the router. Operations that share one also share the handler.
     pub(super) routed: &'static str,
     pub(super) handler: MethodRouter<AppState>,
 }
@@ -38,6 +38,11 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         // A model's name can have slashes, as those of Hugging Face's repositories do.
         Endpoint { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
+        // What follows such a name is told apart by the handler.
+        Endpoint {
+            routed: "/v1/models/{*id}",
+            ..endpoint(Method::GET, "/v1/models/{id}/schema", get(catalogue::model))
+        },
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
         endpoint(Method::GET, "/v1/embeddings", get(catalogue::embeddings)),
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),

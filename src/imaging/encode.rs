@@ -9,7 +9,7 @@ mod xmp;
 use super::{Metadata, RgbImage};
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Encoding, Generation},
+    generation::{Encoding, Job},
 };
 
 /// The picture cannot be encoded.
@@ -32,13 +32,8 @@ pub enum EncodeError {
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_picture(
-    image: &RgbImage,
-    generation: &Generation,
-    label: &SamplerLabel,
-    index: u32,
-) -> Result<Vec<u8>, EncodeError> {
-    encode(image, generation.encoding, &Metadata::of(generation, label, index))
+pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: u32) -> Result<Vec<u8>, EncodeError> {
+    encode(image, job.output.encoding, &Metadata::of(job, label, index))
 }
 
 /// Encodes a picture with 8 bits a sample in sRGB. The bytes are a function of the arguments alone, on every machine.

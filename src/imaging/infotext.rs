@@ -6,56 +6,57 @@ use serde_json::Value;
 use super::metadata::seed;
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Control, Generation, Hold, Mask, Preprocess, PromptSyntax, SeedMode},
+    generation::{Control, Draw, Hold, Mask, Preprocess, PromptSyntax, SeedMode},
 };
 
-pub fn infotext(generation: &Generation, label: &SamplerLabel, index: u32) -> String {
+/// `model` is the name of the model that draws.
+pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
     // The prompt's tags for LoRAs, as those tools write them, whichever way the request named them.
-    let tags = generation.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
-    let text = |prompt: &str| match generation.prompt_syntax {
+    let tags = draw.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
+    let text = |prompt: &str| match draw.prompt_syntax {
         PromptSyntax::Plain => escaped(prompt),
         PromptSyntax::Weighted => prompt.to_owned(),
     };
-    let mut lines = vec![[text(&generation.prompt)].into_iter().chain(tags).collect::<Vec<_>>().join(" ")];
-    if let Some(negative) = generation.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
+    let mut lines = vec![[text(&draw.prompt)].into_iter().chain(tags).collect::<Vec<_>>().join(" ")];
+    if let Some(negative) = draw.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
         lines.push(format!("Negative prompt: {}", text(negative)));
     }
-    lines.push(settings(generation, label, index));
+    lines.push(settings(model, draw, label, index));
     lines.join("\n")
 }
 
-fn settings(generation: &Generation, label: &SamplerLabel, index: u32) -> String {
-    let mut settings = vec![("Steps", generation.steps.to_string()), ("Sampler", label.sampler.clone())];
+fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
+    let mut settings = vec![("Steps", draw.steps.to_string()), ("Sampler", label.sampler.clone())];
     settings.extend(label.schedule_type.map(|word| ("Schedule type", word.to_owned())));
     settings.extend([
-        ("CFG scale", generation.guidance_scale.to_string()),
-        ("Seed", seed(generation, index).to_string()),
-        ("Size", format!("{}x{}", generation.width, generation.height)),
-        ("Model", generation.model.clone()),
+        ("CFG scale", draw.guidance_scale.to_string()),
+        ("Seed", seed(draw, index).to_string()),
+        ("Size", format!("{}x{}", draw.width, draw.height)),
+        ("Model", model.to_owned()),
     ]);
-    settings.extend(label.eta.filter(|_| generation.eta != 0.0).map(|word| (word, generation.eta.to_string())));
-    match generation.source.as_ref().map(|source| source.hold) {
+    settings.extend(label.eta.filter(|_| draw.eta != 0.0).map(|word| (word, draw.eta.to_string())));
+    match draw.source.as_ref().map(|source| source.hold) {
         Some(Hold::Strength { strength }) => settings.push(("Denoising strength", strength.to_string())),
         Some(Hold::Guidance { image_guidance_scale }) => {
             settings.push(("Image CFG scale", image_guidance_scale.to_string()))
         }
         None => {}
     }
-    settings.extend(generation.source.as_ref().and_then(|source| source.mask.as_ref()).into_iter().flat_map(mask));
-    if let Some(refiner) = &generation.refiner {
+    settings.extend(draw.source.as_ref().and_then(|source| source.mask.as_ref()).into_iter().flat_map(mask));
+    if let Some(refiner) = &draw.refiner {
         settings.push(("Refiner", refiner.model.clone()));
         settings.push(("Refiner switch at", refiner.switch_at.to_string()));
     }
-    settings.extend(CONTROL_NETS.into_iter().zip(generation.controls.iter().map(control)));
-    if generation.clip_skip > 0 {
+    settings.extend(CONTROL_NETS.into_iter().zip(draw.controls.iter().map(control)));
+    if draw.clip_skip > 0 {
         // These tools count the last layer as 1, diffusers counts it as 0.
-        settings.push(("Clip skip", (generation.clip_skip + 1).to_string()));
+        settings.push(("Clip skip", (draw.clip_skip + 1).to_string()));
     }
-    if generation.seed_mode == SeedMode::Batch {
-        settings.push(("Batch size", generation.n.to_string()));
+    if draw.seed_mode == SeedMode::Batch {
+        settings.push(("Batch size", draw.n.to_string()));
         settings.push(("Batch pos", index.to_string()));
     }
-    let approximations = generation.approximations();
+    let approximations = draw.approximations();
     if !approximations.is_empty() {
         settings.push(("Approximations", approximations.join(" ")));
     }

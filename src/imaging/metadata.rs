@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::infotext::infotext;
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Generation, MetadataLevel, SeedMode},
+    generation::{Draw, Job, MetadataLevel, SeedMode, Work},
 };
 
 /// The texts in the file of one picture, by [`MetadataLevel`]. Each format has places of its own for them.
@@ -24,13 +24,14 @@ pub enum Metadata {
 
 impl Metadata {
     /// The texts of image `index`; `label` is what other programs call the generation's sampler.
-    pub fn of(generation: &Generation, label: &SamplerLabel, index: u32) -> Metadata {
-        match generation.metadata_level {
+    pub fn of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
+        let Work::Draw(draw) = &job.work;
+        match job.output.metadata_level {
             MetadataLevel::Full => Metadata::Full {
-                parameters: infotext(generation, label, index),
-                request: Value::Object(request(generation, index)).to_string(),
+                parameters: infotext(&job.model, draw, label, index),
+                request: Value::Object(request(job, draw, index)).to_string(),
             },
-            MetadataLevel::Seed => Metadata::Seed(seed(generation, index).to_string()),
+            MetadataLevel::Seed => Metadata::Seed(seed(draw, index).to_string()),
             MetadataLevel::None => Metadata::None,
         }
     }
@@ -38,17 +39,17 @@ impl Metadata {
 
 /// What to POST for this very picture. Images of [`SeedMode::Batch`] cannot be had one by one, so their request is the
 /// whole generation's.
-fn request(generation: &Generation, index: u32) -> Map<String, Value> {
-    let mut params = generation.params();
-    if generation.seed_mode == SeedMode::PerImage {
+fn request(job: &Job, draw: &Draw, index: u32) -> Map<String, Value> {
+    let mut params = job.params();
+    if draw.seed_mode == SeedMode::PerImage {
         params.insert("n".to_owned(), 1.into());
     }
-    params.insert("seed".to_owned(), seed(generation, index).into());
+    params.insert("seed".to_owned(), seed(draw, index).into());
     params
 }
 
 /// The image's seed as a request may name it. Requests end at 2⁶³ − 1, where the seed of a later image may lie beyond;
 /// generators look at the low 32 bits only, which the top bit is not among.
-pub(super) fn seed(generation: &Generation, index: u32) -> u64 {
-    generation.seed_of(index) & i64::MAX as u64
+pub(super) fn seed(draw: &Draw, index: u32) -> u64 {
+    draw.seed_of(index) & i64::MAX as u64
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::generation::{Generation, GenerationId, Record};
+use crate::generation::{GenerationId, Job, Record};
 
 /// SHA-256 of a request as its client has written it, before any default is filled in.
 pub type Fingerprint = [u8; 32];
@@ -13,7 +13,7 @@ pub struct Acceptance<'a> {
     /// A new one, or the client's own.
     pub id: GenerationId,
     pub tenant: &'a str,
-    pub generation: &'a Generation,
+    pub job: &'a Job,
     pub fingerprint: Fingerprint,
     /// The client's idempotency key, and how long it stands for this generation.
     pub key: Option<(&'a str, Duration)>,

@@ -236,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::generation::{
-        Decoder, Generation, GuidanceInterval, MetadataLevel, OnDisconnect, SchedulerChoice, SeedMode,
+        Decoder, Draw, GuidanceInterval, Job, MetadataLevel, OnDisconnect, Output, SchedulerChoice, SeedMode, Work,
     };
 
     #[tokio::test]
@@ -293,15 +293,14 @@ mod tests {
         Claimant { worker: "one".to_owned(), lease: Duration::from_secs(30), models: vec!["tiny".to_owned()] }
     }
 
-    async fn accept(store: &SqliteStore, id: GenerationId, generation: &Generation) -> Result<Accepted, StoreError> {
+    async fn accept(store: &SqliteStore, id: GenerationId, job: &Job) -> Result<Accepted, StoreError> {
         let acceptance =
-            Acceptance { id, tenant: "default", generation, fingerprint: [0; 32], key: None, cost: 1.0, max_queued: 9 };
+            Acceptance { id, tenant: "default", job, fingerprint: [0; 32], key: None, cost: 1.0, max_queued: 9 };
         store.accept(&acceptance).await
     }
 
-    fn generation(prompt: String) -> Generation {
-        Generation {
-            model: "tiny".to_owned(),
+    fn generation(prompt: String) -> Job {
+        let draw = Draw {
             prompt,
             negative_prompt: Some(String::new()),
             prompt_syntax: Default::default(),
@@ -325,9 +324,12 @@ mod tests {
             source: None,
             seed: 0,
             seed_mode: SeedMode::PerImage,
+        };
+        Job {
+            model: "tiny".to_owned(),
+            work: Work::Draw(draw),
             previews: 0,
-            encoding: Default::default(),
-            metadata_level: MetadataLevel::Full,
+            output: Output { encoding: Default::default(), metadata_level: MetadataLevel::Full },
             on_disconnect: OnDisconnect::Auto,
             priority: Default::default(),
             start_timeout_s: 600,

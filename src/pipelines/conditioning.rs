@@ -9,7 +9,7 @@ use super::{
     setup::Setup,
 };
 use crate::{
-    generation::{Generation, Phase, PromptSyntax, Sdxl},
+    generation::{Draw, Phase, PromptSyntax, Sdxl},
     models::text_encoders::Tokens,
 };
 
@@ -21,16 +21,16 @@ pub(super) struct Conditioning {
 
 /// Encodes the prompts of a generation.
 pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Conditioning, PipelineError> {
-    let generation = setup.generation;
-    let sdxl = generation.sdxl.as_ref();
+    let draw = setup.draw;
+    let sdxl = draw.sdxl.as_ref();
     let second = |text: Option<&String>, first: &str| text.map_or_else(|| first.to_owned(), Clone::clone);
-    let prompt_2 = second(sdxl.and_then(|sdxl| sdxl.prompt_2.as_ref()), &generation.prompt);
-    let positive = tokens(setup, &[&generation.prompt, &prompt_2]);
+    let prompt_2 = second(sdxl.and_then(|sdxl| sdxl.prompt_2.as_ref()), &draw.prompt);
+    let positive = tokens(setup, &[&draw.prompt, &prompt_2]);
     if !is_guided(setup) {
-        return Ok(Conditioning { negative: None, positive: encode(setup, positive, generation.clip_skip).await? });
+        return Ok(Conditioning { negative: None, positive: encode(setup, positive, draw.clip_skip).await? });
     }
     // What a negative prompt that nobody gave is depends on the model.
-    let negative = match &generation.negative_prompt {
+    let negative = match &draw.negative_prompt {
         None if setup.networks.spec().zero_negative => None,
         negative => Some(negative.as_deref().unwrap_or_default()),
     };
@@ -40,7 +40,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
     });
     // Both go through the network together, so that the shorter one gets empty chunks.
     let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
-    let positive = encode(setup, filled(setup, positive, chunks), generation.clip_skip).await?;
+    let positive = encode(setup, filled(setup, positive, chunks), draw.clip_skip).await?;
     let negative = match negative {
         None => TextEmbedding::joined(vec![TextEmbedding::zeros(&setup.networks.spec())?; chunks])?,
         // No layers are skipped for the negative prompt, as in diffusers.
@@ -52,13 +52,13 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
 /// At a scale of 1 the formula gives the conditional prediction, and diffusers treats less than 1 alike; a network that is
 /// told the scale needs no other row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
-    setup.generation.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
+    setup.draw.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
 }
 
 /// The chunks of a prompt: one, unless the request weighs its words.
 fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
     let Companions { learned, adapters, .. } = setup.companions;
-    let mut chunks = match setup.generation.prompt_syntax {
+    let mut chunks = match setup.draw.prompt_syntax {
         PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, learned)],
         PromptSyntax::Weighted => setup.networks.tokenize_weighted(prompts, learned),
     };
@@ -92,7 +92,7 @@ pub(super) fn classifier_free(
     setup: &Setup<'_, impl Compute>,
     beside: Vec<Vec<f32>>,
 ) -> (Vec<Branch>, Guidance) {
-    let Generation { sdxl, guidance_scale, guidance_rescale, .. } = setup.generation;
+    let Draw { sdxl, guidance_scale, guidance_rescale, .. } = setup.draw;
     let told = |negative: bool| time_ids(sdxl.as_ref(), setup.networks.spec().time_ids, negative);
     let positive = Branch { text: text.positive, beside: beside.clone(), time_ids: told(false), follows_prompt: true };
     match text.negative {

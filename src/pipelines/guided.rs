@@ -60,13 +60,13 @@ pub(super) struct Guided<'a, C> {
 
 impl<'a, C: Compute> Guided<'a, C> {
     pub fn new(setup: &Setup<'a, C>, (branches, guidance): (Vec<Branch>, Guidance)) -> Self {
-        let generation = setup.generation;
-        let told = setup.networks.spec().guidance_embedding.then_some((generation.guidance_scale - 1.0) as f32);
+        let draw = setup.draw;
+        let told = setup.networks.spec().guidance_embedding.then_some((draw.guidance_scale - 1.0) as f32);
         Guided {
             compute: setup.compute,
             branches,
             guidance,
-            interval: generation.guidance_interval,
+            interval: draw.guidance_interval,
             told,
             adapters: setup.companions.adapters.clone(),
             steering: Steering::default(),
@@ -75,7 +75,7 @@ impl<'a, C: Compute> Guided<'a, C> {
             steps_after: 0,
             unseen: RefCell::default(),
             done: Cell::new(0.0),
-            features: RefCell::new(KeptFeatures::new(generation.feature_cache)),
+            features: RefCell::new(KeptFeatures::new(draw.feature_cache)),
         }
     }
 

@@ -22,14 +22,14 @@ pub(super) async fn image_to_image(
     let posterior = encode(setup.compute, normalized(picture, setup.size()), setup.size()).await?;
 
     let schedule = &setup.stages.own;
-    let mut noise = noise_of(setup.generation);
+    let mut noise = noise_of(setup.draw);
     let shape = setup.shape();
-    let x0 = posterior.sample(&mut noise, setup.generation, shape)?; // (n, C, h, w)
+    let x0 = posterior.sample(&mut noise, setup.draw, shape)?; // (n, C, h, w)
     let x = schedule.add_noise(&schedule.timeline()[0], &x0, &noise.draw(shape));
 
     let branches = classifier_free(text, setup, Vec::new());
     let guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
-    let latents = sample(&guided, schedule, setup.generation.eta, x, &mut noise).await?;
+    let latents = sample(&guided, schedule, setup.draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     diffusion::{Latents, sample},
-    generation::{Generation, Mask, Place, Source},
+    generation::{Draw, Mask, Place, Source},
     imaging::{GreyImage, RgbImage, grey, laid_over, resize},
     models::latent_diffusion::Input,
 };
@@ -28,9 +28,9 @@ pub(super) async fn inpaint(
     source: &Source,
     settings: &Mask,
 ) -> Result<Vec<Frame>, PipelineError> {
-    let Setup { compute, networks, generation, .. } = *setup;
+    let Setup { compute, networks, draw, .. } = *setup;
     let (picture, mask) = (inputs.of(Place::Image)?, inputs.of(Place::Mask)?);
-    let canvas = Canvas::new(picture, mask, settings, generation);
+    let canvas = Canvas::new(picture, mask, settings, draw);
     let text = encode_prompts(setup).await?;
     let size = setup.size();
     let pixels = normalized(&canvas.picture, size); // (3, H, W)
@@ -41,12 +41,12 @@ pub(super) async fn inpaint(
     let whole = source.strength() == 1.0;
     let shows_mask = networks.spec().input == Input::MaskedPicture;
     let schedule = &setup.stages.own;
-    let mut noise = noise_of(generation);
+    let mut noise = noise_of(draw);
     let shape = setup.shape();
     // What pure noise begins with and what the network sees need no latents of the picture, so none are drawn.
     let x0 = match shows_mask && whole {
         true => Latents::new(shape, vec![0.0; shape.iter().product()])?,
-        false => posterior.sample(&mut noise, generation, shape)?,
+        false => posterior.sample(&mut noise, draw, shape)?,
     };
     let z = noise.draw(shape); // (n, C, h, w)
     let x = match whole {
@@ -54,7 +54,7 @@ pub(super) async fn inpaint(
         false => schedule.add_noise(&schedule.timeline()[0], &x0, &z),
     };
     // Drawn also where only the networks trained for it take them, as diffusers does.
-    let hidden = hidden.sample(&mut noise, generation, shape)?;
+    let hidden = hidden.sample(&mut noise, draw, shape)?;
     let mask = sampled(&mask, size, networks.spec().vae_scale_factor); // (h, w)
 
     let beside = match shows_mask {
@@ -66,7 +66,7 @@ pub(super) async fn inpaint(
     if !shows_mask {
         guided = guided.blended(Blend { image: x0, noise: z, mask });
     }
-    let latents = sample(&guided, schedule, generation.eta, x, &mut noise).await?;
+    let latents = sample(&guided, schedule, draw.eta, x, &mut noise).await?;
 
     let drawn = finish(setup, latents, &mut noise).await?;
     Ok(drawn.into_iter().map(|Frame::Picture(drawn)| Frame::Picture(canvas.complete(drawn))).collect())
@@ -83,7 +83,7 @@ struct Canvas<'a> {
 }
 
 impl<'a> Canvas<'a> {
-    fn new(whole: &'a RgbImage, mask: &RgbImage, settings: &Mask, generation: &Generation) -> Self {
+    fn new(whole: &'a RgbImage, mask: &RgbImage, settings: &Mask, draw: &Draw) -> Self {
         let Some(padding) = settings.padding_mask_crop else {
             let mask = grey(mask, settings.mask_blur, settings.mask_invert);
             let keep = settings.keep_unmasked;
@@ -91,7 +91,7 @@ impl<'a> Canvas<'a> {
         };
         let mask = at(mask, [whole.height as usize, whole.width as usize]);
         let mask = grey(&mask, settings.mask_blur, settings.mask_invert);
-        let part = around(&mask, padding, [generation.height as usize, generation.width as usize]);
+        let part = around(&mask, padding, [draw.height as usize, draw.width as usize]);
         let (picture, mask) = (whole.cropped(part), mask.cropped(part));
         Canvas { whole, part: Some(part), picture: Cow::Owned(picture), mask, keep: true }
     }

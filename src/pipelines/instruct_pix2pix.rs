@@ -24,14 +24,14 @@ pub(super) async fn instruct_pix2pix(
     source: &Source,
 ) -> Result<Vec<Frame>, PipelineError> {
     let picture = inputs.of(Place::Image)?;
-    let Setup { compute, generation, .. } = *setup;
+    let Setup { compute, draw, .. } = *setup;
     let text = encode_prompts(setup).await?;
     // The most likely latents, as the autoencoder has them: the network was trained without the scaling.
     let seen = encode(compute, normalized(picture, setup.size()), setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
     let schedule = &setup.stages.own;
-    let mut noise = noise_of(generation);
+    let mut noise = noise_of(draw);
     let shape = setup.shape();
     let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
@@ -43,11 +43,11 @@ pub(super) async fn instruct_pix2pix(
         None => (vec![branch(text.positive, &seen)], Guidance::Off),
         Some(negative) => (
             vec![branch(text.positive, &seen), branch(negative.clone(), &seen), branch(negative, &unseen)],
-            Guidance::Edit { scale: generation.guidance_scale, image_scale: source.image_guidance_scale() },
+            Guidance::Edit { scale: draw.guidance_scale, image_scale: source.image_guidance_scale() },
         ),
     };
     let guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
-    let latents = sample(&guided, schedule, generation.eta, x, &mut noise).await?;
+    let latents = sample(&guided, schedule, draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await
 }

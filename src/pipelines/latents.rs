@@ -7,14 +7,14 @@ use super::{
 };
 use crate::{
     diffusion::{Latents, Noise},
-    generation::{Decoder, Generation, Phase, SeedMode},
+    generation::{Decoder, Draw, Phase, SeedMode},
 };
 
 /// The generation's random numbers, from the beginning.
-pub(super) fn noise_of(generation: &Generation) -> Noise {
-    match generation.seed_mode {
-        SeedMode::Batch => Noise::batch(generation.seed),
-        SeedMode::PerImage => Noise::per_image(&(0..generation.n).map(|i| generation.seed_of(i)).collect::<Vec<_>>()),
+pub(super) fn noise_of(draw: &Draw) -> Noise {
+    match draw.seed_mode {
+        SeedMode::Batch => Noise::batch(draw.seed),
+        SeedMode::PerImage => Noise::per_image(&(0..draw.n).map(|i| draw.seed_of(i)).collect::<Vec<_>>()),
     }
 }
 
@@ -31,14 +31,9 @@ pub(super) async fn encode(
 impl Posterior {
     /// Latents (n, C, h, w) of one picture, drawn once for all images where they share a generator, as diffusers does it,
     /// else once for each.
-    pub(super) fn sample(
-        &self,
-        noise: &mut Noise,
-        generation: &Generation,
-        shape: [usize; 4],
-    ) -> Result<Latents, PipelineError> {
+    pub(super) fn sample(&self, noise: &mut Noise, draw: &Draw, shape: [usize; 4]) -> Result<Latents, PipelineError> {
         let [n, c, h, w] = shape;
-        let drawn = match generation.seed_mode {
+        let drawn = match draw.seed_mode {
             SeedMode::Batch => noise.draw([1, c, h, w]),
             SeedMode::PerImage => noise.draw(shape),
         };
@@ -53,8 +48,8 @@ impl Posterior {
 
 /// Latents (n, C, h, w) to pictures, by the decoder that the request asks for.
 pub(super) async fn decode(setup: &Setup<'_, impl Compute>, latents: &Latents) -> Result<Vec<Frame>, PipelineError> {
-    let Setup { compute, networks, generation, .. } = *setup;
-    match generation.decoder {
+    let Setup { compute, networks, draw, .. } = *setup;
+    match draw.decoder {
         Decoder::Full => {
             let run = async |call: Decode, rows| compute.call(Phase::Decoding, call, rows).await;
             super::decode(networks, latents, DECODING, run).await

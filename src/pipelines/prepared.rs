@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{Companions, Inputs, Model};
-use crate::{diffusion::SchedulerConfig, generation::Generation};
+use crate::{diffusion::SchedulerConfig, generation::Job};
 
 /// What a recipe draws from. Made by the catalogue for the worker, the command
 /// line, tests and benches alike.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    pub generation: Generation,
+    pub job: Job,
     pub model: Arc<Model>,
     /// The model's own scheduler with what the request changes.
     pub scheduler: SchedulerConfig,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     diffusion::{Latents, Noise, Stages, sample},
-    generation::{Generation, Refiner, Sdxl},
+    generation::{Draw, Refiner, Sdxl},
 };
 
 /// What the sampler has left to pictures, by the refiner where the request names one.
@@ -18,7 +18,7 @@ pub(super) async fn finish(
     latents: Latents,
     noise: &mut Noise,
 ) -> Result<Vec<Frame>, PipelineError> {
-    match &setup.generation.refiner {
+    match &setup.draw.refiner {
         Some(refiner) => refine(setup, refiner, latents, noise).await,
         None => decode(setup, &latents).await,
     }
@@ -36,30 +36,30 @@ async fn refine(
     let (Some((model, _)), Some(schedule), Some(compute)) = at_hand else {
         return Err(PipelineError::MissingInput("refiner"));
     };
-    let generation = refined(setup.generation, refiner);
+    let draw = refined(setup.draw, refiner);
     let steps_before = setup.stages.own.steps().len();
     let stages = Stages { own: schedule, refiner: None };
     let companions = Companions::default();
     let networks = LatentDiffusion::of(model)?;
-    let setup = Setup { compute: &compute, networks, stages, generation: &generation, companions: &companions };
+    let setup = Setup { compute: &compute, networks, stages, draw: &draw, companions: &companions };
     let text = encode_prompts(&setup).await?;
 
     let schedule = &setup.stages.own;
     let guided = Guided::new(&setup, classifier_free(text, &setup, Vec::new())).after(steps_before);
-    let latents = sample(&guided, schedule, generation.eta, latents, noise).await?;
+    let latents = sample(&guided, schedule, draw.eta, latents, noise).await?;
 
     decode(&setup, &latents).await
 }
 
 /// The generation as the refiner sees it.
-fn refined(generation: &Generation, refiner: &Refiner) -> Generation {
-    let negative_prompt = refiner.negative_prompt.clone().or_else(|| generation.negative_prompt.clone());
-    let sdxl = generation.sdxl.clone().map(|sdxl| Sdxl {
+fn refined(draw: &Draw, refiner: &Refiner) -> Draw {
+    let negative_prompt = refiner.negative_prompt.clone().or_else(|| draw.negative_prompt.clone());
+    let sdxl = draw.sdxl.clone().map(|sdxl| Sdxl {
         // A text of the refiner's own goes to all of its encoders.
         negative_prompt_2: sdxl.negative_prompt_2.filter(|_| refiner.negative_prompt.is_none()),
         aesthetic_score: refiner.aesthetic_score,
         negative_aesthetic_score: refiner.negative_aesthetic_score,
         ..sdxl
     });
-    Generation { negative_prompt, sdxl, clip_skip: 0, ..generation.clone() }
+    Draw { negative_prompt, sdxl, clip_skip: 0, ..draw.clone() }
 }

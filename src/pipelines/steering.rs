@@ -29,7 +29,7 @@ impl Steering {
     /// # Errors
     /// A picture or a network that the generation names is not at hand.
     pub fn new(setup: &Setup<'_, impl Compute>, inputs: &Inputs, calls: usize) -> Result<Steering, PipelineError> {
-        let wanted = setup.generation.controls.iter().enumerate();
+        let wanted = setup.draw.controls.iter().enumerate();
         let control = |(i, wanted): (usize, &generation::Control)| {
             let picture = inputs.of(Place::Control(i))?;
             let net = setup.companions.control_nets.get(i).ok_or(PipelineError::MissingInput("controls"))?;

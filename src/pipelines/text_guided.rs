@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     diffusion::{OwnSchedule, Stages},
+    generation::Work,
     models::latent_diffusion::Input,
 };
 
@@ -14,12 +15,13 @@ use crate::{
 /// # Errors
 /// A network failed, the sampler left the finite numbers, or what the generation names is not in `prepared`.
 pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-    let Prepared { generation, model, scheduler, companions, inputs } = prepared;
+    let Prepared { job, model, scheduler, companions, inputs } = prepared;
+    let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
     let own = OwnSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
-    let stages = Stages::of(generation, own, companions.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
-    let setup = Setup { compute, networks, stages, generation, companions };
-    let Some(source) = &generation.source else {
+    let stages = Stages::of(draw, own, companions.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
+    let setup = Setup { compute, networks, stages, draw, companions };
+    let Some(source) = &draw.source else {
         return text_to_image(&setup, inputs).await;
     };
     match networks.spec().input {

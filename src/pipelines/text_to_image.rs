@@ -20,12 +20,12 @@ pub(super) async fn text_to_image(
     let text = encode_prompts(setup).await?;
 
     let schedule = &setup.stages.own;
-    let mut noise = noise_of(setup.generation);
+    let mut noise = noise_of(setup.draw);
     let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
     let branches = classifier_free(text, setup, Vec::new());
     let guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
-    let latents = sample(&guided, schedule, setup.generation.eta, x, &mut noise).await?;
+    let latents = sample(&guided, schedule, setup.draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await
 }

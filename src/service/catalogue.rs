@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Service, ServiceError};
+use serde_json::Value;
+
+use super::{Parts, Service, ServiceError};
 use crate::{
     catalogue::{Catalogue, Reloaded, Users},
-    generation::ModelCard,
+    generation::{self, Bounds, ModelCard},
 };
 
 /// A model as the catalogue lists it.
@@ -44,6 +46,16 @@ impl AddOn {
 impl Service {
     pub fn models(&self) -> Vec<ModelView> {
         self.0.catalogue.names().into_iter().map(|name| self.model_view(name)).collect()
+    }
+
+    /// The JSON Schema of a request for the model of this card, with the defaults of this server.
+    pub fn request_schema(&self, card: &ModelCard) -> Value {
+        let Parts { limits, terms, .. } = &self.0.parts;
+        let mut schema = generation::request_schema(&Bounds { card, limits }, card.name == self.default_model());
+        for (field, seconds) in [("start_timeout_s", terms.start_timeout_s), ("run_timeout_s", terms.run_timeout_s)] {
+            schema["properties"][field]["default"] = seconds.into();
+        }
+        schema
     }
 
     /// The model of a name, of those too that cannot be used.

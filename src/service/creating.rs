@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     catalogue::Plan,
-    generation::{FieldError, Generation, GenerationId, Invalid, resolve},
+    generation::{Draw, FieldError, GenerationId, Invalid, Job, Work, resolve},
     ledger::{Acceptance, Accepted, Fingerprint, Hint, StoreError},
 };
 
@@ -24,7 +24,7 @@ enum Outcome {
 struct Valid {
     id: GenerationId,
     tenant: Arc<str>,
-    generation: Generation,
+    job: Job,
     /// As its plan has it.
     cost: f64,
     fingerprint: Fingerprint,
@@ -86,23 +86,22 @@ impl Service {
             let Parts { catalogue, limits, .. } = &service.0.parts;
             let size_field = if fields.has("size") { "size" } else { "width" };
             let resolved = resolve(fields, &CatalogueRules { catalogue, limits }).map_err(ServiceError::from);
-            let planned =
-                resolved.and_then(|generation| Ok((service.planned(&generation, size_field)?.cost, generation)));
+            let planned = resolved.and_then(|job| Ok((service.planned(&job, size_field)?.cost, job)));
             (planned, hold)
         })
         .await;
-        let (cost, mut generation) = resolved?;
+        let (cost, mut job) = resolved?;
         if !is_taken {
-            self.check_run_timeout(&generation, cost)?;
-            self.admit(&generation).await?;
+            self.check_run_timeout(&job, cost)?;
+            self.admit(&job).await?;
         }
         // Under an id that the client has chosen the files may be another generation's.
         let unclaimed = match &repeatable {
             Repeatable::No | Repeatable::ByKey(_) if !pictures.is_empty() => Unclaimed::files_of(id, self),
             _ => Unclaimed::nothing(),
         };
-        let taken = intake::take_in(pictures, &mut generation, id, is_taken, blobs).await?;
-        let valid = Valid { id, tenant, generation, cost, fingerprint, repeatable, taken, unclaimed };
+        let taken = intake::take_in(pictures, &mut job, id, is_taken, blobs).await?;
+        let valid = Valid { id, tenant, job, cost, fingerprint, repeatable, taken, unclaimed };
         Ok(Prepared(Outcome::New(Box::new(valid))))
     }
 
@@ -115,12 +114,12 @@ impl Service {
             Outcome::Replayed(view) => return Ok(Created { view: *view, replayed: true }),
             Outcome::New(valid) => *valid,
         };
-        let Valid { id, tenant, generation, cost, fingerprint, repeatable, taken, unclaimed } = valid;
+        let Valid { id, tenant, job, cost, fingerprint, repeatable, taken, unclaimed } = valid;
         let Parts { store, blobs, metrics, wake, terms, .. } = &self.0.parts;
         let acceptance = Acceptance {
             id,
             tenant: &tenant,
-            generation: &generation,
+            job: &job,
             fingerprint,
             key: match &repeatable {
                 Repeatable::ByKey(key) => Some((key, terms.idempotency)),
@@ -182,16 +181,20 @@ impl Service {
 
     /// What a generation takes. Refuses one that takes more memory than a worker has; `size_field` is the field by which the
     /// request names its size.
-    fn planned(&self, generation: &Generation, size_field: &str) -> Result<Plan, ServiceError> {
-        let plan = |n| self.0.catalogue.plan(&Generation { n, ..generation.clone() }).unwrap_or_default();
-        let (whole, bound) = (plan(generation.n), self.0.terms.max_bytes);
+    fn planned(&self, job: &Job, size_field: &str) -> Result<Plan, ServiceError> {
+        let Work::Draw(draw) = &job.work;
+        let plan = |n| {
+            let work = Work::Draw(Draw { n, ..draw.clone() });
+            self.0.catalogue.plan(&Job { work, ..job.clone() }).unwrap_or_default()
+        };
+        let (whole, bound) = (plan(draw.n), self.0.terms.max_bytes);
         let fits = |plan: Plan| bound.is_none_or(|bound| plan.bytes() <= bound);
         if fits(whole) {
             return Ok(whole);
         }
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let bound = format!("engine.max_bytes is {} MiB", mib(bound.unwrap_or(0)));
-        let Generation { n, width, height, .. } = generation;
+        let Draw { n, width, height, .. } = draw;
         let (field, detail) = match (1..*n).rev().find(|n| fits(plan(*n))) {
             Some(most) => {
                 let takes = format!("{n} pictures of {width} × {height} pixels take {} MiB", mib(whole.bytes()));
@@ -209,11 +212,11 @@ impl Service {
 
     /// Refuses a time that the run cannot keep, by less than half, even if nothing runs beside it. Other processes may be
     /// faster, so that this one knows it only where it is alone.
-    fn check_run_timeout(&self, generation: &Generation, cost: f64) -> Result<(), ServiceError> {
+    fn check_run_timeout(&self, job: &Job, cost: f64) -> Result<(), ServiceError> {
         const MARGIN: f64 = 2.0;
         let Parts { throughput, store, .. } = &self.0.parts;
-        let least = throughput.least_seconds(&generation.model, cost).filter(|_| !store.is_shared());
-        let (Some(asked), Some(least)) = (generation.run_timeout_s, least) else { return Ok(()) };
+        let least = throughput.least_seconds(&job.model, cost).filter(|_| !store.is_shared());
+        let (Some(asked), Some(least)) = (job.run_timeout_s, least) else { return Ok(()) };
         if least <= MARGIN * f64::from(asked) {
             return Ok(());
         }
@@ -221,7 +224,7 @@ impl Service {
             "must be at least {:.0}: alone and at the best recent speed of the model {:?} the generation takes about \
              {:.0} s; less than half of that is refused, such as {asked}",
             (least / MARGIN).ceil(),
-            generation.model,
+            job.model,
             least.ceil(),
         );
         Err(ServiceError::Invalid(Invalid {
@@ -230,9 +233,9 @@ impl Service {
     }
 
     /// Refuses what would wait too long to be worth its place.
-    async fn admit(&self, generation: &Generation) -> Result<(), ServiceError> {
+    async fn admit(&self, job: &Job) -> Result<(), ServiceError> {
         let Some(wait) = self.estimated_wait().await? else { return Ok(()) };
-        let bound = self.0.terms.max_wait.min(Duration::from_secs(generation.start_timeout_s.into()));
+        let bound = self.0.terms.max_wait.min(Duration::from_secs(job.start_timeout_s.into()));
         if wait <= bound {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use super::{
     offload::{apart, offload},
 };
 use crate::{
-    generation::{FieldError, Fields, Generation, GenerationId, Given, InputImage, Invalid, Place, Role},
+    generation::{FieldError, Fields, GenerationId, Given, InputImage, Invalid, Job, Place, Role},
     imaging::{MAX_PIXELS, decode, encode_fast, size},
     ledger::{BlobError, Blobs, StoreError, blobs::path_of_input},
 };
@@ -94,7 +94,7 @@ async fn stored(
     };
     let record = service.ask(service.0.store.get(id)).await?;
     let size = record.and_then(|record| {
-        let mut inputs = record.generation.inputs();
+        let mut inputs = record.job.inputs();
         inputs.find(|input| input.upload == sha256).map(|input| (input.width, input.height))
     });
     Ok(match size {
@@ -115,7 +115,7 @@ fn gone(sha256: &str) -> String {
 /// A picture that cannot be decoded is an error of its field.
 pub(super) async fn take_in(
     pictures: Vec<Picture>,
-    generation: &mut Generation,
+    job: &mut Job,
     id: GenerationId,
     is_taken: bool,
     blobs: &Blobs,
@@ -130,7 +130,7 @@ pub(super) async fn take_in(
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             Invalid { errors: vec![FieldError::at(&path, UNDECODABLE, &detail)] }
         })?;
-        if let Some(image) = generation.input_mut(place) {
+        if let Some(image) = job.input_mut(place) {
             *image = taken.image.clone();
         }
         if is_taken {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     catalogue::Catalogue,
     diffusion::{InvalidScheduler, InvalidStage, OwnSchedule, Schedule, SchedulerConfig, Stages},
-    generation::{Generation, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
+    generation::{Draw, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
 };
 
 /// The rules of a catalogue of models.
@@ -72,15 +72,15 @@ impl Rules for CatalogueRules<'_> {
         self.catalogue.adapters().check_words(card, syntax, text)
     }
 
-    fn check_stages(&self, card: &ModelCard, generation: &Generation) -> Result<(), (Vec<&'static str>, String)> {
+    fn check_stages(&self, card: &ModelCard, draw: &Draw) -> Result<(), (Vec<&'static str>, String)> {
         let config = |card: &ModelCard, who: &str| {
-            SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler)
+            SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler)
                 .map_err(|error| (vec!["scheduler"], format!("cannot be used with {who}: {error}")))
         };
-        let refiner = generation.refiner.as_ref().and_then(|refiner| self.catalogue.card(&refiner.model));
+        let refiner = draw.refiner.as_ref().and_then(|refiner| self.catalogue.card(&refiner.model));
         let refiner = refiner.map(|card| config(&card, "the refiner")).transpose()?;
         let own = OwnSchedule { config: &config(card, "the model")?, is_distilled: card.guidance_embedding };
-        let stages = Stages::of(generation, own, refiner.as_ref());
+        let stages = Stages::of(draw, own, refiner.as_ref());
         stages.map(drop).map_err(|InvalidStage { field, error }| (field.to_vec(), error.to_string()))
     }
 

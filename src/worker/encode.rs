@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Artifact, Facts, Format, Generation, MediaType},
+    generation::{Artifact, Facts, Format, Job, MediaType, Work},
     imaging::{self, EncodeError, encode_picture, upscale},
     pipelines::Frame,
 };
@@ -28,18 +28,19 @@ impl Encoded {
     }
 }
 
-/// Encodes frame `index` of a generation in the format that its request asks for; `label` is what other programs call its sampler. Takes too long for a thread that
-/// others wait for.
+/// Encodes frame `index` of a generation in the format that its request asks for; `label` is what other programs call its
+/// sampler. Takes too long for a thread that others wait for.
 ///
 /// # Errors
 /// The frame has another size than it says, none, or one that the format does not take.
-pub fn encode(frame: Frame, generation: &Generation, label: &SamplerLabel, index: u32) -> Result<Encoded, EncodeError> {
+pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Result<Encoded, EncodeError> {
+    let Work::Draw(draw) = &job.work;
     match frame {
         Frame::Picture(picture) => Ok(Encoded {
             index,
-            format: generation.encoding.format(),
-            facts: Facts::Picture { width: picture.width, height: picture.height, seed: generation.seed_of(index) },
-            file: encode_picture(&picture, generation, label, index)?.into(),
+            format: job.output.encoding.format(),
+            facts: Facts::Picture { width: picture.width, height: picture.height, seed: draw.seed_of(index) },
+            file: encode_picture(&picture, job, label, index)?.into(),
         }),
     }
 }

@@ -43,8 +43,8 @@ impl Worker {
             Status::Succeeded { .. } => {
                 self.metrics.run_seconds.observe(begun.elapsed().as_secs_f64());
                 let together = self.metrics.running.get().max(1) as usize;
-                if let Some(plan) = self.catalogue.plan(&record.generation) {
-                    self.throughput.record(&record.generation.model, begun.elapsed(), together, plan.cost);
+                if let Some(plan) = self.catalogue.plan(&record.job) {
+                    self.throughput.record(&record.job.model, begun.elapsed(), together, plan.cost);
                 }
             }
             _ => {}

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Worker, failed};
 use crate::{
-    generation::{InputImage, Place, Record},
+    generation::{InputImage, Place, Record, Work},
     imaging::decode,
     ledger::{Outcome, blobs::path_of_input},
     pipelines::Inputs,
@@ -14,13 +14,14 @@ impl Worker {
     /// Every picture that the request brought along, or how the generation ends without them.
     pub(super) async fn load_inputs(&self, record: &Record) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
-        if let Some(source) = &record.generation.source {
+        let Work::Draw(draw) = &record.job.work;
+        if let Some(source) = &draw.source {
             self.load_input(record, &mut inputs, Place::Image, &source.image).await?;
             if let Some(mask) = &source.mask {
                 self.load_input(record, &mut inputs, Place::Mask, &mask.mask).await?;
             }
         }
-        for (i, control) in record.generation.controls.iter().enumerate() {
+        for (i, control) in draw.controls.iter().enumerate() {
             self.load_input(record, &mut inputs, Place::Control(i), &control.image).await?;
         }
         Ok(inputs)

@@ -25,8 +25,8 @@ pub(super) struct LogFiles {
 impl Worker {
     /// To be called when the generation's models are in memory.
     pub(super) async fn open_log(&self, record: &Record, lease: &Lease) -> Result<LogFiles, Outcome> {
-        let (catalogue, generation): (Arc<_>, _) = (self.catalogue.clone(), record.generation.clone());
-        let numerics = tokio::task::spawn_blocking(move || Numerics::of(&generation, &catalogue)).await;
+        let (catalogue, job): (Arc<_>, _) = (self.catalogue.clone(), record.job.clone());
+        let numerics = tokio::task::spawn_blocking(move || Numerics::of(&job, &catalogue)).await;
         let numerics = numerics.map_err(|error| failed("internal", format!("looking at the model: {error}"), true))?;
         Ok(LogFiles { blobs: self.blobs.clone(), lease: lease.clone(), numerics, parts: 0, broken: false })
     }

@@ -13,7 +13,7 @@ use super::{Worker, ended_early, failed, memory::Taken};
 use crate::{
     catalogue::{Acquired, Catalogue, CatalogueError, Lease},
     engine::{Cancel, Reason, RunError},
-    generation::Record,
+    generation::{Record, Work},
     ledger::Outcome,
     metrics::Metrics,
 };
@@ -30,14 +30,15 @@ impl Worker {
             return Err(ended_early(RunError::Canceled(reason)));
         }
         let ready = async {
-            let generation = &record.generation;
-            let (lease, refiner) = match &generation.refiner {
-                None => (self.acquire(record, &generation.model, None).await?, None),
+            let job = &record.job;
+            let Work::Draw(draw) = &job.work;
+            let (lease, refiner) = match &draw.refiner {
+                None => (self.acquire(record, &job.model, None).await?, None),
                 Some(refiner) => {
-                    self.catalogue.check_together(&generation.model, &refiner.model).map_err(unavailable)?;
+                    self.catalogue.check_together(&job.model, &refiner.model).map_err(unavailable)?;
                     // One at a time holds a model while it waits for another, so that no two wait for each other.
                     let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
-                    let lease = self.acquire(record, &generation.model, None).await?;
+                    let lease = self.acquire(record, &job.model, None).await?;
                     let refiner = self.acquire(record, &refiner.model, Some(&lease)).await?;
                     (lease, Some(refiner))
                 }
@@ -56,7 +57,7 @@ impl Worker {
 
     /// Memory for all that it will hold, and then a place.
     async fn room(&self, record: &Record) -> Result<Room, Outcome> {
-        let plan = self.catalogue.plan(&record.generation).unwrap_or_default();
+        let plan = self.catalogue.plan(&record.job).unwrap_or_default();
         // Whoever waits for memory does not compute for a while, so that another one may.
         let waiting = self.memory.is_short_of(plan).then(|| self.slots.wait());
         if waiting.is_some() {
@@ -81,7 +82,7 @@ impl Worker {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
                 // It was claimed in time; for its model it waits for as long again, at most.
-                let patience = Duration::from_secs(record.generation.start_timeout_s.into());
+                let patience = Duration::from_secs(record.job.start_timeout_s.into());
                 tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
             }
         };

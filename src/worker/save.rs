@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Encoded, Worker, encode, failed};
 use crate::{
     diffusion::{SamplerLabel, SchedulerConfig},
-    generation::{Generation, Phase, Problem, Record},
+    generation::{Draw, Job, Phase, Problem, Record, Work},
     ledger::{Lease, Outcome, blobs::path_of},
     pipelines::Frame,
     service::Progress,
@@ -14,17 +14,15 @@ use crate::{
 impl Worker {
     /// Encodes and stores every frame of the run.
     pub(super) async fn save(&self, record: &Record, lease: &Lease, frames: Vec<Frame>) -> Outcome {
-        let steps = record.generation.steps;
+        let Work::Draw(Draw { steps, .. }) = record.job.work;
         let progress = Progress { phase: Phase::Saving, step: steps, steps, percent: 100.0, eta_s: None };
         self.live.progress(record.id, progress);
 
-        let generation = record.generation.clone();
-        let label = self.label(&generation);
+        let job = record.job.clone();
+        let label = self.label(&job);
         let encode_all = move || {
             let numbered = (0..).zip(frames);
-            numbered
-                .map(|(index, frame)| encode(frame, &generation, &label, index))
-                .collect::<Result<Vec<Encoded>, _>>()
+            numbered.map(|(index, frame)| encode(frame, &job, &label, index)).collect::<Result<Vec<Encoded>, _>>()
         };
         let files = match tokio::task::spawn_blocking(encode_all).await {
             Ok(Ok(files)) => files,
@@ -46,9 +44,10 @@ impl Worker {
     }
 
     /// What other programs call the generation's sampler; empty where its model is gone meanwhile.
-    fn label(&self, generation: &Generation) -> SamplerLabel {
-        let card = self.catalogue.card(&generation.model);
-        let config = card.and_then(|card| SchedulerConfig::overlay(&card.scheduler_config, &generation.scheduler).ok());
+    fn label(&self, job: &Job) -> SamplerLabel {
+        let Work::Draw(draw) = &job.work;
+        let card = self.catalogue.card(&job.model);
+        let config = card.and_then(|card| SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok());
         config.map(|config| config.label()).unwrap_or_default()
     }
 

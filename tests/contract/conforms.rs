@@ -74,7 +74,9 @@ pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
     });
     let schema = &types[kind]["schema"];
     match kind.as_str() {
-        "application/json" | "application/problem+json" => assert_valid(schema, &json_of(body), method, path, status),
+        "application/json" | "application/problem+json" | "application/schema+json" => {
+            assert_valid(schema, &json_of(body), method, path, status)
+        }
         "text/event-stream" => {
             for event in events(std::str::from_utf8(body).expect("event streams are UTF-8")) {
                 assert_valid(schema, &event, method, path, status);
@@ -98,7 +100,9 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
         "image/png" => body.starts_with(b"\x89PNG\r\n\x1a\n"),
         "image/jpeg" => body.starts_with(b"\xff\xd8\xff"),
         "image/webp" => body.starts_with(b"RIFF") && body[8..].starts_with(b"WEBP"),
-        "application/json" | "application/problem+json" => body.trim_ascii_start().starts_with(b"{"),
+        "application/json" | "application/problem+json" | "application/schema+json" => {
+            body.trim_ascii_start().starts_with(b"{")
+        }
         "text/event-stream" => {
             [&b"retry:"[..], b"id:", b"event:", b"data:", b":"].iter().any(|start| body.starts_with(start))
         }

@@ -66,8 +66,8 @@ fn crash(end: End) -> ! {
         End::StackOverflow => {
             let bench = Bench::new(16, 1);
             bench.attempt.set(Some(ATTEMPT));
-            let generation = bench.generation(json!({"model": "sd1", "prompt": "a fox", "steps": 2}));
-            let (_, told) = bench.start_on(Scripted::model(Fault::StackOverflow).into(), generation);
+            let job = bench.job(json!({"model": "sd1", "prompt": "a fox", "steps": 2}));
+            let (_, told) = bench.start_on(Scripted::model(Fault::StackOverflow).into(), job);
             let _ = outcome(&told);
         }
         End::Elsewhere => blame(Some(ATTEMPT), || {

@@ -5,7 +5,7 @@ use std::{path::Path, sync::mpsc, time::Duration};
 use latentd::{
     catalogue::{Adapters, Catalogue, ControlNets},
     engine::Reason,
-    generation::{Phase, Place},
+    generation::{Phase, Place, Work},
     imaging::RgbImage,
     pipelines::Inputs,
 };
@@ -33,15 +33,16 @@ fn picture(side: u32) -> RgbImage {
 }
 
 fn start(bench: &Bench, request: Value) -> mpsc::Receiver<Told> {
-    let generation = bench.generation(request);
-    let model = bench.catalogue.load(&generation.model).unwrap();
-    let side = generation.width;
+    let job = bench.job(request);
+    let Work::Draw(draw) = &job.work;
+    let model = bench.catalogue.load(&job.model).unwrap();
+    let side = draw.width;
     let mut inputs = Inputs::default();
-    let image = generation.source.iter().map(|_| Place::Image);
-    for place in image.chain((0..generation.controls.len()).map(Place::Control)) {
+    let image = draw.source.iter().map(|_| Place::Image);
+    for place in image.chain((0..draw.controls.len()).map(Place::Control)) {
         inputs.put(place, picture(side));
     }
-    bench.start_prepared(bench.catalogue.prepare(generation, inputs, model, None).unwrap()).1
+    bench.start_prepared(bench.catalogue.prepare(job, inputs, model, None).unwrap()).1
 }
 
 #[test]

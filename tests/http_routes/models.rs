@@ -43,6 +43,10 @@ async fn names_with_slashes_and_spaces_are_models_like_others() {
     }
     let raw = desk.send(Request::get("/v1/models/org/tiny").body(Body::empty()).unwrap()).await;
     assert_eq!(raw.status(), 200);
+    for path in ["org%2Ftiny", "org/tiny"] {
+        let schema = desk.send(Request::get(format!("/v1/models/{path}/schema")).body(Body::empty()).unwrap()).await;
+        assert_eq!(schema.status(), 200, "{path}");
+    }
     for unknown in ["org", "tiny", "org%2F", "%FF"] {
         assert_eq!(desk.get(&format!("/v1/models/{unknown}")).await.status, 404, "{unknown}");
     }

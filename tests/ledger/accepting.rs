@@ -1,10 +1,12 @@
 //! Into the queue.
 
 use futures::future::join_all;
-use latentd::generation::{EventKind, Generation, GenerationId, SchedulerChoice, Status};
+use latentd::generation::{Draw, EventKind, GenerationId, SchedulerChoice, Status};
 use latentd::ledger::{Acceptance, Accepted, Counts, StoreError};
 
-use crate::place::{Place, accept, accept_one, claim_one, generation, get, history, new_record, request, seen};
+use crate::place::{
+    Place, accept, accept_one, claim_one, draw, generation, get, history, job, new_record, request, seen,
+};
 
 pub async fn an_accepted_generation_is_queued_with_its_first_event(place: &dyn Place) {
     let store = place.open().await;
@@ -55,10 +57,10 @@ pub async fn the_bound_holds_when_many_accept_at_once(place: &dyn Place) {
 pub async fn an_id_is_accepted_once(place: &dyn Place) {
     let store = place.open().await;
     let id = accept(&*store, 1).await[0];
-    let other = Generation { seed: 1, ..generation() };
+    let other = job(Draw { seed: 1, ..draw() });
     let error = store.accept(&Acceptance { id, fingerprint: [8; 32], ..request(&other) }).await.unwrap_err();
     assert!(matches!(error, StoreError::IdTaken), "{error:?}");
-    assert_eq!(get(&*store, id).await.generation, generation());
+    assert_eq!(get(&*store, id).await.job, generation());
     assert_eq!(history(&*store, id).await, [EventKind::Queued]);
 }
 
@@ -68,13 +70,13 @@ pub async fn every_field_of_a_request_comes_back(place: &dyn Place) {
     let serde_json::Value::Object(object) = object else { unreachable!() };
     let cases = [
         generation(),
-        Generation { scheduler: SchedulerChoice::Object(object), ..generation() },
-        Generation { prompt: String::new(), ..generation() },
-        Generation { prompt: "狐".repeat(10_000), ..generation() },
+        job(Draw { scheduler: SchedulerChoice::Object(object), ..draw() }),
+        job(Draw { prompt: String::new(), ..draw() }),
+        job(Draw { prompt: "狐".repeat(10_000), ..draw() }),
     ];
     for generation in cases {
         let id = accept_one(&*store, &generation).await;
-        assert_eq!(get(&*store, id).await.generation, generation);
+        assert_eq!(get(&*store, id).await.job, generation);
     }
 }
 

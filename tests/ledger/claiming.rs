@@ -78,7 +78,7 @@ pub async fn overdue_generations_expire_and_are_not_claimed(place: &dyn Place) {
 /// before the claim.
 pub async fn what_began_once_never_expires(place: &dyn Place) {
     let store = place.open().await;
-    let short = latentd::generation::Generation { start_timeout_s: 1, ..generation() };
+    let short = latentd::generation::Job { start_timeout_s: 1, ..generation() };
     let id = accept_one(&*store, &short).await;
     let (_, lease) = claim_one(&*store).await;
     store.finish(lease, Outcome::Released).await.unwrap();

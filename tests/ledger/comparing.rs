@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use latentd::generation::{Generation, GenerationId, Priority, Status};
+use latentd::generation::{GenerationId, Job, Priority, Status};
 use latentd::ledger::{
     Acceptance, Accepted, Claimant, Counts, KeyRecord, Lease, ListQuery, Outcome, Reaping, Store, StoreError,
 };
@@ -230,7 +230,7 @@ impl Both {
 
     async fn accept(&mut self, asking: Asking, id: Option<usize>) {
         let generation = if asking.is_overdue { overdue() } else { generation() };
-        let generation = Generation { priority: asking.priority, ..generation };
+        let generation = Job { priority: asking.priority, ..generation };
         let ask = Ask {
             id: id.map_or_else(GenerationId::new, |which| self.any(which)),
             tenant: asking.tenant,
@@ -244,7 +244,7 @@ impl Both {
         let acceptance = Acceptance {
             id: ask.id,
             tenant: ask.tenant,
-            generation: &generation,
+            job: &generation,
             fingerprint: [ask.fingerprint; 32],
             key: ask.key.map(|(key, is_over)| (key, if is_over { Duration::ZERO } else { HOUR })),
             cost: ask.cost,

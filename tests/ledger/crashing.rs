@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use latentd::crash::Attempt;
-use latentd::generation::{EventKind, Generation, GenerationId, Priority, Status};
+use latentd::generation::{EventKind, GenerationId, Job, Priority, Status};
 use latentd::ledger::{Lease, ListQuery, Outcome, Store};
 
 use crate::place::{
@@ -44,7 +44,7 @@ pub async fn what_comes_before_it_is_claimed_without_it(place: &dyn Place) {
     let store = place.open().await;
     let suspect = crashed(&*store, 1).await;
     let behind = accept(&*store, 1).await[0];
-    let before = accept_one(&*store, &Generation { priority: Priority::High, ..generation() }).await;
+    let before = accept_one(&*store, &Job { priority: Priority::High, ..generation() }).await;
     assert_eq!(ids(&store.claim(&worker("one"), 9, true).await.unwrap()), [before]);
     assert!(store.claim(&worker("one"), 9, false).await.unwrap().is_empty());
     assert_eq!(ids(&store.claim(&worker("two"), 1, true).await.unwrap()), [suspect]);
@@ -53,7 +53,7 @@ pub async fn what_comes_before_it_is_claimed_without_it(place: &dyn Place) {
 
 pub async fn one_that_cannot_be_claimed_stops_nobody(place: &dyn Place) {
     let store = place.open().await;
-    let other_model = Generation { model: "large".to_owned(), ..generation() };
+    let other_model = Job { model: "large".to_owned(), ..generation() };
     let large = accept_one(&*store, &other_model).await;
     let claimant = latentd::ledger::Claimant { models: vec!["large".to_owned()], ..late_worker("large") };
     assert_eq!(ids(&store.claim(&claimant, 1, true).await.unwrap()), [large]);

@@ -39,7 +39,7 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
                 assert_eq!(record.status, Status::Succeeded { artifacts: vec![artifact()] });
                 assert_eq!(history(&*store, *id).await.last(), Some(&EventKind::Succeeded));
             }
-            assert_eq!(record.generation, generation());
+            assert_eq!(record.job, generation());
         }
         let listed = store.list(&ListQuery { limit: usize::MAX, ..ListQuery::default() }).await.unwrap();
         for record in listed.records {

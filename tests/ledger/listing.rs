@@ -1,6 +1,6 @@
 //! Pages, events and counts.
 
-use latentd::generation::{Generation, GenerationId};
+use latentd::generation::{GenerationId, Job};
 use latentd::ledger::{Counts, ListQuery, Outcome, Store};
 
 use crate::place::{Place, accept, accept_of, accept_one, claim, generation, running};
@@ -51,7 +51,7 @@ pub async fn pages_are_filtered(place: &dyn Place) {
     store.finish(lease, Outcome::Succeeded(Vec::new())).await.unwrap();
     let (current, _) = running(&*store).await;
     let waiting = accept(&*store, 3).await;
-    let other = accept_one(&*store, &Generation { model: "large".to_owned(), ..generation() }).await;
+    let other = accept_one(&*store, &Job { model: "large".to_owned(), ..generation() }).await;
 
     let status = |status: &str| ListQuery { status: Some(status.to_owned()), ..limit(2) };
     assert_eq!(page(&*store, status("succeeded")).await, (vec![finished], false));

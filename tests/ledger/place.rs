@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
-    Artifact, Decoder, EventKind, Facts, Format, Generation, GenerationId, GuidanceInterval, Levels, MetadataLevel,
-    OnDisconnect, Priority, Problem, Record, SchedulerChoice, SeedMode,
+    Artifact, Decoder, Draw, EventKind, Facts, Format, GenerationId, GuidanceInterval, Job, Levels, MetadataLevel,
+    OnDisconnect, Output, Priority, Problem, Record, SchedulerChoice, SeedMode, Work,
 };
 use latentd::ledger::{
     Acceptance, Accepted, Claimant, KeyRecord, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
@@ -109,9 +109,8 @@ impl Place for PgPlace {
     }
 }
 
-pub fn generation() -> Generation {
-    Generation {
-        model: "tiny".to_owned(),
+pub fn draw() -> Draw {
+    Draw {
         prompt: "a red fox, \"quoted\", 狐🦊\nsecond line".to_owned(),
         negative_prompt: Some("blur".to_owned()),
         prompt_syntax: latentd::generation::PromptSyntax::Weighted,
@@ -135,9 +134,16 @@ pub fn generation() -> Generation {
         source: None,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,
+    }
+}
+
+/// Asks for a drawing, in the envelope of every test.
+pub fn job(draw: Draw) -> Job {
+    Job {
+        model: "tiny".to_owned(),
+        work: Work::Draw(draw),
         previews: 3,
-        encoding: Default::default(),
-        metadata_level: MetadataLevel::Seed,
+        output: Output { encoding: Default::default(), metadata_level: MetadataLevel::Seed },
         on_disconnect: OnDisconnect::Cancel,
         priority: Priority::Normal,
         start_timeout_s: 600,
@@ -147,9 +153,13 @@ pub fn generation() -> Generation {
     }
 }
 
+pub fn generation() -> Job {
+    job(draw())
+}
+
 /// A generation that is overdue as soon as it is accepted.
-pub fn overdue() -> Generation {
-    Generation { start_timeout_s: 0, ..generation() }
+pub fn overdue() -> Job {
+    Job { start_timeout_s: 0, ..generation() }
 }
 
 pub fn artifact() -> Artifact {
@@ -168,11 +178,11 @@ pub fn problem() -> Problem {
 }
 
 /// An acceptance of this generation under a new id, without a key and within no bound.
-pub fn request(generation: &Generation) -> Acceptance<'_> {
+pub fn request(job: &Job) -> Acceptance<'_> {
     Acceptance {
         id: GenerationId::new(),
         tenant: "default",
-        generation,
+        job,
         fingerprint: [7; 32],
         key: None,
         cost: 1.0,
@@ -181,8 +191,8 @@ pub fn request(generation: &Generation) -> Acceptance<'_> {
 }
 
 /// Accepts one generation that was not accepted before.
-pub async fn accept_one(store: &dyn Store, generation: &Generation) -> GenerationId {
-    new_record(store.accept(&request(generation)).await).id
+pub async fn accept_one(store: &dyn Store, job: &Job) -> GenerationId {
+    new_record(store.accept(&request(job)).await).id
 }
 
 pub fn new_record(accepted: Result<Accepted, StoreError>) -> Record {

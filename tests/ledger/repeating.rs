@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use latentd::generation::{EventKind, Generation, GenerationId};
+use latentd::generation::{EventKind, GenerationId, Job};
 use latentd::ledger::{Acceptance, Accepted, Counts, Outcome, Store, StoreError};
 
 use crate::place::{
@@ -14,7 +14,7 @@ const FOX: [u8; 32] = [1; 32];
 const OWL: [u8; 32] = [2; 32];
 
 /// A request with this key, under a new id.
-fn keyed<'a>(generation: &'a Generation, key: &'a str, fingerprint: [u8; 32]) -> Acceptance<'a> {
+fn keyed<'a>(generation: &'a Job, key: &'a str, fingerprint: [u8; 32]) -> Acceptance<'a> {
     Acceptance { key: Some((key, HOUR)), fingerprint, ..request(generation) }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
-use latentd::generation::{Format, Generation, GenerationId, Phase, Preview, Progress, Status};
+use latentd::generation::{Format, GenerationId, Job, Phase, Preview, Progress, Status};
 use latentd::ledger::{Acceptance, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ async fn several_sweepers_expire_and_age_each_generation_once() {
     let waiting = accept(&*stores[0], 20).await;
     let expired = join_all(stores.iter().map(|store| store.expire_overdue())).await;
     assert_eq!(expired.into_iter().map(|expired| expired.unwrap().len()).sum::<usize>(), 20);
-    let high = Generation { priority: latentd::generation::Priority::High, ..generation() };
+    let high = Job { priority: latentd::generation::Priority::High, ..generation() };
     let before = accept_one(&*stores[0], &high).await;
     for aged in join_all(stores.iter().map(|store| store.age(Duration::from_secs(3600)))).await {
         aged.unwrap();

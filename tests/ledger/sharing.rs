@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures::future::join_all;
-use latentd::generation::{Generation, GenerationId, Priority, Status};
+use latentd::generation::{GenerationId, Job, Priority, Status};
 use latentd::ledger::{Acceptance, Claimant, Counts, ListQuery, Outcome, Store, StoreError};
 
 use crate::place::{
@@ -178,8 +178,8 @@ pub async fn a_weight_counts_from_now_on(place: &dyn Place) {
     assert_eq!(ids(&claim(&*store, 9).await), [before, between, after]);
 }
 
-fn of(priority: Priority) -> Generation {
-    Generation { priority, ..generation() }
+fn of(priority: Priority) -> Job {
+    Job { priority, ..generation() }
 }
 
 pub async fn priority_comes_before_shares_and_age(place: &dyn Place) {
@@ -218,7 +218,7 @@ pub async fn waiting_raises_the_priority(place: &dyn Place) {
     assert_eq!(store.place(low).await.unwrap().map(|place| place.position), Some(1));
     // No client sees any of it.
     assert_eq!(get(&*store, low).await.version, before.version);
-    assert_eq!(get(&*store, low).await.generation.priority, Priority::Low);
+    assert_eq!(get(&*store, low).await.job.priority, Priority::Low);
 }
 
 pub async fn nothing_is_raised_beyond_the_highest(place: &dyn Place) {
@@ -263,7 +263,7 @@ pub async fn positions_are_the_order_of_claims(place: &dyn Place) {
 
 pub async fn a_worker_claims_only_for_models_that_it_has(place: &dyn Place) {
     let store = place.open().await;
-    let of_model = |model: &str| Generation { model: model.to_owned(), ..generation() };
+    let of_model = |model: &str| Job { model: model.to_owned(), ..generation() };
     let large = accept_one(&*store, &of_model("large")).await;
     let quoted = accept_one(&*store, &of_model("it's \"odd\"")).await;
     let tiny = accept_one(&*store, &of_model("tiny")).await;

@@ -142,8 +142,8 @@ async fn a_file_of_an_earlier_version_goes_on() {
         let record = get(&*store, *id).await;
         assert_eq!((record.status.as_str(), record.tenant.as_str()), (*status, "default"));
         assert_eq!((record.crash_count, record.dead), (0, false));
-        let expected = latentd::generation::Generation { run_timeout_s: None, ..generation() };
-        assert_eq!(record.generation, expected);
+        let expected = latentd::generation::Job { run_timeout_s: None, ..generation() };
+        assert_eq!(record.job, expected);
         history(&*store, *id).await;
         let generation = generation();
         let again = store.accept(&Acceptance { id: *id, ..request(&generation) }).await;

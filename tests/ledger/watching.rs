@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use latentd::generation::{EventKind, Generation, GenerationId, Hold, InputImage, Source, Status};
+use latentd::generation::{Draw, EventKind, GenerationId, Hold, InputImage, Source, Status};
 use latentd::ledger::{Acceptance, Hint, Outcome, Store};
 
 use crate::place::{
-    Place, accept, accept_one, artifact, claim_one, generation, get, history, late_worker, new_record, problem,
+    Place, accept, accept_one, artifact, claim_one, draw, get, history, job, late_worker, new_record, problem,
     reap_late, request, running, worker,
 };
 
@@ -95,7 +95,7 @@ pub async fn inputs_are_found_by_their_tenant(place: &dyn Place) {
     let with_input = |sha256: &str| {
         let image = InputImage { upload: sha256.to_owned(), width: 64, height: 64 };
         let hold = Hold::Strength { strength: 0.5 };
-        Generation { source: Some(Source { image, hold, mask: None }), ..generation() }
+        job(Draw { source: Some(Source { image, hold, mask: None }), ..draw() })
     };
     let first = accept_one(&*store, &with_input("aa")).await;
     let newest = accept_one(&*store, &with_input("aa")).await;

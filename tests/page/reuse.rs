@@ -160,3 +160,45 @@ async fn what_the_form_has_no_field_for_is_in_sight_and_can_be_removed() {
     assert_eq!((&params["scheduler"], &second["priority"]), (&json!("euler"), &json!("normal")));
     assert_eq!(browser.complaints(), [""; 0]);
 }
+
+/// Not of the picture, but of the request all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_says_of_its_run_is_used_again() {
+    let Some(browser) = Browser::start() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path()).await;
+    let body = json!({
+        "prompt": "a red fox", "steps": 1, "size": "64x64", "run_timeout_s": 77, "start_timeout_s": 500,
+        "on_disconnect": "keep", "priority": "low", "metadata": {"album": "animals"},
+    });
+    let (first, card) = drawn(&server, &body).await;
+    browser.open(&server.url("/"));
+    browser.until("the page knows the models", READY);
+    reuse(&browser, &card);
+    let extras = "[...document.querySelectorAll('#extras li')].map(item => item.dataset.extra).sort()";
+    let said = json!(["metadata", "on_disconnect", "priority", "run_timeout_s", "start_timeout_s"]);
+    assert_eq!(browser.value(extras), said);
+    browser.click("#form [type=submit]");
+    browser.until(
+        "it is drawn",
+        &format!("document.querySelector('.card:first-child:not({card})[data-status=succeeded]')"),
+    );
+    let id = browser.value("document.querySelector('.card').dataset.id");
+    let second = server.json(&format!("/v1/images/{}", id.as_str().unwrap())).await;
+    for field in ["run_timeout_s", "priority", "metadata"] {
+        assert_eq!(second[field], first[field], "{field}");
+    }
+    for (field, value) in first["params"].as_object().unwrap() {
+        if field != "previews" {
+            assert_eq!(&second["params"][field], value, "{field}");
+        }
+    }
+
+    // What goes without saying is not shown.
+    let (_, card) = drawn(&server, &json!({"prompt": "a frog", "steps": 1, "size": "64x64"})).await;
+    browser.open(&server.url("/"));
+    browser.until("the page knows the models", READY);
+    reuse(&browser, &card);
+    assert_eq!(browser.value(extras), json!([]));
+    assert_eq!(browser.complaints(), [""; 0]);
+}

@@ -134,8 +134,8 @@ impl Swaps {
     ) -> Result<Outcome, String> {
         let mut body: Map<String, Value> = self.about["request"].as_object().unwrap().clone();
         body.insert("model".to_owned(), json!(name));
-        let generation = resolve(Fields::new(body), rules).map_err(|invalid| format!("{invalid:?}"))?;
-        let prepared = rules.catalogue.prepare(generation, Inputs::default(), model.clone(), None).unwrap();
+        let job = resolve(Fields::new(body), rules).map_err(|invalid| format!("{invalid:?}"))?;
+        let prepared = rules.catalogue.prepare(job, Inputs::default(), model.clone(), None).unwrap();
         let (sender, receiver) = mpsc::channel();
         let run = Run {
             prepared,

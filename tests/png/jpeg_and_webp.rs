@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use image::{ImageDecoder, ImageReader};
-use latentd::generation::{Encoding, Generation, MetadataLevel, weighted};
+use latentd::generation::{Draw, Encoding, Job, MetadataLevel, Output, weighted};
 use latentd::imaging::{EncodeError, Metadata, RgbImage, decode, encode, encode_picture};
 use md5::{Digest, Md5};
 use proptest::prelude::*;
@@ -70,7 +70,7 @@ fn the_color_of_a_jpeg_is_averaged() {
 #[test]
 fn the_same_picture_has_the_same_bytes() {
     for encoding in FORMATS {
-        let generation = Generation { encoding, ..generation() };
+        let generation = encoded(encoding, draw());
         let file = || encode_picture(&fox(), &generation, &label(), 0).unwrap();
         let first = file();
         assert!((0..4).all(|_| file() == first));
@@ -82,7 +82,7 @@ fn full_metadata_says_the_same_in_each_format() {
     let png = Metadata::of(&generation(), &label(), 0);
     let Metadata::Full { parameters, .. } = png else { panic!("{png:?}") };
     for encoding in FORMATS {
-        let generation = Generation { encoding, ..generation() };
+        let generation = encoded(encoding, draw());
         let (comment, xmp) = metadata(&encode_picture(&fox(), &generation, &label(), 0).unwrap());
         assert_eq!(comment.unwrap(), parameters);
         let json = property("request", &xmp.unwrap());
@@ -94,10 +94,13 @@ fn full_metadata_says_the_same_in_each_format() {
 #[test]
 fn each_image_carries_a_request_for_itself_alone() {
     for encoding in FORMATS {
-        let generation = Generation { encoding, n: 4, ..generation() };
+        let generation = encoded(encoding, Draw { n: 4, ..draw() });
         let (comment, xmp) = metadata(&encode_picture(&fox(), &generation, &label(), 3).unwrap());
         assert!(comment.unwrap().contains("Seed: 44, "));
-        assert_eq!(property("request", &xmp.unwrap()), request(&Generation { n: 1, seed: 44, ..generation }, 0));
+        assert_eq!(
+            property("request", &xmp.unwrap()),
+            request(&encoded(encoding, Draw { n: 1, seed: 44, ..draw() }), 0)
+        );
     }
 }
 
@@ -105,7 +108,8 @@ fn each_image_carries_a_request_for_itself_alone() {
 fn less_metadata_is_less() {
     for encoding in FORMATS {
         let at = |level| {
-            let generation = Generation { encoding, metadata_level: level, n: 2, ..generation() };
+            let output = Output { encoding, metadata_level: level };
+            let generation = Job { output, ..job(Draw { n: 2, ..draw() }) };
             encode_picture(&fox(), &generation, &label(), 1).unwrap()
         };
         let (comment, xmp) = metadata(&at(MetadataLevel::Seed));
@@ -121,8 +125,8 @@ fn less_metadata_is_less() {
 fn the_longest_prompts_survive() {
     let (prompt, negative_prompt) = ("🦊".repeat(10_000), Some("🐟".repeat(10_000)));
     for encoding in FORMATS {
-        let generation =
-            Generation { encoding, prompt: prompt.clone(), negative_prompt: negative_prompt.clone(), ..generation() };
+        let (prompt, negative_prompt) = (prompt.clone(), negative_prompt.clone());
+        let generation = encoded(encoding, Draw { prompt, negative_prompt, ..draw() });
         let file = encode_picture(&fox(), &generation, &label(), 0).unwrap();
         let (comment, xmp) = metadata(&file);
         assert_eq!(comment.is_some(), encoding == Encoding::Webp, "no part of them stands in a JPEG");
@@ -157,7 +161,7 @@ proptest! {
     #[test]
     fn any_prompt_survives(prompt in "(\\PC|\n|\r|\t|[<>&\"'\u{1}\u{7f}\u{85}\u{fffe}\u{ffff}]|\\]\\]>|🦊|\u{202e}){0,200}") {
         for encoding in FORMATS {
-            let generation = Generation { encoding, prompt: prompt.clone(), ..generation() };
+            let generation = encoded(encoding, Draw { prompt: prompt.clone(), ..draw() });
             let (comment, xmp) = metadata(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
             let xmp = xmp.unwrap();
             // Its brackets are escaped.
@@ -183,8 +187,13 @@ proptest! {
     }
 }
 
+/// A job whose pictures become files of this format.
+fn encoded(encoding: Encoding, draw: Draw) -> Job {
+    Job { output: Output { encoding, metadata_level: MetadataLevel::Full }, ..job(draw) }
+}
+
 /// The JSON that the file of this image carries.
-fn request(generation: &Generation, index: u32) -> String {
+fn request(generation: &Job, index: u32) -> String {
     match Metadata::of(generation, &label(), index) {
         Metadata::Full { request, .. } => request,
         other => panic!("{other:?}"),

@@ -1,14 +1,14 @@
 //! The steps of a generation: what is taken can be run.
 
 use latentd::diffusion::{InvalidSteps, Noise, OwnSchedule, Schedule, SchedulerConfig, Stages, names, sample};
-use latentd::generation::{Generation, SchedulerChoice};
+use latentd::generation::{Draw, Job, SchedulerChoice, Work};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::network::{CLASSES, Synthetic, block_on, map};
 
-/// A generation as the ledger has it, with these fields.
-fn generation(more: &Value) -> Generation {
+/// A drawing as the ledger has it, with these fields.
+fn draw(more: &Value) -> Draw {
     let mut kept = json!({
         "model": "m", "prompt": "a", "negative_prompt": "", "width": 64, "height": 64, "n": 1, "steps": 20,
         "guidance_scale": 5.0, "guidance_rescale": 0.0, "scheduler": "euler", "eta": 0.0, "clip_skip": 0, "seed": 1,
@@ -16,7 +16,8 @@ fn generation(more: &Value) -> Generation {
         "start_timeout_s": 600, "metadata": {},
     });
     more.as_object().unwrap().iter().for_each(|(key, value)| kept[key] = value.clone());
-    serde_json::from_value(kept).unwrap()
+    let Work::Draw(draw) = serde_json::from_value::<Job>(kept).unwrap().work;
+    draw
 }
 
 fn with_image(strength: f64) -> Value {
@@ -100,10 +101,10 @@ proptest! {
         };
         let first = strength.map_or(json!({}), with_image);
         let levels = levels.unwrap_or_else(|| json!({}));
-        let generation = generation(&joined(&[json!({"steps": steps}), first, second, levels]));
+        let draw = draw(&joined(&[json!({"steps": steps}), first, second, levels]));
         for config in configs() {
             let refiner = switch_at.map(|_| &config);
-            if let Ok(stages) = Stages::of(&generation, OwnSchedule { config: &config, is_distilled }, refiner) {
+            if let Ok(stages) = Stages::of(&draw, OwnSchedule { config: &config, is_distilled }, refiner) {
                 run(&stages);
             }
         }
@@ -118,9 +119,9 @@ fn what_leaves_no_step_is_refused_by_its_field_and_bound() {
     };
     let refused = |name: &str, parts: &[Value]| {
         let config = config(name);
-        let generation = generation(&joined(parts));
+        let draw = draw(&joined(parts));
         let own = OwnSchedule { config: &config, is_distilled: false };
-        Stages::of(&generation, own, generation.refiner.as_ref().map(|_| &config)).unwrap_err()
+        Stages::of(&draw, own, draw.refiner.as_ref().map(|_| &config)).unwrap_err()
     };
     let steps = |steps: usize| json!({"steps": steps});
     let short = refused("euler", &[steps(3), with_image(0.3)]);

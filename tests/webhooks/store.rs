@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use latentd::{
     config::{Config, Sources},
-    generation::{DeliveryId, EndpointId, EventKind, Generation, GenerationId, SigningSecret, WebhookEvent},
+    generation::{DeliveryId, EndpointId, EventKind, GenerationId, Job, SigningSecret, WebhookEvent},
     ledger::{
         Acceptance, Answer, Claimant, ClaimedDelivery, DeliveryState, Endpoint, EndpointTerms, Lease, NewEndpoint,
         Next, Outcome, PgStore, SqliteStore, Store, WebhookStore,
@@ -87,7 +87,7 @@ suite! {
     a_tenant_has_so_many_endpoints_and_no_more: HOUR,
 }
 
-fn generation(webhook: Value) -> Generation {
+fn generation(webhook: Value) -> Job {
     let mut params = json!({
         "model": "tiny", "prompt": "a red fox", "negative_prompt": "", "width": 64, "height": 64, "n": 1, "steps": 1,
         "guidance_scale": 1.0, "guidance_rescale": 0.0, "scheduler": "euler", "eta": 0.0, "clip_skip": 0, "seed": 1,
@@ -119,7 +119,7 @@ impl Place {
         let acceptance = Acceptance {
             id,
             tenant: TENANT,
-            generation: &generation,
+            job: &generation,
             fingerprint: [0; 32],
             key: None,
             cost: 1.0,

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use super::{Adapters, File, Unfit, unfit};
 use crate::{
     catalogue::embedded,
-    generation::{Generation, ModelCard, PromptSyntax, weighted},
+    generation::{Draw, ModelCard, PromptSyntax, weighted},
     models::word_tags::{folded, word_tags},
     weights::textual_inversion::{EmbeddingOutline, TextualInversion},
 };
@@ -87,8 +87,8 @@ impl Adapters {
     }
 
     /// The words of all prompts of a generation.
-    pub(super) fn words_of(&self, model: &str, generation: &Generation) -> BTreeMap<&str, &File> {
-        generation.texts().flat_map(|text| self.words(model, generation.prompt_syntax, text)).collect()
+    pub(super) fn words_of(&self, model: &str, draw: &Draw) -> BTreeMap<&str, &File> {
+        draw.texts().flat_map(|text| self.words(model, draw.prompt_syntax, text)).collect()
     }
 
     /// Whether the model can use the learned words that a prompt has: their files are read. The errors are codes and what is

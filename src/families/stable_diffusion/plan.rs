@@ -2,26 +2,27 @@
 
 use crate::{
     families::{ControlDemand, Outline, Plan, Sampling, plan::calls},
-    generation::{FeatureCache, Generation, ModelCard, Task},
+    generation::{Draw, FeatureCache, Job, ModelCard, Task, Work},
     models::{demand::Demand, latent_diffusion::Part, stable_diffusion::Sizes},
 };
 
 /// Text of more than one chunk, LoRAs and a refiner of another size than its base are not in it: they change little.
 impl Outline for Sizes {
-    fn plan(&self, generation: &Generation, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
+    fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
+        let Work::Draw(draw) = &job.work;
         let (channels, scale) = (card.latents.0, card.latents.1.max(1));
-        let [height, width] = [generation.height as usize, generation.width as usize];
+        let [height, width] = [draw.height as usize, draw.width as usize];
         let size = [height / scale, width / scale];
         let tokens = self.context_length();
         let control = |demand: Demand, name: &str| match controls(name, size, tokens) {
             Some(of_net) => demand.and(of_net),
             None => demand,
         };
-        let controls = generation.controls.iter().map(|of| of.model.as_str()).fold(Demand::default(), control);
+        let controls = draw.controls.iter().map(|of| of.model.as_str()).fold(Demand::default(), control);
 
         let denoise = |shallow| self.demand(Part::Denoise { size, tokens, shallow }).and(controls);
         let whole = denoise(false);
-        let each_call = match generation.feature_cache {
+        let each_call = match draw.feature_cache {
             Some(FeatureCache { interval, .. }) if interval > 1 => {
                 let share = 1.0 / f64::from(interval);
                 share * whole.work + (1.0 - share) * denoise(true).work
@@ -35,18 +36,18 @@ impl Outline for Sizes {
         });
         let decode = decodes.fold(Demand::default(), Demand::then);
         let tiny = self.demand(Part::DecodeTiny { size });
-        let encode = match &generation.source {
+        let encode = match &draw.source {
             Some(_) => self.demand(Part::Encode { size: [height, width] }),
             None => Demand::default(),
         };
         let text = 2.0 * self.demand(Part::Text).work;
-        let previews = f64::from(generation.previews) * tiny.work;
+        let previews = f64::from(job.previews) * tiny.work;
         Plan::of(
-            generation,
+            draw,
             Sampling {
                 state: channels * size[0] * size[1],
-                branches: branches(generation, card),
-                calls: calls(generation, card),
+                branches: branches(draw, card),
+                calls: calls(draw, card),
                 call: Demand { work: each_call, ..whole },
                 before: Demand { work: text + encode.work, ..encode },
                 after: Demand { work: decode.work + previews, bytes: decode.bytes.max(tiny.bytes) },
@@ -56,9 +57,9 @@ impl Outline for Sizes {
 }
 
 /// Rows of the denoiser for each picture.
-fn branches(generation: &Generation, card: &ModelCard) -> usize {
+fn branches(draw: &Draw, card: &ModelCard) -> usize {
     match card.tasks.as_slice() {
-        _ if generation.guidance_scale <= 1.0 || card.guidance_embedding => 1,
+        _ if draw.guidance_scale <= 1.0 || card.guidance_embedding => 1,
         [Task::InstructPix2Pix] => 3,
         _ => 2,
     }

@@ -75,6 +75,11 @@ impl Faults {
         self.more += other.more;
     }
 
+    /// Whether further errors are only counted.
+    pub fn is_full(&self) -> bool {
+        self.errors.len() >= FieldError::MOST
+    }
+
     pub fn is_empty(&self) -> bool {
         self.errors.is_empty()
     }

@@ -4,7 +4,11 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::Fields;
-use crate::generation::json::{JsonError, ValueBudget};
+use crate::generation::{
+    field::{Field, Kind},
+    json::{JsonError, ValueBudget},
+    table,
+};
 
 impl Fields {
     /// Most fields of a form, files included: a request has fewer.
@@ -21,14 +25,14 @@ impl Fields {
             if let Some(key) = label.or_else(|| name.strip_prefix("metadata.")) {
                 fields.put_below("metadata", key, text.into());
             } else if let Some((name, key)) = name.split_once('.').filter(|(name, key)| ![name, key].contains(&&"")) {
-                match typed(key, text, &budget) {
+                match typed(Some(name), key, text, &budget) {
                     Ok(value) => fields.put_below(name, key, value),
                     Err(error) => fields.error_below(name, key, "out_of_range", error.to_string()),
                 }
             } else if fields.map.contains_key(&name) {
                 fields.error(&name, "conflict", "is given more than once");
             } else {
-                match typed(&name, text, &budget) {
+                match typed(None, &name, text, &budget) {
                     Ok(value) => {
                         fields.map.insert(name, value);
                     }
@@ -51,7 +55,7 @@ impl Fields {
                 fields.error(&name, "conflict", "is given more than once");
                 continue;
             }
-            if is_text(&name) {
+            if is_text(None, &name, "") {
                 fields.error(&name, "wrong_type", "must be a text, not a file: send the part without a filename");
                 if name == "prompt" {
                     // Stands for the prompt, so that nothing else complains of its absence.
@@ -59,7 +63,7 @@ impl Fields {
                 }
                 continue;
             }
-            if matches!(name.as_str(), "image" | "mask") {
+            if Field::find(table::FIELDS, &name).is_some_and(|field| matches!(field.kind, Kind::Picture)) {
                 fields.map.insert(name.clone(), Value::Object(Map::from_iter([("file".into(), name.clone().into())])));
             }
             fields.files.insert(name, bytes);
@@ -83,28 +87,25 @@ impl Fields {
     }
 }
 
-/// The fields that are texts, of requests, queries, webhook endpoints and keys.
-fn is_text(name: &str) -> bool {
-    matches!(
-        name,
-        "prompt"
-            | "negative_prompt"
-            | "prompt_2"
-            | "negative_prompt_2"
-            | "model"
-            | "size"
-            | "scheduler"
-            | "tenant"
-            | "user"
-            | "url"
-            | "description"
-    )
+/// Texts of webhook endpoints, keys and queries, which have no table.
+const OTHER_TEXTS: [&str; 4] = ["tenant", "user", "url", "description"];
+
+/// Whether a form's text is the value of this field as it stands, whatever it looks like. Within an object its keys say it.
+fn is_text(within: Option<&str>, name: &str, text: &str) -> bool {
+    let known = match within {
+        None => table::FIELDS,
+        Some(within) => Field::find(table::FIELDS, within).map_or(&[][..], |field| field.kind.keys()),
+    };
+    match Field::find(known, name).map(|field| field.kind) {
+        Some(Kind::Scheduler) => !text.starts_with('{'),
+        Some(kind) => kind.is_text(),
+        None => within.is_none() && OTHER_TEXTS.contains(&name),
+    }
 }
 
-fn typed(name: &str, text: String, budget: &ValueBudget) -> Result<Value, JsonError> {
+fn typed(within: Option<&str>, name: &str, text: String, budget: &ValueBudget) -> Result<Value, JsonError> {
     let trimmed = text.trim();
-    // A scheduler is a name or an object.
-    if is_text(name) && !(name == "scheduler" && trimmed.starts_with('{')) {
+    if is_text(within, name, trimmed) {
         return Ok(Value::String(text));
     }
     if trimmed.is_empty() {

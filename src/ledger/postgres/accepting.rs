@@ -21,7 +21,7 @@ async fn take_in(change: &mut Change, acceptance: &Acceptance<'_>) -> Result<Acc
         return Ok(Accepted::Again(again));
     }
     let vft = take_place(change, acceptance, v).await?;
-    let (id, generation) = (acceptance.id, acceptance.generation);
+    let (id, job) = (acceptance.id, acceptance.job);
     let inserted = sqlx::query(concat!(
         "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority, vft,
             cost, aged_at, fingerprint)
@@ -32,17 +32,17 @@ async fn take_in(change: &mut Change, acceptance: &Acceptance<'_>) -> Result<Acc
     ))
     .bind(row::uuid(id))
     .bind(acceptance.tenant)
-    .bind(&generation.model)
-    .bind(Json(generation))
-    .bind(f64::from(generation.start_timeout_s))
-    .bind(generation.priority.rank())
+    .bind(&job.model)
+    .bind(Json(job))
+    .bind(f64::from(job.start_timeout_s))
+    .bind(job.priority.rank())
     .bind(vft)
     .bind(acceptance.cost)
     .bind(&acceptance.fingerprint[..])
     .fetch_one(change.connection())
     .await?;
     let record = row::record(&inserted)?;
-    for input in generation.inputs() {
+    for input in job.inputs() {
         sqlx::query("INSERT INTO generation_inputs (sha256, generation_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(&input.upload)
             .bind(row::uuid(id))

@@ -33,7 +33,7 @@ pub fn record(row: &PgRow) -> Result<Record, StoreError> {
     Ok(Record {
         id: row.id,
         tenant: row.get("tenant_id")?,
-        generation: row.json("params")?,
+        job: row.json("params")?,
         status: row.status()?,
         attempt: row.count("attempt")?,
         crash_count: row.count("crash_count")?,

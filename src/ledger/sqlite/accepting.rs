@@ -14,7 +14,7 @@ pub async fn accept(store: &SqliteStore, acceptance: &Acceptance<'_>) -> Result<
         return Ok(Accepted::Again(again));
     }
     let vft = take_place(&mut change, acceptance).await?;
-    let (id, now, generation) = (acceptance.id, change.now, acceptance.generation);
+    let (id, now, job) = (acceptance.id, change.now, acceptance.job);
     let inserted = sqlx::query(
         "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority, vft,
             cost, aged_at, fingerprint)
@@ -23,18 +23,18 @@ pub async fn accept(store: &SqliteStore, acceptance: &Acceptance<'_>) -> Result<
     )
     .bind(&id.as_bytes()[..])
     .bind(acceptance.tenant)
-    .bind(&generation.model)
-    .bind(row::json(generation)?)
+    .bind(&job.model)
+    .bind(row::json(job)?)
     .bind(now)
-    .bind(now + i64::from(generation.start_timeout_s) * 1000)
-    .bind(generation.priority.rank())
+    .bind(now + i64::from(job.start_timeout_s) * 1000)
+    .bind(job.priority.rank())
     .bind(vft)
     .bind(acceptance.cost)
     .bind(&acceptance.fingerprint[..])
     .fetch_one(change.connection())
     .await?;
     let record = row::record(&inserted)?;
-    for input in generation.inputs() {
+    for input in job.inputs() {
         sqlx::query("INSERT OR IGNORE INTO generation_inputs (sha256, generation_id) VALUES (?, ?)")
             .bind(&input.upload)
             .bind(&id.as_bytes()[..])

@@ -18,7 +18,7 @@ pub fn record(row: &SqliteRow) -> Result<Record, StoreError> {
     Ok(Record {
         id: row.id,
         tenant: row.get("tenant_id")?,
-        generation: row.json("params")?,
+        job: row.json("params")?,
         status: row.status()?,
         attempt: row.get("attempt")?,
         crash_count: row.get("crash_count")?,

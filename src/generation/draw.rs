@@ -1,20 +1,15 @@
-//! A valid generation: every default filled in, every bound held.
-
-use std::collections::BTreeMap;
+//! The work of drawing pictures.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, Encoding, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Place, Priority,
-    PromptSyntax, Refiner, SchedulerChoice, Sdxl, Source, Webhook,
+    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Place, PromptSyntax, Refiner,
+    SchedulerChoice, Sdxl, Source,
 };
 
-/// What is to be generated. Made only by [`resolve`](super::resolve) and by reading back what it made, so that
-/// everything behind the door can rely on it.
+/// Which pictures are to be drawn by the job's model, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Generation {
-    pub model: String,
+pub struct Draw {
     /// Without the tags of LoRAs.
     pub prompt: String,
     /// `None` where the model takes none for another thing than an empty one.
@@ -62,29 +57,9 @@ pub struct Generation {
     /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
     pub seed: u64,
     pub seed_mode: SeedMode,
-    /// How many preview frames, evenly spaced over the steps.
-    pub previews: u32,
-    /// The file that each picture becomes.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// How much of the request that file carries.
-    pub metadata_level: MetadataLevel,
-    pub on_disconnect: OnDisconnect,
-    #[serde(default)]
-    pub priority: Priority,
-    /// A queued generation expires after this many seconds.
-    pub start_timeout_s: u32,
-    /// One attempt may take so many seconds; `None` leaves it to the settings.
-    #[serde(default)]
-    pub run_timeout_s: Option<u32>,
-    /// Who is told of its way, by HTTP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<Webhook>,
-    /// The client's own labels.
-    pub metadata: BTreeMap<String, String>,
 }
 
-impl Generation {
+impl Draw {
     /// The seed that draws image `index` alone.
     pub fn seed_of(&self, index: u32) -> u64 {
         match self.seed_mode {
@@ -128,29 +103,6 @@ impl Generation {
         ];
         all.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
     }
-
-    /// The request that makes this very picture again: `params` of the API and the JSON in the picture's file.
-    pub fn params(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(mut params)) => {
-                params.remove("metadata");
-                params.remove("metadata_level");
-                let encoding = params.remove("encoding");
-                params.remove("webhook");
-                // They say when it runs, not what it draws.
-                params.remove("priority");
-                params.remove("run_timeout_s");
-                let mut output = match encoding {
-                    Some(Value::Object(encoding)) => encoding,
-                    _ => Map::new(),
-                };
-                output.insert("metadata".to_owned(), serde_json::json!(self.metadata_level));
-                params.insert("output".to_owned(), output.into());
-                params
-            }
-            _ => Map::new(),
-        }
-    }
 }
 
 /// How the seeds of several images relate.
@@ -161,23 +113,4 @@ pub enum SeedMode {
     PerImage,
     /// One generator draws for all images together, as diffusers' `num_images_per_prompt` does.
     Batch,
-}
-
-/// How much of the request the file of a picture carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MetadataLevel {
-    Full,
-    Seed,
-    None,
-}
-
-/// What happens to a generation whose waiting client goes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnDisconnect {
-    /// `cancel` where the client waits for picture bytes or the stream of its own creation, else `keep`.
-    Auto,
-    Keep,
-    Cancel,
 }

@@ -1,0 +1,163 @@
+//! Reading a field by its row of the table: its values, its bounds, its default.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Fields, faults::shortened};
+use crate::generation::field::{Bounds, Field, Integers, Kind, Numbers};
+
+impl Fields {
+    /// The value of a field; `None` where the request has none or a faulty one, which is noted. Kinds that have a reader of
+    /// their own are taken as they stand.
+    pub(in crate::generation) fn get<T: DeserializeOwned>(&mut self, field: &Field, on: &Bounds<'_>) -> Option<T> {
+        let name = field.name;
+        let value: Value = match field.kind {
+            Kind::Text(max_chars) => self.text(name, max_chars(on))?.into(),
+            Kind::Integer(bounds) => self.integer_within(name, bounds(on))?.into(),
+            Kind::Number(bounds) => self.number_within(name, bounds)?.into(),
+            Kind::Flag => self.flag(name)?.into(),
+            Kind::Word(words) => self.word(name, &words(on))?,
+            Kind::Pair { min } => self.pair(name, min)?,
+            Kind::Interval => self.interval(name)?,
+            Kind::Sigmas
+            | Kind::Timesteps
+            | Kind::Picture
+            | Kind::Size
+            | Kind::Scheduler
+            | Kind::Labels
+            | Kind::Words { .. }
+            | Kind::Object(_)
+            | Kind::List { .. } => self.take(name)?,
+        };
+        match serde_json::from_value(value) {
+            Ok(value) => Some(value),
+            Err(_) => {
+                self.error(name, "wrong_type", "has a value of another type");
+                None
+            }
+        }
+    }
+
+    /// The same, or the default where there is none.
+    pub(in crate::generation) fn get_or_default<T: DeserializeOwned>(&mut self, field: &Field, on: &Bounds<'_>) -> T {
+        self.get(field, on).unwrap_or_else(|| default_of(field, on))
+    }
+
+    /// The value of a field that has to be there; `what` it is, for the error where it is not.
+    pub(in crate::generation) fn required<T: DeserializeOwned>(
+        &mut self,
+        field: &Field,
+        on: &Bounds<'_>,
+        what: &str,
+    ) -> Option<T> {
+        if !self.has(field.name) {
+            self.error(field.name, "required", format!("is required: {what}"));
+            return None;
+        }
+        self.get(field, on)
+    }
+
+    /// Refuses a field that the model does not take and that no reader refuses itself.
+    pub(in crate::generation) fn refuse_untaken(&mut self, fields: &[&Field], on: &Bounds<'_>) {
+        for field in fields.iter().filter(|field| !field.is_taken_by(on.card)) {
+            if let Some(why) = field.takers.why
+                && self.take(field.name).is_some()
+            {
+                let detail = format!("cannot be used with the model {:?}: {why}", on.card.name);
+                self.error(field.name, "unsupported_for_model", detail);
+            }
+        }
+    }
+
+    fn integer_within(&mut self, name: &str, Integers { min, max, multiple_of }: Integers) -> Option<u64> {
+        let number = self.integer(name, min, max)?;
+        if !number.is_multiple_of(multiple_of) {
+            self.error(name, "out_of_range", format!("must be a multiple of {multiple_of}, not {number}"));
+            return None;
+        }
+        Some(number)
+    }
+
+    fn number_within(&mut self, name: &str, bounds: Numbers) -> Option<f64> {
+        let value = self.take(name)?;
+        let Some(number) = value.as_f64() else { return self.wrong_type(name, "a number", &value) };
+        if !bounds.contain(number) {
+            self.error(name, "out_of_range", format!("must be {bounds}, not {value}"));
+            return None;
+        }
+        Some(number)
+    }
+
+    fn word(&mut self, name: &str, words: &[&'static str]) -> Option<Value> {
+        let value = self.take(name)?;
+        if value.as_str().is_some_and(|word| words.contains(&word)) {
+            return Some(value);
+        }
+        self.error(name, "invalid_value", format!("must be one of {}, not {}", words.join(", "), shortened(&value)));
+        None
+    }
+
+    fn pair(&mut self, name: &str, min: u64) -> Option<Value> {
+        const MAX: u64 = Kind::MAX_PAIR;
+        let value = self.take(name)?;
+        let numbers = value.as_array().filter(|list| list.len() == 2);
+        let numbers: Vec<u64> = numbers.into_iter().flatten().filter_map(Value::as_u64).collect();
+        match numbers[..] {
+            [first, second] if [first, second].iter().all(|number| (min..=MAX).contains(number)) => Some(value),
+            [_, _] => {
+                self.error(name, "out_of_range", format!("must be two numbers between {min} and {MAX}, not {value}"));
+                None
+            }
+            _ => self.wrong_type(name, "a list of two whole numbers, such as [768, 512]", &value),
+        }
+    }
+
+    /// `[a, b]` with `0 ≤ a < b ≤ 1`.
+    fn interval(&mut self, name: &str) -> Option<Value> {
+        let value = self.take(name)?;
+        let bounds = value.as_array().map(|bounds| bounds.iter().map(Value::as_f64).collect::<Vec<_>>());
+        let Some([Some(start), Some(end)]) = bounds.as_deref() else {
+            return self.wrong_type(name, "two numbers, such as [0.2, 0.8]", &value);
+        };
+        let (start, end) = (*start, *end);
+        for (key, bound) in [("0", start), ("1", end)] {
+            if !(0.0..=1.0).contains(&bound) {
+                self.error_below(name, key, "out_of_range", format!("must be between 0 and 1, not {bound}"));
+                return None;
+            }
+        }
+        if start >= end {
+            let detail = format!("must begin before it ends, not at {start} with its end at {end}");
+            self.error(name, "invalid_value", detail);
+            return None;
+        }
+        Some(json!([start, end]))
+    }
+}
+
+/// The value that the absence of a field stands for.
+fn default_of<T: DeserializeOwned>(field: &Field, on: &Bounds<'_>) -> T {
+    let default = (field.default)(on).unwrap_or(Value::Null);
+    serde_json::from_value(default)
+        .expect("a field that is read so has a default of its own kind: requests without it are tested")
+}
+
+impl Numbers {
+    fn contain(&self, number: f64) -> bool {
+        let above = if self.min_is_open { number > self.min } else { number >= self.min };
+        let below = if self.max_is_open { number < self.max } else { number <= self.max };
+        above && below
+    }
+}
+
+impl std::fmt::Display for Numbers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Numbers { min, max, .. } = self;
+        match (self.min_is_open, self.max_is_open) {
+            (false, false) => write!(f, "between {min} and {max}"),
+            (true, false) => write!(f, "above {min} and at most {max}"),
+            (false, true) => write!(f, "at least {min} and below {max}"),
+            (true, true) => write!(f, "above {min} and below {max}"),
+        }
+    }
+}

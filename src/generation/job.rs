@@ -1,0 +1,138 @@
+//! What a client asked for: an envelope that says when, for whom and in which file, and the work inside.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Draw, InputImage, Output, Place, Priority, Webhook, table};
+
+/// A valid request: every default filled in, every bound held. Made only by [`resolve`](super::resolve) and by reading
+/// back what it made, so that everything behind the door can rely on it.
+///
+/// Whoever queues, stores, authorizes or reports a generation needs the envelope alone. Its stored form is one flat
+/// object, which every released version reads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub model: String,
+    #[serde(flatten)]
+    pub work: Work,
+    /// How many preview frames, evenly spaced over the steps.
+    pub previews: u32,
+    #[serde(flatten)]
+    pub output: Output,
+    pub on_disconnect: OnDisconnect,
+    #[serde(default)]
+    pub priority: Priority,
+    /// A queued generation expires after this many seconds.
+    pub start_timeout_s: u32,
+    /// Seconds that one attempt may take; `None` leaves the bound to the settings.
+    #[serde(default)]
+    pub run_timeout_s: Option<u32>,
+    /// Who is told of its way, by HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
+    /// The client's own labels.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What is to be computed. Closed, and taken apart by irrefutable patterns: the compiler lists every place that a new
+/// kind of work has to answer for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Work {
+    Draw(Draw),
+}
+
+/// What happens to a generation whose waiting client goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// `cancel` where the client waits for picture bytes or the stream of its own creation, else `keep`.
+    Auto,
+    Keep,
+    Cancel,
+}
+
+impl Job {
+    /// The pictures that the request brought along.
+    pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
+        let Work::Draw(draw) = &self.work;
+        draw.inputs()
+    }
+
+    /// The picture that the request brought in this place.
+    pub fn input_mut(&mut self, place: Place) -> Option<&mut InputImage> {
+        let Work::Draw(draw) = &mut self.work;
+        draw.input_mut(place)
+    }
+
+    /// What makes this result another than the exact one, for less work; empty for an exact result.
+    pub fn approximations(&self) -> Vec<&'static str> {
+        let Work::Draw(draw) = &self.work;
+        draw.approximations()
+    }
+
+    /// The request that makes this very picture again: `params` of the API and the JSON in the picture's file. It has the
+    /// fields that the table shows.
+    pub fn params(&self) -> Map<String, Value> {
+        let mut stored = match serde_json::to_value(self) {
+            Ok(Value::Object(stored)) => stored,
+            _ => Map::new(),
+        };
+        stored.insert(table::OUTPUT.name.to_owned(), self.output.field());
+        let shown = table::FIELDS.iter().filter(|field| field.shown);
+        shown.filter_map(|field| stored.remove_entry(field.name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// As the version before stored it, which is also what it can read: a flat object. The pictures are missing.
+    const STORED: &str = r#"{
+        "model": "tiny", "prompt": "a fox", "negative_prompt": null, "prompt_syntax": "weighted",
+        "loras": [{"name": "ink", "scale": 0.7}], "width": 64, "height": 128, "n": 2, "steps": 3,
+        "sigmas": [14.6, 0.3, 0.0], "guidance_scale": 7.5, "guidance_rescale": 0.25, "guidance_interval": [0.1, 0.9],
+        "scheduler": {"_class_name": "DDIMScheduler"}, "eta": 0.5, "clip_skip": 1, "decoder": "tiny",
+        "feature_cache": {"kind": "deepcache", "interval": 2}, "prompt_2": "ink", "original_size": [64, 64],
+        "crop_top_left": [0, 0], "target_size": [64, 64], "negative_original_size": [64, 64],
+        "negative_crop_top_left": [0, 0], "negative_target_size": [64, 64], "aesthetic_score": 6.0,
+        "negative_aesthetic_score": 2.5,
+        "refiner": {"model": "fine", "switch_at": 0.8, "aesthetic_score": 6.0, "negative_aesthetic_score": 2.5},
+        "controls": [
+            {"model": "edges", "scale": 1.0, "start": 0.0, "end": 1.0, "guess_mode": false, "preprocess": "canny"}
+        ],
+        "strength": 0.5, "mask_blur": 4, "mask_invert": true, "padding_mask_crop": 16, "keep_unmasked": false,
+        "seed": 18446744073709551615, "seed_mode": "batch", "previews": 3,
+        "encoding": {"format": "jpeg", "quality": 80}, "metadata_level": "seed", "on_disconnect": "cancel",
+        "priority": "high", "start_timeout_s": 600, "run_timeout_s": 77,
+        "webhook": {"url": "https://example.org/", "events": ["completed"]}, "metadata": {"key": "valué"}
+    }"#;
+
+    #[test]
+    fn the_stored_form_is_the_flat_one_of_the_version_before() {
+        let mut stored: Value = serde_json::from_str(STORED).unwrap();
+        let image = json!({"upload": "ab".repeat(32), "width": 64, "height": 128});
+        stored["image"] = image.clone();
+        stored["mask"] = image.clone();
+        stored["controls"][0]["image"] = image;
+        let job: Job = serde_json::from_str(&stored.to_string()).unwrap();
+        assert_eq!(serde_json::to_value(&job).unwrap(), stored);
+        let Work::Draw(draw) = &job.work;
+        assert_eq!((draw.seed, draw.n, job.previews, job.inputs().count()), (u64::MAX, 2, 3, 3));
+        assert!(draw.levels.is_some() && draw.sdxl.is_some() && draw.refiner.is_some());
+    }
+
+    #[test]
+    fn a_row_without_its_work_is_an_error() {
+        let envelope = json!({
+            "model": "tiny", "previews": 0, "metadata_level": "full", "on_disconnect": "keep", "start_timeout_s": 600,
+            "metadata": {},
+        });
+        assert!(serde_json::from_value::<Job>(envelope).is_err());
+    }
+}

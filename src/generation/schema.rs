@@ -1,0 +1,170 @@
+//! The JSON Schema (2020-12) of what a model takes, made of the table of fields.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    field::{Bounds, Field, Kind, Numbers},
+    levels::{MAX_SIGMA, MAX_TIMESTEP},
+    table,
+};
+
+/// The schema of a request for the model of this card. A request that does not fit it is refused. One that fits it can
+/// still be refused for what no schema says: names of the catalogue, what a scheduler can do, the number of pixels.
+pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
+    let mut schema = object(table::FIELDS, on);
+    schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+    schema.insert("title".to_owned(), format!("A request for the model {}", on.card.name).into());
+    let (name, description) = (&on.card.name, table::MODEL.doc);
+    let mut schema = Value::Object(schema);
+    // A request that names no model is one for the server's.
+    if is_default_model {
+        let model =
+            json!({"type": ["string", "null"], "enum": [name, null], "default": name, "description": description});
+        schema["properties"]["model"] = model;
+    } else {
+        schema["properties"]["model"] = json!({"type": "string", "const": name, "description": description});
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        schema["required"] = required.into_iter().chain(["model".into()]).collect();
+    }
+    schema
+}
+
+/// An object of these fields, as far as the model takes them.
+fn object(fields: &[&Field], on: &Bounds<'_>) -> Map<String, Value> {
+    let taken: Vec<&Field> = fields.iter().copied().filter(|field| field.is_taken_by(on.card)).collect();
+    let required = taken.iter().filter(|field| (field.required)(on.card)).map(|field| field.name);
+    let properties = taken.iter().map(|field| (field.name.to_owned(), property(field, on)));
+    let mut schema = Map::new();
+    schema.insert("type".to_owned(), "object".into());
+    let required: Vec<Value> = required.map(Value::from).collect();
+    if !required.is_empty() {
+        schema.insert("required".to_owned(), required.into());
+    }
+    schema.insert("additionalProperties".to_owned(), false.into());
+    schema.insert("properties".to_owned(), Value::Object(properties.collect()));
+    let rules: Vec<Value> = taken.iter().flat_map(|field| rules(field, &taken)).collect();
+    if !rules.is_empty() {
+        schema.insert("allOf".to_owned(), rules.into());
+    }
+    schema
+}
+
+/// The values of one field. A field that is null counts as absent, so that only a required one cannot be null.
+fn property(field: &Field, on: &Bounds<'_>) -> Value {
+    let mut schema = values(field, on);
+    if !(field.required)(on.card) {
+        accept_null(&mut schema);
+    }
+    schema.insert("description".to_owned(), field.doc.into());
+    if let Some(default) = (field.default)(on) {
+        schema.insert("default".to_owned(), default);
+    }
+    if let Some(needed) = field.needs {
+        schema.insert("x-needs".to_owned(), needed.into());
+    }
+    Value::Object(schema)
+}
+
+fn values(field: &Field, on: &Bounds<'_>) -> Map<String, Value> {
+    let steps = on.limits.max_steps;
+    let list = |items: Value, min: usize, max: usize| json!({"type": "array", "items": items, "minItems": min, "maxItems": max});
+    let schema = match field.kind {
+        Kind::Text(max_chars) => json!({"type": "string", "maxLength": max_chars(on)}),
+        Kind::Integer(_) => {
+            let bounds = field.integers(on);
+            let mut schema = json!({"type": "integer", "minimum": bounds.min, "maximum": bounds.max});
+            if bounds.multiple_of > 1 {
+                schema["multipleOf"] = bounds.multiple_of.into();
+            }
+            schema
+        }
+        Kind::Number(bounds) => numbers(bounds),
+        Kind::Flag => json!({"type": "boolean"}),
+        Kind::Word(words) => json!({"type": "string", "enum": words(on)}),
+        Kind::Pair { min } => list(json!({"type": "integer", "minimum": min, "maximum": Kind::MAX_PAIR}), 2, 2),
+        Kind::Interval => list(json!({"type": "number", "minimum": 0, "maximum": 1}), 2, 2),
+        Kind::Sigmas => list(json!({"type": "number", "minimum": 0, "maximum": MAX_SIGMA}), 1, steps as usize),
+        Kind::Timesteps => list(json!({"type": "integer", "minimum": 0, "maximum": MAX_TIMESTEP}), 1, steps as usize),
+        Kind::Picture => picture(),
+        Kind::Size => json!({"type": "string", "pattern": "^[0-9]+x[0-9]+$", "maxLength": 20}),
+        Kind::Scheduler => json!({"type": ["string", "object"], "maxLength": 128}),
+        Kind::Labels => json!({
+            "type": "object",
+            "maxProperties": Kind::MAX_LABELS,
+            "propertyNames": {"minLength": 1, "maxLength": Kind::MAX_LABEL_CHARS},
+            "additionalProperties": {"type": "string", "maxLength": Kind::MAX_LABEL_VALUE_CHARS},
+        }),
+        Kind::Words { words, most } => list(json!({"enum": words}), 1, most),
+        Kind::Object(keys) => Value::Object(object(keys, on)),
+        Kind::List { most, of } => json!({"type": "array", "items": object(of, on), "maxItems": most}),
+    };
+    match schema {
+        Value::Object(schema) => schema,
+        _ => Map::new(),
+    }
+}
+
+fn numbers(bounds: Numbers) -> Value {
+    let min = if bounds.min_is_open { "exclusiveMinimum" } else { "minimum" };
+    let max = if bounds.max_is_open { "exclusiveMaximum" } else { "maximum" };
+    json!({"type": "number", min: bounds.min, max: bounds.max})
+}
+
+/// Each form of a picture has one key; the size may stand beside an upload, as answers have it.
+fn picture() -> Value {
+    json!({
+        "type": ["string", "object"],
+        "minProperties": 1,
+        "additionalProperties": false,
+        "properties": {
+            "b64": {"type": "string", "contentEncoding": "base64"},
+            "data_url": {"type": "string", "pattern": "^[dD][aA][tT][aA]:[^,]*;[bB][aA][sS][eE]64,"},
+            "upload": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "file": {"type": "string", "description": "The name of a part of the multipart body."},
+            "width": {"type": "integer"},
+            "height": {"type": "integer"},
+        },
+        "oneOf": [
+            {"type": "string"},
+            {"required": ["b64"], "type": "object"},
+            {"required": ["data_url"], "type": "object"},
+            {"required": ["upload"], "type": "object"},
+            {"required": ["file"], "type": "object"},
+        ],
+    })
+}
+
+fn accept_null(schema: &mut Map<String, Value>) {
+    let types = match schema.get("type") {
+        Some(Value::Array(types)) => types.clone(),
+        Some(one) => vec![one.clone()],
+        None => Vec::new(),
+    };
+    schema.insert("type".to_owned(), types.into_iter().chain(["null".into()]).collect());
+    for key in ["enum", "oneOf"] {
+        if let Some(Value::Array(values)) = schema.get_mut(key) {
+            values.push(if key == "enum" { Value::Null } else { json!({"type": "null"}) });
+        }
+    }
+}
+
+/// What a field means for the presence of others.
+fn rules(field: &Field, taken: &[&Field]) -> Vec<Value> {
+    let mut rules = Vec::new();
+    if let Some(needed) = field.needs.and_then(|name| Field::find(taken, name)) {
+        rules.push(json!({"anyOf": [{"not": given(field)}, given(needed)]}));
+    }
+    for excluded in field.excludes.iter().filter_map(|name| Field::find(taken, name)) {
+        rules.push(json!({"not": {"allOf": [given(field), given(excluded)]}}));
+    }
+    rules
+}
+
+/// Fits requests that say something by this field. An empty list and null say nothing.
+fn given(field: &Field) -> Value {
+    let said = match field.kind {
+        Kind::List { .. } => json!({"type": "array", "minItems": 1}),
+        _ => json!({"not": {"type": "null"}}),
+    };
+    json!({"required": [field.name], "properties": {field.name: said}})
+}

@@ -1,0 +1,371 @@
+//! Every field of a request for a drawing: the one place that knows them.
+//!
+//! A field of one family of models says so with [`Field::only`], by what the model's card tells.
+
+use serde_json::{Value, json};
+
+use super::{
+    Control, Decoder, Encoding, Format, LoraUse, ModelCard, Task, Webhook, WebhookEvent,
+    field::{Bounds, Field, Integers, Kind, Numbers},
+};
+
+/// Every field, in the order in which people read them.
+pub static FIELDS: &[&Field] = &[
+    &PROMPT,
+    &NEGATIVE_PROMPT,
+    &PROMPT_SYNTAX,
+    &MODEL,
+    &WIDTH,
+    &HEIGHT,
+    &SIZE,
+    &N,
+    &STEPS,
+    &NUM_INFERENCE_STEPS,
+    &SIGMAS,
+    &TIMESTEPS,
+    &GUIDANCE_SCALE,
+    &GUIDANCE_RESCALE,
+    &GUIDANCE_INTERVAL,
+    &SCHEDULER,
+    &ETA,
+    &SEED,
+    &SEED_MODE,
+    &IMAGE,
+    &STRENGTH,
+    &IMAGE_GUIDANCE_SCALE,
+    &MASK,
+    &MASK_BLUR,
+    &MASK_INVERT,
+    &PADDING_MASK_CROP,
+    &KEEP_UNMASKED,
+    &LORAS,
+    &CONTROLS,
+    &CLIP_SKIP,
+    &DECODER,
+    &FEATURE_CACHE,
+    &PROMPT_2,
+    &NEGATIVE_PROMPT_2,
+    &ORIGINAL_SIZE,
+    &CROP_TOP_LEFT,
+    &TARGET_SIZE,
+    &NEGATIVE_ORIGINAL_SIZE,
+    &NEGATIVE_CROP_TOP_LEFT,
+    &NEGATIVE_TARGET_SIZE,
+    &AESTHETIC_SCORE,
+    &NEGATIVE_AESTHETIC_SCORE,
+    &DENOISING_END,
+    &REFINER,
+    &PREVIEWS,
+    &OUTPUT,
+    &ON_DISCONNECT,
+    &PRIORITY,
+    &START_TIMEOUT_S,
+    &RUN_TIMEOUT_S,
+    &WEBHOOK,
+    &METADATA,
+];
+
+pub static PROMPT: Field = Field::new("prompt", PROMPT_TEXT, "What is to be seen; may be empty.").required(|_| true);
+pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "What is not to be seen.")
+    .default(|on| (!on.card.zero_negative).then(|| "".into()));
+pub static PROMPT_SYNTAX: Field =
+    Field::new("prompt_syntax", Kind::Word(|_| vec!["plain", "weighted"]), "Whether brackets in prompts weigh words.")
+        .default(|_| Some("plain".into()));
+pub static MODEL: Field = Field::new("model", NAME, "A name of /v1/models.").default(|on| some_name(&on.card.name));
+
+pub static WIDTH: Field =
+    Field::new("width", Kind::Integer(side), "Pixels. With an image the default is the size of the image.")
+        .default(|on| own_size(on, on.card.default_width));
+pub static HEIGHT: Field =
+    Field::new("height", Kind::Integer(side), "Pixels. With an image the default is the size of the image.")
+        .default(|on| own_size(on, on.card.default_height));
+pub static SIZE: Field = Field::new("size", Kind::Size, "WIDTHxHEIGHT in pixels, in place of width and height.")
+    .excludes(&["width", "height"])
+    .hidden();
+pub static N: Field = Field::new("n", Kind::Integer(|on| upto(1, on.limits.max_images)), "The number of images.")
+    .default(|_| Some(1.into()));
+pub static STEPS: Field =
+    Field::new("steps", Kind::Integer(|on| upto(1, on.limits.max_steps)), "Steps of the sampler.")
+        .default(|on| Some(on.card.default_steps.into()));
+pub static NUM_INFERENCE_STEPS: Field =
+    Field::new("num_inference_steps", STEPS.kind, "The name of steps in diffusers.").excludes(&["steps"]).hidden();
+pub static SIGMAS: Field =
+    Field::new("sigmas", Kind::Sigmas, "Noise levels of the run, from noise to picture, in place of steps.")
+        .excludes(&["timesteps", "refiner"]);
+pub static TIMESTEPS: Field =
+    Field::new("timesteps", Kind::Timesteps, "Training timesteps of the run, in place of steps.")
+        .excludes(&["refiner"]);
+pub static GUIDANCE_SCALE: Field =
+    Field::new("guidance_scale", Kind::number(0.0, 30.0), "uncond + s · (cond − uncond); 1 switches guidance off.")
+        .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()));
+pub static GUIDANCE_RESCALE: Field = Field::new(
+    "guidance_rescale",
+    SHARE,
+    "How much of the guided prediction is rescaled to the deviation of the unguided one.",
+)
+.default(|_| Some(0.0.into()));
+pub static GUIDANCE_INTERVAL: Field =
+    Field::new("guidance_interval", Kind::Interval, "The steps that are guided, as shares of the steps done.")
+        .default(|_| Some(json!([0.0, 1.0])));
+pub static SCHEDULER: Field = Field::new(
+    "scheduler",
+    Kind::Scheduler,
+    "A name of /v1/schedulers, or keys of scheduler_config.json laid over the model's own.",
+)
+.default(|on| Some(json!(on.card.default_scheduler)));
+pub static ETA: Field = Field::new("eta", SHARE, "Noise that the sampler ddim adds.").default(|_| Some(0.0.into()));
+pub static SEED: Field = Field::new(
+    "seed",
+    Kind::Integer(|_| Integers { min: 0, max: i64::MAX as u64, multiple_of: 1 }),
+    "Image i uses seed + i. Absent, a random one below 2^32.",
+);
+pub static SEED_MODE: Field = Field::new(
+    "seed_mode",
+    Kind::Word(|_| vec!["per_image", "batch"]),
+    "Whether each image has a random generator of its own or all images share one.",
+)
+.default(|_| Some("per_image".into()));
+
+pub static IMAGE: Field = Field::new("image", Kind::Picture, "A picture to begin with.")
+    .only(|card| card.tasks.iter().any(|task| *task != Task::TextToImage), None)
+    .required(|card| !card.tasks.contains(&Task::TextToImage));
+pub static STRENGTH: Field = Field::new(
+    "strength",
+    Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
+    "How much of image is drawn anew. Default 0.75, with a mask 1.",
+)
+.only(|card| !edits(card), None)
+.needs("image");
+pub static IMAGE_GUIDANCE_SCALE: Field =
+    Field::new("image_guidance_scale", Kind::number(1.0, 10.0), "How near the picture stays to image.")
+        .only(edits, None)
+        .default(|_| Some(1.5.into()));
+pub static MASK: Field = Field::new("mask", Kind::Picture, "Over image: white is drawn anew, black stays.")
+    .only(|card| card.tasks.contains(&Task::Inpaint), None)
+    .required(|card| card.tasks == [Task::Inpaint])
+    .needs("image");
+pub static MASK_BLUR: Field =
+    of_mask("mask_blur", Kind::Integer(|_| upto(0, 64)), "Pixels by which the edge of mask is softened.")
+        .default(|_| Some(0.into()));
+pub static MASK_INVERT: Field =
+    of_mask("mask_invert", Kind::Flag, "Black is drawn anew, white stays.").default(|_| Some(false.into()));
+pub static PADDING_MASK_CROP: Field = of_mask(
+    "padding_mask_crop",
+    Kind::Integer(|_| upto(0, 512)),
+    "Draw only the white part of mask and this many pixels around it, at the full size.",
+);
+pub static KEEP_UNMASKED: Field =
+    of_mask("keep_unmasked", Kind::Flag, "Whether the black part is that of image to the last bit.")
+        .default(|_| Some(true.into()));
+
+pub static LORAS: Field = Field::new(
+    "loras",
+    Kind::List { most: LoraUse::MOST, of: &[&LORA_NAME, &LORA_SCALE] },
+    "What changes the model's weights, and how much.",
+)
+.default(|_| Some(json!([])));
+pub static LORA_NAME: Field = Field::new("name", NAME, "A name of /v1/loras.").required(|_| true);
+pub static LORA_SCALE: Field =
+    Field::new("scale", Kind::number(-LoraUse::MAX_SCALE, LoraUse::MAX_SCALE), "The factor of its change.")
+        .default(|_| Some(1.0.into()));
+
+pub static CONTROLS: Field = Field::new(
+    "controls",
+    Kind::List {
+        most: Control::MOST,
+        of: &[
+            &CONTROL_MODEL,
+            &CONTROL_IMAGE,
+            &CONTROL_SCALE,
+            &CONTROL_START,
+            &CONTROL_END,
+            &CONTROL_GUESS_MODE,
+            &CONTROL_PREPROCESS,
+        ],
+    },
+    "Pictures that steer the generation through ControlNets.",
+)
+.default(|_| Some(json!([])));
+pub static CONTROL_MODEL: Field = Field::new("model", NAME, "A name of /v1/controlnets.").required(|_| true);
+pub static CONTROL_IMAGE: Field = Field::new("image", Kind::Picture, "What the ControlNet sees.").required(|_| true);
+pub static CONTROL_SCALE: Field =
+    Field::new("scale", Kind::number(0.0, 2.0), "How strongly it acts.").default(|_| Some(1.0.into()));
+pub static CONTROL_START: Field =
+    Field::new("start", SHARE, "The share of the steps from which it acts.").default(|_| Some(0.0.into()));
+pub static CONTROL_END: Field =
+    Field::new("end", SHARE, "The share of the steps to which it acts; above start.").default(|_| Some(1.0.into()));
+pub static CONTROL_GUESS_MODE: Field =
+    Field::new("guess_mode", Kind::Flag, "Acts where the prompt is followed only, and less on outlines.")
+        .default(|_| Some(false.into()));
+pub static CONTROL_PREPROCESS: Field = Field::new(
+    "preprocess",
+    Kind::Word(|_| vec!["none", "canny"]),
+    "What is done to the picture before the ControlNet sees it.",
+)
+.default(|_| Some("none".into()));
+
+pub static CLIP_SKIP: Field = Field::new(
+    "clip_skip",
+    Kind::Integer(|on| upto(0, on.card.max_clip_skip)),
+    "The number of the text encoder's last layers that are left out.",
+)
+.default(|_| Some(0.into()));
+pub static DECODER: Field = Field::new(
+    "decoder",
+    Kind::Word(|on| if on.card.decoders.contains(&Decoder::Tiny) { vec!["full", "tiny"] } else { vec!["full"] }),
+    "The network that makes the picture of the latents.",
+)
+.default(|_| Some("full".into()));
+pub static FEATURE_CACHE: Field = Field::new(
+    "feature_cache",
+    Kind::Object(&[&CACHE_KIND, &CACHE_INTERVAL]),
+    "Uses parts of the denoiser's answers again in its next calls: an approximation.",
+)
+.excludes(&["controls"]);
+pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
+pub static CACHE_INTERVAL: Field =
+    Field::new("interval", Kind::Integer(|_| upto(2, 10)), "Of so many calls of the denoiser the first is whole.")
+        .required(|_| true);
+
+pub static PROMPT_2: Field = of_sdxl("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.");
+pub static NEGATIVE_PROMPT_2: Field =
+    of_sdxl("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.");
+pub static ORIGINAL_SIZE: Field = of_sdxl(
+    "original_size",
+    Kind::Pair { min: 1 },
+    "[height, width] of the picture that this one is said to be cut from.",
+);
+pub static CROP_TOP_LEFT: Field =
+    of_sdxl("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the part that is shown.")
+        .default(|_| Some(json!([0, 0])));
+pub static TARGET_SIZE: Field =
+    of_sdxl("target_size", Kind::Pair { min: 1 }, "[height, width] at which the picture is said to be wanted.");
+pub static NEGATIVE_ORIGINAL_SIZE: Field =
+    of_sdxl("negative_original_size", Kind::Pair { min: 1 }, "original_size of the negative prompt.");
+pub static NEGATIVE_CROP_TOP_LEFT: Field =
+    of_sdxl("negative_crop_top_left", Kind::Pair { min: 0 }, "crop_top_left of the negative prompt.");
+pub static NEGATIVE_TARGET_SIZE: Field =
+    of_sdxl("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
+pub static AESTHETIC_SCORE: Field =
+    of_sdxl("aesthetic_score", SCORE, "How pleasing the picture is said to be.").default(|_| Some(6.0.into()));
+pub static NEGATIVE_AESTHETIC_SCORE: Field =
+    of_sdxl("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.").default(|_| Some(2.5.into()));
+pub static DENOISING_END: Field =
+    of_sdxl("denoising_end", INNER_SHARE, "The share of the steps after which the run ends, with what noise is left.");
+pub static REFINER: Field = Field::new(
+    "refiner",
+    Kind::Object(&[
+        &REFINER_MODEL,
+        &SWITCH_AT,
+        &REFINER_NEGATIVE_PROMPT,
+        &REFINER_AESTHETIC_SCORE,
+        &REFINER_NEGATIVE_AESTHETIC_SCORE,
+    ]),
+    "A model that draws the last steps.",
+)
+.only(is_sdxl, None)
+.excludes(&["denoising_end"]);
+pub static REFINER_MODEL: Field = Field::new("model", NAME, "A name of /v1/models.").required(|_| true);
+pub static SWITCH_AT: Field =
+    Field::new("switch_at", INNER_SHARE, "The share of the steps after which it draws.").default(|_| Some(0.8.into()));
+pub static REFINER_NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "Default, the request's own.");
+pub static REFINER_AESTHETIC_SCORE: Field =
+    Field::new("aesthetic_score", SCORE, "As the request's own field.").default(|_| Some(6.0.into()));
+pub static REFINER_NEGATIVE_AESTHETIC_SCORE: Field =
+    Field::new("negative_aesthetic_score", SCORE, "As the request's own field.").default(|_| Some(2.5.into()));
+
+pub static PREVIEWS: Field =
+    Field::new("previews", Kind::Integer(|_| upto(0, 10)), "Preview frames, evenly spaced over the steps.")
+        .default(|_| Some(0.into()));
+pub static OUTPUT: Field = Field::new(
+    "output",
+    Kind::Object(&[&OUTPUT_FORMAT, &OUTPUT_QUALITY, &OUTPUT_METADATA]),
+    "The file that each picture becomes.",
+);
+pub static OUTPUT_FORMAT: Field =
+    Field::new("format", Kind::Word(|_| Format::ALL.map(Format::name).to_vec()), "The file format.")
+        .default(|_| Some("png".into()));
+pub static OUTPUT_QUALITY: Field =
+    Field::new("quality", Kind::Integer(|_| upto(1, 100)), "Of a JPEG, on libjpeg's scale.")
+        .default(|_| Some(Encoding::DEFAULT_QUALITY.into()));
+pub static OUTPUT_METADATA: Field =
+    Field::new("metadata", Kind::Word(|_| vec!["full", "seed", "none"]), "How much of the request the file carries.")
+        .default(|_| Some("full".into()));
+pub static ON_DISCONNECT: Field = Field::new(
+    "on_disconnect",
+    Kind::Word(|_| vec!["auto", "keep", "cancel"]),
+    "What happens when a waiting client leaves.",
+)
+.default(|_| Some("auto".into()));
+pub static PRIORITY: Field = Field::new("priority", Kind::Word(|_| vec!["low", "normal", "high"]), "Who comes first.")
+    .default(|_| Some("normal".into()))
+    .hidden();
+pub static START_TIMEOUT_S: Field = Field::new(
+    "start_timeout_s",
+    Kind::Integer(|_| upto(1, 86_400)),
+    "Seconds that the generation may wait; one that waits longer expires.",
+)
+.default(|_| Some(600.into()));
+pub static RUN_TIMEOUT_S: Field =
+    Field::new("run_timeout_s", Kind::Integer(|_| upto(1, 3600)), "Seconds that one attempt may take.").hidden();
+pub static WEBHOOK: Field = Field::new(
+    "webhook",
+    Kind::Object(&[&WEBHOOK_ENDPOINT, &WEBHOOK_URL, &WEBHOOK_EVENTS]),
+    "Who is told of the generation's way by HTTP.",
+)
+.hidden();
+pub static WEBHOOK_ENDPOINT: Field =
+    Field::new("endpoint", Kind::Text(|_| 64), "The id of a registered endpoint.").excludes(&["url"]);
+pub static WEBHOOK_URL: Field =
+    Field::new("url", Kind::Text(|_| Webhook::MAX_URL_CHARS), "An address of this request alone.");
+pub static WEBHOOK_EVENTS: Field = Field::new(
+    "events",
+    Kind::Words { words: &WebhookEvent::WORDS, most: WebhookEvent::MOST },
+    "What the address is told.",
+)
+.needs("url")
+.default(|_| Some(json!(["completed"])));
+pub static METADATA: Field =
+    Field::new("metadata", Kind::Labels, "The client's own labels.").default(|_| Some(json!({}))).hidden();
+
+const NAME: Kind = Kind::Text(|_| 128);
+const PROMPT_TEXT: Kind = Kind::Text(|on| on.limits.max_prompt_chars);
+const SHARE: Kind = Kind::number(0.0, 1.0);
+/// Between 0 and 1 and neither of them.
+const INNER_SHARE: Kind = Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: true });
+const SCORE: Kind = Kind::number(0.0, 10.0);
+
+const fn upto(min: u64, max: u32) -> Integers {
+    Integers { min, max: max as u64, multiple_of: 1 }
+}
+
+fn side(on: &Bounds<'_>) -> Integers {
+    let (min, max) = (on.card.min_side_pixels.into(), on.limits.max_side_pixels.into());
+    Integers { min, max, multiple_of: on.card.size_multiple.into() }
+}
+
+/// A picture of the request gives its size, so that a model that always begins with one has no size of its own.
+fn own_size(on: &Bounds<'_>, pixels: u32) -> Option<Value> {
+    on.card.tasks.contains(&Task::TextToImage).then(|| pixels.into())
+}
+
+fn some_name(name: &str) -> Option<Value> {
+    (!name.is_empty()).then(|| name.into())
+}
+
+/// Whether the model changes pictures by an instruction.
+fn edits(card: &ModelCard) -> bool {
+    card.tasks.contains(&Task::InstructPix2Pix)
+}
+
+fn is_sdxl(card: &ModelCard) -> bool {
+    card.time_ids > 0
+}
+
+const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {
+    Field::new(name, kind, doc).only(|card| card.tasks.contains(&Task::Inpaint), None).needs("mask")
+}
+
+const fn of_sdxl(name: &'static str, kind: Kind, doc: &'static str) -> Field {
+    Field::new(name, kind, doc).only(is_sdxl, Some("it is for SDXL's kind"))
+}

@@ -1,0 +1,143 @@
+//! The table of request fields against `openapi.yaml`.
+
+use std::collections::BTreeSet;
+
+use latentd::generation::{Bounds, FIELDS, Fields, Rules, request_schema, resolve};
+use serde_json::{Map, Value, json};
+
+use crate::{Open, conforms::contract, defaults, number};
+
+/// What the table of fields says of each, for models that take it.
+fn table() -> Map<String, Value> {
+    let open = Open { limits: defaults() };
+    let schemas = ["emoji", "editor", "xl"].map(|model| {
+        let card = open.card(model).unwrap();
+        request_schema(&Bounds { card: &card, limits: &open.limits }, true)
+    });
+    schemas
+        .into_iter()
+        .flat_map(|mut schema| schema["properties"].as_object_mut().map(std::mem::take).unwrap())
+        .collect()
+}
+
+/// What the contract and the table of fields say differently of the values of a field.
+fn differences(path: &str, contract: &Value, table: &Value, found: &mut Vec<String>) {
+    const BOUNDS: [&str; 16] = [
+        "type",
+        "enum",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minItems",
+        "maxItems",
+        "maxProperties",
+        "propertyNames",
+        "additionalProperties",
+        "maxLength",
+        "pattern",
+        "required",
+        "default",
+    ];
+    let contract = resolved_in(contract);
+    // Pictures, schedulers and webhooks have forms that each says in its own way.
+    if contract.get("oneOf").is_some() {
+        return;
+    }
+    for bound in BOUNDS {
+        // Defaults of one model are none of another, and the table has sizes within a text.
+        let of_model = bound == "default" && contract.get(bound).is_none();
+        let one = (contract.get(bound), table.get(bound));
+        let is_word = bound == "type" && contract.get("const").is_some();
+        let same = match one {
+            (Some(one), Some(other)) => plain(one) == plain(other),
+            (None, Some(_)) => {
+                of_model
+                    || is_word
+                    || bound == "enum" && contract.get("const").is_some()
+                    || path == "/size" && bound == "maxLength"
+            }
+            (Some(one), None) => one.is_null(),
+            (None, None) => true,
+        };
+        if !same {
+            found.push(format!("{path} {bound}: {:?} and {:?}", one.0, one.1));
+        }
+    }
+    if let (Some(one), Some(other)) = (contract.get("items"), table.get("items")) {
+        differences(&format!("{path}/items"), one, other, found);
+    }
+    let keys = |value: &Value| -> BTreeSet<String> {
+        value.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect()
+    };
+    if keys(contract) != keys(table) {
+        found.push(format!("{path}: the keys {:?} and {:?}", keys(contract), keys(table)));
+        return;
+    }
+    for key in keys(contract) {
+        differences(&format!("{path}/{key}"), &contract["properties"][&key], &table["properties"][&key], found);
+    }
+}
+
+fn resolved_in(value: &Value) -> &Value {
+    match value.get("$ref").and_then(Value::as_str) {
+        Some(target) => resolved_in(contract().pointer(target.strip_prefix('#').unwrap()).expect(target)),
+        None => value,
+    }
+}
+
+/// Numbers as JSON has them, and lists whose order means nothing in order.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Number(it) => it.as_f64().map_or(value.clone(), number),
+        Value::Array(items) if items.iter().all(|item| item.is_string() || item.is_null()) => {
+            let mut items = items.clone();
+            items.sort_by_key(Value::to_string);
+            items.into()
+        }
+        Value::Array(items) => items.iter().map(plain).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), plain(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_contract_and_the_table_of_fields_know_the_same_fields_with_the_same_bounds() {
+    let contract = contract()["components"]["schemas"]["GenerateImage"]["properties"].as_object().unwrap();
+    let names: BTreeSet<&str> = FIELDS.iter().map(|field| field.name).collect();
+    assert_eq!(contract.keys().map(String::as_str).collect::<BTreeSet<_>>(), names);
+    assert_eq!(names.len(), FIELDS.len(), "a field stands twice in the table");
+    let table = table();
+    assert_eq!(table.keys().map(String::as_str).collect::<BTreeSet<_>>(), names, "no model takes one of them");
+    let mut found = Vec::new();
+    for (name, field) in contract.iter().filter(|(name, _)| *name != "model") {
+        differences(&format!("/{name}"), field, &table[name], &mut found);
+    }
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn params_show_the_fields_that_the_table_shows() {
+    let params = contract()["components"]["schemas"]["Params"]["properties"].as_object().unwrap();
+    let shown: BTreeSet<&str> = FIELDS.iter().filter(|field| field.shown).map(|field| field.name).collect();
+    assert_eq!(params.keys().map(String::as_str).collect::<BTreeSet<_>>(), shown);
+}
+
+#[test]
+fn an_unknown_field_is_told_with_the_name_that_is_near() {
+    let detail = |request: Value| {
+        let Value::Object(map) = request else { unreachable!() };
+        resolve(Fields::new(map), &Open { limits: defaults() }).unwrap_err().errors.remove(0).detail
+    };
+    for (request, near) in [
+        (json!({"prompt": "", "negativ_prompt": ""}), "; did you mean negative_prompt?"),
+        (json!({"prompt": "", "Steps": 3}), "; did you mean steps?"),
+        (json!({"prompt": "", "loras": [{"name": "a", "scael": 1}]}), "; did you mean scale?"),
+        (json!({"prompt": "", "output": {"fromat": "png"}}), "; did you mean format?"),
+        (json!({"prompt": "", "colour": "red"}), "is not a field of this request"),
+        (json!({"prompt": "", "p".repeat(100_000): "red"}), "is not a field of this request"),
+    ] {
+        assert!(detail(request).ends_with(near), "{near}");
+    }
+}

@@ -1,0 +1,214 @@
+//! `/v1/models/{id}/schema`: what a model takes. The schema and the server judge requests alike.
+
+use std::path::Path;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use latentd::generation::FIELDS;
+use serde_json::{Map, Value, json};
+
+use crate::desk::{Desk, post};
+
+async fn desk() -> Desk {
+    let folder = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name);
+    let (models, nets) = (folder("pipelines"), folder("controlnets"));
+    Desk::open(&[("models.dir", models.to_str().unwrap()), ("controlnets.dir", nets.to_str().unwrap())]).await
+}
+
+async fn schema(desk: &Desk, model: &str) -> Value {
+    let answer = desk.get(&format!("/v1/models/{model}/schema")).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/schema+json"));
+    answer.json()
+}
+
+fn picture() -> Value {
+    let mut file = Vec::new();
+    let encoder = png::Encoder::new(&mut file, 8, 8);
+    encoder.write_header().unwrap().write_image_data(&[120; 64]).unwrap();
+    json!({"b64": STANDARD.encode(file)})
+}
+
+/// A small request with these fields; null takes one away.
+fn request(base: &Value, fields: &Value) -> Value {
+    let mut request = base.as_object().unwrap().clone();
+    for (name, value) in fields.as_object().unwrap() {
+        request.insert(name.clone(), value.clone());
+    }
+    request.retain(|_, value| !value.is_null());
+    Value::Object(request)
+}
+
+/// Panics unless schema and server both say what is expected.
+async fn judge(desk: &Desk, schema: &Value, request: &Value, valid: bool) {
+    let fits = jsonschema::draft202012::is_valid(schema, request);
+    let answer = desk.ask(post(request, &[])).await;
+    assert_eq!((answer.status, fits), (if valid { 202 } else { 422 }, valid), "{request}: {}", answer.text());
+}
+
+#[tokio::test]
+async fn the_schema_and_the_server_judge_requests_of_any_model_alike() {
+    let desk = desk().await;
+    let (image, mask) = (picture(), picture());
+    let of_all = [
+        (json!({}), true),
+        (json!({"prompt": null}), false),
+        (json!({"prompt": 7}), false),
+        (json!({"prompt": "x".repeat(10_001)}), false),
+        (json!({"colour": "red"}), false),
+        (json!({"model": "another"}), false),
+        (json!({"n": 8, "steps": 1000, "seed": i64::MAX, "guidance_scale": 30, "clip_skip": 0}), true),
+        (json!({"n": 9}), false),
+        (json!({"n": 1.5}), false),
+        (json!({"n": 2.0}), true),
+        (json!({"steps": 0}), false),
+        (json!({"steps": null, "num_inference_steps": 3}), true),
+        (json!({"num_inference_steps": 3}), false),
+        (json!({"width": 68}), false),
+        (json!({"width": null, "height": null, "size": "64x64"}), true),
+        (json!({"width": null, "height": null, "size": "64by64"}), false),
+        (json!({"size": "64x64"}), false),
+        (json!({"sigmas": [2, 1, 0], "steps": null, "scheduler": "euler"}), true),
+        (json!({"sigmas": [], "steps": null}), false),
+        (json!({"sigmas": [-1], "steps": null}), false),
+        (json!({"timesteps": [900, 1.5], "steps": null}), false),
+        (json!({"sigmas": [1], "timesteps": [9], "steps": null}), false),
+        (json!({"guidance_interval": [0.2, 0.8]}), true),
+        (json!({"guidance_interval": [0.2]}), false),
+        (json!({"guidance_interval": [0, 1.5]}), false),
+        (json!({"eta": 1.1}), false),
+        (json!({"seed": -1}), false),
+        (json!({"seed_mode": "each"}), false),
+        (json!({"scheduler": {"steps_offset": 1}}), true),
+        (json!({"scheduler": 7}), false),
+        (json!({"loras": [], "controls": []}), true),
+        (json!({"loras": [{"scale": 1}]}), false),
+        (json!({"loras": [{"name": "a", "scale": 9}]}), false),
+        (json!({"controls": [{"model": "a"}]}), false),
+        (json!({"controls": [{"model": "a", "image": image, "strength": 1}]}), false),
+        (json!({"feature_cache": {"kind": "deepcache", "interval": 3}}), true),
+        (json!({"feature_cache": {"kind": "deepcache"}}), false),
+        (json!({"feature_cache": {"kind": "deepcache", "interval": 1}}), false),
+        (json!({"output": {"format": "jpeg", "quality": 80, "metadata": "seed"}}), true),
+        (json!({"output": {"format": "gif"}}), false),
+        (json!({"output": {"format": "jpeg", "quality": 0}}), false),
+        (json!({"output": "png"}), false),
+        (json!({"previews": 10, "priority": "high", "on_disconnect": "keep"}), true),
+        (json!({"previews": 11}), false),
+        (json!({"priority": "top"}), false),
+        (json!({"start_timeout_s": 0}), false),
+        (json!({"run_timeout_s": 3601}), false),
+        (json!({"metadata": {"a": "b"}}), true),
+        (json!({"metadata": {"a": 1}}), false),
+        (json!({"metadata": {"": "b"}}), false),
+        (json!({"webhook": {"endpoint": "x", "url": "https://example.org/"}}), false),
+        (json!({"webhook": {"url": "https://example.org/", "events": []}}), false),
+        (json!({"image": {"url": "https://example.org/fox.png"}}), false),
+        (json!({"image": {"b64": "aGk=", "upload": "0".repeat(64)}}), false),
+        (json!({"mask_blur": 1, "mask": null}), false),
+        (json!({"mask": mask, "image": null}), false),
+    ];
+    for model in ["sd1", "sdxl", "ip2p", "sd1-inpaint"] {
+        let schema = schema(&desk, model).await;
+        let base = match model {
+            "ip2p" => json!({"image": image}),
+            "sd1-inpaint" => json!({"image": image, "mask": mask}),
+            _ => json!({}),
+        };
+        let small = json!({"model": model, "prompt": "a fox", "width": 64, "height": 64, "steps": 4});
+        let base = request(&small, &base);
+        for (fields, valid) in &of_all {
+            judge(&desk, &schema, &request(&base, fields), *valid).await;
+        }
+        let without = request(&base, &json!({"model": null}));
+        assert!(!jsonschema::draft202012::is_valid(&schema, &without), "another model is the default");
+    }
+}
+
+#[tokio::test]
+async fn each_model_says_what_it_alone_takes() {
+    let desk = desk().await;
+    let (image, mask) = (picture(), picture());
+    let size = json!([64, 64]);
+    for (model, fields, valid) in [
+        ("emoji", json!({"model": null}), true),
+        ("emoji", json!({"decoder": "tiny"}), true),
+        ("emoji", json!({"clip_skip": 5}), false),
+        ("sd1", json!({"decoder": "tiny"}), false),
+        ("sd1", json!({"image": image, "strength": 0.5}), true),
+        ("sd1", json!({"image": image, "strength": 0}), false),
+        ("sd1", json!({"strength": 0.5}), false),
+        ("sd1", json!({"image": image, "image_guidance_scale": 2}), false),
+        ("sd1", json!({"image": image, "mask": mask, "mask_blur": 4, "padding_mask_crop": 8}), true),
+        ("sd1", json!({"image": image, "mask": mask, "mask_blur": 65}), false),
+        ("sd1", json!({"prompt_2": "ink"}), false),
+        ("sd1", json!({"refiner": {"model": "sdxl"}}), false),
+        ("ip2p", json!({"image": image, "image_guidance_scale": 2}), true),
+        ("ip2p", json!({"image": image, "image_guidance_scale": 0.5}), false),
+        ("ip2p", json!({"image": image, "strength": 0.5}), false),
+        ("ip2p", json!({}), false),
+        ("ip2p", json!({"image": image, "mask": mask}), false),
+        ("sd1-inpaint", json!({"image": image}), false),
+        ("sd1-inpaint", json!({}), false),
+        ("sdxl", json!({"prompt_2": "ink", "original_size": size, "crop_top_left": [0, 8]}), true),
+        ("sdxl", json!({"original_size": [64]}), false),
+        ("sdxl", json!({"original_size": [0, 64]}), false),
+        ("sdxl", json!({"aesthetic_score": 11}), false),
+        ("sdxl", json!({"denoising_end": 0.5}), true),
+        ("sdxl", json!({"denoising_end": 1}), false),
+        ("sdxl", json!({"refiner": {"model": "sdxl", "switch_at": 0.5}}), true),
+        ("sdxl", json!({"refiner": {"model": "sdxl", "switch_at": 0}}), false),
+        ("sdxl", json!({"refiner": {"switch_at": 0.5}}), false),
+        ("sdxl", json!({"refiner": {"model": "sdxl"}, "denoising_end": 0.5}), false),
+        ("sdxl", json!({"refiner": {"model": "sdxl"}, "timesteps": [900, 400], "steps": null}), false),
+    ] {
+        let schema = schema(&desk, model).await;
+        let small = json!({"model": model, "prompt": "a fox", "width": 64, "height": 64, "steps": 4});
+        judge(&desk, &schema, &request(&small, &fields), valid).await;
+    }
+}
+
+/// Where a schema names a default, a request that says it is the request that says nothing.
+#[tokio::test]
+async fn the_defaults_are_those_of_the_server() {
+    let desk = desk().await;
+    for model in ["emoji", "sd1", "sdxl", "ip2p", "sd1-inpaint"] {
+        let schema = schema(&desk, model).await;
+        assert!(jsonschema::meta::is_valid(&schema), "{schema}");
+        let properties = schema["properties"].as_object().unwrap();
+        let known = properties.keys().filter(|name| FIELDS.iter().any(|field| field.name == *name)).count();
+        assert_eq!(known, properties.len());
+        let base = json!({"model": model, "prompt": "a", "seed": 1});
+        let brings = match model {
+            "ip2p" => json!({"image": picture(), "width": 64, "height": 64}),
+            "sd1-inpaint" => json!({"image": picture(), "mask": picture(), "width": 64, "height": 64}),
+            _ => json!({}),
+        };
+        let base = request(&base, &brings);
+        let needed =
+            |property: &Value| property.get("x-needs").is_none_or(|name| base.get(name.as_str().unwrap()).is_some());
+        let defaults: Map<String, Value> = properties
+            .iter()
+            .filter(|(_, property)| needed(property))
+            .filter_map(|(name, property)| Some((name.clone(), property.get("default")?.clone())))
+            .collect();
+        assert!(defaults.len() >= 15, "{defaults:?}");
+        let said = request(&Value::Object(defaults), &base);
+        let shown = async |body: &Value| {
+            let id = desk.create(body.clone()).await;
+            let shown = desk.get(&format!("/v1/images/{id}")).await.json();
+            let fields = ["params", "priority", "run_timeout_s", "metadata"];
+            fields.map(|name| shown[name].clone())
+        };
+        assert_eq!(shown(&said).await, shown(&base).await, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_there_has_no_schema() {
+    let models = tempfile::tempdir().unwrap();
+    std::fs::write(models.path().join("old.ckpt"), b"PK").unwrap();
+    let desk = Desk::open(&[("models.dir", models.path().to_str().unwrap())]).await;
+    for path in ["none/schema", "schema", "old/schema", "emoji/schema/schema"] {
+        let answer = desk.get(&format!("/v1/models/{path}")).await;
+        assert_eq!((answer.status, &answer.json()["code"]), (404, &json!("not_found")), "{path}");
+    }
+}
