@@ -70,9 +70,9 @@ impl App {
         let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
         catalogue.warn();
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (store, outgoing) = start_store(&config, &tasks, &draining).await?;
+        let store = start_store(&config, &tasks, &draining).await?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let (webhooks, courier) = webhooks(&config.webhooks, outgoing, patience, &metrics)?;
+        let (webhooks, courier) = webhooks(&config.webhooks, store.clone(), patience, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 

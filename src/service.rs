@@ -30,7 +30,7 @@ use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Status},
-    ledger::{Blobs, Counts, Hint, ListQuery, Place, Store, StoreError, blobs::path_of_input},
+    ledger::{Blobs, Counts, Hint, ListQuery, Place, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
     webhooks::Registry,
 };
@@ -74,7 +74,7 @@ impl std::ops::Deref for Desk {
 
 /// What the service is made of.
 pub struct Parts {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn Serving>,
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
@@ -150,17 +150,11 @@ pub enum ServiceError {
     MissingKey,
     #[error("the key is none of ours")]
     InvalidKey,
-    /// `retry_after_s` is estimated from what waits and how fast it has been going.
-    #[error("{queued} generations wait already")]
-    QueueFull { queued: usize, retry_after_s: u64 },
-    #[error("{queued} generations of this tenant wait already")]
-    TenantQueueFull { queued: usize, retry_after_s: u64 },
+    /// `retry_after_s` counts where the queue is full: it is estimated from what waits and how fast it has been going.
+    #[error("{refusal}")]
+    Refused { refusal: Refusal, retry_after_s: u64 },
     #[error("a generation would wait about {wait_s} s, more than {bound_s} s")]
     Overloaded { wait_s: u64, bound_s: u64, retry_after_s: u64 },
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
-    #[error("the id is that of another generation")]
-    IdTaken,
     #[error("the generation was not given up")]
     NotDead,
     #[error("the system has no random bytes: {0}")]
@@ -169,8 +163,6 @@ pub enum ServiceError {
     Draining,
     #[error("there is no such generation")]
     NotFound,
-    #[error("the generation is not finished")]
-    NotFinished,
     /// The picture's bytes cannot be read although the record names them.
     #[error("a stored picture cannot be read: {0}")]
     Blob(String),
@@ -181,11 +173,15 @@ pub enum ServiceError {
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> ServiceError {
         match error {
-            StoreError::NotFinished => ServiceError::NotFinished,
-            StoreError::KeyReused => ServiceError::KeyReused,
-            StoreError::IdTaken => ServiceError::IdTaken,
+            StoreError::Refused(refusal) => refusal.into(),
             other => ServiceError::Store(other),
         }
+    }
+}
+
+impl From<Refusal> for ServiceError {
+    fn from(refusal: Refusal) -> ServiceError {
+        ServiceError::Refused { refusal, retry_after_s: 10 }
     }
 }
 
@@ -200,14 +196,15 @@ impl Service {
         self.view(record).await
     }
 
-    /// Returns as soon as the generation has ended, at the latest after `timeout`, with its state then. One that nobody will
-    /// begin is not waited for: it is queued, and the only worker is drained.
-    pub async fn wait(&self, access: Access<'_>, id: GenerationId, timeout: Duration) -> Result<Waited, ServiceError> {
+    /// Returns as soon as the generation of this record has ended, at the latest after `timeout`, with its state then. One that
+    /// nobody will begin is not waited for: it is queued, and the only worker is drained.
+    pub async fn wait(&self, record: &Record, timeout: Duration) -> Result<Waited, ServiceError> {
+        if record.status.is_terminal() {
+            return Ok(Waited { is_cut_short: false, view: self.seen(record.clone(), None, None) });
+        }
         let events = async {
-            self.find(access, id).await?;
-            // One that was revived has an end behind it that is none any more.
-            let after = self.ask(self.0.store.events(id, 0)).await?.last().map_or(0, |last| last.seq);
-            let mut watched = Box::pin(self.watch(access, id, after).await?);
+            // From its first event on: one that was revived has an end behind it that is none any more.
+            let mut watched = Box::pin(self.watch(record, 0));
             while let Some(seen) = watched.next().await {
                 seen?;
             }
@@ -216,10 +213,10 @@ impl Service {
         let is_cut_short = tokio::select! {
             biased;
             ended = events => ended.map(|()| false),
-            () = self.stands_still(id, i64::MAX) => Ok(true),
+            () = self.stands_still(record.id, i64::MAX) => Ok(true),
             () = tokio::time::sleep(timeout) => Ok(false),
         }?;
-        let view = self.get(access, id).await?;
+        let view = self.get(Access::Full, record.id).await?;
         Ok(Waited { is_cut_short: is_cut_short && !view.record.status.is_terminal(), view })
     }
 
@@ -320,16 +317,14 @@ impl Service {
         Ok(previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index))))
     }
 
-    /// Every durable event after `after`, then one snapshot of the progress, then what happens, until a terminal event
-    /// has been seen. Ends at once where nothing is left to tell.
-    pub async fn watch(
+    /// Every durable event of this generation after `after`, then one snapshot of the progress, then what happens, until a
+    /// terminal event has been seen. Ends at once where nothing is left to tell.
+    pub fn watch(
         &self,
-        access: Access<'_>,
-        id: GenerationId,
+        record: &Record,
         after: i64,
-    ) -> Result<impl Stream<Item = Result<Watched, ServiceError>> + Send + use<>, ServiceError> {
-        self.find(access, id).await?;
-        Ok(watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), id, after))
+    ) -> impl Stream<Item = Result<Watched, ServiceError>> + Send + use<> {
+        watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), record.id, after)
     }
 
     /// The desk for endpoints of webhooks.
@@ -361,7 +356,8 @@ impl Service {
         self.0.throughput.pace()
     }
 
-    async fn find(&self, access: Access<'_>, id: GenerationId) -> Result<Record, ServiceError> {
+    /// As [`Service::get`], the record alone.
+    pub async fn find(&self, access: Access<'_>, id: GenerationId) -> Result<Record, ServiceError> {
         let record = self.ask(self.0.store.get(id)).await?;
         record.filter(|record| access.admits(record)).ok_or(ServiceError::NotFound)
     }

@@ -31,7 +31,7 @@ use crate::{
     crash::{Attempt, blame},
     engine::{Cancel, Engine, Reason, Refused, Run, RunError},
     generation::{Phase, Problem, Record, Work},
-    ledger::{Blobs, Claimant, Hint, Lease, Outcome, Store},
+    ledger::{Blobs, Claimant, Hint, Lease, Outcome, Working},
     metrics::Metrics,
     pipelines::Frame,
     service::{Drain, Live, Outbox, Preview, Progress, Throughput},
@@ -48,7 +48,7 @@ pub use sweeper::Sweeper;
 
 /// What the worker is made of. Its work is [`Worker::run`].
 pub struct Worker {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn Working>,
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,

@@ -9,6 +9,8 @@ mod desk;
 mod admin;
 #[path = "http_routes/browsers.rs"]
 mod browsers;
+#[path = "http_routes/counted.rs"]
+mod counted;
 #[path = "http_routes/create.rs"]
 mod create;
 #[path = "http_routes/draining.rs"]

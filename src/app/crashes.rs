@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     crash::CrashFile,
-    ledger::{Store, StoreError},
+    ledger::{StoreError, Upkeep},
 };
 
 /// Gives up the generations that were to blame when an earlier process with this data folder aborted, and arms the crash file for
@@ -13,7 +13,7 @@ use crate::{
 ///
 /// # Errors
 /// The store failed; the next process tries again.
-pub(super) async fn settle(data_dir: &Path, store: &dyn Store) -> Result<(), StoreError> {
+pub(super) async fn settle(data_dir: &Path, store: &dyn Upkeep) -> Result<(), StoreError> {
     let opened = std::fs::create_dir_all(data_dir).and_then(|()| CrashFile::open(data_dir));
     let read = opened.and_then(|file| file.attempts().map(|attempts| (file, attempts)));
     let (file, attempts) = match read {

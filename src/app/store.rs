@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::crashes;
 use crate::{
     config::{self, Config},
-    ledger::{PgStore, Reaping, SqliteStore, Store, StoreError, WebhookStore},
+    ledger::{PgStore, Reaping, SqliteStore, Store, StoreError, Upkeep},
 };
 
 /// The store that the settings name, for a server. Of one that other processes share the hints are heard until `stop`; in one
@@ -17,7 +17,7 @@ pub(super) async fn start_store(
     config: &Config,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(Arc<dyn Store>, Arc<dyn WebhookStore>)> {
+) -> Result<Arc<dyn Store>> {
     if !config.database.url.is_empty() {
         let store = open_pg(config).await.context("database.url")?;
         tasks.spawn(store.clone().listen(stop.clone()));
@@ -25,7 +25,7 @@ pub(super) async fn start_store(
         if config.role.works() {
             crashes::settle(&config.data_dir, &*store).await?;
         }
-        return Ok((store.clone(), store));
+        return Ok(store);
     }
     let store = open_sqlite(config).await.with_context(|| format!("data_dir {}", config.data_dir.display()))?;
     crashes::settle(&config.data_dir, &store).await?;
@@ -33,8 +33,7 @@ pub(super) async fn start_store(
     if requeued > 0 {
         tracing::info!(requeued, "generations that a stopped process had begun are queued again");
     }
-    let store = Arc::new(store);
-    Ok((store.clone(), store))
+    Ok(Arc::new(store))
 }
 
 /// The store that the settings name.

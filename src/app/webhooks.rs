@@ -7,14 +7,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     config,
-    ledger::WebhookStore,
+    ledger::Webhooks,
     metrics::Metrics,
     webhooks::{Courier, Guard, Receivers, Registry, Resolver, Schedule, Sender, SystemResolver},
 };
 
 pub(super) fn webhooks(
     settings: &config::Webhooks,
-    store: Arc<dyn WebhookStore>,
+    store: Arc<dyn Webhooks>,
     patience: Option<Duration>,
     metrics: &Metrics,
 ) -> Result<(Registry, Courier)> {

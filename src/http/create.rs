@@ -19,8 +19,8 @@ use super::{
     presence::{Presence, Waits},
 };
 use crate::{
-    generation::{Facts, Fields, Format, GenerationId, Status},
-    service::{Access, Order, Repeatable, View, Waited},
+    generation::{Facts, Fields, Format, GenerationId, Record, Status},
+    service::{Order, Repeatable, View, Waited},
 };
 
 pub async fn create(
@@ -83,7 +83,7 @@ async fn answer(state: AppState, accept: Accept, prefer: Prefer, mut order: Orde
     let answer = match wanted {
         Answer::Json => object(&state, prefer, &view, presence).await,
         Answer::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
-        Answer::Events => stream(state, &view, presence).await,
+        Answer::Events => Ok((headers(view.record.id), events::stream(state, &view.record, presence)).into_response()),
     };
     Ok(marked(answer.into_response(), replayed))
 }
@@ -97,7 +97,7 @@ fn marked(mut answer: Response, replayed: bool) -> Response {
 }
 
 async fn object(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
-    let waited = state.wait(Access::Full, view.record.id, prefer.wait.unwrap_or_default()).await;
+    let waited = state.wait(&view.record, prefer.wait.unwrap_or_default()).await;
     presence.keep();
     let waited = waited?;
     Ok(receipt(state, &waited.view, &prefer.after(&waited)))
@@ -127,7 +127,7 @@ async fn picture(
         presence.keep();
         return Err(refusal);
     }
-    let waited = state.wait(Access::Full, view.record.id, prefer.wait.unwrap_or(prefer.default_wait)).await;
+    let waited = state.wait(&view.record, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
     match waited?.view.record.status {
@@ -136,8 +136,8 @@ async fn picture(
         Status::Canceled => Err(ApiError::Canceled(id)),
         Status::Expired => Err(ApiError::Expired(id)),
         Status::Failed { problem } => Err(ApiError::Failed { id, code: problem.code, message: problem.message }),
-        Status::Succeeded { .. } => {
-            let artifact = state.service.artifact(Access::Full, id, 0).await?;
+        Status::Succeeded { artifacts } => {
+            let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
             let Facts::Picture { seed, .. } = artifact.facts;
             let bytes = state.service.file(&artifact).await?;
             let where_from = [(header::CONTENT_LOCATION, content::url(&id, 0))];
@@ -155,11 +155,6 @@ fn wants_many(fields: &mut Fields) -> bool {
     let many = n.as_f64().is_some_and(|n| n > 1.0);
     fields.put_back("n", n);
     many
-}
-
-async fn stream(state: AppState, view: &View, presence: Presence) -> Result<Response, ApiError> {
-    let id = view.record.id;
-    Ok((headers(id), events::stream(state, id, 0, presence).await?).into_response())
 }
 
 fn headers(id: GenerationId) -> impl axum::response::IntoResponseParts {
@@ -192,15 +187,10 @@ impl AppState {
 
     /// The generation when it has ended, at the latest after `timeout`; [`ApiError::Draining`] as soon as the server
     /// stops.
-    pub(super) async fn wait(
-        &self,
-        access: Access<'_>,
-        id: GenerationId,
-        timeout: std::time::Duration,
-    ) -> Result<Waited, ApiError> {
+    pub(super) async fn wait(&self, record: &Record, timeout: std::time::Duration) -> Result<Waited, ApiError> {
         tokio::select! {
-            waited = self.service.wait(access, id, timeout) => Ok(waited?),
-            () = self.draining.cancelled() => Err(ApiError::Draining(Some(id))),
+            waited = self.service.wait(record, timeout) => Ok(waited?),
+            () = self.draining.cancelled() => Err(ApiError::Draining(Some(record.id))),
         }
     }
 }

@@ -44,19 +44,19 @@ pub async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
-    let view = state.service.get(caller.access(), id).await?;
-    let mut watched = Box::pin(state.service.watch(caller.access(), id, after).await?.peekable());
+    let record = state.service.find(caller.access(), id).await?;
+    let mut watched = Box::pin(state.service.watch(&record, after).peekable());
     // 204 tells a browser to stop reconnecting.
-    if view.record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
+    if record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
         return Ok(success::NO_CONTENT.into_response());
     }
     Ok(respond(Feed::new(state, id, after, watched, Presence::indifferent())))
 }
 
 /// The stream of a generation that this very request created.
-pub async fn stream(state: AppState, id: GenerationId, after: i64, presence: Presence) -> Result<Response, ApiError> {
-    let watched = Box::pin(state.service.watch(Access::Full, id, after).await?);
-    Ok(respond(Feed::new(state, id, after, watched, presence)))
+pub fn stream(state: AppState, record: &Record, presence: Presence) -> Response {
+    let watched = Box::pin(state.service.watch(record, 0));
+    respond(Feed::new(state, record.id, 0, watched, presence))
 }
 
 /// The number of the last event that the reader has: of `Last-Event-ID`, which browsers send when they reconnect, or

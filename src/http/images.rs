@@ -31,7 +31,8 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let (view, applied) = match prefer.wait {
         Some(wait) => {
-            let waited = state.wait(caller.access(), id, wait).await?;
+            let record = state.service.find(caller.access(), id).await?;
+            let waited = state.wait(&record, wait).await?;
             let applied = prefer.after(&waited);
             (waited.view, applied.wait.and_then(|_| applied.applied()))
         }

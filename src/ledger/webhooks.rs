@@ -5,82 +5,9 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::generation::{DeliveryId, EndpointId, EventKind, GenerationId, SigningSecret, WebhookEvent};
-
-use super::StoreError;
-
-/// The tables of endpoints and deliveries. An endpoint of another tenant is none.
-#[async_trait]
-pub trait WebhookStore: Send + Sync + 'static {
-    /// `None` where the tenant has `most` endpoints already.
-    async fn create_endpoint(&self, new: &NewEndpoint<'_>, most: usize) -> Result<Option<Endpoint>, StoreError>;
-
-    /// The tenant's endpoints, oldest first.
-    async fn endpoints(&self, tenant: &str) -> Result<Vec<Endpoint>, StoreError>;
-
-    async fn endpoint(&self, tenant: &str, id: EndpointId) -> Result<Option<Endpoint>, StoreError>;
-
-    /// One that becomes disabled takes its pending deliveries along: they are dead.
-    async fn replace_endpoint(
-        &self,
-        tenant: &str,
-        id: EndpointId,
-        terms: &EndpointTerms,
-    ) -> Result<Option<Endpoint>, StoreError>;
-
-    /// Erases an endpoint with its deliveries; whether there was one.
-    async fn delete_endpoint(&self, tenant: &str, id: EndpointId) -> Result<bool, StoreError>;
-
-    /// From now on `secret` signs, and for so long the one before beside it.
-    async fn rotate_secret(
-        &self,
-        tenant: &str,
-        id: EndpointId,
-        secret: &SigningSecret,
-        overlap: Duration,
-    ) -> Result<Option<Endpoint>, StoreError>;
-
-    /// Up to `limit` deliveries to an endpoint, newest first, older than `after`. `None`: there is no such endpoint.
-    async fn deliveries(
-        &self,
-        tenant: &str,
-        endpoint: EndpointId,
-        limit: usize,
-        after: Option<DeliveryId>,
-    ) -> Result<Option<DeliveryPage>, StoreError>;
-
-    /// Makes a delivery due at once, with all its tries before it, whatever became of it.
-    async fn retry_delivery(
-        &self,
-        tenant: &str,
-        endpoint: EndpointId,
-        id: DeliveryId,
-    ) -> Result<Option<Delivery>, StoreError>;
-
-    /// Takes up to `limit` deliveries that are due, the longest overdue first; for as long as `lease` nobody else gets them.
-    /// One whose generation has an earlier one pending is not taken, nor one to a receiver in `except`.
-    async fn claim_deliveries(
-        &self,
-        limit: usize,
-        lease: Duration,
-        except: &[String],
-    ) -> Result<Vec<ClaimedDelivery>, StoreError>;
-
-    /// Writes what a try has come to; nothing where the claim is no longer the delivery's. Returns whether it was.
-    async fn settle_delivery(&self, claim: DeliveryClaim, answer: &Answer, next: Next) -> Result<bool, StoreError>;
-
-    /// Gives a claim back: due at once, the try not counted.
-    async fn release_delivery(&self, claim: DeliveryClaim) -> Result<(), StoreError>;
-
-    /// How many deliveries are pending.
-    async fn backlog(&self) -> Result<usize, StoreError>;
-
-    /// Erases deliveries that ended as long ago as finished generations are kept.
-    async fn purge_deliveries(&self) -> Result<(), StoreError>;
-}
 
 /// What an endpoint's owner decides.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use super::{Drain, Live};
 use crate::{
     engine::Reason,
     generation::GenerationId,
-    ledger::{Hint, Store, StoreError},
+    ledger::{Fleet, Hint, StoreError},
 };
 
 /// Hints on their way to the other processes. A cheap handle; each hint is in it once.
@@ -43,7 +43,7 @@ impl Outbox {
 
 /// Carries hints, progress and previews until it is stopped.
 pub struct Bus {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn Fleet>,
     pub live: Live,
     pub outbox: Outbox,
     /// Tells the worker that there is something to claim.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     catalogue::Plan,
     generation::{Draw, FieldError, GenerationId, Invalid, Job, Work, resolve},
-    ledger::{Acceptance, Accepted, Fingerprint, Hint, StoreError},
+    ledger::{Acceptance, Accepted, Fingerprint, Hint, Refusal, StoreError},
 };
 
 /// A request that was found valid and whose pictures are stored. Dropped, it leaves nothing behind.
@@ -162,7 +162,7 @@ impl Service {
     async fn made_by(&self, tenant: &str, key: &str, asked: &Fingerprint) -> Result<Option<View>, ServiceError> {
         let Some((id, fingerprint)) = self.ask(self.0.store.find_accepted(tenant, key)).await? else { return Ok(None) };
         if fingerprint != *asked {
-            return Err(ServiceError::KeyReused);
+            return Err(Refusal::KeyReused.into());
         }
         match self.ask(self.0.store.get(id)).await? {
             Some(record) => self.view(record).await.map(Some),
@@ -173,7 +173,7 @@ impl Service {
     /// Whether there is a generation of this id. Only its own tenant may ask for it again.
     async fn is_taken(&self, id: GenerationId, tenant: &str) -> Result<bool, ServiceError> {
         match self.ask(self.0.store.get(id)).await? {
-            Some(record) if record.tenant != tenant => Err(ServiceError::IdTaken),
+            Some(record) if record.tenant != tenant => Err(Refusal::IdTaken.into()),
             Some(_) => Ok(true),
             None => Ok(false),
         }
@@ -258,9 +258,8 @@ impl Service {
             _ => bounded_s(Duration::from_secs(queued as u64)),
         };
         match error {
-            StoreError::QueueFull { queued } => ServiceError::QueueFull { queued, retry_after_s: after(queued).await },
-            StoreError::TenantQueueFull { queued } => {
-                ServiceError::TenantQueueFull { queued, retry_after_s: after(queued).await }
+            StoreError::Refused(refusal @ (Refusal::QueueFull { queued } | Refusal::TenantQueueFull { queued })) => {
+                ServiceError::Refused { refusal, retry_after_s: after(queued).await }
             }
             error => error.into(),
         }
@@ -269,14 +268,7 @@ impl Service {
 
 /// Whether nothing was accepted for certain.
 fn is_refusal(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::QueueFull { .. }
-            | StoreError::TenantQueueFull { .. }
-            | StoreError::KeyReused
-            | StoreError::IdTaken
-            | StoreError::StorageFull
-    )
+    matches!(error, StoreError::Refused(_) | StoreError::StorageFull)
 }
 
 /// Seconds to tell a client.

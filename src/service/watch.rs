@@ -9,12 +9,12 @@ use tokio_util::task::TaskTracker;
 use super::{Live, Preview, Progress, ServiceError, Watched, live::State};
 use crate::{
     generation::{Event, GenerationId},
-    ledger::{Store, StoreError},
+    ledger::{Reads, StoreError},
 };
 
 /// See [`Service::watch`](super::Service::watch).
 pub(super) fn watch(
-    store: Arc<dyn Store>,
+    store: Arc<dyn Reads>,
     live: Live,
     tasks: TaskTracker,
     id: GenerationId,
@@ -39,7 +39,7 @@ pub(super) fn watch(
 }
 
 struct Watcher {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Reads>,
     live: Live,
     tasks: TaskTracker,
     id: GenerationId,

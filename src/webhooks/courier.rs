@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     generation::SigningSecret,
-    ledger::{ClaimedDelivery, Next, StoreError, WebhookStore},
+    ledger::{ClaimedDelivery, Next, StoreError, Webhooks},
     metrics::Metrics,
 };
 
 /// What sends webhooks. Its work is [`Courier::run`].
 pub struct Courier {
-    pub store: Arc<dyn WebhookStore>,
+    pub store: Arc<dyn Webhooks>,
     pub sender: Sender,
     pub schedule: Schedule,
     /// Signs for addresses that a request has named.

@@ -9,13 +9,13 @@ use super::{
 use crate::{
     config::Webhooks,
     generation::{DeliveryId, EndpointId, Fields, Invalid, SigningSecret, Webhook, WebhookEvent},
-    ledger::{Delivery, DeliveryPage, Endpoint, EndpointTerms, NewEndpoint, StoreError, WebhookStore},
+    ledger::{self, Delivery, DeliveryPage, Endpoint, EndpointTerms, NewEndpoint, StoreError},
 };
 
 /// A cheap handle to the endpoints of all tenants.
 #[derive(Clone)]
 pub struct Registry {
-    store: Arc<dyn WebhookStore>,
+    store: Arc<dyn ledger::Webhooks>,
     /// No call to the store takes longer; `None` where it answers or fails by itself.
     patience: Option<Duration>,
     guarded: Guarded,
@@ -45,7 +45,7 @@ const MAX_DESCRIPTION_CHARS: usize = 256;
 
 impl Registry {
     pub fn new(
-        store: Arc<dyn WebhookStore>,
+        store: Arc<dyn ledger::Webhooks>,
         patience: Option<Duration>,
         guard: Arc<Guard>,
         resolver: Arc<dyn Resolver>,

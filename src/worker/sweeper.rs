@@ -6,14 +6,14 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ledger::{Blobs, Hint, Reaping, Store, StoreError},
+    ledger::{Blobs, Hint, Reaping, StoreError, Sweeping},
     metrics::Metrics,
     service::{Live, Outbox},
 };
 
 /// Sweeps at every interval until it is stopped.
 pub struct Sweeper {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn Sweeping>,
     pub blobs: Blobs,
     pub live: Live,
     pub metrics: Metrics,

@@ -14,7 +14,7 @@ use latentd::{
     engine::Cancel,
     generation::{Artifact, Facts, GenerationId, MediaType, Problem},
     http::{self, AppState},
-    ledger::{Blobs, Claimant, Lease, Outcome, SqliteStore, Store, WebhookStore, blobs::path_of},
+    ledger::{Blobs, Claimant, Lease, Outcome, Serving, SqliteStore, Store, blobs::path_of},
     metrics::Metrics,
     service::{Drain, Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
     webhooks::{Guard, Registry, SystemResolver},
@@ -65,31 +65,28 @@ impl Answer {
 impl Desk {
     /// With these settings over the defaults.
     pub async fn open(flags: &[(&str, &str)]) -> Desk {
-        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
-        let data = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap();
+        let config = config(flags);
+        let (store, data) = store(&config).await;
         let store = Arc::new(store);
         Desk::over(store.clone(), store, config, data)
     }
 
     /// On a store that never answers, as a database behind a dead network.
     pub fn on_silence(flags: &[(&str, &str)]) -> Desk {
-        let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
-        Desk::over(Arc::new(Silence), Arc::new(Silence), config, tempfile::tempdir().unwrap())
+        Desk::over(Arc::new(Silence), Arc::new(Silence), config(flags), tempfile::tempdir().unwrap())
     }
 
-    fn over(store: Arc<dyn Store>, outgoing: Arc<dyn WebhookStore>, config: Config, data: tempfile::TempDir) -> Desk {
+    /// Over this store, of which the service sees `serving`.
+    pub fn over(store: Arc<dyn Store>, serving: Arc<dyn Serving>, config: Config, data: tempfile::TempDir) -> Desk {
         let guard = Arc::new(Guard::new(&config.webhooks));
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let webhooks = Registry::new(outgoing, patience, guard, Arc::new(SystemResolver), &config.webhooks);
+        let webhooks = Registry::new(store.clone(), patience, guard, Arc::new(SystemResolver), &config.webhooks);
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
         let (drain, throughput) = (Drain::default(), Throughput::default());
         let service = Service::new(Parts {
-            store: store.clone(),
+            store: serving,
             blobs: blobs.clone(),
             live: live.clone(),
             catalogue: Arc::new(app::catalogue(&config).unwrap()),
@@ -219,6 +216,16 @@ impl Desk {
         self.live.event(id);
         self.live.close(id);
     }
+}
+
+pub fn config(flags: &[(&str, &str)]) -> Config {
+    let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Config::load(&Sources { flags, ..Sources::default() }).unwrap()
+}
+
+pub async fn store(config: &Config) -> (SqliteStore, tempfile::TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    (SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap(), data)
 }
 
 pub async fn read(response: Response) -> Answer {

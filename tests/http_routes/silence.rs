@@ -13,10 +13,10 @@ use latentd::{
     generation::{DeliveryId, EndpointId, Event, GenerationId, Preview, Record, SigningSecret},
     http::{operator_endpoints, public_endpoints},
     ledger::{
-        Acceptance, Accepted, Answer, Beat, Claimant, ClaimedDelivery, Counts, Delivery, DeliveryClaim, DeliveryPage,
-        Endpoint, EndpointTerms, Fingerprint, Glance, Hint, KeyRecord, Lease, ListQuery, NewEndpoint, Next, Orders,
-        Outcome, Page, Place, Reaped, Reaping, Renewed, Report, Store, StoreError, WebhookStore, WorkerRecord,
-        Workload,
+        Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, Delivery,
+        DeliveryClaim, DeliveryPage, Endpoint, EndpointTerms, Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease,
+        ListQuery, NewEndpoint, Next, Orders, Outcome, Page, Place, Reads, Reaped, Reaping, Renewed, Report,
+        StoreError, Upkeep, Webhooks, WorkerRecord, Workload,
     },
 };
 use serde_json::{Value, json};
@@ -27,40 +27,12 @@ use crate::desk::Desk;
 pub struct Silence;
 
 #[async_trait]
-impl Store for Silence {
+impl Accepts for Silence {
     async fn accept(&self, _: &Acceptance<'_>) -> Result<Accepted, StoreError> {
         pending().await
     }
 
     async fn find_accepted(&self, _: &str, _: &str) -> Result<Option<(GenerationId, Fingerprint)>, StoreError> {
-        pending().await
-    }
-
-    async fn get(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
-        pending().await
-    }
-
-    async fn list(&self, _: &ListQuery) -> Result<Page, StoreError> {
-        pending().await
-    }
-
-    async fn claim(&self, _: &Claimant, _: usize, _: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
-        pending().await
-    }
-
-    async fn renew(&self, _: &Claimant, _: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
-        pending().await
-    }
-
-    async fn finish(&self, _: Lease, _: Outcome) -> Result<Option<Record>, StoreError> {
-        pending().await
-    }
-
-    async fn reap(&self, _: &Reaping) -> Result<Reaped, StoreError> {
-        pending().await
-    }
-
-    async fn condemn(&self, _: Attempt) -> Result<Option<Record>, StoreError> {
         pending().await
     }
 
@@ -75,28 +47,23 @@ impl Store for Silence {
     async fn delete(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
         pending().await
     }
+}
+
+#[async_trait]
+impl Reads for Silence {
+    async fn get(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn list(&self, _: &ListQuery) -> Result<Page, StoreError> {
+        pending().await
+    }
 
     async fn events(&self, _: GenerationId, _: i64) -> Result<Vec<Event>, StoreError> {
         pending().await
     }
 
     async fn find_input(&self, _: &str, _: &str) -> Result<Option<GenerationId>, StoreError> {
-        pending().await
-    }
-
-    async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError> {
-        pending().await
-    }
-
-    async fn age(&self, _: Duration) -> Result<(), StoreError> {
-        pending().await
-    }
-
-    async fn overdue_for_deletion(&self, _: usize) -> Result<Vec<Record>, StoreError> {
-        pending().await
-    }
-
-    async fn purge(&self) -> Result<(), StoreError> {
         pending().await
     }
 
@@ -116,6 +83,55 @@ impl Store for Silence {
         pending().await
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        pending().await
+    }
+}
+
+#[async_trait]
+impl Claims for Silence {
+    async fn claim(&self, _: &Claimant, _: usize, _: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
+        pending().await
+    }
+
+    async fn renew(&self, _: &Claimant, _: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
+        pending().await
+    }
+
+    async fn finish(&self, _: Lease, _: Outcome) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+}
+
+#[async_trait]
+impl Upkeep for Silence {
+    async fn reap(&self, _: &Reaping) -> Result<Reaped, StoreError> {
+        pending().await
+    }
+
+    async fn condemn(&self, _: Attempt) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn age(&self, _: Duration) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn overdue_for_deletion(&self, _: usize) -> Result<Vec<Record>, StoreError> {
+        pending().await
+    }
+
+    async fn purge(&self) -> Result<(), StoreError> {
+        pending().await
+    }
+}
+
+#[async_trait]
+impl Fleet for Silence {
     fn is_shared(&self) -> bool {
         true
     }
@@ -130,14 +146,6 @@ impl Store for Silence {
 
     async fn previews(&self, _: GenerationId) -> Result<Vec<Preview>, StoreError> {
         pending().await
-    }
-
-    async fn hint(&self, _: &[Hint]) -> Result<(), StoreError> {
-        pending().await
-    }
-
-    fn hints(&self) -> BoxStream<'static, Hint> {
-        Box::pin(futures::stream::pending())
     }
 
     async fn beat(&self, _: &Beat) -> Result<Orders, StoreError> {
@@ -156,6 +164,17 @@ impl Store for Silence {
         pending().await
     }
 
+    async fn hint(&self, _: &[Hint]) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        Box::pin(futures::stream::pending())
+    }
+}
+
+#[async_trait]
+impl Keys for Silence {
     async fn create_key(&self, _: &KeyRecord) -> Result<(), StoreError> {
         pending().await
     }
@@ -167,14 +186,10 @@ impl Store for Silence {
     async fn find_key(&self, _: &str) -> Result<Option<KeyRecord>, StoreError> {
         pending().await
     }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        pending().await
-    }
 }
 
 #[async_trait]
-impl WebhookStore for Silence {
+impl Webhooks for Silence {
     async fn create_endpoint(&self, _: &NewEndpoint<'_>, _: usize) -> Result<Option<Endpoint>, StoreError> {
         pending().await
     }

@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use latentd::generation::{Draw, EventKind, GenerationId, SchedulerChoice, Status};
-use latentd::ledger::{Acceptance, Accepted, Counts, StoreError};
+use latentd::ledger::{Acceptance, Accepted, Counts, Refusal, StoreError};
 
 use crate::place::{
     Place, accept, accept_one, claim_one, draw, generation, get, history, job, new_record, request, seen,
@@ -32,7 +32,7 @@ pub async fn the_queue_has_a_bound(place: &dyn Place) {
     let bounded = || Acceptance { max_queued: 2, ..request(&generation) };
     let refused = bounded();
     let error = store.accept(&refused).await.unwrap_err();
-    assert!(matches!(error, StoreError::QueueFull { queued: 2 }), "{error:?}");
+    assert!(matches!(error, StoreError::Refused(Refusal::QueueFull { queued: 2 })), "{error:?}");
     assert!(store.get(refused.id).await.unwrap().is_none());
     assert_eq!(history(&*store, refused.id).await, []);
     // The bound is on those that wait, not on those that run.
@@ -59,7 +59,7 @@ pub async fn an_id_is_accepted_once(place: &dyn Place) {
     let id = accept(&*store, 1).await[0];
     let other = job(Draw { seed: 1, ..draw() });
     let error = store.accept(&Acceptance { id, fingerprint: [8; 32], ..request(&other) }).await.unwrap_err();
-    assert!(matches!(error, StoreError::IdTaken), "{error:?}");
+    assert!(matches!(error, StoreError::Refused(Refusal::IdTaken)), "{error:?}");
     assert_eq!(get(&*store, id).await.job, generation());
     assert_eq!(history(&*store, id).await, [EventKind::Queued]);
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use latentd::ledger::{Clock, Outcome, Reading, SqliteStore, Store};
+use latentd::ledger::{Claims, Clock, Outcome, Reading, SqliteStore, Upkeep};
 
 use crate::place::{HOUR, accept, claim, claim_one, get, ids, problem};
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use latentd::generation::{GenerationId, Job, Priority, Status};
 use latentd::ledger::{
-    Acceptance, Accepted, Claimant, Counts, KeyRecord, Lease, ListQuery, Outcome, Reaping, Store, StoreError,
+    Acceptance, Accepted, Claimant, Counts, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Store, StoreError,
 };
 use proptest::{prelude::*, sample::select, test_runner::TestRunner};
 
@@ -256,10 +256,10 @@ impl Both {
                 Answer::New
             }
             Ok(Accepted::Again(record)) => Answer::Again(record.id),
-            Err(StoreError::QueueFull { queued }) => Answer::QueueFull(queued),
-            Err(StoreError::TenantQueueFull { queued }) => Answer::TenantQueueFull(queued),
-            Err(StoreError::KeyReused) => Answer::KeyReused,
-            Err(StoreError::IdTaken) => Answer::IdTaken,
+            Err(StoreError::Refused(Refusal::QueueFull { queued })) => Answer::QueueFull(queued),
+            Err(StoreError::Refused(Refusal::TenantQueueFull { queued })) => Answer::TenantQueueFull(queued),
+            Err(StoreError::Refused(Refusal::KeyReused)) => Answer::KeyReused,
+            Err(StoreError::Refused(Refusal::IdTaken)) => Answer::IdTaken,
             Err(error) => panic!("{error}"),
         };
         assert_eq!(answer, self.model.accept(ask));
@@ -270,7 +270,7 @@ impl Both {
         let deleted = self.store().delete(id).await;
         match self.model.rows.get(&id).map(|row| row.status) {
             None => assert!(deleted.unwrap().is_none()),
-            Some("queued" | "running") => assert!(matches!(deleted, Err(StoreError::NotFinished))),
+            Some("queued" | "running") => assert!(matches!(deleted, Err(StoreError::Refused(Refusal::NotFinished)))),
             Some(_) => {
                 assert!(deleted.unwrap().is_some());
                 self.model.delete(id);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use latentd::generation::{Artifact, EventKind, Facts, GenerationId, Status};
-use latentd::ledger::{Counts, Outcome, StoreError};
+use latentd::ledger::{Counts, Outcome, Refusal, StoreError};
 
 use crate::place::{HOUR, Place, accept, artifact, claim, claim_one, get, history, problem, reap_all, running, seen};
 
@@ -205,7 +205,7 @@ pub async fn only_finished_generations_are_deleted(place: &dyn Place) {
     let (id, lease) = running(&*store).await;
     let queued = accept(&*store, 1).await[0];
     for active in [id, queued] {
-        assert!(matches!(store.delete(active).await, Err(StoreError::NotFinished)));
+        assert!(matches!(store.delete(active).await, Err(StoreError::Refused(Refusal::NotFinished))));
         assert!(store.get(active).await.unwrap().is_some());
     }
     let record = store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use latentd::generation::{EventKind, GenerationId, Problem, Status};
-use latentd::ledger::{Beat, ListQuery, Outcome, SqliteStore, Store, StoreError};
+use latentd::ledger::{Beat, Claims, ListQuery, Outcome, SqliteStore, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{

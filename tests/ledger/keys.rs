@@ -1,6 +1,6 @@
 //! Keys and their tenants.
 
-use latentd::ledger::{Acceptance, KeyRecord, StoreError};
+use latentd::ledger::{Acceptance, KeyRecord, Refusal, StoreError};
 
 use crate::place::{Place, accept_of, generation, request};
 
@@ -41,7 +41,7 @@ pub async fn a_new_key_brings_the_tenants_new_bounds(place: &dyn Place) {
     assert_eq!(store.find_key("other").await.unwrap(), Some(key("other", "beta")));
     let generation = generation();
     let refused = store.accept(&Acceptance { tenant: "alpha", ..request(&generation) }).await;
-    assert!(matches!(refused, Err(StoreError::TenantQueueFull { queued: 0 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::TenantQueueFull { queued: 0 }))), "{refused:?}");
 }
 
 pub async fn a_tenant_that_came_without_a_key_can_have_one(place: &dyn Place) {

@@ -9,7 +9,7 @@ use std::{
 
 use futures::StreamExt;
 use latentd::generation::Status;
-use latentd::ledger::{Hint, Outcome, PgStore, Store, StoreError};
+use latentd::ledger::{Accepts, Claims, Fleet, Hint, Outcome, PgStore, Reads, StoreError};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::{
     net::{TcpListener, UnixStream},

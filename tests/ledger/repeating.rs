@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use latentd::generation::{EventKind, GenerationId, Job};
-use latentd::ledger::{Acceptance, Accepted, Counts, Outcome, Store, StoreError};
+use latentd::ledger::{Acceptance, Accepted, Counts, Outcome, Refusal, Store, StoreError};
 
 use crate::place::{
     HOUR, Place, accept, artifact, claim_one, generation, get, history, known_record, new_record, request, seen,
@@ -47,10 +47,10 @@ pub async fn a_key_is_for_one_request(place: &dyn Place) {
     let before = seen(&get(&*store, id).await);
     let other = keyed(&generation, "key", OWL);
     let error = store.accept(&other).await.unwrap_err();
-    assert!(matches!(error, StoreError::KeyReused), "{error:?}");
+    assert!(matches!(error, StoreError::Refused(Refusal::KeyReused)), "{error:?}");
     // The key is looked at before the id.
     let error = store.accept(&Acceptance { id, ..other.clone() }).await.unwrap_err();
-    assert!(matches!(error, StoreError::KeyReused), "{error:?}");
+    assert!(matches!(error, StoreError::Refused(Refusal::KeyReused)), "{error:?}");
     assert!(store.get(other.id).await.unwrap().is_none());
     assert_eq!(seen(&get(&*store, id).await), before);
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 1, running: 0 });
@@ -126,7 +126,7 @@ pub async fn an_id_stands_for_one_request(place: &dyn Place) {
     ];
     for request in taken {
         let error = store.accept(&request).await.unwrap_err();
-        assert!(matches!(error, StoreError::IdTaken), "{error:?}");
+        assert!(matches!(error, StoreError::Refused(Refusal::IdTaken)), "{error:?}");
     }
     assert_eq!(store.find_accepted("default", "key").await.unwrap(), None);
     assert_eq!(history(&*store, first.id).await, [EventKind::Queued]);
@@ -139,14 +139,14 @@ pub async fn what_was_accepted_is_not_refused_by_a_full_queue(place: &dyn Place)
     let first = Acceptance { max_queued: 1, ..keyed(&generation, "key", FOX) };
     new_record(store.accept(&first).await);
     let full = Acceptance { max_queued: 1, ..request(&generation) };
-    assert!(matches!(store.accept(&full).await, Err(StoreError::QueueFull { queued: 1 })));
+    assert!(matches!(store.accept(&full).await, Err(StoreError::Refused(Refusal::QueueFull { queued: 1 }))));
     known_record(store.accept(&Acceptance { id: GenerationId::new(), ..first.clone() }).await);
     known_record(store.accept(&Acceptance { key: None, ..first.clone() }).await);
     let reused = Acceptance { fingerprint: OWL, ..first.clone() };
-    assert!(matches!(store.accept(&reused).await, Err(StoreError::KeyReused)));
+    assert!(matches!(store.accept(&reused).await, Err(StoreError::Refused(Refusal::KeyReused))));
     // A key is not taken by a request that was refused.
     let refused = Acceptance { key: Some(("other", HOUR)), ..full };
-    assert!(matches!(store.accept(&refused).await, Err(StoreError::QueueFull { .. })));
+    assert!(matches!(store.accept(&refused).await, Err(StoreError::Refused(Refusal::QueueFull { .. }))));
     assert_eq!(store.find_accepted("default", "other").await.unwrap(), None);
 }
 
@@ -190,7 +190,7 @@ pub async fn of_many_requests_that_reuse_a_key_one_kind_wins(place: &dyn Place) 
         let answers = accept_at_once(&stores, |at| (GenerationId::new(), Some(key.clone()), kinds[at % 2])).await;
         let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (4, 4));
-        assert!(lost.iter().all(|lost| matches!(lost, Err(StoreError::KeyReused))), "{lost:?}");
+        assert!(lost.iter().all(|lost| matches!(lost, Err(StoreError::Refused(Refusal::KeyReused)))), "{lost:?}");
         check_one_new(&*stores[0], won).await;
     }
 }

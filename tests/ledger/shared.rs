@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
 use latentd::generation::{Format, GenerationId, Job, Phase, Preview, Progress, Status};
-use latentd::ledger::{Acceptance, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Report, Store, StoreError};
+use latentd::ledger::{
+    Acceptance, Fleet, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Report, Store, StoreError,
+};
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
@@ -114,7 +116,7 @@ async fn places_and_bounds_are_exact_when_many_accept() {
     let places: Vec<f64> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(places, (1..=10).map(f64::from).collect::<Vec<_>>());
     let refused = stores[1].accept(&Acceptance { tenant: "bounded", ..request(&generation) }).await;
-    assert!(matches!(refused, Err(StoreError::TenantQueueFull { queued: 10 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::TenantQueueFull { queued: 10 }))), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

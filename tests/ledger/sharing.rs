@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use futures::future::join_all;
 use latentd::generation::{GenerationId, Job, Priority, Status};
-use latentd::ledger::{Acceptance, Claimant, Counts, ListQuery, Outcome, Store, StoreError};
+use latentd::ledger::{Acceptance, Claimant, Counts, ListQuery, Outcome, Refusal, Store, StoreError};
 
 use crate::place::{
     HOUR, Place, accept_of, accept_one, claim, claim_one, generation, get, ids, new_record, overdue, problem, request,
@@ -20,7 +20,7 @@ pub async fn a_tenant_has_a_bound_of_its_own(place: &dyn Place) {
     new_record(store.accept(&small()).await);
     let refused = small();
     let error = store.accept(&refused).await.unwrap_err();
-    assert!(matches!(error, StoreError::TenantQueueFull { queued: 2 }), "{error:?}");
+    assert!(matches!(error, StoreError::Refused(Refusal::TenantQueueFull { queued: 2 })), "{error:?}");
     assert!(store.get(refused.id).await.unwrap().is_none());
     accept_of(&*store, "default", 1.0).await;
     // The bound is on those that wait, not on those that run.
@@ -28,7 +28,7 @@ pub async fn a_tenant_has_a_bound_of_its_own(place: &dyn Place) {
     new_record(store.accept(&small()).await);
     // The bound of all comes first.
     accept_of(&*store, "default", 1.0).await;
-    assert!(matches!(store.accept(&small()).await, Err(StoreError::QueueFull { queued: 4 })));
+    assert!(matches!(store.accept(&small()).await, Err(StoreError::Refused(Refusal::QueueFull { queued: 4 }))));
 }
 
 pub async fn a_tenants_bound_holds_when_many_accept_at_once(place: &dyn Place) {

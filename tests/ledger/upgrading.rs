@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, Status};
-use latentd::ledger::{Acceptance, Counts, ListQuery, Outcome, StoreError};
+use latentd::ledger::{Acceptance, Counts, ListQuery, Outcome, Refusal, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{
@@ -147,7 +147,10 @@ async fn a_file_of_an_earlier_version_goes_on() {
         history(&*store, *id).await;
         let generation = generation();
         let again = store.accept(&Acceptance { id: *id, ..request(&generation) }).await;
-        assert!(matches!(again, Err(StoreError::IdTaken)), "nobody knows what its client has sent: {again:?}");
+        assert!(
+            matches!(again, Err(StoreError::Refused(Refusal::IdTaken))),
+            "nobody knows what its client has sent: {again:?}"
+        );
     }
     assert_eq!(get(&*store, old["succeeded"]).await.status, Status::Succeeded { artifacts: artifacts() });
     assert_eq!(get(&*store, old["failed"]).await.status, Status::Failed { problem: problem() });

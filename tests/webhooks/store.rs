@@ -7,7 +7,7 @@ use latentd::{
     generation::{DeliveryId, EndpointId, EventKind, GenerationId, Job, SigningSecret, WebhookEvent},
     ledger::{
         Acceptance, Answer, Claimant, ClaimedDelivery, DeliveryState, Endpoint, EndpointTerms, Lease, NewEndpoint,
-        Next, Outcome, PgStore, SqliteStore, Store, WebhookStore,
+        Next, Outcome, PgStore, SqliteStore, Store, Webhooks,
     },
 };
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ const TENANT: &str = "default";
 /// A store of a case's own.
 struct Place {
     store: Arc<dyn Store>,
-    webhooks: Arc<dyn WebhookStore>,
+    webhooks: Arc<dyn Webhooks>,
     _data: Option<tempfile::TempDir>,
 }
 

@@ -1,7 +1,11 @@
 //! What the floors below say, in the words of the API.
 
 use super::ApiError;
-use crate::{ledger::StoreError, service::ServiceError, webhooks::RegistryError};
+use crate::{
+    ledger::{Refusal, StoreError},
+    service::ServiceError,
+    webhooks::RegistryError,
+};
 
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> ApiError {
@@ -10,34 +14,34 @@ impl From<ServiceError> for ApiError {
             ServiceError::Catalogue(detail) => ApiError::CatalogueUnreadable(detail),
             ServiceError::MissingKey => ApiError::MissingKey,
             ServiceError::InvalidKey => ApiError::InvalidKey,
-            ServiceError::QueueFull { queued, retry_after_s } => ApiError::QueueFull { queued, retry_after_s },
-            ServiceError::TenantQueueFull { queued, retry_after_s } => {
-                ApiError::TenantQueueFull { queued, retry_after_s }
-            }
+            ServiceError::Refused { refusal, retry_after_s } => refused(refusal, retry_after_s),
             ServiceError::Overloaded { wait_s, bound_s, retry_after_s } => {
                 ApiError::Overloaded { wait_s, bound_s, retry_after_s }
             }
-            ServiceError::KeyReused => ApiError::IdempotencyKeyReused,
-            ServiceError::IdTaken => ApiError::IdConflict,
             ServiceError::NotDead => ApiError::NotDead,
             ServiceError::NoRandomness(cause) => ApiError::Internal { cause },
             ServiceError::Draining => ApiError::Draining(None),
             ServiceError::NotFound => ApiError::NotFound("generation or image"),
-            ServiceError::NotFinished => ApiError::NotFinished,
             ServiceError::Blob(cause) => ApiError::ObjectStore { cause },
             ServiceError::Store(error) => error.into(),
         }
     }
 }
 
+fn refused(refusal: Refusal, retry_after_s: u64) -> ApiError {
+    match refusal {
+        Refusal::QueueFull { queued } => ApiError::QueueFull { queued, retry_after_s },
+        Refusal::TenantQueueFull { queued } => ApiError::TenantQueueFull { queued, retry_after_s },
+        Refusal::KeyReused => ApiError::IdempotencyKeyReused,
+        Refusal::IdTaken => ApiError::IdConflict,
+        Refusal::NotFinished => ApiError::NotFinished,
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         match error {
-            StoreError::QueueFull { queued } => ApiError::QueueFull { queued, retry_after_s: 10 },
-            StoreError::NotFinished => ApiError::NotFinished,
-            StoreError::TenantQueueFull { queued } => ApiError::TenantQueueFull { queued, retry_after_s: 10 },
-            StoreError::KeyReused => ApiError::IdempotencyKeyReused,
-            StoreError::IdTaken => ApiError::IdConflict,
+            StoreError::Refused(refusal) => refused(refusal, 10),
             StoreError::StorageFull => ApiError::StorageFull,
             StoreError::TimedOut
             | StoreError::Database(_)

@@ -14,7 +14,7 @@ use tokio::{sync::broadcast, time::timeout};
 
 use crate::ledger::{Hint, StoreError};
 
-use super::PgStore;
+use super::Postgres;
 
 const CHANNEL: &str = "latentd";
 /// PostgreSQL takes less than 8000.
@@ -25,12 +25,12 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub async fn send(store: &PgStore, hints: &[Hint]) -> Result<(), StoreError> {
+pub async fn send(db: &Postgres, hints: &[Hint]) -> Result<(), StoreError> {
     let payloads = payloads(hints);
     if payloads.is_empty() {
         return Ok(());
     }
-    let mut loan = store.lend().await?;
+    let mut loan = db.lend().await?;
     sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload")
         .bind(CHANNEL)
         .bind(payloads)
@@ -95,18 +95,18 @@ pub fn stream(heard: broadcast::Receiver<Hint>) -> BoxStream<'static, Hint> {
 }
 
 /// Listens for as long as it is polled.
-pub async fn listen(store: &PgStore) {
+pub async fn listen(db: &Postgres) {
     let mut was_heard = true;
     loop {
-        let error = match connect(store).await {
+        let error = match connect(db).await {
             Ok(mut listener) => {
                 if !was_heard {
                     tracing::info!("hints of other processes are heard again");
                     was_heard = true;
                     // What was said meanwhile is lost; the queue is what waits least.
-                    let _ = store.heard.send(Hint::Queued);
+                    let _ = db.heard.send(Hint::Queued);
                 }
-                hear(store, &mut listener).await
+                hear(db, &mut listener).await
             }
             Err(error) => error,
         };
@@ -119,13 +119,13 @@ pub async fn listen(store: &PgStore) {
 }
 
 /// A connection of its own, in a pool of its own: one that is lost on the way must not keep the next one out.
-async fn connect(store: &PgStore) -> Result<PgListener, sqlx::Error> {
-    let options = store.pool.connect_options().as_ref().clone();
+async fn connect(db: &Postgres) -> Result<PgListener, sqlx::Error> {
+    let options = db.pool.connect_options().as_ref().clone();
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
-        .acquire_timeout(store.timeout)
+        .acquire_timeout(db.timeout)
         .connect_lazy_with(options);
     let connecting = async {
         let mut listener = PgListener::connect_with(&pool).await?;
@@ -133,21 +133,21 @@ async fn connect(store: &PgStore) -> Result<PgListener, sqlx::Error> {
         listener.listen(CHANNEL).await?;
         Ok(listener)
     };
-    timeout(store.timeout, connecting).await.unwrap_or_else(|_| Err(silent()))
+    timeout(db.timeout, connecting).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// Passes on what is heard; returns why nothing is any more.
-async fn hear(store: &PgStore, listener: &mut PgListener) -> sqlx::Error {
+async fn hear(db: &Postgres, listener: &mut PgListener) -> sqlx::Error {
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
             Ok(Ok(Some(told))) => {
                 for hint in told.payload().split(' ').filter_map(parse) {
-                    let _ = store.heard.send(hint);
+                    let _ = db.heard.send(hint);
                 }
             }
             Ok(Ok(None)) => return sqlx::Error::Io(io::ErrorKind::ConnectionAborted.into()),
             Ok(Err(error)) => return error,
-            Err(_) => match timeout(store.timeout, listener.execute("SELECT 1")).await {
+            Err(_) => match timeout(db.timeout, listener.execute("SELECT 1")).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return error,
                 Err(_) => return silent(),

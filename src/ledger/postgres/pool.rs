@@ -6,14 +6,14 @@ use std::{
 };
 
 use sqlx::{
-    AssertSqlSafe, Executor, PgConnection, PgPool, Postgres,
+    AssertSqlSafe, Executor, PgConnection, PgPool,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
 use crate::{config, ledger::StoreError};
 
-use super::PgStore;
+use super::Postgres;
 
 /// A pool that connects when it is asked to.
 pub fn open(settings: &config::Database) -> Result<PgPool, StoreError> {
@@ -52,11 +52,11 @@ fn bounds(timeout: Duration) -> String {
 /// unfinished transaction is rolled back by the server, and the pool does not wait for a network that answers no more.
 #[derive(Debug)]
 pub struct Loan {
-    connection: PoolConnection<Postgres>,
+    connection: PoolConnection<sqlx::Postgres>,
     is_back: bool,
 }
 
-impl PgStore {
+impl Postgres {
     pub(super) async fn lend(&self) -> Result<Loan, StoreError> {
         Ok(Loan { connection: self.pool.acquire().await?, is_back: false })
     }

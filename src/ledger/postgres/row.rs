@@ -1,143 +1,96 @@
-//! Rows as records and back.
-
-use std::time::Duration;
+//! Statements and columns as PostgreSQL has them.
 
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use sqlx::{
-    Decode, Postgres, Row, Type,
-    postgres::{PgRow, types::PgInterval},
+    Arguments, Row, TypeInfo, ValueRef,
+    postgres::{PgArguments, PgRow, types::PgInterval},
     types::{Json, Uuid},
 };
 use time::OffsetDateTime;
 
-use crate::generation::{Event, EventKind, GenerationId, Record, Status};
-use crate::ledger::StoreError;
+use crate::ledger::{
+    StoreError,
+    dialect::{Columns, Value, decode},
+};
 
-/// What [`record`] reads, by name: a statement that took all columns there are would fail on every open connection as soon as
-/// a newer program adds one.
-macro_rules! columns {
-    () => {
-        "id, tenant_id, params, status, attempt, fence, crash_count, dead, cancel_requested_at, created_at, started_at, \
-         finished_at, expires_at, version, artifacts, problem, vft, fingerprint"
-    };
+/// The time is that of the statement, which may have waited for others since its transaction began; and the planner finds
+/// its indexes by itself.
+pub fn translate(text: &str) -> String {
+    let mut parts = text.split(" INDEXED BY ");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        whole += part.trim_start_matches(|letter: char| letter.is_ascii_alphabetic() || letter == '_');
+    }
+    whole.replace("now()", "statement_timestamp()")
 }
 
-pub(super) use columns;
-
-/// Reads a row of `generations` with [`columns`].
-///
-/// # Errors
-/// [`StoreError::Corrupt`] names the column that cannot be read.
-pub fn record(row: &PgRow) -> Result<Record, StoreError> {
-    let row = Columns { id: id(row)?, row };
-    Ok(Record {
-        id: row.id,
-        tenant: row.get("tenant_id")?,
-        job: row.json("params")?,
-        status: row.status()?,
-        attempt: row.count("attempt")?,
-        crash_count: row.count("crash_count")?,
-        dead: row.get("dead")?,
-        cancel_requested: row.time("cancel_requested_at")?.is_some(),
-        created_at: row.time("created_at")?.ok_or_else(|| row.corrupt("created_at", "it is missing"))?,
-        started_at: row.time("started_at")?,
-        finished_at: row.time("finished_at")?,
-        expires_at: row.time("expires_at")?,
-        version: row.get("version")?,
-    })
+pub fn arguments(values: &[Value]) -> Result<PgArguments, StoreError> {
+    let mut arguments = PgArguments::default();
+    for value in values {
+        add(&mut arguments, value).map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
 }
 
-/// The same, for those who look at many rows: an unreadable one must not hide the others from them, so it is told of in
-/// the log and passed over.
-pub fn readable(row: &PgRow) -> Option<Record> {
-    record(row).inspect_err(|error| tracing::error!(%error, "a generation is passed over")).ok()
+fn add(arguments: &mut PgArguments, value: &Value) -> Result<(), sqlx::error::BoxDynError> {
+    match value {
+        Value::Text(text) => arguments.add(text),
+        Value::Int(number) => arguments.add(number),
+        Value::Real(number) => arguments.add(number),
+        Value::Flag(flag) => arguments.add(flag),
+        Value::Blob(bytes) => arguments.add(bytes),
+        Value::Id(id) => arguments.add(id),
+        Value::Json(text) => arguments.add(Json(serde_json::from_str::<&RawValue>(text)?)),
+        Value::Span(span) => arguments.add(span.map(|span| PgInterval {
+            months: 0,
+            days: 0,
+            microseconds: i64::try_from(span.as_micros()).unwrap_or(i64::MAX),
+        })),
+        Value::Texts(texts) => arguments.add(texts),
+        Value::Ids(ids) => arguments.add(ids),
+        Value::Blobs(blobs) => arguments.add(blobs),
+    }
 }
 
-pub fn id(row: &PgRow) -> Result<GenerationId, StoreError> {
-    let uuid: Uuid = row.try_get("id")?;
-    Ok(GenerationId::from_bytes(uuid.into_bytes()))
-}
-
-/// Reads a row of `generation_events`.
-pub fn event(id: GenerationId, row: &PgRow) -> Result<Event, StoreError> {
-    let row = Columns { id, row };
-    let kind: &str = row.get("kind")?;
-    let kind = EventKind::parse(kind).ok_or_else(|| row.corrupt("kind", kind))?;
-    Ok(Event { seq: row.get("seq")?, kind, data: row.json("data")? })
-}
-
-struct Columns<'r> {
-    id: GenerationId,
-    row: &'r PgRow,
-}
-
-impl<'r> Columns<'r> {
-    fn get<T: Decode<'r, Postgres> + Type<Postgres>>(&self, column: &'static str) -> Result<T, StoreError> {
-        self.row.try_get(column).map_err(|error| self.corrupt(column, error))
+impl Columns for PgRow {
+    fn text(&self, column: &str) -> Result<Option<String>, sqlx::Error> {
+        self.try_get(column)
     }
 
-    fn json<T: DeserializeOwned + 'r>(&self, column: &'static str) -> Result<T, StoreError> {
-        self.get::<Json<T>>(column).map(|Json(value)| value)
-    }
-
-    fn count(&self, column: &'static str) -> Result<u32, StoreError> {
-        self.get::<i32>(column)?.try_into().map_err(|error| self.corrupt(column, error))
-    }
-
-    fn time(&self, column: &'static str) -> Result<Option<OffsetDateTime>, StoreError> {
-        Ok(self.get::<Option<OffsetDateTime>>(column)?.map(whole_ms))
-    }
-
-    fn status(&self) -> Result<Status, StoreError> {
-        Ok(match self.get("status")? {
-            "queued" => Status::Queued,
-            "running" => Status::Running,
-            "succeeded" => Status::Succeeded { artifacts: self.json("artifacts")? },
-            "failed" => Status::Failed { problem: self.json("problem")? },
-            "canceled" => Status::Canceled,
-            "expired" => Status::Expired,
-            other => return Err(self.corrupt("status", other)),
+    /// Of any width.
+    fn int(&self, column: &str) -> Result<Option<i64>, sqlx::Error> {
+        Ok(match self.try_get_raw(column)?.type_info().name() {
+            "INT2" => self.try_get::<Option<i16>, _>(column)?.map(i64::from),
+            "INT4" => self.try_get::<Option<i32>, _>(column)?.map(i64::from),
+            _ => self.try_get(column)?,
         })
     }
 
-    fn corrupt(&self, what: &'static str, detail: impl ToString) -> StoreError {
-        StoreError::Corrupt { id: self.id, what, detail: detail.to_string() }
+    fn real(&self, column: &str) -> Result<Option<f64>, sqlx::Error> {
+        self.try_get(column)
     }
-}
 
-/// As exact as SQLite's times, so that clients see one form.
-pub fn whole_ms(time: OffsetDateTime) -> OffsetDateTime {
-    time.replace_millisecond(time.millisecond()).unwrap_or(time)
-}
+    fn flag(&self, column: &str) -> Result<Option<bool>, sqlx::Error> {
+        self.try_get(column)
+    }
 
-pub fn uuid(id: GenerationId) -> Uuid {
-    Uuid::from_bytes(*id.as_bytes())
-}
+    fn blob(&self, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
+        self.try_get(column)
+    }
 
-pub fn uuids(ids: &[GenerationId]) -> Vec<Uuid> {
-    ids.iter().copied().map(uuid).collect()
-}
+    fn id(&self, column: &str) -> Result<Option<Uuid>, sqlx::Error> {
+        self.try_get(column)
+    }
 
-/// At most a century, so that now and any configured duration add up to a date that can be written.
-pub fn interval(duration: Duration) -> PgInterval {
-    const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
-    let microseconds = i64::try_from(duration.min(CENTURY).as_micros()).expect("a century of microseconds fits");
-    PgInterval { months: 0, days: 0, microseconds }
-}
+    /// As exact as SQLite's times, so that clients see one form.
+    fn time(&self, column: &str) -> Result<Option<OffsetDateTime>, sqlx::Error> {
+        let time: Option<OffsetDateTime> = self.try_get(column)?;
+        Ok(time.map(|time| time.replace_millisecond(time.millisecond()).unwrap_or(time)))
+    }
 
-/// A column of 32 bytes.
-pub fn sha256(row: &PgRow, column: &str) -> Result<[u8; 32], StoreError> {
-    let bytes: &[u8] = row.try_get(column)?;
-    Ok(bytes.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?)
-}
-
-/// A number of rows.
-pub fn size(count: i64) -> usize {
-    usize::try_from(count).unwrap_or_default()
-}
-
-/// A number that was written from a `u32`.
-pub fn small(row: &PgRow, column: &str) -> Result<u32, StoreError> {
-    let number: i64 = row.try_get(column)?;
-    Ok(number.try_into().map_err(|error| sqlx::Error::Decode(Box::new(error)))?)
+    fn json<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>, sqlx::Error> {
+        let text: Option<Json<&RawValue>> = self.try_get(column)?;
+        text.map(|text| serde_json::from_str(text.0.get()).map_err(decode)).transpose()
+    }
 }

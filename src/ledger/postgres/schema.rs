@@ -4,7 +4,7 @@ use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
 
 use crate::{config, ledger::StoreError};
 
-use super::{PgStore, pool};
+use super::{Postgres, pool};
 
 /// A schema of a newer program is no error: programs of two versions run side by side while one is replaced by the other.
 fn migrator() -> Migrator {
@@ -23,9 +23,9 @@ pub async fn migrate(settings: &config::Database) -> Result<(), StoreError> {
 }
 
 /// Proves that the database answers and has what this program needs.
-pub async fn check(store: &PgStore) -> Result<(), StoreError> {
+pub async fn check(db: &Postgres) -> Result<(), StoreError> {
     let needed = migrator().iter().map(|migration| migration.version).max().unwrap_or_default();
-    let mut loan = store.lend().await?;
+    let mut loan = db.lend().await?;
     let newest = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
     let found = match sqlx::query_scalar(newest).fetch_one(&mut *loan).await {
         Ok(version) => version,

@@ -8,9 +8,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::ledger::StoreError;
+use crate::ledger::{
+    StoreError,
+    dialect::{Columns, Dialect, values},
+};
 
-use super::{SqliteStore, change::Change};
+use super::Sqlite;
 
 /// Follows the system's clock forward, and goes on by the time that has passed where that is set back. Clones are one clock.
 #[derive(Clone)]
@@ -65,17 +68,17 @@ impl std::fmt::Debug for Clock {
 
 /// When the last process wrote something that lives: the greatest of the times that are never ahead of the clock.
 const LATEST: &str = "
-    SELECT coalesce(max(at), 0) FROM (
+    SELECT coalesce(max(at), 0) AS latest FROM (
         SELECT max(created_at, aged_at, coalesce(started_at, 0)) AS at FROM generations
             WHERE status IN ('queued', 'running')
         UNION ALL SELECT beaten_at FROM workers)";
 
 /// Where the clock was set back since the last process wrote, takes what waits for its time back by as much.
-pub async fn settle(store: &SqliteStore) -> Result<(), StoreError> {
-    let mut change = Change::begin(store).await?;
-    let now = change.now;
-    let latest: i64 = sqlx::query_scalar(LATEST).fetch_one(change.connection()).await?;
-    let ahead = latest - now;
+pub async fn settle(db: &Sqlite) -> Result<(), StoreError> {
+    let mut change = db.begin(false).await?;
+    let now = db.clock.now_ms();
+    let latest = Sqlite::fetch(&mut change, LATEST, &[]).await?;
+    let ahead = latest.first().ok_or(sqlx::Error::RowNotFound)?.get::<i64>("latest")? - now;
     if ahead <= 0 {
         return Ok(());
     }
@@ -83,16 +86,16 @@ pub async fn settle(store: &SqliteStore) -> Result<(), StoreError> {
         ahead_s = ahead / 1000,
         "the system's clock was set back; what waits for its time goes by the new one"
     );
-    for sql in [
-        "UPDATE generations SET run_at = run_at - ?2 WHERE status = 'queued' AND run_at > ?1",
-        "UPDATE generations SET start_deadline = start_deadline - (created_at - ?1)
-         WHERE status = 'queued' AND created_at > ?1",
-        "UPDATE generations SET aged_at = ?1 WHERE status = 'queued' AND aged_at > ?1",
-        "UPDATE webhook_deliveries SET due_at = due_at - ?2 WHERE state = 'pending' AND due_at > ?1",
+    for text in [
+        "UPDATE generations SET run_at = run_at - $2 WHERE status = 'queued' AND run_at > $1",
+        "UPDATE generations SET start_deadline = start_deadline - (created_at - $1)
+         WHERE status = 'queued' AND created_at > $1",
+        "UPDATE generations SET aged_at = $1 WHERE status = 'queued' AND aged_at > $1",
+        "UPDATE webhook_deliveries SET due_at = due_at - $2 WHERE state = 'pending' AND due_at > $1",
     ] {
-        sqlx::query(sql).bind(now).bind(ahead).execute(change.connection()).await?;
+        Sqlite::fetch(&mut change, text, &values![now, ahead]).await?;
     }
-    change.commit().await
+    Sqlite::conclude(change, true).await
 }
 
 #[cfg(test)]

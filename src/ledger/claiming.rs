@@ -1,0 +1,222 @@
+//! Out of the queue, into a worker's hands, and out of these.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::json;
+use sqlx::types::Uuid;
+
+use super::{
+    Claimant, Claims, Lease, Ledger, Outcome, Renewed, StoreError,
+    change::{Change, Move, atomically, columns, hex},
+    dialect::{Columns, Dialect, Value, values},
+    record::record,
+};
+use crate::generation::{EventKind, GenerationId, Problem, Record};
+
+/// What claims that heed a bound of a tenant hold, one after the other.
+const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
+
+/// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
+/// it has looked at.
+macro_rules! candidates {
+    () => {
+        "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim
+         WHERE status = 'queued' AND run_at <= now() AND (start_deadline IS NULL OR start_deadline > now())
+             AND model = ANY($1) AND tenant_id <> ALL($2) AND id <> ALL($3)
+         ORDER BY priority DESC, vft, id
+         LIMIT $4"
+    };
+}
+
+/// Only looks, at what others may be taking.
+pub(super) const LOOK: &str = candidates!();
+/// Takes the rows, so that no other claim sees them.
+pub(super) const TAKE: &str = concat!(candidates!(), " FOR UPDATE SKIP LOCKED");
+
+/// Whether this worker runs one that nothing may run beside.
+pub(super) const ALONE: &str = "
+    SELECT EXISTS (
+        SELECT 1 FROM generations INDEXED BY generations_running
+        WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
+
+/// How many more each tenant may run, of those with a bound.
+const ROOM: &str = "
+    SELECT id, max_running - (
+        SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
+    FROM tenants WHERE max_running IS NOT NULL";
+
+#[async_trait]
+impl<D: Dialect> Claims for Ledger<D> {
+    async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        // Most looks find nothing; they cost one statement.
+        let look = || async {
+            if self.db.read(LOOK, &looking(by, &[], &[], 1)).await?.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut change = self.begin(true).await?;
+            let claimed = change.claim(by, limit, idle).await;
+            change.conclude(claimed).await
+        };
+        self.db.bounded(look).await
+    }
+
+    async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = |lease: &Lease| json!({"held_id": hex(lease.id), "held_fence": lease.fence});
+        let text = "UPDATE generations SET lease_expires_at = now() + $2
+             FROM jsonb_to_recordset($1) AS held (held_id uuid, held_fence bigint)
+             WHERE id = held_id AND fence = held_fence AND status = 'running'
+             RETURNING id, fence, cancel_requested_at IS NOT NULL AS cancel_requested";
+        let table = Value::json(&leases.iter().map(held).collect::<Vec<_>>())?;
+        let rows = self.write(text, values![table, by.lease]).await?;
+        let renewed = |row: &D::Row| {
+            let (id, fence, cancel_requested) = (row.get("id")?, row.get("fence")?, row.get("cancel_requested")?);
+            Ok(Renewed { id, fence, cancel_requested })
+        };
+        rows.iter().map(renewed).collect()
+    }
+
+    async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Option<Record>, StoreError> {
+        atomically!(self, |change| {
+            let Some(held) = change.lock(lease.id).await? else { return Ok(None) };
+            if held.get::<i64>("fence")? != lease.fence || held.get::<String>("status")? != "running" {
+                return Ok(None);
+            }
+            let to = match &outcome {
+                Outcome::Failed(problem) => Move::Failed(problem),
+                Outcome::Canceled => Move::Canceled,
+                // What was promised to its client first; the worker erases the artifacts. Queued again it would run although its
+                // client has canceled it.
+                _ if record(&held)?.cancel_requested => Move::Canceled,
+                Outcome::Succeeded(artifacts) => Move::Succeeded(artifacts),
+                Outcome::Released => Move::Queued { delay: Duration::ZERO, uncounted: 1, reason: "released" },
+                Outcome::Retry { problem, delay } => {
+                    Move::Queued { delay: *delay, uncounted: 0, reason: &problem.code }
+                }
+            };
+            record(&change.step(lease.id, to).await?).map(Some)
+        })
+    }
+}
+
+impl<D: Dialect> Change<D> {
+    async fn claim(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
+        let picked = self.pick(by, limit, idle).await?;
+        if picked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = concat!(
+            "UPDATE generations
+             SET status = 'running', attempt = attempt + 1, fence = fence + 1, version = version + 1,
+                 started_at = coalesce(started_at, now()), start_deadline = NULL, lease_owner = $2,
+                 lease_expires_at = now() + $3
+             WHERE id = ANY($1) AND status = 'queued'
+             RETURNING ",
+            columns!()
+        );
+        let rows = self.fetch(text, values![Value::Ids(picked.clone()), &by.worker, by.lease]).await?;
+        let rows = rows.into_iter().map(|row| Ok((row.get("id")?, row)));
+        let mut rows: HashMap<Uuid, D::Row> = rows.collect::<Result<_, sqlx::Error>>()?;
+        // They come back in any order.
+        let rows: Vec<D::Row> = picked.iter().filter_map(|id| rows.remove(id)).collect();
+        self.start(&rows).await
+    }
+
+    /// Takes the next generations for this worker.
+    async fn pick(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<Uuid>, StoreError> {
+        if self.one(ALONE, values![&by.worker]).await?.get("is_alone")? {
+            return Ok(Vec::new());
+        }
+        let mut room = self.room_of_tenants().await?;
+        let (mut picked, mut seen) = (Vec::new(), Vec::new());
+        loop {
+            let full: Vec<String> = room.iter().filter(|(_, left)| **left <= 0).map(|(id, _)| id.clone()).collect();
+            // Not even for a moment may a worker that cannot have it hide it from an idle one.
+            if !idle && picked.is_empty() {
+                let head = self.first(LOOK, looking(by, &full, &[], 1)).await?;
+                if head.map(|head| head.get::<u32>("crash_count")).transpose()? != Some(0) {
+                    return Ok(picked);
+                }
+            }
+            let wanted = limit - picked.len();
+            let rows = self.fetch(TAKE, looking(by, &full, &seen, wanted)).await?;
+            for row in &rows {
+                let id: Uuid = row.get("id")?;
+                seen.push(id);
+                let left = room.get_mut(&row.get::<String>("tenant_id")?);
+                if left.as_ref().is_some_and(|left| **left <= 0) {
+                    continue;
+                }
+                let alone = row.get::<u32>("crash_count")? > 0;
+                if alone && (!idle || !picked.is_empty()) {
+                    return Ok(picked);
+                }
+                left.into_iter().for_each(|left| *left -= 1);
+                picked.push(id);
+                if alone {
+                    return Ok(picked);
+                }
+            }
+            // What a tenant had no room for leaves room for others behind it.
+            if picked.len() == limit || rows.len() < wanted {
+                return Ok(picked);
+            }
+        }
+    }
+
+    /// How many more each tenant may run, of those with a bound. Where there is such a tenant one claims after the other, so
+    /// that the count is exact; all else that changes it only makes room.
+    async fn room_of_tenants(&mut self) -> Result<HashMap<String, i64>, StoreError> {
+        let bounded = "SELECT EXISTS (SELECT 1 FROM tenants WHERE max_running IS NOT NULL) AS bounded";
+        if !self.one(bounded, values![]).await?.get::<bool>("bounded")? {
+            return Ok(HashMap::new());
+        }
+        if D::IS_SHARED {
+            self.fetch("SELECT pg_advisory_xact_lock($1)", values![CLAIMS]).await?;
+        }
+        let rows = self.fetch(ROOM, values![]).await?;
+        rows.iter().map(|row| Ok((row.get("id")?, row.get("room")?))).collect()
+    }
+
+    /// Tells of the start of claimed generations and lets the virtual time go on.
+    async fn start(&mut self, rows: &[D::Row]) -> Result<Vec<(Record, Lease)>, StoreError> {
+        let (mut started, mut claimed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let mut v = f64::MIN;
+        for row in rows {
+            let (id, attempt): (GenerationId, u32) = (row.get("id")?, row.get("attempt")?);
+            started.push((id, EventKind::Started, json!({"id": id, "attempt": attempt})));
+            v = v.max(row.get("vft")?);
+            match record(row) {
+                Ok(record) => claimed.push((record, Lease { id, fence: row.get("fence")? })),
+                // It would fail every later claim as well, and nobody behind it would ever run.
+                Err(error) => {
+                    tracing::error!(%error, "a generation fails since it cannot be read");
+                    unreadable.push(id);
+                }
+            }
+        }
+        self.append(&started).await?;
+        for row in rows {
+            self.enqueue(row, EventKind::Started).await?;
+        }
+        let message = "the stored request cannot be read".to_owned();
+        let problem = Problem { code: "internal".to_owned(), message, retryable: false };
+        for id in unreadable {
+            self.step(id, Move::Failed(&problem)).await?;
+        }
+        // Last, since those who accept wait for it.
+        self.fetch("UPDATE queue_clock SET v = $1 WHERE v < $1", values![v]).await?;
+        Ok(claimed)
+    }
+}
+
+/// The values of [`LOOK`] and [`TAKE`].
+fn looking(by: &Claimant, full: &[String], seen: &[Uuid], limit: usize) -> Vec<Value> {
+    values![Value::Texts(by.models.clone()), Value::Texts(full.to_vec()), Value::Ids(seen.to_vec()), limit]
+}

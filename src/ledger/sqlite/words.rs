@@ -1,0 +1,106 @@
+//! SQLite's words for the ledger's statements.
+
+use sqlx::{Arguments, sqlite::SqliteArguments};
+
+use crate::ledger::dialect::Value;
+
+/// A statement as SQLite takes it, with its values. Times are milliseconds since 1970, lists and tables are JSON.
+pub fn translate(text: &str, values: &[Value], now: i64) -> Result<(String, SqliteArguments), sqlx::Error> {
+    let mut text = tables(text);
+    // One writes after the other.
+    for lock in
+        [" FOR NO KEY UPDATE SKIP LOCKED", " FOR UPDATE SKIP LOCKED", " FOR NO KEY UPDATE", " FOR UPDATE", " FOR SHARE"]
+    {
+        text = text.replace(lock, "");
+    }
+    text = lists(&text.replace("greatest(", "max("), values);
+    let mut arguments = SqliteArguments::default();
+    for value in values {
+        add(&mut arguments, value).map_err(sqlx::Error::Encode)?;
+    }
+    if text.contains("now()") {
+        text = text.replace("now()", &format!("${}", values.len() + 1));
+        arguments.add(now).map_err(sqlx::Error::Encode)?;
+    }
+    Ok((text, arguments))
+}
+
+fn add(arguments: &mut SqliteArguments, value: &Value) -> Result<(), sqlx::error::BoxDynError> {
+    match value {
+        Value::Text(text) => arguments.add(text.clone()),
+        Value::Int(number) => arguments.add(*number),
+        Value::Real(number) => arguments.add(*number),
+        Value::Flag(flag) => arguments.add(*flag),
+        Value::Blob(bytes) => arguments.add(bytes.clone()),
+        Value::Id(id) => arguments.add(id.map(|id| id.as_bytes().to_vec())),
+        Value::Json(text) => arguments.add(text.clone()),
+        Value::Span(span) => arguments.add(span.map(|span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX))),
+        Value::Texts(texts) => arguments.add(serde_json::to_string(texts)?),
+        Value::Ids(ids) => {
+            let ids: Vec<_> = ids.iter().map(|id| id.simple().to_string()).collect();
+            arguments.add(serde_json::to_string(&ids)?)
+        }
+        Value::Blobs(_) => Err("a JSON text holds no bytes".into()),
+    }
+}
+
+/// `jsonb_to_recordset($1) AS name (id uuid, data jsonb)`.
+fn tables(text: &str) -> String {
+    fn parts(text: &str) -> Option<(&str, &str, &str, &str, &str)> {
+        let (before, rest) = text.split_once("jsonb_to_recordset(")?;
+        let (parameter, rest) = rest.split_once(") AS ")?;
+        let (name, rest) = rest.split_once(" (")?;
+        let (columns, after) = rest.split_once(')')?;
+        Some((before, parameter, name, columns, after))
+    }
+
+    let Some((before, parameter, name, columns, after)) = parts(text) else { return text.to_owned() };
+    let column = |column: &str| match column.trim().split_once(' ') {
+        Some((name, "uuid")) => format!("unhex(value ->> '{name}') AS {name}"),
+        Some((name, _)) => format!("value ->> '{name}' AS {name}"),
+        None => column.to_owned(),
+    };
+    let columns = columns.split(',').map(column).collect::<Vec<_>>().join(", ");
+    format!("{before}(SELECT {columns} FROM json_each({parameter})) AS {name}{}", tables(after))
+}
+
+/// `= ANY($1)` and `<> ALL($1)`.
+fn lists(text: &str, values: &[Value]) -> String {
+    let mut text = text.to_owned();
+    for (word, own) in [("= ANY(", "IN"), ("<> ALL(", "NOT IN")] {
+        while let Some((before, rest)) = text.split_once(word) {
+            let Some((parameter, after)) = rest.split_once(')') else { break };
+            let at = parameter.trim_start_matches('$').parse().unwrap_or(1_usize);
+            let item = if matches!(values.get(at - 1), Some(Value::Ids(_))) { "unhex(value)" } else { "value" };
+            text = format!("{before}{own} (SELECT {item} FROM json_each({parameter})){after}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translated(text: &str, values: &[Value]) -> String {
+        translate(text, values, 0).unwrap().0
+    }
+
+    #[test]
+    fn a_statement_is_said_in_the_words_of_sqlite() {
+        let pairs = [
+            ("SELECT now(), greatest(v, $1)", "SELECT $2, max(v, $1)"),
+            ("SELECT v FROM t FOR NO KEY UPDATE SKIP LOCKED", "SELECT v FROM t"),
+            ("id = ANY($1)", "id IN (SELECT value FROM json_each($1))"),
+            (
+                "FROM jsonb_to_recordset($1) AS a (id uuid, n double precision) WHERE (x)",
+                "FROM (SELECT unhex(value ->> 'id') AS id, value ->> 'n' AS n FROM json_each($1)) AS a WHERE (x)",
+            ),
+        ];
+        for (said, meant) in pairs {
+            assert_eq!(translated(said, &[Value::Texts(Vec::new())]), meant);
+        }
+        let ids = translated("id <> ALL($1)", &[Value::Ids(Vec::new())]);
+        assert_eq!(ids, "id NOT IN (SELECT unhex(value) FROM json_each($1))");
+    }
+}
