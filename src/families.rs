@@ -4,9 +4,14 @@
 //! row of the table below.
 
 mod card;
+mod consistency;
+mod ddpm;
 mod extras;
 mod family;
+mod ldm_uncond;
+mod plain_unet;
 mod plan;
+mod score_sde_ve;
 pub mod stable_diffusion;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
@@ -15,6 +20,10 @@ pub use card::CardError;
 pub use family::{Description, Family, ModelIndex, Outline, Recipe};
 pub use plan::{ControlDemand, Plan, Sampling};
 
+use consistency::Consistency;
+use ddpm::Ddpm;
+use ldm_uncond::LdmUncond;
+use score_sde_ve::ScoreSdeVe;
 use stable_diffusion::StableDiffusion;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
@@ -45,7 +54,7 @@ macro_rules! families {
     };
 }
 
-families![StableDiffusion, StableDiffusionXl, StableDiffusionXlRefiner];
+families![StableDiffusion, StableDiffusionXl, StableDiffusionXlRefiner, Ddpm, LdmUncond, Consistency, ScoreSdeVe];
 
 /// The family of a folder.
 ///

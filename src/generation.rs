@@ -7,6 +7,7 @@ mod any_model;
 mod approximations;
 mod artifact;
 mod card;
+mod class_label;
 mod control;
 mod draw;
 mod event;

@@ -23,14 +23,16 @@ mod latents;
 pub mod model;
 pub mod networks;
 mod pixels;
+mod plain_unet;
 mod prepared;
 mod refine;
 mod setup;
 mod steering;
 mod text_guided;
 mod text_to_image;
+mod unguided;
 
-pub(crate) use canvas::byte;
+pub(crate) use canvas::{byte, unit_byte};
 pub use companions::Companions;
 pub use decoding::{Activation, decode};
 pub use frame::Frame;
@@ -39,8 +41,10 @@ pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;
 pub use model::{Loaded, Model};
 pub use networks::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
+pub use plain_unet::{Codes, Output, PlainUNet};
 pub use prepared::Prepared;
 pub use text_guided::text_guided;
+pub use unguided::unguided;
 
 use call::Call;
 

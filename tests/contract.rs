@@ -161,8 +161,8 @@ impl Rules for Open {
 
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
         let card = json!({"_class_name": "EulerDiscreteScheduler"});
-        let (edits, xl) = (model == "editor", model == "xl");
-        (model == "emoji" || edits || xl).then(|| {
+        let (edits, xl, classes) = (model == "editor", model == "xl", model == "classes");
+        (model == "emoji" || edits || xl || classes).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -173,6 +173,8 @@ impl Rules for Open {
                 default_steps: 20,
                 default_guidance_scale: 5.0,
                 max_clip_skip: 4,
+                takes_prompt: !classes,
+                classes: if classes { ["tench".to_owned(), String::new()].into() } else { Default::default() },
                 default_scheduler: SchedulerChoice::Name("euler".into()),
                 scheduler_config: card.as_object().unwrap().clone(),
                 tasks: match edits {

@@ -43,6 +43,8 @@ mod schema;
 mod silence;
 #[path = "http_routes/tenants.rs"]
 mod tenants;
+#[path = "http_routes/unprompted.rs"]
+mod unprompted;
 
 /// Begins as a PNG file does; what follows is nobody's business here.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nand so on";

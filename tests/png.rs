@@ -363,6 +363,7 @@ impl Catalogue {
             default_steps: 1,
             default_guidance_scale: 1.0,
             max_clip_skip: 4,
+            takes_prompt: true,
             default_scheduler: SchedulerChoice::Name("ddim".to_owned()),
             scheduler_config: Map::new(),
             tasks: vec![Task::TextToImage],

@@ -31,6 +31,7 @@ const TIME_IDS: usize = 6;
 /// Takes the fields that some models refuse together with others that the card allows; their bounds are checked.
 pub(super) fn take_exclusive(fields: &mut Fields, on: &Bounds<'_>) {
     fields.get::<f64>(&table::IMAGE_GUIDANCE_SCALE, on);
+    fields.take(table::CLASS_LABEL.name);
 }
 
 /// Rules without what depends on the model.

@@ -19,6 +19,9 @@ pub struct Draw {
     /// Each name once.
     #[serde(default)]
     pub loras: Vec<LoraUse>,
+    /// The class of each image, by number; empty where the model draws no classes.
+    #[serde(default, rename = "class_label", skip_serializing_if = "Vec::is_empty")]
+    pub class_labels: Vec<u32>,
     /// Pixels.
     pub width: u32,
     pub height: u32,

@@ -66,6 +66,8 @@ pub enum Kind {
     Size,
     /// A name, or keys of diffusers' `scheduler_config.json`.
     Scheduler,
+    /// A class of the model by number or name, or a list of one for each image.
+    Classes,
     /// The client's own strings under names of its own.
     Labels,
     /// A list of words, each at most once taken into account.

@@ -8,6 +8,7 @@ use super::{
     Control, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, ModelCard, Output,
     PromptSyntax, Refiner, SchedulerChoice, Sdxl, Source, Webhook, Work,
     any_model::{self, AnyModel},
+    class_label,
     field::{Bounds, Kind},
     size, table,
 };
@@ -123,6 +124,8 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         None => (card.default_width, card.default_height),
     };
     let (width, height) = size::read(fields, default_size, on);
+    let n = fields.get_or_default(&table::N, on);
+    let class_labels = class_label::read(fields, on, n);
     let levels = Levels::read(fields, limits);
     let steps = steps(fields, on, levels.as_ref());
     let (scheduler, steps) = scheduler(fields, card, rules, steps, levels.as_ref());
@@ -147,9 +150,10 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         negative_prompt,
         prompt_syntax: fields.get_or_default(&table::PROMPT_SYNTAX, on),
         loras,
+        class_labels,
         width,
         height,
-        n: fields.get_or_default(&table::N, on),
+        n,
         steps,
         levels,
         guidance_scale: fields.get(&table::GUIDANCE_SCALE, on).unwrap_or_else(|| card.guidance_scale(has_mask)),

@@ -88,6 +88,13 @@ fn values(field: &Field, on: &Bounds<'_>) -> Map<String, Value> {
         Kind::Picture => picture(),
         Kind::Size => json!({"type": "string", "pattern": "^[0-9]+x[0-9]+$", "maxLength": 20}),
         Kind::Scheduler => json!({"type": ["string", "object"], "maxLength": 128}),
+        Kind::Classes => {
+            let most = on.card.classes.len().saturating_sub(1);
+            let one = json!([{"type": "integer", "minimum": 0, "maximum": most}, {"type": "string"}]);
+            let each =
+                json!({"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": on.limits.max_images});
+            json!({"anyOf": [one[0], one[1], each]})
+        }
         Kind::Labels => json!({
             "type": "object",
             "maxProperties": Kind::MAX_LABELS,

@@ -13,6 +13,10 @@ use super::{
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     TextToImage,
+    /// From noise alone.
+    Unconditional,
+    /// From noise and a class.
+    ClassConditional,
     /// From a picture with noise laid over it (Meng et al. 2022, arXiv:2108.01073).
     ImageToImage,
     /// Anew where a mask is white.
@@ -20,6 +24,15 @@ pub enum Task {
     /// By an instruction to change a picture (Brooks et al. 2023, arXiv:2211.09800).
     #[serde(rename = "instruct-pix2pix")]
     InstructPix2Pix,
+}
+
+impl Task {
+    pub fn begins_with_picture(self) -> bool {
+        match self {
+            Task::TextToImage | Task::Unconditional | Task::ClassConditional => false,
+            Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix => true,
+        }
+    }
 }
 
 /// A request's `image` and what belongs to it.
@@ -73,7 +86,9 @@ impl Source {
         if !edits {
             refuse_idle(fields, &table::IMAGE_GUIDANCE_SCALE);
         }
-        let fits = card.tasks.contains(&wanted) || (edits && wanted == Task::ImageToImage);
+        let fits = card.tasks.contains(&wanted)
+            || (edits && wanted == Task::ImageToImage)
+            || (image.is_none() && !card.takes_prompt);
         if !fits {
             refuse(fields, card, wanted, mask.is_some());
         } else if mask.is_some() && image.is_none() {
@@ -166,8 +181,6 @@ fn refuse(fields: &mut Fields, card: &ModelCard, wanted: Task, has_mask: bool) {
         (Task::Inpaint, _) => {
             fields.error("mask", "unsupported_for_model", format!("cannot be used with the model {name:?}"))
         }
-        (Task::ImageToImage | Task::InstructPix2Pix, _) => {
-            fields.error("image", "unsupported_for_model", format!("cannot be used with the model {name:?}"))
-        }
+        (_, _) => fields.error("image", "unsupported_for_model", format!("cannot be used with the model {name:?}")),
     }
 }

@@ -14,6 +14,7 @@ pub static FIELDS: &[&Field] = &[
     &PROMPT,
     &NEGATIVE_PROMPT,
     &PROMPT_SYNTAX,
+    &CLASS_LABEL,
     &MODEL,
     &WIDTH,
     &HEIGHT,
@@ -65,12 +66,24 @@ pub static FIELDS: &[&Field] = &[
     &METADATA,
 ];
 
-pub static PROMPT: Field = Field::new("prompt", PROMPT_TEXT, "What is to be seen; may be empty.").required(|_| true);
+pub static PROMPT: Field = Field::new("prompt", PROMPT_TEXT, "What is to be seen; may be empty.")
+    .only(takes_prompt, NO_PROMPT)
+    .required(takes_prompt)
+    .default(|on| (!on.card.takes_prompt).then(|| "".into()));
 pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "What is not to be seen.")
-    .default(|on| (!on.card.zero_negative).then(|| "".into()));
+    .default(|on| (!on.card.zero_negative).then(|| "".into()))
+    .only(takes_prompt, NO_PROMPT);
 pub static PROMPT_SYNTAX: Field =
     Field::new("prompt_syntax", Kind::Word(|_| vec!["plain", "weighted"]), "Whether brackets in prompts weigh words.")
-        .default(|_| Some("plain".into()));
+        .default(|_| Some("plain".into()))
+        .only(takes_prompt, NO_PROMPT);
+pub static CLASS_LABEL: Field = Field::new(
+    "class_label",
+    Kind::Classes,
+    "What is to be seen, by number or name: one class for all images, or a list of one for each.",
+)
+.only(|card| !card.classes.is_empty(), Some("it draws no classes"))
+.required(|card| !card.classes.is_empty());
 pub static MODEL: Field = Field::new("model", NAME, "A name of /v1/models.").default(|on| some_name(&on.card.name));
 
 pub static WIDTH: Field =
@@ -97,16 +110,19 @@ pub static TIMESTEPS: Field =
         .excludes(&["refiner"]);
 pub static GUIDANCE_SCALE: Field =
     Field::new("guidance_scale", Kind::number(0.0, 30.0), "uncond + s · (cond − uncond); 1 switches guidance off.")
-        .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()));
+        .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
+        .only(is_guided, NO_PROMPT);
 pub static GUIDANCE_RESCALE: Field = Field::new(
     "guidance_rescale",
     SHARE,
     "How much of the guided prediction is rescaled to the deviation of the unguided one.",
 )
-.default(|_| Some(0.0.into()));
+.default(|_| Some(0.0.into()))
+.only(is_guided, NO_PROMPT);
 pub static GUIDANCE_INTERVAL: Field =
     Field::new("guidance_interval", Kind::Interval, "The steps that are guided, as shares of the steps done.")
-        .default(|_| Some(json!([0.0, 1.0])));
+        .default(|_| Some(json!([0.0, 1.0])))
+        .only(is_guided, NO_PROMPT);
 pub static SCHEDULER: Field = Field::new(
     "scheduler",
     Kind::Scheduler,
@@ -127,8 +143,8 @@ pub static SEED_MODE: Field = Field::new(
 .default(|_| Some("per_image".into()));
 
 pub static IMAGE: Field = Field::new("image", Kind::Picture, "A picture to begin with.")
-    .only(|card| card.tasks.iter().any(|task| *task != Task::TextToImage), None)
-    .required(|card| !card.tasks.contains(&Task::TextToImage));
+    .only(|card| card.tasks.iter().any(|task| task.begins_with_picture()), None)
+    .required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
 pub static STRENGTH: Field = Field::new(
     "strength",
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
@@ -163,7 +179,8 @@ pub static LORAS: Field = Field::new(
     Kind::List { most: LoraUse::MOST, of: &[&LORA_NAME, &LORA_SCALE] },
     "What changes the model's weights, and how much.",
 )
-.default(|_| Some(json!([])));
+.default(|_| Some(json!([])))
+.only(takes_prompt, NO_PROMPT);
 pub static LORA_NAME: Field = Field::new("name", NAME, "A name of /v1/loras.").required(|_| true);
 pub static LORA_SCALE: Field =
     Field::new("scale", Kind::number(-LoraUse::MAX_SCALE, LoraUse::MAX_SCALE), "The factor of its change.")
@@ -185,7 +202,8 @@ pub static CONTROLS: Field = Field::new(
     },
     "Pictures that steer the generation through ControlNets.",
 )
-.default(|_| Some(json!([])));
+.default(|_| Some(json!([])))
+.only(takes_prompt, NO_PROMPT);
 pub static CONTROL_MODEL: Field = Field::new("model", NAME, "A name of /v1/controlnets.").required(|_| true);
 pub static CONTROL_IMAGE: Field = Field::new("image", Kind::Picture, "What the ControlNet sees.").required(|_| true);
 pub static CONTROL_SCALE: Field =
@@ -209,7 +227,8 @@ pub static CLIP_SKIP: Field = Field::new(
     Kind::Integer(|on| upto(0, on.card.max_clip_skip)),
     "The number of the text encoder's last layers that are left out.",
 )
-.default(|_| Some(0.into()));
+.default(|_| Some(0.into()))
+.only(takes_prompt, NO_PROMPT);
 pub static DECODER: Field = Field::new(
     "decoder",
     Kind::Word(|on| if on.card.decoders.contains(&Decoder::Tiny) { vec!["full", "tiny"] } else { vec!["full"] }),
@@ -221,7 +240,8 @@ pub static FEATURE_CACHE: Field = Field::new(
     Kind::Object(&[&CACHE_KIND, &CACHE_INTERVAL]),
     "Uses parts of the denoiser's answers again in its next calls: an approximation.",
 )
-.excludes(&["controls"]);
+.excludes(&["controls"])
+.only(takes_prompt, NO_PROMPT);
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "Of so many calls of the denoiser the first is whole.")
@@ -368,4 +388,16 @@ const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {
 
 const fn of_sdxl(name: &'static str, kind: Kind, doc: &'static str) -> Field {
     Field::new(name, kind, doc).only(is_sdxl, Some("it is for SDXL's kind"))
+}
+
+/// Why a model refuses what needs a prompt.
+const NO_PROMPT: Option<&str> = Some("it draws without a prompt");
+
+fn takes_prompt(card: &ModelCard) -> bool {
+    card.takes_prompt
+}
+
+/// Whether it compares predictions: one without a prompt does if its card has a scale for that.
+fn is_guided(card: &ModelCard) -> bool {
+    card.takes_prompt || card.default_guidance_scale != 1.0
 }

@@ -1,13 +1,17 @@
 //! The kinds of network calls that pipelines await.
 
 mod decode;
+mod decode_codes;
 mod decode_tiny;
 mod denoise;
 mod encode;
 mod encode_text;
+mod predict;
 
 pub use decode::{DECODING, Decode};
+pub use decode_codes::DecodeCodes;
 pub use decode_tiny::DecodeTiny;
 pub use denoise::DenoiseCall;
 pub use encode::Encode;
 pub use encode_text::EncodeText;
+pub use predict::{Predict, PredictRow};

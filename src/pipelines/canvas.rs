@@ -109,6 +109,11 @@ pub(crate) fn byte(level: f32) -> u8 {
     ((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0 + NO_FRACTION).to_bits() as u8
 }
 
+/// The same of a level in [0, 1]: `round(255 · clamp(x))`.
+pub(crate) fn unit_byte(level: f32) -> u8 {
+    (level.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Frame, NetworkError, Networks, decoding::decode_alone};
+use super::{Frame, NetworkError};
 use crate::diffusion::{Latents, Noise};
 
 /// `rgb = bias + Σ_c weight[c] · latents[c]`, in [-1, 1].
@@ -33,15 +33,17 @@ impl LatentRgb {
         Frame::picture(w, h, pixels)
     }
 
-    /// Finds the map for a model whose folder gives none: decodes a few small random latents and fits the mean colour
+    /// Finds the map for a model of `c` latent channels whose folder gives none: decodes a few small random latents and fits the mean colour
     /// of each latent pixel's patch by least squares. Deterministic; takes one decode of 8 × 8 latents for each 16
     /// samples of a channel.
     ///
     /// # Errors
     /// The model's decoder failed.
-    pub fn fit(networks: &dyn Networks) -> Result<LatentRgb, NetworkError> {
+    pub fn fit(
+        c: usize,
+        decode: impl Fn(&Latents) -> Result<Vec<Frame>, NetworkError>,
+    ) -> Result<LatentRgb, NetworkError> {
         const SIDE: usize = 8;
-        let c = networks.spec().latent_channels;
         let pictures = (c / 4).clamp(2, 8);
         let mut noise = Noise::batch(0);
         let mut normal = LeastSquares::new(c + 1);
@@ -49,7 +51,7 @@ impl LatentRgb {
             let shape = [1, c, SIDE, SIDE];
             let latents = smooth(noise.draw(shape).data(), c, SIDE);
             let latents = Latents::new(shape, latents).expect("as many numbers as were drawn");
-            let Frame::Picture(picture) = decode_alone(networks, &latents)?.swap_remove(0);
+            let Frame::Picture(picture) = decode(&latents)?.swap_remove(0);
             let width = picture.width as usize;
             let latents = latents.data();
             for y in 0..SIDE {

@@ -10,7 +10,7 @@ use crate::{Open, conforms::contract, defaults, number};
 /// What the table of fields says of each, for models that take it.
 fn table() -> Map<String, Value> {
     let open = Open { limits: defaults() };
-    let schemas = ["emoji", "editor", "xl"].map(|model| {
+    let schemas = ["emoji", "editor", "xl", "classes"].map(|model| {
         let card = open.card(model).unwrap();
         request_schema(&Bounds { card: &card, limits: &open.limits }, true)
     });

@@ -21,7 +21,7 @@ pub struct Case {
 }
 
 /// The folders of cases.
-pub const FOLDERS: [&str; 11] = [
+pub const FOLDERS: [&str; 15] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -33,10 +33,14 @@ pub const FOLDERS: [&str; 11] = [
     "controlnet",
     "controlnet-sdxl",
     "lora",
+    "ddpm",
+    "ldm-uncond",
+    "consistency",
+    "score-sde-ve",
 ];
 
 /// What this version draws.
-const TASKS: [&str; 8] = [
+const TASKS: [&str; 10] = [
     "txt2img",
     "img2img",
     "inpaint",
@@ -45,6 +49,8 @@ const TASKS: [&str; 8] = [
     "controlnet-img2img",
     "controlnet-inpaint",
     "base+refiner",
+    "unconditional",
+    "class-conditional",
 ];
 
 /// A folder of the models that the cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask
@@ -55,6 +61,17 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
         // Some fixtures are smaller than anybody would want a picture.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
+        let cases = if root.join("cases").join(pipeline).is_dir() { Case::all(root, &[*pipeline]) } else { Vec::new() };
+        for case in cases.iter().filter(|case| case.model(&case.json) != *pipeline) {
+            let variant = models.path().join(case.model(&case.json));
+            copy(&models.path().join(pipeline), &variant);
+            for (part, keys) in case.json["config_overrides"].as_object().unwrap() {
+                let file = variant.join(part).join("config.json");
+                let mut config: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+                config.extend(keys.as_object().unwrap().clone());
+                fs::write(file, Value::Object(config).to_string()).unwrap();
+            }
+        }
     }
     copy(&root.join(TINY), &models.path().join("sd1/vae_tiny"));
     models
@@ -92,7 +109,7 @@ fn copy(from: &Path, to: &Path) {
 const TINY: &str = "vaes/taesd";
 
 /// The scheduler classes that this version samples with.
-const CLASSES: [&str; 19] = [
+const CLASSES: [&str; 20] = [
     "PNDMScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -112,6 +129,7 @@ const CLASSES: [&str; 19] = [
     "SASolverScheduler",
     "IPNDMScheduler",
     "EDMEulerScheduler",
+    "ScoreSdeVeScheduler",
 ];
 
 impl Case {
@@ -199,6 +217,15 @@ impl Case {
         body
     }
 
+    /// The folder of the model: the pipeline, or a copy of it where the case changes its configuration.
+    fn model(&self, stage: &Value) -> String {
+        let pipeline = stage["pipeline"].as_str().unwrap();
+        match stage["config_overrides"].is_null() {
+            true => pipeline.to_owned(),
+            false => self.name.replace('/', "--"),
+        }
+    }
+
     fn picture(&self, value: &Value) -> Option<Value> {
         let file = fs::read(self.root.join(value["file"].as_str()?)).unwrap();
         Some(json!({"b64": STANDARD.encode(file)}))
@@ -237,7 +264,7 @@ impl Case {
     fn fields(&self, stage: &Value) -> Map<String, Value> {
         let params = &stage["params"];
         let mut request = Map::new();
-        request.insert("model".to_owned(), stage["pipeline"].clone());
+        request.insert("model".to_owned(), self.model(stage).into());
         for (theirs, ours) in [
             ("prompt", "prompt"),
             ("negative_prompt", "negative_prompt"),
@@ -249,6 +276,8 @@ impl Case {
             ("guidance_scale", "guidance_scale"),
             ("guidance_rescale", "guidance_rescale"),
             ("num_images_per_prompt", "n"),
+            ("batch_size", "n"),
+            ("class_labels", "class_label"),
             ("eta", "eta"),
             ("clip_skip", "clip_skip"),
             ("strength", "strength"),
@@ -305,6 +334,9 @@ impl Case {
         }
         if let Some(steps) = params.get("original_inference_steps") {
             request.insert("scheduler".to_owned(), json!({"original_inference_steps": steps}));
+        }
+        if let Some(clipped) = params.get("use_clipped_model_output") {
+            request["scheduler"]["use_clipped_model_output"] = clipped.clone();
         }
         request
     }

@@ -46,6 +46,14 @@ async fn cases_give_the_golden_pictures() {
         "lora/kohya_locon_0.7",
         "lora/sdxl_two",
         "lora/textual_inversion_lora",
+        "ddpm/ddpm_50",
+        "ddpm/ddim_20_clipped",
+        "ddpm/ddim_20_eta05",
+        "ldm-uncond/batch_2",
+        "ldm-uncond/scaling_1",
+        "consistency/steps_2",
+        "consistency/steps_4_batch",
+        "score-sde-ve/batch_2",
     ];
     let cases: Vec<_> =
         case::Case::all(&root, &case::FOLDERS).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();

@@ -5,7 +5,7 @@ use crate::{
     device::Device,
     families::{CardError, Description, ModelIndex, card::bytes, extras::Extras},
     models::{StableDiffusion, latent_diffusion::Spec},
-    pipelines::{LatentDiffusion, LatentRgb, Loaded},
+    pipelines::{LatentDiffusion, LatentRgb, Loaded, decoding::decode_alone},
     weights::{LoadError, ModelFolder},
 };
 
@@ -65,7 +65,10 @@ pub(in crate::families) fn load(folder: &ModelFolder, device: &Device) -> Result
     let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
     let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
         Some(map) => map,
-        None => LatentRgb::fit(&networks).map_err(|error| LoadError::Preview(error.to_string()))?,
+        None => {
+            let fitted = LatentRgb::fit(networks.spec().latent_channels, |latents| decode_alone(&networks, latents));
+            fitted.map_err(|error| LoadError::Preview(error.to_string()))?
+        }
     };
     Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
 }

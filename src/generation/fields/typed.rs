@@ -24,6 +24,7 @@ impl Fields {
             | Kind::Picture
             | Kind::Size
             | Kind::Scheduler
+            | Kind::Classes
             | Kind::Labels
             | Kind::Words { .. }
             | Kind::Object(_)
@@ -61,8 +62,13 @@ impl Fields {
     pub(in crate::generation) fn refuse_untaken(&mut self, fields: &[&Field], on: &Bounds<'_>) {
         for field in fields.iter().filter(|field| !field.is_taken_by(on.card)) {
             if let Some(why) = field.takers.why
-                && self.take(field.name).is_some()
+                && let Some(value) = self.take(field.name)
             {
+                // The params of a finished generation name every field, those too that mean nothing to its model.
+                let idle = (field.default)(on).filter(|_| !on.card.takes_prompt);
+                if idle.is_some_and(|idle| same(&value, &idle)) {
+                    continue;
+                }
                 let detail = format!("cannot be used with the model {:?}: {why}", on.card.name);
                 self.error(field.name, "unsupported_for_model", detail);
             }
@@ -159,5 +165,13 @@ impl std::fmt::Display for Numbers {
             (false, true) => write!(f, "at least {min} and below {max}"),
             (true, true) => write!(f, "above {min} and below {max}"),
         }
+    }
+}
+
+/// Whether two values are equal, whether numbers are written with a point or without.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b || a.as_f64().is_some_and(|number| b.as_f64() == Some(number)),
     }
 }

@@ -1,0 +1,163 @@
+//! The networks of a model that draws without a text, in memory.
+
+use candle_core::Tensor;
+
+use super::{Frame, LatentRgb, Loaded, NetworkError, byte, calls::PredictRow, unit_byte};
+use crate::{
+    device::Device,
+    models::{UNet2DModel, VqModel, demand::Demand, pause::ToEnd, unet2d::UNet2DConfig, vq_model::VqModelConfig},
+};
+
+/// A U-Net, and what turns its samples into pictures.
+#[derive(Debug)]
+pub struct PlainUNet {
+    pub unet: UNet2DModel,
+    pub config: UNet2DConfig,
+    pub output: Output,
+    pub device: Device,
+}
+
+/// What the samples of a U-Net are.
+#[derive(Debug)]
+pub enum Output {
+    /// Pictures, levels of which are in [-1, 1].
+    Signed,
+    /// Pictures, levels of which are in [0, 1].
+    Unit,
+    /// Latents near the codes of a codebook.
+    Codes(Codes),
+}
+
+/// A codebook, its decoder, and a quick look at latents.
+#[derive(Debug)]
+pub struct Codes {
+    network: VqModel,
+    config: VqModelConfig,
+    rgb: LatentRgb,
+}
+
+impl PlainUNet {
+    /// (C, h, w) of a sample for a picture of (H, W) pixels.
+    pub fn sample_shape(&self, [height, width]: [usize; 2]) -> [usize; 3] {
+        let scale = match &self.output {
+            Output::Signed | Output::Unit => 1,
+            Output::Codes(codes) => codes.config.scale(),
+        };
+        [self.config.in_channels, height / scale, width / scale]
+    }
+
+    /// What one row of a prediction for samples of (h, w) takes.
+    pub fn predict_demand(&self, size: [usize; 2]) -> Demand {
+        self.config.demand(size)
+    }
+
+    /// Samples with their times and classes → raw predictions of the same shape.
+    ///
+    /// # Errors
+    /// A row does not fit the network.
+    pub async fn predict(&self, shape: [usize; 3], rows: &[PredictRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        let predict = async {
+            let samples = batch_of(rows.iter().map(|row| row.sample.as_slice()), shape, &self.device)?;
+            let times: Vec<f32> = rows.iter().map(|row| row.t).collect();
+            let classes: Option<Vec<u32>> = rows.iter().map(|row| row.class).collect();
+            rows_of(&self.unet.forward(&samples, &times, classes.as_deref()).await?)
+        };
+        predict.await.map_err(|error: candle_core::Error| NetworkError { network: "unet", detail: error.to_string() })
+    }
+
+    /// What decoding one row of (h, w) latents takes; nothing where samples are pictures.
+    pub fn decode_demand(&self, [h, w]: [usize; 2]) -> Demand {
+        match &self.output {
+            Output::Signed | Output::Unit => Demand::default(),
+            Output::Codes(codes) => codes.config.decode_demand(h, w),
+        }
+    }
+
+    /// Latents (C, h, w) → pictures.
+    ///
+    /// # Errors
+    /// The samples are no latents, or do not fit the codebook.
+    pub async fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
+        match &self.output {
+            Output::Codes(codes) => codes.decode(shape, rows, &self.device).await,
+            Output::Signed | Output::Unit => {
+                Err(NetworkError { network: "vqvae", detail: "the samples of this model are pictures".to_owned() })
+            }
+        }
+    }
+}
+
+impl Output {
+    /// The picture of a sample (3, h, w), where samples are pictures.
+    pub fn frame(&self, sample: &[f32], [_, h, w]: [usize; 3]) -> Option<Frame> {
+        let level: fn(f32) -> u8 = match self {
+            Output::Signed => byte,
+            Output::Unit => unit_byte,
+            Output::Codes(_) => return None,
+        };
+        let plane = h * w;
+        let pixels = (0..3 * plane).map(|i| level(sample[i % 3 * plane + i / 3]));
+        Some(Frame::picture(w, h, pixels.collect()))
+    }
+}
+
+impl Codes {
+    /// `preview` is the map of quick looks; where there is none it is found by decoding random latents.
+    ///
+    /// # Errors
+    /// The decoder failed.
+    pub fn new(
+        network: VqModel,
+        config: VqModelConfig,
+        preview: Option<LatentRgb>,
+        device: &Device,
+    ) -> Result<Codes, NetworkError> {
+        let channels = config.embedding_width();
+        let mut codes = Codes { network, config, rgb: LatentRgb { weight: Vec::new(), bias: [0.0; 3] } };
+        codes.rgb = match preview.filter(|map| map.weight.len() == channels) {
+            Some(map) => map,
+            None => LatentRgb::fit(channels, |latents| {
+                let [_, c, h, w] = latents.shape();
+                codes.decode([c, h, w], &[latents.data().to_vec()], device).to_end()
+            })?,
+        };
+        Ok(codes)
+    }
+
+    async fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>], device: &Device) -> Result<Vec<Frame>, NetworkError> {
+        let decode = async {
+            let latents = batch_of(rows.iter().map(Vec::as_slice), shape, device)?;
+            let codes = self.network.quantize(&(latents / self.config.scaling_factor)?)?;
+            let pictures = self.network.decode(&codes).await?.permute((0, 2, 3, 1))?.contiguous()?;
+            let (_, height, width, _) = pictures.dims4()?;
+            let frame = |levels: Vec<f32>| Frame::picture(width, height, levels.into_iter().map(byte).collect());
+            Ok(rows_of(&pictures)?.into_iter().map(frame).collect())
+        };
+        decode.await.map_err(|error: candle_core::Error| NetworkError { network: "vqvae", detail: error.to_string() })
+    }
+}
+
+impl Loaded for PlainUNet {
+    fn sketch(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
+        match &self.output {
+            Output::Codes(codes) => codes.rgb.frame(estimate, shape),
+            pixels => pixels.frame(estimate, shape).expect("samples that are no codes are pictures"),
+        }
+    }
+}
+
+/// Rows of (C, h, w) as (B, C, h, w).
+fn batch_of<'a>(
+    rows: impl Iterator<Item = &'a [f32]>,
+    [c, h, w]: [usize; 3],
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let data: Vec<f32> = rows.flatten().copied().collect();
+    let b = data.len() / (c * h * w).max(1);
+    Tensor::from_vec(data, (b, c, h, w), device.candle())
+}
+
+/// The numbers of each row of a batch.
+fn rows_of(batch: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {
+    batch.flatten_from(1)?.to_vec2()
+}

@@ -1,0 +1,123 @@
+//! Requests for models that draw without a prompt.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+
+use crate::desk::{Desk, post};
+
+fn pipelines() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines")
+}
+
+async fn desk(models: &Path) -> Desk {
+    Desk::open(&[("models.dir", models.to_str().unwrap())]).await
+}
+
+/// The accepted generation.
+async fn accepted(desk: &Desk, body: &Value) -> Value {
+    let answer = desk.ask(post(body, &[])).await;
+    assert_eq!(answer.status, 202, "{body} {}", answer.text());
+    answer.json()
+}
+
+/// Pointers, codes and details of the errors.
+async fn errors(desk: &Desk, body: &Value) -> Vec<(String, String, String)> {
+    let answer = desk.ask(post(body, &[])).await;
+    assert_eq!(answer.status, 422, "{body} {}", answer.text());
+    let text = |error: &Value, key: &str| error[key].as_str().unwrap().to_owned();
+    let errors = answer.json()["errors"].as_array().unwrap().clone();
+    errors.iter().map(|error| (text(error, "pointer"), text(error, "code"), text(error, "detail"))).collect()
+}
+
+#[tokio::test]
+async fn what_needs_a_prompt_is_refused_by_name() {
+    let desk = desk(&pipelines()).await;
+    for (field, value) in [
+        ("prompt", json!("a fox")),
+        ("negative_prompt", json!("blurry")),
+        ("prompt_syntax", json!("weighted")),
+        ("guidance_scale", json!(5)),
+        ("guidance_interval", json!([0.1, 0.9])),
+        ("clip_skip", json!(1)),
+        ("decoder", json!("tiny")),
+        ("feature_cache", json!({"kind": "deepcache", "interval": 2})),
+        ("loras", json!([{"name": "sd1_kohya"}])),
+        ("refiner", json!({"model": "sdxl", "switch_at": 0.5})),
+        ("class_label", json!(1)),
+    ] {
+        let errors = errors(&desk, &json!({"model": "ddpm", field: value})).await;
+        let [(pointer, code, detail)] = &errors[..] else { panic!("{field}: {errors:?}") };
+        assert_eq!((pointer, code.as_str()), (&format!("/{field}"), "unsupported_for_model"), "{detail}");
+        assert!(detail.contains("\"ddpm\""), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_prompt_is_accepted_and_its_params_make_it_again() {
+    let desk = desk(&pipelines()).await;
+    for body in [
+        json!({"model": "ddpm", "seed": 1, "eta": 0.5, "scheduler": "ddim", "steps": 20, "width": 24, "height": 24}),
+        json!({"model": "ldm-uncond", "seed": 1, "n": 3, "seed_mode": "batch"}),
+        json!({"model": "consistency", "seed": 1, "class_label": 3, "n": 2, "timesteps": [22, 0]}),
+        json!({"model": "score-sde-ve", "seed": 1, "steps": 60, "scheduler": {"correct_steps": 2}}),
+    ] {
+        let params = accepted(&desk, &body).await["params"].clone();
+        assert_eq!(params["prompt"], "", "{params}");
+        assert_eq!(accepted(&desk, &params).await["params"], params);
+    }
+    let errors = errors(&desk, &json!({"model": "ddpm", "width": 20, "height": 4})).await;
+    let of = |pointer: &str| errors.iter().find(|error| error.0 == pointer).unwrap().2.clone();
+    assert!(of("/width").contains("a multiple of 8") && of("/height").contains("between 8 and"), "{errors:?}");
+}
+
+#[tokio::test]
+async fn classes_go_by_number_or_name_for_all_pictures_or_for_each() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&pipelines().join("consistency"), &models.path().join("numbers"));
+    copy(&pipelines().join("consistency"), &models.path().join("names"));
+    let index = models.path().join("names/model_index.json");
+    let mut keys: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    keys["id2label"] = json!({"0": "tench, Tinca tinca", "7": "cock"});
+    fs::write(&index, keys.to_string()).unwrap();
+    let desk = desk(models.path()).await;
+    for (model, label, n, labels) in [
+        ("numbers", json!(9), 1, json!([9])),
+        ("numbers", json!(2.0), 2, json!([2, 2])),
+        ("numbers", json!([1, 5]), 2, json!([1, 5])),
+        ("names", json!("cock"), 1, json!([7])),
+        ("names", json!(["Tinca tinca", 3]), 2, json!([0, 3])),
+    ] {
+        let accepted = accepted(&desk, &json!({"model": model, "class_label": label, "n": n})).await;
+        assert_eq!(accepted["params"]["class_label"], labels, "{label}");
+    }
+    for (model, label, pointer, said) in [
+        ("numbers", Value::Null, "/class_label", "one of 10 classes"),
+        ("numbers", json!(10), "/class_label", "from 0 to 9"),
+        ("numbers", json!(-1), "/class_label", "from 0 to 9"),
+        ("numbers", json!(1.5), "/class_label", "from 0 to 9"),
+        ("numbers", json!([1, 2, 3]), "/class_label", "one entry for each of the 2 pictures, not 3"),
+        ("numbers", json!([1, 10]), "/class_label/1", "from 0 to 9"),
+        ("numbers", json!("cock"), "/class_label", "no names"),
+        ("names", json!(["cock", "hen"]), "/class_label/1", "\"hen\" is not"),
+        ("numbers", json!({"a": 1}), "/class_label", "a number or a name"),
+    ] {
+        let errors = errors(&desk, &json!({"model": model, "class_label": label, "n": 2})).await;
+        let [(at, _, detail)] = &errors[..] else { panic!("{label}: {errors:?}") };
+        assert!(at == pointer && detail.contains(said), "{label}: {errors:?}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => fs::write(to, fs::read(entry.path()).unwrap()).unwrap(),
+        }
+    }
+}
