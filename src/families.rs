@@ -81,17 +81,3 @@ pub fn classes() -> Vec<&'static str> {
     }
     classes
 }
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn every_family_has_a_name_of_its_own_and_classes() {
-        let names: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name()).collect();
-        assert_eq!(names.len(), FAMILIES.len());
-        assert!(FAMILIES.iter().all(|family| !family.classes().is_empty()));
-    }
-}

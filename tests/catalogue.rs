@@ -2,6 +2,8 @@
 
 #[path = "catalogue/bounds.rs"]
 mod bounds;
+#[path = "catalogue/families.rs"]
+mod families;
 #[path = "catalogue/words.rs"]
 mod words;
 
