@@ -3,6 +3,8 @@
 //!
 //! Fixtures come from `LATENTD_PARITY_DIR`, or else from `tests/fixtures/parity`.
 
+#[path = "components/classes.rs"]
+mod classes;
 #[path = "components/fixtures.rs"]
 mod fixtures;
 #[path = "components/folders.rs"]

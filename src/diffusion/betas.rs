@@ -117,7 +117,7 @@ impl Betas {
 }
 
 /// `torch.linspace` in float32: counted from both ends towards the middle, product and sum rounded once.
-fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
+pub(super) fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
     if count == 1 {
         return vec![start];
     }

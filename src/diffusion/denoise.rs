@@ -50,6 +50,8 @@ pub async fn sample<D: Denoise>(
         }
         Sampler::FlowHeun => samplers::flow_heun(&network, schedule, x).await?,
         Sampler::Consistency(options) => samplers::consistency(&network, schedule, options, x, noise).await?,
+        Sampler::ScoreSdeVe(options) => samplers::sde_ve(&network, schedule, options, x, noise).await?,
+        Sampler::ScoreSdeVp(options) => samplers::sde_vp(&network, schedule, options, x, noise).await?,
     };
     if x.is_finite() { Ok(x) } else { Err(Error::NotFinite) }
 }

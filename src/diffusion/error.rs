@@ -11,6 +11,8 @@ pub enum Error {
     Shape { expected: [usize; 4], got: [usize; 4] },
     #[error("{len} values do not fill latents of shape {shape:?}")]
     Length { shape: [usize; 4], len: usize },
+    #[error("variance_type is learned_range, and the network predicts no variance")]
+    NoVariance,
     #[error("the latents are no longer finite")]
     NotFinite,
     /// The implementor of [`Denoise`](super::Denoise) has failed; its own error rides inside.

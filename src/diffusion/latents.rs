@@ -68,6 +68,21 @@ impl Latents {
         Latents::combine(&[(k, self)])
     }
 
+    /// `f` of each number, in `f64`, rounded once.
+    pub(super) fn map(&self, f: impl Fn(f64) -> f64) -> Latents {
+        Latents { shape: self.shape, data: self.data.iter().map(|x| f((*x).into()) as f32).collect() }
+    }
+
+    /// `f` of each pair of numbers, in `f64`, rounded once.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub(super) fn zip(&self, other: &Latents, f: impl Fn(f64, f64) -> f64) -> Latents {
+        assert!(self.shape == other.shape, "latents of different shapes were combined");
+        let pairs = self.data.iter().zip(&other.data);
+        Latents { shape: self.shape, data: pairs.map(|(a, b)| f((*a).into(), (*b).into()) as f32).collect() }
+    }
+
     /// `mask · x + (1 − mask) · under`, the mask (h, w) the same for every image and channel.
     ///
     /// # Panics

@@ -5,6 +5,7 @@ use std::{cell::Cell, future::Future};
 use super::error::Error;
 use super::latents::Latents;
 use super::point::Point;
+use super::posterior::Posterior;
 use super::prediction::{Clip, Prediction};
 use super::schedule::Schedule;
 
@@ -13,6 +14,11 @@ pub trait Denoise {
     /// The network's raw prediction after guidance (ε, v or x0, as the model was trained) for `x: (B, C, h, w)`, which is
     /// already scaled for the network, and the timestep `t` that the network is told.  Same shape as `x`.
     fn predict(&self, x: &Latents, t: f64) -> impl Future<Output = Result<Latents, Error>>;
+
+    /// The same, and what ancestral sampling can use beside it.
+    fn posterior(&self, x: &Latents, t: f64) -> impl Future<Output = Result<Posterior, Error>> {
+        async move { Ok(Posterior::plain(self.predict(x, t).await?)) }
+    }
 
     /// Called after each network call with the state that has come of it; what it returns is what sampling goes on with.
     /// `noised` lays noise `(B, C, h, w)` over a picture's latents `(B, C, h, w)`, as much as that state has; none at the end.
@@ -45,6 +51,17 @@ impl<'a, D: Denoise> Network<'a, D> {
         let raw = self.denoise.predict(x, t).await?;
         self.calls.set(self.calls.get() + 1);
         if raw.shape() == x.shape() { Ok(raw) } else { Err(Error::Shape { expected: x.shape(), got: raw.shape() }) }
+    }
+
+    /// The raw answer for `x`, and what the network says of the step; refuses one of another shape.
+    pub(super) async fn posterior(&self, x: &Latents, t: f64) -> Result<Posterior, Error> {
+        let posterior = self.denoise.posterior(x, t).await?;
+        self.calls.set(self.calls.get() + 1);
+        let others = posterior.variance.iter().chain(&posterior.pull);
+        match std::iter::once(&posterior.prediction).chain(others).find(|of| of.shape() != x.shape()) {
+            Some(of) => Err(Error::Shape { expected: x.shape(), got: of.shape() }),
+            None => Ok(posterior),
+        }
     }
 
     /// `D(x; σ)` of Karras et al. (2022) for a state `x0 + (σ/α) ε`.

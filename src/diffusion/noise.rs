@@ -42,6 +42,11 @@ impl Noise {
         })
     }
 
+    /// Whether one generator draws for all images.
+    pub(super) fn is_batch(&self) -> bool {
+        matches!(self.0, Generators::Batch(_))
+    }
+
     /// Noise for steps between the levels `min` and `max`, of paths that begin from `seed`, else from the seeds of the
     /// generators; with a generator per image each image has a path of its own, as it would have alone.
     pub(super) fn brownian(&self, seed: Option<u64>, shape: [usize; 4], min: f64, max: f64) -> BrownianNoise {

@@ -12,6 +12,8 @@ pub enum Prediction {
     Velocity,
     /// x0 itself.
     Sample,
+    /// The score `∇ ln p(x) = −ε/σ` of a state `x0 + σ ε`.
+    Score,
     /// The velocity `ε − x0` of a flow `x = (1 − σ) x0 + σ ε`.
     Flow,
     /// `F` of Karras et al. (2022), arXiv:2206.00364, equation 7, for states `x0 + σ ε`; `negated` is `−F`.
@@ -26,6 +28,7 @@ impl Prediction {
             Prediction::Epsilon => "epsilon",
             Prediction::Velocity => "v_prediction",
             Prediction::Sample => "sample",
+            Prediction::Score => "score",
             Prediction::Flow => "flow_prediction",
             Prediction::Preconditioned { negated: true, .. } => "v_prediction",
             Prediction::Preconditioned { .. } | Prediction::Boundary { .. } => "epsilon",
@@ -50,6 +53,7 @@ impl Prediction {
             Prediction::Epsilon => Latents::combine(&[(1.0 / (alpha * scale), x), (-sigma / alpha, raw)]),
             Prediction::Velocity => Latents::combine(&[(alpha / scale, x), (-sigma, raw)]),
             Prediction::Sample => raw.clone(),
+            Prediction::Score => Latents::combine(&[(1.0, x), (sigma * sigma, raw)]),
             Prediction::Flow => Latents::combine(&[(1.0, x), (-sigma, raw)]),
             Prediction::Preconditioned { sigma_data, negated } => {
                 let skip = sigma_data * sigma_data / (sigma * sigma + sigma_data * sigma_data);
@@ -73,6 +77,7 @@ impl Prediction {
             Prediction::Velocity => Latents::combine(&[(sigma, x), (alpha, raw)]),
             Prediction::Sample => Latents::combine(&[(1.0 / sigma, x), (-alpha / sigma, raw)]),
             Prediction::Flow => Latents::combine(&[(1.0, x), (alpha, raw)]),
+            Prediction::Score => raw.scale(-sigma),
             Prediction::Preconditioned { .. } | Prediction::Boundary { .. } => {
                 Prediction::Sample.epsilon(x, &self.x0(x, raw, now, 1.0), now)
             }

@@ -45,7 +45,9 @@ impl SchedulerConfig {
             | Sampler::EdmEuler(_)
             | Sampler::EdmDpmMultistep(..)
             | Sampler::FlowHeun
-            | Sampler::Consistency(_) => (None, None),
+            | Sampler::Consistency(_)
+            | Sampler::ScoreSdeVe(_)
+            | Sampler::ScoreSdeVp(_) => (None, None),
         };
         let schedule_type = match (respacing, known) {
             (Some(Respacing::Karras), _) => Some("Karras"),

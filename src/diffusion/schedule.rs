@@ -9,7 +9,7 @@ use super::error::InvalidSteps;
 use super::latents::Latents;
 use super::point::Point;
 use super::prediction::Prediction;
-use super::scheduler_config::{EulerLevels, FinalSigma, Sampler, SchedulerConfig};
+use super::scheduler_config::{EulerLevels, FinalSigma, Sampler, SchedulerConfig, ScoreSdeVe, ScoreSdeVp};
 use super::sigmas::{Respacing, SigmaTable};
 use super::spacing::Spacing;
 use crate::generation::{Draw, Levels};
@@ -17,12 +17,15 @@ use dpm_levels::{DpmLevels, Last, dpm_points};
 use edm_levels::{consistency_points, edm_points};
 use euler_levels::euler_points;
 use flow_levels::flow_points;
+pub(super) use sde_levels::ve_steps;
+use sde_levels::{ve_points, vp_points};
 use trained::{Trained, distilled_points, ipndm_points, trained_points};
 
 mod dpm_levels;
 mod edm_levels;
 mod euler_levels;
 mod flow_levels;
+mod sde_levels;
 mod trained;
 
 /// The steps that PNDM needs where it begins with three Runge-Kutta steps.
@@ -156,6 +159,8 @@ impl Schedule {
             Sampler::Consistency(options) => {
                 (consistency_points(config, options, course.without_sigmas(config)?)?, options.sigma_max)
             }
+            Sampler::ScoreSdeVe(options) => (ve_points(options, course.steps(config)?), options.sigma_max),
+            Sampler::ScoreSdeVp(options) => (vp_points(options, course.steps(config)?), 1.0),
         };
         let run = 0..points.len() - 1;
         Schedule { points, run, init_noise_sigma, trained }.checked(config)
@@ -264,7 +269,7 @@ impl Schedule {
     /// step.  A run that begins with a picture begins at the first.
     pub fn timeline(&self) -> Vec<Point> {
         let points = &self.points[..self.run.end];
-        let (timeline, begin): (Vec<Point>, usize) = match self.config().sampler {
+        let (timeline, begin): (Vec<Point>, usize) = match &self.config().sampler {
             // The first step of PLMS is done twice, with its second point.
             Sampler::Pndm { skip_prk_steps: true, .. } if points.len() > 1 => {
                 (points[..2].iter().chain(&points[1..]).copied().collect(), self.run.start)
@@ -284,6 +289,11 @@ impl Schedule {
                 // The last step of a whole schedule has one call; where the run is cut, its last step has both.
                 let cut = (self.run.end < self.whole()).then_some(self.points[self.run.end]);
                 (points[..1].iter().copied().chain(pairs).chain(cut).collect(), 2 * self.run.start)
+            }
+            Sampler::ScoreSdeVe(ScoreSdeVe { correct_steps, .. })
+            | Sampler::ScoreSdeVp(ScoreSdeVp { correct_steps, .. }) => {
+                let calls = correct_steps + 1;
+                (points.iter().flat_map(|point| std::iter::repeat_n(*point, calls)).collect(), calls * self.run.start)
             }
             _ => (points.to_vec(), self.run.start),
         };

@@ -14,9 +14,11 @@ mod class;
 pub(super) mod flow;
 pub(super) mod keys;
 mod options;
+mod sde;
 mod solvers;
 
 pub(super) use class::Class;
+pub(super) use sde::{ScoreSdeVe, ScoreSdeVp};
 
 /// A checked scheduler configuration; whatever exists of it can be run, only the number of steps is open.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +59,8 @@ pub(super) enum Sampler {
     FlowEuler { respacing: Option<Respacing>, inverted: bool, stochastic: bool },
     FlowHeun,
     Consistency(Consistency),
+    ScoreSdeVe(ScoreSdeVe),
+    ScoreSdeVp(ScoreSdeVp),
 }
 
 impl Sampler {
@@ -76,11 +80,12 @@ pub(super) struct Ddim {
     pub(super) use_clipped_model_output: bool,
 }
 
-/// diffusers' `variance_type` of DDPM: the posterior's variance `β̃` or that of the step, `β`.
+/// diffusers' `variance_type` of DDPM: the posterior's variance `β̃`, that of the step, `β`, or what the network says between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variance {
     Small,
     Large,
+    LearnedRange,
 }
 
 /// Where the last step ends: without noise, or at the level of timestep 0.
@@ -267,6 +272,8 @@ impl SchedulerConfig {
             },
             Class::FlowHeun => Sampler::FlowHeun,
             Class::Consistency => Sampler::Consistency(keys.consistency()?),
+            Class::ScoreSdeVe => Sampler::ScoreSdeVe(keys.score_sde_ve()?),
+            Class::ScoreSdeVp => Sampler::ScoreSdeVp(keys.score_sde_vp()?),
         };
         Ok(SchedulerConfig {
             sampler,
@@ -305,6 +312,8 @@ impl SchedulerConfig {
             Sampler::FlowEuler { .. } => Class::FlowEuler,
             Sampler::FlowHeun => Class::FlowHeun,
             Sampler::Consistency(_) => Class::Consistency,
+            Sampler::ScoreSdeVe(_) => Class::ScoreSdeVe,
+            Sampler::ScoreSdeVp(_) => Class::ScoreSdeVp,
         }
         .name()
     }
@@ -320,6 +329,11 @@ impl SchedulerConfig {
     /// What the model predicts.
     pub fn prediction(&self) -> Prediction {
         self.prediction
+    }
+
+    /// Whether the network must predict the variance of each step, beside what it predicts of the picture.
+    pub fn learns_variance(&self) -> bool {
+        matches!(self.sampler, Sampler::Ddpm { variance: Variance::LearnedRange, .. })
     }
 
     /// `T`.

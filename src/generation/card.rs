@@ -55,6 +55,9 @@ pub struct ModelCard {
     /// Widths of the embeddings of `text_encoder` and `text_encoder_2`, as far as it has them.
     #[serde(skip)]
     pub text_widths: [Option<usize>; 2],
+    /// Whether its network predicts the variance of a step, for the scheduler's `variance_type` learned_range.
+    #[serde(skip)]
+    pub predicts_variance: bool,
     /// Channels of the maps that ControlNets add to.
     #[serde(skip)]
     pub maps: Vec<usize>,

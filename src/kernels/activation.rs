@@ -34,6 +34,14 @@ impl Kernels {
             Kernels::Reference => x.gelu_erf(),
         }
     }
+
+    /// x·Φ(x) by its tanh approximation: diffusers' `gelu-approximate`.
+    pub fn gelu_tanh(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("gelu_tanh", gelu_tanh_of)),
+            Kernels::Reference => x.gelu(),
+        }
+    }
 }
 
 #[inline(always)]
@@ -49,6 +57,12 @@ fn quick_gelu_of(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn gelu_erf_of(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// `x (1 + tanh u) / 2` is `x / (1 + e^(−2u))`, for `u = √(2/π) (x + 0.044715 x³)`.
+#[inline(always)]
+fn gelu_tanh_of(x: f32) -> f32 {
+    x / (1.0 + exp(-1.595_769_1 * x * f32::mul_add(0.044_715 * x, x, 1.0)))
 }
 
 /// The error function by Abramowitz & Stegun 7.1.26; absolute error below 5e-7 in float32.
@@ -97,12 +111,14 @@ mod tests {
         let x: Vec<f32> = (-2000..=2000).map(|i| i as f32 * 5e-3).collect();
         let tensor = Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let tanh = |x: f64| (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh();
         let phi = |x: f64| 0.5 * (1.0 + libm::erf(x / 2f64.sqrt()));
         for kernels in [Kernels::default(), Kernels::Reference] {
             for (made, exact) in [
                 (kernels.silu(&tensor), &(|x| x * sigmoid(x)) as &dyn Fn(f64) -> f64),
                 (kernels.quick_gelu(&tensor), &|x| x * sigmoid(1.702 * x)),
                 (kernels.gelu_erf(&tensor), &|x| x * phi(x)),
+                (kernels.gelu_tanh(&tensor), &|x| 0.5 * x * (1.0 + tanh(x))),
             ] {
                 for (x, y) in x.iter().zip(made.unwrap().to_vec1::<f32>().unwrap()) {
                     let exact = exact(f64::from(*x));

@@ -50,6 +50,10 @@ impl Rules for CatalogueRules<'_> {
             };
             (key, format!("cannot be used: {error}{hint}"))
         })?;
+        if config.learns_variance() && !card.predicts_variance {
+            let detail = "cannot be learned_range: the network of this model predicts no variance";
+            return Err(("variance_type".to_owned(), detail.to_owned()));
+        }
         let Some(levels) = levels else {
             Schedule::new(&config, steps as usize)
                 .map_err(|error| ("steps".to_owned(), format!("cannot be {steps}: {error}")))?;

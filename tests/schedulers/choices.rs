@@ -123,6 +123,8 @@ fn every_number_has_a_bound() {
         of("LCMScheduler", &["original_inference_steps", "timestep_scaling"]),
         of("EDMEulerScheduler", &["sigma_min", "sigma_max", "sigma_data", "rho"]),
         of("CMStochasticIterativeScheduler", &["s_noise"]),
+        of("ScoreSdeVeScheduler", &["snr", "correct_steps", "sampling_eps"]),
+        of("ScoreSdeVpScheduler", &["beta_min", "beta_max"]),
         of("FlowMatchEulerDiscreteScheduler", &["shift", "shift_terminal"]),
         of("DPMSolverSDEScheduler", &["noise_sampler_seed"]),
     ];

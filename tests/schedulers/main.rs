@@ -3,10 +3,12 @@
 
 mod bounds;
 mod choices;
+mod forward;
 mod goldens;
 mod lists;
 mod network;
 mod noise;
 mod properties;
+mod sde;
 mod stages;
 mod trajectories;

@@ -68,7 +68,7 @@ pub fn config(value: Value) -> SchedulerConfig {
     SchedulerConfig::from_model(&map(value)).unwrap()
 }
 
-pub const CLASSES: [&str; 23] = [
+pub const CLASSES: [&str; 25] = [
     "DDPMScheduler",
     "DDIMScheduler",
     "PNDMScheduler",
@@ -92,11 +92,13 @@ pub const CLASSES: [&str; 23] = [
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
     "CMStochasticIterativeScheduler",
+    "ScoreSdeVeScheduler",
+    "ScoreSdeVpScheduler",
 ];
 
 /// Classes with levels of their own, whatever the betas are.
 pub fn has_betas(class: &str) -> bool {
-    !["EDM", "FlowMatch", "CM", "IPNDM"].iter().any(|family| class.starts_with(family))
+    !["EDM", "FlowMatch", "CM", "IPNDM", "ScoreSde"].iter().any(|family| class.starts_with(family))
 }
 
 pub fn is_second_order(class: &str) -> bool {

@@ -148,7 +148,7 @@ proptest! {
             let class = model["_class_name"].as_str().unwrap();
             let one = match class {
                 _ if class.starts_with("FlowMatch") => p.alpha + p.sigma,
-                _ if class.starts_with("EDM") || class.starts_with("CM") => p.alpha,
+                _ if ["EDM", "CM", "ScoreSdeVe"].iter().any(|family| class.starts_with(family)) => p.alpha,
                 _ => p.alpha * p.alpha + p.sigma * p.sigma,
             };
             prop_assert!((one - 1.0).abs() < 1e-6 && p.t.is_finite());

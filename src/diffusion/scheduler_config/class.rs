@@ -32,6 +32,8 @@ pub(in crate::diffusion) enum Class {
     FlowEuler,
     FlowHeun,
     Consistency,
+    ScoreSdeVe,
+    ScoreSdeVp,
 }
 
 /// Classes with the keys and the steps of another one, and with steps for many timesteps at once, which no pipeline of Stable
@@ -39,7 +41,7 @@ pub(in crate::diffusion) enum Class {
 const PARALLEL: [(&str, Class); 2] = [("DDIMParallelScheduler", Class::Ddim), ("DDPMParallelScheduler", Class::Ddpm)];
 
 impl Class {
-    const ALL: [Class; 23] = [
+    const ALL: [Class; 25] = [
         Class::Ddpm,
         Class::Ddim,
         Class::Pndm,
@@ -63,6 +65,8 @@ impl Class {
         Class::FlowEuler,
         Class::FlowHeun,
         Class::Consistency,
+        Class::ScoreSdeVe,
+        Class::ScoreSdeVp,
     ];
 
     /// The class that `_class_name` names.
@@ -99,6 +103,8 @@ impl Class {
             Class::FlowEuler => "FlowMatchEulerDiscreteScheduler",
             Class::FlowHeun => "FlowMatchHeunDiscreteScheduler",
             Class::Consistency => "CMStochasticIterativeScheduler",
+            Class::ScoreSdeVe => "ScoreSdeVeScheduler",
+            Class::ScoreSdeVp => "ScoreSdeVpScheduler",
         }
     }
 }

@@ -109,8 +109,10 @@ const FLOW: [&str; 9] = [
 const OWN_CONSISTENCY: [&str; 7] =
     ["num_train_timesteps", "sigma_min", "sigma_max", "sigma_data", "s_noise", "rho", "clip_denoised"];
 
+const SCORE_SDE: [&str; 5] = ["num_train_timesteps", "sampling_eps", "snr", "correct_steps", "probability_flow"];
+
 impl Class {
-    /// Whether diffusers' class has this key.
+    /// Whether the class has this key: diffusers' own, and for the score SDEs `probability_flow` and corrections.
     pub(in crate::diffusion) fn has(self, key: &str) -> bool {
         let own: &[&[&str]] = match self {
             Class::Ddpm => &[&CLIP_SAMPLE, &THRESHOLDING, &["variance_type", "rescale_betas_zero_snr"]],
@@ -133,6 +135,8 @@ impl Class {
             Class::FlowEuler => &[&FLOW, &RESPACING, &["num_train_timesteps", "shift"]],
             Class::FlowHeun => &[&["num_train_timesteps", "shift"]],
             Class::Consistency => &[&OWN_CONSISTENCY],
+            Class::ScoreSdeVe => &[&SCORE_SDE, &["sigma_min", "sigma_max"]],
+            Class::ScoreSdeVp => &[&SCORE_SDE, &["beta_min", "beta_max"]],
         };
         let has_betas = !matches!(
             self,
@@ -142,6 +146,8 @@ impl Class {
                 | Class::FlowEuler
                 | Class::FlowHeun
                 | Class::Consistency
+                | Class::ScoreSdeVe
+                | Class::ScoreSdeVp
         );
         let spaced = has_betas && self != Class::DpmSinglestep && SPACING.contains(&key);
         spaced || has_betas && TRAINING.contains(&key) || own.iter().any(|keys| keys.contains(&key))

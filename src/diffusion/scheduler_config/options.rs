@@ -12,7 +12,11 @@ use crate::diffusion::spacing::Spacing;
 
 impl Keys<'_> {
     pub(super) fn betas(self, class: Class) -> Result<Betas, InvalidScheduler> {
-        let count = if class == Class::Consistency { 40 } else { 1000 };
+        let count = match class {
+            Class::Consistency => 40,
+            Class::ScoreSdeVe | Class::ScoreSdeVp => 2000,
+            _ => 1000,
+        };
         let count = self.integer("num_train_timesteps", count, 1, MAX_TRAIN_TIMESTEPS)?;
         if !class.has("beta_schedule") {
             // Classes with levels of their own, which only count the timesteps.
@@ -72,6 +76,8 @@ impl Keys<'_> {
         match class {
             Class::Ipndm => return Ok(Prediction::Velocity),
             Class::FlowEuler | Class::FlowHeun => return Ok(Prediction::Flow),
+            Class::ScoreSdeVe => return Ok(Prediction::Score),
+            Class::ScoreSdeVp => return Ok(Prediction::Epsilon),
             Class::EdmEuler | Class::EdmDpmMultistep => {
                 let sigma_data = self.positive("sigma_data")?.unwrap_or(0.5);
                 let negated = self.word("prediction_type", "epsilon", &[("epsilon", false), ("v_prediction", true)])?;
@@ -109,9 +115,13 @@ impl Keys<'_> {
 
     pub(super) fn variance(self) -> Result<Variance, InvalidScheduler> {
         // `fixed_small_log` is the same number by another road.  `fixed_large_log` takes the root of a negative number
-        // in diffusers, and the learned variances need a network with twice the channels.
-        let words =
-            [("fixed_small", Variance::Small), ("fixed_small_log", Variance::Small), ("fixed_large", Variance::Large)];
+        // in diffusers.  `learned` is found in no published file.
+        let words = [
+            ("fixed_small", Variance::Small),
+            ("fixed_small_log", Variance::Small),
+            ("fixed_large", Variance::Large),
+            ("learned_range", Variance::LearnedRange),
+        ];
         self.word("variance_type", "fixed_small", &words)
     }
 

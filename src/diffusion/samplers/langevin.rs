@@ -1,0 +1,34 @@
+//! Langevin corrections.
+
+use crate::diffusion::latents::Latents;
+use crate::diffusion::noise::Noise;
+
+/// One step of algorithms 4 and 5 of Song et al. (2021), arXiv:2011.13456: along the score `∇ ln p(x)`, with noise, by a step whose
+/// signal-to-noise ratio is `snr`; `alpha` is the share of variance that the next level keeps, 1 where variance explodes.
+/// The norms of score and noise are means over the images that one generator draws for, as in diffusers; an image with a generator
+/// of its own goes by its own norms, as it would alone.
+pub(super) fn langevin(x: &Latents, score: &Latents, snr: f64, alpha: f64, noise: &mut Noise) -> Latents {
+    let z = noise.draw(x.shape());
+    let rows = x.shape()[0];
+    let group = if noise.is_batch() { rows.max(1) } else { 1 };
+    let mut step = Vec::with_capacity(rows);
+    for first in (0..rows).step_by(group) {
+        let mean = |of: &Latents| (first..first + group).map(|b| norm(of.row(b))).sum::<f64>() / group as f64;
+        let ratio = snr * mean(&z) / mean(score);
+        step.extend(std::iter::repeat_n(2.0 * alpha * ratio * ratio, group));
+    }
+    let by_row = |of: &Latents, factor: &dyn Fn(f64) -> f64| {
+        let mut factors = step.iter().map(|step| factor(*step));
+        of.clone().each_row(|row| {
+            let factor = factors.next().unwrap_or_default();
+            row.iter_mut().for_each(|x| *x = (factor * f64::from(*x)) as f32);
+        })
+    };
+    let drift = by_row(score, &|step| step);
+    let spread = by_row(&z, &|step| libm::sqrt(2.0 * step));
+    Latents::combine(&[(1.0, x), (1.0, &drift), (1.0, &spread)])
+}
+
+fn norm(row: &[f32]) -> f64 {
+    libm::sqrt(row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum())
+}

@@ -1,0 +1,87 @@
+use candle_core::{DType, Result, Tensor};
+
+use super::{DiTTransformer2DConfig, PlainNorm, parts};
+use crate::{
+    kernels::Kernels,
+    models::{
+        adapters::RowAdapters,
+        attention::attention,
+        layers::Linear,
+        pause::pause,
+        time_embedding::{Sinusoids, TimestepEmbedding},
+    },
+    weights::Weights,
+};
+
+/// Width of the sines and cosines of a timestep.
+pub(super) const TIME_WIDTH: usize = 256;
+
+/// diffusers' `BasicTransformerBlock` with `norm_type = "ada_norm_zero"`: attention and feed-forward, each modulated and gated by
+/// the time and the class (adaLN-Zero).
+#[derive(Debug)]
+pub(super) struct Block {
+    timestep_embedder: TimestepEmbedding,
+    /// One more than there are classes, (K + 1, D).
+    embedding_table: Tensor,
+    linear: Linear,
+    norm1: PlainNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    norm3: PlainNorm,
+    ff_in: Linear,
+    ff_out: Linear,
+    heads: usize,
+    kernels: Kernels,
+}
+
+impl Block {
+    pub fn new(weights: &Weights, config: &DiTTransformer2DConfig) -> Result<Self> {
+        let width = config.width();
+        let (norm1, emb, attn) = (weights.pp("norm1"), weights.pp("norm1.emb"), weights.pp("attn1"));
+        let project = if config.attention_bias { Linear::new } else { Linear::without_bias };
+        Ok(Self {
+            timestep_embedder: TimestepEmbedding::new(&emb.pp("timestep_embedder"), TIME_WIDTH, None, width),
+            embedding_table: emb
+                .pp("class_embedder.embedding_table")
+                .tensor("weight", &[config.num_embeds_ada_norm + 1, width]),
+            linear: Linear::new(&norm1.pp("linear"), width, 6 * width),
+            norm1: PlainNorm::new(weights, width, 1e-6)?,
+            to_q: project(&attn.pp("to_q"), width, width),
+            to_k: project(&attn.pp("to_k"), width, width),
+            to_v: project(&attn.pp("to_v"), width, width),
+            to_out: Linear::new(&attn.pp("to_out.0"), width, width),
+            norm3: PlainNorm::new(weights, width, config.norm_eps)?,
+            ff_in: Linear::new(&weights.pp("ff.net.0.proj"), width, 4 * width),
+            ff_out: Linear::new(&weights.pp("ff.net.2"), 4 * width, width),
+            heads: config.num_attention_heads,
+            kernels: weights.kernels(),
+        })
+    }
+
+    /// x (B, N, D) → (B, N, D)
+    pub async fn forward(&self, x: Tensor, t: &[f32], labels: &[u32]) -> Result<Tensor> {
+        let kernels = self.kernels;
+        let modulation = self.linear.forward(&kernels.silu(&self.embedding(t, labels)?)?)?;
+        let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = parts(&modulation)?;
+        let normed = self.norm1.modulated(&x, &shift_msa, &scale_msa)?;
+        let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
+        let attended = self.to_out.forward(&attention(kernels, &q, &k, &v, self.heads).await?)?;
+        let x = (x + attended.broadcast_mul(&gate_msa)?)?;
+        pause().await;
+        let normed = self.norm3.modulated(&x, &shift_mlp, &scale_mlp)?;
+        let fed = self.ff_out.forward(&kernels.gelu_tanh(&self.ff_in.forward(&normed)?)?)?;
+        x + fed.broadcast_mul(&gate_mlp)?
+    }
+
+    /// The embedding of time and class, (B, D).
+    pub fn embedding(&self, t: &[f32], labels: &[u32]) -> Result<Tensor> {
+        let device = self.embedding_table.device();
+        let sinusoids = Sinusoids { width: TIME_WIDTH, flip_sin_to_cos: true, freq_shift: 1.0 };
+        let times = sinusoids.forward(t, t.len(), device)?;
+        let labels = Tensor::new(labels, device)?.to_dtype(DType::U32)?;
+        self.timestep_embedder.forward(&times, None, RowAdapters::NONE)?
+            + self.embedding_table.contiguous()?.index_select(&labels, 0)?
+    }
+}
