@@ -102,7 +102,9 @@ class Work:
         self.rows += grown("latentd_steps_total")
         self.shallow_rows += grown("latentd_shallow_steps_total")
         names = ("denoiser", "denoiser_shallow", "decoder", "tiny_decoder")
-        self.seconds += sum(grown(f'latentd_batch_seconds_sum{{network="{name}"}}') for name in names)
+        of_networks = [f'network="{name}"' for name in names]
+        sums = [metric for metric in after if metric.startswith("latentd_batch_seconds_sum")]
+        self.seconds += sum(grown(metric) for metric in sums if any(network in metric for network in of_networks))
 
     def shares(self, exact):
         return self.rows / exact.rows, (self.rows - self.shallow_rows) / exact.rows, self.seconds / exact.seconds

@@ -16,12 +16,13 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion};
 use latentd::{
-    app::engine_settings,
+    app::{devices, engine_settings},
     catalogue::Catalogue,
     config::{Config, Sources},
     engine::{self, Cancel, Engine, Log, Observer, Run, RunError},
     families::stable_diffusion::StableDiffusion,
     generation::{Fields, Limits, Phase, resolve},
+    kernels::arena::Allocator,
     metrics::Metrics,
     models::{
         Spec,
@@ -37,6 +38,10 @@ use latentd::{
     service::CatalogueRules,
 };
 use serde_json::{Value, json};
+
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 const RUNS: [usize; 3] = [1, 8, 32];
 /// Rows of a run's step: with guidance.
@@ -113,10 +118,10 @@ impl Bench {
     fn new() -> Bench {
         let config = Config::load(&Sources::default()).unwrap();
         let settings = engine_settings(&config.engine);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.threads).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(config.engine.threads).build().unwrap();
         let max_rows = settings.max_rows.get();
         let settings = engine::Settings { max_runs: NonZeroUsize::new(64).unwrap(), ..settings };
-        let (engine, thread) = engine::engine(settings, Metrics::new());
+        let (engine, thread) = engine::engine(devices(&config).unwrap().remove(0), settings, Metrics::new());
 
         let catalogue = Catalogue::open(Path::new(""), "emoji").unwrap();
         let embedded = catalogue.load("emoji").unwrap();

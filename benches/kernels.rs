@@ -8,6 +8,7 @@ use candle_core::{Device, Result, Tensor};
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use latentd::kernels::{
     Kernels,
+    arena::Allocator,
     attention::Mask,
     conv2d::{Conv2d, Geometry},
     finish::Onto,
@@ -16,6 +17,10 @@ use latentd::kernels::{
     matrix::Matrix,
     winograd::{Tiles, Use},
 };
+
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// Those that serve.
 const KERNELS: Kernels = Kernels::Packed(Use::Auto);

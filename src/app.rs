@@ -27,7 +27,7 @@ use crate::{
     kernels::{Kernels, winograd},
     ledger::{Blobs, Claimant},
     metrics::Metrics,
-    service::{Bus, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
+    service::{Bus, Devices, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
     webhooks::Courier,
     worker::{Leases, Memory, Preload, Slots, Sweeper, Worker},
 };
@@ -67,7 +67,8 @@ impl App {
             config.engine.max_bytes = memory::bound(config.engine.max_bytes);
         }
         let metrics = Metrics::new();
-        let catalogue = Arc::new(catalogue(&config)?.counted_in(metrics.clone()));
+        let opened = if config.role.works() { devices(&config)? } else { vec![Device::host()] };
+        let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let store = start_store(&config, &tasks, &draining).await?;
@@ -77,6 +78,8 @@ impl App {
         blobs.check().await?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
+        let names = opened.iter().filter(|_| config.role.works()).map(|device| device.name().to_owned());
+        let devices = Devices::new(names, &metrics);
         let (wake, drain) = (Arc::new(Notify::new()), Drain::default());
         let service = Service::new(Parts {
             store: store.clone(),
@@ -88,6 +91,7 @@ impl App {
             terms: Terms::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
+            devices: devices.clone(),
             wake: wake.clone(),
             outbox: outbox.clone(),
             computes: config.role.works(),
@@ -116,7 +120,9 @@ impl App {
             drain: drain.clone(),
         };
         let works = config.role.works().then(|| {
-            let (engine, engine_thread) = engine::engine(engine_settings(&config.engine), metrics.clone());
+            let settings = engine_settings(&config.engine);
+            let one = |device: &Device| engine::engine(device.clone(), settings.clone(), metrics.clone());
+            let (engines, engine_threads) = opened.iter().map(one).unzip();
             let worker = Worker {
                 claimant: Claimant {
                     worker: worker_name(),
@@ -131,19 +137,24 @@ impl App {
                 blobs,
                 live,
                 catalogue: catalogue.clone(),
-                engine,
+                engines,
+                devices,
                 metrics: metrics.clone(),
                 throughput,
                 wake,
                 outbox,
                 runs: TaskTracker::new(),
                 slots: Slots::new(config.engine.max_runs.get()),
-                memory: Memory::new(config.engine.max_bytes),
+                memory: Memory::new(config.engine.max_bytes, opened.len()),
                 max_attempts: config.queue.max_attempts,
                 drain,
                 alone: AtomicBool::new(false),
             };
-            Works { preload: Preload { catalogue: catalogue.clone(), metrics: metrics.clone() }, worker, engine_thread }
+            Works {
+                preload: Preload { catalogue: catalogue.clone(), metrics: metrics.clone() },
+                worker,
+                engine_threads,
+            }
         });
         let state = AppState::new(
             service,
@@ -258,8 +269,21 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// The models that the settings name.
-pub fn catalogue(config: &Config) -> Result<Catalogue> {
+/// The devices that the settings name, with their threads.
+///
+/// # Errors
+/// This process may not use a core that is named.
+pub fn devices(config: &Config) -> Result<Vec<Device>> {
+    let (engine, kernels) = (&config.engine, kernels(config));
+    let open = |name: &config::DeviceName| {
+        let device = Device::cpu(&name.to_string(), name.cores.clone(), engine.threads);
+        device.map(|device| device.with_kernels(kernels)).context("engine.devices")
+    };
+    engine.devices.iter().map(open).collect()
+}
+
+/// The models that the settings name, which compute on these devices.
+pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     let models = &config.models;
     let catalogue =
         Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
@@ -268,25 +292,28 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
         .within(config.loras.max_bytes);
     let control_nets = ControlNets::open(&config.controlnets.dir)?;
     let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
-    Ok(catalogue.on(Device::host().with_kernels(kernels(config))))
+    Ok(catalogue.on(devices))
 }
 
 /// What networks are built of.
 fn kernels(config: &Config) -> Kernels {
-    Kernels::Packed(match config.kernels.winograd {
+    let winograd = match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
         config::Winograd::Off => winograd::Use::Off,
         config::Winograd::Force => winograd::Use::Always(winograd::Tiles::Four),
-    })
+    };
+    match config.engine.kernels {
+        config::KernelSet::Packed => Kernels::Packed(winograd),
+        config::KernelSet::Reference => Kernels::Reference,
+    }
 }
 
-/// The engine's bounds as the settings give them.
+/// The bounds of the engine of each device as the settings give them; the memory is shared out.
 pub fn engine_settings(config: &config::Engine) -> engine::Settings {
     engine::Settings {
-        threads: config.threads,
         max_rows: config.max_rows,
         slice: Duration::from_millis(config.slice_ms),
-        max_bytes: memory::bound(config.max_bytes),
+        max_bytes: memory::bound(config.max_bytes) / config.devices.len().max(1) as u64,
         max_runs: config.max_runs,
         text_cache_entries: config.text_cache_entries,
         checkpoint_interval: (config.checkpoint_interval_ms > 0)

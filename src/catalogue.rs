@@ -28,7 +28,7 @@ pub use crate::families::Plan;
 use crate::{device::Device, generation::ModelCard, metrics::Metrics, pipelines::Model};
 pub use adapters::Adapters;
 pub use control_nets::ControlNets;
-use entry::Entry;
+use entry::{Entry, on_device};
 pub use fits::Users;
 pub use lease::{Acquired, Lease, Ticket};
 pub use numerics::Numerics;
@@ -44,7 +44,8 @@ use shelf::{Shelf, Standing, Taken};
 pub struct Catalogue {
     dir: PathBuf,
     default: String,
-    device: Device,
+    /// Where its networks compute, one or more of a kind.
+    devices: Vec<Device>,
     shelf: Arc<Shelf>,
     /// Replaced as a whole when the folders are read again.
     listed: RwLock<Arc<Listed>>,
@@ -63,6 +64,15 @@ struct Listed {
     note: Option<String>,
     control_nets: Arc<ControlNets>,
     adapters: Arc<Adapters>,
+}
+
+/// How a model stands on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDevice {
+    /// Its weights are in memory, or being read.
+    pub is_there: bool,
+    /// Nothing has to leave memory for it.
+    pub has_room: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +106,7 @@ impl Catalogue {
         let catalogue = Catalogue {
             dir: dir.to_owned(),
             default: default.to_owned(),
-            device: Device::host(),
+            devices: vec![Device::host()],
             shelf,
             listed: RwLock::new(Arc::new(listed)),
             seen: Mutex::default(),
@@ -122,9 +132,18 @@ impl Catalogue {
         self.entry(name).map_or_else(String::new, |entry| entry.imprint().to_owned())
     }
 
-    /// Where its networks compute.
-    pub fn device(&self) -> &Device {
-        &self.device
+    /// Where its networks compute, one or more of a kind.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// How a usable model stands on a device, by its index; `None` for an unknown name.
+    pub fn standing_on(&self, name: &str, device: usize) -> Option<OnDevice> {
+        let entry = self.entry(name)?;
+        let (bytes, device) = (entry.usable().ok()?.bytes, self.devices.get(device)?);
+        let standing = self.shelf.standing(&on_device(&entry.key, device.name()));
+        let is_there = matches!(standing, Standing::Ready | Standing::Loading);
+        Some(OnDevice { is_there, has_room: is_there || self.shelf.has_room(bytes) })
     }
 
     pub fn default_name(&self) -> &str {
@@ -181,23 +200,28 @@ impl Catalogue {
         Err(CatalogueError::Load { name: name.to_owned(), reason })
     }
 
-    /// `ready`, `loading`, `cold` or `failed`, with the reason of the last.
+    /// `ready`, `loading`, `cold` or `failed`, with the reason of the last: how the model stands on the device where it is
+    /// furthest.
     pub fn state(&self, name: &str) -> (&'static str, Option<String>) {
         let Some(entry) = self.entry(name) else { return ("failed", None) };
         if let Err(reason) = entry.usable() {
             return ("failed", Some(reason.to_owned()));
         }
-        match self.shelf.standing(&entry.key) {
-            Standing::Cold => ("cold", None),
-            Standing::Loading => ("loading", None),
-            Standing::Ready => ("ready", None),
-            Standing::Failed(reason) => ("failed", Some(reason)),
+        let mut state = ("cold", None);
+        for device in &self.devices {
+            match self.shelf.standing(&on_device(&entry.key, device.name())) {
+                Standing::Ready => return ("ready", None),
+                Standing::Loading => state = ("loading", None),
+                Standing::Failed(reason) if state.0 == "cold" => state = ("failed", Some(reason)),
+                Standing::Cold | Standing::Failed(_) => {}
+            }
         }
+        state
     }
 
     /// The same models, with ControlNets beside them.
     pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
-        let control_nets = control_nets.on(self.device.clone());
+        let control_nets = control_nets.on(self.first_device());
         self.relisted(|listed| listed.control_nets = Arc::new(control_nets))
     }
 
@@ -232,10 +256,15 @@ impl Catalogue {
         Catalogue { listed: RwLock::new(Arc::new(listed)), ..self }
     }
 
-    /// The same models, and the ControlNets beside them, whose networks compute there.
-    pub fn on(self, device: Device) -> Catalogue {
-        let control_nets = ControlNets::clone(&self.control_nets()).on(device.clone());
-        Catalogue { device, ..self }.with_control_nets(control_nets)
+    /// The same models, and the ControlNets beside them, whose networks compute there: on one or more devices of a kind.
+    pub fn on(self, devices: Vec<Device>) -> Catalogue {
+        let control_nets = ControlNets::clone(&self.control_nets());
+        Catalogue { devices, ..self }.with_control_nets(control_nets)
+    }
+
+    /// Where ControlNets and adapters are: they are small, and devices that share their memory share these.
+    fn first_device(&self) -> Device {
+        self.devices.first().cloned().unwrap_or_default()
     }
 
     /// The same models, of which so many are in memory at a time that they take at most so many bytes, or one that alone
@@ -271,7 +300,7 @@ impl Catalogue {
         self.shelf.awaited()
     }
 
-    /// The model with its weights in memory, or the turn to read them. Waits while somebody else reads it, and while what
+    /// The model with its weights in the memory of the first device, or the turn to read them. Waits while somebody else reads it, and while what
     /// is in the way of it is in use. Models that nobody uses make room, the least recently used first; a model in use
     /// stays. Who waits for room is overtaken by a bounded number of users of the models that are in the way.
     ///
@@ -280,25 +309,41 @@ impl Catalogue {
     /// # Errors
     /// The name is unknown, the folder's files are missing or broken, or the read that this waited for has failed.
     pub async fn acquire(&self, name: &str) -> Result<Acquired, CatalogueError> {
-        self.acquire_beside(name, None).await
+        self.acquire_on(0, name).await
     }
 
-    /// As [`Catalogue::acquire`], for somebody who holds a model already, which stays. It is before all who hold none, and
+    /// As [`Catalogue::acquire`], on the device of this index.
+    ///
+    /// # Errors
+    /// Those of [`Catalogue::acquire`].
+    pub async fn acquire_on(&self, device: usize, name: &str) -> Result<Acquired, CatalogueError> {
+        self.acquire_beside(device, name, None).await
+    }
+
+    /// As [`Catalogue::acquire_on`], for somebody who holds a model already, which stays. It is before all who hold none, and
     /// what it holds and this have to fit the bound together ([`Catalogue::check_together`]). Two that hold a model and wait
     /// for another may be waiting for each other; whoever calls this sees to it that there is one at a time.
     ///
     /// # Errors
     /// Those of [`Catalogue::acquire`].
-    pub async fn acquire_beside(&self, name: &str, held: Option<&Lease>) -> Result<Acquired, CatalogueError> {
+    pub async fn acquire_beside(
+        &self,
+        device: usize,
+        name: &str,
+        held: Option<&Lease>,
+    ) -> Result<Acquired, CatalogueError> {
         let entry = self.entry(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
         let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.bytes;
-        match self.shelf.take(&entry.key, bytes, held.map(|held| &*held.model().key)).await {
-            Taken::Model(model) => Ok(Acquired::Ready(Lease::new(model, self.shelf.clone()))),
+        let device = self.devices.get(device).cloned().unwrap_or_else(|| self.first_device());
+        let place: Arc<str> = on_device(&entry.key, device.name()).into();
+        match self.shelf.take(&place, bytes, held.map(|held| &*held.place)).await {
+            Taken::Model(model) => Ok(Acquired::Ready(Lease::new(model, place, self.shelf.clone()))),
             Taken::ToRead(unloaded) => Ok(Acquired::Cold(Ticket {
                 name: name.to_owned(),
                 entry,
-                device: self.device.clone(),
+                device,
+                place,
                 shelf: self.shelf.clone(),
                 unloaded,
                 used: false,

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use latentd::{
     app::{self, App},
     config::{Config, Sources},
+    device::Device,
     kernels::arena,
     telemetry,
 };
@@ -91,7 +92,11 @@ pub(crate) fn run() -> Result<()> {
         Command::Models(settings) => models(&settings),
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
-            settings.load(Vec::new()).map(|_| println!("the settings are valid"))
+            let config = settings.load(Vec::new())?;
+            // What the settings say of this machine is looked at, too.
+            app::devices(&config)?;
+            println!("the settings are valid");
+            Ok(())
         }
         Command::Config(ConfigCommand::Print(settings)) => {
             settings.load(Vec::new()).map(|config| print!("{}", config.to_toml()))
@@ -179,7 +184,7 @@ fn migrate(settings: &Settings) -> Result<()> {
 
 fn models(settings: &Settings) -> Result<()> {
     let config = settings.load(Vec::new())?;
-    let catalogue = app::catalogue(&config)?;
+    let catalogue = app::catalogue(&config, vec![Device::host()])?;
     catalogue.note().iter().for_each(|note| println!("{note}"));
     for name in catalogue.names() {
         let mark = if name == catalogue.default_name() { " (default)" } else { "" };

@@ -4,6 +4,7 @@
 //! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
 
 mod blobs;
+mod devices;
 mod environment;
 mod home;
 mod hosts;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::generation::Limits;
 
 pub use blobs::Blobs;
+pub use devices::DeviceName;
 pub use hosts::HostPattern;
 pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
@@ -131,7 +133,9 @@ pub struct Folder {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
-    /// 0: one for each core.
+    pub devices: Vec<DeviceName>,
+    pub kernels: KernelSet,
+    /// Of each device; 0: one for each of its cores.
     pub threads: usize,
     pub max_rows: NonZeroUsize,
     pub slice_ms: u64,
@@ -147,6 +151,20 @@ pub struct Engine {
 #[serde(deny_unknown_fields)]
 pub struct Kernels {
     pub winograd: Winograd,
+}
+
+/// What networks are built of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelSet {
+    Packed,
+    Reference,
+}
+
+impl<'de> Deserialize<'de> for KernelSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words::one_of(deserializer, &[("packed", KernelSet::Packed), ("reference", KernelSet::Reference)])
+    }
 }
 
 /// Which convolutions take Winograd's algorithm.
@@ -389,6 +407,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let bound =
             |key: &str, detail: &str| Err(ConfigError::Bound { key: key.to_owned(), detail: detail.to_owned() });
+        devices::check(&self.engine.devices)?;
         if self.engine.threads > 1024 {
             return bound("engine.threads", "must be at most 1024 (0: one for each core)");
         }

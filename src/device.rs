@@ -1,21 +1,39 @@
 //! Where networks compute: a device is a value with the kernels that its networks are built of, and with threads of its own.
 
-use std::sync::Arc;
+#[allow(unsafe_code, reason = "the system's calls that tie threads to cores take pointers; each has its proof")]
+mod affinity;
 
-use rayon::ThreadPool;
+use std::{ops::RangeInclusive, sync::Arc};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::kernels::Kernels;
 
 /// The place of latents, pictures and everything else that no network has asked for yet: the memory of the process.
 pub const HOST: candle_core::Device = candle_core::Device::Cpu;
 
+/// The stack of each thread that computes, in bytes. A thread that waits for others takes up other work on top of its own.
+const COMPUTE_STACK: usize = 8 << 20;
+
 /// A device. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Device {
+    name: Arc<str>,
     candle: candle_core::Device,
     kernels: Kernels,
+    /// `None`: all that the process may use.
+    cores: Option<Arc<[usize]>>,
     /// `None`: rayon's current pool computes.
     pool: Option<Arc<ThreadPool>>,
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("core {core} of {name:?} cannot be used; this process may use the cores {allowed}")]
+    Core { name: String, core: usize, allowed: String },
+    #[error("the threads of {name:?} cannot be started: {source}")]
+    Threads { name: String, source: rayon::ThreadPoolBuildError },
 }
 
 impl Default for Device {
@@ -27,12 +45,47 @@ impl Default for Device {
 impl Device {
     /// The processor, whose work is done by the caller's pool of threads.
     pub fn host() -> Device {
-        Device { candle: HOST, kernels: Kernels::default(), pool: None }
+        Device { name: "cpu".into(), candle: HOST, kernels: Kernels::default(), cores: None, pool: None }
+    }
+
+    /// The processor with threads of its own: all cores, or those of `cores`, which no other work of this device leaves.
+    /// `threads` 0 takes one for each core. Where the system cannot tie threads to cores, the device has as many threads.
+    ///
+    /// # Errors
+    /// The process may not use one of the cores, or the system starts no threads.
+    pub fn cpu(name: &str, cores: Option<RangeInclusive<usize>>, threads: usize) -> Result<Device, DeviceError> {
+        let cores = cores.map(|cores| allowed(name, cores)).transpose()?;
+        let threads = match (threads, &cores) {
+            (0, Some(cores)) => cores.len(),
+            _ => threads,
+        };
+        let named = name.to_owned();
+        let mut pool = ThreadPoolBuilder::new().num_threads(threads).stack_size(COMPUTE_STACK);
+        pool = pool.thread_name(move |i| format!("{named}-{i}"));
+        if let Some(cores) = cores.clone() {
+            pool = pool.start_handler(move |_| affinity::stay_on(&cores));
+        }
+        let pool = pool.build().map_err(|source| DeviceError::Threads { name: name.to_owned(), source })?;
+        Ok(Device { name: name.into(), cores, pool: Some(Arc::new(pool)), ..Device::host() })
     }
 
     /// The same device, for networks that are built of these kernels.
     pub fn with_kernels(self, kernels: Kernels) -> Device {
         Device { kernels, ..self }
+    }
+
+    /// As the settings name it: `cpu`, `cpu:0`, `cpu:0-7`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What kind of device it is: `cpu`. Two of a kind compute the same bits.
+    pub fn kind(&self) -> &'static str {
+        match self.candle {
+            candle_core::Device::Cpu => "cpu",
+            candle_core::Device::Cuda(_) => "cuda",
+            candle_core::Device::Metal(_) => "metal",
+        }
     }
 
     /// Where candle puts tensors.
@@ -50,5 +103,67 @@ impl Device {
             Some(pool) => pool.install(work),
             None => work(),
         }
+    }
+
+    /// Ties the calling thread to the cores of the device, if it has cores of its own.
+    pub fn stay(&self) {
+        if let Some(cores) = &self.cores {
+            affinity::stay_on(cores);
+        }
+    }
+}
+
+/// The cores, if the process may use all of them.
+fn allowed(name: &str, cores: RangeInclusive<usize>) -> Result<Arc<[usize]>, DeviceError> {
+    let allowed = affinity::allowed();
+    if let Some(core) = cores.clone().find(|core| !allowed.contains(core)) {
+        return Err(DeviceError::Core { name: name.to_owned(), core, allowed: ranges(&allowed) });
+    }
+    Ok(cores.collect())
+}
+
+/// Rising numbers as people write them: `0-3, 8`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut().filter(|(_, last)| last + 1 == number) {
+            Some((_, last)) => *last = number,
+            None => ranges.push((number, number)),
+        }
+    }
+    let texts = ranges.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    texts.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_computes_on_its_own_cores() {
+        let core = affinity::allowed()[0];
+        let device = Device::cpu("cpu:one", Some(core..=core), 0).unwrap();
+        assert_eq!(device.install(rayon::current_num_threads), 1);
+        if cfg!(target_os = "linux") {
+            assert_eq!(device.install(affinity::allowed), [core]);
+            let elsewhere = std::thread::spawn(move || {
+                device.stay();
+                affinity::allowed()
+            });
+            assert_eq!(elsewhere.join().unwrap(), [core]);
+        }
+        let device = Device::cpu("cpu", None, 3).unwrap();
+        assert_eq!(device.install(rayon::current_num_threads), 3);
+        assert_eq!(device.install(affinity::allowed), affinity::allowed());
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_named() {
+        let error = Device::cpu("cpu:0-99999", Some(0..=99_999), 0).unwrap_err().to_string();
+        assert!(error.contains("cpu:0-99999") && error.contains(&ranges(&affinity::allowed())), "{error}");
+        assert_eq!(ranges(&[0, 1, 2, 5, 8, 9]), "0-2, 5, 8-9");
     }
 }

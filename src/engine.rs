@@ -36,6 +36,7 @@ pub use policy::{Aside, Limits, Next, Pick, Waiting, choose};
 
 use crate::{
     crash::Attempt,
+    device::Device,
     generation::Phase,
     metrics::Metrics,
     pipelines::{Frame, PipelineError, Prepared},
@@ -132,8 +133,6 @@ impl Cancel {
 /// How the engine of one device is bounded.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Threads that compute; 0 takes one for each core.
-    pub threads: usize,
     /// Most rows of one network call.
     pub max_rows: NonZeroUsize,
     /// The longest that a call of a network lasts before others have their turn, where its layers allow it.
@@ -159,9 +158,6 @@ impl Settings {
 /// whose libraries choose how deep they recurse into a prompt. Pages that are not touched take no memory.
 pub const ENGINE_STACK: usize = 16 << 20;
 
-/// The stack of each thread that computes, in bytes. A thread that waits for others takes up other work on top of its own.
-pub const COMPUTE_STACK: usize = 8 << 20;
-
 /// The handle: cheap to clone, usable from any thread. The engine's thread ends when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -171,6 +167,7 @@ pub struct Engine {
 /// The owner of the device: [`EngineThread::run`] belongs on a thread of its own.
 pub struct EngineThread {
     inbox: Receiver<Run>,
+    device: Device,
     settings: Settings,
     metrics: Metrics,
 }
@@ -181,10 +178,10 @@ impl std::fmt::Debug for EngineThread {
     }
 }
 
-/// A handle and its owner; the caller decides where the owner runs.
-pub fn engine(settings: Settings, metrics: Metrics) -> (Engine, EngineThread) {
+/// The engine of a device: a handle and its owner; the caller decides where the owner runs.
+pub fn engine(device: Device, settings: Settings, metrics: Metrics) -> (Engine, EngineThread) {
     let (sender, receiver) = sync_channel(settings.max_runs.get());
-    (Engine { inbox: sender }, EngineThread { inbox: receiver, settings, metrics })
+    (Engine { inbox: sender }, EngineThread { inbox: receiver, device, settings, metrics })
 }
 
 /// The engine did not take the run, which is given back with its observer untold.

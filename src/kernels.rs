@@ -55,3 +55,6 @@ impl Default for Kernels {
         Kernels::Packed(winograd::Use::default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,7 +46,3 @@ pub mod telemetry;
 pub mod webhooks;
 pub mod weights;
 pub mod worker;
-
-/// Activations come from an arena and go back to it; everything else is the system allocator's.
-#[global_allocator]
-static ALLOCATOR: kernels::arena::Allocator = kernels::arena::Allocator;

@@ -4,6 +4,12 @@ mod cli;
 
 use std::process::ExitCode;
 
+use latentd::kernels::arena::Allocator;
+
+/// Activations come from an arena and go back to it; everything else is the system allocator's.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,8 @@
 //! The metrics, one struct with a field each; passed in, never global.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 /// Everything that `/metrics` shows. Cloning gives another handle to the same numbers.
 #[derive(Clone, Debug)]
@@ -28,10 +30,14 @@ pub struct Metrics {
     pub batch_rows: Histogram,
     /// Different generations in each network call.
     pub batch_runs: Histogram,
-    /// Seconds of each network call, by network.
+    /// Seconds of each network call, by device and network.
     pub batch_seconds: prometheus::HistogramVec,
     /// Rows × denoiser calls computed.
     pub steps: IntCounter,
+    /// The same, by device.
+    pub device_steps: IntCounterVec,
+    /// Generations in hand, by device.
+    pub device_runs: IntGaugeVec,
     /// Those of them that computed the denoiser's shallow branch alone.
     pub shallow_steps: IntCounter,
     /// Rows × denoiser calls whose answers an earlier run of their generation had left.
@@ -99,8 +105,20 @@ impl Metrics {
             ),
             batch_rows: histogram("latentd_batch_rows", "Rows of each network call", rows()),
             batch_runs: histogram("latentd_batch_runs", "Different generations in each network call", rows()),
-            batch_seconds: histograms("latentd_batch_seconds", "Seconds of each network call", &["network"]),
+            batch_seconds: histograms("latentd_batch_seconds", "Seconds of each network call", &["device", "network"]),
             steps: counter("latentd_steps_total", "Rows times denoiser calls computed"),
+            device_steps: counters(
+                "latentd_device_steps_total",
+                "Rows times denoiser calls computed, by device",
+                &["device"],
+            ),
+            device_runs: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("latentd_device_runs", "Generations that load or compute, by device"),
+                    &["device"],
+                ),
+            ),
             shallow_steps: counter(
                 "latentd_shallow_steps_total",
                 "Rows times denoiser calls that computed the shallow branch alone",

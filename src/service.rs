@@ -4,6 +4,7 @@ mod access;
 mod bus;
 mod catalogue;
 mod creating;
+mod devices;
 mod drain;
 mod intake;
 mod key;
@@ -40,6 +41,7 @@ use keys::Keys;
 pub use access::Access;
 pub use bus::{Bus, Outbox};
 pub use catalogue::{AddOn, ModelView};
+pub use devices::{Candidate, Devices, Load, Placed};
 pub use drain::Drain;
 pub use key::Key;
 pub use keys::NewKey;
@@ -83,6 +85,8 @@ pub struct Parts {
     pub terms: Terms,
     pub metrics: Metrics,
     pub throughput: Throughput,
+    /// What the devices of this process have in hand.
+    pub devices: Devices,
     /// Tells the worker that there is something to claim.
     pub wake: Arc<Notify>,
     /// Tells other processes.
@@ -354,6 +358,11 @@ impl Service {
     /// How the recent generations went; `None` before the first has ended.
     pub fn pace(&self) -> Option<Pace> {
         self.0.throughput.pace()
+    }
+
+    /// What the devices of this process have in hand; none where it does not compute.
+    pub fn devices(&self) -> Vec<Load> {
+        self.0.devices.loads()
     }
 
     /// As [`Service::get`], the record alone.

@@ -34,7 +34,7 @@ use crate::{
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, Working},
     metrics::Metrics,
     pipelines::Frame,
-    service::{Drain, Live, Outbox, Preview, Progress, Throughput},
+    service::{Devices, Drain, Live, Outbox, Preview, Progress, Throughput},
 };
 use encode::encode_preview;
 use observer::{LiveObserver, Sketch};
@@ -52,7 +52,9 @@ pub struct Worker {
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
-    pub engine: Engine,
+    /// One for each device of the catalogue.
+    pub engines: Vec<Engine>,
+    pub devices: Devices,
     pub metrics: Metrics,
     pub throughput: Throughput,
     /// Somebody has accepted a generation.
@@ -219,7 +221,8 @@ impl Worker {
             .progress(id, Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
         let inputs = self.load_inputs(record).await?;
         // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
-        let (held, refiner, _room) = self.load_models(record, &cancel).await?;
+        let placed = self.place(job);
+        let (held, refiner, _room) = self.load_models(record, &placed, &cancel).await?;
         let (catalogue, wanted) = (self.catalogue.clone(), job.clone());
         let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
         let attempt = Some(Attempt { id, fence: lease.fence() });
@@ -241,7 +244,11 @@ impl Worker {
         let mut log = self.open_log(record, lease).await?;
         let replay = log.load().await;
         let run = Run { prepared, replay, observer, cancel, attempt };
-        self.engine.submit(run).map_err(|refused| match refused {
+        let engine = self
+            .engines
+            .get(placed.device)
+            .ok_or_else(|| failed("internal", format!("the device {} has no engine", placed.device), false))?;
+        engine.submit(run).map_err(|refused| match refused {
             // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),
             Refused::Stopped(_) => Outcome::Released,

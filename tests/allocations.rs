@@ -2,7 +2,7 @@
 //! answer of bounded length, whatever the body is made of.
 //!
 //! A program of its own without the test harness, since nothing may run beside it. It stands between the program and the C
-//! library's allocator, of which all memory comes; Rust's own hook is taken by the program's allocator.
+//! library's allocator, of which all memory comes.
 #![allow(unsafe_code, reason = "functions of the C library are replaced by ones that count")]
 #![allow(dead_code, unused_imports, reason = "the shared parts have more than this needs")]
 

@@ -149,6 +149,34 @@ fn two_models_are_read_side_by_side_only_where_both_fit() {
 }
 
 #[test]
+fn a_model_may_be_on_two_devices_and_takes_its_memory_twice() {
+    let (catalogue, metrics) = catalogue(&["sd1", "sd1"]);
+    let device = |name: &str| latentd::device::Device::cpu(name, None, 1).unwrap();
+    let catalogue = catalogue.on(vec![device("a"), device("b")]);
+    let on = |device: usize, name: &str| match look(pin!(catalogue.acquire_on(device, name))) {
+        Poll::Ready(acquired) => Some(acquired.unwrap()),
+        Poll::Pending => None,
+    };
+    let standing = |device: usize| {
+        let standing = catalogue.standing_on("sd1", device).unwrap();
+        (standing.is_there, standing.has_room)
+    };
+    assert_eq!([standing(0), standing(1)], [(false, true), (false, true)]);
+    let first = ticket(on(0, "sd1")).read().unwrap();
+    assert_eq!([standing(0), standing(1)], [(true, true), (false, true)]);
+    let second = ticket(on(1, "sd1")).read().unwrap();
+    assert!(!Arc::ptr_eq(first.model(), second.model()));
+    assert!(Arc::ptr_eq(first.model(), lease(on(0, "sd1")).model()));
+    assert_eq!(metrics.model_bytes.get() as u64, 2 * catalogue.bytes("sd1").unwrap());
+    assert!(on(0, "sd2").is_none(), "both are in use");
+    drop(second);
+    assert_eq!(catalogue.state("sd1").0, "ready");
+    drop(ticket(on(0, "sd2")));
+    assert_eq!([standing(0).0, standing(1).0], [true, false], "the copy that nobody uses has gone");
+    drop(first);
+}
+
+#[test]
 fn the_least_recently_used_model_goes() {
     let (catalogue, metrics) = catalogue(&["sd1", "sd2"]);
     catalogue.load("sd1").unwrap();
@@ -213,7 +241,7 @@ fn who_holds_a_model_gets_another_before_those_who_wait_for_the_first_to_go() {
     }
     assert!(at_once(&catalogue, "sd2").is_none());
 
-    let mut beside = Box::pin(catalogue.acquire_beside("sd2", Some(&held)));
+    let mut beside = Box::pin(catalogue.acquire_beside(0, "sd2", Some(&held)));
     assert!(look(beside.as_mut()).is_pending(), "the other is in use");
     drop(other);
     let second = ticket(ready(look(beside.as_mut()))).read().unwrap();

@@ -23,6 +23,7 @@ use std::{
 use latentd::{
     catalogue::Catalogue,
     crash::Attempt,
+    device::Device,
     engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
     generation::{Fields, Job, Limits, Phase, Work, resolve},
     metrics::Metrics,
@@ -88,7 +89,6 @@ impl Bench {
 
     fn sliced(max_rows: usize, threads: usize, slice: Duration) -> Bench {
         let settings = engine::Settings {
-            threads,
             max_rows: NonZeroUsize::new(max_rows).unwrap(),
             slice,
             max_bytes: 8 << 30,
@@ -98,7 +98,7 @@ impl Bench {
             checkpoint_interval: Some(Duration::ZERO),
         };
         let metrics = Metrics::new();
-        let (engine, thread) = engine::engine(settings, metrics.clone());
+        let (engine, thread) = engine::engine(Device::cpu("cpu", None, threads).unwrap(), settings, metrics.clone());
         let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines");
         Bench {
             engine: Some(engine),

@@ -33,7 +33,7 @@ const MEAN_LEVELS: f64 = 0.1;
 
 #[test]
 fn pictures_equal_diffusers() {
-    let waiting = compare(winograd::Use::Auto);
+    let waiting = compare(Kernels::default(), 16);
     let mut features: BTreeMap<String, usize> = BTreeMap::new();
     for case in &waiting {
         let feature = case.waits_for().expect("partitioned by it");
@@ -46,16 +46,24 @@ fn pictures_equal_diffusers() {
 /// The fixtures' maps are small: left to itself the server takes Winograd's algorithm for few of them.
 #[test]
 fn pictures_equal_diffusers_with_winograd_everywhere() {
-    compare(winograd::Use::Always(winograd::Tiles::Four));
+    compare(Kernels::Packed(winograd::Use::Always(winograd::Tiles::Four)), 16);
 }
 
 #[test]
 fn pictures_equal_diffusers_without_winograd() {
-    compare(winograd::Use::Off);
+    compare(Kernels::Packed(winograd::Use::Off), 16);
 }
 
-/// Runs all cases that can be run, and gives back those that wait.
-fn compare(winograd: winograd::Use) -> Vec<Case> {
+/// What any device can run, and gradients go through. A row's answer depends on no other, however many share a call.
+#[test]
+fn pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
+    for max_rows in [1, 2, 5] {
+        compare(Kernels::Reference, max_rows);
+    }
+}
+
+/// Runs all cases that can be run, with calls of at most so many rows, and gives back those that wait.
+fn compare(kernels: Kernels, max_rows: usize) -> Vec<Case> {
     let root = fixtures();
     let more = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/more");
     let cases = Case::all(&root, &FOLDERS).into_iter().chain(Case::all(&more, &["lora"]));
@@ -71,14 +79,18 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     let catalogue = catalogue
         .with_control_nets(control_nets)
         .with_adapters(adapters)
-        .on(Device::host().with_kernels(Kernels::Packed(winograd)));
+        .on(vec![Device::host().with_kernels(kernels)]);
     let limits =
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
 
     // All cases enter the engine together, so that their steps share batches as strangers' do in a server.
     let max_runs = NonZeroUsize::new(ready.len()).expect("there are cases to run");
-    let (engine, thread) = engine::engine(settings(max_runs), Metrics::new());
+    let (engine, thread) = engine::engine(
+        Device::cpu("cpu", None, 0).unwrap(),
+        engine::Settings { max_rows: NonZeroUsize::new(max_rows).unwrap(), ..settings(max_runs) },
+        Metrics::new(),
+    );
     let computing = std::thread::spawn(move || thread.run());
     let outcomes: Vec<_> = ready.iter().map(|case| (case, start(case, &rules, &catalogue, &engine))).collect();
 
@@ -105,7 +117,7 @@ fn compare(winograd: winograd::Use) -> Vec<Case> {
     drop(engine);
     computing.join().unwrap();
 
-    println!("pictures: {} cases ran with winograd {winograd:?}", ready.len());
+    println!("pictures: {} cases ran with {kernels:?}, {max_rows} rows a call at most", ready.len());
     for folder in FOLDERS {
         let of = |cases: &[Case]| cases.iter().filter(|case| case.name.starts_with(&format!("{folder}/"))).count();
         let failed = failures.iter().filter(|failure| failure.starts_with(&format!("{folder}/"))).count();
@@ -180,7 +192,6 @@ fn fixtures() -> PathBuf {
 /// For an engine of as many runs.
 fn settings(max_runs: NonZeroUsize) -> engine::Settings {
     engine::Settings {
-        threads: 0,
         max_rows: NonZeroUsize::new(16).unwrap(),
         slice: std::time::Duration::from_millis(100),
         max_bytes: 8 << 30,

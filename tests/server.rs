@@ -22,6 +22,8 @@ mod bodies;
 mod bucket;
 #[path = "server/command_line.rs"]
 mod command_line;
+#[path = "server/devices.rs"]
+mod devices;
 #[path = "server/disconnects.rs"]
 mod disconnects;
 #[path = "server/documents.rs"]

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, safetensors};
 use latentd::{
-    kernels::{Kernels, matrix::Matrix},
+    kernels::{Kernels, arena::Allocator, matrix::Matrix},
     models::{
         AutoencoderKl, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
@@ -28,6 +28,10 @@ use pulp::{Simd, WithSimd};
 use rayon::ThreadPool;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> Result<()> {
     if std::io::stdin().is_terminal() {

@@ -1,4 +1,4 @@
-//! What computes: the engine on its thread, and the worker that feeds it.
+//! What computes: the engines, each on its thread, and the worker that feeds it.
 
 use std::thread::JoinHandle;
 
@@ -15,35 +15,40 @@ use crate::{
 pub(super) struct Works {
     pub preload: Preload,
     pub worker: Worker,
-    pub engine_thread: EngineThread,
+    pub engine_threads: Vec<EngineThread>,
 }
 
 /// What computes, at work.
 pub(super) struct Working {
     worker: tokio::task::JoinHandle<()>,
-    engine: JoinHandle<()>,
+    engines: Vec<JoinHandle<()>>,
 }
 
 impl Works {
     pub fn spawn(self, stop: &CancellationToken, draining: &CancellationToken, tasks: &TaskTracker) -> Result<Working> {
-        let Works { preload, worker, engine_thread } = self;
-        let engine = std::thread::Builder::new().name("engine".to_owned()).stack_size(ENGINE_STACK);
-        let engine = engine.spawn(move || engine_thread.run())?;
+        let Works { preload, worker, engine_threads } = self;
+        let start = |(i, engine): (usize, EngineThread)| {
+            let thread = std::thread::Builder::new().name(format!("engine-{i}")).stack_size(ENGINE_STACK);
+            thread.spawn(move || engine.run())
+        };
+        let engines = engine_threads.into_iter().enumerate().map(start).collect::<std::io::Result<_>>()?;
         let worker = tokio::spawn(worker.run(stop.clone()));
         let undisturbed = draining.clone();
         tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
-        Ok(Working { worker, engine })
+        Ok(Working { worker, engines })
     }
 }
 
 impl Working {
     pub async fn end(self, deadline: Instant) {
-        // The worker holds the last handle of the engine, whose thread therefore ends after it.
+        // The worker holds the last handles of the engines, whose threads therefore end after it.
         if tokio::time::timeout_at(deadline, self.worker).await.is_err() {
             tracing::warn!("generations that could not be given back in time are queued again later");
         }
-        if self.engine.is_finished() && self.engine.join().is_err() {
-            tracing::error!("the engine's thread panicked");
+        for engine in self.engines {
+            if engine.is_finished() && engine.join().is_err() {
+                tracing::error!("an engine's thread panicked");
+            }
         }
     }
 }

@@ -138,6 +138,16 @@ pub(super) fn key(name: &str, source: &Source) -> Arc<str> {
     format!("{name}{SEPARATOR}{}", imprint::digest(&listing_stamp(source))).into()
 }
 
+/// What stands for a model of this key on a device: another thing in memory than the same model on another one.
+pub(super) fn on_device(key: &str, device: &str) -> String {
+    format!("{key}{SEPARATOR}{device}")
+}
+
+/// The key that [`on_device`] was given.
+pub(super) fn key_of(on_device: &str) -> &str {
+    on_device.rsplit_once(SEPARATOR).map_or(on_device, |(key, _)| key)
+}
+
 /// The name of the model that a key is of.
 pub(super) fn name_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)

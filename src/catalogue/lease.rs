@@ -19,12 +19,14 @@ pub enum Acquired {
 #[derive(Debug)]
 pub struct Lease {
     model: Option<Arc<Model>>,
+    /// By which the shelf knows the model on its device.
+    pub(super) place: Arc<str>,
     shelf: Arc<Shelf>,
 }
 
 impl Lease {
-    pub(super) fn new(model: Arc<Model>, shelf: Arc<Shelf>) -> Lease {
-        Lease { model: Some(model), shelf }
+    pub(super) fn new(model: Arc<Model>, place: Arc<str>, shelf: Arc<Shelf>) -> Lease {
+        Lease { model: Some(model), place, shelf }
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -45,6 +47,7 @@ pub struct Ticket {
     pub(super) name: String,
     pub(super) entry: Arc<Entry>,
     pub(super) device: Device,
+    pub(super) place: Arc<str>,
     pub(super) shelf: Arc<Shelf>,
     /// Models that make room.
     pub(super) unloaded: Vec<Arc<Model>>,
@@ -65,9 +68,9 @@ impl Ticket {
             self.entry.check_unchanged().map(|()| Arc::new(model))
         });
         self.used = true;
-        self.shelf.put(&self.entry.key, read.clone());
+        self.shelf.put(&self.place, read.clone());
         match read {
-            Ok(model) => Ok(Lease::new(model, self.shelf.clone())),
+            Ok(model) => Ok(Lease::new(model, self.place.clone(), self.shelf.clone())),
             Err(reason) => Err(CatalogueError::Load { name: self.name.clone(), reason }),
         }
     }
@@ -77,7 +80,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.used {
             self.unloaded.clear();
-            self.shelf.give_up(&self.entry.key);
+            self.shelf.give_up(&self.place);
         }
     }
 }

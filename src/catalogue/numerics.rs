@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Equal where the same generation gets the same answers from its networks, to the bit: one number of the build, the vector
-/// unit, the kernels' settings, and the files of the model and of all that the request names beside it.
+/// unit, the kind of device, the kernels and their settings, and the files of the model and of all that the request names beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
@@ -20,7 +20,8 @@ impl Numerics {
         let mut parts = vec![
             env!("CARGO_PKG_VERSION").to_owned(),
             kernels::isa().to_owned(),
-            format!("{:?}", catalogue.device().kernels()),
+            catalogue.first_device().kind().to_owned(),
+            format!("{:?}", catalogue.first_device().kernels()),
             catalogue.imprint(&job.model),
         ];
         parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.imprint(&refiner.model)));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    entry::name_of,
+    entry::{key_of, name_of},
     room::{Held, Plan, plan},
 };
 use crate::{metrics::Metrics, pipelines::Model};
@@ -25,7 +25,7 @@ struct State {
     /// Bytes that the models together may take.
     bound: u64,
     metrics: Metrics,
-    /// By key; one that is not here is cold.
+    /// By key and device; one that is not here is cold.
     models: BTreeMap<String, Presence>,
     /// Keys of models that the catalogue no longer lists, which go as soon as nobody uses them.
     retired: BTreeSet<String>,
@@ -126,10 +126,16 @@ impl Shelf {
         std::future::poll_fn(|context| place.poll(context)).await
     }
 
-    /// Only the models of these keys stay; the others go as soon as nobody uses them.
+    /// Whether a model of so many bytes finds room beside all that are in memory.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let state = self.lock();
+        state.bytes().saturating_add(bytes) <= state.bound
+    }
+
+    /// Only the models of these keys stay, on whatever device; the others go as soon as nobody uses them.
     pub fn keep(&self, keys: BTreeSet<Arc<str>>) {
         let mut state = self.lock();
-        let of = |key: &String| !keys.contains(key.as_str());
+        let of = |key: &String| !keys.contains(key_of(key));
         state.retired = state.models.keys().filter(|key| of(key)).cloned().collect();
         let gone = state.unload_retired();
         drop(state);
@@ -337,9 +343,11 @@ impl State {
 
     /// Shows what memory is taken, or will be in a moment.
     fn tell(&self) {
-        let bytes =
-            self.models.values().filter_map(Presence::held).fold(0u64, |sum, held| sum.saturating_add(held.bytes));
-        self.metrics.model_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.model_bytes.set(i64::try_from(self.bytes()).unwrap_or(i64::MAX));
+    }
+
+    fn bytes(&self) -> u64 {
+        self.models.values().filter_map(Presence::held).fold(0, |sum, held| sum.saturating_add(held.bytes))
     }
 }
 

@@ -72,7 +72,8 @@ pub(super) struct Generate {
 impl Generate {
     pub(super) fn run(&self) -> Result<()> {
         let config = self.settings.load(Vec::new())?;
-        let catalogue = app::catalogue(&config)?;
+        let devices = app::devices(&config)?;
+        let catalogue = app::catalogue(&config, devices.clone())?;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
         let mut fields = Fields::new(self.fields());
         let mut inputs = Inputs::default();
@@ -95,7 +96,9 @@ impl Generate {
         let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
         let prepared = catalogue.prepare(job.clone(), inputs, model, refiner)?;
         let label = prepared.scheduler.label();
+        let device = devices.into_iter().next().unwrap_or_default();
         let (engine, thread) = engine::engine(
+            device,
             engine::Settings { checkpoint_interval: None, ..engine_settings(&config.engine) },
             Metrics::new(),
         );

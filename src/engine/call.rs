@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rayon::ThreadPool;
-
 use super::{
     Cancel,
     account::Account,
@@ -16,6 +14,7 @@ use super::{
     key::Key,
 };
 use crate::{
+    device::Device,
     models::demand::Demand,
     pipelines::{Model, NetworkError, call::Counts},
 };
@@ -89,11 +88,11 @@ impl Call {
 
     /// Computes layer after layer: to the end, to the first pause after `slice` if the call is long, or to the first pause
     /// after one of its runs was canceled. `None`: it has not ended.
-    pub fn advance(&mut self, pool: Option<&ThreadPool>, slice: Duration) -> Option<Answers> {
+    pub fn advance(&mut self, device: &Device, slice: Duration) -> Option<Answers> {
         let begun = Instant::now();
         let Call { computing, shares, long, key, .. } = self;
         let (shares, may_pause, network) = (&*shares, *long, key.network);
-        let mut compute = || {
+        let compute = || {
             let mut context = Context::from_waker(Waker::noop());
             loop {
                 if let Poll::Ready(answers) = poll(computing, network, &mut context) {
@@ -105,10 +104,7 @@ impl Call {
                 }
             }
         };
-        let answers = match pool {
-            Some(pool) => pool.install(compute),
-            None => compute(),
-        };
+        let answers = device.install(compute);
         self.spent += begun.elapsed();
         answers
     }

@@ -5,10 +5,8 @@ use std::{
     time::Duration,
 };
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-
 use super::{
-    COMPUTE_STACK, EngineThread, Limits, Reason, Run, RunError, Settings,
+    EngineThread, Limits, Reason, Run, RunError, Settings,
     batch::Items,
     call::{Call, Share},
     pace::Pace,
@@ -18,6 +16,7 @@ use super::{
     text_cache::Cache,
 };
 use crate::{
+    device::Device,
     kernels::arena,
     metrics::Metrics,
     models::demand::Demand,
@@ -30,16 +29,9 @@ const IDLE: Duration = Duration::from_secs(10);
 impl EngineThread {
     /// Works until every handle is dropped; runs that have not ended by then are told that the engine stopped.
     pub fn run(self) {
-        let threads = ThreadPoolBuilder::new().num_threads(self.settings.threads).stack_size(COMPUTE_STACK);
-        let pool = match threads.thread_name(|i| format!("compute-{i}")).build() {
-            Ok(pool) => Some(pool),
-            Err(error) => {
-                tracing::error!(%error, "the compute threads cannot be made, the global pool computes instead");
-                None
-            }
-        };
+        self.device.stay();
         let mut floor = Floor {
-            pool,
+            device: self.device.clone(),
             limits: Limits {
                 max_rows: self.settings.max_rows,
                 slice_s: self.settings.slice.as_secs_f64(),
@@ -101,8 +93,8 @@ impl EngineThread {
 
 /// The runs at work and what they share.
 struct Floor {
-    /// Where networks compute; `None` for the process's global pool.
-    pool: Option<ThreadPool>,
+    /// Where networks compute.
+    device: Device,
     limits: Limits,
     max_runs: usize,
     checkpoint_interval: Option<Duration>,
@@ -244,7 +236,7 @@ impl Floor {
     fn advance(&mut self, mut call: Call, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
         let before = call.spent;
-        let Some(answers) = call.advance(self.pool.as_ref(), slice) else {
+        let Some(answers) = call.advance(&self.device, slice) else {
             let price = call.account.slice((call.spent - before).as_secs_f64(), self.pace.seconds(&call.key, 1.0));
             self.charge(&call, price, payer);
             self.aside.push(call);
@@ -278,12 +270,14 @@ impl Floor {
     fn hand_over(&mut self, call: &Call, answers: &mut dyn Items) {
         let (seconds, rows) = (call.spent.as_secs_f64(), call.rows());
         self.pace.learn(&call.key, call.work, seconds);
-        self.metrics.batch_seconds.with_label_values(&[call.key.network]).observe(seconds);
+        let device = self.device.name();
+        self.metrics.batch_seconds.with_label_values(&[device, call.key.network]).observe(seconds);
         let is_step = matches!(call.counts, Counts::Step | Counts::ShallowStep);
         if is_step {
             self.metrics.batch_rows.observe(rows as f64);
             self.metrics.batch_runs.observe(call.shares.len() as f64);
             self.metrics.steps.inc_by(rows as u64);
+            self.metrics.device_steps.with_label_values(&[device]).inc_by(rows as u64);
         }
         if call.counts == Counts::ShallowStep {
             self.metrics.shallow_steps.inc_by(rows as u64);

@@ -188,6 +188,14 @@ struct Queue {
     /// When a generation that is accepted now would begin.
     estimated_start_s: Option<f64>,
     own: Own,
+    /// Of this process.
+    devices: Vec<Device>,
+}
+
+#[derive(Debug, Serialize)]
+struct Device {
+    id: String,
+    running: usize,
 }
 
 /// The caller's part of it.
@@ -208,5 +216,6 @@ pub async fn queue(State(service): State<Service>, caller: Caller) -> Result<imp
         recent_run_seconds: pace.map(|pace| pace.run_seconds),
         estimated_start_s: service.estimated_wait().await?.map(|wait| wait.as_secs_f64()),
         own: Own { queued: own.queued, running: own.running },
+        devices: service.devices().into_iter().map(|load| Device { id: load.name, running: load.running }).collect(),
     }))
 }

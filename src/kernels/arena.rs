@@ -4,14 +4,17 @@
 //! pages would be mapped and zeroed anew, which costs as much as some of the operations on them. The arena is one range of
 //! addresses, backed by large pages where the system has them; it grows to what the largest step needs at a time and then
 //! asks for nothing more, until it is told to [`release`] what is free.
+//!
+//! Its blocks are vectors, which go back through the program's allocator. So there is an arena only in programs that have
+//! [`Allocator`] as theirs; in others the memory comes from the system.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::{GlobalAlloc, Layout, System, alloc_zeroed, dealloc},
     collections::BTreeMap,
     ops::Range,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -30,6 +33,9 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout == QUESTION {
+            IS_INSTALLED.store(true, Ordering::Relaxed);
+        }
         // SAFETY: as in `alloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
@@ -69,6 +75,25 @@ const LEAST: usize = 1 << 15;
 /// Blocks begin and end at pages.
 const PAGE: usize = 1 << 12;
 
+/// What nobody asks for but [`is_installed`]: a byte at an address of many zeros.
+const QUESTION: Layout = match Layout::from_size_align(1, 1 << 13) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a power of two is an alignment"),
+};
+
+static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program's allocator is this one, which knows the arena's blocks again.
+fn is_installed() -> bool {
+    // SAFETY: the layout has a size.
+    let block = std::hint::black_box(unsafe { alloc_zeroed(QUESTION) });
+    if !block.is_null() {
+        // SAFETY: the block was just allocated with this layout.
+        unsafe { dealloc(block, QUESTION) };
+    }
+    IS_INSTALLED.load(Ordering::Relaxed)
+}
+
 struct Arena {
     memory: MmapMut,
     free: Mutex<Free>,
@@ -93,6 +118,9 @@ fn arena() -> Option<&'static Arena> {
 
 impl Arena {
     fn reserve() -> Option<Arena> {
+        if !is_installed() {
+            return None;
+        }
         let mut options = MmapOptions::new();
         #[cfg(target_os = "linux")]
         options.no_reserve_swap();
@@ -213,6 +241,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[global_allocator]
+    static ALLOCATOR: Allocator = Allocator;
 
     proptest! {
         #[test]

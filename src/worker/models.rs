@@ -11,19 +11,30 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Worker, ended_early, failed, memory::Taken};
 use crate::{
-    catalogue::{Acquired, Catalogue, CatalogueError, Lease},
+    catalogue::{Acquired, Catalogue, CatalogueError, Lease, OnDevice},
     engine::{Cancel, Reason, RunError},
-    generation::{Record, Work},
+    generation::{Job, Record, Work},
     ledger::Outcome,
     metrics::Metrics,
+    service::{Candidate, Placed},
 };
 
 impl Worker {
+    /// Chooses the device that a generation computes on.
+    pub(super) fn place(&self, job: &Job) -> Placed {
+        let cost = self.catalogue.plan(job).map_or(1.0, |plan| plan.cost);
+        self.devices.place(cost, |device| {
+            let standing = self.catalogue.standing_on(&job.model, device);
+            standing.map_or_else(Candidate::default, |OnDevice { is_there, has_room }| Candidate { is_there, has_room })
+        })
+    }
+
     /// The model, the refiner where there is one, and room in the engine, or how the generation ends without them. A cancel
     /// ends the wait at once; a read that has begun goes on for those who come later.
     pub(super) async fn load_models(
         &self,
         record: &Record,
+        placed: &Placed,
         cancel: &Cancel,
     ) -> Result<(Lease, Option<Lease>, Room), Outcome> {
         if let Some(reason) = cancel.reason() {
@@ -33,17 +44,17 @@ impl Worker {
             let job = &record.job;
             let Work::Draw(draw) = &job.work;
             let (lease, refiner) = match &draw.refiner {
-                None => (self.acquire(record, &job.model, None).await?, None),
+                None => (self.acquire(record, placed, &job.model, None).await?, None),
                 Some(refiner) => {
                     self.catalogue.check_together(&job.model, &refiner.model).map_err(unavailable)?;
                     // One at a time holds a model while it waits for another, so that no two wait for each other.
                     let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
-                    let lease = self.acquire(record, &job.model, None).await?;
-                    let refiner = self.acquire(record, &refiner.model, Some(&lease)).await?;
+                    let lease = self.acquire(record, placed, &job.model, None).await?;
+                    let refiner = self.acquire(record, placed, &refiner.model, Some(&lease)).await?;
                     (lease, Some(refiner))
                 }
             };
-            let room = self.room(record).await?;
+            let room = self.room(record, placed).await?;
             Ok((lease, refiner, room))
         };
         tokio::select! {
@@ -56,21 +67,27 @@ impl Worker {
     }
 
     /// Memory for all that it will hold, and then a place.
-    async fn room(&self, record: &Record) -> Result<Room, Outcome> {
+    async fn room(&self, record: &Record, placed: &Placed) -> Result<Room, Outcome> {
         let plan = self.catalogue.plan(&record.job).unwrap_or_default();
         // Whoever waits for memory does not compute for a while, so that another one may.
-        let waiting = self.memory.is_short_of(plan).then(|| self.slots.wait());
+        let waiting = self.memory.is_short_of(placed.device, plan).then(|| self.slots.wait());
         if waiting.is_some() {
             self.wake.notify_one();
         }
-        let memory = self.memory.take(plan).await;
+        let memory = self.memory.take(placed.device, plan).await;
         drop(waiting);
         let slot = self.slots.compute().await.ok_or(Outcome::Released)?;
         Ok(Room { _memory: memory, _slot: slot })
     }
 
-    async fn acquire(&self, record: &Record, name: &str, held: Option<&Lease>) -> Result<Lease, Outcome> {
-        let mut acquire = pin!(self.catalogue.acquire_beside(name, held));
+    async fn acquire(
+        &self,
+        record: &Record,
+        placed: &Placed,
+        name: &str,
+        held: Option<&Lease>,
+    ) -> Result<Lease, Outcome> {
+        let mut acquire = pin!(self.catalogue.acquire_beside(placed.device, name, held));
         let first = futures::poll!(acquire.as_mut());
         if let Poll::Ready(Ok(Acquired::Ready(lease))) = first {
             return Ok(lease);

@@ -26,7 +26,7 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
         Limits { max_side_pixels: 64, max_pixels: 1 << 12, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
     let max_runs = NonZeroUsize::new(swaps.runs().len()).unwrap();
-    let (engine, thread) = engine::engine(settings(max_runs), Metrics::new());
+    let (engine, thread) = engine::engine(Device::cpu("cpu", None, 0).unwrap(), settings(max_runs), Metrics::new());
     let computing = std::thread::spawn(move || thread.run());
     let models: BTreeMap<&str, Arc<Model>> =
         PIPELINES.into_iter().map(|name| (name, catalogue.load(name).unwrap())).collect();

@@ -1,0 +1,82 @@
+//! Gradients go through every reference kernel to its input, as finite differences say.
+
+use candle_core::{Result, Tensor, Var};
+
+use super::{
+    Kernels,
+    attention::Mask,
+    conv2d::{Conv2d, Geometry},
+    finish::Onto,
+    geglu::Geglu,
+    group_norm::Then,
+    matrix::Matrix,
+    random::Random,
+};
+
+/// Two rows of a batch, and maps that are no squares.
+#[test]
+fn gradients_of_reference_kernels_are_those_of_finite_differences() {
+    const REFERENCE: Kernels = Kernels::Reference;
+    let mut random = Random::new(7);
+    let mut numbers = |shape: &[usize]| random.normal(shape, 0.0);
+    let (map, tokens, text) = (numbers(&[2, 6, 4, 8]), numbers(&[2, 5, 8]), numbers(&[2, 3, 8]));
+    let (scale, shift, rows) = (numbers(&[8]), numbers(&[8]), numbers(&[2, 8]));
+    let matrix = Matrix::new(&numbers(&[8, 8]), Some(&shift), REFERENCE).unwrap();
+    let geglu = Geglu::new(&numbers(&[8, 12]), &numbers(&[12]), REFERENCE).unwrap();
+    let conv = |geometry: Geometry, weight: &Tensor| Conv2d::new(weight, &shift, geometry, REFERENCE).unwrap();
+    let weight = (numbers(&[72, 8]) * 0.3).unwrap();
+    let (inner, down) = (conv(Geometry::square(3, 1, 1), &weight), conv(Geometry::square(3, 2, 1), &weight));
+    let onto = Onto { rows: Some(&rows), residual: Some(&map) };
+
+    let of_maps: [(&str, &dyn Fn(&Tensor) -> Result<Tensor>); 10] = [
+        ("silu", &|x| REFERENCE.silu(x)),
+        ("gelu_erf", &|x| REFERENCE.gelu_erf(x)),
+        ("quick_gelu", &|x| REFERENCE.quick_gelu(x)),
+        ("soft_clamp", &|x| REFERENCE.soft_clamp(x, 3.0)),
+        ("nearest", &|x| REFERENCE.nearest(x, 12, 7)),
+        ("group_norm", &|x| REFERENCE.group_norm(x, 4, &scale, &shift, 1e-5, Then::Silu)),
+        ("layer_norm", &|x| REFERENCE.layer_norm(x, &scale, &shift, 1e-5)),
+        ("conv2d", &|x| inner.forward_onto(x, onto)),
+        ("conv2d in steps of two", &|x| down.forward(x)),
+        ("a skip connection", &|x| inner.forward_onto(x, Onto::residual(x))),
+    ];
+    for (name, kernel) in of_maps {
+        compare(name, &map, kernel);
+    }
+    let of_tokens: [(&str, &dyn Fn(&Tensor) -> Result<Tensor>); 6] = [
+        ("matrix", &|x| matrix.times_onto(x, Onto { rows: Some(&rows), residual: None })),
+        ("geglu", &|x| geglu.times(x)),
+        ("attention to itself", &|x| REFERENCE.attention(x, x, x, 2, Mask::None)),
+        ("attention to those before", &|x| REFERENCE.attention(x, x, x, 2, Mask::Causal)),
+        ("attention from others", &|x| REFERENCE.attention(&text, x, x, 4, Mask::None)),
+        ("attention to others", &|x| REFERENCE.attention(x, &text, &text, 1, Mask::None)),
+    ];
+    for (name, kernel) in of_tokens {
+        compare(name, &tokens, kernel);
+    }
+}
+
+/// The gradient of a weighted sum of the kernel's results, at some of the places of x.
+fn compare(name: &str, x: &Tensor, kernel: &dyn Fn(&Tensor) -> Result<Tensor>) {
+    const STEP: f32 = 1e-2;
+    let x = Var::from_tensor(x).unwrap();
+    let made = kernel(x.as_tensor()).unwrap();
+    let weights = Random::new(11).normal(made.dims(), 0.0);
+    let sum = |made: &Tensor| (made * &weights).unwrap().sum_all().unwrap();
+    let grads = sum(&made).backward().unwrap();
+    let gradient = grads.get(&x).unwrap_or_else(|| panic!("{name}: no gradient"));
+    let gradient: Vec<f32> = gradient.flatten_all().unwrap().to_vec1().unwrap();
+    let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+    let largest = gradient.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for place in (0..values.len()).step_by(values.len().div_ceil(16)) {
+        let moved = |by: f32| {
+            let mut values = values.clone();
+            values[place] += by;
+            let x = Tensor::from_vec(values, x.shape(), x.device()).unwrap();
+            f64::from(sum(&kernel(&x).unwrap()).to_scalar::<f32>().unwrap())
+        };
+        let difference = (moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP);
+        let error = (f64::from(gradient[place]) - difference).abs();
+        assert!(error < 2e-2 * f64::from(1.0 + largest), "{name} at {place}: {} and {difference}", gradient[place]);
+    }
+}
