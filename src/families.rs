@@ -56,6 +56,10 @@ macro_rules! families {
 
 families![StableDiffusion, StableDiffusionXl, StableDiffusionXlRefiner, Ddpm, LdmUncond, Consistency, ScoreSdeVe];
 
+/// What people should do with a checkpoint in one file that is no safetensors file.
+pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python with diffusers, \
+     StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
+
 /// The family of a folder.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{embedded, hub};
-use crate::weights::imprint;
+use crate::{families::PICKLED_CHECKPOINT, weights::imprint};
 
 /// The longest name, in characters.
 const LONGEST_NAME: usize = 128;
@@ -119,7 +119,7 @@ impl Listing {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
         match ending.as_str() {
             "safetensors" => self.add(name.to_owned(), Source::SingleFile(path.to_owned())),
-            "ckpt" | "pt" | "pth" | "bin" => self.add_unusable(name.to_owned(), PICKLE.to_owned()),
+            "ckpt" | "pt" | "pth" | "bin" => self.add_unusable(name.to_owned(), PICKLED_CHECKPOINT.to_owned()),
             "gguf" | "onnx" => self.add_unusable(name.to_owned(), format!("a .{ending} file; {SAFETENSORS}")),
             _ => {} // Configurations, pictures and texts stand beside models.
         }
@@ -208,9 +208,6 @@ const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 const HALF_WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";
 
 const SAFETENSORS: &str = "only safetensors files are read";
-
-const PICKLE: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python \
-                      with diffusers, StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
 
 /// Whether a folder is a part of a pipeline, in which no models are looked for.
 fn is_part(path: &Path) -> bool {

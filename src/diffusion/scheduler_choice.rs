@@ -109,7 +109,7 @@ const fn named(name: &'static str, class: Class, description: &'static str) -> N
 const NAMES: [Named; 23] = [
     named("ddpm", Class::Ddpm, "Ancestral sampling of Ho et al. (2020), noise in every step"),
     named("ddim", Class::Ddim, "Implicit sampling of Song et al. (2021), deterministic unless eta is given"),
-    named("pndm", Class::Pndm, "Pseudo numerical method of Liu et al. (2022), the default of Stable Diffusion 1"),
+    named("pndm", Class::Pndm, "Pseudo numerical method of Liu et al. (2022)"),
     named("euler", Class::Euler, "First-order solver of Karras et al. (2022)"),
     named("euler_a", Class::EulerAncestral, "Euler steps with ancestral noise"),
     named("heun", Class::Heun, "Second-order solver of Karras et al. (2022), two network calls a step"),
