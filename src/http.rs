@@ -14,6 +14,7 @@ mod disposition;
 pub mod error;
 mod etag;
 mod events;
+mod face;
 mod generation;
 mod health;
 mod host;
@@ -45,6 +46,7 @@ use axum::{
     extract::FromRef,
     http::{HeaderMap, StatusCode, Version, header},
     middleware,
+    response::Response,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{
@@ -59,6 +61,7 @@ use crate::{
     service::Service,
 };
 
+use face::Spoken;
 use origin::Origins;
 use signed::Signer;
 
@@ -132,11 +135,19 @@ fn guarded(router: Router, origins: Origins) -> Router {
     router.layer(middleware::from_fn_with_state(origins, origin::check))
 }
 
-fn assemble(endpoints: Vec<Endpoint>) -> Router<AppState> {
+fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Endpoint<S>>) -> Router<S> {
     let mut seen = BTreeSet::new();
     let own = endpoints.into_iter().filter(|end| seen.insert((end.method.to_string(), end.routed)));
-    let routed = own.fold(Router::new(), |router, end| router.route(end.routed, end.handler));
+    let routed = own.fold(Router::new(), |router, Endpoint { routed, handler, face, .. }| {
+        let spoken = middleware::map_response(move |response| says(response, Spoken(face)));
+        router.route(routed, handler.layer(spoken))
+    });
     routed.method_not_allowed_fallback(page::wrong_method)
+}
+
+async fn says(mut response: Response, face: Spoken) -> Response {
+    response.extensions_mut().insert(face);
+    response
 }
 
 /// The layers around every route, the outermost last. Bodies are bounded by their extractor.

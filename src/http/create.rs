@@ -3,7 +3,7 @@
 use axum::{
     extract::State,
     http::{HeaderName, HeaderValue, header},
-    response::{AppendHeaders, IntoResponse, Json, Response},
+    response::{AppendHeaders, IntoResponse, Response},
     routing::{MethodRouter, post},
 };
 
@@ -12,7 +12,9 @@ use super::{
     caller::Caller,
     content,
     error::{ApiError, invalid, location, success},
-    events, generation,
+    events,
+    face::{Face, Native},
+    generation,
     idempotency::IdempotencyKey,
     negotiate::{Accept, Answer, Prefer},
     path::OwnId,
@@ -32,7 +34,7 @@ pub async fn create(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
-    answer(state, accept, prefer, order).await
+    answer(state, &Native, accept, prefer, order).await
 }
 
 /// The same with the answer in the path, for shells: a picture of this format.
@@ -48,7 +50,7 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
             return Err(invalid("/output/format", "conflict", detail));
         }
         let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
-        answer(state, Accept::only(format), prefer, order).await
+        answer(state, &Native, Accept::only(format), prefer, order).await
     };
     post(create)
 }
@@ -63,10 +65,18 @@ pub async fn put(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let order = Order { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id), format: None };
-    answer(state, accept, prefer, order).await
+    answer(state, &Native, accept, prefer, order).await
 }
 
-async fn answer(state: AppState, accept: Accept, prefer: Prefer, mut order: Order) -> Result<Response, ApiError> {
+/// Accepts the order, waits as long as the client wants to, and answers as the face has it.
+async fn answer(
+    state: AppState,
+    face: &dyn Face,
+    accept: Accept,
+    prefer: Prefer,
+    mut order: Order,
+) -> Result<Response, ApiError> {
+    order.fields = face.parse(order.fields)?;
     let wanted = accept.answer(Format::named_in(&order.fields))?;
     if let Answer::Picture(format) = wanted {
         if wants_many(&mut order.fields) {
@@ -76,12 +86,12 @@ async fn answer(state: AppState, accept: Accept, prefer: Prefer, mut order: Orde
     }
     if wanted == Answer::Json && prefer.wait.is_none() {
         let created = state.service.create(order).await?;
-        return Ok(marked(receipt(&state, &created.view, &prefer), created.replayed));
+        return Ok(marked(receipt(&state, face, &created.view, &prefer), created.replayed));
     }
     let waits = if wanted == Answer::Json { Waits::ForObject } else { Waits::ForResult };
     let (view, replayed, presence) = state.accept(order, waits).await?;
     let answer = match wanted {
-        Answer::Json => object(&state, prefer, &view, presence).await,
+        Answer::Json => object(&state, face, prefer, &view, presence).await,
         Answer::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
         Answer::Events => Ok((headers(view.record.id), events::stream(state, &view.record, presence)).into_response()),
     };
@@ -96,17 +106,23 @@ fn marked(mut answer: Response, replayed: bool) -> Response {
     answer
 }
 
-async fn object(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
+async fn object(
+    state: &AppState,
+    face: &dyn Face,
+    prefer: Prefer,
+    view: &View,
+    mut presence: Presence,
+) -> Result<Response, ApiError> {
     let waited = state.wait(&view.record, prefer.wait.unwrap_or_default()).await;
     presence.keep();
     let waited = waited?;
-    Ok(receipt(state, &waited.view, &prefer.after(&waited)))
+    Ok(receipt(state, face, &waited.view, &prefer.after(&waited)))
 }
 
 /// 200 with the finished generation, or 202 with where to look and when.
-fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
+fn receipt(state: &AppState, face: &dyn Face, view: &View, prefer: &Prefer) -> Response {
     let pace = state.service.pace();
-    let object = Json(generation::object(view, pace, &state.signer));
+    let object = face.render(view, pace, &state.signer);
     let headers = (headers(view.record.id), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
     if view.record.status.is_terminal() {
         return (headers, object).into_response();

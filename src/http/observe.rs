@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use axum::{
-    body::Body,
     extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, Method, header},
     middleware::Next,
@@ -11,7 +10,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::error::Problem;
+use super::{error::Problem, face::Spoken};
 use crate::metrics::Metrics;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -34,7 +33,9 @@ pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Nex
     let problem = response.extensions_mut().remove::<Problem>();
     line.answer = Some((response.status().as_u16(), problem.clone()));
     if let Some(problem) = problem {
-        write(&mut response, Problem { instance, request_id: request_id.clone(), ..problem });
+        let problem = Problem { instance, request_id: request_id.clone(), ..problem };
+        let Spoken(face) = response.extensions_mut().remove::<Spoken>().unwrap_or(Spoken::DEFAULT);
+        face.render_error(&problem).write(&mut response);
     }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(request_id) {
@@ -67,14 +68,6 @@ fn method(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         _ => "OTHER",
     }
-}
-
-fn write(response: &mut Response, problem: Problem) {
-    let json = serde_json::to_vec(&problem).unwrap_or_default();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(json.len()));
-    *response.body_mut() = Body::from(json);
 }
 
 /// Counts and logs a request once, also where its client left before the answer: then it is dropped without one.

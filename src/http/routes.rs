@@ -5,18 +5,22 @@ use axum::{
     routing::{MethodRouter, delete, get, post, put},
 };
 
-use super::{AppState, admin, catalogue, content, create, events, health, images, page, spec, uploads, webhooks};
+use super::{
+    AppState, admin, catalogue, content, create, events,
+    face::{Face, Native},
+    health, images, page, spec, uploads, webhooks,
+};
 use crate::generation::Format;
 
 /// One operation of a listener.
-#[derive(Debug)]
-pub struct Endpoint {
+pub struct Endpoint<S = AppState> {
     pub method: Method,
     /// In the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
     pub path: &'static str,
     /// The same for the router. Operations that share one also share the handler.
     pub(super) routed: &'static str,
-    pub(super) handler: MethodRouter<AppState>,
+    pub(super) face: &'static dyn Face,
+    pub(super) handler: MethodRouter<S>,
 }
 
 /// The operations of the public listener. The page's assets are beside them, found by name.
@@ -83,5 +87,11 @@ pub fn operator_endpoints() -> Vec<Endpoint> {
 }
 
 fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Endpoint {
-    Endpoint { method, path, routed: path, handler }
+    Endpoint { method, path, routed: path, face: &Native, handler }
+}
+
+impl<S> std::fmt::Debug for Endpoint<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
+    }
 }

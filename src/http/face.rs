@@ -1,0 +1,140 @@
+//! How a protocol speaks with the queue. Accepting, waiting and files are the same in all of them.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{
+    error::{ApiError, Problem},
+    generation,
+    signed::Signer,
+};
+use crate::{
+    generation::Fields,
+    service::{Pace, View},
+};
+
+/// A protocol: what its requests mean, and how generations and errors look in it.
+pub trait Face: Send + Sync + 'static {
+    /// The fields of a generation which a request's fields ask for.
+    ///
+    /// # Errors
+    /// A field asks for what no generation can do.
+    fn parse(&self, fields: Fields) -> Result<Fields, ApiError>;
+
+    /// A generation. `pace` is that of the recent ones, to estimate when it begins.
+    fn render(&self, view: &View, pace: Option<Pace>, signer: &Signer) -> Document;
+
+    fn render_error(&self, problem: &Problem) -> Document;
+}
+
+/// The body of an answer.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub media_type: &'static str,
+    pub body: Vec<u8>,
+}
+
+impl Document {
+    fn of(media_type: &'static str, object: &impl Serialize) -> Document {
+        let body = serde_json::to_vec(object).expect("what is shown has strings for keys");
+        Document { media_type, body }
+    }
+
+    /// Takes the place of the response's body.
+    pub fn write(self, response: &mut Response) {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        *response.body_mut() = Body::from(self.body);
+    }
+}
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, self.media_type)], self.body).into_response()
+    }
+}
+
+/// The interface of `openapi.yaml`.
+#[derive(Clone, Copy, Debug)]
+pub struct Native;
+
+impl Face for Native {
+    fn parse(&self, fields: Fields) -> Result<Fields, ApiError> {
+        Ok(fields)
+    }
+
+    fn render(&self, view: &View, pace: Option<Pace>, signer: &Signer) -> Document {
+        Document::of("application/json", &generation::object(view, pace, signer))
+    }
+
+    /// RFC 9457.
+    fn render_error(&self, problem: &Problem) -> Document {
+        Document::of("application/problem+json", problem)
+    }
+}
+
+/// The face of a response's route. It rides in the response's extensions beside a [`Problem`].
+#[derive(Clone, Copy)]
+pub struct Spoken(pub &'static dyn Face);
+
+impl Spoken {
+    /// What answers requests that reached no route.
+    pub const DEFAULT: Spoken = Spoken(&Native);
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, http::Request, routing::get};
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    use super::{
+        super::{assemble, finish, routes::Endpoint},
+        *,
+    };
+    use crate::metrics::Metrics;
+
+    struct Other;
+
+    impl Face for Other {
+        fn parse(&self, fields: Fields) -> Result<Fields, ApiError> {
+            Ok(fields)
+        }
+
+        fn render(&self, _: &View, _: Option<Pace>, _: &Signer) -> Document {
+            Document::of("application/json", &Value::Null)
+        }
+
+        fn render_error(&self, problem: &Problem) -> Document {
+            let error = json!({"code": problem.code, "request": problem.request_id});
+            Document::of("application/json", &json!({ "error": error }))
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_look_as_the_face_of_their_route_has_them() {
+        let fails = || async { ApiError::NotFound("picture") };
+        let endpoint =
+            |path, face| Endpoint { method: axum::http::Method::GET, path, routed: path, face, handler: get(fails) };
+        let router: Router<()> = assemble(vec![endpoint("/native", &Native), endpoint("/other", &Other)]);
+        let router = finish(router, Metrics::default());
+        let answers = [
+            ("/native", "application/problem+json", "/code"),
+            ("/other", "application/json", "/error/code"),
+            ("/other", "application/json", "/error/request"),
+        ];
+        for (path, media_type, pointer) in answers {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers()[header::CONTENT_TYPE], media_type, "{path}");
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert!(body.pointer(pointer).is_some_and(Value::is_string), "{path} {body}");
+        }
+    }
+}
