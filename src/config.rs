@@ -28,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::generation::Limits;
 
 pub use blobs::Blobs;
-pub use devices::DeviceName;
+pub use devices::{DeviceName, KernelSet};
 pub use hosts::HostPattern;
 pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
@@ -135,7 +135,6 @@ pub struct Folder {
 pub struct Engine {
     pub devices: Vec<DeviceName>,
     pub kernels: KernelSet,
-    /// Of each device; 0: one for each of its cores.
     pub threads: usize,
     pub max_rows: NonZeroUsize,
     pub slice_ms: u64,
@@ -151,20 +150,6 @@ pub struct Engine {
 #[serde(deny_unknown_fields)]
 pub struct Kernels {
     pub winograd: Winograd,
-}
-
-/// What networks are built of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KernelSet {
-    Packed,
-    Reference,
-}
-
-impl<'de> Deserialize<'de> for KernelSet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        words::one_of(deserializer, &[("packed", KernelSet::Packed), ("reference", KernelSet::Reference)])
-    }
 }
 
 /// Which convolutions take Winograd's algorithm.

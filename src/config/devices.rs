@@ -1,10 +1,24 @@
-//! The devices that networks compute on, as the settings name them.
+//! The devices that networks compute on and the kernels that they are built of, as the settings name them.
 
 use std::{fmt, ops::RangeInclusive};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use super::ConfigError;
+use super::{ConfigError, words};
+
+/// What networks are built of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelSet {
+    Packed,
+    Reference,
+}
+
+impl<'de> Deserialize<'de> for KernelSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words::one_of(deserializer, &[("packed", KernelSet::Packed), ("reference", KernelSet::Reference)])
+    }
+}
 
 /// `cpu`, or `cpu:0` and `cpu:0-7` for some cores of it alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
