@@ -141,6 +141,7 @@ impl Bench {
                 t: 999.0 - 7.0 * i as f32,
                 context: context.clone(),
                 time_ids: [].into(),
+                class: None,
                 guidance: None,
                 controls: Vec::new(),
                 adapters: AdapterSet::default(),

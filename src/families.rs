@@ -4,8 +4,10 @@
 //! row of the table below.
 
 mod card;
+mod classifier_guidance;
 mod consistency;
 mod ddpm;
+mod dit;
 mod extras;
 mod family;
 mod ldm_uncond;
@@ -20,8 +22,10 @@ pub use card::CardError;
 pub use family::{Description, Family, ModelIndex, Outline, Recipe};
 pub use plan::{ControlDemand, Plan, Sampling};
 
+use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
+use dit::Dit;
 use ldm_uncond::LdmUncond;
 use score_sde_ve::ScoreSdeVe;
 use stable_diffusion::StableDiffusion;
@@ -54,7 +58,17 @@ macro_rules! families {
     };
 }
 
-families![StableDiffusion, StableDiffusionXl, StableDiffusionXlRefiner, Ddpm, LdmUncond, Consistency, ScoreSdeVe];
+families![
+    StableDiffusion,
+    StableDiffusionXl,
+    StableDiffusionXlRefiner,
+    Ddpm,
+    LdmUncond,
+    Consistency,
+    ScoreSdeVe,
+    Dit,
+    ClassifierGuidance
+];
 
 /// What people should do with a checkpoint in one file that is no safetensors file.
 pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python with diffusers, \

@@ -6,6 +6,8 @@
 pub mod call;
 pub mod calls;
 mod canvas;
+mod class_guided;
+mod classifier_guided;
 mod companions;
 mod conditioning;
 mod crop;
@@ -33,6 +35,8 @@ mod text_to_image;
 mod unguided;
 
 pub(crate) use canvas::{byte, unit_byte};
+pub use class_guided::class_guided;
+pub use classifier_guided::classifier_guided;
 pub use companions::Companions;
 pub use decoding::{Activation, decode};
 pub use frame::Frame;
@@ -41,7 +45,7 @@ pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;
 pub use model::{Loaded, Model};
 pub use networks::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
-pub use plain_unet::{Codes, Output, PlainUNet};
+pub use plain_unet::{Classifier, Codes, Output, PlainUNet};
 pub use prepared::Prepared;
 pub use text_guided::text_guided;
 pub use unguided::unguided;

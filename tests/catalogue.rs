@@ -18,7 +18,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use latentd::{
     catalogue::{Acquired, Adapters, Catalogue, CatalogueError, ControlNets, Lease, Ticket},
-    generation::{Fields, InputImage, Limits, Place, resolve},
+    generation::{Fields, InputImage, Limits, Place, Work, resolve},
     metrics::Metrics,
     pipelines::LatentDiffusion,
     service::CatalogueRules,
@@ -150,7 +150,7 @@ fn two_models_are_read_side_by_side_only_where_both_fit() {
 
 #[test]
 fn a_model_may_be_on_two_devices_and_takes_its_memory_twice() {
-    let (catalogue, metrics) = catalogue(&["sd1", "sd1"]);
+    let (catalogue, metrics) = catalogue(&["sd1", "sd2"]);
     let device = |name: &str| latentd::device::Device::cpu(name, None, 1).unwrap();
     let catalogue = catalogue.on(vec![device("a"), device("b")]);
     let on = |device: usize, name: &str| match look(pin!(catalogue.acquire_on(device, name))) {
@@ -615,7 +615,9 @@ fn default_guidance_is_that_of_diffusers() {
         for (place, _) in fields.pictures() {
             fields.place(place, &picture);
         }
-        resolve(fields, &rules).unwrap_or_else(|invalid| panic!("{model}: {invalid:?}"))
+        let job = resolve(fields, &rules).unwrap_or_else(|invalid| panic!("{model}: {invalid:?}"));
+        let Work::Draw(draw) = job.work;
+        draw
     };
     let guidance = |model: &str, places: &[Place]| resolved(model, places).guidance_scale;
     let (text, image, mask) = (&[][..], &[Place::Image][..], &[Place::Image, Place::Mask][..]);

@@ -174,6 +174,7 @@ impl Rules for Open {
                 default_guidance_scale: 5.0,
                 max_clip_skip: 4,
                 takes_prompt: !classes,
+                class_guidance: classes,
                 classes: if classes { ["tench".to_owned(), String::new()].into() } else { Default::default() },
                 default_scheduler: SchedulerChoice::Name("euler".into()),
                 scheduler_config: card.as_object().unwrap().clone(),
@@ -283,6 +284,9 @@ fn the_resolver_holds_the_bounds_of_the_contract() {
             }
             if name.contains("aesthetic_score") {
                 request["model"] = "xl".into();
+            }
+            if name == "class_guidance_scale" {
+                request = json!({"model": "classes", "class_label": 1, "width": 64, "height": 64});
             }
             request[name] = value;
             request

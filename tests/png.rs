@@ -317,6 +317,8 @@ fn draw() -> Draw {
         negative_prompt: Some("blur".to_owned()),
         prompt_syntax: PromptSyntax::Plain,
         loras: Vec::new(),
+        class_labels: Vec::new(),
+        class_guidance_scale: None,
         width: 512,
         height: 256,
         n: 1,

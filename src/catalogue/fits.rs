@@ -78,7 +78,7 @@ impl Catalogue {
     fn users(&self, file: &str, check: impl Fn(&Entry) -> Result<(), String>) -> Users {
         let mut of_kind: BTreeMap<String, Answer> = BTreeMap::new();
         let (mut models, mut reasons) = (Vec::new(), Vec::new());
-        for (name, entry, card) in self.usable_models() {
+        for (name, entry, card) in self.models_of_text() {
             let kind = kind(&card);
             let answer = of_kind.entry(kind.clone()).or_insert_with(|| {
                 let answer = self.known((file.to_owned(), kind), || check(&entry));
@@ -113,12 +113,13 @@ impl Catalogue {
         })
     }
 
-    fn usable_models(&self) -> Vec<(String, Arc<Entry>, Arc<ModelCard>)> {
+    /// Of the models that can be used, those that draw what a text says: the others have nothing that these files could change.
+    fn models_of_text(&self) -> Vec<(String, Arc<Entry>, Arc<ModelCard>)> {
         let listed = self.listed();
         let card = |(name, entry): (&String, &Arc<Entry>)| {
             Some((name.clone(), entry.clone(), entry.usable().ok()?.card.clone()))
         };
-        listed.models.iter().filter_map(card).collect()
+        listed.models.iter().filter_map(card).filter(|(.., card)| card.takes_prompt).collect()
     }
 }
 

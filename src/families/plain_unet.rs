@@ -153,7 +153,7 @@ impl Parts {
                 Output::Codes(codes.map_err(|error| LoadError::Preview(error.to_string()))?)
             }
         };
-        Ok(Box::new(PlainUNet { unet, config: self.unet, output, device: device.clone() }))
+        Ok(Box::new(PlainUNet { unet, config: self.unet, output, classifier: None, device: device.clone() }))
     }
 }
 

@@ -19,6 +19,9 @@ pub struct ModelCard {
     pub default_height: u32,
     /// Smallest width and height in pixels.
     pub min_side_pixels: u32,
+    /// Largest width and height in pixels, where the network has a bound of its own.
+    #[serde(skip)]
+    pub max_side_pixels: Option<u32>,
     /// Widths and heights must be multiples of this many pixels.
     pub size_multiple: u32,
     pub default_steps: u32,
@@ -55,6 +58,9 @@ pub struct ModelCard {
     /// Widths of the embeddings of `text_encoder` and `text_encoder_2`, as far as it has them.
     #[serde(skip)]
     pub text_widths: [Option<usize>; 2],
+    /// Whether a classifier guides its samples.
+    #[serde(skip)]
+    pub class_guidance: bool,
     /// Whether its network predicts the variance of a step, for the scheduler's `variance_type` learned_range.
     #[serde(skip)]
     pub predicts_variance: bool,

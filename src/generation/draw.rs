@@ -22,6 +22,9 @@ pub struct Draw {
     /// The class of each image, by number; empty where the model draws no classes.
     #[serde(default, rename = "class_label", skip_serializing_if = "Vec::is_empty")]
     pub class_labels: Vec<u32>,
+    /// `s` of classifier guidance; 0 switches the classifier off, and `None` stands for a model without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_guidance_scale: Option<f64>,
     /// Pixels.
     pub width: u32,
     pub height: u32,

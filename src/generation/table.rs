@@ -28,6 +28,7 @@ pub static FIELDS: &[&Field] = &[
     &GUIDANCE_RESCALE,
     &GUIDANCE_INTERVAL,
     &SCHEDULER,
+    &CLASS_GUIDANCE_SCALE,
     &ETA,
     &SEED,
     &SEED_MODE,
@@ -129,6 +130,13 @@ pub static SCHEDULER: Field = Field::new(
     "A name of /v1/schedulers, or keys of scheduler_config.json laid over the model's own.",
 )
 .default(|on| Some(json!(on.card.default_scheduler)));
+pub static CLASS_GUIDANCE_SCALE: Field = Field::new(
+    "class_guidance_scale",
+    Kind::number(0.0, 100.0),
+    "How strongly the classifier pulls towards the class; 0 switches it off.",
+)
+.default(|on| on.card.class_guidance.then(|| 1.0.into()))
+.only(|card| card.class_guidance, Some("it has no classifier"));
 pub static ETA: Field = Field::new("eta", SHARE, "Noise that the sampler ddim adds.").default(|_| Some(0.0.into()));
 pub static SEED: Field = Field::new(
     "seed",
@@ -360,8 +368,9 @@ const fn upto(min: u64, max: u32) -> Integers {
 }
 
 fn side(on: &Bounds<'_>) -> Integers {
-    let (min, max) = (on.card.min_side_pixels.into(), on.limits.max_side_pixels.into());
-    Integers { min, max, multiple_of: on.card.size_multiple.into() }
+    let (least, most) = (on.card.min_side_pixels, on.limits.max_side_pixels);
+    let most = on.card.max_side_pixels.map_or(most, |own| own.min(most));
+    Integers { min: least.into(), max: most.into(), multiple_of: on.card.size_multiple.into() }
 }
 
 /// A picture of the request gives its size, so that a model that always begins with one has no size of its own.

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_picture_are_refused() {
-        assert!(matches!(decode(b"", 0), Err(DecodeError::Format)));
+        assert!(matches!(decode(b"", 0), Err(DecodeError::Empty)));
         assert!(matches!(decode(b"GIF89a", 0), Err(DecodeError::Format)));
         let file = png(&[0; 48], 4, 4, ExtendedColorType::Rgb8);
         assert!(matches!(decode(&file[..file.len() / 2], 0), Err(DecodeError::Broken(_))));

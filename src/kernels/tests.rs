@@ -13,6 +13,8 @@ use super::{
     random::Random,
 };
 
+type Kernel<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
+
 /// Two rows of a batch, and maps that are no squares.
 #[test]
 fn gradients_of_reference_kernels_are_those_of_finite_differences() {
@@ -28,7 +30,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     let (inner, down) = (conv(Geometry::square(3, 1, 1), &weight), conv(Geometry::square(3, 2, 1), &weight));
     let onto = Onto { rows: Some(&rows), residual: Some(&map) };
 
-    let of_maps: [(&str, &dyn Fn(&Tensor) -> Result<Tensor>); 10] = [
+    let of_maps: [(&str, Kernel<'_>); 10] = [
         ("silu", &|x| REFERENCE.silu(x)),
         ("gelu_erf", &|x| REFERENCE.gelu_erf(x)),
         ("quick_gelu", &|x| REFERENCE.quick_gelu(x)),
@@ -43,7 +45,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     for (name, kernel) in of_maps {
         compare(name, &map, kernel);
     }
-    let of_tokens: [(&str, &dyn Fn(&Tensor) -> Result<Tensor>); 6] = [
+    let of_tokens: [(&str, Kernel<'_>); 6] = [
         ("matrix", &|x| matrix.times_onto(x, Onto { rows: Some(&rows), residual: None })),
         ("geglu", &|x| geglu.times(x)),
         ("attention to itself", &|x| REFERENCE.attention(x, x, x, 2, Mask::None)),

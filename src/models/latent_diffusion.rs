@@ -32,6 +32,8 @@ pub struct Spec {
     pub maps: Vec<usize>,
     /// Whether the folder has a `vae_tiny`.
     pub tiny_decoder: bool,
+    /// Classes that the network knows; none in most models. The number itself stands for no class.
+    pub classes: usize,
     /// What the U-Net sees.
     pub input: Input,
 }

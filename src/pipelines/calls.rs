@@ -1,5 +1,6 @@
 //! The kinds of network calls that pipelines await.
 
+mod class_gradient;
 mod decode;
 mod decode_codes;
 mod decode_tiny;
@@ -8,6 +9,7 @@ mod encode;
 mod encode_text;
 mod predict;
 
+pub use class_gradient::ClassGradient;
 pub use decode::{DECODING, Decode};
 pub use decode_codes::DecodeCodes;
 pub use decode_tiny::DecodeTiny;

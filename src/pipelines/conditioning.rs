@@ -94,11 +94,18 @@ pub(super) fn classifier_free(
 ) -> (Vec<Branch>, Guidance) {
     let Draw { sdxl, guidance_scale, guidance_rescale, .. } = setup.draw;
     let told = |negative: bool| time_ids(sdxl.as_ref(), setup.networks.spec().time_ids, negative);
-    let positive = Branch { text: text.positive, beside: beside.clone(), time_ids: told(false), follows_prompt: true };
+    let positive = Branch {
+        text: text.positive,
+        beside: beside.clone(),
+        time_ids: told(false),
+        classes: Vec::new(),
+        follows_prompt: true,
+    };
     match text.negative {
         None => (vec![positive], Guidance::Off),
         Some(negative) => {
-            let negative = Branch { text: negative, beside, time_ids: told(true), follows_prompt: false };
+            let negative =
+                Branch { text: negative, beside, time_ids: told(true), classes: Vec::new(), follows_prompt: false };
             let guidance = Guidance::ClassifierFree { scale: *guidance_scale, rescale: *guidance_rescale };
             (vec![negative, positive], guidance)
         }

@@ -22,6 +22,8 @@ pub(super) struct Branch {
     pub beside: Vec<Vec<f32>>,
     /// What SDXL is told of sizes.
     pub time_ids: Arc<[f32]>,
+    /// The class of each picture, for networks that are told classes.
+    pub classes: Vec<u32>,
     /// The one that a guess of a ControlNet is for.
     pub follows_prompt: bool,
 }
@@ -123,6 +125,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
             t: t as f32,
             context: branch.text.clone(),
             time_ids: branch.time_ids.clone(),
+            class: branch.classes.get(i).copied(),
             guidance: self.told,
             controls: controls
                 .iter()

@@ -37,7 +37,7 @@ pub(super) async fn instruct_pix2pix(
 
     let branch = |text, beside: &Vec<f32>| {
         let beside = vec![beside.clone(); shape[0]];
-        Branch { text, beside, time_ids: Arc::from([]), follows_prompt: true }
+        Branch { text, beside, time_ids: Arc::from([]), classes: Vec::new(), follows_prompt: true }
     };
     let branches = match text.negative {
         None => (vec![branch(text.positive, &seen)], Guidance::Off),

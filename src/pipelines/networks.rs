@@ -64,6 +64,8 @@ pub struct DenoiseRow {
     pub context: TextEmbedding,
     /// The numbers that SDXL is told of the picture's sizes; as many as [`Spec::time_ids`].
     pub time_ids: Arc<[f32]>,
+    /// For networks that are told a class.
+    pub class: Option<u32>,
     /// The guidance scale less one, for networks that are told it.
     pub guidance: Option<f32>,
     /// What a second picture adds; each network at most once.

@@ -5,7 +5,10 @@ use candle_core::Tensor;
 use super::{Frame, LatentRgb, Loaded, NetworkError, byte, calls::PredictRow, unit_byte};
 use crate::{
     device::Device,
-    models::{UNet2DModel, VqModel, demand::Demand, pause::ToEnd, unet2d::UNet2DConfig, vq_model::VqModelConfig},
+    models::{
+        NoisyClassifier, UNet2DModel, VqModel, demand::Demand, noisy_classifier::NoisyClassifierConfig, pause::ToEnd,
+        unet2d::UNet2DConfig, vq_model::VqModelConfig,
+    },
 };
 
 /// A U-Net, and what turns its samples into pictures.
@@ -14,11 +17,21 @@ pub struct PlainUNet {
     pub unet: UNet2DModel,
     pub config: UNet2DConfig,
     pub output: Output,
+    /// What guides samples to a class, where the model has it.
+    pub classifier: Option<Classifier>,
     pub device: Device,
+}
+
+/// A classifier of noisy samples.
+#[derive(Debug)]
+pub struct Classifier {
+    pub network: NoisyClassifier,
+    pub config: NoisyClassifierConfig,
 }
 
 /// What the samples of a U-Net are.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one of them")]
 pub enum Output {
     /// Pictures, levels of which are in [-1, 1].
     Signed,
@@ -63,6 +76,29 @@ impl PlainUNet {
             rows_of(&self.unet.forward(&samples, &times, classes.as_deref()).await?)
         };
         predict.await.map_err(|error: candle_core::Error| NetworkError { network: "unet", detail: error.to_string() })
+    }
+
+    /// What the classifier's gradient for one row takes; nothing where there is none.
+    pub fn gradient_demand(&self) -> Demand {
+        self.classifier.as_ref().map_or(Demand::default(), |classifier| classifier.config.demand())
+    }
+
+    /// Samples with their times and classes → `∇ ln p(class | sample, time)`, of the samples' shape.
+    ///
+    /// # Errors
+    /// A row does not fit the classifier, or the model has none.
+    pub async fn class_gradient(&self, shape: [usize; 3], rows: &[PredictRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        let gradient = async {
+            let classes: Option<Vec<u32>> = rows.iter().map(|row| row.class).collect();
+            let (Some(Classifier { network, .. }), Some(classes)) = (&self.classifier, classes) else {
+                candle_core::bail!("the model has no classifier, or a row no class")
+            };
+            let samples = batch_of(rows.iter().map(|row| row.sample.as_slice()), shape, &self.device)?;
+            let times: Vec<f32> = rows.iter().map(|row| row.t).collect();
+            rows_of(&network.gradient(&samples, &times, &classes).await?)
+        };
+        let failed = |error: candle_core::Error| NetworkError { network: "classifier", detail: error.to_string() };
+        gradient.await.map_err(failed)
     }
 
     /// What decoding one row of (h, w) latents takes; nothing where samples are pictures.

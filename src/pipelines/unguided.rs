@@ -50,8 +50,10 @@ impl<C: Compute> Denoise for Unguided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let [b, c, h, w] = x.shape();
         let row = |i| PredictRow { sample: x.row(i).to_vec(), t: t as f32, class: self.classes.get(i).copied() };
-        let answers =
-            self.compute.call(Phase::Denoising, Predict { shape: [c, h, w] }, (0..b).map(row).collect()).await;
+        let answers = self
+            .compute
+            .call(Phase::Denoising, Predict { shape: [c, h, w], outputs: c }, (0..b).map(row).collect())
+            .await;
         let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
         Latents::new([b, c, h, w], answers.concat())
     }

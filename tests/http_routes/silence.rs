@@ -280,8 +280,15 @@ fn concrete(path: &str) -> String {
 async fn every_route_that_needs_the_database_says_that_it_is_away() {
     let desk = Desk::on_silence(&[("database.timeout_s", "0.05")]);
     let key = format!("Bearer {}", latentd::service::Key::new().unwrap().expose());
-    let catalogues =
-        ["/v1/models", "/v1/models/{id}", "/v1/loras", "/v1/embeddings", "/v1/controlnets", "/v1/schedulers"];
+    let catalogues = [
+        "/v1/models",
+        "/v1/models/{id}",
+        "/v1/models/{id}/schema",
+        "/v1/loras",
+        "/v1/embeddings",
+        "/v1/controlnets",
+        "/v1/schedulers",
+    ];
     let mut asked = 0;
     for end in public_endpoints().iter().filter(|end| end.path.starts_with("/v1/")) {
         for key in [None, Some(&key)] {

@@ -43,10 +43,8 @@ async fn what_needs_a_prompt_is_refused_by_name() {
         ("guidance_scale", json!(5)),
         ("guidance_interval", json!([0.1, 0.9])),
         ("clip_skip", json!(1)),
-        ("decoder", json!("tiny")),
         ("feature_cache", json!({"kind": "deepcache", "interval": 2})),
         ("loras", json!([{"name": "sd1_kohya"}])),
-        ("refiner", json!({"model": "sdxl", "switch_at": 0.5})),
         ("class_label", json!(1)),
     ] {
         let errors = errors(&desk, &json!({"model": "ddpm", field: value})).await;
@@ -54,6 +52,10 @@ async fn what_needs_a_prompt_is_refused_by_name() {
         assert_eq!((pointer, code.as_str()), (&format!("/{field}"), "unsupported_for_model"), "{detail}");
         assert!(detail.contains("\"ddpm\""), "{detail}");
     }
+    let refiner = errors(&desk, &json!({"model": "ddpm", "refiner": {"model": "sdxl", "switch_at": 0.5}})).await;
+    assert!(matches!(&refiner[..], [(at, ..)] if at == "/refiner/model"), "{refiner:?}");
+    let tiny = errors(&desk, &json!({"model": "ddpm", "decoder": "tiny"})).await;
+    assert!(matches!(&tiny[..], [(at, code, _)] if at == "/decoder" && code == "invalid_value"), "{tiny:?}");
 }
 
 #[tokio::test]
@@ -102,7 +104,7 @@ async fn classes_go_by_number_or_name_for_all_pictures_or_for_each() {
         ("numbers", json!([1, 2, 3]), "/class_label", "one entry for each of the 2 pictures, not 3"),
         ("numbers", json!([1, 10]), "/class_label/1", "from 0 to 9"),
         ("numbers", json!("cock"), "/class_label", "no names"),
-        ("names", json!(["cock", "hen"]), "/class_label/1", "\"hen\" is not"),
+        ("names", json!(["cock", "hen"]), "/class_label/1", "not \"hen\""),
         ("numbers", json!({"a": 1}), "/class_label", "a number or a name"),
     ] {
         let errors = errors(&desk, &json!({"model": model, "class_label": label, "n": 2})).await;

@@ -115,6 +115,8 @@ pub fn draw() -> Draw {
         negative_prompt: Some("blur".to_owned()),
         prompt_syntax: latentd::generation::PromptSyntax::Weighted,
         loras: vec![latentd::generation::LoraUse { name: "ink".to_owned(), scale: 0.7 }],
+        class_labels: Vec::new(),
+        class_guidance_scale: None,
         width: 64,
         height: 128,
         n: 2,

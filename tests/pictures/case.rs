@@ -21,7 +21,7 @@ pub struct Case {
 }
 
 /// The folders of cases.
-pub const FOLDERS: [&str; 15] = [
+pub const FOLDERS: [&str; 17] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -36,11 +36,13 @@ pub const FOLDERS: [&str; 15] = [
     "ddpm",
     "ldm-uncond",
     "consistency",
+    "dit",
+    "classifier-guidance",
     "score-sde-ve",
 ];
 
 /// What this version draws.
-const TASKS: [&str; 10] = [
+const TASKS: [&str; 11] = [
     "txt2img",
     "img2img",
     "inpaint",
@@ -51,6 +53,7 @@ const TASKS: [&str; 10] = [
     "base+refiner",
     "unconditional",
     "class-conditional",
+    "classifier-guidance",
 ];
 
 /// A folder of the models that the cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask
@@ -278,6 +281,7 @@ impl Case {
             ("num_images_per_prompt", "n"),
             ("batch_size", "n"),
             ("class_labels", "class_label"),
+            ("classifier_scale", "class_guidance_scale"),
             ("eta", "eta"),
             ("clip_skip", "clip_skip"),
             ("strength", "strength"),
@@ -299,6 +303,9 @@ impl Case {
             if let Some(value) = params.get(theirs) {
                 request.insert(ours.to_owned(), value.clone());
             }
+        }
+        if let (Some(classes), None) = (params["class_labels"].as_array(), params.get("batch_size")) {
+            request.insert("n".to_owned(), classes.len().into());
         }
         if let Some(i) = self.of_prompts {
             request.insert("n".to_owned(), request["prompt"].as_array().unwrap().len().into());

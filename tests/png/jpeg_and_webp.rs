@@ -8,7 +8,7 @@ use latentd::imaging::{EncodeError, Metadata, RgbImage, decode, encode, encode_p
 use md5::{Digest, Md5};
 use proptest::prelude::*;
 
-use super::{again, generation, label, picture};
+use super::{again, draw, generation, job, label, picture};
 
 const FORMATS: [Encoding; 2] = [Encoding::Jpeg { quality: 90 }, Encoding::Webp];
 

@@ -239,8 +239,8 @@ fn whole_numbers_may_be_written_with_a_fraction_of_zero() {
 fn schedules_of_one_class_are_those_of_diffusers() {
     // betas[0], [500] and [998] and alphas_cumprod[500] of diffusers 0.42.1.
     for (class, schedule, expected) in [
-        ("DDPMScheduler", "laplace", [0.0211537573, 0.000250031386, 0.151629657, 0.707283437]),
-        ("HeunDiscreteScheduler", "exp", [0.0119282873, 0.0119282873, 0.0119282873, 0.00244921818]),
+        ("DDPMScheduler", "laplace", [0.021_153_757, 0.000_250_031_4, 0.151_629_66, 0.707_283_44]),
+        ("HeunDiscreteScheduler", "exp", [0.011_928_287, 0.011_928_287, 0.011_928_287, 0.002_449_218_2]),
     ] {
         let config = overlay(json!({"_class_name": class, "beta_schedule": schedule})).unwrap();
         let (betas, alphas) = (config.betas().betas(), config.betas().alphas_cumprod());

@@ -153,12 +153,12 @@ fn pipes_are_written_and_read() {
         let (from, picture) = (from.clone(), picture.clone());
         move || std::fs::write(from, picture).unwrap()
     });
-    let output = latentd(&small(&["--image", &from, "-o", &path("b.png")]), &[]);
+    let output = latentd(&small(&["--image", &from, "--strength", "1", "-o", &path("b.png")]), &[]);
     writing.join().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     // The same from standard input.
-    let arguments = small(&["--image", "-", "-o", "-"]);
+    let arguments = small(&["--image", "-", "--strength", "1", "-o", "-"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
     command.args(&arguments).env_remove("LATENTD_CONFIG").stdin(std::process::Stdio::piped());
     let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();

@@ -496,10 +496,10 @@ fn catalogues_list_files_beside_folders() {
     fs::create_dir(at("both")).unwrap();
     fs::write(at("both/model_index.json"), "{}").unwrap();
     let catalogue = Catalogue::open(place.path(), "one").unwrap();
-    assert_eq!(catalogue.names(), ["bad name", "both", "broken", "emoji", "little", "one"]);
+    assert_eq!(catalogue.names(), ["bad name", "both", "both.safetensors", "broken", "emoji", "little", "one"]);
     assert!(catalogue.card("one").is_some() && catalogue.card("bad name").is_some());
     // What cannot be used says why, and is refused with that.
-    for (name, reason) in [("both", "_class_name"), ("broken", "4 bytes are too few")] {
+    for (name, reason) in [("both", "_class_name"), ("both.safetensors", "both"), ("broken", "4 bytes are too few")] {
         assert!(catalogue.card(name).is_none());
         let fault = catalogue.fault(name).unwrap();
         assert!(fault.contains(reason), "{name}: {fault}");

@@ -86,6 +86,7 @@ pub async fn settle(db: &Sqlite) -> Result<(), StoreError> {
         ahead_s = ahead / 1000,
         "the system's clock was set back; what waits for its time goes by the new one"
     );
+    let values = values![now, ahead];
     for text in [
         "UPDATE generations SET run_at = run_at - $2 WHERE status = 'queued' AND run_at > $1",
         "UPDATE generations SET start_deadline = start_deadline - (created_at - $1)
@@ -93,7 +94,7 @@ pub async fn settle(db: &Sqlite) -> Result<(), StoreError> {
         "UPDATE generations SET aged_at = $1 WHERE status = 'queued' AND aged_at > $1",
         "UPDATE webhook_deliveries SET due_at = due_at - $2 WHERE state = 'pending' AND due_at > $1",
     ] {
-        Sqlite::fetch(&mut change, text, &values![now, ahead]).await?;
+        Sqlite::fetch(&mut change, text, &values).await?;
     }
     Sqlite::conclude(change, true).await
 }

@@ -85,6 +85,7 @@ impl Description {
             size_multiple: vae_config.scale(),
             maps: unet_config.maps(),
             tiny_decoder: vae_tiny_config.is_some(),
+            classes: 0,
             input,
         };
         let mut notes = Vec::new();

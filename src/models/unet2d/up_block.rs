@@ -30,6 +30,7 @@ pub(super) struct UpBlock {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has a few of them")]
 enum Upsampler {
     Conv(Upsample2D),
     Resnet(ResnetBlock2D),

@@ -13,8 +13,10 @@ use crate::{
 /// Noisy samples, each with its own time and class → the network's raw prediction for each, (C, h, w).
 #[derive(Clone, Copy, Debug)]
 pub struct Predict {
-    /// (C, h, w) of a sample and of its prediction.
+    /// (C, h, w) of a sample.
     pub shape: [usize; 3],
+    /// Channels of the answer: C, or twice as many where the network predicts variances too.
+    pub outputs: usize,
 }
 
 /// One sample.
@@ -61,7 +63,7 @@ impl Call for Predict {
 
     fn log(&self) -> Option<LogFormat<Vec<f32>>> {
         Some(LogFormat {
-            values: self.shape.iter().product(),
+            values: self.outputs * self.shape[1] * self.shape[2],
             write: |prediction| Some(prediction),
             read: |prediction| prediction,
         })

@@ -1,0 +1,117 @@
+//! Diffusion transformers, which draw latents of a class (Peebles and Xie 2023, arXiv:2212.09748; diffusers' `DiTPipeline`).
+
+mod networks;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    CardError, ControlDemand, Description, Family, ModelIndex, Outline, Plan, Recipe, Sampling,
+    card::{self, Defaults, bytes},
+    extras::Extras,
+    plan::calls,
+};
+use crate::{
+    device::Device,
+    diffusion::SchedulerConfig,
+    generation::{Decoder, Job, ModelCard, Task, Work},
+    models::{demand::Demand, latent_diffusion::Part},
+    pipelines::{
+        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, Networks, PipelineError, Prepared, class_guided,
+        decoding::decode_alone,
+    },
+    weights::{LoadError, ModelFolder},
+};
+use networks::{DiTNetworks, Sizes};
+
+pub struct Dit;
+
+const PARTS: [(&str, &str); 2] = [("transformer", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")];
+
+impl Family for Dit {
+    fn name(&self) -> &'static str {
+        "dit"
+    }
+
+    fn classes(&self) -> &'static [&'static str] {
+        &["DiTPipeline"]
+    }
+
+    fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
+        let extras = Extras::read(folder)?;
+        let sizes = Sizes::read(folder)?;
+        let index = ModelIndex::of(folder)?;
+        let spec = sizes.spec();
+        let side = spec.size_multiple as u32;
+        // DiTPipeline's own.
+        let defaults = Defaults { width: side, height: side, steps: 50, guidance_scale: 4.0 };
+        let mut notes = folder.notes();
+        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
+        notes.extend(SchedulerConfig::take_class(&index.keys, &mut scheduler_config));
+        let base = card::base(name, &extras, scheduler_config, defaults)?;
+        let card = ModelCard {
+            min_side_pixels: side,
+            size_multiple: side,
+            latents: (spec.latent_channels, spec.vae_scale_factor),
+            tasks: vec![Task::ClassConditional],
+            takes_prompt: false,
+            max_side_pixels: Some(side),
+            classes: class_names(&index, spec.classes),
+            decoders: vec![Decoder::Full],
+            ..base
+        };
+        notes.extend(DiTNetworks::check(folder, &sizes)?);
+        Ok(Description { card, bytes: bytes(folder, &PARTS)?, notes, outline: Box::new(sizes) })
+    }
+
+    fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
+        let networks = DiTNetworks::load(folder, device)?;
+        // The card was read before, so a file that is no good has been refused already.
+        let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
+        let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
+            Some(map) => map,
+            None => {
+                let fitted =
+                    LatentRgb::fit(networks.spec().latent_channels, |latents| decode_alone(&networks, latents));
+                fitted.map_err(|error| LoadError::Preview(error.to_string()))?
+            }
+        };
+        Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
+    }
+}
+
+impl Recipe for Dit {
+    async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
+        class_guided(compute, prepared).await
+    }
+}
+
+/// The name of each class: `id2label`, empty where it has none.
+fn class_names(index: &ModelIndex, classes: usize) -> Arc<[String]> {
+    let labels = index.keys.get("id2label").and_then(Value::as_object);
+    let name = |class: usize| labels?.get(&class.to_string())?.as_str().map(str::to_owned);
+    (0..classes).map(|class| name(class).unwrap_or_default()).collect()
+}
+
+impl Outline for Sizes {
+    fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
+        let Work::Draw(draw) = &job.work;
+        let side = self.transformer.sample_size;
+        let call = self.transformer.demand();
+        let decodes = self.vae.tiles(side, side);
+        let decodes = decodes.iter().map(|tile| {
+            let (h, w) = tile.size();
+            self.demand(Part::Decode { size: [h, w] })
+        });
+        let sampling = Sampling {
+            state: self.transformer.in_channels * side * side,
+            branches: if draw.guidance_scale > 1.0 { 2 } else { 1 },
+            calls: calls(draw, card),
+            call,
+            before: Demand::default(),
+            after: decodes.fold(Demand::default(), Demand::then),
+        };
+        Plan::of(draw, sampling)
+    }
+}

@@ -1,0 +1,197 @@
+//! The rows of a diffusion transformer as batches.
+
+use async_trait::async_trait;
+use candle_core::Tensor;
+
+use crate::{
+    device::Device,
+    models::{
+        AutoencoderKl, DiTTransformer2DModel,
+        autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
+        demand::Demand,
+        dit_transformer2d::DiTTransformer2DConfig,
+        latent_diffusion::{Part, Spec},
+        text_encoders::{LearnedTokens, Tokens},
+    },
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding},
+    weights::{LoadError, ModelFolder, Weights},
+};
+
+/// The sizes of a folder's networks.
+#[derive(Clone, Debug)]
+pub(super) struct Sizes {
+    pub transformer: DiTTransformer2DConfig,
+    pub vae: AutoencoderKlConfig,
+}
+
+const WEIGHTS: &str = "diffusion_pytorch_model";
+
+/// Multiplications of one row in a stage of decoding: tens of milliseconds on a few cores.
+const STAGE_WORK: f64 = 1e9;
+
+impl Sizes {
+    pub fn read(folder: &ModelFolder) -> Result<Sizes, LoadError> {
+        let (transformer, vae) = ("transformer/config.json", "vae/config.json");
+        let sizes = Sizes {
+            transformer: DiTTransformer2DConfig::read(transformer, &folder.json(transformer)?)?,
+            vae: AutoencoderKlConfig::read(vae, &folder.json(vae)?)?,
+        };
+        let (channels, latents) = (sizes.transformer.in_channels, sizes.vae.latent_channels);
+        let outputs = sizes.transformer.outputs();
+        let bad =
+            |key: &str, reason: String| Err(LoadError::BadKey { path: transformer.into(), key: key.into(), reason });
+        if channels != latents {
+            return bad("in_channels", format!("{channels}, and the latents of the vae have {latents}"));
+        }
+        if outputs != channels && outputs != 2 * channels {
+            return bad("out_channels", format!("{outputs} is neither {channels} nor twice as many"));
+        }
+        Ok(sizes)
+    }
+
+    pub fn demand(&self, part: Part) -> Demand {
+        match part {
+            Part::Denoise { .. } => self.transformer.demand(),
+            Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
+            Part::Text | Part::Encode { .. } | Part::DecodeTiny { .. } => Demand::default(),
+        }
+    }
+
+    pub fn spec(&self) -> Spec {
+        let (side, scale) = (self.transformer.sample_size, self.vae.scale());
+        Spec {
+            latent_channels: self.transformer.in_channels,
+            vae_scale_factor: scale,
+            sample_size: (side, side),
+            size_multiple: side * scale,
+            classes: self.transformer.num_embeds_ada_norm,
+            ..Spec::default()
+        }
+    }
+}
+
+/// A diffusion transformer and the autoencoder of its latents.
+#[derive(Debug)]
+pub(super) struct DiTNetworks {
+    transformer: DiTTransformer2DModel,
+    vae: AutoencoderKl,
+    sizes: Sizes,
+    device: Device,
+}
+
+impl DiTNetworks {
+    pub fn load(folder: &ModelFolder, device: &Device) -> Result<Self, LoadError> {
+        let sizes = Sizes::read(folder)?;
+        let open = |part, rename: fn(&str, &[usize]) -> (String, Vec<usize>)| {
+            Weights::open(folder, part, WEIGHTS, device, rename)
+        };
+        let weights = open("transformer", as_stored)?;
+        let transformer = DiTTransformer2DModel::new(&sizes.transformer, &weights)?;
+        weights.finish()?;
+        let weights = open("vae", current_name)?;
+        let vae = AutoencoderKl::new(&sizes.vae, &weights);
+        weights.finish()?;
+        Ok(Self { transformer, vae, sizes, device: device.clone() })
+    }
+
+    /// Whether the heads of the files have every tensor that the networks need and no other.
+    pub fn check(folder: &ModelFolder, sizes: &Sizes) -> Result<Vec<String>, LoadError> {
+        let transformer = Weights::open(folder, "transformer", WEIGHTS, &Device::host(), as_stored)?;
+        let vae = Weights::open(folder, "vae", WEIGHTS, &Device::host(), current_name)?;
+        let notes = transformer.note().into_iter().chain(vae.note()).collect();
+        transformer.check(|w| drop(DiTTransformer2DModel::new(&sizes.transformer, w)))?;
+        vae.check(|w| drop(AutoencoderKl::new(&sizes.vae, w)))?;
+        Ok(notes)
+    }
+
+    async fn predict(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> candle_core::Result<Vec<Denoised>> {
+        let [c, h, w] = shape;
+        let samples = rows.iter().flat_map(|row| row.sample.iter().copied()).collect();
+        let samples = Tensor::from_vec(samples, (rows.len(), c, h, w), self.device.candle())?;
+        let t: Vec<f32> = rows.iter().map(|row| row.t).collect();
+        let Some(classes) = rows.iter().map(|row| row.class).collect::<Option<Vec<u32>>>() else {
+            candle_core::bail!("a row has no class")
+        };
+        // The half behind it, of a network that predicts variances too, is not used.
+        let predictions = self.transformer.forward(&samples, &t, &classes).await?.narrow(1, 0, c)?;
+        let rows: Vec<Vec<f32>> = predictions.contiguous()?.flatten_from(1)?.to_vec2()?;
+        Ok(rows.into_iter().map(|prediction| Denoised { prediction, features: None }).collect())
+    }
+}
+
+fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
+    (name.to_owned(), shape.to_vec())
+}
+
+fn missing(network: &'static str) -> NetworkError {
+    NetworkError { network, detail: "this model has none".to_owned() }
+}
+
+#[async_trait]
+impl Networks for DiTNetworks {
+    fn spec(&self) -> Spec {
+        self.sizes.spec()
+    }
+
+    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+        Tokens::default()
+    }
+
+    async fn encode_text(&self, _prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
+        Err(missing("text_encoder"))
+    }
+
+    async fn denoise(
+        &self,
+        shape: [usize; 3],
+        depth: Depth,
+        rows: &[DenoiseRow],
+    ) -> Result<Vec<Denoised>, NetworkError> {
+        if depth != Depth::Full {
+            return Err(missing("denoiser_shallow"));
+        }
+        let failed = |error: candle_core::Error| NetworkError { network: "transformer", detail: error.to_string() };
+        self.predict(shape, rows).await.map_err(failed)
+    }
+
+    async fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
+        Err(missing("vae_encoder"))
+    }
+
+    fn demand(&self, part: Part) -> Demand {
+        self.sizes.demand(part)
+    }
+
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        self.sizes.vae.tiles(h, w)
+    }
+
+    fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
+        let work: Vec<f64> = self.vae.decode_stages(h, w, STAGE_WORK).iter().map(|stage| stage.demand.work).collect();
+        let all: f64 = work.iter().sum();
+        work.iter().map(|work| work / all).collect()
+    }
+
+    async fn decode(
+        &self,
+        [_, h, w]: [usize; 3],
+        stage: usize,
+        rows: &[Activation],
+    ) -> Result<Vec<Activation>, NetworkError> {
+        let failed = |detail: String| NetworkError { network: "vae", detail };
+        let stages = self.vae.decode_stages(h, w, STAGE_WORK);
+        let layers = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
+        let decode = async {
+            let mut x = Activation::join(rows)?.to_device(self.device.candle())?;
+            if stage == 0 {
+                x = x.affine(1.0 / self.sizes.vae.scaling_factor, 0.0)?;
+            }
+            Activation::split(self.vae.decode_layers(layers.layers.clone(), x).await?)
+        };
+        decode.await.map_err(|error: candle_core::Error| failed(error.to_string()))
+    }
+
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
+        Err(missing("vae_tiny"))
+    }
+}

@@ -1,0 +1,54 @@
+//! The gradient of a classifier of noisy pictures.
+
+use async_trait::async_trait;
+
+use crate::{
+    models::demand::Demand,
+    pipelines::{
+        Model, NetworkError, PlainUNet,
+        call::{Call, LogFormat, Shape},
+        calls::PredictRow,
+    },
+};
+
+/// Noisy samples, each with its own time and class → `∇ ln p(class | sample, time)` for each, (C, h, w).
+#[derive(Clone, Copy, Debug)]
+pub struct ClassGradient {
+    /// (C, h, w) of a sample.
+    pub shape: [usize; 3],
+}
+
+#[async_trait]
+impl Call for ClassGradient {
+    type Row = PredictRow;
+    type Answer = Vec<f32>;
+
+    fn network(&self) -> &'static str {
+        "classifier"
+    }
+
+    fn shape(&self) -> Shape {
+        let [c, h, w] = self.shape;
+        [c, h, w, 0, 0, 0]
+    }
+
+    fn demand(&self, model: &Model, _rows: &[PredictRow]) -> Demand {
+        model.networks::<PlainUNet>().map_or(Demand::default(), PlainUNet::gradient_demand)
+    }
+
+    async fn run(&self, model: &Model, rows: &[PredictRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        model.networks::<PlainUNet>()?.class_gradient(self.shape, rows).await
+    }
+
+    fn is_finite(gradient: &Vec<f32>) -> bool {
+        gradient.iter().all(|value| value.is_finite())
+    }
+
+    fn log(&self) -> Option<LogFormat<Vec<f32>>> {
+        Some(LogFormat {
+            values: self.shape.iter().product(),
+            write: |gradient| Some(gradient),
+            read: |gradient| gradient,
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! Class to image: latent diffusion with classifier-free guidance over classes.
+
+use super::{
+    Compute, Frame, LatentDiffusion, PipelineError, Prepared, TextEmbedding,
+    guided::{Branch, Guidance, Guided},
+    latents::noise_of,
+    refine::finish,
+    setup::Setup,
+};
+use crate::{
+    diffusion::{OwnSchedule, Stages, sample},
+    generation::Work,
+};
+
+/// Draws the generation's `n` pictures, each of its class. The same pictures as diffusers' `DiTPipeline` for the same seed.
+/// Guidance compares with the class that stands for none, the last one (Ho & Salimans 2022, arXiv:2207.12598).
+///
+/// # Errors
+/// A network failed, the sampler left the finite numbers, or the model has networks of another kind.
+pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
+    let Prepared { job, model, scheduler, companions, .. } = prepared;
+    let Work::Draw(draw) = &job.work;
+    let networks = LatentDiffusion::of(model)?;
+    let spec = networks.spec();
+    let stages = Stages::of(draw, OwnSchedule { config: scheduler, is_distilled: false }, None)?;
+    let setup = Setup { compute, networks, stages, draw, companions };
+
+    let schedule = &setup.stages.own;
+    let mut noise = noise_of(draw);
+    let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
+
+    let no_text = TextEmbedding::zeros(&spec)?;
+    let branch = |classes: Vec<u32>| Branch {
+        text: no_text.clone(),
+        beside: Vec::new(),
+        time_ids: [].into(),
+        classes,
+        follows_prompt: true,
+    };
+    let (scale, rescale) = (draw.guidance_scale, draw.guidance_rescale);
+    let none = vec![spec.classes as u32; draw.n as usize];
+    let branches = match scale > 1.0 {
+        true => (vec![branch(none), branch(draw.class_labels.clone())], Guidance::ClassifierFree { scale, rescale }),
+        false => (vec![branch(draw.class_labels.clone())], Guidance::Off),
+    };
+    let latents = sample(&Guided::new(&setup, branches), schedule, draw.eta, x, &mut noise).await?;
+
+    finish(&setup, latents, &mut noise).await
+}

@@ -1,0 +1,118 @@
+//! Sampling that a classifier guides to a class (Dhariwal and Nichol 2021, arXiv:2105.05233).
+
+use super::{
+    Compute, Frame, PipelineError, PlainUNet, Prepared,
+    calls::{ClassGradient, Predict, PredictRow},
+    latents::noise_of,
+};
+use crate::{
+    diffusion::{Denoise, Error, Latents, Posterior, Prediction, Schedule, sample},
+    generation::{Phase, Work},
+};
+
+/// Draws the generation's `n` pictures, each of its class: by algorithm 1 of the paper where the scheduler is DDPM's (the mean of
+/// each step is shifted along the classifier's gradient, by its variance), and by algorithm 2 where it is DDIM's or another
+/// (the predicted noise is changed).
+///
+/// # Errors
+/// A network failed, the sampler left the finite numbers, or the model has networks of another kind.
+pub async fn classifier_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
+    let Prepared { job, model, scheduler, .. } = prepared;
+    let Work::Draw(draw) = &job.work;
+    let networks = model.networks::<PlainUNet>()?;
+    let schedule = Schedule::of(scheduler, draw).map_err(|error| PipelineError::Sampler(error.to_string()))?;
+    let [c, h, w] = networks.sample_shape([draw.height, draw.width].map(|side| side as usize));
+
+    let mut noise = noise_of(draw);
+    let x = noise.draw([draw.n as usize, c, h, w]).scale(schedule.init_noise_sigma()); // (n, C, h, w)
+    let steered = ClassifierGuided {
+        compute,
+        classes: &draw.class_labels,
+        knows_classes: networks.config.num_class_embeds.is_some(),
+        outputs: networks.config.out_channels,
+        scale: draw.class_guidance_scale.unwrap_or_default(),
+        prediction: scheduler.prediction(),
+        schedule: &schedule,
+    };
+    let samples = sample(&steered, &schedule, draw.eta, x, &mut noise).await?;
+
+    let pictures = (0..draw.n as usize).map(|i| networks.output.frame(samples.row(i), [c, h, w]));
+    let pictures: Option<Vec<Frame>> = pictures.collect();
+    pictures.ok_or_else(|| PipelineError::Sampler("the samples are no pictures".to_owned()))
+}
+
+/// A [`Denoise`] by a U-Net and a classifier.
+struct ClassifierGuided<'a, C> {
+    compute: &'a C,
+    /// One for each picture.
+    classes: &'a [u32],
+    /// Whether the U-Net is told the class too.
+    knows_classes: bool,
+    /// Channels of the U-Net's answer: those of a sample, or twice as many, where it predicts variances.
+    outputs: usize,
+    /// `s` of the paper; 0 switches the classifier off.
+    scale: f64,
+    prediction: Prediction,
+    schedule: &'a Schedule,
+}
+
+impl<C: Compute> ClassifierGuided<'_, C> {
+    /// The prediction, and what the U-Net says of the variance, if it does.
+    async fn unet(&self, x: &Latents, t: f64) -> Result<(Latents, Option<Latents>), Error> {
+        let [b, c, h, w] = x.shape();
+        let call = Predict { shape: [c, h, w], outputs: self.outputs };
+        let rows = self.rows(x, t, self.knows_classes);
+        let answers = self.compute.call(Phase::Denoising, call, rows).await;
+        let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        let half = |from: usize| {
+            let part = answers.iter().flat_map(|row| row.iter().skip(from).take(c * h * w).copied());
+            Latents::new([b, c, h, w], part.collect())
+        };
+        let variance = (self.outputs == 2 * c).then(|| half(c * h * w)).transpose()?;
+        Ok((half(0)?, variance))
+    }
+
+    /// `s ∇ ln p(y | x)`; `None` where it is switched off.
+    async fn pull(&self, x: &Latents, t: f64) -> Result<Option<Latents>, Error> {
+        if self.scale == 0.0 {
+            return Ok(None);
+        }
+        let [b, c, h, w] = x.shape();
+        let call = ClassGradient { shape: [c, h, w] };
+        let answers = self.compute.call(Phase::Denoising, call, self.rows(x, t, true)).await;
+        let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        Ok(Some(Latents::new([b, c, h, w], answers.concat())?.scale(self.scale)))
+    }
+
+    fn rows(&self, x: &Latents, t: f64, with_classes: bool) -> Vec<PredictRow> {
+        let class = |i: usize| self.classes.get(i).copied().filter(|_| with_classes);
+        (0..x.shape()[0]).map(|i| PredictRow { sample: x.row(i).to_vec(), t: t as f32, class: class(i) }).collect()
+    }
+}
+
+impl<C: Compute> Denoise for ClassifierGuided<'_, C> {
+    /// Algorithm 2: `ε − √(1 − ᾱ) s ∇ ln p(y | x)`, and for other predictions what that means for them.
+    async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
+        let (prediction, _) = self.unet(x, t).await?;
+        let Some(pull) = self.pull(x, t).await? else { return Ok(prediction) };
+        // Midpoints of steps are not in the schedule; the nearest timestep of training has nearly their level.
+        let level = || self.schedule.level(t.round_ties_even());
+        let point = self.schedule.points().iter().find(|point| point.t == t).copied().unwrap_or_else(level);
+        let factor = match self.prediction {
+            Prediction::Velocity => -point.sigma / point.alpha,
+            Prediction::Sample => point.sigma * point.sigma / point.alpha,
+            _ => -point.sigma,
+        };
+        Ok(Latents::combine(&[(1.0, &prediction), (factor, &pull)]))
+    }
+
+    /// Algorithm 1.
+    async fn posterior(&self, x: &Latents, t: f64) -> Result<Posterior, Error> {
+        let (prediction, variance) = self.unet(x, t).await?;
+        Ok(Posterior { prediction, variance, pull: self.pull(x, t).await? })
+    }
+
+    fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        self.compute.stepped(step, steps, denoised);
+    }
+}
