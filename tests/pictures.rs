@@ -63,7 +63,7 @@ fn pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
 }
 
 #[test]
-#[ignore = "takes a quarter of an hour; a case of each model runs above"]
+#[ignore = "draws every case three times with slow kernels; one case of each model runs above"]
 fn all_pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
     for max_rows in [1, 2, 5] {
         compare(Kernels::Reference, max_rows);
