@@ -50,7 +50,7 @@ impl Service {
     /// All invalid fields at once (of pictures that cannot be decoded the first alone), a queue that is too slow, a key or an
     /// id that stands for another request, a stopping server, or a store that does not answer.
     pub async fn prepare(&self, order: Order) -> Result<Prepared, ServiceError> {
-        let Parts { blobs, webhooks, metrics, draining, terms, .. } = &self.0.parts;
+        let Parts { webhooks, metrics, draining, terms, .. } = &self.0.parts;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
@@ -100,7 +100,7 @@ impl Service {
             Repeatable::No | Repeatable::ByKey(_) if !pictures.is_empty() => Unclaimed::files_of(id, self),
             _ => Unclaimed::nothing(),
         };
-        let taken = intake::take_in(pictures, &mut job, id, is_taken, blobs).await?;
+        let taken = intake::take_in(pictures, &mut job, id, is_taken, &unclaimed, self).await?;
         let valid = Valid { id, tenant, job, cost, fingerprint, repeatable, taken, unclaimed };
         Ok(Prepared(Outcome::New(Box::new(valid))))
     }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Service, ServiceError,
     offload::{apart, offload},
+    unclaimed::Unclaimed,
 };
 use crate::{
     generation::{FieldError, Fields, GenerationId, Given, InputImage, Invalid, Job, Place, Role},
@@ -118,8 +119,10 @@ pub(super) async fn take_in(
     job: &mut Job,
     id: GenerationId,
     is_taken: bool,
-    blobs: &Blobs,
+    unclaimed: &Unclaimed,
+    service: &Service,
 ) -> Result<Vec<Taken>, ServiceError> {
+    let blobs = &service.0.blobs;
     let leaving = CancellationToken::new();
     let _leaving = leaving.clone().drop_guard();
     let (mut all, mut kept) = (Vec::new(), BTreeSet::new());
@@ -136,7 +139,8 @@ pub(super) async fn take_in(
         if is_taken {
             all.push(taken);
         } else if kept.insert(taken.image.upload.clone()) {
-            keep(&taken, id, blobs).await?;
+            let blobs = blobs.clone();
+            unclaimed.store(service, async move { keep(&taken, id, &blobs).await }).await?;
         }
     }
     Ok(all)
