@@ -9,6 +9,8 @@ mod server;
 
 #[path = "page/cards.rs"]
 mod cards;
+#[path = "page/documents.rs"]
+mod documents;
 #[path = "page/formats.rs"]
 mod formats;
 #[path = "page/reuse.rs"]

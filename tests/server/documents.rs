@@ -12,11 +12,22 @@ fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The commands between backquotes that write a PNG.
+fn between_backquotes(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// The commands, between backquotes or on lines of their own, that write a picture.
 fn commands(document: &str) -> Vec<String> {
     let text = fs::read_to_string(repository().join(document)).unwrap();
-    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned)).collect::<Vec<_>>();
-    spans.into_iter().filter(|span| span.starts_with("curl -f -o ")).collect()
+    let spans = text.lines().flat_map(|line| if line.starts_with("curl ") { vec![line] } else { between_backquotes(line) });
+    spans.filter(|span| span.starts_with("curl -f -o ")).map(str::to_owned).collect()
+}
+
+/// The block of code of this language.
+fn block(document: &str, language: &str) -> String {
+    let text = fs::read_to_string(repository().join(document)).unwrap();
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("the document has such a block");
+    rest.split("```").next().unwrap().to_owned()
 }
 
 /// Runs a command in `folder` and gives back the file that it names.
@@ -41,10 +52,10 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn the_pictures_of_the_readme_are_those_of_its_commands() {
+async fn the_pictures_of_the_quick_start_are_those_of_their_commands() {
     let (data, folder) = (tempfile::tempdir().unwrap(), folder());
     let server = Server::start(data.path(), &[]).await;
-    let commands = commands("README.md");
+    let commands = commands("docs/quick-start.md");
     assert!(commands.len() >= 9, "{commands:?}");
     for command in &commands {
         let (name, file) = run(command, &server, folder.path());
@@ -71,5 +82,24 @@ async fn every_request_of_the_documents_is_answered() {
         let (_, file) = run(command, &server, folder.path());
         let (width, height, pixels) = decode(&file);
         assert!(width >= 64 && height >= 64 && pixels.iter().any(|level| *level != pixels[0]), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn the_commands_and_the_python_of_the_readme_draw_the_fox() {
+    let (data, folder) = (tempfile::tempdir().unwrap(), folder());
+    let server = Server::start(data.path(), &[]).await;
+    let shown = decode(&fs::read(repository().join("docs/fox.png")).unwrap());
+    let commands = commands("README.md");
+    assert!(!commands.is_empty());
+    // Only the first block of commands draws with the embedded model.
+    let (_, drawn) = run(&commands[0], &server, folder.path());
+    let program = block("README.md", "python").replace("http://localhost:8080", &server.url(""));
+    let output = Command::new("python3").args(["-c", &program]).current_dir(folder.path()).output().expect("python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in [drawn, fs::read(folder.path().join("fox.png")).unwrap()] {
+        let picture = decode(&file);
+        assert_eq!((picture.0, picture.1), (shown.0, shown.1));
+        assert!(picture.2.iter().zip(&shown.2).all(|(a, b)| a.abs_diff(*b) <= 2));
     }
 }
