@@ -19,7 +19,7 @@ SEED ?= $(shell date +%s)
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test browser check format docker compare compare-server fuzz soak soak-single random-requests
+.PHONY: run test quick browser check format docker compare compare-server fuzz soak soak-single random-requests
 
 # Serves on http://localhost:8080.
 run:
@@ -28,6 +28,11 @@ run:
 # Every test, with what the passing ones tell (which pictures were compared, which features wait).
 test: browser
 	$(CARGO) test --locked -- --show-output
+
+# The tests that need no faults, no browser and no large fixtures, for whoever is at work: about a minute once they are built.
+quick:
+	$(CARGO) test --locked --lib --test layering --test documents --test contract --test schedulers --test components \
+		--test http_routes --test engine --test png --test canny
 
 # Form, lints, documentation, and what is linked in.
 check: $(DENY)
