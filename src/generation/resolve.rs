@@ -15,7 +15,7 @@ use super::{
 
 /// Every error of a request, at least one.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{} of the request's fields are invalid", FieldError::count(errors))]
+#[error("{}", FieldError::summary(errors))]
 pub struct Invalid {
     pub errors: Vec<FieldError>,
 }

@@ -42,28 +42,28 @@ pub enum ApiError {
     BodyIncomplete,
     #[error("the header {name} {detail}")]
     BadHeader { name: &'static str, detail: String },
-    #[error("the signature of this URL is not ours for this picture")]
+    #[error("the signature of this URL is not valid for this picture")]
     SignatureInvalid,
-    #[error("this URL was good for a while only; read the generation for a new one")]
+    #[error("the signed URL has expired; read the generation for a new one")]
     ImageExpired,
     #[error("the header Idempotency-Key {0}")]
     IdempotencyKeyInvalid(&'static str),
-    #[error("this server asks for a key; send it as Authorization: Bearer ltd_…")]
+    #[error("this server requires an API key; send it as Authorization: Bearer ltd_…")]
     MissingKey,
-    #[error("the key in Authorization is none of this server's")]
+    #[error("unknown API key in Authorization")]
     InvalidKey,
     /// A page of another site sent the request.
-    #[error("the request comes from a page of {origin}, and only pages of this server may change something here")]
+    #[error("the request comes from a page of {origin}; only this server's own pages may make changes")]
     ForeignOrigin { origin: String },
-    #[error("{host} is no name of this server; its operator can add the name to {setting}")]
+    #[error("{host} is not a name of this server; its operator can add it to {setting}")]
     HostNotAllowed { host: String, setting: &'static str },
     #[error("there is no {0} here")]
     NotFound(&'static str),
     #[error("there is no such path; POST /v1/images creates pictures, and /openapi.yaml lists all paths")]
     NoSuchPath,
-    #[error("this path does not know the request's method; Allow lists those it knows")]
+    #[error("this path does not support the request's method; Allow lists those it supports")]
     MethodNotAllowed,
-    #[error("none of the types in Accept can be produced; this request can be answered with {0}")]
+    #[error("not acceptable: this request can be answered with {0}")]
     NotAcceptable(String),
     #[error("an answer of type {0} holds one picture, but n is greater than 1; ask for application/json")]
     MultipleImages(&'static str),
@@ -73,11 +73,11 @@ pub enum ApiError {
     NotFinished,
     #[error("the generation was canceled before it had a picture")]
     Canceled(GenerationId),
-    #[error("the id is that of another generation; make a new one")]
+    #[error("the id belongs to another generation; choose a new one")]
     IdConflict,
-    #[error("the generation was not given up after crashes, so there is nothing to queue again")]
+    #[error("the generation was not given up after crashes, so it cannot be queued again")]
     NotDead,
-    #[error("at most {most} webhook endpoints can be registered; erase one first")]
+    #[error("at most {most} webhook endpoints can be registered; delete one first")]
     EndpointsFull { most: usize },
     #[error("the body must have at most {limit} bytes")]
     BodyTooLarge { limit: usize },
@@ -87,7 +87,7 @@ pub enum ApiError {
     RangeNotSatisfiable { length: usize },
     #[error(transparent)]
     Invalid(Invalid),
-    #[error("the idempotency key was used for another request; send this one under a key of its own")]
+    #[error("the idempotency key was already used for a different request; send this one under a new key")]
     IdempotencyKeyReused,
     /// The generation ran and ended without a picture.
     #[error("{message}")]
@@ -98,22 +98,22 @@ pub enum ApiError {
     Internal { cause: String },
     #[error("a stored picture cannot be read")]
     ObjectStore { cause: String },
-    #[error("{queued} of your generations wait already")]
+    #[error("{queued} of your generations are queued already, which is the limit of your share")]
     TenantQueueFull { queued: usize, retry_after_s: u64 },
     #[error(
-        "the requests in hand have all the memory that bodies may take together, {limit} bytes; send it again soon"
+        "request bodies in progress use all of the {limit} bytes allowed for them together; retry soon"
     )]
     BodiesFull { limit: usize },
-    #[error("{queued} generations wait already")]
+    #[error("the queue is full: {queued} generations are queued already")]
     QueueFull { queued: usize, retry_after_s: u64 },
-    #[error("the generation would wait about {wait_s} s to begin, and {bound_s} s are allowed")]
+    #[error("the generation would wait about {wait_s} s, more than the allowed {bound_s} s")]
     Overloaded { wait_s: u64, bound_s: u64, retry_after_s: u64 },
-    #[error("earlier answers to this client, or to all clients, were not read in time")]
+    #[error("earlier answers were not read in time, by this client or by all clients")]
     AnswersUnread,
     #[error("the generation was not started in time")]
     Expired(GenerationId),
     /// The generation, where there is one, survives and goes on after the restart, or when the worker takes work again.
-    #[error("the server takes no work now: it is stopping, or its operator has drained it")]
+    #[error("the server accepts no work: it is stopping, or its operator has drained it")]
     Draining(Option<GenerationId>),
     #[error("the server is not ready: {}", texts(.0).join("; "))]
     Unready(Vec<Unready>),
@@ -141,10 +141,10 @@ impl ApiError {
             ApiError::IdempotencyKeyInvalid(_) => {
                 (S::BAD_REQUEST, "idempotency_key_invalid", "The idempotency key cannot be understood")
             }
-            ApiError::MissingKey => (S::UNAUTHORIZED, "missing_key", "A key is needed"),
+            ApiError::MissingKey => (S::UNAUTHORIZED, "missing_key", "An API key is required"),
             ApiError::InvalidKey => (S::UNAUTHORIZED, "invalid_key", "The key is not valid"),
-            ApiError::ForeignOrigin { .. } => (S::FORBIDDEN, "foreign_origin", "Another site's request"),
-            ApiError::HostNotAllowed { .. } => (S::MISDIRECTED_REQUEST, "host_not_allowed", "Not this server's name"),
+            ApiError::ForeignOrigin { .. } => (S::FORBIDDEN, "foreign_origin", "Cross-site request refused"),
+            ApiError::HostNotAllowed { .. } => (S::MISDIRECTED_REQUEST, "host_not_allowed", "Unknown host name"),
             ApiError::NotFound(_) | ApiError::NoSuchPath => (S::NOT_FOUND, "not_found", "Not found"),
             ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
@@ -169,7 +169,7 @@ impl ApiError {
                 (S::UNPROCESSABLE_ENTITY, invalid_code(&invalid.errors), "The request is not valid")
             }
             ApiError::IdempotencyKeyReused => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key is another request's")
+                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key was used before")
             }
             ApiError::TenantQueueFull { .. } => {
                 (S::TOO_MANY_REQUESTS, "tenant_queue_full", "Your share of the queue is full")

@@ -88,7 +88,9 @@ async fn a_list_of_errors_ends_after_a_hundred() {
     assert_eq!((refused.status, errors.len()), (422, 101));
     assert_eq!((&errors[100]["code"], &errors[100]["pointer"]), (&json!("more_errors"), &json!("")));
     assert_eq!(errors[100]["detail"], "and 4901 more errors");
-    assert_eq!(problem["detail"], "more than 100 of the request's fields are invalid");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.starts_with(errors[0]["detail"].as_str().unwrap()), "{detail}");
+    assert!(detail.ends_with(" (more than 99 more in errors)"), "{detail}");
     assert!(errors.iter().all(|error| error["pointer"].as_str().unwrap().len() < 80), "{problem}");
     assert!(refused.body.len() < 50_000, "{} bytes", refused.body.len());
 

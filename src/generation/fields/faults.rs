@@ -23,11 +23,15 @@ impl FieldError {
     /// The code of that last one, whose pointer is empty.
     pub const MORE: &str = "more_errors";
 
-    /// How many errors a list has, in words where it was cut.
-    pub fn count(listed: &[FieldError]) -> String {
-        match listed.last() {
-            Some(last) if last.code == FieldError::MORE => format!("more than {}", FieldError::MOST),
-            _ => listed.len().to_string(),
+    /// The first error, and how many more there are: for people whose program shows a single line.
+    pub fn summary(listed: &[FieldError]) -> String {
+        let Some(first) = listed.first() else { return String::new() };
+        match listed {
+            [_] => first.detail.clone(),
+            [.., last] if last.code == FieldError::MORE => {
+                format!("{} (more than {} more in errors)", first.detail, FieldError::MOST - 1)
+            }
+            _ => format!("{} ({} more in errors)", first.detail, listed.len() - 1),
         }
     }
 
