@@ -87,6 +87,27 @@ fn every_link_leads_to_a_file_and_a_heading() {
 }
 
 #[test]
+fn every_file_of_the_code_that_a_document_names_is_there() {
+    let (mut missing, mut named) = (Vec::new(), 0);
+    // The changelog names files of the past.
+    for document in documents().into_iter().filter(|document| !document.ends_with("CHANGELOG.md")) {
+        let text = fs::read_to_string(&document).unwrap();
+        for span in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let folders = ["src/", "tests/", "migrations/", "config/", "benches/", "examples/", "docs/", "web/"];
+            if !folders.iter().any(|folder| span.starts_with(folder)) || span.contains([' ', '*', '{']) {
+                continue;
+            }
+            named += 1;
+            if !repository().join(span).exists() {
+                missing.push(format!("{}: {span}", document.strip_prefix(repository()).unwrap().display()));
+            }
+        }
+    }
+    assert!(named > 80, "only {named} files are found");
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
 fn every_page_of_docs_says_what_it_is_for_and_is_in_the_readme() {
     let readme = read("README.md");
     for document in documents() {
