@@ -9,6 +9,8 @@ mod server;
 
 #[path = "page/cards.rs"]
 mod cards;
+#[path = "page/classes.rs"]
+mod classes;
 #[path = "page/formats.rs"]
 mod formats;
 #[path = "page/reuse.rs"]
