@@ -1,5 +1,6 @@
 //! What the program can be told to do.
 
+mod flags;
 mod generate;
 mod healthcheck;
 mod keys;

@@ -195,11 +195,8 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
             if (model, part) == ("sd21", "vae-legacy-names") {
                 continue; // the same file as sd15's
             }
-            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join(format!("tests/fixtures/parity/manifests/{model}--{part}.json"));
-            let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-            let published: BTreeMap<String, Vec<usize>> = serde_json::from_value(manifest["tensors"].clone()).unwrap();
-            let config = manifest["config"].as_object().unwrap();
+            let (config, published) = roots::manifest(&format!("{model}--{part}"));
+            let config = &config;
             let weights = Weights::outline(part);
             match part {
                 "unet" => {
@@ -216,11 +213,9 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
             cases += 1;
         }
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/manifests/taesd--vae.json");
-    let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    let mut published: BTreeMap<String, Vec<usize>> = serde_json::from_value(manifest["tensors"].clone()).unwrap();
+    let (config, mut published) = roots::manifest("taesd--vae");
     published.retain(|name, _| name.starts_with("decoder."));
-    let config = AutoencoderTinyConfig::read("vae_tiny", manifest["config"].as_object().unwrap()).unwrap();
+    let config = AutoencoderTinyConfig::read("vae_tiny", &config).unwrap();
     let weights = Weights::outline("vae_tiny");
     drop(AutoencoderTiny::new(&config, &weights));
     assert_eq!(weights.requested(), published, "taesd");

@@ -421,6 +421,28 @@ fn the_fuzzer_has_the_dependencies_of_the_room_of_weights() {
     }
 }
 
+/// Users have the repository alone, and each of them downloads its fixtures.
+#[test]
+fn the_fixtures_have_at_most_ten_megabytes() {
+    let mut sizes = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            // Of a link, without what it leads to.
+            let metadata = entry.metadata().unwrap();
+            match metadata.is_dir() {
+                true => folders.push(entry.path()),
+                false => sizes.push((metadata.len(), entry.path())),
+            }
+        }
+    }
+    sizes.sort_unstable();
+    let bytes: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
+    let largest: Vec<_> = sizes.iter().rev().take(5).collect();
+    assert!(sizes.len() > 200, "the fixtures are where they are looked for");
+    assert!(bytes <= 10_000_000, "{bytes} bytes; the largest are {largest:?}");
+}
+
 #[test]
 fn the_walk_of_the_architecture_names_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

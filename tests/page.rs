@@ -11,6 +11,8 @@ mod server;
 mod cards;
 #[path = "page/documents.rs"]
 mod documents;
+#[path = "page/classes.rs"]
+mod classes;
 #[path = "page/formats.rs"]
 mod formats;
 #[path = "page/reuse.rs"]

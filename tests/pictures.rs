@@ -1,6 +1,7 @@
 //! Pictures beside diffusers': every case of [`PIPELINES`] whose features are built, through the domain,
 //! the engine and the pipeline, at the fixtures' tolerance. `LATENTD_PARITY_DIR` names the whole set of fixtures;
-//! without it the compact part in `tests/fixtures/parity` is run.
+//! without it the compact part in `tests/fixtures/parity` is run. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts;
+//! with `--nocapture` each case is printed as it ends.
 
 #[path = "pictures/case.rs"]
 mod case;
@@ -33,7 +34,7 @@ const MEAN_LEVELS: f64 = 0.1;
 
 #[test]
 fn pictures_equal_diffusers() {
-    let waiting = compare(Kernels::default(), 16);
+    let Compared { waiting, .. } = compare(Kernels::default(), 16);
     let mut features: BTreeMap<String, usize> = BTreeMap::new();
     for case in &waiting {
         let feature = case.waits_for().expect("partitioned by it");
@@ -57,25 +58,52 @@ fn pictures_equal_diffusers_without_winograd() {
 /// What any device can run, and gradients go through. A row's answer depends on no other, however many share a call.
 #[test]
 fn pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
-    for max_rows in [1, 2, 5] {
-        compare_some(Kernels::Reference, max_rows, Some(1));
-    }
+    compare_at([1, 2, 5], Some(1));
 }
 
 #[test]
 #[ignore = "draws every case three times with slow kernels; one case of each model runs above"]
 fn all_pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
-    for max_rows in [1, 2, 5] {
-        compare(Kernels::Reference, max_rows);
+    compare_at([1, 2, 5], None);
+}
+
+/// Runs cases with reference kernels at each of these numbers of rows, and fails for all of them together.
+fn compare_at(rows: [usize; 3], of_each: Option<usize>) {
+    let failures: Vec<String> = rows
+        .into_iter()
+        .flat_map(|max_rows| {
+            let compared = compare_some(Kernels::Reference, max_rows, of_each);
+            compared.failures.into_iter().map(move |failure| format!("{max_rows} rows: {failure}"))
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} pictures differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// What a comparison found: cases whose features are not built, and a line for each case that failed.
+struct Compared {
+    waiting: Vec<Case>,
+    failures: Vec<String>,
+}
+
+fn compare(kernels: Kernels, max_rows: usize) -> Compared {
+    let compared = compare_some(kernels, max_rows, None);
+    let failures = &compared.failures;
+    assert!(failures.is_empty(), "{} pictures differ:\n{}", failures.len(), failures.join("\n"));
+    compared
+}
+
+/// The part of the cases that `LATENTD_PARITY_SHARD=2/5` names, the second of five here; without it all are one part.
+fn shard() -> (usize, usize) {
+    let Ok(text) = std::env::var("LATENTD_PARITY_SHARD") else { return (0, 1) };
+    let parts = text.split_once('/').and_then(|(shard, of)| Some((shard.parse().ok()?, of.parse().ok()?)));
+    match parts {
+        Some((shard, of)) if (1..=of).contains(&shard) => (shard - 1, of),
+        _ => panic!("LATENTD_PARITY_SHARD must be such as 2/5, not {text:?}"),
     }
 }
 
-fn compare(kernels: Kernels, max_rows: usize) -> Vec<Case> {
-    compare_some(kernels, max_rows, None)
-}
-
-/// Runs all cases that can be run, or so many of each model, with calls of at most so many rows. Gives back those that wait.
-fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Vec<Case> {
+/// Runs all cases of the shard that can be run, or so many of each model, with calls of at most so many rows.
+fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Compared {
     let root = fixtures();
     let more = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/more");
     let cases = Case::all(&root, &FOLDERS).into_iter().chain(Case::all(&more, &["lora"]));
@@ -87,6 +115,13 @@ fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Ve
             *seen += 1;
             *seen <= of_each
         });
+    }
+    let (shard, of) = shard();
+    let mut number = 0..;
+    ready.retain(|_| number.next().is_some_and(|number| number % of == shard));
+    if ready.is_empty() {
+        println!("the shard has no cases");
+        return Compared { waiting, failures: Vec::new() };
     }
     let pipelines: BTreeSet<&str> = ready.iter().flat_map(Case::pipelines).collect();
     let pipelines: Vec<&str> = pipelines.into_iter().collect();
@@ -115,24 +150,11 @@ fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Ve
     let outcomes: Vec<_> = ready.iter().map(|case| (case, start(case, &rules, &catalogue, &engine))).collect();
 
     let mut failures = Vec::new();
-    for (case, (draw, outcome)) in outcomes {
-        let pictures = match outcome.recv().unwrap() {
-            Ok(pictures) => pictures,
-            Err(error) => {
-                failures.push(format!("{}: {error}", case.name));
-                continue;
-            }
-        };
-        let goldens = case.goldens();
-        let pictures = case.wanted(pictures);
-        assert_eq!(pictures.len(), goldens.len(), "{}", case.name);
-        for (index, (Frame::Picture(picture), golden)) in pictures.iter().zip(&goldens).enumerate() {
-            assert_eq!((picture.width, picture.height), (draw.width, draw.height), "{}", case.name);
-            let (max, mean) = distance(picture, golden);
-            if max > MAX_LEVELS || mean > MEAN_LEVELS {
-                failures.push(format!("{} image {index}: {max} levels at most, {mean:.3} on average", case.name));
-            }
-        }
+    for (number, (case, started)) in (1..).zip(outcomes) {
+        let outcome = started.and_then(|(draw, outcome)| judge(case, &draw, outcome));
+        let word = if outcome.is_ok() { "passed" } else { "failed" };
+        println!("{number} of {}, {max_rows} rows: {} {word}", ready.len(), case.name);
+        failures.extend(outcome.err().map(|why| format!("{}: {why}", case.name)));
     }
     drop(engine);
     computing.join().unwrap();
@@ -143,8 +165,29 @@ fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Ve
         let failed = failures.iter().filter(|failure| failure.starts_with(&format!("{folder}/"))).count();
         println!("{folder:16} {:4} cases {:4} passed", of(&ready) + of(&waiting), of(&ready) - failed);
     }
-    assert!(failures.is_empty(), "{} of {} cases differ:\n{}", failures.len(), ready.len(), failures.join("\n"));
-    waiting
+    Compared { waiting, failures }
+}
+
+/// Waits for the pictures of a case and holds them against diffusers'.
+fn judge(case: &Case, draw: &Draw, outcome: Outcome) -> Result<(), String> {
+    let ended = outcome.recv().map_err(|_| "the engine has gone".to_owned())?;
+    let pictures = case.wanted(ended.map_err(|error| error.to_string())?);
+    let goldens = case.goldens();
+    if pictures.len() != goldens.len() {
+        return Err(format!("{} pictures, not {}", pictures.len(), goldens.len()));
+    }
+    let mut wrong = Vec::new();
+    for (index, (Frame::Picture(picture), golden)) in pictures.iter().zip(&goldens).enumerate() {
+        let sizes = [(picture.width, picture.height), (draw.width, draw.height), (golden.width, golden.height)];
+        if sizes.iter().any(|size| *size != sizes[0]) {
+            return Err(format!("image {index}: the sizes made, asked for and wanted are {sizes:?}"));
+        }
+        let (max, mean) = distance(picture, golden);
+        if max > MAX_LEVELS || mean > MEAN_LEVELS {
+            wrong.push(format!("image {index}: {max} levels at most, {mean:.3} on average"));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
 /// The case's request with its pictures taken in, as the service does it.
@@ -163,14 +206,20 @@ fn taken_in(case: &Case) -> (Fields, Inputs) {
 
 type Outcome = mpsc::Receiver<Result<Vec<Frame>, RunError>>;
 
-/// Hands the case to the engine. A case that is not waiting must resolve, so a refusal fails the test.
-fn start(case: &Case, rules: &CatalogueRules<'_>, catalogue: &Catalogue, engine: &engine::Engine) -> (Draw, Outcome) {
+/// Hands the case to the engine. A case that is not waiting must resolve, so a refusal is a failure.
+fn start(
+    case: &Case,
+    rules: &CatalogueRules<'_>,
+    catalogue: &Catalogue,
+    engine: &engine::Engine,
+) -> Result<(Draw, Outcome), String> {
     let (fields, inputs) = taken_in(case);
-    let job = resolve(fields, rules).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", case.name));
+    let job = resolve(fields, rules).map_err(|invalid| format!("{invalid:?}"))?;
     let Work::Draw(draw) = job.work.clone();
-    let model = catalogue.load(&job.model).unwrap();
-    let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model).unwrap());
-    let prepared = catalogue.prepare(job, inputs, model, refiner).unwrap();
+    let model = catalogue.load(&job.model).map_err(|error| error.to_string())?;
+    let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose();
+    let refiner = refiner.map_err(|error| error.to_string())?;
+    let prepared = catalogue.prepare(job, inputs, model, refiner).map_err(|error| error.to_string())?;
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         prepared,
@@ -179,8 +228,8 @@ fn start(case: &Case, rules: &CatalogueRules<'_>, catalogue: &Catalogue, engine:
         cancel: Cancel::default(),
         attempt: None,
     };
-    assert!(engine.submit(run).is_ok(), "{}", case.name);
-    (draw, receiver)
+    engine.submit(run).map_err(|_| "the engine takes no run".to_owned())?;
+    Ok((draw, receiver))
 }
 
 struct Told(mpsc::Sender<Result<Vec<Frame>, RunError>>);

@@ -46,6 +46,8 @@ mod memory;
 mod model_defaults;
 #[path = "server/models.rs"]
 mod models;
+#[path = "server/old_folders.rs"]
+mod old_folders;
 #[path = "server/operator.rs"]
 mod operator;
 #[path = "server/parity_over_http.rs"]

@@ -1,6 +1,7 @@
 // A card: one generation from its acceptance to its pictures.
 
 import * as api from './api.js';
+import { caption } from './classes.js';
 import { element, icon, iconButton } from './element.js';
 import { isTerminal, watch } from './events.js';
 import { command, fileName } from './curl.js';
@@ -57,12 +58,12 @@ export class Card {
 
   build({ params }) {
     this.tiles = Array.from({ length: params.n ?? 1 }, (_, index) => {
-      return new Tile(params, () => (this.images.length > 0 ? this.page.open(this, index) : this.focus()));
+      return new Tile(params, this.caption(params), () => (this.images.length > 0 ? this.page.open(this, index) : this.focus()));
     });
     this.status = element('p', { class: 'status' });
     this.bar = element('progress', { max: 100, 'aria-label': 'Progress' });
     this.actions = element('div', { class: 'actions' });
-    const prompt = params.prompt || '(no words)';
+    const prompt = this.caption(params) || '(no words)';
     this.element = element(
       'article', { class: 'card', tabindex: 0, 'aria-label': prompt, onkeydown: (event) => this.press(event) },
       element('div', { class: 'tiles' }, ...this.tiles.map((tile) => tile.element)),
@@ -71,6 +72,11 @@ export class Card {
       element('div', { class: 'foot' }, this.status, this.actions),
     );
     this.element.querySelector('.tiles').dataset.count = Math.min(this.tiles.length, 9);
+  }
+
+  /** What it was asked for, in words. */
+  caption(params) {
+    return caption(params, this.page.schemaOf(params.model));
   }
 
   press(event) {
@@ -104,7 +110,7 @@ export class Card {
     if (generation.status === before) return;
     this.showActions();
     if (!this.active) this.stop?.();
-    if (before !== undefined) this.page.announce(`${generation.params.prompt}: ${this.status.textContent}`);
+    if (before !== undefined) this.page.announce(`${this.caption(generation.params)}: ${this.status.textContent}`);
     if (before !== undefined && generation.status === 'succeeded') this.page.finished(this);
   }
 
@@ -149,7 +155,7 @@ export class Card {
   }
 
   downloadLink(image) {
-    const name = fileName({ prompt: this.generation.params.prompt, seed: image.seed }, image.content_type);
+    const name = fileName({ prompt: this.caption(this.generation.params), seed: image.seed }, image.content_type);
     return element('a', { class: 'icon', href: api.local(image.url), download: name, 'aria-label': 'Download', title: 'Download' }, icon('download'));
   }
 

@@ -27,3 +27,9 @@ export function icon(name) {
 export function iconButton(name, label, onclick) {
   return element('button', { class: 'icon', type: 'button', 'aria-label': label, title: label, onclick }, icon(name));
 }
+
+/** Where the focus goes that has no better place: to what says what is to be seen, or else to the button that draws it. */
+export function mainField() {
+  const fields = ['#prompt', '#class_label', '#form [type=submit]'].map((query) => document.querySelector(query));
+  return fields.find((field) => field.checkVisibility());
+}

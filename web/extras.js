@@ -1,7 +1,7 @@
 // What a request says beyond the form's fields: kept from a re-used generation, in sight, and removable one by one.
 
 import { uploadUrl } from './api.js';
-import { element, iconButton } from './element.js';
+import { element, iconButton, mainField } from './element.js';
 import { print } from './json.js';
 import { schedulerName } from './scheduler.js';
 
@@ -60,7 +60,7 @@ export class Extras {
       this.remove(name);
       this.removed(name);
       const left = this.list.children;
-      (left[Math.min(at, left.length - 1)]?.querySelector('button') ?? document.getElementById('prompt')).focus();
+      (left[Math.min(at, left.length - 1)]?.querySelector('button') ?? mainField()).focus();
     });
     const thumbnails = pictures(name, value).map((picture) => thumbnail(title(name), picture));
     return element(

@@ -1,6 +1,7 @@
 // The form: what the next picture shall be.
 
-import { element } from './element.js';
+import * as classes from './classes.js';
+import { element, mainField } from './element.js';
 import { Extras } from './extras.js';
 import { parse, print } from './json.js';
 import { schedulerName } from './scheduler.js';
@@ -9,7 +10,7 @@ import * as shape from './shape.js';
 
 /** The fields that the page shows; whatever else a re-used request has is kept as an extra. */
 const TEXTS = ['prompt', 'negative_prompt'];
-const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'n'];
+const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'class_guidance_scale', 'n'];
 const PREVIEWS = 10;
 const STORED_AS = 'latentd.form';
 const MOST_SEED = 2n ** 63n - 1n;
@@ -25,7 +26,7 @@ export class Form {
     this.send = send;
     this.schemaOf = schemaOf;
     this.models = [];
-    const known = () => schemaOf(this.field('model').value)?.properties ?? {};
+    const known = () => this.schema()?.properties ?? {};
     this.extras = new Extras(document.getElementById('extras'), () => this.changed(), known);
     /** The seed of the last picture, for who decides to keep it afterwards. */
     this.lastSeed = null;
@@ -53,10 +54,14 @@ export class Form {
 
   /** The request as it stands, without checks: these are the server's, which knows every bound. */
   request() {
-    const request = { prompt: this.field('prompt').value };
-    if (this.field('negative_prompt').value.trim()) request.negative_prompt = this.field('negative_prompt').value;
+    const request = this.takes('prompt') ? { prompt: this.field('prompt').value } : {};
+    if (this.takes('negative_prompt') && this.field('negative_prompt').value.trim()) {
+      request.negative_prompt = this.field('negative_prompt').value;
+    }
+    const label = this.field('class_label').value;
+    if (this.takes('class_label') && label.trim()) request.class_label = classes.value(label);
     if (this.field('model').value) request.model = this.field('model').value;
-    for (const name of NUMBERS) {
+    for (const name of NUMBERS.filter((name) => this.takes(name))) {
       const text = this.field(name).value.trim();
       if (text !== '') request[name] = Number(text);
     }
@@ -78,7 +83,10 @@ export class Form {
     const extras = {};
     if (this.models.some(({ id }) => id === model)) this.field('model').value = model;
     else extras.model = model;
-    for (const name of [...TEXTS, ...NUMBERS]) {
+    if ('class_label' in rest) this.field('class_label').value = classes.text(rest.class_label, schema);
+    delete rest.class_label;
+    // What the model does not take stays for the next model.
+    for (const name of [...TEXTS, ...NUMBERS].filter((name) => this.takes(name))) {
       this.field(name).value = rest[name] ?? (name === 'n' ? 1 : '');
       // An empty text says something only where it is said.
       if (rest[name] !== '' || name === 'prompt') delete rest[name];
@@ -94,7 +102,7 @@ export class Form {
     this.setSeed(seed ?? '');
     this.showModel();
     this.changed();
-    this.field('prompt').focus();
+    mainField().focus();
   }
 
   suggest(prompt) {
@@ -138,7 +146,7 @@ export class Form {
 
   /** What JSON cannot say, so that the server cannot answer it. */
   faults() {
-    const faults = NUMBERS.filter((name) => this.field(name).validity.badInput)
+    const faults = NUMBERS.filter((name) => this.takes(name) && this.field(name).validity.badInput)
       .map((name) => ({ pointer: `/${name}`, detail: 'must be a number' }));
     const seed = this.field('seed').value.trim();
     if (/^\d+$/.test(seed) && BigInt(seed) > MOST_SEED) {
@@ -149,6 +157,22 @@ export class Form {
 
   field(name) {
     return this.form.elements.namedItem(name);
+  }
+
+  /** What the chosen model takes, as far as it is known. */
+  schema() {
+    return this.schemaOf(this.field('model').value);
+  }
+
+  /** Whether the chosen model takes a field; one that is not known yet is taken for a model of prompts. */
+  takes(name) {
+    const schema = this.schema();
+    return schema ? name in schema.properties : !name.startsWith('class_');
+  }
+
+  /** What the chosen model's schema says of a field. */
+  rule(name) {
+    return this.schema()?.properties[name] ?? {};
   }
 
   /** What the chosen model can do; null while it cannot do anything. */
@@ -224,11 +248,11 @@ export class Form {
   /** What the model is best at, for everything but the words and the seed. */
   setDefaults() {
     const can = this.capabilities();
-    this.field('steps').value = can?.default_steps ?? '';
-    this.field('guidance_scale').value = can?.default_guidance_scale ?? '';
+    const own = (name) => this.rule(name).default ?? can?.[`default_${name}`] ?? '';
+    for (const name of ['steps', 'guidance_scale', 'class_guidance_scale']) this.field(name).value = own(name);
     this.field('n').value = 1;
     this.field('scheduler').value = '';
-    this.setSize({ width: can?.default_width ?? '', height: can?.default_height ?? '' });
+    this.setSize({ width: own('width'), height: own('height') });
     this.clearErrors();
   }
 
@@ -242,12 +266,19 @@ export class Form {
     const named = schedulerName(can?.default_scheduler);
     this.field('scheduler').options[0].textContent = named === own ? own : `${own} (${named})`;
     for (const name of ['width', 'height']) {
-      this.field(name).step = can?.size_multiple ?? 8;
-      this.field(name).min = can?.min_side_pixels ?? 8;
-      this.field(name).max = can?.max_side_pixels ?? '';
+      const { multipleOf: multiple, minimum, maximum } = this.rule(name);
+      this.field(name).step = multiple ?? can?.size_multiple ?? 8;
+      this.field(name).min = minimum ?? can?.min_side_pixels ?? 8;
+      this.field(name).max = maximum ?? can?.max_side_pixels ?? '';
     }
-    this.field('n').max = this.form.querySelector('[data-for=n]').max = can?.max_images ?? 8;
-    this.field('steps').max = can?.max_steps ?? '';
+    this.field('n').max = this.form.querySelector('[data-for=n]').max = this.rule('n').maximum ?? can?.max_images ?? 8;
+    this.field('steps').max = this.rule('steps').maximum ?? can?.max_steps ?? '';
+    for (const name of [...TEXTS, ...NUMBERS, 'class_label']) {
+      const place = this.field(name).closest('.field');
+      if (name !== 'width' && name !== 'height') place.hidden = !this.takes(name);
+    }
+    this.at('suggestions').hidden = !this.takes('prompt');
+    this.showClasses();
     this.at('shapes').replaceChildren(...shape.presets(can).map(({ name, width, height }) => {
       const title = `${name}, ${width} × ${height}`;
       const outline = element('span', { class: 'outline' });
@@ -262,11 +293,21 @@ export class Form {
     this.show();
   }
 
+  /** The classes to choose from, and their numbers. */
+  showClasses() {
+    const names = classes.names(this.schema());
+    const options = names.map((name, number) => name && element('option', { value: name }, `${number}`));
+    this.at('classes').replaceChildren(...options.filter(Boolean));
+    const most = this.rule('class_label').anyOf?.find(({ type }) => type === 'integer')?.maximum;
+    const numbers = most === undefined ? '' : `A number from 0 to ${most}`;
+    this.say('class_label-note', options.some(Boolean) ? `${numbers}, or a name` : numbers);
+  }
+
   /** Brings everything that follows from the fields up to date, and remembers them for the next visit. */
   changed() {
     this.show();
     try {
-      const fields = [...TEXTS, ...NUMBERS, 'model', 'scheduler', 'seed', 'output'].map((name) => [name, this.field(name).value]);
+      const fields = [...TEXTS, ...NUMBERS, 'class_label', 'model', 'scheduler', 'seed', 'output'].map((name) => [name, this.field(name).value]);
       localStorage.setItem(STORED_AS, print({ ...Object.fromEntries(fields), extras: this.extras.fields }));
     } catch {
       // Without storage the form begins afresh each time.
@@ -299,7 +340,7 @@ export class Form {
     const standard = this.models.find((model) => model.default) ?? this.models.find(({ state }) => state !== 'failed');
     this.field('model').value = (offered ?? standard)?.id ?? '';
     this.setDefaults();
-    for (const name of TEXTS) if (kept[name]) this.field(name).value = kept[name];
+    for (const name of [...TEXTS, 'class_label']) if (kept[name]) this.field(name).value = kept[name];
     if (!offered) return;
     this.extras.set(kept.extras ?? {});
     for (const name of [...NUMBERS, 'scheduler', 'seed', 'output']) if (kept[name]) this.field(name).value = kept[name];
@@ -314,7 +355,7 @@ export class Form {
       const name = pointer === '/size' ? 'width' : pointer.split('/')[1] ?? '';
       const place = this.at(`${name}-error`);
       const field = this.field(name);
-      if (!place || !field) {
+      if (!place || !field || place.parentElement.hidden) {
         others.push(detail);
         continue;
       }

@@ -2,6 +2,7 @@
 
 import * as api from './api.js';
 import { Card } from './card.js';
+import { mainField } from './element.js';
 
 const PAGE = 24;
 
@@ -89,6 +90,6 @@ export class Gallery {
     card.element.remove();
     this.cards.delete(card.id);
     this.empty.hidden = this.cards.size > 0;
-    if (held) (neighbour ?? document.getElementById('prompt')).focus();
+    if (held) (neighbour ?? mainField()).focus();
   }
 }

@@ -1,6 +1,7 @@
 // The large view: one picture, everything that made it, and its neighbours by the arrow keys.
 
 import { local } from './api.js';
+import { caption } from './classes.js';
 import { command, fileName } from './curl.js';
 import { element } from './element.js';
 import { schedulerName } from './scheduler.js';
@@ -82,16 +83,18 @@ export class Large {
     this.shown = picture;
     const img = this.at('image');
     img.src = local(image.url);
-    img.alt = params.prompt || 'Picture';
+    const words = caption(paramsOfImage(params, image), this.page.schemaOf(params.model));
+    img.alt = words || 'Picture';
     // The frame scales the picture up to the window, keeping its shape, but no pixel becomes a landscape of its own.
     img.style.aspectRatio = `${image.width} / ${image.height}`;
     img.style.width = `min(100%, min(${MOST_ENLARGED * image.height}px, 72dvh) * ${image.width / image.height})`;
-    this.at('prompt').textContent = params.prompt || '(no words)';
+    this.at('prompt').textContent = words || '(no words)';
     this.at('download').href = local(image.url);
-    this.at('download').download = fileName({ prompt: params.prompt, seed: image.seed }, image.content_type);
+    this.at('download').download = fileName({ prompt: words, seed: image.seed }, image.content_type);
     const facts = {
       'Not in it': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,
-      Steps: params.steps, Guidance: params.guidance_scale, Sampler: schedulerName(params.scheduler),
+      Steps: params.steps, Guidance: params.guidance_scale, 'Class guidance': params.class_guidance_scale,
+      Sampler: schedulerName(params.scheduler),
       Drawn: created && new Date(created).toLocaleString(),
     };
     const known = Object.entries(facts).filter(([, value]) => value !== undefined && value !== null && value !== '');

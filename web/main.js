@@ -1,6 +1,7 @@
 // The page: its parts, and how they talk with each other.
 
 import * as api from './api.js';
+import { caption } from './classes.js';
 import { command } from './curl.js';
 import { Form } from './form.js';
 import { Gallery } from './gallery.js';
@@ -44,7 +45,7 @@ const form = new Form(at('form'), async (request) => {
   const generation = await api.create(request);
   const card = gallery.add(generation);
   form.lastSeed = generation.params.seed;
-  announce(`${generation.params.prompt}: accepted`);
+  announce(`${caption(generation.params, schemaOf(generation.params.model))}: accepted`);
   card.element.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
   status.refresh();
 }, schemaOf);

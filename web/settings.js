@@ -31,7 +31,9 @@ export function everything(generation, schema) {
 
 /** The params of one picture of a generation: image `index` alone is drawn by its own seed. */
 export function paramsOfImage(params, image) {
-  return params.seed_mode === 'batch' ? params : { ...params, n: 1, seed: image.seed };
+  if (params.seed_mode === 'batch') return params;
+  const classes = Array.isArray(params.class_label) ? { class_label: [params.class_label[image.index]] } : {};
+  return { ...params, ...classes, n: 1, seed: image.seed };
 }
 
 /** An object without the keys that have their defaults, where none of its keys has to be there. */
@@ -44,6 +46,8 @@ function terse(value, field) {
 
 function isUnsaid(name, value, params, schema) {
   if (value === null || value === undefined || NEVER.has(name)) return true;
+  // What the model does not take says nothing: an empty prompt of a model that draws without one.
+  if (schema && !(name in schema.properties)) return true;
   if (ALWAYS.has(name)) return false;
   const unsaid = name in SIZES ? SIZES[name](params) : schema?.properties[name]?.default;
   return unsaid !== undefined && print(value) === print(unsaid);

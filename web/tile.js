@@ -7,8 +7,8 @@ import { element } from './element.js';
 const NOISE_CELLS = 16;
 
 export class Tile {
-  constructor(params, open) {
-    this.alt = params.prompt || 'Picture';
+  constructor(params, caption, open) {
+    this.alt = caption || 'Picture';
     this.element = element('button', { type: 'button', class: 'tile', tabindex: -1, onclick: open, 'aria-label': this.alt });
     this.element.style.aspectRatio = `${params.width} / ${params.height}`;
     this.layer = noise(params);

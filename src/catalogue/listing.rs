@@ -155,10 +155,11 @@ impl Listing {
     fn lacking(&self, path: &Path) -> String {
         let has = |file: &str| path.join(file).exists();
         let hint = match self.marker {
+            // The first models had the files of their network and scheduler beside it.
+            MODEL if has("unet") || has("scheduler_config.json") => "; the file was not downloaded or copied",
             MODEL if has("config.json") && (has(WEIGHTS) || has(HALF_WEIGHTS)) => {
                 "; a network alone: a ControlNet belongs into the folder of controlnets.dir"
             }
-            MODEL if has("unet") => "; the file was not downloaded or copied",
             _ if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) => "; the folder is empty",
             MODEL => "; a folder that DiffusionPipeline.save_pretrained or `hf download` made has one",
             _ => "",

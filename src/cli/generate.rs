@@ -21,52 +21,34 @@ use latentd::{
     service::CatalogueRules,
     worker::encode,
 };
-use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Settings, output::Output};
+use super::{Settings, flags::Flags, output::Output};
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
     #[command(flatten)]
     settings: Settings,
-    /// What the picture shows.
-    prompt: String,
+    /// What the picture shows. Models that draw without a prompt take none.
+    prompt: Option<String>,
     /// The file to write, in the format of its extension: .png (also where there is none), .jpg, or .webp, which is
     /// lossless. Of several images, image i goes to NAME-i.png. "-" is standard output.
     #[arg(short, long, value_name = "FILE", value_parser = picture_file)]
     output: PathBuf,
-    #[arg(long)]
-    negative_prompt: Option<String>,
-    #[arg(long)]
-    model: Option<String>,
-    /// WIDTHxHEIGHT in pixels.
-    #[arg(long)]
-    size: Option<String>,
-    #[arg(long)]
-    steps: Option<u32>,
-    #[arg(long, value_name = "NUMBER", value_parser = finite)]
-    guidance_scale: Option<f64>,
-    /// A scheduler's name, such as euler_a.
-    #[arg(long)]
-    scheduler: Option<String>,
-    #[arg(long)]
-    seed: Option<u64>,
     /// A picture to begin with: PNG, JPEG or WebP. "-" is standard input.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// White is drawn anew, black stays.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// How much of the picture is drawn anew, above 0 and up to 1.
-    #[arg(long, value_name = "NUMBER", requires = "image", value_parser = finite)]
-    strength: Option<f64>,
     /// The quality of a JPEG, 1 to 100.
     #[arg(long)]
     quality: Option<u32>,
     /// Number of images.
     #[arg(short, default_value_t = 1)]
     n: u32,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 impl Generate {
@@ -75,7 +57,7 @@ impl Generate {
         let devices = app::devices(&config)?;
         let catalogue = app::catalogue(&config, devices.clone())?;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
-        let mut fields = Fields::new(self.fields());
+        let mut fields = self.fields();
         let mut inputs = Inputs::default();
         if self.image.as_ref().is_some_and(|path| path.as_os_str() == "-") && self.image == self.mask {
             bail!("--image and --mask cannot both be standard input");
@@ -127,21 +109,16 @@ impl Generate {
         }
     }
 
-    fn fields(&self) -> Map<String, Value> {
-        let mut fields = Map::new();
-        fields.insert("prompt".to_owned(), self.prompt.clone().into());
-        fields.insert("negative_prompt".to_owned(), self.negative_prompt.clone().into());
-        fields.insert("model".to_owned(), self.model.clone().into());
-        fields.insert("size".to_owned(), self.size.clone().into());
-        fields.insert("steps".to_owned(), self.steps.into());
-        fields.insert("guidance_scale".to_owned(), self.guidance_scale.into());
-        fields.insert("scheduler".to_owned(), self.scheduler.clone().into());
-        fields.insert("seed".to_owned(), self.seed.into());
-        fields.insert("strength".to_owned(), self.strength.into());
-        fields.insert("n".to_owned(), self.n.into());
+    fn fields(&self) -> Fields {
         let format = format_of(&self.output).unwrap_or_default();
-        fields.insert("output".to_owned(), json!({"format": format, "quality": self.quality}));
-        fields
+        let own = [
+            ("prompt", self.prompt.clone()),
+            ("n", Some(self.n.to_string())),
+            ("output.format", Some(format.name().to_owned())),
+            ("output.quality", self.quality.map(|quality| quality.to_string())),
+        ];
+        let own = own.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
+        Fields::from_form(own.chain(self.flags.pairs()))
     }
 }
 
@@ -168,12 +145,6 @@ fn without_http(detail: &str) -> String {
         Some((before, rest)) if rest.starts_with("schedulers") => format!("{before}the names are {}", schedulers()),
         _ => detail.to_owned(),
     }
-}
-
-/// A number that JSON has, as the fields of a request do.
-fn finite(text: &str) -> Result<f64, String> {
-    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| "it must be a finite number, such as 7.5".to_owned())
 }
 
 /// The file of `--output`: its extension names a format, or it has none.

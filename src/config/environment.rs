@@ -7,8 +7,13 @@ use config::{Value, ValueKind};
 use super::{ConfigError, DEFAULTS};
 
 /// Variables with another reader than the settings: the file's name, and the fixtures of the tests.
-const OTHERS: [&str; 4] =
-    ["LATENTD_CONFIG", "LATENTD_PARITY_DIR", "LATENTD_REQUIRE_CHROMIUM", "LATENTD_REQUIRE_POSTGRES"];
+const OTHERS: [&str; 5] = [
+    "LATENTD_CONFIG",
+    "LATENTD_PARITY_DIR",
+    "LATENTD_PARITY_SHARD",
+    "LATENTD_REQUIRE_CHROMIUM",
+    "LATENTD_REQUIRE_POSTGRES",
+];
 
 /// The variables that set something, as keys and values. Texts and the entries of lists, which commas separate, are taken as they
 /// stand: a folder may be called 007, and a secret of digits begin with zeros. Variables that Kubernetes makes for a Service named latentd are passed over.

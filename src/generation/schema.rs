@@ -62,6 +62,10 @@ fn property(field: &Field, on: &Bounds<'_>) -> Value {
     if let Some(needed) = field.needs {
         schema.insert("x-needs".to_owned(), needed.into());
     }
+    let classes = &on.card.classes;
+    if matches!(field.kind, Kind::Classes) && classes.iter().any(|name| !name.is_empty()) {
+        schema.insert("x-classes".to_owned(), classes.iter().map(String::as_str).collect());
+    }
     Value::Object(schema)
 }
 

@@ -116,7 +116,8 @@ fn what_a_unet_cannot_take_is_an_error() {
 
 // ---- configurations ----
 
-fn manifest(name: &str) -> (Map<String, Value>, BTreeMap<String, Vec<usize>>) {
+/// The configuration of a published network in full size, and the names and shapes of its tensors.
+pub fn manifest(name: &str) -> (Map<String, Value>, BTreeMap<String, Vec<usize>>) {
     let file = fs::File::open(parity().join(format!("manifests/{name}.json.gz"))).unwrap();
     let mut text = String::new();
     flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();

@@ -203,6 +203,17 @@ async fn the_defaults_are_those_of_the_server() {
 }
 
 #[tokio::test]
+async fn the_schema_names_the_classes_that_have_names() {
+    let desk = desk().await;
+    let dit = schema(&desk, "dit").await["properties"]["class_label"]["x-classes"].clone();
+    assert_eq!((dit.as_array().unwrap().len(), &dit[7]), (1000, &json!("class 7")));
+    for model in ["classifier-guidance", "consistency"] {
+        let properties = schema(&desk, model).await["properties"].clone();
+        assert_eq!((properties.get("prompt"), properties["class_label"].get("x-classes")), (None, None), "{model}");
+    }
+}
+
+#[tokio::test]
 async fn a_model_that_is_not_there_has_no_schema() {
     let models = tempfile::tempdir().unwrap();
     std::fs::write(models.path().join("old.ckpt"), b"PK").unwrap();

@@ -104,7 +104,9 @@ impl Swaps {
 
     /// The pipelines, and beside them each again for every scheduler file.
     fn models(&self) -> tempfile::TempDir {
-        let folder = case::models(&fixtures(), &PIPELINES);
+        // The pictures are those of the compact fixtures' models.
+        let compact = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
+        let folder = case::models(&compact, &PIPELINES);
         for swap in self.runs() {
             let to = folder.path().join(model_name(swap));
             if !to.exists() {

@@ -7,7 +7,10 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::harness::{Server, decode, request};
+use latentd::generation::FIELDS;
+use serde_json::json;
+
+use crate::harness::{Server, decode, request, with};
 
 fn latentd(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
@@ -28,6 +31,136 @@ async fn generate_draws_what_the_server_draws() {
     let id = server.accept(&request("a red fox", 7)).await;
     server.ended(&id).await;
     assert_eq!(std::fs::read(&file).unwrap(), server.picture(&id, 0).await);
+}
+
+/// Models of classes take their fields as the server takes them, and models without a prompt take none.
+#[tokio::test]
+async fn generate_draws_classes_as_the_server_does() {
+    let pipelines = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parity/pipelines");
+    let settings = [("LATENTD_MODELS__DIR", pipelines)];
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(&data.path().join("data"), &settings).await;
+    for (flags, body) in [
+        (
+            &["--model", "classifier-guidance", "--class-label", "3", "--class-guidance-scale", "2.5"][..],
+            json!({"model": "classifier-guidance", "class_label": 3, "class_guidance_scale": 2.5}),
+        ),
+        (&["--model", "dit", "--class-label", "class 7"], json!({"model": "dit", "class_label": "class 7"})),
+        (
+            &["--model", "consistency", "--class-label", "[1, 5]", "-n", "2"],
+            json!({"model": "consistency", "class_label": [1, 5], "n": 2}),
+        ),
+        (
+            &["--model", "ddpm", "--eta=.5", "--scheduler", "ddim"],
+            json!({"model": "ddpm", "eta": 0.5, "scheduler": "ddim"}),
+        ),
+    ] {
+        let file = data.path().join("class.png");
+        let of_all = ["generate", "--steps", "2", "--seed", "7", "-o", file.to_str().unwrap()];
+        let output = latentd(&[&of_all, flags].concat(), &settings);
+        assert!(output.status.success(), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let id = server.accept(&with(body, &json!({"steps": 2, "seed": 7}))).await;
+        let ended = server.ended(&id).await;
+        assert_eq!(ended["status"], "succeeded", "{ended}");
+        let n = ended["params"]["n"].as_u64().unwrap();
+        for index in 0..n {
+            let name = if n == 1 { "class.png".to_owned() } else { format!("class-{index}.png") };
+            let drawn = std::fs::read(data.path().join(name)).unwrap();
+            assert!(drawn == server.picture(&id, index as usize).await, "{flags:?} image {index}");
+        }
+    }
+    for (arguments, named) in [
+        (&["--model", "dit"][..], "class_label is required"),
+        (&["--model", "dit", "--class-label", "1001"], "must be a whole number from 0 to 999, not 1001"),
+        (&["--model", "dit", "--class-label", "1", "--class-guidance-scale", "2"], "it has no classifier"),
+        (&["--model", "ddpm", "a fox"], "it draws without a prompt"),
+        (&["--model", "ddpm", "--negative-prompt", "blurry"], "it draws without a prompt"),
+        (&["--class-label", "1", "a fox"], "it draws no classes"),
+        (&[], "prompt"),
+    ] {
+        let output = latentd(&[&["generate", "-o", "none.png"], arguments].concat(), &settings);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(named), "{arguments:?}: {text}");
+    }
+}
+
+/// No field is forgotten here: each is a flag, or stands in this list with the reason.
+#[test]
+fn every_field_of_a_request_is_a_flag_of_generate() {
+    let otherwise = [
+        ("prompt", "the argument"),
+        ("n", "-n"),
+        ("output", "--output, whose extension names the format, and --quality"),
+        ("controls", "they have pictures of their own"),
+        ("previews", "they are sent while a client waits"),
+        ("on_disconnect", "no client waits"),
+        ("priority", "there is no queue"),
+        ("start_timeout_s", "there is no queue"),
+        ("run_timeout_s", "whoever starts the program ends it"),
+        ("webhook", "there is no server that sends it"),
+        ("metadata", "there is no server that stores it"),
+    ];
+    let help = latentd(&["generate", "--help"], &[]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    let flags: Vec<String> = help
+        .lines()
+        .filter_map(|line| Some(line.trim_start().split_once("--")?.1))
+        .map(|flag| flag.chars().take_while(|c| c.is_alphanumeric() || *c == '-').collect())
+        .collect();
+    for field in FIELDS {
+        let is_flag = flags.contains(&field.name.replace('_', "-")) && field.name != "output";
+        let is_listed = otherwise.iter().any(|(name, _)| *name == field.name);
+        assert!(is_flag != is_listed, "{} is a flag: {is_flag}, in the list of others: {is_listed}", field.name);
+    }
+    assert!(otherwise.iter().all(|(name, _)| FIELDS.iter().any(|field| field.name == *name)));
+}
+
+#[test]
+fn generate_takes_fields_of_any_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fox.png");
+    let arguments = [
+        "--width",
+        "64",
+        "--height",
+        "96",
+        "--steps",
+        "2",
+        "--guidance-interval",
+        "[0, 0.5]",
+        "--clip-skip",
+        "1",
+        "--seed",
+        "9007199254740993",
+        "--prompt-syntax",
+        "weighted",
+        "--loras",
+        r#"[{"name": "emoji-flat", "scale": 0.5}]"#,
+        "--scheduler",
+        r#"{"timestep_spacing": "trailing"}"#,
+        "--negative-prompt",
+        "7",
+        "-o",
+        file.to_str().unwrap(),
+    ];
+    let output = latentd(&[&["generate", "a fox"], &arguments[..]].concat(), &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("seed 9007199254740993"));
+    let (width, height, _) = decode(&std::fs::read(&file).unwrap());
+    assert_eq!((width, height), (64, 96));
+    for (flags, named) in [
+        (&["--mask-blur", "3"][..], "--mask"),
+        (&["--steps", "-1"], "--steps"),
+        (&["--steps", "1.5"], "whole number"),
+        (&["--strength", "0.5"], "--image"),
+        (&["--keep-unmasked", "perhaps", "--image", "a.png", "--mask", "b.png"], "a.png"),
+        (&["--sigmas", "3"], "sigmas"),
+        (&["--width", "64", "--size", "64x64"], "size"),
+    ] {
+        let output = latentd(&[&["generate", "a fox", "-o", "none.png"], flags].concat(), &[]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(named), "{flags:?}: {text}");
+    }
 }
 
 #[test]

@@ -96,12 +96,18 @@ pub enum TimeEmbeddingType {
     Learned,
 }
 
+/// Blocks on the way down. The first files had `UNetRes` in front of each name, which diffusers passes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
+    #[serde(alias = "UNetResDownBlock2D")]
     DownBlock2D,
+    #[serde(alias = "UNetResAttnDownBlock2D")]
     AttnDownBlock2D,
+    #[serde(alias = "UNetResResnetDownsampleBlock2D")]
     ResnetDownsampleBlock2D,
+    #[serde(alias = "UNetResSkipDownBlock2D")]
     SkipDownBlock2D,
+    #[serde(alias = "UNetResAttnSkipDownBlock2D")]
     AttnSkipDownBlock2D,
 }
 
@@ -110,12 +116,18 @@ pub enum MidBlockType {
     UNetMidBlock2D,
 }
 
+/// Blocks on the way up; see [`DownBlockType`] for their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpBlockType {
+    #[serde(alias = "UNetResUpBlock2D")]
     UpBlock2D,
+    #[serde(alias = "UNetResAttnUpBlock2D")]
     AttnUpBlock2D,
+    #[serde(alias = "UNetResResnetUpsampleBlock2D")]
     ResnetUpsampleBlock2D,
+    #[serde(alias = "UNetResSkipUpBlock2D")]
     SkipUpBlock2D,
+    #[serde(alias = "UNetResAttnSkipUpBlock2D")]
     AttnSkipUpBlock2D,
 }
 

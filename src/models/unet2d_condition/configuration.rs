@@ -107,9 +107,12 @@ impl AddedConditions {
     }
 }
 
+/// Blocks on the way down. The first files had `UNetRes` in front of each name, which diffusers passes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
+    #[serde(alias = "UNetResCrossAttnDownBlock2D")]
     CrossAttnDownBlock2D,
+    #[serde(alias = "UNetResDownBlock2D")]
     DownBlock2D,
 }
 
@@ -118,9 +121,12 @@ pub enum MidBlockType {
     UNetMidBlock2DCrossAttn,
 }
 
+/// Blocks on the way up; see [`DownBlockType`] for their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpBlockType {
+    #[serde(alias = "UNetResCrossAttnUpBlock2D")]
     CrossAttnUpBlock2D,
+    #[serde(alias = "UNetResUpBlock2D")]
     UpBlock2D,
 }
 

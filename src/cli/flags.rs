@@ -1,0 +1,96 @@
+//! The fields of a request as flags of the command line, made of the table of fields.
+
+use std::sync::LazyLock;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser, error::Error};
+use latentd::generation::{FIELDS, Field, Kind};
+
+/// Fields that are no flags here, each with the reason.
+const OTHERS: [(&str, &str); 13] = [
+    ("prompt", "is the argument"),
+    ("n", "is -n"),
+    ("image", "names a file"),
+    ("mask", "names a file"),
+    ("output", "is --output, whose extension names the format, and --quality"),
+    ("controls", "have pictures of their own"),
+    ("previews", "are sent while a client waits"),
+    ("on_disconnect", "is for clients that wait"),
+    ("priority", "orders a queue"),
+    ("start_timeout_s", "is for a queue"),
+    ("run_timeout_s", "is for requests that nobody watches"),
+    ("webhook", "is sent by a server"),
+    ("metadata", "is stored by a server"),
+];
+
+/// What the command line says by flags: names of fields and texts, as a form sends them.
+#[derive(Debug)]
+pub(super) struct Flags(Vec<(String, String)>);
+
+impl Flags {
+    pub fn pairs(&self) -> impl Iterator<Item = (String, String)> {
+        self.0.iter().cloned()
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        command.args(flags().map(|(field, long)| flag(field, long)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let given = flags().filter_map(|(field, _)| Some((field.name, matches.get_one::<String>(field.name)?)));
+        Ok(Self(given.map(|(name, text)| (name.to_owned(), text.clone())).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The fields that are flags, and the names of these.
+fn flags() -> impl Iterator<Item = (&'static Field, &'static str)> {
+    static LONG: LazyLock<Vec<String>> =
+        LazyLock::new(|| FIELDS.iter().map(|field| field.name.replace('_', "-")).collect());
+    let all = FIELDS.iter().copied().zip(LONG.iter().map(String::as_str));
+    all.filter(|(field, _)| OTHERS.iter().all(|(name, _)| *name != field.name))
+}
+
+fn flag(field: &'static Field, long: &'static str) -> Arg {
+    let (value, parser) = match field.kind {
+        Kind::Integer(_) => ("INTEGER", ValueParser::new(integer)),
+        Kind::Number(_) => ("NUMBER", ValueParser::new(finite)),
+        Kind::Flag => ("true|false", ValueParser::new(text)),
+        Kind::Size => ("WIDTHxHEIGHT", ValueParser::new(text)),
+        Kind::Text(_) | Kind::Word(_) | Kind::Scheduler => ("TEXT", ValueParser::new(text)),
+        Kind::Classes => ("NUMBER|NAME|[…]", ValueParser::new(text)),
+        _ => ("JSON", ValueParser::new(text)),
+    };
+    let flag = Arg::new(field.name).long(long).help(field.doc).value_name(value).value_parser(parser);
+    match field.needs {
+        Some(needed) => flag.requires(needed),
+        None => flag,
+    }
+}
+
+fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn integer(text: &str) -> Result<String, String> {
+    let integer = text.parse::<u64>();
+    integer.map(|_| text.to_owned()).map_err(|_| "it must be a whole number, such as 8, and not negative".to_owned())
+}
+
+/// A number that JSON has, as the fields of a request do.
+fn finite(text: &str) -> Result<String, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    // JSON's own way of writing it: `.5` and `+1` are numbers here.
+    number.map(|number| number.to_string()).ok_or_else(|| "it must be a finite number, such as 7.5".to_owned())
+}

@@ -1,0 +1,209 @@
+//! Models without a prompt, models of classes, and what the form knows of the table of fields.
+
+use std::{fs, path::Path};
+
+use latentd::generation::FIELDS;
+use serde_json::{Value, json};
+
+use crate::{READY, browser::Browser, server::Server};
+
+async fn start(data: &Path) -> Server {
+    let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines");
+    Server::start(data, &[("LATENTD_MODELS__DIR", pipelines.to_str().unwrap())]).await
+}
+
+/// Whether each of these fields of the form can be seen.
+fn seen(browser: &Browser, names: &[&str]) -> Vec<bool> {
+    let script = "document.getElementById('settings').open = true;\
+                  NAMES.map(name => document.getElementById(name).checkVisibility())";
+    serde_json::from_value(browser.value(&script.replace("NAMES", &json!(names).to_string()))).unwrap()
+}
+
+/// Chooses a model, as a person does.
+fn choose(browser: &Browser, model: &str) {
+    browser.fill("#model", model);
+    browser.value("document.getElementById('model').dispatchEvent(new Event('change', { bubbles: true }))");
+}
+
+/// Submits the form and gives back the generation when it has ended.
+async fn submitted(browser: &Browser, server: &Server) -> Value {
+    let before = browser.value("document.querySelectorAll('.card').length");
+    browser.click("#form [type=submit]");
+    browser.until(
+        "it is drawn",
+        &format!(
+            "document.querySelectorAll('.card').length > {before} && \
+             document.querySelector('.card:first-child[data-status=succeeded]')"
+        ),
+    );
+    let id = browser.value("document.querySelector('.card').dataset.id");
+    server.json(&format!("/v1/images/{}", id.as_str().unwrap())).await
+}
+
+const FIELDS_OF_KINDS: [&str; 6] =
+    ["prompt", "negative_prompt", "suggestions", "guidance_scale", "class_label", "class_guidance_scale"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_form_asks_for_what_the_model_takes() {
+    let Some(browser) = Browser::start() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path()).await;
+    browser.open(&server.url("/"));
+    browser.until("the page knows the models", READY);
+    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [true, true, true, true, false, false]);
+    browser.fill("#prompt", "a red fox");
+    browser.fill("#negative_prompt", "blurry");
+
+    choose(&browser, "ddpm");
+    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [false; 6]);
+    let fields = "['width', 'height', 'steps'].map(name => Number(document.getElementById(name).value))";
+    let schema = server.json("/v1/models/ddpm/schema").await;
+    let defaults = ["width", "height", "steps"].map(|name| schema["properties"][name]["default"].clone());
+    assert_eq!(browser.value(fields), json!(defaults));
+    let bounds = "['min', 'max', 'step'].map(bound => Number(document.getElementById('width')[bound]))";
+    let width = &schema["properties"]["width"];
+    assert_eq!(browser.value(bounds), json!(["minimum", "maximum", "multipleOf"].map(|bound| width[bound].clone())));
+    browser.fill("#steps", "2");
+    let params = submitted(&browser, &server).await["params"].clone();
+    assert_eq!((&params["model"], &params["prompt"], &params["steps"]), (&json!("ddpm"), &json!(""), &json!(2)));
+
+    choose(&browser, "dit");
+    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [false, false, false, true, true, false]);
+    let names = "[...document.querySelectorAll('#classes option')].map(option => option.value)";
+    let all: Vec<String> = (0..1000).map(|class| format!("class {class}")).collect();
+    assert_eq!(browser.value(names), json!(all));
+    browser.fill("#steps", "2");
+    browser.click("#form [type=submit]");
+    browser.until("the class is asked for", "!document.getElementById('class_label-error').hidden");
+    assert_eq!(browser.value("document.activeElement.id"), "class_label");
+    for (text, class) in [("class 7", 7), ("207", 207)] {
+        browser.fill("#class_label", text);
+        let params = submitted(&browser, &server).await["params"].clone();
+        assert_eq!(params["class_label"], json!([class]));
+        let words = browser.value("document.querySelector('.card .words').textContent");
+        assert_eq!(words, format!("class {class}"));
+    }
+
+    choose(&browser, "classifier-guidance");
+    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [false, false, false, false, true, true]);
+    assert_eq!(browser.value(names), json!([]), "its classes have no names");
+    assert_eq!(browser.value("document.getElementById('class_guidance_scale').value"), "1");
+    browser.fill("#class_label", "4");
+    browser.fill("#class_guidance_scale", "2.5");
+    browser.fill("#steps", "2");
+    let params = submitted(&browser, &server).await["params"].clone();
+    assert_eq!((&params["class_label"], &params["class_guidance_scale"]), (&json!([4]), &json!(2.5)));
+
+    // What was written for a model of prompts is still there, and a visit later too.
+    browser.open(&server.url("/"));
+    browser.until("the page knows the models", READY);
+    assert_eq!(browser.value("document.getElementById('class_label').value"), "4");
+    choose(&browser, "emoji");
+    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [true, true, true, true, false, false]);
+    assert_eq!(browser.value("document.getElementById('prompt').value"), "a red fox");
+    assert_eq!(browser.value("document.getElementById('negative_prompt').value"), "blurry");
+    // Chromium itself notes the refusal.
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|complaint| complaint.contains("422")), "{complaints:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classes_are_used_again() {
+    let Some(browser) = Browser::start() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let server = start(data.path()).await;
+    for (body, text) in [
+        (json!({"model": "consistency", "class_label": [1, 5], "n": 2, "steps": 2}), "[1,5]"),
+        (json!({"model": "consistency", "class_label": 3, "n": 2, "steps": 2}), "3"),
+        (json!({"model": "dit", "class_label": "class 7", "steps": 2}), "class 7"),
+        (json!({"model": "classifier-guidance", "class_label": 2, "class_guidance_scale": 3.5, "steps": 2}), "2"),
+        (json!({"model": "ddpm", "steps": 2}), ""),
+    ] {
+        let first = server.ended(&server.accept(&body).await).await;
+        assert_eq!(first["status"], "succeeded", "{first}");
+        let card = format!(".card[data-id={}]", first["id"].as_str().unwrap());
+        browser.open(&server.url("/"));
+        browser.until("the page knows the models", READY);
+        let again = format!("{card} [aria-label=\"Use these settings\"]");
+        browser.until("the card is there", &format!("document.querySelector('{again}')"));
+        browser.click(&again);
+        if !text.is_empty() {
+            assert_eq!(browser.value("document.getElementById('class_label').value"), text);
+        }
+        assert_eq!(browser.value("document.querySelectorAll('#extras li').length"), 0, "{body}");
+        let second = submitted(&browser, &server).await;
+        for (field, value) in first["params"].as_object().unwrap().iter().filter(|(field, _)| *field != "previews") {
+            assert_eq!(&second["params"][field], value, "{field} of {body}");
+        }
+    }
+
+    // One picture of several has its own class alone.
+    let several = json!({"model": "consistency", "class_label": [1, 5], "n": 2, "steps": 2, "seed": 9});
+    let first = server.ended(&server.accept(&several).await).await;
+    let card = format!(".card[data-id={}]", first["id"].as_str().unwrap());
+    browser.open(&server.url("/"));
+    browser.until("the pictures are there", &format!("document.querySelectorAll('{card} img.picture').length === 2"));
+    browser.click(&format!("{card} .tile:nth-child(2)"));
+    browser.until("the large view is open", "document.getElementById('large').open");
+    assert_eq!(browser.value("document.getElementById('large-prompt').textContent"), "class 5");
+    browser.click("#large [data-do=use]");
+    let params = submitted(&browser, &server).await["params"].clone();
+    assert_eq!((&params["class_label"], &params["n"], &params["seed"]), (&json!([5]), &json!(1), &json!(10)));
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+/// No field is forgotten here: the form has it, or it stands in this list, and what stands here is kept from a generation that
+/// is used again (`web/extras.js`).
+#[test]
+fn the_form_knows_every_field_or_keeps_it() {
+    let kept = [
+        "prompt_syntax",
+        "num_inference_steps",
+        "size",
+        "sigmas",
+        "timesteps",
+        "guidance_rescale",
+        "guidance_interval",
+        "eta",
+        "seed_mode",
+        "image",
+        "strength",
+        "image_guidance_scale",
+        "mask",
+        "mask_blur",
+        "mask_invert",
+        "padding_mask_crop",
+        "keep_unmasked",
+        "loras",
+        "controls",
+        "clip_skip",
+        "decoder",
+        "feature_cache",
+        "prompt_2",
+        "negative_prompt_2",
+        "original_size",
+        "crop_top_left",
+        "target_size",
+        "negative_original_size",
+        "negative_crop_top_left",
+        "negative_target_size",
+        "aesthetic_score",
+        "negative_aesthetic_score",
+        "denoising_end",
+        "refiner",
+        "on_disconnect",
+        "priority",
+        "start_timeout_s",
+        "run_timeout_s",
+        "webhook",
+        "metadata",
+        // The page asks for its own number of them.
+        "previews",
+    ];
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("web/index.html")).unwrap();
+    for field in FIELDS {
+        let has = page.contains(&format!(" name=\"{}\"", field.name));
+        assert!(has != kept.contains(&field.name), "{}: in the form {has}", field.name);
+    }
+    assert!(kept.iter().all(|name| FIELDS.iter().any(|field| field.name == *name)));
+}
