@@ -27,9 +27,9 @@ use crate::{
     kernels::{Kernels, winograd},
     ledger::{Blobs, Claimant},
     metrics::Metrics,
-    service::{Bus, Devices, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
+    service::{Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Terms, Throughput},
     webhooks::Courier,
-    worker::{Drawing, Leases, Memory, Preload, Slots, Sweeper, Worker},
+    worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
 };
 
 use store::{announce, reaping, start_store};
@@ -81,6 +81,7 @@ impl App {
         let names = opened.iter().filter(|_| config.role.works()).map(|device| device.name().to_owned());
         let devices = Devices::new(names, &metrics);
         let (wake, drain) = (Arc::new(Notify::new()), Drain::default());
+        let memory = Memory::new(config.engine.max_bytes, opened.len());
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
@@ -92,6 +93,7 @@ impl App {
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             devices: devices.clone(),
+            memory: memory.clone(),
             wake: wake.clone(),
             outbox: outbox.clone(),
             computes: config.role.works(),
@@ -133,7 +135,7 @@ impl App {
                 devices,
                 metrics: metrics.clone(),
                 slots: slots.clone(),
-                memory: Memory::new(config.engine.max_bytes, opened.len()),
+                memory,
                 leases: leases.clone(),
                 wake: wake.clone(),
             };

@@ -30,7 +30,7 @@ use crate::{
     service::{Drain, Live, Outbox, Throughput},
 };
 
-pub use drawing::{Drawing, Encoded, Memory, Preload, encode};
+pub use drawing::{Drawing, Encoded, Preload, encode};
 pub use executor::{Claimed, Executor, Tell, failed};
 pub use leases::Leases;
 pub use slots::Slots;

@@ -3,9 +3,9 @@
 mod encode;
 mod inputs;
 mod log;
-mod memory;
 mod models;
 mod observer;
+mod ready;
 mod save;
 
 use std::{pin::pin, sync::Arc};
@@ -18,20 +18,20 @@ use super::{
     executor::{Claimed, Executor, Tell, failed},
 };
 use crate::{
-    catalogue::{Catalogue, PrepareError},
-    crash::{Attempt, blame},
+    catalogue::Catalogue,
+    crash::Attempt,
     engine::{Engine, Reason, Refused, Run, RunError},
     generation::{Artifact, Draw, Phase, Preview, Progress, Work},
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::Frame,
-    service::Devices,
+    service::{Devices, Memory},
 };
 use encode::encode_preview;
 use observer::{Sketch, TellingObserver};
+use ready::Ready;
 
 pub use encode::{Encoded, encode};
-pub use memory::Memory;
 pub use models::Preload;
 
 /// Draws with the models of the catalogue.
@@ -83,24 +83,10 @@ impl Executor for Drawing {
 impl Drawing {
     /// The generation's results, not encoded yet, or how it ends without them.
     async fn compute(&self, claimed: &Claimed, draw: &Draw, tell: &Tell) -> Result<Vec<Frame>, Outcome> {
-        let (id, job) = (claimed.id(), &claimed.record.job);
         tell.progress(Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
-        let inputs = self.load_inputs(claimed, draw).await?;
-        // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
-        let placed = self.place(job);
-        let (held, refiner, _room) = self.load_models(claimed, draw, tell, &placed).await?;
-        let (catalogue, wanted) = (self.catalogue.clone(), job.clone());
-        let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
-        let attempt = Some(Attempt { id, fence: claimed.lease.fence() });
-        let prepared = tokio::task::spawn_blocking(move || {
-            blame(attempt, || catalogue.prepare(wanted, inputs, models.0, models.1))
-        });
-        let prepared = prepared.await;
-        let prepared = prepared.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
-        let prepared = prepared.map_err(|error| match error {
-            PrepareError::Scheduler(error) => failed("unsupported_for_model", error.to_string(), false),
-            error => failed("model_unavailable", error.to_string(), false),
-        })?;
+        let attempt = Some(Attempt { id: claimed.id(), fence: claimed.lease.fence() });
+        // What it holds is held to the end of this function, when the engine has let go of the run and of its models.
+        let Ready { prepared, placed, held: _held } = self.made_ready(claimed, draw, tell, attempt).await?;
 
         let (sketches, mut sketched) = mpsc::channel(16);
         // A portion that finds this full is offered again.

@@ -9,14 +9,14 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Drawing, ended_early, memory::Taken};
+use super::{Drawing, ended_early};
 use crate::{
     catalogue::{Acquired, Catalogue, CatalogueError, Lease, OnDevice},
     engine::{Reason, RunError},
     generation::{Draw, Job},
     ledger::Outcome,
     metrics::Metrics,
-    service::{Candidate, Placed},
+    service::{Candidate, Placed, TakenMemory},
     worker::executor::{Claimed, Tell, failed},
 };
 
@@ -111,7 +111,7 @@ impl Drawing {
 /// What a generation has of the engine while it computes.
 #[derive(Debug)]
 pub(super) struct Room {
-    _memory: Taken,
+    _memory: TakenMemory,
     _slot: OwnedSemaphorePermit,
 }
 
