@@ -32,8 +32,8 @@ pub(super) struct Generate {
     settings: Settings,
     /// What the picture shows.
     prompt: String,
-    /// The file to write, in the format of its extension: .png (also where there is none), .jpg, or .webp, which is
-    /// lossless. Of several images, image i goes to NAME-i.png. "-" is standard output.
+    /// The file to write, in the format of its extension: .png, .jpg, or .webp, which is lossless; where there is none, in that
+    /// of --format, or as a PNG. Of several images, image i goes to NAME-i.png. "-" is standard output.
     #[arg(short, long, value_name = "FILE", value_parser = picture_file)]
     output: PathBuf,
     #[arg(long)]
@@ -61,6 +61,9 @@ pub(super) struct Generate {
     /// How much of the picture is drawn anew, above 0 and up to 1.
     #[arg(long, value_name = "NUMBER", requires = "image", value_parser = finite)]
     strength: Option<f64>,
+    /// The format of the picture where the name of the file says none, as with "-": png, jpeg or webp.
+    #[arg(long, value_parser = format_named)]
+    format: Option<Format>,
     /// The quality of a JPEG, 1 to 100.
     #[arg(long)]
     quality: Option<u32>,
@@ -71,6 +74,7 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn run(&self) -> Result<()> {
+        self.check_format()?;
         let config = self.settings.load(Vec::new())?;
         let devices = app::devices(&config)?;
         let catalogue = app::catalogue(&config, devices.clone())?;
@@ -123,7 +127,27 @@ impl Generate {
             (output, 1) => Ok(vec![output]),
             (Output::Stdout, n) => bail!("standard output takes one picture, not {n}; name a file, or leave out -n"),
             (output, _) if self.output.is_dir() => bail!("cannot write {output}: it is a folder; name a file in it"),
-            (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index))).collect()),
+            (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index, self.format()))).collect()),
+        }
+    }
+
+    fn format(&self) -> Format {
+        format_of(&self.output).or(self.format).unwrap_or_default()
+    }
+
+    /// # Errors
+    /// The file's extension names another format than `--format`.
+    fn check_format(&self) -> Result<()> {
+        match (format_of(&self.output), self.format) {
+            (Some(of_file), Some(named)) if of_file != named => {
+                bail!(
+                    "--format is {}, and {} is a name of a {} file",
+                    named.name(),
+                    self.output.display(),
+                    of_file.name()
+                )
+            }
+            _ => Ok(()),
         }
     }
 
@@ -139,7 +163,7 @@ impl Generate {
         fields.insert("seed".to_owned(), self.seed.into());
         fields.insert("strength".to_owned(), self.strength.into());
         fields.insert("n".to_owned(), self.n.into());
-        let format = format_of(&self.output).unwrap_or_default();
+        let format = self.format();
         fields.insert("output".to_owned(), json!({"format": format, "quality": self.quality}));
         fields
     }
@@ -190,6 +214,11 @@ fn picture_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The format of `--format`.
+fn format_named(text: &str) -> Result<Format, String> {
+    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg or webp".to_owned())
+}
+
 /// The format that the file's extension names.
 fn format_of(path: &Path) -> Option<Format> {
     path.extension().and_then(|extension| Format::of_extension(extension.to_str()?))
@@ -223,9 +252,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// `fox.png` -> `fox-1.png`
-fn numbered(path: &Path, index: u32) -> PathBuf {
+fn numbered(path: &Path, index: u32, format: Format) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
+    let extension = path.extension().map_or_else(|| format.extension().into(), |extension| extension.to_string_lossy());
     path.with_file_name(format!("{stem}-{index}.{extension}"))
 }
 
