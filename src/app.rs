@@ -27,9 +27,9 @@ use crate::{
     kernels::{Kernels, winograd},
     ledger::{Blobs, Claimant},
     metrics::Metrics,
-    service::{Bus, Devices, Drain, Live, Outbox, Parts, Service, Terms, Throughput},
+    service::{Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Terms, Throughput},
     webhooks::Courier,
-    worker::{Leases, Memory, Preload, Slots, Sweeper, Worker},
+    worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
 };
 
 use store::{announce, reaping, start_store};
@@ -81,6 +81,7 @@ impl App {
         let names = opened.iter().filter(|_| config.role.works()).map(|device| device.name().to_owned());
         let devices = Devices::new(names, &metrics);
         let (wake, drain) = (Arc::new(Notify::new()), Drain::default());
+        let memory = Memory::new(config.engine.max_bytes, opened.len());
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
@@ -92,6 +93,7 @@ impl App {
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             devices: devices.clone(),
+            memory: memory.clone(),
             wake: wake.clone(),
             outbox: outbox.clone(),
             computes: config.role.works(),
@@ -123,29 +125,40 @@ impl App {
             let settings = engine_settings(&config.engine);
             let one = |device: &Device| engine::engine(device.clone(), settings.clone(), metrics.clone());
             let (engines, engine_threads) = opened.iter().map(one).unzip();
+            // A store of this process alone is a lease that lasts as long as the process.
+            let leases = Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into()));
+            let slots = Slots::new(config.engine.max_runs.get());
+            let drawing = Drawing {
+                blobs: blobs.clone(),
+                catalogue: catalogue.clone(),
+                engines,
+                devices,
+                metrics: metrics.clone(),
+                slots: slots.clone(),
+                memory,
+                leases: leases.clone(),
+                wake: wake.clone(),
+            };
             let worker = Worker {
                 claimant: Claimant {
                     worker: worker_name(),
                     lease: config.worker.lease_s.into(),
                     models: catalogue.names(),
                 },
-                // A store of this process alone is a lease that lasts as long as the process.
-                leases: Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into())),
+                leases,
                 heartbeat: config.worker.heartbeat_s.into(),
                 run_timeout: config.worker.run_timeout_s.into(),
                 store,
                 blobs,
                 live,
                 catalogue: catalogue.clone(),
-                engines,
-                devices,
+                executors: vec![Box::new(drawing)],
                 metrics: metrics.clone(),
                 throughput,
                 wake,
                 outbox,
                 runs: TaskTracker::new(),
-                slots: Slots::new(config.engine.max_runs.get()),
-                memory: Memory::new(config.engine.max_bytes, opened.len()),
+                slots,
                 max_attempts: config.queue.max_attempts,
                 drain,
                 alone: AtomicBool::new(false),

@@ -10,6 +10,8 @@ mod intake;
 mod key;
 mod keys;
 mod live;
+mod lora_numbers;
+mod memory;
 mod offload;
 mod operating;
 mod order;
@@ -46,6 +48,7 @@ pub use drain::Drain;
 pub use key::Key;
 pub use keys::NewKey;
 pub use live::{Live, Phase, Preview, Progress};
+pub use memory::{Memory, TakenMemory};
 pub use offload::{AT_ONCE_BYTES, offload};
 pub use operating::Unready;
 pub use order::{Created, Order, Repeatable};
@@ -87,6 +90,8 @@ pub struct Parts {
     pub throughput: Throughput,
     /// What the devices of this process have in hand.
     pub devices: Devices,
+    /// What they take of its memory.
+    pub memory: Memory,
     /// Tells the worker that there is something to claim.
     pub wake: Arc<Notify>,
     /// Tells other processes.

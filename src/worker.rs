@@ -1,16 +1,11 @@
-//! The worker: claims generations, feeds the engine, stores results.
+//! The worker: claims generations, hands each to the executor of its work, and writes the outcome.
 
-mod encode;
+mod drawing;
+mod executor;
 mod finish;
 mod heartbeat;
 mod leases;
 mod leftovers;
-mod load;
-mod log;
-mod memory;
-mod models;
-mod observer;
-mod save;
 mod slots;
 mod sweeper;
 
@@ -23,26 +18,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    catalogue::{Catalogue, PrepareError},
-    crash::{Attempt, blame},
-    engine::{Cancel, Engine, Reason, Refused, Run, RunError},
-    generation::{Phase, Problem, Record, Work},
+    catalogue::Catalogue,
+    engine::{Cancel, Reason},
+    generation::Record,
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, Working},
     metrics::Metrics,
-    pipelines::Frame,
-    service::{Devices, Drain, Live, Outbox, Preview, Progress, Throughput},
+    service::{Drain, Live, Outbox, Throughput},
 };
-use encode::encode_preview;
-use observer::{LiveObserver, Sketch};
 
-pub use encode::{Encoded, encode};
+pub use drawing::{Drawing, Encoded, Preload, encode};
+pub use executor::{Claimed, Executor, Tell, failed};
 pub use leases::Leases;
-pub use memory::Memory;
-pub use models::Preload;
 pub use slots::Slots;
 pub use sweeper::Sweeper;
 
@@ -52,9 +42,8 @@ pub struct Worker {
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
-    /// One for each device of the catalogue.
-    pub engines: Vec<Engine>,
-    pub devices: Devices,
+    /// The first that takes a generation's work computes it.
+    pub executors: Vec<Box<dyn Executor>>,
     pub metrics: Metrics,
     pub throughput: Throughput,
     /// Somebody has accepted a generation.
@@ -63,8 +52,6 @@ pub struct Worker {
     pub runs: TaskTracker,
     /// Most generations at work at the same time.
     pub slots: Slots,
-    /// What they take of it.
-    pub memory: Memory,
     /// How often a generation is begun before it fails for good.
     pub max_attempts: u32,
     /// Its name, and what it claims.
@@ -174,25 +161,23 @@ impl Worker {
         self.outbox.tell(Hint::Changed(id));
         tracing::info!(%id, model = record.job.model, attempt = record.attempt, "generation started");
 
-        let outcome = self.in_time(&record, self.outcome(&record, &lease, cancel)).await;
-        self.finish(lease, outcome, begun).await;
+        let claimed = Claimed { record, lease, cancel, max_attempts: self.max_attempts };
+        let outcome = self.in_time(&claimed.record, self.outcome(&claimed)).await;
+        self.finish(claimed.lease, outcome, begun).await;
     }
 
-    async fn outcome(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Outcome {
-        let frames = match self.compute(record, lease, cancel.clone()).await {
-            Ok(frames) => frames,
-            Err(outcome) => return outcome,
-        };
-        let mut saved = pin!(self.save(record, lease, frames));
-        tokio::select! {
-            biased;
-            saved = saved.as_mut() => saved,
-            () = self.live.canceled(record.id) => match cancel.reason() {
-                // A worker that stops stores what it has drawn, since the log lacks the last steps.
-                Some(Reason::Lost) if self.leases.allows(lease) => saved.await,
-                reason => ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost))),
-            },
+    async fn outcome(&self, claimed: &Claimed) -> Outcome {
+        // A cancel that came between the claim and `begin` found no run to tell.
+        match self.store.get(claimed.id()).await {
+            Ok(Some(record)) if record.cancel_requested => claimed.cancel.cancel(Reason::Canceled),
+            _ => {}
         }
+        let work = &claimed.record.job.work;
+        let Some(executor) = self.executors.iter().find(|executor| executor.takes(work)) else {
+            return failed("internal", "this worker computes no work of this kind".to_owned(), false);
+        };
+        let tell = Tell::new(self.live.clone(), claimed.id());
+        executor.execute(claimed, &tell).await.map_or_else(|outcome| outcome, Outcome::Succeeded)
     }
 
     /// The outcome of a run, which is told to end when it takes longer than it may.
@@ -207,109 +192,7 @@ impl Worker {
             }
         }
     }
-
-    /// The generation's results, not encoded yet, or how it ends without them.
-    async fn compute(&self, record: &Record, lease: &Lease, cancel: Cancel) -> Result<Vec<Frame>, Outcome> {
-        let (id, job) = (record.id, &record.job);
-        let Work::Draw(draw) = &job.work;
-        // A cancel that came between the claim and `begin` found no run to tell.
-        match self.store.get(id).await {
-            Ok(Some(record)) if record.cancel_requested => cancel.cancel(Reason::Canceled),
-            _ => {}
-        }
-        self.live
-            .progress(id, Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
-        let inputs = self.load_inputs(record).await?;
-        // All are held to the end of this function, when the engine has let go of the run and of all handles of its models.
-        let placed = self.place(job);
-        let (held, refiner, _room) = self.load_models(record, &placed, &cancel).await?;
-        let (catalogue, wanted) = (self.catalogue.clone(), job.clone());
-        let models = (held.model().clone(), refiner.as_ref().map(|refiner| refiner.model().clone()));
-        let attempt = Some(Attempt { id, fence: lease.fence() });
-        let prepared = tokio::task::spawn_blocking(move || {
-            blame(attempt, || catalogue.prepare(wanted, inputs, models.0, models.1))
-        });
-        let prepared = prepared.await;
-        let prepared = prepared.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
-        let prepared = prepared.map_err(|error| match error {
-            PrepareError::Scheduler(error) => failed("unsupported_for_model", error.to_string(), false),
-            error => failed("model_unavailable", error.to_string(), false),
-        })?;
-
-        let (sketches, mut sketched) = mpsc::channel(16);
-        // A portion that finds this full is offered again.
-        let (portions, mut recorded) = mpsc::channel(4);
-        let (ended, mut outcome) = oneshot::channel();
-        let observer = Box::new(LiveObserver::new(self.live.clone(), id, sketches, portions, ended));
-        let mut log = self.open_log(record, lease).await?;
-        let replay = log.load().await;
-        let run = Run { prepared, replay, observer, cancel, attempt };
-        let engine = self
-            .engines
-            .get(placed.device)
-            .ok_or_else(|| failed("internal", format!("the device {} has no engine", placed.device), false))?;
-        engine.submit(run).map_err(|refused| match refused {
-            // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
-            Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),
-            Refused::Stopped(_) => Outcome::Released,
-        })?;
-
-        let outcome = loop {
-            tokio::select! {
-                Some(portion) = recorded.recv() => {
-                    // A store that is slow must not hold back the end of the run; only a run that goes on elsewhere waits.
-                    let mut appended = pin!(log.append(portion));
-                    tokio::select! {
-                        () = &mut appended => {}
-                        ended = &mut outcome => {
-                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(ended_early);
-                            if let Err(Outcome::Released) = ended {
-                                appended.await;
-                            }
-                            break ended;
-                        }
-                    }
-                }
-                Some(sketch) = sketched.recv() => self.publish(record, sketch).await,
-                outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
-            }
-        };
-        if let Err(Outcome::Released) = outcome {
-            // The observer is gone by now, and with it the other end.
-            while let Some(portion) = recorded.recv().await {
-                log.append(portion).await;
-            }
-        }
-        outcome
-    }
-
-    /// Shows a preview, encoded away from the engine's thread.
-    async fn publish(&self, record: &Record, sketch: Sketch) {
-        let Sketch { index, step, preview_index, frame } = sketch;
-        let Work::Draw(draw) = &record.job.work;
-        let side = draw.width.max(draw.height);
-        match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
-            Ok(Ok((media_type, bytes))) => {
-                self.live.preview(record.id, Preview { index, step, preview_index, media_type, bytes });
-            }
-            Ok(Err(error)) => tracing::warn!(id = %record.id, %error, "a preview cannot be encoded"),
-            Err(error) => tracing::warn!(id = %record.id, %error, "a preview cannot be encoded"),
-        }
-    }
 }
 
-fn failed(code: &str, message: String, retryable: bool) -> Outcome {
-    Outcome::Failed(Problem { code: code.to_owned(), message, retryable })
-}
-
-fn ended_early(error: RunError) -> Outcome {
-    match error {
-        RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,
-        RunError::Canceled(Reason::Lost) | RunError::Stopped => Outcome::Released,
-        RunError::Canceled(Reason::TimedOut) => {
-            failed("run_timeout", "the generation took longer than it may; see run_timeout_s".to_owned(), false)
-        }
-        RunError::Pipeline(error) => failed("internal", error.to_string(), false),
-        RunError::Panicked => failed("internal", error.to_string(), false),
-    }
-}
+#[cfg(test)]
+mod tests;

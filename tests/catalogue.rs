@@ -460,14 +460,15 @@ fn everything_in_the_folder_is_listed_with_what_helps() {
     let models = tempfile::tempdir().unwrap();
     let at = |path: &str| models.path().join(path);
     let sd1 = fixtures().join("sd1");
-    for name in ["My Model v1", "noindex", "lfs", "cut", "binonly", "nested/sd1", "sd1.5 (héllo)"] {
+    for name in ["My Model v1", "noindex", "lfs", "lfsjson", "cut", "binonly", "nested/sd1", "sd1.5 (héllo)"] {
         copy(&sd1, &at(name));
     }
     let unet = "unet/diffusion_pytorch_model";
     let whole = std::fs::read(sd1.join(format!("{unet}.safetensors"))).unwrap();
     std::fs::remove_file(at("noindex/model_index.json")).unwrap();
     let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "0".repeat(64));
-    std::fs::write(at(&format!("lfs/{unet}.safetensors")), pointer).unwrap();
+    std::fs::write(at(&format!("lfs/{unet}.safetensors")), &pointer).unwrap();
+    std::fs::write(at("lfsjson/scheduler/scheduler_config.json"), &pointer).unwrap();
     std::fs::write(at(&format!("cut/{unet}.safetensors")), &whole[..whole.len() / 2]).unwrap();
     std::fs::rename(at(&format!("binonly/{unet}.safetensors")), at(&format!("binonly/{unet}.bin"))).unwrap();
     std::fs::write(at("broken.safetensors"), &whole[..1000]).unwrap();
@@ -483,6 +484,7 @@ fn everything_in_the_folder_is_listed_with_what_helps() {
     for (name, reason) in [
         ("noindex", "no model_index.json"),
         ("lfs", "git lfs pull"),
+        ("lfsjson", "scheduler/scheduler_config.json: a Git LFS pointer"),
         ("cut", "incomplete"),
         ("binonly", "unet/diffusion_pytorch_model.bin: a pickle"),
         ("broken", "incomplete"),
@@ -495,7 +497,7 @@ fn everything_in_the_folder_is_listed_with_what_helps() {
         assert!(fault.contains(reason), "{name}: {fault}");
         assert_eq!((catalogue.bytes(name), catalogue.state(name)), (None, ("failed", Some(fault))));
     }
-    assert_eq!(catalogue.names().len(), usable.len() + 9);
+    assert_eq!(catalogue.names().len(), usable.len() + 10);
 
     // The folder that is named is itself a model.
     let catalogue = Catalogue::open(&sd1, "sd1").unwrap();

@@ -263,13 +263,29 @@ impl Adapters {
         // Its numbers may be known by another model's request.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
+
+    /// Whether the numbers of a LoRA were looked at, so that [`Adapters::check_numbers`] reads nothing.
+    pub fn has_known_numbers(&self, name: &str) -> bool {
+        self.lora(name).is_none_or(File::has_known_numbers)
+    }
+
+    /// Looks at the numbers of a LoRA of any size, if nobody has yet. Blocks while the file is read.
+    ///
+    /// # Errors
+    /// A code, and why no model can use the file.
+    pub fn check_numbers(&self, name: &str) -> Result<(), (&'static str, String)> {
+        let Some(file) = self.lora(name) else { return Ok(()) };
+        file.check_numbers(name).map_err(unfit)?;
+        // Somebody else may have looked meanwhile.
+        file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
+    }
 }
 
 /// A code, and why a model cannot use a file.
 pub(super) type Unfit = (&'static str, String);
 
-/// Bytes of a LoRA whose numbers are looked at before a request for it is accepted: some ten milliseconds. Those of larger ones
-/// are known once they were read.
+/// Bytes of a LoRA whose numbers are looked at wherever it is: some ten milliseconds. Those of larger ones are looked at once a
+/// request names them ([`Adapters::check_numbers`]).
 const SMALL_BYTES: u64 = 16 << 20;
 
 /// The code of a file that is no longer the one that was listed.

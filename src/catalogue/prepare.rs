@@ -16,6 +16,9 @@ pub enum PrepareError {
     Model(#[from] CatalogueError),
     #[error("{0}")]
     Companion(String),
+    /// The models have changed since the request was accepted.
+    #[error("{0}")]
+    Unfit(String),
     #[error(transparent)]
     Scheduler(#[from] InvalidScheduler),
     #[error("the refiner cannot be sampled so: {0}")]
@@ -36,9 +39,37 @@ impl Catalogue {
         refiner: Option<Arc<Model>>,
     ) -> Result<Prepared, PrepareError> {
         let Work::Draw(draw) = &job.work;
+        self.check_fits(draw, &job.model)?;
         let companions = self.companions(draw, &model, refiner)?;
         let scheduler = self.scheduler(draw, &job.model)??;
         Ok(Prepared { job, model, scheduler, companions, inputs })
+    }
+
+    /// Whether the model, as it is listed now, can still draw what it could when the request was accepted.
+    fn check_fits(&self, draw: &Draw, model: &str) -> Result<(), PrepareError> {
+        let card = self.card(model).ok_or_else(|| CatalogueError::Unknown(model.to_owned()))?;
+        for control in &draw.controls {
+            self.control_nets().check(&card, &control.model).map_err(|(_, reason)| {
+                PrepareError::Unfit(format!("the ControlNet {reason}; it could be used when the request was accepted"))
+            })?;
+        }
+        let Draw { width, height, .. } = *draw;
+        let is_size = |side: u32| {
+            side.is_multiple_of(card.size_multiple)
+                && (card.min_side_pixels..=card.max_side_pixels.unwrap_or(u32::MAX)).contains(&side)
+        };
+        let reason = if !(is_size(width) && is_size(height)) {
+            format!("draws no pictures of {width} × {height} pixels")
+        } else if !card.takes_prompt && !draw.prompt.is_empty() {
+            "takes no prompt".to_owned()
+        } else if draw.clip_skip > card.max_clip_skip {
+            format!("takes a clip_skip of at most {}", card.max_clip_skip)
+        } else {
+            return Ok(());
+        };
+        Err(PrepareError::Unfit(format!(
+            "the model {model:?} {reason}; it was another one when the request was accepted"
+        )))
     }
 
     fn companions(&self, draw: &Draw, model: &Model, refiner: Option<Arc<Model>>) -> Result<Companions, PrepareError> {

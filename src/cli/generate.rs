@@ -31,8 +31,8 @@ pub(super) struct Generate {
     settings: Settings,
     /// What the picture shows. Models that draw without a prompt take none.
     prompt: Option<String>,
-    /// The file to write, in the format of its extension: .png (also where there is none), .jpg, or .webp, which is
-    /// lossless. Of several images, image i goes to NAME-i.png. "-" is standard output.
+    /// The file to write, in the format of its extension: .png, .jpg, or .webp, which is lossless. Without an extension
+    /// it has the format of --format, or is a PNG. Of several images, image i goes to NAME-i.png. "-" is standard output.
     #[arg(short, long, value_name = "FILE", value_parser = picture_file)]
     output: PathBuf,
     /// A picture to begin with: PNG, JPEG or WebP. "-" is standard input.
@@ -41,6 +41,9 @@ pub(super) struct Generate {
     /// White is drawn anew, black stays.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
+    /// The format of the picture where the name of the file says none, as with "-": png, jpeg or webp.
+    #[arg(long, value_parser = format_named)]
+    format: Option<Format>,
     /// The quality of a JPEG, 1 to 100.
     #[arg(long)]
     quality: Option<u32>,
@@ -53,6 +56,7 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn run(&self) -> Result<()> {
+        self.check_format()?;
         let config = self.settings.load(Vec::new())?;
         let devices = app::devices(&config)?;
         let catalogue = app::catalogue(&config, devices.clone())?;
@@ -105,12 +109,32 @@ impl Generate {
             (output, 1) => Ok(vec![output]),
             (Output::Stdout, n) => bail!("standard output takes one picture, not {n}; name a file, or leave out -n"),
             (output, _) if self.output.is_dir() => bail!("cannot write {output}: it is a folder; name a file in it"),
-            (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index))).collect()),
+            (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index, self.format()))).collect()),
+        }
+    }
+
+    fn format(&self) -> Format {
+        format_of(&self.output).or(self.format).unwrap_or_default()
+    }
+
+    /// # Errors
+    /// The file's extension names another format than `--format`.
+    fn check_format(&self) -> Result<()> {
+        match (format_of(&self.output), self.format) {
+            (Some(of_file), Some(named)) if of_file != named => {
+                bail!(
+                    "--format is {}, and {} is a name of a {} file",
+                    named.name(),
+                    self.output.display(),
+                    of_file.name()
+                )
+            }
+            _ => Ok(()),
         }
     }
 
     fn fields(&self) -> Fields {
-        let format = format_of(&self.output).unwrap_or_default();
+        let format = self.format();
         let own = [
             ("prompt", self.prompt.clone()),
             ("n", Some(self.n.to_string())),
@@ -161,6 +185,11 @@ fn picture_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The format of `--format`.
+fn format_named(text: &str) -> Result<Format, String> {
+    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg or webp".to_owned())
+}
+
 /// The format that the file's extension names.
 fn format_of(path: &Path) -> Option<Format> {
     path.extension().and_then(|extension| Format::of_extension(extension.to_str()?))
@@ -194,9 +223,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// `fox.png` -> `fox-1.png`
-fn numbered(path: &Path, index: u32) -> PathBuf {
+fn numbered(path: &Path, index: u32, format: Format) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or_else(|| "png".into(), |extension| extension.to_string_lossy());
+    let extension = path.extension().map_or_else(|| format.extension().into(), |extension| extension.to_string_lossy());
     path.with_file_name(format!("{stem}-{index}.{extension}"))
 }
 

@@ -88,14 +88,13 @@ impl Origins {
     /// Whether a request with these headers comes from a page of this server, or from no page at all. The one place that
     /// decides it.
     fn is_ours(&self, headers: &HeaderMap, names: &[&str]) -> bool {
-        match text(headers, "sec-fetch-site") {
-            Some("same-origin" | "none") => true,
-            Some(_) => false,
-            None => match headers.get(header::ORIGIN) {
-                None => true,
-                Some(origin) => origin.to_str().is_ok_and(|origin| self.is_own_page(origin, headers, names)),
-            },
+        // A browser sends each once. Of several, all must speak for this server.
+        let sites = headers.get_all("sec-fetch-site");
+        if sites.iter().next().is_some() {
+            return sites.iter().all(|site| site == "same-origin" || site == "none");
         }
+        let is_own = |origin: &str| self.is_own_page(origin, headers, names);
+        headers.get_all(header::ORIGIN).iter().all(|origin| origin.to_str().is_ok_and(is_own))
     }
 
     /// For browsers that do not send `Sec-Fetch-Site`, as to addresses without TLS. A proxy may have put its own `Host` in
@@ -235,6 +234,8 @@ mod tests {
             &[local, ("origin", "file://")],
             &[local, ("origin", "http://evil.example@127.0.0.1:8080")],
             &[local, ("origin", "http://127.0.0.1:8080/")],
+            &[local, ("origin", "http://127.0.0.1:8080"), ("origin", "https://evil.example")],
+            &[local, ("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
             &[("host", "localhost:8080"), ("origin", "http://localhost.evil.example:8080")],
         ] {
             assert!(!is_ours(&origins, headers), "{headers:?}");

@@ -86,14 +86,15 @@ impl Service {
             let Parts { catalogue, limits, .. } = &service.0.parts;
             let size_field = if fields.has("size") { "size" } else { "width" };
             let resolved = resolve(fields, &CatalogueRules { catalogue, limits }).map_err(ServiceError::from);
-            let planned = resolved.and_then(|job| Ok((service.planned(&job, size_field)?.cost, job)));
+            let planned = resolved.and_then(|job| Ok((service.planned(&job, size_field)?, job)));
             (planned, hold)
         })
         .await;
-        let (cost, mut job) = resolved?;
+        let (plan, mut job) = resolved?;
         if !is_taken {
-            self.check_run_timeout(&job, cost)?;
-            self.admit(&job).await?;
+            self.check_run_timeout(&job, plan.cost)?;
+            self.admit(&job, plan).await?;
+            self.check_lora_numbers(&job).await?;
         }
         // Under an id that the client has chosen the files may be another generation's.
         let unclaimed = match &repeatable {
@@ -101,7 +102,7 @@ impl Service {
             _ => Unclaimed::nothing(),
         };
         let taken = intake::take_in(pictures, &mut job, id, is_taken, &unclaimed, self).await?;
-        let valid = Valid { id, tenant, job, cost, fingerprint, repeatable, taken, unclaimed };
+        let valid = Valid { id, tenant, job, cost: plan.cost, fingerprint, repeatable, taken, unclaimed };
         Ok(Prepared(Outcome::New(Box::new(valid))))
     }
 
@@ -233,8 +234,8 @@ impl Service {
     }
 
     /// Refuses what would wait too long to be worth its place.
-    async fn admit(&self, job: &Job) -> Result<(), ServiceError> {
-        let Some(wait) = self.estimated_wait().await? else { return Ok(()) };
+    async fn admit(&self, job: &Job, plan: Plan) -> Result<(), ServiceError> {
+        let Some(wait) = self.estimated_wait_of(plan).await? else { return Ok(()) };
         let bound = self.0.terms.max_wait.min(Duration::from_secs(job.start_timeout_s.into()));
         if wait <= bound {
             return Ok(());
@@ -243,11 +244,20 @@ impl Service {
         Err(ServiceError::Overloaded { wait_s, bound_s, retry_after_s: bounded_s(wait - bound) })
     }
 
-    /// When a generation that is accepted now would begin: at once while a worker has a free slot. `None` where no worker has
-    /// shown its speed.
+    /// When a generation that is accepted now would begin, however little memory it takes: at once while a worker has a free
+    /// slot. `None` where no worker has shown its speed.
     pub async fn estimated_wait(&self) -> Result<Option<Duration>, ServiceError> {
+        self.estimated_wait_of(Plan::default()).await
+    }
+
+    /// When a generation of this plan that is accepted now would begin: it waits for a slot, and for memory beside those that
+    /// have slots. Of the memory of other processes nothing is known.
+    async fn estimated_wait_of(&self, plan: Plan) -> Result<Option<Duration>, ServiceError> {
         let load = self.ask(self.0.store.workload(self.0.terms.lately, self.0.terms.slots)).await?;
-        Ok((load.speed > 0.0).then(|| Duration::try_from_secs_f64(load.cost / load.speed).unwrap_or(Duration::MAX)))
+        // What waits for a slot waits for all of those that compute, so that neither wait comes on top of the other.
+        let room = if self.0.store.is_shared() { 0.0 } else { self.0.memory.until_room(plan) };
+        let cost = load.cost.max(room);
+        Ok((load.speed > 0.0).then(|| Duration::try_from_secs_f64(cost / load.speed).unwrap_or(Duration::MAX)))
     }
 
     /// A refusal of the store with when to come back.

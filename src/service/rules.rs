@@ -46,6 +46,9 @@ impl Rules for CatalogueRules<'_> {
             };
             let hint = match &error {
                 InvalidScheduler::UnknownName { .. } => "; GET /v1/schedulers lists the names",
+                InvalidScheduler::UnknownKey { key, .. } if ["name", "type", "class"].contains(&key.as_str()) => {
+                    "; _class_name names the class, and a text in place of the object names a scheduler"
+                }
                 _ => "",
             };
             (key, format!("cannot be used: {error}{hint}"))

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{FileContent, LoadError, imprint, json, single_file::SingleFile};
+use super::{FileContent, LoadError, header::POINTER, imprint, json, single_file::SingleFile};
 
 /// The longest file that is read whole, a configuration or a vocabulary, in bytes: ten times the largest of them.
 pub const LARGEST_TEXT: usize = 64 << 20;
@@ -166,9 +166,14 @@ impl ModelFolder {
     /// All bytes of a file, of at most [`LARGEST_TEXT`].
     ///
     /// # Errors
-    /// Those of [`ModelFolder::file`]; or the file is longer, or it cannot be read.
+    /// Those of [`ModelFolder::file`]; or the file is longer, cannot be read, or is a pointer of Git LFS.
     pub fn bytes(&self, path: &str) -> Result<Cow<'static, [u8]>, LoadError> {
-        self.file(path)?.read_all(LARGEST_TEXT).map_err(|source| LoadError::Read { path: path.into(), source })
+        let content = self.file(path)?.read_all(LARGEST_TEXT);
+        let content = content.map_err(|source| LoadError::Read { path: path.into(), source })?;
+        match content.starts_with(POINTER) {
+            true => Err(LoadError::LfsPointer { path: path.into() }),
+            false => Ok(content),
+        }
     }
 
     /// The text of a file, which must be UTF-8.

@@ -83,7 +83,7 @@ pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
 }
 
 /// What a file of Git LFS begins with where its content was not fetched.
-const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+pub(super) const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The length of the JSON, which the first eight bytes tell.
 fn json_length(first: &[u8]) -> Result<usize, String> {

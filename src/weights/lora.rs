@@ -30,6 +30,9 @@ use super::{
 /// The largest rank of an adapter.
 pub const LARGEST_RANK: usize = 1024;
 
+/// Bytes that are read at a time where numbers are only looked at: whole numbers of every type.
+const PORTION: usize = 4 << 20;
+
 /// What an adapter adds to a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
@@ -98,18 +101,23 @@ impl Lora {
         }
         mismatch.none_or(())
     }
-    /// Whether all weights of the file are finite and small enough, for any model; α is for [`Lora::check`].
+
+    /// Whether all weights of the file are finite and small enough, for any model; α is for [`Lora::check`]. Whatever the size of
+    /// the file and of its tensors, a few MiB of it are in memory at a time.
     ///
     /// # Errors
     /// One is not, which is named; or the file is broken.
     pub fn check_numbers(path: &str, file: &FileContent) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let weights = header.tensors.iter().filter(|(key, _)| !key.ends_with("alpha"));
-        weights.into_iter().try_for_each(|(key, info)| {
-            let bytes = file.read(info.bytes.clone());
-            let bytes = bytes.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        let portions = weights.flat_map(|(key, info)| {
+            let starts = info.bytes.clone().step_by(PORTION);
+            starts.map(move |start| (key, info.dtype, start..info.bytes.end.min(start + PORTION)))
+        });
+        portions.into_iter().try_for_each(|(key, dtype, portion)| {
+            let bytes = file.read(portion).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
             let bad = |reason| LoadError::BadKey { path: path.to_owned(), key: key.clone(), reason };
-            floats(&bytes, info.dtype).map_or(Ok(()), |values| check_numbers(&values)).map_err(bad)
+            floats(&bytes, dtype).map_or(Ok(()), |values| check_numbers(&values)).map_err(bad)
         })
     }
 }

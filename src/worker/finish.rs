@@ -51,12 +51,15 @@ impl Worker {
         }
     }
 
-    /// The log, and pictures that do not count: of an attempt before this one, or of this one where it did not succeed.
+    /// The log, and artifacts that do not count: of an attempt before this one, or of this one where it did not succeed.
     async fn erase_leftovers(&self, lease: &Lease, record: &Record) {
-        self.erase_log(record.id).await;
+        let id = record.id;
+        if let Err(error) = self.blobs.delete_log(id).await {
+            tracing::warn!(%id, %error, "the log of a generation that is over waits for the sweeper");
+        }
         let winner = matches!(record.status, Status::Succeeded { .. }).then(|| lease.fence());
         if lease.fence() > 1 || winner.is_none() {
-            self.erase_losers(record.id, winner).await;
+            self.erase_losers(id, winner).await;
         }
     }
 
@@ -86,7 +89,7 @@ impl Worker {
 
     async fn erase_losers(&self, id: GenerationId, winner: Option<i64>) {
         if let Err(error) = self.blobs.delete_losers(id, winner).await {
-            tracing::warn!(%id, %error, "pictures of attempts that do not count wait for the sweeper");
+            tracing::warn!(%id, %error, "artifacts of attempts that do not count wait for the sweeper");
         }
     }
 }

@@ -17,7 +17,7 @@ use latentd::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Lease, Outcome, Serving, SqliteStore, Store, blobs::path_of},
     metrics::Metrics,
-    service::{Devices, Drain, Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
+    service::{Devices, Drain, Live, Memory, NewKey, Outbox, Parts, Service, Terms, Throughput},
     webhooks::{Guard, Registry, SystemResolver},
 };
 use serde_json::Value;
@@ -38,6 +38,7 @@ pub struct Desk {
     pub afterwork: TaskTracker,
     pub blobs: Blobs,
     pub throughput: Throughput,
+    pub memory: Memory,
     _data: tempfile::TempDir,
 }
 
@@ -86,6 +87,7 @@ impl Desk {
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
         let (drain, throughput) = (Drain::default(), Throughput::default());
+        let memory = Memory::new(config.engine.max_bytes, 1);
         let service = Service::new(Parts {
             store: serving,
             blobs: blobs.clone(),
@@ -97,6 +99,7 @@ impl Desk {
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             devices: Devices::default(),
+            memory: memory.clone(),
             wake: Arc::new(Notify::new()),
             outbox: Outbox::default(),
             computes: true,
@@ -107,7 +110,7 @@ impl Desk {
         let operator = config.operator.clone();
         let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
         let (public, operator) = (http::public_router(state.clone()), http::operator_router(state, &operator));
-        Desk { public, operator, store, live, draining, drain, afterwork, blobs, throughput, _data: data }
+        Desk { public, operator, store, live, draining, drain, afterwork, blobs, throughput, memory, _data: data }
     }
 
     /// The head of an answer of the public listener.

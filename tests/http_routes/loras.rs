@@ -272,3 +272,61 @@ async fn a_file_that_changed_since_it_was_listed_is_no_fault_of_the_request() {
         }
     }
 }
+
+/// Files that take a while to read are read too, in portions and once.
+#[tokio::test]
+async fn the_numbers_of_large_files_are_known_before_a_request_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, number) in [("sound", 1e-3), ("broken", f32::NAN), ("huge", 3e38)] {
+        let file = large(number);
+        assert!(file.len() > 16 << 20);
+        std::fs::write(dir.path().join(format!("{name}.safetensors")), file).unwrap();
+    }
+    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    let state = async |name: &str| {
+        let list = desk.get("/v1/loras").await.json();
+        let lora = list["data"].as_array().unwrap().iter().find(|lora| lora["name"] == name).unwrap().clone();
+        lora["state"].as_str().unwrap().to_owned()
+    };
+    desk.create(json!({"prompt": "a", "loras": [{"name": "sound"}]})).await;
+    for (name, said) in [("broken", "the number NaN"), ("huge", "the number 3e38")] {
+        assert_eq!(state(name).await, "available", "a list reads no large file");
+        // At first, and when it is known.
+        for body in [
+            json!({"prompt": "a", "loras": [{"name": "sound"}, {"name": name}]}),
+            json!({"prompt": "a", "loras": [{"name": "sound"}, {"name": name}]}),
+        ] {
+            let errors = refused(&desk, body).await.json()["errors"].clone();
+            assert_eq!(
+                (errors.as_array().unwrap().len(), &errors[0]["pointer"]),
+                (1, &json!("/loras/1/name")),
+                "{errors}"
+            );
+            assert!(errors[0]["detail"].as_str().unwrap().contains(said), "{errors}");
+        }
+        assert_eq!(state(name).await, "failed");
+    }
+    assert_eq!(state("sound").await, "available");
+}
+
+/// A LoRA for the embedded model whose last number is this one.
+fn large(last: f32) -> Vec<u8> {
+    const RANK: usize = 512;
+    let file = std::fs::read(companion("flat-lora")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let shapes = tensors.tensors().into_iter().map(|(name, view)| {
+        let mut shape = view.shape().to_vec();
+        shape[usize::from(name.contains("lora_B"))] = RANK;
+        (name, shape)
+    });
+    let mut shapes: Vec<_> = shapes.filter(|(name, _)| name.contains("mid_block")).collect();
+    shapes.sort();
+    let mut numbers: Vec<Vec<u8>> =
+        shapes.iter().map(|(_, shape)| vec![0; 4 * shape.iter().product::<usize>()]).collect();
+    let end = numbers.last_mut().unwrap();
+    let at = end.len() - 4;
+    end[at..].copy_from_slice(&last.to_le_bytes());
+    let views = shapes.iter().zip(&numbers);
+    let views = views.map(|((name, shape), bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    safetensors::serialize(views, None).unwrap()
+}

@@ -1,6 +1,7 @@
 //! What is refused before any work, and what a request may ask of the queue.
 
-use latentd::ledger::Beat;
+use futures::FutureExt;
+use latentd::{catalogue::Plan, ledger::Beat};
 use serde_json::{Value, json};
 
 use crate::desk::{Desk, post};
@@ -60,6 +61,25 @@ async fn what_would_wait_too_long_is_refused() {
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")));
     assert!(refused.json()["detail"].as_str().unwrap().contains("59 s"));
     desk.create(json!({"prompt": "a red fox", "start_timeout_s": 61})).await;
+}
+
+/// Slots are free, and the memory is in use.
+#[tokio::test]
+async fn the_wait_for_memory_counts() {
+    let desk = Desk::open(&[("queue.max_wait_s", "100"), ("engine.max_bytes", "8000000000")]).await;
+    beat(&desk, 1e3).await;
+    let large = Plan { cost: 90e3, held: 7_999_999_999, call: 0 };
+    let first = desk.memory.take(0, large).now_or_never().unwrap();
+    desk.create(fox()).await;
+    // Who waits before is waited for too.
+    let mut second = Box::pin(desk.memory.take(0, large));
+    assert!((&mut second).now_or_never().is_none());
+    let refused = desk.ask(post(&fox(), &[])).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")), "{}", refused.text());
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("180 s") && detail.contains("100 s"), "{detail}");
+    drop((first, second));
+    desk.create(fox()).await;
 }
 
 #[tokio::test]

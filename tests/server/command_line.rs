@@ -258,6 +258,21 @@ fn standard_output_carries_the_picture_and_nothing_else() {
         assert!(output.stdout.starts_with(b"\x89PNG") && output.stdout.ends_with(b"IEND\xaeB`\x82"), "{name}");
         assert_eq!(decode(&output.stdout).0, 64);
     }
+    for (format, begin) in
+        [("jpeg", &b"\xff\xd8\xff"[..]), ("JPG", b"\xff\xd8\xff"), ("webp", b"RIFF"), ("png", b"\x89PNG")]
+    {
+        let output = latentd(&small(&["-o", "-", "--format", format]), &[]);
+        assert!(output.status.success() && output.stdout.starts_with(begin), "{format}");
+    }
+    for (arguments, said) in [
+        (&["-o", "-", "--format", "gif"][..], "png, jpeg or webp"),
+        (&["-o", "a.png", "--format", "webp"], "--format is webp, and a.png is a name of a png file"),
+        (&["-o", "-", "--format", "webp", "--quality", "5"], "only for the format jpeg"),
+    ] {
+        let output = latentd(&small(arguments), &[]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty() && text.contains(said), "{text}");
+    }
     let output = latentd(&small(&["-o", "-", "-n", "2"]), &[]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && output.stdout.is_empty(), "{text}");

@@ -227,6 +227,8 @@ async fn the_server_lives_whatever_happens_to_its_files() {
     let server = start(data.path(), models.path(), 1, &quiet).await;
     let long = server.accept(&endless("sd1")).await;
     denoises(&server, &long).await;
+    // They wait for the room of the model that is in use.
+    let waiting = [server.accept(&body("sd2", 1)).await, server.accept(&body("ip2p", 1)).await];
 
     let whole = std::fs::read(&net).unwrap();
     let files = |model: &str| models.path().join(model).join("unet/diffusion_pytorch_model.safetensors");
@@ -240,9 +242,10 @@ async fn the_server_lives_whatever_happens_to_its_files() {
     let ended = server.ended(&steered).await;
     assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("model_unavailable")), "{ended}");
     assert!(ended["error"]["message"].as_str().unwrap().contains("changed"), "{ended}");
+    assert_eq!(ended["error"]["retryable"], true, "{ended}");
     cancel(&server, &long).await;
-    for model in ["sd2", "ip2p"] {
-        let ended = server.ended(&server.accept(&body(model, 1)).await).await;
+    for id in &waiting {
+        let ended = server.ended(id).await;
         assert_eq!(ended["error"]["code"], "model_unavailable", "{ended}");
     }
     // SIGHUP has the folders read again, and then what is broken is refused.
@@ -254,4 +257,22 @@ async fn the_server_lives_whatever_happens_to_its_files() {
         })
         .await;
     assert_eq!(server.post(&body("sd2", 1)).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+/// A model that is replaced after a request was accepted and before its generation begins: the new one draws.
+#[tokio::test]
+async fn what_is_replaced_before_a_generation_begins_is_listed_again() {
+    let (models, data) = (folders(), tempfile::tempdir().unwrap());
+    let server = start(data.path(), models.path(), 1, &[("LATENTD_MODELS__POLL_INTERVAL_S", "0")]).await;
+    let long = server.accept(&endless("sd1")).await;
+    denoises(&server, &long).await;
+    let waiting = server.accept(&body("sd2", 1)).await;
+    let is_claimed = async |server: &Server| server.json(&format!("/v1/images/{waiting}")).await["status"] == "running";
+    server.until("it is claimed", is_claimed).await;
+    let (unet, new) = (models.path().join("sd2/unet/diffusion_pytorch_model.safetensors"), models.path().join("new"));
+    std::fs::copy(&unet, &new).unwrap();
+    std::fs::rename(&new, &unet).unwrap();
+    cancel(&server, &long).await;
+    let ended = server.ended(&waiting).await;
+    assert_eq!(ended["status"], "succeeded", "{ended}");
 }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use rayon::prelude::*;
@@ -32,7 +32,14 @@ pub struct File {
 
 /// What is wrong with the numbers of a LoRA, once they were looked at. It follows from the content.
 #[derive(Clone, Debug, Default)]
-struct Numbers(Arc<OnceLock<Option<String>>>);
+struct Numbers(Arc<Looked>);
+
+#[derive(Debug, Default)]
+struct Looked {
+    fault: OnceLock<Option<String>>,
+    /// Held by the one who looks.
+    looking: Mutex<()>,
+}
 
 impl PartialEq for Numbers {
     fn eq(&self, _: &Numbers) -> bool {
@@ -85,21 +92,27 @@ impl File {
 
     /// Why no model can use the file.
     pub fn fault(&self) -> Option<&str> {
-        self.fault.as_deref().or_else(|| self.numbers.0.get()?.as_deref())
+        self.fault.as_deref().or_else(|| self.numbers.0.fault.get()?.as_deref())
     }
 
-    /// Looks at all numbers of a LoRA, once: what was found before is part of [`File::fault`].
+    /// Whether the numbers of a LoRA were looked at.
+    pub fn has_known_numbers(&self) -> bool {
+        self.is_embedded() || self.numbers.0.fault.get().is_some()
+    }
+
+    /// Looks at all numbers of a LoRA, once: what was found before is part of [`File::fault`]. Blocks while the file is read.
     ///
     /// # Errors
     /// One is not finite or too large, or the file cannot be read.
     pub fn check_numbers(&self, name: &str) -> Result<(), LoadError> {
-        if self.numbers.0.get().is_some() || self.is_embedded() {
+        let _looking = self.numbers.0.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_known_numbers() {
             return Ok(());
         }
         let checked = Lora::check_numbers(name, &self.open(name)?);
         // What a disk answers now says nothing of the file.
         if !matches!(checked, Err(LoadError::Read { .. })) {
-            self.numbers.0.get_or_init(|| checked.as_ref().err().map(LoadError::to_string));
+            self.numbers.0.fault.get_or_init(|| checked.as_ref().err().map(LoadError::to_string));
         }
         checked
     }

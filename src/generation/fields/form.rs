@@ -1,5 +1,7 @@
 //! The fields of HTML forms, which know only texts.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -90,13 +92,33 @@ impl Fields {
 /// Texts of webhook endpoints, keys and queries, which have no table.
 const OTHER_TEXTS: [&str; 4] = ["tenant", "user", "url", "description"];
 
-/// Whether a form's text is the value of this field as it stands, whatever it looks like. Within an object its keys say it.
-fn is_text(within: Option<&str>, name: &str, text: &str) -> bool {
+/// The kind of a field, or of a key of a field that is an object.
+fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
     let known = match within {
         None => table::FIELDS,
         Some(within) => Field::find(table::FIELDS, within).map_or(&[][..], |field| field.kind.keys()),
     };
-    match Field::find(known, name).map(|field| field.kind) {
+    Field::find(known, name).map(|field| field.kind)
+}
+
+/// Number fields of HTML pages send what people have typed, such as `.5` and `007`, which are numbers to HTML and none to JSON
+/// (HTML, valid floating-point number). The same number as JSON has it; any other text stays as it is.
+fn as_json(text: &str) -> Cow<'_, str> {
+    let (sign, digits) = text.split_at(usize::from(text.starts_with('-')));
+    let whole = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let (whole, rest) = digits.split_at(whole);
+    let has_digit =
+        !whole.is_empty() || rest.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    match whole.trim_start_matches('0') {
+        least if has_digit && least.is_empty() => Cow::Owned(format!("{sign}0{rest}")),
+        least if least.len() < whole.len() => Cow::Owned(format!("{sign}{least}{rest}")),
+        _ => Cow::Borrowed(text),
+    }
+}
+
+/// Whether a form's text is the value of this field as it stands, whatever it looks like. Within an object its keys say it.
+fn is_text(within: Option<&str>, name: &str, text: &str) -> bool {
+    match kind_of(within, name) {
         Some(Kind::Scheduler) => !text.starts_with('{'),
         Some(kind) => kind.is_text(),
         None => within.is_none() && OTHER_TEXTS.contains(&name),
@@ -111,7 +133,11 @@ fn typed(within: Option<&str>, name: &str, text: String, budget: &ValueBudget) -
     if trimmed.is_empty() {
         return Ok(Value::Null);
     }
-    match budget.parse(trimmed) {
+    let trimmed = match kind_of(within, name) {
+        Some(Kind::Integer(_) | Kind::Number(_)) => as_json(trimmed),
+        _ => Cow::Borrowed(trimmed),
+    };
+    match budget.parse(&trimmed) {
         Ok(value) if !value.is_string() => Ok(value),
         Err(JsonError::TooManyValues) => Err(JsonError::TooManyValues),
         Ok(_) | Err(JsonError::Malformed(_)) => Ok(Value::String(text)),
@@ -143,6 +169,35 @@ mod tests {
         }
         let mut both = form(&[("metadata", "{\"a\": \"1\"}"), ("metadata[b]", "2")]);
         assert_eq!(both.take("metadata"), Some(json!({"a": "1", "b": "2"})));
+    }
+
+    #[test]
+    fn numbers_are_read_as_pages_send_them() {
+        for (text, number) in [
+            (".5", json!(0.5)),
+            ("-.5", json!(-0.5)),
+            ("007", json!(7)),
+            ("00", json!(0)),
+            ("0", json!(0)),
+            ("-0", json!(-0.0)),
+            ("01.50", json!(1.5)),
+            (".5e1", json!(5.0)),
+            ("10", json!(10)),
+            ("1.", json!("1.")),
+            (".", json!(".")),
+            ("-", json!("-")),
+            ("0x10", json!("0x10")),
+            ("7,5", json!("7,5")),
+        ] {
+            let mut fields =
+                form(&[("guidance_scale", text), ("steps", text), ("output.quality", text), ("prompt", text)]);
+            assert_eq!(
+                (fields.take("guidance_scale"), fields.take("steps")),
+                (Some(number.clone()), Some(number.clone()))
+            );
+            assert_eq!(fields.take("output"), Some(json!({"quality": number})), "{text}");
+            assert_eq!(fields.take("prompt"), Some(json!(text)));
+        }
     }
 
     #[test]

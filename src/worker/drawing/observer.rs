@@ -9,9 +9,9 @@ use tokio::sync::{
 
 use crate::{
     engine::{Log, Observer, RunError},
-    generation::{GenerationId, Phase},
+    generation::{Phase, Progress},
     pipelines::Frame,
-    service::{Live, Progress},
+    worker::executor::Tell,
 };
 
 /// A preview that is not encoded yet.
@@ -24,9 +24,8 @@ pub(super) struct Sketch {
 }
 
 /// Passes on what the engine tells, without ever waiting.
-pub(super) struct LiveObserver {
-    live: Live,
-    id: GenerationId,
+pub(super) struct TellingObserver {
+    tell: Tell,
     sketches: mpsc::Sender<Sketch>,
     portions: mpsc::Sender<Log>,
     ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
@@ -36,19 +35,18 @@ pub(super) struct LiveObserver {
     previews: Vec<u32>,
 }
 
-impl LiveObserver {
+impl TellingObserver {
     pub fn new(
-        live: Live,
-        id: GenerationId,
+        tell: Tell,
         sketches: mpsc::Sender<Sketch>,
         portions: mpsc::Sender<Log>,
         ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
-    ) -> LiveObserver {
-        LiveObserver { live, id, sketches, portions, ended, denoising_since: None, previews: Vec::new() }
+    ) -> TellingObserver {
+        TellingObserver { tell, sketches, portions, ended, denoising_since: None, previews: Vec::new() }
     }
 }
 
-impl Observer for LiveObserver {
+impl Observer for TellingObserver {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32) {
         let since = match phase {
             Phase::Denoising => Some(*self.denoising_since.get_or_insert_with(|| (Instant::now(), step))),
@@ -58,7 +56,7 @@ impl Observer for LiveObserver {
             since.elapsed().as_secs_f32() / (step - done) as f32 * steps.saturating_sub(step) as f32
         });
         let percent = if steps == 0 { 0.0 } else { 100.0 * step as f32 / steps as f32 };
-        self.live.progress(self.id, Progress { phase, step, steps, percent, eta_s: left });
+        self.tell.progress(Progress { phase, step, steps, percent, eta_s: left });
     }
 
     fn preview(&mut self, index: u32, step: u32, frame: Frame) {

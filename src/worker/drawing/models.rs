@@ -9,17 +9,18 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Worker, ended_early, failed, memory::Taken};
+use super::{Drawing, ended_early};
 use crate::{
     catalogue::{Acquired, Catalogue, CatalogueError, Lease, OnDevice},
-    engine::{Cancel, Reason, RunError},
-    generation::{Job, Record, Work},
+    engine::{Reason, RunError},
+    generation::{Draw, Job},
     ledger::Outcome,
     metrics::Metrics,
-    service::{Candidate, Placed},
+    service::{Candidate, Placed, TakenMemory},
+    worker::executor::{Claimed, Tell, failed},
 };
 
-impl Worker {
+impl Drawing {
     /// Chooses the device that a generation computes on.
     pub(super) fn place(&self, job: &Job) -> Placed {
         let cost = self.catalogue.plan(job).map_or(1.0, |plan| plan.cost);
@@ -33,42 +34,42 @@ impl Worker {
     /// ends the wait at once; a read that has begun goes on for those who come later.
     pub(super) async fn load_models(
         &self,
-        record: &Record,
+        claimed: &Claimed,
+        draw: &Draw,
+        tell: &Tell,
         placed: &Placed,
-        cancel: &Cancel,
     ) -> Result<(Lease, Option<Lease>, Room), Outcome> {
-        if let Some(reason) = cancel.reason() {
+        if let Some(reason) = claimed.cancel.reason() {
             return Err(ended_early(RunError::Canceled(reason)));
         }
         let ready = async {
-            let job = &record.job;
-            let Work::Draw(draw) = &job.work;
+            let job = &claimed.record.job;
             let (lease, refiner) = match &draw.refiner {
-                None => (self.acquire(record, placed, &job.model, None).await?, None),
+                None => (self.acquire(claimed, placed, &job.model, None).await?, None),
                 Some(refiner) => {
                     self.catalogue.check_together(&job.model, &refiner.model).map_err(unavailable)?;
                     // One at a time holds a model while it waits for another, so that no two wait for each other.
                     let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
-                    let lease = self.acquire(record, placed, &job.model, None).await?;
-                    let refiner = self.acquire(record, placed, &refiner.model, Some(&lease)).await?;
+                    let lease = self.acquire(claimed, placed, &job.model, None).await?;
+                    let refiner = self.acquire(claimed, placed, &refiner.model, Some(&lease)).await?;
                     (lease, Some(refiner))
                 }
             };
-            let room = self.room(record, placed).await?;
+            let room = self.room(job, placed).await?;
             Ok((lease, refiner, room))
         };
         tokio::select! {
             biased;
-            () = self.live.canceled(record.id) => {
-                Err(ended_early(RunError::Canceled(cancel.reason().unwrap_or(Reason::Lost))))
+            () = tell.canceled() => {
+                Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost))))
             }
             ready = ready => ready,
         }
     }
 
     /// Memory for all that it will hold, and then a place.
-    async fn room(&self, record: &Record, placed: &Placed) -> Result<Room, Outcome> {
-        let plan = self.catalogue.plan(&record.job).unwrap_or_default();
+    async fn room(&self, job: &Job, placed: &Placed) -> Result<Room, Outcome> {
+        let plan = self.catalogue.plan(job).unwrap_or_default();
         // Whoever waits for memory does not compute for a while, so that another one may.
         let waiting = self.memory.is_short_of(placed.device, plan).then(|| self.slots.wait());
         if waiting.is_some() {
@@ -82,7 +83,7 @@ impl Worker {
 
     async fn acquire(
         &self,
-        record: &Record,
+        claimed: &Claimed,
         placed: &Placed,
         name: &str,
         held: Option<&Lease>,
@@ -99,7 +100,7 @@ impl Worker {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
                 // It was claimed in time; for its model it waits for as long again, at most.
-                let patience = Duration::from_secs(record.job.start_timeout_s.into());
+                let patience = Duration::from_secs(claimed.record.job.start_timeout_s.into());
                 tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
             }
         };
@@ -110,7 +111,7 @@ impl Worker {
 /// What a generation has of the engine while it computes.
 #[derive(Debug)]
 pub(super) struct Room {
-    _memory: Taken,
+    _memory: TakenMemory,
     _slot: OwnedSemaphorePermit,
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Worker, failed};
+use super::Drawing;
 use crate::{
     catalogue::Numerics,
     engine::Log,
-    generation::{GenerationId, Record},
     ledger::{BlobError, Blobs, Lease, Outcome, blobs::path_of_part},
+    worker::executor::{Claimed, failed},
 };
 
 /// The log of one attempt: it goes on where those of earlier attempts end, in files that are written once. Trouble with it
@@ -22,20 +22,13 @@ pub(super) struct LogFiles {
     broken: bool,
 }
 
-impl Worker {
+impl Drawing {
     /// To be called when the generation's models are in memory.
-    pub(super) async fn open_log(&self, record: &Record, lease: &Lease) -> Result<LogFiles, Outcome> {
-        let (catalogue, job): (Arc<_>, _) = (self.catalogue.clone(), record.job.clone());
+    pub(super) async fn open_log(&self, claimed: &Claimed) -> Result<LogFiles, Outcome> {
+        let (catalogue, job): (Arc<_>, _) = (self.catalogue.clone(), claimed.record.job.clone());
         let numerics = tokio::task::spawn_blocking(move || Numerics::of(&job, &catalogue)).await;
         let numerics = numerics.map_err(|error| failed("internal", format!("looking at the model: {error}"), true))?;
-        Ok(LogFiles { blobs: self.blobs.clone(), lease: lease.clone(), numerics, parts: 0, broken: false })
-    }
-
-    /// The generation is over.
-    pub(super) async fn erase_log(&self, id: GenerationId) {
-        if let Err(error) = self.blobs.delete_log(id).await {
-            tracing::warn!(%id, %error, "the log of a generation that is over waits for the sweeper");
-        }
+        Ok(LogFiles { blobs: self.blobs.clone(), lease: claimed.lease.clone(), numerics, parts: 0, broken: false })
     }
 }
 

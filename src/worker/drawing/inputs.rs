@@ -2,40 +2,40 @@
 
 use bytes::Bytes;
 
-use super::{Worker, failed};
+use super::Drawing;
 use crate::{
-    generation::{InputImage, Place, Record, Work},
+    generation::{Draw, InputImage, Place},
     imaging::decode,
     ledger::{Outcome, blobs::path_of_input},
     pipelines::Inputs,
+    worker::executor::{Claimed, failed},
 };
 
-impl Worker {
+impl Drawing {
     /// Every picture that the request brought along, or how the generation ends without them.
-    pub(super) async fn load_inputs(&self, record: &Record) -> Result<Inputs, Outcome> {
+    pub(super) async fn load_inputs(&self, claimed: &Claimed, draw: &Draw) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
-        let Work::Draw(draw) = &record.job.work;
         if let Some(source) = &draw.source {
-            self.load_input(record, &mut inputs, Place::Image, &source.image).await?;
+            self.load_input(claimed, &mut inputs, Place::Image, &source.image).await?;
             if let Some(mask) = &source.mask {
-                self.load_input(record, &mut inputs, Place::Mask, &mask.mask).await?;
+                self.load_input(claimed, &mut inputs, Place::Mask, &mask.mask).await?;
             }
         }
         for (i, control) in draw.controls.iter().enumerate() {
-            self.load_input(record, &mut inputs, Place::Control(i), &control.image).await?;
+            self.load_input(claimed, &mut inputs, Place::Control(i), &control.image).await?;
         }
         Ok(inputs)
     }
 
     async fn load_input(
         &self,
-        record: &Record,
+        claimed: &Claimed,
         inputs: &mut Inputs,
         place: Place,
         input: &InputImage,
     ) -> Result<(), Outcome> {
-        let file = self.blobs.get(&path_of_input(record.id, &input.upload)).await;
-        let file = file.map_err(|error| self.retry(record, format!("a picture cannot be read: {error}")))?;
+        let file = self.blobs.get(&path_of_input(claimed.id(), &input.upload)).await;
+        let file = file.map_err(|error| claimed.retry(format!("a picture cannot be read: {error}")))?;
         let file: Bytes = file.ok_or_else(|| failed("input_missing", format!("{} is gone", input.upload), false))?;
         // What was stored has neither transparency nor a turn, so that the ground does not matter.
         let decoded = tokio::task::spawn_blocking(move || decode(&file, 255)).await;

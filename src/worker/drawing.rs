@@ -1,0 +1,160 @@
+//! The executor that draws pictures: it has the models in memory, feeds the engine, encodes frames and stores the files.
+
+mod encode;
+mod inputs;
+mod log;
+mod models;
+mod observer;
+mod ready;
+mod save;
+
+use std::{pin::pin, sync::Arc};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{
+    Leases, Slots,
+    executor::{Claimed, Executor, Tell, failed},
+};
+use crate::{
+    catalogue::Catalogue,
+    crash::Attempt,
+    engine::{Engine, Reason, Refused, Run, RunError},
+    generation::{Artifact, Draw, Phase, Preview, Progress, Work},
+    ledger::{Blobs, Outcome},
+    metrics::Metrics,
+    pipelines::Frame,
+    service::{Devices, Memory},
+};
+use encode::encode_preview;
+use observer::{Sketch, TellingObserver};
+use ready::Ready;
+
+pub use encode::{Encoded, encode};
+pub use models::Preload;
+
+/// Draws with the models of the catalogue.
+pub struct Drawing {
+    pub blobs: Blobs,
+    pub catalogue: Arc<Catalogue>,
+    /// One for each device of the catalogue.
+    pub engines: Vec<Engine>,
+    pub devices: Devices,
+    pub metrics: Metrics,
+    /// The worker's, which has more room while a generation waits.
+    pub slots: Slots,
+    /// What the generations at work take of it.
+    pub memory: Memory,
+    /// The worker's.
+    pub leases: Leases,
+    /// Has the worker look for more work.
+    pub wake: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Drawing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drawing").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Executor for Drawing {
+    fn takes(&self, work: &Work) -> bool {
+        matches!(work, Work::Draw(_))
+    }
+
+    async fn execute(&self, claimed: &Claimed, tell: &Tell) -> Result<Vec<Artifact>, Outcome> {
+        let Work::Draw(draw) = &claimed.record.job.work;
+        let frames = self.compute(claimed, draw, tell).await?;
+        let mut saved = pin!(self.save(claimed, draw, tell, frames));
+        tokio::select! {
+            biased;
+            saved = saved.as_mut() => saved,
+            () = tell.canceled() => match claimed.cancel.reason() {
+                // A worker that stops stores what it has drawn, since the log lacks the last steps.
+                Some(Reason::Lost) if self.leases.allows(&claimed.lease) => saved.await,
+                reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)))),
+            },
+        }
+    }
+}
+
+impl Drawing {
+    /// The generation's results, not encoded yet, or how it ends without them.
+    async fn compute(&self, claimed: &Claimed, draw: &Draw, tell: &Tell) -> Result<Vec<Frame>, Outcome> {
+        tell.progress(Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
+        let attempt = Some(Attempt { id: claimed.id(), fence: claimed.lease.fence() });
+        // What it holds is held to the end of this function, when the engine has let go of the run and of its models.
+        let Ready { prepared, placed, held: _held } = self.made_ready(claimed, draw, tell, attempt).await?;
+
+        let (sketches, mut sketched) = mpsc::channel(16);
+        // A portion that finds this full is offered again.
+        let (portions, mut recorded) = mpsc::channel(4);
+        let (ended, mut outcome) = oneshot::channel();
+        let observer = Box::new(TellingObserver::new(tell.clone(), sketches, portions, ended));
+        let mut log = self.open_log(claimed).await?;
+        let replay = log.load().await;
+        let run = Run { prepared, replay, observer, cancel: claimed.cancel.clone(), attempt };
+        let engine = self
+            .engines
+            .get(placed.device)
+            .ok_or_else(|| failed("internal", format!("the device {} has no engine", placed.device), false))?;
+        engine.submit(run).map_err(|refused| match refused {
+            // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
+            Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),
+            Refused::Stopped(_) => Outcome::Released,
+        })?;
+
+        let outcome = loop {
+            tokio::select! {
+                Some(portion) = recorded.recv() => {
+                    // A store that is slow must not hold back the end of the run; only a run that goes on elsewhere waits.
+                    let mut appended = pin!(log.append(portion));
+                    tokio::select! {
+                        () = &mut appended => {}
+                        ended = &mut outcome => {
+                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(ended_early);
+                            if let Err(Outcome::Released) = ended {
+                                appended.await;
+                            }
+                            break ended;
+                        }
+                    }
+                }
+                Some(sketch) = sketched.recv() => publish(claimed, draw, tell, sketch).await,
+                outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
+            }
+        };
+        if let Err(Outcome::Released) = outcome {
+            // The observer is gone by now, and with it the other end.
+            while let Some(portion) = recorded.recv().await {
+                log.append(portion).await;
+            }
+        }
+        outcome
+    }
+}
+
+/// Shows a preview, encoded away from the engine's thread.
+async fn publish(claimed: &Claimed, draw: &Draw, tell: &Tell, sketch: Sketch) {
+    let Sketch { index, step, preview_index, frame } = sketch;
+    let side = draw.width.max(draw.height);
+    match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
+        Ok(Ok((media_type, bytes))) => tell.preview(Preview { index, step, preview_index, media_type, bytes }),
+        Ok(Err(error)) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),
+        Err(error) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),
+    }
+}
+
+fn ended_early(error: RunError) -> Outcome {
+    match error {
+        RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,
+        RunError::Canceled(Reason::Lost) | RunError::Stopped => Outcome::Released,
+        RunError::Canceled(Reason::TimedOut) => {
+            failed("run_timeout", "the generation took longer than it may; see run_timeout_s".to_owned(), false)
+        }
+        RunError::Pipeline(error) => failed("internal", error.to_string(), false),
+        RunError::Panicked => failed("internal", error.to_string(), false),
+    }
+}

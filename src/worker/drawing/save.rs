@@ -1,0 +1,56 @@
+//! Artifacts become durable before the ledger says so.
+
+use super::{Drawing, Encoded, encode};
+use crate::{
+    diffusion::{SamplerLabel, SchedulerConfig},
+    generation::{Artifact, Draw, Phase, Progress},
+    ledger::{Outcome, blobs::path_of},
+    pipelines::Frame,
+    worker::executor::{Claimed, Tell, failed},
+};
+
+impl Drawing {
+    /// Encodes and stores every frame of the run.
+    pub(super) async fn save(
+        &self,
+        claimed: &Claimed,
+        draw: &Draw,
+        tell: &Tell,
+        frames: Vec<Frame>,
+    ) -> Result<Vec<Artifact>, Outcome> {
+        let (lease, steps) = (&claimed.lease, draw.steps);
+        let progress = Progress { phase: Phase::Saving, step: steps, steps, percent: 100.0, eta_s: None };
+        tell.progress(progress);
+
+        let job = claimed.record.job.clone();
+        let label = self.label(&job.model, draw);
+        let encode_all = move || {
+            let numbered = (0..).zip(frames);
+            numbered.map(|(index, frame)| encode(frame, &job, &label, index)).collect::<Result<Vec<Encoded>, _>>()
+        };
+        let files = match tokio::task::spawn_blocking(encode_all).await {
+            Ok(Ok(files)) => files,
+            Ok(Err(error)) => return Err(failed("internal", error.to_string(), false)),
+            Err(error) => return Err(failed("internal", format!("encoding the results: {error}"), true)),
+        };
+        let mut artifacts = Vec::with_capacity(files.len());
+        for encoded in files {
+            if !self.leases.allows(lease) {
+                return Err(Outcome::Released);
+            }
+            let path = path_of(lease.id(), lease.fence(), encoded.index, encoded.format.extension());
+            if let Err(error) = self.blobs.put(&path, encoded.file.clone()).await {
+                return Err(claimed.retry(format!("a result cannot be stored: {error}")));
+            }
+            artifacts.push(encoded.stored_at(path));
+        }
+        Ok(artifacts)
+    }
+
+    /// What other programs call the generation's sampler; empty where its model is gone meanwhile.
+    fn label(&self, model: &str, draw: &Draw) -> SamplerLabel {
+        let card = self.catalogue.card(model);
+        let config = card.and_then(|card| SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok());
+        config.map(|config| config.label()).unwrap_or_default()
+    }
+}
