@@ -4,10 +4,11 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    ClaimedDelivery, DeliveryClaim, StoreError,
+    ClaimedDelivery, DeliveryClaim, Result,
     change::Change,
-    dialect::{Columns, Dialect, unreadable, values},
+    dialect::values,
     record::readable,
+    row::{Row, from_row, unreadable},
 };
 use crate::generation::{DeliveryId, EndpointId, EventKind, SigningSecret, Webhook, WebhookEvent, notice};
 
@@ -21,31 +22,27 @@ pub const CLAIM: &str = "
     )
     UPDATE webhook_deliveries SET fence = fence + 1, attempts = attempts + 1, due_at = now() + $2
     FROM picked WHERE id = picked_id
-    RETURNING id, generation_id, receiver, fence, attempts, body,
+    RETURNING id, generation_id AS generation, receiver, fence, attempts, body,
         coalesce(url, (SELECT e.url FROM webhook_endpoints AS e WHERE e.id = endpoint_id)) AS url,
         (SELECT e.secret FROM webhook_endpoints AS e WHERE e.id = endpoint_id) AS secret,
         (SELECT e.old_secret FROM webhook_endpoints AS e
          WHERE e.id = endpoint_id AND e.old_secret_until > now()) AS old_secret";
 
 /// Reads a row of [`CLAIM`].
-pub fn claimed(row: &impl Columns) -> Result<ClaimedDelivery, StoreError> {
-    let secrets: [Option<String>; 2] = [row.opt("secret")?, row.opt("old_secret")?];
+pub fn claimed(row: &Row) -> Result<ClaimedDelivery> {
+    let secrets: [Option<String>; 2] = [row.get("secret")?, row.get("old_secret")?];
     let secrets = secrets.iter().flatten().map(|secret| SigningSecret::parse(secret)).collect::<Result<_, _>>();
-    Ok(ClaimedDelivery {
-        claim: DeliveryClaim { id: row.get("id")?, fence: row.get("fence")? },
-        generation: row.get("generation_id")?,
-        receiver: row.get("receiver")?,
-        url: row.get("url")?,
-        secrets: secrets.map_err(|_| unreadable("an endpoint's secret"))?,
-        body: row.get("body")?,
-        attempts: row.get("attempts")?,
-    })
+    Ok(from_row!(row => ClaimedDelivery {
+        generation, receiver, url, body, attempts;
+        claim: from_row!(row => DeliveryClaim { id, fence }),
+        secrets: secrets.map_err(|error| unreadable("secret", error))?
+    }))
 }
 
-impl<D: Dialect> Change<D> {
+impl Change {
     /// Puts what `kind` tells of the generation of this row to what is outgoing, after the event itself was appended. A
     /// generation without a webhook costs no statement.
-    pub async fn enqueue(&mut self, generation: &D::Row, kind: EventKind) -> Result<(), StoreError> {
+    pub async fn enqueue(&mut self, generation: &Row, kind: EventKind) -> Result<()> {
         #[derive(Deserialize)]
         struct Params {
             #[serde(default)]
@@ -53,7 +50,7 @@ impl<D: Dialect> Change<D> {
         }
 
         let Some(event) = WebhookEvent::of(kind) else { return Ok(()) };
-        let Ok(Params { webhook: Some(webhook) }) = generation.value("params") else { return Ok(()) };
+        let Ok(Params { webhook: Some(webhook) }) = generation.json("params") else { return Ok(()) };
         // One that cannot be read has nobody to tell of it, and must end all the same.
         let Some(record) = readable(generation) else { return Ok(()) };
         let (endpoint, url) = match &webhook {
@@ -74,14 +71,14 @@ impl<D: Dialect> Change<D> {
 
     /// Whether an endpoint is there, enabled, and asks for such events; it stays so until this change is concluded, or else
     /// nobody would end what is written for one that is disabled meanwhile.
-    async fn listens(&mut self, endpoint: EndpointId, event: WebhookEvent) -> Result<bool, StoreError> {
+    async fn listens(&mut self, endpoint: EndpointId, event: WebhookEvent) -> Result<bool> {
         let text = "SELECT events FROM webhook_endpoints WHERE id = $1 AND enabled FOR SHARE";
         let Some(row) = self.first(text, values![endpoint]).await? else { return Ok(false) };
-        Ok(row.value::<Vec<WebhookEvent>>("events").is_ok_and(|events| events.contains(&event)))
+        Ok(row.json::<Vec<WebhookEvent>>("events").is_ok_and(|events| events.contains(&event)))
     }
 
     /// Disables the endpoint of a delivery whose claim still stands; before the delivery is written, for the order of locks.
-    pub async fn disable(&mut self, claim: DeliveryClaim) -> Result<Option<EndpointId>, StoreError> {
+    pub async fn disable(&mut self, claim: DeliveryClaim) -> Result<Option<EndpointId>> {
         let text = "UPDATE webhook_endpoints SET enabled = false, gone = true, updated_at = now()
              WHERE id = (SELECT endpoint_id FROM webhook_deliveries WHERE id = $1 AND fence = $2 AND state = 'pending')
              RETURNING id";
@@ -90,7 +87,7 @@ impl<D: Dialect> Change<D> {
     }
 
     /// Ends everything that is pending for an endpoint which is disabled.
-    pub async fn give_up(&mut self, endpoint: EndpointId) -> Result<(), StoreError> {
+    pub async fn give_up(&mut self, endpoint: EndpointId) -> Result<()> {
         let text = "WITH pending AS MATERIALIZED (
                 SELECT id AS pending_id FROM webhook_deliveries WHERE endpoint_id = $1 AND state = 'pending'
                 ORDER BY id FOR UPDATE)

@@ -68,18 +68,3 @@ pub struct WorkerRecord {
     pub beaten_at: OffsetDateTime,
     pub draining: bool,
 }
-
-/// An API key with its tenant. The key itself is not kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeyRecord {
-    /// The public part of the key.
-    pub id: String,
-    /// Of the whole key.
-    pub sha256: [u8; 32],
-    pub tenant: String,
-    /// The tenant's share of the workers beside others', greater than 0.
-    pub weight: f64,
-    /// Most generations of the tenant that may wait and run; `None` is no bound.
-    pub max_queued: Option<u32>,
-    pub max_running: Option<u32>,
-}

@@ -15,7 +15,7 @@ use latentd::{
     ledger::{
         Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, Delivery,
         DeliveryClaim, DeliveryPage, Endpoint, EndpointTerms, Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease,
-        ListQuery, NewEndpoint, Next, Orders, Outcome, Page, Place, Reads, Reaped, Reaping, Renewed, Report,
+        Ledger, ListQuery, NewEndpoint, Next, Orders, Outcome, Page, Place, Reads, Reaped, Reaping, Renewed, Report,
         StoreError, Upkeep, Webhooks, WorkerRecord, Workload,
     },
 };
@@ -25,6 +25,12 @@ use crate::desk::Desk;
 
 /// A store that never answers.
 pub struct Silence;
+
+impl AsRef<Ledger> for Silence {
+    fn as_ref(&self) -> &Ledger {
+        unreachable!("every call of every role is answered, or rather not, by this store itself")
+    }
+}
 
 #[async_trait]
 impl Accepts for Silence {

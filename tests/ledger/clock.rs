@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use latentd::ledger::{Claims, Clock, Outcome, Reading, SqliteStore, Upkeep};
+use latentd::ledger::{Claims, Clock, Ledger, Outcome, Reading, Upkeep};
 
 use crate::place::{HOUR, accept, claim, claim_one, get, ids, problem};
 
@@ -46,8 +46,8 @@ impl Machine {
         self.steady_ms.fetch_add(ms.unsigned_abs(), Ordering::Relaxed);
     }
 
-    async fn store(&self, dir: &tempfile::TempDir) -> SqliteStore {
-        SqliteStore::open_by(self.clock(), dir.path(), HOUR).await.unwrap()
+    async fn store(&self, dir: &tempfile::TempDir) -> Ledger {
+        Ledger::open_sqlite_by(self.clock(), dir.path(), HOUR).await.unwrap()
     }
 }
 

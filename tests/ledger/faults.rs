@@ -10,7 +10,7 @@ use std::{
 };
 
 use latentd::generation::{EventKind, GenerationId, Problem, Status};
-use latentd::ledger::{Beat, Claims, ListQuery, Outcome, SqliteStore, StoreError};
+use latentd::ledger::{Beat, Claims, Ledger, ListQuery, Outcome, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{
@@ -57,7 +57,7 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
 }
 
 async fn work_until_killed(dir: &Path) {
-    let store = SqliteStore::open(dir, HOUR).await.unwrap();
+    let store = Ledger::open_sqlite(dir, HOUR).await.unwrap();
     println!();
     loop {
         let id = accept_one(&store, &generation()).await;
@@ -104,14 +104,14 @@ fn kill_after(lines: usize, dir: &Path) -> Vec<(String, GenerationId)> {
 async fn a_folder_has_one_store_at_a_time() {
     let place = SqlitePlace::new();
     let folder = place.path().join("a/b");
-    let store = SqliteStore::open(&folder, HOUR).await.unwrap();
-    let second = SqliteStore::open(&folder, HOUR).await;
+    let store = Ledger::open_sqlite(&folder, HOUR).await.unwrap();
+    let second = Ledger::open_sqlite(&folder, HOUR).await;
     assert!(matches!(&second, Err(StoreError::Locked { path }) if *path == folder), "{second:?}");
     let clone = store.clone();
     drop(store);
-    assert!(matches!(SqliteStore::open(&folder, HOUR).await, Err(StoreError::Locked { .. })));
+    assert!(matches!(Ledger::open_sqlite(&folder, HOUR).await, Err(StoreError::Locked { .. })));
     drop(clone);
-    SqliteStore::open(&folder, HOUR).await.unwrap();
+    Ledger::open_sqlite(&folder, HOUR).await.unwrap();
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_folder_that_cannot_be_made_is_an_error() {
     let place = SqlitePlace::new();
     let file = place.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert!(matches!(SqliteStore::open(&file.join("data"), HOUR).await, Err(StoreError::Io(_))));
+    assert!(matches!(Ledger::open_sqlite(&file.join("data"), HOUR).await, Err(StoreError::Io(_))));
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use latentd::{
     config::{Config, Sources},
     generation::{DeliveryId, EndpointId, EventKind, GenerationId, Job, SigningSecret, WebhookEvent},
     ledger::{
-        Acceptance, Answer, Claimant, ClaimedDelivery, DeliveryState, Endpoint, EndpointTerms, Lease, NewEndpoint,
-        Next, Outcome, PgStore, SqliteStore, Store, Webhooks,
+        Acceptance, Answer, Claimant, ClaimedDelivery, DeliveryState, Endpoint, EndpointTerms, Lease, Ledger,
+        NewEndpoint, Next, Outcome, Store, Webhooks,
     },
 };
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ struct Place {
 
 async fn sqlite(retention: Duration) -> Place {
     let data = tempfile::tempdir().unwrap();
-    let store = Arc::new(SqliteStore::open(data.path(), retention).await.unwrap());
+    let store = Arc::new(Ledger::open_sqlite(data.path(), retention).await.unwrap());
     Place { store: store.clone(), webhooks: store, _data: Some(data) }
 }
 
@@ -36,7 +36,7 @@ async fn postgres(retention: Duration) -> Option<Place> {
     let flags = [("database.url", url.as_str()), ("database.max_connections", "4"), ("database.timeout_s", "60")];
     let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let settings = Config::load(&Sources { flags, ..Sources::default() }).unwrap().database;
-    let store = Arc::new(PgStore::open(&settings, retention).await.unwrap());
+    let store = Arc::new(Ledger::open_postgres(&settings, retention).await.unwrap());
     Some(Place { store: store.clone(), webhooks: store, _data: None })
 }
 

@@ -30,8 +30,13 @@ impl BlobError {
         }
     }
 
+    /// What the first requests to this place have met.
+    pub(super) fn at(self, place: &str) -> BlobError {
+        BlobError::Unusable { key: self.setting(), place: place.to_owned(), source: Box::new(self) }
+    }
+
     /// The setting that is most likely wrong if this is what the first request meets.
-    pub(super) fn setting(&self) -> &'static str {
+    fn setting(&self) -> &'static str {
         let BlobError::ObjectStore(error) = self else { return "blobs.endpoint" };
         let text = error.to_string();
         let says = |word: &str| text.contains(word);
@@ -109,42 +114,4 @@ impl From<io::Error> for BlobError {
 /// ENOSPC and EDQUOT.
 pub(in crate::ledger) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn generic(text: &str) -> BlobError {
-        BlobError::ObjectStore(object_store::Error::Generic { store: "S3", source: text.to_owned().into() })
-    }
-
-    #[test]
-    fn only_what_may_pass_is_tried_again() {
-        for passing in [
-            generic("Server returned non-2xx status code: 503 Service Unavailable: "),
-            generic("Server returned non-2xx status code: 429 Too Many Requests: "),
-            generic("HTTP error: error sending request"),
-            BlobError::NoAnswer { within: Duration::from_secs(1) },
-        ] {
-            assert!(passing.may_pass(), "{passing}");
-        }
-        for lasting in [
-            generic("Server returned non-2xx status code: 400 Bad Request: <Code>AuthorizationHeaderMalformed</Code>"),
-            generic("Received redirect without LOCATION"),
-            BlobError::StorageFull,
-        ] {
-            assert!(!lasting.may_pass(), "{lasting}");
-        }
-    }
-
-    #[test]
-    fn a_missing_bucket_is_no_missing_file() {
-        let missing = |code: &str| object_store::Error::NotFound {
-            path: "img/x".to_owned(),
-            source: format!("<Code>{code}</Code>").into(),
-        };
-        assert!(is_absence(&missing("NoSuchKey")) && !is_absence(&missing("NoSuchBucket")));
-        assert_eq!(BlobError::ObjectStore(missing("NoSuchBucket")).setting(), "blobs.url");
-    }
 }

@@ -12,7 +12,7 @@ use sqlx::{
 };
 use tokio::{sync::broadcast, time::timeout};
 
-use crate::ledger::{Hint, StoreError};
+use crate::ledger::{Hint, Result};
 
 use super::Postgres;
 
@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub async fn send(db: &Postgres, hints: &[Hint]) -> Result<(), StoreError> {
+pub async fn send(db: &Postgres, hints: &[Hint]) -> Result<()> {
     let payloads = payloads(hints);
     if payloads.is_empty() {
         return Ok(());
@@ -34,7 +34,7 @@ pub async fn send(db: &Postgres, hints: &[Hint]) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload")
         .bind(CHANNEL)
         .bind(payloads)
-        .execute(&mut *loan)
+        .execute(&mut *loan.connection)
         .await?;
     loan.give_back();
     Ok(())
@@ -158,31 +158,4 @@ async fn hear(db: &Postgres, listener: &mut PgListener) -> sqlx::Error {
 
 fn silent() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the connection that listens does not answer"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::generation::GenerationId;
-
-    #[test]
-    fn a_hint_is_said_once_in_payloads_that_postgresql_takes() {
-        let ids: Vec<_> = (0..1000).map(|_| GenerationId::new()).collect();
-        let hints: Vec<_> = ids.iter().flat_map(|id| [Hint::Changed(*id), Hint::Queued, Hint::Canceled(*id)]).collect();
-        let payloads = payloads(&[hints.clone(), hints].concat());
-        assert!(payloads.iter().all(|payload| payload.len() < 8000));
-        assert_eq!(payloads.len(), 1000 * (39 + 40) / 7900 + 1);
-        let heard: Vec<_> = payloads.iter().flat_map(|payload| payload.split(' ')).filter_map(parse).collect();
-        assert_eq!(heard.len(), 2001);
-        assert_eq!(heard.iter().filter(|hint| **hint == Hint::Queued).count(), 1);
-        assert!(ids.iter().all(|id| heard.contains(&Hint::Changed(*id)) && heard.contains(&Hint::Canceled(*id))));
-        assert!(payloads.is_empty() || super::payloads(&[]).is_empty());
-    }
-
-    #[test]
-    fn words_of_another_version_are_passed_over() {
-        for word in ["", "drained", "changed:", "changed:img_", "removed:x", "queued:x"] {
-            assert_eq!(parse(word), None, "{word}");
-        }
-    }
 }

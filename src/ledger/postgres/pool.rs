@@ -1,22 +1,19 @@
 //! Connections to the database.
 
-use std::{
-    ops::{Deref, DerefMut},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sqlx::{
-    AssertSqlSafe, Executor, PgConnection, PgPool,
+    AssertSqlSafe, Executor, PgPool,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::{config, ledger::StoreError};
+use crate::{config, ledger::Result};
 
 use super::Postgres;
 
 /// A pool that connects when it is asked to.
-pub fn open(settings: &config::Database) -> Result<PgPool, StoreError> {
+pub fn open(settings: &config::Database) -> Result<PgPool> {
     let (options, timeout) = (options(settings)?, settings.timeout_s.into());
     let bounds = bounds(timeout);
     let pool = PgPoolOptions::new()
@@ -30,7 +27,7 @@ pub fn open(settings: &config::Database) -> Result<PgPool, StoreError> {
     Ok(pool)
 }
 
-pub fn options(settings: &config::Database) -> Result<PgConnectOptions, StoreError> {
+pub fn options(settings: &config::Database) -> Result<PgConnectOptions> {
     let options: PgConnectOptions = settings.url.expose().parse()?;
     let name = options.get_application_name().unwrap_or("latentd").to_owned();
     // Numbers travel in their binary form, and PgBouncer refuses the setting.
@@ -52,12 +49,12 @@ fn bounds(timeout: Duration) -> String {
 /// unfinished transaction is rolled back by the server, and the pool does not wait for a network that answers no more.
 #[derive(Debug)]
 pub struct Loan {
-    connection: PoolConnection<sqlx::Postgres>,
+    pub connection: PoolConnection<sqlx::Postgres>,
     is_back: bool,
 }
 
 impl Postgres {
-    pub(super) async fn lend(&self) -> Result<Loan, StoreError> {
+    pub(super) async fn lend(&self) -> Result<Loan> {
         Ok(Loan { connection: self.pool.acquire().await?, is_back: false })
     }
 }
@@ -65,20 +62,6 @@ impl Postgres {
 impl Loan {
     pub fn give_back(mut self) {
         self.is_back = true;
-    }
-}
-
-impl Deref for Loan {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Loan {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
     }
 }
 

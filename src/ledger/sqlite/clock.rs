@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::ledger::{
-    StoreError,
-    dialect::{Columns, Dialect, values},
+    Result,
+    dialect::{Dialect, values},
 };
 
 use super::Sqlite;
@@ -74,10 +74,10 @@ const LATEST: &str = "
         UNION ALL SELECT beaten_at FROM workers)";
 
 /// Where the clock was set back since the last process wrote, takes what waits for its time back by as much.
-pub async fn settle(db: &Sqlite) -> Result<(), StoreError> {
+pub async fn settle(db: &Sqlite) -> Result<()> {
     let mut change = db.begin(false).await?;
     let now = db.clock.now_ms();
-    let latest = Sqlite::fetch(&mut change, LATEST, &[]).await?;
+    let latest = change.fetch(LATEST, &[]).await?;
     let ahead = latest.first().ok_or(sqlx::Error::RowNotFound)?.get::<i64>("latest")? - now;
     if ahead <= 0 {
         return Ok(());
@@ -94,32 +94,7 @@ pub async fn settle(db: &Sqlite) -> Result<(), StoreError> {
         "UPDATE generations SET aged_at = $1 WHERE status = 'queued' AND aged_at > $1",
         "UPDATE webhook_deliveries SET due_at = due_at - $2 WHERE state = 'pending' AND due_at > $1",
     ] {
-        Sqlite::fetch(&mut change, text, &values).await?;
+        change.fetch(text, &values).await?;
     }
-    Sqlite::conclude(change, true).await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn time_goes_forward_whatever_the_systems_clock_does() {
-        let script = [(1000, 0), (1010, 10), (9000, 20), (500, 30), (510, 40), (8995, 45), (9100, 50), (9090, 60)];
-        let at = Arc::new(AtomicI64::new(0));
-        let step = at.clone();
-        let clock = Clock::new(move || {
-            let (wall_ms, steady) = script[step.load(Ordering::Relaxed) as usize];
-            Reading { wall_ms, steady: Duration::from_millis(steady) }
-        });
-        let seen: Vec<i64> = (0..script.len() as i64)
-            .map(|step| {
-                at.store(step, Ordering::Relaxed);
-                clock.now_ms()
-            })
-            .collect();
-        assert_eq!(seen, [1000, 1010, 9000, 9010, 9020, 9025, 9100, 9110]);
-    }
+    change.conclude(true).await
 }

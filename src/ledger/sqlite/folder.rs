@@ -11,7 +11,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::ledger::StoreError;
+use crate::ledger::{Result, StoreError};
 
 /// Reads are short and the machine's cores belong to the engine.
 const READERS: u32 = 4;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// The system keeps a lock until the last descriptor of its file is closed, so that it can outlive its owner a little: in
 /// a process that is being torn down, or in a child between its fork and its exec. A quick restart waits for that.
-pub async fn lock(data_dir: &Path) -> Result<File, StoreError> {
+pub async fn lock(data_dir: &Path) -> Result<File> {
     fs::create_dir_all(data_dir)?;
     let path = data_dir.join("latentd.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path)?;
@@ -49,7 +49,7 @@ pub fn options(data_dir: &Path) -> SqliteConnectOptions {
         .busy_timeout(Duration::from_secs(5))
 }
 
-pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool> {
     let pool = SqlitePoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)

@@ -1,6 +1,5 @@
 //! Statements and columns as PostgreSQL has them.
 
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sqlx::{
     Arguments, Row, TypeInfo, ValueRef,
@@ -9,10 +8,7 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use crate::ledger::{
-    StoreError,
-    dialect::{Columns, Value, decode},
-};
+use crate::ledger::{Result, dialect::Value, row::Cell};
 
 /// The time is that of the statement, which may have waited for others since its transaction began; and the planner finds
 /// its indexes by itself.
@@ -25,7 +21,7 @@ pub fn translate(text: &str) -> String {
     whole.replace("now()", "statement_timestamp()")
 }
 
-pub fn arguments(values: &[Value]) -> Result<PgArguments, StoreError> {
+pub fn arguments(values: &[Value]) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     for value in values {
         add(&mut arguments, value).map_err(sqlx::Error::Encode)?;
@@ -53,44 +49,27 @@ fn add(arguments: &mut PgArguments, value: &Value) -> Result<(), sqlx::error::Bo
     }
 }
 
-impl Columns for PgRow {
-    fn text(&self, column: &str) -> Result<Option<String>, sqlx::Error> {
-        self.try_get(column)
+/// Times are as exact as SQLite's, so that clients see one form.
+pub fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
+    let value = row.try_get_raw(at)?;
+    if value.is_null() {
+        return Ok(Cell::Null);
     }
-
-    /// Of any width.
-    fn int(&self, column: &str) -> Result<Option<i64>, sqlx::Error> {
-        Ok(match self.try_get_raw(column)?.type_info().name() {
-            "INT2" => self.try_get::<Option<i16>, _>(column)?.map(i64::from),
-            "INT4" => self.try_get::<Option<i32>, _>(column)?.map(i64::from),
-            _ => self.try_get(column)?,
-        })
-    }
-
-    fn real(&self, column: &str) -> Result<Option<f64>, sqlx::Error> {
-        self.try_get(column)
-    }
-
-    fn flag(&self, column: &str) -> Result<Option<bool>, sqlx::Error> {
-        self.try_get(column)
-    }
-
-    fn blob(&self, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
-        self.try_get(column)
-    }
-
-    fn id(&self, column: &str) -> Result<Option<Uuid>, sqlx::Error> {
-        self.try_get(column)
-    }
-
-    /// As exact as SQLite's times, so that clients see one form.
-    fn time(&self, column: &str) -> Result<Option<OffsetDateTime>, sqlx::Error> {
-        let time: Option<OffsetDateTime> = self.try_get(column)?;
-        Ok(time.map(|time| time.replace_millisecond(time.millisecond()).unwrap_or(time)))
-    }
-
-    fn json<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>, sqlx::Error> {
-        let text: Option<Json<&RawValue>> = self.try_get(column)?;
-        text.map(|text| serde_json::from_str(text.0.get()).map_err(decode)).transpose()
-    }
+    Ok(match value.type_info().name() {
+        "BOOL" => Cell::Int(row.try_get::<bool, _>(at)?.into()),
+        "INT2" => Cell::Int(row.try_get::<i16, _>(at)?.into()),
+        "INT4" => Cell::Int(row.try_get::<i32, _>(at)?.into()),
+        "INT8" => Cell::Int(row.try_get(at)?),
+        "FLOAT8" => Cell::Real(row.try_get(at)?),
+        "BYTEA" => Cell::Blob(row.try_get(at)?),
+        "UUID" => Cell::Blob(row.try_get::<Uuid, _>(at)?.as_bytes().to_vec()),
+        "JSONB" => Cell::Text(row.try_get::<Json<&RawValue>, _>(at)?.get().to_owned()),
+        "TIMESTAMPTZ" => {
+            let time: OffsetDateTime = row.try_get(at)?;
+            Cell::Int(i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
+        }
+        // A lock that is taken.
+        "VOID" => Cell::Null,
+        _ => Cell::Text(row.try_get(at)?),
+    })
 }
