@@ -44,11 +44,8 @@ pub use reading::Reads;
 use row::Row;
 pub use sqlite::{Clock, Reading};
 pub use upkeep::Upkeep;
-pub use webhooks::{
-    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms,
-    NewEndpoint, Next,
-};
-pub use workers::{Beat, Glance, Hint, Orders, Report, WorkerRecord};
+pub use webhooks::{Answer, ClaimedDelivery, DeliveryClaim, DeliveryPage, NewEndpoint, Next};
+pub use workers::{Beat, Glance, Hint, Report, WorkerRecord};
 
 /// A handle to a store; clones share its connections. Who uses it takes the roles that it needs: [`Accepts`], [`Reads`],
 /// [`Claims`], [`Upkeep`], [`Fleet`], [`Keys`] and [`Webhooks`].
@@ -116,12 +113,8 @@ impl Ledger {
         self.bounded(|| self.db.read(text, &values)).await
     }
 
-    async fn read_first(&self, text: &str, values: Vec<Value>) -> Result<Option<Row>> {
-        Ok(self.read(text, values).await?.into_iter().next())
-    }
-
     async fn read_one(&self, text: &str, values: Vec<Value>) -> Result<Row> {
-        Ok(self.read_first(text, values).await?.ok_or(sqlx::Error::RowNotFound)?)
+        Ok(self.read(text, values).await?.pop().ok_or(sqlx::Error::RowNotFound)?)
     }
 
     async fn write(&self, text: &str, values: Vec<Value>) -> Result<Vec<Row>> {

@@ -14,8 +14,9 @@ use super::{
     urlencoded,
 };
 use crate::{
-    generation::{DeliveryId, EndpointId, Fields, GenerationId, Invalid, SigningSecret, WebhookEvent, rfc3339},
-    ledger::{Delivery, Endpoint},
+    generation::{
+        Delivery, DeliveryId, Endpoint, EndpointId, Fields, GenerationId, Invalid, SigningSecret, WebhookEvent, rfc3339,
+    },
     service::Service,
 };
 

@@ -66,7 +66,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     async fn find_accepted(&self, tenant: &str, key: &str) -> Result<Option<(GenerationId, Fingerprint)>> {
         let text = "SELECT generation_id, fingerprint FROM idempotency
              WHERE tenant_id = $1 AND key = $2 AND expires_at > now()";
-        let row = self.as_ref().read_first(text, values![tenant, key]).await?;
+        let row = self.as_ref().read(text, values![tenant, key]).await?.pop();
         row.map(|row| Ok((row.get("generation_id")?, row.get("fingerprint")?))).transpose()
     }
 
@@ -100,7 +100,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
              WHERE id = $1 AND dead
              RETURNING {COLUMNS}"
             );
-            let Some(row) = change.first(&text, values![id]).await? else { return Ok(None) };
+            let Some(row) = change.fetch(&text, values![id]).await?.pop() else { return Ok(None) };
             let told = json!({"id": id, "attempt": 0, "reason": "revived"});
             change.append(&[(id, EventKind::Retrying, told)]).await?;
             record(&row).map(Some)
@@ -145,13 +145,13 @@ impl Change {
                  FROM generations WHERE id = (
                      SELECT generation_id FROM idempotency WHERE tenant_id = $1 AND key = $2 AND expires_at > now())"
             );
-            if let Some(kept) = self.first(&text, values![acceptance.tenant, key]).await? {
+            if let Some(kept) = self.fetch(&text, values![acceptance.tenant, key]).await?.pop() {
                 let same = kept.get::<Fingerprint>("asked")? == acceptance.fingerprint;
                 return if same { record(&kept).map(Some) } else { Err(Refusal::KeyReused.into()) };
             }
         }
         let text = format!("SELECT {COLUMNS} FROM generations WHERE id = $1");
-        let Some(kept) = self.first(&text, values![acceptance.id]).await? else { return Ok(None) };
+        let Some(kept) = self.fetch(&text, values![acceptance.id]).await?.pop() else { return Ok(None) };
         let same = kept.get::<Option<Fingerprint>>("fingerprint")? == Some(acceptance.fingerprint)
             && kept.get::<String>("tenant_id")? == acceptance.tenant;
         if same { record(&kept).map(Some) } else { Err(Refusal::IdTaken.into()) }

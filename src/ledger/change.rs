@@ -84,24 +84,19 @@ impl Change {
         self.transaction.fetch(text, &values).await
     }
 
-    pub async fn first(&mut self, text: &str, values: Vec<Value>) -> Result<Option<Row>> {
-        Ok(self.fetch(text, values).await?.into_iter().next())
-    }
-
     pub async fn one(&mut self, text: &str, values: Vec<Value>) -> Result<Row> {
-        Ok(self.first(text, values).await?.ok_or(sqlx::Error::RowNotFound)?)
+        Ok(self.fetch(text, values).await?.pop().ok_or(sqlx::Error::RowNotFound)?)
     }
 
     /// Reads a generation and keeps others from changing it.
     pub async fn lock(&mut self, id: GenerationId) -> Result<Option<Row>> {
         let text = format!("SELECT {COLUMNS} FROM generations WHERE id = $1 FOR NO KEY UPDATE");
-        self.first(&text, values![id]).await
+        Ok(self.fetch(&text, values![id]).await?.pop())
     }
 
     /// Moves one active generation that this change holds.
     pub async fn step(&mut self, id: GenerationId, to: Move<'_>) -> Result<Row> {
-        let moved = self.set_state(&[Step { id, crashes: 0, to }]).await?;
-        Ok(moved.into_iter().next().ok_or(sqlx::Error::RowNotFound)?)
+        Ok(self.set_state(&[Step { id, crashes: 0, to }]).await?.pop().ok_or(sqlx::Error::RowNotFound)?)
     }
 
     /// Moves active generations that this change holds, each with its event. From a final state no step leads.
@@ -126,13 +121,14 @@ impl Change {
         let (mut rows, mut told) = (Vec::new(), Vec::new());
         for Step { id, to, .. } in steps {
             let Some(row) = moved.remove(id) else { continue };
+            let (status, kind) = to.names();
             let about = match to {
                 Move::Queued { reason, .. } => {
                     json!({"id": id, "attempt": row.get::<u32>("attempt")?, "reason": reason})
                 }
-                _ => json!({"id": id, "status": to.status()}),
+                _ => json!({"id": id, "status": status}),
             };
-            told.push((*id, to.kind(), about));
+            told.push((*id, kind, about));
             rows.push(row);
         }
         self.forget(steps).await?;
@@ -170,7 +166,7 @@ impl Step<'_> {
     /// A row of the statement that makes the step. What a row does not say is NULL.
     fn row(&self) -> Json {
         let mut row = json!({
-            "step_id": hex(self.id), "new_status": self.to.status(), "crashes": self.crashes, "uncounted": 0, "given_up": false
+            "step_id": hex(self.id), "new_status": self.to.names().0, "crashes": self.crashes, "uncounted": 0, "given_up": false
         });
         match &self.to {
             Move::Succeeded(artifacts) => row["made"] = json!(artifacts),
@@ -187,23 +183,14 @@ impl Step<'_> {
 }
 
 impl Move<'_> {
-    fn status(&self) -> &'static str {
+    /// The status that it leads to, and the event that tells of it.
+    fn names(&self) -> (&'static str, EventKind) {
         match self {
-            Move::Succeeded(_) => "succeeded",
-            Move::Failed(_) | Move::GivenUp(_) => "failed",
-            Move::Canceled => "canceled",
-            Move::Expired => "expired",
-            Move::Queued { .. } => "queued",
-        }
-    }
-
-    fn kind(&self) -> EventKind {
-        match self {
-            Move::Succeeded(_) => EventKind::Succeeded,
-            Move::Failed(_) | Move::GivenUp(_) => EventKind::Failed,
-            Move::Canceled => EventKind::Canceled,
-            Move::Expired => EventKind::Expired,
-            Move::Queued { .. } => EventKind::Retrying,
+            Move::Succeeded(_) => ("succeeded", EventKind::Succeeded),
+            Move::Failed(_) | Move::GivenUp(_) => ("failed", EventKind::Failed),
+            Move::Canceled => ("canceled", EventKind::Canceled),
+            Move::Expired => ("expired", EventKind::Expired),
+            Move::Queued { .. } => ("queued", EventKind::Retrying),
         }
     }
 }

@@ -17,23 +17,6 @@ use crate::generation::{EventKind, GenerationId, Problem, Record};
 /// What claims that heed a bound of a tenant hold, one after the other.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
-/// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
-/// it has looked at.
-macro_rules! candidates {
-    () => {
-        "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim
-         WHERE status = 'queued' AND run_at <= now() AND (start_deadline IS NULL OR start_deadline > now())
-             AND model = ANY($1) AND tenant_id <> ALL($2) AND id <> ALL($3)
-         ORDER BY priority DESC, vft, id
-         LIMIT $4"
-    };
-}
-
-/// Only looks, at what others may be taking.
-const LOOK: &str = candidates!();
-/// Takes the rows, so that no other claim sees them.
-const TAKE: &str = concat!(candidates!(), " FOR UPDATE SKIP LOCKED");
-
 /// Whether this worker runs one that nothing may run beside.
 const ALONE: &str = "
     SELECT EXISTS (
@@ -63,8 +46,9 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         }
         // Most looks find nothing; they cost one statement.
         let ledger = self.as_ref();
+        let (text, values) = candidates(by, &[], &[], 1, false);
         let look = || async {
-            if ledger.db.read(LOOK, &looking(by, &[], &[], 1)).await?.is_empty() {
+            if ledger.db.read(&text, &values).await?.is_empty() {
                 return Ok(Vec::new());
             }
             let mut change = ledger.begin(true).await?;
@@ -148,13 +132,15 @@ impl Change {
             let full: Vec<String> = room.iter().filter(|(_, left)| **left <= 0).map(|(id, _)| id.clone()).collect();
             // Not even for a moment may a worker that cannot have it hide it from an idle one.
             if !idle && picked.is_empty() {
-                let head = self.first(LOOK, looking(by, &full, &[], 1)).await?;
+                let (text, values) = candidates(by, &full, &[], 1, false);
+                let head = self.fetch(&text, values).await?.pop();
                 if head.map(|head| head.get::<u32>("crash_count")).transpose()? != Some(0) {
                     return Ok(picked);
                 }
             }
             let wanted = limit - picked.len();
-            let rows = self.fetch(TAKE, looking(by, &full, &seen, wanted)).await?;
+            let (text, values) = candidates(by, &full, &seen, wanted, true);
+            let rows = self.fetch(&text, values).await?;
             for row in &rows {
                 let id: GenerationId = row.get("id")?;
                 seen.push(id);
@@ -225,7 +211,23 @@ impl Change {
     }
 }
 
-/// The values of [`LOOK`] and [`TAKE`].
-fn looking(by: &Claimant, full: &[String], seen: &[GenerationId], limit: usize) -> Vec<Value> {
-    values![Value::Texts(by.models.clone()), Value::Texts(full.to_vec()), Value::ids(seen), limit]
+/// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
+/// it has looked at. `locked` takes the rows, so that no other claim sees them; else they are only looked at, and others may be
+/// taking them.
+fn candidates(
+    by: &Claimant,
+    full: &[String],
+    seen: &[GenerationId],
+    limit: usize,
+    locked: bool,
+) -> (String, Vec<Value>) {
+    let lock = if locked { " FOR UPDATE SKIP LOCKED" } else { "" };
+    let text = format!(
+        "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim
+         WHERE status = 'queued' AND run_at <= now() AND (start_deadline IS NULL OR start_deadline > now())
+             AND model = ANY($1) AND tenant_id <> ALL($2) AND id <> ALL($3)
+         ORDER BY priority DESC, vft, id
+         LIMIT $4{lock}"
+    );
+    (text, values![Value::Texts(by.models.clone()), Value::Texts(full.to_vec()), Value::ids(seen), limit])
 }

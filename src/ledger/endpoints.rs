@@ -4,24 +4,22 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use time::OffsetDateTime;
 
 use super::{
-    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms, Ledger,
-    NewEndpoint, Next, Result,
+    Answer, ClaimedDelivery, DeliveryClaim, DeliveryPage, Ledger, NewEndpoint, Next, Result,
     change::atomically,
     dialect::{Value, values},
     outgoing::{CLAIM, claimed},
     row::{Row, from_row},
 };
-use crate::generation::{DeliveryId, EndpointId, EventKind, SigningSecret};
+use crate::generation::{Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, SigningSecret};
 
 /// What [`endpoint`] reads.
 const ENDPOINT: &str = "id, url, events, description, enabled, gone, old_secret_until, created_at, updated_at";
 
 /// What [`delivery`] reads.
 const DELIVERY: &str = "id, generation_id AS generation, kind, state, attempts, last_status, last_error, last_at,
-    due_at, created_at, ended_at";
+    CASE WHEN state = 'pending' THEN due_at END AS due_at, created_at, ended_at";
 
 /// Those who create endpoints of one tenant at the same time do so one after the other, so that the count is exact.
 const CREATING: &str = "SELECT pg_advisory_xact_lock(x'776865'::int, hashtext($1))";
@@ -60,7 +58,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
 
     async fn endpoint(&self, tenant: &str, id: EndpointId) -> Result<Option<Endpoint>> {
         let text = format!("SELECT {ENDPOINT} FROM webhook_endpoints WHERE id = $1 AND tenant_id = $2");
-        self.as_ref().read_first(&text, values![id, tenant]).await?.as_ref().map(endpoint).transpose()
+        self.as_ref().read(&text, values![id, tenant]).await?.pop().as_ref().map(endpoint).transpose()
     }
 
     /// One that becomes disabled takes its pending deliveries along: they are dead.
@@ -74,7 +72,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
             );
             let events = Value::json(&terms.events)?;
             let values = values![id, tenant, &terms.url, events, &terms.description, terms.enabled];
-            let Some(replaced) = change.first(&text, values).await? else { return Ok(None) };
+            let Some(replaced) = change.fetch(&text, values).await?.pop() else { return Ok(None) };
             if !terms.enabled {
                 change.give_up(id).await?;
             }
@@ -206,10 +204,7 @@ fn endpoint(row: &Row) -> Result<Endpoint> {
 }
 
 fn delivery(row: &Row) -> Result<Delivery> {
-    let state = row.word("state", DeliveryState::parse)?;
-    let due_at: Option<OffsetDateTime> = row.get("due_at")?;
     Ok(from_row!(row => Delivery {
-        id, generation, attempts, last_status, last_error, last_at, created_at, ended_at;
-        state: state, kind: row.word("kind", EventKind::parse)?, due_at: due_at.filter(|_| state == DeliveryState::Pending)
+        id, generation, kind, state, attempts, last_status, last_error, last_at, due_at, created_at, ended_at
     }))
 }

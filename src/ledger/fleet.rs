@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::{
-    Beat, Glance, Hint, Ledger, Orders, Report, Result, WorkerRecord,
+    Beat, Glance, Hint, Ledger, Report, Result, WorkerRecord,
     dialect::{Value, values},
     reports,
-    row::{Row, from_row, unreadable},
+    row::{Row, from_row},
 };
 use crate::generation::{GenerationId, Preview};
 
@@ -54,14 +54,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         let text = "SELECT artifact AS index, step, preview_index, media_type, bytes FROM artifact_previews
              JOIN generations ON generations.id = generation_id AND generations.fence = artifact_previews.fence
              WHERE generation_id = $1 ORDER BY artifact";
-        let preview = |row: &Row| {
-            let media_type = row.get::<String>("media_type")?.try_into();
-            Ok(from_row!(row => Preview {
-                index, step, preview_index;
-                media_type: media_type.map_err(|error| unreadable("media_type", error))?,
-                bytes: row.get::<Vec<u8>>("bytes")?.into()
-            }))
-        };
+        let preview = |row: &Row| Ok(from_row!(row => Preview { index, step, preview_index, media_type, bytes }));
         self.as_ref().read(text, values![id]).await?.iter().map(preview).collect()
     }
 
@@ -77,7 +70,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
     }
 
     /// A worker shows that it lives; returns whether an operator has asked it to take no more work.
-    async fn beat(&self, beat: &Beat) -> Result<Orders> {
+    async fn beat(&self, beat: &Beat) -> Result<bool> {
         let text = "INSERT INTO workers (id, version, models, running, speed, started_at, beaten_at)
              VALUES ($1, $2, $3, $4, $5, now(), now())
              ON CONFLICT (id) DO UPDATE SET models = excluded.models, running = excluded.running,
@@ -85,9 +78,8 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
              RETURNING draining";
         let models = Value::json(&beat.models)?;
         let values = values![&beat.worker, &beat.version, models, beat.running, beat.speed];
-        let row = self.as_ref().write(text, values).await?;
-        let row = row.first().ok_or(sqlx::Error::RowNotFound)?;
-        Ok(Orders { drain: row.get("draining")? })
+        let row = self.as_ref().write(text, values).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(row.get("draining")?)
     }
 
     /// The workers that have beaten within the last hour, by name.

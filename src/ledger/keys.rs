@@ -48,7 +48,7 @@ pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
         let text =
             "SELECT api_keys.id AS id, sha256, tenant_id AS tenant, weight, max_queued, max_running FROM api_keys
              JOIN tenants ON tenants.id = tenant_id WHERE api_keys.id = $1 AND revoked_at IS NULL";
-        let row = self.as_ref().read_first(text, values![id]).await?;
+        let row = self.as_ref().read(text, values![id]).await?.pop();
         row.map(|row| Ok(from_row!(row => KeyRecord { id, sha256, tenant, weight, max_queued, max_running })))
             .transpose()
     }

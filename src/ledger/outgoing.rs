@@ -8,7 +8,7 @@ use super::{
     change::Change,
     dialect::values,
     record::readable,
-    row::{Row, from_row, unreadable},
+    row::{Row, from_row},
 };
 use crate::generation::{DeliveryId, EndpointId, EventKind, SigningSecret, Webhook, WebhookEvent, notice};
 
@@ -30,12 +30,11 @@ pub const CLAIM: &str = "
 
 /// Reads a row of [`CLAIM`].
 pub fn claimed(row: &Row) -> Result<ClaimedDelivery> {
-    let secrets: [Option<String>; 2] = [row.get("secret")?, row.get("old_secret")?];
-    let secrets = secrets.iter().flatten().map(|secret| SigningSecret::parse(secret)).collect::<Result<_, _>>();
+    let secrets: [Option<SigningSecret>; 2] = [row.get("secret")?, row.get("old_secret")?];
     Ok(from_row!(row => ClaimedDelivery {
         generation, receiver, url, body, attempts;
         claim: from_row!(row => DeliveryClaim { id, fence }),
-        secrets: secrets.map_err(|error| unreadable("secret", error))?
+        secrets: secrets.into_iter().flatten().collect()
     }))
 }
 
@@ -73,7 +72,7 @@ impl Change {
     /// nobody would end what is written for one that is disabled meanwhile.
     async fn listens(&mut self, endpoint: EndpointId, event: WebhookEvent) -> Result<bool> {
         let text = "SELECT events FROM webhook_endpoints WHERE id = $1 AND enabled FOR SHARE";
-        let Some(row) = self.first(text, values![endpoint]).await? else { return Ok(false) };
+        let Some(row) = self.fetch(text, values![endpoint]).await?.pop() else { return Ok(false) };
         Ok(row.json::<Vec<WebhookEvent>>("events").is_ok_and(|events| events.contains(&event)))
     }
 
@@ -82,7 +81,7 @@ impl Change {
         let text = "UPDATE webhook_endpoints SET enabled = false, gone = true, updated_at = now()
              WHERE id = (SELECT endpoint_id FROM webhook_deliveries WHERE id = $1 AND fence = $2 AND state = 'pending')
              RETURNING id";
-        let disabled = self.first(text, values![claim.id, claim.fence]).await?;
+        let disabled = self.fetch(text, values![claim.id, claim.fence]).await?.pop();
         Ok(disabled.map(|row| row.get("id")).transpose()?)
     }
 

@@ -59,11 +59,6 @@ impl Ledger {
         }
         Ok(ledger)
     }
-
-    /// Brings the schema up to date; whoever comes second waits for whoever came first.
-    pub async fn migrate_postgres(settings: &config::Database) -> Result<()> {
-        schema::migrate(settings).await
-    }
 }
 
 /// A connection whose answer nobody waits for any more is closed.

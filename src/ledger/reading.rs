@@ -40,7 +40,7 @@ const PLACE: &str = "
 pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     async fn get(&self, id: GenerationId) -> Result<Option<Record>> {
         let text = format!("SELECT {COLUMNS} FROM generations WHERE id = $1");
-        self.as_ref().read_first(&text, values![id]).await?.as_ref().map(record).transpose()
+        self.as_ref().read(&text, values![id]).await?.pop().as_ref().map(record).transpose()
     }
 
     /// A page of records, newest first. Unreadable rows are passed over, as in every method that looks at many.
@@ -85,7 +85,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     async fn find_input(&self, tenant: &str, sha256: &str) -> Result<Option<GenerationId>> {
         let newest = "SELECT generation_id FROM generation_inputs JOIN generations ON generations.id = generation_id
              WHERE sha256 = $1 AND tenant_id = $2 ORDER BY generation_id DESC LIMIT 1";
-        let row = self.as_ref().read_first(newest, values![sha256, tenant]).await?;
+        let row = self.as_ref().read(newest, values![sha256, tenant]).await?.pop();
         Ok(row.map(|row| row.get("generation_id")).transpose()?)
     }
 
@@ -109,7 +109,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     /// The queued generations before this one in the order of the queue, whoever may claim them and when; `None` where it is
     /// not queued.
     async fn place(&self, id: GenerationId) -> Result<Option<Place>> {
-        let row = self.as_ref().read_first(PLACE, values![id]).await?;
+        let row = self.as_ref().read(PLACE, values![id]).await?.pop();
         row.map(|row| Ok(from_row!(row => Place { position, cost }))).transpose()
     }
 

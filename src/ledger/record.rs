@@ -4,7 +4,7 @@ use super::{
     Result, StoreError,
     row::{Row, Unreadable, from_row, unreadable},
 };
-use crate::generation::{Event, EventKind, GenerationId, Record, Status};
+use crate::generation::{Event, GenerationId, Record, Status};
 
 /// Reads a row of `generations`.
 ///
@@ -32,8 +32,7 @@ pub fn readable(row: &Row) -> Option<Record> {
 
 /// Reads a row of `generation_events`.
 pub fn event(id: GenerationId, row: &Row) -> Result<Event> {
-    let read =
-        || Ok(from_row!(row => Event { seq; kind: row.word("kind", EventKind::parse)?, data: row.json("data")? }));
+    let read = || Ok(from_row!(row => Event { seq, kind; data: row.json("data")? }));
     read().map_err(|error| corrupt(id, error))
 }
 

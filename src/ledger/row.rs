@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 
 use super::{Result, StoreError};
-use crate::generation::{DeliveryId, EndpointId, GenerationId};
+use crate::generation::{DeliveryId, DeliveryState, EndpointId, EventKind, GenerationId, MediaType, SigningSecret};
 
 /// A row as SQLite keeps it: PostgreSQL's further kinds of columns are brought into the same form.
 #[derive(Debug)]
@@ -64,12 +65,6 @@ impl Row {
         serde_json::from_str(text).map_err(|error| unreadable(column, error))
     }
 
-    /// What a column's text means to `parse`.
-    pub fn word<T>(&self, column: &'static str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Unreadable> {
-        let word: String = self.get(column)?;
-        parse(&word).ok_or_else(|| unreadable(column, word))
-    }
-
     fn cell(&self, column: &'static str) -> Result<&Cell, Unreadable> {
         let at = self.names.iter().position(|name| name == column);
         at.map(|at| &self.cells[at]).ok_or_else(|| unreadable(column, "there is no such column"))
@@ -110,6 +105,10 @@ macro_rules! column {
 
 column! {
     Text(text) as String => Some(text.clone());
+    Text(text) as EventKind => EventKind::parse(text);
+    Text(text) as DeliveryState => DeliveryState::parse(text);
+    Text(text) as MediaType => text.clone().try_into().ok();
+    Text(text) as SigningSecret => SigningSecret::parse(text).ok();
     Int(number) as i64 => Some(*number);
     Int(number) as u32 => (*number).try_into().ok();
     Int(number) as u16 => (*number).try_into().ok();
@@ -117,7 +116,7 @@ column! {
     Int(number) as bool => Some(*number != 0);
     Int(ms) as OffsetDateTime => OffsetDateTime::from_unix_timestamp_nanos(i128::from(*ms) * 1_000_000).ok();
     Real(number) as f64 => Some(*number);
-    Blob(bytes) as Vec<u8> => Some(bytes.clone());
+    Blob(bytes) as Bytes => Some(bytes.clone().into());
     Blob(bytes) as [u8; 32] => bytes.as_slice().try_into().ok();
     Blob(bytes) as GenerationId => bytes.as_slice().try_into().ok().map(GenerationId::from_bytes);
     Blob(bytes) as EndpointId => bytes.as_slice().try_into().ok().map(EndpointId::from_bytes);

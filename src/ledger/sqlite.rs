@@ -53,13 +53,19 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Locked`](super::StoreError::Locked).
     pub async fn open_sqlite_by(clock: Clock, data_dir: &Path, retention: Duration) -> Result<Ledger> {
+        Ok(Ledger { db: Arc::new(Sqlite::open(clock, data_dir).await?), timeout: None, retention })
+    }
+}
+
+impl Sqlite {
+    async fn open(clock: Clock, data_dir: &Path) -> Result<Sqlite> {
         let lock = folder::lock(data_dir).await?;
         let options = folder::options(data_dir);
         let writer = folder::writer(options.clone()).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await?;
         let db = Sqlite { writer, readers: folder::readers(options), clock, _lock: lock };
         clock::settle(&db).await?;
-        Ok(Ledger { db: Arc::new(db), timeout: None, retention })
+        Ok(db)
     }
 }
 
@@ -114,3 +120,6 @@ pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     let code = error.code().and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| code & 0xff == 13 || code == 10 | 19 << 8)
 }
+
+#[cfg(test)]
+mod tests;

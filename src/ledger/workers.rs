@@ -53,13 +53,6 @@ pub struct Beat {
     pub speed: Option<f64>,
 }
 
-/// What a worker learns with its sign of life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Orders {
-    /// Take no more work.
-    pub drain: bool,
-}
-
 /// A worker as the operator sees it.
 #[derive(Clone, Debug)]
 pub struct WorkerRecord {

@@ -8,8 +8,11 @@ use super::{
 };
 use crate::{
     config::Webhooks,
-    generation::{DeliveryId, EndpointId, Fields, Invalid, SigningSecret, Webhook, WebhookEvent},
-    ledger::{self, Delivery, DeliveryPage, Endpoint, EndpointTerms, NewEndpoint, StoreError},
+    generation::{
+        Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, Fields, Invalid, SigningSecret, Webhook,
+        WebhookEvent,
+    },
+    ledger::{self, DeliveryPage, NewEndpoint, StoreError},
 };
 
 /// A cheap handle to the endpoints of all tenants.

@@ -10,13 +10,15 @@ use axum::{
 use futures::stream::BoxStream;
 use latentd::{
     crash::Attempt,
-    generation::{DeliveryId, EndpointId, Event, GenerationId, Preview, Record, SigningSecret},
+    generation::{
+        Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, Event, GenerationId, Preview, Record, SigningSecret,
+    },
     http::{operator_endpoints, public_endpoints},
     ledger::{
-        Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, Delivery,
-        DeliveryClaim, DeliveryPage, Endpoint, EndpointTerms, Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease,
-        Ledger, ListQuery, NewEndpoint, Next, Orders, Outcome, Page, Place, Reads, Reaped, Reaping, Renewed, Report,
-        StoreError, Upkeep, Webhooks, WorkerRecord, Workload,
+        Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, DeliveryClaim,
+        DeliveryPage, Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint, Next,
+        Outcome, Page, Place, Reads, Reaped, Reaping, Renewed, Report, StoreError, Upkeep, Webhooks, WorkerRecord,
+        Workload,
     },
 };
 use serde_json::{Value, json};
@@ -154,7 +156,7 @@ impl Fleet for Silence {
         pending().await
     }
 
-    async fn beat(&self, _: &Beat) -> Result<Orders, StoreError> {
+    async fn beat(&self, _: &Beat) -> Result<bool, StoreError> {
         pending().await
     }
 

@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use latentd::{
     config::{Config, Sources},
-    generation::{DeliveryId, EndpointId, EventKind, GenerationId, Job, SigningSecret, WebhookEvent},
+    generation::{
+        DeliveryId, DeliveryState, Endpoint, EndpointId, EndpointTerms, EventKind, GenerationId, Job, SigningSecret,
+        WebhookEvent,
+    },
     ledger::{
-        Acceptance, Answer, Claimant, ClaimedDelivery, DeliveryState, Endpoint, EndpointTerms, Lease, Ledger,
-        NewEndpoint, Next, Outcome, Store, Webhooks,
+        Acceptance, Answer, Claimant, ClaimedDelivery, Lease, Ledger, NewEndpoint, Next, Outcome, Store, Webhooks,
     },
 };
 use serde_json::{Value, json};
@@ -161,7 +163,7 @@ impl Place {
         self.webhooks.settle_delivery(claimed.claim, &answer, next).await.unwrap()
     }
 
-    async fn log(&self, endpoint: &Endpoint) -> Vec<latentd::ledger::Delivery> {
+    async fn log(&self, endpoint: &Endpoint) -> Vec<latentd::generation::Delivery> {
         self.webhooks.deliveries(TENANT, endpoint.id, 100, None).await.unwrap().unwrap().deliveries
     }
 }

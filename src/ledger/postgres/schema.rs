@@ -4,7 +4,7 @@ use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
 
 use crate::{
     config,
-    ledger::{Result, StoreError},
+    ledger::{Ledger, Result, StoreError},
 };
 
 use super::{Postgres, pool};
@@ -16,13 +16,16 @@ fn migrator() -> Migrator {
     migrator
 }
 
-/// On a connection without bounds, since a change of large tables takes its time, and whoever comes second waits.
-pub async fn migrate(settings: &config::Database) -> Result<()> {
-    let options = PgPoolOptions::new().max_connections(1).acquire_timeout(settings.timeout_s.into());
-    let pool = options.connect_with(pool::options(settings)?).await?;
-    migrator().run(&pool).await?;
-    pool.close().await;
-    Ok(())
+impl Ledger {
+    /// Brings the schema of a PostgreSQL database up to date; whoever comes second waits for whoever came first. On a
+    /// connection without bounds, since a change of large tables takes its time.
+    pub async fn migrate_postgres(settings: &config::Database) -> Result<()> {
+        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(settings.timeout_s.into());
+        let pool = options.connect_with(pool::options(settings)?).await?;
+        migrator().run(&pool).await?;
+        pool.close().await;
+        Ok(())
+    }
 }
 
 /// Proves that the database answers and has what this program needs.
