@@ -20,6 +20,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSyst
 use crate::{config, generation::GenerationId};
 
 pub use error::BlobError;
+use error::Result;
 pub(super) use error::is_full;
 pub use path::{fence_of, path_of, path_of_input, path_of_part};
 use patience::{Patience, Waiting};
@@ -43,7 +44,7 @@ impl Blobs {
     ///
     /// # Errors
     /// The folder cannot be created. Of a bucket nothing is known before [`Blobs::check`].
-    pub fn open(settings: &config::Blobs, data_dir: &Path) -> Result<Blobs, BlobError> {
+    pub fn open(settings: &config::Blobs, data_dir: &Path) -> Result<Blobs> {
         let Some((name, prefix)) = settings.bucket() else { return Blobs::local(&data_dir.join("blobs")) };
         let objects = bucket::open(settings, name, prefix).map_err(|error| error.at(&settings.url))?;
         let place = Place::Bucket(settings.url.clone(), Patience::of(settings));
@@ -51,7 +52,7 @@ impl Blobs {
     }
 
     /// Blobs in the folder `dir`, which is created where it is missing.
-    pub fn local(dir: &Path) -> Result<Blobs, BlobError> {
+    pub fn local(dir: &Path) -> Result<Blobs> {
         fs::create_dir_all(dir)?;
         // A row that names a blob is committed after the blob was put, so the blob must survive a power cut as the row
         // does: file and folders are synced before `put` returns.
@@ -63,7 +64,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::Unusable`], which names the setting that is most likely wrong.
-    pub async fn check(&self) -> Result<(), BlobError> {
+    pub async fn check(&self) -> Result<()> {
         let Place::Bucket(url, _) = &self.place else { return Ok(()) };
         let (path, written) = (format!("check/{}", uuid::Uuid::now_v7()), Bytes::from_static(b"latentd was here"));
         let checked = async {
@@ -78,16 +79,16 @@ impl Blobs {
 
     /// Stores a file. When this returns it is durable; readers see all of it or nothing. A bucket that fails is asked again
     /// for `blobs.upload_timeout_s`, so a lease must be renewed meanwhile.
-    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.put_while(Waiting::Worker, path, bytes).await
     }
 
     /// As [`Blobs::put`], for no longer than a client waits: `blobs.answer_timeout_s`.
-    pub async fn put_promptly(&self, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+    pub async fn put_promptly(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.put_while(Waiting::Client, path, bytes).await
     }
 
-    async fn put_while(&self, waiting: Waiting, path: &str, bytes: Bytes) -> Result<(), BlobError> {
+    async fn put_while(&self, waiting: Waiting, path: &str, bytes: Bytes) -> Result<()> {
         let location = Location::parse(path)?;
         let attempt = || async { self.objects.put(&location, bytes.clone().into()).await.map_err(BlobError::from) };
         self.persist(waiting, attempt).await?;
@@ -95,7 +96,7 @@ impl Blobs {
     }
 
     /// The file, whole; `None` where there is none, which is another thing than a store that fails.
-    pub async fn get(&self, path: &str) -> Result<Option<Bytes>, BlobError> {
+    pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
         let location = Location::parse(path)?;
         let attempt = || async {
             let found = match self.objects.get(&location).await {
@@ -114,7 +115,7 @@ impl Blobs {
     }
 
     /// Erases a file; one that is not there is as good as erased.
-    pub async fn delete(&self, path: &str) -> Result<(), BlobError> {
+    pub async fn delete(&self, path: &str) -> Result<()> {
         let location = Location::parse(path)?;
         let attempt = || async {
             match self.objects.delete(&location).await {
@@ -127,22 +128,22 @@ impl Blobs {
     }
 
     /// The generations that have a file here.
-    pub async fn generations(&self) -> Result<Vec<GenerationId>, BlobError> {
+    pub async fn generations(&self) -> Result<Vec<GenerationId>> {
         self.folders(path::GENERATIONS).await
     }
 
     /// The generations that have a log here.
-    pub async fn logs(&self) -> Result<Vec<GenerationId>, BlobError> {
+    pub async fn logs(&self) -> Result<Vec<GenerationId>> {
         self.folders(path::LOGS).await
     }
 
     /// The fences of the attempts that have stored artifacts.
-    pub async fn fences(&self, id: GenerationId) -> Result<Vec<i64>, BlobError> {
+    pub async fn fences(&self, id: GenerationId) -> Result<Vec<i64>> {
         self.folders(&path::folder_of(id)).await
     }
 
     /// The paths of the parts of all attempts' logs, in the order in which they were written.
-    pub async fn parts(&self, id: GenerationId) -> Result<Vec<String>, BlobError> {
+    pub async fn parts(&self, id: GenerationId) -> Result<Vec<String>> {
         let order = |file: ObjectMeta| {
             let path = file.location.to_string();
             let mut numbers = path.rsplit('/').map(|number| number.parse::<i64>().ok());
@@ -155,24 +156,19 @@ impl Blobs {
     }
 
     /// Erases the log of a generation.
-    pub async fn delete_log(&self, id: GenerationId) -> Result<(), BlobError> {
+    pub async fn delete_log(&self, id: GenerationId) -> Result<()> {
         self.delete_folder(&path::log_of(id)).await
     }
 
     /// Erases the artifacts of all attempts of a generation that is over but the one that has succeeded, if one has. What
     /// the request brought along stays.
-    pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<(), BlobError> {
+    pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<()> {
         self.delete_attempts(id, &self.fences(id).await?, winner).await
     }
 
     /// As [`Blobs::delete_losers`], of these attempts alone, which are to be looked up before it is known that the generation
     /// is over: one that is taken up again in between then has a fence that is not among them.
-    pub async fn delete_attempts(
-        &self,
-        id: GenerationId,
-        fences: &[i64],
-        winner: Option<i64>,
-    ) -> Result<(), BlobError> {
+    pub async fn delete_attempts(&self, id: GenerationId, fences: &[i64], winner: Option<i64>) -> Result<()> {
         for fence in fences.iter().filter(|fence| Some(**fence) != winner) {
             self.delete_folder(&path::folder_of_attempt(id, *fence)).await?;
         }
@@ -180,34 +176,34 @@ impl Blobs {
     }
 
     /// When the newest file of a generation was stored, its log aside; `None` where it has none.
-    pub async fn last_stored(&self, id: GenerationId) -> Result<Option<SystemTime>, BlobError> {
+    pub async fn last_stored(&self, id: GenerationId) -> Result<Option<SystemTime>> {
         let files = self.files(&path::folder_of(id)).await?;
         Ok(files.iter().map(|file| file.last_modified).max().map(SystemTime::from))
     }
 
     /// Erases everything of a generation: its log, what its request brought along, the artifacts of every fence, and
     /// half-written files of a process that was killed, which are no objects yet and which nothing else could name.
-    pub async fn delete_generation(&self, id: GenerationId) -> Result<(), BlobError> {
+    pub async fn delete_generation(&self, id: GenerationId) -> Result<()> {
         self.delete_log(id).await?;
         self.delete_folder(&path::folder_of(id)).await
     }
 
     /// All files below a folder.
-    async fn files(&self, folder: &str) -> Result<Vec<ObjectMeta>, BlobError> {
+    async fn files(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
         let folder = Location::parse(folder)?;
         let attempt = || async { Ok(self.objects.list(Some(&folder)).try_collect().await?) };
         self.persist(Waiting::Client, attempt).await
     }
 
     /// What is named by the folders within a folder.
-    async fn folders<T: FromStr>(&self, folder: &str) -> Result<Vec<T>, BlobError> {
+    async fn folders<T: FromStr>(&self, folder: &str) -> Result<Vec<T>> {
         let folder = Location::parse(folder)?;
         let attempt = || async { Ok(self.objects.list_with_delimiter(Some(&folder)).await?.common_prefixes) };
         let folders = self.persist(Waiting::Client, attempt).await?;
         Ok(folders.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
     }
 
-    async fn delete_folder(&self, folder: &str) -> Result<(), BlobError> {
+    async fn delete_folder(&self, folder: &str) -> Result<()> {
         if let Place::Folder(dir) = &self.place {
             let folder = dir.join(folder);
             let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
@@ -226,9 +222,9 @@ impl Blobs {
     }
 
     /// A disk is not asked again: what it says is so.
-    async fn persist<T, F>(&self, waiting: Waiting, mut attempt: impl FnMut() -> F) -> Result<T, BlobError>
+    async fn persist<T, F>(&self, waiting: Waiting, mut attempt: impl FnMut() -> F) -> Result<T>
     where
-        F: Future<Output = Result<T, BlobError>>,
+        F: Future<Output = Result<T>>,
     {
         match &self.place {
             Place::Folder(_) => attempt().await,

@@ -131,23 +131,18 @@ impl Change {
             told.push((*id, kind, about));
             rows.push(row);
         }
-        self.forget(steps).await?;
-        self.append(&told).await?;
-        for (row, (_, kind, _)) in rows.iter().zip(told) {
-            self.enqueue(row, kind).await?;
-        }
-        Ok(rows)
-    }
-
-    /// Nobody watches an attempt that is over.
-    async fn forget(&mut self, steps: &[Step<'_>]) -> Result<()> {
         if self.is_shared {
+            // Nobody watches an attempt that is over.
             let ids: Vec<_> = steps.iter().map(|step| step.id).collect();
             let forget = "WITH forgotten AS (DELETE FROM artifact_previews WHERE generation_id = ANY($1))
                 DELETE FROM generation_progress WHERE generation_id = ANY($1)";
             self.fetch(forget, values![Value::ids(&ids)]).await?;
         }
-        Ok(())
+        self.append(&told).await?;
+        for (row, (_, kind, _)) in rows.iter().zip(told) {
+            self.enqueue(row, kind).await?;
+        }
+        Ok(rows)
     }
 
     /// Appends an event to each of these generations, whose rows this change holds: so the numbers have no gaps.

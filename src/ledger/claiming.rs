@@ -17,18 +17,6 @@ use crate::generation::{EventKind, GenerationId, Problem, Record};
 /// What claims that heed a bound of a tenant hold, one after the other.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
-/// Whether this worker runs one that nothing may run beside.
-const ALONE: &str = "
-    SELECT EXISTS (
-        SELECT 1 FROM generations INDEXED BY generations_running
-        WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
-
-/// How many more each tenant may run, of those with a bound.
-const ROOM: &str = "
-    SELECT id, max_running - (
-        SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
-    FROM tenants WHERE max_running IS NOT NULL";
-
 /// What a worker does with generations.
 #[async_trait]
 pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
@@ -123,7 +111,10 @@ impl Change {
 
     /// Takes the next generations for this worker.
     async fn pick(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<GenerationId>> {
-        if self.one(ALONE, values![&by.worker]).await?.get("is_alone")? {
+        let alone = "SELECT EXISTS (
+                 SELECT 1 FROM generations INDEXED BY generations_running
+                 WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
+        if self.one(alone, values![&by.worker]).await?.get("is_alone")? {
             return Ok(Vec::new());
         }
         let mut room = self.room_of_tenants().await?;
@@ -175,7 +166,10 @@ impl Change {
         if self.is_shared {
             self.fetch("SELECT pg_advisory_xact_lock($1)", values![CLAIMS]).await?;
         }
-        let rows = self.fetch(ROOM, values![]).await?;
+        let room = "SELECT id, max_running - (
+                 SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
+             FROM tenants WHERE max_running IS NOT NULL";
+        let rows = self.fetch(room, values![]).await?;
         rows.iter().map(|row| Ok((row.get("id")?, row.get("room")?))).collect()
     }
 

@@ -16,7 +16,7 @@ use crate::generation::{DeliveryId, EndpointId, GenerationId};
 
 /// A database, as its connections are reached.
 #[async_trait]
-pub trait Dialect: Debug + Send + Sync + 'static {
+pub trait Dialect: Hints {
     /// Whether other processes use it at the same time.
     fn is_shared(&self) -> bool;
 
@@ -31,8 +31,12 @@ pub trait Dialect: Debug + Send + Sync + 'static {
 
     /// Proves that the database answers and has what this program needs.
     async fn ping(&self) -> Result<()>;
+}
 
-    /// As [`Fleet::hint`](super::Fleet::hint); here nobody else is there to hear them.
+/// What processes hint at; here nobody else is there to hear it.
+#[async_trait]
+pub trait Hints: Debug + Send + Sync + 'static {
+    /// As [`Fleet::hint`](super::Fleet::hint).
     async fn hint(&self, _: &[Hint]) -> Result<()> {
         Ok(())
     }
@@ -69,7 +73,6 @@ pub enum Value {
     Span(Option<Duration>),
     Texts(Vec<String>),
     Ids(Vec<Uuid>),
-    Blobs(Vec<Vec<u8>>),
 }
 
 /// The values of a statement's parameters, in their order.

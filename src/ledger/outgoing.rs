@@ -1,6 +1,5 @@
 //! What is outgoing to the receivers of webhooks: written with its event, taken by a claim, settled by what a try has come to.
 
-use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
@@ -42,17 +41,11 @@ impl Change {
     /// Puts what `kind` tells of the generation of this row to what is outgoing, after the event itself was appended. A
     /// generation without a webhook costs no statement.
     pub async fn enqueue(&mut self, generation: &Row, kind: EventKind) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Params {
-            #[serde(default)]
-            webhook: Option<Webhook>,
-        }
-
         let Some(event) = WebhookEvent::of(kind) else { return Ok(()) };
-        let Ok(Params { webhook: Some(webhook) }) = generation.json("params") else { return Ok(()) };
         // One that cannot be read has nobody to tell of it, and must end all the same.
         let Some(record) = readable(generation) else { return Ok(()) };
-        let (endpoint, url) = match &webhook {
+        let Some(webhook) = &record.job.webhook else { return Ok(()) };
+        let (endpoint, url) = match webhook {
             Webhook::Url { url, events } if events.contains(&event) => (None, Some(url.as_str())),
             Webhook::Endpoint { endpoint } if self.listens(*endpoint, event).await? => (Some(*endpoint), None),
             Webhook::Url { .. } | Webhook::Endpoint { .. } => return Ok(()),

@@ -12,7 +12,6 @@ mod words;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool};
 use tokio::sync::broadcast;
 
@@ -87,18 +86,6 @@ impl Dialect for Postgres {
 
     async fn ping(&self) -> Result<()> {
         schema::check(self).await
-    }
-
-    async fn hint(&self, hints: &[Hint]) -> Result<()> {
-        hints::send(self, hints).await
-    }
-
-    fn hints(&self) -> BoxStream<'static, Hint> {
-        hints::stream(self.heard.subscribe())
-    }
-
-    async fn listen(&self) {
-        hints::listen(self).await;
     }
 }
 

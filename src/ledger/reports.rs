@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 use super::{
@@ -44,9 +45,9 @@ pub const REPORT: &str = "
         ON CONFLICT (generation_id) DO UPDATE SET fence = excluded.fence, progress = excluded.progress
     )
     INSERT INTO artifact_previews (generation_id, fence, artifact, step, preview_index, media_type, bytes)
-    SELECT id, fence, artifact, step, preview_index, media_type, ($3::bytea[])[file]
+    SELECT id, fence, artifact, step, preview_index, media_type, decode(file, 'base64')
     FROM jsonb_to_recordset($2) AS drawn (drawn_id uuid, drawn_fence bigint, artifact bigint, step bigint,
-        preview_index bigint, media_type text, file integer)
+        preview_index bigint, media_type text, file text)
     JOIN held ON id = drawn_id AND fence = drawn_fence
     ON CONFLICT (generation_id, artifact) DO UPDATE
     SET fence = excluded.fence, step = excluded.step, preview_index = excluded.preview_index,
@@ -66,12 +67,10 @@ pub fn tables(reports: &[Report]) -> Result<Vec<Value>> {
     let told = told
         .into_iter()
         .map(|((id, fence), progress)| json!({"told_id": hex(id), "told_fence": fence, "progress": progress}));
-    // The files go beside the table, which is JSON.
-    let files = drawn.values().map(|preview| preview.bytes.to_vec()).collect();
-    let drawn = drawn.into_iter().enumerate().map(|(at, ((id, fence, artifact), preview))| {
+    let drawn = drawn.into_iter().map(|((id, fence, artifact), preview)| {
         json!({"drawn_id": hex(id), "drawn_fence": fence, "artifact": artifact, "step": preview.step,
-            "preview_index": preview.preview_index, "media_type": preview.media_type.as_str(), "file": at + 1})
+            "preview_index": preview.preview_index, "media_type": preview.media_type.as_str(), "file": BASE64_STANDARD.encode(&preview.bytes)})
     });
     let (told, drawn) = (told.collect::<Vec<_>>(), drawn.collect::<Vec<_>>());
-    Ok(values![Value::json(&told)?, Value::json(&drawn)?, Value::Blobs(files)])
+    Ok(values![Value::json(&told)?, Value::json(&drawn)?])
 }

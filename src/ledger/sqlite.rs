@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool};
 
 use super::{
     Ledger, Result,
-    dialect::{self, Dialect, Value},
+    dialect::{self, Dialect, Hints, Value},
     row::Row,
 };
 
@@ -68,6 +68,8 @@ impl Sqlite {
         Ok(db)
     }
 }
+
+impl Hints for Sqlite {}
 
 #[async_trait]
 impl Dialect for Sqlite {

@@ -16,24 +16,6 @@ use super::{
 use crate::crash::Attempt;
 use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 
-/// What runs without a lease.
-const LATE: &str = "
-    SELECT id, crash_count, cancel_requested_at IS NOT NULL AS cancel_requested
-    FROM generations INDEXED BY generations_running
-    WHERE status = 'running' AND ($1 OR lease_expires_at <= now())
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
-
-/// What nobody has begun in time.
-const OVERDUE: &str = "
-    SELECT id FROM generations INDEXED BY generations_start WHERE status = 'queued' AND start_deadline <= now()
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
-
-const AGE: &str = "
-    WITH waiting AS MATERIALIZED (
-        SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
-        WHERE status = 'queued' AND aged_at <= now() - $1 AND priority < $2 FOR NO KEY UPDATE SKIP LOCKED)
-    UPDATE generations SET priority = priority + 1, aged_at = now() FROM waiting WHERE id = waiting_id";
-
 /// What is done for the queue from time to time.
 #[async_trait]
 pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
@@ -43,7 +25,11 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped> {
         atomically!(self, |change| {
             let (mut steps, mut queued) = (Vec::new(), Vec::new());
-            for row in change.fetch(LATE, values![reaping.all]).await? {
+            let late = "SELECT id, crash_count, cancel_requested_at IS NOT NULL AS cancel_requested
+                 FROM generations INDEXED BY generations_running
+                 WHERE status = 'running' AND ($1 OR lease_expires_at <= now())
+                 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+            for row in change.fetch(late, values![reaping.all]).await? {
                 let id: GenerationId = row.get("id")?;
                 let crashes = row.get::<u32>("crash_count")?.saturating_add(1);
                 let to = if row.get("cancel_requested")? {
@@ -85,7 +71,9 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// returns them. One that began once and came back to the queue never expires.
     async fn expire_overdue(&self) -> Result<Vec<Record>> {
         atomically!(self, |change| {
-            let overdue = change.fetch(OVERDUE, values![]).await?;
+            let overdue = "SELECT id FROM generations INDEXED BY generations_start
+                 WHERE status = 'queued' AND start_deadline <= now() ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+            let overdue = change.fetch(overdue, values![]).await?;
             let step = |row: &Row| Ok(Step { id: row.get("id")?, crashes: 0, to: Move::Expired });
             let steps = overdue.iter().map(step).collect::<Result<Vec<_>, Unreadable>>()?;
             Ok(change.set_state(&steps).await?.iter().filter_map(readable).collect())
@@ -94,7 +82,11 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
 
     /// Raises every queued generation that was accepted and last raised so long ago by one priority, none beyond the highest.
     async fn age(&self, after: Duration) -> Result<()> {
-        self.as_ref().write(AGE, values![after, Priority::High.rank()]).await.map(drop)
+        let text = "WITH waiting AS MATERIALIZED (
+                 SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
+                 WHERE status = 'queued' AND aged_at <= now() - $1 AND priority < $2 FOR NO KEY UPDATE SKIP LOCKED)
+             UPDATE generations SET priority = priority + 1, aged_at = now() FROM waiting WHERE id = waiting_id";
+        self.as_ref().write(text, values![after, Priority::High.rank()]).await.map(drop)
     }
 
     /// Finished generations whose retention has ended, at most `limit`, for the sweeper to delete.
@@ -125,13 +117,12 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().write("DELETE FROM workers WHERE beaten_at <= now() - $1", values![FORGOTTEN]).await?;
         if self.as_ref().db.is_shared() {
             // What a report has left that crossed the end of its run.
-            for text in [
-                "DELETE FROM generation_progress AS left_over
-                 WHERE NOT EXISTS (SELECT FROM generations WHERE id = left_over.generation_id AND status = 'running')",
-                "DELETE FROM artifact_previews AS left_over
-                 WHERE NOT EXISTS (SELECT FROM generations WHERE id = left_over.generation_id AND status = 'running')",
-            ] {
-                self.as_ref().write(text, values![]).await?;
+            for table in ["generation_progress", "artifact_previews"] {
+                let text = format!(
+                    "DELETE FROM {table} AS left_over WHERE NOT EXISTS
+                     (SELECT FROM generations WHERE id = left_over.generation_id AND status = 'running')"
+                );
+                self.as_ref().write(&text, values![]).await?;
             }
         }
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::{error::Error, io, time::Duration};
 
+pub(super) type Result<T> = std::result::Result<T, BlobError>;
+
 /// A file could not be stored, read or erased.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -58,12 +60,13 @@ impl BlobError {
 /// With its first cause, such as a refused connection, which its own text leaves out.
 fn in_full(error: &object_store::Error) -> String {
     let text = error.to_string();
-    let mut first: &dyn Error = error;
-    while let Some(cause) = first.source() {
-        first = cause;
-    }
-    let first = first.to_string();
+    let first = causes(error).last().map(ToString::to_string).unwrap_or_default();
     if text.contains(&first) { text } else { format!("{text}: {first}") }
+}
+
+/// The error, what has caused it, and so on.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn Error + 'static)), |error| error.source())
 }
 
 /// The store answered, and its answer will not change by asking again.
@@ -94,14 +97,8 @@ pub(super) fn is_absence(error: &object_store::Error) -> bool {
 
 impl From<object_store::Error> for BlobError {
     fn from(error: object_store::Error) -> Self {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-        while let Some(inner) = cause {
-            if inner.downcast_ref().is_some_and(is_full) {
-                return BlobError::StorageFull;
-            }
-            cause = inner.source();
-        }
-        BlobError::ObjectStore(error)
+        let full = causes(&error).any(|cause| cause.downcast_ref().is_some_and(is_full));
+        if full { BlobError::StorageFull } else { BlobError::ObjectStore(error) }
     }
 }
 

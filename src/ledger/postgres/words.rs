@@ -45,7 +45,6 @@ fn add(arguments: &mut PgArguments, value: &Value) -> Result<(), sqlx::error::Bo
         })),
         Value::Texts(texts) => arguments.add(texts),
         Value::Ids(ids) => arguments.add(ids),
-        Value::Blobs(blobs) => arguments.add(blobs),
     }
 }
 

@@ -4,7 +4,7 @@
 //! its time, above all the queue, would wait for that hour.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,11 +15,8 @@ use crate::ledger::{
 
 use super::Sqlite;
 
-/// Follows the system's clock forward, and goes on by the time that has passed where that is set back. Clones are one clock.
-#[derive(Clone)]
-pub struct Clock(Arc<Inner>);
-
-struct Inner {
+/// Follows the system's clock forward, and goes on by the time that has passed where that is set back.
+pub struct Clock {
     read: Box<dyn Fn() -> Reading + Send + Sync>,
     /// The latest reading at which the system's clock was not behind.
     last: Mutex<Reading>,
@@ -44,13 +41,12 @@ impl Clock {
     }
 
     pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Clock {
-        let last = Mutex::new(read());
-        Clock(Arc::new(Inner { read: Box::new(read), last }))
+        Clock { last: Mutex::new(read()), read: Box::new(read) }
     }
 
     pub fn now_ms(&self) -> i64 {
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = (self.0.read)();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (self.read)();
         let passed = i64::try_from(now.steady.saturating_sub(last.steady).as_millis()).unwrap_or(i64::MAX);
         let expected = last.wall_ms.saturating_add(passed);
         if now.wall_ms >= expected {
