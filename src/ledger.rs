@@ -44,7 +44,7 @@ pub use reading::Reads;
 use row::Row;
 pub use sqlite::{Clock, Reading};
 pub use upkeep::Upkeep;
-pub use webhooks::{Answer, ClaimedDelivery, DeliveryClaim, DeliveryPage, NewEndpoint, Next};
+pub use webhooks::{Answer, ClaimedDelivery, DeliveryClaim, NewEndpoint, Next};
 pub use workers::{Beat, Glance, Hint, Report, WorkerRecord};
 
 /// A handle to a store; clones share its connections. Who uses it takes the roles that it needs: [`Accepts`], [`Reads`],
@@ -74,8 +74,17 @@ impl<S: Claims + Reads + Fleet> Working for S {}
 pub trait Sweeping: Upkeep + Accepts + Reads + Fleet {}
 impl<S: Upkeep + Accepts + Reads + Fleet> Sweeping for S {}
 
-/// How often a call is tried that another one was in the way of.
+impl Accepts for Ledger {}
+impl Reads for Ledger {}
+impl Claims for Ledger {}
+impl Upkeep for Ledger {}
+impl Fleet for Ledger {}
+impl Keys for Ledger {}
+impl Webhooks for Ledger {}
+
+/// How often a call is tried that another one was in the way of, and the pause before the first of these.
 const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Ledger {
     /// Hears the hints of other processes until `stop`; without it [`Fleet::hints`] is silent.
@@ -92,7 +101,7 @@ impl Ledger {
         let tries = async {
             for tried in 1..TRIES {
                 match call().await {
-                    Err(error) if error.is_conflict() => tokio::time::sleep(pause(tried)).await,
+                    Err(error) if error.is_conflict() => tokio::time::sleep(jittered(PAUSE * tried)).await,
                     done => return done,
                 }
             }
@@ -128,10 +137,10 @@ impl AsRef<Ledger> for Ledger {
     }
 }
 
-/// A few milliseconds, other ones for each.
-fn pause(tried: u32) -> Duration {
-    let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
-    Duration::from_millis(20).mul_f64(share * f64::from(tried))
+/// Between half of a pause and all of it, so that those who failed together do not return together.
+fn jittered(pause: Duration) -> Duration {
+    let share = getrandom::u32().map_or(1.0, |random| 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX));
+    pause.mul_f64(share)
 }
 
 /// The right to write the outcome of one attempt of one generation, for as long as it is renewed; spent by
@@ -186,10 +195,10 @@ pub struct ListQuery {
     pub dead: bool,
 }
 
-#[derive(Debug)]
-pub struct Page {
-    pub records: Vec<Record>,
-    /// More generations of the query lie beyond this page.
+#[derive(Clone, Debug)]
+pub struct Page<T = Record> {
+    pub records: Vec<T>,
+    /// More of what was asked for lies beyond this page.
     pub has_more: bool,
 }
 

@@ -38,8 +38,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             let start_timeout = std::time::Duration::from_secs(job.start_timeout_s.into());
             let text = format!("INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority, vft,
                 cost, aged_at, fingerprint)
-             VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9)
-             RETURNING {COLUMNS}");
+             VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9) RETURNING {COLUMNS}");
             let (params, rank) = (Value::json(job)?, job.priority.rank());
             let values = values![*id, *tenant, &job.model, params, start_timeout, rank, vft, *cost, fingerprint];
             let record = record(&change.one(&text, values).await?)?;
@@ -97,8 +96,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
                 "UPDATE generations
              SET status = 'queued', dead = false, crash_count = 0, attempt = 0, problem = NULL, run_at = now(),
                  started_at = NULL, finished_at = NULL, expires_at = NULL, aged_at = now(), version = version + 1
-             WHERE id = $1 AND dead
-             RETURNING {COLUMNS}"
+             WHERE id = $1 AND dead RETURNING {COLUMNS}"
             );
             let Some(row) = change.fetch(&text, values![id]).await?.pop() else { return Ok(None) };
             let told = json!({"id": id, "attempt": 0, "reason": "revived"});
@@ -124,8 +122,6 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 }
-
-impl Accepts for Ledger {}
 
 impl Change {
     /// Notes the client's wish. `versions`: by how much the version grows, 0 where another statement of the same change
@@ -173,8 +169,7 @@ impl Change {
             return Err(Refusal::TenantQueueFull { queued: own }.into());
         }
         let text = "INSERT INTO tenants (id, vft, created_at) VALUES ($1, $2 + $3, now())
-             ON CONFLICT (id) DO UPDATE SET vft = greatest(tenants.vft, $2) + $3 / tenants.weight
-             RETURNING vft";
+             ON CONFLICT (id) DO UPDATE SET vft = greatest(tenants.vft, $2) + $3 / tenants.weight RETURNING vft";
         Ok(self.one(text, values![acceptance.tenant, v, acceptance.cost]).await?.get("vft")?)
     }
 }

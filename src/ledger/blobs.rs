@@ -23,7 +23,7 @@ pub use error::BlobError;
 use error::Result;
 pub(super) use error::is_full;
 pub use path::{fence_of, path_of, path_of_input, path_of_part};
-use patience::{Patience, Waiting};
+use patience::{Waiting, persist};
 
 /// A handle to the store of artifacts, inputs and logs.
 #[derive(Clone)]
@@ -32,11 +32,10 @@ pub struct Blobs {
     place: Place,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Place {
     Folder(PathBuf),
-    /// By its URL, and how long it is asked again.
-    Bucket(String, Patience),
+    Bucket(config::Blobs),
 }
 
 impl Blobs {
@@ -47,8 +46,7 @@ impl Blobs {
     pub fn open(settings: &config::Blobs, data_dir: &Path) -> Result<Blobs> {
         let Some((name, prefix)) = settings.bucket() else { return Blobs::local(&data_dir.join("blobs")) };
         let objects = bucket::open(settings, name, prefix).map_err(|error| error.at(&settings.url))?;
-        let place = Place::Bucket(settings.url.clone(), Patience::of(settings));
-        Ok(Blobs { objects: Arc::new(objects), place })
+        Ok(Blobs { objects: Arc::new(objects), place: Place::Bucket(settings.clone()) })
     }
 
     /// Blobs in the folder `dir`, which is created where it is missing.
@@ -65,7 +63,7 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Unusable`], which names the setting that is most likely wrong.
     pub async fn check(&self) -> Result<()> {
-        let Place::Bucket(url, _) = &self.place else { return Ok(()) };
+        let Place::Bucket(settings) = &self.place else { return Ok(()) };
         let (path, written) = (format!("check/{}", uuid::Uuid::now_v7()), Bytes::from_static(b"latentd was here"));
         let checked = async {
             self.put_promptly(&path, written.clone()).await?;
@@ -74,7 +72,7 @@ impl Blobs {
             let differs = || BlobError::Io(io::Error::other("it did not give back what was written"));
             if read == Some(written) { Ok(()) } else { Err(differs()) }
         };
-        checked.await.map_err(|error| error.at(url))
+        checked.await.map_err(|error| error.at(&settings.url))
     }
 
     /// Stores a file. When this returns it is durable; readers see all of it or nothing. A bucket that fails is asked again
@@ -228,7 +226,7 @@ impl Blobs {
     {
         match &self.place {
             Place::Folder(_) => attempt().await,
-            Place::Bucket(_, patience) => patience.persist(waiting, attempt).await,
+            Place::Bucket(settings) => persist(settings, waiting, attempt).await,
         }
     }
 }
@@ -236,6 +234,9 @@ impl Blobs {
 /// The place alone: a bucket's key is nobody's concern.
 impl std::fmt::Debug for Blobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.place.fmt(f)
+        match &self.place {
+            Place::Folder(dir) => f.debug_tuple("Blobs").field(dir).finish(),
+            Place::Bucket(settings) => f.debug_tuple("Blobs").field(&settings.url).finish(),
+        }
     }
 }

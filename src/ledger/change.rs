@@ -114,8 +114,7 @@ impl Change {
          expires_at = CASE WHEN delay_ms IS NULL THEN now() + $3 END
      FROM jsonb_to_recordset($1) AS step (step_id uuid, new_status text, crashes integer, uncounted integer,
          given_up boolean, made jsonb, why jsonb, delay_ms double precision)
-     WHERE id = step_id AND finished_at IS NULL
-     RETURNING {COLUMNS}"
+     WHERE id = step_id AND finished_at IS NULL RETURNING {COLUMNS}"
         );
         let mut moved = by_id(self.fetch(&text, values![table, Duration::from_millis(1), self.retention]).await?)?;
         let (mut rows, mut told) = (Vec::new(), Vec::new());

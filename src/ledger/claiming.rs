@@ -34,7 +34,7 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         }
         // Most looks find nothing; they cost one statement.
         let ledger = self.as_ref();
-        let (text, values) = candidates(by, &[], &[], 1, false);
+        let (text, values) = candidates(by, &[], &[], 1, "");
         let look = || async {
             if ledger.db.read(&text, &values).await?.is_empty() {
                 return Ok(Vec::new());
@@ -88,8 +88,6 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     }
 }
 
-impl Claims for Ledger {}
-
 impl Change {
     async fn claim(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         let picked = self.pick(by, limit, idle).await?;
@@ -101,8 +99,7 @@ impl Change {
              SET status = 'running', attempt = attempt + 1, fence = fence + 1, version = version + 1,
                  started_at = coalesce(started_at, now()), start_deadline = NULL, lease_owner = $2,
                  lease_expires_at = now() + $3
-             WHERE id = ANY($1) AND status = 'queued'
-             RETURNING {COLUMNS}"
+             WHERE id = ANY($1) AND status = 'queued' RETURNING {COLUMNS}"
         );
         let mut rows = by_id(self.fetch(&text, values![Value::ids(&picked), &by.worker, by.lease]).await?)?;
         let rows: Vec<Row> = picked.iter().filter_map(|id| rows.remove(id)).collect();
@@ -123,14 +120,14 @@ impl Change {
             let full: Vec<String> = room.iter().filter(|(_, left)| **left <= 0).map(|(id, _)| id.clone()).collect();
             // Not even for a moment may a worker that cannot have it hide it from an idle one.
             if !idle && picked.is_empty() {
-                let (text, values) = candidates(by, &full, &[], 1, false);
+                let (text, values) = candidates(by, &full, &[], 1, "");
                 let head = self.fetch(&text, values).await?.pop();
                 if head.map(|head| head.get::<u32>("crash_count")).transpose()? != Some(0) {
                     return Ok(picked);
                 }
             }
             let wanted = limit - picked.len();
-            let (text, values) = candidates(by, &full, &seen, wanted, true);
+            let (text, values) = candidates(by, &full, &seen, wanted, " FOR UPDATE SKIP LOCKED");
             let rows = self.fetch(&text, values).await?;
             for row in &rows {
                 let id: GenerationId = row.get("id")?;
@@ -206,16 +203,9 @@ impl Change {
 }
 
 /// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
-/// it has looked at. `locked` takes the rows, so that no other claim sees them; else they are only looked at, and others may be
+/// it has looked at. Where a `lock` takes the rows, no other claim sees them; without one they are only looked at, and others may be
 /// taking them.
-fn candidates(
-    by: &Claimant,
-    full: &[String],
-    seen: &[GenerationId],
-    limit: usize,
-    locked: bool,
-) -> (String, Vec<Value>) {
-    let lock = if locked { " FOR UPDATE SKIP LOCKED" } else { "" };
+fn candidates(by: &Claimant, full: &[String], seen: &[GenerationId], limit: usize, lock: &str) -> (String, Vec<Value>) {
     let text = format!(
         "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim
          WHERE status = 'queued' AND run_at <= now() AND (start_deadline IS NULL OR start_deadline > now())

@@ -21,7 +21,9 @@ pub trait Dialect: Hints {
     fn is_shared(&self) -> bool;
 
     /// One statement that changes nothing.
-    async fn read(&self, text: &str, values: &[Value]) -> Result<Vec<Row>>;
+    async fn read(&self, text: &str, values: &[Value]) -> Result<Vec<Row>> {
+        self.write(text, values).await
+    }
 
     /// One statement that is a transaction of its own.
     async fn write(&self, text: &str, values: &[Value]) -> Result<Vec<Row>>;

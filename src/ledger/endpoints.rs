@@ -6,10 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Answer, ClaimedDelivery, DeliveryClaim, DeliveryPage, Ledger, NewEndpoint, Next, Result,
+    Answer, ClaimedDelivery, DeliveryClaim, Ledger, NewEndpoint, Next, Page, Result,
     change::atomically,
     dialect::{Value, values},
-    outgoing::{CLAIM, claimed},
     row::{Row, from_row},
 };
 use crate::generation::{Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, SigningSecret};
@@ -21,9 +20,6 @@ const ENDPOINT: &str = "id, url, events, description, enabled, gone, old_secret_
 const DELIVERY: &str = "id, generation_id AS generation, kind, state, attempts, last_status, last_error, last_at,
     CASE WHEN state = 'pending' THEN due_at END AS due_at, created_at, ended_at";
 
-/// Those who create endpoints of one tenant at the same time do so one after the other, so that the count is exact.
-const CREATING: &str = "SELECT pg_advisory_xact_lock(x'776865'::int, hashtext($1))";
-
 /// The tables of endpoints and deliveries. An endpoint of another tenant is none.
 #[async_trait]
 pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
@@ -31,7 +27,9 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
     async fn create_endpoint(&self, new: &NewEndpoint<'_>, most: usize) -> Result<Option<Endpoint>> {
         atomically!(self, |change| {
             if change.is_shared {
-                change.fetch(CREATING, values![new.tenant]).await?;
+                // Those who create endpoints of one tenant do so one after the other, so that the count is exact.
+                let lock = "SELECT pg_advisory_xact_lock(x'776865'::int, hashtext($1))";
+                change.fetch(lock, values![new.tenant]).await?;
             }
             let had = "SELECT count(*) AS had FROM webhook_endpoints WHERE tenant_id = $1";
             if change.one(had, values![new.tenant]).await?.get::<usize>("had")? >= most {
@@ -40,8 +38,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
             let text = format!(
                 "INSERT INTO webhook_endpoints
                  (id, tenant_id, url, events, description, enabled, secret, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now())
-             RETURNING {ENDPOINT}"
+             VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now()) RETURNING {ENDPOINT}"
             );
             let NewEndpoint { id, tenant, terms, secret } = new;
             let events = Value::json(&terms.events)?;
@@ -67,8 +64,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
             let text = format!(
                 "UPDATE webhook_endpoints
              SET url = $3, events = $4, description = $5, enabled = $6, gone = gone AND NOT $6, updated_at = now()
-             WHERE id = $1 AND tenant_id = $2
-             RETURNING {ENDPOINT}"
+             WHERE id = $1 AND tenant_id = $2 RETURNING {ENDPOINT}"
             );
             let events = Value::json(&terms.events)?;
             let values = values![id, tenant, &terms.url, events, &terms.description, terms.enabled];
@@ -100,8 +96,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
             "UPDATE webhook_endpoints
              SET old_secret = CASE WHEN secret = $3 THEN old_secret ELSE secret END, old_secret_until = now() + $4,
                  secret = $3, updated_at = now()
-             WHERE id = $1 AND tenant_id = $2
-             RETURNING {ENDPOINT}"
+             WHERE id = $1 AND tenant_id = $2 RETURNING {ENDPOINT}"
         );
         let rotated = self.as_ref().write(&text, values![id, tenant, secret.reveal(), overlap]).await?;
         rotated.first().map(endpoint).transpose()
@@ -114,18 +109,20 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         endpoint: EndpointId,
         limit: usize,
         after: Option<DeliveryId>,
-    ) -> Result<Option<DeliveryPage>> {
+    ) -> Result<Option<Page<Delivery>>> {
         if self.endpoint(tenant, endpoint).await?.is_none() {
             return Ok(None);
         }
         // One text for each form, since a condition with a way out would not start within the index.
-        let from = format!("SELECT {DELIVERY} FROM webhook_deliveries WHERE endpoint_id = $1");
         let older = if after.is_some() { " AND id < $3" } else { "" };
+        let text = format!(
+            "SELECT {DELIVERY} FROM webhook_deliveries WHERE endpoint_id = $1{older} ORDER BY id DESC LIMIT $2"
+        );
         let mut values = values![endpoint, limit.saturating_add(1)];
         values.extend(after.map(Value::from));
-        let rows = self.as_ref().read(&format!("{from}{older} ORDER BY id DESC LIMIT $2"), values).await?;
-        let deliveries = rows.iter().take(limit).map(delivery).collect::<Result<_, _>>()?;
-        Ok(Some(DeliveryPage { deliveries, has_more: rows.len() > limit }))
+        let rows = self.as_ref().read(&text, values).await?;
+        let records = rows.iter().take(limit).map(delivery).collect::<Result<_, _>>()?;
+        Ok(Some(Page { records, has_more: rows.len() > limit }))
     }
 
     /// Makes a delivery due at once, with all its tries before it, whatever became of it.
@@ -143,7 +140,29 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes up to `limit` deliveries that are due, the longest overdue first; for as long as `lease` nobody else gets them.
     /// One whose generation has an earlier one pending is not taken, nor one to a receiver in `except`.
     async fn claim_deliveries(&self, limit: usize, lease: Duration, except: &[String]) -> Result<Vec<ClaimedDelivery>> {
-        let rows = self.as_ref().write(CLAIM, values![limit, lease, Value::Texts(except.to_vec())]).await?;
+        let text = "WITH picked AS MATERIALIZED (
+                 SELECT id AS picked_id FROM webhook_deliveries AS this
+                 WHERE state = 'pending' AND due_at <= now() AND receiver <> ALL($3) AND NOT EXISTS (
+                     SELECT 1 FROM webhook_deliveries AS earlier
+                     WHERE earlier.generation_id = this.generation_id AND earlier.seq < this.seq AND earlier.state = 'pending')
+                 ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+             )
+             UPDATE webhook_deliveries SET fence = fence + 1, attempts = attempts + 1, due_at = now() + $2
+             FROM picked WHERE id = picked_id
+             RETURNING id, generation_id AS generation, receiver, fence, attempts, body,
+                 coalesce(url, (SELECT e.url FROM webhook_endpoints AS e WHERE e.id = endpoint_id)) AS url,
+                 (SELECT e.secret FROM webhook_endpoints AS e WHERE e.id = endpoint_id) AS secret,
+                 (SELECT e.old_secret FROM webhook_endpoints AS e
+                  WHERE e.id = endpoint_id AND e.old_secret_until > now()) AS old_secret";
+        let claimed = |row: &Row| {
+            let secrets: [Option<SigningSecret>; 2] = [row.get("secret")?, row.get("old_secret")?];
+            Ok(from_row!(row => ClaimedDelivery {
+                generation, receiver, url, body, attempts;
+                claim: from_row!(row => DeliveryClaim { id, fence }),
+                secrets: secrets.into_iter().flatten().collect()
+            }))
+        };
+        let rows = self.as_ref().write(text, values![limit, lease, Value::Texts(except.to_vec())]).await?;
         rows.iter().map(claimed).collect()
     }
 
@@ -158,10 +177,8 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
             };
             let text = "UPDATE webhook_deliveries
              SET state = $3, due_at = now() + $4, ended_at = CASE WHEN $5 THEN now() END,
-                 expires_at = CASE WHEN $5 THEN now() + $6 END, last_status = $7, last_error = $8, last_at = now(),
-                 fence = fence + 1
-             WHERE id = $1 AND fence = $2 AND state = 'pending'
-             RETURNING id";
+                 expires_at = CASE WHEN $5 THEN now() + $6 END, last_status = $7, last_error = $8, last_at = now(), fence = fence + 1
+             WHERE id = $1 AND fence = $2 AND state = 'pending' RETURNING id";
             let (ends, kept, said) = (state != "pending", change.retention, answer.error.as_deref());
             let values = values![claim.id, claim.fence, state, after, ends, kept, answer.status, said];
             if change.fetch(text, values).await?.is_empty() {
@@ -195,8 +212,6 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().write(text, values![]).await.map(drop)
     }
 }
-
-impl Webhooks for Ledger {}
 
 fn endpoint(row: &Row) -> Result<Endpoint> {
     let terms = from_row!(row => EndpointTerms { url, description, enabled; events: row.json("events")? });

@@ -36,12 +36,12 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
     /// What a watcher in another process sees of these generations; those that are gone are left out.
     async fn glance(&self, ids: &[GenerationId]) -> Result<Vec<Glance>> {
         let rows = self.as_ref().read(&reports::glance(self.is_shared()), values![Value::ids(ids)]).await?;
-        // What another version of this program has written may be unreadable, and is only for show.
-        let progress = |row: &Row| row.json("progress").unwrap_or_default();
         let seen = |row: &Row| {
-            Ok(from_row!(row => Glance {
-                id, last_event, is_over; progress: progress(row), previews: row.json("previews")?
-            }))
+            // What another version of this program has written may be unreadable, and is only for show.
+            let progress = row.json("progress").unwrap_or_default();
+            Ok(
+                from_row!(row => Glance { id, last_event, is_over; progress: progress, previews: row.json("previews")? }),
+            )
         };
         rows.iter().map(seen).collect()
     }
@@ -74,8 +74,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         let text = "INSERT INTO workers (id, version, models, running, speed, started_at, beaten_at)
              VALUES ($1, $2, $3, $4, $5, now(), now())
              ON CONFLICT (id) DO UPDATE SET models = excluded.models, running = excluded.running,
-                 speed = excluded.speed, beaten_at = excluded.beaten_at
-             RETURNING draining";
+                 speed = excluded.speed, beaten_at = excluded.beaten_at RETURNING draining";
         let models = Value::json(&beat.models)?;
         let values = values![&beat.worker, &beat.version, models, beat.running, beat.speed];
         let row = self.as_ref().write(text, values).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
@@ -109,5 +108,3 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().write("DELETE FROM workers WHERE id = $1", values![worker]).await.map(drop)
     }
 }
-
-impl Fleet for Ledger {}

@@ -53,5 +53,3 @@ pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
             .transpose()
     }
 }
-
-impl Keys for Ledger {}

@@ -1,41 +1,9 @@
-//! What is outgoing to the receivers of webhooks: written with its event, taken by a claim, settled by what a try has come to.
+//! What is outgoing to the receivers of webhooks: written with its event, and ended with its endpoint.
 
 use time::OffsetDateTime;
 
-use super::{
-    ClaimedDelivery, DeliveryClaim, Result,
-    change::Change,
-    dialect::values,
-    record::readable,
-    row::{Row, from_row},
-};
-use crate::generation::{DeliveryId, EndpointId, EventKind, SigningSecret, Webhook, WebhookEvent, notice};
-
-pub const CLAIM: &str = "
-    WITH picked AS MATERIALIZED (
-        SELECT id AS picked_id FROM webhook_deliveries AS this
-        WHERE state = 'pending' AND due_at <= now() AND receiver <> ALL($3) AND NOT EXISTS (
-            SELECT 1 FROM webhook_deliveries AS earlier
-            WHERE earlier.generation_id = this.generation_id AND earlier.seq < this.seq AND earlier.state = 'pending')
-        ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-    )
-    UPDATE webhook_deliveries SET fence = fence + 1, attempts = attempts + 1, due_at = now() + $2
-    FROM picked WHERE id = picked_id
-    RETURNING id, generation_id AS generation, receiver, fence, attempts, body,
-        coalesce(url, (SELECT e.url FROM webhook_endpoints AS e WHERE e.id = endpoint_id)) AS url,
-        (SELECT e.secret FROM webhook_endpoints AS e WHERE e.id = endpoint_id) AS secret,
-        (SELECT e.old_secret FROM webhook_endpoints AS e
-         WHERE e.id = endpoint_id AND e.old_secret_until > now()) AS old_secret";
-
-/// Reads a row of [`CLAIM`].
-pub fn claimed(row: &Row) -> Result<ClaimedDelivery> {
-    let secrets: [Option<SigningSecret>; 2] = [row.get("secret")?, row.get("old_secret")?];
-    Ok(from_row!(row => ClaimedDelivery {
-        generation, receiver, url, body, attempts;
-        claim: from_row!(row => DeliveryClaim { id, fence }),
-        secrets: secrets.into_iter().flatten().collect()
-    }))
-}
+use super::{DeliveryClaim, Result, change::Change, dialect::values, record::readable, row::Row};
+use crate::generation::{DeliveryId, EndpointId, EventKind, Webhook, WebhookEvent, notice};
 
 impl Change {
     /// Puts what `kind` tells of the generation of this row to what is outgoing, after the event itself was appended. A

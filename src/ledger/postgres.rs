@@ -67,19 +67,15 @@ impl Dialect for Postgres {
         true
     }
 
-    async fn read(&self, text: &str, values: &[Value]) -> Result<Vec<Row>> {
-        self.write(text, values).await
-    }
-
     async fn write(&self, text: &str, values: &[Value]) -> Result<Vec<Row>> {
-        let mut loan = self.lend().await?;
+        let mut loan = Loan::of(&self.pool).await?;
         let rows = run(&mut loan.connection, text, values).await?;
         loan.give_back();
         Ok(rows)
     }
 
     async fn begin(&self, walks: bool) -> Result<Box<dyn Transaction>> {
-        let mut loan = self.lend().await?;
+        let mut loan = Loan::of(&self.pool).await?;
         loan.connection.execute(if walks { BEGIN_WALKING } else { "BEGIN ISOLATION LEVEL READ COMMITTED" }).await?;
         Ok(Box::new(loan))
     }

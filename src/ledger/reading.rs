@@ -38,11 +38,8 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
             let Some(last) = rows.last() else { break false };
             *(if ascending { &mut query.before } else { &mut query.after }) = Some(last.get("id")?);
             records.extend(rows.iter().filter_map(readable));
-            if records.len() > query.limit {
-                break true;
-            }
-            if rows.len() < wanted {
-                break false;
+            if records.len() > query.limit || rows.len() < wanted {
+                break records.len() > query.limit;
             }
         };
         records.truncate(query.limit);
@@ -116,8 +113,6 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         ledger.bounded(|| ledger.db.ping()).await
     }
 }
-
-impl Reads for Ledger {}
 
 impl Ledger {
     async fn count(&self, also: &str, values: Vec<Value>) -> Result<Counts> {

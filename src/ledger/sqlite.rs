@@ -53,19 +53,13 @@ impl Ledger {
     /// # Errors
     /// [`StoreError::Locked`](super::StoreError::Locked).
     pub async fn open_sqlite_by(clock: Clock, data_dir: &Path, retention: Duration) -> Result<Ledger> {
-        Ok(Ledger { db: Arc::new(Sqlite::open(clock, data_dir).await?), timeout: None, retention })
-    }
-}
-
-impl Sqlite {
-    async fn open(clock: Clock, data_dir: &Path) -> Result<Sqlite> {
         let lock = folder::lock(data_dir).await?;
         let options = folder::options(data_dir);
         let writer = folder::writer(options.clone()).await?;
         sqlx::migrate!("migrations/sqlite").run(&writer).await?;
         let db = Sqlite { writer, readers: folder::readers(options), clock, _lock: lock };
         clock::settle(&db).await?;
-        Ok(db)
+        Ok(Ledger { db: Arc::new(db), timeout: None, retention })
     }
 }
 
@@ -116,12 +110,7 @@ async fn run(connection: &mut SqliteConnection, text: &str, values: &[Value], no
 
 /// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the index of the WAL could not be made larger.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
-    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_none() {
-        return false;
-    }
-    let code = error.code().and_then(|code| code.parse::<u32>().ok());
+    let is_ours = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
+    let code = error.code().filter(|_| is_ours).and_then(|code| code.parse::<u32>().ok());
     code.is_some_and(|code| code & 0xff == 13 || code == 10 | 19 << 8)
 }
-
-#[cfg(test)]
-mod tests;

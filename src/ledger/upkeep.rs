@@ -128,5 +128,3 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         Ok(())
     }
 }
-
-impl Upkeep for Ledger {}

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::generation::{Delivery, DeliveryId, EndpointId, EndpointTerms, GenerationId, SigningSecret};
+use crate::generation::{DeliveryId, EndpointId, EndpointTerms, GenerationId, SigningSecret};
 
 #[derive(Clone, Debug)]
 pub struct NewEndpoint<'a> {
@@ -13,12 +13,6 @@ pub struct NewEndpoint<'a> {
     pub tenant: &'a str,
     pub terms: &'a EndpointTerms,
     pub secret: &'a SigningSecret,
-}
-
-#[derive(Clone, Debug)]
-pub struct DeliveryPage {
-    pub deliveries: Vec<Delivery>,
-    pub has_more: bool,
 }
 
 /// The right to write what one try has come to.

@@ -12,7 +12,7 @@ use crate::{
         Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, Fields, Invalid, SigningSecret, Webhook,
         WebhookEvent,
     },
-    ledger::{self, DeliveryPage, NewEndpoint, StoreError},
+    ledger::{self, NewEndpoint, Page, StoreError},
 };
 
 /// A cheap handle to the endpoints of all tenants.
@@ -132,7 +132,7 @@ impl Registry {
         endpoint: EndpointId,
         limit: usize,
         after: Option<DeliveryId>,
-    ) -> Result<DeliveryPage, RegistryError> {
+    ) -> Result<Page<Delivery>, RegistryError> {
         self.ask(self.store.deliveries(tenant, endpoint, limit, after)).await?.ok_or(RegistryError::NotFound)
     }
 

@@ -16,9 +16,8 @@ use latentd::{
     http::{operator_endpoints, public_endpoints},
     ledger::{
         Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, DeliveryClaim,
-        DeliveryPage, Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint, Next,
-        Outcome, Page, Place, Reads, Reaped, Reaping, Renewed, Report, StoreError, Upkeep, Webhooks, WorkerRecord,
-        Workload,
+        Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint, Next, Outcome, Page,
+        Place, Reads, Reaped, Reaping, Renewed, Report, StoreError, Upkeep, Webhooks, WorkerRecord, Workload,
     },
 };
 use serde_json::{Value, json};
@@ -239,7 +238,7 @@ impl Webhooks for Silence {
         _: EndpointId,
         _: usize,
         _: Option<DeliveryId>,
-    ) -> Result<Option<DeliveryPage>, StoreError> {
+    ) -> Result<Option<Page<Delivery>>, StoreError> {
         pending().await
     }
 

@@ -208,6 +208,46 @@ async fn a_row_with_a_wrong_problem_is_corrupt() {
     assert!(matches!(read, Err(StoreError::Corrupt { what: "problem", .. })), "{read:?}");
 }
 
+#[tokio::test]
+async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    let before = accept(&*store, 1).await;
+    let mut database = database(place.path()).await;
+    // SQLite answers as it does for ENOSPC where a table has no number left for another row.
+    let full = "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT);
+                INSERT INTO sqlite_sequence VALUES ('counted', 9223372036854775807);
+                CREATE TRIGGER full BEFORE INSERT ON generations BEGIN INSERT INTO counted DEFAULT VALUES; END";
+    database.execute(full).await.unwrap();
+    let job = generation();
+    for _ in 0..3 {
+        let refused = store.accept(&place::request(&job)).await;
+        assert!(matches!(refused, Err(StoreError::StorageFull)), "{refused:?}");
+    }
+    database.execute("DROP TRIGGER full").await.unwrap();
+    let after = accept(&*store, 1).await;
+    let claimed = claim(&*store, 9).await;
+    assert_eq!(place::ids(&claimed), [before, after].concat());
+}
+
+/// As a commit or a write that meets a failing disk.
+#[tokio::test]
+async fn the_store_goes_on_after_a_transaction_that_sqlite_undid() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    let mut database = database(place.path()).await;
+    let undo = "CREATE TRIGGER undo BEFORE INSERT ON generation_events BEGIN SELECT RAISE(ROLLBACK, 'undone'); END";
+    database.execute(undo).await.unwrap();
+    let job = generation();
+    for _ in 0..3 {
+        let undone = store.accept(&place::request(&job)).await;
+        assert!(matches!(undone, Err(StoreError::Database(_))), "{undone:?}");
+    }
+    database.execute("DROP TRIGGER undo").await.unwrap();
+    let kept = accept(&*store, 1).await;
+    assert_eq!(place::ids(&claim(&*store, 9).await), kept);
+}
+
 async fn database(dir: &Path) -> SqliteConnection {
     SqliteConnection::connect(&format!("sqlite:{}", dir.join("latentd.db").display())).await.unwrap()
 }

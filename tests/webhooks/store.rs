@@ -164,7 +164,7 @@ impl Place {
     }
 
     async fn log(&self, endpoint: &Endpoint) -> Vec<latentd::generation::Delivery> {
-        self.webhooks.deliveries(TENANT, endpoint.id, 100, None).await.unwrap().unwrap().deliveries
+        self.webhooks.deliveries(TENANT, endpoint.id, 100, None).await.unwrap().unwrap().records
     }
 }
 
@@ -524,7 +524,7 @@ async fn the_log_is_read_page_by_page(place: Place) {
     let (mut after, mut seen) = (None, Vec::new());
     loop {
         let page = place.webhooks.deliveries(TENANT, endpoint.id, 2, after).await.unwrap().unwrap();
-        seen.extend(page.deliveries.iter().map(|one| one.id));
+        seen.extend(page.records.iter().map(|one| one.id));
         after = seen.last().copied();
         if !page.has_more {
             break;

@@ -86,14 +86,11 @@ fn word(hint: &Hint) -> String {
 
 fn parse(word: &str) -> Option<Hint> {
     match word.split_once(':') {
-        None => match word {
-            "queued" => Some(Hint::Queued),
-            "orders" => Some(Hint::Orders),
-            _ => None,
-        },
+        None if word == "queued" => Some(Hint::Queued),
+        None if word == "orders" => Some(Hint::Orders),
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
-        Some(_) => None,
+        _ => None,
     }
 }
 

@@ -10,21 +10,18 @@ use sqlx::{
 
 use crate::{config, ledger::Result};
 
-use super::Postgres;
-
 /// A pool that connects when it is asked to.
 pub fn open(settings: &config::Database) -> Result<PgPool> {
     let (options, timeout) = (options(settings)?, settings.timeout_s.into());
     let bounds = bounds(timeout);
-    let pool = PgPoolOptions::new()
+    Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(timeout)
         .after_connect(move |connection, _| {
             let bounds = AssertSqlSafe(bounds.clone());
             Box::pin(async move { connection.execute(bounds).await.map(drop) })
         })
-        .connect_lazy_with(options);
-    Ok(pool)
+        .connect_lazy_with(options))
 }
 
 pub fn options(settings: &config::Database) -> Result<PgConnectOptions> {
@@ -53,13 +50,11 @@ pub struct Loan {
     is_back: bool,
 }
 
-impl Postgres {
-    pub(super) async fn lend(&self) -> Result<Loan> {
-        Ok(Loan { connection: self.pool.acquire().await?, is_back: false })
-    }
-}
-
 impl Loan {
+    pub async fn of(pool: &PgPool) -> Result<Loan> {
+        Ok(Loan { connection: pool.acquire().await?, is_back: false })
+    }
+
     pub fn give_back(mut self) {
         self.is_back = true;
     }

@@ -31,7 +31,7 @@ impl Ledger {
 /// Proves that the database answers and has what this program needs.
 pub async fn check(db: &Postgres) -> Result<()> {
     let needed = migrator().iter().map(|migration| migration.version).max().unwrap_or_default();
-    let mut loan = db.lend().await?;
+    let mut loan = pool::Loan::of(&db.pool).await?;
     let newest = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
     let found = match sqlx::query_scalar(newest).fetch_one(&mut *loan.connection).await {
         Ok(version) => version,

@@ -50,7 +50,7 @@ pub fn options(data_dir: &Path) -> SqliteConnectOptions {
 }
 
 pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool> {
-    let pool = SqlitePoolOptions::new()
+    Ok(SqlitePoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -58,8 +58,7 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool> {
         // believing that a transaction is open: no other could begin. Such a connection is replaced.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
-        .await?;
-    Ok(pool)
+        .await?)
 }
 
 pub fn readers(options: SqliteConnectOptions) -> SqlitePool {
