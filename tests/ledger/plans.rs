@@ -178,8 +178,8 @@ async fn plan(connection: &mut SqliteConnection, text: &str) -> String {
 /// However the server plans the statement: for these values, or once for all.
 #[tokio::test]
 async fn the_claim_walks_its_index_and_sorts_nothing() {
-    let Some(place) = PgPlace::new().await else { return };
     let Some(statements) = Statements::of_this_process("the_claim_walks_its_index_and_sorts_nothing") else { return };
+    let Some(place) = PgPlace::new().await else { return };
     let store = place.store().await;
     accept(&store, 1).await;
     assert_eq!(latentd::ledger::Claims::claim(&store, &worker("one"), 1, true).await.unwrap().len(), 1);
