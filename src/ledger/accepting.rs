@@ -36,9 +36,11 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             let vft = change.take_place(acceptance, v).await?;
             let Acceptance { id, tenant, job, fingerprint, cost, .. } = acceptance;
             let start_timeout = std::time::Duration::from_secs(job.start_timeout_s.into());
-            let text = format!("INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority, vft,
-                cost, aged_at, fingerprint)
-             VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9) RETURNING {COLUMNS}");
+            let text = format!(
+                "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority,
+                     vft, cost, aged_at, fingerprint)
+                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9) RETURNING {COLUMNS}"
+            );
             let (params, rank) = (Value::json(job)?, job.priority.rank());
             let values = values![*id, *tenant, &job.model, params, start_timeout, rank, vft, *cost, fingerprint];
             let record = record(&change.one(&text, values).await?)?;
@@ -94,9 +96,9 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         atomically!(self, |change| {
             let text = format!(
                 "UPDATE generations
-             SET status = 'queued', dead = false, crash_count = 0, attempt = 0, problem = NULL, run_at = now(),
-                 started_at = NULL, finished_at = NULL, expires_at = NULL, aged_at = now(), version = version + 1
-             WHERE id = $1 AND dead RETURNING {COLUMNS}"
+                 SET status = 'queued', dead = false, crash_count = 0, attempt = 0, problem = NULL, run_at = now(),
+                     started_at = NULL, finished_at = NULL, expires_at = NULL, aged_at = now(), version = version + 1
+                 WHERE id = $1 AND dead RETURNING {COLUMNS}"
             );
             let Some(row) = change.fetch(&text, values![id]).await?.pop() else { return Ok(None) };
             let told = json!({"id": id, "attempt": 0, "reason": "revived"});
@@ -157,8 +159,8 @@ impl Change {
     /// of the generation that was claimed last, `v`, as the virtual time (Golestani 1994).
     async fn take_place(&mut self, acceptance: &Acceptance<'_>, v: f64) -> Result<f64> {
         let text = "SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
-                (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = $1) AS own,
-                (SELECT max_queued FROM tenants WHERE id = $1) AS most";
+             (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = $1) AS own,
+             (SELECT max_queued FROM tenants WHERE id = $1) AS most";
         let row = self.one(text, values![acceptance.tenant]).await?;
         let (queued, own, most): (usize, usize, Option<usize>) =
             (row.get("queued")?, row.get("own")?, row.get("most")?);

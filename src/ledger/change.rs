@@ -107,14 +107,14 @@ impl Change {
         let table = Value::json(&steps.iter().map(Step::row).collect::<Vec<_>>())?;
         let text = format!(
             "UPDATE generations
-     SET status = new_status, attempt = attempt - uncounted, crash_count = crash_count + crashes, dead = given_up,
-         artifacts = made, problem = why, version = version + 1, lease_owner = NULL, lease_expires_at = NULL,
-         run_at = CASE WHEN delay_ms IS NULL THEN run_at ELSE now() + delay_ms * $2 END,
-         finished_at = CASE WHEN delay_ms IS NULL THEN now() END,
-         expires_at = CASE WHEN delay_ms IS NULL THEN now() + $3 END
-     FROM jsonb_to_recordset($1) AS step (step_id uuid, new_status text, crashes integer, uncounted integer,
-         given_up boolean, made jsonb, why jsonb, delay_ms double precision)
-     WHERE id = step_id AND finished_at IS NULL RETURNING {COLUMNS}"
+             SET status = new_status, attempt = attempt - uncounted, crash_count = crash_count + crashes, dead = given_up,
+                 artifacts = made, problem = why, version = version + 1, lease_owner = NULL, lease_expires_at = NULL,
+                 run_at = CASE WHEN delay_ms IS NULL THEN run_at ELSE now() + delay_ms * $2 END,
+                 finished_at = CASE WHEN delay_ms IS NULL THEN now() END,
+                 expires_at = CASE WHEN delay_ms IS NULL THEN now() + $3 END
+             FROM jsonb_to_recordset($1) AS step (step_id uuid, new_status text, crashes integer, uncounted integer,
+                 given_up boolean, made jsonb, why jsonb, delay_ms double precision)
+             WHERE id = step_id AND finished_at IS NULL RETURNING {COLUMNS}"
         );
         let mut moved = by_id(self.fetch(&text, values![table, Duration::from_millis(1), self.retention]).await?)?;
         let (mut rows, mut told) = (Vec::new(), Vec::new());
@@ -134,7 +134,7 @@ impl Change {
             // Nobody watches an attempt that is over.
             let ids: Vec<_> = steps.iter().map(|step| step.id).collect();
             let forget = "WITH forgotten AS (DELETE FROM artifact_previews WHERE generation_id = ANY($1))
-                DELETE FROM generation_progress WHERE generation_id = ANY($1)";
+                 DELETE FROM generation_progress WHERE generation_id = ANY($1)";
             self.fetch(forget, values![Value::ids(&ids)]).await?;
         }
         self.append(&told).await?;

@@ -109,8 +109,8 @@ impl Change {
     /// Takes the next generations for this worker.
     async fn pick(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<GenerationId>> {
         let alone = "SELECT EXISTS (
-                 SELECT 1 FROM generations INDEXED BY generations_running
-                 WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
+             SELECT 1 FROM generations INDEXED BY generations_running
+             WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
         if self.one(alone, values![&by.worker]).await?.get("is_alone")? {
             return Ok(Vec::new());
         }
@@ -164,8 +164,8 @@ impl Change {
             self.fetch("SELECT pg_advisory_xact_lock($1)", values![CLAIMS]).await?;
         }
         let room = "SELECT id, max_running - (
-                 SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
-             FROM tenants WHERE max_running IS NOT NULL";
+             SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
+         FROM tenants WHERE max_running IS NOT NULL";
         let rows = self.fetch(room, values![]).await?;
         rows.iter().map(|row| Ok((row.get("id")?, row.get("room")?))).collect()
     }
@@ -203,8 +203,7 @@ impl Change {
 }
 
 /// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
-/// it has looked at. Where a `lock` takes the rows, no other claim sees them; without one they are only looked at, and others may be
-/// taking them.
+/// it has looked at. Where a `lock` takes the rows, no other claim sees them; without one others may be taking them.
 fn candidates(by: &Claimant, full: &[String], seen: &[GenerationId], limit: usize, lock: &str) -> (String, Vec<Value>) {
     let text = format!(
         "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim

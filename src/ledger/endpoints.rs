@@ -18,7 +18,7 @@ const ENDPOINT: &str = "id, url, events, description, enabled, gone, old_secret_
 
 /// What [`delivery`] reads.
 const DELIVERY: &str = "id, generation_id AS generation, kind, state, attempts, last_status, last_error, last_at,
-    CASE WHEN state = 'pending' THEN due_at END AS due_at, created_at, ended_at";
+     CASE WHEN state = 'pending' THEN due_at END AS due_at, created_at, ended_at";
 
 /// The tables of endpoints and deliveries. An endpoint of another tenant is none.
 #[async_trait]
@@ -63,8 +63,8 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         atomically!(self, |change| {
             let text = format!(
                 "UPDATE webhook_endpoints
-             SET url = $3, events = $4, description = $5, enabled = $6, gone = gone AND NOT $6, updated_at = now()
-             WHERE id = $1 AND tenant_id = $2 RETURNING {ENDPOINT}"
+                 SET url = $3, events = $4, description = $5, enabled = $6, gone = gone AND NOT $6, updated_at = now()
+                 WHERE id = $1 AND tenant_id = $2 RETURNING {ENDPOINT}"
             );
             let events = Value::json(&terms.events)?;
             let values = values![id, tenant, &terms.url, events, &terms.description, terms.enabled];
@@ -141,19 +141,19 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
     /// One whose generation has an earlier one pending is not taken, nor one to a receiver in `except`.
     async fn claim_deliveries(&self, limit: usize, lease: Duration, except: &[String]) -> Result<Vec<ClaimedDelivery>> {
         let text = "WITH picked AS MATERIALIZED (
-                 SELECT id AS picked_id FROM webhook_deliveries AS this
-                 WHERE state = 'pending' AND due_at <= now() AND receiver <> ALL($3) AND NOT EXISTS (
-                     SELECT 1 FROM webhook_deliveries AS earlier
-                     WHERE earlier.generation_id = this.generation_id AND earlier.seq < this.seq AND earlier.state = 'pending')
-                 ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
-             )
-             UPDATE webhook_deliveries SET fence = fence + 1, attempts = attempts + 1, due_at = now() + $2
-             FROM picked WHERE id = picked_id
-             RETURNING id, generation_id AS generation, receiver, fence, attempts, body,
-                 coalesce(url, (SELECT e.url FROM webhook_endpoints AS e WHERE e.id = endpoint_id)) AS url,
-                 (SELECT e.secret FROM webhook_endpoints AS e WHERE e.id = endpoint_id) AS secret,
-                 (SELECT e.old_secret FROM webhook_endpoints AS e
-                  WHERE e.id = endpoint_id AND e.old_secret_until > now()) AS old_secret";
+             SELECT id AS picked_id FROM webhook_deliveries AS this
+             WHERE state = 'pending' AND due_at <= now() AND receiver <> ALL($3) AND NOT EXISTS (
+                 SELECT 1 FROM webhook_deliveries AS earlier
+                 WHERE earlier.generation_id = this.generation_id AND earlier.seq < this.seq AND earlier.state = 'pending')
+             ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+         )
+         UPDATE webhook_deliveries SET fence = fence + 1, attempts = attempts + 1, due_at = now() + $2
+         FROM picked WHERE id = picked_id
+         RETURNING id, generation_id AS generation, receiver, fence, attempts, body,
+             coalesce(url, (SELECT e.url FROM webhook_endpoints AS e WHERE e.id = endpoint_id)) AS url,
+             (SELECT e.secret FROM webhook_endpoints AS e WHERE e.id = endpoint_id) AS secret,
+             (SELECT e.old_secret FROM webhook_endpoints AS e
+              WHERE e.id = endpoint_id AND e.old_secret_until > now()) AS old_secret";
         let claimed = |row: &Row| {
             let secrets: [Option<SigningSecret>; 2] = [row.get("secret")?, row.get("old_secret")?];
             Ok(from_row!(row => ClaimedDelivery {
@@ -176,9 +176,9 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
                 Next::Dead | Next::Gone => ("dead", Duration::ZERO),
             };
             let text = "UPDATE webhook_deliveries
-             SET state = $3, due_at = now() + $4, ended_at = CASE WHEN $5 THEN now() END,
-                 expires_at = CASE WHEN $5 THEN now() + $6 END, last_status = $7, last_error = $8, last_at = now(), fence = fence + 1
-             WHERE id = $1 AND fence = $2 AND state = 'pending' RETURNING id";
+                 SET state = $3, due_at = now() + $4, fence = fence + 1, ended_at = CASE WHEN $5 THEN now() END,
+                     expires_at = CASE WHEN $5 THEN now() + $6 END, last_status = $7, last_error = $8, last_at = now()
+                 WHERE id = $1 AND fence = $2 AND state = 'pending' RETURNING id";
             let (ends, kept, said) = (state != "pending", change.retention, answer.error.as_deref());
             let values = values![claim.id, claim.fence, state, after, ends, kept, answer.status, said];
             if change.fetch(text, values).await?.is_empty() {
@@ -207,8 +207,8 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
     /// Erases deliveries that ended as long ago as finished generations are kept.
     async fn purge_deliveries(&self) -> Result<()> {
         let text = "WITH overdue AS MATERIALIZED (
-                SELECT id FROM webhook_deliveries WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
-            DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM overdue)";
+             SELECT id FROM webhook_deliveries WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
+         DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM overdue)";
         self.as_ref().write(text, values![]).await.map(drop)
     }
 }

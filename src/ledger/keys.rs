@@ -28,8 +28,8 @@ pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
         atomically!(self, |change| {
             let text =
                 "INSERT INTO tenants (id, weight, max_queued, max_running, created_at) VALUES ($1, $2, $3, $4, now())
-             ON CONFLICT (id) DO UPDATE SET weight = excluded.weight, max_queued = excluded.max_queued,
-                 max_running = excluded.max_running";
+                 ON CONFLICT (id) DO UPDATE SET weight = excluded.weight, max_queued = excluded.max_queued,
+                     max_running = excluded.max_running";
             change.fetch(text, values![&key.tenant, key.weight, key.max_queued, key.max_running]).await?;
             let text = "INSERT INTO api_keys (id, sha256, tenant_id, created_at) VALUES ($1, $2, $3, now())";
             change.fetch(text, values![&key.id, &key.sha256, &key.tenant]).await?;

@@ -21,9 +21,9 @@ impl Change {
         let now: OffsetDateTime = self.one("SELECT now() AS at", values![]).await?.get("at")?;
         let body = notice(&record, kind, now).to_string();
         let text = "INSERT INTO webhook_deliveries
-                 (id, generation_id, seq, endpoint_id, url, receiver, kind, due_at, created_at, body)
-             VALUES ($1, $2, (SELECT max(seq) FROM generation_events WHERE generation_id = $2), $3, $4, $5, $6, now(),
-                 now(), $7)";
+             (id, generation_id, seq, endpoint_id, url, receiver, kind, due_at, created_at, body)
+         VALUES ($1, $2, (SELECT max(seq) FROM generation_events WHERE generation_id = $2), $3, $4, $5, $6, now(),
+             now(), $7)";
         let id = DeliveryId::new();
         self.fetch(text, values![id, record.id, endpoint, url, webhook.receiver(), kind.as_str(), body]).await?;
         Ok(())
@@ -49,11 +49,11 @@ impl Change {
     /// Ends everything that is pending for an endpoint which is disabled.
     pub async fn give_up(&mut self, endpoint: EndpointId) -> Result<()> {
         let text = "WITH pending AS MATERIALIZED (
-                SELECT id AS pending_id FROM webhook_deliveries WHERE endpoint_id = $1 AND state = 'pending'
-                ORDER BY id FOR UPDATE)
-            UPDATE webhook_deliveries SET state = 'dead', last_error = 'the endpoint is disabled', ended_at = now(),
-                expires_at = now() + $2
-            FROM pending WHERE id = pending_id";
+             SELECT id AS pending_id FROM webhook_deliveries WHERE endpoint_id = $1 AND state = 'pending'
+             ORDER BY id FOR UPDATE)
+         UPDATE webhook_deliveries SET state = 'dead', last_error = 'the endpoint is disabled', ended_at = now(),
+             expires_at = now() + $2
+         FROM pending WHERE id = pending_id";
         self.fetch(text, values![endpoint, self.retention]).await.map(drop)
     }
 }

@@ -78,13 +78,13 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     /// of which runs `slots` generations at a time.
     async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload> {
         let text = "WITH open AS (SELECT cost FROM generations WHERE status IN ('queued', 'running')),
-                  live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0.0) AS speed FROM workers
-                           WHERE beaten_at > now() - $1),
-                  first AS (SELECT cost FROM open ORDER BY cost
-                            LIMIT (SELECT greatest(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
-             SELECT (SELECT speed FROM live) AS speed,
-                 coalesce(sum(cost), 0.0) + (SELECT greatest(0, slots - 1) FROM live) * coalesce(max(cost), 0.0) AS cost
-             FROM first";
+             live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0.0) AS speed FROM workers
+                      WHERE beaten_at > now() - $1),
+             first AS (SELECT cost FROM open ORDER BY cost
+                       LIMIT (SELECT greatest(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
+        SELECT (SELECT speed FROM live) AS speed,
+            coalesce(sum(cost), 0.0) + (SELECT greatest(0, slots - 1) FROM live) * coalesce(max(cost), 0.0) AS cost
+        FROM first";
         let row = self.as_ref().read_one(text, values![lately, slots]).await?;
         Ok(from_row!(row => Workload { cost, speed }))
     }
@@ -94,15 +94,15 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     async fn place(&self, id: GenerationId) -> Result<Option<Place>> {
         // Two looks, since one with "or" would find no start in the index.
         let text = "WITH this AS (SELECT id, priority, vft FROM generations WHERE id = $1 AND status = 'queued'),
-                  ahead AS (
-                      SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
-                          ON other.status = 'queued' AND other.priority > this.priority
-                      UNION ALL
-                      SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
-                          ON other.status = 'queued' AND other.priority = this.priority
-                             AND (other.vft, other.id) < (this.vft, this.id))
-             SELECT count(ahead.cost) AS position, coalesce(sum(ahead.cost), 0.0) AS cost
-             FROM this LEFT JOIN ahead ON true GROUP BY this.id";
+             ahead AS (
+                 SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
+                     ON other.status = 'queued' AND other.priority > this.priority
+                 UNION ALL
+                 SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
+                     ON other.status = 'queued' AND other.priority = this.priority
+                        AND (other.vft, other.id) < (this.vft, this.id))
+        SELECT count(ahead.cost) AS position, coalesce(sum(ahead.cost), 0.0) AS cost
+        FROM this LEFT JOIN ahead ON true GROUP BY this.id";
         let row = self.as_ref().read(text, values![id]).await?.pop();
         row.map(|row| Ok(from_row!(row => Place { position, cost }))).transpose()
     }
@@ -118,7 +118,7 @@ impl Ledger {
     async fn count(&self, also: &str, values: Vec<Value>) -> Result<Counts> {
         let text = format!(
             "SELECT (SELECT count(*) FROM generations WHERE status = 'queued' {also}) AS queued,
-                    (SELECT count(*) FROM generations WHERE status = 'running' {also}) AS running"
+             (SELECT count(*) FROM generations WHERE status = 'running' {also}) AS running"
         );
         let row = self.read_one(&text, values).await?;
         Ok(from_row!(row => Counts { queued, running }))

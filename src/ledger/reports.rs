@@ -68,8 +68,9 @@ pub fn tables(reports: &[Report]) -> Result<Vec<Value>> {
         .into_iter()
         .map(|((id, fence), progress)| json!({"told_id": hex(id), "told_fence": fence, "progress": progress}));
     let drawn = drawn.into_iter().map(|((id, fence, artifact), preview)| {
+        let (media_type, file) = (preview.media_type.as_str(), BASE64_STANDARD.encode(&preview.bytes));
         json!({"drawn_id": hex(id), "drawn_fence": fence, "artifact": artifact, "step": preview.step,
-            "preview_index": preview.preview_index, "media_type": preview.media_type.as_str(), "file": BASE64_STANDARD.encode(&preview.bytes)})
+            "preview_index": preview.preview_index, "media_type": media_type, "file": file})
     });
     let (told, drawn) = (told.collect::<Vec<_>>(), drawn.collect::<Vec<_>>());
     Ok(values![Value::json(&told)?, Value::json(&drawn)?])

@@ -83,9 +83,9 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// Raises every queued generation that was accepted and last raised so long ago by one priority, none beyond the highest.
     async fn age(&self, after: Duration) -> Result<()> {
         let text = "WITH waiting AS MATERIALIZED (
-                 SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
-                 WHERE status = 'queued' AND aged_at <= now() - $1 AND priority < $2 FOR NO KEY UPDATE SKIP LOCKED)
-             UPDATE generations SET priority = priority + 1, aged_at = now() FROM waiting WHERE id = waiting_id";
+             SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
+             WHERE status = 'queued' AND aged_at <= now() - $1 AND priority < $2 FOR NO KEY UPDATE SKIP LOCKED)
+         UPDATE generations SET priority = priority + 1, aged_at = now() FROM waiting WHERE id = waiting_id";
         self.as_ref().write(text, values![after, Priority::High.rank()]).await.map(drop)
     }
 
@@ -111,8 +111,8 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// Erases what nobody looks for any more: idempotency keys whose time is over, workers that have not beaten for an hour.
     async fn purge(&self) -> Result<()> {
         let keys = "WITH overdue AS MATERIALIZED (
-                SELECT tenant_id AS tenant, key AS old FROM idempotency WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
-            DELETE FROM idempotency WHERE (tenant_id, key) IN (SELECT tenant, old FROM overdue)";
+             SELECT tenant_id AS tenant, key AS old FROM idempotency WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
+         DELETE FROM idempotency WHERE (tenant_id, key) IN (SELECT tenant, old FROM overdue)";
         self.as_ref().write(keys, values![]).await?;
         self.as_ref().write("DELETE FROM workers WHERE beaten_at <= now() - $1", values![FORGOTTEN]).await?;
         if self.as_ref().db.is_shared() {

@@ -2,10 +2,8 @@
 
 use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
 
-use crate::{
-    config,
-    ledger::{Ledger, Result, StoreError},
-};
+use crate::config;
+use crate::ledger::{Ledger, Result, StoreError};
 
 use super::{Postgres, pool};
 

@@ -8,10 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::ledger::{
-    Result,
-    dialect::{Dialect, values},
-};
+use crate::ledger::Result;
+use crate::ledger::dialect::{Dialect, values};
 
 use super::Sqlite;
 
