@@ -34,7 +34,7 @@ use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
 
 use crate::{
     pipelines::{Compute, Frame, PipelineError, Prepared},
-    weights::{LoadError, ModelFolder},
+    weights::{Checkpoint, LoadError, ModelFolder},
 };
 
 /// The table of families: a row for each.
@@ -87,6 +87,11 @@ pub fn of(folder: &ModelFolder) -> Result<&'static dyn Family, LoadError> {
         value: index.keys.get("_class_name").cloned().unwrap_or_default(),
         supported: classes().join(", "),
     })
+}
+
+/// The kinds of checkpoints in one file that are read.
+pub fn checkpoints() -> Vec<&'static Checkpoint> {
+    FAMILIES.iter().flat_map(|family| family.checkpoints()).copied().collect()
 }
 
 /// All classes of diffusers' pipelines that are read, each once.

@@ -23,5 +23,6 @@ pub use error::{LoadError, TensorMismatch};
 pub use file::{FileContent, Stamp};
 pub use folder::{LARGEST_TEXT, ModelFolder};
 pub use header::check as check_header;
+pub use single_file::{Checkpoint, Marks, Purpose, TextEncoder};
 pub use size::float32_bytes;
 pub use tensors::Weights;

@@ -152,30 +152,18 @@ fn above_the_pipelines_nothing_sees_pixels() {
 
 /// What names a family of models and nothing else. `refiner` is no such word, since a request has a field of this name, and
 /// neither are the names of schedulers that a family shares its name with.
-const FAMILY_WORDS: [&str; 6] =
-    ["StableDiffusion", "stable_diffusion", "Stable Diffusion", "LatentConsistency", "Sdxl", "SDXL"];
+const FAMILY_WORDS: [&str; 7] =
+    ["StableDiffusion", "stable_diffusion", "Stable Diffusion", "LatentConsistency", "sdxl", "Sdxl", "SDXL"];
 
 /// The rooms that may name families: the families, and their networks.
 const FAMILY_ROOMS: [&str; 2] = ["families", "models"];
-
-/// Where a family is named all the same, by room or folder, and the words: a request's fields for models with two text encoders
-/// are called by the first such model, and a checkpoint in one file is seen as a folder before a family sees it.
-const FAMILY_EXCEPTIONS: [(&str, &[&str]); 3] = [
-    ("generation", &["Sdxl", "SDXL"]),
-    ("pipelines", &["Sdxl"]),
-    ("weights/single_file", &["Diffusion", "Consistency"]),
-];
 
 #[test]
 fn only_the_families_and_their_networks_name_a_family() {
     let classes = latentd::families::classes();
     let words: Vec<&str> = FAMILY_WORDS.into_iter().chain(classes).collect();
     for source in sources().iter().filter(|source| !FAMILY_ROOMS.contains(&source.room.as_str())) {
-        let is_excepted = |word: &str| {
-            let here = FAMILY_EXCEPTIONS.iter().filter(|(at, _)| source.room == *at || source.path.starts_with(at));
-            here.flat_map(|(_, words)| words.iter()).any(|excepted| word.contains(excepted))
-        };
-        for word in words.iter().filter(|word| !is_excepted(word)) {
+        for word in &words {
             assert!(!source.code.contains(word), "{} names {word}", source.path.display());
         }
     }
@@ -227,8 +215,7 @@ fn no_files_use_each_other_but_parent_and_child() {
             else {
                 continue;
             };
-            let is_excepted = from.join("/") == "imaging/infotext" && to.join("/") == "imaging/metadata";
-            if !from.starts_with(to) && !to.starts_with(from) && !is_excepted {
+            if !from.starts_with(to) && !to.starts_with(from) {
                 uses.entry(from).or_default().insert(to);
             }
         }

@@ -105,8 +105,8 @@ fn shard() -> (usize, usize) {
 /// Runs all cases of the shard that can be run, or so many of each model, with calls of at most so many rows.
 fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Compared {
     let root = fixtures();
-    let more = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/more");
-    let cases = Case::all(&root, &FOLDERS).into_iter().chain(Case::all(&more, &["lora"]));
+    let more = case::more();
+    let cases = Case::all(&root, &FOLDERS).into_iter().chain(Case::of_more());
     let (mut ready, waiting): (Vec<Case>, Vec<Case>) = cases.partition(|case| case.waits_for().is_none());
     if let Some(of_each) = of_each {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();

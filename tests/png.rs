@@ -332,7 +332,7 @@ fn draw() -> Draw {
         clip_skip: 0,
         decoder: Decoder::Full,
         feature_cache: None,
-        sdxl: None,
+        micro_conditioning: None,
         refiner: None,
         controls: Vec::new(),
         source: None,

@@ -11,6 +11,23 @@ mod rooms {
     pub mod weights;
 }
 
+/// What the families say of their checkpoints in one file.
+#[path = "../../src/families"]
+mod families {
+    #[path = "stable_diffusion"]
+    pub mod stable_diffusion {
+        pub mod checkpoint;
+    }
+    #[path = "stable_diffusion_xl"]
+    pub mod stable_diffusion_xl {
+        pub mod checkpoint;
+    }
+    #[path = "stable_diffusion_xl_refiner"]
+    pub mod stable_diffusion_xl_refiner {
+        pub mod checkpoint;
+    }
+}
+
 /// What the room of weights takes from that of kernels: a choice, which it hands on.
 mod kernels {
     #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +60,7 @@ use device::Device;
 use libfuzzer_sys::fuzz_target;
 use rooms::weights;
 use weights::{
-    ModelFolder, Weights,
+    Checkpoint, ModelFolder, Weights,
     lora::{Lora, Modules},
     textual_inversion::TextualInversion,
 };
@@ -52,7 +69,7 @@ fuzz_target!(|data: &[u8]| {
     let file = file(data);
     let _ = Lora::read("fuzz", &file, &modules());
     let _ = TextualInversion::read("fuzz", &file, [Some(4), Some(6)]);
-    if let Ok(folder) = ModelFolder::single_held("fuzz", file.clone()) {
+    if let Ok(folder) = ModelFolder::single_held("fuzz", file.clone(), CHECKPOINTS) {
         for component in ["unet", "vae", "text_encoder", "text_encoder_2"] {
             read_all(&folder, component);
         }
@@ -62,6 +79,13 @@ fuzz_target!(|data: &[u8]| {
     let read = |path: &str| path.ends_with(".safetensors").then(|| Cow::Owned(FILE.with_borrow(Vec::clone)));
     read_all(&ModelFolder::embedded("fuzz", files, read), "unet");
 });
+
+const CHECKPOINTS: &[&Checkpoint] = &[
+    &families::stable_diffusion::checkpoint::V2,
+    &families::stable_diffusion::checkpoint::V1,
+    &families::stable_diffusion_xl::checkpoint::CHECKPOINT,
+    &families::stable_diffusion_xl_refiner::checkpoint::CHECKPOINT,
+];
 
 thread_local! {
     static FILE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     device::Device,
+    families,
     generation::ModelCard,
     models::{
         control_net::{ControlNet, ControlNetConfig},
@@ -196,11 +197,13 @@ impl Entry {
                 let folder = ModelFolder::open_within(path.parent().unwrap_or(dir), &[dir, path]);
                 folder.map_err(said).map(|folder| (folder, part(path)))
             }
-            Source::SingleFile(path) => ModelFolder::single(path).map_err(said).and_then(|folder| {
-                let is_model = folder.has(listing::MODEL);
-                let other = "it is a checkpoint, which belongs into the folder of models.dir";
-                if is_model { Err(other.to_owned()) } else { Ok((folder, part(&path.with_extension("")))) }
-            }),
+            Source::SingleFile(path) => {
+                ModelFolder::single(path, &families::checkpoints()).map_err(said).and_then(|folder| {
+                    let is_model = folder.has(listing::MODEL);
+                    let other = "it is a checkpoint, which belongs into the folder of models.dir";
+                    if is_model { Err(other.to_owned()) } else { Ok((folder, part(&path.with_extension("")))) }
+                })
+            }
             Source::Unusable(reason) => Err(reason.clone()),
         };
         Entry::new(key, folder)

@@ -66,7 +66,7 @@ impl Entry {
         let files = Files::OnDisk { source: source.clone(), stamp: listing_stamp(source) };
         Entry::new(name, key(name, source), files, || match source {
             Source::Folder(path) => ModelFolder::open_within(path, &[dir]).map_err(|error| error.to_string()),
-            Source::SingleFile(path) => match ModelFolder::single(path) {
+            Source::SingleFile(path) => match ModelFolder::single(path, &families::checkpoints()) {
                 Ok(folder) if folder.has("model_index.json") => Ok(folder),
                 Ok(_) => Err("it is a ControlNet, which belongs into the folder of controlnets.dir".to_owned()),
                 Err(error) => Err(error.to_string()),

@@ -51,7 +51,7 @@ impl Stages {
             Some(Hold::Strength { strength }) => whole()?.for_strength(strength).map_err(at(&["strength"]))?,
             Some(Hold::Guidance { .. }) | None => whole()?,
         };
-        let denoising_end = draw.sdxl.as_ref().and_then(|sdxl| sdxl.denoising_end);
+        let denoising_end = draw.micro_conditioning.as_ref().and_then(|micro| micro.denoising_end);
         Ok(match (&draw.refiner, refiner) {
             (Some(Refiner { switch_at, .. }), Some(config)) => {
                 let follows = Schedule::new(config, steps).map_err(at(&["steps"]))?;

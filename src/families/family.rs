@@ -9,7 +9,7 @@ use crate::{
     device::Device,
     generation::{Job, ModelCard},
     pipelines::{Compute, Frame, Loaded, PipelineError, Prepared},
-    weights::{LoadError, ModelFolder, lora::Modules},
+    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
 /// A kind of models: those whose folders have the same parts, and which the same recipe draws with.
@@ -37,6 +37,11 @@ pub trait Family: Sync {
     /// # Errors
     /// The files are missing or broken, or not of this family.
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError>;
+
+    /// The kinds of its checkpoints in one file, by which such a file is known; none in a family that has no such files.
+    fn checkpoints(&self) -> &'static [&'static Checkpoint] {
+        &[]
+    }
 
     /// What LoRAs can stand beside; nothing in a family that takes none.
     ///

@@ -1,4 +1,5 @@
-//! Score-based models of stochastic differential equations (diffusers' `ScoreSdeVePipeline`; Song et al. 2021, arXiv:2011.13456).
+//! Score-based models of the variance-exploding stochastic differential equation (diffusers' `ScoreSdeVePipeline`; Song et al.
+//! 2021, arXiv:2011.13456).
 
 use serde_json::Value;
 
@@ -16,6 +17,20 @@ pub struct ScoreSdeVe;
 
 const KIND: Kind = Kind { codebook: None, classes: false, steps: 1000 };
 
+/// Samples are levels from 0 to 1, which those of the variance-preserving equation are not.
+fn parts(folder: &ModelFolder) -> Result<Parts, LoadError> {
+    let parts = Parts::read(folder, KIND)?;
+    match parts.scheduler_config.get("_class_name").and_then(Value::as_str) {
+        Some(class @ "ScoreSdeVpScheduler") => Err(LoadError::UnsupportedKey {
+            path: "scheduler/scheduler_config.json".into(),
+            key: "_class_name".into(),
+            value: class.into(),
+            supported: "a scheduler for levels from 0 to 1, such as ScoreSdeVeScheduler".into(),
+        }),
+        _ => Ok(parts),
+    }
+}
+
 impl Family for ScoreSdeVe {
     fn name(&self) -> &'static str {
         "score_sde_ve"
@@ -26,15 +41,11 @@ impl Family for ScoreSdeVe {
     }
 
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
-        Parts::read(folder, KIND)?.describe(name, folder, KIND)
+        parts(folder)?.describe(name, folder, KIND)
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
-        let parts = Parts::read(folder, KIND)?;
-        // Networks of the variance-preserving equation were trained on levels around zero.
-        let class = parts.scheduler_config.get("_class_name").and_then(Value::as_str);
-        let output = if class == Some("ScoreSdeVpScheduler") { Output::Signed } else { Output::Unit };
-        parts.load(folder, device, output)
+        parts(folder)?.load(folder, device, Output::Unit)
     }
 }
 

@@ -2,6 +2,7 @@
 //! arXiv:2310.04378), which are distilled from it.
 
 pub(super) mod card;
+pub(super) mod checkpoint;
 pub(super) mod kin;
 mod networks;
 mod plan;
@@ -11,7 +12,7 @@ use crate::{
     device::Device,
     models,
     pipelines::{Compute, Frame, Loaded, PipelineError, Prepared, text_guided},
-    weights::{LoadError, ModelFolder, lora::Modules},
+    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 use card::Guidance;
 use kin::{Kin, load};
@@ -49,6 +50,10 @@ impl Family for StableDiffusion {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         load(folder, device)
+    }
+
+    fn checkpoints(&self) -> &'static [&'static Checkpoint] {
+        &[&checkpoint::V2, &checkpoint::V1]
     }
 
     fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {

@@ -1,5 +1,7 @@
 //! Stable Diffusion XL (Podell et al. 2023, arXiv:2307.01952).
 
+pub(super) mod checkpoint;
+
 use serde_json::Value;
 
 use super::{
@@ -13,7 +15,7 @@ use crate::{
     device::Device,
     models,
     pipelines::{Compute, Frame, Loaded, PipelineError, Prepared, text_guided},
-    weights::{LoadError, ModelFolder, lora::Modules},
+    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
 /// Two text encoders, and a U-Net that takes sizes.
@@ -52,6 +54,10 @@ impl Family for StableDiffusionXl {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         load(folder, device)
+    }
+
+    fn checkpoints(&self) -> &'static [&'static Checkpoint] {
+        &[&checkpoint::CHECKPOINT]
     }
 
     fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {

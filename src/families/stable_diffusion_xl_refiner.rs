@@ -1,6 +1,8 @@
 //! The refiner of Stable Diffusion XL, which betters pictures or goes on with latents that its base model leaves
 //! (section 2.5 of Podell et al. 2023, arXiv:2307.01952).
 
+mod checkpoint;
+
 use super::{
     CardError, Description, Family, ModelIndex, Recipe,
     stable_diffusion::kin::{Kin, load},
@@ -10,7 +12,7 @@ use crate::{
     device::Device,
     models,
     pipelines::{Compute, Frame, Loaded, PipelineError, Prepared, text_guided},
-    weights::{LoadError, ModelFolder, lora::Modules},
+    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
 /// The second of the base model's text encoders, and a U-Net that takes sizes and a score.
@@ -41,6 +43,10 @@ impl Family for StableDiffusionXlRefiner {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         load(folder, device)
+    }
+
+    fn checkpoints(&self) -> &'static [&'static Checkpoint] {
+        &[&checkpoint::CHECKPOINT]
     }
 
     fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, Place, PromptSyntax, Refiner,
-    SchedulerChoice, Sdxl, Source,
+    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, MicroConditioning, Place,
+    PromptSyntax, Refiner, SchedulerChoice, Source,
 };
 
 /// Which pictures are to be drawn by the job's model, and how.
@@ -49,9 +49,9 @@ pub struct Draw {
     /// `None` computes every call of the denoiser in full.
     #[serde(default)]
     pub feature_cache: Option<FeatureCache>,
-    /// What models of SDXL's kind are told beside.
+    /// Sizes and scores, for models that take them.
     #[serde(flatten)]
-    pub sdxl: Option<Sdxl>,
+    pub micro_conditioning: Option<MicroConditioning>,
     /// The model of the last steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refiner: Option<Refiner>,
@@ -93,7 +93,7 @@ impl Draw {
 
     /// Every text that goes to a text encoder.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let second = self.sdxl.iter().flat_map(|sdxl| [&sdxl.prompt_2, &sdxl.negative_prompt_2]);
+        let second = self.micro_conditioning.iter().flat_map(|micro| [&micro.prompt_2, &micro.negative_prompt_2]);
         let refiner = self.refiner.as_ref().and_then(|refiner| refiner.negative_prompt.as_ref());
         let texts = second.flatten().chain(&self.negative_prompt).chain(refiner);
         [self.prompt.as_str()].into_iter().chain(texts.map(String::as_str))

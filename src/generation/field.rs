@@ -1,6 +1,8 @@
 //! What is known of one field of a request, in one place: its name, the values it takes, its default, the models that take
 //! it. [`table`](super::table) has all of them; parsing, errors, forms, `params`, the schema of a model and the page go by it.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use super::{Limits, ModelCard};
@@ -183,4 +185,10 @@ impl Field {
             _ => Integers { min: 0, max: u64::MAX, multiple_of: 1 },
         }
     }
+}
+
+/// The values from `min` to `max` in words: "between 64 and 2048", or "64" where there is one.
+pub(super) fn range(min: impl fmt::Display, max: impl fmt::Display) -> String {
+    let (min, max) = (min.to_string(), max.to_string());
+    if min == max { min } else { format!("between {min} and {max}") }
 }

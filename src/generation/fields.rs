@@ -13,7 +13,7 @@ pub use faults::FieldError;
 pub use faults::cut;
 use faults::{Faults, shortened};
 
-use super::field::{Field, Kind};
+use super::field::{Field, Kind, range};
 
 /// The fields of a request that were not read yet, and the errors found so far.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Fields {
         match u64::try_from(number) {
             Ok(number) if (min..=max).contains(&number) => Some(number),
             _ => {
-                self.error(name, "out_of_range", format!("must be between {min} and {max}, not {value}"));
+                self.error(name, "out_of_range", format!("must be {}, not {value}", range(min, max)));
                 None
             }
         }
@@ -162,7 +162,7 @@ impl Fields {
         let value = self.take(name)?;
         let Some(number) = value.as_f64() else { return self.wrong_type(name, "a number", &value) };
         if !(min..=max).contains(&number) {
-            self.error(name, "out_of_range", format!("must be between {min} and {max}, not {value}"));
+            self.error(name, "out_of_range", format!("must be {}, not {value}", range(min, max)));
             return None;
         }
         Some(number)

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(serde_json::to_value(&job).unwrap(), stored);
         let Work::Draw(draw) = &job.work;
         assert_eq!((draw.seed, draw.n, job.previews, job.inputs().count()), (u64::MAX, 2, 3, 3));
-        assert!(draw.levels.is_some() && draw.sdxl.is_some() && draw.refiner.is_some());
+        assert!(draw.levels.is_some() && draw.micro_conditioning.is_some() && draw.refiner.is_some());
     }
 
     #[test]

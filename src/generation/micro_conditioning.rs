@@ -1,4 +1,4 @@
-//! What models of Stable Diffusion XL's kind are told beside a prompt.
+//! What models with micro-conditioning take besides a prompt.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::{Fields, field::Bounds, table};
 /// Texts for the second encoder, and the numbers that the model was trained to draw by (section 2.2 of Podell et al. 2023,
 /// arXiv:2307.01952). Sizes are [height, width] in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sdxl {
+pub struct MicroConditioning {
     /// `None` is the prompt again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_2: Option<String>,
@@ -29,14 +29,14 @@ pub struct Sdxl {
     pub denoising_end: Option<f64>,
 }
 
-impl Sdxl {
+impl MicroConditioning {
     /// Reads the fields for a picture of this size, of a request with or without an image; other models have none.
     pub(super) fn read(
         fields: &mut Fields,
         on: &Bounds<'_>,
         (width, height): (u32, u32),
         has_image: bool,
-    ) -> Option<Sdxl> {
+    ) -> Option<MicroConditioning> {
         if on.card.time_ids == 0 {
             return None;
         }
@@ -54,7 +54,7 @@ impl Sdxl {
             (false, _) => negative_original_size.is_some() || negative_target_size.is_some(),
         };
         let crop = if apart { [0, 0] } else { crop_top_left };
-        Some(Sdxl {
+        Some(MicroConditioning {
             prompt_2: fields.get(&table::PROMPT_2, on),
             negative_prompt_2: fields.get(&table::NEGATIVE_PROMPT_2, on),
             original_size,

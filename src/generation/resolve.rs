@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, ModelCard, Output,
-    PromptSyntax, Refiner, SchedulerChoice, Sdxl, Source, Webhook, Work,
+    Control, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, MicroConditioning,
+    ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
     field::{Bounds, Kind},
@@ -138,7 +138,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let refiner_card = refiner.as_ref().and_then(|refiner| rules.card(&refiner.model));
     let zero_negative = card.zero_negative || refiner_card.is_some_and(|card| card.zero_negative);
     let negative_prompt = negative_prompt.or_else(|| (!zero_negative).then(String::new));
-    let sdxl = Sdxl::read(fields, on, (width, height), source.is_some());
+    let micro_conditioning = MicroConditioning::read(fields, on, (width, height), source.is_some());
     let controls = Control::read(fields, on, rules);
     let feature_cache = FeatureCache::read(fields, on);
     if feature_cache.is_some() && !controls.is_empty() {
@@ -165,7 +165,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         clip_skip: fields.get_or_default(&table::CLIP_SKIP, on),
         decoder: Decoder::read(fields, on),
         feature_cache,
-        sdxl,
+        micro_conditioning,
         refiner,
         controls,
         source,
@@ -178,13 +178,15 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
 
 /// Refuses learned words that the model cannot use.
 fn check_words(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
-    let Draw { prompt, negative_prompt, sdxl, prompt_syntax, .. } = draw;
-    let second = |text: fn(&Sdxl) -> &Option<String>| sdxl.as_ref().and_then(|sdxl| text(sdxl).as_ref());
+    let Draw { prompt, negative_prompt, micro_conditioning, prompt_syntax, .. } = draw;
+    let second = |text: fn(&MicroConditioning) -> &Option<String>| {
+        micro_conditioning.as_ref().and_then(|micro| text(micro).as_ref())
+    };
     let texts = [
         ("prompt", Some(prompt)),
         ("negative_prompt", negative_prompt.as_ref()),
-        ("prompt_2", second(|sdxl| &sdxl.prompt_2)),
-        ("negative_prompt_2", second(|sdxl| &sdxl.negative_prompt_2)),
+        ("prompt_2", second(|micro| &micro.prompt_2)),
+        ("negative_prompt_2", second(|micro| &micro.negative_prompt_2)),
     ];
     for (name, text) in texts {
         for (code, detail) in text.map(|text| rules.check_words(card, *prompt_syntax, text)).unwrap_or_default() {

@@ -2,7 +2,7 @@
 
 use super::{
     Fields,
-    field::{Bounds, Field, Integers},
+    field::{Bounds, Field, Integers, range},
     table::{HEIGHT, SIZE, WIDTH},
 };
 
@@ -40,7 +40,7 @@ fn in_one(fields: &mut Fields, text: &str, default: (u32, u32), on: &Bounds<'_>)
         let (name, Integers { min, max, multiple_of }) = (field.name, field.integers(on));
         let side = Some(pixels).filter(|side| (min..=max).contains(side));
         let bound = match side {
-            None => format!("between {min} and {max}"),
+            None => range(min, max),
             Some(side) if !side.is_multiple_of(multiple_of) => format!("a multiple of {multiple_of}"),
             Some(side) => return u32::try_from(side).ok(),
         };

@@ -255,31 +255,35 @@ pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "Of so many calls of the denoiser the first is whole.")
         .required(|_| true);
 
-pub static PROMPT_2: Field = of_sdxl("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.");
+pub static PROMPT_2: Field = conditioning("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.");
 pub static NEGATIVE_PROMPT_2: Field =
-    of_sdxl("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.");
-pub static ORIGINAL_SIZE: Field = of_sdxl(
+    conditioning("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.");
+pub static ORIGINAL_SIZE: Field = conditioning(
     "original_size",
     Kind::Pair { min: 1 },
     "[height, width] of the picture that this one is said to be cut from.",
 );
 pub static CROP_TOP_LEFT: Field =
-    of_sdxl("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the part that is shown.")
+    conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the part that is shown.")
         .default(|_| Some(json!([0, 0])));
 pub static TARGET_SIZE: Field =
-    of_sdxl("target_size", Kind::Pair { min: 1 }, "[height, width] at which the picture is said to be wanted.");
+    conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] at which the picture is said to be wanted.");
 pub static NEGATIVE_ORIGINAL_SIZE: Field =
-    of_sdxl("negative_original_size", Kind::Pair { min: 1 }, "original_size of the negative prompt.");
+    conditioning("negative_original_size", Kind::Pair { min: 1 }, "original_size of the negative prompt.");
 pub static NEGATIVE_CROP_TOP_LEFT: Field =
-    of_sdxl("negative_crop_top_left", Kind::Pair { min: 0 }, "crop_top_left of the negative prompt.");
+    conditioning("negative_crop_top_left", Kind::Pair { min: 0 }, "crop_top_left of the negative prompt.");
 pub static NEGATIVE_TARGET_SIZE: Field =
-    of_sdxl("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
+    conditioning("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
 pub static AESTHETIC_SCORE: Field =
-    of_sdxl("aesthetic_score", SCORE, "How pleasing the picture is said to be.").default(|_| Some(6.0.into()));
+    conditioning("aesthetic_score", SCORE, "How pleasing the picture is said to be.").default(|_| Some(6.0.into()));
 pub static NEGATIVE_AESTHETIC_SCORE: Field =
-    of_sdxl("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.").default(|_| Some(2.5.into()));
-pub static DENOISING_END: Field =
-    of_sdxl("denoising_end", INNER_SHARE, "The share of the steps after which the run ends, with what noise is left.");
+    conditioning("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.")
+        .default(|_| Some(2.5.into()));
+pub static DENOISING_END: Field = conditioning(
+    "denoising_end",
+    INNER_SHARE,
+    "The share of the steps after which the run ends, with what noise is left.",
+);
 pub static REFINER: Field = Field::new(
     "refiner",
     Kind::Object(&[
@@ -291,7 +295,7 @@ pub static REFINER: Field = Field::new(
     ]),
     "A model that draws the last steps.",
 )
-.only(is_sdxl, None)
+.only(is_micro_conditioned, None)
 .excludes(&["denoising_end"]);
 pub static REFINER_MODEL: Field = Field::new("model", NAME, "A name of /v1/models.").required(|_| true);
 pub static SWITCH_AT: Field =
@@ -387,7 +391,7 @@ fn edits(card: &ModelCard) -> bool {
     card.tasks.contains(&Task::InstructPix2Pix)
 }
 
-fn is_sdxl(card: &ModelCard) -> bool {
+fn is_micro_conditioned(card: &ModelCard) -> bool {
     card.time_ids > 0
 }
 
@@ -395,8 +399,8 @@ const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {
     Field::new(name, kind, doc).only(|card| card.tasks.contains(&Task::Inpaint), None).needs("mask")
 }
 
-const fn of_sdxl(name: &'static str, kind: Kind, doc: &'static str) -> Field {
-    Field::new(name, kind, doc).only(is_sdxl, Some("it is for SDXL's kind"))
+const fn conditioning(name: &'static str, kind: Kind, doc: &'static str) -> Field {
+    Field::new(name, kind, doc).only(is_micro_conditioned, Some("it is for models with micro-conditioning"))
 }
 
 /// Why a model refuses what needs a prompt.

@@ -3,7 +3,6 @@
 
 use serde_json::Value;
 
-use super::metadata::seed;
 use crate::{
     diffusion::SamplerLabel,
     generation::{Control, Draw, Hold, Mask, Preprocess, PromptSyntax, SeedMode},
@@ -23,6 +22,12 @@ pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> S
     }
     lines.push(settings(model, draw, label, index));
     lines.join("\n")
+}
+
+/// The image's seed as a request may name it. Requests end at 2⁶³ − 1, where the seed of a later image may lie beyond;
+/// generators look at the low 32 bits only, which the top bit is not among.
+pub(super) fn seed(draw: &Draw, index: u32) -> u64 {
+    draw.seed_of(index) & i64::MAX as u64
 }
 
 fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::infotext::infotext;
+use super::infotext::{infotext, seed};
 use crate::{
     diffusion::SamplerLabel,
     generation::{Draw, Job, MetadataLevel, SeedMode, Work},
@@ -46,10 +46,4 @@ fn request(job: &Job, draw: &Draw, index: u32) -> Map<String, Value> {
     }
     params.insert("seed".to_owned(), seed(draw, index).into());
     params
-}
-
-/// The image's seed as a request may name it. Requests end at 2⁶³ − 1, where the seed of a later image may lie beyond;
-/// generators look at the low 32 bits only, which the top bit is not among.
-pub(super) fn seed(draw: &Draw, index: u32) -> u64 {
-    draw.seed_of(index) & i64::MAX as u64
 }

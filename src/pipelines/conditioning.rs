@@ -9,7 +9,7 @@ use super::{
     setup::Setup,
 };
 use crate::{
-    generation::{Draw, Phase, PromptSyntax, Sdxl},
+    generation::{Draw, MicroConditioning, Phase, PromptSyntax},
     models::text_encoders::Tokens,
 };
 
@@ -22,9 +22,9 @@ pub(super) struct Conditioning {
 /// Encodes the prompts of a generation.
 pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Conditioning, PipelineError> {
     let draw = setup.draw;
-    let sdxl = draw.sdxl.as_ref();
+    let micro = draw.micro_conditioning.as_ref();
     let second = |text: Option<&String>, first: &str| text.map_or_else(|| first.to_owned(), Clone::clone);
-    let prompt_2 = second(sdxl.and_then(|sdxl| sdxl.prompt_2.as_ref()), &draw.prompt);
+    let prompt_2 = second(micro.and_then(|micro| micro.prompt_2.as_ref()), &draw.prompt);
     let positive = tokens(setup, &[&draw.prompt, &prompt_2]);
     if !is_guided(setup) {
         return Ok(Conditioning { negative: None, positive: encode(setup, positive, draw.clip_skip).await? });
@@ -35,7 +35,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
         negative => Some(negative.as_deref().unwrap_or_default()),
     };
     let negative = negative.map(|negative| {
-        let negative_2 = second(sdxl.and_then(|sdxl| sdxl.negative_prompt_2.as_ref()), negative);
+        let negative_2 = second(micro.and_then(|micro| micro.negative_prompt_2.as_ref()), negative);
         tokens(setup, &[negative, &negative_2])
     });
     // Both go through the network together, so that the shorter one gets empty chunks.
@@ -92,8 +92,8 @@ pub(super) fn classifier_free(
     setup: &Setup<'_, impl Compute>,
     beside: Vec<Vec<f32>>,
 ) -> (Vec<Branch>, Guidance) {
-    let Draw { sdxl, guidance_scale, guidance_rescale, .. } = setup.draw;
-    let told = |negative: bool| time_ids(sdxl.as_ref(), setup.networks.spec().time_ids, negative);
+    let Draw { micro_conditioning, guidance_scale, guidance_rescale, .. } = setup.draw;
+    let told = |negative: bool| time_ids(micro_conditioning.as_ref(), setup.networks.spec().time_ids, negative);
     let positive = Branch {
         text: text.positive,
         beside: beside.clone(),
@@ -114,15 +114,15 @@ pub(super) fn classifier_free(
 
 /// The numbers that SDXL is told of the picture: sizes, the corner of the part that is shown, and the size that is wanted
 /// or a score.
-pub(super) fn time_ids(sdxl: Option<&Sdxl>, count: usize, negative: bool) -> Arc<[f32]> {
-    let Some(sdxl) = sdxl else { return Arc::from([]) };
+pub(super) fn time_ids(micro_conditioning: Option<&MicroConditioning>, count: usize, negative: bool) -> Arc<[f32]> {
+    let Some(micro) = micro_conditioning else { return Arc::from([]) };
     let (original, crop, target, score) = match negative {
-        false => (sdxl.original_size, sdxl.crop_top_left, sdxl.target_size, sdxl.aesthetic_score),
+        false => (micro.original_size, micro.crop_top_left, micro.target_size, micro.aesthetic_score),
         true => (
-            sdxl.negative_original_size,
-            sdxl.negative_crop_top_left,
-            sdxl.negative_target_size,
-            sdxl.negative_aesthetic_score,
+            micro.negative_original_size,
+            micro.negative_crop_top_left,
+            micro.negative_target_size,
+            micro.negative_aesthetic_score,
         ),
     };
     let numbers = [original, crop].into_iter().flatten().map(|number| number as f32);

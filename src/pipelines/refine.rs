@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     diffusion::{Latents, Noise, Stages, sample},
-    generation::{Draw, Refiner, Sdxl},
+    generation::{Draw, MicroConditioning, Refiner},
 };
 
 /// What the sampler has left to pictures, by the refiner where the request names one.
@@ -54,12 +54,12 @@ async fn refine(
 /// The generation as the refiner sees it.
 fn refined(draw: &Draw, refiner: &Refiner) -> Draw {
     let negative_prompt = refiner.negative_prompt.clone().or_else(|| draw.negative_prompt.clone());
-    let sdxl = draw.sdxl.clone().map(|sdxl| Sdxl {
+    let micro_conditioning = draw.micro_conditioning.clone().map(|micro| MicroConditioning {
         // A text of the refiner's own goes to all of its encoders.
-        negative_prompt_2: sdxl.negative_prompt_2.filter(|_| refiner.negative_prompt.is_none()),
+        negative_prompt_2: micro.negative_prompt_2.filter(|_| refiner.negative_prompt.is_none()),
         aesthetic_score: refiner.aesthetic_score,
         negative_aesthetic_score: refiner.negative_aesthetic_score,
-        ..sdxl
+        ..micro
     });
-    Draw { negative_prompt, sdxl, clip_skip: 0, ..draw.clone() }
+    Draw { negative_prompt, micro_conditioning, clip_skip: 0, ..draw.clone() }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{FileContent, LoadError, header::POINTER, imprint, json, single_file::SingleFile};
+use super::{Checkpoint, FileContent, LoadError, header::POINTER, imprint, json, single_file::SingleFile};
 
 /// The longest file that is read whole, a configuration or a vocabulary, in bytes: ten times the largest of them.
 pub const LARGEST_TEXT: usize = 64 << 20;
@@ -55,23 +55,23 @@ impl ModelFolder {
         Self(Place::Embedded { name: name.into(), files: files.into_iter().collect(), read })
     }
 
-    /// The folder that a checkpoint in one safetensors file stands for: Stable Diffusion 1, 2 and XL, its refiner, and
-    /// ControlNets, in their first authors' names. Only the file's header is read; `NAME.json` beside the file may correct
-    /// the configurations.
+    /// The folder that one safetensors file in its first authors' names stands for: a ControlNet, or a checkpoint of the first
+    /// of the `known` kinds that it has the mark of. Only the file's header is read; `NAME.json` beside the file may correct the
+    /// configurations.
     ///
     /// # Errors
     /// The file is broken, is none of these, or has tensors that are of no part of them.
-    pub fn single(path: &Path) -> Result<Self, LoadError> {
-        Ok(Self(Place::SingleFile(Arc::new(SingleFile::open(path)?))))
+    pub fn single(path: &Path, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
+        Ok(Self(Place::SingleFile(Arc::new(SingleFile::open(path, known)?))))
     }
 
     /// As [`ModelFolder::single`], of a file in memory that errors call `name`.
     ///
     /// # Errors
     /// The same.
-    pub fn single_held(name: &str, file: Vec<u8>) -> Result<Self, LoadError> {
+    pub fn single_held(name: &str, file: Vec<u8>, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let bytes = FileContent::Held(Cow::Owned(file));
-        Ok(Self(Place::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes)?))))
+        Ok(Self(Place::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes, known)?))))
     }
 
     /// What people should know of how a single file was read; nothing for other folders.

@@ -1,17 +1,13 @@
 //! A checkpoint in one file, as its first authors wrote it, seen as a folder in diffusers' layout.
 //!
-//! | file | tensors |
-//! |---|---|
-//! | Stable Diffusion 1 | `model.diffusion_model.…`, `first_stage_model.…`, `cond_stage_model.transformer.…` |
-//! | Stable Diffusion 2 | the same with OpenCLIP's `cond_stage_model.model.…` |
-//! | Stable Diffusion XL | `conditioner.embedders.0.transformer.…` and `conditioner.embedders.1.model.…` |
-//! | its refiner | `conditioner.embedders.0.model.…` alone |
-//! | ControlNets | `control_model.…`, or diffusers' own names |
+//! A checkpoint has `model.diffusion_model.…`, `first_stage_model.…` and text encoders, whose names tell its kind: the families
+//! say which kinds there are (see [`Checkpoint`]). A ControlNet has `control_model.…`, or diffusers' own names.
 //!
-//! Each of the folder's tensors is a piece of the one file. Configurations follow from the
-//! tensors' shapes and from what all published models of a kind have in common. What a file cannot tell, above all whether
-//! a Stable Diffusion 2 predicts noise or velocity, a file `NAME.json` beside `NAME.safetensors` can say (see [`sidecar`]).
+//! Each of the folder's tensors is a piece of the one file. Configurations follow from the tensors' shapes and from what all
+//! published models of a kind have in common. What a file cannot tell, above all whether some models predict noise or
+//! velocity, a file `NAME.json` beside `NAME.safetensors` can say (see [`sidecar`]).
 
+mod checkpoint;
 mod configs;
 mod kind;
 mod marks;
@@ -26,8 +22,11 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use self::{kind::Kind, marks::Marks, parts::Parts};
+use self::{kind::Kind, parts::Parts};
 use super::{FileContent, LoadError, Stamp, clip_vocabulary, header::Header, tensors::Entry};
+
+pub use checkpoint::{Checkpoint, Purpose, TextEncoder};
+pub use marks::Marks;
 
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
@@ -56,10 +55,10 @@ enum Content {
 
 impl SingleFile {
     /// Opens the file, whose header alone is read, and reads what its owner says of it.
-    pub fn open(path: &Path) -> Result<Self, LoadError> {
+    pub fn open(path: &Path, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let shown = path.display().to_string();
         let bytes = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
-        let mut file = Self::new(shown, bytes)?;
+        let mut file = Self::new(shown, bytes, known)?;
         let prediction = |file: &Self| file.configs.get(SCHEDULER)?.get("prediction_type").cloned();
         let before = prediction(&file);
         sidecar::merge(&path.with_extension("json"), &mut file.configs)?;
@@ -68,12 +67,13 @@ impl SingleFile {
     }
 
     /// A file that is in memory; `path` is what errors call it.
-    pub fn new(path: String, file: FileContent) -> Result<Self, LoadError> {
+    pub fn new(path: String, file: FileContent, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let header = Header::read(&path, &file)?;
         let no_checkpoint = |reason: String| LoadError::Checkpoint { path: path.clone(), reason };
-        let kind = Kind::of(&header).map_err(no_checkpoint)?;
+        let kind = Kind::of(&header, known).map_err(no_checkpoint)?;
         let parts = Parts::sort(&path, &header, kind)?;
-        let marks = Marks::read(&path, &file, &header, kind)?;
+        let heeds_edm = kind.checkpoint().is_some_and(|checkpoint| checkpoint.heeds_edm);
+        let marks = Marks::read(&path, &file, &header, heeds_edm)?;
         let configs = configs::of(kind, &parts, &marks).map_err(no_checkpoint)?;
         // Of many files most are not in use, so that none is kept open.
         let content = file.stamp().map_or_else(|| Content::Held(file), Content::Disk);

@@ -77,6 +77,22 @@ async fn a_request_without_a_prompt_is_accepted_and_its_params_make_it_again() {
 }
 
 #[tokio::test]
+async fn a_side_that_can_be_one_number_alone_is_named_alone() {
+    let desk = desk(&pipelines()).await;
+    let schema = desk.get("/v1/models/dit/schema").await.json();
+    let side = &schema["properties"]["width"];
+    let pixels = side["minimum"].as_u64().unwrap();
+    assert_eq!(side["maximum"].as_u64(), Some(pixels));
+    let wide = errors(&desk, &json!({"model": "dit", "class_label": 1, "width": 2 * pixels})).await;
+    assert_eq!(wide[0].2, format!("must be {pixels}, not {}", 2 * pixels));
+    let size = format!("{pixels}x{}", 3 * pixels);
+    let tall = errors(&desk, &json!({"model": "dit", "class_label": 1, "size": size})).await;
+    assert_eq!(tall[0].2, format!("must have a height that is {pixels}, not {}", 3 * pixels));
+    let free = errors(&desk, &json!({"model": "ddpm", "width": 0})).await;
+    assert!(free[0].2.starts_with("must be between 8 and "), "{free:?}");
+}
+
+#[tokio::test]
 async fn classes_go_by_number_or_name_for_all_pictures_or_for_each() {
     let models = tempfile::tempdir().unwrap();
     copy(&pipelines().join("consistency"), &models.path().join("numbers"));

@@ -128,7 +128,7 @@ pub fn draw() -> Draw {
         clip_skip: 1,
         decoder: Decoder::Full,
         feature_cache: None,
-        sdxl: None,
+        micro_conditioning: None,
         refiner: None,
         controls: Vec::new(),
         source: None,

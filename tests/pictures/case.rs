@@ -59,8 +59,9 @@ const TASKS: [&str; 11] = [
 /// A folder of the models that the cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask
 /// for in the one whose latents it was made for.
 pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
-    let models = tempfile::tempdir().unwrap();
+    let (models, more) = (tempfile::tempdir().unwrap(), more());
     for pipeline in pipelines {
+        let root = if root.join("pipelines").join(pipeline).is_dir() { root } else { &more };
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
         // Some fixtures are smaller than anybody would want a picture.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
@@ -78,6 +79,11 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     }
     copy(&root.join(TINY), &models.path().join("sd1/vae_tiny"));
     models
+}
+
+/// The cases that are run beside those of any set of fixtures.
+pub fn more() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/more")
 }
 
 /// A folder of the textual inversions under the words that the cases have for them.
@@ -136,6 +142,14 @@ const CLASSES: [&str; 20] = [
 ];
 
 impl Case {
+    /// Every case of [`more`].
+    pub fn of_more() -> Vec<Case> {
+        let folders = fs::read_dir(more().join("cases")).unwrap();
+        let mut folders: Vec<String> = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        folders.sort();
+        Case::all(&more(), &folders.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// Every case of the pipelines, in the order of their names.
     pub fn all(root: &Path, pipelines: &[&str]) -> Vec<Case> {
         let mut cases = Vec::new();

@@ -55,8 +55,11 @@ async fn cases_give_the_golden_pictures() {
         "consistency/steps_4_batch",
         "score-sde-ve/batch_2",
     ];
-    let cases: Vec<_> =
-        case::Case::all(&root, &case::FOLDERS).into_iter().filter(|c| names.contains(&c.name.as_str())).collect();
+    let cases: Vec<_> = case::Case::all(&root, &case::FOLDERS)
+        .into_iter()
+        .chain(case::Case::of_more())
+        .filter(|c| names.contains(&c.name.as_str()))
+        .collect();
     // The compact part of the fixtures has not all of them.
     let all = std::env::var_os("LATENTD_PARITY_DIR").is_some();
     assert!(cases.len() == names.len() || !all && cases.len() > 18, "{} of {}", cases.len(), names.len());

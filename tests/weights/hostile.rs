@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use latentd::families::checkpoints;
 use latentd::weights::{
     LoadError, ModelFolder, Weights,
     lora::{Lora, Modules},
@@ -120,7 +121,7 @@ fn readings(file: &[u8]) -> [(&'static str, Result<(), LoadError>); 4] {
     [
         ("adapter", Lora::read("file", file, &Modules::default()).map(drop)),
         ("word", TextualInversion::read("file", file, [Some(4), None]).map(drop)),
-        ("checkpoint", ModelFolder::single_held("file", file.to_vec()).map(drop)),
+        ("checkpoint", ModelFolder::single_held("file", file.to_vec(), &checkpoints()).map(drop)),
         (
             "folder",
             Weights::open(&folder, "unet", "diffusion_pytorch_model", &latentd::device::Device::host(), same).map(drop),
@@ -246,7 +247,7 @@ fn no_damage_to_a_good_file_panics() {
             damaged[at] = byte;
             let _ = Lora::read("file", &damaged, &Modules::default());
             let _ = TextualInversion::read("file", &damaged, [Some(3), None]);
-            let _ = ModelFolder::single_held("file", damaged);
+            let _ = ModelFolder::single_held("file", damaged, &checkpoints());
         }
     }
 }

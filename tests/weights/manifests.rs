@@ -8,7 +8,10 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use latentd::weights::{ModelFolder, Weights};
+use latentd::{
+    families::checkpoints,
+    weights::{ModelFolder, Weights},
+};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
@@ -139,8 +142,8 @@ fn every_published_model_in_one_file() {
             tensors.insert("cond_stage_model.model.text_projection".into(), projection);
         }
         let place = tempfile::tempdir().unwrap();
-        let folder =
-            ModelFolder::single(&write_hollow(place.path(), &tensors)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let folder = ModelFolder::single(&write_hollow(place.path(), &tensors), &checkpoints())
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         for (component, manifest) in &manifests {
             check(&folder, component, &format!("{component}/config.json"), manifest, what);
         }
@@ -178,7 +181,7 @@ fn every_published_control_net_in_one_file() {
         let bare = own.iter().map(|(name, raw)| (name.replace("control_model.", ""), raw.clone())).collect();
         for tensors in [own, bare, hollow] {
             let place = tempfile::tempdir().unwrap();
-            let folder = ModelFolder::single(&write_hollow(place.path(), &tensors)).unwrap();
+            let folder = ModelFolder::single(&write_hollow(place.path(), &tensors), &checkpoints()).unwrap();
             check(&folder, "controlnet", "config.json", &manifest, name);
             assert!(!folder.has("model_index.json"));
         }

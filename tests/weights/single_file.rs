@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use candle_core::{Device, Tensor};
 use latentd::{
     catalogue::{Catalogue, ControlNets},
+    families::checkpoints,
     models::{
         StableDiffusion,
         control_net::{ControlNetConfig, Residuals},
@@ -57,7 +58,7 @@ impl Place {
     }
 
     fn open(&self) -> Result<ModelFolder, LoadError> {
-        ModelFolder::single(&self.0.path().join("model.safetensors"))
+        ModelFolder::single(&self.0.path().join("model.safetensors"), &checkpoints())
     }
 }
 
@@ -298,10 +299,10 @@ fn what_is_no_checkpoint_and_what_does_not_belong_to_one() {
     assert!(matches!(Place::with(&twice, None).open(), Err(LoadError::Tensors(_))));
     let empty = tempfile::tempdir().unwrap();
     let path = empty.path().join("model.safetensors");
-    assert!(matches!(ModelFolder::single(&path), Err(LoadError::Read { .. })));
-    assert!(matches!(ModelFolder::single(empty.path()), Err(LoadError::Read { .. })));
+    assert!(matches!(ModelFolder::single(&path, &checkpoints()), Err(LoadError::Read { .. })));
+    assert!(matches!(ModelFolder::single(empty.path(), &checkpoints()), Err(LoadError::Read { .. })));
     fs::write(&path, b"").unwrap();
-    assert!(matches!(ModelFolder::single(&path), Err(LoadError::Safetensors { .. })));
+    assert!(matches!(ModelFolder::single(&path, &checkpoints()), Err(LoadError::Safetensors { .. })));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Fields, faults::shortened};
-use crate::generation::field::{Bounds, Field, Integers, Kind, Numbers};
+use crate::generation::field::{Bounds, Field, Integers, Kind, Numbers, range};
 
 impl Fields {
     /// The value of a field; `None` where the request has none or a faulty one, which is noted. Kinds that have a reader of
@@ -160,7 +160,7 @@ impl std::fmt::Display for Numbers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Numbers { min, max, .. } = self;
         match (self.min_is_open, self.max_is_open) {
-            (false, false) => write!(f, "between {min} and {max}"),
+            (false, false) => f.write_str(&range(min, max)),
             (true, false) => write!(f, "above {min} and at most {max}"),
             (false, true) => write!(f, "at least {min} and below {max}"),
             (true, true) => write!(f, "above {min} and below {max}"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Kind, Marks, Parts, outline::Outline, parts::CONTROLNET};
+use super::{Checkpoint, Kind, Marks, Parts, Purpose, TextEncoder, outline::Outline, parts::CONTROLNET};
 
 type Configs = BTreeMap<&'static str, Map<String, Value>>;
 
@@ -17,163 +17,75 @@ pub(super) fn of(kind: Kind, parts: &Parts, marks: &Marks) -> Result<Configs, St
             configs.insert(path, keys);
         }
     };
-    if matches!(kind, Kind::ControlNet { .. } | Kind::DiffusersControlNet) {
+    let Some(checkpoint) = kind.checkpoint() else {
         add("config.json", controlnet(&part(CONTROLNET)?)?);
         return Ok(configs);
-    }
+    };
     let unet_part = part("unet")?;
     let inputs = unet_part.axis("conv_in.weight", 1)?;
     let outputs = unet_part.axis("conv_out.weight", 0)?;
-    let task = Task::of(inputs, outputs, unet_part.has(SCALE));
+    let purpose = Purpose::of(inputs, outputs, unet_part.has(SCALE));
+    let sample_size = (checkpoint.sample_size)(purpose);
     let mut pooled = None;
     if let Ok(first) = part("text_encoder") {
-        let act = if kind == Kind::V2 { "gelu" } else { "quick_gelu" };
-        add("text_encoder/config.json", clip(&first, "CLIPTextModel", act)?);
+        add("text_encoder/config.json", clip(&first, encoder(checkpoint, "text_encoder")?)?);
     }
     if let Ok(second) = part("text_encoder_2") {
-        add("text_encoder_2/config.json", clip(&second, "CLIPTextModelWithProjection", "gelu")?);
+        add("text_encoder_2/config.json", clip(&second, encoder(checkpoint, "text_encoder_2")?)?);
         pooled = Some(second.axis("text_projection.weight", 0)?);
     }
     let mut unet = unet(&unet_part)?;
     unet["in_channels"] = inputs.into();
     unet["out_channels"] = outputs.into();
-    unet["sample_size"] = sample_size(kind, task).into();
-    if let Some(time_dim) = time_ids(kind, &unet_part, pooled)? {
+    unet["sample_size"] = sample_size.into();
+    if let Some(time_dim) = time_ids(checkpoint, &unet_part, pooled)? {
         unet["addition_time_embed_dim"] = time_dim.into();
     }
     add("unet/config.json", unet);
-    add("vae/config.json", vae(kind, 8 * sample_size(kind, task), &part("vae")?)?);
-    let scheduler = scheduler(kind, task, marks);
-    add("model_index.json", model_index(kind, task, &scheduler));
+    add("vae/config.json", vae(checkpoint, 8 * sample_size, &part("vae")?)?);
+    let scheduler = (checkpoint.scheduler)(purpose, marks);
+    add("model_index.json", model_index(checkpoint, purpose, &scheduler));
     add("scheduler/scheduler_config.json", scheduler);
     Ok(configs)
+}
+
+fn encoder(checkpoint: &Checkpoint, component: &str) -> Result<&'static TextEncoder, String> {
+    let found = checkpoint.text_encoders.iter().find(|encoder| encoder.component == component);
+    found.ok_or_else(|| format!("its kind has no {component}"))
 }
 
 /// The layer through which a U-Net is told the guidance scale.
 const SCALE: &str = "time_embedding.cond_proj.weight";
 
-/// What the U-Net's inputs say that it is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Task {
-    Text,
-    Inpaint,
-    Edit,
-    /// A latent consistency model (Luo et al. 2023, arXiv:2310.04378), which is told the guidance scale.
-    FewSteps,
-}
-
-impl Task {
-    fn of(inputs: usize, outputs: usize, is_told_the_scale: bool) -> Self {
-        match inputs {
-            _ if inputs == 2 * outputs + 1 => Self::Inpaint,
-            _ if inputs == 2 * outputs => Self::Edit,
-            _ if is_told_the_scale => Self::FewSteps,
-            _ => Self::Text,
-        }
-    }
-}
-
-fn model_index(kind: Kind, task: Task, scheduler: &Value) -> Value {
-    let class = match (kind, task) {
-        (Kind::XlRefiner, _) => "StableDiffusionXLImg2ImgPipeline",
-        (Kind::Xl, Task::Text | Task::FewSteps) => "StableDiffusionXLPipeline",
-        (Kind::Xl, Task::Inpaint) => "StableDiffusionXLInpaintPipeline",
-        (Kind::Xl, Task::Edit) => "StableDiffusionXLInstructPix2PixPipeline",
-        (_, Task::FewSteps) => "LatentConsistencyModelPipeline",
-        (_, Task::Text) => "StableDiffusionPipeline",
-        (_, Task::Inpaint) => "StableDiffusionInpaintPipeline",
-        (_, Task::Edit) => "StableDiffusionInstructPix2PixPipeline",
-    };
+fn model_index(checkpoint: &Checkpoint, purpose: Purpose, scheduler: &Value) -> Value {
     let mut index = json!({
-        "_class_name": class,
+        "_class_name": (checkpoint.class)(purpose),
         "scheduler": ["diffusers", scheduler["_class_name"]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "text_encoder": [null, null],
+        "tokenizer": [null, null],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     });
-    if matches!(kind, Kind::Xl | Kind::XlRefiner) {
-        index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
-        index["tokenizer_2"] = json!(["transformers", "CLIPTokenizer"]);
-        index["force_zeros_for_empty_prompt"] = (kind == Kind::Xl).into();
+    for TextEncoder { component, tokenizer, class, .. } in checkpoint.text_encoders {
+        index[*component] = json!(["transformers", class]);
+        index[*tokenizer] = json!(["transformers", "CLIPTokenizer"]);
     }
-    if kind == Kind::XlRefiner {
-        index["text_encoder"] = json!([null, null]);
-        index["tokenizer"] = json!([null, null]);
-        index["requires_aesthetics_score"] = true.into();
+    for (key, value) in checkpoint.settings {
+        index[*key] = (*value).into();
     }
     index
 }
 
-/// The schedulers of the published folders. A Stable Diffusion 2 is taken for one that predicts velocity, as the last
-/// version for 768 × 768 pixels does, and as diffusers takes it.
-fn scheduler(kind: Kind, task: Task, marks: &Marks) -> Value {
-    if let Some((sigma_min, sigma_max)) = marks.edm {
-        return json!({
-            "_class_name": "EDMEulerScheduler",
-            "num_train_timesteps": 1000,
-            "prediction_type": "v_prediction",
-            "sigma_data": 1.0,
-            "sigma_min": sigma_min,
-            "sigma_max": sigma_max,
-            "sigma_schedule": "exponential",
-        });
-    }
-    let class = match (kind, task) {
-        (_, Task::FewSteps) => "LCMScheduler",
-        // PNDM has no last noise level without signal.
-        (Kind::V1, _) if marks.zero_snr => "DDIMScheduler",
-        (Kind::Xl | Kind::XlRefiner, _) => "EulerDiscreteScheduler",
-        (_, Task::Edit) => "EulerAncestralDiscreteScheduler",
-        (Kind::V2, _) => "DDIMScheduler",
-        _ => "PNDMScheduler",
-    };
-    let mut scheduler = json!({
-        "_class_name": class,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": false,
-        "num_train_timesteps": 1000,
-        "set_alpha_to_one": false,
-        "skip_prk_steps": true,
-        "steps_offset": 1,
-        "trained_betas": null,
-    });
-    let of_kind = if kind == Kind::V2 && task == Task::Text { "v_prediction" } else { "epsilon" };
-    scheduler["prediction_type"] = marks.prediction.map_or(of_kind, |(prediction, _)| prediction).into();
-    let is_xl = matches!(kind, Kind::Xl | Kind::XlRefiner);
-    if marks.zero_snr {
-        scheduler["rescale_betas_zero_snr"] = true.into();
-        scheduler["timestep_spacing"] = "trailing".into();
-    } else if is_xl {
-        scheduler["timestep_spacing"] = "leading".into();
-    }
-    if is_xl {
-        scheduler["interpolation_type"] = "linear".into();
-        scheduler["use_karras_sigmas"] = false.into();
-    }
-    scheduler
-}
-
-/// Side of the latents that the U-Net was trained on.
-fn sample_size(kind: Kind, task: Task) -> usize {
-    match (kind, task) {
-        (Kind::Xl | Kind::XlRefiner, _) => 128,
-        (Kind::V2, Task::Text) => 96,
-        _ => 64,
-    }
-}
-
 /// The width of the embedding of each number that says how a picture was cropped: what the pooled text leaves of the added
-/// embedding, divided among six numbers, or five in the refiner. None where there is no such embedding.
-fn time_ids(kind: Kind, unet: &Outline, pooled: Option<usize>) -> Result<Option<usize>, String> {
+/// embedding, divided among the numbers. None where there is no such embedding.
+fn time_ids(checkpoint: &Checkpoint, unet: &Outline, pooled: Option<usize>) -> Result<Option<usize>, String> {
     if !unet.has("add_embedding.linear_1.weight") {
         return Ok(None);
     }
     let inputs = unet.axis("add_embedding.linear_1.weight", 1)?;
-    let numbers = if kind == Kind::XlRefiner { 5 } else { 6 };
-    let rest = pooled.and_then(|pooled| inputs.checked_sub(pooled)).filter(|rest| rest.is_multiple_of(numbers));
+    let numbers = checkpoint.time_ids;
+    let rest =
+        pooled.and_then(|pooled| inputs.checked_sub(pooled)).filter(|rest| numbers > 0 && rest.is_multiple_of(numbers));
     let rest = rest.ok_or_else(|| format!("its added embedding of {inputs} does not fit its pooled text"))?;
     Ok(Some(rest / numbers))
 }
@@ -206,7 +118,7 @@ fn down(unet: &Outline) -> Result<Value, String> {
         text_width = Some(unet.axis(&format!("{attention}.transformer_blocks.0.attn2.to_k.weight"), 1)?);
         is_linear = unet.axis(&format!("{attention}.proj_in.weight"), 2).is_err();
     }
-    // Heads cannot be seen in shapes: there are eight of them in Stable Diffusion 1, and later they are 64 wide.
+    // Heads cannot be seen in shapes: there are eight of them in the first models, and later they are 64 wide.
     let heads = match is_linear {
         true => json!(channels.iter().map(|channels| (channels / 64).max(1)).collect::<Vec<_>>()),
         false => json!(8),
@@ -259,10 +171,9 @@ fn controlnet(net: &Outline) -> Result<Value, String> {
     Ok(config)
 }
 
-fn vae(kind: Kind, picture_size: usize, vae: &Outline) -> Result<Value, String> {
+fn vae(checkpoint: &Checkpoint, picture_size: usize, vae: &Outline) -> Result<Value, String> {
     let blocks = vae.count("encoder.down_blocks.");
     let channels = (0..blocks).map(|block| vae.axis(&format!("encoder.down_blocks.{block}.resnets.0.conv1.weight"), 0));
-    let is_xl = matches!(kind, Kind::Xl | Kind::XlRefiner);
     Ok(json!({
         "_class_name": "AutoencoderKL",
         "in_channels": vae.axis("encoder.conv_in.weight", 1)?,
@@ -274,15 +185,15 @@ fn vae(kind: Kind, picture_size: usize, vae: &Outline) -> Result<Value, String> 
         "layers_per_block": vae.count("encoder.down_blocks.0.resnets."),
         "use_quant_conv": vae.has("quant_conv.weight"),
         "use_post_quant_conv": vae.has("post_quant_conv.weight"),
-        "scaling_factor": if is_xl { 0.13025 } else { 0.18215 },
+        "scaling_factor": checkpoint.scaling_factor,
         "sample_size": picture_size,
     }))
 }
 
-fn clip(text: &Outline, class: &str, act: &str) -> Result<Value, String> {
+fn clip(text: &Outline, encoder: &TextEncoder) -> Result<Value, String> {
     let width = text.axis("text_model.embeddings.token_embedding.weight", 1)?;
     let mut config = json!({
-        "architectures": [class],
+        "architectures": [encoder.class],
         "model_type": "clip_text_model",
         "vocab_size": text.axis("text_model.embeddings.token_embedding.weight", 0)?,
         "hidden_size": width,
@@ -290,7 +201,7 @@ fn clip(text: &Outline, class: &str, act: &str) -> Result<Value, String> {
         "num_hidden_layers": text.count("text_model.encoder.layers."),
         "intermediate_size": text.axis("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
         "num_attention_heads": (width / 64).max(1), // in all of CLIP's and OpenCLIP's
-        "hidden_act": act,
+        "hidden_act": if encoder.is_open { "gelu" } else { "quick_gelu" },
         "bos_token_id": 0,
         "eos_token_id": 2,
         "pad_token_id": 1,

@@ -1,6 +1,5 @@
 //! What a file says of the noise that its model was trained on: by tensors that mark it, or by notes in its header.
 
-use super::Kind;
 use crate::weights::{FileContent, LoadError, header::Header, tensors::floats};
 
 /// An empty tensor by which trainers mark files of models that predict velocity.
@@ -9,7 +8,7 @@ pub(super) const V_PREDICTION: &str = "v_pred";
 /// The same for models whose last noise level has no signal left.
 pub(super) const ZERO_SNR: &str = "ztsnr";
 
-/// Two tensors of one number each, by which Stable Diffusion XL's variants trained on EDM's noise levels are marked.
+/// Two tensors of one number each, by which variants trained on EDM's noise levels are marked.
 const EDM: [&str; 2] = ["edm_vpred.sigma_min", "edm_vpred.sigma_max"];
 
 /// Statistics of latents (Playground 2.5), without which the pictures have other colors.
@@ -23,29 +22,29 @@ const LONGEST_NOTE: usize = 40;
 
 /// What the marks say.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Marks {
+pub struct Marks {
     /// diffusers' `prediction_type`, and what says so.
     pub prediction: Option<(&'static str, &'static str)>,
     /// The beginning of a note on the type of prediction that says something else.
-    pub unknown: Option<String>,
+    pub(super) unknown: Option<String>,
     pub zero_snr: bool,
     /// The least and the largest noise level of EDM.
     pub edm: Option<(f64, f64)>,
 }
 
 impl Marks {
-    /// Reads the marks of a file of this kind. A tensor goes before a note, as it does in other programs.
+    /// Reads the marks of a file, those of EDM where its kind heeds them. A tensor goes before a note, as it does in other
+    /// programs.
     ///
     /// # Errors
     /// The marks ask for what is not supported.
-    pub fn read(path: &str, file: &FileContent, header: &Header, kind: Kind) -> Result<Self, LoadError> {
+    pub(super) fn read(path: &str, file: &FileContent, header: &Header, heeds_edm: bool) -> Result<Self, LoadError> {
         let bad = |reason: String| LoadError::Checkpoint { path: path.into(), reason };
         let has = |name: &str| header.tensors.contains_key(name);
         if let Some(name) = UNSUPPORTED.into_iter().find(|name| has(name)) {
             return Err(bad(format!("{name}: latents with statistics of their own are not supported")));
         }
-        // Other programs heed EDM's marks in Stable Diffusion XL alone.
-        let edm = match kind == Kind::Xl && EDM.into_iter().all(has) {
+        let edm = match heeds_edm && EDM.into_iter().all(has) {
             true => {
                 let [least, most] = EDM.map(|name| number(file, header, name));
                 let (least, most) = (least.map_err(&bad)?, most.map_err(&bad)?);

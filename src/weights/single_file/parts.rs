@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Kind, kind::TextEncoder, outline::highest};
+use super::{Kind, TextEncoder, outline::highest};
 use crate::weights::{
     LoadError, TensorMismatch,
     header::{Header, Info},
@@ -114,21 +114,15 @@ impl Names {
         match self.kind {
             Kind::DiffusersControlNet => return true,
             Kind::ControlNet { prefix } => return name.starts_with(prefix),
-            _ => {}
+            Kind::Checkpoint(_) => {}
         }
         if name.starts_with("model.diffusion_model.") || within("first_stage_model.", &AUTOENCODER) {
             return true;
         }
-        // The projection and the last layer of Stable Diffusion 2's encoder are not read: it takes the states before them.
-        let unread = ["transformer.resblocks.23.", "text_projection"];
-        match self.kind {
-            Kind::V2 if within("cond_stage_model.model.", &unread) => false,
-            Kind::V1 | Kind::V2 | Kind::Xl | Kind::XlRefiner => self.kind.text_encoders().iter().any(|encoder| {
-                let parts = if encoder.is_open { &OPEN_CLIP[..] } else { &CLIP };
-                within(encoder.prefix, parts)
-            }),
-            Kind::ControlNet { .. } | Kind::DiffusersControlNet => false, // looked at above
-        }
+        self.kind.text_encoders().iter().any(|encoder| {
+            let parts = if encoder.is_open { &OPEN_CLIP[..] } else { &CLIP };
+            within(encoder.prefix, parts) && !within(encoder.prefix, encoder.unread)
+        })
     }
 
     /// The component and the pieces that a tensor is.
@@ -140,7 +134,7 @@ impl Names {
                 let name = controlnet_name(name.strip_prefix(prefix)?, self.layers, self.hints)?;
                 return Some((CONTROLNET, whole(name)));
             }
-            _ => {}
+            Kind::Checkpoint(_) => {}
         }
         if let Some(name) = name.strip_prefix("model.diffusion_model.") {
             return Some(("unet", whole(unet_name(name, '.', self.layers)?)));
