@@ -21,7 +21,9 @@ use std::{
 };
 
 use candle_core::{DType, Tensor};
-use fixtures::{Copy, assert_close, bits, load, noise, parity, prompts, tensors, tokens, vae, with_tiny_decoder};
+use fixtures::{
+    Copy, assert_close, bits, load, noise, parity, pipeline_folder, prompts, tensors, tokens, vae, with_tiny_decoder,
+};
 use latentd::{
     diffusion::Latents,
     models::{
@@ -333,9 +335,9 @@ fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
     let wide = wide_model();
     for (root, h, w) in [(parity().join("pipelines/sd1"), 6, 9), (wide.path().into(), 7, 4)] {
         let sd = load(&root).unwrap();
-        let config = ModelFolder::open(&root).unwrap().json("vae/config.json").unwrap();
+        let config = pipeline_folder(&root).unwrap().json("vae/config.json").unwrap();
         let weights = Weights::open(
-            &ModelFolder::open(&root).unwrap(),
+            &pipeline_folder(&root).unwrap(),
             "vae",
             "diffusion_pytorch_model",
             &latentd::device::Device::host(),

@@ -14,18 +14,18 @@ use latentd::{
         DiTTransformer2DModel, NoisyClassifier, dit_transformer2d::DiTTransformer2DConfig,
         noisy_classifier::NoisyClassifierConfig, pause::ToEnd,
     },
-    weights::{LoadError, ModelFolder, Weights},
+    weights::{LoadError, Weights},
 };
 use serde_json::{Map, Value, json};
 
-use crate::fixtures::{Copy, assert_close, bits, noise, parity, tensors};
+use crate::fixtures::{Copy, assert_close, bits, noise, parity, pipeline_folder, tensors};
 
 fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
     (name.to_owned(), shape.to_vec())
 }
 
 fn transformer(root: &Path) -> Result<(DiTTransformer2DModel, DiTTransformer2DConfig), LoadError> {
-    let folder = ModelFolder::open(root)?;
+    let folder = pipeline_folder(root)?;
     let config = DiTTransformer2DConfig::read("transformer/config.json", &folder.json("transformer/config.json")?)?;
     let weights = Weights::open(&folder, "transformer", "diffusion_pytorch_model", &Device::host(), as_stored)?;
     let network = DiTTransformer2DModel::new(&config, &weights).unwrap();
@@ -34,7 +34,7 @@ fn transformer(root: &Path) -> Result<(DiTTransformer2DModel, DiTTransformer2DCo
 }
 
 fn classifier(root: &Path) -> Result<(NoisyClassifier, NoisyClassifierConfig), LoadError> {
-    let folder = ModelFolder::open(root)?;
+    let folder = pipeline_folder(root)?;
     let config = NoisyClassifierConfig::read("classifier/config.json", &folder.json("classifier/config.json")?)?;
     let weights = Weights::open(&folder, "classifier", "model", &Device::host(), as_stored)?;
     let network = NoisyClassifier::new(&config, &weights);

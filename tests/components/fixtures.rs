@@ -34,12 +34,17 @@ pub fn tensors(path: &Path) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
+/// A pipeline of the fixtures, whose files may be links to those of the pipelines beside it.
+pub fn pipeline_folder(root: &Path) -> Result<ModelFolder, LoadError> {
+    ModelFolder::open_within(root, root.parent().as_slice())
+}
+
 pub fn load(root: &Path) -> Result<StableDiffusion, LoadError> {
-    StableDiffusion::load(&ModelFolder::open(root)?, &latentd::device::Device::host())
+    StableDiffusion::load(&pipeline_folder(root)?, &latentd::device::Device::host())
 }
 
 pub fn vae(pipeline: &str) -> AutoencoderKl {
-    let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
+    let folder = pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap();
     let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json").unwrap()).unwrap();
     let weights =
         Weights::open(&folder, "vae", "diffusion_pytorch_model", &latentd::device::Device::host(), current_name)

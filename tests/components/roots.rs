@@ -8,16 +8,16 @@ use latentd::{
     models::{
         UNet2DModel, VqModel, autoencoder_kl::current_name, pause::ToEnd, unet2d::UNet2DConfig, vq_model::VqModelConfig,
     },
-    weights::{LoadError, ModelFolder, Weights},
+    weights::{LoadError, Weights},
 };
 use serde_json::{Map, Value, json};
 
-use crate::fixtures::{assert_close, bits, noise, parity, tensors};
+use crate::fixtures::{assert_close, bits, noise, parity, pipeline_folder, tensors};
 
 const FILE: &str = "diffusion_pytorch_model";
 
 fn unet(pipeline: &str) -> UNet2DModel {
-    let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
+    let folder = pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap();
     let config = UNet2DConfig::read("unet/config.json", &folder.json("unet/config.json").unwrap()).unwrap();
     let weights = Weights::open(&folder, "unet", FILE, &Device::host(), current_name).unwrap();
     let unet = UNet2DModel::new(&config, &weights);
@@ -26,7 +26,7 @@ fn unet(pipeline: &str) -> UNet2DModel {
 }
 
 fn vqvae(pipeline: &str) -> VqModel {
-    let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
+    let folder = pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap();
     let config = VqModelConfig::read("vqvae/config.json", &folder.json("vqvae/config.json").unwrap()).unwrap();
     let weights = Weights::open(&folder, "vqvae", FILE, &Device::host(), current_name).unwrap();
     let vqvae = VqModel::new(&config, &weights);

@@ -6,12 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use latentd::weights::{LoadError, ModelFolder};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 pub fn parity() -> PathBuf {
     std::env::var_os("LATENTD_PARITY_DIR")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"))
+}
+
+/// A pipeline of the fixtures, whose files may be links to those of the pipelines beside it.
+pub fn pipeline_folder(root: &Path) -> Result<ModelFolder, LoadError> {
+    ModelFolder::open_within(root, root.parent().as_slice())
 }
 
 /// A tensor of a file: type, shape, bytes.

@@ -19,7 +19,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::{
-    files::{Raw, Tensors, parity, read_at, write},
+    files::{Raw, Tensors, parity, pipeline_folder, read_at, write},
     inverse,
 };
 
@@ -103,7 +103,7 @@ fn every_number_and_every_configuration() {
         let Some(parts) = parts(pipeline) else { continue };
         let place = Place::with(&inverse::single_file(&parts), Some(&tiny(pipeline)));
         let single = place.open().unwrap_or_else(|e| panic!("{pipeline}: {e}"));
-        let folder = ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap();
+        let folder = pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap();
         for (component, stem) in STEMS.into_iter().filter(|(component, _)| parts.contains_key(component)) {
             let (expected, made) = (open(&folder, component, stem), open(&single, component, stem));
             assert!(made.stored() == expected.stored(), "{pipeline} {component}");
@@ -174,7 +174,7 @@ fn every_answer() {
         with_whole_vocabulary(&mut parts);
         let place = Place::with(&inverse::single_file(&parts), Some(&tiny(pipeline)));
         let load = |folder: &ModelFolder| StableDiffusion::load(folder, &latentd::device::Device::host()).unwrap();
-        let folder = load(&ModelFolder::open(&parity().join("pipelines").join(pipeline)).unwrap());
+        let folder = load(&pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap());
         let single = load(&place.open().unwrap());
         assert_eq!(single.spec(), folder.spec());
         let prompt = [folder.tokenize(&["a red fox"], &LearnedTokens::default())];
