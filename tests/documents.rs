@@ -116,7 +116,10 @@ fn every_page_of_docs_says_what_it_is_for_and_is_in_the_readme() {
         let text = fs::read_to_string(&document).unwrap();
         let mut lines = text.lines();
         assert!(lines.next().unwrap().starts_with("# "), "{name} begins with its title");
-        assert!(lines.nth(1).unwrap().starts_with("After reading this page you "), "{name} says what one can do after it");
+        assert!(
+            lines.nth(1).unwrap().starts_with("After reading this page you "),
+            "{name} says what one can do after it"
+        );
         assert!(readme.contains(&format!("(docs/{name})")), "README.md does not link {name}");
     }
 }

@@ -9,10 +9,10 @@ mod server;
 
 #[path = "page/cards.rs"]
 mod cards;
-#[path = "page/documents.rs"]
-mod documents;
 #[path = "page/classes.rs"]
 mod classes;
+#[path = "page/documents.rs"]
+mod documents;
 #[path = "page/formats.rs"]
 mod formats;
 #[path = "page/reuse.rs"]

@@ -100,9 +100,7 @@ pub enum ApiError {
     ObjectStore { cause: String },
     #[error("{queued} of your generations are queued already, which is the limit of your share")]
     TenantQueueFull { queued: usize, retry_after_s: u64 },
-    #[error(
-        "request bodies in progress use all of the {limit} bytes allowed for them together; retry soon"
-    )]
+    #[error("request bodies in progress use all of the {limit} bytes allowed for them together; retry soon")]
     BodiesFull { limit: usize },
     #[error("the queue is full: {queued} generations are queued already")]
     QueueFull { queued: usize, retry_after_s: u64 },

@@ -14,6 +14,7 @@ async fn the_javascript_of_the_readme_fetches_the_picture() {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let (_, rest) = readme.split_once("```js\n").expect("the README has JavaScript");
     let program = rest.split("```").next().unwrap().replace("http://localhost:8080", &server.url(""));
-    let script = format!("(async () => {{ {program} return [picture.status, picture.headers.get('content-type')]; }})()");
+    let script =
+        format!("(async () => {{ {program} return [picture.status, picture.headers.get('content-type')]; }})()");
     assert_eq!(browser.value(&script), serde_json::json!([200, "image/png"]));
 }

@@ -19,7 +19,8 @@ fn between_backquotes(line: &str) -> Vec<&str> {
 /// The commands, between backquotes or on lines of their own, that write a picture.
 fn commands(document: &str) -> Vec<String> {
     let text = fs::read_to_string(repository().join(document)).unwrap();
-    let spans = text.lines().flat_map(|line| if line.starts_with("curl ") { vec![line] } else { between_backquotes(line) });
+    let spans =
+        text.lines().flat_map(|line| if line.starts_with("curl ") { vec![line] } else { between_backquotes(line) });
     spans.filter(|span| span.starts_with("curl -f -o ")).map(str::to_owned).collect()
 }
 
