@@ -61,7 +61,7 @@ const TASKS: [&str; 11] = [
 pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     let (models, more) = (tempfile::tempdir().unwrap(), more());
     for pipeline in pipelines {
-        let root = if root.join("pipelines").join(pipeline).is_dir() { root } else { &more };
+        let root = if root.join("pipelines").join(pipeline).is_dir() { root } else { more.as_path() };
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
         // Some fixtures are smaller than anybody would want a picture.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
