@@ -4,7 +4,7 @@
 //! ledger has accepted is durable, reaches exactly one final state, may run more than once and appears once.
 //!
 //! What a change of state is, is decided once, by the methods of `Change`; what the two databases differ in is
-//! `Dialect`.
+//! `Dialect`. Every method of a role stands once, with its promise and what it does.
 
 mod accepting;
 pub mod blobs;
@@ -13,58 +13,134 @@ mod claiming;
 mod dialect;
 mod endpoints;
 mod fleet;
+mod keys;
 mod outgoing;
-pub mod postgres;
+mod postgres;
 mod queue;
 mod reading;
 mod record;
 mod reports;
-mod roles;
-pub mod sqlite;
+mod row;
+mod sqlite;
 mod upkeep;
 mod webhooks;
 mod workers;
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::generation::{Artifact, GenerationId, Problem, Record};
 
+pub use accepting::Accepts;
 pub use blobs::{BlobError, Blobs};
+pub use claiming::Claims;
 use dialect::{Dialect, Value};
-pub use postgres::PgStore;
+pub use endpoints::Webhooks;
+pub use fleet::Fleet;
+pub use keys::{KeyRecord, Keys};
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Place, Reaped, Reaping, Renewed, Workload};
-pub use roles::{Accepts, Claims, Fleet, Keys, Reads, Serving, Store, Sweeping, Upkeep, Webhooks, Working};
-pub use sqlite::{Clock, Reading, SqliteStore};
-pub use webhooks::{
-    Answer, ClaimedDelivery, Delivery, DeliveryClaim, DeliveryPage, DeliveryState, Endpoint, EndpointTerms,
-    NewEndpoint, Next,
-};
-pub use workers::{Beat, Glance, Hint, KeyRecord, Orders, Report, WorkerRecord};
+pub use reading::Reads;
+use row::Row;
+pub use sqlite::{Clock, Reading};
+pub use upkeep::Upkeep;
+pub use webhooks::{Answer, ClaimedDelivery, DeliveryClaim, NewEndpoint, Next};
+pub use workers::{Beat, Glance, Hint, Report, WorkerRecord};
 
-/// A handle to a store; clones share its connections.
+/// A handle to a store; clones share its connections. Who uses it takes the roles that it needs: [`Accepts`], [`Reads`],
+/// [`Claims`], [`Upkeep`], [`Fleet`], [`Keys`] and [`Webhooks`].
 #[derive(Clone, Debug)]
-pub struct Ledger<D> {
-    db: D,
+pub struct Ledger {
+    db: Arc<dyn Dialect>,
+    /// No call takes longer; `None` for a file, which answers or fails by itself.
+    timeout: Option<Duration>,
     /// How long a finished generation is kept.
     retention: Duration,
 }
 
-impl<D: Dialect> Ledger<D> {
-    async fn read(&self, text: &str, values: Vec<Value>) -> Result<Vec<D::Row>, StoreError> {
-        self.db.bounded(|| self.db.read(text, &values)).await
+/// All of it.
+pub trait Store: Serving + Working + Sweeping + Webhooks {}
+impl<S: Serving + Working + Sweeping + Webhooks> Store for S {}
+
+/// What the service takes.
+pub trait Serving: Accepts + Reads + Fleet + Keys {}
+impl<S: Accepts + Reads + Fleet + Keys> Serving for S {}
+
+/// What a worker takes.
+pub trait Working: Claims + Reads + Fleet {}
+impl<S: Claims + Reads + Fleet> Working for S {}
+
+/// What the sweeper takes.
+pub trait Sweeping: Upkeep + Accepts + Reads + Fleet {}
+impl<S: Upkeep + Accepts + Reads + Fleet> Sweeping for S {}
+
+impl Accepts for Ledger {}
+impl Reads for Ledger {}
+impl Claims for Ledger {}
+impl Upkeep for Ledger {}
+impl Fleet for Ledger {}
+impl Keys for Ledger {}
+impl Webhooks for Ledger {}
+
+/// How often a call is tried that another one was in the way of, and the pause before the first of these.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Ledger {
+    /// Hears the hints of other processes until `stop`; without it [`Fleet::hints`] is silent.
+    pub async fn listen(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.db.listen()).await;
     }
 
-    async fn read_first(&self, text: &str, values: Vec<Value>) -> Result<Option<D::Row>, StoreError> {
-        Ok(self.read(text, values).await?.into_iter().next())
+    /// Makes a call again where others were in its way, and gives up when its time is over, whatever the network does.
+    async fn bounded<T, F>(&self, call: impl Fn() -> F + Send + Sync) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>> + Send,
+    {
+        let tries = async {
+            for tried in 1..TRIES {
+                match call().await {
+                    Err(error) if error.is_conflict() => tokio::time::sleep(jittered(PAUSE * tried)).await,
+                    done => return done,
+                }
+            }
+            call().await
+        };
+        let Some(timeout) = self.timeout else { return tries.await };
+        match tokio::time::timeout(timeout, tries).await {
+            Ok(Err(StoreError::Io(error))) => Err(StoreError::Database(sqlx::Error::Io(error))),
+            Ok(done) => done,
+            Err(_) => {
+                let detail = format!("no answer within {} s", timeout.as_secs_f64());
+                Err(StoreError::Database(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, detail))))
+            }
+        }
     }
 
-    async fn read_one(&self, text: &str, values: Vec<Value>) -> Result<D::Row, StoreError> {
-        Ok(self.read_first(text, values).await?.ok_or(sqlx::Error::RowNotFound)?)
+    async fn read(&self, text: &str, values: Vec<Value>) -> Result<Vec<Row>> {
+        self.bounded(|| self.db.read(text, &values)).await
     }
 
-    async fn write(&self, text: &str, values: Vec<Value>) -> Result<Vec<D::Row>, StoreError> {
-        self.db.bounded(|| self.db.write(text, &values)).await
+    async fn read_one(&self, text: &str, values: Vec<Value>) -> Result<Row> {
+        Ok(self.read(text, values).await?.pop().ok_or(sqlx::Error::RowNotFound)?)
     }
+
+    async fn write(&self, text: &str, values: Vec<Value>) -> Result<Vec<Row>> {
+        self.bounded(|| self.db.write(text, &values)).await
+    }
+}
+
+impl AsRef<Ledger> for Ledger {
+    fn as_ref(&self) -> &Ledger {
+        self
+    }
+}
+
+/// Between half of a pause and all of it, so that those who failed together do not return together.
+fn jittered(pause: Duration) -> Duration {
+    let share = getrandom::u32().map_or(1.0, |random| 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX));
+    pause.mul_f64(share)
 }
 
 /// The right to write the outcome of one attempt of one generation, for as long as it is renewed; spent by
@@ -119,10 +195,10 @@ pub struct ListQuery {
     pub dead: bool,
 }
 
-#[derive(Debug)]
-pub struct Page {
-    pub records: Vec<Record>,
-    /// More generations of the query lie beyond this page.
+#[derive(Clone, Debug)]
+pub struct Page<T = Record> {
+    pub records: Vec<T>,
+    /// More of what was asked for lies beyond this page.
     pub has_more: bool,
 }
 
@@ -147,6 +223,8 @@ pub enum Refusal {
     NotFinished,
 }
 
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]
@@ -168,6 +246,14 @@ pub enum StoreError {
     Corrupt { id: GenerationId, what: &'static str, detail: String },
     #[error("{0}")]
     Io(#[source] std::io::Error),
+}
+
+impl StoreError {
+    /// Serialization failures and deadlocks: nothing was done, and the same may succeed the next time.
+    fn is_conflict(&self) -> bool {
+        let StoreError::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| ["40001", "40P01"].contains(&&*code))
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -378,6 +378,13 @@ fn files_are_small() {
     );
 }
 
+/// Both databases and the blobs are in it.
+#[test]
+fn the_ledger_is_small() {
+    let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();
+    assert!((1000..=3500).contains(&lines), "the ledger has {lines} lines");
+}
+
 /// The fuzzer compiles the room of weights alone, so that its own manifest has to have what that room uses, in the same
 /// versions.
 #[test]

@@ -18,6 +18,8 @@ mod crashing;
 mod ending;
 #[path = "ledger/faults.rs"]
 mod faults;
+#[path = "ledger/hinting.rs"]
+mod hinting;
 #[path = "ledger/keys.rs"]
 mod keys;
 #[path = "ledger/leasing.rs"]
@@ -30,6 +32,8 @@ mod model;
 mod outages;
 #[path = "ledger/place.rs"]
 mod place;
+#[path = "ledger/plans.rs"]
+mod plans;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/proxy.rs"]

@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::crashes;
 use crate::{
     config::{self, Config},
-    ledger::{PgStore, Reaping, SqliteStore, Store, StoreError, Upkeep},
+    ledger::{Ledger, Reaping, Store, StoreError, Upkeep},
 };
 
 /// The store that the settings name, for a server. Of one that other processes share the hints are heard until `stop`; in one
@@ -41,18 +41,15 @@ pub(super) async fn start_store(
 /// # Errors
 /// [`StoreError::Locked`] where it is a file that another process uses, and whatever else the store says.
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    match config.database.url.is_empty() {
-        true => Ok(Arc::new(open_sqlite(config).await?)),
-        false => Ok(Arc::new(open_pg(config).await?)),
-    }
+    Ok(Arc::new(if config.database.url.is_empty() { open_sqlite(config).await? } else { open_pg(config).await? }))
 }
 
-async fn open_pg(config: &Config) -> Result<PgStore, StoreError> {
-    PgStore::open(&config.database, config.retention.finished_s.into()).await
+async fn open_pg(config: &Config) -> Result<Ledger, StoreError> {
+    Ledger::open_postgres(&config.database, config.retention.finished_s.into()).await
 }
 
-async fn open_sqlite(config: &Config) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(&config.data_dir, config.retention.finished_s.into()).await
+async fn open_sqlite(config: &Config) -> Result<Ledger, StoreError> {
+    Ledger::open_sqlite(&config.data_dir, config.retention.finished_s.into()).await
 }
 
 /// Leaves the address of the operator's listener for those who find the data folder in use.
@@ -79,7 +76,7 @@ const OPERATOR: &str = "latentd.operator";
 /// The database does not answer, or another process uses the data folder.
 pub async fn migrate(config: &Config) -> Result<()> {
     if !config.database.url.is_empty() {
-        return PgStore::migrate(&config.database).await.context("database.url");
+        return Ledger::migrate_postgres(&config.database).await.context("database.url");
     }
     open_sqlite(config).await.map(drop).with_context(|| format!("data_dir {}", config.data_dir.display()))
 }

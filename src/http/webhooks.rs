@@ -14,8 +14,9 @@ use super::{
     urlencoded,
 };
 use crate::{
-    generation::{DeliveryId, EndpointId, Fields, GenerationId, Invalid, SigningSecret, WebhookEvent, rfc3339},
-    ledger::{Delivery, Endpoint},
+    generation::{
+        Delivery, DeliveryId, Endpoint, EndpointId, Fields, GenerationId, Invalid, SigningSecret, WebhookEvent, rfc3339,
+    },
     service::Service,
 };
 
@@ -121,12 +122,12 @@ pub async fn deliveries(
 ) -> Result<Response, ApiError> {
     let (limit, after) = page(query.unwrap_or_default().as_bytes())?;
     let page = service.webhooks().deliveries(&caller.tenant, id, limit, after).await?;
-    let (first_id, last_id) = (page.deliveries.first().map(|one| one.id), page.deliveries.last().map(|one| one.id));
+    let (first_id, last_id) = (page.records.first().map(|one| one.id), page.records.last().map(|one| one.id));
     let next = last_id.filter(|_| page.has_more).map(|last| {
         let url = format!("/v1/webhook_endpoints/{id}/deliveries?limit={limit}&after={last}");
         (header::LINK, format!("<{url}>; rel=\"next\""))
     });
-    let data = page.deliveries.into_iter().map(delivery_object).collect();
+    let data = page.records.into_iter().map(delivery_object).collect();
     let list = List { object: "list", data, first_id, last_id, has_more: page.has_more };
     Ok((axum::response::AppendHeaders(next), NO_STORE, Json(list)).into_response())
 }

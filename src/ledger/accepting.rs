@@ -4,16 +4,29 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    Acceptance, Accepted, Accepts, Fingerprint, Ledger, Refusal, StoreError,
-    change::{Change, Move, atomically, columns},
-    dialect::{Columns, Dialect, Value, values},
+    Acceptance, Accepted, Fingerprint, Ledger, Refusal, Result,
+    change::{COLUMNS, Change, Move, atomically},
+    dialect::{Value, values},
     record::record,
+    row::Row,
 };
 use crate::generation::{EventKind, GenerationId, Record, Status};
 
+/// What clients change. Every change of state, here and in the other roles, is one conditional transaction that also appends the
+/// event which tells of it; a change that no longer applies changes nothing. Times are the database's.
 #[async_trait]
-impl<D: Dialect> Accepts for Ledger<D> {
-    async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Accepted, StoreError> {
+pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
+    /// Makes the generation durable in state `queued`, with its first event, in its tenant's place of the queue.
+    ///
+    /// A request that was accepted before, by its idempotency key or by its id, is answered with the generation that it
+    /// made, whatever became of it since; the key is looked at first. An erased generation takes its id and its key along:
+    /// both are free again, as is a key whose time is over. Nothing of an answer [`Accepted::Again`] is written.
+    ///
+    /// The share of its tenant is charged with the generation here, whatever becomes of it.
+    ///
+    /// # Errors
+    /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`].
+    async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Accepted> {
         atomically!(self, |change| {
             // One accepts after the other: what is read from here on stays so until the commit.
             let v: f64 = change.one("SELECT v FROM queue_clock FOR UPDATE", values![]).await?.get("v")?;
@@ -23,16 +36,14 @@ impl<D: Dialect> Accepts for Ledger<D> {
             let vft = change.take_place(acceptance, v).await?;
             let Acceptance { id, tenant, job, fingerprint, cost, .. } = acceptance;
             let start_timeout = std::time::Duration::from_secs(job.start_timeout_s.into());
-            let text = concat!(
-            "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority, vft,
-                cost, aged_at, fingerprint)
-             VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9)
-             RETURNING ",
-            columns!()
-        );
+            let text = format!(
+                "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority,
+                     vft, cost, aged_at, fingerprint)
+                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9) RETURNING {COLUMNS}"
+            );
             let (params, rank) = (Value::json(job)?, job.priority.rank());
             let values = values![*id, *tenant, &job.model, params, start_timeout, rank, vft, *cost, fingerprint];
-            let record = record(&change.one(text, values).await?)?;
+            let record = record(&change.one(&text, values).await?)?;
             for input in job.inputs() {
                 let text =
                     "INSERT INTO generation_inputs (sha256, generation_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
@@ -40,30 +51,29 @@ impl<D: Dialect> Accepts for Ledger<D> {
             }
             if let Some((key, kept)) = acceptance.key {
                 // One whose time is over makes room.
-                change
-                    .fetch(
-                        "INSERT INTO idempotency (tenant_id, key, fingerprint, generation_id, expires_at)
-                 VALUES ($1, $2, $3, $4, now() + $5)
-                 ON CONFLICT (tenant_id, key) DO UPDATE
-                 SET fingerprint = excluded.fingerprint, generation_id = excluded.generation_id,
-                     expires_at = excluded.expires_at",
-                        values![*tenant, key, fingerprint, *id, kept],
-                    )
-                    .await?;
+                let text = "INSERT INTO idempotency (tenant_id, key, fingerprint, generation_id, expires_at)
+                     VALUES ($1, $2, $3, $4, now() + $5)
+                     ON CONFLICT (tenant_id, key) DO UPDATE
+                     SET fingerprint = excluded.fingerprint, generation_id = excluded.generation_id,
+                         expires_at = excluded.expires_at";
+                change.fetch(text, values![*tenant, key, fingerprint, *id, kept]).await?;
             }
             change.append(&[(*id, EventKind::Queued, json!({"id": id, "status": "queued"}))]).await?;
             Ok(Accepted::New(record))
         })
     }
 
-    async fn find_accepted(&self, tenant: &str, key: &str) -> Result<Option<(GenerationId, Fingerprint)>, StoreError> {
+    /// The generation that this tenant's idempotency key stands for, and the fingerprint of the request that made it.
+    async fn find_accepted(&self, tenant: &str, key: &str) -> Result<Option<(GenerationId, Fingerprint)>> {
         let text = "SELECT generation_id, fingerprint FROM idempotency
              WHERE tenant_id = $1 AND key = $2 AND expires_at > now()";
-        let row = self.read_first(text, values![tenant, key]).await?;
+        let row = self.as_ref().read(text, values![tenant, key]).await?.pop();
         row.map(|row| Ok((row.get("generation_id")?, row.get("fingerprint")?))).transpose()
     }
 
-    async fn cancel(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
+    /// Cancels: a queued generation at once, a running one by a mark that its worker obeys before the next step; a
+    /// finished one is returned unchanged. `None`: there is no such generation.
+    async fn cancel(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(row) = change.lock(id).await? else { return Ok(None) };
             let found = record(&row)?;
@@ -79,24 +89,29 @@ impl<D: Dialect> Accepts for Ledger<D> {
         })
     }
 
-    async fn revive(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
+    /// Queues a dead generation again, as if it had never run, in its old place of the queue and whatever the queue's bounds.
+    /// Its fence goes on, and so do its events: only here does one follow a final one. `None`: there is no such dead
+    /// generation.
+    async fn revive(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
-            let text = concat!(
+            let text = format!(
                 "UPDATE generations
-             SET status = 'queued', dead = false, crash_count = 0, attempt = 0, problem = NULL, run_at = now(),
-                 started_at = NULL, finished_at = NULL, expires_at = NULL, aged_at = now(), version = version + 1
-             WHERE id = $1 AND dead
-             RETURNING ",
-                columns!()
+                 SET status = 'queued', dead = false, crash_count = 0, attempt = 0, problem = NULL, run_at = now(),
+                     started_at = NULL, finished_at = NULL, expires_at = NULL, aged_at = now(), version = version + 1
+                 WHERE id = $1 AND dead RETURNING {COLUMNS}"
             );
-            let Some(row) = change.first(text, values![id]).await? else { return Ok(None) };
+            let Some(row) = change.fetch(&text, values![id]).await?.pop() else { return Ok(None) };
             let told = json!({"id": id, "attempt": 0, "reason": "revived"});
             change.append(&[(id, EventKind::Retrying, told)]).await?;
             record(&row).map(Some)
         })
     }
 
-    async fn delete(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
+    /// Erases a finished generation with its events; the caller erases the blobs of the returned record.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFinished`].
+    async fn delete(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(row) = change.lock(id).await? else { return Ok(None) };
             let found = record(&row)?;
@@ -110,47 +125,45 @@ impl<D: Dialect> Accepts for Ledger<D> {
     }
 }
 
-impl<D: Dialect> Change<D> {
+impl Change {
     /// Notes the client's wish. `versions`: by how much the version grows, 0 where another statement of the same change
     /// lets it grow.
-    async fn mark(&mut self, id: GenerationId, versions: u32) -> Result<D::Row, StoreError> {
-        let text = concat!(
-            "UPDATE generations SET cancel_requested_at = now(), version = version + $2 WHERE id = $1 RETURNING ",
-            columns!()
+    async fn mark(&mut self, id: GenerationId, versions: u32) -> Result<Row> {
+        let text = format!(
+            "UPDATE generations SET cancel_requested_at = now(), version = version + $2 WHERE id = $1 RETURNING {COLUMNS}"
         );
-        self.one(text, values![id, versions]).await
+        self.one(&text, values![id, versions]).await
     }
 
     /// The generation that the same request has made before; an error where another request has used its key or its id.
-    async fn accepted_before(&mut self, acceptance: &Acceptance<'_>) -> Result<Option<Record>, StoreError> {
+    async fn accepted_before(&mut self, acceptance: &Acceptance<'_>) -> Result<Option<Record>> {
         if let Some((key, _)) = acceptance.key {
-            let text = concat!(
-                "SELECT ",
-                columns!(),
-                ", (SELECT fingerprint FROM idempotency WHERE tenant_id = $1 AND key = $2) AS asked
+            let text = format!(
+                "SELECT {COLUMNS}, (SELECT fingerprint FROM idempotency WHERE tenant_id = $1 AND key = $2) AS asked
                  FROM generations WHERE id = (
                      SELECT generation_id FROM idempotency WHERE tenant_id = $1 AND key = $2 AND expires_at > now())"
             );
-            if let Some(kept) = self.first(text, values![acceptance.tenant, key]).await? {
+            if let Some(kept) = self.fetch(&text, values![acceptance.tenant, key]).await?.pop() {
                 let same = kept.get::<Fingerprint>("asked")? == acceptance.fingerprint;
                 return if same { record(&kept).map(Some) } else { Err(Refusal::KeyReused.into()) };
             }
         }
-        let Some(kept) = self.find(acceptance.id).await? else { return Ok(None) };
-        let same = kept.opt::<Fingerprint>("fingerprint")? == Some(acceptance.fingerprint)
+        let text = format!("SELECT {COLUMNS} FROM generations WHERE id = $1");
+        let Some(kept) = self.fetch(&text, values![acceptance.id]).await?.pop() else { return Ok(None) };
+        let same = kept.get::<Option<Fingerprint>>("fingerprint")? == Some(acceptance.fingerprint)
             && kept.get::<String>("tenant_id")? == acceptance.tenant;
         if same { record(&kept).map(Some) } else { Err(Refusal::IdTaken.into()) }
     }
 
     /// Checks the bounds of the queue and takes the tenant's next place in it: start-time fair queueing with the finish time
     /// of the generation that was claimed last, `v`, as the virtual time (Golestani 1994).
-    async fn take_place(&mut self, acceptance: &Acceptance<'_>, v: f64) -> Result<f64, StoreError> {
+    async fn take_place(&mut self, acceptance: &Acceptance<'_>, v: f64) -> Result<f64> {
         let text = "SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
-                (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = $1) AS own,
-                (SELECT max_queued FROM tenants WHERE id = $1) AS most";
+             (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = $1) AS own,
+             (SELECT max_queued FROM tenants WHERE id = $1) AS most";
         let row = self.one(text, values![acceptance.tenant]).await?;
         let (queued, own, most): (usize, usize, Option<usize>) =
-            (row.get("queued")?, row.get("own")?, row.opt("most")?);
+            (row.get("queued")?, row.get("own")?, row.get("most")?);
         if queued >= acceptance.max_queued {
             return Err(Refusal::QueueFull { queued }.into());
         }
@@ -158,8 +171,7 @@ impl<D: Dialect> Change<D> {
             return Err(Refusal::TenantQueueFull { queued: own }.into());
         }
         let text = "INSERT INTO tenants (id, vft, created_at) VALUES ($1, $2 + $3, now())
-             ON CONFLICT (id) DO UPDATE SET vft = greatest(tenants.vft, $2) + $3 / tenants.weight
-             RETURNING vft";
+             ON CONFLICT (id) DO UPDATE SET vft = greatest(tenants.vft, $2) + $3 / tenants.weight RETURNING vft";
         Ok(self.one(text, values![acceptance.tenant, v, acceptance.cost]).await?.get("vft")?)
     }
 }

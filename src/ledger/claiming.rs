@@ -4,67 +4,51 @@ use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::json;
-use sqlx::types::Uuid;
 
 use super::{
-    Claimant, Claims, Lease, Ledger, Outcome, Renewed, StoreError,
-    change::{Change, Move, atomically, columns, hex},
-    dialect::{Columns, Dialect, Value, values},
+    Claimant, Lease, Ledger, Outcome, Renewed, Result,
+    change::{COLUMNS, Change, Move, atomically, by_id, hex},
+    dialect::{Value, values},
     record::record,
+    row::{Row, from_row},
 };
 use crate::generation::{EventKind, GenerationId, Problem, Record};
 
 /// What claims that heed a bound of a tenant hold, one after the other.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
-/// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
-/// it has looked at.
-macro_rules! candidates {
-    () => {
-        "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim
-         WHERE status = 'queued' AND run_at <= now() AND (start_deadline IS NULL OR start_deadline > now())
-             AND model = ANY($1) AND tenant_id <> ALL($2) AND id <> ALL($3)
-         ORDER BY priority DESC, vft, id
-         LIMIT $4"
-    };
-}
-
-/// Only looks, at what others may be taking.
-pub(super) const LOOK: &str = candidates!();
-/// Takes the rows, so that no other claim sees them.
-pub(super) const TAKE: &str = concat!(candidates!(), " FOR UPDATE SKIP LOCKED");
-
-/// Whether this worker runs one that nothing may run beside.
-pub(super) const ALONE: &str = "
-    SELECT EXISTS (
-        SELECT 1 FROM generations INDEXED BY generations_running
-        WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
-
-/// How many more each tenant may run, of those with a bound.
-const ROOM: &str = "
-    SELECT id, max_running - (
-        SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
-    FROM tenants WHERE max_running IS NOT NULL";
-
+/// What a worker does with generations.
 #[async_trait]
-impl<D: Dialect> Claims for Ledger<D> {
-    async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
+pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
+    /// Takes up to `limit` queued generations for this worker in the order of the queue: priority, then the tenants' fair
+    /// share, then age. Each becomes `running` under a lease, its attempt and fence grow by one. Not taken are those that
+    /// wait for the delay of a retry, those whose `start_timeout_s` has passed before their first claim, those of tenants
+    /// with as many running as they may have, and those of models that the worker has not.
+    ///
+    /// A generation that was running when a process ended is claimed alone: by an `idle` worker, and nothing beside it, in
+    /// this claim and in others of that worker for as long as it runs. One at the head of the queue keeps a worker that is not
+    /// idle from claiming, so that it becomes idle; for other workers the queue goes on behind it.
+    async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
         // Most looks find nothing; they cost one statement.
+        let ledger = self.as_ref();
+        let (text, values) = candidates(by, &[], &[], 1, "");
         let look = || async {
-            if self.db.read(LOOK, &looking(by, &[], &[], 1)).await?.is_empty() {
+            if ledger.db.read(&text, &values).await?.is_empty() {
                 return Ok(Vec::new());
             }
-            let mut change = self.begin(true).await?;
+            let mut change = ledger.begin(true).await?;
             let claimed = change.claim(by, limit, idle).await;
             change.conclude(claimed).await
         };
-        self.db.bounded(look).await
+        ledger.bounded(look).await
     }
 
-    async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>, StoreError> {
+    /// Prolongs the leases that still are their generations', also one that has ended but was not taken back yet, and tells of
+    /// each whether its client has canceled it. One that is not returned is lost: its work must be thrown away.
+    async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>> {
         if leases.is_empty() {
             return Ok(Vec::new());
         }
@@ -74,15 +58,14 @@ impl<D: Dialect> Claims for Ledger<D> {
              WHERE id = held_id AND fence = held_fence AND status = 'running'
              RETURNING id, fence, cancel_requested_at IS NOT NULL AS cancel_requested";
         let table = Value::json(&leases.iter().map(held).collect::<Vec<_>>())?;
-        let rows = self.write(text, values![table, by.lease]).await?;
-        let renewed = |row: &D::Row| {
-            let (id, fence, cancel_requested) = (row.get("id")?, row.get("fence")?, row.get("cancel_requested")?);
-            Ok(Renewed { id, fence, cancel_requested })
-        };
-        rows.iter().map(renewed).collect()
+        let rows = self.as_ref().write(text, values![table, by.lease]).await?;
+        rows.iter().map(|row| Ok(from_row!(row => Renewed { id, fence, cancel_requested }))).collect()
     }
 
-    async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Option<Record>, StoreError> {
+    /// Ends a run. Returns the record, or `None` where the lease is no longer the generation's: then nothing changed
+    /// and the outcome must be thrown away. A generation whose client has asked to cancel it is not queued again but
+    /// canceled, and one that was canceled before its artifacts were stored does not succeed any more.
+    async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(held) = change.lock(lease.id).await? else { return Ok(None) };
             if held.get::<i64>("fence")? != lease.fence || held.get::<String>("status")? != "running" {
@@ -105,32 +88,30 @@ impl<D: Dialect> Claims for Ledger<D> {
     }
 }
 
-impl<D: Dialect> Change<D> {
-    async fn claim(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
+impl Change {
+    async fn claim(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         let picked = self.pick(by, limit, idle).await?;
         if picked.is_empty() {
             return Ok(Vec::new());
         }
-        let text = concat!(
+        let text = format!(
             "UPDATE generations
              SET status = 'running', attempt = attempt + 1, fence = fence + 1, version = version + 1,
                  started_at = coalesce(started_at, now()), start_deadline = NULL, lease_owner = $2,
                  lease_expires_at = now() + $3
-             WHERE id = ANY($1) AND status = 'queued'
-             RETURNING ",
-            columns!()
+             WHERE id = ANY($1) AND status = 'queued' RETURNING {COLUMNS}"
         );
-        let rows = self.fetch(text, values![Value::Ids(picked.clone()), &by.worker, by.lease]).await?;
-        let rows = rows.into_iter().map(|row| Ok((row.get("id")?, row)));
-        let mut rows: HashMap<Uuid, D::Row> = rows.collect::<Result<_, sqlx::Error>>()?;
-        // They come back in any order.
-        let rows: Vec<D::Row> = picked.iter().filter_map(|id| rows.remove(id)).collect();
+        let mut rows = by_id(self.fetch(&text, values![Value::ids(&picked), &by.worker, by.lease]).await?)?;
+        let rows: Vec<Row> = picked.iter().filter_map(|id| rows.remove(id)).collect();
         self.start(&rows).await
     }
 
     /// Takes the next generations for this worker.
-    async fn pick(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<Uuid>, StoreError> {
-        if self.one(ALONE, values![&by.worker]).await?.get("is_alone")? {
+    async fn pick(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<GenerationId>> {
+        let alone = "SELECT EXISTS (
+             SELECT 1 FROM generations INDEXED BY generations_running
+             WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
+        if self.one(alone, values![&by.worker]).await?.get("is_alone")? {
             return Ok(Vec::new());
         }
         let mut room = self.room_of_tenants().await?;
@@ -139,15 +120,17 @@ impl<D: Dialect> Change<D> {
             let full: Vec<String> = room.iter().filter(|(_, left)| **left <= 0).map(|(id, _)| id.clone()).collect();
             // Not even for a moment may a worker that cannot have it hide it from an idle one.
             if !idle && picked.is_empty() {
-                let head = self.first(LOOK, looking(by, &full, &[], 1)).await?;
+                let (text, values) = candidates(by, &full, &[], 1, "");
+                let head = self.fetch(&text, values).await?.pop();
                 if head.map(|head| head.get::<u32>("crash_count")).transpose()? != Some(0) {
                     return Ok(picked);
                 }
             }
             let wanted = limit - picked.len();
-            let rows = self.fetch(TAKE, looking(by, &full, &seen, wanted)).await?;
+            let (text, values) = candidates(by, &full, &seen, wanted, " FOR UPDATE SKIP LOCKED");
+            let rows = self.fetch(&text, values).await?;
             for row in &rows {
-                let id: Uuid = row.get("id")?;
+                let id: GenerationId = row.get("id")?;
                 seen.push(id);
                 let left = room.get_mut(&row.get::<String>("tenant_id")?);
                 if left.as_ref().is_some_and(|left| **left <= 0) {
@@ -172,20 +155,23 @@ impl<D: Dialect> Change<D> {
 
     /// How many more each tenant may run, of those with a bound. Where there is such a tenant one claims after the other, so
     /// that the count is exact; all else that changes it only makes room.
-    async fn room_of_tenants(&mut self) -> Result<HashMap<String, i64>, StoreError> {
+    async fn room_of_tenants(&mut self) -> Result<HashMap<String, i64>> {
         let bounded = "SELECT EXISTS (SELECT 1 FROM tenants WHERE max_running IS NOT NULL) AS bounded";
         if !self.one(bounded, values![]).await?.get::<bool>("bounded")? {
             return Ok(HashMap::new());
         }
-        if D::IS_SHARED {
+        if self.is_shared {
             self.fetch("SELECT pg_advisory_xact_lock($1)", values![CLAIMS]).await?;
         }
-        let rows = self.fetch(ROOM, values![]).await?;
+        let room = "SELECT id, max_running - (
+             SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = tenants.id) AS room
+         FROM tenants WHERE max_running IS NOT NULL";
+        let rows = self.fetch(room, values![]).await?;
         rows.iter().map(|row| Ok((row.get("id")?, row.get("room")?))).collect()
     }
 
     /// Tells of the start of claimed generations and lets the virtual time go on.
-    async fn start(&mut self, rows: &[D::Row]) -> Result<Vec<(Record, Lease)>, StoreError> {
+    async fn start(&mut self, rows: &[Row]) -> Result<Vec<(Record, Lease)>> {
         let (mut started, mut claimed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         let mut v = f64::MIN;
         for row in rows {
@@ -216,7 +202,15 @@ impl<D: Dialect> Change<D> {
     }
 }
 
-/// The values of [`LOOK`] and [`TAKE`].
-fn looking(by: &Claimant, full: &[String], seen: &[Uuid], limit: usize) -> Vec<Value> {
-    values![Value::Texts(by.models.clone()), Value::Texts(full.to_vec()), Value::Ids(seen.to_vec()), limit]
+/// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
+/// it has looked at. Where a `lock` takes the rows, no other claim sees them; without one others may be taking them.
+fn candidates(by: &Claimant, full: &[String], seen: &[GenerationId], limit: usize, lock: &str) -> (String, Vec<Value>) {
+    let text = format!(
+        "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim
+         WHERE status = 'queued' AND run_at <= now() AND (start_deadline IS NULL OR start_deadline > now())
+             AND model = ANY($1) AND tenant_id <> ALL($2) AND id <> ALL($3)
+         ORDER BY priority DESC, vft, id
+         LIMIT $4{lock}"
+    );
+    (text, values![Value::Texts(by.models.clone()), Value::Texts(full.to_vec()), Value::ids(seen), limit])
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::jittered;
 use crate::generation::{GenerationId, Job, Record};
 
 /// SHA-256 of a request as its client has written it, before any default is filled in.
@@ -97,7 +98,6 @@ impl Reaping {
     pub fn delay(&self, crashes: u32) -> Duration {
         const LONGEST: Duration = Duration::from_secs(60);
         let delay = self.backoff.saturating_mul(1 << crashes.saturating_sub(1).min(16)).min(LONGEST);
-        let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
-        delay.mul_f64(1.0 + share / 4.0)
+        delay + jittered(delay / 4)
     }
 }

@@ -5,51 +5,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Counts, Ledger, ListQuery, Page, Place, Reads, StoreError, Workload,
-    change::columns,
-    dialect::{Columns, Dialect, Value, values},
+    Counts, Ledger, ListQuery, Page, Place, Result, Workload,
+    change::COLUMNS,
+    dialect::{Value, values},
     record::{event, readable, record},
+    row::from_row,
 };
 use crate::generation::{Event, GenerationId, Record};
 
-pub(super) const COUNTS: &str = "
-    SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
-           (SELECT count(*) FROM generations WHERE status = 'running') AS running";
-
-pub(super) const COUNTS_OF: &str = "
-    SELECT (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = $1) AS queued,
-           (SELECT count(*) FROM generations WHERE status = 'running' AND tenant_id = $1) AS running";
-
-pub(super) const WORKLOAD: &str = "
-    WITH open AS (SELECT cost FROM generations WHERE status IN ('queued', 'running')),
-         live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0.0) AS speed FROM workers
-                  WHERE beaten_at > now() - $1),
-         first AS (SELECT cost FROM open ORDER BY cost
-                   LIMIT (SELECT greatest(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
-    SELECT (SELECT speed FROM live) AS speed,
-        coalesce(sum(cost), 0.0) + (SELECT greatest(0, slots - 1) FROM live) * coalesce(max(cost), 0.0) AS cost FROM first";
-
-/// Two looks, since one with "or" would find no start in the index.
-pub(super) const PLACE: &str = "
-    WITH this AS (SELECT id, priority, vft FROM generations WHERE id = $1 AND status = 'queued'),
-         ahead AS (
-             SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
-                 ON other.status = 'queued' AND other.priority > this.priority
-             UNION ALL
-             SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
-                 ON other.status = 'queued' AND other.priority = this.priority
-                    AND (other.vft, other.id) < (this.vft, this.id))
-    SELECT count(ahead.cost) AS position, coalesce(sum(ahead.cost), 0.0) AS cost
-    FROM this LEFT JOIN ahead ON true GROUP BY this.id";
-
+/// What is only looked at.
 #[async_trait]
-impl<D: Dialect> Reads for Ledger<D> {
-    async fn get(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
-        let text = concat!("SELECT ", columns!(), " FROM generations WHERE id = $1");
-        self.read_first(text, values![id]).await?.as_ref().map(record).transpose()
+pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
+    async fn get(&self, id: GenerationId) -> Result<Option<Record>> {
+        let text = format!("SELECT {COLUMNS} FROM generations WHERE id = $1");
+        self.as_ref().read(&text, values![id]).await?.pop().as_ref().map(record).transpose()
     }
 
-    async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+    /// A page of records, newest first. Unreadable rows are passed over, as in every method that looks at many.
+    async fn list(&self, query: &ListQuery) -> Result<Page> {
         // No model has such a name, and PostgreSQL no such text.
         if query.model.as_ref().is_some_and(|model| model.contains('\0')) {
             return Ok(Page { records: Vec::new(), has_more: false });
@@ -61,15 +34,12 @@ impl<D: Dialect> Reads for Ledger<D> {
         let has_more = loop {
             let wanted = query.limit.saturating_add(1) - records.len();
             let (text, values) = listing(&query, ascending, wanted);
-            let rows = self.read(&text, values).await?;
+            let rows = self.as_ref().read(&text, values).await?;
             let Some(last) = rows.last() else { break false };
             *(if ascending { &mut query.before } else { &mut query.after }) = Some(last.get("id")?);
             records.extend(rows.iter().filter_map(readable));
-            if records.len() > query.limit {
-                break true;
-            }
-            if rows.len() < wanted {
-                break false;
+            if records.len() > query.limit || rows.len() < wanted {
+                break records.len() > query.limit;
             }
         };
         records.truncate(query.limit);
@@ -79,53 +49,87 @@ impl<D: Dialect> Reads for Ledger<D> {
         Ok(Page { records, has_more })
     }
 
-    async fn events(&self, id: GenerationId, after: i64) -> Result<Vec<Event>, StoreError> {
+    /// The events after `seq`, in order. Empty for an unknown generation.
+    async fn events(&self, id: GenerationId, after: i64) -> Result<Vec<Event>> {
         let text = "SELECT seq, kind, data FROM generation_events WHERE generation_id = $1 AND seq > $2 ORDER BY seq";
-        self.read(text, values![id, after]).await?.iter().map(|row| event(id, row)).collect()
+        self.as_ref().read(text, values![id, after]).await?.iter().map(|row| event(id, row)).collect()
     }
 
-    async fn find_input(&self, tenant: &str, sha256: &str) -> Result<Option<GenerationId>, StoreError> {
+    /// A generation of this tenant whose request brought along the picture with this SHA-256, if one is kept; the newest of
+    /// several.
+    async fn find_input(&self, tenant: &str, sha256: &str) -> Result<Option<GenerationId>> {
         let newest = "SELECT generation_id FROM generation_inputs JOIN generations ON generations.id = generation_id
              WHERE sha256 = $1 AND tenant_id = $2 ORDER BY generation_id DESC LIMIT 1";
-        let row = self.read_first(newest, values![sha256, tenant]).await?;
+        let row = self.as_ref().read(newest, values![sha256, tenant]).await?.pop();
         Ok(row.map(|row| row.get("generation_id")).transpose()?)
     }
 
-    async fn counts(&self) -> Result<Counts, StoreError> {
-        self.count(COUNTS, values![]).await
+    /// How many generations wait and run.
+    async fn counts(&self) -> Result<Counts> {
+        self.as_ref().count("", values![]).await
     }
 
-    async fn counts_of(&self, tenant: &str) -> Result<Counts, StoreError> {
-        self.count(COUNTS_OF, values![tenant]).await
+    /// How many generations of this tenant wait and run.
+    async fn counts_of(&self, tenant: &str) -> Result<Counts> {
+        self.as_ref().count("AND tenant_id = $1", values![tenant]).await
     }
 
-    async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload, StoreError> {
-        let row = self.read_one(WORKLOAD, values![lately, slots]).await?;
-        Ok(Workload { cost: row.get("cost")?, speed: row.get("speed")? })
+    /// How much work is before a generation that would be accepted now, and how fast the workers are that have beaten lately, each
+    /// of which runs `slots` generations at a time.
+    async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload> {
+        let text = "WITH open AS (SELECT cost FROM generations WHERE status IN ('queued', 'running')),
+             live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0.0) AS speed FROM workers
+                      WHERE beaten_at > now() - $1),
+             first AS (SELECT cost FROM open ORDER BY cost
+                       LIMIT (SELECT greatest(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
+        SELECT (SELECT speed FROM live) AS speed,
+            coalesce(sum(cost), 0.0) + (SELECT greatest(0, slots - 1) FROM live) * coalesce(max(cost), 0.0) AS cost
+        FROM first";
+        let row = self.as_ref().read_one(text, values![lately, slots]).await?;
+        Ok(from_row!(row => Workload { cost, speed }))
     }
 
-    async fn place(&self, id: GenerationId) -> Result<Option<Place>, StoreError> {
-        let row = self.read_first(PLACE, values![id]).await?;
-        row.map(|row| Ok(Place { position: row.get("position")?, cost: row.get("cost")? })).transpose()
+    /// The queued generations before this one in the order of the queue, whoever may claim them and when; `None` where it is
+    /// not queued.
+    async fn place(&self, id: GenerationId) -> Result<Option<Place>> {
+        // Two looks, since one with "or" would find no start in the index.
+        let text = "WITH this AS (SELECT id, priority, vft FROM generations WHERE id = $1 AND status = 'queued'),
+             ahead AS (
+                 SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
+                     ON other.status = 'queued' AND other.priority > this.priority
+                 UNION ALL
+                 SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
+                     ON other.status = 'queued' AND other.priority = this.priority
+                        AND (other.vft, other.id) < (this.vft, this.id))
+        SELECT count(ahead.cost) AS position, coalesce(sum(ahead.cost), 0.0) AS cost
+        FROM this LEFT JOIN ahead ON true GROUP BY this.id";
+        let row = self.as_ref().read(text, values![id]).await?.pop();
+        row.map(|row| Ok(from_row!(row => Place { position, cost }))).transpose()
     }
 
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.db.bounded(|| self.db.ping()).await
+    /// Reads and writes nothing but proves that the store answers.
+    async fn ping(&self) -> Result<()> {
+        let ledger = self.as_ref();
+        ledger.bounded(|| ledger.db.ping()).await
     }
 }
 
-impl<D: Dialect> Ledger<D> {
-    async fn count(&self, text: &str, values: Vec<Value>) -> Result<Counts, StoreError> {
-        let row = self.read_one(text, values).await?;
-        Ok(Counts { queued: row.get("queued")?, running: row.get("running")? })
+impl Ledger {
+    async fn count(&self, also: &str, values: Vec<Value>) -> Result<Counts> {
+        let text = format!(
+            "SELECT (SELECT count(*) FROM generations WHERE status = 'queued' {also}) AS queued,
+             (SELECT count(*) FROM generations WHERE status = 'running' {also}) AS running"
+        );
+        let row = self.read_one(&text, values).await?;
+        Ok(from_row!(row => Counts { queued, running }))
     }
 }
 
 /// Only the filters that are asked for, since a condition with a way out ("or there is no filter") would use no index.
-pub(super) fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Value>) {
+fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Value>) {
     // Few are dead, which SQLite's planner does not know.
     let index = if query.dead { " INDEXED BY generations_dead" } else { "" };
-    let mut text = format!(concat!("SELECT ", columns!(), " FROM generations{} WHERE true"), index);
+    let mut text = format!("SELECT {COLUMNS} FROM generations{index} WHERE true");
     let mut values = Vec::new();
     let filters: [(&str, Option<Value>); 5] = [
         ("id <", query.after.map(Value::from)),

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 use super::{
-    Glance, Ledger, Report, StoreError,
+    Report, Result,
     change::hex,
-    dialect::{Columns, Dialect, Value, decode, values},
+    dialect::{Value, values},
 };
 use crate::generation::{GenerationId, Preview, Progress};
 
@@ -16,109 +16,62 @@ use crate::generation::{GenerationId, Preview, Progress};
 const MOST_BYTES: usize = 65536;
 
 /// Progress is what other processes have reported; one that is alone has nothing to see there.
-macro_rules! glance {
-    ($progress:expr, $previews:expr) => {
-        concat!(
-            "SELECT id, finished_at IS NOT NULL AS is_over, ",
-            $progress,
-            " AS progress, ",
-            $previews,
-            " AS previews, (SELECT coalesce(max(seq), 0) FROM generation_events WHERE generation_id = id) AS last_event
-             FROM generations WHERE id = ANY($1)"
+pub fn glance(is_shared: bool) -> String {
+    let (progress, previews) = if !is_shared {
+        ("NULL", "'[]'")
+    } else {
+        (
+            "(SELECT progress FROM generation_progress AS p
+              WHERE p.generation_id = id AND p.fence = generations.fence AND status = 'running')",
+            "(SELECT coalesce(jsonb_agg(jsonb_build_array(artifact, step) ORDER BY artifact), '[]')
+              FROM artifact_previews AS p WHERE p.generation_id = id AND p.fence = generations.fence)",
         )
     };
+    format!(
+        "SELECT id, finished_at IS NOT NULL AS is_over, {progress} AS progress, {previews} AS previews,
+             (SELECT coalesce(max(seq), 0) FROM generation_events WHERE generation_id = id) AS last_event
+         FROM generations WHERE id = ANY($1)"
+    )
 }
 
-const GLANCE: &str = glance!("NULL", "'[]'");
-const GLANCE_AT_OTHERS: &str = glance!(
-    "(SELECT progress FROM generation_progress AS p
-      WHERE p.generation_id = id AND p.fence = generations.fence AND status = 'running')",
-    "(SELECT coalesce(jsonb_agg(jsonb_build_array(artifact, step) ORDER BY artifact), '[]') FROM artifact_previews AS p
-      WHERE p.generation_id = id AND p.fence = generations.fence)"
-);
+/// Leaves what [`tables`] has of attempts that still are their generations'.
+pub const REPORT: &str = "
+    WITH held AS (
+        SELECT id, fence, progress FROM jsonb_to_recordset($1) AS told (told_id uuid, told_fence bigint, progress jsonb)
+        JOIN generations ON id = told_id AND fence = told_fence AND status = 'running'
+    ), advanced AS (
+        INSERT INTO generation_progress (generation_id, fence, progress)
+        SELECT id, fence, progress FROM held WHERE progress IS NOT NULL
+        ON CONFLICT (generation_id) DO UPDATE SET fence = excluded.fence, progress = excluded.progress
+    )
+    INSERT INTO artifact_previews (generation_id, fence, artifact, step, preview_index, media_type, bytes)
+    SELECT id, fence, artifact, step, preview_index, media_type, decode(file, 'base64')
+    FROM jsonb_to_recordset($2) AS drawn (drawn_id uuid, drawn_fence bigint, artifact bigint, step bigint,
+        preview_index bigint, media_type text, file text)
+    JOIN held ON id = drawn_id AND fence = drawn_fence
+    ON CONFLICT (generation_id, artifact) DO UPDATE
+    SET fence = excluded.fence, step = excluded.step, preview_index = excluded.preview_index,
+        media_type = excluded.media_type, bytes = excluded.bytes";
 
-impl<D: Dialect> Ledger<D> {
-    /// The only process sees its own progress.
-    pub(super) async fn show(&self, reports: &[Report]) -> Result<(), StoreError> {
-        if reports.is_empty() || !D::IS_SHARED {
-            return Ok(());
-        }
-        // The last of each counts: a statement may touch a row once.
-        let mut told: BTreeMap<(GenerationId, i64), Option<Progress>> = BTreeMap::new();
-        let mut drawn: BTreeMap<(GenerationId, i64, u32), &Preview> = BTreeMap::new();
-        for report in reports {
-            let (id, fence) = (report.lease.id, report.lease.fence);
-            let progress = told.entry((id, fence)).or_default();
-            *progress = report.progress.or(*progress);
-            let small = report.previews.iter().filter(|preview| preview.bytes.len() <= MOST_BYTES);
-            drawn.extend(small.map(|preview| ((id, fence, preview.index), preview)));
-        }
-        let told = told
-            .into_iter()
-            .map(|((id, fence), progress)| json!({"told_id": hex(id), "told_fence": fence, "progress": progress}));
-        // The files go beside the table, which is JSON.
-        let files = drawn.values().map(|preview| preview.bytes.to_vec()).collect();
-        let drawn = drawn.into_iter().enumerate().map(|(at, ((id, fence, artifact), preview))| {
-            json!({"drawn_id": hex(id), "drawn_fence": fence, "artifact": artifact, "step": preview.step,
-                "preview_index": preview.preview_index, "media_type": preview.media_type.as_str(), "file": at + 1})
-        });
-        let (told, drawn) = (told.collect::<Vec<_>>(), drawn.collect::<Vec<_>>());
-        self.write(
-            "WITH held AS (
-                 SELECT id, fence, progress
-                 FROM jsonb_to_recordset($1) AS told (told_id uuid, told_fence bigint, progress jsonb)
-                 JOIN generations ON id = told_id AND fence = told_fence AND status = 'running'
-             ), advanced AS (
-                 INSERT INTO generation_progress (generation_id, fence, progress)
-                 SELECT id, fence, progress FROM held WHERE progress IS NOT NULL
-                 ON CONFLICT (generation_id) DO UPDATE SET fence = excluded.fence, progress = excluded.progress
-             )
-             INSERT INTO artifact_previews (generation_id, fence, artifact, step, preview_index, media_type, bytes)
-             SELECT id, fence, artifact, step, preview_index, media_type, ($3::bytea[])[file]
-             FROM jsonb_to_recordset($2) AS drawn (drawn_id uuid, drawn_fence bigint, artifact bigint, step bigint,
-                 preview_index bigint, media_type text, file integer)
-             JOIN held ON id = drawn_id AND fence = drawn_fence
-             ON CONFLICT (generation_id, artifact) DO UPDATE
-             SET fence = excluded.fence, step = excluded.step, preview_index = excluded.preview_index,
-                 media_type = excluded.media_type, bytes = excluded.bytes",
-            values![Value::json(&told)?, Value::json(&drawn)?, Value::Blobs(files)],
-        )
-        .await
-        .map(drop)
+/// The values of [`REPORT`]. The last of each counts: a statement may touch a row once.
+pub fn tables(reports: &[Report]) -> Result<Vec<Value>> {
+    let mut told: BTreeMap<(GenerationId, i64), Option<Progress>> = BTreeMap::new();
+    let mut drawn: BTreeMap<(GenerationId, i64, u32), &Preview> = BTreeMap::new();
+    for report in reports {
+        let (id, fence) = (report.lease.id, report.lease.fence);
+        let progress = told.entry((id, fence)).or_default();
+        *progress = report.progress.or(*progress);
+        let small = report.previews.iter().filter(|preview| preview.bytes.len() <= MOST_BYTES);
+        drawn.extend(small.map(|preview| ((id, fence, preview.index), preview)));
     }
-
-    pub(super) async fn seen_from_afar(&self, ids: &[GenerationId]) -> Result<Vec<Glance>, StoreError> {
-        let text = if D::IS_SHARED { GLANCE_AT_OTHERS } else { GLANCE };
-        let rows = self.read(text, values![Value::ids(ids)]).await?;
-        let seen = |row: &D::Row| {
-            Ok(Glance {
-                id: row.get("id")?,
-                last_event: row.get("last_event")?,
-                is_over: row.get("is_over")?,
-                // What another version of this program has written may be unreadable, and is only for show.
-                progress: row.json("progress").ok().flatten(),
-                previews: row.value("previews")?,
-            })
-        };
-        rows.iter().map(seen).collect()
-    }
-
-    pub(super) async fn shown(&self, id: GenerationId) -> Result<Vec<Preview>, StoreError> {
-        if !D::IS_SHARED {
-            return Ok(Vec::new());
-        }
-        let text = "SELECT artifact, step, preview_index, media_type, bytes FROM artifact_previews
-             JOIN generations ON generations.id = generation_id AND generations.fence = artifact_previews.fence
-             WHERE generation_id = $1 ORDER BY artifact";
-        let preview = |row: &D::Row| {
-            Ok(Preview {
-                index: row.get("artifact")?,
-                step: row.get("step")?,
-                preview_index: row.get("preview_index")?,
-                media_type: row.get::<String>("media_type")?.try_into().map_err(decode)?,
-                bytes: Bytes::from(row.get::<Vec<u8>>("bytes")?),
-            })
-        };
-        self.read(text, values![id]).await?.iter().map(preview).collect()
-    }
+    let told = told
+        .into_iter()
+        .map(|((id, fence), progress)| json!({"told_id": hex(id), "told_fence": fence, "progress": progress}));
+    let drawn = drawn.into_iter().map(|((id, fence, artifact), preview)| {
+        let (media_type, file) = (preview.media_type.as_str(), BASE64_STANDARD.encode(&preview.bytes));
+        json!({"drawn_id": hex(id), "drawn_fence": fence, "artifact": artifact, "step": preview.step,
+            "preview_index": preview.preview_index, "media_type": media_type, "file": file})
+    });
+    let (told, drawn) = (told.collect::<Vec<_>>(), drawn.collect::<Vec<_>>());
+    Ok(values![Value::json(&told)?, Value::json(&drawn)?])
 }

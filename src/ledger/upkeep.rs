@@ -6,50 +6,36 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Ledger, Reaped, Reaping, StoreError, Upkeep,
-    change::{Move, Step, atomically, columns},
-    dialect::{Columns, Dialect, values},
+    Ledger, Reaped, Reaping, Result,
+    change::{COLUMNS, Move, Step, atomically},
+    dialect::values,
     fleet::FORGOTTEN,
     record::{readable, record},
+    row::{Row, Unreadable},
 };
 use crate::crash::Attempt;
 use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 
-/// What runs without a lease.
-pub(super) const LATE: &str = "
-    SELECT id, crash_count, cancel_requested_at IS NOT NULL AS cancel_requested
-    FROM generations INDEXED BY generations_running
-    WHERE status = 'running' AND ($1 OR lease_expires_at <= now())
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
-
-/// What nobody has begun in time.
-pub(super) const OVERDUE: &str = "
-    SELECT id FROM generations INDEXED BY generations_start WHERE status = 'queued' AND start_deadline <= now()
-    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
-
-pub(super) const AGE: &str = "
-    WITH waiting AS MATERIALIZED (
-        SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
-        WHERE status = 'queued' AND aged_at <= now() - $1 AND priority < $2 FOR NO KEY UPDATE SKIP LOCKED)
-    UPDATE generations SET priority = priority + 1, aged_at = now() FROM waiting WHERE id = waiting_id";
-
+/// What is done for the queue from time to time.
 #[async_trait]
-impl<D: Dialect> Upkeep for Ledger<D> {
-    async fn reap(&self, reaping: &Reaping) -> Result<Reaped, StoreError> {
+pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
+    /// Takes running generations back whose worker is gone: queued again, one crash counted, after a delay that doubles with
+    /// each. Those with [`Reaping::max_crashes`] fail with `worker_crashed` and are marked dead; those whose client has asked
+    /// for it are canceled. Several processes may reap at the same time.
+    async fn reap(&self, reaping: &Reaping) -> Result<Reaped> {
         atomically!(self, |change| {
-            let late = change.fetch(LATE, values![reaping.all]).await?;
-            let late =
-                late.iter().map(|row| Ok((row.get("id")?, row.get("crash_count")?, row.get("cancel_requested")?)));
-            let late: Vec<(GenerationId, u32, bool)> = late.collect::<Result<_, sqlx::Error>>()?;
-            let problems: Vec<_> =
-                late.iter().map(|(_, crashes, _)| Problem::crashed(crashes.saturating_add(1))).collect();
             let (mut steps, mut queued) = (Vec::new(), Vec::new());
-            for ((id, counted, is_canceled), problem) in late.into_iter().zip(&problems) {
-                let crashes = counted.saturating_add(1);
-                let to = if is_canceled {
+            let late = "SELECT id, crash_count, cancel_requested_at IS NOT NULL AS cancel_requested
+                 FROM generations INDEXED BY generations_running
+                 WHERE status = 'running' AND ($1 OR lease_expires_at <= now())
+                 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+            for row in change.fetch(late, values![reaping.all]).await? {
+                let id: GenerationId = row.get("id")?;
+                let crashes = row.get::<u32>("crash_count")?.saturating_add(1);
+                let to = if row.get("cancel_requested")? {
                     Move::Canceled
                 } else if crashes >= reaping.max_crashes {
-                    Move::GivenUp(problem)
+                    Move::GivenUp(Problem::crashed(crashes))
                 } else {
                     queued.push(id);
                     let delay = if reaping.all { Duration::ZERO } else { reaping.delay(crashes) };
@@ -63,7 +49,10 @@ impl<D: Dialect> Upkeep for Ledger<D> {
         })
     }
 
-    async fn condemn(&self, attempt: Attempt) -> Result<Option<Record>, StoreError> {
+    /// Gives a generation up after one crash, since this attempt is known to have aborted its process: fails it with
+    /// `worker_crashed` and marks it dead, or cancels it if its client has asked for that. `None`, and no change, if a later
+    /// attempt has begun or the generation has ended.
+    async fn condemn(&self, attempt: Attempt) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(held) = change.lock(attempt.id).await? else { return Ok(None) };
             let found = record(&held)?;
@@ -72,37 +61,44 @@ impl<D: Dialect> Upkeep for Ledger<D> {
             }
             // Whoever has reaped it has counted the crash.
             let crashes = u32::from(found.status == Status::Running);
-            let problem = Problem::aborted();
-            let to = if found.cancel_requested { Move::Canceled } else { Move::GivenUp(&problem) };
+            let to = if found.cancel_requested { Move::Canceled } else { Move::GivenUp(Problem::aborted()) };
             let moved = change.set_state(&[Step { id: attempt.id, crashes, to }]).await?;
             moved.first().map(record).transpose()
         })
     }
 
-    async fn expire_overdue(&self) -> Result<Vec<Record>, StoreError> {
+    /// Expires queued generations whose `start_timeout_s` has passed before they were claimed for the first time;
+    /// returns them. One that began once and came back to the queue never expires.
+    async fn expire_overdue(&self) -> Result<Vec<Record>> {
         atomically!(self, |change| {
-            let overdue = change.fetch(OVERDUE, values![]).await?;
-            let step = |row: &D::Row| Ok(Step { id: row.get("id")?, crashes: 0, to: Move::Expired });
-            let steps = overdue.iter().map(step).collect::<Result<Vec<_>, sqlx::Error>>()?;
+            let overdue = "SELECT id FROM generations INDEXED BY generations_start
+                 WHERE status = 'queued' AND start_deadline <= now() ORDER BY id FOR NO KEY UPDATE SKIP LOCKED";
+            let overdue = change.fetch(overdue, values![]).await?;
+            let step = |row: &Row| Ok(Step { id: row.get("id")?, crashes: 0, to: Move::Expired });
+            let steps = overdue.iter().map(step).collect::<Result<Vec<_>, Unreadable>>()?;
             Ok(change.set_state(&steps).await?.iter().filter_map(readable).collect())
         })
     }
 
-    async fn age(&self, after: Duration) -> Result<(), StoreError> {
-        self.write(AGE, values![after, Priority::High.rank()]).await.map(drop)
+    /// Raises every queued generation that was accepted and last raised so long ago by one priority, none beyond the highest.
+    async fn age(&self, after: Duration) -> Result<()> {
+        let text = "WITH waiting AS MATERIALIZED (
+             SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
+             WHERE status = 'queued' AND aged_at <= now() - $1 AND priority < $2 FOR NO KEY UPDATE SKIP LOCKED)
+         UPDATE generations SET priority = priority + 1, aged_at = now() FROM waiting WHERE id = waiting_id";
+        self.as_ref().write(text, values![after, Priority::High.rank()]).await.map(drop)
     }
 
-    async fn overdue_for_deletion(&self, limit: usize) -> Result<Vec<Record>, StoreError> {
+    /// Finished generations whose retention has ended, at most `limit`, for the sweeper to delete.
+    async fn overdue_for_deletion(&self, limit: usize) -> Result<Vec<Record>> {
         let (mut overdue, mut seen) = (Vec::new(), 0);
         // Rows that cannot be read are passed over, so that it may take more than one look.
         while overdue.len() < limit {
             let wanted = limit - overdue.len();
-            let text = concat!(
-                "SELECT ",
-                columns!(),
-                " FROM generations WHERE expires_at <= now() ORDER BY expires_at, id LIMIT $1 OFFSET $2"
+            let text = format!(
+                "SELECT {COLUMNS} FROM generations WHERE expires_at <= now() ORDER BY expires_at, id LIMIT $1 OFFSET $2"
             );
-            let rows = self.read(text, values![wanted, seen]).await?;
+            let rows = self.as_ref().read(&text, values![wanted, seen]).await?;
             overdue.extend(rows.iter().filter_map(readable));
             seen += rows.len();
             if rows.len() < wanted {
@@ -112,21 +108,21 @@ impl<D: Dialect> Upkeep for Ledger<D> {
         Ok(overdue)
     }
 
-    async fn purge(&self) -> Result<(), StoreError> {
+    /// Erases what nobody looks for any more: idempotency keys whose time is over, workers that have not beaten for an hour.
+    async fn purge(&self) -> Result<()> {
         let keys = "WITH overdue AS MATERIALIZED (
-                SELECT tenant_id AS tenant, key AS old FROM idempotency WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
-            DELETE FROM idempotency WHERE (tenant_id, key) IN (SELECT tenant, old FROM overdue)";
-        self.write(keys, values![]).await?;
-        self.write("DELETE FROM workers WHERE beaten_at <= now() - $1", values![FORGOTTEN]).await?;
-        if D::IS_SHARED {
+             SELECT tenant_id AS tenant, key AS old FROM idempotency WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
+         DELETE FROM idempotency WHERE (tenant_id, key) IN (SELECT tenant, old FROM overdue)";
+        self.as_ref().write(keys, values![]).await?;
+        self.as_ref().write("DELETE FROM workers WHERE beaten_at <= now() - $1", values![FORGOTTEN]).await?;
+        if self.as_ref().db.is_shared() {
             // What a report has left that crossed the end of its run.
-            for text in [
-                "DELETE FROM generation_progress AS left_over
-                 WHERE NOT EXISTS (SELECT FROM generations WHERE id = left_over.generation_id AND status = 'running')",
-                "DELETE FROM artifact_previews AS left_over
-                 WHERE NOT EXISTS (SELECT FROM generations WHERE id = left_over.generation_id AND status = 'running')",
-            ] {
-                self.write(text, values![]).await?;
+            for table in ["generation_progress", "artifact_previews"] {
+                let text = format!(
+                    "DELETE FROM {table} AS left_over WHERE NOT EXISTS
+                     (SELECT FROM generations WHERE id = left_over.generation_id AND status = 'running')"
+                );
+                self.as_ref().write(&text, values![]).await?;
             }
         }
         Ok(())

@@ -53,13 +53,6 @@ pub struct Beat {
     pub speed: Option<f64>,
 }
 
-/// What a worker learns with its sign of life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Orders {
-    /// Take no more work.
-    pub drain: bool,
-}
-
 /// A worker as the operator sees it.
 #[derive(Clone, Debug)]
 pub struct WorkerRecord {
@@ -67,19 +60,4 @@ pub struct WorkerRecord {
     pub started_at: OffsetDateTime,
     pub beaten_at: OffsetDateTime,
     pub draining: bool,
-}
-
-/// An API key with its tenant. The key itself is not kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeyRecord {
-    /// The public part of the key.
-    pub id: String,
-    /// Of the whole key.
-    pub sha256: [u8; 32],
-    pub tenant: String,
-    /// The tenant's share of the workers beside others', greater than 0.
-    pub weight: f64,
-    /// Most generations of the tenant that may wait and run; `None` is no bound.
-    pub max_queued: Option<u32>,
-    pub max_running: Option<u32>,
 }

@@ -8,8 +8,11 @@ use super::{
 };
 use crate::{
     config::Webhooks,
-    generation::{DeliveryId, EndpointId, Fields, Invalid, SigningSecret, Webhook, WebhookEvent},
-    ledger::{self, Delivery, DeliveryPage, Endpoint, EndpointTerms, NewEndpoint, StoreError},
+    generation::{
+        Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, Fields, Invalid, SigningSecret, Webhook,
+        WebhookEvent,
+    },
+    ledger::{self, NewEndpoint, Page, StoreError},
 };
 
 /// A cheap handle to the endpoints of all tenants.
@@ -129,7 +132,7 @@ impl Registry {
         endpoint: EndpointId,
         limit: usize,
         after: Option<DeliveryId>,
-    ) -> Result<DeliveryPage, RegistryError> {
+    ) -> Result<Page<Delivery>, RegistryError> {
         self.ask(self.store.deliveries(tenant, endpoint, limit, after)).await?.ok_or(RegistryError::NotFound)
     }
 

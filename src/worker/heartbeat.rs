@@ -87,10 +87,10 @@ impl Worker {
             running: now.0,
             speed: now.1,
         };
-        let orders = self.store.beat(&beat).await?;
+        let drains = self.store.beat(&beat).await?;
         *told = Some(now);
-        if self.drain.set(orders.drain) {
-            match orders.drain {
+        if self.drain.set(drains) {
+            match drains {
                 true => tracing::info!("the worker takes no more work, as an operator has asked"),
                 false => tracing::info!("the worker takes work again, as an operator has asked"),
             }

@@ -1,21 +1,14 @@
 //! How often a request that waits looks into the store.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use latentd::{
-    generation::{Event, GenerationId, Preview, Record},
-    ledger::{
-        Acceptance, Accepted, Accepts, Beat, Counts, Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, ListQuery,
-        Orders, Page, Place, Reads, Report, SqliteStore, StoreError, WorkerRecord, Workload,
-    },
+    generation::{GenerationId, Record},
+    ledger::{Accepts, Fleet, Keys, Ledger, Reads, StoreError},
 };
 use serde_json::json;
 
@@ -26,64 +19,27 @@ use crate::{
 
 /// A store that counts how often the row of a generation is read.
 struct Counted {
-    store: SqliteStore,
+    store: Ledger,
     rows: Arc<AtomicUsize>,
 }
 
-/// Passes the calls of a role on.
-macro_rules! role {
-    ($role:ident { $($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)* } $($rest:item)*) => {
-        #[async_trait]
-        impl $role for Counted {
-            $(async fn $name(&self, $($arg: $type),*) -> Result<$out, StoreError> {
-                if stringify!($name) == "get" {
-                    self.rows.fetch_add(1, Ordering::Relaxed);
-                }
-                self.store.$name($($arg),*).await
-            })*
-
-            $($rest)*
-        }
-    };
+impl AsRef<Ledger> for Counted {
+    fn as_ref(&self) -> &Ledger {
+        &self.store
+    }
 }
 
-role!(Accepts {
-    accept(acceptance: &Acceptance<'_>) -> Accepted;
-    find_accepted(tenant: &str, key: &str) -> Option<(GenerationId, Fingerprint)>;
-    cancel(id: GenerationId) -> Option<Record>;
-    revive(id: GenerationId) -> Option<Record>;
-    delete(id: GenerationId) -> Option<Record>;
-});
+impl Accepts for Counted {}
+impl Fleet for Counted {}
+impl Keys for Counted {}
 
-role!(Reads {
-    get(id: GenerationId) -> Option<Record>;
-    list(query: &ListQuery) -> Page;
-    events(id: GenerationId, after: i64) -> Vec<Event>;
-    find_input(tenant: &str, sha256: &str) -> Option<GenerationId>;
-    counts() -> Counts;
-    counts_of(tenant: &str) -> Counts;
-    workload(lately: Duration, slots: usize) -> Workload;
-    place(id: GenerationId) -> Option<Place>;
-    ping() -> ();
-});
-
-role!(Fleet {
-    beat(beat: &Beat) -> Orders;
-    workers() -> Vec<WorkerRecord>;
-    drain_worker(worker: &str, drain: bool) -> bool;
-    leave(worker: &str) -> ();
-    report(reports: &[Report]) -> ();
-    glance(ids: &[GenerationId]) -> Vec<Glance>;
-    previews(id: GenerationId) -> Vec<Preview>;
-    hint(hints: &[Hint]) -> ();
-} fn is_shared(&self) -> bool { self.store.is_shared() }
-  fn hints(&self) -> BoxStream<'static, Hint> { self.store.hints() });
-
-role!(Keys {
-    create_key(key: &KeyRecord) -> ();
-    has_keys() -> bool;
-    find_key(id: &str) -> Option<KeyRecord>;
-});
+#[async_trait]
+impl Reads for Counted {
+    async fn get(&self, id: GenerationId) -> Result<Option<Record>, StoreError> {
+        self.rows.fetch_add(1, Ordering::Relaxed);
+        self.store.get(id).await
+    }
+}
 
 /// What it is told of comes from the accept and from the events; the row is read when the generation has ended.
 #[tokio::test]

@@ -15,7 +15,7 @@ use latentd::{
     engine::Cancel,
     generation::{Artifact, Facts, GenerationId, MediaType, Problem},
     http::{self, AppState},
-    ledger::{Blobs, Claimant, Lease, Outcome, Serving, SqliteStore, Store, blobs::path_of},
+    ledger::{Blobs, Claimant, Lease, Ledger, Outcome, Serving, Store, blobs::path_of},
     metrics::Metrics,
     service::{Devices, Drain, Live, NewKey, Outbox, Parts, Service, Terms, Throughput},
     webhooks::{Guard, Registry, SystemResolver},
@@ -225,9 +225,9 @@ pub fn config(flags: &[(&str, &str)]) -> Config {
     Config::load(&Sources { flags, ..Sources::default() }).unwrap()
 }
 
-pub async fn store(config: &Config) -> (SqliteStore, tempfile::TempDir) {
+pub async fn store(config: &Config) -> (Ledger, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
-    (SqliteStore::open(data.path(), config.retention.finished_s.into()).await.unwrap(), data)
+    (Ledger::open_sqlite(data.path(), config.retention.finished_s.into()).await.unwrap(), data)
 }
 
 pub async fn read(response: Response) -> Answer {

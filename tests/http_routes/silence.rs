@@ -10,13 +10,14 @@ use axum::{
 use futures::stream::BoxStream;
 use latentd::{
     crash::Attempt,
-    generation::{DeliveryId, EndpointId, Event, GenerationId, Preview, Record, SigningSecret},
+    generation::{
+        Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, Event, GenerationId, Preview, Record, SigningSecret,
+    },
     http::{operator_endpoints, public_endpoints},
     ledger::{
-        Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, Delivery,
-        DeliveryClaim, DeliveryPage, Endpoint, EndpointTerms, Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease,
-        ListQuery, NewEndpoint, Next, Orders, Outcome, Page, Place, Reads, Reaped, Reaping, Renewed, Report,
-        StoreError, Upkeep, Webhooks, WorkerRecord, Workload,
+        Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, DeliveryClaim,
+        Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint, Next, Outcome, Page,
+        Place, Reads, Reaped, Reaping, Renewed, Report, StoreError, Upkeep, Webhooks, WorkerRecord, Workload,
     },
 };
 use serde_json::{Value, json};
@@ -25,6 +26,12 @@ use crate::desk::Desk;
 
 /// A store that never answers.
 pub struct Silence;
+
+impl AsRef<Ledger> for Silence {
+    fn as_ref(&self) -> &Ledger {
+        unreachable!("every call of every role is answered, or rather not, by this store itself")
+    }
+}
 
 #[async_trait]
 impl Accepts for Silence {
@@ -148,7 +155,7 @@ impl Fleet for Silence {
         pending().await
     }
 
-    async fn beat(&self, _: &Beat) -> Result<Orders, StoreError> {
+    async fn beat(&self, _: &Beat) -> Result<bool, StoreError> {
         pending().await
     }
 
@@ -231,7 +238,7 @@ impl Webhooks for Silence {
         _: EndpointId,
         _: usize,
         _: Option<DeliveryId>,
-    ) -> Result<Option<DeliveryPage>, StoreError> {
+    ) -> Result<Option<Page<Delivery>>, StoreError> {
         pending().await
     }
 

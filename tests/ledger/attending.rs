@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use latentd::generation::GenerationId;
-use latentd::ledger::{Acceptance, Beat, Orders, Outcome, Workload};
+use latentd::ledger::{Acceptance, Beat, Outcome, Workload};
 
 use crate::place::{HOUR, Place, claim, claim_one, generation, new_record, overdue, problem, request};
 
@@ -25,7 +25,7 @@ pub async fn a_worker_that_beats_is_listed(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (store, other) = (&stores[0], &stores[1]);
     assert!(store.workers().await.unwrap().is_empty());
-    assert_eq!(store.beat(&beat("zoe")).await.unwrap(), Orders { drain: false });
+    assert!(!store.beat(&beat("zoe")).await.unwrap());
     let young = Beat { speed: None, models: Vec::new(), running: 0, ..beat("ann") };
     other.beat(&young).await.unwrap();
     let workers = other.workers().await.unwrap();
@@ -48,13 +48,13 @@ pub async fn a_drained_worker_learns_it_by_its_beat(place: &dyn Place) {
     assert!(!store.drain_worker("zo", true).await.unwrap());
     assert!(store.drain_worker("zoe", true).await.unwrap());
     for _ in 0..2 {
-        assert_eq!(store.beat(&beat("zoe")).await.unwrap(), Orders { drain: true });
-        assert_eq!(store.beat(&beat("ann")).await.unwrap(), Orders { drain: false });
+        assert!(store.beat(&beat("zoe")).await.unwrap());
+        assert!(!store.beat(&beat("ann")).await.unwrap());
     }
     let draining: Vec<bool> = store.workers().await.unwrap().iter().map(|worker| worker.draining).collect();
     assert_eq!(draining, [false, true]);
     assert!(store.drain_worker("zoe", false).await.unwrap());
-    assert_eq!(store.beat(&beat("zoe")).await.unwrap(), Orders { drain: false }, "it may work again");
+    assert!(!store.beat(&beat("zoe")).await.unwrap(), "it may work again");
 }
 
 pub async fn a_worker_that_leaves_is_gone(place: &dyn Place) {

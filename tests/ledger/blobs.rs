@@ -294,6 +294,32 @@ async fn patience_with_an_upload_has_a_bound() {
         s3.set_mode(mode);
         let failed = blobs.put(&path_of(GenerationId::new(), 1, 0), Bytes::from_static(b"png")).await.unwrap_err();
         assert!(failed.may_pass(), "{failed}");
+        assert_eq!(failed.to_string().contains("503"), mode == Mode::Unavailable, "what it said last: {failed}");
+    }
+    let more = [("LATENTD_BLOBS__UPLOAD_TIMEOUT_S", "0.3"), ("LATENTD_BLOBS__REQUEST_TIMEOUT_S", "600")];
+    let failed = open(&s3, &more).put(&path_of(GenerationId::new(), 1, 0), Bytes::new()).await.unwrap_err();
+    assert!(matches!(failed, BlobError::NoAnswer { .. }), "it has said nothing: {failed}");
+}
+
+#[test]
+fn only_what_may_pass_is_tried_again() {
+    let generic = |text: &str| {
+        BlobError::ObjectStore(object_store::Error::Generic { store: "S3", source: text.to_owned().into() })
+    };
+    for passing in [
+        generic("Server returned non-2xx status code: 503 Service Unavailable: "),
+        generic("Server returned non-2xx status code: 429 Too Many Requests: "),
+        generic("HTTP error: error sending request"),
+        BlobError::NoAnswer { within: std::time::Duration::from_secs(1) },
+    ] {
+        assert!(passing.may_pass(), "{passing}");
+    }
+    for lasting in [
+        generic("Server returned non-2xx status code: 400 Bad Request: <Code>AuthorizationHeaderMalformed</Code>"),
+        generic("Received redirect without LOCATION"),
+        BlobError::StorageFull,
+    ] {
+        assert!(!lasting.may_pass(), "{lasting}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use latentd::ledger::{Claims, Clock, Outcome, Reading, SqliteStore, Upkeep};
+use latentd::ledger::{Claims, Clock, Ledger, Outcome, Reading, Upkeep};
 
 use crate::place::{HOUR, accept, claim, claim_one, get, ids, problem};
 
@@ -46,8 +46,8 @@ impl Machine {
         self.steady_ms.fetch_add(ms.unsigned_abs(), Ordering::Relaxed);
     }
 
-    async fn store(&self, dir: &tempfile::TempDir) -> SqliteStore {
-        SqliteStore::open_by(self.clock(), dir.path(), HOUR).await.unwrap()
+    async fn store(&self, dir: &tempfile::TempDir) -> Ledger {
+        Ledger::open_sqlite_by(self.clock(), dir.path(), HOUR).await.unwrap()
     }
 }
 
@@ -114,4 +114,22 @@ async fn a_start_timeout_is_as_long_as_it_was_whatever_the_clock_said() {
     let expired: Vec<_> = store.expire_overdue().await.unwrap().iter().map(|record| record.id).collect();
     assert_eq!(expired.len(), 2);
     assert!([rightly, wrongly].concat().iter().all(|id| expired.contains(id)));
+}
+
+#[test]
+fn time_goes_forward_whatever_the_systems_clock_does() {
+    let script = [(1000, 0), (1010, 10), (9000, 20), (500, 30), (510, 40), (8995, 45), (9100, 50), (9090, 60)];
+    let at = Arc::new(AtomicI64::new(0));
+    let step = at.clone();
+    let clock = Clock::new(move || {
+        let (wall_ms, steady) = script[step.load(Ordering::Relaxed) as usize];
+        Reading { wall_ms, steady: Duration::from_millis(steady) }
+    });
+    let seen: Vec<i64> = (0..script.len() as i64)
+        .map(|step| {
+            at.store(step, Ordering::Relaxed);
+            clock.now_ms()
+        })
+        .collect();
+    assert_eq!(seen, [1000, 1010, 9000, 9010, 9020, 9025, 9100, 9110]);
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use latentd::generation::{EventKind, GenerationId, Problem, Status};
-use latentd::ledger::{Beat, Claims, ListQuery, Outcome, SqliteStore, StoreError};
+use latentd::ledger::{Beat, Claims, Ledger, ListQuery, Outcome, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{
@@ -57,7 +57,7 @@ async fn a_killed_process_loses_nothing_that_it_acknowledged() {
 }
 
 async fn work_until_killed(dir: &Path) {
-    let store = SqliteStore::open(dir, HOUR).await.unwrap();
+    let store = Ledger::open_sqlite(dir, HOUR).await.unwrap();
     println!();
     loop {
         let id = accept_one(&store, &generation()).await;
@@ -104,14 +104,14 @@ fn kill_after(lines: usize, dir: &Path) -> Vec<(String, GenerationId)> {
 async fn a_folder_has_one_store_at_a_time() {
     let place = SqlitePlace::new();
     let folder = place.path().join("a/b");
-    let store = SqliteStore::open(&folder, HOUR).await.unwrap();
-    let second = SqliteStore::open(&folder, HOUR).await;
+    let store = Ledger::open_sqlite(&folder, HOUR).await.unwrap();
+    let second = Ledger::open_sqlite(&folder, HOUR).await;
     assert!(matches!(&second, Err(StoreError::Locked { path }) if *path == folder), "{second:?}");
     let clone = store.clone();
     drop(store);
-    assert!(matches!(SqliteStore::open(&folder, HOUR).await, Err(StoreError::Locked { .. })));
+    assert!(matches!(Ledger::open_sqlite(&folder, HOUR).await, Err(StoreError::Locked { .. })));
     drop(clone);
-    SqliteStore::open(&folder, HOUR).await.unwrap();
+    Ledger::open_sqlite(&folder, HOUR).await.unwrap();
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_folder_that_cannot_be_made_is_an_error() {
     let place = SqlitePlace::new();
     let file = place.path().join("file");
     std::fs::write(&file, "").unwrap();
-    assert!(matches!(SqliteStore::open(&file.join("data"), HOUR).await, Err(StoreError::Io(_))));
+    assert!(matches!(Ledger::open_sqlite(&file.join("data"), HOUR).await, Err(StoreError::Io(_))));
 }
 
 #[tokio::test]
@@ -206,6 +206,46 @@ async fn a_row_with_a_wrong_problem_is_corrupt() {
     database(place.path()).await.execute("UPDATE generations SET problem = '[]'").await.unwrap();
     let read = store.get(record.id).await;
     assert!(matches!(read, Err(StoreError::Corrupt { what: "problem", .. })), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    let before = accept(&*store, 1).await;
+    let mut database = database(place.path()).await;
+    // SQLite answers as it does for ENOSPC where a table has no number left for another row.
+    let full = "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT);
+                INSERT INTO sqlite_sequence VALUES ('counted', 9223372036854775807);
+                CREATE TRIGGER full BEFORE INSERT ON generations BEGIN INSERT INTO counted DEFAULT VALUES; END";
+    database.execute(full).await.unwrap();
+    let job = generation();
+    for _ in 0..3 {
+        let refused = store.accept(&place::request(&job)).await;
+        assert!(matches!(refused, Err(StoreError::StorageFull)), "{refused:?}");
+    }
+    database.execute("DROP TRIGGER full").await.unwrap();
+    let after = accept(&*store, 1).await;
+    let claimed = claim(&*store, 9).await;
+    assert_eq!(place::ids(&claimed), [before, after].concat());
+}
+
+/// As a commit or a write that meets a failing disk.
+#[tokio::test]
+async fn the_store_goes_on_after_a_transaction_that_sqlite_undid() {
+    let place = SqlitePlace::new();
+    let store = place.open().await;
+    let mut database = database(place.path()).await;
+    let undo = "CREATE TRIGGER undo BEFORE INSERT ON generation_events BEGIN SELECT RAISE(ROLLBACK, 'undone'); END";
+    database.execute(undo).await.unwrap();
+    let job = generation();
+    for _ in 0..3 {
+        let undone = store.accept(&place::request(&job)).await;
+        assert!(matches!(undone, Err(StoreError::Database(_))), "{undone:?}");
+    }
+    database.execute("DROP TRIGGER undo").await.unwrap();
+    let kept = accept(&*store, 1).await;
+    assert_eq!(place::ids(&claim(&*store, 9).await), kept);
 }
 
 async fn database(dir: &Path) -> SqliteConnection {

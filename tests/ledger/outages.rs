@@ -9,7 +9,7 @@ use std::{
 
 use futures::StreamExt;
 use latentd::generation::Status;
-use latentd::ledger::{Accepts, Claims, Fleet, Hint, Outcome, PgStore, Reads, StoreError};
+use latentd::ledger::{Accepts, Claims, Fleet, Hint, Ledger, Outcome, Reads, StoreError};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::{
     net::{TcpListener, UnixStream},
@@ -27,12 +27,12 @@ use crate::shared::is_listening;
 const TIMEOUT_S: &str = "1";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn impatient(url: &str) -> PgStore {
-    PgStore::open(&settings(url, &[("database.timeout_s", TIMEOUT_S)]), HOUR).await.unwrap()
+async fn impatient(url: &str) -> Ledger {
+    Ledger::open_postgres(&settings(url, &[("database.timeout_s", TIMEOUT_S)]), HOUR).await.unwrap()
 }
 
 /// Calls that must fail for want of a database, and must not hang.
-async fn fails(store: &PgStore) {
+async fn fails(store: &Ledger) {
     let began = Instant::now();
     let generation = generation();
     let acceptance = request(&generation);
@@ -44,7 +44,7 @@ async fn fails(store: &PgStore) {
 }
 
 /// The pool recovers by itself.
-async fn recovers(store: &PgStore) {
+async fn recovers(store: &Ledger) {
     let began = Instant::now();
     while let Err(error) = store.ping().await {
         assert!(began.elapsed() < PATIENCE, "{error}");
@@ -111,7 +111,7 @@ async fn connections_that_the_network_forgot_are_replaced() {
     let carrying = tokio::spawn(carry(listener, socket, forgotten.clone()));
     // Long enough that all calls are under way at the same time.
     let patient = settings(&postgres::through(address, place.url()), &[("database.timeout_s", "8")]);
-    let store = PgStore::open(&patient, HOUR).await.unwrap();
+    let store = Ledger::open_postgres(&patient, HOUR).await.unwrap();
 
     // As many calls as the pool has connections are under way, since nobody may accept.
     let mut operator = PgConnection::connect(place.url()).await.unwrap();
@@ -200,7 +200,7 @@ async fn an_old_schema_is_brought_up_to_date_or_refused_and_a_new_one_is_taken()
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.create_database().await;
     let manual = settings(&url, &[("database.migrate", "false")]);
-    let refused = PgStore::open(&manual, HOUR).await;
+    let refused = Ledger::open_postgres(&manual, HOUR).await;
     assert!(matches!(refused, Err(StoreError::SchemaTooOld { found: 0, .. })), "{refused:?}");
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("latentd migrate"), "{message}");
@@ -222,7 +222,7 @@ async fn an_old_schema_is_brought_up_to_date_or_refused_and_a_new_one_is_taken()
         assert!(migrated.status.success(), "{migrated:?}");
         assert_eq!(String::from_utf8_lossy(&migrated.stdout), "the schema is up to date\n");
     }
-    let store = PgStore::open(&manual, HOUR).await.unwrap();
+    let store = Ledger::open_postgres(&manual, HOUR).await.unwrap();
     accept(&store, 1).await;
 
     let mut operator = PgConnection::connect(&url).await.unwrap();
@@ -235,7 +235,7 @@ async fn an_old_schema_is_brought_up_to_date_or_refused_and_a_new_one_is_taken()
         accept(&store, 1).await;
         store.ping().await.unwrap();
     }
-    PgStore::open(&settings(&url, &[]), HOUR).await.unwrap();
+    Ledger::open_postgres(&settings(&url, &[]), HOUR).await.unwrap();
     assert!(program(&["migrate"]).status.success());
     operator.execute("DELETE FROM _sqlx_migrations").await.unwrap();
     assert!(matches!(store.ping().await, Err(StoreError::SchemaTooOld { .. })));
@@ -246,7 +246,7 @@ async fn replicas_that_start_together_make_one_schema() {
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.create_database().await;
     let settings = settings(&url, &[]);
-    let opened = futures::future::join_all((0..6).map(|_| PgStore::open(&settings, HOUR))).await;
+    let opened = futures::future::join_all((0..6).map(|_| Ledger::open_postgres(&settings, HOUR))).await;
     for store in opened {
         accept(&store.unwrap(), 1).await;
     }
@@ -256,7 +256,7 @@ async fn replicas_that_start_together_make_one_schema() {
 async fn a_wrong_url_is_an_error_that_keeps_the_password() {
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.url("there_is_none").replace("latentd@", "latentd:swordfish@");
-    let error = PgStore::open(&settings(&url, &[]), HOUR).await.unwrap_err();
+    let error = Ledger::open_postgres(&settings(&url, &[]), HOUR).await.unwrap_err();
     let told = format!("{error} {error:?}");
     assert!(told.contains("there_is_none") && !told.contains("swordfish"), "{told}");
 }

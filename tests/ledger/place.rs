@@ -8,9 +8,7 @@ use latentd::generation::{
     Artifact, Decoder, Draw, EventKind, Facts, Format, GenerationId, GuidanceInterval, Job, Levels, MetadataLevel,
     OnDisconnect, Output, Priority, Problem, Record, SchedulerChoice, SeedMode, Work,
 };
-use latentd::ledger::{
-    Acceptance, Accepted, Claimant, KeyRecord, Lease, PgStore, Reaped, Reaping, SqliteStore, Store, StoreError,
-};
+use latentd::ledger::{Acceptance, Accepted, Claimant, KeyRecord, Lease, Ledger, Reaped, Reaping, Store, StoreError};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +58,7 @@ impl SqlitePlace {
 #[async_trait]
 impl Place for SqlitePlace {
     async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
-        Arc::new(SqliteStore::open(self.path(), retention).await.unwrap())
+        Arc::new(Ledger::open_sqlite(self.path(), retention).await.unwrap())
     }
 
     fn is_shared(&self) -> bool {
@@ -83,8 +81,8 @@ impl PgPlace {
         &self.url
     }
 
-    pub async fn store(&self) -> PgStore {
-        PgStore::open(&settings(&self.url, &[]), HOUR).await.unwrap()
+    pub async fn store(&self) -> Ledger {
+        Ledger::open_postgres(&settings(&self.url, &[]), HOUR).await.unwrap()
     }
 }
 
@@ -98,7 +96,7 @@ pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
 #[async_trait]
 impl Place for PgPlace {
     async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
-        let store = PgStore::open(&settings(&self.url, &[]), retention).await.unwrap();
+        let store = Ledger::open_postgres(&settings(&self.url, &[]), retention).await.unwrap();
         // Ends with the runtime of the test.
         tokio::spawn(store.clone().listen(CancellationToken::new()));
         Arc::new(store)

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use latentd::{
     config::{Config, Sources, Webhooks},
     generation::{DeliveryId, Fields, SigningSecret},
-    ledger::{self, SqliteStore},
+    ledger::{self, Ledger},
     webhooks::{Guard, Parcel, Registry, Resolver, Sender, Sent, SystemResolver, headers},
 };
 use serde_json::{Map, Value, json};
@@ -156,7 +156,7 @@ async fn redirects_are_not_followed_and_bodies_not_read() {
 
 async fn registry(settings: &Webhooks, resolver: Arc<dyn Resolver>) -> (Registry, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
-    let store = Arc::new(SqliteStore::open(data.path(), Duration::ZERO).await.unwrap());
+    let store = Arc::new(Ledger::open_sqlite(data.path(), Duration::ZERO).await.unwrap());
     (Registry::new(store, None, Arc::new(Guard::new(settings)), resolver, settings), data)
 }
 

@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use latentd::{
     config::{Config, Sources},
-    generation::{DeliveryId, EndpointId, EventKind, GenerationId, Job, SigningSecret, WebhookEvent},
+    generation::{
+        DeliveryId, DeliveryState, Endpoint, EndpointId, EndpointTerms, EventKind, GenerationId, Job, SigningSecret,
+        WebhookEvent,
+    },
     ledger::{
-        Acceptance, Answer, Claimant, ClaimedDelivery, DeliveryState, Endpoint, EndpointTerms, Lease, NewEndpoint,
-        Next, Outcome, PgStore, SqliteStore, Store, Webhooks,
+        Acceptance, Answer, Claimant, ClaimedDelivery, Lease, Ledger, NewEndpoint, Next, Outcome, Store, Webhooks,
     },
 };
 use serde_json::{Value, json};
@@ -26,7 +28,7 @@ struct Place {
 
 async fn sqlite(retention: Duration) -> Place {
     let data = tempfile::tempdir().unwrap();
-    let store = Arc::new(SqliteStore::open(data.path(), retention).await.unwrap());
+    let store = Arc::new(Ledger::open_sqlite(data.path(), retention).await.unwrap());
     Place { store: store.clone(), webhooks: store, _data: Some(data) }
 }
 
@@ -36,7 +38,7 @@ async fn postgres(retention: Duration) -> Option<Place> {
     let flags = [("database.url", url.as_str()), ("database.max_connections", "4"), ("database.timeout_s", "60")];
     let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let settings = Config::load(&Sources { flags, ..Sources::default() }).unwrap().database;
-    let store = Arc::new(PgStore::open(&settings, retention).await.unwrap());
+    let store = Arc::new(Ledger::open_postgres(&settings, retention).await.unwrap());
     Some(Place { store: store.clone(), webhooks: store, _data: None })
 }
 
@@ -161,8 +163,8 @@ impl Place {
         self.webhooks.settle_delivery(claimed.claim, &answer, next).await.unwrap()
     }
 
-    async fn log(&self, endpoint: &Endpoint) -> Vec<latentd::ledger::Delivery> {
-        self.webhooks.deliveries(TENANT, endpoint.id, 100, None).await.unwrap().unwrap().deliveries
+    async fn log(&self, endpoint: &Endpoint) -> Vec<latentd::generation::Delivery> {
+        self.webhooks.deliveries(TENANT, endpoint.id, 100, None).await.unwrap().unwrap().records
     }
 }
 
@@ -522,7 +524,7 @@ async fn the_log_is_read_page_by_page(place: Place) {
     let (mut after, mut seen) = (None, Vec::new());
     loop {
         let page = place.webhooks.deliveries(TENANT, endpoint.id, 2, after).await.unwrap().unwrap();
-        seen.extend(page.deliveries.iter().map(|one| one.id));
+        seen.extend(page.records.iter().map(|one| one.id));
         after = seen.last().copied();
         if !page.has_more {
             break;

@@ -2,6 +2,10 @@
 
 use std::{error::Error, io, time::Duration};
 
+use object_store::Error as E;
+
+pub(super) type Result<T> = std::result::Result<T, BlobError>;
+
 /// A file could not be stored, read or erased.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -10,7 +14,7 @@ pub enum BlobError {
     #[error("not the path of a blob: {0}")]
     Path(#[from] object_store::path::Error),
     #[error("the blob store failed: {}", in_full(.0))]
-    ObjectStore(#[source] object_store::Error),
+    ObjectStore(#[source] E),
     #[error("the blob store failed: {0}")]
     Io(#[source] io::Error),
     #[error("the blob store has not answered within {} s", .within.as_secs_f32())]
@@ -26,12 +30,32 @@ impl BlobError {
         match self {
             BlobError::StorageFull | BlobError::Path(_) | BlobError::Unusable { .. } => false,
             BlobError::Io(_) | BlobError::NoAnswer { .. } => true,
-            BlobError::ObjectStore(error) => !is_refusal(error),
+            BlobError::ObjectStore(
+                E::NotFound { .. }
+                | E::InvalidPath { .. }
+                | E::NotSupported { .. }
+                | E::NotImplemented { .. }
+                | E::PermissionDenied { .. }
+                | E::Unauthenticated { .. }
+                | E::UnknownConfigurationKey { .. },
+            ) => false,
+            // Its other statuses are known by their text alone.
+            BlobError::ObjectStore(error) => {
+                let text = error.to_string();
+                let client = text.split("status code: ").nth(1).filter(|status| status.starts_with('4'));
+                let is_refusal = client.is_some_and(|status| !status.starts_with("408") && !status.starts_with("429"));
+                !is_refusal && !text.contains("without LOCATION")
+            }
         }
     }
 
+    /// What the first requests to this place have met.
+    pub(super) fn at(self, place: &str) -> BlobError {
+        BlobError::Unusable { key: self.setting(), place: place.to_owned(), source: Box::new(self) }
+    }
+
     /// The setting that is most likely wrong if this is what the first request meets.
-    pub(super) fn setting(&self) -> &'static str {
+    fn setting(&self) -> &'static str {
         let BlobError::ObjectStore(error) = self else { return "blobs.endpoint" };
         let text = error.to_string();
         let says = |word: &str| text.contains(word);
@@ -39,10 +63,7 @@ impl BlobError {
             "blobs.url"
         } else if says("AuthorizationHeaderMalformed") || says("without LOCATION") {
             "blobs.region"
-        } else if matches!(
-            error,
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }
-        ) {
+        } else if matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. }) {
             "blobs.access_key_id"
         } else {
             "blobs.endpoint"
@@ -51,52 +72,26 @@ impl BlobError {
 }
 
 /// With its first cause, such as a refused connection, which its own text leaves out.
-fn in_full(error: &object_store::Error) -> String {
+fn in_full(error: &E) -> String {
     let text = error.to_string();
-    let mut first: &dyn Error = error;
-    while let Some(cause) = first.source() {
-        first = cause;
-    }
-    let first = first.to_string();
+    let first = causes(error).last().map(ToString::to_string).unwrap_or_default();
     if text.contains(&first) { text } else { format!("{text}: {first}") }
 }
 
-/// The store answered, and its answer will not change by asking again.
-fn is_refusal(error: &object_store::Error) -> bool {
-    use object_store::Error as E;
-    match error {
-        E::NotFound { .. }
-        | E::InvalidPath { .. }
-        | E::NotSupported { .. }
-        | E::NotImplemented { .. }
-        | E::PermissionDenied { .. }
-        | E::Unauthenticated { .. }
-        | E::UnknownConfigurationKey { .. } => true,
-        // Its other statuses are known by their text alone.
-        error => {
-            let text = error.to_string();
-            let client = text.split("status code: ").nth(1).filter(|status| status.starts_with('4'));
-            client.is_some_and(|status| !status.starts_with("408") && !status.starts_with("429"))
-                || text.contains("without LOCATION")
-        }
-    }
+/// The error, what has caused it, and so on.
+fn causes(error: &E) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (**error).source())
 }
 
 /// Whether it is the file that is missing, and not the place where files are.
-pub(super) fn is_absence(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::NotFound { .. }) && !error.to_string().contains("NoSuchBucket")
+pub(super) fn is_absence(error: &E) -> bool {
+    matches!(error, E::NotFound { .. }) && !error.to_string().contains("NoSuchBucket")
 }
 
-impl From<object_store::Error> for BlobError {
-    fn from(error: object_store::Error) -> Self {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-        while let Some(inner) = cause {
-            if inner.downcast_ref().is_some_and(is_full) {
-                return BlobError::StorageFull;
-            }
-            cause = inner.source();
-        }
-        BlobError::ObjectStore(error)
+impl From<E> for BlobError {
+    fn from(error: E) -> Self {
+        let full = causes(&error).any(|cause| cause.downcast_ref().is_some_and(is_full));
+        if full { BlobError::StorageFull } else { BlobError::ObjectStore(error) }
     }
 }
 
@@ -109,42 +104,4 @@ impl From<io::Error> for BlobError {
 /// ENOSPC and EDQUOT.
 pub(in crate::ledger) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn generic(text: &str) -> BlobError {
-        BlobError::ObjectStore(object_store::Error::Generic { store: "S3", source: text.to_owned().into() })
-    }
-
-    #[test]
-    fn only_what_may_pass_is_tried_again() {
-        for passing in [
-            generic("Server returned non-2xx status code: 503 Service Unavailable: "),
-            generic("Server returned non-2xx status code: 429 Too Many Requests: "),
-            generic("HTTP error: error sending request"),
-            BlobError::NoAnswer { within: Duration::from_secs(1) },
-        ] {
-            assert!(passing.may_pass(), "{passing}");
-        }
-        for lasting in [
-            generic("Server returned non-2xx status code: 400 Bad Request: <Code>AuthorizationHeaderMalformed</Code>"),
-            generic("Received redirect without LOCATION"),
-            BlobError::StorageFull,
-        ] {
-            assert!(!lasting.may_pass(), "{lasting}");
-        }
-    }
-
-    #[test]
-    fn a_missing_bucket_is_no_missing_file() {
-        let missing = |code: &str| object_store::Error::NotFound {
-            path: "img/x".to_owned(),
-            source: format!("<Code>{code}</Code>").into(),
-        };
-        assert!(is_absence(&missing("NoSuchKey")) && !is_absence(&missing("NoSuchBucket")));
-        assert_eq!(BlobError::ObjectStore(missing("NoSuchBucket")).setting(), "blobs.url");
-    }
 }

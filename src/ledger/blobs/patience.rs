@@ -4,16 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::BlobError;
-use crate::config;
-
-/// The bounds for a store behind a network.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    answer: Duration,
-    upload: Duration,
-    longest_pause: Duration,
-}
+use super::{BlobError, error::Result};
+use crate::{config, ledger::jittered};
 
 /// Who waits for the store.
 #[derive(Clone, Copy, Debug)]
@@ -26,96 +18,35 @@ pub(super) enum Waiting {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-impl Patience {
-    pub fn of(settings: &config::Blobs) -> Patience {
-        Patience {
-            answer: settings.answer_timeout_s.into(),
-            upload: settings.upload_timeout_s.into(),
-            longest_pause: settings.retry_pause_max_s.into(),
-        }
-    }
-
-    /// Tries until it works, until the store refuses for good, or until the time is over, which also ends a try under way.
-    pub async fn persist<T, F>(&self, waiting: Waiting, mut attempt: impl FnMut() -> F) -> Result<T, BlobError>
-    where
-        F: Future<Output = Result<T, BlobError>>,
-    {
-        let within = match waiting {
-            Waiting::Client => self.answer,
-            Waiting::Worker => self.upload,
-        };
-        let deadline = Instant::now() + within;
-        let mut pause = FIRST_PAUSE.min(self.longest_pause);
-        let mut last = None;
-        loop {
-            let error = match timeout_at(deadline, attempt()).await {
-                Ok(Err(error)) if error.may_pass() => error,
-                Ok(done) => return done,
-                // What it said before tells more than its silence now.
-                Err(_) => return Err(last.unwrap_or(BlobError::NoAnswer { within })),
-            };
-            let next = Instant::now() + jittered(pause);
-            if next >= deadline {
-                return Err(error);
-            }
-            if last.is_none() {
-                tracing::warn!(%error, ?within, "the blob store fails and is asked again");
-            }
-            last = Some(error);
-            sleep_until(next).await;
-            pause = (2 * pause).min(self.longest_pause);
-        }
-    }
-}
-
-/// Between half of it and all of it, so that those who failed together do not return together.
-fn jittered(pause: Duration) -> Duration {
-    let share = getrandom::u32().map_or(1.0, |random| 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX));
-    pause.mul_f64(share)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    const PATIENCE: Patience = Patience {
-        answer: Duration::from_secs(3600),
-        upload: Duration::from_millis(300),
-        longest_pause: Duration::from_millis(2),
+/// Tries until it works, until the store refuses for good, or until the time is over, which also ends a try under way.
+pub async fn persist<T, F>(settings: &config::Blobs, waiting: Waiting, mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let within: Duration = match waiting {
+        Waiting::Client => settings.answer_timeout_s.into(),
+        Waiting::Worker => settings.upload_timeout_s.into(),
     };
-
-    fn passing() -> BlobError {
-        BlobError::Io(std::io::Error::other("for now"))
-    }
-
-    #[tokio::test]
-    async fn what_fails_for_a_while_works_in_the_end() {
-        let tries = Cell::new(0);
-        let attempt = || async {
-            tries.set(tries.get() + 1);
-            if tries.get() < 20 { Err(passing()) } else { Ok(tries.get()) }
+    let longest_pause: Duration = settings.retry_pause_max_s.into();
+    let deadline = Instant::now() + within;
+    let mut pause = FIRST_PAUSE.min(longest_pause);
+    let mut last = None;
+    loop {
+        let error = match timeout_at(deadline, attempt()).await {
+            Ok(Err(error)) if error.may_pass() => error,
+            Ok(done) => return done,
+            // What it said before tells more than its silence now.
+            Err(_) => return Err(last.unwrap_or(BlobError::NoAnswer { within })),
         };
-        assert_eq!(PATIENCE.persist(Waiting::Client, attempt).await.unwrap(), 20);
-    }
-
-    #[tokio::test]
-    async fn what_is_refused_is_not_tried_again() {
-        let tries = Cell::new(0);
-        let attempt = || async {
-            tries.set(tries.get() + 1);
-            Err::<(), _>(BlobError::StorageFull)
-        };
-        assert!(matches!(PATIENCE.persist(Waiting::Client, attempt).await, Err(BlobError::StorageFull)));
-        assert_eq!(tries.get(), 1);
-    }
-
-    #[tokio::test]
-    async fn patience_ends_with_what_the_store_said() {
-        let failing = || async { Err::<(), _>(passing()) };
-        assert!(matches!(PATIENCE.persist(Waiting::Worker, failing).await, Err(BlobError::Io(_))));
-        let hanging = std::future::pending::<Result<(), BlobError>>;
-        assert!(matches!(PATIENCE.persist(Waiting::Worker, hanging).await, Err(BlobError::NoAnswer { .. })));
+        let next = Instant::now() + jittered(pause);
+        if next >= deadline {
+            return Err(error);
+        }
+        if last.is_none() {
+            tracing::warn!(%error, ?within, "the blob store fails and is asked again");
+        }
+        last = Some(error);
+        sleep_until(next).await;
+        pause = (2 * pause).min(longest_pause);
     }
 }

@@ -1,10 +1,11 @@
 //! What processes tell each other to look at, by NOTIFY.
 //!
-//! A payload is words between spaces: `queued`, `orders`, `changed:ID`, `canceled:ID`. Words that a program does not know are those of
-//! another version, and passed over.
+//! A payload is a word, `queued`, `orders`, `changed:ID` or `canceled:ID`, or, from an older version, several between spaces. Words
+//! that a program does not know are those of another version, and passed over.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{io, time::Duration};
 
+use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use sqlx::{
     Executor,
@@ -12,50 +13,66 @@ use sqlx::{
 };
 use tokio::{sync::broadcast, time::timeout};
 
-use crate::ledger::{Hint, StoreError};
-
 use super::Postgres;
+use crate::ledger::{
+    Hint, Result,
+    dialect::{Dialect, Hints, Value, values},
+};
 
 const CHANNEL: &str = "latentd";
-/// PostgreSQL takes less than 8000.
-const PAYLOAD_BYTES: usize = 7900;
 
 /// After so long a silence the connection has to prove that it is one.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub async fn send(db: &Postgres, hints: &[Hint]) -> Result<(), StoreError> {
-    let payloads = payloads(hints);
-    if payloads.is_empty() {
-        return Ok(());
+#[async_trait]
+impl Hints for Postgres {
+    /// The server tells what a transaction says twice once.
+    async fn hint(&self, hints: &[Hint]) -> Result<()> {
+        if hints.is_empty() {
+            return Ok(());
+        }
+        let text = "SELECT count(pg_notify($1, word)) AS said FROM unnest($2::text[]) AS word";
+        self.write(text, values![CHANNEL, Value::Texts(hints.iter().map(word).collect())]).await.map(drop)
     }
-    let mut loan = db.lend().await?;
-    sqlx::query("SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload")
-        .bind(CHANNEL)
-        .bind(payloads)
-        .execute(&mut *loan)
-        .await?;
-    loan.give_back();
-    Ok(())
-}
 
-/// Each hint once, in as few payloads as hold them.
-fn payloads(hints: &[Hint]) -> Vec<String> {
-    let (mut payloads, mut said) = (Vec::<String>::new(), HashSet::new());
-    for word in hints.iter().map(word) {
-        if !said.insert(word.clone()) {
-            continue;
-        }
-        match payloads.last_mut() {
-            Some(last) if last.len() + 1 + word.len() <= PAYLOAD_BYTES => {
-                last.push(' ');
-                last.push_str(&word);
+    /// Who is too slow misses some.
+    fn hints(&self) -> BoxStream<'static, Hint> {
+        let next = |mut heard: broadcast::Receiver<Hint>| async move {
+            loop {
+                match heard.recv().await {
+                    Ok(hint) => return Some((hint, heard)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+                }
             }
-            _ => payloads.push(word),
+        };
+        futures::stream::unfold(self.heard.subscribe(), next).boxed()
+    }
+
+    async fn listen(&self) {
+        let mut was_heard = true;
+        loop {
+            let error = match connect(self).await {
+                Ok(mut listener) => {
+                    if !was_heard {
+                        tracing::info!("hints of other processes are heard again");
+                        was_heard = true;
+                        // What was said meanwhile is lost; the queue is what waits least.
+                        let _ = self.heard.send(Hint::Queued);
+                    }
+                    hear(self, &mut listener).await
+                }
+                Err(error) => error,
+            };
+            if was_heard {
+                tracing::warn!(%error, "hints of other processes are not heard; their changes are seen by looking again");
+                was_heard = false;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
-    payloads
 }
 
 fn word(hint: &Hint) -> String {
@@ -69,52 +86,11 @@ fn word(hint: &Hint) -> String {
 
 fn parse(word: &str) -> Option<Hint> {
     match word.split_once(':') {
-        None => match word {
-            "queued" => Some(Hint::Queued),
-            "orders" => Some(Hint::Orders),
-            _ => None,
-        },
+        None if word == "queued" => Some(Hint::Queued),
+        None if word == "orders" => Some(Hint::Orders),
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
-        Some(_) => None,
-    }
-}
-
-/// The hints that are heard from now on. Who is too slow misses some.
-pub fn stream(heard: broadcast::Receiver<Hint>) -> BoxStream<'static, Hint> {
-    let next = |mut heard: broadcast::Receiver<Hint>| async move {
-        loop {
-            match heard.recv().await {
-                Ok(hint) => return Some((hint, heard)),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
-            }
-        }
-    };
-    futures::stream::unfold(heard, next).boxed()
-}
-
-/// Listens for as long as it is polled.
-pub async fn listen(db: &Postgres) {
-    let mut was_heard = true;
-    loop {
-        let error = match connect(db).await {
-            Ok(mut listener) => {
-                if !was_heard {
-                    tracing::info!("hints of other processes are heard again");
-                    was_heard = true;
-                    // What was said meanwhile is lost; the queue is what waits least.
-                    let _ = db.heard.send(Hint::Queued);
-                }
-                hear(db, &mut listener).await
-            }
-            Err(error) => error,
-        };
-        if was_heard {
-            tracing::warn!(%error, "hints of other processes are not heard; their changes are seen by looking again");
-            was_heard = false;
-        }
-        tokio::time::sleep(PAUSE).await;
+        _ => None,
     }
 }
 
@@ -158,31 +134,4 @@ async fn hear(db: &Postgres, listener: &mut PgListener) -> sqlx::Error {
 
 fn silent() -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the connection that listens does not answer"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::generation::GenerationId;
-
-    #[test]
-    fn a_hint_is_said_once_in_payloads_that_postgresql_takes() {
-        let ids: Vec<_> = (0..1000).map(|_| GenerationId::new()).collect();
-        let hints: Vec<_> = ids.iter().flat_map(|id| [Hint::Changed(*id), Hint::Queued, Hint::Canceled(*id)]).collect();
-        let payloads = payloads(&[hints.clone(), hints].concat());
-        assert!(payloads.iter().all(|payload| payload.len() < 8000));
-        assert_eq!(payloads.len(), 1000 * (39 + 40) / 7900 + 1);
-        let heard: Vec<_> = payloads.iter().flat_map(|payload| payload.split(' ')).filter_map(parse).collect();
-        assert_eq!(heard.len(), 2001);
-        assert_eq!(heard.iter().filter(|hint| **hint == Hint::Queued).count(), 1);
-        assert!(ids.iter().all(|id| heard.contains(&Hint::Changed(*id)) && heard.contains(&Hint::Canceled(*id))));
-        assert!(payloads.is_empty() || super::payloads(&[]).is_empty());
-    }
-
-    #[test]
-    fn words_of_another_version_are_passed_over() {
-        for word in ["", "drained", "changed:", "changed:img_", "removed:x", "queued:x"] {
-            assert_eq!(parse(word), None, "{word}");
-        }
-    }
 }

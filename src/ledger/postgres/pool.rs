@@ -1,36 +1,30 @@
 //! Connections to the database.
 
-use std::{
-    ops::{Deref, DerefMut},
-    time::Duration,
-};
+use std::time::Duration;
 
 use sqlx::{
-    AssertSqlSafe, Executor, PgConnection, PgPool,
+    AssertSqlSafe, Executor, PgPool,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::{config, ledger::StoreError};
-
-use super::Postgres;
+use crate::{config, ledger::Result};
 
 /// A pool that connects when it is asked to.
-pub fn open(settings: &config::Database) -> Result<PgPool, StoreError> {
+pub fn open(settings: &config::Database) -> Result<PgPool> {
     let (options, timeout) = (options(settings)?, settings.timeout_s.into());
     let bounds = bounds(timeout);
-    let pool = PgPoolOptions::new()
+    Ok(PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(timeout)
         .after_connect(move |connection, _| {
             let bounds = AssertSqlSafe(bounds.clone());
             Box::pin(async move { connection.execute(bounds).await.map(drop) })
         })
-        .connect_lazy_with(options);
-    Ok(pool)
+        .connect_lazy_with(options))
 }
 
-pub fn options(settings: &config::Database) -> Result<PgConnectOptions, StoreError> {
+pub fn options(settings: &config::Database) -> Result<PgConnectOptions> {
     let options: PgConnectOptions = settings.url.expose().parse()?;
     let name = options.get_application_name().unwrap_or("latentd").to_owned();
     // Numbers travel in their binary form, and PgBouncer refuses the setting.
@@ -52,33 +46,17 @@ fn bounds(timeout: Duration) -> String {
 /// unfinished transaction is rolled back by the server, and the pool does not wait for a network that answers no more.
 #[derive(Debug)]
 pub struct Loan {
-    connection: PoolConnection<sqlx::Postgres>,
+    pub connection: PoolConnection<sqlx::Postgres>,
     is_back: bool,
 }
 
-impl Postgres {
-    pub(super) async fn lend(&self) -> Result<Loan, StoreError> {
-        Ok(Loan { connection: self.pool.acquire().await?, is_back: false })
-    }
-}
-
 impl Loan {
+    pub async fn of(pool: &PgPool) -> Result<Loan> {
+        Ok(Loan { connection: pool.acquire().await?, is_back: false })
+    }
+
     pub fn give_back(mut self) {
         self.is_back = true;
-    }
-}
-
-impl Deref for Loan {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Loan {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
     }
 }
 

@@ -2,7 +2,8 @@
 
 use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
 
-use crate::{config, ledger::StoreError};
+use crate::config;
+use crate::ledger::{Ledger, Result, StoreError};
 
 use super::{Postgres, pool};
 
@@ -13,21 +14,24 @@ fn migrator() -> Migrator {
     migrator
 }
 
-/// On a connection without bounds, since a change of large tables takes its time, and whoever comes second waits.
-pub async fn migrate(settings: &config::Database) -> Result<(), StoreError> {
-    let options = PgPoolOptions::new().max_connections(1).acquire_timeout(settings.timeout_s.into());
-    let pool = options.connect_with(pool::options(settings)?).await?;
-    migrator().run(&pool).await?;
-    pool.close().await;
-    Ok(())
+impl Ledger {
+    /// Brings the schema of a PostgreSQL database up to date; whoever comes second waits for whoever came first. On a
+    /// connection without bounds, since a change of large tables takes its time.
+    pub async fn migrate_postgres(settings: &config::Database) -> Result<()> {
+        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(settings.timeout_s.into());
+        let pool = options.connect_with(pool::options(settings)?).await?;
+        migrator().run(&pool).await?;
+        pool.close().await;
+        Ok(())
+    }
 }
 
 /// Proves that the database answers and has what this program needs.
-pub async fn check(db: &Postgres) -> Result<(), StoreError> {
+pub async fn check(db: &Postgres) -> Result<()> {
     let needed = migrator().iter().map(|migration| migration.version).max().unwrap_or_default();
-    let mut loan = db.lend().await?;
+    let mut loan = pool::Loan::of(&db.pool).await?;
     let newest = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-    let found = match sqlx::query_scalar(newest).fetch_one(&mut *loan).await {
+    let found = match sqlx::query_scalar(newest).fetch_one(&mut *loan.connection).await {
         Ok(version) => version,
         // There is no such table yet.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42P01") => 0_i64,

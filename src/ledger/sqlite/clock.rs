@@ -4,22 +4,17 @@
 //! its time, above all the queue, would wait for that hour.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::ledger::{
-    StoreError,
-    dialect::{Columns, Dialect, values},
-};
+use crate::ledger::Result;
+use crate::ledger::dialect::{Dialect, values};
 
 use super::Sqlite;
 
-/// Follows the system's clock forward, and goes on by the time that has passed where that is set back. Clones are one clock.
-#[derive(Clone)]
-pub struct Clock(Arc<Inner>);
-
-struct Inner {
+/// Follows the system's clock forward, and goes on by the time that has passed where that is set back.
+pub struct Clock {
     read: Box<dyn Fn() -> Reading + Send + Sync>,
     /// The latest reading at which the system's clock was not behind.
     last: Mutex<Reading>,
@@ -44,13 +39,12 @@ impl Clock {
     }
 
     pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Clock {
-        let last = Mutex::new(read());
-        Clock(Arc::new(Inner { read: Box::new(read), last }))
+        Clock { last: Mutex::new(read()), read: Box::new(read) }
     }
 
     pub fn now_ms(&self) -> i64 {
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = (self.0.read)();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (self.read)();
         let passed = i64::try_from(now.steady.saturating_sub(last.steady).as_millis()).unwrap_or(i64::MAX);
         let expected = last.wall_ms.saturating_add(passed);
         if now.wall_ms >= expected {
@@ -74,10 +68,10 @@ const LATEST: &str = "
         UNION ALL SELECT beaten_at FROM workers)";
 
 /// Where the clock was set back since the last process wrote, takes what waits for its time back by as much.
-pub async fn settle(db: &Sqlite) -> Result<(), StoreError> {
+pub async fn settle(db: &Sqlite) -> Result<()> {
     let mut change = db.begin(false).await?;
     let now = db.clock.now_ms();
-    let latest = Sqlite::fetch(&mut change, LATEST, &[]).await?;
+    let latest = change.fetch(LATEST, &[]).await?;
     let ahead = latest.first().ok_or(sqlx::Error::RowNotFound)?.get::<i64>("latest")? - now;
     if ahead <= 0 {
         return Ok(());
@@ -94,32 +88,7 @@ pub async fn settle(db: &Sqlite) -> Result<(), StoreError> {
         "UPDATE generations SET aged_at = $1 WHERE status = 'queued' AND aged_at > $1",
         "UPDATE webhook_deliveries SET due_at = due_at - $2 WHERE state = 'pending' AND due_at > $1",
     ] {
-        Sqlite::fetch(&mut change, text, &values).await?;
+        change.fetch(text, &values).await?;
     }
-    Sqlite::conclude(change, true).await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn time_goes_forward_whatever_the_systems_clock_does() {
-        let script = [(1000, 0), (1010, 10), (9000, 20), (500, 30), (510, 40), (8995, 45), (9100, 50), (9090, 60)];
-        let at = Arc::new(AtomicI64::new(0));
-        let step = at.clone();
-        let clock = Clock::new(move || {
-            let (wall_ms, steady) = script[step.load(Ordering::Relaxed) as usize];
-            Reading { wall_ms, steady: Duration::from_millis(steady) }
-        });
-        let seen: Vec<i64> = (0..script.len() as i64)
-            .map(|step| {
-                at.store(step, Ordering::Relaxed);
-                clock.now_ms()
-            })
-            .collect();
-        assert_eq!(seen, [1000, 1010, 9000, 9010, 9020, 9025, 9100, 9110]);
-    }
+    change.conclude(true).await
 }

@@ -11,7 +11,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::ledger::StoreError;
+use crate::ledger::{Result, StoreError};
 
 /// Reads are short and the machine's cores belong to the engine.
 const READERS: u32 = 4;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// The system keeps a lock until the last descriptor of its file is closed, so that it can outlive its owner a little: in
 /// a process that is being torn down, or in a child between its fork and its exec. A quick restart waits for that.
-pub async fn lock(data_dir: &Path) -> Result<File, StoreError> {
+pub async fn lock(data_dir: &Path) -> Result<File> {
     fs::create_dir_all(data_dir)?;
     let path = data_dir.join("latentd.lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path)?;
@@ -49,8 +49,8 @@ pub fn options(data_dir: &Path) -> SqliteConnectOptions {
         .busy_timeout(Duration::from_secs(5))
 }
 
-pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
-    let pool = SqlitePoolOptions::new()
+pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool> {
+    Ok(SqlitePoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
@@ -58,8 +58,7 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool, StoreEr
         // believing that a transaction is open: no other could begin. Such a connection is replaced.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
-        .await?;
-    Ok(pool)
+        .await?)
 }
 
 pub fn readers(options: SqliteConnectOptions) -> SqlitePool {

@@ -1,8 +1,11 @@
 //! SQLite's words for the ledger's statements.
 
-use sqlx::{Arguments, sqlite::SqliteArguments};
+use sqlx::{
+    Arguments, Row, TypeInfo, ValueRef,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 
-use crate::ledger::dialect::Value;
+use crate::ledger::{dialect::Value, row::Cell};
 
 /// A statement as SQLite takes it, with its values. Times are milliseconds since 1970, lists and tables are JSON.
 pub fn translate(text: &str, values: &[Value], now: i64) -> Result<(String, SqliteArguments), sqlx::Error> {
@@ -40,8 +43,20 @@ fn add(arguments: &mut SqliteArguments, value: &Value) -> Result<(), sqlx::error
             let ids: Vec<_> = ids.iter().map(|id| id.simple().to_string()).collect();
             arguments.add(serde_json::to_string(&ids)?)
         }
-        Value::Blobs(_) => Err("a JSON text holds no bytes".into()),
     }
+}
+
+pub fn cell(row: &SqliteRow, at: usize) -> Result<Cell, sqlx::Error> {
+    let value = row.try_get_raw(at)?;
+    if value.is_null() {
+        return Ok(Cell::Null);
+    }
+    Ok(match value.type_info().name() {
+        "INTEGER" => Cell::Int(row.try_get_unchecked(at)?),
+        "REAL" => Cell::Real(row.try_get_unchecked(at)?),
+        "BLOB" => Cell::Blob(row.try_get_unchecked(at)?),
+        _ => Cell::Text(row.try_get_unchecked(at)?),
+    })
 }
 
 /// `jsonb_to_recordset($1) AS name (id uuid, data jsonb)`.
@@ -76,31 +91,4 @@ fn lists(text: &str, values: &[Value]) -> String {
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn translated(text: &str, values: &[Value]) -> String {
-        translate(text, values, 0).unwrap().0
-    }
-
-    #[test]
-    fn a_statement_is_said_in_the_words_of_sqlite() {
-        let pairs = [
-            ("SELECT now(), greatest(v, $1)", "SELECT $2, max(v, $1)"),
-            ("SELECT v FROM t FOR NO KEY UPDATE SKIP LOCKED", "SELECT v FROM t"),
-            ("id = ANY($1)", "id IN (SELECT value FROM json_each($1))"),
-            (
-                "FROM jsonb_to_recordset($1) AS a (id uuid, n double precision) WHERE (x)",
-                "FROM (SELECT unhex(value ->> 'id') AS id, value ->> 'n' AS n FROM json_each($1)) AS a WHERE (x)",
-            ),
-        ];
-        for (said, meant) in pairs {
-            assert_eq!(translated(said, &[Value::Texts(Vec::new())]), meant);
-        }
-        let ids = translated("id <> ALL($1)", &[Value::Ids(Vec::new())]);
-        assert_eq!(ids, "id NOT IN (SELECT unhex(value) FROM json_each($1))");
-    }
 }
