@@ -34,7 +34,7 @@ impl Hints for Postgres {
             return Ok(());
         }
         let text = "SELECT count(pg_notify($1, word)) AS said FROM unnest($2::text[]) AS word";
-        self.write(text, values![CHANNEL, Value::Texts(hints.iter().map(word).collect())]).await.map(drop)
+        self.write(text, &values![CHANNEL, Value::Texts(hints.iter().map(word).collect())]).await.map(drop)
     }
 
     /// Who is too slow misses some.
