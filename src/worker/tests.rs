@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     config::{Config, Sources},
     generation::{Artifact, Facts, Format, GenerationId, Job, Phase, Problem, Progress, Status, Work},
-    ledger::{Acceptance, Accepts, Reads, SqliteStore, blobs::path_of},
+    ledger::{Acceptance, Accepts, Reads, Ledger, blobs::path_of},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -54,7 +54,7 @@ impl Executor for Copying {
 /// A worker with two executors, its store, and what tells it of work.
 struct House {
     _dir: TempDir,
-    store: Arc<SqliteStore>,
+    store: Arc<Ledger>,
     blobs: Blobs,
     model: String,
     live: Live,
@@ -66,7 +66,7 @@ struct House {
 impl House {
     async fn build() -> House {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(SqliteStore::open(dir.path(), HOUR).await.unwrap());
+        let store = Arc::new(Ledger::open_sqlite(dir.path(), HOUR).await.unwrap());
         let blobs = Blobs::open(&Config::load(&Sources::default()).unwrap().blobs, dir.path()).unwrap();
         let (live, wake, stop) = (Live::default(), Arc::new(Notify::new()), CancellationToken::new());
         let catalogue = Arc::new(Catalogue::open(Path::new(""), "emoji").unwrap());
