@@ -34,7 +34,7 @@ pub use lease::{Acquired, Lease, Ticket};
 pub use numerics::Numerics;
 pub use prepare::PrepareError;
 use reload::NameKeys;
-pub use reload::{Changes, Reloaded};
+pub use reload::{Changes, Edition, Reloaded};
 use shelf::{Shelf, Standing, Taken};
 
 /// The models by name. Cards and the heads of files are read at once, weights at first use, as many models as fit their

@@ -81,7 +81,21 @@ impl Keys {
     }
 }
 
+/// The lists as they were at a moment.
+#[derive(Debug)]
+pub struct Edition(Arc<Listed>);
+
 impl Catalogue {
+    /// The lists as they are now.
+    pub fn edition(&self) -> Edition {
+        Edition(self.listed())
+    }
+
+    /// Whether the lists are still these.
+    pub fn is_at(&self, Edition(listed): &Edition) -> bool {
+        Arc::ptr_eq(listed, &self.listed())
+    }
+
     /// Reads the folders of models, LoRAs, textual inversions and ControlNets again. What runs goes on with what it has;
     /// what comes later gets the new files. Blocks while configurations and heads of files are read.
     ///

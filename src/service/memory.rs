@@ -263,7 +263,7 @@ mod tests {
         let memory = Memory::new(100, 2);
         let of = |cost, held, call| Plan { cost, held, call };
         let _first = memory.take(0, of(9.0, 10, 45)).now_or_never().unwrap();
-        assert_eq!(memory.until_room(of(1.0, 0, 50)), 9.0, "beside a call of 45 there is none for one of 50");
+        assert_eq!(memory.until_room(of(1.0, 95, 0)), 9.0, "on neither of them");
         assert_eq!(memory.until_room(of(1.0, 5, 40)), 0.0);
     }
 }

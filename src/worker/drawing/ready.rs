@@ -2,7 +2,7 @@
 
 use super::{Drawing, models::Room};
 use crate::{
-    catalogue::{Lease, PrepareError},
+    catalogue::{Edition, Lease, PrepareError},
     crash::{Attempt, blame},
     generation::{Draw, Problem},
     ledger::Outcome,
@@ -30,8 +30,9 @@ impl Drawing {
         tell: &Tell,
         attempt: Option<Attempt>,
     ) -> Result<Ready, Outcome> {
+        let edition = self.catalogue.edition();
         match self.ready(claimed, draw, tell, attempt).await {
-            Err(Outcome::Failed(problem)) if is_of_files(&problem) && self.lists_changes().await => {
+            Err(Outcome::Failed(problem)) if is_of_files(&problem) && self.lists_changes(&edition).await => {
                 tracing::info!(id = %claimed.id(), "files have changed since they were listed: {}", problem.message);
                 self.ready(claimed, draw, tell, attempt).await.map_err(|outcome| match outcome {
                     Outcome::Failed(problem) if is_of_files(&problem) => Outcome::Failed(after_change(problem)),
@@ -65,8 +66,12 @@ impl Drawing {
         Ok(Ready { prepared, placed, held })
     }
 
-    /// Lists the folders of models, LoRAs, words and ControlNets again: whether anything was not as it was listed.
-    async fn lists_changes(&self) -> bool {
+    /// Whether files are not as they were listed in this edition. Lists the folders of models, LoRAs, words and ControlNets
+    /// again, where nobody has.
+    async fn lists_changes(&self, edition: &Edition) -> bool {
+        if !self.catalogue.is_at(edition) {
+            return true;
+        }
         let catalogue = self.catalogue.clone();
         match tokio::task::spawn_blocking(move || catalogue.reload()).await {
             Ok(Ok(reloaded)) => !reloaded.is_empty(),
