@@ -529,7 +529,7 @@ async fn the_log_is_read_page_by_page(place: Place) {
         if !page.has_more {
             break;
         }
-        assert_eq!(page.deliveries.len(), 2);
+        assert_eq!(page.records.len(), 2);
     }
     assert_eq!(seen.len(), 5);
     assert!(seen.windows(2).all(|pair| pair[0] > pair[1]), "newest first: {seen:?}");
