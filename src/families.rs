@@ -17,6 +17,7 @@ mod score_sde_ve;
 pub mod stable_diffusion;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
+mod stages;
 
 pub use card::CardError;
 pub use family::{Description, Family, ModelIndex, Outline, Recipe};
