@@ -14,9 +14,11 @@ mod ldm_uncond;
 mod plain_unet;
 mod plan;
 mod score_sde_ve;
+mod score_sde_vp;
 pub mod stable_diffusion;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
+mod stages;
 
 pub use card::CardError;
 pub use family::{Description, Family, ModelIndex, Outline, Recipe};
@@ -28,6 +30,7 @@ use ddpm::Ddpm;
 use dit::Dit;
 use ldm_uncond::LdmUncond;
 use score_sde_ve::ScoreSdeVe;
+use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
@@ -66,6 +69,7 @@ families![
     LdmUncond,
     Consistency,
     ScoreSdeVe,
+    ScoreSdeVp,
     Dit,
     ClassifierGuidance
 ];

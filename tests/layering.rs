@@ -170,7 +170,7 @@ fn only_the_families_and_their_networks_name_a_family() {
 }
 
 /// Families that share their name with the scheduler of their paper.
-const SCHEDULERS_TOO: [&str; 3] = ["Ddpm", "Consistency", "ScoreSdeVe"];
+const SCHEDULERS_TOO: [&str; 4] = ["Ddpm", "Consistency", "ScoreSdeVe", "ScoreSdeVp"];
 
 /// What ARCHITECTURE.md says of adding a family: the product names one in its own file (or a folder of its name), in the table,
 /// and beside its networks.

@@ -7,15 +7,9 @@ pub(super) mod kin;
 mod networks;
 mod plan;
 
-use super::{CardError, Description, Family, Recipe};
-use crate::{
-    device::Device,
-    models,
-    pipelines::{Compute, Frame, Loaded, PipelineError, Prepared, text_guided},
-    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
-};
+use crate::{models, weights::Checkpoint};
 use card::Guidance;
-use kin::{Kin, load};
+use kin::{Kin, Kindred};
 
 /// One text encoder, a U-Net of latents, an autoencoder.
 pub struct StableDiffusion;
@@ -24,45 +18,18 @@ impl StableDiffusion {
     pub const NAME: &str = "stable_diffusion";
 }
 
-const KIN: Kin = Kin {
-    time_ids: 0,
-    draws_from_noise: true,
-    guidance: |spec| match spec.guidance_embedding {
-        // LatentConsistencyModelPipeline
-        true => Guidance { steps: 4, guidance_scale: 8.5, inpaint_guidance_scale: 8.5 },
-        // StableDiffusionPipeline and its neighbors
-        false => Guidance { steps: 25, guidance_scale: 7.5, inpaint_guidance_scale: 7.5 },
-    },
-};
-
-impl Family for StableDiffusion {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn classes(&self) -> &'static [&'static str] {
-        &models::stable_diffusion::CLASSES
-    }
-
-    fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
-        KIN.describe(name, folder)
-    }
-
-    fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
-        load(folder, device)
-    }
-
-    fn checkpoints(&self) -> &'static [&'static Checkpoint] {
-        &[&checkpoint::V2, &checkpoint::V1]
-    }
-
-    fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {
-        models::StableDiffusion::modules(folder)
-    }
-}
-
-impl Recipe for StableDiffusion {
-    async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-        text_guided(compute, prepared).await
-    }
+impl Kindred for StableDiffusion {
+    const NAME: &'static str = Self::NAME;
+    const CLASSES: &'static [&'static str] = &models::stable_diffusion::CLASSES;
+    const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::V2, &checkpoint::V1];
+    const KIN: Kin = Kin {
+        time_ids: 0,
+        draws_from_noise: true,
+        guidance: |spec| match spec.guidance_embedding {
+            // LatentConsistencyModelPipeline
+            true => Guidance { steps: 4, guidance_scale: 8.5, inpaint_guidance_scale: 8.5 },
+            // StableDiffusionPipeline and its neighbors
+            false => Guidance { steps: 25, guidance_scale: 7.5, inpaint_guidance_scale: 7.5 },
+        },
+    };
 }

@@ -4,16 +4,11 @@
 mod checkpoint;
 
 use super::{
-    CardError, Description, Family, ModelIndex, Recipe,
-    stable_diffusion::kin::{Kin, load},
+    ModelIndex,
+    stable_diffusion::kin::{Kin, Kindred},
     stable_diffusion_xl::{GUIDANCE, is_refiner},
 };
-use crate::{
-    device::Device,
-    models,
-    pipelines::{Compute, Frame, Loaded, PipelineError, Prepared, text_guided},
-    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
-};
+use crate::{models, weights::Checkpoint};
 
 /// The second of the base model's text encoders, and a U-Net that takes sizes and a score.
 pub struct StableDiffusionXlRefiner;
@@ -22,40 +17,13 @@ impl StableDiffusionXlRefiner {
     pub const NAME: &str = "stable_diffusion_xl_refiner";
 }
 
-const KIN: Kin = Kin { time_ids: 5, draws_from_noise: false, guidance: |_| GUIDANCE };
+impl Kindred for StableDiffusionXlRefiner {
+    const NAME: &'static str = Self::NAME;
+    const CLASSES: &'static [&'static str] = &models::stable_diffusion::XL_CLASSES;
+    const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::CHECKPOINT];
+    const KIN: Kin = Kin { time_ids: 5, draws_from_noise: false, guidance: |_| GUIDANCE };
 
-impl Family for StableDiffusionXlRefiner {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn classes(&self) -> &'static [&'static str] {
-        &models::stable_diffusion::XL_CLASSES
-    }
-
-    fn reads(&self, index: &ModelIndex) -> bool {
-        index.class().is_some_and(|class| self.classes().contains(&class)) && is_refiner(index)
-    }
-
-    fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
-        KIN.describe(name, folder)
-    }
-
-    fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
-        load(folder, device)
-    }
-
-    fn checkpoints(&self) -> &'static [&'static Checkpoint] {
-        &[&checkpoint::CHECKPOINT]
-    }
-
-    fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {
-        models::StableDiffusion::modules(folder)
-    }
-}
-
-impl Recipe for StableDiffusionXlRefiner {
-    async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-        text_guided(compute, prepared).await
+    fn reads(index: &ModelIndex) -> bool {
+        index.class().is_some_and(|class| Self::CLASSES.contains(&class)) && is_refiner(index)
     }
 }

@@ -118,7 +118,7 @@ fn copy(from: &Path, to: &Path) {
 const TINY: &str = "vaes/taesd";
 
 /// The scheduler classes that this version samples with.
-const CLASSES: [&str; 20] = [
+const CLASSES: [&str; 21] = [
     "PNDMScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -139,6 +139,7 @@ const CLASSES: [&str; 20] = [
     "IPNDMScheduler",
     "EDMEulerScheduler",
     "ScoreSdeVeScheduler",
+    "ScoreSdeVpScheduler",
 ];
 
 impl Case {

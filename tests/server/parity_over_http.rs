@@ -54,6 +54,7 @@ async fn cases_give_the_golden_pictures() {
         "consistency/steps_2",
         "consistency/steps_4_batch",
         "score-sde-ve/batch_2",
+        "score-sde-vp/batch_2",
     ];
     let cases: Vec<_> = case::Case::all(&root, &case::FOLDERS)
         .into_iter()

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use crate::{
     device::Device,
+    families::stages,
     models::{
         AutoencoderKl, DiTTransformer2DModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
@@ -167,9 +168,7 @@ impl Networks for DiTNetworks {
     }
 
     fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
-        let work: Vec<f64> = self.vae.decode_stages(h, w, STAGE_WORK).iter().map(|stage| stage.demand.work).collect();
-        let all: f64 = work.iter().sum();
-        work.iter().map(|work| work / all).collect()
+        stages::shares(&self.vae.decode_stages(h, w, STAGE_WORK))
     }
 
     async fn decode(
@@ -178,9 +177,8 @@ impl Networks for DiTNetworks {
         stage: usize,
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
-        let failed = |detail: String| NetworkError { network: "vae", detail };
         let stages = self.vae.decode_stages(h, w, STAGE_WORK);
-        let layers = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
+        let layers = stages::at(&stages, stage)?;
         let decode = async {
             let mut x = Activation::join(rows)?.to_device(self.device.candle())?;
             if stage == 0 {
@@ -188,7 +186,7 @@ impl Networks for DiTNetworks {
             }
             Activation::split(self.vae.decode_layers(layers.layers.clone(), x).await?)
         };
-        decode.await.map_err(|error: candle_core::Error| failed(error.to_string()))
+        decode.await.map_err(|error: candle_core::Error| stages::failed(error.to_string()))
     }
 
     async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {

@@ -3,13 +3,64 @@
 use super::card::{self, Guidance};
 use crate::{
     device::Device,
-    families::{CardError, Description, ModelIndex, card::bytes, extras::Extras},
+    families::{CardError, Description, Family, ModelIndex, Recipe, card::bytes, extras::Extras},
     models::{StableDiffusion, latent_diffusion::Spec},
-    pipelines::{LatentDiffusion, LatentRgb, Loaded, decoding::decode_alone},
-    weights::{LoadError, ModelFolder},
+    pipelines::{
+        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
+        text_guided,
+    },
+    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// One of these families.
+/// One of these families, by what it alone has.
+pub(in crate::families) trait Kindred: Sync {
+    const NAME: &'static str;
+    const CLASSES: &'static [&'static str];
+    const CHECKPOINTS: &'static [&'static Checkpoint];
+    const KIN: Kin;
+
+    fn reads(index: &ModelIndex) -> bool {
+        index.class().is_some_and(|class| Self::CLASSES.contains(&class))
+    }
+}
+
+impl<K: Kindred> Family for K {
+    fn name(&self) -> &'static str {
+        K::NAME
+    }
+
+    fn classes(&self) -> &'static [&'static str] {
+        K::CLASSES
+    }
+
+    fn reads(&self, index: &ModelIndex) -> bool {
+        <K as Kindred>::reads(index)
+    }
+
+    fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
+        K::KIN.describe(name, folder)
+    }
+
+    fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
+        load(folder, device)
+    }
+
+    fn checkpoints(&self) -> &'static [&'static Checkpoint] {
+        K::CHECKPOINTS
+    }
+
+    fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {
+        StableDiffusion::modules(folder)
+    }
+}
+
+impl<K: Kindred> Recipe for K {
+    async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
+        text_guided(compute, prepared).await
+    }
+}
+
+/// What tells these families apart.
 pub(in crate::families) struct Kin {
     /// How many numbers the U-Net takes of the sizes of a picture.
     pub time_ids: usize,
@@ -29,7 +80,7 @@ const PARTS: [(&str, &str); 5] = [
 ];
 
 impl Kin {
-    pub fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
+    fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
         let extras = Extras::read(folder)?;
         let (spec, scheduler_config, sizes) = StableDiffusion::describe(folder)?;
         self.check(&spec)?;
@@ -59,7 +110,7 @@ impl Kin {
 }
 
 /// Reads the weights.
-pub(in crate::families) fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
+fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
     let networks = StableDiffusion::load(folder, device)?;
     // The card was read before, so a file that is no good has been refused already.
     let given = Extras::read(folder).ok().and_then(|extras| extras.preview);

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use crate::{
     device::HOST,
+    families::stages,
     models::{
         StableDiffusion,
         adapters::{Adapter, RowAdapters},
@@ -118,9 +119,7 @@ impl Networks for StableDiffusion {
     }
 
     fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
-        let work: Vec<f64> = StableDiffusion::decode_stages(self, h, w).iter().map(|stage| stage.demand.work).collect();
-        let all: f64 = work.iter().sum();
-        work.iter().map(|work| work / all).collect()
+        stages::shares(&StableDiffusion::decode_stages(self, h, w))
     }
 
     async fn decode(
@@ -129,11 +128,10 @@ impl Networks for StableDiffusion {
         stage: usize,
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
-        let failed = |detail: String| NetworkError { network: "vae", detail };
         let stages = StableDiffusion::decode_stages(self, h, w);
-        let of = stages.get(stage).ok_or_else(|| failed(format!("stage {stage} of {}", stages.len())))?;
+        let of = stages::at(&stages, stage)?;
         let decode = async { Activation::split(self.decode_stage(of, &Activation::join(rows)?).await?) };
-        decode.await.map_err(|error: candle_core::Error| failed(error.to_string()))
+        decode.await.map_err(|error: candle_core::Error| stages::failed(error.to_string()))
     }
 
     fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {

@@ -78,28 +78,36 @@ impl AutoencoderKlConfig {
     /// Reads the keys of the file at `path`, refusing what the network cannot honour.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
-        let blocks = config.block_out_channels.len();
+        config.check(path)?;
+        Ok(config)
+    }
+
+    /// Whether encoder and decoder can have these sizes.
+    ///
+    /// # Errors
+    /// A key that they cannot honor, named.
+    pub(in crate::models) fn check(&self, path: &str) -> Result<(), LoadError> {
+        let blocks = self.block_out_channels.len();
         entries(path, "block_out_channels", blocks, 8)?;
-        per_block(path, "down_block_types", config.down_block_types.len(), blocks)?;
-        per_block(path, "up_block_types", config.up_block_types.len(), blocks)?;
-        for channels in &config.block_out_channels {
+        per_block(path, "down_block_types", self.down_block_types.len(), blocks)?;
+        per_block(path, "up_block_types", self.up_block_types.len(), blocks)?;
+        for channels in &self.block_out_channels {
             within(path, "block_out_channels", *channels, WIDEST)?;
-            divides(path, "norm_num_groups", config.norm_num_groups, *channels)?;
+            divides(path, "norm_num_groups", self.norm_num_groups, *channels)?;
         }
-        within(path, "layers_per_block", config.layers_per_block, 16)?;
+        within(path, "layers_per_block", self.layers_per_block, 16)?;
         for (key, channels) in [
-            ("in_channels", config.in_channels),
-            ("out_channels", config.out_channels),
-            ("latent_channels", config.latent_channels),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("latent_channels", self.latent_channels),
         ] {
             within(path, key, channels, WIDEST)?;
         }
-        if let Some(size) = config.sample_size {
+        if let Some(size) = self.sample_size {
             size.check(path, LARGEST_PICTURE)?;
         }
-        between(path, "scaling_factor", config.scaling_factor, 1.0 / LARGEST_SCALE, LARGEST_SCALE)?;
-        between(path, "shift_factor", config.shift_factor.unwrap_or(0.0), -LARGEST_SCALE, LARGEST_SCALE)?;
-        Ok(config)
+        between(path, "scaling_factor", self.scaling_factor, 1.0 / LARGEST_SCALE, LARGEST_SCALE)?;
+        between(path, "shift_factor", self.shift_factor.unwrap_or(0.0), -LARGEST_SCALE, LARGEST_SCALE)
     }
 
     /// Pixels per latent pixel and side.

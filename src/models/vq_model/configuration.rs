@@ -4,9 +4,7 @@ use serde_json::{Map, Value};
 use crate::{
     models::{
         autoencoder_kl::{AutoencoderKlConfig, DecoderBlockType, EncoderBlockType},
-        configuration::{
-            Fixed, LARGEST_PICTURE, LARGEST_SCALE, SampleSize, WIDEST, between, divides, per_block, read, within,
-        },
+        configuration::{Fixed, SampleSize, WIDEST, read, within},
         demand::Demand,
     },
     weights::LoadError,
@@ -70,26 +68,10 @@ impl VqModelConfig {
     /// A key that the network cannot honor, named.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
-        let blocks = config.block_out_channels.len();
-        within(path, "block_out_channels", blocks, 8)?;
-        per_block(path, "down_block_types", config.down_block_types.len(), blocks)?;
-        per_block(path, "up_block_types", config.up_block_types.len(), blocks)?;
-        for channels in &config.block_out_channels {
-            within(path, "block_out_channels", *channels, WIDEST)?;
-            divides(path, "norm_num_groups", config.norm_num_groups, *channels)?;
-        }
-        within(path, "layers_per_block", config.layers_per_block, 16)?;
-        for (key, channels) in [
-            ("in_channels", config.in_channels),
-            ("out_channels", config.out_channels),
-            ("latent_channels", config.latent_channels),
-            ("vq_embed_dim", config.embedding_width()),
-        ] {
-            within(path, key, channels, WIDEST)?;
-        }
+        let (scaling_factor, sample_size) = (config.scaling_factor, Some(config.sample_size));
+        AutoencoderKlConfig { scaling_factor, sample_size, ..config.autoencoder() }.check(path)?;
+        within(path, "vq_embed_dim", config.embedding_width(), WIDEST)?;
         within(path, "num_vq_embeddings", config.num_vq_embeddings, MOST_CODES)?;
-        config.sample_size.check(path, LARGEST_PICTURE)?;
-        between(path, "scaling_factor", config.scaling_factor, 1.0 / LARGEST_SCALE, LARGEST_SCALE)?;
         Ok(config)
     }
 
