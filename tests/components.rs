@@ -16,7 +16,6 @@ mod roots;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
     path::Path,
 };
 
@@ -42,7 +41,7 @@ use latentd::{
     },
     weights::{ModelFolder, Weights},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const PIPELINES: [&str; 2] = ["sd1", "sd2"];
 
