@@ -239,7 +239,9 @@ fn a_sampler_is_named_by_its_own_file_and_by_the_table() {
             let is_excepted = SCHEDULER_EXCEPTIONS.iter().any(|excepted| at.starts_with(excepted));
             assert!(is_excepted || !is_word(&other.code, class), "{at} names {class}");
             let is_table = at == "diffusion/samplers.rs" || !at.starts_with("diffusion");
-            assert!(is_table || !is_word(&other.code, options), "{at} names {options} of {path}");
+            // Without what stands in quotes: other programs have names with these words.
+            let code: String = other.code.split('"').step_by(2).collect();
+            assert!(is_table || !is_word(&code, options), "{at} names {options} of {path}");
         }
     }
     assert!(classes.len() >= 25, "the rows are found: {classes:?}");
