@@ -30,6 +30,7 @@ pub mod scheduler_config;
 pub mod stages;
 
 mod beta_distribution;
+mod course;
 mod network;
 mod samplers;
 mod seed_sequence;

@@ -198,6 +198,43 @@ fn capitalized(word: &str) -> String {
     letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
+/// Where a scheduler's class is named beside its sampler's own file, and why.
+const SCHEDULER_EXCEPTIONS: [&str; 2] = [
+    // Which scheduler the model was published with, where its checkpoint in one file brings none.
+    "weights/single_file/configs.rs",
+    // What the network's answers mean follows from the scheduler that the model was trained with.
+    "families/",
+];
+
+/// What ARCHITECTURE.md says of adding a sampler: its own file says what it is, and the table of samplers lists the file.
+#[test]
+fn a_sampler_is_named_by_its_own_file_and_by_the_table() {
+    let sources = sources();
+    let code = |path: &str| &sources.iter().find(|source| source.path == Path::new(path)).unwrap().code;
+    let samplers = sources.iter().filter(|source| source.path.starts_with("diffusion/samplers"));
+    let mut classes = BTreeSet::new();
+    for sampler in samplers.filter(|sampler| sampler.code.contains("static CLASS: Class")) {
+        let path = sampler.path.display().to_string();
+        let class = sampler.code.split_once("Class::new(\"").and_then(|(_, rest)| rest.split('"').next()).unwrap();
+        assert!(class.ends_with("Scheduler") && classes.insert(class.to_owned()), "{path}: {class}");
+        let file = sampler.path.file_stem().unwrap().to_str().unwrap();
+        let table = code("diffusion/samplers.rs").split_once("samplers![").unwrap().1;
+        let row = table.split(['\n', ',']).find_map(|row| row.trim().strip_prefix(file)?.strip_prefix("::"));
+        let options = row.unwrap_or_else(|| panic!("the table has no {file}"));
+        let is_word = |code: &str, word: &str| code.split(|c: char| !c.is_alphanumeric()).any(|part| part == word);
+        for other in sources.iter().filter(|other| other.path != sampler.path) {
+            let at = other.path.display().to_string();
+            let is_excepted = SCHEDULER_EXCEPTIONS.iter().any(|excepted| at.starts_with(excepted));
+            assert!(is_excepted || !is_word(&other.code, class), "{at} names {class}");
+            let is_table = at == "diffusion/samplers.rs" || !at.starts_with("diffusion");
+            // Without what stands in quotes: other programs have names with these words.
+            let code: String = other.code.split('"').step_by(2).collect();
+            assert!(is_table || !is_word(&code, options), "{at} names {options} of {path}");
+        }
+    }
+    assert!(classes.len() >= 25, "the rows are found: {classes:?}");
+}
+
 #[test]
 fn few_files_see_pixels() {
     let seeing = sources().iter().filter(|source| source.code.contains("RgbImage")).count();

@@ -1,13 +1,25 @@
-//! The samplers: one file each, one async function, written as the algorithm box of its paper.
+//! The samplers: one file each, with the row of its class and one async function, written as the algorithm box of its paper.
+
+use std::any::Any;
+
+use super::error::Error;
+use super::latents::Latents;
+use super::network::{Denoise, Network};
+use super::noise::Noise;
+use super::schedule::Schedule;
+use super::scheduler_config::{Class, Sampler};
 
 mod consistency;
 mod ddim;
 mod ddpm;
 mod deis;
 mod dpm2;
+mod dpm2_a;
 mod dpm_multistep;
 mod dpm_sde;
 mod dpm_singlestep;
+mod edm_dpm_multistep;
+mod edm_euler;
 mod euler;
 mod euler_a;
 mod exponential;
@@ -25,25 +37,60 @@ mod sde_vp;
 mod tcd;
 mod uni_pc;
 
-pub(super) use consistency::consistency;
-pub(super) use ddim::ddim;
-pub(super) use ddpm::ddpm;
-pub(super) use deis::deis;
-pub(super) use dpm_multistep::dpm_multistep;
-pub(super) use dpm_sde::dpm_sde;
-pub(super) use dpm_singlestep::dpm_singlestep;
-pub(super) use dpm2::dpm2;
-pub(super) use euler::euler;
-pub(super) use euler_a::euler_a;
-pub(super) use flow_euler::flow_euler;
-pub(super) use flow_heun::flow_heun;
-pub(super) use heun::heun;
-pub(super) use ipndm::ipndm;
-pub(super) use lcm::lcm;
-pub(super) use lms::lms;
-pub(super) use pndm::pndm;
-pub(super) use sa_solver::sa_solver;
-pub(super) use sde_ve::sde_ve;
-pub(super) use sde_vp::sde_vp;
-pub(super) use tcd::tcd;
-pub(super) use uni_pc::uni_pc;
+/// What a sampler runs on.
+pub(super) struct Run<'a, D> {
+    pub(super) network: &'a Network<'a, D>,
+    pub(super) schedule: &'a Schedule,
+    /// DDIM's share of noise and TCD's γ, in `[0, 1]`.
+    pub(super) eta: f64,
+    /// The first state, `(B, C, h, w)`.
+    pub(super) x: Latents,
+    pub(super) noise: &'a mut Noise,
+}
+
+/// The table of samplers: for each the row of its class, and the type of its options.
+macro_rules! samplers {
+    ($($file:ident::$options:ident),+ $(,)?) => {
+        pub(super) static CLASSES: &[&Class] = &[$(&$file::CLASS),+];
+
+        /// Latents of a picture, of the shape of the first state.
+        pub(super) async fn sample<D: Denoise>(sampler: &dyn Sampler, run: Run<'_, D>) -> Result<Latents, Error> {
+            let options: &dyn Any = sampler;
+            $(
+                if let Some(options) = options.downcast_ref::<$file::$options>() {
+                    return $file::sample(options, run).await;
+                }
+            )+
+            unreachable!("a configuration's sampler is what a row of the table has read")
+        }
+    };
+}
+
+// In the order of `GET /v1/schedulers`; the last four have no name.
+samplers![
+    ddpm::Ddpm,
+    ddim::Ddim,
+    pndm::Pndm,
+    euler::Euler,
+    euler_a::EulerAncestral,
+    heun::Heun,
+    lms::Lms,
+    dpm2::Dpm2,
+    dpm2_a::Dpm2Ancestral,
+    dpm_multistep::DpmMultistep,
+    dpm_singlestep::DpmSinglestep,
+    dpm_sde::DpmSde,
+    uni_pc::UniPc,
+    deis::Deis,
+    lcm::Lcm,
+    tcd::Tcd,
+    sa_solver::SaSolver,
+    ipndm::Ipndm,
+    edm_euler::EdmEuler,
+    flow_euler::FlowEuler,
+    flow_heun::FlowHeun,
+    edm_dpm_multistep::EdmDpmMultistep,
+    consistency::Consistency,
+    sde_ve::ScoreSdeVe,
+    sde_vp::ScoreSdeVp,
+];

@@ -44,6 +44,15 @@ fn every_name_is_a_scheduler_of_its_own() {
 }
 
 #[test]
+fn the_readme_names_every_sampler() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let suffixes = ["_karras", "_exponential", "_beta"];
+    for name in names().map(|named| named.name).filter(|name| !suffixes.iter().any(|suffix| name.ends_with(suffix))) {
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
 fn a_name_means_from_config_and_a_suffix_sets_its_flag_alone() {
     let with = |flag: &str| {
         let mut model = sd1();

@@ -1,22 +1,60 @@
 //! Multistep consistency sampling.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::course::{Course, listed};
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::Consistency;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::schedule::{of_rho, rounded};
+use crate::diffusion::scheduler_config::keys::Keys;
+use crate::diffusion::scheduler_config::{Class, Sampler, SchedulerConfig, Training};
+use crate::generation::Levels;
+
+pub(super) static CLASS: Class = Class {
+    training: Training { num_train_timesteps: 40, ..Training::PIXELS },
+    prediction,
+    ..Class::new("CMStochasticIterativeScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] =
+    &[&["num_train_timesteps", "sigma_min", "sigma_max", "sigma_data", "s_noise", "rho", "clip_denoised"]];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Consistency {
+    sigma_min: f64,
+    sigma_max: f64,
+    rho: f64,
+    s_noise: f64,
+    clip: Clip,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    let (sigma_min, sigma_max, rho) = keys.edm_range()?;
+    let clip = if keys.flag("clip_denoised", true)? { Clip::Range(1.0) } else { Clip::Nothing };
+    let s_noise = keys.positive("s_noise")?.unwrap_or(1.0);
+    Ok(Arc::new(Consistency { sigma_min, sigma_max, rho, s_noise, clip }))
+}
+
+fn prediction(keys: Keys<'_>, _: &Class) -> Result<Prediction, InvalidScheduler> {
+    let sigma_data = keys.positive("sigma_data")?.unwrap_or(0.5);
+    let sigma_min = keys.positive("sigma_min")?.unwrap_or(0.002);
+    Ok(Prediction::Boundary { sigma_data, sigma_min })
+}
+
+impl Sampler for Consistency {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((points(config, self, course.without_sigmas(config)?)?, self.sigma_max))
+    }
+}
 
 /// Algorithm 1 of Song et al. (2023), arXiv:2303.01469; `CMStochasticIterativeScheduler`.  `x = x0 + σ ε`.
 /// Draws in every step unless there is one step only, also in the last, where the noise is multiplied by zero.
-pub(in crate::diffusion) async fn consistency<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &Consistency,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &Consistency, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let x0 = network.denoised(&x, &now, options.clip).await?;
         x = x0.clone();
@@ -30,4 +68,24 @@ pub(in crate::diffusion) async fn consistency<D: Denoise>(
         network.stepped(i, &x0);
     }
     Ok(x)
+}
+
+/// Of `T` levels those at some training timesteps, and the least.
+fn points(config: &SchedulerConfig, options: &Consistency, course: Course<'_>) -> Result<Vec<Point>, InvalidSteps> {
+    let train = config.num_train_timesteps();
+    let timesteps = match course {
+        Course::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
+        other => {
+            let n = other.steps(config)?;
+            (0..n).rev().map(|i| (i * (train / n)) as f64).collect()
+        }
+    };
+    let Consistency { sigma_min, sigma_max, rho, .. } = *options;
+    let last = (train.max(2) - 1) as f64;
+    let point = |t: &f64| {
+        let sigma = of_rho(sigma_max, sigma_min, rho, t / last);
+        Point::of_edm(250.0 * libm::log(sigma), rounded(sigma))
+    };
+    // Timesteps count from the greatest level here.
+    Ok(timesteps.iter().rev().map(point).chain([Point::of_edm(0.0, rounded(sigma_min))]).collect())
 }

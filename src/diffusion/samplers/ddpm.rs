@@ -1,26 +1,77 @@
 //! Ancestral sampling.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::betas::BetaSchedule;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
 use crate::diffusion::posterior::{Posterior, Variance};
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::Variance as VarianceType;
+use crate::diffusion::schedule::trained_points;
+use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, Keys, SPACING, THRESHOLDING, TRAINING};
+use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, Training, ZeroSignal};
+
+pub(super) static CLASS: Class = Class {
+    aliases: &["DDPMParallelScheduler"],
+    names: &[Name::new("ddpm", "Ancestral sampling of Ho et al. (2020), noise in every step")],
+    training: Training {
+        beta_schedules: &[("laplace", BetaSchedule::Laplace), ("sigmoid", BetaSchedule::Sigmoid)],
+        ..Training::PIXELS
+    },
+    spacing: "leading",
+    zero_signal: ZeroSignal::WithoutEpsilon,
+    ..Class::new("DDPMScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] =
+    &[&TRAINING, &SPACING, &CLIP_SAMPLE, &THRESHOLDING, &["variance_type", "rescale_betas_zero_snr"]];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Ddpm {
+    variance_type: VarianceType,
+    clip: Clip,
+}
+
+/// diffusers' `variance_type`: the posterior's variance `β̃`, that of the step, `β`, or what the network says between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum VarianceType {
+    Small,
+    Large,
+    LearnedRange,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    // `fixed_small_log` is the same number by another road.  `fixed_large_log` takes the root of a negative number
+    // in diffusers.  `learned` is found in no published file.
+    let words = [
+        ("fixed_small", VarianceType::Small),
+        ("fixed_small_log", VarianceType::Small),
+        ("fixed_large", VarianceType::Large),
+        ("learned_range", VarianceType::LearnedRange),
+    ];
+    Ok(Arc::new(Ddpm { variance_type: keys.word("variance_type", "fixed_small", &words)?, clip: keys.clip(true)? }))
+}
+
+impl Sampler for Ddpm {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((trained_points(config, course, |_| -1.0)?, 1.0))
+    }
+
+    fn learns_variance(&self) -> bool {
+        self.variance_type == VarianceType::LearnedRange
+    }
+}
 
 /// Algorithm 2 of Ho et al. (2020), arXiv:2006.11239, with the posterior of its equations 6 and 7 between any two
 /// timesteps; `DDPMScheduler`.  `x = α x0 + σ ε`.  Draws in every step that does not start at timestep 0.  A classifier's gradient
 /// shifts the mean, in the last step too (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
-pub(in crate::diffusion) async fn ddpm<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    variance_type: VarianceType,
-    clip: Clip,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &Ddpm, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
+    let Ddpm { variance_type, clip } = *options;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let Posterior { prediction, variance, pull } = network.posterior(&x, now.t).await?;
         let x0 = clip.apply(network.prediction.x0(&x, &prediction, &now, 1.0));

@@ -1,23 +1,73 @@
 //! DEIS.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::prediction::Prediction;
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::Deis;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING};
+use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("deis", "Exponential integrator of Zhang and Chen (2023), multistep")],
+    ..Class::new("DEISMultistepScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] = &[
+    &TRAINING,
+    &SPACING,
+    &THRESHOLDING,
+    &RESPACING,
+    &["solver_order", "algorithm_type", "solver_type", "lower_order_final"],
+    &["use_flow_sigmas", "flow_shift", "use_dynamic_shifting", "time_shift_type"],
+];
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Deis {
+    respacing: Option<Respacing>,
+    clip: Clip,
+    /// 1 to 3.
+    order: usize,
+    lower_order_final: bool,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    // Other classes' words, which diffusers takes for its own one.
+    let words = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|word| (word, ()));
+    keys.word("solver_type", "logrho", &words)?;
+    keys.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|word| (word, ())))?;
+    Ok(Arc::new(Deis {
+        respacing: keys.respacing()?,
+        clip: keys.thresholding()?,
+        order: keys.integer("solver_order", 2, 1, 3)?,
+        lower_order_final: keys.flag("lower_order_final", true)?,
+    }))
+}
+
+impl Sampler for Deis {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let repeats = self.respacing.is_some() || config.flow.is_some();
+        let last = if repeats { Last::Repeated } else { Last::SigmaMin };
+
+        let levels = DpmLevels::of(config, self.respacing, last);
+        Ok((dpm_points(config, course.without_lists(config)?, &levels)?, 1.0))
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+}
 
 /// The exponential integrator of Zhang and Chen (2023), arXiv:2204.13902, in ρ = σ/α (tAB-DEIS with polynomials in ln ρ), of
 /// order 1 to 3; `DEISMultistepScheduler`.  `x = α x0 + σ ε`.  Never goes to zero noise.
-pub(in crate::diffusion) async fn deis<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &Deis,
-    mut x: Latents,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &Deis, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, .. } = run;
     // ε at the last points, and ρ there; the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(options.order);
     for (i, (now, next)) in schedule.steps().enumerate() {

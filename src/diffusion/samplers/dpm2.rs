@@ -1,24 +1,65 @@
 //! DPM-Solver-2 in σ: the midpoint method in ln σ.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::euler_points;
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, TRAINING};
+use crate::diffusion::scheduler_config::{
+    Class, EulerLevels, Label, Name, RunPoints, Sampler, SchedulerConfig, Training, epsilon_or_velocity,
+};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("dpm2", "Midpoint method in the logarithm of the noise, two network calls a step")],
+    training: Training::LATENTS,
+    prediction: epsilon_or_velocity,
+    is_over_alpha: true,
+    ..Class::new("KDPM2DiscreteScheduler", &[&TRAINING, &SPACING, &RESPACING], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Dpm2 {
+    respacing: Option<Respacing>,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(Dpm2 { respacing: keys.respacing()? }))
+}
+
+impl Sampler for Dpm2 {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        levels(self.respacing, config, course)
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        run.at_both_ends()
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn label(&self) -> Label {
+        Label::WithLevels("DPM2")
+    }
+}
+
+pub(super) async fn sample<D: Denoise>(_: &Dpm2, run: Run<'_, D>) -> Result<Latents, Error> {
+    dpm2(run, false).await
+}
 
 /// Algorithm 2 of Karras et al. (2022), arXiv:2206.00364, with its trial step to the geometric mean of two levels, as
 /// DPM-Solver-2 of Lu et al. (2022), arXiv:2206.00927; `KDPM2DiscreteScheduler`.  `x = x0 + σ ε`.  `ancestral` steps go down to
-/// `σ_down` and up again by a draw of noise; `KDPM2AncestralDiscreteScheduler`.  The last step, to zero noise, is Euler's.
-pub(in crate::diffusion) async fn dpm2<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    ancestral: bool,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+/// `σ_down` and up again by a draw of noise.  The last step, to zero noise, is Euler's.
+pub(super) async fn dpm2<D: Denoise>(run: Run<'_, D>, ancestral: bool) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     let table = schedule.sigma_table();
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (sigma, sigma_next) = (now.noise(), next.noise());
@@ -56,4 +97,17 @@ pub(super) fn between(sigma: f64, down: f64) -> f64 {
 pub(super) fn down_and_up(sigma: f64, sigma_next: f64) -> (f64, f64) {
     let down = sigma_next * sigma_next / sigma;
     (down, libm::sqrt((sigma_next * sigma_next - down * down).max(0.0)))
+}
+
+/// The levels of the Euler family, and whole timesteps of Karras' levels.
+pub(super) fn levels(
+    respacing: Option<Respacing>,
+    config: &SchedulerConfig,
+    course: Course<'_>,
+) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    let (mut points, max) = euler_points(config, course.without_lists(config)?, &EulerLevels::plain(respacing))?;
+    if respacing == Some(Respacing::Karras) {
+        points.iter_mut().for_each(|point| point.t = point.t.round_ties_even());
+    }
+    Ok((points, max))
 }

@@ -1,28 +1,119 @@
 //! DPM-Solver and DPM-Solver++, multistep.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
+use serde_json::Value;
+
+use super::Run;
 use super::exponential::Step;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::{DpmMultistep, DpmSolver, FinalSigma};
+use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING};
+use crate::diffusion::scheduler_config::{Class, DpmSolver, FinalSigma, Label, Name, Preset, Sampler, SchedulerConfig};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[
+        Name::new("dpmpp_2m", "DPM-Solver++ of Lu et al. (2022), multistep, good from 15 steps on"),
+        Name::new("dpmpp_2m_sde", "DPM-Solver++ multistep with noise in every step")
+            .with("algorithm_type", Preset::Word("sde-dpmsolver++")),
+        Name::new("dpmpp_3m", "DPM-Solver++ multistep of third order").with("solver_order", Preset::Number(3)),
+    ],
+    ..Class::new("DPMSolverMultistepScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] = &[
+    &TRAINING,
+    &SPACING,
+    &THRESHOLDING,
+    &RESPACING,
+    &["solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final", "use_lu_lambdas"],
+    &["use_flow_sigmas", "flow_shift", "use_dynamic_shifting", "time_shift_type"],
+    &["final_sigmas_type", "lambda_min_clipped", "variance_type", "rescale_betas_zero_snr"],
+];
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct DpmMultistep {
+    respacing: Option<Respacing>,
+    /// Whether karras and Lu timesteps are rounded before they are cut to whole ones; not so with cosine betas.
+    rounded: bool,
+    lambda_min_clipped: f64,
+    steps: Multistep,
+}
+
+/// What the steps go by, whatever the levels are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Multistep {
+    pub(super) end: FinalSigma,
+    pub(super) clip: Clip,
+    pub(super) solver: DpmSolver,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    keys.no_learned_variance()?;
+    // Lower-priority respacings are not looked at, as in diffusers: karras, then Lu, then the others.
+    let respacing = match keys.respacing()? {
+        Some(Respacing::Karras) => Some(Respacing::Karras),
+        other => {
+            if keys.flag("use_lu_lambdas", false)? {
+                Some(Respacing::Lu)
+            } else {
+                other
+            }
+        }
+    };
+    let end = keys.final_sigma()?;
+    let solver = keys.dpm_solver(end, true)?;
+    Ok(Arc::new(DpmMultistep {
+        respacing,
+        rounded: keys.get("beta_schedule").and_then(Value::as_str) != Some("squaredcos_cap_v2"),
+        lambda_min_clipped: keys.lambda_min_clipped()?,
+        steps: Multistep { end, clip: keys.thresholding()?, solver },
+    }))
+}
+
+impl Sampler for DpmMultistep {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let levels = DpmLevels {
+            rounds: self.rounded && matches!(self.respacing, Some(Respacing::Karras | Respacing::Lu)),
+            lambda_min_clipped: self.lambda_min_clipped,
+            ..DpmLevels::of(config, self.respacing, Last::from(self.steps.end))
+        };
+        Ok((dpm_points(config, course.without_sigmas(config)?, &levels)?, 1.0))
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn label(&self) -> Label {
+        match self.steps.solver {
+            DpmSolver { plus_plus: true, sde: false, order: 2, heun: false, .. } => Label::WithLevels("DPM++ 2M"),
+            DpmSolver { plus_plus: true, sde: true, order: 2, heun: false, .. } => Label::WithLevels("DPM++ 2M SDE"),
+            DpmSolver { plus_plus: true, sde: true, order: 2, heun: true, .. } => {
+                Label::WithLevels("DPM++ 2M SDE Heun")
+            }
+            DpmSolver { plus_plus: true, sde: true, order: 3, .. } => Label::WithLevels("DPM++ 3M SDE"),
+            DpmSolver { plus_plus: true, sde: false, order: 3, .. } => Label::Name("dpmpp_3m"),
+            _ => Label::Class,
+        }
+    }
+}
+
+pub(super) async fn sample<D: Denoise>(options: &DpmMultistep, run: Run<'_, D>) -> Result<Latents, Error> {
+    dpm_multistep(&options.steps, run).await
+}
 
 /// Algorithm 2 of Lu et al. (2022b), arXiv:2211.01095, its stochastic form, and the solver on ε of Lu et al. (2022a),
 /// arXiv:2206.00927, of order 1 to 3; `DPMSolverMultistepScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
 /// The stochastic forms draw in every step.
-pub(in crate::diffusion) async fn dpm_multistep<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &DpmMultistep,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn dpm_multistep<D: Denoise>(options: &Multistep, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     let solver = options.solver;
     // Orders go by where a step stands in the whole schedule, also where a run begins late.
     let (begin, steps) = (schedule.run().start, schedule.whole());

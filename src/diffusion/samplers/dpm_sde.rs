@@ -1,26 +1,74 @@
 //! DPM-Solver++ with noise along a path.
 
+use std::sync::Arc;
+
+use super::Run;
 use super::dpm2::{between, down_and_up};
 use crate::diffusion::brownian::BrownianNoise;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::euler_points;
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, TRAINING, refused};
+use crate::diffusion::scheduler_config::{
+    Class, EulerLevels, Label, Name, RunPoints, Sampler, SchedulerConfig, Training, epsilon_or_velocity,
+};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("dpmpp_sde", "DPM-Solver++ singlestep with noise along a path, two network calls a step")],
+    training: Training::LATENTS,
+    prediction: epsilon_or_velocity,
+    keeps_karras_ends: true,
+    is_over_alpha: true,
+    ..Class::new("DPMSolverSDEScheduler", &[&TRAINING, &SPACING, &RESPACING, &["noise_sampler_seed"]], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct DpmSde {
+    respacing: Option<Respacing>,
+    seed: Option<u64>,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(DpmSde { respacing: keys.respacing()?, seed: seed(keys)? }))
+}
+
+/// numpy takes longer seeds too.
+fn seed(keys: Keys<'_>) -> Result<Option<u64>, InvalidScheduler> {
+    let key = "noise_sampler_seed";
+    let Some(value) = keys.get(key) else { return Ok(None) };
+    let seed = value.as_u64().ok_or_else(|| refused(key, value, "a whole number from 0 to 2^64 - 1".to_owned()))?;
+    Ok(Some(seed))
+}
+
+impl Sampler for DpmSde {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, course.without_lists(config)?, &EulerLevels::plain(self.respacing))
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        run.at_both_ends()
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn label(&self) -> Label {
+        Label::WithLevels("DPM++ SDE")
+    }
+}
 
 /// The singlestep solver of second order of Lu et al. (2022b), arXiv:2211.01095, with ancestral noise whose parts belong to one
 /// Brownian path; `DPMSolverSDEScheduler`.  `x = x0 + σ ε`.  The path is seeded by `seed`, else by the run's own seed.  The last
 /// step, to zero noise, is Euler's.
-pub(in crate::diffusion) async fn dpm_sde<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    seed: Option<u64>,
-    mut x: Latents,
-    noise: &Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &DpmSde, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
+    let seed = options.seed;
     let table = schedule.sigma_table();
     let levels = || schedule.points().iter().map(Point::noise).filter(|sigma| *sigma > 0.0);
     let path = noise.brownian(seed, x.shape(), levels().fold(f64::INFINITY, f64::min), levels().fold(0.0, f64::max));

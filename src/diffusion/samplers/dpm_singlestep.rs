@@ -1,27 +1,85 @@
 //! DPM-Solver and DPM-Solver++, singlestep.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
+use serde_json::Value;
+
+use super::Run;
 use super::exponential::Step;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::{DpmSinglestep, DpmSolver, FinalSigma};
+use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, THRESHOLDING, TRAINING, refused};
+use crate::diffusion::scheduler_config::{Class, DpmSolver, FinalSigma, Name, Sampler, SchedulerConfig};
+use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::spacing::Spacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("dpmpp_2s", "DPM-Solver++ singlestep of second order")],
+    ..Class::new("DPMSolverSinglestepScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] = &[
+    &TRAINING,
+    &THRESHOLDING,
+    &RESPACING,
+    &["solver_order", "algorithm_type", "solver_type", "lower_order_final"],
+    &["use_flow_sigmas", "flow_shift", "use_dynamic_shifting", "time_shift_type"],
+    &["final_sigmas_type", "lambda_min_clipped", "variance_type"],
+];
+
+/// `solver.lower_order_final` says how the orders end.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct DpmSinglestep {
+    respacing: Option<Respacing>,
+    lambda_min_clipped: f64,
+    end: FinalSigma,
+    clip: Clip,
+    solver: DpmSolver,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    keys.no_learned_variance()?;
+    let end = keys.final_sigma()?;
+    let solver = keys.dpm_solver(end, false)?;
+    if solver.sde && !solver.plus_plus {
+        let value = Value::from("sde-dpmsolver");
+        return Err(refused("algorithm_type", &value, "dpmsolver++, dpmsolver or sde-dpmsolver++".to_owned()));
+    }
+    Ok(Arc::new(DpmSinglestep {
+        respacing: keys.respacing()?,
+        lambda_min_clipped: keys.lambda_min_clipped()?,
+        end,
+        clip: keys.thresholding()?,
+        solver,
+    }))
+}
+
+impl Sampler for DpmSinglestep {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let levels = DpmLevels {
+            spacing: Spacing::Linspace,
+            steps_offset: 0,
+            lambda_min_clipped: self.lambda_min_clipped,
+            ..DpmLevels::of(config, self.respacing, Last::from(self.end))
+        };
+        Ok((dpm_points(config, course.without_sigmas(config)?, &levels)?, 1.0))
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+}
 
 /// Algorithm 1 of Lu et al. (2022b), arXiv:2211.01095, its stochastic form, and the solvers on ε of Lu et al. (2022a),
 /// arXiv:2206.00927; `DPMSolverSinglestepScheduler`.  `x = α x0 + σ ε`.  Steps come in groups of as many as the order: each takes
 /// the group's first state a point further, by all the group's answers.  The stochastic form draws in every step.
-pub(in crate::diffusion) async fn dpm_singlestep<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &DpmSinglestep,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     let (solver, points) = (options.solver, schedule.points());
     let orders = orders(&solver, options.end, schedule.whole());
     let mut first = x.clone();

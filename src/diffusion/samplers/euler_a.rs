@@ -1,22 +1,49 @@
 //! Euler's method with ancestral noise.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::euler_points;
+use crate::diffusion::scheduler_config::keys::{Keys, SPACING, TRAINING};
+use crate::diffusion::scheduler_config::{
+    Class, EulerLevels, Label, Name, Sampler, SchedulerConfig, epsilon_or_velocity,
+};
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("euler_a", "Euler steps with ancestral noise")],
+    prediction: epsilon_or_velocity,
+    is_over_alpha: true,
+    ..Class::new("EulerAncestralDiscreteScheduler", &[&TRAINING, &SPACING, &["rescale_betas_zero_snr"]], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct EulerAncestral;
+
+fn read(_: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(EulerAncestral))
+}
+
+impl Sampler for EulerAncestral {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, course.without_lists(config)?, &EulerLevels::plain(None))
+    }
+
+    fn label(&self) -> Label {
+        Label::WithLevels("Euler a")
+    }
+}
 
 /// An Euler step down to `σ_down`, then noise up to the next level, so that the step has the variance of the ancestral
 /// one of Ho et al. (2020), arXiv:2006.11239; `EulerAncestralDiscreteScheduler`.  `x = x0 + σ ε`.
 /// Draws in every step, also in the last, where the noise is multiplied by zero.
-pub(in crate::diffusion) async fn euler_a<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(_: &EulerAncestral, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (sigma, sigma_next) = (now.noise(), next.noise());
         let denoised = network.denoised(&x, &now, Clip::Nothing).await?;

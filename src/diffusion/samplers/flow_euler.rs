@@ -1,27 +1,73 @@
 //! Euler's method along a flow.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::flow_points;
+use crate::diffusion::scheduler_config::flow::FlowKeys;
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING};
+use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, ZeroSignal};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("flow_euler", "Euler's method, for models that were trained by flow matching")],
+    prediction: |_, _| Ok(Prediction::Flow),
+    flow: FlowKeys { is_always: true, may_be_linear: true, ..FlowKeys::OPTIONAL },
+    zero_signal: ZeroSignal::Taken,
+    ..Class::new("FlowMatchEulerDiscreteScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] = &[
+    &RESPACING,
+    &["num_train_timesteps", "shift", "shift_terminal", "invert_sigmas", "stochastic_sampling"],
+    &["use_dynamic_shifting", "time_shift_type", "base_shift", "max_shift"],
+    &["base_image_seq_len", "max_image_seq_len"],
+];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct FlowEuler {
+    respacing: Option<Respacing>,
+    inverted: bool,
+    stochastic: bool,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(FlowEuler {
+        respacing: keys.respacing()?,
+        inverted: keys.flag("invert_sigmas", false)?,
+        stochastic: keys.flag("stochastic_sampling", false)?,
+    }))
+}
+
+impl Sampler for FlowEuler {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((flow_points(config, course, self.respacing, self.inverted)?, 1.0))
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn is_rising(&self) -> bool {
+        self.inverted
+    }
+}
 
 /// Straight steps along the velocity of Liu et al. (2023), arXiv:2209.03003, as Esser et al. (2024), arXiv:2403.03206, take
 /// them; `FlowMatchEulerDiscreteScheduler`.  `x = (1 − σ) x0 + σ ε`.  `stochastic` steps go to x0 and lay new noise over it,
 /// drawn in every step.
-pub(in crate::diffusion) async fn flow_euler<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    stochastic: bool,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &FlowEuler, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let v = network.ask(&x, now.t).await?;
         let x0 = Prediction::Flow.x0(&x, &v, &now, 1.0);
-        x = if stochastic {
+        x = if options.stochastic {
             let z = noise.draw(x.shape());
             Latents::combine(&[(next.alpha, &x0), (next.sigma, &z)])
         } else {

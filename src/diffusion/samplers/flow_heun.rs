@@ -1,19 +1,51 @@
 //! Heun's method along a flow.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::flow_points;
+use crate::diffusion::scheduler_config::flow::FlowKeys;
+use crate::diffusion::scheduler_config::keys::Keys;
+use crate::diffusion::scheduler_config::{Class, Name, RunPoints, Sampler, SchedulerConfig, ZeroSignal};
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new(
+        "flow_heun",
+        "Heun's method, two network calls a step, for models that were trained by flow matching",
+    )],
+    prediction: |_, _| Ok(Prediction::Flow),
+    flow: FlowKeys { is_always: true, ..FlowKeys::OPTIONAL },
+    zero_signal: ZeroSignal::Taken,
+    ..Class::new("FlowMatchHeunDiscreteScheduler", &[&["num_train_timesteps", "shift"]], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct FlowHeun;
+
+fn read(_: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(FlowHeun))
+}
+
+impl Sampler for FlowHeun {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((flow_points(config, course.without_lists(config)?, None, false)?, 1.0))
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        run.at_both_ends()
+    }
+}
 
 /// The trapezoidal rule along the velocity of Liu et al. (2023), arXiv:2209.03003; `FlowMatchHeunDiscreteScheduler`.
 /// `x = (1 − σ) x0 + σ ε`.  Two network calls in each step but the last, at whose end there is no velocity.
-pub(in crate::diffusion) async fn flow_heun<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    mut x: Latents,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(_: &FlowHeun, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let h = next.sigma - now.sigma;
         let mut v = network.ask(&x, now.t).await?;

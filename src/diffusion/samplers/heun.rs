@@ -1,20 +1,62 @@
 //! Heun's method.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::betas::BetaSchedule;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::euler_points;
+use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, Keys, RESPACING, SPACING, TRAINING};
+use crate::diffusion::scheduler_config::{
+    Class, EulerLevels, Label, Name, RunPoints, Sampler, SchedulerConfig, Training,
+};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("heun", "Second-order solver of Karras et al. (2022), two network calls a step")],
+    training: Training { beta_schedules: &[("exp", BetaSchedule::Exp)], ..Training::LATENTS },
+    is_over_alpha: true,
+    ..Class::new("HeunDiscreteScheduler", &[&TRAINING, &SPACING, &CLIP_SAMPLE, &RESPACING], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Heun {
+    respacing: Option<Respacing>,
+    clip: Clip,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(Heun { respacing: keys.respacing()?, clip: keys.clip_sample(false)? }))
+}
+
+impl Sampler for Heun {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, course.without_sigmas(config)?, &EulerLevels::plain(self.respacing))
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        run.at_both_ends()
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn label(&self) -> Label {
+        Label::WithLevels("Heun")
+    }
+}
 
 /// Algorithm 1 of Karras et al. (2022), arXiv:2206.00364; `HeunDiscreteScheduler`.  `x = x0 + σ ε`.
 /// Two network calls in each step but the last, which has no slope at its end.
-pub(in crate::diffusion) async fn heun<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    clip: Clip,
-    mut x: Latents,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &Heun, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, .. } = run;
+    let clip = options.clip;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (sigma, sigma_next) = (now.noise(), next.noise());
         let mut denoised = network.denoised(&x, &now, clip).await?;

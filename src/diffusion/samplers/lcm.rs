@@ -1,26 +1,70 @@
 //! Sampling of latent consistency models.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::distilled_points;
+use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, DISTILLED, Keys, SPACING, THRESHOLDING, TRAINING};
+use crate::diffusion::scheduler_config::{Class, Label, Name, Sampler, SchedulerConfig, Training, ZeroSignal};
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("lcm", "Multistep consistency sampling of Luo et al. (2023), for models distilled for it")],
+    training: Training { beta_schedule: "scaled_linear", ..Training::LATENTS },
+    zero_signal: ZeroSignal::WithoutEpsilon,
+    ..Class::new("LCMScheduler", &[&TRAINING, &SPACING, &DISTILLED, &CLIP_SAMPLE, &THRESHOLDING], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Lcm {
+    original_inference_steps: usize,
+    timestep_scaling: f64,
+    clip: Clip,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(Lcm {
+        original_inference_steps: keys.original_inference_steps()?,
+        timestep_scaling: keys.positive("timestep_scaling")?.unwrap_or(10.0),
+        clip: keys.clip(false)?,
+    }))
+}
+
+impl Sampler for Lcm {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let all = self.original_inference_steps;
+        Ok((distilled_points(config, (all, all), course, -1.0)?, 1.0))
+    }
+
+    /// Luo et al. (2023), arXiv:2310.04378, in the form of diffusers.
+    fn compressed(
+        &self,
+        config: &SchedulerConfig,
+        steps: usize,
+        strength: f64,
+    ) -> Option<Result<Vec<Point>, InvalidSteps>> {
+        let kept = (self.original_inference_steps as f64 * strength) as usize;
+        Some(distilled_points(config, (self.original_inference_steps, kept), Course::Steps(steps), -1.0))
+    }
+
+    fn label(&self) -> Label {
+        Label::AtOwnLevels("LCM")
+    }
+}
 
 /// Standard deviation of the data, as the models are trained.
 const SIGMA_DATA: f64 = 0.5;
 
 /// Multistep consistency sampling, algorithm 3 of Luo et al. (2023), arXiv:2310.04378: each answer is taken for the picture,
 /// over which noise is laid again; `LCMScheduler`.  `x = α x0 + σ ε`.  Draws in every step but the last.
-pub(in crate::diffusion) async fn lcm<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    timestep_scaling: f64,
-    clip: Clip,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &Lcm, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
+    let Lcm { timestep_scaling, clip, .. } = *options;
     let last = schedule.steps().len() - 1;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (x0, _) = network.x0_and_epsilon(&x, &now, clip).await?;

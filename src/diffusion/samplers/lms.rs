@@ -1,25 +1,56 @@
 //! Linear multistep method.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::euler_points;
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, TRAINING};
+use crate::diffusion::scheduler_config::{Class, EulerLevels, Label, Name, Sampler, SchedulerConfig};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("lms", "Linear multistep method of up to four steps")],
+    keeps_karras_ends: true,
+    is_over_alpha: true,
+    ..Class::new("LMSDiscreteScheduler", &[&TRAINING, &SPACING, &RESPACING], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Lms {
+    respacing: Option<Respacing>,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(Lms { respacing: keys.respacing()? }))
+}
+
+impl Sampler for Lms {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, course.without_lists(config)?, &EulerLevels::plain(self.respacing))
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn label(&self) -> Label {
+        Label::WithLevels("LMS")
+    }
+}
 
 /// Steps that a step looks back on, itself among them.
 const ORDER: usize = 4;
 
 /// Adams-Bashforth of up to fourth order on `dx/dσ = (x − D(x; σ))/σ` (equation 1 of Karras et al. 2022, arXiv:2206.00364),
 /// with the weights of uneven steps; `LMSDiscreteScheduler`.  `x = x0 + σ ε`.
-pub(in crate::diffusion) async fn lms<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    mut x: Latents,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(_: &Lms, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, .. } = run;
     // The slopes of the last steps, the newest first.
     let mut d = VecDeque::with_capacity(ORDER);
     for (i, (now, _)) in schedule.steps().enumerate() {

@@ -1,24 +1,85 @@
 //! Pseudo numerical methods for diffusion models.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::network::Network;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::{Schedule, trained_points};
+use crate::diffusion::scheduler_config::keys::{Keys, SPACING, TRAINING};
+use crate::diffusion::scheduler_config::{
+    Class, Label, Name, RunPoints, Sampler, SchedulerConfig, epsilon_or_velocity,
+};
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("pndm", "Pseudo numerical method of Liu et al. (2022)")],
+    prediction: epsilon_or_velocity,
+    spacing: "leading",
+    ..Class::new("PNDMScheduler", &[&TRAINING, &SPACING, &["set_alpha_to_one", "skip_prk_steps"]], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Pndm {
+    set_alpha_to_one: bool,
+    skip_prk_steps: bool,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(Pndm {
+        set_alpha_to_one: keys.flag("set_alpha_to_one", false)?,
+        skip_prk_steps: keys.flag("skip_prk_steps", false)?,
+    }))
+}
+
+impl Sampler for Pndm {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let stride = config.stride(course.len());
+        Ok((trained_points(config, course.without_lists(config)?, |last| last - stride)?, 1.0))
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        let points = run.begins();
+        let timeline: Vec<Point> = if !self.skip_prk_steps {
+            // The first three steps take four calls each.
+            let half = (run.stride / 2.0).floor();
+            let four = |pair: &[Point]| {
+                let middle = run.config.level(pair[1].t + half);
+                [pair[0], middle, middle, pair[1]]
+            };
+            points.windows(2).take(3).flat_map(four).chain(points[3..].iter().copied()).collect()
+        } else if points.len() > 1 {
+            // The first multistep is done twice, with its second point.
+            points[..2].iter().chain(&points[1..]).copied().collect()
+        } else {
+            points.to_vec()
+        };
+        timeline[run.run.start..].to_vec()
+    }
+
+    fn label(&self) -> Label {
+        if self.skip_prk_steps { Label::AtOwnLevels("PLMS") } else { Label::FirstName }
+    }
+
+    fn ends_at_first_timestep(&self) -> bool {
+        !self.set_alpha_to_one
+    }
+
+    fn has_runge_kutta_steps(&self) -> bool {
+        !self.skip_prk_steps
+    }
+}
 
 /// Algorithm 2 of Liu et al. (2022), arXiv:2202.09778: three pseudo Runge-Kutta steps, then pseudo linear multisteps;
 /// with `skip_prk_steps` the multisteps begin at lower order, as in Stable Diffusion; `PNDMScheduler`.
 /// `x = α x0 + σ ε`.  Steps go a stride down, which need not be where the next step starts.
-pub(in crate::diffusion) async fn pndm<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    skip_prk_steps: bool,
-    mut x: Latents,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &Pndm, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, .. } = run;
+    let skip_prk_steps = options.skip_prk_steps;
     let delta = schedule.stride();
     // The answers of the last steps, the newest first.
     let mut e = VecDeque::with_capacity(4);

@@ -1,27 +1,98 @@
 //! SA-Solver.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::SaSolver;
+use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING, refused};
+use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("sa_solver", "Stochastic Adams method of Xue et al. (2023), predictor and corrector")],
+    own_words: Some(("algorithm_type", &["data_prediction", "noise_prediction"])),
+    ..Class::new("SASolverScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] = &[
+    &TRAINING,
+    &SPACING,
+    &THRESHOLDING,
+    &RESPACING,
+    &["predictor_order", "corrector_order", "tau_func", "algorithm_type", "lower_order_final"],
+    &["use_flow_sigmas", "flow_shift", "lambda_min_clipped", "variance_type"],
+];
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SaSolver {
+    respacing: Option<Respacing>,
+    lambda_min_clipped: f64,
+    clip: Clip,
+    /// 1 to 4, both.
+    predictor_order: usize,
+    corrector_order: usize,
+    predict_x0: bool,
+    lower_order_final: bool,
+}
+
+/// diffusers' words for what a network predicts.
+const PREDICTIONS: [(&str, &str); 4] = [
+    ("epsilon", "epsilon"),
+    ("v_prediction", "v_prediction"),
+    ("sample", "sample"),
+    ("flow_prediction", "flow_prediction"),
+];
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    keys.no_learned_variance()?;
+    if let Some(value) = keys.get("tau_func") {
+        return Err(refused("tau_func", value, "null, a function cannot be sent".to_owned()));
+    }
+    let algorithms = [("data_prediction", true), ("noise_prediction", false)];
+    let predict_x0 = keys.word("algorithm_type", "data_prediction", &algorithms)?;
+    if !predict_x0 && keys.word("prediction_type", "epsilon", &PREDICTIONS)? == "flow_prediction" {
+        return Err(InvalidScheduler::Conflict {
+            keys: "algorithm_type and prediction_type",
+            why: "flow_prediction needs data_prediction",
+        });
+    }
+    Ok(Arc::new(SaSolver {
+        respacing: keys.respacing()?,
+        lambda_min_clipped: keys.lambda_min_clipped()?,
+        clip: keys.thresholding()?,
+        predictor_order: keys.integer("predictor_order", 2, 1, 4)?,
+        corrector_order: keys.integer("corrector_order", 2, 1, 4)?,
+        predict_x0,
+        lower_order_final: keys.flag("lower_order_final", true)?,
+    }))
+}
+
+impl Sampler for SaSolver {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let repeats = self.respacing.is_some() || config.flow.is_some();
+        let last = if repeats { Last::Repeated } else { Last::SigmaMin };
+
+        let levels =
+            DpmLevels { lambda_min_clipped: self.lambda_min_clipped, ..DpmLevels::of(config, self.respacing, last) };
+        Ok((dpm_points(config, course.without_lists(config)?, &levels)?, 1.0))
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+}
 
 /// Algorithm 1 of Xue et al. (2023), arXiv:2309.05019, a stochastic Adams method: the answer at a point first corrects the
 /// state that was predicted there, then predicts the next; `SASolverScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
 /// Draws in every step; its noise τ is 1 from timestep 200 to 800, else 0.
-pub(in crate::diffusion) async fn sa_solver<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &SaSolver,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &SaSolver, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     let kept = options.predictor_order.max(options.corrector_order - 1);
     // What is integrated, x0 or ε, at the last points, and λ there; the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(kept + 1);

@@ -1,27 +1,70 @@
 //! Predictor-corrector sampling of a variance-exploding equation.
 
+use std::sync::Arc;
+
+use super::Run;
 use super::langevin::langevin;
+use crate::diffusion::betas::linspace;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
-use crate::diffusion::schedule::{Schedule, ve_steps};
-use crate::diffusion::scheduler_config::ScoreSdeVe;
+use crate::diffusion::scheduler_config::keys::{Keys, SCORE_SDE};
+use crate::diffusion::scheduler_config::{Class, RunPoints, Sampler, SchedulerConfig, Training};
+
+pub(super) static CLASS: Class = Class {
+    training: Training { num_train_timesteps: 2000, ..Training::PIXELS },
+    prediction: |_, _| Ok(Prediction::Score),
+    ..Class::new("ScoreSdeVeScheduler", &[&SCORE_SDE, &["sigma_min", "sigma_max"]], read)
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ScoreSdeVe {
+    sigma_min: f64,
+    sigma_max: f64,
+    /// The time of the last step; the first is at 1.
+    sampling_eps: f64,
+    snr: f64,
+    /// Corrections before each prediction.
+    correct_steps: usize,
+    probability_flow: bool,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    let sigma_min = keys.positive("sigma_min")?.unwrap_or(0.01);
+    let sigma_max = keys.positive("sigma_max")?.unwrap_or(1348.0);
+    if sigma_min > sigma_max {
+        return Err(InvalidScheduler::Conflict { keys: "sigma_min and sigma_max", why: "the levels would rise" });
+    }
+    Ok(Arc::new(ScoreSdeVe {
+        sigma_min,
+        sigma_max,
+        sampling_eps: keys.sampling_eps(1e-5)?,
+        snr: keys.positive("snr")?.unwrap_or(0.15),
+        correct_steps: keys.correct_steps(1)?,
+        probability_flow: keys.flag("probability_flow", false)?,
+    }))
+}
+
+impl Sampler for ScoreSdeVe {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((points(self, course.steps(config)?), self.sigma_max))
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        run.times(self.correct_steps + 1)
+    }
+}
 
 /// Algorithm 2 of Song et al. (2021), arXiv:2011.13456, with the reverse diffusion predictor of its equation 46;
 /// `ScoreSdeVeScheduler`.  `x = x0 + σ ε`, and the network answers with the score `∇ ln p(x)`.  Corrects before it predicts, draws
 /// in every correction and in every prediction, and ends with the mean of the last prediction, without its noise.
 /// `probability_flow` predicts along the deterministic equation instead (appendix D.1): half the drift, and no draw.
-pub(in crate::diffusion) async fn sde_ve<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &ScoreSdeVe,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
-    let steps = ve_steps(options, schedule.whole());
+pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVe, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
+    let steps = steps(options, schedule.whole());
     let last = schedule.whole() - 1;
     for (i, (now, _)) in schedule.steps().enumerate() {
         let step = &steps[schedule.run().start + i];
@@ -44,4 +87,36 @@ pub(in crate::diffusion) async fn sde_ve<D: Denoise>(
         network.stepped(i, &x0);
     }
     Ok(x)
+}
+
+/// One step of the variance-exploding equation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Step {
+    /// What the network is told: σ at the step's time.
+    told: f64,
+    /// The level of the table that the update counts with.
+    sigma: f64,
+    /// The level below it in the table; zero below the first.
+    below: f64,
+}
+
+/// The `n` steps of the variance-exploding equation.  diffusers has two tables that nearly agree, and takes the network's level from
+/// one and the update's from the other.
+fn steps(options: &ScoreSdeVe, n: usize) -> Vec<Step> {
+    let ScoreSdeVe { sigma_min, sigma_max, sampling_eps, .. } = *options;
+    let ratio = (sigma_max / sigma_min) as f32;
+    let logarithms = linspace(libm::log(sigma_min) as f32, libm::log(sigma_max) as f32, n);
+    let table: Vec<f64> = logarithms.into_iter().map(|log| f64::from(libm::expf(log))).collect();
+    let step = |t: f32| {
+        let k = ((t * (n - 1) as f32) as usize).min(n - 1);
+        let told = f64::from(libm::powf(ratio, t) * sigma_min as f32);
+        Step { told, sigma: table[k], below: k.checked_sub(1).map_or(0.0, |below| table[below]) }
+    };
+    linspace(1.0, sampling_eps as f32, n).into_iter().map(step).collect()
+}
+
+/// A point for each of the [`steps`], and the end without noise.
+fn points(options: &ScoreSdeVe, n: usize) -> Vec<Point> {
+    let steps = steps(options, n).into_iter().map(|step| Point::of_edm(step.told, step.sigma));
+    steps.chain([Point::of_edm(0.0, 0.0)]).collect()
 }

@@ -1,25 +1,75 @@
 //! Predictor-corrector sampling of a variance-preserving equation.
 
+use std::sync::Arc;
+
+use super::Run;
 use super::langevin::langevin;
+use crate::diffusion::betas::linspace;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::ScoreSdeVp;
+use crate::diffusion::point::Point;
+use crate::diffusion::prediction::Prediction;
+use crate::diffusion::schedule::rounded;
+use crate::diffusion::scheduler_config::keys::{Keys, MAX_TRAIN_TIMESTEPS, SCORE_SDE};
+use crate::diffusion::scheduler_config::{Class, RunPoints, Sampler, SchedulerConfig, Training};
+
+pub(super) static CLASS: Class = Class {
+    training: Training { num_train_timesteps: 2000, ..Training::PIXELS },
+    prediction: |_, _| Ok(Prediction::Epsilon),
+    ..Class::new("ScoreSdeVpScheduler", &[&SCORE_SDE, &["beta_min", "beta_max"]], read)
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ScoreSdeVp {
+    beta_min: f64,
+    beta_max: f64,
+    sampling_eps: f64,
+    snr: f64,
+    /// Corrections before each prediction.
+    correct_steps: usize,
+    probability_flow: bool,
+    /// The timestep that the network is told at time 1.
+    last_timestep: f64,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    let beta = |key: &str, default: f64| -> Result<f64, InvalidScheduler> {
+        let bound = "a number from 1e-6 to 1000";
+        Ok(keys.number(key, bound, |beta| (1e-6..=1000.0).contains(&beta))?.unwrap_or(default))
+    };
+    let (beta_min, beta_max) = (beta("beta_min", 0.1)?, beta("beta_max", 20.0)?);
+    if beta_min > beta_max {
+        return Err(InvalidScheduler::Conflict { keys: "beta_min and beta_max", why: "the noise would shrink" });
+    }
+    Ok(Arc::new(ScoreSdeVp {
+        beta_min,
+        beta_max,
+        sampling_eps: keys.sampling_eps(1e-3)?,
+        snr: keys.positive("snr")?.unwrap_or(0.16),
+        correct_steps: keys.correct_steps(0)?,
+        probability_flow: keys.flag("probability_flow", false)?,
+        last_timestep: (keys.integer("num_train_timesteps", 2000, 2, MAX_TRAIN_TIMESTEPS)? - 1) as f64,
+    }))
+}
+
+impl Sampler for ScoreSdeVp {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((points(self, course.steps(config)?), 1.0))
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        run.times(self.correct_steps + 1)
+    }
+}
 
 /// The Euler-Maruyama predictor of Song et al. (2021), arXiv:2011.13456, on equation 11 reversed; `ScoreSdeVpScheduler`.
 /// `x = α x0 + σ ε`, and the network answers with ε, so that the score is `−ε/σ`.  Draws in every step, and ends with the mean of the
 /// last.  `correct_steps`, which diffusers does not have, puts corrections of algorithm 5 before each prediction;
 /// `probability_flow` predicts along the deterministic equation (appendix D.1): half the drift of the score, and no draw.
-pub(in crate::diffusion) async fn sde_vp<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &ScoreSdeVp,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVp, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, noise, .. } = run;
     let dt = 1.0 / schedule.whole() as f64;
     let last = schedule.whole() - 1;
     for (i, (now, _)) in schedule.steps().enumerate() {
@@ -42,4 +92,37 @@ pub(in crate::diffusion) async fn sde_vp<D: Denoise>(
         network.stepped(i, &x0);
     }
     Ok(x)
+}
+
+impl ScoreSdeVp {
+    /// `β(t)` at a time in (0, 1].
+    fn beta(&self, time: f64) -> f64 {
+        self.beta_min + time * (self.beta_max - self.beta_min)
+    }
+
+    /// `ln α`, where α is how much of the signal is left at a time.
+    fn log_alpha(&self, time: f64) -> f64 {
+        -0.25 * time * time * (self.beta_max - self.beta_min) - 0.5 * time * self.beta_min
+    }
+
+    fn timestep(&self, time: f64) -> f64 {
+        time * self.last_timestep
+    }
+
+    fn time(&self, timestep: f64) -> f64 {
+        timestep / self.last_timestep
+    }
+}
+
+/// The variance-preserving equation (equation 33 of Song et al. 2021, arXiv:2011.13456): the network is told training timesteps.
+fn points(options: &ScoreSdeVp, n: usize) -> Vec<Point> {
+    let point = |time: f32| {
+        let time = f64::from(time);
+        let log_alpha = options.log_alpha(time);
+        let alpha = rounded(libm::exp(log_alpha));
+        let sigma = rounded(libm::sqrt(-libm::expm1(2.0 * log_alpha)));
+        Point { t: options.timestep(time), alpha, sigma }
+    };
+    let points = linspace(1.0, options.sampling_eps as f32, n).into_iter().map(point);
+    points.chain([Point { t: 0.0, alpha: 1.0, sigma: 0.0 }]).collect()
 }

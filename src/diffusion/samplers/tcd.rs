@@ -1,23 +1,48 @@
 //! Sampling of trajectory consistency models.
 
+use std::sync::Arc;
+
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
-use crate::diffusion::noise::Noise;
+use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
-use crate::diffusion::schedule::Schedule;
+use crate::diffusion::schedule::distilled_points;
+use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, DISTILLED, Keys, SPACING, THRESHOLDING, TRAINING};
+use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, Training, ZeroSignal};
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("tcd", "Trajectory consistency sampling of Zheng et al. (2024), for models distilled for it")],
+    training: Training { beta_schedule: "scaled_linear", ..Training::LATENTS },
+    zero_signal: ZeroSignal::WithoutEpsilon,
+    eta: Some("Eta"),
+    // diffusers' class reads the keys of thresholding and clipping, and does neither.
+    ..Class::new("TCDScheduler", &[&TRAINING, &SPACING, &DISTILLED, &CLIP_SAMPLE, &THRESHOLDING], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Tcd {
+    original_inference_steps: usize,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(Tcd { original_inference_steps: keys.original_inference_steps()? }))
+}
+
+impl Sampler for Tcd {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let all = self.original_inference_steps;
+        Ok((distilled_points(config, (all, all), course, 0.0)?, 1.0))
+    }
+}
 
 /// Strategic stochastic sampling, algorithm 4 of Zheng et al. (2024), arXiv:2402.19159: down along the trajectory to the share
 /// `1 − eta` of the next timestep (γ = `eta`), and up to it again by noise; `TCDScheduler`.  `x = α x0 + σ ε`.  Draws where
 /// `eta > 0`, in every step but the last.
-pub(in crate::diffusion) async fn tcd<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    eta: f64,
-    mut x: Latents,
-    noise: &mut Noise,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(_: &Tcd, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, eta, mut x, noise } = run;
     let last = schedule.steps().len() - 1;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (x0, epsilon) = network.x0_and_epsilon(&x, &now, Clip::Nothing).await?;

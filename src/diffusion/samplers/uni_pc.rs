@@ -1,24 +1,124 @@
 //! UniPC.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
+use serde_json::Value;
+
+use super::Run;
+use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
-use crate::diffusion::error::Error;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
-use crate::diffusion::schedule::Schedule;
-use crate::diffusion::scheduler_config::UniPc;
+use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
+use crate::diffusion::scheduler_config::flow::FlowKeys;
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING, refused};
+use crate::diffusion::scheduler_config::{Class, FinalSigma, Label, Name, Sampler, SchedulerConfig};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("unipc", "Predictor and corrector of Zhao et al. (2023), good from 10 steps on")],
+    flow: FlowKeys { needs_size: true, ..FlowKeys::OPTIONAL },
+    ..Class::new("UniPCMultistepScheduler", KEYS, read)
+};
+
+const KEYS: &[&[&str]] = &[
+    &TRAINING,
+    &SPACING,
+    &THRESHOLDING,
+    &RESPACING,
+    &["solver_order", "predict_x0", "solver_type", "lower_order_final", "disable_corrector", "solver_p"],
+    &["use_flow_sigmas", "flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"],
+    &["final_sigmas_type", "sigma_min", "sigma_max", "rescale_betas_zero_snr"],
+];
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct UniPc {
+    respacing: Option<Respacing>,
+    end: FinalSigma,
+    clip: Clip,
+    /// 1 to 3.
+    order: usize,
+    /// `B(h) = h` (bh1), else `e^h − 1` (bh2).
+    bh1: bool,
+    predict_x0: bool,
+    lower_order_final: bool,
+    /// Steps, counted from 0, after which nothing is corrected.
+    disable_corrector: Vec<usize>,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    if let Some(value) = keys.get("solver_p") {
+        return Err(refused("solver_p", value, "null".to_owned()));
+    }
+    let end = keys.final_sigma()?;
+    // The last three are other classes' words, which diffusers takes for bh2.
+    let types = [("bh1", true), ("bh2", false), ("midpoint", false), ("heun", false), ("logrho", false)];
+    let bh1 = keys.word("solver_type", "bh2", &types)?;
+    if bh1 && end == FinalSigma::Zero {
+        return Err(InvalidScheduler::Conflict {
+            keys: "solver_type and final_sigmas_type",
+            why: "bh1 has no step to zero noise, it needs final_sigmas_type sigma_min",
+        });
+    }
+    let predict_x0 = keys.flag("predict_x0", true)?;
+    if !predict_x0 && end == FinalSigma::Zero {
+        return Err(InvalidScheduler::Conflict {
+            keys: "predict_x0 and final_sigmas_type",
+            why: "a step to zero noise needs predict_x0 true, or the end must be sigma_min",
+        });
+    }
+    let (order, lower_order_final) = (keys.integer("solver_order", 2, 1, 3)?, keys.flag("lower_order_final", true)?);
+    if order > 1 && !lower_order_final && end == FinalSigma::Zero {
+        return Err(InvalidScheduler::Conflict {
+            keys: "lower_order_final and final_sigmas_type",
+            why: "a step to zero noise is of first order, so lower_order_final must be true or the end sigma_min",
+        });
+    }
+    Ok(Arc::new(UniPc {
+        respacing: keys.respacing()?,
+        end,
+        clip: keys.thresholding()?,
+        order,
+        bh1,
+        predict_x0,
+        lower_order_final,
+        disable_corrector: indices(keys, "disable_corrector")?,
+    }))
+}
+
+fn indices(keys: Keys<'_>, key: &str) -> Result<Vec<usize>, InvalidScheduler> {
+    let Some(value) = keys.get(key) else { return Ok(Vec::new()) };
+    let index = |value: &Value| value.as_u64().and_then(|index| usize::try_from(index).ok());
+    let indices: Option<Vec<usize>> = value.as_array().and_then(|list| list.iter().map(index).collect());
+    indices.ok_or_else(|| refused(key, value, "a list of whole numbers from 0".to_owned()))
+}
+
+impl Sampler for UniPc {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let last = match (self.end, self.respacing, config.flow) {
+            (FinalSigma::SigmaMin, Some(_), _) | (FinalSigma::SigmaMin, _, Some(_)) => Last::Repeated,
+            (end, ..) => end.into(),
+        };
+        let levels = DpmLevels { below_one: true, ..DpmLevels::of(config, self.respacing, last) };
+        let course = if config.flow.is_some() { course } else { course.without_lists(config)? };
+        Ok((dpm_points(config, course, &levels)?, 1.0))
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn label(&self) -> Label {
+        Label::AtOwnLevels("UniPC")
+    }
+}
 
 /// Algorithms 1 and 2 of Zhao et al. (2023), arXiv:2302.04867: the answer at a point first corrects the state that was
 /// predicted there, then predicts the next; `UniPCMultistepScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
-pub(in crate::diffusion) async fn uni_pc<D: Denoise>(
-    network: &Network<'_, D>,
-    schedule: &Schedule,
-    options: &UniPc,
-    mut x: Latents,
-) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &UniPc, run: Run<'_, D>) -> Result<Latents, Error> {
+    let Run { network, schedule, mut x, .. } = run;
     // What is integrated, x0 or ε, at the last points, and λ there; the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(options.order);
     // The state that the last prediction went from, its point and its order.

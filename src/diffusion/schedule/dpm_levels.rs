@@ -1,7 +1,8 @@
 //! The levels of the classes around DPM-Solver.
 
 use super::flow_levels::stretch;
-use super::{Course, listed, points, rounded};
+use super::{points, rounded};
+use crate::diffusion::course::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::flow::{Flow, shifted};
@@ -11,21 +12,21 @@ use crate::diffusion::spacing::Spacing;
 use crate::generation::Levels;
 
 /// How the classes around DPM-Solver choose their levels.
-pub(super) struct DpmLevels {
-    pub(super) spacing: Spacing,
-    pub(super) steps_offset: usize,
-    pub(super) respacing: Option<Respacing>,
+pub(in crate::diffusion) struct DpmLevels {
+    pub(in crate::diffusion) spacing: Spacing,
+    pub(in crate::diffusion) steps_offset: usize,
+    pub(in crate::diffusion) respacing: Option<Respacing>,
     /// Whether timesteps of chosen levels are rounded before they are cut to whole ones.
-    pub(super) rounds: bool,
-    pub(super) lambda_min_clipped: f64,
-    pub(super) last: Last,
+    pub(in crate::diffusion) rounds: bool,
+    pub(in crate::diffusion) lambda_min_clipped: f64,
+    pub(in crate::diffusion) last: Last,
     /// Whether the levels of a flow begin just below 1 instead of a step of their own below it.
-    pub(super) below_one: bool,
+    pub(in crate::diffusion) below_one: bool,
 }
 
 /// Where the last step ends.
 #[derive(Clone, Copy)]
-pub(super) enum Last {
+pub(in crate::diffusion) enum Last {
     Zero,
     /// At the level of timestep 0.
     SigmaMin,
@@ -43,7 +44,7 @@ impl From<FinalSigma> for Last {
 }
 
 impl DpmLevels {
-    pub(super) fn of(config: &SchedulerConfig, respacing: Option<Respacing>, last: Last) -> DpmLevels {
+    pub(in crate::diffusion) fn of(config: &SchedulerConfig, respacing: Option<Respacing>, last: Last) -> DpmLevels {
         DpmLevels {
             spacing: config.spacing,
             steps_offset: config.steps_offset,
@@ -56,7 +57,7 @@ impl DpmLevels {
     }
 }
 
-pub(super) fn dpm_points(
+pub(in crate::diffusion) fn dpm_points(
     config: &SchedulerConfig,
     course: Course<'_>,
     levels: &DpmLevels,

@@ -1,14 +1,12 @@
 //! The levels of models that were trained on states `x0 + σ ε`.
 
 use super::dpm_levels::Last;
-use super::{Course, listed, rounded};
-use crate::diffusion::error::InvalidSteps;
+use super::rounded;
 use crate::diffusion::point::Point;
-use crate::diffusion::scheduler_config::{Consistency, EdmLevels, FinalSigma, SchedulerConfig};
-use crate::generation::Levels;
+use crate::diffusion::scheduler_config::{EdmLevels, FinalSigma};
 
 /// From the greatest to the least, and the end, which is `last` where it is not zero.  Also the `init_noise_sigma`.
-pub(super) fn edm_points(levels: &EdmLevels, n: usize, last: Last) -> (Vec<Point>, f64) {
+pub(in crate::diffusion) fn edm_points(levels: &EdmLevels, n: usize, last: Last) -> (Vec<Point>, f64) {
     let EdmLevels { sigma_min, sigma_max, rho, exponential, end } = *levels;
     let ramp = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };
     let sigma = |i: usize| {
@@ -34,32 +32,8 @@ pub(super) fn edm_points(levels: &EdmLevels, n: usize, last: Last) -> (Vec<Point
     (sigmas.into_iter().enumerate().map(point).collect(), init_noise_sigma)
 }
 
-/// Consistency models: of `T` levels those at some training timesteps, and the least.
-pub(super) fn consistency_points(
-    config: &SchedulerConfig,
-    options: &Consistency,
-    course: Course<'_>,
-) -> Result<Vec<Point>, InvalidSteps> {
-    let train = config.num_train_timesteps();
-    let timesteps = match course {
-        Course::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
-        other => {
-            let n = other.steps(config)?;
-            (0..n).rev().map(|i| (i * (train / n)) as f64).collect()
-        }
-    };
-    let Consistency { sigma_min, sigma_max, rho, .. } = *options;
-    let last = (train.max(2) - 1) as f64;
-    let point = |t: &f64| {
-        let sigma = of_rho(sigma_max, sigma_min, rho, t / last);
-        Point::of_edm(250.0 * libm::log(sigma), rounded(sigma))
-    };
-    // Timesteps count from the greatest level here.
-    Ok(timesteps.iter().rev().map(point).chain([Point::of_edm(0.0, rounded(sigma_min))]).collect())
-}
-
 /// Equation 5 of Karras et al. (2022), arXiv:2206.00364, at this share of the way down.
-fn of_rho(max: f64, min: f64, rho: f64, share: f64) -> f64 {
+pub(in crate::diffusion) fn of_rho(max: f64, min: f64, rho: f64, share: f64) -> f64 {
     let (from, to) = (libm::pow(max, 1.0 / rho), libm::pow(min, 1.0 / rho));
     libm::pow(from + share * (to - from), rho)
 }

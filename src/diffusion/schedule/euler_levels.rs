@@ -1,6 +1,7 @@
 //! The levels of the Euler family.
 
-use super::{Course, listed, points, rounded};
+use super::{points, rounded};
+use crate::diffusion::course::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
@@ -10,7 +11,7 @@ use crate::diffusion::spacing::Spacing;
 use crate::generation::Levels;
 
 /// The Euler family: levels between the training timesteps or between two given ones.  Also its `init_noise_sigma`.
-pub(super) fn euler_points(
+pub(in crate::diffusion) fn euler_points(
     config: &SchedulerConfig,
     course: Course<'_>,
     levels: &EulerLevels,

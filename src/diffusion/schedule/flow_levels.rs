@@ -1,6 +1,7 @@
 //! The levels of the flow-matching classes.
 
-use super::{Course, listed, rounded};
+use super::rounded;
+use crate::diffusion::course::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::SchedulerConfig;
@@ -10,7 +11,7 @@ use crate::generation::Levels;
 
 /// Even between the ends of the trained levels, which are shifted already where the shift does not depend on the size, and
 /// shifted (again).  `inverted` levels rise from the picture to noise.
-pub(super) fn flow_points(
+pub(in crate::diffusion) fn flow_points(
     config: &SchedulerConfig,
     course: Course<'_>,
     respacing: Option<Respacing>,
@@ -52,7 +53,7 @@ pub(super) fn flow_points(
 }
 
 /// Stretched away from 1, so that the last is `terminal`.
-pub(super) fn stretch(sigmas: &mut [f64], terminal: Option<f64>) {
+pub(in crate::diffusion) fn stretch(sigmas: &mut [f64], terminal: Option<f64>) {
     if let (Some(terminal), Some(last)) = (terminal, sigmas.last().copied()) {
         let scale = (1.0 - last) / (1.0 - terminal);
         sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);

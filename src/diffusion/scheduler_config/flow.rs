@@ -56,19 +56,35 @@ impl Flow {
     }
 }
 
+/// Which keys of a flow a class reads, and what it makes of them.
+#[derive(Debug)]
+pub(in crate::diffusion) struct FlowKeys {
+    /// Whether the levels are always those of a flow; else where `use_flow_sigmas` says so.
+    pub is_always: bool,
+    /// Whether the shift may be μ itself (`time_shift_type: linear`).
+    pub may_be_linear: bool,
+    /// Whether a shift by the size of the picture needs that size; else `flow_shift` counts where no pipeline says the size.
+    pub needs_size: bool,
+}
+
+impl FlowKeys {
+    pub(in crate::diffusion) const OPTIONAL: FlowKeys =
+        FlowKeys { is_always: false, may_be_linear: false, needs_size: false };
+}
+
 /// A level shifted by a factor.
 pub(in crate::diffusion) fn shifted(factor: f64, sigma: f64) -> f64 {
     factor * sigma / (1.0 + (factor - 1.0) * sigma)
 }
 
 impl Keys<'_> {
-    pub(super) fn flow(self, class: Class) -> Result<Option<Flow>, InvalidScheduler> {
-        let own = matches!(class, Class::FlowEuler | Class::FlowHeun);
+    pub(super) fn flow(self, class: &Class) -> Result<Option<Flow>, InvalidScheduler> {
+        let FlowKeys { is_always: own, may_be_linear, needs_size } = class.flow;
         let dynamic = class.has("use_dynamic_shifting") && self.flag("use_dynamic_shifting", false)?;
         if !own {
             let is_flow = class.has("use_flow_sigmas") && self.flag("use_flow_sigmas", false)?;
             // The others take no notice of it without a μ.
-            if !is_flow && dynamic && class == Class::UniPc {
+            if !is_flow && dynamic && needs_size {
                 return Err(refused(
                     "use_dynamic_shifting",
                     &Value::Bool(true),
@@ -92,12 +108,10 @@ impl Keys<'_> {
             }
         }
         let shift = self.positive(if own { "shift" } else { "flow_shift" })?.unwrap_or(1.0);
-        let linear = match class {
-            Class::FlowEuler => {
-                self.word("time_shift_type", "exponential", &[("exponential", false), ("linear", true)])?
-            }
-            _ if dynamic => self.word("time_shift_type", "exponential", &[("exponential", false)])?,
-            _ => false,
+        let linear = match (may_be_linear, dynamic) {
+            (true, _) => self.word("time_shift_type", "exponential", &[("exponential", false), ("linear", true)])?,
+            (false, true) => self.word("time_shift_type", "exponential", &[("exponential", false)])?,
+            (false, false) => false,
         };
         let terminal = match class.has("shift_terminal") {
             true => self.number("shift_terminal", "from 0 to below 1", |end| (0.0..1.0).contains(&end))?,
@@ -105,8 +119,7 @@ impl Keys<'_> {
         };
         let shift = match (dynamic, linear) {
             (false, _) => Shift::By(shift),
-            // DPM-Solver and DEIS keep `flow_shift` where a pipeline gives no μ.
-            (true, false) => Shift::ByExpOfMu { otherwise: (!own && class != Class::UniPc).then_some(shift) },
+            (true, false) => Shift::ByExpOfMu { otherwise: (!own && !needs_size).then_some(shift) },
             (true, true) => Shift::ByMu,
         };
         Ok(Some(Flow { shift, terminal: terminal.filter(|end| *end > 0.0), is_dynamic: dynamic }))

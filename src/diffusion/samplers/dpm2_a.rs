@@ -1,0 +1,55 @@
+//! The midpoint method in ln σ with ancestral noise.
+
+use std::sync::Arc;
+
+use super::{Run, dpm2};
+use crate::diffusion::course::Course;
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
+use crate::diffusion::latents::Latents;
+use crate::diffusion::point::Point;
+use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, TRAINING};
+use crate::diffusion::scheduler_config::{
+    Class, Label, Name, RunPoints, Sampler, SchedulerConfig, Training, epsilon_or_velocity,
+};
+use crate::diffusion::sigmas::Respacing;
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("dpm2_a", "Midpoint method with ancestral noise, two network calls a step")],
+    training: Training::LATENTS,
+    prediction: epsilon_or_velocity,
+    is_over_alpha: true,
+    ..Class::new("KDPM2AncestralDiscreteScheduler", &[&TRAINING, &SPACING, &RESPACING], read)
+};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Dpm2Ancestral {
+    respacing: Option<Respacing>,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(Dpm2Ancestral { respacing: keys.respacing()? }))
+}
+
+impl Sampler for Dpm2Ancestral {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        dpm2::levels(self.respacing, config, course)
+    }
+
+    fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
+        run.at_both_ends()
+    }
+
+    fn respacing(&self) -> Option<Respacing> {
+        self.respacing
+    }
+
+    fn label(&self) -> Label {
+        Label::WithLevels("DPM2 a")
+    }
+}
+
+/// `KDPM2AncestralDiscreteScheduler`: the steps of [`dpm2`](dpm2::dpm2) down to `σ_down`, and up again by a draw of noise.
+pub(super) async fn sample<D: Denoise>(_: &Dpm2Ancestral, run: Run<'_, D>) -> Result<Latents, Error> {
+    dpm2::dpm2(run, true).await
+}

@@ -1,0 +1,52 @@
+//! DPM-Solver++, multistep, for models that were trained on states `x0 + σ ε`.
+
+use std::sync::Arc;
+
+use super::Run;
+use super::dpm_multistep::{Multistep, dpm_multistep};
+use crate::diffusion::course::Course;
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
+use crate::diffusion::latents::Latents;
+use crate::diffusion::point::Point;
+use crate::diffusion::schedule::{Last, edm_points};
+use crate::diffusion::scheduler_config::keys::{EDM, Keys, THRESHOLDING};
+use crate::diffusion::scheduler_config::{Class, EdmLevels, Sampler, SchedulerConfig, edm_prediction};
+
+pub(super) static CLASS: Class =
+    Class { prediction: edm_prediction, ..Class::new("EDMDPMSolverMultistepScheduler", KEYS, read) };
+
+const KEYS: &[&[&str]] =
+    &[&EDM, &THRESHOLDING, &["solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final"]];
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EdmDpmMultistep {
+    levels: EdmLevels,
+    steps: Multistep,
+}
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    let levels = keys.edm_levels()?;
+    let end = levels.end;
+    let words = [("dpmsolver++", ()), ("sde-dpmsolver++", ()), ("deis", ())];
+    keys.word("algorithm_type", "dpmsolver++", &words)?;
+    let solver = keys.dpm_solver(end, true)?;
+    if solver.sde && solver.order == 3 {
+        return Err(InvalidScheduler::Conflict {
+            keys: "algorithm_type and solver_order",
+            why: "sde-dpmsolver++ has no third order here",
+        });
+    }
+    Ok(Arc::new(EdmDpmMultistep { levels, steps: Multistep { end, clip: keys.thresholding()?, solver } }))
+}
+
+impl Sampler for EdmDpmMultistep {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok(edm_points(&self.levels, course.steps(config)?, Last::SigmaMin))
+    }
+}
+
+/// `EDMDPMSolverMultistepScheduler`: the steps of [`dpm_multistep`], whose states are `x = x0 + σ ε` here.
+pub(super) async fn sample<D: Denoise>(options: &EdmDpmMultistep, run: Run<'_, D>) -> Result<Latents, Error> {
+    dpm_multistep(&options.steps, run).await
+}

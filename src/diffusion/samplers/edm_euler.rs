@@ -1,0 +1,38 @@
+//! Euler's method, for models that were trained on states `x0 + σ ε`.
+
+use std::sync::Arc;
+
+use super::Run;
+use super::euler::euler;
+use crate::diffusion::course::Course;
+use crate::diffusion::denoise::Denoise;
+use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
+use crate::diffusion::latents::Latents;
+use crate::diffusion::point::Point;
+use crate::diffusion::schedule::{Last, edm_points};
+use crate::diffusion::scheduler_config::keys::{EDM, Keys};
+use crate::diffusion::scheduler_config::{Class, EdmLevels, Name, Sampler, SchedulerConfig, edm_prediction};
+
+pub(super) static CLASS: Class = Class {
+    names: &[Name::new("edm_euler", "First-order solver for models that were trained as in Karras et al. (2022)")],
+    prediction: edm_prediction,
+    ..Class::new("EDMEulerScheduler", &[&EDM], read)
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EdmEuler(EdmLevels);
+
+fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
+    Ok(Arc::new(EdmEuler(keys.edm_levels()?)))
+}
+
+impl Sampler for EdmEuler {
+    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok(edm_points(&self.0, course.steps(config)?, Last::Repeated))
+    }
+}
+
+/// `EDMEulerScheduler`: the steps of [`euler`].
+pub(super) async fn sample<D: Denoise>(_: &EdmEuler, run: Run<'_, D>) -> Result<Latents, Error> {
+    euler(run).await
+}

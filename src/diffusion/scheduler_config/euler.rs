@@ -1,0 +1,35 @@
+//! The options of the levels of the Euler family.
+
+use super::keys::Keys;
+use crate::diffusion::error::InvalidScheduler;
+use crate::diffusion::sigmas::Respacing;
+
+/// Where the last step ends: without noise, or at the level of timestep 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) enum FinalSigma {
+    Zero,
+    SigmaMin,
+}
+
+/// How the Euler family chooses its noise levels.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::diffusion) struct EulerLevels {
+    pub respacing: Option<Respacing>,
+    pub log_linear: bool,
+    /// Timesteps are `0.25 ln σ`.
+    pub continuous: bool,
+    pub end: FinalSigma,
+}
+
+impl EulerLevels {
+    /// Those of the classes without options of their own.
+    pub(in crate::diffusion) fn plain(respacing: Option<Respacing>) -> EulerLevels {
+        EulerLevels { respacing, log_linear: false, continuous: false, end: FinalSigma::Zero }
+    }
+}
+
+impl Keys<'_> {
+    pub(in crate::diffusion) fn final_sigma(self) -> Result<FinalSigma, InvalidScheduler> {
+        self.word("final_sigmas_type", "zero", &[("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)])
+    }
+}
