@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     config::{Config, Sources},
     generation::{Artifact, Facts, Format, GenerationId, Job, Phase, Problem, Progress, Status, Work},
-    ledger::{Acceptance, Accepts, Reads, Ledger, blobs::path_of},
+    ledger::{Acceptance, Accepts, Ledger, Reads, blobs::path_of},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
