@@ -15,6 +15,7 @@
 //!   axum, sqlx, a clock or an environment variable.
 //! - Only `device` names the processor; tensors go where their network's device is.
 //! - Above `pipelines` nothing sees pixels: results are frames until they are encoded, and artifacts from then on.
+//! - Only a sampler's own file names its scheduler class.
 //! - Only `families` and `models` name a family of models; no two files lead to each other but parent and child.
 //! - `http` never sees candle; statuses are picked in `http/error.rs` or are a success's own.
 //! - Only `config` reads settings files and the environment; only `app` and the command line start threads and tasks
