@@ -150,7 +150,7 @@ fn two_models_are_read_side_by_side_only_where_both_fit() {
 
 #[test]
 fn a_model_may_be_on_two_devices_and_takes_its_memory_twice() {
-    let (catalogue, metrics) = catalogue(&["sd1", "sd2"]);
+    let (catalogue, metrics) = catalogue(&["sd1", "sd1"]);
     let device = |name: &str| latentd::device::Device::cpu(name, None, 1).unwrap();
     let catalogue = catalogue.on(vec![device("a"), device("b")]);
     let on = |device: usize, name: &str| match look(pin!(catalogue.acquire_on(device, name))) {

@@ -159,8 +159,12 @@ pub fn choose(waiting: &[Waiting], aside: &[Aside], limits: Limits) -> Next {
     }
 
     let key = &run.key;
-    let mut room =
-        Room { rows: limits.max_rows.get().min(run.most_rows), seconds: limits.slice_s, bytes: limits.max_bytes };
+    let mut room = Room {
+        rows: limits.max_rows.get().min(run.most_rows),
+        seconds: limits.slice_s,
+        bytes: limits.max_bytes,
+        is_overdrawn: false,
+    };
     let mut picks = Vec::new();
     // Where a decode gave its turn away, the head is not the first of its key in the order, and is picked all the same.
     let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
@@ -185,11 +189,16 @@ struct Room {
     rows: usize,
     seconds: f64,
     bytes: u64,
+    /// A row takes more time or memory than there was: it goes alone.
+    is_overdrawn: bool,
 }
 
 impl Room {
-    /// How many rows of the run fit.
+    /// How many rows of the run fit. None fits beside a row that alone takes more than there is.
     fn rows_of(&self, run: &Waiting) -> usize {
+        if self.is_overdrawn {
+            return 0;
+        }
         let by_time = if run.seconds > 0.0 { (self.seconds / run.seconds) as usize } else { usize::MAX };
         let by_bytes = self.bytes.checked_div(run.bytes).map_or(usize::MAX, |rows| rows as usize);
         run.rows.min(self.rows).min(by_time).min(by_bytes)
@@ -198,7 +207,9 @@ impl Room {
     fn take(&mut self, run: &Waiting, rows: usize) {
         self.rows -= rows;
         self.seconds -= rows as f64 * run.seconds;
-        self.bytes = self.bytes.saturating_sub(rows as u64 * run.bytes);
+        let left = self.bytes.checked_sub(rows as u64 * run.bytes);
+        self.is_overdrawn |= left.is_none() || self.seconds < 0.0;
+        self.bytes = left.unwrap_or(0);
     }
 }
 

@@ -84,10 +84,10 @@ async fn a_side_that_can_be_one_number_alone_is_named_alone() {
     let pixels = side["minimum"].as_u64().unwrap();
     assert_eq!(side["maximum"].as_u64(), Some(pixels));
     let wide = errors(&desk, &json!({"model": "dit", "class_label": 1, "width": 2 * pixels})).await;
-    assert_eq!(wide[0].2, format!("must be {pixels}, not {}", 2 * pixels));
+    assert_eq!(wide[0].2, format!("width must be {pixels}, not {}", 2 * pixels));
     let size = format!("{pixels}x{}", 3 * pixels);
     let tall = errors(&desk, &json!({"model": "dit", "class_label": 1, "size": size})).await;
-    assert_eq!(tall[0].2, format!("must have a height that is {pixels}, not {}", 3 * pixels));
+    assert_eq!(tall[0].2, format!("size must have a height that is {pixels}, not {}", 3 * pixels));
     let free = errors(&desk, &json!({"model": "ddpm", "width": 0})).await;
     assert!(free[0].2.starts_with("must be between 8 and "), "{free:?}");
 }

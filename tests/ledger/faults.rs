@@ -217,7 +217,7 @@ async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
     // SQLite answers as it does for ENOSPC where a table has no number left for another row.
     let full = "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT);
                 INSERT INTO sqlite_sequence VALUES ('counted', 9223372036854775807);
-                CREATE TRIGGER full BEFORE INSERT ON generations BEGIN INSERT INTO counted DEFAULT VALUES; END";
+                CREATE TRIGGER full BEFORE INSERT ON generations BEGIN INSERT INTO counted (id) VALUES (NULL); END";
     database.execute(full).await.unwrap();
     let job = generation();
     for _ in 0..3 {

@@ -44,7 +44,8 @@ impl Statements {
     /// Those with these words in them, of which there is at least one.
     fn with(&self, words: &str) -> Vec<String> {
         let all = self.0.lock().unwrap();
-        let found: Vec<String> = all.iter().filter(|text| text.contains(words)).cloned().collect();
+        let found: Vec<String> =
+            all.iter().filter(|text| text.contains(words) && !text.contains("EXPLAIN ")).cloned().collect();
         assert!(!found.is_empty(), "no statement has {words:?}: {all:#?}");
         found
     }

@@ -58,7 +58,8 @@ async fn the_form_asks_for_what_the_model_takes() {
     assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [false; 6]);
     let fields = "['width', 'height', 'steps'].map(name => Number(document.getElementById(name).value))";
     let schema = server.json("/v1/models/ddpm/schema").await;
-    let defaults = ["width", "height", "steps"].map(|name| schema["properties"][name]["default"].clone());
+    let card = server.json("/v1/models/ddpm").await["capabilities"].clone();
+    let defaults = ["default_width", "default_height", "default_steps"].map(|name| card[name].clone());
     assert_eq!(browser.value(fields), json!(defaults));
     let bounds = "['min', 'max', 'step'].map(bound => Number(document.getElementById('width')[bound]))";
     let width = &schema["properties"]["width"];

@@ -44,11 +44,11 @@ fn every_name_is_a_scheduler_of_its_own() {
 }
 
 #[test]
-fn the_readme_names_every_sampler() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+fn the_documents_name_every_sampler() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/requests.md")).unwrap();
     let suffixes = ["_karras", "_exponential", "_beta"];
     for name in names().map(|named| named.name).filter(|name| !suffixes.iter().any(|suffix| name.ends_with(suffix))) {
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+        assert!(page.contains(&format!("`{name}`")), "{name}");
     }
 }
 

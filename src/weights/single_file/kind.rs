@@ -36,8 +36,10 @@ impl Kind {
                 return Err(format!("it has no {part} ({prefix}…)"));
             }
         }
+        // Programs that convert files leave tensors of the earlier kind behind, so the latest kind counts.
         known
             .iter()
+            .rev()
             .find(|checkpoint| any(checkpoint.mark))
             .map(|checkpoint| Self::Checkpoint(checkpoint))
             .ok_or_else(|| "it has no text encoder (cond_stage_model.… or conditioner.embedders.…)".to_owned())
