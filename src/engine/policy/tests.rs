@@ -74,7 +74,9 @@ fn a_batch_takes_as_many_rows_as_fit_a_slice_and_the_memory() {
     let wide = Waiting { bytes: 400, ..quick };
     assert_eq!(choose(&[wide], &[], limits(9)), begin(&[(0, 2)]));
     let too_wide = Waiting { bytes: 4000, ..slow };
-    assert_eq!(choose(&[too_wide], &[], limits(9)), begin(&[(0, 1)]), "one alone may hold more");
+    assert_eq!(choose(std::slice::from_ref(&too_wide), &[], limits(9)), begin(&[(0, 1)]), "one alone may hold more");
+    let weightless = Waiting { bytes: 0, ..run(&key, 1, 2.0) };
+    assert_eq!(choose(&[too_wide, weightless], &[], limits(9)), begin(&[(0, 1)]), "and nothing joins it");
 }
 
 #[test]
