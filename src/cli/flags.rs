@@ -73,6 +73,8 @@ fn flag(field: &'static Field, long: &'static str) -> Arg {
         _ => ("JSON", ValueParser::new(text)),
     };
     let flag = Arg::new(field.name).long(long).help(field.doc).value_name(value).value_parser(parser);
+    // A negative number is a value out of bounds, not another flag.
+    let flag = flag.allow_negative_numbers(matches!(field.kind, Kind::Integer(_) | Kind::Number(_)));
     match field.needs {
         Some(needed) => flag.requires(needed),
         None => flag,

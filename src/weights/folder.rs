@@ -245,6 +245,8 @@ fn plain(path: &str) -> Result<&str, LoadError> {
     if is_plain(path) { Ok(path) } else { Err(LoadError::Escapes { path: path.into() }) }
 }
 
+/// `.` is the folder itself.
 fn is_plain(path: &str) -> bool {
-    !path.contains('\\') && Path::new(path).components().all(|c| matches!(c, Component::Normal(_)))
+    let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    !path.contains('\\') && Path::new(path).components().all(stays)
 }
