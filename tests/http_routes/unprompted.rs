@@ -89,7 +89,7 @@ async fn a_side_that_can_be_one_number_alone_is_named_alone() {
     let tall = errors(&desk, &json!({"model": "dit", "class_label": 1, "size": size})).await;
     assert_eq!(tall[0].2, format!("size must have a height that is {pixels}, not {}", 3 * pixels));
     let free = errors(&desk, &json!({"model": "ddpm", "width": 0})).await;
-    assert!(free[0].2.starts_with("must be between 8 and "), "{free:?}");
+    assert!(free[0].2.starts_with("width must be between 8 and "), "{free:?}");
 }
 
 #[tokio::test]

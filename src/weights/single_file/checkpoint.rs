@@ -7,8 +7,8 @@ use super::marks::Marks;
 /// A kind of checkpoints in one file: by what such a file is known, and what all published models of the kind share but no
 /// tensor's shape tells. Each belongs to a family of models.
 pub struct Checkpoint {
-    /// What the name of some tensor begins with. Of the kinds whose marks are in a file, the last in
-    /// the order of the families reads it.
+    /// What the name of some tensor begins with. Of the kinds whose marks are in a file, the
+    /// one with the most of its text encoders there reads it, and of equals the last in the order of the families.
     pub mark: &'static str,
     pub text_encoders: &'static [TextEncoder],
     /// Side of the latents that the U-Net was trained on.

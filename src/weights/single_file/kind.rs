@@ -36,11 +36,14 @@ impl Kind {
                 return Err(format!("it has no {part} ({prefix}…)"));
             }
         }
-        // Programs that convert files leave tensors of the earlier kind behind, so the latest kind counts.
+        // Programs that convert files leave tensors of an earlier kind behind, so the kind counts whose text encoders are there,
+        // and of several the latest.
+        let encoders =
+            |checkpoint: &Checkpoint| checkpoint.text_encoders.iter().filter(|encoder| any(encoder.prefix)).count();
         known
             .iter()
-            .rev()
-            .find(|checkpoint| any(checkpoint.mark))
+            .filter(|checkpoint| any(checkpoint.mark))
+            .max_by_key(|checkpoint| encoders(checkpoint))
             .map(|checkpoint| Self::Checkpoint(checkpoint))
             .ok_or_else(|| "it has no text encoder (cond_stage_model.… or conditioner.embedders.…)".to_owned())
     }
