@@ -21,10 +21,11 @@ async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
     let load = Load::through(site.door.url());
     let ids = load.submit_all("t7", &(0..4).map(|seed| request(seed, 500)).collect::<Vec<_>>()).await;
     let restarts = async {
+        until_one_runs(&load, &ids).await;
         for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(1000)).await;
             server = server.killed_and_again().await;
             site.open(&[&server]);
+            tokio::time::sleep(Duration::from_millis(1000)).await;
         }
         server
     };
@@ -39,18 +40,38 @@ async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
 async fn a_reader_that_is_cut_off_comes_back_to_any_replica() {
     let Some(site) = Site::shared("T7 readers cut off every 300 ms, on three replicas").await else { return };
     let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
-    let (first, second) = (site.start("worker").await, site.start("worker").await);
+    let first = site.start("worker").await;
     site.open(&[&apis[0], &apis[1], &apis[2]]);
     let load = Load::through(site.door.url());
     let ids = load.submit_all("t7", &(0..6).map(|seed| request(seed, 500)).collect::<Vec<_>>()).await;
     // A worker ends in the middle, so that there is more to tell than that it began and ended.
     let kill = async {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        until_one_runs(&load, &ids).await;
         first.kill();
+        site.start("worker").await
     };
-    let (histories, ()) = tokio::join!(futures::future::join_all(ids.iter().map(|id| follow(&load, id))), kill);
+    let (histories, second) = tokio::join!(futures::future::join_all(ids.iter().map(|id| follow(&load, id))), kill);
     conclude(site, &load, histories).await;
     drop(second);
+}
+
+/// Waits until a generation runs, or all have ended.
+async fn until_one_runs(load: &Load, ids: &[String]) {
+    loop {
+        let mut ended = 0;
+        for id in ids {
+            let status = load.look(id).await.expect("an accepted generation exists")["status"].clone();
+            match status.as_str() {
+                Some("running") => return,
+                Some("queued") => {}
+                _ => ended += 1,
+            }
+        }
+        if ended == ids.len() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 struct Followed {
