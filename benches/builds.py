@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Two builds of latentd compared: pictures per second, peak memory, and the waiting time behind large requests.
+"""Compares two builds of latentd: pictures per second, peak memory, and the waiting time behind large requests.
 
 Starts a server of each build on free ports and measures them in alternation on the embedded model. Nothing else may run
-meanwhile. Standard library only; peak memory is read from /proc, so it is printed on Linux only.
+meanwhile. Standard library only. Peak memory is read from /proc, so it is printed only on Linux.
 
     python3 benches/builds.py OLD/latentd NEW/latentd
     python3 benches/builds.py OLD/latentd NEW/latentd --rounds 8 --pictures 80 --large 0
@@ -73,7 +73,7 @@ def pictures_a_second(server, pictures, clients):
 
 
 def behind_large(server, times):
-    """Seconds of a request of two steps alone (median) and behind large ones (each), and seconds of cancels."""
+    """(median seconds of a small request alone, seconds of each behind large requests, seconds of each cancel)."""
 
     def small():
         start = time.monotonic()

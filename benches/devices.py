@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""What two devices of one core each save: two models asked for at once, on one device and on two.
+"""Measures how much faster two devices are than one, for pictures of two models at the same time.
 
-Starts servers of its own on free ports, in alternation, one with `engine.devices` of one core and one with two devices of one core
-each, and asks each for a picture of both models at the same time. Nothing else may run meanwhile. Standard library only.
+Starts servers on free ports in alternation, with one device of one core and with two devices of one core each, and
+requests a picture of each of two models at the same time. Nothing else may run meanwhile. Standard library only.
 
     cargo build --profile dev && python3 benches/devices.py target/debug/latentd
     python3 benches/devices.py target/debug/latentd --models-dir DIR --models sd15 other --steps 20
 
-Without --models-dir the embedded model stands in a folder twice, as two models. Prints a Markdown table: seconds for both
-pictures (median, least and most), and the time of two devices as a share of one's. Fails if a picture has other bytes.
+Without --models-dir, two copies of the embedded model are the two models. Prints a Markdown table with the seconds for
+both pictures (median, least, most), and the time of two devices divided by that of one. Fails if pictures differ.
 """
 
 import argparse
@@ -63,23 +63,23 @@ def main():
 
 
 def twice(folder, names):
-    """The embedded model as two models."""
+    """Copies the embedded model into `folder` under two names."""
     for name in names:
         shutil.copytree(EMBEDDED, folder / name)
     return folder
 
 
 def both(server, options):
-    """Seconds until pictures of both models are there, and the pictures."""
+    """(seconds until the pictures of both models are finished, the pictures)."""
 
     def draw(model, steps, seed):
-        # Without metadata, so that the bytes are those of the pixels alone.
+        # Without metadata, so that the bytes depend only on the pixels.
         request = {"model": model, "prompt": "a red fox", "seed": seed, "steps": steps, "output": {"metadata": "none"}}
         headers = {"Content-Type": "application/json", "Accept": "image/png", "Prefer": "wait=300"}
         return fetch(f"{server.url}/v1/images", json.dumps(request).encode(), headers)
 
     with concurrent.futures.ThreadPoolExecutor(2) as clients:
-        # Loads both models, at once, so that they go to different devices where there are two.
+        # Loads both models at the same time, so that they go to different devices if there are two.
         list(clients.map(lambda model: draw(model, 20, 1), options.models))
         begun = time.perf_counter()
         pictures = list(clients.map(lambda model: draw(model, options.steps, 2), options.models))
@@ -87,7 +87,7 @@ def both(server, options):
 
 
 class Server:
-    """A server, until the end of the block."""
+    """A server that runs inside a `with` block."""
 
     def __init__(self, program, data, models, devices, default):
         public, operator = free_port(), free_port()

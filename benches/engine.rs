@@ -1,8 +1,8 @@
-//! What the engine itself costs: `cargo bench --profile dev --bench engine`.
+//! Measures the overhead of the engine: `cargo bench --profile dev --bench engine`.
 //!
-//! A step of N runs on networks that answer at once is polling, sampling, choosing, making batches and handing out replies;
-//! the same step of the embedded model's network is beside it. At the end the share of the former is printed: below 1% is
-//! where it should be.
+//! Times a step of N runs with networks that answer at once, which leaves only the engine's own work: polling,
+//! sampling, choosing, batching and distributing answers. Also times the network calls of the same step with the
+//! embedded model. Finally prints the engine's share of the sum, which should be below 1%.
 
 use std::{
     hint::black_box,
@@ -39,14 +39,15 @@ use latentd::{
 };
 use serde_json::{Value, json};
 
-/// As the server has it.
+/// The allocator of the server.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
+/// Numbers of runs that are active at the same time.
 const RUNS: [usize; 3] = [1, 8, 32];
-/// Rows of a run's step: with guidance.
+/// Rows of one step of a run with guidance.
 const ROWS: usize = 2;
-/// Steps of a measured run: enough that its beginning and its end do not count.
+/// Steps of a measured run: enough to make the cost of its start and end negligible.
 const STEPS: u32 = 50;
 
 fn main() {
@@ -55,13 +56,13 @@ fn main() {
     engine(&mut criterion, &bench);
     model(&mut criterion, &bench);
     criterion.final_summary();
-    // Tests run benches too, without this flag, to see that they run.
+    // `cargo test` runs the benches without this flag.
     if std::env::args().any(|arg| arg == "--bench") {
         share(&bench);
     }
 }
 
-/// A step of N runs, without the networks.
+/// Times a step of N runs without networks.
 fn engine(criterion: &mut Criterion, bench: &Bench) {
     let mut group = criterion.benchmark_group("engine");
     for runs in RUNS {
@@ -72,7 +73,7 @@ fn engine(criterion: &mut Criterion, bench: &Bench) {
     group.finish();
 }
 
-/// The network calls of a step of N runs.
+/// Times the network calls of a step of N runs.
 fn model(criterion: &mut Criterion, bench: &Bench) {
     let mut group = criterion.benchmark_group("embedded model");
     for runs in RUNS {
@@ -81,7 +82,7 @@ fn model(criterion: &mut Criterion, bench: &Bench) {
     group.finish();
 }
 
-/// The two in turn, and how much of the whole the first is.
+/// Measures engine and model in alternation and prints the engine's share.
 fn share(bench: &Bench) {
     println!("\n{:>5} {:>16} {:>16} {:>8}", "runs", "engine, µs/step", "model, ms/step", "share");
     for runs in RUNS {
@@ -107,14 +108,14 @@ struct Bench {
     max_rows: usize,
     pool: rayon::ThreadPool,
     embedded: Arc<Model>,
-    /// For the networks that answer at once.
+    /// A request for the model whose networks answer at once.
     prepared: Prepared,
     rows: Vec<DenoiseRow>,
     shape: [usize; 3],
 }
 
 impl Bench {
-    /// With the settings of a server that nobody has configured.
+    /// Uses the default settings of the server, except `max_runs`.
     fn new() -> Bench {
         let config = Config::load(&Sources::default()).unwrap();
         let settings = engine_settings(&config.engine);
@@ -175,7 +176,7 @@ impl Bench {
         }
     }
 
-    /// The mean over the steps of runs that begin together.
+    /// The mean time of a step of runs that begin at the same time.
     fn step_of_the_engine(&self, runs: usize) -> Duration {
         let begun = Instant::now();
         let (sender, ended) = mpsc::channel();
@@ -193,7 +194,7 @@ impl Bench {
         begun.elapsed() / STEPS
     }
 
-    /// In calls of as many rows as the engine's.
+    /// Computes the denoiser calls of one step, with at most as many rows per call as the engine takes.
     fn step_of_the_model(&self, runs: usize) {
         let networks = LatentDiffusion::of(&self.embedded).unwrap();
         for rows in self.rows[..ROWS * runs].chunks(self.max_rows) {
@@ -214,7 +215,7 @@ impl Observer for Ended {
     }
 }
 
-/// Networks of the embedded model's sizes that answer at once.
+/// Networks with the sizes of the embedded model that answer at once with constants.
 struct Immediate(Spec);
 
 #[async_trait::async_trait]

@@ -1,8 +1,9 @@
-//! Each kernel at the shapes of Stable Diffusion 1.5 and of the embedded model: `cargo bench --profile dev --bench kernels`.
+//! Times each kernel at the shapes of Stable Diffusion 1.5 and of the embedded model:
+//! `cargo bench --profile dev --bench kernels`.
 //!
-//! Criterion prints time and throughput: an element is a floating-point operation, a multiplication and an addition being
-//! two, and for what moves numbers rather than computes with them, a number written. `-- conv` runs those with conv in
-//! their names.
+//! Criterion prints time and throughput in elements. For convolutions, products and attention, an element is one
+//! floating-point operation (a multiply-add counts as two); for other kernels, one written value. `-- conv` runs the
+//! benchmarks whose names contain `conv`.
 
 use candle_core::{Device, Result, Tensor};
 use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
@@ -11,18 +12,18 @@ use latentd::kernels::{
     arena::Allocator,
     attention::Mask,
     conv2d::{Conv2d, Geometry},
-    finish::Onto,
+    finish::Epilogue,
     geglu::Geglu,
     group_norm::Then,
     matrix::Matrix,
-    winograd::{Tiles, Use},
+    winograd::{TileSize, Use},
 };
 
-/// As the server has it.
+/// The allocator of the server.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// Those that serve.
+/// The kernels of the server.
 const KERNELS: Kernels = Kernels::Packed(Use::Auto);
 
 fn main() {
@@ -38,14 +39,14 @@ fn main() {
     criterion.final_summary();
 }
 
-/// What a model's layers look like, two rows of a batch.
+/// Shapes of the layers of a model.
 struct Shapes {
     model: &'static str,
-    /// Side of the map, channels in, channels out.
+    /// (side of the map, input channels, output channels).
     convolutions: &'static [(usize, usize, usize)],
-    /// Side of the map, channels, heads.
+    /// (side of the map, channels, heads).
     transformers: &'static [(usize, usize, usize)],
-    /// Tokens of a prompt and their width.
+    /// (tokens of a prompt, width of a token's embedding).
     context: (usize, usize),
 }
 
@@ -69,6 +70,7 @@ impl Shapes {
     }
 }
 
+/// Rows of the batch.
 const ROWS: usize = 2;
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
@@ -86,7 +88,7 @@ fn convolutions(group: &mut Group<'_>, of: &Shapes) {
         };
         case("conv 3×3", 3, 1, Use::Auto);
         case("conv 3×3 direct", 3, 1, Use::Off);
-        case("conv 3×3 winograd 4×4", 3, 1, Use::Always(Tiles::Four));
+        case("conv 3×3 winograd 4×4", 3, 1, Use::Always(TileSize::Four));
         case("conv 3×3 half", 3, 2, Use::Off);
         case("conv 1×1", 1, 1, Use::Off);
     }
@@ -98,7 +100,7 @@ fn products(group: &mut Group<'_>, of: &Shapes) {
         let (linear, work) = (matrix(channels, channels), 2 * ROWS * side * side * channels * channels);
         measure(group, &format!("linear {side}² {channels}"), work, || linear.times(&x));
         measure(group, &format!("linear and residual {side}² {channels}"), work, || {
-            linear.times_onto(&x, Onto::residual(&x))
+            linear.times_with(&x, Epilogue::residual(&x))
         });
         let (weight, bias) = (numbers(&[channels, 8 * channels]), numbers(&[8 * channels]));
         let geglu = Geglu::new(&weight, &bias, KERNELS).expect("the shapes fit");
@@ -140,7 +142,7 @@ fn the_rest(group: &mut Group<'_>, of: &Shapes) {
     }
 }
 
-/// One case. A kernel that is added gets a line like those above.
+/// Times one kernel. `work` is the number of elements per call.
 fn measure(group: &mut Group<'_>, name: &str, work: usize, run: impl Fn() -> Result<Tensor>) {
     group.throughput(Throughput::Elements(work as u64));
     group.bench_function(name, |bencher| bencher.iter(|| run().expect("the shapes fit")));
@@ -150,7 +152,7 @@ fn matrix(inputs: usize, outputs: usize) -> Matrix {
     Matrix::new(&numbers(&[inputs, outputs]), Some(&numbers(&[outputs])), KERNELS).expect("the shapes fit")
 }
 
-/// Numbers between -1 and 1, none of them zero, which some processors are faster with.
+/// Values from -1 to about 1. None is zero, because some processors compute faster with zeros.
 fn numbers(shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|i| ((i % 9973) as f32 * 1.7 + 0.3).sin() + 1e-3).collect();

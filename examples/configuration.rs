@@ -1,4 +1,4 @@
-//! Makes the reference of all settings from `config/latentd.toml`: `cargo run --example configuration` writes
+//! Generates the reference of all settings from `config/latentd.toml`: `cargo run --example configuration` writes
 //! `docs/configuration.md`.
 
 #[allow(dead_code, reason = "a test makes the page without writing it")]
@@ -26,14 +26,16 @@ Unknown settings are errors. `latentd config check` reports errors, and `latentd
 without secrets.
 ";
 
-/// The settings that one comment describes.
+/// One comment of the file and the settings that it describes.
 #[derive(Default)]
 struct Entry {
+    /// Lines of the comment.
     meaning: Vec<String>,
+    /// Names and defaults.
     settings: Vec<(String, String)>,
 }
 
-/// The whole page, in Markdown.
+/// The whole page as Markdown.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
     for (section, entries) in sections(include_str!("../config/latentd.toml")) {
@@ -51,7 +53,8 @@ pub fn page() -> String {
     page
 }
 
-/// The sections of the file in order. What stands before the first empty line is about the file.
+/// The sections of the file in order: (name, entries). Lines before the first empty line describe the file and are
+/// skipped.
 fn sections(file: &str) -> Vec<(String, Vec<Entry>)> {
     let mut sections = vec![(String::new(), Vec::new())];
     let (_, settings) = file.split_once("\n\n").expect("the file begins with a paragraph about itself");

@@ -1,4 +1,5 @@
-//! Plots the linear and the cosine schedule of noise: `cargo run --example noise_schedules` writes `docs/noise-schedules.svg`.
+//! Plots the linear and the cosine noise schedule: `cargo run --example noise_schedules` writes
+//! `docs/noise-schedules.svg`.
 
 use std::fmt::Write as _;
 
@@ -10,13 +11,14 @@ fn main() -> std::io::Result<()> {
     std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/noise-schedules.svg"), svg())
 }
 
+/// The schedules: (`beta_schedule` of diffusers, label, color).
 const SCHEDULES: [(&str, &str, &str); 2] =
     [("linear", "linear", "#2563eb"), ("squaredcos_cap_v2", "cosine", "#d97706")];
 
-/// Training timesteps.
+/// Number of training timesteps.
 const T: usize = 1000;
 
-/// A panel's corner and size in pixels.
+/// Corner and size of a panel, in pixels.
 #[derive(Clone, Copy)]
 struct Panel {
     left: f64,
@@ -25,7 +27,8 @@ struct Panel {
     height: f64,
 }
 
-/// The signal that is left at each timestep, and the noise that each step adds, on a logarithmic scale.
+/// Draws two panels: the signal that is left at each timestep, and the noise that each step adds, on a logarithmic
+/// scale.
 pub fn svg() -> String {
     let mut svg = String::from(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 320\" width=\"760\" height=\"320\" \
@@ -42,7 +45,7 @@ pub fn svg() -> String {
     for (i, (schedule, name, color)) in SCHEDULES.into_iter().enumerate() {
         let betas = betas(schedule);
         curve(&mut svg, signal, color, betas.alphas_cumprod(), f64::from);
-        // Four powers of ten.
+        // The scale has four powers of ten, from 0.0001 to 1.
         curve(&mut svg, noise, color, betas.betas(), |beta| (libm::log10(f64::from(beta)) + 4.0) / 4.0);
         let x = 300.0 + 90.0 * i as f64;
         line(&mut svg, color, [(x, 305.0), (x + 24.0, 305.0)]);
@@ -51,7 +54,7 @@ pub fn svg() -> String {
     svg + "</svg>\n"
 }
 
-/// The schedules of Ho et al. (2020) and of Nichol and Dhariwal (2021), with diffusers' names.
+/// A schedule by its name in diffusers: `linear` (Ho et al. 2020) or `squaredcos_cap_v2` (Nichol and Dhariwal 2021).
 fn betas(schedule: &str) -> Betas {
     let Value::Object(model) = json!({
         "_class_name": "DDPMScheduler", "beta_schedule": schedule, "num_train_timesteps": T,
@@ -78,7 +81,7 @@ fn frame(svg: &mut String, panel: Panel, title: &str, ticks: &[(f64, &str)]) {
     text(svg, left + width + 8.0, top + height + 18.0, "start", "t");
 }
 
-/// Every tenth timestep and the last, at heights that `share` finds, from 0 at the bottom to 1 at the top.
+/// Draws every tenth value and the last. `share` maps a value to its height, from 0 (bottom) to 1 (top).
 fn curve(svg: &mut String, panel: Panel, color: &str, values: &[f32], share: impl Fn(f32) -> f64) {
     let Panel { left, top, width, height } = panel;
     let steps = (0..values.len()).step_by(10).chain([values.len() - 1]);

@@ -1,12 +1,12 @@
-//! The key: from settings to a running server, and to its ordered end. The only place that spawns.
+//! Builds a server from the settings, runs it, and stops it in order. The only module that spawns the server's tasks.
 
+mod compute;
 mod crashes;
 mod files;
 mod memory;
 mod reload;
 mod store;
 mod webhooks;
-mod works;
 
 use std::{
     net::SocketAddr,
@@ -27,40 +27,40 @@ use crate::{
     kernels::{Kernels, winograd},
     ledger::{Blobs, Claimant},
     metrics::Metrics,
-    service::{Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Terms, Throughput},
-    webhooks::Courier,
+    service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
+    webhooks::Deliverer,
     worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
 };
 
+use compute::{Compute, worker_name};
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
 use webhooks::webhooks;
-use works::{Works, worker_name};
 
-/// Everything a process is made of, bound to its addresses but not yet serving.
+/// The parts of a server process. The listeners are bound, but do not serve yet.
 pub struct App {
     config: Config,
-    /// Not of a worker.
+    /// `None` in a worker.
     public: Option<TcpListener>,
     operator: TcpListener,
     state: AppState,
     catalogue: Arc<Catalogue>,
-    /// Not of a replica that only serves.
-    works: Option<Works>,
+    /// `None` in a process that only serves.
+    compute: Option<Compute>,
     sweeper: Sweeper,
-    courier: Courier,
+    deliverer: Deliverer,
     bus: Bus,
     draining: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl App {
-    /// Opens the store, finds the models, queues again what a crash has left running in a store of this process alone, and
-    /// binds the listeners.
+    /// Opens the store, finds the models, queues generations again that an earlier process of an unshared store left
+    /// running, and binds the listeners.
     ///
     /// # Errors
-    /// The data folder is in use or cannot be written, the database does not answer, the default model is unusable, or an
-    /// address is taken.
+    /// The data folder is in use or cannot be written, the database does not answer, the default model is unusable, or
+    /// an address is in use.
     pub async fn build(config: Config) -> Result<App> {
         let mut config = config;
         if config.role.works() {
@@ -73,7 +73,7 @@ impl App {
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let store = start_store(&config, &tasks, &draining).await?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let (webhooks, courier) = webhooks(&config.webhooks, store.clone(), patience, &metrics)?;
+        let (webhooks, deliverer) = webhooks(&config.webhooks, store.clone(), patience, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
         blobs.check().await?;
 
@@ -89,7 +89,7 @@ impl App {
             catalogue: catalogue.clone(),
             webhooks,
             limits: config.limits.clone(),
-            terms: Terms::of(&config),
+            accept_policy: AcceptPolicy::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             devices: devices.clone(),
@@ -121,11 +121,11 @@ impl App {
             wake: wake.clone(),
             drain: drain.clone(),
         };
-        let works = config.role.works().then(|| {
+        let compute = config.role.works().then(|| {
             let settings = engine_settings(&config.engine);
             let one = |device: &Device| engine::engine(device.clone(), settings.clone(), metrics.clone());
             let (engines, engine_threads) = opened.iter().map(one).unzip();
-            // A store of this process alone is a lease that lasts as long as the process.
+            // In an unshared store, leases last as long as the process.
             let leases = Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into()));
             let slots = Slots::new(config.engine.max_runs.get());
             let drawing = Drawing {
@@ -163,7 +163,7 @@ impl App {
                 drain,
                 alone: AtomicBool::new(false),
             };
-            Works {
+            Compute {
                 preload: Preload { catalogue: catalogue.clone(), metrics: metrics.clone() },
                 worker,
                 engine_threads,
@@ -186,11 +186,11 @@ impl App {
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
         announce(&config, operator.local_addr()?)?;
-        Ok(App { config, public, operator, state, catalogue, works, sweeper, courier, bus, draining, tasks })
+        Ok(App { config, public, operator, state, catalogue, compute, sweeper, deliverer, bus, draining, tasks })
     }
 
-    /// Where the public listener listens: with port 0 in the settings, the port that the system chose. `None`: this process
-    /// has none.
+    /// The address of the public listener, with the port that the system chose if the settings say 0. `None` if the
+    /// process has no public listener.
     pub fn public_address(&self) -> Result<Option<SocketAddr>> {
         Ok(self.public.as_ref().map(TcpListener::local_addr).transpose()?)
     }
@@ -199,27 +199,27 @@ impl App {
         Ok(self.operator.local_addr()?)
     }
 
-    /// Serves until `stop`, then ends in order within `shutdown_timeout_s`: no new work is taken; open requests are answered
-    /// or told to come back, while running generations leave what they have computed and go back to the queue; the engine
-    /// ends.
+    /// Serves until `stop`, then ends within `shutdown_timeout_s`: the server takes no new work; open requests are
+    /// answered or told to retry; running generations store their logs and return to the queue; the engines end.
     ///
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, catalogue, works, sweeper, courier, bus, draining, tasks } = self;
+        let App { config, public, operator, state, catalogue, compute, sweeper, deliverer, bus, draining, tasks } =
+            self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
-        let working = works.map(|works| works.spawn(&worker_stop, &draining, &tasks)).transpose()?;
+        let working = compute.map(|compute| compute.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         let interval = config.models.poll_interval_s;
         let reloading = reload::reloading(catalogue, (interval > 0).then(|| Duration::from_secs(interval.into())));
         let stopped = draining.clone();
         tasks.spawn(async move { stopped.run_until_cancelled(reloading).await });
         tasks.spawn(sweeper.run(draining.clone()));
-        // A worker needs no way out to the internet.
+        // Workers send no webhooks, so they need no access to the internet.
         if config.role.serves() {
-            tasks.spawn(courier.run(draining.clone()));
+            tasks.spawn(deliverer.run(draining.clone()));
         }
-        // Ends after the worker, whose last hints it carries.
+        // The bus ends after the worker, because it sends the worker's last hints.
         let bus_stop = CancellationToken::new();
         let carrying = tokio::spawn(bus.run(bus_stop.clone()));
 
@@ -248,7 +248,7 @@ impl App {
             let router = http::operator_router(state.clone(), &config.operator);
             let operator = http::serve(operator, router, operator_http, drain.clone(), deadline);
             let served = tokio::try_join!(public, operator);
-            // A listener that failed stops the rest as a signal does.
+            // A failed listener stops the server, as a signal does.
             stop.cancel();
             served
         };
@@ -265,7 +265,7 @@ impl App {
             working.end(deadline).await;
         }
         bus_stop.cancel();
-        // Only hints are lost that way.
+        // A timeout here loses only hints.
         let _ = tokio::time::timeout_at(deadline, carrying).await;
         tasks.close();
         if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {
@@ -282,10 +282,10 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// The devices that the settings name, with their threads.
+/// Opens the devices in the settings, with their threads.
 ///
 /// # Errors
-/// This process may not use a core that is named.
+/// A core in the settings is not available to this process.
 pub fn devices(config: &Config) -> Result<Vec<Device>> {
     let (engine, kernels) = (&config.engine, kernels(config));
     let open = |name: &config::DeviceName| {
@@ -295,7 +295,7 @@ pub fn devices(config: &Config) -> Result<Vec<Device>> {
     engine.devices.iter().map(open).collect()
 }
 
-/// The models that the settings name, which compute on these devices.
+/// Opens the catalogue of the settings, for these devices.
 pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     let models = &config.models;
     let catalogue =
@@ -308,12 +308,12 @@ pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     Ok(catalogue.on(devices))
 }
 
-/// What networks are built of.
+/// The kernels that networks are built of.
 fn kernels(config: &Config) -> Kernels {
     let winograd = match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
         config::Winograd::Off => winograd::Use::Off,
-        config::Winograd::Force => winograd::Use::Always(winograd::Tiles::Four),
+        config::Winograd::Force => winograd::Use::Always(winograd::TileSize::Four),
     };
     match config.engine.kernels {
         config::KernelSet::Packed => Kernels::Packed(winograd),
@@ -321,7 +321,7 @@ fn kernels(config: &Config) -> Kernels {
     }
 }
 
-/// The bounds of the engine of each device as the settings give them; the memory is shared out.
+/// The settings of each device's engine. The devices share the memory equally.
 pub fn engine_settings(config: &config::Engine) -> engine::Settings {
     engine::Settings {
         max_rows: config.max_rows,

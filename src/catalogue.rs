@@ -1,4 +1,4 @@
-//! Which models there are: the embedded one, and those of `models.dir`; and which of them are in memory.
+//! The catalogue: which models exist (the embedded one and those of `models.dir`), and which are in memory.
 
 mod adapters;
 mod blocking;
@@ -7,8 +7,8 @@ mod embedded;
 mod entry;
 mod fits;
 mod hub;
-mod lease;
 mod listing;
+mod model_lease;
 mod numerics;
 mod plan;
 mod prepare;
@@ -19,9 +19,10 @@ mod shelf;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
 
 pub use crate::families::Plan;
@@ -30,51 +31,54 @@ pub use adapters::Adapters;
 pub use control_nets::ControlNets;
 use entry::{Entry, on_device};
 pub use fits::Users;
-pub use lease::{Acquired, Lease, Ticket};
+pub use model_lease::{Acquired, ModelLease, Ticket};
 pub use numerics::Numerics;
 pub use prepare::PrepareError;
 use reload::NameKeys;
 pub use reload::{Changes, Edition, Reloaded};
-use shelf::{Shelf, Standing, Taken};
+use shelf::{Acquisition, Shelf, Standing};
 
-/// The models by name. Cards and the heads of files are read at once, weights at first use, as many models as fit their
-/// bound; what cannot be used stays listed with the reason, and never keeps the server from starting unless it is the
-/// default.
+/// The models by name. Configurations and file headers are read when models are listed, weights at first use. As many
+/// models stay in memory as the bound allows. A model that cannot be used is listed with the reason; it prevents the
+/// start of the server only if it is the default model.
 #[derive(Debug)]
 pub struct Catalogue {
     dir: PathBuf,
+    /// The name of the default model.
     default: String,
-    /// Where its networks compute, one or more of a kind.
+    /// The devices on which networks compute: at least one, all of one kind.
     devices: Vec<Device>,
     shelf: Arc<Shelf>,
-    /// Replaced as a whole when the folders are read again.
+    /// Replaced as a whole when the folders are listed again.
     listed: RwLock<Arc<Listed>>,
-    /// How the files were at the last look, where that was not when they were read.
+    /// The files at the last poll; `None` if the folders were listed since.
     seen: Mutex<Option<reload::Keys>>,
+    /// Cached answers to the question which models can use a file.
     fits: Mutex<fits::Known>,
 }
 
-/// What the folders held when they were last read.
+/// The contents of the folders when they were last listed.
 #[derive(Clone, Debug)]
 struct Listed {
     models: Entries,
-    /// Names that were listed once and are no longer.
+    /// Names of models that were listed earlier and no longer are.
     gone: BTreeSet<String>,
-    /// What people should know of `models.dir` itself.
+    /// A note for operators about `models.dir` itself.
     note: Option<String>,
     control_nets: Arc<ControlNets>,
     adapters: Arc<Adapters>,
 }
 
-/// How a model stands on a device.
+/// The state of a model on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnDevice {
-    /// Its weights are in memory, or being read.
+    /// Whether the weights are in memory or being read.
     pub is_there: bool,
-    /// Nothing has to leave memory for it.
+    /// Whether the model can be loaded without unloading another one.
     pub has_room: bool,
 }
 
+/// Why the catalogue cannot be opened, or a model cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     #[error("the model {0:?} is not in the catalogue")]
@@ -92,11 +96,11 @@ pub enum CatalogueError {
 }
 
 impl Catalogue {
-    /// Lists the embedded model and those inside `dir`; one named as the embedded model takes its place. An empty path lists
-    /// only the embedded model.
+    /// Lists the embedded model and the models in `dir`. A model in `dir` with the name of the embedded one replaces
+    /// it. With an empty path, only the embedded model is listed.
     ///
     /// # Errors
-    /// The folder cannot be read, or the default model is not there or cannot be used.
+    /// The folder cannot be read, or the default model is missing or cannot be used.
     pub fn open(dir: &Path, default: &str) -> Result<Catalogue, CatalogueError> {
         let (models, note) = models(dir, &BTreeMap::new())?;
         let shelf = Arc::new(Shelf::new());
@@ -120,24 +124,24 @@ impl Catalogue {
     }
 
     fn listed(&self) -> Arc<Listed> {
-        self.listed.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.listed.read().clone()
     }
 
     fn entry(&self, name: &str) -> Option<Arc<Entry>> {
         self.listed().models.get(name).cloned()
     }
 
-    /// By what the files of a model are known again that is in memory, or was; empty for an unknown name.
-    fn imprint(&self, name: &str) -> String {
-        self.entry(name).map_or_else(String::new, |entry| entry.imprint().to_owned())
+    /// The fingerprint of a model's files; empty for an unknown name.
+    fn fingerprint(&self, name: &str) -> String {
+        self.entry(name).map_or_else(String::new, |entry| entry.fingerprint().to_owned())
     }
 
-    /// Where its networks compute, one or more of a kind.
+    /// The devices on which networks compute: at least one, all of one kind.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
 
-    /// How a usable model stands on a device, by its index; `None` for an unknown name.
+    /// The state of a model on the device with this index; `None` if the model is unknown or cannot be used.
     pub fn standing_on(&self, name: &str, device: usize) -> Option<OnDevice> {
         let entry = self.entry(name)?;
         let (bytes, device) = (entry.usable().ok()?.bytes, self.devices.get(device)?);
@@ -150,45 +154,45 @@ impl Catalogue {
         &self.default
     }
 
-    /// The names of all models, of those too that cannot be used.
+    /// The names of all models, including those that cannot be used.
     pub fn names(&self) -> Vec<String> {
         self.listed().models.keys().cloned().collect()
     }
 
-    /// The names of models that were listed once and are no longer.
+    /// The names of models that were listed earlier and no longer are.
     pub fn gone(&self) -> Vec<String> {
         self.listed().gone.iter().cloned().collect()
     }
 
-    /// The card of a model that can be used.
+    /// The card of a model; `None` if the model is unknown or cannot be used.
     pub fn card(&self, name: &str) -> Option<Arc<ModelCard>> {
         self.entry(name)?.usable().ok().map(|usable| usable.card.clone())
     }
 
-    /// Why a model of the catalogue cannot be used; `None` for one that can, and for an unknown name.
+    /// Why a model of the catalogue cannot be used; `None` if it can be used or is unknown.
     pub fn fault(&self, name: &str) -> Option<String> {
         self.entry(name)?.usable().err().map(str::to_owned)
     }
 
-    /// Bytes of memory that the model's weights take, whether they are loaded or not; `None` where they cannot be used.
+    /// Bytes of memory that the model's weights take, loaded or not; `None` if the model is unknown or cannot be used.
     pub fn bytes(&self, name: &str) -> Option<u64> {
         self.entry(name)?.usable().ok().map(|usable| usable.bytes)
     }
 
-    /// What people should know of how the model's files were read.
+    /// Notes for operators on how the model's files were read.
     pub fn notes(&self, name: &str) -> Vec<String> {
         self.entry(name).and_then(|entry| Some(entry.usable().ok()?.notes.clone())).unwrap_or_default()
     }
 
-    /// What people should know of `models.dir` itself.
+    /// A note for operators about `models.dir` itself.
     pub fn note(&self) -> Option<String> {
         self.listed().note.clone()
     }
 
-    /// Whether both models can be in memory at the same time.
+    /// Checks that both models can be in memory at the same time.
     ///
     /// # Errors
-    /// They take more together than the bound allows.
+    /// Together they exceed `models.max_bytes`.
     pub fn check_together(&self, name: &str, other: &str) -> Result<(), CatalogueError> {
         let bytes = |name: &str| self.bytes(name).unwrap_or(0);
         let together = if name == other { bytes(name) } else { bytes(name).saturating_add(bytes(other)) };
@@ -200,8 +204,7 @@ impl Catalogue {
         Err(CatalogueError::Load { name: name.to_owned(), reason })
     }
 
-    /// `ready`, `loading`, `cold` or `failed`, with the reason of the last: how the model stands on the device where it is
-    /// furthest.
+    /// `ready`, `loading`, `cold`, or `failed` with a reason: the most advanced state of the model on any device.
     pub fn state(&self, name: &str) -> (&'static str, Option<String>) {
         let Some(entry) = self.entry(name) else { return ("failed", None) };
         if let Err(reason) = entry.usable() {
@@ -219,7 +222,7 @@ impl Catalogue {
         state
     }
 
-    /// The same models, with ControlNets beside them.
+    /// Adds ControlNets.
     pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
         let control_nets = control_nets.on(self.first_device());
         self.relisted(|listed| listed.control_nets = Arc::new(control_nets))
@@ -229,7 +232,7 @@ impl Catalogue {
         self.listed().control_nets.clone()
     }
 
-    /// Whether a LoRA can be used with a model; the error is a code and what is wrong.
+    /// Checks whether a LoRA can be used with a model. The error is a code and a reason.
     pub fn check_lora(&self, model: &str, lora: &str) -> Result<(), (&'static str, String)> {
         let unusable = |reason: String| ("unsupported_for_model", reason);
         let adapters = self.adapters();
@@ -240,12 +243,12 @@ impl Catalogue {
         adapters.check_lora(lora, file, modules).map_err(unfit)
     }
 
-    /// What the models can be changed by.
+    /// The LoRAs and textual inversions.
     pub fn adapters(&self) -> Arc<Adapters> {
         self.listed().adapters.clone()
     }
 
-    /// The same models, beside these adapters.
+    /// Replaces the LoRAs and textual inversions.
     pub fn with_adapters(self, adapters: Adapters) -> Catalogue {
         self.relisted(|listed| listed.adapters = Arc::new(adapters))
     }
@@ -256,34 +259,33 @@ impl Catalogue {
         Catalogue { listed: RwLock::new(Arc::new(listed)), ..self }
     }
 
-    /// The same models, and the ControlNets beside them, whose networks compute there: on one or more devices of a kind.
+    /// Sets the devices on which models and ControlNets compute: at least one, all of one kind.
     pub fn on(self, devices: Vec<Device>) -> Catalogue {
         let control_nets = ControlNets::clone(&self.control_nets());
         Catalogue { devices, ..self }.with_control_nets(control_nets)
     }
 
-    /// Where ControlNets and adapters are: they are small, and devices that share their memory share these.
+    /// The device that holds ControlNets and adapters. They are small, and devices that share memory share them.
     fn first_device(&self) -> Device {
         self.devices.first().cloned().unwrap_or_default()
     }
 
-    /// The same models, of which so many are in memory at a time that they take at most so many bytes, or one that alone
-    /// takes more. 0 is no bound.
+    /// Limits the memory of the loaded models together to `max_bytes`; 0 means no limit. A single model may exceed it.
     pub fn within(self, max_bytes: u64) -> Catalogue {
         self.shelf.set_bound(if max_bytes == 0 { u64::MAX } else { max_bytes });
         self
     }
 
-    /// The same models, whose loads are counted there.
+    /// Counts model loads in these metrics.
     pub fn counted_in(self, metrics: Metrics) -> Catalogue {
         self.shelf.set_metrics(metrics);
         self
     }
 
-    /// The same models, of which these, beside the default, are to be loaded before the server is ready.
+    /// Requires that these models, in addition to the default one, are loaded before the server is ready.
     ///
     /// # Errors
-    /// A name is unknown, or its folder has no usable card.
+    /// A model is unknown or cannot be used.
     pub fn preloading(self, names: &[String]) -> Result<Catalogue, CatalogueError> {
         for name in names {
             let unusable = |reason: String| CatalogueError::Preload { name: name.clone(), reason };
@@ -294,25 +296,26 @@ impl Catalogue {
         Ok(self)
     }
 
-    /// The models that are still to be loaded before the server is ready. One that was loaded and had to go again does not
-    /// come back here.
+    /// The models that must still be loaded before the server is ready. A model that was loaded and then unloaded is
+    /// not among them.
     pub fn awaited(&self) -> Vec<String> {
         self.shelf.awaited()
     }
 
-    /// The model with its weights in the memory of the first device, or the turn to read them. Waits while somebody else reads it, and while what
-    /// is in the way of it is in use. Models that nobody uses make room, the least recently used first; a model in use
-    /// stays. Who waits for room is overtaken by a bounded number of users of the models that are in the way.
+    /// Acquires a model on the first device: the loaded model, or a ticket for loading it. Waits while the model is
+    /// being loaded or while models that must be unloaded for it are in use. Models that are not in use are unloaded
+    /// first, the least recently used first; a model in use is never unloaded. A request that waits for room is
+    /// overtaken a bounded number of times by requests for the models that occupy the room.
     ///
-    /// To drop the future is to give the wait up.
+    /// Dropping the future ends the wait.
     ///
     /// # Errors
-    /// The name is unknown, the folder's files are missing or broken, or the read that this waited for has failed.
+    /// The name is unknown, the model cannot be used, or the load that this call waited for has failed.
     pub async fn acquire(&self, name: &str) -> Result<Acquired, CatalogueError> {
         self.acquire_on(0, name).await
     }
 
-    /// As [`Catalogue::acquire`], on the device of this index.
+    /// Like [`Catalogue::acquire`], on the device with this index.
     ///
     /// # Errors
     /// Those of [`Catalogue::acquire`].
@@ -320,9 +323,9 @@ impl Catalogue {
         self.acquire_beside(device, name, None).await
     }
 
-    /// As [`Catalogue::acquire_on`], for somebody who holds a model already, which stays. It is before all who hold none, and
-    /// what it holds and this have to fit the bound together ([`Catalogue::check_together`]). Two that hold a model and wait
-    /// for another may be waiting for each other; whoever calls this sees to it that there is one at a time.
+    /// Like [`Catalogue::acquire_on`], for a caller that already holds a model, which stays in memory. Such callers go
+    /// before all others. The held model and the new one together must fit the bound ([`Catalogue::check_together`]).
+    /// Two such callers could wait for each other, so the callers must ensure that there is only one at a time.
     ///
     /// # Errors
     /// Those of [`Catalogue::acquire`].
@@ -330,33 +333,33 @@ impl Catalogue {
         &self,
         device: usize,
         name: &str,
-        held: Option<&Lease>,
+        held: Option<&ModelLease>,
     ) -> Result<Acquired, CatalogueError> {
         let entry = self.entry(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
         let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.bytes;
         let device = self.devices.get(device).cloned().unwrap_or_else(|| self.first_device());
-        let place: Arc<str> = on_device(&entry.key, device.name()).into();
-        match self.shelf.take(&place, bytes, held.map(|held| &*held.place)).await {
-            Taken::Model(model) => Ok(Acquired::Ready(Lease::new(model, place, self.shelf.clone()))),
-            Taken::ToRead(unloaded) => Ok(Acquired::Cold(Ticket {
+        let shelf_key: Arc<str> = on_device(&entry.key, device.name()).into();
+        match self.shelf.take(&shelf_key, bytes, held.map(|held| &*held.shelf_key)).await {
+            Acquisition::Model(model) => Ok(Acquired::Ready(ModelLease::new(model, shelf_key, self.shelf.clone()))),
+            Acquisition::ToRead(unloaded) => Ok(Acquired::Cold(Ticket {
                 name: name.to_owned(),
                 entry,
                 device,
-                place,
+                shelf_key,
                 shelf: self.shelf.clone(),
                 unloaded,
                 used: false,
             })),
-            Taken::Failed(reason) => Err(failed(reason)),
+            Acquisition::Failed(reason) => Err(failed(reason)),
         }
     }
 
-    /// The model with its weights in memory; reads them if they are not there. Blocks for as long as that takes, and
-    /// for as long as others use what is in the way.
+    /// The model with its weights in memory, loaded if necessary. Blocks during the load, and while models that must be
+    /// unloaded for it are in use.
     ///
     /// # Errors
-    /// As those of [`Catalogue::acquire`] and [`Ticket::read`]; each call tries anew.
+    /// Those of [`Catalogue::acquire`] and [`Ticket::read`]. A later call tries again.
     pub fn load(&self, name: &str) -> Result<Arc<Model>, CatalogueError> {
         let lease = match blocking::wait(self.acquire(name))? {
             Acquired::Ready(lease) => lease,
@@ -366,7 +369,7 @@ impl Catalogue {
     }
 }
 
-/// What stands for the files that [`models`] would read now.
+/// The current keys of the files that [`models`] would read.
 fn keys_now(dir: &Path) -> Result<NameKeys, CatalogueError> {
     let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
     let (found, _) = listing::list(dir, listing::MODEL).map_err(unreadable)?;
@@ -379,7 +382,8 @@ fn keys_now(dir: &Path) -> Result<NameKeys, CatalogueError> {
 /// Models by name.
 type Entries = BTreeMap<String, Arc<Entry>>;
 
-/// The models of `dir` beside the embedded one, and a note on the folder. What `known` has of the same files is not read again.
+/// The models of `dir` and the embedded one, and a note about the folder. Entries of `known` are reused if their files
+/// have not changed.
 fn models(dir: &Path, known: &Entries) -> Result<(Entries, Option<String>), CatalogueError> {
     let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };
     let (found, note) = listing::list(dir, listing::MODEL).map_err(unreadable)?;

@@ -1,4 +1,4 @@
-//! What the program can be told to do.
+//! The command line: subcommands, options and their implementation.
 
 mod flags;
 mod generate;
@@ -32,39 +32,40 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve HTTP (also without a subcommand).
+    /// Start the server. This is also the default without a subcommand.
     Serve(Serve),
     /// Draw pictures without a server.
     Generate(generate::Generate),
-    /// List the models and whether their folders can be used.
+    /// List the models with their defaults, and the reasons why other models cannot be used.
     Models(Settings),
-    /// Bring the database's schema up to date.
+    /// Update the schema of the database.
     Migrate(Settings),
-    /// Make API keys.
+    /// Create API keys.
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Check or print the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Ask a running server whether it lives; for container health checks.
+    /// Check whether the server on this machine answers, for container health checks.
     Healthcheck(Settings),
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Fail if a setting is unknown or out of its bounds.
+    /// Check the settings: fail if one is unknown or out of range, or if a CPU core in engine.devices is not available.
     Check(Settings),
-    /// Print the effective settings as a settings file.
+    /// Print the effective settings as a settings file (TOML). Secrets are hidden.
     Print(Settings),
 }
 
-/// Where settings come from.
+/// Options that select the settings.
 #[derive(Clone, Debug, Default, Args)]
 struct Settings {
-    /// A settings file (TOML); LATENTD_CONFIG names one as well.
+    /// Settings file (TOML). Default: the file that the environment variable LATENTD_CONFIG names, otherwise none.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A folder of model folders (models.dir).
+    /// Folder of models: model folders in diffusers' layout and single-file checkpoints. Overrides the setting
+    /// models.dir, whose default is empty: only the embedded model.
     #[arg(long, value_name = "DIR")]
     models_dir: Option<PathBuf>,
 }
@@ -73,13 +74,14 @@ struct Settings {
 struct Serve {
     #[command(flatten)]
     settings: Settings,
-    /// The public listener (http.bind).
+    /// IP address and port of the public listener. Overrides the setting http.bind, whose default is 127.0.0.1:8080.
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<SocketAddr>,
-    /// Whether the process serves HTTP, computes, or both (role).
+    /// What the process does: all serves HTTP and computes, api only serves HTTP, worker only computes. api and worker
+    /// need PostgreSQL. Overrides the setting role, whose default is all.
     #[arg(long, value_name = "all|api|worker")]
     role: Option<String>,
-    /// Where the database and the pictures live (data_dir).
+    /// Folder of the SQLite database and of the pictures. Overrides the setting data_dir, whose default is data.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
@@ -94,7 +96,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = settings.load(Vec::new())?;
-            // What the settings say of this machine is looked at, too.
+            // Opening the devices checks that this machine has the cores in the settings.
             app::devices(&config)?;
             println!("the settings are valid");
             Ok(())
@@ -118,8 +120,8 @@ impl Settings {
     }
 }
 
-/// The stack of the threads that answer requests and of those that block for them, in bytes: twice the default. They parse what
-/// clients send (JSON nests at most 128 deep), read model files and decode pictures, in builds without optimization too.
+/// Stack size in bytes of the threads that answer requests or block for them: twice the default. These threads parse
+/// requests (JSON nests at most 128 levels), read model files and decode pictures, even in builds without optimization.
 const RUNTIME_STACK: usize = 4 << 20;
 
 fn serve(serve: &Serve) -> Result<()> {
@@ -139,7 +141,7 @@ fn serve(serve: &Serve) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(RUNTIME_STACK).enable_all().build()?;
     runtime.block_on(async {
         let app = App::build(config).await?;
-        // Standard output carries these lines alone, so that a script can wait for them.
+        // Standard output contains only these lines, so that a script can wait for them.
         match app.public_address()? {
             Some(address) => println!("latentd {} listens on http://{address}", env!("CARGO_PKG_VERSION")),
             None => println!("latentd {} works", env!("CARGO_PKG_VERSION")),
@@ -151,7 +153,7 @@ fn serve(serve: &Serve) -> Result<()> {
             served = &mut serving => return served,
             () = asked_to_stop() => stop.cancel(),
         }
-        // Who asks twice does not want to wait for the ordered end; the ledger survives that as it survives a crash.
+        // A second signal ends the process at once. The ledger survives this as it survives a crash.
         tokio::select! {
             served = &mut serving => served,
             () = asked_to_stop() => std::process::exit(130),
@@ -159,7 +161,7 @@ fn serve(serve: &Serve) -> Result<()> {
     })
 }
 
-/// Returns at Ctrl-C or SIGTERM.
+/// Returns on Ctrl-C or SIGTERM.
 async fn asked_to_stop() {
     let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(term) => term,

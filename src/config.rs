@@ -1,7 +1,5 @@
-//! The settings: the one place that reads settings files and the environment.
-//!
-//! Defaults (`config/latentd.toml`, compiled in) < the file of `--config` or `LATENTD_CONFIG` < the environment
-//! (`LATENTD_` and the key, `__` between levels) < flags of the command line.
+//! The settings, which only this module reads. Each source overrides those before it: `config/latentd.toml` (defaults),
+//! the file of `--config` or `LATENTD_CONFIG`, the environment (`LATENTD_HTTP__BIND`), flags.
 
 mod blobs;
 mod devices;
@@ -33,14 +31,14 @@ pub use hosts::HostPattern;
 pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
 
-/// Every default with its unit and reason, as an operator reads it.
+/// The settings file of all defaults. It documents every setting with unit, bounds and reason.
 pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
 
-/// The whole tree; each part of the program receives its own section.
+/// All settings: one field per section. [`DEFAULTS`] documents each setting; each module receives its own section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub role: Role,
+    pub role: ProcessRole,
     pub data_dir: PathBuf,
     pub database: Database,
     pub blobs: Blobs,
@@ -68,17 +66,17 @@ pub struct Config {
 pub struct Http {
     #[serde(deserialize_with = "words::address")]
     pub bind: SocketAddr,
-    /// Empty: see `http::origin`.
+    /// If empty, `http::origin` decides.
     pub allowed_hosts: Vec<HostPattern>,
     pub max_body_bytes: usize,
     pub max_bodies_bytes: usize,
     pub max_header_bytes: usize,
     pub max_connections: usize,
-    /// 0: no bound.
+    /// 0 means no bound.
     pub max_connections_per_address: usize,
-    /// Of one connection of HTTP/2, at least 1.
+    /// Concurrent requests of one HTTP/2 connection, at least 1.
     pub max_streams: u32,
-    /// Of one connection.
+    /// Unread bytes of one connection.
     pub max_unread_bytes: usize,
     pub header_timeout_s: Seconds,
     pub body_timeout_s: Seconds,
@@ -87,7 +85,7 @@ pub struct Http {
     pub wait_default_s: Seconds,
     pub wait_max_s: Seconds,
     pub ping_interval_s: Seconds,
-    /// Empty: URLs of pictures are not signed.
+    /// If empty, the URLs of pictures are not signed.
     pub url_secret: Secret,
     pub url_expiry_s: Seconds,
 }
@@ -103,22 +101,22 @@ pub struct Operator {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Models {
-    /// Empty: only the embedded model.
+    /// If empty, only the embedded model exists.
     pub dir: PathBuf,
     pub default: String,
-    /// 0: no bound.
+    /// 0 means no bound.
     pub max_bytes: u64,
     pub preload: Vec<String>,
-    /// 0: never by itself.
+    /// Seconds between checks; 0 means no checks.
     pub poll_interval_s: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Loras {
-    /// Empty: none.
+    /// If empty, there are no LoRAs.
     pub dir: PathBuf,
-    /// 0: no bound.
+    /// 0 means no bound.
     pub max_bytes: u64,
     pub max_loaded: NonZeroUsize,
 }
@@ -126,7 +124,7 @@ pub struct Loras {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Folder {
-    /// Empty: none.
+    /// If empty, the folder is not used.
     pub dir: PathBuf,
 }
 
@@ -138,11 +136,11 @@ pub struct Engine {
     pub threads: usize,
     pub max_rows: NonZeroUsize,
     pub slice_ms: u64,
-    /// 0: a share of the machine's memory.
+    /// 0 means half of the machine's or container's memory.
     pub max_bytes: u64,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,
-    /// 0: no checkpoints.
+    /// 0 means no checkpoints.
     pub checkpoint_interval_ms: u64,
 }
 
@@ -152,7 +150,7 @@ pub struct Kernels {
     pub winograd: Winograd,
 }
 
-/// Which convolutions take Winograd's algorithm.
+/// Which convolutions use Winograd's algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Winograd {
@@ -172,7 +170,7 @@ impl<'de> Deserialize<'de> for Winograd {
 pub struct Queue {
     pub max_queued: NonZeroUsize,
     pub max_wait_s: Seconds,
-    /// 1..=86400.
+    /// 1..=86400 seconds.
     pub start_timeout_s: u32,
     pub idempotency_s: Seconds,
     pub max_attempts: u32,
@@ -182,7 +180,7 @@ pub struct Queue {
     pub ageing_s: Seconds,
 }
 
-/// What a tenant with keys may have, where its key was created without a word on it.
+/// The limits of tenants whose keys do not set other ones.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenants {
@@ -207,37 +205,40 @@ pub struct Worker {
     pub run_timeout_s: Seconds,
 }
 
-/// What a process does.
+/// The work of a process: serving HTTP, computing, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum ProcessRole {
     All,
     Api,
     Worker,
 }
 
-impl<'de> Deserialize<'de> for Role {
+impl<'de> Deserialize<'de> for ProcessRole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        words::one_of(deserializer, &[("all", Role::All), ("api", Role::Api), ("worker", Role::Worker)])
+        words::one_of(
+            deserializer,
+            &[("all", ProcessRole::All), ("api", ProcessRole::Api), ("worker", ProcessRole::Worker)],
+        )
     }
 }
 
-impl Role {
-    /// Whether it answers on the public listener.
+impl ProcessRole {
+    /// Whether the process serves the public listener.
     pub fn serves(self) -> bool {
-        self != Role::Worker
+        self != ProcessRole::Worker
     }
 
-    /// Whether it computes.
+    /// Whether the process computes.
     pub fn works(self) -> bool {
-        self != Role::Api
+        self != ProcessRole::Api
     }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
-    /// Empty: SQLite in the data folder.
+    /// If empty, the database is SQLite in the data folder.
     pub url: Secret,
     pub max_connections: u32,
     pub timeout_s: Seconds,
@@ -272,7 +273,7 @@ impl<'de> Deserialize<'de> for LogFormat {
     }
 }
 
-/// A duration that the settings give in seconds, fractions allowed, up to ten years.
+/// A duration in seconds, fractions allowed, from 0.001 seconds to ten years.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seconds(Duration);
 
@@ -300,12 +301,12 @@ impl Serialize for Seconds {
     }
 }
 
-/// Where settings come from. The loader is a pure function of these.
+/// The sources of settings. The loader is a pure function of them.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// Contents of the settings file, with its name for error messages.
+    /// Name (for error messages) and contents of the settings file.
     pub file: Option<(String, String)>,
-    /// The process's environment, or what a test gives for it.
+    /// The environment of the process, or of a test.
     pub environment: BTreeMap<String, String>,
     /// `key.path` and value, from the command line.
     pub flags: Vec<(String, String)>,
@@ -313,7 +314,7 @@ pub struct Sources {
     pub home: Option<PathBuf>,
 }
 
-/// A setting that cannot be used; the text names the key and where it was set.
+/// An invalid setting. The text names the key and where it was set.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the settings file {path}: {source}")]
@@ -335,14 +336,14 @@ impl ConfigError {
 }
 
 impl Sources {
-    /// The sources of a real process: `file` or else `LATENTD_CONFIG`, and the environment.
+    /// The sources of this process: `file`, otherwise `LATENTD_CONFIG`, and the environment.
     ///
     /// # Errors
     /// The settings file cannot be read, or a variable is not UTF-8.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Sources, ConfigError> {
         let own = |(name, _): &(OsString, OsString)| name.as_encoded_bytes().starts_with(b"LATENTD_");
         let text = |(name, value): (OsString, OsString)| {
-            let name = name.to_string_lossy().into_owned(); // What is not UTF-8 is the name of no setting.
+            let name = name.to_string_lossy().into_owned(); // A setting is never named in invalid UTF-8.
             match value.into_string() {
                 Ok(value) => Ok((name, value)),
                 Err(value) => Err(ConfigError::NotUtf8 { name, value }),
@@ -363,8 +364,10 @@ impl Sources {
 }
 
 impl Config {
+    /// Loads and checks the settings.
+    ///
     /// # Errors
-    /// An unknown key, a value of a wrong type or out of its bounds, wherever it was set.
+    /// An unknown key, or a value of a wrong type or out of its bounds, in any source.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         let toml = config::FileFormat::Toml;
         let mut builder = config::Config::builder().add_source(config::File::from_str(DEFAULTS, toml));
@@ -388,7 +391,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The bounds that no type holds.
+    /// Checks the bounds that types do not express.
     fn check(&self) -> Result<(), ConfigError> {
         let bound =
             |key: &str, detail: &str| Err(ConfigError::Bound { key: key.to_owned(), detail: detail.to_owned() });
@@ -430,7 +433,7 @@ impl Config {
         if self.database.max_connections < 2 {
             return bound("database.max_connections", "must be at least 2");
         }
-        if self.database.url.is_empty() && self.role != Role::All {
+        if self.database.url.is_empty() && self.role != ProcessRole::All {
             return bound("role", "must be all where database.url is empty: one process alone may use a SQLite file");
         }
         let worker = &self.worker;

@@ -1,9 +1,9 @@
-//! Finds out which generation a process has aborted for, so that the next process does not run it again.
+//! Records which generation has made a process abort, so that the next process does not run the generation again.
 //!
-//! A stack overflow and a failed allocation end a process with SIGABRT, on the very thread that was at work. A thread says with
-//! [`blame`] for which attempt it works. The handler of SIGABRT writes that attempt into a file, which the next process reads
-//! with [`CrashFile::attempts`]. Other ends of a process, SIGKILL above all, write nothing, since they say nothing about the
-//! generation.
+//! A stack overflow or a failed allocation aborts the process with SIGABRT, on the thread that was computing. Threads
+//! declare with [`blame`] for which attempt they work. The SIGABRT handler appends this attempt to a file, which the
+//! next process reads with [`CrashFile::attempts`]. Other ends, such as SIGKILL, write nothing, because they tell
+//! nothing about the generation.
 
 use std::{
     cell::Cell,
@@ -23,11 +23,11 @@ pub struct Attempt {
 }
 
 thread_local! {
-    /// Without a destructor, so that the handler may read it at any time.
+    /// The attempt for which this thread works. It has no destructor, so the signal handler may read it at any time.
     static BLAMED: Cell<Option<Attempt>> = const { Cell::new(None) };
 }
 
-/// Runs `work`. If this thread aborts the process meanwhile, `attempt` was to blame.
+/// Runs `work`. If this thread aborts the process meanwhile, `attempt` is blamed. Calls may be nested.
 pub fn blame<T>(attempt: Option<Attempt>, work: impl FnOnce() -> T) -> T {
     struct Restore(Option<Attempt>);
     impl Drop for Restore {
@@ -39,28 +39,28 @@ pub fn blame<T>(attempt: Option<Attempt>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// A file of the data folder. Several processes may share it.
+/// The file of blamed attempts in the data folder. Several processes may share it.
 #[derive(Debug)]
 pub struct CrashFile {
     path: PathBuf,
     file: File,
 }
 
-/// An attempt in the file: the bytes of the id, and the fence, little-endian.
+/// An attempt in the file: the 16 bytes of the id, then the fence, little-endian.
 type Entry = [u8; 24];
 
 impl CrashFile {
-    /// Opens the file in this folder, which must exist.
+    /// Opens the file in `folder`, which must exist, and creates the file if it does not exist.
     ///
     /// # Errors
-    /// The file cannot be made or opened.
+    /// The file cannot be created or opened.
     pub fn open(folder: &Path) -> io::Result<CrashFile> {
         let path = folder.join("latentd.aborted");
         let file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
         Ok(CrashFile { path, file })
     }
 
-    /// The attempts that were blamed for an abort since the last [`CrashFile::clear`]. An incomplete entry at the end is skipped.
+    /// The attempts blamed for aborts since the last [`CrashFile::clear`]. An incomplete entry at the end is skipped.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -77,26 +77,27 @@ impl CrashFile {
         self.file.set_len(0)
     }
 
-    /// Installs the handler of SIGABRT: from now on, an abort of this process adds the blamed attempt to the file.
+    /// Installs the SIGABRT handler. From now on, an abort of this process appends the blamed attempt to the file.
     ///
     /// # Errors
-    /// The system does not take the handler.
+    /// The system rejects the handler.
     pub fn arm(self) -> io::Result<()> {
         let file = self.file;
         let note = move |signal: &libc::siginfo_t| {
-            // A signal of another process says nothing about what this thread works for, and ends the process only if the
-            // handler does. After abort(3) the handler returns, and the C library ends the process.
+            // A SIGABRT sent by another process does not blame this thread's attempt, and ends the process only if the
+            // handler does. After abort(3), the handler returns and the C library ends the process.
             if signal.si_code != libc::SI_TKILL {
                 BLAMED.set(None);
                 std::process::abort();
             }
             if let Some(attempt) = BLAMED.get() {
-                // Nothing can be done about a disk that is full.
+                // The handler cannot report an error, such as a full disk.
                 let _ = (&file).write_all(&attempt.entry());
             }
         };
         // SAFETY: The closure does only what a signal handler may do: it uses a thread-local value that needs neither
-        // initialization nor a destructor, and calls write(2) and abort(3). It takes no lock, allocates nothing and does not panic.
+        // initialization nor a destructor, and calls write(2) and abort(3). It takes no lock, allocates nothing and
+        // does not panic.
         #[allow(unsafe_code, reason = "a handler of signals")]
         unsafe { signal_hook_registry::register_sigaction(libc::SIGABRT, note) }.map(drop)
     }

@@ -1,4 +1,4 @@
-//! Where networks compute: a device is a value with the kernels that its networks are built of, and with threads of its own.
+//! Devices: a device is a value that consists of a place for tensors, a set of kernels, and threads.
 
 #[allow(unsafe_code, reason = "the system's calls that tie threads to cores take pointers; each has its proof")]
 mod affinity;
@@ -9,21 +9,21 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::kernels::Kernels;
 
-/// The place of latents, pictures and everything else that no network has asked for yet: the memory of the process.
+/// The device of latents, pictures and all other data outside networks: the memory of the process.
 pub const HOST: candle_core::Device = candle_core::Device::Cpu;
 
-/// The stack of each thread that computes, in bytes. A thread that waits for others takes up other work on top of its own.
+/// The stack size of each compute thread, in bytes. A thread that waits for others runs other work on the same stack.
 const COMPUTE_STACK: usize = 8 << 20;
 
-/// A device. A cheap handle.
+/// A device that computes networks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Device {
     name: Arc<str>,
     candle: candle_core::Device,
     kernels: Kernels,
-    /// `None`: all that the process may use.
+    /// The cores of the device; `None`: all that the process may use.
     cores: Option<Arc<[usize]>>,
-    /// `None`: rayon's current pool computes.
+    /// The threads of the device; `None`: rayon's current pool computes.
     pool: Option<Arc<ThreadPool>>,
 }
 
@@ -43,16 +43,16 @@ impl Default for Device {
 }
 
 impl Device {
-    /// The processor, whose work is done by the caller's pool of threads.
+    /// The CPU, with rayon's current thread pool.
     pub fn host() -> Device {
         Device { name: "cpu".into(), candle: HOST, kernels: Kernels::default(), cores: None, pool: None }
     }
 
-    /// The processor with threads of its own: all cores, or those of `cores`, which no other work of this device leaves.
-    /// `threads` 0 takes one for each core. Where the system cannot tie threads to cores, the device has as many threads.
+    /// The CPU with a thread pool of its own, on all cores or pinned to `cores`. `threads` is the number of threads; 0
+    /// means one per core. If the system cannot pin threads, the device has the same number of threads without pinning.
     ///
     /// # Errors
-    /// The process may not use one of the cores, or the system starts no threads.
+    /// The process may not use one of the cores, or the threads cannot be started.
     pub fn cpu(name: &str, cores: Option<RangeInclusive<usize>>, threads: usize) -> Result<Device, DeviceError> {
         let cores = cores.map(|cores| allowed(name, cores)).transpose()?;
         let threads = match (threads, &cores) {
@@ -69,17 +69,17 @@ impl Device {
         Ok(Device { name: name.into(), cores, pool: Some(Arc::new(pool)), ..Device::host() })
     }
 
-    /// The same device, for networks that are built of these kernels.
+    /// The same device with another set of kernels.
     pub fn with_kernels(self, kernels: Kernels) -> Device {
         Device { kernels, ..self }
     }
 
-    /// As the settings name it: `cpu`, `cpu:0`, `cpu:0-7`.
+    /// The device's name in the settings: `cpu`, `cpu:0`, `cpu:0-7`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What kind of device it is: `cpu`. Two of a kind compute the same bits.
+    /// The kind of the device: `cpu`, `cuda` or `metal`. Two devices of the same kind compute the same bits.
     pub fn kind(&self) -> &'static str {
         match self.candle {
             candle_core::Device::Cpu => "cpu",
@@ -88,16 +88,17 @@ impl Device {
         }
     }
 
-    /// Where candle puts tensors.
+    /// The device on which candle allocates tensors.
     pub fn candle(&self) -> &candle_core::Device {
         &self.candle
     }
 
+    /// The kernels with which networks on this device compute.
     pub fn kernels(&self) -> Kernels {
         self.kernels
     }
 
-    /// Does some work on the threads of the device.
+    /// Runs `work` on the threads of the device.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.pool {
             Some(pool) => pool.install(work),
@@ -105,7 +106,7 @@ impl Device {
         }
     }
 
-    /// Ties the calling thread to the cores of the device, if it has cores of its own.
+    /// Pins the calling thread to the cores of the device, if the device has cores of its own.
     pub fn stay(&self) {
         if let Some(cores) = &self.cores {
             affinity::stay_on(cores);
@@ -113,7 +114,7 @@ impl Device {
     }
 }
 
-/// The cores, if the process may use all of them.
+/// The cores as a list, if the process may use all of them.
 fn allowed(name: &str, cores: RangeInclusive<usize>) -> Result<Arc<[usize]>, DeviceError> {
     let allowed = affinity::allowed();
     if let Some(core) = cores.clone().find(|core| !allowed.contains(core)) {
@@ -122,7 +123,7 @@ fn allowed(name: &str, cores: RangeInclusive<usize>) -> Result<Arc<[usize]>, Dev
     Ok(cores.collect())
 }
 
-/// Rising numbers as people write them: `0-3, 8`.
+/// Formats ascending numbers as ranges: `0-3, 8`.
 fn ranges(numbers: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for &number in numbers {

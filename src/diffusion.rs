@@ -1,14 +1,14 @@
-//! The mathematics of sampling, on the host and nowhere else: noise, schedules, samplers, guidance.
+//! The mathematics of sampling: noise, schedules, samplers and guidance. All of it runs on the CPU.
 //!
-//! Nothing here knows a device, a clock, a thread or a batch.  A sampler is an async function over [`Denoise`]; what
-//! awaiting the network means is the engine's affair.  Latents are `f32`, scalars `f64`, and every elementary function
+//! This module knows no device, clock, thread or batch. A sampler is an async function that calls the network through
+//! [`Denoise`]; the engine implements the call. Latents are `f32`, scalars are `f64`, and every elementary function
 //! comes from `libm`, so that equal inputs give equal bits on every machine.
 //!
 //! Letters used throughout: `B` images in a run, `C` latent channels, `h` and `w` latent rows and columns, `T` training
-//! timesteps, `n` steps, `t` a timestep in `[0, T)`.  A noise level is a pair `(α, σ)`, `x = α x0 + σ ε`: variance
-//! preserving, `α² + σ² = 1`.  `σ/α`, the noise of Karras et al. (2022) in `x/α`, is called `noise` in the code.
+//! timesteps, `n` steps, `t` a timestep in `[0, T)`. A noise level is a pair `(α, σ)` with `x = α x0 + σ ε`; it is
+//! variance preserving if `α² + σ² = 1`. The code calls `σ/α`, the noise in `x/α` (σ of Karras et al. 2022), `noise`.
 //!
-//! Reading order: [`denoise`] (what a run calls), [`schedule`], `samplers`, then what they stand on.
+//! Reading order: [`denoise`] (the entry point of a run), [`schedule`], `samplers`, then the modules that they use.
 
 pub mod betas;
 pub mod brownian;
@@ -30,12 +30,12 @@ pub mod scheduler_config;
 pub mod stages;
 
 mod beta_distribution;
-mod course;
-mod network;
+mod denoiser;
 mod samplers;
 mod seed_sequence;
 mod sigmas;
 mod spacing;
+mod step_source;
 
 pub use denoise::{Denoise, sample, steps_and_calls};
 pub use error::{Error, InvalidScheduler, InvalidSteps};
@@ -44,7 +44,7 @@ pub use guidance::{guide, guide_edit};
 pub use latents::Latents;
 pub use noise::Noise;
 pub use point::Point;
-pub use posterior::Posterior;
+pub use posterior::StepPosterior;
 pub use prediction::Prediction;
 pub use sampler_label::SamplerLabel;
 pub use schedule::Schedule;

@@ -1,23 +1,23 @@
-//! The step-level batcher: many generations, one network call.
+//! The batching engine: runs the network calls of many generations in shared batches.
 //!
-//! A generation's pipeline is an async function that the engine's own thread polls. Where it awaits a network it has
-//! left an *ask* of one or more *rows*; the engine picks rows of the same [`Key`] from any number of runs, runs them
-//! as one batch and hands each run its answers. So every step of every request batches with every other, whatever its
-//! sampler, its number of steps, its guidance or its prompt; to cancel a run is to drop its future; and no row ever
-//! sees another, so the picture does not depend on who else was there.
+//! The recipe of a generation is an async function that the engine's thread polls. Where the function awaits a network,
+//! it leaves a *pending call*: one network call with one or more *rows*. The engine selects rows with the same [`BatchKey`]
+//! from any number of runs, computes them as one batch, and gives each run its answers. So steps of all requests share
+//! batches, whatever their samplers, step counts, guidance scales and prompts. Dropping the future cancels the run. No
+//! row depends on another row, so the other runs of a batch do not change a picture.
 
 mod account;
-mod ask;
 mod batch;
+mod batch_key;
 mod call;
 mod drive;
-mod key;
 mod log;
-mod mailbox;
 mod pace;
+mod pending_call;
 mod policy;
 mod recording;
 mod run;
+mod slot;
 mod text_cache;
 
 use std::{
@@ -30,9 +30,9 @@ use std::{
     time::Duration,
 };
 
-pub use key::Key;
+pub use batch_key::BatchKey;
 pub use log::{Log, UnusablePart};
-pub use policy::{Aside, Limits, Next, Pick, Waiting, choose};
+pub use policy::{BatchLimits, Next, PausedCall, Pick, WaitingCall, choose};
 
 use crate::{
     crash::Attempt,
@@ -42,14 +42,15 @@ use crate::{
     pipelines::{Frame, PipelineError, Prepared},
 };
 
-/// A generation, ready to compute.
+/// A generation that is ready to be computed.
 pub struct Run {
     pub prepared: Prepared,
-    /// What the denoiser has answered to an earlier run of the same generation, from its first ask on.
+    /// The logged network outputs of an earlier run of the same generation, starting with its first logged call.
     pub replay: Log,
+    /// Receives progress, previews, log portions and the outcome.
     pub observer: Box<dyn Observer>,
     pub cancel: Cancel,
-    /// The attempt to blame if the process aborts while it works for this run; `None` to note nothing.
+    /// The attempt to blame if the process aborts while it works on this run; `None` blames none.
     pub attempt: Option<Attempt>,
 }
 
@@ -59,18 +60,19 @@ impl std::fmt::Debug for Run {
     }
 }
 
-/// Told by the engine's thread how a run goes; must return at once.
+/// Receives the progress of one run from the engine's thread. Its methods must not block.
 pub trait Observer: Send {
-    /// `step` of `steps` are done.
+    /// Called when `step` of `steps` steps are done or the phase has changed.
     fn progress(&mut self, phase: Phase, step: u32, steps: u32);
-    /// A rough look at result `index` after `step`, one pixel for each latent pixel.
+    /// Receives a preview of picture `index` after step `step`.
     fn preview(&mut self, index: u32, step: u32, frame: Frame);
-    /// The next portion of the run's log, at each [`Settings::checkpoint_interval`] and before an end after which it can be
-    /// begun again. What is given back is offered again with the next portion.
+    /// Receives the next portion of the run's log: at each [`Settings::checkpoint_interval`], and before the run ends
+    /// in a way after which another run can resume it. A portion that the observer returns is offered again with the
+    /// next one.
     fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
         None
     }
-    /// The run's results, not encoded yet, or why it has none.
+    /// Receives the frames of the run, not encoded yet, or the reason why it has none.
     fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>);
 }
 
@@ -83,25 +85,26 @@ pub enum RunError {
     Pipeline(#[from] PipelineError),
     #[error("the pipeline panicked")]
     Panicked,
-    /// The engine is stopping; the run can be begun again elsewhere.
+    /// The engine is stopping. Another run can resume the generation.
     #[error("the engine is stopping")]
     Stopped,
 }
 
-/// Who ended a run early.
+/// Why a run was ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Its client asked.
+    /// The client requested it.
     Canceled,
-    /// Its waiting client left.
+    /// The client that waited for the result disconnected.
     Disconnected,
-    /// Its worker lost or released it; another run will do the work again.
+    /// The worker lost or released the generation. Another run will continue it.
     Lost,
-    /// It took longer than it may.
+    /// The generation exceeded its time limit.
     TimedOut,
 }
 
 impl Reason {
+    /// The name of the reason in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Canceled => "canceled",
@@ -112,17 +115,19 @@ impl Reason {
     }
 }
 
-/// Ends a run before its next step. All clones speak of the same run; the first reason stands.
+/// Ends a run before its next step. All clones belong to the same run; the first reason wins.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicU8>);
 
 impl Cancel {
+    /// Cancels the run, unless it is canceled already.
     pub fn cancel(&self, reason: Reason) {
         let code = 1 + reason as u8;
-        // Losing this race means that the run is canceled already.
+        // If the exchange fails, the run is canceled already.
         let _ = self.0.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// Why the run is canceled; `None` if it is not.
     pub fn reason(&self) -> Option<Reason> {
         [Reason::Canceled, Reason::Disconnected, Reason::Lost, Reason::TimedOut]
             .into_iter()
@@ -130,41 +135,43 @@ impl Cancel {
     }
 }
 
-/// How the engine of one device is bounded.
+/// The limits of the engine of one device.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Most rows of one network call.
+    /// Maximum number of rows of one network call.
     pub max_rows: NonZeroUsize,
-    /// The longest that a call of a network lasts before others have their turn, where its layers allow it.
+    /// How long a network call computes before other calls get a turn. A longer call pauses at the next layer boundary.
     pub slice: Duration,
-    /// Bytes of memory that the runs may take together, besides the weights: see [`Settings::call_bytes`].
+    /// Maximum bytes of memory of all runs together, in addition to the weights. See [`Settings::call_bytes`].
     pub max_bytes: u64,
-    /// Most runs that may wait to enter.
+    /// Maximum number of runs that compute, and of runs that wait to be admitted.
     pub max_runs: NonZeroUsize,
+    /// Maximum number of prompt embeddings in the cache; 0 disables the cache.
     pub text_cache_entries: usize,
-    /// How often a run's observer is handed what was added to its log; `None` keeps no logs.
+    /// Time between two portions of a run's log; `None` keeps no logs.
     pub checkpoint_interval: Option<Duration>,
 }
 
 impl Settings {
-    /// Bytes of activations that the calls longer than a slice may hold together, of `max_bytes` for everything; one such call
-    /// alone may hold more. Most of the memory is left to what runs hold for all of their time.
+    /// Bytes of activations that all calls longer than a slice may hold together, as a part of `max_bytes`. A single
+    /// such call may hold more. The rest of the memory is left to what runs hold during their whole life.
     pub fn call_bytes(max_bytes: u64) -> u64 {
         max_bytes / 8
     }
 }
 
-/// The stack of the engine's thread, in bytes; the default is 2 MiB. The thread polls the pipelines, and with them the tokenizers,
-/// whose libraries choose how deep they recurse into a prompt. Pages that are not touched take no memory.
+/// The stack size of the engine's thread, in bytes; Rust's default is 2 MiB. The thread polls the recipes and with them
+/// the tokenizers, whose libraries may recurse deeply into a prompt. Untouched pages take no memory.
 pub const ENGINE_STACK: usize = 16 << 20;
 
-/// The handle: cheap to clone, usable from any thread. The engine's thread ends when the last one is dropped.
+/// The handle of an engine: cheap to clone, usable from any thread. The engine's thread ends when the last handle is
+/// dropped.
 #[derive(Clone, Debug)]
 pub struct Engine {
     inbox: SyncSender<Run>,
 }
 
-/// The owner of the device: [`EngineThread::run`] belongs on a thread of its own.
+/// The part of an engine that owns the device. [`EngineThread::run`] needs a thread of its own.
 pub struct EngineThread {
     inbox: Receiver<Run>,
     device: Device,
@@ -178,26 +185,26 @@ impl std::fmt::Debug for EngineThread {
     }
 }
 
-/// The engine of a device: a handle and its owner; the caller decides where the owner runs.
+/// Creates the engine of a device: its handle, and the part that the caller runs on a thread.
 pub fn engine(device: Device, settings: Settings, metrics: Metrics) -> (Engine, EngineThread) {
     let (sender, receiver) = sync_channel(settings.max_runs.get());
     (Engine { inbox: sender }, EngineThread { inbox: receiver, device, settings, metrics })
 }
 
-/// The engine did not take the run, which is given back with its observer untold.
+/// The engine did not accept the run. The variants return the run; its observer was not called.
 #[derive(Debug)]
 pub enum Refused {
-    /// As many runs as allowed wait to enter.
+    /// The maximum number of runs waits to be admitted.
     Full(Box<Run>),
     /// The engine's thread has ended.
     Stopped(Box<Run>),
 }
 
 impl Engine {
-    /// Hands over a run, whose observer will be told of its end exactly once.
+    /// Submits a run. Its observer is notified of its end exactly once.
     ///
     /// # Errors
-    /// The engine is full or has ended; the run comes back.
+    /// The engine is full or has ended; the error returns the run.
     pub fn submit(&self, run: Run) -> Result<(), Refused> {
         self.inbox.try_send(run).map_err(|error| match error {
             TrySendError::Full(run) => Refused::Full(Box::new(run)),

@@ -1,7 +1,7 @@
-//! The families of models: what each can be asked for, how its files are read, and which recipe draws with it.
+//! The families of models: what each one can do, how its files are read, and which recipe draws with it.
 //!
-//! This is the only room that names a family. A new one is a file in here, its networks in [`models`](crate::models), and a
-//! row of the table below.
+//! Only this module names families. A new family is one file here, its networks in [`models`](crate::models), and a row
+//! of the table below.
 
 mod card;
 mod classifier_guidance;
@@ -22,7 +22,7 @@ mod stages;
 
 pub use card::CardError;
 pub use family::{Description, Family, ModelIndex, Outline, Recipe};
-pub use plan::{ControlDemand, Plan, Sampling};
+pub use plan::{ControlDemand, Plan, SamplingDemand};
 
 use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
@@ -40,15 +40,16 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder},
 };
 
-/// The table of families: a row for each.
+/// The table of families, one row per family. Expands to `FAMILIES` and `draw`.
 macro_rules! families {
     ($($family:expr),+ $(,)?) => {
+        /// All families, in the order in which they are tried.
         pub static FAMILIES: &[&dyn Family] = &[$(&$family),+];
 
-        /// Draws what was prepared, by the recipe of its model's family.
+        /// Draws a prepared generation with the recipe of its model's family.
         ///
         /// # Errors
-        /// Those of the recipe.
+        /// The recipe fails.
         pub async fn draw(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
             let family = prepared.model.family;
             $(
@@ -74,14 +75,14 @@ families![
     ClassifierGuidance
 ];
 
-/// What people should do with a checkpoint in one file that is no safetensors file.
+/// Message about a single-file checkpoint that is not a safetensors file: what to do with it.
 pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python with diffusers, \
      StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
 
-/// The family of a folder.
+/// The family that reads a folder.
 ///
 /// # Errors
-/// It has no `model_index.json` that can be read, or no family reads it.
+/// The folder has no readable `model_index.json`, or no family reads it.
 pub fn of(folder: &ModelFolder) -> Result<&'static dyn Family, LoadError> {
     let index = ModelIndex::of(folder)?;
     let found = FAMILIES.iter().find(|family| family.reads(&index));
@@ -93,12 +94,12 @@ pub fn of(folder: &ModelFolder) -> Result<&'static dyn Family, LoadError> {
     })
 }
 
-/// The kinds of checkpoints in one file that are read.
+/// All kinds of single-file checkpoints that families read.
 pub fn checkpoints() -> Vec<&'static Checkpoint> {
     FAMILIES.iter().flat_map(|family| family.checkpoints()).copied().collect()
 }
 
-/// All classes of diffusers' pipelines that are read, each once.
+/// All classes of diffusers' pipelines that families read, each once.
 pub fn classes() -> Vec<&'static str> {
     let mut classes: Vec<&str> = Vec::new();
     for class in FAMILIES.iter().flat_map(|family| family.classes()) {

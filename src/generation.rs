@@ -1,7 +1,7 @@
-//! The domain: what a client asks for, what it gets, and every rule about it. No I/O, no clock, no candle.
+//! The domain: requests, generations and their results, and the rules for them. No I/O, no clock, no candle.
 //!
-//! A request enters as a JSON object ([`Fields`]) and leaves as a [`Job`], in which nothing is optional and
-//! nothing is checked again. The ledger keeps a [`Record`] of it, whose [`Status`] and [`Event`]s are what clients see.
+//! A request enters as a JSON object ([`Fields`]) and leaves as a [`Job`], in which nothing is optional and nothing is
+//! checked again. The ledger keeps a [`Record`] of it, whose [`Status`] and [`Event`]s are what clients see.
 
 mod any_model;
 mod approximations;
@@ -47,15 +47,15 @@ mod webhook_id;
 pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use artifact::{Artifact, Facts};
 pub use card::ModelCard;
-pub use control::{Control, Preprocess};
+pub use control::{ControlUse, Preprocess};
 pub use delivery::{Delivery, DeliveryState};
 pub use draw::{Draw, SeedMode};
-pub use endpoint::{Endpoint, EndpointTerms};
+pub use endpoint::{Endpoint, EndpointSettings};
 pub use event::{Event, EventKind};
 pub use field::{Bounds, Field, Integers, Kind, Numbers, Takers};
 pub use fields::{FieldError, Fields, cut};
 pub use id::{GenerationId, InvalidId};
-pub use input::{Given, InputImage, Place, Role};
+pub use input::{ImageField, ImageRole, ImageSource, InputImage};
 pub use job::{Job, OnDisconnect, Work};
 pub use json::{JsonError, ValueBudget};
 pub use levels::Levels;
@@ -75,7 +75,7 @@ pub use resolve::{Invalid, Rules, resolve};
 pub use scheduler::SchedulerChoice;
 pub use schema::request_schema;
 pub use signing_secret::{InvalidSecret, SigningSecret};
-pub use source::{Hold, Mask, Source, Task};
+pub use source::{ImageInfluence, Mask, Source, Task};
 pub use table::FIELDS;
 pub use webhook::{Webhook, WebhookEvent};
 pub use webhook_id::{DeliveryId, EndpointId};

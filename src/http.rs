@@ -1,7 +1,7 @@
-//! The door: routes, extractors, errors, event streams, the web page.
+//! The HTTP API and the web page: routes, extractors, errors, event streams.
 //!
-//! A handler extracts, calls the service and responds. Statuses come from [`error`], request ids, metrics and the log
-//! line from `observe`, and every bound of a connection from [`listener`].
+//! A handler extracts, calls the service and responds. [`error`] chooses the status codes, `observe` adds request ids,
+//! metrics and the log line, and [`listener`] bounds the connections.
 
 mod admin;
 mod bodies;
@@ -36,6 +36,7 @@ pub mod signed;
 mod spec;
 mod sse;
 mod uploads;
+mod url;
 mod urlencoded;
 mod webhooks;
 
@@ -61,31 +62,32 @@ use crate::{
     service::Service,
 };
 
-use face::Spoken;
+use face::ResponseFace;
 use origin::Origins;
 use signed::Signer;
 
 pub use bodies::Bodies;
 pub use listener::serve;
-pub use routes::{Endpoint, operator_endpoints, public_endpoints};
+pub use routes::{Route, operator_routes, public_routes};
 pub use spec::OPENAPI_YAML;
 
-/// What handlers share: cheap handles, cloned for every request.
+/// State that all handlers share. Its fields are cheap handles; every request gets a clone.
 #[derive(Clone, FromRef)]
 pub struct AppState {
     pub service: Service,
     pub metrics: Metrics,
-    /// The bounds and times of `[http]`.
+    /// The settings of `[http]`.
     pub http: Arc<Http>,
-    /// Bounds what the bodies of requests take in memory together.
+    /// Bounds the memory that the bodies of all requests take together.
     pub bodies: Bodies,
     /// Signs URLs of pictures.
     pub signer: Signer,
-    /// The bounds of `[limits]`, as the catalogue tells them to clients.
+    /// The bounds of `[limits]`, which `GET /v1/models` shows to clients.
     pub limits: Arc<Limits>,
-    /// Cancelled when the server begins to stop: event streams then end and waiting requests are answered.
+    /// Canceled when the server begins to stop; then event streams end and waiting requests are answered.
     pub draining: CancellationToken,
-    /// Runs what must outlive a request, such as the cancellation for a client that left. Waited for at shutdown.
+    /// Runs tasks that must outlive their request, such as the cancellation for a client that disconnected. The
+    /// shutdown waits for them.
     pub afterwork: TaskTracker,
 }
 
@@ -118,16 +120,16 @@ impl std::fmt::Debug for AppState {
     }
 }
 
-/// The API and the web page.
+/// The router of the public listener: the API and the web page.
 pub fn public_router(state: AppState) -> Router {
-    let router = assemble(public_endpoints()).fallback(page::asset);
+    let router = assemble(public_routes()).fallback(page::asset);
     let origins = Origins::public(&state.http);
     finish(guarded(router.with_state(state.clone()), origins), state.metrics)
 }
 
-/// Health, readiness, metrics and the operator's routes, for a listener that the public network does not reach.
+/// The router of the operator's listener, which the public network does not reach: health, metrics and administration.
 pub fn operator_router(state: AppState, operator: &Operator) -> Router {
-    let router = assemble(operator_endpoints()).fallback(page::nothing);
+    let router = assemble(operator_routes()).fallback(page::nothing);
     finish(guarded(router.with_state(state.clone()), Origins::operator(operator)), state.metrics)
 }
 
@@ -135,22 +137,22 @@ fn guarded(router: Router, origins: Origins) -> Router {
     router.layer(middleware::from_fn_with_state(origins, origin::check))
 }
 
-fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Endpoint<S>>) -> Router<S> {
+fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Route<S>>) -> Router<S> {
     let mut seen = BTreeSet::new();
     let own = endpoints.into_iter().filter(|end| seen.insert((end.method.to_string(), end.routed)));
-    let routed = own.fold(Router::new(), |router, Endpoint { routed, handler, face, .. }| {
-        let spoken = middleware::map_response(move |response| says(response, Spoken(face)));
+    let routed = own.fold(Router::new(), |router, Route { routed, handler, face, .. }| {
+        let spoken = middleware::map_response(move |response| attach_face(response, ResponseFace(face)));
         router.route(routed, handler.layer(spoken))
     });
     routed.method_not_allowed_fallback(page::wrong_method)
 }
 
-async fn says(mut response: Response, face: Spoken) -> Response {
+async fn attach_face(mut response: Response, face: ResponseFace) -> Response {
     response.extensions_mut().insert(face);
     response
 }
 
-/// The layers around every route, the outermost last. Bodies are bounded by their extractor.
+/// Adds the layers around every route, the outermost last. The extractor of bodies bounds their size.
 pub fn finish(router: Router, metrics: Metrics) -> Router {
     let compressed = SizeAbove::new(512).and(is_compressible);
     router
@@ -160,7 +162,7 @@ pub fn finish(router: Router, metrics: Metrics) -> Router {
         .layer(middleware::from_fn_with_state(metrics, observe::observe))
 }
 
-/// Texts only: pictures are compressed already, and an event must not wait in a compressor's buffer.
+/// Whether a response is a text. Pictures are compressed already, and an event must not wait in a compressor's buffer.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &axum::http::Extensions) -> bool {
     const KINDS: [&str; 7] = [
         "application/json",

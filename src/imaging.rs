@@ -1,4 +1,5 @@
-//! Pictures as bytes: what clients send, what they get, previews.
+//! Pictures as bytes: decoding of input pictures, encoding of finished pictures and previews, resizing, masks and
+//! edges.
 
 mod canny;
 mod encode;
@@ -17,25 +18,29 @@ pub use encode::{
     png::{FAST_FORMAT, encode_fast},
 };
 pub use input::{DecodeError, MAX_PIXELS, decode, size};
-pub use mask::{grey, laid_over};
+pub use mask::{composite, grey};
 pub use metadata::Metadata;
 pub use preview::{encode_preview, upscale};
 pub use resize::resize;
 
-/// A picture of 8 bits a channel, rows from the top, the C channels of a pixel side by side.
+/// A picture with 8 bits per channel. Rows run from top to bottom, and the C channels of a pixel are adjacent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pixels<const C: usize> {
+    /// Width in pixels.
     pub width: u32,
+    /// Height in pixels.
     pub height: u32,
     /// `C · width · height` bytes.
     pub pixels: Vec<u8>,
 }
 
+/// A picture with red, green and blue channels (sRGB).
 pub type RgbImage = Pixels<3>;
+/// A picture with one channel.
 pub type GreyImage = Pixels<1>;
 
 impl GreyImage {
-    /// The same levels in all channels.
+    /// The picture with the same level in all three channels.
     pub fn to_rgb(&self) -> RgbImage {
         let pixels = self.pixels.iter().flat_map(|level| [*level; 3]).collect();
         RgbImage { width: self.width, height: self.height, pixels }
@@ -43,12 +48,12 @@ impl GreyImage {
 }
 
 impl<const C: usize> Pixels<C> {
-    /// How many bytes `pixels` must have; for absurd sizes more than any memory has.
+    /// The number of bytes that `pixels` must have; saturates for sizes that no memory holds.
     fn expected_bytes(&self) -> u64 {
         (u64::from(self.width) * u64::from(self.height)).saturating_mul(C as u64)
     }
 
-    /// The picture with `part` set into it, its upper left corner at (x, y); it must fit.
+    /// Replaces the rectangle whose upper left corner is (x, y) by `part`, which must fit.
     pub fn with_part(mut self, [x, y]: [u32; 2], part: &Pixels<C>) -> Pixels<C> {
         let line = C * self.width as usize;
         let (from, to) = (C * x as usize, C * (x + part.width) as usize);
@@ -59,7 +64,7 @@ impl<const C: usize> Pixels<C> {
         self
     }
 
-    /// The part with its upper left corner at (x, y), which must lie inside.
+    /// The rectangle whose upper left corner is (x, y); it must lie inside the picture.
     pub fn cropped(&self, [x, y, width, height]: [u32; 4]) -> Pixels<C> {
         let line = C * self.width as usize;
         let (from, to) = (C * x as usize, C * (x + width) as usize);

@@ -1,7 +1,7 @@
-//! The operations that networks spend their time in, on contiguous channels-last activations.
+//! Compute kernels: the operations that take most of a network's time, on contiguous channels-last activations.
 //!
-//! Every kernel fixes the order of each sum by the shape of one row of the batch and of the layer, so that the bytes of a
-//! row depend neither on the other rows nor on the number of threads. There are two sets of them ([`Kernels`]).
+//! Every kernel derives the order of its sums from the shapes of the layer and of one row of the batch. So the bytes of
+//! a row depend neither on the other rows nor on the number of threads. There are two sets of kernels ([`Kernels`]).
 
 #![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
 
@@ -11,7 +11,6 @@ pub mod attention;
 mod block;
 pub mod clamp;
 pub mod conv2d;
-mod cut;
 mod exp;
 pub mod finish;
 pub mod geglu;
@@ -20,6 +19,7 @@ pub mod group_norm;
 mod lanes;
 pub mod layer_norm;
 pub mod matrix;
+mod partition;
 #[cfg(test)]
 pub(crate) mod random;
 mod simd;
@@ -30,18 +30,18 @@ pub mod winograd;
 
 pub use simd::isa;
 
-/// Which implementation of the operations a network is built of. Layers take it from their weights.
+/// The set of kernels that a network uses. Layers take it from their weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
-    /// Custom operations on packed weights, for the CPU alone, which work in rayon's current pool; with what 3 × 3
-    /// convolutions within a network choose their algorithm by. No gradient goes through them.
+    /// Custom operations on packed weights, for the CPU only. They use rayon's current thread pool and have no
+    /// gradients. The field decides which 3 × 3 convolutions use Winograd's algorithm.
     Packed(winograd::Use),
-    /// Compositions of candle's own operations, for any device. Gradients go through them to the inputs.
+    /// Compositions of candle's operations, for any device. They have gradients with respect to their inputs.
     Reference,
 }
 
 impl Kernels {
-    /// The same kernels for the ends of a network, where a convolution is to be exact to the last bits.
+    /// The same set without Winograd's algorithm, for convolutions at the ends of a network, which must be exact.
     pub fn exact(self) -> Kernels {
         match self {
             Kernels::Packed(_) => Kernels::Packed(winograd::Use::Off),

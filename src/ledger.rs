@@ -1,10 +1,10 @@
-//! What must survive: generations, their events, their artifacts.
+//! The durable store: generations with their events and artifacts, API keys, and webhooks.
 //!
-//! The ledger is the truth. What lives in memory (step 12 of 30) can be lost without losing a generation; what the
-//! ledger has accepted is durable, reaches exactly one final state, may run more than once and appears once.
+//! The state in memory, such as the progress of a run, can be lost without losing a generation. An accepted generation
+//! is durable and reaches exactly one final state; it may run more than once, but its result appears once.
 //!
-//! What a change of state is, is decided once, by the methods of `Change`; what the two databases differ in is
-//! `Dialect`. Every method of a role stands once, with its promise and what it does.
+//! The methods of `Change` define each change of state once for both databases; `Dialect` contains their differences. A
+//! role is a trait that documents and implements its methods in one place.
 
 mod accepting;
 pub mod blobs;
@@ -39,38 +39,38 @@ use dialect::{Dialect, Value};
 pub use endpoints::Webhooks;
 pub use fleet::Fleet;
 pub use keys::{KeyRecord, Keys};
-pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, Place, Reaped, Reaping, Renewed, Workload};
+pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, QueuePosition, Reaped, Reaping, Renewed, Workload};
 pub use reading::Reads;
 use row::Row;
 pub use sqlite::{Clock, Reading};
 pub use upkeep::Upkeep;
-pub use webhooks::{Answer, ClaimedDelivery, DeliveryClaim, NewEndpoint, Next};
-pub use workers::{Beat, Glance, Hint, Report, WorkerRecord};
+pub use webhooks::{ClaimedDelivery, DeliveryAnswer, DeliveryClaim, NewEndpoint, Next};
+pub use workers::{Heartbeat, Hint, Report, Snapshot, WorkerRecord};
 
-/// A handle to a store; clones share its connections. Who uses it takes the roles that it needs: [`Accepts`], [`Reads`],
+/// A handle to a store; clones share its connections. Users take the roles that they need: [`Accepts`], [`Reads`],
 /// [`Claims`], [`Upkeep`], [`Fleet`], [`Keys`] and [`Webhooks`].
 #[derive(Clone, Debug)]
 pub struct Ledger {
     db: Arc<dyn Dialect>,
-    /// No call takes longer; `None` for a file, which answers or fails by itself.
+    /// Longest duration of a call; `None` for a file, which answers or fails by itself.
     timeout: Option<Duration>,
     /// How long a finished generation is kept.
     retention: Duration,
 }
 
-/// All of it.
-pub trait Store: Serving + Working + Sweeping + Webhooks {}
-impl<S: Serving + Working + Sweeping + Webhooks> Store for S {}
+/// All roles.
+pub trait Store: Serving + WorkerStore + Sweeping + Webhooks {}
+impl<S: Serving + WorkerStore + Sweeping + Webhooks> Store for S {}
 
-/// What the service takes.
+/// The roles that the service needs.
 pub trait Serving: Accepts + Reads + Fleet + Keys {}
 impl<S: Accepts + Reads + Fleet + Keys> Serving for S {}
 
-/// What a worker takes.
-pub trait Working: Claims + Reads + Fleet {}
-impl<S: Claims + Reads + Fleet> Working for S {}
+/// The roles that a worker needs.
+pub trait WorkerStore: Claims + Reads + Fleet {}
+impl<S: Claims + Reads + Fleet> WorkerStore for S {}
 
-/// What the sweeper takes.
+/// The roles that the sweeper needs.
 pub trait Sweeping: Upkeep + Accepts + Reads + Fleet {}
 impl<S: Upkeep + Accepts + Reads + Fleet> Sweeping for S {}
 
@@ -82,17 +82,17 @@ impl Fleet for Ledger {}
 impl Keys for Ledger {}
 impl Webhooks for Ledger {}
 
-/// How often a call is tried that another one was in the way of, and the pause before the first of these.
+/// How many times a call is tried if other calls conflict with it, and the pause before the first retry.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Ledger {
-    /// Hears the hints of other processes until `stop`; without it [`Fleet::hints`] is silent.
+    /// Receives hints of other processes until `stop`. Without it [`Fleet::hints`] is silent.
     pub async fn listen(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.db.listen()).await;
     }
 
-    /// Makes a call again where others were in its way, and gives up when its time is over, whatever the network does.
+    /// Repeats a call that conflicts with others, and gives up after the timeout, even if the network hangs.
     async fn bounded<T, F>(&self, call: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         T: Send,
@@ -137,14 +137,14 @@ impl AsRef<Ledger> for Ledger {
     }
 }
 
-/// Between half of a pause and all of it, so that those who failed together do not return together.
+/// Between half of `pause` and all of it, so that callers that failed together do not retry together.
 fn jittered(pause: Duration) -> Duration {
     let share = getrandom::u32().map_or(1.0, |random| 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX));
     pause.mul_f64(share)
 }
 
-/// The right to write the outcome of one attempt of one generation, for as long as it is renewed; spent by
-/// [`Claims::finish`]. A clone is for trying again where the store did not answer: the fence lets only one of them count.
+/// The right to write the outcome of one attempt while the lease is renewed; [`Claims::finish`] uses it up. A clone
+/// serves a retry if the store did not answer: the fence lets only one of them count.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub(in crate::ledger) id: GenerationId,
@@ -156,7 +156,7 @@ impl Lease {
         self.id
     }
 
-    /// Names this attempt in blob paths, so that a late loser never overwrites the winner's artifacts.
+    /// Number of this attempt. Blob paths contain it, so that a late loser never overwrites the winner's artifacts.
     pub fn fence(&self) -> i64 {
         self.fence
     }
@@ -168,47 +168,49 @@ pub enum Outcome {
     Succeeded(Vec<Artifact>),
     Failed(Problem),
     Canceled,
-    /// Not ended: back to the queue, as a stopping worker does. The attempt is not counted.
+    /// Not ended: the generation returns to the queue, as when a worker stops. The attempt is not counted.
     Released,
-    /// A passing fault: queued again, to be claimed after the delay; the attempt is counted.
+    /// A transient failure: the generation is queued again, to be claimed after `delay`. The attempt is counted.
     Retry {
         problem: Problem,
         delay: Duration,
     },
 }
 
+/// Filters of a list of generations.
 #[derive(Clone, Debug, Default)]
 pub struct ListQuery {
-    /// 1..=100.
+    /// Most records of the page, 1..=100.
     pub limit: usize,
     /// Only generations older than this one.
     pub after: Option<GenerationId>,
-    /// Only generations newer than this one: the `limit` next to it, unless `after` is given too (still returned newest
-    /// first).
+    /// Only generations newer than this one; without `after`, the `limit` closest to it, still newest first.
     pub before: Option<GenerationId>,
-    /// Only this status: one of the words of [`Status::as_str`](crate::generation::Status::as_str).
+    /// Only this status, a word of [`Status::as_str`](crate::generation::Status::as_str).
     pub status: Option<String>,
     pub model: Option<String>,
-    /// Only this tenant's.
+    /// Only generations of this tenant.
     pub tenant: Option<String>,
-    /// Only those that were given up after too many crashes.
+    /// Only generations that were given up after too many crashes.
     pub dead: bool,
 }
 
+/// A page of a list.
 #[derive(Clone, Debug)]
 pub struct Page<T = Record> {
     pub records: Vec<T>,
-    /// More of what was asked for lies beyond this page.
+    /// Whether more records match beyond this page.
     pub has_more: bool,
 }
 
+/// Numbers of generations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub queued: usize,
     pub running: usize,
 }
 
-/// Why a store does not do what it is asked for: it has changed nothing, and would refuse the same again.
+/// Why the store refuses a change. Nothing has changed, and the store would refuse the same change again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("{queued} generations wait already")]
@@ -225,6 +227,7 @@ pub enum Refusal {
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
+/// Why a call to the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]
@@ -233,7 +236,7 @@ pub enum StoreError {
     Locked { path: std::path::PathBuf },
     #[error("the disk is full")]
     StorageFull,
-    /// Whether the change was made is not known.
+    /// It is unknown whether the change was made.
     #[error("the database did not answer in time")]
     TimedOut,
     #[error("the database failed: {0}")]
@@ -249,7 +252,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Serialization failures and deadlocks: nothing was done, and the same may succeed the next time.
+    /// Whether this is a serialization failure or a deadlock: nothing was done, and a retry may succeed.
     fn is_conflict(&self) -> bool {
         let StoreError::Database(sqlx::Error::Database(error)) = self else { return false };
         error.code().is_some_and(|code| ["40001", "40P01"].contains(&&*code))

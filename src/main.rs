@@ -1,4 +1,4 @@
-//! The command line of latentd.
+//! The entry point of the latentd program: runs the command line and prints its error.
 
 mod cli;
 
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use latentd::kernels::arena::Allocator;
 
-/// Activations come from an arena and go back to it; everything else is the system allocator's.
+/// Frees activations to the arena of the kernels. Everything else comes from the system allocator.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
@@ -14,24 +14,23 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("latentd: {}", told(&error));
+            eprintln!("latentd: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// One line with every cause, as people and logs read it; no backtrace for a mistyped setting. An error that says its cause
-/// itself is not followed by it.
-fn told(error: &anyhow::Error) -> String {
-    let mut told = String::new();
+/// The error and its causes in one line, without a backtrace. A cause that the line contains already is not repeated.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if told.is_empty() {
-            told = cause;
-        } else if !told.contains(&cause) {
-            told = format!("{told}: {cause}");
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
         }
     }
-    told
+    line
 }
 
 #[cfg(test)]
@@ -41,7 +40,7 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let error = anyhow!("no such file").context("cannot read a: no such file").context("settings");
-        assert_eq!(super::told(&error), "settings: cannot read a: no such file");
-        assert_eq!(super::told(&anyhow!("c").context("b").context("settings")), "settings: b: c");
+        assert_eq!(super::one_line(&error), "settings: cannot read a: no such file");
+        assert_eq!(super::one_line(&anyhow!("c").context("b").context("settings")), "settings: b: c");
     }
 }

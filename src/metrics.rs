@@ -1,68 +1,68 @@
-//! The metrics, one struct with a field each; passed in, never global.
+//! The Prometheus metrics: one struct with a field per metric, passed to its users instead of being global.
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-/// Everything that `/metrics` shows. Cloning gives another handle to the same numbers.
+/// All metrics of `/metrics`. A clone is another handle to the same values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Requests answered, by route, method and status.
+    /// Requests answered, by route, method and status. Status 499 means that the client left before the answer.
     pub http_requests: IntCounterVec,
-    /// Seconds until a response's head was sent, by route.
+    /// Seconds from the arrival of a request to the head of its response, by route.
     pub http_seconds: prometheus::HistogramVec,
     /// Generations accepted.
     pub accepted: IntCounter,
-    /// Requests answered with the generation that the same request had made before.
+    /// Repeated requests, answered with the generation of the first one.
     pub replayed: IntCounter,
     /// Generations ended, by status.
     pub finished: IntCounterVec,
-    /// Requests refused before any work, by error code.
+    /// Requests refused with status 4xx or 503, by error code.
     pub refused: IntCounterVec,
-    /// Generations that wait.
+    /// Generations in the queue of the ledger.
     pub queued: IntGauge,
-    /// Generations that compute.
+    /// Generations that this process has claimed and not ended yet.
     pub running: IntGauge,
-    /// Seconds from the beginning of a run to its pictures.
+    /// Seconds from the claim of a generation to its success.
     pub run_seconds: Histogram,
-    /// Rows of each network call.
+    /// Rows of each denoiser call.
     pub batch_rows: Histogram,
-    /// Different generations in each network call.
+    /// Generations in each denoiser call.
     pub batch_runs: Histogram,
     /// Seconds of each network call, by device and network.
     pub batch_seconds: prometheus::HistogramVec,
-    /// Rows × denoiser calls computed.
+    /// Rows computed by the denoiser: one row per picture, call and guidance branch.
     pub steps: IntCounter,
-    /// The same, by device.
+    /// Rows computed by the denoiser, by device.
     pub device_steps: IntCounterVec,
-    /// Generations in hand, by device.
+    /// Generations placed on a device, by device. Includes those whose model is being loaded.
     pub device_runs: IntGaugeVec,
-    /// Those of them that computed the denoiser's shallow branch alone.
+    /// Rows for which the denoiser computed only its shallow branch.
     pub shallow_steps: IntCounter,
-    /// Rows × denoiser calls whose answers an earlier run of their generation had left.
+    /// Denoiser rows that were read from the log of an earlier attempt instead of being computed.
     pub replayed_steps: IntCounter,
-    /// Rows × denoiser calls computed and not used, by reason.
+    /// Denoiser rows computed in vain, by reason.
     pub wasted_steps: IntCounterVec,
-    /// Tries of webhooks, by what they came to.
+    /// Attempts to deliver webhooks, by result.
     pub webhook_deliveries: IntCounterVec,
-    /// Webhooks that are still to be delivered.
+    /// Webhooks that have not been delivered yet.
     pub webhook_backlog: IntGauge,
-    /// Text encodings asked for, by whether the cache had them.
+    /// Text encodings requested by runs, by result of the cache: hit or miss.
     pub text_cache: IntCounterVec,
-    /// Bytes of the weights that are in memory or being read.
+    /// Bytes of the weights of models that are in memory or being loaded.
     pub model_bytes: IntGauge,
-    /// Leases that were lost before their generation had ended.
+    /// Leases lost before their generation ended.
     pub leases_lost: IntCounter,
-    /// Outcomes that were thrown away since the lease was another's.
+    /// Outcomes rejected because the lease had been lost to another worker.
     pub fenced_writes: IntCounter,
-    /// Generations taken back from workers that are gone.
+    /// Generations taken back from workers that disappeared.
     pub reaped: IntCounter,
-    /// Models read, by name and by whether that went well.
+    /// Attempts to load a model, by name and result: loaded or failed.
     pub model_loads: IntCounterVec,
-    /// Models that made room for others, by name.
+    /// Models unloaded, by name.
     pub model_unloads: IntCounterVec,
-    /// Seconds that reading a model took.
+    /// Seconds of each attempt to load a model.
     pub model_load_seconds: Histogram,
 }
 
@@ -86,30 +86,30 @@ impl Metrics {
             http_requests: counters("latentd_http_requests_total", "Requests answered", &["route", "method", "status"]),
             http_seconds: histograms(
                 "latentd_http_request_seconds",
-                "Seconds until a response's head was sent",
+                "Seconds from the arrival of a request to the head of its response",
                 &["route"],
             ),
             accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
             replayed: counter(
                 "latentd_requests_replayed_total",
-                "Requests answered with the generation that the same request had made before",
+                "Repeated requests, answered with the generation of the first one",
             ),
             finished: counters("latentd_generations_finished_total", "Generations ended, by status", &["status"]),
-            refused: counters("latentd_requests_refused_total", "Requests refused before any work", &["code"]),
-            queued: gauge("latentd_generations_queued", "Generations that wait"),
-            running: gauge("latentd_generations_running", "Generations that compute"),
+            refused: counters("latentd_requests_refused_total", "Requests refused with status 4xx or 503", &["code"]),
+            queued: gauge("latentd_generations_queued", "Generations in the queue"),
+            running: gauge("latentd_generations_running", "Generations claimed by this process and not ended"),
             run_seconds: histogram(
                 "latentd_run_seconds",
-                "Seconds from the beginning of a run to its pictures",
+                "Seconds from the claim of a generation to its success",
                 seconds(),
             ),
-            batch_rows: histogram("latentd_batch_rows", "Rows of each network call", rows()),
-            batch_runs: histogram("latentd_batch_runs", "Different generations in each network call", rows()),
+            batch_rows: histogram("latentd_batch_rows", "Rows of each denoiser call", rows()),
+            batch_runs: histogram("latentd_batch_runs", "Generations in each denoiser call", rows()),
             batch_seconds: histograms("latentd_batch_seconds", "Seconds of each network call", &["device", "network"]),
-            steps: counter("latentd_steps_total", "Rows times denoiser calls computed"),
+            steps: counter("latentd_steps_total", "Rows computed by the denoiser"),
             device_steps: counters(
                 "latentd_device_steps_total",
-                "Rows times denoiser calls computed, by device",
+                "Rows computed by the denoiser, by device",
                 &["device"],
             ),
             device_runs: register(
@@ -121,42 +121,49 @@ impl Metrics {
             ),
             shallow_steps: counter(
                 "latentd_shallow_steps_total",
-                "Rows times denoiser calls that computed the shallow branch alone",
+                "Denoiser rows with only the shallow branch computed",
             ),
             replayed_steps: counter(
                 "latentd_replayed_steps_total",
-                "Rows times denoiser calls answered from the log of an earlier run",
+                "Denoiser rows read from the log of an earlier attempt instead of being computed",
             ),
             wasted_steps: counters(
                 "latentd_wasted_steps_total",
-                "Rows times denoiser calls computed and not used",
+                "Denoiser rows computed in vain, by reason",
                 &["reason"],
             ),
             webhook_deliveries: counters(
                 "latentd_webhook_deliveries_total",
-                "Tries of webhooks by what they came to: delivered, failed (tried again), dead, gone",
+                "Attempts to deliver webhooks, by result: delivered, failed (tried again), dead, gone",
                 &["result"],
             ),
-            webhook_backlog: gauge("latentd_webhook_backlog", "Webhooks that are still to be delivered"),
-            leases_lost: counter("latentd_leases_lost_total", "Leases lost before their generation had ended"),
+            webhook_backlog: gauge("latentd_webhook_backlog", "Webhooks that have not been delivered yet"),
+            leases_lost: counter("latentd_leases_lost_total", "Leases lost before their generation ended"),
             fenced_writes: counter(
                 "latentd_fenced_writes_total",
-                "Outcomes thrown away since the lease was another worker's",
+                "Outcomes rejected because the lease had been lost to another worker",
             ),
-            reaped: counter("latentd_reaped_total", "Generations taken back from workers that are gone"),
-            text_cache: counters("latentd_text_cache_total", "Text encodings asked for", &["result"]),
-            model_bytes: gauge("latentd_model_bytes", "Bytes of the weights that are in memory or being read"),
-            model_loads: counters("latentd_model_loads_total", "Models read", &["model", "result"]),
-            model_unloads: counters("latentd_model_unloads_total", "Models that made room for others", &["model"]),
-            model_load_seconds: histogram("latentd_model_load_seconds", "Seconds that reading a model took", seconds()),
+            reaped: counter("latentd_reaped_total", "Generations taken back from workers that disappeared"),
+            text_cache: counters("latentd_text_cache_total", "Text encodings, by cache hit or miss", &["result"]),
+            model_bytes: gauge("latentd_model_bytes", "Bytes of model weights in memory or being loaded"),
+            model_loads: counters(
+                "latentd_model_loads_total",
+                "Attempts to load models, by result",
+                &["model", "result"],
+            ),
+            model_unloads: counters("latentd_model_unloads_total", "Models unloaded", &["model"]),
+            model_load_seconds: histogram(
+                "latentd_model_load_seconds",
+                "Seconds of each attempt to load a model",
+                seconds(),
+            ),
             registry,
         }
     }
 
-    /// The numbers in Prometheus' text format.
+    /// The values in Prometheus' text format.
     pub fn render(&self) -> String {
-        // Writing families of our own registry into a string has no way to fail; a metric with a broken name would
-        // have failed at its registration.
+        // Encoding into a string cannot fail: invalid names would have failed at registration.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

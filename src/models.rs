@@ -1,7 +1,8 @@
-//! The networks: diffusers' and transformers' architectures under their names, configured by a model folder's own files.
+//! The neural networks: architectures of diffusers and transformers, under their names, configured by a model folder.
 //!
-//! Letters in shapes: B rows of the batch, C channels, h × w latent pixels, H × W pixels, L tokens, D their width.
-//! Maps are (B, h, w, C) between operations, and (B, C, h, w) only where they enter and leave a network.
+//! Letters in shapes: B rows of the batch, C channels, h × w latent pixels, H × W pixels, L tokens, D the width of a
+//! token's vector. A map is an activation with height and width; a place is one position of a map. Maps are
+//! (B, h, w, C) between operations, and (B, C, h, w) only where they enter and leave a network.
 
 pub mod adapters;
 mod attention;

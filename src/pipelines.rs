@@ -1,15 +1,17 @@
-//! Straight-line async functions from a generation to its results, which read like the papers.
+//! Recipes: straight-line async functions that compute the frames of a generation and read like the papers.
 //!
-//! A pipeline awaits a [`Compute`] wherever a network must run. It knows nothing of batches, devices or other
-//! generations: the engine suspends it at each `await`, runs many pipelines' rows as one, and goes on.
+//! A recipe awaits a [`Compute`] wherever a network must run. It knows nothing about batches, devices or other
+//! generations. The engine suspends the recipe at each `await`, computes rows of many runs together, and resumes the
+//! recipe.
 
+mod auxiliary;
 pub mod call;
 pub mod calls;
 mod canvas;
 mod class_guided;
 mod classifier_guided;
-mod companions;
 mod conditioning;
+mod control_schedule;
 mod crop;
 pub mod decoding;
 mod feature_cache;
@@ -29,15 +31,14 @@ mod plain_unet;
 mod prepared;
 mod refine;
 mod setup;
-mod steering;
 mod text_guided;
 mod text_to_image;
 mod unguided;
 
+pub use auxiliary::Auxiliary;
 pub(crate) use canvas::{byte, unit_byte};
 pub use class_guided::class_guided;
 pub use classifier_guided::classifier_guided;
-pub use companions::Companions;
 pub use decoding::{Activation, decode};
 pub use frame::Frame;
 pub use inputs::Inputs;
@@ -54,12 +55,12 @@ use call::Call;
 
 use crate::{diffusion::Latents, generation::Phase};
 
-/// What a pipeline may await.
+/// The interface of a recipe to the engine: network calls, progress and previews.
 pub trait Compute: Sized {
-    /// The same for the networks of the generation's refiner, where it has one.
+    /// The same interface for the networks of the generation's refiner, if it has one.
     fn refiner(&self) -> Option<Self>;
 
-    /// One answer for each row, in order; `phase` is what the generation shows meanwhile.
+    /// Runs a network call. Returns one answer per row, in order. The generation shows `phase` meanwhile.
     fn call<C: Call>(
         &self,
         phase: Phase,
@@ -67,17 +68,18 @@ pub trait Compute: Sized {
         rows: Vec<C::Row>,
     ) -> impl Future<Output = Result<Vec<C::Answer>, PipelineError>>;
 
-    /// Whether a preview is due after `step` of `steps` which the pipeline should decode and [`Compute::show`].
+    /// Whether the recipe should decode a preview after `step` of `steps` and pass it to [`Compute::show`].
     fn wants_sketch(&self, step: usize, steps: usize) -> bool;
 
-    /// Shows a preview of each result after `step`.
+    /// Shows a preview of each picture after `step`.
     fn show(&self, step: usize, frames: Vec<Frame>);
 
-    /// Told after each step of the sampler: `step` counts 1..=steps, `denoised` is the present estimate of the end.
+    /// Called after each step of the sampler. `step` counts from 1 to `steps`; `denoised` is the current estimate of
+    /// x0.
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents);
 }
 
-/// Why a generation has no pictures.
+/// Why a recipe failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PipelineError {
     #[error(transparent)]

@@ -1,13 +1,14 @@
-//! The desk: what the API means. Handlers call only this.
+//! The service: the operations of the API, independent of HTTP. Handlers call only this module.
 
+mod accept_policy;
 mod access;
+mod api_key;
 mod bus;
 mod catalogue;
 mod creating;
 mod devices;
 mod drain;
 mod intake;
-mod key;
 mod keys;
 mod live;
 mod lora_numbers;
@@ -16,9 +17,8 @@ mod offload;
 mod operating;
 mod order;
 mod rules;
-mod terms;
 mod throughput;
-mod unclaimed;
+mod unaccepted_files;
 mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -33,19 +33,20 @@ use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Status},
-    ledger::{Blobs, Counts, Hint, ListQuery, Place, Refusal, Serving, StoreError, blobs::path_of_input},
+    ledger::{Blobs, Counts, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
-    webhooks::Registry,
+    webhooks::EndpointRegistry,
 };
 
 use keys::Keys;
 
+pub use accept_policy::AcceptPolicy;
 pub use access::Access;
+pub use api_key::ApiKey;
 pub use bus::{Bus, Outbox};
 pub use catalogue::{AddOn, ModelView};
 pub use devices::{Candidate, Devices, Load, Placed};
 pub use drain::Drain;
-pub use key::Key;
 pub use keys::NewKey;
 pub use live::{Live, Phase, Preview, Progress};
 pub use memory::{Memory, TakenMemory};
@@ -53,23 +54,22 @@ pub use offload::{AT_ONCE_BYTES, offload};
 pub use operating::Unready;
 pub use order::{Created, Order, Repeatable};
 pub use rules::CatalogueRules;
-pub use terms::Terms;
 pub use throughput::{Pace, Throughput};
 
-/// The tenant of everybody without a key.
+/// The tenant of requests without a key.
 pub const ANONYMOUS: &str = "default";
 
-/// A cheap handle to everything that a handler may ask for.
+/// A handle to all operations of the API. Cloning is cheap.
 #[derive(Clone)]
-pub struct Service(Arc<Desk>);
+pub struct Service(Arc<Shared>);
 
-/// The parts, and what the desk keeps for itself.
-struct Desk {
+/// The shared contents of a [`Service`].
+struct Shared {
     parts: Parts,
     keys: Keys,
 }
 
-impl std::ops::Deref for Desk {
+impl std::ops::Deref for Shared {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
@@ -77,24 +77,24 @@ impl std::ops::Deref for Desk {
     }
 }
 
-/// What the service is made of.
+/// The parts that a [`Service`] is made of.
 pub struct Parts {
     pub store: Arc<dyn Serving>,
     pub blobs: Blobs,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
-    pub webhooks: Registry,
+    pub webhooks: EndpointRegistry,
     pub limits: Limits,
-    pub terms: Terms,
+    pub accept_policy: AcceptPolicy,
     pub metrics: Metrics,
     pub throughput: Throughput,
-    /// What the devices of this process have in hand.
+    /// The load of the devices of this process.
     pub devices: Devices,
-    /// What they take of its memory.
+    /// The memory that running generations take.
     pub memory: Memory,
-    /// Tells the worker that there is something to claim.
+    /// Wakes the worker when there is a generation to claim.
     pub wake: Arc<Notify>,
-    /// Tells other processes.
+    /// Hints for other processes.
     pub outbox: Outbox,
     /// Whether this process loads models.
     pub computes: bool,
@@ -102,45 +102,45 @@ pub struct Parts {
     pub drain: Drain,
     /// Set when the server stops taking work.
     pub draining: CancellationToken,
-    /// Where reads run that must end even if nobody polls for their answer.
+    /// Runs tasks that must end even if their caller is no longer polled.
     pub tasks: TaskTracker,
 }
 
-/// A generation with what only this moment knows of it.
+/// A generation with its present progress or place in the queue.
 #[derive(Clone, Debug)]
 pub struct View {
     pub record: Record,
-    /// Of a running generation.
+    /// The progress of a running generation.
     pub progress: Option<Progress>,
-    /// Of a queued generation: how many are before it.
-    pub place: Option<Place>,
-    /// How often it is begun at most.
+    /// The place of a queued generation in the queue.
+    pub place: Option<QueuePosition>,
+    /// Maximum number of attempts.
     pub max_attempts: u32,
     /// Seconds that an attempt may take.
     pub run_timeout_s: u32,
 }
 
-/// What came of a wait for the end of a generation.
+/// The result of waiting for the end of a generation.
 #[derive(Clone, Debug)]
 pub struct Waited {
     pub view: View,
-    /// Neither has the generation ended nor has the time: the wait ended since nobody will begin the generation.
+    /// Whether the wait ended before generation and timeout, because no worker will start the generation.
     pub is_cut_short: bool,
 }
 
-/// A page of a list.
+/// A page of a list of generations.
 #[derive(Debug)]
 pub struct ViewPage {
-    /// Without progress and position.
+    /// The generations without progress and place in the queue.
     pub views: Vec<View>,
-    /// More generations of the query lie beyond this page.
+    /// Whether the query has more generations after this page.
     pub has_more: bool,
 }
 
-/// What a watcher of a generation sees.
+/// What a watcher of a generation receives.
 #[derive(Clone, Debug)]
 pub enum Watched {
-    /// A durable event; resumable after its `seq`.
+    /// A durable event. A watcher can resume after its `seq`.
     Event(Event),
     /// The newest progress; older ones may have been skipped.
     Progress(Progress),
@@ -157,9 +157,9 @@ pub enum ServiceError {
     Invalid(#[from] Invalid),
     #[error("a key is needed")]
     MissingKey,
-    #[error("the key is none of ours")]
+    #[error("the API key is unknown")]
     InvalidKey,
-    /// `retry_after_s` counts where the queue is full: it is estimated from what waits and how fast it has been going.
+    /// The store refused the request. `retry_after_s` is an estimate if the queue is full, otherwise 10.
     #[error("{refusal}")]
     Refused { refusal: Refusal, retry_after_s: u64 },
     #[error("a generation would wait about {wait_s} s, more than {bound_s} s")]
@@ -172,7 +172,7 @@ pub enum ServiceError {
     Draining,
     #[error("there is no such generation")]
     NotFound,
-    /// The picture's bytes cannot be read although the record names them.
+    /// The bytes of a picture cannot be read although its record exists, or cannot be stored.
     #[error("a stored picture cannot be read: {0}")]
     Blob(String),
     #[error(transparent)]
@@ -196,8 +196,8 @@ impl From<Refusal> for ServiceError {
 
 impl Service {
     pub fn new(parts: Parts) -> Service {
-        let (entries, fresh) = parts.terms.key_cache;
-        Service(Arc::new(Desk { keys: Keys::new(entries, fresh), parts }))
+        let (entries, fresh) = parts.accept_policy.key_cache;
+        Service(Arc::new(Shared { keys: Keys::new(entries, fresh), parts }))
     }
 
     pub async fn get(&self, access: Access<'_>, id: GenerationId) -> Result<View, ServiceError> {
@@ -205,14 +205,14 @@ impl Service {
         self.view(record).await
     }
 
-    /// Returns as soon as the generation of this record has ended, at the latest after `timeout`, with its state then. One that
-    /// nobody will begin is not waited for: it is queued, and the only worker is drained.
+    /// Waits until the generation of this record ends, at most for `timeout`, and returns its state then. The wait ends
+    /// early if the generation is queued and the only worker is drained.
     pub async fn wait(&self, record: &Record, timeout: Duration) -> Result<Waited, ServiceError> {
         if record.status.is_terminal() {
             return Ok(Waited { is_cut_short: false, view: self.seen(record.clone(), None, None) });
         }
         let events = async {
-            // From its first event on: one that was revived has an end behind it that is none any more.
+            // Reads from the first event: a revived generation has an earlier terminal event, which does not count.
             let mut watched = Box::pin(self.watch(record, 0));
             while let Some(seen) = watched.next().await {
                 seen?;
@@ -229,8 +229,9 @@ impl Service {
         Ok(Waited { is_cut_short: is_cut_short && !view.record.status.is_terminal(), view })
     }
 
-    /// Returns when the generation is queued and no worker takes work: that of this process is drained, and no other process
-    /// shares its store. What runs still ends. It does not return before all events are seen; `seen` is the last one's number.
+    /// Returns when the generation is queued and no worker takes work: the worker of this process is drained, and no
+    /// other process shares the store. Running generations still end. `seen` is the number of the last event that the
+    /// caller has seen; the function does not return before the caller has seen all events.
     pub async fn stands_still(&self, id: GenerationId, seen: i64) {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.0.store.is_shared() {
@@ -249,7 +250,7 @@ impl Service {
     }
 
     pub async fn list(&self, query: &ListQuery) -> Result<ViewPage, ServiceError> {
-        let page = self.ask(self.0.store.list(query)).await?;
+        let page = self.query(self.0.store.list(query)).await?;
         let views = page.records.into_iter().map(|record| self.seen(record, None, None)).collect();
         Ok(ViewPage { views, has_more: page.has_more })
     }
@@ -259,13 +260,13 @@ impl Service {
         self.cancel_because(id, Reason::Canceled).await
     }
 
-    /// As [`Service::cancel`], for a client that left; counted as such in the metrics.
+    /// As [`Service::cancel`], for a client that disconnected. Metrics count it as such.
     pub async fn cancel_disconnected(&self, id: GenerationId) -> Result<View, ServiceError> {
         self.cancel_because(id, Reason::Disconnected).await
     }
 
     async fn cancel_because(&self, id: GenerationId, reason: Reason) -> Result<View, ServiceError> {
-        let record = self.ask(self.0.store.cancel(id)).await?.ok_or(ServiceError::NotFound)?;
+        let record = self.query(self.0.store.cancel(id)).await?.ok_or(ServiceError::NotFound)?;
         match record.status {
             Status::Running => {
                 self.0.live.cancel(id, reason);
@@ -283,19 +284,19 @@ impl Service {
     /// Erases a finished generation and its artifacts.
     pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
         self.find(access, id).await?;
-        self.ask(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
+        self.query(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
         self.erase_blobs(id).await;
         Ok(())
     }
 
-    /// There is no record, so nothing can reach the files; a failure only leaves them lying for a while.
+    /// Erases files without a record. A failure only leaves the files until the next sweep.
     async fn erase_blobs(&self, id: GenerationId) {
         if let Err(error) = self.0.blobs.delete_generation(id).await {
             tracing::warn!(%id, %error, "files without a generation stay for now");
         }
     }
 
-    /// Artifact `index` of a generation that succeeded; [`ServiceError::NotFound`] otherwise.
+    /// Artifact `index` of a generation that succeeded; otherwise [`ServiceError::NotFound`].
     pub async fn artifact(&self, access: Access<'_>, id: GenerationId, index: u32) -> Result<Artifact, ServiceError> {
         let record = self.find(access, id).await?;
         let Status::Succeeded { artifacts } = record.status else { return Err(ServiceError::NotFound) };
@@ -308,10 +309,9 @@ impl Service {
         bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", artifact.blob)))
     }
 
-    /// The picture that a request of this tenant brought along, as a PNG; [`ServiceError::NotFound`] where no generation that
-    /// is kept has it.
+    /// An uploaded picture of this tenant, as a PNG; [`ServiceError::NotFound`] if no stored generation has it.
     pub async fn upload(&self, tenant: &str, sha256: &str) -> Result<Bytes, ServiceError> {
-        let id = self.ask(self.0.store.find_input(tenant, sha256)).await?.ok_or(ServiceError::NotFound)?;
+        let id = self.query(self.0.store.find_input(tenant, sha256)).await?.ok_or(ServiceError::NotFound)?;
         let file = self.0.blobs.get(&path_of_input(id, sha256)).await;
         file.map_err(|error| ServiceError::Blob(error.to_string()))?.ok_or(ServiceError::NotFound)
     }
@@ -321,13 +321,13 @@ impl Service {
         self.find(access, id).await?;
         let mut previews = self.0.live.state(id).map(|state| state.previews).unwrap_or_default();
         if previews.is_empty() {
-            previews = self.ask(self.0.store.previews(id)).await?;
+            previews = self.query(self.0.store.previews(id)).await?;
         }
         Ok(previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index))))
     }
 
-    /// Every durable event of this generation after `after`, then one snapshot of the progress, then what happens, until a
-    /// terminal event has been seen. Ends at once where nothing is left to tell.
+    /// The durable events of this generation after `after`, one snapshot of the progress, and then everything that
+    /// happens until a terminal event. The stream ends at once if there is nothing left to report.
     pub fn watch(
         &self,
         record: &Record,
@@ -336,80 +336,81 @@ impl Service {
         watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), record.id, after)
     }
 
-    /// The desk for endpoints of webhooks.
-    pub fn webhooks(&self) -> &Registry {
+    /// The operations on webhook endpoints.
+    pub fn webhooks(&self) -> &EndpointRegistry {
         &self.0.webhooks
     }
 
-    /// Names of the schedulers with one line for people.
+    /// The names of all schedulers with descriptions.
     pub fn schedulers(&self) -> Vec<SchedulerName> {
         names().collect()
     }
 
-    /// Of all tenants together.
+    /// The numbers of generations of all tenants together.
     pub async fn counts(&self) -> Result<Counts, ServiceError> {
-        self.ask(self.0.store.counts()).await
+        self.query(self.0.store.counts()).await
     }
 
+    /// The numbers of generations of one tenant.
     pub async fn counts_of(&self, tenant: &str) -> Result<Counts, ServiceError> {
-        self.ask(self.0.store.counts_of(tenant)).await
+        self.query(self.0.store.counts_of(tenant)).await
     }
 
-    /// Most generations that may wait.
+    /// Maximum number of queued generations.
     pub fn max_queued(&self) -> usize {
-        self.0.terms.max_queued
+        self.0.accept_policy.max_queued
     }
 
-    /// How the recent generations went; `None` before the first has ended.
+    /// The speed of recent generations; `None` before the first one has ended.
     pub fn pace(&self) -> Option<Pace> {
         self.0.throughput.pace()
     }
 
-    /// What the devices of this process have in hand; none where it does not compute.
+    /// The load of each device of this process; empty if the process does not compute.
     pub fn devices(&self) -> Vec<Load> {
         self.0.devices.loads()
     }
 
-    /// As [`Service::get`], the record alone.
+    /// As [`Service::get`], but only the record.
     pub async fn find(&self, access: Access<'_>, id: GenerationId) -> Result<Record, ServiceError> {
-        let record = self.ask(self.0.store.get(id)).await?;
+        let record = self.query(self.0.store.get(id)).await?;
         record.filter(|record| access.admits(record)).ok_or(ServiceError::NotFound)
     }
 
-    /// Of a running generation, here or elsewhere.
+    /// The progress of a running generation, in this process or another one.
     async fn progress(&self, id: GenerationId) -> Result<Option<Progress>, ServiceError> {
         let progress = self.0.live.state(id).and_then(|state| state.progress);
         if progress.is_some() || !self.0.store.is_shared() {
             return Ok(progress);
         }
-        Ok(self.ask(self.0.store.glance(&[id])).await?.pop().and_then(|glance| glance.progress))
+        Ok(self.query(self.0.store.snapshots(&[id])).await?.pop().and_then(|snapshots| snapshots.progress))
     }
 
     async fn view(&self, record: Record) -> Result<View, ServiceError> {
         let (progress, place) = match record.status {
             Status::Running => (self.progress(record.id).await?, None),
-            Status::Queued => (None, self.ask(self.0.store.place(record.id)).await?),
+            Status::Queued => (None, self.query(self.0.store.place(record.id)).await?),
             Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => (None, None),
         };
         Ok(self.seen(record, progress, place))
     }
 
-    fn seen(&self, record: Record, progress: Option<Progress>, place: Option<Place>) -> View {
-        let run_timeout_s = record.job.run_timeout_s.unwrap_or(self.0.terms.run_timeout_s);
-        View { record, progress, place, max_attempts: self.0.terms.max_attempts, run_timeout_s }
+    fn seen(&self, record: Record, progress: Option<Progress>, place: Option<QueuePosition>) -> View {
+        let run_timeout_s = record.job.run_timeout_s.unwrap_or(self.0.accept_policy.run_timeout_s);
+        View { record, progress, place, max_attempts: self.0.accept_policy.max_attempts, run_timeout_s }
     }
 
-    async fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {
+    async fn query<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {
         Ok(self.bounded(answer).await?)
     }
 
-    /// The store's answer in bounded time. A file answers or fails by itself, and who waits there waits behind others that
-    /// write; a database behind a network may do neither.
+    /// Bounds the time of a call to a shared store, because a database behind a network may neither answer nor fail.
+    /// SQLite always answers or fails, and only waits for earlier writes.
     async fn bounded<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         if !self.0.store.is_shared() {
             return answer.await;
         }
-        tokio::time::timeout(self.0.terms.store_timeout, answer).await.unwrap_or(Err(StoreError::TimedOut))
+        tokio::time::timeout(self.0.accept_policy.store_timeout, answer).await.unwrap_or(Err(StoreError::TimedOut))
     }
 }
 

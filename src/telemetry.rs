@@ -1,4 +1,4 @@
-//! Logging.
+//! Log output: format and filter of the log lines on standard error.
 
 use std::io::IsTerminal;
 
@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::{Log, LogFormat};
 
-/// Whether the settings can be used.
+/// Checks the log settings without applying them.
 ///
 /// # Errors
 /// The filter cannot be parsed; the text says where.
@@ -14,14 +14,14 @@ pub fn check(log: &Log) -> Result<(), String> {
     filter(log).map(drop)
 }
 
-/// Sends log lines to standard error, as the settings say.
+/// Starts logging to standard error with the given settings. The first call in a process decides.
 ///
 /// # Errors
 /// The filter cannot be parsed; the text says where.
 pub fn init(log: &Log) -> Result<(), String> {
     let registry = tracing_subscriber::registry().with(filter(log)?);
     let started = match log.format {
-        // Colours are for eyes: a file or a collector gets plain text.
+        // Only terminals get colors; files and log collectors get plain text.
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal();
             registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
@@ -30,7 +30,7 @@ pub fn init(log: &Log) -> Result<(), String> {
             registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
         }
     };
-    // A second call keeps the first subscriber, as tests that build several apps in one process need.
+    // A second call keeps the first subscriber, because tests build several apps in one process.
     drop(started);
     Ok(())
 }

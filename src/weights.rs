@@ -1,17 +1,18 @@
-//! Model folders, and the tensors in them by their diffusers names.
+//! Reads model folders, and the tensors in them by their diffusers names.
 //!
-//! A [`ModelFolder`] reads files, a [`Weights`] hands out float32 tensors and keeps account of them: a load ends with
-//! [`Weights::finish`], which fails unless every tensor of the files was asked for, and every tensor asked for was there.
+//! A [`ModelFolder`] reads files. A [`Weights`] returns float32 tensors and records the requests. A load ends with
+//! [`Weights::finish`], which fails unless every tensor of the files was requested and every requested tensor was
+//! found.
 
+mod build_report;
 mod clip_vocabulary;
 mod error;
 mod file;
+pub mod fingerprint;
 mod folder;
 mod header;
-pub mod imprint;
 mod json;
 mod ldm;
-mod ledger;
 pub mod lora;
 mod shards;
 mod single_file;

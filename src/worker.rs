@@ -1,4 +1,4 @@
-//! The worker: claims generations, hands each to the executor of its work, and writes the outcome.
+//! The worker: claims generations, passes each to the executor of its work, and writes the outcome to the ledger.
 
 mod drawing;
 mod executor;
@@ -25,47 +25,48 @@ use crate::{
     catalogue::Catalogue,
     engine::{Cancel, Reason},
     generation::Record,
-    ledger::{Blobs, Claimant, Hint, Lease, Outcome, Working},
+    ledger::{Blobs, Claimant, Hint, Lease, Outcome, WorkerStore},
     metrics::Metrics,
     service::{Drain, Live, Outbox, Throughput},
 };
 
 pub use drawing::{Drawing, Encoded, Preload, encode};
-pub use executor::{Claimed, Executor, Tell, failed};
+pub use executor::{Claimed, Executor, RunReporter, failed};
 pub use leases::Leases;
 pub use slots::Slots;
 pub use sweeper::Sweeper;
 
-/// What the worker is made of. Its work is [`Worker::run`].
+/// A worker. [`Worker::run`] does its work.
 pub struct Worker {
-    pub store: Arc<dyn Working>,
+    pub store: Arc<dyn WorkerStore>,
     pub blobs: Blobs,
+    /// Publishes the progress of runs and cancels them.
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
-    /// The first that takes a generation's work computes it.
+    /// The executors. A generation goes to the first one that takes its work.
     pub executors: Vec<Box<dyn Executor>>,
     pub metrics: Metrics,
     pub throughput: Throughput,
-    /// Somebody has accepted a generation.
+    /// Notified when the worker should look for generations to claim.
     pub wake: Arc<Notify>,
-    /// Where the generations at work run.
+    /// Tracks the tasks of the claimed generations.
     pub runs: TaskTracker,
-    /// Most generations at work at the same time.
+    /// Limits how many generations compute and how many wait for their model.
     pub slots: Slots,
-    /// How often a generation is begun before it fails for good.
+    /// Maximum number of attempts of a generation.
     pub max_attempts: u32,
-    /// Its name, and what it claims.
+    /// The worker's name, its lease time, and the models that it can run.
     pub claimant: Claimant,
     pub leases: Leases,
-    /// Time between two signs of life.
+    /// Time between two heartbeats.
     pub heartbeat: Duration,
-    /// How long one attempt may take, where its request says nothing.
+    /// Maximum time of an attempt whose request sets none.
     pub run_timeout: Duration,
-    /// Tells other processes.
+    /// Sends hints to other processes.
     pub outbox: Outbox,
-    /// Whether it takes no more work.
+    /// Whether the worker claims no more generations.
     pub drain: Drain,
-    /// What it has in hand must have nothing beside it.
+    /// Whether a claimed generation must run alone, because it was running when a process crashed.
     pub alone: AtomicBool,
 }
 
@@ -75,11 +76,12 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// Generations that became due without a wake-up (after a retry's delay) are found at the latest after this time.
+/// Maximum time until the worker finds generations that became due without a wake-up, such as retries after their
+/// delay.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Works until `stop`; then gives every running generation back to the queue and returns.
+    /// Works until `stop`, then releases all running generations to the queue and returns.
     pub async fn run(self, stop: CancellationToken) {
         let worker = Arc::new(self);
         let beating = CancellationToken::new();
@@ -96,8 +98,7 @@ impl Worker {
 
     async fn work_through(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            // Every generation is a task of its own: one that waits for the store while this loop waits for it too must
-            // not depend on this loop to go on.
+            // Each generation runs in its own task, so it does not depend on this loop while both wait for the store.
             for (record, lease) in self.claim(self.slots.room(self.runs.len())).await {
                 let worker = self.clone();
                 worker.clone().runs.spawn(async move {
@@ -115,7 +116,7 @@ impl Worker {
         self.live.cancel_all(Reason::Lost);
         self.runs.close();
         self.runs.wait().await;
-        // Others need not wait for their next look.
+        // Other workers look at the queue at once instead of at their next poll.
         self.outbox.tell(Hint::Queued);
     }
 
@@ -138,14 +139,15 @@ impl Worker {
         }
     }
 
-    /// With the models that the catalogue lists now. Where no other process may have them, also with those that it listed
-    /// before, so that generations for a model that is gone fail and do not wait in vain.
+    /// The claimant with the models that the catalogue lists now. If the store is not shared, it also has models that
+    /// were listed earlier, so that generations for a removed model fail instead of waiting forever.
     fn claimant(&self) -> Claimant {
         let listed = self.catalogue.names();
         let gone = self.catalogue.gone().into_iter().filter(|_| !self.store.is_shared());
         Claimant { models: listed.into_iter().chain(gone).collect(), ..self.claimant.clone() }
     }
 
+    /// Updates the metrics of running and queued generations.
     async fn count(&self) {
         self.metrics.running.set(self.runs.len() as i64);
         if let Ok(counts) = self.store.counts().await {
@@ -153,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// One generation from its claim to its end.
+    /// Works on one generation from its claim to its end.
     async fn work(&self, record: Record, lease: Lease) {
         let (id, begun) = (record.id, Instant::now());
         let cancel = Cancel::default();
@@ -167,7 +169,7 @@ impl Worker {
     }
 
     async fn outcome(&self, claimed: &Claimed) -> Outcome {
-        // A cancel that came between the claim and `begin` found no run to tell.
+        // A cancel request between the claim and `begin` found no run to cancel.
         match self.store.get(claimed.id()).await {
             Ok(Some(record)) if record.cancel_requested => claimed.cancel.cancel(Reason::Canceled),
             _ => {}
@@ -176,11 +178,11 @@ impl Worker {
         let Some(executor) = self.executors.iter().find(|executor| executor.takes(work)) else {
             return failed("internal", "this worker computes no work of this kind".to_owned(), false);
         };
-        let tell = Tell::new(self.live.clone(), claimed.id());
+        let tell = RunReporter::new(self.live.clone(), claimed.id());
         executor.execute(claimed, &tell).await.map_or_else(|outcome| outcome, Outcome::Succeeded)
     }
 
-    /// The outcome of a run, which is told to end when it takes longer than it may.
+    /// The outcome of a run. A run that exceeds its time limit is canceled.
     async fn in_time(&self, record: &Record, outcome: impl Future<Output = Outcome>) -> Outcome {
         let own = record.job.run_timeout_s.map(|seconds| Duration::from_secs(seconds.into()));
         let mut outcome = pin!(outcome);

@@ -1,15 +1,15 @@
-//! What a refused request costs: memory that is at most a small multiple of its body, a bounded number of allocations, and an
-//! answer of bounded length, whatever the body is made of.
+//! Bounds on the cost of refused requests: peak memory (a small multiple of the body), the number of allocations, and
+//! the length of the answer.
 //!
-//! A program of its own without the test harness, since nothing may run beside it. It stands between the program and the C
-//! library's allocator, of which all memory comes.
+//! This test does not use the test harness, because no other test may run at the same time. It replaces the allocator
+//! of the C library with one that counts, so that it counts all memory of the process.
 #![allow(unsafe_code, reason = "functions of the C library are replaced by ones that count")]
 #![allow(dead_code, unused_imports, reason = "the shared parts have more than this needs")]
 
+#[path = "http_routes/api.rs"]
+mod api;
 #[path = "contract/conforms.rs"]
 mod conforms;
-#[path = "http_routes/desk.rs"]
-mod desk;
 #[path = "http_routes/silence.rs"]
 mod silence;
 
@@ -28,38 +28,38 @@ fn main() {
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let desk = desk::Desk::open(&[]).await;
-        // What is made once, such as the catalogue of LoRAs, is nobody's.
-        let first = kinds::first();
-        assert_eq!(desk.ask(desk::post(&first, &[])).await.status, 202);
+        let api = api::TestApi::open(&[]).await;
+        // Memory that is allocated once, such as the catalogue of LoRAs, is not counted for any request.
+        let valid = kinds::valid_request();
+        assert_eq!(api.ask(api::post(&valid, &[])).await.status, 202);
         for kind in kinds::all() {
             for mib in [1, 2, 4] {
-                refused(&desk, &kind, mib << 20).await;
+                refused(&api, &kind, mib << 20).await;
             }
         }
         for (what, body) in kinds::pictures() {
-            measured(&desk, &what, "application/json", body).await;
+            measured(&api, &what, "application/json", body).await;
         }
     });
     println!("allocations: every refusal is within its bounds");
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-async fn refused(desk: &desk::Desk, kind: &kinds::Kind, length: usize) {
+async fn refused(api: &api::TestApi, kind: &kinds::Kind, length: usize) {
     let body = (kind.body)(length);
     assert!(body.len() <= length && body.len() > length / 2, "{} has {} bytes, not {length}", kind.name, body.len());
-    measured(desk, kind.name, kind.content_type, body).await;
+    measured(api, kind.name, kind.content_type, body).await;
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-async fn measured(desk: &desk::Desk, what: &str, content_type: &str, body: Vec<u8>) {
+async fn measured(api: &api::TestApi, what: &str, content_type: &str, body: Vec<u8>) {
     use axum::{body::Body, http::Request};
 
-    /// Bytes at a time for each byte of the body: itself, what was parsed of it, and what is on the way from one to the other.
+    /// Peak bytes for each byte of the body: the body, the parsed values, and buffers of the parser.
     const FOR_EACH_BYTE: usize = 5;
-    /// Bytes at a time whatever the body: the most values that a request may have, errors, the answer.
+    /// Peak bytes that do not depend on the length of the body: the maximum number of values, errors, the answer.
     const ALWAYS: usize = 16 << 20;
-    /// A parsed value costs a few of them; text costs none.
+    /// Each parsed value costs a few allocations; the length of a text adds none.
     const MOST_ALLOCATIONS: usize = 200_000;
     const LONGEST_ANSWER: usize = 200_000;
 
@@ -67,7 +67,7 @@ async fn measured(desk: &desk::Desk, what: &str, content_type: &str, body: Vec<u
     let request = Request::post("/v1/images").header("content-type", content_type).header("content-length", length);
     let request = request.body(Body::from(body)).unwrap();
     let count = counting::Count::begin();
-    let answer = desk::read(desk.send(request).await).await;
+    let answer = api::read(api.send(request).await).await;
     let (peak, allocations) = count.end();
     println!("{what}: {length} bytes -> {}, {peak} bytes at a time, {allocations} allocations", answer.status);
     assert!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, answer.text());

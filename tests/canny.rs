@@ -1,11 +1,12 @@
-//! Edges beside OpenCV's: `cv2.Canny(picture, 100, 200)` of opencv-python-headless 5.0.0 made `NAME_edges.png` of `NAME.png`.
+//! Compares the Canny edges with those of OpenCV: `cv2.Canny(picture, 100, 200)` of opencv-python-headless 5.0.0 made
+//! `NAME_edges.png` from `NAME.png`.
 
 use std::{fs, path::Path};
 
 use latentd::imaging::{canny, decode};
 
 #[test]
-fn edges_are_those_of_opencv() {
+fn edges_equal_those_of_opencv() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/canny");
     for name in ["fields", "shapes"] {
         let read = |name: &str| decode(&fs::read(folder.join(format!("{name}.png"))).unwrap(), 255).unwrap();

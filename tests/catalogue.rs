@@ -1,4 +1,4 @@
-//! Which models are in memory, and who waits for what: the catalogue alone, poll by poll.
+//! Tests of the catalogue: which models are in memory, which requests wait, and which files are listed with a fault.
 
 #[path = "catalogue/bounds.rs"]
 mod bounds;
@@ -17,21 +17,21 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use latentd::{
-    catalogue::{Acquired, Adapters, Catalogue, CatalogueError, ControlNets, Lease, Ticket},
-    generation::{Fields, InputImage, Limits, Place, Work, resolve},
+    catalogue::{Acquired, Adapters, Catalogue, CatalogueError, ControlNets, ModelLease, Ticket},
+    generation::{Fields, ImageField, InputImage, Limits, Work, resolve},
     metrics::Metrics,
     pipelines::LatentDiffusion,
     service::CatalogueRules,
 };
 use serde_json::{Value, json};
 
-type Asked = Result<Acquired, CatalogueError>;
+type AcquireResult = Result<Acquired, CatalogueError>;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines")
 }
 
-/// The fixtures' models; so many of them fit as these take, one beside the other.
+/// A catalogue of the fixtures' models. The memory bound is the sum of the models in `fit`.
 fn catalogue(fit: &[&str]) -> (Catalogue, Metrics) {
     let metrics = Metrics::new();
     let catalogue = Catalogue::open(&fixtures(), "sd1").unwrap().counted_in(metrics.clone());
@@ -39,13 +39,14 @@ fn catalogue(fit: &[&str]) -> (Catalogue, Metrics) {
     (catalogue.within(bytes), metrics)
 }
 
-fn look(future: Pin<&mut (impl Future<Output = Asked> + ?Sized)>) -> Poll<Asked> {
+/// Polls an acquisition once.
+fn poll_once(future: Pin<&mut (impl Future<Output = AcquireResult> + ?Sized)>) -> Poll<AcquireResult> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// What is there without waiting.
+/// Acquires a model with a single poll. Returns `None` if the request would wait.
 fn at_once(catalogue: &Catalogue, name: &str) -> Option<Acquired> {
-    match look(pin!(catalogue.acquire(name))) {
+    match poll_once(pin!(catalogue.acquire(name))) {
         Poll::Ready(acquired) => Some(acquired.unwrap()),
         Poll::Pending => None,
     }
@@ -54,25 +55,25 @@ fn at_once(catalogue: &Catalogue, name: &str) -> Option<Acquired> {
 fn ticket(acquired: Option<Acquired>) -> Ticket {
     match acquired {
         Some(Acquired::Cold(ticket)) => ticket,
-        other => panic!("not the turn to read: {other:?}"),
+        other => panic!("not a ticket: {other:?}"),
     }
 }
 
-fn lease(acquired: Option<Acquired>) -> Lease {
+fn lease(acquired: Option<Acquired>) -> ModelLease {
     match acquired {
         Some(Acquired::Ready(lease)) => lease,
-        other => panic!("not a model: {other:?}"),
+        other => panic!("not a lease: {other:?}"),
     }
 }
 
-fn ready(poll: Poll<Asked>) -> Option<Acquired> {
+fn ready(poll: Poll<AcquireResult>) -> Option<Acquired> {
     match poll {
         Poll::Ready(acquired) => Some(acquired.unwrap()),
         Poll::Pending => None,
     }
 }
 
-/// Every tensor counts four bytes for each number, whatever the file holds: sd2's are halves.
+/// Each number counts four bytes, even if the file stores half precision, as that of sd2.
 #[test]
 fn a_model_takes_four_bytes_for_each_number() {
     let (catalogue, _) = catalogue(&[]);
@@ -89,47 +90,47 @@ fn a_model_takes_four_bytes_for_each_number() {
 }
 
 #[test]
-fn a_model_is_read_once_however_many_want_it() {
+fn a_model_is_loaded_once_for_concurrent_requests() {
     let (catalogue, metrics) = catalogue(&["sd1"]);
     let first = ticket(at_once(&catalogue, "sd1"));
     assert_eq!(catalogue.state("sd1").0, "loading");
     let mut others: Vec<_> = (0..5).map(|_| Box::pin(catalogue.acquire("sd1"))).collect();
-    assert!(others.iter_mut().all(|other| look(other.as_mut()).is_pending()));
+    assert!(others.iter_mut().all(|other| poll_once(other.as_mut()).is_pending()));
     let model = first.read().unwrap();
     for other in &mut others {
-        let lease = lease(ready(look(other.as_mut())));
+        let lease = lease(ready(poll_once(other.as_mut())));
         assert!(Arc::ptr_eq(lease.model(), model.model()));
     }
     assert!(metrics.render().contains(r#"latentd_model_loads_total{model="sd1",result="loaded"} 1"#));
 }
 
 #[test]
-fn the_server_awaits_the_default_and_what_is_to_be_preloaded_once() {
+fn the_default_model_and_preloaded_models_are_awaited_once() {
     let (catalogue, _) = catalogue(&["sd1"]);
     let catalogue = catalogue.preloading(&["sd2".to_owned()]).unwrap();
     assert_eq!(catalogue.awaited(), ["sd1", "sd2"]);
     catalogue.load("sd2").unwrap();
     assert_eq!(catalogue.awaited(), ["sd1"]);
     catalogue.load("sd1").unwrap();
-    assert_eq!((catalogue.state("sd2").0, catalogue.awaited().len()), ("cold", 0), "it has been there");
+    assert_eq!((catalogue.state("sd2").0, catalogue.awaited().len()), ("cold", 0), "it was loaded before");
     let error = catalogue.preloading(&["none".to_owned()]).unwrap_err().to_string();
     assert!(error.contains("\"none\" of models.preload"), "{error}");
 }
 
 #[test]
-fn a_turn_that_is_given_up_goes_to_the_next() {
+fn a_dropped_ticket_goes_to_the_next_request() {
     let (catalogue, metrics) = catalogue(&["sd1"]);
     let first = ticket(at_once(&catalogue, "sd1"));
     let mut second = pin!(catalogue.acquire("sd1"));
-    assert!(look(second.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
     drop(first);
     assert_eq!(metrics.model_bytes.get(), 0);
-    ticket(ready(look(second))).read().unwrap();
+    ticket(ready(poll_once(second))).read().unwrap();
     assert_eq!(metrics.model_bytes.get() as u64, catalogue.bytes("sd1").unwrap());
 }
 
 #[test]
-fn two_models_are_read_side_by_side_only_where_both_fit() {
+fn two_models_are_loaded_together_only_if_both_fit() {
     let (both, _) = catalogue(&["sd1", "sd2"]);
     let _first = ticket(at_once(&both, "sd1"));
     ticket(at_once(&both, "sd2"));
@@ -137,23 +138,23 @@ fn two_models_are_read_side_by_side_only_where_both_fit() {
     let (one, _) = catalogue(&["sd1"]);
     let first = ticket(at_once(&one, "sd1"));
     let mut second = pin!(one.acquire("sd2"));
-    assert!(look(second.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
     let used = first.read().unwrap();
-    assert!(look(second.as_mut()).is_pending(), "the first is in use");
+    assert!(poll_once(second.as_mut()).is_pending(), "the first model is in use");
     let another_handle = used.model().clone();
     drop(used);
-    assert!(look(second.as_mut()).is_pending(), "the first is still in use");
+    assert!(poll_once(second.as_mut()).is_pending(), "the first model is still in use");
     drop(another_handle);
-    ticket(ready(look(second))).read().unwrap();
+    ticket(ready(poll_once(second))).read().unwrap();
     assert_eq!((one.state("sd1").0, one.state("sd2").0), ("cold", "ready"));
 }
 
 #[test]
-fn a_model_may_be_on_two_devices_and_takes_its_memory_twice() {
+fn a_model_on_two_devices_takes_its_memory_twice() {
     let (catalogue, metrics) = catalogue(&["sd1", "sd1"]);
     let device = |name: &str| latentd::device::Device::cpu(name, None, 1).unwrap();
     let catalogue = catalogue.on(vec![device("a"), device("b")]);
-    let on = |device: usize, name: &str| match look(pin!(catalogue.acquire_on(device, name))) {
+    let on = |device: usize, name: &str| match poll_once(pin!(catalogue.acquire_on(device, name))) {
         Poll::Ready(acquired) => Some(acquired.unwrap()),
         Poll::Pending => None,
     };
@@ -168,16 +169,16 @@ fn a_model_may_be_on_two_devices_and_takes_its_memory_twice() {
     assert!(!Arc::ptr_eq(first.model(), second.model()));
     assert!(Arc::ptr_eq(first.model(), lease(on(0, "sd1")).model()));
     assert_eq!(metrics.model_bytes.get() as u64, 2 * catalogue.bytes("sd1").unwrap());
-    assert!(on(0, "sd2").is_none(), "both are in use");
+    assert!(on(0, "sd2").is_none(), "both copies are in use");
     drop(second);
     assert_eq!(catalogue.state("sd1").0, "ready");
     drop(ticket(on(0, "sd2")));
-    assert_eq!([standing(0).0, standing(1).0], [true, false], "the copy that nobody uses has gone");
+    assert_eq!([standing(0).0, standing(1).0], [true, false], "the unused copy is unloaded");
     drop(first);
 }
 
 #[test]
-fn the_least_recently_used_model_goes() {
+fn the_least_recently_used_model_is_unloaded() {
     let (catalogue, metrics) = catalogue(&["sd1", "sd2"]);
     catalogue.load("sd1").unwrap();
     catalogue.load("sd2").unwrap();
@@ -197,68 +198,68 @@ fn a_model_larger_than_the_bound_is_loaded_alone() {
     let large = catalogue.load("sd1").unwrap();
     assert_eq!(catalogue.state("ip2p").0, "cold");
     assert_eq!(metrics.model_bytes.get() as u64, catalogue.bytes("sd1").unwrap());
-    assert!(at_once(&catalogue, "ip2p").is_none(), "nothing fits beside it");
+    assert!(at_once(&catalogue, "ip2p").is_none(), "no other model fits");
     drop(large);
     ticket(at_once(&catalogue, "ip2p"));
 }
 
 #[test]
-fn a_model_in_steady_use_does_not_keep_others_out_for_ever() {
+fn a_model_in_steady_use_does_not_block_others_forever() {
     let (catalogue, _) = catalogue(&["sd1", "ip2p"]);
     let mut uses = vec![ticket(at_once(&catalogue, "sd1")).read().unwrap()];
     let beside = ticket(at_once(&catalogue, "ip2p")).read().unwrap();
     let mut other = pin!(catalogue.acquire("sd2"));
-    assert!(look(other.as_mut()).is_pending());
-    // The uses overlap, so that the model is never idle; some go before the one that waits.
+    assert!(poll_once(other.as_mut()).is_pending());
+    // The uses overlap, so the model is never idle. Some uses overtake the waiting request.
     let mut served = 0;
     while let Some(acquired) = at_once(&catalogue, "sd1") {
         uses.push(lease(Some(acquired)));
         uses.remove(0);
         served += 1;
-        assert!(served < 1000, "the one that waits is overtaken for ever");
+        assert!(served < 1000, "the waiting request is overtaken forever");
     }
-    assert!(served > 4, "others run meanwhile");
+    assert!(served > 4, "others run in the meantime");
     let mut later = pin!(catalogue.acquire("sd1"));
-    assert!(look(later.as_mut()).is_pending());
+    assert!(poll_once(later.as_mut()).is_pending());
     uses.clear();
     drop(beside);
-    let used = ticket(ready(look(other))).read().unwrap();
-    assert!(look(later.as_mut()).is_pending());
+    let used = ticket(ready(poll_once(other))).read().unwrap();
+    assert!(poll_once(later.as_mut()).is_pending());
     drop(used);
-    assert!(ready(look(later)).is_some());
+    assert!(ready(poll_once(later)).is_some());
 }
 
 #[test]
-fn who_holds_a_model_gets_another_before_those_who_wait_for_the_first_to_go() {
+fn a_holder_of_a_model_gets_a_second_model_before_others() {
     let (catalogue, _) = catalogue(&["sd1", "sd2"]);
     let held = ticket(at_once(&catalogue, "sd1")).read().unwrap();
     let other = ticket(at_once(&catalogue, "ip2p")).read().unwrap();
     let mut waits = pin!(catalogue.acquire("sd1-inpaint"));
-    assert!(look(waits.as_mut()).is_pending());
-    // The one used least recently is in its way, so that in turns they overtake it, until the held one is kept for it.
+    assert!(poll_once(waits.as_mut()).is_pending());
+    // The least recently used model occupies the room, so requests for both overtake, until the room is reserved.
     while at_once(&catalogue, "sd1").is_some() {
         lease(at_once(&catalogue, "ip2p"));
     }
     assert!(at_once(&catalogue, "sd2").is_none());
 
     let mut beside = Box::pin(catalogue.acquire_beside(0, "sd2", Some(&held)));
-    assert!(look(beside.as_mut()).is_pending(), "the other is in use");
+    assert!(poll_once(beside.as_mut()).is_pending(), "the other model is in use");
     drop(other);
-    let second = ticket(ready(look(beside.as_mut()))).read().unwrap();
+    let second = ticket(ready(poll_once(beside.as_mut()))).read().unwrap();
     drop(beside);
     assert_eq!(["sd1", "sd2", "ip2p"].map(|name| catalogue.state(name).0), ["ready", "ready", "cold"]);
-    assert!(look(waits.as_mut()).is_pending());
+    assert!(poll_once(waits.as_mut()).is_pending());
     drop((held, second));
-    assert!(ready(look(waits)).is_some());
+    assert!(ready(poll_once(waits)).is_some());
 }
 
 #[test]
-fn who_gives_up_the_wait_holds_nobody_back() {
+fn a_dropped_request_blocks_nobody() {
     let (catalogue, _) = catalogue(&["sd1"]);
     let mut uses = vec![ticket(at_once(&catalogue, "sd1")).read().unwrap()];
     {
         let mut other = pin!(catalogue.acquire("sd2"));
-        assert!(look(other.as_mut()).is_pending());
+        assert!(poll_once(other.as_mut()).is_pending());
         while let Some(acquired) = at_once(&catalogue, "sd1") {
             uses.push(lease(Some(acquired)));
         }
@@ -267,14 +268,14 @@ fn who_gives_up_the_wait_holds_nobody_back() {
 }
 
 #[test]
-fn what_heads_of_files_tell_is_known_before_anybody_asks_and_can_be_repaired() {
+fn faults_in_headers_are_found_at_the_listing_and_can_be_repaired() {
     let models = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &models.path().join("sd1"));
     let weights = models.path().join("sd1/vae/diffusion_pytorch_model.safetensors");
     let sound = std::fs::read(&weights).unwrap();
-    // A file whose head is sound and whose numbers are of a kind that no network computes with.
+    // The header of the file is valid, but the numbers have an unsupported type.
     let mut broken = sound.clone();
-    for at in memchr(&broken, b"\"F32\"") {
+    for at in positions(&broken, b"\"F32\"") {
         broken[at..at + 5].copy_from_slice(b"\"I32\"");
     }
     std::fs::write(&weights, &broken).unwrap();
@@ -284,7 +285,7 @@ fn what_heads_of_files_tell_is_known_before_anybody_asks_and_can_be_repaired() {
         state == "failed" && reason.as_ref().is_some_and(|reason| reason.contains("vae") && reason.contains("I32"))
     );
     assert_eq!((catalogue.fault("sd1"), catalogue.bytes("sd1")), (reason, None));
-    assert!(matches!(look(pin!(catalogue.acquire("sd1"))), Poll::Ready(Err(CatalogueError::Load { .. }))));
+    assert!(matches!(poll_once(pin!(catalogue.acquire("sd1"))), Poll::Ready(Err(CatalogueError::Load { .. }))));
     std::fs::write(&weights, &sound).unwrap();
     assert_eq!(catalogue.reload().unwrap().models.changed, ["sd1"]);
     catalogue.load("sd1").unwrap();
@@ -292,7 +293,7 @@ fn what_heads_of_files_tell_is_known_before_anybody_asks_and_can_be_repaired() {
 }
 
 #[test]
-fn files_that_change_after_they_were_listed_fail_those_who_wait_and_are_listed_again() {
+fn files_that_change_after_the_listing_fail_all_waiting_requests() {
     let models = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &models.path().join("sd1"));
     let weights = models.path().join("sd1/vae/diffusion_pytorch_model.safetensors");
@@ -301,10 +302,10 @@ fn files_that_change_after_they_were_listed_fail_those_who_wait_and_are_listed_a
     std::fs::write(&weights, &sound[..sound.len() / 2]).unwrap();
     let first = ticket(at_once(&catalogue, "sd1"));
     let mut second = pin!(catalogue.acquire("sd1"));
-    assert!(look(second.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
     let error = first.read().unwrap_err().to_string();
     assert!(error.contains("\"sd1\"") && error.contains("changed"), "{error}");
-    match look(second) {
+    match poll_once(second) {
         Poll::Ready(Err(same)) => assert_eq!(same.to_string(), error),
         other => panic!("{other:?}"),
     }
@@ -318,9 +319,9 @@ fn files_that_change_after_they_were_listed_fail_those_who_wait_and_are_listed_a
     assert_eq!(catalogue.state("sd1"), ("ready", None));
 }
 
-/// What runs keeps its model; what comes later gets the new files, and nothing that was computed by the old ones.
+/// Running generations keep their model. Later ones get the new files and no cached results of the old files.
 #[test]
-fn a_replaced_model_is_another_one() {
+fn a_replaced_model_is_a_new_model() {
     let models = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &models.path().join("mine"));
     let metrics = Metrics::new();
@@ -332,9 +333,9 @@ fn a_replaced_model_is_another_one() {
 
     std::fs::remove_dir_all(models.path().join("mine")).unwrap();
     copy(&fixtures().join("sd2"), &models.path().join("mine"));
-    // A copy that is under way is not read half way: two looks have to see the same.
+    // Two polls must see the same files, so a copy in progress is not read halfway.
     assert!(catalogue.poll().unwrap().is_none());
-    let read = catalogue.poll().unwrap().expect("the second look sees what the first saw");
+    let read = catalogue.poll().unwrap().expect("both polls see the same files");
     assert_eq!(read.models.changed, ["mine"]);
     assert!(catalogue.poll().unwrap().is_none() && catalogue.poll().unwrap().is_none());
     assert_eq!(catalogue.state("mine").0, "cold");
@@ -343,7 +344,7 @@ fn a_replaced_model_is_another_one() {
     assert_eq!(LatentDiffusion::of(old.model()).unwrap().spec().context_width, catalogue_width("sd1"));
     assert_eq!(LatentDiffusion::of(new.model()).unwrap().spec().context_width, catalogue_width("sd2"));
 
-    // The old one goes as soon as nobody uses it.
+    // The old model is unloaded as soon as it is unused.
     let both = metrics.model_bytes.get() as u64;
     drop(old);
     assert!((metrics.model_bytes.get() as u64) < both);
@@ -354,16 +355,16 @@ fn a_replaced_model_is_another_one() {
     let read = catalogue.reload().unwrap().models;
     assert_eq!((read.added, read.removed, read.changed), (vec!["yours".into()], vec!["mine".into()], vec![]));
     assert_eq!((catalogue.gone(), metrics.model_bytes.get()), (vec!["mine".to_owned()], 0));
-    assert!(matches!(look(pin!(catalogue.acquire("mine"))), Poll::Ready(Err(CatalogueError::Unknown(_)))));
+    assert!(matches!(poll_once(pin!(catalogue.acquire("mine"))), Poll::Ready(Err(CatalogueError::Unknown(_)))));
     // A folder that cannot be read changes nothing.
     std::fs::remove_dir_all(models.path()).unwrap();
     assert!(catalogue.reload().is_err() && catalogue.poll().is_err());
     assert_eq!(catalogue.names(), ["emoji", "yours"]);
 }
 
-/// As tar, `cp -p` and `rsync -t` leave it: the file has the size and the time of the one that it takes the place of.
+/// tar, `cp -p` and `rsync -t` can write a file with the size and modification time of the old file.
 #[test]
-fn a_file_with_the_time_of_another_is_another_one() {
+fn a_replaced_file_with_the_same_size_and_time_is_noticed() {
     let place = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &place.path().join("models/sd1"));
     let weights = place.path().join("models/sd1/unet/diffusion_pytorch_model.safetensors");
@@ -375,12 +376,12 @@ fn a_file_with_the_time_of_another_is_another_one() {
     let catalogue = catalogue.with_control_nets(ControlNets::open(Path::new("")).unwrap());
     assert!(catalogue.reload().unwrap().is_empty());
 
-    // In the place of the file, and into it.
+    // Replace the file by renaming another one, and overwrite the file.
     for (path, in_place) in [(&weights, false), (&weights, true), (&lora, true)] {
         let before = std::fs::metadata(path).unwrap();
         let content = std::fs::read(path).unwrap();
         let written = if in_place { path.clone() } else { path.with_extension("new") };
-        // The system's clock goes in ticks.
+        // The clock of the file system has ticks: write until the change time differs.
         for _ in 0..1_000_000 {
             std::fs::write(&written, &content).unwrap();
             let file = std::fs::File::options().write(true).open(&written).unwrap();
@@ -403,7 +404,7 @@ fn a_file_with_the_time_of_another_is_another_one() {
     }
 }
 
-/// Weights that no picture comes of are found when they are read, and said of the model from then on.
+/// Weights that are not finite are found when they are loaded. From then on, the model has the state "failed".
 #[test]
 fn a_model_whose_weights_are_not_finite_is_listed_as_failed() {
     let models = tempfile::tempdir().unwrap();
@@ -421,7 +422,7 @@ fn a_model_whose_weights_are_not_finite_is_listed_as_failed() {
 }
 
 #[test]
-fn what_a_folder_says_twice_is_in_the_notes() {
+fn contradictions_in_a_folder_are_noted() {
     let models = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &models.path().join("sd1"));
     let index = models.path().join("sd1/model_index.json");
@@ -439,7 +440,7 @@ fn catalogue_width(fixture: &str) -> usize {
     config["cross_attention_dim"].as_u64().unwrap() as usize
 }
 
-fn memchr(bytes: &[u8], word: &[u8]) -> Vec<usize> {
+fn positions(bytes: &[u8], word: &[u8]) -> Vec<usize> {
     (0..bytes.len().saturating_sub(word.len())).filter(|at| bytes[*at..].starts_with(word)).collect()
 }
 
@@ -454,9 +455,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What a folder of models can hold, and what is said of it.
+/// Tests the entries of a folder of models and their faults.
 #[test]
-fn everything_in_the_folder_is_listed_with_what_helps() {
+fn everything_in_the_folder_is_listed_with_its_fault() {
     let models = tempfile::tempdir().unwrap();
     let at = |path: &str| models.path().join(path);
     let sd1 = fixtures().join("sd1");
@@ -499,16 +500,16 @@ fn everything_in_the_folder_is_listed_with_what_helps() {
     }
     assert_eq!(catalogue.names().len(), usable.len() + 10);
 
-    // The folder that is named is itself a model.
+    // The named folder can itself be a model.
     let catalogue = Catalogue::open(&sd1, "sd1").unwrap();
     assert_eq!(catalogue.names(), ["emoji", "sd1"]);
     let note = catalogue.note().unwrap();
     assert!(note.contains("model_index.json"), "{note}");
 }
 
-/// As huggingface_hub keeps models: snapshots of links into a store of blobs.
+/// huggingface_hub stores models as snapshots of links into a folder of blobs.
 #[test]
-fn a_hugging_face_cache_is_read_as_it_is() {
+fn a_hugging_face_cache_is_read() {
     let place = tempfile::tempdir().unwrap();
     let hub = place.path().join("hub");
     let repository = hub.join("models--a--tiny");
@@ -540,9 +541,9 @@ fn a_hugging_face_cache_is_read_as_it_is() {
     catalogue.load("a/tiny").unwrap();
 }
 
-/// Links within the folder of models are followed; a link out of it is no way to read other files.
+/// Links within the folder of models are followed. A linked file outside the folder is not read.
 #[test]
-fn links_lead_no_further_than_the_folder() {
+fn linked_files_outside_the_folder_are_refused() {
     let place = tempfile::tempdir().unwrap();
     let (models, other) = (place.path().join("models"), place.path().join("other"));
     copy(&fixtures().join("sd1"), &models.join("a"));
@@ -561,7 +562,7 @@ fn links_lead_no_further_than_the_folder() {
     assert!(fault.contains("leads out"), "{fault}");
 }
 
-/// Copies a folder as links to files of other names.
+/// Copies a folder into a cache: the files go to `blobs`, and `to` contains links to them.
 fn cache(from: &Path, blobs: &Path, to: &Path) {
     std::fs::create_dir_all(blobs).unwrap();
     std::fs::create_dir_all(to).unwrap();
@@ -577,9 +578,9 @@ fn cache(from: &Path, blobs: &Path, to: &Path) {
     }
 }
 
-/// The guidance that requests get that name none: of diffusers 0.42.1, the defaults of `__call__` in each pipeline.
+/// The default guidance scale is that of `__call__` in each pipeline of diffusers 0.42.1.
 #[test]
-fn default_guidance_is_that_of_diffusers() {
+fn default_guidance_equals_that_of_diffusers() {
     let models = tempfile::tempdir().unwrap();
     let copied = |name: &str, to: &str| {
         let to = models.path().join(to);
@@ -589,7 +590,7 @@ fn default_guidance_is_that_of_diffusers() {
     for name in ["sd1", "sd2", "sd1-inpaint", "ip2p", "sdxl"] {
         copied(name, name);
     }
-    // A latent consistency model is told the guidance.
+    // A latent consistency model has the guidance scale as an input.
     let unet = copied("sd1", "lcm").join("unet");
     let config = unet.join("config.json");
     let mut keys: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
@@ -607,10 +608,10 @@ fn default_guidance_is_that_of_diffusers() {
         Limits { max_side_pixels: 512, max_pixels: 1 << 18, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
     let picture = InputImage { upload: "0".repeat(64), width: 64, height: 64 };
-    let resolved = |model: &str, places: &[Place]| {
+    let resolved = |model: &str, places: &[ImageField]| {
         let mut body = json!({"model": model, "prompt": "a"});
         for place in places {
-            let name = if *place == Place::Mask { "mask" } else { "image" };
+            let name = if *place == ImageField::Mask { "mask" } else { "image" };
             body[name] = json!({"b64": "AAAA"});
         }
         let mut fields = Fields::new(body.as_object().unwrap().clone());
@@ -621,8 +622,8 @@ fn default_guidance_is_that_of_diffusers() {
         let Work::Draw(draw) = job.work;
         draw
     };
-    let guidance = |model: &str, places: &[Place]| resolved(model, places).guidance_scale;
-    let (text, image, mask) = (&[][..], &[Place::Image][..], &[Place::Image, Place::Mask][..]);
+    let guidance = |model: &str, places: &[ImageField]| resolved(model, places).guidance_scale;
+    let (text, image, mask) = (&[][..], &[ImageField::Image][..], &[ImageField::Image, ImageField::Mask][..]);
     for (model, scales) in [("sd1", [7.5; 3]), ("sd2", [7.5; 3]), ("sdxl", [5.0, 5.0, 7.5]), ("own", [0.0; 3])] {
         assert_eq!([text, image, mask].map(|places| guidance(model, places)), scales, "{model}");
     }

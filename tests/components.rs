@@ -1,7 +1,7 @@
-//! The networks against what diffusers and transformers compute, and against themselves in other company; and what a
-//! model folder may look like.
+//! Tests of networks and model folders: comparisons with diffusers and transformers, and independence of the rows of a
+//! batch.
 //!
-//! Fixtures come from `LATENTD_PARITY_DIR`, or else from `tests/fixtures/parity`.
+//! Fixtures come from `LATENTD_PARITY_DIR` if it is set, otherwise from `tests/fixtures/parity`.
 
 #[path = "components/classes.rs"]
 mod classes;
@@ -45,10 +45,10 @@ use serde_json::json;
 
 const PIPELINES: [&str; 2] = ["sd1", "sd2"];
 
-// ---- what diffusers computes ----
+// ---- comparisons with diffusers ----
 
 #[test]
-fn goldens() {
+fn all_components_equal_diffusers() {
     let mut cases = 0;
     for pipeline in PIPELINES {
         let golden = tensors(&parity().join(format!("components/{pipeline}.safetensors")));
@@ -85,14 +85,14 @@ fn goldens() {
         let scaled = (&golden["vae.latent"] * 0.18215).unwrap();
         like(&sd.decode(&scaled).to_end().unwrap(), "vae.decoded");
     }
-    println!("{cases} tensors like diffusers', and the token ids of {} pipelines", PIPELINES.len());
+    println!("{cases} tensors equal diffusers', and the token ids of {} pipelines", PIPELINES.len());
     assert_eq!(cases, 14);
 }
 
-/// `tests/fixtures/tiles.safetensors` is diffusers' `vae.enable_tiling(); vae.decode(latents).sample` for the pipeline sd1,
-/// in half precision; its tiles are of 8 latent pixels.
+/// `tests/fixtures/tiles.safetensors` contains `vae.enable_tiling(); vae.decode(latents).sample` of diffusers for the
+/// pipeline sd1 in half precision. A tile has 8 latent pixels.
 #[test]
-fn tiles_are_decoded_like_diffusers_decodes_them() {
+fn tiles_are_decoded_as_in_diffusers() {
     let golden = tensors(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiles.safetensors"));
     let tiled = golden["tiled"].to_dtype(DType::F32).unwrap(); // (1, 3, H, W)
     let (_, c, h, w) = golden["latents"].dims4().unwrap();
@@ -105,11 +105,11 @@ fn tiles_are_decoded_like_diffusers_decodes_them() {
     let level = |value: f32| (value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;
     let error = picture.pixels.iter().zip(&expected).map(|(made, value)| (f32::from(*made) - level(*value)).abs());
     let largest = error.fold(0.0, f32::max);
-    println!("tiles: at most {largest} of 255 levels beside diffusers'");
-    assert!(largest < 0.75, "half a level is rounding, the rest half precision: {largest}");
+    println!("tiles: at most {largest} of 255 levels from diffusers");
+    assert!(largest < 0.75, "more than rounding and half precision: {largest}");
 }
 
-/// An autoencoder that cuts everything.
+/// An autoencoder that decodes all latents in tiles.
 struct InTiles {
     vae: AutoencoderKl,
     spec: Spec,
@@ -163,7 +163,7 @@ impl Networks for InTiles {
 }
 
 #[test]
-fn the_tiny_decoder_like_diffusers() {
+fn the_tiny_decoder_equals_diffusers() {
     let golden = tensors(&parity().join("cases/sd1/taesd/intermediates.safetensors"));
     let made = with_tiny_decoder().load().unwrap().decode_tiny(&golden["vae.decode.in"]).to_end().unwrap();
     assert_close(&made, &golden["vae.decode.out"], "vae_tiny");
@@ -172,7 +172,7 @@ fn the_tiny_decoder_like_diffusers() {
 }
 
 #[test]
-fn clip_skip_leaves_out_layers_but_not_the_norm() {
+fn clip_skip_omits_layers_but_not_the_norm() {
     for pipeline in PIPELINES {
         let root = parity().join("pipelines").join(pipeline);
         let golden = tensors(&parity().join(format!("components/{pipeline}.safetensors")));
@@ -189,12 +189,12 @@ fn clip_skip_leaves_out_layers_but_not_the_norm() {
 }
 
 #[test]
-fn published_models_are_made_of_the_tensors_we_ask_for() {
+fn the_requested_tensors_are_those_of_published_models() {
     let mut cases = 0;
     for model in ["sd15", "sd21"] {
         for part in ["unet", "vae", "vae-legacy-names", "text_encoder"] {
             if (model, part) == ("sd21", "vae-legacy-names") {
-                continue; // the same file as sd15's
+                continue; // The file is identical to that of sd15.
             }
             let (config, published) = roots::manifest(&format!("{model}--{part}"));
             let config = &config;
@@ -227,7 +227,7 @@ fn published_models_are_made_of_the_tensors_we_ask_for() {
 // ---- features kept between calls ----
 
 #[test]
-fn the_shallow_branch_on_features_of_the_very_call_gives_the_whole_networks_answer() {
+fn the_shallow_branch_with_features_of_the_same_call_equals_the_whole_network() {
     let wide = wide_model();
     for root in [parity().join("pipelines/sd1"), parity().join("pipelines/sd2"), wide.path().to_owned()] {
         let sd = load(&root).unwrap();
@@ -262,10 +262,10 @@ fn the_shallow_branch_on_features_of_the_very_call_gives_the_whole_networks_answ
     }
 }
 
-// ---- a row does not feel the others ----
+// ---- rows do not depend on other rows ----
 
 #[test]
-fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
+fn rows_do_not_depend_on_the_batch_or_the_number_of_threads() {
     let wide = wide_model();
     let tiny = with_tiny_decoder();
     let roots = [tiny.0.path().to_owned(), parity().join("pipelines/sd2"), wide.path().to_owned()];
@@ -330,7 +330,7 @@ fn rows_are_the_same_in_every_company_and_on_any_number_of_threads() {
 }
 
 #[test]
-fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
+fn a_decode_in_stages_equals_a_decode_in_one_call() {
     let wide = wide_model();
     for (root, h, w) in [(parity().join("pipelines/sd1"), 6, 9), (wide.path().into(), 7, 4)] {
         let sd = load(&root).unwrap();
@@ -349,7 +349,7 @@ fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
         assert!(layers >= 10, "every layer can be a stage: {layers}");
         assert_eq!(vae.decode_stages(h, w, f64::INFINITY).len(), 1);
         for quantum in [0.0, 2e5, 1e6, f64::INFINITY] {
-            // The last row comes in late: each stage is run for it alone, and for the others together.
+            // Each stage runs for the last row alone, and for the other rows together.
             let mut pair = latents.narrow(0, 0, 2).unwrap();
             let mut alone = latents.narrow(0, 2, 1).unwrap();
             for stage in vae.decode_stages(h, w, quantum) {
@@ -359,12 +359,12 @@ fn a_decode_in_stages_is_the_decode_in_one_whatever_a_stage_has_for_company() {
             let staged = Tensor::cat(&[pair, alone], 0).unwrap().permute((0, 3, 1, 2)).unwrap();
             assert_eq!(bits(&staged.contiguous().unwrap()), bits(&whole), "{quantum}");
         }
-        assert!(vae.decode_layers(1..layers + 1, latents).to_end().is_err(), "there are no more layers");
+        assert!(vae.decode_layers(1..layers + 1, latents).to_end().is_err(), "the range exceeds the layers");
     }
 }
 
 #[test]
-fn a_model_is_shared_between_threads() {
+fn a_model_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<StableDiffusion>();
     shared::<ModelFolder>();
@@ -395,8 +395,8 @@ fn calls_that_do_not_fit_are_errors() {
     assert_eq!(sd.encode_text(&[of(vec![0; 5])], 0).to_end().unwrap().hidden.dims(), [1, 5, 32]);
 }
 
-/// sd1 with a wider U-Net and autoencoder: layers with more than 512 numbers to sum and no more than 64 channels and pixels,
-/// where the products of a batch must not be made in one.
+/// sd1 with a wider U-Net and autoencoder. It has layers that sum more than 512 products and have at most 64 channels
+/// and pixels, for which one product over the whole batch would change the bits of a row.
 fn wide_model() -> tempfile::TempDir {
     let copy = Copy::of("sd1");
     copy.edit("unet/config.json", |config| {

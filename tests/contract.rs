@@ -1,4 +1,4 @@
-//! `openapi.yaml` against the router, the resolver and its own examples.
+//! Compares `openapi.yaml` with the router, with the resolver of requests, and with its own examples.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,7 +6,7 @@ use latentd::{
     generation::{
         Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, resolve,
     },
-    http::{Endpoint, operator_endpoints, public_endpoints},
+    http::{Route, operator_routes, public_routes},
 };
 use serde_json::{Map, Value, json};
 
@@ -19,7 +19,7 @@ use conforms::{assert_conforms, complaints, contract, events, operation, resolve
 
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
-/// Method, path and operation of all operations.
+/// Method, path and description of each operation in the contract.
 fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Value)> {
     let paths = contract()["paths"].as_object().unwrap();
     paths.iter().flat_map(|(path, item)| {
@@ -27,9 +27,9 @@ fn operations() -> impl Iterator<Item = (&'static str, &'static str, &'static Va
     })
 }
 
-/// Of both listeners.
-fn endpoints() -> Vec<Endpoint> {
-    public_endpoints().into_iter().chain(operator_endpoints()).collect()
+/// The routes of both listeners.
+fn endpoints() -> Vec<Route> {
+    public_routes().into_iter().chain(operator_routes()).collect()
 }
 
 #[test]
@@ -42,8 +42,8 @@ fn every_route_is_in_the_contract_and_every_operation_is_routed() {
 }
 
 #[test]
-fn the_operators_routes_are_those_of_the_operators_listener() {
-    let routed: BTreeSet<_> = operator_endpoints().iter().map(|end| end.path.to_owned()).collect();
+fn the_contract_and_the_operator_listener_have_the_same_operator_routes() {
+    let routed: BTreeSet<_> = operator_routes().iter().map(|end| end.path.to_owned()).collect();
     let written: BTreeSet<_> = operations()
         .filter(|(_, path, _)| contract()["paths"][path].get("servers").is_some())
         .inspect(|(_, path, operation)| assert_eq!(operation["tags"], json!(["operator"]), "{path}"))
@@ -53,7 +53,7 @@ fn the_operators_routes_are_those_of_the_operators_listener() {
 }
 
 #[test]
-fn a_key_is_asked_for_under_v1_and_nowhere_else() {
+fn only_operations_under_v1_require_a_key() {
     for (method, path, operation) in operations() {
         let open = operation.get("security") == Some(&json!([{}]));
         assert_eq!(open, !path.starts_with("/v1"), "{method} {path}");
@@ -62,7 +62,7 @@ fn a_key_is_asked_for_under_v1_and_nowhere_else() {
 }
 
 #[test]
-fn every_operation_has_a_name_of_its_own_and_links_lead_to_operations() {
+fn operation_ids_are_unique_and_links_name_existing_operations() {
     let names: Vec<_> =
         operations().map(|(_, path, operation)| operation["operationId"].as_str().expect(path)).collect();
     let unique: BTreeSet<_> = names.iter().copied().collect();
@@ -130,7 +130,7 @@ fn every_example_is_valid_for_its_schema() {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_resolves() {
     walk(contract(), &mut |node| {
         resolved(node);
     });
@@ -145,7 +145,7 @@ fn walk(node: &'static Value, visit: &mut impl FnMut(&'static Value)) {
     }
 }
 
-/// The operator's defaults and a model that adds no bound of its own.
+/// Rules with the default limits and models that add no bounds.
 struct Open {
     limits: Limits,
 }
@@ -228,12 +228,12 @@ impl Rules for Open {
     }
 }
 
-/// Where errors of a field are reported: those of the alias under the field's own name.
+/// The pointer of errors of a field. Errors of an alias have the pointer of the field that it stands for.
 fn pointer_of(name: &str) -> String {
     format!("/{}", if name == "num_inference_steps" { "steps" } else { name })
 }
 
-/// The pointers of all errors of a request.
+/// The pointers of all errors of a request; empty if the request is valid.
 fn refused(request: Value) -> Vec<String> {
     let Value::Object(map) = request else { panic!("a request is an object") };
     let config = latentd::config::Config::load(&Default::default()).unwrap();
@@ -244,10 +244,10 @@ fn refused(request: Value) -> Vec<String> {
 }
 
 #[test]
-fn the_resolver_knows_every_field_of_the_contract_and_takes_its_examples() {
+fn the_resolver_knows_every_field_of_the_contract_and_accepts_its_examples() {
     let schema = &contract()["components"]["schemas"]["GenerateImage"];
     for name in schema["properties"].as_object().unwrap().keys() {
-        // A value of a type that no field has: known fields complain of it, unknown ones of their name.
+        // No field has this type: a known field gets an error about its value, an unknown field one about its name.
         let Value::Object(request) = json!({"prompt": "", name: [[1]]}) else { unreachable!() };
         let invalid = resolve(Fields::new(request), &Open { limits: defaults() }).expect_err(name);
         let mut own = invalid.errors.iter().filter(|error| error.pointer.starts_with(&pointer_of(name)));
@@ -264,14 +264,14 @@ fn defaults() -> Limits {
 }
 
 #[test]
-fn the_resolver_holds_the_bounds_of_the_contract() {
+fn the_resolver_enforces_the_bounds_of_the_contract() {
     let schema = &contract()["components"]["schemas"]["GenerateImage"];
     let mut bounds = 0;
     for (name, field) in schema["properties"].as_object().unwrap() {
         let with = |value: Value| {
-            // A narrow picture keeps to the greatest area.
+            // The other side is short, so that the greatest width or height stays within the greatest area.
             let mut request = json!({"prompt": "", "width": 64, "height": 64});
-            // Some fields mean something beside others only.
+            // Some fields are valid only together with others.
             let picture = json!({"upload": "0".repeat(64), "width": 64, "height": 64});
             if name.contains("mask") {
                 request["mask"] = picture.clone();
@@ -303,7 +303,7 @@ fn the_resolver_holds_the_bounds_of_the_contract() {
             };
             assert_eq!(refused(with(limit.clone())), [""; 0], "{name} at its {bound}");
             let beyond = match limit.as_u64() {
-                // One more than 2^63−1 has no exact double.
+                // Above 2^53, an f64 cannot represent the limit plus one.
                 Some(limit) if limit > 1 << 53 => json!(limit + 1),
                 _ => number(limit.as_f64().unwrap() + outward),
             };
@@ -343,7 +343,7 @@ fn defaults_of_the_contract_are_those_of_the_resolver() {
 }
 
 #[test]
-fn answers_are_held_to_the_contract() {
+fn assert_conforms_rejects_answers_outside_the_contract() {
     let example = |name: &str| contract()["components"]["examples"][name]["value"].clone();
     let id = example("Queued")["id"].as_str().unwrap().to_owned();
     let bytes = |value: &Value| value.to_string().into_bytes();

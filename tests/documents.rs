@@ -1,5 +1,5 @@
-//! The documents: every link leads somewhere, every page says what it is for, and what is generated is up to date. The
-//! commands in them are run by `tests/server/documents.rs` and `tests/page/documents.rs`.
+//! Checks the documents: links have targets, named files exist, pages state their purpose, and the generated page is up
+//! to date. `tests/server/documents.rs` and `tests/page/documents.rs` run the commands in the documents.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The Markdown files of the repository, without those of build folders.
+/// The Markdown files of the repository outside hidden folders, build folders and `data`.
 fn documents() -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![repository().to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -35,7 +35,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The lines of a document outside of its blocks of code.
+/// The lines of a document outside its code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     text.lines().filter(move |line| {
@@ -52,7 +52,7 @@ fn targets(line: &str) -> Vec<&str> {
     links.chain(pictures).collect()
 }
 
-/// The anchor that GitHub gives to a heading.
+/// The anchor that GitHub makes from a heading.
 fn anchor(heading: &str) -> String {
     let kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     heading.trim().to_lowercase().chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()
@@ -64,7 +64,7 @@ fn anchors(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn every_link_has_an_existing_file_and_heading() {
     let (mut broken, mut links) = (Vec::new(), 0);
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
@@ -87,9 +87,9 @@ fn every_link_leads_to_a_file_and_a_heading() {
 }
 
 #[test]
-fn every_file_of_the_code_that_a_document_names_is_there() {
+fn every_file_that_a_document_names_exists() {
     let (mut missing, mut named) = (Vec::new(), 0);
-    // The changelog names files of the past.
+    // The changelog names files that no longer exist.
     for document in documents().into_iter().filter(|document| !document.ends_with("CHANGELOG.md")) {
         let text = fs::read_to_string(&document).unwrap();
         for span in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
@@ -108,7 +108,7 @@ fn every_file_of_the_code_that_a_document_names_is_there() {
 }
 
 #[test]
-fn every_page_of_docs_says_what_it_is_for_and_is_in_the_readme() {
+fn every_page_of_docs_states_its_purpose_and_is_linked_in_the_readme() {
     let readme = read("README.md");
     for document in documents() {
         let Ok(page) = document.strip_prefix(repository().join("docs")) else { continue };
@@ -125,12 +125,12 @@ fn every_page_of_docs_says_what_it_is_for_and_is_in_the_readme() {
 }
 
 #[test]
-fn the_readme_is_short() {
+fn the_readme_has_at_most_120_lines() {
     assert!(read("README.md").lines().count() <= 120);
 }
 
 #[test]
-fn the_reference_of_the_settings_is_that_of_the_defaults() {
+fn the_reference_of_the_settings_matches_the_defaults() {
     let page = configuration::page();
     assert!(page.contains("| `engine.slice_ms` | `50` | Milliseconds"), "the table has every setting");
     assert!(page == read("docs/configuration.md"), "run `cargo run --example configuration`");

@@ -1,4 +1,4 @@
-//! The engine: pictures that do not depend on their company, fairness, cancellation, and networks that misbehave.
+//! Tests of the engine: pictures that do not depend on other runs, fairness, cancellation, and faulty networks.
 
 #[path = "engine/approximations.rs"]
 mod approximations;
@@ -37,48 +37,50 @@ use proptest::{
 use scripted::{Call, Fault, STAGES, Scripted};
 use serde_json::{Map, Value, json};
 
+/// An engine with its thread and the models of the fixtures.
 struct Bench {
     engine: Option<Engine>,
     thread: Option<JoinHandle<()>>,
     catalogue: Catalogue,
     metrics: Metrics,
-    /// What the next run is given of a log.
+    /// The log that the next run replays.
     replay: RefCell<Log>,
-    /// What an abort is blamed on.
+    /// The attempt that is to blame if the process aborts.
     attempt: Cell<Option<Attempt>>,
 }
 
-/// What an observer was told.
+/// A call of an observer.
 #[derive(Debug)]
-enum Told {
+enum Observed {
     Progress(Phase, u32, u32),
     Preview(u32, u32),
     Portion(Log),
-    /// How many handles of its model there are when its end is told.
+    /// The number of handles of the model when the end is reported.
     Handles(usize),
     Ended(Result<Vec<Frame>, RunError>),
 }
 
-struct Recorder(mpsc::Sender<Told>, Weak<Model>);
+/// Sends the calls of an observer to a test. Counts the handles of the run's model.
+struct Recorder(mpsc::Sender<Observed>, Weak<Model>);
 
 impl Observer for Recorder {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32) {
-        // A test that has seen enough may have dropped its receiver.
-        let _ = self.0.send(Told::Progress(phase, step, steps));
+        // A test may have dropped its receiver.
+        let _ = self.0.send(Observed::Progress(phase, step, steps));
     }
 
     fn preview(&mut self, index: u32, step: u32, _frame: Frame) {
-        let _ = self.0.send(Told::Preview(index, step));
+        let _ = self.0.send(Observed::Preview(index, step));
     }
 
     fn checkpoint(&mut self, portion: Log) -> Option<Log> {
-        let _ = self.0.send(Told::Portion(portion));
+        let _ = self.0.send(Observed::Portion(portion));
         None
     }
 
     fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
-        let _ = self.0.send(Told::Handles(self.1.strong_count()));
-        let _ = self.0.send(Told::Ended(outcome));
+        let _ = self.0.send(Observed::Handles(self.1.strong_count()));
+        let _ = self.0.send(Observed::Ended(outcome));
     }
 }
 
@@ -94,7 +96,7 @@ impl Bench {
             max_bytes: 8 << 30,
             max_runs: NonZeroUsize::new(64).unwrap(),
             text_cache_entries: 8,
-            // Every answer is a portion of the log.
+            // Every network output becomes a portion of the log.
             checkpoint_interval: Some(Duration::ZERO),
         };
         let metrics = Metrics::new();
@@ -122,17 +124,17 @@ impl Bench {
         resolve(Fields::new(fields), &CatalogueRules { catalogue: &self.catalogue, limits: &limits }).unwrap()
     }
 
-    fn start(&self, request: Value) -> (Cancel, mpsc::Receiver<Told>) {
+    fn start(&self, request: Value) -> (Cancel, mpsc::Receiver<Observed>) {
         let job = self.job(request);
         let model = self.catalogue.load(&job.model).unwrap();
         self.start_on(model, job)
     }
 
-    fn start_on(&self, model: Arc<Model>, job: Job) -> (Cancel, mpsc::Receiver<Told>) {
+    fn start_on(&self, model: Arc<Model>, job: Job) -> (Cancel, mpsc::Receiver<Observed>) {
         self.start_prepared(self.catalogue.prepare(job, Inputs::default(), model, None).unwrap())
     }
 
-    fn start_prepared(&self, prepared: Prepared) -> (Cancel, mpsc::Receiver<Told>) {
+    fn start_prepared(&self, prepared: Prepared) -> (Cancel, mpsc::Receiver<Observed>) {
         let (sender, receiver) = mpsc::channel();
         let cancel = Cancel::default();
         let observer = Box::new(Recorder(sender, Arc::downgrade(&prepared.model)));
@@ -159,15 +161,16 @@ impl Drop for Bench {
     }
 }
 
-fn outcome(told: &mpsc::Receiver<Told>) -> Result<Vec<Frame>, RunError> {
+/// Waits for the end of a run.
+fn outcome(observed: &mpsc::Receiver<Observed>) -> Result<Vec<Frame>, RunError> {
     loop {
-        if let Told::Ended(outcome) = told.recv().unwrap() {
+        if let Observed::Ended(outcome) = observed.recv().unwrap() {
             return outcome;
         }
     }
 }
 
-/// `request` with the fields of `more` laid over it.
+/// `request` with the fields of `more`, which override its own.
 fn with(request: &Value, more: Value) -> Value {
     let (mut request, Value::Object(more)) = (request.clone(), more) else { panic!("a request is an object") };
     request.as_object_mut().unwrap().extend(more);
@@ -200,7 +203,7 @@ fn any_approximation() -> impl Strategy<Value = Value> {
 }
 
 #[test]
-fn the_bytes_of_a_picture_do_not_depend_on_its_company() {
+fn a_picture_does_not_depend_on_other_runs() {
     let (alone, crowded) = (Bench::new(16, 2), Bench::new(16, 2));
     let (narrow, single) = (Bench::new(3, 2), Bench::new(16, 1));
     let sliced = Bench::sliced(16, 2, Duration::from_nanos(1));
@@ -217,8 +220,8 @@ fn the_bytes_of_a_picture_do_not_depend_on_its_company() {
                     let after: Vec<_> =
                         strangers[company / 2..company].iter().map(|s| bench.start(s.clone())).collect();
                     prop_assert!(outcome(&own.1).unwrap() == expected, "with {company} strangers: {request}");
-                    for (_, told) in before.iter().chain(&after) {
-                        prop_assert!(outcome(told).is_ok());
+                    for (_, observed) in before.iter().chain(&after) {
+                        prop_assert!(outcome(observed).is_ok());
                     }
                 }
             }
@@ -232,8 +235,8 @@ fn different_runs_share_calls_and_known_prompts_are_encoded_once() {
     let bench = Bench::new(16, 1);
     let same = |seed| json!({"prompt": "the same", "seed": seed, "steps": 20});
     let runs: Vec<_> = (0..4).map(|seed| bench.start(same(seed))).collect();
-    for (_, told) in &runs {
-        outcome(told).unwrap();
+    for (_, observed) in &runs {
+        outcome(observed).unwrap();
     }
     let calls = bench.metrics.batch_runs.get_sample_count();
     assert!(bench.metrics.batch_runs.get_sample_sum() > 1.5 * calls as f64, "calls hold several runs");
@@ -243,20 +246,20 @@ fn different_runs_share_calls_and_known_prompts_are_encoded_once() {
 }
 
 #[test]
-fn progress_and_previews_come_in_order_and_as_many_as_asked() {
+fn progress_and_the_requested_previews_arrive_in_order() {
     let bench = Bench::new(16, 1);
-    let (_, told) = bench.start(json!({"prompt": "a", "steps": 20, "previews": 10, "n": 2}));
+    let (_, observed) = bench.start(json!({"prompt": "a", "steps": 20, "previews": 10, "n": 2}));
     let (mut steps, mut previews, mut phases) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        match told.recv().unwrap() {
-            Told::Portion(_) | Told::Handles(_) => {}
-            Told::Progress(phase, step, of) => {
+        match observed.recv().unwrap() {
+            Observed::Portion(_) | Observed::Handles(_) => {}
+            Observed::Progress(phase, step, of) => {
                 phases.push(phase);
                 steps.push(step);
-                assert_eq!(of, 20, "of how many steps, from the first word on");
+                assert_eq!(of, 20, "every report has the number of steps");
             }
-            Told::Preview(index, step) => previews.push((index, step)),
-            Told::Ended(outcome) => break assert_eq!(outcome.unwrap().len(), 2),
+            Observed::Preview(index, step) => previews.push((index, step)),
+            Observed::Ended(outcome) => break assert_eq!(outcome.unwrap().len(), 2),
         }
     }
     assert!(steps.is_sorted() && steps.contains(&1) && steps.contains(&19), "{steps:?}");
@@ -269,28 +272,28 @@ fn progress_and_previews_come_in_order_and_as_many_as_asked() {
 #[test]
 fn a_canceled_run_ends_before_its_next_step() {
     let bench = Bench::new(16, 1);
-    let (cancel, told) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
-    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 3, _)) {}
+    let (cancel, observed) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
+    while !matches!(observed.recv().unwrap(), Observed::Progress(Phase::Denoising, 3, _)) {}
     cancel.cancel(Reason::Disconnected);
     cancel.cancel(Reason::Canceled);
-    let ended = outcome(&told);
-    assert!(matches!(ended, Err(RunError::Canceled(Reason::Disconnected))), "the first reason stands: {ended:?}");
+    let ended = outcome(&observed);
+    assert!(matches!(ended, Err(RunError::Canceled(Reason::Disconnected))), "the first reason is kept: {ended:?}");
     let steps = bench.metrics.steps.get();
     assert_eq!(bench.metrics.wasted_steps.with_label_values(&["disconnected"]).get(), steps);
 }
 
 #[test]
-fn a_short_run_passes_a_long_one() {
+fn a_short_run_overtakes_a_long_one() {
     let bench = Bench::new(2, 1);
     let (cancel, long) = bench.start(json!({"prompt": "long", "steps": 900, "n": 8}));
-    while !matches!(long.recv().unwrap(), Told::Progress(Phase::Denoising, 1, _)) {}
+    while !matches!(long.recv().unwrap(), Observed::Progress(Phase::Denoising, 1, _)) {}
     let (_, short) = bench.start(json!({"prompt": "short", "steps": 4}));
     outcome(&short).unwrap();
     cancel.cancel(Reason::Canceled);
-    assert!(matches!(outcome(&long), Err(RunError::Canceled(_))), "the long one was still at work");
+    assert!(matches!(outcome(&long), Err(RunError::Canceled(_))), "the long run was still running");
 }
 
-/// A request of one row a step for the scripted model, (width, height) pixels.
+/// A job with one row per step and a square picture of `side` pixels.
 fn plain(bench: &Bench, side: u32, steps: u32) -> Job {
     let request = json!({"prompt": "a", "width": side, "height": side, "steps": steps, "guidance_scale": 1.0,
         "scheduler": "ddim"});
@@ -298,7 +301,7 @@ fn plain(bench: &Bench, side: u32, steps: u32) -> Job {
 }
 
 #[test]
-fn a_short_run_gets_its_steps_between_the_stages_of_a_large_decode() {
+fn a_short_run_steps_between_the_stages_of_a_large_decode() {
     let bench = Bench::new(16, 1);
     let (model, calls, go_on) = Scripted::watched();
     let model = Arc::new(model);
@@ -306,7 +309,7 @@ fn a_short_run_gets_its_steps_between_the_stages_of_a_large_decode() {
     assert_eq!(calls.recv().unwrap(), Call::Denoise { side: 64 });
     go_on.send(()).unwrap();
     assert_eq!(calls.recv().unwrap(), Call::Decode { side: 64, stage: 0, rows: 1 });
-    // The large one's first stage is at work when the short one comes.
+    // The short run starts during the first stage of the large decode.
     let (_, short) = bench.start_on(model, plain(&bench, 64, 4));
     (0..100).for_each(|_| go_on.send(()).unwrap());
     assert!(outcome(&large).is_ok() && outcome(&short).is_ok());
@@ -332,19 +335,19 @@ fn a_canceled_decode_ends_before_its_next_stage_and_makes_room() {
         seen.push(calls.recv().unwrap());
     }
     let count = |of: Call| seen.iter().filter(|call| **call == of).count();
-    assert_eq!(count(Call::Denoise { side: 64 }), 2, "both wait for the decoder: {seen:?}");
-    assert_eq!(count(Call::Decode { side: 64, stage: 0, rows: 1 }), 1, "where there is room for one: {seen:?}");
+    assert_eq!(count(Call::Denoise { side: 64 }), 2, "both runs have reached the decoder: {seen:?}");
+    assert_eq!(count(Call::Decode { side: 64, stage: 0, rows: 1 }), 1, "only one of them is decoded: {seen:?}");
     cancel.cancel(Reason::Canceled);
     drop(calls);
     drop(go_on);
     assert!(matches!(outcome(&first), Err(RunError::Canceled(Reason::Canceled))));
-    assert!(outcome(&second).is_ok(), "there is room for the second");
+    assert!(outcome(&second).is_ok(), "the second run is decoded");
     drop(bench);
-    assert_eq!(Arc::strong_count(&model), 1, "nothing of a run is left that has ended");
+    assert_eq!(Arc::strong_count(&model), 1, "ended runs hold no model");
 }
 
 #[test]
-fn several_pictures_are_decoded_one_after_another_where_they_are_large_and_together_where_they_are_small() {
+fn large_pictures_are_decoded_one_by_one_and_small_ones_together() {
     for (side, rows) in [(512, 1), (256, 4), (64, 5)] {
         let bench = Bench::new(16, 1);
         let (model, calls, go_on) = Scripted::watched();
@@ -378,43 +381,43 @@ fn a_picture_above_the_models_size_is_decoded_in_tiles() {
         assert!(picture.pixels.iter().all(|level| *level == 0), "the scripted decoder draws black");
     }
     let decodes: Vec<_> = calls.try_iter().filter(|call| matches!(call, Call::Decode { .. })).collect();
-    // Tiles of 64, 64 and 32 columns, and the same again 16 lines high; picture after picture.
+    // For each picture: tiles of 64, 64 and 32 columns with 64 rows, then the same columns with 16 rows.
     let tile = |side: usize| (0..STAGES).map(move |stage| Call::Decode { side, stage, rows: 1 });
     let picture = || [64, 64, 64, 16, 16, 16].into_iter().flat_map(tile);
     assert_eq!(decodes, picture().chain(picture()).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_network_that_fails_fails_only_the_run_to_blame() {
+fn a_fault_in_one_row_fails_only_its_run() {
     for fault in [Fault::Error, Fault::Panic, Fault::NotANumber, Fault::TooFewRows] {
         let bench = Bench::new(16, 1);
         let model = Arc::new(Scripted::model(fault));
-        // The scripted network's fault is in rows whose noise is that of seed 13.
+        // The fault of the scripted network affects rows with the noise of seed 13.
         let job = |seed: u64| {
             bench.job(json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}))
         };
         let runs: Vec<_> =
             [1, 2, 13, 3].into_iter().map(|seed| (seed, bench.start_on(model.clone(), job(seed)))).collect();
-        for (seed, (_, told)) in runs {
-            let ended = outcome(&told);
+        for (seed, (_, observed)) in runs {
+            let ended = outcome(&observed);
             assert_eq!(ended.is_err(), seed == 13, "{fault:?}, seed {seed}: {ended:?}");
         }
-        // The engine goes on.
+        // The engine continues to work.
         assert!(outcome(&bench.start_on(model, job(4)).1).is_ok());
     }
 }
 
 #[test]
-fn runs_of_a_stopping_engine_are_told_so() {
+fn a_stopping_engine_ends_its_runs_as_stopped() {
     let bench = Bench::new(16, 1);
-    let (_, told) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
-    while !matches!(told.recv().unwrap(), Told::Progress(Phase::Denoising, 1, _)) {}
+    let (_, observed) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
+    while !matches!(observed.recv().unwrap(), Observed::Progress(Phase::Denoising, 1, _)) {}
     drop(bench);
-    assert!(matches!(outcome(&told), Err(RunError::Stopped)));
+    assert!(matches!(outcome(&observed), Err(RunError::Stopped)));
 }
 
 #[test]
-fn a_request_as_json_and_its_params_are_the_same_generation() {
+fn the_params_of_a_job_resolve_to_the_same_job() {
     let bench = Bench::new(16, 1);
     let job = bench.job(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"},
         "guidance_interval": [0.1, 0.9], "feature_cache": {"kind": "deepcache", "interval": 3}}));

@@ -1,18 +1,20 @@
-//! The promise of the README under faults, on real processes: what is accepted is durable, reaches exactly one final state, may run
-//! more than once and appears once. Each experiment ends with the same oracle and prints its figures in one line.
+//! Fault tests on real processes of the README's promise: accepted generations are durable, reach exactly one final
+//! state, may run more than once, and appear once. Each experiment ends with the same checks and prints its figures in
+//! one line.
 //!
-//! Bounds are multiples of the lease, which is short here. What needs PostgreSQL is passed over where there is none.
+//! T1 to T26 are numbers of experiments. Bounds are multiples of the lease, which is short here. Experiments that need
+//! PostgreSQL are skipped without it.
 
 #[path = "pictures/case.rs"]
 mod case;
-#[path = "support/dice.rs"]
-mod dice;
 #[path = "support/fixtures.rs"]
 mod fixtures;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/requests.rs"]
 mod requests;
 #[path = "support/s3.rs"]

@@ -1,6 +1,6 @@
-//! The edge of the HTTP door: bodies that are no requests, headers that never end, clients that lie or stall.
+//! Tests of the HTTP edge: invalid bodies, endless headers, and clients that lie about lengths or stall.
 //!
-//! The router is a small one with the door's own extractor, layers and listener, so that nothing behind it is needed.
+//! A small router uses the extractor, layers and listener of `latentd::http`, so no ledger or engine is needed.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Longer than anything here takes; only a hang reaches it.
+/// A timeout for hanging requests, longer than any request takes.
 const HANG: Duration = Duration::from_secs(20);
 
 fn settings(flags: &[(&str, &str)]) -> Http {
@@ -52,7 +52,7 @@ fn router(http: &Http, metrics: &Metrics) -> Router {
     http::finish(router, metrics.clone())
 }
 
-/// Status, headers and body of an answer to a request that needs no socket.
+/// Sends a request to the router without a socket; returns the status, headers and body of the answer.
 async fn ask(request: Request<Body>) -> (u16, header::HeaderMap, Vec<u8>) {
     let response = router(&settings(&[]), &Metrics::new()).oneshot(request).await.unwrap().into_response();
     let (head, body) = response.into_parts();
@@ -61,7 +61,7 @@ async fn ask(request: Request<Body>) -> (u16, header::HeaderMap, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_requests_are_refused_with_their_reason() {
+async fn invalid_bodies_are_refused_with_the_reason() {
     let json = "application/json";
     let form = "application/x-www-form-urlencoded";
     let huge = format!("{{\"prompt\": \"{}\"}}", "x".repeat(34_000_000));
@@ -103,7 +103,7 @@ async fn bodies_that_are_no_requests_are_refused_with_their_reason() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_requests_are_read() {
+async fn valid_bodies_are_read() {
     let cases = [
         ("application/json", "{\"prompt\": \"a red fox\"}"),
         ("application/json; charset=UTF-8", "{\"prompt\": \"a red fox\"}"),
@@ -121,7 +121,7 @@ async fn bodies_that_are_requests_are_read() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_its_harmless_id() {
+async fn a_valid_request_id_is_kept() {
     let sent = async |id: &[u8]| {
         let (_, headers, _) = ask(Request::get("/large").header("x-request-id", id).body(Body::empty()).unwrap()).await;
         headers["x-request-id"].as_bytes().to_vec()
@@ -136,7 +136,7 @@ async fn a_request_keeps_its_harmless_id() {
 }
 
 #[tokio::test]
-async fn a_panic_is_an_answer_and_is_counted() {
+async fn a_panic_is_answered_with_500_and_counted() {
     let metrics = Metrics::new();
     let router = router(&settings(&[]), &metrics);
     let response = router.oneshot(Request::get("/panic").body(Body::empty()).unwrap()).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_panic_is_an_answer_and_is_counted() {
     let document = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     let document: Value = serde_json::from_slice(&document).unwrap();
     assert_eq!(document["code"], "internal");
-    assert!(!document.to_string().contains("as tested"), "the panic's words are for the log: {document}");
+    assert!(!document.to_string().contains("as tested"), "the answer contains the message of the panic: {document}");
     let counted = "latentd_http_requests_total{method=\"GET\",route=\"/panic\",status=\"500\"} 1";
     assert!(metrics.render().contains(counted), "{}", metrics.render());
 }
@@ -159,15 +159,15 @@ async fn texts_are_compressed_and_pictures_are_not() {
     assert_eq!(encoding("/picture").await, None);
 }
 
-/// A listener of the door in front of the small router.
-struct Door {
+/// A listener of `latentd::http` that serves a small router.
+struct TestListener {
     address: SocketAddr,
     shutdown: CancellationToken,
     served: JoinHandle<std::io::Result<()>>,
 }
 
-impl Door {
-    async fn open(flags: &[(&str, &str)], router: impl FnOnce(&Http) -> Router) -> Door {
+impl TestListener {
+    async fn open(flags: &[(&str, &str)], router: impl FnOnce(&Http) -> Router) -> TestListener {
         let http = settings(flags);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -175,19 +175,19 @@ impl Door {
         let stop = shutdown.clone();
         let served =
             tokio::spawn(async move { http::serve(listener, router, &http, stop, Duration::from_secs(1)).await });
-        Door { address, shutdown, served }
+        TestListener { address, shutdown, served }
     }
 
-    async fn usual(flags: &[(&str, &str)]) -> Door {
-        Door::open(flags, |http| router(http, &Metrics::new())).await
+    async fn with_default_router(flags: &[(&str, &str)]) -> TestListener {
+        TestListener::open(flags, |http| router(http, &Metrics::new())).await
     }
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Proves that the server still serves.
-    async fn serves(&self) {
+    /// Asserts that the server still answers.
+    async fn assert_serves(&self) {
         let answer =
             exchange(&mut self.connect().await, b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -203,7 +203,7 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANG, what).await.expect("the server hangs")
 }
 
-/// Sends, then reads until the server closes.
+/// Sends a request and reads until the server closes the connection.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
     stream.write_all(request).await.unwrap();
     rest(stream).await
@@ -211,28 +211,28 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
 
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset after the answer is an end as well.
+    // A reset after the answer also ends the connection.
     let _ = within(stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[tokio::test]
-async fn heads_that_do_not_end_are_cut_off() {
-    let door = Door::usual(&[("header_timeout_s", "0.3")]).await;
+async fn incomplete_headers_time_out() {
+    let door = TestListener::with_default_router(&[("header_timeout_s", "0.3")]).await;
     for start in [&b""[..], b"P", b"GET /large HT", b"GET /large HTTP/1.1\r\nhost: x\r\nx-a: ", b"PRI * HTTP/2.0\r\n"] {
         let answer = exchange(&mut door.connect().await, start).await;
         assert_eq!(answer, "", "{}", String::from_utf8_lossy(start));
     }
-    // An idle connection after its first answer, too.
+    // The timeout also applies after the first answer of a connection.
     let answer = exchange(&mut door.connect().await, b"GET /picture HTTP/1.1\r\nhost: x\r\n\r\nGET /pic").await;
     assert_eq!(answer.matches("HTTP/1.1").count(), 1);
-    door.serves().await;
+    door.assert_serves().await;
     door.close().await;
 }
 
 #[tokio::test]
-async fn heads_that_are_too_large_are_refused() {
-    let door = Door::usual(&[("max_header_bytes", "8192")]).await;
+async fn too_large_or_malformed_headers_are_refused() {
+    let door = TestListener::with_default_router(&[("max_header_bytes", "8192")]).await;
     let many: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
     let cases = [
         (format!("GET /large HTTP/1.1\r\nhost: x\r\nx-a: {}\r\n\r\n", "a".repeat(20_000)), "431"),
@@ -245,13 +245,13 @@ async fn heads_that_are_too_large_are_refused() {
         let answer = exchange(&mut door.connect().await, request.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer} to {}", &request[..60.min(request.len())]);
     }
-    door.serves().await;
+    door.assert_serves().await;
     door.close().await;
 }
 
 #[tokio::test]
-async fn bodies_are_held_to_their_size_whatever_their_headers_say() {
-    let door = Door::usual(&[("max_body_bytes", "1000")]).await;
+async fn the_bound_on_bodies_holds_whatever_the_headers_say() {
+    let door = TestListener::with_default_router(&[("max_body_bytes", "1000")]).await;
     let head = "POST /fields HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
     let chunk = format!("{:x}\r\n{}\r\n", 600, "x".repeat(600));
     let cases = [
@@ -269,12 +269,12 @@ async fn bodies_are_held_to_their_size_whatever_their_headers_say() {
         let shown = &request[head.len()..(head.len() + 60).min(request.len())];
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer} to {shown}");
     }
-    door.serves().await;
+    door.assert_serves().await;
     door.close().await;
 }
 
-/// A router whose handler keeps what it was sent. It tells by a permit of the first semaphore that it has begun, and waits for
-/// one of the second.
+/// A router whose handler keeps the body of its request. The handler adds a permit to the first semaphore when it
+/// begins, and waits for a permit of the second.
 fn keeping(http: &Http) -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
     let (begun, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let ends = (begun.clone(), gate.clone());
@@ -289,7 +289,7 @@ fn keeping(http: &Http) -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
     (http::finish(router, Metrics::new()), begun, gate)
 }
 
-/// Sends a body of about so many bytes, whose length is announced.
+/// Sends a body of about this many bytes with a `Content-Length`.
 fn keep(router: &Router, bytes: usize) -> JoinHandle<Result<Response, Infallible>> {
     let body = format!("{{\"prompt\": \"{}\"}}", "x".repeat(bytes));
     let request =
@@ -298,14 +298,14 @@ fn keep(router: &Router, bytes: usize) -> JoinHandle<Result<Response, Infallible
 }
 
 #[tokio::test]
-async fn large_bodies_take_turns_and_small_ones_pass_them() {
+async fn large_bodies_wait_for_each_other_and_small_ones_do_not() {
     let http = settings(&[("max_body_bytes", "1000000"), ("max_bodies_bytes", "1500000")]);
     let (router, begun, gate) = keeping(&http);
     let first = keep(&router, 900_000);
     within(begun.acquire()).await.unwrap().forget();
     let (second, small) = (keep(&router, 900_000), keep(&router, 1_000));
     within(begun.acquire()).await.unwrap().forget();
-    // The small one has begun: the other waits for the room of the first.
+    // The small request has begun; the second large one waits for the room of the first.
     gate.add_permits(2);
     assert_eq!(within(small).await.unwrap().unwrap().status(), 200);
     assert_eq!(within(first).await.unwrap().unwrap().status(), 200);
@@ -315,7 +315,7 @@ async fn large_bodies_take_turns_and_small_ones_pass_them() {
 }
 
 #[tokio::test]
-async fn a_large_body_that_finds_no_room_is_refused() {
+async fn a_large_body_that_waits_too_long_for_room_is_refused() {
     let http = settings(&[("max_body_bytes", "1000000"), ("max_bodies_bytes", "1000000"), ("body_timeout_s", "0.3")]);
     let (router, begun, gate) = keeping(&http);
     let first = keep(&router, 900_000);
@@ -332,11 +332,11 @@ async fn a_large_body_that_finds_no_room_is_refused() {
     assert_eq!(within(keep(&router, 900_000)).await.unwrap().unwrap().status(), 200, "there is room again");
 }
 
-/// Which of the two lengths is meant decides where the next request begins, so nothing that follows on the connection may be
-/// taken for one: the chunks count, as RFC 9112 has it, and the connection closes after the answer.
+/// The choice between two lengths decides where the next request begins, so no later bytes may be read as a request
+/// (request smuggling). By RFC 9112 the chunks count, and the connection closes after the answer.
 #[tokio::test]
-async fn a_body_of_two_lengths_is_the_last_thing_that_a_connection_brings() {
-    let door = Door::usual(&[]).await;
+async fn a_body_with_two_lengths_ends_its_connection() {
+    let door = TestListener::with_default_router(&[]).await;
     let body = "{\"prompt\": \"a red fox\"}";
     let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let smuggled = "GET /picture HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -357,30 +357,30 @@ async fn a_body_of_two_lengths_is_the_last_thing_that_a_connection_brings() {
         assert!(answer.starts_with("HTTP/1.1 400"), "{lengths}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{lengths}: {answer}");
     }
-    door.serves().await;
+    door.assert_serves().await;
     door.close().await;
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_end_are_answered() {
-    let door = Door::usual(&[("body_timeout_s", "0.3")]).await;
+async fn incomplete_bodies_time_out() {
+    let door = TestListener::with_default_router(&[("body_timeout_s", "0.3")]).await;
     let head =
         "POST /fields HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"prompt\"";
     let answer = exchange(&mut door.connect().await, head.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
 
-    // A client that hangs up half way has nobody to answer to; the server goes on.
+    // A client that disconnects in the middle of its body does not affect the server.
     let mut stream = door.connect().await;
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     rest(&mut stream).await;
-    door.serves().await;
+    door.assert_serves().await;
     door.close().await;
 }
 
 #[tokio::test]
-async fn connections_beyond_the_bound_wait_their_turn() {
-    let door = Door::usual(&[("max_connections", "1")]).await;
+async fn connections_beyond_the_bound_wait() {
+    let door = TestListener::with_default_router(&[("max_connections", "1")]).await;
     let mut first = door.connect().await;
     first.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut start = [0; 12];
@@ -389,7 +389,7 @@ async fn connections_beyond_the_bound_wait_their_turn() {
 
     let mut second = door.connect().await;
     second.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    // Another exchange on the first connection gives the server every occasion to serve the second.
+    // Another exchange on the first connection gives the server time to serve the second by mistake.
     let answer = exchange(&mut first, b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     let mut early = [0];
     let unserved = second.try_read(&mut early);
@@ -399,15 +399,15 @@ async fn connections_beyond_the_bound_wait_their_turn() {
 }
 
 #[tokio::test]
-async fn an_address_has_no_more_connections_than_it_may() {
-    let door = Door::usual(&[("max_connections_per_address", "1")]).await;
+async fn the_connections_of_an_address_are_bounded() {
+    let door = TestListener::with_default_router(&[("max_connections_per_address", "1")]).await;
     let mut first = door.connect().await;
     first.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let mut start = [0; 12];
     within(first.read_exact(&mut start)).await.unwrap();
     assert_eq!(rest(&mut door.connect().await).await, "", "the second is closed at once");
     let answer = exchange(&mut first, b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    assert!(answer.contains("HTTP/1.1 200"), "the first goes on: {answer}");
+    assert!(answer.contains("HTTP/1.1 200"), "the first connection still works: {answer}");
     let served = async {
         while !exchange_or_end(&mut door.connect().await).await.starts_with("HTTP/1.1 200") {
             tokio::task::yield_now().await;
@@ -417,16 +417,16 @@ async fn an_address_has_no_more_connections_than_it_may() {
     door.close().await;
 }
 
-/// As [`exchange`], for a connection that may be closed before anything is sent.
+/// Like [`exchange`], for a connection that the server may close before the request is sent.
 async fn exchange_or_end(stream: &mut TcpStream) -> String {
     let _ = stream.write_all(b"GET /picture HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     rest(stream).await
 }
 
-/// A client of HTTP/2 that answers every ping, byte by byte.
+/// A minimal HTTP/2 client that writes frames itself and answers every ping.
 struct Http2(TcpStream);
 
-/// Types of frames.
+/// Types of HTTP/2 frames (RFC 9113, section 6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
@@ -434,8 +434,8 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 impl Http2 {
-    /// `settings`: identifiers and values.
-    async fn connect(door: &Door, settings: &[(u16, u32)]) -> Http2 {
+    /// Opens a connection and sends these settings (identifier, value).
+    async fn connect(door: &TestListener, settings: &[(u16, u32)]) -> Http2 {
         let mut client = Http2(door.connect().await);
         client.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         let pairs = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
@@ -446,19 +446,19 @@ impl Http2 {
     async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        // A server that has closed the connection is found out by reading.
+        // If the server has closed the connection, the next read shows it.
         let _ = self.0.write_all(&[&head, payload].concat()).await;
     }
 
-    /// GET, the whole request.
+    /// Sends a complete GET request.
     async fn get(&mut self, stream: u32, path: &str) {
-        // HPACK: the static entries for GET and http; path and authority as they stand.
+        // HPACK: static table entries for GET and http; path and authority are literals.
         let text = |name: u8, value: &str| [&[name, value.len() as u8], value.as_bytes()].concat();
         let block = [&[0x82, 0x86][..], &text(4, path), &text(1, "x")].concat();
         self.send(HEADERS, 0x5, stream, &block).await;
     }
 
-    /// Type, flags, stream and payload of the next frame that is no ping; `None` when the server has closed.
+    /// The type, flags, stream and payload of the next frame that is not a ping; `None` if the server has closed.
     async fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         loop {
             let mut head = [0; 9];
@@ -475,7 +475,7 @@ impl Http2 {
         }
     }
 
-    /// Types of the frames until the server closes.
+    /// The types of all frames until the server closes the connection.
     async fn kinds_to_the_end(mut self) -> Vec<u8> {
         let mut kinds = Vec::new();
         while let Some((kind, ..)) = self.next().await {
@@ -486,8 +486,8 @@ impl Http2 {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_within_the_bound_of_streams() {
-    let door = Door::usual(&[("max_streams", "7")]).await;
+async fn http2_announces_the_bound_of_streams() {
+    let door = TestListener::with_default_router(&[("max_streams", "7")]).await;
     let mut client = Http2::connect(&door, &[]).await;
     let (kind, _, _, settings) = client.next().await.unwrap();
     assert_eq!(kind, SETTINGS, "the first frame is SETTINGS");
@@ -508,21 +508,21 @@ async fn http2_is_spoken_within_the_bound_of_streams() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_of_http2_ends_although_it_answers_pings() {
-    let door = Door::usual(&[("idle_timeout_s", "0.3")]).await;
+async fn an_idle_http2_connection_ends_even_if_it_answers_pings() {
+    let door = TestListener::with_default_router(&[("idle_timeout_s", "0.3")]).await;
     let mut client = Http2::connect(&door, &[]).await;
     client.get(1, "/picture").await;
     let kinds = client.kinds_to_the_end().await;
     assert!(kinds.contains(&DATA), "{kinds:?}");
-    assert_eq!(kinds.last(), Some(&GOAWAY), "it is told before: {kinds:?}");
-    door.serves().await;
+    assert_eq!(kinds.last(), Some(&GOAWAY), "GOAWAY is not the last frame: {kinds:?}");
+    door.assert_serves().await;
     door.close().await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_ends_its_connection() {
-    let door = Door::usual(&[("write_timeout_s", "0.3"), ("idle_timeout_s", "1000")]).await;
-    // It takes answers, but no byte of them.
+async fn a_connection_whose_answers_are_not_read_ends() {
+    let door = TestListener::with_default_router(&[("write_timeout_s", "0.3"), ("idle_timeout_s", "1000")]).await;
+    // The client's flow control window is 0, so the server cannot send any data of its answers.
     let mut client = Http2::connect(&door, &[(4, 0)]).await;
     for stream in [1, 3, 5] {
         client.get(stream, "/picture").await;
@@ -530,12 +530,12 @@ async fn an_answer_that_is_not_read_ends_its_connection() {
     let kinds = client.kinds_to_the_end().await;
     assert_eq!(kinds.iter().filter(|kind| **kind == HEADERS).count(), 3, "{kinds:?}");
     assert!(kinds.contains(&GOAWAY) && !kinds.contains(&DATA), "{kinds:?}");
-    door.serves().await;
+    door.assert_serves().await;
     door.close().await;
 }
 
 #[tokio::test]
-async fn a_connection_whose_answer_is_awaited_is_not_idle() {
+async fn a_connection_that_waits_for_an_answer_is_not_idle() {
     let (finish, finished) = tokio::sync::oneshot::channel::<()>();
     let finished = Arc::new(tokio::sync::Mutex::new(Some(finished)));
     let slow = async move || {
@@ -543,10 +543,10 @@ async fn a_connection_whose_answer_is_awaited_is_not_idle() {
         "finished"
     };
     let flags = [("write_timeout_s", "0.2"), ("idle_timeout_s", "0.2"), ("header_timeout_s", "5")];
-    let door = Door::open(&flags, |http| router(http, &Metrics::new()).route("/slow", get(slow))).await;
+    let door = TestListener::open(&flags, |http| router(http, &Metrics::new()).route("/slow", get(slow))).await;
     let mut client = Http2::connect(&door, &[]).await;
     client.get(1, "/slow").await;
-    // Another connection does nothing for as long as this one waits, and ends.
+    // Another connection is idle for the same time and is closed.
     let mut idle = Http2::connect(&door, &[]).await;
     idle.get(1, "/picture").await;
     assert_eq!(idle.kinds_to_the_end().await.last(), Some(&GOAWAY));
@@ -560,7 +560,7 @@ async fn a_connection_whose_answer_is_awaited_is_not_idle() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_finishes_what_it_began() {
+async fn a_stopping_server_finishes_running_requests() {
     let (began, is_begun) = tokio::sync::oneshot::channel();
     let (finish, finished) = tokio::sync::oneshot::channel::<()>();
     let ends = Arc::new(std::sync::Mutex::new(Some((began, finished))));
@@ -570,7 +570,7 @@ async fn a_stopping_server_finishes_what_it_began() {
         finished.await.unwrap();
         "finished"
     };
-    let door = Door::open(&[], |_| http::finish(Router::new().route("/slow", get(slow)), Metrics::new())).await;
+    let door = TestListener::open(&[], |_| http::finish(Router::new().route("/slow", get(slow)), Metrics::new())).await;
     let mut stream = door.connect().await;
     stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     within(is_begun).await.unwrap();
@@ -581,12 +581,12 @@ async fn a_stopping_server_finishes_what_it_began() {
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"), "{answer}");
     within(door.served).await.unwrap().unwrap();
-    assert!(TcpStream::connect(door.address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(door.address).await.is_err(), "the listener is still open");
 }
 
 #[tokio::test]
-async fn a_stopping_server_does_not_wait_for_ever() {
-    let door = Door::open(&[], |_| {
+async fn a_stopping_server_does_not_wait_forever() {
+    let door = TestListener::open(&[], |_| {
         let endless = async || Body::from_stream(futures::stream::pending::<Result<&str, std::io::Error>>());
         http::finish(Router::new().route("/endless", get(endless)), Metrics::new())
     })

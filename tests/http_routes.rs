@@ -1,9 +1,10 @@
-//! The routes over a real ledger, with the test in the worker's place: every answer is held to `openapi.yaml`.
+//! Tests of the HTTP routes on a real ledger. The tests play the worker, and every answer is checked against
+//! `openapi.yaml`.
 
+#[path = "http_routes/api.rs"]
+mod api;
 #[path = "contract/conforms.rs"]
 mod conforms;
-#[path = "http_routes/desk.rs"]
-mod desk;
 
 #[path = "http_routes/admin.rs"]
 mod admin;
@@ -46,5 +47,5 @@ mod tenants;
 #[path = "http_routes/unprompted.rs"]
 mod unprompted;
 
-/// Begins as a PNG file does; what follows is nobody's business here.
+/// Bytes that begin with the signature of a PNG file; the rest is arbitrary.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nand so on";

@@ -1,4 +1,4 @@
-//! The house rules of `src/lib.rs`, sentence by sentence.
+//! Checks the rules of `src/lib.rs` about imports and layers, and bounds on the sizes of files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The rooms by floor. A room may use the rooms of its own floor and of those below.
-const FLOORS: [&[&str]; 9] = [
+/// The rooms from the lowest layer to the highest. A room may use rooms of its own row and of the rows before it.
+const LAYERS: [&[&str]; 9] = [
     &["generation", "config", "crash", "metrics", "telemetry"],
     &["diffusion", "device", "models", "weights", "kernels", "imaging"],
     &["pipelines"],
@@ -19,13 +19,15 @@ const FLOORS: [&[&str]; 9] = [
     &["app", "cli", "main", "lib"],
 ];
 
+/// The rooms that use no runtime, clock or environment.
 const PURE: [&str; 9] =
     ["diffusion", "device", "models", "weights", "kernels", "imaging", "pipelines", "families", "catalogue"];
 
 struct Source {
     room: String,
     path: PathBuf,
-    /// Without comments and tests: what stands behind `#[cfg(test)]`, and files that are named `tests.rs` or are below `tests`.
+    /// The code without comments and tests. Tests are everything after the first `#[cfg(test)]` module, and files that
+    /// are named `tests.rs` or lie in a folder `tests`.
     code: String,
     lines: usize,
 }
@@ -52,32 +54,32 @@ fn sources() -> Vec<Source> {
             found.push(Source { room, path: inner.to_owned(), code, lines: text.lines().count() });
         }
     }
-    assert!(found.len() > 50, "the sources are where they are looked for");
+    assert!(found.len() > 50, "fewer than 51 source files are found");
     found
 }
 
-fn floor(room: &str) -> usize {
-    FLOORS.iter().position(|rooms| rooms.contains(&room)).unwrap_or_else(|| panic!("{room} stands on no floor"))
+fn layer(room: &str) -> usize {
+    LAYERS.iter().position(|rooms| rooms.contains(&room)).unwrap_or_else(|| panic!("{room} is in no layer"))
 }
 
-/// The rooms that a piece of code names, in `crate::room` (`latentd::room` in the binary) and in `use crate::{room, …}`.
+/// The rooms that the code names, as `crate::room` (`latentd::room` in the binary) or in `use crate::{room, …}`.
 fn rooms_named(code: &str) -> Vec<String> {
     let mut rooms = Vec::new();
     for root in ["crate::", "latentd::"] {
         for (at, _) in code.match_indices(root) {
             let rest = &code[at + root.len()..];
             match rest.strip_prefix('{') {
-                Some(list) => rooms.extend(heads(list)),
+                Some(list) => rooms.extend(first_words(list)),
                 None => rooms.push(word(rest)),
             }
         }
     }
-    rooms.retain(|room| FLOORS.iter().any(|floor| floor.contains(&room.as_str())));
+    rooms.retain(|room| LAYERS.iter().any(|layer| layer.contains(&room.as_str())));
     rooms
 }
 
-/// The first words of a braced list's members.
-fn heads(list: &str) -> Vec<String> {
+/// The first word of each member of a list that ends with `}`.
+fn first_words(list: &str) -> Vec<String> {
     let (mut depth, mut start, mut found) = (0, 0, Vec::new());
     for (at, character) in list.char_indices() {
         match character {
@@ -105,28 +107,28 @@ fn word(text: &str) -> String {
 fn imports_point_down() {
     for source in sources() {
         for room in rooms_named(&source.code) {
-            assert!(floor(&room) <= floor(&source.room), "{} reaches up to {room}", source.path.display());
+            assert!(layer(&room) <= layer(&source.room), "{} uses the higher room {room}", source.path.display());
         }
     }
 }
 
 #[test]
-fn every_room_named_is_found() {
+fn rooms_named_finds_every_room() {
     let code = "use crate::{\n engine::{Cancel, Reason},\n generation::Phase,\n};\nlet x = crate::http::serve();";
     assert_eq!(rooms_named(code), ["engine", "generation", "http"]);
 }
 
 #[test]
-fn pure_rooms_see_no_runtime_no_clock_and_no_environment() {
+fn pure_rooms_use_no_runtime_clock_or_environment() {
     for source in sources().iter().filter(|source| PURE.contains(&source.room.as_str())) {
         for word in ["tokio", "axum", "sqlx", "std::env", "env::var", "SystemTime", "Instant", "OffsetDateTime"] {
-            assert!(!source.code.contains(word), "{} sees {word}", source.path.display());
+            assert!(!source.code.contains(word), "{} uses {word}", source.path.display());
         }
     }
 }
 
 #[test]
-fn the_door_sees_no_tensors() {
+fn http_does_not_use_candle() {
     for source in sources().iter().filter(|source| source.room == "http") {
         assert!(!source.code.contains("candle"), "{}", source.path.display());
     }
@@ -142,20 +144,20 @@ fn only_the_device_room_chooses_where_tensors_go() {
 }
 
 #[test]
-fn above_the_pipelines_nothing_sees_pixels() {
-    for source in sources().iter().filter(|source| floor(&source.room) > floor("pipelines")) {
+fn rooms_above_the_pipelines_do_not_use_pixels() {
+    for source in sources().iter().filter(|source| layer(&source.room) > layer("pipelines")) {
         for word in ["RgbImage", "GreyImage", "Pixels<"] {
             assert!(!source.code.contains(word), "{} sees {word}", source.path.display());
         }
     }
 }
 
-/// What names a family of models and nothing else. `refiner` is no such word, since a request has a field of this name, and
-/// neither are the names of schedulers that a family shares its name with.
+/// Words that only name families of models. `refiner` is not among them, because a request has a field of this name,
+/// and neither are names that a family shares with a scheduler.
 const FAMILY_WORDS: [&str; 7] =
     ["StableDiffusion", "stable_diffusion", "Stable Diffusion", "LatentConsistency", "sdxl", "Sdxl", "SDXL"];
 
-/// The rooms that may name families: the families, and their networks.
+/// The rooms that may name families.
 const FAMILY_ROOMS: [&str; 2] = ["families", "models"];
 
 #[test]
@@ -169,11 +171,11 @@ fn only_the_families_and_their_networks_name_a_family() {
     }
 }
 
-/// Families that share their name with the scheduler of their paper.
+/// Families with the same name as a scheduler.
 const SCHEDULERS_TOO: [&str; 4] = ["Ddpm", "Consistency", "ScoreSdeVe", "ScoreSdeVp"];
 
-/// What ARCHITECTURE.md says of adding a family: the product names one in its own file (or a folder of its name), in the table,
-/// and beside its networks.
+/// ARCHITECTURE.md promises that a new family is named only in its own file (or a folder of its name), in the table of
+/// families, and in `models`.
 #[test]
 fn a_family_is_named_by_its_own_file_and_by_the_table() {
     let sources = sources();
@@ -184,7 +186,7 @@ fn a_family_is_named_by_its_own_file_and_by_the_table() {
         let naming = sources.iter().filter(|source| is_word(&source.code));
         let naming: BTreeSet<String> = naming.map(|source| source.path.display().to_string()).collect();
         assert!(naming.contains("families.rs") && naming.contains(&format!("{own}.rs")), "{kind}: {naming:?}");
-        // A scheduler of the same name is the room of diffusion's.
+        // Files of `diffusion` name the scheduler of the same name.
         let is_scheduler = |path: &str| SCHEDULERS_TOO.contains(&kind.as_str()) && path.starts_with("diffusion/");
         let others = |path: &&String| {
             *path != "families.rs" && !path.starts_with(&own) && !path.starts_with("models") && !is_scheduler(path)
@@ -198,15 +200,15 @@ fn capitalized(word: &str) -> String {
     letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
-/// Where a scheduler's class is named beside its sampler's own file, and why.
+/// Files that may name the class of a scheduler although they are not the file of its sampler.
 const SCHEDULER_EXCEPTIONS: [&str; 2] = [
-    // Which scheduler the model was published with, where its checkpoint in one file brings none.
+    // Single-file checkpoints have no scheduler configuration, so this file names the scheduler of the published model.
     "weights/single_file/configs.rs",
-    // What the network's answers mean follows from the scheduler that the model was trained with.
+    // The scheduler that the model was trained with determines the meaning of the network's outputs.
     "families/",
 ];
 
-/// What ARCHITECTURE.md says of adding a sampler: its own file says what it is, and the table of samplers lists the file.
+/// ARCHITECTURE.md promises that a new sampler needs only its own file and a row in the table of samplers.
 #[test]
 fn a_sampler_is_named_by_its_own_file_and_by_the_table() {
     let sources = sources();
@@ -227,22 +229,22 @@ fn a_sampler_is_named_by_its_own_file_and_by_the_table() {
             let is_excepted = SCHEDULER_EXCEPTIONS.iter().any(|excepted| at.starts_with(excepted));
             assert!(is_excepted || !is_word(&other.code, class), "{at} names {class}");
             let is_table = at == "diffusion/samplers.rs" || !at.starts_with("diffusion");
-            // Without what stands in quotes: other programs have names with these words.
+            // String literals are left out, because names of other programs contain these words.
             let code: String = other.code.split('"').step_by(2).collect();
             assert!(is_table || !is_word(&code, options), "{at} names {options} of {path}");
         }
     }
-    assert!(classes.len() >= 25, "the rows are found: {classes:?}");
+    assert!(classes.len() >= 25, "only these classes are found: {classes:?}");
 }
 
 #[test]
-fn few_files_see_pixels() {
+fn at_most_twelve_files_use_rgb_images() {
     let seeing = sources().iter().filter(|source| source.code.contains("RgbImage")).count();
     assert!(seeing <= 12, "{seeing} files name RgbImage");
 }
 
 #[test]
-fn no_files_use_each_other_but_parent_and_child() {
+fn no_files_use_each_other_except_parents_and_children() {
     let sources = sources();
     let modules: BTreeMap<Vec<String>, &Source> = sources.iter().map(|source| (module(&source.path), source)).collect();
     let mut uses: BTreeMap<&Vec<String>, BTreeSet<&Vec<String>>> = BTreeMap::new();
@@ -257,8 +259,8 @@ fn no_files_use_each_other_but_parent_and_child() {
             }
         }
     }
-    assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 500, "paths are found");
-    // What is used by nobody is in no circle; what uses nothing but such files neither.
+    assert!(uses.values().map(BTreeSet::len).sum::<usize>() > 500, "at most 500 uses are found");
+    // Repeatedly removes files that use no remaining file. The files that remain are in a cycle or lead to one.
     let mut left = uses.clone();
     loop {
         let before = left.len();
@@ -270,22 +272,22 @@ fn no_files_use_each_other_but_parent_and_child() {
         }
     }
     let circles: Vec<String> = left.iter().map(|(from, to)| format!("{} -> {to:?}", from.join("::"))).collect();
-    assert!(circles.is_empty(), "files that lead to each other:\n{}", circles.join("\n"));
+    assert!(circles.is_empty(), "files that use each other:\n{}", circles.join("\n"));
 }
 
-/// The path of the module that a file is; the crate's root is empty.
+/// The module path of a file; empty for the root of the crate.
 fn module(path: &Path) -> Vec<String> {
     let parts =
         path.with_extension("").components().map(|part| part.as_os_str().to_str().unwrap().to_owned()).collect();
     if path == Path::new("lib.rs") { Vec::new() } else { parts }
 }
 
-/// How much of a path is a module.
+/// The number of leading words of `path` that name a module of the crate.
 fn longest(modules: &BTreeMap<Vec<String>, &Source>, path: &[String]) -> usize {
     (0..=path.len()).rev().find(|length| modules.contains_key(&path[..*length])).unwrap_or(0)
 }
 
-/// Where a path leads that begins with `crate`, `self` or `super`.
+/// The absolute path of a path in module `from` that begins with `crate`, `self` or `super`.
 fn target(from: &[String], path: &str) -> Option<Vec<String>> {
     let mut words = path.split("::").map(str::to_owned).peekable();
     let mut at = match words.next()?.as_str() {
@@ -300,7 +302,7 @@ fn target(from: &[String], path: &str) -> Option<Vec<String>> {
     Some(at)
 }
 
-/// All paths of a piece of code that begin with `crate`, `self` or `super`, those of `use` with every name of their lists.
+/// All paths in the code that begin with `crate`, `self` or `super`. A list in `use` yields one path for each name.
 fn paths_of(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for root in ["crate::", "super::", "self::"] {
@@ -314,7 +316,7 @@ fn paths_of(code: &str) -> Vec<String> {
     found
 }
 
-/// Adds the paths of a tree such as `a::{b, c::{d, e}}` behind a prefix, and returns what follows it.
+/// Appends the paths of a tree such as `a::{b, c::{d, e}}`, each after `prefix`, and returns the code after the tree.
 fn names<'a>(tree: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
     let tree = tree.trim_start();
     let end = tree.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | ':' | '*')).unwrap_or(tree.len());
@@ -338,7 +340,7 @@ fn names<'a>(tree: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
 }
 
 #[test]
-fn every_path_of_a_tree_is_found() {
+fn paths_of_finds_every_path_of_a_use_tree() {
     let code = "use crate::{\n engine::{Cancel, self as e},\n generation::Phase,\n};\nlet x = super::super::a::b();";
     assert_eq!(
         paths_of(code),
@@ -350,13 +352,13 @@ fn every_path_of_a_tree_is_found() {
 }
 
 #[test]
-fn only_the_error_table_picks_the_statuses_of_errors() {
+fn only_http_error_rs_chooses_error_statuses() {
     let errors =
         ["BAD_REQUEST", "NOT_FOUND", "UNPROCESSABLE", "CONFLICT", "INTERNAL_SERVER", "SERVICE_UNAVAILABLE", "TOO_MANY"];
     for source in sources().iter().filter(|source| source.path != Path::new("http/error.rs")) {
         for status in errors {
             let word = format!("StatusCode::{status}");
-            assert!(!source.code.contains(&word), "{} picks {word}", source.path.display());
+            assert!(!source.code.contains(&word), "{} chooses {word}", source.path.display());
         }
     }
 }
@@ -371,7 +373,7 @@ fn only_the_settings_read_the_environment() {
 }
 
 #[test]
-fn only_the_app_and_the_command_line_spawn() {
+fn only_the_app_and_the_command_line_spawn_threads_and_tasks() {
     for source in sources().iter().filter(|source| !["app", "cli"].contains(&source.room.as_str())) {
         for word in ["tokio::spawn", "thread::spawn", "thread::Builder"] {
             assert!(!source.code.contains(word), "{} spawns", source.path.display());
@@ -380,7 +382,7 @@ fn only_the_app_and_the_command_line_spawn() {
 }
 
 #[test]
-fn nothing_unwraps() {
+fn no_code_unwraps_or_has_a_todo() {
     for source in sources() {
         assert!(!source.code.contains(".unwrap()"), "{} unwraps", source.path.display());
         assert!(!source.code.contains("todo!("), "{} is not done", source.path.display());
@@ -402,17 +404,17 @@ fn files_are_small() {
     );
 }
 
-/// Both databases and the blobs are in it.
+/// The ledger includes both databases and the blobs.
 #[test]
 fn the_ledger_is_small() {
     let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();
     assert!((1000..=3500).contains(&lines), "the ledger has {lines} lines");
 }
 
-/// The fuzzer compiles the room of weights alone, so that its own manifest has to have what that room uses, in the same
+/// The fuzzer compiles only the room `weights`, so its manifest must list that room's dependencies in the same
 /// versions.
 #[test]
-fn the_fuzzer_has_the_dependencies_of_the_room_of_weights() {
+fn the_fuzzer_has_the_dependencies_of_the_weights_room() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| -> toml::Table { fs::read_to_string(root.join(path)).unwrap().parse().unwrap() };
     let version = |requirement: &toml::Value| {
@@ -428,7 +430,7 @@ fn the_fuzzer_has_the_dependencies_of_the_room_of_weights() {
     let locked = locked["dependencies"].as_array().unwrap();
     let code: String =
         sources().into_iter().filter(|source| source.room == "weights").map(|source| source.code + "\n").collect();
-    // A list of the standard library's modules names no crate.
+    // Lists of modules of the standard library name no crates.
     let standard = |code: &str| code.split_once("};").map_or_else(String::new, |(_, rest)| rest.to_owned());
     let mut parts = code.split("use std::{");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -445,21 +447,21 @@ fn the_fuzzer_has_the_dependencies_of_the_room_of_weights() {
             assert_eq!(version(fuzzers), version(requirement), "{name}");
         }
     }
-    assert!(used > 5, "the room's dependencies are found: {used}");
+    assert!(used > 5, "only {used} dependencies are found");
     for name in fuzzer["dependencies"].as_table().unwrap().keys() {
         let is_locked = |of: &toml::Value| of.as_str().is_some_and(|of| of.split(' ').next() == Some(name));
         assert!(locked.iter().any(is_locked), "fuzz/Cargo.lock has no {name}; run cargo update --workspace in fuzz/");
     }
 }
 
-/// Users have the repository alone, and each of them downloads its fixtures.
+/// Every user downloads the fixtures together with the repository.
 #[test]
 fn the_fixtures_have_at_most_ten_megabytes() {
     let mut sizes = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-            // Of a link, without what it leads to.
+            // `DirEntry::metadata` does not follow symbolic links.
             let metadata = entry.metadata().unwrap();
             match metadata.is_dir() {
                 true => folders.push(entry.path()),
@@ -470,17 +472,17 @@ fn the_fixtures_have_at_most_ten_megabytes() {
     sizes.sort_unstable();
     let bytes: u64 = sizes.iter().map(|(bytes, _)| bytes).sum();
     let largest: Vec<_> = sizes.iter().rev().take(5).collect();
-    assert!(sizes.len() > 200, "the fixtures are where they are looked for");
+    assert!(sizes.len() > 200, "fewer than 201 fixtures are found");
     assert!(bytes <= 10_000_000, "{bytes} bytes; the largest are {largest:?}");
 }
 
 #[test]
-fn the_walk_of_the_architecture_names_files_that_exist() {
+fn every_file_that_architecture_md_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
     let named: Vec<&str> =
         text.split('`').filter(|part| part.starts_with("src/") || part.starts_with("tests/")).collect();
-    assert!(named.len() > 20, "the walk names its files");
+    assert!(named.len() > 20, "only {} files are named", named.len());
     for path in named {
         assert!(root.join(path).exists(), "ARCHITECTURE.md names {path}");
     }

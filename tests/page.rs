@@ -1,4 +1,4 @@
-//! The web page in a real browser. Without Chromium (or Chrome) these tests say that they are skipped.
+//! Tests of the web page in a real browser. Without Chromium (or Chrome), these tests print that they are skipped.
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -22,5 +22,5 @@ mod sending;
 #[path = "page/under_a_path.rs"]
 mod under_a_path;
 
-/// The page has read the catalogue.
+/// JavaScript condition: the page has loaded the catalogue.
 const READY: &str = "document.getElementById('model').options.length > 0";

@@ -1,7 +1,7 @@
-//! Pictures beside diffusers': every case of [`PIPELINES`] whose features are built, through the domain,
-//! the engine and the pipeline, at the fixtures' tolerance. `LATENTD_PARITY_DIR` names the whole set of fixtures;
-//! without it the compact part in `tests/fixtures/parity` is run. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts;
-//! with `--nocapture` each case is printed as it ends.
+//! Compares pictures with those of diffusers: every case of [`FOLDERS`] and of `tests/fixtures/more` whose features
+//! exist, within the tolerance of the fixtures. `LATENTD_PARITY_DIR` names the complete set of fixtures; without it,
+//! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts. With
+//! `--nocapture`, each case is printed when it ends.
 
 #[path = "pictures/case.rs"]
 mod case;
@@ -20,7 +20,7 @@ use latentd::{
     catalogue::{Adapters, Catalogue, ControlNets},
     device::Device,
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Draw, Fields, Given, InputImage, Limits, Phase, Work, resolve},
+    generation::{Draw, Fields, ImageSource, InputImage, Limits, Phase, Work, resolve},
     imaging::{RgbImage, decode},
     kernels::{Kernels, winograd},
     metrics::Metrics,
@@ -28,8 +28,9 @@ use latentd::{
     service::CatalogueRules,
 };
 
-/// At most this many of 255 levels on any pixel, and this much on average, as the fixtures' README says.
+/// The largest allowed difference of a pixel, in levels of 255. It comes from the README of the fixtures.
 const MAX_LEVELS: u8 = 2;
+/// The largest allowed mean difference, in levels of 255.
 const MEAN_LEVELS: f64 = 0.1;
 
 #[test]
@@ -37,17 +38,17 @@ fn pictures_equal_diffusers() {
     let Compared { waiting, .. } = compare(Kernels::default(), 16);
     let mut features: BTreeMap<String, usize> = BTreeMap::new();
     for case in &waiting {
-        let feature = case.waits_for().expect("partitioned by it");
+        let feature = case.waits_for().expect("the case waits");
         println!("waiting: {feature} ({})", case.name);
         *features.entry(feature).or_default() += 1;
     }
-    println!("{} cases wait {features:?}", waiting.len());
+    println!("{} cases wait: {features:?}", waiting.len());
 }
 
-/// The fixtures' maps are small: left to itself the server takes Winograd's algorithm for few of them.
+/// The maps of the fixtures are small, so the default kernels seldom use Winograd's algorithm.
 #[test]
 fn pictures_equal_diffusers_with_winograd_everywhere() {
-    compare(Kernels::Packed(winograd::Use::Always(winograd::Tiles::Four)), 16);
+    compare(Kernels::Packed(winograd::Use::Always(winograd::TileSize::Four)), 16);
 }
 
 #[test]
@@ -55,7 +56,7 @@ fn pictures_equal_diffusers_without_winograd() {
     compare(Kernels::Packed(winograd::Use::Off), 16);
 }
 
-/// What any device can run, and gradients go through. A row's answer depends on no other, however many share a call.
+/// The reference kernels run on any device and support gradients. A row does not depend on the size of its batch.
 #[test]
 fn pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
     compare_at([1, 2, 5], Some(1));
@@ -67,7 +68,7 @@ fn all_pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
     compare_at([1, 2, 5], None);
 }
 
-/// Runs cases with reference kernels at each of these numbers of rows, and fails for all of them together.
+/// Runs cases with reference kernels at each of these batch sizes, and reports all failures together.
 fn compare_at(rows: [usize; 3], of_each: Option<usize>) {
     let failures: Vec<String> = rows
         .into_iter()
@@ -79,7 +80,7 @@ fn compare_at(rows: [usize; 3], of_each: Option<usize>) {
     assert!(failures.is_empty(), "{} pictures differ:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// What a comparison found: cases whose features are not built, and a line for each case that failed.
+/// The result of a comparison: cases whose features do not exist yet, and a line for each failed case.
 struct Compared {
     waiting: Vec<Case>,
     failures: Vec<String>,
@@ -92,7 +93,7 @@ fn compare(kernels: Kernels, max_rows: usize) -> Compared {
     compared
 }
 
-/// The part of the cases that `LATENTD_PARITY_SHARD=2/5` names, the second of five here; without it all are one part.
+/// The shard of `LATENTD_PARITY_SHARD`, from 0, and the number of shards. Without the variable there is one shard.
 fn shard() -> (usize, usize) {
     let Ok(text) = std::env::var("LATENTD_PARITY_SHARD") else { return (0, 1) };
     let parts = text.split_once('/').and_then(|(shard, of)| Some((shard.parse().ok()?, of.parse().ok()?)));
@@ -102,7 +103,7 @@ fn shard() -> (usize, usize) {
     }
 }
 
-/// Runs all cases of the shard that can be run, or so many of each model, with calls of at most so many rows.
+/// Runs the cases of the shard, or the first `of_each` cases of each model, with at most `max_rows` rows per call.
 fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Compared {
     let root = fixtures();
     let more = case::more();
@@ -139,7 +140,7 @@ fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Co
         Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
 
-    // All cases enter the engine together, so that their steps share batches as strangers' do in a server.
+    // All cases run in the engine at the same time, so their steps share batches as in a server.
     let max_runs = NonZeroUsize::new(ready.len()).expect("there are cases to run");
     let (engine, thread) = engine::engine(
         Device::cpu("cpu", None, 0).unwrap(),
@@ -151,7 +152,7 @@ fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Co
 
     let mut failures = Vec::new();
     for (number, (case, started)) in (1..).zip(outcomes) {
-        let outcome = started.and_then(|(draw, outcome)| judge(case, &draw, outcome));
+        let outcome = started.and_then(|(draw, outcome)| compare_case(case, &draw, outcome));
         let word = if outcome.is_ok() { "passed" } else { "failed" };
         println!("{number} of {}, {max_rows} rows: {} {word}", ready.len(), case.name);
         failures.extend(outcome.err().map(|why| format!("{}: {why}", case.name)));
@@ -159,7 +160,7 @@ fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Co
     drop(engine);
     computing.join().unwrap();
 
-    println!("pictures: {} cases ran with {kernels:?}, {max_rows} rows a call at most", ready.len());
+    println!("pictures: {} cases ran with {kernels:?}, {max_rows} rows per call at most", ready.len());
     for folder in FOLDERS {
         let of = |cases: &[Case]| cases.iter().filter(|case| case.name.starts_with(&format!("{folder}/"))).count();
         let failed = failures.iter().filter(|failure| failure.starts_with(&format!("{folder}/"))).count();
@@ -168,9 +169,9 @@ fn compare_some(kernels: Kernels, max_rows: usize, of_each: Option<usize>) -> Co
     Compared { waiting, failures }
 }
 
-/// Waits for the pictures of a case and holds them against diffusers'.
-fn judge(case: &Case, draw: &Draw, outcome: Outcome) -> Result<(), String> {
-    let ended = outcome.recv().map_err(|_| "the engine has gone".to_owned())?;
+/// Waits for the pictures of a case and compares them with those of diffusers.
+fn compare_case(case: &Case, draw: &Draw, outcome: Outcome) -> Result<(), String> {
+    let ended = outcome.recv().map_err(|_| "the engine has stopped".to_owned())?;
     let pictures = case.wanted(ended.map_err(|error| error.to_string())?);
     let goldens = case.goldens();
     if pictures.len() != goldens.len() {
@@ -180,7 +181,7 @@ fn judge(case: &Case, draw: &Draw, outcome: Outcome) -> Result<(), String> {
     for (index, (Frame::Picture(picture), golden)) in pictures.iter().zip(&goldens).enumerate() {
         let sizes = [(picture.width, picture.height), (draw.width, draw.height), (golden.width, golden.height)];
         if sizes.iter().any(|size| *size != sizes[0]) {
-            return Err(format!("image {index}: the sizes made, asked for and wanted are {sizes:?}"));
+            return Err(format!("image {index}: the actual, requested and expected sizes are {sizes:?}"));
         }
         let (max, mean) = distance(picture, golden);
         if max > MAX_LEVELS || mean > MEAN_LEVELS {
@@ -190,12 +191,12 @@ fn judge(case: &Case, draw: &Draw, outcome: Outcome) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
-/// The case's request with its pictures taken in, as the service does it.
-fn taken_in(case: &Case) -> (Fields, Inputs) {
+/// The fields of the case's request and its decoded pictures, as the service makes them.
+fn request_of(case: &Case) -> (Fields, Inputs) {
     let mut fields = Fields::new(case.body());
     let mut inputs = Inputs::default();
     for (place, given) in fields.pictures() {
-        let Given::File(file) = given else { panic!("{}: {given:?}", case.name) };
+        let ImageSource::File(file) = given else { panic!("{}: {given:?}", case.name) };
         let picture = decode(&file, place.role().ground()).unwrap();
         let (width, height) = (picture.width, picture.height);
         fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
@@ -206,14 +207,14 @@ fn taken_in(case: &Case) -> (Fields, Inputs) {
 
 type Outcome = mpsc::Receiver<Result<Vec<Frame>, RunError>>;
 
-/// Hands the case to the engine. A case that is not waiting must resolve, so a refusal is a failure.
+/// Starts the case in the engine. Returns a refusal of the request as an error.
 fn start(
     case: &Case,
     rules: &CatalogueRules<'_>,
     catalogue: &Catalogue,
     engine: &engine::Engine,
 ) -> Result<(Draw, Outcome), String> {
-    let (fields, inputs) = taken_in(case);
+    let (fields, inputs) = request_of(case);
     let job = resolve(fields, rules).map_err(|invalid| format!("{invalid:?}"))?;
     let Work::Draw(draw) = job.work.clone();
     let model = catalogue.load(&job.model).map_err(|error| error.to_string())?;
@@ -224,17 +225,18 @@ fn start(
     let run = Run {
         prepared,
         replay: Log::default(),
-        observer: Box::new(Told(sender)),
+        observer: Box::new(OutcomeSender(sender)),
         cancel: Cancel::default(),
         attempt: None,
     };
-    engine.submit(run).map_err(|_| "the engine takes no run".to_owned())?;
+    engine.submit(run).map_err(|_| "the engine accepts no run".to_owned())?;
     Ok((draw, receiver))
 }
 
-struct Told(mpsc::Sender<Result<Vec<Frame>, RunError>>);
+/// Sends the outcome of a run.
+struct OutcomeSender(mpsc::Sender<Result<Vec<Frame>, RunError>>);
 
-impl Observer for Told {
+impl Observer for OutcomeSender {
     fn progress(&mut self, _phase: Phase, _step: u32, _steps: u32) {}
 
     fn preview(&mut self, _index: u32, _step: u32, _frame: Frame) {}
@@ -244,6 +246,7 @@ impl Observer for Told {
     }
 }
 
+/// The largest and the mean difference of two pictures, in levels of 255.
 fn distance(picture: &RgbImage, golden: &RgbImage) -> (u8, f64) {
     assert_eq!((picture.width, picture.height), (golden.width, golden.height));
     let levels = || picture.pixels.iter().zip(&golden.pixels).map(|(a, b)| a.abs_diff(*b));
@@ -258,7 +261,7 @@ fn fixtures() -> PathBuf {
     }
 }
 
-/// For an engine of as many runs.
+/// Settings for an engine with at most `max_runs` runs.
 fn settings(max_runs: NonZeroUsize) -> engine::Settings {
     engine::Settings {
         max_rows: NonZeroUsize::new(16).unwrap(),

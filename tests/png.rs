@@ -1,4 +1,4 @@
-//! Pictures as files: pixels, texts, previews.
+//! Tests of PNG files: pixels, metadata, and previews.
 
 #[path = "png/jpeg_and_webp.rs"]
 mod jpeg_and_webp;
@@ -7,23 +7,23 @@ use std::{io::Cursor, sync::Arc};
 
 use latentd::diffusion::SamplerLabel;
 use latentd::generation::{
-    Control, Decoder, Draw, FeatureCache, FeatureCacheKind, Fields, GuidanceInterval, Hold, InputImage, Job, Levels,
-    Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Output, Preprocess, PromptSyntax, Refiner, Rules,
-    SchedulerChoice, SeedMode, Source, Task, Work, resolve, weighted,
+    ControlUse, Decoder, Draw, FeatureCache, FeatureCacheKind, Fields, GuidanceInterval, ImageInfluence, InputImage,
+    Job, Levels, Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Output, Preprocess, PromptSyntax,
+    Refiner, Rules, SchedulerChoice, SeedMode, Source, Task, Work, resolve, weighted,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_picture, encode_preview, upscale};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 #[test]
-fn a_picture_comes_back_pixel_by_pixel_and_byte_by_byte_the_same() {
+fn a_picture_is_encoded_losslessly_and_reproducibly() {
     let image = picture(37, 20);
     let generation = generation();
     let file = encode_picture(&image, &generation, &label(), 0).unwrap();
     assert_eq!(decoded(&file).0, image);
     assert_eq!(encode_picture(&image, &generation, &label(), 0).unwrap(), file);
     let texts = first_position(&file, b"iTXt");
-    assert!(texts < first_position(&file, b"IDAT"), "readers that stop at the pixels must have seen the texts");
+    assert!(texts < first_position(&file, b"IDAT"), "the texts come before the pixels, where some readers stop");
 }
 
 #[test]
@@ -40,42 +40,42 @@ fn full_metadata_has_the_lines_that_image_tools_read() {
 }
 
 #[test]
-fn each_image_of_its_own_seed_carries_a_request_for_itself_alone() {
+fn an_image_with_its_own_seed_contains_a_request_for_itself() {
     let generation = job(Draw { n: 4, ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 3).unwrap());
     assert!(texts[0].1.contains("Seed: 44, "), "{}", texts[0].1);
-    assert_eq!(again(&texts[1].1), job(Draw { n: 1, seed: 44, ..draw() }));
+    assert_eq!(resolved(&texts[1].1), job(Draw { n: 1, seed: 44, ..draw() }));
 }
 
 #[test]
-fn images_of_one_generator_carry_the_request_for_all_of_them() {
+fn images_of_one_generator_contain_the_request_for_all_of_them() {
     let generation = job(Draw { n: 4, seed_mode: SeedMode::Batch, ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 3).unwrap());
     assert!(texts[0].1.contains("Seed: 41, ") && texts[0].1.contains("Batch size: 4, Batch pos: 3"), "{}", texts[0].1);
-    assert_eq!(again(&texts[1].1), generation);
+    assert_eq!(resolved(&texts[1].1), generation);
 }
 
 #[test]
-fn the_seed_after_the_largest_is_one_that_a_request_may_name() {
+fn the_seed_after_the_largest_is_valid_in_a_request() {
     let generation = job(Draw { n: 2, seed: i64::MAX as u64, ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 1).unwrap());
-    let (Work::Draw(again), Work::Draw(draw)) = (again(&texts[1].1).work, generation.work);
-    assert_eq!(again.seed as u32, draw.seed_of(1) as u32);
+    let (Work::Draw(resolved), Work::Draw(draw)) = (resolved(&texts[1].1).work, generation.work);
+    assert_eq!(resolved.seed as u32, draw.seed_of(1) as u32);
 }
 
 #[test]
-fn less_metadata_is_less() {
-    let seed = Job { output: told(MetadataLevel::Seed), ..job(Draw { n: 2, ..draw() }) };
+fn lower_metadata_levels_contain_less() {
+    let seed = Job { output: output_with(MetadataLevel::Seed), ..job(Draw { n: 2, ..draw() }) };
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &seed, &label(), 1).unwrap());
     assert_eq!(texts, [("seed".to_owned(), "42".to_owned())]);
-    let none = Job { output: told(MetadataLevel::None), ..generation() };
+    let none = Job { output: output_with(MetadataLevel::None), ..generation() };
     let file = encode_picture(&picture(8, 8), &none, &label(), 1).unwrap();
     assert_eq!(decoded(&file).1, []);
     assert!(!file.windows(7).any(|bytes| bytes == b"red fox"));
 }
 
 #[test]
-fn settings_with_commas_stand_in_quotes() {
+fn settings_with_commas_are_quoted() {
     let config: Map<String, Value> = serde_json::from_str(r#"{"_class_name": "DDIMScheduler"}"#).unwrap();
     let drawn = Draw { scheduler: SchedulerChoice::Object(config), eta: 0.5, clip_skip: 1, ..draw() };
     let generation = Job { model: "a, b: c".to_owned(), ..job(drawn) };
@@ -89,7 +89,7 @@ fn settings_with_commas_stand_in_quotes() {
 }
 
 #[test]
-fn brackets_of_a_plain_prompt_are_text_to_readers_that_weigh_words() {
+fn brackets_of_a_plain_prompt_are_escaped() {
     let plain =
         Draw { prompt: "a (red) [big] fox \\".to_owned(), negative_prompt: Some("(blur:1.3)".to_owned()), ..draw() };
     let weighted = Draw { prompt_syntax: PromptSyntax::Weighted, ..plain.clone() };
@@ -102,11 +102,11 @@ fn brackets_of_a_plain_prompt_are_text_to_readers_that_weigh_words() {
 }
 
 #[test]
-fn what_else_draws_stands_in_the_lines_too() {
+fn mask_refiner_and_control_nets_are_in_the_parameters() {
     let image = InputImage { upload: "0".repeat(64), width: 8, height: 8 };
     let mask =
         Mask { mask: image.clone(), mask_blur: 4, mask_invert: true, padding_mask_crop: Some(16), keep_unmasked: true };
-    let control = Control {
+    let control = ControlUse {
         model: "edges".to_owned(),
         image: image.clone(),
         scale: 0.7,
@@ -123,7 +123,7 @@ fn what_else_draws_stands_in_the_lines_too() {
             aesthetic_score: 6.0,
             negative_aesthetic_score: 2.5,
         }),
-        source: Some(Source { image, hold: Hold::Strength { strength: 0.5 }, mask: Some(mask) }),
+        source: Some(Source { image, hold: ImageInfluence::Strength { strength: 0.5 }, mask: Some(mask) }),
         controls: vec![control],
         ..draw()
     });
@@ -136,16 +136,16 @@ fn what_else_draws_stands_in_the_lines_too() {
 }
 
 #[test]
-fn loras_stand_in_the_prompt_as_tags() {
+fn loras_are_tags_in_the_prompt() {
     let lora = |name: &str, scale| LoraUse { name: name.to_owned(), scale };
     let generation = job(Draw { loras: vec![lora("pixel art", 0.7), lora("b", 1.0)], ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.starts_with("a red fox <lora:pixel art:0.7> <lora:b:1>\n"), "{}", texts[0].1);
-    assert_eq!(again(&texts[1].1), generation);
+    assert_eq!(resolved(&texts[1].1), generation);
 }
 
 #[test]
-fn an_approximated_picture_carries_how() {
+fn approximations_are_in_the_metadata() {
     let generation = job(Draw {
         guidance_interval: [0.2, 0.8].into(),
         decoder: Decoder::Tiny,
@@ -155,18 +155,18 @@ fn an_approximated_picture_carries_how() {
     assert_eq!(generation.approximations(), ["guidance_interval", "feature_cache", "tiny_decoder"]);
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.contains("Approximations: guidance_interval feature_cache tiny_decoder, "), "{}", texts[0].1);
-    assert_eq!(again(&texts[1].1), generation);
+    assert_eq!(resolved(&texts[1].1), generation);
     let Work::Draw(draw) = generation.work;
     let unguided = Draw { guidance_scale: 1.0, ..draw };
-    assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "without guidance none is left out");
+    assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "there is no guidance to omit");
 }
 
 #[test]
-fn a_picture_over_a_list_of_levels_carries_the_list() {
+fn a_list_of_levels_is_in_the_metadata() {
     for (levels, steps) in [(Levels::Timesteps(vec![999, 500, 20]), 3), (Levels::Sigmas(vec![14.6, 0.1]), 2)] {
         let generation = job(Draw { levels: Some(levels), steps, ..draw() });
         let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
-        assert_eq!(again(&texts[1].1), generation);
+        assert_eq!(resolved(&texts[1].1), generation);
     }
 }
 
@@ -183,11 +183,11 @@ fn pixels_that_do_not_fit_the_size_are_an_error() {
 }
 
 #[test]
-fn previews_grow_between_the_centres_of_their_pixels() {
+fn previews_are_interpolated_between_pixel_centers() {
     let image = RgbImage { width: 2, height: 1, pixels: vec![0, 8, 100, 80, 0, 100] };
     let large = upscale(&image, 4);
     assert_eq!((large.width, large.height), (8, 4));
-    // Centres of the large pixels lie at 1/8, 3/8, … of a small one, whose centres are at 1/2 and 3/2.
+    // The centers of the large pixels are at 1/8, 3/8, … of a small one, whose centers are at 1/2 and 3/2.
     let red = [0, 0, 10, 30, 50, 70, 80, 80];
     let green = [8, 8, 7, 5, 3, 1, 0, 0];
     for (at, pixel) in large.pixels.chunks(3).enumerate() {
@@ -207,7 +207,7 @@ fn previews_have_at_most_512_pixels_a_side() {
 
 #[test]
 fn a_preview_that_would_take_too_many_bytes_is_halved() {
-    // Noise, which no encoder makes smaller.
+    // Noise cannot be compressed.
     let mut state = 1u32;
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -227,7 +227,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_prompt_survives(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
+    fn any_prompt_is_read_back(prompt in "\\PC{0,200}(\n|\r\n|\t|é|狐|🦊|\u{202e}|, Steps: 3|\\PC){0,200}", negative in "(\\PC|\n){0,100}") {
         let generation = job(Draw { prompt: prompt.clone(), negative_prompt: Some(negative.clone()), ..draw() });
         let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
         let lines = &texts[0].1;
@@ -239,11 +239,11 @@ proptest! {
         }).collect();
         let shown = if negative.is_empty() { String::new() } else { format!("\nNegative prompt: {negative}") };
         prop_assert_eq!(read, format!("{prompt}{shown}"));
-        prop_assert_eq!(again(&texts[1].1), generation);
+        prop_assert_eq!(resolved(&texts[1].1), generation);
     }
 
     #[test]
-    fn any_picture_survives(width in 1u32..40, height in 1u32..40, bytes in prop::collection::vec(any::<u8>(), 3 * 40 * 40)) {
+    fn any_picture_is_read_back(width in 1u32..40, height in 1u32..40, bytes in prop::collection::vec(any::<u8>(), 3 * 40 * 40)) {
         let image = RgbImage { width, height, pixels: bytes[..3 * (width * height) as usize].to_vec() };
         prop_assert_eq!(&decoded(&encode_picture(&image, &generation(), &label(), 0).unwrap()).0, &image);
         prop_assert_eq!(&decoded(&encode_preview(&image).unwrap()).0, &image);
@@ -251,13 +251,13 @@ proptest! {
 }
 
 #[test]
-fn the_longest_prompt_survives() {
+fn the_longest_prompt_is_read_back() {
     let generation = job(Draw { prompt: "狐".repeat(10_000), ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
-    assert_eq!(again(&texts[1].1), generation);
+    assert_eq!(resolved(&texts[1].1), generation);
 }
 
-/// The picture and its iTXt chunks, read by the `png` crate.
+/// The picture and its iTXt chunks, as the `png` crate reads them.
 fn decoded(file: &[u8]) -> (RgbImage, Vec<(String, String)>) {
     let mut reader = png::Decoder::new(Cursor::new(file)).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
@@ -272,8 +272,8 @@ fn first_position(file: &[u8], name: &[u8; 4]) -> usize {
     file.windows(4).position(|bytes| bytes == name).unwrap()
 }
 
-/// What the server makes of the JSON chunk as a request.
-fn again(json: &str) -> Job {
+/// Resolves the JSON chunk as a request.
+fn resolved(json: &str) -> Job {
     resolve(Fields::new(serde_json::from_str(json).unwrap()), &Catalogue::new()).unwrap()
 }
 
@@ -282,7 +282,7 @@ fn picture(width: u32, height: u32) -> RgbImage {
     RgbImage { width, height, pixels }
 }
 
-/// What other programs call a sampler.
+/// The names of the sampler in other programs.
 fn label() -> SamplerLabel {
     SamplerLabel { sampler: "Euler a".to_owned(), schedule_type: Some("Karras"), eta: None }
 }
@@ -296,7 +296,7 @@ fn job(draw: Draw) -> Job {
         model: "tiny".to_owned(),
         work: Work::Draw(draw),
         previews: 2,
-        output: told(MetadataLevel::Full),
+        output: output_with(MetadataLevel::Full),
         on_disconnect: OnDisconnect::Keep,
         priority: Default::default(),
         start_timeout_s: 60,
@@ -306,8 +306,8 @@ fn job(draw: Draw) -> Job {
     }
 }
 
-/// A PNG that tells so much of its request.
-fn told(metadata_level: MetadataLevel) -> Output {
+/// PNG output with this level of metadata.
+fn output_with(metadata_level: MetadataLevel) -> Output {
     Output { encoding: Default::default(), metadata_level }
 }
 
@@ -341,6 +341,7 @@ fn draw() -> Draw {
     }
 }
 
+/// A catalogue with one model, two LoRAs and no ControlNets.
 struct Catalogue {
     limits: Limits,
     card: Arc<ModelCard>,

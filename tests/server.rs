@@ -1,12 +1,12 @@
-//! The real binary over real HTTP, as its users meet it.
+//! Tests of the server binary over HTTP.
 
 #[path = "support/server.rs"]
 mod harness;
 
-#[path = "support/dice.rs"]
-mod dice;
 #[path = "support/fixtures.rs"]
 mod fixtures;
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/requests.rs"]
 mod requests;
 #[path = "support/s3.rs"]

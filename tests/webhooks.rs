@@ -1,4 +1,4 @@
-//! Webhooks: what is signed, what is guarded, what is kept, and what arrives.
+//! Tests of webhooks: signatures, the address guard, stored endpoints and deliveries, and messages that arrive.
 
 #[path = "contract/conforms.rs"]
 mod conforms;

@@ -1,6 +1,6 @@
-//! Files of weights as they come from outside: adapters, embeddings, single-file checkpoints, and what is broken.
+//! Tests of weight files from other programs: adapters, embeddings, single-file checkpoints, and broken files.
 //!
-//! Fixtures come from `LATENTD_PARITY_DIR`, or else from `tests/fixtures/parity`.
+//! Fixtures come from `LATENTD_PARITY_DIR` if it is set, otherwise from `tests/fixtures/parity`.
 
 #[path = "weights/files.rs"]
 mod files;

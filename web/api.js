@@ -1,9 +1,9 @@
-// The server's HTTP interface: one function an operation, one error for all that can go wrong. Every path is relative to the
-// page, which a proxy may show under a path of its own.
+// The server's HTTP API: one function per operation, and one error class. All paths are relative to the page, because a
+// proxy may serve the page under a path.
 
 import { parse, print } from './json.js';
 
-/** A refusal of the server (RFC 9457 problem document), or its silence (`status` 0). */
+/** An error answer of the server (RFC 9457 problem document), or no answer at all (`status` 0). */
 export class Problem extends Error {
   /** @param {{status: number, code?: string, title?: string, detail?: string, errors?: {pointer: string, detail: string}[]}} document */
   constructor(document, retryAfterS = null) {
@@ -15,7 +15,7 @@ export class Problem extends Error {
   }
 }
 
-/** Tells `up` and `down` whenever the server begins or ceases to answer. */
+/** Fires the events `up` and `down` when the server starts or stops answering. */
 export const reach = new EventTarget();
 let up = true;
 
@@ -42,7 +42,7 @@ async function call(method, path, { body, signal } = {}) {
   try {
     answer = text === '' ? null : parse(text);
   } catch {
-    // Not the server's own answer, such as a proxy's page.
+    // Not an answer of latentd, but for example a proxy's error page.
     throw new Problem({ status: response.status, detail: `The answer (status ${response.status}) is not JSON.` });
   }
   if (response.ok) return answer;
@@ -50,20 +50,20 @@ async function call(method, path, { body, signal } = {}) {
   throw new Problem({ ...answer, status: response.status }, retryAfter > 0 ? retryAfter : null);
 }
 
-/** A URL of one of the server's answers, which begins at the server's root, as one that begins at the page. */
+/** Converts a URL from an answer, which is relative to the server's root, into a URL relative to the page. */
 export const local = (url) => (url.startsWith('/') ? url.slice(1) || '.' : url);
-/** The whole URL of a path, for use outside the page. */
+/** The absolute URL of a path, for use outside the page. */
 export const absolute = (path) => new URL(path, document.baseURI).href;
 
 const one = (id) => `v1/images/${encodeURIComponent(id)}`;
 
-/** Creates a generation; resolves as soon as the server has accepted it. */
+/** Creates a generation. Resolves when the server has accepted the request. */
 export const create = (request) => call('POST', 'v1/images', { body: request });
 export const get = (id, signal) => call('GET', one(id), { signal });
 export const cancel = (id) => call('POST', `${one(id)}/cancel`);
 export const erase = (id) => call('DELETE', one(id));
 
-/** A page of generations, newest first. `after` is the last id of the page before. */
+/** A page of generations, newest first. `after` is the last id of the previous page. */
 export function list({ limit, status, after }) {
   const query = new URLSearchParams({ limit, status });
   if (after) query.set('after', after);
@@ -71,13 +71,13 @@ export function list({ limit, status, after }) {
 }
 
 export const models = async () => (await call('GET', 'v1/models')).data;
-/** The JSON Schema of what a model takes. */
+/** The JSON Schema of a model's requests. */
 export const schema = (model) => call('GET', `v1/models/${encodeURIComponent(model)}/schema`);
 export const schedulers = async () => (await call('GET', 'v1/schedulers')).data;
 export const queue = () => call('GET', 'v1/queue');
 
-/** Where the events of a generation after number `after` are streamed. */
+/** The URL of the stream of a generation's events after number `after`. */
 export const eventsUrl = (id, after) => `${one(id)}/events${after > 0 ? `?after=${after}` : ''}`;
 
-/** Where a picture that a request brought along can be seen. */
+/** The URL of a picture that was uploaded with a request. */
 export const uploadUrl = (sha256) => `v1/uploads/${sha256}`;

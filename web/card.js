@@ -1,4 +1,4 @@
-// A card: one generation from its acceptance to its pictures.
+// A card of the gallery: one generation, from acceptance to its pictures.
 
 import * as api from './api.js';
 import { caption } from './classes.js';
@@ -8,12 +8,12 @@ import { command, fileName } from './curl.js';
 import { request } from './settings.js';
 import { Tile } from './tile.js';
 
-/** How long a second press may take to confirm a deletion. */
+/** Time for the second press that confirms a deletion. */
 const CONFIRM_MS = 4000;
 
 export class Card {
   /**
-   * @param {object} generation as the API shows it
+   * @param {object} generation the generation object of the API
    * @param {{use(generation: object): void, open(card: Card, index: number): void, removed(card: Card): void,
    *   announce(text: string): void, copy(text: string): void, finished(card: Card): void,
    *   schemaOf(model: string): object | undefined}} page
@@ -30,7 +30,7 @@ export class Card {
     return !isTerminal(this.generation.status);
   }
 
-  /** The pictures that are there, for the large view. */
+  /** The finished pictures. */
   get images() {
     return this.generation.images ?? [];
   }
@@ -41,12 +41,12 @@ export class Card {
 
   async cancel() {
     if (!this.active || this.canceling) return;
-    // A running generation ends before its next step, so this stays true until its last event.
+    // A running generation ends before its next step, so `canceling` stays true until its last event.
     this.canceling = true;
     this.say('Canceling …');
     try {
       const generation = await api.cancel(this.id);
-      // Its last event may have overtaken the answer.
+      // The last event may have arrived before the answer.
       if (this.active) this.update(generation);
     } catch (problem) {
       this.canceling = false;
@@ -54,7 +54,7 @@ export class Card {
     }
   }
 
-  // Below: how the above is done.
+  // Private methods.
 
   build({ params }) {
     this.tiles = Array.from({ length: params.n ?? 1 }, (_, index) => {
@@ -63,7 +63,7 @@ export class Card {
     this.status = element('p', { class: 'status' });
     this.bar = element('progress', { max: 100, 'aria-label': 'Progress' });
     this.actions = element('div', { class: 'actions' });
-    const prompt = this.caption(params) || '(no words)';
+    const prompt = this.caption(params) || '(no prompt)';
     this.element = element(
       'article', { class: 'card', tabindex: 0, 'aria-label': prompt, onkeydown: (event) => this.press(event) },
       element('div', { class: 'tiles' }, ...this.tiles.map((tile) => tile.element)),
@@ -74,7 +74,7 @@ export class Card {
     this.element.querySelector('.tiles').dataset.count = Math.min(this.tiles.length, 9);
   }
 
-  /** What it was asked for, in words. */
+  /** The prompt, or the names of the requested classes. */
   caption(params) {
     return caption(params, this.page.schemaOf(params.model));
   }
@@ -83,7 +83,7 @@ export class Card {
     if (event.key === 'Escape') this.cancel();
     const plain = !event.ctrlKey && !event.metaKey && !event.repeat;
     if (event.key === 'Enter' && plain && event.target === this.element && this.images.length > 0) {
-      // Else the same press goes on to the button of the large view that has the focus now.
+      // Otherwise the same key press also activates the focused button of the large view.
       event.preventDefault();
       this.page.open(this, 0);
     }
@@ -100,7 +100,7 @@ export class Card {
     else this.update(data.generation ?? data);
   }
 
-  /** Shows a generation object, whole. */
+  /** Shows the state of a generation object. */
   update(generation) {
     const before = this.generation?.status;
     this.generation = generation;
@@ -114,7 +114,7 @@ export class Card {
     if (before !== undefined && generation.status === 'succeeded') this.page.finished(this);
   }
 
-  /** `progress` as in the generation object and the event; null before there is any. */
+  /** Shows the `progress` of a generation object or event; null before the first progress. */
   progress(progress) {
     const { status, queue } = this.generation;
     this.bar.hidden = !this.active;
@@ -127,9 +127,9 @@ export class Card {
 
   ended() {
     const { status, error, params, started_at: started, finished_at: finished } = this.generation;
-    if (status === 'failed') return error?.message ?? 'It failed.';
+    if (status === 'failed') return error?.message ?? 'Failed';
     if (status === 'canceled') return 'Canceled';
-    if (status === 'expired') return 'It waited too long to begin.';
+    if (status === 'expired') return 'Expired: waited too long to start';
     const seconds = started && finished ? (new Date(finished) - new Date(started)) / 1000 : null;
     const took = seconds === null ? [] : [`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`];
     return [`${params.width} × ${params.height}`, `${params.steps} steps`, `seed ${params.seed}`, ...took].join(' · ');
@@ -189,17 +189,17 @@ export class Card {
 }
 
 function place(queue) {
-  if (!queue) return 'In the queue';
-  const begins = queue.estimated_start_s >= 1 ? ` · begins in ${duration(queue.estimated_start_s)}` : '';
-  return (queue.position === 0 ? 'Next in the queue' : `In the queue, ${queue.position} before it`) + begins;
+  if (!queue) return 'Queued';
+  const begins = queue.estimated_start_s >= 1 ? ` · starts in ${duration(queue.estimated_start_s)}` : '';
+  return (queue.position === 0 ? 'Next in the queue' : `Queued, ${queue.position} ahead`) + begins;
 }
 
 const PHASES = {
-  loading: 'Loading the model', encoding: 'Reading the prompt', decoding: 'Developing the picture', saving: 'Saving',
+  loading: 'Loading the model', encoding: 'Encoding the prompt', decoding: 'Decoding the picture', saving: 'Saving',
 };
 
 function doing(progress) {
-  if (!progress) return 'Beginning';
+  if (!progress) return 'Starting';
   if (PHASES[progress.phase]) return PHASES[progress.phase];
   const left = progress.eta_s > 0.5 ? ` · ${duration(progress.eta_s)} left` : '';
   return `Step ${progress.step} of ${progress.steps}${left}`;

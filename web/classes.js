@@ -1,11 +1,11 @@
-// The classes of models that draw classes: as the form's text, as the request's value, and in words.
+// Class labels of class-conditional models: conversion between form text, request values and captions.
 
-/** The names of a model's classes, by number; a name may be several with commas between them, or empty. */
+/** The names of a model's classes, by number. A name may be empty or a list of synonyms separated by commas. */
 export function names(schema) {
   return schema?.properties.class_label?.['x-classes'] ?? [];
 }
 
-/** What the form's text stands for: a number, a list of one class for each picture, or a name. */
+/** The request's value for a text of the form: a number, a list with one class per picture, or a name. */
 export function value(text) {
   const trimmed = text.trim();
   if (/^\d+$/.test(trimmed)) return Number(trimmed);
@@ -17,7 +17,7 @@ export function value(text) {
   }
 }
 
-/** The classes of a request in the form: one for all pictures, or a list. */
+/** The form's text for the classes of a request: one class for all pictures, or a list. */
 export function text(classes, schema) {
   if (classes === undefined || classes === null) return '';
   const list = [classes].flat();
@@ -25,7 +25,7 @@ export function text(classes, schema) {
   return names(schema)[list[0]] || String(list[0]);
 }
 
-/** What a generation was asked for, in words: its prompt, or its classes. */
+/** The caption of a generation: its prompt, or the names of its classes. */
 export function caption({ prompt, class_label: classes }, schema) {
   if (prompt) return prompt;
   const known = names(schema);

@@ -1,12 +1,12 @@
-// A request as a command for the shell.
+// Converts a request into a curl command.
 
 import { absolute } from './api.js';
 import { print } from './json.js';
 
-/** The extension of each type of picture. */
+/** File extensions by media type. */
 const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp' };
 
-/** The command that draws a request's picture; several pictures come as a JSON document that links to them. */
+/** The command that requests a picture. For several pictures, the answer is a JSON document with links to them. */
 export function command(request) {
   const several = (request.n ?? 1) > 1;
   const type = `image/${request.output?.format ?? 'png'}`;
@@ -18,13 +18,13 @@ export function command(request) {
   return parts.join(' ');
 }
 
-/** A file name that tells the picture: the words of its prompt, its seed and its type. */
+/** A file name from the words of the prompt, the seed and the media type. */
 export function fileName({ prompt, seed }, type = 'image/png') {
   const words = (prompt ?? '').toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-+|-+$/g, '').slice(0, 40);
   return `${[words.replace(/-+$/, '') || 'picture', seed].filter((part) => part !== undefined).join('-')}.${EXTENSIONS[type]}`;
 }
 
-/** Between single quotes only the quote itself needs care in a POSIX shell. */
+/** Quotes a text for a POSIX shell. Inside single quotes, only the single quote must be escaped. */
 function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

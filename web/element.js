@@ -1,6 +1,6 @@
-// Making elements. Texts are set as texts, never as markup, since prompts are anybody's words.
+// Creates elements of the page. Texts are never parsed as HTML, because prompts may contain anything.
 
-/** `element('p', {class: 'note', hidden: true, onclick}, 'text', child)`. */
+/** Creates an element: `element('p', {class: 'note', hidden: true, onclick}, 'text', child)`. */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -12,7 +12,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** A drawing of `icons.svg`. */
+/** An icon of `icons.svg`. */
 export function icon(name) {
   const space = 'http://www.w3.org/2000/svg';
   const svg = document.createElementNS(space, 'svg');
@@ -23,12 +23,12 @@ export function icon(name) {
   return svg;
 }
 
-/** A button that shows an icon and says `label` to everybody else. */
+/** A button with an icon. `label` is its tooltip and its name for screen readers. */
 export function iconButton(name, label, onclick) {
   return element('button', { class: 'icon', type: 'button', 'aria-label': label, title: label, onclick }, icon(name));
 }
 
-/** Where the focus goes that has no better place: to what says what is to be seen, or else to the button that draws it. */
+/** The default target of the focus: the visible field that describes the picture, or otherwise the submit button. */
 export function mainField() {
   const fields = ['#prompt', '#class_label', '#form [type=submit]'].map((query) => document.querySelector(query));
   return fields.find((field) => field.checkVisibility());

@@ -1,11 +1,11 @@
-// What happens to a generation, told as it happens: server-sent events, and polling where these cannot be had.
+// Watches generations: with server-sent events, or by polling if these are not available.
 
 import * as api from './api.js';
 import { parse } from './json.js';
 
-/** A browser opens about six connections to a server; the rest of the page needs some of them. */
+/** The most event streams. Browsers open about six connections to a server, and the page needs some of them. */
 const MOST_STREAMS = 3;
-/** The server pings every 15 s; a stream silent for this long is half-open. */
+/** The server pings every 15 s, so a stream that is silent for this long is broken. */
 const SILENCE_MS = 50_000;
 const POLL_MS = 1500;
 
@@ -15,12 +15,13 @@ const EPHEMERAL = ['generation.progress', 'generation.preview'];
 
 export const isTerminal = (status) => TERMINAL.has(status);
 
-/** Every watch that has not ended, oldest first: these get the streams, the others poll. */
+/** All watches that have not ended, oldest first. The oldest get event streams, the others poll. */
 const watches = new Set();
 
 /**
- * Tells `listener(name, data)` of every event of a generation until its end; `name` is the event's without its prefix,
- * or `state` for a polled generation. Durable events may be told twice. Returns a function that stops it.
+ * Calls `listener(name, data)` for every event of a generation until its end. `name` is the event without its prefix,
+ * `state` for a polled generation, or `gone` for a deleted one. Durable events may be repeated. Returns a function that
+ * stops watching.
  */
 export function watch(id, listener) {
   const watching = new Watch(id, listener);
@@ -29,7 +30,7 @@ export function watch(id, listener) {
   return () => watching.end();
 }
 
-// A page that nobody looks at must not hold the connections of one that somebody does.
+// A hidden page must not occupy connections that a visible page needs.
 document.addEventListener('visibilitychange', assign);
 
 function assign() {
@@ -45,9 +46,9 @@ class Watch {
   constructor(id, listener) {
     this.id = id;
     this.listener = listener;
-    /** Number of the last durable event, where a new stream begins. */
+    /** Number of the last durable event. A new stream begins after it. */
     this.after = 0;
-    /** Cleared for good where the server or something before it refuses the stream. */
+    /** Becomes false for good if the server or a proxy rejects the stream. */
     this.canStream = true;
   }
 
@@ -76,8 +77,8 @@ class Watch {
     source.addEventListener('ping', () => this.heard());
     source.addEventListener('open', () => this.heard());
     source.addEventListener('error', () => {
-      // A lost connection is CONNECTING: the browser resumes by itself. CLOSED is a refusal: 204 as nothing is left to
-      // tell, or an error status.
+      // CONNECTING: the connection was lost, and the browser reconnects by itself. CLOSED: the server rejected the
+      // stream with 204 (no more events) or an error status.
       if (source.readyState === EventSource.CLOSED) {
         this.canStream = false;
         assign();
@@ -119,7 +120,7 @@ class Watch {
         return this.end();
       }
     }
-    // Another turn, unless a stream or a newer poll took over meanwhile.
+    // Polls again, unless a stream or a newer poll has replaced this one.
     if (watches.has(this) && this.poll === turn) this.poll = setTimeout(() => this.ask(), POLL_MS);
   }
 

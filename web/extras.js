@@ -1,4 +1,4 @@
-// What a request says beyond the form's fields: kept from a re-used generation, in sight, and removable one by one.
+// The settings of a reused generation that have no field in the form. The page shows them; each can be removed.
 
 import { uploadUrl } from './api.js';
 import { element, iconButton, mainField } from './element.js';
@@ -6,17 +6,17 @@ import { print } from './json.js';
 import { schedulerName } from './scheduler.js';
 
 const NAMES = {
-  image: 'Picture to begin with', mask: 'Mask', strength: 'Strength', image_guidance_scale: 'Picture guidance', loras: 'LoRA',
+  image: 'Input picture', mask: 'Mask', strength: 'Strength', image_guidance_scale: 'Image guidance scale', loras: 'LoRA',
   controls: 'ControlNet', refiner: 'Refiner', prompt_2: 'Second prompt', negative_prompt_2: 'Second negative prompt',
-  negative_prompt: 'Negative prompt', scheduler: 'Sampler', model: 'Model', output: 'File', sigmas: 'Noise levels', timesteps: 'Timesteps',
-  start_timeout_s: 'Longest wait (s)', run_timeout_s: 'Longest run (s)', metadata: 'Labels',
+  negative_prompt: 'Negative prompt', scheduler: 'Sampler', model: 'Model', output: 'File format', sigmas: 'Noise levels', timesteps: 'Timesteps',
+  start_timeout_s: 'Start timeout (s)', run_timeout_s: 'Run timeout (s)', metadata: 'Metadata',
 };
 
 export class Extras {
   /**
-   * @param {HTMLElement} place where they are shown
-   * @param {(name: string) => void} removed told of each field that the user takes away
-   * @param {() => object} known the fields that there are, as the model's schema describes them
+   * @param {HTMLElement} place the element that shows the settings
+   * @param {(name: string) => void} removed called when the user removes a setting
+   * @param {() => object} known the fields in the model's schema
    */
   constructor(place, removed, known) {
     this.place = place;
@@ -26,7 +26,7 @@ export class Extras {
     this.list = place.querySelector('ul');
   }
 
-  /** Keeps these and nothing else; pictures come first. */
+  /** Replaces all settings. Pictures come first. */
   set(fields) {
     const { image, mask, controls, ...others } = fields;
     const all = Object.entries({ image, mask, controls, ...others });
@@ -34,7 +34,7 @@ export class Extras {
     this.show();
   }
 
-  /** Forgets a field, with those that need it. */
+  /** Removes a setting and the settings that need it. */
   remove(name) {
     if (!(name in this.fields)) return;
     delete this.fields[name];
@@ -42,12 +42,12 @@ export class Extras {
     this.show();
   }
 
-  /** In a few words, one text a field. */
+  /** One short text per setting. */
   summary() {
     return Object.entries(this.fields).map(([name, value]) => `${title(name).toLowerCase()} ${words(name, value)}`.trim());
   }
 
-  // Below: how the above is done.
+  // Private methods.
 
   show() {
     this.place.hidden = Object.keys(this.fields).length === 0;
@@ -75,7 +75,7 @@ function title(name) {
   return NAMES[name] ?? plain[0].toUpperCase() + plain.slice(1);
 }
 
-/** The pictures of a field: it is one, or a list of controls that have one each. */
+/** The pictures of a setting: the setting itself, or one picture per ControlNet. */
 function pictures(name, value) {
   const all = name === 'controls' ? value.map(({ image }) => image) : [value];
   return all.filter((picture) => picture?.upload);
@@ -83,8 +83,8 @@ function pictures(name, value) {
 
 function thumbnail(label, { upload, width, height }) {
   const image = element('img', { class: 'thumbnail', src: uploadUrl(upload), alt: label, title: `${width} × ${height}` });
-  // The server keeps a picture as long as a generation that uses it.
-  image.addEventListener('error', () => image.replaceWith(element('span', { class: 'thumbnail' }, 'gone')));
+  // The server deletes an uploaded picture together with the last generation that uses it.
+  image.addEventListener('error', () => image.replaceWith(element('span', { class: 'thumbnail' }, 'deleted')));
   return image;
 }
 
@@ -98,7 +98,7 @@ function words(name, value) {
   return typeof value === 'string' ? value : print(value);
 }
 
-/** The keys of a scheduler object beside its class. */
+/** The keys of a scheduler object other than its class. */
 function details(value) {
   if (typeof value === 'string') return '';
   const { _class_name, ...keys } = value;

@@ -1,4 +1,4 @@
-// The form: what the next picture shall be.
+// The form: the request for the next picture.
 
 import * as classes from './classes.js';
 import { element, mainField } from './element.js';
@@ -8,7 +8,7 @@ import { schedulerName } from './scheduler.js';
 import * as settings from './settings.js';
 import * as shape from './shape.js';
 
-/** The fields that the page shows; whatever else a re-used request has is kept as an extra. */
+/** The fields of the form. Other fields of a reused request are kept as extras. */
 const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'class_guidance_scale', 'n'];
 const PREVIEWS = 10;
@@ -19,7 +19,7 @@ export class Form {
   /**
    * @param {HTMLFormElement} form
    * @param {(request: object) => Promise<void>} send rejects with a Problem
-   * @param {(model: string) => object | undefined} schemaOf what a model takes
+   * @param {(model: string) => object | undefined} schemaOf the JSON Schema of a model's requests
    */
   constructor(form, send, schemaOf) {
     this.form = form;
@@ -28,13 +28,13 @@ export class Form {
     this.models = [];
     const known = () => this.schema()?.properties ?? {};
     this.extras = new Extras(document.getElementById('extras'), () => this.changed(), known);
-    /** The seed of the last picture, for who decides to keep it afterwards. */
+    /** The seed of the last picture, which the user can keep afterwards. */
     this.lastSeed = null;
     this.at = (id) => document.getElementById(id);
     this.listen();
   }
 
-  /** Fills the choices; called again when the server's catalogue may have changed. */
+  /** Fills in the models and schedulers. Called again when the server's catalogue may have changed. */
   offer(models, schedulers) {
     const first = this.models.length === 0;
     const chosen = this.field('model').value;
@@ -52,7 +52,7 @@ export class Form {
     this.showModel();
   }
 
-  /** The request as it stands, without checks: these are the server's, which knows every bound. */
+  /** The request of the current form. The server checks it. */
   request() {
     const request = this.takes('prompt') ? { prompt: this.field('prompt').value } : {};
     if (this.takes('negative_prompt') && this.field('negative_prompt').value.trim()) {
@@ -76,7 +76,7 @@ export class Form {
     return { ...request, ...extras };
   }
 
-  /** Takes over everything that a generation's request says; what has no field here becomes an extra. */
+  /** Fills in the settings of a generation. Settings without a field become extras. */
   use(generation) {
     const schema = this.schemaOf(generation.params.model);
     const { model, seed, scheduler, ...rest } = settings.request(settings.everything(generation, schema), schema);
@@ -85,10 +85,10 @@ export class Form {
     else extras.model = model;
     if ('class_label' in rest) this.field('class_label').value = classes.text(rest.class_label, schema);
     delete rest.class_label;
-    // What the model does not take stays for the next model.
+    // Fields that this model does not have keep their values for other models.
     for (const name of [...TEXTS, ...NUMBERS].filter((name) => this.takes(name))) {
       this.field(name).value = rest[name] ?? (name === 'n' ? 1 : '');
-      // An empty text says something only where it is said.
+      // The form omits an empty negative prompt, so an explicit empty one stays an extra.
       if (rest[name] !== '' || name === 'prompt') delete rest[name];
     }
     const named = this.schedulers?.some(({ name }) => name === scheduler);
@@ -112,7 +112,7 @@ export class Form {
   }
 
   async submit() {
-    // A key that is held or pressed twice sends one request.
+    // Pressing a key twice or holding it sends one request.
     if (this.sending) return;
     this.clearErrors();
     const request = this.request();
@@ -130,7 +130,7 @@ export class Form {
     this.sending = false;
   }
 
-  /** Takes back that the server does not answer. */
+  /** Removes the message that the server does not answer. */
   reached() {
     if (this.unreachable) this.say('form-error', '');
     this.unreachable = false;
@@ -142,9 +142,9 @@ export class Form {
     this.showErrors(problem.errors?.length ? problem.errors : [{ pointer: '', detail: problem.message + waits }]);
   }
 
-  // Below: how the above is done.
+  // Private methods.
 
-  /** What JSON cannot say, so that the server cannot answer it. */
+  /** Errors in values that JSON cannot represent, which the server cannot check. */
   faults() {
     const faults = NUMBERS.filter((name) => this.takes(name) && this.field(name).validity.badInput)
       .map((name) => ({ pointer: `/${name}`, detail: 'must be a number' }));
@@ -159,23 +159,23 @@ export class Form {
     return this.form.elements.namedItem(name);
   }
 
-  /** What the chosen model takes, as far as it is known. */
+  /** The schema of the selected model, if it is known. */
   schema() {
     return this.schemaOf(this.field('model').value);
   }
 
-  /** Whether the chosen model takes a field; one that is not known yet is taken for a model of prompts. */
+  /** Whether the selected model has a field. A model without a known schema is assumed to have a prompt. */
   takes(name) {
     const schema = this.schema();
     return schema ? name in schema.properties : !name.startsWith('class_');
   }
 
-  /** What the chosen model's schema says of a field. */
+  /** The schema of a field of the selected model. */
   rule(name) {
     return this.schema()?.properties[name] ?? {};
   }
 
-  /** What the chosen model can do; null while it cannot do anything. */
+  /** The capabilities of the selected model; null if the model is not usable. */
   capabilities() {
     return this.models.find(({ id }) => id === this.field('model').value)?.capabilities ?? null;
   }
@@ -188,7 +188,7 @@ export class Form {
     document.addEventListener('keydown', (event) => {
       if (event.key !== 'Enter' || document.querySelector('dialog[open]')) return;
       const sends = event.ctrlKey || event.metaKey;
-      // A key that is held sends once.
+      // A held key sends one request.
       const held = event.repeat && (sends || event.target.matches('#form input, #form [type=submit]'));
       if (sends || held) event.preventDefault();
       if (sends && !held) this.submit();
@@ -196,7 +196,7 @@ export class Form {
     this.form.addEventListener('input', (event) => {
       const name = event.target.dataset.for;
       if (name) this.field(name).value = event.target.value;
-      // What the user says in a field is said there alone.
+      // The value of a form field replaces an extra of the same name.
       if (event.target.name === 'output') this.forgetQuality();
       else this.extras.remove(name ?? event.target.name);
       this.forgive(name ?? event.target.name);
@@ -225,7 +225,7 @@ export class Form {
     });
   }
 
-  /** The quality is of the format that was; how much the file tells of its making is not. */
+  /** Removes the quality, which belongs to the previous file format, and keeps the other output settings. */
   forgetQuality() {
     const { output: { quality, ...file } = {}, ...extras } = this.extras.fields;
     this.extras.set({ ...extras, output: Object.keys(file).length > 0 ? file : undefined });
@@ -245,7 +245,7 @@ export class Form {
     this.changed();
   }
 
-  /** What the model is best at, for everything but the words and the seed. */
+  /** Fills in the model's defaults for everything except texts, seed and file format. */
   setDefaults() {
     const can = this.capabilities();
     const own = (name) => this.rule(name).default ?? can?.[`default_${name}`] ?? '';
@@ -259,7 +259,7 @@ export class Form {
   showModel() {
     const model = this.models.find(({ id }) => id === this.field('model').value);
     const can = this.capabilities();
-    const state = { loading: 'It is being loaded.', cold: 'It is loaded by its first picture.' }[model?.state];
+    const state = { loading: 'The model is being loaded.', cold: 'The first picture loads the model.' }[model?.state];
     const note = [can?.description, state].filter(Boolean).join(' ');
     this.say('model-note', note);
     const own = schedulerName();
@@ -293,7 +293,7 @@ export class Form {
     this.show();
   }
 
-  /** The classes to choose from, and their numbers. */
+  /** Lists the classes of the model and the range of their numbers. */
   showClasses() {
     const names = classes.names(this.schema());
     const options = names.map((name, number) => name && element('option', { value: name }, `${number}`));
@@ -303,14 +303,14 @@ export class Form {
     this.say('class_label-note', options.some(Boolean) ? `${numbers}, or a name` : numbers);
   }
 
-  /** Brings everything that follows from the fields up to date, and remembers them for the next visit. */
+  /** Updates everything that depends on the fields, and stores the fields for the next visit. */
   changed() {
     this.show();
     try {
       const fields = [...TEXTS, ...NUMBERS, 'class_label', 'model', 'scheduler', 'seed', 'output'].map((name) => [name, this.field(name).value]);
       localStorage.setItem(STORED_AS, print({ ...Object.fromEntries(fields), extras: this.extras.fields }));
     } catch {
-      // Without storage the form begins afresh each time.
+      // Without storage, the form starts with its defaults each time.
     }
   }
 
@@ -334,7 +334,7 @@ export class Form {
     try {
       kept = parse(localStorage.getItem(STORED_AS)) ?? {};
     } catch {
-      // Nothing usable was kept.
+      // No usable values are stored.
     }
     const offered = this.models.find(({ id, state }) => id === kept.model && state !== 'failed');
     const standard = this.models.find((model) => model.default) ?? this.models.find(({ state }) => state !== 'failed');
@@ -344,7 +344,7 @@ export class Form {
     if (!offered) return;
     this.extras.set(kept.extras ?? {});
     for (const name of [...NUMBERS, 'scheduler', 'seed', 'output']) if (kept[name]) this.field(name).value = kept[name];
-    // A scheduler that is no longer offered leaves no option chosen.
+    // If the server no longer offers the stored scheduler, no option is selected.
     if (this.field('scheduler').selectedIndex < 0) this.field('scheduler').value = '';
   }
 

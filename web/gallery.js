@@ -1,13 +1,14 @@
-// The gallery: a card for every generation, newest first.
+// The gallery: one card per generation, newest first.
 
 import * as api from './api.js';
 import { Card } from './card.js';
 import { mainField } from './element.js';
 
+/** Generations per page of the list. */
 const PAGE = 24;
 
 export class Gallery {
-  /** @param {object} page what a card may ask of the page, less the removal */
+  /** @param {object} page the callbacks of `Card`, without `removed` */
   constructor(page) {
     this.page = { ...page, removed: (card) => this.remove(card) };
     /** @type {Map<string, Card>} */
@@ -18,7 +19,7 @@ export class Gallery {
     this.more.addEventListener('click', () => this.older());
   }
 
-  /** Shows a generation that was not there, in its place by age; ids sort by age. */
+  /** Adds a card for a generation at its place by age, if there is none yet. Ids sort by age. */
   add(generation) {
     const known = this.cards.get(generation.id);
     if (known) return known;
@@ -31,7 +32,7 @@ export class Gallery {
     return card;
   }
 
-  /** Loads what is going on and the newest pictures. */
+  /** Loads running and queued generations and the newest pictures. */
   async load() {
     const pages = await Promise.all([
       api.list({ limit: 100, status: 'running' }),
@@ -43,13 +44,13 @@ export class Gallery {
     this.empty.hidden = this.cards.size > 0;
   }
 
-  /** Brings the places in the queue up to date, which no event tells. */
+  /** Updates the positions in the queue, for which there are no events. */
   async refreshQueued() {
     if (![...this.cards.values()].some((card) => card.generation.status === 'queued')) return;
     const page = await api.list({ limit: 100, status: 'queued' });
     for (const generation of page.data) {
       const card = this.cards.get(generation.id);
-      // An event may have overtaken this answer.
+      // An event may have arrived before this answer.
       if (card?.generation.status === 'queued') card.update(generation);
     }
   }
@@ -61,7 +62,7 @@ export class Gallery {
       const page = await api.list({ limit: PAGE, status: 'succeeded', after: this.last });
       for (const generation of page.data) this.add(generation);
       this.remember(page);
-      // The button may be gone now: whoever pressed it goes on where the new pictures begin.
+      // The button may be hidden now, so the focus moves to the first of the added pictures.
       (last?.nextElementSibling ?? last)?.focus();
     } catch (problem) {
       this.page.announce(problem.message, true);
@@ -69,7 +70,7 @@ export class Gallery {
     this.more.disabled = false;
   }
 
-  /** The pictures in the order of the page: `[{card, image}]`. */
+  /** All pictures in the order of the page: `[{card, image}]`. */
   pictures() {
     return [...this.list.children].flatMap((element) => {
       const card = this.cards.get(element.dataset.id);
@@ -77,7 +78,7 @@ export class Gallery {
     });
   }
 
-  // Below: how the above is done.
+  // Private methods.
 
   remember(page) {
     this.last = page.last_id ?? page.data.at(-1)?.id;

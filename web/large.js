@@ -1,4 +1,4 @@
-// The large view: one picture, everything that made it, and its neighbours by the arrow keys.
+// The large view: one picture with its settings. Arrow keys move to the neighboring pictures.
 
 import { local } from './api.js';
 import { caption } from './classes.js';
@@ -7,7 +7,7 @@ import { element } from './element.js';
 import { schedulerName } from './scheduler.js';
 import { paramsOfImage, request } from './settings.js';
 
-/** The most that a picture is enlarged. */
+/** The largest factor by which a picture is enlarged. */
 const MOST_ENLARGED = 8;
 
 export class Large {
@@ -25,7 +25,7 @@ export class Large {
     this.dialog.addEventListener('keydown', (event) => {
       if (event.key === 'ArrowLeft') this.previous();
       if (event.key === 'ArrowRight') this.next();
-      // A key that is held since it opened the view presses none of its buttons.
+      // If the key that opened the view is still held, it must not press a button of the view.
       if (event.key === 'Enter' && event.repeat) event.preventDefault();
     });
     this.dialog.addEventListener('close', () => this.shown?.card.element.isConnected && this.shown.card.focus());
@@ -62,9 +62,9 @@ export class Large {
     this.page.copy(command(request(params, this.page.schemaOf(params.model))));
   }
 
-  // Below: how the above is done.
+  // Private methods.
 
-  /** @returns the neighbour `by` places on, if there is one */
+  /** @returns the picture `by` places further, if there is one */
   neighbour(by) {
     const pictures = this.page.pictures();
     const { card, image } = this.shown;
@@ -85,17 +85,17 @@ export class Large {
     img.src = local(image.url);
     const words = caption(paramsOfImage(params, image), this.page.schemaOf(params.model));
     img.alt = words || 'Picture';
-    // The frame scales the picture up to the window, keeping its shape, but no pixel becomes a landscape of its own.
+    // Scales the picture up to the window or MOST_ENLARGED times, and keeps its aspect ratio.
     img.style.aspectRatio = `${image.width} / ${image.height}`;
     img.style.width = `min(100%, min(${MOST_ENLARGED * image.height}px, 72dvh) * ${image.width / image.height})`;
-    this.at('prompt').textContent = words || '(no words)';
+    this.at('prompt').textContent = words || '(no prompt)';
     this.at('download').href = local(image.url);
     this.at('download').download = fileName({ prompt: words, seed: image.seed }, image.content_type);
     const facts = {
-      'Not in it': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,
-      Steps: params.steps, Guidance: params.guidance_scale, 'Class guidance': params.class_guidance_scale,
+      'Negative prompt': params.negative_prompt, Model: model ?? params.model, Size: `${image.width} × ${image.height}`, Seed: image.seed,
+      Steps: params.steps, 'Guidance scale': params.guidance_scale, 'Class guidance scale': params.class_guidance_scale,
       Sampler: schedulerName(params.scheduler),
-      Drawn: created && new Date(created).toLocaleString(),
+      Created: created && new Date(created).toLocaleString(),
     };
     const known = Object.entries(facts).filter(([, value]) => value !== undefined && value !== null && value !== '');
     this.at('facts').replaceChildren(...known.map(([name, value]) => {

@@ -1,4 +1,4 @@
-// The page: its parts, and how they talk with each other.
+// Entry point of the page: creates its parts and connects them.
 
 import * as api from './api.js';
 import { caption } from './classes.js';
@@ -12,7 +12,7 @@ const TOAST_MS = 3500;
 
 const at = (id) => document.getElementById(id);
 
-/** Tells those who listen; `seen` also those who look. */
+/** Announces a text to screen readers and, if `seen`, also shows it as a toast. */
 function announce(text, seen = false) {
   at('live').textContent = text;
   if (seen) toast(text);
@@ -30,14 +30,14 @@ function toast(text) {
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-    toast('Copied. Paste it into a shell.');
+    toast('Copied. Paste the command into a shell.');
   } catch {
-    // Outside https and localhost browsers give no clipboard: show it to be copied by hand.
+    // Browsers provide the clipboard only for https and localhost. Otherwise the user copies the text from a dialog.
     window.prompt('Copy the command:', text);
   }
 }
 
-/** What each model takes, by its name: a JSON Schema. */
+/** The JSON Schema of the requests of each model, by the model's name. */
 let schemas = new Map();
 const schemaOf = (model) => schemas.get(model);
 
@@ -63,13 +63,13 @@ async function load() {
     const [models, schedulers] = await Promise.all([api.models(), api.schedulers()]);
     const usable = models.filter((model) => model.capabilities);
     schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
-      // A model that is gone by now has none.
+      // A model that was removed meanwhile has no schema.
       return [id, await api.schema(id).catch((problem) => { if (problem.status !== 404) throw problem; })];
     })));
     form.offer(models, schedulers);
     await gallery.load();
   } catch (problem) {
-    // A server that is down has its banner, and load runs again when it is back.
+    // If the server does not answer, the banner says so, and load() runs again when the server is back.
     if (problem.status !== 0) toast(problem.message);
   }
 }
@@ -82,6 +82,6 @@ function returned() {
 const status = showStatus({ returned, waiting: () => gallery.refreshQueued() });
 at('copy-request').addEventListener('click', () => copy(command(form.request())));
 at('shortcut').textContent = /Mac|iPhone|iPad/.test(navigator.userAgent) ? '⌘ ↵' : 'Ctrl ↵';
-// The settings are in sight where there is room for them.
+// Wide windows show the settings.
 at('settings').open = matchMedia('(min-width: 56rem)').matches;
 load();

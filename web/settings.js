@@ -1,13 +1,13 @@
-// The settings of a generation: what a request says to make its pictures again. Which fields there are, and what their absence
-// says, is told by the schema of the model (`GET /v1/models/{id}/schema`).
+// Converts a generation into the request that draws its pictures again. The schema of the model
+// (`GET /v1/models/{id}/schema`) defines the fields and their defaults.
 
 import { print } from './json.js';
 
-/** Said even where they are the model's defaults: the form shows them, and a command says what it draws. */
+/** Fields that are included even if they have the model's defaults, so that the form and commands show them. */
 const ALWAYS = new Set(['prompt', 'model', 'width', 'height', 'steps', 'guidance_scale', 'scheduler', 'seed']);
-/** The page asks for its own number of previews. */
+/** Fields that are never included. The page requests its own number of previews. */
 const NEVER = new Set(['previews']);
-/** SDXL's sizes, each with the value that its absence stands for, which depends on the request. */
+/** SDXL's size fields with their defaults, which depend on the request. */
 const SIZES = {
   original_size: ({ width, height }) => [height, width],
   target_size: ({ width, height }) => [height, width],
@@ -16,27 +16,27 @@ const SIZES = {
   negative_target_size: ({ target_size: size }) => size,
 };
 
-/** The request that makes the pictures of `params` again: every field but those that go without saying by the schema. */
+/** The request that draws the pictures of `params` again, without fields that have the defaults of the schema. */
 export function request(params, schema) {
   const { prompt, ...rest } = params;
   const fields = Object.entries({ prompt, ...rest }).map(([name, value]) => [name, terse(value, schema?.properties[name])]);
   return Object.fromEntries(fields.filter(([name, value]) => !isUnsaid(name, value, params, schema)));
 }
 
-/** All that a generation says of its request: its params, and the fields that stand beside them. */
+/** All request fields of a generation: its params, and the fields next to them in the generation object. */
 export function everything(generation, schema) {
   const beside = Object.keys(schema?.properties ?? {}).filter((name) => name in generation && !(name in generation.params));
   return { ...Object.fromEntries(beside.map((name) => [name, generation[name]])), ...generation.params };
 }
 
-/** The params of one picture of a generation: image `index` alone is drawn by its own seed. */
+/** The params that draw one picture of a generation with its own seed; those of all pictures in seed mode `batch`. */
 export function paramsOfImage(params, image) {
   if (params.seed_mode === 'batch') return params;
   const classes = Array.isArray(params.class_label) ? { class_label: [params.class_label[image.index]] } : {};
   return { ...params, ...classes, n: 1, seed: image.seed };
 }
 
-/** An object without the keys that have their defaults, where none of its keys has to be there. */
+/** The object without keys that have their defaults. Objects with required keys stay as they are. */
 function terse(value, field) {
   const keys = field?.properties;
   if (!keys || value === null || field.required?.length > 0) return value;
@@ -46,14 +46,14 @@ function terse(value, field) {
 
 function isUnsaid(name, value, params, schema) {
   if (value === null || value === undefined || NEVER.has(name)) return true;
-  // What the model does not take says nothing: an empty prompt of a model that draws without one.
+  // A field that the model does not have is omitted, such as the empty prompt of a model without prompts.
   if (schema && !(name in schema.properties)) return true;
   if (ALWAYS.has(name)) return false;
   const unsaid = name in SIZES ? SIZES[name](params) : schema?.properties[name]?.default;
   return unsaid !== undefined && print(value) === print(unsaid);
 }
 
-/** Whether negative sizes of their own leave the negative crop at its own default. */
+/** Whether different negative sizes make [0, 0] the default of the negative crop. */
 function cropsApart(params) {
   return ['original_size', 'target_size'].some((name) => print(params[name]) !== print(params[`negative_${name}`]));
 }

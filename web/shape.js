@@ -1,4 +1,4 @@
-// Sizes to choose from, made from what a model says of its native one.
+// Preset sizes, computed from the native size of a model.
 
 /** @returns {{name: string, width: number, height: number}[]} */
 export function presets(capabilities) {
@@ -9,7 +9,7 @@ export function presets(capabilities) {
   return [native, { name: 'Portrait', ...upright }, { name: 'Landscape', width: upright.height, height: upright.width }];
 }
 
-/** Three to four, with about as many pixels as the native size, on the model's grid and not below its smallest side. */
+/** A 3:4 size with about as many pixels as the native size, on the model's grid and not below its smallest side. */
 function portrait({ default_width, default_height, size_multiple: multiple, min_side_pixels: smallest }) {
   const onGrid = (pixels) => Math.max(Math.ceil(smallest / multiple), Math.round(pixels / multiple)) * multiple;
   const width = onGrid(Math.sqrt(default_width * default_height * 3 / 4));

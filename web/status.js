@@ -1,14 +1,15 @@
-// The state of the server: how much it has to do, and whether it answers at all.
+// The state of the server: the length of its queue, and whether it answers.
 
 import * as api from './api.js';
 
+/** Time between two requests for the state. */
 const IDLE_MS = 5000;
 const BUSY_MS = 2000;
 
 /**
- * Keeps the line in the head and the banner true.
- * @param {{returned(): void, waiting(): Promise<void>}} page told when the server answers again, and regularly while
- *   generations wait
+ * Updates the status line in the header and the banner.
+ * @param {{returned(): void, waiting(): Promise<void>}} page `returned` is called when the server answers again,
+ *   `waiting` regularly while generations wait
  */
 export function showStatus(page) {
   const line = document.getElementById('queue');
@@ -34,7 +35,7 @@ export function showStatus(page) {
   };
 
   api.reach.addEventListener('down', () => {
-    banner.textContent = 'The server does not answer. Trying again; nothing it has accepted is lost.';
+    banner.textContent = 'The server does not answer. The page tries again. Accepted requests are not lost.';
     banner.hidden = false;
     ask();
   });

@@ -1,9 +1,9 @@
-// A tile: the place of one picture, first noise, then its previews, then the picture itself.
+// A tile of a card: shows noise, then previews, then the finished picture.
 
 import { local } from './api.js';
 import { element } from './element.js';
 
-/** Cells of the noise, along the longer side. */
+/** Number of noise cells along the longer side. */
 const NOISE_CELLS = 16;
 
 export class Tile {
@@ -15,13 +15,13 @@ export class Tile {
     this.element.append(this.layer);
   }
 
-  /** A `generation.preview` event. */
+  /** Shows the picture of a `generation.preview` event. */
   preview({ content_type: type, b64 }) {
     if (this.shown) return;
     this.put(element('img', { class: 'preview', alt: '', src: `data:${type ?? 'image/png'};base64,${b64}` }));
   }
 
-  /** An image of the generation object. */
+  /** Shows a finished image of the generation object. */
   show({ url }) {
     if (this.shown === url) return;
     this.shown = url;
@@ -29,12 +29,12 @@ export class Tile {
     this.put(element('img', { class: 'picture', alt: this.alt, loading: 'lazy', decoding: 'async', src: local(url) }));
   }
 
-  /** Lays an image over what is there, which goes as soon as the image is there, so that nothing flickers. */
+  /** Puts an image on the current layer, and removes that layer after the image has loaded. This prevents flicker. */
   put(image) {
     const before = this.layer;
     this.layer = image;
     this.element.append(image);
-    // A picture outside the window loads when it is scrolled to; an image that fails leaves what was there.
+    // A picture outside the window loads when the user scrolls to it. An image that fails to load is removed.
     image.addEventListener('load', () => {
       image.classList.add('there');
       setTimeout(() => before.remove(), 400);

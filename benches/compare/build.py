@@ -1,4 +1,4 @@
-"""The programs that take part and have to be compiled."""
+"""Compiles the programs to compare."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ CARGO = os.environ.get("CARGO", "cargo")
 
 
 def latentd(profile):
-    """(the contender, the server), built with one of cargo's profiles."""
+    """Builds latentd with one of cargo's profiles. Returns the paths (contender, server)."""
     command = [CARGO, "bench", "--locked", "--profile", profile, "--bench", "contender", "--no-run"]
     built = subprocess.run([*command, "--message-format=json-render-diagnostics"], cwd=ROOT, check=True,
                            stdout=subprocess.PIPE, text=True)
@@ -26,7 +26,7 @@ def latentd(profile):
 
 
 def candle():
-    """The contender of candle-transformers, a package of its own."""
+    """Builds the contender of candle-transformers, a separate package. Returns its path."""
     target = WORK / "candle"
     manifest = Path(__file__).resolve().parent / "candle" / "Cargo.toml"
     subprocess.run([CARGO, "build", "--locked", "--release", "--manifest-path", manifest, "--target-dir", target],
@@ -35,7 +35,7 @@ def candle():
 
 
 def sdcpp():
-    """stable-diffusion.cpp by its Python binding, from source, for this machine, with its fast matrix products."""
+    """Installs stable-diffusion.cpp's Python binding, compiled for this machine with its fast matrix products."""
     if importlib.util.find_spec("stable_diffusion_cpp") is None:
         package = "stable-diffusion-cpp-python"
         environment = {**os.environ, "CMAKE_ARGS": "-DGGML_LLAMAFILE=ON -DGGML_NATIVE=ON -DSD_BUILD_EXAMPLES=OFF"}

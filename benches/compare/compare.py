@@ -1,4 +1,7 @@
-"""Times latentd's networks and those of its peers in alternation, on the same threads. See README.md; `make compare`."""
+"""Times latentd's networks and those of its peers in alternation, with the same number of threads: `make compare`.
+
+See README.md.
+"""
 
 import argparse
 import dataclasses
@@ -21,9 +24,9 @@ HERE = Path(__file__).resolve().parent
 PYTHON_PEERS = ("pytorch", "openvino", "onnxruntime", "pytorch-channels-last", "pytorch-compile", "sdcpp")
 PEERS = (*PYTHON_PEERS, "candle")
 BATCHES = (1, 2, 4, 8, 16, 32)
-TOLERANCE = 1e-4  # largest difference of latentd to PyTorch by largest value
-SAME = 1e-2  # a peer that is further off does not do the same work
-SETTLE_S = 0.05  # threads that spin after a call are given up to here to sleep
+TOLERANCE = 1e-4  # The largest accepted difference of latentd from PyTorch, divided by the largest value.
+SAME = 1e-2  # Likewise for peers. A peer with a larger difference does not do the same work.
+SETTLE_S = 0.05  # Pause before a measurement, in which threads that spin after a call can go to sleep.
 CHECKED = ("unet-sd15", "vae")
 
 
@@ -85,7 +88,7 @@ class Bench:
         return Contender(name, self.commands[name], self.options.threads, WORK / "logs" / f"{name}.log")
 
     def check(self, case):
-        """Whether latentd makes of the inputs what PyTorch makes of them."""
+        """Returns whether latentd's output agrees with PyTorch's."""
         self.reference(case)
         with self.start("latentd") as ours:
             difference = self.loaded(ours, case)
@@ -93,7 +96,7 @@ class Bench:
         return difference <= TOLERANCE
 
     def compare(self, case):
-        """latentd beside one peer after the other: never more than two are in memory, never two compute."""
+        """Measures latentd with one peer after another. At most two programs are in memory, and one computes."""
         say(f"{case.name}: reference")
         self.reference(case)
         parameters, flops = models.work(case)
@@ -108,7 +111,7 @@ class Bench:
             ours.forget_peak()
             for name in self.options.peers:
                 if name == "sdcpp" and case.group != "unet-sd15":
-                    continue  # its steps are the only thing it times by itself
+                    continue  # sdcpp runs only steps of Stable Diffusion 1.5.
                 try:
                     result["contenders"][name] = self.beside(ours, name, case)
                 except (Failed, subprocess.CalledProcessError) as error:
@@ -128,7 +131,7 @@ class Bench:
         return result
 
     def beside(self, ours, name, case):
-        """Pairs of one measurement of each. A measurement is as many calls as take 0.4 s."""
+        """Measures latentd and a peer in pairs. A measurement of a small network makes as many calls as take 0.4 s."""
         with self.start(name) as peer:
             say(f"{case.name}: {name} loads")
             difference = self.loaded(peer, case)
@@ -162,7 +165,7 @@ class Bench:
                 "ratios": [theirs / mine for mine, theirs in zip(times[ours], times[peer], strict=True)],
                 "load_peak_bytes": load_peak,
                 "peak_bytes": peer.peak_bytes(),
-                # CPU seconds by seconds: of the one that waits, and of everything else on the machine.
+                # CPU seconds per second: of the program that waits, and of everything else on the machine.
                 "computed_while_waiting": idle / wall,
                 "foreign_load": foreign / wall,
             }
@@ -175,7 +178,7 @@ class Bench:
         return self.options.runs or (5 if case.large else 15)
 
     def loaded(self, contender, case):
-        """Loads, warms up with a call, and compares its output, if it can be had, with the reference."""
+        """Loads a contender and runs it once. Returns the difference of its output from the reference, if available."""
         from safetensors.numpy import load_file
 
         files = {}
@@ -207,7 +210,7 @@ class Bench:
             part.rename(case.reference)
 
     def converted(self, case, to, suffix):
-        """The model in a peer's own form; the small U-Nets' with a free batch."""
+        """Converts the model to a peer's format, with a free batch size for the small U-Nets. Returns its path."""
         target = WORK / "peers" / f"{case.group}.{suffix}"
         free = case.name != case.group
         example = dataclasses.replace(case, batch=2) if free else case

@@ -1,4 +1,4 @@
-"""A contender as a process: started, spoken to in JSON lines, watched from outside, ended."""
+"""A contender in its own process: starts it, sends it JSON lines, measures its memory and CPU time, and ends it."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
-    """A contender could not do what it was told."""
+    """A contender could not answer a request."""
 
 
 class Contender:
@@ -56,11 +56,11 @@ class Contender:
         return answer
 
     def run(self, calls=1, output=None):
-        """Seconds of each call."""
+        """Runs the network and returns the seconds of each call."""
         return self.ask("run", calls=calls, output=output and str(output))["seconds"]
 
     def peak_bytes(self):
-        """The most memory that was resident since forget_peak, files that are mapped included."""
+        """The peak of resident memory since forget_peak, including mapped files."""
         for line in self._proc("status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -70,7 +70,7 @@ class Contender:
         self._proc("clear_refs").write_text("5")
 
     def cpu_seconds(self):
-        """What the process has computed so far, all threads together."""
+        """CPU seconds of all threads of the process so far."""
         fields = self._proc("stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
@@ -79,7 +79,7 @@ class Contender:
 
 
 def machine_cpu_seconds():
-    """What all processes have computed so far."""
+    """CPU seconds of all processes of the machine so far."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     user, nice, system, _idle, _iowait, irq, softirq, _steal = map(int, fields)
     return (user + nice + system + irq + softirq) / TICKS

@@ -1,7 +1,7 @@
-//! latentd's networks in a process that loads and runs them when it is told to, for `benches/compare/compare.py`.
+//! The process that runs latentd's networks for `benches/compare/compare.py`.
 //!
-//! One JSON object a line comes in, one goes out: `{"do": "load", …}`, `{"do": "run", …}`, `{"do": "peak"}`. Ends with its
-//! standard input.
+//! Reads one JSON request per line, `{"do": "load", …}`, `{"do": "run", …}` or `{"do": "peak"}`, and writes one JSON
+//! answer per line. Ends at the end of standard input.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ use rayon::ThreadPool;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// As the server has it.
+/// The allocator of the server.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
@@ -38,7 +38,7 @@ fn main() -> Result<()> {
         eprintln!("`make compare` talks to this program; see benches/compare/README.md");
         return Ok(());
     }
-    let threads = std::env::var("COMPARE_THREADS").map_or(Ok(0), |threads| threads.parse())?; // 0: one per core
+    let threads = std::env::var("COMPARE_THREADS").map_or(Ok(0), |threads| threads.parse())?; // 0: one per core.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let mut contender = Contender { pool, loaded: None };
     for line in std::io::stdin().lock().lines() {
@@ -110,7 +110,7 @@ impl Contender {
         }
     }
 
-    /// GFLOP/s of nothing but fused multiply-adds in registers; the best of some tries.
+    /// GFLOP/s of fused multiply-adds in registers: the best of 20 measurements.
     fn fma_gflops(&self) -> f64 {
         let rounds = 1_000_000;
         let best = (0..20).map(|_| {
@@ -121,7 +121,7 @@ impl Contender {
         best.fold(0.0, f64::max) / 1e9
     }
 
-    /// GFLOP/s of a product of two square matrices, one of them packed before; the best of some tries.
+    /// GFLOP/s of a product of two 2048 × 2048 matrices, one of them packed beforehand: the best of 5 measurements.
     fn gemm_gflops(&self) -> Result<f64> {
         let side = 2048;
         let random = || Tensor::randn(0f32, 1.0, (side, side), &Device::Cpu);
@@ -161,8 +161,8 @@ impl Network {
         match self {
             Self::Unet(unet) => {
                 let text = inputs.text.as_ref().context("no text")?;
-                let told = Conditions::plain(&inputs.t, text);
-                Ok(unet.forward(&inputs.sample, &told, Residuals::NONE).to_end()?)
+                let conditions = Conditions::plain(&inputs.t, text);
+                Ok(unet.forward(&inputs.sample, &conditions, Residuals::NONE).to_end()?)
             }
             Self::Vae(vae) => Ok(vae.decode(&inputs.sample).to_end()?),
         }
@@ -181,7 +181,7 @@ impl Inputs {
     }
 }
 
-/// Computes for a while in the widest registers that the library's kernels use, and tells how many FLOPs that was.
+/// Computes multiply-adds in the widest registers that the library's kernels use, and returns the number of FLOPs.
 fn multiply_adds(rounds: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = pulp::x86::V4::try_new() {
@@ -207,7 +207,7 @@ impl WithSimd for MultiplyAdds {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> usize {
-        // Enough sums in flight to hide the latency of a multiply-add, few enough for the registers.
+        // Twelve independent sums hide the latency of a multiply-add and fit into the registers.
         let mut sums = [simd.splat_f32s(black_box(0.5)); 12];
         let (factor, summand) = (simd.splat_f32s(black_box(0.999)), simd.splat_f32s(black_box(0.001)));
         for _ in 0..self.rounds {

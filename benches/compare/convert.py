@@ -1,8 +1,8 @@
-"""Makes OpenVINO's and ONNX's form of a network, in a process of its own, whose memory is gone afterwards.
+"""Converts a network to OpenVINO's or ONNX's format. A separate process, so that its memory is freed afterwards.
 
     python convert.py openvino|onnx KIND FOLDER INPUTS TARGET [free]
 
-With `free` the batch can be chosen later.
+With `free`, the batch size can be chosen later.
 """
 
 import sys
@@ -49,7 +49,7 @@ def main():
 def to_openvino(network, names, arguments, target, free):
     import openvino as ov
 
-    # The example is computed, so it is small; the shapes are those of the inputs.
+    # OpenVINO computes the example, so the example is small. The shapes of the model are those of the inputs.
     example = (arguments[0][..., :8, :8], *arguments[1:])
     shapes = [([-1] if free else [len(a)]) + list(a.shape[1:]) for a in arguments]
     model = ov.convert_model(network, example_input=example if len(example) > 1 else example[0], input=shapes)

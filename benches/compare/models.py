@@ -1,6 +1,6 @@
-"""The networks to compare: their configurations, random weights of the right shapes, their inputs and FLOPs.
+"""The networks to compare: configurations, random weights, inputs and FLOPs.
 
-Everything is seeded, made by diffusers in its own layout, float32, and kept under target/compare/models.
+Weights are seeded, made by diffusers in float32 in its own layout, and kept in target/compare/models.
 """
 
 import json
@@ -14,12 +14,12 @@ CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 DOWN = (CROSS, CROSS, CROSS, PLAIN)
 UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
 
-# diffusers calls the number of heads attention_head_dim.
+# In diffusers, attention_head_dim is the number of heads.
 SD15_UNET = dict(
     sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768,
     attention_head_dim=8, down_block_types=DOWN, up_block_types=UP,
 )
-# 34.6 million parameters; every head is 32 wide.
+# 34.6 million parameters. Every head has 32 channels.
 SMALL_UNET = dict(
     sample_size=32, block_out_channels=(64, 128, 256, 256), layers_per_block=2, cross_attention_dim=192,
     attention_head_dim=(2, 4, 8, 8), down_block_types=DOWN, up_block_types=UP,
@@ -32,17 +32,17 @@ SD15_VAE = dict(
 
 @dataclass(frozen=True)
 class Case:
-    """One network at one size and batch."""
+    """One network with one size and batch."""
 
     group: str
-    kind: str  # unet, or vae for a decoder
-    folder: Path  # holds unet/ or vae/
-    config: dict | None  # None for weights that the repository has
+    kind: str  # "unet", or "vae" for a decoder.
+    folder: Path  # Contains unet/ or vae/.
+    config: dict | None  # None if the weights are part of the repository.
     channels: int
-    side: int  # of the latents
+    side: int  # Height and width of the latents.
     batch: int
     tokens: int = 0
-    width: int = 0  # of a token's hidden state
+    width: int = 0  # Width of a token's hidden state.
 
     @property
     def name(self):
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def reference(self):
-        """What PyTorch makes of the inputs."""
+        """The file with PyTorch's output for the inputs."""
         return WORK / "references" / f"{self.name}.safetensors"
 
     @property
@@ -85,7 +85,7 @@ def cases(batches):
 
 
 def make(case):
-    """Writes the weights and the inputs of a case unless they are there."""
+    """Writes the weights and the inputs of a case if they do not exist."""
     import torch
     from safetensors.torch import save_file
 
@@ -103,12 +103,12 @@ def make(case):
         tensors = {"sample": torch.randn(case.batch, case.channels, case.side, case.side, generator=random)}
         if case.kind == "unet":
             tensors["text"] = torch.randn(case.batch, case.tokens, case.width, generator=random)
-            tensors["t"] = torch.full((case.batch,), 501.0)  # one for all rows: candle-transformers takes no more
+            tensors["t"] = torch.full((case.batch,), 501.0)  # candle-transformers takes one time for all rows.
         save_file(tensors, case.inputs)
 
 
 def for_sdcpp(case):
-    """The whole pipeline that stable-diffusion.cpp wants: a text encoder too, and a tiny decoder, which is not timed."""
+    """Writes the pipeline for stable-diffusion.cpp, with a text encoder and a tiny decoder that are not timed."""
     import torch
     from diffusers import AutoencoderTiny
     from safetensors.torch import save_file
@@ -119,7 +119,7 @@ def for_sdcpp(case):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "unet").exists():
             (folder / "unet").symlink_to(case.folder / "unet")
-        # CLIP ViT-L/14's, as Stable Diffusion 1.5 has it.
+        # The text encoder of Stable Diffusion 1.5, CLIP ViT-L/14.
         text = CLIPTextConfig(
             vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
             max_position_embeddings=77, hidden_act="quick_gelu",
@@ -127,7 +127,8 @@ def for_sdcpp(case):
         torch.manual_seed(3)
         weights = CLIPTextModel(text).state_dict()
         (folder / "text_encoder").mkdir(exist_ok=True)
-        prefix = "" if any(name.startswith("text_model.") for name in weights) else "text_model."  # as the files have it
+        # Names in files begin with this prefix; those of the module depend on transformers' version.
+        prefix = "" if any(name.startswith("text_model.") for name in weights) else "text_model."
         save_file({prefix + name: value.contiguous() for name, value in weights.items()},
                   folder / "text_encoder" / "model.safetensors")
         AutoencoderTiny().save_pretrained(folder / "tiny")
@@ -135,7 +136,7 @@ def for_sdcpp(case):
 
 
 def blank(case):
-    """The network without memory for its weights."""
+    """The network on the meta device, without memory for its weights."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -146,7 +147,7 @@ def blank(case):
 
 
 def fill(model):
-    """Random weights that keep the variance from layer to layer; no bias is zero and no norm does nothing."""
+    """Fills in random weights that keep the variance from layer to layer. No bias is zero; no norm is the identity."""
     import torch
 
     random = torch.Generator().manual_seed(1)
@@ -161,9 +162,9 @@ def fill(model):
 
 
 def work(case):
-    """(parameters, FLOPs of one call): every multiply-add of convolutions, linear layers and attention counts two.
+    """(parameters, FLOPs of one call). A multiply-add of convolutions, linear layers and attention counts as two.
 
-    For the direct algorithms, whatever a contender does instead.
+    Counts the direct algorithms, even if a contender uses others.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -182,7 +183,7 @@ def work(case):
 
 
 def load(case_kind, folder):
-    """The network by diffusers, for the peers that are made from it."""
+    """Loads the network with diffusers, for PyTorch and for conversion to other formats."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     of_kind = UNet2DConditionModel if case_kind == "unet" else AutoencoderKL

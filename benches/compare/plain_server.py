@@ -1,4 +1,4 @@
-"""A text-to-image server as it is commonly written: FastAPI, one diffusers pipeline, a lock around it.
+"""A typical simple text-to-image server: FastAPI and one diffusers pipeline behind a lock.
 
     python plain_server.py FOLDER PORT THREADS
 """
@@ -31,7 +31,7 @@ class GenerateImage(BaseModel):
 
 @app.post("/v1/images.png")
 def generate(request: GenerateImage):
-    # FastAPI runs this in a thread of its pool; the pipeline's scheduler has a state, so one at a time.
+    # FastAPI runs this function in a thread pool. The pipeline's scheduler has state, so requests run one at a time.
     with computing:
         image = pipeline(
             request.prompt, num_inference_steps=request.steps, guidance_scale=request.guidance_scale,

@@ -1,4 +1,4 @@
-"""Loads `latentd serve` and a plain FastAPI + diffusers server with the same requests for the same model. See README.md."""
+"""Measures `latentd serve` and a plain FastAPI + diffusers server with the same requests and model. See README.md."""
 
 import argparse
 import asyncio
@@ -51,7 +51,7 @@ def arguments():
 
 
 class Server:
-    """A process that serves, and its address."""
+    """A server process and its address."""
 
     def __init__(self, name, process, address):
         self.name, self.process, self.address = name, process, address
@@ -121,7 +121,7 @@ def ready(server):
 
 
 class Client:
-    """What asks a server, with prompts and seeds that never repeat."""
+    """A client of a server. Prompts and seeds of all clients never repeat."""
 
     asked = 0
 
@@ -141,7 +141,7 @@ class Client:
         return {"prompt": f"a red fox, number {Client.asked}", "steps": steps, "seed": Client.asked, **more}
 
     async def image(self, steps):
-        """Seconds to a picture."""
+        """Requests a picture and returns the seconds until it arrives."""
         start = time.perf_counter()
         answer = await self.http.post("/v1/images.png", json=self.body(steps))
         answer.raise_for_status()
@@ -149,7 +149,7 @@ class Client:
         return time.perf_counter() - start
 
     async def first_preview(self, steps):
-        """Seconds to the first preview of a stream of events."""
+        """Requests an event stream and returns the seconds until the first preview arrives."""
         start, first = time.perf_counter(), None
         headers = {"Accept": "text/event-stream"}
         async with self.http.stream("POST", "/v1/images", json=self.body(steps, previews=5), headers=headers) as answer:
@@ -159,7 +159,7 @@ class Client:
         return first
 
     async def health(self, seconds, times):
-        """Asks for the health, twenty times a second."""
+        """Requests GET /health about twenty times per second and appends the seconds of each request to `times`."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             start = time.perf_counter()
@@ -168,7 +168,7 @@ class Client:
             await asyncio.sleep(0.05)
 
     async def idle(self):
-        """Waits until the server computes nothing any more."""
+        """Waits until the server does not compute."""
         while True:
             before = self.server.cpu_seconds()
             await asyncio.sleep(0.3)
@@ -177,10 +177,10 @@ class Client:
 
 
 async def compare(servers, options):
-    """Every phase for one server and then for the other, in rounds."""
+    """Runs every phase in rounds, for one server after the other."""
     result = {server.name: {"images": 0, "seconds": 0.0} for server in servers}
     clients = {server.name: Client(server) for server in servers}
-    for client in clients.values():  # warm-up
+    for client in clients.values():  # Warm-up.
         for _ in range(3):
             await client.image(STEPS)
     for number in range(options.rounds):
@@ -188,7 +188,7 @@ async def compare(servers, options):
             for name, client in clients.items():
                 await client.idle()
                 print(f"round {number + 1}: {phase.__name__.replace('_', ' ')}, {name}", file=sys.stderr, flush=True)
-                # The plain server's own pace sets the load of both.
+                # The throughput of the plain server determines the load of both.
                 pace = result[servers[1].name]
                 await phase(client, result[name], options, random.Random(number), pace)
     for server in servers:
@@ -198,7 +198,7 @@ async def compare(servers, options):
 
 
 async def closed_loop(client, into, options, _random, _pace):
-    """Clients that ask again as soon as they have their picture."""
+    """Clients that send the next request as soon as they have their picture."""
     end = time.perf_counter() + options.seconds
     latencies, health = into.setdefault("closed_s", []), into.setdefault("health_s", [])
 
@@ -213,7 +213,7 @@ async def closed_loop(client, into, options, _random, _pace):
     into["seconds"] += time.perf_counter() - start
     await probe
     if client.server.name == "latentd":
-        # One that wants previews beside the others.
+        # One client that wants previews, while the others request pictures.
         others = [asyncio.create_task(client.image(STEPS)) for _ in range(options.clients - 1)]
         into.setdefault("preview_beside_s", []).append(await client.first_preview(STEPS))
         await asyncio.gather(*others)
@@ -229,7 +229,7 @@ async def alone(client, into, _options, _random, _pace):
 
 
 async def behind_long_ones(client, into, _options, _random, _pace):
-    """A request of 4 steps that comes when four of 50 are there."""
+    """A request of 4 steps that arrives while four requests of 50 steps are running."""
     for _ in range(3):
         long = [asyncio.create_task(client.image(LONG)) for _ in range(4)]
         await asyncio.sleep(0.1)
@@ -238,7 +238,7 @@ async def behind_long_ones(client, into, _options, _random, _pace):
 
 
 async def hang_ups(client, into, _options, _random, _pace):
-    """CPU seconds that a server spends on a request of 50 steps, and on one whose client left early."""
+    """CPU seconds spent after a client has left, divided by the CPU seconds of a whole request of 50 steps."""
     for _ in range(3):
         await client.idle()
         before = client.server.cpu_seconds()
@@ -255,7 +255,7 @@ async def hang_ups(client, into, _options, _random, _pace):
 
 
 async def arrivals(client, into, options, dice, pace):
-    """Requests of 4 to 50 steps at random times, the same for both servers."""
+    """Requests of 4 to 50 steps at random times, which are the same for both servers."""
     rate = options.load * pace["images"] / pace["seconds"] * STEPS / ((SHORT + LONG) / 2)
     asked, at = [], 0.0
     start = time.perf_counter()

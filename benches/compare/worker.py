@@ -1,8 +1,8 @@
-"""PyTorch, OpenVINO, ONNX Runtime or stable-diffusion.cpp in a process that loads and runs a network when it is told to.
+"""The process that runs a network with PyTorch, OpenVINO, ONNX Runtime or stable-diffusion.cpp for compare.py.
 
     python worker.py PEER
 
-One JSON object a line comes in, one goes out, as contender.rs has them. Ends with its standard input.
+Requests and answers are JSON lines, as in contender.rs, without `peak`. Ends at the end of standard input.
 """
 
 import json
@@ -18,7 +18,7 @@ THREADS = int(os.environ["COMPARE_THREADS"])
 
 
 class PyTorch:
-    """diffusers' modules, eagerly."""
+    """diffusers' modules in eager mode."""
 
     compiled = False
     channels_last = False
@@ -59,7 +59,7 @@ class PyTorchCompiled(PyTorch):
 
 
 class OpenVino:
-    """The model that convert.py made, compiled for the shapes of the inputs, for latency, in float32."""
+    """The model from convert.py, compiled for the shapes of the inputs, for low latency, in float32."""
 
     def load(self, inputs, openvino, **_):
         import openvino as ov
@@ -85,7 +85,7 @@ class OpenVino:
 
 
 class OnnxRuntime:
-    """The model that convert.py made, with its free batch fixed and every optimisation of graphs."""
+    """The model from convert.py, with a fixed batch size and all graph optimizations."""
 
     def load(self, inputs, onnx, **_):
         import onnxruntime as ort
@@ -106,7 +106,7 @@ class OnnxRuntime:
 
 
 class StableDiffusionCpp:
-    """A guided step of Stable Diffusion 1.5, timed by stable-diffusion.cpp; its output cannot be had."""
+    """A guided step of Stable Diffusion 1.5, timed by stable-diffusion.cpp. Its output is not available."""
 
     own_seconds = None
 
@@ -117,7 +117,7 @@ class StableDiffusionCpp:
         self.pipeline = StableDiffusion(
             model_path=sdcpp, taesd_path=str(tiny), n_threads=THREADS, wtype="f32", prediction="eps",
         )
-        self.pipeline.model  # noqa: B018 - fails where the file was not understood, which the constructor passes over
+        self.pipeline.model  # noqa: B018 - fails if the file was not understood, which the constructor ignores.
 
     def run(self):
         def progress(step, _steps, seconds):
@@ -154,7 +154,7 @@ def answer(peer, request):
         output = None
         start = time.perf_counter()
         output = peer.run()
-        # Some peers can only be timed from inside.
+        # Some peers can only be timed by themselves.
         seconds.append(getattr(peer, "own_seconds", None) or time.perf_counter() - start)
     if request.get("output"):
         save_file({"output": numpy.ascontiguousarray(peer.array(output))}, request["output"])
@@ -163,13 +163,13 @@ def answer(peer, request):
 
 def main():
     peer = PEERS[sys.argv[1]]()
-    # Libraries print what they like: the answers get the standard output for themselves.
+    # Libraries print to standard output, so prints go to standard error and answers to a copy of standard output.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
         try:
             reply = answer(peer, json.loads(line))
-        except Exception as error:  # the orchestrator decides what a failure means
+        except Exception as error:  # compare.py decides what a failure means.
             reply = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(reply), file=answers, flush=True)
 

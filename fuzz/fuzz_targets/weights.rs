@@ -1,7 +1,9 @@
-//! Anything as a file of weights: an adapter, a word, a checkpoint, a component of a folder. Whatever it is, it is read or
-//! refused; nothing panics, and nothing asks for much memory (`make fuzz` bounds it).
+//! Fuzz target for the readers of weight files: adapters, textual inversions, single-file checkpoints and components of
+//! model folders. Readers must accept or reject any input without panicking or allocating much memory (`make fuzz` sets
+//! the limit).
 //!
-//! The room under test is compiled in alone, as the whole of latentd would take long and tell no more.
+//! Only `src/weights` is compiled, with stand-ins for the other modules that it uses, because all of latentd would take
+//! much longer to compile.
 
 #![no_main]
 #![allow(dead_code, unused_imports)]
@@ -11,7 +13,7 @@ mod rooms {
     pub mod weights;
 }
 
-/// What the families say of their checkpoints in one file.
+/// The families' descriptions of their single-file checkpoints.
 #[path = "../../src/families"]
 mod families {
     #[path = "stable_diffusion"]
@@ -28,13 +30,13 @@ mod families {
     }
 }
 
-/// What the room of weights takes from that of kernels: a choice, which it hands on.
+/// Stand-in for `src/kernels`. Weights only pass the choice of kernels on.
 mod kernels {
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Kernels;
 }
 
-/// What it takes from that of devices: where tensors go.
+/// Stand-in for `src/device`: the place of tensors.
 mod device {
     #[derive(Clone, Debug)]
     pub struct Device;
@@ -91,8 +93,8 @@ thread_local! {
     static FILE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The input as it is, or, where it begins with `{`, as a header that the right length is put before and, behind the first
-/// zero, the numbers: so that the fuzzer need not find lengths that fit.
+/// The bytes of the file. An input that begins with `{` is a header up to the first zero byte, then the data of the
+/// tensors; the length of the header is added, so that the fuzzer need not find lengths that match.
 fn file(data: &[u8]) -> Vec<u8> {
     if data.first() != Some(&b'{') {
         return data.to_vec();
@@ -102,7 +104,7 @@ fn file(data: &[u8]) -> Vec<u8> {
     [&(end as u64).to_le_bytes(), &data[..end], numbers].concat()
 }
 
-/// Reads every tensor in every way that networks do.
+/// Reads every tensor of a component in the way in which networks read tensors of its shape.
 fn read_all(folder: &ModelFolder, component: &str) {
     let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
     let Ok(weights) = Weights::open(folder, component, "diffusion_pytorch_model", &Device::host(), as_it_is) else {

@@ -1,4 +1,4 @@
-//! Generations that an earlier process has aborted for.
+//! Gives up generations that made an earlier process abort.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use crate::{
     ledger::{StoreError, Upkeep},
 };
 
-/// Gives up the generations that were to blame when an earlier process with this data folder aborted, and arms the crash file for
-/// this process. If the folder cannot be written, this function logs a warning: such generations are then found by counting
-/// crashes.
+/// Gives up the generations for which an earlier process with this data folder aborted, and arms the crash file for
+/// this process. If the folder cannot be written, the function logs a warning; such generations are then found by
+/// counting crashes only.
 ///
 /// # Errors
-/// The store failed; the next process tries again.
+/// The store failed. The next process tries again.
 pub(super) async fn settle(data_dir: &Path, store: &dyn Upkeep) -> Result<(), StoreError> {
     let opened = std::fs::create_dir_all(data_dir).and_then(|()| CrashFile::open(data_dir));
     let read = opened.and_then(|file| file.attempts().map(|attempts| (file, attempts)));

@@ -1,14 +1,15 @@
-//! How many files and sockets the process may have open, and who gets them.
+//! Distributes the open files that the system allows between the listeners.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Kept for the operator's listener, so that probes are answered whatever the public one does.
+/// Connections that are reserved for the operator listener, so that probes are always answered.
 pub(super) const OPERATOR_CONNECTIONS: usize = 64;
-/// Kept from the public listener: pictures and models, the database, stores and receivers, and the operator's connections.
+/// Files that the public listener cannot use: for pictures, models, the database, object stores, webhook receivers, and
+/// operator connections.
 const RESERVE: u64 = 256;
 
-/// Raises the soft limit of open files to the hard one, and returns it; `None`: there is none. The soft limit is often 1024 for
-/// programs of old that cannot count further.
+/// Raises the soft limit of open files to the hard limit and returns it; `None` if there is no limit. The soft limit is
+/// often 1024, for old programs that cannot use more files.
 pub(super) fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -23,7 +24,7 @@ pub(super) fn raise_limit() -> Option<u64> {
     }
 }
 
-/// How many connections the public listener may have of those that it is set to have.
+/// The number of connections of the public listener: `wanted`, if the limit of open files allows it.
 pub(super) fn public_connections(wanted: usize, limit: Option<u64>) -> usize {
     let Some(limit) = limit else { return wanted };
     let rest = usize::try_from(limit - RESERVE.min(limit / 2)).unwrap_or(usize::MAX).max(1);

@@ -1,16 +1,16 @@
-//! How much memory there is.
+//! The memory that running generations may use.
 
 use std::path::Path;
 
-/// Where the system cannot say.
+/// Assumed memory in bytes if the system does not report it.
 const UNKNOWN: u64 = 8 << 30;
 
-/// The bytes that a setting names, or for 0 half of what the process may use.
+/// The bytes of a setting, or half of the process's memory if the setting is 0.
 pub(super) fn bound(setting: u64) -> u64 {
     if setting == 0 { of_process(Path::new("/")) / 2 } else { setting }
 }
 
-/// Bytes that the process may use: the machine's memory, or what its container is limited to.
+/// Bytes that the process may use: the memory of the machine, or the limit of its container.
 fn of_process(root: &Path) -> u64 {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
     let machine = read("proc/meminfo").and_then(|text| {
@@ -18,7 +18,7 @@ fn of_process(root: &Path) -> u64 {
         Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
     });
     let limits = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    // Where there is no limit, the files say "max", or a number that no machine has.
+    // Without a limit, the files contain "max" or a number larger than any machine's memory.
     let limits = limits.into_iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok());
     limits.chain(machine).min().unwrap_or(UNKNOWN)
 }

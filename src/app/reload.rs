@@ -1,4 +1,4 @@
-//! When the folders of models are read again.
+//! Reloads the folders of models on SIGHUP and when files change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,12 +6,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::catalogue::{Catalogue, CatalogueError, Reloaded};
 
-/// Reads the folders again at SIGHUP, and, where there is an interval, looks so often whether they have changed.
+/// Reads the folders again on SIGHUP. With an interval, also checks for changed files at this interval.
 pub(super) async fn reloading(catalogue: Arc<Catalogue>, interval: Option<Duration>) {
     let mut hangups = signal(SignalKind::hangup()).inspect_err(|error| {
         tracing::error!(%error, "SIGHUP cannot be listened for");
     });
-    // The log names a folder that cannot be read once, and not at each look.
+    // The last logged error: an unreadable folder is logged once, not at every check.
     let mut told = None;
     loop {
         let hangup = async {

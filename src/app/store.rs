@@ -1,4 +1,4 @@
-//! The store: opened, or brought up to date.
+//! Opens the store of the settings and updates its schema.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,8 +11,8 @@ use crate::{
     ledger::{Ledger, Reaping, Store, StoreError, Upkeep},
 };
 
-/// The store that the settings name, for a server. Of one that other processes share the hints are heard until `stop`; in one
-/// that they do not, what a stopped process had begun is queued again.
+/// Opens the store of the settings for a server. A shared store receives hints until `stop`; in an unshared store,
+/// generations that a stopped process left running are queued again.
 pub(super) async fn start_store(
     config: &Config,
     tasks: &TaskTracker,
@@ -36,10 +36,10 @@ pub(super) async fn start_store(
     Ok(Arc::new(store))
 }
 
-/// The store that the settings name.
+/// Opens the store of the settings.
 ///
 /// # Errors
-/// [`StoreError::Locked`] where it is a file that another process uses, and whatever else the store says.
+/// [`StoreError::Locked`] if another process uses the SQLite file, or any other error of the store.
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(if config.database.url.is_empty() { open_sqlite(config).await? } else { open_pg(config).await? }))
 }
@@ -52,7 +52,7 @@ async fn open_sqlite(config: &Config) -> Result<Ledger, StoreError> {
     Ledger::open_sqlite(&config.data_dir, config.retention.finished_s.into()).await
 }
 
-/// Leaves the address of the operator's listener for those who find the data folder in use.
+/// Writes the address of the operator listener into the data folder, for commands that find the folder in use.
 pub(super) fn announce(config: &Config, operator: SocketAddr) -> Result<()> {
     if !config.database.url.is_empty() {
         return Ok(());
@@ -61,16 +61,17 @@ pub(super) fn announce(config: &Config, operator: SocketAddr) -> Result<()> {
     std::fs::write(&path, operator.to_string()).with_context(|| format!("{} cannot be written", path.display()))
 }
 
-/// The operator's listener of the server that uses the data folder of these settings, as it says itself, or else as they say.
+/// The operator listener of the server that uses the data folder: the address that the server has written, otherwise
+/// the one in these settings.
 pub fn operator_beside(config: &Config) -> SocketAddr {
     let said = std::fs::read_to_string(config.data_dir.join(OPERATOR)).ok();
     said.and_then(|address| address.trim().parse().ok()).unwrap_or(config.operator.bind)
 }
 
-/// A file of the data folder: the address of its server's operator listener.
+/// The file in the data folder with the address of the server's operator listener.
 const OPERATOR: &str = "latentd.operator";
 
-/// Brings the schema of the store up to date.
+/// Updates the schema of the store.
 ///
 /// # Errors
 /// The database does not answer, or another process uses the data folder.
@@ -81,7 +82,7 @@ pub async fn migrate(config: &Config) -> Result<()> {
     open_sqlite(config).await.map(drop).with_context(|| format!("data_dir {}", config.data_dir.display()))
 }
 
-/// How running generations are taken back.
+/// How generations of ended processes are taken back; `all` takes back every running one.
 pub(super) fn reaping(queue: &config::Queue, all: bool) -> Reaping {
     Reaping { all, max_crashes: queue.max_crashes, backoff: queue.backoff_s.into() }
 }

@@ -1,4 +1,4 @@
-//! The desk of webhooks, and what sends them.
+//! Makes the registry of webhook endpoints and the deliverer of webhook messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,21 +9,22 @@ use crate::{
     config,
     ledger::Webhooks,
     metrics::Metrics,
-    webhooks::{Courier, Guard, Receivers, Registry, Resolver, Schedule, Sender, SystemResolver},
+    webhooks::{Deliverer, EndpointRegistry, Guard, Receivers, Resolver, RetrySchedule, Sender, SystemResolver},
 };
 
+/// `patience`: longest time for a call to the store; `None` without a limit.
 pub(super) fn webhooks(
     settings: &config::Webhooks,
     store: Arc<dyn Webhooks>,
     patience: Option<Duration>,
     metrics: &Metrics,
-) -> Result<(Registry, Courier)> {
+) -> Result<(EndpointRegistry, Deliverer)> {
     let (guard, resolver): (_, Arc<dyn Resolver>) = (Arc::new(Guard::new(settings)), Arc::new(SystemResolver));
     let sender = Sender::new(guard.clone(), resolver.clone(), settings.timeout_s.into());
-    let courier = Courier {
+    let deliverer = Deliverer {
         store: store.clone(),
         sender: sender.context("webhooks cannot be sent")?,
-        schedule: Schedule::new(settings.waits()),
+        retry_schedule: RetrySchedule::new(settings.waits()),
         secret: settings.secret.clone(),
         max_in_flight: settings.max_in_flight.get(),
         timeout: settings.timeout_s.into(),
@@ -31,5 +32,5 @@ pub(super) fn webhooks(
         tries: TaskTracker::new(),
         receivers: Receivers::default(),
     };
-    Ok((Registry::new(store, patience, guard, resolver, settings), courier))
+    Ok((EndpointRegistry::new(store, patience, guard, resolver, settings), deliverer))
 }

@@ -1,7 +1,7 @@
-//! Which LoRAs and textual inversions there are: the embedded ones, and the files of `loras.dir` and `embeddings.dir`.
+//! The LoRAs and textual inversions: the embedded ones, and the files of `loras.dir` and `embeddings.dir`.
 
 mod files;
-mod kept;
+mod lru;
 mod words;
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use files::File;
-use kept::Kept;
+use lru::Lru;
 use words::WordIndex;
 
 use super::{NameKeys, embedded};
@@ -31,17 +31,17 @@ use crate::{
     },
 };
 
-/// What models can be changed and words added by, as safetensors files by name: the file's path below the folder without
-/// its ending. Heads are read at once, numbers at first use, for each model anew.
+/// LoRAs and textual inversions as safetensors files. The name of a file is its path below the folder, without the
+/// extension. Headers are read when files are listed; numbers are read at first use, separately for each model.
 #[derive(Debug, Default)]
 pub struct Adapters {
     loras: Folder,
     embeddings: Folder,
     word_index: WordIndex,
-    /// The most bytes of a file that is read; none: no bound.
+    /// Maximum bytes of a file; `None` means no limit.
     max_bytes: Option<NonZeroU64>,
-    read_loras: Arc<Kept<Arc<Adapter>>>,
-    read_embeddings: Arc<Kept<LearnedToken>>,
+    read_loras: Arc<Lru<Arc<Adapter>>>,
+    read_embeddings: Arc<Lru<LearnedToken>>,
 }
 
 /// The files of a folder, and the embedded ones.
@@ -93,6 +93,7 @@ fn embedded_words() -> impl Iterator<Item = (String, File)> {
     embedded::embeddings().map(|(name, content)| (name.to_owned(), File::embedded(content)))
 }
 
+/// A folder of LoRAs or textual inversions cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {path} of {setting} cannot be read: {source}")]
 pub struct AdaptersError {
@@ -102,8 +103,8 @@ pub struct AdaptersError {
 }
 
 impl Adapters {
-    /// The embedded files, and those below the folders, which go before embedded ones of their names; an empty path is a
-    /// folder without any.
+    /// Lists the embedded files and the files below the folders. A file in a folder replaces an embedded one of the
+    /// same name. An empty path means no folder.
     ///
     /// # Errors
     /// A folder cannot be read.
@@ -115,7 +116,7 @@ impl Adapters {
         Ok(Adapters { loras, embeddings, word_index, ..Adapters::default() })
     }
 
-    /// The files as they are now. What was read of files that have not changed is kept.
+    /// Lists the files again. What was read of unchanged files is kept.
     ///
     /// # Errors
     /// A folder cannot be read.
@@ -129,12 +130,12 @@ impl Adapters {
         Ok(Adapters { loras, embeddings, word_index, max_bytes: self.max_bytes, read_loras, read_embeddings })
     }
 
-    /// What stands for the files of LoRAs and textual inversions, by name.
+    /// The keys of the files of LoRAs and of textual inversions, by name.
     pub(super) fn keys(&self) -> (NameKeys, NameKeys) {
         (self.loras.keys(), self.embeddings.keys())
     }
 
-    /// What [`Adapters::keys`] would be if the folders were read now.
+    /// The value that [`Adapters::keys`] would have if the folders were listed now.
     ///
     /// # Errors
     /// A folder cannot be read.
@@ -142,24 +143,24 @@ impl Adapters {
         Ok((self.loras.keys_now(embedded_loras())?, self.embeddings.keys_now(embedded_words())?))
     }
 
-    /// Logs what cannot be used and was not so before.
+    /// Logs what cannot be used and is not in `before`.
     pub(super) fn warn(&self, before: Option<&Adapters>) {
         self.loras.warn(before.map(|before| &before.loras));
         self.embeddings.warn(before.map(|before| &before.embeddings));
         self.word_index.warn(before.map(|before| &before.word_index));
     }
 
-    /// The same files, of which so many LoRAs and so many textual inversions are kept in memory once they were read.
+    /// Keeps at most `most` LoRAs and `most` textual inversions in memory after they are read.
     pub fn keeping(self, most: NonZeroUsize) -> Adapters {
-        Adapters { read_loras: Arc::new(Kept::new(most)), read_embeddings: Arc::new(Kept::new(most)), ..self }
+        Adapters { read_loras: Arc::new(Lru::new(most)), read_embeddings: Arc::new(Lru::new(most)), ..self }
     }
 
-    /// The same files, of which none is read that has more bytes; 0 sets no bound.
+    /// Refuses files of more than `max_bytes` bytes, except embedded ones; 0 means no limit.
     pub fn within(self, max_bytes: u64) -> Adapters {
         Adapters { max_bytes: NonZeroU64::new(max_bytes), ..self }
     }
 
-    /// Whether a file is short enough to be read.
+    /// Checks that a file is within the limit of [`Adapters::within`].
     fn bounded(&self, file: &File) -> Result<(), String> {
         match self.max_bytes.filter(|most| file.bytes > most.get() && !file.is_embedded()) {
             Some(most) => Err(format!("{} bytes are more than loras.max_bytes, {most}", file.bytes)),
@@ -167,10 +168,10 @@ impl Adapters {
         }
     }
 
-    /// The LoRAs that the generation names, for its model. Blocks while files are read.
+    /// Loads the LoRAs that the generation names for its model. Blocks while files are read.
     ///
     /// # Errors
-    /// A name is unknown, or its file is broken or not for this model; each call tries anew.
+    /// A name is unknown, or its file is damaged or does not fit the model. A later call tries again.
     pub fn changes(&self, draw: &Draw, model: &Model) -> Result<AdapterSet, String> {
         let load = |LoraUse { name, scale }: &LoraUse| {
             let file =
@@ -179,7 +180,8 @@ impl Adapters {
                 self.bounded(file)?;
                 let bytes = file.read(name).map_err(|error| error.to_string())?;
                 model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| {
-                    // The next request for the file is refused before it is accepted where its numbers are to blame.
+                    // If the numbers are at fault, the file remembers this, and later requests are refused before they
+                    // are accepted.
                     file.check_numbers(name).err().unwrap_or(error).to_string()
                 })
             };
@@ -190,16 +192,16 @@ impl Adapters {
         draw.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
     }
 
-    /// The learned words that the generation's prompts have, for its model: the word of `NAME.safetensors` is `<NAME>`, in
-    /// any letter case. Blocks while files are read, of which no more is read than their words take.
+    /// Loads the learned words in the generation's prompts for its model. `<NAME>` in any letter case is the word of
+    /// `NAME.safetensors`. Blocks while files are read; a file is read completely only if it is a textual inversion.
     ///
     /// # Errors
-    /// A file is broken or not for this model; each call tries anew.
+    /// A file is damaged or does not fit the model. A later call tries again.
     pub fn learned(&self, draw: &Draw, model: &Model) -> Result<LearnedTokens, String> {
         let load = |(name, file): (&str, &File)| {
             let read = || {
                 self.bounded(file)?;
-                // A file of another kind may be large; one of a word is not.
+                // The header is checked first, because a file of another kind may be large.
                 let content = file.open(name).map_err(|error| error.to_string())?;
                 EmbeddingOutline::read(name, &content).map_err(|error| error.to_string())?;
                 let bytes = file.read(name).map_err(|error| error.to_string())?;
@@ -212,11 +214,11 @@ impl Adapters {
         words.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
     }
 
-    /// By what the files are known again that the generation may use with this model.
-    pub(super) fn imprints(&self, model: &str, draw: &Draw) -> impl Iterator<Item = String> {
+    /// The fingerprints of all files that the generation may use with this model.
+    pub(super) fn fingerprints(&self, model: &str, draw: &Draw) -> impl Iterator<Item = String> {
         let loras = draw.loras.iter().filter_map(|used| self.loras.files.get(&used.name));
         let words = self.words_of(model, draw).into_values();
-        loras.chain(words).map(File::imprint)
+        loras.chain(words).map(File::fingerprint)
     }
 
     /// All LoRAs, by name.
@@ -224,7 +226,7 @@ impl Adapters {
         self.loras.files.iter().map(|(name, file)| (name.as_str(), file))
     }
 
-    /// All textual inversions, by name, which is also the word that they stand for where their file tells none.
+    /// All textual inversions by name. The word of the file `NAME.safetensors` is `<NAME>`.
     pub fn embeddings(&self) -> impl Iterator<Item = (&str, &File)> {
         self.embeddings.files.iter().map(|(name, file)| (name.as_str(), file))
     }
@@ -239,7 +241,7 @@ impl Adapters {
         self.embeddings.files.get(name)
     }
 
-    /// The file of a LoRA that some model may be able to use; the error is a code and what is wrong.
+    /// The file of a LoRA, unless no model can use it. The error is a code and a reason.
     pub(super) fn find_lora(&self, name: &str) -> Result<&File, (&'static str, String)> {
         let Some(file) = self.loras.files.get(name) else {
             return Err(("unknown_lora", format!("{name:?} is not in the catalogue; GET /v1/loras lists the LoRAs")));
@@ -250,8 +252,8 @@ impl Adapters {
         }
     }
 
-    /// Whether a LoRA of this file, whose head is sound, can stand beside a model of these modules; the error is a code and
-    /// what is wrong. The numbers of a small file are looked at too, once.
+    /// Checks whether a LoRA with a sound header fits a model with these modules. The numbers of a small file are also
+    /// checked, once. The error is a code and a reason.
     pub(super) fn check_lora(&self, name: &str, file: &File, modules: &Modules) -> Result<(), Unfit> {
         self.bounded(file).map_err(|reason| ("unsupported_for_model", reason))?;
         let checked = file.open(name).and_then(|content| Lora::check(name, &content, modules));
@@ -260,42 +262,42 @@ impl Adapters {
             false => Ok(()),
         });
         checked.map_err(unfit)?;
-        // Its numbers may be known by another model's request.
+        // A request for another model may have checked the numbers.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 
-    /// Whether the numbers of a LoRA were looked at, so that [`Adapters::check_numbers`] reads nothing.
+    /// Whether the numbers of a LoRA were already checked, so that [`Adapters::check_numbers`] reads nothing.
     pub fn has_known_numbers(&self, name: &str) -> bool {
         self.lora(name).is_none_or(File::has_known_numbers)
     }
 
-    /// Looks at the numbers of a LoRA of any size, if nobody has yet. Blocks while the file is read.
+    /// Checks the numbers of a LoRA of any size, unless they were already checked. Blocks while the file is read.
     ///
     /// # Errors
     /// A code, and why no model can use the file.
     pub fn check_numbers(&self, name: &str) -> Result<(), (&'static str, String)> {
         let Some(file) = self.lora(name) else { return Ok(()) };
         file.check_numbers(name).map_err(unfit)?;
-        // Somebody else may have looked meanwhile.
+        // Another request may have checked the numbers meanwhile.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 }
 
-/// A code, and why a model cannot use a file.
+/// Why a model cannot use a file: a code and a reason.
 pub(super) type Unfit = (&'static str, String);
 
-/// Bytes of a LoRA whose numbers are looked at wherever it is: some ten milliseconds. Those of larger ones are looked at once a
-/// request names them ([`Adapters::check_numbers`]).
+/// Maximum bytes of a LoRA whose numbers are always checked, which takes some ten milliseconds. Larger files are
+/// checked when a request names them ([`Adapters::check_numbers`]).
 const SMALL_BYTES: u64 = 16 << 20;
 
-/// The code of a file that is no longer the one that was listed.
+/// The code of a file that has changed since it was listed.
 const CHANGED: &str = "file_changed";
 
 fn unfit(error: LoadError) -> Unfit {
     (if error.is_change() { CHANGED } else { "unsupported_for_model" }, error.to_string())
 }
 
-/// What a file is kept by once it is read: its name and its content.
+/// The cache key of a file: its name and the key of its content.
 fn of_content(name: &str, file: &File) -> String {
     format!("{name}\n{}", file.key())
 }
@@ -335,7 +337,7 @@ mod tests {
         assert_eq!(code("none"), Err("unknown_lora"));
         assert_eq!(code("chars/alice"), Ok(()));
         assert!(!adapters.embeddings.files.contains_key("chars/alice"));
-        // Read again, what is new is there and what has gone is not.
+        // After a rename, the new file is listed and the old one is not.
         std::fs::rename(dir.path().join("chars/alice.safetensors"), dir.path().join("chars/bob.safetensors")).unwrap();
         assert_ne!(adapters.keys_now().unwrap(), adapters.keys());
         let again = adapters.read_again().unwrap();

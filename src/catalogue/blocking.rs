@@ -1,4 +1,4 @@
-//! Waiting for a future on a thread that has nothing else to do.
+//! Waits for a future on a thread without an executor.
 
 use std::{
     pin::pin,
@@ -7,7 +7,7 @@ use std::{
     thread::{self, Thread},
 };
 
-/// The future's answer; the thread sleeps until then.
+/// Blocks the thread until the future is ready, and returns its output.
 pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Sleeper(Thread);
     impl Wake for Sleeper {
@@ -21,7 +21,7 @@ pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
         if let Poll::Ready(answer) = future.as_mut().poll(&mut context) {
             return answer;
         }
-        // One that was woken before it lies down does not sleep.
+        // If the waker was called before this line, `park` returns at once.
         thread::park();
     }
 }

@@ -1,11 +1,13 @@
-//! Which ControlNets there are: the folders of `controlnets.dir`.
+//! The ControlNets: the embedded ones, and those of `controlnets.dir`.
 
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use super::{
     embedded,
@@ -22,7 +24,7 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
-/// The networks by name. Configurations and heads of files are read at once, weights at first use.
+/// The ControlNets by name. Configurations and file headers are read when they are listed, weights at first use.
 #[derive(Clone, Debug, Default)]
 pub struct ControlNets {
     dir: PathBuf,
@@ -32,7 +34,7 @@ pub struct ControlNets {
 
 #[derive(Debug)]
 struct Entry {
-    /// What stands for its files.
+    /// The key of the files; empty for an embedded network.
     key: String,
     usable: Result<Usable, String>,
     loaded: Mutex<Option<Arc<ControlNet>>>,
@@ -41,11 +43,12 @@ struct Entry {
 #[derive(Debug)]
 struct Usable {
     folder: ModelFolder,
-    /// The part of the folder that the network is.
+    /// The part of the folder that contains the network.
     part: String,
     config: ControlNetConfig,
 }
 
+/// The folder of ControlNets cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {path} of controlnets.dir cannot be read: {source}")]
 pub struct ControlNetsError {
@@ -54,9 +57,9 @@ pub struct ControlNetsError {
 }
 
 impl ControlNets {
-    /// Lists the embedded ControlNets, the folders inside `dir` that have a `config.json`, and the ControlNets in one
-    /// `NAME.safetensors`; an empty path lists the embedded ones alone, and a name of theirs in `dir` takes its place. What
-    /// cannot be used stays listed with the reason.
+    /// Lists the embedded ControlNets, the folders in `dir` that have a `config.json`, and ControlNets in a single file
+    /// `NAME.safetensors`. With an empty path, only the embedded ones are listed. A ControlNet in `dir` with the name
+    /// of an embedded one replaces it. A network that cannot be used is listed with the reason.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -64,12 +67,12 @@ impl ControlNets {
         ControlNets { dir: dir.to_owned(), ..ControlNets::default() }.read_again()
     }
 
-    /// The same networks, on a device; none of them is in memory yet.
+    /// Sets the device. Networks that are already loaded stay where they are.
     pub fn on(self, device: Device) -> ControlNets {
         ControlNets { device, ..self }
     }
 
-    /// The networks that there are now. What was read of files that have not changed is kept.
+    /// Lists the networks again. What was read of unchanged files is kept.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -94,12 +97,12 @@ impl ControlNets {
         listing::list(&self.dir, listing::NETWORK).map(|(found, _)| found).map_err(unreadable)
     }
 
-    /// What stands for the files of the networks, by name.
+    /// The keys of the files of the networks, by name.
     pub(super) fn keys(&self) -> BTreeMap<String, String> {
         self.entries.iter().map(|(name, entry)| (name.clone(), entry.key.clone())).collect()
     }
 
-    /// What [`ControlNets::keys`] would be if the folder were read now.
+    /// The value that [`ControlNets::keys`] would have if the folder were listed now.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -109,7 +112,7 @@ impl ControlNets {
         Ok(embedded.chain(found).collect())
     }
 
-    /// Logs what cannot be used and was not so before.
+    /// Logs what cannot be used and is not in `before`.
     pub(super) fn warn(&self, before: Option<&ControlNets>) {
         for (name, entry) in &self.entries {
             let known = before.and_then(|before| before.entries.get(name));
@@ -119,28 +122,28 @@ impl ControlNets {
         }
     }
 
-    /// Each name, and why the network cannot be used if it cannot.
+    /// The name of each network, and why it cannot be used, if so.
     pub fn names(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.fault()))
     }
 
-    /// What stands for the files of a network; `None` for an unknown name.
+    /// The key of the files of a network; `None` for an unknown name.
     pub(super) fn key(&self, name: &str) -> Option<&str> {
         self.entries.get(name).map(|entry| entry.key.as_str())
     }
 
-    /// Why no model can use a network, by its own files.
+    /// Why no model can use the network, judged by its own files.
     pub(super) fn fault(&self, name: &str) -> Option<&str> {
         self.entries.get(name)?.fault()
     }
 
-    /// By what the files of a network are known again; empty for an unknown name.
-    pub(super) fn imprint(&self, name: &str) -> String {
+    /// The fingerprint of the files of a network; empty if it is unknown or cannot be used.
+    pub(super) fn fingerprint(&self, name: &str) -> String {
         let usable = self.entries.get(name).and_then(|entry| entry.usable.as_ref().ok());
-        usable.map_or_else(String::new, |usable| usable.folder.imprint() + &usable.part)
+        usable.map_or_else(String::new, |usable| usable.folder.fingerprint() + &usable.part)
     }
 
-    /// Whether the network can steer the model; the error is a code and what is wrong.
+    /// Checks whether the network fits the model. The error is a code and a reason.
     pub fn check(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
         let Some(entry) = self.entries.get(name) else {
             return Err((
@@ -161,20 +164,21 @@ impl ControlNets {
         Err(("unsupported_for_model", format!("{name:?} was not made for models like {:?}", card.name)))
     }
 
-    /// What one row of (h, w) latent pixels beside `tokens` of text asks of the network; `None` for one that cannot be used.
+    /// The work and memory of one row of (h, w) latent pixels with `tokens` tokens of text; `None` if the network
+    /// cannot be used.
     pub(super) fn demand(&self, name: &str, size: [usize; 2], tokens: usize) -> Option<Demand> {
         let usable = self.entries.get(name)?.usable.as_ref().ok()?;
         Some(usable.config.demand(size, tokens))
     }
 
-    /// The network with its weights in memory; reads them if this is the first use. Blocks for as long as that takes.
+    /// The network with its weights in memory, loaded at the first use. Blocks during the load.
     ///
     /// # Errors
-    /// The name is unknown, or the folder's files are missing, broken or not of this architecture; each call tries anew.
+    /// The name is unknown, or the files are missing, damaged or not of this architecture. A later call tries again.
     pub fn load(&self, name: &str) -> Result<Arc<ControlNet>, String> {
         let entry = self.entries.get(name).ok_or_else(|| format!("the ControlNet {name:?} is not in the catalogue"))?;
-        // Held while the weights are read, so that they are read once.
-        let mut loaded = entry.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lock is held during the load, so that the weights are read only once.
+        let mut loaded = entry.loaded.lock();
         if let Some(net) = &*loaded {
             return Ok(net.clone());
         }
@@ -188,7 +192,7 @@ impl ControlNets {
 }
 
 impl Entry {
-    /// Of what is found inside `dir`.
+    /// Reads what was found in `dir`.
     fn of(key: String, source: &Source, dir: &Path) -> Entry {
         let said = |error: LoadError| error.to_string();
         let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -209,7 +213,7 @@ impl Entry {
         Entry::new(key, folder)
     }
 
-    /// Reads the configuration and the heads of the files.
+    /// Reads the configuration and the file headers.
     fn new(key: String, folder: Result<(ModelFolder, String), String>) -> Entry {
         let look = || {
             let (folder, part) = folder?;

@@ -1,4 +1,4 @@
-//! The model inside the program, and its companions.
+//! The model that is compiled into the program, and its add-ons.
 
 use std::borrow::Cow;
 
@@ -13,49 +13,46 @@ pub(super) const NAME: &str = "emoji";
 #[folder = "models/emoji"]
 struct Files;
 
-/// What was trained for the embedded model beside it; `models/emoji-companions/README.md` is their card.
+/// LoRAs, words and networks that were trained for the embedded model; see `models/emoji-companions/README.md`.
 #[derive(RustEmbed)]
 #[folder = "models/emoji-companions"]
-struct Companions;
+struct AddOns;
 
-/// LoRAs by name, with the folders that they lie in.
+/// LoRAs by name, each with its folder.
 const LORAS: [(&str, &str); 3] =
     [("emoji-flat", "flat-lora"), ("emoji-lcm", "lcm-lora"), ("emoji-pixel", "pixel-lora")];
 
-/// Learned words.
+/// Learned words by name, each with its folder.
 const EMBEDDINGS: [(&str, &str); 1] = [("teal", "teal-embedding")];
 
-/// ControlNets.
+/// ControlNets by name, each with its folder.
 const CONTROL_NETS: [(&str, &str); 1] = [("emoji-canny", "controlnet-canny")];
 
-/// The folder `models/emoji` of the repository, compiled in, so that the server draws from any folder and offline. Its tiny
-/// decoder is among the companions, since diffusers' layout has no place for one.
+/// The folder `models/emoji` of the repository, compiled in, so that the server works from any directory and offline.
+/// Its tiny decoder is one of the add-ons, since diffusers' layout has no place for one.
 pub(super) fn folder() -> ModelFolder {
-    let tiny = Companions::iter().filter(|path| path.starts_with("vae_tiny/"));
+    let tiny = AddOns::iter().filter(|path| path.starts_with("vae_tiny/"));
     ModelFolder::embedded(NAME, Files::iter().chain(tiny), |path| {
-        let file = Files::get(path).or_else(|| Companions::get(path).filter(|_| path.starts_with("vae_tiny/")));
+        let file = Files::get(path).or_else(|| AddOns::get(path).filter(|_| path.starts_with("vae_tiny/")));
         file.map(|file| file.data)
     })
 }
 
-/// The names of LoRAs, and their files.
+/// The embedded LoRAs: name and file.
 pub(super) fn loras() -> impl Iterator<Item = (&'static str, Cow<'static, [u8]>)> {
     files(&LORAS, "pytorch_lora_weights.safetensors")
 }
 
-/// The names of learned words, and their files.
+/// The embedded learned words: name and file.
 pub(super) fn embeddings() -> impl Iterator<Item = (&'static str, Cow<'static, [u8]>)> {
     files(&EMBEDDINGS, "learned_embeds.safetensors")
 }
 
-/// The names of ControlNets, and the parts of the folder that they are in.
+/// The embedded ControlNets: name, part of the folder, and folder.
 pub(super) fn control_nets() -> impl Iterator<Item = (&'static str, &'static str, ModelFolder)> {
-    let folder = || {
-        ModelFolder::embedded("emoji-companions", Companions::iter(), |path| {
-            Companions::get(path).map(|file| file.data)
-        })
-    };
-    let present = CONTROL_NETS.iter().filter(|(_, part)| Companions::get(&format!("{part}/config.json")).is_some());
+    let folder =
+        || ModelFolder::embedded("emoji-companions", AddOns::iter(), |path| AddOns::get(path).map(|file| file.data));
+    let present = CONTROL_NETS.iter().filter(|(_, part)| AddOns::get(&format!("{part}/config.json")).is_some());
     present.map(move |(name, part)| (*name, *part, folder()))
 }
 
@@ -63,5 +60,5 @@ fn files(
     names: &'static [(&'static str, &'static str)],
     file: &'static str,
 ) -> impl Iterator<Item = (&'static str, Cow<'static, [u8]>)> {
-    names.iter().filter_map(move |(name, folder)| Some((*name, Companions::get(&format!("{folder}/{file}"))?.data)))
+    names.iter().filter_map(move |(name, folder)| Some((*name, AddOns::get(&format!("{folder}/{file}"))?.data)))
 }

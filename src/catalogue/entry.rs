@@ -1,3 +1,5 @@
+//! One model of the catalogue: its files, its card, and whether it can be used.
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -11,32 +13,33 @@ use super::{
 use crate::{
     families::{self, Description, Family, Outline},
     generation::ModelCard,
-    weights::{ModelFolder, imprint, lora::Modules},
+    weights::{ModelFolder, fingerprint, lora::Modules},
 };
 
-/// A model of the catalogue, whose weights are in memory or not.
+/// A model of the catalogue, loaded or not.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Of the name and the files: what was computed by other files of the same name has another key.
+    /// Identifies the name and the files. A model of the same name with other files has another key.
     pub key: Arc<str>,
     files: Files,
-    /// Its folder; why it cannot be used.
+    /// What was read from the files, or why the model cannot be used.
     usable: Result<Usable, String>,
-    /// What adapters can stand beside, once somebody has asked.
+    /// The modules to which adapters can be added; read at the first request.
     modules: OnceLock<Result<Modules, String>>,
-    /// Of the files, as they were when the weights were first read.
-    imprint: OnceLock<String>,
+    /// The fingerprint of the files when it was first requested.
+    fingerprint: OnceLock<String>,
 }
 
+/// What is known about a model that can be used, before its weights are loaded.
 pub(super) struct Usable {
     pub folder: ModelFolder,
     pub family: &'static dyn Family,
     pub card: Arc<ModelCard>,
-    /// Memory that the weights take.
+    /// Bytes of memory that the weights take.
     pub bytes: u64,
-    /// What people should know of how its files were read.
+    /// Notes for operators on how the files were read.
     pub notes: Vec<String>,
-    /// The sizes of its layers.
+    /// The sizes of the model's layers.
     pub outline: Box<dyn Outline>,
 }
 
@@ -49,7 +52,7 @@ impl std::fmt::Debug for Usable {
     }
 }
 
-/// Where a model's files are, and how they were when the model was listed.
+/// Where a model's files are, and their state when the model was listed.
 #[derive(Debug)]
 enum Files {
     Embedded,
@@ -57,11 +60,12 @@ enum Files {
 }
 
 impl Entry {
+    /// The embedded model.
     pub fn embedded() -> Entry {
         Entry::new(embedded::NAME, embedded::NAME.into(), Files::Embedded, || Ok(embedded::folder()))
     }
 
-    /// Reads the configurations and the heads of the files of a model inside `dir`.
+    /// Reads the configurations and file headers of a model in `dir`.
     pub fn of(name: &str, source: &Source, dir: &Path) -> Entry {
         let files = Files::OnDisk { source: source.clone(), stamp: listing_stamp(source) };
         Entry::new(name, key(name, source), files, || match source {
@@ -83,12 +87,13 @@ impl Entry {
             let Description { card, bytes, notes, outline } = description;
             Ok(Usable { folder, family, card: Arc::new(card), bytes, notes, outline })
         };
-        // One file that nobody thought of must not keep all other models from being served.
+        // A file that causes a panic must not prevent other models from being served.
         let usable = catch_unwind(AssertUnwindSafe(look));
         let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned()));
-        Entry { key, files, usable, modules: OnceLock::new(), imprint: OnceLock::new() }
+        Entry { key, files, usable, modules: OnceLock::new(), fingerprint: OnceLock::new() }
     }
 
+    /// What was read from the files, or why the model cannot be used.
     pub fn usable(&self) -> Result<&Usable, &str> {
         self.usable.as_ref().map_err(String::as_str)
     }
@@ -97,7 +102,7 @@ impl Entry {
         matches!(self.files, Files::Embedded)
     }
 
-    /// Whether this entry is of the same files, which have not changed.
+    /// Whether this entry was made from the files of `other`, which have not changed since.
     pub fn is_of(&self, other: &Source) -> bool {
         match &self.files {
             Files::Embedded => false,
@@ -105,8 +110,10 @@ impl Entry {
         }
     }
 
+    /// Checks that the files have not changed since they were listed.
+    ///
     /// # Errors
-    /// The files are no longer those that were listed.
+    /// The files have changed.
     pub fn check_unchanged(&self) -> Result<(), String> {
         match &self.files {
             Files::OnDisk { source, stamp } if *stamp != listing_stamp(source) => Err(CHANGED.to_owned()),
@@ -114,13 +121,13 @@ impl Entry {
         }
     }
 
-    /// By what the files are known again.
-    pub fn imprint(&self) -> &str {
-        let of_folder = || self.usable.as_ref().map(|usable| usable.folder.imprint()).unwrap_or_default();
-        self.imprint.get_or_init(of_folder)
+    /// The fingerprint of the files; empty if the model cannot be used.
+    pub fn fingerprint(&self) -> &str {
+        let of_folder = || self.usable.as_ref().map(|usable| usable.folder.fingerprint()).unwrap_or_default();
+        self.fingerprint.get_or_init(of_folder)
     }
 
-    /// What adapters can stand beside.
+    /// The modules to which adapters can be added.
     pub fn modules(&self) -> Result<&Modules, &str> {
         let modules = || {
             let Usable { family, folder, .. } = self.usable()?;
@@ -130,25 +137,25 @@ impl Entry {
     }
 }
 
-/// What stands between a name and the digest of files in a key; no name has it.
+/// Separates the name and the digest of the files in a key. Names do not contain it.
 const SEPARATOR: char = '\n';
 
-/// The key of a model with these files as they are now.
+/// The key of a model with the current state of its files.
 pub(super) fn key(name: &str, source: &Source) -> Arc<str> {
-    format!("{name}{SEPARATOR}{}", imprint::digest(&listing_stamp(source))).into()
+    format!("{name}{SEPARATOR}{}", fingerprint::digest(&listing_stamp(source))).into()
 }
 
-/// What stands for a model of this key on a device: another thing in memory than the same model on another one.
+/// The key of a model on a device. The same model on another device has another one.
 pub(super) fn on_device(key: &str, device: &str) -> String {
     format!("{key}{SEPARATOR}{device}")
 }
 
-/// The key that [`on_device`] was given.
+/// The model's key in a key that [`on_device`] made.
 pub(super) fn key_of(on_device: &str) -> &str {
     on_device.rsplit_once(SEPARATOR).map_or(on_device, |(key, _)| key)
 }
 
-/// The name of the model that a key is of.
+/// The name of the model in a key.
 pub(super) fn name_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)
 }

@@ -1,28 +1,28 @@
-//! Which models can use a LoRA, a textual inversion or a ControlNet, and why none can.
+//! Which models can use a LoRA, textual inversion or ControlNet, and why none can.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use super::{Catalogue, Entry};
 use crate::generation::{ModelCard, cut};
 
-/// Answers kept of files and kinds of models; more are found out anew.
+/// Maximum number of cached answers. The cache is emptied when it is full.
 const MOST: usize = 50_000;
 
-/// Characters of a kept reason.
+/// Maximum characters of a cached reason.
 const REASON_CHARS: usize = 300;
 
-/// Kinds of models of which an error says why they cannot use a file.
+/// Maximum number of kinds of models whose reasons an error lists.
 const REASONS: usize = 3;
 
-/// By file and kind of model: whether they fit, and why not.
-pub(super) type Known = HashMap<(String, String), Answer>;
+/// Cached answers by file and kind of model.
+pub(super) type Known = HashMap<(String, String), Fit>;
 
-type Answer = Result<(), Arc<str>>;
+type Fit = Result<(), Arc<str>>;
 
-/// The models that can use a file, by name; and the reason, where none can.
+/// The names of the models that can use a file; if none can, `error` says why.
 #[derive(Clone, Debug, Default)]
 pub struct Users {
     pub models: Vec<String>,
@@ -36,7 +36,7 @@ impl Users {
 }
 
 impl Catalogue {
-    /// Who can use a LoRA. Blocks while heads of files are read, once for each kind of model.
+    /// The models that can use a LoRA. Blocks while file headers are read, once for each kind of model.
     pub fn users_of_lora(&self, name: &str) -> Users {
         let adapters = self.adapters();
         let Some(file) = adapters.lora(name) else { return Users::none(GONE.to_owned()) };
@@ -49,7 +49,7 @@ impl Catalogue {
         })
     }
 
-    /// Who can use a textual inversion. Blocks while files are read, once for each kind of model.
+    /// The models that can use a textual inversion. Blocks while files are read, once for each kind of model.
     pub fn users_of_embedding(&self, name: &str) -> Users {
         let adapters = self.adapters();
         let Some(file) = adapters.embedding(name) else { return Users::none(GONE.to_owned()) };
@@ -62,7 +62,7 @@ impl Catalogue {
         })
     }
 
-    /// Who can use a ControlNet.
+    /// The models that can use a ControlNet.
     pub fn users_of_control_net(&self, name: &str) -> Users {
         let control_nets = self.control_nets();
         let Some(key) = control_nets.key(name) else { return Users::none(GONE.to_owned()) };
@@ -76,7 +76,7 @@ impl Catalogue {
     }
 
     fn users(&self, file: &str, check: impl Fn(&Entry) -> Result<(), String>) -> Users {
-        let mut of_kind: BTreeMap<String, Answer> = BTreeMap::new();
+        let mut of_kind: BTreeMap<String, Fit> = BTreeMap::new();
         let (mut models, mut reasons) = (Vec::new(), Vec::new());
         for (name, entry, card) in self.models_of_text() {
             let kind = kind(&card);
@@ -99,21 +99,21 @@ impl Catalogue {
         Users { models, error }
     }
 
-    /// The answer for a file and a kind of model, found out once.
-    fn known(&self, key: (String, String), check: impl FnOnce() -> Result<(), String>) -> Answer {
-        let known = self.fits.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+    /// The answer for a file and a kind of model, computed once.
+    fn known(&self, key: (String, String), check: impl FnOnce() -> Result<(), String>) -> Fit {
+        let known = self.fits.lock().get(&key).cloned();
         known.unwrap_or_else(|| {
             let answer = check().map_err(|reason| cut(&reason, REASON_CHARS).into());
-            let mut known = self.fits.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.fits.lock();
             if known.len() >= MOST {
                 known.clear();
             }
-            known.insert(key, Answer::clone(&answer));
+            known.insert(key, Fit::clone(&answer));
             answer
         })
     }
 
-    /// Of the models that can be used, those that draw what a text says: the others have nothing that these files could change.
+    /// The usable models that take a prompt. Other models cannot use LoRAs, textual inversions or ControlNets.
     fn models_of_text(&self) -> Vec<(String, Arc<Entry>, Arc<ModelCard>)> {
         let listed = self.listed();
         let card = |(name, entry): (&String, &Arc<Entry>)| {
@@ -123,10 +123,10 @@ impl Catalogue {
     }
 }
 
-/// The files were listed again meanwhile.
+/// Reported if the folders were listed again meanwhile.
 const GONE: &str = "it is no longer listed";
 
-/// Models of one kind have layers of the same names and shapes.
+/// A text that is equal for models whose layers have the same names and shapes.
 fn kind(card: &ModelCard) -> String {
     let ModelCard {
         maps, context_width, text_widths, time_ids, latents, tasks, max_clip_skip, guidance_embedding, ..

@@ -14,22 +14,22 @@ pub(super) fn repository(path: &Path) -> Option<String> {
         .then(|| name.replacen("--", "/", 1))
 }
 
-/// Whether the folder is of a repository that holds no models.
+/// Whether the folder belongs to a repository of data sets or spaces.
 pub(super) fn is_other(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     ["datasets--", "spaces--"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The name of the repository that a folder is a snapshot of.
+/// The name of the repository of which the folder is a snapshot.
 pub(super) fn name_of_snapshot(path: &Path) -> Option<String> {
     let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
     repository(snapshots.parent()?)
 }
 
-/// The folder of the repository's snapshot that `refs/main` names, or of the only one.
+/// The folder of the snapshot that `refs/main` names, or of the only snapshot.
 ///
 /// # Errors
-/// There is none: what is missing, and how to get it.
+/// No snapshot can be chosen; the error says what is missing and how to get it.
 pub(super) fn snapshot(repository: &Path) -> Result<PathBuf, String> {
     let snapshots = repository.join("snapshots");
     let main = fs::read_to_string(repository.join("refs/main")).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a folder of models or ControlNets holds: folders in diffusers' layout, files that stand for folders, repositories
-//! of a Hugging Face cache, and what cannot be used, each with a name.
+//! Lists a folder of models or ControlNets: folders in diffusers' layout, single files, repositories of a Hugging Face
+//! cache, and what cannot be used, each with a name.
 
 use std::{
     collections::BTreeMap,
@@ -8,18 +8,18 @@ use std::{
 };
 
 use super::{embedded, hub};
-use crate::{families::PICKLED_CHECKPOINT, weights::imprint};
+use crate::{families::PICKLED_CHECKPOINT, weights::fingerprint};
 
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const LONGEST_NAME: usize = 128;
 
-/// Levels of folders below the one that is listed in which models are looked for: `NAME` and `GROUP/NAME`.
+/// How many levels of folders are searched below the listed one: `NAME` and `GROUP/NAME`.
 const LEVELS: usize = 2;
 
-/// The most things that are listed of one folder.
+/// Maximum number of entries listed of one folder.
 const MOST: usize = 10_000;
 
-/// Where something is, or why it is nothing that can be used.
+/// Where a model or ControlNet is, or why it cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::catalogue) enum Source {
     Folder(PathBuf),
@@ -27,12 +27,12 @@ pub(in crate::catalogue) enum Source {
     Unusable(String),
 }
 
-/// What is found, by name. Of two things of one name a folder goes before a file, which is listed as NAME.safetensors then, and
-/// either before what cannot be used.
+/// The entries by name. If a folder and a file have the same name, the folder gets it and the file is listed as
+/// `NAME.safetensors`. Both take precedence over what cannot be used.
 pub(in crate::catalogue) type Found = BTreeMap<String, Source>;
 
-/// Lists `dir`, which is empty for nothing; `marker` is the file by which a folder is known. With it what people should know
-/// of `dir` itself.
+/// Lists `dir`; an empty path lists nothing. A folder that contains the file `marker` is an entry. Also returns a note
+/// for operators about `dir` itself, if there is one.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -43,7 +43,7 @@ pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result
         return Ok((listing.found, note));
     }
     if dir.join(marker).is_file() {
-        // The folder above was meant.
+        // The operator probably meant the folder above.
         let dir = fs::canonicalize(dir)?;
         let name = hub::name_of_snapshot(&dir).unwrap_or_else(|| shown(&dir));
         note = Some(format!(
@@ -60,12 +60,12 @@ pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result
     Ok((listing.found, note))
 }
 
-/// How the files are now: another word where one of them has changed.
+/// The state of the files as a text. The text changes if a file changes.
 pub(in crate::catalogue) fn stamp(source: &Source) -> String {
     match source {
-        Source::Folder(path) => imprint::stamp_of_folder(path),
+        Source::Folder(path) => fingerprint::stamp_of_folder(path),
         Source::SingleFile(path) => {
-            imprint::stamp_of_file(path) + &imprint::stamp_of_file(&path.with_extension("json"))
+            fingerprint::stamp_of_file(path) + &fingerprint::stamp_of_file(&path.with_extension("json"))
         }
         Source::Unusable(reason) => reason.clone(),
     }
@@ -121,7 +121,7 @@ impl Listing {
             "safetensors" => self.add(name.to_owned(), Source::SingleFile(path.to_owned())),
             "ckpt" | "pt" | "pth" | "bin" => self.add_unusable(name.to_owned(), PICKLED_CHECKPOINT.to_owned()),
             "gguf" | "onnx" => self.add_unusable(name.to_owned(), format!("a .{ending} file; {SAFETENSORS}")),
-            _ => {} // Configurations, pictures and texts stand beside models.
+            _ => {} // Other files, such as configurations and pictures, may lie next to models.
         }
     }
 
@@ -151,11 +151,11 @@ impl Listing {
         }
     }
 
-    /// What a folder that is none of those looked for is instead.
+    /// Why a folder is not usable: which file it lacks, with a hint about what the folder may be.
     fn lacking(&self, path: &Path) -> String {
         let has = |file: &str| path.join(file).exists();
         let hint = match self.marker {
-            // The first models had the files of their network and scheduler beside it.
+            // Early diffusers models had the files of network and scheduler next to each other.
             MODEL if has("unet") || has("scheduler_config.json") => "; the file was not downloaded or copied",
             MODEL if has("config.json") && (has(WEIGHTS) || has(HALF_WEIGHTS)) => {
                 "; a network alone: a ControlNet belongs into the folder of controlnets.dir"
@@ -186,23 +186,23 @@ impl Listing {
         }
     }
 
-    /// Lists a file beside something else of its name, which is used.
+    /// Lists a file whose name is already taken as unusable, under its file name.
     fn add_hidden(&mut self, name: &str) {
         let reason = format!("{name:?} beside it has the same name and is used; rename one of the two");
         self.add_unusable(format!("{name}.safetensors"), reason);
     }
 
     fn add_unusable(&mut self, name: String, reason: String) {
-        // Something like emoji.ckpt does not keep the embedded model from being served.
+        // A file such as `emoji.ckpt` must not hide the embedded model.
         let name = if name == embedded::NAME { format!("{name} (in the folder)") } else { name };
         self.found.entry(name).or_insert(Source::Unusable(reason));
     }
 }
 
-/// The file by which diffusers' pipelines are known.
+/// The file that identifies a folder of a diffusers pipeline.
 pub(in crate::catalogue) const MODEL: &str = "model_index.json";
 
-/// The file by which diffusers' networks are known.
+/// The file that identifies a folder of a diffusers network.
 pub(in crate::catalogue) const NETWORK: &str = "config.json";
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
@@ -210,18 +210,18 @@ const HALF_WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";
 
 const SAFETENSORS: &str = "only safetensors files are read";
 
-/// Whether a folder is a part of a pipeline, in which no models are looked for.
+/// Whether a folder is a part of a pipeline, which is not searched for models.
 fn is_part(path: &Path) -> bool {
     let has = |file: &str| path.join(file).exists();
     has(NETWORK) || has("unet") || has("vae") || has("tokenizer_config.json")
 }
 
-/// The last part of a path, for people.
+/// The last component of a path, for display.
 fn shown(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Whether requests can name it. The replacement character stands for what is not UTF-8.
+/// Whether requests can use the name. The replacement character stands for bytes that are not UTF-8.
 fn is_name(name: &str) -> bool {
     let is_fine = |c: char| !c.is_control() && c != '\u{fffd}';
     let is_part = |part: &str| !part.trim().is_empty() && part.trim() == part && part != "." && part != "..";

@@ -1,4 +1,4 @@
-//! What the bits of a generation's answers depend on beside its request.
+//! A digest of everything besides the request that determines the bits of a generation's network outputs.
 
 use sha2::{Digest, Sha256};
 
@@ -8,13 +8,14 @@ use crate::{
     kernels,
 };
 
-/// Equal where the same generation gets the same answers from its networks, to the bit: one number of the build, the vector
-/// unit, the kind of device, the kernels and their settings, and the files of the model and of all that the request names beside it.
+/// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the version of
+/// the build, the vector unit, the kind of device, the kernels and their settings, and the files of the model and of
+/// everything else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
 impl Numerics {
-    /// Those of this process, for a generation whose models are in memory.
+    /// The digest of this process for a generation whose models are in memory.
     pub fn of(job: &Job, catalogue: &Catalogue) -> Numerics {
         let Work::Draw(draw) = &job.work;
         let mut parts = vec![
@@ -22,11 +23,11 @@ impl Numerics {
             kernels::isa().to_owned(),
             catalogue.first_device().kind().to_owned(),
             format!("{:?}", catalogue.first_device().kernels()),
-            catalogue.imprint(&job.model),
+            catalogue.fingerprint(&job.model),
         ];
-        parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.imprint(&refiner.model)));
-        parts.extend(draw.controls.iter().map(|control| catalogue.control_nets().imprint(&control.model)));
-        parts.extend(catalogue.adapters().imprints(&job.model, draw));
+        parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.fingerprint(&refiner.model)));
+        parts.extend(draw.controls.iter().map(|control| catalogue.control_nets().fingerprint(&control.model)));
+        parts.extend(catalogue.adapters().fingerprints(&job.model, draw));
         let mut digest = Sha256::new();
         for part in parts {
             digest.update((part.len() as u64).to_le_bytes());

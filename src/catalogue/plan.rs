@@ -1,10 +1,10 @@
-//! The plan of a generation with the models that there are.
+//! The plan of a generation with the models of the catalogue.
 
 use super::Catalogue;
 use crate::{families::Plan, generation::Job};
 
 impl Catalogue {
-    /// The work and the memory of a generation; `None` where its model is not in the catalogue or cannot be used.
+    /// The work and memory of a generation; `None` if its model is unknown or cannot be used.
     pub fn plan(&self, job: &Job) -> Option<Plan> {
         let entry = self.entry(&job.model)?;
         let usable = entry.usable().ok()?;

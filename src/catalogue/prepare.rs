@@ -1,4 +1,4 @@
-//! A generation made ready to be drawn.
+//! Prepares a generation for drawing.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use super::{Catalogue, CatalogueError};
 use crate::{
     diffusion::{InvalidScheduler, SchedulerConfig},
     generation::{Draw, Job, Work},
-    pipelines::{Companions, Inputs, Model, Prepared},
+    pipelines::{Auxiliary, Inputs, Model, Prepared},
 };
 
-/// Why a generation cannot be drawn although its model is in memory.
+/// Why a generation cannot be drawn although its model is loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     #[error(transparent)]
     Model(#[from] CatalogueError),
     #[error("{0}")]
-    Companion(String),
-    /// The models have changed since the request was accepted.
+    Auxiliary(String),
+    /// The model or a ControlNet has changed since the request was accepted.
     #[error("{0}")]
     Unfit(String),
     #[error(transparent)]
@@ -26,8 +26,8 @@ pub enum PrepareError {
 }
 
 impl Catalogue {
-    /// What a recipe draws from: the models, which are in memory, the scheduler, and all that the generation names beside its
-    /// model, loaded. Blocks for as long as that takes.
+    /// Prepares a generation whose models are loaded: checks the request against the current files, builds the
+    /// scheduler, and loads everything else that the request names. Blocks during the loads.
     ///
     /// # Errors
     /// A name is unknown, or what it names cannot be loaded or used.
@@ -40,12 +40,12 @@ impl Catalogue {
     ) -> Result<Prepared, PrepareError> {
         let Work::Draw(draw) = &job.work;
         self.check_fits(draw, &job.model)?;
-        let companions = self.companions(draw, &model, refiner)?;
+        let auxiliary = self.auxiliary(draw, &model, refiner)?;
         let scheduler = self.scheduler(draw, &job.model)??;
-        Ok(Prepared { job, model, scheduler, companions, inputs })
+        Ok(Prepared { job, model, scheduler, auxiliary, inputs })
     }
 
-    /// Whether the model, as it is listed now, can still draw what it could when the request was accepted.
+    /// Checks that the model, as it is listed now, can still draw the request.
     fn check_fits(&self, draw: &Draw, model: &str) -> Result<(), PrepareError> {
         let card = self.card(model).ok_or_else(|| CatalogueError::Unknown(model.to_owned()))?;
         for control in &draw.controls {
@@ -72,7 +72,7 @@ impl Catalogue {
         )))
     }
 
-    fn companions(&self, draw: &Draw, model: &Model, refiner: Option<Arc<Model>>) -> Result<Companions, PrepareError> {
+    fn auxiliary(&self, draw: &Draw, model: &Model, refiner: Option<Arc<Model>>) -> Result<Auxiliary, PrepareError> {
         let controls = draw.controls.iter();
         let control_nets = controls.map(|control| self.control_nets().load(&control.model));
         let refiner = match refiner {
@@ -83,15 +83,15 @@ impl Catalogue {
             None => None,
         };
         let adapters = self.adapters();
-        Ok(Companions {
-            adapters: adapters.changes(draw, model).map_err(PrepareError::Companion)?,
-            learned: adapters.learned(draw, model).map_err(PrepareError::Companion)?,
-            control_nets: control_nets.collect::<Result<_, _>>().map_err(PrepareError::Companion)?,
+        Ok(Auxiliary {
+            adapters: adapters.changes(draw, model).map_err(PrepareError::Auxiliary)?,
+            learned: adapters.learned(draw, model).map_err(PrepareError::Auxiliary)?,
+            control_nets: control_nets.collect::<Result<_, _>>().map_err(PrepareError::Auxiliary)?,
             refiner,
         })
     }
 
-    /// The scheduler of a model's folder with what the request changes.
+    /// The scheduler of the model's folder with the changes that the request makes.
     fn scheduler(&self, draw: &Draw, model: &str) -> Result<Result<SchedulerConfig, InvalidScheduler>, CatalogueError> {
         let card = self.card(model).ok_or_else(|| CatalogueError::Unknown(model.to_owned()))?;
         Ok(SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler))

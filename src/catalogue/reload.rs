@@ -1,15 +1,12 @@
-//! Reading the folders again while the server runs.
+//! Lists the folders again while the server runs.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
 use super::{Catalogue, CatalogueError, Entry, Listed, keys_now, models};
 
-/// What is different since the folders were read before.
+/// The differences between two listings of the folders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reloaded {
     pub models: Changes,
@@ -18,11 +15,11 @@ pub struct Reloaded {
     pub controlnets: Changes,
 }
 
-/// Names of one kind, in their order.
+/// Differences between two lists of names, in alphabetical order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
     pub added: Vec<String>,
-    /// Of the same name, with other files.
+    /// The same name, but other files.
     pub changed: Vec<String>,
     pub removed: Vec<String>,
 }
@@ -32,7 +29,7 @@ impl Changes {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 
-    /// Between two lists of names with what stands for their files.
+    /// Compares two listings.
     fn between(before: &NameKeys, now: &NameKeys) -> Changes {
         let names = |is: &dyn Fn(&String, &String) -> bool, of: &NameKeys| {
             of.iter().filter(|(name, files)| is(name, files)).map(|(name, _)| name.clone()).collect()
@@ -52,7 +49,7 @@ impl Reloaded {
     }
 }
 
-/// What stands for the files of everything that is listed, by kind and name.
+/// The keys of all listed files, by kind and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Keys {
     models: NameKeys,
@@ -61,7 +58,7 @@ pub(super) struct Keys {
     control_nets: NameKeys,
 }
 
-/// What stands for files, by name.
+/// The keys of files by name. A key changes when the files do.
 pub(in crate::catalogue) type NameKeys = BTreeMap<String, String>;
 
 impl Keys {
@@ -81,29 +78,29 @@ impl Keys {
     }
 }
 
-/// The lists as they were at a moment.
+/// A snapshot of the lists.
 #[derive(Debug)]
 pub struct Edition(Arc<Listed>);
 
 impl Catalogue {
-    /// The lists as they are now.
+    /// The current lists.
     pub fn edition(&self) -> Edition {
         Edition(self.listed())
     }
 
-    /// Whether the lists are still these.
+    /// Whether the lists are still those of `edition`.
     pub fn is_at(&self, Edition(listed): &Edition) -> bool {
         Arc::ptr_eq(listed, &self.listed())
     }
 
-    /// Reads the folders of models, LoRAs, textual inversions and ControlNets again. What runs goes on with what it has;
-    /// what comes later gets the new files. Blocks while configurations and heads of files are read.
+    /// Lists the folders of models, LoRAs, textual inversions and ControlNets again. Running generations keep what they
+    /// use; later ones use the new files. Blocks while configurations and file headers are read.
     ///
     /// # Errors
     /// A folder cannot be read; then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
-        // One at a time, so that none puts back what another has replaced.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // One at a time, so that no reload restores what another one has replaced.
+        let mut seen = self.seen.lock();
         let before = self.listed();
         let (models, note) = models(&self.dir, &before.models)?;
         let adapters = Arc::new(before.adapters.read_again().map_err(|error| other(&error))?);
@@ -114,13 +111,13 @@ impl Catalogue {
         self.shelf.keep(now.models.values().map(|entry| entry.key.clone()).collect());
         now.warn(Some(&before));
         let (old, new) = (Keys::of(&before), Keys::of(&now));
-        *self.listed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
+        *self.listed.write() = Arc::new(now);
         *seen = None;
         Ok(old.changes(&new))
     }
 
-    /// Reads the folders again if their files have changed and have come to rest: if they are as they were at the last look,
-    /// and not as when they were read. So a file that is being copied is not read half way.
+    /// Lists the folders again if files have changed since they were listed but not since the last poll. So a file that
+    /// is being copied is not read halfway.
     ///
     /// # Errors
     /// Those of [`Catalogue::reload`].
@@ -129,14 +126,14 @@ impl Catalogue {
         let (loras, embeddings) = listed.adapters.keys_now().map_err(|error| other(&error))?;
         let control_nets = listed.control_nets.keys_now().map_err(|error| other(&error))?;
         let now = Keys { models: keys_now(&self.dir)?, loras, embeddings, control_nets };
-        let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(now.clone());
+        let before = self.seen.lock().replace(now.clone());
         if now == Keys::of(&listed) || before != Some(now) {
             return Ok(None);
         }
         self.reload().map(Some)
     }
 
-    /// Tells people, in the log, of everything that cannot be used.
+    /// Logs everything that cannot be used.
     pub fn warn(&self) {
         self.listed().warn(None);
     }
@@ -147,7 +144,7 @@ fn other(error: &impl ToString) -> CatalogueError {
 }
 
 impl Listed {
-    /// Logs what cannot be used, and the notes on what can, where it was not so before.
+    /// Logs what cannot be used, and notes on what can; entries that were in `before` are skipped.
     fn warn(&self, before: Option<&Listed>) {
         let same = |name: &str, entry: &Arc<Entry>| {
             before.and_then(|before| before.models.get(name)).is_some_and(|known| Arc::ptr_eq(known, entry))

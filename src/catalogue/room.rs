@@ -1,34 +1,34 @@
-//! What has to leave memory so that a model fits: a pure function of sizes and uses.
+//! Decides which models to unload so that another one fits: a pure function of sizes and uses.
 
-/// A model that takes up memory, or will when it has been read.
+/// A model that takes memory, or will take it when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub bytes: u64,
-    /// Grows with every use; the smallest is the least recently used.
+    /// Grows with every use: the least recently used model has the smallest value.
     pub used: u64,
-    /// Somebody computes with it, or it is being read.
+    /// Whether a run uses the model, or the model is being loaded.
     pub in_use: bool,
 }
 
-/// How room is made.
+/// The decision which models to unload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Indices of those that go.
+    /// Indices of the models to unload.
     pub unload: Vec<usize>,
-    /// Whether they can go at once; else those in use among them have to come to their ends first.
+    /// Whether all of them can be unloaded at once. If not, those in use must become free first.
     pub now: bool,
 }
 
-/// Which of `held` go so that `incoming` bytes more stay within `bound`. A model that is larger than the bound fits where
-/// nothing else is.
+/// Decides which of `held` to unload so that `incoming` more bytes fit `bound`. A model that exceeds the bound fits if
+/// no other model is loaded.
 ///
-/// Models in use go only where all the others do not suffice, and of either kind the least recently used first. Whatever
-/// can stay beside the new one stays.
+/// Models in use are chosen only if unloading all others is not enough. Within both groups, the least recently used
+/// model is chosen first. A model that fits next to the new one stays.
 pub fn plan(held: &[Held], incoming: u64, bound: u64) -> Plan {
     let mut order: Vec<usize> = (0..held.len()).collect();
     order.sort_by_key(|i| (held[*i].in_use, held[*i].used));
     let all: u128 = held.iter().map(|model| u128::from(model.bytes)).sum();
-    // What stays, with the new one.
+    // Bytes of the models that stay, plus the new one.
     let mut total = all + u128::from(incoming);
     let mut unload: Vec<usize> = Vec::new();
     for i in order {
@@ -38,7 +38,7 @@ pub fn plan(held: &[Held], incoming: u64, bound: u64) -> Plan {
         total -= u128::from(held[i].bytes);
         unload.push(i);
     }
-    // A small model went in vain where a large one had to follow it. Those that are used most stay rather than others.
+    // If a large model must go, small ones chosen before may fit again. The most recently used of them stay first.
     for at in (0..unload.len()).rev() {
         let bytes = u128::from(held[unload[at]].bytes);
         if total + bytes <= u128::from(bound) {
@@ -104,15 +104,15 @@ mod tests {
             };
             prop_assert!(left(&plan.unload) <= u128::from(bound) || plan.unload.len() == held.len());
             prop_assert_eq!(plan.now, plan.unload.iter().all(|i| !held[*i].in_use));
-            // Nothing goes that could stay.
+            // Nothing is unloaded that could stay.
             for i in &plan.unload {
                 let others: Vec<usize> = plan.unload.iter().copied().filter(|other| other != i).collect();
                 prop_assert!(left(&others) > u128::from(bound));
             }
-            // Nobody waits for a run to end where the idle ones suffice.
+            // No request waits for a run to end if unloading idle models is enough.
             let idle: Vec<usize> = (0..held.len()).filter(|i| !held[*i].in_use).collect();
             prop_assert!(plan.now || left(&idle) > u128::from(bound));
-            // Of two of one size and kind, the one that was used later goes only with the other.
+            // Of two models of equal size and use, the more recently used one is unloaded only together with the other.
             for (i, a) in held.iter().enumerate() {
                 for (j, b) in held.iter().enumerate() {
                     let alike = a.bytes == b.bytes && a.in_use == b.in_use && a.used < b.used;

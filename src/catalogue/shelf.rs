@@ -1,10 +1,12 @@
-//! Which models are in memory, which are being read, and who waits for one.
+//! The shelf: which models are in memory or being loaded, and the queue of requests for models.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
+
+use parking_lot::Mutex;
 
 use super::{
     entry::{key_of, name_of},
@@ -12,31 +14,32 @@ use super::{
 };
 use crate::{metrics::Metrics, pipelines::Model};
 
-/// So many later askers may be served before one that waits for room; then they let the models that are in its way come
-/// to rest. Otherwise a model in steady use would keep others out for ever.
+/// How many later requests may be served before a request that waits for room. After that, the models that occupy the
+/// room are no longer handed out. Otherwise a model in constant use would keep others out forever.
 const OVERTAKINGS: u32 = 32;
 
-/// The state of all models behind one lock, which is never held while anything is read or computed.
+/// The state of all models behind one lock. The lock is never held while a model is loaded or computes.
 #[derive(Debug)]
 pub(super) struct Shelf(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Bytes that the models together may take.
+    /// Maximum bytes of all models together.
     bound: u64,
     metrics: Metrics,
-    /// By key and device; one that is not here is cold.
+    /// By key and device. A model that is missing here is cold.
     models: BTreeMap<String, Presence>,
-    /// Keys of models that the catalogue no longer lists, which go as soon as nobody uses them.
+    /// Keys of models that the catalogue no longer lists. They are unloaded when they are no longer in use.
     retired: BTreeSet<String>,
-    /// In the order of their coming.
-    waiting: Vec<Waiting>,
-    /// Names of models that are to be loaded before the server is ready.
+    /// In the order of arrival.
+    waiting: Vec<WaitingModelRequest>,
+    /// Names of models that must be loaded before the server is ready.
     awaited: BTreeSet<String>,
+    /// Counts uses and requests.
     clock: u64,
 }
 
-/// A model's networks, on their way or in place.
+/// A model that is loaded or being loaded, or whose last load has failed.
 #[derive(Debug)]
 enum Presence {
     Loading { bytes: u64 },
@@ -45,26 +48,27 @@ enum Presence {
 }
 
 #[derive(Debug)]
-struct Waiting {
+/// A request for a model that waits.
+struct WaitingModelRequest {
     number: u64,
     name: String,
     bytes: u64,
     beside: Option<String>,
-    /// How many that came later were served before it.
+    /// How many later requests were served before this one.
     overtaken: u32,
     waker: Waker,
 }
 
-/// What an asker gets.
-pub(super) enum Taken {
+/// The result of a request for a model.
+pub(super) enum Acquisition {
     Model(Arc<Model>),
-    /// It has to read the model; there is room for it once these are dropped.
+    /// The requester must load the model. There is room for it once these models are dropped.
     ToRead(Vec<Arc<Model>>),
-    /// The read that it waited for has failed.
+    /// The load that the request waited for has failed.
     Failed(String),
 }
 
-/// How a model stands.
+/// The state of a model on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Cold,
@@ -87,28 +91,28 @@ impl Shelf {
     }
 
     pub fn bound(&self) -> u64 {
-        self.lock().bound
+        self.0.lock().bound
     }
 
     pub fn set_bound(&self, bound: u64) {
-        self.lock().bound = bound;
+        self.0.lock().bound = bound;
     }
 
     pub fn set_metrics(&self, metrics: Metrics) {
-        self.lock().metrics = metrics;
+        self.0.lock().metrics = metrics;
     }
 
-    /// The server is not ready before this model is.
+    /// The server is not ready before this model is loaded.
     pub fn await_model(&self, name: &str) {
-        self.lock().awaited.insert(name.to_owned());
+        self.0.lock().awaited.insert(name.to_owned());
     }
 
     pub fn awaited(&self) -> Vec<String> {
-        self.lock().awaited.iter().cloned().collect()
+        self.0.lock().awaited.iter().cloned().collect()
     }
 
     pub fn standing(&self, name: &str) -> Standing {
-        match self.lock().models.get(name) {
+        match self.0.lock().models.get(name) {
             None => Standing::Cold,
             Some(Presence::Loading { .. }) => Standing::Loading,
             Some(Presence::Ready { .. }) => Standing::Ready,
@@ -116,37 +120,37 @@ impl Shelf {
         }
     }
 
-    /// The model, or the turn to read it, as soon as that is possible. Dropping the future gives the place in the row up.
+    /// Waits for the model, or for the turn to load it. Dropping the future leaves the queue.
     ///
-    /// Who holds the model `beside` already is before all who hold none: one of these may be waiting for that model to go,
-    /// and neither would come to an end if the other were before it.
-    pub async fn take(&self, name: &str, bytes: u64, beside: Option<&str>) -> Taken {
-        let number = self.lock().tick();
-        let mut place = Place { shelf: self, name, bytes, beside, number, joined: false };
-        std::future::poll_fn(|context| place.poll(context)).await
+    /// A request of a caller that holds the model `beside` goes before those of callers that hold none. One of these
+    /// may wait for that very model to be unloaded; if it went first, both would wait forever.
+    pub async fn take(&self, name: &str, bytes: u64, beside: Option<&str>) -> Acquisition {
+        let number = self.0.lock().tick();
+        let mut request = ModelRequest { shelf: self, name, bytes, beside, number, joined: false };
+        std::future::poll_fn(|context| request.poll(context)).await
     }
 
-    /// Whether a model of so many bytes finds room beside all that are in memory.
+    /// Whether a model of `bytes` bytes fits without unloading others.
     pub fn has_room(&self, bytes: u64) -> bool {
-        let state = self.lock();
+        let state = self.0.lock();
         state.bytes().saturating_add(bytes) <= state.bound
     }
 
-    /// Only the models of these keys stay, on whatever device; the others go as soon as nobody uses them.
+    /// Keeps only models with these keys, on all devices. Others are unloaded as soon as they are not in use.
     pub fn keep(&self, keys: BTreeSet<Arc<str>>) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let of = |key: &String| !keys.contains(key_of(key));
         state.retired = state.models.keys().filter(|key| of(key)).cloned().collect();
         let gone = state.unload_retired();
         drop(state);
-        // Outside of the lock, since giving memory back takes a while.
+        // Outside of the lock, since freeing memory takes a while.
         drop(gone);
         self.wake();
     }
 
-    /// The model was read, or not.
+    /// Records the result of loading a model.
     pub fn put(&self, name: &str, read: Result<Arc<Model>, String>) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let bytes = match state.models.get(name) {
             Some(Presence::Loading { bytes }) => *bytes,
             _ => 0,
@@ -167,9 +171,9 @@ impl Shelf {
         self.wake();
     }
 
-    /// The model is not read after all.
+    /// Records that the model will not be loaded after all.
     pub fn give_up(&self, name: &str) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if let Some(Presence::Loading { .. }) = state.models.get(name) {
             state.models.remove(name);
         }
@@ -178,41 +182,38 @@ impl Shelf {
         self.wake();
     }
 
-    /// Something is no longer in use: whoever waits looks again.
+    /// Makes all waiting requests look again, because a model is no longer in use.
     pub fn wake(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let gone = state.unload_retired();
-        // Outside of the lock, since what a waker does is its own affair.
+        // Outside of the lock, since wakers run foreign code.
         let wakers: Vec<Waker> = state.waiting.iter().map(|waiting| waiting.waker.clone()).collect();
         drop(state);
         drop(gone);
         wakers.into_iter().for_each(Waker::wake);
     }
-
-    /// The state is whole whenever the lock is free, since no code between lock and unlock can panic half way.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// One asker, who is in the row of those that wait once its first look was in vain.
-struct Place<'a> {
+/// One request for a model. It joins the queue of waiting requests if the model is not available at the first poll.
+struct ModelRequest<'a> {
     shelf: &'a Shelf,
     name: &'a str,
     bytes: u64,
-    /// What the asker holds, so that it stays.
+    /// The model that the caller already holds; it stays in memory.
     beside: Option<&'a str>,
     number: u64,
-    /// Somebody else has read the model meanwhile, and how that ends is its end too.
+    /// Whether another request was loading the model at an earlier poll. Its failure then fails this request, too.
     joined: bool,
 }
 
-impl Place<'_> {
-    fn poll(&mut self, context: &Context<'_>) -> Poll<Taken> {
-        let mut state = self.shelf.lock();
+impl ModelRequest<'_> {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Acquisition> {
+        let mut state = self.shelf.0.lock();
         match state.models.get(self.name) {
             Some(Presence::Loading { .. }) => self.joined = true,
-            Some(Presence::Failed { reason }) if self.joined => return Poll::Ready(Taken::Failed(reason.clone())),
+            Some(Presence::Failed { reason }) if self.joined => {
+                return Poll::Ready(Acquisition::Failed(reason.clone()));
+            }
             _ => {}
         }
         if let Some(taken) = state.serve(self) {
@@ -224,22 +225,22 @@ impl Place<'_> {
             None => {
                 let (name, bytes, number) = (self.name.to_owned(), self.bytes, self.number);
                 let beside = self.beside.map(str::to_owned);
-                state.waiting.push(Waiting { number, name, bytes, beside, overtaken: 0, waker });
+                state.waiting.push(WaitingModelRequest { number, name, bytes, beside, overtaken: 0, waker });
             }
         }
         Poll::Pending
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for ModelRequest<'_> {
     fn drop(&mut self) {
-        let mut state = self.shelf.lock();
+        let mut state = self.shelf.0.lock();
         let before = state.waiting.len();
         state.waiting.retain(|waiting| waiting.number != self.number);
         let left = state.waiting.len() < before;
         drop(state);
         if left {
-            // Others may have waited on its account.
+            // Others may have waited because of this request.
             self.shelf.wake();
         }
     }
@@ -251,59 +252,60 @@ impl State {
         self.clock
     }
 
-    /// What the asker gets now, if anything.
-    fn serve(&mut self, place: &Place<'_>) -> Option<Taken> {
-        let in_the_way = self.in_whose_way(place);
+    /// Tries to serve the request now.
+    fn serve(&mut self, request: &ModelRequest<'_>) -> Option<Acquisition> {
+        let in_the_way = self.in_whose_way(request);
         if in_the_way.iter().any(|i| self.waiting[*i].overtaken >= OVERTAKINGS) {
             return None;
         }
         let now = self.tick();
-        let taken = match self.models.get_mut(place.name) {
+        let taken = match self.models.get_mut(request.name) {
             Some(Presence::Loading { .. }) => return None,
             Some(Presence::Ready { model, used, .. }) => {
                 *used = now;
-                Taken::Model(model.clone())
+                Acquisition::Model(model.clone())
             }
-            Some(Presence::Failed { .. }) | None => Taken::ToRead(self.make_room(place)?),
+            Some(Presence::Failed { .. }) | None => Acquisition::ToRead(self.make_room(request)?),
         };
         in_the_way.iter().for_each(|i| self.waiting[*i].overtaken += 1);
         Some(taken)
     }
 
-    /// Takes out what has to go for the asker's model, and takes its place up.
-    fn make_room(&mut self, place: &Place<'_>) -> Option<Vec<Arc<Model>>> {
-        let (names, plan) = self.plan(place.bytes, place.beside);
+    /// Removes the models that must be unloaded for the requested one, and reserves its request.
+    fn make_room(&mut self, request: &ModelRequest<'_>) -> Option<Vec<Arc<Model>>> {
+        let (names, plan) = self.plan(request.bytes, request.beside);
         if !plan.now {
             return None;
         }
         let unloaded = plan.unload.iter().filter_map(|i| self.unload(&names[*i])).collect();
-        self.models.insert(place.name.to_owned(), Presence::Loading { bytes: place.bytes });
+        self.models.insert(request.name.to_owned(), Presence::Loading { bytes: request.bytes });
         self.tell();
         Some(unloaded)
     }
 
-    /// Those who came before the asker and wait for room that it would keep or take from them.
-    fn in_whose_way(&self, place: &Place<'_>) -> Vec<usize> {
-        let delays = |waiting: &Waiting| {
-            let is_before = match (&waiting.beside, place.beside) {
+    /// Earlier requests that wait for room which this request would occupy.
+    fn in_whose_way(&self, request: &ModelRequest<'_>) -> Vec<usize> {
+        let delays = |waiting: &WaitingModelRequest| {
+            let is_before = match (&waiting.beside, request.beside) {
                 (Some(_), None) => true,
                 (None, Some(_)) => false,
-                _ => waiting.number < place.number,
+                _ => waiting.number < request.number,
             };
-            if !is_before || waiting.name == place.name {
+            if !is_before || waiting.name == request.name {
                 return false;
             }
             if let Some(Presence::Loading { .. } | Presence::Ready { .. }) = self.models.get(&waiting.name) {
                 return false;
             }
             let (names, plan) = self.plan(waiting.bytes, waiting.beside.as_deref());
-            let is_in_memory = self.models.get(place.name).is_some_and(|presence| presence.held().is_some());
-            !is_in_memory || plan.unload.iter().any(|i| names[*i] == place.name)
+            let is_in_memory = self.models.get(request.name).is_some_and(|presence| presence.held().is_some());
+            !is_in_memory || plan.unload.iter().any(|i| names[*i] == request.name)
         };
         (0..self.waiting.len()).filter(|i| delays(&self.waiting[*i])).collect()
     }
 
-    /// How room is made for so many bytes while one model stays, by indices of these names.
+    /// Plans how to make room for `bytes` bytes while the model `beside` stays. Indices in the plan refer to the
+    /// returned names.
     fn plan(&self, bytes: u64, beside: Option<&str>) -> (Vec<String>, Plan) {
         let stays = beside.and_then(|name| self.models.get(name)?.held()).map_or(0, |held| held.bytes);
         let bytes = bytes.saturating_add(stays);
@@ -313,6 +315,7 @@ impl State {
         (names, plan(&held, bytes, self.bound))
     }
 
+    /// Removes the retired models that are not in use, and returns them so that they are dropped outside of the lock.
     fn unload_retired(&mut self) -> Vec<Arc<Model>> {
         if self.retired.is_empty() {
             return Vec::new();
@@ -341,7 +344,7 @@ impl State {
         }
     }
 
-    /// Shows what memory is taken, or will be in a moment.
+    /// Updates the metric of the memory that models take, including those being loaded.
     fn tell(&self) {
         self.metrics.model_bytes.set(i64::try_from(self.bytes()).unwrap_or(i64::MAX));
     }
@@ -352,8 +355,8 @@ impl State {
 }
 
 impl Presence {
-    /// A model in memory is in use while somebody beside the shelf has a handle of it. New handles come from the shelf
-    /// alone, or from those that are in use already, so that one without use stays so while the lock is held.
+    /// The model's memory and use. A loaded model is in use while a handle exists outside of the shelf. New handles are
+    /// made only by the shelf or from existing handles, so an unused model stays unused while the lock is held.
     fn held(&self) -> Option<Held> {
         match self {
             Presence::Loading { bytes } => Some(Held { bytes: *bytes, used: u64::MAX, in_use: true }),

@@ -1,11 +1,11 @@
-//! The fields of a request as flags of the command line, made of the table of fields.
+//! The fields of a request as command line flags, made from the table of fields.
 
 use std::sync::LazyLock;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser, error::Error};
 use latentd::generation::{FIELDS, Field, Kind};
 
-/// Fields that are no flags here, each with the reason.
+/// Fields that are not flags here, each with the reason.
 const OTHERS: [(&str, &str); 13] = [
     ("prompt", "is the argument"),
     ("n", "is -n"),
@@ -17,12 +17,12 @@ const OTHERS: [(&str, &str); 13] = [
     ("on_disconnect", "is for clients that wait"),
     ("priority", "orders a queue"),
     ("start_timeout_s", "is for a queue"),
-    ("run_timeout_s", "is for requests that nobody watches"),
+    ("run_timeout_s", "is for requests without a waiting client"),
     ("webhook", "is sent by a server"),
     ("metadata", "is stored by a server"),
 ];
 
-/// What the command line says by flags: names of fields and texts, as a form sends them.
+/// The flags of a command line: names of fields and texts, as in a form.
 #[derive(Debug)]
 pub(super) struct Flags(Vec<(String, String)>);
 
@@ -54,7 +54,7 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// The fields that are flags, and the names of these.
+/// The fields that are flags, with the names of the flags.
 fn flags() -> impl Iterator<Item = (&'static Field, &'static str)> {
     static LONG: LazyLock<Vec<String>> =
         LazyLock::new(|| FIELDS.iter().map(|field| field.name.replace('_', "-")).collect());
@@ -73,7 +73,7 @@ fn flag(field: &'static Field, long: &'static str) -> Arg {
         _ => ("JSON", ValueParser::new(text)),
     };
     let flag = Arg::new(field.name).long(long).help(field.doc).value_name(value).value_parser(parser);
-    // A negative number is a value out of bounds, not another flag.
+    // A negative number is parsed as a value that is out of range, not as another flag.
     let flag = flag.allow_negative_numbers(matches!(field.kind, Kind::Integer(_) | Kind::Number(_)));
     match field.needs {
         Some(needed) => flag.requires(needed),
@@ -90,9 +90,9 @@ fn integer(text: &str) -> Result<String, String> {
     integer.map(|_| text.to_owned()).map_err(|_| "it must be a whole number, such as 8, and not negative".to_owned())
 }
 
-/// A number that JSON has, as the fields of a request do.
+/// Parses a finite number, as JSON requires.
 fn finite(text: &str) -> Result<String, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    // JSON's own way of writing it: `.5` and `+1` are numbers here.
+    // Writes the number in JSON's form: `.5` and `+1` are accepted on the command line.
     number.map(|number| number.to_string()).ok_or_else(|| "it must be a finite number, such as 7.5".to_owned())
 }

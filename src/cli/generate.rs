@@ -1,4 +1,4 @@
-//! Pictures without a server: the same rules, engine and pipeline, one generation.
+//! `latentd generate`: draws pictures without a server, with the same rules, engine and pipelines.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use latentd::{
     app::{self, engine_settings},
     diffusion::{SamplerLabel, names},
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Fields, Format, InputImage, Job, Phase, Place, Work, resolve},
+    generation::{Fields, Format, ImageField, InputImage, Job, Phase, Work, resolve},
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
@@ -29,25 +29,28 @@ use super::{Settings, flags::Flags, output::Output};
 pub(super) struct Generate {
     #[command(flatten)]
     settings: Settings,
-    /// What the picture shows. Models that draw without a prompt take none.
+    /// What the picture shows; at most limits.max_prompt_chars characters, by default 10000. Models that draw without a
+    /// prompt take none.
     prompt: Option<String>,
-    /// The file to write, in the format of its extension: .png, .jpg, or .webp, which is lossless. Without an extension
-    /// it has the format of --format, or is a PNG. Of several images, image i goes to NAME-i.png. "-" is standard output.
+    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless). Without an extension, the
+    /// format is that of --format. Of several images, image i goes to NAME-i.png, counted from 0. "-" is standard
+    /// output, for one image.
     #[arg(short, long, value_name = "FILE", value_parser = picture_file)]
     output: PathBuf,
-    /// A picture to begin with: PNG, JPEG or WebP. "-" is standard input.
+    /// Picture to start from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard input.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// White is drawn anew, black stays.
+    /// Mask for the image: a PNG, JPEG or WebP file of at most 256 MiB. White is redrawn, black stays. "-" is standard
+    /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// The format of the picture where the name of the file says none, as with "-": png, jpeg or webp.
+    /// Format of the picture if the name of the file has no extension, as with "-": png, jpeg or webp [default: png].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
-    /// The quality of a JPEG, 1 to 100.
+    /// Quality of a JPEG, 1 to 100 [default: 90].
     #[arg(long)]
     quality: Option<u32>,
-    /// Number of images.
+    /// Number of images, 1 to limits.max_images (by default 8).
     #[arg(short, default_value_t = 1)]
     n: u32,
     #[command(flatten)]
@@ -66,15 +69,15 @@ impl Generate {
         if self.image.as_ref().is_some_and(|path| path.as_os_str() == "-") && self.image == self.mask {
             bail!("--image and --mask cannot both be standard input");
         }
-        take_in(&mut fields, &mut inputs, Place::Image, self.image.as_deref())?;
-        take_in(&mut fields, &mut inputs, Place::Mask, self.mask.as_deref())?;
+        take_in(&mut fields, &mut inputs, ImageField::Image, self.image.as_deref())?;
+        take_in(&mut fields, &mut inputs, ImageField::Mask, self.mask.as_deref())?;
         let job = resolve(fields, &rules).map_err(|invalid| {
             let details: Vec<String> = invalid.errors.iter().map(|error| without_http(&error.detail)).collect();
             anyhow!("{}", details.join("; "))
         })?;
 
         let Work::Draw(draw) = &job.work;
-        // Nothing is computed for a file that cannot be written.
+        // Check the files before computing anything.
         let outputs = self.outputs(draw.n)?;
         outputs.iter().try_for_each(Output::check)?;
 
@@ -103,7 +106,7 @@ impl Generate {
         write(&job, &label, frames, &outputs)
     }
 
-    /// Where each image goes.
+    /// The output of each image.
     fn outputs(&self, n: u32) -> Result<Vec<Output>> {
         match (Output::of(&self.output), n) {
             (output, 1) => Ok(vec![output]),
@@ -154,14 +157,14 @@ fn write(job: &Job, label: &SamplerLabel, frames: Vec<Frame>, outputs: &[Output]
         let line = format!("{output} (seed {})", draw.seed_of(index));
         match output {
             Output::File(_) => println!("{line}"),
-            // Nothing but the picture.
+            // Standard output contains only the picture.
             Output::Stdout => eprintln!("{line}"),
         }
     }
     Ok(())
 }
 
-/// The words of an error of a request for somebody who has no server.
+/// Replaces hints about HTTP requests in an error message.
 fn without_http(detail: &str) -> String {
     let schedulers = || names().map(|scheduler| scheduler.name).collect::<Vec<_>>().join(", ");
     match detail.split_once("GET /v1/") {
@@ -171,7 +174,7 @@ fn without_http(detail: &str) -> String {
     }
 }
 
-/// The file of `--output`: its extension names a format, or it has none.
+/// Parses the file of `--output`. Its extension must name a format, if it has one.
 fn picture_file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.ends_with('/') {
         return Err("it must name a file, or be - for standard output".to_owned());
@@ -185,7 +188,7 @@ fn picture_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The format of `--format`.
+/// Parses the format of `--format`.
 fn format_named(text: &str) -> Result<Format, String> {
     Format::of_extension(text).ok_or_else(|| "it must be png, jpeg or webp".to_owned())
 }
@@ -195,19 +198,19 @@ fn format_of(path: &Path) -> Option<Format> {
     path.extension().and_then(|extension| Format::of_extension(extension.to_str()?))
 }
 
-/// Reads a picture into its field and among the inputs, where there is one to read.
-fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: Place, path: Option<&Path>) -> Result<()> {
+/// Reads a picture, if `path` is given, into its field and into the inputs.
+fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let file = read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let picture = decode(&file, place.role().ground()).with_context(|| path.display().to_string())?;
-    // Nothing is stored here, so nothing will be looked up by this name; it only says which file it was.
+    // Nothing is stored here, so the digest only identifies the file.
     let upload = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
     fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });
     inputs.put(place, picture);
     Ok(())
 }
 
-/// The most bytes of a picture that are read: a file may have no end.
+/// Maximum number of bytes that are read of a picture, because some files have no end.
 const MOST_BYTES: u64 = 256 << 20;
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -222,7 +225,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// `fox.png` -> `fox-1.png`
+/// Adds the index of an image to a file name: `fox.png` becomes `fox-1.png`.
 fn numbered(path: &Path, index: u32, format: Format) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or_else(|| format.extension().into(), |extension| extension.to_string_lossy());
@@ -235,7 +238,7 @@ fn progress_bar(steps: u32) -> ProgressBar {
     ProgressBar::new(u64::from(steps)).with_style(style)
 }
 
-/// Shows the run on a terminal.
+/// Shows the progress of the run on a terminal.
 struct Bar {
     bar: ProgressBar,
     ended: mpsc::Sender<Result<Vec<Frame>, RunError>>,
@@ -257,7 +260,7 @@ impl Observer for Bar {
 
     fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
         self.bar.finish_and_clear();
-        // Nobody is left to tell only where the program is ending anyway.
+        // Sending fails only if the program is ending anyway.
         let _ = self.ended.send(outcome);
     }
 }

@@ -1,4 +1,4 @@
-//! Asking a server on this machine whether it lives.
+//! `latentd healthcheck`: checks whether a server on this machine answers.
 
 use std::{
     io::{Read, Write},
@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail};
 
 use super::operator::reachable;
 
-/// Asks the operator listener's `/livez`.
+/// Requests `/livez` from the operator listener.
+///
+/// # Errors
+/// The server does not answer within 3 seconds, or answers with a status other than 200.
 pub(super) fn run(bind: SocketAddr) -> Result<()> {
     let address = reachable(bind);
     let timeout = Duration::from_secs(3);

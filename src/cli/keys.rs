@@ -1,4 +1,4 @@
-//! Keys for tenants.
+//! `latentd keys`: creates API keys of tenants.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,7 +8,7 @@ use latentd::{
     app,
     generation::Fields,
     ledger::StoreError,
-    service::{NewKey, Terms},
+    service::{AcceptPolicy, NewKey},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ use super::{Settings, operator::reachable};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
-    /// Make a key and print it; it cannot be shown again.
+    /// Create an API key and print it. The key cannot be shown again.
     Create(Create),
 }
 
@@ -25,19 +25,21 @@ pub(super) enum Keys {
 pub(super) struct Create {
     #[command(flatten)]
     settings: Settings,
-    /// Whose key it is; a tenant that there is not yet is made.
+    /// Name of the tenant: 1 to 64 characters a-z, 0-9, ".", "_" and "-", the first one a letter or digit, and not
+    /// "default". A tenant that does not exist is created.
     #[arg(long, value_name = "NAME")]
     tenant: String,
-    /// The tenant's share of the workers beside others' [default: 1].
+    /// Weight of the tenant when workers are shared with other tenants, 0.001 to 1000 [default: 1].
     #[arg(long, value_name = "W")]
     weight: Option<f64>,
-    /// Most generations of the tenant that may wait [default: tenants.max_queued].
+    /// Maximum number of queued generations of the tenant, 1 to 1000000 [default: the setting tenants.max_queued].
     #[arg(long, value_name = "N")]
     max_queued: Option<u32>,
-    /// Most generations of the tenant that may run at the same time [default: tenants.max_running].
+    /// Maximum number of generations of the tenant that run at the same time, 1 to 1000000 [default: the setting
+    /// tenants.max_running].
     #[arg(long, value_name = "N")]
     max_running: Option<u32>,
-    /// Where the database lives (data_dir).
+    /// Folder of the SQLite database. Overrides the setting data_dir, whose default is data.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<std::path::PathBuf>,
 }
@@ -53,11 +55,12 @@ impl Create {
     fn run(&self) -> Result<()> {
         let flags = self.data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.display().to_string())).collect();
         let config = self.settings.load(flags)?;
-        // All that is wrong with the arguments is said before anything else is done.
-        let new = NewKey::read(Fields::new(self.fields()), Terms::of(&config).tenant_caps).map_err(|invalid| {
-            let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
-            anyhow!("{}", details.join("; "))
-        })?;
+        // All errors in the arguments are reported before anything else is done.
+        let new =
+            NewKey::read(Fields::new(self.fields()), AcceptPolicy::of(&config).tenant_caps).map_err(|invalid| {
+                let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
+                anyhow!("{}", details.join("; "))
+            })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let made = runtime.block_on(async {
             match app::open_store(&config).await {
@@ -72,17 +75,17 @@ impl Create {
                         max_running: record.max_running.unwrap_or_default(),
                     })
                 }
-                // A SQLite file is for one process; beside a server the server makes the key.
+                // Only one process can use a SQLite file. If a server uses the file, the server makes the key.
                 Err(error @ StoreError::Locked { .. }) => {
                     let operator = reachable(app::operator_beside(&config));
-                    self.ask(operator).await.with_context(|| {
+                    self.request(operator).await.with_context(|| {
                         format!("{error}, and it does not make the key through its operator listener, {operator}")
                     })
                 }
                 Err(error) => Err(anyhow::Error::from(error).context("the store cannot be opened")),
             }
         })?;
-        // Standard output carries the key alone, for scripts.
+        // Standard output contains only the key, for scripts.
         eprintln!(
             "a key of tenant {}: weight {}, at most {} queued and {} running; it is not shown again",
             made.tenant, made.weight, made.max_queued, made.max_running
@@ -91,8 +94,8 @@ impl Create {
         Ok(())
     }
 
-    /// Has the server make the key.
-    async fn ask(&self, operator: SocketAddr) -> Result<Made> {
+    /// Asks the server to make the key.
+    async fn request(&self, operator: SocketAddr) -> Result<Made> {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
         let url = format!("http://{operator}/admin/keys");
         let body = serde_json::to_vec(&self.fields())?;
@@ -101,7 +104,7 @@ impl Create {
         let (status, body) = (answer.status(), answer.bytes().await.map_err(reqwest::Error::without_url)?);
         if !status.is_success() {
             let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-            bail!("it answers {status}: {}", problem["detail"].as_str().unwrap_or("no server of ours"));
+            bail!("it answers {status}: {}", problem["detail"].as_str().unwrap_or("the answer is not from latentd"));
         }
         serde_json::from_slice(&body).context("its answer cannot be read")
     }
@@ -116,7 +119,7 @@ impl Create {
     }
 }
 
-/// A key as it is shown.
+/// A new key, as it is printed.
 #[derive(Debug, Deserialize)]
 struct Made {
     key: String,

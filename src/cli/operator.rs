@@ -1,8 +1,8 @@
-//! The operator's listener of a server on this machine, as the command line reaches it.
+//! The address at which the command line reaches the operator listener of a server on this machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A listener on every address is asked on loopback.
+/// The address of a listener, with loopback instead of an unspecified IP address.
 pub(super) fn reachable(bind: SocketAddr) -> SocketAddr {
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

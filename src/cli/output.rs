@@ -1,4 +1,4 @@
-//! Where a picture goes: a file or standard output.
+//! The destination of a picture: a file or standard output.
 
 use std::{
     fmt, fs,
@@ -16,7 +16,7 @@ pub(super) enum Output {
 }
 
 impl Output {
-    /// `-` and every other name of standard output, such as `/dev/stdout`, or a file.
+    /// Standard output for `-` and for files that are standard output, such as `/dev/stdout`; otherwise a file.
     pub fn of(path: &Path) -> Output {
         let is_stdout = || {
             let stdout = io::stdout().as_fd().try_clone_to_owned().ok()?;
@@ -29,7 +29,8 @@ impl Output {
         }
     }
 
-    /// Opens a file for writing and leaves everything as it was. A pipe would wait for its reader, and is taken as it is.
+    /// Checks that the file can be opened for writing, without changing anything. Files such as pipes are not opened,
+    /// because a pipe would wait for its reader.
     ///
     /// # Errors
     /// The file cannot be written.

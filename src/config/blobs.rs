@@ -1,4 +1,4 @@
-//! `[blobs]`: where pictures, inputs and logs are kept.
+//! The section `[blobs]`: where pictures, uploads and logs are stored.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,12 +7,12 @@ use super::{ConfigError, Seconds, Secret};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Blobs {
-    /// Empty: the folder `blobs` within `data_dir`. Else `s3://BUCKET` or `s3://BUCKET/PREFIX`.
+    /// If empty, the folder `blobs` in `data_dir`. Otherwise `s3://BUCKET` or `s3://BUCKET/PREFIX`.
     pub url: String,
-    /// Empty: that of AWS for the region.
+    /// If empty, the AWS endpoint of the region.
     pub endpoint: String,
     pub region: String,
-    /// Empty, as the secret: what the machine's role gives.
+    /// If empty, as the secret then is, the credentials of the machine's role.
     pub access_key_id: String,
     pub secret_access_key: Secret,
     pub path_style: bool,
@@ -25,7 +25,7 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// Bucket and prefix, where blobs are not in a folder.
+    /// Bucket and prefix; `None` if blobs are stored in a folder.
     pub fn bucket(&self) -> Option<(&str, &str)> {
         let place = self.url.strip_prefix("s3://")?;
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));

@@ -1,4 +1,4 @@
-//! The devices that networks compute on and the kernels that they are built of, as the settings name them.
+//! The settings of devices and kernels.
 
 use std::{fmt, ops::RangeInclusive};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{ConfigError, words};
 
-/// What networks are built of.
+/// The kernels that networks are built of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KernelSet {
@@ -20,10 +20,10 @@ impl<'de> Deserialize<'de> for KernelSet {
     }
 }
 
-/// `cpu`, or `cpu:0` and `cpu:0-7` for some cores of it alone.
+/// The name of a device: `cpu`, or `cpu:0` and `cpu:0-7` for some cores only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceName {
-    /// `None`: all cores.
+    /// The cores of the device; `None` means all cores.
     pub cores: Option<RangeInclusive<usize>>,
 }
 
@@ -51,7 +51,7 @@ impl DeviceName {
         }
     }
 
-    /// Whether both would compute on the same core. A device of all cores shares them with every other.
+    /// Whether the devices share a core. A device of all cores shares cores with every other device.
     fn overlaps(&self, other: &DeviceName) -> bool {
         match (&self.cores, &other.cores) {
             (Some(cores), Some(others)) => cores.start() <= others.end() && others.start() <= cores.end(),
@@ -60,8 +60,10 @@ impl DeviceName {
     }
 }
 
+/// Checks the list of devices.
+///
 /// # Errors
-/// There is no device, or two of them have a core in common.
+/// The list is empty, or two devices have a core in common.
 pub(super) fn check(devices: &[DeviceName]) -> Result<(), ConfigError> {
     if devices.is_empty() {
         return ConfigError::bound("engine.devices", "must name at least one device, such as cpu");

@@ -1,4 +1,4 @@
-//! Which variables of the environment are settings, and what a mistyped one probably means.
+//! Reads settings from environment variables, with hints about misspelled names.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 
 use super::{ConfigError, DEFAULTS};
 
-/// Variables with another reader than the settings: the file's name, and the fixtures of the tests.
+/// Variables that are not settings: the name of the settings file, and options of the tests.
 const OTHERS: [&str; 5] = [
     "LATENTD_CONFIG",
     "LATENTD_PARITY_DIR",
@@ -15,11 +15,12 @@ const OTHERS: [&str; 5] = [
     "LATENTD_REQUIRE_POSTGRES",
 ];
 
-/// The variables that set something, as keys and values. Texts and the entries of lists, which commas separate, are taken as they
-/// stand: a folder may be called 007, and a secret of digits begin with zeros. Variables that Kubernetes makes for a Service named latentd are passed over.
+/// The settings in the environment, as keys and values. Texts and the comma-separated entries of lists are used
+/// unchanged, because a folder may be called 007, and a secret of digits may begin with zeros. Variables that
+/// Kubernetes or Docker makes for a service named latentd are skipped.
 ///
 /// # Errors
-/// A variable that begins with `LATENTD_` and is no setting, with the one that is probably meant.
+/// A variable begins with `LATENTD_` and is not a setting. The error contains the most similar setting.
 pub fn settings(environment: &BTreeMap<String, String>) -> Result<Vec<(String, Value)>, ConfigError> {
     let defaults = defaults();
     let known: Vec<String> = defaults.iter().map(|(key, _)| variable_of(key)).collect();
@@ -41,7 +42,7 @@ pub fn settings(environment: &BTreeMap<String, String>) -> Result<Vec<(String, V
     Ok(settings)
 }
 
-/// The environment's name of a key: `LATENTD_HTTP__BIND` of `http.bind`.
+/// The environment variable of a key: `LATENTD_HTTP__BIND` for `http.bind`.
 pub fn variable_of(key: &str) -> String {
     format!("LATENTD_{}", key.replace('.', "__").to_ascii_uppercase())
 }
@@ -66,7 +67,7 @@ fn defaults() -> Vec<(String, toml::Value)> {
     defaults
 }
 
-/// What a variable says where the default is of this type.
+/// Parses the value of a variable according to the type of the default.
 fn read(text: &str, default: &toml::Value) -> ValueKind {
     let as_it_stands = |text: &str| ValueKind::String(text.to_owned());
     match default {
@@ -83,7 +84,7 @@ fn read(text: &str, default: &toml::Value) -> ValueKind {
     }
 }
 
-/// The setting that differs in the number of underscores alone, or else in at most two characters.
+/// The setting whose name differs only in the number of underscores, or in at most two characters.
 fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     let plain = |name: &str| name.to_ascii_uppercase().split('_').filter(|word| !word.is_empty()).collect::<String>();
     let name = plain(name);
@@ -91,10 +92,10 @@ fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     distances.filter(|(distance, _)| *distance <= 2).min().map(|(_, known)| known)
 }
 
-/// Whether Kubernetes has made the variable for a Service whose name begins with latentd (as it does in each container of the
-/// namespace, unless the pod says `enableServiceLinks: false`), or Docker for a link:
-/// `LATENTD_SERVICE_HOST`, `LATENTD_SERVICE_PORT`, `LATENTD_SERVICE_PORT_<name>`, `LATENTD_PORT=tcp://…` and
-/// `LATENTD_PORT_<port>_<protocol>` with `_PROTO`, `_PORT` or `_ADDR` behind it.
+/// Whether Kubernetes made the variable for a Service whose name begins with latentd (as in every container of the
+/// namespace, unless the pod has `enableServiceLinks: false`), or Docker for a link: `LATENTD_SERVICE_HOST`,
+/// `LATENTD_SERVICE_PORT`, `LATENTD_SERVICE_PORT_<name>`, `LATENTD_PORT=tcp://…`, and `LATENTD_PORT_<port>_<protocol>`
+/// with an optional suffix `_PROTO`, `_PORT` or `_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     if name.contains("__") {
         return false;

@@ -1,7 +1,8 @@
+//! Expands the home folder in paths of the settings.
+
 use std::path::{Path, PathBuf};
 
-/// The path, of which a leading `~` is the home folder where there is one: a settings file knows no shell that would put
-/// it there.
+/// Replaces a leading `~` with the home folder, if there is one, because no shell does so in a settings file.
 pub(super) fn expanded(path: &Path, home: Option<&Path>) -> PathBuf {
     match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => home.join(rest),

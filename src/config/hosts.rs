@@ -1,15 +1,16 @@
-//! Names by which a listener may be reached.
+//! Patterns of the host names under which a listener accepts requests.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// `images.example.com`, `*.example.com` for every name below it, or `*` for every name. In lower case, without a port.
+/// A pattern in lower case, without a port: `images.example.com`, `*.example.com` for every name below it, or `*` for
+/// every name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern(String);
 
 impl HostPattern {
-    /// `host`: a name in lower case without a port.
+    /// Whether the pattern matches `host`, a name in lower case without a port.
     pub fn matches(&self, host: &str) -> bool {
         match self.0.strip_prefix('*') {
             Some("") => true,
@@ -18,7 +19,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether it says nothing.
+    /// Whether the pattern is `*`.
     pub fn is_every(&self) -> bool {
         self.0 == "*"
     }

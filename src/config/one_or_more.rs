@@ -1,4 +1,4 @@
-//! Lists that the environment may give with one entry: what stands there without a comma is no list to the loader.
+//! Reads lists of numbers. A single number instead of a list counts as a list with one entry.
 
 use std::{fmt, marker::PhantomData};
 

@@ -1,14 +1,14 @@
-//! Settings that nobody is shown.
+//! Secret settings, which are never printed.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A text that neither the log, nor an error, nor `latentd config print` shows.
+/// A text that is hidden in logs, in errors and in `latentd config print`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// What is printed in its place.
+/// The text that is printed instead of a secret.
 const HIDDEN: &str = "(hidden)";
 
 impl Secret {
@@ -16,7 +16,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for the one place that uses it.
+    /// The secret text, for the code that uses it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -41,10 +41,10 @@ impl Serialize for Secret {
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // Settings that were printed and are read again would else run with a secret that everybody knows.
+        // Otherwise, printed settings that are read again would use a secret that everybody knows.
         if text == HIDDEN {
             return Err(serde::de::Error::custom(
-                "the secret was hidden when these settings were printed; give it anew",
+                "the secret was hidden when these settings were printed; set it again",
             ));
         }
         Ok(Secret(text))
@@ -68,6 +68,6 @@ mod tests {
     fn what_is_printed_for_it_is_no_secret() {
         assert_eq!(serde_json::from_str::<Secret>("\"swordfish\"").unwrap(), Secret::new("swordfish"));
         let error = serde_json::from_str::<Secret>("\"(hidden)\"").unwrap_err().to_string();
-        assert!(error.contains("give it anew"), "{error}");
+        assert!(error.contains("set it again"), "{error}");
     }
 }

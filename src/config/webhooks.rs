@@ -1,4 +1,4 @@
-//! The settings of webhooks.
+//! The section `[webhooks]`.
 
 use std::{fmt, net::IpAddr, num::NonZeroUsize, str::FromStr, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::generation::SigningSecret;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhooks {
-    /// Signs for the addresses of single requests; `None` refuses these.
+    /// Signs messages to addresses in requests; `None` refuses such addresses.
     #[serde(deserialize_with = "optional_secret", serialize_with = "hidden_secret")]
     pub secret: Option<SigningSecret>,
     pub allow_http: bool,
@@ -26,7 +26,7 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// How long after a message is due, and then after each of its failed tries, the next try is made.
+    /// The wait before the first try, and then after each failed try.
     pub fn waits(&self) -> Vec<Duration> {
         self.retry_s.iter().map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_WAIT_S))).collect()
     }
@@ -56,12 +56,12 @@ fn optional_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     SigningSecret::parse(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
-/// Printed settings end up in tickets.
+/// Hides the secret, because printed settings are often shared.
 fn hidden_secret<S: Serializer>(secret: &Option<SigningSecret>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if secret.is_some() { "(hidden)" } else { "" })
 }
 
-/// Where webhooks may go although it is not the public internet: a host by its name, or a network of addresses.
+/// A destination of webhooks outside the public internet: a host name, or a network of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedHost {
     Name(String),

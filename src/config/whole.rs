@@ -1,12 +1,15 @@
-//! Whole numbers: the loader rounds a number with a fraction where a setting is a whole one, and cuts one that is too large.
+//! Checks that settings that are whole numbers were given as such: the loader rounds fractions and cuts numbers that
+//! are too large.
 
 use config::ValueKind;
 use serde_json::Value;
 
 use super::{Config, ConfigError, environment};
 
+/// Compares the given settings with the loaded ones.
+///
 /// # Errors
-/// A setting that is a whole number was given as another number than was read.
+/// A whole number differs from the number that was given.
 pub(super) fn check(given: &config::Config, read: &Config) -> Result<(), ConfigError> {
     let read = serde_json::to_value(read).unwrap_or_default();
     for key in environment::keys() {
@@ -19,7 +22,7 @@ pub(super) fn check(given: &config::Config, read: &Config) -> Result<(), ConfigE
     Ok(())
 }
 
-/// The number, or the number in a list, that was read as another one.
+/// The number, or the first number in a list, that was loaded as another number.
 fn changed(given: &ValueKind, read: &Value) -> Option<f64> {
     match (given, read) {
         (ValueKind::Float(given), Value::Number(read)) if read.as_f64() != Some(*given) && !read.is_f64() => {

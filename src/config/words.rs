@@ -1,10 +1,10 @@
-//! Texts that are one of a few words, or an address: what is wrong with another one, in the words of an operator.
+//! Reads settings that are one of a few words, or an address, with plain error messages.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// Reads one of `words`, of which there are two at least.
+/// Reads one of `words`, which has at least two entries.
 pub(super) fn one_of<'de, T: Copy, D: Deserializer<'de>>(deserializer: D, words: &[(&str, T)]) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);

@@ -1,6 +1,6 @@
-//! Which cores a thread may use.
+//! CPU affinity: reads and sets the cores that a thread may use.
 
-/// The cores that the calling thread may use, in their order.
+/// The cores that the calling thread may use, in ascending order.
 #[cfg(target_os = "linux")]
 pub(super) fn allowed() -> Vec<usize> {
     let mut set = empty();
@@ -18,7 +18,7 @@ pub(super) fn allowed() -> Vec<usize> {
     all()
 }
 
-/// Ties the calling thread to these cores; where the system cannot, the thread goes where it likes.
+/// Pins the calling thread to these cores. If the system refuses, logs a warning and leaves the thread as it is.
 #[cfg(target_os = "linux")]
 pub(super) fn stay_on(cores: &[usize]) {
     let mut set = empty();

@@ -1,6 +1,6 @@
-//! The noise that training added at each timestep, in torch's float32 arithmetic.
+//! The noise that training adds at each timestep, in torch's float32 arithmetic.
 //!
-//! Rounding is part of the definition here: the sums and products are torch's, in its order and precision.
+//! Sums and products follow torch's order and precision, because the rounding is part of the definition.
 
 use std::sync::Arc;
 
@@ -11,23 +11,25 @@ pub struct Betas {
     alphas_cumprod: Arc<[f32]>,
 }
 
-/// diffusers' `beta_schedule`.
+/// diffusers' `beta_schedule`: how β runs over the training timesteps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BetaSchedule {
+    /// Evenly spaced β.
     Linear,
-    /// Linear in the square root.
+    /// Evenly spaced `√β`.
     ScaledLinear,
-    /// Nichol and Dhariwal (2021), arXiv:2102.09672, equation 17.
+    /// Cosine schedule of Nichol and Dhariwal (2021), arXiv:2102.09672, equation 17.
     SquaredcosCapV2,
-    /// `ᾱ = e^(−12 t)`
+    /// `ᾱ = e^(−12 t)`.
     Exp,
-    /// Log signal-to-noise ratios of a Laplace distribution (Hang et al. 2024, arXiv:2407.03297).
+    /// The logarithms of the signal-to-noise ratio follow a Laplace distribution (Hang et al. 2024, arXiv:2407.03297).
     Laplace,
+    /// A sigmoid over `[-6, 6]`, scaled to run from the first β to the last.
     Sigmoid,
 }
 
 impl BetaSchedule {
-    /// `count` betas from `start` to `end`; schedules that are given as `ᾱ` have ends of their own.
+    /// `count` betas from `start` to `end`. Schedules that are defined by `ᾱ` ignore `start` and `end`.
     pub(super) fn betas(self, start: f64, end: f64, count: usize) -> Vec<f32> {
         match self {
             BetaSchedule::Linear => linspace(start as f32, end as f32, count),
@@ -54,7 +56,7 @@ impl BetaSchedule {
     }
 }
 
-/// The betas of `ᾱ(t)`, `t` from 0 to 1 (diffusers' `betas_for_alpha_bar`).
+/// The betas that give `ᾱ(t)`, with `t` from 0 to 1 (diffusers' `betas_for_alpha_bar`).
 fn of_alpha_bar(count: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
     let alpha_bar = |i: usize| alpha_bar(i as f64 / count as f64);
     (0..count).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
@@ -71,8 +73,8 @@ impl Betas {
         Betas { betas: betas.into(), alphas_cumprod }
     }
 
-    /// Algorithm 1 of Lin et al. (2023), arXiv:2305.08891: the last timestep keeps no signal at all.
-    /// `None` if there is no noise to rescale.
+    /// Algorithm 1 of Lin et al. (2023), arXiv:2305.08891: rescales the betas so that the last timestep has no signal.
+    /// Returns `None` if there is no noise to rescale.
     pub(super) fn rescaled_to_zero_terminal_snr(&self) -> Option<Betas> {
         let roots: Vec<f32> = self.alphas_cumprod.iter().map(|a| a.sqrt()).collect();
         let (first, last) = (*roots.first()?, *roots.last()?);
@@ -94,8 +96,7 @@ impl Betas {
         betas.iter().all(|beta| (0.0..=1.0).contains(beta)).then(|| Betas::new(betas))
     }
 
-    /// diffusers' Euler and DPM-Solver classes keep a trace of signal at a last timestep without any, so that σ/α
-    /// stays finite (4096).
+    /// Replaces the last `ᾱ` by 2⁻²⁴, as diffusers' Euler and DPM-Solver classes do, so that σ/α stays finite (4096).
     pub(super) fn with_finite_end(mut self) -> Betas {
         let mut alphas_cumprod = self.alphas_cumprod.to_vec();
         if let Some(last) = alphas_cumprod.last_mut() {
@@ -110,13 +111,13 @@ impl Betas {
         &self.betas
     }
 
-    /// `ᾱ_t`, `T` values that never rise.
+    /// `ᾱ_t`, `T` values that do not rise.
     pub fn alphas_cumprod(&self) -> &[f32] {
         &self.alphas_cumprod
     }
 }
 
-/// `torch.linspace` in float32: counted from both ends towards the middle, product and sum rounded once.
+/// `torch.linspace` in float32. Counts from both ends towards the middle and rounds each value once, as torch does.
 pub(super) fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
     if count == 1 {
         return vec![start];

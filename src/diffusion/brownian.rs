@@ -1,25 +1,26 @@
-//! Brownian motion that can be asked for any of its increments, in any order, and always gives the same.
+//! Brownian motion whose increments can be read in any order; the same interval always gives the same increment.
 
 use super::generator::Generator;
 use super::latents::Latents;
 use super::seed_sequence::SeedSequence;
 
-/// `BrownianTreeNoiseSampler` of diffusers: noise for steps between levels of one run, that of neighbouring steps parts of
-/// one path for each image.
+/// diffusers' `BrownianTreeNoiseSampler`: noise for the steps of one run. All noise of one image comes from one
+/// Brownian path.
 pub(super) struct BrownianNoise {
     shape: [usize; 4],
     paths: Vec<BrownianPath>,
 }
 
 impl BrownianNoise {
-    /// For `(B, C, h, w)` and levels from `min` to `max`: one path for all images, or as many as there are images.
+    /// Paths for latents of `shape` `(B, C, h, w)` and noise levels from `min` to `max`: one path per seed. `seeds` has
+    /// one seed for all images together, or one per image.
     pub(super) fn new(seeds: &[u64], shape: [usize; 4], min: f64, max: f64) -> BrownianNoise {
         let values = shape.iter().product::<usize>() / seeds.len().max(1);
         let paths = seeds.iter().map(|seed| BrownianPath::new(*seed, min, max, values)).collect();
         BrownianNoise { shape, paths }
     }
 
-    /// Unit noise for the step from level `from` to level `to`.
+    /// Unit noise for the step from noise level `from` to noise level `to`.
     pub(super) fn between(&self, from: f64, to: f64) -> Latents {
         let scale = (to as f32 - from as f32).abs().sqrt() * if from < to { 1.0 } else { -1.0 };
         Latents::filled(self.shape, |data| {
@@ -32,27 +33,28 @@ impl BrownianNoise {
     }
 }
 
-/// `torchsde.BrownianInterval` as a halving tree with a tolerance of 1e-6 (Li et al. 2020, arXiv:2001.01328): what happens in
-/// an interval is what happens in its halves, and the noise that parts it between them is seeded by the interval's place.
+/// A Brownian path. It reproduces `torchsde.BrownianInterval` as a halving tree with a tolerance of 1e-6 (Li et al.
+/// 2020, arXiv:2001.01328). The increment over an interval is the sum of the increments over its halves; the noise that
+/// divides it between the halves is seeded by the position of the interval in the tree.
 pub struct BrownianPath {
     seed: u64,
     whole: Interval,
-    /// The increment over the whole.
+    /// The increment over the whole interval.
     increment: Vec<f32>,
 }
 
-/// A node of the tree.
+/// A node of the tree: an interval of time.
 #[derive(Clone, Copy)]
 struct Interval {
     start: f64,
     end: f64,
-    /// Its place among those of its depth, from 0.
+    /// Index among the nodes of the same depth, from 0.
     key: u64,
     depth: u64,
 }
 
 impl BrownianPath {
-    /// `values` independent motions between the times `start` and `end`.
+    /// `values` independent Brownian motions between the times `start` and `end`.
     pub fn new(seed: u64, start: f64, end: f64, values: usize) -> BrownianPath {
         let scale = libm::sqrt(end - start) as f32;
         let increment = randn(SeedSequence::new(seed, &[]), values).into_iter().map(|z| z * scale).collect();
@@ -60,7 +62,7 @@ impl BrownianPath {
         BrownianPath { seed, whole, increment }
     }
 
-    /// How far each value has moved from one time to a later one; times outside of the path's are held at its ends.
+    /// How far each value moves between two times. Times outside of the path are clamped to its ends.
     pub fn increment(&self, from: f64, to: f64) -> Vec<f32> {
         let held = |time: f64| rounded(time).max(self.whole.start).min(self.whole.end);
         let mut sum = vec![0.0; self.increment.len()];
@@ -71,7 +73,7 @@ impl BrownianPath {
         sum
     }
 
-    /// Adds what of `increment`, the interval's, falls between `from` and `to`, which lie in it.
+    /// Adds to `sum` the part of an interval between `from` and `to`. `increment` is the increment over the interval.
     fn add(&self, interval: Interval, increment: &[f32], (from, to): (f64, f64), sum: &mut [f32]) {
         let Interval { start, end, key, depth } = interval;
         let midway = rounded(0.5 * (end + start));
@@ -83,7 +85,7 @@ impl BrownianPath {
         let (left, right, share) = (midway - start, end - midway, (1.0 / (end - start)) as f32);
         let deviation = libm::sqrt(left * right * (1.0 / (end - start))) as f32;
         let noise = randn(SeedSequence::new(self.seed, &[key, depth]), increment.len());
-        // The bridge: the left half has its share of the whole and noise, the right half the rest.
+        // Brownian bridge: the left half gets its share of the increment plus noise, the right half gets the rest.
         let parted = increment.iter().zip(noise).map(|(w, z)| left as f32 * w * share + deviation * z);
         let of_left: Vec<f32> = parted.collect();
         let below = Interval { start, end: midway, key: 2 * key, depth: depth + 1 };
@@ -104,7 +106,7 @@ fn randn(seeds: SeedSequence, values: usize) -> Vec<f32> {
     noise
 }
 
-/// To six decimals, correctly, as Python's `round`.
+/// Rounds to six decimals, as Python's `round` does.
 fn rounded(time: f64) -> f64 {
     format!("{time:.6}").parse().unwrap_or(time)
 }

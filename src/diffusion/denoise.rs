@@ -1,18 +1,22 @@
-//! From a schedule to the sampler that it is run by.
+//! Entry points of sampling: run the sampler of a schedule, and count its steps and network calls.
 
+use super::denoiser::Denoiser;
 use super::error::{Error, InvalidSteps};
 use super::latents::Latents;
-use super::network::Network;
 use super::noise::Noise;
-use super::samplers::{self, Run};
+use super::samplers::{self, SamplerInputs};
 use super::schedule::Schedule;
 use super::scheduler_config::SchedulerConfig;
 
-pub use super::network::Denoise;
+pub use super::denoiser::Denoise;
 
-/// Runs the sampler of `schedule` from its first state `x: (B, C, h, w)` (unit noise times the schedule's
-/// `init_noise_sigma`, or a picture under noise) to latents of a picture, of the same shape.  `eta`, held in `[0, 1]`, is
-/// DDIM's share of noise and TCD's γ, the other samplers ignore it; `noise` is drawn from in diffusers' order, after `x`.
+/// Runs the sampler of `schedule` from the first state `x: (B, C, h, w)` and returns the latents of a picture of the
+/// same shape. `x` is unit noise times `init_noise_sigma`, or a picture with noise added. `eta` is clamped to `[0, 1]`;
+/// DDIM uses it as its share of noise and TCD as γ, the other samplers ignore it. Draws from `noise` in diffusers'
+/// order.
+///
+/// # Errors
+/// The network fails, a shape does not match, or the result is not finite.
 pub async fn sample<D: Denoise>(
     denoise: &D,
     schedule: &Schedule,
@@ -20,15 +24,18 @@ pub async fn sample<D: Denoise>(
     x: Latents,
     noise: &mut Noise,
 ) -> Result<Latents, Error> {
-    let network = Network::new(denoise, schedule);
+    let network = Denoiser::new(denoise, schedule);
     let eta = if eta > 0.0 { eta.min(1.0) } else { 0.0 };
-    let run = Run { network: &network, schedule, eta, x, noise };
+    let run = SamplerInputs { network: &network, schedule, eta, x, noise };
     let x = samplers::sample(&*schedule.config().sampler, run).await?;
     if x.is_finite() { Ok(x) } else { Err(Error::NotFinite) }
 }
 
-/// How many steps a whole run will take and how often it will ask the network, without running it.  The steps are those
-/// asked for, except where `lambda_min_clipped` cuts trailing timesteps off.
+/// The number of steps of a whole run and the number of its network calls, computed without running it. The number of
+/// steps differs from `steps` only where `lambda_min_clipped` removes trailing timesteps.
+///
+/// # Errors
+/// The scheduler cannot run this number of steps.
 pub fn steps_and_calls(config: &SchedulerConfig, steps: usize) -> Result<(usize, usize), InvalidSteps> {
     let schedule = Schedule::new(config, steps)?;
     Ok((schedule.steps().len(), schedule.calls()))

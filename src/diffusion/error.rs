@@ -1,6 +1,6 @@
-//! What can go wrong in this room; each variant carries the data, the words are for the log.
+//! Errors of sampling and of scheduler configurations. Each variant carries its data.
 
-/// A sampling run that ended without latents.
+/// Why a sampling run ended without latents.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -15,32 +15,32 @@ pub enum Error {
     NoVariance,
     #[error("the latents are no longer finite")]
     NotFinite,
-    /// The implementor of [`Denoise`](super::Denoise) has failed; its own error rides inside.
+    /// The implementation of [`Denoise`](super::Denoise) failed; contains its error.
     #[error("the network gave no answer: {0}")]
     Denoiser(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A scheduler configuration, a model's or a request's, that cannot be used.
+/// Why the scheduler configuration of a model or of a request cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidScheduler {
-    /// Neither the request nor the model's files name one.
+    /// Neither the request nor the model's files name a class.
     #[error("has no _class_name")]
     NoClass,
     #[error("unsupported scheduler class {class:?}")]
     UnsupportedClass { class: String },
     #[error("unknown scheduler name {name:?}")]
     UnknownName { name: String },
-    /// Only keys of a request are checked; diffusers ignores a model file's foreign keys, and so do we.
+    /// A key of the request. Unknown keys in a model's file are ignored, as in diffusers.
     #[error("{class} has no key {key:?}")]
     UnknownKey { class: &'static str, key: String },
     #[error("{key} is {value}, it must be {bound}")]
     Value { key: String, value: String, bound: String },
-    /// Keys which are legal one by one and not together.
+    /// Keys that are valid alone but not together.
     #[error("{keys} cannot be combined: {why}")]
     Conflict { keys: &'static str, why: &'static str },
 }
 
-/// A number of steps that the scheduler cannot run.
+/// Why a number of steps, a list of levels or a part of a schedule cannot be run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidSteps {
     #[error("{steps} steps are too few, {class} needs at least {min}")]
@@ -51,12 +51,12 @@ pub enum InvalidSteps {
     OutOfRange { t: f64, num_train_timesteps: usize },
     #[error("times steps must be at least 1, not {strength} · {steps}")]
     NothingLeft { steps: usize, strength: f64 },
-    /// No step begins before the share at which the run ends.
+    /// No step begins before the share `share` of the schedule, where the run ends.
     #[error("must be at least {least:.4} so that one of the {steps} steps comes before it, not {share}")]
     EndsEarly { steps: usize, share: f64, least: f64 },
     #[error("cannot be used with steps that begin at the last timestep")]
     BeginsAtEnd,
-    /// No step begins after the share at which the run begins.
+    /// No step begins after the share `share` of the schedule, where the run begins.
     #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {share}")]
     BeginsAfterAll { steps: usize, share: f64, bound: f64 },
     #[error(
@@ -67,7 +67,7 @@ pub enum InvalidSteps {
     NoList { class: &'static str, list: &'static str },
     #[error("one level is no step, {class} needs at least two sigmas, of which the last is the end")]
     OneSigma { class: &'static str },
-    #[error("explicit timesteps cannot be combined with levels that are spaced anew (karras, exponential, beta, Lu)")]
+    #[error("explicit timesteps cannot be combined with a spacing of noise levels (karras, exponential, beta, Lu)")]
     ListAndRespacing,
     #[error("explicit timesteps must fall")]
     Rising,
@@ -75,7 +75,7 @@ pub enum InvalidSteps {
         "the levels of this scheduler configuration depend on the size of the picture (use_dynamic_shifting), of which this model's pipeline says nothing"
     )]
     NoSize,
-    /// At `α = 0` a predicted ε says nothing about x0.
+    /// At `α = 0` a predicted ε does not determine x0.
     #[error(
         "the schedule starts at zero signal, where this scheduler cannot use the model's {prediction_type} prediction"
     )]

@@ -1,9 +1,9 @@
-//! The forward process: how training lays noise over pictures.
+//! The forward process: how training adds noise to pictures.
 
 use super::betas::Betas;
 use super::latents::Latents;
 
-/// A normal distribution around a multiple of a known state `x`: mean `signal · x`, variance `variance` in each number.
+/// A normal distribution given a known state `x`: the mean is `signal · x`, every number has the variance `variance`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transition {
     pub signal: f64,
@@ -18,8 +18,8 @@ impl Betas {
         Some(Transition { signal: libm::sqrt(1.0 - beta), variance: beta })
     }
 
-    /// `q(x_t | x_0) = N(√ᾱ_t x_0, 1 − ᾱ_t)`: all steps up to `t` at once, where `x_0` is the picture (equation 4 there). `None`
-    /// unless t is in `[0, T)`.
+    /// `q(x_t | x_0) = N(√ᾱ_t x_0, 1 − ᾱ_t)`: all steps up to `t` at once, where `x_0` is the picture (equation 4 of Ho
+    /// et al. 2020). `None` unless t is in `[0, T)`.
     pub fn marginal(&self, t: usize) -> Option<Transition> {
         let alpha_cumprod = f64::from(*self.alphas_cumprod().get(t)?);
         Some(Transition { signal: libm::sqrt(alpha_cumprod), variance: 1.0 - alpha_cumprod })
@@ -27,20 +27,20 @@ impl Betas {
 }
 
 impl Transition {
-    /// What is known at first: the state itself.
+    /// The transition that changes nothing.
     pub const IDENTITY: Transition = Transition { signal: 1.0, variance: 0.0 };
 
-    /// This transition and `next` after it.
+    /// The transition that applies `self` and then `next`.
     #[must_use]
     pub fn then(self, next: Transition) -> Transition {
         let kept = next.signal * next.signal;
         Transition { signal: self.signal * next.signal, variance: kept * self.variance + next.variance }
     }
 
-    /// The sample that unit `noise` leads to, both `(B, C, h, w)`.
+    /// A sample of the distribution for the state `x` and unit `noise`, both `(B, C, h, w)`.
     ///
     /// # Panics
-    /// When the shapes differ.
+    /// If the shapes differ.
     pub fn sample(&self, x: &Latents, noise: &Latents) -> Latents {
         Latents::combine(&[(self.signal, x), (libm::sqrt(self.variance), noise)])
     }

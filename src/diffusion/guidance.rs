@@ -1,10 +1,10 @@
-//! Classifier-free guidance.
+//! Classifier-free guidance, and guidance for models that edit pictures.
 
 use super::latents::Latents;
 
-/// `uncond + scale·(cond − uncond)`, the guidance of Ho and Salimans (2022), arXiv:2207.12598, in the convention in
-/// which a scale of 1 means off.  Then `rescale` in `[0, 1]`, 0 means off, pulls the result back towards the spread of
-/// `cond` (section 3.4 of Lin et al. 2023, arXiv:2305.08891).  All `(B, C, h, w)`, of one shape.
+/// Classifier-free guidance `uncond + scale·(cond − uncond)` (Ho and Salimans 2022, arXiv:2207.12598), where a scale of
+/// 1 means no guidance. Then `rescale` in `[0, 1]` moves the standard deviation of the result towards that of `cond`; 0
+/// leaves the result as it is (section 3.4 of Lin et al. 2023, arXiv:2305.08891). All latents are `(B, C, h, w)`.
 pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Latents {
     let guided = Latents::combine(&[(1.0 - scale, uncond), (scale, cond)]);
     if rescale == 0.0 {
@@ -21,14 +21,14 @@ pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Late
     })
 }
 
-/// `uncond + scale·(text − image) + image_scale·(image − uncond)`: equation 3 of Brooks et al. (2023), arXiv:2211.09800, for a
-/// model that is told how to change a picture.  `text` has seen the instruction and the picture, `image` the picture,
-/// `uncond` neither; all `(B, C, h, w)`, of one shape.
+/// `uncond + scale·(text − image) + image_scale·(image − uncond)`: equation 3 of Brooks et al. (2023),
+/// arXiv:2211.09800, for a model that edits a picture by an instruction. `text` is the prediction given the instruction
+/// and the picture, `image` given the picture alone, `uncond` given neither. All latents are `(B, C, h, w)`.
 pub fn guide_edit(text: &Latents, image: &Latents, uncond: &Latents, scale: f64, image_scale: f64) -> Latents {
     Latents::combine(&[(scale, text), (image_scale - scale, image), (1.0 - image_scale, uncond)])
 }
 
-/// Unbiased, as `torch.std`.
+/// The unbiased standard deviation, as `torch.std`.
 fn standard_deviation(row: &[f32]) -> f64 {
     let count = row.len() as f64;
     let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / count;

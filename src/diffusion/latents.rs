@@ -1,4 +1,4 @@
-//! Latents: the state of a run, on the host.
+//! Latents: the state of a run, in CPU memory.
 
 use super::error::Error;
 
@@ -10,7 +10,10 @@ pub struct Latents {
 }
 
 impl Latents {
-    /// Fails with [`Error::Length`] unless `data` holds exactly `B·C·h·w` values.
+    /// Latents of this shape with these values.
+    ///
+    /// # Errors
+    /// [`Error::Length`] unless `data` has exactly `B·C·h·w` values.
     pub fn new(shape: [usize; 4], data: Vec<f32>) -> Result<Latents, Error> {
         let len = shape.iter().try_fold(1usize, |len, n| len.checked_mul(*n));
         if len == Some(data.len()) {
@@ -20,7 +23,7 @@ impl Latents {
         }
     }
 
-    /// Zeros of this shape, handed to `fill`.
+    /// Latents of this shape whose values `fill` sets; they are zero before.
     pub(super) fn filled(shape: [usize; 4], fill: impl FnOnce(&mut [f32])) -> Latents {
         let mut data = vec![0.0; shape.iter().product()];
         fill(&mut data);
@@ -37,7 +40,7 @@ impl Latents {
         &self.data
     }
 
-    /// Image `b`: `(C, h, w)` values, `b < B`.
+    /// The `(C, h, w)` values of image `b`, with `b < B`.
     pub fn row(&self, b: usize) -> &[f32] {
         let len = self.row_len();
         &self.data[b * len..(b + 1) * len]
@@ -51,11 +54,11 @@ impl Latents {
         self.data.iter().all(|x| x.is_finite())
     }
 
-    /// The linear combination `Σ k_i x_i` of latents of one shape.  Each element is summed in `f64` in the order of the
+    /// The linear combination `Σ k_i x_i` of latents of one shape. Each element is summed in `f64` in the order of the
     /// terms and rounded once.
     ///
     /// # Panics
-    /// Without terms, or when their shapes differ: whoever takes latents from outside compares shapes first.
+    /// If there are no terms, or if their shapes differ. Callers check the shapes of latents from outside first.
     pub fn combine(terms: &[(f64, &Latents)]) -> Latents {
         let shape = terms[0].1.shape;
         assert!(terms.iter().all(|(_, x)| x.shape == shape), "latents of different shapes were combined");
@@ -68,25 +71,25 @@ impl Latents {
         Latents::combine(&[(k, self)])
     }
 
-    /// `f` of each number, in `f64`, rounded once.
+    /// Applies `f` to each number in `f64` and rounds the result once.
     pub(super) fn map(&self, f: impl Fn(f64) -> f64) -> Latents {
         Latents { shape: self.shape, data: self.data.iter().map(|x| f((*x).into()) as f32).collect() }
     }
 
-    /// `f` of each pair of numbers, in `f64`, rounded once.
+    /// Applies `f` to each pair of numbers in `f64` and rounds the result once.
     ///
     /// # Panics
-    /// When the shapes differ.
+    /// If the shapes differ.
     pub(super) fn zip(&self, other: &Latents, f: impl Fn(f64, f64) -> f64) -> Latents {
         assert!(self.shape == other.shape, "latents of different shapes were combined");
         let pairs = self.data.iter().zip(&other.data);
         Latents { shape: self.shape, data: pairs.map(|(a, b)| f((*a).into(), (*b).into()) as f32).collect() }
     }
 
-    /// `mask · x + (1 − mask) · under`, the mask (h, w) the same for every image and channel.
+    /// `mask · x + (1 − mask) · under`. The `mask` (h, w) is the same for every image and channel.
     ///
     /// # Panics
-    /// When the shapes differ.
+    /// If the shapes differ.
     pub fn masked(mut self, mask: &[f32], under: &Latents) -> Latents {
         let [_, _, h, w] = self.shape;
         assert!(self.shape == under.shape && mask.len() == h * w, "latents of different shapes were combined");
@@ -97,7 +100,7 @@ impl Latents {
         self
     }
 
-    /// Hands each image's `(C, h, w)` values to `change`.
+    /// Applies `change` to the `(C, h, w)` values of each image.
     pub(super) fn each_row(mut self, change: impl FnMut(&mut [f32])) -> Latents {
         let len = self.row_len().max(1);
         self.data.chunks_mut(len).for_each(change);

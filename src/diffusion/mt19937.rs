@@ -1,9 +1,9 @@
-//! The Mersenne Twister MT19937, the source of torch's CPU generator.
+//! The Mersenne Twister MT19937, which torch's CPU generator uses.
 
 const N: usize = 624;
 const M: usize = 397;
 
-/// Matsumoto and Nishimura, "Mersenne Twister" (1998), with the seeding of 2002 (`init_genrand`).
+/// The generator of Matsumoto and Nishimura, "Mersenne Twister" (1998), with the seeding of 2002 (`init_genrand`).
 #[derive(Debug, Clone)]
 pub struct Mt19937 {
     state: Box<[u32; N]>,

@@ -1,10 +1,10 @@
-//! Gaussian noise as `torch.randn` draws it on the CPU; nothing else in the program draws random numbers.
+//! Gaussian noise of pictures, the same numbers as `torch.randn` on the CPU.
 
 use super::brownian::BrownianNoise;
 use super::generator::Generator;
 use super::latents::Latents;
 
-/// The noise of one run: a function of its seeds and of the order of its draws, of nothing else.
+/// The noise of one run. It depends only on the seeds and on the order of the draws.
 #[derive(Debug, Clone)]
 pub struct Noise(Generators);
 
@@ -15,18 +15,19 @@ enum Generators {
 }
 
 impl Noise {
-    /// One generator per image, as diffusers' list of generators: image `i` is what it would be alone with `seeds[i]`.
+    /// One generator per image, as diffusers' list of generators: image `i` equals the only image of a run with
+    /// `seeds[i]`.
     pub fn per_image(seeds: &[u64]) -> Noise {
         Noise(Generators::PerImage(seeds.iter().copied().map(Generator::new).collect()))
     }
 
-    /// One generator draws for all images of the run at once (`seed_mode: batch`).
+    /// One generator for all images of the run together (`seed_mode: batch`).
     pub fn batch(seed: u64) -> Noise {
         Noise(Generators::Batch(Generator::new(seed)))
     }
 
-    /// `(B, C, h, w)` values from N(0, 1).  With a generator per image, row `b` is drawn by generator `b`; rows beyond
-    /// the seeds begin again with the first generator, no seeds at all leave the noise zero.
+    /// `(B, C, h, w)` values from N(0, 1). With a generator per image, generator `b` draws row `b`; if there are more
+    /// rows than seeds, the rows start again with the first generator. Without seeds, the noise is zero.
     pub fn draw(&mut self, shape: [usize; 4]) -> Latents {
         Latents::filled(shape, |data| match &mut self.0 {
             Generators::Batch(generator) => generator.fill_randn(data),
@@ -47,8 +48,9 @@ impl Noise {
         matches!(self.0, Generators::Batch(_))
     }
 
-    /// Noise for steps between the levels `min` and `max`, of paths that begin from `seed`, else from the seeds of the
-    /// generators; with a generator per image each image has a path of its own, as it would have alone.
+    /// Brownian noise for steps between the levels `min` and `max`. The paths are seeded by `seed`, or by the seeds of
+    /// the generators if `seed` is `None`. With a generator per image, each image has its own path, the same as in a
+    /// run of one.
     pub(super) fn brownian(&self, seed: Option<u64>, shape: [usize; 4], min: f64, max: f64) -> BrownianNoise {
         let seeds: Vec<u64> = match &self.0 {
             Generators::Batch(generator) => vec![seed.unwrap_or(generator.seed)],

@@ -1,24 +1,25 @@
-//! A noise level of a schedule.
+//! A noise level of a schedule, with its timestep.
 
-/// The level `x = α x0 + σ ε` and the timestep by which the network knows it.
+/// The noise level `x = α x0 + σ ε` and the timestep that the network receives for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// What the network is told: a training timestep, whole or between two, or `0.25 ln(σ/α)` for continuous models.
+    /// The timestep for the network: a training timestep, whole or fractional, or `0.25 ln(σ/α)` for continuous models.
     pub t: f64,
-    /// Signal, in `[0, 1]`.
+    /// α, the scale of the signal, in `[0, 1]`.
     pub alpha: f64,
-    /// Noise: `α² + σ² = 1` where variance is preserved, `α + σ = 1` along a flow; for EDM α is 1 and σ has no bound.
+    /// σ, the scale of the noise. Variance-preserving levels have `α² + σ² = 1`, flows have `α + σ = 1`; for EDM, α is
+    /// 1 and σ has no bound.
     pub sigma: f64,
 }
 
 impl Point {
-    /// The level at which the mean signal power is `alpha_cumprod` (ᾱ of Ho et al. 2020).
+    /// The level whose mean signal power is `alpha_cumprod` (ᾱ of Ho et al. 2020).
     pub(super) fn of_alpha_cumprod(t: f64, alpha_cumprod: f32) -> Point {
         let a = f64::from(alpha_cumprod);
         Point { t, alpha: libm::sqrt(a), sigma: libm::sqrt(1.0 - a) }
     }
 
-    /// The level whose [`noise`](Point::noise) is given.
+    /// The variance-preserving level with this [`noise`](Point::noise).
     pub(super) fn of_noise(t: f64, noise: f64) -> Point {
         let alpha = 1.0 / libm::sqrt(noise * noise + 1.0);
         Point { t, alpha, sigma: noise * alpha }

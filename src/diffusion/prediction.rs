@@ -1,9 +1,9 @@
-//! What a network's raw answer means: ε, v or x0.
+//! The meaning of raw network outputs (ε, v, x0, score or flow velocity), and clipping of x0.
 
 use super::latents::Latents;
 use super::point::Point;
 
-/// diffusers' `prediction_type`, and what some of its classes make of it.
+/// What the network predicts: diffusers' `prediction_type`, and the forms that some of its classes use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prediction {
     /// The noise ε.
@@ -16,13 +16,16 @@ pub enum Prediction {
     Score,
     /// The velocity `ε − x0` of a flow `x = (1 − σ) x0 + σ ε`.
     Flow,
-    /// `F` of Karras et al. (2022), arXiv:2206.00364, equation 7, for states `x0 + σ ε`; `negated` is `−F`.
+    /// `F` of Karras et al. (2022), arXiv:2206.00364, equation 7, for states `x0 + σ ε`; if `negated`, the network
+    /// gives `−F`.
     Preconditioned { sigma_data: f64, negated: bool },
-    /// The same with the boundary of Song et al. (2023), arXiv:2303.01469, appendix C: at `sigma_min` x0 is the state.
+    /// The same with the boundary condition of Song et al. (2023), arXiv:2303.01469, appendix C: at `sigma_min`, x0 is
+    /// the state.
     Boundary { sigma_data: f64, sigma_min: f64 },
 }
 
 impl Prediction {
+    /// diffusers' word for the prediction, for messages.
     pub fn name(self) -> &'static str {
         match self {
             Prediction::Epsilon => "epsilon",
@@ -35,7 +38,7 @@ impl Prediction {
         }
     }
 
-    /// By what a state `x0 + (σ/α) ε` is multiplied for the network.
+    /// The factor that scales a state `x0 + (σ/α) ε` for the network.
     pub(super) fn input_scale(self, now: &Point) -> f64 {
         match self {
             Prediction::Preconditioned { sigma_data, .. } | Prediction::Boundary { sigma_data, .. } => {
@@ -45,8 +48,8 @@ impl Prediction {
         }
     }
 
-    /// x0 of a state and the network's answer at `now`.  The state is `scale · (α x0 + σ ε)`: `1/α` for samplers
-    /// that run on `x/α`, else 1.
+    /// x0 from a state and the raw network output at `now`. The state is `scale · (α x0 + σ ε)`; `scale` is `1/α` for
+    /// samplers that work on `x/α`, and otherwise 1.
     pub(super) fn x0(self, x: &Latents, raw: &Latents, now: &Point, scale: f64) -> Latents {
         let Point { alpha, sigma, .. } = *now;
         match self {
@@ -69,7 +72,7 @@ impl Prediction {
         }
     }
 
-    /// ε of a state `α x0 + σ ε` and the network's answer at `now`.
+    /// ε from a state `α x0 + σ ε` and the raw network output at `now`.
     pub(super) fn epsilon(self, x: &Latents, raw: &Latents, now: &Point) -> Latents {
         let Point { alpha, sigma, .. } = *now;
         match self {
@@ -85,13 +88,13 @@ impl Prediction {
     }
 }
 
-/// What is done to a predicted x0 before it is used.
+/// How a predicted x0 is clipped before use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Clip {
     Nothing,
-    /// `clip_sample`: into `[-range, range]`.
+    /// `clip_sample`: clamps to `[-range, range]`.
     Range(f32),
-    /// `thresholding`: into the `ratio` quantile of `|x0|`, kept in `[1, max]`, then divided by it
+    /// `thresholding`: clamps to the `ratio` quantile of `|x0|`, itself clamped to `[1, max]`, and divides by it
     /// (section 2.3 of Saharia et al. 2022, arXiv:2205.11487).
     Dynamic {
         ratio: f32,
@@ -112,7 +115,7 @@ impl Clip {
     }
 }
 
-/// The quantile of `|x|`, linear between neighbours, as `torch.quantile`.
+/// The `ratio` quantile of `|x|` with linear interpolation, as `torch.quantile`.
 fn quantile(row: &[f32], ratio: f32) -> f32 {
     let mut sorted: Vec<f32> = row.iter().map(|x| x.abs()).collect();
     sorted.sort_by(f32::total_cmp);

@@ -1,30 +1,31 @@
-//! What other programs call samplers and noise levels: the words of AUTOMATIC1111's web interface, which the tools that read
-//! its lines of text know.
+//! Names of samplers and noise levels in AUTOMATIC1111's web interface, as written into the metadata of pictures for
+//! other image tools.
 
 use super::scheduler_config::{Label, SchedulerConfig};
 use super::sigmas::Respacing;
 use super::spacing::Spacing;
 
-/// A sampler and its noise levels, in those words.
+/// A sampler and its noise levels in the terms of that web interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SamplerLabel {
-    /// `Sampler`: the web interface's name, or, where it has no such sampler, the name of this API.
+    /// Value of `Sampler`: the web interface's name, or this API's name if the web interface has no such sampler.
     pub sampler: String,
-    /// `Schedule type`, where it says anything about this sampler.
+    /// Value of `Schedule type`; `None` if the web interface has no word for the noise levels of this sampler.
     pub schedule_type: Option<&'static str>,
-    /// What `eta` is called, where the sampler has one.
+    /// The web interface's name of `eta`; `None` if the sampler does not use `eta`.
     pub eta: Option<&'static str>,
 }
 
 impl SchedulerConfig {
-    /// The words for this configuration.
+    /// The terms for this configuration.
     pub fn label(&self) -> SamplerLabel {
         let label = self.sampler.label();
         let schedule_type = match (self.sampler.respacing(), label) {
             (Some(Respacing::Karras), _) => Some("Karras"),
             (Some(Respacing::Exponential), _) => Some("Exponential"),
             (Some(Respacing::Beta), _) => Some("Beta"),
-            // Without a word the web interface takes what it holds best for the sampler, which is Karras for many.
+            // Without a schedule type the web interface uses its own default for the sampler, which is Karras for many
+            // samplers.
             (None, Label::WithLevels(_)) if self.spacing == Spacing::Trailing => Some("SGM Uniform"),
             (None, Label::WithLevels(_)) => Some("Uniform"),
             (Some(Respacing::Lu), _) | (None, _) => None,
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
     use crate::{diffusion::names, generation::SchedulerChoice};
 
-    /// The words for a choice on a model of Stable Diffusion's kind.
+    /// The label of a scheduler choice for a Stable Diffusion model.
     fn label(choice: SchedulerChoice) -> (String, Option<&'static str>) {
         let model = json!({"_class_name": "PNDMScheduler", "skip_prk_steps": true, "timestep_spacing": "leading"});
         let Value::Object(model) = model else { unreachable!("an object is written above") };

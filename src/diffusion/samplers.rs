@@ -1,10 +1,11 @@
-//! The samplers: one file each, with the row of its class and one async function, written as the algorithm box of its paper.
+//! The samplers. Each has one file with its class table row and one async function, written like the algorithm in its
+//! paper.
 
 use std::any::Any;
 
+use super::denoiser::{Denoise, Denoiser};
 use super::error::Error;
 use super::latents::Latents;
-use super::network::{Denoise, Network};
 use super::noise::Noise;
 use super::schedule::Schedule;
 use super::scheduler_config::{Class, Sampler};
@@ -37,24 +38,24 @@ mod sde_vp;
 mod tcd;
 mod uni_pc;
 
-/// What a sampler runs on.
-pub(super) struct Run<'a, D> {
-    pub(super) network: &'a Network<'a, D>,
+/// The inputs of a sampler.
+pub(super) struct SamplerInputs<'a, D> {
+    pub(super) network: &'a Denoiser<'a, D>,
     pub(super) schedule: &'a Schedule,
-    /// DDIM's share of noise and TCD's γ, in `[0, 1]`.
+    /// DDIM's share of noise or TCD's γ, in `[0, 1]`; the other samplers ignore it.
     pub(super) eta: f64,
     /// The first state, `(B, C, h, w)`.
     pub(super) x: Latents,
     pub(super) noise: &'a mut Noise,
 }
 
-/// The table of samplers: for each the row of its class, and the type of its options.
+/// The table of samplers. Each row names the file and the type of the options; the file has the row of the class.
 macro_rules! samplers {
     ($($file:ident::$options:ident),+ $(,)?) => {
         pub(super) static CLASSES: &[&Class] = &[$(&$file::CLASS),+];
 
-        /// Latents of a picture, of the shape of the first state.
-        pub(super) async fn sample<D: Denoise>(sampler: &dyn Sampler, run: Run<'_, D>) -> Result<Latents, Error> {
+        /// Runs the sampler and returns the latents of a picture, of the same shape as the first state.
+        pub(super) async fn sample<D: Denoise>(sampler: &dyn Sampler, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
             let options: &dyn Any = sampler;
             $(
                 if let Some(options) = options.downcast_ref::<$file::$options>() {
@@ -66,7 +67,7 @@ macro_rules! samplers {
     };
 }
 
-// In the order of `GET /v1/schedulers`; the last four have no name.
+// The order is that of `GET /v1/schedulers`. The last four classes have no short name.
 samplers![
     ddpm::Ddpm,
     ddim::Ddim,

@@ -1,17 +1,18 @@
-//! A schedule: the noise levels that a run passes through, from noise to picture.
+//! A schedule: the noise levels of a run, from noise to picture.
 //!
-//! Built here and nowhere else, from a configuration and a number of steps, and rounded to float32 where diffusers
-//! rounds.  What it hands out is sound: finite, falling, inside of the timesteps that the model was trained on.
+//! This module alone builds schedules, from a configuration and a number of steps. It rounds to float32 where diffusers
+//! does. Every schedule that it returns is valid: its levels are finite, they fall (or rise, for inverted flow levels),
+//! and they stay inside the timesteps that the model was trained on.
 
 use std::ops::Range;
 
-use super::course::Course;
 use super::error::InvalidSteps;
 use super::latents::Latents;
 use super::point::Point;
 use super::prediction::Prediction;
 use super::scheduler_config::{RunPoints, SchedulerConfig, ZeroSignal};
 use super::sigmas::SigmaTable;
+use super::step_source::StepSource;
 use crate::generation::{Draw, Levels};
 pub(super) use dpm_levels::{DpmLevels, Last, dpm_points};
 pub(super) use edm_levels::{edm_points, of_rho};
@@ -25,13 +26,14 @@ mod euler_levels;
 mod flow_levels;
 mod trained;
 
-/// The steps that PNDM needs where it begins with three Runge-Kutta steps.
+/// The least number of steps for PNDM if it starts with three Runge-Kutta steps.
 const MIN_PRK_STEPS: usize = 4;
 
-/// One [`Point`] per step and one for the end, and which of the steps are taken.
+/// The noise levels of a run: one [`Point`] per step and one for the end, and the range of steps that the run takes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     points: Vec<Point>,
+    /// The steps that the run takes.
     run: Range<usize>,
     init_noise_sigma: f64,
     config: SchedulerConfig,
@@ -40,18 +42,21 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Fails where the steps do not fit the configuration, or where the configuration leads to levels that no sampler
-    /// could use.
+    /// A schedule of `steps` steps.
+    ///
+    /// # Errors
+    /// The scheduler cannot run this number of steps, or the configuration gives levels that no sampler can use.
     pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Schedule, InvalidSteps> {
-        Schedule::along(config, Course::Steps(steps))
+        Schedule::along(config, StepSource::Steps(steps))
     }
 
-    /// Fails also where the class takes no such list: only some of diffusers' `set_timesteps` do.
+    /// A schedule over explicit levels. Fails as [`Schedule::new`], and if the class takes no such list: only some of
+    /// diffusers' `set_timesteps` do.
     pub fn over(config: &SchedulerConfig, levels: &Levels) -> Result<Schedule, InvalidSteps> {
-        Schedule::along(config, Course::Over(levels))
+        Schedule::along(config, StepSource::Over(levels))
     }
 
-    /// The levels that a generation asks for.
+    /// The schedule that a generation requests. Fails as [`Schedule::new`] and [`Schedule::over`].
     pub fn of(config: &SchedulerConfig, draw: &Draw) -> Result<Schedule, InvalidSteps> {
         match &draw.levels {
             Some(levels) => Schedule::over(config, levels),
@@ -59,23 +64,27 @@ impl Schedule {
         }
     }
 
-    fn along(config: &SchedulerConfig, course: Course<'_>) -> Result<Schedule, InvalidSteps> {
-        let steps = course.len();
+    fn along(config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<Schedule, InvalidSteps> {
+        let steps = step_source.len();
         let min = if config.sampler.has_runge_kutta_steps() { MIN_PRK_STEPS } else { 1 };
         if steps < min {
             return Err(InvalidSteps::TooFew { steps, min, class: config.class_name() });
         }
         let max = config.num_train_timesteps();
-        if matches!(course, Course::Steps(steps) if steps > max) {
+        if matches!(step_source, StepSource::Steps(steps) if steps > max) {
             return Err(InvalidSteps::TooMany { steps, max });
         }
-        let (points, init_noise_sigma) = config.sampler.levels(config, course)?;
+        let (points, init_noise_sigma) = config.sampler.levels(config, step_source)?;
         let run = 0..points.len() - 1;
         Schedule { points, run, init_noise_sigma, config: config.clone(), stride: config.stride(steps) }.checked()
     }
 
-    /// All steps of a consistency model within the part of the schedule that a picture of this `strength` begins in, in
-    /// (0, 1] (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers). Of other classes as [`Schedule::for_strength`].
+    /// For a picture of this `strength`, in (0, 1]: a schedule of `steps` steps within the last part of the levels of a
+    /// distilled model (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers). For other classes the same as
+    /// [`Schedule::for_strength`].
+    ///
+    /// # Errors
+    /// No step is left, or the schedule is not valid.
     pub fn compressed(config: &SchedulerConfig, steps: usize, strength: f64) -> Result<Schedule, InvalidSteps> {
         let whole = Schedule::new(config, steps)?;
         match config.sampler.compressed(config, steps, strength) {
@@ -84,8 +93,11 @@ impl Schedule {
         }
     }
 
-    /// The last steps alone, for a run that begins with a picture under noise: of n steps `⌊n · strength⌋`, `strength` in
-    /// (0, 1] (Meng et al. 2022, arXiv:2108.01073, in the form of diffusers).
+    /// Keeps the last `⌊n · strength⌋` of n steps, for a run that starts from a picture with noise added; `strength` is
+    /// in (0, 1] (Meng et al. 2022, arXiv:2108.01073, in the form of diffusers).
+    ///
+    /// # Errors
+    /// No step is left, or the run would start after Runge-Kutta steps.
     pub fn for_strength(self, strength: f64) -> Result<Schedule, InvalidSteps> {
         let steps = self.run.len();
         let kept = ((steps as f64 * strength) as usize).min(steps);
@@ -98,7 +110,10 @@ impl Schedule {
         Ok(Schedule { run: steps - kept..steps, ..self })
     }
 
-    /// The first steps alone: those that begin before the share `end` of the training timesteps is behind, in (0, 1).
+    /// Keeps the first steps: those that begin before the share `end`, in (0, 1), of the training timesteps has passed.
+    ///
+    /// # Errors
+    /// No step is left, or too few for Runge-Kutta steps.
     pub fn until(self, end: f64) -> Result<Schedule, InvalidSteps> {
         let kept = self.steps_from(self.cutoff(end));
         let run = self.run.start..(self.run.start + kept).min(self.run.end);
@@ -116,7 +131,10 @@ impl Schedule {
         Ok(Schedule { run, ..self })
     }
 
-    /// The steps that [`Schedule::until`] leaves out.
+    /// Keeps the steps that [`Schedule::until`] leaves out.
+    ///
+    /// # Errors
+    /// No step is left, or the run would start after Runge-Kutta steps.
     pub fn from(self, start: f64) -> Result<Schedule, InvalidSteps> {
         let left = self.steps_from(self.cutoff(start));
         let run = (self.run.start + left).min(self.run.end)..self.run.end;
@@ -130,19 +148,19 @@ impl Schedule {
         Ok(Schedule { run, ..self })
     }
 
-    /// The timestep at which the share `end` of all is behind.
+    /// The timestep at which the share `end` of the training timesteps has passed.
     fn cutoff(&self, end: f64) -> f64 {
         let all = self.config.num_train_timesteps() as f64;
         (all - end * all).round_ties_even()
     }
 
-    /// The share of all timesteps that is behind at timestep `t`.
+    /// The share of the training timesteps that has passed at timestep `t`.
     fn share_at(&self, t: f64) -> f64 {
         let all = self.config.num_train_timesteps() as f64;
         (all - t.floor()) / all
     }
 
-    /// How many of the steps begin at timestep `t` or before, on the way down.
+    /// The number of steps that begin at timestep `t` or higher.
     fn steps_from(&self, t: f64) -> usize {
         self.steps().take_while(|(now, _)| now.t >= t).count()
     }
@@ -151,52 +169,52 @@ impl Schedule {
         &self.config
     }
 
-    /// One point per step, where the network is asked, and the end; of the whole schedule.
+    /// The points of the whole schedule: one per step, where the network is called, and the end.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
 
-    /// The steps that are taken: the point a step starts from and the one it goes to.
+    /// The steps of the run, as the points where each step starts and ends.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = (Point, Point)> {
         self.points[self.run.start..=self.run.end].windows(2).map(|pair| (pair[0], pair[1]))
     }
 
-    /// Which steps of the whole schedule these are.
+    /// Range of the steps of the run within the whole schedule.
     pub(super) fn run(&self) -> Range<usize> {
         self.run.clone()
     }
 
-    /// How many steps the whole schedule has.
+    /// The number of steps of the whole schedule.
     pub(super) fn whole(&self) -> usize {
         self.points.len() - 1
     }
 
-    /// The point of every network call, in order: `timesteps` of diffusers, where a second-order sampler has two calls a
-    /// step.  A run that begins with a picture begins at the first.
+    /// The point of every network call of the run, in order: diffusers' `timesteps`, where a second-order sampler calls
+    /// the network twice per step. A run that starts from a picture starts at the first of these points.
     pub fn timeline(&self) -> Vec<Point> {
         let Schedule { config, points, run, stride, .. } = self;
         config.sampler.timeline(&RunPoints { config, points, run: run.clone(), stride: *stride })
     }
 
-    /// How often the network is asked.
+    /// The number of network calls of the run.
     pub fn calls(&self) -> usize {
         self.timeline().len()
     }
 
-    /// By how much unit noise is multiplied to become the first state.
+    /// The factor that scales unit noise to the first state.
     pub fn init_noise_sigma(&self) -> f64 {
         self.init_noise_sigma
     }
 
-    /// The state at `point` of a picture `x0` under unit noise, in the scale in which this schedule's sampler keeps its
-    /// state; both `(B, C, h, w)`.
+    /// The state at `point` for the picture `x0` and unit noise, in the scaling of the state that this schedule's
+    /// sampler uses. Both latents are `(B, C, h, w)`.
     pub fn add_noise(&self, point: &Point, x0: &Latents, noise: &Latents) -> Latents {
         let (signal, noise_scale) =
             if self.config.class.is_over_alpha { (1.0, point.noise()) } else { (point.alpha, point.sigma) };
         Latents::combine(&[(signal, x0), (noise_scale, noise)])
     }
 
-    /// The level of training timestep `t`; below 0 that of the end.
+    /// The noise level of training timestep `t`; for negative `t` the level of the end.
     pub fn level(&self, t: f64) -> Point {
         self.config.level(t)
     }
@@ -206,17 +224,18 @@ impl Schedule {
         SigmaTable::new(self.config.betas.alphas_cumprod())
     }
 
-    /// `⌊T/n⌋`, by which DDIM and PNDM go down from a point, wherever the next point is.
+    /// `⌊T/n⌋` training timesteps: how far a step of DDIM or PNDM goes, even if the next point lies elsewhere.
     pub(super) fn stride(&self) -> f64 {
         self.stride
     }
 
+    /// Returns the schedule if a sampler can run it.
     fn checked(self) -> Result<Schedule, InvalidSteps> {
         let network_points = &self.points[..self.points.len() - 1];
         let has_formula = match self.config.class.zero_signal {
             ZeroSignal::Refused => false,
             ZeroSignal::WithoutEpsilon => self.config.prediction != Prediction::Epsilon,
-            ZeroSignal::Taken => true,
+            ZeroSignal::Allowed => true,
         };
         if network_points[0].alpha == 0.0 && !has_formula {
             return Err(InvalidSteps::ZeroSignal { prediction_type: self.config.prediction.name() });
@@ -226,7 +245,7 @@ impl Schedule {
         let sound = if self.config.sampler.is_rising() {
             self.steps().all(|(now, next)| next.sigma >= now.sigma)
         } else {
-            // Compared crosswise, since a quotient would be infinite where the signal is zero.
+            // Products instead of quotients: σ/α is infinite where the signal is zero.
             let falling = self.steps().all(|(now, next)| next.sigma * now.alpha <= now.sigma * next.alpha);
             falling && network_points.iter().all(|p| p.sigma > 0.0)
         };
@@ -238,12 +257,12 @@ impl Schedule {
     }
 }
 
-/// Points of these timesteps and levels; the end, which the network never sees, is at timestep 0.
+/// Points with these timesteps and levels. The end, which the network never receives, has timestep 0.
 fn points(timesteps: Vec<f64>, sigmas: Vec<f64>) -> Vec<Point> {
     timesteps.into_iter().chain([0.0]).zip(sigmas).map(|(t, sigma)| Point::of_noise(t, sigma)).collect()
 }
 
-/// As float32 has it.
+/// Rounds to float32.
 pub(super) fn rounded(x: f64) -> f64 {
     f64::from(x as f32)
 }

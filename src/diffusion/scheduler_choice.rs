@@ -1,5 +1,5 @@
-//! The scheduler of a model's file, and what a request says about it: a name or a partial `scheduler_config.json`, laid over the
-//! model's own.
+//! Combines the scheduler configuration of a model with the choice of a request: a name, or a partial
+//! `scheduler_config.json` that overrides keys.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,14 +10,14 @@ use super::scheduler_config::keys::{self, Keys, RESPACING};
 use super::scheduler_config::{Class, Name, SchedulerConfig};
 use crate::generation::SchedulerChoice;
 
-/// One line of `GET /v1/schedulers`.
+/// One entry of `GET /v1/schedulers`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SchedulerName {
     pub name: String,
     pub description: String,
 }
 
-/// Every name that a request may give, with what it stands for.
+/// All scheduler names that a request may use, with their descriptions.
 pub fn names() -> impl Iterator<Item = SchedulerName> {
     named().flat_map(|(class, base)| {
         let plain = SchedulerName { name: base.name.to_owned(), description: base.description.to_owned() };
@@ -45,20 +45,26 @@ fn class_of(map: &Map<String, Value>) -> Result<&'static Class, InvalidScheduler
 }
 
 impl SchedulerConfig {
-    /// The name whose overlay on a model of this class changes nothing, if there is one.
+    /// The name that changes nothing if a request uses it for a model of this class; `None` if the class has no name.
     pub fn name(&self) -> Option<&'static str> {
         self.class.names.first().map(|named| named.name)
     }
 
-    /// Reads what is [given](Self::given) in a model's `scheduler_config.json`.  Keys which the class does not have are
-    /// ignored, and a key that is missing or null takes the default of its class; a flag that is null is false.
+    /// Reads the [given](Self::given) keys of a model's `scheduler_config.json`. Ignores keys that the class does not
+    /// have. A key that is missing or null has the default of the class; a flag that is null is false.
+    ///
+    /// # Errors
+    /// The class is missing or unsupported, or a value is invalid.
     pub fn from_model(model: &Map<String, Value>) -> Result<SchedulerConfig, InvalidScheduler> {
         SchedulerConfig::of_class(class_of(model)?, Keys(model))
     }
 
-    /// `Cls.from_config(model, **request)` of diffusers: the model's keys, the request's over them, the rest as the
-    /// class has it.  Only the request's keys must be known to the class.  Unlike in
-    /// diffusers, a class takes its default where the model has a word of another class for one of its keys.
+    /// diffusers' `Cls.from_config(model, **request)`: the request's keys override the model's keys, and the class
+    /// gives the remaining defaults. Only the request's keys must be known to the class. Unlike diffusers, the class
+    /// uses its default if the model's value of a key is a word that only other classes know.
+    ///
+    /// # Errors
+    /// A name, key, class or value is unknown or invalid, or the keys conflict.
     pub fn overlay(model: &Map<String, Value>, request: &SchedulerChoice) -> Result<SchedulerConfig, InvalidScheduler> {
         let overrides = match request {
             SchedulerChoice::Name(name) => overrides_of(name)?,
@@ -67,13 +73,13 @@ impl SchedulerConfig {
         let mut merged = model.clone();
         merged.extend(overrides.clone());
         let class = class_of(&merged)?;
-        if let Some((key, words)) = class.own_words {
+        if let Some((key, words)) = class.exclusive_values {
             let is_own = |value: &Value| value.is_null() || value.as_str().is_some_and(|word| words.contains(&word));
             if !overrides.contains_key(key) && !merged.get(key).is_none_or(is_own) {
                 merged.remove(key);
             }
         }
-        // Keys with an underscore are diffusers' notes about the file.
+        // Keys that start with an underscore are diffusers' notes about the file.
         match overrides.keys().find(|key| !key.starts_with('_') && !class.has(key)) {
             Some(key) => Err(InvalidScheduler::UnknownKey { class: class.name, key: key.chars().take(80).collect() }),
             None => SchedulerConfig::of_class(class, Keys(&merged)),
@@ -81,7 +87,7 @@ impl SchedulerConfig {
     }
 }
 
-/// The keys that a name stands for.
+/// The keys that a scheduler name sets.
 fn overrides_of(name: &str) -> Result<Map<String, Value>, InvalidScheduler> {
     let unknown = || InvalidScheduler::UnknownName { name: name.chars().take(80).collect() };
     let suffix = SUFFIXES.iter().find(|suffix| name.ends_with(suffix.text));
@@ -104,6 +110,7 @@ fn overrides_of(name: &str) -> Result<Map<String, Value>, InvalidScheduler> {
     Ok(keys)
 }
 
+/// A suffix of a scheduler name, which chooses the noise levels.
 struct Suffix {
     text: &'static str,
     key: &'static str,

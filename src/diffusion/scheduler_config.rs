@@ -1,4 +1,4 @@
-//! A scheduler: how the model was trained and which sampler runs it, as diffusers' `scheduler_config.json` says it.
+//! A scheduler: how the model was trained and which sampler runs it, read from diffusers' `scheduler_config.json`.
 
 use std::sync::Arc;
 
@@ -29,25 +29,26 @@ pub(super) use options::epsilon_or_velocity;
 pub(super) use sampler::{Label, RunPoints, Sampler};
 pub(super) use solvers::DpmSolver;
 
-/// A checked scheduler configuration; whatever exists of it can be run, only the number of steps is open.
+/// A validated scheduler configuration. Only the number of steps can still be invalid.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
     pub(super) class: &'static Class,
-    /// The sampling algorithm with the options which are its own.
+    /// The sampling algorithm with its own options.
     pub(super) sampler: Arc<dyn Sampler>,
     pub(super) betas: Betas,
     pub(super) prediction: Prediction,
     pub(super) spacing: Spacing,
     pub(super) steps_offset: usize,
-    /// Levels of flow matching in place of those of the betas.
+    /// Flow-matching levels, which replace the levels of the betas.
     pub(super) flow: Option<Flow>,
-    /// Of levels that are spaced anew.
+    /// Ends of respaced levels (karras, exponential, beta).
     pub(super) range: SigmaRange,
 }
 
 impl SchedulerConfig {
-    /// What counts in a `scheduler_config.json`: all keys but those that `_use_default_values` names.  diffusers lists there
-    /// which values were defaults of the class that wrote them, and any class that reads them takes its own.
+    /// The keys of a `scheduler_config.json` that count: all except those that `_use_default_values` names. diffusers
+    /// lists there the keys that had the defaults of the class that wrote the file; a class that reads the file uses
+    /// its own defaults for them.
     #[must_use]
     pub fn given(mut file: Map<String, Value>) -> Map<String, Value> {
         for key in file.remove("_use_default_values").as_ref().and_then(Value::as_array).into_iter().flatten() {
@@ -56,8 +57,8 @@ impl SchedulerConfig {
         file
     }
 
-    /// Makes the scheduler one of the class that `model_index.json` names, as in diffusers, whatever the scheduler's own file
-    /// says. Returns a note where they differ.
+    /// Sets the class of the scheduler to the one that `model_index.json` names, as diffusers does. Returns a note if
+    /// the scheduler's own file names another class.
     pub fn take_class(index: &Map<String, Value>, scheduler_config: &mut Map<String, Value>) -> Option<String> {
         let class = index.get("scheduler")?.get(1)?.as_str()?;
         let written = scheduler_config.insert("_class_name".into(), class.into());
@@ -86,30 +87,30 @@ impl SchedulerConfig {
         self.class.name
     }
 
-    /// The same scheduler with flow levels shifted for pictures of one size, where it shifts by size
-    /// (`use_dynamic_shifting`); `mu` is diffusers' number for the size.
+    /// The same scheduler with its flow levels shifted for one picture size, if it shifts by size
+    /// (`use_dynamic_shifting`); `mu` is diffusers' parameter of the size.
     #[must_use]
     pub fn shifted(mut self, mu: f64) -> SchedulerConfig {
         self.flow = self.flow.map(|flow| flow.at(mu));
         self
     }
 
-    /// What the model predicts.
+    /// What the network predicts.
     pub fn prediction(&self) -> Prediction {
         self.prediction
     }
 
-    /// Whether the network must predict the variance of each step, beside what it predicts of the picture.
+    /// Whether the network must also predict the variance of each step.
     pub fn learns_variance(&self) -> bool {
         self.sampler.learns_variance()
     }
 
-    /// `T`.
+    /// `T`, the number of training timesteps.
     pub fn num_train_timesteps(&self) -> usize {
         self.betas.alphas_cumprod().len()
     }
 
-    /// The noise of training, after a rescaling to zero terminal SNR if the configuration asks for one.
+    /// The betas of training, rescaled to zero terminal SNR if the configuration requests it.
     pub fn betas(&self) -> &Betas {
         &self.betas
     }

@@ -1,10 +1,10 @@
 //! The seeds that torchsde derives for the nodes of its Brownian tree.
 
-/// Words of entropy that are mixed with one another; torchsde's, numpy's own default is 4.
+/// Number of words of entropy that are mixed. torchsde uses 24; numpy's default is 4.
 const POOL: usize = 24;
 
 /// `numpy.random.SeedSequence(entropy=seed, spawn_key=key, pool_size=24)`: the hash of O'Neill (2015), "Developing a
-/// seed_seq Alternative", in numpy's constants.
+/// seed_seq Alternative", with numpy's constants.
 pub(super) struct SeedSequence {
     pool: [u32; POOL],
 }
@@ -41,7 +41,7 @@ impl SeedSequence {
     }
 }
 
-/// A number as numpy cuts it into words of 32 bits: the low one first, no high one where it is zero.
+/// Appends a number as numpy splits it into 32-bit words: the low word first, the high word only if it is not zero.
 fn push_words(words: &mut Vec<u32>, number: u64) {
     words.push(number as u32);
     if number >> 32 > 0 {

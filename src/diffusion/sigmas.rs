@@ -1,17 +1,18 @@
-//! `σ/α` of the training timesteps and the ways to choose other levels than theirs.
+//! `σ/α` of the training timesteps, and ways to choose other levels.
 
 use super::beta_distribution;
 
-/// diffusers' `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`, `use_lu_lambdas`.
+/// How levels are respaced: diffusers' `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas` and
+/// `use_lu_lambdas`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Respacing {
     /// Equation 5 of Karras et al. (2022), arXiv:2206.00364, with ρ = 7.
     Karras,
-    /// Even in `ln σ`.
+    /// Evenly spaced in `ln σ`.
     Exponential,
     /// Quantiles of Beta(0.6, 0.6), arXiv:2407.12173.
     Beta,
-    /// Even in λ (Lu et al. 2022, arXiv:2206.00927): the same levels as the exponential ones, other timesteps.
+    /// Evenly spaced in λ (Lu et al. 2022, arXiv:2206.00927): the same levels as `Exponential`, with other timesteps.
     Lu,
 }
 
@@ -35,7 +36,7 @@ impl Respacing {
     }
 }
 
-/// diffusers' `sigma_min` and `sigma_max`: ends of levels that are spaced anew, in place of the schedule's own.
+/// diffusers' `sigma_min` and `sigma_max`: ends of respaced levels, in place of the ends of the schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct SigmaRange {
     pub(super) min: Option<f64>,
@@ -43,7 +44,7 @@ pub(super) struct SigmaRange {
 }
 
 impl SigmaRange {
-    /// `n` levels between the ends, which are `max` and `min` where the range has none; Lu's levels know no range.
+    /// `n` levels between the ends of the range; `max` and `min` replace missing ends. Lu levels ignore the range.
     pub(super) fn levels(self, respacing: Respacing, max: f64, min: f64, n: usize) -> Vec<f64> {
         match respacing {
             Respacing::Lu => respacing.levels(max, min, n),
@@ -52,7 +53,7 @@ impl SigmaRange {
     }
 }
 
-/// `σ/α` of every training timestep, rising, rounded as torch rounds it.
+/// `σ/α` of every training timestep in rising order, rounded as torch rounds it.
 pub(super) struct SigmaTable {
     sigmas: Vec<f32>,
     logs: Vec<f32>,
@@ -65,7 +66,7 @@ impl SigmaTable {
         SigmaTable { sigmas, logs }
     }
 
-    /// The level at timestep `t`, linear between two training timesteps, held beyond the ends.
+    /// The level at timestep `t`: linear between training timesteps, and clamped at the ends.
     pub(super) fn at(&self, t: f64) -> f64 {
         let last = self.sigmas.len() - 1;
         let t = t.clamp(0.0, last as f64);
@@ -83,7 +84,7 @@ impl SigmaTable {
         self.at(self.sigmas.len() as f64)
     }
 
-    /// The timestep at which the level is `sigma`, linear in `ln σ`.
+    /// The timestep with level `sigma`, linear in `ln σ`.
     pub(super) fn timestep_of(&self, sigma: f64) -> f64 {
         let log = libm::log(sigma.max(1e-10));
         let not_above = self.logs.partition_point(|l| f64::from(*l) <= log);
@@ -94,7 +95,7 @@ impl SigmaTable {
         (1.0 - w) * below as f64 + w * above as f64
     }
 
-    /// How many of the training timesteps have `λ = ln α − ln σ` of at least `min`.
+    /// The number of training timesteps with `λ = ln α − ln σ` of at least `min`.
     pub(super) fn with_lambda_from(alphas_cumprod: &[f32], min: f64) -> usize {
         let lambda = |a: &f32| libm::logf(a.sqrt()) - libm::logf((1.0 - a).sqrt());
         alphas_cumprod.partition_point(|a| f64::from(lambda(a)) >= min)

@@ -1,4 +1,4 @@
-//! Which of the training timesteps a run visits (table 2 of Lin et al. 2023, arXiv:2305.08891), from high to low.
+//! Which training timesteps a run visits, from high to low (table 2 of Lin et al. 2023, arXiv:2305.08891).
 
 use super::error::InvalidSteps;
 
@@ -11,8 +11,8 @@ pub enum Spacing {
 }
 
 impl Spacing {
-    /// `steps` timesteps below `train`.  `whole` rounds linspace, as DDPM, DDIM and PNDM do; the Euler family passes
-    /// timesteps between two training steps to the network, in float32.
+    /// `steps` of the `train` timesteps. `whole` rounds the timesteps of linspace to integers, as DDPM, DDIM and PNDM
+    /// do; the Euler family keeps fractional timesteps, in float32. Fails if there are more steps than timesteps.
     pub(super) fn timesteps(
         self,
         train: usize,
@@ -33,8 +33,9 @@ impl Spacing {
         })
     }
 
-    /// The timesteps of the DPM-Solver classes, which divide by one step more and leave out the lowest.  Only the first
-    /// `kept` of the `train` timesteps are used; `trailing` may then give fewer than `steps`.
+    /// The timesteps of the DPM-Solver classes. `Linspace` and `Leading` divide the range by `steps + 1` and leave out
+    /// the lowest timestep. Only the lowest `kept` of the `train` timesteps are used; `Trailing` may then return fewer
+    /// than `steps`. Fails if there are more steps than timesteps.
     pub(super) fn dpm_timesteps(
         self,
         kept: usize,
@@ -64,8 +65,8 @@ fn linspace(stop: f64, count: usize) -> impl DoubleEndedIterator<Item = f64> + E
     (0..count).map(move |i| if i == last && last > 0 { stop } else { i as f64 * step })
 }
 
-/// `numpy.arange(kept, 0, -train / steps)`, rounded, less one.  Where the division leaves a remainder in the last bit,
-/// numpy counts one value too many (timestep -1); that one is left out.
+/// `numpy.arange(kept, 0, -train / steps)`, rounded, minus one. Where the division leaves a remainder in the last bit,
+/// numpy returns one value too many (timestep -1); this function leaves it out.
 fn trailing(kept: usize, train: usize, steps: usize) -> Vec<f64> {
     let start = kept as f64;
     let step = start - (start - train as f64 / steps as f64);

@@ -1,28 +1,28 @@
-//! The schedules of a generation: of its own model, and of its refiner.
+//! The schedules of a generation: that of its own model, and that of its refiner.
 
 use super::{InvalidSteps, Schedule, SchedulerConfig};
-use crate::generation::{Draw, Hold, Refiner};
+use crate::generation::{Draw, ImageInfluence, Refiner};
 
-/// What a generation runs through. Built when a request comes in, so that what no scheduler can run is refused, and again
-/// when the generation runs.
+/// The schedules of a generation. They are built when a request arrives, to reject requests that no scheduler can run,
+/// and again when the generation runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stages {
     /// The steps of the generation's own model.
     pub own: Schedule,
-    /// The steps of its refiner.
+    /// The steps of the refiner.
     pub refiner: Option<Schedule>,
 }
 
-/// How the steps of a generation's own model are chosen.
+/// The inputs that choose the steps of a generation's own model.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnSchedule<'a> {
     pub config: &'a SchedulerConfig,
-    /// Whether a run that begins with a picture takes all steps, closer together, as a network distilled for few steps does
-    /// unless the request names its levels; any other takes the last ones.
+    /// Whether the network is distilled for few steps. With a source picture it takes all steps, more closely spaced,
+    /// unless the request names its levels; other networks take the last steps.
     pub is_distilled: bool,
 }
 
-/// A field of a request that leads to no schedule, and why.
+/// The field of a request that leads to an invalid schedule, and the reason.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{}: {error}", field.join("/"))]
 pub struct InvalidStage {
@@ -32,8 +32,10 @@ pub struct InvalidStage {
 }
 
 impl Stages {
+    /// The schedules of the generation `draw`.
+    ///
     /// # Errors
-    /// The field that leaves a model without a step, or asks for what its scheduler cannot do.
+    /// A field leaves a model without a step, or requests what its scheduler cannot do.
     pub fn of(draw: &Draw, own: OwnSchedule<'_>, refiner: Option<&SchedulerConfig>) -> Result<Stages, InvalidStage> {
         let steps = draw.steps as usize;
         let at = |field| move |error| InvalidStage { field, error };
@@ -45,11 +47,13 @@ impl Stages {
         };
         let whole = || Schedule::of(own.config, draw).map_err(at(listed));
         let begun = match draw.source.as_ref().map(|source| source.hold) {
-            Some(Hold::Strength { strength }) if own.is_distilled && levels.is_none() => {
+            Some(ImageInfluence::Strength { strength }) if own.is_distilled && levels.is_none() => {
                 Schedule::compressed(own.config, steps, strength).map_err(at(&["strength"]))?
             }
-            Some(Hold::Strength { strength }) => whole()?.for_strength(strength).map_err(at(&["strength"]))?,
-            Some(Hold::Guidance { .. }) | None => whole()?,
+            Some(ImageInfluence::Strength { strength }) => {
+                whole()?.for_strength(strength).map_err(at(&["strength"]))?
+            }
+            Some(ImageInfluence::Guidance { .. }) | None => whole()?,
         };
         let denoising_end = draw.micro_conditioning.as_ref().and_then(|micro| micro.denoising_end);
         Ok(match (&draw.refiner, refiner) {

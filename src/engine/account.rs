@@ -1,11 +1,13 @@
-//! What the runs of a call pay for it, in multiplications.
+//! What the runs of a call are charged for it, in multiplications.
 
-/// Each slice is charged by itself, at the pace of its moment. The pace changes while a long call waits: a sum that is
-/// reckoned anew makes some slices free, and then the call keeps its turn through all of them.
+/// The account of one call. Each slice is charged separately, at the current pace. The pace changes while a long call
+/// is paused. Recomputing the total at each slice would make some slices free, and the call would keep its turn through
+/// all of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
-    /// What the whole call does.
+    /// Multiplications of the whole call.
     work: f64,
+    /// Multiplications charged so far.
     charged: f64,
 }
 
@@ -14,15 +16,15 @@ impl Account {
         Account { work, charged: 0.0 }
     }
 
-    /// The price of a slice that lasted `seconds`, where a multiplication takes `pace` seconds. The prices of all slices exceed
-    /// the call's work where it is slower than expected: time is what others wait for.
+    /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. If a call is slower than
+    /// expected, the prices of its slices exceed its work, because other runs wait for time and not for work.
     pub fn slice(&mut self, seconds: f64, pace: f64) -> f64 {
         let price = seconds / pace;
         self.charged += price;
         price
     }
 
-    /// What is left to pay when the call has ended, 0 or more.
+    /// What is left to charge when the call has ended, at least 0.
     pub fn rest(&mut self) -> f64 {
         let rest = (self.work - self.charged).max(0.0);
         self.charged += rest;
@@ -37,7 +39,7 @@ mod tests {
     #[test]
     fn every_slice_costs_its_time_whatever_the_pace_was_before() {
         let mut account = Account::new(1e10);
-        // Each pace is slower than the one before, as where small calls of the same network come between.
+        // Each pace is slower than the one before, as if small calls of the same network had run in between.
         for pace in [1e-9, 1.5e-9, 2e-9, 4e-9] {
             assert_eq!(account.slice(0.1, pace), 0.1 / pace);
         }

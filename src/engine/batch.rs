@@ -1,24 +1,25 @@
-//! The rows of one network call: how they come in from several runs, and are computed, whatever kind of call it is.
+//! The rows of one network call: collects them from several runs and computes them, for any type of call.
 
 use std::{any::Any, pin::Pin, sync::Arc};
 
 use crate::pipelines::{Model, NetworkError, call::Call};
 
-/// A future that pauses between layers and owns what it needs. It gives one answer for each row.
+/// A future that owns its data and pauses between layers. It yields one answer per row.
 pub(super) type Computing = Pin<Box<dyn Future<Output = Result<Box<dyn Items>, NetworkError>> + Send>>;
 
-/// Rows of equal calls, before and while they are computed.
+/// Rows of calls with equal keys, before and during their computation.
 pub(super) trait Batch: Any {
-    /// Begins to compute them.
+    /// Starts to compute the rows.
     fn start(&mut self, model: Arc<Model>) -> Computing;
 
-    /// The rows, of which nothing is left here; for a call that has ended without answers. `None` while its future lives.
+    /// Returns the rows of a call that has ended without answers and leaves the batch empty. `None` while the future of
+    /// [`Batch::start`] exists.
     fn take_back(&mut self) -> Option<Box<dyn Items>>;
 }
 
-/// Rows or answers of one type, in order.
+/// An ordered sequence of rows or of answers, all of one type.
 pub(super) trait Items: Any + Send {
-    /// Drops the next `count`.
+    /// Drops the next `count` items.
     fn skip(&mut self, count: usize);
 }
 
@@ -28,21 +29,21 @@ impl<T: Send + 'static> Items for std::vec::IntoIter<T> {
     }
 }
 
-/// The next `count` items, which are of this type.
+/// Takes the next `count` items. All items must have type `T`.
 pub(super) fn next<T: Send + 'static>(items: &mut dyn Items, count: usize) -> Vec<T> {
     let items: &mut dyn Any = items;
     let items = items.downcast_mut::<std::vec::IntoIter<T>>().expect(SAME_KIND);
     items.by_ref().take(count).collect()
 }
 
-/// A batch is made of asks with equal keys, and the type of the call is a part of the key.
+/// A batch consists of pending calls with equal keys, and the key includes the type of the call.
 pub(super) const SAME_KIND: &str = "rows of equal keys are of one type";
 
 /// The rows of calls of type `C`.
 pub(super) struct Rows<C: Call> {
     call: Arc<C>,
     rows: Vec<C::Row>,
-    /// Shared with the future.
+    /// The rows that the future computes; shared with the future.
     computed: Arc<Vec<C::Row>>,
 }
 

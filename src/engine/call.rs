@@ -1,4 +1,4 @@
-//! One network call under way.
+//! A network call in progress: a batch of rows from several runs.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,7 +11,7 @@ use super::{
     Cancel,
     account::Account,
     batch::{Batch, Computing, Items},
-    key::Key,
+    batch_key::BatchKey,
 };
 use crate::{
     device::Device,
@@ -22,32 +22,32 @@ use crate::{
 /// The answers of a call to its rows, in order.
 type Answers = Result<Box<dyn Items>, NetworkError>;
 
-/// A call that has begun. It holds the activations of its rows, and continues whenever it is polled.
+/// A network call that has begun. It holds the activations of its rows and continues when it is advanced.
 pub(super) struct Call {
-    pub key: Key,
-    /// What each row counts as.
+    pub key: BatchKey,
+    /// What each row counts as in the metrics.
     pub counts: Counts,
     computing: Computing,
     batch: Box<dyn Batch>,
     pub shares: Vec<Share>,
-    /// Multiplications for all rows.
+    /// Multiplications of all rows together.
     pub work: f64,
     pub account: Account,
-    /// Bytes of activations for all rows, at most.
+    /// Maximum bytes of activations of all rows together.
     pub bytes: u64,
-    /// How long it has computed.
+    /// How long the call has computed so far.
     pub spent: Duration,
-    /// Whether it may be put aside after a slice of time. Others take less than a slice.
+    /// Whether the call may pause after a slice of time. Other calls are expected to take less than a slice.
     pub long: bool,
 }
 
-/// The rows of one run in a call.
+/// The rows that one run has in a call.
 #[derive(Clone, Debug)]
 pub(super) struct Share {
-    /// The run, by its arrival.
+    /// The run's arrival number.
     pub run: u64,
     pub rows: usize,
-    /// `None`: the run is gone, and the rows are computed for nobody.
+    /// `None` if the run has ended. Its rows are computed, but their answers are dropped.
     cancel: Option<Cancel>,
 }
 
@@ -56,25 +56,27 @@ impl Share {
         Share { run, rows, cancel: Some(cancel) }
     }
 
+    /// Whether the run was canceled and is not marked as ended yet.
     pub fn is_canceled(&self) -> bool {
         self.cancel.as_ref().is_some_and(|cancel| cancel.reason().is_some())
     }
 
+    /// Whether the run still needs the answers.
     pub fn is_wanted(&self) -> bool {
         self.cancel.is_some()
     }
 
-    /// The run is gone.
+    /// Marks the run as ended.
     pub fn give_up(&mut self) {
         self.cancel = None;
     }
 }
 
 impl Call {
-    /// `demand` is that of all rows together.
+    /// Starts a call. `demand` covers all rows.
     pub fn new(
         model: Arc<Model>,
-        (key, counts): (Key, Counts),
+        (key, counts): (BatchKey, Counts),
         mut batch: Box<dyn Batch>,
         shares: Vec<Share>,
         demand: Demand,
@@ -86,8 +88,8 @@ impl Call {
         Call { key, counts, computing, batch, shares, work, account, bytes, spent: Duration::ZERO, long }
     }
 
-    /// Computes layer after layer: to the end, to the first pause after `slice` if the call is long, or to the first pause
-    /// after one of its runs was canceled. `None`: it has not ended.
+    /// Computes layer by layer until the call ends. Pauses earlier, at a layer boundary, if the call is long and
+    /// `slice` is over, or if one of its runs has been canceled; the result is then `None`.
     pub fn advance(&mut self, device: &Device, slice: Duration) -> Option<Answers> {
         let begun = Instant::now();
         let Call { computing, shares, long, key, .. } = self;
@@ -109,7 +111,7 @@ impl Call {
         answers
     }
 
-    /// The runs of a call that has ended without answers, and their rows; `None` where these are lost.
+    /// Ends a call that has no answers. Returns its runs, and their rows unless these are lost.
     pub fn give_back(self) -> (Vec<Share>, Option<Box<dyn Items>>) {
         let Call { computing, mut batch, shares, .. } = self;
         drop(computing);
@@ -121,8 +123,8 @@ impl Call {
     }
 }
 
-/// The networks hold nothing that a panic could leave half written: weights are read-only, activations are dropped. A call that
-/// panicked has ended.
+/// Polls the future; a panic ends the call with an error. A panic leaves nothing half written, because weights are
+/// read-only and activations are dropped.
 fn poll(computing: &mut Computing, network: &'static str, context: &mut Context<'_>) -> Poll<Answers> {
     let polled = catch_unwind(AssertUnwindSafe(|| computing.as_mut().poll(context)));
     polled.unwrap_or_else(|panic| {

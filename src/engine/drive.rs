@@ -1,4 +1,4 @@
-//! The engine's loop.
+//! The loop of the engine's thread: admits runs, polls them, and computes their network calls.
 
 use std::{
     sync::mpsc::{RecvTimeoutError, TryRecvError},
@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    EngineThread, Limits, Reason, Run, RunError, Settings,
+    BatchLimits, EngineThread, Reason, Run, RunError, Settings,
     batch::Items,
     call::{Call, Share},
     pace::Pace,
-    policy::{Aside, Next, Pick, Waiting, choose},
+    policy::{Next, PausedCall, Pick, WaitingCall, choose},
     recording::Recording,
     run::Active,
     text_cache::Cache,
@@ -23,16 +23,16 @@ use crate::{
     pipelines::{NetworkError, call::Counts},
 };
 
-/// An engine without work waits this long before it gives memory back.
+/// How long an idle engine waits before it releases memory.
 const IDLE: Duration = Duration::from_secs(10);
 
 impl EngineThread {
-    /// Works until every handle is dropped; runs that have not ended by then are told that the engine stopped.
+    /// Works until all handles are dropped. Runs that have not ended by then end with [`RunError::Stopped`].
     pub fn run(self) {
         self.device.stay();
-        let mut floor = Floor {
+        let mut active = ActiveRuns {
             device: self.device.clone(),
-            limits: Limits {
+            limits: BatchLimits {
                 max_rows: self.settings.max_rows,
                 slice_s: self.settings.slice.as_secs_f64(),
                 max_bytes: Settings::call_bytes(self.settings.max_bytes),
@@ -43,24 +43,25 @@ impl EngineThread {
             cache: Cache::new(self.settings.text_cache_entries, self.metrics.clone()),
             pace: Pace::default(),
             runs: Vec::new(),
-            aside: Vec::new(),
+            paused: Vec::new(),
             arrivals: 0,
         };
         loop {
-            if !self.admit(&mut floor) {
+            if !self.admit(&mut active) {
                 break;
             }
-            floor.drop_canceled();
-            floor.poll();
-            floor.compute();
+            active.drop_canceled();
+            active.poll();
+            active.compute();
         }
-        for mut run in floor.runs {
-            floor.metrics.wasted_steps.with_label_values(&["lost"]).inc_by(run.give_up());
+        for mut run in active.runs {
+            active.metrics.wasted_steps.with_label_values(&["lost"]).inc_by(run.give_up());
             run.end(Err(RunError::Stopped));
         }
     }
 
-    /// The next run. When none comes for a while, the memory of the last ones goes back to the system.
+    /// Waits for the next run. After [`IDLE`] without one, returns the memory of earlier runs to the system. `None` if
+    /// all handles are gone.
     fn wait(&self) -> Option<Run> {
         match self.inbox.recv_timeout(IDLE) {
             Ok(run) => Some(run),
@@ -72,17 +73,18 @@ impl EngineThread {
         }
     }
 
-    /// Takes what the inbox holds, up to the bound; sleeps only where there is nothing to do. False: all handles are gone.
-    fn admit(&self, floor: &mut Floor) -> bool {
-        if floor.runs.is_empty() {
+    /// Admits runs from the inbox, at most `max_runs` at a time. Blocks only if no run is active. False if all handles
+    /// are gone.
+    fn admit(&self, active: &mut ActiveRuns) -> bool {
+        if active.runs.is_empty() {
             match self.wait() {
-                Some(run) => floor.enter(run),
+                Some(run) => active.enter(run),
                 None => return false,
             }
         }
-        while floor.runs.len() < floor.max_runs {
+        while active.runs.len() < active.max_runs {
             match self.inbox.try_recv() {
-                Ok(run) => floor.enter(run),
+                Ok(run) => active.enter(run),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -91,24 +93,24 @@ impl EngineThread {
     }
 }
 
-/// The runs at work and what they share.
-struct Floor {
-    /// Where networks compute.
+/// The runs that the engine works on, and what they share.
+struct ActiveRuns {
+    /// The device that computes the networks.
     device: Device,
-    limits: Limits,
+    limits: BatchLimits,
     max_runs: usize,
     checkpoint_interval: Option<Duration>,
     metrics: Metrics,
     cache: Cache,
     pace: Pace,
     runs: Vec<Active>,
-    /// Calls that have begun and wait for their turn to continue. A run has rows in one call at most.
-    aside: Vec<Call>,
+    /// Calls that have begun and wait to continue. Each run has rows in at most one call.
+    paused: Vec<Call>,
     arrivals: u64,
 }
 
-impl Floor {
-    /// A new run starts at the least service of those present: it is neither behind nor ahead of them.
+impl ActiveRuns {
+    /// Admits a run. It starts with the least service of the active runs, so it is neither ahead of them nor behind.
     fn enter(&mut self, mut run: Run) {
         let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
         let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());
@@ -119,13 +121,13 @@ impl Floor {
 
     fn drop_canceled(&mut self) {
         let canceled: Vec<Active> = self.runs.extract_if(.., |run| run.cancel.reason().is_some()).collect();
-        // A call goes on for the runs that are left, and ends without any. It holds its model: whoever hears that a run has
-        // ended may rely on the model being free.
+        // A call continues for the remaining runs of the batch and is dropped if there are none. A call keeps its model
+        // alive, so it must be dropped before the observers of its runs learn of their end.
         let is_gone = |share: &Share| canceled.iter().any(|run| run.arrival == share.run);
-        for call in &mut self.aside {
+        for call in &mut self.paused {
             call.shares.iter_mut().filter(|share| is_gone(share)).for_each(Share::give_up);
         }
-        self.aside.retain(|call| call.shares.iter().any(Share::is_wanted));
+        self.paused.retain(|call| call.shares.iter().any(Share::is_wanted));
         for mut run in canceled {
             if let Some(reason) = run.cancel.reason() {
                 let wasted = match reason {
@@ -138,7 +140,7 @@ impl Floor {
         }
     }
 
-    /// Polls every run that can go on until it asks again or ends.
+    /// Polls each run that can continue, until it awaits a call or ends.
     fn poll(&mut self) {
         let mut index = 0;
         while index < self.runs.len() {
@@ -146,26 +148,26 @@ impl Floor {
             let ended = if run.is_ready() { run.poll() } else { None };
             match ended {
                 Some(outcome) => self.runs.remove(index).end(outcome),
-                // An ask for known prompts is answered on the spot, and the run goes on.
+                // The cache has answered the call at once, so the run is polled again.
                 None if self.answer_from_cache(index) => {}
                 None => index += 1,
             }
         }
     }
 
-    /// Whether every open row of the run's ask was in the cache.
+    /// Tries to answer all open rows of the run's pending call from the cache, and returns whether it could.
     fn answer_from_cache(&mut self, index: usize) -> bool {
         let Some(hits) = self.runs[index].answer_from(&mut self.cache) else { return false };
         self.metrics.text_cache.with_label_values(&["hit"]).inc_by(hits as u64);
         true
     }
 
-    /// The next call, or the next slice of one that was put aside.
+    /// Computes what the policy chooses: a new call, or the next slice of a paused one.
     fn compute(&mut self) {
         match self.next() {
             Next::Nothing => {}
             Next::Continue { call, for_run } => {
-                let call = self.aside.swap_remove(call);
+                let call = self.paused.swap_remove(call);
                 self.advance(call, for_run.map(|run| self.runs[run].arrival));
             }
             Next::Begin { picks, for_run } => {
@@ -175,13 +177,13 @@ impl Floor {
         }
     }
 
-    /// What the policy says; runs are indices of `runs`.
+    /// Asks the policy what to compute next. Runs in the result are indices into `runs`.
     fn next(&self) -> Next {
         let waiting = |(index, run)| Some((index, self.waiting(run)?));
-        let (open, waiting): (Vec<usize>, Vec<Waiting>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
-        let aside: Vec<Aside> = self.aside.iter().map(|call| self.seen_aside(call)).collect();
+        let (open, waiting): (Vec<usize>, Vec<WaitingCall>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
+        let paused: Vec<PausedCall> = self.paused.iter().map(|call| self.seen_aside(call)).collect();
         let of_runs = |run: usize| open[run];
-        match choose(&waiting, &aside, self.limits) {
+        match choose(&waiting, &paused, self.limits) {
             Next::Begin { picks, for_run } => Next::Begin {
                 picks: picks.into_iter().map(|pick| Pick { waiting: of_runs(pick.waiting), ..pick }).collect(),
                 for_run: for_run.map(of_runs),
@@ -191,21 +193,23 @@ impl Floor {
         }
     }
 
-    /// The run's open ask, as the policy sees it.
-    fn waiting(&self, run: &Active) -> Option<Waiting> {
+    /// The open pending call of a run, in the form that the policy needs. `None` if the run has none.
+    fn waiting(&self, run: &Active) -> Option<WaitingCall> {
         let holds = run.holds();
-        run.with_open(|ask| {
-            let (key, rows, demand) = (ask.key().clone(), ask.open_rows(), ask.demand());
-            let begins = ask.stage().filter(|_| holds == 0).map_or(0, |stage| rows * stage.latent_pixels);
+        run.with_open(|pending_call| {
+            let (key, rows, demand) = (pending_call.key().clone(), pending_call.open_rows(), pending_call.demand());
+            let begins = pending_call.stage().filter(|_| holds == 0).map_or(0, |stage| rows * stage.latent_pixels);
             let seconds = self.pace.seconds(&key, demand.work);
-            let (most_rows, bytes, service, arrival) = (ask.most_rows(), demand.bytes, run.service, run.arrival);
-            Waiting { key, rows, most_rows, seconds, bytes, service, arrival, holds, begins }
+            let (most_rows, bytes, service, arrival) =
+                (pending_call.most_rows(), demand.bytes, run.service, run.arrival);
+            WaitingCall { key, rows, most_rows, seconds, bytes, service, arrival, holds, begins }
         })
     }
 
-    fn seen_aside(&self, call: &Call) -> Aside {
+    /// A paused call, in the form that the policy needs.
+    fn seen_aside(&self, call: &Call) -> PausedCall {
         let runs = || call.shares.iter().filter_map(|share| self.runs.iter().find(|run| run.arrival == share.run));
-        Aside {
+        PausedCall {
             service: runs().map(|run| run.service).fold(f64::INFINITY, f64::min),
             arrival: runs().map(|run| run.arrival).min().unwrap_or(0),
             bytes: call.bytes,
@@ -213,16 +217,17 @@ impl Floor {
         }
     }
 
-    /// One network call for the picked rows, of which there are some and which have one key.
+    /// Starts one network call for the picked rows. There is at least one pick, and all have the same key.
     fn begin(&self, picks: &[Pick]) -> Call {
         const OPEN: &str = "the policy picks runs whose asks are open";
         let first = &self.runs[picks[0].waiting];
-        let (key, counts) = first.with_open(|ask| (ask.key().clone(), ask.counts())).expect(OPEN);
+        let (key, counts) =
+            first.with_open(|pending_call| (pending_call.key().clone(), pending_call.counts())).expect(OPEN);
         let (mut batch, mut demand) = (None, Demand::default());
         let mut shares = Vec::with_capacity(picks.len());
         for &Pick { waiting, rows } in picks {
             let run = &self.runs[waiting];
-            let Demand { work, bytes } = run.with_open(|ask| ask.demand()).expect(OPEN);
+            let Demand { work, bytes } = run.with_open(|pending_call| pending_call.demand()).expect(OPEN);
             demand = demand.and(Demand { work: rows as f64 * work, bytes: rows as u64 * bytes });
             batch = run.take_up(rows, batch);
             shares.push(Share::new(run.arrival, rows, run.cancel.clone()));
@@ -232,14 +237,15 @@ impl Floor {
         Call::new(model, (key, counts), batch.expect(OPEN), shares, demand, long)
     }
 
-    /// Lets a call compute, and hands over its answers if it has ended. `payer` is charged for it in place of the call's runs.
+    /// Lets a call compute for one slice, and delivers its answers if it has ended. `payer`, if any, is charged instead
+    /// of the runs of the call.
     fn advance(&mut self, mut call: Call, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
         let before = call.spent;
         let Some(answers) = call.advance(&self.device, slice) else {
             let price = call.account.slice((call.spent - before).as_secs_f64(), self.pace.seconds(&call.key, 1.0));
             self.charge(&call, price, payer);
-            self.aside.push(call);
+            self.paused.push(call);
             return;
         };
         let price = call.account.rest();
@@ -253,7 +259,8 @@ impl Floor {
         }
     }
 
-    /// Charges the call's runs, or the run that has given it its turn.
+    /// Charges `price` to the run that gave its turn to this call, or else to the runs of the call, in proportion to
+    /// their rows.
     fn charge(&mut self, call: &Call, price: f64, payer: Option<u64>) {
         if let Some(payer) = payer.and_then(|payer| self.runs.iter_mut().find(|run| run.arrival == payer)) {
             payer.service += price;
@@ -267,6 +274,7 @@ impl Floor {
         }
     }
 
+    /// Delivers the answers of a call to its runs, and updates the metrics and the pace.
     fn hand_over(&mut self, call: &Call, answers: &mut dyn Items) {
         let (seconds, rows) = (call.spent.as_secs_f64(), call.rows());
         self.pace.learn(&call.key, call.work, seconds);
@@ -294,7 +302,8 @@ impl Floor {
         }
     }
 
-    /// One bad row must not fail its neighbors: each run's rows are tried once more alone.
+    /// A bad row must not fail the rows of other runs, so the rows of each run are retried alone. A call of a single
+    /// run fails.
     fn try_alone(&mut self, call: Call, error: NetworkError) {
         let was_alone = call.shares.len() == 1;
         let (shares, mut rows) = call.give_back();
@@ -307,7 +316,7 @@ impl Floor {
                 Some(rows) if !was_alone => {
                     self.runs[index].let_go(rows.as_mut());
                     let again = self.begin(&[Pick { waiting: index, rows: share.rows }]);
-                    self.aside.push(again);
+                    self.paused.push(again);
                 }
                 _ => self.runs[index].fail(error.clone()),
             }

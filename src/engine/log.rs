@@ -1,20 +1,20 @@
-//! The denoiser's answers, the one thing that a run cannot make anew by itself.
+//! The log of a run: the outputs of its denoiser and classifier calls, from which the run can be resumed.
 
 use sha2::{Digest, Sha256};
 
 use crate::catalogue::Numerics;
 
-/// The answers to asks of one run for the denoiser that follow on each other. Given back to the same run, they bring it to
-/// where it was, whatever its sampler, without one call of the network.
+/// Network outputs of consecutive logged calls of one run. Replayed to the same generation, they bring any sampler to
+/// the same state without a network call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
-    /// How many asks of the run came before these.
+    /// How many logged calls of the run come before these.
     pub first: usize,
-    /// The predictions for each ask, (C, h, w) for each of its rows.
+    /// For each call, the output of each row: (C, h, w) numbers.
     pub asks: Vec<Vec<Vec<f32>>>,
 }
 
-/// A file is no part of a run's log that could be used.
+/// Why a file cannot be used as a part of a run's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusablePart {
     #[error("it is broken")]
@@ -23,23 +23,23 @@ pub enum UnusablePart {
     Foreign,
 }
 
-/// What a part begins with, the version of its form among it.
+/// The first bytes of a part. They include the version of the format.
 const MAGIC: &[u8] = b"latentd log 1\n";
-/// Bytes of the checksum at the end.
+/// Bytes of the checksum at the end of a part.
 const CHECKSUM: usize = 32;
 
 impl Log {
-    /// Rows of all asks together.
+    /// Number of rows of all calls together.
     pub fn rows(&self) -> u64 {
         self.asks.iter().map(|rows| rows.len() as u64).sum()
     }
 
-    /// Bytes of the predictions.
+    /// Bytes of all outputs together.
     pub fn bytes(&self) -> usize {
         self.asks.iter().flatten().map(|row| 4 * row.len()).sum()
     }
 
-    /// Takes up what goes on where this ends; anything else is left out, and the answer is false.
+    /// Appends `next` if it begins where this log ends. Returns whether it does; otherwise nothing changes.
     pub fn join(&mut self, next: Log) -> bool {
         let fits = next.first == self.first + self.asks.len();
         if fits {
@@ -48,7 +48,8 @@ impl Log {
         fits
     }
 
-    /// As a file: what computed it, the asks, and a SHA-256 of all that. Numbers are little-endian.
+    /// Encodes the log as a file: `numerics`, the outputs, and a SHA-256 checksum of everything before it. Numbers are
+    /// little-endian.
     pub fn encode(&self, numerics: &Numerics) -> Vec<u8> {
         let mut file = Vec::with_capacity(self.bytes() + 8 * self.asks.len() + 128);
         file.extend_from_slice(MAGIC);
@@ -64,10 +65,10 @@ impl Log {
         file
     }
 
-    /// What [`Log::encode`] made a file of.
+    /// Decodes a file that [`Log::encode`] made.
     ///
     /// # Errors
-    /// The file is not whole, or other numerics than these made it.
+    /// The file is damaged, or other numerics than `numerics` computed it.
     pub fn decode(file: &[u8], numerics: &Numerics) -> Result<Log, UnusablePart> {
         let (content, checksum) = file.split_last_chunk::<CHECKSUM>().ok_or(UnusablePart::Broken)?;
         if Sha256::digest(content)[..] != checksum[..] {
@@ -87,7 +88,7 @@ fn read(mut rest: &[u8]) -> Option<Log> {
     while !rest.is_empty() {
         let rows = u32::from_le_bytes(number(&mut rest)?);
         let values = u32::from_le_bytes(number(&mut rest)?) as usize;
-        // Rows without values would be as many as one likes in a file of any size.
+        // Rows without values take no bytes, so a small file could claim any number of them.
         let size = values.checked_mul(4).filter(|size| *size > 0)?;
         let row = |_| Some(floats(rest.split_off(..size)?));
         log.asks.push((0..rows).map(row).collect::<Option<_>>()?);
@@ -111,8 +112,9 @@ mod tests {
     use super::*;
 
     fn log() -> Log {
-        let ask = |rows: usize, from: f32| (0..rows).map(|row| vec![from, row as f32, f32::MIN_POSITIVE]).collect();
-        Log { first: 7, asks: vec![ask(2, 1.5), ask(1, -0.0), ask(4, 3e38)] }
+        let pending_call =
+            |rows: usize, from: f32| (0..rows).map(|row| vec![from, row as f32, f32::MIN_POSITIVE]).collect();
+        Log { first: 7, asks: vec![pending_call(2, 1.5), pending_call(1, -0.0), pending_call(4, 3e38)] }
     }
 
     #[test]
@@ -144,7 +146,7 @@ mod tests {
             prop_assert_eq!(Log::decode(&whole[..keep % whole.len()], &ours), Err(UnusablePart::Broken));
         }
 
-        /// Somebody who can write files can write a checksum too.
+        /// An attacker who can write files can also write a valid checksum.
         #[test]
         fn no_content_under_a_right_checksum_is_more_than_unusable(content in prop::collection::vec(any::<u8>(), 0..64)) {
             let ours = Numerics::from_bytes([1; 32]);

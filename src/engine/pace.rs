@@ -1,13 +1,14 @@
-//! How fast the device computes, learned from the calls that have ended.
+//! The speed of the device, measured from the calls that have ended.
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::key::Key;
+use super::batch_key::BatchKey;
 
-/// Seconds per multiplication before anything is known: slower than one core, so that the first calls are rather too short.
+/// Seconds per multiplication before the first measurement. This is slower than one core, so the first calls are too
+/// short rather than too long.
 const AT_FIRST: f64 = 5e-10;
 
-/// How much the last call counts beside those before it.
+/// The weight of the last call in the mean; earlier calls have the rest.
 const WEIGHT: f64 = 0.2;
 
 /// Seconds per multiplication, for each network of each model: an exponentially weighted mean.
@@ -16,12 +17,12 @@ pub(super) struct Pace(HashMap<(Arc<str>, &'static str), f64>);
 
 impl Pace {
     /// The expected time of `work` multiplications, in seconds.
-    pub fn seconds(&self, key: &Key, work: f64) -> f64 {
+    pub fn seconds(&self, key: &BatchKey, work: f64) -> f64 {
         work * self.0.get(&(key.model.clone(), key.network)).unwrap_or(&AT_FIRST)
     }
 
-    /// A call of so many multiplications took so long.
-    pub fn learn(&mut self, key: &Key, work: f64, seconds: f64) {
+    /// Updates the mean with a call that took `seconds` for `work` multiplications.
+    pub fn learn(&mut self, key: &BatchKey, work: f64, seconds: f64) {
         let last = seconds / work.max(1.0);
         let pace = self.0.entry((key.model.clone(), key.network)).or_insert(last);
         *pace += WEIGHT * (last - *pace);
@@ -35,8 +36,8 @@ mod tests {
 
     #[test]
     fn the_mean_follows_the_calls_of_its_own_network() {
-        let text = Key::of(Arc::from("m"), &EncodeText { clip_skip: 0 });
-        let tiny = Key::of(Arc::from("m"), &DecodeTiny { shape: [4, 8, 8] });
+        let text = BatchKey::of(Arc::from("m"), &EncodeText { clip_skip: 0 });
+        let tiny = BatchKey::of(Arc::from("m"), &DecodeTiny { shape: [4, 8, 8] });
         let mut pace = Pace::default();
         assert_eq!(pace.seconds(&text, 1e9), 0.5);
         pace.learn(&text, 1e9, 0.1);

@@ -1,83 +1,85 @@
-//! What runs next: a pure function.
+//! The engine's policy: a pure function that chooses what to compute next.
 
 use std::num::NonZeroUsize;
 
-use super::Key;
+use super::BatchKey;
 use crate::pipelines::calls::DECODING;
 
-/// The bounds of a batch.
+/// The limits of a batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct BatchLimits {
+    /// Maximum number of rows.
     pub max_rows: NonZeroUsize,
-    /// Seconds that a call may take, unless it is a single row that takes longer. Such a long call is put aside after each
-    /// slice of so many seconds.
+    /// Maximum seconds of a call. Only a call of a single row may take longer; it pauses after each slice of this
+    /// length.
     pub slice_s: f64,
-    /// Bytes of activations that the long calls may hold together; one alone may hold more.
+    /// Maximum bytes of activations of all long calls together. A single long call may exceed it.
     pub max_bytes: u64,
 }
 
-/// A run's open ask, as the policy sees it.
+/// A network call that a run awaits, in the form that the policy needs.
 #[derive(Clone, Debug)]
-pub struct Waiting {
-    pub key: Key,
-    /// Rows that have no answer yet, 1 or more.
+pub struct WaitingCall {
+    pub key: BatchKey,
+    /// Number of open rows, at least 1.
     pub rows: usize,
-    /// Most rows of one batch, where the network has a bound of its own.
+    /// Maximum number of rows of one batch; `usize::MAX` if the call has no limit of its own.
     pub most_rows: usize,
-    /// What each row is expected to take.
+    /// Expected seconds per row.
     pub seconds: f64,
-    /// Bytes of activations of each row, at most.
+    /// Maximum bytes of activations per row.
     pub bytes: u64,
-    /// What the run has received so far, in multiplications, counted from the level at which it came in.
+    /// The work that the run has received, in multiplications, plus the service with which it started.
     pub service: f64,
-    /// The order of arrival.
+    /// The run's number in the order of arrival.
     pub arrival: u64,
-    /// Latent pixels of the pictures whose decoding is under way, that is of the activations that the run holds.
+    /// Latent pixels of the run's pictures that are being decoded, whose activations the run holds.
     pub holds: usize,
-    /// Latent pixels of the pictures whose decoding begins with its first row; 0 where none begins.
+    /// Latent pixels of the pictures whose decoding begins with this call; 0 if none begins.
     pub begins: usize,
 }
 
-/// A call that was put aside.
+/// A paused call.
 #[derive(Clone, Copy, Debug)]
-pub struct Aside {
-    /// The least of its runs.
+pub struct PausedCall {
+    /// The least service of its runs.
     pub service: f64,
+    /// The smallest arrival number of its runs.
     pub arrival: u64,
-    /// Bytes of activations, at most.
+    /// Maximum bytes of its activations.
     pub bytes: u64,
-    /// As in [`Waiting`], of all its runs.
+    /// The sum of [`WaitingCall::holds`] over its runs.
     pub holds: usize,
 }
 
-/// What runs next.
+/// The policy's decision. `for_run` is an index into the waiting calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// A new call of these rows, which all have one key.
+    /// Begin a call with these rows, which all have the same key.
     Begin { picks: Vec<Pick>, for_run: Option<usize> },
-    /// A slice of a call that was put aside, by its index.
+    /// Compute a slice of the paused call with this index.
     ///
-    /// `for_run` is the waiting run whose turn it is, if it is none of the call's: that run cannot begin before others have
-    /// ended, so it gives its turn to them and pays.
+    /// `for_run` is set if the turn belongs to a run that is not part of this call. That run cannot begin before other
+    /// runs end, so it gives its turn to them and is charged for the slice.
     Continue { call: usize, for_run: Option<usize> },
-    /// Nothing waits.
+    /// No call waits and no call is paused.
     Nothing,
 }
 
-/// How many rows of which waiting run join the batch.
+/// The rows of one waiting call that join the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
-    /// Index into the slice of waiting runs.
+    /// Index into the waiting calls.
     pub waiting: usize,
     pub rows: usize,
 }
 
-/// The latent pixels that are being decoded.
+/// Latent pixels of the pictures that are being decoded.
 #[derive(Clone, Copy, Debug, Default)]
 struct Decoding {
-    /// Of pictures that are small enough to be decoded beside others.
+    /// Latent pixels of pictures that are small enough to share the decoder, at most [`DECODING`] each.
     small: usize,
-    /// Whether a larger picture is among them.
+    /// Whether a larger picture is being decoded.
     large: bool,
 }
 
@@ -90,9 +92,9 @@ impl Decoding {
         }
     }
 
-    /// Whether the run may go on. What has begun always may. What would begin needs room for all of its rows: beside other
-    /// small pictures, or as the only large one.
-    fn admits(self, run: &Waiting) -> bool {
+    /// Whether the run may continue. A decode that has begun always may. A decode that would begin needs room for all
+    /// of its rows: next to other small pictures, or as the only large one.
+    fn admits(self, run: &WaitingCall) -> bool {
         if run.begins > DECODING {
             return !self.large;
         }
@@ -100,32 +102,33 @@ impl Decoding {
     }
 }
 
-/// Start-time fair queueing: the run that has received least is first, then the oldest, and its key is the batch's.
-/// Runs of the same key fill the batch in the same order; the last may join with some of its rows only. Nothing waits
-/// for a batch to fill. [`Next::Nothing`] only if nothing waits.
+/// Start-time fair queueing. The turn goes to the run with the least service, then to the oldest, and its call
+/// determines the key of the batch. Other runs with the same key join in the same order; the last one may join with
+/// only some of its rows. No run waits for a batch to fill. The result is [`Next::Nothing`] only if no call waits or is
+/// paused.
 ///
-/// A call takes a slice of time at most. Where a single row takes longer, its call is put aside after each slice and waits for
-/// its turn as the open asks do. So a run that has received least waits for one slice, whatever is beside it.
+/// A call takes at most one slice of time. If a single row takes longer, the call pauses after each slice and waits for
+/// its next turn like the waiting calls. So the run with the least service waits for at most one slice.
 ///
-/// Memory is bounded twice. The activations of long calls fit `max_bytes` together, or there is one such call. The
-/// activations of pictures that are being decoded are bounded by latent pixels. Where the first run wants to begin something
-/// for which there is no room, its turn goes to the first in the order of those that take the room: so it is this one's end
-/// that everybody helps to, and no run that comes in meanwhile can hold up both. Whoever gives a turn away has had it: it
-/// is charged for what is done, so that those behind it in the order wait for one slice and not for the end of the call.
-pub fn choose(waiting: &[Waiting], aside: &[Aside], limits: Limits) -> Next {
+/// Memory has two limits. The activations of all long calls together fit `max_bytes`, unless there is only one such
+/// call. The pictures that are being decoded are limited in latent pixels. If the first run wants to begin something
+/// that finds no room, its turn goes to the first, in the same order, of the runs that occupy the room. So all waiting
+/// runs help the same run to end, and runs that arrive later cannot delay both. The run that gives its turn away is
+/// charged for the work, so the runs behind it wait for one slice, not for the end of the call.
+pub fn choose(waiting: &[WaitingCall], paused: &[PausedCall], limits: BatchLimits) -> Next {
     let by_turn =
         |(a, a_arrival): (f64, u64), (b, b_arrival): (f64, u64)| a.total_cmp(&b).then(a_arrival.cmp(&b_arrival));
     let mut order: Vec<usize> = (0..waiting.len()).collect();
     let turn = |index: usize| (waiting[index].service, waiting[index].arrival);
     order.sort_by(|&a, &b| by_turn(turn(a), turn(b)));
-    let first_aside = |of: &dyn Fn(&Aside) -> bool| {
-        let calls = aside.iter().enumerate().filter(|(_, call)| of(call));
+    let first_aside = |of: &dyn Fn(&PausedCall) -> bool| {
+        let calls = paused.iter().enumerate().filter(|(_, call)| of(call));
         let first = calls.min_by(|(_, a), (_, b)| by_turn((a.service, a.arrival), (b.service, b.arrival)));
         first.map(|(index, call)| (index, (call.service, call.arrival)))
     };
     let next_aside = first_aside(&|_| true);
-    let before = |aside: Option<(usize, (f64, u64))>, head: usize| {
-        aside.filter(|(_, of_call)| by_turn(*of_call, turn(head)).is_le()).map(|(index, _)| index)
+    let before = |paused: Option<(usize, (f64, u64))>, head: usize| {
+        paused.filter(|(_, of_call)| by_turn(*of_call, turn(head)).is_le()).map(|(index, _)| index)
     };
     let Some(&first) = order.first() else {
         return next_aside.map_or(Next::Nothing, |(call, _)| Next::Continue { call, for_run: None });
@@ -134,7 +137,7 @@ pub fn choose(waiting: &[Waiting], aside: &[Aside], limits: Limits) -> Next {
         return Next::Continue { call, for_run: None };
     }
 
-    let held = waiting.iter().map(|run| run.holds).chain(aside.iter().map(|call| call.holds));
+    let held = waiting.iter().map(|run| run.holds).chain(paused.iter().map(|call| call.holds));
     let mut decoding = held.filter(|holds| *holds > 0).fold(Decoding::default(), Decoding::add);
     let mut head = first;
     if !decoding.admits(&waiting[first]) {
@@ -152,7 +155,7 @@ pub fn choose(waiting: &[Waiting], aside: &[Aside], limits: Limits) -> Next {
         }
     }
     let run = &waiting[head];
-    let taken: u64 = aside.iter().map(|call| call.bytes).sum();
+    let taken: u64 = paused.iter().map(|call| call.bytes).sum();
     let has_room = run.seconds <= limits.slice_s || taken.saturating_add(run.bytes) <= limits.max_bytes;
     if let (false, Some((call, _))) = (has_room, next_aside) {
         return Next::Continue { call, for_run: Some(first) };
@@ -166,7 +169,7 @@ pub fn choose(waiting: &[Waiting], aside: &[Aside], limits: Limits) -> Next {
         is_overdrawn: false,
     };
     let mut picks = Vec::new();
-    // Where a decode gave its turn away, the head is not the first of its key in the order, and is picked all the same.
+    // If the first run gave its turn to a decode in progress, `head` need not be the first run with its key.
     let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
     for index in std::iter::once(head).chain(others) {
         let run = &waiting[index];
@@ -184,18 +187,18 @@ pub fn choose(waiting: &[Waiting], aside: &[Aside], limits: Limits) -> Next {
     Next::Begin { picks, for_run: (head != first).then_some(first) }
 }
 
-/// What is left of a batch's bounds.
+/// What is left of the limits of a batch.
 struct Room {
     rows: usize,
     seconds: f64,
     bytes: u64,
-    /// A row takes more time or memory than there was: it goes alone.
+    /// A row takes more time or memory than was left, so it is computed alone.
     is_overdrawn: bool,
 }
 
 impl Room {
-    /// How many rows of the run fit. None fits beside a row that alone takes more than there is.
-    fn rows_of(&self, run: &Waiting) -> usize {
+    /// How many rows of the run fit; 0 if the batch already exceeds its limits.
+    fn rows_of(&self, run: &WaitingCall) -> usize {
         if self.is_overdrawn {
             return 0;
         }
@@ -204,7 +207,7 @@ impl Room {
         run.rows.min(self.rows).min(by_time).min(by_bytes)
     }
 
-    fn take(&mut self, run: &Waiting, rows: usize) {
+    fn take(&mut self, run: &WaitingCall, rows: usize) {
         self.rows -= rows;
         self.seconds -= rows as f64 * run.seconds;
         let left = self.bytes.checked_sub(rows as u64 * run.bytes);

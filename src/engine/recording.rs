@@ -1,4 +1,4 @@
-//! What a run is given of its log, and what it adds to it.
+//! The log of a run in progress: replays known network outputs and records new ones.
 
 use std::time::{Duration, Instant};
 
@@ -6,30 +6,33 @@ use prometheus::IntCounter;
 
 use super::log::Log;
 
-/// A portion is handed over early at this size: half a minute of a large model's steps, little beside its activations.
+/// A portion that reaches this size, in bytes, is due before its interval ends. It holds half a minute of a large
+/// model's steps and is small compared to the activations.
 const PORTION_BYTES: usize = 16 << 20;
-/// Nothing more is recorded while so much waits to be handed over.
+/// Recording stops when more than this number of bytes waits to be handed to the observer.
 const WAITING_BYTES: usize = 64 << 20;
-/// The log of one run ends at this size, for whoever resumes it holds it in memory: 50 steps of eight guided pictures of
-/// 1024 × 1024 pixels take 200 MiB. What comes later is computed again.
+/// Maximum bytes of one run's log, because the process that resumes the run holds the log in memory: 50 steps of eight
+/// guided pictures of 1024 × 1024 pixels take 200 MiB. Later outputs are not recorded, and a resumed run computes them
+/// again.
 const LOG_BYTES: usize = 256 << 20;
 
-/// The log of one run on its way: answers that are known come out of it, answers that are new go into it.
+/// The log of one run. Known answers are taken from it, new answers are added to it.
 pub(super) struct Recording {
+    /// Answers from the log of an earlier run, one item per logged call.
     known: std::vec::IntoIter<Vec<Vec<f32>>>,
-    /// Counts the rows that were answered by it.
+    /// Counts the rows that were answered from the log.
     replayed: IntCounter,
-    /// New answers that nobody has been handed; it begins where the known ones end.
+    /// New answers that the observer has not received yet. They follow the known answers.
     fresh: Log,
-    /// `None` records nothing.
+    /// Time between two portions; `None` disables recording.
     interval: Option<Duration>,
     handed_over: Instant,
-    /// Bytes that the log may still grow by.
+    /// Bytes by which the log may still grow.
     room: usize,
 }
 
 impl Recording {
-    /// `known` are the first asks of the run; portions are due at each `interval`.
+    /// `known` holds the answers to the first logged calls of the run. A portion is due every `interval`.
     pub fn new(known: Log, interval: Option<Duration>, replayed: IntCounter) -> Recording {
         Recording {
             room: LOG_BYTES.saturating_sub(known.bytes()),
@@ -41,8 +44,8 @@ impl Recording {
         }
     }
 
-    /// The known answer to the next ask, of so many rows of so many values. An answer of other sizes is not this run's, and
-    /// so are none behind it.
+    /// The known answer to the next call, which has `rows` rows of `values` numbers each. An answer of other sizes does
+    /// not belong to this run; it is dropped with all that follow.
     pub fn next(&mut self, rows: usize, values: usize) -> Option<Vec<Vec<f32>>> {
         let known = self.known.next()?;
         if known.len() != rows || known.iter().any(|row| row.len() != values) {
@@ -55,13 +58,13 @@ impl Recording {
         Some(known)
     }
 
-    /// Whether the next ask is one that is known.
+    /// Whether the log has an answer to the next call.
     pub fn replays(&self) -> bool {
         self.known.len() > 0
     }
 
-    /// Takes up a whole answer of the network, as the numbers of its rows. `None`, for one that is more than numbers, ends the
-    /// log.
+    /// Records the answers of one call as one slice of numbers per row. `None`, for answers that numbers alone cannot
+    /// represent, ends the log.
     pub fn record(&mut self, answers: Option<Vec<&[f32]>>) {
         let size = |rows: &[&[f32]]| rows.iter().map(|row| 4 * row.len()).sum::<usize>();
         match answers {
@@ -70,19 +73,19 @@ impl Recording {
                 self.room -= size(&rows);
                 self.fresh.asks.push(rows.into_iter().map(<[f32]>::to_vec).collect());
             }
-            // A log with a gap would be none.
+            // A log must not have a gap, so nothing is recorded after this answer.
             _ => self.room = 0,
         }
     }
 
-    /// The next portion, if it is time for it.
+    /// The next portion, if it is due.
     pub fn due(&mut self) -> Option<Log> {
         let interval = self.interval?;
         let is_due = self.handed_over.elapsed() >= interval || self.fresh.bytes() >= PORTION_BYTES;
         if is_due { self.rest() } else { None }
     }
 
-    /// All that was not handed over.
+    /// Everything that was not handed over yet.
     pub fn rest(&mut self) -> Option<Log> {
         if self.fresh.asks.is_empty() {
             return None;
@@ -92,7 +95,7 @@ impl Recording {
         Some(std::mem::replace(&mut self.fresh, next))
     }
 
-    /// A portion that nobody took, to be handed over later.
+    /// Takes back a portion that the observer did not store; the next portion begins with it.
     pub fn give_back(&mut self, portion: Log) {
         let later = std::mem::replace(&mut self.fresh, portion);
         self.fresh.join(later);

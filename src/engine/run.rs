@@ -1,4 +1,4 @@
-//! A generation while the engine works on it.
+//! A run on the engine's thread: its future, its slot and its service.
 
 use std::{
     cell::RefCell,
@@ -11,11 +11,11 @@ use std::{
 
 use super::{
     Cancel, Log, Observer, Run, RunError,
-    ask::Ask,
     batch::{Batch, Items},
-    key::Key,
-    mailbox::{Mailbox, Station},
+    batch_key::BatchKey,
+    pending_call::PendingCall,
     recording::Recording,
+    slot::{RunContext, Slot},
     text_cache::Cache,
 };
 use crate::{
@@ -27,46 +27,49 @@ use crate::{
 
 type Pipeline = Pin<Box<dyn Future<Output = Result<Vec<Frame>, PipelineError>>>>;
 
-/// A run on the engine's thread.
+/// A run that the engine has admitted.
 pub(super) struct Active {
     pipeline: Pipeline,
-    mailbox: Rc<RefCell<Mailbox>>,
+    slot: Rc<RefCell<Slot>>,
     observer: Box<dyn Observer>,
+    /// The phase and step that the observer received last.
     told: Option<(Phase, u32)>,
     pub cancel: Cancel,
     model: Arc<Model>,
     refiner: Option<Arc<Model>>,
+    /// The run's number in the order of arrival.
     pub arrival: u64,
+    /// The charged work, in multiplications, plus the service that the run started with.
     pub service: f64,
-    /// Rows × denoiser calls computed for it.
+    /// Rows of denoiser calls that were computed for this run.
     pub steps: u64,
-    /// Those of them that its observer has in the log.
+    /// Rows of the log that the observer has accepted.
     kept: u64,
     attempt: Option<Attempt>,
 }
 
 impl Active {
-    /// `recording` is of the run's `replay`.
+    /// `recording` must contain the run's `replay`.
     pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
         let Run { prepared, replay: _, observer, cancel, attempt } = run;
         let Work::Draw(work) = &prepared.job.work;
-        let mailbox = Rc::new(RefCell::new(Mailbox::new(work.steps, recording)));
-        let station = Station {
-            mailbox: mailbox.clone(),
+        let slot = Rc::new(RefCell::new(Slot::new(work.steps, recording)));
+        let context = RunContext {
+            slot: slot.clone(),
             model: prepared.model.clone(),
-            refiner: prepared.companions.refiner.as_ref().map(|(model, _)| model.clone()),
+            refiner: prepared.auxiliary.refiner.as_ref().map(|(model, _)| model.clone()),
             previews: prepared.job.previews,
         };
-        let (model, refiner) = (station.model.clone(), station.refiner.clone());
-        let pipeline = Box::pin(async move { draw(&station, &prepared).await });
+        let (model, refiner) = (context.model.clone(), context.refiner.clone());
+        let pipeline = Box::pin(async move { draw(&context, &prepared).await });
         let (told, steps, kept) = (None, 0, 0);
-        Active { pipeline, mailbox, observer, told, cancel, model, refiner, arrival, service, steps, kept, attempt }
+        Active { pipeline, slot, observer, told, cancel, model, refiner, arrival, service, steps, kept, attempt }
     }
 
-    /// Lets the pipeline go on until it asks again (`None`) or ends, and tells the observer.
+    /// Polls the pipeline until it awaits a call (`None`) or ends, and reports to the observer.
     pub fn poll(&mut self) -> Option<Result<Vec<Frame>, RunError>> {
         let mut context = Context::from_waker(Waker::noop());
-        // A pipeline that panicked is dropped and never polled again, so nothing sees what it left half done.
+        // A pipeline that panicked is dropped and never polled again, so nothing uses its half-finished state.
         let (attempt, pipeline) = (self.attempt, self.pipeline.as_mut());
         let polled = catch_unwind(AssertUnwindSafe(|| blame(attempt, || pipeline.poll(&mut context))));
         self.tell();
@@ -78,10 +81,11 @@ impl Active {
         }
     }
 
+    /// Reports progress and previews to the observer.
     fn tell(&mut self) {
         let (phase, (step, steps), previews) = {
-            let mut mailbox = self.mailbox.borrow_mut();
-            (mailbox.phase, mailbox.step, std::mem::take(&mut mailbox.previews))
+            let mut slot = self.slot.borrow_mut();
+            (slot.phase, slot.step, std::mem::take(&mut slot.previews))
         };
         if let Some(phase) = phase.filter(|phase| self.told != Some((*phase, step))) {
             self.told = Some((phase, step));
@@ -92,9 +96,9 @@ impl Active {
         }
     }
 
-    /// Hands the observer a portion of the log.
+    /// Hands a portion of the log to the observer.
     fn checkpoint(&mut self, portion: impl FnOnce(&mut Recording) -> Option<Log>) {
-        let recording = &mut self.mailbox.borrow_mut().recording;
+        let recording = &mut self.slot.borrow_mut().recording;
         let Some(portion) = portion(recording) else { return };
         let rows = portion.rows();
         match self.observer.checkpoint(portion) {
@@ -103,91 +107,96 @@ impl Active {
         }
     }
 
-    /// For a run that will be begun again: its observer gets the rest of the log. Returns the steps that are not in it.
+    /// For a run that another one will resume: hands the rest of the log to the observer. Returns the number of steps
+    /// that are not in the log.
     pub fn give_up(&mut self) -> u64 {
         self.checkpoint(Recording::rest);
         self.steps.saturating_sub(self.kept)
     }
 
-    /// Calls `look` with the open ask, if it has rows without an answer of which no call has taken up any.
-    pub fn with_open<T>(&self, look: impl FnOnce(&dyn Ask) -> T) -> Option<T> {
-        let mailbox = self.mailbox.borrow();
-        mailbox.ask.as_deref().filter(|ask| ask.open_rows() > 0 && ask.in_call() == 0).map(look)
+    /// Calls `look` with the pending call, if the pending call has open rows and none of its rows is in a call.
+    pub fn with_open<T>(&self, look: impl FnOnce(&dyn PendingCall) -> T) -> Option<T> {
+        let slot = self.slot.borrow();
+        slot.pending_call
+            .as_deref()
+            .filter(|pending_call| pending_call.open_rows() > 0 && pending_call.in_call() == 0)
+            .map(look)
     }
 
-    /// Calls `change` with the ask.
-    fn with_ask<T>(&self, change: impl FnOnce(&mut dyn Ask) -> T) -> Option<T> {
-        self.mailbox.borrow_mut().ask.as_deref_mut().map(change)
+    /// Calls `change` with the pending call, if there is one.
+    fn with_ask<T>(&self, change: impl FnOnce(&mut dyn PendingCall) -> T) -> Option<T> {
+        self.slot.borrow_mut().pending_call.as_deref_mut().map(change)
     }
 
-    /// Moves the first open rows into the batch of a call, which is made where there is none yet.
+    /// Moves the first `rows` open rows into `batch`, or into a new batch if there is none.
     pub fn take_up(&self, rows: usize, batch: Option<Box<dyn Batch>>) -> Option<Box<dyn Batch>> {
-        self.with_ask(|ask| {
-            let mut batch = batch.unwrap_or_else(|| ask.batch());
-            ask.take_up(rows, batch.as_mut());
+        self.with_ask(|pending_call| {
+            let mut batch = batch.unwrap_or_else(|| pending_call.batch());
+            pending_call.take_up(rows, batch.as_mut());
             batch
         })
     }
 
-    /// Takes back the rows of a call that has ended without answers.
+    /// Takes back the rows of a call that has ended without answers. They are open again.
     pub fn let_go(&self, rows: &mut dyn Items) {
-        self.with_ask(|ask| ask.let_go(rows));
+        self.with_ask(|pending_call| pending_call.let_go(rows));
     }
 
-    /// The model whose networks the key's are.
-    pub fn model(&self, key: &Key) -> Arc<Model> {
+    /// The model to which `key` belongs: the refiner or the generation's own model.
+    pub fn model(&self, key: &BatchKey) -> Arc<Model> {
         let refiner = self.refiner.as_ref().filter(|refiner| refiner.key == key.model);
         refiner.unwrap_or(&self.model).clone()
     }
 
-    /// Latent pixels of its pictures on their way through the decoder: all of its rows from the moment that the first one
-    /// enters the first stage, for then the others will follow.
+    /// Latent pixels of this run's pictures that are being decoded. As soon as the first row enters the first stage,
+    /// all rows count, because the others will follow.
     pub fn holds(&self) -> usize {
-        let held = self.with_ask(|ask| {
-            let has_begun = |is_first: bool| !is_first || ask.open_rows() < ask.rows();
-            let stage = ask.stage().filter(|stage| has_begun(stage.is_first));
-            stage.map_or(0, |stage| ask.rows() * stage.latent_pixels)
+        let held = self.with_ask(|pending_call| {
+            let has_begun = |is_first: bool| !is_first || pending_call.open_rows() < pending_call.rows();
+            let stage = pending_call.stage().filter(|stage| has_begun(stage.is_first));
+            stage.map_or(0, |stage| pending_call.rows() * stage.latent_pixels)
         });
         held.unwrap_or(0)
     }
 
-    /// Takes the answers to the rows that a call has taken up.
+    /// Takes the answers to the rows that are in a call.
     pub fn answer(&self, answers: &mut dyn Items, cache: &mut Cache) {
-        let answered = self.with_ask(|ask| ask.answer(answers, cache));
+        let answered = self.with_ask(|pending_call| pending_call.answer(answers, cache));
         match answered {
             Some(Err(error)) => self.fail(error),
             Some(Ok(())) | None => self.record(),
         }
     }
 
-    /// Answers all open rows from the cache; how many, or `None` where one is not there.
+    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks one of them.
     pub fn answer_from(&self, cache: &mut Cache) -> Option<usize> {
         self.with_open(|_| ())?;
-        self.with_ask(|ask| ask.answer_from(cache))?
+        self.with_ask(|pending_call| pending_call.answer_from(cache))?
     }
 
-    /// Adds the answers to the log once all are there.
+    /// Adds the answers to the log once the pending call is answered.
     fn record(&self) {
-        let Mailbox { ask: Some(ask), recording, .. } = &mut *self.mailbox.borrow_mut() else { return };
-        if ask.is_answered() {
-            ask.record(recording);
+        let Slot { pending_call: Some(pending_call), recording, .. } = &mut *self.slot.borrow_mut() else { return };
+        if pending_call.is_answered() {
+            pending_call.record(recording);
         }
     }
 
+    /// Makes the awaited call fail with `error` at the next poll.
     pub fn fail(&self, error: NetworkError) {
-        self.mailbox.borrow_mut().failure = Some(error);
+        self.slot.borrow_mut().failure = Some(error);
     }
 
-    /// Whether polling would get the pipeline further.
+    /// Whether the pipeline can continue when it is polled.
     pub fn is_ready(&self) -> bool {
-        let mailbox = self.mailbox.borrow();
-        mailbox.failure.is_some() || mailbox.ask.as_ref().is_none_or(|ask| ask.is_answered())
+        let slot = self.slot.borrow();
+        slot.failure.is_some() || slot.pending_call.as_ref().is_none_or(|pending_call| pending_call.is_answered())
     }
 
-    /// Lets go of all that the run holds, and then tells the observer.
+    /// Drops everything that the run holds, then notifies the observer.
     pub fn end(self, outcome: Result<Vec<Frame>, RunError>) {
-        let Active { pipeline, mailbox, model, refiner, observer, .. } = self;
-        drop((pipeline, mailbox, model, refiner));
+        let Active { pipeline, slot, model, refiner, observer, .. } = self;
+        drop((pipeline, slot, model, refiner));
         observer.ended(outcome);
     }
 }

@@ -1,16 +1,17 @@
-//! Answers in frequent use: the embeddings of prompts.
+//! A cache of network answers that recur often: the embeddings of prompts.
 
 use std::{any::Any, collections::HashMap, sync::Arc};
 
-use super::key::Key;
+use super::batch_key::BatchKey;
 use crate::{metrics::Metrics, pipelines::call::Memo};
 
-/// Keeps at most `capacity` answers, dropping the least recently used.
+/// A least-recently-used cache of at most `capacity` answers.
 pub(super) struct Cache {
     capacity: usize,
+    /// Counts the uses of the cache.
     clock: u64,
-    /// The type of each answer is that of its key's call.
-    entries: HashMap<(Key, Memo), (u64, Arc<dyn Any>)>,
+    /// For each call and memo: the time of the last use, and the answer of the type that belongs to the call.
+    entries: HashMap<(BatchKey, Memo), (u64, Arc<dyn Any>)>,
     metrics: Metrics,
 }
 
@@ -19,15 +20,16 @@ impl Cache {
         Cache { capacity, clock: 0, entries: HashMap::new(), metrics }
     }
 
-    pub fn get<A: Clone + 'static>(&mut self, key: &Key, memo: &Memo) -> Option<A> {
+    /// A copy of the cached answer. `A` must be the answer type of the key's call.
+    pub fn get<A: Clone + 'static>(&mut self, key: &BatchKey, memo: &Memo) -> Option<A> {
         self.clock += 1;
         let (used, answer) = self.entries.get_mut(&(key.clone(), memo.clone()))?;
         *used = self.clock;
         answer.downcast_ref::<A>().cloned()
     }
 
-    /// Keeps an answer that was just computed.
-    pub fn put<A: 'static>(&mut self, key: &Key, memo: Memo, answer: A) {
+    /// Stores an answer that was just computed, and counts a cache miss.
+    pub fn put<A: 'static>(&mut self, key: &BatchKey, memo: Memo, answer: A) {
         self.metrics.text_cache.with_label_values(&["miss"]).inc();
         if self.capacity == 0 {
             return;
@@ -35,7 +37,8 @@ impl Cache {
         self.clock += 1;
         self.entries.insert((key.clone(), memo), (self.clock, Arc::new(answer)));
         if self.entries.len() > self.capacity {
-            // A scan over a few hundred entries, once for each new prompt, is nothing beside encoding it.
+            // A scan over a few hundred entries for each new prompt costs little compared to the encoding of the
+            // prompt.
             let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(prompt, _)| prompt.clone());
             if let Some(oldest) = oldest {
                 self.entries.remove(&oldest);

@@ -1,4 +1,4 @@
-//! What the cards of all families have in common.
+//! The parts of model cards that all families share.
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use crate::{
     weights::{LoadError, ModelFolder, float32_bytes},
 };
 
-/// Why a folder has no card.
+/// Why a folder gives no model card.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
     #[error(transparent)]
@@ -22,18 +22,19 @@ pub enum CardError {
     Scheduler(String),
 }
 
-/// What requests get that do not say, where `latentd.json` does not say it either.
+/// A family's defaults for requests, used where `latentd.json` gives none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Defaults {
-    /// Pixels.
+    /// Width in pixels.
     pub width: u32,
+    /// Height in pixels.
     pub height: u32,
     pub steps: u32,
     pub guidance_scale: f64,
 }
 
-/// A card with what every family has: the name, the scheduler, the defaults and what `latentd.json` says. The family fills in
-/// sizes, tasks and what else its recipe takes.
+/// A card with what every family has: name, scheduler, defaults, and the contents of `latentd.json`. The family fills
+/// in sizes, tasks and everything else that its recipe supports.
 pub(super) fn base(
     name: &str,
     extras: &Extras,
@@ -60,11 +61,11 @@ pub(super) fn base(
     })
 }
 
-/// Bytes of the tensors of these parts as float32, from the heads of their files: (part, name of its weights' file). What small
-/// layers keep of their weights as Winograd's algorithm wants them comes on top of that.
+/// Bytes of the tensors of these parts as float32, read from the headers of their files. A part is (folder, stem of its
+/// weight files). The weights that small layers keep in the form of Winograd's algorithm come on top.
 ///
 /// # Errors
-/// A part's files are missing or broken.
+/// The files of a part are missing or broken.
 pub(super) fn bytes(folder: &ModelFolder, parts: &[(&str, &str)]) -> Result<u64, LoadError> {
     let part = |bytes: u64, (part, stem): &(&str, &str)| Ok(bytes.saturating_add(float32_bytes(folder, part, stem)?));
     parts.iter().try_fold(0, part)

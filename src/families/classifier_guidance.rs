@@ -1,11 +1,11 @@
-//! Pixel models that a classifier of noisy pictures guides (Dhariwal and Nichol 2021, arXiv:2105.05233): a `unet`, a
-//! `classifier` beside it, and a scheduler.  diffusers has no pipeline for them; their index names
+//! Pixel models that a classifier of noisy pictures guides (Dhariwal and Nichol 2021, arXiv:2105.05233). A folder has a
+//! `unet`, a `classifier` and a scheduler. diffusers has no pipeline for these models; their index names
 //! `ClassifierGuidancePipeline`.
 
 use serde_json::Value;
 
 use super::{
-    CardError, ControlDemand, Description, Family, ModelIndex, Outline, Plan, Recipe, Sampling,
+    CardError, ControlDemand, Description, Family, ModelIndex, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults},
     extras::Extras,
     plan::calls,
@@ -22,12 +22,13 @@ use crate::{
     weights::{LoadError, ModelFolder, Weights},
 };
 
+/// The family of pixel models with a classifier.
 pub struct ClassifierGuidance;
 
 const UNET: (&str, &str) = ("unet", "diffusion_pytorch_model");
 const CLASSIFIER: (&str, &str) = ("classifier", "model");
 
-/// The sizes of a folder's networks.
+/// The configurations of a folder's networks.
 #[derive(Clone, Debug)]
 struct Sizes {
     unet: UNet2DConfig,
@@ -45,7 +46,7 @@ impl Sizes {
         Ok(sizes)
     }
 
-    /// Whether both networks see the same pictures and know the same classes.
+    /// Checks that both networks take pictures of the same size and know the same classes.
     fn check(&self, unet: &str, classifier: &str) -> Result<(), LoadError> {
         let refused = |path: &str, key: &str, value: Value, supported: String| {
             Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value, supported })
@@ -155,7 +156,7 @@ impl Outline for Sizes {
         } else {
             unet.then(self.classifier.demand())
         };
-        let sampling = Sampling {
+        let sampling = SamplingDemand {
             state: 3 * h * w,
             branches: 1,
             calls: calls(draw, card),

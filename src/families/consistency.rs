@@ -10,6 +10,7 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
+/// The family of consistency models.
 pub struct Consistency;
 
 const KIND: Kind = Kind { codebook: None, classes: true, steps: 1 };

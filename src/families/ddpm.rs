@@ -10,9 +10,10 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
+/// The family of unconditional pixel models.
 pub struct Ddpm;
 
-/// The steps of a request that does not say are the default of the folder's class.
+/// The kind of a folder, with the default number of steps of its pipeline class.
 fn kind(folder: &ModelFolder) -> Result<Kind, LoadError> {
     let steps = if ModelIndex::of(folder)?.class() == Some("DDIMPipeline") { 50 } else { 1000 };
     Ok(Kind { codebook: None, classes: false, steps })

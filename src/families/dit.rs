@@ -1,4 +1,5 @@
-//! Diffusion transformers, which draw latents of a class (Peebles and Xie 2023, arXiv:2212.09748; diffusers' `DiTPipeline`).
+//! Diffusion transformers, which draw pictures of a class (Peebles and Xie 2023, arXiv:2212.09748; diffusers'
+//! `DiTPipeline`).
 
 mod networks;
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    CardError, ControlDemand, Description, Family, ModelIndex, Outline, Plan, Recipe, Sampling,
+    CardError, ControlDemand, Description, Family, ModelIndex, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults, bytes},
     extras::Extras,
     plan::calls,
@@ -25,6 +26,7 @@ use crate::{
 };
 use networks::{DiTNetworks, Sizes};
 
+/// The family of class-conditional diffusion transformers.
 pub struct Dit;
 
 const PARTS: [(&str, &str); 2] = [("transformer", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")];
@@ -44,7 +46,7 @@ impl Family for Dit {
         let index = ModelIndex::of(folder)?;
         let spec = sizes.spec();
         let side = spec.size_multiple as u32;
-        // DiTPipeline's own.
+        // The steps and the guidance scale are the defaults of diffusers' `DiTPipeline`.
         let defaults = Defaults { width: side, height: side, steps: 50, guidance_scale: 4.0 };
         let mut notes = folder.notes();
         let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
@@ -67,7 +69,7 @@ impl Family for Dit {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = DiTNetworks::load(folder, device)?;
-        // The card was read before, so a file that is no good has been refused already.
+        // A broken file was already rejected when the card was read.
         let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
         let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
             Some(map) => map,
@@ -87,7 +89,7 @@ impl Recipe for Dit {
     }
 }
 
-/// The name of each class: `id2label`, empty where it has none.
+/// The name of each class from `id2label`, or an empty string.
 fn class_names(index: &ModelIndex, classes: usize) -> Arc<[String]> {
     let labels = index.keys.get("id2label").and_then(Value::as_object);
     let name = |class: usize| labels?.get(&class.to_string())?.as_str().map(str::to_owned);
@@ -104,7 +106,7 @@ impl Outline for Sizes {
             let (h, w) = tile.size();
             self.demand(Part::Decode { size: [h, w] })
         });
-        let sampling = Sampling {
+        let sampling = SamplingDemand {
             state: self.transformer.in_channels * side * side,
             branches: if draw.guidance_scale > 1.0 { 2 } else { 1 },
             calls: calls(draw, card),

@@ -1,4 +1,4 @@
-//! The optional `latentd.json` of a model folder: what diffusers' files do not say.
+//! The optional `latentd.json` of a model folder: settings that diffusers' files do not have.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::CardError;
 use crate::{pipelines::LatentRgb, weights::ModelFolder};
 
-/// Its keys, all of which may be left out.
+/// The keys of `latentd.json`, all optional: description, defaults and least size of requests (in pixels), example
+/// prompts, and preview colors.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Extras {
@@ -20,12 +21,14 @@ pub(super) struct Extras {
     pub preview: Option<LatentRgb>,
 }
 
-/// The longest side of a picture that `latentd.json` may name, in pixels.
+/// The largest value of a size in `latentd.json`, in pixels.
 const LARGEST_SIDE: f64 = 65536.0;
 
 impl Extras {
+    /// Reads the file; a folder without it has no extras.
+    ///
     /// # Errors
-    /// The file is broken, or a number is beyond all that a request can ask for.
+    /// The file is broken, or a number is out of bounds.
     pub fn read(folder: &ModelFolder) -> Result<Extras, CardError> {
         if !folder.has("latentd.json") {
             return Ok(Extras::default());

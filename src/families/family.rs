@@ -1,4 +1,4 @@
-//! What a family of models must answer.
+//! The traits that a family of models implements.
 
 use std::fmt;
 
@@ -12,38 +12,39 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// A kind of models: those whose folders have the same parts, and which the same recipe draws with.
+/// A family: models whose folders have the same parts and that the same recipe draws with.
 pub trait Family: Sync {
-    /// Its name in messages and in [`Model::family`](crate::pipelines::Model::family); no other family has it.
+    /// A unique name, used in messages and in [`Model::family`](crate::pipelines::Model::family).
     fn name(&self) -> &'static str;
 
-    /// The classes of diffusers' pipelines whose folders it reads.
+    /// The classes of diffusers' pipelines whose folders this family reads.
     fn classes(&self) -> &'static [&'static str];
 
-    /// Whether a folder with this `model_index.json` is of this family. The first of the table that says yes reads it.
+    /// Whether a folder with this `model_index.json` belongs to this family. The first family of the table that returns
+    /// true reads the folder.
     fn reads(&self, index: &ModelIndex) -> bool {
         index.class().is_some_and(|class| self.classes().contains(&class))
     }
 
-    /// What the configurations and the heads of the files tell; no weight is read.
+    /// Describes a folder from its configurations and the headers of its weight files, without reading weights.
     ///
     /// # Errors
-    /// A file is missing or broken, or asks for what the family cannot do: everything that [`Family::load`] would fail for and
-    /// that can be told without reading weights.
+    /// A file is missing or broken, or requests what the family does not support: every error of [`Family::load`] that
+    /// is known without reading weights.
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError>;
 
-    /// Reads the weights. Blocks for as long as that takes.
+    /// Reads the weights. Blocks until they are in memory.
     ///
     /// # Errors
-    /// The files are missing or broken, or not of this family.
+    /// The files are missing or broken, or do not belong to this family.
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError>;
 
-    /// The kinds of its checkpoints in one file, by which such a file is known; none in a family that has no such files.
+    /// The kinds of single-file checkpoints of this family, by which such files are recognized; none for most families.
     fn checkpoints(&self) -> &'static [&'static Checkpoint] {
         &[]
     }
 
-    /// What LoRAs can stand beside; nothing in a family that takes none.
+    /// The layers that LoRAs can change; none if the family supports no LoRAs.
     ///
     /// # Errors
     /// A configuration cannot be read.
@@ -54,8 +55,8 @@ pub trait Family: Sync {
 
 /// How a family draws.
 pub trait Recipe {
-    /// The frames of a generation, one for each of its `n` results. Awaits `compute` for every network call, and tells it of
-    /// every step.
+    /// Returns the frames of a generation, one for each of its `n` pictures. Awaits `compute` for every network call
+    /// and reports every step to it.
     fn draw(
         &self,
         compute: &impl Compute,
@@ -63,24 +64,25 @@ pub trait Recipe {
     ) -> impl Future<Output = Result<Vec<Frame>, PipelineError>>;
 }
 
-/// What a folder is, without its weights.
+/// The description of a folder, read without its weights.
 #[derive(Debug)]
 pub struct Description {
     pub card: ModelCard,
-    /// Memory that the weights take.
+    /// Memory of the weights, in bytes.
     pub bytes: u64,
-    /// What people should know of how the files are read.
+    /// What operators should know about how the files are read.
     pub notes: Vec<String>,
+    /// The sizes of the model's layers.
     pub outline: Box<dyn Outline>,
 }
 
-/// The sizes of a model's layers.
+/// The sizes of a model's layers, from which work and memory of generations follow.
 pub trait Outline: fmt::Debug + Send + Sync {
-    /// The work and the memory of a generation with this model. `controls` knows what ControlNets take besides.
+    /// The work and the memory of a generation with this model. `controls` returns the demand of ControlNets.
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan;
 }
 
-/// `model_index.json`: the class of the pipeline, and the classes of its parts.
+/// `model_index.json`: the class of the pipeline and the classes of its parts.
 #[derive(Clone, Debug)]
 pub struct ModelIndex {
     pub keys: Map<String, Value>,
@@ -89,18 +91,20 @@ pub struct ModelIndex {
 impl ModelIndex {
     pub(super) const PATH: &'static str = "model_index.json";
 
+    /// Reads the file of a folder.
+    ///
     /// # Errors
     /// The file is missing or broken.
     pub fn of(folder: &ModelFolder) -> Result<ModelIndex, LoadError> {
         folder.json(ModelIndex::PATH).map(|keys| ModelIndex { keys })
     }
 
-    /// The class of diffusers' pipelines that the folder is for.
+    /// The class of diffusers' pipeline for the folder.
     pub fn class(&self) -> Option<&str> {
         self.keys.get("_class_name")?.as_str()
     }
 
-    /// The class of a part; `None` for one that is not there or null.
+    /// The class of a part; `None` if the part is absent or null.
     pub fn part(&self, name: &str) -> Option<&str> {
         self.keys.get(name)?.get(1)?.as_str()
     }

@@ -1,4 +1,4 @@
-//! Latent diffusion without a condition (diffusers' `LDMPipeline`; Rombach et al. 2022, arXiv:2112.10752).
+//! Unconditional latent diffusion (diffusers' `LDMPipeline`; Rombach et al. 2022, arXiv:2112.10752).
 
 use super::{
     CardError, Description, Family, Recipe,
@@ -10,6 +10,7 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
+/// The family of unconditional latent diffusion models.
 pub struct LdmUncond;
 
 const KIND: Kind = Kind { codebook: Some("vqvae"), classes: false, steps: 50 };

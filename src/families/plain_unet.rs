@@ -1,11 +1,11 @@
-//! What the families that draw without a text have in common: a U-Net, a scheduler, and perhaps a codebook.
+//! The parts that families without text share: a U-Net, a scheduler and, for latents, a codebook.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use super::{
-    CardError, ControlDemand, Description, ModelIndex, Outline, Plan, Sampling,
+    CardError, ControlDemand, Description, ModelIndex, Outline, Plan, SamplingDemand,
     card::{self, Defaults},
     extras::Extras,
     plan::calls,
@@ -22,41 +22,43 @@ use crate::{
     weights::{LoadError, ModelFolder, Weights},
 };
 
-/// What a family is, of those that this file can read.
+/// How one of these families differs from the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
-    /// The part that turns latents into pictures, where samples are latents.
+    /// The folder of the network that decodes latents into pictures; `None` for models of pixels.
     pub codebook: Option<&'static str>,
-    /// Whether a network may have classes.
+    /// Whether the network may have classes.
     pub classes: bool,
-    /// Steps of a request that does not say.
+    /// Default number of steps.
     pub steps: u32,
 }
 
-/// What the configurations of a folder say.
+/// The configurations of a folder's parts.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub scheduler_config: Map<String, Value>,
     unet: UNet2DConfig,
-    /// Where the files of the U-Net are.
+    /// The folder of the files of the U-Net.
     unet_folder: &'static str,
     codebook: Option<(&'static str, VqModelConfig)>,
-    /// (h, w) that the U-Net was trained on.
+    /// (h, w) of the samples that the U-Net was trained on.
     sample_size: (usize, usize),
-    /// The names of classes, where the index has them.
+    /// The names of classes that the index gives, by class number.
     class_names: BTreeMap<usize, String>,
     notes: Vec<String>,
 }
 
-/// What the weights' files of all parts are called.
+/// The stem of all parts' weight files.
 const WEIGHTS: &str = "diffusion_pytorch_model";
 
 impl Parts {
+    /// Reads the configurations.
+    ///
     /// # Errors
-    /// A file is missing or broken, or says what the family cannot do.
+    /// A file is missing or broken, or requests what the family does not support.
     pub fn read(folder: &ModelFolder, kind: Kind) -> Result<Parts, LoadError> {
         let index = ModelIndex::of(folder)?;
-        // The first models were published with the files of their only network beside the index.
+        // The first published models have the files of their only network next to the index.
         let unet_folder = if folder.has("unet/config.json") { "unet" } else { "." };
         let path = in_folder(unet_folder, "config.json");
         let unet = UNet2DConfig::read(&path, &folder.json(&path)?)?;
@@ -84,7 +86,7 @@ impl Parts {
         Ok(Parts { scheduler_config, unet, unet_folder, codebook, sample_size, class_names, notes })
     }
 
-    /// Pixels per number of a sample and side.
+    /// Pixels per sample element along each side.
     fn scale(&self) -> usize {
         self.codebook.as_ref().map_or(1, |(_, config)| config.scale())
     }
@@ -93,10 +95,10 @@ impl Parts {
         Weights::open(folder, self.unet_folder, WEIGHTS, device, current_name)
     }
 
-    /// The card of the folder, after a look at the names and shapes of its tensors.
+    /// Describes the folder after checking the names and shapes of its tensors.
     ///
     /// # Errors
-    /// As of [`Family::describe`](super::Family::describe).
+    /// As [`Family::describe`](super::Family::describe).
     pub fn describe(self, name: &str, folder: &ModelFolder, kind: Kind) -> Result<Description, CardError> {
         let extras = Extras::read(folder)?;
         let unet = self.unet_weights(folder, &Device::host())?;
@@ -133,10 +135,10 @@ impl Parts {
         Ok(Description { card, bytes, notes, outline: Box::new(self) })
     }
 
-    /// Reads the weights; `output` is what samples are, where they are no latents.
+    /// Reads the weights. `output` is what samples are in a model of pixels.
     ///
     /// # Errors
-    /// As of [`Family::load`](super::Family::load).
+    /// As [`Family::load`](super::Family::load).
     pub fn load(self, folder: &ModelFolder, device: &Device, output: Output) -> Result<Box<dyn Loaded>, LoadError> {
         let weights = self.unet_weights(folder, device)?;
         let unet = UNet2DModel::new(&self.unet, &weights);
@@ -147,7 +149,7 @@ impl Parts {
                 let weights = Weights::open(folder, part, WEIGHTS, device, current_name)?;
                 let network = VqModel::new(&config, &weights);
                 weights.finish()?;
-                // The card was read before, so a file that is no good has been refused already.
+                // A broken file was already rejected when the card was read.
                 let preview = Extras::read(folder).ok().and_then(|extras| extras.preview);
                 let codes = Codes::new(network, config, preview, device);
                 Output::Codes(codes.map_err(|error| LoadError::Preview(error.to_string()))?)
@@ -157,13 +159,13 @@ impl Parts {
     }
 }
 
-/// `id2label` of the index: the names of classes by number, several of one class with commas between them.
+/// The names of classes by number, from `id2label` of the index. A class with several names separates them by commas.
 fn class_names(index: &ModelIndex) -> BTreeMap<usize, String> {
     let labels = index.keys.get("id2label").and_then(Value::as_object).into_iter().flatten();
     labels.filter_map(|(number, name)| Some((number.parse().ok()?, name.as_str()?.to_owned()))).collect()
 }
 
-/// What diffusers' pipelines of these families cannot do.
+/// Rejects configurations that diffusers' pipelines of these families do not support.
 fn check_unet(path: &str, unet: &UNet2DConfig, codebook: Option<&VqModelConfig>, kind: Kind) -> Result<(), LoadError> {
     let refused = |key: &str, value: Value, supported: String| {
         Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value, supported })
@@ -196,7 +198,7 @@ impl Outline for Parts {
         let after = self.codebook.as_ref().map_or(Demand::default(), |(_, config)| config.decode_demand(h, w));
         Plan::of(
             draw,
-            Sampling {
+            SamplingDemand {
                 state: self.unet.in_channels * h * w,
                 branches: 1,
                 calls: calls(draw, card),

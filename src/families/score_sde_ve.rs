@@ -1,5 +1,5 @@
-//! Score-based models of the variance-exploding stochastic differential equation (diffusers' `ScoreSdeVePipeline`; Song et al.
-//! 2021, arXiv:2011.13456).
+//! Score-based models of the variance-exploding SDE (diffusers' `ScoreSdeVePipeline`; Song et al. 2021,
+//! arXiv:2011.13456).
 
 use serde_json::Value;
 
@@ -13,11 +13,12 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
+/// The family of variance-exploding score models.
 pub struct ScoreSdeVe;
 
 const KIND: Kind = Kind { codebook: None, classes: false, steps: 1000 };
 
-/// Samples are levels from 0 to 1, which those of the variance-preserving equation are not.
+/// Rejects variance-preserving schedulers: samples of this family are levels from 0 to 1, theirs are not.
 fn parts(folder: &ModelFolder) -> Result<Parts, LoadError> {
     let parts = Parts::read(folder, KIND)?;
     match parts.scheduler_config.get("_class_name").and_then(Value::as_str) {

@@ -1,5 +1,5 @@
-//! Score-based models of the variance-preserving stochastic differential equation (Song et al. 2021, arXiv:2011.13456). diffusers
-//! has `ScoreSdeVpScheduler`, and once had `ScoreSdeVpPipeline`, which the index of a folder names.
+//! Score-based models of the variance-preserving SDE (Song et al. 2021, arXiv:2011.13456). diffusers has
+//! `ScoreSdeVpScheduler`; the index of a folder names `ScoreSdeVpPipeline`, which diffusers once had.
 
 use super::{
     CardError, Description, Family, Recipe,
@@ -11,6 +11,7 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
+/// The family of variance-preserving score models.
 pub struct ScoreSdeVp;
 
 const KIND: Kind = Kind { codebook: None, classes: false, steps: 1000 };

@@ -1,34 +1,35 @@
-//! Stable Diffusion 1 and 2 (Rombach et al. 2022, arXiv:2112.10752), and latent consistency models (Luo et al. 2023,
-//! arXiv:2310.04378), which are distilled from it.
+//! Stable Diffusion 1 and 2 (Rombach et al. 2022, arXiv:2112.10752), and latent consistency models, which are distilled
+//! from them (Luo et al. 2023, arXiv:2310.04378).
 
 pub(super) mod card;
 pub(super) mod checkpoint;
-pub(super) mod kin;
 mod networks;
 mod plan;
+pub(super) mod variant;
 
 use crate::{models, weights::Checkpoint};
 use card::Guidance;
-use kin::{Kin, Kindred};
+use variant::{StableDiffusionVariant, VariantParameters};
 
-/// One text encoder, a U-Net of latents, an autoencoder.
+/// The family with one text encoder, a U-Net of latents and an autoencoder.
 pub struct StableDiffusion;
 
 impl StableDiffusion {
+    /// Name of the family.
     pub const NAME: &str = "stable_diffusion";
 }
 
-impl Kindred for StableDiffusion {
+impl StableDiffusionVariant for StableDiffusion {
     const NAME: &'static str = Self::NAME;
     const CLASSES: &'static [&'static str] = &models::stable_diffusion::CLASSES;
     const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::V2, &checkpoint::V1];
-    const KIN: Kin = Kin {
+    const KIN: VariantParameters = VariantParameters {
         time_ids: 0,
         draws_from_noise: true,
         guidance: |spec| match spec.guidance_embedding {
-            // LatentConsistencyModelPipeline
+            // Defaults of diffusers' `LatentConsistencyModelPipeline`.
             true => Guidance { steps: 4, guidance_scale: 8.5, inpaint_guidance_scale: 8.5 },
-            // StableDiffusionPipeline and its neighbors
+            // The guidance scales are the defaults of diffusers' pipelines of Stable Diffusion.
             false => Guidance { steps: 25, guidance_scale: 7.5, inpaint_guidance_scale: 7.5 },
         },
     };

@@ -1,4 +1,4 @@
-//! What is wrong with a request whatever its model: what a request is held against whose model cannot be used.
+//! Checks of a request whose model is unknown or unavailable: the rules that do not depend on the model.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::{
     Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, field::Bounds, table,
 };
 
-/// The card of a model that allows whatever some model allows.
+/// A permissive card: its bounds and fields are those that some model allows.
 pub(super) fn card() -> ModelCard {
     ModelCard {
         default_width: 1,
@@ -16,7 +16,8 @@ pub(super) fn card() -> ModelCard {
         default_steps: 1,
         max_clip_skip: 4,
         takes_prompt: true,
-        // Not a name, which would be looked up.
+        class_guidance: true,
+        // A name would be looked up; an empty object is not.
         default_scheduler: SchedulerChoice::Object(Default::default()),
         time_ids: TIME_IDS,
         tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
@@ -25,16 +26,17 @@ pub(super) fn card() -> ModelCard {
     }
 }
 
-/// As models of SDXL's kind have them, whose fields others refuse.
+/// The number of time ids of SDXL, so that the fields of micro-conditioning are accepted.
 const TIME_IDS: usize = 6;
 
-/// Takes the fields that some models refuse together with others that the card allows; their bounds are checked.
+/// Removes the fields that no model allows together with all the fields of the card. `image_guidance_scale` is checked
+/// against its bounds; `class_label` is not checked.
 pub(super) fn take_exclusive(fields: &mut Fields, on: &Bounds<'_>) {
     fields.get::<f64>(&table::IMAGE_GUIDANCE_SCALE, on);
     fields.take(table::CLASS_LABEL.name);
 }
 
-/// Rules without what depends on the model.
+/// The rules of a server without the checks that depend on the model.
 pub(super) struct AnyModel<'a>(pub &'a dyn Rules);
 
 impl Rules for AnyModel<'_> {
@@ -46,7 +48,7 @@ impl Rules for AnyModel<'_> {
         self.0.default_model()
     }
 
-    /// Of another model that the request names: one that fits any.
+    /// The permissive card, if the request names an existing model (such as a refiner).
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
         self.0.card(model).map(|_| Arc::new(card()))
     }
@@ -55,7 +57,7 @@ impl Rules for AnyModel<'_> {
         self.0.fault(model)
     }
 
-    /// Of names, whether there is such a scheduler.
+    /// Checks only whether a scheduler of this name exists. Objects are not checked.
     fn check_scheduler(
         &self,
         card: &ModelCard,
@@ -93,7 +95,7 @@ impl Rules for AnyModel<'_> {
     }
 }
 
-/// Whether there is something of the name; whether a model can use it is not known.
+/// Keeps the error that the name is unknown and drops errors about compatibility with the model.
 fn unknown(checked: Result<(), (&'static str, String)>) -> Result<(), (&'static str, String)> {
     checked.or_else(|(code, detail)| match code {
         "unknown_lora" | "unknown_controlnet" => Err((code, detail)),

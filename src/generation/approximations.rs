@@ -1,4 +1,5 @@
-//! Ways to a picture faster that change it: off unless the request asks, and told wherever the picture is shown.
+//! Approximations: settings that make a picture faster and change it slightly. They are off by default, and the API and
+//! the picture's metadata list those in use.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +9,10 @@ use super::{
     table::{self, CACHE_INTERVAL, CACHE_KIND, FEATURE_CACHE},
 };
 
-/// Between which shares of the sampling steps guidance is computed (Kynkäänniemi et al. 2024, arXiv:2404.07724).
+/// The range of sampling steps that use guidance, as shares of all steps (Kynkäänniemi et al. 2024, arXiv:2404.07724).
 ///
-/// The paper bounds guidance by noise levels, this by position: with i of n steps done, the network calls of the next step
-/// are guided where `start ≤ i/n < end`. So 0 is the first step, and an `end` of 1 takes in the last.
+/// The paper bounds guidance by noise levels, this type by position: after i of n steps, the network calls of the next
+/// step are guided if `start ≤ i/n < end`. Hence 0 is the first step, and an `end` of 1 includes the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 2]", into = "[f64; 2]")]
 pub struct GuidanceInterval {
@@ -23,7 +24,7 @@ impl GuidanceInterval {
     /// Every step is guided.
     pub const WHOLE: GuidanceInterval = GuidanceInterval { start: 0.0, end: 1.0 };
 
-    /// Whether the step is guided before which this share of all steps, in `[0, 1)`, is done.
+    /// Whether the next step is guided when the share `done` of all steps, in `[0, 1)`, is finished.
     pub fn covers(&self, done: f64) -> bool {
         self.start <= done && done < self.end
     }
@@ -47,19 +48,19 @@ impl From<GuidanceInterval> for [f64; 2] {
     }
 }
 
-/// Which network makes the picture of the latents.
+/// The network that decodes latents into a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decoder {
     /// The model's own autoencoder.
     #[default]
     Full,
-    /// A far smaller network trained to give nearly the same, where the model folder has one.
+    /// A much smaller network that approximates the autoencoder: the part `vae_tiny` of the model folder.
     Tiny,
 }
 
 impl Decoder {
-    /// One that the model has.
+    /// Reads `decoder`. A decoder that the model does not have is an error.
     pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Decoder {
         let name = table::DECODER.name;
         if fields.peek(name).is_some_and(|word| word == "tiny") && !on.card.decoders.contains(&Decoder::Tiny) {
@@ -71,25 +72,26 @@ impl Decoder {
     }
 }
 
-/// Parts of the denoiser's answers that a run uses again in its next calls.
+/// Reuses features of the denoiser in later calls of the same run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeatureCache {
     pub kind: FeatureCacheKind,
-    /// Every so many calls of the denoiser are whole, the first always; 2 or more.
+    /// One of every `interval` calls of the denoiser is computed in full, starting with the first call; 2 to 10.
     pub interval: u32,
 }
 
+/// The method of a feature cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureCacheKind {
-    /// Between whole calls of the U-Net only its shallowest branch runs, on deep features of the last whole call (Ma et
-    /// al. 2023, arXiv:2312.00858).
+    /// Between full calls of the U-Net, only its shallowest branch runs, on the deep features of the last full call (Ma
+    /// et al. 2023, arXiv:2312.00858).
     #[serde(rename = "deepcache")]
     DeepCache,
 }
 
 impl FeatureCache {
-    /// `{"kind": "deepcache", "interval": N}` with N in 2..=10.
+    /// Reads `{"kind": "deepcache", "interval": N}` with N in 2..=10.
     pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Option<FeatureCache> {
         fields.nested(&FEATURE_CACHE, |cache| {
             let kind = cache.required(&CACHE_KIND, on, "for example deepcache");

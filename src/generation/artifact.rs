@@ -1,16 +1,16 @@
-//! A result: bytes with a media type.
+//! An artifact: a finished file of a generation with its media type.
 
 use serde::{Deserialize, Serialize};
 
 use super::MediaType;
 
-/// One stored result of a generation.
+/// One stored file of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     /// The artifact's number within its generation, from 0.
     pub index: u32,
     pub media_type: MediaType,
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub bytes: u64,
     /// Lower-case hexadecimal SHA-256 of the file.
     pub sha256: String,
@@ -28,15 +28,15 @@ impl Artifact {
     }
 }
 
-/// What is known of an artifact without reading its file, by its kind.
+/// Properties of an artifact that are known without reading its file, by kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Facts {
     Picture {
-        /// Pixels.
+        /// Width and height in pixels.
         width: u32,
         height: u32,
-        /// The seed that draws this picture alone.
+        /// The seed of this picture, see [`Draw::seed_of`](super::Draw::seed_of).
         seed: u64,
     },
 }

@@ -1,11 +1,11 @@
-//! The classes that a model draws, where it draws classes.
+//! Reads `class_label`, the classes that a class-conditional model draws.
 
 use serde_json::Value;
 
 use super::{Fields, field::Bounds, table};
 
-/// Reads `class_label` for `n` pictures: one number or name for all of them, or a list with one for each. Empty for a model
-/// without classes.
+/// Reads `class_label` for `n` pictures: one number or name for all of them, or a list with one for each. The list is
+/// empty for a model without classes.
 pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, n: u32) -> Vec<u32> {
     let (name, classes) = (table::CLASS_LABEL.name, &on.card.classes);
     if classes.is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, n: u32) -> Vec<u32> {
     }
 }
 
-/// The class that one value stands for.
+/// Parses one class number or class name. An invalid value is an error at `path`.
 fn label(fields: &mut Fields, classes: &[String], path: &[&str], value: &Value) -> Option<u32> {
     let most = classes.len() - 1;
     let (code, detail) = match value {
@@ -57,7 +57,7 @@ fn label(fields: &mut Fields, classes: &[String], path: &[&str], value: &Value) 
     None
 }
 
-/// The number of a class. A class may have several names, with commas between them.
+/// The number of the class with this name. A class may have several names, separated by commas.
 fn by_name(classes: &[String], name: &str) -> Option<u32> {
     let is_it = |names: &String| names == name || names.split(',').any(|one| one.trim() == name);
     let found = classes.iter().position(is_it).filter(|_| !name.is_empty());

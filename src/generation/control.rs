@@ -4,44 +4,45 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fields, InputImage, Rules, field::Bounds, table};
 
-/// One of a request's `controls` (Zhang et al. 2023, arXiv:2302.05543).
+/// One entry of a request's `controls` (Zhang et al. 2023, arXiv:2302.05543).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Control {
-    /// Which ControlNet of the catalogue.
+pub struct ControlUse {
+    /// The name of a ControlNet in the catalogue.
     pub model: String,
     pub image: InputImage,
-    /// How strongly it acts, 0 to 2.
+    /// The factor of the ControlNet's residuals, 0 to 2.
     pub scale: f64,
-    /// It acts on the steps that lie wholly between these shares of them.
+    /// Shares of the run, 0 to 1. The ControlNet acts on the calls of the denoiser that lie entirely between the two.
     pub start: f64,
     pub end: f64,
-    /// Only where the prompt is followed, and less on coarse structure.
+    /// Whether the ControlNet acts only on the rows with the prompt, and less on the outer feature maps (0.1) than on
+    /// the inner ones (1).
     pub guess_mode: bool,
     #[serde(default)]
     pub preprocess: Preprocess,
 }
 
-/// What is done to the picture before the network sees it.
+/// How the picture is processed before the ControlNet receives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preprocess {
-    /// Nothing: it is a map of edges, depth, a pose, a scribble, segments … already.
+    /// Not at all: the picture is already a map, such as edges, depth, a pose or segments.
     #[default]
     None,
     /// Edges, as OpenCV's `Canny` finds them with the thresholds 100 and 200.
     Canny,
 }
 
-impl Control {
-    /// The most of one request.
+impl ControlUse {
+    /// Maximum number of `controls` in one request.
     pub(super) const MOST: usize = 4;
 
-    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Vec<Control> {
-        let controls = fields.list(&table::CONTROLS, |fields| Control::of(fields, on, rules));
+    pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Vec<ControlUse> {
+        let controls = fields.list(&table::CONTROLS, |fields| ControlUse::of(fields, on, rules));
         controls.into_iter().flatten().flatten().collect()
     }
 
-    fn of(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Option<Control> {
+    fn of(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Option<ControlUse> {
         let model: Option<String> = fields.required(&table::CONTROL_MODEL, on, "the name of a ControlNet");
         if let Some(Err((code, detail))) = model.as_ref().map(|name| rules.check_control(on.card, name)) {
             fields.error("model", code, detail);
@@ -50,7 +51,7 @@ impl Control {
         if image.is_none() {
             fields.error("image", "required", "is required: what the ControlNet sees");
         }
-        let control = Control {
+        let control = ControlUse {
             model: model.unwrap_or_default(),
             image: image.clone().unwrap_or_else(InputImage::stand_in),
             scale: fields.get_or_default(&table::CONTROL_SCALE, on),
@@ -66,7 +67,7 @@ impl Control {
         image.map(|_| control)
     }
 
-    /// Whether it acts in call `call` of `calls`, counted from 0.
+    /// Whether the ControlNet acts in call `call` of `calls` of the denoiser, counted from 0.
     pub fn acts(&self, call: usize, calls: usize) -> bool {
         let share = |call: usize| call as f64 / calls.max(1) as f64;
         share(call) >= self.start && share(call + 1) <= self.end

@@ -1,39 +1,40 @@
-//! What the ledger knows of a message to a receiver of webhooks.
+//! The delivery of one webhook message, as the ledger stores it.
 
 use time::OffsetDateTime;
 
 use super::{DeliveryId, EventKind, GenerationId};
 
-/// One message to one receiver.
+/// One message to one receiver of webhooks.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub id: DeliveryId,
     pub generation: GenerationId,
     pub kind: EventKind,
     pub state: DeliveryState,
-    /// Tries that were begun.
+    /// Number of tries that were started.
     pub attempts: u32,
-    /// Status of the last answer, where there was one.
+    /// HTTP status of the last answer, if there was one.
     pub last_status: Option<u16>,
-    /// Why there was none.
+    /// Why the last try had no answer.
     pub last_error: Option<String>,
     pub last_at: Option<OffsetDateTime>,
-    /// When it is tried next; of a pending one.
+    /// When a pending message is tried next.
     pub due_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub ended_at: Option<OffsetDateTime>,
 }
 
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
     Pending,
     Delivered,
-    /// Given up.
+    /// No further tries are made.
     Dead,
 }
 
 impl DeliveryState {
-    /// The word of the API and the SQL.
+    /// The name in the API and in SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             DeliveryState::Pending => "pending",

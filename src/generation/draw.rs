@@ -3,61 +3,64 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Control, Decoder, FeatureCache, GuidanceInterval, InputImage, Levels, LoraUse, MicroConditioning, Place,
+    ControlUse, Decoder, FeatureCache, GuidanceInterval, ImageField, InputImage, Levels, LoraUse, MicroConditioning,
     PromptSyntax, Refiner, SchedulerChoice, Source,
 };
 
-/// Which pictures are to be drawn by the job's model, and how.
+/// The pictures that the job's model draws, and all parameters of the drawing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Draw {
-    /// Without the tags of LoRAs.
+    /// The prompt without its LoRA tags.
     pub prompt: String,
-    /// `None` where the model takes none for another thing than an empty one.
+    /// `None` if the request has none and the model or its refiner treats that differently from an empty text.
     pub negative_prompt: Option<String>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,
-    /// Each name once.
+    /// The LoRAs in use; each name occurs once.
     #[serde(default)]
     pub loras: Vec<LoraUse>,
-    /// The class of each image, by number; empty where the model draws no classes.
+    /// The class number of each image; empty for a model without classes.
     #[serde(default, rename = "class_label", skip_serializing_if = "Vec::is_empty")]
     pub class_labels: Vec<u32>,
-    /// `s` of classifier guidance; 0 switches the classifier off, and `None` stands for a model without one.
+    /// Scale of classifier guidance; 0 switches the classifier off, `None` means that the model has no classifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_guidance_scale: Option<f64>,
-    /// Pixels.
+    /// Width and height in pixels.
     pub width: u32,
     pub height: u32,
     /// Number of images, 1 or more.
     pub n: u32,
     pub steps: u32,
-    /// The noise levels of these steps where the request names them, else they are the scheduler's.
+    /// The noise levels of the steps, if the request lists them. Otherwise the scheduler chooses them.
     #[serde(flatten)]
     pub levels: Option<Levels>,
-    /// `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
+    /// `s` in `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
     pub guidance_scale: f64,
+    /// How far the guided prediction is rescaled to the standard deviation of the conditional one, 0 to 1.
     pub guidance_rescale: f64,
-    /// The steps that are guided; the others compute no row for the negative prompt.
+    /// The steps with guidance. The other steps compute no row for the negative prompt.
     #[serde(default)]
     pub guidance_interval: GuidanceInterval,
-    /// As the request named it, or the class of the model folder's own.
+    /// The scheduler of the request, or the model's default scheduler.
     pub scheduler: SchedulerChoice,
+    /// Noise that the sampler `ddim` adds, 0 to 1.
     pub eta: f64,
+    /// Number of last layers of the text encoder that are left out.
     pub clip_skip: u32,
     #[serde(default)]
     pub decoder: Decoder,
     /// `None` computes every call of the denoiser in full.
     #[serde(default)]
     pub feature_cache: Option<FeatureCache>,
-    /// Sizes and scores, for models that take them.
+    /// Sizes and scores for models with micro-conditioning.
     #[serde(flatten)]
     pub micro_conditioning: Option<MicroConditioning>,
-    /// The model of the last steps.
+    /// The model that draws the last steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refiner: Option<Refiner>,
     #[serde(default)]
-    pub controls: Vec<Control>,
-    /// The picture that it begins with.
+    pub controls: Vec<ControlUse>,
+    /// The picture that the generation starts from.
     #[serde(flatten)]
     pub source: Option<Source>,
     /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
@@ -66,7 +69,7 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// The seed that draws image `index` alone.
+    /// The seed of image `index`. With [`SeedMode::Batch`] it is the same for every image.
     pub fn seed_of(&self, index: u32) -> u64 {
         match self.seed_mode {
             SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
@@ -74,7 +77,7 @@ impl Draw {
         }
     }
 
-    /// The pictures that the request brought along.
+    /// The pictures that the request contained: image, mask and controls.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
         let source = self.source.as_ref();
         let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
@@ -82,12 +85,12 @@ impl Draw {
         source.map(|source| &source.image).into_iter().chain(mask).chain(controls)
     }
 
-    /// The picture that the request brought in this place.
-    pub fn input_mut(&mut self, place: Place) -> Option<&mut InputImage> {
+    /// The picture in this field of the request.
+    pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
         match place {
-            Place::Image => self.source.as_mut().map(|source| &mut source.image),
-            Place::Mask => self.source.as_mut()?.mask.as_mut().map(|mask| &mut mask.mask),
-            Place::Control(i) => self.controls.get_mut(i).map(|control| &mut control.image),
+            ImageField::Image => self.source.as_mut().map(|source| &mut source.image),
+            ImageField::Mask => self.source.as_mut()?.mask.as_mut().map(|mask| &mut mask.mask),
+            ImageField::Control(i) => self.controls.get_mut(i).map(|control| &mut control.image),
         }
     }
 
@@ -99,7 +102,7 @@ impl Draw {
         [self.prompt.as_str()].into_iter().chain(texts.map(String::as_str))
     }
 
-    /// What makes this picture another than the exact one, for less work; empty for an exact picture.
+    /// The names of the approximations that change this picture; empty for an exact picture.
     pub fn approximations(&self) -> Vec<&'static str> {
         let guided = self.guidance_scale > 1.0;
         let all = [
@@ -111,12 +114,12 @@ impl Draw {
     }
 }
 
-/// How the seeds of several images relate.
+/// How the images of a request share the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeedMode {
-    /// Image i has a generator of its own, seeded `seed + i`.
+    /// Image i has its own generator with the seed `seed + i`.
     PerImage,
-    /// One generator draws for all images together, as diffusers' `num_images_per_prompt` does.
+    /// One generator draws the noise of all images, as in diffusers' `num_images_per_prompt`.
     Batch,
 }

@@ -1,4 +1,4 @@
-//! What the ledger knows of a registered receiver of webhooks.
+//! A registered receiver of webhooks, as the ledger stores it.
 
 use time::OffsetDateTime;
 
@@ -8,21 +8,21 @@ use super::{EndpointId, WebhookEvent};
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub id: EndpointId,
-    pub terms: EndpointTerms,
-    /// It has answered 410 and is disabled for that.
+    pub terms: EndpointSettings,
+    /// Whether the receiver has answered 410 and was disabled for that reason.
     pub gone: bool,
-    /// Until then the secret before the present one signs too.
+    /// Until this time, messages are also signed with the previous secret.
     pub old_secret_until: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub updated_at: OffsetDateTime,
 }
 
-/// What an endpoint's owner decides.
+/// The properties of an endpoint that its owner sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointTerms {
+pub struct EndpointSettings {
     pub url: String,
     pub events: Vec<WebhookEvent>,
-    /// The owner's own words.
+    /// The owner's description; free text.
     pub description: String,
     pub enabled: bool,
 }

@@ -3,16 +3,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// One line of a generation's history. `seq` counts from 1 without gaps, so that a reader can resume after any of them.
+/// One entry of a generation's history. `seq` counts from 1 without gaps, so that a reader can resume after any event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     pub seq: i64,
     pub kind: EventKind,
-    /// What the reader gets as `data`.
+    /// The `data` of the server-sent event.
     pub data: Value,
 }
 
-/// What happened. Its text is the name of the server-sent event.
+/// The kind of an event. Its text is the name of the server-sent event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventKind {
     #[serde(rename = "generation.queued")]
@@ -49,7 +49,7 @@ impl EventKind {
         serde_json::from_value(Value::String(text.to_owned())).ok()
     }
 
-    /// Nothing follows this event.
+    /// Whether the generation is finished with this event. An operator can still revive a generation afterwards.
     pub fn is_terminal(self) -> bool {
         match self {
             EventKind::Queued | EventKind::Started | EventKind::Retrying => false,

@@ -1,5 +1,6 @@
-//! What is known of one field of a request, in one place: its name, the values it takes, its default, the models that take
-//! it. [`table`](super::table) has all of them; parsing, errors, forms, `params`, the schema of a model and the page go by it.
+//! The description of one field of a request: its name, values, default, and the models that take it.
+//!
+//! [`table`](super::table) contains all fields. Parsing, errors, forms, `params`, a model's schema and the page use it.
 
 use std::fmt;
 
@@ -11,19 +12,19 @@ use super::{Limits, ModelCard};
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     pub name: &'static str,
-    /// A sentence for people.
+    /// A description for people: one sentence.
     pub doc: &'static str,
     pub kind: Kind,
-    /// The value that its absence stands for, where that is one value for every request of a model.
+    /// The value of an absent field, if it is the same for every request of a model.
     pub default: fn(&Bounds<'_>) -> Option<Value>,
-    /// Whether a request for this model has to have it.
+    /// Whether a request for this model must contain the field.
     pub required: fn(&ModelCard) -> bool,
     pub takers: Takers,
-    /// The field without which this one means nothing.
+    /// The field that must be present if this field is.
     pub needs: Option<&'static str>,
-    /// The fields that cannot stand beside it.
+    /// The fields that must be absent if this field is present.
     pub excludes: &'static [&'static str],
-    /// Whether `params` shows it: what draws the picture again.
+    /// Whether `params` contains the field, because the field is needed to draw the picture again.
     pub shown: bool,
 }
 
@@ -31,62 +32,63 @@ pub struct Field {
 #[derive(Clone, Copy, Debug)]
 pub struct Takers {
     pub take: fn(&ModelCard) -> bool,
-    /// Why others refuse it, after "cannot be used with the model …: "; `None` where its reader says it.
+    /// Why other models refuse the field, as the end of the sentence "cannot be used with the model …: ". `None` if the
+    /// reader of the field reports the error.
     pub why: Option<&'static str>,
 }
 
-/// What a request is held against: the model's card and the operator's limits.
+/// The bounds of a request: the model's card and the operator's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<'a> {
     pub card: &'a ModelCard,
     pub limits: &'a Limits,
 }
 
-/// The values that a field takes.
+/// The values that a field accepts.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// A string of at most so many characters.
+    /// A string of at most this many characters.
     Text(fn(&Bounds<'_>) -> usize),
     Integer(fn(&Bounds<'_>) -> Integers),
     Number(Numbers),
     Flag,
-    /// One of a few strings.
+    /// One of these strings.
     Word(fn(&Bounds<'_>) -> Vec<&'static str>),
-    /// Two integers from `min` to [`Kind::MAX_PAIR`].
+    /// A list of two integers from `min` to [`Kind::MAX_PAIR`].
     Pair {
         min: u64,
     },
-    /// Two numbers in [0, 1], the first below the second.
+    /// A list of two numbers in `[0, 1]`, the first smaller than the second.
     Interval,
-    /// Numbers that do not rise.
+    /// A list of noise levels σ that do not rise.
     Sigmas,
-    /// Integers that fall.
+    /// A list of training timesteps that strictly fall.
     Timesteps,
-    /// A picture, in one of the forms of [`Given`](super::Given).
+    /// A picture, in a form of [`ImageSource`](super::ImageSource).
     Picture,
-    /// `WIDTHxHEIGHT`.
+    /// A string `WIDTHxHEIGHT`, in pixels.
     Size,
-    /// A name, or keys of diffusers' `scheduler_config.json`.
+    /// A scheduler's name, or an object with keys of diffusers' `scheduler_config.json`.
     Scheduler,
-    /// A class of the model by number or name, or a list of one for each image.
+    /// A class by number or name, or a list of one class per image.
     Classes,
-    /// The client's own strings under names of its own.
+    /// An object with the client's own keys and strings.
     Labels,
-    /// A list of words, each at most once taken into account.
+    /// A list of at most `most` of these words. Repeated words have no effect.
     Words {
         words: &'static [&'static str],
         most: usize,
     },
-    /// An object of these keys.
+    /// An object with these keys.
     Object(&'static [&'static Field]),
-    /// A list of at most so many objects of these keys.
+    /// A list of at most `most` objects with these keys.
     List {
         most: usize,
         of: &'static [&'static Field],
     },
 }
 
-/// Integers from `min` to `max` that `multiple_of` divides.
+/// Integers from `min` to `max` that are multiples of `multiple_of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Integers {
     pub min: u64,
@@ -94,7 +96,7 @@ pub struct Integers {
     pub multiple_of: u64,
 }
 
-/// Numbers from `min` to `max`; a bound that is open is not one of them.
+/// Numbers from `min` to `max`. An open bound is excluded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numbers {
     pub min: f64,
@@ -105,7 +107,7 @@ pub struct Numbers {
 
 impl Kind {
     pub const MAX_PAIR: u64 = 1 << 16;
-    /// The most of `metadata`, and the bounds of each pair, in characters.
+    /// Maximum number of pairs in `metadata`, and the maximum lengths of their keys and values in characters.
     pub const MAX_LABELS: usize = 16;
     pub const MAX_LABEL_CHARS: usize = 64;
     pub const MAX_LABEL_VALUE_CHARS: usize = 512;
@@ -114,7 +116,7 @@ impl Kind {
         Kind::Number(Numbers { min, max, min_is_open: false, max_is_open: false })
     }
 
-    /// The keys of a field that is an object, or a list of objects.
+    /// The keys of an object, or of the objects in a list.
     pub fn keys(&self) -> &'static [&'static Field] {
         match self {
             Kind::Object(keys) | Kind::List { of: keys, .. } => keys,
@@ -122,7 +124,7 @@ impl Kind {
         }
     }
 
-    /// Whether a form's text is the value as it stands, whatever it looks like.
+    /// Whether the text of a form is used unchanged as the value.
     pub fn is_text(&self) -> bool {
         matches!(self, Kind::Text(_) | Kind::Size)
     }
@@ -151,7 +153,7 @@ impl Field {
         Field { required, ..self }
     }
 
-    /// Only for models that `take` it; `why` says what others lack.
+    /// Restricts the field to models that `take` it; `why` says why the others do not.
     pub const fn only(self, take: fn(&ModelCard) -> bool, why: Option<&'static str>) -> Field {
         Field { takers: Takers { take, why }, ..self }
     }
@@ -164,12 +166,12 @@ impl Field {
         Field { excludes: others, ..self }
     }
 
-    /// `params` leaves it out.
+    /// Excludes the field from `params`.
     pub const fn hidden(self) -> Field {
         Field { shown: false, ..self }
     }
 
-    /// The one of these fields that has this name.
+    /// The field with this name.
     pub fn find<'a>(fields: &[&'a Field], name: &str) -> Option<&'a Field> {
         fields.iter().find(|field| field.name == name).copied()
     }
@@ -178,7 +180,7 @@ impl Field {
         (self.takers.take)(card)
     }
 
-    /// The bounds of a field of integers.
+    /// The bounds of an integer field. Other fields have no bounds.
     pub fn integers(&self, terms: &Bounds<'_>) -> Integers {
         match self.kind {
             Kind::Integer(bounds) => bounds(terms),
@@ -187,7 +189,7 @@ impl Field {
     }
 }
 
-/// The values from `min` to `max` in words: "between 64 and 2048", or "64" where there is one.
+/// A range as text: "between 64 and 2048", or "64" if both bounds are equal.
 pub(super) fn range(min: impl fmt::Display, max: impl fmt::Display) -> String {
     let (min, max) = (min.to_string(), max.to_string());
     if min == max { min } else { format!("between {min} and {max}") }

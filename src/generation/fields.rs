@@ -1,4 +1,4 @@
-//! Reading a request field by field, so that the answer can name every bad one at once.
+//! Reads a request field by field and collects all errors, so that the answer can report them together.
 
 mod faults;
 mod form;
@@ -15,19 +15,19 @@ use faults::{Faults, shortened};
 
 use super::field::{Field, Kind, range};
 
-/// The fields of a request that were not read yet, and the errors found so far.
+/// The unread fields of a request, and the errors found so far.
 #[derive(Debug)]
 pub struct Fields {
     pub(super) map: Map<String, Value>,
-    /// The files of a multipart body by the names of their parts.
+    /// The files of a multipart body, by part name.
     pub(super) files: BTreeMap<String, Bytes>,
     pub(super) faults: Faults,
     prefix: String,
-    /// What the fields can be, where the table says it.
+    /// The fields that a request can have, for hints about misspelled names.
     known: &'static [&'static Field],
-    /// Length of the body that they came in.
+    /// Length of the request's body in bytes.
     body_bytes: usize,
-    /// See [`Fields::of_body`]. Stays behind the fields above, since it is to be dropped after them.
+    /// See [`Fields::of_body`]. The last field, so that it is dropped after the others.
     hold: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -44,23 +44,23 @@ impl Fields {
         }
     }
 
-    /// The fields among which an unknown one is looked for.
+    /// Sets the known fields, for hints about misspelled names.
     pub(super) fn expect(&mut self, known: &'static [&'static Field]) {
         self.known = known;
     }
 
-    /// Notes the length of the request's body, and keeps `hold`, the right to have such a body in memory, until all that was
-    /// in the body is gone.
+    /// Stores the length of the request's body and `hold`, a permit to keep a body of this size in memory. `hold` is
+    /// dropped after the contents of the body.
     pub fn of_body(self, body_bytes: usize, hold: Option<Box<dyn Any + Send + Sync>>) -> Fields {
         Fields { body_bytes, hold, ..self }
     }
 
-    /// Length of the request's body in bytes; 0 where the fields came otherwise.
+    /// Length of the request's body in bytes; 0 if the fields do not come from a body.
     pub fn body_bytes(&self) -> usize {
         self.body_bytes
     }
 
-    /// Takes over what [`Fields::of_body`] was given, for a caller that has parts of the body longer than the fields.
+    /// Takes the `hold` of [`Fields::of_body`], for a caller that keeps parts of the body longer than the fields.
     pub fn take_hold(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
         self.hold.take()
     }
@@ -69,7 +69,7 @@ impl Fields {
         self.files.remove(name)
     }
 
-    /// Whether the request names the field, and not null for it.
+    /// Whether the request contains the field with a value other than null.
     pub fn has(&self, name: &str) -> bool {
         self.map.get(name).is_some_and(|value| !value.is_null())
     }
@@ -86,34 +86,34 @@ impl Fields {
         self.error_at(&[name], code, detail);
     }
 
-    /// An error of a key inside the field `name`.
+    /// Adds an error for a key inside the field `name`.
     pub fn error_below(&mut self, name: &str, key: &str, code: &'static str, detail: impl Into<String>) {
         self.error_at(&[name, key], code, detail);
     }
 
-    /// An error of the field that this path of names and indices leads to.
+    /// Adds an error for the field at this path of names and indices.
     pub fn error_at(&mut self, path: &[&str], code: &'static str, detail: impl Into<String>) {
         self.faults.push(&self.prefix, path, code, detail.into());
     }
 
-    /// Whether something is wrong with this field or below it.
+    /// Whether this field, or a key inside it, has an error.
     pub fn is_faulty(&self, name: &str) -> bool {
         self.faults.touch(&format!("{}/{name}", self.prefix))
     }
 
-    /// Gives a taken value back, to be read under another name or by another reader.
+    /// Puts a taken value back, so that it can be read under another name or by another reader.
     pub fn put_back(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);
     }
 
-    /// Gives a field a value where the request gives none.
+    /// Sets a field that is absent or null.
     pub fn put_default(&mut self, name: &str, value: impl Into<Value>) {
         if !self.has(name) {
             self.map.insert(name.to_owned(), value.into());
         }
     }
 
-    /// Gives a key inside the field `name` a value where the request gives none. A field that is no object stays as it is.
+    /// Sets a key inside the field `name` if the key is absent or null. A field that is not an object stays unchanged.
     pub fn put_default_below(&mut self, name: &str, key: &str, value: impl Into<Value>) {
         self.put_default(name, Map::new());
         if let Some(Value::Object(map)) = self.map.get_mut(name)
@@ -123,11 +123,12 @@ impl Fields {
         }
     }
 
-    /// Takes a field's raw value; absent and null are the same.
+    /// Takes a field's raw value. A null counts as absent.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Takes a string of at most `max_chars` characters.
     pub fn text(&mut self, name: &str, max_chars: usize) -> Option<String> {
         match self.take(name)? {
             Value::String(text) => {
@@ -146,6 +147,7 @@ impl Fields {
         }
     }
 
+    /// Takes an integer from `min` to `max`, both included.
     pub fn integer(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
         let value = self.take(name)?;
         let Some(number) = integral(&value) else { return self.wrong_type(name, "an integer", &value) };
@@ -158,6 +160,7 @@ impl Fields {
         }
     }
 
+    /// Takes a number from `min` to `max`, both included.
     pub fn number(&mut self, name: &str, min: f64, max: f64) -> Option<f64> {
         let value = self.take(name)?;
         let Some(number) = value.as_f64() else { return self.wrong_type(name, "a number", &value) };
@@ -176,7 +179,7 @@ impl Fields {
         }
     }
 
-    /// A text that has to be there; `what` it is, for the error where it is not.
+    /// Takes a required string; `what` describes it in the error message.
     pub fn required_text(&mut self, name: &str, max_chars: usize, what: &str) -> Option<String> {
         if !self.has(name) {
             self.error(name, "required", format!("is required: {what}"));
@@ -185,7 +188,7 @@ impl Fields {
         self.text(name, max_chars)
     }
 
-    /// One of a few words.
+    /// Takes one of these words.
     pub fn choice<T: serde::de::DeserializeOwned>(&mut self, name: &str, words: &[&str]) -> Option<T> {
         let value = self.take(name)?;
         if let Ok(choice) = T::deserialize(&value) {
@@ -202,7 +205,7 @@ impl Fields {
         }
     }
 
-    /// Reads a field that is an object of keys; its errors and unknown keys count here.
+    /// Reads a field that is an object. Its errors and unknown keys are added to these fields.
     pub(super) fn nested<T>(&mut self, field: &Field, read: impl FnOnce(&mut Fields) -> T) -> Option<T> {
         let map = self.object(field.name)?;
         let prefix = format!("{}/{}", self.prefix, field.name);
@@ -212,7 +215,7 @@ impl Fields {
         Some(value)
     }
 
-    /// Reads a field that is a list of objects; their errors and unknown keys count here.
+    /// Reads a field that is a list of objects. Their errors and unknown keys are added to these fields.
     pub(super) fn list<T>(&mut self, field: &Field, mut read: impl FnMut(&mut Fields) -> T) -> Option<Vec<T>> {
         let (name, known) = (field.name, field.kind.keys());
         let most = match field.kind {
@@ -242,7 +245,7 @@ impl Fields {
         Some(values)
     }
 
-    /// Whether anything read so far was wrong.
+    /// Whether an error was found so far.
     pub fn has_errors(&self) -> bool {
         !self.faults.is_empty()
     }
@@ -252,17 +255,19 @@ impl Fields {
         None
     }
 
-    /// All errors, of which `Faults` bounds the number; what was never read is an unknown field.
+    /// Returns all errors, at most [`FieldError::MOST`] and a count of the rest. Fields that were never read are
+    /// errors.
     pub fn finish(self) -> Vec<FieldError> {
         self.close().listed()
     }
 
     fn close(self) -> Faults {
         let Fields { map, files, mut faults, prefix, known, .. } = self;
-        // The entries of faulty `controls` were not read, so nothing is known of the files that they name.
+        // If `controls` has an error, its entries were not read, so the files that they name are not reported as
+        // unknown.
         let unclaimed = files.into_keys().filter(|_| !faults.touch("/controls")).collect::<Vec<_>>();
         for name in map.into_iter().map(|(name, _)| name).chain(unclaimed) {
-            // No name is looked for in vain: there may be thousands of unknown ones.
+            // A request may have thousands of unknown fields, so hints are computed only for errors that are kept.
             let near = if faults.is_full() { None } else { nearest(&name, known) };
             let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             faults.push(&prefix, &[&name], "unknown_field", format!("is not a field of this request{hint}"));
@@ -271,7 +276,7 @@ impl Fields {
     }
 }
 
-/// The known name that this one was meant to be, as far as its letters tell.
+/// The known name that is most similar to a misspelled one, if it is similar enough.
 fn nearest(name: &str, known: &[&'static Field]) -> Option<&'static str> {
     const LONGEST: usize = 40;
     if name.len() > LONGEST {
@@ -282,7 +287,7 @@ fn nearest(name: &str, known: &[&'static Field]) -> Option<&'static str> {
     (near <= name.len() / 3).then_some(field)
 }
 
-/// An integer, also where it is written as 20.0, as some languages print every number.
+/// An integer. A number written as 20.0 is accepted, because some languages print all numbers with a fraction.
 fn integral(value: &Value) -> Option<i128> {
     if let Some(number) = value.as_u64() {
         return Some(i128::from(number));

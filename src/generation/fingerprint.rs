@@ -1,4 +1,4 @@
-//! Whether two requests are the same.
+//! The fingerprint of a request, which tells whether two requests are the same.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use super::Fields;
 
 impl Fields {
-    /// SHA-256 of the request as its client has written it, whatever the order of its fields and whether it came as JSON, a
-    /// form or a multipart body; of a file its digest counts. To be taken before any field is read or any default put in.
+    /// SHA-256 of the request as the client wrote it. The order of the fields and the encoding (JSON, form or
+    /// multipart) make no difference; a file counts by its digest. Call this before reading fields or setting defaults.
     pub fn fingerprint(&self) -> [u8; 32] {
         let Fields { map, files, faults, .. } = self;
         let mut hash = Sha256::new();
@@ -24,7 +24,7 @@ impl Fields {
             text(&mut hash, b'"', name);
             hash.update(Sha256::digest(bytes));
         }
-        // A request with something wrong is none that was accepted.
+        // A request with errors never has the fingerprint of an accepted one.
         for error in faults.iter() {
             text(&mut hash, b'!', &error.pointer);
         }
@@ -32,13 +32,13 @@ impl Fields {
     }
 }
 
-/// Every value with its kind and length, so that no two give the same bytes.
+/// Hashes every value with its kind and length, so that different values give different bytes.
 fn feed(hash: &mut Sha256, value: &Value) {
     match value {
         Value::Null => hash.update(b"0"),
         Value::Bool(flag) => hash.update(if *flag { b"t" } else { b"n" }),
         Value::Number(number) => {
-            // Some languages write every number as 20.0.
+            // Some languages print all numbers with a fraction, such as 20.0.
             let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
             match whole.filter(|_| number.is_f64()) {
                 Some(whole) => text(hash, b'#', &(whole as i64).to_string()),

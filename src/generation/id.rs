@@ -1,15 +1,15 @@
-//! The name of a generation.
+//! The id of a generation.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::named_id::named_id;
 
 named_id! {
-    /// `img_` and a version 7 UUID in 26 characters of Crockford's base 32: unguessable enough to share, sortable by age.
+    /// `img_` and a version 7 UUID in 26 characters of Crockford's base 32. Ids are hard to guess and sort by age.
     GenerationId, "img_"
 }
 
-/// The text is not an id of this kind.
+/// The text is not an id of the expected type.
 #[derive(Debug, thiserror::Error)]
 #[error("not an id of this kind: expected {prefix} and 26 characters of Crockford's base 32")]
 pub struct InvalidId {
@@ -17,13 +17,13 @@ pub struct InvalidId {
 }
 
 impl GenerationId {
-    /// When it was made; a time long past for one that this program did not make.
+    /// When the id was made, or 1970 for an id without a timestamp, which this program did not make.
     pub fn made_at(&self) -> SystemTime {
         let unix = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
         UNIX_EPOCH + Duration::new(unix.0, unix.1)
     }
 
-    /// Whether it could have been made by [`GenerationId::new`], here or at a client's.
+    /// Whether the id has the form of [`GenerationId::new`]. A client can make such ids, too.
     pub fn is_version_7(&self) -> bool {
         self.0.get_version_num() == 7 && self.0.get_variant() == uuid::Variant::RFC4122
     }

@@ -1,4 +1,4 @@
-//! Pictures that a request brings along.
+//! The pictures in a request.
 
 use std::borrow::Cow;
 
@@ -10,49 +10,49 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Control, Fields, field::Field, fields::cut};
+use super::{ControlUse, Fields, field::Field, fields::cut};
 
-/// A picture that a client sent, as the store keeps it: 8-bit RGB, upright, without transparency.
+/// A picture of a request, as it is stored: 8-bit RGB, upright, without transparency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputImage {
-    /// SHA-256 of the stored file in hexadecimal digits, by which a later request may name it again. Empty until the file is
-    /// stored.
+    /// SHA-256 of the stored file in hexadecimal. Later requests can refer to the picture by it. Empty until the file
+    /// is stored.
     pub upload: String,
-    /// Pixels.
+    /// Width and height in pixels.
     pub width: u32,
     pub height: u32,
 }
 
-/// Where a request may bring a picture.
+/// How a picture is used, which decides what its transparent parts become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// What is transparent becomes white.
+pub enum ImageRole {
+    /// Transparent parts become white.
     Picture,
-    /// What is transparent becomes black: it stays as it is.
+    /// Transparent parts become black, which the mask leaves unchanged.
     Mask,
 }
 
-impl Role {
-    /// The level that shows where a picture is transparent.
+impl ImageRole {
+    /// The gray level of transparent parts, 0 to 255.
     pub fn ground(self) -> u8 {
         match self {
-            Role::Picture => 255,
-            Role::Mask => 0,
+            ImageRole::Picture => 255,
+            ImageRole::Mask => 0,
         }
     }
 }
 
-/// How a request gives a picture.
+/// The form in which a request contains a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Given {
-    /// The bytes of a file.
+pub enum ImageSource {
+    /// The bytes of an image file.
     File(Bytes),
-    /// One that was stored before.
+    /// The SHA-256 of a picture that was stored before.
     Upload(String),
 }
 
 impl InputImage {
-    /// Reads a field whose picture was looked at; [`Fields::place`] has put it there.
+    /// Reads a picture field into which [`Fields::place`] has put an inspected picture.
     pub(super) fn read(fields: &mut Fields, field: &Field) -> Option<InputImage> {
         let value = fields.take(field.name)?;
         Some(InputImage::deserialize(&value).unwrap_or_else(|_| {
@@ -61,12 +61,12 @@ impl InputImage {
         }))
     }
 
-    /// Stands where a picture is faulty, so that nothing else complains of its absence.
+    /// A placeholder for an invalid picture, so that no second error says that the picture is missing.
     pub(super) fn stand_in() -> InputImage {
         InputImage { upload: String::new(), width: 512, height: 512 }
     }
 
-    /// The request's field for it.
+    /// The value of a request's field for this picture.
     pub fn field(&self) -> Value {
         Value::Object(Map::from_iter([
             ("upload".to_owned(), self.upload.clone().into()),
@@ -76,55 +76,56 @@ impl InputImage {
     }
 }
 
-/// The fields that hold pictures.
+/// A field of a request that contains a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ImageField {
     Image,
     Mask,
     /// `controls[i].image`
     Control(usize),
 }
 
-impl Place {
-    pub fn role(self) -> Role {
+impl ImageField {
+    pub fn role(self) -> ImageRole {
         match self {
-            Place::Image | Place::Control(_) => Role::Picture,
-            Place::Mask => Role::Mask,
+            ImageField::Image | ImageField::Control(_) => ImageRole::Picture,
+            ImageField::Mask => ImageRole::Mask,
         }
     }
 }
 
 impl Fields {
-    /// Every picture that the request brings and where, for the caller to look at and to answer with [`Fields::place`] or
-    /// [`Fields::refuse`]. What is no picture is refused here. Of more `controls` than a request may have none is read.
-    pub fn pictures(&mut self) -> Vec<(Place, Given)> {
+    /// Takes every picture of the request with its field. The caller inspects each picture and calls [`Fields::place`]
+    /// or [`Fields::refuse`]. Invalid values are refused here. If `controls` has too many entries, their pictures are
+    /// skipped.
+    pub fn pictures(&mut self) -> Vec<(ImageField, ImageSource)> {
         let controls = match self.peek("controls") {
-            Some(Value::Array(controls)) if controls.len() <= Control::MOST => controls.len(),
+            Some(Value::Array(controls)) if controls.len() <= ControlUse::MOST => controls.len(),
             _ => 0,
         };
-        let places = [Place::Image, Place::Mask].into_iter().chain((0..controls).map(Place::Control));
+        let places = [ImageField::Image, ImageField::Mask].into_iter().chain((0..controls).map(ImageField::Control));
         places.collect::<Vec<_>>().into_iter().filter_map(|place| Some((place, self.given(place)?))).collect()
     }
 
-    /// Puts a picture where it was asked for.
-    pub fn place(&mut self, place: Place, image: &InputImage) {
+    /// Puts an inspected picture into its field.
+    pub fn place(&mut self, place: ImageField, image: &InputImage) {
         match self.at(place) {
             Some(field) => *field = image.field(),
             None => self.put_back(place.name(), image.field()),
         }
     }
 
-    /// Notes that a picture cannot be used, and puts a stand-in in its place.
-    pub fn refuse(&mut self, place: Place, code: &'static str, detail: String) {
+    /// Adds an error for a picture and puts a placeholder into its field.
+    pub fn refuse(&mut self, place: ImageField, code: &'static str, detail: String) {
         self.place(place, &InputImage::stand_in());
         let path = place.path();
         self.error_at(&path.iter().map(String::as_str).collect::<Vec<_>>(), code, detail);
     }
 
-    fn given(&mut self, place: Place) -> Option<Given> {
+    fn given(&mut self, place: ImageField) -> Option<ImageSource> {
         let value = match place {
-            Place::Image | Place::Mask => self.take(place.name())?,
-            Place::Control(_) => self.at(place).map(Value::take).filter(|value| !value.is_null())?,
+            ImageField::Image | ImageField::Mask => self.take(place.name())?,
+            ImageField::Control(_) => self.at(place).map(Value::take).filter(|value| !value.is_null())?,
         };
         match self.read_given(value) {
             Ok(given) => Some(given),
@@ -135,7 +136,7 @@ impl Fields {
         }
     }
 
-    fn read_given(&mut self, value: Value) -> Result<Given, (&'static str, String)> {
+    fn read_given(&mut self, value: Value) -> Result<ImageSource, (&'static str, String)> {
         let wrong = || {
             let forms =
                 "must be one of {\"b64\": …}, {\"data_url\": …} and {\"upload\": …}, or a file of a multipart body";
@@ -147,7 +148,7 @@ impl Fields {
             Value::Object(map) => map,
             _ => return Err(wrong()),
         };
-        // The size may stand beside an upload, as this server's own answers have it.
+        // This server's own answers contain the size next to the upload.
         let mut keys = map.iter().filter(|(key, _)| !matches!(key.as_str(), "width" | "height"));
         let (Some((key, Value::String(text))), None) = (keys.next(), keys.next()) else { return Err(wrong()) };
         match key.as_str() {
@@ -155,7 +156,7 @@ impl Fields {
             "data_url" => data_url(text),
             "file" => self.file(text),
             "upload" if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
-                Ok(Given::Upload(text.clone()))
+                Ok(ImageSource::Upload(text.clone()))
             }
             "upload" => {
                 Err(("invalid_value", "must name an upload by its 64 lower-case hexadecimal digits".to_owned()))
@@ -165,16 +166,16 @@ impl Fields {
         }
     }
 
-    /// A file of a multipart body.
-    fn file(&mut self, name: &str) -> Result<Given, (&'static str, String)> {
+    /// Takes a file of the multipart body.
+    fn file(&mut self, name: &str) -> Result<ImageSource, (&'static str, String)> {
         let missing = || format!("names the file {:?}, which is not in the body", cut(name, 64));
-        self.take_file(name).map(Given::File).ok_or_else(|| ("invalid_value", missing()))
+        self.take_file(name).map(ImageSource::File).ok_or_else(|| ("invalid_value", missing()))
     }
 
-    fn at(&mut self, place: Place) -> Option<&mut Value> {
+    fn at(&mut self, place: ImageField) -> Option<&mut Value> {
         match place {
-            Place::Image | Place::Mask => None,
-            Place::Control(i) => {
+            ImageField::Image | ImageField::Mask => None,
+            ImageField::Control(i) => {
                 let control = self.peek_mut("controls")?.as_array_mut()?.get_mut(i)?;
                 control.as_object_mut()?.get_mut("image")
             }
@@ -182,35 +183,35 @@ impl Fields {
     }
 }
 
-impl Place {
-    /// The names and indices that lead to the field.
+impl ImageField {
+    /// The path of names and indices of the field.
     pub fn path(self) -> Vec<String> {
         match self {
-            Place::Image | Place::Mask => vec![self.name().to_owned()],
-            Place::Control(i) => vec![self.name().to_owned(), i.to_string(), "image".to_owned()],
+            ImageField::Image | ImageField::Mask => vec![self.name().to_owned()],
+            ImageField::Control(i) => vec![self.name().to_owned(), i.to_string(), "image".to_owned()],
         }
     }
 
-    /// The field of the request.
+    /// The name of the top-level field.
     pub fn name(self) -> &'static str {
         match self {
-            Place::Image => "image",
-            Place::Mask => "mask",
-            Place::Control(_) => "controls",
+            ImageField::Image => "image",
+            ImageField::Mask => "mask",
+            ImageField::Control(_) => "controls",
         }
     }
 }
 
-/// What to do instead, where a text is no picture.
+/// The advice in errors about texts that are not pictures.
 const SEND: &str = "send the picture itself, as base64, as a data URL or as a file of a multipart body";
 
-/// A text that is a picture: a data URL or base64.
-fn picture(text: &str) -> Result<Given, (&'static str, String)> {
+/// Decodes a data URL or base64.
+fn picture(text: &str) -> Result<ImageSource, (&'static str, String)> {
     if has_scheme(text, "data:") { data_url(text) } else { base64(text) }
 }
 
-/// `data:image/png;base64,…` (RFC 2397)
-fn data_url(text: &str) -> Result<Given, (&'static str, String)> {
+/// Decodes `data:image/png;base64,…` (RFC 2397).
+fn data_url(text: &str) -> Result<ImageSource, (&'static str, String)> {
     const MARK: &str = ";base64";
     let data = has_scheme(text, "data:").then(|| text.split_once(',')).flatten();
     let is_base64 = |kind: &str| {
@@ -223,14 +224,15 @@ fn data_url(text: &str) -> Result<Given, (&'static str, String)> {
     }
 }
 
-/// Standard base64 or its URL-safe alphabet (RFC 4648, 4 and 5), with or without padding and line breaks.
-fn base64(text: &str) -> Result<Given, (&'static str, String)> {
+/// Decodes standard or URL-safe base64 (RFC 4648, 4 and 5), with or without padding and line breaks.
+fn base64(text: &str) -> Result<ImageSource, (&'static str, String)> {
     let refused = |detail: String| Err(("invalid_value", detail));
     let shown = cut(text, 64);
     if text.get(..64.min(text.len())).unwrap_or(text).contains("://") {
         return refused(format!("is the address {shown:?}, and this server fetches nothing; {SEND}"));
     }
-    // Spaces that break lines leave whole groups of four characters; a `+` that became a space does not.
+    // Lines that are broken at spaces have whole groups of four characters. A `+` that became a space does not leave
+    // such groups.
     let mut lines = text.split_ascii_whitespace().rev().skip(1);
     if text.contains(' ') && lines.any(|line| line.len() % 4 != 0) {
         return refused("is not base64: it has spaces; in a URL-encoded form each + must be sent as %2B".to_owned());
@@ -241,11 +243,11 @@ fn base64(text: &str) -> Result<Given, (&'static str, String)> {
     };
     let engine = if joined.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
     if let Ok(bytes) = engine.decode(joined.as_bytes()) {
-        return Ok(Given::File(bytes.into()));
+        return Ok(ImageSource::File(bytes.into()));
     }
     let stranger = joined.chars().find(|c| !c.is_ascii_alphanumeric() && !"+/-_=".contains(*c));
     refused(match stranger {
-        // Base64 of the smallest picture is longer than most paths.
+        // The base64 of even a small picture is longer than most paths.
         Some('.' | '\\' | ':' | '~') if text.len() <= 256 => {
             format!("is {shown:?}, and this server reads no files by name; {SEND}")
         }
@@ -260,7 +262,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
-/// Schemes of URLs have no letter case (RFC 3986, 3.1).
+/// Whether a URL has this scheme. Schemes are case-insensitive (RFC 3986, 3.1).
 fn has_scheme(text: &str, scheme: &str) -> bool {
     text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
@@ -283,22 +285,26 @@ mod tests {
     fn every_form_of_a_picture_is_read() {
         let upload = "0123456789abcdef".repeat(4);
         for (value, expected) in [
-            (json!({"b64": "aGk="}), Given::File("hi".into())),
-            (json!({"b64": "aG\r\nk="}), Given::File("hi".into())),
-            (json!("aGk="), Given::File("hi".into())),
-            (json!({"data_url": "data:image/png;base64,aGk="}), Given::File("hi".into())),
-            (json!("data:image/jpeg;base64,aGk="), Given::File("hi".into())),
-            (json!("DATA:image/jpeg;Base64,aGk="), Given::File("hi".into())),
-            (json!({"b64": "data:image/png;base64,aGk"}), Given::File("hi".into())),
-            (json!("aGk"), Given::File("hi".into())),
-            (json!("_-__"), Given::File(Bytes::from_static(&[0xff, 0xef, 0xff]))),
-            (json!("aGlo aQ=="), Given::File("hihi".into())),
-            (json!({"upload": upload}), Given::Upload(upload.clone())),
-            (json!({"upload": upload, "width": 3, "height": 4}), Given::Upload(upload.clone())),
+            (json!({"b64": "aGk="}), ImageSource::File("hi".into())),
+            (json!({"b64": "aG\r\nk="}), ImageSource::File("hi".into())),
+            (json!("aGk="), ImageSource::File("hi".into())),
+            (json!({"data_url": "data:image/png;base64,aGk="}), ImageSource::File("hi".into())),
+            (json!("data:image/jpeg;base64,aGk="), ImageSource::File("hi".into())),
+            (json!("DATA:image/jpeg;Base64,aGk="), ImageSource::File("hi".into())),
+            (json!({"b64": "data:image/png;base64,aGk"}), ImageSource::File("hi".into())),
+            (json!("aGk"), ImageSource::File("hi".into())),
+            (json!("_-__"), ImageSource::File(Bytes::from_static(&[0xff, 0xef, 0xff]))),
+            (json!("aGlo aQ=="), ImageSource::File("hihi".into())),
+            (json!({"upload": upload}), ImageSource::Upload(upload.clone())),
+            (json!({"upload": upload, "width": 3, "height": 4}), ImageSource::Upload(upload.clone())),
         ] {
             let mut request = fields(json!({"image": value, "controls": [{"model": "canny", "image": value}, {}]}));
             let pictures = request.pictures();
-            assert_eq!(pictures, [(Place::Image, expected.clone()), (Place::Control(0), expected)], "{value}");
+            assert_eq!(
+                pictures,
+                [(ImageField::Image, expected.clone()), (ImageField::Control(0), expected)],
+                "{value}"
+            );
         }
     }
 
@@ -349,7 +355,7 @@ mod tests {
     fn a_text_may_name_a_file_of_the_body() {
         let texts = [("controls".to_owned(), r#"[{"model": "canny", "image": "edges"}]"#.to_owned())];
         let mut request = Fields::from_multipart(texts, [("edges".to_owned(), Bytes::from_static(b"hi"))]);
-        assert_eq!(request.pictures(), [(Place::Control(0), Given::File("hi".into()))]);
+        assert_eq!(request.pictures(), [(ImageField::Control(0), ImageSource::File("hi".into()))]);
     }
 
     #[test]

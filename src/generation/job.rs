@@ -1,23 +1,23 @@
-//! What a client asked for: an envelope that says when, for whom and in which file, and the work inside.
+//! A job: a valid request as an envelope (model, priority, deadlines, output) with its work.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Draw, InputImage, Output, Place, Priority, Webhook, table};
+use super::{Draw, ImageField, InputImage, Output, Priority, Webhook, table};
 
-/// A valid request: every default filled in, every bound held. Made only by [`resolve`](super::resolve) and by reading
-/// back what it made, so that everything behind the door can rely on it.
+/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes jobs, and
+/// they are deserialized from its results, so that all other code can rely on them.
 ///
-/// Whoever queues, stores, authorizes or reports a generation needs the envelope alone. Its stored form is one flat
-/// object, which every released version reads.
+/// Code that queues, stores, authorizes or reports generations uses only the envelope. The stored form is one flat
+/// object, which every released version can read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub model: String,
     #[serde(flatten)]
     pub work: Work,
-    /// How many preview frames, evenly spaced over the steps.
+    /// Number of preview frames, evenly spaced over the steps.
     pub previews: u32,
     #[serde(flatten)]
     pub output: Output,
@@ -26,55 +26,56 @@ pub struct Job {
     pub priority: Priority,
     /// A queued generation expires after this many seconds.
     pub start_timeout_s: u32,
-    /// Seconds that one attempt may take; `None` leaves the bound to the settings.
+    /// Seconds that one attempt may take; `None` means the limit of the settings.
     #[serde(default)]
     pub run_timeout_s: Option<u32>,
-    /// Who is told of its way, by HTTP.
+    /// The receiver of messages about the generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// What is to be computed. Closed, and taken apart by irrefutable patterns: the compiler lists every place that a new
-/// kind of work has to answer for.
+/// What a job computes. The enum is matched exhaustively or with irrefutable patterns, so that the compiler lists every
+/// place that a new kind of work affects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Work {
     Draw(Draw),
 }
 
-/// What happens to a generation whose waiting client goes away.
+/// What happens to a generation when its waiting client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// `cancel` where the client waits for picture bytes or the stream of its own creation, else `keep`.
+    /// `Cancel` if the client waits for picture bytes or streams its new generation, and has no key or id to repeat the
+    /// request with. Otherwise `Keep`.
     Auto,
     Keep,
     Cancel,
 }
 
 impl Job {
-    /// The pictures that the request brought along.
+    /// The pictures that the request contained.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
         let Work::Draw(draw) = &self.work;
         draw.inputs()
     }
 
-    /// The picture that the request brought in this place.
-    pub fn input_mut(&mut self, place: Place) -> Option<&mut InputImage> {
+    /// The picture in this field of the request.
+    pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
         let Work::Draw(draw) = &mut self.work;
         draw.input_mut(place)
     }
 
-    /// What makes this result another than the exact one, for less work; empty for an exact result.
+    /// The names of the approximations that change the result; empty for an exact result.
     pub fn approximations(&self) -> Vec<&'static str> {
         let Work::Draw(draw) = &self.work;
         draw.approximations()
     }
 
-    /// The request that makes this very picture again: `params` of the API and the JSON in the picture's file. It has the
-    /// fields that the table shows.
+    /// The request that draws the same picture again: `params` of the API, and the JSON in the picture's file. It
+    /// contains the fields of the table that are shown.
     pub fn params(&self) -> Map<String, Value> {
         let mut stored = match serde_json::to_value(self) {
             Ok(Value::Object(stored)) => stored,
@@ -92,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// As the version before stored it, which is also what it can read: a flat object. The pictures are missing.
+    /// A flat object as the previous version stored it and still reads it, here without the pictures.
     const STORED: &str = r#"{
         "model": "tiny", "prompt": "a fox", "negative_prompt": null, "prompt_syntax": "weighted",
         "loras": [{"name": "ink", "scale": 0.7}], "width": 64, "height": 128, "n": 2, "steps": 3,

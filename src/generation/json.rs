@@ -1,4 +1,4 @@
-//! JSON as a request holds it: each key once, and a bounded number of values.
+//! Parses the JSON of a request: unique keys and a bounded number of values.
 
 use std::{cell::Cell, fmt};
 
@@ -8,22 +8,22 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Most values of one request, counting every entry of its objects and lists at every depth. A parsed value takes many
-/// times the bytes of its text (`[],` becomes 32), so a body's length alone bounds nothing. The longest list that a
-/// request can need is one of 10,000 timesteps.
+/// Maximum number of values in one request, counting every entry of objects and lists at every depth. A parsed value
+/// takes many times the bytes of its text (`[],` becomes 32), so a limit on the body's length is not enough. The
+/// longest list that a request can need has 10,000 timesteps.
 pub const MAX_VALUES: usize = 16_384;
 
-/// Why a text is no JSON that a request may hold.
+/// Why a text is not valid JSON for a request.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// Not JSON, nested deeper than 128 levels, or with a key twice; the text names line and column.
+    /// Invalid JSON, more than 128 levels of nesting, or a repeated key. The text contains line and column.
     #[error("{0}")]
     Malformed(serde_json::Error),
     #[error("must have at most {MAX_VALUES} values, counting every entry of its objects and lists")]
     TooManyValues,
 }
 
-/// How many values a request may still have; shared by all JSON texts of one request.
+/// The number of values that a request may still have, shared by all JSON texts of the request.
 #[derive(Debug)]
 pub struct ValueBudget {
     left: Cell<usize>,
@@ -37,7 +37,8 @@ impl Default for ValueBudget {
 }
 
 impl ValueBudget {
-    /// Parses one JSON value and charges it to the budget; parsing stops where the budget ends.
+    /// Parses one JSON value and subtracts its number of values from the budget. Parsing stops when the budget is
+    /// exhausted.
     ///
     /// # Errors
     /// See [`JsonError`].
@@ -65,8 +66,8 @@ impl ValueBudget {
     }
 }
 
-/// Reads a value in whose objects every key stands once. Of two equal keys parsers take the first, the last or both, so
-/// that what was checked might not be what is used.
+/// Reads a value and refuses repeated keys in its objects. Other parsers may take the first, the last or both of two
+/// equal keys, so the value that was checked might not be the value that is used.
 #[derive(Clone, Copy)]
 struct Strict<'a>(&'a ValueBudget);
 

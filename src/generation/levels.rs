@@ -1,27 +1,28 @@
-//! Noise levels that a request names one by one, in place of a number of steps.
+//! Explicit noise levels of a request, as an alternative to a number of steps.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Fields, Limits, table};
 
-/// The fields `sigmas` and `timesteps`, which exclude each other; from noise to picture.
+/// The field `sigmas` or `timesteps`, which exclude each other. Both lists run from noise to picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Levels {
-    /// The scheduler's own σ; whether the last is where the last step begins or where it ends is the class's affair.
+    /// Values of σ as the scheduler defines it. The scheduler's class decides whether the last value is the start or
+    /// the end of the last step.
     Sigmas(Vec<f64>),
-    /// Training timesteps, falling strictly.
+    /// Training timesteps in strictly falling order.
     Timesteps(Vec<u32>),
 }
 
-/// The largest σ that stays a number in every formula.
+/// The largest accepted σ. All formulas stay finite up to this value.
 pub(super) const MAX_SIGMA: f64 = 1e6;
-/// No model has been trained on more timesteps.
+/// The largest accepted timestep. No known model has more than 10,000 timesteps.
 pub(super) const MAX_TIMESTEP: u64 = 9_999;
 
 impl Levels {
-    /// The field that they were given in.
+    /// The name of the request's field.
     pub fn name(&self) -> &'static str {
         match self {
             Levels::Sigmas(_) => "sigmas",
@@ -29,7 +30,8 @@ impl Levels {
         }
     }
 
-    /// Lists of 1 to `max_steps` numbers: σ from 0 to 1e6 that do not rise, whole timesteps from 0 that fall.
+    /// Reads a list of 1 to `max_steps` entries: values of σ from 0 to 1e6 that do not rise, or whole timesteps from 0
+    /// to 9999 that fall.
     pub(super) fn read(fields: &mut Fields, limits: &Limits) -> Option<Levels> {
         let sigmas = list(fields, table::SIGMAS.name, limits, "numbers", |value| value.as_f64().map(Value::from));
         let timesteps = list(fields, table::TIMESTEPS.name, limits, "integers", |value| {
@@ -48,7 +50,7 @@ impl Levels {
     }
 }
 
-/// The list in this field, if every entry of it is one of `what`.
+/// Takes the list in this field, if `entry` accepts every entry; `what` describes the entries in the error message.
 fn list(
     fields: &mut Fields,
     name: &str,

@@ -1,4 +1,4 @@
-//! Which LoRAs a generation uses.
+//! The LoRAs of a generation, from the field `loras` and from the prompt.
 
 use std::collections::BTreeSet;
 
@@ -11,23 +11,23 @@ use super::{
     table::{LORA_NAME, LORA_SCALE, LORAS},
 };
 
-/// A LoRA (Hu et al. 2021, arXiv:2106.09685) and how much of it.
+/// A LoRA (Hu et al. 2021, arXiv:2106.09685) with its scale.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraUse {
-    /// A name of the catalogue.
+    /// The name of a LoRA in the catalogue.
     pub name: String,
-    /// Its change of the weights counts so many times, -4 to 4.
+    /// The factor of the LoRA's change of the weights, -4 to 4.
     pub scale: f64,
 }
 
 impl LoraUse {
     pub const MAX_SCALE: f64 = 4.0;
     pub const MAX_NAME_CHARS: usize = 128;
-    /// The most of one generation.
+    /// Maximum number of LoRAs of one generation.
     pub const MOST: usize = 8;
 
-    /// Reads the field `loras`, and the tags of the prompt, which leave it. A LoRA that is named more than once counts with
-    /// the sum of its scales, at the place where it was named first.
+    /// Reads the field `loras` and the LoRA tags of the prompt; returns the prompt without tags, and the LoRAs. If a
+    /// LoRA is named several times, its scales are added, and its first position counts.
     pub(super) fn read(
         fields: &mut Fields,
         prompt: String,
@@ -49,7 +49,7 @@ impl LoraUse {
         });
         in_field.into_iter().flatten().flatten().for_each(|lora| add(&mut all, lora));
         let (text, tags) = lora_tags(&prompt);
-        // Each name is judged once, and no more of them than it takes to know that there are too many.
+        // Each name is checked once, and checks stop at the maximum number, because a prompt may have many tags.
         let mut unusable = BTreeSet::new();
         let mut too_many = false;
         for tag in tags {

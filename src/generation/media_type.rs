@@ -1,4 +1,4 @@
-//! What kind of file an artifact is.
+//! The media type of an artifact.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Format;
 
-/// A media type without parameters, such as `image/png`: always valid as the value of a `Content-Type` header.
+/// A media type without parameters, such as `image/png`. It is always a valid value of a `Content-Type` header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct MediaType(Cow<'static, str>);
 
-/// Not a media type of the form `type/subtype`.
+/// The text is not a media type of the form `type/subtype`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a media type")]
 pub struct InvalidMediaType(String);
@@ -28,7 +28,7 @@ impl From<Format> for MediaType {
     }
 }
 
-/// Types that this version does not write are accepted: a newer version may have stored them.
+/// Types that this version does not write are accepted, because a newer version may have stored them.
 impl TryFrom<String> for MediaType {
     type Error = InvalidMediaType;
 

@@ -1,36 +1,37 @@
-//! What models with micro-conditioning take besides a prompt.
+//! The inputs of models with micro-conditioning, in addition to the prompt.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Fields, field::Bounds, table};
 
-/// Texts for the second encoder, and the numbers that the model was trained to draw by (section 2.2 of Podell et al. 2023,
+/// Texts for the second text encoder, and the numbers that condition the U-Net (section 2.2 of Podell et al. 2023,
 /// arXiv:2307.01952). Sizes are [height, width] in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MicroConditioning {
-    /// `None` is the prompt again.
+    /// `None` uses the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_2: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt_2: Option<String>,
-    /// Of a picture that was scaled for the training.
+    /// The size of the picture before it is scaled or cropped.
     pub original_size: [u32; 2],
-    /// [top, left] of the part that was shown.
+    /// [top, left] of the crop, in pixels.
     pub crop_top_left: [u32; 2],
     pub target_size: [u32; 2],
     pub negative_original_size: [u32; 2],
     pub negative_crop_top_left: [u32; 2],
     pub negative_target_size: [u32; 2],
-    /// How pleasing, for models that are told so in place of the target size.
+    /// How pleasing the picture is, 0 to 10. Models with 5 time ids receive it instead of the target size.
     pub aesthetic_score: f64,
     pub negative_aesthetic_score: f64,
-    /// The share of the steps after which the run ends, with what noise is left.
+    /// The share of the steps after which the run ends, between 0 and 1. The remaining noise stays in the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoising_end: Option<f64>,
 }
 
 impl MicroConditioning {
-    /// Reads the fields for a picture of this size, of a request with or without an image; other models have none.
+    /// Reads the fields for a picture of this size. `has_image`: the request contains an image. `None` for models
+    /// without micro-conditioning.
     pub(super) fn read(
         fields: &mut Fields,
         on: &Bounds<'_>,
@@ -46,8 +47,9 @@ impl MicroConditioning {
         let target_size = fields.get(&table::TARGET_SIZE, on).unwrap_or(whole);
         let negative_original_size: Option<[u32; 2]> = fields.get(&table::NEGATIVE_ORIGINAL_SIZE, on);
         let negative_target_size: Option<[u32; 2]> = fields.get(&table::NEGATIVE_TARGET_SIZE, on);
-        // As diffusers has it: a model that is told a score takes a crop of its own, one that begins with a picture the
-        // prompt's, and one that begins with noise the prompt's unless it is told of sizes for the negative prompt.
+        // As in diffusers, the default crop of the negative prompt is [0, 0] in image-to-image with a model that
+        // receives a score, and in text-to-image if the request sets a size of the negative prompt. Otherwise it is the
+        // crop of the prompt.
         let apart = match (has_image, on.card.time_ids) {
             (true, 5) => true,
             (true, _) => false,

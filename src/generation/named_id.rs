@@ -1,4 +1,4 @@
-//! Ids that clients see: a prefix and the 128 bits of a UUID in 26 characters of Crockford's base 32.
+//! The text form of ids in the API: a prefix and the 128 bits of a UUID in 26 characters of Crockford's base 32.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, prefix: &str, uuid: Uuid) -> fmt
     Ok(())
 }
 
-/// The inverse of [`write`].
+/// Parses the text that [`write`] writes.
 pub(super) fn parse(text: &str, prefix: &str) -> Option<Uuid> {
     let digits = text.strip_prefix(prefix)?.as_bytes();
     if digits.len() != 26 || digits[0] > b'7' {
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str, prefix: &str) -> Option<Uuid> {
     Some(Uuid::from_u128(n))
 }
 
-/// An id type of this kind.
+/// Defines an id type with this text form.
 macro_rules! named_id {
     ($(#[$about:meta])* $name:ident, $prefix:literal) => {
         $(#[$about])*

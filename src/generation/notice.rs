@@ -1,11 +1,12 @@
-//! What a webhook tells of an event: thin, so that nothing private leaves the house; who wants more asks for it.
+//! The body of a webhook message. It contains ids, states and links, but neither prompts nor pictures; a receiver
+//! requests further data with the API.
 
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
 use super::{EventKind, Record, Status};
 
-/// The body of a webhook that tells of `kind`, which happened to the generation at this time.
+/// The body of the webhook message about the event `kind`, which happened to the generation at the time `at`.
 pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
     let place = format!("/v1/images/{}", record.id);
     let mut links =
@@ -37,7 +38,7 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
     })
 }
 
-/// UTC with milliseconds, such as `2026-08-21T09:30:00.000Z`.
+/// Formats a time in UTC with milliseconds, such as `2026-08-21T09:30:00.000Z`.
 pub fn rfc3339(at: OffsetDateTime) -> String {
     const FORMAT: &[BorrowedFormatItem<'static>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");

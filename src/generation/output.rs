@@ -1,4 +1,4 @@
-//! The file that a finished picture becomes.
+//! The output settings of a request: file format, quality and metadata of the pictures.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{
     table::{self, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_QUALITY},
 };
 
-/// The file that a finished picture becomes, and what it tells.
+/// The format of the picture files, and how much of the request they contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     #[serde(default)]
@@ -27,7 +27,7 @@ impl Output {
         read.unwrap_or(Output { encoding: Encoding::Png, metadata_level: MetadataLevel::Full })
     }
 
-    /// The request's field for it.
+    /// The value of the request's field `output`.
     pub(super) fn field(&self) -> Value {
         let mut field = json!(self.encoding);
         field[OUTPUT_METADATA.name] = json!(self.metadata_level);
@@ -35,7 +35,7 @@ impl Output {
     }
 }
 
-/// How much of the request the file of a picture carries.
+/// How much of the request the file of a picture contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MetadataLevel {
@@ -44,7 +44,7 @@ pub enum MetadataLevel {
     None,
 }
 
-/// A file format of pictures.
+/// The format of a picture file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -55,15 +55,15 @@ pub enum Format {
 }
 
 impl Format {
-    /// In the order of preference.
+    /// All formats in the order of preference.
     pub const ALL: [Format; 3] = [Format::Png, Format::Jpeg, Format::Webp];
 
-    /// The one that the field `output.format` names; `None` where there is none, or one that is not known.
+    /// The format in the field `output.format`. `None` if the field is absent or invalid.
     pub fn named_in(fields: &Fields) -> Option<Format> {
         Format::deserialize(fields.peek("output")?.get("format")?).ok()
     }
 
-    /// As requests name it.
+    /// The name in requests.
     pub fn name(self) -> &'static str {
         match self {
             Format::Png => "png",
@@ -80,7 +80,7 @@ impl Format {
         }
     }
 
-    /// The extension of a file's name, without the dot.
+    /// The extension of a file name, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
             Format::Png => "png",
@@ -89,15 +89,15 @@ impl Format {
         }
     }
 
-    /// The format of files with this extension (without the dot, in any case): `.jpeg` is another one of JPEG.
+    /// The format of files with this extension (without the dot, in any letter case). JPEG files may also have `jpeg`.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());
         Format::ALL.into_iter().find(is_of)
     }
 
-    /// The longest side that its readers take, in pixels; `None` where no request reaches it. libjpeg's
-    /// `JPEG_MAX_DIMENSION` and libwebp's `WEBP_MAX_DIMENSION`.
+    /// The longest side of a file of this format, in pixels: `JPEG_MAX_DIMENSION` of libjpeg and `WEBP_MAX_DIMENSION`
+    /// of libwebp. `None` if no request can reach the limit.
     pub fn max_side(self) -> Option<u32> {
         match self {
             Format::Png => None,
@@ -107,14 +107,14 @@ impl Format {
     }
 }
 
-/// A file format with its settings.
+/// A file format with its quality.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "format", rename_all = "lowercase")]
 pub enum Encoding {
     #[default]
     Png,
     Jpeg {
-        /// In 1..=100, of libjpeg's scale.
+        /// Quality on libjpeg's scale, 1..=100.
         quality: u8,
     },
     /// Lossless.
@@ -122,7 +122,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The quality of a JPEG where the request names none: the lowest at which the color is kept at full resolution.
+    /// The default quality of a JPEG: the lowest one that keeps the color at full resolution.
     pub const DEFAULT_QUALITY: u8 = 90;
 
     fn read(output: &mut Fields, on: &Bounds<'_>) -> Encoding {
@@ -151,7 +151,7 @@ impl Encoding {
         }
     }
 
-    /// Refuses sides that files of this format cannot have.
+    /// Adds an error if a side is longer than the format allows.
     pub(super) fn check_size(self, fields: &mut Fields, width: u32, height: u32) {
         let (format, side) = (self.format(), width.max(height));
         if let Some(longest) = format.max_side().filter(|longest| side > *longest) {

@@ -1,17 +1,17 @@
-//! What a running generation is at.
+//! The phases of a running generation.
 
 use serde::{Deserialize, Serialize};
 
-/// The stages of a run, in their order.
+/// The phase of a run, in the order in which phases happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// The model's weights are read.
+    /// The model's weights are loaded.
     Loading,
     /// The prompts are encoded.
     Encoding,
     Denoising,
-    /// The latents become pictures.
+    /// The latents are decoded into pictures.
     Decoding,
     /// The pictures are encoded and stored.
     Saving,

@@ -1,8 +1,8 @@
-//! Who comes first.
+//! The priority of a generation in the queue.
 
 use serde::{Deserialize, Serialize};
 
-/// The place of a generation before and behind others, whatever their tenants' shares.
+/// The priority of a generation. It orders the queue before the fair shares of the tenants do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
@@ -13,7 +13,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// As the ledger orders it: the greater, the earlier.
+    /// The number by which the ledger orders the queue. Larger ranks start earlier.
     pub fn rank(self) -> i16 {
         self as i16
     }

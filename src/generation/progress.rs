@@ -1,32 +1,32 @@
-//! How far a running generation is.
+//! The progress and the previews of a running generation.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{MediaType, Phase};
 
-/// How far a running generation is.
+/// The progress of a running generation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     pub phase: Phase,
     pub step: u32,
     pub steps: u32,
-    /// 0..=100.
+    /// Finished share in percent, 0..=100.
     pub percent: f32,
-    /// Seconds left, from the pace so far.
+    /// Estimated remaining time in seconds, from the speed so far.
     pub eta_s: Option<f32>,
 }
 
-/// A rough look at where a run is going.
+/// A preview of an unfinished picture.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    /// Which artifact of the generation.
+    /// Index of the artifact within the generation.
     pub index: u32,
-    /// After which step.
+    /// The number of finished steps.
     pub step: u32,
-    /// Counts the previews of the artifact from 0.
+    /// Index of the preview within its artifact, from 0.
     pub preview_index: u32,
     pub media_type: MediaType,
-    /// The file.
+    /// The bytes of the picture file.
     pub bytes: Bytes,
 }

@@ -1,4 +1,4 @@
-//! What a prompt says beyond its words.
+//! The syntax of prompts: weights, chunks and LoRA tags.
 
 mod chunks;
 mod lora_tags;
@@ -10,13 +10,13 @@ pub use chunks::{Token, chunks};
 pub use lora_tags::{LoraTag, lora_tags};
 pub use weighted::{Span, weighted};
 
-/// How prompts are read.
+/// The syntax of a request's prompts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptSyntax {
-    /// Every character is text.
+    /// Plain text: no character has a special meaning.
     #[default]
     Plain,
-    /// Brackets weigh words, and long prompts are cut into chunks: [`weighted`] and [`chunks`].
+    /// Brackets set the weights of words, and long prompts are split into chunks: [`weighted`] and [`chunks`].
     Weighted,
 }

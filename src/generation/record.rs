@@ -1,36 +1,36 @@
-//! What the ledger knows of a generation.
+//! A generation as the ledger stores it.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Artifact, GenerationId, Job};
 
-/// A generation and how far it got.
+/// A generation with its job and state.
 #[derive(Clone, Debug)]
 pub struct Record {
     pub id: GenerationId,
-    /// Whose it is.
+    /// The tenant that owns the generation.
     pub tenant: String,
     pub job: Job,
     pub status: Status,
-    /// How often a worker began it.
+    /// Number of attempts. An attempt that a stopping worker gave back does not count.
     pub attempt: u32,
-    /// How often a process ended while it ran; from the first time on it runs alone.
+    /// How many processes have ended while the generation ran. After the first one it runs alone.
     pub crash_count: u32,
-    /// It was given up since it was there too often when a process ended.
+    /// Whether the generation was given up, because a process aborted or too many processes ended while it ran.
     pub dead: bool,
-    /// A client asked to cancel it; a running one ends before its next step.
+    /// Whether a client asked to cancel the generation. A running generation ends before its next step.
     pub cancel_requested: bool,
     pub created_at: OffsetDateTime,
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
-    /// When record and artifacts are erased; only finished generations expire.
+    /// When the record and its artifacts are erased. Only finished generations have this time.
     pub expires_at: Option<OffsetDateTime>,
-    /// Grows with every change, for `ETag`s.
+    /// Grows with every change; used for `ETag`s.
     pub version: i64,
 }
 
-/// Where a generation stands. What only some states have lives inside them.
+/// The state of a generation, with the data that only this state has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
     Queued,
@@ -42,12 +42,12 @@ pub enum Status {
         problem: Problem,
     },
     Canceled,
-    /// It was not started before its `start_timeout_s`.
+    /// It was not started within its `start_timeout_s`.
     Expired,
 }
 
 impl Status {
-    /// The word of the API, the SQL and the metrics.
+    /// The name in the API, in SQL and in metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Status::Queued => "queued",
@@ -73,12 +73,12 @@ pub struct Problem {
     /// One of the API's error codes.
     pub code: String,
     pub message: String,
-    /// The same request may succeed if sent again.
+    /// Whether the same request may succeed if it is sent again.
     pub retryable: bool,
 }
 
 impl Problem {
-    /// The process aborted on the very thread that worked for it.
+    /// The process aborted on the thread that ran the generation.
     pub fn aborted() -> Problem {
         let message =
             "the worker's process aborted while it ran this generation: its stack overflowed or memory could not be \
@@ -87,7 +87,7 @@ impl Problem {
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }
     }
 
-    /// It was running so many times when a process ended.
+    /// The generation was running each time that one of `times` processes ended.
     pub fn crashed(times: u32) -> Problem {
         let message = format!("a worker ended {times} times while it ran this generation");
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }

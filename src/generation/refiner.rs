@@ -1,4 +1,4 @@
-//! A second model that draws the last steps.
+//! The refiner of a request: a second model that draws the last steps.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +8,9 @@ use super::{Fields, Rules, field::Bounds, table};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refiner {
     pub model: String,
-    /// After this share of the steps, between 0 and 1.
+    /// The share of the steps after which the refiner takes over, between 0 and 1.
     pub switch_at: f64,
-    /// `None` is the request's own.
+    /// `None` uses the negative prompt of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
     pub aesthetic_score: f64,

@@ -1,11 +1,11 @@
-//! From the fields of a request to a valid generation, or to everything that is wrong with it.
+//! Turns the fields of a request into a job, or into the list of all errors.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use super::{
-    Control, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, MicroConditioning,
+    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, MicroConditioning,
     ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
@@ -13,25 +13,29 @@ use super::{
     size, table,
 };
 
-/// Every error of a request, at least one.
+/// All errors of an invalid request; at least one.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", FieldError::summary(errors))]
 pub struct Invalid {
     pub errors: Vec<FieldError>,
 }
 
-/// What a request is held against.
+/// The rules that a request must comply with.
 pub trait Rules {
     fn limits(&self) -> &Limits;
     fn default_model(&self) -> &str;
+    /// The card of a model; `None` if the model is unknown or cannot be used.
     fn card(&self, model: &str) -> Option<Arc<ModelCard>>;
-    /// Why a model that is known has no card; `None` for an unknown one.
+    /// Why a known model cannot be used and has no card; `None` for an unknown model.
     fn fault(&self, _model: &str) -> Option<String> {
         None
     }
-    /// Whether the model can be sampled with this scheduler in so many steps, or over these levels in place of them: in how
-    /// many steps then. The error says what is wrong with which key (`""` where it is the choice as a whole, `steps`,
-    /// `sigmas` or `timesteps` where it is they).
+    /// Checks whether the model can be sampled with this scheduler in `steps` steps, or over `levels` instead, and
+    /// returns the number of steps.
+    ///
+    /// # Errors
+    /// The key of the scheduler and what is wrong with it. The key is `""` for the choice as a whole, or `steps`,
+    /// `sigmas` or `timesteps` for these fields.
     fn check_scheduler(
         &self,
         card: &ModelCard,
@@ -39,20 +43,20 @@ pub trait Rules {
         steps: u32,
         levels: Option<&Levels>,
     ) -> Result<u32, (String, String)>;
-    /// Whether a ControlNet of this name can be used with the model; the error is a code and what is wrong.
+    /// Checks whether a ControlNet of this name can be used with the model. The error is a code and a description.
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
-    /// Whether a LoRA of this name can be used with the model; the error is a code and what is wrong.
+    /// Checks whether a LoRA of this name can be used with the model. The error is a code and a description.
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
-    /// Whether the model can use the learned words that a prompt has; the errors are codes and what is wrong.
+    /// Checks whether the model can use the textual inversions in a prompt. Each error is a code and a description.
     fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
-    /// Whether the steps of the drawing can be run, by its own model and its refiner. The error is the path of the field that
-    /// leaves no step or asks for what a scheduler cannot do, and what is wrong.
+    /// Checks whether the model and the refiner can run their shares of the steps. The error is the path of the field
+    /// that leaves no step or requires what a scheduler cannot do, and a description.
     fn check_stages(&self, card: &ModelCard, draw: &Draw) -> Result<(), (Vec<&'static str>, String)>;
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
 }
 
-/// Fills every default and checks every bound.
+/// Sets all defaults and checks all bounds of a request.
 ///
 /// # Errors
 /// All invalid, conflicting and unknown fields at once, each with its JSON pointer and bound.
@@ -74,7 +78,7 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Job, Invalid> {
     }
 }
 
-/// The errors of a request whose model cannot be used: that, and what is wrong whatever the model.
+/// The errors of a request whose model cannot be used, including all errors that do not depend on the model.
 fn without_model(mut fields: Fields, model: String, rules: &dyn Rules) -> Invalid {
     if !fields.is_faulty("model") {
         match rules.fault(&model) {
@@ -91,7 +95,7 @@ fn without_model(mut fields: Fields, model: String, rules: &dyn Rules) -> Invali
     Invalid { errors: fields.finish() }
 }
 
-/// Reads all fields; what is wrong with them is in `fields`.
+/// Reads all fields. The errors are in `fields`.
 fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules) -> Job {
     let on = Bounds { card, limits: rules.limits() };
     fields.expect(table::FIELDS);
@@ -129,17 +133,17 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let levels = Levels::read(fields, limits);
     let steps = steps(fields, on, levels.as_ref());
     let (scheduler, steps) = scheduler(fields, card, rules, steps, levels.as_ref());
-    // Looked at before `denoising_end` is taken, which it excludes.
+    // Read before `denoising_end` is taken, because the two exclude each other.
     let refiner = Refiner::read(fields, on, rules);
     if let (Some(levels), Some(_)) = (&levels, &refiner) {
         fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
     }
-    // A refiner may take a negative prompt that nobody gave for another thing than an empty one.
+    // A missing negative prompt must stay missing if the model or the refiner treats it differently from an empty one.
     let refiner_card = refiner.as_ref().and_then(|refiner| rules.card(&refiner.model));
     let zero_negative = card.zero_negative || refiner_card.is_some_and(|card| card.zero_negative);
     let negative_prompt = negative_prompt.or_else(|| (!zero_negative).then(String::new));
     let micro_conditioning = MicroConditioning::read(fields, on, (width, height), source.is_some());
-    let controls = Control::read(fields, on, rules);
+    let controls = ControlUse::read(fields, on, rules);
     let feature_cache = FeatureCache::read(fields, on);
     if feature_cache.is_some() && !controls.is_empty() {
         fields.error("feature_cache", "conflict", "excludes controls, whose networks act on what it would keep");
@@ -176,7 +180,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     draw
 }
 
-/// Refuses learned words that the model cannot use.
+/// Adds errors for textual inversions that the model cannot use.
 fn check_words(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
     let Draw { prompt, negative_prompt, micro_conditioning, prompt_syntax, .. } = draw;
     let second = |text: fn(&MicroConditioning) -> &Option<String>| {
@@ -202,7 +206,7 @@ fn prompt(fields: &mut Fields, on: &Bounds<'_>) -> String {
     fields.get(&table::PROMPT, on).unwrap_or_default()
 }
 
-/// The steps asked for, none where levels are named in their place.
+/// The number of steps; `None` if the request lists levels and no steps.
 fn steps(fields: &mut Fields, on: &Bounds<'_>, levels: Option<&Levels>) -> Option<u32> {
     let alias = fields.take(table::NUM_INFERENCE_STEPS.name);
     match (fields.take(table::STEPS.name), alias) {
@@ -214,7 +218,7 @@ fn steps(fields: &mut Fields, on: &Bounds<'_>, levels: Option<&Levels>) -> Optio
     steps.or(if levels.is_none() { Some(on.card.default_steps) } else { None })
 }
 
-/// The choice, and in how many steps it is run.
+/// Reads the scheduler; returns it with the number of steps.
 fn scheduler(
     fields: &mut Fields,
     card: &ModelCard,
@@ -246,7 +250,7 @@ fn scheduler(
     };
     match rules.check_scheduler(card, &choice, asked, levels) {
         Ok(run) => {
-            // A request that names levels may say again what they come to, as `params` does.
+            // A request with levels may repeat the number of steps that they make, as `params` does.
             if levels.is_some() && steps.is_some_and(|steps| steps != run) {
                 fields.error(
                     "steps",
@@ -266,7 +270,7 @@ fn scheduler(
     (choice, asked)
 }
 
-/// At most 16 labels with keys up to 64 and values up to 512 characters.
+/// Reads at most 16 labels with keys of at most 64 and values of at most 512 characters.
 fn metadata(fields: &mut Fields) -> BTreeMap<String, String> {
     let map: Map<String, Value> = fields.object(table::METADATA.name).unwrap_or_default();
     if map.len() > Kind::MAX_LABELS {

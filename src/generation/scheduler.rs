@@ -1,22 +1,23 @@
-//! Which scheduler a request names.
+//! The scheduler of a request.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The scheduler of a request: the model folder's own, one by name, or a partial diffusers `scheduler_config.json`
-/// laid over the model's. What the names and keys mean is the diffusion floor's affair.
+/// The scheduler of a request: the model folder's own, a name, or a partial diffusers `scheduler_config.json` that
+/// overrides the model's. The module `diffusion` interprets names and keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SchedulerChoice {
     /// A name such as `euler_a` or `dpmpp_2m_karras`.
     Name(String),
-    /// Keys of diffusers' `scheduler_config.json`; absent keys come from the model's own file, also the `_class_name`,
-    /// and null takes the default of the class.
+    /// Keys of diffusers' `scheduler_config.json`. Absent keys, even `_class_name`, come from the model's own file;
+    /// null selects the default of the class.
     Object(Map<String, Value>),
 }
 
 impl SchedulerChoice {
-    /// A key whose value holds a text longer than any name; keys that a class does not look at would be kept with it.
+    /// The first key that is too long or whose value contains a text of more than 128 characters. Keys that a class
+    /// ignores are stored as well, so they need a bound.
     pub(super) fn key_of_long_text(map: &Map<String, Value>) -> Option<&str> {
         fn is_long(value: &Value) -> bool {
             match value {
@@ -31,7 +32,7 @@ impl SchedulerChoice {
 }
 
 impl Default for SchedulerChoice {
-    /// The model folder's own.
+    /// The model folder's own scheduler.
     fn default() -> SchedulerChoice {
         SchedulerChoice::Object(Map::new())
     }

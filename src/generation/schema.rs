@@ -1,4 +1,4 @@
-//! The JSON Schema (2020-12) of what a model takes, made of the table of fields.
+//! Makes the JSON Schema (2020-12) of a model's requests from the table of fields.
 
 use serde_json::{Map, Value, json};
 
@@ -8,15 +8,16 @@ use super::{
     table,
 };
 
-/// The schema of a request for the model of this card. A request that does not fit it is refused. One that fits it can
-/// still be refused for what no schema says: names of the catalogue, what a scheduler can do, the number of pixels.
+/// The schema of a request for the model of this card. A request that does not match the schema is refused. A matching
+/// request can still be refused for reasons that a schema cannot express: names in the catalogue, limits of a
+/// scheduler, the number of pixels.
 pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
     let mut schema = object(table::FIELDS, on);
     schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
     schema.insert("title".to_owned(), format!("A request for the model {}", on.card.name).into());
     let (name, description) = (&on.card.name, table::MODEL.doc);
     let mut schema = Value::Object(schema);
-    // A request that names no model is one for the server's.
+    // A request without a model uses the server's default model.
     if is_default_model {
         let model =
             json!({"type": ["string", "null"], "enum": [name, null], "default": name, "description": description});
@@ -29,7 +30,7 @@ pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
     schema
 }
 
-/// An object of these fields, as far as the model takes them.
+/// The schema of an object with those of these fields that the model takes.
 fn object(fields: &[&Field], on: &Bounds<'_>) -> Map<String, Value> {
     let taken: Vec<&Field> = fields.iter().copied().filter(|field| field.is_taken_by(on.card)).collect();
     let required = taken.iter().filter(|field| (field.required)(on.card)).map(|field| field.name);
@@ -49,7 +50,7 @@ fn object(fields: &[&Field], on: &Bounds<'_>) -> Map<String, Value> {
     schema
 }
 
-/// The values of one field. A field that is null counts as absent, so that only a required one cannot be null.
+/// The schema of one field. A null counts as absent, so only required fields cannot be null.
 fn property(field: &Field, on: &Bounds<'_>) -> Value {
     let mut schema = values(field, on);
     if !(field.required)(on.card) {
@@ -121,7 +122,7 @@ fn numbers(bounds: Numbers) -> Value {
     json!({"type": "number", min: bounds.min, max: bounds.max})
 }
 
-/// Each form of a picture has one key; the size may stand beside an upload, as answers have it.
+/// The schema of a picture. Each form has one key; an upload may also have its size, as in answers.
 fn picture() -> Value {
     json!({
         "type": ["string", "object"],
@@ -159,7 +160,7 @@ fn accept_null(schema: &mut Map<String, Value>) {
     }
 }
 
-/// What a field means for the presence of others.
+/// The rules that a field implies for the presence of other fields.
 fn rules(field: &Field, taken: &[&Field]) -> Vec<Value> {
     let mut rules = Vec::new();
     if let Some(needed) = field.needs.and_then(|name| Field::find(taken, name)) {
@@ -171,7 +172,7 @@ fn rules(field: &Field, taken: &[&Field]) -> Vec<Value> {
     rules
 }
 
-/// Fits requests that say something by this field. An empty list and null say nothing.
+/// A schema that matches requests with this field. An empty list and null count as absent.
 fn given(field: &Field) -> Value {
     let said = match field.kind {
         Kind::List { .. } => json!({"type": "array", "minItems": 1}),

@@ -1,16 +1,16 @@
-//! What a receiver knows a webhook's sender by.
+//! The secret that signs webhook messages.
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
-/// A symmetric key as Standard Webhooks 1.0.0 writes it: `whsec_` and 24 to 64 bytes in base 64. It prints as nothing, so
-/// that no log tells it.
+/// A symmetric key in the form of Standard Webhooks 1.0.0: `whsec_` and 24 to 64 bytes in base64. Its `Debug` form
+/// hides the key, so that logs cannot contain it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningSecret(Vec<u8>);
 
-/// The text is not a signing secret. What it was is not repeated.
+/// The text is not a signing secret. The error does not repeat the text.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("must be whsec_ and 24 to 64 bytes in base 64")]
 pub struct InvalidSecret;
@@ -18,14 +18,18 @@ pub struct InvalidSecret;
 const PREFIX: &str = "whsec_";
 
 impl SigningSecret {
+    /// Makes a secret from a binary key.
+    ///
     /// # Errors
     /// The key is shorter than 24 bytes or longer than 64.
     pub fn from_key(key: Vec<u8>) -> Result<SigningSecret, InvalidSecret> {
         if (24..=64).contains(&key.len()) { Ok(SigningSecret(key)) } else { Err(InvalidSecret) }
     }
 
+    /// Parses the text of a secret.
+    ///
     /// # Errors
-    /// Another prefix, base 64 that is none, or a key of another length.
+    /// The prefix is wrong, the base64 is invalid, or the key has a wrong length.
     pub fn parse(text: &str) -> Result<SigningSecret, InvalidSecret> {
         let encoded = text.strip_prefix(PREFIX).ok_or(InvalidSecret)?;
         SigningSecret::from_key(STANDARD.decode(encoded).map_err(|_| InvalidSecret)?)
@@ -35,7 +39,7 @@ impl SigningSecret {
         &self.0
     }
 
-    /// The text that its owner is shown once and that the ledger keeps.
+    /// The text of the secret, which its owner sees once and the ledger stores.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}", STANDARD.encode(&self.0))
     }

@@ -1,4 +1,4 @@
-//! The size of a generation's pictures.
+//! Reads the size of a generation's pictures.
 
 use super::{
     Fields,
@@ -6,8 +6,8 @@ use super::{
     table::{HEIGHT, SIZE, WIDTH},
 };
 
-/// Reads width and height in pixels from `size` (`WIDTHxHEIGHT`), or from `width` and `height`; `default` where the request
-/// names neither. An error is one of the field that the request has.
+/// Reads width and height in pixels from `size` (`WIDTHxHEIGHT`) or from `width` and `height`. `default` is used if the
+/// request has neither. Errors refer to the field that the request has.
 pub(super) fn read(fields: &mut Fields, default: (u32, u32), on: &Bounds<'_>) -> (u32, u32) {
     let has_size = fields.has(SIZE.name);
     let (width, height) = match fields.text(SIZE.name, 20) {

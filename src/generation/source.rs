@@ -1,4 +1,4 @@
-//! The picture that a generation begins with, and the part of it that may change.
+//! The picture that a generation starts from, and its mask.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,20 +8,20 @@ use super::{
     table,
 };
 
-/// What a model makes pictures from; a request does the first that fits what it brings along.
+/// A kind of request that a model accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     TextToImage,
-    /// From noise alone.
+    /// From noise without a prompt.
     Unconditional,
-    /// From noise and a class.
+    /// From noise, for a class.
     ClassConditional,
-    /// From a picture with noise laid over it (Meng et al. 2022, arXiv:2108.01073).
+    /// From a picture with added noise (Meng et al. 2022, arXiv:2108.01073).
     ImageToImage,
-    /// Anew where a mask is white.
+    /// Redraws the white part of a mask.
     Inpaint,
-    /// By an instruction to change a picture (Brooks et al. 2023, arXiv:2211.09800).
+    /// Changes a picture by an instruction (Brooks et al. 2023, arXiv:2211.09800).
     #[serde(rename = "instruct-pix2pix")]
     InstructPix2Pix,
 }
@@ -35,42 +35,44 @@ impl Task {
     }
 }
 
-/// A request's `image` and what belongs to it.
+/// A request's `image` with its mask and settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub image: InputImage,
     #[serde(flatten)]
-    pub hold: Hold,
+    pub hold: ImageInfluence,
     #[serde(flatten)]
     pub mask: Option<Mask>,
 }
 
-/// How a generation holds on to its `image`, by the kind of model.
+/// How strongly a generation depends on its `image`. The kind of model decides which setting applies.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Hold {
-    /// Of the schedule so much is run, in (0, 1].
+pub enum ImageInfluence {
+    /// The share of the schedule that is run, in (0, 1].
     Strength { strength: f64 },
-    /// Guidance towards the picture, 1 or more, for a model that is told what to change.
+    /// Guidance scale towards the picture, 1 to 10, for models that edit by instruction.
     Guidance { image_guidance_scale: f64 },
 }
 
-/// A request's `mask`: white is drawn anew, black stays.
+/// A request's `mask`: the white part is redrawn, the black part stays.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mask {
     pub mask: InputImage,
-    /// Pixels of a Gaussian that softens its edge.
+    /// Standard deviation of the Gaussian that blurs the mask's edge, in pixels.
     pub mask_blur: u32,
     pub mask_invert: bool,
-    /// Draw only what is around the white part, this many pixels around it, at the full size, and set it into the picture.
+    /// Draws only the white part and this many pixels around it, at the full size, and pastes the result into the
+    /// picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub padding_mask_crop: Option<u32>,
-    /// Whether the black part comes from `image`, and not out of the autoencoder, which gives it back a little changed.
+    /// Whether the black part is copied from `image`. Otherwise it comes from the autoencoder, which changes it a
+    /// little.
     pub keep_unmasked: bool,
 }
 
 impl Source {
-    /// Reads the fields about pictures; what does not fit the model or each other is an error.
+    /// Reads the fields about pictures. Fields that do not fit the model or each other are errors.
     pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Option<Source> {
         let card = on.card;
         let (image, mask) = (InputImage::read(fields, &table::IMAGE), InputImage::read(fields, &table::MASK));
@@ -97,30 +99,32 @@ impl Source {
         let mask = Mask::read(fields, mask, on);
         let usual = if mask.is_some() { 1.0 } else { 0.75 };
         let hold = match edits {
-            true => Hold::Guidance { image_guidance_scale: fields.get_or_default(&table::IMAGE_GUIDANCE_SCALE, on) },
-            false => Hold::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
+            true => ImageInfluence::Guidance {
+                image_guidance_scale: fields.get_or_default(&table::IMAGE_GUIDANCE_SCALE, on),
+            },
+            false => ImageInfluence::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
         };
         Some(Source { image: image?, hold, mask })
     }
 
-    /// How much of the schedule is run, in (0, 1].
+    /// The share of the schedule that is run, in (0, 1]; 1 for models that edit by instruction.
     pub fn strength(&self) -> f64 {
         match self.hold {
-            Hold::Strength { strength } => strength,
-            Hold::Guidance { .. } => 1.0,
+            ImageInfluence::Strength { strength } => strength,
+            ImageInfluence::Guidance { .. } => 1.0,
         }
     }
 
-    /// Guidance towards the picture; 1 where there is none.
+    /// Guidance scale towards the picture; 1 without such guidance.
     pub fn image_guidance_scale(&self) -> f64 {
         match self.hold {
-            Hold::Strength { .. } => 1.0,
-            Hold::Guidance { image_guidance_scale } => image_guidance_scale,
+            ImageInfluence::Strength { .. } => 1.0,
+            ImageInfluence::Guidance { image_guidance_scale } => image_guidance_scale,
         }
     }
 
-    /// The size of a picture nobody gave one for: that of `image`, smaller where it has more pixels than the model's own
-    /// size or a longer side than the limits allow, in multiples of what the model needs.
+    /// The default size of a picture: that of `image`, reduced if it has more pixels than the model's native size or a
+    /// side longer than the limits allow, and rounded to the multiple that the model needs.
     pub(super) fn size(&self, card: &ModelCard, limits: &Limits) -> (u32, u32) {
         let (width, height) = (f64::from(self.image.width), f64::from(self.image.height));
         let native = f64::from(card.default_width) * f64::from(card.default_height);
@@ -152,7 +156,7 @@ impl Mask {
     }
 }
 
-/// A field that means nothing in this request is refused, so that nobody wonders why it does nothing.
+/// Refuses a field that has no effect in this request, so that clients notice.
 fn refuse_idle(fields: &mut Fields, field: &Field) {
     if fields.take(field.name).is_some() {
         let detail = match field.name {

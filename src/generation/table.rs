@@ -1,15 +1,15 @@
-//! Every field of a request for a drawing: the one place that knows them.
+//! The table of all fields of a request that draws pictures.
 //!
-//! A field of one family of models says so with [`Field::only`], by what the model's card tells.
+//! A field that only some models take says so with [`Field::only`], which looks at the model's card.
 
 use serde_json::{Value, json};
 
 use super::{
-    Control, Decoder, Encoding, Format, LoraUse, ModelCard, Task, Webhook, WebhookEvent,
+    ControlUse, Decoder, Encoding, Format, LoraUse, ModelCard, Task, Webhook, WebhookEvent,
     field::{Bounds, Field, Integers, Kind, Numbers},
 };
 
-/// Every field, in the order in which people read them.
+/// All fields, in the order in which documentation and forms show them.
 pub static FIELDS: &[&Field] = &[
     &PROMPT,
     &NEGATIVE_PROMPT,
@@ -67,31 +67,35 @@ pub static FIELDS: &[&Field] = &[
     &METADATA,
 ];
 
-pub static PROMPT: Field = Field::new("prompt", PROMPT_TEXT, "What is to be seen; may be empty.")
+pub static PROMPT: Field = Field::new("prompt", PROMPT_TEXT, "What the picture shows. May be empty.")
     .only(takes_prompt, NO_PROMPT)
     .required(takes_prompt)
     .default(|on| (!on.card.takes_prompt).then(|| "".into()));
-pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "What is not to be seen.")
+pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "What the picture does not show.")
     .default(|on| (!on.card.zero_negative).then(|| "".into()))
     .only(takes_prompt, NO_PROMPT);
-pub static PROMPT_SYNTAX: Field =
-    Field::new("prompt_syntax", Kind::Word(|_| vec!["plain", "weighted"]), "Whether brackets in prompts weigh words.")
-        .default(|_| Some("plain".into()))
-        .only(takes_prompt, NO_PROMPT);
+pub static PROMPT_SYNTAX: Field = Field::new(
+    "prompt_syntax",
+    Kind::Word(|_| vec!["plain", "weighted"]),
+    "weighted: brackets in prompts weight words; plain: brackets are text.",
+)
+.default(|_| Some("plain".into()))
+.only(takes_prompt, NO_PROMPT);
 pub static CLASS_LABEL: Field = Field::new(
     "class_label",
     Kind::Classes,
-    "What is to be seen, by number or name: one class for all images, or a list of one for each.",
+    "What the picture shows: a number or name of the model's classes, or a list with one for each image.",
 )
 .only(|card| !card.classes.is_empty(), Some("it draws no classes"))
 .required(|card| !card.classes.is_empty());
-pub static MODEL: Field = Field::new("model", NAME, "A name of /v1/models.").default(|on| some_name(&on.card.name));
+pub static MODEL: Field =
+    Field::new("model", NAME, "The model: a name from /v1/models.").default(|on| some_name(&on.card.name));
 
 pub static WIDTH: Field =
-    Field::new("width", Kind::Integer(side), "Pixels. With an image the default is the size of the image.")
+    Field::new("width", Kind::Integer(side), "Pixels. With image, the default is the size of image.")
         .default(|on| own_size(on, on.card.default_width));
 pub static HEIGHT: Field =
-    Field::new("height", Kind::Integer(side), "Pixels. With an image the default is the size of the image.")
+    Field::new("height", Kind::Integer(side), "Pixels. With image, the default is the size of image.")
         .default(|on| own_size(on, on.card.default_height));
 pub static SIZE: Field = Field::new("size", Kind::Size, "WIDTHxHEIGHT in pixels, in place of width and height.")
     .excludes(&["width", "height"])
@@ -99,105 +103,110 @@ pub static SIZE: Field = Field::new("size", Kind::Size, "WIDTHxHEIGHT in pixels,
 pub static N: Field = Field::new("n", Kind::Integer(|on| upto(1, on.limits.max_images)), "The number of images.")
     .default(|_| Some(1.into()));
 pub static STEPS: Field =
-    Field::new("steps", Kind::Integer(|on| upto(1, on.limits.max_steps)), "Steps of the sampler.")
+    Field::new("steps", Kind::Integer(|on| upto(1, on.limits.max_steps)), "The number of sampling steps.")
         .default(|on| Some(on.card.default_steps.into()));
 pub static NUM_INFERENCE_STEPS: Field =
     Field::new("num_inference_steps", STEPS.kind, "The name of steps in diffusers.").excludes(&["steps"]).hidden();
-pub static SIGMAS: Field =
-    Field::new("sigmas", Kind::Sigmas, "Noise levels of the run, from noise to picture, in place of steps.")
-        .excludes(&["timesteps", "refiner"]);
+pub static SIGMAS: Field = Field::new("sigmas", Kind::Sigmas, "Noise levels in descending order, in place of steps.")
+    .excludes(&["timesteps", "refiner"]);
 pub static TIMESTEPS: Field =
-    Field::new("timesteps", Kind::Timesteps, "Training timesteps of the run, in place of steps.")
+    Field::new("timesteps", Kind::Timesteps, "Training timesteps in descending order, in place of steps.")
         .excludes(&["refiner"]);
-pub static GUIDANCE_SCALE: Field =
-    Field::new("guidance_scale", Kind::number(0.0, 30.0), "uncond + s · (cond − uncond); 1 switches guidance off.")
-        .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
-        .only(is_guided, NO_PROMPT);
+pub static GUIDANCE_SCALE: Field = Field::new(
+    "guidance_scale",
+    Kind::number(0.0, 30.0),
+    "How closely the picture follows the prompt: uncond + s · (cond − uncond). 1 switches guidance off.",
+)
+.default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
+.only(is_guided, NO_PROMPT);
 pub static GUIDANCE_RESCALE: Field = Field::new(
     "guidance_rescale",
     SHARE,
-    "How much of the guided prediction is rescaled to the deviation of the unguided one.",
+    "How far the guided prediction is rescaled to the standard deviation of the conditional one.",
 )
 .default(|_| Some(0.0.into()))
 .only(is_guided, NO_PROMPT);
 pub static GUIDANCE_INTERVAL: Field =
-    Field::new("guidance_interval", Kind::Interval, "The steps that are guided, as shares of the steps done.")
+    Field::new("guidance_interval", Kind::Interval, "The steps with guidance: start and end as shares of all steps.")
         .default(|_| Some(json!([0.0, 1.0])))
         .only(is_guided, NO_PROMPT);
 pub static SCHEDULER: Field = Field::new(
     "scheduler",
     Kind::Scheduler,
-    "A name of /v1/schedulers, or keys of scheduler_config.json laid over the model's own.",
+    "A name from /v1/schedulers, or keys of scheduler_config.json that replace those of the model.",
 )
 .default(|on| Some(json!(on.card.default_scheduler)));
 pub static CLASS_GUIDANCE_SCALE: Field = Field::new(
     "class_guidance_scale",
     Kind::number(0.0, 100.0),
-    "How strongly the classifier pulls towards the class; 0 switches it off.",
+    "The scale of the classifier's gradient; 0 switches classifier guidance off.",
 )
 .default(|on| on.card.class_guidance.then(|| 1.0.into()))
 .only(|card| card.class_guidance, Some("it has no classifier"));
-pub static ETA: Field = Field::new("eta", SHARE, "Noise that the sampler ddim adds.").default(|_| Some(0.0.into()));
+pub static ETA: Field =
+    Field::new("eta", SHARE, "The share of noise that DDIM adds in each step (η).").default(|_| Some(0.0.into()));
 pub static SEED: Field = Field::new(
     "seed",
     Kind::Integer(|_| Integers { min: 0, max: i64::MAX as u64, multiple_of: 1 }),
-    "Image i uses seed + i. Absent, a random one below 2^32.",
+    "Image i uses seed + i. The default is a random number below 2^32.",
 );
 pub static SEED_MODE: Field = Field::new(
     "seed_mode",
     Kind::Word(|_| vec!["per_image", "batch"]),
-    "Whether each image has a random generator of its own or all images share one.",
+    "per_image: each image has its own random generator; batch: all images share one.",
 )
 .default(|_| Some("per_image".into()));
 
-pub static IMAGE: Field = Field::new("image", Kind::Picture, "A picture to begin with.")
+pub static IMAGE: Field = Field::new("image", Kind::Picture, "The input picture.")
     .only(|card| card.tasks.iter().any(|task| task.begins_with_picture()), None)
     .required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
 pub static STRENGTH: Field = Field::new(
     "strength",
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
-    "How much of image is drawn anew. Default 0.75, with a mask 1.",
+    "How much of image is redrawn; 1 ignores image. The default is 0.75, with a mask 1.",
 )
 .only(|card| !edits(card), None)
 .needs("image");
 pub static IMAGE_GUIDANCE_SCALE: Field =
-    Field::new("image_guidance_scale", Kind::number(1.0, 10.0), "How near the picture stays to image.")
+    Field::new("image_guidance_scale", Kind::number(1.0, 10.0), "How closely the picture follows image.")
         .only(edits, None)
         .default(|_| Some(1.5.into()));
-pub static MASK: Field = Field::new("mask", Kind::Picture, "Over image: white is drawn anew, black stays.")
-    .only(|card| card.tasks.contains(&Task::Inpaint), None)
-    .required(|card| card.tasks == [Task::Inpaint])
-    .needs("image");
+pub static MASK: Field =
+    Field::new("mask", Kind::Picture, "A picture of the size of image: white parts are redrawn, black parts are kept.")
+        .only(|card| card.tasks.contains(&Task::Inpaint), None)
+        .required(|card| card.tasks == [Task::Inpaint])
+        .needs("image");
 pub static MASK_BLUR: Field =
-    of_mask("mask_blur", Kind::Integer(|_| upto(0, 64)), "Pixels by which the edge of mask is softened.")
+    of_mask("mask_blur", Kind::Integer(|_| upto(0, 64)), "Radius in pixels of the blur of mask.")
         .default(|_| Some(0.into()));
 pub static MASK_INVERT: Field =
-    of_mask("mask_invert", Kind::Flag, "Black is drawn anew, white stays.").default(|_| Some(false.into()));
+    of_mask("mask_invert", Kind::Flag, "Redraw the black parts of mask and keep the white parts.")
+        .default(|_| Some(false.into()));
 pub static PADDING_MASK_CROP: Field = of_mask(
     "padding_mask_crop",
     Kind::Integer(|_| upto(0, 512)),
-    "Draw only the white part of mask and this many pixels around it, at the full size.",
+    "Draw only the white part of mask and this many pixels around it, at full size.",
 );
 pub static KEEP_UNMASKED: Field =
-    of_mask("keep_unmasked", Kind::Flag, "Whether the black part is that of image to the last bit.")
+    of_mask("keep_unmasked", Kind::Flag, "Whether the kept part is copied from image without any change.")
         .default(|_| Some(true.into()));
 
 pub static LORAS: Field = Field::new(
     "loras",
     Kind::List { most: LoraUse::MOST, of: &[&LORA_NAME, &LORA_SCALE] },
-    "What changes the model's weights, and how much.",
+    "LoRAs that change the model's weights.",
 )
 .default(|_| Some(json!([])))
 .only(takes_prompt, NO_PROMPT);
-pub static LORA_NAME: Field = Field::new("name", NAME, "A name of /v1/loras.").required(|_| true);
+pub static LORA_NAME: Field = Field::new("name", NAME, "A name from /v1/loras.").required(|_| true);
 pub static LORA_SCALE: Field =
-    Field::new("scale", Kind::number(-LoraUse::MAX_SCALE, LoraUse::MAX_SCALE), "The factor of its change.")
+    Field::new("scale", Kind::number(-LoraUse::MAX_SCALE, LoraUse::MAX_SCALE), "The factor of the LoRA's change.")
         .default(|_| Some(1.0.into()));
 
 pub static CONTROLS: Field = Field::new(
     "controls",
     Kind::List {
-        most: Control::MOST,
+        most: ControlUse::MOST,
         of: &[
             &CONTROL_MODEL,
             &CONTROL_IMAGE,
@@ -208,51 +217,56 @@ pub static CONTROLS: Field = Field::new(
             &CONTROL_PREPROCESS,
         ],
     },
-    "Pictures that steer the generation through ControlNets.",
+    "ControlNets with their pictures.",
 )
 .default(|_| Some(json!([])))
 .only(takes_prompt, NO_PROMPT);
-pub static CONTROL_MODEL: Field = Field::new("model", NAME, "A name of /v1/controlnets.").required(|_| true);
-pub static CONTROL_IMAGE: Field = Field::new("image", Kind::Picture, "What the ControlNet sees.").required(|_| true);
+pub static CONTROL_MODEL: Field = Field::new("model", NAME, "A name from /v1/controlnets.").required(|_| true);
+pub static CONTROL_IMAGE: Field = Field::new("image", Kind::Picture, "The input of the ControlNet.").required(|_| true);
 pub static CONTROL_SCALE: Field =
-    Field::new("scale", Kind::number(0.0, 2.0), "How strongly it acts.").default(|_| Some(1.0.into()));
+    Field::new("scale", Kind::number(0.0, 2.0), "The factor of the ControlNet's output.").default(|_| Some(1.0.into()));
 pub static CONTROL_START: Field =
-    Field::new("start", SHARE, "The share of the steps from which it acts.").default(|_| Some(0.0.into()));
+    Field::new("start", SHARE, "The share of the steps after which the ControlNet starts.")
+        .default(|_| Some(0.0.into()));
 pub static CONTROL_END: Field =
-    Field::new("end", SHARE, "The share of the steps to which it acts; above start.").default(|_| Some(1.0.into()));
-pub static CONTROL_GUESS_MODE: Field =
-    Field::new("guess_mode", Kind::Flag, "Acts where the prompt is followed only, and less on outlines.")
-        .default(|_| Some(false.into()));
+    Field::new("end", SHARE, "The share of the steps after which the ControlNet stops; greater than start.")
+        .default(|_| Some(1.0.into()));
+pub static CONTROL_GUESS_MODE: Field = Field::new(
+    "guess_mode",
+    Kind::Flag,
+    "Apply the ControlNet to the conditional prediction only, and weaker on fine structure.",
+)
+.default(|_| Some(false.into()));
 pub static CONTROL_PREPROCESS: Field = Field::new(
     "preprocess",
     Kind::Word(|_| vec!["none", "canny"]),
-    "What is done to the picture before the ControlNet sees it.",
+    "How the picture is processed before the ControlNet gets it.",
 )
 .default(|_| Some("none".into()));
 
 pub static CLIP_SKIP: Field = Field::new(
     "clip_skip",
     Kind::Integer(|on| upto(0, on.card.max_clip_skip)),
-    "The number of the text encoder's last layers that are left out.",
+    "How many of the text encoder's last layers are skipped.",
 )
 .default(|_| Some(0.into()))
 .only(takes_prompt, NO_PROMPT);
 pub static DECODER: Field = Field::new(
     "decoder",
     Kind::Word(|on| if on.card.decoders.contains(&Decoder::Tiny) { vec!["full", "tiny"] } else { vec!["full"] }),
-    "The network that makes the picture of the latents.",
+    "The network that decodes latents: full, or the smaller and faster tiny.",
 )
 .default(|_| Some("full".into()));
 pub static FEATURE_CACHE: Field = Field::new(
     "feature_cache",
     Kind::Object(&[&CACHE_KIND, &CACHE_INTERVAL]),
-    "Uses parts of the denoiser's answers again in its next calls: an approximation.",
+    "Reuse features of the denoiser in its next calls: an approximation.",
 )
 .excludes(&["controls"])
 .only(takes_prompt, NO_PROMPT);
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
-    Field::new("interval", Kind::Integer(|_| upto(2, 10)), "Of so many calls of the denoiser the first is whole.")
+    Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")
         .required(|_| true);
 
 pub static PROMPT_2: Field = conditioning("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.");
@@ -261,13 +275,13 @@ pub static NEGATIVE_PROMPT_2: Field =
 pub static ORIGINAL_SIZE: Field = conditioning(
     "original_size",
     Kind::Pair { min: 1 },
-    "[height, width] of the picture that this one is said to be cut from.",
+    "[height, width] of the training picture before cropping (SDXL).",
 );
 pub static CROP_TOP_LEFT: Field =
-    conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the part that is shown.")
+    conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the crop (SDXL).")
         .default(|_| Some(json!([0, 0])));
 pub static TARGET_SIZE: Field =
-    conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] at which the picture is said to be wanted.");
+    conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] of the crop (SDXL).");
 pub static NEGATIVE_ORIGINAL_SIZE: Field =
     conditioning("negative_original_size", Kind::Pair { min: 1 }, "original_size of the negative prompt.");
 pub static NEGATIVE_CROP_TOP_LEFT: Field =
@@ -275,14 +289,15 @@ pub static NEGATIVE_CROP_TOP_LEFT: Field =
 pub static NEGATIVE_TARGET_SIZE: Field =
     conditioning("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
 pub static AESTHETIC_SCORE: Field =
-    conditioning("aesthetic_score", SCORE, "How pleasing the picture is said to be.").default(|_| Some(6.0.into()));
+    conditioning("aesthetic_score", SCORE, "The aesthetic score that the refiner is conditioned on.")
+        .default(|_| Some(6.0.into()));
 pub static NEGATIVE_AESTHETIC_SCORE: Field =
     conditioning("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.")
         .default(|_| Some(2.5.into()));
 pub static DENOISING_END: Field = conditioning(
     "denoising_end",
     INNER_SHARE,
-    "The share of the steps after which the run ends, with what noise is left.",
+    "Stop after this share of the steps, with the remaining noise in the picture.",
 );
 pub static REFINER: Field = Field::new(
     "refiner",
@@ -293,49 +308,57 @@ pub static REFINER: Field = Field::new(
         &REFINER_AESTHETIC_SCORE,
         &REFINER_NEGATIVE_AESTHETIC_SCORE,
     ]),
-    "A model that draws the last steps.",
+    "A model that computes the last steps.",
 )
 .only(is_micro_conditioned, None)
 .excludes(&["denoising_end"]);
-pub static REFINER_MODEL: Field = Field::new("model", NAME, "A name of /v1/models.").required(|_| true);
+pub static REFINER_MODEL: Field = Field::new("model", NAME, "The model: a name from /v1/models.").required(|_| true);
 pub static SWITCH_AT: Field =
-    Field::new("switch_at", INNER_SHARE, "The share of the steps after which it draws.").default(|_| Some(0.8.into()));
-pub static REFINER_NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "Default, the request's own.");
+    Field::new("switch_at", INNER_SHARE, "The share of the steps after which the refiner takes over.")
+        .default(|_| Some(0.8.into()));
+pub static REFINER_NEGATIVE_PROMPT: Field =
+    Field::new("negative_prompt", PROMPT_TEXT, "The negative prompt of the refiner. The default is negative_prompt.");
 pub static REFINER_AESTHETIC_SCORE: Field =
-    Field::new("aesthetic_score", SCORE, "As the request's own field.").default(|_| Some(6.0.into()));
+    Field::new("aesthetic_score", SCORE, "The refiner's value of the field of this name.")
+        .default(|_| Some(6.0.into()));
 pub static REFINER_NEGATIVE_AESTHETIC_SCORE: Field =
-    Field::new("negative_aesthetic_score", SCORE, "As the request's own field.").default(|_| Some(2.5.into()));
+    Field::new("negative_aesthetic_score", SCORE, "The refiner's value of the field of this name.")
+        .default(|_| Some(2.5.into()));
 
 pub static PREVIEWS: Field =
-    Field::new("previews", Kind::Integer(|_| upto(0, 10)), "Preview frames, evenly spaced over the steps.")
+    Field::new("previews", Kind::Integer(|_| upto(0, 10)), "The number of previews, evenly spaced over the steps.")
         .default(|_| Some(0.into()));
 pub static OUTPUT: Field = Field::new(
     "output",
     Kind::Object(&[&OUTPUT_FORMAT, &OUTPUT_QUALITY, &OUTPUT_METADATA]),
-    "The file that each picture becomes.",
+    "The format of the files.",
 );
 pub static OUTPUT_FORMAT: Field =
     Field::new("format", Kind::Word(|_| Format::ALL.map(Format::name).to_vec()), "The file format.")
         .default(|_| Some("png".into()));
 pub static OUTPUT_QUALITY: Field =
-    Field::new("quality", Kind::Integer(|_| upto(1, 100)), "Of a JPEG, on libjpeg's scale.")
+    Field::new("quality", Kind::Integer(|_| upto(1, 100)), "The quality of a JPEG, on libjpeg's scale.")
         .default(|_| Some(Encoding::DEFAULT_QUALITY.into()));
-pub static OUTPUT_METADATA: Field =
-    Field::new("metadata", Kind::Word(|_| vec!["full", "seed", "none"]), "How much of the request the file carries.")
-        .default(|_| Some("full".into()));
+pub static OUTPUT_METADATA: Field = Field::new(
+    "metadata",
+    Kind::Word(|_| vec!["full", "seed", "none"]),
+    "Which parameters of the request the file contains.",
+)
+.default(|_| Some("full".into()));
 pub static ON_DISCONNECT: Field = Field::new(
     "on_disconnect",
     Kind::Word(|_| vec!["auto", "keep", "cancel"]),
-    "What happens when a waiting client leaves.",
+    "What happens to the generation when a waiting client disconnects.",
 )
 .default(|_| Some("auto".into()));
-pub static PRIORITY: Field = Field::new("priority", Kind::Word(|_| vec!["low", "normal", "high"]), "Who comes first.")
-    .default(|_| Some("normal".into()))
-    .hidden();
+pub static PRIORITY: Field =
+    Field::new("priority", Kind::Word(|_| vec!["low", "normal", "high"]), "The priority in the queue.")
+        .default(|_| Some("normal".into()))
+        .hidden();
 pub static START_TIMEOUT_S: Field = Field::new(
     "start_timeout_s",
     Kind::Integer(|_| upto(1, 86_400)),
-    "Seconds that the generation may wait; one that waits longer expires.",
+    "Seconds that the generation may wait in the queue before it expires.",
 )
 .default(|_| Some(600.into()));
 pub static RUN_TIMEOUT_S: Field =
@@ -343,27 +366,28 @@ pub static RUN_TIMEOUT_S: Field =
 pub static WEBHOOK: Field = Field::new(
     "webhook",
     Kind::Object(&[&WEBHOOK_ENDPOINT, &WEBHOOK_URL, &WEBHOOK_EVENTS]),
-    "Who is told of the generation's way by HTTP.",
+    "A receiver of the generation's events over HTTP.",
 )
 .hidden();
 pub static WEBHOOK_ENDPOINT: Field =
     Field::new("endpoint", Kind::Text(|_| 64), "The id of a registered endpoint.").excludes(&["url"]);
 pub static WEBHOOK_URL: Field =
-    Field::new("url", Kind::Text(|_| Webhook::MAX_URL_CHARS), "An address of this request alone.");
+    Field::new("url", Kind::Text(|_| Webhook::MAX_URL_CHARS), "The URL of a receiver for this request only.");
 pub static WEBHOOK_EVENTS: Field = Field::new(
     "events",
     Kind::Words { words: &WebhookEvent::WORDS, most: WebhookEvent::MOST },
-    "What the address is told.",
+    "The events that the receiver gets.",
 )
 .needs("url")
 .default(|_| Some(json!(["completed"])));
-pub static METADATA: Field =
-    Field::new("metadata", Kind::Labels, "The client's own labels.").default(|_| Some(json!({}))).hidden();
+pub static METADATA: Field = Field::new("metadata", Kind::Labels, "Labels of the client: pairs of strings.")
+    .default(|_| Some(json!({})))
+    .hidden();
 
 const NAME: Kind = Kind::Text(|_| 128);
 const PROMPT_TEXT: Kind = Kind::Text(|on| on.limits.max_prompt_chars);
 const SHARE: Kind = Kind::number(0.0, 1.0);
-/// Between 0 and 1 and neither of them.
+/// Numbers between 0 and 1, both excluded.
 const INNER_SHARE: Kind = Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: true });
 const SCORE: Kind = Kind::number(0.0, 10.0);
 
@@ -377,16 +401,17 @@ fn side(on: &Bounds<'_>) -> Integers {
     Integers { min: least.into(), max: most.into(), multiple_of: on.card.size_multiple.into() }
 }
 
-/// A picture of the request gives its size, so that a model that always begins with one has no size of its own.
+/// The default of a side. Models that always start from a picture have none: they take the size of the picture.
 fn own_size(on: &Bounds<'_>, pixels: u32) -> Option<Value> {
-    on.card.tasks.contains(&Task::TextToImage).then(|| pixels.into())
+    let starts_with_noise = on.card.tasks.iter().any(|task| !task.begins_with_picture());
+    starts_with_noise.then(|| pixels.into())
 }
 
 fn some_name(name: &str) -> Option<Value> {
     (!name.is_empty()).then(|| name.into())
 }
 
-/// Whether the model changes pictures by an instruction.
+/// Whether the model edits pictures by an instruction.
 fn edits(card: &ModelCard) -> bool {
     card.tasks.contains(&Task::InstructPix2Pix)
 }
@@ -403,14 +428,14 @@ const fn conditioning(name: &'static str, kind: Kind, doc: &'static str) -> Fiel
     Field::new(name, kind, doc).only(is_micro_conditioned, Some("it is for models with micro-conditioning"))
 }
 
-/// Why a model refuses what needs a prompt.
+/// Why a model refuses fields that need a prompt.
 const NO_PROMPT: Option<&str> = Some("it draws without a prompt");
 
 fn takes_prompt(card: &ModelCard) -> bool {
     card.takes_prompt
 }
 
-/// Whether it compares predictions: one without a prompt does if its card has a scale for that.
+/// Whether the model uses guidance. A model without prompts does so if its card has a guidance scale other than 1.
 fn is_guided(card: &ModelCard) -> bool {
     card.takes_prompt || card.default_guidance_scale != 1.0
 }

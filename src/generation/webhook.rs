@@ -1,4 +1,4 @@
-//! Where a request wants to be told of, and of what.
+//! The field `webhook` of a request: the receiver of messages about the generation, and their events.
 
 use std::collections::BTreeSet;
 
@@ -7,32 +7,32 @@ use serde_json::{Map, Value};
 
 use super::{EndpointId, EventKind, Fields, table};
 
-/// A request's `webhook`.
+/// The receiver of a request's webhook messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Webhook {
-    /// The receiver that stands under this id with its address, its events and a secret of its own.
+    /// A registered endpoint with its own address, events and secret.
     Endpoint { endpoint: EndpointId },
-    /// An address of this request alone, signed for with the settings' secret.
+    /// An address in the request. The secret of the settings signs its messages.
     Url { url: String, events: Vec<WebhookEvent> },
 }
 
-/// What a receiver can ask to be told of.
+/// An event that a receiver can subscribe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookEvent {
-    /// A worker has begun it, each time.
+    /// A worker has started the generation. Every attempt sends this event.
     Started,
-    /// It has reached its final state, whichever that is.
+    /// The generation has reached a final state.
     Completed,
 }
 
 impl WebhookEvent {
     pub const WORDS: [&str; 2] = ["started", "completed"];
-    /// Most entries of a list of them. There are not so many words; one that stands twice does no harm.
+    /// Maximum length of a list of events. Repeated words are allowed.
     pub const MOST: usize = 8;
 
-    /// The class of a durable event; `None` for what no webhook tells of.
+    /// The webhook event for a durable event; `None` if no webhook reports it.
     pub fn of(kind: EventKind) -> Option<WebhookEvent> {
         match kind {
             EventKind::Queued | EventKind::Retrying => None,
@@ -43,7 +43,7 @@ impl WebhookEvent {
         }
     }
 
-    /// Reads the field `events`: one or more of the words, by default `completed`.
+    /// Reads the field `events`: one or more of the words; the default is `completed`.
     pub fn read(fields: &mut Fields) -> Vec<WebhookEvent> {
         let words = match fields.take("events") {
             None => return vec![WebhookEvent::Completed],
@@ -81,7 +81,8 @@ impl Webhook {
     /// Longest address, in characters.
     pub const MAX_URL_CHARS: usize = 2048;
 
-    /// Who gets the messages, by whom slow ones are told apart: the endpoint, or scheme, host and port of the address.
+    /// A name of the receiver, by which slow receivers are distinguished: the endpoint's id, or scheme, host and port
+    /// of the address.
     pub fn receiver(&self) -> String {
         match self {
             Webhook::Endpoint { endpoint } => endpoint.to_string(),
@@ -93,7 +94,7 @@ impl Webhook {
         }
     }
 
-    /// Reads the field `webhook`. Whether the endpoint exists and the address may be sent to is for those to judge who can.
+    /// Reads the field `webhook`. It does not check whether the endpoint exists and whether the address is allowed.
     pub(super) fn read(fields: &mut Fields) -> Option<Webhook> {
         let webhook = fields.nested(&table::WEBHOOK, |webhook| {
             let endpoint = webhook.text("endpoint", 64);
@@ -117,7 +118,7 @@ impl Webhook {
 }
 
 impl Fields {
-    /// The field `webhook`, where it is well-formed, without taking it: for those who can judge it.
+    /// The field `webhook` if it is well-formed, without taking it. For the check of endpoint and address.
     pub fn webhook(&self) -> Option<Webhook> {
         let value = self.peek("webhook")?.clone();
         let mut alone = Fields::new(Map::from_iter([("webhook".to_owned(), value)]));

@@ -1,13 +1,13 @@
-//! The names of what sends webhooks.
+//! The ids of webhook endpoints and deliveries.
 
 use super::named_id::named_id;
 
 named_id! {
-    /// A receiver of webhooks that a tenant has registered.
+    /// The id of a webhook receiver that a tenant has registered.
     EndpointId, "whe_"
 }
 
 named_id! {
-    /// One message to one receiver, the same on every try: its `webhook-id`.
+    /// The id of one message to one receiver, the header `webhook-id`. It is the same for all tries.
     DeliveryId, "msg_"
 }

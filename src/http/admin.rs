@@ -1,4 +1,4 @@
-//! What the operator sees and does, on a listener of its own: all tenants' generations, keys, workers.
+//! The operator's API on a listener of its own: generations of all tenants, keys, workers, reloads of the catalogue.
 
 use axum::{
     extract::{RawQuery, State},
@@ -11,7 +11,7 @@ use super::{
     AppState,
     error::{ApiError, success},
     generation,
-    list::listed,
+    list::{Collection, listed},
     path::{Id, WorkerName},
     urlencoded,
 };
@@ -22,69 +22,71 @@ use crate::{
     service::{Access, Service, View},
 };
 
-/// A generation with what its client does not see.
+/// A generation with the fields that only the operator sees.
 #[derive(Debug, Serialize)]
-struct Seen {
+struct AdminGeneration {
     #[serde(flatten)]
     object: generation::Object,
     tenant: String,
-    /// How often a process ended while it ran.
+    /// How many times a process ended while the generation ran.
     crash_count: u32,
-    /// It was given up after too many of them.
+    /// Whether the generation was given up after too many crashes.
     dead: bool,
 }
 
-impl Seen {
-    fn of(object: generation::Object, record: &Record) -> Seen {
-        Seen { object, tenant: record.tenant.clone(), crash_count: record.crash_count, dead: record.dead }
+impl AdminGeneration {
+    fn of(object: generation::Object, record: &Record) -> AdminGeneration {
+        AdminGeneration { object, tenant: record.tenant.clone(), crash_count: record.crash_count, dead: record.dead }
     }
 
     fn answer(state: &AppState, view: &View) -> Response {
-        let seen = Seen::of(generation::object(view, state.service.pace(), &state.signer), &view.record);
+        let seen = AdminGeneration::of(generation::object(view, state.service.pace(), &state.signer), &view.record);
         ([(header::CACHE_CONTROL, "no-store")], Json(seen)).into_response()
     }
 }
 
+/// `GET /admin/generations`: lists the generations of all tenants or of one.
 pub async fn generations(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
     let (dead, tenant) = (fields.flag("dead").unwrap_or(false), fields.text("tenant", 64));
     let query = ListQuery { dead, tenant, ..ListQuery::read(&mut fields) };
-    listed(&state, fields, &query, "/admin/generations", Seen::of).await
+    let own = [("dead", dead.then(|| "true".to_owned())), ("tenant", query.tenant.clone())];
+    listed(&state, fields, &query, "/admin/generations", own, AdminGeneration::of).await
 }
 
-/// Queues a generation again that was given up.
+/// `POST /admin/generations/{id}/requeue`: queues a generation that was given up.
 pub async fn requeue(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
     let view = state.service.revive(id).await?;
-    Ok(Seen::answer(&state, &view))
+    Ok(AdminGeneration::answer(&state, &view))
 }
 
-/// Cancels any tenant's generation, as its client could.
+/// `POST /admin/generations/{id}/kill`: cancels a generation of any tenant.
 pub async fn kill(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
     let view = state.service.cancel(Access::Full, id).await?;
-    let answer = Seen::answer(&state, &view);
+    let answer = AdminGeneration::answer(&state, &view);
     Ok(if view.record.status.is_terminal() { answer } else { (success::ACCEPTED, answer).into_response() })
 }
 
 #[derive(Debug, Serialize)]
-struct Worker {
+struct WorkerObject {
     object: &'static str,
     id: String,
     version: String,
     models: Vec<String>,
-    /// Generations in hand.
+    /// Generations that the worker is running.
     running: u32,
-    /// Rows times denoiser calls times megapixels a second, lately.
+    /// Work done per second recently, in 10⁹ multiplications; `null` before the first generation has ended.
     speed: Option<f64>,
     draining: bool,
     started_at: String,
-    /// Its last sign of life.
+    /// Time of the latest heartbeat.
     beaten_at: String,
 }
 
-impl Worker {
-    fn of(worker: WorkerRecord) -> Worker {
+impl WorkerObject {
+    fn of(worker: WorkerRecord) -> WorkerObject {
         let WorkerRecord { beat, started_at, beaten_at, draining } = worker;
-        Worker {
+        WorkerObject {
             object: "worker",
             id: beat.worker,
             version: beat.version,
@@ -98,32 +100,28 @@ impl Worker {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Workers {
-    object: &'static str,
-    data: Vec<Worker>,
-}
-
+/// `GET /admin/workers`.
 pub async fn workers(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
-    let data = service.workers().await?.into_iter().map(Worker::of).collect();
-    Ok(Json(Workers { object: "list", data }))
+    Ok(Collection::of(service.workers().await?.into_iter().map(WorkerObject::of)))
 }
 
+/// `POST /admin/workers/{id}/drain`: asks a worker to take no more work.
 pub async fn drain(State(service): State<Service>, WorkerName(name): WorkerName) -> Result<Response, ApiError> {
     order(&service, &name, true).await
 }
 
+/// `POST /admin/workers/{id}/undrain`: asks a drained worker to take work again.
 pub async fn undrain(State(service): State<Service>, WorkerName(name): WorkerName) -> Result<Response, ApiError> {
     order(&service, &name, false).await
 }
 
-/// The worker obeys as soon as it hears of it.
+/// Stores the order, which the worker follows as soon as it reads it.
 async fn order(service: &Service, name: &str, drain: bool) -> Result<Response, ApiError> {
     let worker = service.drain_worker(name, drain).await?.ok_or(ApiError::NotFound("worker"))?;
-    Ok((success::ACCEPTED, Json(Worker::of(worker))).into_response())
+    Ok((success::ACCEPTED, Json(WorkerObject::of(worker))).into_response())
 }
 
-/// What has changed in the folders of models since they were read before.
+/// What has changed in the folders of models and add-ons since they were last read.
 #[derive(Debug, Serialize)]
 struct Reload {
     object: &'static str,
@@ -131,12 +129,12 @@ struct Reload {
     changes: Reloaded,
 }
 
-/// Reads the folders of models, LoRAs, textual inversions and ControlNets again.
+/// `POST /admin/reload`: reads the folders of models, LoRAs, textual inversions and ControlNets again.
 pub async fn reload(State(service): State<Service>) -> Result<Response, ApiError> {
     Ok(Json(Reload { object: "reload", changes: service.reload().await? }).into_response())
 }
 
-/// A key that was just made; the only time that it is shown.
+/// A new API key. Only this answer shows the key itself.
 #[derive(Debug, Serialize)]
 struct NewKey {
     object: &'static str,
@@ -148,6 +146,7 @@ struct NewKey {
     max_running: Option<u32>,
 }
 
+/// `POST /admin/keys`: creates an API key and its tenant.
 pub async fn create_key(State(service): State<Service>, fields: Fields) -> Result<Response, ApiError> {
     let (key, record) = service.create_key(fields).await?;
     let made = NewKey {

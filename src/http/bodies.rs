@@ -1,4 +1,4 @@
-//! How much memory the bodies of all requests may take together.
+//! Bounds the memory that the bodies of all requests take together.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use crate::{config::Http, kernels::arena};
 
-/// The bounds of request bodies; a cheap handle. A body of at most 64 KiB needs no room: a connection has as much already,
-/// and connections are bounded.
+/// The bounds of request bodies; a cheap handle. Bodies of at most 64 KiB are not counted, because the number of
+/// connections is bounded.
 #[derive(Clone, Debug)]
 pub struct Bodies(Arc<Bounds>);
 
@@ -17,7 +17,7 @@ struct Bounds {
     max_bytes: usize,
     max_together: usize,
     timeout: Duration,
-    /// In units of [`UNIT`].
+    /// Room for bodies, in units of [`UNIT`].
     room: Arc<Semaphore>,
 }
 
@@ -35,7 +35,7 @@ impl Bodies {
         }))
     }
 
-    /// Bytes of the longest body that is read.
+    /// Largest body that is read, in bytes.
     pub(super) fn max_bytes(&self) -> usize {
         self.0.max_bytes
     }
@@ -45,32 +45,32 @@ impl Bodies {
         self.0.timeout
     }
 
-    /// Room for a body of so many bytes, in the order of the requests.
+    /// Takes room for a body of `bytes` bytes. Requests get room in the order in which they ask for it.
     ///
     /// # Errors
-    /// `bodies_full` where there is none after as long as a body may take to arrive.
-    pub(super) async fn room(&self, bytes: usize) -> Result<Room, ApiError> {
+    /// `bodies_full` if there is no room within [`Bodies::timeout`].
+    pub(super) async fn room(&self, bytes: usize) -> Result<BodyRoom, ApiError> {
         let full = || ApiError::BodiesFull { limit: self.0.max_together };
-        // The settings hold that the longest body fits.
+        // The settings guarantee that the largest body fits.
         let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| full())?;
         let room = self.0.room.clone().acquire_many_owned(units);
         let permit = tokio::time::timeout(self.0.timeout, room).await.map_err(|_| full())?;
         let permit = permit.expect("the semaphore is never closed");
-        Ok(Room { room: self.0.room.clone(), max_together: self.0.max_together, permit: Some(permit) })
+        Ok(BodyRoom { room: self.0.room.clone(), max_together: self.0.max_together, permit: Some(permit) })
     }
 }
 
-/// The right to have a body in memory. Dropped as the last of all room it gives memory back to the system: the allocator
-/// would keep what large bodies were in.
+/// The right to keep a body in memory. Dropping the last room returns memory to the system; otherwise the allocator
+/// would keep the memory of large bodies.
 #[derive(Debug)]
-pub struct Room {
+pub struct BodyRoom {
     room: Arc<Semaphore>,
     max_together: usize,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Room {
-    /// Gives back what the body did not need.
+impl BodyRoom {
+    /// Gives back the room that the body does not need.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         if let Some(permit) = &mut self.permit {
             let surplus = permit.num_permits().saturating_sub(bytes.div_ceil(UNIT));
@@ -79,7 +79,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for BodyRoom {
     fn drop(&mut self) {
         self.permit = None;
         let is_last = self.room.available_permits() >= (self.max_together / UNIT).clamp(1, Semaphore::MAX_PERMITS);

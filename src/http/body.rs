@@ -1,4 +1,4 @@
-//! The fields of a request, from a JSON, form or multipart body of bounded size and time.
+//! Reads the fields of a request from a JSON, form or multipart body, within bounds of size and time.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use axum::{
 use futures::StreamExt;
 
 use super::{
-    bodies::{Bodies, Room},
+    bodies::{Bodies, BodyRoom},
     error::ApiError,
     json, multipart, urlencoded,
 };
@@ -19,7 +19,7 @@ use crate::{
     service::{AT_ONCE_BYTES, offload},
 };
 
-/// How much of a refused body is read and thrown away, in bytes.
+/// How many bytes of a refused body are read and discarded.
 const MAX_DISCARDED: usize = 64 << 20;
 
 impl<S> FromRequest<S> for Fields
@@ -64,7 +64,7 @@ impl Kind {
             Some(("charset", set)) => !matches!(set.trim_matches('"'), "utf-8" | "utf8" | "us-ascii"),
             _ => false,
         });
-        // JSON is UTF-8 whatever its type says beside: "charset" has no meaning for it (RFC 8259, 11).
+        // JSON is always UTF-8; it has no "charset" parameter (RFC 8259, section 11).
         if foreign && essence != "application/json" {
             return unsupported("the body must be UTF-8".into());
         }
@@ -94,9 +94,9 @@ impl Kind {
     }
 }
 
-/// The whole body, if it has at most as many bytes as allowed and arrives in time, with the room that it takes. A body that
-/// announces too many bytes is refused before any of it is kept.
-async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<Room>), ApiError> {
+/// Reads the whole body and takes the room that it needs. Refuses a body that is too large or too slow. If the
+/// announced length is too large, nothing of the body is kept.
+async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<BodyRoom>), ApiError> {
     let (head, body) = request.into_parts();
     let limit = bodies.max_bytes();
     let announced =
@@ -104,7 +104,7 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<Room>)
     let mut arriving = Arriving { chunks: body.into_data_stream(), bytes: Vec::new(), length: 0 };
     let timeout = bodies.timeout();
     if announced.is_some_and(|length| length > limit) {
-        // A client that expects 100-continue has not sent its body yet: the refusal spares it that.
+        // A client that expects 100-continue has not sent its body yet, so nothing needs to be discarded.
         if !head.headers.contains_key(header::EXPECT) {
             arriving.discard(timeout).await;
         }
@@ -114,7 +114,7 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<Room>)
         let arrived = tokio::time::timeout(timeout, arriving.up_to(most)).await;
         arrived.unwrap_or(Err(ApiError::RequestTimeout))
     };
-    // So many bytes need no room. It is asked for when they are there, so that nobody holds room who sends nothing.
+    // Small bodies need no room. A request takes room only after it has sent more, so that a silent client holds none.
     if in_time(&mut arriving, AT_ONCE_BYTES.min(limit)).await? {
         return Ok((arriving.bytes.into(), None));
     }
@@ -136,16 +136,16 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<Room>)
     Err(refusal)
 }
 
-/// A body on its way.
+/// A body that is arriving.
 struct Arriving {
     chunks: BodyDataStream,
     bytes: Vec<u8>,
-    /// Bytes that came, kept or not.
+    /// Bytes received so far, kept or discarded.
     length: usize,
 }
 
 impl Arriving {
-    /// Keeps what comes until more than `most` bytes are there; whether the body has ended before.
+    /// Keeps chunks until there are more than `most` bytes. Returns whether the body ended before that.
     async fn up_to(&mut self, most: usize) -> Result<bool, ApiError> {
         while self.length <= most {
             let Some(chunk) = self.chunks.next().await else { return Ok(true) };
@@ -156,8 +156,8 @@ impl Arriving {
         Ok(false)
     }
 
-    /// Reads on and throws away, within reason: a client that cannot finish sending sees a broken connection where the answer
-    /// should be.
+    /// Reads and discards up to [`MAX_DISCARDED`] more bytes. Otherwise a client that cannot finish sending would see a
+    /// broken connection instead of the answer.
     async fn discard(&mut self, timeout: Duration) {
         let end = self.length.saturating_add(MAX_DISCARDED);
         let rest = async {
@@ -167,7 +167,7 @@ impl Arriving {
                 self.length += chunk.len();
             }
         };
-        // The answer is the same whether all of it has come.
+        // The answer is the same whether or not the whole body has arrived.
         let _ = tokio::time::timeout(timeout, rest).await;
     }
 }

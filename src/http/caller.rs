@@ -1,4 +1,4 @@
-//! Who asks.
+//! Finds out which tenant sends a request.
 
 use std::sync::Arc;
 
@@ -11,14 +11,15 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use super::error::ApiError;
 use crate::service::{Access, Service};
 
-/// The tenant of a request under `/v1`: that of the key in `Authorization`, or without one everybody's, unless the settings
-/// ask for a key.
+/// The tenant of a request under `/v1`: the tenant of the key in `Authorization`. A request without a key belongs to
+/// the tenant [`ANONYMOUS`](crate::service::ANONYMOUS), unless the settings require a key.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub tenant: Arc<str>,
 }
 
 impl Caller {
+    /// The access of this tenant to generations.
     pub fn access(&self) -> Access<'_> {
         Access::Tenant(&self.tenant)
     }
@@ -38,9 +39,9 @@ where
     }
 }
 
-/// `Bearer KEY`, or `Basic` with the key as the password, for clients that know nothing else. There are no cookies, and
-/// `Basic` is never asked for, so that no browser sends a key by itself with a form of another site. What cannot be read is an
-/// empty key, which is nobody's. `None`: nothing is shown.
+/// Reads the key in `Authorization`: `Bearer KEY`, or `Basic` with the key as the password, for clients that support
+/// nothing else. `None` if the header is absent. An unreadable header gives the empty key, which is invalid. There are
+/// no cookies, and the server never asks for `Basic`, so no browser sends a key by itself with a form of another site.
 fn key(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! What the server has to offer: models, schedulers, and how busy it is.
+//! What the server offers: models, LoRAs, textual inversions, ControlNets, schedulers; and how busy it is.
 
 use axum::{
     extract::State,
@@ -7,39 +7,27 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{AppState, caller::Caller, error::ApiError, path::ModelName};
+use super::{AppState, caller::Caller, error::ApiError, list::Collection, path::ModelName};
 use crate::{
     generation::{Limits, ModelCard},
     service::{AddOn, ModelView, Service},
 };
 
-#[derive(Debug, Serialize)]
-struct List<T> {
-    object: &'static str,
-    data: Vec<T>,
-}
-
-impl<T> List<T> {
-    fn of(data: impl Iterator<Item = T>) -> Json<List<T>> {
-        Json(List { object: "list", data: data.collect() })
-    }
-}
-
-/// A model in the shape that OpenAI's clients know, with what they do not.
+/// A model: the fields that OpenAI's clients know, and further ones.
 #[derive(Debug, Serialize)]
 struct Model {
     id: String,
     object: &'static str,
-    /// OpenAI's clients want a time; a folder has none that means anything.
+    /// Always 0. OpenAI's clients expect a time, but a folder has no meaningful one.
     created: u32,
     owned_by: &'static str,
     state: &'static str,
-    /// Memory that its weights take, whether they are loaded or not.
+    /// Memory that the weights take in bytes, whether or not they are loaded.
     bytes: Option<u64>,
-    /// Whether a request that names no model gets this one.
+    /// Whether requests that name no model use this one.
     default: bool,
     error: Option<String>,
-    /// What people should know of how its files were read.
+    /// Notes for users about how the model's files were read.
     notes: Vec<String>,
     capabilities: Option<Capabilities>,
 }
@@ -76,11 +64,13 @@ impl Model {
     }
 }
 
+/// `GET /v1/models`.
 pub async fn models(State(state): State<AppState>, _: Caller) -> impl IntoResponse {
-    List::of(state.service.models().into_iter().map(|model| Model::of(&state, model)))
+    Collection::of(state.service.models().into_iter().map(|model| Model::of(&state, model)))
 }
 
-/// A model, or what it takes: `NAME/schema`, unless a model has that name.
+/// `GET /v1/models/{id}`: a model; or, for `NAME/schema`, the JSON Schema of its requests, unless a model has that
+/// name.
 pub async fn model(State(state): State<AppState>, _: Caller, ModelName(name): ModelName) -> Result<Response, ApiError> {
     if let Some(model) = state.service.model(&name) {
         return Ok(Json(Model::of(&state, model)).into_response());
@@ -100,12 +90,12 @@ const SCHEMA_TYPE: &str = "application/schema+json";
 struct Adapter {
     object: &'static str,
     name: String,
-    /// The size of its file.
+    /// Size of the file in bytes.
     bytes: u64,
     state: &'static str,
-    /// Why no model can use it.
+    /// Why no model can use the adapter.
     error: Option<String>,
-    /// The models that can use it.
+    /// Names of the models that can use the adapter.
     models: Vec<String>,
 }
 
@@ -116,16 +106,17 @@ impl Adapter {
     }
 }
 
-/// Of what is read when it is asked for.
+/// The state of an add-on, whose file is read when a request uses it.
 fn state(error: Option<&String>) -> &'static str {
     if error.is_some() { "failed" } else { "available" }
 }
 
+/// `GET /v1/loras`.
 pub async fn loras(State(service): State<Service>, _: Caller) -> Result<impl IntoResponse, ApiError> {
-    Ok(List::of(service.loras().await?.into_iter().map(|lora| Adapter::of("lora", lora))))
+    Ok(Collection::of(service.loras().await?.into_iter().map(|lora| Adapter::of("lora", lora))))
 }
 
-/// A textual inversion, and the word by which prompts name it.
+/// A textual inversion, and the word that stands for it in prompts.
 #[derive(Debug, Serialize)]
 struct Embedding {
     #[serde(flatten)]
@@ -133,10 +124,11 @@ struct Embedding {
     word: String,
 }
 
+/// `GET /v1/embeddings`.
 pub async fn embeddings(State(service): State<Service>, _: Caller) -> Result<impl IntoResponse, ApiError> {
     let embedding =
         |add_on: AddOn| Embedding { word: format!("<{}>", add_on.name), adapter: Adapter::of("embedding", add_on) };
-    Ok(List::of(service.embeddings().await?.into_iter().map(embedding)))
+    Ok(Collection::of(service.embeddings().await?.into_iter().map(embedding)))
 }
 
 #[derive(Debug, Serialize)]
@@ -150,6 +142,7 @@ struct ControlNet {
     models: Vec<String>,
 }
 
+/// `GET /v1/controlnets`.
 pub async fn control_nets(State(service): State<Service>, _: Caller) -> impl IntoResponse {
     let control_net = |AddOn { name, error, models, .. }: AddOn| ControlNet {
         object: "controlnet",
@@ -158,7 +151,7 @@ pub async fn control_nets(State(service): State<Service>, _: Caller) -> impl Int
         error,
         models,
     };
-    List::of(service.control_nets().into_iter().map(control_net))
+    Collection::of(service.control_nets().into_iter().map(control_net))
 }
 
 #[derive(Debug, Serialize)]
@@ -168,9 +161,10 @@ struct Scheduler {
     description: String,
 }
 
+/// `GET /v1/schedulers`.
 pub async fn schedulers(State(service): State<Service>, _: Caller) -> impl IntoResponse {
     let schedulers = service.schedulers().into_iter();
-    List::of(schedulers.map(|scheduler| Scheduler {
+    Collection::of(schedulers.map(|scheduler| Scheduler {
         object: "scheduler",
         name: scheduler.name,
         description: scheduler.description,
@@ -178,17 +172,17 @@ pub async fn schedulers(State(service): State<Service>, _: Caller) -> impl IntoR
 }
 
 #[derive(Debug, Serialize)]
-struct Queue {
+struct QueueObject {
     object: &'static str,
     queued: usize,
     running: usize,
     max_queued: usize,
-    /// What a run took lately, from its beginning to its pictures.
+    /// Average duration of recent runs.
     recent_run_seconds: Option<f64>,
-    /// When a generation that is accepted now would begin.
+    /// Seconds until a generation that is accepted now would begin.
     estimated_start_s: Option<f64>,
     own: Own,
-    /// Of this process.
+    /// Devices of this process.
     devices: Vec<Device>,
 }
 
@@ -198,17 +192,18 @@ struct Device {
     running: usize,
 }
 
-/// The caller's part of it.
+/// The caller's part of the queue.
 #[derive(Debug, Serialize)]
 struct Own {
     queued: usize,
     running: usize,
 }
 
+/// `GET /v1/queue`.
 pub async fn queue(State(service): State<Service>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
     let (counts, own) = (service.counts().await?, service.counts_of(&caller.tenant).await?);
     let pace = service.pace();
-    Ok(Json(Queue {
+    Ok(Json(QueueObject {
         object: "queue",
         queued: counts.queued,
         running: counts.running,

@@ -1,4 +1,4 @@
-//! The bytes of artifacts and previews.
+//! Serves the bytes of artifacts and previews.
 
 use axum::{
     Extension,
@@ -11,23 +11,20 @@ use bytes::Bytes;
 use super::{
     AppState,
     caller::Caller,
-    error::{ApiError, location, success},
+    error::{ApiError, success},
     etag,
-    listener::Room,
+    listener::AnswerRoom,
     path::{Content, Id},
     range,
     signed::now,
+    url,
 };
 use crate::{
-    generation::{Artifact, GenerationId, MediaType},
+    generation::{Artifact, MediaType},
     service::{Access, Service},
 };
 
-/// Where the API keeps an artifact.
-pub fn url(id: &GenerationId, index: u32) -> String {
-    format!("{}/content/{index}", location(id))
-}
-
+/// `GET /v1/images/{id}/content/{n}`: the file of an artifact, or a range of the file.
 pub async fn content(
     State(AppState { service, signer, .. }): State<AppState>,
     caller: Result<Caller, ApiError>,
@@ -37,8 +34,8 @@ pub async fn content(
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
-    // A signed URL is a right of its own, with which no key is asked for.
-    let signed = signer.verify(&url(&id, index), query.as_deref().unwrap_or_default(), now())?;
+    // A signed URL grants access by itself, so it needs no key.
+    let signed = signer.verify(&url::artifact(&id, index), query.as_deref().unwrap_or_default(), now())?;
     let artifact = match signed {
         true => service.artifact(Access::Full, id, index).await?,
         false => service.artifact(caller?.access(), id, index).await?,
@@ -50,8 +47,8 @@ pub async fn content(
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, kept(&artifact)).into_response());
     }
-    // The file is read when there is room for it in memory, and holds that room until it is sent.
-    let room = Room::of(&extensions, artifact.bytes).await?.map(Extension);
+    // The file is read once there is room for it in memory, and keeps that room until it is sent.
+    let room = AnswerRoom::of(&extensions, artifact.bytes).await?.map(Extension);
     let bytes = service.file(&artifact).await?;
     let length = bytes.len();
     let Some(part) = range::wanted(&headers, length, &tag)? else {
@@ -61,12 +58,12 @@ pub async fn content(
     Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&artifact, bytes.slice(part))).into_response())
 }
 
-/// A file, or a part of it, with what caches need to know.
+/// A response with a file or a part of it, and the headers that caches need.
 pub fn file(artifact: &Artifact, bytes: Bytes) -> impl IntoResponse + use<> {
     (kept(artifact), content_type(&artifact.media_type), [(header::ACCEPT_RANGES, "bytes")], bytes)
 }
 
-/// A file never changes under its address.
+/// The headers for caches: the file under a path never changes.
 fn kept(artifact: &Artifact) -> [(HeaderName, String); 2] {
     [(header::ETAG, tag(artifact)), (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned())]
 }
@@ -79,6 +76,7 @@ pub fn content_type(media_type: &MediaType) -> [(HeaderName, String); 1] {
     [(header::CONTENT_TYPE, media_type.to_string())]
 }
 
+/// `GET /v1/images/{id}/preview`: the newest preview, or 204 if there is none.
 pub async fn preview(State(service): State<Service>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
     let uncached = [(header::CACHE_CONTROL, "no-store")];
     match service.preview(caller.access(), id).await? {

@@ -1,4 +1,4 @@
-//! `POST /v1/images` and `PUT /v1/images/{id}`: one request, three answers.
+//! `POST /v1/images` and `PUT /v1/images/{id}`: create a generation. The answer is its object, a picture or its events.
 
 use axum::{
     extract::State,
@@ -11,20 +11,22 @@ use super::{
     AppState,
     caller::Caller,
     content,
-    error::{ApiError, invalid, location, success},
+    error::{ApiError, invalid, success},
     events,
     face::{Face, Native},
     generation,
     idempotency::IdempotencyKey,
-    negotiate::{Accept, Answer, Prefer},
-    path::OwnId,
+    negotiate::{Accept, Prefer, ResponseType},
+    path::ClientChosenId,
     presence::{Presence, Waits},
+    url,
 };
 use crate::{
     generation::{Facts, Fields, Format, GenerationId, Record, Status},
     service::{Order, Repeatable, View, Waited},
 };
 
+/// `POST /v1/images`.
 pub async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -37,7 +39,7 @@ pub async fn create(
     answer(state, &Native, accept, prefer, order).await
 }
 
-/// The same with the answer in the path, for shells: a picture of this format.
+/// `POST /v1/images.png` and the like, for shells: the path chooses a picture of this format as the answer.
 pub fn create_as(format: Format) -> MethodRouter<AppState> {
     let create = move |State(state): State<AppState>,
                        caller: Caller,
@@ -55,11 +57,11 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
     post(create)
 }
 
-/// The same under an id of the client's own, which says as much as an idempotency key.
+/// `PUT /v1/images/{id}`: the client chooses the id, which makes the request repeatable like an idempotency key.
 pub async fn put(
     State(state): State<AppState>,
     caller: Caller,
-    OwnId(id): OwnId,
+    ClientChosenId(id): ClientChosenId,
     accept: Accept,
     prefer: Prefer,
     fields: Fields,
@@ -68,7 +70,7 @@ pub async fn put(
     answer(state, &Native, accept, prefer, order).await
 }
 
-/// Accepts the order, waits as long as the client wants to, and answers as the face has it.
+/// Accepts the order, waits as long as the client wants, and answers in the form of `face`.
 async fn answer(
     state: AppState,
     face: &dyn Face,
@@ -78,27 +80,29 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     order.fields = face.parse(order.fields)?;
     let wanted = accept.answer(Format::named_in(&order.fields))?;
-    if let Answer::Picture(format) = wanted {
+    if let ResponseType::Picture(format) = wanted {
         if wants_many(&mut order.fields) {
             return Err(ApiError::MultipleImages(format.media_type()));
         }
         order.format = Some(format);
     }
-    if wanted == Answer::Json && prefer.wait.is_none() {
+    if wanted == ResponseType::Json && prefer.wait.is_none() {
         let created = state.service.create(order).await?;
         return Ok(marked(receipt(&state, face, &created.view, &prefer), created.replayed));
     }
-    let waits = if wanted == Answer::Json { Waits::ForObject } else { Waits::ForResult };
+    let waits = if wanted == ResponseType::Json { Waits::ForObject } else { Waits::ForResult };
     let (view, replayed, presence) = state.accept(order, waits).await?;
     let answer = match wanted {
-        Answer::Json => object(&state, face, prefer, &view, presence).await,
-        Answer::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
-        Answer::Events => Ok((headers(view.record.id), events::stream(state, &view.record, presence)).into_response()),
+        ResponseType::Json => object(&state, face, prefer, &view, presence).await,
+        ResponseType::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
+        ResponseType::Events => {
+            Ok((headers(view.record.id), events::stream(state, &view.record, presence)).into_response())
+        }
     };
     Ok(marked(answer.into_response(), replayed))
 }
 
-/// Says of an answer, be it an error, that it is about a generation which was there already.
+/// Marks an answer, or an error, about a generation that an earlier copy of the request created.
 fn marked(mut answer: Response, replayed: bool) -> Response {
     if replayed {
         answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
@@ -119,7 +123,7 @@ async fn object(
     Ok(receipt(state, face, &waited.view, &prefer.after(&waited)))
 }
 
-/// 200 with the finished generation, or 202 with where to look and when.
+/// 200 with the finished generation, or 202 with `Location` and `Retry-After`.
 fn receipt(state: &AppState, face: &dyn Face, view: &View, prefer: &Prefer) -> Response {
     let pace = state.service.pace();
     let object = face.render(view, pace, &state.signer);
@@ -138,7 +142,7 @@ async fn picture(
     view: &View,
     mut presence: Presence,
 ) -> Result<Response, ApiError> {
-    // The same request may have come before with another Accept, and decided on the format.
+    // An earlier copy of the request may have chosen another format by its Accept.
     if let Err(refusal) = accept.check(view.record.job.output.encoding.format()) {
         presence.keep();
         return Err(refusal);
@@ -156,14 +160,14 @@ async fn picture(
             let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
             let Facts::Picture { seed, .. } = artifact.facts;
             let bytes = state.service.file(&artifact).await?;
-            let where_from = [(header::CONTENT_LOCATION, content::url(&id, 0))];
+            let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
             let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
             Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
         }
     }
 }
 
-/// Whether `n` asks for more pictures than one answer holds. A bad `n` is the resolver's to judge.
+/// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.
 fn wants_many(fields: &mut Fields) -> bool {
     let Some(n) = fields.take("n") else {
         return false;
@@ -175,7 +179,7 @@ fn wants_many(fields: &mut Fields) -> bool {
 
 fn headers(id: GenerationId) -> impl axum::response::IntoResponseParts {
     AppendHeaders([
-        (header::LOCATION, location(&id)),
+        (header::LOCATION, url::generation(&id)),
         (HeaderName::from_static("latentd-generation-id"), id.to_string()),
         (header::VARY, "Accept, Prefer".to_owned()),
     ])
@@ -186,9 +190,9 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 }
 
 impl AppState {
-    /// Prepares the generation, which ends where the client leaves, and accepts it in a task of its own: a client that leaves
-    /// between the commit and the receipt drops this future, but the presence is made all the same, and its drop does what
-    /// the request wants.
+    /// Prepares the generation and accepts it. Preparing stops if the client disconnects; accepting is a task of its
+    /// own. If the client disconnects between the commit and the receipt, this future is dropped, but the task still
+    /// makes the [`Presence`], and dropping the presence does what the request wants.
     async fn accept(&self, order: Order, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
         let is_repeatable = order.repeatable.is_repeatable();
         let prepared = self.service.prepare(order).await?;
@@ -201,7 +205,7 @@ impl AppState {
         accepting.await.unwrap_or_else(|error| Err(ApiError::Internal { cause: error.to_string() }))
     }
 
-    /// The generation when it has ended, at the latest after `timeout`; [`ApiError::Draining`] as soon as the server
+    /// Waits until the generation ends, for at most `timeout`. Fails with [`ApiError::Draining`] as soon as the server
     /// stops.
     pub(super) async fn wait(&self, record: &Record, timeout: std::time::Duration) -> Result<Waited, ApiError> {
         tokio::select! {

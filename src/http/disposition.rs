@@ -1,10 +1,10 @@
-//! `Content-Disposition` of a part of a form (RFC 7578, 4.2): which field it is, and whether it is a file.
+//! Parses `Content-Disposition` of a form's part (RFC 7578, section 4.2): the names of the field and of the file.
 
 use axum::http::{HeaderMap, header};
 
 use super::urlencoded;
 
-/// The parameters of a part. Their names have no letter case (RFC 2183).
+/// The parameters of a part. Their names are case-insensitive (RFC 2183).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Disposition {
     pub name: Option<String>,
@@ -12,7 +12,7 @@ pub struct Disposition {
 }
 
 impl Disposition {
-    /// Reads the header of a part. Some clients write names beyond ASCII as `name*=UTF-8''…` (RFC 8187), which counts where
+    /// Reads the header of a part. Some clients write non-ASCII names as `name*=UTF-8''…` (RFC 8187); these count if
     /// the plain parameter is absent.
     pub fn of(headers: &HeaderMap) -> Disposition {
         let value = headers.get(header::CONTENT_DISPOSITION).map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -30,13 +30,13 @@ impl Disposition {
     }
 }
 
-/// The parameters behind the type, with names in lower case and values without quotes.
+/// The parameters after the type, with names in lower case and values without quotes.
 fn parameters(header: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = header.split_once(';').map_or("", |(_, rest)| rest);
     while let Some((name, after)) = rest.split_once('=') {
         let (value, after) = value(after.trim_start());
-        // A parameter without a value may stand before the name.
+        // A parameter without a value may precede the name.
         let name = name.rsplit(';').next().unwrap_or(name).trim().to_ascii_lowercase();
         found.push((name, value));
         rest = after.split_once(';').map_or("", |(_, rest)| rest);
@@ -44,7 +44,7 @@ fn parameters(header: &str) -> Vec<(String, String)> {
     found
 }
 
-/// A token or a quoted string, and what is behind it.
+/// A token or a quoted string, and the text after it.
 fn value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
@@ -55,7 +55,7 @@ fn value(text: &str) -> (String, &str) {
     while let Some((at, c)) = chars.next() {
         match (c, chars.peek()) {
             ('"', _) => return (value, &quoted[at + 1..]),
-            // Any other backslash is one of a Windows path.
+            // Any other backslash belongs to a Windows path.
             ('\\', Some((_, escaped @ ('"' | '\\')))) => {
                 value.push(*escaped);
                 chars.next();
@@ -66,7 +66,7 @@ fn value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// `UTF-8'LANGUAGE'TEXT` with percent signs; `None` where it is in another character set or broken.
+/// Decodes `UTF-8'LANGUAGE'TEXT` with percent signs; `None` if it is malformed or in another character set.
 fn decoded(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_, text) = rest.split_once('\'')?;

@@ -1,4 +1,4 @@
-//! The one table of statuses: what went wrong → status, code, title, and the problem document (RFC 9457) of it.
+//! The one table of statuses: status, code, title and problem document (RFC 9457) of every error.
 
 mod from;
 mod problem;
@@ -8,30 +8,31 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-pub use problem::Problem;
+use super::url;
+pub use problem::ProblemDocument;
 
 use crate::{
     generation::{FieldError, GenerationId, Invalid, cut},
     service::Unready,
 };
 
-/// The statuses of answers that are no errors, other than 200.
+/// The statuses other than 200 of answers that are not errors.
 pub mod success {
     use axum::http::StatusCode;
 
-    /// What was asked for is there now, such as a key.
+    /// The request created something, such as a key.
     pub const CREATED: StatusCode = StatusCode::CREATED;
-    /// The generation or its cancellation is under way.
+    /// The generation or its cancellation is in progress.
     pub const ACCEPTED: StatusCode = StatusCode::ACCEPTED;
-    /// Nothing to show, or nothing left to tell.
+    /// There is nothing to show, or no further event.
     pub const NO_CONTENT: StatusCode = StatusCode::NO_CONTENT;
     /// One range of a file.
     pub const PARTIAL: StatusCode = StatusCode::PARTIAL_CONTENT;
-    /// The client has the newest state already.
+    /// The client already has the newest state.
     pub const NOT_MODIFIED: StatusCode = StatusCode::NOT_MODIFIED;
 }
 
-/// Everything that a request can be answered with instead of what it asked for.
+/// Every error that can answer a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error("{0}")]
@@ -89,7 +90,7 @@ pub enum ApiError {
     Invalid(Invalid),
     #[error("the idempotency key was already used for a different request; send this one under a new key")]
     IdempotencyKeyReused,
-    /// The generation ran and ended without a picture.
+    /// The generation ended in state `failed`.
     #[error("{message}")]
     Failed { id: GenerationId, code: String, message: String },
     #[error("{0}")]
@@ -110,7 +111,7 @@ pub enum ApiError {
     AnswersUnread,
     #[error("the generation was not started in time")]
     Expired(GenerationId),
-    /// The generation, where there is one, survives and goes on after the restart, or when the worker takes work again.
+    /// The generation, if there is one, is kept and continues after the restart, or when the worker takes work again.
     #[error("the server accepts no work: it is stopping, or its operator has drained it")]
     Draining(Option<GenerationId>),
     #[error("the server is not ready: {}", texts(.0).join("; "))]
@@ -119,7 +120,7 @@ pub enum ApiError {
     StorageFull,
     #[error("the database does not answer")]
     Database { cause: String },
-    #[error("the picture was not finished in time; the generation goes on at {}", location(.0))]
+    #[error("the picture was not finished in time; the generation goes on at {}", url::generation(.0))]
     WaitTimeout(GenerationId),
 }
 
@@ -206,13 +207,13 @@ impl ApiError {
             | ApiError::AnswersUnread => Some(jittered(5)),
             ApiError::Expired(_) | ApiError::StorageFull => Some(jittered(30)),
             ApiError::WaitTimeout(_) => Some(1),
-            // By default the folders are looked at every 5 s, and read where two looks agree.
+            // By default the folders are listed every 5 s and read when two listings agree.
             ApiError::Invalid(invalid) if is_change(&invalid.errors) => Some(jittered(10)),
             _ => None,
         }
     }
 
-    /// The generation that the error is about and that the client can go on with.
+    /// The generation that the error is about. Its path becomes the header `Location`.
     fn generation(&self) -> Option<&GenerationId> {
         match self {
             ApiError::Canceled(id) | ApiError::Expired(id) | ApiError::WaitTimeout(id) => Some(id),
@@ -222,7 +223,7 @@ impl ApiError {
         }
     }
 
-    /// What the log tells and the client does not see.
+    /// The cause, which only the log shows.
     fn cause(&self) -> Option<String> {
         match self {
             ApiError::Internal { cause } | ApiError::ObjectStore { cause } | ApiError::Database { cause } => {
@@ -232,7 +233,7 @@ impl ApiError {
         }
     }
 
-    fn problem(&self) -> Problem {
+    fn problem(&self) -> ProblemDocument {
         let (status, code, title) = self.row();
         let kind = match status {
             StatusCode::SERVICE_UNAVAILABLE => {
@@ -248,11 +249,11 @@ impl ApiError {
             ApiError::Unready(reasons) => (Vec::new(), texts(reasons)),
             _ => Default::default(),
         };
-        Problem {
+        ProblemDocument {
             kind,
             title,
             status: status.as_u16(),
-            // It may quote the request.
+            // The detail may quote the request, so its length is bounded.
             detail: cut(&self.to_string(), 500),
             instance: String::new(),
             code,
@@ -265,15 +266,16 @@ impl ApiError {
     }
 }
 
-/// A file that the request names is no longer the one that was listed.
+/// Code for a file that the request names and that has changed since it was listed.
 const FILE_CHANGED: &str = "file_changed";
 
-/// Whether the same request may be valid soon.
+/// Whether the same request may be valid soon, because all of its errors are changed files.
 fn is_change(errors: &[FieldError]) -> bool {
     !errors.is_empty() && errors.iter().all(|error| error.code == FILE_CHANGED)
 }
 
-/// A code of its own where every error of the request has it, so that clients need not look into the list.
+/// The code of an invalid request, so that clients need not search its list of errors: an unknown or unavailable model
+/// decides alone; another specific code counts if every error has it.
 fn invalid_code(errors: &[FieldError]) -> &'static str {
     let all = |code| errors.iter().all(|error| error.code == code || error.code == FieldError::MORE);
     if errors.iter().any(|error| error.code == "unknown_model") {
@@ -291,7 +293,7 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
     }
 }
 
-/// The code of the reason that tells most.
+/// The code of the most significant reason, which is the smallest one in the order of [`Unready`].
 fn unready_code(reasons: &[Unready]) -> &'static str {
     match reasons.iter().min() {
         Some(Unready::Draining) => "draining",
@@ -305,7 +307,7 @@ fn texts(reasons: &[Unready]) -> Vec<String> {
     reasons.iter().map(Unready::to_string).collect()
 }
 
-/// The codes with which a run can fail.
+/// Status, code and title by the code of the problem that a run failed with.
 fn failed_row(code: &str) -> Row {
     match code {
         "run_timeout" => (StatusCode::GATEWAY_TIMEOUT, "run_timeout", "The generation took too long"),
@@ -316,15 +318,10 @@ fn failed_row(code: &str) -> Row {
     }
 }
 
-/// ± 20 %, so that clients refused together do not return together; at least 1.
+/// Varies the seconds by ± 20 %, so that clients refused together do not return together; at least 1.
 fn jittered(seconds: u64) -> u64 {
     let share = getrandom::u32().map_or(1.0, |random| 0.8 + 0.4 * f64::from(random) / f64::from(u32::MAX));
     (seconds as f64 * share).round().max(1.0) as u64
-}
-
-/// Where the API keeps a generation.
-pub fn location(id: &GenerationId) -> String {
-    format!("/v1/images/{id}")
 }
 
 impl IntoResponse for ApiError {
@@ -336,7 +333,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = problem.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(Ok(location)) = self.generation().map(|id| location(id).try_into()) {
+        if let Some(Ok(location)) = self.generation().map(|id| url::generation(id).try_into()) {
             headers.insert(header::LOCATION, location);
         }
         match self {
@@ -344,7 +341,7 @@ impl IntoResponse for ApiError {
                 let range = HeaderValue::try_from(format!("bytes */{length}")).expect("digits are valid in a header");
                 headers.insert(header::CONTENT_RANGE, range);
             }
-            // SDKs in wide use retry every 409 unless told not to.
+            // Widely used SDKs retry every 409 unless this header forbids it.
             ApiError::NotFinished
             | ApiError::Canceled(_)
             | ApiError::IdConflict
@@ -366,12 +363,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The answer where a handler panicked; what it said is already in the log by the panic's hook.
+/// The answer after a panic in a handler. The panic hook has already logged the panic.
 pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     ApiError::Internal { cause: "a handler panicked".into() }.into_response()
 }
 
-/// One invalid field, or with the empty pointer the body as a whole.
+/// An error of one field, or of the whole body if the pointer is empty.
 pub fn invalid(pointer: &str, code: &'static str, detail: impl Into<String>) -> ApiError {
     let error = FieldError { pointer: pointer.to_owned(), code, detail: cut(&detail.into(), 500) };
     ApiError::Invalid(Invalid { errors: vec![error] })
@@ -383,7 +380,7 @@ mod tests {
 
     use super::*;
 
-    /// One of each.
+    /// At least one error for each code.
     fn all() -> Vec<ApiError> {
         let (id, text) = (GenerationId::new(), || "text".to_owned());
         let cold = || Unready::Model { name: text(), state: "cold" };
@@ -463,7 +460,7 @@ mod tests {
                 status == 503 || status == 429 || text.contains("goes on"),
                 "{text}"
             );
-            let kind = &response.extensions().get::<Problem>().unwrap().kind;
+            let kind = &response.extensions().get::<ProblemDocument>().unwrap().kind;
             assert_eq!(kind.ends_with("#temporary-reduced-capacity"), status == 503, "{text}");
             assert_eq!(kind.ends_with("#quota-exceeded"), status == 429, "{text}");
         }

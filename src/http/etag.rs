@@ -1,8 +1,8 @@
-//! `If-None-Match` (RFC 9110, section 13.1.2).
+//! Evaluates `If-None-Match` (RFC 9110, section 13.1.2).
 
 use axum::http::{HeaderMap, header};
 
-/// Whether the client has what `tag` names; weakness does not count, as the RFC has it for this header.
+/// Whether the client has the version that `tag` names. The comparison is weak, as the RFC requires for this header.
 pub fn matches(headers: &HeaderMap, tag: &str) -> bool {
     let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());

@@ -1,4 +1,4 @@
-//! What happens to a generation, told as it happens: server-sent events that can be resumed.
+//! `GET /v1/images/{id}/events`: the events of a generation as server-sent events, which a reader can resume.
 
 use std::{pin::Pin, time::Duration};
 
@@ -29,13 +29,14 @@ use crate::{
     service::{Access, Preview, Progress, ServiceError, View, Watched},
 };
 
-/// How soon a reader reconnects.
+/// Time after which a reader should reconnect.
 const RETRY_MS: u32 = 2000;
-/// At most four progress events a second; the latest wins.
+/// Pause between progress events, so there are at most four per second. The newest progress replaces older ones.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
-/// Largest preview in base64; larger ones are to be fetched from `/preview`.
+/// Largest preview in an event, in bytes of base64. Readers fetch larger previews from `/preview`.
 const MAX_PREVIEW_BYTES: usize = 64 << 10;
 
+/// The event stream of a generation, from the event after the reader's last one. 204 if no event is left.
 pub async fn events(
     State(state): State<AppState>,
     caller: Caller,
@@ -53,14 +54,14 @@ pub async fn events(
     Ok(respond(Feed::new(state, id, after, watched, Presence::indifferent())))
 }
 
-/// The stream of a generation that this very request created.
+/// The event stream of a generation that the same request created.
 pub fn stream(state: AppState, record: &Record, presence: Presence) -> Response {
     let watched = Box::pin(state.service.watch(record, 0));
     respond(Feed::new(state, record.id, 0, watched, presence))
 }
 
-/// The number of the last event that the reader has: of `Last-Event-ID`, which browsers send when they reconnect, or
-/// else of the query's `after`. A header that is no number of ours means a reader that has nothing.
+/// The number of the last event that the reader has: from `Last-Event-ID`, which browsers send when they reconnect,
+/// otherwise from the query's `after`. An invalid header means that the reader has no event.
 fn resume_point(headers: &HeaderMap, query: &str) -> Result<i64, ApiError> {
     if let Some(last) = headers.get("last-event-id") {
         let seq = last.to_str().ok().and_then(|text| text.trim().parse::<i64>().ok());
@@ -80,7 +81,7 @@ fn respond(feed: Feed) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
-        // Reverse proxies in wide use would hold events back to fill their buffers.
+        // Widely used reverse proxies would otherwise hold events back to fill their buffers.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     (headers, Body::from_stream(prime.chain(frames))).into_response()
@@ -88,7 +89,7 @@ fn respond(feed: Feed) -> Response {
 
 type WatchedStream = Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + Send>>;
 
-/// One reader of one generation.
+/// The event stream of one generation to one reader.
 struct Feed {
     state: AppState,
     id: GenerationId,
@@ -125,7 +126,7 @@ impl Feed {
                     Some(Ok(Watched::Preview(preview))) => Ok(preview_frame(&self.id, &preview)),
                     Some(Ok(Watched::Event(event))) => self.event(&event).await.map(Some),
                 },
-                // After what was told of it already.
+                // Comes after `watched`, so that all known events are sent first.
                 () = self.state.service.stands_still(self.id, self.after) => Ok(Some(self.drain())),
                 () = sleep_until(self.paused_until), if self.held.is_some() => Ok(self.progress()),
                 _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
@@ -135,7 +136,8 @@ impl Feed {
                 Ok(None) => {}
                 Err(ServiceError::NotFound) => return self.end(),
                 Err(error) => {
-                    // The status is sent already. The broken stream makes the reader come back, with its last event id.
+                    // The status has already been sent. The broken stream makes the reader reconnect with its last
+                    // event id.
                     tracing::error!(id = %self.id, %error, "an event stream failed");
                     self.presence.keep();
                     self.ended = true;
@@ -146,14 +148,15 @@ impl Feed {
         None
     }
 
-    /// Nothing more will come.
+    /// Ends the stream, because no further event will come.
     fn end(&mut self) -> Option<Result<Bytes, ServiceError>> {
         self.presence.keep();
         self.ended = true;
         None
     }
 
-    /// The server stops, not the reader: the generation goes on after the restart, or when the worker takes work again.
+    /// Ends the stream although its reader stays. The generation continues after the restart, or when the worker takes
+    /// work again.
     fn drain(&mut self) -> Frame {
         self.presence.keep();
         self.ended = true;
@@ -171,7 +174,7 @@ impl Feed {
 
     async fn event(&mut self, event: &Event) -> Result<Frame, ServiceError> {
         self.after = event.seq;
-        // It tells of the time before this event.
+        // The held progress is older than this event.
         self.held = None;
         let data = match event.kind {
             EventKind::Started | EventKind::Retrying => with_id(&self.id, event.data.clone()),
@@ -187,13 +190,13 @@ impl Feed {
     }
 }
 
-/// The data of the events that carry the generation whole.
+/// The data of the events that contain the whole generation.
 async fn generation_data(state: &AppState, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
     let view = seen(state.service.get(Access::Full, id).await?);
     Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer) }))
 }
 
-/// A generation as it was when it was accepted, for readers who replay its history from the beginning.
+/// The generation as it was when it was accepted, for readers who replay its history from the beginning.
 fn as_queued(view: View) -> View {
     let progress = None;
     let record = Record {
@@ -208,7 +211,7 @@ fn as_queued(view: View) -> View {
     View { record, progress, ..view }
 }
 
-/// `None` where the preview is too large for an event.
+/// The event of a preview; `None` if the preview is too large.
 fn preview_frame(id: &GenerationId, preview: &Preview) -> Option<Frame> {
     let b64 = BASE64_STANDARD.encode(&preview.bytes);
     (b64.len() <= MAX_PREVIEW_BYTES).then(|| {

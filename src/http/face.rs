@@ -1,4 +1,4 @@
-//! How a protocol speaks with the queue. Accepting, waiting and files are the same in all of them.
+//! The form of a protocol's requests, answers and errors. Accepting, waiting and files are the same for all protocols.
 
 use axum::{
     body::Body,
@@ -8,7 +8,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    error::{ApiError, Problem},
+    error::{ApiError, ProblemDocument},
     generation,
     signed::Signer,
 };
@@ -17,21 +17,22 @@ use crate::{
     service::{Pace, View},
 };
 
-/// A protocol: what its requests mean, and how generations and errors look in it.
+/// A protocol: reads its requests, and writes generations and errors in its form.
 pub trait Face: Send + Sync + 'static {
-    /// The fields of a generation which a request's fields ask for.
+    /// Converts the fields of a request into the fields of a generation.
     ///
     /// # Errors
-    /// A field asks for what no generation can do.
+    /// A field asks for something that no generation supports.
     fn parse(&self, fields: Fields) -> Result<Fields, ApiError>;
 
-    /// A generation. `pace` is that of the recent ones, to estimate when it begins.
+    /// Writes a generation. `pace` is the pace of recent generations, for the estimated start.
     fn render(&self, view: &View, pace: Option<Pace>, signer: &Signer) -> Document;
 
-    fn render_error(&self, problem: &Problem) -> Document;
+    /// Writes an error.
+    fn render_error(&self, problem: &ProblemDocument) -> Document;
 }
 
-/// The body of an answer.
+/// The body of an answer, with its media type.
 #[derive(Clone, Debug)]
 pub struct Document {
     pub media_type: &'static str,
@@ -44,7 +45,7 @@ impl Document {
         Document { media_type, body }
     }
 
-    /// Takes the place of the response's body.
+    /// Replaces the body of `response`.
     pub fn write(self, response: &mut Response) {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type));
@@ -59,7 +60,7 @@ impl IntoResponse for Document {
     }
 }
 
-/// The interface of `openapi.yaml`.
+/// The protocol of `openapi.yaml`.
 #[derive(Clone, Copy, Debug)]
 pub struct Native;
 
@@ -72,19 +73,19 @@ impl Face for Native {
         Document::of("application/json", &generation::object(view, pace, signer))
     }
 
-    /// RFC 9457.
-    fn render_error(&self, problem: &Problem) -> Document {
+    /// Writes a problem document (RFC 9457).
+    fn render_error(&self, problem: &ProblemDocument) -> Document {
         Document::of("application/problem+json", problem)
     }
 }
 
-/// The face of a response's route. It rides in the response's extensions beside a [`Problem`].
+/// The face of a response's route. Like a [`ProblemDocument`], it travels in the extensions of the response.
 #[derive(Clone, Copy)]
-pub struct Spoken(pub &'static dyn Face);
+pub struct ResponseFace(pub &'static dyn Face);
 
-impl Spoken {
-    /// What answers requests that reached no route.
-    pub const DEFAULT: Spoken = Spoken(&Native);
+impl ResponseFace {
+    /// The face for requests that reached no route.
+    pub const DEFAULT: ResponseFace = ResponseFace(&Native);
 }
 
 #[cfg(test)]
@@ -94,7 +95,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::{
-        super::{assemble, finish, routes::Endpoint},
+        super::{assemble, finish, routes::Route},
         *,
     };
     use crate::metrics::Metrics;
@@ -110,7 +111,7 @@ mod tests {
             Document::of("application/json", &Value::Null)
         }
 
-        fn render_error(&self, problem: &Problem) -> Document {
+        fn render_error(&self, problem: &ProblemDocument) -> Document {
             let error = json!({"code": problem.code, "request": problem.request_id});
             Document::of("application/json", &json!({ "error": error }))
         }
@@ -120,7 +121,7 @@ mod tests {
     async fn errors_look_as_the_face_of_their_route_has_them() {
         let fails = || async { ApiError::NotFound("picture") };
         let endpoint =
-            |path, face| Endpoint { method: axum::http::Method::GET, path, routed: path, face, handler: get(fails) };
+            |path, face| Route { method: axum::http::Method::GET, path, routed: path, face, handler: get(fails) };
         let router: Router<()> = assemble(vec![endpoint("/native", &Native), endpoint("/other", &Other)]);
         let router = finish(router, Metrics::default());
         let answers = [

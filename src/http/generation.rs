@@ -1,4 +1,4 @@
-//! The generation object: what the API tells of a generation.
+//! The generation object: the form of a generation in the API.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use super::{
-    content,
-    error::location,
     signed::{Signer, now},
+    url,
 };
 use crate::{
     generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, rfc3339},
-    ledger::Place,
+    ledger::QueuePosition,
     service::{Pace, Progress, View},
 };
 
+/// A generation as the API shows it.
 #[derive(Debug, Serialize)]
 pub struct Object {
     id: GenerationId,
@@ -28,14 +28,14 @@ pub struct Object {
     expires_at: Option<String>,
     model: String,
     params: Map<String, Value>,
-    /// What makes the pictures others than the exact ones.
+    /// Names of the approximations in use, which change the pictures.
     approximations: Vec<&'static str>,
     progress: Option<Progress>,
-    queue: Option<Queue>,
+    queue: Option<QueueStanding>,
     attempt: u32,
     max_attempts: u32,
     priority: Priority,
-    /// Of one attempt.
+    /// Most seconds that one attempt may take.
     run_timeout_s: u32,
     images: Vec<ImageObject>,
     error: Option<Problem>,
@@ -44,8 +44,8 @@ pub struct Object {
 }
 
 #[derive(Debug, Serialize)]
-struct Queue {
-    /// Generations before this one.
+struct QueueStanding {
+    /// Number of generations before this one.
     position: usize,
     estimated_start_s: Option<f64>,
 }
@@ -55,7 +55,7 @@ struct Queue {
 struct ImageObject {
     index: u32,
     url: String,
-    /// Of a signed URL.
+    /// When a signed URL expires; `None` if the URL is not signed.
     url_expires_at: Option<String>,
     width: u32,
     height: u32,
@@ -73,7 +73,7 @@ struct Links {
     cancel: String,
 }
 
-/// The object of a generation. `pace` is that of the recent ones, to estimate when it begins.
+/// Builds the object of a generation. `pace` is the pace of recent generations, for the estimated start.
 pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
     let record = &view.record;
     let id = record.id;
@@ -85,7 +85,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
     };
-    let queue = view.place.map(|Place { position, cost }| Queue {
+    let queue = view.place.map(|QueuePosition { position, cost }| QueueStanding {
         position,
         estimated_start_s: pace.map(|pace| tenths(pace.until_start(cost))),
     });
@@ -110,9 +110,9 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         images,
         error,
         links: Links {
-            itself: location(&id),
-            events: format!("{}/events", location(&id)),
-            cancel: format!("{}/cancel", location(&id)),
+            itself: url::generation(&id),
+            events: format!("{}/events", url::generation(&id)),
+            cancel: format!("{}/cancel", url::generation(&id)),
         },
         metadata: record.job.metadata.clone(),
     }
@@ -120,7 +120,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
 
 fn image_object(id: &GenerationId, artifact: &Artifact, signer: &Signer, expiry: Option<i64>) -> ImageObject {
     let Facts::Picture { width, height, seed } = artifact.facts;
-    let path = content::url(id, artifact.index);
+    let path = url::artifact(id, artifact.index);
     let expires_at = expiry.and_then(|expiry| OffsetDateTime::from_unix_timestamp(expiry).ok());
     ImageObject {
         index: artifact.index,
@@ -135,7 +135,7 @@ fn image_object(id: &GenerationId, artifact: &Artifact, signer: &Signer, expiry:
     }
 }
 
-/// Seconds after which it is worth asking again: the estimated end, in 1..=60.
+/// Seconds after which the client should ask again: the estimated time to the end, in 1..=60.
 pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
     let left = match (&view.progress, view.place, pace) {
         (Some(Progress { eta_s: Some(eta), .. }), _, _) => f64::from(*eta),
@@ -145,8 +145,8 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
     left.ceil().clamp(1.0, 60.0) as u64
 }
 
-/// Changes whenever the object does: with the record, and between two changes of the record with place and progress, or with
-/// the signatures of its URLs.
+/// The `ETag` of the object. It changes with the record; while the record stays the same, it changes with the queue
+/// position, the progress, or the signatures of the URLs.
 pub fn etag(view: &View, signer: &Signer) -> String {
     let version = view.record.version;
     if let (Status::Succeeded { .. }, Some(expiry)) = (&view.record.status, signer.expiry(now())) {
@@ -154,7 +154,7 @@ pub fn etag(view: &View, signer: &Signer) -> String {
     }
     match (&view.progress, view.place) {
         (Some(progress), _) => format!("W/\"{version}-{:?}-{}\"", progress.phase, progress.step),
-        (None, Some(Place { position, .. })) => format!("W/\"{version}-q{position}\""),
+        (None, Some(QueuePosition { position, .. })) => format!("W/\"{version}-q{position}\""),
         (None, None) => format!("W/\"{version}\""),
     }
 }

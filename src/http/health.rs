@@ -1,4 +1,4 @@
-//! Whether the server lives, whether it is ready, and its numbers.
+//! Health, readiness and metrics of the server.
 
 use axum::{
     extract::State,
@@ -11,16 +11,17 @@ use tokio_util::sync::CancellationToken;
 use super::error::ApiError;
 use crate::{metrics::Metrics, service::Service};
 
-/// For load balancers in front of the public listener: 503 as soon as the server stops taking work.
+/// `GET /health`, for load balancers in front of the public listener: 503 as soon as the server begins to stop.
 pub async fn health(State(draining): State<CancellationToken>) -> Result<impl IntoResponse, ApiError> {
     if draining.is_cancelled() { Err(ApiError::Draining(None)) } else { Ok(Json(json!({"status": "ok"}))) }
 }
 
-/// The process answers; nothing else is asked.
+/// `GET /livez`: the process answers; nothing else is checked.
 pub async fn live() -> impl IntoResponse {
     Json(json!({"status": "ok"}))
 }
 
+/// `GET /readyz`: whether the server takes work.
 pub async fn ready(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
     let reasons = service.unready_reasons().await;
     if reasons.is_empty() {
@@ -30,8 +31,8 @@ pub async fn ready(State(service): State<Service>) -> Result<impl IntoResponse, 
     }
 }
 
-/// For probes of the start: ready once what is to be loaded at the start has been, whatever becomes of it later. Does not ask
-/// the database, which the server has found before it listened.
+/// `GET /startupz`: ready once the models that must be loaded at the start have been loaded, even if they leave memory
+/// later. The database is not asked, because the server has reached it before it listens.
 pub async fn started(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
     let reasons = service.unstarted();
     if reasons.is_empty() {
@@ -41,6 +42,7 @@ pub async fn started(State(service): State<Service>) -> Result<impl IntoResponse
     }
 }
 
+/// `GET /metrics`: the metrics in Prometheus's text format.
 pub async fn metrics(State(metrics): State<Metrics>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }

@@ -1,20 +1,21 @@
-//! The name of a server as requests give it, in `Host`, in `:authority` and in `Origin`.
+//! Parses the name of a server in `Host`, `:authority` and `Origin`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
-/// `HOST` or `HOST:PORT`, and nothing else (RFC 9110, 7.2): `localhost:8080`, `10.0.0.7`, `[::1]:80`.
+/// `HOST` or `HOST:PORT` and nothing else (RFC 9110, section 7.2): `localhost:8080`, `10.0.0.7`, `[::1]:80`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// In lower case, without a dot at the end, an IPv6 address without brackets.
+    /// In lower case, without a trailing dot; an IPv6 address without brackets.
     pub host: String,
+    /// Whether the host is an IP address.
     pub is_address: bool,
     pub port: Option<u16>,
 }
 
-/// The text is not a host, or a host and a port.
+/// The text is neither a host nor a host with a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidHost;
 
@@ -44,7 +45,7 @@ impl FromStr for HostPort {
     }
 }
 
-/// A name without the dot at its end.
+/// The name in lower case, without a trailing dot.
 fn lower_case(name: &str) -> Result<String, InvalidHost> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');

@@ -1,4 +1,5 @@
-//! `Idempotency-Key`: what makes a request that comes twice one request (draft-ietf-httpapi-idempotency-key-header).
+//! The header `Idempotency-Key`, by which the server recognizes a repeated request
+//! (draft-ietf-httpapi-idempotency-key-header).
 
 use axum::{
     extract::FromRequestParts,
@@ -17,7 +18,8 @@ const MOST: usize = 255;
 
 impl IdempotencyKey {
     /// # Errors
-    /// `idempotency_key_invalid` where the header is no string of RFC 8941 and no bare word, or too long, or stands twice.
+    /// `idempotency_key_invalid` if the header is neither a string of RFC 8941 nor a bare word, is too long, or is
+    /// given twice.
     fn of(headers: &HeaderMap) -> Result<IdempotencyKey, ApiError> {
         let mut values = headers.get_all(NAME).iter();
         let value = match (values.next(), values.next()) {
@@ -42,12 +44,13 @@ impl IdempotencyKey {
         Ok(IdempotencyKey(Some(key)))
     }
 
+    /// How the server recognizes a repetition of the request.
     pub fn repeatable(self) -> Repeatable {
         self.0.map_or(Repeatable::No, Repeatable::ByKey)
     }
 }
 
-/// A string of RFC 8941 without its first quote.
+/// Parses a string of RFC 8941 whose first quote has been removed.
 fn unquoted(rest: &str) -> Option<String> {
     let mut text = String::new();
     let mut characters = rest.chars();

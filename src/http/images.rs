@@ -1,4 +1,4 @@
-//! Generations after their creation: read, list, cancel, erase.
+//! Reads, lists, cancels and erases generations.
 
 use axum::{
     extract::{RawQuery, State},
@@ -9,12 +9,12 @@ use axum::{
 use super::{
     AppState,
     caller::Caller,
-    error::{ApiError, location, success},
+    error::{ApiError, success},
     etag, generation,
     list::listed,
     negotiate::Prefer,
     path::Id,
-    urlencoded,
+    url, urlencoded,
 };
 use crate::{
     generation::Fields,
@@ -22,6 +22,7 @@ use crate::{
     service::{Service, View},
 };
 
+/// `GET /v1/images/{id}`; with `Prefer: wait` the answer waits for the end of the generation.
 pub async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -48,6 +49,7 @@ pub async fn get(
     Ok((head, object(&state, &view)).into_response())
 }
 
+/// `GET /v1/images`.
 pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
@@ -55,19 +57,21 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
     let query = ListQuery { tenant: Some(caller.tenant.to_string()), ..ListQuery::read(&mut fields) };
-    listed(&state, fields, &query, "/v1/images", |object, _| object).await
+    listed(&state, fields, &query, "/v1/images", [], |object, _| object).await
 }
 
-/// Answers 202 while the run has yet to obey, 200 where the generation has ended.
+/// `POST /v1/images/{id}/cancel`: 202 while the run has yet to end, 200 if the generation has ended.
 pub async fn cancel(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
     let view = state.service.cancel(caller.access(), id).await?;
-    let answer = ([(header::LOCATION, location(&id))], [(header::CACHE_CONTROL, "no-store")], object(&state, &view));
+    let answer =
+        ([(header::LOCATION, url::generation(&id))], [(header::CACHE_CONTROL, "no-store")], object(&state, &view));
     match view.record.status.is_terminal() {
         true => Ok(answer.into_response()),
         false => Ok((success::ACCEPTED, answer).into_response()),
     }
 }
 
+/// `DELETE /v1/images/{id}`: erases a finished generation.
 pub async fn delete(State(service): State<Service>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
     service.delete(caller.access(), id).await?;
     Ok(success::NO_CONTENT.into_response())

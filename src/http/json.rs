@@ -1,20 +1,20 @@
-//! JSON bodies, read more strictly than serde_json does, with every complaint's place.
+//! Reads JSON bodies more strictly than serde_json and reports the place of every error.
 
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, invalid};
 use crate::generation::{JsonError, ValueBudget};
 
-/// The object that a body holds.
+/// Parses a body that must be a JSON object.
 ///
 /// # Errors
-/// `malformed_json` with line and column where the body is not UTF-8, not JSON, nested deeper than 128 levels or gives
-/// a key twice; `validation_failed` where it is JSON but no object, or has more values than a request may have.
+/// `malformed_json`, with the place, if the body is not UTF-8, not JSON, nested deeper than 128 levels, or gives a key
+/// twice; `validation_failed` if the body is JSON but not an object, or has more values than a request may have.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         ApiError::MalformedJson(format!("the body is not UTF-8: byte {} is invalid", error.valid_up_to()))
     })?;
-    // Some editors put a byte order mark before the text; RFC 8259 lets a parser ignore it.
+    // Some editors put a byte order mark before the text; RFC 8259 allows a parser to ignore it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match ValueBudget::default().parse(text) {
         Ok(Value::Object(map)) => Ok(map),

@@ -1,4 +1,4 @@
-//! Pages of generations.
+//! Lists of generations, page by page.
 
 use axum::{
     http::header,
@@ -6,31 +6,53 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{AppState, error::ApiError, generation};
+use super::{AppState, error::ApiError, generation, url};
 use crate::{
     generation::{Fields, GenerationId, Invalid, Record},
     ledger::ListQuery,
-    service::View,
 };
 
+/// A list without pages.
 #[derive(Debug, Serialize)]
-struct List<T> {
+pub struct Collection<T> {
     object: &'static str,
     data: Vec<T>,
-    first_id: Option<GenerationId>,
-    last_id: Option<GenerationId>,
+}
+
+impl<T> Collection<T> {
+    pub fn of(data: impl Iterator<Item = T>) -> Json<Collection<T>> {
+        Json(Collection { object: "list", data: data.collect() })
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Serialize)]
+pub struct Page<I, T> {
+    object: &'static str,
+    data: Vec<T>,
+    first_id: Option<I>,
+    last_id: Option<I>,
     has_more: bool,
 }
 
-/// The page that a query asks for, with a link to the next one under `path`; `show` says what is told of each generation.
+impl<I: Copy, T> Page<I, T> {
+    /// A page of items, in the order of their ids.
+    pub fn of(data: Vec<T>, ids: &[I], has_more: bool) -> Page<I, T> {
+        Page { object: "list", data, first_id: ids.first().copied(), last_id: ids.last().copied(), has_more }
+    }
+}
+
+/// Answers with the page that the query asks for, and links to the next page under `path`. `show` converts each
+/// generation.
 ///
 /// # Errors
-/// All parameters that are wrong, and what is left in `fields` as unknown.
-pub async fn listed<T: Serialize>(
+/// All invalid parameters. Parameters left in `fields` are unknown.
+pub async fn listed<T: Serialize, const N: usize>(
     state: &AppState,
     fields: Fields,
     query: &ListQuery,
     path: &str,
+    own: [(&'static str, Option<String>); N],
     show: impl Fn(generation::Object, &Record) -> T,
 ) -> Result<Response, ApiError> {
     let errors = fields.finish();
@@ -38,33 +60,22 @@ pub async fn listed<T: Serialize>(
         return Err(ApiError::Invalid(Invalid { errors }));
     }
     let page = state.service.list(query).await?;
-    let id = |view: &View| view.record.id;
-    let (first_id, last_id) = (page.views.first().map(id), page.views.last().map(id));
+    let ids: Vec<GenerationId> = page.views.iter().map(|view| view.record.id).collect();
     let pace = state.service.pace();
     let data =
         page.views.iter().map(|view| show(generation::object(view, pace, &state.signer), &view.record)).collect();
-    let next = last_id.filter(|_| page.has_more && query.before.is_none());
-    let next = next.map(|last| (header::LINK, next_link(path, query, last)));
-    let list = List { object: "list", data, first_id, last_id, has_more: page.has_more };
+    let next = ids.last().filter(|_| page.has_more && query.before.is_none()).map(|last| {
+        let (limit, after) = (Some(query.limit.to_string()), Some(last.to_string()));
+        let shared =
+            [("limit", limit), ("after", after), ("status", query.status.clone()), ("model", query.model.clone())];
+        (header::LINK, url::next_page(path, shared.into_iter().chain(own)))
+    });
+    let list = Page::of(data, &ids, page.has_more);
     Ok((AppendHeaders(next), [(header::CACHE_CONTROL, "no-store")], Json(list)).into_response())
 }
 
-fn next_link(path: &str, query: &ListQuery, last: GenerationId) -> String {
-    let mut url = format!("{path}?limit={}&after={last}", query.limit);
-    for (name, value) in [("status", &query.status), ("model", &query.model)] {
-        if let Some(value) = value {
-            // A model's name may hold what a URL may not; such a page goes on without a link's help.
-            url += &format!("&{name}={}", value.replace(['&', '>', '<', '#', '%', '"', ' '], ""));
-        }
-    }
-    if query.dead {
-        url += "&dead=true";
-    }
-    format!("<{url}>; rel=\"next\"")
-}
-
 impl ListQuery {
-    /// Reads the parameters that every list of generations takes.
+    /// Reads the parameters that every list of generations has.
     pub(super) fn read(fields: &mut Fields) -> ListQuery {
         let limit = fields.integer("limit", 1, 100).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(20);
         let status = fields.choice("status", &["queued", "running", "succeeded", "failed", "canceled", "expired"]);
@@ -73,14 +84,14 @@ impl ListQuery {
             fields.error("before", "conflict", "excludes after");
         }
         let model = fields.text("model", 128);
-        ListQuery { limit, after, before, status: status.map(Word::text), model, ..ListQuery::default() }
+        ListQuery { limit, after, before, status: status.map(StatusFilter::text), model, ..ListQuery::default() }
     }
 }
 
-/// The statuses by which a list can be narrowed.
+/// The statuses that can filter a list.
 #[derive(Clone, Copy, Debug, serde::Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Word {
+enum StatusFilter {
     Queued,
     Running,
     Succeeded,
@@ -89,7 +100,7 @@ enum Word {
     Expired,
 }
 
-impl Word {
+impl StatusFilter {
     fn text(self) -> String {
         format!("{self:?}").to_ascii_lowercase()
     }
@@ -121,10 +132,6 @@ mod tests {
         let (query, errors) = read(&format!("limit=5&after={id}&status=queued&model=emoji"));
         assert_eq!((query.limit, query.after, query.before, errors.len()), (5, Some(id), None, 0));
         assert_eq!((query.status.as_deref(), query.model.as_deref()), (Some("queued"), Some("emoji")));
-        assert_eq!(
-            next_link("/v1/images", &query, id),
-            format!("</v1/images?limit=5&after={id}&status=queued&model=emoji>; rel=\"next\"")
-        );
         assert_eq!(read("").0.limit, 20);
     }
 

@@ -1,12 +1,12 @@
-//! From a bound socket to requests: the bounds of a listener, and its end.
+//! Accepts connections and serves their requests, within bounds, until shutdown.
 //!
-//! Every connection is bounded in number (`gate`), in time (`activity`) and in the bytes of answers that its client has
-//! not read (`unread`), whatever the version of HTTP.
+//! For every version of HTTP, connections are bounded in number (`gate`), in time (`activity`) and in the bytes of
+//! answers that their clients have not read (`unread`).
 
 mod activity;
-mod answer;
 mod connection;
 mod gate;
+mod response_body;
 mod stream;
 mod unread;
 
@@ -23,26 +23,26 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::config::Http;
 
 use activity::Patience;
-use connection::Door;
+use connection::ConnectionContext;
 use gate::Gate;
-use unread::Unread;
+use unread::AnswerBudget;
 
-pub use unread::Room;
+pub use unread::AnswerRoom;
 
-/// How often the liveness of an HTTP/2 connection is asked for, and how long it may take to answer.
+/// Interval between pings on an HTTP/2 connection, and how long the client may take to answer one.
 const H2_PING: Duration = Duration::from_secs(20);
-/// Bytes of one answer that HTTP/2 may hold on their way into the socket.
+/// Bytes of one answer that HTTP/2 may buffer before the socket takes them.
 const H2_SEND_BUFFER: usize = 64 << 10;
 
 /// Serves until `shutdown`, then finishes open requests for at most `deadline`.
 ///
-/// HTTP/1.1 and HTTP/2 (with prior knowledge). A connection is closed whose first request does not arrive within
-/// `header_timeout_s`, one of HTTP/1.1 also where a later one does not; one of HTTP/2 after `idle_timeout_s` without a
-/// request; both where an answer waits for `write_timeout_s` for its client to read. A head larger than `max_header_bytes`
-/// or of more than 100 fields is answered with 431.
+/// Supports HTTP/1.1 and HTTP/2 (with prior knowledge). A connection is closed if its first request does not arrive
+/// within `header_timeout_s`. An HTTP/1.1 connection is also closed if a later request does not, an HTTP/2 connection
+/// after `idle_timeout_s` without a request, and both if a client does not read an answer for `write_timeout_s`. A head
+/// that is larger than `max_header_bytes` or has more than 100 fields is answered with 431.
 ///
 /// # Errors
-/// The socket cannot be used.
+/// None: a connection that cannot be accepted is logged and skipped.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -52,11 +52,11 @@ pub async fn serve(
 ) -> io::Result<()> {
     let gate = Gate::new(listener, http);
     let cut = CancellationToken::new();
-    let door = Arc::new(Door {
+    let door = Arc::new(ConnectionContext {
         router,
         builder: builder(http),
         patience: Patience::of(http),
-        unread: Unread::new(http),
+        unread: AnswerBudget::new(http),
         closing: shutdown.clone(),
         cut: cut.clone(),
     });

@@ -1,4 +1,4 @@
-//! `multipart/form-data` bodies: texts and files (RFC 7578).
+//! Reads `multipart/form-data` bodies (RFC 7578): texts and files.
 
 use axum::body::Bytes;
 use futures::FutureExt;
@@ -8,19 +8,19 @@ use super::{disposition::Disposition, error::ApiError};
 use crate::generation::Fields;
 use memchr::memmem;
 
-/// The fields of a body. A part with a file name or an `image/…` type is a file, and so are bytes that are no text where they
-/// are said to be bytes or belong to a picture; any other part is a text.
+/// Parses the fields of a body. A part with a file name or an `image/…` type is a file. A part that is not UTF-8 is
+/// also a file if its type is `application/octet-stream` or its name is `image` or `mask`. Any other part is a text.
 ///
 /// # Errors
-/// `malformed_form` where the body does not follow its boundary, a text is not UTF-8, a part has no name, or there are more
-/// than [`Fields::MOST_IN_FORM`] parts, or a part's head is longer than [`LONGEST_HEAD`].
+/// `malformed_form` if the body does not follow its boundary, a text is not UTF-8, a part has no name, there are more
+/// than [`Fields::MOST_IN_FORM`] parts, or the head of a part is longer than [`LONGEST_HEAD`].
 pub fn fields(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
     check_heads(boundary, &body)?;
-    // The body is there as a whole, so that its reader never waits.
+    // The whole body is in memory, so its reader never waits.
     read(boundary, body).now_or_never().unwrap_or_else(|| Err(malformed("the body does not end".into())))
 }
 
-/// Bytes of the largest head of a part. It is copied several times while it is read, unlike what it is the head of.
+/// Largest head of a part, in bytes. Reading copies a head several times, but not the content of a part.
 const LONGEST_HEAD: usize = 8 << 10;
 
 fn check_heads(boundary: &str, body: &[u8]) -> Result<(), ApiError> {
@@ -51,11 +51,11 @@ async fn read(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
         let kind = part.content_type().map_or("", |kind| kind.essence_str()).to_owned();
         let bytes = content(part).await.map_err(|error| malformed(error.to_string()))?;
         match std::str::from_utf8(&bytes) {
-            // Browsers send this for a choice of files where none was chosen.
+            // Browsers send this for a file field in which no file was chosen.
             Ok("") if filename.as_deref() == Some("") => {}
             _ if filename.is_some() || kind.starts_with("image/") => files.push((name, bytes)),
             Ok(text) => texts.push((name, text.to_owned())),
-            // The files of pictures are never UTF-8.
+            // Files of pictures are never UTF-8.
             Err(_) if kind == "application/octet-stream" || matches!(name.as_str(), "image" | "mask") => {
                 files.push((name, bytes));
             }
@@ -69,7 +69,7 @@ fn malformed(detail: String) -> ApiError {
     ApiError::MalformedForm(detail)
 }
 
-/// All bytes of a part. It comes in one piece, as its body did, so that nothing is copied.
+/// All bytes of a part. They come in one piece, as the body did, so nothing is copied.
 async fn content(mut part: Field<'_>) -> Result<Bytes, multer::Error> {
     let mut whole = Bytes::new();
     while let Some(piece) = part.chunk().await? {

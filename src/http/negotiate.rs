@@ -1,4 +1,4 @@
-//! What a client wants to be answered with (`Accept`, RFC 9110) and whether it wants to wait for it (`Prefer`, RFC 7240).
+//! Negotiates the form of an answer (`Accept`, RFC 9110) and how long a client waits for it (`Prefer`, RFC 7240).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,88 +10,91 @@ use axum::{
 use super::error::ApiError;
 use crate::{config::Http, generation::Format, service::Waited};
 
-/// The answers that a created generation can have.
+/// The forms of the answer to a request that creates a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ResponseType {
     /// The generation object.
     Json,
     /// The bytes of image 0 in this format.
     Picture(Format),
-    /// The events, as they happen.
+    /// The events of the generation, as they happen.
     Events,
 }
 
-impl Answer {
-    /// In order of preference where the client has none.
-    const ALL: [Answer; 5] = [
-        Answer::Json,
-        Answer::Picture(Format::Png),
-        Answer::Picture(Format::Jpeg),
-        Answer::Picture(Format::Webp),
-        Answer::Events,
+impl ResponseType {
+    /// All forms, in the server's order of preference.
+    const ALL: [ResponseType; 5] = [
+        ResponseType::Json,
+        ResponseType::Picture(Format::Png),
+        ResponseType::Picture(Format::Jpeg),
+        ResponseType::Picture(Format::Webp),
+        ResponseType::Events,
     ];
 
     fn media_type(self) -> &'static str {
         match self {
-            Answer::Json => "application/json",
-            Answer::Picture(format) => format.media_type(),
-            Answer::Events => "text/event-stream",
+            ResponseType::Json => "application/json",
+            ResponseType::Picture(format) => format.media_type(),
+            ResponseType::Events => "text/event-stream",
         }
     }
 }
 
-/// The media types that a client takes, from its `Accept`.
+/// The media types that a client accepts.
 #[derive(Debug)]
 pub struct Accept {
-    /// None where the client takes everything.
+    /// Empty if the client accepts everything.
     ranges: Vec<MediaRange>,
 }
 
 impl Accept {
+    /// Reads the header `Accept`.
+    ///
     /// # Errors
-    /// `not_acceptable` where no answer has any of the types, `bad_header` where a quality is no number in 0..=1.
+    /// `not_acceptable` if no answer has any of the types, `bad_header` if an item is not a media type or its quality
+    /// is not a number in 0..=1.
     pub fn of(headers: &HeaderMap) -> Result<Accept, ApiError> {
         let accept = Accept { ranges: media_ranges(headers)? };
         accept.answer(None).map(|_| accept)
     }
 
-    /// Pictures of this format alone.
+    /// Accepts only pictures of this format.
     pub fn only(format: Format) -> Accept {
         let range = MediaRange { kind: "image".to_owned(), subtype: format.name().to_owned(), quality: 1000 };
         Accept { ranges: vec![range] }
     }
 
-    /// The answer with the highest quality; of equals the one named more exactly, then the one named first. A request that
-    /// names the format of its pictures has no pictures of others.
+    /// The answer with the highest quality; among equals, the one whose media range is more specific, then the one
+    /// whose range comes first. If the request names a format, pictures of other formats are excluded.
     ///
     /// # Errors
-    /// `not_acceptable` where nothing is left.
-    pub fn answer(&self, named: Option<Format>) -> Result<Answer, ApiError> {
-        let is_offered = |answer: &Answer| match answer {
-            Answer::Picture(format) => named.is_none_or(|named| named == *format),
-            Answer::Json | Answer::Events => true,
+    /// `not_acceptable` if no answer is left.
+    pub fn answer(&self, named: Option<Format>) -> Result<ResponseType, ApiError> {
+        let is_offered = |answer: &ResponseType| match answer {
+            ResponseType::Picture(format) => named.is_none_or(|named| named == *format),
+            ResponseType::Json | ResponseType::Events => true,
         };
-        let offers = Answer::ALL.into_iter().filter(is_offered);
-        // Of equal ranks `max_by_key` takes the last, and the offers begin with the preferred.
+        let offers = ResponseType::ALL.into_iter().filter(is_offered);
+        // `max_by_key` returns the last of equal ranks, so the offers are reversed to prefer the first.
         let best =
             offers.clone().rev().filter_map(|answer| Some((answer, self.rank(answer)?))).max_by_key(|(_, rank)| *rank);
         best.map(|(answer, _)| answer).ok_or_else(|| {
-            let types: Vec<&str> = offers.map(Answer::media_type).collect();
+            let types: Vec<&str> = offers.map(ResponseType::media_type).collect();
             ApiError::NotAcceptable(types.join(", "))
         })
     }
 
-    /// Whether the client takes pictures of this format.
+    /// Checks that the client accepts pictures of this format.
     ///
     /// # Errors
-    /// `not_acceptable` where it does not.
+    /// `not_acceptable` if it does not.
     pub fn check(&self, format: Format) -> Result<(), ApiError> {
-        let rank = self.rank(Answer::Picture(format));
+        let rank = self.rank(ResponseType::Picture(format));
         rank.map(|_| ()).ok_or_else(|| ApiError::NotAcceptable(format.media_type().to_owned()))
     }
 
-    /// How much the client wants this answer; `None` where it does not take it.
-    fn rank(&self, answer: Answer) -> Option<(u16, u8, usize)> {
+    /// Quality, exactness and position of the range that covers this answer; `None` if the client does not accept it.
+    fn rank(&self, answer: ResponseType) -> Option<(u16, u8, usize)> {
         if self.ranges.is_empty() {
             return Some((1000, 0, 0));
         }
@@ -106,7 +109,7 @@ impl Accept {
 struct MediaRange {
     kind: String,
     subtype: String,
-    /// In thousandths.
+    /// In thousandths, 0..=1000.
     quality: u16,
 }
 
@@ -126,7 +129,7 @@ fn media_ranges(headers: &HeaderMap) -> Result<Vec<MediaRange>, ApiError> {
     for item in items(headers, header::ACCEPT, "Accept")? {
         let mut parts = item.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-        // Old Java clients send a single star for */*.
+        // Old Java clients send a single star instead of */*.
         let (kind, subtype) = match essence.split_once('/') {
             Some((kind, subtype)) => (kind, subtype),
             None if essence == "*" => ("*", "*"),
@@ -150,16 +153,16 @@ fn media_ranges(headers: &HeaderMap) -> Result<Vec<MediaRange>, ApiError> {
 /// How long a client wants to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefer {
-    /// At most the operator's bound.
+    /// The time that the client asks for, at most the operator's bound.
     pub wait: Option<Duration>,
     pub respond_async: bool,
-    /// The time of answers that wait whether or not the client asked to.
+    /// The waiting time of answers that wait even if the client does not ask for it.
     pub default_wait: Duration,
 }
 
 impl Prefer {
-    /// Reads what it knows and ignores everything else, as RFC 7240 wants it: other preferences, and a `wait` that is not a
-    /// number of seconds. A `wait` without a value takes `default_wait`.
+    /// Reads `Prefer`. Ignores other preferences and a `wait` that is not a number of seconds, as RFC 7240 requires. A
+    /// `wait` without a value means `default_wait`.
     pub fn of(headers: &HeaderMap, default_wait: Duration, max_wait: Duration) -> Prefer {
         let mut prefer = Prefer { wait: None, respond_async: false, default_wait };
         let mut waits = false;
@@ -169,12 +172,12 @@ impl Prefer {
             let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
             match name.trim().to_ascii_lowercase().as_str() {
                 "respond-async" => prefer.respond_async = true,
-                // Of two the first one counts.
+                // Only the first `wait` counts.
                 "wait" if !waits => {
                     waits = true;
                     prefer.wait = match value.trim().trim_matches('"') {
                         "" => Some(default_wait.min(max_wait)),
-                        // Digits that do not fit are a very long time.
+                        // A number that does not fit is a very long time.
                         digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                             Some(digits.parse().map_or(max_wait, Duration::from_secs).min(max_wait))
                         }
@@ -187,7 +190,7 @@ impl Prefer {
         prefer
     }
 
-    /// What was applied of it: not the wait, where it was cut short.
+    /// The preferences that were applied: without `wait` if the wait was cut short.
     pub fn after(self, waited: &Waited) -> Prefer {
         Prefer { wait: self.wait.filter(|_| !waited.is_cut_short), ..self }
     }
@@ -212,7 +215,7 @@ fn items(headers: &HeaderMap, name: HeaderName, shown: &'static str) -> Result<V
     Ok(items)
 }
 
-/// The parts of a header's value between these separators, of which those within quoted strings are none (RFC 9110, 5.6.4).
+/// Splits a header's value at the separators that are outside of quoted strings (RFC 9110, section 5.6.4).
 fn unquoted_split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |character| {
@@ -258,12 +261,12 @@ mod tests {
 
     use super::*;
 
-    const PNG: Answer = Answer::Picture(Format::Png);
-    const JPEG: Answer = Answer::Picture(Format::Jpeg);
-    const WEBP: Answer = Answer::Picture(Format::Webp);
+    const PNG: ResponseType = ResponseType::Picture(Format::Png);
+    const JPEG: ResponseType = ResponseType::Picture(Format::Jpeg);
+    const WEBP: ResponseType = ResponseType::Picture(Format::Webp);
 
-    /// The answer to a request that names this format.
-    fn answer(value: &str, named: Option<Format>) -> Result<Answer, u16> {
+    /// The answer if the request names this format.
+    fn answer(value: &str, named: Option<Format>) -> Result<ResponseType, u16> {
         let headers = HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]);
         Accept::of(&headers).and_then(|accept| accept.answer(named)).map_err(|error| match error {
             ApiError::NotAcceptable(_) => 406,
@@ -275,14 +278,14 @@ mod tests {
     #[test]
     fn the_answer_follows_accept() {
         let cases = [
-            ("*/*", Ok(Answer::Json)),
-            ("*", Ok(Answer::Json)),
-            ("", Ok(Answer::Json)),
-            (" , ", Ok(Answer::Json)),
-            ("application/json", Ok(Answer::Json)),
-            ("application/*", Ok(Answer::Json)),
-            ("APPLICATION/JSON", Ok(Answer::Json)),
-            ("application/json; charset=utf-8", Ok(Answer::Json)),
+            ("*/*", Ok(ResponseType::Json)),
+            ("*", Ok(ResponseType::Json)),
+            ("", Ok(ResponseType::Json)),
+            (" , ", Ok(ResponseType::Json)),
+            ("application/json", Ok(ResponseType::Json)),
+            ("application/*", Ok(ResponseType::Json)),
+            ("APPLICATION/JSON", Ok(ResponseType::Json)),
+            ("application/json; charset=utf-8", Ok(ResponseType::Json)),
             ("image/png", Ok(PNG)),
             ("image/*", Ok(PNG)),
             ("image/png, */*;q=0.1", Ok(PNG)),
@@ -296,15 +299,15 @@ mod tests {
             ("image/jpeg;q=0.5, image/*;q=0.5", Ok(JPEG)),
             ("image/png;q=0, image/*", Ok(JPEG)),
             ("image/png;q=0, image/jpeg;q=0, image/*", Ok(WEBP)),
-            ("image/png;q=0.5, application/json", Ok(Answer::Json)),
+            ("image/png;q=0.5, application/json", Ok(ResponseType::Json)),
             ("image/png, application/json", Ok(PNG)),
-            ("application/json, image/png", Ok(Answer::Json)),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Ok(Answer::Json)),
-            ("text/event-stream", Ok(Answer::Events)),
-            ("text/event-stream, application/json;q=0.9", Ok(Answer::Events)),
-            ("application/json, text/event-stream", Ok(Answer::Json)),
+            ("application/json, image/png", Ok(ResponseType::Json)),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Ok(ResponseType::Json)),
+            ("text/event-stream", Ok(ResponseType::Events)),
+            ("text/event-stream, application/json;q=0.9", Ok(ResponseType::Events)),
+            ("application/json, text/event-stream", Ok(ResponseType::Json)),
             ("application/json;q=0, */*", Ok(PNG)),
-            ("application/json;q=0, image/*;q=0, */*", Ok(Answer::Events)),
+            ("application/json;q=0, image/*;q=0, */*", Ok(ResponseType::Events)),
             ("image/jpeg", Ok(JPEG)),
             ("IMAGE/WEBP", Ok(WEBP)),
             ("image/jpg", Err(406)),
@@ -322,7 +325,7 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(answer(value, None), expected, "{value:?}");
         }
-        assert_eq!(Accept::of(&HeaderMap::new()).unwrap().answer(None).unwrap(), Answer::Json);
+        assert_eq!(Accept::of(&HeaderMap::new()).unwrap().answer(None).unwrap(), ResponseType::Json);
     }
 
     #[test]
@@ -331,9 +334,9 @@ mod tests {
             ("image/jpeg", Ok(JPEG)),
             ("image/*", Ok(JPEG)),
             ("image/png, image/*;q=0.1", Ok(JPEG)),
-            ("*/*", Ok(Answer::Json)),
-            ("image/png, */*;q=0.1", Ok(Answer::Json)),
-            ("image/webp, text/event-stream;q=0.1", Ok(Answer::Events)),
+            ("*/*", Ok(ResponseType::Json)),
+            ("image/png, */*;q=0.1", Ok(ResponseType::Json)),
+            ("image/webp, text/event-stream;q=0.1", Ok(ResponseType::Events)),
             ("image/png", Err(406)),
             ("image/jpeg;q=0, image/*", Err(406)),
         ];
@@ -349,7 +352,7 @@ mod tests {
     fn a_path_takes_its_own_format_alone() {
         for format in Format::ALL {
             let accept = Accept::only(format);
-            assert_eq!(accept.answer(None).unwrap(), Answer::Picture(format));
+            assert_eq!(accept.answer(None).unwrap(), ResponseType::Picture(format));
             assert!(Format::ALL.into_iter().all(|other| accept.check(other).is_ok() == (other == format)));
         }
     }
@@ -375,12 +378,12 @@ mod tests {
             ("wait=301", Some(300), Some("wait=300")),
             ("wait=99999999999999999999999999", Some(300), Some("wait=300")),
             ("return=minimal, handling=lenient", None, None),
-            // Replicate's client sends it bare.
+            // Replicate's client sends `wait` without a value.
             ("wait", Some(60), Some("wait=60")),
             ("wait=", Some(60), Some("wait=60")),
             ("wait=\"\"; x", Some(60), Some("wait=60")),
             ("WAIT, respond-async", Some(60), Some("wait=60")),
-            // What is not understood is not an error.
+            // A value that is not understood is not an error.
             ("wait=-1", None, None),
             ("wait=1.5", None, None),
             ("wait=soon", None, None),
@@ -397,7 +400,7 @@ mod tests {
         }
         let foreign = [(HeaderName::from_static("prefer"), HeaderValue::from_bytes(b"wait=\xff").unwrap())];
         assert_eq!(Prefer::of(&HeaderMap::from_iter(foreign), second(60), second(300)).wait, None);
-        // A default above the bound of the settings keeps to the bound.
+        // A default above the bound is cut to the bound.
         let bare = HeaderMap::from_iter([(HeaderName::from_static("prefer"), HeaderValue::from_static("wait"))]);
         assert_eq!(Prefer::of(&bare, second(60), second(30)).wait, Some(second(30)));
     }

@@ -1,4 +1,4 @@
-//! What every response has, whatever its route: a request id, the problem document, headers, metrics, a line in the log.
+//! Adds to every response its request id, common headers and problem document, and records metrics and a log line.
 
 use std::time::Instant;
 
@@ -10,12 +10,12 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::{error::Problem, face::Spoken};
+use super::{error::ProblemDocument, face::ResponseFace};
 use crate::metrics::Metrics;
 
 const REQUEST_ID: &str = "x-request-id";
 
-/// The outermost layer.
+/// The middleware of the outermost layer.
 pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
     let instance: String = request.uri().path().chars().take(256).collect();
@@ -30,11 +30,11 @@ pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Nex
     let span = tracing::info_span!("request", %request_id);
     let mut response = next.run(request).instrument(span).await;
 
-    let problem = response.extensions_mut().remove::<Problem>();
+    let problem = response.extensions_mut().remove::<ProblemDocument>();
     line.answer = Some((response.status().as_u16(), problem.clone()));
     if let Some(problem) = problem {
-        let problem = Problem { instance, request_id: request_id.clone(), ..problem };
-        let Spoken(face) = response.extensions_mut().remove::<Spoken>().unwrap_or(Spoken::DEFAULT);
+        let problem = ProblemDocument { instance, request_id: request_id.clone(), ..problem };
+        let ResponseFace(face) = response.extensions_mut().remove::<ResponseFace>().unwrap_or(ResponseFace::DEFAULT);
         face.render_error(&problem).write(&mut response);
     }
     let headers = response.headers_mut();
@@ -46,7 +46,7 @@ pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Nex
     response
 }
 
-/// The client's own id where it is harmless in a log, else a new one.
+/// The client's own id if it is safe in a log, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
@@ -56,7 +56,7 @@ fn request_id(headers: &HeaderMap) -> String {
     }
 }
 
-/// Methods that clients make up must not make up metrics.
+/// The method as a label of metrics. Unknown methods share one label, so that clients cannot create metrics.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -70,14 +70,14 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// Counts and logs a request once, also where its client left before the answer: then it is dropped without one.
+/// Counts and logs a request once, when this is dropped, even if the client disconnected before the answer.
 struct Line {
     metrics: Metrics,
     request_id: String,
     method: &'static str,
     route: String,
     began: Instant,
-    answer: Option<(u16, Option<Problem>)>,
+    answer: Option<(u16, Option<ProblemDocument>)>,
 }
 
 impl Drop for Line {

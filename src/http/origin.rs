@@ -1,9 +1,10 @@
-//! The user's browser as the way in: which host names are this listener's, and whose pages may change something.
+//! Protects users' browsers: which host names belong to this listener, and which pages may change something.
 //!
-//! A browser sends what any page of the internet asks it to send, to this machine and its neighbors too. Two things give such a
-//! request away. `Host`: a page that has its own name lead to this server (DNS rebinding) is of the server's origin to the
-//! browser, but the name is not the server's. `Sec-Fetch-Site` and `Origin`: browsers say where a request comes from, and no
-//! page can change that. Programs that are no browsers send neither header and are not concerned.
+//! A browser sends what any page asks it to send, also to this machine and its neighbors. Two things expose such a
+//! request. `Host`: if a page points its own name at this server (DNS rebinding), the browser takes the server for the
+//! page's origin, but the name is not the server's. `Sec-Fetch-Site` and `Origin`: browsers state where a request comes
+//! from, and no page can change that. Programs other than browsers send neither of these two headers, so they are not
+//! affected.
 
 use std::sync::Arc;
 
@@ -17,22 +18,22 @@ use axum::{
 use super::{error::ApiError, host::HostPort};
 use crate::config::{HostPattern, Http, Operator};
 
-/// Probes come by any name: the kubelet uses addresses, load balancers what they like.
+/// Paths of probes, which may use any host name: the kubelet uses addresses, load balancers use other names.
 const PROBES: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/health", "/healthz"];
 
-/// What a listener takes for its own.
+/// The host names and pages that a listener accepts as its own.
 #[derive(Clone, Debug)]
 pub struct Origins {
     allowed: Arc<[HostPattern]>,
-    /// The setting of the names.
+    /// Name of the setting that lists the host names.
     setting: &'static str,
-    /// The operator's listener: what changes something must be JSON, which no page can send without asking first.
+    /// Whether changes require JSON, as on the operator's listener: other sites cannot send JSON without a preflight.
     json_only: bool,
 }
 
 impl Origins {
-    /// Bound to loopback, the public listener is for those on this machine. Bound to more, it has names that it cannot know:
-    /// without a list of them every name is taken.
+    /// For the public listener. On a loopback address it accepts local and listed names. On any other address it cannot
+    /// know its names, so it accepts every name if none are listed.
     pub fn public(http: &Http) -> Origins {
         let every = || "*".parse().into_iter().collect();
         let is_open = http.allowed_hosts.is_empty() && !http.bind.ip().is_loopback();
@@ -40,6 +41,7 @@ impl Origins {
         Origins { allowed, setting: "http.allowed_hosts", json_only: false }
     }
 
+    /// For the operator's listener, which accepts local and listed names.
     pub fn operator(operator: &Operator) -> Origins {
         Origins { allowed: operator.allowed_hosts.clone().into(), setting: "operator.allowed_hosts", json_only: true }
     }
@@ -78,17 +80,18 @@ impl Origins {
         }
     }
 
-    /// Whether a name in `Host` is this listener's. A page of the internet has a name with a dot, which it can have lead to any
-    /// address; it can have neither an address for its name, nor `localhost` and what is below it (RFC 6761).
+    /// Whether a name in `Host` is this listener's. A page of the internet has a name with a dot, which can point to
+    /// any address. Its name cannot be an address, a name without a dot, `localhost`, or a name below `localhost` (RFC
+    /// 6761), so these are always accepted.
     fn serves(&self, HostPort { host, is_address, .. }: &HostPort) -> bool {
         let is_near = !host.contains('.') || host.ends_with(".localhost");
         *is_address || is_near || self.allowed.iter().any(|pattern| pattern.matches(host))
     }
 
-    /// Whether a request with these headers comes from a page of this server, or from no page at all. The one place that
+    /// Whether a request with these headers comes from a page of this server, or from no page at all. Only this method
     /// decides it.
     fn is_ours(&self, headers: &HeaderMap, names: &[&str]) -> bool {
-        // A browser sends each once. Of several, all must speak for this server.
+        // A browser sends each header once. If there are several, all must name this server.
         let sites = headers.get_all("sec-fetch-site");
         if sites.iter().next().is_some() {
             return sites.iter().all(|site| site == "same-origin" || site == "none");
@@ -97,8 +100,8 @@ impl Origins {
         headers.get_all(header::ORIGIN).iter().all(|origin| origin.to_str().is_ok_and(is_own))
     }
 
-    /// For browsers that do not send `Sec-Fetch-Site`, as to addresses without TLS. A proxy may have put its own `Host` in
-    /// place of the one that the page came by, and names that in `X-Forwarded-Host`, which no foreign page can send.
+    /// Checks `Origin`, for browsers that do not send `Sec-Fetch-Site`, for example to addresses without TLS. A proxy
+    /// may have replaced `Host` and put the original name into `X-Forwarded-Host`, which no foreign page can send.
     fn is_own_page(&self, origin: &str, headers: &HeaderMap, names: &[&str]) -> bool {
         let Some((scheme, own)) = origin.split_once("://") else { return false };
         let Ok(own) = own.parse::<HostPort>() else { return false };
@@ -111,7 +114,7 @@ impl Origins {
         let forwarded = forwarded.flat_map(|value| value.split(',')).map(str::trim);
         let is_same = |name: &str| {
             let Ok(name) = name.parse::<HostPort>() else { return false };
-            // A proxy that says no port has left it out.
+            // A name without a port may come from a proxy that left the port out.
             name.host == own.host && name.port.is_none_or(|of_name| Some(of_name) == port)
         };
         let is_listed = self.allowed.iter().any(|pattern| !pattern.is_every() && pattern.matches(&own.host));
@@ -119,7 +122,7 @@ impl Origins {
     }
 }
 
-/// The innermost layer.
+/// The middleware of the innermost layer.
 pub async fn check(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     match origins.check(&request) {
         Ok(()) => next.run(request).await,
@@ -127,7 +130,7 @@ pub async fn check(State(origins): State<Origins>, request: Request, next: Next)
     }
 }
 
-/// All that the request gives as the name of its server.
+/// All names that the request gives for its server.
 fn names<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Vec<&'r str> {
     let hosts = headers.get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("?"));
     let own = uri.authority().map(Authority::as_str);
@@ -143,7 +146,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }
 
-/// As much of a stranger's text as an error repeats.
+/// The part of a client's text that an error repeats.
 fn shown(text: &str) -> String {
     text.chars().take(100).collect()
 }

@@ -1,4 +1,4 @@
-//! The web page and its assets, compiled in; and the answers where there is no route.
+//! Serves the web page and its assets, which are compiled in, and answers requests that reach no route.
 
 use axum::{
     extract::MatchedPath,
@@ -17,17 +17,18 @@ use crate::generation::GenerationId;
 #[folder = "web/"]
 struct Web;
 
-/// Nothing but the server's own files runs, and nothing but the server is talked to. Pictures may also be those that the
-/// page holds in memory.
+/// Only the server's own files run, and the page connects only to the server. Pictures may also come from the page's
+/// memory.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
     connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// `GET /`.
 pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
     let file = Web::get("index.html").ok_or(ApiError::NotFound("page"))?;
     Ok(respond("index.html", file, &headers))
 }
 
-/// Every path without a route: an asset's name, or nothing's.
+/// Answers every path without a route: with the asset of that name, or with 404.
 pub async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     let name = uri.path().trim_start_matches('/');
     let file = Web::get(name).ok_or(ApiError::NotFound("resource"))?;
@@ -37,11 +38,13 @@ pub async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Result<Respo
     Ok(respond(name, file, &headers))
 }
 
+/// Answers every path without a route of the operator's listener.
 pub async fn nothing() -> ApiError {
     ApiError::NotFound("resource")
 }
 
-/// The router adds `Allow`. A last segment that cannot be an id, as in `/v1/images/generations`, is a path that there is not.
+/// Answers a method that a path does not support; the router adds `Allow`. A last segment that cannot be an id, as in
+/// `/v1/images/generations`, means an unknown path.
 pub async fn wrong_method(path: Option<MatchedPath>, uri: Uri) -> ApiError {
     let is_of_one = path.is_some_and(|path| path.as_str() == "/v1/images/{id}");
     let last = uri.path().rsplit('/').next().unwrap_or_default();
@@ -53,9 +56,9 @@ pub async fn wrong_method(path: Option<MatchedPath>, uri: Uri) -> ApiError {
 
 fn respond(name: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
     let hash = file.metadata.sha256_hash();
-    // Weak, since a compressed answer has other bytes under the same tag.
+    // The tag is weak, because a compressed answer has other bytes under the same tag.
     let tag = format!("W/\"{:032x}\"", u128::from_be_bytes(std::array::from_fn(|i| hash[i])));
-    // Names do not change with their contents, so that browsers ask each time; the answer is mostly 304.
+    // The names of assets do not change with their contents, so browsers ask each time; most answers are 304.
     let kept = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
     if etag::matches(headers, &tag) {
         return (success::NOT_MODIFIED, kept).into_response();

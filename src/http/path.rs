@@ -1,4 +1,4 @@
-//! Names in paths. One that cannot be a name of ours is not found, like one that is not known.
+//! Extracts names from paths. A malformed name is answered like an unknown one, except the id of a `PUT`.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,10 @@ use crate::generation::{DeliveryId, EndpointId, GenerationId};
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub GenerationId);
 
-/// The id that a client has chosen in `PUT /v1/images/{id}`: of our own kind, so that it sorts by age and nobody guesses it.
+/// The id that a client has chosen in `PUT /v1/images/{id}`. It must be a UUID of version 7, like the server's own ids,
+/// so that ids sort by age and nobody guesses them.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnId(pub GenerationId);
+pub struct ClientChosenId(pub GenerationId);
 
 /// The worker of `/admin/workers/{id}…`.
 #[derive(Clone, Debug)]
@@ -26,17 +27,17 @@ pub struct WorkerName(pub String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     pub index: u32,
-    /// Without the dot.
+    /// Extension without the dot.
     pub extension: Option<String>,
 }
 
 /// The endpoint of `/v1/webhook_endpoints/{id}…`.
 #[derive(Clone, Copy, Debug)]
-pub struct Endpoint(pub EndpointId);
+pub struct EndpointName(pub EndpointId);
 
 /// The delivery of `…/deliveries/{delivery}/…`.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery(pub DeliveryId);
+pub struct DeliveryName(pub DeliveryId);
 
 /// The picture of `/v1/uploads/{sha256}`: 64 hexadecimal digits.
 #[derive(Clone, Debug)]
@@ -55,12 +56,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for OwnId {
+impl<S: Send + Sync> FromRequestParts<S> for ClientChosenId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
-        id.filter(GenerationId::is_version_7).map(OwnId).ok_or_else(|| {
+        id.filter(GenerationId::is_version_7).map(ClientChosenId).ok_or_else(|| {
             invalid(
                 "/id",
                 "invalid_value",
@@ -87,21 +88,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Content {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Endpoint {
+impl<S: Send + Sync> FromRequestParts<S> for EndpointName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
-        id.map(Endpoint).ok_or(ApiError::NotFound("webhook endpoint"))
+        id.map(EndpointName).ok_or(ApiError::NotFound("webhook endpoint"))
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Delivery {
+impl<S: Send + Sync> FromRequestParts<S> for DeliveryName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = segment(parts, state, "delivery").await.and_then(|id| id.parse().ok());
-        id.map(Delivery).ok_or(ApiError::NotFound("webhook delivery"))
+        id.map(DeliveryName).ok_or(ApiError::NotFound("webhook delivery"))
     }
 }
 
@@ -134,7 +135,7 @@ fn content(text: &str) -> Option<Content> {
         Some((digits, extension)) => (digits, Some(extension.to_owned())),
         None => (text, None),
     };
-    // One address for each artifact: no sign, no leading zeros.
+    // Each index has one form: no sign, no leading zeros.
     let index = digits.parse().ok().filter(|index: &u32| index.to_string() == digits)?;
     Some(Content { index, extension })
 }

@@ -1,4 +1,4 @@
-//! A client that waits, and what its leaving means.
+//! Detects that a waiting client disconnects, and cancels its generation if the request wants that.
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
@@ -11,14 +11,14 @@ use crate::{
 /// What a client waits for on an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// The generation object; the client has, or will find, the generation's id.
+    /// The generation object. The client has, or will find, the generation's id.
     ForObject,
-    /// The only copy of its result: the bytes of a picture or the stream of its own creation.
+    /// The only copy of the result: the bytes of a picture, or the event stream of the client's own request.
     ForResult,
 }
 
-/// The client of a waiting request. Dropped before [`Presence::keep`], as happens when its connection closes, it cancels
-/// the generation if that is what the request wants.
+/// The client of a waiting request. If this is dropped before [`Presence::keep`], which happens when the connection
+/// closes, it cancels the generation if the request wants that.
 #[derive(Debug)]
 pub struct Presence {
     leaving: Option<Leaving>,
@@ -28,7 +28,7 @@ struct Leaving {
     service: Service,
     afterwork: TaskTracker,
     id: GenerationId,
-    /// Keeps the afterwork from ending before it is known whether there is some.
+    /// Keeps the tracker from ending before it is known whether there is a task to run.
     open: TaskTrackerToken,
 }
 
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Leaving {
 }
 
 impl Presence {
-    /// `is_repeatable`: the client can come back for the same generation, by its key or its id.
+    /// `is_repeatable`: whether the client can come back for the same generation, by its key or its id.
     pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool) -> Presence {
         let job = &view.record.job;
         let leaving = cancels(job.on_disconnect, waits, is_repeatable).then(|| Leaving {
@@ -51,12 +51,12 @@ impl Presence {
         Presence { leaving }
     }
 
-    /// A watcher whose leaving means nothing.
+    /// A presence that never cancels its generation.
     pub fn indifferent() -> Presence {
         Presence { leaving: None }
     }
 
-    /// The answer is there, or the server's own end: the generation is not to be cancelled any more.
+    /// Keeps the generation from being canceled, because the answer is complete or the server itself ends the wait.
     pub fn keep(&mut self) {
         self.leaving = None;
     }
@@ -75,7 +75,7 @@ impl Drop for Presence {
         let Some(Leaving { service, afterwork, id, open }) = self.leaving.take() else {
             return;
         };
-        // Outside of a runtime the process is at its end, and the ledger hands the generation to the next one.
+        // Outside of a runtime the process is ending, and the ledger gives the generation to the next process.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };

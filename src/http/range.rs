@@ -1,4 +1,4 @@
-//! `Range` with a single range of bytes (RFC 9110, section 14).
+//! Evaluates `Range` with a single range of bytes (RFC 9110, section 14).
 
 use std::ops::Range;
 
@@ -6,17 +6,17 @@ use axum::http::{HeaderMap, header};
 
 use super::error::ApiError;
 
-/// The part of a file that a request wants; `None` for the whole of it, which is also the answer to several ranges, to
-/// a range in other units or of no sense, and to one of another version of the file (`If-Range`).
+/// The part of a file that a request wants. `None` means the whole file, which also answers several ranges, an invalid
+/// range, a range in other units, and a range of another version of the file (`If-Range`).
 ///
 /// # Errors
-/// `range_not_satisfiable` where the range begins at or after the end.
+/// `range_not_satisfiable` if the range begins at or after the end of the file, or selects no bytes.
 pub fn wanted(headers: &HeaderMap, length: usize, tag: &str) -> Result<Option<Range<usize>>, ApiError> {
     let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
     if text(header::IF_RANGE).is_some_and(|version| version.trim() != tag) {
         return Ok(None);
     }
-    // Names of units have no letter case (RFC 9110, 14.1).
+    // Names of units are case-insensitive (RFC 9110, section 14.1).
     let bytes = |range: &'_ str| {
         let (unit, set) = range.split_once('=')?;
         unit.trim().eq_ignore_ascii_case("bytes").then_some(())?;
@@ -27,14 +27,14 @@ pub fn wanted(headers: &HeaderMap, length: usize, tag: &str) -> Result<Option<Ra
         Some((Some(first), last)) if first < length && last.is_none_or(|last| last >= first) => {
             Ok(Some(first..last.map_or(length, |last| length.min(last.saturating_add(1)))))
         }
-        // The last byte before the first makes the header invalid, and invalid ones are ignored.
+        // A range that ends before it begins is invalid, and invalid ranges are ignored.
         Some((Some(first), Some(last))) if last < first => Ok(None),
         Some((None, Some(count))) if count > 0 && length > 0 => Ok(Some(length.saturating_sub(count)..length)),
         Some(_) => Err(ApiError::RangeNotSatisfiable { length }),
     }
 }
 
-/// First and last byte of `first-last`, or a count of bytes from the end of `-count`.
+/// Parses `first-last`, `first-` or `-count`, which is a number of bytes from the end.
 fn parse(range: &str) -> Option<(Option<usize>, Option<usize>)> {
     let (first, last) = range.split_once('-')?;
     let number = |text: &str| match text.trim() {

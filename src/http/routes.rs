@@ -1,4 +1,4 @@
-//! The one table of routes, which the router and the contract's test both read.
+//! The table of routes. The router and the test of the contract read it.
 
 use axum::{
     http::Method,
@@ -13,18 +13,18 @@ use super::{
 use crate::generation::Format;
 
 /// One operation of a listener.
-pub struct Endpoint<S = AppState> {
+pub struct Route<S = AppState> {
     pub method: Method,
-    /// In the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
+    /// Path in the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
     pub path: &'static str,
-    /// The same for the router. Operations that share one also share the handler.
+    /// Path in the router. Operations with the same path here share a handler.
     pub(super) routed: &'static str,
     pub(super) face: &'static dyn Face,
     pub(super) handler: MethodRouter<S>,
 }
 
-/// The operations of the public listener. The page's assets are beside them, found by name.
-pub fn public_endpoints() -> Vec<Endpoint> {
+/// The operations of the public listener. Assets of the page are not listed; they are found by name.
+pub fn public_routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/v1/images", post(create::create)),
         endpoint(Method::GET, "/v1/images", get(images::list)),
@@ -40,13 +40,10 @@ pub fn public_endpoints() -> Vec<Endpoint> {
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
         endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
-        // A model's name can have slashes, as those of Hugging Face's repositories do.
-        Endpoint { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
-        // What follows such a name is told apart by the handler.
-        Endpoint {
-            routed: "/v1/models/{*id}",
-            ..endpoint(Method::GET, "/v1/models/{id}/schema", get(catalogue::model))
-        },
+        // A model's name may contain slashes, like the names of repositories on Hugging Face.
+        Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
+        // The handler recognizes the suffix after such a name.
+        Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/schema", get(catalogue::model)) },
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
         endpoint(Method::GET, "/v1/embeddings", get(catalogue::embeddings)),
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),
@@ -69,7 +66,7 @@ pub fn public_endpoints() -> Vec<Endpoint> {
 }
 
 /// The operations of the operator's listener.
-pub fn operator_endpoints() -> Vec<Endpoint> {
+pub fn operator_routes() -> Vec<Route> {
     vec![
         endpoint(Method::GET, "/livez", get(health::live)),
         endpoint(Method::GET, "/readyz", get(health::ready)),
@@ -86,12 +83,12 @@ pub fn operator_endpoints() -> Vec<Endpoint> {
     ]
 }
 
-fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Endpoint {
-    Endpoint { method, path, routed: path, face: &Native, handler }
+fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Route {
+    Route { method, path, routed: path, face: &Native, handler }
 }
 
-impl<S> std::fmt::Debug for Endpoint<S> {
+impl<S> std::fmt::Debug for Route<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Route").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
     }
 }

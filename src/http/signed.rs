@@ -1,4 +1,4 @@
-//! URLs that carry the right to see one picture until they expire: `?exp=SECONDS&sig=…`, an HMAC-SHA256 over path and expiry.
+//! URLs that allow access to one picture until they expire: `?exp=SECONDS&sig=…`, an HMAC-SHA256 of path and expiry.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use super::{error::ApiError, urlencoded};
 use crate::config::Http;
 
-/// Seconds since 1970, by which signed URLs expire.
+/// The current time in seconds since 1970.
 pub fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
 
-/// Makes and checks signatures; without a secret it makes none.
+/// Makes and checks signatures. Without a secret it makes none.
 #[derive(Clone)]
 pub struct Signer {
     key: Option<Hmac<Sha256>>,
@@ -23,17 +23,17 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// With `http.url_secret` and `http.url_expiry_s`.
+    /// Uses `http.url_secret` and `http.url_expiry_s`.
     pub fn new(settings: &Http) -> Signer {
         let secret = settings.url_secret.expose().as_bytes();
-        // HMAC takes keys of every length.
+        // HMAC accepts keys of any length.
         let key = (!secret.is_empty()).then(|| Hmac::new_from_slice(secret).ok()).flatten();
         let lifetime = Duration::from(settings.url_expiry_s).as_secs_f64().ceil();
         Signer { key, lifetime_s: lifetime as i64 }
     }
 
-    /// When a URL expires that is signed at `now`, in seconds since 1970; `None` without a secret. At least the lifetime
-    /// lies between, and at most a quarter more: whoever asks again soon is given the same URL, which its cache knows.
+    /// When a URL that is signed at `now` expires, in seconds since 1970; `None` without a secret. The URL is valid for
+    /// the lifetime and up to a quarter longer, so that repeated requests soon get the same URL, which caches know.
     pub fn expiry(&self, now: i64) -> Option<i64> {
         self.key.as_ref()?;
         let quarter = (self.lifetime_s / 4).max(1);
@@ -41,7 +41,7 @@ impl Signer {
         Some(least + (-least).rem_euclid(quarter))
     }
 
-    /// The path with its signature; as it is without a secret.
+    /// The path with its signature; without a secret the path alone.
     pub fn sign(&self, path: &str, expiry: i64) -> String {
         match self.mac(path, &expiry.to_string()) {
             Some(mac) => {
@@ -52,10 +52,10 @@ impl Signer {
         }
     }
 
-    /// Whether the query carries the right to see what lies under `path`; without a signature it does not.
+    /// Whether the query contains a signature that allows access to `path`; `false` if it contains no signature.
     ///
     /// # Errors
-    /// A signature that is not ours for this path, or that has expired.
+    /// The signature is not valid for this path, or it has expired.
     pub fn verify(&self, path: &str, query: &str, now: i64) -> Result<bool, ApiError> {
         let (mut expiry, mut signature) = (None, None);
         for (name, value) in urlencoded::pairs(query.as_bytes())? {
@@ -85,7 +85,7 @@ impl Signer {
 
     fn mac(&self, path: &str, expiry: &str) -> Option<Hmac<Sha256>> {
         let mut mac = self.key.clone()?;
-        // No path has a line break, so that no other pair of path and expiry gives the same bytes.
+        // No path contains a line break, so no other pair of path and expiry gives the same bytes.
         mac.update(format!("{path}\n{expiry}").as_bytes());
         Some(mac)
     }
@@ -179,7 +179,7 @@ mod tests {
             let mut changed = query.clone();
             changed.replace_range(at..=at, &to);
             prop_assume!(changed != query);
-            // Who spoils a name has no signature at all.
+            // A changed parameter name can remove the signature altogether.
             prop_assert!(!ours().verify(PATH, &changed, NOW).unwrap_or(false), "{}", changed);
         }
 

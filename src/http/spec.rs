@@ -1,14 +1,14 @@
-//! The contract, as it is served.
+//! Serves the API contract as YAML and as JSON.
 
 use std::sync::LazyLock;
 
 use axum::{http::header, response::IntoResponse};
 use bytes::Bytes;
 
-/// The contract as it is written.
+/// The contract in YAML, as it is written.
 pub const OPENAPI_YAML: &str = include_str!("../../openapi.yaml");
 
-/// The same for readers without YAML.
+/// The contract in JSON, for readers without YAML.
 static OPENAPI_JSON: LazyLock<Bytes> = LazyLock::new(|| {
     let contract: serde_json::Value = serde_yaml_ng::from_str(OPENAPI_YAML).expect("a test parses this constant");
     contract.to_string().into()

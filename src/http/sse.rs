@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-/// One event. Without an id it leaves the reader's last event id as it is, so that a reader resumes after the last
+/// One event. A frame without an id keeps the reader's last event id as it is, so that a reader resumes after the last
 /// durable event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
@@ -14,17 +14,19 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The first frame of a stream: how soon to reconnect, and an id for a reader that loses the stream at once.
+    /// The first frame of a stream: how soon to reconnect, and the id of a reader that loses the stream at once.
     pub fn prime(retry_ms: u32, id: i64) -> Frame {
         Frame { retry_ms: Some(retry_ms), id: Some(id), ..Frame::default() }
     }
 
+    /// An event with a number, after which a reader can resume.
     pub fn durable(seq: i64, event: &'static str, data: &impl Serialize) -> Frame {
         Frame { id: Some(seq), ..Frame::ephemeral(event, data) }
     }
 
+    /// An event without a number.
     pub fn ephemeral(event: &'static str, data: &impl Serialize) -> Frame {
-        // What is sent are structs of strings and numbers, which have no way to fail.
+        // Only strings and numbers are sent, and serializing them cannot fail.
         let data = serde_json::to_string(data).unwrap_or_default();
         Frame { event: Some(event), data, ..Frame::default() }
     }
@@ -40,7 +42,7 @@ impl Frame {
         if let Some(event) = self.event {
             text += &format!("event: {event}\n");
         }
-        // JSON has no raw line ends, so that one line always holds it.
+        // JSON contains no raw line breaks, so one `data` line is enough.
         text += &format!("data: {}\n\n", self.data);
         text.into()
     }

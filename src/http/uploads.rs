@@ -1,4 +1,4 @@
-//! Pictures that requests brought along, under the digest that `params` tells.
+//! `GET /v1/uploads/{sha256}`: pictures that were part of requests, by the digest that `params` shows.
 
 use axum::{
     extract::State,
@@ -29,7 +29,7 @@ pub async fn get(
         error => error.into(),
     })?;
     let tag = format!("\"{sha256}\"");
-    // A file never changes under its digest.
+    // The file under a digest never changes.
     let kept =
         [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned())];
     if etag::matches(&headers, &tag) {

@@ -1,14 +1,14 @@
-//! `application/x-www-form-urlencoded`, of bodies and queries.
+//! Parses `application/x-www-form-urlencoded` bodies and queries.
 
 use super::error::ApiError;
 use crate::generation::Fields;
 
-/// The names and values of a form. A `%` without two digits stands for itself, as in browsers, so that
+/// The names and values of a form. A `%` without two hexadecimal digits stands for itself, as in browsers, so that
 /// `curl -d prompt='50% off'` works.
 ///
 /// # Errors
-/// `malformed_form` where a name or value is not UTF-8 once decoded, since decoding it loosely would change a prompt unseen,
-/// or where there are more than [`Fields::MOST_IN_FORM`].
+/// `malformed_form` if a decoded name or value is not UTF-8, since decoding it loosely would silently change a prompt,
+/// or if there are more than [`Fields::MOST_IN_FORM`] fields.
 pub fn pairs(form: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     const MOST: usize = Fields::MOST_IN_FORM;
     let parts = || form.split(|byte| *byte == b'&').filter(|part| !part.is_empty());
@@ -25,7 +25,7 @@ pub fn pairs(form: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     parts().map(pair).collect()
 }
 
-/// `None` where the text is not UTF-8 once decoded.
+/// Decodes plus and percent signs; `None` if the result is not UTF-8.
 pub(super) fn decoded(text: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Endpoints of webhooks, and the log of what was sent to them.
+//! The API of webhook endpoints and of the log of deliveries to them.
 
 use axum::{
     extract::{RawQuery, State},
@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::{
     caller::Caller,
     error::{ApiError, success},
-    path::{Delivery as DeliveryName, Endpoint as EndpointName},
-    urlencoded,
+    list::Page,
+    path::{DeliveryName, EndpointName},
+    url, urlencoded,
 };
 use crate::{
     generation::{
@@ -27,7 +28,7 @@ struct EndpointObject {
     url: String,
     events: Vec<WebhookEvent>,
     description: String,
-    /// `enabled`, `disabled`, or `gone` where its receiver has answered 410.
+    /// `enabled`, `disabled`, or `gone` if its receiver has answered 410.
     status: &'static str,
     created_at: String,
     updated_at: String,
@@ -53,28 +54,19 @@ struct DeliveryObject {
     ended_at: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct List<I, T> {
-    object: &'static str,
-    data: Vec<T>,
-    first_id: Option<I>,
-    last_id: Option<I>,
-    has_more: bool,
-}
-
 const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
 pub async fn create(State(service): State<Service>, caller: Caller, fields: Fields) -> Result<Response, ApiError> {
     let (endpoint, secret) = service.webhooks().create(&caller.tenant, fields).await?;
-    let location = [(header::LOCATION, format!("/v1/webhook_endpoints/{}", endpoint.id))];
+    let location = [(header::LOCATION, url::webhook_endpoint(endpoint.id))];
     Ok((success::CREATED, location, NO_STORE, Json(endpoint_object(endpoint, Some(&secret)))).into_response())
 }
 
 pub async fn list(State(service): State<Service>, caller: Caller) -> Result<Response, ApiError> {
     let endpoints = service.webhooks().list(&caller.tenant).await?;
-    let (first_id, last_id) = (endpoints.first().map(|end| end.id), endpoints.last().map(|end| end.id));
+    let ids: Vec<EndpointId> = endpoints.iter().map(|endpoint| endpoint.id).collect();
     let data = endpoints.into_iter().map(|endpoint| endpoint_object(endpoint, None)).collect();
-    Ok((NO_STORE, Json(List { object: "list", data, first_id, last_id, has_more: false })).into_response())
+    Ok((NO_STORE, Json(Page::of(data, &ids, false))).into_response())
 }
 
 pub async fn get(
@@ -105,6 +97,7 @@ pub async fn delete(
     Ok(success::NO_CONTENT.into_response())
 }
 
+/// Replaces the secret of an endpoint; only this answer shows the new one.
 pub async fn rotate(
     State(service): State<Service>,
     caller: Caller,
@@ -122,16 +115,16 @@ pub async fn deliveries(
 ) -> Result<Response, ApiError> {
     let (limit, after) = page(query.unwrap_or_default().as_bytes())?;
     let page = service.webhooks().deliveries(&caller.tenant, id, limit, after).await?;
-    let (first_id, last_id) = (page.records.first().map(|one| one.id), page.records.last().map(|one| one.id));
-    let next = last_id.filter(|_| page.has_more).map(|last| {
-        let url = format!("/v1/webhook_endpoints/{id}/deliveries?limit={limit}&after={last}");
-        (header::LINK, format!("<{url}>; rel=\"next\""))
+    let ids: Vec<DeliveryId> = page.records.iter().map(|delivery| delivery.id).collect();
+    let next = ids.last().filter(|_| page.has_more).map(|last| {
+        let parameters = [("limit", Some(limit.to_string())), ("after", Some(last.to_string()))];
+        (header::LINK, url::next_page(&format!("{}/deliveries", url::webhook_endpoint(id)), parameters))
     });
-    let data = page.records.into_iter().map(delivery_object).collect();
-    let list = List { object: "list", data, first_id, last_id, has_more: page.has_more };
+    let list = Page::of(page.records.into_iter().map(delivery_object).collect(), &ids, page.has_more);
     Ok((axum::response::AppendHeaders(next), NO_STORE, Json(list)).into_response())
 }
 
+/// Makes a delivery due again.
 pub async fn retry(
     State(service): State<Service>,
     caller: Caller,
@@ -142,8 +135,10 @@ pub async fn retry(
     Ok((success::ACCEPTED, NO_STORE, Json(delivery_object(delivery))).into_response())
 }
 
+/// Reads the limit and the cursor of a page.
+///
 /// # Errors
-/// All parameters that are wrong or unknown, each under its name.
+/// All invalid or unknown parameters.
 fn page(query: &[u8]) -> Result<(usize, Option<DeliveryId>), ApiError> {
     let mut fields = Fields::from_form(urlencoded::pairs(query)?);
     let limit = fields.integer("limit", 1, 100).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(20);
@@ -157,7 +152,7 @@ fn page(query: &[u8]) -> Result<(usize, Option<DeliveryId>), ApiError> {
     }
 }
 
-/// Only where it was just made the secret is shown.
+/// `secret` is shown only if it was just made.
 fn endpoint_object(endpoint: Endpoint, secret: Option<&SigningSecret>) -> EndpointObject {
     EndpointObject {
         id: endpoint.id,

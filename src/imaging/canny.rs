@@ -1,12 +1,13 @@
-//! Edges of a picture (Canny 1986, doi:10.1109/TPAMI.1986.4767851), the same pixels as OpenCV's `Canny`.
+//! Edges of a picture (Canny 1986, doi:10.1109/TPAMI.1986.4767851), with the same pixels as OpenCV's `Canny`.
 
 use super::{GreyImage, RgbImage};
 
-/// What stands for a pixel while edges are followed.
+/// The state of a pixel while edges are followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
+    /// Not an edge.
     No,
-    /// On a ridge, and an edge if it is connected to one.
+    /// On a ridge; becomes an edge if it is connected to an edge.
     Maybe,
     Edge,
 }
@@ -14,8 +15,9 @@ enum Mark {
 /// tan 22.5° in units of 2⁻¹⁵.
 const TAN_22: i64 = 13573;
 
-/// White where the picture has an edge, else black: ridges of the gradient above `high`, and those above `low` that are
-/// connected to them; the gradient's size is |dx| + |dy| of Sobel's 3 × 3 operator, of the channel where it is the largest.
+/// White where the picture has an edge, and black elsewhere. Edges are ridges of the gradient above `high`, and ridges
+/// above `low` that are connected to them. The size of the gradient is |dx| + |dy| of Sobel's 3 × 3 operator, in the
+/// channel where it is largest.
 pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let gradients: Vec<(i32, i32)> =
@@ -57,7 +59,8 @@ pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     GreyImage { width: picture.width, height: picture.height, pixels }
 }
 
-/// Whether no neighbour in the gradient's direction is larger. Of two that are equal the left or upper one is no ridge.
+/// Whether the gradient is larger than its neighbors along its direction. Of two equal neighbors, the left or upper one
+/// is the ridge; of two equal diagonal neighbors, neither is.
 fn is_ridge(own: i32, (dx, dy): (i32, i32), size: impl Fn(i64, i64) -> i32) -> bool {
     let (x, y) = (i64::from(dx.abs()), i64::from(dy.abs()) << 15);
     let (flat, steep) = (x * TAN_22, x * TAN_22 + (x << 16));
@@ -71,7 +74,7 @@ fn is_ridge(own: i32, (dx, dy): (i32, i32), size: impl Fn(i64, i64) -> i32) -> b
     }
 }
 
-/// Sobel's derivatives of the channel where they are the largest together. Beyond the border the picture goes on as it ends.
+/// Sobel's derivatives of the channel with the largest |dx| + |dy|. Border pixels are repeated beyond the border.
 fn gradient(picture: &RgbImage, x: usize, y: usize) -> (i32, i32) {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let (left, right) = (x.saturating_sub(1), (x + 1).min(width - 1));
@@ -102,7 +105,7 @@ mod tests {
 
     #[test]
     fn weak_ridges_count_where_they_touch_strong_ones() {
-        // A step whose height falls from line to line.
+        // A step edge whose height falls from row to row.
         let height = |y: usize| [250u8, 40, 40, 5, 40, 0, 0][y];
         let pixels = (0..7 * 8).flat_map(|at| [if at % 8 < 4 { 0 } else { height(at / 8) }; 3]).collect();
         let edges = canny(&RgbImage { width: 8, height: 7, pixels }, 100, 200).pixels;

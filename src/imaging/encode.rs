@@ -1,4 +1,4 @@
-//! Pictures as files: pixels and metadata, in the format that a request asks for.
+//! Encodes pictures into files: pixels and metadata, in the format that a request chooses.
 
 mod exif;
 mod jpeg;
@@ -12,7 +12,7 @@ use crate::{
     generation::{Encoding, Job},
 };
 
-/// The picture cannot be encoded.
+/// Why a picture cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     #[error("a picture of {width} × {height} pixels has {expected} bytes, not {bytes}")]
@@ -27,8 +27,8 @@ pub enum EncodeError {
     Webp(#[from] image_webp::EncodingError),
 }
 
-/// Encodes image `index` of a generation in the format and with the metadata that its request asks for; `label` is what
-/// other programs call its sampler.
+/// Encodes image `index` of a generation with the format and the metadata that its request chooses. `label` has the
+/// names of its sampler in other programs.
 ///
 /// # Errors
 /// As [`encode`].
@@ -36,11 +36,11 @@ pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: 
     encode(image, job.output.encoding, &Metadata::of(job, label, index))
 }
 
-/// Encodes a picture with 8 bits a sample in sRGB. The bytes are a function of the arguments alone, on every machine.
+/// Encodes an sRGB picture with 8 bits per channel. Equal arguments give equal bytes on every machine.
 ///
 /// # Errors
-/// [`EncodeError::Length`] where the pixels do not fit the size, [`EncodeError::TooLarge`] where a JPEG cannot have it,
-/// and otherwise the error of the format, such as for a side of 0.
+/// [`EncodeError::Length`] if the number of pixels does not match the size, [`EncodeError::TooLarge`] if a side is too
+/// long for JPEG, and otherwise the error of the format, such as for a side of 0.
 pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     image.check_length()?;
     match encoding {
@@ -51,7 +51,7 @@ pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Resu
 }
 
 impl RgbImage {
-    /// Whether the pixels fit the size.
+    /// Checks that the number of bytes matches the size.
     fn check_length(&self) -> Result<(), EncodeError> {
         let (width, height, expected) = (self.width, self.height, self.expected_bytes());
         match self.pixels.len() {

@@ -1,16 +1,16 @@
-//! A generation as the lines of text that image tools read from the files of pictures, a habit that AUTOMATIC1111's web
-//! interface began: the prompt, the negative prompt, then one line of settings.
+//! Describes a generation in the text format that AUTOMATIC1111's web interface introduced and that image tools read:
+//! prompt, negative prompt, and one line of settings.
 
 use serde_json::Value;
 
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Control, Draw, Hold, Mask, Preprocess, PromptSyntax, SeedMode},
+    generation::{ControlUse, Draw, ImageInfluence, Mask, Preprocess, PromptSyntax, SeedMode},
 };
 
-/// `model` is the name of the model that draws.
+/// The text for image `index` of a generation; `model` is the name of the model.
 pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
-    // The prompt's tags for LoRAs, as those tools write them, whichever way the request named them.
+    // LoRAs as tags after the prompt, as those tools write them, however the request named the LoRAs.
     let tags = draw.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
     let text = |prompt: &str| match draw.prompt_syntax {
         PromptSyntax::Plain => escaped(prompt),
@@ -24,8 +24,8 @@ pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> S
     lines.join("\n")
 }
 
-/// The image's seed as a request may name it. Requests end at 2⁶³ − 1, where the seed of a later image may lie beyond;
-/// generators look at the low 32 bits only, which the top bit is not among.
+/// The seed of image `index` in the range of requests. The seed of a later image can exceed their limit of 2⁶³ − 1;
+/// without the top bit torch's generator gives the same numbers, because it uses only the low 32 bits.
 pub(super) fn seed(draw: &Draw, index: u32) -> u64 {
     draw.seed_of(index) & i64::MAX as u64
 }
@@ -41,8 +41,8 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
     ]);
     settings.extend(label.eta.filter(|_| draw.eta != 0.0).map(|word| (word, draw.eta.to_string())));
     match draw.source.as_ref().map(|source| source.hold) {
-        Some(Hold::Strength { strength }) => settings.push(("Denoising strength", strength.to_string())),
-        Some(Hold::Guidance { image_guidance_scale }) => {
+        Some(ImageInfluence::Strength { strength }) => settings.push(("Denoising strength", strength.to_string())),
+        Some(ImageInfluence::Guidance { image_guidance_scale }) => {
             settings.push(("Image CFG scale", image_guidance_scale.to_string()))
         }
         None => {}
@@ -65,7 +65,7 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
     if !approximations.is_empty() {
         settings.push(("Approximations", approximations.join(" ")));
     }
-    // Noise is torch's for the CPU; without a word these tools draw a GPU's.
+    // Noise is that of torch's CPU generator; without this setting, these tools use a GPU generator.
     settings.push(("RNG", "CPU".to_owned()));
     settings.push(("Version", format!("latentd {}", env!("CARGO_PKG_VERSION"))));
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
@@ -87,11 +87,11 @@ fn mask(mask: &Mask) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// The names of a request's ControlNets, of which it has at most four.
+/// Names of the settings of ControlNets; a request has at most four.
 const CONTROL_NETS: [&str; 4] = ["ControlNet 0", "ControlNet 1", "ControlNet 2", "ControlNet 3"];
 
-/// The settings of one ControlNet, which are the value of one setting.
-fn control(control: &Control) -> String {
+/// The settings of one ControlNet, written as the value of one setting.
+fn control(control: &ControlUse) -> String {
     let module = match control.preprocess {
         Preprocess::None => "none",
         Preprocess::Canny => "canny",
@@ -103,7 +103,7 @@ fn control(control: &Control) -> String {
     )
 }
 
-/// A plain prompt in the syntax of these tools: without the backslash its brackets would weigh words.
+/// A plain prompt in the syntax of these tools, where brackets without a backslash would change the weight of words.
 fn escaped(prompt: &str) -> String {
     let mut escaped = String::with_capacity(prompt.len());
     for letter in prompt.chars() {
@@ -115,7 +115,7 @@ fn escaped(prompt: &str) -> String {
     escaped
 }
 
-/// Commas and colons part the settings, so a value that has them stands in the quotes of JSON.
+/// Commas and colons separate settings, so a value that contains one is quoted as JSON.
 fn quoted(value: &str) -> String {
     if value.contains([',', ':', '\n']) { Value::from(value).to_string() } else { value.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! Reading the pictures that clients send.
+//! Decodes the pictures that clients send.
 
 use std::io::Cursor;
 
@@ -6,17 +6,17 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbaIm
 
 use super::{RgbImage, jpeg, orientation::orientation};
 
-/// The largest picture that is read, in pixels: what a phone of today takes in full.
+/// The largest picture that is read, in pixels: the full resolution of a current phone camera.
 pub const MAX_PIXELS: u64 = 50_000_000;
-/// The longest side, in pixels.
+/// The longest side that is read, in pixels.
 const MAX_SIDE: u32 = 16_384;
-/// Memory that decoding may take: four bytes a pixel, and as much again for the way there.
+/// Bytes of memory for decoding: four bytes per pixel, and as many for intermediate results.
 const MAX_ALLOC: u64 = 8 * MAX_PIXELS;
 
-/// Bytes of the largest color profile of a PNG that is looked at.
+/// Bytes that unpacked metadata of a PNG, such as a color profile, may take beyond four times the size of the file.
 const MAX_PROFILE: u64 = 4 << 20;
 
-/// Why the bytes are no picture that can be used.
+/// Why bytes cannot be used as a picture.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("is empty; it must be a PNG, JPEG or WebP picture")]
@@ -38,11 +38,12 @@ pub enum DecodeError {
     Broken(#[from] image::ImageError),
 }
 
-/// Decodes a PNG, JPEG or WebP picture (the first frame of a moving one) to 8 bits a channel, turned as its EXIF or XMP
-/// says; what is transparent shows `ground`, a level for all three channels. Its size is looked at before its pixels.
+/// Decodes a PNG, JPEG or WebP picture (the first frame of an animation) to 8 bits per channel, oriented as its EXIF or
+/// XMP says. Transparent parts show `ground`, a level for all three channels. The size is checked before pixels are
+/// decoded.
 ///
 /// # Errors
-/// Another format, too many pixels, broken or truncated data.
+/// The format is not supported, the picture has too many pixels, or the data is broken or truncated.
 pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
     let (decoder, orientation) = head(bytes)?;
     if image::guess_format(bytes).ok() == Some(ImageFormat::Jpeg) && !jpeg::has_all_pixels(bytes) {
@@ -59,10 +60,10 @@ pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
     })
 }
 
-/// Width and height that [`decode`] gives, read from the head of the file.
+/// The width and height of the picture that [`decode`] returns, read from the head of the file.
 ///
 /// # Errors
-/// Another format, too many pixels, a broken head.
+/// The format is not supported, the picture has too many pixels, or the head is broken.
 pub fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
     let (decoder, orientation) = head(bytes)?;
     let (width, height) = decoder.dimensions();
@@ -77,7 +78,7 @@ pub fn size(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
     })
 }
 
-/// A decoder of a picture that is not too large, and how the picture lies.
+/// A decoder for a picture whose size is allowed, and the orientation of the picture.
 fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
@@ -93,8 +94,9 @@ fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(match format {
-        // What a PNG holds besides pixels is read with its head. A color profile, which is not used, can have a thousand times
-        // the bytes of its file; one that is too large for this is skipped. Texts are never larger than their file.
+        // The decoder reads everything but pixels with the head of a PNG. A color profile, which is not used, can
+        // unpack to a thousand times the size of its file; the decoder skips one that exceeds this limit. Texts are
+        // never larger than their file.
         ImageFormat::Png => MAX_ALLOC.min(4 * bytes.len() as u64 + MAX_PROFILE),
         _ => MAX_ALLOC,
     });
@@ -108,6 +110,7 @@ fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     Ok((decoder, orientation))
 }
 
+/// Blends the picture over the level `ground` by its alpha channel.
 fn flattened(picture: &RgbaImage, ground: u8) -> RgbImage {
     let over = |level: u8, alpha: u8| {
         let (alpha, ground) = (u32::from(alpha), u32::from(ground));
@@ -155,7 +158,7 @@ mod tests {
         assert!(matches!(decode(&file[..file.len() / 2], 0), Err(DecodeError::Broken(_))));
     }
 
-    /// Whatever is not refused is the whole picture.
+    /// A truncated file either fails or gives the whole picture.
     #[test]
     fn a_cut_file_is_refused_or_has_all_its_pixels() {
         let pixels: Vec<u8> = (0..3 * 24 * 16).map(|i| (i * i % 251) as u8).collect();
@@ -175,14 +178,14 @@ mod tests {
     #[test]
     fn a_size_that_is_too_large_is_refused_before_the_pixels_are_read() {
         let mut file = png(&[0; 3], 1, 1, ExtendedColorType::Rgb8);
-        // The width and height of the header, and its checksum.
+        // The width and height in the header, and then its checksum.
         file[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
         let checksum = crc32(&file[12..29]);
         file[29..33].copy_from_slice(&checksum.to_be_bytes());
         assert!(matches!(decode(&file, 0), Err(DecodeError::TooLarge { width: 16_384, height: 16_384 })));
     }
 
-    /// The checksum of PNG's chunks.
+    /// The checksum of PNG chunks.
     fn crc32(bytes: &[u8]) -> u32 {
         let step = |crc: u32, byte: &u8| {
             let mut crc = crc ^ u32::from(*byte);

@@ -1,4 +1,4 @@
-//! What the file of a JPEG is made of (ITU-T T.81, annex B).
+//! Checks the structure of a JPEG file, and finds its EXIF (ITU-T T.81, annex B).
 
 mod scan;
 
@@ -8,14 +8,14 @@ const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
 const APP1: u8 = 0xe1;
 
-/// Whether the file goes on to its end marker, EOI. The decoder paints grey what was cut off; Pillow, and with it diffusers,
-/// refuses such a file. What follows the marker is no part of the picture.
+/// Whether the file reaches its end marker, EOI. The decoder fills missing parts with gray; Pillow, and therefore
+/// diffusers, rejects such files. Bytes after the marker do not belong to the picture.
 pub(super) fn is_whole(file: &[u8]) -> bool {
     segments(file).last().is_some_and(|segment| segment.marker == END_OF_IMAGE)
 }
 
-/// Whether each scan of a file with sequential coding has all its components. zune-jpeg 0.5.15, the decoder, makes another
-/// picture of other files, green or without its last rows, and says nothing; it reads progressive ones.
+/// Whether each scan of a sequential JPEG has all components. The decoder, zune-jpeg 0.5.15, decodes other sequential
+/// files to a wrong picture (green, or without its last rows) without an error. It reads progressive files correctly.
 pub(super) fn has_shared_scans(file: &[u8]) -> bool {
     let mut components = 0;
     segments(file).all(|segment| match segment.marker {
@@ -28,30 +28,31 @@ pub(super) fn has_shared_scans(file: &[u8]) -> bool {
     })
 }
 
-/// The EXIF of the file, from its mark on. Of several segments the first one counts, as for Pillow.
+/// The EXIF of the file, including its `Exif` mark. If there are several segments, the first one counts, as in Pillow.
 pub(super) fn exif(file: &[u8]) -> Option<&[u8]> {
     let mut head = segments(file).take_while(|segment| segment.marker != START_OF_SCAN);
     head.find(|segment| segment.marker == APP1 && segment.data.starts_with(b"Exif\0\0")).map(|segment| segment.data)
 }
 
+/// A segment of the file.
 struct Segment<'a> {
     marker: u8,
-    /// What its length covers.
+    /// The data that the length of the segment covers.
     data: &'a [u8],
-    /// The rest of the file. Behind the start of a scan it begins with the scan's data.
+    /// The rest of the file. After the start of a scan it begins with the data of the scan.
     behind: &'a [u8],
 }
 
-/// The segments of the file, the last of which is its end marker. A file that was cut short has none, whatever follows the
-/// cut: the start of another picture ends the list too. In the data of a scan a byte 255 is followed by a zero or belongs to
-/// a restart marker.
+/// The segments of the file; the last one is the end marker. A truncated file has no end marker, whatever follows the
+/// cut: the start of another picture also ends the list. In the data of a scan, a byte 255 is followed by a zero or
+/// belongs to a restart marker.
 fn segments(file: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     let mut rest = file.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
         while let Some(at) = rest.iter().position(|byte| *byte == 0xff) {
             rest = &rest[at + 1..];
             let (segment, behind) = match rest {
-                // Data, a restart, or a filling byte before a marker.
+                // Scan data, a restart marker, or a fill byte before a marker.
                 [0x00 | 0x01 | 0xd0..=0xd7 | 0xff, ..] => continue,
                 [0xd8, ..] | [] => break,
                 [END_OF_IMAGE, behind @ ..] => (Segment { marker: END_OF_IMAGE, data: &[], behind }, &[][..]),
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
     use crate::imaging::{DecodeError, decode};
 
-    /// 24 × 16 pixels in several scans, by Pillow.
+    /// 24 × 16 pixels in several scans, written by Pillow.
     const PROGRESSIVE: &[u8] = include_bytes!("../../tests/fixtures/inputs/progressive.jpg");
 
     fn baseline() -> Vec<u8> {
@@ -86,7 +87,7 @@ mod tests {
         file
     }
 
-    /// As Pillow refuses them all.
+    /// Pillow rejects all of these files, too.
     #[test]
     fn what_was_cut_short_is_refused_wherever_it_was_cut() {
         for whole in [baseline(), PROGRESSIVE.to_vec()] {
@@ -112,7 +113,7 @@ mod tests {
         }
     }
 
-    /// Where the data ends matters, and not what comes next.
+    /// The check depends on where the scan data ends, not on the bytes that follow.
     #[test]
     fn a_cut_scan_is_refused_whatever_follows_it() {
         for whole in [baseline(), PROGRESSIVE.to_vec()] {
@@ -129,12 +130,12 @@ mod tests {
         }
     }
 
-    /// A marker within the data of a scan that is none of the data itself.
+    /// Whether these two bytes are a marker that ends the data of a scan.
     fn is_marker(pair: &[u8]) -> bool {
         pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff)
     }
 
-    /// An encoder with Huffman tables of its own writes a scan for each component.
+    /// An encoder with optimized Huffman tables writes one scan per component.
     #[test]
     fn baseline_scans_of_one_component_are_refused() {
         let pixels = [200, 120, 40].repeat(64 * 64);
@@ -142,7 +143,7 @@ mod tests {
             (80, false, false, true),
             (80, true, false, false),
             (80, true, true, true),
-            // From 90 on the color has the resolution of the rest.
+            // From a quality of 90 on, color has the full resolution.
             (95, false, false, true),
             (95, true, false, false),
         ] {
@@ -161,13 +162,13 @@ mod tests {
                 }
             }
         }
-        // One component alone shares its scan with nobody.
+        // A picture with one component has all its components in one scan.
         let mut file = Vec::new();
         JpegEncoder::new(&mut file).write_image(&[7; 64], 8, 8, ExtendedColorType::L8).unwrap();
         assert!(decode(&file, 0).is_ok());
     }
 
-    /// A picture within the metadata has an end of its own.
+    /// A thumbnail in the metadata has its own end marker.
     #[test]
     fn the_end_of_a_thumbnail_is_not_the_end() {
         let whole = baseline();

@@ -1,11 +1,11 @@
-//! Masks: white is what may change, black what stays.
+//! Masks: white pixels may change, black pixels stay.
 
 use image::{GrayImage, imageops};
 
 use super::{GreyImage, RgbImage};
 
-/// The lightness of a picture (ITU-R 601, in Pillow's fixed point), its edges softened by a Gaussian of `blur` pixels, and
-/// turned to its negative where `invert` says so.
+/// The brightness of a picture (ITU-R 601, with Pillow's fixed-point arithmetic), inverted if `invert` is true, and
+/// blurred by a Gaussian of `blur` pixels.
 pub fn grey(picture: &RgbImage, blur: u32, invert: bool) -> GreyImage {
     let lightness = |pixel: &[u8]| {
         let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
@@ -20,8 +20,8 @@ pub fn grey(picture: &RgbImage, blur: u32, invert: bool) -> GreyImage {
     }
 }
 
-/// `over` where the mask is white, `under` where it is black, and a mixture between. All three are of one size.
-pub fn laid_over(under: &RgbImage, over: &RgbImage, mask: &GreyImage) -> RgbImage {
+/// `over` where the mask is white, `under` where it is black, and a mixture in between. All three have the same size.
+pub fn composite(under: &RgbImage, over: &RgbImage, mask: &GreyImage) -> RgbImage {
     let mixed = |(under, over): (&u8, &u8), share: u32| {
         ((u32::from(*over) * share + u32::from(*under) * (255 - share) + 127) / 255) as u8
     };
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn lightness_is_pillows() {
-        // Pillow's convert("L") of the same pixels.
+        // The result of Pillow's convert("L") for the same pixels.
         let picture = rgb(5, 1, &[255, 0, 0, 0, 255, 0, 0, 0, 255, 77, 77, 77, 12, 200, 99]);
         assert_eq!(grey(&picture, 0, false).pixels, [76, 150, 29, 77, 132]);
         assert_eq!(grey(&picture, 0, true).pixels, [179, 105, 226, 178, 123]);
@@ -58,6 +58,6 @@ mod tests {
     fn the_mask_says_which_picture_shows() {
         let (under, over) = (rgb(3, 1, &[10; 9]), rgb(3, 1, &[110; 9]));
         let mask = GreyImage { width: 3, height: 1, pixels: vec![0, 255, 51] };
-        assert_eq!(laid_over(&under, &over, &mask).pixels, [10, 10, 10, 110, 110, 110, 30, 30, 30]);
+        assert_eq!(composite(&under, &over, &mask).pixels, [10, 10, 10, 110, 110, 110, 30, 30, 30]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the file of a picture says of its making.
+//! The metadata of a picture file: how the picture was made.
 
 use serde_json::{Map, Value};
 
@@ -8,22 +8,22 @@ use crate::{
     generation::{Draw, Job, MetadataLevel, SeedMode, Work},
 };
 
-/// The texts in the file of one picture, by [`MetadataLevel`]. Each format has places of its own for them.
+/// The metadata texts of one picture, by [`MetadataLevel`]. Each format stores them in different places.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Metadata {
     Full {
-        /// The lines that other image tools show and read.
+        /// The text that other image tools display and read.
         parameters: String,
-        /// The JSON of a request that makes this very picture again.
+        /// The JSON of a request that draws exactly this picture again.
         request: String,
     },
-    /// The seed alone.
+    /// Only the seed.
     Seed(String),
     None,
 }
 
 impl Metadata {
-    /// The texts of image `index`; `label` is what other programs call the generation's sampler.
+    /// The metadata of image `index`; `label` has the names of the sampler in other programs.
     pub fn of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
         let Work::Draw(draw) = &job.work;
         match job.output.metadata_level {
@@ -37,8 +37,8 @@ impl Metadata {
     }
 }
 
-/// What to POST for this very picture. Images of [`SeedMode::Batch`] cannot be had one by one, so their request is the
-/// whole generation's.
+/// The request that draws exactly this picture. Images of [`SeedMode::Batch`] cannot be drawn one by one, so their
+/// request is that of the whole generation.
 fn request(job: &Job, draw: &Draw, index: u32) -> Map<String, Value> {
     let mut params = job.params();
     if draw.seed_mode == SeedMode::PerImage {

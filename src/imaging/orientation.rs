@@ -1,4 +1,4 @@
-//! How a picture lies, by what its file says.
+//! The orientation of a picture, as its file states it.
 
 mod exif;
 
@@ -9,22 +9,23 @@ use image::{ImageDecoder, ImageFormat, metadata::Orientation};
 
 use super::jpeg;
 
-/// As Pillow's `exif_transpose` reads it, and with it diffusers' `load_image`: EXIF, or, where it has no orientation, XMP. A
-/// PNG may hold either before or behind its pixels, EXIF also as text in hexadecimal digits, which exiv2 writes.
+/// Reads the orientation like Pillow's `exif_transpose`, and therefore like diffusers' `load_image`: from EXIF, or from
+/// XMP if EXIF has no orientation. A PNG can store both before or after its pixels, and EXIF also as text in
+/// hexadecimal digits, which exiv2 writes.
 pub(super) fn orientation(file: &[u8], format: ImageFormat, decoder: &mut impl ImageDecoder) -> Orientation {
     let (exif, xmp) = match format {
         ImageFormat::Png => of_png(file),
-        // What cannot be read of these says nothing of the pixels.
+        // Broken metadata is ignored, because it does not affect the pixels.
         ImageFormat::Jpeg => (jpeg::exif(file).map(<[u8]>::to_vec), decoder.xmp_metadata().ok().flatten()),
         _ => (decoder.exif_metadata().ok().flatten(), decoder.xmp_metadata().ok().flatten()),
     };
     exif.and_then(|exif| exif::orientation(&exif)).or_else(|| of_xmp(&xmp?)).unwrap_or(Orientation::NoTransforms)
 }
 
-/// The most bytes that a compressed text of a PNG is unpacked to; what it says of the orientation comes first.
+/// The most bytes to which a compressed text of a PNG is unpacked; the orientation stands near the start of the text.
 const LONGEST_TEXT: u64 = 4 << 20;
 
-/// EXIF and XMP of a PNG, wherever they lie.
+/// EXIF and XMP of a PNG, before or after its pixels.
 fn of_png(file: &[u8]) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let (mut chunk_exif, mut text_exif, mut xmp) = (None, None, None);
     for (kind, data) in chunks(file) {
@@ -40,7 +41,7 @@ fn of_png(file: &[u8]) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     (chunk_exif.or(text_exif), xmp)
 }
 
-/// The chunks of a PNG, by type and data, as far as they are whole.
+/// The complete chunks of a PNG, as type and data.
 fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     const SIGNATURE: usize = 8;
     let mut rest = file.get(SIGNATURE..).unwrap_or_default();
@@ -54,7 +55,7 @@ fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
-/// Keyword and text of a chunk with text that says something here.
+/// The keyword and the text of a text chunk with EXIF or XMP.
 fn text(kind: [u8; 4], data: &[u8]) -> Option<(&[u8], Vec<u8>)> {
     let (keyword, rest) = field(data)?;
     if !matches!(keyword, b"Raw profile type exif" | b"XML:com.adobe.xmp") {
@@ -74,21 +75,21 @@ fn text(kind: [u8; 4], data: &[u8]) -> Option<(&[u8], Vec<u8>)> {
     Some((keyword, text))
 }
 
-/// What stands before the next zero byte, and behind it.
+/// The bytes before the next zero byte, and the bytes after it.
 fn field(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = data.iter().position(|byte| *byte == 0)?;
     Some((&data[..end], &data[end + 1..]))
 }
 
-/// As much of the text as can be unpacked.
+/// The text, as far as it can be unpacked.
 fn unpacked(compressed: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
-    // What came before a fault is kept.
+    // Text before an error is kept.
     let _ = ZlibDecoder::new(compressed).take(LONGEST_TEXT).read_to_end(&mut text);
     text
 }
 
-/// ImageMagick's form of binary data in a text: a line without anything, the name, the length, then hexadecimal digits.
+/// ImageMagick's text format of binary data: an empty line, the name, the length, then hexadecimal digits.
 fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.split(|byte| *byte == b'\n').skip(3).flatten().copied().collect();
     let digits = digits.trim_ascii();
@@ -97,7 +98,7 @@ fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
     digits.as_chunks::<2>().0.iter().map(byte).collect()
 }
 
-/// `tiff:Orientation`, as an attribute or as an element.
+/// The value of `tiff:Orientation`, as an attribute or as an element.
 fn of_xmp(xmp: &[u8]) -> Option<Orientation> {
     const NAME: &[u8] = b"tiff:Orientation";
     let places = xmp.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
@@ -119,7 +120,7 @@ mod tests {
 
     use crate::imaging::decode;
 
-    /// Two pixels side by side, which stand one above the other where orientation 6 or 8 is read.
+    /// Two pixels side by side; with orientation 6 or 8, one is above the other.
     const PIXELS: [u8; 6] = [250, 10, 10, 10, 10, 250];
 
     fn png() -> Vec<u8> {
@@ -128,12 +129,12 @@ mod tests {
         file
     }
 
-    /// EXIF of one entry.
+    /// EXIF with one entry.
     fn exif(orientation: u8) -> Vec<u8> {
         [&b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0"[..], &[orientation], &[0; 6]].concat()
     }
 
-    /// EXIF whose orientation is a LONG, as some programs write it, in both byte orders.
+    /// EXIF whose orientation has the type LONG, as some programs write it, in both byte orders.
     fn long_exif(orientation: u8) -> [Vec<u8>; 2] {
         [
             [&b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0"[..], &[orientation], &[0; 4]].concat(),
@@ -148,7 +149,7 @@ mod tests {
         ]
     }
 
-    /// A chunk of a PNG.
+    /// A PNG chunk.
     fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
         let mut crc = flate2::Crc::new();
         crc.update(kind);
@@ -156,7 +157,7 @@ mod tests {
         [&(data.len() as u32).to_be_bytes()[..], kind, data, &crc.sum().to_be_bytes()].concat()
     }
 
-    /// The PNG with this chunk before its pixels, and behind them.
+    /// The PNG with this chunk before its pixels, and with the chunk after them.
     fn with(chunk: &[u8]) -> [Vec<u8>; 2] {
         let png = png();
         [b"IDAT", b"IEND"].map(|kind| {
@@ -171,7 +172,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Width and height of the picture as it is turned.
+    /// Width and height of the picture after the orientation is applied.
     fn size(file: &[u8]) -> (u32, u32) {
         let picture = decode(file, 0).unwrap();
         (picture.width, picture.height)
@@ -248,7 +249,7 @@ mod tests {
         let of_xmp = [b"http://ns.adobe.com/xap/1.0/\0", xmp(6)[0].as_bytes()].concat();
         assert_eq!(size(&jpeg_with(&of_xmp)), (1, 2));
 
-        // Some programs write EXIF with the mark that it has in a JPEG.
+        // Some programs also write the `Exif` mark of a JPEG.
         let [big_endian, little_endian] = long_exif(6);
         for exif in [exif(6), [&b"Exif\0\0"[..], &exif(6)].concat(), big_endian, little_endian] {
             let mut file = Vec::new();

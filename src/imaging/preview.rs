@@ -1,17 +1,17 @@
-//! Rough pictures of a run on its way.
+//! Previews: small pictures of a run that is not finished.
 
 use std::borrow::Cow;
 
 use super::{EncodeError, RgbImage, encode_fast};
 
-/// No side of a preview is longer, in pixels.
+/// The longest side of a preview, in pixels.
 const MAX_SIDE: u32 = 512;
 
-/// The largest file of a preview: in base 64 it has 64 KiB.
+/// The most bytes of a preview file, which are 64 KiB in base64.
 const MAX_BYTES: usize = 48 * 1024;
 
-/// Encodes a preview as a PNG without texts, for speed rather than for size, but never in more than 48 KiB: a picture
-/// that takes more is halved until it fits.
+/// Encodes a preview as a PNG without texts, quickly rather than compactly, in at most 48 KiB: halves a picture until
+/// its file fits.
 ///
 /// # Errors
 /// As [`encode_fast`].
@@ -25,7 +25,7 @@ pub fn encode_preview(image: &RgbImage) -> Result<Vec<u8>, EncodeError> {
     Ok(file)
 }
 
-/// Every pixel the mean of up to four.
+/// Halves the size; each pixel is the mean of up to four pixels.
 fn halved(image: &RgbImage) -> RgbImage {
     let (width, height) = (image.width.div_ceil(2), image.height.div_ceil(2));
     let mut pixels = Vec::with_capacity(3 * width as usize * height as usize);
@@ -36,7 +36,7 @@ fn halved(image: &RgbImage) -> RgbImage {
             let (left, right) = (2 * x as usize, (2 * x + 1).min(image.width - 1) as usize);
             for channel in 0..3 {
                 let sum = |row: &[u8]| u32::from(row[3 * left + channel]) + u32::from(row[3 * right + channel]);
-                // At most 255, as a mean of bytes.
+                // At most 255, because it is a mean of bytes.
                 pixels.push(((sum(above) + sum(below) + 2) / 4) as u8);
             }
         }
@@ -44,9 +44,9 @@ fn halved(image: &RgbImage) -> RgbImage {
     RgbImage { width, height, pixels }
 }
 
-/// Enlarges a picture of latent size `factor` times, bilinear between the centres of the pixels, to at most 512 pixels a
-/// side: a larger factor is taken for the largest that fits. A picture whose pixels do not fit its size comes back as it
-/// is, for the encoder to refuse.
+/// Enlarges a picture of latent size by `factor`, bilinear between the centers of pixels, to at most 512 pixels per
+/// side: a larger factor is replaced by the largest that fits. Returns a picture whose number of pixels does not match
+/// its size unchanged; the encoder rejects it.
 pub fn upscale(image: &RgbImage, factor: u32) -> RgbImage {
     let factor = factor.min(MAX_SIDE / image.width.max(image.height).max(1)).max(1);
     if factor == 1 || image.pixels.len() as u64 != image.expected_bytes() {
@@ -64,7 +64,7 @@ pub fn upscale(image: &RgbImage, factor: u32) -> RgbImage {
                 let top = column.mix(above[left].into(), above[right].into());
                 let bottom = column.mix(below[left].into(), below[right].into());
                 let square = 4 * factor * factor;
-                // At most 255, as a mean of bytes.
+                // At most 255, because it is a mean of bytes.
                 pixels.push(((row.mix(top, bottom) + square / 2) / square) as u8);
             }
         }
@@ -77,19 +77,19 @@ fn row_of(image: &RgbImage, y: usize) -> &[u8] {
     &image.pixels[y * bytes..][..bytes]
 }
 
-/// Where the centre of a pixel of the large picture lies between two pixels of the small one, in whole numbers, so that
-/// every machine draws the same.
+/// The position of the center of a large pixel between two pixels of the small picture. Integers give the same pixels
+/// on every machine.
 struct Between {
     low: usize,
     high: usize,
-    /// Weights of the two, in 1 / (2 · factor) of the distance.
+    /// Weights of the two pixels, in units of 1 / (2 · factor).
     low_weight: u32,
     high_weight: u32,
 }
 
 impl Between {
-    /// Large pixel `at` has its centre at `(at + 1/2) / factor` of the small picture's pixels, whose own centres are at
-    /// halves; beyond the outermost centres the outermost pixel goes on.
+    /// The center of large pixel `at` is at `(at + 1/2) / factor` in units of small pixels, whose centers are at
+    /// halves. Beyond the outermost centers, the outermost pixel is repeated.
     fn new(at: u32, factor: u32, small: u32) -> Between {
         let place = (2 * at + 1).saturating_sub(factor);
         let low = place / (2 * factor);

@@ -1,21 +1,21 @@
-//! Lanczos resampling as Pillow does it, to the bit, since diffusers' pictures begin with it.
+//! Lanczos resampling, bit for bit as in Pillow, because diffusers resizes its input pictures with Pillow.
 
 use std::f64::consts::PI;
 
 use super::Pixels;
 
-/// Bits of the fraction of a weight: 32 less the 8 of a level and 2 for the sum.
+/// Bits of the fraction of a weight: 32, minus 8 for a level and 2 for the sum.
 const PRECISION: u32 = 32 - 8 - 2;
-/// Lobes on either side.
+/// Number of lobes on each side.
 const SUPPORT: f64 = 3.0;
 
-/// The picture at another size: Lanczos with three lobes, stretched where the picture becomes smaller; rows and columns one
-/// after the other, each in fixed point (`Image.resize(size, LANCZOS)` of Pillow 13).
+/// The picture at another size (`Image.resize(size, LANCZOS)` of Pillow 13): a Lanczos filter with three lobes, widened
+/// when the picture shrinks, applied to rows and columns one after the other in fixed-point arithmetic.
 pub fn resize<const C: usize>(picture: &Pixels<C>, width: u32, height: u32) -> Pixels<C> {
     let rows = |picture: Pixels<C>| if width == picture.width { picture } else { resized_rows(&picture, width) };
     let columns =
         |picture: Pixels<C>| if height == picture.height { picture } else { resized_columns(&picture, height) };
-    // Each of the two rounds, so their order shows. This is Pillow's, found by trying it.
+    // Both passes round, so their order matters. This order equals Pillow's; it was found by experiment.
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
     let (lines, dots) = (lost(picture.height, height), lost(picture.width, width));
     match lines > 0 && lines > 2 * dots {
@@ -55,7 +55,7 @@ fn weighted<'a>(weights: &[i32], levels: impl Iterator<Item = &'a u8>) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// Where an output pixel looks, and what each pixel there counts.
+/// The first input pixel that contributes to an output pixel, and the weights of this and the following pixels.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
@@ -73,7 +73,7 @@ fn taps(from: u32, to: u32) -> Vec<Taps> {
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: f64| {
             let weight = weight / sum * f64::from(1 << PRECISION);
-            // Halves go away from zero.
+            // Halves are rounded away from zero.
             (weight + 0.5_f64.copysign(weight)) as i32
         };
         Taps { first, weights: weights.into_iter().map(fixed).collect() }
@@ -93,7 +93,7 @@ fn sinc(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// What Pillow 13 makes of the ramp `37 i mod 251`, 5 wide and 4 high.
+    /// The expected pixels are those of Pillow 13 for the ramp `37 i mod 251`, 5 wide and 4 high.
     #[test]
     fn small_pictures_equal_pillows() {
         let picture = Pixels::<1> { width: 5, height: 4, pixels: (0..20).map(|i| (37 * i % 251) as u8).collect() };

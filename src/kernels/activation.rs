@@ -1,4 +1,4 @@
-//! SiLU and GELU.
+//! The activation functions SiLU and GELU.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Kernels {
-    /// x·σ(x), diffusers' `silu` and `swish`.
+    /// x·σ(x), element by element: `silu` and `swish` in diffusers.
     pub fn silu(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("silu", silu_of)),
@@ -19,7 +19,7 @@ impl Kernels {
         }
     }
 
-    /// x·σ(1.702·x), CLIP's `quick_gelu`.
+    /// x·σ(1.702·x), element by element: CLIP's `quick_gelu`.
     pub fn quick_gelu(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("quick_gelu", quick_gelu_of)),
@@ -27,7 +27,7 @@ impl Kernels {
         }
     }
 
-    /// x·Φ(x) with the error function, not its tanh approximation: transformers' and diffusers' `gelu`.
+    /// x·Φ(x) with the error function instead of the tanh approximation: `gelu` in transformers and diffusers.
     pub fn gelu_erf(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("gelu_erf", gelu_erf_of)),
@@ -35,7 +35,7 @@ impl Kernels {
         }
     }
 
-    /// x·Φ(x) by its tanh approximation: diffusers' `gelu-approximate`.
+    /// x·Φ(x) with the tanh approximation: `gelu-approximate` in diffusers.
     pub fn gelu_tanh(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("gelu_tanh", gelu_tanh_of)),
@@ -76,10 +76,10 @@ fn erf(x: f32) -> f32 {
     (1.0 - sum * t * exp(-x * x)).copysign(x)
 }
 
-/// How many floats one rayon job takes at least.
+/// The least number of floats per rayon job. Only the last job of a tensor is smaller.
 const GRAIN: usize = 1 << 13;
 
-/// An element-wise function; generic so that each gets a vectorised loop of its own.
+/// An element-wise function and its name. Generic, so that each function gets its own vectorized loop.
 struct Map<F>(&'static str, F);
 
 impl<F: Fn(f32) -> f32 + Sync> CustomOp1 for Map<F> {

@@ -1,12 +1,12 @@
-//! Memory for activations, used again and again, and for packed weights, which are read faster from large pages.
+//! A memory arena for activations and packed weights.
 //!
-//! A step of a network makes hundreds of tensors of the same sizes as the step before. Taken from the system each time, their
-//! pages would be mapped and zeroed anew, which costs as much as some of the operations on them. The arena is one range of
-//! addresses, backed by large pages where the system has them; it grows to what the largest step needs at a time and then
-//! asks for nothing more, until it is told to [`release`] what is free.
+//! A step of a network creates hundreds of tensors of the same sizes as the step before. If each came from the system,
+//! the system would map and zero its pages each time, which costs as much as some of the operations on the tensors. The
+//! arena is one range of addresses, backed by huge pages if the system has them (packed weights are read faster from
+//! huge pages). It grows to the peak of the largest step and keeps that memory until [`release`].
 //!
-//! Its blocks are vectors, which go back through the program's allocator. So there is an arena only in programs that have
-//! [`Allocator`] as theirs; in others the memory comes from the system.
+//! Blocks of the arena are vectors, which the program's global allocator frees. So the arena exists only in programs
+//! whose global allocator is [`Allocator`]; in other programs the memory comes from the system allocator.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System, alloc_zeroed, dealloc},
@@ -20,12 +20,12 @@ use std::{
 
 use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
 
-/// The program's allocator: the system's, which also takes back what the arena has given out.
+/// A global allocator: the system allocator, which also frees blocks of the arena.
 #[derive(Debug)]
 pub struct Allocator;
 
-// SAFETY: everything but blocks of the arena is the system allocator's business, as it was called; blocks of the arena only
-// come from `take`, and are told apart by their address.
+// SAFETY: blocks outside the arena are passed to the system allocator with unchanged arguments. Blocks of the arena
+// come only from `take`, and their addresses identify them.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are the system allocator's conditions.
@@ -53,8 +53,8 @@ unsafe impl GlobalAlloc for Allocator {
             // SAFETY: the block is not the arena's, so it came from the system allocator.
             return unsafe { System.realloc(block, layout, size) };
         };
-        // SAFETY: the caller promises that `size` makes a layout with the alignment; both blocks hold what is copied and,
-        // being of different origin, do not overlap.
+        // SAFETY: the caller promises that `size` makes a layout with the alignment; both blocks hold what is copied
+        // and, being of different origin, do not overlap.
         unsafe {
             let moved = System.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !moved.is_null() {
@@ -66,16 +66,16 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Addresses, not memory: no plan is larger, and what does not fit comes from the system.
+/// Bytes of address space, not of memory. Blocks that do not fit come from the system allocator.
 const RESERVED: usize = 1 << 36;
 
-/// Blocks below this size are not worth a look into the arena; the system allocator keeps their memory anyway.
+/// Smaller blocks, in bytes, come from the system allocator, which keeps their memory anyway.
 const LEAST: usize = 1 << 15;
 
 /// Blocks begin and end at pages.
 const PAGE: usize = 1 << 12;
 
-/// What nobody asks for but [`is_installed`]: a byte at an address of many zeros.
+/// A layout that only [`is_installed`] requests: one byte with an unusual alignment.
 const QUESTION: Layout = match Layout::from_size_align(1, 1 << 13) {
     Ok(layout) => layout,
     Err(_) => panic!("a power of two is an alignment"),
@@ -83,7 +83,7 @@ const QUESTION: Layout = match Layout::from_size_align(1, 1 << 13) {
 
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the program's allocator is this one, which knows the arena's blocks again.
+/// Whether the program's global allocator is [`Allocator`], which recognizes blocks of the arena.
 fn is_installed() -> bool {
     // SAFETY: the layout has a size.
     let block = std::hint::black_box(unsafe { alloc_zeroed(QUESTION) });
@@ -99,17 +99,17 @@ struct Arena {
     free: Mutex<Free>,
 }
 
-/// The parts that nobody holds.
+/// The free parts of the arena, as offsets in bytes.
 struct Free {
-    /// From where to where.
+    /// Begin and end of each part.
     parts: BTreeMap<usize, usize>,
-    /// Nothing beyond was ever given out.
+    /// No byte at or behind this offset has been in use since the last [`release`].
     touched: usize,
 }
 
 static ARENA: OnceLock<Option<Arena>> = OnceLock::new();
 
-/// Where the arena begins, for those who ask before there is one: nowhere.
+/// The address at which the arena begins; `usize::MAX` before it exists.
 static BEGIN: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 fn arena() -> Option<&'static Arena> {
@@ -133,13 +133,14 @@ impl Arena {
         Some(Arena { memory, free: Mutex::new(Free { parts: BTreeMap::from([(0, RESERVED)]), touched: 0 }) })
     }
 
+    /// The standard library's mutex, because the lock of an allocator must not allocate.
     fn free(&self) -> MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Free {
-    /// The lowest part that is large enough, so that the arena stays as short as it can.
+    /// Takes `size` bytes from the lowest part that is large enough, which keeps the used range short.
     fn take(&mut self, size: usize) -> Option<usize> {
         let (&begin, &end) = self.parts.iter().find(|(begin, end)| *end - *begin >= size)?;
         self.parts.remove(&begin);
@@ -163,7 +164,7 @@ impl Free {
     }
 }
 
-/// Where in the arena a block begins, if it is one of the arena's.
+/// The offset of a block in the arena, or `None` for a block of the system allocator.
 fn offset(block: *mut u8) -> Option<usize> {
     (block as usize).checked_sub(BEGIN.load(Ordering::Acquire)).filter(|offset| *offset < RESERVED)
 }
@@ -174,7 +175,7 @@ fn give_back(offset: usize, size: usize) {
     }
 }
 
-/// Memory for `len` floats, each of which is some number: zero, or what an earlier tensor has left.
+/// Allocates `len` floats with unspecified values: zero or the values of an earlier tensor.
 pub(super) fn take(len: usize) -> Vec<f32> {
     let size = len * size_of::<f32>();
     if !(LEAST..=RESERVED).contains(&size) {
@@ -186,12 +187,12 @@ pub(super) fn take(len: usize) -> Vec<f32> {
     }) else {
         return vec![0.0; len];
     };
-    // SAFETY: the part lies within the mapping, whose bytes are all initialised and make floats whatever they are; nobody
-    // else holds it; it begins at a page; and the vector gives it back to this program's allocator, which knows it again.
+    // SAFETY: the part lies within the mapping, begins at a page, and has no other owner. All bytes of the mapping are
+    // initialized, and any bytes are valid floats. The vector frees the part through `Allocator`, which recognizes it.
     unsafe { Vec::from_raw_parts(arena.memory.as_ptr().add(offset).cast_mut().cast::<f32>(), len, len) }
 }
 
-/// Gives the memory of what is free back to the system. Worth it when nothing is computed for a while.
+/// Returns the memory of all free parts to the system. Useful when nothing will be computed for a while.
 pub fn release() {
     let Some(arena) = ARENA.get().and_then(Option::as_ref) else { return };
     let mut free = arena.free();
@@ -200,7 +201,7 @@ pub fn release() {
     for (&begin, &end) in &free.parts {
         let end = end.min(touched);
         if begin < end {
-            // SAFETY: nobody holds the part, nor takes it while the lock is held; it reads as zeros afterwards.
+            // SAFETY: the part has no owner and gets none while the lock is held. It reads as zeros afterwards.
             let advised = unsafe { arena.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
             if let Err(error) = advised {
                 tracing::debug!(%error, "the arena keeps its memory");
@@ -208,18 +209,19 @@ pub fn release() {
         }
         last = begin;
     }
-    // What lies before the last free part may be in use.
+    // Bytes before the last free part may be in use.
     free.touched = last;
 }
 
-/// Sets from which size on the system's allocator gives memory back at once, for the start of a process that serves. By itself
-/// glibc raises that size to 32 MiB with the first such block that is freed, and keeps twice as much at the end of the heap of
-/// each of its threads, which [`trim`] does not reach.
+/// Makes glibc return freed blocks of at least 4 MiB to the system at once. Call it when a server process starts.
+///
+/// Without it, glibc raises this threshold up to 32 MiB as larger blocks are freed, and keeps twice as much at the end
+/// of the heap of each thread, which [`trim`] does not reach.
 pub fn give_large_blocks_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const LARGE: libc::c_int = 4 << 20;
-        // SAFETY: the function takes no pointer and may be called at any time; it refuses what it does not know.
+        // SAFETY: the function takes no pointer, may be called at any time, and rejects unknown options.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
             libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
@@ -227,7 +229,7 @@ pub fn give_large_blocks_back() {
     }
 }
 
-/// Gives memory that was freed in small blocks back to the system. Takes some milliseconds; worth it after a peak.
+/// Returns the memory of freed small blocks to the system. Takes some milliseconds; useful after a peak.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the function takes no pointer and may be called at any time, from any thread.
@@ -269,7 +271,7 @@ mod tests {
         let mut numbers = take(LEAST);
         assert!(offset(numbers.as_mut_ptr().cast()).is_some(), "the arena is in use");
         numbers.fill(7.0);
-        numbers.push(8.0); // moves it to the system's memory
+        numbers.push(8.0); // Moves the vector to the system allocator.
         assert!(offset(numbers.as_mut_ptr().cast()).is_none());
         assert!(numbers[..LEAST].iter().all(|x| *x == 7.0) && numbers[LEAST] == 8.0);
         let others: Vec<Vec<f32>> = (0..20).map(|i| take(LEAST + 1000 * i)).collect();

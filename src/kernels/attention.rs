@@ -12,17 +12,17 @@ use super::{
     storage::{at_least, blank, floats, made},
 };
 
-/// Which keys a query sees.
+/// Which keys a query attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
-    /// All of them.
+    /// All keys.
     None,
-    /// Those at its own place and before.
+    /// Keys at the query's own position and before.
     Causal,
 }
 
 impl Kernels {
-    /// softmax(q·kᵀ/√d)·v per head: q (B, N, H·d), k and v (B, M, H·d) → (B, N, H·d).
+    /// softmax(q·kᵀ/√d)·v for each of the H heads: q (B, N, H·d), k and v (B, M, H·d) → (B, N, H·d).
     pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => q.apply_op3_no_bwd(k, v, &Attention { heads, mask }),
@@ -36,8 +36,9 @@ struct Attention {
     mask: Mask,
 }
 
-/// Queries at a time, and keys at a time: their scores stay in the second cache, and no larger matrix exists.
+/// Queries per job. The scores of `QUERIES` queries and `KEYS` keys, which exist at a time, stay in the L2 cache.
 pub const QUERIES: usize = 48;
+/// Keys that a job processes at a time.
 const KEYS: usize = 256;
 
 impl CustomOp3 for Attention {
@@ -76,7 +77,7 @@ impl CustomOp3 for Attention {
             let (b, h, block) = (job / blocks / heads, job / blocks % heads, job % blocks);
             let queries = block * QUERIES..n.min((block + 1) * QUERIES);
             let (first, last) = (b * n + queries.start, b * n + queries.end);
-            // SAFETY: the jobs differ in their lines or in their columns.
+            // SAFETY: any two jobs have different lines or different columns.
             let mut out = unsafe { whole.part(first..last, h * d..(h + 1) * d) };
             let q = &q[first * width + h * d..];
             let causal_from = (self.mask == Mask::Causal).then_some(queries.start);
@@ -86,7 +87,7 @@ impl CustomOp3 for Attention {
     }
 }
 
-/// Keys and values of one head of one row, packed.
+/// The packed keys and values of one head of one row of the batch.
 struct Head {
     /// (d, M)
     keys: Panels,
@@ -94,18 +95,19 @@ struct Head {
     values: Panels,
 }
 
-/// What a thread needs for its queries, kept from job to job.
+/// Buffers of a thread, reused from job to job.
 #[derive(Default)]
 struct Scratch {
-    /// (queries, d), divided by √d
+    /// (queries, d), divided by √d.
     q: Vec<f32>,
-    /// (queries, keys)
+    /// (queries, keys).
     scores: Vec<f32>,
     softmax: Vec<Softmax>,
 }
 
 impl Head {
-    /// Queries have lines `width` apart, of which this head has the first d numbers.
+    /// Computes some queries. Lines of `q` are `width` apart; the first d values of each belong to this head.
+    /// `causal_from` is the position of the first query if the mask is causal.
     fn attend(&self, q: &[f32], width: usize, causal_from: Option<usize>, scratch: &mut Scratch, out: &mut Block<'_>) {
         let (d, m, rows) = (self.keys.k, self.keys.n, out.rows());
         let Scratch { q: scaled, scores, softmax } = scratch;
@@ -152,7 +154,7 @@ impl Head {
     }
 }
 
-/// The same by candle's operations.
+/// Attention by candle's operations.
 fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
     let (batch, n, width) = q.dims3()?;
     let d = width / heads;
@@ -164,7 +166,7 @@ fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Re
         let hidden: Vec<f32> = (0..n * m).map(|at| if at % m > at / m { f32::NEG_INFINITY } else { 0.0 }).collect();
         scores = scores.broadcast_add(&Tensor::from_vec(hidden, (n, m), scores.device())?)?;
     }
-    // Not `softmax_last_dim`, which cuts the gradient. The largest score is taken off for the range of numbers alone.
+    // `softmax_last_dim` has no gradient. Subtracting the largest score only prevents overflow, so it is detached.
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
     weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, n, width))
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
     use crate::kernels::random::Random;
 
-    /// The definition, in double precision.
+    /// Attention by its definition, in double precision.
     fn naive(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Vec<f64> {
         let values = |x: &Tensor| x.to_vec3::<f32>().unwrap();
         let (q, k, v) = (values(q), values(k), values(v));

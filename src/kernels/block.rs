@@ -1,11 +1,10 @@
-//! Results that several threads write at the same time.
+//! Rectangles of a matrix that several threads write at the same time.
 
 use std::{marker::PhantomData, ops::Range};
 
-/// A rectangle of a row-major matrix, written by whoever holds it: some lines, some columns of each.
+/// Mutable access to a rectangle of a row-major matrix: some of its lines and some columns of each.
 ///
-/// Two blocks of one matrix may lie side by side, so that their lines alternate in memory; therefore a pointer, not a
-/// slice.
+/// A pointer instead of a slice, because the lines of two blocks side by side alternate in memory.
 pub(super) struct Block<'a> {
     first: *mut f32,
     stride: usize,
@@ -14,13 +13,13 @@ pub(super) struct Block<'a> {
     matrix: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a block is the only way to the values of its rectangle, as a mutable slice is.
+// SAFETY: a block gives exclusive access to the values of its rectangle, as a mutable slice does.
 unsafe impl Send for Block<'_> {}
-// SAFETY: a shared block gives nothing away but its size, and its parts to those who vouch for them (`part`).
+// SAFETY: a shared block gives access only to its size and, through the unsafe `part`, to parts that do not overlap.
 unsafe impl Sync for Block<'_> {}
 
 impl<'a> Block<'a> {
-    /// All of a matrix whose lines are `width` long; what is left after the last whole line is not part of it.
+    /// A whole matrix whose lines have `width` values. Values after the last whole line are left out.
     pub fn new(values: &'a mut [f32], width: usize) -> Self {
         let rows = values.len().checked_div(width).unwrap_or(0);
         Self { first: values.as_mut_ptr(), stride: width, rows, columns: width, matrix: PhantomData }
@@ -34,7 +33,7 @@ impl<'a> Block<'a> {
         self.columns
     }
 
-    /// The same block, lent out.
+    /// The same block for a shorter time, as reborrowing a mutable slice.
     pub fn reborrow(&mut self) -> Block<'_> {
         Block { matrix: PhantomData, ..*self }
     }
@@ -43,7 +42,7 @@ impl<'a> Block<'a> {
     ///
     /// # Safety
     ///
-    /// While the part lives, nobody else may hold a part that overlaps with it, nor use the block itself.
+    /// While the part exists, no overlapping part may exist, and no value may be accessed through the block itself.
     pub unsafe fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Block<'a> {
         assert!(rows.start <= rows.end && rows.end <= self.rows && columns.start <= columns.end);
         assert!(columns.end <= self.columns);
@@ -59,7 +58,7 @@ impl<'a> Block<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.columns) }
     }
 
-    /// Pointer to, and distance of, the lines of a rectangle within the block.
+    /// The pointer to the first value of a rectangle within the block, and the distance of its lines in floats.
     pub fn rectangle(&mut self, rows: Range<usize>, columns: Range<usize>) -> (*mut f32, usize) {
         assert!(rows.end <= self.rows && columns.end <= self.columns && !rows.is_empty() && !columns.is_empty());
         // SAFETY: the rectangle is not empty and lies within the block.

@@ -1,4 +1,4 @@
-//! Bounds on values: ReLU, and the soft clamp with which tiny autoencoders begin.
+//! Bounds on values: ReLU, and the soft clamp at the input of tiny autoencoders.
 
 use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -10,8 +10,8 @@ use super::{
 };
 
 impl Kernels {
-    /// max(x, 0); with packed kernels NaN stays NaN. `x` is given away and its memory reused, so no other tensor may share
-    /// it.
+    /// max(x, 0), element by element. Packed kernels keep NaN and write the result into the memory of `x`, so no other
+    /// tensor may share that memory.
     pub fn relu(self, x: Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) if x.is_contiguous() => {
@@ -22,7 +22,7 @@ impl Kernels {
         }
     }
 
-    /// bound·tanh(x/bound), for the few values of a latent.
+    /// bound·tanh(x/bound), element by element. Not vectorized: latents have few values.
     pub fn soft_clamp(self, x: &Tensor, bound: f32) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&SoftClamp(bound)),
@@ -31,7 +31,7 @@ impl Kernels {
     }
 }
 
-/// How many floats one rayon job takes at least.
+/// The least number of floats per rayon job. Only the last job of a tensor is smaller.
 const GRAIN: usize = 1 << 14;
 
 struct Relu;
@@ -43,7 +43,7 @@ impl InplaceOp1 for Relu {
 
     fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
         floats_mut(x, layout)?.par_chunks_mut(GRAIN).for_each(|x| {
-            // Not `max`, which would make 0 of NaN and so hide that a network went wrong.
+            // `max` would turn NaN into 0 and so hide that a network has failed.
             vectorized(
                 #[inline(always)]
                 || x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),

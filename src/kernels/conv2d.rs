@@ -1,32 +1,33 @@
-//! Convolution of channels-last maps.
+//! Two-dimensional convolution of channels-last maps.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
     Kernels,
     block::Block,
-    cut::Cut,
-    finish::{Finish, Onto},
+    finish::{Epilogue, Finish},
     gemm::{Panels, Product, WIDTH},
     matrix::Matrix,
+    partition::Partition,
     simd::vectorized,
     storage::{blank, floats, made},
-    winograd::{self, Map, Tiles, Winograd},
+    winograd::{self, Map, TileSize, Winograd},
 };
 
-/// A convolution of fixed geometry, with its weights laid out for the kernels.
+/// A convolution layer: its geometry, and its weights in the layout of the kernels.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    /// (kh·kw·in, out)
+    /// (kh·kw·in, out).
     weight: Matrix,
     /// The weight of reference kernels, (out, in, kh, kw).
     plain: Option<Tensor>,
     geometry: Geometry,
-    /// Where Winograd's algorithm can be used.
+    /// Present if the convolution can use Winograd's algorithm.
     winograd: Option<(Winograd, winograd::Use)>,
 }
 
-/// Height and width of the kernel, steps between patches, and rows or columns of zeros around the map.
+/// The geometry of a convolution: (height, width) of the kernel, stride in pixels, and the number of rows or columns of
+/// zeros on each side of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     pub kernel: (usize, usize),
@@ -43,7 +44,7 @@ impl Geometry {
         Self { kernel: (kernel, kernel), stride, top: padding, bottom: padding, left: padding, right: padding }
     }
 
-    /// Zeros below and to the right only, as diffusers pads before a `Downsample2D` without padding.
+    /// Zeros only below and to the right, as diffusers pads the input of a `Downsample2D` without padding.
     pub fn square_padded_at_the_end(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { top: 0, left: 0, ..Self::square(kernel, stride, padding) }
     }
@@ -66,8 +67,9 @@ impl Geometry {
 }
 
 impl Conv2d {
-    /// Takes the weight as a matrix (kh·kw·in, out), and one bias for each output. Winograd's algorithm can be used where the
-    /// kernels and the geometry are for it: a kernel of 3 × 3, one step, one zero on every side.
+    /// Creates a layer from a weight (kh·kw·in, out) and a bias (out).
+    ///
+    /// Packed kernels can use Winograd's algorithm if the kernel is 3 × 3 and stride and padding are 1.
     pub fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, kernels: Kernels) -> Result<Self> {
         let (kh, kw) = geometry.kernel;
         let (patch, outputs) = weight.dims2()?;
@@ -75,7 +77,7 @@ impl Conv2d {
         let (matrix, plain) = match kernels {
             Kernels::Reference if is_there && !geometry.is_pointwise() => {
                 let plain = weight.reshape((kh, kw, patch / (kh * kw).max(1), outputs))?;
-                // The matrix is not there a second time: zeros that take no memory have its shape.
+                // `plain` holds the weight, so the matrix is a placeholder: zeros that take no memory.
                 let zeros = Tensor::zeros((), weight.dtype(), weight.device())?.broadcast_as((patch, outputs))?;
                 (zeros, Some(plain.permute((3, 2, 0, 1))?.contiguous()?))
             }
@@ -93,20 +95,20 @@ impl Conv2d {
 
     /// x (B, h, w, in) → (B, H, W, out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_onto(x, Onto::default())
+        self.forward_with(x, Epilogue::default())
     }
 
-    /// x (B, h, w, in) → (B, H, W, out), with something added.
-    pub fn forward_onto(&self, x: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
+    /// x (B, h, w, in) → (B, H, W, out), plus the terms of `epilogue`.
+    pub fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         match &self.plain {
-            Some(weight) => self.composite(x, weight, onto),
-            None if self.geometry.is_pointwise() => self.weight.times_onto(x, onto),
-            None => x.apply_op1_no_bwd(&Op { conv: self, onto }),
+            Some(weight) => self.composite(x, weight, epilogue),
+            None if self.geometry.is_pointwise() => self.weight.times_with(x, epilogue),
+            None => x.apply_op1_no_bwd(&Op { conv: self, epilogue }),
         }
     }
 
-    /// The algorithm for maps of h × w, and its weights.
-    fn tiles(&self, h: usize, w: usize) -> Option<(Tiles, &Winograd)> {
+    /// The tile size and weights of Winograd's algorithm for maps of h × w, or `None` for a direct convolution.
+    fn tiles(&self, h: usize, w: usize) -> Option<(TileSize, &Winograd)> {
         let (winograd, choice) = self.winograd.as_ref()?;
         let (patch, outputs) = self.weight.shape();
         let tiles = choice.tiles(patch / 9, outputs, h, w)?;
@@ -114,28 +116,28 @@ impl Conv2d {
     }
 
     #[cfg(test)]
-    pub(super) fn keeping_nothing(mut self) -> Self {
-        self.winograd = self.winograd.map(|(winograd, choice)| (winograd.keeping_nothing(), choice));
+    pub(super) fn without_kept_weights(mut self) -> Self {
+        self.winograd = self.winograd.map(|(winograd, choice)| (winograd.without_kept_weights(), choice));
         self
     }
 
-    /// The same by candle's convolution.
-    fn composite(&self, x: &Tensor, weight: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
+    /// The convolution by candle's operations.
+    fn composite(&self, x: &Tensor, weight: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         let Geometry { stride, top, bottom, left, right, .. } = self.geometry;
         let (_, h, w, _) = x.dims4()?;
         self.geometry.output(h, w)?;
         let padded = x.permute((0, 3, 1, 2))?.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
         let y = padded.contiguous()?.conv2d(weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
-        onto.composite(self.weight.bias().into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
+        epilogue.composite(self.weight.bias().into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
     }
 }
 
 struct Op<'a> {
     conv: &'a Conv2d,
-    onto: Onto<'a>,
+    epilogue: Epilogue<'a>,
 }
 
-/// Floats of one pixel's patch that are laid side by side at a time, unless one tap has more.
+/// The most floats of one pixel's patch that are copied at a time. A single tap may have more.
 const PATCH: usize = 1 << 10;
 
 impl CustomOp1 for Op<'_> {
@@ -153,7 +155,7 @@ impl CustomOp1 for Op<'_> {
         if patch != geometry.kernel.0 * geometry.kernel.1 * c || x.is_empty() || patch == 0 || n == 0 {
             candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{n}", layout.shape());
         }
-        let held = self.onto.hold();
+        let held = self.epilogue.hold();
         let finish = held.finish(bias, batch, height * width)?;
         let mut out = blank(batch * height * width * n);
         let map = Map { x, batch, height: h, width: w };
@@ -166,17 +168,17 @@ impl CustomOp1 for Op<'_> {
 }
 
 impl Geometry {
-    /// By the definition: a few taps of the patches of a few pixels, side by side, times these taps' part of the matrix,
-    /// and so on over all taps. The patches of a whole map never exist.
+    /// Direct convolution. For a few pixels and a few taps at a time, copies the patches side by side and multiplies
+    /// them with the lines of the matrix for these taps. The patches of a whole map never exist at once.
     fn convolve(&self, panels: &Panels, map: Map<'_>, c: usize, finish: Finish<'_>, out: &mut [f32]) -> Result<()> {
         let Map { x, batch, height: h, width: w } = map;
         let (height, width) = self.output(h, w)?;
         let (taps, n) = (self.kernel.0 * self.kernel.1, panels.n);
         let whole = Block::new(out, n);
         let taps_at_a_time = (PATCH / c).clamp(1, taps);
-        Cut::product(batch * height * width, panels.k, n).run(|patches, pixels, panels_of_job| {
+        Partition::product(batch * height * width, panels.k, n).run(|patches, pixels, panels_of_job| {
             let columns = panels_of_job.start * WIDTH..n.min(panels_of_job.end * WIDTH);
-            // SAFETY: the jobs of a cut do not overlap.
+            // SAFETY: the jobs of a partition do not overlap.
             let mut out = unsafe { whole.part(pixels.clone(), columns.clone()) };
             for first in (0..taps).step_by(taps_at_a_time) {
                 let taps = first..taps.min(first + taps_at_a_time);
@@ -203,7 +205,7 @@ impl Geometry {
         Ok(())
     }
 
-    /// Which pixel of the map a tap of the patch of a place (y, x) of the result falls on, if any.
+    /// The index of the input pixel under a tap, for the result at (y, x); `None` if the tap falls on padding.
     fn seen(&self, (h, w): (usize, usize), (y, x): (usize, usize), tap: usize) -> Option<usize> {
         let (ky, kx) = (tap / self.kernel.1, tap % self.kernel.1);
         let y = (y * self.stride + ky).checked_sub(self.top)?;
@@ -220,7 +222,7 @@ mod tests {
     use super::*;
     use crate::kernels::random::Random;
 
-    /// The definition, in double precision; x is (B, h, w, in), the weight (kh·kw·in, out).
+    /// Convolution by its definition, in double precision: x (B, h, w, in), weight (kh·kw·in, out).
     fn naive(g: Geometry, weight: &Tensor, bias: &Tensor, x: &Tensor) -> Vec<f64> {
         let (batch, h, w, inputs) = x.dims4().unwrap();
         let (height, width) = g.output(h, w).unwrap();

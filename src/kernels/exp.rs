@@ -1,25 +1,26 @@
+//! The exponential function.
+
 use std::f32::consts::LOG2_E;
 
-/// e^x, without branches and calls so that loops over it are vectorised, and the same on every machine: its fused
-/// multiply-adds are instructions wherever [`vectorized`](super::simd::vectorized) finds a vector unit.
+/// e^x with the same bits on every machine. Without branches and calls, so that the compiler vectorizes loops over it:
+/// inside [`vectorized`](super::simd::vectorized), its fused multiply-adds are single instructions.
 ///
-/// Relative error below 2.5e-7. x is clamped to [-87, 88]: e^-87 ≈ 1.6e-38 stands for everything smaller.
-/// NaN stays NaN.
+/// Relative error below 2.5e-7. x is clamped to [-87, 88], so results are never below e^-87 ≈ 1.6e-38. NaN stays NaN.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // x = n·ln 2 + r with |r| ≤ ln(2)/2; ln 2 in two parts, the first of which has few enough bits for n·LN2_HIGH to be exact.
+    // x = n·ln 2 + r with |r| ≤ ln(2)/2. LN2_HIGH has few enough bits for n·LN2_HIGH to be exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding 1.5·2^23 rounds to an integer, which then stands in the low bits of the sum.
+    // Adding 1.5·2^23 rounds to an integer, which is then in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
 
-    // Comparisons that are one instruction each, where clamp is more.
+    // Each comparison compiles to one instruction; `clamp` needs more.
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
     let shifted = x.mul_add(LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
-    // Taylor's series to the seventh power: the remainder r^8/8! is below 6e-9.
+    // The Taylor series up to r^7. The remainder r^8/8! is below 6e-9.
     let mut sum = 1.0 / 5040.0;
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         sum = f32::mul_add(sum, r, coefficient);

@@ -1,4 +1,4 @@
-//! What is added to a product while it is still in the cache.
+//! Terms that are added to a product while it is in the cache.
 
 use std::ops::Range;
 
@@ -6,22 +6,22 @@ use candle_core::{Result, Tensor};
 
 use super::{block::Block, storage::Operand};
 
-/// What is added to a product besides its biases, in the same pass.
+/// The terms that a kernel adds to a product in the same pass, after the biases.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Onto<'a> {
+pub struct Epilogue<'a> {
     /// (B, N): one vector for each row of the batch, such as a time embedding.
     pub rows: Option<&'a Tensor>,
-    /// As many values as the product has, such as a residual.
+    /// The shape of the product: a residual.
     pub residual: Option<&'a Tensor>,
 }
 
-impl<'a> Onto<'a> {
-    /// Nothing but a residual.
+impl<'a> Epilogue<'a> {
+    /// Only a residual.
     pub fn residual(residual: &'a Tensor) -> Self {
         Self { rows: None, residual: Some(residual) }
     }
 
-    /// The same by candle's operations: y (B, …, N) and what is added to it.
+    /// Adds the terms to y (B, …, N) by candle's operations.
     pub(super) fn composite(self, y: Tensor) -> Result<Tensor> {
         let y = match self.rows {
             Some(rows) => {
@@ -35,19 +35,19 @@ impl<'a> Onto<'a> {
         self.residual.into_iter().try_fold(y, |y, residual| y + residual)
     }
 
-    pub(super) fn hold(self) -> HeldOnto<'a> {
-        HeldOnto { rows: self.rows.map(Operand::of), residual: self.residual.map(Operand::of) }
+    pub(super) fn hold(self) -> LockedEpilogue<'a> {
+        LockedEpilogue { rows: self.rows.map(Operand::of), residual: self.residual.map(Operand::of) }
     }
 }
 
-/// What is added, held readable while an operation runs.
-pub(super) struct HeldOnto<'a> {
+/// The storage of an [`Epilogue`]'s tensors, locked for reading while an operation runs.
+pub(super) struct LockedEpilogue<'a> {
     rows: Option<Operand<'a>>,
     residual: Option<Operand<'a>>,
 }
 
-impl HeldOnto<'_> {
-    /// For a product of `batch` times `lines` lines, as wide as there are biases.
+impl LockedEpilogue<'_> {
+    /// Checks the sizes of the terms for a product of `batch · lines` lines and as many columns as there are biases.
     pub fn finish<'s>(&'s self, bias: &'s [f32], batch: usize, lines: usize) -> Result<Finish<'s>> {
         let rows = self.rows.as_ref().map(Operand::floats).transpose()?;
         let residual = self.residual.as_ref().map(Operand::floats).transpose()?;
@@ -63,13 +63,13 @@ impl HeldOnto<'_> {
     }
 }
 
-/// The end of every sum: biases, the row's own vector, the residual, in this order.
+/// Adds, in this order, the bias, the vector of the row of the batch, and the residual to each sum.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     bias: &'a [f32],
     rows: Option<&'a [f32]>,
     residual: Option<&'a [f32]>,
-    /// Lines of one row of the batch.
+    /// Lines of the product per row of the batch.
     lines: usize,
 }
 

@@ -1,4 +1,4 @@
-//! A linear layer whose result is halved by GEGLU (Shazeer 2020, arXiv:2002.05202).
+//! A linear layer with a GEGLU gate (Shazeer 2020, arXiv:2002.05202).
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
@@ -6,26 +6,26 @@ use super::{
     Kernels,
     activation::gelu_erf_of,
     block::Block,
-    cut::Cut,
-    finish::Onto,
+    finish::Epilogue,
     gemm::{Panels, Product, WIDTH},
     matrix::Matrix,
+    partition::Partition,
     simd::vectorized,
     storage::{Operand, at_least, blank, floats, made},
 };
 
-/// (x·V + b) ⊙ GELU(x·W + c): one matrix (K, 2·N) whose first N columns are V, the others W.
+/// (x·V + b) ⊙ GELU(x·W + c), with one matrix (K, 2·N): its first N columns are V, the others W.
 #[derive(Clone, Debug)]
 pub struct Geglu {
-    /// Packed, a few columns of V and the same ones of W alternate, so that what belongs together is in the cache
-    /// together, and the wide product is never written.
+    /// If packed, columns of V alternate with the same columns of W, so that a value and its gate are in the cache at
+    /// the same time, and the product of width 2·N is never stored.
     matrix: Matrix,
-    /// How many.
+    /// The number of adjacent columns of V, then of W.
     alternating: usize,
 }
 
 impl Geglu {
-    /// Takes the matrix and its 2·N biases.
+    /// Creates a layer from a matrix (K, 2·N) and a bias (2·N).
     pub fn new(matrix: &Tensor, bias: &Tensor, kernels: Kernels) -> Result<Self> {
         let (k, columns) = matrix.dims2()?;
         if columns == 0 || columns % 2 != 0 || bias.dims() != [columns] {
@@ -51,13 +51,13 @@ impl Geglu {
         Ok(Self { matrix: Matrix::new(&matrix, Some(&bias), kernels)?, alternating })
     }
 
-    /// x (…, K) → (…, N)
+    /// x (…, K) → (…, N).
     pub fn times(&self, x: &Tensor) -> Result<Tensor> {
         self.gated(x, None)
     }
 
-    /// The same with `added` (…, 2·N) on top of both products, before the gate.
-    pub fn times_onto(&self, x: &Tensor, added: &Tensor) -> Result<Tensor> {
+    /// x (…, K) → (…, N), with `added` (…, 2·N) added to both products before the gate.
+    pub fn times_with(&self, x: &Tensor, added: &Tensor) -> Result<Tensor> {
         self.gated(x, Some(added))
     }
 
@@ -65,8 +65,8 @@ impl Geglu {
         match self.matrix.packed() {
             Some((panels, bias)) => x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating, added }),
             None => {
-                let onto = Onto { rows: None, residual: added };
-                let halves = self.matrix.times_onto(x, onto)?.chunk(2, D::Minus1)?;
+                let epilogue = Epilogue { rows: None, residual: added };
+                let halves = self.matrix.times_with(x, epilogue)?.chunk(2, D::Minus1)?;
                 &halves[0] * halves[1].gelu_erf()?
             }
         }
@@ -77,7 +77,7 @@ struct Op<'a> {
     panels: &'a Panels,
     bias: &'a [f32],
     alternating: usize,
-    /// (…, 2·N), not alternating.
+    /// (…, 2·N): first all values, then all gates.
     added: Option<&'a Tensor>,
 }
 
@@ -99,12 +99,12 @@ impl CustomOp1 for Op<'_> {
         }
         let mut out = blank(x.len() / k * both / 2);
         let whole = Block::new(&mut out, both / 2);
-        Cut::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
+        Partition::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
             let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
             let wide = at_least(wide, rows.len() * columns.len());
             let (a, out) = (&x[rows.start * k..rows.end * k], Block::new(wide, columns.len()));
             Product { a, a_stride: k, b: self.panels.whole(), depth: 0..k, panels, out, add: false }.run();
-            // SAFETY: the jobs of a cut do not overlap, and each begins with a whole pair.
+            // SAFETY: the jobs of a partition do not overlap, and each begins with a whole pair of values and gates.
             let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };
             if let Some(added) = added {
                 let lines = added.chunks_exact(both).skip(rows.start);
@@ -126,7 +126,7 @@ impl CustomOp1 for Op<'_> {
 }
 
 impl Op<'_> {
-    /// Adds a whole line to some columns of alternating ones.
+    /// Adds part of `line` (2·N) to one line of a product whose alternating columns begin at column `first`.
     fn add(&self, wide: &mut [f32], line: &[f32], first: usize) {
         let (value, gate) = line.split_at(line.len() / 2);
         for (i, pair) in wide.chunks_exact_mut(2 * self.alternating).enumerate() {
@@ -136,7 +136,7 @@ impl Op<'_> {
         }
     }
 
-    /// One line.
+    /// Applies biases and gate to one line of a product with alternating columns.
     #[inline(always)]
     fn gate(&self, wide: &[f32], bias: &[f32], out: &mut [f32]) {
         let pair = 2 * self.alternating;
@@ -178,10 +178,10 @@ mod tests {
                 let exact = value * 0.5 * gate * (1.0 + libm::erf(gate / 2f64.sqrt()));
                 prop_assert!((f64::from(*made) - exact).abs() < 1e-4 * (1.0 + exact.abs()), "{} {}", made, exact);
             }
-            // What is added acts as biases do that differ from line to line.
+            // Added values act like a bias of each line.
             let added = bias.broadcast_as((rows, 2 * n)).unwrap().contiguous().unwrap();
             let unbiased = Geglu::new(&matrix, &bias.zeros_like().unwrap(), kernels).unwrap();
-            let unbiased = unbiased.times_onto(&x, &added).unwrap().to_vec2::<f32>().unwrap();
+            let unbiased = unbiased.times_with(&x, &added).unwrap().to_vec2::<f32>().unwrap();
             prop_assert!(made.iter().flatten().zip(unbiased.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-4));
         }
     }

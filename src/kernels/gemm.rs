@@ -1,4 +1,4 @@
-//! The product of two matrices, which convolutions, linear layers and attention come down to.
+//! Matrix multiplication, the basis of convolutions, linear layers and attention.
 
 use std::ops::Range;
 
@@ -12,12 +12,12 @@ use super::{
 
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 16;
-/// Rows of the highest tile; jobs of multiples of it have few lower ones.
+/// Rows of the largest tile. A job whose number of rows is a multiple of it needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
-/// How much of k is summed in registers at a time: a panel's share of it stays near.
+/// The most values of k that are summed in registers at a time, so that these lines of a panel stay in the cache.
 const DEPTH: usize = 512;
 
-/// A (K, N) matrix as the micro-kernel reads it: panels of 16 columns, each (K, 16), the last filled up with zeros.
+/// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.
 #[derive(Clone)]
 pub(super) struct Panels {
     pub k: usize,
@@ -39,12 +39,12 @@ impl Panels {
         panels
     }
 
-    /// How many panels there are.
+    /// The number of panels.
     pub fn count(&self) -> usize {
         self.n.div_ceil(WIDTH)
     }
 
-    /// One panel, (K, 16).
+    /// The values of one panel, (K, 16).
     pub fn panel(&self, panel: usize) -> &[f32] {
         &self.values[panel * self.k * WIDTH..][..self.k * WIDTH]
     }
@@ -54,7 +54,7 @@ impl Panels {
     }
 }
 
-/// Packs one panel, (k, 16), of at most 16 columns; what is beyond them must be zero already.
+/// Packs at most 16 columns into one panel, (k, 16). The other columns of the panel must be zero already.
 pub(super) fn pack_panel(packed: &mut [f32], values: &[f32], columns: usize, row: usize, column: usize) {
     for (i, packed) in packed.chunks_exact_mut(WIDTH).enumerate() {
         let from = i * row;
@@ -66,7 +66,7 @@ pub(super) fn pack_panel(packed: &mut [f32], values: &[f32], columns: usize, row
     }
 }
 
-/// Panels in somebody's memory: ⌈n/16⌉ times (k, 16).
+/// Borrowed panels: ⌈n/16⌉ times (k, 16).
 #[derive(Clone, Copy)]
 pub(super) struct PanelsRef<'a> {
     pub k: usize,
@@ -74,22 +74,22 @@ pub(super) struct PanelsRef<'a> {
     pub values: &'a [f32],
 }
 
-/// out = a · b, or out += a · b, for some panels of b and some of its lines.
+/// out = a · b or out += a · b, for some panels and some lines of b.
 ///
-/// An element is the sum over k in order, in fused multiply-adds that begin with what is added to: whatever tile the element
-/// falls into, whatever the number of rows, threads and vector lanes, and wherever k is cut into pieces.
+/// Each element is summed over k in ascending order with fused multiply-adds, starting from 0 or from the old value. So
+/// its bits do not depend on the tile, the numbers of rows, threads and vector lanes, or the division of k into pieces.
 pub(super) struct Product<'a> {
-    /// Lines of as many values as `depth` is long, `a_stride` apart; as many as `out` has.
+    /// One line of `depth.len()` values for each line of `out`. The lines are `a_stride` values apart.
     pub a: &'a [f32],
     pub a_stride: usize,
     pub b: PanelsRef<'a>,
-    /// The lines of b.
+    /// The lines of b to use.
     pub depth: Range<usize>,
-    /// The panels of b.
+    /// The panels of b to use.
     pub panels: Range<usize>,
-    /// As wide as the panels, the last cut off at the last column of b.
+    /// The result. Its columns are the columns of the panels, without the padding of the last panel.
     pub out: Block<'a>,
-    /// Whether the product is added to what `out` holds.
+    /// Whether the product is added to the values in `out` or replaces them.
     pub add: bool,
 }
 
@@ -104,7 +104,8 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // What fills the registers: 12 × 32 sums in the 32 of AVX-512, 6 × 16 in the 16 of AVX2 or the 32 of NEON.
+        // Tiles that fill the vector registers: 12 × 32 sums in the 32 registers of AVX-512, 6 × 16 sums in the 16 of
+        // AVX2 or the 32 of NEON.
         match S::F32_LANES {
             16 => self.pieces::<S, HEIGHT, 2, 1, 1>(simd),
             8 => self.pieces::<S, 6, 1, 2, 1>(simd),
@@ -115,7 +116,8 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// Goes through k and the panels: `P` of them at a time and `H` rows. A panel is `V` vectors wide, half a panel `HALF`.
+    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` rows. A panel has the width of
+    /// `V` vectors, half a panel that of `HALF` vectors.
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.rows();
@@ -145,7 +147,7 @@ impl Product<'_> {
         }
     }
 
-    /// `P` panels, for the lines `ks` of b: `V` vectors of the `LINE` that a line of a panel has.
+    /// Computes all rows for `P` panels and the lines `ks` of b, and `V` of the `LINE` vectors of a line of a panel.
     #[inline(always)]
     fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
         &mut self,
@@ -163,7 +165,7 @@ impl Product<'_> {
         self.rows::<S, 1, P, V, LINE>(simd, ks, panel, &mut row);
     }
 
-    /// As many tiles of `H` rows as there are from `row` on.
+    /// Computes as many tiles of `H` rows as fit from `row` on, and advances `row`.
     #[inline(always)]
     fn rows<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
         &mut self,
@@ -182,14 +184,24 @@ impl Product<'_> {
         let next = self.b.k * WIDTH;
         let b = &self.b.values[panel * next..][..P * next];
         let first = ks.start - self.depth.start;
-        // SAFETY: `pieces` has seen that `a` holds a line of `depth` values for each row.
+        // SAFETY: `pieces` has asserted that `a` holds a line of `depth.len()` values for each row.
         let a = unsafe { self.a.as_ptr().add(*row * self.a_stride + first) };
         let (a_stride, add) = (self.a_stride, self.add);
         if columns == width {
             let (out, stride) = self.out.rectangle(*row..*row + count * H, column..column + width);
-            // SAFETY: each line of `a` has ks.len() values from there on, `b` as many lines per panel, and the rectangle of
-            // the result is count·H × width, with lines `stride` apart.
-            simd.vectorize(Tiles::<H, P, V, LINE> { a, a_stride, b, next, ks: ks.clone(), out, stride, count, add });
+            // SAFETY: from this pointer on, each line of `a` has at least ks.len() values. The rectangle of the result
+            // has count·H lines of `width` values, `stride` apart.
+            simd.vectorize(TileKernel::<H, P, V, LINE> {
+                a,
+                a_stride,
+                b,
+                next,
+                ks: ks.clone(),
+                out,
+                stride,
+                count,
+                add,
+            });
             *row += count * H;
             return;
         }
@@ -199,10 +211,20 @@ impl Product<'_> {
                 sums[..columns].copy_from_slice(&self.out.line(*row + tile * H + i)[column..column + columns]);
             }
             let (out, stride) = (corner.as_mut_ptr().cast(), WIDTH);
-            // SAFETY: the tile is among the `count`.
+            // SAFETY: `tile` is less than `count`.
             let a = unsafe { a.add(tile * H * a_stride) };
-            // SAFETY: as above, and the corner has H lines of 16 values; panels that are not whole come one at a time.
-            simd.vectorize(Tiles::<H, P, V, LINE> { a, a_stride, b, next, ks: ks.clone(), out, stride, count: 1, add });
+            // SAFETY: as above. The corner has H lines of 16 values, and an incomplete panel is computed alone.
+            simd.vectorize(TileKernel::<H, P, V, LINE> {
+                a,
+                a_stride,
+                b,
+                next,
+                ks: ks.clone(),
+                out,
+                stride,
+                count: 1,
+                add,
+            });
             for (i, sums) in corner.iter().enumerate() {
                 self.out.line(*row + tile * H + i)[column..column + columns].copy_from_slice(&sums[..columns]);
             }
@@ -211,16 +233,17 @@ impl Product<'_> {
     }
 }
 
-/// The micro-kernel, tile after tile: `H` rows times `P` panels of `V` vectors, summed over k in registers. Whoever makes one
-/// vouches for its pointers: `count` times `H` lines of as many values as `ks` is long, `a_stride` apart, behind `a`, and as
-/// many lines of `P` times `V` vectors, `stride` apart, behind `out`.
-struct Tiles<'a, const H: usize, const P: usize, const V: usize, const LINE: usize> {
+/// The micro-kernel. Computes `count` tiles of `H` rows times `P` panels of `V` vectors, summed over k in registers.
+///
+/// The creator must ensure that `a` points to `count · H` lines of `ks.len()` values, `a_stride` apart, and `out` to
+/// `count · H` lines, `stride` apart, which have `V` vectors for each of the `P` panels.
+struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE: usize> {
     a: *const f32,
     a_stride: usize,
-    /// `P` panels, each `next` values long.
+    /// `P` panels of `next` values each.
     b: &'a [f32],
     next: usize,
-    /// The lines of b.
+    /// The lines of b to use.
     ks: Range<usize>,
     out: *mut f32,
     stride: usize,
@@ -228,7 +251,7 @@ struct Tiles<'a, const H: usize, const P: usize, const V: usize, const LINE: usi
     add: bool,
 }
 
-impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd for Tiles<'_, H, P, V, LINE> {
+impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd for TileKernel<'_, H, P, V, LINE> {
     type Output = ();
 
     #[inline(always)]
@@ -240,7 +263,7 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
             assert!(panels[p].len() == ks.len());
         }
         for tile in 0..count {
-            // SAFETY: the tile is among the `count`, H lines below the one before.
+            // SAFETY: `tile` is less than `count`, and a tile starts H lines after the previous one.
             let (first, out) = unsafe { (a.add(tile * H * a_stride), out.add(tile * H * stride)) };
             let mut lines = [first; H];
             for i in 1..H {
@@ -251,23 +274,23 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
             if add {
                 for i in 0..H {
                     for p in 0..P {
-                        // SAFETY: there are H lines of P times V vectors, which need not be aligned.
+                        // SAFETY: a tile of `out` has H lines of P · V vectors. The access needs no alignment.
                         sums[i][p] = unsafe { out.add(i * stride + p * WIDTH).cast::<[S::f32s; V]>().read_unaligned() };
                     }
                 }
             }
-            // Weights mostly come from memory, and where a panel ends the processor does not see in time where it goes on:
-            // most likely with the same lines of the panels behind these. The first tile asks for them.
+            // Weights mostly come from memory, and the processor does not predict where reading continues after a
+            // panel: usually at the same lines of the next panels. So the first tile prefetches them.
             let ahead = if tile == 0 { P * next } else { 0 };
             for k in 0..ks.len() {
                 for p in 0..P {
                     prefetch(panels[p].as_ptr().wrapping_add(k).cast::<f32>().wrapping_add(ahead));
                 }
                 for i in 0..H {
-                    // SAFETY: k counts the lines of b, and each of the H lines of `a` has as many values.
+                    // SAFETY: k is less than ks.len(), and each of the H lines of `a` has ks.len() values.
                     let a = simd.splat_f32s(unsafe { lines[i].add(k).read() });
                     for p in 0..P {
-                        // SAFETY: every panel has been seen to have ks.len() lines.
+                        // SAFETY: the assertion above has checked that every panel has ks.len() lines.
                         let line = unsafe { panels[p].get_unchecked(k) };
                         for v in 0..V {
                             sums[i][p][v] = simd.mul_add_f32s(a, line[v], sums[i][p][v]);
@@ -333,7 +356,7 @@ mod tests {
             if let Some(avx2) = pulp::x86::V3::try_new() {
                 alike("AVX2", &|product| Simd::vectorize(avx2, product))?;
             }
-            // The last row by itself, and the last panel by itself.
+            // The last row alone, and the last panel alone.
             let (last, panel) = (rows - 1, b.count() - 1);
             let mut alone = vec![f32::NAN; n];
             product(&a[last * k..], k, b, 0..b.count(), &mut alone, n);

@@ -1,4 +1,4 @@
-//! Group normalisation of channels-last maps, with SiLU in the same pass.
+//! Group normalization of channels-last maps, optionally with SiLU in the same pass.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use super::{
     storage::{blank, floats, made},
 };
 
-/// What follows the norm.
+/// The activation function after the norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     Nothing,
@@ -18,8 +18,8 @@ pub enum Then {
 }
 
 impl Kernels {
-    /// x (B, …, C) normalised over places and the channels of each of `groups` groups, then scaled and shifted per channel
-    /// by `weight` and `bias` (C) (PyTorch's `GroupNorm`).
+    /// x (B, …, C) → (B, …, C), normalized over all positions and the channels of each group, then scaled by `weight`
+    /// (C) and shifted by `bias` (C), as PyTorch's `GroupNorm`.
     pub fn group_norm(
         self,
         x: &Tensor,
@@ -42,10 +42,10 @@ struct GroupNorm {
     then: Then,
 }
 
-/// Places per partial sum: fixed, so that the order of the sums is.
+/// Positions per partial sum. A constant, which makes the order of the sums independent of the number of threads.
 const PLACES: usize = 64;
 
-/// How many floats one rayon job takes at least.
+/// The least number of floats per rayon job, if a row has that many.
 const GRAIN: usize = 1 << 13;
 
 impl CustomOp3 for GroupNorm {
@@ -96,7 +96,7 @@ impl CustomOp3 for GroupNorm {
 }
 
 impl GroupNorm {
-    /// The norm of one row, from sums of the row alone.
+    /// The norm of one row of the batch, computed from that row only.
     fn affine(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Affine {
         let channels = weight.len();
         let per_group = channels / self.groups;
@@ -124,15 +124,15 @@ impl GroupNorm {
     }
 }
 
-/// A norm as y = (x − center)·scale + shift per channel. The centre is taken off first, since that loses nothing where x
-/// is close to it, while in x·scale + shift a large mean and a small deviation would leave few digits.
+/// A norm as y = (x − center)·scale + shift per channel. Subtracting the center first is exact where x is close to it.
+/// With y = x·scale + shift, few digits would be left if the mean is much larger than the deviation.
 struct Affine {
     center: Vec<f32>,
     scale: Vec<f32>,
     shift: Vec<f32>,
 }
 
-/// Sums per channel in double precision, where E[x²] − E[x]² is safe: |mean| may exceed the deviation a millionfold.
+/// Sums per channel, in double precision: E[x²] − E[x]² is then accurate for |mean| up to a million deviations.
 struct Sums {
     values: Vec<f64>,
     squares: Vec<f64>,
@@ -157,7 +157,7 @@ impl Sums {
     }
 }
 
-/// The same by candle's operations.
+/// Group normalization by candle's operations.
 fn composite(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, then: Then) -> Result<Tensor> {
     let dims = x.dims();
     let [places @ .., channels] = dims else { candle_core::bail!("group_norm: {dims:?} has no channels") };
@@ -165,7 +165,8 @@ fn composite(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64
         candle_core::bail!("group_norm: {dims:?} in {groups} groups");
     }
     let grouped = x.reshape([places, &[groups, channels / groups]].concat())?;
-    // One dimension after another, so that each sum in float32 is short; the mean of a mean is rounded once more.
+    // Means of one dimension at a time, so that each float32 sum is short. The mean is rounded, so the centered values
+    // are centered once more.
     let mean = |x: &Tensor| {
         let summed = (1..x.rank()).rev().filter(|dim| *dim != x.rank() - 2);
         summed.into_iter().try_fold(x.clone(), |x, dim| x.mean_keepdim(dim))

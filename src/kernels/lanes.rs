@@ -1,9 +1,9 @@
-//! Sums and maxima of many numbers in lanes: sixteen partial results in a fixed order, what a wide vector unit can do at a
-//! time, and the same on every one.
+//! Sums and maxima in sixteen lanes: partial results in a fixed order that vector units compute at the same time, with
+//! the same bits on every machine.
 
 pub(super) const LANES: usize = 16;
 
-/// Σ f(x)
+/// Σ f(x).
 #[inline(always)]
 pub(super) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0f32; LANES];
@@ -15,7 +15,7 @@ pub(super) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(sums, |a, b| a + b)
 }
 
-/// Replaces each x by f(x) and sums them up.
+/// Replaces each x by f(x) and returns the sum of the new values.
 #[inline(always)]
 pub(super) fn replace_and_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0f32; LANES];
@@ -33,7 +33,7 @@ pub(super) fn replace_and_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(sums, |a, b| a + b)
 }
 
-/// The largest, -∞ of none; NaN is passed over.
+/// The largest value, or -∞ if there is none. NaN is skipped.
 #[inline(always)]
 pub(super) fn largest(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -46,7 +46,7 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     fold(lanes, larger)
 }
 
-/// The lanes in halves: a chain over all of them would take longer than a short line itself.
+/// Combines the lanes by halves. A chain over all lanes would take longer than summing a short line.
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     for half in [8, 4, 2, 1] {

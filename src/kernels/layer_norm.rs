@@ -1,4 +1,4 @@
-//! Layer normalisation.
+//! Layer normalization.
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -11,10 +11,10 @@ use super::{
 };
 
 impl Kernels {
-    /// x (…, C) normalised over its last dimension, then scaled and shifted by `weight` and `bias` (C).
+    /// x (…, C) → (…, C), normalized over the last dimension, then scaled by `weight` (C) and shifted by `bias` (C).
     ///
-    /// In two passes: the second takes differences from the mean of the first, and their own mean off them, since the first
-    /// mean is rounded to the size of the values, not of their deviation.
+    /// The mean is rounded relative to the size of the values, not of their deviation. So a second pass computes the
+    /// mean of the differences from the mean and subtracts it, too.
     pub fn layer_norm(self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op3_no_bwd(weight, bias, &LayerNorm { eps: eps as f32 }),
@@ -23,7 +23,7 @@ impl Kernels {
     }
 }
 
-/// Not candle's own layer norm, which cuts the gradient.
+/// Layer normalization by candle's basic operations, because candle's own layer norm has no gradient.
 fn composite(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let centered = centered.broadcast_sub(&centered.mean_keepdim(D::Minus1)?)?;

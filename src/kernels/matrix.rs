@@ -1,4 +1,4 @@
-//! Products with a layer's weights.
+//! Products of activations with the weight matrix of a layer.
 
 use std::{fmt, sync::Arc};
 
@@ -7,14 +7,14 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use super::{
     Kernels,
     block::Block,
-    cut::Cut,
-    finish::Onto,
+    finish::Epilogue,
     gemm::{Panels, Product, WIDTH},
+    partition::Partition,
     simd::vectorized,
     storage::{Operand, blank, floats, made},
 };
 
-/// A (K, N) matrix and N biases, laid out for the kernels.
+/// A linear layer: a (K, N) matrix and perhaps a bias (N), in the layout of the kernels.
 #[derive(Clone)]
 pub struct Matrix {
     held: Held,
@@ -29,13 +29,13 @@ enum Held {
 }
 
 impl Matrix {
-    /// Takes a (K, N) matrix and, if there are any, N biases. Packed kernels pack the matrix, once.
+    /// Creates a layer from a matrix (K, N) and an optional bias (N). Packed kernels pack the matrix here.
     pub fn new(matrix: &Tensor, bias: Option<&Tensor>, kernels: Kernels) -> Result<Self> {
         let (k, n) = matrix.dims2()?;
         if let Some(bias) = bias.filter(|bias| bias.dims() != [n]) {
             candle_core::bail!("biases {:?} for {n} columns", bias.dims());
         }
-        // A tensor that is one number seen many times stands for a matrix that is not there; it is not given memory.
+        // A matrix that is not contiguous is a broadcast scalar: a placeholder that needs no memory.
         let held = if matches!(kernels, Kernels::Packed(_)) && matrix.is_contiguous() {
             let panels = Arc::new(Panels::pack(Operand::of(matrix).floats()?, k, n, n, 1));
             let bias = bias.map(|bias| bias.to_vec1()).transpose()?.unwrap_or_else(|| vec![0.0; n]);
@@ -46,30 +46,30 @@ impl Matrix {
         Ok(Self { held, bias: bias.cloned(), shape: (k, n) })
     }
 
-    /// (K, N)
+    /// (K, N).
     pub fn shape(&self) -> (usize, usize) {
         self.shape
     }
 
-    /// x (B, …, K) · matrix + bias → (B, …, N). The bytes of a row of x do not depend on the other rows.
+    /// x (B, …, K) · matrix + bias → (B, …, N). The bits of a row of the batch do not depend on the other rows.
     pub fn times(&self, x: &Tensor) -> Result<Tensor> {
-        self.times_onto(x, Onto::default())
+        self.times_with(x, Epilogue::default())
     }
 
-    /// x (B, …, K) · matrix + bias + what else is wanted → (B, …, N)
-    pub fn times_onto(&self, x: &Tensor, onto: Onto<'_>) -> Result<Tensor> {
+    /// x (B, …, K) · matrix + bias + the terms of `epilogue` → (B, …, N).
+    pub fn times_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         match &self.held {
-            Held::Packed { panels, bias } => x.apply_op1_no_bwd(&Times { panels, bias, onto }),
+            Held::Packed { panels, bias } => x.apply_op1_no_bwd(&Times { panels, bias, epilogue }),
             Held::Plain(matrix) => {
                 let product = self.composite(x, matrix)?;
-                onto.composite(self.bias.iter().try_fold(product, |product, bias| product.broadcast_add(bias))?)
+                epilogue.composite(self.bias.iter().try_fold(product, |product, bias| product.broadcast_add(bias))?)
             }
         }
     }
 
-    /// The product by candle's operations: of contiguous matrices of two dimensions alone, since that of a transposed view is
-    /// wrong from the second row of a batch on; and on the CPU row by row, since the bits of a product depend on how many
-    /// lines it has.
+    /// The product by candle's operations, with contiguous two-dimensional operands only: candle's product of a
+    /// transposed view is wrong from the second row of a batch on. On the CPU, each row of the batch is multiplied
+    /// separately, because the bits of candle's product depend on the number of lines.
     fn composite(&self, x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
         let (k, n) = self.shape;
         let dims = x.dims();
@@ -90,7 +90,7 @@ impl Matrix {
         self.bias.as_ref()
     }
 
-    /// The matrix as panels and its biases, for packed kernels.
+    /// The panels of the matrix and the bias, for packed kernels; `None` for reference kernels and placeholders.
     pub(super) fn packed(&self) -> Option<(&Panels, &[f32])> {
         match &self.held {
             Held::Packed { panels, bias } => Some((panels, bias)),
@@ -108,7 +108,7 @@ impl fmt::Debug for Matrix {
 struct Times<'a> {
     panels: &'a Panels,
     bias: &'a [f32],
-    onto: Onto<'a>,
+    epilogue: Epilogue<'a>,
 }
 
 impl CustomOp1 for Times<'_> {
@@ -124,13 +124,13 @@ impl CustomOp1 for Times<'_> {
         }
         let lines = x.len() / k;
         let batch = if dims.len() > 1 { dims[0].max(1) } else { 1 };
-        let held = self.onto.hold();
+        let held = self.epilogue.hold();
         let finish = held.finish(self.bias, batch, lines / batch)?;
         let mut out = blank(lines * n);
         let whole = Block::new(&mut out, n);
-        Cut::product(lines, k, n).run(|_, rows, panels| {
+        Partition::product(lines, k, n).run(|_, rows, panels| {
             let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
-            // SAFETY: the jobs of a cut do not overlap.
+            // SAFETY: the jobs of a partition do not overlap.
             let mut out = unsafe { whole.part(rows.clone(), columns.clone()) };
             let (a, b, out_of) = (&x[rows.start * k..rows.end * k], self.panels.whole(), out.reborrow());
             Product { a, a_stride: k, b, depth: 0..k, panels, out: out_of, add: false }.run();
@@ -175,11 +175,11 @@ mod tests {
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let (x, plain, bias) = (random(&[batch, m, k]), random(&[k, n]), random(&[n]));
             let (rows, residual) = (random(&[batch, n]), random(&[batch, m, n]));
-            let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
+            let epilogue = Epilogue { rows: Some(&rows), residual: Some(&residual) };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let of_kernels = |kernels| {
                 let matrix = Matrix::new(&plain, Some(&bias), kernels).unwrap();
-                let together = pool.install(|| matrix.times_onto(&x, onto)).unwrap();
+                let together = pool.install(|| matrix.times_with(&x, epilogue)).unwrap();
                 (matrix, together)
             };
             let (packed, reference) = (of_kernels(Kernels::default()), of_kernels(Kernels::Reference));
@@ -189,8 +189,8 @@ mod tests {
             for ((matrix, together), b) in [packed, reference].iter().flat_map(|of| (0..batch).map(move |b| (of, b))) {
                 let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
                 let (rows, residual) = (of(&rows), of(&residual));
-                let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
-                let alone = matrix.times_onto(&of(&x), onto).unwrap();
+                let epilogue = Epilogue { rows: Some(&rows), residual: Some(&residual) };
+                let alone = matrix.times_with(&of(&x), epilogue).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&together.narrow(0, b, 1).unwrap()), "m {} k {} n {}", m, k, n);
             }
         }
@@ -203,7 +203,7 @@ mod tests {
         let matrix = Matrix::new(&zeros(&[3, 4]), None, Kernels::default()).unwrap();
         assert!(matrix.times(&zeros(&[2, 4])).is_err());
         let wrong = zeros(&[2, 3]);
-        assert!(matrix.times_onto(&zeros(&[2, 3]), Onto::residual(&wrong)).is_err());
+        assert!(matrix.times_with(&zeros(&[2, 3]), Epilogue::residual(&wrong)).is_err());
         assert_eq!(matrix.times(&zeros(&[5, 2, 3])).unwrap().dims(), [5, 2, 4]);
     }
 }

@@ -1,8 +1,8 @@
-//! Random tensors for tests: the same ones for the same seed, so that a failure can be seen again.
+//! Random tensors for tests. The same seed gives the same tensors, so that failures are reproducible.
 
 use candle_core::Tensor;
 
-/// Draws normal values, one tensor after the other.
+/// A generator of tensors with approximately normal values.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -10,18 +10,18 @@ impl Random {
         Self(seed)
     }
 
-    /// A tensor of normal values with this mean and a deviation of one.
+    /// A tensor of normal values with the given mean and a standard deviation of 1.
     pub fn normal(&mut self, shape: &[usize], mean: f32) -> Tensor {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| mean + self.value()).collect();
         Tensor::from_vec(values, shape, &crate::device::HOST).expect("as many values as the shape has")
     }
 
-    /// The sum of twelve uniform values is close to normal.
+    /// An approximately normal value: the sum of twelve uniform values, minus its mean.
     fn value(&mut self) -> f32 {
         (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
     }
 
-    /// Within [0, 1), by SplitMix64 (Steele, Lea and Flood 2014).
+    /// A uniform value in [0, 1), by SplitMix64 (Steele, Lea and Flood 2014).
     fn uniform(&mut self) -> f32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -1,6 +1,8 @@
+//! Selection of the machine's vector unit at run time.
+
 use pulp::{Simd, WithSimd};
 
-/// The vector unit that the machine has, by the name of its instructions.
+/// The name of the vector instructions that the kernels use on this machine: avx512, avx2, neon or scalar.
 pub fn isa() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     match () {
@@ -15,7 +17,7 @@ pub fn isa() -> &'static str {
     "scalar"
 }
 
-/// Runs an operation compiled for the best vector unit that the machine has.
+/// Runs `op`, compiled for the machine's best vector unit.
 pub(super) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = pulp::x86::V4::try_new() {
@@ -32,8 +34,8 @@ pub(super) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     op.with_simd(pulp::Scalar::new())
 }
 
-/// Runs plain loops compiled for the best vector unit that the machine has; with the same result on all of them, since
-/// the compiler neither reorders sums nor fuses multiplications with additions.
+/// Runs plain loops, compiled for the machine's best vector unit. The result has the same bits on every machine,
+/// because the compiler neither reorders sums nor fuses multiplications with additions.
 #[inline(always)]
 pub(super) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
     struct Loops<F>(F);
@@ -49,13 +51,13 @@ pub(super) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
     dispatch(Loops(loops))
 }
 
-/// Asks for a line of the second cache; any address will do.
+/// Prefetches a cache line into the L2 cache. Any address is allowed, even an invalid one.
 #[inline(always)]
 pub(super) fn prefetch(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: nothing is read; an address that is not there is passed over.
+        // SAFETY: the instruction reads no value and ignores invalid addresses.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

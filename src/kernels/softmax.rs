@@ -1,11 +1,11 @@
-//! Softmax over scores that come in portions (Milakov and Gimelshein 2018, arXiv:1805.02867).
+//! Online softmax: scores arrive in portions (Milakov and Gimelshein 2018, arXiv:1805.02867).
 
 use super::{
     exp::exp,
     lanes::{largest, replace_and_sum},
 };
 
-/// The largest score of a line so far, and the sum of e^(score − largest).
+/// The largest score of a line so far, and the sum of e^(score − largest) over the line so far.
 #[derive(Clone, Copy)]
 pub(super) struct Softmax {
     largest: f32,
@@ -15,7 +15,7 @@ pub(super) struct Softmax {
 impl Softmax {
     pub const EMPTY: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
 
-    /// Replaces the scores s by e^(s − largest). What was made of earlier portions must be multiplied by the answer.
+    /// Replaces each score s by e^(s − largest) and returns the factor for all results of earlier portions.
     #[inline(always)]
     pub fn portion(&mut self, scores: &mut [f32]) -> f32 {
         let largest = self.largest.max(largest(scores));
@@ -25,7 +25,7 @@ impl Softmax {
         rescale
     }
 
-    /// What everything is multiplied by in the end, so that the weights add up to one.
+    /// The factor for all results after the last portion, which makes the weights add up to 1.
     #[inline(always)]
     pub fn scale(self) -> f32 {
         1.0 / self.sum

@@ -1,3 +1,5 @@
+//! Access of the kernels to the memory of candle's tensors.
+
 use std::ops::Deref;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, WithDType};
@@ -13,7 +15,7 @@ pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
-/// The floats of a contiguous float32 tensor, to write to.
+/// The mutable floats of a contiguous float32 tensor.
 pub(super) fn floats_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else {
         candle_core::bail!("expected a contiguous tensor, got {layout:?}")
@@ -24,12 +26,12 @@ pub(super) fn floats_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Re
     }
 }
 
-/// What a custom operation returns.
+/// The result of a custom operation: float32 values and their shape.
 pub(super) fn made(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
     Ok((f32::to_cpu_storage_owned(values), shape.into()))
 }
 
-/// The floats of an operand that an operation holds besides its own ones.
+/// The locked storage of a tensor that is a parameter of an operation instead of one of its arguments.
 pub(super) struct Operand<'a>(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout);
 
 impl<'a> Operand<'a> {
@@ -46,7 +48,7 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// The first `len` floats of a thread's scratch, which grows to that; they are whatever they were.
+/// The first `len` floats of a scratch buffer, with unspecified values. The buffer grows if it is too short.
 pub(super) fn at_least(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if scratch.len() < len {
         *scratch = arena::take(len);
@@ -54,7 +56,7 @@ pub(super) fn at_least(scratch: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut scratch[..len]
 }
 
-/// Memory for a result, every value of which is to be written.
+/// Memory for a result, with unspecified values. The caller must write every value.
 pub(super) fn blank(len: usize) -> Vec<f32> {
     arena::take(len)
 }

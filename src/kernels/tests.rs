@@ -1,4 +1,4 @@
-//! Gradients go through every reference kernel to its input, as finite differences say.
+//! Compares the gradient of every reference kernel with respect to its input with finite differences.
 
 use candle_core::{Result, Tensor, Var};
 
@@ -6,7 +6,7 @@ use super::{
     Kernels,
     attention::Mask,
     conv2d::{Conv2d, Geometry},
-    finish::Onto,
+    finish::Epilogue,
     geglu::Geglu,
     group_norm::Then,
     matrix::Matrix,
@@ -15,7 +15,7 @@ use super::{
 
 type Kernel<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
-/// Two rows of a batch, and maps that are no squares.
+/// Uses two rows of a batch and maps that are not square.
 #[test]
 fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     const REFERENCE: Kernels = Kernels::Reference;
@@ -28,7 +28,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     let conv = |geometry: Geometry, weight: &Tensor| Conv2d::new(weight, &shift, geometry, REFERENCE).unwrap();
     let weight = (numbers(&[72, 8]) * 0.3).unwrap();
     let (inner, down) = (conv(Geometry::square(3, 1, 1), &weight), conv(Geometry::square(3, 2, 1), &weight));
-    let onto = Onto { rows: Some(&rows), residual: Some(&map) };
+    let epilogue = Epilogue { rows: Some(&rows), residual: Some(&map) };
 
     let of_maps: [(&str, Kernel<'_>); 10] = [
         ("silu", &|x| REFERENCE.silu(x)),
@@ -38,15 +38,15 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
         ("nearest", &|x| REFERENCE.nearest(x, 12, 7)),
         ("group_norm", &|x| REFERENCE.group_norm(x, 4, &scale, &shift, 1e-5, Then::Silu)),
         ("layer_norm", &|x| REFERENCE.layer_norm(x, &scale, &shift, 1e-5)),
-        ("conv2d", &|x| inner.forward_onto(x, onto)),
+        ("conv2d", &|x| inner.forward_with(x, epilogue)),
         ("conv2d in steps of two", &|x| down.forward(x)),
-        ("a skip connection", &|x| inner.forward_onto(x, Onto::residual(x))),
+        ("a skip connection", &|x| inner.forward_with(x, Epilogue::residual(x))),
     ];
     for (name, kernel) in of_maps {
         compare(name, &map, kernel);
     }
     let of_tokens: [(&str, Kernel<'_>); 6] = [
-        ("matrix", &|x| matrix.times_onto(x, Onto { rows: Some(&rows), residual: None })),
+        ("matrix", &|x| matrix.times_with(x, Epilogue { rows: Some(&rows), residual: None })),
         ("geglu", &|x| geglu.times(x)),
         ("attention to itself", &|x| REFERENCE.attention(x, x, x, 2, Mask::None)),
         ("attention to those before", &|x| REFERENCE.attention(x, x, x, 2, Mask::Causal)),
@@ -58,7 +58,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     }
 }
 
-/// The gradient of a weighted sum of the kernel's results, at some of the places of x.
+/// Compares gradient and finite differences of a weighted sum of the kernel's results, at some values of x.
 fn compare(name: &str, x: &Tensor, kernel: &dyn Fn(&Tensor) -> Result<Tensor>) {
     const STEP: f32 = 1e-2;
     let x = Var::from_tensor(x).unwrap();

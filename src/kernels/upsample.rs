@@ -1,4 +1,4 @@
-//! Nearest-neighbour enlargement of channels-last maps.
+//! Nearest-neighbor upsampling of channels-last maps.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -9,8 +9,8 @@ use super::{
 };
 
 impl Kernels {
-    /// x (B, h, w, C) → (B, H, W, C); place i takes the value at ⌊i·h/H⌋, the ratio in float32 as PyTorch's `interpolate`
-    /// has it.
+    /// x (B, h, w, C) → (B, H, W, C). Row i of the result is row ⌊i·(h/H)⌋ of x, and columns likewise. The ratio h/H is
+    /// a float32, as in PyTorch's `interpolate`.
     pub fn nearest(self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Nearest { height, width }),

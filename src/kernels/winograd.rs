@@ -1,11 +1,11 @@
-//! Convolution of 3 × 3 by Winograd's minimal filtering (Lavin and Gray 2016, arXiv:1509.09308).
+//! 3 × 3 convolution by Winograd's minimal filtering (Lavin and Gray 2016, arXiv:1509.09308).
 //!
-//! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. Over tiles and channels each
-//! of the (m + 2)² products is a product of matrices, (tiles, in) · (in, out).
+//! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. Over tiles and
+//! channels, each of the (m + 2)² products is a matrix product, (tiles, in) · (in, out).
 //!
-//! Transformed weights take (m + 2)² / 9 times the memory. Those of small layers are kept; those of large ones are made anew,
-//! some outputs at a time, which leaves the model as large as it is and takes some of what is won, the more the smaller the
-//! map. The results are the same to the bit.
+//! Transformed weights take (m + 2)² / 9 times the memory of the weights. Small layers keep them. Large layers
+//! transform some outputs at a time in every convolution, which needs no memory for the whole layer but costs time,
+//! relatively more on small maps. Both ways give the same bits.
 
 mod choice;
 mod transform;
@@ -26,45 +26,52 @@ use super::{
     storage::at_least,
 };
 use choice::{KEPT, is_kept};
-pub use choice::{Tiles, Use};
+pub use choice::{TileSize, Use};
 use transform::{F2, F4, LANES, Lanes, Transform};
 use weights::{PANELS, from_place_to_place, portion, transform_weights};
 
-/// The weights of a convolution, ready to be transformed.
+/// The sizes of a convolution's weights, and the transformed weights of a small layer.
 #[derive(Clone, Debug)]
 pub(super) struct Winograd {
     inputs: usize,
     outputs: usize,
-    /// Transformed weights are kept up to this many floats.
+    /// The most floats of transformed weights that a layer keeps.
     room: usize,
-    /// Of weights that are made anew, so many floats at a time.
+    /// The number of floats of transformed weights that are computed at a time if they are not kept.
     at_a_time: usize,
-    /// Of small layers, once they were needed.
+    /// The kept weights for tiles of 2 × 2 (`two`) and of 4 × 4 (`four`), computed when they are first needed.
     two: Arc<OnceLock<Vec<f32>>>,
     four: Arc<OnceLock<Vec<f32>>>,
 }
 
 impl Winograd {
-    /// For a convolution of 3 × 3.
+    /// For a 3 × 3 convolution with `inputs` and `outputs` channels.
     pub fn new(inputs: usize, outputs: usize) -> Self {
-        Self { inputs, outputs, room: KEPT, at_a_time: ANEW, two: Arc::default(), four: Arc::default() }
+        Self {
+            inputs,
+            outputs,
+            room: KEPT,
+            at_a_time: TRANSFORMED_AT_A_TIME,
+            two: Arc::default(),
+            four: Arc::default(),
+        }
     }
 
     #[cfg(test)]
-    pub fn keeping_nothing(self) -> Self {
+    pub fn without_kept_weights(self) -> Self {
         Self { room: 0, at_a_time: 1 << 14, ..self }
     }
 
-    /// x (B, h, w, in) to out (B, h, w, out); the weights are a matrix (3·3·in, out).
-    pub fn convolve(&self, tiles: Tiles, weights: &Panels, map: Map<'_>, finish: Finish<'_>, out: &mut [f32]) {
+    /// Convolves `map` (B, h, w, in) with a matrix of weights (3·3·in, out) into `out` (B, h, w, out).
+    pub fn convolve(&self, tiles: TileSize, weights: &Panels, map: Map<'_>, finish: Finish<'_>, out: &mut [f32]) {
         match tiles {
-            Tiles::Two => convolve::<F2, 4, 2>(self, &self.two, weights, map, finish, out),
-            Tiles::Four => convolve::<F4, 6, 4>(self, &self.four, weights, map, finish, out),
+            TileSize::Two => convolve::<F2, 4, 2>(self, &self.two, weights, map, finish, out),
+            TileSize::Four => convolve::<F4, 6, 4>(self, &self.four, weights, map, finish, out),
         }
     }
 }
 
-/// The input, channels last.
+/// The input of a convolution, (batch, height, width, in).
 #[derive(Clone, Copy)]
 pub(super) struct Map<'a> {
     pub x: &'a [f32],
@@ -73,11 +80,11 @@ pub(super) struct Map<'a> {
     pub width: usize,
 }
 
-/// Floats of weights that are made anew at a time: they are still in the second cache when they are read.
-const ANEW: usize = 1 << 18;
+/// Floats of transformed weights that are computed at a time if they are not kept. They fit into the L2 cache.
+const TRANSFORMED_AT_A_TIME: usize = 1 << 18;
 
-/// Floats of transformed inputs that a job has at a time. Where weights are kept, they stay near the second cache; where
-/// they are made anew it is many tiles, so that this is seldom.
+/// Floats of transformed inputs per job. If weights are kept, a job has few tiles, which stay in or near the L2 cache.
+/// Otherwise it has many tiles, so that weights are transformed rarely.
 const FEW_INPUTS: usize = 1 << 17;
 const MANY_INPUTS: usize = 3 << 20;
 
@@ -108,7 +115,8 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
         true => room.next_multiple_of(HEIGHT).clamp(24, 48),
         false => room.next_multiple_of(HEIGHT).clamp(48, 192),
     };
-    // By tiles where there are many, else by panels too. Weights that are made anew are so by panels: then each is made once.
+    // Divides the work by tiles if there are many, otherwise by panels, too. If weights are not kept, several threads
+    // always divide by panels, so that fewer jobs transform the same weights.
     let jobs = 2 * threads;
     let job_tiles = tiles.div_ceil(jobs.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
     let (job_tiles, parts) = match threads == 1 || kept.is_some() && 2 * job_tiles >= most {
@@ -128,16 +136,16 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     }
 }
 
-/// What a thread needs for its tiles, kept from job to job.
+/// Buffers of a thread, reused from job to job.
 #[derive(Default)]
 struct Scratch {
-    /// (in), what lies beyond the edge of a map.
+    /// (in), the channels of a pixel beyond the edge of the map.
     zeros: Vec<f32>,
-    /// (N², PANELS, some of in, 16), where weights are made anew.
+    /// (N², PANELS, some of in, 16), transformed weights that are not kept.
     u: Vec<f32>,
-    /// (N², tiles, in), with a gap between the places so that they do not meet in the cache.
+    /// (N², tiles, in), transformed inputs, with gaps between the N² places so that they do not share cache sets.
     v: Vec<f32>,
-    /// (N², tiles, columns)
+    /// (N², tiles, columns), products.
     m: Vec<f32>,
 }
 
@@ -146,7 +154,7 @@ struct Job<'a, const N: usize, const M: usize> {
     kept: Option<&'a Vec<f32>>,
     weights: &'a Panels,
     map: Map<'a>,
-    /// Tiles of one map.
+    /// Number of tiles of one map, vertically and horizontally.
     down: usize,
     across: usize,
     tiles: Range<usize>,
@@ -206,24 +214,24 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         }
     }
 
-    /// The row of the batch, and the place of the first result, of a tile.
+    /// The row of the batch and the position (y, x) of the first result of a tile.
     #[inline(always)]
     fn place(&self, tile: usize) -> (usize, usize, usize) {
         let (b, of_map) = (tile / (self.down * self.across), tile % (self.down * self.across));
         (b, of_map / self.across * M, of_map % self.across * M)
     }
 
-    /// Bᵀ·d·B of one tile, for every channel; the N² places of `v` are `place` apart.
+    /// Computes Bᵀ·d·B of one tile for all channels. The N² places of `v` are `place` floats apart.
     #[inline(always)]
     fn transform_input<T: Transform<N, M>>(&self, tile: usize, zeros: &[f32], v: &mut [f32], place: usize) {
         let c = self.winograd.inputs;
         let Map { x, height, width, .. } = self.map;
         let (b, top, left) = self.place(tile);
-        // The pixels of the patch; beyond the edge there are zeros.
+        // The pixels of the patch, which are zeros beyond the edge.
         let mut patch = [[zeros; N]; N];
         for i in 0..N {
             for j in 0..N {
-                // One less than the place, as there is a pixel of padding; less than nothing is far beyond the edge.
+                // One pixel of padding is subtracted. -1 wraps to a number far beyond the edge.
                 let (y, x_at) = ((top + i).wrapping_sub(1), (left + j).wrapping_sub(1));
                 if y < height && x_at < width {
                     patch[i][j] = &x[((b * height + y) * width + x_at) * c..][..c];
@@ -232,7 +240,7 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         }
         for first in (0..c).step_by(LANES) {
             let v = &mut v[first..];
-            // Said twice so that in the first the compiler knows how many there are.
+            // The first arm repeats the second with a constant, which lets the compiler specialize it.
             match c - first {
                 LANES.. => transform_lanes::<T, N, M>(&patch, first, LANES, v, place),
                 lanes => transform_lanes::<T, N, M>(&patch, first, lanes, v, place),
@@ -240,7 +248,8 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         }
     }
 
-    /// Aᵀ·m·A of one tile, for some columns, finished and written; the N² places of `m` are `place` apart.
+    /// Computes Aᵀ·m·A of one tile for some columns, adds the terms of `finish`, and writes the results to `out`. The
+    /// N² places of `m` are `place` floats apart.
     #[inline(always)]
     fn transform_output<T: Transform<N, M>>(
         &self,
@@ -255,11 +264,11 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         let (b, top, left) = self.place(tile);
         let (down, across) = (M.min(height - top), M.min(width - left));
         let pixel = |i: usize, j: usize| (b * height + top + i) * width + left + j;
-        // SAFETY: a pixel belongs to one tile, a tile to one job for these columns.
+        // SAFETY: each pixel belongs to one tile, and only one job computes these columns of the tile.
         let line = |pixel: usize| unsafe { out.part(pixel..pixel + 1, columns.clone()) };
         for first in (0..columns.len()).step_by(LANES) {
             let m = &m[first..];
-            // As with the inputs.
+            // Two arms for the reason given in `transform_input`.
             let (lanes, y) = match columns.len() - first {
                 LANES.. => (LANES, results::<T, N, M>(m, LANES, place)),
                 lanes => (lanes, results::<T, N, M>(m, lanes, place)),
@@ -278,7 +287,7 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
     }
 }
 
-/// Bᵀ·d·B of a patch, for up to 16 channels.
+/// Computes Bᵀ·d·B of a patch for up to 16 channels.
 #[inline(always)]
 fn transform_lanes<T: Transform<N, M>, const N: usize, const M: usize>(
     patch: &[[&[f32]; N]; N],
@@ -306,7 +315,7 @@ fn transform_lanes<T: Transform<N, M>, const N: usize, const M: usize>(
     }
 }
 
-/// Aᵀ·m·A of a tile, for up to 16 columns.
+/// Computes Aᵀ·m·A of a tile for up to 16 columns.
 #[inline(always)]
 fn results<T: Transform<N, M>, const N: usize, const M: usize>(
     m: &[f32],
@@ -340,7 +349,7 @@ mod tests {
     use crate::kernels::{
         Kernels,
         conv2d::{Conv2d, Geometry},
-        finish::Onto,
+        finish::Epilogue,
         random::Random,
     };
 
@@ -354,7 +363,7 @@ mod tests {
         #[test]
         fn like_the_direct_convolution_and_alike_in_every_company(
             batch in 1usize..6, h in 1usize..18, w in 1usize..18, inputs in 1usize..40, outputs in 1usize..40,
-            threads in 1usize..4, tiles in prop_oneof![Just(Tiles::Two), Just(Tiles::Four)], seed: u64,
+            threads in 1usize..4, tiles in prop_oneof![Just(TileSize::Two), Just(TileSize::Four)], seed: u64,
         ) {
             let mut random = Random::new(seed);
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
@@ -364,13 +373,13 @@ mod tests {
             let geometry = Geometry::square(3, 1, 1);
             let direct = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Off)).unwrap();
             let winograd = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Always(tiles))).unwrap();
-            let onto = Onto { rows: Some(&rows), residual: Some(&residual) };
+            let epilogue = Epilogue { rows: Some(&rows), residual: Some(&residual) };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let together = pool.install(|| winograd.forward_onto(&x, onto)).unwrap();
-            let anew = pool.install(|| winograd.clone().keeping_nothing().forward_onto(&x, onto)).unwrap();
+            let together = pool.install(|| winograd.forward_with(&x, epilogue)).unwrap();
+            let anew = pool.install(|| winograd.clone().without_kept_weights().forward_with(&x, epilogue)).unwrap();
             let bits = |x: &Tensor| values(x).iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&together), bits(&anew), "weights kept or made anew");
-            let exact = direct.forward_onto(&x, onto).unwrap();
+            let exact = direct.forward_with(&x, epilogue).unwrap();
             for (made, exact) in values(&together).iter().zip(values(&exact)) {
                 prop_assert!((made - exact).abs() < 2e-3, "{} {}", made, exact);
             }
@@ -378,7 +387,7 @@ mod tests {
                 let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
                 let (rows, residual) = (of(&rows), of(&residual));
                 let alone =
-                    winograd.forward_onto(&of(&x), Onto { rows: Some(&rows), residual: Some(&residual) }).unwrap();
+                    winograd.forward_with(&of(&x), Epilogue { rows: Some(&rows), residual: Some(&residual) }).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&of(&together)));
             }
         }

@@ -1,4 +1,4 @@
-//! What clients change: a generation is accepted, canceled, queued again or erased.
+//! Changes that clients request: generations are accepted, canceled, queued again or erased.
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -12,23 +12,23 @@ use super::{
 };
 use crate::generation::{EventKind, GenerationId, Record, Status};
 
-/// What clients change. Every change of state, here and in the other roles, is one conditional transaction that also appends the
-/// event which tells of it; a change that no longer applies changes nothing. Times are the database's.
+/// The role for changes that clients request. Each change of state, in every role, is one conditional transaction that
+/// also appends its event; a change that no longer applies changes nothing. Times are the database's.
 #[async_trait]
 pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
-    /// Makes the generation durable in state `queued`, with its first event, in its tenant's place of the queue.
+    /// Stores the generation in state `queued` with its first event, at its tenant's place in the queue.
     ///
-    /// A request that was accepted before, by its idempotency key or by its id, is answered with the generation that it
-    /// made, whatever became of it since; the key is looked at first. An erased generation takes its id and its key along:
-    /// both are free again, as is a key whose time is over. Nothing of an answer [`Accepted::Again`] is written.
+    /// A request that was accepted before, by its idempotency key or its id, is answered with the generation that it
+    /// made, whatever state that has now; the key is checked first. Erasing a generation frees its id and its key; an
+    /// expired key is free too. [`Accepted::Again`] writes nothing.
     ///
-    /// The share of its tenant is charged with the generation here, whatever becomes of it.
+    /// The tenant's share is charged with the generation now, whatever happens to it later.
     ///
     /// # Errors
     /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`].
     async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Accepted> {
         atomically!(self, |change| {
-            // One accepts after the other: what is read from here on stays so until the commit.
+            // Requests are accepted one after the other: what is read from here on stays the same until the commit.
             let v: f64 = change.one("SELECT v FROM queue_clock FOR UPDATE", values![]).await?.get("v")?;
             if let Some(again) = change.accepted_before(acceptance).await? {
                 return Ok(Accepted::Again(again));
@@ -50,7 +50,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
                 change.fetch(text, values![&input.upload, *id]).await?;
             }
             if let Some((key, kept)) = acceptance.key {
-                // One whose time is over makes room.
+                // An expired key is overwritten.
                 let text = "INSERT INTO idempotency (tenant_id, key, fingerprint, generation_id, expires_at)
                      VALUES ($1, $2, $3, $4, now() + $5)
                      ON CONFLICT (tenant_id, key) DO UPDATE
@@ -63,7 +63,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// The generation that this tenant's idempotency key stands for, and the fingerprint of the request that made it.
+    /// The generation of this tenant's idempotency key, and the fingerprint of the request that made the generation.
     async fn find_accepted(&self, tenant: &str, key: &str) -> Result<Option<(GenerationId, Fingerprint)>> {
         let text = "SELECT generation_id, fingerprint FROM idempotency
              WHERE tenant_id = $1 AND key = $2 AND expires_at > now()";
@@ -71,8 +71,8 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         row.map(|row| Ok((row.get("generation_id")?, row.get("fingerprint")?))).transpose()
     }
 
-    /// Cancels: a queued generation at once, a running one by a mark that its worker obeys before the next step; a
-    /// finished one is returned unchanged. `None`: there is no such generation.
+    /// Cancels a queued generation at once. Marks a running one, which its worker stops before the next step. Returns a
+    /// finished one unchanged. `None` if there is no such generation.
     async fn cancel(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(row) = change.lock(id).await? else { return Ok(None) };
@@ -89,9 +89,9 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Queues a dead generation again, as if it had never run, in its old place of the queue and whatever the queue's bounds.
-    /// Its fence goes on, and so do its events: only here does one follow a final one. `None`: there is no such dead
-    /// generation.
+    /// Queues a dead generation again as if it had never run, at its old place in the queue and beyond the queue's
+    /// bounds. Its fence and its event numbers continue; only here does an event follow a final one. `None` if there is
+    /// no such dead generation.
     async fn revive(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let text = format!(
@@ -107,10 +107,10 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Erases a finished generation with its events; the caller erases the blobs of the returned record.
+    /// Erases a finished generation with its events. The caller erases the blobs of the returned record.
     ///
     /// # Errors
-    /// [`Refusal::NotFinished`].
+    /// [`Refusal::NotFinished`] if the generation is queued or running.
     async fn delete(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(row) = change.lock(id).await? else { return Ok(None) };
@@ -118,7 +118,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             if !found.status.is_terminal() {
                 return Err(Refusal::NotFinished.into());
             }
-            // The events go with it, by their foreign key.
+            // The foreign key erases the events too.
             change.fetch("DELETE FROM generations WHERE id = $1", values![id]).await?;
             Ok(Some(found))
         })
@@ -126,8 +126,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
 }
 
 impl Change {
-    /// Notes the client's wish. `versions`: by how much the version grows, 0 where another statement of the same change
-    /// lets it grow.
+    /// Stores the client's wish to cancel. `versions` is 1, or 0 if another statement increments the version.
     async fn mark(&mut self, id: GenerationId, versions: u32) -> Result<Row> {
         let text = format!(
             "UPDATE generations SET cancel_requested_at = now(), version = version + $2 WHERE id = $1 RETURNING {COLUMNS}"
@@ -135,7 +134,7 @@ impl Change {
         self.one(&text, values![id, versions]).await
     }
 
-    /// The generation that the same request has made before; an error where another request has used its key or its id.
+    /// The generation that the same request made before; an error if another request has used its key or its id.
     async fn accepted_before(&mut self, acceptance: &Acceptance<'_>) -> Result<Option<Record>> {
         if let Some((key, _)) = acceptance.key {
             let text = format!(
@@ -155,8 +154,8 @@ impl Change {
         if same { record(&kept).map(Some) } else { Err(Refusal::IdTaken.into()) }
     }
 
-    /// Checks the bounds of the queue and takes the tenant's next place in it: start-time fair queueing with the finish time
-    /// of the generation that was claimed last, `v`, as the virtual time (Golestani 1994).
+    /// Checks the bounds of the queue and takes the tenant's next place in it: self-clocked fair queueing, whose
+    /// virtual time `v` is the finish time of the generation that was claimed last (Golestani 1994).
     async fn take_place(&mut self, acceptance: &Acceptance<'_>, v: f64) -> Result<f64> {
         let text = "SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
              (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = $1) AS own,

@@ -1,4 +1,4 @@
-//! Artifacts, inputs and logs as objects, in a folder or in a bucket.
+//! Stores artifacts, inputs and logs as objects, in a folder or in a bucket.
 
 mod bucket;
 mod error;
@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as Location};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
 
 use crate::{config, generation::GenerationId};
 
@@ -23,47 +23,47 @@ pub use error::BlobError;
 use error::Result;
 pub(super) use error::is_full;
 pub use path::{fence_of, path_of, path_of_input, path_of_part};
-use patience::{Waiting, persist};
+use patience::{Waiter, persist};
 
 /// A handle to the store of artifacts, inputs and logs.
 #[derive(Clone)]
 pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
-    place: Place,
+    place: Location,
 }
 
 #[derive(Clone)]
-enum Place {
+enum Location {
     Folder(PathBuf),
     Bucket(config::Blobs),
 }
 
 impl Blobs {
-    /// The blobs that the settings name.
+    /// Opens the blob store that the settings name.
     ///
     /// # Errors
-    /// The folder cannot be created. Of a bucket nothing is known before [`Blobs::check`].
+    /// The folder cannot be created. A bucket is not contacted before [`Blobs::check`].
     pub fn open(settings: &config::Blobs, data_dir: &Path) -> Result<Blobs> {
         let Some((name, prefix)) = settings.bucket() else { return Blobs::local(&data_dir.join("blobs")) };
         let objects = bucket::open(settings, name, prefix).map_err(|error| error.at(&settings.url))?;
-        Ok(Blobs { objects: Arc::new(objects), place: Place::Bucket(settings.clone()) })
+        Ok(Blobs { objects: Arc::new(objects), place: Location::Bucket(settings.clone()) })
     }
 
-    /// Blobs in the folder `dir`, which is created where it is missing.
+    /// Opens the folder `dir`, and creates it if it is missing.
     pub fn local(dir: &Path) -> Result<Blobs> {
         fs::create_dir_all(dir)?;
-        // A row that names a blob is committed after the blob was put, so the blob must survive a power cut as the row
-        // does: file and folders are synced before `put` returns.
+        // A row that names a blob is committed after the blob was put, so the blob must survive a power failure as the
+        // row does: file and folders are synced before `put` returns.
         let folder = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Blobs { objects: Arc::new(folder), place: Place::Folder(dir.to_owned()) })
+        Ok(Blobs { objects: Arc::new(folder), place: Location::Folder(dir.to_owned()) })
     }
 
-    /// Proves that files can be stored, read and erased in a bucket, for the start of a process.
+    /// Checks at the start of a process that a bucket can store, read and erase files.
     ///
     /// # Errors
     /// [`BlobError::Unusable`], which names the setting that is most likely wrong.
     pub async fn check(&self) -> Result<()> {
-        let Place::Bucket(settings) = &self.place else { return Ok(()) };
+        let Location::Bucket(settings) = &self.place else { return Ok(()) };
         let (path, written) = (format!("check/{}", uuid::Uuid::now_v7()), Bytes::from_static(b"latentd was here"));
         let checked = async {
             self.put_promptly(&path, written.clone()).await?;
@@ -75,27 +75,27 @@ impl Blobs {
         checked.await.map_err(|error| error.at(&settings.url))
     }
 
-    /// Stores a file. When this returns it is durable; readers see all of it or nothing. A bucket that fails is asked again
-    /// for `blobs.upload_timeout_s`, so a lease must be renewed meanwhile.
+    /// Stores a file. When this returns the file is durable; readers see all of it or nothing. A failing bucket is
+    /// tried again for `blobs.upload_timeout_s`, so a lease must be renewed meanwhile.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
-        self.put_while(Waiting::Worker, path, bytes).await
+        self.put_while(Waiter::Worker, path, bytes).await
     }
 
-    /// As [`Blobs::put`], for no longer than a client waits: `blobs.answer_timeout_s`.
+    /// Like [`Blobs::put`], but for no longer than a client waits: `blobs.answer_timeout_s`.
     pub async fn put_promptly(&self, path: &str, bytes: Bytes) -> Result<()> {
-        self.put_while(Waiting::Client, path, bytes).await
+        self.put_while(Waiter::Client, path, bytes).await
     }
 
-    async fn put_while(&self, waiting: Waiting, path: &str, bytes: Bytes) -> Result<()> {
-        let location = Location::parse(path)?;
+    async fn put_while(&self, waiting: Waiter, path: &str, bytes: Bytes) -> Result<()> {
+        let location = ObjectPath::parse(path)?;
         let attempt = || async { self.objects.put(&location, bytes.clone().into()).await.map_err(BlobError::from) };
         self.persist(waiting, attempt).await?;
         Ok(())
     }
 
-    /// The file, whole; `None` where there is none, which is another thing than a store that fails.
+    /// The whole file; `None` if there is none. A failure of the store is an error.
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
-        let location = Location::parse(path)?;
+        let location = ObjectPath::parse(path)?;
         let attempt = || async {
             let found = match self.objects.get(&location).await {
                 Ok(found) => found,
@@ -109,12 +109,12 @@ impl Blobs {
             }
             Ok(Some(bytes))
         };
-        self.persist(Waiting::Client, attempt).await
+        self.persist(Waiter::Client, attempt).await
     }
 
-    /// Erases a file; one that is not there is as good as erased.
+    /// Erases a file. A missing file is not an error.
     pub async fn delete(&self, path: &str) -> Result<()> {
-        let location = Location::parse(path)?;
+        let location = ObjectPath::parse(path)?;
         let attempt = || async {
             match self.objects.delete(&location).await {
                 Ok(()) => Ok(()),
@@ -122,15 +122,15 @@ impl Blobs {
                 Err(error) => Err(error.into()),
             }
         };
-        self.persist(Waiting::Client, attempt).await
+        self.persist(Waiter::Client, attempt).await
     }
 
-    /// The generations that have a file here.
+    /// The generations that have files.
     pub async fn generations(&self) -> Result<Vec<GenerationId>> {
         self.folders(path::GENERATIONS).await
     }
 
-    /// The generations that have a log here.
+    /// The generations that have a log.
     pub async fn logs(&self) -> Result<Vec<GenerationId>> {
         self.folders(path::LOGS).await
     }
@@ -158,14 +158,13 @@ impl Blobs {
         self.delete_folder(&path::log_of(id)).await
     }
 
-    /// Erases the artifacts of all attempts of a generation that is over but the one that has succeeded, if one has. What
-    /// the request brought along stays.
+    /// Erases the artifacts of all attempts of a finished generation, except the winner's. The request's pictures stay.
     pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<()> {
         self.delete_attempts(id, &self.fences(id).await?, winner).await
     }
 
-    /// As [`Blobs::delete_losers`], of these attempts alone, which are to be looked up before it is known that the generation
-    /// is over: one that is taken up again in between then has a fence that is not among them.
+    /// Like [`Blobs::delete_losers`], for these attempts only. The caller lists `fences` before it checks that the
+    /// generation has ended; the fence of an attempt that begins in between is not among them.
     pub async fn delete_attempts(&self, id: GenerationId, fences: &[i64], winner: Option<i64>) -> Result<()> {
         for fence in fences.iter().filter(|fence| Some(**fence) != winner) {
             self.delete_folder(&path::folder_of_attempt(id, *fence)).await?;
@@ -173,36 +172,36 @@ impl Blobs {
         Ok(())
     }
 
-    /// When the newest file of a generation was stored, its log aside; `None` where it has none.
+    /// When the newest file of a generation was stored, not counting its log; `None` if there is none.
     pub async fn last_stored(&self, id: GenerationId) -> Result<Option<SystemTime>> {
         let files = self.files(&path::folder_of(id)).await?;
         Ok(files.iter().map(|file| file.last_modified).max().map(SystemTime::from))
     }
 
-    /// Erases everything of a generation: its log, what its request brought along, the artifacts of every fence, and
-    /// half-written files of a process that was killed, which are no objects yet and which nothing else could name.
+    /// Erases all files of a generation: its log, the pictures of its request, the artifacts of every fence, and
+    /// partial files of a process that was killed, which are not objects yet and have no other name.
     pub async fn delete_generation(&self, id: GenerationId) -> Result<()> {
         self.delete_log(id).await?;
         self.delete_folder(&path::folder_of(id)).await
     }
 
-    /// All files below a folder.
+    /// All files within a folder and its subfolders.
     async fn files(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
-        let folder = Location::parse(folder)?;
+        let folder = ObjectPath::parse(folder)?;
         let attempt = || async { Ok(self.objects.list(Some(&folder)).try_collect().await?) };
-        self.persist(Waiting::Client, attempt).await
+        self.persist(Waiter::Client, attempt).await
     }
 
-    /// What is named by the folders within a folder.
+    /// The names of the folders within a folder, parsed. Other names are skipped.
     async fn folders<T: FromStr>(&self, folder: &str) -> Result<Vec<T>> {
-        let folder = Location::parse(folder)?;
+        let folder = ObjectPath::parse(folder)?;
         let attempt = || async { Ok(self.objects.list_with_delimiter(Some(&folder)).await?.common_prefixes) };
-        let folders = self.persist(Waiting::Client, attempt).await?;
+        let folders = self.persist(Waiter::Client, attempt).await?;
         Ok(folders.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
     }
 
     async fn delete_folder(&self, folder: &str) -> Result<()> {
-        if let Place::Folder(dir) = &self.place {
+        if let Location::Folder(dir) = &self.place {
             let folder = dir.join(folder);
             let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
             return match erased.map_err(io::Error::other)? {
@@ -210,33 +209,33 @@ impl Blobs {
                 _ => Ok(()),
             };
         }
-        // A thousand files with each request.
-        let folder = Location::parse(folder)?;
+        // Each request erases up to a thousand files.
+        let folder = ObjectPath::parse(folder)?;
         let attempt = || async {
             let found = self.objects.list(Some(&folder)).map_ok(|file| file.location).boxed();
             self.objects.delete_stream(found).try_for_each(|_| async { Ok(()) }).await.map_err(BlobError::from)
         };
-        self.persist(Waiting::Client, attempt).await
+        self.persist(Waiter::Client, attempt).await
     }
 
-    /// A disk is not asked again: what it says is so.
-    async fn persist<T, F>(&self, waiting: Waiting, mut attempt: impl FnMut() -> F) -> Result<T>
+    /// Repeats an operation of a bucket. An error of a disk is final.
+    async fn persist<T, F>(&self, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         match &self.place {
-            Place::Folder(_) => attempt().await,
-            Place::Bucket(settings) => persist(settings, waiting, attempt).await,
+            Location::Folder(_) => attempt().await,
+            Location::Bucket(settings) => persist(settings, waiting, attempt).await,
         }
     }
 }
 
-/// The place alone: a bucket's key is nobody's concern.
+/// Shows the place only, without the keys of a bucket.
 impl std::fmt::Debug for Blobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.place {
-            Place::Folder(dir) => f.debug_tuple("Blobs").field(dir).finish(),
-            Place::Bucket(settings) => f.debug_tuple("Blobs").field(&settings.url).finish(),
+            Location::Folder(dir) => f.debug_tuple("Blobs").field(dir).finish(),
+            Location::Bucket(settings) => f.debug_tuple("Blobs").field(&settings.url).finish(),
         }
     }
 }

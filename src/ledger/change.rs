@@ -1,4 +1,4 @@
-//! One change: a transaction that moves generations from state to state and tells of it in events.
+//! One change: a transaction that changes the states of generations and appends the events.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,13 +11,13 @@ use super::{
 };
 use crate::generation::{Artifact, EventKind, GenerationId, Problem};
 
-/// What [`record`](super::record::record) reads, by name: a statement that took all columns there are would fail on every open
-/// connection as soon as a newer program adds one.
+/// The columns that [`record`](super::record::record) reads. A statement with `*` would fail on every open connection
+/// as soon as a newer program adds a column.
 pub const COLUMNS: &str =
     "id, tenant_id, params, status, attempt, fence, crash_count, dead, cancel_requested_at, created_at, started_at,
      finished_at, expires_at, version, artifacts, problem, vft, fingerprint";
 
-/// One transaction, made again where others were in its way: what its block says is done as a whole or not at all.
+/// Runs the block in one transaction, as a whole or not at all. Runs it again if other transactions conflict with it.
 macro_rules! atomically {
     ($ledger:expr, |$change:ident| $work:expr) => {{
         let ledger: &Ledger = $ledger.as_ref();
@@ -32,31 +32,32 @@ macro_rules! atomically {
 
 pub(super) use atomically;
 
-/// A transaction. Dropped before [`Change::conclude`], it leaves nothing behind.
+/// A transaction. Dropping it before [`Change::conclude`] undoes everything.
 pub struct Change {
     transaction: Box<dyn Transaction>,
-    /// Other processes use the database at the same time.
+    /// Whether other processes use the database at the same time.
     pub is_shared: bool,
-    /// How long what ends now is kept.
+    /// How long generations that end now are kept.
     pub retention: Duration,
 }
 
-/// What becomes of one active generation.
+/// A change of the state of one active generation.
 pub struct Step<'a> {
     pub id: GenerationId,
-    /// So many processes ended while it ran, besides those that are counted already.
+    /// Number of crashes that this change adds to the generation's count.
     pub crashes: u32,
     pub to: Move<'a>,
 }
 
+/// The new state of a generation.
 pub enum Move<'a> {
     Succeeded(&'a [Artifact]),
     Failed(&'a Problem),
-    /// Failed, and marked for an operator to look at.
+    /// Failed after crashes, and marked as dead for an operator.
     GivenUp(Problem),
     Canceled,
     Expired,
-    /// Back to the queue, to be claimed after the delay. `uncounted` attempts are taken back from its count.
+    /// Back to the queue, to be claimed after `delay`. Subtracts `uncounted` from the number of attempts.
     Queued {
         delay: Duration,
         uncounted: u32,
@@ -73,7 +74,7 @@ impl Ledger {
 }
 
 impl Change {
-    /// Commits what was done, or undoes it where something failed.
+    /// Commits if `done` is `Ok`, otherwise rolls back.
     pub async fn conclude<T>(self, done: Result<T>) -> Result<T> {
         let concluded = self.transaction.conclude(done.is_ok()).await;
         let done = done?;
@@ -88,18 +89,18 @@ impl Change {
         Ok(self.fetch(text, values).await?.pop().ok_or(sqlx::Error::RowNotFound)?)
     }
 
-    /// Reads a generation and keeps others from changing it.
+    /// Reads a generation and locks its row.
     pub async fn lock(&mut self, id: GenerationId) -> Result<Option<Row>> {
         let text = format!("SELECT {COLUMNS} FROM generations WHERE id = $1 FOR NO KEY UPDATE");
         Ok(self.fetch(&text, values![id]).await?.pop())
     }
 
-    /// Moves one active generation that this change holds.
+    /// Changes the state of one active generation, whose row this change has locked.
     pub async fn step(&mut self, id: GenerationId, to: Move<'_>) -> Result<Row> {
         Ok(self.set_state(&[Step { id, crashes: 0, to }]).await?.pop().ok_or(sqlx::Error::RowNotFound)?)
     }
 
-    /// Moves active generations that this change holds, each with its event. From a final state no step leads.
+    /// Changes the states of active generations, whose rows are locked, and appends the events; skips finished ones.
     pub async fn set_state(&mut self, steps: &[Step<'_>]) -> Result<Vec<Row>> {
         if steps.is_empty() {
             return Ok(Vec::new());
@@ -144,7 +145,7 @@ impl Change {
         Ok(rows)
     }
 
-    /// Appends an event to each of these generations, whose rows this change holds: so the numbers have no gaps.
+    /// Appends an event to each of these generations. Their rows are locked, so the event numbers have no gaps.
     pub async fn append(&mut self, told: &[(GenerationId, EventKind, Json)]) -> Result<()> {
         let row = |(id, kind, data): &(GenerationId, EventKind, Json)| json!({"told_id": hex(*id), "told_kind": kind, "told_data": data});
         let table = Value::json(&told.iter().map(row).collect::<Vec<_>>())?;
@@ -157,7 +158,7 @@ impl Change {
 }
 
 impl Step<'_> {
-    /// A row of the statement that makes the step. What a row does not say is NULL.
+    /// A row of the table that [`Change::set_state`] passes. Absent columns are NULL.
     fn row(&self) -> Json {
         let mut row = json!({
             "step_id": hex(self.id), "new_status": self.to.names().0, "crashes": self.crashes, "uncounted": 0, "given_up": false
@@ -177,7 +178,7 @@ impl Step<'_> {
 }
 
 impl Move<'_> {
-    /// The status that it leads to, and the event that tells of it.
+    /// The new status, and the kind of its event.
     fn names(&self) -> (&'static str, EventKind) {
         match self {
             Move::Succeeded(_) => ("succeeded", EventKind::Succeeded),
@@ -189,12 +190,12 @@ impl Move<'_> {
     }
 }
 
-/// A statement returns its rows in any order.
+/// The rows by id, because a statement returns them in any order.
 pub fn by_id(rows: Vec<Row>) -> Result<HashMap<GenerationId, Row>, Unreadable> {
     rows.into_iter().map(|row| Ok((row.get("id")?, row))).collect()
 }
 
-/// An id as it stands in a table that goes to the database as JSON.
+/// An id as a table in JSON contains it.
 pub fn hex(id: GenerationId) -> String {
     sqlx::types::Uuid::from_bytes(*id.as_bytes()).simple().to_string()
 }

@@ -1,4 +1,4 @@
-//! Out of the queue, into a worker's hands, and out of these.
+//! Workers claim generations from the queue, renew their leases, and finish the runs.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,25 +14,25 @@ use super::{
 };
 use crate::generation::{EventKind, GenerationId, Problem, Record};
 
-/// What claims that heed a bound of a tenant hold, one after the other.
+/// Key of the lock that claims take one after the other if a tenant has a bound.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
-/// What a worker does with generations.
+/// The role of a worker: claims generations, renews leases, finishes runs.
 #[async_trait]
 pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
-    /// Takes up to `limit` queued generations for this worker in the order of the queue: priority, then the tenants' fair
-    /// share, then age. Each becomes `running` under a lease, its attempt and fence grow by one. Not taken are those that
-    /// wait for the delay of a retry, those whose `start_timeout_s` has passed before their first claim, those of tenants
-    /// with as many running as they may have, and those of models that the worker has not.
+    /// Takes up to `limit` queued generations for this worker in the order of the queue: priority, then the tenants'
+    /// fair share, then age. Each becomes `running` under a lease; its attempt and its fence grow by one. Skipped are
+    /// generations that wait for the delay of a retry, generations whose `start_timeout_s` passed before their first
+    /// claim, tenants with as many running as they may have, and models that the worker does not have.
     ///
-    /// A generation that was running when a process ended is claimed alone: by an `idle` worker, and nothing beside it, in
-    /// this claim and in others of that worker for as long as it runs. One at the head of the queue keeps a worker that is not
-    /// idle from claiming, so that it becomes idle; for other workers the queue goes on behind it.
+    /// A generation that was running when a process ended runs alone: only an `idle` worker claims it, and that worker
+    /// claims nothing else while it runs. At the head of the queue it keeps a worker that is not idle from claiming, so
+    /// that the worker becomes idle. Once it is claimed, other workers go on with the queue.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        // Most looks find nothing; they cost one statement.
+        // Most calls find nothing; they cost one statement.
         let ledger = self.as_ref();
         let (text, values) = candidates(by, &[], &[], 1, "");
         let look = || async {
@@ -46,8 +46,8 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         ledger.bounded(look).await
     }
 
-    /// Prolongs the leases that still are their generations', also one that has ended but was not taken back yet, and tells of
-    /// each whether its client has canceled it. One that is not returned is lost: its work must be thrown away.
+    /// Renews the leases that still hold, also expired ones that were not taken back yet. Returns whether each client
+    /// has canceled its generation. A lease that is not returned is lost, and its work must be discarded.
     async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>> {
         if leases.is_empty() {
             return Ok(Vec::new());
@@ -62,9 +62,8 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         rows.iter().map(|row| Ok(from_row!(row => Renewed { id, fence, cancel_requested }))).collect()
     }
 
-    /// Ends a run. Returns the record, or `None` where the lease is no longer the generation's: then nothing changed
-    /// and the outcome must be thrown away. A generation whose client has asked to cancel it is not queued again but
-    /// canceled, and one that was canceled before its artifacts were stored does not succeed any more.
+    /// Ends a run. `None` if the lease no longer holds: then nothing changed and the outcome must be discarded. If the
+    /// client has canceled the generation, it is canceled instead of succeeding or being queued again.
     async fn finish(&self, lease: Lease, outcome: Outcome) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(held) = change.lock(lease.id).await? else { return Ok(None) };
@@ -74,8 +73,8 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
             let to = match &outcome {
                 Outcome::Failed(problem) => Move::Failed(problem),
                 Outcome::Canceled => Move::Canceled,
-                // What was promised to its client first; the worker erases the artifacts. Queued again it would run although its
-                // client has canceled it.
+                // The cancellation was promised to the client first; the worker erases the artifacts. Queued again, the
+                // generation would run although its client has canceled it.
                 _ if record(&held)?.cancel_requested => Move::Canceled,
                 Outcome::Succeeded(artifacts) => Move::Succeeded(artifacts),
                 Outcome::Released => Move::Queued { delay: Duration::ZERO, uncounted: 1, reason: "released" },
@@ -106,7 +105,7 @@ impl Change {
         self.start(&rows).await
     }
 
-    /// Takes the next generations for this worker.
+    /// Picks the next generations for this worker, and locks their rows.
     async fn pick(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<GenerationId>> {
         let alone = "SELECT EXISTS (
              SELECT 1 FROM generations INDEXED BY generations_running
@@ -118,7 +117,7 @@ impl Change {
         let (mut picked, mut seen) = (Vec::new(), Vec::new());
         loop {
             let full: Vec<String> = room.iter().filter(|(_, left)| **left <= 0).map(|(id, _)| id.clone()).collect();
-            // Not even for a moment may a worker that cannot have it hide it from an idle one.
+            // A worker that cannot take the head must never lock it: an idle worker would not see it.
             if !idle && picked.is_empty() {
                 let (text, values) = candidates(by, &full, &[], 1, "");
                 let head = self.fetch(&text, values).await?.pop();
@@ -146,15 +145,15 @@ impl Change {
                     return Ok(picked);
                 }
             }
-            // What a tenant had no room for leaves room for others behind it.
+            // Skipped generations, whose tenant has no room, leave room for others behind them.
             if picked.len() == limit || rows.len() < wanted {
                 return Ok(picked);
             }
         }
     }
 
-    /// How many more each tenant may run, of those with a bound. Where there is such a tenant one claims after the other, so
-    /// that the count is exact; all else that changes it only makes room.
+    /// How many more generations each tenant with a bound may run. If there is such a tenant, claims run one after the
+    /// other, so that the count is exact; every other change of the count only makes room.
     async fn room_of_tenants(&mut self) -> Result<HashMap<String, i64>> {
         let bounded = "SELECT EXISTS (SELECT 1 FROM tenants WHERE max_running IS NOT NULL) AS bounded";
         if !self.one(bounded, values![]).await?.get::<bool>("bounded")? {
@@ -170,7 +169,7 @@ impl Change {
         rows.iter().map(|row| Ok((row.get("id")?, row.get("room")?))).collect()
     }
 
-    /// Tells of the start of claimed generations and lets the virtual time go on.
+    /// Appends the events of claimed generations and advances the virtual time.
     async fn start(&mut self, rows: &[Row]) -> Result<Vec<(Record, Lease)>> {
         let (mut started, mut claimed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         let mut v = f64::MIN;
@@ -180,7 +179,7 @@ impl Change {
             v = v.max(row.get("vft")?);
             match record(row) {
                 Ok(record) => claimed.push((record, Lease { id, fence: row.get("fence")? })),
-                // It would fail every later claim as well, and nobody behind it would ever run.
+                // It would fail every later claim too, and no generation behind it would ever run.
                 Err(error) => {
                     tracing::error!(%error, "a generation fails since it cannot be read");
                     unreadable.push(id);
@@ -196,14 +195,14 @@ impl Change {
         for id in unreadable {
             self.step(id, Move::Failed(&problem)).await?;
         }
-        // Last, since those who accept wait for it.
+        // This comes last, because accepting waits for the row.
         self.fetch("UPDATE queue_clock SET v = $1 WHERE v < $1", values![v]).await?;
         Ok(claimed)
     }
 }
 
-/// The queue in its order, as far as this worker may look: its models, without the tenants that have no room and without what
-/// it has looked at. Where a `lock` takes the rows, no other claim sees them; without one others may be taking them.
+/// The statement that reads the queue in its order for this worker: its models, without tenants that have no room and
+/// without `seen` generations. With a `lock`, other claims skip the rows; without one, others may be taking them.
 fn candidates(by: &Claimant, full: &[String], seen: &[GenerationId], limit: usize, lock: &str) -> (String, Vec<Value>) {
     let text = format!(
         "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim

@@ -1,8 +1,8 @@
-//! What the two databases differ in: connections and transactions, the kinds of columns, and a few words of SQL.
+//! The differences between the two databases: connections, transactions, types of columns, and a few words of SQL.
 //!
-//! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement, a
-//! table comes as JSON by `jsonb_to_recordset`, a list by `= ANY` or `<> ALL`. It says what either needs: SQLite, where
-//! one writes after the other, drops the locks of rows; PostgreSQL drops the names of indexes.
+//! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement,
+//! `jsonb_to_recordset` reads a table from JSON, and `= ANY` or `<> ALL` a list. It contains what either database
+//! needs: SQLite, which has one writer, drops the locks of rows; PostgreSQL drops the names of indexes.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -14,54 +14,55 @@ use sqlx::types::Uuid;
 use super::{Hint, Result, row::Row};
 use crate::generation::{DeliveryId, EndpointId, GenerationId};
 
-/// A database, as its connections are reached.
+/// The connections to a database.
 #[async_trait]
 pub trait Dialect: Hints {
-    /// Whether other processes use it at the same time.
+    /// Whether other processes use the database at the same time.
     fn is_shared(&self) -> bool;
 
-    /// One statement that changes nothing.
+    /// Runs one statement that changes nothing.
     async fn read(&self, text: &str, values: &[Value]) -> Result<Vec<Row>> {
         self.write(text, values).await
     }
 
-    /// One statement that is a transaction of its own.
+    /// Runs one statement as a transaction of its own.
     async fn write(&self, text: &str, values: &[Value]) -> Result<Vec<Row>>;
 
-    /// `walks`: its reads of many rows follow an index, whatever the planner thinks of it.
+    /// Begins a transaction. If `walks`, its reads of many rows follow an index, whatever the planner prefers.
     async fn begin(&self, walks: bool) -> Result<Box<dyn Transaction>>;
 
-    /// Proves that the database answers and has what this program needs.
+    /// Checks that the database answers and has what this program needs.
     async fn ping(&self) -> Result<()>;
 }
 
-/// What processes hint at; here nobody else is there to hear it.
+/// Hints between processes. The defaults are for a database that only one process uses.
 #[async_trait]
 pub trait Hints: Debug + Send + Sync + 'static {
-    /// As [`Fleet::hint`](super::Fleet::hint).
+    /// See [`Fleet::hint`](super::Fleet::hint).
     async fn hint(&self, _: &[Hint]) -> Result<()> {
         Ok(())
     }
 
-    /// As [`Fleet::hints`](super::Fleet::hints).
+    /// See [`Fleet::hints`](super::Fleet::hints).
     fn hints(&self) -> BoxStream<'static, Hint> {
         futures::stream::pending().boxed()
     }
 
-    /// Hears the hints of others for as long as it is polled.
+    /// Receives the hints of others while it is polled.
     async fn listen(&self) {}
 }
 
-/// Dropped before it was concluded, it leaves nothing behind.
+/// A transaction. Dropping it before [`Transaction::conclude`] undoes everything.
 #[async_trait]
 pub trait Transaction: Send {
+    /// Runs a statement and returns its rows.
     async fn fetch(&mut self, text: &str, values: &[Value]) -> Result<Vec<Row>>;
 
-    /// Commits, or undoes what was done.
+    /// Commits if `keeps`, otherwise rolls back.
     async fn conclude(self: Box<Self>, keeps: bool) -> Result<()>;
 }
 
-/// A value of a parameter.
+/// The value of a parameter.
 #[derive(Clone, Debug)]
 pub enum Value {
     Text(Option<String>),
@@ -71,7 +72,7 @@ pub enum Value {
     Blob(Option<Vec<u8>>),
     Id(Option<Uuid>),
     Json(String),
-    /// A length of time, to be added to `now()`.
+    /// A duration, to be added to `now()`.
     Span(Option<Duration>),
     Texts(Vec<String>),
     Ids(Vec<Uuid>),
@@ -85,7 +86,7 @@ macro_rules! values {
 pub(super) use values;
 
 impl Value {
-    /// At most a century, so that now and any configured duration add up to a date that can be written.
+    /// Cuts a duration to a century, so that the sum of now and any configured duration is a valid date.
     pub fn span(duration: Duration) -> Duration {
         duration.min(Duration::from_secs(100 * 366 * 86_400))
     }

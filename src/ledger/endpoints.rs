@@ -1,33 +1,32 @@
-//! Registered receivers of webhooks, and the log of what went out to them. Locks are taken in the order generation,
-//! endpoint, delivery.
+//! Webhook endpoints and the log of deliveries to them. Rows are locked in the order generation, endpoint, delivery.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{
-    Answer, ClaimedDelivery, DeliveryClaim, Ledger, NewEndpoint, Next, Page, Result,
+    ClaimedDelivery, DeliveryAnswer, DeliveryClaim, Ledger, NewEndpoint, Next, Page, Result,
     change::atomically,
     dialect::{Value, values},
     row::{Row, from_row},
 };
-use crate::generation::{Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, SigningSecret};
+use crate::generation::{Delivery, DeliveryId, Endpoint, EndpointId, EndpointSettings, SigningSecret};
 
-/// What [`endpoint`] reads.
+/// The columns that [`endpoint`] reads.
 const ENDPOINT: &str = "id, url, events, description, enabled, gone, old_secret_until, created_at, updated_at";
 
-/// What [`delivery`] reads.
+/// The columns that [`delivery`] reads.
 const DELIVERY: &str = "id, generation_id AS generation, kind, state, attempts, last_status, last_error, last_at,
      CASE WHEN state = 'pending' THEN due_at END AS due_at, created_at, ended_at";
 
-/// The tables of endpoints and deliveries. An endpoint of another tenant is none.
+/// The role for endpoints and deliveries. An endpoint of another tenant counts as missing.
 #[async_trait]
 pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
-    /// `None` where the tenant has `most` endpoints already.
+    /// Registers an endpoint; `None` if the tenant has `most` endpoints already.
     async fn create_endpoint(&self, new: &NewEndpoint<'_>, most: usize) -> Result<Option<Endpoint>> {
         atomically!(self, |change| {
             if change.is_shared {
-                // Those who create endpoints of one tenant do so one after the other, so that the count is exact.
+                // Endpoints of one tenant are created one after the other, so that the count is exact.
                 let lock = "SELECT pg_advisory_xact_lock(x'776865'::int, hashtext($1))";
                 change.fetch(lock, values![new.tenant]).await?;
             }
@@ -58,8 +57,13 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(&text, values![id, tenant]).await?.pop().as_ref().map(endpoint).transpose()
     }
 
-    /// One that becomes disabled takes its pending deliveries along: they are dead.
-    async fn replace_endpoint(&self, tenant: &str, id: EndpointId, terms: &EndpointTerms) -> Result<Option<Endpoint>> {
+    /// Replaces the terms of an endpoint. Disabling it makes its pending deliveries dead.
+    async fn replace_endpoint(
+        &self,
+        tenant: &str,
+        id: EndpointId,
+        terms: &EndpointSettings,
+    ) -> Result<Option<Endpoint>> {
         atomically!(self, |change| {
             let text = format!(
                 "UPDATE webhook_endpoints
@@ -76,14 +80,14 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Erases an endpoint with its deliveries; whether there was one.
+    /// Erases an endpoint with its deliveries. Returns whether it existed.
     async fn delete_endpoint(&self, tenant: &str, id: EndpointId) -> Result<bool> {
-        // The deliveries go with it, by their foreign key.
+        // The foreign key erases the deliveries too.
         let deleted = "DELETE FROM webhook_endpoints WHERE id = $1 AND tenant_id = $2 RETURNING id";
         Ok(!self.as_ref().write(deleted, values![id, tenant]).await?.is_empty())
     }
 
-    /// From now on `secret` signs, and for so long the one before beside it.
+    /// Replaces the secret that signs. For `overlap` the old secret signs too.
     async fn rotate_secret(
         &self,
         tenant: &str,
@@ -91,7 +95,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         secret: &SigningSecret,
         overlap: Duration,
     ) -> Result<Option<Endpoint>> {
-        // A second try of this call must not push out the old secret by the new one.
+        // A retry of this call must not replace the old secret by the new one.
         let text = format!(
             "UPDATE webhook_endpoints
              SET old_secret = CASE WHEN secret = $3 THEN old_secret ELSE secret END, old_secret_until = now() + $4,
@@ -102,7 +106,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         rotated.first().map(endpoint).transpose()
     }
 
-    /// Up to `limit` deliveries to an endpoint, newest first, older than `after`. `None`: there is no such endpoint.
+    /// Up to `limit` deliveries to an endpoint, newest first, older than `after`. `None` if there is no such endpoint.
     async fn deliveries(
         &self,
         tenant: &str,
@@ -113,7 +117,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         if self.endpoint(tenant, endpoint).await?.is_none() {
             return Ok(None);
         }
-        // One text for each form, since a condition with a way out would not start within the index.
+        // One text per form, because a condition such as "no cursor, or older" could not start within the index.
         let older = if after.is_some() { " AND id < $3" } else { "" };
         let text = format!(
             "SELECT {DELIVERY} FROM webhook_deliveries WHERE endpoint_id = $1{older} ORDER BY id DESC LIMIT $2"
@@ -125,9 +129,9 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         Ok(Some(Page { records, has_more: rows.len() > limit }))
     }
 
-    /// Makes a delivery due at once, with all its tries before it, whatever became of it.
+    /// Makes a delivery due at once, whatever its state, and gives it all of its tries again.
     async fn retry_delivery(&self, tenant: &str, endpoint: EndpointId, id: DeliveryId) -> Result<Option<Delivery>> {
-        // What a try under way comes to must not count for the one that was asked for.
+        // The outcome of a try in progress must not count for the new tries.
         let text = format!(
             "UPDATE webhook_deliveries
              SET state = 'pending', attempts = 0, fence = fence + 1, due_at = now(), ended_at = NULL, expires_at = NULL
@@ -137,8 +141,8 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().write(&text, values![id, endpoint, tenant]).await?.first().map(delivery).transpose()
     }
 
-    /// Takes up to `limit` deliveries that are due, the longest overdue first; for as long as `lease` nobody else gets them.
-    /// One whose generation has an earlier one pending is not taken, nor one to a receiver in `except`.
+    /// Takes up to `limit` due deliveries, the longest overdue first, for the time of `lease`. Skips a delivery if an
+    /// earlier one of its generation is pending, or if its receiver is in `except`.
     async fn claim_deliveries(&self, limit: usize, lease: Duration, except: &[String]) -> Result<Vec<ClaimedDelivery>> {
         let text = "WITH picked AS MATERIALIZED (
              SELECT id AS picked_id FROM webhook_deliveries AS this
@@ -166,8 +170,8 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         rows.iter().map(claimed).collect()
     }
 
-    /// Writes what a try has come to; nothing where the claim is no longer the delivery's. Returns whether it was.
-    async fn settle_delivery(&self, claim: DeliveryClaim, answer: &Answer, next: Next) -> Result<bool> {
+    /// Stores the outcome of a try if the claim is still valid. Returns whether it was.
+    async fn settle_delivery(&self, claim: DeliveryClaim, answer: &DeliveryAnswer, next: Next) -> Result<bool> {
         atomically!(self, |change| {
             let gone = if next == Next::Gone { change.disable(claim).await? } else { None };
             let (state, after) = match next {
@@ -191,7 +195,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Gives a claim back: due at once, the try not counted.
+    /// Gives a claim back: the delivery is due at once, and the try is not counted.
     async fn release_delivery(&self, claim: DeliveryClaim) -> Result<()> {
         let text = "UPDATE webhook_deliveries SET due_at = now(), attempts = attempts - 1, fence = fence + 1
              WHERE id = $1 AND fence = $2 AND state = 'pending'";
@@ -204,7 +208,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         Ok(self.as_ref().read_one(text, values![]).await?.get("pending")?)
     }
 
-    /// Erases deliveries that ended as long ago as finished generations are kept.
+    /// Erases deliveries that ended longer ago than finished generations are kept.
     async fn purge_deliveries(&self) -> Result<()> {
         let text = "WITH overdue AS MATERIALIZED (
              SELECT id FROM webhook_deliveries WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
@@ -214,7 +218,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
 }
 
 fn endpoint(row: &Row) -> Result<Endpoint> {
-    let terms = from_row!(row => EndpointTerms { url, description, enabled; events: row.json("events")? });
+    let terms = from_row!(row => EndpointSettings { url, description, enabled; events: row.json("events")? });
     Ok(from_row!(row => Endpoint { id, gone, old_secret_until, created_at, updated_at; terms: terms }))
 }
 

@@ -1,4 +1,4 @@
-//! What processes know of each other.
+//! What processes share through the store: workers, progress, previews, hints.
 
 use std::time::Duration;
 
@@ -6,47 +6,47 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::{
-    Beat, Glance, Hint, Ledger, Report, Result, WorkerRecord,
+    Heartbeat, Hint, Ledger, Report, Result, Snapshot, WorkerRecord,
     dialect::{Value, values},
     reports,
     row::{Row, from_row},
 };
 use crate::generation::{GenerationId, Preview};
 
-/// A worker that has not beaten for so long is gone.
+/// A worker that has sent no heartbeat for this long is gone.
 pub const FORGOTTEN: Duration = Duration::from_secs(3600);
 
-/// The tables of workers, of progress and of previews.
+/// The role for workers, progress, previews and hints.
 #[async_trait]
 pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
-    /// Whether other processes use the store at the same time, so that they must hear of each other through it.
+    /// Whether other processes use the store at the same time, so that processes must inform each other through it.
     fn is_shared(&self) -> bool {
         self.as_ref().db.is_shared()
     }
 
-    /// Leaves progress and previews for other processes to see; they survive nothing. Where a lease is lost, nothing.
+    /// Stores progress and previews of running attempts for other processes. Ignores lost leases.
     async fn report(&self, reports: &[Report]) -> Result<()> {
-        // The only process sees its own progress.
+        // The only process of a store sees its own progress in memory.
         if reports.is_empty() || !self.is_shared() {
             return Ok(());
         }
         self.as_ref().write(reports::REPORT, reports::tables(reports)?).await.map(drop)
     }
 
-    /// What a watcher in another process sees of these generations; those that are gone are left out.
-    async fn glance(&self, ids: &[GenerationId]) -> Result<Vec<Glance>> {
-        let rows = self.as_ref().read(&reports::glance(self.is_shared()), values![Value::ids(ids)]).await?;
+    /// The states of these generations as other processes see them. Missing generations are left out.
+    async fn snapshots(&self, ids: &[GenerationId]) -> Result<Vec<Snapshot>> {
+        let rows = self.as_ref().read(&reports::snapshots(self.is_shared()), values![Value::ids(ids)]).await?;
         let seen = |row: &Row| {
-            // What another version of this program has written may be unreadable, and is only for show.
+            // Another version may have written progress that this one cannot read; progress is only for display.
             let progress = row.json("progress").unwrap_or_default();
             Ok(
-                from_row!(row => Glance { id, last_event, is_over; progress: progress, previews: row.json("previews")? }),
+                from_row!(row => Snapshot { id, last_event, is_over; progress: progress, previews: row.json("previews")? }),
             )
         };
         rows.iter().map(seen).collect()
     }
 
-    /// The previews that were reported, the latest of each artifact.
+    /// The reported previews, the newest of each artifact.
     async fn previews(&self, id: GenerationId) -> Result<Vec<Preview>> {
         if !self.is_shared() {
             return Ok(Vec::new());
@@ -58,19 +58,19 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(text, values![id]).await?.iter().map(preview).collect()
     }
 
-    /// Tells other processes to look at once at what they would look at within a second anyway. Hints may be lost.
+    /// Asks other processes to look now at what they would look at within a second anyway. Hints may be lost.
     async fn hint(&self, hints: &[Hint]) -> Result<()> {
         let ledger = self.as_ref();
         ledger.bounded(|| ledger.db.hint(hints)).await
     }
 
-    /// What other processes hint at, from now on. Never ends; silent where the store is not shared or cannot hint.
+    /// The hints of other processes from now on. Never ends; silent if the store is not shared or has no hints.
     fn hints(&self) -> BoxStream<'static, Hint> {
         self.as_ref().db.hints()
     }
 
-    /// A worker shows that it lives; returns whether an operator has asked it to take no more work.
-    async fn beat(&self, beat: &Beat) -> Result<bool> {
+    /// Stores a worker's heartbeat. Returns whether an operator has asked the worker to take no more work.
+    async fn beat(&self, beat: &Heartbeat) -> Result<bool> {
         let text = "INSERT INTO workers (id, version, models, running, speed, started_at, beaten_at)
              VALUES ($1, $2, $3, $4, $5, now(), now())
              ON CONFLICT (id) DO UPDATE SET models = excluded.models, running = excluded.running,
@@ -81,21 +81,21 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         Ok(row.get("draining")?)
     }
 
-    /// The workers that have beaten within the last hour, by name.
+    /// The workers that have sent a heartbeat within the last hour, by name.
     async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let text = "SELECT id AS worker, version, models, running, speed, draining, started_at, beaten_at FROM workers
              WHERE beaten_at > now() - $1 ORDER BY id";
         let worker = |row: &Row| {
-            let beat = from_row!(row => Beat { worker, version, running, speed; models: row.json("models")? });
+            let beat = from_row!(row => Heartbeat { worker, version, running, speed; models: row.json("models")? });
             Ok(from_row!(row => WorkerRecord { started_at, beaten_at, draining; beat: beat }))
         };
         self.as_ref().read(text, values![FORGOTTEN]).await?.iter().map(worker).collect()
     }
 
-    /// Asks a worker to take no more work, or with `false` to take work again, which its next [`Fleet::beat`] tells it; whether
-    /// there is one of that name.
+    /// Asks a worker to take no more work, or if `drain` is false to take work again. The worker learns it from its
+    /// next [`Fleet::beat`]. Returns whether the worker exists.
     async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool> {
-        // No worker has such a name, and PostgreSQL no such text.
+        // No worker has such a name, and PostgreSQL refuses such a text.
         if worker.contains('\0') {
             return Ok(false);
         }
@@ -103,7 +103,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         Ok(!self.as_ref().write(drained, values![worker, drain]).await?.is_empty())
     }
 
-    /// The worker has ended in order.
+    /// Removes a worker that has stopped in order.
     async fn leave(&self, worker: &str) -> Result<()> {
         self.as_ref().write("DELETE FROM workers WHERE id = $1", values![worker]).await.map(drop)
     }

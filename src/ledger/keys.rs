@@ -4,26 +4,26 @@ use async_trait::async_trait;
 
 use super::{Ledger, Result, change::atomically, dialect::values, row::from_row};
 
-/// An API key with its tenant. The key itself is not kept.
+/// An API key with its tenant. The key itself is not stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyRecord {
     /// The public part of the key.
     pub id: String,
-    /// Of the whole key.
+    /// SHA-256 of the whole key.
     pub sha256: [u8; 32],
     pub tenant: String,
-    /// The tenant's share of the workers beside others', greater than 0.
+    /// The tenant's share of the workers, relative to other tenants; greater than 0.
     pub weight: f64,
-    /// Most generations of the tenant that may wait and run; `None` is no bound.
+    /// Most generations of the tenant that may be queued and that may run; `None` means no bound.
     pub max_queued: Option<u32>,
     pub max_running: Option<u32>,
 }
 
-/// The tables of keys and tenants.
+/// The role for API keys and tenants.
 #[async_trait]
 pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
-    /// Makes an API key and, where there is none of that name, its tenant; the weight and caps given are the tenant's from
-    /// now on. A key whose public part is taken is an error and changes nothing.
+    /// Creates an API key and, if missing, its tenant. The weight and the bounds become the tenant's. A key whose
+    /// public part exists is an error and changes nothing.
     async fn create_key(&self, key: &KeyRecord) -> Result<()> {
         atomically!(self, |change| {
             let text =
@@ -37,7 +37,7 @@ pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Whether a key was ever made, revoked or not.
+    /// Whether any key was ever made, revoked or not.
     async fn has_keys(&self) -> Result<bool> {
         let any = "SELECT EXISTS (SELECT 1 FROM api_keys) AS has_keys";
         Ok(self.as_ref().read_one(any, values![]).await?.get("has_keys")?)

@@ -1,4 +1,4 @@
-//! What is outgoing to the receivers of webhooks: written with its event, and ended with its endpoint.
+//! Writes deliveries of webhooks together with their events, and ends the deliveries of disabled endpoints.
 
 use time::OffsetDateTime;
 
@@ -6,11 +6,11 @@ use super::{DeliveryClaim, Result, change::Change, dialect::values, record::read
 use crate::generation::{DeliveryId, EndpointId, EventKind, Webhook, WebhookEvent, notice};
 
 impl Change {
-    /// Puts what `kind` tells of the generation of this row to what is outgoing, after the event itself was appended. A
-    /// generation without a webhook costs no statement.
+    /// Writes the delivery of the event `kind`, which was just appended, for the generation of this row. A generation
+    /// without a webhook costs no statement.
     pub async fn enqueue(&mut self, generation: &Row, kind: EventKind) -> Result<()> {
         let Some(event) = WebhookEvent::of(kind) else { return Ok(()) };
-        // One that cannot be read has nobody to tell of it, and must end all the same.
+        // The webhook of an unreadable generation is unknown, and the change of its state must succeed all the same.
         let Some(record) = readable(generation) else { return Ok(()) };
         let Some(webhook) = &record.job.webhook else { return Ok(()) };
         let (endpoint, url) = match webhook {
@@ -29,15 +29,15 @@ impl Change {
         Ok(())
     }
 
-    /// Whether an endpoint is there, enabled, and asks for such events; it stays so until this change is concluded, or else
-    /// nobody would end what is written for one that is disabled meanwhile.
+    /// Whether an endpoint exists, is enabled, and wants this event. The row is locked until the end of this change;
+    /// otherwise the endpoint could be disabled meanwhile, and nothing would end the new delivery.
     async fn listens(&mut self, endpoint: EndpointId, event: WebhookEvent) -> Result<bool> {
         let text = "SELECT events FROM webhook_endpoints WHERE id = $1 AND enabled FOR SHARE";
         let Some(row) = self.fetch(text, values![endpoint]).await?.pop() else { return Ok(false) };
         Ok(row.json::<Vec<WebhookEvent>>("events").is_ok_and(|events| events.contains(&event)))
     }
 
-    /// Disables the endpoint of a delivery whose claim still stands; before the delivery is written, for the order of locks.
+    /// Disables the endpoint of a delivery with a valid claim. Call it before the delivery changes (order of locks).
     pub async fn disable(&mut self, claim: DeliveryClaim) -> Result<Option<EndpointId>> {
         let text = "UPDATE webhook_endpoints SET enabled = false, gone = true, updated_at = now()
              WHERE id = (SELECT endpoint_id FROM webhook_deliveries WHERE id = $1 AND fence = $2 AND state = 'pending')
@@ -46,7 +46,7 @@ impl Change {
         Ok(disabled.map(|row| row.get("id")).transpose()?)
     }
 
-    /// Ends everything that is pending for an endpoint which is disabled.
+    /// Ends all pending deliveries of a disabled endpoint.
     pub async fn give_up(&mut self, endpoint: EndpointId) -> Result<()> {
         let text = "WITH pending AS MATERIALIZED (
              SELECT id AS pending_id FROM webhook_deliveries WHERE endpoint_id = $1 AND state = 'pending'

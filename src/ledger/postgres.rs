@@ -1,8 +1,8 @@
-//! The store of many processes: a PostgreSQL database.
+//! A PostgreSQL database, the store of many processes.
 //!
-//! Transactions are READ COMMITTED and lock what they decide by: whoever accepts holds the queue's clock, whoever changes a
-//! generation holds its row. Locks are taken in one order (claims, generations, clock, tenants) and rows that another one holds are
-//! passed over wherever many are looked at, so that nobody waits in a circle. Times are the database's.
+//! Transactions are READ COMMITTED and lock the rows that they depend on: accepting locks the queue's clock, changing a
+//! generation locks its row. Locks are taken in one order (claims, generations, clock, tenants), and statements that
+//! look at many rows skip locked ones, so there are no deadlocks. Times are the database's.
 
 mod hints;
 mod pool;
@@ -21,30 +21,30 @@ use super::{
     row::Row,
 };
 use crate::config;
-use pool::Loan;
+use pool::PooledConnection;
 
-/// Hints that a slow listener may be behind; older ones are lost to it.
+/// How many hints a slow listener may be behind. It loses older ones.
 const HINTS: usize = 1024;
 
-/// The planner knows the queue as it was when statistics were last taken, often empty: left to itself it sorts what a claim
-/// takes for a few rows, all of the queue.
+/// The planner knows the queue from old statistics, in which it is often empty. Without this setting, the planner would
+/// sort the whole queue to claim a few rows.
 const BEGIN_WALKING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_sort = off";
 
 /// The connections to one database.
 #[derive(Debug)]
 pub struct Postgres {
     pool: PgPool,
-    /// No call takes longer.
+    /// Longest duration of a call.
     timeout: Duration,
     heard: broadcast::Sender<Hint>,
 }
 
 impl Ledger {
-    /// Connects to the database, and brings its schema up to date where the settings say so. Finished generations are due for
-    /// deletion after `retention`.
+    /// Connects to the database, and brings its schema up to date if the settings allow it. Finished generations are
+    /// due for deletion after `retention`.
     ///
     /// # Errors
-    /// [`StoreError::SchemaTooOld`] where the schema is older than this program and may not be changed.
+    /// [`StoreError::SchemaTooOld`] if the schema is older than this program and may not be changed.
     pub async fn open_postgres(settings: &config::Database, retention: Duration) -> Result<Ledger> {
         let (timeout, pool) = (settings.timeout_s.into(), pool::open(settings)?);
         let db = Arc::new(Postgres { pool, timeout, heard: broadcast::channel(HINTS).0 });
@@ -60,7 +60,7 @@ impl Ledger {
     }
 }
 
-/// A connection whose answer nobody waits for any more is closed.
+/// Closes a connection if its call is dropped before the answer.
 #[async_trait]
 impl Dialect for Postgres {
     fn is_shared(&self) -> bool {
@@ -68,14 +68,14 @@ impl Dialect for Postgres {
     }
 
     async fn write(&self, text: &str, values: &[Value]) -> Result<Vec<Row>> {
-        let mut loan = Loan::of(&self.pool).await?;
+        let mut loan = PooledConnection::of(&self.pool).await?;
         let rows = run(&mut loan.connection, text, values).await?;
         loan.give_back();
         Ok(rows)
     }
 
     async fn begin(&self, walks: bool) -> Result<Box<dyn Transaction>> {
-        let mut loan = Loan::of(&self.pool).await?;
+        let mut loan = PooledConnection::of(&self.pool).await?;
         loan.connection.execute(if walks { BEGIN_WALKING } else { "BEGIN ISOLATION LEVEL READ COMMITTED" }).await?;
         Ok(Box::new(loan))
     }
@@ -86,7 +86,7 @@ impl Dialect for Postgres {
 }
 
 #[async_trait]
-impl Transaction for Loan {
+impl Transaction for PooledConnection {
     async fn fetch(&mut self, text: &str, values: &[Value]) -> Result<Vec<Row>> {
         run(&mut self.connection, text, values).await
     }
@@ -104,7 +104,7 @@ async fn run(connection: &mut PgConnection, text: &str, values: &[Value]) -> Res
     Row::all(&rows, words::cell)
 }
 
-/// The server's disk has no room.
+/// Whether the server's disk is full.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().as_deref() == Some("53100")
 }

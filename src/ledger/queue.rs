@@ -1,4 +1,4 @@
-//! What goes into the queue and comes out of it.
+//! The types of accepting, claiming and taking back generations.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::generation::{GenerationId, Job, Record};
 /// SHA-256 of a request as its client has written it, before any default is filled in.
 pub type Fingerprint = [u8; 32];
 
-/// A request to be made durable.
+/// A request to be stored.
 #[derive(Clone, Debug)]
 pub struct Acceptance<'a> {
-    /// A new one, or the client's own.
+    /// A new id, or the id that the client has chosen.
     pub id: GenerationId,
     pub tenant: &'a str,
     pub job: &'a Job,
     pub fingerprint: Fingerprint,
-    /// The client's idempotency key, and how long it stands for this generation.
+    /// The client's idempotency key, and how long it is kept.
     pub key: Option<(&'a str, Duration)>,
-    /// 10⁹ multiplications of all its networks' calls: what the tenant's share is charged with.
+    /// Work of all network calls in 10⁹ multiplications, which is charged to the tenant's share.
     pub cost: f64,
-    /// Most generations that may wait, of all tenants together.
+    /// Most queued generations of all tenants together.
     pub max_queued: usize,
 }
 
-/// What became of a request.
+/// The outcome of [`Accepts::accept`](super::Accepts::accept).
 #[derive(Clone, Debug)]
 pub enum Accepted {
     New(Record),
@@ -32,18 +32,18 @@ pub enum Accepted {
     Again(Record),
 }
 
-/// Who claims.
+/// A worker that claims.
 #[derive(Clone, Debug)]
 pub struct Claimant {
     /// A name that no other process has or had.
     pub worker: String,
-    /// How long a claim and a renewal hold.
+    /// How long a claim or a renewal lasts.
     pub lease: Duration,
-    /// The models that it can run.
+    /// The models that the worker can run.
     pub models: Vec<String>,
 }
 
-/// A lease that was prolonged.
+/// A lease that was renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewed {
     pub id: GenerationId,
@@ -51,50 +51,50 @@ pub struct Renewed {
     pub cancel_requested: bool,
 }
 
-/// How running generations are taken back.
+/// Which running generations are taken back, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Reaping {
-    /// All of them, as the only process of a store may do at its start; else those whose lease has ended.
+    /// All of them, as the only process of a store does at its start; otherwise those whose lease has expired.
     pub all: bool,
-    /// With so many crashes a generation is given up.
+    /// Number of crashes at which a generation is given up.
     pub max_crashes: u32,
-    /// Delay after the first crash; it doubles with each, up to a minute. [`Reaping::all`] waits for nothing.
+    /// Delay after the first crash; each further crash doubles it, up to a minute. Unused with [`Reaping::all`].
     pub backoff: Duration,
 }
 
-/// What was taken back.
+/// The generations that were taken back.
 #[derive(Clone, Debug, Default)]
 pub struct Reaped {
     pub queued: Vec<GenerationId>,
-    /// Failed or canceled.
+    /// Failed or canceled generations.
     pub ended: Vec<Record>,
 }
 
 /// Work in units of [`Acceptance::cost`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Workload {
-    /// What has to be done before a generation that is accepted now can begin; 0 while a worker has a free slot.
+    /// Work that must be done before a generation that is accepted now can begin; 0 while a worker has a free slot.
     ///
-    /// With s slots of all workers and n generations that wait and run, k = n + 1 − s of them have to end first. The cheapest do:
-    /// those at work share the workers, so that an expensive one holds nobody up. When the k-th of cost r has ended, the others
-    /// at work, s − 1 of them, have each received r as well. What has been done already is not subtracted.
+    /// With s slots of all workers and n queued and running generations, k = n + 1 − s of them must end first. The
+    /// cheapest end first: running ones share the workers, so an expensive one delays nobody. When the k-th, of cost r,
+    /// has ended, each of the s − 1 others that run has received r as well. Work already done is not subtracted.
     pub cost: f64,
-    /// Units a second of all workers together that have measured it; 0 where none has.
+    /// Units per second of all workers that have measured their speed; 0 if none has.
     pub speed: f64,
 }
 
-/// Where a queued generation stands.
+/// The position of a queued generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Place {
-    /// How many are before it.
+pub struct QueuePosition {
+    /// Number of generations before it.
     pub position: usize,
     /// Their work, in units of [`Acceptance::cost`].
     pub cost: f64,
 }
 
 impl Reaping {
-    /// Until a generation is claimed again after so many crashes: within a quarter of it, so that what was lost together does
-    /// not come back together.
+    /// Delay until a generation with this many crashes is claimed again. Up to a quarter is added at random, so that
+    /// generations that were lost together do not come back together.
     pub fn delay(&self, crashes: u32) -> Duration {
         const LONGEST: Duration = Duration::from_secs(60);
         let delay = self.backoff.saturating_mul(1 << crashes.saturating_sub(1).min(16)).min(LONGEST);

@@ -1,11 +1,11 @@
-//! Everything that only reads.
+//! Reads generations, their events, and the state of the queue.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{
-    Counts, Ledger, ListQuery, Page, Place, Result, Workload,
+    Counts, Ledger, ListQuery, Page, QueuePosition, Result, Workload,
     change::COLUMNS,
     dialect::{Value, values},
     record::{event, readable, record},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::generation::{Event, GenerationId, Record};
 
-/// What is only looked at.
+/// The role that only reads.
 #[async_trait]
 pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     async fn get(&self, id: GenerationId) -> Result<Option<Record>> {
@@ -21,16 +21,16 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(&text, values![id]).await?.pop().as_ref().map(record).transpose()
     }
 
-    /// A page of records, newest first. Unreadable rows are passed over, as in every method that looks at many.
+    /// A page of records, newest first. Unreadable rows are skipped, as in every method that reads many.
     async fn list(&self, query: &ListQuery) -> Result<Page> {
-        // No model has such a name, and PostgreSQL no such text.
+        // No model has such a name, and PostgreSQL refuses such a text.
         if query.model.as_ref().is_some_and(|model| model.contains('\0')) {
             return Ok(Page { records: Vec::new(), has_more: false });
         }
-        // Towards newer generations the page next to the cursor is wanted, so that is the direction to walk.
+        // Towards newer generations, the page closest to the cursor is wanted, so rows are read in ascending order.
         let ascending = query.before.is_some() && query.after.is_none();
         let (mut query, mut records) = (query.clone(), Vec::new());
-        // Rows that cannot be read are passed over, so that it may take more than one look.
+        // Unreadable rows are skipped, so it may take several reads.
         let has_more = loop {
             let wanted = query.limit.saturating_add(1) - records.len();
             let (text, values) = listing(&query, ascending, wanted);
@@ -49,14 +49,13 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         Ok(Page { records, has_more })
     }
 
-    /// The events after `seq`, in order. Empty for an unknown generation.
+    /// The events with a number greater than `after`, in order. Empty for an unknown generation.
     async fn events(&self, id: GenerationId, after: i64) -> Result<Vec<Event>> {
         let text = "SELECT seq, kind, data FROM generation_events WHERE generation_id = $1 AND seq > $2 ORDER BY seq";
         self.as_ref().read(text, values![id, after]).await?.iter().map(|row| event(id, row)).collect()
     }
 
-    /// A generation of this tenant whose request brought along the picture with this SHA-256, if one is kept; the newest of
-    /// several.
+    /// The newest generation of this tenant whose request contained the picture with this SHA-256.
     async fn find_input(&self, tenant: &str, sha256: &str) -> Result<Option<GenerationId>> {
         let newest = "SELECT generation_id FROM generation_inputs JOIN generations ON generations.id = generation_id
              WHERE sha256 = $1 AND tenant_id = $2 ORDER BY generation_id DESC LIMIT 1";
@@ -64,18 +63,18 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         Ok(row.map(|row| row.get("generation_id")).transpose()?)
     }
 
-    /// How many generations wait and run.
+    /// How many generations are queued and running.
     async fn counts(&self) -> Result<Counts> {
         self.as_ref().count("", values![]).await
     }
 
-    /// How many generations of this tenant wait and run.
+    /// How many generations of this tenant are queued and running.
     async fn counts_of(&self, tenant: &str) -> Result<Counts> {
         self.as_ref().count("AND tenant_id = $1", values![tenant]).await
     }
 
-    /// How much work is before a generation that would be accepted now, and how fast the workers are that have beaten lately, each
-    /// of which runs `slots` generations at a time.
+    /// The work before a generation that would be accepted now, and the speed of the workers that have sent a heartbeat
+    /// within `lately`. Each worker runs `slots` generations at a time.
     async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload> {
         let text = "WITH open AS (SELECT cost FROM generations WHERE status IN ('queued', 'running')),
              live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0.0) AS speed FROM workers
@@ -89,10 +88,9 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         Ok(from_row!(row => Workload { cost, speed }))
     }
 
-    /// The queued generations before this one in the order of the queue, whoever may claim them and when; `None` where it is
-    /// not queued.
-    async fn place(&self, id: GenerationId) -> Result<Option<Place>> {
-        // Two looks, since one with "or" would find no start in the index.
+    /// All queued generations before this one in the order of the queue; `None` if this one is not queued.
+    async fn place(&self, id: GenerationId) -> Result<Option<QueuePosition>> {
+        // Two selects, because one with "or" could not start within the index.
         let text = "WITH this AS (SELECT id, priority, vft FROM generations WHERE id = $1 AND status = 'queued'),
              ahead AS (
                  SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
@@ -104,10 +102,10 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         SELECT count(ahead.cost) AS position, coalesce(sum(ahead.cost), 0.0) AS cost
         FROM this LEFT JOIN ahead ON true GROUP BY this.id";
         let row = self.as_ref().read(text, values![id]).await?.pop();
-        row.map(|row| Ok(from_row!(row => Place { position, cost }))).transpose()
+        row.map(|row| Ok(from_row!(row => QueuePosition { position, cost }))).transpose()
     }
 
-    /// Reads and writes nothing but proves that the store answers.
+    /// Checks that the store answers.
     async fn ping(&self) -> Result<()> {
         let ledger = self.as_ref();
         ledger.bounded(|| ledger.db.ping()).await
@@ -125,9 +123,9 @@ impl Ledger {
     }
 }
 
-/// Only the filters that are asked for, since a condition with a way out ("or there is no filter") would use no index.
+/// Contains only the filters that are set, because a condition such as "no filter, or equal" would use no index.
 fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Value>) {
-    // Few are dead, which SQLite's planner does not know.
+    // Few generations are dead, which SQLite's planner does not know.
     let index = if query.dead { " INDEXED BY generations_dead" } else { "" };
     let mut text = format!("SELECT {COLUMNS} FROM generations{index} WHERE true");
     let mut values = Vec::new();

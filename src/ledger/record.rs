@@ -1,4 +1,4 @@
-//! Rows as records.
+//! Converts rows into records and events.
 
 use super::{
     Result, StoreError,
@@ -24,8 +24,7 @@ pub fn record(row: &Row) -> Result<Record> {
     read().map_err(|error| corrupt(id, error))
 }
 
-/// The same, for those who look at many rows: an unreadable one must not hide the others from them, so it is told of in
-/// the log and passed over.
+/// Like [`record`], for callers that read many rows: logs and skips an unreadable row, which must not hide others.
 pub fn readable(row: &Row) -> Option<Record> {
     record(row).inspect_err(|error| tracing::error!(%error, "a generation is passed over")).ok()
 }

@@ -1,4 +1,4 @@
-//! What watchers in other processes see of running generations.
+//! The SQL of progress and previews, which watchers in other processes see.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::generation::{GenerationId, Preview, Progress};
 
-/// A larger preview is not shown to other processes.
+/// Largest preview in bytes. Other processes do not see larger ones.
 const MOST_BYTES: usize = 65536;
 
-/// Progress is what other processes have reported; one that is alone has nothing to see there.
-pub fn glance(is_shared: bool) -> String {
+/// The statement of [`Fleet::snapshots`](super::Fleet::snapshots). Only a shared store has progress and previews.
+pub fn snapshots(is_shared: bool) -> String {
     let (progress, previews) = if !is_shared {
         ("NULL", "'[]'")
     } else {
@@ -34,7 +34,7 @@ pub fn glance(is_shared: bool) -> String {
     )
 }
 
-/// Leaves what [`tables`] has of attempts that still are their generations'.
+/// Stores the reports of [`tables`] whose attempts still hold their leases.
 pub const REPORT: &str = "
     WITH held AS (
         SELECT id, fence, progress FROM jsonb_to_recordset($1) AS told (told_id uuid, told_fence bigint, progress jsonb)
@@ -53,7 +53,7 @@ pub const REPORT: &str = "
     SET fence = excluded.fence, step = excluded.step, preview_index = excluded.preview_index,
         media_type = excluded.media_type, bytes = excluded.bytes";
 
-/// The values of [`REPORT`]. The last of each counts: a statement may touch a row once.
+/// The values of [`REPORT`]. Only the last report of an attempt counts: a statement may write a row only once.
 pub fn tables(reports: &[Report]) -> Result<Vec<Value>> {
     let mut told: BTreeMap<(GenerationId, i64), Option<Progress>> = BTreeMap::new();
     let mut drawn: BTreeMap<(GenerationId, i64, u32), &Preview> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Rows of either database, read by the names of their columns.
+//! Rows of both databases, read by the names of their columns.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use time::OffsetDateTime;
 use super::{Result, StoreError};
 use crate::generation::{DeliveryId, DeliveryState, EndpointId, EventKind, GenerationId, MediaType, SigningSecret};
 
-/// A row as SQLite keeps it: PostgreSQL's further kinds of columns are brought into the same form.
+/// A row in SQLite's form. Further types of PostgreSQL are converted.
 #[derive(Debug)]
 pub struct Row {
     names: Arc<[String]>,
     cells: Vec<Cell>,
 }
 
-/// Flags are 0 and 1, times are milliseconds since 1970, ids are 16 bytes, JSON is text.
+/// A value: flags are 0 and 1, times are milliseconds since 1970, ids are 16 bytes, JSON is text.
 #[derive(Debug)]
 pub enum Cell {
     Null,
@@ -26,7 +26,7 @@ pub enum Cell {
     Blob(Vec<u8>),
 }
 
-/// A column does not hold what this program has written there.
+/// A column does not contain what this program writes there.
 #[derive(Debug, thiserror::Error)]
 #[error("{column} cannot be read: {detail}")]
 pub struct Unreadable {
@@ -34,7 +34,7 @@ pub struct Unreadable {
     pub detail: String,
 }
 
-/// A struct whose fields are the columns of the same names; what else it has stands behind `;`.
+/// A struct whose fields are the columns of the same names. Other fields follow after `;`.
 macro_rules! from_row {
     ($row:expr => $kind:ident { $($field:ident),* $(; $($more:ident: $value:expr),*)? }) => {
         $kind { $($field: $row.get(stringify!($field))?,)* $($($more: $value),*)? }
@@ -44,7 +44,7 @@ macro_rules! from_row {
 pub(super) use from_row;
 
 impl Row {
-    /// The rows of one statement, with the cells as their database reads them.
+    /// The rows of one statement. `cell` reads a cell of this database.
     pub fn all<R: sqlx::Row>(rows: &[R], cell: impl Fn(&R, usize) -> Result<Cell, sqlx::Error>) -> Result<Vec<Row>> {
         let Some(first) = rows.first() else { return Ok(Vec::new()) };
         let names: Arc<[String]> = first.columns().iter().map(|column| sqlx::Column::name(column).to_owned()).collect();
@@ -56,7 +56,7 @@ impl Row {
         T::read(self.cell(column)?).ok_or_else(|| unreadable(column, "it is of another kind"))
     }
 
-    /// What the JSON of a column says; NULL is `null`.
+    /// The parsed JSON of a column; NULL is `null`.
     pub fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, Unreadable> {
         let text = match self.cell(column)? {
             Cell::Text(text) => text,
@@ -81,7 +81,7 @@ impl From<Unreadable> for StoreError {
     }
 }
 
-/// What a column can be read as.
+/// A type that can be read from a column.
 pub trait Column: Sized {
     fn read(cell: &Cell) -> Option<Self>;
 }

@@ -1,7 +1,7 @@
-//! The store of one process: a SQLite file.
+//! A SQLite file, the store of one process.
 //!
-//! Writes queue for one connection and run under `BEGIN IMMEDIATE`, one transaction a change; reads have connections of
-//! their own and see the last commit (WAL). `synchronous = FULL`: what was committed survives a power cut.
+//! Writes share one connection; each change is a transaction that begins with `BEGIN IMMEDIATE`. Reads have connections
+//! of their own and see the last commit (WAL). With `synchronous = FULL`, commits survive a power failure.
 
 mod clock;
 mod folder;
@@ -27,11 +27,11 @@ pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: Clock,
-    /// Keeps other processes out.
+    /// Excludes other processes.
     _lock: File,
 }
 
-/// A write transaction. Dropped, sqlx sends a ROLLBACK before the connection is lent again.
+/// A write transaction. If it is dropped, sqlx sends ROLLBACK before it lends the connection again.
 pub struct Transaction {
     inner: sqlx::Transaction<'static, sqlx::Sqlite>,
     /// The time of everything this transaction writes.
@@ -39,16 +39,16 @@ pub struct Transaction {
 }
 
 impl Ledger {
-    /// Opens the SQLite file in a folder, which is created where it is missing, and brings its schema up to date. Finished
+    /// Opens the SQLite file in a folder, which is created if it is missing, and brings its schema up to date. Finished
     /// generations are due for deletion after `retention`.
     ///
     /// # Errors
-    /// [`StoreError::Locked`](super::StoreError::Locked) where another ledger has the folder open, in this process or another.
+    /// [`StoreError::Locked`](super::StoreError::Locked) if a ledger of any process has the folder open.
     pub async fn open_sqlite(data_dir: &Path, retention: Duration) -> Result<Ledger> {
         Ledger::open_sqlite_by(Clock::system(), data_dir, retention).await
     }
 
-    /// As [`Ledger::open_sqlite`], by another clock.
+    /// Like [`Ledger::open_sqlite`], with another clock.
     ///
     /// # Errors
     /// [`StoreError::Locked`](super::StoreError::Locked).
@@ -80,7 +80,7 @@ impl Dialect for Sqlite {
         run(&mut writer, text, values, self.clock.now_ms()).await
     }
 
-    /// `IMMEDIATE`, since a transaction that began as a reader could be refused when it comes to write.
+    /// Begins with `IMMEDIATE`, because a transaction that begins as a reader could be refused when it writes.
     async fn begin(&self, _walks: bool) -> Result<Box<dyn dialect::Transaction>> {
         let inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Box::new(Transaction { inner, now: self.clock.now_ms() }))
@@ -108,7 +108,7 @@ async fn run(connection: &mut SqliteConnection, text: &str, values: &[Value], no
     Row::all(&rows, words::cell)
 }
 
-/// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: the index of the WAL could not be made larger.
+/// SQLITE_FULL, or SQLITE_IOERR_SHMSIZE (the index of the WAL could not grow).
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     let is_ours = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
     let code = error.code().filter(|_| is_ours).and_then(|code| code.parse::<u32>().ok());

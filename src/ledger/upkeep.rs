@@ -1,5 +1,5 @@
-//! What is done for the queue from time to time: it is taken back whose worker is gone, given up who crashes, expired whom
-//! nobody has begun, raised who waits, forgotten what is over.
+//! Maintenance of the queue from time to time: takes generations back from lost workers, gives up those that crash,
+//! expires those that were not started in time, raises those that wait, and erases old rows.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::{
 use crate::crash::Attempt;
 use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 
-/// What is done for the queue from time to time.
+/// The role of the sweeper.
 #[async_trait]
 pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
-    /// Takes running generations back whose worker is gone: queued again, one crash counted, after a delay that doubles with
-    /// each. Those with [`Reaping::max_crashes`] fail with `worker_crashed` and are marked dead; those whose client has asked
-    /// for it are canceled. Several processes may reap at the same time.
+    /// Takes running generations back from workers that are gone: counts one crash, and queues them again after a delay
+    /// that doubles with each crash. Those with [`Reaping::max_crashes`] fail with `worker_crashed` and are marked
+    /// dead; those that their clients have canceled are canceled. Several processes may reap at the same time.
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped> {
         atomically!(self, |change| {
             let (mut steps, mut queued) = (Vec::new(), Vec::new());
@@ -49,9 +49,9 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Gives a generation up after one crash, since this attempt is known to have aborted its process: fails it with
-    /// `worker_crashed` and marks it dead, or cancels it if its client has asked for that. `None`, and no change, if a later
-    /// attempt has begun or the generation has ended.
+    /// Gives a generation up after one crash, because this attempt is known to have aborted its process: fails it with
+    /// `worker_crashed` and marks it dead, or cancels it if its client has asked for that. `None`, and no change, if a
+    /// later attempt has begun or the generation has ended.
     async fn condemn(&self, attempt: Attempt) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(held) = change.lock(attempt.id).await? else { return Ok(None) };
@@ -59,7 +59,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
             if held.get::<i64>("fence")? != attempt.fence || found.status.is_terminal() {
                 return Ok(None);
             }
-            // Whoever has reaped it has counted the crash.
+            // If the generation was reaped already, its crash has been counted.
             let crashes = u32::from(found.status == Status::Running);
             let to = if found.cancel_requested { Move::Canceled } else { Move::GivenUp(Problem::aborted()) };
             let moved = change.set_state(&[Step { id: attempt.id, crashes, to }]).await?;
@@ -67,8 +67,8 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Expires queued generations whose `start_timeout_s` has passed before they were claimed for the first time;
-    /// returns them. One that began once and came back to the queue never expires.
+    /// Expires queued generations whose `start_timeout_s` passed before their first claim, and returns them. A
+    /// generation that began once and came back to the queue never expires.
     async fn expire_overdue(&self) -> Result<Vec<Record>> {
         atomically!(self, |change| {
             let overdue = "SELECT id FROM generations INDEXED BY generations_start
@@ -80,7 +80,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Raises every queued generation that was accepted and last raised so long ago by one priority, none beyond the highest.
+    /// Raises queued generations by one priority, up to the highest, if they were accepted and last raised `after` ago.
     async fn age(&self, after: Duration) -> Result<()> {
         let text = "WITH waiting AS MATERIALIZED (
              SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
@@ -89,10 +89,10 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().write(text, values![after, Priority::High.rank()]).await.map(drop)
     }
 
-    /// Finished generations whose retention has ended, at most `limit`, for the sweeper to delete.
+    /// At most `limit` finished generations whose retention has ended, for the sweeper to delete.
     async fn overdue_for_deletion(&self, limit: usize) -> Result<Vec<Record>> {
         let (mut overdue, mut seen) = (Vec::new(), 0);
-        // Rows that cannot be read are passed over, so that it may take more than one look.
+        // Unreadable rows are skipped, so it may take several reads.
         while overdue.len() < limit {
             let wanted = limit - overdue.len();
             let text = format!(
@@ -108,7 +108,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         Ok(overdue)
     }
 
-    /// Erases what nobody looks for any more: idempotency keys whose time is over, workers that have not beaten for an hour.
+    /// Erases expired idempotency keys, workers without a heartbeat for an hour, and progress of ended runs.
     async fn purge(&self) -> Result<()> {
         let keys = "WITH overdue AS MATERIALIZED (
              SELECT tenant_id AS tenant, key AS old FROM idempotency WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
@@ -116,7 +116,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().write(keys, values![]).await?;
         self.as_ref().write("DELETE FROM workers WHERE beaten_at <= now() - $1", values![FORGOTTEN]).await?;
         if self.as_ref().db.is_shared() {
-            // What a report has left that crossed the end of its run.
+            // A report that arrives as its run ends leaves rows behind.
             for table in ["generation_progress", "artifact_previews"] {
                 let text = format!(
                     "DELETE FROM {table} AS left_over WHERE NOT EXISTS

@@ -1,21 +1,22 @@
-//! Webhooks as the ledger keeps them: who is told, and what is still to be told.
+//! The types of webhook endpoints and deliveries.
 //!
-//! A delivery is written in the very transaction that appends the event which it tells of, so none is lost between the
-//! two. It is sent at least once, by one process at a time, and after those of the same generation that came before it.
+//! A delivery is written in the same transaction as its event, so none is lost between the two. It is sent at least
+//! once, by one process at a time, and after the earlier deliveries of its generation.
 
 use std::time::Duration;
 
-use crate::generation::{DeliveryId, EndpointId, EndpointTerms, GenerationId, SigningSecret};
+use crate::generation::{DeliveryId, EndpointId, EndpointSettings, GenerationId, SigningSecret};
 
+/// An endpoint to be registered.
 #[derive(Clone, Debug)]
 pub struct NewEndpoint<'a> {
     pub id: EndpointId,
     pub tenant: &'a str,
-    pub terms: &'a EndpointTerms,
+    pub terms: &'a EndpointSettings,
     pub secret: &'a SigningSecret,
 }
 
-/// The right to write what one try has come to.
+/// The right to store the outcome of one try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryClaim {
     pub(in crate::ledger) id: DeliveryId,
@@ -33,25 +34,25 @@ impl DeliveryClaim {
 pub struct ClaimedDelivery {
     pub claim: DeliveryClaim,
     pub generation: GenerationId,
-    /// As [`Webhook::receiver`](crate::generation::Webhook::receiver) has it.
+    /// See [`Webhook::receiver`](crate::generation::Webhook::receiver).
     pub receiver: String,
     pub url: String,
-    /// Those of its endpoint that sign at present, the newest first; empty where the address is the request's own.
+    /// The endpoint's secrets that sign at present, newest first; empty if the request itself named the URL.
     pub secrets: Vec<SigningSecret>,
     pub body: String,
-    /// With this one.
+    /// Number of tries, including this one.
     pub attempts: u32,
 }
 
-/// What a receiver has said.
+/// What a receiver has answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct DeliveryAnswer {
     pub status: Option<u16>,
     /// Why there is no status.
     pub error: Option<String>,
 }
 
-/// What becomes of a delivery after a try.
+/// What happens to a delivery after a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Delivered,
@@ -59,6 +60,6 @@ pub enum Next {
         after: Duration,
     },
     Dead,
-    /// Dead, and its endpoint is disabled with all that is pending for it.
+    /// Dead. The endpoint is disabled, and its pending deliveries are dead too.
     Gone,
 }

@@ -1,4 +1,4 @@
-//! What processes leave in a shared store for each other.
+//! The types that processes exchange through a shared store.
 
 use time::OffsetDateTime;
 
@@ -6,57 +6,57 @@ use crate::generation::{GenerationId, Preview, Progress};
 
 use super::Lease;
 
-/// How far a run is, for watchers in other processes.
+/// The progress of a run, for watchers in other processes.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub lease: Lease,
     pub progress: Option<Progress>,
-    /// New since the last report.
+    /// Previews since the last report.
     pub previews: Vec<Preview>,
 }
 
-/// What a watcher sees of a generation from afar.
+/// The state of a generation as watchers in other processes see it.
 #[derive(Clone, Debug)]
-pub struct Glance {
+pub struct Snapshot {
     pub id: GenerationId,
-    /// Number of its last durable event.
+    /// Number of the last durable event.
     pub last_event: i64,
     pub is_over: bool,
-    /// Of the running attempt.
+    /// Progress of the running attempt.
     pub progress: Option<Progress>,
-    /// Artifact and step of its previews.
+    /// Artifact and step of each preview.
     pub previews: Vec<(u32, u32)>,
 }
 
-/// What another process should look at.
+/// A hint to other processes about what to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// There is something to claim.
+    /// There are generations to claim.
     Queued,
-    /// A worker was told to take no more work, or to take work again.
-    Orders,
+    /// An operator has asked a worker to take no more work, or to take work again.
+    DrainChanged,
     /// A generation has a new event or new progress.
     Changed(GenerationId),
     /// A running generation is to be canceled.
     Canceled(GenerationId),
 }
 
-/// A sign of life.
+/// A worker's heartbeat.
 #[derive(Clone, Debug)]
-pub struct Beat {
+pub struct Heartbeat {
     pub worker: String,
     pub version: String,
     pub models: Vec<String>,
-    /// Generations in hand.
+    /// Generations that the worker is running.
     pub running: u32,
-    /// Units of [`Acceptance::cost`](super::Acceptance::cost) a second, lately; `None` before the first has ended.
+    /// Recent units of [`Acceptance::cost`](super::Acceptance::cost) per second; `None` before the first run has ended.
     pub speed: Option<f64>,
 }
 
 /// A worker as the operator sees it.
 #[derive(Clone, Debug)]
 pub struct WorkerRecord {
-    pub beat: Beat,
+    pub beat: Heartbeat,
     pub started_at: OffsetDateTime,
     pub beaten_at: OffsetDateTime,
     pub draining: bool,

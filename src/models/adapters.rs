@@ -1,4 +1,4 @@
-//! Low-rank changes of a network's layers, for some rows of a batch (LoRA: Hu et al. 2021, arXiv:2106.09685).
+//! LoRA adapters: low-rank changes of a network's layers for some rows of a batch (Hu et al. 2021, arXiv:2106.09685).
 
 use std::{
     collections::HashMap,
@@ -14,19 +14,19 @@ use crate::{
     kernels::{
         Kernels,
         conv2d::{Conv2d, Geometry},
-        finish::Onto,
+        finish::Epilogue,
         matrix::Matrix,
     },
     weights::lora::{self, Lora},
 };
 
-/// What one file of adapters does to the layers of a model, by the paths of the layers: `unet.conv_in`,
-/// `text_encoder.encoder.layers.0.self_attn.q_proj` … Nothing in it changes: share it between threads.
+/// The changes that one adapter file makes, by the path of the layer: `unet.conv_in`,
+/// `text_encoder.encoder.layers.0.self_attn.q_proj` … It is immutable, so threads can share it.
 pub struct Adapter {
     layers: HashMap<String, LowRank>,
 }
 
-/// The change of one layer, y + s·(x·A)·B.
+/// The change of one layer, y + s·(x·A)·B, of rank r.
 #[derive(Debug)]
 pub struct LowRank {
     down: Down,
@@ -40,12 +40,12 @@ pub struct LowRank {
 enum Down {
     /// A, (in, r)
     Matrix(Matrix),
-    /// A as a convolution's weight, (kh·kw·in, r), which takes the geometry of the layer that it first meets.
+    /// A as the weight of a convolution, (kh·kw·in, r). The first layer that uses it determines the geometry.
     Conv { weight: Tensor, kernel: (usize, usize), kernels: Kernels, conv: OnceLock<Conv2d> },
 }
 
 impl LowRank {
-    /// A as (in, r), B as (r, out) and what both are multiplied by.
+    /// The change of a linear layer: A (in, r), B (r, out) and s.
     ///
     /// # Errors
     /// The shapes do not fit.
@@ -54,7 +54,7 @@ impl LowRank {
         Ok(LowRank { down: Down::Matrix(matrix(down)?), up: matrix(up)?, scale })
     }
 
-    /// A as the weight (kh·kw·in, r) of a convolution.
+    /// The change of a convolution: A as a weight (kh·kw·in, r), B (r, out) and s.
     ///
     /// # Errors
     /// The shapes do not fit.
@@ -63,8 +63,8 @@ impl LowRank {
         Ok(LowRank { down, up: Matrix::new(up, None, kernels)?, scale })
     }
 
-    /// x (B, …, in), y (B, …, out) → y and the change, (B, …, out)
-    pub(super) fn onto(&self, x: &Tensor, y: &Tensor, geometry: Option<Geometry>, scale: f64) -> Result<Tensor> {
+    /// x (B, …, in), y (B, …, out) → y + scale·s·(x·A)·B, (B, …, out). `geometry` is that of a convolutional layer.
+    pub(super) fn epilogue(&self, x: &Tensor, y: &Tensor, geometry: Option<Geometry>, scale: f64) -> Result<Tensor> {
         let down = match (&self.down, geometry) {
             (Down::Matrix(down), _) => down.times(x)?,
             (Down::Conv { weight, kernel, kernels, conv }, Some(geometry)) if geometry.kernel == *kernel => {
@@ -72,7 +72,7 @@ impl LowRank {
                 let made = || Conv2d::new(weight, &zeros, geometry, *kernels);
                 match conv.get() {
                     Some(conv) => conv.forward(x)?,
-                    // Two threads may both make it; one is kept.
+                    // Two threads may both build the convolution; one of the two is kept.
                     None => {
                         let made = made()?;
                         conv.get_or_init(|| made).forward(x)?
@@ -81,16 +81,17 @@ impl LowRank {
             }
             (Down::Conv { kernel, .. }, _) => candle_core::bail!("an adapter's kernel {kernel:?} is not the layer's"),
         };
-        self.up.times_onto(&down.affine(self.scale * scale, 0.0)?, Onto::residual(y))
+        self.up.times_with(&down.affine(self.scale * scale, 0.0)?, Epilogue::residual(y))
     }
 }
 
 impl Adapter {
+    /// `layers` maps the paths of layers to their changes.
     pub fn new(layers: HashMap<String, LowRank>) -> Adapter {
         Adapter { layers }
     }
 
-    /// What a file says, laid out for the device.
+    /// Converts a LoRA file that was read to the layout of the device.
     pub(super) fn of(read: Lora, device: &Device) -> Result<Adapter> {
         let (kernels, device) = (device.kernels(), device.candle());
         let layer = |(site, low): (String, lora::LowRank)| {
@@ -107,7 +108,7 @@ impl Adapter {
                 let down = down.contiguous()?.reshape((kh * kw * inputs, rank))?;
                 LowRank::conv(&down, low.kernel, &up, scale, kernels)?
             };
-            // Layers are known without what some files put between encoder and module.
+            // The paths of layers omit `text_model`, which some files have between encoder and module.
             Ok((site.replacen(".text_model.", ".", 1), change))
         };
         Ok(Adapter { layers: read.sites.into_iter().map(layer).collect::<Result<_>>()? })
@@ -120,14 +121,15 @@ impl fmt::Debug for Adapter {
     }
 }
 
-/// Adapters, one after another, and how strongly each acts. A cheap handle; equal when it is the same list.
+/// Adapters in the order in which they apply, each with its strength. Cheap to clone. Two sets are equal if both are
+/// empty or both share the same list.
 #[derive(Clone, Debug, Default)]
 pub struct AdapterSet(Option<Arc<[Weighted]>>);
 
-/// An adapter and how strongly it acts.
+/// An adapter and its strength.
 type Weighted = (Arc<Adapter>, f32);
 
-/// Changes of one layer and how strongly they act.
+/// Changes of one layer with their strengths.
 type Changes<'a> = Vec<(&'a LowRank, f64)>;
 
 impl AdapterSet {
@@ -146,18 +148,18 @@ impl PartialEq for AdapterSet {
     }
 }
 
-/// Which rows of a batch follow which adapters. Rows that follow none have the bits that they have without the others.
+/// The adapters of each row of a batch. Rows without adapters get the same bits as in a batch without any adapters.
 #[derive(Clone, Debug, Default)]
 pub struct RowAdapters {
-    /// Falling into lines that lie side by side, in their order.
+    /// Ranges of consecutive rows with equal sets, in ascending order. Rows without adapters are in no range.
     ranges: Vec<(Range<usize>, AdapterSet)>,
 }
 
 impl RowAdapters {
-    /// No row follows any.
+    /// No row has adapters.
     pub const NONE: &'static RowAdapters = &RowAdapters { ranges: Vec::new() };
 
-    /// One set for each row.
+    /// One set for each row, in the order of the rows.
     pub fn of<'a>(rows: impl IntoIterator<Item = &'a AdapterSet>) -> RowAdapters {
         let mut ranges: Vec<(Range<usize>, AdapterSet)> = Vec::new();
         for (row, set) in rows.into_iter().enumerate() {
@@ -170,7 +172,7 @@ impl RowAdapters {
         RowAdapters { ranges }
     }
 
-    /// The rows whose adapters change a layer, and their changes.
+    /// The ranges of rows whose adapters change `layer`, each with its changes.
     pub(super) fn changes<'a>(&'a self, layer: &str) -> Vec<(Range<usize>, Changes<'a>)> {
         let of_set = |set: &'a AdapterSet| -> Changes<'a> {
             let adapters = set.0.iter().flat_map(|adapters| adapters.iter());
@@ -180,20 +182,20 @@ impl RowAdapters {
         changes.filter(|(_, changes)| !changes.is_empty()).collect()
     }
 
-    /// x (B, …, in) that a layer has made y (B, …, out) of → y with what the rows' adapters make of it.
-    pub(super) fn onto(&self, layer: &str, x: &Tensor, y: Tensor, geometry: Option<Geometry>) -> Result<Tensor> {
+    /// x (B, …, in) and y (B, …, out), the output of `layer` for x → y with the changes of the rows' adapters.
+    pub(super) fn epilogue(&self, layer: &str, x: &Tensor, y: Tensor, geometry: Option<Geometry>) -> Result<Tensor> {
         if self.ranges.is_empty() {
             return Ok(y);
         }
         let changes = self.changes(layer);
         by_rows(y, changes, |rows, y, changes| {
             let x = narrowed(x, &rows)?;
-            changes.into_iter().try_fold(y, |y, (change, scale)| change.onto(&x, &y, geometry, scale))
+            changes.into_iter().try_fold(y, |y, (change, scale)| change.epilogue(&x, &y, geometry, scale))
         })
     }
 }
 
-/// Replaces some rows of y (B, …), which are listed in their order, by what `replace` makes of them.
+/// Replaces ranges of rows of y (B, …), given in ascending order, with the results of `replace`.
 pub(super) fn by_rows<T>(
     y: Tensor,
     rows: Vec<(Range<usize>, T)>,
@@ -218,7 +220,7 @@ pub(super) fn by_rows<T>(
     Tensor::cat(&pieces, 0)
 }
 
-/// Some rows of a batch, without a copy.
+/// A range of the rows of a batch, without a copy.
 pub(super) fn narrowed(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
     if rows.len() == x.dim(0)? { Ok(x.clone()) } else { x.narrow(0, rows.start, rows.len()) }
 }
@@ -242,12 +244,12 @@ mod tests {
         let rows = RowAdapters::of([&none, &a, &a, &none, &b]);
         assert_eq!(rows.ranges.iter().map(|(range, _)| range.clone()).collect::<Vec<_>>(), [1..3, 4..5]);
         let (x, y) = (ones(&[5, 4, 3], 1.0), ones(&[5, 4, 2], 10.0));
-        let changed = rows.onto("layer", &x, y.clone(), None).unwrap();
+        let changed = rows.epilogue("layer", &x, y.clone(), None).unwrap();
         let first = |row: usize| changed.get(row).unwrap().to_vec2::<f32>().unwrap()[3][1];
         assert_eq!([0, 1, 2, 3, 4].map(first), [10.0, 13.0, 13.0, 10.0, 4.0]);
-        let elsewhere = rows.onto("another layer", &x, y.clone(), None).unwrap();
+        let elsewhere = rows.epilogue("another layer", &x, y.clone(), None).unwrap();
         assert_eq!(elsewhere.flatten_all().unwrap().to_vec1::<f32>().unwrap(), vec![10.0; 40]);
-        let all = RowAdapters::of([&a; 5]).onto("layer", &x, y, None).unwrap();
+        let all = RowAdapters::of([&a; 5]).epilogue("layer", &x, y, None).unwrap();
         assert_eq!(all.flatten_all().unwrap().to_vec1::<f32>().unwrap(), vec![13.0; 40]);
     }
 
@@ -258,8 +260,8 @@ mod tests {
         let adapter = Arc::new(Adapter::new(HashMap::from([("conv".to_owned(), change)])));
         let rows = RowAdapters::of([&AdapterSet::new(vec![(adapter, 1.0)])]);
         let (x, y) = (ones(&[1, 4, 4, 1], 1.0), ones(&[1, 2, 2, 1], 0.0));
-        let changed = rows.onto("conv", &x, y.clone(), Some(geometry)).unwrap();
+        let changed = rows.epilogue("conv", &x, y.clone(), Some(geometry)).unwrap();
         assert_eq!(changed.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [4.0, 6.0, 6.0, 9.0]);
-        assert!(rows.onto("conv", &x, y, Some(Geometry::square(1, 1, 0))).is_err());
+        assert!(rows.epilogue("conv", &x, y, Some(Geometry::square(1, 1, 0))).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Attention in parts, since that of a large map takes longer than all other layers together.
+//! Attention in parts with pauses between them: attention of a large map takes longer than all other layers together.
 
 use candle_core::{Result, Tensor};
 
@@ -8,12 +8,13 @@ use crate::kernels::{
     attention::{Mask, QUERIES},
 };
 
-/// Multiplications of one part: a fraction of a second on a few cores, and many times what it takes to pack the keys and
-/// values anew for each part.
+/// Multiplications of one part: a fraction of a second on a few cores. Packing the keys and values again for each part
+/// takes far less.
 const PART_WORK: usize = 2_000_000_000;
 
-/// As [`Kernels::attention`] without a mask, with a pause before each part: q (B, N, H·d), k and v (B, M, H·d) →
-/// (B, N, H·d). A query sees all keys and no other query, so that the parts give the same bits as the whole.
+/// Computes [`Kernels::attention`] without a mask, with a pause before each part: q (B, N, H·d), k and v (B, M, H·d) →
+/// (B, N, H·d) for H heads. A query attends to all keys and depends on no other query, so the parts give the same bits
+/// as one call.
 pub(super) async fn attention(kernels: Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
     in_parts(kernels, q, k, v, heads, PART_WORK).await
 }

@@ -1,4 +1,4 @@
-//! Pictures to latents and back (diffusers' `AutoencoderKL`; Rombach et al. 2022, arXiv:2112.10752).
+//! The autoencoder between pictures and latents (diffusers' `AutoencoderKL`; Rombach et al. 2022, arXiv:2112.10752).
 
 mod configuration;
 mod decoder;
@@ -21,7 +21,7 @@ pub(super) use work::stages;
 use super::layers::{Linear, channels_first, channels_last};
 use crate::weights::Weights;
 
-/// The autoencoder, without the scaling that its pipeline puts between it and the U-Net.
+/// The autoencoder, without the scaling that the pipeline applies between it and the U-Net.
 #[derive(Debug)]
 pub struct AutoencoderKl {
     encoder: Encoder,
@@ -31,16 +31,16 @@ pub struct AutoencoderKl {
     latent_channels: usize,
 }
 
-/// A diagonal Gaussian over latents, (B, C, h, w) each.
+/// A diagonal Gaussian over latents. Mean and logarithm of the variance are (B, C, h, w) each.
 #[derive(Debug)]
 pub struct Moments {
     pub mean: Tensor,
-    /// The logarithm of the variance, within [-30, 20].
+    /// The logarithm of the variance, in [-30, 20].
     pub logvar: Tensor,
 }
 
 impl AutoencoderKl {
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &AutoencoderKlConfig, weights: &Weights) -> Self {
         let c = config.latent_channels;
         let conv = |name: &str, wanted, channels| {
@@ -56,7 +56,7 @@ impl AutoencoderKl {
         }
     }
 
-    /// pixels (B, 3, H, W) in [-1, 1] → moments of (B, C, h, w)
+    /// pixels (B, 3, H, W) in [-1, 1] → moments of latents (B, C, h, w)
     pub async fn encode(&self, pixels: &Tensor) -> Result<Moments> {
         let mut x = self.encoder.forward(&channels_last(pixels)?).await?;
         if let Some(conv) = &self.quant_conv {
@@ -72,8 +72,8 @@ impl AutoencoderKl {
         channels_first(&self.decode_layers(0..self.decoder.depth(), latents.clone()).await?)
     }
 
-    /// Some layers of the decoder. What enters the first is (B, C, h, w), what leaves the last (B, H, W, 3); between two
-    /// layers it is (B, height, width, channels), for the next to go on with.
+    /// Runs some layers of the decoder. The first layer takes latents (B, C, h, w), the last returns pixels
+    /// (B, H, W, 3); between two layers, the activation is (B, height, width, channels).
     pub async fn decode_layers(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
         if layers.start == 0 {
             x = channels_last(&x)?;
@@ -84,16 +84,17 @@ impl AutoencoderKl {
         self.decoder.forward(layers, x).await
     }
 
-    /// The layers of the decoder in stages: calls of about `quantum` multiplications for one row of (h, w) latent pixels.
+    /// Groups the layers of the decoder into stages of about `quantum` multiplications for one row of (h, w) latent
+    /// pixels. Each stage is one call.
     pub fn decode_stages(&self, h: usize, w: usize, quantum: f64) -> Vec<Stage> {
         work::stages(&self.decoder.demands(h, w), quantum)
     }
 }
 
-/// The names that a tensor of an autoencoder may be stored under, and the one it is known by.
+/// Maps the stored name and shape of an autoencoder's tensor to the current name and shape.
 ///
-/// Files of 2022 call the layers of the attention `query`, `key`, `value` and `proj_attn`, and some hold them as
-/// convolutions of one pixel, (C, C, 1, 1).
+/// Files of 2022 name the layers of the attention `query`, `key`, `value` and `proj_attn`. Some files store these
+/// layers as 1 × 1 convolutions, (C, C, 1, 1).
 pub fn current_name(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
     for (old, new) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")] {
         for (part, kept) in [("weight", 2), ("bias", 1)] {

@@ -11,18 +11,18 @@ use super::{
     pause::pause,
 };
 use crate::{
-    kernels::{Kernels, conv2d::Conv2d, finish::Onto},
+    kernels::{Kernels, conv2d::Conv2d, finish::Epilogue},
     weights::Weights,
 };
 
-/// The decoder half, without the scaling that its pipeline puts before it. Its encoder is not used for pictures from
-/// prompts and is left in the file.
+/// The decoder, without the scaling that the pipeline applies before it. The encoder is not used, and its tensors are
+/// not read.
 #[derive(Debug)]
 pub struct AutoencoderTiny {
     decoder: DecoderTiny,
 }
 
-/// diffusers' `DecoderTiny`; the place in the list is the number in the checkpoint's names.
+/// diffusers' `DecoderTiny`. The index of a layer is its number in the checkpoint's names.
 #[derive(Debug)]
 struct DecoderTiny {
     layers: Vec<Layer>,
@@ -34,11 +34,11 @@ enum Layer {
     Conv(Conv2d),
     Relu,
     Block(Box<AutoencoderTinyBlock>),
-    /// By this factor, to the nearest neighbour.
+    /// Nearest-neighbor upsampling by this factor.
     Upsample(usize),
 }
 
-/// diffusers' `AutoencoderTinyBlock` of as many outputs as inputs, whose `skip` is the identity.
+/// diffusers' `AutoencoderTinyBlock` with as many outputs as inputs, so that its `skip` is the identity.
 #[derive(Debug)]
 struct AutoencoderTinyBlock {
     conv: [Conv2d; 3],
@@ -46,7 +46,7 @@ struct AutoencoderTinyBlock {
 }
 
 impl AutoencoderTiny {
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &AutoencoderTinyConfig, weights: &Weights) -> Self {
         weights.leave("encoder.");
         Self { decoder: DecoderTiny::new(&weights.pp("decoder.layers"), config) }
@@ -106,6 +106,6 @@ impl AutoencoderTinyBlock {
         pause().await;
         let hidden = self.kernels.relu(self.conv[1].forward(&hidden)?)?;
         pause().await;
-        self.kernels.relu(self.conv[2].forward_onto(&hidden, Onto::residual(x))?)
+        self.kernels.relu(self.conv[2].forward_with(&hidden, Epilogue::residual(x))?)
     }
 }

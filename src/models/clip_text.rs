@@ -1,4 +1,5 @@
-//! The text encoders of Stable Diffusion (transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`; Radford et al. 2021, arXiv:2103.00020).
+//! The text encoders of Stable Diffusion (transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`; Radford
+//! et al. 2021, arXiv:2103.00020).
 
 mod configuration;
 
@@ -16,7 +17,7 @@ use crate::{
     weights::Weights,
 };
 
-/// Token ids to hidden states, every token seeing those before it; padding is seen like any other token.
+/// Turns token ids into hidden states. Each token attends to itself and to the tokens before it; padding is not masked.
 #[derive(Debug)]
 pub struct ClipTextModel {
     /// (vocabulary, D)
@@ -25,20 +26,22 @@ pub struct ClipTextModel {
     position_embedding: Tensor,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
-    /// Of the state that stands for the whole prompt.
+    /// Projects the state that represents the whole prompt.
     text_projection: Option<Linear>,
     eos_token_id: u32,
 }
 
-/// One prompt: L ids, and vectors of D values that ids from the size of the vocabulary on stand for.
+/// One prompt of L ids.
 #[derive(Clone, Copy, Debug)]
 pub struct TextRow<'a> {
     pub ids: &'a [u32],
+    /// Vectors of D values for the ids at and above the size of the vocabulary, in the order of these ids.
     pub learned: &'a [Vec<f32>],
 }
 
 impl ClipTextModel {
-    /// Builds the network on weights that are finished by the caller, named as published (`text_model.…`) or flattened.
+    /// Builds the network. The names of its tensors may begin with `text_model.`, as published, or omit it. The caller
+    /// then calls [`Weights::finish`].
     pub fn new(config: &ClipTextConfig, weights: &Weights) -> Self {
         let width = config.hidden_size;
         let text_projection =
@@ -56,10 +59,10 @@ impl ClipTextModel {
         }
     }
 
-    /// B rows of L ids → (B, L, D): the output of all layers but the last `clip_skip`, through the final norm.
+    /// B rows of L ids → (B, L, D): the output of all layers except the last `clip_skip`, after the final norm.
     ///
-    /// That is transformers' `last_hidden_state` for 0, and `hidden_states[-(clip_skip + 1)]` normed for more, as diffusers'
-    /// `clip_skip` has it in Stable Diffusion 1 and 2. L may be anything up to `max_position_embeddings`.
+    /// This is transformers' `last_hidden_state` for 0, and otherwise the normed `hidden_states[-(clip_skip + 1)]`, as
+    /// with diffusers' `clip_skip` in Stable Diffusion 1 and 2. L is at most `max_position_embeddings`.
     pub async fn forward(&self, rows: &[TextRow<'_>], clip_skip: usize, adapters: &RowAdapters) -> Result<Tensor> {
         let mut x = self.embed(rows)?;
         for layer in self.all_but(clip_skip)? {
@@ -69,8 +72,9 @@ impl ClipTextModel {
         self.final_layer_norm.forward(&x)
     }
 
-    /// B rows of L ids → (B, L, D): the output of all layers but the last `1 + clip_skip`, not normed, and where the network
-    /// has a projection the vector of each whole prompt, (B, P). So SDXL takes its encoders.
+    /// B rows of L ids → (B, L, D): the output of all layers except the last `1 + clip_skip`, without the final norm.
+    /// If the network has a projection, also the vector of each whole prompt, (B, P). SDXL uses its encoders in this
+    /// way.
     pub async fn forward_pooled(
         &self,
         rows: &[TextRow<'_>],
@@ -95,7 +99,7 @@ impl ClipTextModel {
         Ok((hidden, Some(text_projection.adapted(&ends, adapters)?)))
     }
 
-    /// How many ids have a vector of the network's own.
+    /// The number of ids for which the network has a vector.
     pub fn vocabulary(&self) -> usize {
         self.token_embedding.dim(0).unwrap_or(0)
     }
@@ -107,7 +111,7 @@ impl ClipTextModel {
         }
     }
 
-    /// (B, L, D)
+    /// Token embeddings plus position embeddings, (B, L, D).
     fn embed(&self, rows: &[TextRow<'_>]) -> Result<Tensor> {
         let length = rows.first().map_or(0, |row| row.ids.len());
         let (vocabulary, width) = self.token_embedding.dims2()?;
@@ -130,8 +134,8 @@ impl ClipTextModel {
         embedded.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)
     }
 
-    /// The place of the token that stands for the whole prompt: the first end, or in configurations of early versions,
-    /// which say 2, the largest id.
+    /// The position of the token that represents the whole prompt: the first end token, or the largest id if
+    /// `eos_token_id` is 2, as in configurations of early versions.
     fn end(&self, ids: &[u32]) -> usize {
         let largest = ids.iter().max().copied().unwrap_or(0);
         let wanted = if self.eos_token_id == 2 { largest } else { self.eos_token_id };
@@ -181,12 +185,12 @@ impl EncoderLayer {
         let project = |layer: &Linear| layer.adapted(&normed, adapters);
         let (q, k, v) = (project(&self.q_proj)?, project(&self.k_proj)?, project(&self.v_proj)?);
         let x =
-            self.out_proj.adapted_onto(&self.kernels.attention(&q, &k, &v, self.heads, Mask::Causal)?, &x, adapters)?;
+            self.out_proj.adapted_with(&self.kernels.attention(&q, &k, &v, self.heads, Mask::Causal)?, &x, adapters)?;
         let inner = self.fc1.adapted(&self.layer_norm2.forward(&x)?, adapters)?;
         let inner = match self.act {
             HiddenAct::QuickGelu => self.kernels.quick_gelu(&inner)?,
             HiddenAct::Gelu => self.kernels.gelu_erf(&inner)?,
         };
-        self.fc2.adapted_onto(&inner, &x, adapters)
+        self.fc2.adapted_with(&inner, &x, adapters)
     }
 }

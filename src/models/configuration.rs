@@ -1,15 +1,18 @@
+//! Reads and checks the configurations of networks.
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::weights::LoadError;
 
-/// A key that a network cannot vary, and the JSON values for which that makes no difference; none means any value.
+/// A key that a network cannot vary, and the JSON values that the network supports. An empty list supports every value.
 pub(super) type Fixed = (&'static str, &'static [&'static str]);
 
-/// Reads a component's configuration so that every key is honoured or refused by name.
+/// Reads a component's configuration. Every key is supported or refused by name.
 ///
-/// The fields of `C` are honoured and default to diffusers' defaults; the `fixed` keys are checked; keys that start with
-/// an underscore are notes of the library that wrote the file; any other key is an error.
+/// Keys that are fields of `C` are read; if absent, they have the defaults of `C`. The values of `fixed` keys are
+/// checked. Keys that start with an underscore are notes of the library that wrote the file and are ignored. Any other
+/// key is an error.
 pub(super) fn read<C>(path: &str, keys: &Map<String, Value>, fixed: &[Fixed]) -> Result<C, LoadError>
 where
     C: Default + Serialize + DeserializeOwned,
@@ -32,7 +35,7 @@ where
     })
 }
 
-/// The value with 8 in place of 8.0, which some writers print and which no network takes for another number.
+/// Replaces floats without a fraction by integers, such as 8.0 by 8: some writers print integers as floats.
 fn exact(value: &Value) -> Value {
     match value {
         Value::Array(values) => values.iter().map(exact).collect(),
@@ -44,13 +47,13 @@ fn exact(value: &Value) -> Value {
     }
 }
 
-/// What the reader of JSON says, in words of JSON.
+/// Replaces Rust's type names in an error of the JSON reader by words for JSON values.
 fn plain(reason: &str) -> String {
     let reason = reason.replace("usize", "a whole number").replace("u32", "a whole number").replace("f64", "a number");
     reason.replace("string or map", "a text")
 }
 
-/// Refuses a value that is none of `supported`, JSON all of them; an empty list supports every value.
+/// Refuses a value that is not in `supported`, a list of JSON texts. An empty list supports every value.
 pub(super) fn one_of(path: &str, key: &str, value: &Value, supported: &[&str]) -> Result<(), LoadError> {
     if supported.is_empty() || supported.iter().any(|s| same(s, value)) {
         return Ok(());
@@ -62,12 +65,12 @@ pub(super) fn one_of(path: &str, key: &str, value: &Value, supported: &[&str]) -
 fn same(supported: &str, value: &Value) -> bool {
     let supported: Option<Value> = serde_json::from_str(supported).ok();
     match (supported.as_ref().and_then(Value::as_f64), value.as_f64()) {
-        (Some(a), Some(b)) => a == b, // 1 and 1.0 are the same to Python.
+        (Some(a), Some(b)) => a == b, // Python treats 1 and 1.0 as equal.
         _ => supported.as_ref() == Some(value),
     }
 }
 
-/// Refuses a value that is not between 1 and `most`: nonsense is caught before memory is asked for it.
+/// Refuses a value that is not between 1 and `most`. Absurd sizes are refused before memory is allocated for them.
 pub(super) fn within(path: &str, key: &str, value: usize, most: usize) -> Result<(), LoadError> {
     if (1..=most).contains(&value) {
         return Ok(());
@@ -94,7 +97,7 @@ pub(super) fn entries(path: &str, key: &str, length: usize, most: usize) -> Resu
     Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
 }
 
-/// Refuses `value` = what is not a multiple of `divisor`.
+/// Refuses a `value` that is not a multiple of `divisor`.
 pub(super) fn divides(path: &str, key: &str, divisor: usize, value: usize) -> Result<(), LoadError> {
     if divisor > 0 && value.is_multiple_of(divisor) {
         return Ok(());
@@ -102,7 +105,7 @@ pub(super) fn divides(path: &str, key: &str, divisor: usize, value: usize) -> Re
     Err(LoadError::BadKey { path: path.into(), key: key.into(), reason: format!("{divisor} does not divide {value}") })
 }
 
-/// Refuses a list of another length than the blocks have.
+/// Refuses a list that does not have one entry per block.
 pub(super) fn per_block(path: &str, key: &str, length: usize, blocks: usize) -> Result<(), LoadError> {
     if length == blocks {
         return Ok(());
@@ -111,7 +114,7 @@ pub(super) fn per_block(path: &str, key: &str, length: usize, blocks: usize) -> 
     Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
 }
 
-/// A value for all blocks of a network, or one for each.
+/// One value for all blocks of a network, or a list with one value per block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "must be a whole number or a list of whole numbers")]
 pub enum PerBlock {
@@ -128,6 +131,7 @@ impl PerBlock {
         }
     }
 
+    /// Refuses a list that does not have one value per block, and values that are not between 1 and `most`.
     pub(super) fn check(&self, path: &str, key: &str, blocks: usize, most: usize) -> Result<(), LoadError> {
         if let Self::Each(values) = self {
             per_block(path, key, values.len(), blocks)?;
@@ -136,7 +140,8 @@ impl PerBlock {
     }
 }
 
-/// Side of what the network was trained on, or height and width: of latents for a U-Net, of pictures for an autoencoder.
+/// The size that a network was trained on, as one side or as height and width: in latent pixels for a U-Net, in pixels
+/// for an autoencoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "must be a whole number or a list of two, height and width")]
 pub enum SampleSize {
@@ -159,16 +164,16 @@ impl SampleSize {
     }
 }
 
-/// The widest layer that is taken for sane.
+/// The largest supported width of a layer.
 pub(super) const WIDEST: usize = 1 << 14;
 
-/// The longest side of the latents that a U-Net was trained on, thirty times that of the largest, and of an autoencoder's
-/// pictures.
+/// The longest supported side of the latents that a U-Net was trained on, about thirty times the longest published one.
 pub(super) const LARGEST_SAMPLE: usize = 1 << 12;
+/// The longest supported side of the pictures that an autoencoder was trained on.
 pub(super) const LARGEST_PICTURE: usize = 1 << 16;
 
-/// What latents are divided by, with its reciprocal, and what is added to them.
+/// The largest supported `scaling_factor`, reciprocal of a `scaling_factor`, and absolute `shift_factor`.
 pub(super) const LARGEST_SCALE: f64 = 1e6;
 
-/// The largest number that keeps a norm from dividing by zero.
+/// The largest supported epsilon, the number that keeps a norm from dividing by zero.
 pub(super) const LARGEST_EPS: f64 = 1.0;

@@ -1,5 +1,5 @@
-//! A network beside a U-Net that sees a second picture and adds to what the U-Net carries (diffusers' `ControlNetModel`;
-//! Zhang et al. 2023, arXiv:2302.05543).
+//! ControlNets, which take an additional picture and add to the maps of a U-Net (diffusers' `ControlNetModel`; Zhang
+//! et al. 2023, arXiv:2302.05543).
 
 mod configuration;
 pub(super) mod residuals;
@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     device::{Device, HOST},
-    kernels::{Kernels, finish::Onto},
+    kernels::{Kernels, finish::Epilogue},
     weights::{LoadError, ModelFolder, Weights},
 };
 
-/// The way down of a U-Net, once more, with a convolution of one pixel behind every map that it makes.
+/// A copy of a U-Net's down blocks and middle block, with a 1 × 1 convolution after each of their maps.
 #[derive(Debug)]
 pub struct ControlNet {
     embeddings: Embeddings,
@@ -38,8 +38,7 @@ pub struct ControlNet {
     config: ControlNetConfig,
 }
 
-/// A picture that a network is shown, (1, 3, H, W) in [0, 1], and what its first layers make of it, which is the same in
-/// every call.
+/// A control picture, (1, 3, H, W) in [0, 1], and a cache of its embedding, which is the same in every call.
 #[derive(Debug)]
 pub struct Hint {
     pixels: Tensor,
@@ -47,10 +46,10 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// Pixels (3, H, W).
+    /// `pixels` are (3, H, W) in [0, 1].
     ///
     /// # Errors
-    /// There are not 3·H·W of them.
+    /// There are not 3·H·W pixels.
     pub fn new(pixels: Vec<f32>, [height, width]: [usize; 2]) -> Result<Hint> {
         let pixels = Tensor::from_vec(pixels, (1, 3, height, width), &HOST)?;
         Ok(Hint { pixels, embedded: OnceLock::new() })
@@ -58,10 +57,10 @@ impl Hint {
 }
 
 impl ControlNet {
-    /// Loads diffusers' folder of one, `name` inside `folder`.
+    /// Loads a ControlNet in diffusers' layout from the subfolder `name` of `folder`.
     ///
     /// # Errors
-    /// A configuration that cannot be honoured, or tensors that do not fit.
+    /// The configuration is not supported, or the tensors do not fit.
     pub fn load(folder: &ModelFolder, name: &str, device: &Device) -> std::result::Result<ControlNet, LoadError> {
         let config = ControlNetConfig::of(folder, name)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
@@ -71,7 +70,7 @@ impl ControlNet {
         Ok(net)
     }
 
-    /// Whether the heads of its files have what the network needs, without reading a number.
+    /// Checks that the headers of the files have the tensors that the network needs. No weights are read.
     ///
     /// # Errors
     /// Those of [`ControlNet::load`].
@@ -82,7 +81,7 @@ impl ControlNet {
         weights.check(|weights| drop(ControlNet::new(&config, weights)))
     }
 
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &ControlNetConfig, weights: &Weights) -> Self {
         let unet = &config.unet;
         let channels = &unet.block_out_channels;
@@ -116,18 +115,19 @@ impl ControlNet {
         }
     }
 
-    /// C of the latents that it sees.
+    /// The number of channels of the latents that the network takes.
     pub fn in_channels(&self) -> usize {
         self.config.unet.in_channels
     }
 
-    /// What one row of (h, w) latent pixels beside `tokens` of text asks for.
+    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens.
     pub fn demand(&self, size: [usize; 2], tokens: usize) -> Demand {
         self.config.demand(size, tokens)
     }
 
-    /// sample (B, C, h, w), one hint for each row → what the rows add to the maps of the U-Net, each times its scale.
-    /// A guess adds less to outer maps than to inner ones: 0.1 to 1 in equal ratios.
+    /// sample (B, C, h, w), and one hint with a scale for each row → the residuals for the U-Net's skips and for its
+    /// middle, times the rows' scales. If `guess` (diffusers' `guess_mode`), residuals of outer maps count less than
+    /// those of inner maps: factors rise from 0.1 to 1 in equal ratios.
     pub async fn forward(
         &self,
         sample: &Tensor,
@@ -136,19 +136,19 @@ impl ControlNet {
         guess: bool,
     ) -> Result<(Vec<Tensor>, Tensor)> {
         let conditions = Conditions { adapters: RowAdapters::NONE, ..*conditions };
-        let (device, told) = (sample.device(), self.embeddings.forward(&conditions, sample.device())?);
+        let (device, conditions) = (sample.device(), self.embeddings.forward(&conditions, sample.device())?);
         let mut embedded = Vec::with_capacity(hints.len());
         for (hint, _) in hints {
             embedded.push(self.embed(hint, device).await?);
         }
-        let onto = Tensor::cat(&embedded, 0)?; // (B, h, w, C)
+        let epilogue = Tensor::cat(&embedded, 0)?; // (B, h, w, C)
         let sample = channels_last(sample)?;
-        let mut x = self.conv_in.adapted_onto(&sample, Onto::residual(&onto), RowAdapters::NONE)?;
+        let mut x = self.conv_in.adapted_with(&sample, Epilogue::residual(&epilogue), RowAdapters::NONE)?;
         let mut maps = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(x, &told, &mut maps).await?;
+            x = block.forward(x, &conditions, &mut maps).await?;
         }
-        let mid = self.mid_block.forward(&x, &told).await?;
+        let mid = self.mid_block.forward(&x, &conditions).await?;
         pause().await;
 
         let levels = maps.len() + 1;
@@ -162,6 +162,7 @@ impl ControlNet {
         Ok((down, scaled(levels - 1, self.controlnet_mid_block.forward(&mid)?)?))
     }
 
+    /// The embedded hint, (1, h, w, C), from the cache or computed.
     async fn embed(&self, hint: &Hint, device: &candle_core::Device) -> Result<Tensor> {
         if let Some(embedded) = hint.embedded.get() {
             return embedded.to_device(device);
@@ -171,7 +172,7 @@ impl ControlNet {
     }
 }
 
-/// diffusers' `ControlNetConditioningEmbedding`: a picture to the size and width of the U-Net's first map.
+/// diffusers' `ControlNetConditioningEmbedding`: reduces a picture to the size and width of the U-Net's first map.
 #[derive(Debug)]
 struct ConditioningEmbedding {
     conv_in: Conv,

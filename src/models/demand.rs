@@ -1,52 +1,53 @@
-//! What a call of a network asks of the machine, from the sizes of its layers alone.
+//! Work and memory of network calls, computed from the sizes of the layers alone.
 
-/// One row in one call of a network.
+/// The work and memory of one row in one call of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Demand {
     /// Multiplications.
     pub work: f64,
-    /// Bytes of activations that are in memory at the same time, at most.
+    /// Peak memory of the activations, in bytes.
     pub bytes: u64,
 }
 
 impl Demand {
-    /// Both, one after the other.
+    /// The demand of two computations, one after the other.
     pub fn then(self, next: Demand) -> Demand {
         Demand { work: self.work + next.work, bytes: self.bytes.max(next.bytes) }
     }
 
-    /// Both at the same time.
+    /// The demand of two computations whose activations are in memory at the same time.
     pub fn and(self, other: Demand) -> Demand {
         Demand { work: self.work + other.work, bytes: self.bytes + other.bytes }
     }
 
-    /// `floats` are in memory besides.
+    /// The demand with `floats` additional numbers in memory.
     pub(super) fn beside(self, floats: usize) -> Demand {
         Demand { bytes: self.bytes + bytes(floats), ..self }
     }
 }
 
-/// Bytes of so many numbers.
+/// Bytes of this many float32 numbers.
 pub(super) fn bytes(floats: usize) -> u64 {
     (floats * size_of::<f32>()) as u64
 }
 
-/// A convolution of `kernel` × `kernel` that makes `places` of `outputs` channels; its input has places of its own.
+/// A `kernel` × `kernel` convolution from `input_places` places of `inputs` channels to `places` places of `outputs`
+/// channels.
 pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, input_places: usize) -> Demand {
     let work = (kernel * kernel * inputs * outputs) as f64 * places as f64;
     Demand { work, bytes: bytes(input_places * inputs + places * outputs) }
 }
 
-/// `ResnetBlock2D`: two convolutions, and one of a pixel where the width changes. In memory are the input, what the norm makes of
-/// it, and at most four maps of the outputs.
+/// `ResnetBlock2D`: two convolutions, and a 1 × 1 convolution if the width changes. Memory holds the input, its norm,
+/// and at most four maps of the output width.
 pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
     let shortcut = if inputs == outputs { 0 } else { inputs * outputs };
     let work = (9 * outputs * (inputs + outputs) + shortcut) as f64 * places as f64;
     Demand { work, bytes: bytes(places * (2 * inputs + 4 * outputs)) }
 }
 
-/// `Transformer2DModel` of `layers` blocks on `places` of `channels`, beside a text of `tokens` of `width`. The widest point is
-/// the feed-forward layer: it is four times as wide, beside the residual, the input and the state.
+/// `Transformer2DModel` of `layers` blocks on `places` of `channels`, with a text of `tokens` of `width`. Memory peaks
+/// in the feed-forward layer, which is four times as wide as the map; residual, input and state are in memory too.
 pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens, width]: [usize; 2]) -> Demand {
     let (n, c) = (places as f64, channels as f64);
     let to_itself = 4.0 * c * c * n + 2.0 * n * n * c;
@@ -56,7 +57,7 @@ pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens
     Demand { work, bytes: bytes(11 * places * channels) }
 }
 
-/// Attention of every place to every place, as autoencoders have it: one head, four projections, a norm before.
+/// Self-attention of a map: four projections, and a norm before.
 pub(super) fn attention(places: usize, channels: usize) -> Demand {
     let (n, c) = (places as f64, channels as f64);
     Demand { work: 4.0 * c * c * n + 2.0 * n * n * c, bytes: bytes(9 * places * channels) }

@@ -1,4 +1,4 @@
-//! The diffusion transformer of class-conditional pictures (diffusers' `DiTTransformer2DModel`; Peebles and Xie 2023,
+//! The diffusion transformer for class-conditional pictures (diffusers' `DiTTransformer2DModel`; Peebles and Xie 2023,
 //! arXiv:2212.09748).
 
 mod block;
@@ -19,11 +19,11 @@ use crate::{
     weights::Weights,
 };
 
-/// Predicts noise, and beside it how the variance is to be interpolated, from noisy latents, a time and a class.
+/// Predicts the noise, and how to interpolate the variance, from noisy latents, a time and a class.
 #[derive(Debug)]
 pub struct DiTTransformer2DModel {
     proj: Conv2d,
-    /// (N, D)
+    /// Position embeddings of the N patches, (N, D).
     positions: Tensor,
     transformer_blocks: Vec<Block>,
     norm_out: PlainNorm,
@@ -34,7 +34,7 @@ pub struct DiTTransformer2DModel {
 }
 
 impl DiTTransformer2DModel {
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &DiTTransformer2DConfig, weights: &Weights) -> Result<Self> {
         let (width, patch) = (config.width(), config.patch_size);
         let blocks = weights.pp("transformer_blocks");
@@ -54,8 +54,8 @@ impl DiTTransformer2DModel {
         })
     }
 
-    /// sample (B, C, s, s) for the trained side s, t (B) in steps of training, class labels (B) of which the number of classes
-    /// stands for none → (B, C_out, s, s)
+    /// sample (B, C, s, s) of the trained side s, t (B) in training timesteps, class labels (B) → (B, C_out, s, s). The
+    /// label equal to the number of classes means no class.
     pub async fn forward(&self, sample: &Tensor, t: &[f32], labels: &[u32]) -> Result<Tensor> {
         let (b, _, h, w) = sample.dims4()?;
         let side = self.config.sample_size;
@@ -85,7 +85,7 @@ impl DiTTransformer2DModel {
     }
 }
 
-/// Layer normalisation without weights, then scaled and shifted by what a condition says.
+/// Layer normalization without weights, then a scale and a shift that depend on the condition.
 #[derive(Debug)]
 struct PlainNorm {
     ones: Tensor,
@@ -108,13 +108,14 @@ impl PlainNorm {
     }
 }
 
-/// (B, K·D) → K times (B, 1, D)
+/// (B, K·D) → K tensors (B, 1, D)
 fn parts<const K: usize>(x: &Tensor) -> Result<[Tensor; K]> {
     let parts: Result<Vec<Tensor>> = x.chunk(K, 1)?.into_iter().map(|part| part.contiguous()?.unsqueeze(1)).collect();
     parts?.try_into().or_else(|_| candle_core::bail!("{:?} does not fall into {K} parts", x.shape()))
 }
 
-/// Sines and cosines of the column, then of the row of each patch, (grid², D); diffusers' `get_2d_sincos_pos_embed`.
+/// The position embedding of each patch, (grid², D): sines and cosines of its column, then of its row (diffusers'
+/// `get_2d_sincos_pos_embed`).
 fn positions(grid: usize, width: usize, device: &Device) -> Result<Tensor> {
     let quarter = width / 4;
     let omega = |i: usize| 1.0 / libm::pow(10_000.0, i as f64 / quarter as f64);

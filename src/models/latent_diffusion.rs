@@ -1,57 +1,59 @@
-//! What the networks of a latent diffusion model are to those who call them: sizes, and the parts of a run.
+//! The sizes of a latent diffusion model and the kinds of its network calls, for the callers of its networks.
 
-/// The sizes of a model, as the callers of its networks need them.
+/// The sizes and properties of a model that the callers of its networks need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
-    /// C of the latents.
+    /// C: channels of the latents.
     pub latent_channels: usize,
-    /// Pixels per latent pixel and side.
+    /// Pixels per latent pixel, along one side.
     pub vae_scale_factor: usize,
-    /// (h, w) of the latents the U-Net was trained on; times `vae_scale_factor` the size of a picture nobody gave one for.
+    /// (h, w) of the latents that the U-Net was trained on. Times `vae_scale_factor`, this is the default size of a
+    /// picture.
     pub sample_size: (usize, usize),
-    /// L: tokens of a prompt.
+    /// L: tokens of a prompt, including start, end and padding.
     pub context_length: usize,
-    /// D: width of a token's hidden states, of all encoders together.
+    /// D: width of a token's hidden states, the sum over all encoders.
     pub context_width: usize,
-    /// P: width of the vector of a whole prompt, where the U-Net is told one.
+    /// P: width of the vector of a whole prompt, if the U-Net takes one.
     pub pooled_width: Option<usize>,
-    /// How many numbers the U-Net is told of the sizes of a picture: none, 6, or 5 where the last is a score.
+    /// How many numbers about the sizes of a picture the U-Net takes: 0, 6, or 5 if the last one is a score.
     pub time_ids: usize,
-    /// Whether the U-Net is told the guidance scale, in place of a second row without the prompt.
+    /// Whether the U-Net takes the guidance scale as an input, instead of a second row without the prompt.
     pub guidance_embedding: bool,
-    /// Whether a negative prompt that nobody gave is zeros, in place of an empty prompt.
+    /// Whether the conditions of an absent negative prompt are zeros, instead of those of an empty prompt.
     pub zero_negative: bool,
+    /// The number of text encoders.
     pub text_encoders: usize,
-    /// Widths of the embeddings of `text_encoder` and `text_encoder_2`, as far as there are such.
+    /// Embedding widths of `text_encoder` and `text_encoder_2`; `None` for an encoder that the model does not have.
     pub text_widths: [Option<usize>; 2],
-    /// Layers of the text encoder, the most that `clip_skip` can be.
+    /// Layers of the text encoder, or of the one with the fewest layers: an upper bound of `clip_skip`.
     pub text_layers: usize,
     /// Height and width of a picture are multiples of this many pixels.
     pub size_multiple: usize,
-    /// Channels of the U-Net's maps on the way down.
+    /// Channels of the U-Net's maps on the way down. ControlNets have to match them.
     pub maps: Vec<usize>,
     /// Whether the folder has a `vae_tiny`.
     pub tiny_decoder: bool,
-    /// Classes that the network knows; none in most models. The number itself stands for no class.
+    /// The number of classes that the network knows; 0 in most models. This number as a label means no class.
     pub classes: usize,
-    /// What the U-Net sees.
+    /// The content of the U-Net's input channels.
     pub input: Input,
 }
 
-/// What stands in the channels of the U-Net's input.
+/// The content of the U-Net's input channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Input {
     /// The noisy latents.
     #[default]
     Latents,
-    /// These, the mask, and the latents of the picture without what the mask covers.
+    /// The noisy latents, the mask, and the latents of the picture without what the mask covers.
     MaskedPicture,
-    /// These, and the latents of the picture that is to be changed.
+    /// The noisy latents and the latents of the picture to edit.
     Picture,
 }
 
 impl Input {
-    /// By the number of the U-Net's channels and of the latents'.
+    /// The input of a U-Net with `unet` input channels on latents with `latents` channels; `None` if they do not match.
     pub(super) fn of(unet: usize, latents: usize) -> Option<Input> {
         match unet {
             _ if unet == latents => Some(Input::Latents),
@@ -62,17 +64,17 @@ impl Input {
     }
 }
 
-/// What one call of the networks computes.
+/// A kind of network call, with the sizes that its demand depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// One prompt by all text encoders.
+    /// Encodes one prompt with all text encoders.
     Text,
-    /// `size` is (h, w), `tokens` those of the text beside it; `shallow`: by the shallowest branch alone.
+    /// Denoises latents of `size` (h, w) with `tokens` text tokens. `shallow`: with only the U-Net's shallowest branch.
     Denoise { size: [usize; 2], tokens: usize, shallow: bool },
-    /// `size` is (H, W) of the picture.
+    /// Encodes a picture of `size` (H, W) pixels.
     Encode { size: [usize; 2] },
-    /// `size` is (h, w) of one tile; all stages together.
+    /// Decodes one tile of `size` (h, w) latent pixels, in all stages together.
     Decode { size: [usize; 2] },
-    /// `size` is (h, w).
+    /// Decodes latents of `size` (h, w) with the small decoder.
     DecodeTiny { size: [usize; 2] },
 }

@@ -1,3 +1,5 @@
+//! Layers that the networks share: linear layers, convolutions and norms, with LoRA adapters where needed.
+
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
@@ -7,7 +9,7 @@ use crate::{
     kernels::{
         Kernels,
         conv2d::{Conv2d, Geometry},
-        finish::Onto,
+        finish::Epilogue,
         geglu::Geglu,
         group_norm::Then,
         matrix::Matrix,
@@ -19,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Linear {
     matrix: Matrix,
-    /// The path of the layer, by which adapters know it.
+    /// The path of the layer, which adapters use as its name.
     path: Arc<str>,
 }
 
@@ -33,7 +35,7 @@ impl Linear {
         Self::of(weights, weights.matrix("weight", outputs, inputs), None)
     }
 
-    /// A convolution of one pixel, which on channels-last maps is the same thing.
+    /// A 1 × 1 convolution, which on channels-last maps is a linear layer.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = weights.tensor("bias", &[outputs]);
         Self::of(weights, weights.conv2d("weight", outputs, inputs, (1, 1)), Some(bias))
@@ -50,23 +52,23 @@ impl Linear {
         self.matrix.times(x)
     }
 
-    /// (B, …, in) → (B, …, out), and a residual on top.
-    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.matrix.times_onto(x, Onto::residual(residual))
+    /// x (B, …, in), residual (B, …, out) → x·Wᵀ + b + residual, (B, …, out)
+    pub fn forward_with(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.matrix.times_with(x, Epilogue::residual(residual))
     }
 
-    /// As [`Linear::forward`], with the rows' adapters.
+    /// As [`Linear::forward`], plus the changes of the rows' adapters.
     pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
-        adapters.onto(&self.path, x, self.forward(x)?, None)
+        adapters.epilogue(&self.path, x, self.forward(x)?, None)
     }
 
-    /// As [`Linear::forward_onto`], with the rows' adapters.
-    pub fn adapted_onto(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
-        adapters.onto(&self.path, x, self.forward_onto(x, residual)?, None)
+    /// As [`Linear::forward_with`], plus the changes of the rows' adapters.
+    pub fn adapted_with(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        adapters.epilogue(&self.path, x, self.forward_with(x, residual)?, None)
     }
 }
 
-/// Half as many outputs as its weight has: diffusers' `GEGLU`.
+/// diffusers' `GEGLU`: a linear layer and a gate, with half as many outputs as the weight.
 #[derive(Debug)]
 pub(super) struct GegluLayer {
     geglu: Geglu,
@@ -81,25 +83,26 @@ impl GegluLayer {
         Self { geglu, path: weights.path() }
     }
 
-    /// x (B, …, in) → (B, …, out), with the rows' adapters, which act before the gate.
+    /// x (B, …, in) → (B, …, out), with the rows' adapters, whose changes are added before the gate.
     pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let changes = adapters.changes(&self.path);
         if changes.is_empty() {
             return self.geglu.times(x);
         }
-        // The product of the rows without adapters must not depend on who else is there, so each range has one of its own.
+        // The output of rows without adapters must not depend on other rows, so each range with adapters is computed
+        // again.
         by_rows(self.geglu.times(x)?, changes, |rows, y, changes| {
             let x = narrowed(x, &rows)?;
             let mut shape = y.dims().to_vec();
             shape.iter_mut().last().into_iter().for_each(|width| *width *= 2);
             let zeros = Tensor::zeros(shape, y.dtype(), y.device())?;
-            let change = |sum, (change, scale): (&LowRank, f64)| change.onto(&x, &sum, None, scale);
-            self.geglu.times_onto(&x, &changes.into_iter().try_fold(zeros, change)?)
+            let change = |sum, (change, scale): (&LowRank, f64)| change.epilogue(&x, &sum, None, scale);
+            self.geglu.times_with(&x, &changes.into_iter().try_fold(zeros, change)?)
         })
     }
 }
 
-/// A convolution that adapters know.
+/// A convolution that adapters can change.
 #[derive(Debug)]
 pub(super) struct Conv {
     conv: Conv2d,
@@ -108,12 +111,12 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    /// A square convolution with `padding` zeros on every side, at the ends of a network: exact to the last bits.
+    /// A square convolution with `padding` zeros on every side, for the ends of a network: exact to the last bits.
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Self {
         Self::of(weights, inputs, outputs, Geometry::square(kernel, stride, padding), weights.kernels().exact())
     }
 
-    /// A convolution of 3 × 3 within a network that keeps the size of the maps.
+    /// A 3 × 3 convolution within a network, which keeps the size of the maps.
     pub fn inner(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         Self::of(weights, inputs, outputs, Geometry::square(3, 1, 1), weights.kernels())
     }
@@ -123,18 +126,18 @@ impl Conv {
         Self { conv: convolution(weights, inputs, bias, geometry, kernels), geometry, path: weights.path() }
     }
 
-    /// (B, h, w, in) → (B, H, W, out), with the rows' adapters.
+    /// (B, h, w, in) → (B, H, W, out), plus the changes of the rows' adapters.
     pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
-        self.adapted_onto(x, Onto::default(), adapters)
+        self.adapted_with(x, Epilogue::default(), adapters)
     }
 
-    /// The same, with something added.
-    pub fn adapted_onto(&self, x: &Tensor, onto: Onto<'_>, adapters: &RowAdapters) -> Result<Tensor> {
-        adapters.onto(&self.path, x, self.conv.forward_onto(x, onto)?, Some(self.geometry))
+    /// As [`Conv::adapted`], plus `epilogue`.
+    pub fn adapted_with(&self, x: &Tensor, epilogue: Epilogue<'_>, adapters: &RowAdapters) -> Result<Tensor> {
+        adapters.epilogue(&self.path, x, self.conv.forward_with(x, epilogue)?, Some(self.geometry))
     }
 }
 
-/// A square convolution with `padding` zeros on every side.
+/// A square convolution with `padding` zeros on every side, without adapters and exact to the last bits.
 pub(super) fn conv2d(
     weights: &Weights,
     inputs: usize,
@@ -147,13 +150,13 @@ pub(super) fn conv2d(
     convolution(weights, inputs, bias, Geometry::square(kernel, stride, padding), weights.kernels().exact())
 }
 
-/// A convolution of 3 × 3 within a network that keeps the size of the maps.
+/// A 3 × 3 convolution within a network, which keeps the size of the maps, without adapters.
 pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> Conv2d {
     let bias = weights.tensor("bias", &[outputs]);
     convolution(weights, inputs, bias, Geometry::square(3, 1, 1), weights.kernels())
 }
 
-/// As [`inner_conv2d`], of as many outputs as inputs, where the checkpoint has no biases.
+/// As [`inner_conv2d`], with as many outputs as inputs, for checkpoints without biases.
 pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
     let none = weights.zeros(&[channels]);
     convolution(weights, channels, none, Geometry::square(3, 1, 1), weights.kernels())
@@ -164,7 +167,7 @@ fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometr
     Conv2d::new(&weight, &bias, geometry, kernels).expect("the shapes were asked for to fit each other")
 }
 
-/// Group normalisation of (B, …, C).
+/// Group normalization of (B, …, C).
 #[derive(Debug)]
 pub(super) struct GroupNorm {
     weight: Tensor,
@@ -184,13 +187,13 @@ impl GroupNorm {
         self.kernels.group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Nothing)
     }
 
-    /// The norm and SiLU after it, in one pass.
+    /// Group normalization, then SiLU, in one pass.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         self.kernels.group_norm(x, self.groups, &self.weight, &self.bias, self.eps, Then::Silu)
     }
 }
 
-/// Layer normalisation of (…, C).
+/// Layer normalization of (…, C).
 #[derive(Debug)]
 pub(super) struct LayerNorm {
     weight: Tensor,

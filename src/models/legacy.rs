@@ -1,11 +1,11 @@
-//! What diffusers' `StableDiffusionPipeline` changes in configurations written by its first versions.
+//! Corrections of old configurations, as diffusers' `StableDiffusionPipeline` makes them.
 
 use serde_json::{Map, Value};
 
-/// Forces `steps_offset` to 1 and `clip_sample` to false, as the constructor of the pipeline does.
+/// Sets `steps_offset` to 1, and `clip_sample` from true to false, as the constructor of the pipeline does.
 ///
-/// It looks at the values the scheduler has, so a key that is not written counts with the default of its class:
-/// `steps_offset` is 0 in all of them, `clip_sample` true in DDIM and DDPM alone.
+/// The constructor reads the values of the scheduler, so an absent key has the default of the scheduler's class:
+/// `steps_offset` is 0 in all classes, `clip_sample` is true only in DDIM and DDPM.
 pub(super) fn scheduler_config(mut keys: Map<String, Value>) -> Map<String, Value> {
     keys.insert("steps_offset".into(), 1.into());
     let class = keys.get("_class_name").and_then(Value::as_str).unwrap_or_default();
@@ -16,7 +16,7 @@ pub(super) fn scheduler_config(mut keys: Map<String, Value>) -> Map<String, Valu
     keys
 }
 
-/// U-Nets saved before 0.9.0 with a `sample_size` below 64 were trained on 64.
+/// U-Nets saved by diffusers before 0.9.0 with a square `sample_size` below 64 were trained on 64.
 pub(super) fn sample_size(unet: &Map<String, Value>, (h, w): (usize, usize)) -> (usize, usize) {
     let version = unet.get("_diffusers_version").and_then(Value::as_str).unwrap_or("1");
     let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));

@@ -1,8 +1,8 @@
-//! A classifier of noisy pictures and its gradient, by which a diffusion model is guided to a class (Dhariwal and Nichol 2021,
-//! arXiv:2105.05233; the encoder half of their U-Net).
+//! A classifier of noisy pictures and its gradient, which guides a diffusion model to a class (Dhariwal and Nichol
+//! 2021, arXiv:2105.05233; the encoder half of their U-Net).
 //!
-//! Everything is made of candle's differentiable operations, and each row is computed alone: small products have other bits in
-//! other company.
+//! All layers are candle's differentiable operations. Each row is computed alone, because small products give different
+//! bits in different batches.
 
 mod configuration;
 mod layers;
@@ -16,7 +16,7 @@ use layers::{AttentionBlock, AttentionPool, Conv, GroupNorm, Linear, ResBlock};
 use super::{pause::pause, time_embedding::Sinusoids};
 use crate::weights::Weights;
 
-/// Guesses the class of a noisy picture at a timestep.
+/// Predicts the class of a noisy picture at a timestep.
 #[derive(Debug)]
 pub struct NoisyClassifier {
     time_features: Sinusoids,
@@ -35,7 +35,7 @@ enum Layer {
 }
 
 impl NoisyClassifier {
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &NoisyClassifierConfig, weights: &Weights) -> Self {
         let (base, mult) = (config.model_channels, &config.channel_mult);
         let embedding = 4 * base;
@@ -80,7 +80,7 @@ impl NoisyClassifier {
         }
     }
 
-    /// x (B, C, H, W), t (B) in steps of training → logits (B, K)
+    /// x (B, C, H, W), t (B) in training timesteps → logits (B, K) for K classes
     pub async fn forward(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
         let mut logits = Vec::with_capacity(t.len());
         for (row, t) in rows(x, t)? {
@@ -90,7 +90,7 @@ impl NoisyClassifier {
         Tensor::cat(&logits, 0)
     }
 
-    /// `∇_x ln p(y | x, t)`: x (B, C, H, W), t (B), classes (B) → (B, C, H, W)
+    /// `∇_x ln p(y | x, t)`: x (B, C, H, W), t (B), labels y (B) → (B, C, H, W)
     pub async fn gradient(&self, x: &Tensor, t: &[f32], labels: &[u32]) -> Result<Tensor> {
         if labels.len() != t.len() {
             candle_core::bail!("{} times, {} labels", t.len(), labels.len());
@@ -108,11 +108,11 @@ impl NoisyClassifier {
         Tensor::cat(&gradients, 0)
     }
 
-    /// One row.
+    /// The logits of one row: x (1, C, H, W) → (1, K)
     fn logits(&self, x: &Tensor, t: f32) -> Result<Tensor> {
         let times = self.time_features.forward(&[t], 1, x.device())?;
         let [first, second] = &self.time_embed;
-        let embedding = second.forward(&first.forward(&times)?.silu()?)?.silu()?; // every block takes SiLU of it
+        let embedding = second.forward(&first.forward(&times)?.silu()?)?.silu()?; // every block takes its SiLU
         let mut x = x.clone();
         for layer in self.input_blocks.iter().flatten().chain(&self.middle_block) {
             x = match layer {
@@ -125,7 +125,7 @@ impl NoisyClassifier {
     }
 }
 
-/// Each row of a batch (1, C, H, W) with its time.
+/// The rows (1, C, H, W) of a batch, each with its time.
 fn rows(x: &Tensor, t: &[f32]) -> Result<Vec<(Tensor, f32)>> {
     if x.dim(0)? != t.len() {
         candle_core::bail!("{:?} pictures, {} times", x.shape(), t.len());

@@ -1,19 +1,19 @@
-//! Points between the layers of a network at which the caller may put a call aside and continue it later.
+//! Pauses between the layers of a network, at which the caller can put a call aside and continue it later.
 
 use std::{
     pin::pin,
     task::{Context, Poll, Waker},
 };
 
-/// Stands before a layer of a network: pending once. Whoever polls the network's future decides when the layer runs, and
-/// dropping the future ends the call. The numbers do not depend on when and on which thread the layers run.
+/// Is pending once, before a layer of a network. The caller that polls the network's future decides when the layer
+/// runs; dropping the future ends the call. The results do not depend on when and on which thread the layers run.
 pub(super) async fn pause() {
     futures::pending!();
 }
 
-/// For callers that have a network to themselves.
+/// Runs a network to its end without interruption.
 pub trait ToEnd: Future + Sized {
-    /// Runs all layers, one after the other. For futures that wait for nothing but the next poll.
+    /// Polls the future until it is ready. The future must wait for nothing except the next poll.
     fn to_end(self) -> Self::Output {
         let mut call = pin!(self);
         loop {

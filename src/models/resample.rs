@@ -1,24 +1,25 @@
-//! Maps of half or twice the size, without weights.
+//! Resamples maps to half or twice their size, without weights.
 
 use candle_core::{Result, Tensor};
 
 use crate::kernels::Kernels;
 
-/// (B, h, w, C) → (B, h/2, w/2, C) or (B, 2h, 2w, C).
+/// A way of resampling: (B, h, w, C) → (B, h/2, w/2, C) or (B, 2h, 2w, C).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resample {
     /// Averages of 2 × 2 places: diffusers' `Downsample2D` without a convolution.
     AvgPool,
-    /// Each place four times: diffusers' `Upsample2D` without a convolution.
+    /// Repeats each place 2 × 2 times: diffusers' `Upsample2D` without a convolution.
     Nearest,
-    /// Half the size by the filter (1, 3, 3, 1): diffusers' `FirDownsample2D`.
+    /// Halves the size with the filter (1, 3, 3, 1): diffusers' `FirDownsample2D`.
     FirDown,
-    /// Twice the size by the filter (1, 3, 3, 1): diffusers' `FirUpsample2D`.
+    /// Doubles the size with the filter (1, 3, 3, 1): diffusers' `FirUpsample2D`.
     FirUp,
 }
 
 impl Resample {
-    /// Whether a residual block that resamples this way has a shortcut with weights although its width stays.
+    /// Whether a residual block with this resampling has a convolution on its shortcut even if its width stays the
+    /// same.
     pub fn has_shortcut(self) -> bool {
         matches!(self, Self::FirDown | Self::FirUp)
     }
@@ -43,7 +44,8 @@ fn avg_pool(x: &Tensor) -> Result<Tensor> {
     halved(&halved(x, 1)?, 2)?.affine(0.25, 0.0)
 }
 
-/// Along one axis of even length n, with a zero before and after: y[i] = (x[2i − 1] + 3 x[2i] + 3 x[2i + 1] + x[2i + 2]) / 8.
+/// Along one axis of even length n, with a zero before and after: y[i] = (x[2i − 1] + 3 x[2i] + 3 x[2i + 1] +
+/// x[2i + 2]) / 8.
 fn fir_down(x: &Tensor, axis: usize) -> Result<Tensor> {
     let half = x.dim(axis)? / 2;
     let (before, after) = pairs(&x.pad_with_zeros(axis, 1, 1)?, axis)?;
@@ -63,7 +65,7 @@ fn fir_up(x: &Tensor, axis: usize) -> Result<Tensor> {
     Tensor::stack(&[(&near + far(0)?)?, (&near + far(2)?)?], axis + 1)?.reshape(dims)
 }
 
-/// The places of even and of odd index along an axis of even length.
+/// The places with even and with odd index along an axis of even length.
 fn pairs(x: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
     let mut dims = x.dims().to_vec();
     if !dims[axis].is_multiple_of(2) {
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
     use crate::kernels::random::Random;
 
-    /// The filter of 4 × 4 as its definition has it: zeros between the places, zeros around, a sum over 16 taps, every
+    /// The 4 × 4 filter by its definition: zeros between the places, zeros around them, a sum over 16 taps, every
     /// `down`-th place.
     fn by_definition(x: &[f32], [h, w]: [usize; 2], up: usize, down: usize, before: usize) -> Vec<f64> {
         let taps = [1.0, 3.0, 3.0, 1.0].map(|tap| tap / 8.0 * up as f64);

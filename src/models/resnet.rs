@@ -1,3 +1,5 @@
+//! Residual blocks, and layers that halve or double a map with a convolution.
+
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -8,32 +10,32 @@ use super::{
     resample::Resample,
 };
 use crate::{
-    kernels::{Kernels, conv2d::Geometry, finish::Onto},
+    kernels::{Kernels, conv2d::Geometry, finish::Epilogue},
     weights::Weights,
 };
 
-/// What the residual blocks of a network have in common.
+/// The parameters that the residual blocks of a network share.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ResnetKind {
     pub groups: usize,
     /// Groups of the second norm.
     pub groups_out: usize,
     pub eps: f64,
-    /// Width of the time embedding; None in an autoencoder.
+    /// Width of the time embedding; `None` in an autoencoder.
     pub time_embed_dim: Option<usize>,
     pub time_embedding_norm: TimeEmbeddingNorm,
-    /// The sum is divided by this.
+    /// The sum of block and shortcut is divided by this factor.
     pub output_scale_factor: f64,
 }
 
-/// How the time acts on a residual block.
+/// How the time embedding acts on a residual block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeEmbeddingNorm {
-    /// It is added before the second norm.
+    /// The projected embedding is added before the second norm.
     #[default]
     Default,
-    /// It scales and shifts the output of the second norm.
+    /// The projected embedding scales and shifts the output of the second norm.
     ScaleShift,
 }
 
@@ -57,7 +59,7 @@ impl ResnetBlock2D {
         Self::of(weights, [inputs, outputs], kind, None)
     }
 
-    /// A block that also changes the size of the map, between its first norm and its first convolution.
+    /// A block that also resamples the map, between its first norm and its first convolution.
     pub fn resampling(weights: &Weights, channels: usize, kind: ResnetKind, resample: Resample) -> Self {
         Self::of(weights, [channels, channels], kind, Some(resample))
     }
@@ -83,7 +85,8 @@ impl ResnetBlock2D {
         }
     }
 
-    /// x (B, h, w, in), and SiLU of the time embedding (B, E) where the block has a place for it → (B, h, w, out)
+    /// x (B, h, w, in), and SiLU of the time embedding (B, E) if the block takes one → (B, h, w, out), resampled if the
+    /// block resamples
     pub async fn forward(&self, x: &Tensor, time: Option<&Tensor>, adapters: &RowAdapters) -> Result<Tensor> {
         pause().await;
         let time = match (&self.time_emb_proj, time) {
@@ -103,8 +106,8 @@ impl ResnetBlock2D {
                 self.kernels.silu(&scaled_and_shifted(&self.norm2.forward(&hidden)?, time)?)?
             }
             (_, time) => {
-                let onto = Onto { rows: time.as_ref(), residual: None };
-                let hidden = self.conv1.adapted_onto(&normed, onto, adapters)?;
+                let epilogue = Epilogue { rows: time.as_ref(), residual: None };
+                let hidden = self.conv1.adapted_with(&normed, epilogue, adapters)?;
                 pause().await;
                 self.norm2.forward_silu(&hidden)?
             }
@@ -112,27 +115,28 @@ impl ResnetBlock2D {
         let sum = match &self.conv_shortcut {
             Some(shortcut) => {
                 let x = shortcut.adapted(x, adapters)?;
-                self.conv2.adapted_onto(&hidden, Onto::residual(&x), adapters)?
+                self.conv2.adapted_with(&hidden, Epilogue::residual(&x), adapters)?
             }
-            None => self.conv2.adapted_onto(&hidden, Onto::residual(x), adapters)?,
+            None => self.conv2.adapted_with(&hidden, Epilogue::residual(x), adapters)?,
         };
         if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
     }
 }
 
-/// x (B, h, w, C), and (B, 2C) of which the first half scales and the second shifts each channel → (B, h, w, C)
+/// x (B, h, w, C), time (B, 2C) → (B, h, w, C): the first half of `time` scales each channel, the second half shifts
+/// it.
 fn scaled_and_shifted(x: &Tensor, time: &Tensor) -> Result<Tensor> {
     let (b, _, _, c) = x.dims4()?;
     let part = |i| time.narrow(1, i * c, c)?.reshape((b, 1, 1, c));
     x.broadcast_mul(&(part(0)? + 1.0)?)?.broadcast_add(&part(1)?)
 }
 
-/// diffusers' `Downsample2D` with a convolution: half the size, rounded up.
+/// diffusers' `Downsample2D` with a convolution: halves the size.
 #[derive(Debug)]
 pub(super) struct Downsample2D(Conv);
 
 impl Downsample2D {
-    /// Padding 0 means one line of zeros below and to the right.
+    /// Padding 0 adds one line of zeros below and to the right and rounds an odd size down; padding 1 rounds it up.
     pub fn new(weights: &Weights, channels: usize, padding: usize) -> Self {
         let geometry = match padding {
             0 => Geometry::square_padded_at_the_end(3, 2, 1),
@@ -146,7 +150,7 @@ impl Downsample2D {
     }
 }
 
-/// diffusers' `Upsample2D` with a convolution.
+/// diffusers' `Upsample2D` with a convolution: nearest-neighbor interpolation, then the convolution.
 #[derive(Debug)]
 pub(super) struct Upsample2D {
     conv: Conv,

@@ -1,3 +1,5 @@
+//! Self-attention of the places of a map.
+
 use candle_core::{Result, Tensor};
 
 use super::{
@@ -19,16 +21,16 @@ pub(super) struct SpatialAttention {
     kernels: Kernels,
 }
 
-/// The sizes of an attention.
+/// The parameters of a [`SpatialAttention`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SpatialAttentionKind {
     pub channels: usize,
-    /// They divide the channels.
+    /// The number of heads, which divides `channels`.
     pub heads: usize,
-    /// Groups of the norm before, if there is one.
+    /// Groups of the norm before the attention; `None`: no norm.
     pub groups: Option<usize>,
     pub eps: f64,
-    /// The sum is divided by this.
+    /// The sum of attention and residual is divided by this factor.
     pub rescale_output_factor: f64,
 }
 
@@ -58,7 +60,7 @@ impl SpatialAttention {
         let normed = normed.reshape((b, h * w, c))?;
         let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
         let attended = attention(self.kernels, &q, &k, &v, self.heads).await?.reshape((b, h, w, c))?;
-        let sum = self.to_out.forward_onto(&attended, x)?;
+        let sum = self.to_out.forward_with(&attended, x)?;
         if self.rescale_output_factor == 1.0 { Ok(sum) } else { sum / self.rescale_output_factor }
     }
 }

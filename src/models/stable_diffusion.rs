@@ -1,12 +1,11 @@
-//! Stable Diffusion 1, 2 and XL as one thing: a folder of diffusers' `StableDiffusionPipeline` or of one of its relatives,
-//! loaded.
+//! The networks of Stable Diffusion 1, 2 and XL, loaded from a folder of diffusers' `StableDiffusionPipeline` or of a
+//! related class.
 
 mod description;
 mod sizes;
 
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::{Result, Tensor};
+use parking_lot::Mutex;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
@@ -33,11 +32,11 @@ pub use description::{CLASSES, XL_CLASSES};
 use description::{Description, VAE_TINY};
 pub use sizes::Sizes;
 
-/// Multiplications for one row in a stage of decoding: tens of milliseconds on a few cores, so that the steps of others
-/// do not wait long, and far more than it takes to end one call and begin another.
+/// Multiplications of one row in a stage of decoding: tens of milliseconds on a few cores, so that the steps of other
+/// runs do not wait long, and far more than the overhead of a call.
 const STAGE_WORK: f64 = 1e9;
 
-/// The networks of a text-to-image pipeline on one device. Nothing in it changes: share it between threads.
+/// The networks of a text-to-image pipeline on one device. They are immutable, so threads can share them.
 #[derive(Debug)]
 pub struct StableDiffusion {
     text: TextEncoders,
@@ -48,14 +47,16 @@ pub struct StableDiffusion {
     scheduler_config: Map<String, Value>,
     spec: Spec,
     sizes: Sizes,
-    /// What adapters can stand beside.
+    /// The modules that adapters can change.
     modules: Modules,
     device: Device,
 }
 
 impl StableDiffusion {
-    /// Loads a folder, refusing configurations that cannot be honoured and tensors that do not fit. The networks are read
-    /// and packed at the same time, on rayon's threads.
+    /// Loads a folder. The networks are read and packed in parallel, on rayon's threads.
+    ///
+    /// # Errors
+    /// A configuration is not supported, or tensors are missing, unused or do not fit.
     pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
         let description = Description::read(folder)?;
         let sizes = Sizes::of(&description);
@@ -65,7 +66,7 @@ impl StableDiffusion {
         let weights = "diffusion_pytorch_model";
         let modules = Mutex::new(Modules::default());
         let noted = |part: &str, weights: &Weights| {
-            modules.lock().unwrap_or_else(PoisonError::into_inner).add(part, &weights.requested());
+            modules.lock().add(part, &weights.requested());
         };
         let encoder = |(part, tokenizer, config): (&'static str, ClipTokenizer, ClipTextConfig)| {
             let build = |w: &Weights| {
@@ -100,19 +101,23 @@ impl StableDiffusion {
             None => None,
         };
         let device = device.clone();
-        let modules = modules.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let modules = modules.into_inner();
         Ok(Self { modules, text, unet, vae, vae_config, vae_tiny, scheduler_config, spec, sizes, device })
     }
 
-    /// What callers see of a folder, its scheduler's configuration, and the sizes of its layers. No weight is read.
+    /// The properties of a folder's model, the configuration of its scheduler, and the sizes of its layers. No weights
+    /// are read.
+    ///
+    /// # Errors
+    /// A file is missing or broken, a key is not supported, or the parts do not fit each other.
     pub fn describe(folder: &ModelFolder) -> std::result::Result<(Spec, Map<String, Value>, Sizes), LoadError> {
         let description = Description::read(folder)?;
         let sizes = Sizes::of(&description);
         Ok((description.spec, description.scheduler_config, sizes))
     }
 
-    /// Whether the heads of a folder's files have every tensor that the networks need, no other, and of the right shapes and
-    /// types: what can be told of them without reading a number. Returns what people should know of how the files are read.
+    /// Checks that the headers of a folder's files have exactly the tensors that the networks need, with the right
+    /// shapes and types. No weights are read. Returns notes for users on how the files are read.
     ///
     /// # Errors
     /// A file is missing or broken, or its tensors do not fit.
@@ -136,7 +141,10 @@ impl StableDiffusion {
         Ok(notes)
     }
 
-    /// What adapters can stand beside in the model of a folder, whose weights are not read.
+    /// The modules of a folder's model that adapters can change. No weights are read.
+    ///
+    /// # Errors
+    /// Those of [`StableDiffusion::describe`].
     pub fn modules(folder: &ModelFolder) -> std::result::Result<Modules, LoadError> {
         let Description { text, unet_config, .. } = Description::read(folder)?;
         let mut modules = Modules::default();
@@ -151,28 +159,30 @@ impl StableDiffusion {
         Ok(modules)
     }
 
-    /// The ids of a prompt for each text encoder, cut to fit, padded to the length.
+    /// The ids of a prompt for each text encoder, truncated or padded to the context length. `prompts` has one text per
+    /// encoder; the last one is also for the encoders after it.
     pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
         self.text.tokenize(prompts, learned)
     }
 
-    /// The chunks of a prompt in A1111's syntax.
+    /// The chunks of a prompt in A1111's syntax. `prompts` is as for [`StableDiffusion::tokenize`].
     pub fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
         self.text.tokenize_weighted(prompts, learned)
     }
 
-    /// B prompts → (B, L, D) and, where the U-Net is told of it, (B, P), without the last `clip_skip` layers.
+    /// B prompts → hidden states (B, L, D) and, if the U-Net takes them, vectors of whole prompts (B, P), without the
+    /// last `clip_skip` layers.
     pub async fn encode_text(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         self.text.encode(prompts, clip_skip).await
     }
 
-    /// sample (B, C, h, w) → the U-Net's prediction, (B, C, h, w)
+    /// sample (B, C, h, w) → the U-Net's prediction, (B, C_out, h, w)
     pub async fn denoise(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
         self.unet.forward(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
-    /// As [`StableDiffusion::denoise`], and the deep features for [`StableDiffusion::denoise_shallow`], (B, h, w, C') for the
-    /// U-Net's first number of channels C'.
+    /// As [`StableDiffusion::denoise`], and also the deep features for [`StableDiffusion::denoise_shallow`],
+    /// (B, h, w, C') with C' the first of the U-Net's `block_out_channels`.
     pub async fn denoise_keeping(
         &self,
         sample: &Tensor,
@@ -182,7 +192,8 @@ impl StableDiffusion {
         self.unet.forward_keeping(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
-    /// As [`StableDiffusion::denoise`] by the U-Net's shallowest branch, on features of an earlier call, row by row.
+    /// As [`StableDiffusion::denoise`], with only the U-Net's shallowest branch. `features` are those of an earlier
+    /// call, row by row.
     pub async fn denoise_shallow(
         &self,
         sample: &Tensor,
@@ -192,44 +203,47 @@ impl StableDiffusion {
         self.unet.forward_shallow(&sample.to_device(self.device.candle())?, conditions, features).await
     }
 
-    /// Pixels (B, 3, H, W) in [-1, 1] → the moments of their latents (B, C, h, w), not yet scaled for the U-Net.
+    /// pixels (B, 3, H, W) in [-1, 1] → moments of latents (B, C, h, w), not yet scaled for the U-Net
     pub async fn encode(&self, pixels: &Tensor) -> Result<Moments> {
         self.vae.encode(&pixels.to_device(self.device.candle())?).await
     }
 
-    /// What the autoencoder's latents are multiplied by for the U-Net.
+    /// Latents for the U-Net are the autoencoder's latents times this factor.
     pub fn latent_scale(&self) -> f64 {
         self.vae_config.scaling_factor
     }
 
-    /// Latents (B, C, h, w) as the sampler left them → pixels (B, 3, H, W), roughly in [-1, 1].
+    /// latents (B, C, h, w) as the sampler returns them → pixels (B, 3, H, W), roughly in [-1, 1]
     pub async fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         self.vae.decode(&self.unscaled(latents)?).await
     }
 
-    /// The pieces that latents of (h, w) are decoded in.
+    /// The tiles in which latents of (h, w) are decoded.
     pub fn tiles(&self, h: usize, w: usize) -> Tiles {
         self.vae_config.tiles(h, w)
     }
 
-    /// The stages of a decode of (h, w) latent pixels: calls of [`StableDiffusion::decode_stage`], one after another.
+    /// The stages of decoding (h, w) latent pixels: calls of [`StableDiffusion::decode_stage`], one after another.
     pub fn decode_stages(&self, h: usize, w: usize) -> Vec<Stage> {
         self.vae.decode_stages(h, w, STAGE_WORK)
     }
 
-    /// One stage. The first takes latents (B, C, h, w) as the sampler left them, each later one what the one before it
-    /// made, and the last gives pixels (B, H, W, 3), roughly in [-1, 1].
+    /// Runs one stage. The first stage takes latents (B, C, h, w) as the sampler returns them, each later stage takes
+    /// the output of the stage before it, and the last stage returns pixels (B, H, W, 3), roughly in [-1, 1].
     pub async fn decode_stage(&self, stage: &Stage, x: &Tensor) -> Result<Tensor> {
         let x = if stage.layers.start == 0 { self.unscaled(x)? } else { x.clone() };
         self.vae.decode_layers(stage.layers.clone(), x).await
     }
 
-    /// Latents as the sampler left them → as the autoencoder knows them.
+    /// Converts the U-Net's latents to the autoencoder's latents.
     fn unscaled(&self, latents: &Tensor) -> Result<Tensor> {
         latents.to_device(self.device.candle())?.affine(1.0 / self.vae_config.scaling_factor, 0.0)
     }
 
-    /// As [`StableDiffusion::decode`], by the small network of `vae_tiny`; an error where the folder has none.
+    /// As [`StableDiffusion::decode`], with the small decoder of `vae_tiny`.
+    ///
+    /// # Errors
+    /// The folder has no `vae_tiny`.
     pub async fn decode_tiny(&self, latents: &Tensor) -> Result<Tensor> {
         let Some((vae_tiny, AutoencoderTinyConfig { scaling_factor, .. })) = &self.vae_tiny else {
             candle_core::bail!("the model has no {VAE_TINY}")
@@ -238,18 +252,19 @@ impl StableDiffusion {
         vae_tiny.decode(&latents.affine(1.0 / scaling_factor, 0.0)?).await
     }
 
-    /// What a file of adapters does to the layers of this model; `path` is what errors call it.
+    /// Reads an adapter file for the layers of this model. `path` names the file in errors.
     ///
     /// # Errors
-    /// The file is broken, or not for this model.
+    /// The file is broken, or is not for this model.
     pub fn adapter(&self, path: &str, file: &[u8]) -> std::result::Result<Adapter, LoadError> {
         Ok(Adapter::of(Lora::read(path, file, &self.modules)?, &self.device)?)
     }
 
-    /// What a file of textual inversion teaches the text encoders: the word `<name>`, whatever the file calls it.
+    /// Reads a textual inversion file for this model's text encoders. The trigger is `<name>`, whatever word the file
+    /// has.
     ///
     /// # Errors
-    /// The file is broken, or not for this model's text encoders.
+    /// The file is broken, or is not for this model's text encoders.
     pub fn learned(&self, name: &str, file: &[u8]) -> std::result::Result<LearnedToken, LoadError> {
         let widths = self.spec.text_widths;
         let TextualInversion { text_encoder, text_encoder_2, .. } = TextualInversion::read(name, file, widths)?;
@@ -258,33 +273,33 @@ impl StableDiffusion {
         Ok(LearnedToken { trigger: format!("<{name}>"), vectors })
     }
 
-    /// `scheduler/scheduler_config.json` with its `_class_name`, and with what the pipeline changes in old ones.
+    /// `scheduler/scheduler_config.json` with its `_class_name`, after the pipeline's corrections of old files.
     pub fn scheduler_config(&self) -> &Map<String, Value> {
         &self.scheduler_config
     }
 
-    /// Where it computes.
+    /// The device on which the networks compute.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The sizes of its layers.
+    /// The sizes of the model's layers.
     pub fn sizes(&self) -> &Sizes {
         &self.sizes
     }
 
-    /// The sizes of the model.
+    /// The sizes and properties of the model.
     pub fn spec(&self) -> Spec {
         self.spec.clone()
     }
 }
 
-/// One list for each vector.
+/// Splits the values into one list for each vector.
 fn rows(Vectors { width, values, .. }: &Vectors) -> Vec<Vec<f32>> {
     values.chunks_exact((*width).max(1)).map(<[f32]>::to_vec).collect()
 }
 
-/// One network of a folder, all tensors of its files used.
+/// Loads one network of a folder. Fails if a tensor of its files is not used.
 fn network<N>(
     folder: &ModelFolder,
     (component, stem): (&str, &str),

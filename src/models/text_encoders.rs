@@ -1,4 +1,4 @@
-//! One or two text encoders side by side, with their tokenizers.
+//! One or two text encoders with their tokenizers, whose hidden states are concatenated.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -12,64 +12,64 @@ use super::{
 };
 use crate::generation::{Span, Token, chunks, weighted};
 
-/// What turns prompts into conditions.
+/// The text encoders of a model.
 #[derive(Debug)]
 pub struct TextEncoders {
     pub(super) encoders: Vec<(ClipTokenizer, ClipTextModel)>,
-    pub(super) way: Way,
+    pub(super) way: EncoderOutput,
 }
 
-/// What is taken of the encoders.
+/// Which outputs of the encoders are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// The last layer's states, normed: Stable Diffusion 1 and 2.
+pub(super) enum EncoderOutput {
+    /// The last layer's states, after the final norm: Stable Diffusion 1 and 2.
     Last,
-    /// The last but one's, side by side, and the vector of the whole prompt: SDXL.
+    /// The last but one layer's states and the vector of the whole prompt: SDXL.
     Penultimate,
 }
 
-impl Way {
-    /// What the encoders of a folder have of something, `text_encoder` first.
+impl EncoderOutput {
+    /// Assigns the values of a folder's encoders to `text_encoder` and `text_encoder_2`.
     pub fn placed<T: Copy>(self, of_all: &[T]) -> [Option<T>; 2] {
         match (self, of_all) {
-            // A single encoder of SDXL's kind is the second of the family.
-            (Way::Penultimate, [only]) => [None, Some(*only)],
+            // A single encoder in a model of SDXL's kind is `text_encoder_2`.
+            (EncoderOutput::Penultimate, [only]) => [None, Some(*only)],
             (_, of_all) => [of_all.first().copied(), of_all.get(1).copied()],
         }
     }
 }
 
-/// A prompt as the encoders take it.
+/// A prompt in the form that the encoders take.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tokens {
-    /// For each encoder L ids, padded.
+    /// For each encoder, L ids with padding.
     pub ids: Vec<Vec<u32>>,
-    /// For each encoder how much each state counts; empty where all count the same.
+    /// For each encoder, the weight of each state; empty if all weights are 1.
     pub weights: Vec<Vec<f32>>,
-    /// What ids beyond the vocabulary stand for.
+    /// The words that the ids beyond the vocabulary stand for.
     pub learned: LearnedTokens,
-    /// What changes the encoders for this prompt.
+    /// Adapters that change the encoders for this prompt.
     pub adapters: AdapterSet,
 }
 
 impl Tokens {
-    /// Whether the model alone says what becomes of the ids.
+    /// Whether the encoding depends only on the model and the ids.
     pub fn is_plain(&self) -> bool {
         self.learned.is_empty() && self.adapters == AdapterSet::default() && self.weights.is_empty()
     }
 }
 
-/// Triggers in prompts that stand for learned vectors (textual inversion: Gal et al. 2022, arXiv:2208.01618). A cheap
-/// handle; equal when it is the same list.
+/// Triggers in prompts that stand for learned vectors (textual inversion: Gal et al. 2022, arXiv:2208.01618). Cheap to
+/// clone. Two lists are equal if both are empty or both share the same memory.
 #[derive(Clone, Debug, Default)]
 pub struct LearnedTokens(Option<Arc<[LearnedToken]>>);
 
-/// One of them.
+/// A trigger and its learned vectors.
 #[derive(Clone, Debug)]
 pub struct LearnedToken {
-    /// How a prompt names it.
+    /// The text of the trigger in a prompt, such as `<cat>`.
     pub trigger: String,
-    /// For each encoder one or more vectors of its width.
+    /// For each encoder, the vectors, of the encoder's width; empty for an encoder that the file does not serve.
     pub vectors: Vec<Vec<Vec<f32>>>,
 }
 
@@ -91,7 +91,8 @@ impl LearnedTokens {
         self.list().iter().filter_map(|token| token.vectors.get(encoder)).flatten().cloned().collect()
     }
 
-    /// Each trigger and the ids of its vectors for one encoder, whose vocabulary has this size.
+    /// Each trigger with the ids of its vectors for one encoder. The ids begin at `vocabulary`, the size of the
+    /// encoder's vocabulary.
     fn triggers(&self, encoder: usize, vocabulary: u32) -> Triggers<'_> {
         let mut next = vocabulary;
         let ids_of = |token: &'_ LearnedToken| {
@@ -114,17 +115,18 @@ impl PartialEq for LearnedTokens {
     }
 }
 
-/// What the encoders make of prompts.
+/// The encoding of B prompts.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// (B, L, D)
+    /// Hidden states of the tokens, (B, L, D).
     pub hidden: Tensor,
-    /// (B, P), where the U-Net is told of it.
+    /// Vectors of the whole prompts, (B, P), if the U-Net takes them.
     pub pooled: Option<Tensor>,
 }
 
 impl TextEncoders {
-    /// The ids of a prompt, which may differ from encoder to encoder; the last text is for all encoders that follow.
+    /// The ids of a prompt, which may differ between encoders. `prompts` has one text per encoder; the last one is also
+    /// for the encoders after it.
     pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
         let ids = self.encoders.iter().enumerate().map(|(i, (tokenizer, model))| {
             tokenizer.encode(self.prompt_of(i, prompts), &learned.triggers(i, model.vocabulary() as u32))
@@ -132,11 +134,11 @@ impl TextEncoders {
         Tokens { ids: ids.collect(), learned: learned.clone(), ..Tokens::default() }
     }
 
-    /// A prompt in A1111's syntax, in one or more chunks that are encoded each on its own.
+    /// Splits a prompt in A1111's syntax into one or more chunks, each of which is encoded on its own.
     pub fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
         let of_encoder = |(i, (tokenizer, model)): (usize, &(ClipTokenizer, ClipTextModel))| {
             let triggers = learned.triggers(i, model.vocabulary() as u32);
-            // The further vectors of a word go with its first.
+            // The further ids of a word stay in the chunk of its first id.
             let further: HashSet<u32> = triggers.further().chain(tokenizer.further()).collect();
             let words = |span: &Span| {
                 let ids = tokenizer.words(&span.text, &triggers).into_iter();
@@ -163,15 +165,16 @@ impl TextEncoders {
         (0..most).map(chunk).collect()
     }
 
-    /// The text for an encoder.
+    /// The text for the encoder with this index.
     fn prompt_of<'a>(&self, encoder: usize, prompts: &[&'a str]) -> &'a str {
         let last = prompts.len().saturating_sub(1);
-        // A model of a single encoder that is the second of its family takes the text for that one.
-        let place = if self.encoders.len() == 1 && self.way == Way::Penultimate { last } else { encoder.min(last) };
+        // A single encoder that is `text_encoder_2` takes the text for `text_encoder_2`.
+        let place =
+            if self.encoders.len() == 1 && self.way == EncoderOutput::Penultimate { last } else { encoder.min(last) };
         prompts.get(place).copied().unwrap_or_default()
     }
 
-    /// Prompts → their states, without the last `clip_skip` layers.
+    /// Encodes prompts, without the last `clip_skip` layers.
     pub async fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));
         let mut hidden = Vec::with_capacity(self.encoders.len());
@@ -184,8 +187,8 @@ impl TextEncoders {
             });
             let rows = rows.collect::<Result<Vec<TextRow<'_>>>>()?;
             let states = match self.way {
-                Way::Last => model.forward(&rows, clip_skip, &adapters).await?,
-                Way::Penultimate => {
+                EncoderOutput::Last => model.forward(&rows, clip_skip, &adapters).await?,
+                EncoderOutput::Penultimate => {
                     let (states, of_all) = model.forward_pooled(&rows, clip_skip, &adapters).await?;
                     pooled = of_all.or(pooled);
                     states
@@ -197,7 +200,7 @@ impl TextEncoders {
     }
 }
 
-/// The ids of a chunk with start, end and padding, and how much each counts.
+/// The ids of a chunk with start, end and padding, and the weight of each id.
 fn framed(tokenizer: &ClipTokenizer, chunk: &[Token]) -> (Vec<u32>, Vec<f32>) {
     let ids = tokenizer.framed(chunk.iter().map(|token| token.id).collect());
     let mut weights = vec![1.0];
@@ -206,7 +209,7 @@ fn framed(tokenizer: &ClipTokenizer, chunk: &[Token]) -> (Vec<u32>, Vec<f32>) {
     (ids, weights)
 }
 
-/// States (B, L, D), those of some rows times their weights; their mean stays what it was, as in A1111.
+/// Multiplies the states (B, L, D) of some rows by their weights and restores the mean of each row, as A1111 does.
 fn emphasized<'a>(states: Tensor, weights: impl Iterator<Item = Option<&'a Vec<f32>>>) -> Result<Tensor> {
     let weighs = |weights: &&Vec<f32>| weights.iter().any(|weight| *weight != 1.0);
     let rows = weights.enumerate().filter_map(|(row, weights)| Some((row..row + 1, weights.filter(weighs)?)));

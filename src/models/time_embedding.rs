@@ -1,3 +1,5 @@
+//! Embeddings of timesteps and other numbers: sines and cosines, and the layers after them.
+
 use candle_core::{Device, Result, Tensor};
 
 use super::{adapters::RowAdapters, layers::Linear};
@@ -7,23 +9,24 @@ use crate::{kernels::Kernels, weights::Weights};
 #[derive(Debug)]
 pub(super) struct TimestepEmbedding {
     linear_1: Linear,
-    /// From a second condition, which is added to the first.
+    /// Projects a second condition, which is added to the first.
     cond_proj: Option<Linear>,
     linear_2: Linear,
     kernels: Kernels,
 }
 
-/// diffusers' `Timesteps`: sines and cosines of a timestep (Vaswani et al. 2017, arXiv:1706.03762, with diffusers' order and frequencies).
+/// diffusers' `Timesteps`: sines and cosines of a timestep (Vaswani et al. 2017, arXiv:1706.03762), with diffusers'
+/// order and frequencies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sinusoids {
     pub width: usize,
-    /// Cosines first.
+    /// Whether cosines come before sines.
     pub flip_sin_to_cos: bool,
     pub freq_shift: f64,
 }
 
 impl TimestepEmbedding {
-    /// From vectors of `width` and, if there is a second condition, of `cond_width`.
+    /// `width` is the width of the input, `cond_width` that of the second condition, if there is one.
     pub fn new(weights: &Weights, width: usize, cond_width: Option<usize>, time_embed_dim: usize) -> Self {
         Self {
             linear_1: Linear::new(&weights.pp("linear_1"), width, time_embed_dim),
@@ -33,10 +36,10 @@ impl TimestepEmbedding {
         }
     }
 
-    /// x (B, in), condition (B, cond) → (B, E)
+    /// x (B, in), second condition (B, cond) → (B, E)
     pub fn forward(&self, x: &Tensor, condition: Option<&Tensor>, adapters: &RowAdapters) -> Result<Tensor> {
         let x = match (&self.cond_proj, condition) {
-            (Some(projection), Some(condition)) => projection.forward_onto(condition, x)?,
+            (Some(projection), Some(condition)) => projection.forward_with(condition, x)?,
             _ => x.clone(),
         };
         self.linear_2.adapted(&self.kernels.silu(&self.linear_1.adapted(&x, adapters)?)?, adapters)
@@ -44,13 +47,14 @@ impl TimestepEmbedding {
 }
 
 impl Sinusoids {
-    /// Values in `rows` rows → (rows, values of a row · width)
+    /// `rows` rows of values → (rows, values of a row · width)
     pub fn forward(self, values: &[f32], rows: usize, device: &Device) -> Result<Tensor> {
         let sinusoids = values.iter().flat_map(|value| self.of(*value)).collect::<Vec<f32>>();
         Tensor::from_vec(sinusoids, (rows, values.len() / rows.max(1) * self.width), device)
     }
 
-    /// In float32 throughout, as diffusers computes them, on the host: t may have a fraction.
+    /// The sines and cosines of one value, which may have a fraction. They are computed in float32 on the host, as in
+    /// diffusers.
     fn of(self, t: f32) -> Vec<f32> {
         let half = self.width / 2;
         let angle = |i: usize| {

@@ -24,7 +24,7 @@ use crate::weights::{LoadError, ModelFolder};
 
 pub use triggers::Triggers;
 
-/// Prompts to ids: `<|startoftext|>`, the words, `<|endoftext|>`, padding up to the length.
+/// Turns prompts into ids: `<|startoftext|>`, the words, `<|endoftext|>`, and padding up to the length.
 #[derive(Debug)]
 pub struct ClipTokenizer {
     tokenizer: Tokenizer,
@@ -32,17 +32,20 @@ pub struct ClipTokenizer {
     end: u32,
     pad: u32,
     length: usize,
-    /// The further tokens of each added token that stands for several: `<cat>_1`, `<cat>_2` … of `<cat>`.
+    /// The further tokens of each added token that stands for several: `<cat>_1`, `<cat>_2` … for `<cat>`.
     further: HashMap<u32, Vec<u32>>,
 }
 
 impl ClipTokenizer {
-    /// Reads `tokenizer.json`, or else `vocab.json` and `merges.txt`, in the given part of the folder; and the tokens beyond
-    /// that vocabulary, as pipelines with learned words were saved: `added_tokens_decoder` of `tokenizer_config.json`, and
-    /// `added_tokens.json`.
+    /// Reads `tokenizer.json`, or otherwise `vocab.json` and `merges.txt`, from the subfolder `part`. Also reads the
+    /// tokens beyond that vocabulary, as saved by pipelines with learned words: `added_tokens_decoder` of
+    /// `tokenizer_config.json`, and `added_tokens.json`.
     ///
-    /// Ids are padded to the `model_max_length` of `tokenizer_config.json`, but to no more than `positions`, and with the
-    /// token that `special_tokens_map.json` or else `tokenizer_config.json` names, or else with `<|endoftext|>`.
+    /// Prompts are padded to the `model_max_length` of `tokenizer_config.json`, at most `positions`. The padding token
+    /// is that of `special_tokens_map.json`, otherwise that of `tokenizer_config.json`, otherwise the end token.
+    ///
+    /// # Errors
+    /// A file is missing or broken, a key is not supported, or the vocabulary lacks a special token.
     pub fn load(folder: &ModelFolder, part: &str, positions: usize) -> Result<Self, LoadError> {
         let file = |name: &str| format!("{part}/{name}");
         let optional = |name: &str| {
@@ -67,12 +70,12 @@ impl ClipTokenizer {
             |token: &str| tokenizer.token_to_id(token).ok_or_else(|| bad(format!("the vocabulary has no {token:?}")));
         let ids = [id(start)?, id(end)?, id(pad)?];
         id(unknown)?;
-        // A special token is one token wherever a prompt has it, also "!" where that is the padding.
+        // A special token is one token anywhere in a prompt, including "!" if that is the padding.
         let special = [start, end, unknown, pad].map(|token| AddedToken::from(token, true));
         tokenizer.add_special_tokens(special).map_err(|e| bad(e.to_string()))?;
         let [start, end, pad] = ids;
 
-        // Where nobody set a length transformers writes 1e30.
+        // transformers writes 1e30 if no length is set.
         let length = config.get("model_max_length").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
         let length = positions.min(length as usize);
         if length < 2 {
@@ -87,13 +90,13 @@ impl ClipTokenizer {
         Ok(Self { tokenizer, start, end, pad, length, further })
     }
 
-    /// The ids of a prompt, exactly [`ClipTokenizer::length`] of them; a prompt that is too long loses its end. Where the
-    /// prompt has one of the triggers, the trigger's ids stand for it.
+    /// The ids of a prompt, exactly [`ClipTokenizer::length`] of them; a longer prompt is truncated. Triggers in the
+    /// prompt are replaced by their ids.
     pub fn encode(&self, prompt: &str, triggers: &Triggers<'_>) -> Vec<u32> {
         self.framed(self.words(prompt, triggers))
     }
 
-    /// The ids between beginning and end, as many as there are.
+    /// The ids of a prompt without start, end and padding, not truncated.
     pub fn words(&self, prompt: &str, triggers: &Triggers<'_>) -> Vec<u32> {
         let tags = if triggers.is_empty() { Vec::new() } else { word_tags(prompt) };
         let (mut ids, mut rest) = (Vec::new(), 0);
@@ -110,17 +113,17 @@ impl ClipTokenizer {
 
     /// The ids of a text without triggers.
     fn plain(&self, text: &str) -> impl Iterator<Item = u32> {
-        // A byte-level vocabulary has a token for everything; one that has not makes nothing of what it cannot say.
+        // A byte-level vocabulary can encode every text. If another vocabulary cannot, the text has no ids.
         let ids = self.tokenizer.encode(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default();
         ids.into_iter().flat_map(|id| [id].into_iter().chain(self.further.get(&id).into_iter().flatten().copied()))
     }
 
-    /// The ids that follow another one wherever it stands: those of the further vectors of words in the vocabulary.
+    /// The ids that always follow another id: the further vectors of words in the vocabulary.
     pub fn further(&self) -> impl Iterator<Item = u32> {
         self.further.values().flatten().copied()
     }
 
-    /// Ids between beginning and end, cut or padded to the length.
+    /// Adds start and end to ids, and truncates or pads them to the length.
     pub fn framed(&self, words: Vec<u32>) -> Vec<u32> {
         let mut ids = vec![self.start];
         ids.extend(words.into_iter().take(self.length - 2));
@@ -129,18 +132,18 @@ impl ClipTokenizer {
         ids
     }
 
-    /// How many ids a prompt has.
+    /// The number of ids of a prompt, including start, end and padding.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// The largest id that a prompt can have.
+    /// The largest id in the vocabulary, added tokens included.
     pub fn largest_id(&self) -> u32 {
         self.tokenizer.get_vocab(true).into_values().max().unwrap_or(0)
     }
 }
 
-/// What the folder may say of a tokenizer that always lower-cases.
+/// Keys of `tokenizer_config.json` with fixed values: the tokenizer always converts to lower case.
 const CONFIG: [Fixed; 2] =
     [("tokenizer_class", &[r#""CLIPTokenizer""#, r#""CLIPTokenizerFast""#]), ("do_lower_case", &["true"])];
 
@@ -151,7 +154,7 @@ fn check(path: &str, config: &Map<String, Value>) -> Result<(), LoadError> {
     })
 }
 
-/// A token is written as a string or as an object with its `content`.
+/// The text of a token, which is stored as a string or as an object with `content`.
 fn content(token: Option<&Value>) -> Option<&str> {
     token.and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()))
 }
@@ -163,7 +166,7 @@ fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     Ok(tokenizer)
 }
 
-/// What transformers builds from the two files.
+/// Builds the same tokenizer from the two files as transformers.
 fn from_vocab_and_merges(
     folder: &ModelFolder,
     vocab_path: &str,

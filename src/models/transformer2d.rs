@@ -1,3 +1,5 @@
+//! Transformers over the places of a map, with attention to the text.
+
 use candle_core::{Result, Tensor};
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::{kernels::Kernels, weights::Weights};
 
-/// What the transformers of one block have in common.
+/// The parameters that the transformers of one block share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TransformerKind {
     pub channels: usize,
@@ -49,11 +51,11 @@ impl Transformer2DModel {
         for block in &self.transformer_blocks {
             hidden = block.forward(hidden, text, adapters).await?;
         }
-        self.proj_out.adapted_onto(&hidden.reshape((b, h, w, c))?, x, adapters)
+        self.proj_out.adapted_with(&hidden.reshape((b, h, w, c))?, x, adapters)
     }
 }
 
-/// diffusers' `BasicTransformerBlock`: attention to itself, attention to the text, feed-forward.
+/// diffusers' `BasicTransformerBlock`: self-attention, attention to the text, feed-forward.
 #[derive(Debug)]
 struct BasicTransformerBlock {
     norm1: LayerNorm,
@@ -81,14 +83,14 @@ impl BasicTransformerBlock {
     /// x (B, N, C), text (B, L, D) → (B, N, C)
     async fn forward(&self, x: Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let normed = self.norm1.forward(&x)?;
-        let x = self.attn1.forward_onto(&normed, &normed, &x, adapters).await?;
-        let x = self.attn2.forward_onto(&self.norm2.forward(&x)?, text, &x, adapters).await?;
+        let x = self.attn1.forward_with(&normed, &normed, &x, adapters).await?;
+        let x = self.attn2.forward_with(&self.norm2.forward(&x)?, text, &x, adapters).await?;
         pause().await;
-        self.ff.forward_onto(&self.norm3.forward(&x)?, &x, adapters)
+        self.ff.forward_with(&self.norm3.forward(&x)?, &x, adapters)
     }
 }
 
-/// diffusers' `Attention` as transformers use it: no biases but in the last layer.
+/// diffusers' `Attention` as transformers use it: only the last layer has biases.
 #[derive(Debug)]
 struct Attention {
     to_q: Linear,
@@ -111,8 +113,8 @@ impl Attention {
         }
     }
 
-    /// x (B, N, C), source (B, M, S), and a residual on top → (B, N, C)
-    async fn forward_onto(
+    /// x (B, N, C), source (B, M, S), residual (B, N, C) → attention of x to source, plus the residual, (B, N, C)
+    async fn forward_with(
         &self,
         x: &Tensor,
         source: &Tensor,
@@ -121,11 +123,11 @@ impl Attention {
     ) -> Result<Tensor> {
         let q = self.to_q.adapted(x, adapters)?;
         let (k, v) = (self.to_k.adapted(source, adapters)?, self.to_v.adapted(source, adapters)?);
-        self.to_out.adapted_onto(&attention(self.kernels, &q, &k, &v, self.heads).await?, residual, adapters)
+        self.to_out.adapted_with(&attention(self.kernels, &q, &k, &v, self.heads).await?, residual, adapters)
     }
 }
 
-/// diffusers' `FeedForward` with `activation_fn = "geglu"`, four times as wide inside.
+/// diffusers' `FeedForward` with `activation_fn = "geglu"`; the inner width is four times the outer one.
 #[derive(Debug)]
 struct FeedForward {
     proj: GegluLayer,
@@ -140,7 +142,8 @@ impl FeedForward {
         }
     }
 
-    fn forward_onto(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
-        self.out.adapted_onto(&self.proj.adapted(x, adapters)?, residual, adapters)
+    /// x (B, N, C), residual (B, N, C) → the layers' output plus the residual, (B, N, C)
+    fn forward_with(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        self.out.adapted_with(&self.proj.adapted(x, adapters)?, residual, adapters)
     }
 }

@@ -1,5 +1,5 @@
-//! U-Nets without a text: pictures or latents, a time and perhaps a class (diffusers' `UNet2DModel`; Ho et al. 2020,
-//! arXiv:2006.11239; NCSN++: Song et al. 2021, arXiv:2011.13456).
+//! U-Nets that take pictures or latents, a time and perhaps a class, but no text (diffusers' `UNet2DModel`; Ho et al.
+//! 2020, arXiv:2006.11239; NCSN++: Song et al. 2021, arXiv:2011.13456).
 
 mod configuration;
 mod demand;
@@ -25,9 +25,9 @@ use super::{
     layers::{Conv, GroupNorm, channels_first, channels_last},
     pause::pause,
 };
-use crate::{kernels::finish::Onto, weights::Weights};
+use crate::{kernels::finish::Epilogue, weights::Weights};
 
-/// Predicts from noisy samples and their times what its scheduler's `prediction_type` says, or a score.
+/// Predicts the quantity of the scheduler's `prediction_type`, or a score, from noisy samples and their times.
 #[derive(Debug)]
 pub struct UNet2DModel {
     embeddings: Embeddings,
@@ -41,12 +41,12 @@ pub struct UNet2DModel {
 }
 
 impl UNet2DModel {
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &UNet2DConfig, weights: &Weights) -> Self {
         let channels = &config.block_out_channels;
         let (down, up) = (weights.pp("down_blocks"), weights.pp("up_blocks"));
         let conv = |name, inputs, outputs| Conv::new(&weights.pp(name), inputs, outputs, 3, 1, 1);
-        // The blocks are most of a model; they are read and packed at the same time.
+        // The blocks hold most of the weights, so they are read and packed in parallel.
         let (down_blocks, (mid_block, up_blocks)) = rayon::join(
             || (0..channels.len()).into_par_iter().map(|i| DownBlock::new(&down.pp(i), config, i)).collect(),
             || {
@@ -69,11 +69,12 @@ impl UNet2DModel {
         }
     }
 
-    /// sample (B, C, h, w), times (B) and classes (B) where the network has classes → (B, C_out, h, w). A time is a timestep,
-    /// or a noise level where the time embedding is `fourier`.
+    /// sample (B, C, h, w), times (B), and classes (B) if the network has classes → (B, C_out, h, w). A time is a
+    /// timestep, or a noise level if the time embedding is `fourier`.
     ///
     /// # Errors
-    /// The numbers of rows differ, a class or a timestep is unknown, or h or w is no multiple of [`UNet2DConfig::unit`].
+    /// The numbers of rows differ, a class or a timestep is unknown, or h or w is not a multiple of
+    /// [`UNet2DConfig::unit`].
     pub async fn forward(&self, sample: &Tensor, t: &[f32], classes: Option<&[u32]>) -> Result<Tensor> {
         let (b, _, h, w) = sample.dims4()?;
         let unit = self.config.unit();
@@ -98,8 +99,8 @@ impl UNet2DModel {
             x = block.forward(x, &time, &mut skips, &mut image).await?;
         }
         pause().await;
-        let onto = Onto { rows: None, residual: image.as_ref() };
-        let x = self.conv_out.adapted_onto(&self.conv_norm_out.forward_silu(&x)?, onto, RowAdapters::NONE)?;
+        let epilogue = Epilogue { rows: None, residual: image.as_ref() };
+        let x = self.conv_out.adapted_with(&self.conv_norm_out.forward_silu(&x)?, epilogue, RowAdapters::NONE)?;
         let x = match self.config.time_embedding_type {
             TimeEmbeddingType::Fourier => x.broadcast_div(&Tensor::from_slice(t, (b, 1, 1, 1), x.device())?)?,
             TimeEmbeddingType::Positional | TimeEmbeddingType::Learned => x,

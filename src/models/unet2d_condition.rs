@@ -1,4 +1,5 @@
-//! The U-Net of Stable Diffusion 1, 2 and XL (diffusers' `UNet2DConditionModel`; Rombach et al. 2022, arXiv:2112.10752).
+//! The U-Net of Stable Diffusion 1, 2 and XL (diffusers' `UNet2DConditionModel`; Rombach et al. 2022,
+//! arXiv:2112.10752).
 
 mod conditions;
 mod configuration;
@@ -11,7 +12,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 pub use conditions::{Added, Conditions};
-pub(super) use conditions::{Embeddings, Told};
+pub(super) use conditions::{EmbeddedConditions, Embeddings};
 pub use configuration::{AddedConditions, DownBlockType, MidBlockType, UNet2DConditionConfig, UpBlockType};
 pub(super) use down_block::DownBlock;
 pub(super) use mid_block::MidBlock;
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::weights::Weights;
 
-/// Predicts from noisy latents, a time and a text what its scheduler's `prediction_type` says.
+/// Predicts the quantity of the scheduler's `prediction_type` from noisy latents, a time and a text.
 #[derive(Debug)]
 pub struct UNet2DConditionModel {
     embeddings: Embeddings,
@@ -38,13 +39,13 @@ pub struct UNet2DConditionModel {
 }
 
 impl UNet2DConditionModel {
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &UNet2DConditionConfig, weights: &Weights) -> Self {
         let channels = &config.block_out_channels;
         let blocks = channels.len();
         let (down, up) = (weights.pp("down_blocks"), weights.pp("up_blocks"));
         let conv = |name, inputs, outputs, kernel| Conv::new(&weights.pp(name), inputs, outputs, kernel, 1, kernel / 2);
-        // The blocks are most of a model; they are read and packed at the same time.
+        // The blocks hold most of the weights, so they are read and packed in parallel.
         let (down_blocks, (mid_block, up_blocks)) = rayon::join(
             || (0..blocks).into_par_iter().map(|i| DownBlock::new(&down.pp(i), config, i)).collect(),
             || {
@@ -71,38 +72,38 @@ impl UNet2DConditionModel {
         }
     }
 
-    /// sample (B, C, h, w) → (B, C_out, h, w); `control` is added to what the skips and the middle carry.
+    /// sample (B, C, h, w) → (B, C_out, h, w). `control` is added to the skips and to the output of the middle block.
     pub async fn forward(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
         Ok(self.forward_keeping(sample, conditions, control).await?.0)
     }
 
-    /// The same, and the deep features (B, h, w, C) that [`UNet2DConditionModel::forward_shallow`] starts from: the map that
-    /// enters the last layer on the way up.
+    /// As [`UNet2DConditionModel::forward`], and also the deep features (B, h, w, C) for
+    /// [`UNet2DConditionModel::forward_shallow`]: the map that enters the last layer on the way up.
     pub async fn forward_keeping(
         &self,
         sample: &Tensor,
         conditions: &Conditions<'_>,
         control: &Residuals,
     ) -> Result<(Tensor, Tensor)> {
-        let (mut x, told) = self.enter(sample, conditions)?;
+        let (mut x, embedded) = self.enter(sample, conditions)?;
         let mut skips = vec![x.clone()];
         for block in &self.down_blocks {
-            x = block.forward(x, &told, &mut skips).await?;
+            x = block.forward(x, &embedded, &mut skips).await?;
         }
-        x = control.onto_middle(self.mid_block.forward(&x, &told).await?)?;
+        x = control.onto_middle(self.mid_block.forward(&x, &embedded).await?)?;
         control.onto_skips(&mut skips)?;
         let (last, blocks) = self.up_blocks()?;
         for block in blocks {
-            x = block.forward(x, &told, &mut skips).await?;
+            x = block.forward(x, &embedded, &mut skips).await?;
         }
-        let features = last.forward_layers(0..last.layers() - 1, x, &told, &mut skips).await?;
-        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut skips).await?;
+        let features = last.forward_layers(0..last.layers() - 1, x, &embedded, &mut skips).await?;
+        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &embedded, &mut skips).await?;
         pause().await;
-        Ok((self.leave(&x, &told)?, features))
+        Ok((self.leave(&x, &embedded)?, features))
     }
 
-    /// The shallowest branch alone: into the network, over its outermost skip, through the last layer and out. The rest is
-    /// taken for what it was in the call that left `features` (section 3 of Ma et al. 2023, arXiv:2312.00858;
+    /// Runs only the shallowest branch: the first convolution, the outermost skip, the last layer on the way up, and
+    /// the output. `features` of an earlier call replace the rest (section 3 of Ma et al. 2023, arXiv:2312.00858;
     /// `cache_branch_id` 0 of its authors' program).
     pub async fn forward_shallow(
         &self,
@@ -110,25 +111,26 @@ impl UNet2DConditionModel {
         conditions: &Conditions<'_>,
         features: &Tensor,
     ) -> Result<Tensor> {
-        let (x, told) = self.enter(sample, conditions)?;
+        let (x, embedded) = self.enter(sample, conditions)?;
         let (last, _) = self.up_blocks()?;
-        let x = last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &told, &mut vec![x]).await?;
+        let x =
+            last.forward_layers(last.layers() - 1..last.layers(), features.clone(), &embedded, &mut vec![x]).await?;
         pause().await;
-        self.leave(&x, &told)
+        self.leave(&x, &embedded)
     }
 
-    /// The map that goes down, (B, h, w, C), and what every block is told.
-    fn enter<'a>(&self, sample: &Tensor, conditions: &Conditions<'a>) -> Result<(Tensor, Told<'a>)> {
+    /// The first map, (B, h, w, C), and the embedded conditions that every block takes.
+    fn enter<'a>(&self, sample: &Tensor, conditions: &Conditions<'a>) -> Result<(Tensor, EmbeddedConditions<'a>)> {
         let Conditions { t, text, .. } = conditions;
         if t.len() != sample.dim(0)? || t.len() != text.dim(0)? {
             candle_core::bail!("{:?} latents, {} times, {:?} texts", sample.shape(), t.len(), text.shape());
         }
-        let told = self.embeddings.forward(conditions, sample.device())?;
+        let embedded = self.embeddings.forward(conditions, sample.device())?;
         let mut x = channels_last(sample)?;
         if self.center_input_sample {
             x = x.affine(2.0, -1.0)?;
         }
-        Ok((self.conv_in.adapted(&x, told.adapters)?, told))
+        Ok((self.conv_in.adapted(&x, embedded.adapters)?, embedded))
     }
 
     /// The last block, and those before it.
@@ -140,7 +142,7 @@ impl UNet2DConditionModel {
     }
 
     /// (B, h, w, C) → (B, C_out, h, w)
-    fn leave(&self, x: &Tensor, told: &Told<'_>) -> Result<Tensor> {
-        channels_first(&self.conv_out.adapted(&self.conv_norm_out.forward_silu(x)?, told.adapters)?)
+    fn leave(&self, x: &Tensor, embedded: &EmbeddedConditions<'_>) -> Result<Tensor> {
+        channels_first(&self.conv_out.adapted(&self.conv_norm_out.forward_silu(x)?, embedded.adapters)?)
     }
 }

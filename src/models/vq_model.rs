@@ -1,5 +1,5 @@
-//! Pictures to vectors of a codebook and back (diffusers' `VQModel`; van den Oord et al. 2017, arXiv:1711.00937, in the form of
-//! Esser et al. 2021, arXiv:2012.09841).
+//! The autoencoder between pictures and vectors of a codebook (diffusers' `VQModel`; van den Oord et al. 2017,
+//! arXiv:1711.00937, in the form of Esser et al. 2021, arXiv:2012.09841).
 
 mod configuration;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::weights::Weights;
 
-/// The autoencoder, without the scaling that its pipeline puts between it and the U-Net.
+/// The autoencoder, without the scaling that the pipeline applies between it and the U-Net.
 #[derive(Debug)]
 pub struct VqModel {
     encoder: Encoder,
@@ -27,7 +27,7 @@ pub struct VqModel {
 }
 
 impl VqModel {
-    /// Builds the network on weights that are finished by the caller.
+    /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &VqModelConfig, weights: &Weights) -> Self {
         let (shape, c, d) = (config.autoencoder(), config.latent_channels, config.embedding_width());
         Self {
@@ -39,13 +39,14 @@ impl VqModel {
         }
     }
 
-    /// pixels (B, 3, H, W) in [-1, 1] → latents (B, D, h, w), which are not in the codebook yet
+    /// pixels (B, 3, H, W) in [-1, 1] → latents (B, D, h, w), not yet replaced by codes
     pub async fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
         let x = self.encoder.forward(&channels_last(pixels)?).await?;
         channels_first(&self.quant_conv.forward(&x)?)
     }
 
-    /// The nearest code to every latent pixel, the first of several: latents (B, D, h, w) → indices, row by row of the map.
+    /// latents (B, D, h, w) → the index of the nearest code for every latent pixel, row by row of the map. Of several
+    /// nearest codes, the first one counts.
     ///
     /// # Errors
     /// The latents have another width than the codes.
@@ -66,13 +67,13 @@ impl VqModel {
         channels_first(&self.embedding.index_select(&indices, 0)?.reshape((b, h, w, d))?)
     }
 
-    /// codes (B, D, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]; [`VqModel::quantize`] makes codes of latents.
+    /// codes (B, D, h, w), as [`VqModel::quantize`] returns them → pixels (B, 3, H, W), roughly in [-1, 1]
     pub async fn decode(&self, codes: &Tensor) -> Result<Tensor> {
         channels_first(&self.decode_layers(0..self.decoder.depth(), codes.clone()).await?)
     }
 
-    /// Some layers of the decoder. The first takes (B, D, h, w), the last returns (B, H, W, 3); between two layers the map is
-    /// (B, height, width, channels).
+    /// Runs some layers of the decoder. The first layer takes codes (B, D, h, w), the last returns pixels (B, H, W, 3);
+    /// between two layers, the map is (B, height, width, channels).
     pub async fn decode_layers(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
         if layers.start == 0 {
             x = self.post_quant_conv.forward(&channels_last(&x)?)?;
@@ -80,13 +81,14 @@ impl VqModel {
         self.decoder.forward(layers, x).await
     }
 
-    /// The layers of the decoder in stages: calls of about `quantum` multiplications for one row of (h, w) latent pixels.
+    /// Groups the layers of the decoder into stages of about `quantum` multiplications for one row of (h, w) latent
+    /// pixels. Each stage is one call.
     pub fn decode_stages(&self, h: usize, w: usize, quantum: f64) -> Vec<Stage> {
         stages(&self.decoder.demands(h, w), quantum)
     }
 }
 
-/// The index of the code with the smallest distance, the first of several.
+/// The index of the code with the smallest distance; of several, the first one.
 fn nearest(pixel: &[f32], codes: &[Vec<f32>]) -> u32 {
     let distance = |code: &[f32]| code.iter().zip(pixel).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
     let (mut best, mut least) = (0, f32::INFINITY);

@@ -1,4 +1,4 @@
-//! Learned words in prompts: `<name>`.
+//! Finds learned words in prompts, which are written as tags: `<name>`.
 
 use std::{ops::Range, sync::LazyLock};
 
@@ -8,21 +8,21 @@ use tokenizers::{
     tokenizer::{Normalizer, normalizer},
 };
 
-/// A `<name>` in a prompt, whose name has neither `<` nor `>`.
+/// A `<name>` in a prompt. The name has neither `<` nor `>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WordTag<'a> {
-    /// Where in the prompt, in bytes.
+    /// The place of the tag in the prompt, in bytes.
     pub place: Range<usize>,
-    /// As the prompt spells the tag, with its brackets.
+    /// The tag as the prompt spells it, with its brackets.
     pub spelled: &'a str,
-    /// As CLIP's tokenizer compares tags: see [`folded`].
+    /// The tag in the form in which CLIP's tokenizer compares tags: see [`folded`].
     pub folded: String,
 }
 
-/// All tags of a prompt, in their order. The time is linear in the length of the prompt.
+/// All tags of a prompt, in order. The time is linear in the length of the prompt.
 pub fn word_tags(prompt: &str) -> Vec<WordTag<'_>> {
     let mut text = NormalizedString::from(prompt);
-    // Without its normal form a prompt has no tags; its letters are encoded all the same.
+    // A prompt that cannot be normalized has no tags, but its text is encoded all the same.
     if !prompt.contains('<') || normalize(&mut text).is_err() {
         return Vec::new();
     }
@@ -46,7 +46,8 @@ pub fn word_tags(prompt: &str) -> Vec<WordTag<'_>> {
     tags
 }
 
-/// A text as CLIP's tokenizer compares added tokens: composed (NFC), each run of white space one space, in lower case.
+/// A text in the form in which CLIP's tokenizer compares added tokens: composed (NFC), one space for each run of white
+/// space, in lower case.
 pub fn folded(text: &str) -> String {
     let mut normalized = NormalizedString::from(text);
     match normalize(&mut normalized) {
@@ -55,7 +56,7 @@ pub fn folded(text: &str) -> String {
     }
 }
 
-/// What CLIP's tokenizer makes of a text before it looks for tokens.
+/// How CLIP's tokenizer changes a text before it looks for tokens.
 pub(super) fn normalizer() -> Result<Sequence> {
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
     Ok(Sequence::new(vec![NFC.into(), spaces.into(), Lowercase.into()]))
@@ -83,7 +84,7 @@ mod tests {
         assert_eq!(found("1 < 2 > 0"), [pair("< 2 >", "< 2 >")]);
         assert_eq!(found("<a <b>>"), [pair("<b>", "<b>")]);
         assert_eq!(found("a\n\n<pixel \t Art>"), [pair("<pixel \t Art>", "<pixel art>")]);
-        // An é of two code points, as file names have it on some systems, is an é.
+        // An é of two code points, as in file names of some systems, equals an é of one code point.
         assert_eq!(found("É <caf\u{65}\u{301}>"), [pair("<caf\u{65}\u{301}>", "<caf\u{e9}>")]);
         assert_eq!(folded("<CAF\u{c9}>"), "<caf\u{e9}>");
         assert_eq!(found("no tag, <none"), []);

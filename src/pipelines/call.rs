@@ -1,47 +1,49 @@
-//! A kind of network call: what its rows and answers are, and how rows of any number of generations are computed together.
+//! The trait of network calls: the types of their rows and answers, and how a batch of rows is computed.
 
 use async_trait::async_trait;
 
 use super::{Model, NetworkError};
 use crate::models::demand::Demand;
 
-/// The numbers that the rows of one batch have in common, such as sizes; unused ones are 0.
+/// Numbers that all rows of a batch have in common, such as sizes. Unused entries are 0.
 pub type Shape = [usize; 6];
 
-/// What an answer depends on, where equal rows come often: the token ids of a prompt, for each encoder.
+/// Everything that an answer depends on, as a cache key: the token ids of a prompt, one list per encoder.
 pub type Memo = Vec<Vec<u32>>;
 
-/// A kind of network call. Rows of equal calls on one model run as one batch: of one type, with one [`Call::network`] and one
+/// A type of network call. Rows can share a batch if their calls have the same model, type, [`Call::network`] and
 /// [`Call::shape`].
 ///
 /// A new network is a new type with this trait; the engine does not change.
 #[async_trait]
 pub trait Call: Send + Sync + 'static {
-    /// One sample.
+    /// The input of one sample.
     type Row: Send + Sync + 'static;
+    /// The output of one sample.
     type Answer: Clone + Send + Sync + 'static;
 
-    /// Names the network in metrics and errors.
+    /// The name of the network in metrics and errors.
     fn network(&self) -> &'static str;
 
+    /// The sizes that all rows of this call have.
     fn shape(&self) -> Shape;
 
-    /// What one row asks of the machine, at most.
+    /// The maximum work and memory of one row.
     fn demand(&self, model: &Model, rows: &[Self::Row]) -> Demand;
 
-    /// One answer for each row, in order. Row i of the answers depends on row i alone, to the bit. The future pauses between
-    /// layers.
+    /// Computes one answer per row, in order. Row i of the answers depends only on row i of the input, bit for bit. The
+    /// future pauses between layers.
     ///
     /// # Errors
-    /// The network failed; which row was to blame is not known.
+    /// The network failed. The error does not say which row caused it.
     async fn run(&self, model: &Model, rows: &[Self::Row]) -> Result<Vec<Self::Answer>, NetworkError>;
 
-    /// Most rows of one batch, where the call has a bound of its own.
+    /// Maximum number of rows of one batch, if the call has a limit of its own.
     fn most_rows(&self) -> usize {
         usize::MAX
     }
 
-    /// For a call that is one of several stages: what each row keeps in memory from the first stage to the last.
+    /// The stage of this call, if the call is one of several stages.
     fn stage(&self) -> Option<Stage> {
         None
     }
@@ -51,46 +53,47 @@ pub trait Call: Send + Sync + 'static {
         Counts::Call
     }
 
-    /// Whether later steps can work with every number of the answer.
+    /// Whether all numbers of the answer are finite. An answer that is not finite fails the run.
     fn is_finite(_answer: &Self::Answer) -> bool {
         true
     }
 
-    /// How answers stand in the log from which a run is resumed. `None`: the call is made again.
+    /// How the log of a run stores the answers. `None`: they are not stored, and a resumed run makes the call again.
     fn log(&self) -> Option<LogFormat<Self::Answer>> {
         None
     }
 
-    /// What the answer to this row depends on, if answers are worth keeping.
+    /// The cache key of the answer to this row. `None`: the answer is not cached.
     fn memo(&self, _row: &Self::Row) -> Option<Memo> {
         None
     }
 }
 
-/// The place of a call among those that take a row from its input to its result.
+/// The position of a call in a sequence of calls that compute one result, such as the stages of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// Latent pixels that a row keeps in memory once the first stage has begun.
+    /// Latent pixels that a row keeps in memory from the first stage to the last.
     pub latent_pixels: usize,
     pub is_first: bool,
 }
 
-/// What a row of a call counts as.
+/// What a row of a call counts as in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counts {
     Call,
     /// A step of a sampler.
     Step,
-    /// A step that only a part of the denoiser computes.
+    /// A step for which only a part of the denoiser is computed.
     ShallowStep,
 }
 
-/// How answers become numbers of a log, and numbers answers.
+/// Converts answers to numbers of a log and back.
 #[derive(Clone, Copy, Debug)]
 pub struct LogFormat<A> {
-    /// How many numbers each answer is.
+    /// Count of numbers per answer.
     pub values: usize,
-    /// `None` for an answer that is more than its numbers; it ends the log.
+    /// The numbers of an answer. `None` if numbers alone cannot represent the answer; this ends the log.
     pub write: fn(&A) -> Option<&[f32]>,
+    /// The answer with these numbers.
     pub read: fn(Vec<f32>) -> A,
 }

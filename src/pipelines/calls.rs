@@ -1,4 +1,4 @@
-//! The kinds of network calls that pipelines await.
+//! The types of network calls that recipes await.
 
 mod class_gradient;
 mod decode;

@@ -1,22 +1,23 @@
-//! Where the tiles of a picture grow together.
+//! The canvas on which decoded tiles are blended into a picture.
 
 use std::borrow::Cow;
 
 use super::{Activation, Frame, NetworkError};
 use crate::models::autoencoder_kl::{Tile, Tiles};
 
-/// A picture in the making. Tiles come row by row; each is blended into the one above it and the one to its left over what
-/// they share, as diffusers' `AutoencoderKL` blends them (`blend_v`, then `blend_h`), and only the seams of tiles are kept.
+/// A picture that is being assembled. Tiles are added row by row. Each is blended with the overlapping parts of the
+/// tiles above and to the left, like in `blend_v` and `blend_h` of diffusers' `AutoencoderKL`. Of the added tiles, only
+/// the seams are kept.
 #[derive(Debug)]
 pub(super) struct Canvas {
     tiles: Tiles,
-    /// Pixels per latent pixel and side.
+    /// Pixels per latent pixel, along each side.
     scale: usize,
-    /// Pixels of a line.
+    /// Width of the picture in pixels.
     width: usize,
-    /// (H, W, 3) bytes.
+    /// The picture as bytes, (H, W, 3).
     pixels: Vec<u8>,
-    /// For each column the last lines of the tile above.
+    /// For each column of tiles, the last lines of the tile above.
     above: Vec<Vec<f32>>,
     /// The last pixels of each line of the tile to the left.
     left: Vec<f32>,
@@ -30,10 +31,10 @@ impl Canvas {
         Self { tiles, scale, width, pixels, above: Vec::new(), left: Vec::new() }
     }
 
-    /// The next tile's pixels (1, H, W, 3), in [-1, 1].
+    /// Adds the pixels (1, H, W, 3) of the next tile, in [-1, 1].
     ///
     /// # Errors
-    /// They are not as many as the tile has.
+    /// The pixels do not have the shape of the tile.
     pub fn add(&mut self, tile: &Tile, pixels: &Activation) -> Result<(), NetworkError> {
         let (h, w) = tile.size();
         let (height, width) = (h * self.scale, w * self.scale);
@@ -45,7 +46,7 @@ impl Canvas {
         let overlap = self.tiles.overlap() * self.scale;
         let (seam, seam_width) = (overlap.min(height), 3 * overlap.min(width));
 
-        // A picture in one piece has no seams and is read where it is.
+        // A picture of a single tile has no seams, so its pixels are not copied.
         let mut pixels = Cow::Borrowed(pixels);
         if tile.row > 0 {
             let above = &self.above[tile.column];
@@ -68,12 +69,13 @@ impl Canvas {
         self.paint(tile, &pixels, height, line);
     }
 
+    /// The finished picture.
     pub fn frame(self) -> Frame {
         let height = self.tiles.size().0 * self.scale;
         Frame::picture(self.width, height, self.pixels)
     }
 
-    /// The end of the tile, for its neighbours.
+    /// Keeps the lower and right edges of the tile for blending with its neighbors.
     fn keep_seams(&mut self, tile: &Tile, pixels: &[f32], height: usize, line: usize) {
         let overlap = self.tiles.overlap() * self.scale;
         self.above.resize(self.above.len().max(tile.column + 1), Vec::new());
@@ -82,7 +84,7 @@ impl Canvas {
         self.left = pixels.chunks_exact(line).flat_map(|pixels| &pixels[line - kept..]).copied().collect();
     }
 
-    /// The beginning of the tile, up to where the next one is laid over it, as bytes.
+    /// Writes the upper left part of the tile as bytes, without the edges that later tiles overlap.
     fn paint(&mut self, tile: &Tile, pixels: &[f32], height: usize, line: usize) {
         let step = self.tiles.step() * self.scale;
         let (width, from) = (3 * self.width, 3 * tile.x.start * self.scale);
@@ -94,22 +96,23 @@ impl Canvas {
     }
 }
 
-/// Place `at` of a seam of `length` pixels.
+/// Blends pixel `at` of a seam of `length` pixels.
 fn blended(before: f32, after: f32, at: usize, length: usize) -> f32 {
     let share = at as f64 / length as f64;
     before * (1.0 - share) as f32 + after * share as f32
 }
 
-/// As diffusers' image processor rounds: `round(255 · clamp(x / 2 + 0.5))`, halves to even.
+/// Converts a level in [-1, 1] to a byte as diffusers' image processor does: `round(255 · clamp(x / 2 + 0.5))`, halves
+/// to even.
 ///
-/// A float of 2²³ and more has no room for a fraction: the addition rounds, and the whole number stands in the lowest bits.
-/// Processors do this to many numbers at a time, for which rounding by itself is a call of a function on older ones.
+/// A float of at least 2²³ has no bits for a fraction. So the addition rounds, and the integer is in the lowest bits.
+/// Compilers vectorize an addition, whereas rounding may be a function call on older processors.
 pub(crate) fn byte(level: f32) -> u8 {
     const NO_FRACTION: f32 = 8_388_608.0;
     ((level / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0 + NO_FRACTION).to_bits() as u8
 }
 
-/// The same of a level in [0, 1]: `round(255 · clamp(x))`.
+/// Converts a level in [0, 1] to a byte: `round(255 · clamp(x))`, halves to even.
 pub(crate) fn unit_byte(level: f32) -> u8 {
     (level.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
 }
@@ -120,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    /// diffusers' `blend_v`, `blend_h` and what stands around them, line by line and in double precision, on tiles that
-    /// are all kept.
+    /// diffusers' `blend_v` and `blend_h` and the loops around them, line by line and in double precision. Keeps all
+    /// tiles.
     fn by_the_formula(tiles: &Tiles, scale: usize, pixels: impl Fn(&Tile, usize, usize) -> f64) -> Vec<f64> {
         let (limit, extent) = (tiles.step() * scale, tiles.overlap() * scale);
         let (height, width) = (tiles.size().0 * scale, tiles.size().1 * scale);
@@ -167,7 +170,7 @@ mod tests {
             h in 1usize..30, w in 1usize..30, side in 4usize..20, scale in 1usize..4, seed in 0u64..1000,
         ) {
             let tiles = Tiles::new(h, w, side);
-            // Every tile has pixels of its own, as if each had been decoded to something else.
+            // Each tile has different pixels where tiles overlap.
             let pixels = |tile: &Tile, y: usize, x: usize| {
                 let n = seed + 7919 * (tile.row * 31 + tile.column) as u64 + 104_729 * (y * 997 + x) as u64;
                 (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 24) as f32 * 2.4 - 1.2

@@ -1,4 +1,4 @@
-//! Class to image: latent diffusion with classifier-free guidance over classes.
+//! Recipe of class to image: latent diffusion with classifier-free guidance over classes.
 
 use super::{
     Compute, Frame, LatentDiffusion, PipelineError, Prepared, TextEmbedding,
@@ -12,18 +12,19 @@ use crate::{
     generation::Work,
 };
 
-/// Draws the generation's `n` pictures, each of its class. The same pictures as diffusers' `DiTPipeline` for the same seed.
-/// Guidance compares with the class that stands for none, the last one (Ho & Salimans 2022, arXiv:2207.12598).
+/// Draws the generation's `n` pictures, each of its class. For the same seed, the pictures equal those of diffusers'
+/// `DiTPipeline`. Guidance compares with the class that means "no class", whose index follows those of the classes (Ho
+/// & Salimans 2022, arXiv:2207.12598).
 ///
 /// # Errors
-/// A network failed, the sampler left the finite numbers, or the model has networks of another kind.
+/// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.
 pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-    let Prepared { job, model, scheduler, companions, .. } = prepared;
+    let Prepared { job, model, scheduler, auxiliary, .. } = prepared;
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
     let spec = networks.spec();
     let stages = Stages::of(draw, OwnSchedule { config: scheduler, is_distilled: false }, None)?;
-    let setup = Setup { compute, networks, stages, draw, companions };
+    let setup = Setup { compute, networks, stages, draw, auxiliary };
 
     let schedule = &setup.stages.own;
     let mut noise = noise_of(draw);
@@ -32,7 +33,7 @@ pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result
     let no_text = TextEmbedding::zeros(&spec)?;
     let branch = |classes: Vec<u32>| Branch {
         text: no_text.clone(),
-        beside: Vec::new(),
+        extra_channels: Vec::new(),
         time_ids: [].into(),
         classes,
         follows_prompt: true,

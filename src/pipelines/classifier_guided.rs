@@ -1,4 +1,4 @@
-//! Sampling that a classifier guides to a class (Dhariwal and Nichol 2021, arXiv:2105.05233).
+//! Recipe of sampling guided by a classifier (Dhariwal and Nichol 2021, arXiv:2105.05233).
 
 use super::{
     Compute, Frame, PipelineError, PlainUNet, Prepared,
@@ -6,16 +6,16 @@ use super::{
     latents::noise_of,
 };
 use crate::{
-    diffusion::{Denoise, Error, Latents, Posterior, Prediction, Schedule, sample},
+    diffusion::{Denoise, Error, Latents, Prediction, Schedule, StepPosterior, sample},
     generation::{Phase, Work},
 };
 
-/// Draws the generation's `n` pictures, each of its class: by algorithm 1 of the paper where the scheduler is DDPM's (the mean of
-/// each step is shifted along the classifier's gradient, by its variance), and by algorithm 2 where it is DDIM's or another
-/// (the predicted noise is changed).
+/// Draws the generation's `n` pictures, each of its class. With diffusers' `DDPMScheduler` it is algorithm 1 of the
+/// paper: the mean of each step is shifted along the classifier's gradient, in proportion to the variance. With other
+/// schedulers it is algorithm 2, which changes the predicted noise.
 ///
 /// # Errors
-/// A network failed, the sampler left the finite numbers, or the model has networks of another kind.
+/// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.
 pub async fn classifier_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
     let Prepared { job, model, scheduler, .. } = prepared;
     let Work::Draw(draw) = &job.work;
@@ -25,7 +25,7 @@ pub async fn classifier_guided(compute: &impl Compute, prepared: &Prepared) -> R
 
     let mut noise = noise_of(draw);
     let x = noise.draw([draw.n as usize, c, h, w]).scale(schedule.init_noise_sigma()); // (n, C, h, w)
-    let steered = ClassifierGuided {
+    let with_controls = ClassifierGuided {
         compute,
         classes: &draw.class_labels,
         knows_classes: networks.config.num_class_embeds.is_some(),
@@ -34,30 +34,30 @@ pub async fn classifier_guided(compute: &impl Compute, prepared: &Prepared) -> R
         prediction: scheduler.prediction(),
         schedule: &schedule,
     };
-    let samples = sample(&steered, &schedule, draw.eta, x, &mut noise).await?;
+    let samples = sample(&with_controls, &schedule, draw.eta, x, &mut noise).await?;
 
     let pictures = (0..draw.n as usize).map(|i| networks.output.frame(samples.row(i), [c, h, w]));
     let pictures: Option<Vec<Frame>> = pictures.collect();
     pictures.ok_or_else(|| PipelineError::Sampler("the samples are no pictures".to_owned()))
 }
 
-/// A [`Denoise`] by a U-Net and a classifier.
+/// A [`Denoise`] that combines a U-Net with the gradient of a classifier.
 struct ClassifierGuided<'a, C> {
     compute: &'a C,
-    /// One for each picture.
+    /// One class per picture.
     classes: &'a [u32],
-    /// Whether the U-Net is told the class too.
+    /// Whether the U-Net also takes the class as input.
     knows_classes: bool,
-    /// Channels of the U-Net's answer: those of a sample, or twice as many, where it predicts variances.
+    /// Channels of the U-Net's output: those of a sample, or twice as many if the network also predicts variances.
     outputs: usize,
-    /// `s` of the paper; 0 switches the classifier off.
+    /// The scale `s` of the paper; 0 disables the classifier.
     scale: f64,
     prediction: Prediction,
     schedule: &'a Schedule,
 }
 
 impl<C: Compute> ClassifierGuided<'_, C> {
-    /// The prediction, and what the U-Net says of the variance, if it does.
+    /// The U-Net's prediction, and its prediction of the variance if it makes one. Both are (n, C, h, w).
     async fn unet(&self, x: &Latents, t: f64) -> Result<(Latents, Option<Latents>), Error> {
         let [b, c, h, w] = x.shape();
         let call = Predict { shape: [c, h, w], outputs: self.outputs };
@@ -72,8 +72,8 @@ impl<C: Compute> ClassifierGuided<'_, C> {
         Ok((half(0)?, variance))
     }
 
-    /// `s ∇ ln p(y | x)`; `None` where it is switched off.
-    async fn pull(&self, x: &Latents, t: f64) -> Result<Option<Latents>, Error> {
+    /// The gradient `s ∇ ln p(y | x)`, (n, C, h, w); `None` if the scale is 0.
+    async fn gradient(&self, x: &Latents, t: f64) -> Result<Option<Latents>, Error> {
         if self.scale == 0.0 {
             return Ok(None);
         }
@@ -91,11 +91,11 @@ impl<C: Compute> ClassifierGuided<'_, C> {
 }
 
 impl<C: Compute> Denoise for ClassifierGuided<'_, C> {
-    /// Algorithm 2: `ε − √(1 − ᾱ) s ∇ ln p(y | x)`, and for other predictions what that means for them.
+    /// Algorithm 2: `ε − √(1 − ᾱ) s ∇ ln p(y | x)`, or the equivalent change of predictions of other types.
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let (prediction, _) = self.unet(x, t).await?;
-        let Some(pull) = self.pull(x, t).await? else { return Ok(prediction) };
-        // Midpoints of steps are not in the schedule; the nearest timestep of training has nearly their level.
+        let Some(gradient) = self.gradient(x, t).await? else { return Ok(prediction) };
+        // Midpoints of steps are not in the schedule; the nearest training timestep has nearly the same noise level.
         let level = || self.schedule.level(t.round_ties_even());
         let point = self.schedule.points().iter().find(|point| point.t == t).copied().unwrap_or_else(level);
         let factor = match self.prediction {
@@ -103,13 +103,13 @@ impl<C: Compute> Denoise for ClassifierGuided<'_, C> {
             Prediction::Sample => point.sigma * point.sigma / point.alpha,
             _ => -point.sigma,
         };
-        Ok(Latents::combine(&[(1.0, &prediction), (factor, &pull)]))
+        Ok(Latents::combine(&[(1.0, &prediction), (factor, &gradient)]))
     }
 
-    /// Algorithm 1.
-    async fn posterior(&self, x: &Latents, t: f64) -> Result<Posterior, Error> {
+    /// Algorithm 1: the sampler applies the gradient to the mean of the step.
+    async fn posterior(&self, x: &Latents, t: f64) -> Result<StepPosterior, Error> {
         let (prediction, variance) = self.unet(x, t).await?;
-        Ok(Posterior { prediction, variance, pull: self.pull(x, t).await? })
+        Ok(StepPosterior { prediction, variance, gradient: self.gradient(x, t).await? })
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {

@@ -1,9 +1,9 @@
-//! Prompts as the networks take them.
+//! Conditioning: embeddings of the prompts, and the branches of classifier-free guidance.
 
 use std::sync::Arc;
 
 use super::{
-    Companions, Compute, PipelineError, TextEmbedding,
+    Auxiliary, Compute, PipelineError, TextEmbedding,
     calls::EncodeText,
     guided::{Branch, Guidance},
     setup::Setup,
@@ -13,7 +13,7 @@ use crate::{
     models::text_encoders::Tokens,
 };
 
-/// The prompt's embedding, and the negative prompt's where guidance is on.
+/// The embedding of the prompt, and that of the negative prompt if guidance is on.
 pub(super) struct Conditioning {
     pub negative: Option<TextEmbedding>,
     pub positive: TextEmbedding,
@@ -29,7 +29,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
     if !is_guided(setup) {
         return Ok(Conditioning { negative: None, positive: encode(setup, positive, draw.clip_skip).await? });
     }
-    // What a negative prompt that nobody gave is depends on the model.
+    // If the request has no negative prompt, the model decides between an empty prompt and zeros.
     let negative = match &draw.negative_prompt {
         None if setup.networks.spec().zero_negative => None,
         negative => Some(negative.as_deref().unwrap_or_default()),
@@ -38,26 +38,26 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
         let negative_2 = second(micro.and_then(|micro| micro.negative_prompt_2.as_ref()), negative);
         tokens(setup, &[negative, &negative_2])
     });
-    // Both go through the network together, so that the shorter one gets empty chunks.
+    // Both embeddings must have the same length, so the shorter prompt is filled with empty chunks.
     let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
     let positive = encode(setup, filled(setup, positive, chunks), draw.clip_skip).await?;
     let negative = match negative {
         None => TextEmbedding::joined(vec![TextEmbedding::zeros(&setup.networks.spec())?; chunks])?,
-        // No layers are skipped for the negative prompt, as in diffusers.
+        // As in diffusers, `clip_skip` does not apply to the negative prompt.
         Some(negative) => encode(setup, filled(setup, negative, chunks), 0).await?,
     };
     Ok(Conditioning { negative: Some(negative), positive })
 }
 
-/// At a scale of 1 the formula gives the conditional prediction, and diffusers treats less than 1 alike; a network that is
-/// told the scale needs no other row.
+/// Whether guidance needs a second row. At a scale of 1 the formula gives the conditional prediction, and diffusers
+/// treats smaller scales the same way. A network that takes the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
     setup.draw.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
 }
 
-/// The chunks of a prompt: one, unless the request weighs its words.
+/// Tokenizes a prompt into chunks: exactly one with plain syntax, one or more with weighted syntax.
 fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
-    let Companions { learned, adapters, .. } = setup.companions;
+    let Auxiliary { learned, adapters, .. } = setup.auxiliary;
     let mut chunks = match setup.draw.prompt_syntax {
         PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, learned)],
         PromptSyntax::Weighted => setup.networks.tokenize_weighted(prompts, learned),
@@ -66,6 +66,7 @@ fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
     chunks
 }
 
+/// Appends chunks of an empty prompt until there are `most` chunks.
 fn filled(setup: &Setup<'_, impl Compute>, mut chunks: Vec<Tokens>, most: usize) -> Vec<Tokens> {
     while chunks.len() < most {
         chunks.extend(tokens(setup, &[""]));
@@ -73,6 +74,7 @@ fn filled(setup: &Setup<'_, impl Compute>, mut chunks: Vec<Tokens>, most: usize)
     chunks
 }
 
+/// Encodes the chunks of a prompt and joins their embeddings.
 async fn encode(
     setup: &Setup<'_, impl Compute>,
     chunks: Vec<Tokens>,
@@ -86,17 +88,17 @@ async fn encode(
     Ok(TextEmbedding::joined(embeddings)?)
 }
 
-/// The branches of classifier-free guidance, each with the same channels `beside` its latents.
+/// The branches of classifier-free guidance. Both get the additional input channels `extra_channels`.
 pub(super) fn classifier_free(
     text: Conditioning,
     setup: &Setup<'_, impl Compute>,
-    beside: Vec<Vec<f32>>,
+    extra_channels: Vec<Vec<f32>>,
 ) -> (Vec<Branch>, Guidance) {
     let Draw { micro_conditioning, guidance_scale, guidance_rescale, .. } = setup.draw;
     let told = |negative: bool| time_ids(micro_conditioning.as_ref(), setup.networks.spec().time_ids, negative);
     let positive = Branch {
         text: text.positive,
-        beside: beside.clone(),
+        extra_channels: extra_channels.clone(),
         time_ids: told(false),
         classes: Vec::new(),
         follows_prompt: true,
@@ -104,16 +106,21 @@ pub(super) fn classifier_free(
     match text.negative {
         None => (vec![positive], Guidance::Off),
         Some(negative) => {
-            let negative =
-                Branch { text: negative, beside, time_ids: told(true), classes: Vec::new(), follows_prompt: false };
+            let negative = Branch {
+                text: negative,
+                extra_channels,
+                time_ids: told(true),
+                classes: Vec::new(),
+                follows_prompt: false,
+            };
             let guidance = Guidance::ClassifierFree { scale: *guidance_scale, rescale: *guidance_rescale };
             (vec![negative, positive], guidance)
         }
     }
 }
 
-/// The numbers that SDXL is told of the picture: sizes, the corner of the part that is shown, and the size that is wanted
-/// or a score.
+/// SDXL's micro-conditioning as numbers: the original size, the crop corner, and the target size (`count` 6) or an
+/// aesthetic score (`count` 5). Empty for other counts.
 pub(super) fn time_ids(micro_conditioning: Option<&MicroConditioning>, count: usize, negative: bool) -> Arc<[f32]> {
     let Some(micro) = micro_conditioning else { return Arc::from([]) };
     let (original, crop, target, score) = match negative {

@@ -1,9 +1,10 @@
-//! The part of a picture that is drawn anew at the full size (diffusers' `get_crop_region`).
+//! The part of a picture that `padding_mask_crop` selects for inpainting (diffusers' `get_crop_region`).
 
 use crate::imaging::GreyImage;
 
-/// The smallest rectangle around all that is not black, `padding` pixels wider on every side, and then wider on two sides
-/// until it has the shape of `width` × `height`, as far as the mask goes: [x, y, width, height]. Of a black mask all.
+/// The bounding box of all pixels of the mask that are not black, as [x, y, width, height]. The box is extended by
+/// `padding` on all sides and then in one direction, as far as the mask allows, to the aspect ratio of `width` ×
+/// `height`. For a black mask, the box is the whole mask.
 pub(super) fn around(mask: &GreyImage, padding: u32, [height, width]: [usize; 2]) -> [u32; 4] {
     let (w, h) = (i64::from(mask.width), i64::from(mask.height));
     let white = |x: i64, y: i64| mask.pixels[(y * w + x) as usize] != 0;
@@ -26,7 +27,8 @@ pub(super) fn around(mask: &GreyImage, padding: u32, [height, width]: [usize; 2]
     [x1, y1, x2 - x1, y2 - y1].map(|side| side as u32)
 }
 
-/// `from..to` made as long as wanted, equally on both sides, shifted and then cut where it would leave `0..end`.
+/// Extends `from..to` equally at both ends to the length `wanted`. If the range leaves `0..end`, it is shifted and then
+/// cut.
 fn widened((mut from, mut to): (i64, i64), wanted: f64, end: i64) -> (i64, i64) {
     let more = (wanted - (to - from) as f64) as i64;
     from -= more / 2;
@@ -44,7 +46,7 @@ fn widened((mut from, mut to): (i64, i64), wanted: f64, end: i64) -> (i64, i64) 
 mod tests {
     use super::*;
 
-    /// A black mask of 20 × 10 with one white rectangle.
+    /// A black mask of 20 × 10 pixels with one white rectangle.
     fn mask([x, y, width, height]: [u32; 4]) -> GreyImage {
         let inside = |i: u32| (x..x + width).contains(&(i % 20)) && (y..y + height).contains(&(i / 20));
         GreyImage { width: 20, height: 10, pixels: (0..200).map(|i| if inside(i) { 255 } else { 0 }).collect() }

@@ -1,25 +1,25 @@
-//! Latents to pixels, in tiles and stages.
+//! Decoding of latents to pixels, in tiles and stages.
 
 use candle_core::{Storage, Tensor};
 
 use super::{Frame, NetworkError, Networks, calls::Decode, canvas::Canvas};
 use crate::{device::HOST, diffusion::Latents, models::pause::ToEnd};
 
-/// What the decoding of one picture has come to between two stages: (1, …), memory of its own, so that it may be kept
-/// while its company is long done. A cheap handle.
+/// The state of one picture between two stages of decoding: (1, …). It has memory of its own, so that it can be kept
+/// longer than the other rows of its batch. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Activation(pub Tensor);
 
 impl Activation {
-    /// Latents (C, h, w) before the first stage.
+    /// The input of the first stage: latents (C, h, w).
     ///
     /// # Errors
-    /// There are not C·h·w of them.
+    /// `latents` does not have C·h·w numbers.
     pub fn of_latents(latents: Vec<f32>, [c, h, w]: [usize; 3]) -> Result<Activation, NetworkError> {
         Tensor::from_vec(latents, (1, c, h, w), &HOST).map(Activation).map_err(failed)
     }
 
-    /// Rows of equal shape as one batch.
+    /// Joins rows of equal shape to a batch.
     pub(crate) fn join(rows: &[Activation]) -> candle_core::Result<Tensor> {
         match rows {
             [only] => Ok(only.0.clone()),
@@ -27,7 +27,7 @@ impl Activation {
         }
     }
 
-    /// The rows of a batch.
+    /// Splits a batch into its rows.
     pub(crate) fn split(batch: Tensor) -> candle_core::Result<Vec<Activation>> {
         match batch.dim(0)? {
             1 => Ok(vec![Activation(batch)]),
@@ -35,7 +35,7 @@ impl Activation {
         }
     }
 
-    /// Hands the numbers to `read`, which must be of this shape.
+    /// Passes the numbers to `read`. The activation must have the given shape.
     pub(crate) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
         let look = || -> candle_core::Result<T> {
             if self.0.dims() != shape {
@@ -52,11 +52,11 @@ impl Activation {
     }
 }
 
-/// Decodes latents (B, C, h, w), tile by tile where they are large and stage by stage. `run` makes the calls; pictures go
-/// through them together up to `most` latent pixels, since a picture on its way takes much memory.
+/// Decodes latents (B, C, h, w) stage by stage, and tile by tile if they are large. `run` makes the calls. Pictures
+/// share a call up to `most` latent pixels, a bound on its memory.
 ///
 /// # Errors
-/// Those of `run`, and answers that are no pictures.
+/// `run` failed, or its answers are not pictures.
 pub async fn decode<E: From<NetworkError>>(
     networks: &dyn Networks,
     latents: &Latents,
@@ -87,7 +87,7 @@ pub async fn decode<E: From<NetworkError>>(
     Ok(frames)
 }
 
-/// Decodes latents (B, C, h, w) for a caller that has the networks to itself.
+/// Decodes latents (B, C, h, w) without an engine, for a caller that has the networks to itself.
 ///
 /// # Errors
 /// The decoder failed.

@@ -1,16 +1,16 @@
-//! Deep features that one run keeps between its calls of the denoiser (DeepCache: Ma et al. 2023, arXiv:2312.00858).
+//! Deep features that one run reuses between its denoiser calls (DeepCache: Ma et al. 2023, arXiv:2312.00858).
 
 use super::{Depth, Features};
 use crate::generation::FeatureCache;
 
-/// Which calls are whole, and what the last whole one left. Belongs to one run and ends with it.
+/// Decides which calls of one run are complete, and holds the features of the last complete call.
 #[derive(Debug, Default)]
 pub(super) struct KeptFeatures {
-    /// `None` keeps nothing: every call is whole.
+    /// Calls from one complete call to the next; `None` disables the cache, so all calls are complete.
     interval: Option<u32>,
-    /// Calls since the last whole one, itself counted.
+    /// Calls since the last complete one, including it.
     calls: u32,
-    /// One for each row of the last whole call.
+    /// The features of each row of the last complete call.
     kept: Vec<Features>,
 }
 
@@ -19,8 +19,9 @@ impl KeptFeatures {
         KeptFeatures { interval: cache.map(|cache| cache.interval), ..KeptFeatures::default() }
     }
 
-    /// What a call of so many rows computes, and what each row starts from. Rows come and go at the front, where guidance
-    /// has those of the negative prompt; a call with more rows than features are kept for is a whole one.
+    /// Decides what a call of `rows` rows computes, and returns the features that each row starts from. Rows are added
+    /// and removed at the front, because the rows of the negative prompt come first. A call with more rows than there
+    /// are stored features is complete.
     pub fn next(&mut self, rows: usize) -> (Depth, Vec<Option<Features>>) {
         let Some(interval) = self.interval else { return (Depth::Full, vec![None; rows]) };
         match self.kept.len().checked_sub(rows) {
@@ -36,7 +37,7 @@ impl KeptFeatures {
         }
     }
 
-    /// Takes what a whole call left; that of other calls is nothing.
+    /// Stores the features of a complete call. Other calls return none.
     pub fn keep(&mut self, features: impl Iterator<Item = Features>) {
         self.kept.extend(features);
     }
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
     use crate::generation::FeatureCacheKind;
 
-    /// The depths of calls of so many rows, as letters.
+    /// The depths of calls with these row counts, one letter per call.
     fn depths(interval: Option<u32>, rows: &[usize]) -> String {
         let mut features =
             KeptFeatures::new(interval.map(|interval| FeatureCache { kind: FeatureCacheKind::DeepCache, interval }));

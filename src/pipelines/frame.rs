@@ -1,8 +1,8 @@
-//! What a run ends with, before it is encoded.
+//! Frames: the results of a run before they are encoded as files.
 
 use crate::imaging::RgbImage;
 
-/// One raw result of a run, or a rough look at one.
+/// A result of a run, or a preview of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     Picture(RgbImage),

@@ -1,4 +1,4 @@
-//! The network as a sampler sees it: one prediction for each picture, guidance already applied where it is wanted.
+//! The network as a sampler sees it: one prediction per picture, with guidance applied.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Compute, Control, DenoiseRow, Denoised, Inputs, PipelineError, TextEmbedding, calls::DenoiseCall,
-    feature_cache::KeptFeatures, latents::decode_tiny, setup::Setup, steering::Steering,
+    control_schedule::ControlSchedule, feature_cache::KeptFeatures, latents::decode_tiny, setup::Setup,
 };
 use crate::{
     diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit},
@@ -15,27 +15,27 @@ use crate::{
     models::adapters::AdapterSet,
 };
 
-/// What one row of every call is told beside noise and time.
+/// The conditioning of one group of rows. Each branch adds one row per picture to a call.
 pub(super) struct Branch {
     pub text: TextEmbedding,
-    /// Channels behind those of the latents, (C', h, w) for each picture; none for most models.
-    pub beside: Vec<Vec<f32>>,
-    /// What SDXL is told of sizes.
+    /// Input channels that follow those of the latents, (C', h, w) per picture; empty for most models.
+    pub extra_channels: Vec<Vec<f32>>,
+    /// SDXL's micro-conditioning; see [`DenoiseRow::time_ids`].
     pub time_ids: Arc<[f32]>,
-    /// The class of each picture, for networks that are told classes.
+    /// The class of each picture, for networks that take one.
     pub classes: Vec<u32>,
-    /// The one that a guess of a ControlNet is for.
+    /// Whether ControlNets in guess mode act on this branch.
     pub follows_prompt: bool,
 }
 
-/// How the answers of the branches become one.
+/// How the predictions of the branches are combined.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Guidance {
-    /// The only branch's.
+    /// Uses the prediction of the only branch.
     Off,
-    /// Of [unconditional, conditional].
+    /// Combines the branches [unconditional, conditional].
     ClassifierFree { scale: f64, rescale: f64 },
-    /// Of [text and picture, picture, neither].
+    /// Combines the branches [text and picture, picture, neither].
     Edit { scale: f64, image_scale: f64 },
 }
 
@@ -45,17 +45,18 @@ pub(super) struct Guided<'a, C> {
     branches: Vec<Branch>,
     guidance: Guidance,
     interval: GuidanceInterval,
-    /// The guidance scale less one, for a network that is told it.
-    told: Option<f32>,
+    /// The guidance scale minus 1, for a network that takes it.
+    guidance_input: Option<f32>,
     adapters: AdapterSet,
-    steering: Steering,
+    control_schedule: ControlSchedule,
     blend: Option<Blend>,
-    /// Steps before this run's own, and of all runs of the generation together.
+    /// Steps before this sampler run.
     steps_before: usize,
+    /// Steps after this sampler run.
     steps_after: usize,
-    /// An estimate of the end that is to be shown before the next call.
+    /// A step and its estimate of x0, to be shown as a preview before the next call.
     unseen: RefCell<Option<(usize, Latents)>>,
-    /// The share of the steps that the sampler has reported as done.
+    /// The share of this sampler run's steps that are done, in [0, 1].
     done: Cell<f64>,
     features: RefCell<KeptFeatures>,
 }
@@ -63,15 +64,15 @@ pub(super) struct Guided<'a, C> {
 impl<'a, C: Compute> Guided<'a, C> {
     pub fn new(setup: &Setup<'a, C>, (branches, guidance): (Vec<Branch>, Guidance)) -> Self {
         let draw = setup.draw;
-        let told = setup.networks.spec().guidance_embedding.then_some((draw.guidance_scale - 1.0) as f32);
+        let guidance_input = setup.networks.spec().guidance_embedding.then_some((draw.guidance_scale - 1.0) as f32);
         Guided {
             compute: setup.compute,
             branches,
             guidance,
             interval: draw.guidance_interval,
-            told,
-            adapters: setup.companions.adapters.clone(),
-            steering: Steering::default(),
+            guidance_input,
+            adapters: setup.auxiliary.adapters.clone(),
+            control_schedule: ControlSchedule::default(),
             blend: None,
             steps_before: 0,
             steps_after: 0,
@@ -81,25 +82,31 @@ impl<'a, C: Compute> Guided<'a, C> {
         }
     }
 
-    /// For the run of this schedule by the generation's own model: steered by the request's ControlNets, and followed by the
-    /// refiner's steps.
-    pub fn steered(self, setup: &Setup<'a, C>, inputs: &Inputs, schedule: &Schedule) -> Result<Self, PipelineError> {
-        let steering = Steering::new(setup, inputs, schedule.calls())?;
+    /// For the sampler run of the generation's own model with `schedule`: adds the request's ControlNets, and counts
+    /// the refiner's steps as steps to come.
+    pub fn with_controls(
+        self,
+        setup: &Setup<'a, C>,
+        inputs: &Inputs,
+        schedule: &Schedule,
+    ) -> Result<Self, PipelineError> {
+        let control_schedule = ControlSchedule::new(setup, inputs, schedule.calls())?;
         let steps_after = setup.stages.refiner.as_ref().map_or(0, |schedule| schedule.steps().len());
-        Ok(Guided { steering, steps_after, ..self })
+        Ok(Guided { control_schedule, steps_after, ..self })
     }
 
-    /// Reports its steps as the last ones of more.
+    /// Counts `steps_before` steps of an earlier sampler run as done.
     pub fn after(self, steps_before: usize) -> Self {
         Guided { steps_before, ..self }
     }
 
-    /// After every step puts back what the mask keeps.
+    /// After every network call, restores the part of the picture that the mask keeps.
     pub fn blended(self, blend: Blend) -> Self {
         Guided { blend: Some(blend), ..self }
     }
 
-    /// The branches of the next call: all, or where guidance is left out the one that follows the prompt.
+    /// The branches of the next call: all of them, or outside the guidance interval only the one that follows the
+    /// prompt.
     fn active(&self) -> &[Branch] {
         let followed = match self.guidance {
             _ if self.interval.covers(self.done.get()) => return &self.branches,
@@ -119,14 +126,14 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         }
         let [b, c, h, w] = x.shape();
         let branches = self.active();
-        let controls = self.steering.next();
+        let controls = self.control_schedule.next();
         let row = |branch: &Branch, i: usize| DenoiseRow {
-            sample: [x.row(i), branch.beside.get(i).map_or(&[], Vec::as_slice)].concat(),
+            sample: [x.row(i), branch.extra_channels.get(i).map_or(&[], Vec::as_slice)].concat(),
             t: t as f32,
             context: branch.text.clone(),
             time_ids: branch.time_ids.clone(),
             class: branch.classes.get(i).copied(),
-            guidance: self.told,
+            guidance: self.guidance_input,
             controls: controls
                 .iter()
                 .filter(|control: &&Control| branch.follows_prompt || !control.guess)
@@ -163,7 +170,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         }
     }
 
-    fn amend(&self, x: Latents, noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
+    fn adjust_state(&self, x: Latents, noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
         match &self.blend {
             Some(blend) => blend.apply(x, noised),
             None => x,
@@ -180,13 +187,13 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     }
 }
 
-/// What stands where a mask is black: the picture that is filled in, with as much noise as the step has.
+/// What replaces the state where a mask is black: the picture, with the noise level of the step.
 pub(super) struct Blend {
     /// The picture's latents, (B, C, h, w).
     pub image: Latents,
     /// The run's first noise, (B, C, h, w).
     pub noise: Latents,
-    /// 1 where the sampler's result stands, else 0; (h, w).
+    /// 1 where the sampler's result is used, otherwise 0; (h, w).
     pub mask: Vec<f32>,
 }
 

@@ -1,4 +1,4 @@
-//! A picture drawn over another.
+//! Recipe of image to image: draws over the request's picture.
 
 use super::{
     Compute, Frame, Inputs, PipelineError,
@@ -9,15 +9,16 @@ use super::{
     refine::finish,
     setup::Setup,
 };
-use crate::{diffusion::sample, generation::Place};
+use crate::{diffusion::sample, generation::ImageField};
 
-/// Lays noise over the request's picture and takes it away again as the prompt says; `strength` is how much (SDEdit, Meng et al. 2022,
-/// arXiv:2108.01073). The same pictures as diffusers' `StableDiffusionImg2ImgPipeline` and its relatives for the same seed.
+/// Adds noise to the request's picture and denoises it as the prompt says; `strength` sets the amount of noise (SDEdit,
+/// Meng et al. 2022, arXiv:2108.01073). For the same seed, the pictures equal those of diffusers'
+/// `StableDiffusionImg2ImgPipeline` and its variants.
 pub(super) async fn image_to_image(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
 ) -> Result<Vec<Frame>, PipelineError> {
-    let picture = inputs.of(Place::Image)?;
+    let picture = inputs.of(ImageField::Image)?;
     let text = encode_prompts(setup).await?;
     let posterior = encode(setup.compute, normalized(picture, setup.size()), setup.size()).await?;
 
@@ -28,7 +29,7 @@ pub(super) async fn image_to_image(
     let x = schedule.add_noise(&schedule.timeline()[0], &x0, &noise.draw(shape));
 
     let branches = classifier_free(text, setup, Vec::new());
-    let guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
+    let guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
     let latents = sample(&guided, schedule, setup.draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await

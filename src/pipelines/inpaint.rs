@@ -1,4 +1,4 @@
-//! A part of a picture drawn anew.
+//! Recipe of inpainting: redraws the part of a picture that a mask covers.
 
 use std::borrow::Cow;
 
@@ -14,14 +14,15 @@ use super::{
 };
 use crate::{
     diffusion::{Latents, sample},
-    generation::{Draw, Mask, Place, Source},
-    imaging::{GreyImage, RgbImage, grey, laid_over, resize},
+    generation::{Draw, ImageField, Mask, Source},
+    imaging::{GreyImage, RgbImage, composite, grey, resize},
     models::latent_diffusion::Input,
 };
 
-/// Draws anew what the mask covers: with a network of Stable Diffusion's usual kind by putting the rest back after every step
-/// (Lugmayr et al. 2022, arXiv:2201.09865, without resampling), with one trained for it by showing it mask and rest. The same
-/// pictures as diffusers' `StableDiffusionInpaintPipeline` for the same seed, but for what `keep_unmasked` sets over them.
+/// Redraws what the mask covers. With an ordinary network, the rest is restored after every step (Lugmayr et al. 2022,
+/// arXiv:2201.09865, without resampling); a network trained for inpainting takes mask and rest as input. For the same
+/// seed, the pictures equal those of diffusers' `StableDiffusionInpaintPipeline`, except for the pixels that
+/// `keep_unmasked` restores.
 pub(super) async fn inpaint(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
@@ -29,7 +30,7 @@ pub(super) async fn inpaint(
     settings: &Mask,
 ) -> Result<Vec<Frame>, PipelineError> {
     let Setup { compute, networks, draw, .. } = *setup;
-    let (picture, mask) = (inputs.of(Place::Image)?, inputs.of(Place::Mask)?);
+    let (picture, mask) = (inputs.of(ImageField::Image)?, inputs.of(ImageField::Mask)?);
     let canvas = Canvas::new(picture, mask, settings, draw);
     let text = encode_prompts(setup).await?;
     let size = setup.size();
@@ -43,7 +44,8 @@ pub(super) async fn inpaint(
     let schedule = &setup.stages.own;
     let mut noise = noise_of(draw);
     let shape = setup.shape();
-    // What pure noise begins with and what the network sees need no latents of the picture, so none are drawn.
+    // In the first case sampling starts from pure noise, and the network sees only what the mask leaves visible. So the
+    // latents of the whole picture are not needed.
     let x0 = match shows_mask && whole {
         true => Latents::new(shape, vec![0.0; shape.iter().product()])?,
         false => posterior.sample(&mut noise, draw, shape)?,
@@ -53,7 +55,7 @@ pub(super) async fn inpaint(
         true => z.scale(schedule.init_noise_sigma()),
         false => schedule.add_noise(&schedule.timeline()[0], &x0, &z),
     };
-    // Drawn also where only the networks trained for it take them, as diffusers does.
+    // Sampled for all networks, as in diffusers, although only networks trained for inpainting use it.
     let hidden = hidden.sample(&mut noise, draw, shape)?;
     let mask = sampled(&mask, size, networks.spec().vae_scale_factor); // (h, w)
 
@@ -62,7 +64,7 @@ pub(super) async fn inpaint(
         false => Vec::new(),
     };
     let branches = classifier_free(text, setup, beside);
-    let mut guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
+    let mut guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
     if !shows_mask {
         guided = guided.blended(Blend { image: x0, noise: z, mask });
     }
@@ -72,13 +74,16 @@ pub(super) async fn inpaint(
     Ok(drawn.into_iter().map(|Frame::Picture(drawn)| Frame::Picture(canvas.complete(drawn))).collect())
 }
 
-/// The part of the picture that is at work, and how it goes back.
+/// The picture and mask at the size that is drawn, and how the result is combined with the original.
 struct Canvas<'a> {
-    /// The picture, and the part of it that is drawn: all or [x, y, width, height].
+    /// The original picture.
     whole: &'a RgbImage,
+    /// The part that is drawn, as [x, y, width, height]; `None` for the whole picture.
     part: Option<[u32; 4]>,
+    /// The part that is drawn, cut out of the original.
     picture: Cow<'a, RgbImage>,
     mask: GreyImage,
+    /// Whether the original is restored where the mask is black.
     keep: bool,
 }
 
@@ -96,7 +101,7 @@ impl<'a> Canvas<'a> {
         Canvas { whole, part: Some(part), picture: Cow::Owned(picture), mask, keep: true }
     }
 
-    /// What was drawn, with the rest of the picture around and where the mask is black.
+    /// Combines what was drawn with the original: around the part, and where the mask is black.
     fn complete(&self, drawn: RgbImage) -> RgbImage {
         let Some([x, y, width, height]) = self.part else {
             if !self.keep {
@@ -104,9 +109,9 @@ impl<'a> Canvas<'a> {
             }
             let (width, height) = (drawn.width, drawn.height);
             let under = resize(&self.picture, width, height);
-            return laid_over(&under, &drawn, &resize(&self.mask, width, height));
+            return composite(&under, &drawn, &resize(&self.mask, width, height));
         };
-        let part = laid_over(&self.picture, &resize(&drawn, width, height), &self.mask);
+        let part = composite(&self.picture, &resize(&drawn, width, height), &self.mask);
         self.whole.clone().with_part([x, y], &part)
     }
 }

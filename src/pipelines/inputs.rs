@@ -1,9 +1,9 @@
-//! The pictures that a generation begins with, as pixels.
+//! The pictures that a generation starts from, as pixels.
 
 use super::PipelineError;
-use crate::{generation::Place, imaging::RgbImage};
+use crate::{generation::ImageField, imaging::RgbImage};
 
-/// A generation's pictures, one for each that its request names.
+/// The uploaded pictures of a generation.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     image: Option<RgbImage>,
@@ -12,24 +12,24 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Puts a picture in its place; those of the generation's `controls` come in their order.
-    pub fn put(&mut self, place: Place, picture: RgbImage) {
+    /// Stores the picture of a field. Pictures of `controls` must be stored in the order of the request.
+    pub fn put(&mut self, place: ImageField, picture: RgbImage) {
         match place {
-            Place::Image => self.image = Some(picture),
-            Place::Mask => self.mask = Some(picture),
-            Place::Control(_) => self.controls.push(picture),
+            ImageField::Image => self.image = Some(picture),
+            ImageField::Mask => self.mask = Some(picture),
+            ImageField::Control(_) => self.controls.push(picture),
         }
     }
 
-    /// The picture in this place.
+    /// The picture of a field.
     ///
     /// # Errors
-    /// [`PipelineError::MissingInput`].
-    pub(super) fn of(&self, place: Place) -> Result<&RgbImage, PipelineError> {
+    /// [`PipelineError::MissingInput`] if the picture was not stored.
+    pub(super) fn of(&self, place: ImageField) -> Result<&RgbImage, PipelineError> {
         let found = match place {
-            Place::Image => self.image.as_ref(),
-            Place::Mask => self.mask.as_ref(),
-            Place::Control(i) => self.controls.get(i),
+            ImageField::Image => self.image.as_ref(),
+            ImageField::Mask => self.mask.as_ref(),
+            ImageField::Control(i) => self.controls.get(i),
         };
         found.ok_or(PipelineError::MissingInput(place.name()))
     }

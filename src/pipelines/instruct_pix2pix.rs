@@ -1,4 +1,4 @@
-//! A picture changed as an instruction says.
+//! Recipe of InstructPix2Pix: changes a picture as an instruction says.
 
 use std::sync::Arc;
 
@@ -13,20 +13,21 @@ use super::{
 };
 use crate::{
     diffusion::sample,
-    generation::{Place, Source},
+    generation::{ImageField, Source},
 };
 
-/// Changes the request's picture as the prompt says (Brooks et al. 2023, arXiv:2211.09800), for a network that sees its latents beside the
-/// noisy ones. The same pictures as diffusers' `StableDiffusionInstructPix2PixPipeline` for the same seed.
+/// Changes the request's picture as the prompt says (Brooks et al. 2023, arXiv:2211.09800). The network takes the
+/// picture's latents as additional input channels. For the same seed, the pictures equal those of diffusers'
+/// `StableDiffusionInstructPix2PixPipeline`.
 pub(super) async fn instruct_pix2pix(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
     source: &Source,
 ) -> Result<Vec<Frame>, PipelineError> {
-    let picture = inputs.of(Place::Image)?;
+    let picture = inputs.of(ImageField::Image)?;
     let Setup { compute, draw, .. } = *setup;
     let text = encode_prompts(setup).await?;
-    // The most likely latents, as the autoencoder has them: the network was trained without the scaling.
+    // The mean of the latents, without the scaling factor, because the network was trained on unscaled latents.
     let seen = encode(compute, normalized(picture, setup.size()), setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
@@ -35,9 +36,9 @@ pub(super) async fn instruct_pix2pix(
     let shape = setup.shape();
     let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
-    let branch = |text, beside: &Vec<f32>| {
-        let beside = vec![beside.clone(); shape[0]];
-        Branch { text, beside, time_ids: Arc::from([]), classes: Vec::new(), follows_prompt: true }
+    let branch = |text, extra_channels: &Vec<f32>| {
+        let extra_channels = vec![extra_channels.clone(); shape[0]];
+        Branch { text, extra_channels, time_ids: Arc::from([]), classes: Vec::new(), follows_prompt: true }
     };
     let branches = match text.negative {
         None => (vec![branch(text.positive, &seen)], Guidance::Off),
@@ -46,7 +47,7 @@ pub(super) async fn instruct_pix2pix(
             Guidance::Edit { scale: draw.guidance_scale, image_scale: source.image_guidance_scale() },
         ),
     };
-    let guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
+    let guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
     let latents = sample(&guided, schedule, draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await

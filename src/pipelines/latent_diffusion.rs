@@ -1,4 +1,4 @@
-//! The networks of a text-to-image model that works on latents, in memory.
+//! The networks of a latent diffusion model, as the catalogue loads them.
 
 use super::{Frame, LatentRgb, Loaded, Model, NetworkError, Networks};
 use crate::{
@@ -6,22 +6,24 @@ use crate::{
     weights::LoadError,
 };
 
-/// What the recipes of text-to-image by latents work with, and the calls in [`calls`](super::calls).
+/// A loaded latent diffusion model. The recipes and the calls in [`calls`](super::calls) use it.
 pub struct LatentDiffusion {
     pub networks: Box<dyn Networks>,
+    /// The map for previews.
     pub latent_rgb: LatentRgb,
 }
 
 impl LatentDiffusion {
-    /// Those of a model.
+    /// The networks of a model.
     ///
     /// # Errors
-    /// The model has networks of another kind.
+    /// The model has networks of another type.
     pub fn of(model: &Model) -> Result<&dyn Networks, NetworkError> {
         model.networks::<LatentDiffusion>().map(|model| model.networks.as_ref())
     }
 
-    /// What a row of this call takes; nothing by a model of another kind, whose call fails.
+    /// The work and memory of one row of a call; zero if the model has networks of another type, whose call fails
+    /// anyway.
     pub(super) fn demand(model: &Model, part: Part) -> Demand {
         LatentDiffusion::of(model).map_or(Demand::default(), |networks| networks.demand(part))
     }

@@ -1,20 +1,20 @@
-//! Previews for next to nothing: a linear map from a latent pixel to its colour.
+//! Cheap previews: a linear map from a latent pixel to its color.
 
 use serde::Deserialize;
 
 use super::{Frame, NetworkError};
 use crate::diffusion::{Latents, Noise};
 
-/// `rgb = bias + Σ_c weight[c] · latents[c]`, in [-1, 1].
+/// The linear map `rgb = bias + Σ_c weight[c] · latents[c]`; `rgb` is in [-1, 1].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct LatentRgb {
-    /// One colour for each latent channel.
+    /// One color per latent channel.
     pub weight: Vec<[f32; 3]>,
     pub bias: [f32; 3],
 }
 
 impl LatentRgb {
-    /// (C, h, w) -> a picture of w × h pixels.
+    /// Maps latents (C, h, w) to a picture of w × h pixels.
     pub fn frame(&self, latents: &[f32], [c, h, w]: [usize; 3]) -> Frame {
         let plane = h * w;
         let mut pixels = Vec::with_capacity(3 * plane);
@@ -33,9 +33,9 @@ impl LatentRgb {
         Frame::picture(w, h, pixels)
     }
 
-    /// Finds the map for a model of `c` latent channels whose folder gives none: decodes a few small random latents and fits the mean colour
-    /// of each latent pixel's patch by least squares. Deterministic; takes one decode of 8 × 8 latents for each 16
-    /// samples of a channel.
+    /// Fits the map of a model with `c` latent channels whose folder contains none. Decodes c / 4 random latents of 8 ×
+    /// 8, at least 2 and at most 8, and fits the mean color of each latent pixel's patch by least squares. The result
+    /// is deterministic.
     ///
     /// # Errors
     /// The model's decoder failed.
@@ -70,7 +70,7 @@ impl LatentRgb {
     }
 }
 
-/// Blurs white noise a little, since real latents vary slowly and a decoder answers noise with noise.
+/// Blurs white noise slightly, since real latents vary slowly and a decoder turns white noise into noise.
 fn smooth(noise: &[f32], c: usize, side: usize) -> Vec<f32> {
     let mut out = noise.to_vec();
     for channel in 0..c {
@@ -87,7 +87,8 @@ fn smooth(noise: &[f32], c: usize, side: usize) -> Vec<f32> {
     out
 }
 
-/// The mean of patch (x, y) of a square picture that is cut into `side` × `side` of them; each channel in [-1, 1].
+/// The mean color of patch (x, y) of a square picture that is divided into `side` × `side` patches. Channels are in
+/// [-1, 1].
 fn mean_colour(pixels: &[u8], width: usize, [x, y]: [usize; 2], side: usize) -> [f64; 3] {
     let patch = width / side;
     let mut sum = [0.0; 3];
@@ -124,7 +125,8 @@ impl LeastSquares {
         }
     }
 
-    /// Gaussian elimination; a small ridge on the diagonal keeps it regular, so that no pivoting is needed.
+    /// Solves the equations by Gaussian elimination. A small ridge on the diagonal makes the matrix regular, so no
+    /// pivoting is needed.
     fn solve(mut self) -> Vec<[f64; 3]> {
         let n = self.n;
         for i in 0..n {

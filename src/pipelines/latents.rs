@@ -1,4 +1,4 @@
-//! What every pipeline does with latents before and after it samples them.
+//! What the recipes do with latents before and after sampling: noise, encoding and decoding.
 
 use super::{
     Compute, Frame, PipelineError, Posterior,
@@ -10,7 +10,7 @@ use crate::{
     generation::{Decoder, Draw, Phase, SeedMode},
 };
 
-/// The generation's random numbers, from the beginning.
+/// The noise generator of the generation, at its beginning.
 pub(super) fn noise_of(draw: &Draw) -> Noise {
     match draw.seed_mode {
         SeedMode::Batch => Noise::batch(draw.seed),
@@ -18,7 +18,7 @@ pub(super) fn noise_of(draw: &Draw) -> Noise {
     }
 }
 
-/// A picture, as pixels (3, H, W) in [-1, 1], to what the autoencoder knows of its latents.
+/// Encodes a picture with pixels (3, H, W) in [-1, 1] to the distribution of its latents.
 pub(super) async fn encode(
     compute: &impl Compute,
     pixels: Vec<f32>,
@@ -29,8 +29,8 @@ pub(super) async fn encode(
 }
 
 impl Posterior {
-    /// Latents (n, C, h, w) of one picture, drawn once for all images where they share a generator, as diffusers does it,
-    /// else once for each.
+    /// Samples latents (n, C, h, w) of one picture: the same sample for all n if they share a generator, as in
+    /// diffusers, and otherwise one sample for each.
     pub(super) fn sample(&self, noise: &mut Noise, draw: &Draw, shape: [usize; 4]) -> Result<Latents, PipelineError> {
         let [n, c, h, w] = shape;
         let drawn = match draw.seed_mode {
@@ -46,7 +46,7 @@ impl Posterior {
     }
 }
 
-/// Latents (n, C, h, w) to pictures, by the decoder that the request asks for.
+/// Decodes latents (n, C, h, w) with the decoder that the request names.
 pub(super) async fn decode(setup: &Setup<'_, impl Compute>, latents: &Latents) -> Result<Vec<Frame>, PipelineError> {
     let Setup { compute, networks, draw, .. } = *setup;
     match draw.decoder {
@@ -58,7 +58,7 @@ pub(super) async fn decode(setup: &Setup<'_, impl Compute>, latents: &Latents) -
     }
 }
 
-/// The same by the model's tiny decoder; an error where it has none.
+/// Decodes latents (n, C, h, w) with the model's tiny decoder. Fails if the model has none.
 pub(super) async fn decode_tiny(
     compute: &impl Compute,
     phase: Phase,

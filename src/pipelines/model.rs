@@ -1,4 +1,4 @@
-//! A model in memory.
+//! A loaded model.
 
 use std::{any::Any, sync::Arc};
 
@@ -8,52 +8,51 @@ use crate::{
     weights::LoadError,
 };
 
-/// A loaded model, shared by all its runs.
+/// A loaded model, shared by all runs that use it.
 pub struct Model {
     pub name: String,
-    /// Of the name and of the files: no other model in memory has the same, and nothing that was computed by one key is
-    /// another's.
+    /// Identifies the name and the files of the model. Results computed with models of different keys are never mixed.
     pub key: Arc<str>,
-    /// The family whose recipe draws with it.
+    /// The family whose recipe draws with the model.
     pub family: &'static str,
     pub networks: Box<dyn Loaded>,
 }
 
-/// The networks of a model as those see them who do not know its family. A family brings a type of its own with this trait;
-/// its recipes and calls get it back from [`Model::networks`].
+/// The networks of a model, for code that does not know the family. Each family implements this trait for a type of its
+/// own; its recipes and calls get that type from [`Model::networks`].
 pub trait Loaded: Any + Send + Sync {
-    /// A rough picture of a result while it is drawn, from the sampler's present estimate (C, h, w). Made on the engine's
-    /// thread, so it must cost next to nothing.
+    /// A rough preview, computed from the sampler's current estimate of x0 with the shape (C, h, w). It runs on the
+    /// engine's thread, so it must be cheap.
     fn sketch(&self, estimate: &[f32], shape: [usize; 3]) -> Frame;
 
-    /// Whether the recipe itself makes better previews by a network, and hands them to
+    /// Whether the recipe computes better previews with a network and passes them to
     /// [`Compute::show`](super::Compute::show).
     fn has_preview_network(&self) -> bool {
         false
     }
 
-    /// What a file of adapters (safetensors) does to these networks; `path` is what errors call it.
+    /// Reads a file of adapters (safetensors) for these networks. Errors name the file `path`.
     ///
     /// # Errors
-    /// The file is broken, or not for this model.
+    /// The file is damaged or does not fit this model.
     fn adapter(&self, path: &str, _file: &[u8]) -> Result<Adapter, LoadError> {
         Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model takes no adapters".to_owned() })
     }
 
-    /// What a file of textual inversion (safetensors) teaches these networks: the word `<name>`.
+    /// Reads a file of textual inversion (safetensors), which defines the word `<name>` for these networks.
     ///
     /// # Errors
-    /// The file is broken, or not for this model.
+    /// The file is damaged or does not fit this model.
     fn learned(&self, name: &str, _file: &[u8]) -> Result<LearnedToken, LoadError> {
         Err(LoadError::Safetensors { path: name.to_owned(), reason: "this model learns no words".to_owned() })
     }
 }
 
 impl Model {
-    /// The networks, as the type that the model's family has loaded.
+    /// The networks as the type that the model's family has loaded.
     ///
     /// # Errors
-    /// They are of another type: a recipe has called a network that this model does not have.
+    /// The networks have another type, because a recipe called a network that this model does not have.
     pub fn networks<T: Loaded>(&self) -> Result<&T, NetworkError> {
         let networks: &dyn Any = self.networks.as_ref();
         networks.downcast_ref().ok_or_else(|| NetworkError {

@@ -1,4 +1,4 @@
-//! The networks of one model, row by row: what the engine runs.
+//! The interface of a latent diffusion model's networks, and the rows of its calls.
 
 use std::sync::Arc;
 
@@ -19,23 +19,24 @@ use crate::{
     weights::LoadError,
 };
 
-/// What the text encoders make of one prompt. A cheap handle.
+/// The text encoders' output for one prompt. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TextEmbedding {
-    /// The tokens' hidden states, (L, D).
+    /// The hidden states of the tokens, (L, D).
     pub hidden: Tensor,
-    /// The vector of the whole prompt, (P), for networks that take one.
+    /// The pooled embedding of the whole prompt, (P), for networks that use one.
     pub pooled: Option<Tensor>,
 }
 
 impl TextEmbedding {
-    /// (L, D)
+    /// The shape (L, D) of the hidden states.
     pub fn dims(&self) -> [usize; 2] {
         let dims = self.hidden.dims();
         [dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0)]
     }
 
-    /// Those of several chunks as that of one long prompt; the vector of the whole is the first's.
+    /// Joins the embeddings of several chunks to that of one long prompt. The pooled embedding is that of the first
+    /// chunk. Fails if the widths differ.
     pub fn joined(chunks: Vec<TextEmbedding>) -> Result<TextEmbedding, NetworkError> {
         let hidden: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.hidden).collect();
         let hidden = Tensor::cat(&hidden, 0)
@@ -43,7 +44,7 @@ impl TextEmbedding {
         Ok(TextEmbedding { hidden, pooled: chunks.into_iter().next().and_then(|first| first.pooled) })
     }
 
-    /// That of no prompt at all: zeros, of the sizes that the model has.
+    /// An embedding of zeros with the model's sizes, which means "no prompt".
     pub fn zeros(spec: &Spec) -> Result<TextEmbedding, NetworkError> {
         let zeros = |shape: &[usize]| {
             Tensor::zeros(shape, DType::F32, &HOST)
@@ -54,72 +55,77 @@ impl TextEmbedding {
     }
 }
 
-/// One sample of one ask for a prediction.
+/// The input of one row of a denoiser call.
 #[derive(Clone, Debug)]
 pub struct DenoiseRow {
-    /// (C, h, w), scaled for the network.
+    /// The input channels of the network, (C, h, w), scaled for the network.
     pub sample: Vec<f32>,
-    /// The timestep that the network sees; each row has its own.
+    /// The timestep that the network receives.
     pub t: f32,
+    /// The text embedding of the branch.
     pub context: TextEmbedding,
-    /// The numbers that SDXL is told of the picture's sizes; as many as [`Spec::time_ids`].
+    /// SDXL's micro-conditioning: [`Spec::time_ids`] numbers about sizes.
     pub time_ids: Arc<[f32]>,
-    /// For networks that are told a class.
+    /// The class, for networks that take one.
     pub class: Option<u32>,
-    /// The guidance scale less one, for networks that are told it.
+    /// The guidance scale minus 1, for networks that take the guidance scale.
     pub guidance: Option<f32>,
-    /// What a second picture adds; each network at most once.
+    /// The ControlNets that act on this row.
     pub controls: Vec<Control>,
-    /// What changes the layers for this row.
+    /// LoRA weights that apply to this row.
     pub adapters: AdapterSet,
-    /// What the row starts from in a [`Depth::Shallow`] call.
+    /// The features that the row starts from in a [`Depth::Shallow`] call.
     pub features: Option<Features>,
 }
 
-/// A ControlNet, what it sees, and how strongly it acts. A cheap handle.
+/// A ControlNet, its picture, and its strength. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
     pub net: Arc<ControlNet>,
+    /// The prepared picture.
     pub hint: Arc<Hint>,
+    /// Factor of the ControlNet's outputs.
     pub scale: f32,
-    /// Adds less to outer maps than to inner ones.
+    /// Guess mode: outer layers get smaller additions than inner ones.
     pub guess: bool,
 }
 
 /// How much of the denoiser a call computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Depth {
+    /// The whole network, without features in the answers.
     Full,
-    /// All of it, and the answers carry features.
+    /// The whole network; the answers contain deep features.
     Keeping,
-    /// Its shallow branch alone, which takes the rows' features for what the rest would have given.
+    /// Only the shallow branch. The features of the rows replace the deeper layers.
     Shallow,
 }
 
-/// Deep features of one row, (h, w, C) for the U-Net's first number of channels C. A cheap handle of 4 · h · w · C bytes.
+/// Deep features of one row, (h, w, C), where C is the width of the U-Net's first level. Cheap to clone; holds 4 · h ·
+/// w · C bytes.
 #[derive(Clone, Debug)]
 pub struct Features(pub Tensor);
 
 /// The answer to one [`DenoiseRow`].
 #[derive(Clone, Debug)]
 pub struct Denoised {
-    /// (C, h, w)
+    /// The raw prediction, (C, h, w).
     pub prediction: Vec<f32>,
-    /// Of a [`Depth::Keeping`] call.
+    /// Deep features; only in answers of a [`Depth::Keeping`] call.
     pub features: Option<Features>,
 }
 
-/// What the autoencoder knows of the latents of a picture: a diagonal Gaussian, scaled for the denoiser; (C, h, w) each.
+/// The distribution of a picture's latents: a diagonal Gaussian, scaled for the denoiser. Each field is (C, h, w).
 #[derive(Clone, Debug)]
 pub struct Posterior {
     pub mean: Vec<f32>,
     /// The standard deviation.
     pub std: Vec<f32>,
-    /// The mean before the scaling, as models take it that are told what to change.
+    /// The mean without the scaling factor, for models that edit pictures.
     pub unscaled: Vec<f32>,
 }
 
-/// A network refused its input, ran out of something, or panicked.
+/// A network rejected its input, lacked a resource, or panicked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{network} failed: {detail}")]
 pub struct NetworkError {
@@ -127,57 +133,61 @@ pub struct NetworkError {
     pub detail: String,
 }
 
-/// The networks of one model. Row i of every answer depends on row i of the input alone, to the bit.
+/// The networks of one latent diffusion model. Row i of every answer depends only on row i of the input, bit for bit.
 ///
-/// The calls are futures that wait for nothing but the next poll, which computes the next layer: whoever polls may do
-/// something else in between, on any thread, and the answer does not depend on it.
+/// The returned futures wait for nothing: each poll computes the next layer. The caller may do other work between polls
+/// and may poll on any thread; the answer does not depend on this.
 #[async_trait]
 pub trait Networks: Send + Sync {
+    /// The sizes of the model.
     fn spec(&self) -> Spec;
-    /// Token ids padded or truncated to the text encoders' length. The prompts are one for each encoder; the last is for all
-    /// that follow.
+    /// Token ids, padded or truncated to the text encoders' length. `prompts` has one text per encoder; the last text
+    /// also applies to the remaining encoders.
     fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens;
-    /// The same of prompts in A1111's syntax, in one or more chunks that are encoded each on its own.
+    /// Like [`Networks::tokenize`], for prompts in A1111's syntax. Returns one or more chunks, which are encoded
+    /// separately.
     fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
         vec![self.tokenize(prompts, learned)]
     }
+    /// One embedding per prompt, without the output of the text encoder's last `clip_skip` layers.
     async fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;
-    /// All rows have the shape (C, h, w).
+    /// One prediction per row. All rows have the shape (C, h, w).
     async fn denoise(
         &self,
         shape: [usize; 3],
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError>;
-    /// Pixels (3, H, W) in [-1, 1] → the distribution of their latents.
+    /// The distribution of the latents of each picture with pixels (3, H, W) in [-1, 1]; `shape` is (H, W).
     async fn encode(&self, shape: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError>;
-    /// What one row of a call asks of the machine, a function of the layers' sizes. Only the order of calls and the rows that
-    /// share one depend on it, and never an answer.
+    /// The work and memory of one row of a call, computed from the sizes of the layers. It affects only the order and
+    /// grouping of calls, never an answer.
     fn demand(&self, _part: Part) -> Demand {
         Demand { work: 1.0, bytes: 0 }
     }
-    /// The pieces that latents of (h, w) are decoded in.
+    /// The tiles in which latents of (h, w) are decoded.
     fn tiles(&self, size: [usize; 2]) -> Tiles;
-    /// Into how many calls of [`Networks::decode`] the decoding of latents (C, h, w) falls, one or more, and which share of
-    /// the work each of them does; the shares add up to 1.
+    /// The stages of decoding latents (C, h, w): one or more calls of [`Networks::decode`]. Returns the share of each
+    /// in the total work; the shares add up to 1.
     fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64>;
-    /// One stage, counted from 0, of decoding latents (C, h, w). The first takes them as (1, C, h, w), each later stage
-    /// takes what the one before it made, and the last gives pixels (1, H, W, 3), roughly in [-1, 1].
+    /// Runs one stage, counted from 0, of decoding latents (C, h, w). The first stage takes latents (1, C, h, w), each
+    /// later one takes the output of the stage before, and the last one returns pixels (1, H, W, 3), roughly in [-1,
+    /// 1].
     async fn decode(
         &self,
         shape: [usize; 3],
         stage: usize,
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError>;
-    /// What a file of adapters (safetensors) does to these networks; `path` is what errors call it.
+    /// Reads a file of adapters (safetensors) for these networks. Errors name the file `path`.
     fn adapter(&self, path: &str, _file: &[u8]) -> Result<Adapter, LoadError> {
         Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model takes no adapters".to_owned() })
     }
-    /// What a file of textual inversion (safetensors) teaches these networks: the word `<name>`.
+    /// Reads a file of textual inversion (safetensors), which defines the word `<name>` for these networks.
     fn learned(&self, name: &str, _file: &[u8]) -> Result<LearnedToken, LoadError> {
         Err(LoadError::Safetensors { path: name.to_owned(), reason: "this model learns no words".to_owned() })
     }
-    /// Rows of latents of the shape (C, h, w) to pictures, by a smaller network which only models have whose
-    /// [`Spec::tiny_decoder`] says so.
+    /// Decodes rows of latents (C, h, w) to pictures with a smaller network. Only models with [`Spec::tiny_decoder`]
+    /// have it.
     async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError>;
 }

@@ -1,4 +1,4 @@
-//! The networks of a model that draws without a text, in memory.
+//! The networks of a model that draws without text: a U-Net and its decoder or classifier.
 
 use candle_core::Tensor;
 
@@ -11,13 +11,14 @@ use crate::{
     },
 };
 
-/// A U-Net, and what turns its samples into pictures.
+/// A U-Net, and what is needed to turn its samples into pictures.
 #[derive(Debug)]
 pub struct PlainUNet {
     pub unet: UNet2DModel,
     pub config: UNet2DConfig,
+    /// The format of the U-Net's samples.
     pub output: Output,
-    /// What guides samples to a class, where the model has it.
+    /// The classifier that guides samples to a class, if the model has one.
     pub classifier: Option<Classifier>,
     pub device: Device,
 }
@@ -29,19 +30,19 @@ pub struct Classifier {
     pub config: NoisyClassifierConfig,
 }
 
-/// What the samples of a U-Net are.
+/// The format of a U-Net's samples.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a model has one of them")]
 pub enum Output {
-    /// Pictures, levels of which are in [-1, 1].
+    /// Pictures with levels in [-1, 1].
     Signed,
-    /// Pictures, levels of which are in [0, 1].
+    /// Pictures with levels in [0, 1].
     Unit,
-    /// Latents near the codes of a codebook.
+    /// Latents that are quantized with a codebook before decoding.
     Codes(Codes),
 }
 
-/// A codebook, its decoder, and a quick look at latents.
+/// A codebook with its decoder, and the map for previews.
 #[derive(Debug)]
 pub struct Codes {
     network: VqModel,
@@ -50,7 +51,7 @@ pub struct Codes {
 }
 
 impl PlainUNet {
-    /// (C, h, w) of a sample for a picture of (H, W) pixels.
+    /// The shape (C, h, w) of a sample for a picture of (H, W) pixels.
     pub fn sample_shape(&self, [height, width]: [usize; 2]) -> [usize; 3] {
         let scale = match &self.output {
             Output::Signed | Output::Unit => 1,
@@ -59,12 +60,13 @@ impl PlainUNet {
         [self.config.in_channels, height / scale, width / scale]
     }
 
-    /// What one row of a prediction for samples of (h, w) takes.
+    /// The work and memory of one row of a prediction for samples of (h, w).
     pub fn predict_demand(&self, size: [usize; 2]) -> Demand {
         self.config.demand(size)
     }
 
-    /// Samples with their times and classes → raw predictions of the same shape.
+    /// Computes raw predictions for samples (C, h, w) with their times and classes: (C, h, w), or (2C, h, w) if the
+    /// network also predicts variances.
     ///
     /// # Errors
     /// A row does not fit the network.
@@ -78,15 +80,16 @@ impl PlainUNet {
         predict.await.map_err(|error: candle_core::Error| NetworkError { network: "unet", detail: error.to_string() })
     }
 
-    /// What the classifier's gradient for one row takes; nothing where there is none.
+    /// The work and memory of the classifier's gradient for one row; zero if there is no classifier.
     pub fn gradient_demand(&self) -> Demand {
         self.classifier.as_ref().map_or(Demand::default(), |classifier| classifier.config.demand())
     }
 
-    /// Samples with their times and classes → `∇ ln p(class | sample, time)`, of the samples' shape.
+    /// Computes `∇ ln p(class | sample, time)` for samples (C, h, w) with their times and classes. Gradients are (C, h,
+    /// w).
     ///
     /// # Errors
-    /// A row does not fit the classifier, or the model has none.
+    /// A row does not fit the classifier or has no class, or the model has no classifier.
     pub async fn class_gradient(&self, shape: [usize; 3], rows: &[PredictRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
         let gradient = async {
             let classes: Option<Vec<u32>> = rows.iter().map(|row| row.class).collect();
@@ -101,7 +104,7 @@ impl PlainUNet {
         gradient.await.map_err(failed)
     }
 
-    /// What decoding one row of (h, w) latents takes; nothing where samples are pictures.
+    /// The work and memory of decoding one row of (h, w) latents; zero if the samples are pictures.
     pub fn decode_demand(&self, [h, w]: [usize; 2]) -> Demand {
         match &self.output {
             Output::Signed | Output::Unit => Demand::default(),
@@ -109,10 +112,10 @@ impl PlainUNet {
         }
     }
 
-    /// Latents (C, h, w) → pictures.
+    /// Decodes latents (C, h, w) to pictures.
     ///
     /// # Errors
-    /// The samples are no latents, or do not fit the codebook.
+    /// The samples are pictures already, or do not fit the codebook.
     pub async fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         match &self.output {
             Output::Codes(codes) => codes.decode(shape, rows, &self.device).await,
@@ -124,7 +127,7 @@ impl PlainUNet {
 }
 
 impl Output {
-    /// The picture of a sample (3, h, w), where samples are pictures.
+    /// Converts a sample (3, h, w) to a picture; `None` if the samples are latents.
     pub fn frame(&self, sample: &[f32], [_, h, w]: [usize; 3]) -> Option<Frame> {
         let level: fn(f32) -> u8 = match self {
             Output::Signed => byte,
@@ -138,7 +141,8 @@ impl Output {
 }
 
 impl Codes {
-    /// `preview` is the map of quick looks; where there is none it is found by decoding random latents.
+    /// `preview` is the map for previews. If it is `None` or does not fit the channels, the map is fitted on decoded
+    /// random latents.
     ///
     /// # Errors
     /// The decoder failed.
@@ -182,7 +186,7 @@ impl Loaded for PlainUNet {
     }
 }
 
-/// Rows of (C, h, w) as (B, C, h, w).
+/// Joins rows of (C, h, w) to a batch (B, C, h, w).
 fn batch_of<'a>(
     rows: impl Iterator<Item = &'a [f32]>,
     [c, h, w]: [usize; 3],

@@ -1,20 +1,19 @@
-//! A generation with all that it takes to draw it.
+//! A prepared generation: everything that is needed to draw it.
 
 use std::sync::Arc;
 
-use super::{Companions, Inputs, Model};
+use super::{Auxiliary, Inputs, Model};
 use crate::{diffusion::SchedulerConfig, generation::Job};
 
-/// What a recipe draws from. Made by the catalogue for the worker, the command
-/// line, tests and benches alike.
+/// The input of a recipe. The catalogue makes it for the worker, the command line, tests and benches.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     pub job: Job,
     pub model: Arc<Model>,
-    /// The model's own scheduler with what the request changes.
+    /// The model's own scheduler, with the changes that the request makes.
     pub scheduler: SchedulerConfig,
-    /// What the request names beside its model.
-    pub companions: Companions,
-    /// The pictures that it brings along.
+    /// What the request names in addition to its model.
+    pub auxiliary: Auxiliary,
+    /// The pictures that the request contains.
     pub inputs: Inputs,
 }

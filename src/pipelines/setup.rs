@@ -1,24 +1,25 @@
-//! What every pipeline works with.
+//! The common arguments of the functions of a recipe.
 
-use super::{Companions, Compute, Networks};
+use super::{Auxiliary, Compute, Networks};
 use crate::{diffusion::Stages, generation::Draw};
 
-/// One generation, the networks of its model, and who computes them.
+/// One generation, the networks of its model, and the engine's interface.
 pub(super) struct Setup<'a, C> {
     pub compute: &'a C,
     pub networks: &'a dyn Networks,
+    /// The schedules of the generation's own model and of its refiner.
     pub stages: Stages,
     pub draw: &'a Draw,
-    pub companions: &'a Companions,
+    pub auxiliary: &'a Auxiliary,
 }
 
 impl<C: Compute> Setup<'_, C> {
-    /// (H, W) in pixels.
+    /// The size (H, W) of the pictures, in pixels.
     pub fn size(&self) -> [usize; 2] {
         [self.draw.height, self.draw.width].map(|side| side as usize)
     }
 
-    /// (n, C, h, w) of the latents.
+    /// The shape (n, C, h, w) of the latents.
     pub fn shape(&self) -> [usize; 4] {
         let spec = self.networks.spec();
         let [h, w] = self.size().map(|side| side / spec.vae_scale_factor);

@@ -1,4 +1,5 @@
-//! From a prompt to pictures by way of latents, whatever the request begins with.
+//! Selects the recipe of a latent diffusion model: text to image, image to image, inpainting, or editing by
+//! instruction.
 
 use super::{
     Compute, Frame, LatentDiffusion, PipelineError, Prepared, image_to_image::image_to_image, inpaint::inpaint,
@@ -10,17 +11,18 @@ use crate::{
     models::latent_diffusion::Input,
 };
 
-/// Runs the recipe that the request asks for, by a model of [`LatentDiffusion`].
+/// Runs the recipe that the request needs, for a model of type [`LatentDiffusion`].
 ///
 /// # Errors
-/// A network failed, the sampler left the finite numbers, or what the generation names is not in `prepared`.
+/// A network failed, the sampler produced a number that is not finite, or `prepared` lacks something that the
+/// generation names.
 pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-    let Prepared { job, model, scheduler, companions, inputs } = prepared;
+    let Prepared { job, model, scheduler, auxiliary, inputs } = prepared;
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
     let own = OwnSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
-    let stages = Stages::of(draw, own, companions.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
-    let setup = Setup { compute, networks, stages, draw, companions };
+    let stages = Stages::of(draw, own, auxiliary.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
+    let setup = Setup { compute, networks, stages, draw, auxiliary };
     let Some(source) = &draw.source else {
         return text_to_image(&setup, inputs).await;
     };

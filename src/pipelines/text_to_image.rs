@@ -1,4 +1,4 @@
-//! Text to image: latent diffusion with classifier-free guidance.
+//! Recipe of text to image: latent diffusion with classifier-free guidance.
 
 use super::{
     Compute, Frame, Inputs, PipelineError,
@@ -10,9 +10,9 @@ use super::{
 };
 use crate::diffusion::sample;
 
-/// Draws the generation's `n` pictures, of `height` × `width` pixels (Rombach et al. 2022, arXiv:2112.10752; guidance:
-/// Ho & Salimans 2022, arXiv:2207.12598). The same pictures as diffusers' `StableDiffusionPipeline` for the same seed, and as
-/// those of its relatives for SDXL, latent consistency models and ControlNets.
+/// Draws the generation's `n` pictures of `height` × `width` pixels (Rombach et al. 2022, arXiv:2112.10752; guidance:
+/// Ho & Salimans 2022, arXiv:2207.12598). For the same seed, the pictures equal those of diffusers'
+/// `StableDiffusionPipeline` and its variants for SDXL, latent consistency models and ControlNets.
 pub(super) async fn text_to_image(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
@@ -24,7 +24,7 @@ pub(super) async fn text_to_image(
     let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
     let branches = classifier_free(text, setup, Vec::new());
-    let guided = Guided::new(setup, branches).steered(setup, inputs, schedule)?;
+    let guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
     let latents = sample(&guided, schedule, setup.draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await

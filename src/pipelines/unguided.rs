@@ -1,4 +1,4 @@
-//! Sampling by a U-Net that takes no text: one prediction for each picture, without guidance.
+//! Recipe of sampling with a U-Net that takes no text: one prediction per picture, without guidance.
 
 use super::{
     Compute, Frame, PipelineError, PlainUNet, Prepared,
@@ -10,12 +10,12 @@ use crate::{
     generation::{Phase, Work},
 };
 
-/// Draws the generation's `n` pictures from noise alone, or from noise and their classes. The same pictures for the same seed as
-/// diffusers' `DDPMPipeline`, `DDIMPipeline`, `LDMPipeline`, `ConsistencyModelPipeline` and `ScoreSdeVePipeline`, each by its
-/// scheduler.
+/// Draws the generation's `n` pictures from noise, or from noise and their classes. For the same seed, the pictures
+/// equal those of diffusers' `DDPMPipeline`, `DDIMPipeline`, `LDMPipeline`, `ConsistencyModelPipeline` and
+/// `ScoreSdeVePipeline`, each with its scheduler.
 ///
 /// # Errors
-/// A network failed, the sampler left the finite numbers, or the model has networks of another kind.
+/// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.
 pub async fn unguided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
     let Prepared { job, model, scheduler, .. } = prepared;
     let Work::Draw(draw) = &job.work;
@@ -39,10 +39,10 @@ pub async fn unguided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec
     }
 }
 
-/// A [`Denoise`] by the U-Net of a [`Compute`].
+/// A [`Denoise`] that calls the U-Net once per picture.
 struct Unguided<'a, C> {
     compute: &'a C,
-    /// One for each picture, or none.
+    /// One class per picture, or no classes at all.
     classes: &'a [u32],
 }
 

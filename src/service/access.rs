@@ -1,13 +1,13 @@
-//! Who may see a generation.
+//! Which generations a caller may see.
 
 use crate::generation::Record;
 
-/// Whose generations somebody may see and change. To everybody else they are not there.
+/// The generations that a caller may see and change. Other generations do not exist for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access<'a> {
-    /// This tenant's.
+    /// The generations of this tenant.
     Tenant(&'a str),
-    /// All: the operator, and whoever shows a right of its own to the one thing that it asks for.
+    /// All generations: for the operator, and for callers with a right to one generation, such as a signed URL.
     Full,
 }
 

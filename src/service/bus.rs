@@ -1,13 +1,10 @@
-//! Between the processes that share a store: what this one tells the others, and what it looks at for its own watchers. The
-//! store is the truth and is looked at every second; hints only make it sooner.
+//! Communication between the processes that share a store. Each process polls the store every second; hints only make
+//! changes visible sooner.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{MissedTickBehavior, interval},
@@ -21,47 +18,47 @@ use crate::{
     ledger::{Fleet, Hint, StoreError},
 };
 
-/// Hints on their way to the other processes. A cheap handle; each hint is in it once.
+/// Unsent hints for other processes, without duplicates. Cloning gives another handle of the same outbox.
 #[derive(Clone, Debug, Default)]
 pub struct Outbox(Arc<Mutex<Vec<Hint>>>);
 
-/// More than anybody would look at: then the others find out within a second all the same.
+/// Maximum number of collected hints. Further changes become visible when the other processes poll the store.
 const MOST_HINTS: usize = 1000;
 
 impl Outbox {
     pub fn tell(&self, hint: Hint) {
-        let mut hints = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hints = self.0.lock();
         if hints.len() < MOST_HINTS && !hints.contains(&hint) {
             hints.push(hint);
         }
     }
 
     fn take(&self) -> Vec<Hint> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }
 
-/// Carries hints, progress and previews until it is stopped.
+/// Exchanges hints, progress and previews with other processes until stopped.
 pub struct Bus {
     pub store: Arc<dyn Fleet>,
     pub live: Live,
     pub outbox: Outbox,
-    /// Tells the worker that there is something to claim.
+    /// Wakes the worker when there is a generation to claim.
     pub wake: Arc<Notify>,
-    /// Tells the worker that there may be orders.
+    /// Tells the worker that the operator may have drained it.
     pub drain: Drain,
 }
 
-/// Hints are collected for so long, so that a burst of them is one message.
+/// How long hints are collected, so that a burst becomes one message.
 const HINT_INTERVAL: Duration = Duration::from_millis(50);
-/// At most two writes of progress a second, of all runs together.
+/// Time between two writes of progress, which cover all runs.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Generations that are looked at in one query.
+/// Maximum number of generations in one query.
 const PORTION: usize = 500;
 
 impl Bus {
-    /// Returns at once where no other process can share the store.
+    /// Runs until `stop`; returns at once if no other process can share the store.
     pub async fn run(self, stop: CancellationToken) {
         if !self.store.is_shared() {
             return;
@@ -88,7 +85,7 @@ impl Bus {
                 tracing::warn!(%error, "other processes cannot be heard or told of progress for now");
             }
         }
-        // What a worker gives back is taken up at once by those who hear of it.
+        // A last hint lets other processes claim at once what the worker of this process has given back.
         if let Err(error) = self.store.hint(&self.outbox.take()).await {
             tracing::warn!(%error, "other processes find out for themselves what this one has given back");
         }
@@ -97,14 +94,14 @@ impl Bus {
     fn hear(&self, hint: Hint, hinted: &mut BTreeSet<GenerationId>) {
         match hint {
             Hint::Queued => self.wake.notify_one(),
-            Hint::Orders => self.drain.announce(),
+            Hint::DrainChanged => self.drain.announce(),
             Hint::Canceled(id) => self.live.cancel(id, Reason::Canceled),
             Hint::Changed(id) if hinted.len() < MOST_HINTS => drop(hinted.insert(id)),
             Hint::Changed(_) => {}
         }
     }
 
-    /// Sends what was collected, and looks at what others have hinted at.
+    /// Sends the collected hints, and polls the generations that other processes have hinted at.
     async fn tell(&self, hinted: &mut BTreeSet<GenerationId>) -> Result<(), StoreError> {
         let hints = self.outbox.take();
         if !hints.is_empty() {
@@ -129,16 +126,16 @@ impl Bus {
 
     async fn look(&self, followed: Vec<GenerationId>) -> Result<(), StoreError> {
         for ids in followed.chunks(PORTION) {
-            let glances = self.store.glance(ids).await?;
-            for glance in &glances {
-                if self.live.seen(glance) {
-                    for preview in self.store.previews(glance.id).await? {
-                        self.live.preview(glance.id, preview);
+            let glances = self.store.snapshots(ids).await?;
+            for snapshots in &glances {
+                if self.live.seen(snapshots) {
+                    for preview in self.store.previews(snapshots.id).await? {
+                        self.live.preview(snapshots.id, preview);
                     }
                 }
             }
-            // One that was erased has nothing more to tell.
-            let gone = ids.iter().filter(|id| glances.iter().all(|glance| glance.id != **id));
+            // Generations that were erased have no further events.
+            let gone = ids.iter().filter(|id| glances.iter().all(|snapshots| snapshots.id != **id));
             gone.for_each(|id| self.live.close_unless_running(*id));
         }
         Ok(())

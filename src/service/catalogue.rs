@@ -1,4 +1,4 @@
-//! What there is to make pictures with.
+//! Operations on the catalogue: models, LoRAs, textual inversions and ControlNets.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ pub struct ModelView {
     pub name: String,
     /// `ready`, `loading`, `cold` or `failed`.
     pub state: &'static str,
-    /// Why it cannot be used.
+    /// Why the model cannot be used.
     pub error: Option<String>,
-    /// Memory that its weights take, whether they are loaded or not.
+    /// Bytes of memory that the weights take, loaded or not.
     pub bytes: Option<u64>,
     pub card: Option<Arc<ModelCard>>,
-    /// What people should know of how its files were read.
+    /// Remarks for people about how the files of the model were read.
     pub notes: Vec<String>,
 }
 
@@ -29,11 +29,11 @@ pub struct ModelView {
 #[derive(Clone, Debug)]
 pub struct AddOn {
     pub name: String,
-    /// The size of its file; unknown for a ControlNet, which may be several files.
+    /// Size of the file in bytes; `None` for a ControlNet, which may have several files.
     pub bytes: Option<u64>,
-    /// Why no model can use it.
+    /// Why no model can use the file.
     pub error: Option<String>,
-    /// Names of the models that can use it.
+    /// Names of the models that can use the file.
     pub models: Vec<String>,
 }
 
@@ -44,21 +44,24 @@ impl AddOn {
 }
 
 impl Service {
+    /// Lists the models.
     pub fn models(&self) -> Vec<ModelView> {
         self.0.catalogue.names().into_iter().map(|name| self.model_view(name)).collect()
     }
 
     /// The JSON Schema of a request for the model of this card, with the defaults of this server.
     pub fn request_schema(&self, card: &ModelCard) -> Value {
-        let Parts { limits, terms, .. } = &self.0.parts;
+        let Parts { limits, accept_policy, .. } = &self.0.parts;
         let mut schema = generation::request_schema(&Bounds { card, limits }, card.name == self.default_model());
-        for (field, seconds) in [("start_timeout_s", terms.start_timeout_s), ("run_timeout_s", terms.run_timeout_s)] {
+        for (field, seconds) in
+            [("start_timeout_s", accept_policy.start_timeout_s), ("run_timeout_s", accept_policy.run_timeout_s)]
+        {
             schema["properties"][field]["default"] = seconds.into();
         }
         schema
     }
 
-    /// The model of a name, of those too that cannot be used.
+    /// The model of this name, even if it cannot be used.
     pub fn model(&self, name: &str) -> Option<ModelView> {
         self.0.catalogue.names().into_iter().find(|known| known == name).map(|name| self.model_view(name))
     }
@@ -69,8 +72,10 @@ impl Service {
         ModelView { name, state, error, bytes, card, notes }
     }
 
+    /// Lists the LoRAs.
+    ///
     /// # Errors
-    /// The thread that looks into the files fails.
+    /// The thread that reads the files fails.
     pub async fn loras(&self) -> Result<Vec<AddOn>, ServiceError> {
         self.look(|catalogue| {
             let adapters = catalogue.adapters();
@@ -80,8 +85,10 @@ impl Service {
         .await
     }
 
+    /// Lists the textual inversions.
+    ///
     /// # Errors
-    /// The thread that looks into the files fails.
+    /// The thread that reads the files fails.
     pub async fn embeddings(&self) -> Result<Vec<AddOn>, ServiceError> {
         self.look(|catalogue| {
             let adapters = catalogue.adapters();
@@ -91,6 +98,7 @@ impl Service {
         .await
     }
 
+    /// Lists the ControlNets.
     pub fn control_nets(&self) -> Vec<AddOn> {
         let (catalogue, control_nets) = (&self.0.catalogue, self.0.catalogue.control_nets());
         control_nets.names().map(|(name, _)| AddOn::of(name, None, catalogue.users_of_control_net(name))).collect()
@@ -108,7 +116,7 @@ impl Service {
         self.look(Catalogue::reload).await?.map_err(|error| ServiceError::Catalogue(error.to_string()))
     }
 
-    /// Reads files on a thread that may block.
+    /// Calls a function that reads files on a thread for blocking work.
     async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Catalogue) -> T + Send + 'static,

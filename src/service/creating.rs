@@ -1,10 +1,10 @@
-//! From a request to a durable generation, once.
+//! Creates durable generations from requests, each at most once.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
     Created, Order, Parts, Repeatable, Service, ServiceError, View, intake, offload::offload, rules::CatalogueRules,
-    unclaimed::Unclaimed,
+    unaccepted_files::UnacceptedFiles,
 };
 use crate::{
     catalogue::Plan,
@@ -12,7 +12,7 @@ use crate::{
     ledger::{Acceptance, Accepted, Fingerprint, Hint, Refusal, StoreError},
 };
 
-/// A request that was found valid and whose pictures are stored. Dropped, it leaves nothing behind.
+/// A valid request whose pictures are stored, or a repeated request. Dropping it erases the stored pictures.
 pub struct Prepared(Outcome);
 
 enum Outcome {
@@ -25,17 +25,17 @@ struct Valid {
     id: GenerationId,
     tenant: Arc<str>,
     job: Job,
-    /// As its plan has it.
+    /// The cost of the plan, in 10⁹ multiplications.
     cost: f64,
     fingerprint: Fingerprint,
     repeatable: Repeatable,
-    /// Pictures that are not stored yet, since the id may be another's.
-    taken: Vec<intake::Taken>,
-    unclaimed: Unclaimed,
+    /// Pictures that are not stored yet, because the id may belong to another generation.
+    uploads: Vec<intake::StoredUpload>,
+    unaccepted_files: UnacceptedFiles,
 }
 
 impl Service {
-    /// Prepares a generation and accepts it: after this returns it is durable.
+    /// Prepares and accepts a generation. The generation is durable when this function returns.
     ///
     /// # Errors
     /// Those of [`Service::prepare`] and [`Service::accept`].
@@ -43,14 +43,14 @@ impl Service {
         self.accept(self.prepare(order).await?).await
     }
 
-    /// Everything up to the acceptance, cheap things first: whether the same request was there before, what its fields say,
-    /// whether it would wait too long, and only then the pixels of its pictures. Stops where this future is dropped.
+    /// Does everything before the acceptance, in the order of cost: finds an earlier equal request, checks the fields
+    /// and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
     ///
     /// # Errors
-    /// All invalid fields at once (of pictures that cannot be decoded the first alone), a queue that is too slow, a key or an
-    /// id that stands for another request, a stopping server, or a store that does not answer.
+    /// All invalid fields at once (but only the first picture that cannot be decoded), a queue that is too slow, a key
+    /// or an id of another request, a stopping server, or a store that does not answer.
     pub async fn prepare(&self, order: Order) -> Result<Prepared, ServiceError> {
-        let Parts { webhooks, metrics, draining, terms, .. } = &self.0.parts;
+        let Parts { webhooks, metrics, draining, accept_policy, .. } = &self.0.parts;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
@@ -74,13 +74,13 @@ impl Service {
         if !is_taken {
             webhooks.check(&mut fields, &tenant).await?;
         }
-        let (mut fields, pictures) = intake::look(fields, &tenant, self).await?;
-        fields.put_default("start_timeout_s", terms.start_timeout_s);
+        let (mut fields, pictures) = intake::inspect_pictures(fields, &tenant, self).await?;
+        fields.put_default("start_timeout_s", accept_policy.start_timeout_s);
         if let Some(format) = format {
             fields.put_default_below("output", "format", format.name());
         }
         let service = self.clone();
-        // The pictures of the body are in memory for longer than its fields.
+        // The pictures of the body stay in memory longer than its fields.
         let (resolved, _hold) = offload(bytes, move || {
             let hold = fields.take_hold();
             let Parts { catalogue, limits, .. } = &service.0.parts;
@@ -96,46 +96,47 @@ impl Service {
             self.admit(&job, plan).await?;
             self.check_lora_numbers(&job).await?;
         }
-        // Under an id that the client has chosen the files may be another generation's.
-        let unclaimed = match &repeatable {
-            Repeatable::No | Repeatable::ByKey(_) if !pictures.is_empty() => Unclaimed::files_of(id, self),
-            _ => Unclaimed::nothing(),
+        // If the client has chosen the id, the files may belong to another generation.
+        let unaccepted_files = match &repeatable {
+            Repeatable::No | Repeatable::ByKey(_) if !pictures.is_empty() => UnacceptedFiles::files_of(id, self),
+            _ => UnacceptedFiles::nothing(),
         };
-        let taken = intake::take_in(pictures, &mut job, id, is_taken, &unclaimed, self).await?;
-        let valid = Valid { id, tenant, job, cost: plan.cost, fingerprint, repeatable, taken, unclaimed };
+        let uploads = intake::store_pictures(pictures, &mut job, id, is_taken, &unaccepted_files, self).await?;
+        let valid = Valid { id, tenant, job, cost: plan.cost, fingerprint, repeatable, uploads, unaccepted_files };
         Ok(Prepared(Outcome::New(Box::new(valid))))
     }
 
-    /// Accepts a prepared generation: after this returns it is durable.
+    /// Accepts a prepared generation. The generation is durable when this function returns.
     ///
     /// # Errors
-    /// A queue that is full, a key or an id that stands for another request, or a store that does not answer.
+    /// A full queue, a key or an id of another request, or a store that does not answer.
     pub async fn accept(&self, Prepared(outcome): Prepared) -> Result<Created, ServiceError> {
         let valid = match outcome {
             Outcome::Replayed(view) => return Ok(Created { view: *view, replayed: true }),
             Outcome::New(valid) => *valid,
         };
-        let Valid { id, tenant, job, cost, fingerprint, repeatable, taken, unclaimed } = valid;
-        let Parts { store, blobs, metrics, wake, terms, .. } = &self.0.parts;
+        let Valid { id, tenant, job, cost, fingerprint, repeatable, uploads, unaccepted_files } = valid;
+        let Parts { store, blobs, metrics, wake, accept_policy, .. } = &self.0.parts;
         let acceptance = Acceptance {
             id,
             tenant: &tenant,
             job: &job,
             fingerprint,
             key: match &repeatable {
-                Repeatable::ByKey(key) => Some((key, terms.idempotency)),
+                Repeatable::ByKey(key) => Some((key, accept_policy.idempotency)),
                 Repeatable::No | Repeatable::ById(_) => None,
             },
             cost,
-            max_queued: terms.max_queued,
+            max_queued: accept_policy.max_queued,
         };
-        // Nobody may erase them from here on who does not know whether the generation was accepted.
-        let has_files = unclaimed.claim();
+        // From here on, the files may be erased only if the generation was certainly not accepted.
+        let has_files = unaccepted_files.claim();
         match self.bounded(store.accept(&acceptance)).await {
             Ok(Accepted::New(record)) => {
-                // The generation of this id was erased a moment ago, and what the request brings along with it.
-                for taken in &taken {
-                    intake::keep(taken, id, blobs).await?;
+                // The generation with this id has been erased in the meantime, so the pictures of this request are
+                // stored now.
+                for uploads in &uploads {
+                    intake::keep(uploads, id, blobs).await?;
                 }
                 metrics.accepted.inc();
                 wake.notify_one();
@@ -150,7 +151,7 @@ impl Service {
                 Ok(Created { view: self.view(record).await?, replayed: true })
             }
             Err(error) => {
-                // After any other error the generation may be there all the same.
+                // After any other error the generation may have been accepted.
                 if has_files && is_refusal(&error) {
                     self.erase_blobs(id).await;
                 }
@@ -159,36 +160,38 @@ impl Service {
         }
     }
 
-    /// The generation that this idempotency key has made, if it is kept.
+    /// The generation of this idempotency key, if it still exists.
     async fn made_by(&self, tenant: &str, key: &str, asked: &Fingerprint) -> Result<Option<View>, ServiceError> {
-        let Some((id, fingerprint)) = self.ask(self.0.store.find_accepted(tenant, key)).await? else { return Ok(None) };
+        let Some((id, fingerprint)) = self.query(self.0.store.find_accepted(tenant, key)).await? else {
+            return Ok(None);
+        };
         if fingerprint != *asked {
             return Err(Refusal::KeyReused.into());
         }
-        match self.ask(self.0.store.get(id)).await? {
+        match self.query(self.0.store.get(id)).await? {
             Some(record) => self.view(record).await.map(Some),
             None => Ok(None),
         }
     }
 
-    /// Whether there is a generation of this id. Only its own tenant may ask for it again.
+    /// Whether a generation with this id exists. It is an error if another tenant owns the generation.
     async fn is_taken(&self, id: GenerationId, tenant: &str) -> Result<bool, ServiceError> {
-        match self.ask(self.0.store.get(id)).await? {
+        match self.query(self.0.store.get(id)).await? {
             Some(record) if record.tenant != tenant => Err(Refusal::IdTaken.into()),
             Some(_) => Ok(true),
             None => Ok(false),
         }
     }
 
-    /// What a generation takes. Refuses one that takes more memory than a worker has; `size_field` is the field by which the
-    /// request names its size.
+    /// The plan of a generation. An error if the generation needs more memory than a worker has; `size_field` is the
+    /// field in which the request has the size.
     fn planned(&self, job: &Job, size_field: &str) -> Result<Plan, ServiceError> {
         let Work::Draw(draw) = &job.work;
         let plan = |n| {
             let work = Work::Draw(Draw { n, ..draw.clone() });
             self.0.catalogue.plan(&Job { work, ..job.clone() }).unwrap_or_default()
         };
-        let (whole, bound) = (plan(draw.n), self.0.terms.max_bytes);
+        let (whole, bound) = (plan(draw.n), self.0.accept_policy.max_bytes);
         let fits = |plan: Plan| bound.is_none_or(|bound| plan.bytes() <= bound);
         if fits(whole) {
             return Ok(whole);
@@ -211,8 +214,8 @@ impl Service {
         Err(ServiceError::Invalid(Invalid { errors: vec![error] }))
     }
 
-    /// Refuses a time that the run cannot keep, by less than half, even if nothing runs beside it. Other processes may be
-    /// faster, so that this one knows it only where it is alone.
+    /// Refuses a `run_timeout_s` that is less than half of the time that the run needs alone. Skipped if other
+    /// processes share the store, because they may be faster.
     fn check_run_timeout(&self, job: &Job, cost: f64) -> Result<(), ServiceError> {
         const MARGIN: f64 = 2.0;
         let Parts { throughput, store, .. } = &self.0.parts;
@@ -233,10 +236,10 @@ impl Service {
         }))
     }
 
-    /// Refuses what would wait too long to be worth its place.
+    /// Refuses a generation with too long an estimated wait.
     async fn admit(&self, job: &Job, plan: Plan) -> Result<(), ServiceError> {
         let Some(wait) = self.estimated_wait_of(plan).await? else { return Ok(()) };
-        let bound = self.0.terms.max_wait.min(Duration::from_secs(job.start_timeout_s.into()));
+        let bound = self.0.accept_policy.max_wait.min(Duration::from_secs(job.start_timeout_s.into()));
         if wait <= bound {
             return Ok(());
         }
@@ -244,27 +247,27 @@ impl Service {
         Err(ServiceError::Overloaded { wait_s, bound_s, retry_after_s: bounded_s(wait - bound) })
     }
 
-    /// When a generation that is accepted now would begin, however little memory it takes: at once while a worker has a free
-    /// slot. `None` where no worker has shown its speed.
+    /// The estimated wait of a generation that is accepted now, if it needed no memory: zero while a worker has a free
+    /// slot. `None` if no worker has shown its speed.
     pub async fn estimated_wait(&self) -> Result<Option<Duration>, ServiceError> {
         self.estimated_wait_of(Plan::default()).await
     }
 
-    /// When a generation of this plan that is accepted now would begin: it waits for a slot, and for memory beside those that
-    /// have slots. Of the memory of other processes nothing is known.
+    /// The estimated wait of a generation with this plan: it waits for a slot and for memory. The memory of other
+    /// processes is unknown.
     async fn estimated_wait_of(&self, plan: Plan) -> Result<Option<Duration>, ServiceError> {
-        let load = self.ask(self.0.store.workload(self.0.terms.lately, self.0.terms.slots)).await?;
-        // What waits for a slot waits for all of those that compute, so that neither wait comes on top of the other.
+        let load = self.query(self.0.store.workload(self.0.accept_policy.lately, self.0.accept_policy.slots)).await?;
+        // A generation waits for slot and memory at the same time, so the longer wait counts.
         let room = if self.0.store.is_shared() { 0.0 } else { self.0.memory.until_room(plan) };
         let cost = load.cost.max(room);
         Ok((load.speed > 0.0).then(|| Duration::try_from_secs_f64(cost / load.speed).unwrap_or(Duration::MAX)))
     }
 
-    /// A refusal of the store with when to come back.
+    /// The error for a refusal of the store, with an estimate of when to retry.
     async fn refused(&self, error: StoreError) -> ServiceError {
         let after = async |queued| match self.estimated_wait().await {
             Ok(Some(wait)) => bounded_s(wait),
-            // Nobody has shown a speed, so that nothing is known but how many wait.
+            // No worker has shown its speed, so assume one second per queued generation.
             _ => bounded_s(Duration::from_secs(queued as u64)),
         };
         match error {
@@ -276,12 +279,12 @@ impl Service {
     }
 }
 
-/// Whether nothing was accepted for certain.
+/// Whether the generation was certainly not accepted.
 fn is_refusal(error: &StoreError) -> bool {
     matches!(error, StoreError::Refused(_) | StoreError::StorageFull)
 }
 
-/// Seconds to tell a client.
+/// The seconds of `Retry-After`, 1 to 600.
 fn bounded_s(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().clamp(1.0, 600.0) as u64
 }

@@ -1,12 +1,13 @@
-//! What the devices of this process have in hand, and which of them takes the next generation.
+//! The load of each device of this process, and the choice of a device for each generation.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prometheus::IntGaugeVec;
 
 use crate::metrics::Metrics;
 
-/// The devices by index. A cheap handle; without a worker there is none.
+/// The loads by device index; empty in a process without a worker. Cloning gives another handle of the same loads.
 #[derive(Clone, Debug, Default)]
 pub struct Devices(Arc<Mutex<State>>);
 
@@ -16,27 +17,27 @@ struct State {
     runs: Option<IntGaugeVec>,
 }
 
-/// What a device has in hand.
+/// The load of a device.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Load {
-    /// As the settings name it.
+    /// The name of the device in the settings.
     pub name: String,
-    /// Generations that load or compute.
+    /// Number of generations that load models or compute.
     pub running: usize,
-    /// The work of all of them, 10⁹ multiplications.
+    /// The total cost of these generations, in 10⁹ multiplications.
     cost: f64,
 }
 
-/// How the model of a generation stands on a device.
+/// Whether a device has the model of a generation, or room for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Candidate {
-    /// It is in memory, or being read.
+    /// Whether the model is in memory or being loaded.
     pub is_there: bool,
-    /// Nothing has to leave memory for it.
+    /// Whether the model fits into memory without unloading another one.
     pub has_room: bool,
 }
 
-/// A generation on a device, until this is dropped.
+/// A generation on a device. Dropping it removes the generation from the device.
 #[derive(Debug)]
 pub struct Placed {
     devices: Devices,
@@ -53,23 +54,19 @@ impl Devices {
     }
 
     pub fn loads(&self) -> Vec<Load> {
-        self.lock().loads.clone()
+        self.0.lock().loads.clone()
     }
 
-    /// Puts a generation of so much work on a device; `of` says how its model stands on each. Two that come together see each
-    /// other.
+    /// Chooses a device for a generation of this cost and adds the generation to its load; `of` says whether each
+    /// device has the model. Concurrent calls see each other's generations.
     pub fn place(&self, cost: f64, of: impl Fn(usize) -> Candidate) -> Placed {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let device = choose(&state.loads, of);
         state.change(device, |load| {
             load.running += 1;
             load.cost += cost;
         });
         Placed { devices: self.clone(), device, cost }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,17 +83,17 @@ impl State {
 impl Drop for Placed {
     fn drop(&mut self) {
         let cost = self.cost;
-        self.devices.lock().change(self.device, |load| {
+        self.devices.0.lock().change(self.device, |load| {
             load.running -= 1;
-            // Sums of fractions do not come back to zero by themselves.
+            // Rounding errors would keep the sum from returning to zero.
             load.cost = if load.running == 0 { 0.0 } else { load.cost - cost };
         });
     }
 }
 
-/// The device for a generation. An idle device that has the model is first; then an idle one that has room for the model, so that
-/// a model in demand comes to be on several devices; then the least busy one that has the model, so that no model leaves memory
-/// for another one's copy; then the least busy one.
+/// Chooses the device for a generation, in this order: an idle device that has the model; an idle device with room for
+/// the model, so that a frequent model is loaded on several devices; the least busy device that has the model, so that
+/// no model is unloaded for a copy of another one; the least busy device.
 fn choose(loads: &[Load], of: impl Fn(usize) -> Candidate) -> usize {
     let rank = |device: usize| {
         let Candidate { is_there, has_room } = of(device);
@@ -122,7 +119,7 @@ mod tests {
         Devices::new(["cpu:0", "cpu:1"].map(str::to_owned), &Metrics::new())
     }
 
-    /// The model is on some devices, and there is room elsewhere or not.
+    /// Candidates: the devices that have the model, and whether the others have room.
     fn on(devices: &'static [usize], has_room: bool) -> impl Fn(usize) -> Candidate {
         move |device| Candidate { is_there: devices.contains(&device), has_room }
     }

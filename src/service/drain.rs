@@ -1,10 +1,11 @@
-//! Whether the worker of this process takes no more work, as an operator has asked.
+//! The drained state of this process's worker, which an operator sets.
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-/// Shared by the worker, which learns it from the store, and by those who tell of it. A cheap handle.
+/// Whether the worker is drained. The worker reads the state from the store and shares it with the service. Cloning
+/// gives another handle of the same state.
 #[derive(Clone, Debug, Default)]
 pub struct Drain(Arc<Shared>);
 
@@ -15,7 +16,7 @@ struct Shared {
 }
 
 impl Drain {
-    /// Whether that is new.
+    /// Sets the state; returns whether it changed.
     pub fn set(&self, drained: bool) -> bool {
         self.0.drained.send_if_modified(|now| std::mem::replace(now, drained) != drained)
     }
@@ -26,16 +27,16 @@ impl Drain {
 
     /// Returns when the worker is drained.
     pub async fn until_set(&self) {
-        // The sender is this handle's own, so that it cannot be gone.
+        // This handle owns the sender, so waiting cannot fail.
         let _ = self.0.drained.subscribe().wait_for(|drained| *drained).await;
     }
 
-    /// Has the worker look for orders at once.
+    /// Makes the worker check for a new drained state at once.
     pub fn announce(&self) {
         self.0.orders.notify_one();
     }
 
-    /// Returns when there may be new orders.
+    /// Returns when there may be a new drained state.
     pub async fn announced(&self) {
         self.0.orders.notified().await;
     }

@@ -1,4 +1,4 @@
-//! Pictures that a request brings along: their sizes first, and their pixels once the request is known to be valid.
+//! Reads the pictures in a request: first their sizes, and their pixels once the request is valid.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Service, ServiceError,
     offload::{apart, offload},
-    unclaimed::Unclaimed,
+    unaccepted_files::UnacceptedFiles,
 };
 use crate::{
-    generation::{FieldError, Fields, GenerationId, Given, InputImage, Invalid, Job, Place, Role},
+    generation::{FieldError, Fields, GenerationId, ImageField, ImageRole, ImageSource, InputImage, Invalid, Job},
     imaging::{MAX_PIXELS, decode, encode_fast, size},
     ledger::{BlobError, Blobs, StoreError, blobs::path_of_input},
 };
 
-/// A picture of which the size is known and no pixel yet.
+/// A picture whose size is known, but whose pixels are not decoded.
 pub(super) struct Picture {
-    place: Place,
+    place: ImageField,
     content: Content,
     width: u32,
     height: u32,
@@ -28,36 +28,38 @@ pub(super) struct Picture {
 
 enum Content {
     File(Bytes),
-    /// The generation that keeps it, and its SHA-256.
+    /// The generation that has the picture, and the SHA-256 of the file.
     Stored(GenerationId, String),
 }
 
-/// A picture as it will be stored.
-pub(super) struct Taken {
+/// A picture in its stored form.
+pub(super) struct StoredUpload {
     image: InputImage,
     file: Bytes,
 }
 
-/// Pixels decoded at the same time, in thousands: those of one picture of the largest size, or of many smaller ones. A pixel
-/// takes up to eight bytes on its way.
+/// Maximum number of pixels that are decoded at the same time, in thousands: one picture of the largest size, or
+/// several smaller ones. Decoding takes up to eight bytes per pixel.
 static DECODING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new((MAX_PIXELS / 1000) as usize));
 
 const UNDECODABLE: &str = "image_undecodable";
 
-/// Finds the size of every picture of the request, from the head of its file or from the generation that keeps it, and puts it
-/// into the picture's field; what is no picture is an error of its field.
+/// Finds the size of every picture in the request, from the head of its file or from the generation that has the
+/// picture, and puts it into the picture's field. Invalid pictures are errors of their fields.
 ///
 /// # Errors
-/// Only those of the store; the request's own are in `fields`.
-pub(super) async fn look(
+/// Only errors of the store; the errors of the request are in `fields`.
+pub(super) async fn inspect_pictures(
     mut fields: Fields,
     tenant: &str,
     service: &Service,
 ) -> Result<(Fields, Vec<Picture>), ServiceError> {
     let (mut fields, heads) = offload(fields.body_bytes(), move || {
         let head = |(place, given)| match given {
-            Given::File(bytes) => (place, Given::File(bytes.clone()), size(&bytes).map_err(|error| error.to_string())),
-            Given::Upload(sha256) => (place, Given::Upload(sha256), Ok((0, 0))),
+            ImageSource::File(bytes) => {
+                (place, ImageSource::File(bytes.clone()), size(&bytes).map_err(|error| error.to_string()))
+            }
+            ImageSource::Upload(sha256) => (place, ImageSource::Upload(sha256), Ok((0, 0))),
         };
         let heads: Vec<_> = fields.pictures().into_iter().map(head).collect();
         (fields, heads)
@@ -66,10 +68,10 @@ pub(super) async fn look(
     let mut pictures = Vec::with_capacity(heads.len());
     for (place, given, size) in heads {
         let found = match given {
-            Given::File(bytes) => {
+            ImageSource::File(bytes) => {
                 size.map(|(width, height)| Picture { place, content: Content::File(bytes), width, height })
             }
-            Given::Upload(sha256) => stored(place, sha256, tenant, service).await?,
+            ImageSource::Upload(sha256) => stored(place, sha256, tenant, service).await?,
         };
         match found {
             Ok(picture) => {
@@ -83,17 +85,17 @@ pub(super) async fn look(
     Ok((fields, pictures))
 }
 
-/// The same picture as of an earlier request of this tenant that is still kept.
+/// A picture of an earlier request of this tenant that is still stored.
 async fn stored(
-    place: Place,
+    place: ImageField,
     sha256: String,
     tenant: &str,
     service: &Service,
 ) -> Result<Result<Picture, String>, ServiceError> {
-    let Some(id) = service.ask(service.0.store.find_input(tenant, &sha256)).await? else {
+    let Some(id) = service.query(service.0.store.find_input(tenant, &sha256)).await? else {
         return Ok(Err(gone(&sha256)));
     };
-    let record = service.ask(service.0.store.get(id)).await?;
+    let record = service.query(service.0.store.get(id)).await?;
     let size = record.and_then(|record| {
         let mut inputs = record.job.inputs();
         inputs.find(|input| input.upload == sha256).map(|input| (input.width, input.height))
@@ -108,20 +110,21 @@ fn gone(sha256: &str) -> String {
     format!("names no stored picture: {sha256} was never stored or is erased; send the picture itself")
 }
 
-/// Decodes the pictures of a valid request one after the other and notes in the generation what they are stored as. Each is
-/// stored at once for this generation alone, so that none depends on how long another generation is kept; or, where the id
-/// may be another's, all are returned for [`keep`]. Stops where this future is dropped, after the picture in hand.
+/// Decodes the pictures of a valid request one by one and puts their digests into the job. Each picture is stored at
+/// once for this generation alone, so that it does not depend on how long other generations are kept. If the id may
+/// belong to another generation (`is_taken`), the pictures are returned for [`keep`] instead. Dropping the future stops
+/// after the current picture.
 ///
 /// # Errors
 /// A picture that cannot be decoded is an error of its field.
-pub(super) async fn take_in(
+pub(super) async fn store_pictures(
     pictures: Vec<Picture>,
     job: &mut Job,
     id: GenerationId,
     is_taken: bool,
-    unclaimed: &Unclaimed,
+    unaccepted_files: &UnacceptedFiles,
     service: &Service,
-) -> Result<Vec<Taken>, ServiceError> {
+) -> Result<Vec<StoredUpload>, ServiceError> {
     let blobs = &service.0.blobs;
     let leaving = CancellationToken::new();
     let _leaving = leaving.clone().drop_guard();
@@ -140,14 +143,18 @@ pub(super) async fn take_in(
             all.push(taken);
         } else if kept.insert(taken.image.upload.clone()) {
             let blobs = blobs.clone();
-            unclaimed.store(service, async move { keep(&taken, id, &blobs).await }).await?;
+            unaccepted_files.store(service, async move { keep(&taken, id, &blobs).await }).await?;
         }
     }
     Ok(all)
 }
 
-/// Stores a picture for this generation alone.
-pub(super) async fn keep(Taken { image, file }: &Taken, id: GenerationId, blobs: &Blobs) -> Result<(), ServiceError> {
+/// Stores a picture for this generation only.
+pub(super) async fn keep(
+    StoredUpload { image, file }: &StoredUpload,
+    id: GenerationId,
+    blobs: &Blobs,
+) -> Result<(), ServiceError> {
     let put = blobs.put_promptly(&path_of_input(id, &image.upload), file.clone()).await;
     put.map_err(|error| match error {
         BlobError::StorageFull => ServiceError::Store(StoreError::StorageFull),
@@ -156,11 +163,15 @@ pub(super) async fn keep(Taken { image, file }: &Taken, id: GenerationId, blobs:
 }
 
 impl Picture {
-    /// The picture as it will be stored: upright, in RGB, without what else its file said, as a PNG. One that is stored already
-    /// is that.
-    async fn taken(self, leaving: CancellationToken, blobs: &Blobs) -> Result<Result<Taken, String>, ServiceError> {
+    /// The picture in its stored form: upright, RGB, without metadata, as a PNG. A picture that is already stored is
+    /// only checked against its digest.
+    async fn taken(
+        self,
+        leaving: CancellationToken,
+        blobs: &Blobs,
+    ) -> Result<Result<StoredUpload, String>, ServiceError> {
         let Picture { place, content, width, height } = self;
-        let taken = move |upload, file| Taken { image: InputImage { upload, width, height }, file };
+        let taken = move |upload, file| StoredUpload { image: InputImage { upload, width, height }, file };
         match content {
             Content::File(bytes) => {
                 let thousands = (u64::from(width) * u64::from(height) / 1000).clamp(1, MAX_PIXELS / 1000);
@@ -185,10 +196,10 @@ impl Picture {
     }
 }
 
-/// The digest of the file and the file itself.
+/// Decodes an image file and encodes it as a PNG; returns the digest of the PNG and the PNG.
 fn converted(
     bytes: Bytes,
-    role: Role,
+    role: ImageRole,
     size: (u32, u32),
     leaving: &CancellationToken,
 ) -> Result<(String, Bytes), String> {
@@ -204,7 +215,7 @@ fn converted(
     Ok((digest(&file), file))
 }
 
-/// SHA-256 in hexadecimal digits.
+/// SHA-256 in lower-case hexadecimal.
 fn digest(file: &[u8]) -> String {
     Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
 }

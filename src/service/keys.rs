@@ -1,18 +1,20 @@
-//! Whose a request is, and keys for tenants.
+//! Finds the tenant of a request by its API key, and makes API keys.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{ANONYMOUS, Service, ServiceError, key::Key};
+use parking_lot::Mutex;
+
+use super::{ANONYMOUS, Service, ServiceError, api_key::ApiKey};
 use crate::{
     generation::{Fields, Invalid},
     ledger::KeyRecord,
 };
 
-/// A key to be made.
+/// The properties of a new key.
 #[derive(Clone, Debug)]
 pub struct NewKey {
     pub tenant: String,
@@ -22,10 +24,10 @@ pub struct NewKey {
 }
 
 impl NewKey {
-    /// Reads the fields `tenant`, `weight`, `max_queued` and `max_running`; `caps` are the last two where they are not given.
+    /// Reads the fields `tenant`, `weight`, `max_queued` and `max_running`; `caps` are the defaults of the last two.
     ///
     /// # Errors
-    /// Everything that is wrong with them, at once.
+    /// All invalid fields at once.
     pub fn read(mut fields: Fields, caps: (u32, u32)) -> Result<NewKey, Invalid> {
         let given = fields.text("tenant", 64);
         let tenant = given.clone().unwrap_or_default();
@@ -51,12 +53,12 @@ impl NewKey {
         }
     }
 
-    /// The key, whose text is nowhere else, and what is to be kept of it.
+    /// Makes the key and the record that the store keeps. The text of the key is not stored.
     ///
     /// # Errors
     /// The system has no random bytes.
-    pub fn make(self) -> Result<(Key, KeyRecord), getrandom::Error> {
-        let key = Key::new()?;
+    pub fn make(self) -> Result<(ApiKey, KeyRecord), getrandom::Error> {
+        let key = ApiKey::new()?;
         let record = KeyRecord {
             id: key.id.clone(),
             sha256: key.sha256(),
@@ -69,11 +71,11 @@ impl NewKey {
     }
 }
 
-/// Keys that were found lately.
+/// A cache of keys that were found in the store.
 #[derive(Debug)]
 pub(super) struct Keys {
     known: Mutex<HashMap<String, Known>>,
-    /// Most of them.
+    /// Maximum number of cached keys.
     entries: usize,
     fresh: Duration,
 }
@@ -91,12 +93,12 @@ impl Keys {
     }
 
     fn find(&self, id: &str) -> Option<Known> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         known.get(id).filter(|known| known.at.elapsed() < self.fresh).cloned()
     }
 
     fn keep(&self, id: String, key: Known) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.len() >= self.entries {
             known.retain(|_, known| known.at.elapsed() < self.fresh);
         }
@@ -108,26 +110,30 @@ impl Keys {
 }
 
 impl Service {
-    /// The tenant of whoever shows this key, or none.
+    /// The tenant of a request with this key, or without a key.
     ///
-    /// Programs that cannot do without a key send one that they made up, as OpenAI's clients do. Where no key is required and
-    /// none was ever made, whatever does not look like a key of ours counts as none. Once there are keys, a wrong one is an
-    /// error in any case: its sender would otherwise not notice that it is not the tenant that it takes itself for.
+    /// Some programs, such as OpenAI's clients, always send a key. If no key is required and none was ever made, a text
+    /// that does not look like a key of this server therefore counts as no key. Once keys exist, a wrong key is always
+    /// an error; otherwise its sender would not notice that the request belongs to another tenant.
     ///
     /// # Errors
-    /// [`ServiceError::MissingKey`], [`ServiceError::InvalidKey`], or the store's.
+    /// [`ServiceError::MissingKey`], [`ServiceError::InvalidKey`], or an error of the store.
     pub async fn tenant(&self, key: Option<&str>) -> Result<Arc<str>, ServiceError> {
         let Some(text) = key else {
-            return if self.0.terms.key_required { Err(ServiceError::MissingKey) } else { Ok(ANONYMOUS.into()) };
+            return if self.0.accept_policy.key_required {
+                Err(ServiceError::MissingKey)
+            } else {
+                Ok(ANONYMOUS.into())
+            };
         };
-        if !self.0.terms.key_required && !Key::is_like(text) && !self.ask(self.0.store.has_keys()).await? {
+        if !self.0.accept_policy.key_required && !ApiKey::is_like(text) && !self.query(self.0.store.has_keys()).await? {
             return Ok(ANONYMOUS.into());
         }
-        let key = Key::parse(text).ok_or(ServiceError::InvalidKey)?;
+        let key = ApiKey::parse(text).ok_or(ServiceError::InvalidKey)?;
         let known = match self.0.keys.find(&key.id) {
             Some(known) => known,
             None => {
-                let found = self.ask(self.0.store.find_key(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;
+                let found = self.query(self.0.store.find_key(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;
                 let known = Known { sha256: found.sha256, tenant: found.tenant.into(), at: Instant::now() };
                 self.0.keys.keep(key.id.clone(), known.clone());
                 known
@@ -136,16 +142,16 @@ impl Service {
         if same(&known.sha256, &key.sha256()) { Ok(known.tenant) } else { Err(ServiceError::InvalidKey) }
     }
 
-    /// Makes a key as the operator wants it.
-    pub async fn create_key(&self, fields: Fields) -> Result<(Key, KeyRecord), ServiceError> {
-        let new = NewKey::read(fields, self.0.terms.tenant_caps)?;
+    /// Makes a key with these properties and stores its record.
+    pub async fn create_key(&self, fields: Fields) -> Result<(ApiKey, KeyRecord), ServiceError> {
+        let new = NewKey::read(fields, self.0.accept_policy.tenant_caps)?;
         let (key, record) = new.make().map_err(|error| ServiceError::NoRandomness(error.to_string()))?;
-        self.ask(self.0.store.create_key(&record)).await?;
+        self.query(self.0.store.create_key(&record)).await?;
         Ok((key, record))
     }
 }
 
-/// Takes as long whatever differs, so that nobody learns a digest byte by byte.
+/// Compares two digests in constant time, so that timing reveals nothing about them.
 fn same(kept: &[u8; 32], shown: &[u8; 32]) -> bool {
     let differing = kept.iter().zip(shown).fold(0, |differing, (a, b)| differing | (a ^ b));
     std::hint::black_box(differing) == 0
@@ -187,7 +193,7 @@ mod tests {
             keys.keep(id.to_owned(), known());
             assert!(keys.find(id).is_some());
         }
-        assert!(keys.known.lock().unwrap().len() <= 2);
+        assert!(keys.known.lock().len() <= 2);
         let stale = Keys::new(2, Duration::ZERO);
         stale.keep("a".to_owned(), known());
         assert!(stale.find("a").is_none());

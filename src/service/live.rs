@@ -1,85 +1,84 @@
-//! What happens right now to generations: the latest progress and previews, never a log of them. Of those that this process
-//! runs its worker tells, of those that are only watched here the [`Bus`](super::Bus).
+//! The present state of generations: their latest progress and previews, without a history. The worker reports the
+//! generations that this process runs; the [`Bus`](super::Bus) reports watched generations of other processes.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{Cancel, Reason},
     generation::GenerationId,
-    ledger::{Glance, Lease, Report},
+    ledger::{Lease, Report, Snapshot},
 };
 
 pub use crate::generation::{Phase, Preview, Progress};
 
-/// What a watcher can see of a generation at this moment.
+/// The present state of a generation, as watchers see it.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// Grows when a durable event was written, so that a watcher knows when to read them.
+    /// Grows with every durable event, so that watchers know when to read the events.
     pub events: u64,
     pub progress: Option<Progress>,
     /// The latest preview of each image.
     pub previews: Vec<Preview>,
 }
 
-/// The hub between worker and watchers. A cheap handle.
+/// The states of all generations that run or are watched. Cloning gives another handle of the same states.
 #[derive(Clone, Debug, Default)]
 pub struct Live(Arc<Mutex<HashMap<GenerationId, Entry>>>);
 
 #[derive(Debug)]
 struct Entry {
     state: watch::Sender<State>,
-    /// Of a generation that this process runs.
-    run: Option<Run>,
-    /// The last durable event that was seen of a generation which another process runs.
+    /// The run, if this process runs the generation.
+    run: Option<LocalRun>,
+    /// The last known durable event of a generation that another process runs.
     last_event: i64,
 }
 
 #[derive(Debug)]
-struct Run {
+struct LocalRun {
     lease: Lease,
     cancel: Cancel,
-    /// Cancelled together with the run, for what waits outside of the engine.
+    /// Canceled together with the run, for code that waits outside the engine.
     canceled: CancellationToken,
-    /// What other processes know of it: progress, and image and step of its previews.
+    /// The last report to other processes: progress, and (image, step) of each preview.
     reported: (Option<Progress>, Vec<(u32, u32)>),
 }
 
 impl Live {
-    /// What is seen of the generation from now on. The receiver closes when the generation has ended.
+    /// Subscribes to the state of a generation. The channel closes when the generation has ended.
     pub fn subscribe(&self, id: GenerationId) -> watch::Receiver<State> {
-        self.lock().entry(id).or_insert_with(Entry::new).state.subscribe()
+        self.0.lock().entry(id).or_insert_with(Entry::new).state.subscribe()
     }
 
-    /// Drops the entry of a generation that is over; its watchers' receivers close.
+    /// Drops the entry of a generation that has ended, which closes the channels of its watchers.
     pub fn close(&self, id: GenerationId) {
-        self.lock().remove(&id);
+        self.0.lock().remove(&id);
     }
 
-    /// Drops the entry that a subscription has made for a generation which turned out to be over.
+    /// Drops the entry of a generation that this process does not run, for example if a subscriber finds that it has
+    /// ended.
     pub fn close_unless_running(&self, id: GenerationId) {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         if entries.get(&id).is_some_and(|entry| entry.run.is_none()) {
             entries.remove(&id);
         }
     }
 
-    /// A worker begins the generation.
+    /// Registers a run that a worker starts.
     pub fn begin(&self, lease: Lease, cancel: Cancel) {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         let entry = entries.entry(lease.id()).or_insert_with(Entry::new);
-        entry.run = Some(Run { lease, cancel, canceled: CancellationToken::new(), reported: (None, Vec::new()) });
+        entry.run = Some(LocalRun { lease, cancel, canceled: CancellationToken::new(), reported: (None, Vec::new()) });
         entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
     }
 
-    /// The run is over but not the generation: this process or another will run it again, and watchers stay.
+    /// Removes the run, but keeps the watchers: this process or another one will run the generation again.
     pub fn pause(&self, id: GenerationId) {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         let Some(entry) = entries.get_mut(&id) else { return };
         entry.run = None;
         entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
@@ -88,7 +87,7 @@ impl Live {
         }
     }
 
-    /// A durable event was written.
+    /// Tells watchers that a durable event was written.
     pub fn event(&self, id: GenerationId) {
         self.modify(id, |state| state.events += 1);
     }
@@ -104,57 +103,58 @@ impl Live {
         });
     }
 
-    /// The state of a generation that runs or is watched.
+    /// The state of a generation, if it runs or is watched.
     pub fn state(&self, id: GenerationId) -> Option<State> {
-        self.lock().get(&id).map(|entry| entry.state.borrow().clone())
+        self.0.lock().get(&id).map(|entry| entry.state.borrow().clone())
     }
 
-    /// Tells the run, if this process has one, to end before its next step.
+    /// Cancels the run before its next step, if this process runs the generation.
     pub fn cancel(&self, id: GenerationId, reason: Reason) {
-        if let Some(entry) = self.lock().get(&id) {
+        if let Some(entry) = self.0.lock().get(&id) {
             entry.cancel(reason);
         }
     }
 
-    /// Ends every run of this process early.
+    /// Cancels every run of this process.
     pub fn cancel_all(&self, reason: Reason) {
-        self.lock().values().for_each(|entry| entry.cancel(reason));
+        self.0.lock().values().for_each(|entry| entry.cancel(reason));
     }
 
-    /// Returns as soon as the run of the generation is told to end; at once where this process has none.
+    /// Returns when the run of the generation is canceled, or at once if this process does not run it.
     pub async fn canceled(&self, id: GenerationId) {
-        let canceled = self.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
+        let canceled = self.0.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
         if let Some(canceled) = canceled {
             canceled.cancelled().await;
         }
     }
 
-    /// What is new of the runs of this process since the last call.
+    /// The changes of this process's runs since the last call.
     pub(super) fn reports(&self) -> Vec<Report> {
-        self.lock().values_mut().filter_map(Entry::report).collect()
+        self.0.lock().values_mut().filter_map(Entry::report).collect()
     }
 
-    /// The generations that are watched here and run elsewhere, or wait. Those that nobody watches any more are forgotten.
+    /// The generations that are watched here and do not run here. Drops entries without a run and watchers.
     pub(super) fn followed(&self) -> Vec<GenerationId> {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         entries.retain(|_, entry| entry.run.is_some() || entry.state.receiver_count() > 0);
         entries.iter().filter(|(_, entry)| entry.run.is_none()).map(|(id, _)| *id).collect()
     }
 
-    /// Takes over what another process tells of a generation; returns whether there are previews to be fetched.
-    pub(super) fn seen(&self, glance: &Glance) -> bool {
-        let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&glance.id).filter(|entry| entry.run.is_none()) else { return false };
-        if glance.is_over {
-            entries.remove(&glance.id);
+    /// Updates the state of a generation from another process's report. Returns whether there are new previews to
+    /// fetch.
+    pub(super) fn seen(&self, snapshots: &Snapshot) -> bool {
+        let mut entries = self.0.lock();
+        let Some(entry) = entries.get_mut(&snapshots.id).filter(|entry| entry.run.is_none()) else { return false };
+        if snapshots.is_over {
+            entries.remove(&snapshots.id);
             return false;
         }
-        let (is_new, progress) = (glance.last_event != entry.last_event, glance.progress);
-        entry.last_event = glance.last_event;
+        let (is_new, progress) = (snapshots.last_event != entry.last_event, snapshots.progress);
+        entry.last_event = snapshots.last_event;
         let mut missing = false;
         entry.state.send_if_modified(|state| {
             let known = |at: &(u32, u32)| state.previews.iter().any(|preview| (preview.index, preview.step) == *at);
-            missing = !glance.previews.iter().all(known);
+            missing = !snapshots.previews.iter().all(known);
             let is_changed = is_new || progress != state.progress;
             state.events += u64::from(is_new);
             state.progress = progress;
@@ -164,14 +164,9 @@ impl Live {
     }
 
     fn modify(&self, id: GenerationId, change: impl FnOnce(&mut State)) {
-        if let Some(entry) = self.lock().get(&id) {
+        if let Some(entry) = self.0.lock().get(&id) {
             entry.state.send_modify(change);
         }
-    }
-
-    /// The map is whole whenever the lock is free, since no code between lock and unlock can panic half way.
-    fn lock(&self) -> MutexGuard<'_, HashMap<GenerationId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,18 +1,18 @@
-//! The numbers of LoRAs that a request names, looked at before it is accepted, once for each file.
+//! Checks the weights of the LoRAs in a request before the request is accepted, once per file.
 
 use tokio::sync::Semaphore;
 
 use super::{Service, ServiceError, offload::apart};
 use crate::generation::{FieldError, Invalid, Job, Work};
 
-/// One file at a time is read, so that however many requests name LoRAs of gigabytes, one thread waits for the disk.
+/// One file is read at a time, so that only one thread waits for the disk, however many requests name large LoRAs.
 static READING: Semaphore = Semaphore::const_new(1);
 
 impl Service {
-    /// Reads the LoRAs of the request that nobody has read yet, on a thread for blocking work.
+    /// Checks the LoRAs of the request. Files that were not checked before are read on a thread for blocking work.
     ///
     /// # Errors
-    /// The first that holds numbers which leave no picture, or cannot be read.
+    /// The first LoRA that cannot be read or has numbers that would destroy every picture.
     pub(super) async fn check_lora_numbers(&self, job: &Job) -> Result<(), ServiceError> {
         let Work::Draw(draw) = &job.work;
         let adapters = self.0.catalogue.adapters();

@@ -1,21 +1,23 @@
-//! The memory that generations take while they compute.
+//! The queue of generations for memory while they compute.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{catalogue::Plan, engine::Settings};
 
-/// So many that came later may begin before one that waits for room; then all wait for it.
+/// How many later generations may start before a waiting one. Then all later generations wait for it.
 const OVERTAKEN: usize = 64;
 
-/// Room for generations by their plans: what all hold and the activations of the engines' calls fit the bound together. A generation
-/// that is larger than the bound runs alone. Cloning gives another handle of the same room.
+/// Memory for generations according to their plans. The memory that all generations hold, plus the activations of the
+/// engines' calls, stays within a bound. A generation larger than the bound runs alone. Cloning gives another handle of
+/// the same memory.
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<Shared>);
 
 impl Default for Memory {
-    /// Without a bound.
+    /// Memory without a bound.
     fn default() -> Memory {
         Memory::new(u64::MAX, 1)
     }
@@ -24,7 +26,7 @@ impl Default for Memory {
 #[derive(Debug)]
 struct Shared {
     bound: u64,
-    /// How many engines have calls under way at the same time.
+    /// Number of engines, whose calls run at the same time.
     devices: usize,
     state: Mutex<State>,
     freed: Notify,
@@ -32,23 +34,23 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// With the device of each, by its index.
+    /// (ticket, device index, plan) of each generation that computes.
     computing: Vec<(u64, usize, Plan)>,
-    /// In the order of arrival.
-    waiting: Vec<Waiting>,
+    /// The waiting generations in the order of arrival.
+    waiting: Vec<WaitingRequest>,
     next: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct WaitingRequest {
     ticket: u64,
     device: usize,
     plan: Plan,
-    /// How many that came later have begun before it.
+    /// Number of later generations that have started before this one.
     overtaken: usize,
 }
 
-/// The room of one generation, until it is dropped.
+/// The memory of one generation. Dropping it frees the memory.
 #[derive(Debug)]
 pub struct TakenMemory {
     memory: Memory,
@@ -56,19 +58,19 @@ pub struct TakenMemory {
 }
 
 impl Memory {
-    /// `bound` in bytes, for all devices together.
+    /// `bound`: bytes for all devices together.
     pub fn new(bound: u64, devices: usize) -> Memory {
         Memory(Arc::new(Shared { bound, devices: devices.max(1), state: Mutex::default(), freed: Notify::new() }))
     }
 
-    /// Waits for room for a generation on a device.
+    /// Waits for memory for a generation on a device.
     pub async fn take(&self, device: usize, plan: Plan) -> TakenMemory {
-        // Whoever gives up the wait leaves the line as one who has had the room does.
+        // Dropping the future drops `taken`, which also leaves the queue.
         let taken = TakenMemory { memory: self.clone(), ticket: self.state().line_up(device, plan) };
         loop {
             let freed = self.0.freed.notified();
             if self.state().enter(taken.ticket, &self.0) {
-                // Those who had to let it pass look again.
+                // Generations that this one was ahead of check again.
                 self.0.freed.notify_waiters();
                 return taken;
             }
@@ -76,24 +78,24 @@ impl Memory {
         }
     }
 
-    /// Whether it would have to wait.
+    /// Whether a generation with this plan does not fit at the moment.
     pub fn is_short_of(&self, device: usize, plan: Plan) -> bool {
         !self.state().has_room((device, plan), &self.0)
     }
 
-    /// The work that is done until a generation of this plan that comes now has room, in units of [`Plan::cost`]: 0 where it has
-    /// room at once. What the engines have done already of the generations at work is not subtracted. Where no worker takes
-    /// memory, in a process that only serves, nothing is known and the answer is 0.
+    /// The work in units of [`Plan::cost`] that is done before a generation with this plan, arriving now, has memory; 0
+    /// if it fits at once. Finished parts of running generations are not subtracted. In a process that only serves, the
+    /// result is 0.
     ///
-    /// Those at work share the engines, so that all receive the same until the cheapest of them ends; then those that wait
-    /// enter where they fit, in their order.
+    /// The estimate assumes that running generations share the engines equally until the cheapest ends; then waiting
+    /// generations enter in their order as far as they fit.
     pub fn until_room(&self, plan: Plan) -> f64 {
         let on = |device: usize| {
             let (computing, mut waiting) = {
                 let state = self.state();
                 (state.computing.clone(), state.waiting.clone())
             };
-            waiting.push(Waiting { ticket: u64::MAX, device, plan, overtaken: 0 });
+            waiting.push(WaitingRequest { ticket: u64::MAX, device, plan, overtaken: 0 });
             let mut state = State { computing, waiting, next: 0 };
             let mut done = 0.0;
             loop {
@@ -103,7 +105,7 @@ impl Memory {
                     }
                     state.enter(ticket, &self.0);
                 }
-                // Whoever computes nothing beside it has room, so that somebody computes here.
+                // A generation always fits alone, so if none fits, at least one is computing.
                 let least = state.computing.iter().map(|(.., plan)| plan.cost).fold(f64::INFINITY, f64::min);
                 done += least * state.computing.len() as f64;
                 state.computing.iter_mut().for_each(|(.., plan)| plan.cost -= least);
@@ -114,18 +116,18 @@ impl Memory {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 }
 
 impl State {
     fn line_up(&mut self, device: usize, plan: Plan) -> u64 {
         self.next += 1;
-        self.waiting.push(Waiting { ticket: self.next, device, plan, overtaken: 0 });
+        self.waiting.push(WaitingRequest { ticket: self.next, device, plan, overtaken: 0 });
         self.next
     }
 
-    /// Who may enter next of those that wait.
+    /// The ticket of the first waiting generation that may start.
     fn first_with_room(&self, of: &Shared) -> Option<u64> {
         let places = 0..self.waiting.len();
         places.into_iter().find(|place| self.may_enter(*place, of)).map(|place| self.waiting[place].ticket)
@@ -134,7 +136,7 @@ impl State {
     fn has_room(&self, new: (usize, Plan), of: &Shared) -> bool {
         let plans = || self.computing.iter().map(|(_, device, plan)| (*device, *plan)).chain([new]);
         let held = plans().fold(0u64, |held, (_, plan)| held.saturating_add(plan.held));
-        // The calls of one device take turns; those of several devices are under way at the same time.
+        // The calls of one device run one after the other, those of several devices at the same time.
         let share = Settings::call_bytes(of.bound / of.devices as u64);
         let calls = (0..of.devices).fold(0u64, |calls, device| {
             let here = plans().filter(|(on, _)| *on == device).map(|(_, plan)| plan.call).max();
@@ -143,9 +145,9 @@ impl State {
         self.computing.is_empty() || held.saturating_add(calls) <= of.bound
     }
 
-    /// Whether there is room for the one in this place of the line, and nobody before it has been overtaken too often.
+    /// Whether the waiting generation at this place fits, and no earlier one has been overtaken too often.
     fn may_enter(&self, place: usize, of: &Shared) -> bool {
-        let Waiting { device, plan, .. } = self.waiting[place];
+        let WaitingRequest { device, plan, .. } = self.waiting[place];
         let may_pass = self.waiting[..place].iter().all(|before| before.overtaken < OVERTAKEN);
         may_pass && self.has_room((device, plan), of)
     }
@@ -156,7 +158,7 @@ impl State {
             return false;
         }
         self.waiting[..place].iter_mut().for_each(|before| before.overtaken += 1);
-        let Waiting { device, plan, .. } = self.waiting.remove(place);
+        let WaitingRequest { device, plan, .. } = self.waiting.remove(place);
         self.computing.push((ticket, device, plan));
         true
     }
@@ -236,7 +238,7 @@ mod tests {
         assert!(take(1, 10, 40).is_some());
     }
 
-    /// Of generations that cannot compute side by side one waits for the other, however many places are free.
+    /// If two generations cannot compute at the same time, one waits for the other, even if slots are free.
     #[test]
     fn the_work_until_there_is_room_is_that_of_all_before() {
         let memory = Memory::new(100, 1);
@@ -246,7 +248,7 @@ mod tests {
         let _large = take(of(8.0, 60)).unwrap();
         let _small = take(of(2.0, 5)).unwrap();
         assert_eq!(memory.until_room(of(1.0, 20)), 0.0, "it has room beside them");
-        // The small one ends when both have received 2, the large one after 6 more.
+        // The small generation ends when both have received 2 units, the large one after 6 more.
         assert_eq!(memory.until_room(of(1.0, 60)), 10.0);
         assert_eq!(memory.until_room(of(1.0, 500)), 10.0, "one that is larger than the bound runs alone");
         let mut waits = Box::pin(memory.take(0, of(5.0, 60)));

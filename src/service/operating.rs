@@ -1,4 +1,4 @@
-//! What the operator can look at and do.
+//! Operations of the operator: workers, readiness, and generations that were given up.
 
 use super::{Access, Service, ServiceError, View};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     ledger::{Hint, StoreError, WorkerRecord},
 };
 
-/// Why the server takes no work at the moment, in the order in which one tells more than the next.
+/// Why the server does not take work. The variants are ordered by importance: the smallest decides the error code.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Unready {
     /// The server stops.
@@ -19,18 +19,18 @@ pub enum Unready {
     SchemaTooOld,
     #[error("store: {0}")]
     Store(String),
-    /// A model that is to be loaded at the start has not been.
+    /// A model that the start must load is not loaded yet.
     #[error("model {name}: {state}")]
     Model { name: String, state: &'static str },
 }
 
 impl Service {
-    /// Queues a generation again that was given up after too many crashes.
+    /// Queues a generation again that was given up after crashes.
     ///
     /// # Errors
-    /// [`ServiceError::NotDead`] where it was not given up.
+    /// [`ServiceError::NotDead`] if the generation was not given up.
     pub async fn revive(&self, id: GenerationId) -> Result<View, ServiceError> {
-        match self.ask(self.0.store.revive(id)).await? {
+        match self.query(self.0.store.revive(id)).await? {
             Some(record) => {
                 self.0.wake.notify_one();
                 self.0.outbox.tell(Hint::Queued);
@@ -44,34 +44,34 @@ impl Service {
         }
     }
 
-    /// The workers that were heard of within the last hour.
+    /// The workers with a heartbeat within the last hour.
     pub async fn workers(&self) -> Result<Vec<WorkerRecord>, ServiceError> {
-        self.ask(self.0.store.workers()).await
+        self.query(self.0.store.workers()).await
     }
 
-    /// Asks a worker to take no more work, or to take work again. `None`: there is none of that name.
+    /// Asks a worker to take no more work, or to take work again. `None` if no worker has this name.
     pub async fn drain_worker(&self, name: &str, drain: bool) -> Result<Option<WorkerRecord>, ServiceError> {
-        if !self.ask(self.0.store.drain_worker(name, drain)).await? {
+        if !self.query(self.0.store.drain_worker(name, drain)).await? {
             return Ok(None);
         }
         self.0.drain.announce();
-        self.0.outbox.tell(Hint::Orders);
+        self.0.outbox.tell(Hint::DrainChanged);
         Ok(self.workers().await?.into_iter().find(|worker| worker.beat.worker == name))
     }
 
-    /// Whether the only worker is drained: nothing is begun.
+    /// Whether the only worker is drained, so that no generation starts.
     pub fn is_drained(&self) -> bool {
         self.0.drain.is_set() && !self.0.store.is_shared()
     }
 
-    /// The models that are to be loaded at the start and have not been yet, with their states.
+    /// The models that the start must load and that are not loaded yet, with their states.
     pub fn unstarted(&self) -> Vec<Unready> {
         let catalogue = &self.0.catalogue;
         let awaited = catalogue.awaited().into_iter().filter(|_| self.0.computes);
         awaited.map(|name| Unready::Model { state: catalogue.state(&name).0, name }).collect()
     }
 
-    /// What keeps the server from taking work, for `/readyz`; empty when it is ready.
+    /// The reasons why the server does not take work, for `/readyz`; empty if it is ready.
     pub async fn unready_reasons(&self) -> Vec<Unready> {
         let mut reasons = Vec::new();
         if self.0.draining.is_cancelled() {
@@ -85,7 +85,7 @@ impl Service {
             Err(StoreError::SchemaTooOld { .. }) => reasons.push(Unready::SchemaTooOld),
             Err(error) => reasons.push(Unready::Store(error.to_string())),
         }
-        // Whether they are in memory later on is nobody's concern.
+        // Readiness does not depend on whether the models stay in memory later.
         reasons.extend(self.unstarted());
         reasons
     }

@@ -1,4 +1,4 @@
-//! A request to create a generation, and what became of it.
+//! A request to create a generation, and its result.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ pub struct Order {
     pub tenant: Arc<str>,
     pub fields: Fields,
     pub repeatable: Repeatable,
-    /// The format of the pictures where the fields name none. It is no part of the request by which it is known again.
+    /// The default format of the pictures. It is not part of the request's fingerprint.
     pub format: Option<Format>,
 }
 
-/// How a request is known again that comes a second time.
+/// How a repeated request is recognized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repeatable {
-    /// Not at all: it makes a second generation.
+    /// Not at all: a repeated request makes a second generation.
     No,
     /// By the client's idempotency key.
     ByKey(String),
@@ -27,7 +27,7 @@ pub enum Repeatable {
 }
 
 impl Repeatable {
-    /// Whether a client that left can come back for the same generation without having heard of it.
+    /// Whether a disconnected client can repeat the request and find the same generation.
     pub fn is_repeatable(&self) -> bool {
         *self != Repeatable::No
     }
@@ -37,6 +37,6 @@ impl Repeatable {
 #[derive(Clone, Debug)]
 pub struct Created {
     pub view: View,
-    /// The same request had made it before.
+    /// Whether an earlier equal request created the generation.
     pub replayed: bool,
 }

@@ -1,4 +1,4 @@
-//! What a request is held against: the operator's limits, the models' cards, the diffusion floor's schedulers.
+//! The rules for requests: the operator's limits, the models' cards and the schedulers.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::{
     generation::{Draw, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
 };
 
-/// The rules of a catalogue of models.
+/// The rules of a server with this catalogue and these limits.
 #[derive(Debug)]
 pub struct CatalogueRules<'a> {
     pub catalogue: &'a Catalogue,
@@ -91,9 +91,9 @@ impl Rules for CatalogueRules<'_> {
         stages.map(drop).map_err(|InvalidStage { field, error }| (field.to_vec(), error.to_string()))
     }
 
-    /// 32 bits, since torch's generator looks at no more; a seed that people can read and type.
+    /// A random seed of 32 bits: torch's generator uses no more, and people can read and type it.
     fn random_seed(&self) -> u64 {
-        // Without the system's entropy the clock-free fallback is a fresh id, which is unique if not unpredictable.
+        // If the system has no entropy, the low bits of a new UUID serve as the seed.
         getrandom::u32().map_or_else(|_| uuid::Uuid::now_v7().as_u128() as u64 & 0xffff_ffff, u64::from)
     }
 }

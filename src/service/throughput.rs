@@ -1,12 +1,9 @@
-//! How fast generations have been ending lately.
+//! The speed of recent generations.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// The run times of the recent generations. A cheap handle.
+use parking_lot::{Mutex, MutexGuard};
+/// The run times of recent generations. Cloning gives another handle of the same data.
 #[derive(Clone, Debug, Default)]
 pub struct Throughput(Arc<Mutex<VecDeque<Ended>>>);
 
@@ -14,29 +11,28 @@ pub struct Throughput(Arc<Mutex<VecDeque<Ended>>>);
 struct Ended {
     model: String,
     seconds: f64,
-    /// Generations that ran at the time, this one included.
+    /// Number of generations that ran at the same time, including this one.
     together: usize,
     /// See [`Plan::cost`](crate::catalogue::Plan::cost).
     cost: f64,
 }
 
-/// How the recent generations went, on average.
+/// The average speed of recent generations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
-    /// From the beginning of a run to its end.
+    /// Seconds from the start of a run to its end.
     pub run_seconds: f64,
-    /// Units of cost that are done in a second: several run together, and their places in the queue are free when they have
-    /// ended.
+    /// Units of cost per second, of all generations that run at the same time.
     pub speed: f64,
 }
 
 const REMEMBERED: usize = 32;
 
-/// Runs of a model that it takes to know how fast the model is: the first may have waited for its weights.
+/// Minimum number of runs from which the speed of a model is known: the first run may have waited for the weights.
 const FEWEST: usize = 3;
 
-/// Seconds of a run in which it may have done other than compute, such as load and store, but no more than nine tenths of it: a
-/// short run says little of a long one.
+/// Seconds of a run that may not be computation, such as loading and storing, but at most nine tenths of the run: a
+/// short run says little about a long one.
 const BESIDE_S: f64 = 1.0;
 
 impl Throughput {
@@ -49,7 +45,7 @@ impl Throughput {
         recent.push_back(Ended { model, seconds, together: together.max(1), cost });
     }
 
-    /// Cost a second of this process; `None` before the first generation has ended.
+    /// Cost per second of this process; `None` before the first generation has ended.
     pub fn speed(&self) -> Option<f64> {
         let recent = self.recent();
         let (cost, seconds) = recent.iter().fold((0.0, 0.0), |(cost, seconds), ended| {
@@ -58,8 +54,8 @@ impl Throughput {
         (seconds > 0.0).then(|| cost / seconds)
     }
 
-    /// The least seconds that work of this cost takes by a model when nothing runs beside it: as at the best moment of the
-    /// model's recent runs. `None` where fewer than three of them have ended.
+    /// The shortest time in seconds for work of this cost if nothing else runs, at the best speed among the model's
+    /// recent runs. `None` if fewer than three of them have ended.
     pub fn least_seconds(&self, model: &str, cost: f64) -> Option<f64> {
         let recent = self.recent();
         let of_model = recent.iter().filter(|ended| ended.model == model);
@@ -74,10 +70,10 @@ impl Throughput {
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<Ended>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
-    /// `None` before the first generation has ended.
+    /// The average speed; `None` before the first generation has ended.
     pub fn pace(&self) -> Option<Pace> {
         let speed = self.speed()?;
         let recent = self.recent();
@@ -87,12 +83,12 @@ impl Throughput {
 }
 
 impl Pace {
-    /// Seconds until a generation begins that has generations of so much cost before it.
+    /// Seconds until a generation starts that has generations of this cost before it.
     pub fn until_start(&self, cost: f64) -> f64 {
         if self.speed > 0.0 { cost / self.speed } else { 0.0 }
     }
 
-    /// Seconds until that generation has its pictures.
+    /// Seconds until that generation ends.
     pub fn until_end(&self, cost: f64) -> f64 {
         self.until_start(cost) + self.run_seconds
     }
@@ -128,7 +124,7 @@ mod tests {
         record("m", 41.0, 2, 100.0);
         assert_eq!(throughput.least_seconds("m", 50.0), Some(5.0), "100 in 10 seconds");
         assert_eq!(throughput.least_seconds("other", 50.0), None);
-        // Nothing says which part of a short run is work.
+        // It is unknown which part of a short run is computation.
         record("m", 0.5, 1, 5.0);
         assert_eq!(throughput.least_seconds("m", 50.0), Some(0.5));
     }

@@ -1,4 +1,4 @@
-//! Following one generation: its durable events in order, and the latest of everything else.
+//! Watches one generation: all durable events in order, and the latest progress and previews.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -20,7 +20,7 @@ pub(super) fn watch(
     id: GenerationId,
     after: i64,
 ) -> impl Stream<Item = Result<Watched, ServiceError>> + Send + use<> {
-    // The subscription comes before the first read, so that no event can fall between the two.
+    // The subscription precedes the first read, so that no event is missed between the two.
     let receiver = live.subscribe(id);
     let watcher = Watcher {
         store,
@@ -43,13 +43,13 @@ struct Watcher {
     live: Live,
     tasks: TaskTracker,
     id: GenerationId,
-    /// The last durable event that was told.
+    /// Number of the last durable event that was delivered.
     after: i64,
     receiver: Receiver<State>,
-    /// The counter of events at the last read; `None` before the first.
+    /// The event counter at the last read; `None` before the first read.
     seen_events: Option<u64>,
     progress: Option<Progress>,
-    /// Image and step of the previews that were told.
+    /// (image, step) of the delivered previews.
     previews: Vec<(u32, u32)>,
     due: VecDeque<Watched>,
     over: bool,
@@ -72,18 +72,18 @@ impl Watcher {
         }
     }
 
-    /// Collects what is new. `closed`: nothing will follow what the store holds now.
+    /// Collects everything new. `closed`: no event will follow those in the store.
     async fn look(&mut self, closed: bool) -> Result<(), ServiceError> {
         let state = self.receiver.borrow_and_update().clone();
         let mut terminal = closed;
         if closed || self.seen_events != Some(state.events) {
             let events = self.events().await?;
-            // A reader that resumes after the last event of all has nothing to wait for.
+            // A watcher that resumes after the last event has nothing to wait for.
             if events.is_empty() && self.seen_events.is_none() {
                 terminal |= self.store.get(self.id).await?.is_none_or(|record| record.status.is_terminal());
             }
             self.seen_events = Some(state.events);
-            // The last of them counts: one that was revived has an end in the middle of its history.
+            // Only the last event counts: a revived generation has an earlier terminal event.
             terminal |= events.last().is_some_and(|last| last.kind.is_terminal());
             for event in events {
                 self.after = event.seq;
@@ -105,8 +105,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Reads in a task of its own: a watcher whose client reads slowly may not be polled for a while, and must not keep a
-    /// connection of the store meanwhile.
+    /// Reads in a separate task: a watcher with a slow client may not be polled for a while, and must not hold a store
+    /// connection during this time.
     async fn events(&self) -> Result<Vec<Event>, StoreError> {
         let (store, id, after) = (self.store.clone(), self.id, self.after);
         let read = self.tasks.spawn(async move { store.events(id, after).await });

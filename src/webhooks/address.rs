@@ -1,10 +1,10 @@
-//! Which addresses are those of the public internet.
+//! Decides whether an IP address belongs to the public internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether packets to this address go to somebody else's host on the internet: not to this host, this network, a group, or
-/// nowhere (IANA's registries of special-purpose addresses). What carries another address inside is not, with the exception
-/// of the mapped ones, which are their IPv4 address and judged as that.
+/// Whether packets to this address go to a host on the internet: not to this host, a private or reserved network, or a
+/// multicast group (IANA's registries of special-purpose addresses). An address that contains another address is
+/// refused, except a mapped one, which is judged as its IPv4 address.
 pub fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => !V4.iter().any(|(network, prefix)| is_in_v4(address, *network, *prefix)),
@@ -15,7 +15,7 @@ pub fn is_global(address: IpAddr) -> bool {
     }
 }
 
-/// Everything in IPv4 that is special.
+/// The special networks of IPv4.
 const V4: [(Ipv4Addr, u32); 15] = [
     // This network (RFC 791).
     (Ipv4Addr::new(0, 0, 0, 0), 8),
@@ -23,13 +23,13 @@ const V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
     (Ipv4Addr::new(192, 168, 0, 0), 16),
-    // Shared by the customers of a carrier (RFC 6598).
+    // Shared address space of carriers (RFC 6598).
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     // Loopback (RFC 1122).
     (Ipv4Addr::new(127, 0, 0, 0), 8),
-    // Link-local (RFC 3927), where clouds keep their metadata.
+    // Link-local (RFC 3927), where clouds serve their metadata.
     (Ipv4Addr::new(169, 254, 0, 0), 16),
-    // Protocol assignments (RFC 6890), relays of 6to4 (RFC 7526).
+    // Protocol assignments (RFC 6890), 6to4 relays (RFC 7526).
     (Ipv4Addr::new(192, 0, 0, 0), 24),
     (Ipv4Addr::new(192, 88, 99, 0), 24),
     // Documentation (RFC 5737).
@@ -43,13 +43,13 @@ const V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// All that IANA has given out in IPv6. Outside lie loopback, link-local, unique local and multicast addresses, and
-/// 64:ff9b::/96, behind which a NAT64 has the whole of IPv4 (RFC 6052).
+/// The range of IPv6 that IANA has allocated. Loopback, link-local, unique local and multicast addresses are outside of
+/// it, and so is 64:ff9b::/96, behind which a NAT64 reaches all of IPv4 (RFC 6052).
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// What is special within it.
+/// The special networks within [`GLOBAL_UNICAST`].
 const V6: [(Ipv6Addr, u32); 4] = [
-    // Protocol assignments (RFC 2928), Teredo (RFC 4380) and ORCHID (RFC 7343) among them.
+    // Protocol assignments (RFC 2928), including Teredo (RFC 4380) and ORCHID (RFC 7343).
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     // Documentation (RFC 3849, RFC 9637).
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),

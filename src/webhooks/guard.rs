@@ -1,4 +1,4 @@
-//! What webhooks may reach: by the form of the address, and by where its host resolves to.
+//! Decides which addresses webhooks may reach: by the form of the URL, and by what its host resolves to.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use reqwest::Url;
 use super::address::is_global;
 use crate::config::{AllowedHost, Webhooks};
 
-/// The operator's bounds.
+/// The operator's rules for the addresses of webhooks.
 #[derive(Clone, Debug)]
 pub struct Guard {
     allow_http: bool,
@@ -15,7 +15,7 @@ pub struct Guard {
     allow_hosts: Vec<AllowedHost>,
 }
 
-/// Why an address may not be sent to. It does not tell what a name resolves to, which is not the client's to know.
+/// Why an address is refused. It does not reveal what a name resolves to, because clients must not learn that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
     #[error("must be an absolute address, such as https://example.org/hook")]
@@ -39,10 +39,10 @@ impl Guard {
         }
     }
 
-    /// Judges what the text alone shows. A host that is an address in any notation is judged as that address.
+    /// Checks what the text of a URL shows. A host that is an IP address in any notation is checked as that address.
     ///
     /// # Errors
-    /// The first bound that it breaks.
+    /// The first rule that the URL breaks.
     pub fn check_url(&self, text: &str) -> Result<Url, Forbidden> {
         let url = Url::parse(text).map_err(|_| Forbidden::NoUrl)?;
         match url.scheme() {
@@ -64,11 +64,11 @@ impl Guard {
         Ok(url)
     }
 
-    /// Judges where a host resolves to. One address that may not be reached condemns them all, since nobody says which of
-    /// them a connection will take.
+    /// Checks the addresses of a host. One forbidden address is enough to refuse the host, because it is unknown which
+    /// of them a connection will use.
     ///
     /// # Errors
-    /// [`Forbidden::Address`].
+    /// [`Forbidden::Address`] if an address is forbidden.
     pub fn check_addresses(&self, host: &str, addresses: &[IpAddr]) -> Result<(), Forbidden> {
         if self.allow_hosts.iter().any(|allowed| allowed.is_named(host)) {
             return Ok(());
@@ -81,7 +81,7 @@ impl Guard {
     }
 }
 
-/// The address that a URL's host is, if it is one. The parser of URLs has brought decimal, octal and hexadecimal forms
+/// The IP address if a URL's host is one. The parser of URLs has already converted decimal, octal and hexadecimal forms
 /// into the usual one.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);

@@ -1,22 +1,20 @@
-//! Who is being sent to.
+//! Counts the messages in flight to each receiver.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
-/// How many messages are under way to each receiver.
+use parking_lot::Mutex;
+/// The number of messages in flight to each receiver.
 #[derive(Debug, Default)]
 pub struct Receivers(Mutex<HashMap<String, usize>>);
 
 impl Receivers {
     pub(super) fn enter(&self, receiver: &str) {
-        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.0.lock();
         *under_way.entry(receiver.to_owned()).or_default() += 1;
     }
 
     pub(super) fn leave(&self, receiver: &str) {
-        let mut under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.0.lock();
         if let Some(count) = under_way.get_mut(receiver) {
             *count -= 1;
             if *count == 0 {
@@ -25,9 +23,9 @@ impl Receivers {
         }
     }
 
-    /// Those with as many messages under way as one may have.
+    /// The receivers with at least `share` messages in flight.
     pub(super) fn busy(&self, share: usize) -> Vec<String> {
-        let under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = self.0.lock();
         under_way.iter().filter(|(_, count)| **count >= share).map(|(receiver, _)| receiver.clone()).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The desk for endpoints, and for what a request says of its webhook.
+//! Manages webhook endpoints, and checks the webhook of a request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,25 +9,27 @@ use super::{
 use crate::{
     config::Webhooks,
     generation::{
-        Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, Fields, Invalid, SigningSecret, Webhook,
+        Delivery, DeliveryId, Endpoint, EndpointId, EndpointSettings, Fields, Invalid, SigningSecret, Webhook,
         WebhookEvent,
     },
     ledger::{self, NewEndpoint, Page, StoreError},
 };
 
-/// A cheap handle to the endpoints of all tenants.
+/// Manages the endpoints of all tenants. A cheap handle.
 #[derive(Clone)]
-pub struct Registry {
+pub struct EndpointRegistry {
     store: Arc<dyn ledger::Webhooks>,
-    /// No call to the store takes longer; `None` where it answers or fails by itself.
+    /// Longest duration of a call to the store; `None` if the store answers or fails by itself.
     patience: Option<Duration>,
     guarded: Guarded,
     max_endpoints: usize,
+    /// How long an old secret still signs after it was replaced.
     rotation: Duration,
-    /// Addresses that a request names itself can be signed for.
+    /// Whether messages to URLs that requests name themselves can be signed.
     signs_for_requests: bool,
 }
 
+/// Why a request about endpoints failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     #[error(transparent)]
@@ -42,19 +44,19 @@ pub enum RegistryError {
     Store(#[from] StoreError),
 }
 
-/// A name that does not resolve in this time is judged when the message is sent.
+/// Longest time to resolve a name. A name that takes longer is checked when the message is sent.
 const RESOLVED_AT_ONCE: Duration = Duration::from_secs(1);
 const MAX_DESCRIPTION_CHARS: usize = 256;
 
-impl Registry {
+impl EndpointRegistry {
     pub fn new(
         store: Arc<dyn ledger::Webhooks>,
         patience: Option<Duration>,
         guard: Arc<Guard>,
         resolver: Arc<dyn Resolver>,
         settings: &Webhooks,
-    ) -> Registry {
-        Registry {
+    ) -> EndpointRegistry {
+        EndpointRegistry {
             store,
             patience,
             guarded: Guarded { guard, resolver },
@@ -64,14 +66,14 @@ impl Registry {
         }
     }
 
-    /// Judges a request's webhook, before the request is accepted. What is wrong with it becomes an error of its field.
+    /// Checks the webhook of a request before the request is accepted. A fault becomes an error of its field.
     ///
     /// # Errors
-    /// Only those of the store.
+    /// Only errors of the store.
     pub async fn check(&self, fields: &mut Fields, tenant: &str) -> Result<(), StoreError> {
         match fields.webhook() {
             None => {}
-            Some(Webhook::Endpoint { endpoint }) => match self.ask(self.store.endpoint(tenant, endpoint)).await? {
+            Some(Webhook::Endpoint { endpoint }) => match self.query(self.store.endpoint(tenant, endpoint)).await? {
                 None => fields.error_below("webhook", "endpoint", "invalid_value", "is not a registered endpoint"),
                 Some(endpoint) if !endpoint.terms.enabled => {
                     fields.error_below("webhook", "endpoint", "invalid_value", "is disabled");
@@ -83,7 +85,7 @@ impl Registry {
                 fields.error_below("webhook", "url", FORBIDDEN, detail);
             }
             Some(Webhook::Url { url, .. }) => {
-                if let Err(forbidden) = self.judge(&url).await {
+                if let Err(forbidden) = self.check_address(&url).await {
                     fields.error_below("webhook", "url", FORBIDDEN, forbidden.to_string());
                 }
             }
@@ -91,38 +93,40 @@ impl Registry {
         Ok(())
     }
 
+    /// Registers an endpoint with a new secret.
+    ///
     /// # Errors
-    /// All invalid fields, or as many endpoints as a tenant may have.
+    /// All invalid fields, or the tenant has as many endpoints as it may have.
     pub async fn create(&self, tenant: &str, fields: Fields) -> Result<(Endpoint, SigningSecret), RegistryError> {
         let terms = self.terms(fields).await?;
         let (id, secret) = (EndpointId::new(), fresh_secret()?);
         let new = NewEndpoint { id, tenant, terms: &terms, secret: &secret };
         let most = self.max_endpoints;
-        let endpoint = self.ask(self.store.create_endpoint(&new, most)).await?.ok_or(RegistryError::Full { most })?;
+        let endpoint = self.query(self.store.create_endpoint(&new, most)).await?.ok_or(RegistryError::Full { most })?;
         Ok((endpoint, secret))
     }
 
     pub async fn list(&self, tenant: &str) -> Result<Vec<Endpoint>, RegistryError> {
-        Ok(self.ask(self.store.endpoints(tenant)).await?)
+        Ok(self.query(self.store.endpoints(tenant)).await?)
     }
 
     pub async fn get(&self, tenant: &str, id: EndpointId) -> Result<Endpoint, RegistryError> {
-        self.ask(self.store.endpoint(tenant, id)).await?.ok_or(RegistryError::NotFound)
+        self.query(self.store.endpoint(tenant, id)).await?.ok_or(RegistryError::NotFound)
     }
 
     pub async fn replace(&self, tenant: &str, id: EndpointId, fields: Fields) -> Result<Endpoint, RegistryError> {
         let terms = self.terms(fields).await?;
-        self.ask(self.store.replace_endpoint(tenant, id, &terms)).await?.ok_or(RegistryError::NotFound)
+        self.query(self.store.replace_endpoint(tenant, id, &terms)).await?.ok_or(RegistryError::NotFound)
     }
 
     pub async fn delete(&self, tenant: &str, id: EndpointId) -> Result<(), RegistryError> {
-        if self.ask(self.store.delete_endpoint(tenant, id)).await? { Ok(()) } else { Err(RegistryError::NotFound) }
+        if self.query(self.store.delete_endpoint(tenant, id)).await? { Ok(()) } else { Err(RegistryError::NotFound) }
     }
 
-    /// A new secret; the old one signs beside it for a while.
+    /// Replaces the secret of an endpoint. The old secret signs too for a while.
     pub async fn rotate(&self, tenant: &str, id: EndpointId) -> Result<(Endpoint, SigningSecret), RegistryError> {
         let secret = fresh_secret()?;
-        let rotated = self.ask(self.store.rotate_secret(tenant, id, &secret, self.rotation)).await?;
+        let rotated = self.query(self.store.rotate_secret(tenant, id, &secret, self.rotation)).await?;
         Ok((rotated.ok_or(RegistryError::NotFound)?, secret))
     }
 
@@ -133,32 +137,32 @@ impl Registry {
         limit: usize,
         after: Option<DeliveryId>,
     ) -> Result<Page<Delivery>, RegistryError> {
-        self.ask(self.store.deliveries(tenant, endpoint, limit, after)).await?.ok_or(RegistryError::NotFound)
+        self.query(self.store.deliveries(tenant, endpoint, limit, after)).await?.ok_or(RegistryError::NotFound)
     }
 
     pub async fn retry(&self, tenant: &str, endpoint: EndpointId, id: DeliveryId) -> Result<Delivery, RegistryError> {
-        self.ask(self.store.retry_delivery(tenant, endpoint, id)).await?.ok_or(RegistryError::NotFound)
+        self.query(self.store.retry_delivery(tenant, endpoint, id)).await?.ok_or(RegistryError::NotFound)
     }
 
-    async fn ask<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn query<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         match self.patience {
             None => answer.await,
             Some(patience) => tokio::time::timeout(patience, answer).await.unwrap_or(Err(StoreError::TimedOut)),
         }
     }
 
-    async fn terms(&self, mut fields: Fields) -> Result<EndpointTerms, Invalid> {
+    async fn terms(&self, mut fields: Fields) -> Result<EndpointSettings, Invalid> {
         let url = fields.text("url", Webhook::MAX_URL_CHARS);
         match &url {
             None if !fields.has_errors() => fields.error("url", "required", "is required"),
             None => {}
             Some(url) => {
-                if let Err(forbidden) = self.judge(url).await {
+                if let Err(forbidden) = self.check_address(url).await {
                     fields.error("url", FORBIDDEN, forbidden.to_string());
                 }
             }
         }
-        let terms = EndpointTerms {
+        let terms = EndpointSettings {
             url: url.unwrap_or_default(),
             events: WebhookEvent::read(&mut fields),
             description: fields.text("description", MAX_DESCRIPTION_CHARS).unwrap_or_default(),
@@ -170,9 +174,9 @@ impl Registry {
         }
     }
 
-    /// By the form of an address and, where its host resolves at once, by where it leads. That it leads somewhere is no
-    /// matter here: it is judged again, and then for good, whenever a message is sent.
-    async fn judge(&self, url: &str) -> Result<(), Forbidden> {
+    /// Checks a URL by its form and, if its host resolves in time, by its addresses. A host that does not resolve
+    /// passes, because the addresses are checked again whenever a message is sent.
+    async fn check_address(&self, url: &str) -> Result<(), Forbidden> {
         let url = self.guarded.guard.check_url(url)?;
         let Some(host) = url.host_str().filter(|host| literal(host).is_none()) else { return Ok(()) };
         match tokio::time::timeout(RESOLVED_AT_ONCE, self.guarded.resolve(host)).await {
@@ -182,7 +186,7 @@ impl Registry {
     }
 }
 
-/// The code of an address that may not be sent to.
+/// The code of an error about a URL that webhooks may not use.
 const FORBIDDEN: &str = "webhook_url_forbidden";
 
 fn fresh_secret() -> Result<SigningSecret, RegistryError> {
@@ -191,8 +195,8 @@ fn fresh_secret() -> Result<SigningSecret, RegistryError> {
     SigningSecret::from_key(key).map_err(|error| RegistryError::Entropy(error.to_string()))
 }
 
-impl std::fmt::Debug for Registry {
+impl std::fmt::Debug for EndpointRegistry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry").finish_non_exhaustive()
+        f.debug_struct("EndpointRegistry").finish_non_exhaustive()
     }
 }

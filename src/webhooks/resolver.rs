@@ -1,4 +1,4 @@
-//! From a host's name to addresses that may be reached.
+//! Resolves the names of hosts to addresses that webhooks may reach.
 
 use std::{
     io,
@@ -11,13 +11,13 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::guard::Guard;
 
-/// Looks up names.
+/// Looks up the addresses of host names.
 #[async_trait]
 pub trait Resolver: Send + Sync + 'static {
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The system's own.
+/// The resolver of the operating system.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemResolver;
 
@@ -28,8 +28,8 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// The resolver of the client that sends: it looks a name up once, and what it returns is both what was judged and what is
-/// connected to, so that no second answer can come between.
+/// The resolver of the sending HTTP client. It looks a name up once and returns only addresses that the guard allows;
+/// the client connects to these addresses, so no second lookup can give others.
 #[derive(Clone)]
 pub(super) struct Guarded {
     pub guard: Arc<Guard>,
@@ -38,7 +38,7 @@ pub(super) struct Guarded {
 
 impl Guarded {
     /// # Errors
-    /// The name does not resolve, or to what may not be reached.
+    /// The name does not resolve, or it resolves to an address that is forbidden.
     pub async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {
         let addresses = self.resolver.resolve(host).await?;
         self.guard.check_addresses(host, &addresses)?;
@@ -51,7 +51,7 @@ impl Resolve for Guarded {
         let guarded = self.clone();
         Box::pin(async move {
             let addresses = guarded.resolve(name.as_str()).await?;
-            // With port 0 the client takes the port of the URL.
+            // Port 0 makes the client use the port of the URL.
             let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
             Ok(addresses)
         })

@@ -1,4 +1,4 @@
-//! One try: a signed POST, and what came back.
+//! Sends one signed message and reads the answer.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -10,9 +10,9 @@ use super::{
     resolver::{Guarded, Resolver},
     retry_after::retry_after,
 };
-use crate::ledger::Answer;
+use crate::ledger::DeliveryAnswer;
 
-/// A client that connects to nothing but what the guard has judged.
+/// An HTTP client that connects only to addresses that the guard allows.
 #[derive(Clone)]
 pub struct Sender {
     client: Client,
@@ -20,68 +20,68 @@ pub struct Sender {
     timeout: Duration,
 }
 
-/// What is sent.
+/// A signed message to a receiver.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct Message {
     pub url: String,
     pub headers: [(&'static str, String); 3],
     pub body: String,
 }
 
-/// What came back.
+/// The outcome of a try.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    pub answer: Answer,
-    /// How long the receiver wants to be left alone.
+    pub answer: DeliveryAnswer,
+    /// The pause that the receiver asks for.
     pub retry_after: Option<Duration>,
 }
 
-/// Longest reason that the log of deliveries keeps, in characters.
+/// Longest reason in the log of deliveries, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
 impl Sender {
     /// # Errors
-    /// The client cannot be set up.
+    /// The HTTP client cannot be set up.
     pub fn new(guard: Arc<Guard>, resolver: Arc<dyn Resolver>, timeout: Duration) -> Result<Sender, reqwest::Error> {
         let builder = || -> ClientBuilder {
             Client::builder()
                 .user_agent(concat!("latentd/", env!("CARGO_PKG_VERSION")))
-                // A redirect would lead past the guard, a proxy from the environment around it.
+                // A redirect would bypass the check of the URL, and a proxy of the environment that of the address.
                 .redirect(redirect::Policy::none())
                 .no_proxy()
                 .dns_resolver(Guarded { guard: guard.clone(), resolver: resolver.clone() })
-                // Every try resolves and is judged anew.
+                // Connections are not reused, so every try resolves and checks the name again.
                 .pool_max_idle_per_host(0)
                 .timeout(timeout)
         };
         let client = builder().build().or_else(|error| {
-            // As in a container without them; http to receivers inside needs none.
+            // For example in a container. Internal receivers over http need no certificates.
             tracing::warn!(%error, "the system has no certificate authorities: webhooks cannot go to https addresses");
             builder().tls_certs_only([]).build()
         })?;
         Ok(Sender { client, guard, timeout })
     }
 
-    /// Sends it and waits for the head of the answer; what follows is nobody's business and is not read.
-    pub async fn send(&self, parcel: Parcel) -> Sent {
+    /// Sends a message and waits for the head of the answer. The body of the answer is not read.
+    pub async fn send(&self, message: Message) -> Sent {
         let refused = |reason: String| Sent {
-            answer: Answer { status: None, error: Some(reason.chars().take(MAX_REASON_CHARS).collect()) },
+            answer: DeliveryAnswer { status: None, error: Some(reason.chars().take(MAX_REASON_CHARS).collect()) },
             retry_after: None,
         };
-        // The settings may have changed since the address was accepted; and a literal address is never resolved.
-        let url = match self.guard.check_url(&parcel.url) {
+        // The settings may have changed since the URL was accepted, and a host that is an IP address is never resolved.
+        let url = match self.guard.check_url(&message.url) {
             Ok(url) => url,
             Err(forbidden) => return refused(format!("the address {forbidden}")),
         };
-        let mut request = self.client.post(url).header(header::CONTENT_TYPE, "application/json").body(parcel.body);
-        for (name, value) in parcel.headers {
+        let mut request = self.client.post(url).header(header::CONTENT_TYPE, "application/json").body(message.body);
+        for (name, value) in message.headers {
             request = request.header(name, value);
         }
         match request.send().await {
             Ok(response) => {
                 let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
                 Sent {
-                    answer: Answer { status: Some(response.status().as_u16()), error: None },
+                    answer: DeliveryAnswer { status: Some(response.status().as_u16()), error: None },
                     retry_after: asked.and_then(|asked| retry_after(asked, OffsetDateTime::now_utc())),
                 }
             }
@@ -89,7 +89,7 @@ impl Sender {
         }
     }
 
-    /// Why there was no answer, in a line for the receiver's owner.
+    /// Why there was no answer, in one line for the owner of the receiver.
     fn reason(&self, error: reqwest::Error) -> String {
         if error.is_timeout() {
             return format!("no answer within {} seconds", self.timeout.as_secs_f64());

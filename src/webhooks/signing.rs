@@ -1,4 +1,4 @@
-//! The headers by which a receiver knows who sent a message, that nobody has changed it, and that it is not an old one.
+//! Signs messages, so that a receiver can verify their sender, that they are unchanged, and that they are recent.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -6,8 +6,8 @@ use sha2::Sha256;
 
 use crate::generation::{DeliveryId, SigningSecret};
 
-/// The headers of one try. While an endpoint's secret is replaced both sign, so that the receiver may change over at any
-/// time.
+/// The headers of one try. While an endpoint's secret is being replaced, both secrets sign, so that the receiver can
+/// switch at any time.
 pub fn headers(
     secrets: &[SigningSecret],
     id: DeliveryId,
@@ -19,7 +19,7 @@ pub fn headers(
     [("webhook-id", id), ("webhook-timestamp", unix_seconds.to_string()), ("webhook-signature", signatures.join(" "))]
 }
 
-/// The symmetric signature of version 1: HMAC-SHA256 over id, time and body.
+/// The symmetric signature of version 1 (Standard Webhooks): HMAC-SHA256 of id, time and body.
 pub fn signature(secret: &SigningSecret, id: &str, unix_seconds: i64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.key()).expect("HMAC takes keys of every length");
     mac.update(format!("{id}.{unix_seconds}.{body}").as_bytes());

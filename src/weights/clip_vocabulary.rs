@@ -1,18 +1,18 @@
-//! CLIP's vocabulary, which single-file checkpoints presume and do not bring along.
+//! CLIP's vocabulary, which single-file checkpoints need and do not contain.
 //!
 //! `models/clip/merges.txt` holds the first 48,894 merges of the list that OpenAI published with CLIP (Radford et al.
-//! 2021, arXiv:2103.00020), as `open_clip` redistributes it under the MIT licence.
+//! 2021, arXiv:2103.00020), as `open_clip` redistributes it under the MIT license.
 
 use serde_json::{Map, Value, json};
 
-/// The merges, one a line, first come first merged.
+/// The merges, one per line, in the order in which they apply.
 const MERGES: &str = include_str!("../../models/clip/merges.txt");
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
-/// The tokenizer of Stable Diffusion's text encoders as files of a model folder: `vocab.json`, `merges.txt`,
-/// `tokenizer_config.json`, by name. None for other names. `pad` pads.
+/// A file of the tokenizer of Stable Diffusion's text encoders: `vocab.json`, `merges.txt` or `tokenizer_config.json`.
+/// `None` for other names. `pad` is the padding token.
 pub(super) fn file(name: &str, pad: &str) -> Option<String> {
     match name {
         "vocab.json" => Some(Value::Object(vocabulary()).to_string()),
@@ -36,10 +36,10 @@ pub(super) fn file(name: &str, pad: &str) -> Option<String> {
 /// The names of the files.
 pub(super) const FILES: [&str; 3] = ["vocab.json", "merges.txt", "tokenizer_config.json"];
 
-/// What pads prompts for CLIP's own encoder, and for those of OpenCLIP.
+/// The padding tokens of CLIP's own text encoder and of OpenCLIP's text encoders.
 pub(super) const PADS: (&str, &str) = (END, "!");
 
-/// Bytes, bytes that end a word, merges in their order, and the two that begin and end a prompt.
+/// The ids of all tokens: bytes, bytes that end a word, merges in their order, and the tokens for start and end.
 fn vocabulary() -> Map<String, Value> {
     let letters: Vec<char> = letters();
     let single = letters.iter().map(char::to_string);
@@ -49,8 +49,8 @@ fn vocabulary() -> Map<String, Value> {
     tokens.enumerate().map(|(id, token)| (token, id.into())).collect()
 }
 
-/// The letters that stand for bytes: first the bytes that are printable in Latin-1 as they are, then the others, which are
-/// moved to where Unicode has letters too.
+/// The characters that stand for bytes: first the bytes that are printable in Latin-1, unchanged; then the other bytes,
+/// as the code points from 256 on.
 fn letters() -> Vec<char> {
     let printable = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let as_they_are = (0..256).filter(printable);

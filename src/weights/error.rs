@@ -1,3 +1,5 @@
+//! The errors of loading models.
+
 use std::fmt;
 
 use serde_json::Value;
@@ -51,29 +53,29 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether a file is no longer the one that was listed, so that to try again later helps.
+    /// Whether the error says that a file has changed since it was listed, so that a later attempt can succeed.
     pub fn is_change(&self) -> bool {
         matches!(self, LoadError::Read { source, .. } if super::file::is_change(source))
     }
 }
 
-/// The tensors of one component that are missing, left over, of another shape, or of a type that is not a float.
+/// The tensors of one component that are missing, unused, of the wrong shape, or of a type that is not a float.
 #[derive(Debug, Default, PartialEq, Eq, thiserror::Error)]
 pub struct TensorMismatch {
     /// The folder of the component, for instance `unet`.
     pub component: String,
-    /// Asked for by the network, absent from the files: name and expected shape.
+    /// Tensors that the network requests and the files do not have: name and expected shape.
     pub missing: Vec<(String, Vec<usize>)>,
-    /// In the files, asked for by nobody: name and shape.
+    /// Tensors of the files that the network does not request: name and shape.
     pub unused: Vec<(String, Vec<usize>)>,
-    /// Name, expected shape, shape in the file.
+    /// Tensors of the wrong shape: name, expected shape, shape in the file.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// Name and type, where the type is not a float of 8 to 64 bits.
+    /// Tensors whose type is not a float of 8 to 64 bits: name and type.
     pub not_float: Vec<(String, String)>,
 }
 
 impl TensorMismatch {
-    /// By name, in place of the order in which layers are built and files list their tensors.
+    /// Sorts by name. Otherwise, the order would be that of building the layers and of the files.
     pub(super) fn sort(&mut self) {
         self.missing.sort();
         self.unused.sort();
@@ -99,13 +101,13 @@ impl fmt::Display for TensorMismatch {
     }
 }
 
-/// How many faults of a kind a message tells: enough to see what a file is, and no flood from one that is another network's.
-const TOLD: usize = 32;
+/// How many faults of each kind a message lists. More would be of no use if the file belongs to another network.
+const LISTED: usize = 32;
 
 fn list(f: &mut fmt::Formatter<'_>, faults: impl ExactSizeIterator<Item = String>) -> fmt::Result {
     let count = faults.len();
-    for fault in faults.take(TOLD) {
+    for fault in faults.take(LISTED) {
         write!(f, "; {fault}")?;
     }
-    if count > TOLD { write!(f, "; and {} more like this", count - TOLD) } else { Ok(()) }
+    if count > LISTED { write!(f, "; and {} more like this", count - LISTED) } else { Ok(()) }
 }

@@ -1,6 +1,6 @@
 //! The content of a model's file, read piece by piece.
 //!
-//! No file is mapped into memory: the process would end with SIGBUS where somebody shortens a mapped file.
+//! Files are not mapped into memory: if another program shortened a mapped file, the process would end with SIGBUS.
 
 use std::{
     borrow::Cow,
@@ -11,15 +11,16 @@ use std::{
     sync::Arc,
 };
 
-/// The content of a file; cheap to clone.
+/// The content of a file. Cheap to clone, except for owned bytes in memory.
 #[derive(Clone)]
 pub enum FileContent {
-    /// An open file on disk. Somebody else may change it at any time, so that every read can fail.
+    /// An open file on disk. Other programs can change it at any time, so every read can fail.
     Disk(Arc<DiskFile>),
+    /// Bytes in memory.
     Held(Cow<'static, [u8]>),
 }
 
-/// An open file, and how it was when it was opened.
+/// An open file, with its stamp at the time of opening.
 #[derive(Debug)]
 pub struct DiskFile {
     file: fs::File,
@@ -27,23 +28,24 @@ pub struct DiskFile {
     stamp: Stamp,
 }
 
-/// What changes when a file is written to or replaced.
+/// Properties of a file that change if the file is written to or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
+    /// Length of the file.
     pub bytes: u64,
-    /// Seconds and nanoseconds of the last change of the content.
+    /// Seconds and nanoseconds of the last change of the content (mtime).
     modified: (i64, i64),
-    /// The same of the last change of content, name or rights, which no program can set.
+    /// Seconds and nanoseconds of the last change of content, name or rights (ctime), which no program can set.
     changed: (i64, i64),
-    /// Device and number of the file.
+    /// Device and inode number.
     inode: (u64, u64),
 }
 
 impl Stamp {
-    /// Of the file at a path.
+    /// The stamp of the file at a path.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// The properties of the file cannot be read.
     pub fn at(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|metadata| Self::of(&metadata))
     }
@@ -64,7 +66,7 @@ impl FileContent {
     /// # Errors
     /// There is no such file, it cannot be read, or it is a folder, a pipe or a device.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // A pipe would block whoever opens it.
+        // Opening a pipe would block.
         let is_regular = |metadata: &fs::Metadata| match metadata.is_file() {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")),
@@ -88,7 +90,7 @@ impl FileContent {
         self.len() == 0
     }
 
-    /// How the file was when it was opened; `None` for bytes in memory, which nobody changes.
+    /// The stamp at the time of opening; `None` for bytes in memory, which do not change.
     pub fn stamp(&self) -> Option<Stamp> {
         match self {
             Self::Disk(disk) => Some(disk.stamp),
@@ -99,11 +101,11 @@ impl FileContent {
     /// The bytes of a range: copied from a file on disk, borrowed from memory.
     ///
     /// # Errors
-    /// The range is not inside the file, or is no longer, or the disk fails.
+    /// The range is not inside the file, the file has become shorter, or the disk fails.
     pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'_, [u8]>> {
         let outside = || io::Error::new(io::ErrorKind::UnexpectedEof, "ends before the bytes that were asked for");
         match self {
-            // Checked before memory is asked for.
+            // Checked before memory is allocated.
             Self::Disk(_) if range.start > range.end || range.end > self.len() => Err(outside()),
             Self::Disk(disk) => {
                 let mut bytes = vec![0; range.len()];
@@ -120,7 +122,7 @@ impl FileContent {
     /// The whole content, of at most `most` bytes.
     ///
     /// # Errors
-    /// Those of [`FileContent::read`]; or the file is longer, which is found before memory is asked for.
+    /// Those of [`FileContent::read`]; or the file is longer, which is detected before memory is allocated.
     pub fn read_all(&self, most: usize) -> io::Result<Cow<'static, [u8]>> {
         if self.len() > most {
             let reason = format!("is {} bytes long; at most {most} bytes are read", self.len());
@@ -132,15 +134,15 @@ impl FileContent {
         }
     }
 
-    /// Fails if the file was written to or shortened since it was opened. What was read before may then be of two
-    /// versions of the file.
+    /// Checks that the file was not written to or shortened since it was opened. Otherwise, earlier reads may have
+    /// returned bytes of two versions of the file.
     ///
     /// # Errors
-    /// It has changed.
+    /// The file has changed.
     pub fn check_unchanged(&self) -> io::Result<()> {
         match self {
             Self::Disk(disk) => {
-                // To remove or rename an open file changes nothing of what is read.
+                // Removing or renaming an open file changes only ctime and not what is read.
                 let now = Stamp { changed: disk.stamp.changed, ..Stamp::of(&disk.file.metadata()?) };
                 if now == disk.stamp { Ok(()) } else { Err(changed()) }
             }
@@ -148,7 +150,8 @@ impl FileContent {
         }
     }
 
-    /// Opens the same path again, as [`FileContent::read`] of an open file sees no file that takes its place.
+    /// Opens the file at `path`, and checks that it still has `stamp`. (Reads of a file that stays open would not
+    /// notice another file in its place.)
     ///
     /// # Errors
     /// Those of [`FileContent::open`]; or the path has another file now, or the file has changed.
@@ -161,7 +164,7 @@ impl FileContent {
     }
 }
 
-/// A file is no longer the one that was listed.
+/// The error that a file is no longer the one that was listed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "has changed on disk since it was listed; try again later: it is listed again within two of models.poll_interval_s, at \
@@ -173,7 +176,7 @@ fn changed() -> io::Error {
     io::Error::other(Changed)
 }
 
-/// Whether an error says that a file is no longer the one that was listed, so that to try again later helps.
+/// Whether an error says that a file has changed since it was listed, so that a later attempt can succeed.
 pub(super) fn is_change(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Changed>())
 }

@@ -1,3 +1,5 @@
+//! Model folders in diffusers' layout: on disk, inside the program, or made of a single file.
+
 use std::{
     borrow::Cow,
     fmt, fs,
@@ -7,35 +9,38 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Checkpoint, FileContent, LoadError, header::POINTER, imprint, json, single_file::SingleFile};
+use super::{Checkpoint, FileContent, LoadError, fingerprint, header::POINTER, json, single_file::SingleFile};
 
-/// The longest file that is read whole, a configuration or a vocabulary, in bytes: ten times the largest of them.
+/// The longest file that is read whole, such as a configuration or a vocabulary, in bytes: ten times the largest known.
 pub const LARGEST_TEXT: usize = 64 << 20;
 
 /// A folder in diffusers' layout: `model_index.json`, `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` …
 ///
-/// Paths are relative and use `/`. A path with `..` or an absolute one is refused. Links are followed within the folder,
-/// within the folders that it was opened with, and into Hugging Face caches.
+/// Paths are relative and use `/`. Absolute paths and paths with `..` are refused. Links are followed within the
+/// folder, within the folders that were given to [`ModelFolder::open_within`], and into Hugging Face caches.
 #[derive(Clone)]
-pub struct ModelFolder(Place);
+pub struct ModelFolder(Location);
 
 #[derive(Clone)]
-enum Place {
+enum Location {
     Disk { root: PathBuf, within: Vec<PathBuf> },
     Embedded { name: Cow<'static, str>, files: Vec<Cow<'static, str>>, read: fn(&str) -> Option<Cow<'static, [u8]>> },
     SingleFile(Arc<SingleFile>),
 }
 
 impl ModelFolder {
-    /// The folder at `root`, which must exist.
+    /// Opens the folder at `root`, which must exist.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::open_within`].
     pub fn open(root: &Path) -> Result<Self, LoadError> {
         Self::open_within(root, &[])
     }
 
-    /// The folder at `root`, whose links may lead to anywhere within `others`.
+    /// Opens the folder at `root`. Its links may lead to anywhere within `others`.
     ///
     /// # Errors
-    /// The folder does not exist or cannot be looked at.
+    /// The folder does not exist or cannot be read.
     pub fn open_within(root: &Path, others: &[&Path]) -> Result<Self, LoadError> {
         let read = |source| LoadError::Read { path: root.display().to_string(), source };
         let root = root.canonicalize().map_err(read)?;
@@ -43,69 +48,70 @@ impl ModelFolder {
             return Err(read(std::io::ErrorKind::NotADirectory.into()));
         }
         let within = others.iter().filter_map(|other| other.canonicalize().ok()).collect();
-        Ok(Self(Place::Disk { root, within }))
+        Ok(Self(Location::Disk { root, within }))
     }
 
-    /// A folder inside the program: the relative paths of its files, and the function that reads one.
+    /// A folder inside the program: the relative paths of its files, and the function that reads a file.
     pub fn embedded(
         name: impl Into<Cow<'static, str>>,
         files: impl IntoIterator<Item = Cow<'static, str>>,
         read: fn(&str) -> Option<Cow<'static, [u8]>>,
     ) -> Self {
-        Self(Place::Embedded { name: name.into(), files: files.into_iter().collect(), read })
+        Self(Location::Embedded { name: name.into(), files: files.into_iter().collect(), read })
     }
 
-    /// The folder that one safetensors file in its first authors' names stands for: a ControlNet, or a checkpoint of the first
-    /// of the `known` kinds that it has the mark of. Only the file's header is read; `NAME.json` beside the file may correct the
-    /// configurations.
+    /// Opens a single safetensors file with its first authors' tensor names as a folder: a ControlNet (diffusers' names
+    /// are accepted too), or a checkpoint of one of the `known` kinds. Only the file's header is read; `NAME.json` next
+    /// to the file can correct the configurations.
     ///
     /// # Errors
-    /// The file is broken, is none of these, or has tensors that are of no part of them.
+    /// The file is broken, is of none of these kinds, or has tensors that fit no part of its kind.
     pub fn single(path: &Path, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
-        Ok(Self(Place::SingleFile(Arc::new(SingleFile::open(path, known)?))))
+        Ok(Self(Location::SingleFile(Arc::new(SingleFile::open(path, known)?))))
     }
 
-    /// As [`ModelFolder::single`], of a file in memory that errors call `name`.
+    /// As [`ModelFolder::single`], for a file in memory. `name` is its name in errors.
     ///
     /// # Errors
-    /// The same.
+    /// Those of [`ModelFolder::single`], without those of reading.
     pub fn single_held(name: &str, file: Vec<u8>, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let bytes = FileContent::Held(Cow::Owned(file));
-        Ok(Self(Place::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes, known)?))))
+        Ok(Self(Location::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes, known)?))))
     }
 
-    /// What people should know of how a single file was read; nothing for other folders.
+    /// Notes for users on how a single file was read; empty for other folders.
     pub fn notes(&self) -> Vec<String> {
         self.single_file().map(SingleFile::notes).unwrap_or_default()
     }
 
-    /// An error of the folder for people, who do not see the configurations that are made for a single file.
+    /// The text of an error for users. Users do not see the configurations that are made for a single file, so the text
+    /// names the file that corrects them, if it exists.
     pub fn told(&self, error: &impl fmt::Display) -> String {
         let error = error.to_string();
         self.single_file().map(|file| file.told(&error)).unwrap_or(error)
     }
 
-    /// The file, where the folder is made of one.
+    /// The single file, if the folder is made of one.
     pub(super) fn single_file(&self) -> Option<&SingleFile> {
         match &self.0 {
-            Place::SingleFile(single) => Some(single),
+            Location::SingleFile(single) => Some(single),
             _ => None,
         }
     }
 
-    /// By what all its files are known again: names, sizes and times of change on disk, contents in memory.
-    pub fn imprint(&self) -> String {
+    /// A text that changes with the folder's files: names, sizes and modification times on disk, contents in memory.
+    pub fn fingerprint(&self) -> String {
         match &self.0 {
-            Place::Disk { root, .. } => imprint::of_folder(root),
-            Place::Embedded { files, read, .. } => {
-                files.iter().map(|file| imprint::of_bytes(file, &read(file).unwrap_or_default())).collect()
+            Location::Disk { root, .. } => fingerprint::of_folder(root),
+            Location::Embedded { files, read, .. } => {
+                files.iter().map(|file| fingerprint::of_bytes(file, &read(file).unwrap_or_default())).collect()
             }
-            Place::SingleFile(single) => {
+            Location::SingleFile(single) => {
                 let texts = single.files().map(|file| {
                     let text = single.text(&file).unwrap_or_default();
-                    imprint::of_bytes(&file, text.as_bytes())
+                    fingerprint::of_bytes(&file, text.as_bytes())
                 });
-                imprint::of_file(Path::new(single.path())) + &texts.collect::<String>()
+                fingerprint::of_file(Path::new(single.path())) + &texts.collect::<String>()
             }
         }
     }
@@ -113,16 +119,19 @@ impl ModelFolder {
     /// Whether the folder has the file.
     pub fn has(&self, path: &str) -> bool {
         match &self.0 {
-            Place::Disk { root, .. } => is_plain(path) && root.join(path).is_file(),
-            Place::Embedded { files, .. } => files.iter().any(|f| f == path),
-            Place::SingleFile(single) => single.files().any(|f| f == path),
+            Location::Disk { root, .. } => is_plain(path) && root.join(path).is_file(),
+            Location::Embedded { files, .. } => files.iter().any(|f| f == path),
+            Location::SingleFile(single) => single.files().any(|f| f == path),
         }
     }
 
-    /// The sorted names of the files directly inside `folder`; empty where there is no such folder.
+    /// The sorted names of the entries directly inside `folder`; empty if there is no such folder.
+    ///
+    /// # Errors
+    /// The path leaves the model folder, or the folder cannot be read.
     pub fn names(&self, folder: &str) -> Result<Vec<String>, LoadError> {
         let mut names: Vec<String> = match &self.0 {
-            Place::Disk { root, .. } => match fs::read_dir(root.join(plain(folder)?)) {
+            Location::Disk { root, .. } => match fs::read_dir(root.join(plain(folder)?)) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
                 entries => entries
                     .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
@@ -131,13 +140,13 @@ impl ModelFolder {
                     .filter_map(|e| e.file_name().into_string().ok())
                     .collect(),
             },
-            Place::Embedded { files, .. } => files
+            Location::Embedded { files, .. } => files
                 .iter()
                 .filter_map(|f| f.strip_prefix(folder)?.strip_prefix('/'))
                 .filter(|f| !f.contains('/'))
                 .map(str::to_owned)
                 .collect(),
-            Place::SingleFile(single) => {
+            Location::SingleFile(single) => {
                 let inside = |f: String| Some(f.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
                 single.files().filter_map(inside).filter(|f| !f.contains('/')).collect()
             }
@@ -146,7 +155,7 @@ impl ModelFolder {
         Ok(names)
     }
 
-    /// The content of a file, of which nothing is read yet where it lies on disk.
+    /// The content of a file. A file on disk is opened and not yet read.
     ///
     /// # Errors
     /// There is no such file in the folder, or it cannot be opened.
@@ -154,19 +163,19 @@ impl ModelFolder {
         let path = plain(path)?;
         let absent = || LoadError::Absent { path: path.into() };
         match &self.0 {
-            Place::Disk { root, within } => find(root, within, path),
-            Place::Embedded { read, .. } => read(path).map(FileContent::Held).ok_or_else(absent),
-            Place::SingleFile(single) => {
+            Location::Disk { root, within } => find(root, within, path),
+            Location::Embedded { read, .. } => read(path).map(FileContent::Held).ok_or_else(absent),
+            Location::SingleFile(single) => {
                 let text = single.text(path).ok_or_else(absent)?;
                 Ok(FileContent::Held(Cow::Owned(text.into_bytes())))
             }
         }
     }
 
-    /// All bytes of a file, of at most [`LARGEST_TEXT`].
+    /// All bytes of a file, at most [`LARGEST_TEXT`].
     ///
     /// # Errors
-    /// Those of [`ModelFolder::file`]; or the file is longer, cannot be read, or is a pointer of Git LFS.
+    /// Those of [`ModelFolder::file`]; or the file is longer, cannot be read, or is a Git LFS pointer.
     pub fn bytes(&self, path: &str) -> Result<Cow<'static, [u8]>, LoadError> {
         let content = self.file(path)?.read_all(LARGEST_TEXT);
         let content = content.map_err(|source| LoadError::Read { path: path.into(), source })?;
@@ -177,24 +186,30 @@ impl ModelFolder {
     }
 
     /// The text of a file, which must be UTF-8.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::bytes`], or the file is not UTF-8.
     pub fn text(&self, path: &str) -> Result<String, LoadError> {
         let text = String::from_utf8(self.bytes(path)?.into_owned()).map_err(|_| LoadError::Read {
             path: path.into(),
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, "is not UTF-8; save it in that encoding"),
         })?;
-        // Editors of Windows begin UTF-8 with this mark.
+        // Some editors on Windows begin UTF-8 with this mark.
         Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
     }
 
-    /// The error of a file that is not there, or is a link that leads nowhere.
+    /// The error for a file that does not exist, or that is a link that leads nowhere.
     pub(super) fn absent(&self, path: &str) -> LoadError {
         match &self.0 {
-            Place::Disk { root, .. } => absent(root, path),
+            Location::Disk { root, .. } => absent(root, path),
             _ => LoadError::Absent { path: path.into() },
         }
     }
 
     /// The JSON object in a file. `Infinity`, `-Infinity` and `NaN`, which Python writes, are read as strings.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::text`], or the file is not a JSON object.
     pub fn json(&self, path: &str) -> Result<Map<String, Value>, LoadError> {
         json::object(&self.text(path)?).map_err(|source| LoadError::Json { path: path.into(), source })
     }
@@ -203,9 +218,9 @@ impl ModelFolder {
 impl fmt::Debug for ModelFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Disk { root, .. } => write!(f, "ModelFolder({})", root.display()),
-            Place::Embedded { name, .. } => write!(f, "ModelFolder(embedded {name})"),
-            Place::SingleFile(single) => write!(f, "ModelFolder(file {})", single.path()),
+            Location::Disk { root, .. } => write!(f, "ModelFolder({})", root.display()),
+            Location::Embedded { name, .. } => write!(f, "ModelFolder(embedded {name})"),
+            Location::SingleFile(single) => write!(f, "ModelFolder(file {})", single.path()),
         }
     }
 }
@@ -218,8 +233,8 @@ fn find(root: &Path, within: &[PathBuf], path: &str) -> Result<FileContent, Load
     FileContent::open(&real).map_err(|source| unreadable(root, path, source))
 }
 
-/// Whether a path is of the files of a repository in a Hugging Face cache, `models--ORG--NAME/blobs/…`, which the links of
-/// its snapshots lead to.
+/// Whether a path is inside the cache of a Hugging Face repository, `models--ORG--NAME/blobs/…`, to which the links of
+/// its snapshots lead.
 fn is_cached(path: &Path) -> bool {
     let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     let is_store =
@@ -245,7 +260,7 @@ fn plain(path: &str) -> Result<&str, LoadError> {
     if is_plain(path) { Ok(path) } else { Err(LoadError::Escapes { path: path.into() }) }
 }
 
-/// `.` is the folder itself.
+/// Whether a path is relative and stays inside the folder; `.` is the folder itself.
 fn is_plain(path: &str) -> bool {
     let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     !path.contains('\\') && Path::new(path).components().all(stays)

@@ -1,4 +1,4 @@
-//! The header of a safetensors file, read so that no file can make it panic, allocate much or lie about its bytes.
+//! The header of a safetensors file, checked so that no file causes a panic, a large allocation or a wrong byte range.
 
 use std::{collections::BTreeMap, fmt, ops::Range};
 
@@ -10,21 +10,21 @@ use serde::{
 
 use super::{FileContent, LoadError};
 
-/// The longest header: fifty times that of the largest diffusion model, and little memory once it is read.
+/// The longest header in bytes: fifty times that of the largest diffusion model, and still little memory.
 const LONGEST: usize = 16 << 20;
 
-/// The most axes that a tensor has.
+/// The largest number of axes of a tensor.
 const MOST_AXES: usize = 8;
 
 /// The longest name of a tensor, in bytes.
 const LONGEST_NAME: usize = 1024;
 
-/// What a file says that it holds. Every range lies inside the file, behind the header, and is as long as type and shape
-/// say; no two of them overlap and no byte belongs to none.
+/// The tensors that a file declares. Every range lies inside the file, after the header, and is as long as type and
+/// shape say. The ranges do not overlap and leave no gaps.
 #[derive(Debug)]
 pub(super) struct Header {
     pub tensors: BTreeMap<String, Info>,
-    /// Notes of the program that wrote the file.
+    /// Notes of the program that wrote the file (`__metadata__`).
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -33,15 +33,15 @@ pub(super) struct Header {
 pub(super) struct Info {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// Where its numbers lie in the file, little-endian.
+    /// The range of the tensor's numbers in the file, little-endian.
     pub bytes: Range<usize>,
 }
 
 impl Header {
-    /// Reads the header of `file`, and nothing behind it.
+    /// Reads the header of `file`, and nothing after it. `path` names the file in errors.
     ///
     /// # Errors
-    /// The file is no safetensors file, is cut off, or does not hold what its header says; `path` names it.
+    /// The file is not a safetensors file, is cut off, or does not match its header.
     pub fn read(path: &str, file: &FileContent) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::Read { path: path.into(), source };
         let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
@@ -57,10 +57,10 @@ impl Header {
         parse(&json, 8 + length..file.len()).map_err(broken)
     }
 
-    /// As [`Header::read`], of a file in memory.
+    /// As [`Header::read`], for a file in memory.
     ///
     /// # Errors
-    /// The same.
+    /// Those of [`Header::read`], without those of reading.
     pub fn of_bytes(path: &str, file: &[u8]) -> Result<Self, LoadError> {
         let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
         if file.starts_with(POINTER) {
@@ -74,18 +74,19 @@ impl Header {
     }
 }
 
-/// Whether a file is a safetensors file that holds what its header says; `path` names it. Nothing behind the header is read.
+/// Checks that a file is a safetensors file and matches its header. Nothing after the header is read. `path` names the
+/// file in errors.
 ///
 /// # Errors
-/// Why it is none.
+/// The file is not a safetensors file, is cut off, or does not match its header.
 pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
     Header::read(path, file).map(drop)
 }
 
-/// What a file of Git LFS begins with where its content was not fetched.
+/// The first bytes of a Git LFS pointer, a small text that replaces a file whose content was not fetched.
 pub(super) const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// The length of the JSON, which the first eight bytes tell.
+/// The length of the JSON, which is in the first eight bytes.
 fn json_length(first: &[u8]) -> Result<usize, String> {
     let length = first.first_chunk::<8>().ok_or_else(|| format!("{} bytes are too few", first.len()))?;
     let length = u64::from_le_bytes(*length);
@@ -95,7 +96,7 @@ fn json_length(first: &[u8]) -> Result<usize, String> {
         .ok_or_else(|| format!("a header of {length} bytes is longer than {LONGEST}"))
 }
 
-/// The header of a file whose numbers lie in the range `data`.
+/// Parses the header of a file whose numbers are in the range `data`.
 fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
     let json = std::str::from_utf8(json).map_err(|e| format!("the header is not UTF-8: {e}"))?;
     let Json { tensors, metadata } = serde_json::from_str(json).map_err(|e| format!("the header: {e}"))?;
@@ -106,7 +107,7 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
         if shape.len() > MOST_AXES {
             return Err(broken(&format!("{} axes are more than {MOST_AXES}", shape.len())));
         }
-        // An axis of none makes no number of the others small: who multiplies some of them must not overflow.
+        // The product without the empty axes must be small too, so that no product of some of the axes overflows.
         let bits = shape.iter().try_fold(dtype.bitsize(), |bits, axis| bits.checked_mul((*axis).max(1)));
         let bits = bits.ok_or_else(|| broken(&format!("the shape {shape:?} is too large")))?;
         let bits = if shape.contains(&0) { 0 } else { bits };
@@ -124,8 +125,8 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
     Ok(Header { tensors: read, metadata })
 }
 
-/// The tensors must lie one behind the other and fill the file: a byte that is used twice or never is a sign of a file that
-/// was put together wrongly or is meant to be two things at once.
+/// Checks that the tensors follow each other and fill the file. A byte that is used twice or never suggests a file that
+/// was put together wrongly, or that is meant to be two things at once.
 fn without_gaps(tensors: &BTreeMap<String, Info>, data: Range<usize>) -> Result<(), String> {
     let mut by_place: Vec<(&String, &Range<usize>)> = tensors.iter().map(|(name, info)| (name, &info.bytes)).collect();
     by_place.sort_by_key(|(_, bytes)| (bytes.start, bytes.end));
@@ -167,7 +168,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
         f.write_str("an object of tensors")
     }
 
-    /// Member by member, as a map of JSON would keep only the last of two tensors of one name.
+    /// Reads member by member: a JSON map would keep only the last of two tensors with the same name.
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
         let mut json = Json { tensors: BTreeMap::new(), metadata: BTreeMap::new() };
         while let Some(name) = members.next_key::<String>()? {

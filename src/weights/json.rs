@@ -1,10 +1,11 @@
-//! JSON as Python's `json` module writes it, which every configuration of diffusers, transformers and PEFT is.
+//! Reads JSON as Python's `json` module writes it, in which diffusers, transformers and PEFT save configurations.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// Reads JSON in which `Infinity`, `-Infinity` and `NaN`, which JSON does not have and which scheduler configurations carry
-/// (`lambda_min_clipped`), are strings of the same spelling: whoever expects a number refuses them by default.
+/// Reads JSON that may have `Infinity`, `-Infinity` and `NaN`, which are not JSON but occur in configurations of
+/// schedulers (`lambda_min_clipped`). They become strings of the same spelling, which a reader of a number refuses by
+/// default.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text).or_else(|_| serde_json::from_str(&quote_non_finite(text)))
 }

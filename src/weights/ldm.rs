@@ -1,4 +1,5 @@
-//! The names of the first latent diffusion models (CompVis' `ldm`, Stability's `sgm`) → diffusers' names.
+//! Translates the tensor names of the first latent diffusion models (CompVis' `ldm`, Stability's `sgm`) to diffusers'
+//! names.
 
 mod clip;
 mod controlnet;
@@ -10,13 +11,14 @@ pub(super) use controlnet::controlnet_name;
 pub(super) use unet::{unet_layers, unet_name};
 pub(super) use vae::vae_name;
 
-/// The number that a name begins with before a `dot`, and what follows; small, as nothing has a thousand layers.
+/// The number at the start of a name, up to a `dot`, and the rest after the `dot`. Numbers above 999 are refused: no
+/// network has a thousand layers.
 fn number(name: &str, dot: char) -> Option<(usize, &str)> {
     let (number, rest) = name.split_once(dot)?;
     Some((number.parse().ok().filter(|number| *number < 1000)?, rest))
 }
 
-/// What follows the part `start` of a name: nothing, or something that begins with `dot`.
+/// The rest of a name after `start`: empty, or beginning with `dot`. `None` for other names.
 fn tail<'a>(name: &'a str, start: &str, dot: char) -> Option<&'a str> {
     name.strip_prefix(start).filter(|rest| rest.is_empty() || rest.starts_with(dot))
 }

@@ -1,11 +1,12 @@
-//! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): files of them in any of the usual spellings → one form.
+//! Reads files of low-rank adapters (LoRA: Hu et al. 2021, arXiv:2106.09685) in all usual formats.
 //!
 //! | written by | a key |
 //! |---|---|
 //! | kohya's trainer | `lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight`, `.lora_up.weight`, `.alpha` |
 //! | kohya's trainer for SDXL | `lora_unet_input_blocks_4_1_proj_in.…`, `lora_te1_text_model_encoder_…`, `lora_te2_…` |
 //! | PEFT and diffusers | `unet.down_blocks.0.….to_q.lora_A.weight`, `.lora_B.weight` |
-//! | earlier versions of diffusers | `….to_q.lora.down.weight`, `….q_proj.lora_linear_layer.up.weight`, `….processor.to_q_lora.up.weight` |
+//! | earlier versions of diffusers | `….to_q.lora.down.weight`, `….processor.to_q_lora.up.weight` |
+//! | the same, in text encoders | `….q_proj.lora_linear_layer.up.weight` |
 
 mod entry;
 mod key;
@@ -30,42 +31,42 @@ use super::{
 /// The largest rank of an adapter.
 pub const LARGEST_RANK: usize = 1024;
 
-/// Bytes that are read at a time where numbers are only looked at: whole numbers of every type.
+/// Bytes that are read at a time if numbers are only checked: a multiple of the size of every type.
 const PORTION: usize = 4 << 20;
 
-/// What an adapter adds to a model.
+/// The changes that an adapter makes to a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// By component and module, as the model's own tensors are named, without `.weight`:
-    /// `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`,
+    /// The changes by site, which is component and module. Sites are named like the model's own tensors without
+    /// `.weight`: `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`,
     /// `text_encoder.text_model.encoder.layers.0.self_attn.q_proj` (always with `text_model`, as in published weights).
     pub sites: BTreeMap<String, LowRank>,
 }
 
-/// What it adds to one module: `scale · up · down`, of the shape of the module's weight.
+/// The change of one module: `scale · up · down` is added to the module's weight and has its shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LowRank {
-    /// r
+    /// The rank r.
     pub rank: usize,
-    /// What `down` reads.
+    /// Number of inputs of `down`.
     pub inputs: usize,
-    /// What `up` writes.
+    /// Number of outputs of `up`.
     pub outputs: usize,
-    /// (kh, kw) of the convolution `down`, with the stride and the padding of the module's own; (1, 1) for a linear layer.
+    /// (kh, kw) of the convolution `down`, which has the module's stride and padding; (1, 1) for a linear layer.
     pub kernel: (usize, usize),
     /// (r, in, kh, kw)
     pub down: Vec<f32>,
     /// (out, r)
     pub up: Vec<f32>,
-    /// α / r, or 1 where the file does not tell α.
+    /// α / r, or α / √r for rank-stabilized adapters; 1 if the file has no α.
     pub scale: f32,
 }
 
 impl Lora {
-    /// Reads a safetensors file for a model that has these modules; `path` is what errors call the file.
+    /// Reads a safetensors file for a model with these modules. `path` names the file in errors.
     ///
     /// # Errors
-    /// What [`Lora::check`] refuses, or weights that are not finite or too large.
+    /// Those of [`Lora::check`], or weights that are not finite or too large.
     pub fn read(path: &str, file: &[u8], modules: &Modules) -> Result<Self, LoadError> {
         let header = Header::of_bytes(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
@@ -81,13 +82,13 @@ impl Lora {
         mismatch.none_or(Self { sites })
     }
 
-    /// Whether the file fits a model that has these modules, by its header and its α alone.
+    /// Checks that the file fits a model with these modules. Only its header and its α are read.
     ///
     /// # Errors
-    /// The file is broken, or has keys that say nothing to us (other kinds of adapters, biases), modules that the model has
-    /// not, halves of pairs, shapes of another model's modules, types other than floats (integers for α), notes that cannot
-    /// be followed, a rank above [`LARGEST_RANK`], or an α that is not finite or too large, all of which are named; or no
-    /// tensors.
+    /// The file is broken or has no tensors; or it has unknown keys (other kinds of adapters, biases), modules that the
+    /// model does not have, halves of pairs, shapes of another model's modules, types other than floats
+    /// (integers for α are allowed), notes that cannot be followed, a rank above [`LARGEST_RANK`], or an α that is not
+    /// finite or too large. The error names all of these.
     pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
@@ -102,11 +103,11 @@ impl Lora {
         mismatch.none_or(())
     }
 
-    /// Whether all weights of the file are finite and small enough, for any model; α is for [`Lora::check`]. Whatever the size of
-    /// the file and of its tensors, a few MiB of it are in memory at a time.
+    /// Checks that all weights of the file are finite and small enough, for any model; [`Lora::check`] checks α. At
+    /// most a few MiB of the file are in memory at a time, whatever its size.
     ///
     /// # Errors
-    /// One is not, which is named; or the file is broken.
+    /// Names a tensor with other numbers; or the file is broken.
     pub fn check_numbers(path: &str, file: &FileContent) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let weights = header.tensors.iter().filter(|(key, _)| !key.ends_with("alpha"));
@@ -122,7 +123,7 @@ impl Lora {
     }
 }
 
-/// What a file's header says of a model.
+/// The contents of a file's header for one model.
 struct Checked<'a> {
     /// By site.
     pairs: BTreeMap<&'a str, Pair<'a>>,

@@ -1,3 +1,5 @@
+//! Finds the safetensors files of a component: a single file or shards.
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -6,9 +8,9 @@ use super::{LoadError, ModelFolder};
 
 /// The safetensors files that hold a component, as paths in the folder.
 ///
-/// In this order: the single file or the index with the shards that it names, shards found by their names, and the variants of
-/// these (`fp16` and the others of [`VARIANTS`]), which count only where nothing else is there. Of a single file and an index
-/// with all its shards diffusers takes the shards, and transformers (the stem `model`) the single file.
+/// The search looks for the single file or the index with the shards that it names, then for shards by their names, and
+/// then for the variants of these (`fp16` and the others of [`VARIANTS`]). If there is a single file and also an index
+/// with all its shards, diffusers takes the shards, and transformers (the stem `model`) takes the single file.
 pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Found, LoadError> {
     let plain = (stem.to_owned(), vec![format!("{stem}.safetensors.index.json")]);
     let variant = |variant: &str| {
@@ -38,7 +40,7 @@ pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<
     }
 }
 
-/// The error of a component without files: a link that leads nowhere is named.
+/// The error of a component without files. If a link leads nowhere, the error names it.
 fn lacking(folder: &ModelFolder, component: &str, stem: &str) -> LoadError {
     let names = folder.names(component).unwrap_or_default();
     let is_weights = |name: &&String| name.starts_with(stem) && name.ends_with(".safetensors");
@@ -51,7 +53,7 @@ fn lacking(folder: &ModelFolder, component: &str, stem: &str) -> LoadError {
 #[derive(Debug)]
 pub(super) struct Found {
     pub paths: Vec<String>,
-    /// What people should know of the choice.
+    /// A note for users on the choice of the files.
     pub note: Option<String>,
 }
 
@@ -61,10 +63,10 @@ impl Found {
     }
 }
 
-/// How the files of transformers' networks are called.
+/// The stem of the weight files of transformers' networks.
 const TRANSFORMERS: &str = "model";
 
-/// The single file, or the shards of the index beside it.
+/// Chooses the single file or the shards of the index next to it.
 fn either(
     folder: &ModelFolder,
     component: &str,
@@ -85,7 +87,7 @@ fn either(
     })
 }
 
-/// What diffusers' `variant` puts into the names of files, in the order of preference.
+/// diffusers' `variant` in the names of files, in the order of preference.
 const VARIANTS: [&str; 4] = ["fp16", "bf16", "fp32", "non_ema"];
 
 fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<String>, LoadError> {
@@ -107,7 +109,7 @@ fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<Str
     Ok(files.into_iter().collect())
 }
 
-/// `STEM-00001-of-00003.safetensors` and so on; all of them must be there.
+/// The shards `STEM-00001-of-00003.safetensors` and so on, all of which must exist.
 fn by_name(folder: &ModelFolder, component: &str, stem: &str) -> Result<Vec<String>, LoadError> {
     let mut shards = Vec::new();
     let mut of = None;

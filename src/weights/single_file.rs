@@ -1,11 +1,12 @@
-//! A checkpoint in one file, as its first authors wrote it, seen as a folder in diffusers' layout.
+//! A checkpoint in one file with its first authors' tensor names, presented as a folder in diffusers' layout.
 //!
-//! A checkpoint has `model.diffusion_model.…`, `first_stage_model.…` and text encoders, whose names tell its kind: the families
-//! say which kinds there are (see [`Checkpoint`]). A ControlNet has `control_model.…`, or diffusers' own names.
+//! A checkpoint has tensors `model.diffusion_model.…`, `first_stage_model.…` and those of text encoders, whose names
+//! identify its kind. The families define the kinds (see [`Checkpoint`]). A ControlNet has `control_model.…`, or
+//! diffusers' own names.
 //!
-//! Each of the folder's tensors is a piece of the one file. Configurations follow from the tensors' shapes and from what all
-//! published models of a kind have in common. What a file cannot tell, above all whether some models predict noise or
-//! velocity, a file `NAME.json` beside `NAME.safetensors` can say (see [`sidecar`]).
+//! Each of the folder's tensors is a part of the one file. Configurations follow from the tensors' shapes and from what
+//! all published models of a kind have in common. `NAME.json` next to `NAME.safetensors` can add what a file does not
+//! contain, above all whether some models predict noise or velocity (see [`sidecar`]).
 
 mod checkpoint;
 mod configs;
@@ -30,31 +31,32 @@ pub use marks::Marks;
 
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
-/// How many of the tensors that are left aside a note names.
+/// How many of the ignored tensors a note names.
 const LISTED: usize = 8;
 
-/// One file, and the folder that is made of it.
+/// One file, and the folder that is made from it.
 pub(super) struct SingleFile {
     content: Content,
     parts: Parts,
-    /// The folder's configurations by path.
+    /// The folder's configurations, by path.
     configs: BTreeMap<&'static str, Map<String, Value>>,
-    /// Folders with CLIP's vocabulary, and what pads its prompts.
+    /// The folders with CLIP's vocabulary, and their padding tokens.
     tokenizers: Vec<(&'static str, &'static str)>,
     path: String,
     marks: Marks,
-    /// `NAME.json` names another type of prediction.
+    /// Whether `NAME.json` changes the type of prediction.
     is_overruled: bool,
 }
 
+/// Where the file's content is.
 enum Content {
-    /// At the path.
+    /// In the file at the path, which is not kept open.
     Disk(Stamp),
     Held(FileContent),
 }
 
 impl SingleFile {
-    /// Opens the file, whose header alone is read, and reads what its owner says of it.
+    /// Opens a file, reads its header, and merges `NAME.json` into the configurations.
     pub fn open(path: &Path, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let shown = path.display().to_string();
         let bytes = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
@@ -66,22 +68,22 @@ impl SingleFile {
         Ok(file)
     }
 
-    /// A file that is in memory; `path` is what errors call it.
+    /// Makes the folder from the header of a file. `path` names the file in errors.
     pub fn new(path: String, file: FileContent, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let header = Header::read(&path, &file)?;
         let no_checkpoint = |reason: String| LoadError::Checkpoint { path: path.clone(), reason };
         let kind = Kind::of(&header, known).map_err(no_checkpoint)?;
         let parts = Parts::sort(&path, &header, kind)?;
-        let heeds_edm = kind.checkpoint().is_some_and(|checkpoint| checkpoint.heeds_edm);
-        let marks = Marks::read(&path, &file, &header, heeds_edm)?;
+        let reads_edm_marks = kind.checkpoint().is_some_and(|checkpoint| checkpoint.reads_edm_marks);
+        let marks = Marks::read(&path, &file, &header, reads_edm_marks)?;
         let configs = configs::of(kind, &parts, &marks).map_err(no_checkpoint)?;
-        // Of many files most are not in use, so that none is kept open.
+        // Most files of a large collection are not in use, so none is kept open.
         let content = file.stamp().map_or_else(|| Content::Held(file), Content::Disk);
         Ok(Self { content, parts, configs, tokenizers: kind.tokenizers(), path, marks, is_overruled: false })
     }
 
-    /// What people should know of how the file was read: which tensors were left aside, and by what the type of prediction
-    /// is known.
+    /// Notes for users on how the file was read: where the type of prediction comes from, and which tensors were
+    /// ignored.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let scheduler = self.configs.get(SCHEDULER);
@@ -117,8 +119,8 @@ impl SingleFile {
         &self.path
     }
 
-    /// An error of one of the folder's configurations, in the words of the file that people can edit: they were made for this
-    /// file and changed by the one beside it.
+    /// Rewrites an error of one of the folder's configurations to name the `.json` file next to the checkpoint, if it
+    /// exists: users can edit that file but do not see the configurations.
     pub fn told(&self, error: &str) -> String {
         let beside = Path::new(&self.path).with_extension("json");
         match sidecar::key_of(error).filter(|_| beside.is_file()) {
@@ -127,7 +129,7 @@ impl SingleFile {
         }
     }
 
-    /// The folder's files.
+    /// The paths of the folder's files.
     pub fn files(&self) -> impl Iterator<Item = String> {
         let configs = self.configs.keys().map(|path| (*path).to_owned());
         let of_tokenizer = |(folder, _): &(&'static str, _)| {
@@ -137,8 +139,8 @@ impl SingleFile {
         configs.chain(self.tokenizers.iter().flat_map(of_tokenizer))
     }
 
-    /// The text of one of them. The configuration of a ControlNet, the one file of its folder, is found in a folder of any
-    /// name too, as the catalogue of ControlNets sees them from above.
+    /// The text of one of the folder's files. The configuration of a ControlNet, which is the only file of its folder,
+    /// is found in a folder of any name too, because the catalogue of ControlNets looks from the parent folder.
     pub fn text(&self, path: &str) -> Option<String> {
         let config = self.configs.get(path).or_else(|| match path.split_once('/') {
             Some((_, file)) if self.parts.is_control_net() => self.configs.get(file),
@@ -162,10 +164,10 @@ impl SingleFile {
             .ok_or_else(|| LoadError::Checkpoint { path: self.path.clone(), reason: format!("it has no {component}") })
     }
 
-    /// The file that the tensors lie in, as it was when its header was read.
+    /// The content of the file, checked to be the same file as when its header was read.
     ///
     /// # Errors
-    /// It is gone, or has changed since.
+    /// The file is gone, or has changed since.
     pub fn content(&self) -> Result<FileContent, LoadError> {
         match &self.content {
             Content::Disk(stamp) => FileContent::open_unchanged(Path::new(&self.path), *stamp)

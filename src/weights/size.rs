@@ -1,12 +1,12 @@
-//! How much memory weights take, known before any of them is read.
+//! The memory that weights take, computed before any weight is read.
 
 use super::{LoadError, ModelFolder, header::Header, shards};
 
-/// Bytes of all tensors of `component/stem.safetensors`, in one file or in shards, once they are float32; of a folder made of
-/// a single file those of the component, whatever the stem. Reads the heads of the files alone.
+/// Bytes of all tensors of `component/stem.safetensors`, in one file or in shards, as float32. In a folder made of a
+/// single file, `stem` is ignored. Only the headers of the files are read.
 ///
 /// # Errors
-/// The files are missing, or have no sound head.
+/// The files are missing, or their headers are broken.
 pub fn float32_bytes(folder: &ModelFolder, component: &str, stem: &str) -> Result<u64, LoadError> {
     if let Some(single) = folder.single_file() {
         return Ok(sum(single.tensors(component)?.values().map(|tensor| tensor.shape.as_slice())));
@@ -19,7 +19,8 @@ pub fn float32_bytes(folder: &ModelFolder, component: &str, stem: &str) -> Resul
     Ok(bytes)
 }
 
-/// The shapes fit the file's own bytes, which was checked, so that only a file of absurd size saturates here.
+/// Bytes of tensors of these shapes as float32. The header's check has compared the shapes with the length of the file,
+/// so only a file of absurd size saturates here.
 fn sum<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> u64 {
     let count = |shape: &[usize]| shape.iter().fold(4u64, |count, side| count.saturating_mul(*side as u64));
     shapes.map(count).fold(0, u64::saturating_add)

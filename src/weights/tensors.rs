@@ -1,28 +1,31 @@
+//! The tensors of a component, as float32 on a device.
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use candle_core::{DType, Tensor};
+use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::{
     FileContent, LoadError, ModelFolder,
+    build_report::BuildReport,
     header::{Header, Info},
     ldm::Part,
-    ledger::Ledger,
     shards,
 };
 use crate::{device::Device, kernels::Kernels};
 
-/// The tensors of one component by diffusers name, as float32 on a device, and the kernels of the layers that are built of
-/// them; cheap to clone, scoped by [`Weights::pp`].
+/// The tensors of one component by diffusers name, as float32 on a device, and the kernels of the layers that are built
+/// from them. Cheap to clone; [`Weights::pp`] enters a scope.
 ///
-/// Nothing here fails one tensor at a time: a tensor that is missing or of another shape is replaced by zeros that take no
-/// memory and noted, and [`Weights::finish`] reports all of them together.
+/// No request fails on its own: a tensor that is missing or of another shape is noted and replaced by zeros that take
+/// no memory, and [`Weights::finish`] reports all faults together.
 #[derive(Clone)]
 pub struct Weights {
     source: Arc<Source>,
@@ -34,12 +37,12 @@ struct Source {
     component: String,
     device: Device,
     zero: Tensor,
-    /// With what errors call them.
+    /// The files, with their names in errors.
     files: Vec<(String, FileContent)>,
-    /// None for an outline, which has every tensor that it is asked for.
+    /// `None` for an outline, which has every tensor that is requested.
     entries: Option<HashMap<String, Entry>>,
-    ledger: Mutex<Ledger>,
-    /// Whether numbers are read, or only names, shapes and types compared.
+    report: Mutex<BuildReport>,
+    /// Whether numbers are read; otherwise, only names, shapes and types are compared.
     reads: bool,
 }
 
@@ -48,25 +51,25 @@ struct Source {
 pub(super) struct Entry {
     file: usize,
     dtype: Dtype,
-    /// As the network knows it.
+    /// The shape that the network uses.
     pub shape: Vec<usize>,
     bytes: Range<usize>,
-    /// The file has the matrix the other way round.
-    turned: bool,
+    /// Whether the file has the matrix transposed.
+    transposed: bool,
 }
 
 impl Entry {
-    /// All of a tensor of the first file.
+    /// A whole tensor of the first file.
     pub fn whole(info: &Info) -> Self {
-        Self { file: 0, dtype: info.dtype, shape: info.shape.clone(), bytes: info.bytes.clone(), turned: false }
+        Self { file: 0, dtype: info.dtype, shape: info.shape.clone(), bytes: info.bytes.clone(), transposed: false }
     }
 
-    /// A part of it; None where its shape is not one to be parted so.
+    /// A part of a tensor of the first file; `None` if its shape cannot be divided in this way.
     pub fn part(info: &Info, part: &Part) -> Option<Self> {
         let whole = Self::whole(info);
-        if part.turned {
+        if part.transposed {
             let [inputs, outputs] = info.shape[..] else { return None };
-            return Some(Self { shape: vec![outputs, inputs], turned: true, ..whole });
+            return Some(Self { shape: vec![outputs, inputs], transposed: true, ..whole });
         }
         let (i, of) = part.of;
         let first = *info.shape.first()?;
@@ -83,10 +86,12 @@ impl Entry {
 
 impl Weights {
     /// Opens `component/stem.safetensors`, in one file or in shards (see the module `shards` for the order of search).
+    /// In a folder made of a single file, `stem` is ignored.
     ///
-    /// Of a folder made of a single file it opens the component, whatever the stem.
+    /// `rename` maps the name and shape of a tensor in the file to the name and shape that the network uses.
     ///
-    /// `rename` maps the name and shape of a tensor in the file to the name and shape the network knows it by.
+    /// # Errors
+    /// A file is missing or broken, or two tensors have the same name.
     pub fn open(
         folder: &ModelFolder,
         component: &str,
@@ -121,13 +126,13 @@ impl Weights {
         Ok(Self { note, ..Self::new(component, device, files, Some(entries))? })
     }
 
-    /// Weights without files, in which every tensor exists and is zero without taking memory: a network built on them
-    /// tells by [`Weights::requested`] which tensors it is made of.
+    /// Weights without files, in which every tensor exists and is zero without taking memory. [`Weights::requested`]
+    /// then lists the tensors of a network that was built on them.
     pub fn outline(component: &str) -> Self {
         Self::new(component, &Device::host(), Vec::new(), None).expect("a single zero fits into memory")
     }
 
-    /// Whether names, shapes and types are those of the network that `build` makes; no number is read.
+    /// Checks that names, shapes and types are those of the network that `build` makes. No numbers are read.
     ///
     /// # Errors
     /// Those of [`Weights::finish`].
@@ -139,7 +144,7 @@ impl Weights {
 
     /// The same weights, in which every tensor is zeros that take no memory.
     fn without_numbers(self) -> Self {
-        // Nobody else has a handle yet, or the numbers are read after all, which is the same but slower.
+        // If there is another handle, the numbers are read after all, which has the same result but is slower.
         let source = Arc::try_unwrap(self.source).map(|source| Arc::new(Source { reads: false, ..source }));
         Self { source: source.unwrap_or_else(|shared| shared), ..self }
     }
@@ -152,84 +157,87 @@ impl Weights {
     ) -> Result<Self, LoadError> {
         let zero = Tensor::zeros((), DType::F32, device.candle())?;
         let component = component.to_owned();
-        let ledger = Mutex::default();
-        let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, ledger, reads: true });
+        let report = Mutex::default();
+        let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, report, reads: true });
         Ok(Self { source, prefix: String::new(), note: None })
     }
 
-    /// What people should know of the choice of the files.
+    /// A note for users on the choice of the files.
     pub fn note(&self) -> Option<String> {
         self.note.clone()
     }
 
-    /// What layers are built of.
+    /// The kernels that layers are built with.
     pub fn kernels(&self) -> Kernels {
         self.source.device.kernels()
     }
 
-    /// The weights under `prefix.part`.
+    /// The weights in the scope `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
         Self { source: self.source.clone(), prefix: self.name(part), note: None }
     }
 
-    /// The path of a layer in its model, by which adapters know it: the component and the scope, without transformers'
-    /// `text_model`, which some files have and others have not.
+    /// The path of a layer in its model, which adapters use as the layer's name: the component and the scope, without
+    /// transformers' `text_model`, which only some files have.
     pub fn path(&self) -> Arc<str> {
         let scope = self.prefix.strip_prefix("text_model.").unwrap_or(&self.prefix);
         format!("{}.{scope}", self.source.component).into()
     }
 
-    /// Whether any tensor of the files has a name that starts with the scope and `start`.
+    /// Whether any tensor of this scope has a name that starts with `start`. An outline has every tensor.
     pub fn has_any(&self, start: &str) -> bool {
         let start = self.name(start);
         self.source.entries.as_ref().is_none_or(|entries| entries.keys().any(|name| name.starts_with(&start)))
     }
 
-    /// Lets the tensors whose names in this scope start so stay in the file, without counting as unused.
+    /// Lets the tensors of this scope whose names start with `start` be unused.
     pub fn leave(&self, start: &str) {
         let start = self.name(start);
-        self.ledger().left.push(start);
+        self.report().left.push(start);
     }
 
-    /// A tensor as it lies in the file.
+    /// A tensor in the layout of the file.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Tensor {
         self.get(name, shape, shape, LayOut::AsStored)
     }
 
-    /// What stands for a tensor that the network could have and has not.
+    /// Zeros that take no memory, for a tensor that the network does not have.
     pub fn zeros(&self, shape: &[usize]) -> Tensor {
         self.source.zero.broadcast_as(shape).expect("a scalar broadcasts to every shape")
     }
 
-    /// A matrix stored (out, in), laid out again as (in, out) so that `x · matrix` reads it row by row.
+    /// A matrix that is stored as (out, in), returned as (in, out) so that `x · matrix` reads it row by row.
     pub fn matrix(&self, name: &str, outputs: usize, inputs: usize) -> Tensor {
-        self.get(name, &[outputs, inputs], &[inputs, outputs], LayOut::Turned { outputs, inputs, places: 1 })
+        self.get(name, &[outputs, inputs], &[inputs, outputs], LayOut::Transposed { outputs, inputs, places: 1 })
     }
 
-    /// A convolution's weight stored (out, in, kh, kw), laid out again as (kh·kw·in, out) for channels-last patches.
+    /// A convolution's weight that is stored as (out, in, kh, kw), returned as (kh·kw·in, out) for channels-last
+    /// patches.
     pub fn conv2d(&self, name: &str, outputs: usize, inputs: usize, kernel: (usize, usize)) -> Tensor {
         let (kh, kw) = kernel;
-        let turned = LayOut::Turned { outputs, inputs, places: kh * kw };
-        self.get(name, &[outputs, inputs, kh, kw], &[kh * kw * inputs, outputs], turned)
+        let transposed = LayOut::Transposed { outputs, inputs, places: kh * kw };
+        self.get(name, &[outputs, inputs, kh, kw], &[kh * kw * inputs, outputs], transposed)
     }
 
-    /// The names and shapes of all tensors of the files; nothing for an outline.
+    /// The names and shapes of all tensors of the files; empty for an outline.
     pub fn stored(&self) -> BTreeMap<String, Vec<usize>> {
         let entries = self.source.entries.iter().flatten();
         entries.map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
     }
 
-    /// The names asked for so far, with the shapes that were expected.
+    /// The names requested so far, with the expected shapes.
     pub fn requested(&self) -> BTreeMap<String, Vec<usize>> {
-        self.ledger().requested.clone()
+        self.report().requested.clone()
     }
 
-    /// Ends the load: fails with every missing, unused and wrong-shaped tensor.
+    /// Ends the load. CLIP's `position_ids`, integers in old files that are not needed, do not count as unused.
     ///
-    /// CLIP's `position_ids`, integers that old files carry and nobody reads, do not count as unused.
+    /// # Errors
+    /// Lists every tensor that is missing, unused, of the wrong shape or not a float; or a file cannot be read or has
+    /// changed.
     pub fn finish(self) -> Result<(), LoadError> {
-        let mut ledger = std::mem::take(&mut *self.ledger());
-        if let Some(error) = ledger.failed {
+        let mut report = std::mem::take(&mut *self.report());
+        if let Some(error) = report.failed {
             return Err(error);
         }
         for (path, file) in &self.source.files {
@@ -237,14 +245,14 @@ impl Weights {
         }
         for (name, entry) in self.source.entries.iter().flatten() {
             let left =
-                name.ends_with("embeddings.position_ids") || ledger.left.iter().any(|start| name.starts_with(start));
-            if !left && !ledger.requested.contains_key(name) {
-                ledger.mismatch.unused.push((name.clone(), entry.shape.clone()));
+                name.ends_with("embeddings.position_ids") || report.left.iter().any(|start| name.starts_with(start));
+            if !left && !report.requested.contains_key(name) {
+                report.mismatch.unused.push((name.clone(), entry.shape.clone()));
             }
         }
-        ledger.mismatch.sort();
-        ledger.mismatch.component = self.source.component.clone();
-        if ledger.mismatch.is_empty() { Ok(()) } else { Err(Box::new(ledger.mismatch).into()) }
+        report.mismatch.sort();
+        report.mismatch.component = self.source.component.clone();
+        if report.mismatch.is_empty() { Ok(()) } else { Err(Box::new(report.mismatch).into()) }
     }
 
     fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
@@ -256,23 +264,23 @@ impl Weights {
     }
 
     fn values(&self, name: String, expected: &[usize], how: LayOut) -> Option<Vec<f32>> {
-        self.ledger().requested.insert(name.clone(), expected.to_vec());
+        self.report().requested.insert(name.clone(), expected.to_vec());
         let Some(entry) = self.source.entries.as_ref()?.get(&name) else {
-            self.ledger().mismatch.missing.push((name, expected.to_vec()));
+            self.report().mismatch.missing.push((name, expected.to_vec()));
             return None;
         };
         if entry.shape != expected {
-            self.ledger().mismatch.misshapen.push((name, expected.to_vec(), entry.shape.clone()));
+            self.report().mismatch.misshapen.push((name, expected.to_vec(), entry.shape.clone()));
             return None;
         }
         if !is_float(entry.dtype) {
-            self.ledger().mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
+            self.report().mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
             return None;
         }
         if !self.source.reads {
             return None;
         }
-        // The ledger is free meanwhile: several threads read tensors.
+        // The report is not locked here, because several threads read tensors.
         let (path, file) = &self.source.files[entry.file];
         let bytes = match file.read(entry.bytes.clone()) {
             Ok(bytes) => bytes,
@@ -281,7 +289,7 @@ impl Weights {
                 return None;
             }
         };
-        let values = match entry.turned {
+        let values = match entry.transposed {
             false => widened(&bytes, entry.dtype, how),
             true => turned_back(&bytes, entry, how),
         }?;
@@ -291,17 +299,17 @@ impl Weights {
         Some(values)
     }
 
-    /// Notes why the load fails; the first reason stays.
+    /// Notes why the load fails. The first reason is kept.
     fn fail(&self, error: LoadError) {
-        self.ledger().failed.get_or_insert(error);
+        self.report().failed.get_or_insert(error);
     }
 
     fn name(&self, part: impl fmt::Display) -> String {
         if self.prefix.is_empty() { part.to_string() } else { format!("{}.{part}", self.prefix) }
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.source.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn report(&self) -> MutexGuard<'_, BuildReport> {
+        self.source.report.lock()
     }
 }
 
@@ -311,22 +319,23 @@ impl fmt::Debug for Weights {
     }
 }
 
-/// Where the numbers of a tensor go.
+/// The order of a tensor's numbers in memory.
 #[derive(Clone, Copy)]
 enum LayOut {
     AsStored,
-    /// Stored (outputs, inputs, places), laid out (places, inputs, outputs).
-    Turned {
+    /// Stored as (outputs, inputs, places), laid out as (places, inputs, outputs).
+    Transposed {
         outputs: usize,
         inputs: usize,
         places: usize,
     },
 }
 
-/// Refuses numbers that are not finite or larger than [`LARGEST_NUMBER`]: the network's answer would not be finite either.
+/// Refuses numbers that are not finite or whose absolute value is above [`LARGEST_NUMBER`]: the network's output would
+/// not be finite either.
 pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
     const GRAIN: usize = 1 << 14;
-    // Without a way out in the middle of a chunk, so that it is done by vector units; NaN is not below the bound.
+    // No early exit within a chunk, so that vector units do the work. NaN is not below the bound.
     let is_sound = |chunk: &[f32]| chunk.iter().fold(true, |sound, value| sound & (value.abs() <= LARGEST_NUMBER));
     if values.par_chunks(GRAIN).all(is_sound) {
         return Ok(());
@@ -335,10 +344,10 @@ pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
     Err(format!("has the number {found:e}; weights are finite and at most {LARGEST_NUMBER:e}"))
 }
 
-/// Far more than any weight of a trained network: those are kept as float16, which ends at 65504.
+/// Far more than any weight of a trained network: weights are published as float16, which ends at 65504.
 const LARGEST_NUMBER: f32 = 1e6;
 
-/// The numbers of a tensor in the order of the file; None where they are no floats.
+/// The numbers of a tensor in the order of the file; `None` if they are not floats.
 pub(super) fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
     widened(bytes, dtype, LayOut::AsStored)
 }
@@ -349,8 +358,8 @@ pub(super) fn is_float(dtype: Dtype) -> bool {
     matches!(dtype, F64 | F32 | F16 | BF16 | F8_E4M3 | F8_E5M2)
 }
 
-/// Little-endian floats as float32, exactly but for float64, which is rounded; None for other types. The bytes need not be
-/// aligned.
+/// Converts little-endian floats to float32, exactly except for float64, which is rounded; `None` for other types. The
+/// bytes need not be aligned.
 fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
     let ((halves, _), (words, _)) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
     match dtype {
@@ -359,7 +368,7 @@ fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
             Some(how.lay_out(doubles.len(), |i| f64::from_le_bytes(doubles[i]) as f32))
         }
         Dtype::F8_E4M3 => Some(how.lay_out(bytes.len(), |i| e4m3(bytes[i]))),
-        // Half of a float16: the same sign and exponent, and two bits of its mantissa.
+        // The upper half of a float16: the same sign and exponent, and two bits of the mantissa.
         Dtype::F8_E5M2 => Some(how.lay_out(bytes.len(), |i| half::f16::from_le_bytes([0, bytes[i]]).to_f32())),
         Dtype::F16 => Some(how.lay_out(halves.len(), |i| half::f16::from_le_bytes(halves[i]).to_f32())),
         Dtype::BF16 => Some(how.lay_out(halves.len(), |i| half::bf16::from_le_bytes(halves[i]).to_f32())),
@@ -368,7 +377,7 @@ fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
     }
 }
 
-/// A float of 4 bits of exponent and 3 of mantissa, without infinities (Micikevicius et al. 2022, arXiv:2209.05433).
+/// A float with 4 bits of exponent and 3 of mantissa, without infinities (Micikevicius et al. 2022, arXiv:2209.05433).
 fn e4m3(byte: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
     let size = match (exponent, byte & 7) {
@@ -379,25 +388,26 @@ fn e4m3(byte: u8) -> f32 {
     if byte < 128 { size } else { -size }
 }
 
-/// As [`widened`], of a matrix (out, in) that is stored (in, out).
+/// As [`widened`], for a matrix (out, in) that is stored as (in, out).
 fn turned_back(bytes: &[u8], entry: &Entry, how: LayOut) -> Option<Vec<f32>> {
     let [outputs, inputs] = entry.shape[..] else { return None };
-    let as_shaped = LayOut::Turned { outputs: inputs, inputs: outputs, places: 1 };
+    let as_shaped = LayOut::Transposed { outputs: inputs, inputs: outputs, places: 1 };
     let values = widened(bytes, entry.dtype, as_shaped)?;
     Some(how.lay_out(values.len(), |i| values[i]))
 }
 
 impl LayOut {
-    /// The numbers, each read once, straight to its place.
+    /// Reads each number once and writes it directly to its place.
     fn lay_out(self, count: usize, number: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
         const GRAIN: usize = 1 << 14;
         const BLOCK: usize = 16; // A cache line of floats.
         match self {
-            Self::Turned { .. } if count == 0 => Vec::new(), // An axis may be long where another has none.
+            Self::Transposed { .. } if count == 0 => Vec::new(), // If one axis is empty, another may be long.
             Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
-            Self::Turned { outputs, inputs, places } => {
+            Self::Transposed { outputs, inputs, places } => {
                 let mut laid_out = vec![0.0; count];
-                // The lines of a few inputs at all places, which lie together in the file; with each, where it begins there.
+                // One block has the lines of a few inputs at all places, which are together in the file, each with its
+                // start in the file.
                 let mut blocks: Vec<Vec<(usize, &mut [f32])>> = Vec::new();
                 blocks.resize_with(inputs.div_ceil(BLOCK), Vec::new);
                 for (row, line) in laid_out.chunks_exact_mut(outputs.max(1)).enumerate() {
@@ -425,7 +435,7 @@ mod tests {
 
     #[test]
     fn small_floats_are_widened_exactly() {
-        // Zero, the least, the least that is normal, one, the largest, and none.
+        // Zero, the smallest, the smallest normal number, 1, -1, and the largest.
         let known = [(0x00, 0.0), (0x01, 1.0 / 512.0), (0x08, 1.0 / 64.0), (0x38, 1.0), (0xb8, -1.0), (0x7e, 448.0)];
         for (byte, value) in known {
             assert_eq!(floats(&[byte], Dtype::F8_E4M3), Some(vec![value]), "{byte:#x}");

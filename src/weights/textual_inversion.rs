@@ -1,4 +1,4 @@
-//! Textual inversion (Gal et al. 2022, arXiv:2208.01618): vectors that stand for a new word, as files have them.
+//! Reads files of textual inversion (Gal et al. 2022, arXiv:2208.01618): vectors that stand for a new word.
 
 use safetensors::Dtype;
 
@@ -8,31 +8,31 @@ use super::{
     tensors::floats,
 };
 
-/// The most vectors of a word: what a prompt of 77 tokens has room for.
+/// The largest number of vectors of a word: a prompt of 77 tokens has room for 75.
 pub const MOST_VECTORS: usize = 75;
 
-/// The largest absolute value in a vector. CLIP's own vectors stay below 1, and half precision ends here; far beyond it the
-/// text encoder's squares overflow, which leaves no picture.
+/// The largest absolute value in a vector. CLIP's own vectors stay below 1, and float16 ends here. With far larger
+/// values, squares in the text encoder overflow and no picture is left.
 pub const LARGEST_VALUE: f32 = 65536.0;
 
 /// The longest word, in bytes.
 pub const LONGEST_WORD: usize = 128;
 
-/// A word, and what stands for it in each text encoder that knows it.
+/// A word, and its vectors for each text encoder that the file serves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextualInversion {
-    /// The word, where the file tells it: diffusers writes it, the others name the file by it.
+    /// The word, if the file has it. diffusers writes the word; other programs name the file by it.
     pub word: Option<String>,
-    /// For `text_encoder`.
+    /// The vectors for `text_encoder`.
     pub text_encoder: Option<Vectors>,
-    /// For `text_encoder_2`.
+    /// The vectors for `text_encoder_2`.
     pub text_encoder_2: Option<Vectors>,
 }
 
-/// Embeddings of one text encoder.
+/// The vectors of one word for one text encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vectors {
-    /// n, 1 to [`MOST_VECTORS`]
+    /// n, the number of vectors, 1 to [`MOST_VECTORS`].
     pub count: usize,
     /// The width of the encoder's embeddings.
     pub width: usize,
@@ -43,11 +43,11 @@ pub struct Vectors {
 impl TextualInversion {
     /// Reads a safetensors file in one of the layouts of [`EmbeddingOutline`].
     ///
-    /// `widths` are those of the model's `text_encoder` and `text_encoder_2`, as far as it has them; a single tensor is for
-    /// the one that it fits. `path` is what errors call the file.
+    /// `widths` are those of the model's `text_encoder` and `text_encoder_2`; `None` if the model does not have it. A
+    /// single tensor is for the encoder whose width it has. `path` names the file in errors.
     ///
     /// # Errors
-    /// The file is broken or has other tensors, of another width, of too many vectors, or of numbers that are not finite or
+    /// The file is broken, or it has other tensors, other widths, too many vectors, or numbers that are not finite or
     /// beyond [`LARGEST_VALUE`].
     pub fn read(path: &str, file: &[u8], widths: [Option<usize>; 2]) -> Result<Self, LoadError> {
         let bad = bad(path);
@@ -64,8 +64,8 @@ impl TextualInversion {
         Ok(read)
     }
 
-    /// Whether [`TextualInversion::read`] reads the file. Of `file` only the header is read and, where it is sound and the
-    /// vectors have these widths, the vectors.
+    /// Checks that [`TextualInversion::read`] reads the file. Only the header is read, and the vectors if the header is
+    /// sound and has these widths.
     ///
     /// # Errors
     /// Those of [`TextualInversion::read`].
@@ -83,26 +83,27 @@ impl TextualInversion {
     }
 }
 
-/// The error of a tensor in the file that errors call `path`.
+/// Makes the error of a tensor in the file that errors call `path`.
 fn bad(path: &str) -> impl Fn(Fault) -> LoadError + Copy {
     move |(key, reason)| LoadError::BadKey { path: path.into(), key, reason }
 }
 
-/// What the header of a file with a learned word tells: one tensor, by the word itself or by `emb_params`, or one for each
-/// encoder of Stable Diffusion XL, `clip_l` and `clip_g`, which pivotal tuning calls `text_encoders_0` and
-/// `text_encoders_1`.
+/// The content of the header of a file with a learned word. The file has one tensor, named by the word itself or
+/// `emb_params`; or it has one tensor for each encoder of Stable Diffusion XL, `clip_l` and `clip_g`, which pivotal
+/// tuning calls `text_encoders_0` and `text_encoders_1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddingOutline {
-    /// The word, where the file tells it.
+    /// The word, if the file has it.
     pub word: Option<String>,
     parts: Vec<Part>,
 }
 
+/// The tensor for one text encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
     /// The tensor's name.
     key: String,
-    /// The text encoder that it is for, 0 or 1; `None` is the one that it fits.
+    /// The text encoder that the tensor is for, 0 or 1; `None`: the one whose width it has.
     encoder: Option<usize>,
     count: usize,
     width: usize,
@@ -112,10 +113,10 @@ struct Part {
 type Fault = (String, String);
 
 impl EmbeddingOutline {
-    /// Looks at the header alone; of `file` nothing behind the header is read. `path` is what errors call the file.
+    /// Reads the header of the file, and nothing after it. `path` names the file in errors.
     ///
     /// # Errors
-    /// The file is broken, has other tensors, too many vectors, or numbers that are no floats.
+    /// The file is broken, has other tensors or too many vectors, or its numbers are not floats.
     pub fn read(path: &str, file: &FileContent) -> Result<Self, LoadError> {
         Self::of(&Header::read(path, file)?).map_err(bad(path))
     }
@@ -125,17 +126,18 @@ impl EmbeddingOutline {
         self.parts.first().map_or(0, |part| part.count)
     }
 
-    /// The widths of the vectors for `text_encoder` and `text_encoder_2`; a single one, which is for either, comes first.
+    /// The widths of the vectors for `text_encoder` and `text_encoder_2`. A single tensor, which is for either, comes
+    /// first.
     pub fn widths(&self) -> [Option<usize>; 2] {
         let mut widths = [None; 2];
         self.parts.iter().for_each(|part| widths[part.encoder.unwrap_or(0)] = Some(part.width));
         widths
     }
 
-    /// The text encoder for each part, of a model whose text encoders have these widths.
+    /// The text encoder for each part, in a model whose text encoders have these widths.
     ///
     /// # Errors
-    /// It has no text encoder that a tensor is for, or one of another width: the sentence names both widths.
+    /// The model lacks the text encoder of a tensor, or that encoder has another width: the error names both widths.
     fn places(&self, widths: [Option<usize>; 2]) -> Result<Vec<usize>, Fault> {
         let place = |part: &Part| {
             let fits = |encoder: &usize| widths[*encoder] == Some(part.width);
@@ -196,10 +198,10 @@ impl Part {
     }
 }
 
-/// Vectors that OneTrainer adds behind a text encoder.
+/// Tensors of OneTrainer with vectors for the output of a text encoder.
 const OUTPUTS: [&str; 3] = ["emb_params_out", "clip_l_out", "clip_g_out"];
 
-/// The text encoder that a tensor of this name is for, where the name tells it.
+/// The text encoder that a tensor is for, if its name shows it.
 fn encoder_of(key: &str) -> Option<usize> {
     match key {
         "clip_l" | "text_encoders_0" => Some(0),
@@ -223,7 +225,7 @@ fn part(key: &str, info: &Info) -> Result<Part, String> {
     Ok(Part { key: key.to_owned(), encoder: encoder_of(key), count, width })
 }
 
-/// What a prompt can have as a word.
+/// The word, if a prompt can contain it.
 fn word(key: &str) -> Result<String, String> {
     if key.len() > LONGEST_WORD {
         return Err(format!("the word is longer than {LONGEST_WORD} bytes"));

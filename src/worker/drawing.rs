@@ -1,4 +1,4 @@
-//! The executor that draws pictures: it has the models in memory, feeds the engine, encodes frames and stores the files.
+//! The executor that draws pictures: loads models, passes runs to the engine, encodes frames and stores the files.
 
 mod encode;
 mod inputs;
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     Leases, Slots,
-    executor::{Claimed, Executor, Tell, failed},
+    executor::{Claimed, Executor, RunReporter, failed},
 };
 use crate::{
     catalogue::Catalogue,
@@ -28,27 +28,28 @@ use crate::{
     service::{Devices, Memory},
 };
 use encode::encode_preview;
-use observer::{Sketch, TellingObserver};
+use observer::{ReportingObserver, Sketch};
 use ready::Ready;
 
 pub use encode::{Encoded, encode};
 pub use models::Preload;
 
-/// Draws with the models of the catalogue.
+/// Draws pictures with the models of the catalogue.
 pub struct Drawing {
     pub blobs: Blobs,
     pub catalogue: Arc<Catalogue>,
-    /// One for each device of the catalogue.
+    /// One engine per device of the catalogue, in the same order.
     pub engines: Vec<Engine>,
+    /// Chooses the device of each generation.
     pub devices: Devices,
     pub metrics: Metrics,
-    /// The worker's, which has more room while a generation waits.
+    /// The worker's slots.
     pub slots: Slots,
-    /// What the generations at work take of it.
+    /// The memory that generations take while they compute.
     pub memory: Memory,
-    /// The worker's.
+    /// The worker's leases.
     pub leases: Leases,
-    /// Has the worker look for more work.
+    /// Wakes the worker to claim more generations.
     pub wake: Arc<Notify>,
 }
 
@@ -64,7 +65,7 @@ impl Executor for Drawing {
         matches!(work, Work::Draw(_))
     }
 
-    async fn execute(&self, claimed: &Claimed, tell: &Tell) -> Result<Vec<Artifact>, Outcome> {
+    async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome> {
         let Work::Draw(draw) = &claimed.record.job.work;
         let frames = self.compute(claimed, draw, tell).await?;
         let mut saved = pin!(self.save(claimed, draw, tell, frames));
@@ -72,7 +73,7 @@ impl Executor for Drawing {
             biased;
             saved = saved.as_mut() => saved,
             () = tell.canceled() => match claimed.cancel.reason() {
-                // A worker that stops stores what it has drawn, since the log lacks the last steps.
+                // A worker that stops still stores the frames, since the log lacks the last steps.
                 Some(Reason::Lost) if self.leases.allows(&claimed.lease) => saved.await,
                 reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)))),
             },
@@ -81,18 +82,18 @@ impl Executor for Drawing {
 }
 
 impl Drawing {
-    /// The generation's results, not encoded yet, or how it ends without them.
-    async fn compute(&self, claimed: &Claimed, draw: &Draw, tell: &Tell) -> Result<Vec<Frame>, Outcome> {
+    /// Computes the frames of the generation. The error is the outcome of a generation without frames.
+    async fn compute(&self, claimed: &Claimed, draw: &Draw, tell: &RunReporter) -> Result<Vec<Frame>, Outcome> {
         tell.progress(Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
         let attempt = Some(Attempt { id: claimed.id(), fence: claimed.lease.fence() });
-        // What it holds is held to the end of this function, when the engine has let go of the run and of its models.
+        // The models and the memory are held until this function returns; by then, the engine has dropped the run.
         let Ready { prepared, placed, held: _held } = self.made_ready(claimed, draw, tell, attempt).await?;
 
         let (sketches, mut sketched) = mpsc::channel(16);
-        // A portion that finds this full is offered again.
+        // If this channel is full, the engine offers the portion again later.
         let (portions, mut recorded) = mpsc::channel(4);
         let (ended, mut outcome) = oneshot::channel();
-        let observer = Box::new(TellingObserver::new(tell.clone(), sketches, portions, ended));
+        let observer = Box::new(ReportingObserver::new(tell.clone(), sketches, portions, ended));
         let mut log = self.open_log(claimed).await?;
         let replay = log.load().await;
         let run = Run { prepared, replay, observer, cancel: claimed.cancel.clone(), attempt };
@@ -101,7 +102,7 @@ impl Drawing {
             .get(placed.device)
             .ok_or_else(|| failed("internal", format!("the device {} has no engine", placed.device), false))?;
         engine.submit(run).map_err(|refused| match refused {
-            // The worker never has more runs than the engine takes, so this is the sign of a stuck engine.
+            // The worker never has more runs than the engine accepts, so the engine must be stuck.
             Refused::Full(_) => failed("overloaded", "the engine takes no more runs".to_owned(), true),
             Refused::Stopped(_) => Outcome::Released,
         })?;
@@ -109,7 +110,8 @@ impl Drawing {
         let outcome = loop {
             tokio::select! {
                 Some(portion) = recorded.recv() => {
-                    // A store that is slow must not hold back the end of the run; only a run that goes on elsewhere waits.
+                    // A slow store must not delay the end of the run, unless the generation will continue elsewhere and
+                    // needs the log.
                     let mut appended = pin!(log.append(portion));
                     tokio::select! {
                         () = &mut appended => {}
@@ -127,7 +129,7 @@ impl Drawing {
             }
         };
         if let Err(Outcome::Released) = outcome {
-            // The observer is gone by now, and with it the other end.
+            // The observer was dropped, and with it the sender, so this loop ends.
             while let Some(portion) = recorded.recv().await {
                 log.append(portion).await;
             }
@@ -136,8 +138,8 @@ impl Drawing {
     }
 }
 
-/// Shows a preview, encoded away from the engine's thread.
-async fn publish(claimed: &Claimed, draw: &Draw, tell: &Tell, sketch: Sketch) {
+/// Encodes a preview on a blocking thread and shows it.
+async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, sketch: Sketch) {
     let Sketch { index, step, preview_index, frame } = sketch;
     let side = draw.width.max(draw.height);
     match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
@@ -147,6 +149,7 @@ async fn publish(claimed: &Claimed, draw: &Draw, tell: &Tell, sketch: Sketch) {
     }
 }
 
+/// The outcome of a run that ended without frames.
 fn ended_early(error: RunError) -> Outcome {
     match error {
         RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,

@@ -1,4 +1,4 @@
-//! What computes a kind of work.
+//! The interface between the worker and what computes a kind of work.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::{
     service::Live,
 };
 
-/// Computes one kind of work. The worker claims a generation, hands it to the first of its executors that takes the work, and
-/// writes what becomes of it; it knows nothing of the work itself.
+/// Computes one kind of work. The worker claims a generation, passes it to the first executor that takes the work, and
+/// writes the outcome; it knows nothing about the work itself.
 #[async_trait]
 pub trait Executor: Send + Sync {
-    /// Whether work of this kind is its own.
+    /// Whether this executor computes work of this kind.
     fn takes(&self, work: &Work) -> bool;
 
-    /// Computes a generation from beginning to end. The artifacts' files are stored when this returns. It ends soon after the
-    /// run is told to end: see [`Tell::canceled`].
+    /// Computes a generation. The files of the artifacts are stored when it returns. It returns soon after the run is
+    /// canceled; see [`RunReporter::canceled`].
     ///
     /// # Errors
-    /// How the generation ends without artifacts.
-    async fn execute(&self, claimed: &Claimed, tell: &Tell) -> Result<Vec<Artifact>, Outcome>;
+    /// The outcome of a generation without artifacts.
+    async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome>;
 }
 
 /// A generation that this process has claimed, for one attempt.
@@ -31,9 +31,9 @@ pub trait Executor: Send + Sync {
 pub struct Claimed {
     pub record: Record,
     pub lease: Lease,
-    /// Why the run shall end, once it shall.
+    /// Says whether and why the run must end.
     pub cancel: Cancel,
-    /// How often a generation is begun before it fails for good.
+    /// Maximum number of attempts of a generation.
     pub max_attempts: u32,
 }
 
@@ -42,7 +42,8 @@ impl Claimed {
         self.record.id
     }
 
-    /// A fault of the object store that may pass: again after 1, 2, 4 … seconds, until the attempts are spent.
+    /// The outcome after an error of the object store that may be temporary: a retry after 1, 2, 4, … at most 64
+    /// seconds, or a failure after the last attempt.
     pub fn retry(&self, message: String) -> Outcome {
         let problem = Problem { code: "object_store_error".to_owned(), message, retryable: true };
         let attempt = self.record.attempt;
@@ -53,16 +54,17 @@ impl Claimed {
     }
 }
 
-/// Tells the watchers of one generation how its run goes, and the executor when it shall end. A cheap handle.
+/// Reports the progress of one run to the watchers of its generation, and tells the executor when the run is canceled.
+/// Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Tell {
+pub struct RunReporter {
     live: Live,
     id: GenerationId,
 }
 
-impl Tell {
-    pub(super) fn new(live: Live, id: GenerationId) -> Tell {
-        Tell { live, id }
+impl RunReporter {
+    pub(super) fn new(live: Live, id: GenerationId) -> RunReporter {
+        RunReporter { live, id }
     }
 
     pub fn progress(&self, progress: Progress) {
@@ -73,13 +75,13 @@ impl Tell {
         self.live.preview(self.id, preview);
     }
 
-    /// Returns as soon as the run is told to end; [`Claimed::cancel`] says why.
+    /// Returns when the run is canceled; [`Claimed::cancel`] has the reason.
     pub async fn canceled(&self) {
         self.live.canceled(self.id).await;
     }
 }
 
-/// A generation that fails, with an error code of the API.
+/// The outcome of a failed generation. `code` is an error code of the API.
 pub fn failed(code: &str, message: String, retryable: bool) -> Outcome {
     Outcome::Failed(Problem { code: code.to_owned(), message, retryable })
 }

@@ -1,4 +1,4 @@
-//! The end of a run, in the ledger.
+//! The end of a run: writes the outcome to the ledger and removes leftover files.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Writes the outcome, for as long as it takes and the lease allows: the ledger must not be left believing that the run
-    /// goes on. Then its watchers hear of it, and what it has left is erased.
+    /// Writes the outcome, retrying as long as the lease allows, because the ledger must not keep a run that has ended
+    /// as running. Then notifies the watchers and deletes the files that are no longer needed.
     pub(super) async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
         let (id, written) = (lease.id(), self.write(&lease, outcome).await);
         self.leases.release(&lease);
@@ -34,6 +34,7 @@ impl Worker {
         }
     }
 
+    /// Logs the end of a generation and updates metrics and throughput.
     fn note_end(&self, record: &Record, begun: Instant) {
         let (id, status) = (record.id, record.status.as_str());
         self.metrics.finished.with_label_values(&[status]).inc();
@@ -51,7 +52,7 @@ impl Worker {
         }
     }
 
-    /// The log, and artifacts that do not count: of an attempt before this one, or of this one where it did not succeed.
+    /// Deletes the log, and artifacts of attempts that did not win: earlier ones, and this one if it did not succeed.
     async fn erase_leftovers(&self, lease: &Lease, record: &Record) {
         let id = record.id;
         if let Err(error) = self.blobs.delete_log(id).await {
@@ -63,13 +64,13 @@ impl Worker {
         }
     }
 
-    /// `None`: the lease is lost.
+    /// Writes the outcome until the store answers. `None` if the lease is lost.
     async fn write(&self, lease: &Lease, outcome: Outcome) -> Option<Record> {
         let (id, begun) = (lease.id(), Instant::now());
         let mut delay = Duration::from_millis(100);
         loop {
-            // A worker that could not renew must not count on its result, but it may still be the only one: then it gives the
-            // generation back, which counts as no crash.
+            // A worker that could not renew its lease must not write its result, but it may still own the generation.
+            // Then it releases the generation, which does not count as a crash.
             let is_sure = self.leases.allows(lease);
             let outcome = if is_sure { outcome.clone() } else { Outcome::Released };
             match tokio::time::timeout(self.patience(), self.store.finish(lease.clone(), outcome)).await {
@@ -78,7 +79,7 @@ impl Worker {
                 Ok(Err(error)) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),
                 Err(_) => tracing::error!(%id, "the outcome of a generation cannot be written yet: no answer"),
             }
-            // By now others have taken it back.
+            // By now, other workers have taken the generation back.
             if !is_sure && begun.elapsed() > self.claimant.lease {
                 return None;
             }

@@ -1,4 +1,5 @@
-//! Signs of life: leases are renewed, and what is lost or canceled is stopped.
+//! The worker's heartbeat: renews leases, reports to the store, and cancels runs whose lease is lost or whose client
+//! canceled.
 
 use std::{
     sync::Arc,
@@ -10,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use crate::{
     engine::Reason,
-    ledger::{Beat, Lease, StoreError},
+    ledger::{Heartbeat, Lease, StoreError},
 };
 
 impl Worker {
-    /// Beats until it is stopped, which must not be before the last run has ended.
+    /// Sends heartbeats until `stop`, which must not be set before the last run has ended.
     pub(super) async fn beat(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
-            // An answer that comes later than the next beat is due is no use. Both are waited for together, so that no more
-            // than two beats lie between two looks at what has lapsed.
+            // Answers are useless after the next heartbeat is due. Both requests run concurrently, so at most two
+            // heartbeats pass between two checks for lapsed leases.
             let (renewed, shown) = tokio::join!(
                 tokio::time::timeout(self.heartbeat, self.renew()),
                 tokio::time::timeout(self.heartbeat, self.show(&mut told)),
@@ -37,13 +38,14 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}
-                // Orders come back with what it tells.
+                // The answer to a report contains the operator's orders, so the next heartbeat must report.
                 () = self.drain.announced() => told = None,
                 () = stop.cancelled() => return,
             }
         }
     }
 
+    /// Renews all leases, and cancels runs whose lease was not renewed or whose client requested it.
     async fn renew(&self) -> Result<(), StoreError> {
         let leases = self.leases.all();
         if leases.is_empty() || !self.store.is_shared() {
@@ -59,13 +61,14 @@ impl Worker {
                         self.live.cancel(lease.id(), Reason::Canceled);
                     }
                 }
-                // One that ended while this was asked is not held any more.
+                // A lease whose generation ended during the request is not held any more, so `lose` ignores it.
                 None => self.lose(lease, "another worker has the generation"),
             }
         }
         Ok(())
     }
 
+    /// Gives up a lease and cancels its run.
     fn lose(&self, lease: &Lease, why: &str) {
         if self.leases.release(lease) {
             tracing::warn!(id = %lease.id(), fence = lease.fence(), "a lease is lost: {why}");
@@ -74,13 +77,14 @@ impl Worker {
         }
     }
 
-    /// Tells what it is at, and hears whether it shall go on. Where nobody shares the store, only what is new.
+    /// Reports the worker's state to the store, and learns whether the worker should drain. If the store is not shared,
+    /// reports only changes.
     async fn show(&self, told: &mut Option<(u32, Option<f64>)>) -> Result<(), StoreError> {
         let now = (self.runs.len() as u32, self.throughput.speed());
         if !self.store.is_shared() && *told == Some(now) {
             return Ok(());
         }
-        let beat = Beat {
+        let beat = Heartbeat {
             worker: self.claimant.worker.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             models: self.catalogue.names(),
@@ -99,7 +103,7 @@ impl Worker {
         Ok(())
     }
 
-    /// For a store that answers slowly or not at all: how long a try to write an outcome may take.
+    /// How long one attempt to write an outcome may take before it is repeated.
     pub(super) fn patience(&self) -> Duration {
         self.heartbeat.max(Duration::from_secs(1)) * 2
     }

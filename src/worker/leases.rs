@@ -1,26 +1,28 @@
-//! The leases that a worker holds, by its own clock.
+//! The leases that a worker holds, judged by its own clock.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use crate::{generation::GenerationId, ledger::Lease};
 
-/// Which generations are this worker's, and since when that is certain. A worker that could not renew a lease for a while
-/// stops by itself before others have the generation (Gray and Cheriton 1989). A cheap handle.
+/// The worker's leases, each with the time at which it was certainly valid. A worker that has not renewed a lease for a
+/// while stops its run before another worker can claim the generation (Gray and Cheriton 1989). Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leases {
     held: Arc<Mutex<HashMap<GenerationId, Held>>>,
-    /// How long a lease is relied upon without a renewal; `None` where nobody else can have it.
+    /// How long a lease is trusted without renewal; `None` if no other process can claim the generation.
     trust: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Held {
     lease: Lease,
-    /// Before the last claim or renewal was sent: the lease runs from a later moment.
+    /// Taken before the last claim or renewal was sent, so the lease lasts at least from then on.
     certain: Instant,
 }
 
@@ -29,19 +31,21 @@ impl Leases {
         Leases { held: Arc::default(), trust }
     }
 
+    /// Adds a lease that was requested at `asked_at`.
     pub(super) fn hold(&self, lease: Lease, asked_at: Instant) {
-        self.lock().insert(lease.id(), Held { lease, certain: asked_at });
+        self.held.lock().insert(lease.id(), Held { lease, certain: asked_at });
     }
 
+    /// Notes a renewal that was requested at `asked_at`.
     pub(super) fn renew(&self, id: GenerationId, fence: i64, asked_at: Instant) {
-        if let Some(held) = self.lock().get_mut(&id).filter(|held| held.lease.fence() == fence) {
+        if let Some(held) = self.held.lock().get_mut(&id).filter(|held| held.lease.fence() == fence) {
             held.certain = asked_at;
         }
     }
 
-    /// Ends the hold; whether there was one.
+    /// Removes a lease. Returns whether it was held.
     pub(super) fn release(&self, lease: &Lease) -> bool {
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         let is_held = held.get(&lease.id()).is_some_and(|held| held.lease.fence() == lease.fence());
         if is_held {
             held.remove(&lease.id());
@@ -50,25 +54,20 @@ impl Leases {
     }
 
     pub(super) fn all(&self) -> Vec<Lease> {
-        self.lock().values().map(|held| held.lease.clone()).collect()
+        self.held.lock().values().map(|held| held.lease.clone()).collect()
     }
 
-    /// Those that cannot be relied upon any more.
+    /// The leases that can no longer be trusted.
     pub(super) fn lapsed(&self) -> Vec<Lease> {
         let Some(trust) = self.trust else { return Vec::new() };
-        let held = self.lock();
+        let held = self.held.lock();
         held.values().filter(|held| held.certain.elapsed() >= trust).map(|held| held.lease.clone()).collect()
     }
 
-    /// Whether what this lease allows may still be done.
+    /// Whether the worker may still act under this lease.
     pub(super) fn allows(&self, lease: &Lease) -> bool {
-        let held = self.lock();
+        let held = self.held.lock();
         let Some(held) = held.get(&lease.id()).filter(|held| held.lease.fence() == lease.fence()) else { return false };
         self.trust.is_none_or(|trust| held.certain.elapsed() < trust)
-    }
-
-    /// The map is whole whenever the lock is free.
-    fn lock(&self) -> MutexGuard<'_, HashMap<GenerationId, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

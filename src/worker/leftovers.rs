@@ -1,4 +1,4 @@
-//! Files that nothing names any more: of processes that ended between two writes, and of attempts that do not count.
+//! Deletes files that no row refers to: leftovers of crashed processes and of attempts that did not win.
 
 use std::time::SystemTime;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Sweeper {
-    /// The logs of generations that will not run again and whose worker was not there to erase them.
+    /// Deletes logs of generations that have ended or do not exist. Usually the worker has already deleted them.
     pub(super) async fn erase_logs(&self) -> Result<(), StoreError> {
         let ids = match self.blobs.logs().await {
             Ok(ids) => ids,
@@ -27,8 +27,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Files of generations that were never accepted, and artifacts of attempts that do not count, which a worker that lost its
-    /// lease may store as late as it likes.
+    /// Deletes files of generations that were never accepted, and artifacts of attempts that did not win. A worker that
+    /// has lost its lease may store such artifacts at any time.
     pub(super) async fn erase_orphans(&self) -> Result<(), StoreError> {
         let ids = match self.blobs.generations().await {
             Ok(ids) => ids,
@@ -41,7 +41,7 @@ impl Sweeper {
             let erased = match self.store.get(id).await?.map(|record| record.status) {
                 None => self.erase_unaccepted(id).await,
                 Some(Status::Queued | Status::Running) => Ok(()),
-                // The first attempt has won: there was no other.
+                // The first attempt has won, so there are no others.
                 Some(status) if winner(&status) == Some(1) => Ok(()),
                 Some(_) => self.erase_losers(id).await?,
             };
@@ -52,8 +52,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// What a request brought along is stored before it is accepted, so what is new may be accepted yet. A client can have
-    /// chosen the id, whose age then says nothing.
+    /// Deletes the files of a generation that has no row. Uploads are stored before the generation is accepted, so
+    /// recent files are kept. Clients can choose the id, so the time in the id is not sufficient.
     async fn erase_unaccepted(&self, id: GenerationId) -> Result<(), BlobError> {
         match self.blobs.last_stored(id).await? {
             Some(stored) if !self.is_old(stored) => Ok(()),
@@ -61,6 +61,7 @@ impl Sweeper {
         }
     }
 
+    /// Deletes the artifacts of all attempts except the winner, if the generation has ended.
     async fn erase_losers(&self, id: GenerationId) -> Result<Result<(), BlobError>, StoreError> {
         let fences = match self.blobs.fences(id).await {
             Ok(fences) => fences,
@@ -74,18 +75,20 @@ impl Sweeper {
         }
     }
 
+    /// Deletes all files of a deleted generation.
     pub(super) async fn erase_blobs(&self, id: GenerationId) {
         if let Err(error) = self.blobs.delete_generation(id).await {
             tracing::warn!(%id, %error, "an erased generation's files stay where they are");
         }
     }
 
+    /// Whether `at` is longer ago than [`Sweeper::orphan_age`].
     fn is_old(&self, at: SystemTime) -> bool {
         SystemTime::now().duration_since(at).is_ok_and(|age| age > self.orphan_age)
     }
 }
 
-/// The fence of the attempt whose artifacts count.
+/// The fence of the attempt whose artifacts the ledger names.
 fn winner(status: &Status) -> Option<i64> {
     let Status::Succeeded { artifacts } = status else { return None };
     artifacts.first().and_then(|artifact| fence_of(&artifact.blob))

@@ -1,4 +1,4 @@
-//! How many generations a worker has in hand.
+//! The limits of how many generations a worker has claimed.
 
 use std::sync::{
     Arc,
@@ -7,8 +7,8 @@ use std::sync::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Room for so many generations that compute, and for as many more that wait for their model, so that these keep none of
-/// those out. Cloning gives another handle of the same room.
+/// Slots for `most` generations that compute and for as many more that wait for their model. Waiting generations do not
+/// take the slots of computing ones. Clones share the same slots.
 #[derive(Clone, Debug)]
 pub struct Slots {
     most: usize,
@@ -17,9 +17,9 @@ pub struct Slots {
     pair: Arc<Semaphore>,
 }
 
-/// A generation that waits for its model.
+/// Counts a generation as waiting for its model until it is dropped.
 #[derive(Debug)]
-pub(super) struct Waiting(Arc<AtomicUsize>);
+pub(super) struct WaitingCount(Arc<AtomicUsize>);
 
 impl Slots {
     /// `most` generations compute at the same time.
@@ -32,30 +32,30 @@ impl Slots {
         }
     }
 
-    /// How many generations may be claimed beside those in hand.
+    /// How many more generations may be claimed when `in_hand` are claimed already.
     pub(super) fn room(&self, in_hand: usize) -> usize {
         let computing = in_hand.saturating_sub(self.waiting.load(Ordering::Relaxed));
         self.most.saturating_sub(computing).min((2 * self.most).saturating_sub(in_hand))
     }
 
-    /// A generation begins to wait for its model; it ends to when the guard is dropped.
-    pub(super) fn wait(&self) -> Waiting {
+    /// Counts a generation as waiting for its model until the guard is dropped.
+    pub(super) fn wait(&self) -> WaitingCount {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(self.waiting.clone())
+        WaitingCount(self.waiting.clone())
     }
 
-    /// The turn to take two models; `None` only if the worker is gone.
+    /// Waits for the turn to hold one model while waiting for another. `None` only if the worker is gone.
     pub(super) async fn pair(&self) -> Option<OwnedSemaphorePermit> {
         self.pair.clone().acquire_owned().await.ok()
     }
 
-    /// A place in the engine, as soon as there is one; `None` only if the worker is gone.
+    /// Waits for a slot to compute. `None` only if the worker is gone.
     pub(super) async fn compute(&self) -> Option<OwnedSemaphorePermit> {
         self.computing.clone().acquire_owned().await.ok()
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
-//! What time does to generations: those that waited too long expire, those kept long enough are erased.
+//! The sweeper: expires generations that waited too long, takes back those of dead workers, and deletes those that were
+//! kept long enough.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,31 +12,36 @@ use crate::{
     service::{Live, Outbox},
 };
 
-/// Sweeps at every interval until it is stopped.
+/// Sweeps the ledger and the blob store periodically.
 pub struct Sweeper {
     pub store: Arc<dyn Sweeping>,
     pub blobs: Blobs,
     pub live: Live,
     pub metrics: Metrics,
+    /// Time between two deletions of generations that were kept long enough.
     pub interval: Duration,
-    /// Files that nothing names are looked for this often, and none younger than this is touched.
+    /// Time between two searches for files that no row refers to. Such files are deleted only if they are older than
+    /// this.
     pub orphan_age: Duration,
-    /// How generations are taken back whose worker is gone, and how often that is looked for.
+    /// How generations of dead workers are taken back.
     pub reaping: Reaping,
+    /// Mean time between two searches for generations of dead workers.
     pub reap_interval: Duration,
-    /// So long a wait raises a generation's priority.
+    /// Waiting time that raises a generation's priority by one.
     pub ageing: Duration,
+    /// Wakes the worker of this process.
     pub wake: Arc<Notify>,
     pub outbox: Outbox,
 }
 
-/// Waiting generations are looked at this often, however rarely finished ones are erased.
+/// Time between two searches for expired generations, even if `interval` is longer.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Erasing in small portions lets accepts come between.
+/// Maximum number of generations deleted at once, so that requests are accepted in between.
 const PORTION: usize = 100;
 
 impl Sweeper {
-    /// Two at a time, so that a bucket which does not answer keeps no generation from being queued again.
+    /// Sweeps until `stop`. Queue and files are swept concurrently, so that a bucket that does not answer does not
+    /// delay the queue.
     pub async fn run(self, stop: CancellationToken) {
         let swept = async { tokio::join!(self.sweep_queue(), self.sweep_files()) };
         stop.run_until_cancelled(swept).await;
@@ -69,12 +75,13 @@ impl Sweeper {
         }
     }
 
-    /// Apart by a fifth, so that replicas that started together do not always look together.
+    /// Varied by up to a fifth, so that replicas that started together do not search at the same time.
     fn next_reaping(&self) -> Instant {
         let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
         Instant::now() + self.reap_interval.mul_f64(0.8 + 0.4 * share)
     }
 
+    /// Takes back generations of dead workers.
     async fn reap(&self) -> Result<(), StoreError> {
         let reaped = self.store.reap(&self.reaping).await?;
         self.metrics.reaped.inc_by((reaped.queued.len() + reaped.ended.len()) as u64);
@@ -94,6 +101,7 @@ impl Sweeper {
         Ok(())
     }
 
+    /// Ends generations that waited too long.
     async fn expire(&self) -> Result<(), StoreError> {
         for record in self.store.expire_overdue().await? {
             tracing::info!(id = %record.id, "generation expired in the queue");
@@ -104,6 +112,7 @@ impl Sweeper {
         Ok(())
     }
 
+    /// Deletes generations that were kept long enough with their files, other expired rows, and leftover logs.
     async fn erase(&self) -> Result<(), StoreError> {
         loop {
             let overdue = self.store.overdue_for_deletion(PORTION).await?;

@@ -1,4 +1,4 @@
-//! The worker with executors that are not the product's: it serves whatever they take.
+//! Tests of the worker with executors that are not part of the product.
 
 use std::{
     path::Path,
@@ -21,7 +21,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Writes the prompt of its works, which begin with its name, into a file.
+/// An executor for prompts that begin with its name. It writes the prompt into a file.
 struct Copying(&'static str, Blobs);
 
 #[async_trait]
@@ -31,7 +31,7 @@ impl Executor for Copying {
         draw.prompt.starts_with(self.0)
     }
 
-    async fn execute(&self, claimed: &Claimed, tell: &Tell) -> Result<Vec<Artifact>, Outcome> {
+    async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome> {
         let Work::Draw(draw) = &claimed.record.job.work;
         tell.progress(Progress { phase: Phase::Saving, step: 1, steps: 1, percent: 100.0, eta_s: None });
         if draw.prompt.ends_with("spoilt") {
@@ -51,7 +51,7 @@ impl Executor for Copying {
     }
 }
 
-/// A worker with two executors, its store, and what tells it of work.
+/// A running worker with two executors, its store, and the handles to control it.
 struct House {
     _dir: TempDir,
     store: Arc<Ledger>,
@@ -125,7 +125,7 @@ impl House {
             if record.status.is_terminal() {
                 return record.status;
             }
-            // Closes, or changes with each event.
+            // The receiver is closed at the end and changes with each event.
             let _ = tokio::time::timeout(Duration::from_secs(1), state.changed()).await;
         }
     }

@@ -1,4 +1,4 @@
-//! The C library's allocator with a count: bytes that are held, the most that were, and how often it was asked.
+//! Replaces the C library's allocator with one that counts: allocated bytes, their peak, and the number of allocations.
 
 use std::{
     ffi::{c_int, c_void},
@@ -9,7 +9,7 @@ static HELD: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-/// A span of time in which memory is counted.
+/// A measurement of memory between `begin` and `end`.
 pub struct Count {
     held: isize,
     allocations: usize,
@@ -22,7 +22,7 @@ impl Count {
         Count { held, allocations: ALLOCATIONS.load(Relaxed) }
     }
 
-    /// The most bytes that were held at a time beyond those at the beginning, and the number of allocations.
+    /// The peak of allocated bytes above the amount at the beginning, and the number of allocations.
     pub fn end(self) -> (usize, usize) {
         let peak = PEAK.load(Relaxed) - self.held;
         (usize::try_from(peak).unwrap_or(0), ALLOCATIONS.load(Relaxed) - self.allocations)
@@ -39,11 +39,11 @@ unsafe extern "C" {
 }
 
 fn size_of_block(block: *mut c_void) -> isize {
-    // SAFETY: the block is null, of which the size is 0, or one of the allocator's that is held.
+    // SAFETY: the block is null, whose size is 0, or the allocator returned it and it has not been freed.
     unsafe { malloc_usable_size(block) as isize }
 }
 
-fn given(block: *mut c_void) -> *mut c_void {
+fn count_block(block: *mut c_void) -> *mut c_void {
     ALLOCATIONS.fetch_add(1, Relaxed);
     let size = size_of_block(block);
     let held = HELD.fetch_add(size, Relaxed) + size;
@@ -52,23 +52,23 @@ fn given(block: *mut c_void) -> *mut c_void {
 }
 
 /// # Safety
-/// As of C's function.
+/// The conditions of C's `malloc`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
-    // SAFETY: the caller's promises are the function's conditions; so below.
-    given(unsafe { __libc_malloc(size) })
+    // SAFETY: the caller keeps the conditions of C's function, and glibc's function has the same conditions.
+    count_block(unsafe { __libc_malloc(size) })
 }
 
 /// # Safety
-/// As of C's function.
+/// The conditions of C's `calloc`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     // SAFETY: see `malloc`.
-    given(unsafe { __libc_calloc(count, size) })
+    count_block(unsafe { __libc_calloc(count, size) })
 }
 
 /// # Safety
-/// As of C's function.
+/// The conditions of C's `realloc`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
     let before = size_of_block(block);
@@ -77,39 +77,39 @@ pub unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void
     if !moved.is_null() || size == 0 {
         HELD.fetch_sub(before, Relaxed);
     }
-    if moved.is_null() { moved } else { given(moved) }
+    if moved.is_null() { moved } else { count_block(moved) }
 }
 
 /// # Safety
-/// As of C's function.
+/// The conditions of C's `memalign`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     // SAFETY: see `malloc`.
-    given(unsafe { __libc_memalign(align, size) })
+    count_block(unsafe { __libc_memalign(align, size) })
 }
 
 /// # Safety
-/// As of C's function.
+/// The conditions of C's `aligned_alloc`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     // SAFETY: see `malloc`.
-    given(unsafe { __libc_memalign(align, size) })
+    count_block(unsafe { __libc_memalign(align, size) })
 }
 
 /// # Safety
-/// As of C's function.
+/// The conditions of C's `posix_memalign`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn posix_memalign(block: *mut *mut c_void, align: usize, size: usize) -> c_int {
     const OUT_OF_MEMORY: c_int = 12;
-    // SAFETY: see `malloc`; the caller promises that the place for the answer can be written.
+    // SAFETY: see `malloc`; the caller guarantees that `block` is valid for writes.
     unsafe {
-        *block = given(__libc_memalign(align, size));
+        *block = count_block(__libc_memalign(align, size));
         if (*block).is_null() { OUT_OF_MEMORY } else { 0 }
     }
 }
 
 /// # Safety
-/// As of C's function.
+/// The conditions of C's `free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(block: *mut c_void) {
     HELD.fetch_sub(size_of_block(block), Relaxed);

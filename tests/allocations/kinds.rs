@@ -1,14 +1,15 @@
-//! Bodies that are refused, each made of one thing again and again.
+//! Request bodies that the server refuses, each of which repeats one element until it has a given length.
 
 use std::io::Write;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+/// One kind of refused body.
 pub struct Kind {
     pub name: &'static str,
     pub content_type: &'static str,
-    /// A body of about so many bytes, and no more.
+    /// Makes a body of at most the given number of bytes, and more than half of that number.
     pub body: fn(usize) -> Vec<u8>,
 }
 
@@ -95,8 +96,8 @@ pub fn all() -> Vec<Kind> {
     ]
 }
 
-/// A valid request with something of each kind.
-pub fn first() -> Value {
+/// A valid request with a prompt, a LoRA, a ControlNet, a picture and a mask.
+pub fn valid_request() -> Value {
     let mut file = Vec::new();
     png::Encoder::new(&mut file, 64, 64).write_header().unwrap().write_image_data(&[0; 64 * 64]).unwrap();
     let image = STANDARD.encode(file);
@@ -104,7 +105,7 @@ pub fn first() -> Value {
     json!({"prompt": "a <lora:emoji-lcm> fox", "controls": [control], "image": image, "mask": image})
 }
 
-/// Requests with small files of large pictures, refused for something that needs no pixel of them.
+/// Requests with small files of large pictures. The server can refuse each request without decoding pixels.
 pub fn pictures() -> Vec<(String, Vec<u8>)> {
     let image = STANDARD.encode(large_picture());
     let control = json!({"model": "emoji-canny", "image": image});
@@ -124,7 +125,7 @@ pub fn pictures() -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// A PNG of fifty million black pixels in a few kilobytes.
+/// A PNG file of a few kilobytes with fifty million black pixels.
 fn large_picture() -> Vec<u8> {
     let (width, height) = (16_384, 3_051);
     let mut file = Vec::new();
@@ -136,7 +137,7 @@ fn large_picture() -> Vec<u8> {
     file
 }
 
-/// A small PNG whose color profile has a hundred million bytes.
+/// A small PNG file whose color profile has one hundred million bytes when inflated.
 fn profile_bomb() -> Vec<u8> {
     let mut profile = b"a\0\0".to_vec();
     let mut zlib = flate2::write::ZlibEncoder::new(&mut profile, flate2::Compression::best());

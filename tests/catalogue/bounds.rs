@@ -1,5 +1,5 @@
-//! Configurations with numbers beyond all sense: each makes its own model unusable, says file and key, and hurts nobody
-//! else.
+//! Tests of configurations with absurd numbers: each makes only its own model unusable, with an error that names file
+//! and key.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{copy, fixtures};
 
-/// Every number that a configuration's reader looks at, by file.
+/// All numbers that are read from configurations, by file.
 const KEYS: [(&str, &[&str]); 5] = [
     (
         "unet/config.json",
@@ -67,7 +67,7 @@ fn absurd() -> [Value; 6] {
     [json!(1u64 << 31), json!(1u64 << 62), json!(u64::MAX), json!(-1e18), json!(1e300), json!(-1)]
 }
 
-/// The value as the key wants it: for all blocks where it is a list.
+/// Sets a key. If the key has a list, all its elements get the value.
 fn put(config: &mut Value, key: &str, value: &Value) {
     let value = match config.get(key).and_then(Value::as_array) {
         Some(each) => vec![value.clone(); each.len()].into(),
@@ -80,7 +80,7 @@ fn read(path: &Path) -> Value {
     std::fs::read(path).map_or_else(|_| json!({}), |text| serde_json::from_slice(&text).unwrap())
 }
 
-/// The folder as links to the one at `base`, but for one file.
+/// Makes a folder of links to the files in `base`, with other content in one file.
 fn variant(base: &Path, at: &Path, file: &str, content: &Value) {
     std::fs::create_dir_all(at).unwrap();
     for entry in std::fs::read_dir(base).unwrap().map(Result::unwrap) {
@@ -97,7 +97,7 @@ fn variant(base: &Path, at: &Path, file: &str, content: &Value) {
 }
 
 #[test]
-fn numbers_beyond_sense_are_refused_by_file_key_and_bound() {
+fn absurd_numbers_are_refused_with_file_and_key() {
     let place = tempfile::tempdir().unwrap();
     let (models, nets) = (place.path().join("models"), place.path().join("nets"));
     copy(&fixtures().join("sd1"), &models.join("base"));
@@ -110,7 +110,7 @@ fn numbers_beyond_sense_are_refused_by_file_key_and_bound() {
             let mut config = read(&root.join("base").join(path));
             put(&mut config, key, &value);
             variant(&root.join("base"), &root.join(&name), path, &config);
-            // Below zero there are two of them.
+            // Two of the keys may be negative.
             let fits = key == "shift_factor" && value == json!(-1) || key == "freq_shift" && value == json!(-1);
             expected.push((name, path, key, value, fits));
         }
@@ -122,7 +122,7 @@ fn numbers_beyond_sense_are_refused_by_file_key_and_bound() {
             control_nets.names().find(|(known, _)| *known == name).and_then(|(_, fault)| fault.map(str::to_owned))
         });
         let Some(fault) = fault else {
-            assert!(fits, "{name}: {value} is taken");
+            assert!(fits, "{name}: {value} is accepted");
             continue;
         };
         assert!(!fits && fault.contains(path) && fault.contains(key), "{name} = {value}: {fault}");

@@ -1,4 +1,4 @@
-//! Which family reads a folder.
+//! Tests of the choice of the family that reads a folder.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use latentd::families::{FAMILIES, ModelIndex};
 use serde_json::{Value, json};
 
 #[test]
-fn every_family_has_a_name_of_its_own_and_classes() {
+fn every_family_has_a_unique_name_and_classes() {
     let names: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name()).collect();
     assert_eq!(names.len(), FAMILIES.len());
     assert!(FAMILIES.iter().all(|family| !family.classes().is_empty()));

@@ -1,4 +1,4 @@
-//! What the list of models says of folders and files: what is taken, and why the rest is not.
+//! Tests of the faults in the list of models: wrong values, encodings, links, and duplicate names.
 
 use std::{os::unix::fs::symlink, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{copy, fixtures};
 
-/// A folder with the model `sd1`, one of whose configurations has this key changed.
+/// Makes a copy of the model `sd1` with one key of a configuration changed.
 fn with(models: &Path, name: &str, file: &str, key: &str, value: Value) {
     copy(&fixtures().join("sd1"), &models.join(name));
     let path = models.join(name).join(file);
@@ -17,7 +17,7 @@ fn with(models: &Path, name: &str, file: &str, key: &str, value: Value) {
 }
 
 #[test]
-fn values_of_configurations_are_refused_in_words_of_the_file() {
+fn invalid_values_are_refused_with_file_and_key() {
     let models = tempfile::tempdir().unwrap();
     let unet = "unet/config.json";
     let cases = [
@@ -37,15 +37,15 @@ fn values_of_configurations_are_refused_in_words_of_the_file() {
         with(models.path(), &format!("m{i:02}"), file, key, value.clone());
     }
     let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
-    for (i, (file, key, value, said)) in cases.iter().enumerate() {
+    for (i, (file, key, value, expected)) in cases.iter().enumerate() {
         let fault = catalogue.fault(&format!("m{i:02}")).unwrap_or_default();
-        assert!(fault.is_empty() == said.is_empty() && fault.contains(said), "{key} = {value}: {fault}");
-        assert!(said.is_empty() || fault.starts_with(file), "{fault}");
+        assert!(fault.is_empty() == expected.is_empty() && fault.contains(expected), "{key} = {value}: {fault}");
+        assert!(expected.is_empty() || fault.starts_with(file), "{fault}");
     }
 }
 
 #[test]
-fn the_encoding_of_a_configuration_is_named_or_taken() {
+fn utf8_with_a_byte_order_mark_is_read_and_utf16_is_refused() {
     let models = tempfile::tempdir().unwrap();
     for name in ["mark", "wide"] {
         copy(&fixtures().join("sd1"), &models.path().join(name));
@@ -66,7 +66,7 @@ fn the_encoding_of_a_configuration_is_named_or_taken() {
 }
 
 #[test]
-fn links_that_lead_nowhere_are_named_with_where_they_lead() {
+fn dangling_links_are_named_with_their_targets() {
     let models = tempfile::tempdir().unwrap();
     for (name, file) in [
         ("weights", "unet/diffusion_pytorch_model.safetensors"),
@@ -95,7 +95,7 @@ fn links_that_lead_nowhere_are_named_with_where_they_lead() {
 }
 
 #[test]
-fn what_is_beside_a_model_of_its_name_or_no_file_at_all_is_listed() {
+fn duplicate_names_and_special_files_are_listed_with_a_fault() {
     let models = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &models.path().join("mine"));
     std::fs::write(models.path().join("mine.safetensors"), b"12345678").unwrap();
@@ -105,8 +105,8 @@ fn what_is_beside_a_model_of_its_name_or_no_file_at_all_is_listed() {
     let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
     assert_eq!(catalogue.names(), ["emoji", "mine", "mine.safetensors", "pipe", "zero"]);
     assert_eq!(catalogue.fault("mine"), None);
-    let said = "\"mine\" beside it has the same name and is used; rename one of the two";
-    assert_eq!(catalogue.fault("mine.safetensors").as_deref(), Some(said));
+    let expected = "\"mine\" beside it has the same name and is used; rename one of the two";
+    assert_eq!(catalogue.fault("mine.safetensors").as_deref(), Some(expected));
     for name in ["pipe", "zero"] {
         assert_eq!(catalogue.fault(name).as_deref(), Some("a pipe or a device, and no file"));
     }

@@ -1,4 +1,4 @@
-//! Networks that know classes in place of texts: the diffusion transformer, and the classifier of noisy pictures.
+//! Tests of networks with classes instead of texts: the diffusion transformer and the classifier of noisy pictures.
 
 use std::{
     collections::BTreeMap,
@@ -54,9 +54,9 @@ fn labels(x: &Tensor) -> Vec<u32> {
     whole(x).into_iter().map(|label| u32::try_from(label).unwrap()).collect()
 }
 
-/// The first call of each case of the folder that stores one.
+/// Compares the first call of each case that stores its tensors.
 #[test]
-fn the_diffusion_transformer_answers_like_diffusers() {
+fn the_diffusion_transformer_equals_diffusers() {
     let (network, _) = transformer(&pipeline("dit")).unwrap();
     let cases = ["batch", "default", "dpmpp_2m", "guidance_1"];
     for case in cases {
@@ -69,7 +69,7 @@ fn the_diffusion_transformer_answers_like_diffusers() {
 }
 
 #[test]
-fn the_classifier_and_its_gradient_are_those_of_torch() {
+fn the_classifier_and_its_gradient_equal_torch() {
     for name in ["classifier-guidance", "classifier-guidance-uncond"] {
         let (network, _) = classifier(&pipeline(name)).unwrap();
         let golden = tensors(&parity().join(format!("components/{name}.safetensors")));
@@ -83,9 +83,9 @@ fn the_classifier_and_its_gradient_are_those_of_torch() {
     }
 }
 
-/// `ln p(y | x + h d) − ln p(y | x − h d)` over `2 h` is the gradient's product with the direction `d`.
+/// `(ln p(y | x + h d) − ln p(y | x − h d)) / 2h` is the product of the gradient with the direction `d`.
 #[test]
-fn the_gradient_is_that_of_the_logarithm_of_the_probability() {
+fn the_gradient_is_that_of_the_log_probability() {
     let (network, _) = classifier(&pipeline("classifier-guidance")).unwrap();
     let (x, direction) = (noise(&[1, 3, 32, 32], 5), noise(&[1, 3, 32, 32], 6));
     let log_p = |x: &Tensor| -> f64 {
@@ -102,19 +102,19 @@ fn the_gradient_is_that_of_the_logarithm_of_the_probability() {
 }
 
 #[test]
-fn a_row_of_a_class_network_does_not_see_the_others() {
+fn rows_of_class_networks_do_not_depend_on_other_rows() {
     let (network, _) = transformer(&pipeline("dit")).unwrap();
     let (x, t, labels) = (noise(&[5, 4, 8, 8], 1), [7.0, 951.0, 500.0, 0.0, 20.5], [1000, 3, 3, 0, 999]);
     let together = network.forward(&x, &t, &labels).to_end().unwrap();
-    let (judge, _) = classifier(&pipeline("classifier-guidance")).unwrap();
+    let (classifier, _) = classifier(&pipeline("classifier-guidance")).unwrap();
     let (y, classes) = (noise(&[5, 3, 32, 32], 2), [1, 3, 3, 0, 9]);
-    let judged = judge.gradient(&y, &t, &classes).to_end().unwrap();
+    let gradients = classifier.gradient(&y, &t, &classes).to_end().unwrap();
     let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap().contiguous().unwrap();
     for i in 0..5 {
         let alone = network.forward(&row(&x, i), &t[i..=i], &labels[i..=i]).to_end().unwrap();
         assert_eq!(bits(&alone), bits(&row(&together, i)), "transformer, row {i}");
-        let alone = judge.gradient(&row(&y, i), &t[i..=i], &classes[i..=i]).to_end().unwrap();
-        assert_eq!(bits(&alone), bits(&row(&judged, i)), "classifier, row {i}");
+        let alone = classifier.gradient(&row(&y, i), &t[i..=i], &classes[i..=i]).to_end().unwrap();
+        assert_eq!(bits(&alone), bits(&row(&gradients, i)), "classifier, row {i}");
     }
 }
 
@@ -172,9 +172,9 @@ fn configurations_are_honored_or_refused_by_key() {
     }
 }
 
-/// The names and shapes of the published networks.
+/// Compares with the names and shapes of published networks.
 #[test]
-fn the_published_networks_have_the_tensors_that_are_asked_for() {
+fn the_requested_tensors_are_those_of_published_networks() {
     let names = ["dit-xl-2-256--transformer", "guided-diffusion-64--classifier", "guided-diffusion-256--classifier"];
     for name in names {
         let file = fs::File::open(parity().join(format!("manifests/{name}.json.gz"))).unwrap();

@@ -1,4 +1,4 @@
-//! Fixtures on disk, copies of them to spoil, and numbers to compare.
+//! Fixtures on disk, copies of them that tests change, and comparisons of tensors.
 
 use std::{
     collections::HashMap,
@@ -34,7 +34,7 @@ pub fn tensors(path: &Path) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
-/// A pipeline of the fixtures, whose files may be links to those of the pipelines beside it.
+/// Opens a pipeline of the fixtures. Its files may be links to files of other pipelines in the same folder.
 pub fn pipeline_folder(root: &Path) -> Result<ModelFolder, LoadError> {
     ModelFolder::open_within(root, root.parent().as_slice())
 }
@@ -54,7 +54,7 @@ pub fn vae(pipeline: &str) -> AutoencoderKl {
     vae
 }
 
-/// Within 1e-4 of the largest value.
+/// Checks that the largest difference is less than 1e-4 of the largest golden value.
 pub fn assert_close(made: &Tensor, golden: &Tensor, what: &str) {
     assert_eq!(made.dims(), golden.dims(), "{what}");
     let largest = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
@@ -88,7 +88,7 @@ pub fn ids_of(sd: &StableDiffusion, prompt: &str) -> Vec<u32> {
     tokens(sd, prompt).ids.remove(0)
 }
 
-/// What a model makes of fixed inputs, as bits.
+/// The outputs of a model for fixed inputs, as bits: text encoding, denoising and decoding.
 pub fn outputs(sd: &StableDiffusion) -> Vec<Vec<u32>> {
     let context = sd.encode_text(&[tokens(sd, "a red fox")], 0).to_end().unwrap().hidden;
     let latents = noise(&[1, 4, 8, 8], 3);
@@ -96,12 +96,13 @@ pub fn outputs(sd: &StableDiffusion) -> Vec<Vec<u32>> {
     [context, predicted, sd.decode(&latents).to_end().unwrap()].iter().map(bits).collect()
 }
 
+/// All files in a folder and its subfolders.
 pub fn walk(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
-/// A copy of a pipeline to spoil.
+/// A copy of a pipeline that a test may change.
 pub struct Copy(pub tempfile::TempDir);
 
 impl Copy {
@@ -141,7 +142,7 @@ impl Copy {
     }
 }
 
-/// sd1 with the fixtures' tiny autoencoder.
+/// A copy of sd1 with the tiny autoencoder of the fixtures.
 pub fn with_tiny_decoder() -> Copy {
     let copy = Copy::of("sd1");
     fs::create_dir(copy.path("vae_tiny")).unwrap();

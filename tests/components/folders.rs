@@ -1,4 +1,4 @@
-//! What a model folder may look like, and how one that may not be is refused.
+//! Tests of model folders: supported layouts and configurations, and errors for all others.
 
 use std::{
     borrow::Cow,
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::fixtures::{Copy, ids_of, load, noise, outputs, parity, prompts, tensors, walk, with_tiny_decoder};
 
 #[test]
-fn the_spec_and_the_scheduler() {
+fn the_spec_and_the_scheduler_are_read() {
     let sd = load(&parity().join("pipelines/sd2")).unwrap();
     let spec = sd.spec();
     assert_eq!((spec.latent_channels, spec.vae_scale_factor, spec.size_multiple), (4, 8, 8));
@@ -35,7 +35,7 @@ fn notes(copy: &Copy) -> Vec<String> {
     StableDiffusion::check(&ModelFolder::open(copy.0.path()).unwrap()).unwrap()
 }
 
-/// As in diffusers, whose pipelines load each part by the class that the index names.
+/// diffusers also loads each component with the class in the index.
 #[test]
 fn the_index_names_the_class_of_the_scheduler() {
     let class = |copy: &Copy| copy.load().unwrap().scheduler_config()["_class_name"].clone();
@@ -52,14 +52,14 @@ fn the_index_names_the_class_of_the_scheduler() {
         fs::write(copy.path("scheduler/scheduler_config.json"), keys.to_string()).unwrap();
         assert_eq!((class(&copy), notes(&copy)), (json!("EulerDiscreteScheduler"), vec![]));
     }
-    // Without a class in the index the file's own counts.
+    // Without a class in the index, the class in the file is used.
     let own = json!({"_class_name": "DDIMScheduler"}).to_string();
     fs::write(copy.path("scheduler/scheduler_config.json"), own).unwrap();
     copy.edit("model_index.json", |index| index["scheduler"] = json!([null, null]));
     assert_eq!((class(&copy), notes(&copy)), (json!("DDIMScheduler"), vec![]));
 }
 
-/// diffusers' pipelines of Stable Diffusion divide latents by `scaling_factor`, whatever else the configuration says.
+/// The Stable Diffusion pipelines of diffusers divide latents by `scaling_factor` and ignore `shift_factor`.
 #[test]
 fn a_shift_of_the_latents_is_not_used() {
     let whole = Copy::of("sd1").outputs();
@@ -77,14 +77,14 @@ fn a_shift_of_the_latents_is_not_used() {
     assert!(notes.len() == 2 && notes.iter().all(|note| note.contains("shift_factor 0.3 is not used")), "{notes:?}");
 }
 
-/// They would else be found as an answer of the network that is not finite, in the middle of a generation.
+/// Otherwise the network would return numbers that are not finite in the middle of a generation.
 #[test]
-fn weights_that_leave_no_picture_are_refused_with_their_file() {
+fn numbers_that_are_not_finite_or_too_large_are_refused_with_their_file() {
     const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
     for (value, shown) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-1e30, "-1e30"), (1e300, "inf")] {
         let copy = Copy::of("sd1");
         copy.edit_tensors(UNET, |tensors| {
-            // The last of many numbers, in a matrix that is laid out anew.
+            // Change the last number of a matrix that is packed when it is loaded.
             let name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight";
             let mut values =
                 tensors[name].flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
@@ -96,7 +96,7 @@ fn weights_that_leave_no_picture_are_refused_with_their_file() {
         let parts = [UNET, "attn1.to_q.weight", &format!("has the number {shown}; weights are finite and at most 1e6")];
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     }
-    // As large as float16 can be.
+    // The largest number of float16 is allowed.
     let copy = Copy::of("sd1");
     copy.edit_tensors(UNET, |tensors| {
         tensors.insert("conv_out.bias".into(), Tensor::full(65504f32, 4, &Device::Cpu).unwrap());
@@ -105,7 +105,7 @@ fn weights_that_leave_no_picture_are_refused_with_their_file() {
 }
 
 #[test]
-fn prompts_are_cut_and_padded() {
+fn prompts_are_truncated_and_padded() {
     let copy = Copy::of("sd1");
     let with_json = copy.load().unwrap();
     fs::remove_file(copy.path("tokenizer/tokenizer.json")).unwrap();
@@ -166,7 +166,7 @@ fn missing_unused_and_misshapen_tensors_are_all_named() {
 }
 
 #[test]
-fn keys_are_honoured_or_refused_by_name() {
+fn keys_are_honored_or_refused_by_name() {
     let cases = [
         ("unet/config.json", "time_cond_proj_dim", json!(6)),
         ("unet/config.json", "addition_embed_type", json!("image")),
@@ -207,7 +207,7 @@ fn keys_are_honoured_or_refused_by_name() {
     for (file, key, value) in &cases {
         let copy = Copy::of("sd1");
         copy.edit(file, |config| config[*key] = value.clone());
-        let Err(error) = copy.load() else { panic!("{file}: {key} = {value} was taken") };
+        let Err(error) = copy.load() else { panic!("{file}: {key} = {value} was accepted") };
         let text = error.to_string();
         assert!(text.contains(file) && text.contains(key), "{key} = {value}: {text}");
     }
@@ -239,7 +239,7 @@ fn a_tiny_decoder_is_read_or_refused_by_name() {
     ] {
         let copy = with_tiny_decoder();
         copy.edit("vae_tiny/config.json", |config| config[key] = value.clone());
-        let text = copy.load().err().unwrap_or_else(|| panic!("{key} = {value} was taken")).to_string();
+        let text = copy.load().err().unwrap_or_else(|| panic!("{key} = {value} was accepted")).to_string();
         assert!(text.contains("vae_tiny/config.json") && text.contains(key), "{key} = {value}: {text}");
     }
     for (key, value) in [("latent_channels", json!(16)), ("upsampling_scaling_factor", json!(1))] {
@@ -261,7 +261,7 @@ fn a_tiny_decoder_is_read_or_refused_by_name() {
 }
 
 #[test]
-fn parts_that_do_not_fit_each_other_are_refused() {
+fn components_that_do_not_fit_each_other_are_refused() {
     let copy = Copy::of("sd1");
     copy.edit("unet/config.json", |config| config["cross_attention_dim"] = json!(48));
     assert!(matches!(copy.load(), Err(LoadError::Disagree { .. })));
@@ -285,26 +285,26 @@ fn damaged_files_are_errors_that_name_them() {
         let header = 60.min(whole.len());
         for cut in (0..header).step_by(7).chain([whole.len() / 2, whole.len() - 1, whole.len() - 2]) {
             fs::write(copy.path(file), &whole[..cut]).unwrap();
-            // A JSON text that lost but its last line break is whole.
+            // A JSON text that only lacks its last line break is complete.
             if whole[cut..].iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let Err(error) = copy.load() else { panic!("{file} cut to {cut} bytes was taken") };
+            let Err(error) = copy.load() else { panic!("{file} cut to {cut} bytes was accepted") };
             assert!(error.to_string().contains(file), "{file} cut to {cut}: {error}");
             cases += 1;
         }
-        // Bytes turned over anywhere in the header must never panic, whatever else they do.
+        // A changed byte in the header must never cause a panic.
         for at in 0..200.min(whole.len()) {
-            let mut turned = whole.clone();
-            turned[at] ^= 0x55;
-            fs::write(copy.path(file), turned).unwrap();
+            let mut changed = whole.clone();
+            changed[at] ^= 0x55;
+            fs::write(copy.path(file), changed).unwrap();
             let _ = copy.load();
         }
     }
     for file in ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/special_tokens_map.json"] {
         let copy = Copy::of("sd1");
         fs::write(copy.path(file), b"\xff\xfe\x00garbage").unwrap();
-        let Err(error) = copy.load() else { panic!("garbage in {file} was taken") };
+        let Err(error) = copy.load() else { panic!("garbage in {file} was accepted") };
         assert!(error.to_string().contains(file), "{error}");
     }
     for file in ["unet/config.json", "text_encoder/model.safetensors", "scheduler/scheduler_config.json"] {
@@ -316,7 +316,7 @@ fn damaged_files_are_errors_that_name_them() {
 }
 
 #[test]
-fn old_and_flattened_names_mean_the_same_tensors() {
+fn old_and_flattened_names_are_read_as_current_names() {
     let whole = Copy::of("sd1").outputs();
     let copy = Copy::of("sd1");
     copy.edit_tensors("vae/diffusion_pytorch_model.safetensors", |tensors| {
@@ -342,7 +342,7 @@ fn old_and_flattened_names_mean_the_same_tensors() {
 }
 
 #[test]
-fn shards_variants_and_embedded_folders_hold_the_same_model() {
+fn shards_variants_and_embedded_folders_give_the_same_model() {
     const UNET: &str = "unet/diffusion_pytorch_model";
     let whole = Copy::of("sd1").outputs();
 
@@ -373,14 +373,14 @@ fn shards_variants_and_embedded_folders_hold_the_same_model() {
 
     let by_index = split(true);
     assert_eq!((by_index.outputs(), notes(&by_index)), (whole.clone(), vec![]));
-    // A tensor that the index alone knows is no loss where the network has no use for it.
+    // A tensor that exists only in the index is ignored if the network does not use it.
     let index = format!("{UNET}.safetensors.index.json");
     by_index.edit(&index, |index| {
         index["weight_map"]["extra"] = json!("diffusion_pytorch_model-00002-of-00003.safetensors")
     });
     assert_eq!(by_index.outputs(), whole);
 
-    // With a single file beside them diffusers takes the shards, if they are all there.
+    // If there is a single file too, diffusers uses the shards if all of them exist.
     let single = by_index.path(&format!("{UNET}.safetensors"));
     let halves = tensors(&parity().join(format!("pipelines/sd1/{UNET}.safetensors")));
     let halves: HashMap<String, Tensor> = halves.into_iter().map(|(name, t)| (name, (t * 0.5).unwrap())).collect();
@@ -399,7 +399,7 @@ fn shards_variants_and_embedded_folders_hold_the_same_model() {
     fs::write(&lost, shard).unwrap();
     fs::remove_file(&single).unwrap();
 
-    // transformers takes the single file.
+    // transformers uses the single file.
     let both = Copy::of("sd1");
     fs::write(both.path("text_encoder/model.safetensors.index.json"), r#"{"weight_map": {"x": "x.safetensors"}}"#)
         .unwrap();
@@ -416,7 +416,7 @@ fn shards_variants_and_embedded_folders_hold_the_same_model() {
         }
     }
 
-    // Half precision is widened exactly: the same as a float32 file with the rounded values.
+    // Half precision is converted exactly: a float32 file with the rounded values gives the same outputs.
     for half in [DType::F16, DType::BF16] {
         let (rounded, narrow) = (Copy::of("sd1"), Copy::of("sd1"));
         rounded.edit_tensors(&format!("{UNET}.safetensors"), |tensors| {

@@ -1,4 +1,4 @@
-//! Prompts of hostile shapes, learned words, and tokenizers with more tokens than their vocabulary.
+//! Tests of hostile prompts, learned words, and tokenizers with added tokens.
 
 use std::{collections::HashSet, fs, sync::Arc, thread};
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::fixtures::{Copy, ids_of, load, parity};
 
-/// A word of one or more vectors for sd1.
+/// Learned words for sd1. Each has a name and a number of vectors.
 fn learned(names: &[(&str, usize)]) -> LearnedTokens {
     let token = |(name, count): &(&str, usize)| LearnedToken {
         trigger: format!("<{name}>"),
@@ -23,16 +23,16 @@ fn learned(names: &[(&str, usize)]) -> LearnedTokens {
     LearnedTokens::new(names.iter().map(token).collect())
 }
 
-/// The ids of a prompt between beginning and end.
+/// The ids of a prompt without the beginning and end tokens.
 fn words(sd: &StableDiffusion, prompt: &str, learned: &LearnedTokens) -> Vec<u32> {
     let ids = sd.tokenize(&[prompt], learned).ids.remove(0);
     ids[1..].iter().copied().take_while(|id| *id != ids[76]).collect()
 }
 
-/// Ten times as long as `limits.max_prompt_chars` allows: what is deeper than a stack or takes the square of a
-/// prompt's length does not come to an end here.
+/// The prompts are ten times as long as `limits.max_prompt_chars` allows. Deep recursion would overflow the stack here,
+/// and quadratic time would not end.
 #[test]
-fn long_prompts_of_every_shape_are_read_in_little_stack_and_one_pass() {
+fn long_prompts_are_read_with_little_stack_in_linear_time() {
     const CHARS: usize = 100_000;
     let sd = Arc::new(load(&parity().join("pipelines/sd1")).unwrap());
     let read = move || {
@@ -97,10 +97,10 @@ fn learned_words_are_found_in_any_letter_case() {
     for prompt in ["a <my-cat>", "a <My-Cat>", "A<MY-CAT>", "a  <my-cat>"] {
         assert_eq!(of(&[("My-Cat", 2)], prompt), [320, 994, 995], "{prompt}");
     }
-    // Of words that differ in letter case alone the first counts, however a prompt spells it.
+    // If words differ only in letter case, the first one is used for every spelling.
     let two = [("Cat", 1), ("cat", 1)];
     assert_eq!(of(&two, "<cat><Cat><CAT>"), [994, 994, 994]);
-    // A file of a composed name, a prompt of single code points, and the reverse.
+    // A composed name with a decomposed prompt, and the reverse.
     for (name, prompt) in [("caf\u{e9}", "<cafe\u{301}>"), ("cafe\u{301}", "<CAF\u{c9}>")] {
         assert_eq!(of(&[(name, 1)], prompt), [994], "{name}");
     }
@@ -108,7 +108,7 @@ fn learned_words_are_found_in_any_letter_case() {
     assert!(!of(&[("a", 1)], "< a>").contains(&994));
 }
 
-/// The largest numbers that a file of a learned word may have leave every state finite.
+/// Vectors with the largest allowed numbers give finite states.
 #[test]
 fn the_largest_learned_vectors_are_encoded() {
     for (model, widths) in [("sd1", vec![32]), ("sdxl", vec![32, 48])] {
@@ -122,7 +122,7 @@ fn the_largest_learned_vectors_are_encoded() {
     }
 }
 
-/// sd1 with more tokens in the tokenizer's files than its vocabulary has.
+/// A copy of sd1 with these tokenizer files changed, and with `rows` more embeddings.
 fn with_tokens(files: &[(&str, Value)], rows: usize) -> Copy {
     let copy = Copy::of("sd1");
     fs::remove_file(copy.path("tokenizer/tokenizer.json")).unwrap();
@@ -143,6 +143,7 @@ fn with_tokens(files: &[(&str, Value)], rows: usize) -> Copy {
     copy
 }
 
+/// A `tokenizer_config.json` with these added tokens: id, content, and other options.
 fn decoder(tokens: &[(&str, &str, Value)]) -> (&'static str, Value) {
     let entry = |(id, content, more): &(&str, &str, Value)| {
         let mut entry = json!({"content": content, "lstrip": false, "normalized": true, "rstrip": false,
@@ -158,9 +159,9 @@ fn added(tokens: Value) -> (&'static str, Value) {
     ("tokenizer/added_tokens.json", tokens)
 }
 
-/// The ids are those of transformers 5.23 for these files.
+/// The expected ids come from transformers 5.23 for these files.
 #[test]
-fn added_tokens_are_read_as_transformers_reads_them() {
+fn added_tokens_are_read_as_in_transformers() {
     let ids = |copy: &Copy, prompt: &str| words(&copy.load().unwrap(), prompt, &LearnedTokens::default());
     let cat = || ("994", "<my-cat>", json!({}));
     for files in [
@@ -175,7 +176,7 @@ fn added_tokens_are_read_as_transformers_reads_them() {
         assert_eq!(ids(&copy, "<MY-CAT><my-cat>"), [994, 994], "{files:?}");
         assert_eq!(ids(&copy, "x<my -cat>"), [343, 283, 76, 344, 268, 66, 571, 285], "{files:?}");
     }
-    // What is not normalized is found as it is spelled, and so is a special token.
+    // Special tokens and tokens that are not normalized must match exactly.
     let special = ("tokenizer/special_tokens_map.json", json!({"additional_special_tokens": ["<my-cat>"]}));
     for files in [
         vec![decoder(&[("994", "<my-cat>", json!({"normalized": false}))])],
@@ -192,26 +193,26 @@ fn added_tokens_are_read_as_transformers_reads_them() {
     assert_eq!(ids(&single, "x,<my-cat>."), [343, 267, 994, 269]);
 }
 
-/// diffusers writes a word of three vectors as three tokens, and reads all of them where a prompt has the first.
+/// diffusers stores a word of three vectors as three tokens, and replaces the first one in a prompt by all three.
 #[test]
-fn the_further_tokens_of_a_word_follow_its_first() {
+fn the_other_tokens_of_a_word_follow_its_first() {
     let tokens = [("994", "<cat>", json!({})), ("995", "<cat>_1", json!({})), ("996", "<cat>_2", json!({}))];
     let copy = with_tokens(&[decoder(&tokens)], 3);
     let sd = copy.load().unwrap();
     let none = LearnedTokens::default();
     assert_eq!(words(&sd, "a <Cat> b", &none), [320, 994, 995, 996, 321]);
     assert_eq!(words(&sd, "<cat>_1", &none), [995]);
-    // A word from a file goes before that of the model, and has ids behind all of the model's.
+    // A word from a file takes precedence over that of the model. Its ids follow those of the model.
     assert_eq!(words(&sd, "a <cat> b", &learned(&[("cat", 2)])), [320, 997, 998, 321]);
-    // A chunk does not end within a word.
+    // A chunk never ends within a word.
     let chunks = sd.tokenize_weighted(&[&format!("{}<cat>", "a ".repeat(74))], &none);
     let rows: Vec<HashSet<u32>> = chunks.iter().map(|chunk| chunk.ids[0].iter().copied().collect()).collect();
     assert!(rows.len() == 2 && !rows[0].contains(&994) && (994..997).all(|id| rows[1].contains(&id)), "{rows:?}");
 }
 
-/// The picture of a model with a word in its vocabulary is that of the word's file beside the model: the same vector.
+/// The same vector gives the same states, from the vocabulary of a model or from the file of a learned word.
 #[test]
-fn a_word_in_the_vocabulary_is_encoded_as_one_from_a_file() {
+fn words_in_the_vocabulary_and_from_files_are_encoded_equally() {
     let copy = with_tokens(&[added(json!({"<my-cat>": 994}))], 1);
     let own = copy.load().unwrap();
     let plain = load(&parity().join("pipelines/sd1")).unwrap();
@@ -227,9 +228,9 @@ fn a_word_in_the_vocabulary_is_encoded_as_one_from_a_file() {
 }
 
 #[test]
-fn added_tokens_that_cannot_be_meant_are_refused() {
+fn invalid_added_tokens_are_refused() {
     for (files, said) in [
-        // A gap: versions of transformers give such a token different ids.
+        // After a gap in the ids, versions of transformers use different ids for the token.
         (vec![added(json!({"<my-cat>": 1000}))], "\"<my-cat>\" has the id 1000, but the next one is 994"),
         (vec![added(json!({"<my-cat>": "994"}))], "must be the id of the token"),
         (vec![added(json!({"<my-cat>": -1}))], "must be the id of the token"),

@@ -1,4 +1,4 @@
-//! The networks of unconditional and class-conditional models: `UNet2DModel` and `VQModel`.
+//! Tests of the networks of unconditional and class-conditional models: `UNet2DModel` and `VQModel`.
 
 use std::{collections::BTreeMap, fs, io::Read};
 
@@ -35,7 +35,7 @@ fn vqvae(pipeline: &str) -> VqModel {
 }
 
 #[test]
-fn unets_like_diffusers() {
+fn unets_equal_diffusers() {
     let golden = |pipeline: &str| tensors(&parity().join(format!("components/{pipeline}.safetensors")));
     for pipeline in ["ddpm", "ldm-uncond", "consistency"] {
         let (unet, golden) = (unet(pipeline), golden(pipeline));
@@ -55,7 +55,7 @@ fn unets_like_diffusers() {
 }
 
 #[test]
-fn vq_autoencoders_like_diffusers() {
+fn vq_autoencoders_equal_diffusers() {
     let golden = tensors(&parity().join("components/ldm-uncond.safetensors"));
     let vqvae = vqvae("ldm-uncond");
     let latent = &golden["vqvae.latent"];
@@ -78,9 +78,9 @@ fn vq_autoencoders_like_diffusers() {
     assert!(vqvae.indices(&noise(&[1, 2, 4, 4], 1)).is_err(), "codes have 3 channels");
 }
 
-/// A row has the same bits in any company.
+/// A row has the same bits alone and in a batch.
 #[test]
-fn rows_do_not_see_each_other() {
+fn rows_do_not_depend_on_other_rows() {
     for pipeline in ["ddpm", "ldm-uncond", "consistency", "score-sde-ve"] {
         let unet = unet(pipeline);
         let (samples, times) = (noise(&[3, 3, 16, 24], 5), [801.0f32, 13.0, 250.0]);
@@ -103,15 +103,15 @@ fn rows_do_not_see_each_other() {
 }
 
 #[test]
-fn what_a_unet_cannot_take_is_an_error() {
+fn invalid_inputs_of_a_unet_are_errors() {
     let sample = noise(&[1, 3, 16, 16], 1);
     let (plain, with_classes) = (unet("ddpm"), unet("consistency"));
     assert!(plain.forward(&sample, &[1.0], None).to_end().is_ok());
     assert!(plain.forward(&sample, &[1.0], Some(&[1])).to_end().is_err(), "no classes");
-    assert!(plain.forward(&sample, &[1.0, 2.0], None).to_end().is_err(), "two times for a row");
-    assert!(plain.forward(&noise(&[1, 3, 16, 12], 1), &[1.0], None).to_end().is_err(), "12 is no multiple of 8");
-    assert!(with_classes.forward(&sample, &[1.0], None).to_end().is_err(), "a class is wanted");
-    assert!(with_classes.forward(&sample, &[1.0], Some(&[10])).to_end().is_err(), "10 classes from 0");
+    assert!(plain.forward(&sample, &[1.0, 2.0], None).to_end().is_err(), "two times for one row");
+    assert!(plain.forward(&noise(&[1, 3, 16, 12], 1), &[1.0], None).to_end().is_err(), "12 is not a multiple of 8");
+    assert!(with_classes.forward(&sample, &[1.0], None).to_end().is_err(), "a class is required");
+    assert!(with_classes.forward(&sample, &[1.0], Some(&[10])).to_end().is_err(), "classes are 0 to 9");
 }
 
 // ---- configurations ----
@@ -126,7 +126,7 @@ pub fn manifest(name: &str) -> (Map<String, Value>, BTreeMap<String, Vec<usize>>
 }
 
 #[test]
-fn published_models_are_made_of_the_tensors_we_ask_for() {
+fn the_requested_tensors_are_those_of_published_models() {
     let unets = ["ddpm-cifar10-32--unet", "ldm-celebahq-256--unet", "ncsnpp-256--unet"];
     let legacy = ["ddpm-cifar10-32--unet-legacy-names", "ldm-celebahq-256--unet-legacy-names"];
     for name in unets.into_iter().chain(legacy) {

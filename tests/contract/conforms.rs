@@ -1,4 +1,4 @@
-//! Holding answers to `openapi.yaml`. Other tests take this in with `#[path = "contract/conforms.rs"]`.
+//! Checks answers against `openapi.yaml`. Other tests include this file with `#[path = "contract/conforms.rs"]`.
 
 use std::sync::LazyLock;
 
@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 static CONTRACT: LazyLock<Value> =
     LazyLock::new(|| serde_yaml_ng::from_str(latentd::http::OPENAPI_YAML).expect("openapi.yaml is YAML"));
 
-/// The contract, parsed.
+/// The parsed contract.
 pub fn contract() -> &'static Value {
     &CONTRACT
 }
 
-/// Follows a `$ref` within the contract, if the value is one.
+/// The target of a `$ref` within the contract; a value without a `$ref` is returned unchanged.
 pub fn resolved(value: &'static Value) -> &'static Value {
     match value.get("$ref").and_then(Value::as_str) {
         Some(target) => {
@@ -23,7 +23,7 @@ pub fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// Everything wrong with `instance` by a schema of the contract.
+/// The errors of `instance` under a schema of the contract; empty if the instance is valid.
 pub fn complaints(schema: &Value, instance: &Value) -> Vec<String> {
     let document = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -34,7 +34,7 @@ pub fn complaints(schema: &Value, instance: &Value) -> Vec<String> {
     validator.iter_errors(instance).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
-/// The operation of a concrete path, such as `/v1/images/img_…`; literal segments win over parameters.
+/// The operation of a concrete path, such as `/v1/images/img_…`. Literal segments take precedence over parameters.
 pub fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let path = path.split('?').next().unwrap_or_default();
     let fits = |template: &str| {
@@ -48,9 +48,9 @@ pub fn operation(method: &str, path: &str) -> Option<&'static Value> {
     best?.1.get(method.to_ascii_lowercase())
 }
 
-/// Panics unless the contract allows this answer: the status is one of the operation's, and the body is of one of the
-/// status's types and valid for its schema. Statuses that any path can have (404 without a route, 405) are held to
-/// the problem's schema alone.
+/// Panics unless the contract allows this answer: the operation lists the status, and the body has one of the media
+/// types of the status and is valid for its schema. For a path or method outside the contract, the status must be 404
+/// or 405 and the body a problem document.
 pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
     let Some(operation) = operation(method, path) else {
         assert!(
@@ -86,6 +86,7 @@ pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
     }
 }
 
+/// Panics with all errors if `instance` is not valid for `schema`.
 pub fn assert_valid(schema: &Value, instance: &Value, method: &str, path: &str, status: u16) {
     let complaints = complaints(schema, instance);
     assert!(complaints.is_empty(), "{method} {path} answered {status} with {instance:#}\n{}", complaints.join("\n"));
@@ -113,7 +114,7 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
     }
 }
 
-/// The whole events of a stream as the contract describes them: an object of `id`, `event`, `retry` and `data`.
+/// The complete events of a stream in the form of the contract: objects with `id`, `event`, `retry` and `data`.
 pub fn events(stream: &str) -> Vec<Value> {
     let whole = stream.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
     whole.split("\n\n").filter(|event| !event.is_empty()).map(event).collect()

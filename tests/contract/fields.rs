@@ -1,4 +1,4 @@
-//! The table of request fields against `openapi.yaml`.
+//! Compares the table of request fields with `openapi.yaml`.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{Open, conforms::contract, defaults, number};
 
-/// What the table of fields says of each, for models that take it.
+/// The schema of each field by the table, from models that together accept all fields.
 fn table() -> Map<String, Value> {
     let open = Open { limits: defaults() };
     let schemas = ["emoji", "editor", "xl", "classes"].map(|model| {
@@ -20,7 +20,7 @@ fn table() -> Map<String, Value> {
         .collect()
 }
 
-/// What the contract and the table of fields say differently of the values of a field.
+/// Appends to `found` each bound of a field on which the contract and the table of fields disagree.
 fn differences(path: &str, contract: &Value, table: &Value, found: &mut Vec<String>) {
     const BOUNDS: [&str; 16] = [
         "type",
@@ -41,12 +41,12 @@ fn differences(path: &str, contract: &Value, table: &Value, found: &mut Vec<Stri
         "default",
     ];
     let contract = resolved_in(contract);
-    // Pictures, schedulers and webhooks have forms that each says in its own way.
+    // Pictures, schedulers and webhooks have several forms, which the contract and the table describe differently.
     if contract.get("oneOf").is_some() {
         return;
     }
     for bound in BOUNDS {
-        // Defaults of one model are none of another, and the table has sizes within a text.
+        // The contract has no defaults that depend on the model, and only the table bounds the text of `size`.
         let of_model = bound == "default" && contract.get(bound).is_none();
         let one = (contract.get(bound), table.get(bound));
         let is_word = bound == "type" && contract.get("const").is_some();
@@ -87,7 +87,8 @@ fn resolved_in(value: &Value) -> &Value {
     }
 }
 
-/// Numbers as JSON has them, and lists whose order means nothing in order.
+/// The value in one notation: numbers compare by value, and lists of strings are sorted because their order has no
+/// meaning.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Number(it) => it.as_f64().map_or(value.clone(), number),
@@ -125,7 +126,7 @@ fn params_show_the_fields_that_the_table_shows() {
 }
 
 #[test]
-fn an_unknown_field_is_told_with_the_name_that_is_near() {
+fn the_error_of_an_unknown_field_suggests_a_similar_name() {
     let detail = |request: Value| {
         let Value::Object(map) = request else { unreachable!() };
         resolve(Fields::new(map), &Open { limits: defaults() }).unwrap_err().errors.remove(0).detail

@@ -1,11 +1,11 @@
-//! Approximations: what they save is counted, and what they do is what they say.
+//! Tests of approximations: the work that they save, and the pictures that they give.
 
 use latentd::pipelines::Frame;
 use serde_json::{Value, json};
 
 use super::{Bench, deepcache, outcome, with};
 
-/// Rows × denoiser calls of a request.
+/// The number of rows in all denoiser calls of a request.
 fn rows(bench: &Bench, request: Value) -> u64 {
     let before = bench.metrics.steps.get();
     bench.draw(request);
@@ -13,27 +13,27 @@ fn rows(bench: &Bench, request: Value) -> u64 {
 }
 
 #[test]
-fn rows_for_the_negative_prompt_are_computed_inside_the_guidance_interval_alone() {
+fn negative_prompt_rows_are_computed_only_inside_the_guidance_interval() {
     let bench = Bench::new(16, 1);
     let count = |scheduler: &str, interval: Value| {
         rows(&bench, json!({"prompt": "a", "steps": 10, "scheduler": scheduler, "guidance_interval": interval}))
     };
-    // One call a step, and a second row where the step is guided: i/10 is at least 0.2 and below 0.8 for i of 2 to 7.
+    // One row per step, and a second row if the step is guided: i/10 is at least 0.2 and below 0.8 for i from 2 to 7.
     assert_eq!(count("euler", Value::Null), 10 + 10);
     assert_eq!(count("euler", json!([0, 1])), 10 + 10);
     assert_eq!(count("euler", json!([0.2, 0.8])), 10 + 6);
     assert_eq!(count("euler", json!([0.3, 1])), 10 + 7);
     assert_eq!(count("euler", json!([0, 0.05])), 10 + 1);
     assert_eq!(count("euler", json!([0.91, 1])), 10);
-    // Two calls a step but in the last.
+    // Two calls per step, except the last step.
     assert_eq!(count("heun", json!([0.2, 0.8])), 19 + 2 * 6);
     assert_eq!(count("heun", json!([0.7, 1])), 19 + 2 * 2 + 1);
-    // The first step is done twice.
+    // The first step has two calls.
     assert_eq!(count("pndm", json!([0, 0.2])), 11 + 3);
 }
 
 #[test]
-fn a_step_outside_the_guidance_interval_is_one_without_guidance() {
+fn a_step_outside_the_guidance_interval_has_no_guidance() {
     let bench = Bench::new(16, 1);
     for scheduler in ["euler_a", "heun", "dpmpp_2m"] {
         let request = json!({"prompt": "a fox", "seed": 3, "steps": 6, "n": 2, "scheduler": scheduler});
@@ -56,20 +56,20 @@ fn between_whole_calls_only_the_shallow_branch_is_computed() {
         (all, bench.metrics.shallow_steps.get() - before)
     };
     assert_eq!(count(json!({})), (20, 0));
-    // Whole are the calls 0, 2, 4 …; 0, 3, 6 and 9; 0 alone.
+    // The whole calls are 0, 2, 4 …; 0, 3, 6 and 9; only 0.
     assert_eq!(count(deepcache(2)), (20, 2 * 5));
     assert_eq!(count(deepcache(3)), (20, 2 * 6));
     assert_eq!(count(deepcache(10)), (20, 2 * 9));
     assert_eq!(count(with(&deepcache(3), json!({"n": 2}))), (40, 4 * 6));
-    // Heun's calls are counted, not its steps.
+    // The interval counts calls of Heun, not steps.
     assert_eq!(count(with(&deepcache(2), json!({"scheduler": "heun"}))), (38, 2 * 9));
-    // The call with which guidance begins is whole: of calls 0 to 9 guidance has 2 to 7, whole are 0, 2, 6.
+    // The first guided call is whole. Calls 2 to 7 of 0 to 9 are guided, and calls 0, 2 and 6 are whole.
     let both = with(&deepcache(4), json!({"guidance_interval": [0.2, 0.8]}));
     assert_eq!(count(both), (16, 1 + (2 * 3 + 2 + 2)));
 }
 
 #[test]
-fn a_cached_picture_is_near_the_exact_one_and_equal_where_nothing_was_cached() {
+fn a_cached_picture_is_near_the_exact_one_and_equal_if_nothing_was_cached() {
     let bench = Bench::new(16, 1);
     let request = json!({"prompt": "a fox", "seed": 3, "steps": 12, "scheduler": "dpmpp_2m"});
     let exact = bench.draw(request.clone());
@@ -86,7 +86,7 @@ fn a_cached_picture_is_near_the_exact_one_and_equal_where_nothing_was_cached() {
 }
 
 #[test]
-fn cached_and_exact_runs_side_by_side_keep_to_themselves() {
+fn cached_and_exact_runs_in_one_engine_do_not_affect_each_other() {
     let (alone, crowded) = (Bench::new(16, 1), Bench::new(3, 2));
     let requests: Vec<Value> = (0..8)
         .map(|i| {
@@ -96,8 +96,8 @@ fn cached_and_exact_runs_side_by_side_keep_to_themselves() {
         .collect();
     let expected: Vec<_> = requests.iter().map(|request| alone.draw(request.clone())).collect();
     let runs: Vec<_> = requests.iter().map(|request| crowded.start(request.clone())).collect();
-    for ((request, expected), (_, told)) in requests.iter().zip(expected).zip(&runs) {
-        assert!(outcome(told).unwrap() == expected, "{request}");
+    for ((request, expected), (_, observed)) in requests.iter().zip(expected).zip(&runs) {
+        assert!(outcome(observed).unwrap() == expected, "{request}");
     }
     assert!(crowded.metrics.shallow_steps.get() > 0);
 }

@@ -1,4 +1,4 @@
-//! Processes that abort, and what they leave behind.
+//! Tests of processes that abort: the crash file names the attempt to blame.
 
 use std::{
     path::Path,
@@ -15,21 +15,21 @@ use super::{Bench, Fault, Scripted, outcome};
 
 const ATTEMPT: Attempt = Attempt { id: GenerationId::from_bytes([7; 16]), fence: 3 };
 
-/// How a child of this test ends.
+/// How a child process of this test ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
     StackOverflow,
-    /// By a thread that works for nobody, while another one is at work.
+    /// A thread that works for no attempt aborts while another thread works for one.
     Elsewhere,
-    /// By a signal of another process.
+    /// Another process sends SIGABRT.
     Outside,
 }
 
 const ENDS: [End; 3] = [End::StackOverflow, End::Elsewhere, End::Outside];
 
-/// The test runs itself once for each end, as a process that may abort.
+/// The test runs itself once for each end, as a child process.
 #[test]
-fn a_process_that_aborts_leaves_behind_which_attempt_was_to_blame() {
+fn an_aborted_process_leaves_the_attempt_to_blame() {
     if let (Ok(folder), Ok(end)) = (std::env::var("CRASH_FOLDER"), std::env::var("CRASH_END")) {
         CrashFile::open(Path::new(&folder)).unwrap().arm().unwrap();
         crash(ENDS[end.parse::<usize>().unwrap()]);
@@ -47,7 +47,7 @@ fn a_process_that_aborts_leaves_behind_which_attempt_was_to_blame() {
 }
 
 fn run_again(folder: &Path, end: usize) -> Output {
-    let name = "crashes::a_process_that_aborts_leaves_behind_which_attempt_was_to_blame";
+    let name = "crashes::an_aborted_process_leaves_the_attempt_to_blame";
     Command::new(std::env::current_exe().unwrap())
         .args([name, "--exact"])
         .env("CRASH_FOLDER", folder)
@@ -67,8 +67,8 @@ fn crash(end: End) -> ! {
             let bench = Bench::new(16, 1);
             bench.attempt.set(Some(ATTEMPT));
             let job = bench.job(json!({"model": "sd1", "prompt": "a fox", "steps": 2}));
-            let (_, told) = bench.start_on(Scripted::model(Fault::StackOverflow).into(), job);
-            let _ = outcome(&told);
+            let (_, observed) = bench.start_on(Scripted::model(Fault::StackOverflow).into(), job);
+            let _ = outcome(&observed);
         }
         End::Elsewhere => blame(Some(ATTEMPT), || {
             let _ = std::thread::spawn(|| std::process::abort()).join();

@@ -1,4 +1,4 @@
-//! A run that is given the answers of an earlier one goes on where these end, and draws the same picture.
+//! Tests of resuming: a run that replays a log continues after its last call and draws the same picture.
 
 use latentd::{
     engine::{Log, Reason, RunError},
@@ -6,9 +6,9 @@ use latentd::{
 };
 use serde_json::{Value, json};
 
-use super::{Bench, Told, deepcache, outcome, with};
+use super::{Bench, Observed, deepcache, outcome, with};
 
-/// Every sampler whose history or noise makes it hard.
+/// Samplers whose history or noise makes resuming difficult.
 const SCHEDULERS: [&str; 20] = [
     "pndm",
     "ddim",
@@ -32,21 +32,21 @@ const SCHEDULERS: [&str; 20] = [
     "tcd",
 ];
 
-/// The whole log of a request, and its pictures.
+/// Runs a request. Returns its whole log and its pictures.
 fn logged(bench: &Bench, request: &Value) -> (Log, Vec<Frame>) {
-    let (_, told) = bench.start(request.clone());
+    let (_, observed) = bench.start(request.clone());
     let mut log = Log::default();
     loop {
-        match told.recv().unwrap() {
-            Told::Portion(portion) => assert!(log.join(portion), "portions follow on each other"),
-            Told::Ended(pictures) => return (log, pictures.unwrap()),
-            Told::Progress(..) | Told::Preview(..) | Told::Handles(_) => {}
+        match observed.recv().unwrap() {
+            Observed::Portion(portion) => assert!(log.join(portion), "portions follow each other"),
+            Observed::Ended(pictures) => return (log, pictures.unwrap()),
+            Observed::Progress(..) | Observed::Preview(..) | Observed::Handles(_) => {}
         }
     }
 }
 
 #[test]
-fn every_sampler_goes_on_after_every_call() {
+fn every_sampler_resumes_after_every_call() {
     let bench = Bench::new(16, 1);
     for scheduler in SCHEDULERS {
         let request = json!({"prompt": "a fox", "seed": 5, "steps": 5, "n": 2, "scheduler": scheduler, "eta": 0.4});
@@ -58,8 +58,8 @@ fn every_sampler_goes_on_after_every_call() {
             let (rows, all) = (known.rows(), log.rows());
             let (computed, replayed) = (bench.metrics.steps.get(), bench.metrics.replayed_steps.get());
             *bench.replay.borrow_mut() = known;
-            let (_, told) = bench.start(request.clone());
-            assert!(outcome(&told).unwrap() == pictures, "{scheduler} after {kept} of {calls} calls");
+            let (_, observed) = bench.start(request.clone());
+            assert!(outcome(&observed).unwrap() == pictures, "{scheduler} after {kept} of {calls} calls");
             assert_eq!(bench.metrics.replayed_steps.get() - replayed, rows, "{scheduler}");
             assert_eq!(bench.metrics.steps.get() - computed, all - rows, "{scheduler}: nothing is computed again");
         }
@@ -67,7 +67,7 @@ fn every_sampler_goes_on_after_every_call() {
 }
 
 #[test]
-fn a_log_of_something_else_is_left_aside() {
+fn a_log_of_another_request_is_ignored() {
     let bench = Bench::new(16, 1);
     let request = json!({"prompt": "a fox", "seed": 5, "steps": 5, "scheduler": "euler_a"});
     let (_, pictures) = logged(&bench, &request);
@@ -79,7 +79,7 @@ fn a_log_of_something_else_is_left_aside() {
     }
 }
 
-/// Features are larger than answers, so such a run has no log.
+/// Features are larger than network outputs, so such a run has no log.
 #[test]
 fn a_run_that_keeps_deep_features_is_not_logged() {
     let bench = Bench::new(16, 1);
@@ -88,26 +88,26 @@ fn a_run_that_keeps_deep_features_is_not_logged() {
 }
 
 #[test]
-fn a_stopping_engine_hands_over_every_answer() {
+fn a_stopping_engine_reports_the_complete_log() {
     for scheduler in ["pndm", "heun", "dpmpp_2m_sde"] {
         let request = json!({"prompt": "a fox", "seed": 5, "steps": 60, "scheduler": scheduler});
         let bench = Bench::new(16, 1);
-        let (_, told) = bench.start(request.clone());
+        let (_, observed) = bench.start(request.clone());
         let mut log = Log::default();
         while log.asks.len() < 3 {
-            if let Told::Portion(portion) = told.recv().unwrap() {
+            if let Observed::Portion(portion) = observed.recv().unwrap() {
                 assert!(log.join(portion));
             }
         }
         let metrics = bench.metrics.clone();
         drop(bench);
-        for told in told.iter() {
-            if let Told::Portion(portion) = told {
+        for observed in observed.iter() {
+            if let Observed::Portion(portion) = observed {
                 assert!(log.join(portion));
             }
         }
         assert_eq!(log.rows(), metrics.steps.get(), "{scheduler}: every call is in the log");
-        assert_eq!(metrics.wasted_steps.with_label_values(&["lost"]).get(), 0, "so none was in vain");
+        assert_eq!(metrics.wasted_steps.with_label_values(&["lost"]).get(), 0, "no step is lost");
 
         let (undisturbed, resumed) = (Bench::new(16, 1), Bench::new(16, 1));
         let replayed = log.rows();
@@ -118,13 +118,13 @@ fn a_stopping_engine_hands_over_every_answer() {
 }
 
 #[test]
-fn what_a_client_cancels_is_wasted_and_what_its_worker_gives_back_is_not() {
+fn steps_of_canceled_runs_are_wasted_and_those_of_lost_runs_are_not() {
     for (reason, label) in [(Reason::Canceled, "canceled"), (Reason::Lost, "lost")] {
         let bench = Bench::new(16, 1);
-        let (cancel, told) = bench.start(json!({"prompt": "a fox", "steps": 900}));
-        while !matches!(told.recv().unwrap(), Told::Portion(_)) {}
+        let (cancel, observed) = bench.start(json!({"prompt": "a fox", "steps": 900}));
+        while !matches!(observed.recv().unwrap(), Observed::Portion(_)) {}
         cancel.cancel(reason);
-        assert!(matches!(outcome(&told), Err(RunError::Canceled(_))));
+        assert!(matches!(outcome(&observed), Err(RunError::Canceled(_))));
         let wasted = bench.metrics.wasted_steps.with_label_values(&[label]).get();
         assert_eq!(wasted, if reason == Reason::Lost { 0 } else { bench.metrics.steps.get() });
     }

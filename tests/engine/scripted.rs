@@ -1,4 +1,4 @@
-//! Networks that do what a test says.
+//! Scripted networks: they have the faults and pauses that a test sets.
 
 use std::sync::{Mutex, mpsc};
 
@@ -18,24 +18,25 @@ use latentd::{
     },
 };
 
+/// The fault of a scripted network.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     Error,
     Panic,
     NotANumber,
     TooFewRows,
-    /// Of the tokenizer, whatever the seed.
+    /// A stack overflow in the tokenizer, for every seed.
     StackOverflow,
 }
 
-/// Predicts zeros, and misbehaves where a batch holds the noise of seed 13. Decodes in [`STAGES`] stages.
+/// Networks that predict zeros, with a fault if a batch has the noise of seed 13. They decode in [`STAGES`] stages.
 pub struct Scripted {
     fault: Option<Fault>,
     unlucky: f32,
     calls: Option<Mutex<Calls>>,
 }
 
-/// Tells of every call, and ends it when it is told to go on.
+/// Reports each call when it begins. A call ends when the test sends to `go_on`.
 struct Calls {
     begun: mpsc::Sender<Call>,
     go_on: mpsc::Receiver<()>,
@@ -71,7 +72,7 @@ impl Scripted {
     fn begin(&self, call: Call) {
         if let Some(calls) = &self.calls {
             let calls = calls.lock().unwrap();
-            // A test that has seen enough drops its ends, and the calls go on by themselves.
+            // If the test has dropped its ends of the channels, calls do not wait.
             if calls.begun.send(call).is_ok() {
                 let _ = calls.go_on.recv();
             }
@@ -79,7 +80,7 @@ impl Scripted {
     }
 }
 
-/// Recurses until the stack ends.
+/// Recurses until the stack overflows.
 fn deeper(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 64]);
     if depth == u64::MAX { 0 } else { deeper(depth + 1) + std::hint::black_box(frame)[7] }
@@ -140,7 +141,7 @@ impl Networks for Scripted {
         Err(NetworkError { network: "vae_encoder", detail: "there is none".to_owned() })
     }
 
-    /// In latent pixels of one row of the denoiser.
+    /// The unit of work is one latent pixel of one row of the denoiser.
     fn demand(&self, part: Part) -> Demand {
         let work = match part {
             Part::Text => 1.0,
@@ -152,7 +153,7 @@ impl Networks for Scripted {
         Demand { work, bytes: 0 }
     }
 
-    /// Two above 512 pixels squared, and more.
+    /// Latents above 64 × 64 are decoded in tiles of 64.
     fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
         if h * w > 64 * 64 { Tiles::new(h, w, 64) } else { Tiles::whole(h, w) }
     }
@@ -161,7 +162,7 @@ impl Networks for Scripted {
         vec![1.0 / STAGES as f64; STAGES]
     }
 
-    /// Counts the stages in a picture of the latents' first value; the last makes pixels of it.
+    /// Counts the stages in the activation. The last stage returns black pixels.
     async fn decode(
         &self,
         [_, h, w]: [usize; 3],
@@ -172,7 +173,7 @@ impl Networks for Scripted {
         let next = |row: &Activation| match stage {
             0 => Tensor::zeros((1, 1), DType::F32, &Device::Cpu),
             stage if stage + 1 < STAGES => {
-                assert_eq!(row.0.to_vec2::<f32>()?, [[stage as f32 - 1.0]], "every stage, and in order");
+                assert_eq!(row.0.to_vec2::<f32>()?, [[stage as f32 - 1.0]], "all stages run in order");
                 &row.0 + 1.0
             }
             _ => Tensor::full(-1f32, (1, 8 * h, 8 * w, 3), &Device::Cpu),

@@ -1,4 +1,4 @@
-//! The store of pictures fails.
+//! Fault tests of the bucket: it is unavailable, slow, hangs or cuts its answers.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{
 
 /// T16.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bucket_is_away_slow_and_hangs() {
+async fn generations_survive_an_unavailable_slow_or_hanging_bucket() {
     let Some(site) = Site::with_bucket("T16 the object store away, slow and hanging").await else { return };
     let site = site
         .with("LATENTD_BLOBS__REQUEST_TIMEOUT_S", 1)
@@ -43,7 +43,7 @@ async fn the_bucket_is_away_slow_and_hangs() {
         let back = Instant::now();
         for id in &ids {
             let generation = load.ended(id).await.unwrap();
-            // The lease was renewed all the while.
+            // The worker kept renewing the lease, so there is only one attempt.
             assert_eq!(
                 (&generation["status"], &generation["attempt"]),
                 (&"succeeded".into(), &1.into()),
@@ -56,7 +56,7 @@ async fn the_bucket_is_away_slow_and_hangs() {
             leases(back.elapsed())
         ));
     }
-    // Reading: what cannot be had is a 502 with a problem, and never half a picture.
+    // A picture that cannot be read is answered with 502 and a problem document, never with half a picture.
     let id = &load.ids()[0];
     let url = load.url(&format!("/v1/images/{id}/content/0"));
     for mode in [Mode::Unavailable, Mode::Hang, Mode::Cut] {
@@ -66,7 +66,7 @@ async fn the_bucket_is_away_slow_and_hangs() {
         assert_eq!((status, kind.to_str().unwrap()), (StatusCode::BAD_GATEWAY, "application/problem+json"), "{mode:?}");
     }
     bucket.set_mode(Mode::Ok);
-    // The file itself is gone.
+    // The file is missing in the bucket.
     let image = load.look(id).await.unwrap();
     let file = crate::site::files(&site.blobs.join("img").join(id)).remove(0);
     let path = site.blobs.join("img").join(id).join(file);

@@ -1,4 +1,4 @@
-//! Many clients change their mind at once.
+//! Fault tests of hundreds of concurrent cancels.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,15 @@ use crate::{
 
 /// T11.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_cancels() {
+async fn many_concurrent_cancels_are_consistent() {
     let site = Site::single("T11 five hundred cancels, twice, in a race with the ends").await;
     let site = site.with("LATENTD_ENGINE__MAX_RUNS", 8);
     storm(site, 508, "all", "").await;
 }
 
-/// T11 with workers and API apart.
+/// T11 with workers and API in different processes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_cancels_across_processes() {
+async fn many_concurrent_cancels_across_processes_are_consistent() {
     let name = "T11 two hundred cancels across processes, twice, in a race with the ends";
     let Some(site) = Site::shared(name).await else { return };
     storm(site.with("LATENTD_ENGINE__MAX_RUNS", 4), 208, "api", "worker worker").await;
@@ -34,7 +34,7 @@ async fn storm(site: Site, all: u64, front: &str, behind: &str) {
     }
     site.open(&[&api]);
     let load = Load::through(site.door.url());
-    // Those at the head are short, so that they end while they are being canceled.
+    // The first generations are short, so that some end while they are being canceled.
     let bodies: Vec<_> = (0..all).map(|seed| request(seed, if seed < 40 { 20 + seed as u32 } else { 400 })).collect();
     let ids = load.submit_all("t11", &bodies).await;
     let begun = Instant::now();

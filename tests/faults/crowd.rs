@@ -1,4 +1,4 @@
-//! Clients that send random requests, one after another, until they are told to stop.
+//! Concurrent clients that send random requests one after another until they are stopped.
 
 use std::sync::{
     Arc,
@@ -9,12 +9,13 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::{
-    dice::Dice,
     load::{Load, is_active},
+    random::Random,
     requests::Requests,
     site::SECRET,
 };
 
+/// The running clients and their counts.
 pub struct Crowd {
     over: Arc<AtomicBool>,
     canceled: Arc<AtomicUsize>,
@@ -23,7 +24,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// So many clients; what they send follows from the seed.
+    /// Starts this many clients. The seed determines their requests.
     pub fn of(clients: u64, seed: u64, requests: Requests, load: &Arc<Load>) -> Crowd {
         let (over, canceled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (refused, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(requests));
@@ -50,7 +51,8 @@ impl Crowd {
         Crowd { over, canceled, refused, clients }
     }
 
-    /// Waits until each has done with its last request; what they did beside what was accepted.
+    /// Waits until each client has finished its last request; returns the numbers of canceled and refused requests as
+    /// text.
     pub async fn stopped(self) -> String {
         self.over.store(true, Relaxed);
         futures::future::join_all(self.clients).await.into_iter().for_each(|client| client.unwrap());
@@ -64,10 +66,10 @@ enum Sent {
     Refused,
 }
 
-/// Submits it and waits for its end, or cancels it on the way.
+/// Sends a request and waits for its end, or cancels it in 15 % of cases.
 async fn send(load: &Load, body: &Value, number: u64, seed: u64) -> Sent {
     let Ok(id) = load.offer(&format!("draw-{number}"), body).await else { return Sent::Refused };
-    if Dice::of(seed ^ 1, number).chance(15) {
+    if Random::of(seed ^ 1, number).chance(15) {
         load.cancel(&id).await;
         return Sent::Canceled;
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL ends and comes back.
+//! Fault tests of PostgreSQL: restarts under load and an outage.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ use crate::{
 
 /// T14.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_database_is_restarted_under_load_and_then_away() {
+async fn generations_survive_restarts_and_an_outage_of_the_database() {
     let Some(site) = Site::shared("T14 PostgreSQL killed five times under load, then away").await else { return };
     let site = site.with("LATENTD_DATABASE__TIMEOUT_S", 1);
     let apis = [site.start("api").await, site.start("api").await];

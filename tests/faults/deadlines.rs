@@ -1,4 +1,4 @@
-//! What takes too long ends.
+//! Fault tests of the timeouts of waiting and running generations.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::{
 
 /// T23.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_takes_too_long_and_a_wait_that_takes_too_long() {
+async fn runs_and_waits_that_take_too_long_end() {
     deadlines(Site::single("T23 start_timeout_s and run_timeout_s, on SQLite").await).await;
     if let Some(site) = Site::shared("T23 start_timeout_s and run_timeout_s, on PostgreSQL").await {
         deadlines(site).await;
@@ -25,7 +25,7 @@ async fn deadlines(site: Site) {
     let server = site.start("all").await;
     site.open(&[&server]);
     let load = Load::through(site.door.url());
-    // Longer than its time on any machine.
+    // Takes longer than its timeout on any machine.
     let endless = with(request(1, 1000), &json!({"n": 8, "width": 256, "height": 256, "run_timeout_s": 2}));
     let hung = load.submit("hung", &endless).await;
     server.until("it runs", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
@@ -42,7 +42,7 @@ async fn deadlines(site: Site) {
     );
     assert_eq!(load.ended(&next).await.unwrap()["status"], "succeeded");
     let history = server.get(&format!("/v1/images/{late}/events")).await.text().await.unwrap();
-    assert!(!history.contains("generation.started"), "what has expired never ran: {history}");
+    assert!(!history.contains("generation.started"), "an expired generation has started: {history}");
     let figures = Figures::default()
         .note(format!("run_timeout_s = 2 took {:.2} leases", leases(ended)))
         .note("a network call that never returns could not be shown");

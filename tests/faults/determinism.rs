@@ -1,4 +1,4 @@
-//! A picture is a function of its request.
+//! Tests that the bytes of a picture depend only on its request.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ const STEPS: u32 = 120;
 
 /// T22.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_request_alone_in_company_after_a_crash_and_on_either_store() {
+async fn a_request_draws_the_same_bytes_alone_with_others_after_a_crash_and_on_either_store() {
     let alone = {
         let site = Site::single("T22 alone, on SQLite and a folder").await;
         let server = site.start("all").await;
@@ -43,7 +43,7 @@ async fn the_same_request_alone_in_company_after_a_crash_and_on_either_store() {
     let id = load.submit("crash", &request(5, STEPS)).await;
     let before = worker.metric(COMPUTED, "").await;
     worker.until("it runs", async |worker: &Server| worker.metric(COMPUTED, "").await > before + 30.0).await;
-    worker = worker.killed_and_again().await;
+    worker = worker.kill_and_restart().await;
     let generation = load.ended(&id).await.unwrap();
     assert_eq!((&generation["status"], &generation["attempt"]), (&"succeeded".into(), &2.into()), "{generation}");
     assert!(api.picture(&id, 0).await == alone, "after a crash");

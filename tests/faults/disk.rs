@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! Fault tests of a full disk.
 
 use std::{
     fs,
@@ -12,18 +12,18 @@ use serde_json::Value;
 
 use crate::{
     figures::{Figures, leases},
-    kills::database_is_whole,
+    kills::assert_database_is_intact,
     load::{Load, request},
     server::{PATIENCE, Server},
     site::Site,
 };
 
-/// Makes a small disk at $0 that only the process itself sees, and goes on as the process.
+/// Shell command that mounts a small tmpfs at $0 in its own mount namespace and then becomes the process.
 const SMALL_DISK: &str = r#"mount -t tmpfs -o size=24m none "$0" && exec "$@""#;
 
 /// T17.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk() {
+async fn a_full_disk_refuses_requests_and_loses_no_generation() {
     let mut site = Site::single("T17 disk full").await;
     fs::create_dir_all(site.data_dir()).unwrap();
     let wrapper = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"].map(str::to_owned);
@@ -37,17 +37,17 @@ async fn a_full_disk() {
     }
     let mut launch = site.launch("all");
     launch.wrapper = [&wrapper[..], &[SMALL_DISK.to_owned(), place]].concat();
-    let server = Server::again(&launch).await;
+    let server = Server::start_ready(&launch).await;
     site.open(&[&server]);
     let load = Load::through(site.door.url());
     let inside = PathBuf::from(format!("/proc/{}/root", server.pid())).join(site.data_dir().strip_prefix("/").unwrap());
-    assert!(inside.join("latentd.db").exists(), "the small disk can be reached from here");
+    assert!(inside.join("latentd.db").exists(), "the small disk cannot be reached");
     site.blobs = inside.join("blobs");
 
     let long: Vec<Value> = (0..4).map(|seed| request(seed, 200)).collect();
     let running = load.submit_all("running", &long).await;
     server.until("they run", async |server: &Server| server.metric("latentd_steps_total", "").await > 20.0).await;
-    // Whatever is free is taken, and taken again where the server finds some more.
+    // Fills all free space, and again whenever the server has freed some.
     let ballast = inside.join("ballast");
     let mut taken = fs::File::create(&ballast).unwrap();
     let mut fill = || while std::io::Write::write(&mut taken, &[1; 4096]).is_ok_and(|written| written > 0) {};
@@ -60,7 +60,7 @@ async fn a_full_disk() {
         let (status, after) = (answer.status(), answer.headers().contains_key("retry-after"));
         let problem: Value = answer.json().await.unwrap();
         match status {
-            // The ledger had a page left.
+            // The ledger still had a free page.
             StatusCode::ACCEPTED => load.note(&format!("late {}", problem["id"]), problem["id"].as_str().unwrap()),
             _ => {
                 let told = (status, problem["code"].as_str(), after);
@@ -68,18 +68,18 @@ async fn a_full_disk() {
                 refusals.push(problem);
             }
         }
-        assert!(full.elapsed() < PATIENCE, "it never fills up");
+        assert!(full.elapsed() < PATIENCE, "the disk does not fill up");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(server.get_operator("/livez").await.status(), StatusCode::OK);
-    // Long enough for the running ones to come to their pictures, which there is no room for.
+    // Waits until the running generations try to store their pictures, for which there is no space.
     server
         .until("they are drawn", async |server: &Server| server.metric("latentd_steps_total", "").await >= 800.0)
         .await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     for id in &running {
         let generation = server.json(&format!("/v1/images/{id}")).await;
-        assert_ne!(generation["status"], "succeeded", "no picture without room for it");
+        assert_ne!(generation["status"], "succeeded", "a generation succeeded without space for its picture");
     }
     drop(taken);
     fs::remove_file(&ballast).unwrap();
@@ -100,6 +100,6 @@ async fn a_full_disk() {
         let copied = Command::new("cp").arg("-r").arg(inside.join(entry)).arg(&copy).status().unwrap();
         assert!(copied.success(), "{entry}");
     }
-    database_is_whole(&copy.join("latentd.db")).await;
+    assert_database_is_intact(&copy.join("latentd.db")).await;
     site.verdict(&load, figures).await;
 }

@@ -1,4 +1,4 @@
-//! What an experiment has found, in one line.
+//! The figures of an experiment, printed in one line.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -6,23 +6,26 @@ use serde_json::Value;
 
 use crate::site::LEASE;
 
+/// Counts and times of one experiment.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
+    /// The number of accepted generations.
     pub accepted: usize,
-    /// Accepted, and gone or without an end.
+    /// The number of accepted generations that are missing or do not end.
     pub lost: usize,
-    /// More than one generation for one request, or one generation with more than one end.
+    /// The number of duplicates: requests with several generations, and generations with several ends.
     pub twice: usize,
-    /// Rows of denoiser calls that were computed more than once, and those that were needed.
+    /// The number of steps that were computed more than once, and the number that was needed.
     pub repeated: Option<(f64, f64)>,
-    /// From the fault until what it interrupted ran again.
+    /// The time from the fault until the interrupted work ran again.
     pub recovery: Option<Duration>,
-    /// How many ended in which way: a status, or the code of an error.
+    /// The number of generations by their end: a status, or the code of an error.
     pub ends: BTreeMap<String, usize>,
     pub notes: Vec<String>,
 }
 
 impl Figures {
+    /// Counts the end of a generation by its status or error code.
     pub fn ended_as(&mut self, generation: &Value) {
         let end = generation["error"]["code"].as_str().or(generation["status"].as_str()).unwrap();
         if end == "internal" {
@@ -31,7 +34,7 @@ impl Figures {
         *self.ends.entry(end.to_owned()).or_default() += 1;
     }
 
-    /// Generations that failed by a fault of the server's own.
+    /// The number of generations that failed with an internal error.
     pub fn internal(&self) -> usize {
         self.ends.get("internal").copied().unwrap_or_default()
     }
@@ -66,7 +69,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// A time in leases.
+/// A time as a multiple of the lease.
 pub fn leases(time: Duration) -> f64 {
     time.as_secs_f64() / LEASE.as_secs_f64()
 }

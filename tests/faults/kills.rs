@@ -1,4 +1,4 @@
-//! Processes that end without a word.
+//! Fault tests of processes that are killed with SIGKILL.
 
 use std::{
     collections::BTreeSet,
@@ -21,9 +21,9 @@ use crate::{
 
 /// T2.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_single_process_is_killed_twenty_times_while_clients_try_again() {
+async fn generations_survive_twenty_kills_of_the_single_process() {
     let site = Site::single("T2 kill -9 of the single process, 20 times").await;
-    // What is at work when the process is killed is no poison here.
+    // A high bound, so that generations that run during a kill do not fail as the cause of the crash.
     let site = site.with("LATENTD_QUEUE__MAX_CRASHES", 100);
     let mut server = site.start("all").await;
     site.open(&[&server]);
@@ -38,7 +38,7 @@ async fn the_single_process_is_killed_twenty_times_while_clients_try_again() {
                 while !over.load(Relaxed) {
                     let id = load.submit(&format!("{client}-{made}"), &request(client, 10 + 10 * (made % 4))).await;
                     made += 1;
-                    // Some clients wait for their picture, others want the next at once.
+                    // Some clients wait for their picture, others send the next request soon.
                     if client % 2 == 0 {
                         load.ended(&id).await;
                     } else {
@@ -50,10 +50,10 @@ async fn the_single_process_is_killed_twenty_times_while_clients_try_again() {
         .collect();
     let mut starts = Vec::new();
     for kill in 0..20 {
-        tokio::time::sleep(Duration::from_millis(fastrand(kill, 600))).await;
+        tokio::time::sleep(Duration::from_millis(random_below(kill, 600))).await;
         server.kill();
         let killed = Instant::now();
-        server = Server::again(&launch).await;
+        server = Server::start_ready(&launch).await;
         starts.push(killed.elapsed());
         site.open(&[&server]);
     }
@@ -69,12 +69,12 @@ async fn the_single_process_is_killed_twenty_times_while_clients_try_again() {
         .note(format!("slowest start {:.2} s", slowest.as_secs_f64()));
     site.verdict(&load, figures).await;
     assert!(server.terminate().success());
-    database_is_whole(&site.data_dir().join("latentd.db")).await;
+    assert_database_is_intact(&site.data_dir().join("latentd.db")).await;
 }
 
 /// T1.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_is_killed_with_two_hundred_queued() {
+async fn generations_of_a_killed_worker_run_on_another() {
     const ALL: u64 = 200;
     const STEPS: u32 = 30;
     let Some(site) = Site::shared("T1 kill -9 of a worker with 200 queued").await else { return };
@@ -103,7 +103,7 @@ async fn a_worker_is_killed_with_two_hundred_queued() {
         assert!(killed.elapsed() < PATIENCE, "they do not end");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Of those that it had begun and not ended, each was begun once more, and no other.
+    // Only generations that the killed worker had begun and not ended may have a second attempt.
     let (begun, ended) = (logged(&launch, "generation started"), logged(&launch, "generation ended"));
     let held: BTreeSet<&String> = begun.iter().filter(|id| !ended.contains(id)).collect();
     let mut finished_by_it = 0.0;
@@ -137,14 +137,15 @@ async fn a_worker_is_killed_with_two_hundred_queued() {
     site.verdict(&load, figures).await;
 }
 
-pub async fn database_is_whole(path: &std::path::Path) {
+/// Asserts that the integrity check of an SQLite database succeeds.
+pub async fn assert_database_is_intact(path: &std::path::Path) {
     let mut database = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
     let verdict: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut database).await.unwrap();
     assert_eq!(verdict, "ok");
 }
 
-/// Milliseconds below a bound that follow from a number and from nothing else, so that a run can be had again.
-pub fn fastrand(seed: u64, below: u64) -> u64 {
+/// A pseudorandom number of milliseconds below a bound, determined by the seed, so that a run can be repeated.
+pub fn random_below(seed: u64, below: u64) -> u64 {
     let mixed = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) % below
 }

@@ -1,4 +1,4 @@
-//! Clients that want their pictures whatever happens: they try again under the same key until they have a 202.
+//! Clients that repeat each request with the same idempotency key until it is accepted.
 
 use std::{
     collections::BTreeMap,
@@ -17,15 +17,17 @@ use serde_json::{Value, json};
 
 use crate::server::PATIENCE;
 
+/// Clients of one tenant, and the generations that they have.
 pub struct Load {
     pub client: Client,
     door: String,
-    /// Every generation that a client has a 202 for, by the key of the request.
+    /// The ids of all generations that were answered with 202, by the idempotency key of the request.
     acked: Mutex<BTreeMap<String, String>>,
-    /// Keys that were answered with two different generations.
+    /// The number of keys that were answered with two different generations.
     pub twice: AtomicUsize,
-    /// Requests that were refused with 429 or 503, and those that got no answer.
+    /// The number of requests that were refused with 429 or 503.
     pub refused: AtomicUsize,
+    /// The number of requests without an answer.
     pub broken: AtomicUsize,
 }
 
@@ -34,14 +36,14 @@ impl Load {
         Load::with_headers(door, HeaderMap::new())
     }
 
-    /// Of a tenant with this key.
+    /// Clients that use the key of a tenant.
     pub fn of_tenant(door: String, key: &str) -> Load {
         let value = format!("Bearer {key}").parse().unwrap();
         Load::with_headers(door, HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
     }
 
     fn with_headers(door: String, headers: HeaderMap) -> Load {
-        // Each request is a connection, so that the door decides about each.
+        // Each request opens a connection, so that the proxy chooses a backend for each request.
         let client = Client::builder().timeout(PATIENCE).pool_max_idle_per_host(0).default_headers(headers);
         let client = client.build().unwrap();
         let acked = Mutex::new(BTreeMap::new());
@@ -57,7 +59,7 @@ impl Load {
         self.acked.lock().unwrap().values().cloned().collect()
     }
 
-    /// Notes a generation that a test has a 202 for.
+    /// Records a generation that was answered with 202.
     pub fn note(&self, key: &str, id: &str) {
         let before = self.acked.lock().unwrap().insert(key.to_owned(), id.to_owned());
         if before.is_some_and(|before| before != id) {
@@ -65,7 +67,7 @@ impl Load {
         }
     }
 
-    /// Submits until it is accepted; the generation's id.
+    /// Sends a request until it is accepted; returns the id of the generation. Panics if the request is invalid.
     pub async fn submit(&self, key: &str, body: &Value) -> String {
         match self.offer(key, body).await {
             Ok(id) => id,
@@ -73,7 +75,10 @@ impl Load {
         }
     }
 
-    /// Submits until it is accepted or refused for good; the generation's id, or the refusal.
+    /// Sends a request until it is accepted or refused with 4xx; returns the id of the generation.
+    ///
+    /// # Errors
+    /// The text of the refusal.
     pub async fn offer(&self, key: &str, body: &Value) -> Result<String, String> {
         let post = || self.client.post(self.url("/v1/images")).header("Idempotency-Key", key).json(body);
         let (status, text) = self.until_answered(post).await;
@@ -89,7 +94,7 @@ impl Load {
 
     pub async fn submit_all(&self, prefix: &str, bodies: &[Value]) -> Vec<String> {
         let mut ids = Vec::new();
-        // A few at a time, as one client has connections.
+        // Eight requests at a time.
         for (group, few) in bodies.chunks(8).enumerate() {
             let submits = few
                 .iter()
@@ -107,7 +112,7 @@ impl Load {
         (status, serde_json::from_str(&text).unwrap())
     }
 
-    /// The generation as it is now; `None` where there is none.
+    /// The current state of the generation; `None` if it does not exist.
     pub async fn look(&self, id: &str) -> Option<Value> {
         let (status, text) = self.until_answered(|| self.client.get(self.url(&format!("/v1/images/{id}")))).await;
         if status == StatusCode::NOT_FOUND {
@@ -117,7 +122,7 @@ impl Load {
         Some(serde_json::from_str(&text).unwrap())
     }
 
-    /// The generation once it has ended; `None` where it is gone or does not end.
+    /// Waits until the generation has ended; `None` if it does not exist or does not end.
     pub async fn ended(&self, id: &str) -> Option<Value> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -135,7 +140,7 @@ impl Load {
         None
     }
 
-    /// Every generation of the list.
+    /// All pages of the list of generations.
     pub async fn list(&self, query: &str) -> Vec<Value> {
         let mut found = Vec::new();
         let mut after = String::new();
@@ -152,7 +157,7 @@ impl Load {
         }
     }
 
-    /// Sends until there is an answer that says something other than to come again.
+    /// Repeats a request until there is an answer other than 429, 503 or a conflict with a running request.
     pub async fn until_answered(&self, request: impl Fn() -> RequestBuilder) -> (StatusCode, String) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -163,10 +168,10 @@ impl Load {
             };
             match outcome.await {
                 Ok((StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, headers, text)) => {
-                    assert!(headers.contains_key("retry-after"), "a refusal says when to come again: {text}");
+                    assert!(headers.contains_key("retry-after"), "a refusal without Retry-After: {text}");
                     self.refused.fetch_add(1, Relaxed);
                 }
-                // The first request under this key is being accepted.
+                // The first request with this key is still being accepted.
                 Ok((StatusCode::CONFLICT, _, text)) if text.contains("idempotency_in_progress") => {}
                 Ok((status, _, text)) => {
                     assert!(status.as_u16() < 500 || text.contains("\"code\""), "an error without a problem: {text}");
@@ -186,7 +191,7 @@ pub fn is_active(generation: &Value) -> bool {
     ["queued", "running"].contains(&generation["status"].as_str().unwrap())
 }
 
-/// A request of one small picture.
+/// A request for one small picture.
 pub fn request(seed: u64, steps: u32) -> Value {
     json!({
         "prompt": format!("a red fox, {}", crate::site::SECRET), "seed": seed, "steps": steps, "width": 64, "height": 64,

@@ -1,8 +1,8 @@
-//! How much memory a process has over time.
+//! Samples of the memory of a process over time.
 
 use std::fmt;
 
-/// MiB, one after another.
+/// The samples in MiB, in order of time.
 #[derive(Debug, Default)]
 pub struct Memory(Vec<f64>);
 
@@ -11,14 +11,15 @@ impl Memory {
         self.0.push(bytes as f64 / f64::from(1 << 20));
     }
 
-    /// The means of the first and of the last third.
+    /// The means of the first and the last third of the samples, in MiB.
     pub fn thirds(&self) -> (f64, f64) {
         let third = (self.0.len() / 3).max(1).min(self.0.len());
         let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len().max(1) as f64;
         (mean(&self.0[..third]), mean(&self.0[self.0.len() - third..]))
     }
 
-    /// Whether the last third has hardly more than the first: a tenth and 32 MiB, by which caches and allocators breathe.
+    /// Whether the mean of the last third is at most 10 % and 32 MiB above the first. Caches and allocators vary by
+    /// that.
     pub fn is_flat(&self) -> bool {
         let (first, last) = self.thirds();
         last <= 1.1 * first + 32.0
@@ -38,7 +39,7 @@ impl fmt::Display for Memory {
 }
 
 #[test]
-fn what_grows_is_not_flat() {
+fn growing_memory_is_not_flat() {
     let of = |samples: &[f64]| Memory(samples.to_vec());
     assert_eq!(of(&[1.0, 3.0, 9.0, 9.0, 5.0, 7.0]).thirds(), (2.0, 6.0));
     assert!(of(&[]).is_flat() && of(&[100.0]).is_flat());

@@ -1,4 +1,4 @@
-//! Names and addresses that lead elsewhere.
+//! Fault tests of hostile names and addresses: path traversal, symbolic links and server-side request forgery.
 
 use std::{
     fs,
@@ -22,13 +22,13 @@ use crate::{
 
 /// T20.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_and_addresses_that_lead_elsewhere() {
+async fn names_and_addresses_that_point_elsewhere_are_refused() {
     let site = Site::single("T20 names and addresses that lead elsewhere").await;
     let [outside, models] = ["outside", "models"].map(|name| site.folder.path().join(name));
     for folder in [&outside, &models.join("elsewhere")] {
         fs::create_dir_all(folder).unwrap();
     }
-    // A model that could be used, but for where its parts are.
+    // A complete model whose parts are symbolic links to another folder.
     let copied = Command::new("cp").arg("-r").arg("models/emoji").arg(outside.join("model")).status().unwrap();
     assert!(copied.success());
     for part in fs::read_dir(outside.join("model")).unwrap().flatten() {
@@ -36,7 +36,7 @@ async fn names_and_addresses_that_lead_elsewhere() {
     }
     fs::write(outside.join("secret.safetensors"), "nothing").unwrap();
     symlink(outside.join("secret.safetensors"), models.join("away.safetensors")).unwrap();
-    // Whoever comes to it has been led here.
+    // Counts connections from the server, which must never connect.
     let trap = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = trap.local_addr().unwrap().port();
     let caught = Arc::new(AtomicUsize::new(0));
@@ -47,7 +47,7 @@ async fn names_and_addresses_that_lead_elsewhere() {
         }
     });
 
-    // Nothing but the address stands against it.
+    // All other settings allow the webhook, so only its address can be the reason for a refusal.
     let site = site
         .with("LATENTD_WEBHOOKS__SECRET", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz")
         .with("LATENTD_WEBHOOKS__ALLOW_HTTP", true)
@@ -120,7 +120,7 @@ async fn names_and_addresses_that_lead_elsewhere() {
             refused += is_refused(&server, "/image", &json!({"image": {"url": url}})).await;
         }
     }
-    assert_eq!(caught.load(Relaxed), 0, "nobody was led to the trap");
+    assert_eq!(caught.load(Relaxed), 0, "the server connected to the trap");
     let figures = Figures::default()
         .note(format!("{refused} requests refused with 422"))
         .note("0 bytes to the trap")
@@ -128,7 +128,7 @@ async fn names_and_addresses_that_lead_elsewhere() {
     site.verdict(&load, figures).await;
 }
 
-/// For this field's sake and no other's.
+/// Asserts that the request is refused with errors of this field only; returns 1, for counting.
 async fn is_refused(server: &Server, pointer: &str, fields: &Value) -> usize {
     let answer = server.post(&with(request(1, 5), fields)).await;
     let status = answer.status();

@@ -1,4 +1,4 @@
-//! What holds after every experiment, whatever was done to the processes.
+//! The checks after every experiment, whatever the faults were.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,9 +20,10 @@ use crate::{
     stream as events_of,
 };
 
-/// Questions at once.
+/// The number of concurrent requests.
 const CONNECTIONS: usize = 32;
 
+/// Waits for the ends of all accepted generations, checks them, and adds the counts to the figures.
 pub async fn judge(site: &Site, loads: &[&Load], mut figures: Figures) -> Figures {
     let mut winners = BTreeMap::new();
     for load in loads {
@@ -44,7 +45,7 @@ pub async fn judge(site: &Site, loads: &[&Load], mut figures: Figures) -> Figure
         let listed = load.list("").await;
         let listed: Vec<&str> = listed.iter().map(|generation| generation["id"].as_str().unwrap()).collect();
         assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "a generation is listed twice");
-        // A generation without a 202 is one that a client has asked for again and got another for.
+        // A listed generation without a 202 is a duplicate: its request was repeated and created another generation.
         figures.twice += listed.iter().filter(|id| !distinct.iter().any(|known| known == *id)).count();
     }
     nothing_is_left(site, &winners).await;
@@ -52,7 +53,8 @@ pub async fn judge(site: &Site, loads: &[&Load], mut figures: Figures) -> Figure
     figures
 }
 
-/// Each picture is there, is what the generation says that it is, and can be decoded; how many there are.
+/// Checks that each picture exists, matches its entry in the generation and can be decoded; returns the number of
+/// pictures.
 async fn pictures(load: &Load, generation: &Value) -> usize {
     let images = generation["images"].as_array().unwrap();
     if generation["status"] != "succeeded" {
@@ -85,7 +87,7 @@ async fn has_one_history(load: &Load, id: &str) -> bool {
     is_one
 }
 
-/// After the janitor there are, as objects, the winners' pictures and nothing else: no log, no picture under a fence that lost.
+/// Waits until the store has exactly the pictures of succeeded generations: no logs, and no pictures of earlier fences.
 async fn nothing_is_left(site: &Site, winners: &BTreeMap<String, usize>) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -112,14 +114,14 @@ async fn nothing_is_left(site: &Site, winners: &BTreeMap<String, usize>) {
     }
 }
 
-/// Not one half-written by a process that was killed, which goes with its generation; nor what a request brought along, which
-/// stays as long; nor what the test's own bucket notes.
+/// Whether the path is a stored object that the check counts. Unfinished files (`#`) and inputs are deleted with their
+/// generation and do not count, and neither do the internal files of the test's bucket (`.`).
 fn is_object(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     !name.contains('#') && !name.starts_with('.') && !path.iter().any(|part| part == "input")
 }
 
-/// The generation of `img/{generation}/{fence}/{n}.png`.
+/// The id of the generation in a path `img/{generation}/{fence}/{n}.png`; `None` for other paths.
 fn picture_of(path: &Path) -> Option<&str> {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
     let ["img", id, fence, name] = parts[..] else { return None };

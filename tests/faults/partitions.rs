@@ -1,4 +1,4 @@
-//! Workers that are away for a while and do not know it.
+//! Fault tests of workers that are suspended or cut off from the database for longer than their lease.
 
 use std::time::{Duration, Instant};
 
@@ -16,26 +16,32 @@ const STEPS: u32 = 500;
 
 /// T3.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_worker_wakes_up_when_others_have_its_work() {
+async fn writes_of_a_suspended_worker_are_refused_after_a_takeover() {
     let Some(site) = Site::shared("T3 SIGSTOP of a worker, and SIGCONT").await else { return };
     let launch = site.launch("worker");
-    let (api, first) = (site.start("api").await, Server::again(&launch).await);
+    let (api, first) = (site.start("api").await, Server::start_ready(&launch).await);
     site.open(&[&api]);
-    away(site, first, async |first: &Server| first.signal("STOP"), async |first: &Server| first.signal("CONT")).await;
+    interrupt_first_worker(
+        site,
+        first,
+        async |first: &Server| first.signal("STOP"),
+        async |first: &Server| first.signal("CONT"),
+    )
+    .await;
 }
 
 /// T15.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_is_cut_off_from_its_database() {
+async fn writes_of_a_worker_without_its_database_are_refused_after_a_takeover() {
     let Some(site) = Site::shared("T15 partition of a worker and PostgreSQL").await else { return };
     let network = Proxy::to(vec![Backend::Unix(site.cluster().socket())]).await;
     let launch = site.launch("worker").set("LATENTD_DATABASE__URL", site.database_through(&network));
-    let (api, first) = (site.start("api").await, Server::again(&launch).await);
+    let (api, first) = (site.start("api").await, Server::start_ready(&launch).await);
     site.open(&[&api]);
     let cut = async |first: &Server| {
         network.set(Network::Blackhole);
         let cut = Instant::now();
-        // By its own clock, without a word from anybody.
+        // The worker must give up by its own clock, without any message.
         first
             .until("it gives up what it has", async |first: &Server| {
                 first.metric("latentd_leases_lost_total", "").await >= 4.0
@@ -43,11 +49,17 @@ async fn a_worker_is_cut_off_from_its_database() {
             .await;
         println!("T15: fenced itself {:.2} leases after the cut", leases(cut.elapsed()));
     };
-    away(site, first, cut, async |_: &Server| network.set(Network::Pass)).await;
+    interrupt_first_worker(site, first, cut, async |_: &Server| network.set(Network::Pass)).await;
 }
 
-/// Four generations run on the first worker when it goes away; a second one is there. When they are done, the first is back.
-async fn away(site: Site, first: Server, goes: impl AsyncFn(&Server), comes_back: impl AsyncFn(&Server)) {
+/// Interrupts the first worker with `goes` while it runs four generations, which a second worker then finishes. After
+/// that, `comes_back` ends the interruption, and the late writes of the first worker must be refused.
+async fn interrupt_first_worker(
+    site: Site,
+    first: Server,
+    goes: impl AsyncFn(&Server),
+    comes_back: impl AsyncFn(&Server),
+) {
     let load = Load::through(site.door.url());
     let bodies: Vec<Value> = (0..4).map(|seed| request(seed, STEPS)).collect();
     let ids = load.submit_all("away", &bodies).await;
@@ -77,8 +89,8 @@ async fn away(site: Site, first: Server, goes: impl AsyncFn(&Server), comes_back
         })
         .await;
     let replayed = second.metric("latentd_replayed_steps_total", "").await;
-    assert!(replayed > 0.0, "the other one goes on from the log");
-    // The first one works on as if nothing had happened, alone, and its pictures are those of the second.
+    assert!(replayed > 0.0, "the second worker resumes from the log");
+    // The first worker still works: alone, it draws the same pictures as the second.
     assert!(second.stopped().await.success());
     let same = load.submit_all("same", &bodies).await;
     for (id, picture) in same.iter().zip(&pictures) {

@@ -1,4 +1,4 @@
-//! A generation that brings every process down which runs it.
+//! Fault tests of a generation that crashes every process that runs it.
 
 use std::{
     collections::BTreeSet,
@@ -16,9 +16,9 @@ use crate::{
     steps::logged,
 };
 
-/// T4. The test itself is what kills: whichever worker begins the poison is killed once it computes.
+/// T4. The test simulates the crash: it kills each worker that has begun the poisonous generation.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poison_among_fifty() {
+async fn a_poisonous_generation_fails_and_fifty_others_succeed() {
     let Some(site) = Site::shared("T4 a poison among fifty, batches of four").await else { return };
     let site = site.with("LATENTD_ENGINE__MAX_RUNS", 4).with("LATENTD_QUEUE__MAX_CRASHES", 3);
     let (api, mut worker) = (site.start("api").await, site.start("worker").await);
@@ -31,7 +31,7 @@ async fn a_poison_among_fifty() {
     let (mut kills, begun) = (0, Instant::now());
     let mut mates = BTreeSet::new();
     while load.look(poison).await.unwrap()["status"] != "failed" {
-        assert!(begun.elapsed() < PATIENCE, "it is given up");
+        assert!(begun.elapsed() < PATIENCE, "the poisonous generation does not fail");
         assert_eq!(api.get("/health").await.status(), StatusCode::OK);
         let started = logged(&worker.launch(), "generation started").iter().filter(|id| *id == poison).count();
         if started > kills {
@@ -41,8 +41,8 @@ async fn a_poison_among_fifty() {
             }
             let beside = running.iter().map(|generation| generation["id"].as_str().unwrap().to_owned());
             mates.extend(beside.filter(|id| id != poison));
-            assert!(kills == 0 || running.len() == 1, "after a crash it runs alone: {running:?}");
-            worker = worker.killed_and_again().await;
+            assert!(kills == 0 || running.len() == 1, "after a crash it does not run alone: {running:?}");
+            worker = worker.kill_and_restart().await;
             kills += 1;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -55,14 +55,17 @@ async fn a_poison_among_fifty() {
     assert_eq!(dead, [poison.as_str()]);
     for id in ids.iter().filter(|id| *id != poison) {
         let generation = load.ended(id).await.unwrap();
-        assert_eq!(generation["status"], "succeeded", "mates are not penalised: {generation}");
+        assert_eq!(
+            generation["status"], "succeeded",
+            "a generation that ran with the poisonous one did not succeed: {generation}"
+        );
     }
     let figures = Figures::default()
         .note(format!("given up after {kills} kills in {:.2} leases", leases(given_up)))
         .note(format!("{} mates, all succeeded", mates.len()))
         .note("a crash of the program's own making could not be shown");
     site.verdict(&load, figures).await;
-    // By hand it gets another chance, and then its history has two ends.
+    // The operator can requeue the generation. Its history then has two ends, so this comes after the verdict.
     let requeue = |server: &Server| {
         server
             .client

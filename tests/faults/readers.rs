@@ -1,4 +1,4 @@
-//! Readers of events whose connections do not last.
+//! Fault tests of readers of event streams whose connections are cut.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use crate::{
     stream::{self, Event, is_history, is_terminal},
 };
 
-/// T7 in the embedded form: the process that the reader comes back to is another one, on the same ledger.
+/// T7 on SQLite: the reader reconnects to a new process on the same ledger.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
+async fn a_reader_gets_every_event_over_disconnects_and_restarts() {
     let site = Site::single("T7 readers cut off every 300 ms, with restarts").await;
     let mut server = site.start("all").await;
     site.open(&[&server]);
@@ -23,7 +23,7 @@ async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
     let restarts = async {
         until_one_runs(&load, &ids).await;
         for _ in 0..3 {
-            server = server.killed_and_again().await;
+            server = server.kill_and_restart().await;
             site.open(&[&server]);
             tokio::time::sleep(Duration::from_millis(1000)).await;
         }
@@ -37,14 +37,14 @@ async fn a_reader_that_is_cut_off_again_and_again_over_restarts() {
 
 /// T7.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_is_cut_off_comes_back_to_any_replica() {
+async fn a_reader_can_reconnect_to_any_replica() {
     let Some(site) = Site::shared("T7 readers cut off every 300 ms, on three replicas").await else { return };
     let apis = [site.start("api").await, site.start("api").await, site.start("api").await];
     let first = site.start("worker").await;
     site.open(&[&apis[0], &apis[1], &apis[2]]);
     let load = Load::through(site.door.url());
     let ids = load.submit_all("t7", &(0..6).map(|seed| request(seed, 500)).collect::<Vec<_>>()).await;
-    // A worker ends in the middle, so that there is more to tell than that it began and ended.
+    // A worker is killed in the middle, so that the histories have more events than start and end.
     let kill = async {
         until_one_runs(&load, &ids).await;
         first.kill();
@@ -74,12 +74,13 @@ async fn until_one_runs(load: &Load, ids: &[String]) {
     }
 }
 
+/// What a reader has seen: the durable events, and the number of its connections.
 struct Followed {
     events: Vec<Event>,
     connections: u32,
 }
 
-/// Reads for 300 ms at a time, with the last event's number, until the end.
+/// Reads for 300 ms at a time, each time from the last event id, until the generation has ended.
 async fn follow(load: &Load, id: &str) -> Followed {
     let url = load.url(&format!("/v1/images/{id}/events"));
     let (mut events, mut last, mut connections) = (Vec::<Event>::new(), 0, 0);
@@ -110,7 +111,7 @@ async fn conclude(site: Site, load: &Load, histories: Vec<Followed>) {
         longest = longest.max(followed.events.len());
     }
     let connections: u32 = histories.iter().map(|followed| followed.connections).sum();
-    assert!(longest > 3, "something happened in between");
+    assert!(longest > 3, "no history has more than three events");
     let figures = Figures::default()
         .note(format!("{connections} connections of {} readers", histories.len()))
         .note(format!("histories of up to {longest} events without a gap or a repetition"));

@@ -1,4 +1,4 @@
-//! Many replicas are one server.
+//! Fault tests that several replicas behave like one server.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,7 +14,7 @@ use crate::{
     stream,
 };
 
-/// T9: right after a 202 every endpoint of every other replica knows the generation.
+/// T9: directly after a 202, every endpoint of every other replica knows the generation.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_works_on_every_replica() {
     let Some(site) =
@@ -39,7 +39,7 @@ async fn every_endpoint_works_on_every_replica() {
         let body = with(request(turn as u64, 30), &json!({"previews": 2}));
         let id = a.accept(&body).await;
         load.note(&format!("t9-{turn}"), &id);
-        // Read your write, at once.
+        // Every replica reads the new generation at once.
         for server in [b, c, a] {
             let (status, body) = ask(server, Method::GET, format!("/v1/images/{id}")).await;
             assert_eq!((status, &json(&body)["id"]), (StatusCode::OK, &id.as_str().into()));
@@ -48,7 +48,7 @@ async fn every_endpoint_works_on_every_replica() {
             let (status, _) = ask(server, Method::GET, format!("/v1/images/{id}/preview")).await;
             assert!([StatusCode::OK, StatusCode::NO_CONTENT].contains(&status), "{status}");
         }
-        // Its end reaches readers on every replica, and so do its pictures.
+        // Readers on every replica get the end of the generation and its pictures.
         let urls = [a, b, c].map(|server| server.url(&format!("/v1/images/{id}/events")));
         let reads = urls.iter().map(|url| stream::read(&load.client, url, 0, PATIENCE));
         for read in futures::future::join_all(reads).await {
@@ -62,7 +62,7 @@ async fn every_endpoint_works_on_every_replica() {
             pictures.push(picture);
         }
         assert!(pictures[0] == pictures[1] && pictures[1] == pictures[2]);
-        // Under an id of the client's own it is made once, whoever is asked.
+        // An id that the client chooses creates one generation, whichever replicas get the request.
         let own = GenerationId::new().to_string();
         for server in [a, b, c] {
             let answer = load.client.put(server.url(&format!("/v1/images/{own}"))).json(&body).send().await.unwrap();
@@ -71,7 +71,7 @@ async fn every_endpoint_works_on_every_replica() {
             assert_eq!(json(text.as_bytes())["id"], own.as_str());
         }
         load.note(&format!("t9-own-{turn}"), &own);
-        // A cancel elsewhere, and an erasure elsewhere again.
+        // One replica cancels the generation and another deletes it.
         let id = a.accept(&with(body, &json!({"steps": 900}))).await;
         let (status, _) = ask(b, Method::POST, format!("/v1/images/{id}/cancel")).await;
         assert!(status.is_success(), "{status}");
@@ -104,16 +104,16 @@ async fn every_endpoint_works_on_every_replica() {
 
 /// T10.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_key_on_three_replicas() {
+async fn one_key_creates_one_generation_on_three_replicas() {
     let name = "T10 a hundred requests with one key on three replicas, half of them others";
     let Some(site) = Site::shared(name).await else { return };
     let servers = [site.start("all").await, site.start("api").await, site.start("api").await];
     one_key(site, &servers.each_ref()).await;
 }
 
-/// T10 in the embedded form.
+/// T10 on SQLite.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_key_on_one_process() {
+async fn one_key_creates_one_generation_on_one_process() {
     let site = Site::single("T10 a hundred requests with one key on one process, half of them others").await;
     let server = site.start("all").await;
     one_key(site, &[&server]).await;
@@ -140,7 +140,7 @@ async fn one_key(site: Site, servers: &[&Server]) {
         .collect();
     let first = accepted.first().expect("one is accepted");
     assert!(accepted.iter().all(|other| other == first), "one generation, of one body: {accepted:?}");
-    assert_eq!(accepted.len(), 50, "whoever sent the same has the generation");
+    assert_eq!(accepted.len(), 50, "every request with the accepted body gets the generation");
     for (body, (status, text)) in answers.iter().filter(|(body, _)| *body != first.0) {
         let code = serde_json::from_str::<Value>(text).unwrap()["code"].clone();
         assert_eq!((*status, code), (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused".into()), "{body}");

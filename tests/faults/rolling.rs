@@ -1,4 +1,4 @@
-//! A new version is rolled out: every process is replaced while clients go on.
+//! Fault tests of a rolling restart: every process is replaced while clients send requests.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ const STEPS: u32 = 150;
 
 /// T6.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_process_is_replaced_under_load() {
+async fn a_rolling_restart_under_load_loses_nothing() {
     let Some(site) = Site::with_bucket("T6 SIGTERM and rolling restart of all five processes under load").await else {
         return;
     };
@@ -57,7 +57,7 @@ async fn every_process_is_replaced_under_load() {
     for i in 0..apis.len() {
         let next = site.start("api").await;
         let old = std::mem::replace(&mut apis[i], next);
-        // As a balancer does that hears of it before the process does.
+        // The load balancer removes the process before the process gets SIGTERM.
         site.open(&apis.each_ref());
         let asked = Instant::now();
         assert!(old.stopped().await.success());
@@ -68,7 +68,7 @@ async fn every_process_is_replaced_under_load() {
     for id in load.ids() {
         let generation = load.ended(&id).await.unwrap();
         assert_eq!(generation["status"], "succeeded", "{generation}");
-        assert_eq!(generation["attempt"], 1, "giving back is no attempt: {generation}");
+        assert_eq!(generation["attempt"], 1, "a requeue must not count as an attempt: {generation}");
     }
     let needed = load.ids().len() as f64 * f64::from(STEPS);
     let computed: f64 = meters.iter().map(|meter| meter.last(COMPUTED)).sum();
@@ -85,14 +85,14 @@ async fn every_process_is_replaced_under_load() {
 async fn meters_reach(meters: &[Meter], steps: f64) {
     let begun = Instant::now();
     while meters.iter().any(|meter| meter.last(COMPUTED) < steps) {
-        assert!(begun.elapsed() < PATIENCE, "all workers work");
+        assert!(begun.elapsed() < PATIENCE, "not all workers compute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A second SIGTERM does not wait; the ledger survives that.
+/// After a second SIGTERM the process ends without waiting, and the ledger stays intact.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_twice_does_not_wait() {
+async fn a_second_sigterm_ends_the_process_without_waiting() {
     let site = Site::single("T6 a second SIGTERM").await;
     let server = site.start("all").await;
     site.open(&[&server]);
@@ -100,12 +100,12 @@ async fn who_asks_twice_does_not_wait() {
     load.submit("t6", &request(1, 900)).await;
     server.until("it runs", async |server: &Server| server.metric(COMPUTED, "").await > 20.0).await;
     let launch = server.launch();
-    // An open stream keeps the process from ending at once.
+    // The running generation would delay the end after a single SIGTERM.
     server.signal("TERM");
     server.signal("TERM");
     let status = server.exit().await;
     assert!(status.success() || status.code() == Some(130), "{status}");
-    let server = Server::again(&launch).await;
+    let server = Server::start_ready(&launch).await;
     site.open(&[&server]);
     site.verdict(&load, Figures::default()).await;
 }

@@ -1,5 +1,5 @@
-//! The picture of a generation that was killed halfway is the one that it would have been, by every sampler, and no step is
-//! computed again whose answer was old enough to be in the log.
+//! Fault tests of resuming with every sampler: a generation whose process was killed draws the same picture, and no
+//! step is computed again whose output was old enough to be in the log.
 
 use std::{
     collections::BTreeMap,
@@ -19,12 +19,12 @@ use crate::{
 
 const STEPS: u32 = 200;
 
-/// Acceptance 2 of the replay log.
+/// Every sampler resumes from its log in another process.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_generation_of_two_hundred_steps_is_killed_by_every_sampler() {
+async fn a_killed_generation_draws_the_same_picture_with_every_sampler() {
     let Some(site) = Site::shared("Resume elsewhere, 200 steps, every sampler").await else { return };
     let site = site.with("LATENTD_ENGINE__MAX_RUNS", 64).with("LATENTD_LOG__FORMAT", "json");
-    // One that also answers, since the process that computes knows best how far it is.
+    // The role `all` also serves the API, because the computing process has the most recent progress.
     let first = site.start("all").await;
     site.open(&[&first]);
     let load = Load::through(site.door.url());
@@ -39,7 +39,8 @@ async fn a_generation_of_two_hundred_steps_is_killed_by_every_sampler() {
     assert!(names.len() >= 20, "{names:?}");
     let body = |name: &str| with(request(7, STEPS), &json!({"scheduler": scheduler(name)}));
 
-    // How many calls a step takes: some samplers make two, and some make more for the first steps or less for the last.
+    // The number of calls per step, from two runs of different lengths: some samplers make two, and some make more in
+    // the first steps or fewer in the last.
     let mut calls = BTreeMap::new();
     for name in &names {
         let mut of = Vec::new();
@@ -93,12 +94,12 @@ async fn a_generation_of_two_hundred_steps_is_killed_by_every_sampler() {
     }
     let replayed = replayed(&second);
     let of_all: f64 = replayed.values().map(|calls| *calls as f64).sum();
-    assert_eq!(of_all, second.metric(REPLAYED, "").await, "the log of the process tells what its counter counts");
+    assert_eq!(of_all, second.metric(REPLAYED, "").await, "the log of the process and its counter differ");
     let mut repeated = 0.0;
     for (id, name) in &ids {
         let of_step = calls[name];
         let replayed = replayed.get(id).copied().unwrap_or(0) as f64;
-        // The second call of the step that is under way may be missing.
+        // The second call of the current step may be missing.
         let must =
             in_time.and_then(|steps| steps.get(name)).map_or(0.0, |step| *step as f64 * of_step - (of_step - 1.0));
         let answered = at_kill[name] as f64 * of_step;
@@ -111,7 +112,7 @@ async fn a_generation_of_two_hundred_steps_is_killed_by_every_sampler() {
         assert!(replayed >= must, "{name}: of {must} calls that were answered in time {replayed} were replayed");
         repeated += (answered - replayed).max(0.0);
     }
-    // An undisturbed run draws the same.
+    // An uninterrupted run draws the same pictures.
     let undisturbed =
         load.submit_all("undisturbed", &names.iter().map(|name| body(name)).collect::<Vec<Value>>()).await;
     for (id, name) in undisturbed.iter().zip(&names) {
@@ -131,7 +132,8 @@ async fn a_generation_of_two_hundred_steps_is_killed_by_every_sampler() {
     site.verdict(&load, figures).await;
 }
 
-/// By the model's own settings one has no such algorithm, and two not so many steps.
+/// The field `scheduler` for a name. With the model's own configuration, `sa_solver` would lack its algorithm, and
+/// `lcm` and `tcd` would allow fewer steps.
 fn scheduler(name: &str) -> Value {
     match name {
         "sa_solver" => json!({"_class_name": "SASolverScheduler", "algorithm_type": "data_prediction"}),
@@ -141,7 +143,7 @@ fn scheduler(name: &str) -> Value {
     }
 }
 
-/// How many calls of each generation a process has taken from a log.
+/// The number of calls that a process has replayed from a log, by generation.
 fn replayed(server: &Server) -> BTreeMap<String, u64> {
     let log = std::fs::read_to_string(server.launch().log.unwrap()).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -153,7 +155,7 @@ fn replayed(server: &Server) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn the_sum_of_a_metric_is_over_its_labels_and_of_no_other() {
+fn the_sum_of_a_metric_is_over_all_labels_and_excludes_other_metrics() {
     let text = "# HELP a_total x\na_total{b=\"c\"} 2\na_total{b=\"d\"} 3\na_total_more 7\nb_total 1\n";
     assert_eq!(sum(text, "a_total"), 5.0);
 }

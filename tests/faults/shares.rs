@@ -1,4 +1,4 @@
-//! Tenants that want more than there is.
+//! Fault tests of fairness between tenants under overload.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use crate::{
     site::Site,
 };
 
+/// Creates a key with these terms; returns clients that use it.
 async fn tenant(site: &Site, server: &Server, terms: Value) -> Load {
     let answer = server.client.post(format!("{}/admin/keys", server.operator)).json(&terms).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::CREATED);
@@ -31,16 +32,16 @@ async fn order(loads: &[(&'static str, &Load)]) -> Vec<&'static str> {
     begun.into_iter().map(|(_, _, name)| name).collect()
 }
 
-/// T13, small.
+/// T13 at a small scale.
 #[tokio::test(flavor = "multi_thread")]
-async fn shares_of_one_two_and_four() {
+async fn tenants_get_shares_in_proportion_to_their_weights() {
     shares(Site::single("T13 shares of 1, 2 and 4, on SQLite").await).await;
     if let Some(site) = Site::shared("T13 shares of 1, 2 and 4, on PostgreSQL").await {
         shares(site).await;
     }
 }
 
-/// By what is begun, not by the clock.
+/// Measures shares by the order in which generations begin, not by time.
 async fn shares(site: Site) {
     let site = site.with("LATENTD_ENGINE__MAX_RUNS", 1);
     let server = site.start("all").await;
@@ -48,15 +49,15 @@ async fn shares(site: Site) {
     let [one, two, four] = [("one", 1), ("two", 2), ("four", 4)]
         .map(|(name, weight)| tenant(&site, &server, json!({"tenant": name, "weight": weight, "max_queued": 100})));
     let (one, two, four) = tokio::join!(one, two, four);
-    // Nothing is begun until all have asked.
+    // No generation begins until all tenants have sent their requests.
     let anybody = Load::through(site.door.url());
-    let plug = plug(&server, &anybody).await;
+    let blocking_generation = blocking_generation(&server, &anybody).await;
     let bodies: Vec<Value> = (0..40).map(|seed| request(seed, 10)).collect();
     let (..) =
         tokio::join!(one.submit_all("t13", &bodies), two.submit_all("t13", &bodies), four.submit_all("t13", &bodies));
-    anybody.cancel(&plug).await;
+    anybody.cancel(&blocking_generation).await;
     let order = order(&[("one", &one), ("two", &two), ("four", &four)]).await;
-    // As long as all have some that wait.
+    // While every tenant still has queued generations.
     let first = &order[..63];
     let share = |name: &str| first.iter().filter(|other| **other == name).count();
     let shares = [share("one"), share("two"), share("four")];
@@ -67,26 +68,32 @@ async fn shares(site: Site) {
     site.verdict_on(&[&anybody, &one, &two, &four], figures).await;
 }
 
-/// A generation that keeps all others waiting, begun: what is asked for before its claim would count from an earlier virtual time.
-async fn plug(server: &Server, anybody: &Load) -> String {
-    let plug = anybody
-        .submit("plug", &with(request(1, 1000), &json!({"n": 8, "width": 128, "height": 128, "priority": "high"})))
+/// Starts a generation that blocks all others and waits until it runs. Requests before its claim would get an earlier
+/// virtual time.
+async fn blocking_generation(server: &Server, anybody: &Load) -> String {
+    let blocking_generation = anybody
+        .submit(
+            "blocking_generation",
+            &with(request(1, 1000), &json!({"n": 8, "width": 128, "height": 128, "priority": "high"})),
+        )
         .await;
-    let path = format!("/v1/images/{plug}");
-    server.until("the plug is in", async |server: &Server| server.json(&path).await["status"] == "running").await;
-    plug
+    let path = format!("/v1/images/{blocking_generation}");
+    server
+        .until("the blocking_generation is in", async |server: &Server| server.json(&path).await["status"] == "running")
+        .await;
+    blocking_generation
 }
 
-/// T12, small.
+/// T12 at a small scale.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_greedy_tenant_beside_two_polite_ones() {
+async fn a_greedy_tenant_does_not_delay_polite_ones() {
     greed(Site::single("T12 a greedy tenant beside two polite ones, on SQLite").await).await;
     if let Some(site) = Site::shared("T12 a greedy tenant beside two polite ones, on PostgreSQL").await {
         greed(site).await;
     }
 }
 
-/// What the others have waiting does not matter to who wants little.
+/// The queue of a greedy tenant does not delay tenants with few requests.
 async fn greed(site: Site) {
     let site = site.with("LATENTD_ENGINE__MAX_RUNS", 1);
     let server = site.start("all").await;
@@ -95,7 +102,7 @@ async fn greed(site: Site) {
         ["greedy", "ann", "bob"].map(|name| tenant(&site, &server, json!({"tenant": name, "max_queued": 60})));
     let (greedy, ann, bob) = tokio::join!(greedy, ann, bob);
     let anybody = Load::through(site.door.url());
-    let plug = plug(&server, &anybody).await;
+    let blocking_generation = blocking_generation(&server, &anybody).await;
     let (mut taken, mut refused) = (0, 0);
     for seed in 0..100 {
         let answer = greedy.client.post(greedy.url("/v1/images")).json(&request(seed, 10)).send().await.unwrap();
@@ -116,11 +123,11 @@ async fn greed(site: Site) {
     let bodies: Vec<Value> = (0..3).map(|seed| request(seed, 10)).collect();
     ann.submit_all("t12", &bodies).await;
     bob.submit_all("t12", &bodies).await;
-    anybody.cancel(&plug).await;
+    anybody.cancel(&blocking_generation).await;
     let order = order(&[("greedy", &greedy), ("ann", &ann), ("bob", &bob)]).await;
     let last = order.iter().rposition(|name| *name != "greedy").unwrap();
-    // In turns, one of each: whatever has asked last comes with the ninth.
-    assert!(last < 3 * 3 + 2, "the polite ones have their turns: {order:?}");
+    // Tenants take turns, so the last of three requests of each polite tenant begins as about the ninth.
+    assert!(last < 3 * 3 + 2, "the polite tenants wait too long: {order:?}");
     let figures = Figures::default()
         .note(format!("{refused} of the greedy refused with 429, the last polite one began as number {}", last + 1))
         .note("latencies beside those alone could not be shown on a machine that others use");

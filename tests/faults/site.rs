@@ -1,4 +1,4 @@
-//! What an experiment runs on: a ledger, a store of pictures, a door, and any number of processes.
+//! The setup of an experiment: a ledger, a store of files, a load balancer, and any number of server processes.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,49 +18,50 @@ use crate::{
     server::{Launch, Server},
 };
 
-/// The unit of all bounds.
+/// The lease of workers, and the unit of all bounds.
 pub const LEASE: Duration = Duration::from_secs(3);
 
-/// Words that may stand in no log.
+/// A word in prompts and passwords that no log may contain.
 pub const SECRET: &str = "swordfish";
 
+/// The setup of one experiment.
 pub struct Site {
     name: &'static str,
     pub folder: tempfile::TempDir,
-    /// The folder of pictures and logs.
+    /// The folder of pictures and logs, also if a bucket stores them.
     pub blobs: PathBuf,
-    /// Where clients come in: every connection goes to the next API process.
+    /// The load balancer: each connection of a client goes to the next API process.
     pub door: Proxy,
     database: Option<Database>,
-    /// Where there is one: else pictures are in a folder.
+    /// The bucket for files; `None` if they are in a local folder.
     pub bucket: Option<S3>,
     settings: Vec<(String, String)>,
     logs: Mutex<Vec<PathBuf>>,
     begun: Instant,
-    /// Experiments take the machine's cores from each other, so they come one after another.
+    /// Experiments run one at a time, because they would compete for cores.
     _alone: MutexGuard<'static, ()>,
 }
 
 struct Database {
     cluster: &'static Cluster,
-    /// As the tests reach it, whatever becomes of the network.
+    /// The URL of the database without the proxy.
     url: String,
     network: Proxy,
 }
 
 impl Site {
-    /// For one process, which has its ledger and its pictures to itself.
+    /// A site for one process with SQLite and a local folder.
     pub async fn single(name: &'static str) -> Site {
         Site::new(name, None).await
     }
 
-    /// For many processes on one database. `None`: there is no PostgreSQL here.
+    /// A site for many processes on one database; `None` without PostgreSQL.
     pub async fn shared(name: &'static str) -> Option<Site> {
         let cluster = Cluster::shared()?;
         Some(Site::new(name, Some(cluster)).await)
     }
 
-    /// The same with the pictures in a bucket.
+    /// A site for many processes on one database with files in a bucket; `None` without PostgreSQL.
     pub async fn with_bucket(name: &'static str) -> Option<Site> {
         let mut site = Site::shared(name).await?;
         let bucket = S3::start();
@@ -96,7 +97,7 @@ impl Site {
         }
     }
 
-    /// A setting of every process.
+    /// Adds a setting for every process.
     pub fn with(mut self, key: &str, value: impl ToString) -> Site {
         self.settings.push((key.to_owned(), value.to_string()));
         self
@@ -106,16 +107,17 @@ impl Site {
         self.database.as_ref().expect("a shared site").cluster
     }
 
-    /// The network between the processes and their database.
+    /// The proxy between the processes and their database.
     pub fn network(&self) -> &Proxy {
         &self.database.as_ref().expect("a shared site").network
     }
 
-    /// The database's URL by another network than the site's.
+    /// The URL of the database through this proxy.
     pub fn database_through(&self, proxy: &Proxy) -> String {
         with_password(&postgres::through(proxy.address, &self.database.as_ref().expect("a shared site").url))
     }
 
+    /// How to start a process with a new log file. The role (`all`, `api` or `worker`) applies only with a database.
     pub fn launch(&self, role: &str) -> Launch {
         let mut logs = self.logs.lock().unwrap();
         let log = self.folder.path().join(format!("{role}-{}.log", logs.len()));
@@ -141,14 +143,14 @@ impl Site {
         self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value))
     }
 
-    /// A process of this role, ready.
+    /// Starts a process with this role and waits until it is ready.
     pub async fn start(&self, role: &str) -> Server {
-        Server::again(&self.launch(role)).await
+        Server::start_ready(&self.launch(role)).await
     }
 
-    /// The door leads to these.
+    /// Lets the load balancer forward connections to these servers.
     pub fn open(&self, servers: &[&Server]) {
-        self.door.lead_to(servers.iter().map(|server| backend(&server.public)).collect());
+        self.door.set_backends(servers.iter().map(|server| backend(&server.public)).collect());
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -159,12 +161,12 @@ impl Site {
         self.logs.lock().unwrap().clone()
     }
 
-    /// What holds after every experiment; prints what it has found.
+    /// Checks what must hold after every experiment, and prints the figures.
     pub async fn verdict(&self, load: &Load, figures: Figures) {
         self.verdict_on(&[load], figures).await;
     }
 
-    /// The same where several tenants have come.
+    /// [`Site::verdict`] for the clients of several tenants.
     pub async fn verdict_on(&self, loads: &[&Load], figures: Figures) {
         let figures = oracle::judge(self, loads, figures).await;
         println!("{}: {figures}, {:.1} s in all", self.name, self.begun.elapsed().as_secs_f64());
@@ -181,17 +183,17 @@ impl Drop for Site {
     }
 }
 
-/// Files below a folder, as paths within it.
+/// All files below a folder, as paths relative to it.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     fn below(folder: &Path) -> Vec<PathBuf> {
-        // What is being erased meanwhile is no error.
+        // Entries may be deleted while this runs.
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
         entries.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] }).collect()
     }
     below(folder).into_iter().filter_map(|path| Some(path.strip_prefix(folder).ok()?.to_owned())).collect()
 }
 
-/// The test server asks for no password, so that any will do.
+/// The URL with a password, which the test's database ignores.
 fn with_password(url: &str) -> String {
     url.replacen('@', &format!(":{SECRET}@"), 1)
 }

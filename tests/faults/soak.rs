@@ -1,4 +1,4 @@
-//! Minutes or hours of random requests and faults: `make soak`.
+//! A soak test with minutes or hours of random requests and faults: `make soak`.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -16,12 +16,12 @@ use crate::{
     site::{LEASE, Site},
 };
 
-/// How long a soak goes on, by the variable SOAK_SECONDS; `None`: not now.
+/// The duration of a soak test from the variable SOAK_SECONDS; without it, `None` skips the test.
 pub fn seconds() -> Option<Duration> {
     std::env::var("SOAK_SECONDS").ok().map(|text| Duration::from_secs(text.parse().unwrap()))
 }
 
-/// The seed of its requests, by the variable SOAK_SEED.
+/// The seed of the requests from the variable SOAK_SEED, otherwise from the current time.
 pub fn seed() -> u64 {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     std::env::var("SOAK_SEED").ok().map_or_else(now, |text| text.parse().unwrap())
@@ -51,7 +51,7 @@ async fn soak() {
     let (mut memory, mut files) = (Memory::default(), Vec::new());
     let mut next = Duration::ZERO;
     while begun.elapsed() < whole {
-        // Of a replica that nobody kills.
+        // No fault kills this replica.
         memory.sample(apis[0].resident_bytes());
         files.extend(apis[0].open_files());
         if begun.elapsed() >= next {
@@ -74,7 +74,7 @@ async fn soak() {
                     site.cluster().start_again();
                 }),
                 4 => {
-                    site.door.lead_to(apis.iter().skip(2).map(|api| crate::proxy::backend(&api.public)).collect());
+                    site.door.set_backends(apis.iter().skip(2).map(|api| crate::proxy::backend(&api.public)).collect());
                     replace(&mut apis[1], false).await;
                     site.open(&apis.each_ref());
                 }
@@ -100,7 +100,7 @@ async fn soak() {
 }
 
 async fn replace(server: &mut Server, by_force: bool) {
-    let next = Server::again(&server.launch()).await;
+    let next = Server::start_ready(&server.launch()).await;
     let old = std::mem::replace(server, next);
     if by_force {
         old.kill();

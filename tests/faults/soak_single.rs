@@ -1,4 +1,4 @@
-//! Minutes of random requests on one process with SQLite and a folder: `make soak-single`.
+//! A soak test with random requests and kills on one process with SQLite and a folder: `make soak-single`.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -7,21 +7,22 @@ use std::{
 
 use crate::{
     crowd::Crowd,
-    dice::Dice,
     figures::Figures,
     fixtures::Fixtures,
-    kills::database_is_whole,
+    kills::assert_database_is_intact,
     load::Load,
     memory::Memory,
+    random::Random,
     server::Server,
     site::Site,
     soak::{seconds, seed},
 };
 
-/// Kills in the first half; in the second the process is left alone, so that its memory can be watched.
+/// The number of kills in the first half. In the second half the process is not killed, so that its memory can be
+/// measured.
 const KILLS: u32 = 10;
 
-/// T26. For so many seconds as the variable SOAK_SECONDS says; without it not at all.
+/// T26. Runs for SOAK_SECONDS seconds; skipped without this variable.
 #[tokio::test(flavor = "multi_thread")]
 async fn soak() {
     let Some(whole) = seconds() else {
@@ -42,16 +43,16 @@ async fn soak() {
 
     let mut starts = Vec::new();
     for kill in 1..=KILLS {
-        let pause = Dice::of(seed, u64::from(kill)).number(0.2, 1.8) / f64::from(2 * KILLS);
+        let pause = Random::of(seed, u64::from(kill)).number(0.2, 1.8) / f64::from(2 * KILLS);
         tokio::time::sleep(whole.mul_f64(pause)).await;
         let (launch, killed) = (server.launch(), Instant::now());
         server.kill();
-        server = Server::again(&launch).await;
+        server = Server::start_ready(&launch).await;
         starts.push(killed.elapsed());
         site.open(&[&server]);
         println!("T26 after {kill} kills: {} accepted", load.ids().len());
     }
-    // Models are loaded anew after the last kill.
+    // The process loads models again after the last kill.
     tokio::time::sleep(whole / 20).await;
     let (alone, mut memory, mut files) = (Instant::now(), Memory::default(), Vec::new());
     while alone.elapsed() < whole / 2 {
@@ -68,5 +69,5 @@ async fn soak() {
     site.verdict(&load, figures).await;
     assert!(memory.is_flat(), "{memory}");
     assert!(server.terminate().success());
-    database_is_whole(&site.data_dir().join("latentd.db")).await;
+    assert_database_is_intact(&site.data_dir().join("latentd.db")).await;
 }

@@ -1,4 +1,4 @@
-//! How many steps each process has computed, also one that is killed: it is asked all the time.
+//! Polls the counters and logs of processes, so that the steps of a process are known even after it was killed.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use crate::{
     site::files,
 };
 
-/// What one process has told of its counters, until it is gone.
+/// The metrics of one process over time, polled until the process has ended.
 pub struct Meter {
     told: Arc<Mutex<Vec<(Instant, String)>>>,
     asking: AbortHandle,
@@ -31,7 +31,7 @@ impl Meter {
             loop {
                 let text = async { client.get(&url).send().await?.text().await };
                 if let Ok(text) = text.await {
-                    // Whatever is counted in the answer had happened by now.
+                    // The process had reached these values before the answer arrived.
                     noted.lock().unwrap().push((Instant::now(), text));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -40,12 +40,12 @@ impl Meter {
         Meter { told, asking: asking.abort_handle() }
     }
 
-    /// The last that it told.
+    /// The latest known value of a metric.
     pub fn last(&self, name: &str) -> f64 {
         self.by(name, Instant::now())
     }
 
-    /// What certainly had happened by then.
+    /// The value of a metric that the process had certainly reached at this time.
     pub fn by(&self, name: &str, time: Instant) -> f64 {
         let told = self.told.lock().unwrap();
         let before = told.iter().rev().find(|(at, _)| *at <= time);
@@ -68,7 +68,7 @@ pub fn sum(text: &str, name: &str) -> f64 {
 pub const COMPUTED: &str = "latentd_steps_total";
 pub const REPLAYED: &str = "latentd_replayed_steps_total";
 
-/// The logs of running generations as they come to lie in the folder of pictures and logs, until this is dropped.
+/// Records when the parts of logs of running generations are stored in the folder, until this is dropped.
 pub struct Parts {
     seen: Arc<Mutex<BTreeMap<PathBuf, (SystemTime, SystemTime)>>>,
     looking: AbortHandle,
@@ -82,7 +82,7 @@ impl Parts {
             loop {
                 for path in files(&folder).into_iter().filter(|path| !path.to_string_lossy().contains('#')) {
                     let Ok(about) = folder.join(&path).metadata() else { continue };
-                    // It was made when its upload began, and changed last when it was given its name.
+                    // The file is created when its upload begins, and last changed when it gets its final name.
                     let named = SystemTime::UNIX_EPOCH + Duration::new(about.ctime() as u64, about.ctime_nsec() as u32);
                     if let Ok(made) = about.created() {
                         noted.lock().unwrap().insert(path, (made, named));
@@ -94,8 +94,8 @@ impl Parts {
         Parts { seen, looking: looking.abort_handle() }
     }
 
-    /// The longest time between two parts of one attempt, and the longest time that an upload took: whatever was answered
-    /// longer ago than both together is in a part.
+    /// The longest time between two parts of one attempt, and the longest time of an upload. Outputs that are older
+    /// than the sum of both times are in a stored part.
     pub fn lag(&self) -> (Duration, Duration) {
         let seen = self.seen.lock().unwrap();
         let mut attempts = BTreeMap::<&Path, Vec<SystemTime>>::new();
@@ -120,7 +120,7 @@ impl Drop for Parts {
     }
 }
 
-/// The generations of which a process has logged this, as often as it has.
+/// The ids of generations in the log lines with this message, once for each line.
 pub fn logged(launch: &Launch, message: &str) -> Vec<String> {
     let log = std::fs::read_to_string(launch.log.as_ref().unwrap()).unwrap();
     let lines = log.lines().filter(|line| line.contains(message));

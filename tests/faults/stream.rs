@@ -1,17 +1,18 @@
-//! Server-sent events as their readers see them.
+//! Reads server-sent events and checks whether they form a complete history.
 
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
+/// A server-sent event. Only durable events have an id.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub id: Option<i64>,
     pub name: String,
 }
 
-/// Events whose blank line has arrived; one that is cut is none.
+/// The complete events of a stream; a truncated last event is dropped.
 pub fn parse(stream: &str) -> Vec<Event> {
     let whole = stream.rfind("\n\n").map_or("", |end| &stream[..end]);
     whole.split("\n\n").filter_map(event).collect()
@@ -22,12 +23,12 @@ fn event(block: &str) -> Option<Event> {
         let found = block.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         found.map(|rest| rest.strip_prefix(' ').unwrap_or(rest))
     };
-    // Each is a document, whatever it tells.
+    // The data of every event must be JSON.
     serde_json::from_str::<Value>(value("data")?).ok()?;
     Some(Event { name: value("event")?.to_owned(), id: value("id").and_then(|id| id.parse().ok()) })
 }
 
-/// Reads for so long at most; what has arrived until then, and the status. `None`: there was no answer.
+/// Reads a stream for at most this time; returns the status and the events that have arrived. `None` without an answer.
 pub async fn read(client: &Client, url: &str, last: i64, time: Duration) -> Option<(StatusCode, Vec<Event>)> {
     let deadline = Instant::now() + time;
     let request = client.get(url).header("Last-Event-ID", last.to_string()).send();
@@ -39,12 +40,14 @@ pub async fn read(client: &Client, url: &str, last: i64, time: Duration) -> Opti
     Some((response.status(), parse(&String::from_utf8_lossy(&text))))
 }
 
+/// Whether an event of this name ends its generation.
 pub fn is_terminal(name: &str) -> bool {
     let ends = ["generation.succeeded", "generation.failed", "generation.canceled", "generation.expired"];
     ends.contains(&name)
 }
 
-/// Whether these are the durable events of a whole history: numbered without a gap, with one end, at the end.
+/// Whether the durable events form a complete history: ids without gaps, and exactly one terminal event, which is the
+/// last.
 pub fn is_history(events: &[Event]) -> bool {
     let durable: Vec<&Event> = events.iter().filter(|event| event.id.is_some()).collect();
     let numbered = durable.iter().zip(1..).all(|(event, number)| event.id == Some(number));
@@ -53,7 +56,7 @@ pub fn is_history(events: &[Event]) -> bool {
 }
 
 #[test]
-fn a_gap_a_repetition_and_a_missing_end_are_no_history() {
+fn histories_with_gaps_repetitions_or_no_end_are_rejected() {
     let history = |ids: &[i64], last: &str| {
         let blocks = ids.iter().map(|id| {
             let name = if Some(id) == ids.last() { last } else { "generation.started" };

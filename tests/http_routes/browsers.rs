@@ -1,4 +1,5 @@
-//! What a page of the internet can make a browser send, and what it can read under a name of its own.
+//! Tests against hostile web pages: requests that a foreign page makes a browser send (CSRF), and reads under a foreign
+//! host name (DNS rebinding).
 
 use axum::{
     body::Body,
@@ -8,11 +9,11 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::{
+    api::{Answer, TestApi, read},
     conforms::assert_valid,
-    desk::{Answer, Desk, read},
 };
 
-/// A request of a listener's router, whatever it comes to.
+/// Sends a request to the router of a listener, without a check against the contract.
 async fn send(router: &axum::Router, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let request = Request::builder().method(method).uri(path);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -29,9 +30,9 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 const LOCAL: (&str, &str) = ("host", "localhost:8080");
 
 #[tokio::test]
-async fn a_foreign_page_changes_nothing() {
-    let desk = Desk::open(&[]).await;
-    let id = desk.create(json!({"prompt": "a red fox"})).await;
+async fn requests_from_other_origins_change_nothing() {
+    let api = TestApi::open(&[]).await;
+    let id = api.create(json!({"prompt": "a red fox"})).await;
     let foreign = [
         &[LOCAL, ("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")][..],
         &[LOCAL, ("sec-fetch-site", "same-site"), ("origin", "http://localhost:3000")],
@@ -50,98 +51,97 @@ async fn a_foreign_page_changes_nothing() {
     ];
     for headers in foreign {
         for (method, path, kind, body) in &changes {
-            let answer = send(&desk.public, method.clone(), path, &[headers, &[*kind]].concat(), body).await;
+            let answer = send(&api.public, method.clone(), path, &[headers, &[*kind]].concat(), body).await;
             refused(&answer, 403, "foreign_origin");
         }
-        let operator = send(&desk.operator, Method::POST, "/admin/keys", &[headers, &[JSON]].concat(), "{}").await;
+        let operator = send(&api.operator, Method::POST, "/admin/keys", &[headers, &[JSON]].concat(), "{}").await;
         refused(&operator, 403, "foreign_origin");
     }
-    assert_eq!(desk.store.counts().await.unwrap().queued, 1, "the generation is as it was, and alone");
-    assert!(!desk.store.has_keys().await.unwrap());
+    assert_eq!(api.store.counts().await.unwrap().queued, 1, "no request canceled or created a generation");
+    assert!(!api.store.has_keys().await.unwrap());
 }
 
 #[tokio::test]
-async fn the_servers_own_page_and_programs_go_on() {
-    let desk = Desk::open(&[]).await;
+async fn requests_of_the_servers_own_page_and_of_programs_are_accepted() {
+    let api = TestApi::open(&[]).await;
     let own = [
         &[LOCAL][..],
         &[],
         &[LOCAL, ("sec-fetch-site", "same-origin"), ("origin", "http://localhost:8080")],
         &[LOCAL, ("origin", "http://localhost:8080")],
-        // Behind a proxy that puts its own name in place of the page's.
+        // A proxy replaced the host name of the page with its own.
         &[("host", "127.0.0.1:8080"), ("sec-fetch-site", "same-origin"), ("origin", "https://images.example.com")],
         &[("host", "127.0.0.1:8080"), ("origin", "https://a.example"), ("x-forwarded-host", "a.example")],
     ];
     for headers in own {
         let headers = [headers, &[FORM]].concat();
-        let answer = send(&desk.public, Method::POST, "/v1/images", &headers, "prompt=x").await;
+        let answer = send(&api.public, Method::POST, "/v1/images", &headers, "prompt=x").await;
         assert_eq!(answer.status, 202, "{headers:?}: {}", answer.text());
     }
 }
 
 #[tokio::test]
-async fn nothing_is_read_under_a_foreign_name() {
-    let desk = Desk::open(&[("operator.bind", "0.0.0.0:9090")]).await;
+async fn requests_with_a_foreign_host_are_refused() {
+    let api = TestApi::open(&[("operator.bind", "0.0.0.0:9090")]).await;
     for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example:8080"] {
         let headers = [("host", host)];
         for path in ["/", "/v1/images", "/v1/models", "/openapi.yaml", "/v1/nothing"] {
-            let answer = send(&desk.public, Method::GET, path, &headers, "").await;
+            let answer = send(&api.public, Method::GET, path, &headers, "").await;
             refused(&answer, 421, "host_not_allowed");
             assert!(answer.json()["detail"].as_str().unwrap().contains("http.allowed_hosts"), "{answer:?}");
         }
         for path in ["/admin/generations", "/admin/workers"] {
-            let answer = send(&desk.operator, Method::GET, path, &headers, "").await;
+            let answer = send(&api.operator, Method::GET, path, &headers, "").await;
             refused(&answer, 421, "host_not_allowed");
             assert!(answer.json()["detail"].as_str().unwrap().contains("operator.allowed_hosts"), "{answer:?}");
         }
         for path in ["/health", "/healthz"] {
-            assert_eq!(send(&desk.public, Method::GET, path, &headers, "").await.status, 200, "{path}");
+            assert_eq!(send(&api.public, Method::GET, path, &headers, "").await.status, 200, "{path}");
         }
         for (path, status) in [("/livez", 200), ("/readyz", 503), ("/startupz", 503), ("/metrics", 200)] {
-            assert_eq!(send(&desk.operator, Method::GET, path, &headers, "").await.status, status, "{path}");
+            assert_eq!(send(&api.operator, Method::GET, path, &headers, "").await.status, status, "{path}");
         }
     }
     for host in ["localhost", "127.0.0.1:8080", "192.168.1.7", "[::1]:8080"] {
-        assert_eq!(send(&desk.public, Method::GET, "/v1/images", &[("host", host)], "").await.status, 200, "{host}");
+        assert_eq!(send(&api.public, Method::GET, "/v1/images", &[("host", host)], "").await.status, 200, "{host}");
     }
     for host in
         ["evil.example@127.0.0.1", "localhost:abc", "localhost:", "[127.0.0.1]", "localhost/x", "127.0.0.1:80:80"]
     {
         for open in ["127.0.0.1:8080", "0.0.0.0:8080"] {
-            let desk = Desk::open(&[("http.bind", open)]).await;
-            let answer = send(&desk.public, Method::GET, "/v1/images", &[("host", host)], "").await;
+            let api = TestApi::open(&[("http.bind", open)]).await;
+            let answer = send(&api.public, Method::GET, "/v1/images", &[("host", host)], "").await;
             refused(&answer, 400, "bad_header");
             let detail = answer.json()["detail"].as_str().unwrap().to_owned();
             assert!(detail.contains("Host must be HOST or HOST:PORT") && detail.contains(host), "{detail}");
         }
     }
-    // HTTP/2 has the name in the address.
-    let answer = send(&desk.public, Method::GET, "http://evil.example/v1/images", &[], "").await;
+    // HTTP/2 has the host name in the URI.
+    let answer = send(&api.public, Method::GET, "http://evil.example/v1/images", &[], "").await;
     refused(&answer, 421, "host_not_allowed");
 }
 
 #[tokio::test]
-async fn a_server_for_others_has_the_names_of_its_list() {
-    let named = Desk::open(&[("http.bind", "0.0.0.0:8080")]).await;
+async fn a_server_that_listens_on_all_addresses_accepts_any_host_except_for_the_operator() {
+    let named = TestApi::open(&[("http.bind", "0.0.0.0:8080")]).await;
     let host = [("host", "images.example.com")];
     assert_eq!(send(&named.public, Method::GET, "/v1/images", &host, "").await.status, 200);
     assert_eq!(send(&named.operator, Method::GET, "/admin/workers", &host, "").await.status, 421);
 }
 
 #[tokio::test]
-async fn the_operators_routes_take_what_no_form_can_send() {
-    let desk = Desk::open(&[]).await;
-    let id = desk.create(json!({"prompt": "a red fox"})).await;
+async fn operator_routes_refuse_the_media_types_of_html_forms() {
+    let api = TestApi::open(&[]).await;
+    let id = api.create(json!({"prompt": "a red fox"})).await;
     let kill = format!("/admin/generations/{id}/kill");
     for kind in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", ""] {
         for path in ["/admin/keys", "/admin/workers/one/drain", "/admin/workers/one/undrain", &kill] {
-            let answer =
-                send(&desk.operator, Method::POST, path, &[LOCAL, ("content-type", kind)], "tenant=evil").await;
+            let answer = send(&api.operator, Method::POST, path, &[LOCAL, ("content-type", kind)], "tenant=evil").await;
             refused(&answer, 415, "unsupported_media_type");
         }
     }
-    assert!(!desk.store.has_keys().await.unwrap());
-    let made = desk.operate(Method::POST, "/admin/keys", json!({"tenant": "studio"})).await;
+    assert!(!api.store.has_keys().await.unwrap());
+    let made = api.operate(Method::POST, "/admin/keys", json!({"tenant": "studio"})).await;
     assert_eq!(made.status, 201);
-    assert_eq!(desk.operate(Method::POST, &kill, Value::Null).await.status, 200);
+    assert_eq!(api.operate(Method::POST, &kill, Value::Null).await.status, 200);
 }

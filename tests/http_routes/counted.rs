@@ -1,4 +1,4 @@
-//! How often a request that waits looks into the store.
+//! Counts the reads of a waiting request from the store.
 
 use std::sync::{
     Arc,
@@ -14,10 +14,10 @@ use serde_json::json;
 
 use crate::{
     PNG,
-    desk::{self, Desk, post},
+    api::{self, TestApi, post},
 };
 
-/// A store that counts how often the row of a generation is read.
+/// A store that counts the reads of rows of generations.
 struct Counted {
     store: Ledger,
     rows: Arc<AtomicUsize>,
@@ -41,23 +41,23 @@ impl Reads for Counted {
     }
 }
 
-/// What it is told of comes from the accept and from the events; the row is read when the generation has ended.
+/// A waiting request follows its generation by events and reads the row only after the end.
 #[tokio::test]
-async fn a_request_that_waits_reads_its_row_once() {
-    let config = desk::config(&[]);
-    let (store, data) = desk::store(&config).await;
+async fn a_waiting_request_reads_its_row_once() {
+    let config = api::config(&[]);
+    let (store, data) = api::store(&config).await;
     let rows = Arc::new(AtomicUsize::new(0));
     let counted = Counted { store: store.clone(), rows: rows.clone() };
-    let desk = Desk::over(Arc::new(store), Arc::new(counted), config, data);
+    let api = TestApi::with_store(Arc::new(store), Arc::new(counted), config, data);
     for headers in
         [[("prefer", "wait=60"), ("accept", "application/json")], [("prefer", "wait=60"), ("accept", "image/png")]]
     {
         let before = rows.load(Ordering::Relaxed);
         let work = async {
-            let lease = desk.begin_next().await;
-            desk.succeed(lease, PNG).await;
+            let lease = api.begin_next().await;
+            api.succeed(lease, PNG).await;
         };
-        let (answer, ()) = tokio::join!(desk.ask(post(&json!({"prompt": "a fox"}), &headers)), work);
+        let (answer, ()) = tokio::join!(api.ask(post(&json!({"prompt": "a fox"}), &headers)), work);
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(rows.load(Ordering::Relaxed) - before, 1, "{headers:?}");
     }

@@ -1,14 +1,14 @@
-//! What is wrong with a request is told once, in a list that stays short.
+//! Tests of the list of errors of an invalid request: each mistake is listed once, and the list is bounded.
 
 use axum::{body::Body, http::Request};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::desk::{Desk, post};
+use crate::api::{TestApi, post};
 
-/// Pointers and codes of a refusal, sorted.
-async fn errors(desk: &Desk, body: &Value) -> Vec<(String, String)> {
-    let refused = desk.ask(post(body, &[])).await;
+/// The pointers and codes of the errors of a refused request, sorted.
+async fn errors(api: &TestApi, body: &Value) -> Vec<(String, String)> {
+    let refused = api.ask(post(body, &[])).await;
     assert_eq!(refused.status, 422, "{body}: {}", refused.text());
     listed(&refused.json())
 }
@@ -30,8 +30,8 @@ fn picture() -> Value {
 }
 
 #[tokio::test]
-async fn every_fault_is_one_error() {
-    let desk = Desk::open(&[]).await;
+async fn every_mistake_is_exactly_one_error() {
+    let api = TestApi::open(&[]).await;
     let picture = picture();
     let broken = json!("bm8gcGljdHVyZQ==");
     let canny = |more: Value| {
@@ -74,15 +74,15 @@ async fn every_fault_is_one_error() {
         let expected: Vec<_> =
             expected.iter().map(|(pointer, code)| ((*pointer).to_owned(), (*code).to_owned())).collect();
         let shown: String = more.to_string().chars().take(120).collect();
-        assert_eq!(errors(&desk, &body).await, expected, "{shown}");
+        assert_eq!(errors(&api, &body).await, expected, "{shown}");
     }
 }
 
 #[tokio::test]
-async fn a_list_of_errors_ends_after_a_hundred() {
-    let desk = Desk::open(&[]).await;
+async fn a_list_of_errors_names_at_most_a_hundred() {
+    let api = TestApi::open(&[]).await;
     let names: Map<String, Value> = (0..5_000).map(|n| (format!("{n:04}{}", "x".repeat(300)), json!(n))).collect();
-    let refused = desk.ask(post(&Value::Object(names), &[])).await;
+    let refused = api.ask(post(&Value::Object(names), &[])).await;
     let problem = refused.json();
     let errors = problem["errors"].as_array().unwrap();
     assert_eq!((refused.status, errors.len()), (422, 101));
@@ -96,23 +96,23 @@ async fn a_list_of_errors_ends_after_a_hundred() {
 
     let unknown: Map<String, Value> =
         (0..200).map(|n| (n.to_string(), json!(n))).chain([("prompt".into(), json!("a"))]).collect();
-    assert_eq!(desk.ask(post(&Value::Object(unknown), &[])).await.json()["code"], "unknown_field");
+    assert_eq!(api.ask(post(&Value::Object(unknown), &[])).await.json()["code"], "unknown_field");
 }
 
 #[tokio::test]
 async fn the_number_of_values_and_fields_is_bounded() {
-    let desk = Desk::open(&[]).await;
-    let refused = desk.ask(post(&json!({"prompt": "a", "sigmas": vec![json!([]); 20_000]}), &[])).await;
+    let api = TestApi::open(&[]).await;
+    let refused = api.ask(post(&json!({"prompt": "a", "sigmas": vec![json!([]); 20_000]}), &[])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (422, Some("validation_failed")));
     assert!(refused.json()["errors"][0]["detail"].as_str().unwrap().contains("at most 16384 values"));
     let form = |body: String| {
         let request = Request::post("/v1/images").header("content-type", "application/x-www-form-urlencoded");
         request.body(Body::from(body)).unwrap()
     };
-    let refused = desk.ask(form("a&".repeat(1_000_000))).await;
+    let refused = api.ask(form("a&".repeat(1_000_000))).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (400, Some("malformed_form")));
     assert!(refused.json()["detail"].as_str().unwrap().contains("100 fields"), "{}", refused.text());
-    let twice = desk.ask(form("prompt=a&x&x&x&x".to_owned())).await.json();
+    let twice = api.ask(form("prompt=a&x&x&x&x".to_owned())).await.json();
     assert_eq!(
         listed(&twice),
         [("/x".to_owned(), "conflict".to_owned()), ("/x".to_owned(), "unknown_field".to_owned())]
@@ -120,30 +120,30 @@ async fn the_number_of_values_and_fields_is_bounded() {
 }
 
 #[tokio::test]
-async fn values_may_be_nested_as_deep_as_json_may_be_read() {
-    let desk = Desk::open(&[]).await;
+async fn deeply_nested_values_are_refused() {
+    let api = TestApi::open(&[]).await;
     let nested = |depth: usize| {
         (0..depth).fold(json!(0), |inner, n| if n % 2 == 0 { json!([inner]) } else { json!({"a": inner}) })
     };
     for name in ["x", "scheduler", "metadata", "image", "controls", "prompt", "refiner", "sigmas"] {
         let mut body = json!({"prompt": "a"});
         body[name] = json!({"trained_betas": nested(120)});
-        assert_eq!(desk.ask(post(&body, &[])).await.status, 422, "{name}");
+        assert_eq!(api.ask(post(&body, &[])).await.status, 422, "{name}");
     }
     let deep = format!("{{\"prompt\":{}", "[".repeat(1_000_000));
     let request =
         Request::post("/v1/images").header("content-type", "application/json").body(Body::from(deep)).unwrap();
-    assert_eq!(desk.ask(request).await.status, 400);
+    assert_eq!(api.ask(request).await.status, 400);
 }
 
 #[tokio::test]
 async fn labels_of_a_form_are_kept_as_they_were_sent() {
-    let desk = Desk::open(&[]).await;
+    let api = TestApi::open(&[]).await;
     let body =
         "prompt=007&metadata[a]=007&metadata[b]=1.0&metadata[c]=true&metadata[d]=&metadata[e]=%20x%20&metadata[f]=null";
     for (kind, body) in [("application/x-www-form-urlencoded", body.to_owned()), multipart(body)] {
         let request = Request::post("/v1/images").header("content-type", kind).body(Body::from(body)).unwrap();
-        let accepted = desk.ask(request).await;
+        let accepted = api.ask(request).await;
         assert_eq!(accepted.status, 202, "{}", accepted.text());
         let labels = json!({"a": "007", "b": "1.0", "c": "true", "d": "", "e": " x ", "f": "null"});
         assert_eq!(accepted.json()["metadata"], labels);

@@ -1,9 +1,9 @@
-//! Which format a picture gets: by the field, by `Accept`, by the path.
+//! Tests of choosing the file format of a picture by the field `output`, by `Accept` or by the path.
 
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
-use crate::desk::{Answer, Desk, post};
+use crate::api::{Answer, TestApi, post};
 
 fn form(path: &str, body: &str, headers: &[(&str, &str)]) -> Request<Body> {
     let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
@@ -11,11 +11,11 @@ fn form(path: &str, body: &str, headers: &[(&str, &str)]) -> Request<Body> {
     request.body(Body::from(body.to_owned())).unwrap()
 }
 
-/// `params.output` of the generation that this answer is about; nobody draws it.
-async fn output(desk: &Desk, answer: &Answer) -> Value {
+/// `params.output` of the generation to which the answer's `Location` points. No worker draws the generation.
+async fn output(api: &TestApi, answer: &Answer) -> Value {
     let location = answer.header("location");
     assert!(!location.is_empty(), "{answer:?}");
-    desk.get(location).await.json()["params"]["output"].clone()
+    api.get(location).await.json()["params"]["output"].clone()
 }
 
 fn jpeg(quality: u8) -> Value {
@@ -23,8 +23,8 @@ fn jpeg(quality: u8) -> Value {
 }
 
 #[tokio::test]
-async fn a_request_says_its_format_in_three_ways() {
-    let desk = Desk::open(&[]).await;
+async fn the_field_the_accept_header_or_the_path_chooses_the_format() {
+    let api = TestApi::open(&[]).await;
     let at_once = ("prefer", "wait=0");
     let fox = json!({"prompt": "a"});
     let (png, webp) = (json!({"format": "png", "metadata": "full"}), json!({"format": "webp", "metadata": "full"}));
@@ -46,19 +46,19 @@ async fn a_request_says_its_format_in_three_ways() {
         (form("/v1/images.webp", "prompt=a", &[at_once, ("accept", "image/png")]), &webp),
     ] {
         let shown = format!("{request:?}");
-        let answer = desk.ask(request).await;
+        let answer = api.ask(request).await;
         assert!([202, 504].contains(&answer.status), "{shown}: {answer:?}");
-        assert_eq!(output(&desk, &answer).await, *expected, "{shown}");
+        assert_eq!(output(&api, &answer).await, *expected, "{shown}");
     }
-    // The level of the metadata stands beside.
+    // `Accept` chooses the format and leaves `metadata` as requested.
     let none = post(&json!({"prompt": "a", "output": {"metadata": "none"}}), &[("accept", "image/webp"), at_once]);
-    let answer = desk.ask(none).await;
-    assert_eq!(output(&desk, &answer).await, json!({"format": "webp", "metadata": "none"}));
+    let answer = api.ask(none).await;
+    assert_eq!(output(&api, &answer).await, json!({"format": "webp", "metadata": "none"}));
 }
 
 #[tokio::test]
-async fn what_no_file_can_be_is_refused() {
-    let desk = Desk::open(&[]).await;
+async fn impossible_formats_are_refused() {
+    let api = TestApi::open(&[]).await;
     let with = |output: Value| post(&json!({"prompt": "a", "output": output}), &[]);
     for (request, pointer, detail) in [
         (with(json!({"format": "jpg"})), "/output/format", "must be one of png, jpeg, webp, not \"jpg\""),
@@ -77,7 +77,7 @@ async fn what_no_file_can_be_is_refused() {
         (form("/v1/images", "prompt=a&output.format=png&output.format=png", &[]), "/output/format", "more than once"),
     ] {
         let shown = format!("{request:?}");
-        let answer = desk.ask(request).await;
+        let answer = api.ask(request).await;
         assert_eq!(answer.status, 422, "{shown}");
         let errors = answer.json()["errors"].clone();
         assert_eq!(errors.as_array().map(Vec::len), Some(1), "{errors}");
@@ -92,22 +92,22 @@ async fn what_no_file_can_be_is_refused() {
         (post(&jpeg, &[("accept", "image/jpeg;q=0, image/*")]), "not_acceptable", "image/jpeg"),
         (post(&two, &[("accept", "image/avif")]), "not_acceptable", "image/png, image/jpeg, image/webp"),
     ] {
-        let answer = desk.ask(request).await;
+        let answer = api.ask(request).await;
         assert_eq!((answer.status, answer.json()["code"].as_str()), (406, Some(code)), "{answer:?}");
         assert!(answer.json()["detail"].as_str().unwrap().contains(detail), "{}", answer.text());
     }
-    assert_eq!(desk.store.counts().await.unwrap().queued, 0);
+    assert_eq!(api.store.counts().await.unwrap().queued, 0);
 }
 
-/// `Accept` is no part of what makes two requests the same, so the first decides.
+/// The fingerprint of a request does not include `Accept`, so the first request decides the format.
 #[tokio::test]
-async fn a_request_that_comes_again_has_the_format_of_the_first() {
-    let desk = Desk::open(&[]).await;
+async fn a_repeated_request_gets_the_format_of_the_first() {
+    let api = TestApi::open(&[]).await;
     let fox = json!({"prompt": "a"});
     let key = ("idempotency-key", "k");
     let ask = async |path: &str, headers: &[(&str, &str)]| {
         let headers: Vec<_> = headers.iter().copied().chain([key, ("prefer", "wait=0")]).collect();
-        desk.ask(form(path, "prompt=a", &headers)).await
+        api.ask(form(path, "prompt=a", &headers)).await
     };
     let first = ask("/v1/images.jpg", &[]).await;
     assert_eq!(first.status, 504, "{first:?}");
@@ -120,12 +120,12 @@ async fn a_request_that_comes_again_has_the_format_of_the_first() {
         assert_eq!((other.status, other.json()["code"].as_str()), (406, Some("not_acceptable")), "{path} {accept}");
         assert!(other.json()["detail"].as_str().unwrap().ends_with("image/jpeg"), "{}", other.text());
     }
-    let object = desk.ask(post(&fox, &[key])).await;
+    let object = api.ask(post(&fox, &[key])).await;
     assert_eq!((object.status, object.header("idempotency-replayed")), (202, "true"));
     assert_eq!(object.json()["params"]["output"], jpeg(90));
-    assert_eq!(object.json()["status"], "queued", "no refusal has canceled it");
-    // A format in the body is a part of the request.
+    assert_eq!(object.json()["status"], "queued", "the refusals did not cancel the generation");
+    // A format in the body is part of the fingerprint.
     let named = json!({"prompt": "a", "output": {"format": "jpeg"}});
-    let reused = desk.ask(post(&named, &[key])).await;
+    let reused = api.ask(post(&named, &[key])).await;
     assert_eq!((reused.status, reused.json()["code"].as_str()), (422, Some("idempotency_key_reused")));
 }

@@ -1,4 +1,5 @@
-//! What can be known of a request before it is accepted is refused before it is accepted.
+//! Tests of errors that need model files or add-ons to be found: requests with such errors are refused before
+//! acceptance.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -6,20 +7,20 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, post};
+use crate::api::{TestApi, post};
 
 fn parity() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity")
 }
 
-async fn desk(embeddings: &std::path::Path) -> Desk {
+async fn api(embeddings: &std::path::Path) -> TestApi {
     let models = parity().join("pipelines");
-    Desk::open(&[("models.dir", models.to_str().unwrap()), ("embeddings.dir", embeddings.to_str().unwrap())]).await
+    TestApi::open(&[("models.dir", models.to_str().unwrap()), ("embeddings.dir", embeddings.to_str().unwrap())]).await
 }
 
-/// Pointer and detail of the only error.
-async fn refused(desk: &Desk, body: Value) -> (String, String) {
-    let answer = desk.ask(post(&body, &[])).await;
+/// The pointer and detail of the only error of a refused request.
+async fn refused(api: &TestApi, body: Value) -> (String, String) {
+    let answer = api.ask(post(&body, &[])).await;
     assert_eq!(answer.status, 422, "{body} {}", answer.text());
     let errors = answer.json()["errors"].as_array().unwrap().clone();
     assert_eq!(errors.len(), 1, "{body} {errors:?}");
@@ -36,8 +37,8 @@ fn picture() -> Value {
 }
 
 #[tokio::test]
-async fn steps_that_no_scheduler_can_run() {
-    let desk = desk(std::path::Path::new("")).await;
+async fn steps_that_no_scheduler_can_run_are_refused() {
+    let api = api(std::path::Path::new("")).await;
     for (body, pointer, said) in [
         (json!({"scheduler": "pndm", "steps": 8, "strength": 0.6, "image": picture()}), "/strength", "skip_prk_steps"),
         (json!({"steps": 3, "strength": 0.3, "image": picture()}), "/strength", "must be at least 1, not 0.3 · 3"),
@@ -60,7 +61,7 @@ async fn steps_that_no_scheduler_can_run() {
     ] {
         let mut body = body;
         body["prompt"] = json!("a");
-        let (at, detail) = refused(&desk, body).await;
+        let (at, detail) = refused(&api, body).await;
         assert_eq!(at, pointer, "{detail}");
         assert!(detail.contains(said), "{detail}");
     }
@@ -70,11 +71,11 @@ async fn steps_that_no_scheduler_can_run() {
         json!({"prompt": "a", "model": "sdxl", "steps": 3, "denoising_end": 0.4}),
         json!({"prompt": "a", "model": "sdxl", "steps": 2, "refiner": {"model": "sdxl", "switch_at": 0.5}}),
     ] {
-        desk.create(body).await;
+        api.create(body).await;
     }
 }
 
-/// A file of these tensors (name, vectors, width).
+/// Writes a textual inversion with these tensors (name, number of vectors, width), all zeros.
 fn embedding(dir: &std::path::Path, word: &str, tensors: &[(&str, usize, usize)]) {
     let bytes: Vec<Vec<u8>> = tensors.iter().map(|(_, count, width)| vec![0; 4 * count * width]).collect();
     let views = tensors.iter().zip(&bytes).map(|((name, count, width), bytes)| {
@@ -84,7 +85,7 @@ fn embedding(dir: &std::path::Path, word: &str, tensors: &[(&str, usize, usize)]
     std::fs::write(dir.join(format!("{word}.safetensors")), file).unwrap();
 }
 
-/// A file of one vector of equal numbers.
+/// Writes a textual inversion with one vector of equal numbers.
 fn vector(dir: &std::path::Path, word: &str, width: usize, number: f32) {
     let bytes = number.to_le_bytes().repeat(width);
     let view = TensorView::new(Dtype::F32, vec![1, width], &bytes).unwrap();
@@ -92,82 +93,82 @@ fn vector(dir: &std::path::Path, word: &str, width: usize, number: f32) {
     std::fs::write(dir.join(format!("{word}.safetensors")), file).unwrap();
 }
 
-/// The entry of a name in a list.
-async fn listed(desk: &Desk, path: &str, name: &str) -> (Value, Value, String) {
-    let list = desk.get(path).await.json();
+/// The state, models and error of an entry of a list.
+async fn listed(api: &TestApi, path: &str, name: &str) -> (Value, Value, String) {
+    let list = api.get(path).await.json();
     let entry = list["data"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap();
     let error = entry["error"].as_str().unwrap_or_default().to_owned();
     (entry["state"].clone(), entry["models"].clone(), error)
 }
 
 #[tokio::test]
-async fn what_no_model_can_use_is_listed_with_the_reason_of_the_refusal() {
+async fn add_ons_that_no_model_can_use_are_listed_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     vector(dir.path(), "wide", 1024, 0.5);
     vector(dir.path(), "huge", 32, 3e38);
     vector(dir.path(), "nan", 32, f32::NAN);
     vector(dir.path(), "large", 32, 65504.0);
-    let desk = desk(dir.path()).await;
+    let api = api(dir.path()).await;
     for (word, said) in [
         ("wide", "vectors of 1024, where the text encoder has 32"),
         ("huge", "the number 3e38 is not between -65536 and 65536"),
         ("nan", "the number NaN is not between"),
     ] {
-        let (at, detail) = refused(&desk, json!({"model": "sd1", "prompt": format!("a <{word}>")})).await;
+        let (at, detail) = refused(&api, json!({"model": "sd1", "prompt": format!("a <{word}>")})).await;
         assert_eq!(at, "/prompt", "{detail}");
         assert!(detail.contains(said), "{detail}");
-        let (state, models, error) = listed(&desk, "/v1/embeddings", word).await;
+        let (state, models, error) = listed(&api, "/v1/embeddings", word).await;
         assert_eq!((state, models), (json!("failed"), json!([])), "{word}");
         assert!(error.starts_with("no model can use it: ") && error.contains("; sd1"), "{error}");
         assert!(error.contains(said), "{error}");
     }
-    assert_eq!(listed(&desk, "/v1/embeddings", "large").await.2, "");
-    desk.create(json!({"model": "sd1", "prompt": "a <large>"})).await;
+    assert_eq!(listed(&api, "/v1/embeddings", "large").await.2, "");
+    api.create(json!({"model": "sd1", "prompt": "a <large>"})).await;
 
     let nets = parity().join("controlnets");
-    let without_models = Desk::open(&[("controlnets.dir", nets.to_str().unwrap())]).await;
+    let without_models = TestApi::open(&[("controlnets.dir", nets.to_str().unwrap())]).await;
     let (state, models, error) = listed(&without_models, "/v1/controlnets", "canny").await;
     assert_eq!((state, models), (json!("failed"), json!([])));
     assert_eq!(error, "no model can use it: emoji: \"canny\" was not made for models like \"emoji\"");
 }
 
 #[tokio::test]
-async fn of_words_that_differ_in_letter_case_alone_one_is_used_and_the_other_says_why_not() {
+async fn of_words_that_differ_only_in_letter_case_one_is_used_and_the_other_is_listed_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     for word in ["upper", "UPPER", "two", "Cafe\u{301}", "caf\u{e9}"] {
         vector(dir.path(), word, 32, 0.5);
     }
-    // What is no learned word stands for none.
+    // An invalid file does not hide a valid file with the same word.
     std::fs::write(dir.path().join("Two.safetensors"), "not a file of tensors").unwrap();
     vector(dir.path(), "TEAL", 32, 0.5);
-    let desk = desk(dir.path()).await;
+    let api = api(dir.path()).await;
     for (used, hidden) in [("UPPER", "upper"), ("Cafe\u{301}", "caf\u{e9}"), ("TEAL", "teal")] {
-        let (state, models, error) = listed(&desk, "/v1/embeddings", used).await;
+        let (state, models, error) = listed(&api, "/v1/embeddings", used).await;
         assert_eq!((state, error.as_str()), (json!("available"), ""), "{used}");
         assert!(models.as_array().unwrap().contains(&json!("sd1")), "{models}");
-        let (state, models, error) = listed(&desk, "/v1/embeddings", hidden).await;
+        let (state, models, error) = listed(&api, "/v1/embeddings", hidden).await;
         assert_eq!((state, models), (json!("failed"), json!([])), "{hidden}");
         let why = format!("its word <{hidden}> stands for the file {used:?}, since letter case does not count");
         assert!(error.starts_with(&why), "{error}");
     }
-    assert_eq!(listed(&desk, "/v1/embeddings", "two").await.0, "available");
-    let (state, _, error) = listed(&desk, "/v1/embeddings", "Two").await;
+    assert_eq!(listed(&api, "/v1/embeddings", "two").await.0, "available");
+    let (state, _, error) = listed(&api, "/v1/embeddings", "Two").await;
     assert!(state == "failed" && error.contains("safetensors"), "{error}");
-    // Both spellings are the word of the one file, and an own file goes before an embedded one.
+    // Every spelling selects the same file, and a file of the folder takes precedence over an embedded one.
     let fits = |word: &str| json!({"model": "sd1", "prompt": word});
-    desk.create(fits("<upper> <UPPER> <teal>")).await;
+    api.create(fits("<upper> <UPPER> <teal>")).await;
     vector(dir.path(), "UPPER", 1024, 0.5);
-    desk.operate(axum::http::Method::POST, "/admin/reload", Value::Null).await;
-    let (_, detail) = refused(&desk, fits("a <upper>")).await;
+    api.operate(axum::http::Method::POST, "/admin/reload", Value::Null).await;
+    let (_, detail) = refused(&api, fits("a <upper>")).await;
     assert!(detail.contains("<UPPER>") && detail.contains("1024"), "{detail}");
     std::fs::remove_file(dir.path().join("UPPER.safetensors")).unwrap();
-    desk.operate(axum::http::Method::POST, "/admin/reload", Value::Null).await;
-    assert_eq!(listed(&desk, "/v1/embeddings", "upper").await.0, "available");
-    desk.create(fits("<upper>")).await;
+    api.operate(axum::http::Method::POST, "/admin/reload", Value::Null).await;
+    assert_eq!(listed(&api, "/v1/embeddings", "upper").await.0, "available");
+    api.create(fits("<upper>")).await;
 }
 
 #[tokio::test]
-async fn learned_words_that_the_model_cannot_take() {
+async fn learned_words_that_do_not_fit_the_model_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     embedding(dir.path(), "ForXL", &[("clip_l", 2, 32), ("clip_g", 2, 48)]);
     embedding(dir.path(), "pivotal", &[("text_encoders_0", 2, 32), ("text_encoders_1", 2, 48)]);
@@ -178,7 +179,7 @@ async fn learned_words_that_the_model_cannot_take() {
     for i in 0..33 {
         embedding(dir.path(), &format!("w{i}"), &[("emb_params", 1, 32)]);
     }
-    let desk = desk(dir.path()).await;
+    let api = api(dir.path()).await;
     let many: String = (0..33).map(|i| format!("<w{i}>")).collect();
     for (body, pointer, said) in [
         (json!({"model": "sd1", "prompt": "a <forxl>"}), "/prompt", vec!["<ForXL>", "48", "does not have"]),
@@ -191,17 +192,17 @@ async fn learned_words_that_the_model_cannot_take() {
         (json!({"model": "sd1", "prompt": "<a \\(v2\\)>", "prompt_syntax": "weighted"}), "/prompt", vec!["1024"]),
         (json!({"model": "sd1", "prompt": many}), "/prompt", vec!["at most 32 different learned words, not 33"]),
     ] {
-        let (at, detail) = refused(&desk, body).await;
+        let (at, detail) = refused(&api, body).await;
         assert_eq!(at, pointer, "{detail}");
         assert!(said.iter().all(|said| detail.contains(said)), "{detail}");
     }
     for body in [
         json!({"model": "sdxl", "prompt": "a <pivotal> and <FORXL>"}),
         json!({"model": "sd1", "prompt": "<w1>".repeat(2000)}),
-        // Without its file a tag is text, and so is the embedded model's own word for another model.
+        // A tag without a file is text; so is, for other models, the learned word of the embedded model.
         json!({"model": "sd1", "prompt": "<nothing> <teal>"}),
         json!({"model": "sd1", "prompt": "<a (v2)>", "prompt_syntax": "weighted"}),
     ] {
-        desk.create(body).await;
+        api.create(body).await;
     }
 }

@@ -1,4 +1,4 @@
-//! LoRAs: which there are, and how requests name them.
+//! Tests of LoRAs: the list, how requests name them, and files that are refused.
 
 use std::path::{Path, PathBuf};
 
@@ -9,16 +9,16 @@ use axum::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
-use crate::desk::{Answer, Desk, post};
+use crate::api::{Answer, TestApi, post};
 
-/// A desk with two LoRAs, and the folder of their files.
-async fn desk() -> (Desk, tempfile::TempDir) {
+/// Opens a server with two LoRAs; also returns the folder of their files.
+async fn api() -> (TestApi, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     for (name, of) in [("pixel art v1.5", "pixel-lora"), ("ink", "flat-lora")] {
         let companion = companion(of);
         std::fs::copy(companion, dir.path().join(format!("{name}.safetensors"))).unwrap();
     }
-    (Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await, dir)
+    (TestApi::open(&[("loras.dir", dir.path().to_str().unwrap())]).await, dir)
 }
 
 /// The file of a LoRA for the embedded model.
@@ -27,22 +27,22 @@ fn companion(name: &str) -> PathBuf {
     companions.join(name).join("pytorch_lora_weights.safetensors")
 }
 
-async fn params(desk: &Desk, body: Value) -> Value {
-    let id = desk.create(body).await;
-    desk.get(&format!("/v1/images/{id}")).await.json()["params"].clone()
+async fn params(api: &TestApi, body: Value) -> Value {
+    let id = api.create(body).await;
+    api.get(&format!("/v1/images/{id}")).await.json()["params"].clone()
 }
 
-async fn refused(desk: &Desk, body: Value) -> Answer {
-    let answer = desk.ask(post(&body, &[])).await;
+async fn refused(api: &TestApi, body: Value) -> Answer {
+    let answer = api.ask(post(&body, &[])).await;
     assert_eq!(answer.status, 422, "{}", answer.text());
     answer
 }
 
 #[tokio::test]
 async fn the_files_of_the_folder_are_listed() {
-    let (desk, _dir) = desk().await;
+    let (api, _dir) = api().await;
     let embedded = |lora: &Value| lora["name"].as_str().unwrap().starts_with("emoji-");
-    let mut list = desk.get("/v1/loras").await.json();
+    let mut list = api.get("/v1/loras").await.json();
     list["data"].as_array_mut().unwrap().retain(|lora| !embedded(lora));
     let file = |name: &str, bytes: u64| {
         json!({
@@ -52,17 +52,17 @@ async fn the_files_of_the_folder_are_listed() {
     let bytes = |name| std::fs::metadata(companion(name)).unwrap().len();
     let files = [file("ink", bytes("flat-lora")), file("pixel art v1.5", bytes("pixel-lora"))];
     assert_eq!(list, json!({"object": "list", "data": files}));
-    assert_eq!(desk.act(Method::DELETE, "/v1/loras").await.status, 405);
-    let without = Desk::open(&[]).await.get("/v1/loras").await.json();
+    assert_eq!(api.act(Method::DELETE, "/v1/loras").await.status, 405);
+    let without = TestApi::open(&[]).await.get("/v1/loras").await.json();
     assert!(without["data"].as_array().unwrap().iter().all(embedded));
 }
 
 #[tokio::test]
-async fn the_field_and_the_prompts_tags_come_to_the_same() {
-    let (desk, _dir) = desk().await;
+async fn the_field_and_the_tags_of_the_prompt_are_equivalent() {
+    let (api, _dir) = api().await;
     let loras = json!([{"name": "pixel art v1.5", "scale": 0.7}, {"name": "ink", "scale": 1.0}]);
     let by_field = params(
-        &desk,
+        &api,
         json!({
             "prompt": "a fox , red", "seed": 1,
             "loras": [{"name": "pixel art v1.5", "scale": 0.7}, {"name": "ink"}],
@@ -70,7 +70,7 @@ async fn the_field_and_the_prompts_tags_come_to_the_same() {
     )
     .await;
     let by_tags = params(
-        &desk,
+        &api,
         json!({
             "prompt": "a fox <lora:pixel art v1.5:0.7>, red<lora:ink>", "seed": 1, "loras": null,
         }),
@@ -78,11 +78,11 @@ async fn the_field_and_the_prompts_tags_come_to_the_same() {
     .await;
     assert_eq!((&by_field["prompt"], &by_field["loras"]), (&json!("a fox , red"), &loras));
     assert_eq!(by_tags, by_field);
-    // Sent again, params are the same request.
-    assert_eq!(params(&desk, by_tags.clone()).await, by_tags);
-    // Scales of one name add up; a negative prompt has no tags.
+    // A request with these params is the same request.
+    assert_eq!(params(&api, by_tags.clone()).await, by_tags);
+    // Scales of the same LoRA are added; tags in a negative prompt are text.
     let twice = params(
-        &desk,
+        &api,
         json!({
             "prompt": "<lora:ink:1.5>", "negative_prompt": "<lora:ink>", "loras": [{"name": "ink", "scale": -0.5}],
         }),
@@ -90,15 +90,15 @@ async fn the_field_and_the_prompts_tags_come_to_the_same() {
     .await;
     assert_eq!(twice["loras"], json!([{"name": "ink", "scale": 1.0}]));
     assert_eq!(twice["negative_prompt"], "<lora:ink>");
-    // A form gives the list as JSON.
+    // A form contains the list as JSON.
     let form = Request::post("/v1/images").header("content-type", "application/x-www-form-urlencoded");
-    let form = desk.ask(form.body(Body::from("prompt=a&loras=%5B%7B%22name%22%3A%22ink%22%7D%5D")).unwrap()).await;
+    let form = api.ask(form.body(Body::from("prompt=a&loras=%5B%7B%22name%22%3A%22ink%22%7D%5D")).unwrap()).await;
     assert_eq!((form.status, &form.json()["params"]["loras"]), (202, &json!([{"name": "ink", "scale": 1.0}])));
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_named() {
-    let (desk, _dir) = desk().await;
+async fn every_invalid_lora_is_named() {
+    let (api, _dir) = api().await;
     let ink = json!({"name": "ink"});
     for (fields, code, pointer) in [
         (json!({"loras": [ink, {"name": "oil"}]}), "unknown_lora", "/loras/1/name"),
@@ -117,16 +117,16 @@ async fn what_cannot_be_used_is_named() {
     ] {
         let mut body = json!({"prompt": "a"});
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        let problem = refused(&desk, body).await.json();
+        let problem = refused(&api, body).await.json();
         assert_eq!((&problem["code"], problem["errors"].as_array().unwrap().len()), (&json!(code), 1), "{problem}");
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
     }
-    // Without a model nothing is said about fields that it would be needed for.
-    let unknown = refused(&desk, json!({"prompt": "", "model": "x", "loras": [], "prompt_syntax": "weighted"})).await;
+    // With an unknown model, fields whose validity depends on the model yield no errors.
+    let unknown = refused(&api, json!({"prompt": "", "model": "x", "loras": [], "prompt_syntax": "weighted"})).await;
     assert_eq!(unknown.json()["errors"].as_array().unwrap().len(), 1);
 }
 
-/// A file whose layers are named as the embedded model's and shaped as another's.
+/// A LoRA with a layer name of the embedded model and shapes that do not fit the model.
 fn foreign() -> Vec<u8> {
     let file = std::fs::read(companion("flat-lora")).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
@@ -138,20 +138,20 @@ fn foreign() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_lora_of_another_models_shapes_is_refused_at_once() {
+async fn a_lora_with_shapes_of_another_model_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("foreign.safetensors"), foreign()).unwrap();
-    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    let api = TestApi::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
     for (body, pointer) in [
         (json!({"prompt": "a", "loras": [{"name": "foreign"}]}), "/loras/0/name"),
         (json!({"prompt": "a <lora:foreign>"}), "/prompt"),
     ] {
-        let error = refused(&desk, body).await.json()["errors"][0].clone();
+        let error = refused(&api, body).await.json()["errors"][0].clone();
         assert_eq!((&error["pointer"], &error["code"]), (&json!(pointer), &json!("unsupported_for_model")));
         let detail = error["detail"].as_str().unwrap();
         assert!(detail.contains("to_q: down [4, 7] and up [7, 4] do not fit the model's weight ["), "{detail}");
     }
-    let list = desk.get("/v1/loras").await.json();
+    let list = api.get("/v1/loras").await.json();
     let lora = list["data"].as_array().unwrap().iter().find(|lora| lora["name"] == "foreign").unwrap();
     assert_eq!((&lora["state"], &lora["models"]), (&json!("failed"), &json!([])));
     let error = lora["error"].as_str().unwrap();
@@ -160,7 +160,7 @@ async fn a_lora_of_another_models_shapes_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn half_a_pair_is_named_in_plain_words() {
+async fn a_pair_without_one_of_its_matrices_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = std::fs::read(companion("flat-lora")).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
@@ -171,24 +171,24 @@ async fn half_a_pair_is_named_in_plain_words() {
     for (name, end) in [("no-up", "to_q.lora_B.weight"), ("no-down", "to_q.lora_A.weight")] {
         std::fs::write(dir.path().join(format!("{name}.safetensors")), without(end)).unwrap();
     }
-    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    let api = TestApi::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
     for (name, said) in
         [("no-up", "to_q has a down matrix and no up matrix"), ("no-down", "to_q has an up matrix and no down matrix")]
     {
-        let error = refused(&desk, json!({"prompt": "a", "loras": [{"name": name}]})).await.json()["errors"][0].clone();
+        let error = refused(&api, json!({"prompt": "a", "loras": [{"name": name}]})).await.json()["errors"][0].clone();
         let detail = error["detail"].as_str().unwrap();
         assert!(detail.contains(said) && detail.contains("incomplete pairs: "), "{detail}");
     }
 }
 
 #[tokio::test]
-async fn a_lora_is_no_longer_than_the_setting() {
+async fn a_lora_longer_than_the_setting_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(companion("flat-lora"), dir.path().join("ink.safetensors")).unwrap();
     let length = std::fs::metadata(companion("flat-lora")).unwrap().len();
     let open = async |most: u64| {
         let most = most.to_string();
-        Desk::open(&[("loras.dir", dir.path().to_str().unwrap()), ("loras.max_bytes", &most)]).await
+        TestApi::open(&[("loras.dir", dir.path().to_str().unwrap()), ("loras.max_bytes", &most)]).await
     };
     let body = json!({"prompt": "a", "loras": [{"name": "ink"}]});
     let error = refused(&open(length - 1).await, body.clone()).await.json()["errors"][0].clone();
@@ -200,7 +200,7 @@ async fn a_lora_is_no_longer_than_the_setting() {
     }
 }
 
-/// The file of a LoRA, one of whose weights is this number.
+/// The file of a LoRA with all weights set to this number.
 fn with_number(name: &str, number: f32) -> Vec<u8> {
     let file = std::fs::read(companion(name)).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
@@ -219,23 +219,23 @@ fn with_number(name: &str, number: f32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn weights_that_leave_no_picture_are_known_before_a_request_is_accepted() {
+async fn a_lora_with_unusable_weights_is_refused_before_acceptance() {
     let dir = tempfile::tempdir().unwrap();
     for (name, number) in [("nan", f32::NAN), ("huge", 3e38), ("sound", 0.01)] {
         std::fs::write(dir.path().join(format!("{name}.safetensors")), with_number("flat-lora", number)).unwrap();
     }
-    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    let api = TestApi::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
     for name in ["nan", "huge"] {
         let body = json!({"prompt": "a", "loras": [{"name": name}]});
-        let errors = refused(&desk, body).await.json()["errors"].clone();
+        let errors = refused(&api, body).await.json()["errors"].clone();
         assert_eq!(
             (&errors[0]["pointer"], &errors[0]["code"]),
             (&json!("/loras/0/name"), &json!("unsupported_for_model"))
         );
         assert!(errors[0]["detail"].as_str().unwrap().contains("weights are finite and at most 1e6"), "{errors}");
     }
-    desk.create(json!({"prompt": "a", "loras": [{"name": "sound"}]})).await;
-    let listed = desk.get("/v1/loras").await.json();
+    api.create(json!({"prompt": "a", "loras": [{"name": "sound"}]})).await;
+    let listed = api.get("/v1/loras").await.json();
     for (name, state) in [("nan", "failed"), ("huge", "failed"), ("sound", "available")] {
         let lora = listed["data"].as_array().unwrap().iter().find(|lora| lora["name"] == name).unwrap();
         assert_eq!(lora["state"], state, "{lora}");
@@ -243,17 +243,17 @@ async fn weights_that_leave_no_picture_are_known_before_a_request_is_accepted() 
 }
 
 #[tokio::test]
-async fn a_file_that_changed_since_it_was_listed_is_no_fault_of_the_request() {
-    let (desk, dir) = desk().await;
+async fn a_lora_file_that_changed_since_the_listing_answers_503() {
+    let (api, dir) = api().await;
     let body = json!({"prompt": "a", "loras": [{"name": "ink"}]});
-    desk.create(body.clone()).await;
+    api.create(body.clone()).await;
     let path = dir.path().join("ink.safetensors");
     for change in ["replaced", "gone"] {
         match change {
             "replaced" => std::fs::write(&path, with_number("flat-lora", 0.01)).unwrap(),
             _ => std::fs::remove_file(&path).unwrap(),
         }
-        let answer = desk.ask(post(&body, &[])).await;
+        let answer = api.ask(post(&body, &[])).await;
         assert_eq!(
             (answer.status, &answer.json()["code"]),
             (503, &json!("file_changed")),
@@ -262,41 +262,41 @@ async fn a_file_that_changed_since_it_was_listed_is_no_fault_of_the_request() {
         );
         assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
         assert!(answer.text().contains("try again later"), "{}", answer.text());
-        // Another fault of the request is its own.
+        // Other errors of the request are reported as usual.
         let faulty = json!({"prompt": "a", "steps": 0, "loras": [{"name": "ink"}]});
-        assert_eq!(refused(&desk, faulty).await.json()["code"], "validation_failed");
-        assert_eq!(desk.operate(Method::POST, "/admin/reload", Value::Null).await.status, 200);
+        assert_eq!(refused(&api, faulty).await.json()["code"], "validation_failed");
+        assert_eq!(api.operate(Method::POST, "/admin/reload", Value::Null).await.status, 200);
         match change {
-            "replaced" => drop(desk.create(body.clone()).await),
-            _ => assert_eq!(refused(&desk, body.clone()).await.json()["code"], "unknown_lora"),
+            "replaced" => drop(api.create(body.clone()).await),
+            _ => assert_eq!(refused(&api, body.clone()).await.json()["code"], "unknown_lora"),
         }
     }
 }
 
-/// Files that take a while to read are read too, in portions and once.
+/// The server also checks the numbers of files that take long to read.
 #[tokio::test]
-async fn the_numbers_of_large_files_are_known_before_a_request_is_accepted() {
+async fn the_numbers_of_large_files_are_checked_before_acceptance() {
     let dir = tempfile::tempdir().unwrap();
     for (name, number) in [("sound", 1e-3), ("broken", f32::NAN), ("huge", 3e38)] {
         let file = large(number);
         assert!(file.len() > 16 << 20);
         std::fs::write(dir.path().join(format!("{name}.safetensors")), file).unwrap();
     }
-    let desk = Desk::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
+    let api = TestApi::open(&[("loras.dir", dir.path().to_str().unwrap())]).await;
     let state = async |name: &str| {
-        let list = desk.get("/v1/loras").await.json();
+        let list = api.get("/v1/loras").await.json();
         let lora = list["data"].as_array().unwrap().iter().find(|lora| lora["name"] == name).unwrap().clone();
         lora["state"].as_str().unwrap().to_owned()
     };
-    desk.create(json!({"prompt": "a", "loras": [{"name": "sound"}]})).await;
+    api.create(json!({"prompt": "a", "loras": [{"name": "sound"}]})).await;
     for (name, said) in [("broken", "the number NaN"), ("huge", "the number 3e38")] {
-        assert_eq!(state(name).await, "available", "a list reads no large file");
-        // At first, and when it is known.
+        assert_eq!(state(name).await, "available", "a list does not read large files");
+        // The first request reads the file, the second uses the known result.
         for body in [
             json!({"prompt": "a", "loras": [{"name": "sound"}, {"name": name}]}),
             json!({"prompt": "a", "loras": [{"name": "sound"}, {"name": name}]}),
         ] {
-            let errors = refused(&desk, body).await.json()["errors"].clone();
+            let errors = refused(&api, body).await.json()["errors"].clone();
             assert_eq!(
                 (errors.as_array().unwrap().len(), &errors[0]["pointer"]),
                 (1, &json!("/loras/1/name")),
@@ -309,7 +309,7 @@ async fn the_numbers_of_large_files_are_known_before_a_request_is_accepted() {
     assert_eq!(state("sound").await, "available");
 }
 
-/// A LoRA for the embedded model whose last number is this one.
+/// A LoRA of more than 16 MiB for the embedded model; all numbers are 0 except the last.
 fn large(last: f32) -> Vec<u8> {
     const RANK: usize = 512;
     let file = std::fs::read(companion("flat-lora")).unwrap();

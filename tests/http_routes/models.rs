@@ -1,4 +1,4 @@
-//! What there is to make pictures with, and what of it cannot be used.
+//! Tests of the lists of models and add-ons, including files that cannot be used, and of reloading the folders.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, post};
+use crate::api::{TestApi, post};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity")
@@ -25,33 +25,33 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-async fn desk(models: &Path, more: &[(&str, &str)]) -> Desk {
-    Desk::open(&[&[("models.dir", models.to_str().unwrap())], more].concat()).await
+async fn api(models: &Path, more: &[(&str, &str)]) -> TestApi {
+    TestApi::open(&[&[("models.dir", models.to_str().unwrap())], more].concat()).await
 }
 
 #[tokio::test]
-async fn names_with_slashes_and_spaces_are_models_like_others() {
+async fn names_of_models_may_have_slashes_and_spaces() {
     let models = tempfile::tempdir().unwrap();
     for name in ["org/tiny", "My Model v1"] {
         copy(&fixtures().join("pipelines/sd1"), &models.path().join(name));
     }
-    let desk = desk(models.path(), &[]).await;
+    let api = api(models.path(), &[]).await;
     for (path, id) in [("org%2Ftiny", "org/tiny"), ("My%20Model%20v1", "My Model v1"), ("emoji", "emoji")] {
-        let model = desk.get(&format!("/v1/models/{path}")).await;
+        let model = api.get(&format!("/v1/models/{path}")).await;
         assert_eq!((model.status, &model.json()["id"]), (200, &json!(id)));
         assert_eq!((&model.json()["state"], &model.json()["error"]), (&json!("cold"), &Value::Null));
     }
-    let raw = desk.send(Request::get("/v1/models/org/tiny").body(Body::empty()).unwrap()).await;
+    let raw = api.send(Request::get("/v1/models/org/tiny").body(Body::empty()).unwrap()).await;
     assert_eq!(raw.status(), 200);
     for path in ["org%2Ftiny", "org/tiny"] {
-        let schema = desk.send(Request::get(format!("/v1/models/{path}/schema")).body(Body::empty()).unwrap()).await;
+        let schema = api.send(Request::get(format!("/v1/models/{path}/schema")).body(Body::empty()).unwrap()).await;
         assert_eq!(schema.status(), 200, "{path}");
     }
     for unknown in ["org", "tiny", "org%2F", "%FF"] {
-        assert_eq!(desk.get(&format!("/v1/models/{unknown}")).await.status, 404, "{unknown}");
+        assert_eq!(api.get(&format!("/v1/models/{unknown}")).await.status, 404, "{unknown}");
     }
-    let id = desk.create(json!({"model": "org/tiny", "prompt": "a"})).await;
-    assert_eq!(desk.get(&format!("/v1/images/{id}")).await.json()["params"]["model"], "org/tiny");
+    let id = api.create(json!({"model": "org/tiny", "prompt": "a"})).await;
+    assert_eq!(api.get(&format!("/v1/images/{id}")).await.json()["params"]["model"], "org/tiny");
 }
 
 #[tokio::test]
@@ -63,26 +63,26 @@ async fn a_model_that_cannot_be_used_is_refused_with_its_reason() {
     config["sample_size"] = json!(1u64 << 62);
     std::fs::write(bad.join("unet/config.json"), config.to_string()).unwrap();
     std::fs::write(models.path().join("old.ckpt"), b"PK").unwrap();
-    let desk = desk(models.path(), &[]).await;
+    let api = api(models.path(), &[]).await;
     for (name, reason) in [("bad", "unet/config.json: `sample_size`"), ("old", "pickle")] {
-        let model = desk.get(&format!("/v1/models/{name}")).await.json();
+        let model = api.get(&format!("/v1/models/{name}")).await.json();
         let error = model["error"].as_str().unwrap();
         assert!(model["state"] == "failed" && error.contains(reason), "{model}");
         assert_eq!((&model["bytes"], &model["capabilities"]), (&Value::Null, &Value::Null));
         for body in [json!({"model": name, "prompt": "a"}), json!({"prompt": "a", "refiner": {"model": name}})] {
-            let refused = desk.ask(post(&body, &[])).await;
+            let refused = api.ask(post(&body, &[])).await;
             assert_eq!(refused.status, 422);
             let errors = refused.json()["errors"].clone();
             assert_eq!(errors[0]["code"], "model_unavailable", "{errors}");
             assert!(errors[0]["detail"].as_str().unwrap().contains(error), "{errors}");
         }
     }
-    let unknown = desk.ask(post(&json!({"model": "none", "prompt": "a"}), &[])).await.json();
+    let unknown = api.ask(post(&json!({"model": "none", "prompt": "a"}), &[])).await.json();
     assert_eq!(unknown["code"], "unknown_model");
 }
 
 #[tokio::test]
-async fn what_stands_beside_models_is_listed_with_the_models_that_can_use_it() {
+async fn add_ons_are_listed_with_the_models_that_can_use_them() {
     let (loras, nets) = (fixtures().join("adapters"), fixtures().join("controlnets"));
     let words = tempfile::tempdir().unwrap();
     std::fs::write(words.path().join("old.pt"), b"PK").unwrap();
@@ -91,37 +91,37 @@ async fn what_stands_beside_models_is_listed_with_the_models_that_can_use_it() {
         ("embeddings.dir", words.path().to_str().unwrap()),
         ("controlnets.dir", nets.to_str().unwrap()),
     ];
-    let desk = desk(&fixtures().join("pipelines"), &folders).await;
+    let api = api(&fixtures().join("pipelines"), &folders).await;
     let list = |list: Value, name: &str| -> Value {
         let data = list["data"].as_array().unwrap();
         data.iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("{name} is not in {list}")).clone()
     };
-    let all = desk.get("/v1/loras").await.json();
+    let all = api.get("/v1/loras").await.json();
     let models = |item: &Value| -> Vec<String> { serde_json::from_value(item["models"].clone()).unwrap() };
     let lora = list(all.clone(), "sd1_kohya");
     assert_eq!((&lora["state"], &lora["error"]), (&json!("available"), &Value::Null));
     assert!(models(&lora).contains(&"sd1".to_owned()) && !models(&lora).contains(&"emoji".to_owned()), "{lora}");
     assert_eq!(models(&list(all, "emoji-flat")), ["emoji"]);
 
-    let all = desk.get("/v1/embeddings").await.json();
+    let all = api.get("/v1/embeddings").await.json();
     let word = list(all.clone(), "teal");
     assert_eq!((&word["word"], models(&word)), (&json!("<teal>"), vec!["emoji".to_owned()]), "{word}");
     let old = list(all, "old");
     assert_eq!((&old["state"], models(&old).len()), (&json!("failed"), 0));
     assert!(old["error"].as_str().unwrap().contains("pickle"), "{old}");
 
-    let all = desk.get("/v1/controlnets").await.json();
+    let all = api.get("/v1/controlnets").await.json();
     let net = list(all, "canny");
     assert!(net["state"] == "available" && models(&net).contains(&"sd1".to_owned()), "{net}");
 }
 
 #[tokio::test]
-async fn the_operator_has_the_folders_read_again() {
+async fn the_operator_can_reload_the_folders() {
     let (models, loras) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     copy(&fixtures().join("pipelines/sd1"), &models.path().join("one"));
-    let desk = desk(models.path(), &[("loras.dir", loras.path().to_str().unwrap())]).await;
+    let api = api(models.path(), &[("loras.dir", loras.path().to_str().unwrap())]).await;
     let nothing = json!({"added": [], "changed": [], "removed": []});
-    let reload = async || desk.operate(Method::POST, "/admin/reload", Value::Null).await;
+    let reload = async || api.operate(Method::POST, "/admin/reload", Value::Null).await;
     let read = reload().await.json();
     assert_eq!((&read["object"], &read["models"], &read["loras"]), (&json!("reload"), &nothing, &nothing));
 
@@ -132,11 +132,11 @@ async fn the_operator_has_the_folders_read_again() {
     let read = reload().await.json();
     assert_eq!(read["models"], json!({"added": ["two"], "changed": [], "removed": ["one"]}));
     assert_eq!(read["loras"], json!({"added": ["chars/alice"], "changed": [], "removed": []}));
-    assert_eq!(desk.get("/v1/models/one").await.status, 404);
-    desk.create(json!({"prompt": "a <lora:chars/alice:0.5>"})).await;
+    assert_eq!(api.get("/v1/models/one").await.status, 404);
+    api.create(json!({"prompt": "a <lora:chars/alice:0.5>"})).await;
 
     std::fs::remove_dir_all(models.path()).unwrap();
     let failed = reload().await;
     assert_eq!((failed.status, &failed.json()["code"]), (500, &json!("catalogue_unreadable")));
-    assert_eq!(desk.get("/v1/models/two").await.status, 200, "nothing has changed");
+    assert_eq!(api.get("/v1/models/two").await.status, 200, "the failed reload changes nothing");
 }

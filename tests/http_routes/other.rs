@@ -1,68 +1,68 @@
-//! Catalogues, the page, the operator's routes, and paths that are none.
+//! Tests of the catalogues, the page, the health and metrics routes, and unknown paths and methods.
 
 use axum::{
     body::Body,
     http::{Method, Request},
 };
-use latentd::http::public_endpoints;
+use latentd::http::public_routes;
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, read};
+use crate::api::{TestApi, read};
 
 #[tokio::test]
-async fn the_catalogues_are_as_the_contract_says() {
-    let desk = Desk::open(&[("limits.max_images", "3")]).await;
-    let models = desk.get("/v1/models").await.json();
+async fn the_lists_of_models_and_schedulers_and_the_queue_are_served() {
+    let api = TestApi::open(&[("limits.max_images", "3")]).await;
+    let models = api.get("/v1/models").await.json();
     let emoji = &models["data"][0];
     assert_eq!((emoji["id"].as_str(), emoji["default"].as_bool()), (Some("emoji"), Some(true)));
     assert_eq!(emoji["capabilities"]["max_images"], 3);
-    assert_eq!(&desk.get("/v1/models/emoji").await.json(), emoji);
-    assert_eq!(desk.get("/v1/models/none").await.status, 404);
-    let schedulers = desk.get("/v1/schedulers").await.json();
+    assert_eq!(&api.get("/v1/models/emoji").await.json(), emoji);
+    assert_eq!(api.get("/v1/models/none").await.status, 404);
+    let schedulers = api.get("/v1/schedulers").await.json();
     let names: Vec<_> = schedulers["data"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
     assert_eq!(emoji["capabilities"]["schedulers"], Value::Array(names));
-    desk.create(json!({"prompt": "a red fox"})).await;
-    let queue = desk.get("/v1/queue").await.json();
+    api.create(json!({"prompt": "a red fox"})).await;
+    let queue = api.get("/v1/queue").await.json();
     assert_eq!((queue["queued"].as_u64(), queue["running"].as_u64()), (Some(1), Some(0)));
     assert_eq!(queue["own"], json!({"queued": 1, "running": 0}));
 }
 
 #[tokio::test]
-async fn the_contract_is_served_in_both_notations() {
-    let desk = Desk::open(&[]).await;
-    let yaml: Value = serde_yaml_ng::from_str(desk.get("/openapi.yaml").await.text()).unwrap();
-    assert_eq!(desk.get("/openapi.json").await.json(), yaml);
+async fn the_contract_is_served_as_yaml_and_json() {
+    let api = TestApi::open(&[]).await;
+    let yaml: Value = serde_yaml_ng::from_str(api.get("/openapi.yaml").await.text()).unwrap();
+    assert_eq!(api.get("/openapi.json").await.json(), yaml);
 }
 
 #[tokio::test]
-async fn the_page_runs_nothing_but_its_own_files() {
-    let desk = Desk::open(&[]).await;
-    let page = desk.get("/").await;
+async fn the_page_loads_only_its_own_files() {
+    let api = TestApi::open(&[]).await;
+    let page = api.get("/").await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
     let policy = page.header("content-security-policy");
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     assert_eq!(page.header("cache-control"), "no-cache");
-    assert_eq!(desk.get_with("/", "if-none-match", page.header("etag")).await.status, 304);
+    assert_eq!(api.get_with("/", "if-none-match", page.header("etag")).await.status, 304);
     for line in page.text().lines() {
         assert!(!line.contains("style=") && !line.contains("<style") && !line.contains(" onclick="), "{line}");
     }
     for part in page.text().split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css")) {
         let path = format!("/{}", part.trim_start_matches(['.', '/']));
-        let answer = read(desk.send(Request::get(&path).body(Body::empty()).unwrap()).await).await;
+        let answer = read(api.send(Request::get(&path).body(Body::empty()).unwrap()).await).await;
         let kind = if path.ends_with("js") { "text/javascript; charset=utf-8" } else { "text/css; charset=utf-8" };
         assert_eq!((answer.status, answer.header("content-type")), (200, kind), "{path}");
     }
 }
 
 #[tokio::test]
-async fn every_route_knows_its_methods_and_no_others() {
-    let desk = Desk::open(&[]).await;
-    let table = public_endpoints();
+async fn every_route_allows_exactly_its_methods() {
+    let api = TestApi::open(&[]).await;
+    let table = public_routes();
     for path in table.iter().map(|end| end.path) {
         let concrete = path.replace("{id}", "img_00000000000000000000000000").replace("{n}", "0");
         let known: Vec<_> = table.iter().filter(|end| end.path == path).map(|end| &end.method).collect();
         for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
-            let answer = desk.act(method.clone(), &concrete).await;
+            let answer = api.act(method.clone(), &concrete).await;
             assert_eq!(answer.status != 405, known.contains(&&method), "{method} {path} → {}", answer.status);
             if answer.status == 405 {
                 assert!(known.iter().all(|known| answer.header("allow").contains(known.as_str())), "{method} {path}");
@@ -74,7 +74,7 @@ async fn every_route_knows_its_methods_and_no_others() {
 
 #[tokio::test]
 async fn paths_of_other_interfaces_are_not_found_whatever_their_method() {
-    let desk = Desk::open(&[]).await;
+    let api = TestApi::open(&[]).await;
     for (method, path) in [
         (Method::POST, "/v1/images/generations"),
         (Method::POST, "/v1/images/edits"),
@@ -83,14 +83,14 @@ async fn paths_of_other_interfaces_are_not_found_whatever_their_method() {
         (Method::POST, "/v1/chat/completions"),
     ] {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        let answer = read(desk.send(request).await).await;
+        let answer = read(api.send(request).await).await;
         assert_eq!((answer.status, answer.json()["code"].as_str()), (404, Some("not_found")), "{path}");
     }
 }
 
 #[tokio::test]
 async fn other_paths_are_not_found() {
-    let desk = Desk::open(&[]).await;
+    let api = TestApi::open(&[]).await;
     for path in [
         "/v1",
         "/v1/",
@@ -104,22 +104,22 @@ async fn other_paths_are_not_found() {
         "/readyz",
         "//",
     ] {
-        let answer = read(desk.send(Request::get(path).body(Body::empty()).unwrap()).await).await;
+        let answer = read(api.send(Request::get(path).body(Body::empty()).unwrap()).await).await;
         assert_eq!((answer.status, answer.json()["code"].as_str()), (404, Some("not_found")), "{path}");
         assert_eq!(answer.json()["instance"], path);
     }
 }
 
 #[tokio::test]
-async fn the_operator_sees_life_readiness_and_numbers() {
-    let desk = Desk::open(&[]).await;
-    desk.get("/v1/nothing").await;
-    desk.get("/v1/images/x").await;
-    let ask = async |path: &str| desk.operate(Method::GET, path, Value::Null).await;
+async fn the_operator_listener_serves_liveness_readiness_and_metrics() {
+    let api = TestApi::open(&[]).await;
+    api.get("/v1/nothing").await;
+    api.get("/v1/images/x").await;
+    let ask = async |path: &str| api.operate(Method::GET, path, Value::Null).await;
     assert_eq!(ask("/livez").await.status, 200);
     let unready = ask("/readyz").await;
     assert_eq!(unready.status, 503);
-    assert_eq!(unready.json()["reasons"], json!(["model emoji: cold"]), "nobody has loaded it here");
+    assert_eq!(unready.json()["reasons"], json!(["model emoji: cold"]), "no test has loaded the model");
     let unstarted = ask("/startupz").await;
     assert_eq!((unstarted.status, &unstarted.json()["reasons"]), (503, &json!(["model emoji: cold"])));
     let metrics = ask("/metrics").await;
@@ -132,5 +132,5 @@ async fn the_operator_sees_life_readiness_and_numbers() {
         assert!(metrics.text().contains(line), "{line} is not in {}", metrics.text());
     }
     let public = Request::get("/v1/models").body(Body::empty()).unwrap();
-    assert_eq!(read(tower::ServiceExt::oneshot(desk.operator.clone(), public).await.unwrap()).await.status, 404);
+    assert_eq!(read(tower::ServiceExt::oneshot(api.operator.clone(), public).await.unwrap()).await.status, 404);
 }

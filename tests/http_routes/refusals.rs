@@ -1,148 +1,149 @@
-//! What is refused before any work, and what a request may ask of the queue.
+//! Tests of requests that are refused before any work, such as those that would wait too long, and of the queue's
+//! fields.
 
 use futures::FutureExt;
-use latentd::{catalogue::Plan, ledger::Beat};
+use latentd::{catalogue::Plan, ledger::Heartbeat};
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, post};
+use crate::api::{TestApi, post};
 
 fn fox() -> Value {
     json!({"prompt": "a red fox"})
 }
 
 #[tokio::test]
-async fn a_tenants_own_share_of_the_queue_is_bounded() {
-    let desk = Desk::open(&[]).await;
-    let key = desk.key("greedy", 2).await;
+async fn the_number_of_queued_generations_of_a_tenant_is_bounded() {
+    let api = TestApi::open(&[]).await;
+    let key = api.key("greedy", 2).await;
     for _ in 0..2 {
-        assert_eq!(desk.ask(post(&fox(), &[("authorization", &key)])).await.status, 202);
+        assert_eq!(api.ask(post(&fox(), &[("authorization", &key)])).await.status, 202);
     }
-    let refused = desk.ask(post(&fox(), &[("authorization", &key)])).await;
+    let refused = api.ask(post(&fox(), &[("authorization", &key)])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (429, Some("tenant_queue_full")));
     assert_eq!(refused.json()["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
     assert_eq!(refused.header("retry-after"), refused.json()["retry_after_s"].to_string());
     for _ in 0..3 {
-        desk.create(fox()).await;
+        api.create(fox()).await;
     }
 }
 
-/// A worker that does so many units of work a second.
-async fn beat(desk: &Desk, speed: f64) {
-    let beat = Beat {
+/// Reports a worker with this speed, in units of work per second.
+async fn beat(api: &TestApi, speed: f64) {
+    let beat = Heartbeat {
         worker: "w".to_owned(),
         version: "0".to_owned(),
         models: vec!["emoji".to_owned()],
         running: 0,
         speed: Some(speed),
     };
-    desk.store.beat(&beat).await.unwrap();
+    api.store.beat(&beat).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_would_wait_too_long_is_refused() {
-    let desk = Desk::open(&[("queue.max_wait_s", "100"), ("engine.max_runs", "1")]).await;
-    desk.create(fox()).await;
-    let cost = desk.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
+async fn a_request_that_would_wait_too_long_is_refused() {
+    let api = TestApi::open(&[("queue.max_wait_s", "100"), ("engine.max_runs", "1")]).await;
+    api.create(fox()).await;
+    let cost = api.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
     assert!(cost > 0.0);
-    // Nobody has shown a speed yet, so that nothing can be told.
-    desk.create(fox()).await;
+    // No worker has reported a speed, so the server cannot estimate the wait.
+    api.create(fox()).await;
 
-    beat(&desk, cost / 60.0).await;
-    let refused = desk.ask(post(&fox(), &[])).await;
+    beat(&api, cost / 60.0).await;
+    let refused = api.ask(post(&fox(), &[])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")), "{}", refused.text());
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("120 s") && detail.contains("100 s"), "{detail}");
     let after: u64 = refused.header("retry-after").parse().unwrap();
-    assert!((16..=24).contains(&after), "20 s and a fifth, not {after}");
+    assert!((16..=24).contains(&after), "{after} is not 20 s ± a fifth");
 
-    beat(&desk, cost / 30.0).await;
+    beat(&api, cost / 30.0).await;
     let brief = json!({"prompt": "a red fox", "start_timeout_s": 59});
-    let refused = desk.ask(post(&brief, &[])).await;
+    let refused = api.ask(post(&brief, &[])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")));
     assert!(refused.json()["detail"].as_str().unwrap().contains("59 s"));
-    desk.create(json!({"prompt": "a red fox", "start_timeout_s": 61})).await;
+    api.create(json!({"prompt": "a red fox", "start_timeout_s": 61})).await;
 }
 
-/// Slots are free, and the memory is in use.
+/// Slots are free, but another generation holds the memory.
 #[tokio::test]
-async fn the_wait_for_memory_counts() {
-    let desk = Desk::open(&[("queue.max_wait_s", "100"), ("engine.max_bytes", "8000000000")]).await;
-    beat(&desk, 1e3).await;
+async fn the_estimated_wait_includes_the_wait_for_memory() {
+    let api = TestApi::open(&[("queue.max_wait_s", "100"), ("engine.max_bytes", "8000000000")]).await;
+    beat(&api, 1e3).await;
     let large = Plan { cost: 90e3, held: 7_999_999_999, call: 0 };
-    let first = desk.memory.take(0, large).now_or_never().unwrap();
-    desk.create(fox()).await;
-    // Who waits before is waited for too.
-    let mut second = Box::pin(desk.memory.take(0, large));
+    let first = api.memory.take(0, large).now_or_never().unwrap();
+    api.create(fox()).await;
+    // The estimate includes a generation that already waits for memory.
+    let mut second = Box::pin(api.memory.take(0, large));
     assert!((&mut second).now_or_never().is_none());
-    let refused = desk.ask(post(&fox(), &[])).await;
+    let refused = api.ask(post(&fox(), &[])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")), "{}", refused.text());
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("180 s") && detail.contains("100 s"), "{detail}");
     drop((first, second));
-    desk.create(fox()).await;
+    api.create(fox()).await;
 }
 
 #[tokio::test]
-async fn while_a_worker_has_a_free_slot_nothing_is_refused_for_its_wait() {
-    let desk = Desk::open(&[("queue.max_wait_s", "1"), ("engine.max_runs", "2")]).await;
-    desk.create(fox()).await;
-    beat(&desk, 1e-9).await;
-    let _lease = desk.begin().await;
-    desk.create(fox()).await;
-    assert_eq!(desk.ask(post(&fox(), &[])).await.status, 503);
+async fn no_request_is_refused_for_its_wait_while_a_slot_is_free() {
+    let api = TestApi::open(&[("queue.max_wait_s", "1"), ("engine.max_runs", "2")]).await;
+    api.create(fox()).await;
+    beat(&api, 1e-9).await;
+    let _lease = api.begin().await;
+    api.create(fox()).await;
+    assert_eq!(api.ask(post(&fox(), &[])).await.status, 503);
 }
 
 #[tokio::test]
-async fn a_full_queue_is_told_by_the_workers_speed() {
-    let desk =
-        Desk::open(&[("queue.max_queued", "1"), ("queue.max_wait_s", "1000000"), ("engine.max_runs", "1")]).await;
-    desk.create(fox()).await;
-    let cost = desk.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
-    beat(&desk, cost / 100.0).await;
-    let refused = desk.ask(post(&fox(), &[])).await;
+async fn the_retry_time_of_a_full_queue_follows_from_the_workers_speed() {
+    let api =
+        TestApi::open(&[("queue.max_queued", "1"), ("queue.max_wait_s", "1000000"), ("engine.max_runs", "1")]).await;
+    api.create(fox()).await;
+    let cost = api.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
+    beat(&api, cost / 100.0).await;
+    let refused = api.ask(post(&fox(), &[])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("queue_full")));
     let after: u64 = refused.header("retry-after").parse().unwrap();
-    assert!((80..=120).contains(&after), "100 s and a fifth, not {after}");
+    assert!((80..=120).contains(&after), "{after} is not 100 s ± a fifth");
     assert_eq!(refused.json()["type"], "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity");
 }
 
 #[tokio::test]
-async fn what_a_request_asks_of_the_queue_is_told_with_it() {
+async fn the_generation_shows_the_queue_fields_of_its_request() {
     let settings = [("queue.start_timeout_s", "77"), ("worker.run_timeout_s", "55"), ("queue.max_attempts", "5")];
-    let desk = Desk::open(&settings).await;
-    let plain = desk.ask(post(&fox(), &[])).await.json();
+    let api = TestApi::open(&settings).await;
+    let plain = api.ask(post(&fox(), &[])).await.json();
     assert_eq!((plain["priority"].as_str(), plain["max_attempts"].as_u64()), (Some("normal"), Some(5)));
     assert_eq!((plain["run_timeout_s"].as_u64(), plain["params"]["start_timeout_s"].as_u64()), (Some(55), Some(77)));
     let asked = json!({"prompt": "a red fox", "priority": "high", "run_timeout_s": 9, "start_timeout_s": 8});
-    let asked = desk.ask(post(&asked, &[])).await.json();
+    let asked = api.ask(post(&asked, &[])).await.json();
     assert_eq!((asked["priority"].as_str(), asked["run_timeout_s"].as_u64()), (Some("high"), Some(9)));
     assert_eq!(asked["params"]["start_timeout_s"], 8);
-    assert!(asked["params"].get("priority").is_none(), "they do not change the picture");
-    assert_eq!(asked["queue"]["position"], 0, "before the one that came first");
-    desk.create(json!({"prompt": "a", "priority": "low"})).await;
+    assert!(asked["params"].get("priority").is_none(), "params do not contain fields of the queue");
+    assert_eq!(asked["queue"]["position"], 0, "a high priority goes before an older generation");
+    api.create(json!({"prompt": "a", "priority": "low"})).await;
 
     for (field, value) in [("priority", json!("urgent")), ("run_timeout_s", json!(0)), ("run_timeout_s", json!(3601))] {
         for model in [Value::Null, json!("none")] {
-            let refused = desk.ask(post(&json!({"prompt": "a", "model": model, field: value}), &[])).await;
+            let refused = api.ask(post(&json!({"prompt": "a", "model": model, field: value}), &[])).await;
             assert_eq!(refused.status, 422);
             let named =
                 refused.json()["errors"].as_array().unwrap().iter().any(|e| e["pointer"] == format!("/{field}"));
-            assert!(named, "{field} is looked at whatever the model");
+            assert!(named, "no error of {field}");
         }
     }
 }
 
-/// Pointers of the errors of a refused request.
-async fn pointers(desk: &Desk, body: &Value) -> Vec<String> {
-    let refused = desk.ask(post(body, &[])).await;
+/// The pointers of the errors of a refused request.
+async fn pointers(api: &TestApi, body: &Value) -> Vec<String> {
+    let refused = api.ask(post(body, &[])).await;
     assert_eq!(refused.status, 422, "{body} {}", refused.text());
     let errors = refused.json()["errors"].as_array().unwrap().clone();
     errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test]
-async fn an_unknown_model_hides_no_other_fault() {
-    let desk = Desk::open(&[]).await;
+async fn an_unknown_model_hides_no_other_error() {
+    let api = TestApi::open(&[]).await;
     let faults = json!({
         "prompt": 5, "size": "0x0", "n": 0, "steps": 0, "seed": -1, "guidance_scale": 31, "eta": 2, "clip_skip": -1,
         "scheduler": "none", "loras": [{"name": "none"}], "controls": [{"model": "none"}], "image_guidance_scale": 0,
@@ -152,7 +153,7 @@ async fn an_unknown_model_hides_no_other_fault() {
     for model in [json!("none"), json!(7)] {
         let mut body = faults.clone();
         body["model"] = model;
-        let mut found = pointers(&desk, &body).await;
+        let mut found = pointers(&api, &body).await;
         found.sort();
         found.dedup();
         let expected = [
@@ -182,7 +183,7 @@ async fn an_unknown_model_hides_no_other_fault() {
         ];
         assert_eq!(found, expected);
     }
-    // What one model allows and another refuses is no fault of a request without a model.
+    // With an unknown model, a value that only some models allow is no error.
     for fields in [
         json!({"size": "72x40", "steps": 3, "clip_skip": 2, "decoder": "tiny", "scheduler": "dpmpp_2m_karras"}),
         json!({"prompt_2": "b", "denoising_end": 0.5, "aesthetic_score": 7, "target_size": [64, 64]}),
@@ -192,15 +193,15 @@ async fn an_unknown_model_hides_no_other_fault() {
     ] {
         let mut body = fields;
         (body["model"], body["prompt"]) = (json!("none"), json!("a <lora:emoji-flat>"));
-        let found = pointers(&desk, &body).await;
+        let found = pointers(&api, &body).await;
         let expected: &[&str] = if body.get("refiner").is_some() { &["/model", "/sigmas"] } else { &["/model"] };
         assert_eq!(found, expected, "{body}");
     }
 }
 
 #[tokio::test]
-async fn a_size_is_faulty_under_the_name_that_the_request_gives_it() {
-    let desk = Desk::open(&[("limits.max_pixels", "300000")]).await;
+async fn an_error_of_a_size_names_the_field_of_the_request() {
+    let api = TestApi::open(&[("limits.max_pixels", "300000")]).await;
     for (fields, pointer, said) in [
         (json!({"size": "0x0"}), "/size", "must have a width that is between 64 and 2048, not 0"),
         (json!({"size": "0x128"}), "/size", "must have a width that is between"),
@@ -220,12 +221,12 @@ async fn a_size_is_faulty_under_the_name_that_the_request_gives_it() {
     ] {
         let mut body = fields;
         body["prompt"] = json!("a");
-        let refused = desk.ask(post(&body, &[])).await;
+        let refused = api.ask(post(&body, &[])).await;
         let errors = refused.json()["errors"].as_array().unwrap().clone();
         assert!(errors.iter().all(|error| error["pointer"] == pointer), "{body} {errors:?}");
         assert!(errors[0]["detail"].as_str().unwrap().contains(said), "{body} {errors:?}");
     }
-    let tight = Desk::open(&[("engine.max_bytes", "1000000")]).await;
+    let tight = TestApi::open(&[("engine.max_bytes", "1000000")]).await;
     let refused = tight.ask(post(&json!({"prompt": "a", "size": "512x512"}), &[])).await;
     let error = refused.json()["errors"][0].clone();
     assert_eq!(error["pointer"], "/size", "{error}");
@@ -233,23 +234,23 @@ async fn a_size_is_faulty_under_the_name_that_the_request_gives_it() {
 }
 
 #[tokio::test]
-async fn a_time_that_a_run_can_never_keep_is_refused_once_the_speed_is_known() {
-    let desk = Desk::open(&[]).await;
-    let record = |model: &str, cost: f64| desk.throughput.record(model, std::time::Duration::from_secs(11), 1, cost);
+async fn a_run_timeout_below_half_the_estimate_is_refused_once_the_speed_is_known() {
+    let api = TestApi::open(&[]).await;
+    let record = |model: &str, cost: f64| api.throughput.record(model, std::time::Duration::from_secs(11), 1, cost);
     let within = |seconds: u32| json!({"prompt": "a", "run_timeout_s": seconds});
-    desk.create(within(1)).await;
+    api.create(within(1)).await;
     for _ in 0..3 {
         record("another", 1e-9);
     }
     record("emoji", 1e-3);
     record("emoji", 1e-3);
-    desk.create(within(1)).await;
+    api.create(within(1)).await;
     record("emoji", 1e-3);
-    let refused = desk.ask(post(&within(1), &[])).await;
+    let refused = api.ask(post(&within(1), &[])).await;
     assert_eq!(refused.status, 422, "{}", refused.text());
     let error = refused.json()["errors"][0].clone();
     assert_eq!((&error["pointer"], &error["code"]), (&json!("/run_timeout_s"), &json!("out_of_range")));
-    // The bound that the error names is half of the estimate, and allowed.
+    // The bound that the error names is half of the estimate.
     let detail = error["detail"].as_str().unwrap().to_owned();
     let number = |after: &str| -> f64 {
         let text = detail.split_once(after).unwrap_or_else(|| panic!("{detail}")).1;
@@ -257,8 +258,8 @@ async fn a_time_that_a_run_can_never_keep_is_refused_once_the_speed_is_known() {
     };
     let (bound, estimate) = (number("must be at least "), number("takes about "));
     assert!((estimate / 2.0 - bound).abs() <= 1.0, "{detail}");
-    // Without the field the server's own time holds, and one fast run shows that the others were slowed by something.
-    desk.create(fox()).await;
+    // Without the field, the timeout of the server applies. One fast run lowers the estimate.
+    api.create(fox()).await;
     record("emoji", 1e12);
-    desk.create(within(1)).await;
+    api.create(within(1)).await;
 }

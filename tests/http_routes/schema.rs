@@ -1,4 +1,4 @@
-//! `/v1/models/{id}/schema`: what a model takes. The schema and the server judge requests alike.
+//! Tests of `/v1/models/{id}/schema`: the schema of a model and the server accept the same requests.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use latentd::generation::FIELDS;
 use serde_json::{Map, Value, json};
 
-use crate::desk::{Desk, post};
+use crate::api::{TestApi, post};
 
-async fn desk() -> Desk {
+async fn api() -> TestApi {
     let folder = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name);
     let (models, nets) = (folder("pipelines"), folder("controlnets"));
-    Desk::open(&[("models.dir", models.to_str().unwrap()), ("controlnets.dir", nets.to_str().unwrap())]).await
+    TestApi::open(&[("models.dir", models.to_str().unwrap()), ("controlnets.dir", nets.to_str().unwrap())]).await
 }
 
-async fn schema(desk: &Desk, model: &str) -> Value {
-    let answer = desk.get(&format!("/v1/models/{model}/schema")).await;
+async fn schema(api: &TestApi, model: &str) -> Value {
+    let answer = api.get(&format!("/v1/models/{model}/schema")).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/schema+json"));
     answer.json()
 }
@@ -27,7 +27,7 @@ fn picture() -> Value {
     json!({"b64": STANDARD.encode(file)})
 }
 
-/// A small request with these fields; null takes one away.
+/// `base` with `fields` added; a field with the value null is removed.
 fn request(base: &Value, fields: &Value) -> Value {
     let mut request = base.as_object().unwrap().clone();
     for (name, value) in fields.as_object().unwrap() {
@@ -37,16 +37,16 @@ fn request(base: &Value, fields: &Value) -> Value {
     Value::Object(request)
 }
 
-/// Panics unless schema and server both say what is expected.
-async fn judge(desk: &Desk, schema: &Value, request: &Value, valid: bool) {
+/// Panics unless both the schema and the server accept the request (`valid`) or both refuse it.
+async fn judge(api: &TestApi, schema: &Value, request: &Value, valid: bool) {
     let fits = jsonschema::draft202012::is_valid(schema, request);
-    let answer = desk.ask(post(request, &[])).await;
+    let answer = api.ask(post(request, &[])).await;
     assert_eq!((answer.status, fits), (if valid { 202 } else { 422 }, valid), "{request}: {}", answer.text());
 }
 
 #[tokio::test]
-async fn the_schema_and_the_server_judge_requests_of_any_model_alike() {
-    let desk = desk().await;
+async fn the_schema_and_the_server_agree_on_requests_for_any_model() {
+    let api = api().await;
     let (image, mask) = (picture(), picture());
     let of_all = [
         (json!({}), true),
@@ -107,7 +107,7 @@ async fn the_schema_and_the_server_judge_requests_of_any_model_alike() {
         (json!({"mask": mask, "image": null}), false),
     ];
     for model in ["sd1", "sdxl", "ip2p", "sd1-inpaint"] {
-        let schema = schema(&desk, model).await;
+        let schema = schema(&api, model).await;
         let base = match model {
             "ip2p" => json!({"image": image}),
             "sd1-inpaint" => json!({"image": image, "mask": mask}),
@@ -116,16 +116,19 @@ async fn the_schema_and_the_server_judge_requests_of_any_model_alike() {
         let small = json!({"model": model, "prompt": "a fox", "width": 64, "height": 64, "steps": 4});
         let base = request(&small, &base);
         for (fields, valid) in &of_all {
-            judge(&desk, &schema, &request(&base, fields), *valid).await;
+            judge(&api, &schema, &request(&base, fields), *valid).await;
         }
         let without = request(&base, &json!({"model": null}));
-        assert!(!jsonschema::draft202012::is_valid(&schema, &without), "another model is the default");
+        assert!(
+            !jsonschema::draft202012::is_valid(&schema, &without),
+            "the schema requires `model`, because another model is the default"
+        );
     }
 }
 
 #[tokio::test]
-async fn each_model_says_what_it_alone_takes() {
-    let desk = desk().await;
+async fn the_schema_and_the_server_agree_on_requests_for_single_models() {
+    let api = api().await;
     let (image, mask) = (picture(), picture());
     let size = json!([64, 64]);
     for (model, fields, valid) in [
@@ -160,18 +163,18 @@ async fn each_model_says_what_it_alone_takes() {
         ("sdxl", json!({"refiner": {"model": "sdxl"}, "denoising_end": 0.5}), false),
         ("sdxl", json!({"refiner": {"model": "sdxl"}, "timesteps": [900, 400], "steps": null}), false),
     ] {
-        let schema = schema(&desk, model).await;
+        let schema = schema(&api, model).await;
         let small = json!({"model": model, "prompt": "a fox", "width": 64, "height": 64, "steps": 4});
-        judge(&desk, &schema, &request(&small, &fields), valid).await;
+        judge(&api, &schema, &request(&small, &fields), valid).await;
     }
 }
 
-/// Where a schema names a default, a request that says it is the request that says nothing.
+/// A request that contains the defaults of the schema is the same as a request without them.
 #[tokio::test]
-async fn the_defaults_are_those_of_the_server() {
-    let desk = desk().await;
+async fn the_defaults_of_the_schema_are_those_of_the_server() {
+    let api = api().await;
     for model in ["emoji", "sd1", "sdxl", "ip2p", "sd1-inpaint"] {
-        let schema = schema(&desk, model).await;
+        let schema = schema(&api, model).await;
         assert!(jsonschema::meta::is_valid(&schema), "{schema}");
         let properties = schema["properties"].as_object().unwrap();
         let known = properties.keys().filter(|name| FIELDS.iter().any(|field| field.name == *name)).count();
@@ -193,8 +196,8 @@ async fn the_defaults_are_those_of_the_server() {
         assert!(defaults.len() >= 15, "{defaults:?}");
         let said = request(&Value::Object(defaults), &base);
         let shown = async |body: &Value| {
-            let id = desk.create(body.clone()).await;
-            let shown = desk.get(&format!("/v1/images/{id}")).await.json();
+            let id = api.create(body.clone()).await;
+            let shown = api.get(&format!("/v1/images/{id}")).await.json();
             let fields = ["params", "priority", "run_timeout_s", "metadata"];
             fields.map(|name| shown[name].clone())
         };
@@ -204,22 +207,22 @@ async fn the_defaults_are_those_of_the_server() {
 
 #[tokio::test]
 async fn the_schema_names_the_classes_that_have_names() {
-    let desk = desk().await;
-    let dit = schema(&desk, "dit").await["properties"]["class_label"]["x-classes"].clone();
+    let api = api().await;
+    let dit = schema(&api, "dit").await["properties"]["class_label"]["x-classes"].clone();
     assert_eq!((dit.as_array().unwrap().len(), &dit[7]), (1000, &json!("class 7")));
     for model in ["classifier-guidance", "consistency"] {
-        let properties = schema(&desk, model).await["properties"].clone();
+        let properties = schema(&api, model).await["properties"].clone();
         assert_eq!((properties.get("prompt"), properties["class_label"].get("x-classes")), (None, None), "{model}");
     }
 }
 
 #[tokio::test]
-async fn a_model_that_is_not_there_has_no_schema() {
+async fn an_unavailable_model_has_no_schema() {
     let models = tempfile::tempdir().unwrap();
     std::fs::write(models.path().join("old.ckpt"), b"PK").unwrap();
-    let desk = Desk::open(&[("models.dir", models.path().to_str().unwrap())]).await;
+    let api = TestApi::open(&[("models.dir", models.path().to_str().unwrap())]).await;
     for path in ["none/schema", "schema", "old/schema", "emoji/schema/schema"] {
-        let answer = desk.get(&format!("/v1/models/{path}")).await;
+        let answer = api.get(&format!("/v1/models/{path}")).await;
         assert_eq!((answer.status, &answer.json()["code"]), (404, &json!("not_found")), "{path}");
     }
 }

@@ -1,4 +1,4 @@
-//! A database that does not answer, and what the door says meanwhile.
+//! Tests of the server's answers while the database does not answer.
 
 use std::{future::pending, time::Duration};
 
@@ -11,30 +11,32 @@ use futures::stream::BoxStream;
 use latentd::{
     crash::Attempt,
     generation::{
-        Delivery, DeliveryId, Endpoint, EndpointId, EndpointTerms, Event, GenerationId, Preview, Record, SigningSecret,
+        Delivery, DeliveryId, Endpoint, EndpointId, EndpointSettings, Event, GenerationId, Preview, Record,
+        SigningSecret,
     },
-    http::{operator_endpoints, public_endpoints},
+    http::{operator_routes, public_routes},
     ledger::{
-        Acceptance, Accepted, Accepts, Answer, Beat, Claimant, ClaimedDelivery, Claims, Counts, DeliveryClaim,
-        Fingerprint, Fleet, Glance, Hint, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint, Next, Outcome, Page,
-        Place, Reads, Reaped, Reaping, Renewed, Report, StoreError, Upkeep, Webhooks, WorkerRecord, Workload,
+        Acceptance, Accepted, Accepts, Claimant, ClaimedDelivery, Claims, Counts, DeliveryAnswer, DeliveryClaim,
+        Fingerprint, Fleet, Heartbeat, Hint, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint, Next, Outcome,
+        Page, QueuePosition, Reads, Reaped, Reaping, Renewed, Report, Snapshot, StoreError, Upkeep, Webhooks,
+        WorkerRecord, Workload,
     },
 };
 use serde_json::{Value, json};
 
-use crate::desk::Desk;
+use crate::api::TestApi;
 
 /// A store that never answers.
-pub struct Silence;
+pub struct SilentStore;
 
-impl AsRef<Ledger> for Silence {
+impl AsRef<Ledger> for SilentStore {
     fn as_ref(&self) -> &Ledger {
-        unreachable!("every call of every role is answered, or rather not, by this store itself")
+        unreachable!("this store implements every method itself")
     }
 }
 
 #[async_trait]
-impl Accepts for Silence {
+impl Accepts for SilentStore {
     async fn accept(&self, _: &Acceptance<'_>) -> Result<Accepted, StoreError> {
         pending().await
     }
@@ -57,7 +59,7 @@ impl Accepts for Silence {
 }
 
 #[async_trait]
-impl Reads for Silence {
+impl Reads for SilentStore {
     async fn get(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
         pending().await
     }
@@ -86,7 +88,7 @@ impl Reads for Silence {
         pending().await
     }
 
-    async fn place(&self, _: GenerationId) -> Result<Option<Place>, StoreError> {
+    async fn place(&self, _: GenerationId) -> Result<Option<QueuePosition>, StoreError> {
         pending().await
     }
 
@@ -96,7 +98,7 @@ impl Reads for Silence {
 }
 
 #[async_trait]
-impl Claims for Silence {
+impl Claims for SilentStore {
     async fn claim(&self, _: &Claimant, _: usize, _: bool) -> Result<Vec<(Record, Lease)>, StoreError> {
         pending().await
     }
@@ -111,7 +113,7 @@ impl Claims for Silence {
 }
 
 #[async_trait]
-impl Upkeep for Silence {
+impl Upkeep for SilentStore {
     async fn reap(&self, _: &Reaping) -> Result<Reaped, StoreError> {
         pending().await
     }
@@ -138,7 +140,7 @@ impl Upkeep for Silence {
 }
 
 #[async_trait]
-impl Fleet for Silence {
+impl Fleet for SilentStore {
     fn is_shared(&self) -> bool {
         true
     }
@@ -147,7 +149,7 @@ impl Fleet for Silence {
         pending().await
     }
 
-    async fn glance(&self, _: &[GenerationId]) -> Result<Vec<Glance>, StoreError> {
+    async fn snapshots(&self, _: &[GenerationId]) -> Result<Vec<Snapshot>, StoreError> {
         pending().await
     }
 
@@ -155,7 +157,7 @@ impl Fleet for Silence {
         pending().await
     }
 
-    async fn beat(&self, _: &Beat) -> Result<bool, StoreError> {
+    async fn beat(&self, _: &Heartbeat) -> Result<bool, StoreError> {
         pending().await
     }
 
@@ -181,7 +183,7 @@ impl Fleet for Silence {
 }
 
 #[async_trait]
-impl Keys for Silence {
+impl Keys for SilentStore {
     async fn create_key(&self, _: &KeyRecord) -> Result<(), StoreError> {
         pending().await
     }
@@ -196,7 +198,7 @@ impl Keys for Silence {
 }
 
 #[async_trait]
-impl Webhooks for Silence {
+impl Webhooks for SilentStore {
     async fn create_endpoint(&self, _: &NewEndpoint<'_>, _: usize) -> Result<Option<Endpoint>, StoreError> {
         pending().await
     }
@@ -213,7 +215,7 @@ impl Webhooks for Silence {
         &self,
         _: &str,
         _: EndpointId,
-        _: &EndpointTerms,
+        _: &EndpointSettings,
     ) -> Result<Option<Endpoint>, StoreError> {
         pending().await
     }
@@ -250,7 +252,7 @@ impl Webhooks for Silence {
         pending().await
     }
 
-    async fn settle_delivery(&self, _: DeliveryClaim, _: &Answer, _: Next) -> Result<bool, StoreError> {
+    async fn settle_delivery(&self, _: DeliveryClaim, _: &DeliveryAnswer, _: Next) -> Result<bool, StoreError> {
         pending().await
     }
 
@@ -267,10 +269,10 @@ impl Webhooks for Silence {
     }
 }
 
-/// Longer than any of these answers takes: a bound against hanging.
+/// A timeout for hanging requests, longer than any answer takes.
 const HANG: Duration = Duration::from_secs(20);
 
-/// An address of the route, with names that could be known.
+/// A path of a route, with valid ids in place of the parameters.
 fn concrete(path: &str) -> String {
     let id = match path.split('/').nth(2) {
         Some("models") => "emoji",
@@ -284,9 +286,9 @@ fn concrete(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_route_that_needs_the_database_says_that_it_is_away() {
-    let desk = Desk::on_silence(&[("database.timeout_s", "0.05")]);
-    let key = format!("Bearer {}", latentd::service::Key::new().unwrap().expose());
+async fn every_route_that_needs_the_database_answers_503_without_it() {
+    let api = TestApi::on_silent_store(&[("database.timeout_s", "0.05")]);
+    let key = format!("Bearer {}", latentd::service::ApiKey::new().unwrap().expose());
     let catalogues = [
         "/v1/models",
         "/v1/models/{id}",
@@ -297,7 +299,7 @@ async fn every_route_that_needs_the_database_says_that_it_is_away() {
         "/v1/schedulers",
     ];
     let mut asked = 0;
-    for end in public_endpoints().iter().filter(|end| end.path.starts_with("/v1/")) {
+    for end in public_routes().iter().filter(|end| end.path.starts_with("/v1/")) {
         for key in [None, Some(&key)] {
             if key.is_none() && catalogues.contains(&end.path) {
                 continue;
@@ -310,7 +312,7 @@ async fn every_route_that_needs_the_database_says_that_it_is_away() {
                 true => "{\"prompt\": \"a red fox\"}",
                 false => "",
             };
-            let answer = tokio::time::timeout(HANG, desk.ask(request.body(Body::from(body)).unwrap())).await;
+            let answer = tokio::time::timeout(HANG, api.ask(request.body(Body::from(body)).unwrap())).await;
             let answer = answer.unwrap_or_else(|_| panic!("{} {} hangs", end.method, end.path));
             assert_eq!(
                 (answer.status, answer.json()["code"].as_str()),
@@ -323,10 +325,9 @@ async fn every_route_that_needs_the_database_says_that_it_is_away() {
         }
     }
     assert!(asked > 20, "only {asked} routes were asked");
-    for end in operator_endpoints().iter().filter(|end| end.path.starts_with("/admin/") && end.path != "/admin/reload")
-    {
+    for end in operator_routes().iter().filter(|end| end.path.starts_with("/admin/") && end.path != "/admin/reload") {
         let body = if end.path == "/admin/keys" { json!({"tenant": "studio"}) } else { Value::Null };
-        let answer = tokio::time::timeout(HANG, desk.operate(end.method.clone(), &concrete(end.path), body)).await;
+        let answer = tokio::time::timeout(HANG, api.operate(end.method.clone(), &concrete(end.path), body)).await;
         let answer = answer.unwrap_or_else(|_| panic!("{} {} hangs", end.method, end.path));
         assert_eq!(
             (answer.status, answer.json()["code"].as_str()),
@@ -338,10 +339,10 @@ async fn every_route_that_needs_the_database_says_that_it_is_away() {
 }
 
 #[tokio::test]
-async fn a_server_without_its_database_lives_and_is_not_ready() {
-    let desk = Desk::on_silence(&[("database.timeout_s", "0.05")]);
+async fn a_server_without_its_database_is_alive_and_not_ready() {
+    let api = TestApi::on_silent_store(&[("database.timeout_s", "0.05")]);
     let ask = async |path: &str| {
-        let asked = tokio::time::timeout(HANG, desk.operate(Method::GET, path, Value::Null)).await;
+        let asked = tokio::time::timeout(HANG, api.operate(Method::GET, path, Value::Null)).await;
         asked.unwrap_or_else(|_| panic!("{path} hangs"))
     };
     assert_eq!(ask("/livez").await.status, 200);
@@ -351,9 +352,9 @@ async fn a_server_without_its_database_lives_and_is_not_ready() {
     assert_eq!(
         ask("/startupz").await.json()["reasons"],
         json!(["model emoji: cold"]),
-        "the database is none of its reasons"
+        "the database is not among the reasons"
     );
     assert_eq!(ask("/metrics").await.status, 200);
-    assert_eq!(desk.get("/health").await.status, 200);
-    assert_eq!(desk.get("/v1/models").await.status, 200);
+    assert_eq!(api.get("/health").await.status, 200);
+    assert_eq!(api.get("/v1/models").await.status, 200);
 }

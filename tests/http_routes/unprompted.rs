@@ -1,4 +1,4 @@
-//! Requests for models that draw without a prompt.
+//! Tests of requests for models that draw without a prompt.
 
 use std::{
     fs,
@@ -7,26 +7,26 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::desk::{Desk, post};
+use crate::api::{TestApi, post};
 
 fn pipelines() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines")
 }
 
-async fn desk(models: &Path) -> Desk {
-    Desk::open(&[("models.dir", models.to_str().unwrap())]).await
+async fn api(models: &Path) -> TestApi {
+    TestApi::open(&[("models.dir", models.to_str().unwrap())]).await
 }
 
-/// The accepted generation.
-async fn accepted(desk: &Desk, body: &Value) -> Value {
-    let answer = desk.ask(post(body, &[])).await;
+/// Creates a generation; returns the answer.
+async fn accepted(api: &TestApi, body: &Value) -> Value {
+    let answer = api.ask(post(body, &[])).await;
     assert_eq!(answer.status, 202, "{body} {}", answer.text());
     answer.json()
 }
 
-/// Pointers, codes and details of the errors.
-async fn errors(desk: &Desk, body: &Value) -> Vec<(String, String, String)> {
-    let answer = desk.ask(post(body, &[])).await;
+/// The pointers, codes and details of the errors of a refused request.
+async fn errors(api: &TestApi, body: &Value) -> Vec<(String, String, String)> {
+    let answer = api.ask(post(body, &[])).await;
     assert_eq!(answer.status, 422, "{body} {}", answer.text());
     let text = |error: &Value, key: &str| error[key].as_str().unwrap().to_owned();
     let errors = answer.json()["errors"].as_array().unwrap().clone();
@@ -34,8 +34,8 @@ async fn errors(desk: &Desk, body: &Value) -> Vec<(String, String, String)> {
 }
 
 #[tokio::test]
-async fn what_needs_a_prompt_is_refused_by_name() {
-    let desk = desk(&pipelines()).await;
+async fn fields_that_need_a_prompt_are_refused_by_name() {
+    let api = api(&pipelines()).await;
     for (field, value) in [
         ("prompt", json!("a fox")),
         ("negative_prompt", json!("blurry")),
@@ -47,53 +47,53 @@ async fn what_needs_a_prompt_is_refused_by_name() {
         ("loras", json!([{"name": "sd1_kohya"}])),
         ("class_label", json!(1)),
     ] {
-        let errors = errors(&desk, &json!({"model": "ddpm", field: value})).await;
+        let errors = errors(&api, &json!({"model": "ddpm", field: value})).await;
         let [(pointer, code, detail)] = &errors[..] else { panic!("{field}: {errors:?}") };
         assert_eq!((pointer, code.as_str()), (&format!("/{field}"), "unsupported_for_model"), "{detail}");
         assert!(detail.contains("\"ddpm\""), "{detail}");
     }
-    let refiner = errors(&desk, &json!({"model": "ddpm", "refiner": {"model": "sdxl", "switch_at": 0.5}})).await;
+    let refiner = errors(&api, &json!({"model": "ddpm", "refiner": {"model": "sdxl", "switch_at": 0.5}})).await;
     assert!(matches!(&refiner[..], [(at, ..)] if at == "/refiner/model"), "{refiner:?}");
-    let tiny = errors(&desk, &json!({"model": "ddpm", "decoder": "tiny"})).await;
+    let tiny = errors(&api, &json!({"model": "ddpm", "decoder": "tiny"})).await;
     assert!(matches!(&tiny[..], [(at, code, _)] if at == "/decoder" && code == "invalid_value"), "{tiny:?}");
 }
 
 #[tokio::test]
-async fn a_request_without_a_prompt_is_accepted_and_its_params_make_it_again() {
-    let desk = desk(&pipelines()).await;
+async fn a_request_without_a_prompt_is_accepted_and_its_params_repeat_it() {
+    let api = api(&pipelines()).await;
     for body in [
         json!({"model": "ddpm", "seed": 1, "eta": 0.5, "scheduler": "ddim", "steps": 20, "width": 24, "height": 24}),
         json!({"model": "ldm-uncond", "seed": 1, "n": 3, "seed_mode": "batch"}),
         json!({"model": "consistency", "seed": 1, "class_label": 3, "n": 2, "timesteps": [22, 0]}),
         json!({"model": "score-sde-ve", "seed": 1, "steps": 60, "scheduler": {"correct_steps": 2}}),
     ] {
-        let params = accepted(&desk, &body).await["params"].clone();
+        let params = accepted(&api, &body).await["params"].clone();
         assert_eq!(params["prompt"], "", "{params}");
-        assert_eq!(accepted(&desk, &params).await["params"], params);
+        assert_eq!(accepted(&api, &params).await["params"], params);
     }
-    let errors = errors(&desk, &json!({"model": "ddpm", "width": 20, "height": 4})).await;
+    let errors = errors(&api, &json!({"model": "ddpm", "width": 20, "height": 4})).await;
     let of = |pointer: &str| errors.iter().find(|error| error.0 == pointer).unwrap().2.clone();
     assert!(of("/width").contains("a multiple of 8") && of("/height").contains("between 8 and"), "{errors:?}");
 }
 
 #[tokio::test]
-async fn a_side_that_can_be_one_number_alone_is_named_alone() {
-    let desk = desk(&pipelines()).await;
-    let schema = desk.get("/v1/models/dit/schema").await.json();
+async fn the_error_names_the_only_allowed_size() {
+    let api = api(&pipelines()).await;
+    let schema = api.get("/v1/models/dit/schema").await.json();
     let side = &schema["properties"]["width"];
     let pixels = side["minimum"].as_u64().unwrap();
     assert_eq!(side["maximum"].as_u64(), Some(pixels));
-    let wide = errors(&desk, &json!({"model": "dit", "class_label": 1, "width": 2 * pixels})).await;
+    let wide = errors(&api, &json!({"model": "dit", "class_label": 1, "width": 2 * pixels})).await;
     assert_eq!(wide[0].2, format!("width must be {pixels}, not {}", 2 * pixels));
     let size = format!("{pixels}x{}", 3 * pixels);
-    let tall = errors(&desk, &json!({"model": "dit", "class_label": 1, "size": size})).await;
+    let tall = errors(&api, &json!({"model": "dit", "class_label": 1, "size": size})).await;
     assert_eq!(tall[0].2, format!("size must have a height that is {pixels}, not {}", 3 * pixels));
-    let free = errors(&desk, &json!({"model": "ddpm", "width": 0})).await;
+    let free = errors(&api, &json!({"model": "ddpm", "width": 0})).await;
     assert!(free[0].2.starts_with("width must be between 8 and "), "{free:?}");
 }
 
 #[tokio::test]
-async fn classes_go_by_number_or_name_for_all_pictures_or_for_each() {
+async fn classes_are_given_by_number_or_name_for_all_pictures_or_for_each() {
     let models = tempfile::tempdir().unwrap();
     copy(&pipelines().join("consistency"), &models.path().join("numbers"));
     copy(&pipelines().join("consistency"), &models.path().join("names"));
@@ -101,7 +101,7 @@ async fn classes_go_by_number_or_name_for_all_pictures_or_for_each() {
     let mut keys: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
     keys["id2label"] = json!({"0": "tench, Tinca tinca", "7": "cock"});
     fs::write(&index, keys.to_string()).unwrap();
-    let desk = desk(models.path()).await;
+    let api = api(models.path()).await;
     for (model, label, n, labels) in [
         ("numbers", json!(9), 1, json!([9])),
         ("numbers", json!(2.0), 2, json!([2, 2])),
@@ -109,7 +109,7 @@ async fn classes_go_by_number_or_name_for_all_pictures_or_for_each() {
         ("names", json!("cock"), 1, json!([7])),
         ("names", json!(["Tinca tinca", 3]), 2, json!([0, 3])),
     ] {
-        let accepted = accepted(&desk, &json!({"model": model, "class_label": label, "n": n})).await;
+        let accepted = accepted(&api, &json!({"model": model, "class_label": label, "n": n})).await;
         assert_eq!(accepted["params"]["class_label"], labels, "{label}");
     }
     for (model, label, pointer, said) in [
@@ -123,7 +123,7 @@ async fn classes_go_by_number_or_name_for_all_pictures_or_for_each() {
         ("names", json!(["cock", "hen"]), "/class_label/1", "not \"hen\""),
         ("numbers", json!({"a": 1}), "/class_label", "a number or a name"),
     ] {
-        let errors = errors(&desk, &json!({"model": model, "class_label": label, "n": 2})).await;
+        let errors = errors(&api, &json!({"model": model, "class_label": label, "n": 2})).await;
         let [(at, _, detail)] = &errors[..] else { panic!("{label}: {errors:?}") };
         assert!(at == pointer && detail.contains(said), "{label}: {errors:?}");
     }

@@ -1,4 +1,4 @@
-//! Into the queue.
+//! Tests of accepting generations into the queue.
 
 use futures::future::join_all;
 use latentd::generation::{Draw, EventKind, GenerationId, SchedulerChoice, Status};
@@ -35,7 +35,7 @@ pub async fn the_queue_has_a_bound(place: &dyn Place) {
     assert!(matches!(error, StoreError::Refused(Refusal::QueueFull { queued: 2 })), "{error:?}");
     assert!(store.get(refused.id).await.unwrap().is_none());
     assert_eq!(history(&*store, refused.id).await, []);
-    // The bound is on those that wait, not on those that run.
+    // The bound applies to queued generations, not to running ones.
     claim_one(&*store).await;
     new_record(store.accept(&bounded()).await);
 }
@@ -64,7 +64,7 @@ pub async fn an_id_is_accepted_once(place: &dyn Place) {
     assert_eq!(history(&*store, id).await, [EventKind::Queued]);
 }
 
-pub async fn every_field_of_a_request_comes_back(place: &dyn Place) {
+pub async fn every_field_of_a_request_is_stored(place: &dyn Place) {
     let store = place.open().await;
     let object = serde_json::json!({"_class_name": "DDIMScheduler", "beta_start": 0.00085, "nested": [1, null]});
     let serde_json::Value::Object(object) = object else { unreachable!() };
@@ -80,9 +80,9 @@ pub async fn every_field_of_a_request_comes_back(place: &dyn Place) {
     }
 }
 
-/// The future of an accept is dropped after more and more polls, so that it stops in every place where it can; only the
-/// last one is polled to its end. The client, who has heard nothing, sends the same again.
-pub async fn a_dropped_accept_leaves_all_or_nothing(place: &dyn Place) {
+/// Each round drops the future of an accept after more polls, so accepts stop at all their awaits. Only the last round
+/// polls the future to its end. The client, which got no answer, repeats its request.
+pub async fn a_dropped_accept_stores_everything_or_nothing(place: &dyn Place) {
     let store = place.open().await;
     const ROUNDS: i32 = 200;
     let (mut whole, mut nothing) = (0, 0);
@@ -108,7 +108,7 @@ pub async fn a_dropped_accept_leaves_all_or_nothing(place: &dyn Place) {
     assert!(whole > 0 && nothing > 0, "{whole} were accepted, {nothing} were not");
 }
 
-pub async fn a_new_store_sees_everything(place: &dyn Place) {
+pub async fn a_reopened_store_reads_everything(place: &dyn Place) {
     let store = place.open().await;
     let ids = accept(&*store, 3).await;
     let (_, lease) = claim_one(&*store).await;

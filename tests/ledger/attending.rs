@@ -1,14 +1,14 @@
-//! The workers that are there.
+//! Tests of the list of workers: heartbeats, draining, leaving, and the workload.
 
 use std::time::Duration;
 
 use latentd::generation::GenerationId;
-use latentd::ledger::{Acceptance, Beat, Outcome, Workload};
+use latentd::ledger::{Acceptance, Heartbeat, Outcome, Workload};
 
 use crate::place::{HOUR, Place, claim, claim_one, generation, new_record, overdue, problem, request};
 
-fn beat(worker: &str) -> Beat {
-    Beat {
+fn beat(worker: &str) -> Heartbeat {
+    Heartbeat {
         worker: worker.to_owned(),
         version: "1.2.3".to_owned(),
         models: vec!["tiny".to_owned(), "it's \"odd\"".to_owned()],
@@ -17,22 +17,22 @@ fn beat(worker: &str) -> Beat {
     }
 }
 
-fn seen(beat: &Beat) -> String {
+fn seen(beat: &Heartbeat) -> String {
     format!("{beat:?}")
 }
 
-pub async fn a_worker_that_beats_is_listed(place: &dyn Place) {
+pub async fn a_worker_with_a_heartbeat_is_listed(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (store, other) = (&stores[0], &stores[1]);
     assert!(store.workers().await.unwrap().is_empty());
     assert!(!store.beat(&beat("zoe")).await.unwrap());
-    let young = Beat { speed: None, models: Vec::new(), running: 0, ..beat("ann") };
+    let young = Heartbeat { speed: None, models: Vec::new(), running: 0, ..beat("ann") };
     other.beat(&young).await.unwrap();
     let workers = other.workers().await.unwrap();
     assert_eq!(workers.iter().map(|worker| seen(&worker.beat)).collect::<Vec<_>>(), [seen(&young), seen(&beat("zoe"))]);
     assert!(workers.iter().all(|worker| !worker.draining && worker.beaten_at == worker.started_at));
 
-    let later = Beat { running: 1, speed: Some(4.0), models: vec!["large".to_owned()], ..beat("ann") };
+    let later = Heartbeat { running: 1, speed: Some(4.0), models: vec!["large".to_owned()], ..beat("ann") };
     tokio::time::sleep(Duration::from_millis(2)).await;
     store.beat(&later).await.unwrap();
     let ann = store.workers().await.unwrap().remove(0);
@@ -40,7 +40,7 @@ pub async fn a_worker_that_beats_is_listed(place: &dyn Place) {
     assert!(ann.beaten_at > ann.started_at);
 }
 
-pub async fn a_drained_worker_learns_it_by_its_beat(place: &dyn Place) {
+pub async fn a_heartbeat_tells_a_worker_to_drain(place: &dyn Place) {
     let store = place.open().await;
     assert!(!store.drain_worker("zoe", true).await.unwrap());
     store.beat(&beat("zoe")).await.unwrap();
@@ -54,10 +54,10 @@ pub async fn a_drained_worker_learns_it_by_its_beat(place: &dyn Place) {
     let draining: Vec<bool> = store.workers().await.unwrap().iter().map(|worker| worker.draining).collect();
     assert_eq!(draining, [false, true]);
     assert!(store.drain_worker("zoe", false).await.unwrap());
-    assert!(!store.beat(&beat("zoe")).await.unwrap(), "it may work again");
+    assert!(!store.beat(&beat("zoe")).await.unwrap(), "the worker may claim again");
 }
 
-pub async fn a_worker_that_leaves_is_gone(place: &dyn Place) {
+pub async fn a_worker_that_leaves_is_not_listed(place: &dyn Place) {
     let store = place.open().await;
     store.beat(&beat("zoe")).await.unwrap();
     store.beat(&beat("ann")).await.unwrap();
@@ -67,12 +67,12 @@ pub async fn a_worker_that_leaves_is_gone(place: &dyn Place) {
     let workers = store.workers().await.unwrap();
     assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["ann"]);
     assert!(!store.drain_worker("zoe", true).await.unwrap());
-    // Those who live are not forgotten.
+    // A purge keeps workers that are alive.
     store.purge().await.unwrap();
     assert_eq!(store.workers().await.unwrap().len(), 1);
 }
 
-pub async fn the_workload_is_what_waits_and_runs(place: &dyn Place) {
+pub async fn the_workload_counts_queued_and_running_generations(place: &dyn Place) {
     let store = place.open().await;
     assert_eq!(store.workload(HOUR, 0).await.unwrap(), Workload { cost: 0.0, speed: 0.0 });
     let (generation, late) = (generation(), overdue());
@@ -95,18 +95,18 @@ pub async fn the_workload_is_what_waits_and_runs(place: &dyn Place) {
     assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, 0.25);
 
     for (worker, speed) in [("zoe", Some(2.5)), ("ann", None), ("bob", Some(0.25))] {
-        store.beat(&Beat { speed, ..beat(worker) }).await.unwrap();
+        store.beat(&Heartbeat { speed, ..beat(worker) }).await.unwrap();
     }
     assert_eq!(store.workload(HOUR, 0).await.unwrap().speed, 2.75);
     store.leave("zoe").await.unwrap();
     assert_eq!(store.workload(HOUR, 0).await.unwrap().speed, 0.25);
-    assert_eq!(store.workload(Duration::ZERO, 0).await.unwrap().speed, 0.0, "nobody has beaten just now");
+    assert_eq!(store.workload(Duration::ZERO, 0).await.unwrap().speed, 0.0, "no heartbeat is so recent");
 
-    // Two workers live. Of 0.25, 1, 2 and 4 the three cheapest have to end before one of two slots is free.
+    // Two workers are alive. With two slots in total, the three cheapest of 0.25, 1, 2 and 4 must end to free a slot.
     for cost in [4.0, 1.0, 2.0] {
         new_record(store.accept(&Acceptance { cost, ..request(&generation) }).await);
     }
     for (slots, cost) in [(1, 0.25 + 1.0 + 2.0 + 2.0), (2, 0.25 + 3.0 * 0.25), (3, 0.0), (1000, 0.0)] {
-        assert_eq!(store.workload(HOUR, slots).await.unwrap().cost, cost, "{slots} slots a worker");
+        assert_eq!(store.workload(HOUR, slots).await.unwrap().cost, cost, "{slots} slots per worker");
     }
 }

@@ -1,4 +1,4 @@
-//! Pictures and logs in a folder and in a bucket: the same promises.
+//! Tests of blobs: the same cases for a folder and for an S3 bucket, and tests of failing buckets.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use latentd::{
 
 use crate::s3::{BUCKET, Mode, S3};
 
-/// Somewhere that blobs are kept for one test.
+/// Storage of blobs for one test.
 trait Storage {
     fn new() -> Self;
     fn open(&self) -> Blobs;
@@ -57,21 +57,21 @@ macro_rules! on_both {
 }
 
 on_both!(
-    a_blob_comes_back_until_it_is_deleted,
-    the_start_finds_it_usable,
-    a_generation_is_erased_with_all_its_fences,
-    losers_are_erased_and_the_winner_stays,
-    logs_are_read_in_the_order_they_were_written,
-    generations_are_listed_by_what_they_have,
-    no_path_leads_out,
+    a_blob_is_readable_until_it_is_deleted,
+    the_check_at_startup_passes,
+    deleting_a_generation_deletes_all_its_blobs,
+    only_the_successful_attempt_keeps_its_files,
+    log_parts_are_listed_by_fence_and_index,
+    generations_with_blobs_are_listed,
+    paths_outside_the_storage_are_refused,
 );
 
-/// Where a picture lies.
+/// The path of a PNG artifact.
 fn path_of(id: GenerationId, fence: i64, index: u32) -> String {
     blobs::path_of(id, fence, index, "png")
 }
 
-async fn a_blob_comes_back_until_it_is_deleted(storage: &impl Storage) {
+async fn a_blob_is_readable_until_it_is_deleted(storage: &impl Storage) {
     let blobs = storage.open();
     let path = path_of(GenerationId::new(), 3, 0);
     assert_eq!(blobs.get(&path).await.unwrap(), None);
@@ -85,11 +85,11 @@ async fn a_blob_comes_back_until_it_is_deleted(storage: &impl Storage) {
     assert_eq!(blobs.get(&path).await.unwrap(), None);
 }
 
-async fn the_start_finds_it_usable(storage: &impl Storage) {
+async fn the_check_at_startup_passes(storage: &impl Storage) {
     storage.open().check().await.unwrap();
 }
 
-async fn a_generation_is_erased_with_all_its_fences(storage: &impl Storage) {
+async fn deleting_a_generation_deletes_all_its_blobs(storage: &impl Storage) {
     let blobs = storage.open();
     let (id, other) = (GenerationId::new(), GenerationId::new());
     let own =
@@ -105,7 +105,7 @@ async fn a_generation_is_erased_with_all_its_fences(storage: &impl Storage) {
     blobs.delete_generation(id).await.unwrap();
 }
 
-async fn losers_are_erased_and_the_winner_stays(storage: &impl Storage) {
+async fn only_the_successful_attempt_keeps_its_files(storage: &impl Storage) {
     let blobs = storage.open();
     let (id, other) = (GenerationId::new(), GenerationId::new());
     let (input, log) = (path_of_input(id, "0a"), path_of_part(id, 1, 0));
@@ -126,18 +126,18 @@ async fn losers_are_erased_and_the_winner_stays(storage: &impl Storage) {
     assert_eq!(fences, [1, 2, 12]);
     blobs.put(&path_of(id, 13, 0), Bytes::from_static(b"png")).await.unwrap();
     blobs.delete_attempts(id, &fences, fence_of(&path_of(id, 2, 0))).await.unwrap();
-    assert_eq!(blobs.fences(id).await.unwrap().len(), 2, "what came later stays");
+    assert_eq!(blobs.fences(id).await.unwrap().len(), 2, "a fence that is not listed stays");
     blobs.delete_losers(id, Some(2)).await.unwrap();
     assert_eq!(left().await, [path_of(id, 2, 0), input.clone(), log.clone(), path_of(other, 1, 0)]);
     blobs.delete_losers(id, None).await.unwrap();
     assert_eq!(left().await, [input, log, path_of(other, 1, 0)]);
-    let stored = blobs.last_stored(id).await.unwrap().expect("what the request brought along stays");
+    let stored = blobs.last_stored(id).await.unwrap().expect("the input of the request stays");
     assert!(stored.elapsed().unwrap_or_default() < std::time::Duration::from_secs(600), "{stored:?}");
     assert_eq!(blobs.last_stored(GenerationId::new()).await.unwrap(), None);
     assert!(blobs.fences(GenerationId::new()).await.unwrap().is_empty());
 }
 
-async fn logs_are_read_in_the_order_they_were_written(storage: &impl Storage) {
+async fn log_parts_are_listed_by_fence_and_index(storage: &impl Storage) {
     let blobs = storage.open();
     let id = GenerationId::new();
     let written: Vec<String> = [(1, 0), (1, 1), (2, 0), (2, 9), (2, 10), (11, 0)]
@@ -153,7 +153,7 @@ async fn logs_are_read_in_the_order_they_were_written(storage: &impl Storage) {
     assert_eq!(blobs.logs().await.unwrap(), []);
 }
 
-async fn generations_are_listed_by_what_they_have(storage: &impl Storage) {
+async fn generations_with_blobs_are_listed(storage: &impl Storage) {
     let blobs = storage.open();
     assert_eq!(blobs.generations().await.unwrap(), []);
     let ids: BTreeSet<_> = (0..12).map(|_| GenerationId::new()).map(|id| id.to_string()).collect();
@@ -167,7 +167,7 @@ async fn generations_are_listed_by_what_they_have(storage: &impl Storage) {
     assert_eq!(blobs.logs().await.unwrap(), []);
 }
 
-async fn no_path_leads_out(storage: &impl Storage) {
+async fn paths_outside_the_storage_are_refused(storage: &impl Storage) {
     let blobs = storage.open();
     for path in ["../secret", "img/../../secret", "img/./x"] {
         assert!(matches!(blobs.get(path).await, Err(BlobError::Path(_))), "{path}");
@@ -186,7 +186,7 @@ fn paths_name_generation_fence_and_artifact() {
 }
 
 #[tokio::test]
-async fn half_written_files_of_a_folder_are_erased() {
+async fn half_written_files_of_a_folder_are_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Blobs::local(dir.path()).unwrap();
     let id = GenerationId::new();
@@ -200,7 +200,7 @@ async fn half_written_files_of_a_folder_are_erased() {
     assert!(!dir.path().join(format!("img/{id}")).exists());
 }
 
-/// So short that a test need not wait, and a patience for workers that it never sees the end of.
+/// Short timeouts, so tests are fast, and an upload timeout that no test reaches.
 const BRIEF: [(&str, &str); 4] = [
     ("LATENTD_BLOBS__ANSWER_TIMEOUT_S", "0.5"),
     ("LATENTD_BLOBS__REQUEST_TIMEOUT_S", "0.2"),
@@ -212,7 +212,7 @@ fn open(s3: &S3, more: &[(&str, &str)]) -> Blobs {
     Blobs::open(&s3.config(&[&BRIEF, more].concat()), std::path::Path::new("nowhere")).unwrap()
 }
 
-/// A bucket with one picture in it.
+/// Stores one picture in the bucket.
 async fn stored(s3: &S3) -> (Blobs, String) {
     let (blobs, path) = (open(s3, &[]), path_of(GenerationId::new(), 1, 0));
     blobs.put(&path, Bytes::from(vec![1; 100_000])).await.unwrap();
@@ -220,7 +220,7 @@ async fn stored(s3: &S3) -> (Blobs, String) {
 }
 
 #[tokio::test]
-async fn a_failing_bucket_is_no_missing_file() {
+async fn a_failing_bucket_is_not_reported_as_a_missing_file() {
     let mut s3 = S3::start();
     let (blobs, path) = stored(&s3).await;
     for mode in [Mode::Unavailable, Mode::Hang, Mode::Cut, Mode::Forbidden] {
@@ -232,15 +232,15 @@ async fn a_failing_bucket_is_no_missing_file() {
     }
     s3.set_mode(Mode::Ok);
     s3.stop();
-    assert!(blobs.get(&path).await.is_err(), "it is away");
+    assert!(blobs.get(&path).await.is_err(), "the server is stopped");
     s3.start_again();
     assert_eq!(blobs.get(&path).await.unwrap().map(|file| file.len()), Some(100_000));
     std::fs::remove_dir_all(s3.bucket()).unwrap();
-    assert!(blobs.get(&path).await.is_err(), "the bucket is missing, and not the file alone");
+    assert!(blobs.get(&path).await.is_err(), "a missing bucket is an error, not a missing file");
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_asked_for_twice() {
+async fn a_forbidden_upload_is_not_tried_again() {
     let s3 = S3::start();
     let (blobs, path) = stored(&s3).await;
     s3.set_mode(Mode::Forbidden);
@@ -250,7 +250,7 @@ async fn a_refusal_is_not_asked_for_twice() {
 }
 
 #[tokio::test]
-async fn an_upload_outlives_a_bucket_that_fails_hangs_or_is_away() {
+async fn an_upload_is_tried_again_until_the_bucket_recovers() {
     let mut s3 = S3::start();
     let (blobs, _) = stored(&s3).await;
     for (index, mode) in [Some(Mode::Unavailable), Some(Mode::Hang), None].into_iter().enumerate() {
@@ -264,7 +264,7 @@ async fn an_upload_outlives_a_bucket_that_fails_hangs_or_is_away() {
             let (blobs, path) = (blobs.clone(), path.clone());
             async move { blobs.put(&path, Bytes::from_static(b"png")).await }
         });
-        // Where nobody listens nobody counts.
+        // A stopped server counts no requests.
         while mode.is_some() && s3.requests() < before + 3 {
             assert!(!upload.is_finished(), "the upload gave up: {:?}", upload.await);
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -279,7 +279,7 @@ async fn an_upload_outlives_a_bucket_that_fails_hangs_or_is_away() {
 }
 
 #[tokio::test]
-async fn a_slow_bucket_is_waited_for() {
+async fn a_slow_download_succeeds() {
     let s3 = S3::start();
     let (blobs, path) = stored(&s3).await;
     s3.set_mode(Mode::Slow(std::time::Duration::from_millis(20)));
@@ -287,22 +287,22 @@ async fn a_slow_bucket_is_waited_for() {
 }
 
 #[tokio::test]
-async fn patience_with_an_upload_has_a_bound() {
+async fn an_upload_fails_after_its_timeout() {
     let s3 = S3::start();
     let blobs = open(&s3, &[("LATENTD_BLOBS__UPLOAD_TIMEOUT_S", "0.3")]);
     for mode in [Mode::Unavailable, Mode::Hang] {
         s3.set_mode(mode);
         let failed = blobs.put(&path_of(GenerationId::new(), 1, 0), Bytes::from_static(b"png")).await.unwrap_err();
         assert!(failed.may_pass(), "{failed}");
-        assert_eq!(failed.to_string().contains("503"), mode == Mode::Unavailable, "what it said last: {failed}");
+        assert_eq!(failed.to_string().contains("503"), mode == Mode::Unavailable, "the last answer: {failed}");
     }
     let more = [("LATENTD_BLOBS__UPLOAD_TIMEOUT_S", "0.3"), ("LATENTD_BLOBS__REQUEST_TIMEOUT_S", "600")];
     let failed = open(&s3, &more).put(&path_of(GenerationId::new(), 1, 0), Bytes::new()).await.unwrap_err();
-    assert!(matches!(failed, BlobError::NoAnswer { .. }), "it has said nothing: {failed}");
+    assert!(matches!(failed, BlobError::NoAnswer { .. }), "there was no answer: {failed}");
 }
 
 #[test]
-fn only_what_may_pass_is_tried_again() {
+fn only_temporary_errors_are_tried_again() {
     let generic = |text: &str| {
         BlobError::ObjectStore(object_store::Error::Generic { store: "S3", source: text.to_owned().into() })
     };
@@ -324,7 +324,7 @@ fn only_what_may_pass_is_tried_again() {
 }
 
 #[tokio::test]
-async fn an_unusable_bucket_is_named_by_its_setting_at_the_start() {
+async fn the_check_at_startup_names_the_wrong_setting() {
     let mut s3 = S3::start();
     for (more, key) in [
         (("LATENTD_BLOBS__URL", "s3://others/place"), "blobs.url"),
@@ -347,13 +347,13 @@ async fn an_unusable_bucket_is_named_by_its_setting_at_the_start() {
 }
 
 #[tokio::test]
-async fn files_lie_below_the_prefix_and_more_than_one_page_of_them_is_erased() {
+async fn files_have_the_prefix_and_more_than_one_page_is_deleted() {
     let s3 = S3::start();
     let (blobs, id) = (open(&s3, &[]), GenerationId::new());
     blobs.put(&path_of(id, 1, 0), Bytes::from_static(b"png")).await.unwrap();
     let folder = s3.file(&format!("img/{id}/1"));
     assert!(folder.join("0.png").is_file());
-    // A page of a listing has a thousand names.
+    // A page of a listing has at most 1000 names.
     for index in 1..1100 {
         std::fs::write(folder.join(format!("{index}.png")), "png").unwrap();
     }

@@ -1,4 +1,4 @@
-//! Out of the queue and back into it.
+//! Tests of claiming: the order of claims, expiry, and what is queued again at the start of a process.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::place::{
     Place, accept, accept_one, claim, claim_one, generation, get, history, ids, overdue, reap_all, running, seen,
 };
 
-pub async fn the_oldest_are_claimed_first(place: &dyn Place) {
+pub async fn the_oldest_generations_are_claimed_first(place: &dyn Place) {
     let store = place.open().await;
     let accepted = accept(&*store, 5).await;
     let claimed = claim(&*store, 3).await;
@@ -74,15 +74,15 @@ pub async fn overdue_generations_expire_and_are_not_claimed(place: &dyn Place) {
     assert!(store.expire_overdue().await.unwrap().is_empty());
 }
 
-/// The clock cannot be waited for, so that the timeout is as short as a request may have it, and begins to run out
-/// before the claim.
-pub async fn what_began_once_never_expires(place: &dyn Place) {
+/// The start timeout is the shortest that a request may have, because the test cannot move the store's clock. The
+/// timeout begins before the claim.
+pub async fn a_generation_that_has_started_never_expires(place: &dyn Place) {
     let store = place.open().await;
     let short = latentd::generation::Job { start_timeout_s: 1, ..generation() };
     let id = accept_one(&*store, &short).await;
     let (_, lease) = claim_one(&*store).await;
     store.finish(lease, Outcome::Released).await.unwrap();
-    // Another one that is never claimed shows when the timeout has passed.
+    // A second generation, which is never claimed, expires when the timeout has passed.
     let clock = accept_one(&*store, &short).await;
     while get(&*store, clock).await.status != Status::Expired {
         let expired = store.expire_overdue().await.unwrap();
@@ -92,7 +92,7 @@ pub async fn what_began_once_never_expires(place: &dyn Place) {
     assert_eq!(claim_one(&*store).await.0.id, id);
 }
 
-pub async fn running_generations_are_queued_again_at_the_start(place: &dyn Place) {
+pub async fn running_generations_are_queued_again_at_startup(place: &dyn Place) {
     let store = place.open().await;
     let (id, stale) = running(&*store).await;
     let queued = accept(&*store, 1).await[0];
@@ -108,11 +108,11 @@ pub async fn running_generations_are_queued_again_at_the_start(place: &dyn Place
 
     assert!(store.finish(stale, Outcome::Canceled).await.unwrap().is_none());
     let (again, lease) = claim_one(&*store).await;
-    assert_eq!((again.id, again.attempt, lease.fence()), (id, 2, 2), "it kept its place");
+    assert_eq!((again.id, again.attempt, lease.fence()), (id, 2, 2), "the generation keeps its position");
     assert_eq!(again.started_at, record.started_at);
 }
 
-pub async fn too_many_crashes_end_in_failure(place: &dyn Place) {
+pub async fn too_many_crashes_fail_the_generation(place: &dyn Place) {
     let store = place.open().await;
     let (id, _) = running(&*store).await;
     assert_eq!(reap_all(&*store, 2).await.queued, [id]);
@@ -128,7 +128,7 @@ pub async fn too_many_crashes_end_in_failure(place: &dyn Place) {
     assert_eq!(history(&*store, id).await, kinds);
 }
 
-pub async fn a_canceled_run_is_not_queued_again_at_the_start(place: &dyn Place) {
+pub async fn a_canceled_run_is_not_queued_again_at_startup(place: &dyn Place) {
     let store = place.open().await;
     let (id, _) = running(&*store).await;
     store.cancel(id).await.unwrap();
@@ -139,11 +139,11 @@ pub async fn a_canceled_run_is_not_queued_again_at_the_start(place: &dyn Place) 
     assert_eq!(history(&*store, id).await, [EventKind::Queued, EventKind::Started, EventKind::Canceled]);
 }
 
-pub async fn positions_count_the_older_ones(place: &dyn Place) {
+pub async fn positions_count_older_generations(place: &dyn Place) {
     let store = place.open().await;
     let ids = accept(&*store, 4).await;
     for (at, id) in ids.iter().enumerate() {
-        let place = Some(latentd::ledger::Place { position: at, cost: at as f64 });
+        let place = Some(latentd::ledger::QueuePosition { position: at, cost: at as f64 });
         assert_eq!(store.place(*id).await.unwrap(), place);
     }
     claim_one(&*store).await;

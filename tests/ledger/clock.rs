@@ -1,4 +1,4 @@
-//! A system clock that is set back.
+//! Tests of SQLite's store when the system clock is set back or forward.
 
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use latentd::ledger::{Claims, Clock, Ledger, Outcome, Reading, Upkeep};
 
 use crate::place::{HOUR, accept, claim, claim_one, get, ids, problem};
 
-/// The machine's two clocks, as the test sets them.
+/// The two clocks of a machine, which the test controls: the system clock and a monotonic clock.
 #[derive(Clone, Default)]
 struct Machine {
     wall_ms: Arc<AtomicI64>,
@@ -37,10 +37,12 @@ impl Machine {
         })
     }
 
+    /// Changes the system clock only.
     fn set(&self, by_ms: i64) {
         self.wall_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 
+    /// Lets time pass on both clocks.
     fn pass(&self, ms: i64) {
         self.set(ms);
         self.steady_ms.fetch_add(ms.unsigned_abs(), Ordering::Relaxed);
@@ -52,7 +54,7 @@ impl Machine {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_holds_nothing_back() {
+async fn setting_the_clock_back_delays_nothing() {
     let (dir, machine) = (tempfile::tempdir().unwrap(), Machine::new());
     let store = machine.store(&dir).await;
     let before = accept(&store, 1).await;
@@ -63,7 +65,7 @@ async fn a_clock_that_is_set_back_holds_nothing_back() {
     let record = get(&store, claimed[0].0.id).await;
     assert!(record.started_at.unwrap() >= record.created_at, "{record:?}");
 
-    // The delay of a retry is as long as it was, and no longer.
+    // The delay of a retry keeps its length.
     let (record, lease) = claimed.into_iter().next().unwrap();
     let delay = Duration::from_secs(10);
     store.finish(lease, Outcome::Retry { problem: problem(), delay }).await.unwrap().unwrap();
@@ -75,7 +77,7 @@ async fn a_clock_that_is_set_back_holds_nothing_back() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_between_two_processes_holds_nothing_back() {
+async fn setting_the_clock_back_between_two_processes_delays_nothing() {
     let (dir, machine) = (tempfile::tempdir().unwrap(), Machine::new());
     let store = machine.store(&dir).await;
     let [waits, retried] = accept(&store, 2).await.try_into().unwrap();
@@ -95,9 +97,9 @@ async fn a_clock_that_was_set_back_between_two_processes_holds_nothing_back() {
     assert_eq!(ids(&claim(&store, 9).await), [retried]);
 }
 
-/// Ten minutes, for these.
+/// The timeout of these generations is ten minutes.
 #[tokio::test]
-async fn a_start_timeout_is_as_long_as_it_was_whatever_the_clock_said() {
+async fn a_start_timeout_keeps_its_length_when_the_clock_changes() {
     let (dir, machine) = (tempfile::tempdir().unwrap(), Machine::new());
     let store = machine.store(&dir).await;
     let rightly = accept(&store, 1).await;
@@ -117,7 +119,7 @@ async fn a_start_timeout_is_as_long_as_it_was_whatever_the_clock_said() {
 }
 
 #[test]
-fn time_goes_forward_whatever_the_systems_clock_does() {
+fn time_never_goes_back_when_the_system_clock_does() {
     let script = [(1000, 0), (1010, 10), (9000, 20), (500, 30), (510, 40), (8995, 45), (9100, 50), (9090, 60)];
     let at = Arc::new(AtomicI64::new(0));
     let step = at.clone();

@@ -1,4 +1,4 @@
-//! Random operations on a store and on the model of it: both must always agree.
+//! Applies random operations to a store and to its model ([`Model`]). Both must always agree.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,10 +16,10 @@ const TENANTS: [&str; 3] = ["default", "two", "free"];
 const KEYS: [&str; 2] = ["first", "second"];
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
-/// Indexes choose among what there is, modulo its number.
+/// An operation. An index selects an existing generation or lease modulo their number.
 #[derive(Clone, Debug)]
 enum Operation {
-    /// With the id of a known generation, where there is one.
+    /// `id` selects the id of a known generation. A new id is used if it is `None`.
     Accept {
         ask: Asking,
         id: Option<usize>,
@@ -72,7 +72,7 @@ struct Asking {
 
 fn asking() -> impl Strategy<Value = Asking> {
     let key = prop::option::weighted(0.3, (select(KEYS.as_slice()), prop::bool::weighted(0.3)));
-    // Sums and shares of these are exact, so that a store's and the model's are equal to the bit.
+    // Sums and quotients of these costs are exact, so the store and the model compute equal bits.
     let cost = select(vec![0.5, 1.0, 3.0]);
     let priority = select(PRIORITIES.as_slice());
     (select(TENANTS.as_slice()), 1..3u8, key, priority, cost, prop::bool::weighted(0.15)).prop_map(
@@ -117,8 +117,8 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(operation, 1..70)
 }
 
-/// Runs so many random histories, each on a place of its own.
-pub fn a_store_does_what_the_model_does<P: Place, F: Future<Output = Option<P>>>(place: impl Fn() -> F, runs: u32) {
+/// Runs `runs` random sequences of operations, each on a new place.
+pub fn a_store_agrees_with_the_model<P: Place, F: Future<Output = Option<P>>>(place: impl Fn() -> F, runs: u32) {
     let config =
         ProptestConfig { cases: runs, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -139,10 +139,10 @@ pub fn a_store_does_what_the_model_does<P: Place, F: Future<Output = Option<P>>>
 }
 
 struct Both {
-    /// `None` only for the moment in which it is opened again.
+    /// `None` only while the store is being reopened.
     store: Option<Arc<dyn Store>>,
     model: Model,
-    /// Also those that are stale.
+    /// Valid and stale leases.
     leases: Vec<Lease>,
     keys: usize,
 }
@@ -289,10 +289,10 @@ impl Both {
     }
 
     fn store(&self) -> &dyn Store {
-        self.store.as_deref().expect("it is open")
+        self.store.as_deref().expect("the store is open")
     }
 
-    /// Any generation that there is, or at times one that there is not.
+    /// Returns the id of a known generation, or sometimes an unknown id.
     fn any(&self, which: usize) -> GenerationId {
         let known: Vec<_> = self.model.rows.keys().copied().collect();
         known.get(which % (known.len() + 1)).copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Generations that were running when a process ended.
+//! Tests of generations whose worker crashed: running alone, giving up, reviving and condemning.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::place::{
     reap_all, reap_late, running, seen, worker,
 };
 
-/// Accepts a generation that has been through so many crashes.
+/// Accepts a generation and lets it crash `crashes` times.
 async fn crashed(store: &dyn Store, crashes: u32) -> GenerationId {
     let id = accept(store, 1).await[0];
     for _ in 0..crashes {
@@ -21,26 +21,26 @@ async fn crashed(store: &dyn Store, crashes: u32) -> GenerationId {
     id
 }
 
-pub async fn after_a_crash_it_runs_alone(place: &dyn Place) {
+pub async fn a_crashed_generation_runs_alone(place: &dyn Place) {
     let store = place.open().await;
     let suspect = crashed(&*store, 1).await;
     let others = accept(&*store, 2).await;
-    // It makes a busy worker idle.
+    // A busy worker claims nothing until it is idle.
     assert!(store.claim(&worker("busy"), 9, false).await.unwrap().is_empty());
     let mut claimed = store.claim(&worker("idle"), 9, true).await.unwrap();
     assert_eq!(ids(&claimed), [suspect]);
     assert_eq!((claimed[0].0.crash_count, claimed[0].0.attempt), (1, 2));
     for idle in [false, true] {
-        assert!(store.claim(&worker("idle"), 9, idle).await.unwrap().is_empty(), "nothing runs beside it");
+        assert!(store.claim(&worker("idle"), 9, idle).await.unwrap().is_empty(), "nothing runs at the same time");
     }
-    // The queue behind it has waited for nobody else.
+    // A busy worker claims the rest once the crashed generation is running.
     assert_eq!(ids(&store.claim(&worker("busy"), 9, false).await.unwrap()), others);
     store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     let next = accept(&*store, 1).await[0];
     assert_eq!(ids(&store.claim(&worker("idle"), 9, false).await.unwrap()), [next]);
 }
 
-pub async fn what_comes_before_it_is_claimed_without_it(place: &dyn Place) {
+pub async fn a_claim_stops_before_a_crashed_generation(place: &dyn Place) {
     let store = place.open().await;
     let suspect = crashed(&*store, 1).await;
     let behind = accept(&*store, 1).await[0];
@@ -51,7 +51,7 @@ pub async fn what_comes_before_it_is_claimed_without_it(place: &dyn Place) {
     assert_eq!(ids(&store.claim(&worker("one"), 9, false).await.unwrap()), [behind]);
 }
 
-pub async fn one_that_cannot_be_claimed_stops_nobody(place: &dyn Place) {
+pub async fn a_crashed_generation_of_another_model_blocks_no_worker(place: &dyn Place) {
     let store = place.open().await;
     let other_model = Job { model: "large".to_owned(), ..generation() };
     let large = accept_one(&*store, &other_model).await;
@@ -62,7 +62,7 @@ pub async fn one_that_cannot_be_claimed_stops_nobody(place: &dyn Place) {
     assert_eq!(ids(&store.claim(&worker("small"), 9, false).await.unwrap()), [small]);
 }
 
-pub async fn those_that_ran_together_come_back_one_by_one(place: &dyn Place) {
+pub async fn generations_that_crashed_together_are_claimed_one_by_one(place: &dyn Place) {
     let store = place.open().await;
     let accepted = accept(&*store, 3).await;
     assert_eq!(ids(&store.claim(&late_worker("victim"), 9, true).await.unwrap()), accepted);
@@ -77,7 +77,7 @@ pub async fn those_that_ran_together_come_back_one_by_one(place: &dyn Place) {
     }
 }
 
-pub async fn crashes_are_counted_apart_from_attempts(place: &dyn Place) {
+pub async fn crashes_and_attempts_are_counted_separately(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
     store.finish(lease, Outcome::Retry { problem: problem(), delay: Duration::ZERO }).await.unwrap().unwrap();
@@ -88,18 +88,19 @@ pub async fn crashes_are_counted_apart_from_attempts(place: &dyn Place) {
     reap_all(&*store, 2).await;
     let record = get(&*store, id).await;
     assert_eq!((record.attempt, record.crash_count, record.status), (2, 1, Status::Queued));
-    // Neither a retry nor a release makes it forget.
+    // A release keeps the count of crashes.
     let (_, lease) = claim_one(&*store).await;
     store.finish(lease, Outcome::Released).await.unwrap().unwrap();
     assert!(store.claim(&worker("busy"), 9, false).await.unwrap().is_empty());
 }
 
+/// The ids of dead generations, newest first.
 async fn dead(store: &dyn Store) -> Vec<GenerationId> {
     let page = store.list(&ListQuery { limit: 9, dead: true, ..ListQuery::default() }).await.unwrap();
     page.records.iter().map(|record| record.id).collect()
 }
 
-pub async fn after_too_many_crashes_it_is_dead(place: &dyn Place) {
+pub async fn a_generation_is_dead_after_too_many_crashes(place: &dyn Place) {
     let store = place.open().await;
     assert_eq!(dead(&*store).await, []);
     let lost = crashed(&*store, 2).await;
@@ -129,7 +130,7 @@ pub async fn after_too_many_crashes_it_is_dead(place: &dyn Place) {
     assert_eq!(dead(&*store).await, [lost]);
 }
 
-pub async fn a_dead_generation_is_revived(place: &dyn Place) {
+pub async fn reviving_a_dead_generation_queues_it_again(place: &dyn Place) {
     let store = place.open().await;
     let id = crashed(&*store, 1).await;
     claim_one(&*store).await;
@@ -144,14 +145,14 @@ pub async fn a_dead_generation_is_revived(place: &dyn Place) {
     let event = store.events(id, 5).await.unwrap().remove(0);
     assert_eq!(event.data, serde_json::json!({"id": id, "attempt": 0, "reason": "revived"}));
     assert!(store.overdue_for_deletion(9).await.unwrap().is_empty());
-    // It has kept its place, and others may run beside it.
+    // The generation keeps its position, and others may run at the same time.
     let mut claimed = store.claim(&worker("busy"), 9, false).await.unwrap();
     assert_eq!(ids(&claimed), [id, behind]);
     store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert_eq!(history(&*store, id).await[6..], [EventKind::Started, EventKind::Succeeded]);
 }
 
-pub async fn only_the_dead_are_revived(place: &dyn Place) {
+pub async fn only_dead_generations_are_revived(place: &dyn Place) {
     let store = place.open().await;
     assert!(store.revive(GenerationId::new()).await.unwrap().is_none());
     let (failed, lease) = running(&*store).await;
@@ -165,7 +166,7 @@ pub async fn only_the_dead_are_revived(place: &dyn Place) {
     }
 }
 
-pub async fn what_its_client_has_canceled_is_never_dead(place: &dyn Place) {
+pub async fn a_canceled_generation_is_never_dead(place: &dyn Place) {
     let store = place.open().await;
     let id = crashed(&*store, 1).await;
     store.claim(&late_worker("victim"), 1, true).await.unwrap();
@@ -183,9 +184,9 @@ fn attempt(lease: &Lease) -> Attempt {
     Attempt { id: lease.id(), fence: lease.fence() }
 }
 
-pub async fn an_attempt_that_aborted_its_process_is_the_last(place: &dyn Place) {
+pub async fn condemning_an_attempt_ends_its_generation(place: &dyn Place) {
     let store = place.open().await;
-    // Taken back before it is known, or not; with a client that has asked to cancel it, or without.
+    // The attempt is reaped first, canceled first, or neither.
     let mut condemned = Vec::new();
     for (is_reaped, is_canceled) in [(false, false), (true, false), (false, true)] {
         let id = accept(&*store, 1).await[0];
@@ -209,9 +210,9 @@ pub async fn an_attempt_that_aborted_its_process_is_the_last(place: &dyn Place) 
             }
             other => panic!("{other:?}"),
         }
-        assert!(store.condemn(attempt(&lease)).await.unwrap().is_none(), "it has ended");
+        assert!(store.condemn(attempt(&lease)).await.unwrap().is_none(), "the generation has already ended");
         assert_eq!(seen(&get(&*store, id).await), seen(&record));
-        // Nothing suspicious is left that would have to run alone.
+        // No crashed generation is left that must run alone.
         let next = accept(&*store, 1).await[0];
         let mut claimed = store.claim(&worker("busy"), 9, false).await.unwrap();
         assert_eq!(ids(&claimed), [next]);
@@ -222,7 +223,7 @@ pub async fn an_attempt_that_aborted_its_process_is_the_last(place: &dyn Place) 
     assert_eq!(store.revive(condemned[0]).await.unwrap().unwrap().status, Status::Queued);
 }
 
-pub async fn only_the_latest_attempt_is_condemned(place: &dyn Place) {
+pub async fn only_the_latest_attempt_can_be_condemned(place: &dyn Place) {
     let store = place.open().await;
     let id = accept(&*store, 1).await[0];
     let (_, first) = store.claim(&late_worker("victim"), 1, true).await.unwrap().remove(0);

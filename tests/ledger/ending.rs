@@ -1,4 +1,4 @@
-//! How generations end.
+//! Tests of the ends of generations: outcomes, cancellation, deletion and retention.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use latentd::ledger::{Counts, Outcome, Refusal, StoreError};
 
 use crate::place::{HOUR, Place, accept, artifact, claim, claim_one, get, history, problem, reap_all, running, seen};
 
-pub async fn success_keeps_the_artifacts(place: &dyn Place) {
+pub async fn a_success_stores_the_artifacts(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
-    // A type that this version does not write may have been stored by a newer one.
+    // A newer version may have stored a media type that this version does not write.
     let media_type = "video/mp4".to_owned().try_into().unwrap();
     let facts = Facts::Picture { width: 8, height: 8, seed: u64::MAX };
     let blob = "img/x/1/1.mp4".to_owned();
@@ -25,7 +25,7 @@ pub async fn success_keeps_the_artifacts(place: &dyn Place) {
     assert_eq!((event.kind, event.data), (EventKind::Succeeded, serde_json::json!({"id": id, "status": "succeeded"})));
 }
 
-pub async fn failure_keeps_the_problem(place: &dyn Place) {
+pub async fn a_failure_stores_the_problem(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
     let record = store.finish(lease, Outcome::Failed(problem())).await.unwrap().unwrap();
@@ -40,7 +40,7 @@ pub async fn a_stale_lease_changes_nothing(place: &dyn Place) {
         let retry = Outcome::Retry { problem: problem(), delay: Duration::ZERO };
         [Outcome::Succeeded(vec![artifact()]), Outcome::Failed(problem()), Outcome::Canceled, Outcome::Released, retry]
     };
-    // While another lease holds it, while it waits, when it is finished, and when it is gone.
+    // The generation is claimed with a newer lease, queued, finished or deleted.
     for after in ["claimed again", "queued again", "finished", "deleted"] {
         for outcome in outcomes() {
             let (id, stale) = running(&*store).await;
@@ -69,7 +69,7 @@ pub async fn a_stale_lease_changes_nothing(place: &dyn Place) {
     }
 }
 
-pub async fn one_of_two_racing_leases_wins(place: &dyn Place) {
+pub async fn a_finish_and_a_reap_never_both_succeed(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (store, other) = (stores[0].clone(), stores[1].clone());
     for _ in 0..20 {
@@ -100,7 +100,7 @@ pub async fn a_released_attempt_does_not_count(place: &dyn Place) {
     let event = store.events(id, 2).await.unwrap().remove(0);
     assert_eq!(event.data, serde_json::json!({"id": id, "attempt": 0, "reason": "released"}));
     let (again, lease) = claim_one(&*store).await;
-    assert_eq!((again.id, again.attempt, lease.fence()), (id, 1, 2), "it kept its place");
+    assert_eq!((again.id, again.attempt, lease.fence()), (id, 1, 2), "the generation keeps its position");
 }
 
 pub async fn a_retry_waits_for_its_delay(place: &dyn Place) {
@@ -125,7 +125,7 @@ pub async fn a_retry_waits_for_its_delay(place: &dyn Place) {
         tokio::task::yield_now().await;
     };
     assert_eq!((again.id, again.attempt), (quick, 3));
-    assert!(claim(&*store, 9).await.is_empty(), "the slow one waits for an hour");
+    assert!(claim(&*store, 9).await.is_empty(), "the slow generation waits for an hour");
     assert_eq!(store.cancel(slow).await.unwrap().unwrap().status, Status::Canceled);
 }
 
@@ -140,8 +140,8 @@ pub async fn a_canceled_run_is_not_queued_again(place: &dyn Place) {
     }
 }
 
-/// Whoever was told that it is to be canceled never sees it succeed; whoever comes too late is told that it has.
-pub async fn a_canceled_run_does_not_succeed_any_more(place: &dyn Place) {
+/// A cancel that finds the generation running always wins. A cancel that comes too late returns the final status.
+pub async fn a_canceled_run_cannot_succeed(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (store, other) = (stores[0].clone(), stores[1].clone());
     let (id, lease) = running(&*store).await;
@@ -159,12 +159,12 @@ pub async fn a_canceled_run_does_not_succeed_any_more(place: &dyn Place) {
         let canceled = canceling.await.unwrap();
         match canceled {
             Status::Running => assert_eq!(finished, Status::Canceled),
-            told => assert_eq!(finished, told),
+            ended => assert_eq!(finished, ended),
         }
         assert_eq!(get(&*store, id).await.status, finished);
         history(&*store, id).await;
     }
-    // What has failed anyway may say so.
+    // A canceled run may still fail.
     let (id, lease) = running(&*store).await;
     store.cancel(id).await.unwrap();
     let record = store.finish(lease, Outcome::Failed(problem())).await.unwrap().unwrap();
@@ -181,7 +181,7 @@ pub async fn a_queued_generation_is_canceled_at_once(place: &dyn Place) {
     assert!(claim(&*store, 1).await.is_empty());
 }
 
-pub async fn a_running_generation_is_marked_once(place: &dyn Place) {
+pub async fn canceling_a_running_generation_marks_it_once(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
     let record = store.cancel(id).await.unwrap().unwrap();
@@ -192,7 +192,7 @@ pub async fn a_running_generation_is_marked_once(place: &dyn Place) {
     assert_eq!((record.status, record.version), (Status::Canceled, 4));
 }
 
-pub async fn a_finished_generation_is_canceled_in_vain(place: &dyn Place) {
+pub async fn canceling_a_finished_generation_changes_nothing(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
     let record = store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
@@ -216,7 +216,7 @@ pub async fn only_finished_generations_are_deleted(place: &dyn Place) {
     assert!(store.get(queued).await.unwrap().is_some());
 }
 
-pub async fn unknown_generations_are_none(place: &dyn Place) {
+pub async fn unknown_ids_return_nothing(place: &dyn Place) {
     let store = place.open().await;
     let id = GenerationId::new();
     assert!(store.get(id).await.unwrap().is_none());
@@ -225,7 +225,7 @@ pub async fn unknown_generations_are_none(place: &dyn Place) {
     assert!(store.events(id, 0).await.unwrap().is_empty());
 }
 
-pub async fn retention_counts_from_the_end(place: &dyn Place) {
+pub async fn retention_starts_when_a_generation_ends(place: &dyn Place) {
     let store = place.open_with(HOUR).await;
     let (_, lease) = running(&*store).await;
     store.finish(lease, Outcome::Canceled).await.unwrap();

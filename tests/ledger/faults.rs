@@ -1,4 +1,4 @@
-//! What SQLite in particular must survive.
+//! Tests of SQLite faults: killed processes, locked folders, corrupt rows, full disks and rolled back transactions.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use latentd::generation::{EventKind, GenerationId, Problem, Status};
-use latentd::ledger::{Beat, Claims, Ledger, ListQuery, Outcome, StoreError};
+use latentd::ledger::{Claims, Heartbeat, Ledger, ListQuery, Outcome, StoreError};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{
@@ -19,10 +19,10 @@ use crate::place::{
 
 const CHILD_DIR: &str = "LATENTD_TEST_LEDGER_DIR";
 
-/// The test is its own victim: started again with a folder in its environment it works there until it is killed, and
-/// prints what was acknowledged to it.
+/// The test starts itself as a child process with a folder in its environment. The child works in the folder until the
+/// test kills it, and prints each acknowledged change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_process_loses_nothing_that_it_acknowledged() {
+async fn a_killed_process_loses_no_acknowledged_change() {
     if let Some(dir) = env::var_os(CHILD_DIR) {
         work_until_killed(Path::new(&dir)).await;
     }
@@ -71,11 +71,11 @@ async fn work_until_killed(dir: &Path) {
     }
 }
 
-/// Starts the child, kills it after it has acknowledged so many changes, and returns every acknowledgement that it wrote
-/// before it died.
+/// Starts the child process and kills it after it has printed `lines` changes. Returns all changes that the child
+/// printed before it died.
 fn kill_after(lines: usize, dir: &Path) -> Vec<(String, GenerationId)> {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "faults::a_killed_process_loses_nothing_that_it_acknowledged"])
+        .args(["--exact", "--nocapture", "faults::a_killed_process_loses_no_acknowledged_change"])
         .env(CHILD_DIR, dir)
         .stdout(Stdio::piped())
         .spawn()
@@ -115,7 +115,7 @@ async fn a_folder_has_one_store_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_an_error() {
+async fn a_folder_that_cannot_be_created_is_an_error() {
     let place = SqlitePlace::new();
     let file = place.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -123,7 +123,7 @@ async fn a_folder_that_cannot_be_made_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_unreadable_row_harms_nobody_else() {
+async fn an_unreadable_row_does_not_affect_others() {
     let place = SqlitePlace::new();
     let store = place.open_with(Duration::ZERO).await;
     let ids = accept(&*store, 4).await;
@@ -147,7 +147,7 @@ async fn an_unreadable_row_harms_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_claim_writes_down_whose_it_is_and_until_when() {
+async fn a_claim_stores_the_owner_and_the_end_of_the_lease() {
     let place = SqlitePlace::new();
     let store = place.open().await;
     let mut expected = vec![];
@@ -177,12 +177,12 @@ async fn a_claim_writes_down_whose_it_is_and_until_when() {
 }
 
 #[tokio::test]
-async fn a_worker_that_was_silent_for_an_hour_is_forgotten() {
+async fn a_worker_without_a_heartbeat_for_an_hour_is_removed() {
     let place = SqlitePlace::new();
     let store = place.open().await;
     for name in ["gone", "here"] {
         let models = vec!["tiny".to_owned()];
-        let beat = Beat { worker: name.to_owned(), version: String::new(), models, running: 0, speed: Some(1.0) };
+        let beat = Heartbeat { worker: name.to_owned(), version: String::new(), models, running: 0, speed: Some(1.0) };
         store.beat(&beat).await.unwrap();
     }
     let mut database = database(place.path()).await;
@@ -209,12 +209,12 @@ async fn a_row_with_a_wrong_problem_is_corrupt() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
+async fn a_full_disk_refuses_generations_until_there_is_room() {
     let place = SqlitePlace::new();
     let store = place.open().await;
     let before = accept(&*store, 1).await;
     let mut database = database(place.path()).await;
-    // SQLite answers as it does for ENOSPC where a table has no number left for another row.
+    // SQLite returns the error of a full disk if a table with AUTOINCREMENT has no row id left.
     let full = "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT);
                 INSERT INTO sqlite_sequence VALUES ('counted', 9223372036854775807);
                 CREATE TRIGGER full BEFORE INSERT ON generations BEGIN INSERT INTO counted (id) VALUES (NULL); END";
@@ -230,9 +230,9 @@ async fn a_full_disk_refuses_work_and_the_store_recovers_when_there_is_room() {
     assert_eq!(place::ids(&claimed), [before, after].concat());
 }
 
-/// As a commit or a write that meets a failing disk.
+/// A failing disk during a write or commit has the same effect.
 #[tokio::test]
-async fn the_store_goes_on_after_a_transaction_that_sqlite_undid() {
+async fn the_store_continues_after_sqlite_rolled_back_a_transaction() {
     let place = SqlitePlace::new();
     let store = place.open().await;
     let mut database = database(place.path()).await;

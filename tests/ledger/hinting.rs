@@ -1,4 +1,4 @@
-//! What processes say to each other through PostgreSQL, word by word.
+//! Tests of the payloads of PostgreSQL notifications, which carry hints between processes.
 
 use std::collections::HashSet;
 
@@ -9,12 +9,12 @@ use sqlx::{Connection, PgConnection, postgres::PgListener};
 use tokio::time::timeout;
 
 use crate::place::{PATIENCE, PgPlace, Place};
-use crate::shared::is_listening;
+use crate::shared::wait_until_listening;
 
 const CHANNEL: &str = "latentd";
 
 #[tokio::test]
-async fn a_hint_is_said_once() {
+async fn each_hint_is_sent_once() {
     let Some(place) = PgPlace::new().await else { return };
     let store = place.store().await;
     let mut listener = PgListener::connect(place.url()).await.unwrap();
@@ -23,28 +23,28 @@ async fn a_hint_is_said_once() {
     let hints: Vec<_> = ids.iter().flat_map(|id| [Hint::Changed(*id), Hint::Queued, Hint::Canceled(*id)]).collect();
     store.hint(&[hints.clone(), hints].concat()).await.unwrap();
     store.hint(&[]).await.unwrap();
-    store.hint(&[Hint::Orders]).await.unwrap();
+    store.hint(&[Hint::DrainChanged]).await.unwrap();
     let mut words = Vec::new();
     while words.last().is_none_or(|last| last != "orders") {
-        let told = timeout(PATIENCE, listener.recv()).await.expect("nothing is said any more").unwrap();
-        words.push(told.payload().to_owned());
+        let notification = timeout(PATIENCE, listener.recv()).await.expect("no notification arrives").unwrap();
+        words.push(notification.payload().to_owned());
     }
     words.pop();
-    let said = ids.iter().flat_map(|id| [format!("changed:{id}"), format!("canceled:{id}")]);
-    let said: HashSet<String> = said.chain(["queued".to_owned()]).collect();
-    assert_eq!(words.len(), said.len(), "each is said once");
-    assert_eq!(words.into_iter().collect::<HashSet<_>>(), said);
+    let sent = ids.iter().flat_map(|id| [format!("changed:{id}"), format!("canceled:{id}")]);
+    let sent: HashSet<String> = sent.chain(["queued".to_owned()]).collect();
+    assert_eq!(words.len(), sent.len(), "each hint is sent once");
+    assert_eq!(words.into_iter().collect::<HashSet<_>>(), sent);
 }
 
 #[tokio::test]
-async fn words_of_another_version_are_passed_over() {
+async fn unknown_hints_are_ignored() {
     let Some(place) = PgPlace::new().await else { return };
     let store = place.open().await;
     let mut heard = store.hints();
-    is_listening(&*store, &mut heard).await;
+    wait_until_listening(&*store, &mut heard).await;
     let mut other = PgConnection::connect(place.url()).await.unwrap();
     for payload in ["", "drained changed: changed:img_", "removed:x queued:x  orders"] {
         sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(&mut other).await.unwrap();
     }
-    assert_eq!(timeout(PATIENCE, heard.next()).await.expect("what is known is heard"), Some(Hint::Orders));
+    assert_eq!(timeout(PATIENCE, heard.next()).await.expect("a known hint arrives"), Some(Hint::DrainChanged));
 }

@@ -1,4 +1,4 @@
-//! Keys and their tenants.
+//! Tests of API keys and their tenants.
 
 use latentd::ledger::{Acceptance, KeyRecord, Refusal, StoreError};
 
@@ -15,7 +15,7 @@ fn key(id: &str, tenant: &str) -> KeyRecord {
     }
 }
 
-pub async fn a_key_comes_back_with_its_tenant(place: &dyn Place) {
+pub async fn a_stored_key_is_returned_with_its_tenant(place: &dyn Place) {
     let store = place.open().await;
     assert_eq!(store.find_key("one").await.unwrap(), None);
     let bounded = KeyRecord { max_queued: None, max_running: Some(u32::MAX), sha256: [0; 32], ..key("two", "beta") };
@@ -30,7 +30,7 @@ pub async fn a_key_comes_back_with_its_tenant(place: &dyn Place) {
     }
 }
 
-pub async fn a_new_key_brings_the_tenants_new_bounds(place: &dyn Place) {
+pub async fn a_new_key_changes_the_weight_and_bounds_of_its_tenant(place: &dyn Place) {
     let store = place.open().await;
     store.create_key(&key("old", "alpha")).await.unwrap();
     store.create_key(&key("other", "beta")).await.unwrap();
@@ -44,7 +44,7 @@ pub async fn a_new_key_brings_the_tenants_new_bounds(place: &dyn Place) {
     assert!(matches!(refused, Err(StoreError::Refused(Refusal::TenantQueueFull { queued: 0 }))), "{refused:?}");
 }
 
-pub async fn a_tenant_that_came_without_a_key_can_have_one(place: &dyn Place) {
+pub async fn a_tenant_without_a_key_can_get_one(place: &dyn Place) {
     let store = place.open().await;
     for tenant in ["alpha", "default"] {
         let id = accept_of(&*store, tenant, 1.0).await;
@@ -54,7 +54,7 @@ pub async fn a_tenant_that_came_without_a_key_can_have_one(place: &dyn Place) {
     }
 }
 
-pub async fn a_key_that_cannot_be_made_changes_nothing(place: &dyn Place) {
+pub async fn a_refused_key_changes_nothing(place: &dyn Place) {
     let store = place.open().await;
     store.create_key(&key("one", "alpha")).await.unwrap();
     let taken = KeyRecord { weight: 9.0, max_queued: None, sha256: [0; 32], ..key("one", "alpha") };

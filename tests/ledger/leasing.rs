@@ -1,4 +1,4 @@
-//! The right to write an outcome, and its end.
+//! Tests of leases: ends, renewals, reaping, fences, and the reports of workers.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::place::{
     worker,
 };
 
-pub async fn a_lease_holds_until_it_ends(place: &dyn Place) {
+pub async fn a_lease_is_valid_until_it_ends(place: &dyn Place) {
     let store = place.open().await;
     let (held, _) = running(&*store).await;
     let ended = accept(&*store, 1).await[0];
@@ -30,25 +30,25 @@ pub async fn a_lease_holds_until_it_ends(place: &dyn Place) {
     assert_eq!(get(&*store, ended).await.crash_count, 2);
 }
 
-pub async fn a_renewed_lease_is_not_taken_back(place: &dyn Place) {
+pub async fn a_renewed_lease_is_not_reaped(place: &dyn Place) {
     let store = place.open().await;
     let accepted = accept(&*store, 3).await;
     let claimed = store.claim(&late_worker("late"), 3, true).await.unwrap();
     let leases: Vec<_> = claimed.into_iter().map(|(_, lease)| lease).collect();
-    // It has ended already, but nobody has taken the generation back.
+    // The leases have ended, but the generations have not been reaped.
     let renewed = store.renew(&worker("late"), &leases[1..]).await.unwrap();
     assert_eq!(renewed.len(), 2);
     assert_eq!(reap_late(&*store, 9).await.queued, accepted[..1]);
     for (renewed, lease) in renewed.iter().zip(&leases[1..]) {
         assert_eq!((renewed.id, renewed.fence, renewed.cancel_requested), (lease.id(), lease.fence(), false));
     }
-    // The next renewal counts, whichever the last one promised.
+    // The latest renewal sets the end of the lease, even if the end is earlier.
     store.renew(&late_worker("late"), &leases[1..2]).await.unwrap();
     assert_eq!(reap_late(&*store, 9).await.queued, accepted[1..2]);
     assert!(store.renew(&worker("late"), &[]).await.unwrap().is_empty());
 }
 
-pub async fn a_cancel_rides_on_the_renewal(place: &dyn Place) {
+pub async fn a_renewal_reports_cancel_requests(place: &dyn Place) {
     let store = place.open().await;
     let (first, first_lease) = running(&*store).await;
     let (second, second_lease) = running(&*store).await;
@@ -56,14 +56,14 @@ pub async fn a_cancel_rides_on_the_renewal(place: &dyn Place) {
     let leases = [second_lease, first_lease];
     for _ in 0..2 {
         let renewed = store.renew(&worker("one"), &leases).await.unwrap();
-        let told: HashMap<_, _> = renewed.iter().map(|renewed| (renewed.id, renewed.cancel_requested)).collect();
-        assert_eq!((renewed.len(), told), (2, HashMap::from([(first, false), (second, true)])));
+        let canceled: HashMap<_, _> = renewed.iter().map(|renewed| (renewed.id, renewed.cancel_requested)).collect();
+        assert_eq!((renewed.len(), canceled), (2, HashMap::from([(first, false), (second, true)])));
     }
-    // To renew is no change that a client could see.
+    // A renewal does not change the version that clients see.
     assert_eq!((get(&*store, first).await.version, get(&*store, second).await.version), (2, 3));
 }
 
-pub async fn each_is_taken_back_once_by_racing_reapers(place: &dyn Place) {
+pub async fn concurrent_reapers_reap_each_generation_once(place: &dyn Place) {
     let stores = place.open_many(6).await;
     let accepted = accept(&*stores[0], 30).await;
     stores[0].claim(&late_worker("late"), 30, true).await.unwrap();
@@ -79,7 +79,7 @@ pub async fn each_is_taken_back_once_by_racing_reapers(place: &dyn Place) {
     }
 }
 
-pub async fn a_zombie_changes_nothing(place: &dyn Place) {
+pub async fn a_reaped_lease_changes_nothing(place: &dyn Place) {
     let store = place.open().await;
     for is_claimed_again in [false, true] {
         let id = accept(&*store, 1).await[0];
@@ -96,8 +96,8 @@ pub async fn a_zombie_changes_nothing(place: &dyn Place) {
         }
 
         assert_eq!((seen(&get(&*store, id).await), history(&*store, id).await), before);
-        let glance = store.glance(&[id]).await.unwrap().remove(0);
-        assert_eq!((glance.progress, glance.previews), (None, vec![]));
+        let snapshots = store.snapshots(&[id]).await.unwrap().remove(0);
+        assert_eq!((snapshots.progress, snapshots.previews), (None, vec![]));
         assert!(store.previews(id).await.unwrap().is_empty());
         let newer = match newer {
             Some(lease) => lease,
@@ -120,28 +120,28 @@ fn report(lease: &latentd::ledger::Lease) -> Report {
     Report { lease: lease.clone(), progress: Some(progress), previews: vec![preview] }
 }
 
-/// The rest of a report is for those who share a store.
-pub async fn others_see_what_a_worker_reports(place: &dyn Place) {
+/// Only shared stores keep the progress and the previews of a report.
+pub async fn other_stores_see_reported_progress_and_previews(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (id, lease) = running(&*stores[0]).await;
     stores[0].report(&[]).await.unwrap();
     stores[0].report(&[report(&lease)]).await.unwrap();
-    let glance = stores[1].glance(&[id]).await.unwrap().remove(0);
+    let snapshots = stores[1].snapshots(&[id]).await.unwrap().remove(0);
     if !place.is_shared() {
-        assert_eq!((glance.progress, glance.previews), (None, vec![]));
+        assert_eq!((snapshots.progress, snapshots.previews), (None, vec![]));
         return;
     }
-    assert_eq!((glance.progress, glance.previews), (report(&lease).progress, vec![(0, 3)]));
+    assert_eq!((snapshots.progress, snapshots.previews), (report(&lease).progress, vec![(0, 3)]));
 
-    // The latest preview of each image, also where a report brings none.
+    // The latest preview of each image is kept, even if a report contains none.
     let progress = Progress { step: 9, ..report(&lease).progress.unwrap() };
     let other = Preview { media_type: "image/webp".to_owned().try_into().unwrap(), ..preview(1, 8, 1, b"other") };
     let previews = vec![other, preview(0, 9, 1, b"newer")];
     let newer = Report { lease: lease.clone(), progress: Some(progress), previews };
     stores[0].report(&[newer]).await.unwrap();
     stores[0].report(&[Report { lease: lease.clone(), progress: None, previews: Vec::new() }]).await.unwrap();
-    let glance = stores[1].glance(&[id]).await.unwrap().remove(0);
-    assert_eq!(glance.progress, Some(progress));
+    let snapshots = stores[1].snapshots(&[id]).await.unwrap().remove(0);
+    assert_eq!(snapshots.progress, Some(progress));
     let mut previews = stores[1].previews(id).await.unwrap();
     previews.sort_by_key(|preview| preview.index);
     let seen: Vec<_> =
@@ -150,15 +150,15 @@ pub async fn others_see_what_a_worker_reports(place: &dyn Place) {
     let types: Vec<_> = previews.iter().map(|seen| seen.media_type.as_str()).collect();
     assert_eq!(types, ["image/png", "image/webp"]);
 
-    // What is left of an attempt is nothing for those who watch the next one.
+    // Watchers of the next attempt do not see reports of the previous attempt.
     stores[0].finish(lease, Outcome::Released).await.unwrap().unwrap();
     claim_one(&*stores[0]).await;
-    let glance = stores[1].glance(&[id]).await.unwrap().remove(0);
-    assert_eq!((glance.progress, glance.previews), (None, vec![]));
+    let snapshots = stores[1].snapshots(&[id]).await.unwrap().remove(0);
+    assert_eq!((snapshots.progress, snapshots.previews), (None, vec![]));
     assert!(stores[1].previews(id).await.unwrap().is_empty());
 }
 
-pub async fn the_fence_grows_with_every_claim(place: &dyn Place) {
+pub async fn every_claim_increments_the_fence(place: &dyn Place) {
     let store = place.open().await;
     let (id, mut lease) = running(&*store).await;
     for round in 1..=4 {
@@ -180,7 +180,7 @@ pub async fn the_fence_grows_with_every_claim(place: &dyn Place) {
     assert_eq!(lease.fence(), 5);
 }
 
-pub async fn what_was_taken_back_waits_for_its_delay(place: &dyn Place) {
+pub async fn a_reaped_generation_waits_for_its_backoff(place: &dyn Place) {
     let store = place.open().await;
     let id = accept(&*store, 1).await[0];
     store.claim(&late_worker("late"), 1, true).await.unwrap();
@@ -188,7 +188,7 @@ pub async fn what_was_taken_back_waits_for_its_delay(place: &dyn Place) {
     let reaped = store.reap(&Reaping { all: false, max_crashes: 9, backoff: hour }).await.unwrap();
     assert_eq!(reaped.queued, [id]);
     assert!(store.claim(&worker("one"), 1, true).await.unwrap().is_empty());
-    // It is in nobody's way meanwhile.
+    // The delayed generation does not block others.
     let other = accept(&*store, 1).await[0];
     assert_eq!(ids(&store.claim(&worker("one"), 9, false).await.unwrap()), [other]);
 }
@@ -200,7 +200,7 @@ fn the_delay_doubles_with_each_crash_up_to_a_minute() {
         let delays: Vec<Duration> = (0..50).map(|_| reaping.delay(crashes)).collect();
         let least = Duration::from_secs(seconds);
         assert!(delays.iter().all(|delay| *delay >= least && *delay <= least.mul_f64(1.25)), "{crashes}: {delays:?}");
-        assert!(delays.iter().any(|delay| *delay != delays[0]), "not all come back at once");
+        assert!(delays.iter().any(|delay| *delay != delays[0]), "delays differ");
     }
     assert_eq!(Reaping { backoff: Duration::ZERO, ..reaping }.delay(5), Duration::ZERO);
 }

@@ -1,4 +1,4 @@
-//! Pages, events and counts.
+//! Tests of lists: pages, events and counts.
 
 use latentd::generation::{GenerationId, Job};
 use latentd::ledger::{Counts, ListQuery, Outcome, Store};
@@ -27,7 +27,7 @@ pub async fn pages_are_newest_first(place: &dyn Place) {
     assert_eq!(page(&*store, limit(100)).await, (reversed(&ids), false));
 }
 
-pub async fn pages_go_both_ways(place: &dyn Place) {
+pub async fn pages_go_forward_and_backward(place: &dyn Place) {
     let store = place.open().await;
     let ids = accept(&*store, 7).await;
     let after = |id: usize| ListQuery { after: Some(ids[id]), ..limit(2) };
@@ -40,7 +40,7 @@ pub async fn pages_go_both_ways(place: &dyn Place) {
     assert_eq!(page(&*store, before(6)).await, (vec![], false));
     let between = ListQuery { after: Some(ids[6]), before: Some(ids[2]), ..limit(2) };
     assert_eq!(page(&*store, between).await, (reversed(&ids[4..6]), true));
-    // A cursor need not exist any more.
+    // A cursor may be the id of a deleted generation.
     let gone = ListQuery { after: Some(GenerationId::new()), ..limit(1) };
     assert_eq!(page(&*store, gone).await, (vec![ids[6]], true));
 }
@@ -65,7 +65,7 @@ pub async fn pages_are_filtered(place: &dyn Place) {
     assert_eq!(page(&*store, both).await, (vec![waiting[0]], false));
 }
 
-pub async fn events_are_read_after_a_number(place: &dyn Place) {
+pub async fn events_are_read_after_a_sequence_number(place: &dyn Place) {
     let store = place.open().await;
     let (id, lease) = running(&*store).await;
     accept(&*store, 1).await;
@@ -76,7 +76,7 @@ pub async fn events_are_read_after_a_number(place: &dyn Place) {
     }
 }
 
-pub async fn counts_tell_queued_from_running(place: &dyn Place) {
+pub async fn queued_and_running_generations_are_counted_separately(place: &dyn Place) {
     let store = place.open().await;
     assert_eq!(store.counts().await.unwrap(), Counts::default());
     let ids = accept(&*store, 5).await;
@@ -89,7 +89,7 @@ pub async fn counts_tell_queued_from_running(place: &dyn Place) {
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 2, running: 0 });
 }
 
-pub async fn counts_of_a_tenant_leave_others_out(place: &dyn Place) {
+pub async fn counts_of_a_tenant_exclude_other_tenants(place: &dyn Place) {
     let store = place.open().await;
     for tenant in ["a", "b", "a", "b", "b"] {
         accept_of(&*store, tenant, 1.0).await;

@@ -1,10 +1,10 @@
-//! A store as a reader can check it by eye: maps in memory, no clock.
+//! A simple model of a store: maps in memory without a clock. Random tests compare real stores with it.
 
 use std::collections::BTreeMap;
 
 use latentd::generation::{EventKind, GenerationId};
 
-/// How a run ends.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum How {
     Succeeded,
@@ -15,7 +15,7 @@ pub enum How {
     RetryLater,
 }
 
-/// What [`Model::accept`] answers.
+/// The answer of [`Model::accept`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Answer {
     New,
@@ -26,17 +26,17 @@ pub enum Answer {
     IdTaken,
 }
 
-/// A request as the model sees it.
+/// The fields of a request that the model uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
     pub id: GenerationId,
     pub tenant: &'static str,
     pub fingerprint: u8,
-    /// Its key, and whether the key's time is over as soon as it is taken.
+    /// The idempotency key, and whether it expires immediately.
     pub key: Option<(&'static str, bool)>,
     pub priority: i16,
     pub cost: f64,
-    /// Until it is claimed for the first time.
+    /// Whether the start timeout passes before the first claim.
     pub is_overdue: bool,
     pub max_queued: usize,
 }
@@ -44,6 +44,7 @@ pub struct Ask {
 #[derive(Debug)]
 pub struct Tenant {
     pub weight: f64,
+    /// Virtual finish time of the tenant's newest generation.
     pub vft: f64,
     pub max_queued: Option<u32>,
     pub max_running: Option<u32>,
@@ -62,9 +63,9 @@ pub struct Row {
     pub is_dead: bool,
     pub has_started: bool,
     pub cancel_requested: bool,
-    /// Waits for longer than any test.
+    /// Whether a retry or a backoff delays the generation for longer than any test.
     pub is_delayed: bool,
-    /// Who runs it, and whether the lease has ended.
+    /// The worker, and whether the lease has ended.
     pub lease: Option<(usize, bool)>,
     pub history: Vec<EventKind>,
 }
@@ -82,9 +83,9 @@ impl Row {
 pub struct Model {
     pub rows: BTreeMap<GenerationId, Row>,
     pub tenants: BTreeMap<&'static str, Tenant>,
-    /// Generation and fingerprint of the keys whose time is not over.
+    /// Generation and fingerprint of each valid key, by tenant and key.
     pub keys: BTreeMap<(&'static str, &'static str), (GenerationId, u8)>,
-    /// The virtual time.
+    /// The virtual time of the queue.
     clock: f64,
 }
 
@@ -131,7 +132,7 @@ impl Model {
         Answer::New
     }
 
-    /// The queue in its order.
+    /// The queued generations in the order of claims.
     pub fn queue(&self) -> Vec<GenerationId> {
         let mut queue: Vec<_> = self.rows.iter().filter(|(_, row)| row.status == "queued").collect();
         queue.sort_by(|(a_id, a), (b_id, b)| {
@@ -174,7 +175,7 @@ impl Model {
         claimed
     }
 
-    /// Whether each of these leases is still its generation's, and whether that is to be canceled.
+    /// Renews the leases that are still valid. Returns id, fence and whether a cancel was requested for each of them.
     pub fn renew(&mut self, leases: &[(GenerationId, i64)], is_late: bool) -> Vec<(GenerationId, i64, bool)> {
         let mut renewed = Vec::new();
         for (id, fence) in leases {
@@ -209,7 +210,7 @@ impl Model {
         self.rows.get_mut(&id).filter(|row| row.status == "running" && row.fence == fence)
     }
 
-    /// Those that are queued again and those that have ended.
+    /// Returns the generations that are queued again and those that have ended.
     pub fn reap(&mut self, all: bool, max_crashes: u32, is_delayed: bool) -> (Vec<GenerationId>, Vec<GenerationId>) {
         let (mut queued, mut ended) = (Vec::new(), Vec::new());
         for (id, row) in &mut self.rows {
@@ -270,7 +271,7 @@ impl Model {
         overdue.map(expire).collect()
     }
 
-    /// All have waited for nothing at all.
+    /// Raises the priority of all queued generations by one, up to the highest.
     pub fn age(&mut self) {
         for row in self.rows.values_mut().filter(|row| row.status == "queued") {
             row.priority = (row.priority + 1).min(2);

@@ -1,4 +1,4 @@
-//! A PostgreSQL that goes away, comes back, hangs, or is not what it should be.
+//! Tests of PostgreSQL outages: crashes, dead networks, locks, full disks, and schemas of other versions.
 
 use std::{
     path::PathBuf,
@@ -21,18 +21,19 @@ use tokio_util::sync::CancellationToken;
 use crate::place::{HOUR, PgPlace, accept, accept_one, claim_one, generation, get, request, running, settings};
 use crate::postgres::{self, Cluster};
 use crate::proxy::{Backend, Network, Proxy};
-use crate::shared::is_listening;
+use crate::shared::wait_until_listening;
 
-/// What a call may take of these tests' stores, and what it may take at most on a machine that does much else.
+/// The timeout of a database call in most of these tests, in seconds.
 const TIMEOUT_S: &str = "1";
+/// The time within which a call must return or the database must recover, long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn impatient(url: &str) -> Ledger {
+async fn open_with_short_timeout(url: &str) -> Ledger {
     Ledger::open_postgres(&settings(url, &[("database.timeout_s", TIMEOUT_S)]), HOUR).await.unwrap()
 }
 
-/// Calls that must fail for want of a database, and must not hang.
-async fn fails(store: &Ledger) {
+/// Makes three calls and checks that each fails with a database error within [`PATIENCE`].
+async fn assert_calls_fail(store: &Ledger) {
     let began = Instant::now();
     let generation = generation();
     let acceptance = request(&generation);
@@ -43,8 +44,8 @@ async fn fails(store: &Ledger) {
     assert!(began.elapsed() < PATIENCE);
 }
 
-/// The pool recovers by itself.
-async fn recovers(store: &Ledger) {
+/// Waits until the connection pool has recovered by itself.
+async fn wait_for_recovery(store: &Ledger) {
     let began = Instant::now();
     while let Err(error) = store.ping().await {
         assert!(began.elapsed() < PATIENCE, "{error}");
@@ -52,29 +53,29 @@ async fn recovers(store: &Ledger) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_crashes_and_comes_back_has_lost_nothing() {
+async fn a_server_that_crashes_and_restarts_has_lost_nothing() {
     let Some(cluster) = Cluster::start() else { return };
-    let store = impatient(&cluster.create_database().await).await;
+    let store = open_with_short_timeout(&cluster.create_database().await).await;
     let stop = CancellationToken::new();
     let mut heard = store.hints();
     let listening = tokio::spawn(store.clone().listen(stop.clone()));
-    is_listening(&store, &mut heard).await;
+    wait_until_listening(&store, &mut heard).await;
     let (id, lease) = running(&store).await;
     let waiting = accept(&store, 3).await;
     for _ in 0..2 {
         cluster.stop();
-        fails(&store).await;
+        assert_calls_fail(&store).await;
         let lost = store.finish(lease.clone(), Outcome::Canceled).await;
         assert!(matches!(lost, Err(StoreError::Database(_))), "{lost:?}");
         cluster.start_again();
-        recovers(&store).await;
+        wait_for_recovery(&store).await;
         // The listener has connected again.
         assert_eq!(heard.next().await, Some(Hint::Queued));
         assert_eq!(get(&store, id).await.status, Status::Running);
     }
-    let told = Hint::Changed(id);
-    store.hint(&[told]).await.unwrap();
-    assert_eq!(heard.next().await, Some(told));
+    let sent = Hint::Changed(id);
+    store.hint(&[sent]).await.unwrap();
+    assert_eq!(heard.next().await, Some(sent));
     assert_eq!(store.finish(lease, Outcome::Canceled).await.unwrap().unwrap().status, Status::Canceled);
     assert_eq!(claim_one(&store).await.0.id, waiting[0]);
     stop.cancel();
@@ -82,38 +83,38 @@ async fn a_server_that_crashes_and_comes_back_has_lost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_swallows_everything_keeps_nobody_waiting() {
+async fn calls_end_in_time_when_the_network_is_dead() {
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.create_database().await;
     let proxy = Proxy::to(vec![Backend::Unix(cluster.socket())]).await;
-    let store = impatient(&postgres::through(proxy.address, &url)).await;
+    let store = open_with_short_timeout(&postgres::through(proxy.address, &url)).await;
     let before = accept(&store, 2).await;
     for network in [Network::Blackhole, Network::Reset] {
-        // Connections that are open are as dead as new ones; more calls than the pool has connections.
+        // The network blocks open and new connections. Make more calls than the pool has connections.
         proxy.set(network);
         for _ in 0..4 {
-            fails(&store).await;
+            assert_calls_fail(&store).await;
         }
         proxy.set(Network::Pass);
-        recovers(&store).await;
+        wait_for_recovery(&store).await;
         assert_eq!(get(&store, before[0]).await.status, Status::Queued);
     }
     accept_one(&store, &generation()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_the_network_forgot_are_replaced() {
+async fn silent_connections_are_replaced() {
     let Some(place) = PgPlace::new().await else { return };
     let socket = Cluster::shared().unwrap().socket();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let forgotten = Arc::new(Notify::new());
     let carrying = tokio::spawn(carry(listener, socket, forgotten.clone()));
-    // Long enough that all calls are under way at the same time.
+    // The timeout is long enough for all calls to be in progress at the same time.
     let patient = settings(&postgres::through(address, place.url()), &[("database.timeout_s", "8")]);
     let store = Ledger::open_postgres(&patient, HOUR).await.unwrap();
 
-    // As many calls as the pool has connections are under way, since nobody may accept.
+    // The locked queue clock blocks every accept, so as many calls as the pool has connections are in progress.
     let mut operator = PgConnection::connect(place.url()).await.unwrap();
     let mut watcher = PgConnection::connect(place.url()).await.unwrap();
     operator.execute("BEGIN; SELECT v FROM queue_clock FOR UPDATE").await.unwrap();
@@ -125,15 +126,15 @@ async fn connections_that_the_network_forgot_are_replaced() {
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
         let began = Instant::now();
         while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut watcher).await.unwrap() < 4 {
-            assert!(began.elapsed() < PATIENCE, "the calls are not under way together");
+            assert!(began.elapsed() < PATIENCE, "the calls are not in progress at the same time");
         }
         forgotten.notify_waiters();
     };
     let (refused, ()) = tokio::join!(accepting, forget);
     assert!(refused.iter().all(|refused| matches!(refused, Err(StoreError::Database(_)))), "{refused:?}");
     operator.execute("ROLLBACK").await.unwrap();
-    recovers(&store).await;
-    // The server has to find out first that those who now have their turn are silent.
+    wait_for_recovery(&store).await;
+    // The server must first detect that the clients whose calls it now runs are silent.
     let began = Instant::now();
     while let Err(error) = store.accept(&request(&generation)).await {
         assert!(began.elapsed() < PATIENCE, "{error}");
@@ -141,7 +142,7 @@ async fn connections_that_the_network_forgot_are_replaced() {
     carrying.abort();
 }
 
-/// A network that carries new connections after it has forgotten the old ones: these stay open, and silent.
+/// Forwards connections to the socket. After `forgotten`, existing connections stay open but silent; new ones work.
 async fn carry(listener: TcpListener, socket: PathBuf, forgotten: Arc<Notify>) {
     let mut connections = JoinSet::new();
     while let Ok((mut client, _)) = listener.accept().await {
@@ -157,9 +158,9 @@ async fn carry(listener: TcpListener, socket: PathBuf, forgotten: Arc<Notify>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_that_somebody_keeps_is_not_waited_for_for_ever() {
+async fn waiting_for_a_lock_ends_at_the_timeout() {
     let Some(place) = PgPlace::new().await else { return };
-    let store = impatient(place.url()).await;
+    let store = open_with_short_timeout(place.url()).await;
     let mut operator = PgConnection::connect(place.url()).await.unwrap();
     operator.execute("BEGIN; SELECT v FROM queue_clock FOR UPDATE").await.unwrap();
     let generation = generation();
@@ -171,12 +172,12 @@ async fn a_lock_that_somebody_keeps_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transactions_in_each_others_way_are_tried_again_and_a_full_disk_is_told_of() {
+async fn conflicting_transactions_are_tried_again_and_a_full_disk_is_reported() {
     let Some(place) = PgPlace::new().await else { return };
     let store = place.store().await;
     let mut operator = PgConnection::connect(place.url()).await.unwrap();
     for (code, tries) in [("40001", 2), ("40P01", 3), ("53100", 100)] {
-        // Fails so often with this code, whatever is rolled back.
+        // The trigger fails the first `tries - 1` inserts with this code. A rollback does not reset the sequence.
         let sql = format!(
             "DROP SEQUENCE IF EXISTS tried; CREATE SEQUENCE tried;
              CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -196,7 +197,7 @@ async fn transactions_in_each_others_way_are_tried_again_and_a_full_disk_is_told
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_schema_is_brought_up_to_date_or_refused_and_a_new_one_is_taken() {
+async fn an_old_schema_is_migrated_or_refused_and_a_newer_one_is_accepted() {
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.create_database().await;
     let manual = settings(&url, &[("database.migrate", "false")]);
@@ -230,7 +231,7 @@ async fn an_old_schema_is_brought_up_to_date_or_refused_and_a_new_one_is_taken()
                  VALUES (999999, 'of a newer program', true, '', 0)";
     operator.execute(newer).await.unwrap();
     operator.execute("ALTER TABLE generations ADD COLUMN mood text").await.unwrap();
-    // Both the one that is open and a new one go on.
+    // The open store continues to work with the newer schema.
     for _ in 0..2 {
         accept(&store, 1).await;
         store.ping().await.unwrap();
@@ -242,7 +243,7 @@ async fn an_old_schema_is_brought_up_to_date_or_refused_and_a_new_one_is_taken()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_start_together_make_one_schema() {
+async fn replicas_that_start_together_create_one_schema() {
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.create_database().await;
     let settings = settings(&url, &[]);
@@ -253,10 +254,10 @@ async fn replicas_that_start_together_make_one_schema() {
 }
 
 #[tokio::test]
-async fn a_wrong_url_is_an_error_that_keeps_the_password() {
+async fn the_error_about_a_wrong_url_hides_the_password() {
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.url("there_is_none").replace("latentd@", "latentd:swordfish@");
     let error = Ledger::open_postgres(&settings(&url, &[]), HOUR).await.unwrap_err();
-    let told = format!("{error} {error:?}");
-    assert!(told.contains("there_is_none") && !told.contains("swordfish"), "{told}");
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("there_is_none") && !text.contains("swordfish"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Where the suite's stores live, and what it puts into them.
+//! Places for the stores of the suite, and the generations, leases and keys that the tests put into them.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -16,22 +16,23 @@ use crate::postgres::Cluster;
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
-/// No case takes so long, however slow the machine.
+/// The time limit of a case, long enough for a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A place that keeps what the stores opened there have written.
+/// Storage in which stores are opened. A new store reads what earlier stores of the place have written.
 #[async_trait]
 pub trait Place: Send + Sync {
+    /// Opens a store that keeps ended generations for `retention`.
     async fn open_with(&self, retention: Duration) -> Arc<dyn Store>;
 
-    /// Whether several stores may be open at the same time, as [`Store::is_shared`] of each tells.
+    /// Whether several stores may be open at the same time. [`Store::is_shared`] of each store returns the same.
     fn is_shared(&self) -> bool;
 
     async fn open(&self) -> Arc<dyn Store> {
         self.open_with(HOUR).await
     }
 
-    /// Stores for so many that use the place at the same time: one each, where it is shared.
+    /// Returns `count` stores: separate ones if the place is shared, otherwise clones of one store.
     async fn open_many(&self, count: usize) -> Vec<Arc<dyn Store>> {
         let mut stores = vec![self.open().await];
         while stores.len() < count {
@@ -66,13 +67,13 @@ impl Place for SqlitePlace {
     }
 }
 
-/// A database of the cluster that the test process starts.
+/// A database of the PostgreSQL cluster that the test process starts.
 pub struct PgPlace {
     url: String,
 }
 
 impl PgPlace {
-    /// `None` where no PostgreSQL is installed.
+    /// Returns `None` if PostgreSQL is not installed.
     pub async fn new() -> Option<PgPlace> {
         Some(PgPlace { url: Cluster::shared()?.create_database().await })
     }
@@ -86,7 +87,7 @@ impl PgPlace {
     }
 }
 
-/// Settings of stores for tests: more patience than a server needs, for machines that do much else, and what else is said.
+/// Database settings for tests, with a long timeout because the machine may be busy. `flags` override the settings.
 pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
     let defaults = [("database.url", url), ("database.max_connections", "4"), ("database.timeout_s", "60")];
     let flags = defaults.iter().chain(flags).map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -97,7 +98,7 @@ pub fn settings(url: &str, flags: &[(&str, &str)]) -> Database {
 impl Place for PgPlace {
     async fn open_with(&self, retention: Duration) -> Arc<dyn Store> {
         let store = Ledger::open_postgres(&settings(&self.url, &[]), retention).await.unwrap();
-        // Ends with the runtime of the test.
+        // The task ends with the runtime of the test.
         tokio::spawn(store.clone().listen(CancellationToken::new()));
         Arc::new(store)
     }
@@ -137,7 +138,7 @@ pub fn draw() -> Draw {
     }
 }
 
-/// Asks for a drawing, in the envelope of every test.
+/// A job that draws, with the envelope that all tests use.
 pub fn job(draw: Draw) -> Job {
     Job {
         model: "tiny".to_owned(),
@@ -177,7 +178,7 @@ pub fn problem() -> Problem {
     Problem { code: "out_of_memory".to_owned(), message: "too large".to_owned(), retryable: true }
 }
 
-/// An acceptance of this generation under a new id, without a key and within no bound.
+/// An acceptance of this job with a new id, without a key and without a bound on the queue.
 pub fn request(job: &Job) -> Acceptance<'_> {
     Acceptance {
         id: GenerationId::new(),
@@ -190,7 +191,7 @@ pub fn request(job: &Job) -> Acceptance<'_> {
     }
 }
 
-/// Accepts one generation that was not accepted before.
+/// Accepts one new generation.
 pub async fn accept_one(store: &dyn Store, job: &Job) -> GenerationId {
     new_record(store.accept(&request(job)).await).id
 }
@@ -223,12 +224,12 @@ pub fn worker(name: &str) -> Claimant {
     Claimant { worker: name.to_owned(), lease: HOUR, models: vec!["tiny".to_owned()] }
 }
 
-/// A worker whose leases have ended as soon as they are given.
+/// A worker whose leases end at the moment of the claim.
 pub fn late_worker(name: &str) -> Claimant {
     Claimant { lease: Duration::ZERO, ..worker(name) }
 }
 
-/// Claims for an idle worker.
+/// Claims at most `limit` generations for an idle worker.
 pub async fn claim(store: &dyn Store, limit: usize) -> Vec<(Record, Lease)> {
     store.claim(&worker("one"), limit, true).await.unwrap()
 }
@@ -237,12 +238,12 @@ pub fn ids(claimed: &[(Record, Lease)]) -> Vec<GenerationId> {
     claimed.iter().map(|(record, _)| record.id).collect()
 }
 
-/// Takes back what runs, as a process that starts alone does.
+/// Reaps all running generations, as a process does at startup if it is the only one.
 pub async fn reap_all(store: &dyn Store, max_crashes: u32) -> Reaped {
     store.reap(&Reaping { all: true, max_crashes, backoff: HOUR }).await.unwrap()
 }
 
-/// Takes back what has an ended lease, to be claimed again at once.
+/// Reaps generations whose lease has ended. They can be claimed again immediately.
 pub async fn reap_late(store: &dyn Store, max_crashes: u32) -> Reaped {
     store.reap(&Reaping { all: false, max_crashes, backoff: Duration::ZERO }).await.unwrap()
 }
@@ -261,8 +262,8 @@ pub async fn get(store: &dyn Store, id: GenerationId) -> Record {
     store.get(id).await.unwrap().expect("the generation exists")
 }
 
-/// The kinds of a generation's events; checks that they are numbered from 1 without gaps and that nothing follows a
-/// terminal one, unless an operator has revived the generation.
+/// Returns the kinds of a generation's events. Checks that their numbers start at 1 without gaps and that no event
+/// follows a terminal event, unless an operator has revived the generation.
 pub async fn history(store: &dyn Store, id: GenerationId) -> Vec<EventKind> {
     let events = store.events(id, 0).await.unwrap();
     for (at, event) in events.iter().enumerate() {
@@ -275,7 +276,7 @@ pub async fn history(store: &dyn Store, id: GenerationId) -> Vec<EventKind> {
     events.iter().map(|event| event.kind).collect()
 }
 
-/// Makes a tenant with this weight and these bounds on what waits and what runs.
+/// Creates a tenant with a weight and bounds on its queued and running generations.
 pub async fn tenant(store: &dyn Store, name: &str, weight: f64, max_queued: Option<u32>, max_running: Option<u32>) {
     let id = format!("key of {name}");
     let key = KeyRecord { id, sha256: [1; 32], tenant: name.to_owned(), weight, max_queued, max_running };
@@ -288,7 +289,7 @@ pub async fn accept_of(store: &dyn Store, tenant: &str, cost: f64) -> Generation
     new_record(store.accept(&Acceptance { tenant, cost, ..request(&generation) }).await).id
 }
 
-/// Everything that a reader can see of a record, to be compared.
+/// All fields of a record as text, for comparisons.
 pub fn seen(record: &Record) -> String {
     format!("{record:?}")
 }

@@ -1,4 +1,4 @@
-//! How the databases plan the ledger's statements, as a store sends them: what looks at many rows finds them by an index.
+//! Tests of the query plans of the ledger's statements: every statement that reads many rows uses an index.
 
 use std::{
     collections::BTreeSet,
@@ -21,13 +21,13 @@ use crate::place::{HOUR, PgPlace, accept, claim, running, worker};
 
 const CHILD: &str = "LATENTD_TEST_LEDGER_PLANS";
 
-/// The texts of the statements that sqlx logs. Some are logged by threads of its own, so that only the whole process can be
-/// listened to: a test begins itself again and has the process to itself.
+/// The texts of the statements that sqlx logs. Threads of sqlx log some of them, so the subscriber must be that of the
+/// whole process. Therefore a test starts itself again in a child process, which runs no other test.
 #[derive(Clone, Default)]
 struct Statements(Arc<Mutex<BTreeSet<String>>>);
 
 impl Statements {
-    /// `None` in the process that has to begin another one, after that has passed.
+    /// In the parent process, runs the test in a child process, checks that it passes, and returns `None`.
     fn of_this_process(test: &str) -> Option<Statements> {
         if env::var_os(CHILD).is_none() {
             let mut again = Command::new(env::current_exe().unwrap());
@@ -41,7 +41,7 @@ impl Statements {
         Some(statements)
     }
 
-    /// Those with these words in them, of which there is at least one.
+    /// Returns the statements that contain `words`. Panics if there are none.
     fn with(&self, words: &str) -> Vec<String> {
         let all = self.0.lock().unwrap();
         let found: Vec<String> =
@@ -67,7 +67,7 @@ impl Visit for &Statements {
     fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
-/// Everything that looks at many rows.
+/// Calls methods that read many rows. A separate test covers the list.
 async fn use_all(store: &dyn Store) {
     accept(store, 2).await;
     let (id, lease) = running(store).await;
@@ -85,8 +85,8 @@ async fn use_all(store: &dyn Store) {
 }
 
 #[tokio::test]
-async fn sqlite_finds_what_it_looks_for_by_an_index() {
-    let Some(statements) = Statements::of_this_process("sqlite_finds_what_it_looks_for_by_an_index") else { return };
+async fn sqlite_uses_an_index_for_every_search() {
+    let Some(statements) = Statements::of_this_process("sqlite_uses_an_index_for_every_search") else { return };
     let dir = tempfile::tempdir().unwrap();
     let store = Ledger::open_sqlite(dir.path(), HOUR).await.unwrap();
     use_all(&store).await;
@@ -132,13 +132,13 @@ async fn sqlite_finds_what_it_looks_for_by_an_index() {
     }
     for word in ["FOR UPDATE", "FOR NO KEY UPDATE", "SKIP LOCKED", "greatest(", "now()", "ANY(", "ALL(", "jsonb_"] {
         let said = statements.0.lock().unwrap().iter().find(|text| text.contains(word)).cloned();
-        assert_eq!(said, None, "{word} is none of SQLite's");
+        assert_eq!(said, None, "{word} is not SQLite's SQL");
     }
 }
 
 #[tokio::test]
-async fn sqlite_walks_an_index_for_every_list() {
-    let Some(statements) = Statements::of_this_process("sqlite_walks_an_index_for_every_list") else { return };
+async fn sqlite_uses_an_index_for_every_list() {
+    let Some(statements) = Statements::of_this_process("sqlite_uses_an_index_for_every_list") else { return };
     let dir = tempfile::tempdir().unwrap();
     let store = Ledger::open_sqlite(dir.path(), HOUR).await.unwrap();
     let file = format!("sqlite:{}", dir.path().join("latentd.db").display());
@@ -169,25 +169,25 @@ async fn sqlite_walks_an_index_for_every_list() {
     }
 }
 
-/// What `EXPLAIN QUERY PLAN` says of a statement, line by line. Its parameters are NULL.
+/// The lines of `EXPLAIN QUERY PLAN` for a statement whose parameters are NULL.
 async fn plan(connection: &mut SqliteConnection, text: &str) -> String {
     let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {text}"));
     let rows = sqlx::raw_sql(explain).fetch_all(connection).await.unwrap();
     rows.iter().map(|row| row.try_get::<String, _>("detail").unwrap() + "\n").collect()
 }
 
-/// However the server plans the statement: for these values, or once for all.
+/// The plan is good both as a custom plan for these values and as a generic plan.
 #[tokio::test]
-async fn the_claim_walks_its_index_and_sorts_nothing() {
-    let Some(statements) = Statements::of_this_process("the_claim_walks_its_index_and_sorts_nothing") else { return };
+async fn postgresql_claims_by_an_index_without_sorting() {
+    let Some(statements) = Statements::of_this_process("postgresql_claims_by_an_index_without_sorting") else { return };
     let Some(place) = PgPlace::new().await else { return };
     let store = place.store().await;
     accept(&store, 1).await;
     assert_eq!(latentd::ledger::Claims::claim(&store, &worker("one"), 1, true).await.unwrap().len(), 1);
     let (claims, begin) = (statements.with("ORDER BY priority DESC, vft, id"), statements.with("BEGIN "));
     let begin =
-        begin.into_iter().find(|text| text.contains("enable_sort")).expect("the claim's transaction has its own");
-    assert_eq!(claims.len(), 2, "one looks, one takes: {claims:?}");
+        begin.into_iter().find(|text| text.contains("enable_sort")).expect("the claim's transaction sets enable_sort");
+    assert_eq!(claims.len(), 2, "one only reads, one locks: {claims:?}");
 
     let mut connection = PgConnection::connect(place.url()).await.unwrap();
     let fill = "INSERT INTO generations (id, tenant_id, status, model, priority, vft, aged_at, run_at, start_deadline, created_at, params)
@@ -197,7 +197,7 @@ async fn the_claim_walks_its_index_and_sorts_nothing() {
     connection.execute("DELETE FROM generations").await.unwrap();
     connection.execute(fill).await.unwrap();
     connection.execute(AssertSqlSafe(begin)).await.unwrap();
-    // Without statistics; with those of an empty queue; with those of this one.
+    // Without statistics; with the statistics of an empty queue; with those of the full queue.
     let empty = "UPDATE generations SET status = 'canceled', finished_at = now(), expires_at = now();
                  ANALYZE generations;
                  UPDATE generations SET status = 'queued', finished_at = NULL, expires_at = NULL";

@@ -1,4 +1,4 @@
-//! Requests that come twice: by the same idempotency key, by the same id.
+//! Tests of repeated requests: the same idempotency key or the same id.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +13,16 @@ use crate::place::{
 const FOX: [u8; 32] = [1; 32];
 const OWL: [u8; 32] = [2; 32];
 
-/// A request with this key, under a new id.
+/// A request with an idempotency key and a new id.
 fn keyed<'a>(generation: &'a Job, key: &'a str, fingerprint: [u8; 32]) -> Acceptance<'a> {
     Acceptance { key: Some((key, HOUR)), fingerprint, ..request(generation) }
 }
 
-pub async fn a_key_stands_for_one_generation(place: &dyn Place) {
+pub async fn a_repeated_key_returns_the_first_generation(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let id = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
-    // Whatever becomes of it.
+    // The key returns the generation in every state.
     for stage in ["queued", "running", "succeeded"] {
         let lease = match stage {
             "queued" => None,
@@ -40,7 +40,7 @@ pub async fn a_key_stands_for_one_generation(place: &dyn Place) {
     assert_eq!(store.find_accepted("default", "key").await.unwrap(), Some((id, FOX)));
 }
 
-pub async fn a_key_is_for_one_request(place: &dyn Place) {
+pub async fn a_key_cannot_be_reused_for_another_request(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let id = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
@@ -48,20 +48,20 @@ pub async fn a_key_is_for_one_request(place: &dyn Place) {
     let other = keyed(&generation, "key", OWL);
     let error = store.accept(&other).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused(Refusal::KeyReused)), "{error:?}");
-    // The key is looked at before the id.
+    // The ledger checks the key before the id.
     let error = store.accept(&Acceptance { id, ..other.clone() }).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused(Refusal::KeyReused)), "{error:?}");
     assert!(store.get(other.id).await.unwrap().is_none());
     assert_eq!(seen(&get(&*store, id).await), before);
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 1, running: 0 });
-    // Keys are compared letter by letter.
+    // Keys are compared exactly.
     for key in ["KEY", "key ", "ke", "", "狐"] {
         assert_eq!(store.find_accepted("default", key).await.unwrap(), None);
         new_record(store.accept(&keyed(&generation, key, OWL)).await);
     }
 }
 
-pub async fn a_key_is_its_tenants_own(place: &dyn Place) {
+pub async fn keys_are_separate_for_each_tenant(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let id = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
@@ -73,7 +73,7 @@ pub async fn a_key_is_its_tenants_own(place: &dyn Place) {
     assert_eq!(store.find_accepted("default", "key").await.unwrap(), Some((id, FOX)));
 }
 
-pub async fn a_key_whose_time_is_over_is_free_again(place: &dyn Place) {
+pub async fn an_expired_key_can_be_used_again(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let short = |fingerprint| Acceptance { key: Some(("key", Duration::ZERO)), ..keyed(&generation, "", fingerprint) };
@@ -83,11 +83,11 @@ pub async fn a_key_whose_time_is_over_is_free_again(place: &dyn Place) {
     let third = new_record(store.accept(&keyed(&generation, "key", FOX)).await).id;
     assert_eq!(known_record(store.accept(&keyed(&generation, "key", FOX)).await).id, third);
     for id in [first, second] {
-        assert_eq!(history(&*store, id).await, [EventKind::Queued], "they go on");
+        assert_eq!(history(&*store, id).await, [EventKind::Queued], "the generation is unchanged");
     }
 }
 
-pub async fn purging_forgets_only_keys_whose_time_is_over(place: &dyn Place) {
+pub async fn purging_deletes_only_expired_keys(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let short = Acceptance { key: Some(("short", Duration::ZERO)), ..request(&generation) };
@@ -99,7 +99,7 @@ pub async fn purging_forgets_only_keys_whose_time_is_over(place: &dyn Place) {
     get(&*store, id).await;
 }
 
-pub async fn an_erased_generation_takes_its_key_and_its_id_along(place: &dyn Place) {
+pub async fn deleting_a_generation_frees_its_key_and_id(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let first = keyed(&generation, "key", FOX);
@@ -112,7 +112,7 @@ pub async fn an_erased_generation_takes_its_key_and_its_id_along(place: &dyn Pla
     assert_eq!(history(&*store, first.id).await, [EventKind::Queued]);
 }
 
-pub async fn an_id_stands_for_one_request(place: &dyn Place) {
+pub async fn an_id_cannot_be_reused_for_another_request(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let first = Acceptance { fingerprint: FOX, ..request(&generation) };
@@ -133,7 +133,7 @@ pub async fn an_id_stands_for_one_request(place: &dyn Place) {
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 1, running: 0 });
 }
 
-pub async fn what_was_accepted_is_not_refused_by_a_full_queue(place: &dyn Place) {
+pub async fn a_full_queue_does_not_refuse_a_repeated_request(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let first = Acceptance { max_queued: 1, ..keyed(&generation, "key", FOX) };
@@ -144,13 +144,13 @@ pub async fn what_was_accepted_is_not_refused_by_a_full_queue(place: &dyn Place)
     known_record(store.accept(&Acceptance { key: None, ..first.clone() }).await);
     let reused = Acceptance { fingerprint: OWL, ..first.clone() };
     assert!(matches!(store.accept(&reused).await, Err(StoreError::Refused(Refusal::KeyReused))));
-    // A key is not taken by a request that was refused.
+    // A refused request does not store its key.
     let refused = Acceptance { key: Some(("other", HOUR)), ..full };
     assert!(matches!(store.accept(&refused).await, Err(StoreError::Refused(Refusal::QueueFull { .. }))));
     assert_eq!(store.find_accepted("default", "other").await.unwrap(), None);
 }
 
-pub async fn an_answer_of_again_charges_nobody(place: &dyn Place) {
+pub async fn a_repeated_request_is_not_charged_again(place: &dyn Place) {
     let store = place.open().await;
     let generation = generation();
     let first = Acceptance { cost: 10.0, tenant: "a", ..keyed(&generation, "key", FOX) };
@@ -164,7 +164,7 @@ pub async fn an_answer_of_again_charges_nobody(place: &dyn Place) {
     assert_eq!(order, [first.id, next, other]);
 }
 
-pub async fn many_requests_of_one_key_make_one_generation(place: &dyn Place) {
+pub async fn concurrent_requests_with_one_key_create_one_generation(place: &dyn Place) {
     let stores = place.open_many(8).await;
     for round in 0..5 {
         let key = format!("key {round}");
@@ -173,7 +173,7 @@ pub async fn many_requests_of_one_key_make_one_generation(place: &dyn Place) {
     }
 }
 
-pub async fn many_requests_of_one_id_make_one_generation(place: &dyn Place) {
+pub async fn concurrent_requests_with_one_id_create_one_generation(place: &dyn Place) {
     let stores = place.open_many(8).await;
     for _ in 0..5 {
         let id = GenerationId::new();
@@ -182,7 +182,7 @@ pub async fn many_requests_of_one_id_make_one_generation(place: &dyn Place) {
     }
 }
 
-pub async fn of_many_requests_that_reuse_a_key_one_kind_wins(place: &dyn Place) {
+pub async fn concurrent_requests_that_reuse_a_key_succeed_for_one_kind(place: &dyn Place) {
     let stores = place.open_many(8).await;
     for round in 0..5 {
         let key = format!("key {round}");
@@ -195,6 +195,7 @@ pub async fn of_many_requests_that_reuse_a_key_one_kind_wins(place: &dyn Place) 
     }
 }
 
+/// Accepts one request on each store at the same time. `request_of` returns the id, key and fingerprint for a store.
 async fn accept_at_once(
     stores: &[Arc<dyn Store>],
     request_of: impl Fn(usize) -> (GenerationId, Option<String>, [u8; 32]),
@@ -210,7 +211,7 @@ async fn accept_at_once(
     join_all(accepting).await.into_iter().map(Result::unwrap).collect()
 }
 
-/// One answer is the new generation, the others are it again.
+/// Checks that one answer is a new generation and the others repeat it.
 async fn check_one_new(store: &dyn Store, answers: Vec<Result<Accepted, StoreError>>) {
     let mut new = Vec::new();
     let mut again = Vec::new();
@@ -225,7 +226,7 @@ async fn check_one_new(store: &dyn Store, answers: Vec<Result<Accepted, StoreErr
     assert_eq!(history(store, new[0]).await, [EventKind::Queued]);
     assert_eq!(store.counts().await.unwrap().queued, 1);
     store.cancel(new[0]).await.unwrap();
-    // Nothing but it is left in the way of the next.
+    // The requests left nothing else in the queue.
     let id = accept(store, 1).await[0];
     assert_eq!(store.place(id).await.unwrap().map(|place| place.position), Some(0));
     store.cancel(id).await.unwrap();

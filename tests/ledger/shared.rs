@@ -1,4 +1,4 @@
-//! What several processes on one PostgreSQL may do to each other at the same time: a store stands for a process.
+//! Tests of several processes that use one PostgreSQL database at the same time. Each store stands for a process.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::place::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_worker_and_a_reaper_never_both_have_their_way() {
+async fn a_late_worker_and_a_reaper_never_both_succeed() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(2).await;
     accept(&*stores[0], 30).await;
@@ -41,7 +41,7 @@ async fn a_late_worker_and_a_reaper_never_both_have_their_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_sweepers_expire_and_age_each_generation_once() {
+async fn concurrent_sweeps_expire_and_age_each_generation_once() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(4).await;
     for _ in 0..20 {
@@ -66,12 +66,12 @@ async fn several_sweepers_expire_and_age_each_generation_once() {
     assert_eq!(
         stores[0].place(waiting[0]).await.unwrap().map(|place| place.position),
         Some(0),
-        "it has grown as urgent, and is older"
+        "its priority has risen to high, and it is older"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tenant_never_runs_more_than_it_may() {
+async fn a_tenant_never_runs_more_than_its_maximum() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(8).await;
     stores[0].create_key(&key("bounded", None, Some(3))).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_tenant_never_runs_more_than_it_may() {
     let query = ListQuery { tenant: Some("bounded".to_owned()), ..query };
     let mut leases: Vec<Lease> = Vec::new();
     for _ in 0..8 {
-        // Room is made while it is claimed.
+        // Running generations end while the stores claim others.
         let claiming = stores
             .iter()
             .enumerate()
@@ -96,11 +96,11 @@ async fn a_tenant_never_runs_more_than_it_may() {
     }
     let claimed = claim(&*stores[0], 100).await;
     let running = stores[0].list(&query).await.unwrap().records.len();
-    assert!(running == 3 || claimed.is_empty(), "what has room runs: {running}");
+    assert!(running == 3 || claimed.is_empty(), "the tenant uses its whole maximum: {running} run");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn places_and_bounds_are_exact_when_many_accept() {
+async fn positions_and_bounds_are_exact_when_many_accept_at_once() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(4).await;
     stores[0].create_key(&key("bounded", Some(10), None)).await.unwrap();
@@ -120,7 +120,7 @@ async fn places_and_bounds_are_exact_when_many_accept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_crashed_is_left_to_an_idle_worker_whoever_else_looks() {
+async fn only_an_idle_worker_claims_a_crashed_generation() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(5).await;
     for _ in 0..10 {
@@ -137,75 +137,75 @@ async fn the_crashed_is_left_to_an_idle_worker_whoever_else_looks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn progress_and_previews_are_seen_from_afar() {
+async fn progress_and_previews_are_seen_by_other_processes() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(2).await;
     let (id, stale) = running(&*stores[0]).await;
     let (near, far) = (&*stores[0], &*stores[1]);
-    let seen = far.glance(&[id, GenerationId::new()]).await.unwrap();
+    let seen = far.snapshots(&[id, GenerationId::new()]).await.unwrap();
     assert_eq!((seen.len(), seen[0].last_event, seen[0].is_over), (1, 2, false));
     assert_eq!((seen[0].progress, seen[0].previews.len()), (None, 0));
 
     near.report(&[report(&stale, 1, &[(0, 1, 10), (1, 1, 10)]), report(&stale, 2, &[(0, 2, 11)])]).await.unwrap();
-    let seen = far.glance(&[id]).await.unwrap().remove(0);
+    let seen = far.snapshots(&[id]).await.unwrap().remove(0);
     assert_eq!((seen.progress, seen.previews), (Some(progress(2)), vec![(0, 2), (1, 1)]));
     let previews = far.previews(id).await.unwrap();
     assert_eq!(previews.iter().map(|preview| preview.bytes.len()).collect::<Vec<_>>(), [11, 10]);
-    // One that is too large is for the process's own watchers alone.
+    // A preview above 64 KiB is not stored, so only watchers in the same process see it.
     near.report(&[report(&stale, 3, &[(0, 3, 65537), (1, 3, 65536)])]).await.unwrap();
-    assert_eq!(far.glance(&[id]).await.unwrap()[0].previews, [(0, 2), (1, 3)]);
+    assert_eq!(far.snapshots(&[id]).await.unwrap()[0].previews, [(0, 2), (1, 3)]);
 
-    // Nothing of an attempt that is over is seen, whoever still reports it.
+    // Late reports of a previous attempt are not stored.
     reap_all(near).await;
     let (_, lease) = claim_one(near).await;
     near.report(&[report(&stale, 4, &[(0, 4, 10)])]).await.unwrap();
-    let seen = far.glance(&[id]).await.unwrap().remove(0);
+    let seen = far.snapshots(&[id]).await.unwrap().remove(0);
     assert_eq!((seen.progress, seen.previews.len(), seen.last_event), (None, 0, 4));
     assert!(far.previews(id).await.unwrap().is_empty());
     near.report(&[report(&lease, 5, &[(0, 5, 10)])]).await.unwrap();
-    assert_eq!(far.glance(&[id]).await.unwrap()[0].progress, Some(progress(5)));
+    assert_eq!(far.snapshots(&[id]).await.unwrap()[0].progress, Some(progress(5)));
     near.finish(lease.clone(), Outcome::Canceled).await.unwrap();
     near.report(&[report(&lease, 6, &[])]).await.unwrap();
-    let seen = far.glance(&[id]).await.unwrap().remove(0);
+    let seen = far.snapshots(&[id]).await.unwrap().remove(0);
     assert_eq!((seen.is_over, seen.progress, seen.last_event), (true, None, 5));
     near.purge().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hints_reach_those_who_listen() {
+async fn hints_reach_listening_processes() {
     let Some(place) = PgPlace::new().await else { return };
-    let (teller, listener, deaf) = (place.store().await, place.store().await, place.store().await);
+    let (sender, listener, deaf) = (place.store().await, place.store().await, place.store().await);
     let mut heard = listener.hints();
     let mut unheard = deaf.hints();
     let stop = tokio_util::sync::CancellationToken::new();
     let listening = tokio::spawn(listener.listen(stop.clone()));
-    is_listening(&teller, &mut heard).await;
+    wait_until_listening(&sender, &mut heard).await;
     let id = GenerationId::new();
     let many: Vec<_> = (0..1000).map(|_| Hint::Changed(GenerationId::new())).collect();
-    let told = [&[Hint::Queued, Hint::Queued, Hint::Canceled(id)], &many[..]].concat();
-    teller.hint(&told).await.unwrap();
-    for hint in &told[1..] {
+    let sent = [&[Hint::Queued, Hint::Queued, Hint::Canceled(id)], &many[..]].concat();
+    sender.hint(&sent).await.unwrap();
+    for hint in &sent[1..] {
         assert_eq!(heard.next().await, Some(*hint));
     }
-    // Whoever does not listen sees the same by looking.
+    // A process that does not listen finds the generations by claiming.
     assert!(futures::FutureExt::now_or_never(unheard.next()).is_none());
-    let accepted = accept(&teller, 1).await;
+    let accepted = accept(&sender, 1).await;
     assert_eq!(ids(&claim(&deaf, 5).await), accepted);
     stop.cancel();
     listening.await.unwrap();
 }
 
-/// Waits until hints are heard, and hears all that it took.
-pub async fn is_listening(teller: &dyn Store, heard: &mut BoxStream<'static, Hint>) {
+/// Waits until the listener receives hints, and consumes the hints sent for it.
+pub async fn wait_until_listening(sender: &dyn Store, heard: &mut BoxStream<'static, Hint>) {
     let id = GenerationId::new();
     loop {
-        teller.hint(&[Hint::Changed(id)]).await.unwrap();
+        sender.hint(&[Hint::Changed(id)]).await.unwrap();
         if timeout(Duration::from_millis(50), heard.next()).await.is_ok() {
             break;
         }
     }
     let last = Hint::Canceled(id);
-    teller.hint(&[last]).await.unwrap();
+    sender.hint(&[last]).await.unwrap();
     while heard.next().await != Some(last) {}
 }
 
@@ -222,7 +222,7 @@ fn progress(step: u32) -> Progress {
     Progress { phase: Phase::Denoising, step, steps: 20, percent: 3.3, eta_s: Some(0.1) }
 }
 
-/// Previews are image, step and bytes.
+/// A report. Each preview is an image index, a step and a number of bytes.
 fn report(lease: &Lease, step: u32, previews: &[(u32, u32, usize)]) -> Report {
     let preview = |&(index, step, bytes): &(u32, u32, usize)| {
         let bytes = Bytes::from(vec![7; bytes]);

@@ -1,4 +1,4 @@
-//! One queue for many tenants: bounds, shares and priorities.
+//! Tests of the queue that tenants share: bounds, shares and priorities.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::place::{
     tenant, worker,
 };
 
-pub async fn a_tenant_has_a_bound_of_its_own(place: &dyn Place) {
+pub async fn each_tenant_has_its_own_queue_bound(place: &dyn Place) {
     let store = place.open().await;
     tenant(&*store, "small", 1.0, Some(2), None).await;
     let generation = generation();
@@ -23,15 +23,15 @@ pub async fn a_tenant_has_a_bound_of_its_own(place: &dyn Place) {
     assert!(matches!(error, StoreError::Refused(Refusal::TenantQueueFull { queued: 2 })), "{error:?}");
     assert!(store.get(refused.id).await.unwrap().is_none());
     accept_of(&*store, "default", 1.0).await;
-    // The bound is on those that wait, not on those that run.
+    // The bound applies to queued generations, not to running ones.
     claim_one(&*store).await;
     new_record(store.accept(&small()).await);
-    // The bound of all comes first.
+    // The bound of the whole queue is checked first.
     accept_of(&*store, "default", 1.0).await;
     assert!(matches!(store.accept(&small()).await, Err(StoreError::Refused(Refusal::QueueFull { queued: 4 }))));
 }
 
-pub async fn a_tenants_bound_holds_when_many_accept_at_once(place: &dyn Place) {
+pub async fn a_tenants_queue_bound_holds_when_many_accept_at_once(place: &dyn Place) {
     let stores = place.open_many(5).await;
     tenant(&*stores[0], "small", 1.0, Some(7), None).await;
     let accepting = (0..20).map(|at| {
@@ -46,7 +46,7 @@ pub async fn a_tenants_bound_holds_when_many_accept_at_once(place: &dyn Place) {
     assert_eq!(stores[0].counts().await.unwrap(), Counts { queued: 7, running: 0 });
 }
 
-pub async fn a_tenant_runs_no_more_than_it_may(place: &dyn Place) {
+pub async fn a_tenant_runs_at_most_its_maximum(place: &dyn Place) {
     let store = place.open().await;
     tenant(&*store, "small", 1.0, None, Some(2)).await;
     tenant(&*store, "none", 1.0, None, Some(0)).await;
@@ -60,14 +60,14 @@ pub async fn a_tenant_runs_no_more_than_it_may(place: &dyn Place) {
     let mut claimed = claim(&*store, 5).await;
     assert_eq!(ids(&claimed), [small[0], others[0], small[1], others[1], others[2]]);
     assert_eq!(ids(&claim(&*store, 9).await), [others[3]]);
-    // What ends makes room, also for a worker of another name.
+    // A finished run makes room, also for another worker.
     store.finish(claimed.remove(0).1, Outcome::Released).await.unwrap().unwrap();
     assert_eq!(ids(&store.claim(&worker("two"), 9, false).await.unwrap()), [small[0]]);
     store.finish(claimed.remove(1).1, Outcome::Failed(problem())).await.unwrap().unwrap();
     assert_eq!(ids(&claim(&*store, 9).await), [small[2]]);
 }
 
-pub async fn no_tenant_runs_more_than_it_may_by_racing_claims(place: &dyn Place) {
+pub async fn concurrent_claims_respect_a_tenants_maximum(place: &dyn Place) {
     let stores = place.open_many(8).await;
     tenant(&*stores[0], "small", 1.0, None, Some(3)).await;
     for _ in 0..20 {
@@ -86,7 +86,7 @@ pub async fn no_tenant_runs_more_than_it_may_by_racing_claims(place: &dyn Place)
             assert!(stores[0].finish(lease, outcome).await.unwrap().is_some(), "{}", record.id);
         }
     }
-    // Racing claims may pass over what others look at, but not for ever.
+    // Concurrent claims may skip locked rows. A later claim takes them.
     assert_eq!(claim(&*stores[0], 99).await.iter().filter(|(record, _)| record.tenant == "small").count(), 3);
     assert_eq!(running_of(&*stores[0], "default").await, 20);
 }
@@ -97,7 +97,7 @@ async fn running_of(store: &dyn Store, tenant: &str) -> usize {
     page.records.len()
 }
 
-/// Claims so many, one by one, and adds up by tenant what they cost.
+/// Claims and finishes `count` generations one by one. Returns the sum of their costs for each tenant.
 async fn claimed_cost(store: &dyn Store, costs: &HashMap<GenerationId, f64>, count: usize) -> HashMap<String, f64> {
     let mut claimed = HashMap::new();
     for _ in 0..count {
@@ -108,14 +108,14 @@ async fn claimed_cost(store: &dyn Store, costs: &HashMap<GenerationId, f64>, cou
     claimed
 }
 
-pub async fn tenants_are_served_by_their_weights(place: &dyn Place) {
+pub async fn tenants_share_the_queue_by_weight(place: &dyn Place) {
     let store = place.open().await;
     let tenants = [("one", 1.0), ("two", 2.0), ("four", 4.0)];
     let mut costs = HashMap::new();
     for (name, weight) in tenants {
         tenant(&*store, name, weight, None, None).await;
         for at in 0..160 {
-            // Each tenant's are of other sizes.
+            // Each tenant has generations of other costs.
             let cost = 1.0 + f64::from((at * 7) % 5) * 0.5 / weight.sqrt();
             costs.insert(accept_of(&*store, name, cost).await, cost);
         }
@@ -129,7 +129,7 @@ pub async fn tenants_are_served_by_their_weights(place: &dyn Place) {
     }
 }
 
-pub async fn a_tenant_that_comes_or_comes_back_brings_no_credit(place: &dyn Place) {
+pub async fn new_and_returning_tenants_have_no_credit(place: &dyn Place) {
     let store = place.open().await;
     let nothing = HashMap::new();
     accept_of(&*store, "idle", 1.0).await;
@@ -138,7 +138,7 @@ pub async fn a_tenant_that_comes_or_comes_back_brings_no_credit(place: &dyn Plac
     }
     let claimed = claimed_cost(&*store, &nothing, 41).await;
     assert_eq!(claimed, HashMap::from([("idle".to_owned(), 1.0), ("busy".to_owned(), 40.0)]));
-    // Twenty of the busy one's wait. The others do not get back what they have not asked for.
+    // 20 generations of the busy tenant wait. The others get no credit for the time without requests.
     for _ in 0..20 {
         accept_of(&*store, "idle", 1.0).await;
         accept_of(&*store, "new", 1.0).await;
@@ -149,7 +149,7 @@ pub async fn a_tenant_that_comes_or_comes_back_brings_no_credit(place: &dyn Plac
     }
 }
 
-pub async fn a_greedy_tenant_waits_behind_a_modest_one(place: &dyn Place) {
+pub async fn one_request_does_not_wait_behind_all_requests_of_a_busy_tenant(place: &dyn Place) {
     let store = place.open().await;
     for _ in 0..50 {
         accept_of(&*store, "greedy", 1.0).await;
@@ -159,7 +159,7 @@ pub async fn a_greedy_tenant_waits_behind_a_modest_one(place: &dyn Place) {
     assert!(position <= 1, "{position}");
 }
 
-pub async fn a_weight_counts_from_now_on(place: &dyn Place) {
+pub async fn a_new_weight_applies_to_later_generations(place: &dyn Place) {
     let store = place.open().await;
     let key = |id: &str, weight| latentd::ledger::KeyRecord {
         id: id.to_owned(),
@@ -174,10 +174,11 @@ pub async fn a_weight_counts_from_now_on(place: &dyn Place) {
     store.create_key(&key("second", 4.0)).await.unwrap();
     let after = accept_of(&*store, "a", 4.0).await;
     let between = accept_of(&*store, "b", 4.5).await;
-    // 4 / 1, then 4 more / 4; the other's is 4.5.
+    // The virtual finish times of the first tenant are 4 / 1 and 4 + 4 / 4; that of the other tenant is 4.5.
     assert_eq!(ids(&claim(&*store, 9).await), [before, between, after]);
 }
 
+/// A job with this priority.
 fn of(priority: Priority) -> Job {
     Job { priority, ..generation() }
 }
@@ -187,7 +188,7 @@ pub async fn priority_comes_before_shares_and_age(place: &dyn Place) {
     let low = accept_one(&*store, &of(Priority::Low)).await;
     let normal = accept_one(&*store, &of(Priority::Normal)).await;
     let high = accept_one(&*store, &of(Priority::High)).await;
-    // Another tenant's share is untouched, but that counts within one priority only.
+    // The other tenant has used nothing of its share, but shares only count within one priority.
     let fresh = of(Priority::Low);
     let other = new_record(store.accept(&Acceptance { tenant: "b", cost: 0.5, ..request(&fresh) }).await).id;
     assert_eq!(ids(&claim(&*store, 9).await), [high, normal, other, low]);
@@ -213,15 +214,15 @@ pub async fn waiting_raises_the_priority(place: &dyn Place) {
     );
     let high = accept_one(&*store, &of(Priority::High)).await;
     assert_eq!(store.place(high).await.unwrap().map(|place| place.position), Some(0));
-    // An hour counts from the last time that it was raised.
+    // The next hour starts when the priority was last raised.
     store.age(HOUR).await.unwrap();
     assert_eq!(store.place(low).await.unwrap().map(|place| place.position), Some(1));
-    // No client sees any of it.
+    // Clients do not see the raised priority.
     assert_eq!(get(&*store, low).await.version, before.version);
     assert_eq!(get(&*store, low).await.job.priority, Priority::Low);
 }
 
-pub async fn nothing_is_raised_beyond_the_highest(place: &dyn Place) {
+pub async fn waiting_never_raises_above_the_highest_priority(place: &dyn Place) {
     let store = place.open().await;
     let old = accept_one(&*store, &of(Priority::Low)).await;
     for _ in 0..9 {
@@ -234,7 +235,7 @@ pub async fn nothing_is_raised_beyond_the_highest(place: &dyn Place) {
     assert_eq!(ids(&claim(&*store, 9).await), [cheap, old, high]);
 }
 
-pub async fn positions_are_the_order_of_claims(place: &dyn Place) {
+pub async fn positions_match_the_order_of_claims(place: &dyn Place) {
     let store = place.open().await;
     tenant(&*store, "two", 2.0, None, None).await;
     let priorities = [Priority::Normal, Priority::Low, Priority::High, Priority::Normal];
@@ -261,7 +262,7 @@ pub async fn positions_are_the_order_of_claims(place: &dyn Place) {
     }
 }
 
-pub async fn a_worker_claims_only_for_models_that_it_has(place: &dyn Place) {
+pub async fn a_worker_claims_only_generations_of_its_models(place: &dyn Place) {
     let store = place.open().await;
     let of_model = |model: &str| Job { model: model.to_owned(), ..generation() };
     let large = accept_one(&*store, &of_model("large")).await;
@@ -278,7 +279,7 @@ pub async fn a_worker_claims_only_for_models_that_it_has(place: &dyn Place) {
     assert_eq!(store.place(last).await.unwrap().map(|place| place.position), Some(0));
 }
 
-pub async fn one_that_must_wait_holds_up_nobody(place: &dyn Place) {
+pub async fn delayed_and_overdue_generations_block_no_others(place: &dyn Place) {
     let store = place.open().await;
     let late = accept_one(&*store, &overdue()).await;
     let delayed = accept_one(&*store, &generation()).await;

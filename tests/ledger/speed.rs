@@ -1,5 +1,5 @@
-//! How fast stores write; run by hand: `cargo test --test ledger speed -- --ignored --nocapture`. With `TMPDIR=/dev/shm` it
-//! shows what the processor has to do beside the disk; of PostgreSQL's share it knows nothing.
+//! Measures how fast stores write. Run it by hand: `cargo test --test ledger speed -- --ignored --nocapture`. With
+//! `TMPDIR=/dev/shm`, the disk adds no time. The processor time does not include PostgreSQL's server.
 
 use std::{fs, sync::Arc, time::Instant};
 
@@ -40,7 +40,7 @@ async fn measure_all(place: &dyn Place) {
     }
 }
 
-/// Prints how long so many calls take, and what they cost the processor.
+/// Prints the calls per second and the processor time per call. The callers divide `calls` among themselves.
 async fn measure<F: Future<Output = ()> + Send + 'static>(
     name: &str,
     store: &Arc<dyn Store>,
@@ -64,7 +64,7 @@ async fn measure<F: Future<Output = ()> + Send + 'static>(
     println!("    {name}: {:.0}/s, {cpu:.2} ms of processor time", 1.0 / each.as_secs_f64());
 }
 
-/// Of all threads of this process, as Linux counts it, in steps of 10 ms.
+/// The processor time of all threads of this process in milliseconds. Linux counts it in steps of 10 ms.
 fn cpu_ms() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();

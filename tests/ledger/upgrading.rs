@@ -1,4 +1,4 @@
-//! Databases that an earlier version has written.
+//! Tests of databases that an earlier version has written.
 
 use std::{collections::HashMap, path::Path};
 
@@ -18,7 +18,7 @@ use crate::place::{
     reap_late, request, worker,
 };
 
-/// A picture as versions kept it that knew no other artifacts: every one was a PNG.
+/// A picture as stored by versions that had no other artifacts. Every picture was a PNG file.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct OldImage {
     index: u32,
@@ -37,7 +37,7 @@ fn old_images() -> Value {
     ])
 }
 
-/// What those pictures are now.
+/// The same pictures as artifacts of this version.
 fn artifacts() -> Vec<Artifact> {
     let second = Artifact {
         index: 1,
@@ -50,7 +50,7 @@ fn artifacts() -> Vec<Artifact> {
     vec![artifact(), second]
 }
 
-/// The first so many migrations, as the version had them that had no more.
+/// The first `migrations` migrations, as an earlier version had them.
 async fn earlier(dialect: &str, migrations: usize) -> Migrator {
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(dialect);
     let mut files: Vec<_> = std::fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -63,6 +63,7 @@ async fn earlier(dialect: &str, migrations: usize) -> Migrator {
     Migrator::new(earlier.path()).await.unwrap()
 }
 
+/// Creates a SQLite database with the first `migrations` migrations.
 async fn database(dir: &Path, migrations: usize) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(dir.join("latentd.db")).create_if_missing(true);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
@@ -70,7 +71,7 @@ async fn database(dir: &Path, migrations: usize) -> SqliteConnection {
     connection
 }
 
-/// Writes a generation as that version did, with its events.
+/// Inserts a generation and its events as a version with two to four migrations did.
 async fn insert(connection: &mut SqliteConnection, status: &str, at: i64, events: &[EventKind]) -> GenerationId {
     let id = GenerationId::new();
     let mut params = serde_json::to_value(generation()).unwrap();
@@ -118,7 +119,7 @@ async fn insert(connection: &mut SqliteConnection, status: &str, at: i64, events
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_of_an_earlier_version_goes_on() {
+async fn a_database_of_an_earlier_version_is_migrated() {
     use EventKind::{Canceled, Expired, Failed, Queued, Started, Succeeded};
     let place = SqlitePlace::new();
     let mut connection = database(place.path(), 2).await;
@@ -149,7 +150,7 @@ async fn a_file_of_an_earlier_version_goes_on() {
         let again = store.accept(&Acceptance { id: *id, ..request(&generation) }).await;
         assert!(
             matches!(again, Err(StoreError::Refused(Refusal::IdTaken))),
-            "nobody knows what its client has sent: {again:?}"
+            "the fingerprint of an old generation is unknown: {again:?}"
         );
     }
     assert_eq!(get(&*store, old["succeeded"]).await.status, Status::Succeeded { artifacts: artifacts() });
@@ -162,12 +163,12 @@ async fn a_file_of_an_earlier_version_goes_on() {
     let dead = ListQuery { limit: 9, dead: true, ..ListQuery::default() };
     assert!(store.list(&dead).await.unwrap().records.is_empty());
 
-    // What waited is before all that comes now, in its order.
+    // Old queued generations are before new ones, in their order.
     let new = accept(&*store, 1).await[0];
     for (at, id) in [old["queued"], last, new].iter().enumerate() {
         assert_eq!(store.place(*id).await.unwrap().map(|place| place.position), Some(at));
     }
-    // What ran has no worker any more, whether it is asked for by its lease or not.
+    // The old running generation has no lease, so it is reaped as if its lease had ended.
     assert_eq!(reap_late(&*store, 9).await.queued, [old["running"]]);
     assert_eq!(ids(&claim(&*store, 9).await), [old["queued"]]);
     assert_eq!(ids(&store.claim(&worker("two"), 9, true).await.unwrap()), [old["running"]]);
@@ -181,9 +182,9 @@ async fn a_file_of_an_earlier_version_goes_on() {
     assert_eq!(place.open().await.counts().await.unwrap(), Counts { queued: 3, running: 0 });
 }
 
-/// The order of the pictures and numbers beyond what SQLite counts with survive, and so does a list of none.
+/// The migration keeps the order of pictures, numbers above SQLite's largest integer, and empty lists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pictures_of_an_earlier_file_are_artifacts() {
+async fn pictures_of_an_earlier_version_become_artifacts() {
     use EventKind::{Queued, Started, Succeeded};
     let place = SqlitePlace::new();
     let mut connection = database(place.path(), 4).await;
@@ -211,7 +212,7 @@ fn uuid(id: GenerationId) -> Uuid {
     Uuid::from_bytes(*id.as_bytes())
 }
 
-/// Writes a generation as the version did that had two migrations.
+/// Inserts a generation as the version with two migrations did.
 async fn insert_into_postgres(connection: &mut PgConnection, images: Option<Value>) -> GenerationId {
     let id = GenerationId::new();
     let status = if images.is_some() { "succeeded" } else { "queued" };
@@ -238,8 +239,8 @@ async fn insert_into_postgres(connection: &mut PgConnection, images: Option<Valu
     id
 }
 
-/// While processes are replaced one by one, those of the version before read and write what they always did, and all see the
-/// same pictures.
+/// While processes are replaced one by one, those of the previous version read and write their old columns, and all
+/// processes see the same pictures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_of_two_versions_share_a_database() {
     let Some(place) = PgPlace::new().await else { return };
@@ -255,7 +256,7 @@ async fn processes_of_two_versions_share_a_database() {
     let mut leases = claim(&*store, 9).await;
     assert_eq!(ids(&leases), queued);
 
-    // The version before shows a preview and ends a run.
+    // The previous version stores a preview and ends a run.
     let preview = "INSERT INTO generation_previews (generation_id, image, fence, step, preview_index, png)
                    VALUES ($1, 0, 1, 1, 0, 'png')";
     sqlx::query(preview).bind(uuid(queued[0])).execute(&mut old).await.unwrap();
@@ -275,7 +276,7 @@ async fn processes_of_two_versions_share_a_database() {
     assert_eq!(ended.get::<Value, _>("images"), old_images());
     assert_eq!(get(&*store, queued[0]).await.status, Status::Succeeded { artifacts: artifacts() });
 
-    // It reads what this version has written.
+    // The previous version reads what this version has written.
     let lease = leases.remove(1).1;
     store.finish(lease, Outcome::Succeeded(artifacts())).await.unwrap().unwrap();
     let Json(read): Json<Vec<OldImage>> = sqlx::query_scalar("SELECT images FROM generations WHERE id = $1")

@@ -1,9 +1,9 @@
-//! What those see who look at generations from elsewhere.
+//! Tests of what watchers of generations see: snapshots, events, inputs and hints.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use latentd::generation::{Draw, EventKind, GenerationId, Hold, InputImage, Source, Status};
+use latentd::generation::{Draw, EventKind, GenerationId, ImageInfluence, InputImage, Source, Status};
 use latentd::ledger::{Acceptance, Hint, Outcome, Store};
 
 use crate::place::{
@@ -11,7 +11,7 @@ use crate::place::{
     reap_late, request, running, worker,
 };
 
-pub async fn a_glance_tells_the_last_event(place: &dyn Place) {
+pub async fn a_snapshot_contains_the_last_event(place: &dyn Place) {
     let store = place.open().await;
     let queued = accept(&*store, 1).await[0];
     let over = accept(&*store, 1).await[0];
@@ -22,21 +22,22 @@ pub async fn a_glance_tells_the_last_event(place: &dyn Place) {
         (record.id, lease)
     };
     assert_eq!(first, queued);
-    let glances = store.glance(&[over, gone, queued]).await.unwrap();
-    let mut seen: Vec<_> = glances.iter().map(|glance| (glance.id, glance.last_event, glance.is_over)).collect();
+    let snapshots = store.snapshots(&[over, gone, queued]).await.unwrap();
+    let mut seen: Vec<_> =
+        snapshots.iter().map(|snapshot| (snapshot.id, snapshot.last_event, snapshot.is_over)).collect();
     seen.sort();
     assert_eq!(seen, [(queued, 2, false), (over, 2, true)]);
-    assert!(glances.iter().all(|glance| glance.progress.is_none() && glance.previews.is_empty()));
+    assert!(snapshots.iter().all(|snapshot| snapshot.progress.is_none() && snapshot.previews.is_empty()));
 
     store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
-    let glance = store.glance(&[queued]).await.unwrap().remove(0);
-    assert_eq!((glance.last_event, glance.is_over), (3, true));
-    assert!(store.glance(&[]).await.unwrap().is_empty());
+    let snapshot = store.snapshots(&[queued]).await.unwrap().remove(0);
+    assert_eq!((snapshot.last_event, snapshot.is_over), (3, true));
+    assert!(store.snapshots(&[]).await.unwrap().is_empty());
     assert!(store.previews(gone).await.unwrap().is_empty());
 }
 
-/// Every store does everything to the same few generations at the same time.
-pub async fn events_have_no_gaps_whoever_changes_what(place: &dyn Place) {
+/// All stores change the same 12 generations in all ways at the same time.
+pub async fn concurrent_changes_leave_no_gaps_in_the_events(place: &dyn Place) {
     let stores = place.open_many(6).await;
     let ids = accept(&*stores[0], 12).await;
     let changing = stores.iter().cloned().enumerate().map(|(at, store)| {
@@ -60,8 +61,8 @@ pub async fn events_have_no_gaps_whoever_changes_what(place: &dyn Place) {
             Status::Canceled => assert_eq!(last, EventKind::Canceled),
             Status::Expired => assert_eq!(last, EventKind::Expired),
         }
-        let glance = store.glance(&[id]).await.unwrap().remove(0);
-        assert_eq!(glance.last_event, history.len() as i64);
+        let snapshot = store.snapshots(&[id]).await.unwrap().remove(0);
+        assert_eq!(snapshot.last_event, history.len() as i64);
     }
 }
 
@@ -90,11 +91,11 @@ async fn meddle(store: Arc<dyn Store>, at: usize, ids: &[GenerationId]) {
     }
 }
 
-pub async fn inputs_are_found_by_their_tenant(place: &dyn Place) {
+pub async fn an_input_is_found_only_by_its_tenant(place: &dyn Place) {
     let store = place.open().await;
     let with_input = |sha256: &str| {
         let image = InputImage { upload: sha256.to_owned(), width: 64, height: 64 };
-        let hold = Hold::Strength { strength: 0.5 };
+        let hold = ImageInfluence::Strength { strength: 0.5 };
         job(Draw { source: Some(Source { image, hold, mask: None }), ..draw() })
     };
     let first = accept_one(&*store, &with_input("aa")).await;
@@ -118,8 +119,8 @@ pub async fn inputs_are_found_by_their_tenant(place: &dyn Place) {
     }
 }
 
-/// Hints may be lost, so that they are given until one has come.
-pub async fn hints_reach_the_others(place: &dyn Place) {
+/// Hints may be lost, so the test sends them until each of them has arrived.
+pub async fn hints_reach_other_stores(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (id, _) = running(&*stores[0]).await;
     stores[0].hint(&[]).await.unwrap();
@@ -152,7 +153,7 @@ pub async fn many_hints_at_once_arrive(place: &dyn Place) {
     while seen.len() < sent.len() {
         stores[0].hint(&sent).await.unwrap();
         while let Ok(Some(hint)) = tokio::time::timeout(Duration::from_millis(50), hints.next()).await {
-            // A store may tell its own process to look once more than others do.
+            // A listener may also hear `Hint::Queued`, for example after it has connected.
             if hint != Hint::Queued {
                 assert!(sent.contains(&hint), "{hint:?}");
                 seen.insert(format!("{hint:?}"));

@@ -1,4 +1,4 @@
-//! Cards by the keyboard.
+//! Tests of using the cards with the keyboard.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ async fn enter_on_a_card_opens_that_card() {
     browser.until("the page knows the models", READY);
     browser.until("the cards are there", "document.querySelectorAll('.card .actions a').length === 3");
 
-    // The newest is the first, so that each of these has a neighbor on one side at least.
+    // The newest card is the first; each card has a neighbor.
     for (place, prompt) in [(1, "a blue bird"), (2, "a green frog"), (3, "a red fox")] {
         let card = format!(".card:nth-child({place})");
         browser.focus(&card);
@@ -33,7 +33,7 @@ async fn enter_on_a_card_opens_that_card() {
         assert_eq!(browser.value(&format!("document.activeElement === document.querySelector('{card}')")), true);
     }
 
-    // A picture of it opens the same by Enter, and the arrows lead on from there.
+    // Enter on a picture opens the same view, and arrow keys move to the next card.
     browser.focus(".card:nth-child(1) .tile");
     browser.press("Enter");
     browser.until("the large view is open", "document.getElementById('large').open");
@@ -41,7 +41,7 @@ async fn enter_on_a_card_opens_that_card() {
     browser.press("ArrowRight");
     assert_eq!(browser.value("document.getElementById('large-prompt').textContent"), "a green frog");
 
-    // No press has asked for anything.
+    // No key press has sent a request for a picture.
     assert_eq!(server.json("/v1/images").await["data"].as_array().unwrap().len(), 3);
     assert_eq!(browser.complaints(), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! Models without a prompt, models of classes, and what the form knows of the table of fields.
+//! Tests of the form with models without a prompt and with class-conditional models, and of the fields that it has.
 
 use std::{fs, path::Path};
 
@@ -12,20 +12,20 @@ async fn start(data: &Path) -> Server {
     Server::start(data, &[("LATENTD_MODELS__DIR", pipelines.to_str().unwrap())]).await
 }
 
-/// Whether each of these fields of the form can be seen.
-fn seen(browser: &Browser, names: &[&str]) -> Vec<bool> {
+/// Whether each of these fields of the form is visible.
+fn visible_fields(browser: &Browser, names: &[&str]) -> Vec<bool> {
     let script = "document.getElementById('settings').open = true;\
                   NAMES.map(name => document.getElementById(name).checkVisibility())";
     serde_json::from_value(browser.value(&script.replace("NAMES", &json!(names).to_string()))).unwrap()
 }
 
-/// Chooses a model, as a person does.
+/// Selects a model and fires the event of a user's choice.
 fn choose(browser: &Browser, model: &str) {
     browser.fill("#model", model);
     browser.value("document.getElementById('model').dispatchEvent(new Event('change', { bubbles: true }))");
 }
 
-/// Submits the form and gives back the generation when it has ended.
+/// Submits the form; returns the generation after it has ended.
 async fn submitted(browser: &Browser, server: &Server) -> Value {
     let before = browser.value("document.querySelectorAll('.card').length");
     browser.click("#form [type=submit]");
@@ -44,18 +44,18 @@ const FIELDS_OF_KINDS: [&str; 6] =
     ["prompt", "negative_prompt", "suggestions", "guidance_scale", "class_label", "class_guidance_scale"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_form_asks_for_what_the_model_takes() {
+async fn the_form_shows_the_fields_of_the_model() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path()).await;
     browser.open(&server.url("/"));
     browser.until("the page knows the models", READY);
-    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [true, true, true, true, false, false]);
+    assert_eq!(visible_fields(&browser, &FIELDS_OF_KINDS), [true, true, true, true, false, false]);
     browser.fill("#prompt", "a red fox");
     browser.fill("#negative_prompt", "blurry");
 
     choose(&browser, "ddpm");
-    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [false; 6]);
+    assert_eq!(visible_fields(&browser, &FIELDS_OF_KINDS), [false; 6]);
     let fields = "['width', 'height', 'steps'].map(name => Number(document.getElementById(name).value))";
     let schema = server.json("/v1/models/ddpm/schema").await;
     let card = server.json("/v1/models/ddpm").await["capabilities"].clone();
@@ -69,7 +69,7 @@ async fn the_form_asks_for_what_the_model_takes() {
     assert_eq!((&params["model"], &params["prompt"], &params["steps"]), (&json!("ddpm"), &json!(""), &json!(2)));
 
     choose(&browser, "dit");
-    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [false, false, false, true, true, false]);
+    assert_eq!(visible_fields(&browser, &FIELDS_OF_KINDS), [false, false, false, true, true, false]);
     let names = "[...document.querySelectorAll('#classes option')].map(option => option.value)";
     let all: Vec<String> = (0..1000).map(|class| format!("class {class}")).collect();
     assert_eq!(browser.value(names), json!(all));
@@ -86,7 +86,7 @@ async fn the_form_asks_for_what_the_model_takes() {
     }
 
     choose(&browser, "classifier-guidance");
-    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [false, false, false, false, true, true]);
+    assert_eq!(visible_fields(&browser, &FIELDS_OF_KINDS), [false, false, false, false, true, true]);
     assert_eq!(browser.value(names), json!([]), "its classes have no names");
     assert_eq!(browser.value("document.getElementById('class_guidance_scale').value"), "1");
     browser.fill("#class_label", "4");
@@ -95,21 +95,21 @@ async fn the_form_asks_for_what_the_model_takes() {
     let params = submitted(&browser, &server).await["params"].clone();
     assert_eq!((&params["class_label"], &params["class_guidance_scale"]), (&json!([4]), &json!(2.5)));
 
-    // What was written for a model of prompts is still there, and a visit later too.
+    // The text for models with a prompt is still there, also after the page is loaded again.
     browser.open(&server.url("/"));
     browser.until("the page knows the models", READY);
     assert_eq!(browser.value("document.getElementById('class_label').value"), "4");
     choose(&browser, "emoji");
-    assert_eq!(seen(&browser, &FIELDS_OF_KINDS), [true, true, true, true, false, false]);
+    assert_eq!(visible_fields(&browser, &FIELDS_OF_KINDS), [true, true, true, true, false, false]);
     assert_eq!(browser.value("document.getElementById('prompt').value"), "a red fox");
     assert_eq!(browser.value("document.getElementById('negative_prompt').value"), "blurry");
-    // Chromium itself notes the refusal.
+    // Chromium logs the answer 422.
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|complaint| complaint.contains("422")), "{complaints:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn classes_are_used_again() {
+async fn class_labels_of_a_generation_are_reused() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path()).await;
@@ -138,7 +138,7 @@ async fn classes_are_used_again() {
         }
     }
 
-    // One picture of several has its own class alone.
+    // Reusing one picture of several sends only the class of that picture.
     let several = json!({"model": "consistency", "class_label": [1, 5], "n": 2, "steps": 2, "seed": 9});
     let first = server.ended(&server.accept(&several).await).await;
     let card = format!(".card[data-id={}]", first["id"].as_str().unwrap());
@@ -153,10 +153,10 @@ async fn classes_are_used_again() {
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
-/// No field is forgotten here: the form has it, or it stands in this list, and what stands here is kept from a generation that
-/// is used again (`web/extras.js`).
+/// Each field of a request is in the form or in this list. The page keeps the fields of the list when the settings of a
+/// generation are reused (`web/extras.js`).
 #[test]
-fn the_form_knows_every_field_or_keeps_it() {
+fn every_field_is_in_the_form_or_kept_as_an_extra() {
     let kept = [
         "prompt_syntax",
         "num_inference_steps",
@@ -198,7 +198,7 @@ fn the_form_knows_every_field_or_keeps_it() {
         "run_timeout_s",
         "webhook",
         "metadata",
-        // The page asks for its own number of them.
+        // The page always requests its own number of previews.
         "previews",
     ];
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("web/index.html")).unwrap();

@@ -1,4 +1,4 @@
-//! The JavaScript of the README, in a browser.
+//! Runs the JavaScript of the README in a browser.
 
 use std::fs;
 

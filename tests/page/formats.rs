@@ -1,10 +1,10 @@
-//! The choice of the file's format, in the form and in what is used again.
+//! Tests of choosing the file format in the form and of reusing the format of a generation.
 
 use serde_json::{Value, json};
 
 use crate::{READY, browser::Browser, server::Server};
 
-/// Submits the form and gives back the generation when it has ended.
+/// Submits the form and waits for `cards` finished cards; returns the new generation.
 async fn submitted(browser: &Browser, server: &Server, cards: usize) -> Value {
     browser.click("#form [type=submit]");
     browser
@@ -25,13 +25,13 @@ async fn the_form_has_a_choice_of_formats() {
     browser.until("the page knows the models", READY);
     browser.until("the card is there", "document.querySelector('.card [aria-label=\"Use these settings\"]')");
 
-    // Everything that the request said of its file is kept.
+    // All output settings of the request are kept.
     browser.click(".card [aria-label='Use these settings']");
     assert_eq!(browser.value("document.getElementById('output').value"), "jpeg");
     let output = submitted(&browser, &server, 2).await["params"]["output"].clone();
     assert_eq!(output, json!({"format": "jpeg", "quality": 80, "metadata": "none"}));
 
-    // Another format has no quality, but says as little as before.
+    // Choosing another format drops the quality and keeps the level of metadata.
     browser.fill("#output", "webp");
     let generation = submitted(&browser, &server, 3).await;
     assert_eq!(generation["params"]["output"], json!({"format": "webp", "metadata": "none"}));

@@ -1,4 +1,4 @@
-//! "Use these settings": what a generation said, its request says again.
+//! Tests of "Use these settings": the form sends a request with the settings of an earlier generation.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::{
     server::{Server, decode},
 };
 
-/// Beside the embedded model those of the compact fixtures.
+/// Starts a server with the embedded model and the models of the compact fixtures.
 async fn start(data: &Path) -> Server {
     let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines");
     Server::start(data, &[("LATENTD_MODELS__DIR", pipelines.to_str().unwrap())]).await
@@ -22,7 +22,7 @@ fn picture(name: &str) -> Value {
     json!({"b64": STANDARD.encode(std::fs::read(inputs.join(name)).unwrap())})
 }
 
-/// The pixels of every picture; the text in a file says how many previews were asked for, too.
+/// The pixels of every picture. Files cannot be compared, because their metadata contain the number of previews.
 async fn pixels(server: &Server, generation: &Value) -> Vec<Vec<u8>> {
     let id = generation["id"].as_str().unwrap();
     let mut all = Vec::new();
@@ -32,7 +32,7 @@ async fn pixels(server: &Server, generation: &Value) -> Vec<Vec<u8>> {
     all
 }
 
-/// A generation that has succeeded, and its card.
+/// Draws a request; returns the succeeded generation and the selector of its card.
 async fn drawn(server: &Server, body: &Value) -> (Value, String) {
     let ended = server.ended(&server.accept(body).await).await;
     assert_eq!(ended["status"], "succeeded", "{ended}");
@@ -40,7 +40,7 @@ async fn drawn(server: &Server, body: &Value) -> (Value, String) {
     (ended, card)
 }
 
-/// Presses "Use these settings" on a card that is there.
+/// Waits for a card and clicks its "Use these settings".
 fn reuse(browser: &Browser, card: &str) {
     browser
         .until("its card is there", &format!("document.querySelector('{card} [aria-label=\"Use these settings\"]')"));
@@ -48,7 +48,7 @@ fn reuse(browser: &Browser, card: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_used_again_draw_the_same_pictures() {
+async fn reused_settings_draw_the_same_pictures() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path()).await;
@@ -64,7 +64,7 @@ async fn settings_used_again_draw_the_same_pictures() {
             "prompt": "a frog", "scheduler": "euler", "sigmas": [10.0, 5.0, 1.0, 0.0], "n": 2, "seed_mode": "batch",
             "controls": [{"model": "emoji-canny", "image": picture("edges_64.png"), "scale": 0.6, "end": 0.9}], "size": "64x64",
         }),
-        // An empty negative prompt is another thing for this model than none.
+        // This model distinguishes an empty negative prompt from an absent one.
         json!({
             "model": "sdxl", "prompt": "a fox", "prompt_2": "watercolor", "negative_prompt": "", "size": "64x64", "steps": 3,
             "original_size": [512, 512], "crop_top_left": [8, 16], "negative_target_size": [32, 32], "guidance_scale": 4,
@@ -91,7 +91,7 @@ async fn settings_used_again_draw_the_same_pictures() {
         }
         let expected = pixels(&server, &first).await;
         assert!(expected == pixels(&server, &second).await, "other pictures of {}", second["params"]);
-        // The command for a shell says the same.
+        // The request of the shell command draws the same pictures.
         let request = browser.value(&format!(
             "Promise.all([import(new URL('settings.js', location.href)), import(new URL('json.js', location.href))])\
              .then(([settings, json]) => json.print(settings.request(json.parse({}))))",
@@ -105,7 +105,7 @@ async fn settings_used_again_draw_the_same_pictures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_form_has_no_field_for_is_in_sight_and_can_be_removed() {
+async fn settings_without_a_form_field_are_shown_and_can_be_removed() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path()).await;
@@ -130,13 +130,14 @@ async fn what_the_form_has_no_field_for_is_in_sight_and_can_be_removed() {
         browser.picture(Path::new(&file));
     }
 
-    // They are there at the next visit too.
+    // The extras are still there after the page is loaded again.
     browser.open(&server.url("/"));
     browser.until("the page knows the models", READY);
     assert_eq!(extras(), all);
     browser.until("the pictures are seen again", seen);
 
-    // With a mask goes what belongs to it, with a picture everything about it; a field takes the place of its extra.
+    // Removing the mask or the picture also removes the settings that depend on it. Filling a form field replaces its
+    // extra.
     let remove = |name: &str| browser.click(&format!("#extras [data-extra={name}] button"));
     remove("mask");
     assert_eq!(extras(), json!(["controls", "image", "priority", "scheduler", "strength"]));
@@ -161,9 +162,9 @@ async fn what_the_form_has_no_field_for_is_in_sight_and_can_be_removed() {
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
-/// Not of the picture, but of the request all the same.
+/// Settings that do not change the picture are also part of the request.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_request_says_of_its_run_is_used_again() {
+async fn settings_that_do_not_change_the_picture_are_reused() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path()).await;
@@ -194,7 +195,7 @@ async fn what_a_request_says_of_its_run_is_used_again() {
         }
     }
 
-    // What goes without saying is not shown.
+    // Default values are not shown as extras.
     let (_, card) = drawn(&server, &json!({"prompt": "a frog", "steps": 1, "size": "64x64"})).await;
     browser.open(&server.url("/"));
     browser.until("the page knows the models", READY);

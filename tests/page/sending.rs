@@ -1,4 +1,4 @@
-//! What the page sends, how often, and what it says while the server is away.
+//! Tests of the requests that the page sends, and of its messages while the server is unreachable.
 
 use serde_json::{Value, json};
 
@@ -8,10 +8,11 @@ use crate::{
     server::{Server, request, with},
 };
 
-/// How many requests for pictures the page has sent.
+/// JavaScript expression: the number of requests for pictures that the page has sent.
 const COUNTED: &str = "window.sent";
 
-/// Counts the page's requests for pictures, and holds back the answers that `holds` says, until `release()`.
+/// Counts the page's requests for pictures. Delays the answers for which the JavaScript function `holds` returns true
+/// until `release()` is called.
 fn watch(browser: &Browser, holds: &str) {
     browser.value(&format!(
         "{{ const real = window.fetch; window.sent = 0; const held = new Promise(done => {{ window.release = done; }}); \
@@ -32,7 +33,7 @@ fn key(browser: &Browser, selector: &str, held: bool, control: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_held_sends_one_request() {
+async fn a_held_key_sends_one_request() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
@@ -44,13 +45,13 @@ async fn a_key_that_is_held_sends_one_request() {
     watch(&browser, "path => path === 'v1/images'");
     key(&browser, "#prompt", false, true);
     browser.until("the answer is on its way", "window.holding");
-    // Held, pressed again and clicked while the answer is on its way.
+    // The key is held, pressed again, and the button clicked before the answer arrives.
     key(&browser, "#prompt", true, true);
     key(&browser, "#prompt", false, true);
     browser.click("#form [type=submit]");
     browser.value("window.release()");
     browser.until("the card is there", "document.querySelectorAll('.card').length === 1");
-    // A key that is still held when the answer is there.
+    // The key is still held after the answer has arrived.
     for selector in ["#prompt", "#steps"] {
         key(&browser, selector, true, true);
     }
@@ -63,7 +64,7 @@ async fn a_key_that_is_held_sends_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_seed_that_is_too_large_is_named_at_its_field() {
+async fn a_too_large_seed_is_reported_at_its_field() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
@@ -82,7 +83,7 @@ async fn a_seed_that_is_too_large_is_named_at_its_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_of_a_server_that_is_away_goes_when_it_is_back() {
+async fn messages_about_an_unreachable_server_disappear_when_it_is_back() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
@@ -103,14 +104,14 @@ async fn what_was_said_of_a_server_that_is_away_goes_when_it_is_back() {
     away(false);
     browser.until("the banner goes", "document.getElementById('offline').hidden");
     browser.until("and so does the error", "document.getElementById('form-error').hidden");
-    // Whatever else the form says stays.
+    // Other errors of the form are still shown.
     browser.fill("#steps", "0");
     browser.click("#form [type=submit]");
     browser.until("an error is shown", "!document.getElementById('steps-error').hidden");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_is_canceled_though_the_answer_comes_after_the_event() {
+async fn a_card_is_canceled_even_if_the_answer_comes_after_the_event() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
@@ -129,7 +130,7 @@ async fn a_card_is_canceled_though_the_answer_comes_after_the_event() {
     browser.value("new Promise(done => setTimeout(done, 100))");
     assert_eq!(browser.value("document.querySelector('.card').dataset.status"), "canceled");
     assert_eq!(browser.value("document.querySelector('.card .status').textContent"), "Canceled");
-    // A later card works as before.
+    // Later generations still work.
     let small = with(request("a blue bird", 1), &json!({"steps": 1, "size": "64x64"}));
     let ended: Value = server.ended(&server.accept(&small).await).await;
     assert_eq!(ended["status"], "succeeded");

@@ -1,4 +1,4 @@
-//! The page behind a reverse proxy that shows it under a path.
+//! Tests of the page behind a reverse proxy that serves it under a path.
 
 use serde_json::json;
 
@@ -10,25 +10,25 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_of_the_page_works_under_a_path() {
+async fn the_whole_page_works_under_a_path() {
     let Some(browser) = Browser::start() else { return };
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[("LATENTD_HTTP__URL_SECRET", "correct horse battery staple")]).await;
-    let proxy = PathProxy::before(&server.public).await;
+    let proxy = PathProxy::in_front_of(&server.public).await;
     browser.open(&proxy.url);
     browser.until("the page knows the models", READY);
 
-    // One picture, from the form to the large view.
+    // Draws one picture from the form and opens the large view.
     browser.fill("#prompt", "a red fox");
     browser.fill("#steps", "20");
     browser.click("#form [type=submit]");
     browser.until("it has succeeded", "document.querySelector('.card[data-status=succeeded]')");
     browser.until("its picture is there", "document.querySelector('.card img.picture')?.naturalWidth === 128");
-    assert!(proxy.asked().iter().any(|path| path.ends_with("/events")), "its progress was streamed");
+    assert!(proxy.requested_paths().iter().any(|path| path.ends_with("/events")), "its progress was streamed");
     browser.click(".card .tile");
     browser.until("the large picture is there", "document.getElementById('large-image').naturalWidth === 128");
 
-    // Whatever leads elsewhere leads under the path.
+    // All links and commands point below the path.
     for link in ["#large-download", ".quiet-link", ".card .actions a"] {
         let (link, base) = (json!(link), json!(proxy.url));
         let found = browser.value(&format!(
@@ -39,12 +39,12 @@ async fn everything_of_the_page_works_under_a_path() {
     let command = browser.value("import(new URL('curl.js', location.href)).then(curl => curl.command({prompt: 'a'}))");
     assert!(command.as_str().unwrap().ends_with(&format!("{}v1/images.png", proxy.url)), "{command}");
 
-    // A picture of an earlier visit, from the list.
+    // Loads the page again; the list shows the earlier picture.
     browser.open(&proxy.url);
     browser.until("it is listed", "document.querySelector('.card img.picture')?.naturalWidth === 128");
     let outside: Vec<String> =
-        proxy.asked().into_iter().filter(|path| !path.starts_with(&format!("{PATH}/"))).collect();
-    assert!(outside.is_empty(), "asked for outside the path: {outside:?}");
+        proxy.requested_paths().into_iter().filter(|path| !path.starts_with(&format!("{PATH}/"))).collect();
+    assert!(outside.is_empty(), "requests outside the path: {outside:?}");
     let foreign: Vec<String> = browser
         .requests()
         .into_iter()

@@ -1,4 +1,4 @@
-//! A fixture's `request.json` as a request of the native API.
+//! Cases of the parity fixtures: converts their `request.json` to requests of the native API.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -11,16 +11,17 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use latentd::imaging::RgbImage;
 use serde_json::{Map, Value, json};
 
+/// One case of the fixtures, or one prompt of a case with several prompts.
 pub struct Case {
     pub name: String,
     root: PathBuf,
     folder: PathBuf,
     json: Value,
-    /// Several prompts share a generator: the case stands for one of them, an image of a request of as many.
+    /// The index of the prompt, if several prompts share a generator. The request then draws as many images.
     of_prompts: Option<usize>,
 }
 
-/// The folders of cases.
+/// The folders of the cases.
 pub const FOLDERS: [&str; 17] = [
     "sd1",
     "sd2",
@@ -41,7 +42,7 @@ pub const FOLDERS: [&str; 17] = [
     "score-sde-ve",
 ];
 
-/// What this version draws.
+/// The tasks that this version supports.
 const TASKS: [&str; 11] = [
     "txt2img",
     "img2img",
@@ -56,14 +57,14 @@ const TASKS: [&str; 11] = [
     "classifier-guidance",
 ];
 
-/// A folder of the models that the cases are run on: copies of the pipelines, with the tiny autoencoder that some cases ask
-/// for in the one whose latents it was made for.
+/// A folder with the models of the cases: copies of the pipelines. The tiny autoencoder is in `sd1`, whose latents it
+/// decodes.
 pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     let (models, more) = (tempfile::tempdir().unwrap(), more());
     for pipeline in pipelines {
         let root = if root.join("pipelines").join(pipeline).is_dir() { root } else { more.as_path() };
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
-        // Some fixtures are smaller than anybody would want a picture.
+        // Some fixtures are smaller than the default minimum size.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
         let cases = if root.join("cases").join(pipeline).is_dir() { Case::all(root, &[*pipeline]) } else { Vec::new() };
         for case in cases.iter().filter(|case| !case.json["config_overrides"].is_null()) {
@@ -81,12 +82,12 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     models
 }
 
-/// The cases that are run beside those of any set of fixtures.
+/// The folder of additional cases, which run with every set of fixtures.
 pub fn more() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/more")
 }
 
-/// A folder of the textual inversions under the words that the cases have for them.
+/// A folder with the textual inversions, named by the words that the cases use.
 pub fn embeddings(root: &Path) -> tempfile::TempDir {
     let embeddings = tempfile::tempdir().unwrap();
     for word in ["mug", "one"] {
@@ -96,7 +97,7 @@ pub fn embeddings(root: &Path) -> tempfile::TempDir {
     embeddings
 }
 
-/// A folder of the LoRAs of some sets of fixtures.
+/// A folder with the LoRAs of several sets of fixtures.
 pub fn loras(roots: &[&Path]) -> tempfile::TempDir {
     let loras = tempfile::tempdir().unwrap();
     roots.iter().for_each(|root| copy(&root.join("adapters"), loras.path()));
@@ -114,10 +115,10 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Where the fixtures' tiny autoencoder is.
+/// The path of the tiny autoencoder in the fixtures.
 const TINY: &str = "vaes/taesd";
 
-/// The scheduler classes that this version samples with.
+/// The scheduler classes that this version supports.
 const CLASSES: [&str; 21] = [
     "PNDMScheduler",
     "DDIMScheduler",
@@ -155,10 +156,10 @@ impl Case {
     pub fn all(root: &Path, pipelines: &[&str]) -> Vec<Case> {
         let mut cases = Vec::new();
         for pipeline in pipelines {
-            // The compact part of the fixtures has not all pipelines.
+            // The compact part of the fixtures does not have all pipelines.
             let Ok(folders) = fs::read_dir(root.join("cases").join(pipeline)) else {
                 assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no cases of {pipeline}");
-                println!("no cases of {pipeline}: LATENTD_PARITY_DIR names no whole set of fixtures");
+                println!("no cases of {pipeline}: LATENTD_PARITY_DIR does not name the complete fixtures");
                 continue;
             };
             let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
@@ -181,7 +182,7 @@ impl Case {
         cases
     }
 
-    /// The feature that is not built yet and that the case needs. Whatever is not named here must run and pass.
+    /// The missing feature that the case needs. If it is `None`, the case must pass.
     pub fn waits_for(&self) -> Option<String> {
         let scheduler = &self.json["scheduler"];
         let set = |value: &Value| !value.is_null() && *value != json!(false);
@@ -197,13 +198,13 @@ impl Case {
         None
     }
 
-    /// The pipelines that it is run on.
+    /// The pipelines of the case, with those of its stages.
     pub fn pipelines(&self) -> Vec<&str> {
         let stages = self.json["stages"].as_array().into_iter().flatten();
         stages.chain([&self.json]).map(|of| of["pipeline"].as_str().unwrap()).collect()
     }
 
-    /// What a client would post.
+    /// The body of the request.
     pub fn body(&self) -> Map<String, Value> {
         let mut body = match self.json["stages"].as_array() {
             None => self.fields(&self.json),
@@ -235,7 +236,7 @@ impl Case {
         body
     }
 
-    /// The folder of the model: the pipeline, or a copy of it where the case changes its configuration.
+    /// The name of the model: the pipeline, or its copy if the case changes the configuration.
     fn model(&self, stage: &Value) -> String {
         let pipeline = stage["pipeline"].as_str().unwrap();
         match stage["config_overrides"].is_null() {
@@ -259,7 +260,7 @@ impl Case {
     fn controls(&self) -> Vec<Value> {
         let params = &self.json["params"];
         let nets = self.json["controlnets"].as_array().into_iter().flatten().enumerate();
-        // One value for all networks, or a list of one for each.
+        // One value for all networks, or a list with one value per network.
         let of = |key: &str, i: usize| match params.get(key) {
             Some(Value::Array(values)) => values[i].clone(),
             Some(value) => value.clone(),
@@ -279,6 +280,7 @@ impl Case {
         .collect()
     }
 
+    /// The fields of one stage of the case.
     fn fields(&self, stage: &Value) -> Map<String, Value> {
         let params = &stage["params"];
         let mut request = Map::new();
@@ -329,15 +331,15 @@ impl Case {
                 request.insert(field.to_owned(), own);
             }
         }
-        // Without a size diffusers takes that of the picture, or the model's for a mask; this server has reasons of its own.
+        // diffusers has other default sizes: that of the picture, or that of the model for a mask.
         let size = self.json["size"].as_array().unwrap();
         request.insert("width".to_owned(), size[0].clone());
         request.insert("height".to_owned(), size[1].clone());
         if params.get("mask_image").is_some() {
             request.insert("keep_unmasked".to_owned(), false.into());
         }
-        // Several images from one seed are one generator's draws for the whole batch; a list of seeds is a list of
-        // generators, and the fixtures' lists count up by one.
+        // With one seed, one generator draws the noise of the whole batch. A list of seeds means one generator per
+        // image, and the lists of the fixtures increase by one.
         let mode = match params.get("seeds").and_then(Value::as_array) {
             Some(seeds) => {
                 let seeds: Vec<u64> = seeds.iter().map(|seed| seed.as_u64().unwrap()).collect();
@@ -363,7 +365,7 @@ impl Case {
         request
     }
 
-    /// The pictures that the case is about.
+    /// Of the pictures of the request, those that belong to the case.
     pub fn wanted<T>(&self, pictures: Vec<T>) -> Vec<T> {
         let own = |i: &usize| self.of_prompts.is_none_or(|of| of == *i);
         pictures.into_iter().enumerate().filter(|(i, _)| own(i)).map(|(_, picture)| picture).collect()

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Writes swaps.json and swaps.safetensors: every swap of one scheduler class for another that diffusers can save and run.
+"""Writes swaps.json and swaps.safetensors: every swap of one scheduler class for another that diffusers supports.
 
-    python swaps.py                     # the files beside this script
-    python swaps.py --options --out DIR # each class with each of its options in place of swaps, on two pipelines
+    python swaps.py                     # Writes into the folder of this script.
+    python swaps.py --options --out DIR # Instead of swaps: each class with each of its options, on two pipelines.
 
 Needs diffusers 0.42.1, torch, transformers, safetensors, scipy and torchsde.
 
 For every ordered pair of classes (A, B), with the pipeline `sd1` of the fixtures:
 
-- saved:  the folder is saved with A, loaded, A is swapped for B by `B.from_config(A.config)`, and the folder is saved again. B
-          gets all keys of A, those with A's default values too.
-- direct: the same without the save in between. B gets the keys of the pipeline's own file.
-- karras: as saved, `B.from_config(A.config, use_karras_sigmas=True)`, where B has the key.
-- noted:  A's configuration as it is in memory, with the list `_use_default_values`, under B's name; for two A.
+- saved:  the folder is saved with A and loaded, A is replaced by `B.from_config(A.config)`, and the folder is saved
+          again. B gets all keys of A, including those with A's default values.
+- direct: the same without saving in between. B gets the keys of the pipeline's own file.
+- karras: as saved, with `B.from_config(A.config, use_karras_sigmas=True)`, if B has this key.
+- noted:  A's configuration from memory, with the list `_use_default_values`, under B's name, for two classes A.
 
-Kept are the scheduler's file as diffusers wrote it, byte for byte, and the picture of that folder: swaps.json has
-`files` (text), `request` (what was drawn) and `runs` (name, pipeline, which file, which picture); swaps.safetensors has
-`pictures`, (N, height, width, 3), bytes. Equal files and equal pictures are kept once. The class must run in
-`StableDiffusionPipeline`, which the classes of flow matching do not: they are A alone.
+The results are the scheduler's file exactly as diffusers wrote it, and the picture drawn with it. swaps.json contains
+`files` (texts), `request`, and `runs` (name, pipeline, indices of file and picture). swaps.safetensors contains
+`pictures`, (N, height, width, 3), bytes. Equal files and equal pictures are stored once. B must run in
+`StableDiffusionPipeline`, so the classes of flow matching are only A.
 """
 import argparse
 import inspect
@@ -84,7 +84,7 @@ TOGETHER = [
 
 
 class Book:
-    """Files and pictures, each once."""
+    """The collected runs, with each different file and picture once."""
 
     def __init__(self):
         self.files, self.pictures, self.runs, self.drawn = {}, {}, [], {}
@@ -94,7 +94,7 @@ class Book:
         }
 
     def add(self, pipeline, name, file):
-        """Draws with the scheduler's file; what diffusers cannot do is left out."""
+        """Draws with the scheduler's file and records the run. Runs that fail in diffusers are skipped."""
         try:
             text = file()
             key = (pipeline, text)
@@ -114,7 +114,7 @@ class Book:
     def draw(self, pipeline, text):
         pipe = self.pipelines[pipeline]
         scheduler = loaded(text)
-        if getattr(scheduler, "noise_sampler_seed", 0) is None:  # At random, for which latentd takes the image's.
+        if getattr(scheduler, "noise_sampler_seed", 0) is None:  # None: random. latentd uses the image's seed.
             scheduler.noise_sampler_seed = REQUEST["seed"]
         parts = dict(pipe.components, scheduler=scheduler)
         if pipeline == "sd1":

@@ -1,6 +1,7 @@
-//! Scheduler files as diffusers saves them when one class is swapped for another, and its pictures; `swaps.py` made both.
+//! Tests of scheduler files that diffusers saves when one class is replaced by another. `swaps.py` made the files and
+//! the pictures.
 //!
-//! `LATENTD_SWAPS_DIR` names a folder with other files of that script.
+//! `LATENTD_SWAPS_DIR` names a folder with other output of that script.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 
-/// Every swap that diffusers can save and run.
+/// The number of swaps that diffusers can save and run.
 const SWAPS: usize = 1154;
 
 #[test]
@@ -31,7 +32,7 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
     let models: BTreeMap<&str, Arc<Model>> =
         PIPELINES.into_iter().map(|name| (name, catalogue.load(name).unwrap())).collect();
 
-    // Each file is drawn once for a pipeline, however many swaps wrote it.
+    // Each file is drawn once per pipeline, even if several swaps gave the same file.
     let mut outcomes: BTreeMap<String, Result<Outcome, String>> = BTreeMap::new();
     for swap in swaps.runs() {
         let name = model_name(swap);
@@ -69,7 +70,7 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
         failures.push(format!("{} {}: {why}", swap["pipeline"], swap["name"]));
     }
     let count = swaps.runs().len();
-    println!("swaps: {} of {count} give diffusers' picture; {worst} levels at most", count - failures.len());
+    println!("swaps: {} of {count} give the picture of diffusers; {worst} levels at most", count - failures.len());
     assert!(failures.is_empty(), "{} of {count} differ:\n{}", failures.len(), failures.join("\n"));
     assert!(std::env::var_os("LATENTD_SWAPS_DIR").is_some() || count == SWAPS);
 }
@@ -102,9 +103,9 @@ impl Swaps {
         RgbImage { width: width as u32, height: height as u32, pixels }
     }
 
-    /// The pipelines, and beside them each again for every scheduler file.
+    /// A folder with the pipelines, and with a copy of each for every scheduler file.
     fn models(&self) -> tempfile::TempDir {
-        // The pictures are those of the compact fixtures' models.
+        // The pictures were drawn with the models of the compact fixtures.
         let compact = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
         let folder = case::models(&compact, &PIPELINES);
         for swap in self.runs() {
@@ -115,7 +116,7 @@ impl Swaps {
                 let path = to.join("scheduler/scheduler_config.json");
                 fs::remove_file(&path).unwrap();
                 fs::write(path, text).unwrap();
-                // As `save_pretrained` has it, the index names the class too.
+                // As after `save_pretrained`, the index names the class too.
                 let path = to.join("model_index.json");
                 let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
                 let (_, class) = text.split_once("\"_class_name\": \"").unwrap();
@@ -142,7 +143,7 @@ impl Swaps {
         let run = Run {
             prepared,
             replay: Log::default(),
-            observer: Box::new(Told(sender)),
+            observer: Box::new(OutcomeSender(sender)),
             cancel: Cancel::default(),
             attempt: None,
         };
@@ -155,7 +156,7 @@ fn model_name(swap: &Value) -> String {
     format!("{}-{}", swap["pipeline"].as_str().unwrap(), swap["file"])
 }
 
-/// The same files in another folder.
+/// Makes hard links to all files in another folder.
 fn link(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {

@@ -1,4 +1,4 @@
-//! The formats besides PNG: pixels and metadata.
+//! Tests of JPEG and WebP files: pixels and metadata.
 
 use std::io::Cursor;
 
@@ -8,7 +8,7 @@ use latentd::imaging::{EncodeError, Metadata, RgbImage, decode, encode, encode_p
 use md5::{Digest, Md5};
 use proptest::prelude::*;
 
-use super::{again, draw, generation, job, label, picture};
+use super::{draw, generation, job, label, picture, resolved};
 
 const FORMATS: [Encoding; 2] = [Encoding::Jpeg { quality: 90 }, Encoding::Webp];
 
@@ -16,14 +16,14 @@ fn fox() -> RgbImage {
     decode(include_bytes!("../../docs/fox.png"), 0).unwrap()
 }
 
-/// In decibels.
+/// The peak signal-to-noise ratio of two pictures in decibels.
 fn psnr(one: &RgbImage, other: &RgbImage) -> f64 {
     assert_eq!((one.width, one.height), (other.width, other.height));
     let squares = one.pixels.iter().zip(&other.pixels).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2));
     10.0 * (255.0_f64.powi(2) * one.pixels.len() as f64 / squares.sum::<f64>()).log10()
 }
 
-/// The picture at this quality, and how near it comes.
+/// The picture as a JPEG file of this quality, and its peak signal-to-noise ratio in decibels.
 fn jpeg(image: &RgbImage, quality: u8) -> (Vec<u8>, f64) {
     let file = encode(image, Encoding::Jpeg { quality }, &Metadata::None).unwrap();
     let near = psnr(image, &decode(&file, 0).unwrap());
@@ -31,7 +31,7 @@ fn jpeg(image: &RgbImage, quality: u8) -> (Vec<u8>, f64) {
 }
 
 #[test]
-fn a_webp_comes_back_pixel_by_pixel() {
+fn a_webp_is_lossless() {
     for image in [fox(), picture(37, 20), picture(1, 1)] {
         let file = encode(&image, Encoding::Webp, &Metadata::None).unwrap();
         assert_eq!(decode(&file, 0).unwrap(), image);
@@ -40,7 +40,7 @@ fn a_webp_comes_back_pixel_by_pixel() {
 }
 
 #[test]
-fn a_jpeg_comes_near_the_picture_and_nearer_for_more_bytes() {
+fn a_jpeg_of_higher_quality_is_larger_and_more_accurate() {
     let fox = fox();
     let files = [1, 25, 50, 75, 90, 95, 100].map(|quality| jpeg(&fox, quality));
     for pair in files.windows(2) {
@@ -51,8 +51,8 @@ fn a_jpeg_comes_near_the_picture_and_nearer_for_more_bytes() {
     assert_eq!(image::guess_format(&files[0].0).unwrap(), image::ImageFormat::Jpeg);
 }
 
-/// Red and blue columns in turn, one pixel each: four pixels share one color below a quality of 90, and it is their mean
-/// and not that of one of them.
+/// The picture has alternating red and blue columns, each one pixel wide. Below a quality of 90, four pixels share one
+/// color, which must be their mean.
 #[test]
 fn the_color_of_a_jpeg_is_averaged() {
     let column = |x: usize| if x.is_multiple_of(2) { [200, 40, 40] } else { [40, 40, 200] };
@@ -62,7 +62,7 @@ fn the_color_of_a_jpeg_is_averaged() {
         decoded.pixels.iter().skip(channel).step_by(3).map(|level| f64::from(*level)).sum::<f64>() / 1024.0
     };
     assert!((mean(0) - 120.0).abs() < 6.0 && (mean(2) - 120.0).abs() < 6.0, "{} {}", mean(0), mean(2));
-    // From 90 on each pixel has its own.
+    // From a quality of 90, each pixel has its own color.
     let decoded = decode(&jpeg(&image, 90).0, 0).unwrap();
     assert!(psnr(&image, &decoded) > 30.0, "{}", psnr(&image, &decoded));
 }
@@ -78,7 +78,7 @@ fn the_same_picture_has_the_same_bytes() {
 }
 
 #[test]
-fn full_metadata_says_the_same_in_each_format() {
+fn full_metadata_is_the_same_in_each_format() {
     let png = Metadata::of(&generation(), &label(), 0);
     let Metadata::Full { parameters, .. } = png else { panic!("{png:?}") };
     for encoding in FORMATS {
@@ -87,12 +87,12 @@ fn full_metadata_says_the_same_in_each_format() {
         assert_eq!(comment.unwrap(), parameters);
         let json = property("request", &xmp.unwrap());
         assert_eq!(json, request(&generation, 0));
-        assert_eq!(again(&json), generation);
+        assert_eq!(resolved(&json), generation);
     }
 }
 
 #[test]
-fn each_image_carries_a_request_for_itself_alone() {
+fn each_image_contains_a_request_for_itself() {
     for encoding in FORMATS {
         let generation = encoded(encoding, Draw { n: 4, ..draw() });
         let (comment, xmp) = metadata(&encode_picture(&fox(), &generation, &label(), 3).unwrap());
@@ -105,7 +105,7 @@ fn each_image_carries_a_request_for_itself_alone() {
 }
 
 #[test]
-fn less_metadata_is_less() {
+fn lower_metadata_levels_contain_less() {
     for encoding in FORMATS {
         let at = |level| {
             let output = Output { encoding, metadata_level: level };
@@ -120,16 +120,16 @@ fn less_metadata_is_less() {
     }
 }
 
-/// 10,000 foxes are 40,000 bytes, and two prompts of them more than a segment of a JPEG holds.
+/// 10,000 emoji are 40,000 bytes, so two prompts are longer than a segment of a JPEG file.
 #[test]
-fn the_longest_prompts_survive() {
+fn the_longest_prompts_are_read_back() {
     let (prompt, negative_prompt) = ("🦊".repeat(10_000), Some("🐟".repeat(10_000)));
     for encoding in FORMATS {
         let (prompt, negative_prompt) = (prompt.clone(), negative_prompt.clone());
         let generation = encoded(encoding, Draw { prompt, negative_prompt, ..draw() });
         let file = encode_picture(&fox(), &generation, &label(), 0).unwrap();
         let (comment, xmp) = metadata(&file);
-        assert_eq!(comment.is_some(), encoding == Encoding::Webp, "no part of them stands in a JPEG");
+        assert_eq!(comment.is_some(), encoding == Encoding::Webp, "a JPEG contains no part of the comment");
         assert_eq!(property("request", &xmp.unwrap()), request(&generation, 0));
         assert_eq!(decode(&file, 0).unwrap().width, 128);
     }
@@ -159,40 +159,40 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_prompt_survives(prompt in "(\\PC|\n|\r|\t|[<>&\"'\u{1}\u{7f}\u{85}\u{fffe}\u{ffff}]|\\]\\]>|🦊|\u{202e}){0,200}") {
+    fn any_prompt_is_read_back(prompt in "(\\PC|\n|\r|\t|[<>&\"'\u{1}\u{7f}\u{85}\u{fffe}\u{ffff}]|\\]\\]>|🦊|\u{202e}){0,200}") {
         for encoding in FORMATS {
             let generation = encoded(encoding, Draw { prompt: prompt.clone(), ..draw() });
             let (comment, xmp) = metadata(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
             let xmp = xmp.unwrap();
-            // Its brackets are escaped.
+            // Brackets in the prompt are escaped.
             let read: String = weighted(&comment.unwrap()).concat().into_iter().map(|span| span.text).collect();
             prop_assert!(read.starts_with(&prompt));
-            // What no XML document may hold.
+            // Characters that are invalid in XML.
             let is_invalid = |c: char| c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}');
             prop_assert!(!xmp.contains(is_invalid));
-            // JSON has two notations for a character.
+            // JSON can write a character in two ways.
             let parsed = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
             prop_assert_eq!(parsed(&property("request", &xmp)), parsed(&request(&generation, 0)));
         }
     }
 
     #[test]
-    fn any_picture_survives(width in 1u32..40, height in 1u32..40, bytes in prop::collection::vec(any::<u8>(), 3 * 40 * 40)) {
+    fn any_picture_is_read_back(width in 1u32..40, height in 1u32..40, bytes in prop::collection::vec(any::<u8>(), 3 * 40 * 40)) {
         let image = RgbImage { width, height, pixels: bytes[..3 * (width * height) as usize].to_vec() };
         let webp = encode(&image, Encoding::Webp, &Metadata::Seed("7".to_owned())).unwrap();
         prop_assert_eq!(&decode(&webp, 0).unwrap(), &image);
-        // Noise in all channels is the hardest picture there is.
+        // Noise in all channels is the hardest picture to compress.
         let (_, near) = jpeg(&image, 100);
         prop_assert!(near > 35.0, "{} dB", near);
     }
 }
 
-/// A job whose pictures become files of this format.
+/// A job whose output has this format.
 fn encoded(encoding: Encoding, draw: Draw) -> Job {
     Job { output: Output { encoding, metadata_level: MetadataLevel::Full }, ..job(draw) }
 }
 
-/// The JSON that the file of this image carries.
+/// The JSON request in the metadata of this image.
 fn request(generation: &Job, index: u32) -> String {
     match Metadata::of(generation, &label(), index) {
         Metadata::Full { request, .. } => request,
@@ -208,16 +208,17 @@ fn metadata(file: &[u8]) -> (Option<String>, Option<String>) {
     (exif, packet.map(|packet| if packet.contains("HasExtendedXMP") { extended(file, &packet) } else { packet }))
 }
 
-/// The directory at this place of a big-endian TIFF file: tag, count and value of each entry.
+/// The directory at this offset of a big-endian TIFF file: tag, count and value of each entry.
 fn directory(tiff: &[u8], at: usize) -> Vec<(u16, usize, usize)> {
     let short = |at: usize| u16::from_be_bytes(tiff[at..at + 2].try_into().unwrap());
     let long = |at: usize| u32::from_be_bytes(tiff[at..at + 4].try_into().unwrap()) as usize;
     let entries = (0..usize::from(short(at))).map(|entry| at + 2 + 12 * entry);
     let entries: Vec<_> = entries.map(|at| (short(at), long(at + 4), long(at + 8))).collect();
-    assert_eq!(long(at + 2 + 12 * entries.len()), 0, "no directory follows");
+    assert_eq!(long(at + 2 + 12 * entries.len()), 0, "this is the last directory");
     entries
 }
 
+/// The user comment of an Exif block.
 fn user_comment(tiff: &[u8]) -> String {
     assert_eq!(&tiff[..8], b"MM\0*\0\0\0\x08");
     let [(0x8769, 1, at)] = directory(tiff, 8)[..] else { panic!("{tiff:?}") };
@@ -228,7 +229,7 @@ fn user_comment(tiff: &[u8]) -> String {
     String::from_utf16(&units).unwrap()
 }
 
-/// The document of several segments to which the packet refers.
+/// The extended XMP document of a JPEG file, which is split into several segments.
 fn extended(file: &[u8], packet: &str) -> String {
     let (mut at, mut document) = (2, Vec::new());
     let mut digest = None;
@@ -248,7 +249,7 @@ fn extended(file: &[u8], packet: &str) -> String {
     String::from_utf8(document).unwrap()
 }
 
-/// The text of a property of this program.
+/// The text of a `latentd:` property.
 fn property(name: &str, xmp: &str) -> String {
     let (_, rest) = xmp.split_once(&format!("<latentd:{name}>")).unwrap();
     let (text, _) = rest.split_once(&format!("</latentd:{name}>")).unwrap();

@@ -1,4 +1,4 @@
-//! The edges: zero signal, too few and too many steps, wrong shapes, guidance.
+//! Tests of limits: zero terminal SNR, too few and too many steps, wrong shapes, and guidance.
 
 use latentd::diffusion::{
     Error, InvalidSteps, Latents, Noise, Schedule, SchedulerConfig, guide, names, steps_and_calls,
@@ -33,7 +33,7 @@ fn zero_terminal_snr_stays_finite() {
             let got = run(&Synthetic::default(), &config, 8, 1.0, [1, 4, 8, 8], &mut Noise::batch(1));
             match got {
                 Ok(x) => assert!(x.is_finite()),
-                // With no signal at all ε does not lead to x0; diffusers divides by zero.
+                // With zero signal, ε does not determine x0. diffusers divides by zero here.
                 Err(Error::Steps(InvalidSteps::ZeroSignal { prediction_type: "epsilon" })) => {
                     assert!(["DD", "LCM", "TCD"].iter().any(|name| class.starts_with(name)), "{class}")
                 }
@@ -59,7 +59,7 @@ fn steps_out_of_bounds_are_refused() {
 }
 
 #[test]
-fn the_last_stride_goes_below_the_first_timestep() {
+fn the_last_step_ends_below_the_first_timestep() {
     for (name, alpha_cumprod) in [("ddpm", 1.0), ("ddim", 0.99915), ("pndm", 0.99915)] {
         let config = SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(name.to_owned())).unwrap();
         let points = Schedule::new(&config, 10).unwrap().points().to_vec();
@@ -84,7 +84,7 @@ fn guidance_follows_its_formula() {
     let (uncond, cond) = (latents([0.0, 1.0, 2.0, -1.0]), latents([1.0, 1.0, 4.0, -3.0]));
     assert_eq!(guide(&uncond, &cond, 1.0, 0.0), cond);
     assert_eq!(guide(&uncond, &cond, 3.0, 0.0), latents([3.0, 1.0, 8.0, -7.0]));
-    // Unbiased deviations: sqrt(24.75/3) of cond, sqrt(116.75/3) of the guided one.
+    // The unbiased standard deviations are sqrt(24.75/3) for cond and sqrt(116.75/3) for the guided prediction.
     let factor = 0.5 * (24.75f64 / 116.75).sqrt() + 0.5;
     let wanted = [3.0, 1.0, 8.0, -7.0].map(|x: f64| (factor * x) as f32);
     assert!(distance(&wide(guide(&uncond, &cond, 3.0, 0.5).data()), &wide(&wanted)) < 1e-6);

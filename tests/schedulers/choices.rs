@@ -1,4 +1,4 @@
-//! What a request may say about the scheduler.
+//! Tests of the scheduler field of a request: names, classes, keys and bounds.
 
 use latentd::diffusion::{InvalidScheduler, Schedule, SchedulerConfig, names};
 use latentd::generation::SchedulerChoice;
@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::network::map;
 
+/// The scheduler configuration of Stable Diffusion 1.
 pub fn sd1() -> Map<String, Value> {
     map(json!({
         "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -14,12 +15,13 @@ pub fn sd1() -> Map<String, Value> {
     }))
 }
 
+/// The configuration of a request on the model [`sd1`].
 pub fn overlay(request: Value) -> Result<SchedulerConfig, InvalidScheduler> {
     SchedulerConfig::overlay(&sd1(), &serde_json::from_value(request).unwrap())
 }
 
 #[test]
-fn every_name_is_a_scheduler_of_its_own() {
+fn every_name_gives_a_different_scheduler() {
     let mut seen: Vec<(String, SchedulerConfig)> = Vec::new();
     for name in names() {
         assert!(!name.description.is_empty() && name.description.lines().count() == 1);
@@ -44,7 +46,7 @@ fn every_name_is_a_scheduler_of_its_own() {
 }
 
 #[test]
-fn the_documents_name_every_sampler() {
+fn the_documentation_lists_every_sampler() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/requests.md")).unwrap();
     let suffixes = ["_karras", "_exponential", "_beta"];
     for name in names().map(|named| named.name).filter(|name| !suffixes.iter().any(|suffix| name.ends_with(suffix))) {
@@ -53,7 +55,7 @@ fn the_documents_name_every_sampler() {
 }
 
 #[test]
-fn a_name_means_from_config_and_a_suffix_sets_its_flag_alone() {
+fn a_name_keeps_the_options_of_the_model_and_a_suffix_sets_only_its_flag() {
     let with = |flag: &str| {
         let mut model = sd1();
         model.insert("_class_name".into(), "EulerDiscreteScheduler".into());
@@ -73,14 +75,14 @@ fn a_name_means_from_config_and_a_suffix_sets_its_flag_alone() {
 }
 
 #[test]
-fn a_request_lays_over_the_model() {
+fn a_request_overrides_the_model() {
     assert_eq!(overlay(json!({})), SchedulerConfig::from_model(&sd1()));
     assert_eq!(overlay(json!({"_class_name": "DDIMScheduler"})), overlay(json!("ddim")));
-    // Null takes the default of the class.
+    // Null means the default of the class.
     let mut model = sd1();
     model.remove("steps_offset");
     assert_eq!(overlay(json!({"steps_offset": null})), SchedulerConfig::from_model(&model));
-    // A flag that is null is false, as in Python, whatever the class has.
+    // A flag that is null is false, as in Python, even if the default of the class is true.
     let ddim = |value: Value| overlay(json!({"_class_name": "DDIMScheduler", "set_alpha_to_one": value}));
     assert_eq!(ddim(Value::Null), ddim(json!(false)));
     assert_ne!(ddim(Value::Null), ddim(json!(true)));
@@ -88,9 +90,9 @@ fn a_request_lays_over_the_model() {
     assert_eq!(Schedule::new(&trailing, 10).unwrap().points()[0].t, 999.0);
 }
 
-/// `ConfigMixin.extract_init_dict` of diffusers 0.42.1.
+/// The rule is that of `ConfigMixin.extract_init_dict` in diffusers 0.42.1.
 #[test]
-fn values_noted_as_defaults_are_not_given() {
+fn values_marked_as_defaults_are_ignored() {
     let file = |noted: Value| {
         let mut file = sd1();
         file.insert("timestep_spacing".into(), "trailing".into());
@@ -105,9 +107,9 @@ fn values_noted_as_defaults_are_not_given() {
     }
 }
 
-/// Python's numbers that JSON does not have are read as strings.
+/// Numbers of Python that JSON does not support are read as strings.
 #[test]
-fn only_a_clip_of_lambda_may_be_infinite() {
+fn only_lambda_min_clipped_may_be_infinite() {
     for class in ["DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "SASolverScheduler"] {
         let clipped = |value: Value| overlay(json!({"_class_name": class, "lambda_min_clipped": value}));
         assert_eq!(clipped(json!("-Infinity")), overlay(json!({"_class_name": class})));
@@ -148,9 +150,9 @@ fn every_number_has_a_bound() {
     }
 }
 
-/// Their `step` is that of the class without `Parallel`, line by line.
+/// The `step` methods of both classes are identical in diffusers.
 #[test]
-fn parallel_classes_are_those_without_the_word() {
+fn parallel_classes_equal_those_without_the_word() {
     for class in ["DDIM", "DDPM"] {
         let of = |word: &str| overlay(json!({"_class_name": format!("{class}{word}Scheduler"), "clip_sample": true}));
         assert_eq!(of("Parallel").unwrap(), of("").unwrap());
@@ -158,7 +160,7 @@ fn parallel_classes_are_those_without_the_word() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused_by_name() {
+fn unknown_and_invalid_values_are_refused_by_name() {
     let refused = |request: Value| overlay(request).unwrap_err().to_string();
     assert_eq!(refused(json!("ddim_karras")), r#"unknown scheduler name "ddim_karras""#);
     assert_eq!(refused(json!("euler_karras_karras")), r#"unknown scheduler name "euler_karras_karras""#);
@@ -169,7 +171,7 @@ fn what_is_not_understood_is_refused_by_name() {
     assert_eq!(refused(json!({"_class_name": null})), "has no _class_name");
     assert_eq!(refused(json!({"skip_prk_steps": "true"})), r#"skip_prk_steps is "true", it must be true or false"#);
     assert_eq!(refused(json!({"eta": 1})), r#"PNDMScheduler has no key "eta""#);
-    // The model file has this key, and PNDM ignores it there.
+    // PNDM ignores this key in a model file.
     assert_eq!(refused(json!({"clip_sample": false})), r#"PNDMScheduler has no key "clip_sample""#);
     let cases = [
         json!({"num_train_timesteps": 0}),
@@ -219,7 +221,7 @@ fn what_is_not_understood_is_refused_by_name() {
 }
 
 #[test]
-fn sa_solver_runs_on_models_whose_scheduler_has_another_algorithm() {
+fn sa_solver_ignores_the_algorithm_of_another_class() {
     let mut model = sd1();
     model.insert("_class_name".into(), "DPMSolverMultistepScheduler".into());
     model.insert("algorithm_type".into(), "dpmsolver++".into());
@@ -227,7 +229,7 @@ fn sa_solver_runs_on_models_whose_scheduler_has_another_algorithm() {
         SchedulerConfig::overlay(model, &serde_json::from_value(request).unwrap())
     };
     assert_eq!(overlay(&model, json!("sa_solver")), overlay(&sd1(), json!("sa_solver")));
-    // What a request says itself is held to the class, and what the model says of this class counts.
+    // A request's own value must be valid for the class. A valid value of the model is used.
     let asked = json!({"_class_name": "SASolverScheduler", "algorithm_type": "dpmsolver++"});
     let refused = overlay(&model, asked).unwrap_err().to_string();
     assert_eq!(refused, r#"algorithm_type is "dpmsolver++", it must be one of data_prediction, noise_prediction"#);
@@ -245,8 +247,8 @@ fn whole_numbers_may_be_written_with_a_fraction_of_zero() {
 }
 
 #[test]
-fn schedules_of_one_class_are_those_of_diffusers() {
-    // betas[0], [500] and [998] and alphas_cumprod[500] of diffusers 0.42.1.
+fn beta_schedules_of_single_classes_equal_those_of_diffusers() {
+    // The values are betas[0], [500] and [998] and alphas_cumprod[500] of diffusers 0.42.1.
     for (class, schedule, expected) in [
         ("DDPMScheduler", "laplace", [0.021_153_757, 0.000_250_031_4, 0.151_629_66, 0.707_283_44]),
         ("HeunDiscreteScheduler", "exp", [0.011_928_287, 0.011_928_287, 0.011_928_287, 0.002_449_218_2]),

@@ -1,9 +1,9 @@
-"""How far diffusers' own DPMSolverSDEScheduler moves when its float32 logarithms and exponentials are rounded correctly.
+"""Measures how much diffusers' DPMSolverSDEScheduler changes if its float32 `log` and `exp` are rounded correctly.
 
-torch's vectorised `log` and `exp` are off the nearest float32 now and then, differently on different machines.  This
-scheduler turns them into the times of a Brownian path, where a difference of one last bit is magnified.  The script runs
-each configuration twice, once as it is and once with both functions computed in float64 and rounded, and prints the
-largest difference of the states after whole steps, as a part of the largest state.
+torch's vectorized `log` and `exp` sometimes differ from the nearest float32, differently on different machines. This
+scheduler turns them into times of a Brownian path, which magnifies a difference in the last bit. The script runs each
+configuration twice, unchanged and with both functions computed in float64 and rounded, and prints the largest
+difference of the states after whole steps, divided by the largest state.
 
     pip install torch diffusers scipy torchsde
     python tests/schedulers/dpm_sde.py > tests/schedulers/dpm_sde.txt
@@ -37,7 +37,7 @@ def states(settings, steps):
     x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(99)) * float(scheduler.init_noise_sigma)
     whole = []
     for i, t in enumerate(scheduler.timesteps):
-        # The network of the trajectories under test.
+        # The formula that replaces the network in the tests of trajectories.
         inputs = scheduler.scale_model_input(x, t)
         output = 0.9 * inputs / torch.sqrt(1 + inputs * inputs) + 0.1 * (float(t) / 1000.0)
         x = scheduler.step(output, t, x).prev_sample

@@ -1,4 +1,4 @@
-//! The forward process, and the plot of its schedules.
+//! Tests of the forward process, and of the plot of the noise schedules in the documentation.
 
 use latentd::diffusion::{Latents, Noise, SchedulerConfig, Transition};
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
 
     #[test]
-    fn the_closed_form_is_as_many_single_steps(
+    fn the_closed_form_equals_the_product_of_single_steps(
         schedule in prop::sample::select(vec!["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]),
         train in 1usize..1200,
         (start, end) in (1e-5f64..0.02, 1e-5f64..0.5),
@@ -28,7 +28,7 @@ proptest! {
         let t = (share * train as f64) as usize;
         let steps = (0..=t).map(|s| betas.step(s).unwrap()).fold(Transition::IDENTITY, Transition::then);
         let whole = betas.marginal(t).unwrap();
-        // Betas and products are rounded to float32, each of them by 2⁻²⁴ of itself at most.
+        // Betas and products are rounded to float32, each with a relative error of at most 2⁻²⁴.
         let limit = 1e-6 + f64::from(u32::try_from(t).unwrap()) * 6e-8;
         prop_assert!((steps.signal - whole.signal).abs() <= limit * whole.signal.max(1e-3), "{steps:?} {whole:?}");
         prop_assert!((steps.variance - whole.variance).abs() <= limit, "{steps:?} {whole:?}");
@@ -37,7 +37,7 @@ proptest! {
     }
 }
 
-/// 16,384 chains of 50 single draws have the mean and variance of the closed form, within four of their standard errors.
+/// Mean and variance of 16,384 chains of 50 single steps are within four standard errors of the closed form.
 #[test]
 fn chains_of_draws_have_the_mean_and_variance_of_the_closed_form() {
     let config = config(json!({"_class_name": "DDPMScheduler", "num_train_timesteps": 50, "beta_end": 0.1}));
@@ -58,7 +58,7 @@ fn chains_of_draws_have_the_mean_and_variance_of_the_closed_form() {
 }
 
 #[test]
-fn the_plot_in_the_documentation_is_what_the_code_gives() {
+fn the_plot_in_the_documentation_is_current() {
     let plotted = noise_schedules::svg();
     assert!(plotted.starts_with("<svg") && plotted.len() > 2000);
     let committed = include_str!("../../docs/noise-schedules.svg");

@@ -1,10 +1,11 @@
-//! Numbers of diffusers and torch, from `LATENTD_PARITY_DIR` (a folder with `components/`), else from `tests/fixtures`.
+//! Golden results of diffusers and torch, from `components/` in `LATENTD_PARITY_DIR` or `tests/fixtures/parity`.
 
 use std::path::PathBuf;
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+/// One golden file: a JSON index of cases and a safetensors file with their tensors.
 pub struct Goldens {
     pub index: Value,
     tensors: Vec<u8>,
@@ -31,7 +32,7 @@ impl Goldens {
     }
 }
 
-/// The largest difference, or infinity where the lengths differ or a number is not finite.
+/// The largest absolute difference, or infinity if the lengths differ or a number is not finite.
 pub fn distance(got: &[f64], wanted: &[f64]) -> f64 {
     if got.len() != wanted.len() || !got.iter().chain(wanted).all(|x| x.is_finite()) {
         return f64::INFINITY;
@@ -43,7 +44,7 @@ pub fn largest(values: &[f64]) -> f64 {
     values.iter().map(|x| x.abs()).fold(0.0, f64::max)
 }
 
-/// Equal to 1e-6 of each number.
+/// Whether each number has a relative error of at most 1e-6.
 pub fn close(got: &[f64], wanted: &[f64]) -> bool {
     got.len() == wanted.len() && got.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs())
 }

@@ -1,4 +1,4 @@
-//! Runs over explicit levels, and options that the stored trajectories leave out.
+//! Tests of runs over explicit timesteps or sigmas, and of options that the stored trajectories do not cover.
 
 use latentd::diffusion::{InvalidSteps, Noise, Schedule, SchedulerConfig, names, sample};
 use latentd::generation::{Levels, SchedulerChoice};
@@ -8,8 +8,8 @@ use crate::choices::{overlay, sd1};
 use crate::goldens::{close, distance, largest, wide};
 use crate::network::{Synthetic, block_on, map};
 
-/// What diffusers 0.42.1 asks and makes of the same start, network and noise as the goldens have; DEIS of third order along a
-/// flow in float64, since float32 leaves little of its differences of logarithms near σ = 1.
+/// Timesteps and final states of diffusers 0.42.1 for the start, network and noise of the goldens. Third-order DEIS
+/// with flow sigmas is computed in float64, because float32 is inaccurate for differences of logarithms near σ = 1.
 const CASES: &str = include_str!("../fixtures/schedulers.json");
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -23,7 +23,7 @@ fn levels_of(case: &Map<String, Value>) -> Option<Levels> {
 }
 
 #[test]
-fn lists_and_rarer_options_lead_where_diffusers_goes() {
+fn runs_over_lists_end_like_those_of_diffusers() {
     let cases: Vec<Map<String, Value>> = serde_json::from_str(CASES).unwrap();
     let mut wrong = Vec::new();
     for case in &cases {
@@ -43,19 +43,19 @@ fn lists_and_rarer_options_lead_where_diffusers_goes() {
         let x = Noise::batch(99).draw([1, 1, 4, 4]).scale(schedule.init_noise_sigma());
         let eta = case.get("eta").map_or(0.0, |eta| eta.as_f64().unwrap());
         let end = block_on(sample(&network, &schedule, eta, x, &mut Noise::batch(1234))).unwrap();
-        let asked: Vec<f64> = network.asked.borrow().iter().map(|(t, _)| *t).collect();
+        let timesteps: Vec<f64> = network.asked.borrow().iter().map(|(t, _)| *t).collect();
         let wanted = numbers(&case["end"]);
         let off = distance(&wide(end.data()), &wanted) / largest(&wanted);
-        let told = numbers(&case["asked"]);
-        if !(close(&asked, &told) || distance(&asked, &told) < 1e-6) || off > 2e-5 {
-            wrong.push(format!("{name}: off by {off:.1e}, asked {asked:?}, wanted {}", case["asked"]));
+        let expected = numbers(&case["asked"]);
+        if !(close(&timesteps, &expected) || distance(&timesteps, &expected) < 1e-6) || off > 2e-5 {
+            wrong.push(format!("{name}: off by {off:.1e}, timesteps {timesteps:?}, wanted {}", case["asked"]));
         }
     }
     assert!(cases.len() >= 40);
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-/// As `set_timesteps` of each class in diffusers.
+/// The classes are those whose `set_timesteps` in diffusers takes a list.
 #[test]
 fn only_some_classes_take_lists() {
     let with = |choice: &str, levels: Levels| {

@@ -1,5 +1,5 @@
-//! Schedules, samplers and noise against what diffusers and torch compute, and the properties that hold for any
-//! configuration.
+//! Tests of schedules, samplers and noise: comparisons with results of diffusers and torch, and properties that hold
+//! for any configuration.
 
 mod bounds;
 mod choices;

@@ -1,4 +1,4 @@
-//! A network made of a formula, and what drives a sampler over it.
+//! A synthetic network, functions that run a sampler with it, and properties of the scheduler classes.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -9,10 +9,12 @@ use serde_json::{Map, Value};
 
 use crate::goldens::wide;
 
-/// The synthetic network of the goldens; answers only when polled a second time and remembers what it was asked.
+/// The synthetic network of the goldens. It returns at the second poll and records its inputs.
 #[derive(Default)]
 pub struct Synthetic {
+    /// The timestep and the state of each call.
     pub asked: RefCell<Vec<(f64, Vec<f64>)>>,
+    /// The reported steps and their total number.
     pub steps: RefCell<Vec<(usize, usize)>>,
     pub wrong_shape: bool,
 }
@@ -44,7 +46,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
             return output;
         }
     }
-    panic!("the sampler asks without end")
+    panic!("the sampler does not end")
 }
 
 pub fn run(
@@ -96,7 +98,7 @@ pub const CLASSES: [&str; 25] = [
     "ScoreSdeVpScheduler",
 ];
 
-/// Classes with levels of their own, whatever the betas are.
+/// Whether the noise levels of the class come from betas.
 pub fn has_betas(class: &str) -> bool {
     !["EDM", "FlowMatch", "CM", "IPNDM", "ScoreSde"].iter().any(|family| class.starts_with(family))
 }
@@ -105,7 +107,7 @@ pub fn is_second_order(class: &str) -> bool {
     ["Heun", "KDPM2", "DPMSolverSDE", "FlowMatchHeun"].iter().any(|family| class.starts_with(family))
 }
 
-/// By what the class divides a state of this level for the network.
+/// The factor by which the class divides a state at this noise level before it calls the network.
 pub fn input_scale(class: &str, sigma: f64) -> f64 {
     let any = |families: &[&str]| families.iter().any(|family| class.starts_with(family));
     if any(&["Euler", "Heun", "LMS", "KDPM2", "DPMSolverSDE"]) {

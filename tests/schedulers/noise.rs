@@ -1,4 +1,4 @@
-//! torch's CPU generator.
+//! Tests of torch's CPU random generator and of the Brownian paths of torchsde.
 
 use latentd::diffusion::Noise;
 use latentd::diffusion::brownian::BrownianPath;
@@ -8,7 +8,7 @@ use latentd::diffusion::mt19937::Mt19937;
 use crate::goldens::{Goldens, distance, wide};
 
 #[test]
-fn noise_is_that_of_torch() {
+fn noise_equals_that_of_torch() {
     let goldens = Goldens::read("randn");
     let mut ran = 0;
     for entry in goldens.index.as_array().unwrap() {
@@ -41,7 +41,7 @@ fn noise_is_that_of_torch() {
                 }
                 continue;
             }
-            // Other types and distributions, which nothing here draws.
+            // Other types and distributions, which latentd does not draw.
             _ => continue,
         };
         ran += 1;
@@ -51,7 +51,7 @@ fn noise_is_that_of_torch() {
 }
 
 #[test]
-fn brownian_paths_are_those_of_torchsde() {
+fn brownian_paths_equal_those_of_torchsde() {
     let goldens = Goldens::read("brownian");
     let entries = goldens.index.as_array().unwrap();
     for entry in entries {
@@ -61,7 +61,7 @@ fn brownian_paths_are_those_of_torchsde() {
         let wanted = goldens.tensor(key).unwrap();
         let values = wanted.len() / (sigmas.len() - 1);
         let path = BrownianPath::new(entry["seed"].as_u64().unwrap(), number("sigma_min"), number("sigma_max"), values);
-        // Down the levels, as the sampler asks: the sign of the noise turns.
+        // The sampler goes down the levels, so the sign of the noise changes.
         let unit = |pair: &[f64]| {
             let scale = -(pair[0] - pair[1]).sqrt();
             path.increment(pair[1], pair[0]).into_iter().map(|w| f64::from(w) / scale).collect::<Vec<_>>()
@@ -73,7 +73,7 @@ fn brownian_paths_are_those_of_torchsde() {
 }
 
 #[test]
-fn a_brownian_path_is_one_path_in_whatever_order_it_is_asked() {
+fn a_brownian_path_does_not_depend_on_the_order_of_queries() {
     let path = || BrownianPath::new(5, 0.1, 14.0, 20);
     let first = path();
     let parts = [first.increment(3.0, 9.0), first.increment(0.1, 3.0), first.increment(9.0, 14.0)];
@@ -82,7 +82,7 @@ fn a_brownian_path_is_one_path_in_whatever_order_it_is_asked() {
         assert!((parts.iter().map(|part| part[i]).sum::<f32>() - whole).abs() < 1e-5);
     }
     assert_eq!(path().increment(0.1, 3.0), parts[1]);
-    // Outside of it nothing moves, and a moment is too short to move in.
+    // The path is constant outside its range, and an empty interval has no increment.
     assert_eq!(path().increment(-5.0, 100.0), path().increment(0.1, 14.0));
     assert_eq!(path().increment(4.0, 4.0), [0.0; 20]);
 }

@@ -1,4 +1,4 @@
-//! What holds for any configuration.
+//! Properties that hold for any scheduler configuration.
 
 use latentd::diffusion::{InvalidSteps, Noise, Schedule, SchedulerConfig, sample, steps_and_calls};
 use latentd::generation::Levels;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::network::{CLASSES, Synthetic, block_on, map, run};
 
-/// A configuration that each class could have.
+/// A plausible configuration of any class.
 fn plausible() -> impl Strategy<Value = Map<String, Value>> {
     let keys = (
         prop::sample::select(CLASSES.to_vec()),
@@ -25,7 +25,7 @@ fn plausible() -> impl Strategy<Value = Map<String, Value>> {
         (0usize..3, 1usize..4, any::<[bool; 5]>()),
     );
     keys.prop_map(|(class, betas, spacing, prediction, respacing, train, (offset, order, flags))| {
-        // UniPC has no step of a higher order to zero noise.
+        // UniPC does not support a higher-order step to zero noise.
         let ends_low = flags[3] || (class == "UniPCMultistepScheduler" && flags[4]);
         map(json!({
             "_class_name": class, "beta_schedule": betas, "timestep_spacing": spacing, "prediction_type": prediction,
@@ -36,7 +36,7 @@ fn plausible() -> impl Strategy<Value = Map<String, Value>> {
     })
 }
 
-/// Any JSON under the keys that are read.
+/// Arbitrary JSON values for the keys that are read.
 fn hostile() -> impl Strategy<Value = Map<String, Value>> {
     let value = prop_oneof![
         Just(json!(null)),
@@ -130,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     #[test]
-    fn schedules_fall_and_are_walked_to_their_end(model in plausible(), steps in 1usize..40) {
+    fn schedules_decrease_and_are_sampled_to_their_end(model in plausible(), steps in 1usize..40) {
         let config = SchedulerConfig::from_model(&model).unwrap();
         let (points, calls) = match steps_and_calls(&config, steps) {
             Ok((counted, calls)) => {
@@ -138,7 +138,7 @@ proptest! {
                 (Schedule::new(&config, steps).unwrap().points().to_vec(), calls)
             }
             Err(InvalidSteps::TooFew { min, .. }) => { prop_assert!(steps < min); return Ok(()) }
-            // Only an offset leaves the training timesteps, only a rescaled end has no signal.
+            // Only an offset can leave the training timesteps. Only a rescaled schedule can have zero signal.
             Err(InvalidSteps::OutOfRange { .. }) => { prop_assert!(model["steps_offset"] != 0); return Ok(()) }
             Err(InvalidSteps::ZeroSignal { .. }) => { prop_assert_eq!(&model["rescale_betas_zero_snr"], true); return Ok(()) }
             Err(other) => return Err(TestCaseError::fail(other.to_string())),
@@ -163,7 +163,7 @@ proptest! {
     }
 
     #[test]
-    fn no_configuration_panics_or_runs_for_ever(model in hostile(), steps in prop_oneof![0usize..20, 900usize..1100, Just(usize::MAX)]) {
+    fn every_configuration_ends_without_panic(model in hostile(), steps in prop_oneof![0usize..20, 900usize..1100, Just(usize::MAX)]) {
         if let Ok(config) = SchedulerConfig::from_model(&model) && let Ok((counted, calls)) = steps_and_calls(&config, steps) {
             prop_assert!(counted <= steps && calls >= counted);
             if calls < 100 && let Ok(x) = run(&Synthetic::default(), &config, steps, 1.0, [1, 1, 4, 4], &mut Noise::batch(3)) {
@@ -173,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn no_list_panics_or_is_run_where_it_is_not_sound(
+    fn every_accepted_list_gives_finite_states(
         model in hostile(),
         sigmas in prop::collection::vec(prop_oneof![0.0f64..20.0, any::<f64>(), Just(0.0), Just(1.0)], 0..6),
         timesteps in prop::collection::vec(prop_oneof![0u32..1001, any::<u32>()], 0..6),
@@ -195,14 +195,14 @@ proptest! {
     }
 
     #[test]
-    fn a_run_is_a_function_of_its_request(model in plausible(), seed in any::<u64>(), steps in 4usize..12) {
+    fn the_same_request_gives_the_same_picture(model in plausible(), seed in any::<u64>(), steps in 4usize..12) {
         let config = SchedulerConfig::from_model(&model).unwrap();
         let picture = || run(&Synthetic::default(), &config, steps, 0.7, [2, 1, 4, 4], &mut Noise::batch(seed)).ok();
         prop_assert_eq!(picture(), picture());
     }
 
     #[test]
-    fn a_batch_of_seeds_is_its_images_one_by_one(model in plausible(), seeds in prop::collection::vec(any::<u64>(), 1..4), h in 1usize..6, steps in 4usize..7) {
+    fn images_with_their_own_seeds_do_not_depend_on_the_batch(model in plausible(), seeds in prop::collection::vec(any::<u64>(), 1..4), h in 1usize..6, steps in 4usize..7) {
         let shape = |b| [b, 3, h, 5];
         let config = SchedulerConfig::from_model(&model).unwrap();
         let picture = |seeds: &[u64]| {

@@ -1,9 +1,9 @@
-"""Writes sde.json: the states that diffusers' score SDE schedulers pass through.  Run with diffusers 0.42.1 and torch, on a CPU.
+"""Writes sde.json: the states of diffusers' score SDE schedulers. Run with diffusers 0.42.1 and torch, on a CPU.
 
 The network is `score = -a / t` for ScoreSdeVeScheduler and `epsilon = a` for ScoreSdeVpScheduler, with
-`a = 0.9 x / sqrt(1 + x^2) + 0.1 t / 1000`, x the state and t what the network is told.  Noise comes from one generator with seed 1234, the
-start from one with seed 99.  The loop is that of ScoreSdeVePipeline; ScoreSdeVpScheduler has no pipeline any more, its network is told
-`t (T - 1)`.
+`a = 0.9 x / sqrt(1 + x^2) + 0.1 t / 1000`, the state x and the time t that the network gets. A generator with seed 1234
+makes the noise, and one with seed 99 the start. The loop is that of ScoreSdeVePipeline. ScoreSdeVpScheduler no longer
+has a pipeline; its network gets the time `t (T - 1)`.
 """
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-//! The score SDEs: diffusers' states, and what diffusers has not.
+//! Tests of the score SDE samplers: states of diffusers, probability flow, corrections, and bounds of options.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::goldens::{close, distance, largest, wide};
 use crate::network::{block_on, config, map};
 
-/// `score = −a/t` or `ε = a` with the formula of `sde.py`.
+/// A network with `score = −a/t` or `ε = a`, where `a` is the formula of `sde.py`.
 struct Formula {
     is_score: bool,
     asked: RefCell<Vec<(f64, Vec<f64>)>>,
@@ -23,7 +23,7 @@ impl Denoise for Formula {
     }
 }
 
-/// The end, and what the network was asked.
+/// Returns the final state, and the timestep and state of each call of the network.
 fn run(config: &SchedulerConfig, steps: usize, batch: usize, noise: &mut Noise) -> (Latents, Vec<(f64, Vec<f64>)>) {
     let x = Noise::batch(99).draw([batch, 1, 4, 4]);
     let is_score = config.class_name() == "ScoreSdeVeScheduler";
@@ -35,7 +35,7 @@ fn run(config: &SchedulerConfig, steps: usize, batch: usize, noise: &mut Noise) 
     (x, asked)
 }
 
-/// The numbers are `sde.json`, which `sde.py` beside this file writes.
+/// The expected states are in `sde.json`, which `sde.py` in this folder writes.
 #[test]
 fn score_sdes_follow_the_states_of_diffusers() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("sde.json")).unwrap();
@@ -47,11 +47,11 @@ fn score_sdes_follow_the_states_of_diffusers() {
         let number = |key: &str| case[key].as_u64().unwrap() as usize;
         let (last, asked) = run(&config, number("steps"), number("batch"), &mut Noise::batch(1234));
         let numbers = |value: &Value| -> Vec<f64> { serde_json::from_value(value.clone()).unwrap() };
-        let told: Vec<f64> = asked.iter().map(|(t, _)| *t).collect();
-        assert!(close(&told, &numbers(&case["told"])), "{model:?}: {told:?}");
+        let times: Vec<f64> = asked.iter().map(|(t, _)| *t).collect();
+        assert!(close(&times, &numbers(&case["told"])), "{model:?}: {times:?}");
         let states = asked.into_iter().map(|(_, x)| x).chain([wide(last.data())]);
         let wanted = case["states"].as_array().unwrap();
-        assert_eq!(wanted.len(), told.len() + 1);
+        assert_eq!(wanted.len(), times.len() + 1);
         for (i, (got, wanted)) in states.zip(wanted).enumerate() {
             let wanted = numbers(wanted);
             let off = distance(&got, &wanted) / largest(&wanted);
@@ -60,10 +60,10 @@ fn score_sdes_follow_the_states_of_diffusers() {
     }
 }
 
-/// With one generator for the batch the corrections of its images go by common norms, as in diffusers; with a generator for
-/// each, an image is what it would be alone.
+/// With one generator for a batch, the corrections use norms over the whole batch, as in diffusers. With one generator
+/// per image, an image does not depend on the others.
 #[test]
-fn an_image_with_a_seed_of_its_own_is_corrected_as_it_would_be_alone() {
+fn corrections_of_an_image_with_its_own_seed_do_not_depend_on_others() {
     let config = config(json!({"_class_name": "ScoreSdeVeScheduler", "sigma_max": 50.0}));
     let start = Noise::batch(99).draw([2, 1, 4, 4]);
     let schedule = Schedule::new(&config, 5).unwrap();
@@ -81,8 +81,8 @@ fn an_image_with_a_seed_of_its_own_is_corrected_as_it_would_be_alone() {
     assert_ne!(common.row(0), alone.data());
 }
 
-/// Of normally distributed data the score is known, `−x / (s² + σ²)` where variance explodes, and the flow has a solution: a
-/// state keeps its quantile, from the width `√(s² + σ_max²)` to the width s.
+/// For normally distributed data of width s and exploding variance, the score is `−x / (s² + σ²)`. The exact flow keeps
+/// the quantile of a state from the width `√(s² + σ_max²)` to the width s.
 #[test]
 fn the_probability_flow_of_exploding_variance_keeps_quantiles() {
     struct Normal;
@@ -99,15 +99,15 @@ fn the_probability_flow_of_exploding_variance_keeps_quantiles() {
         let schedule = Schedule::new(&config, steps).unwrap();
         block_on(sample(&Normal, &schedule, 0.0, x.clone(), &mut Noise::batch(seed))).unwrap()
     };
-    assert_eq!(end(1000, 1), end(1000, 2), "the flow draws nothing");
+    assert_eq!(end(1000, 1), end(1000, 2), "the flow draws no noise");
     let wanted: Vec<f64> = x.data().iter().map(|x| f64::from(*x) / (1.0f64 + 50.0 * 50.0).sqrt()).collect();
     let off = |steps| distance(&wide(end(steps, 1).data()), &wanted);
-    // Of first order: half the error for twice the steps.
+    // The method has first order: twice the steps give half the error.
     let (coarse, fine) = (off(1000), off(2000));
     assert!(fine < 0.02 && fine < 0.55 * coarse, "off by {coarse}, then by {fine}");
 }
 
-/// The same where variance is preserved: data of width s at a level (α, σ) has the width `√(α² s² + σ²)`.
+/// The same for preserved variance: data of width s has the width `√(α² s² + σ²)` at a level (α, σ).
 #[test]
 fn the_probability_flow_of_preserved_variance_keeps_quantiles() {
     struct Normal(Schedule);
@@ -128,7 +128,7 @@ fn the_probability_flow_of_preserved_variance_keeps_quantiles() {
     assert!(off < 0.01, "off by {off}");
 }
 
-/// Unit normal data stay unit normal at all levels of preserved variance, corrected or not.
+/// With preserved variance, unit normal data stay unit normal at all levels, with and without corrections.
 #[test]
 fn corrections_keep_the_width_of_the_data() {
     struct Normal(Schedule);
@@ -145,12 +145,12 @@ fn corrections_keep_the_width_of_the_data() {
     let x = Noise::batch(7).draw([1, 1, 64, 64]);
     let end = block_on(sample(&network, &network.0, 0.0, x, &mut Noise::batch(8))).unwrap();
     let variance = end.data().iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>() / end.data().len() as f64;
-    // Of 4096 numbers the variance is known to 2 %.
+    // The variance of 4096 numbers has a standard error of 2 %.
     assert!((variance - 1.0).abs() < 0.1, "{variance}");
 }
 
 #[test]
-fn options_have_bounds() {
+fn options_out_of_bounds_are_refused() {
     let refused = |class: &str, key: &str, value: Value| {
         let model = map(json!({"_class_name": class, key: value}));
         SchedulerConfig::from_model(&model).unwrap_err().to_string()

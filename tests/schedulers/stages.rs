@@ -1,4 +1,4 @@
-//! The steps of a generation: what is taken can be run.
+//! Tests of the stages of a generation: every accepted request can be sampled to its end.
 
 use latentd::diffusion::{InvalidSteps, Noise, OwnSchedule, Schedule, SchedulerConfig, Stages, names, sample};
 use latentd::generation::{Draw, Job, SchedulerChoice, Work};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::network::{CLASSES, Synthetic, block_on, map};
 
-/// A drawing as the ledger has it, with these fields.
+/// A drawing as stored in the ledger, with these fields changed.
 fn draw(more: &Value) -> Draw {
     let mut kept = json!({
         "model": "m", "prompt": "a", "negative_prompt": "", "width": 64, "height": 64, "n": 1, "steps": 20,
@@ -20,10 +20,12 @@ fn draw(more: &Value) -> Draw {
     draw
 }
 
+/// The fields of a request with a start image.
 fn with_image(strength: f64) -> Value {
     json!({"image": {"upload": "0".repeat(64), "width": 64, "height": 64}, "strength": strength})
 }
 
+/// The fields of a request to a base model that ends early.
 fn ends_at(denoising_end: f64) -> Value {
     let size = json!([64, 64]);
     json!({
@@ -33,6 +35,7 @@ fn ends_at(denoising_end: f64) -> Value {
     })
 }
 
+/// The fields of a request with a refiner.
 fn refined_from(switch_at: f64) -> Value {
     json!({"refiner": {"model": "r", "switch_at": switch_at, "aesthetic_score": 6.0, "negative_aesthetic_score": 2.5}})
 }
@@ -43,7 +46,7 @@ fn joined(parts: &[Value]) -> Value {
     all.into()
 }
 
-/// Configurations that models ship, each with every name laid over it, and each class by itself.
+/// Configurations of common models, each with every scheduler name, and each class with its defaults.
 fn configs() -> Vec<SchedulerConfig> {
     let sd1 = json!({"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
         "beta_end": 0.012, "skip_prk_steps": true, "steps_offset": 1, "set_alpha_to_one": false});
@@ -60,7 +63,7 @@ fn configs() -> Vec<SchedulerConfig> {
     named.chain(plain).collect()
 }
 
-/// Runs both stages; panics where a sampler asks for what its schedule has not.
+/// Runs all stages and checks that they take the calls and steps of their schedules.
 fn run(stages: &Stages) {
     for schedule in [Some(&stages.own), stages.refiner.as_ref()].into_iter().flatten() {
         let network = Synthetic::default();
@@ -76,9 +79,9 @@ fn run(stages: &Stages) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
-    /// For every sampler on every kind of model: what is not refused is sampled to its end.
+    /// For every sampler and model configuration, an accepted request is sampled to its end.
     #[test]
-    fn stages_that_are_taken_can_be_run(
+    fn accepted_stages_can_be_run(
         steps in prop_oneof![1usize..6, 1usize..30],
         strength in prop_oneof![Just(None), (0.001f64..=1.0).prop_map(Some)],
         end in prop_oneof![Just(None), (0.001f64..0.999).prop_map(Some)],
@@ -112,7 +115,7 @@ proptest! {
 }
 
 #[test]
-fn what_leaves_no_step_is_refused_by_its_field_and_bound() {
+fn stages_without_a_step_are_refused_with_field_and_bound() {
     let config = |name: &str| {
         let sd1 = map(json!({"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "steps_offset": 1}));
         SchedulerConfig::overlay(&sd1, &SchedulerChoice::Name(name.to_owned())).unwrap()
@@ -135,7 +138,7 @@ fn what_leaves_no_step_is_refused_by_its_field_and_bound() {
     let last = refused("euler", &[steps(1), json!({"timesteps": [0]}), ends_at(0.9)]);
     assert_eq!((last.field, last.error), (&["denoising_end"][..], InvalidSteps::BeginsAtEnd));
 
-    // The bounds that are named are those: a share on the right side of them is taken.
+    // The bounds in the errors are exact: a share within them leaves one step.
     for name in ["euler", "ddim", "dpmpp_2m_karras", "heun", "lcm"] {
         let config = config(name);
         let all = Schedule::new(&config, 3).unwrap();

@@ -1,4 +1,4 @@
-//! Every stored trajectory, table and noised state of the classes that are built.
+//! Tests that compare trajectories, tables of betas and noised states with the goldens of diffusers.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ fn samplers_follow_the_trajectories_of_diffusers() {
                 }
             }
             Err(InvalidScheduler::UnsupportedClass { class }) => *waiting.entry(class).or_default() += 1,
-            // What diffusers runs into numbers that are none may be refused at once.
+            // A configuration that gives infinities or NaN in diffusers may be refused.
             Err(InvalidScheduler::Conflict { .. } | InvalidScheduler::Value { .. }) if entry["finite"] == false => {
                 ran += 1
             }
@@ -45,6 +45,7 @@ fn samplers_follow_the_trajectories_of_diffusers() {
     assert!(waiting.is_empty() && ran > 0);
 }
 
+/// Runs a case of the goldens. Returns the first difference as an error.
 fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<(), String> {
     let (key, class) = (entry["key"].as_str().unwrap(), entry["scheduler"].as_str().unwrap());
     let steps = entry["steps"].as_u64().unwrap() as usize;
@@ -58,9 +59,9 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
         &mut Noise::batch(1234),
     );
     if entry["finite"] == false {
-        // Of the ancestral levels of DPM2 float32 leaves roots of negative numbers, which here are no such.
+        // In float32, the ancestral levels of DPM2 are roots of negative numbers. This code computes them in float64.
         let better = class == "KDPM2AncestralDiscreteScheduler";
-        return if got.is_err() || better { Ok(()) } else { Err("finite, where diffusers is not".to_owned()) };
+        return if got.is_err() || better { Ok(()) } else { Err("finite, unlike diffusers".to_owned()) };
     }
     let last = got.map_err(|e| e.to_string())?;
     let schedule = Schedule::new(config, steps).map_err(|e| e.to_string())?;
@@ -69,7 +70,7 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
 
     let timesteps: Vec<f64> = asked.iter().map(|(t, _)| *t).collect();
     let wanted = golden("timesteps").unwrap();
-    // Float32 also blurs its timesteps between two points.
+    // Float32 also rounds the timesteps between two points of DPM2.
     let blurred = class == "KDPM2AncestralDiscreteScheduler" && distance(&timesteps, &wanted) < 0.02;
     if !close(&timesteps, &wanted) && !blurred {
         return Err(format!("timesteps {timesteps:?}, wanted {wanted:?}"));
@@ -78,7 +79,7 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
         let is_flow = class.starts_with("FlowMatch") || entry["config"]["use_flow_sigmas"] == true;
         let level = |point: &Point| if is_flow { point.sigma } else { point.noise() };
         let sigmas: Vec<f64> = schedule.points().iter().map(level).collect();
-        // The lists of second-order classes name each inner level twice; the log-linear one is longer than the steps.
+        // Lists of second-order classes contain each inner level twice. The log-linear list is longer than the steps.
         let skip = if is_second_order(class) { 2 } else { 1 };
         let wanted: Vec<f64> = wanted[..1].iter().chain(wanted[1..].iter().step_by(skip)).copied().collect();
         if !close(&sigmas, &wanted[..sigmas.len()]) {
@@ -88,13 +89,13 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
     if !close(&[schedule.init_noise_sigma()], &[entry["init_noise_sigma"].as_f64().unwrap()]) {
         return Err(format!("init_noise_sigma {}", schedule.init_noise_sigma()));
     }
-    // A state is what the network was asked about before it was scaled for it.
+    // A state is the input of the network before scaling.
     let sigmas = golden("sigmas");
     let unscaled = |(i, (_, x)): (usize, &(f64, Vec<f64>))| {
         let scale = sigmas.as_ref().map_or(1.0, |sigmas| input_scale(class, sigmas[i]));
         x.iter().map(|x| x * scale).collect::<Vec<_>>()
     };
-    // Between two points DPM2 has levels of its own, which no list has; the network's timesteps there were compared.
+    // No list contains the levels of DPM2 between two points. The timesteps at these levels were compared above.
     let half = |i: usize| (class.starts_with("KDPM2") || class.starts_with("DPMSolverSDE")) && i % 2 == 1;
     let asked = asked.iter().enumerate().filter(|(i, _)| !half(*i));
     let states: Vec<f64> = asked.flat_map(unscaled).chain(wide(last.data())).collect();
@@ -103,17 +104,17 @@ fn replay(goldens: &Goldens, entry: &Value, config: &SchedulerConfig) -> Result<
     let whole = wanted.chunks(16).enumerate().filter(|(i, _)| !half(*i) || i + 1 == count);
     let wanted: Vec<f64> = whole.flat_map(|(_, state)| state.to_vec()).collect();
     let (off, scale) = (distance(&states, &wanted), largest(&wanted));
-    // torch's logarithm and exponential leave the nearest float now and then, other than ours and other than on another
-    // machine.  A time of the Brownian path is then a millionth off, its noise the root of that by the step's root.
-    // diffusers by itself moves as far: dpm_sde.py beside this file shows it, and dpm_sde.txt is what it printed.
+    // torch's logarithm and exponential sometimes miss the nearest float, differently on different machines. Then a
+    // time of the Brownian path is off by a millionth, and its noise by the root of that over the root of the step.
+    // diffusers varies as much by itself: see dpm_sde.py in this folder and its output, dpm_sde.txt.
     let limit = if class == "DPMSolverSDEScheduler" { 5e-4 } else { 2e-5 };
     if off > limit * scale { Err(format!("states off by {:.1e} of the largest", off / scale)) } else { Ok(()) }
 }
 
-/// The goldens have no such case: the first step of PLMS is done again from a timestep off the schedule.  The numbers are
-/// `PNDMScheduler.step_plms` written out in numpy, in float64, for the same start and network.
+/// The goldens have no case in which PLMS repeats its first step at a timestep outside the schedule. The expected
+/// numbers come from `PNDMScheduler.step_plms`, written in numpy with float64, for the same start and network.
 #[test]
-fn plms_steps_by_strides_where_the_spacing_has_none() {
+fn plms_repeats_its_first_step_at_a_stride_for_linspace() {
     let config = config(json!({
         "_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
         "skip_prk_steps": true, "timestep_spacing": "linspace",
@@ -127,7 +128,7 @@ fn plms_steps_by_strides_where_the_spacing_has_none() {
 }
 
 #[test]
-fn what_diffusers_cannot_run_is_refused() {
+fn configurations_that_diffusers_cannot_run_are_refused() {
     let goldens = Goldens::read("schedulers");
     let refused = goldens.index["unsupported"].as_array().unwrap();
     assert!(!refused.is_empty());
@@ -141,7 +142,7 @@ fn what_diffusers_cannot_run_is_refused() {
 }
 
 #[test]
-fn betas_are_those_of_torch() {
+fn betas_equal_those_of_torch() {
     let goldens = Goldens::read("schedulers");
     for schedule in ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] {
         for (rescale, suffix) in [(false, ""), (true, "_zsnr")] {
@@ -153,7 +154,7 @@ fn betas_are_those_of_torch() {
             let betas = goldens.tensor(&format!("{key}/betas")).unwrap();
             let alphas_cumprod = goldens.tensor(&format!("{key}/alphas_cumprod")).unwrap();
             let (got, got_cumprod) = (wide(config.betas().betas()), wide(config.betas().alphas_cumprod()));
-            // Rescaling subtracts almost equal roots at the end, which torch takes by a routine that may be one bit off.
+            // Rescaling subtracts almost equal roots at the end, and the root of torch may be off by one bit.
             let limit = if rescale { 1e-5 } else { 1e-7 };
             assert!(distance(&got, &betas) < limit, "{key}");
             let off = got_cumprod.iter().zip(&alphas_cumprod).map(|(a, b)| (a - b).abs() / b.max(1e-30));
@@ -163,7 +164,7 @@ fn betas_are_those_of_torch() {
 }
 
 #[test]
-fn add_noise_is_that_of_diffusers() {
+fn add_noise_equals_that_of_diffusers() {
     let goldens = Goldens::read("schedulers");
     let latents = |key| {
         let data = goldens.tensor(key).unwrap().into_iter().map(|x| x as f32).collect();
@@ -184,7 +185,7 @@ fn add_noise_is_that_of_diffusers() {
         for (t, wanted) in timesteps.into_iter().zip(wanted.chunks(16)) {
             let point = schedule.points().iter().find(|point| (point.t - t).abs() < 1e-3).copied();
             if point.is_none() && class.starts_with("KDPM2") {
-                continue; // a level between two points
+                continue; // A level between two points.
             }
             let noisy = schedule.add_noise(&point.unwrap_or_else(|| schedule.level(t)), &x0, &noise);
             assert!(distance(&wide(noisy.data()), wanted) <= 1e-6 * largest(wanted), "{class} at {t}");

@@ -1,11 +1,11 @@
-//! Thirty and more kinds of bad input: each gets its status and a problem document that names the field.
+//! Tests of invalid input: each kind gets its own status and a problem document that names the field.
 
 use reqwest::{RequestBuilder, header};
 use serde_json::{Value, json};
 
 use crate::harness::Server;
 
-/// A body, and what is wrong with it: the status, the problem's code, and the pointer that must be named.
+/// An invalid request, with the expected status, code and, if one field is wrong, the pointer in the problem document.
 struct Bad {
     what: &'static str,
     request: fn(RequestBuilder) -> RequestBuilder,
@@ -240,12 +240,12 @@ async fn each_kind_of_bad_input_is_refused_by_name() {
             assert!(errors.iter().any(|error| error["pointer"] == pointer), "{}: {text}", bad.what);
         }
     }
-    assert_eq!(server.json("/v1/images").await["data"], json!([]), "nothing bad was accepted");
+    assert_eq!(server.json("/v1/images").await["data"], json!([]), "an invalid request was accepted");
     assert_eq!(server.get("/health").await.status(), 200);
 }
 
 #[tokio::test]
-async fn all_errors_come_at_once() {
+async fn all_errors_are_in_one_answer() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let response = server.post(&json!({"width": 65, "steps": 0, "seed": "x", "colour": 1})).await;
@@ -257,7 +257,7 @@ async fn all_errors_come_at_once() {
 }
 
 #[tokio::test]
-async fn other_paths_and_ids_are_refused_as_problems() {
+async fn unknown_paths_and_ids_get_problem_documents() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     for (path, status) in [

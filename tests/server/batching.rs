@@ -1,11 +1,11 @@
-//! Every step of every request batches with every other, and no picture depends on it.
+//! Tests of batching: steps of different requests share batches, and no picture depends on its batch.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, decode, request, with};
 
-/// Sixteen requests that differ in everything that may differ within a batch.
+/// Sixteen requests that differ in scheduler, prompt, steps, guidance scale and eta.
 fn mixed() -> Vec<Value> {
     let schedulers = ["pndm", "ddim", "ddpm", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_karras"];
     let prompts = ["a red fox", "a red apple", "a panda", "a rocket"];
@@ -23,7 +23,7 @@ fn mixed() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn sixteen_strangers_share_batches_and_get_the_pictures_they_get_alone() {
+async fn sixteen_requests_share_batches_and_draw_the_same_pictures_as_alone() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let ids = join_all(mixed().iter().map(|body| server.accept(body))).await;
@@ -64,9 +64,9 @@ async fn a_short_request_does_not_wait_for_a_long_one() {
     assert!(ended(&short) < ended(&long));
 }
 
-/// Runs that compute different shares of the network side by side, and what their objects say of it.
+/// Runs with different approximations share batches, and their generations list the approximations.
 #[tokio::test]
-async fn approximated_pictures_say_so_and_can_be_made_again_from_their_params() {
+async fn approximations_are_listed_and_repeated_from_params() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let cache = |interval: u32| json!({"feature_cache": {"kind": "deepcache", "interval": interval}});
@@ -93,7 +93,7 @@ async fn approximated_pictures_say_so_and_can_be_made_again_from_their_params() 
     assert!(server.metric("latentd_shallow_steps_total", "").await > 0.0);
 }
 
-/// The same bytes whatever the number of threads and rows, that is on machines of any size.
+/// Pictures have the same bytes on machines of any size.
 #[tokio::test]
 async fn pictures_do_not_depend_on_threads_or_batch_size() {
     let settings: [&[(&str, &str)]; 3] = [

@@ -1,4 +1,4 @@
-//! Large bodies: what they are refused with, and what is left of them in memory.
+//! Tests of large bodies: refusals have a bounded length, and the server frees the memory.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const MULTIPART: &str = "multipart/form-data; boundary=frontier";
 
-/// Bodies nearly as long as the settings allow.
+/// Media types and bodies of about 31 MiB, nearly the default limit.
 fn bodies() -> Vec<(&'static str, String)> {
     let length = 31 << 20;
     let filled = |before: &str, unit: &str, after: &str| [before, &unit.repeat(length / unit.len()), after].concat();
@@ -34,7 +34,7 @@ async fn send(server: &Server, (kind, body): (&str, String)) {
 }
 
 #[tokio::test]
-async fn large_bodies_are_refused_and_their_memory_is_given_back() {
+async fn large_bodies_are_refused_and_their_memory_is_freed() {
     const SLACK: u64 = 64 << 20;
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
@@ -44,6 +44,6 @@ async fn large_bodies_are_refused_and_their_memory_is_given_back() {
         send(&server, body).await;
     }
     futures::future::join_all(bodies().into_iter().take(4).map(|body| send(&server, body))).await;
-    server.until("memory is given back", async |server: &Server| server.resident_bytes() < before + SLACK).await;
+    server.until("memory is freed", async |server: &Server| server.resident_bytes() < before + SLACK).await;
     assert_eq!(server.get("/health").await.status(), 200);
 }

@@ -1,4 +1,4 @@
-//! Pictures, inputs and logs in a bucket, while the bucket works and while it does not.
+//! Tests of pictures, inputs and logs in an S3 bucket, while the bucket works and while it fails.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ async fn start(data: &Path, s3: &S3, more: &[(&str, &str)]) -> Server {
     Server::start(data, &settings).await
 }
 
-/// Clients hear soon that the bucket fails, and it is asked often.
+/// Short timeouts and pauses, so that failures of the bucket show soon.
 const BRIEF: [(&str, &str); 3] = [
     ("LATENTD_BLOBS__ANSWER_TIMEOUT_S", "0.5"),
     ("LATENTD_BLOBS__REQUEST_TIMEOUT_S", "0.2"),
@@ -30,16 +30,16 @@ fn files(folder: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn pictures_survive_their_process_and_go_with_their_generation() {
+async fn pictures_outlive_the_process_and_are_deleted_with_their_generation() {
     let (data, s3) = (tempfile::tempdir().unwrap(), S3::start());
     let server = start(data.path(), &s3, &[]).await;
     let id = server.accept(&with(request("a red fox", 7), &json!({"n": 2, "steps": 4}))).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
     let pictures = [server.picture(&id, 0).await, server.picture(&id, 1).await];
-    assert!(!data.path().join("blobs").exists(), "nothing lies in the data folder");
+    assert!(!data.path().join("blobs").exists(), "the data folder has no blobs");
     assert_eq!(std::fs::read(s3.file(&format!("img/{id}/1/0.png"))).unwrap(), pictures[0]);
 
-    // The picture of one generation is what another begins with.
+    // The picture of one generation is the input of another.
     let image = json!({"b64": BASE64_STANDARD.encode(&pictures[0])});
     let changed = server.accept(&with(request("a green fox", 3), &json!({"image": image, "steps": 4}))).await;
     assert_eq!(server.ended(&changed).await["status"], "succeeded");
@@ -58,7 +58,7 @@ async fn pictures_survive_their_process_and_go_with_their_generation() {
 }
 
 #[tokio::test]
-async fn a_killed_generation_goes_on_from_its_log_in_the_bucket() {
+async fn a_killed_generation_resumes_from_its_log_in_the_bucket() {
     let (data, s3) = (tempfile::tempdir().unwrap(), S3::start());
     let often = [("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", "1")];
     let server = start(data.path(), &s3, &often).await;
@@ -103,7 +103,7 @@ async fn an_upload_waits_for_the_bucket() {
 }
 
 #[tokio::test]
-async fn an_upload_in_vain_is_another_attempt() {
+async fn a_failed_upload_causes_another_attempt() {
     let (data, s3) = (tempfile::tempdir().unwrap(), S3::start());
     let hasty = [&BRIEF[..], &[("LATENTD_BLOBS__UPLOAD_TIMEOUT_S", "0.3")]].concat();
     let server = start(data.path(), &s3, &hasty).await;
@@ -122,7 +122,7 @@ async fn an_upload_in_vain_is_another_attempt() {
 }
 
 #[tokio::test]
-async fn a_picture_is_read_whole_or_not_at_all() {
+async fn a_picture_is_served_completely_or_not_at_all() {
     let (data, mut s3) = (tempfile::tempdir().unwrap(), S3::start());
     let server = start(data.path(), &s3, &BRIEF).await;
     let id = server.accept(&with(request("a red fox", 7), &json!({"steps": 2}))).await;
@@ -134,7 +134,7 @@ async fn a_picture_is_read_whole_or_not_at_all() {
         assert_eq!(failed.status(), StatusCode::BAD_GATEWAY, "{what}");
         let problem: Value = failed.json().await.unwrap();
         assert_eq!(problem["code"], "object_store_error", "{what}: {problem}");
-        // What does not touch the bucket goes on.
+        // Requests that do not need the bucket still succeed.
         assert_eq!(server.json(&format!("/v1/images/{id}")).await["status"], "succeeded");
         assert_eq!(server.get_operator("/readyz").await.status(), StatusCode::OK);
     };
@@ -144,7 +144,7 @@ async fn a_picture_is_read_whole_or_not_at_all() {
     }
     let image = json!({"b64": BASE64_STANDARD.encode(&picture)});
     let refused = server.post(&with(request("a green fox", 3), &json!({"image": image}))).await;
-    assert_eq!(refused.status(), StatusCode::BAD_GATEWAY, "what cannot be kept is not accepted");
+    assert_eq!(refused.status(), StatusCode::BAD_GATEWAY, "a picture that cannot be stored is not accepted");
     assert_eq!(server.json("/v1/images").await["data"].as_array().unwrap().len(), 1);
     s3.set_mode(Mode::Ok);
     assert_eq!(server.picture(&id, 0).await, picture);
@@ -157,7 +157,7 @@ async fn a_picture_is_read_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_bucket_that_cannot_be_used_ends_the_start_with_its_setting() {
+fn an_unusable_bucket_stops_the_start_and_the_error_names_the_setting() {
     let (data, s3) = (tempfile::tempdir().unwrap(), S3::start());
     let mut settings = s3.settings();
     settings.push(("LATENTD_BLOBS__SECRET_ACCESS_KEY".to_owned(), "swordfish".to_owned()));
@@ -180,15 +180,15 @@ fn a_bucket_that_cannot_be_used_ends_the_start_with_its_setting() {
 }
 
 #[tokio::test]
-async fn files_that_nothing_names_are_erased() {
+async fn files_that_no_generation_names_are_deleted() {
     let (data, s3) = (tempfile::tempdir().unwrap(), S3::start());
     let server = start(data.path(), &s3, &[("LATENTD_RETENTION__ORPHAN_AGE_S", "0.1")]).await;
     let lost = with(request("a red fox", 7), &json!({"steps": 2}));
     let id = server.accept(&lost).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
     let picture = server.picture(&id, 0).await;
-    // As a worker leaves them that lost its lease, and a process that ended before it accepted. The first attempt of the
-    // second generation is over without a success.
+    // A worker that lost its lease leaves the first of these files, and a process that ended before it accepted a
+    // request leaves the second. The first attempt of the canceled generation has ended without success.
     let canceled = server.accept(&with(request("a red fox", 7), &json!({"steps": 1000, "n": 8}))).await;
     server.client.post(server.url(&format!("/v1/images/{canceled}/cancel"))).send().await.unwrap();
     assert_eq!(server.ended(&canceled).await["status"], "canceled");
@@ -200,5 +200,5 @@ async fn files_that_nothing_names_are_erased() {
     }
     let erased = async |_: &Server| leftovers.iter().all(|file| !file.exists());
     server.until("they are erased", erased).await;
-    assert_eq!(server.picture(&id, 0).await, picture, "what is named stays");
+    assert_eq!(server.picture(&id, 0).await, picture, "the picture of a generation is kept");
 }

@@ -1,4 +1,4 @@
-//! The program without a server.
+//! Tests of the command line: `generate`, `config`, `models`, `migrate` and `healthcheck`.
 
 use std::{
     ffi::OsStr,
@@ -33,7 +33,7 @@ async fn generate_draws_what_the_server_draws() {
     assert_eq!(std::fs::read(&file).unwrap(), server.picture(&id, 0).await);
 }
 
-/// Models of classes take their fields as the server takes them, and models without a prompt take none.
+/// Class-conditional models and models without a prompt accept the same fields as on the server.
 #[tokio::test]
 async fn generate_draws_classes_as_the_server_does() {
     let pipelines = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parity/pipelines");
@@ -84,7 +84,7 @@ async fn generate_draws_classes_as_the_server_does() {
     }
 }
 
-/// No field is forgotten here: each is a flag, or stands in this list with the reason.
+/// Each field of a request is a flag, or it is in the list `otherwise` with the reason.
 #[test]
 fn every_field_of_a_request_is_a_flag_of_generate() {
     let otherwise = [
@@ -116,7 +116,7 @@ fn every_field_of_a_request_is_a_flag_of_generate() {
 }
 
 #[test]
-fn generate_takes_fields_of_any_kind() {
+fn generate_accepts_fields_of_every_type() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fox.png");
     let arguments = [
@@ -177,7 +177,7 @@ fn generate_writes_each_of_several_images() {
 }
 
 #[test]
-fn bad_arguments_name_the_bound() {
+fn errors_of_bad_arguments_name_the_bound() {
     for (arguments, named) in [
         (["--steps", "5000", "-o", "fox.png"], "steps must be between 1 and 1000"),
         (["--quality", "0", "-o", "fox.jpg"], "quality must be between 1 and 100"),
@@ -192,7 +192,7 @@ fn bad_arguments_name_the_bound() {
 }
 
 #[test]
-fn what_is_no_number_is_refused_and_not_passed_over() {
+fn values_that_are_not_finite_numbers_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("fox.png").to_str().unwrap().to_owned();
     for (option, value) in [
@@ -218,7 +218,7 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     std::fs::create_dir(path("a.png")).unwrap();
     std::fs::create_dir(path("b-1.png")).unwrap();
-    // A run of so many steps would outlast every patience; each of these ends without a step.
+    // A run of 1000 large steps would take far too long, so these commands end quickly only if they compute no step.
     let cases = [
         ("fox.gif", "1", 2, "the extension must be .png, .jpg, .jpeg or .webp, not .gif"),
         ("fox.jpg.txt", "1", 2, "the extension must be .png, .jpg, .jpeg or .webp, not .txt"),
@@ -235,7 +235,7 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
         assert_eq!(output.status.code(), Some(code), "{name}: {text}");
         assert!(text.contains(named), "{name}: {text}");
     }
-    // What was looked at is as it was, and an upper-case extension is one too.
+    // The check leaves no files behind, and upper-case extensions are accepted.
     let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["a.png", "b-1.png"]);
@@ -244,13 +244,13 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     assert_eq!(decode(&std::fs::read(path("FOX.PNG")).unwrap()).0, 64);
 }
 
-/// Arguments of a small picture that go before these.
+/// The arguments of `generate` for a small picture, followed by these.
 fn small<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [&["generate", "a fox", "--steps", "1", "--size", "64x64", "--seed", "7"], arguments].concat()
 }
 
 #[test]
-fn standard_output_carries_the_picture_and_nothing_else() {
+fn standard_output_contains_only_the_picture() {
     for name in ["-", "/dev/stdout"] {
         let output = latentd(&small(&["-o", name]), &[]);
         let text = String::from_utf8_lossy(&output.stderr);
@@ -305,7 +305,7 @@ fn pipes_are_written_and_read() {
     writing.join().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
-    // The same from standard input.
+    // Reads the same picture from standard input.
     let arguments = small(&["--image", "-", "--strength", "1", "-o", "-"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
     command.args(&arguments).env_remove("LATENTD_CONFIG").stdin(std::process::Stdio::piped());
@@ -324,7 +324,7 @@ fn pipes_are_written_and_read() {
 }
 
 #[test]
-fn errors_speak_of_the_command_line_and_not_of_http() {
+fn errors_of_generate_do_not_mention_http() {
     for (arguments, code, said) in [
         (&["--model", "nope"][..], 1, "model \"nope\" is not in the catalogue; `latentd models` lists the models"),
         (&["--scheduler", "Euler"], 1, "unknown scheduler name \"Euler\"; the names are "),
@@ -365,14 +365,14 @@ fn settings_are_checked_and_printed() {
     ] {
         let output = latentd(&["config", "check"], &[(key, value)]);
         let text = String::from_utf8_lossy(&output.stderr);
-        // Whether a model exists is for the catalogue to say, not for the settings.
+        // `config check` does not check whether a model exists; the catalogue does.
         assert_eq!(output.status.success(), named.is_empty(), "{key}: {text}");
         assert!(text.contains(named), "{key}: {text}");
     }
 }
 
 #[test]
-fn texts_and_lists_of_the_environment_are_taken_as_they_stand() {
+fn texts_and_lists_of_the_environment_are_not_converted() {
     let settings = [
         ("LATENTD_DATA_DIR", "007", r#"data_dir = "007""#),
         ("LATENTD_MODELS__DEFAULT", "1e3", r#"default = "1e3""#),
@@ -395,7 +395,7 @@ fn texts_and_lists_of_the_environment_are_taken_as_they_stand() {
 }
 
 #[test]
-fn whole_numbers_have_no_fraction() {
+fn settings_that_are_whole_numbers_refuse_fractions() {
     for (name, value, said) in [
         ("LATENTD_MODELS__POLL_INTERVAL_S", "0.5", "models.poll_interval_s: must be a whole number, not 0.5"),
         ("LATENTD_ENGINE__THREADS", "1.9", "engine.threads: must be a whole number, not 1.9"),
@@ -422,7 +422,7 @@ fn whole_numbers_have_no_fraction() {
 }
 
 #[test]
-fn words_and_addresses_say_what_they_may_be() {
+fn errors_of_words_and_addresses_name_the_allowed_values() {
     for (name, value, key, said) in [
         ("LATENTD_LOG__FORMAT", "JSON", "log.format", r#"must be text or json, not "JSON""#),
         ("LATENTD_ROLE", "ALL", "role", r#"must be all, api or worker, not "ALL""#),
@@ -446,7 +446,7 @@ fn a_variable_that_is_not_utf8_is_named() {
 }
 
 #[test]
-fn a_pod_beside_a_service_of_the_same_name_starts() {
+fn service_variables_of_kubernetes_are_ignored() {
     let links = [
         ("LATENTD_SERVICE_HOST", "10.96.0.7"),
         ("LATENTD_SERVICE_PORT", "80"),
@@ -460,7 +460,7 @@ fn a_pod_beside_a_service_of_the_same_name_starts() {
 }
 
 #[test]
-fn an_error_is_told_once_and_names_what_was_meant() {
+fn an_error_is_printed_once_and_suggests_the_right_name() {
     let output = latentd(&["config", "check"], &[("LATENTD_HTTP_BIND", "0.0.0.0:80")]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("did you mean LATENTD_HTTP__BIND?"), "{text}");
@@ -491,7 +491,7 @@ fn models_are_listed_with_the_unusable_ones() {
 }
 
 #[tokio::test]
-async fn healthcheck_tells_a_living_server_from_none() {
+async fn healthcheck_succeeds_only_while_the_server_runs() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let operator = server.operator.trim_start_matches("http://").to_owned();
@@ -502,7 +502,7 @@ async fn healthcheck_tells_a_living_server_from_none() {
 }
 
 #[test]
-fn the_compose_files_give_settings_that_exist() {
+fn the_compose_files_use_valid_settings() {
     let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let mut checked = 0;
     for file in ["compose.yaml", "scale-out.compose.yaml"] {
@@ -529,7 +529,7 @@ fn the_compose_files_give_settings_that_exist() {
     assert_eq!(checked, 4, "the services of the image were found");
 }
 
-/// As compose does where the environment has no such variable: `${NAME:-default}` is `default`.
+/// Replaces `${NAME:-default}` by `default`, as Compose does if the environment has no such variable.
 fn defaults_filled_in(value: &str) -> String {
     let Some((before, rest)) = value.split_once("${") else { return value.to_owned() };
     let (inner, after) = rest.split_once('}').expect("a variable ends");

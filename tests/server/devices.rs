@@ -1,4 +1,4 @@
-//! Several devices: each computes on its own cores, all draw the same pictures, and what cannot be used is refused at the start.
+//! Tests of several devices: each computes on its own cores, all draw the same pictures, and unusable ones are refused.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::{Server, request, with};
 
 #[tokio::test]
-async fn two_devices_share_the_work_and_draw_the_bytes_that_one_draws() {
+async fn two_devices_share_the_work_and_draw_the_same_bytes_as_one() {
     let Some([first, second]) = two_cores() else {
         println!("devices: skipped, this process has one core");
         return;
@@ -59,7 +59,7 @@ fn devices_that_cannot_be_used_are_refused_by_name() {
     assert!(latentd(&[(devices, "cpu"), ("LATENTD_ENGINE__KERNELS", "reference")]).status.success());
 }
 
-/// Two cores that this process may use.
+/// The first two cores that this process may use; `None` if it has one.
 fn two_cores() -> Option<[usize; 2]> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

@@ -1,4 +1,4 @@
-//! Work that nobody waits for any more stops within a step.
+//! Tests that a cancel or a disconnect of the client stops the work within a step.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Server, request, with};
 
-/// Long enough that it cannot end by itself while a test looks.
+/// A request that takes longer than any test.
 fn endless() -> serde_json::Value {
     with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))
 }
@@ -25,7 +25,7 @@ async fn a_canceled_generation_stops() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_on_its_picture_stops_the_work() {
+async fn a_client_that_disconnects_stops_the_work() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let one = with(endless(), &json!({"n": 1}));
@@ -50,7 +50,7 @@ async fn a_client_that_hangs_up_on_its_picture_stops_the_work() {
 }
 
 #[tokio::test]
-async fn a_client_may_leave_and_keep_its_generation() {
+async fn a_client_can_disconnect_and_keep_its_generation() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let body = with(request("a rocket", 5), &json!({"steps": 60, "on_disconnect": "keep"}));
@@ -62,12 +62,12 @@ async fn a_client_may_leave_and_keep_its_generation() {
     assert_eq!(server.ended(&id).await["status"], "succeeded");
 }
 
-/// The steps that were computed are counted as wasted, and no further one is.
+/// Asserts that all computed steps are counted as wasted and that no further steps are computed.
 async fn assert_work_has_stopped(server: &Server, reason: &str) {
     let steps = server.metric("latentd_steps_total", "").await;
     let wasted = server.metric("latentd_wasted_steps_total", &format!("reason=\"{reason}\"")).await;
-    assert_eq!(wasted, steps, "all that was computed is told to be wasted");
-    // A pause in which a run that had not stopped would compute dozens of steps.
+    assert_eq!(wasted, steps, "not all computed steps are counted as wasted");
+    // A run that had not stopped would compute dozens of steps in this time.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(server.metric("latentd_steps_total", "").await, steps);
 }

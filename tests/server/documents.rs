@@ -1,4 +1,4 @@
-//! The commands of the documents, run as they stand there, by curl; and the pictures that they say they make.
+//! Runs the curl commands and programs of the documents unchanged, and compares their pictures with the published ones.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ fn between_backquotes(line: &str) -> Vec<&str> {
     line.split('`').skip(1).step_by(2).collect()
 }
 
-/// The commands, between backquotes or on lines of their own, that write a picture.
+/// The curl commands of a document that write a picture, in backquotes or on their own lines.
 fn commands(document: &str) -> Vec<String> {
     let text = fs::read_to_string(repository().join(document)).unwrap();
     let spans =
@@ -24,14 +24,14 @@ fn commands(document: &str) -> Vec<String> {
     spans.filter(|span| span.starts_with("curl -f -o ")).map(str::to_owned).collect()
 }
 
-/// The block of code of this language.
+/// The first code block of a document in this language.
 fn block(document: &str, language: &str) -> String {
     let text = fs::read_to_string(repository().join(document)).unwrap();
     let (_, rest) = text.split_once(&format!("```{language}\n")).expect("the document has such a block");
     rest.split("```").next().unwrap().to_owned()
 }
 
-/// Runs a command in `folder` and gives back the file that it names.
+/// Runs a command in `folder`; returns the name and content of the file that it writes.
 fn run(command: &str, server: &Server, folder: &Path) -> (String, Vec<u8>) {
     let address = server.url("");
     let here = command.replace("localhost:8080", address.trim_start_matches("http://"));
@@ -42,7 +42,7 @@ fn run(command: &str, server: &Server, folder: &Path) -> (String, Vec<u8>) {
     (name, file)
 }
 
-/// A folder with what the commands read.
+/// A folder with the files that the commands read.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("docs")).unwrap();
@@ -53,7 +53,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn the_pictures_of_the_quick_start_are_those_of_their_commands() {
+async fn the_commands_of_the_quick_start_draw_its_pictures() {
     let (data, folder) = (tempfile::tempdir().unwrap(), folder());
     let server = Server::start(data.path(), &[]).await;
     let commands = commands("docs/quick-start.md");
@@ -63,7 +63,7 @@ async fn the_pictures_of_the_quick_start_are_those_of_their_commands() {
         let shown = fs::read(repository().join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let (ours, theirs) = (decode(&file), decode(&shown));
         assert_eq!((ours.0, ours.1), (theirs.0, theirs.1), "{command}");
-        // Processors without fused products round a little otherwise.
+        // Processors without fused multiply-add round slightly differently.
         let worst = ours.2.iter().zip(&theirs.2).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(worst <= Some(2), "{command}: {worst:?} levels");
     }

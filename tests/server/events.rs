@@ -1,10 +1,10 @@
-//! Following a generation over server-sent events.
+//! Tests of following a generation by server-sent events.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Server, request, with};
 
-/// The events of a whole stream: id, name, data.
+/// The id, name and data of each event of a complete stream.
 fn parse(stream: &str) -> Vec<(Option<i64>, String, Value)> {
     let mut events = Vec::new();
     for block in stream.split("\n\n") {
@@ -37,11 +37,11 @@ async fn durable_events_are_numbered_and_resumable() {
     let resumed = parse(&resumed.text().await.unwrap());
     assert_eq!(resumed.iter().filter_map(|(id, _, _)| *id).collect::<Vec<_>>(), [3]);
     let over = server.client.get(server.url(&path)).header("Last-Event-ID", "3").send().await.unwrap();
-    assert_eq!(over.status(), 204, "nothing is left to tell");
+    assert_eq!(over.status(), 204, "no events are left");
 }
 
 #[tokio::test]
-async fn progress_and_previews_come_while_it_runs() {
+async fn progress_and_previews_arrive_while_a_generation_runs() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let body = with(request("a red fox", 1), &json!({"steps": 200, "n": 2, "previews": 10}));

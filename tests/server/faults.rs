@@ -1,4 +1,4 @@
-//! Nothing accepted is lost.
+//! Tests that no accepted generation is lost by kills, stops or aborts, and that full queues refuse requests.
 
 use futures::future::join_all;
 use reqwest::StatusCode;
@@ -31,15 +31,15 @@ async fn twenty_accepted_generations_survive_a_kill() {
         assert_eq!(events.matches("event: generation.succeeded").count(), 1, "{events}");
     }
     let listed = server.json("/v1/images?limit=100").await;
-    assert_eq!(listed["data"].as_array().unwrap().len(), 20, "each is there once");
-    // A picture drawn twice is the same picture: the generation that was interrupted equals one that was not.
+    assert_eq!(listed["data"].as_array().unwrap().len(), 20, "the list has each generation once");
+    // An interrupted generation draws the same picture as an uninterrupted one.
     let again = server.accept(&with(request("a red fox", 19), &json!({"steps": 30}))).await;
     server.ended(&again).await;
     assert_eq!(server.picture(&again, 0).await, server.picture(&ids[19], 0).await);
 }
 
 #[tokio::test]
-async fn a_terminated_server_gives_its_work_back() {
+async fn a_terminated_server_requeues_its_generations() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let id = server.accept(&with(request("a panda", 3), &json!({"steps": 200, "n": 4}))).await;
@@ -51,7 +51,7 @@ async fn a_terminated_server_gives_its_work_back() {
     assert_eq!(
         generation["attempt"].as_u64().unwrap(),
         if generation["status"] == "queued" { 0 } else { 1 },
-        "giving back is not a failed attempt: {generation}"
+        "a requeue is not a failed attempt: {generation}"
     );
     assert_eq!(server.ended(&id).await["status"], "succeeded");
 }
@@ -81,7 +81,7 @@ async fn a_full_queue_refuses_before_any_work() {
 }
 
 #[tokio::test]
-async fn what_waits_too_long_expires_and_what_is_old_is_erased() {
+async fn late_generations_expire_and_old_ones_are_deleted() {
     let data = tempfile::tempdir().unwrap();
     let settings = [
         ("LATENTD_ENGINE__MAX_RUNS", "1"),
@@ -120,7 +120,7 @@ async fn a_second_server_on_the_same_folder_is_refused() {
     assert!(text.contains("another process"), "{text}");
 }
 
-/// What the handler of an abort leaves in the data folder: the bytes of the id, and the number of the lease.
+/// The test writes the file that the abort handler leaves in the data folder: the bytes of the id, then the fence.
 #[tokio::test]
 async fn a_generation_that_aborted_its_process_does_not_run_again() {
     let data = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ async fn a_generation_that_aborted_its_process_does_not_run_again() {
     let dead = server.get_operator("/admin/generations?dead=true").await.json::<serde_json::Value>().await.unwrap();
     assert_eq!((dead["data"].as_array().unwrap().len(), &dead["data"][0]["id"]), (1, &json!(poison)));
     assert_eq!(server.ended(&other).await["status"], "succeeded");
-    // It is known by now, and does not concern the next process.
+    // The server has cleared the file, so the next process does not handle it again.
     assert_eq!(std::fs::metadata(data.path().join("latentd.aborted")).unwrap().len(), 0);
     assert!(server.terminate().success());
 }

@@ -1,4 +1,4 @@
-//! The file formats of pictures, drawn by the server and by the command line.
+//! Tests of the file formats of pictures, drawn by the server and by the command line.
 
 use std::{io::Cursor, process::Command};
 
@@ -16,7 +16,7 @@ fn fox() -> Value {
     json!({"prompt": "a red fox", "seed": 7, "steps": 4})
 }
 
-/// The picture that an answer holds and the path of its generation.
+/// The picture file in an answer, and the path of its generation.
 async fn picture(answer: Response, format: &str) -> (Vec<u8>, String) {
     assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
     assert_eq!(answer.headers()[header::CONTENT_TYPE], format!("image/{format}"));
@@ -25,7 +25,7 @@ async fn picture(answer: Response, format: &str) -> (Vec<u8>, String) {
 }
 
 #[tokio::test]
-async fn each_way_to_ask_for_a_format_gives_the_same_file() {
+async fn each_way_to_choose_a_format_gives_the_same_file() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let mut pixels = Vec::new();
@@ -85,7 +85,7 @@ async fn the_request_in_a_file_draws_the_same_file() {
         let again = server.accept(&serde_json::from_str(&json).unwrap()).await;
         server.ended(&again).await;
         assert!(server.picture(&again, 0).await == file, "{json}");
-        // The file is an input as any other.
+        // The file can be an input picture.
         let body = json!({"prompt": "a fox", "steps": 2, "image": {"b64": STANDARD.encode(&file)}});
         let from = server.client.post(server.url("/v1/images.webp")).json(&body).send().await.unwrap();
         picture(from, "webp").await;

@@ -1,4 +1,4 @@
-//! Requests that bring pictures along.
+//! Tests of requests with input pictures and masks.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::StatusCode;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, decode, request, with};
 
-/// A PNG of one colour.
+/// A PNG file of one color.
 fn png(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
@@ -16,7 +16,7 @@ fn png(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
     file
 }
 
-/// A mask whose left half is white.
+/// A PNG file of a mask whose left half is white.
 fn left_half(width: u32, height: u32) -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = png::Encoder::new(&mut file, width, height);
@@ -29,7 +29,7 @@ fn b64(file: &[u8]) -> Value {
     json!({"b64": STANDARD.encode(file)})
 }
 
-/// Parts of a multipart body: name, file name, value.
+/// A multipart body of these parts (name, file name, value).
 fn multipart(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, file, value) in parts {
@@ -43,7 +43,7 @@ fn multipart(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_picture_is_taken_in_every_form_and_kept_for_the_next_request() {
+async fn a_picture_is_accepted_in_every_encoding_and_kept_for_later_requests() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let file = png(96, 64, [250, 10, 10]);
@@ -68,7 +68,7 @@ async fn a_picture_is_taken_in_every_form_and_kept_for_the_next_request() {
     assert_eq!(posted.status(), StatusCode::OK);
     assert_eq!(decode(&posted.bytes().await.unwrap()), decode(&picture));
 
-    // The params of the first name the picture by its digest, for as long as one generation keeps it.
+    // The params of the first generation name the picture by its digest, which is valid while any generation keeps it.
     let again = server.accept(params).await;
     assert_eq!(server.ended(&again).await["status"], "succeeded");
     assert_eq!(server.picture(&again, 0).await, picture);
@@ -86,7 +86,7 @@ async fn a_picture_is_taken_in_every_form_and_kept_for_the_next_request() {
 }
 
 #[tokio::test]
-async fn what_the_mask_covers_is_drawn_and_the_rest_stays_to_the_bit() {
+async fn pixels_under_the_mask_are_drawn_and_others_stay_unchanged() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let (image, mask) = (png(128, 128, [20, 140, 60]), left_half(128, 128));
@@ -104,7 +104,7 @@ async fn what_the_mask_covers_is_drawn_and_the_rest_stays_to_the_bit() {
 }
 
 #[tokio::test]
-async fn every_task_shares_its_batches_and_none_changes_another() {
+async fn tasks_share_batches_and_do_not_change_each_other() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let (image, mask) = (b64(&png(128, 128, [20, 140, 60])), b64(&left_half(128, 128)));
@@ -124,7 +124,7 @@ async fn every_task_shares_its_batches_and_none_changes_another() {
 }
 
 #[tokio::test]
-async fn pictures_that_cannot_be_used_are_refused_before_anything_is_kept() {
+async fn unusable_pictures_are_refused_before_anything_is_stored() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let image = b64(&png(64, 64, [0; 3]));

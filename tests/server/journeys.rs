@@ -1,4 +1,4 @@
-//! What a new user does first.
+//! Tests of the first requests of a new user.
 
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{Server, decode, request, with};
 
 #[tokio::test]
-async fn the_three_one_liners_answer() {
+async fn the_three_one_line_requests_are_answered() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
 
@@ -31,7 +31,7 @@ async fn the_three_one_liners_answer() {
 }
 
 #[tokio::test]
-async fn a_generation_can_be_followed_fetched_repeated_and_erased() {
+async fn a_generation_can_be_followed_fetched_repeated_and_deleted() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let body = json!({"prompt": "a red apple", "n": 2, "steps": 6, "width": 96, "height": 64, "scheduler": "euler_a",
@@ -71,7 +71,7 @@ async fn a_generation_can_be_followed_fetched_repeated_and_erased() {
 }
 
 #[tokio::test]
-async fn the_picture_carries_the_request_that_draws_it_again() {
+async fn a_picture_file_contains_the_request_that_draws_it_again() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let id = server.accept(&json!({"prompt": "ein grüner Frosch", "steps": 4, "guidance_scale": 3.5})).await;

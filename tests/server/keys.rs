@@ -1,4 +1,4 @@
-//! Tenants: their keys, their shares, and that they see nothing of each other.
+//! Tests of tenants: their keys, their shares of the server, and that they cannot see each other's data.
 
 use std::{path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, request, with};
 
-/// `latentd keys create` on a folder, and what it prints.
+/// Runs `latentd keys create` on a data folder; returns the key, or the error that it prints.
 fn create(data: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_latentd"))
         .args(["keys", "create"])
@@ -26,13 +26,13 @@ fn with_key(server: &Server, method: Method, path: &str, key: &str) -> RequestBu
     server.client.request(method, server.url(path)).bearer_auth(key)
 }
 
-/// Posts under a key: the status and the document.
+/// Sends a request with a key; returns the status and the JSON of the answer.
 async fn post(server: &Server, key: &str, body: &Value) -> (u16, Value) {
     let response = with_key(server, Method::POST, "/v1/images", key).json(body).send().await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-/// Long enough that it does not end by itself while a test looks.
+/// A request that takes longer than any test.
 fn endless() -> Value {
     with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))
 }
@@ -68,14 +68,14 @@ async fn tenants_do_not_see_each_other() {
 }
 
 #[tokio::test]
-async fn a_key_is_made_beside_the_server_and_outlives_it() {
+async fn a_key_created_while_the_server_runs_outlives_it() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let key = create(data.path(), &["--tenant", "alice"]).unwrap();
     assert_eq!(with_key(&server, Method::GET, "/v1/images", &key).send().await.unwrap().status(), StatusCode::OK);
     let refused = create(data.path(), &["--tenant", "default"]).unwrap_err();
     assert!(refused.contains("tenant"), "{refused}");
-    // A server that is there but does not answer.
+    // The server process exists, but its operator address does not answer.
     server.signal("STOP");
     std::fs::write(data.path().join("latentd.operator"), "127.0.0.1:1").unwrap();
     let refused = create(data.path(), &["--tenant", "alice"]).unwrap_err();
@@ -89,7 +89,11 @@ async fn a_key_is_made_beside_the_server_and_outlives_it() {
     server.until("it runs", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
     assert_eq!(post(&server, &key, &endless()).await.0, 202);
     let (status, refused) = post(&server, &second, &endless()).await;
-    assert_eq!((status, refused["code"].as_str()), (429, Some("tenant_queue_full")), "both keys are the tenant's");
+    assert_eq!(
+        (status, refused["code"].as_str()),
+        (429, Some("tenant_queue_full")),
+        "both keys belong to the same tenant"
+    );
     server.kill();
     let kept: Vec<u8> = std::fs::read_dir(data.path())
         .unwrap()
@@ -102,7 +106,7 @@ async fn a_key_is_made_beside_the_server_and_outlives_it() {
 }
 
 #[test]
-fn bad_keys_name_what_is_wrong() {
+fn errors_of_creating_keys_name_the_field() {
     let data = tempfile::tempdir().unwrap();
     for (arguments, named) in [
         (&["--tenant", "default"][..], "tenant"),
@@ -116,7 +120,7 @@ fn bad_keys_name_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn no_more_run_than_the_tenant_may_have_and_others_go_on() {
+async fn max_running_bounds_one_tenant_and_delays_no_other() {
     let data = tempfile::tempdir().unwrap();
     let few = create(data.path(), &["--tenant", "few", "--max-running", "1"]).unwrap();
     let server = Server::start(data.path(), &[]).await;
@@ -124,7 +128,7 @@ async fn no_more_run_than_the_tenant_may_have_and_others_go_on() {
     let (_, first) = post(&server, &few, &endless()).await;
     let (_, second) = post(&server, &few, &brief).await;
     let ended = server.ended(&server.accept(&brief).await).await;
-    assert_eq!(ended["status"], "succeeded", "another tenant's does not wait for the bound of this one");
+    assert_eq!(ended["status"], "succeeded", "another tenant does not wait for this tenant's bound");
     let state = async |generation: &Value| {
         let path = format!("/v1/images/{}", generation["id"].as_str().unwrap());
         let seen = with_key(&server, Method::GET, &path, &few).send().await.unwrap().json::<Value>().await.unwrap();
@@ -139,7 +143,7 @@ async fn no_more_run_than_the_tenant_may_have_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn who_weighs_more_gets_more() {
+async fn a_tenant_with_more_weight_gets_more_runs() {
     let data = tempfile::tempdir().unwrap();
     let light = create(data.path(), &["--tenant", "light", "--weight", "1"]).unwrap();
     let heavy = create(data.path(), &["--tenant", "heavy", "--weight", "3"]).unwrap();
@@ -147,7 +151,7 @@ async fn who_weighs_more_gets_more() {
     let first = server.accept(&endless()).await;
     server.until("it runs", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
     let brief = with(request("a red fox", 7), &json!({"steps": 1}));
-    // The light one comes first, and with all that it has.
+    // The light tenant sends all its requests first.
     let mut all = Vec::new();
     for (key, tenant) in [(&light, "light"), (&heavy, "heavy")] {
         for _ in 0..9 {
@@ -166,5 +170,5 @@ async fn who_weighs_more_gets_more() {
     }
     started.sort();
     let heavies = started.iter().take(8).filter(|(_, tenant)| *tenant == "heavy").count();
-    assert_eq!(heavies, 6, "three of the heavy one's for each of the light one's: {started:?}");
+    assert_eq!(heavies, 6, "three generations of the heavy tenant for each of the light one: {started:?}");
 }

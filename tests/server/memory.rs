@@ -1,4 +1,4 @@
-//! The memory of a request is known before any work: what cannot fit is refused, what does not fit beside others waits.
+//! Tests of memory bounds: a request that cannot fit is refused before any work, and one that does not fit now waits.
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::harness::{Server, request, with};
 const MAX_BYTES: (&str, &str) = ("LATENTD_ENGINE__MAX_BYTES", "200000000");
 
 #[tokio::test]
-async fn what_takes_more_memory_than_there_is_is_refused_by_field_and_bound() {
+async fn too_large_requests_are_refused_with_field_and_bound() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[MAX_BYTES]).await;
     for (side, n, pointer) in [(2048, 1, "/width"), (2048, 8, "/width"), (608, 8, "/n")] {
@@ -27,7 +27,7 @@ async fn what_takes_more_memory_than_there_is_is_refused_by_field_and_bound() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_beside_others_waits_and_succeeds() {
+async fn generations_that_do_not_fit_together_wait_and_succeed() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[MAX_BYTES]).await;
     let large = json!({"width": 512, "height": 512, "n": 4, "steps": 1, "guidance_scale": 1});

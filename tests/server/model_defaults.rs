@@ -1,4 +1,5 @@
-//! Defaults that a model has, in every stage that is drawn by it; the pictures are diffusers' (`tests/fixtures/refiner`).
+//! Tests of the defaults of models in each stage that they draw, against pictures by diffusers
+//! (`tests/fixtures/refiner`).
 
 use std::{fs, path::PathBuf};
 
@@ -14,7 +15,7 @@ fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// The fixtures' sdxl, and the same folder that takes an empty negative prompt for none.
+/// The model `sdxl` of the fixtures, and `plain`, a copy that sets `force_zeros_for_empty_prompt` to false.
 fn models() -> tempfile::TempDir {
     let models = case::models(&fixtures().join("parity"), &["sdxl"]);
     let plain = case::models(&fixtures().join("parity"), &["sdxl"]);
@@ -26,7 +27,7 @@ fn models() -> tempfile::TempDir {
     models
 }
 
-/// Asserts that the picture is within two levels of diffusers'.
+/// Asserts that each channel differs by at most 2 of 255 from the picture by diffusers.
 fn assert_equal(picture: &[u8], golden: &str) {
     let (picture, golden_file) = (decode(picture), fs::read(fixtures().join("refiner").join(golden)).unwrap());
     let golden_picture = decode(&golden_file);
@@ -36,7 +37,7 @@ fn assert_equal(picture: &[u8], golden: &str) {
 }
 
 #[tokio::test]
-async fn what_no_negative_prompt_is_depends_on_each_model() {
+async fn the_default_negative_prompt_depends_on_each_model() {
     let (data, models) = (tempfile::tempdir().unwrap(), models());
     let settings = [("LATENTD_MODELS__DIR", models.path().to_str().unwrap()), ("LATENTD_MODELS__DEFAULT", "sdxl")];
     let server = Server::start(data.path(), &settings).await;
@@ -54,7 +55,8 @@ async fn what_no_negative_prompt_is_depends_on_each_model() {
     let empty = with(refiner("sdxl"), &json!({"negative_prompt": ""}));
     assert_equal(&picture(json!({"refiner": empty})).await.0, "empty.png");
 
-    // A model that takes none for empty leaves it to its refiner what none is, also where the params are sent again.
+    // `plain` uses an empty negative prompt by default. With the refiner `sdxl`, which has another default, the params
+    // keep null, so that they draw the same picture when they are sent again.
     let (drawn, params) = picture(json!({"model": "plain", "refiner": refiner("sdxl")})).await;
     assert_eq!(params["negative_prompt"], Value::Null);
     assert_eq!(picture(params).await.0, drawn);
@@ -62,7 +64,7 @@ async fn what_no_negative_prompt_is_depends_on_each_model() {
     assert_eq!(params["negative_prompt"], "");
     assert_ne!(decode(&other), decode(&drawn));
 
-    // The negative prompt's crop is the prompt's where a picture is drawn over another.
+    // With an input picture, the crop of the negative prompt defaults to the crop of the prompt.
     let image = json!({"b64": STANDARD.encode(fs::read(fixtures().join("parity/inputs/init_64.png")).unwrap())});
     let over = json!({"image": image, "strength": 0.8, "crop_top_left": [16, 8], "negative_original_size": [64, 64]});
     let (drawn, params) = picture(over).await;
@@ -70,9 +72,9 @@ async fn what_no_negative_prompt_is_depends_on_each_model() {
     assert_equal(&drawn, "cropped.png");
 }
 
-/// A vector in the model's own vocabulary and the same one in a file beside it draw the same picture.
+/// A learned word in the model's vocabulary and the same vector in a file draw the same picture.
 #[tokio::test]
-async fn a_model_with_a_learned_word_draws_what_the_words_file_draws() {
+async fn a_learned_word_in_a_model_draws_the_same_as_its_file() {
     let (data, models, words) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let parity = fixtures().join("parity");
@@ -111,13 +113,13 @@ async fn a_model_with_a_learned_word_draws_what_the_words_file_draws() {
         decode(&server.picture(&id, 0).await)
     };
     let file = draw(&server, "without", "a photo of <My-Cat>").await;
-    assert_eq!(file, draw(&server, "without", "a photo of <MY-cat>").await, "in any letter case");
+    assert_eq!(file, draw(&server, "without", "a photo of <MY-cat>").await, "letter case does not matter");
     assert_ne!(file, draw(&server, "without", "a photo of my cat").await);
-    // As long as a prompt can be, and no deeper than any other.
+    // A prompt of the maximum length that consists of learned words must not overflow the stack.
     draw(&server, "without", &"<My-Cat>".repeat(1250)).await;
-    assert!(server.lives());
+    assert!(server.is_running());
 
-    // The file goes before the word of the model, so that the model's own is drawn without it.
+    // A file takes precedence over the model's own word, so the file is removed first.
     fs::remove_file(words.path().join("My-Cat.safetensors")).unwrap();
     server.kill();
     let server = Server::start(data.path(), &settings).await;

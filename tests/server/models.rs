@@ -1,4 +1,4 @@
-//! More models than fit into memory.
+//! Tests of models that do not all fit into memory, and of model files that change or break.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ fn folders() -> tempfile::TempDir {
     case::models(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"), &THREE)
 }
 
-/// A server of the folder's models, of which so many bytes fit into memory.
+/// Starts a server with the models of a folder and this value of `models.max_bytes`.
 async fn start(data: &Path, models: &Path, max_bytes: u64, more: &[(&str, &str)]) -> Server {
     let max_bytes = max_bytes.to_string();
     let own = [
@@ -37,31 +37,31 @@ async fn state(server: &Server, model: &str) -> String {
     server.json(&format!("/v1/models/{model}")).await["state"].as_str().unwrap().to_owned()
 }
 
-/// A small picture of one of the three.
+/// A request for a small picture from one of the three models.
 fn body(model: &str, seed: u64) -> Value {
     let body =
         json!({"model": model, "prompt": "a red fox", "seed": seed, "steps": 3, "scheduler": "euler", "size": "64x64"});
     match model {
-        "ip2p" => with(body, &json!({"image": {"b64": STANDARD.encode(grey())}})),
+        "ip2p" => with(body, &json!({"image": {"b64": STANDARD.encode(gray_picture())}})),
         _ => body,
     }
 }
 
-fn grey() -> Vec<u8> {
+fn gray_picture() -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = png::Encoder::new(&mut file, 64, 64);
     encoder.write_header().unwrap().write_image_data(&[120; 64 * 64]).unwrap();
     file
 }
 
-/// A run that takes until somebody cancels it.
+/// A request that runs until it is canceled.
 fn endless(model: &str) -> Value {
     with(body(model, 1), &json!({"steps": 1000, "n": 8, "size": "128x128"}))
 }
 
-async fn denoises(server: &Server, id: &str) {
+async fn until_denoising(server: &Server, id: &str) {
     server
-        .until("it denoises", async |server: &Server| {
+        .until("the generation denoises", async |server: &Server| {
             server.json(&format!("/v1/images/{id}")).await["progress"]["step"].as_u64().is_some_and(|step| step > 0)
         })
         .await;
@@ -77,7 +77,8 @@ async fn cancel(server: &Server, id: &str) -> Value {
     server.ended(id).await
 }
 
-/// Posts them all at once; the pictures in their order. Looks meanwhile at how much memory the models take.
+/// Sends all requests at once. Returns the pictures in the order of the requests, and the peak memory of models in
+/// bytes.
 async fn pictures(server: &Server, bodies: &[Value]) -> (Vec<Vec<u8>>, f64) {
     let ids = join_all(bodies.iter().map(|body| server.accept(body))).await;
     let mut most: f64 = 0.0;
@@ -95,7 +96,7 @@ async fn pictures(server: &Server, bodies: &[Value]) -> (Vec<Vec<u8>>, f64) {
         join_all(ids.iter().map(|id| server.picture(id, 0))).await
     };
     let pictures = tokio::select! {
-        () = watched => unreachable!("it watches for ever"),
+        () = watched => unreachable!("the loop never ends"),
         pictures = drawn => pictures,
     };
     (pictures, most)
@@ -109,7 +110,7 @@ async fn sixty_requests_for_three_models_get_the_same_pictures_whether_or_not_al
     let data = tempfile::tempdir().unwrap();
     let server = start(data.path(), models.path(), 0, &[("LATENTD_MODELS__PRELOAD", "sd2,ip2p")]).await;
     for model in THREE {
-        assert_eq!(state(&server, model).await, "ready", "{model} was to be loaded before the server is ready");
+        assert_eq!(state(&server, model).await, "ready", "{model} is not loaded although the server is ready");
     }
     let (expected, all) = pictures(&server, &bodies).await;
     let sizes = [bytes(&server, "sd1").await, bytes(&server, "sd2").await, bytes(&server, "ip2p").await];
@@ -117,7 +118,7 @@ async fn sixty_requests_for_three_models_get_the_same_pictures_whether_or_not_al
     assert_eq!(server.metric("latentd_model_unloads_total", "").await, 0.0);
     drop(server);
 
-    // Two fit, and then one.
+    // First two models fit into memory, then one.
     for bound in [sizes.iter().sum::<u64>() - 1, *sizes.iter().max().unwrap()] {
         let data = tempfile::tempdir().unwrap();
         let server = start(data.path(), models.path(), bound, &[]).await;
@@ -127,7 +128,7 @@ async fn sixty_requests_for_three_models_get_the_same_pictures_whether_or_not_al
         assert!(server.metric("latentd_model_unloads_total", "").await > 0.0);
         assert_eq!(server.metric("latentd_model_loads_total", "failed").await, 0.0);
         let loads = server.metric("latentd_model_loads_total", "").await;
-        // Another load for each request would mean that requests for one model do not share it.
+        // One load per request would mean that requests for the same model do not share a load.
         assert!((3.0..30.0).contains(&loads), "{loads} loads");
         let timed = server.metric("latentd_model_load_seconds_count", "").await;
         assert_eq!(timed, loads, "each load is timed");
@@ -135,18 +136,18 @@ async fn sixty_requests_for_three_models_get_the_same_pictures_whether_or_not_al
 }
 
 #[tokio::test]
-async fn a_model_in_use_stays_and_who_waits_for_its_room_keeps_nobody_from_running() {
+async fn a_model_in_use_stays_and_waiting_for_its_room_blocks_no_other_generation() {
     let (models, data) = (folders(), tempfile::tempdir().unwrap());
     let few = [("LATENTD_ENGINE__MAX_RUNS", "2")];
     let server = start(data.path(), models.path(), 1, &few).await;
     let long = server.accept(&endless("sd1")).await;
-    denoises(&server, &long).await;
+    until_denoising(&server, &long).await;
 
     let waiting = [server.accept(&body("sd2", 1)).await, server.accept(&body("ip2p", 1)).await];
     for id in &waiting {
         server.until("it waits for its model", async |server: &Server| is_loading(server, id).await).await;
     }
-    // One place computes, two wait for models, and there is still one for the model that is there.
+    // One of the two slots computes. Generations that wait for a model occupy no slot, so the loaded model can draw.
     let other = server.ended(&server.accept(&body("sd1", 2)).await).await;
     assert_eq!(other["status"], "succeeded", "{other}");
     for id in &waiting {
@@ -157,18 +158,22 @@ async fn a_model_in_use_stays_and_who_waits_for_its_room_keeps_nobody_from_runni
 
     let canceled = cancel(&server, &waiting[0]).await;
     assert_eq!(canceled["status"], "canceled");
-    assert_eq!(server.json(&format!("/v1/images/{long}")).await["status"], "running", "it did not wait for this one");
+    assert_eq!(
+        server.json(&format!("/v1/images/{long}")).await["status"],
+        "running",
+        "the long generation did not wait for the canceled one"
+    );
     cancel(&server, &long).await;
     assert_eq!(server.ended(&waiting[1]).await["status"], "succeeded");
     assert_eq!((state(&server, "sd1").await, state(&server, "ip2p").await), ("cold".to_owned(), "ready".to_owned()));
 }
 
 #[tokio::test]
-async fn who_waits_too_long_for_room_is_told_so_and_a_stopping_server_gives_it_back() {
+async fn waiting_too_long_for_room_fails_and_a_stop_requeues_waiting_generations() {
     let (models, data) = (folders(), tempfile::tempdir().unwrap());
     let server = start(data.path(), models.path(), 1, &[]).await;
     let long = server.accept(&endless("sd1")).await;
-    denoises(&server, &long).await;
+    until_denoising(&server, &long).await;
     let hasty = server.accept(&with(body("sd2", 1), &json!({"start_timeout_s": 1}))).await;
     let hasty = server.ended(&hasty).await;
     assert_eq!((&hasty["status"], &hasty["error"]["code"]), (&json!("failed"), &json!("overloaded")), "{hasty}");
@@ -183,9 +188,9 @@ async fn who_waits_too_long_for_room_is_told_so_and_a_stopping_server_gives_it_b
 }
 
 #[tokio::test]
-async fn broken_folders_fail_their_own_requests_alone() {
+async fn broken_folders_fail_only_their_own_requests() {
     let (models, data) = (folders(), tempfile::tempdir().unwrap());
-    // The configuration of one is no good, of another the weights end too early.
+    // One model has an invalid configuration, another has truncated weights.
     std::fs::write(models.path().join("ip2p/unet/config.json"), "{").unwrap();
     let weights = models.path().join("sd2/unet/diffusion_pytorch_model.safetensors");
     let sound = std::fs::read(&weights).unwrap();
@@ -205,16 +210,16 @@ async fn broken_folders_fail_their_own_requests_alone() {
     let whole = server.accept(&body("sd1", 1)).await;
     assert_eq!(server.ended(&whole).await["status"], "succeeded");
 
-    // The server sees by itself that the folder was repaired.
+    // The server polls the folder and notices the repair.
     std::fs::write(&weights, &sound).unwrap();
     server.until("it is repaired", async |server: &Server| state(server, "sd2").await == "cold").await;
     assert_eq!(server.ended(&server.accept(&body("sd2", 1)).await).await["status"], "succeeded");
     assert_eq!(state(&server, "sd2").await, "ready");
 }
 
-/// The files of models that are cut, overwritten, emptied and removed in place while they are used.
+/// Truncates, overwrites, empties and removes files of models that are in use.
 #[tokio::test]
-async fn the_server_lives_whatever_happens_to_its_files() {
+async fn the_server_survives_changes_of_model_files() {
     let (models, data) = (folders(), tempfile::tempdir().unwrap());
     let nets = tempfile::tempdir().unwrap();
     let canny = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/controlnets/canny");
@@ -226,8 +231,8 @@ async fn the_server_lives_whatever_happens_to_its_files() {
     let quiet = [("LATENTD_MODELS__POLL_INTERVAL_S", "0"), ("LATENTD_CONTROLNETS__DIR", nets.path().to_str().unwrap())];
     let server = start(data.path(), models.path(), 1, &quiet).await;
     let long = server.accept(&endless("sd1")).await;
-    denoises(&server, &long).await;
-    // They wait for the room of the model that is in use.
+    until_denoising(&server, &long).await;
+    // Both wait for the memory of the model in use.
     let waiting = [server.accept(&body("sd2", 1)).await, server.accept(&body("ip2p", 1)).await];
 
     let whole = std::fs::read(&net).unwrap();
@@ -236,7 +241,7 @@ async fn the_server_lives_whatever_happens_to_its_files() {
     std::fs::write(files("sd1"), b"short").unwrap();
     std::fs::write(files("sd2"), b"").unwrap();
     std::fs::remove_file(files("ip2p")).unwrap();
-    let picture = json!({"b64": STANDARD.encode(grey())});
+    let picture = json!({"b64": STANDARD.encode(gray_picture())});
     let control = json!({"controls": [{"model": "one", "image": picture}]});
     let steered = server.accept(&with(body("sd1", 1), &control)).await;
     let ended = server.ended(&steered).await;
@@ -248,7 +253,7 @@ async fn the_server_lives_whatever_happens_to_its_files() {
         let ended = server.ended(id).await;
         assert_eq!(ended["error"]["code"], "model_unavailable", "{ended}");
     }
-    // SIGHUP has the folders read again, and then what is broken is refused.
+    // On SIGHUP the server reads the folders again, and then refuses requests for broken models.
     server.hang_up();
     server
         .until("it has read", async |server: &Server| {
@@ -259,13 +264,13 @@ async fn the_server_lives_whatever_happens_to_its_files() {
     assert_eq!(server.post(&body("sd2", 1)).await.status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
 
-/// A model that is replaced after a request was accepted and before its generation begins: the new one draws.
+/// If a model is replaced after a request was accepted and before its generation begins, the new model draws.
 #[tokio::test]
-async fn what_is_replaced_before_a_generation_begins_is_listed_again() {
+async fn a_model_replaced_before_a_generation_begins_is_listed_again() {
     let (models, data) = (folders(), tempfile::tempdir().unwrap());
     let server = start(data.path(), models.path(), 1, &[("LATENTD_MODELS__POLL_INTERVAL_S", "0")]).await;
     let long = server.accept(&endless("sd1")).await;
-    denoises(&server, &long).await;
+    until_denoising(&server, &long).await;
     let waiting = server.accept(&body("sd2", 1)).await;
     let is_claimed = async |server: &Server| server.json(&format!("/v1/images/{waiting}")).await["status"] == "running";
     server.until("it is claimed", is_claimed).await;

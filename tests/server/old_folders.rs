@@ -1,4 +1,4 @@
-//! Models as the first versions of diffusers published them (`tests/fixtures/old`).
+//! Tests of model folders in the layout of the first versions of diffusers (`tests/fixtures/old`).
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ fn old() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/old")
 }
 
-/// A copy of the folder whose files lie beside each other, to spoil.
+/// Copies the fixture whose files all lie in the root of its folder, so that a test can damage the copy.
 fn copy(models: &Path, name: &str) -> PathBuf {
     let to = models.join(name);
     fs::create_dir(&to).unwrap();
@@ -30,7 +30,7 @@ fn edit(path: &Path, edit: impl FnOnce(&mut Value)) {
 }
 
 #[tokio::test]
-async fn old_folders_give_the_pictures_that_diffusers_gives() {
+async fn old_folders_draw_the_pictures_of_diffusers() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", old().to_str().unwrap())]).await;
     for (model, scheduler) in [("root", "ddpm"), ("res", "ddim")] {
@@ -48,12 +48,12 @@ async fn old_folders_give_the_pictures_that_diffusers_gives() {
 }
 
 #[tokio::test]
-async fn old_folders_that_cannot_be_read_say_why() {
+async fn unreadable_old_folders_are_listed_with_the_reason() {
     let (data, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let weights = "diffusion_pytorch_model.safetensors";
     let folder = copy(models.path(), "pickled");
     fs::rename(folder.join(weights), folder.join("diffusion_pytorch_model.bin")).unwrap();
-    // As pipelines were called before they had this end.
+    // The name of the pipeline's class before the suffix `Pipeline` was added.
     edit(&copy(models.path(), "class").join("model_index.json"), |index| index["_class_name"] = "DDPM".into());
     fs::remove_file(copy(models.path(), "index").join("model_index.json")).unwrap();
     fs::remove_file(copy(models.path(), "scheduler").join("scheduler_config.json")).unwrap();

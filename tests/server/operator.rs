@@ -1,4 +1,4 @@
-//! What the operator does by hand, and what time does by itself.
+//! Tests of the operator's actions, of start timeouts and priorities, and of the operator's listener under load.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -12,22 +12,22 @@ async fn act(server: &Server, path: &str) -> (StatusCode, Value) {
     (response.status(), response.json().await.unwrap())
 }
 
-/// Long enough that it does not end by itself while a test looks.
+/// A request that takes longer than any test.
 fn endless() -> Value {
     with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))
 }
 
-async fn runs(server: &Server) {
+async fn until_denoising(server: &Server) {
     server.until("it denoises", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
 }
 
 #[tokio::test]
-async fn a_generation_that_was_given_up_is_queued_again_by_hand() {
+async fn the_operator_can_requeue_a_dead_generation() {
     let data = tempfile::tempdir().unwrap();
     let once = [("LATENTD_QUEUE__MAX_CRASHES", "1"), ("LATENTD_QUEUE__MAX_ATTEMPTS", "1")];
     let server = Server::start(data.path(), &once).await;
     let id = server.accept(&with(request("a red fox", 7), &json!({"steps": 200}))).await;
-    runs(&server).await;
+    until_denoising(&server).await;
     server.kill();
     let server = Server::start(data.path(), &once).await;
     assert_eq!(server.json(&format!("/v1/images/{id}")).await["error"]["code"], "worker_crashed");
@@ -42,25 +42,25 @@ async fn a_generation_that_was_given_up_is_queued_again_by_hand() {
 }
 
 #[tokio::test]
-async fn the_operator_ends_what_runs() {
+async fn the_operator_can_kill_a_running_generation() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let id = server.accept(&endless()).await;
-    runs(&server).await;
+    until_denoising(&server).await;
     let (status, _) = act(&server, &format!("/admin/generations/{id}/kill")).await;
     assert_eq!(status, StatusCode::ACCEPTED);
     assert_eq!(server.ended(&id).await["status"], "canceled");
     assert_eq!(act(&server, &format!("/admin/generations/{id}/kill")).await.0, StatusCode::OK);
-    assert_eq!(server.get("/admin/generations").await.status(), StatusCode::NOT_FOUND, "not for the public");
+    assert_eq!(server.get("/admin/generations").await.status(), StatusCode::NOT_FOUND, "not on the public listener");
 }
 
 #[tokio::test]
-async fn what_is_not_begun_in_time_expires() {
+async fn a_generation_that_does_not_begin_in_time_expires() {
     let data = tempfile::tempdir().unwrap();
     let settings = [("LATENTD_ENGINE__MAX_RUNS", "1"), ("LATENTD_QUEUE__START_TIMEOUT_S", "2")];
     let server = Server::start(data.path(), &settings).await;
     let first = server.accept(&endless()).await;
-    runs(&server).await;
+    until_denoising(&server).await;
     let by_default = server.accept(&request("a red fox", 7)).await;
     let asked = server.accept(&with(request("a red fox", 7), &json!({"start_timeout_s": 1}))).await;
     let patient = server.accept(&with(request("a red fox", 7), &json!({"start_timeout_s": 600, "steps": 2}))).await;
@@ -73,11 +73,11 @@ async fn what_is_not_begun_in_time_expires() {
 }
 
 #[tokio::test]
-async fn who_is_urgent_comes_first() {
+async fn a_higher_priority_begins_first() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[("LATENTD_ENGINE__MAX_RUNS", "1")]).await;
     let first = server.accept(&endless()).await;
-    runs(&server).await;
+    until_denoising(&server).await;
     let mut ids = Vec::new();
     for priority in ["low", "normal", "high"] {
         ids.push(server.accept(&with(request("a red fox", 7), &json!({"steps": 1, "priority": priority}))).await);
@@ -91,9 +91,9 @@ async fn who_is_urgent_comes_first() {
 }
 
 #[tokio::test]
-async fn a_drained_server_says_so_and_works_again_when_it_is_told() {
+async fn a_drained_server_is_not_ready_and_works_again_after_undrain() {
     let data = tempfile::tempdir().unwrap();
-    // A beat that would come by itself is far away.
+    // The next regular heartbeat is so late that the worker must react to the drain itself.
     let lease = [
         ("LATENTD_WORKER__HEARTBEAT_S", "1000"),
         ("LATENTD_WORKER__SELF_FENCE_S", "2000"),
@@ -126,14 +126,14 @@ async fn a_drained_server_says_so_and_works_again_when_it_is_told() {
     assert_eq!(act(&server, "/admin/workers/nobody/undrain").await.0, StatusCode::NOT_FOUND);
 }
 
-/// The limit is the system's for the process: 200 files, of which the public listener may have half. More connections than files
-/// are opened, and no more than the system queues for a listener.
+/// The process may open 200 files, half of which the public listener may use. The test opens more connections than
+/// that; the system queues the connections that the listener does not accept.
 #[tokio::test]
-async fn the_operator_is_answered_however_many_connections_the_public_listener_has() {
+async fn the_operator_is_answered_despite_many_public_connections() {
     let data = tempfile::tempdir().unwrap();
     let mut launch = Launch::on(data.path()).set("LATENTD_HTTP__HEADER_TIMEOUT_S", "1000");
     launch.wrapper = ["sh", "-c", "ulimit -S -n 150; ulimit -H -n 200; exec \"$0\" \"$@\""].map(str::to_owned).to_vec();
-    let server = Server::again(&launch).await;
+    let server = Server::start_ready(&launch).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid()));
     if let Ok(limits) = limits {
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
@@ -159,7 +159,7 @@ async fn the_operator_is_answered_however_many_connections_the_public_listener_h
 }
 
 #[tokio::test]
-async fn probes_say_what_they_are_asked() {
+async fn each_probe_answers_with_its_own_status() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     for (path, status) in [("/livez", "ok"), ("/readyz", "ready"), ("/startupz", "started")] {

@@ -1,4 +1,4 @@
-//! Diffusers' pictures through the whole server: folders of `models.dir`, posted as a client posts them.
+//! Compares pictures that the server draws over HTTP, with models in `models.dir`, with pictures by diffusers.
 
 use std::{
     collections::BTreeSet,
@@ -61,7 +61,7 @@ async fn cases_give_the_golden_pictures() {
         .chain(case::Case::of_more())
         .filter(|c| names.contains(&c.name.as_str()))
         .collect();
-    // The compact part of the fixtures has not all of them.
+    // The compact fixtures do not contain all cases.
     let all = std::env::var_os("LATENTD_PARITY_DIR").is_some();
     assert!(cases.len() == names.len() || !all && cases.len() > 18, "{} of {}", cases.len(), names.len());
     println!("{} of {} cases over HTTP", cases.len(), names.len());
@@ -98,25 +98,25 @@ async fn cases_give_the_golden_pictures() {
     }
 }
 
-/// The embedded model with its own defaults, beside what diffusers draws from the same folder; `training/reference.py`
-/// makes these pictures anew for new weights.
+/// Compares the embedded model with its own defaults with pictures that diffusers draws from the same folder.
+/// `training/reference.py` makes these pictures and must run again for new weights.
 #[tokio::test]
-async fn the_embedded_model_draws_what_diffusers_draws_with_it() {
+async fn the_embedded_model_draws_the_pictures_of_diffusers() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/emoji");
     let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     for picture in reference["pictures"].as_array().unwrap() {
-        let ended = equals(&server, &folder, picture, json!({})).await;
+        let ended = assert_matches_reference(&server, &folder, picture, json!({})).await;
         for default in ["width", "height", "steps", "guidance_scale"] {
             assert_eq!(ended["params"][default].as_f64(), reference[default].as_f64(), "{default}");
         }
     }
 }
 
-/// Every companion of the embedded model in a request, beside what diffusers draws with the same files.
+/// Compares each companion of the embedded model with pictures that diffusers draws with the same files.
 #[tokio::test]
-async fn the_companions_do_what_they_do_in_diffusers() {
+async fn the_companions_draw_the_pictures_of_diffusers() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/emoji");
     let reference: Value = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
     let data = tempfile::tempdir().unwrap();
@@ -129,12 +129,12 @@ async fn the_companions_do_what_they_do_in_diffusers() {
         if let Some(control) = request.pointer_mut("/controls/0") {
             control["image"] = json!({"b64": STANDARD.encode(&edges)});
         }
-        equals(&server, &folder, picture, request).await;
+        assert_matches_reference(&server, &folder, picture, request).await;
     }
 }
 
-/// Draws a picture of the reference and holds it against the file; the generation as it ended.
-async fn equals(server: &Server, folder: &Path, picture: &Value, more: Value) -> Value {
+/// Draws a picture of the reference and compares it with the file; returns the ended generation.
+async fn assert_matches_reference(server: &Server, folder: &Path, picture: &Value, more: Value) -> Value {
     let body = with(json!({"prompt": picture["prompt"], "seed": picture["seed"]}), &more);
     let id = server.accept(&body).await;
     let ended = server.ended(&id).await;

@@ -1,4 +1,4 @@
-//! What is accepted succeeds: random valid requests, over every field and for every model of the fixtures.
+//! Sends random valid requests with all fields to all models of the fixtures; each accepted request must succeed.
 
 use std::{
     collections::BTreeMap,
@@ -14,20 +14,20 @@ use crate::{
     harness::{Launch, Server, decode},
 };
 
-/// Requests at once.
+/// The number of concurrent requests.
 const CLIENTS: usize = 8;
 
-/// What became of one request.
+/// The result of one request.
 enum Outcome {
     Succeeded,
     /// The code and the pointers of its problem document.
     Refused(String),
-    /// What went wrong.
+    /// A description of the failure.
     Fault(String),
 }
 
-/// `make random-requests` draws as many as it is told, of a seed that it is told; here a few are drawn of a seed that stays
-/// and a few of one that nobody has seen.
+/// `make random-requests` sets the number of requests and the seed. Without these settings, the test draws 100 requests
+/// from a fixed seed and 50 from the current time.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_accepted_succeeds() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
@@ -40,7 +40,7 @@ async fn what_is_accepted_succeeds() {
     let log = data.path().join("server.log");
     let launch =
         fixtures.settings().iter().fold(Launch::on(data.path()), |launch, (name, value)| launch.set(name, value));
-    let server = Server::again(&Launch { log: Some(log.clone()), ..launch }).await;
+    let server = Server::start_ready(&Launch { log: Some(log.clone()), ..launch }).await;
     let requests = fixtures.requests(async |path: &str| server.json(path).await).await;
 
     for (seed, count) in draws {
@@ -65,14 +65,14 @@ async fn what_is_accepted_succeeds() {
         println!("seed {seed}: {succeeded} succeeded, {refusals} refused, {} faults", faults.len());
         refused.iter().for_each(|(why, count)| println!("  refused {count} times: {why}"));
         assert!(faults.is_empty(), "seed {seed}: {} faults, the first: {}", faults.len(), faults[0]);
-        // Some rules are those of a scheduler and its steps together, which a draw does not know.
+        // A draw does not know some rules, such as those that combine a scheduler and its steps.
         assert!(10 * refusals <= count, "seed {seed}: {refusals} of {count} draws were not valid");
     }
     let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// Sends a request as JSON or as a form, waits for its end and looks at its pictures.
+/// Sends a request as JSON or as a form, waits for its end and checks its pictures.
 async fn judge(server: &Server, body: &Value, (seed, number): (u64, u64)) -> Outcome {
     let post = server.client.post(server.url("/v1/images")).header("Idempotency-Key", format!("draw-{seed}-{number}"));
     let post = if number % 5 == 4 { post.form(&form(body)) } else { post.json(body) };
@@ -98,7 +98,7 @@ async fn judge(server: &Server, body: &Value, (seed, number): (u64, u64)) -> Out
             return Outcome::Fault(format!("image {index} has {width} × {height} pixels: {image}"));
         }
     }
-    // "Sent again, it makes the same pictures."
+    // The params of a generation make the same pictures when they are sent again.
     if number % 8 == 0 {
         let again = server.ended(&server.accept(&ended["params"]).await).await;
         let digests = |of: &Value| {
@@ -111,13 +111,13 @@ async fn judge(server: &Server, body: &Value, (seed, number): (u64, u64)) -> Out
     Outcome::Succeeded
 }
 
-/// The same request as a form: texts as they are, everything else as JSON.
+/// The request as a form: strings unchanged, all other values as JSON.
 fn form(body: &Value) -> Vec<(&str, String)> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     body.as_object().unwrap().iter().map(|(field, value)| (field.as_str(), text(value))).collect()
 }
 
-/// A request without the bytes of its pictures.
+/// The request without the bytes of its pictures, for printing.
 fn shown(body: &Value) -> Value {
     match body {
         Value::Object(map) => map

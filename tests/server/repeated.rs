@@ -1,4 +1,4 @@
-//! Requests that are sent more than once make one generation.
+//! Tests that a request that is sent more than once creates one generation.
 
 use futures::future::join_all;
 use reqwest::{Response, StatusCode};
@@ -15,7 +15,7 @@ fn brief(seed: u64) -> Value {
 }
 
 #[tokio::test]
-async fn a_hundred_requests_at_once_under_one_key_make_one_generation() {
+async fn a_hundred_concurrent_requests_with_one_key_create_one_generation() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let (one, other) = (brief(1), brief(2));
@@ -27,9 +27,13 @@ async fn a_hundred_requests_at_once_under_one_key_make_one_generation() {
     }
     let accepted: Vec<_> = documents.iter().filter(|(status, ..)| status.is_success()).collect();
     let refused: Vec<_> = documents.iter().filter(|(status, ..)| *status == StatusCode::UNPROCESSABLE_ENTITY).collect();
-    assert_eq!((accepted.len(), refused.len()), (50, 50), "whichever body was first");
+    assert_eq!((accepted.len(), refused.len()), (50, 50), "one of the two bodies must be accepted");
     assert!(accepted.iter().all(|(.., document)| document["id"] == accepted[0].2["id"]));
-    assert_eq!(accepted.iter().filter(|(_, replayed, _)| !replayed).count(), 1, "one of them made it");
+    assert_eq!(
+        accepted.iter().filter(|(_, replayed, _)| !replayed).count(),
+        1,
+        "exactly one request created the generation"
+    );
     assert!(refused.iter().all(|(.., document)| document["code"] == "idempotency_key_reused"));
     let all = server.json("/v1/images").await;
     assert_eq!(all["data"].as_array().unwrap().len(), 1);
@@ -39,7 +43,7 @@ async fn a_hundred_requests_at_once_under_one_key_make_one_generation() {
 }
 
 #[tokio::test]
-async fn a_key_holds_across_restarts() {
+async fn a_key_is_valid_after_a_restart() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let body = with(request("a red fox", 7), &json!({"steps": 200}));
@@ -61,7 +65,7 @@ async fn a_key_holds_across_restarts() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_finds_its_picture_under_its_key() {
+async fn a_disconnected_client_gets_its_picture_with_the_same_key() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let body = with(request("a panda", 3), &json!({"steps": 100}));
@@ -79,7 +83,7 @@ async fn a_client_that_hangs_up_finds_its_picture_under_its_key() {
 }
 
 #[tokio::test]
-async fn an_id_of_the_clients_own_is_put_twice_and_made_once() {
+async fn an_id_that_is_sent_twice_creates_one_generation() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let id = latentd::generation::GenerationId::new();

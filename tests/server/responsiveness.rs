@@ -1,25 +1,25 @@
-//! A server whose cores are all busy drawing still answers.
+//! Tests that the server answers while all cores draw.
 
 use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::harness::{Server, request, with};
 
-/// Answers between two steps of a run: more than a page that watches the queue asks for.
+/// The number of pairs of requests within one step of a run, more than a page that watches the queue sends.
 const QUESTIONS: usize = 20;
 
 #[tokio::test]
-async fn questions_are_answered_between_two_steps_of_a_run_that_takes_all_cores() {
+async fn requests_are_answered_between_two_steps_of_a_run_on_all_cores() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
-    // Steps as long as a server knows them: 16 rows of 64 × 64 latent pixels.
+    // Each step is long: 16 rows of 64 × 64 latent pixels.
     let long = with(request("a panda", 1), &json!({"steps": 1000, "n": 8, "width": 512, "height": 512}));
     let id = server.accept(&long).await;
     let path = format!("/v1/images/{id}");
     let step = async || server.json(&path).await["progress"]["step"].as_u64().unwrap_or(0);
     server.until("it denoises", async |_: &Server| step().await > 0).await;
 
-    // A step may end at any time, so one of a few tries must find no more than one end in it.
+    // A step may end at any time, so at least one of ten tries must see at most one end of a step.
     let mut taken = Vec::new();
     while taken.len() < 10 && taken.last().is_none_or(|steps| *steps > 1) {
         let before = step().await;

@@ -1,4 +1,4 @@
-//! A generation that was running goes on where its process ended, and its picture is the one that it would have been.
+//! Tests that an interrupted generation resumes from its log and draws the same pictures as without the interruption.
 
 use std::{fs, path::Path};
 
@@ -6,33 +6,34 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, request, with};
 
-/// So often that a test need not wait.
+/// Stores parts of the log so often that tests do not have to wait for them.
 const OFTEN: [(&str, &str); 1] = [("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", "1")];
 
 fn long() -> Value {
     with(request("a red fox", 11), &json!({"steps": 150, "n": 2, "scheduler": "dpmpp_2m_sde"}))
 }
 
-/// The files of logs below the data folder.
-fn parts(folder: &Path) -> Vec<std::path::PathBuf> {
+/// All files below a folder.
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.flat_map(|path| if path.is_dir() { parts(&path) } else { vec![path] }).collect()
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
+/// The files of logs below the data folder.
 fn logs(data: &Path) -> Vec<std::path::PathBuf> {
     let of_logs = |path: &std::path::PathBuf| path.components().any(|part| part.as_os_str() == "run");
-    parts(data).into_iter().filter(of_logs).collect()
+    files_below(data).into_iter().filter(of_logs).collect()
 }
 
-/// A server with the generation at work and some of its log stored.
-async fn at_work(data: &Path) -> (Server, String) {
+/// Starts a server and a generation, and waits until some of the log is stored.
+async fn start_with_stored_log(data: &Path) -> (Server, String) {
     let server = Server::start(data, &OFTEN).await;
     let id = server.accept(&long()).await;
     server.until("some of the log is stored", async |_: &Server| logs(data).len() > 8).await;
     (server, id)
 }
 
-async fn undisturbed() -> [Vec<u8>; 2] {
+async fn pictures_without_interruption() -> [Vec<u8>; 2] {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let id = server.accept(&long()).await;
@@ -40,8 +41,9 @@ async fn undisturbed() -> [Vec<u8>; 2] {
     [server.picture(&id, 0).await, server.picture(&id, 1).await]
 }
 
-/// The generation ends as it would have, on this many answers of earlier attempts at least.
-async fn goes_on(data: &Path, id: &str, least: f64) -> Server {
+/// Restarts the server and asserts that the generation draws the pictures of an uninterrupted run, and that at least
+/// `least` rows come from the log.
+async fn assert_resumes(data: &Path, id: &str, least: f64) -> Server {
     let server = Server::start(data, &OFTEN).await;
     let ended = server.ended(id).await;
     assert_eq!(ended["status"], "succeeded", "{ended}");
@@ -50,33 +52,33 @@ async fn goes_on(data: &Path, id: &str, least: f64) -> Server {
     assert!(replayed >= least, "{replayed} rows were replayed");
     let computed = server.metric("latentd_steps_total", "").await;
     assert_eq!(replayed + computed, 600.0, "each row was computed here or before");
-    assert!([server.picture(id, 0).await, server.picture(id, 1).await] == undisturbed().await);
+    assert!([server.picture(id, 0).await, server.picture(id, 1).await] == pictures_without_interruption().await);
     server.until("what is over has no log", async |_: &Server| logs(data).is_empty()).await;
     server
 }
 
 #[tokio::test]
-async fn after_a_kill() {
+async fn a_generation_resumes_after_a_kill() {
     let data = tempfile::tempdir().unwrap();
-    let (server, id) = at_work(data.path()).await;
+    let (server, id) = start_with_stored_log(data.path()).await;
     server.kill();
-    goes_on(data.path(), &id, 4.0).await;
+    assert_resumes(data.path(), &id, 4.0).await;
 }
 
 #[tokio::test]
-async fn after_a_request_to_stop() {
+async fn a_generation_resumes_after_a_stop() {
     let data = tempfile::tempdir().unwrap();
-    let (server, id) = at_work(data.path()).await;
+    let (server, id) = start_with_stored_log(data.path()).await;
     let computed = server.metric("latentd_steps_total", "").await;
     assert!(server.terminate().success());
-    // Not even the steps since the last part are computed again.
-    goes_on(data.path(), &id, computed).await;
+    // A stop also stores the steps since the last part of the log, so no step is computed again.
+    assert_resumes(data.path(), &id, computed).await;
 }
 
 #[tokio::test]
-async fn on_what_is_whole_of_a_broken_log() {
+async fn a_generation_resumes_from_the_intact_parts_of_a_broken_log() {
     let data = tempfile::tempdir().unwrap();
-    let (server, id) = at_work(data.path()).await;
+    let (server, id) = start_with_stored_log(data.path()).await;
     server.kill();
     for (i, path) in logs(data.path()).into_iter().enumerate() {
         let mut file = fs::read(&path).unwrap();
@@ -88,5 +90,5 @@ async fn on_what_is_whole_of_a_broken_log() {
         }
         fs::write(path, file).unwrap();
     }
-    goes_on(data.path(), &id, 0.0).await;
+    assert_resumes(data.path(), &id, 0.0).await;
 }

@@ -1,4 +1,4 @@
-//! ControlNets, LoRAs, pictures and masks of different requests in one batch of one model.
+//! Tests of requests with ControlNets, LoRAs, learned words, pictures and masks that share the batches of one model.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,8 @@ fn picture(name: &str) -> Value {
     json!({"b64": STANDARD.encode(file)})
 }
 
-/// A server with the fixtures' tiny model, its ControlNets, LoRAs and learned words; and the folders that it reads.
+/// Starts a server with a small model of the fixtures and its add-ons; also returns the temporary folders that it
+/// reads.
 async fn server(settings: &[(&str, &str)]) -> (Server, [tempfile::TempDir; 3]) {
     let (data, models) = (tempfile::tempdir().unwrap(), case::models(&fixtures(), &["sd1"]));
     let embeddings = case::embeddings(&fixtures());
@@ -62,9 +63,9 @@ fn mixed() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn requests_of_every_kind_share_batches_and_get_the_pictures_they_get_alone() {
+async fn requests_of_every_kind_share_batches_and_draw_the_same_pictures_as_alone() {
     let (server, _folders) = server(&[("LATENTD_ENGINE__MAX_ROWS", "64")]).await;
-    // Something longer is at work while they come in, so that they begin together.
+    // A longer generation runs while the requests arrive, so that their rows are batched together.
     let first = server.accept(&small(1, &json!({"steps": 60, "n": 8}))).await;
     let ids = join_all(mixed().iter().map(|body| server.accept(body))).await;
     let ended = join_all(ids.iter().map(|id| server.ended(id))).await;
@@ -87,9 +88,9 @@ async fn requests_of_every_kind_share_batches_and_get_the_pictures_they_get_alon
     }
 }
 
-/// Files are read once, and nothing of a request stays behind.
+/// The model is loaded once, and memory does not grow with the number of requests.
 #[tokio::test]
-async fn a_lora_and_a_plain_request_alternate_without_loading_anything_again() {
+async fn alternating_lora_and_plain_requests_load_the_model_once() {
     let (server, _folders) = server(&[]).await;
     let lora = json!({"loras": [{"name": "sd1_kohya", "scale": 0.7}], "steps": 2});
     let bodies = [small(3, &json!({"steps": 2})), small(3, &lora)];
@@ -111,7 +112,7 @@ async fn a_lora_and_a_plain_request_alternate_without_loading_anything_again() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_named_before_any_work() {
+async fn unusable_add_ons_and_fields_are_refused_before_any_work() {
     let (server, _folders) = server(&[]).await;
     let edges = picture("edges_64.png");
     for (more, pointer, code) in [

@@ -1,5 +1,5 @@
-//! A data folder that an earlier version has left behind. The version with four migrations wrote `tests/fixtures/upgrade`, and
-//! was killed while one generation ran and another one waited; the database is there as the SQL that makes it.
+//! Tests of starting on the data folder of an earlier version. The version with four migrations wrote
+//! `tests/fixtures/upgrade` and was killed while one generation ran and another waited. The database is stored as SQL.
 
 use std::{fs, path::Path};
 
@@ -22,12 +22,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The folder; nothing in it has expired meanwhile.
-async fn left_behind(fixture: &Path) -> TempDir {
+/// A copy of the data folder, with all expiry times and deadlines moved to one hour from now.
+async fn data_folder_of_an_earlier_version(fixture: &Path) -> TempDir {
     let data = tempfile::tempdir().unwrap();
     copy(&fixture.join("blobs"), &data.path().join("blobs"));
     let options = SqliteConnectOptions::new().filename(data.path().join("latentd.db")).create_if_missing(true);
-    // The dump names tables before it makes them.
+    // The dump refers to tables before it creates them.
     let options = options.foreign_keys(false);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
     let dump = fs::read_to_string(fixture.join("latentd.sql")).unwrap();
@@ -42,9 +42,9 @@ async fn left_behind(fixture: &Path) -> TempDir {
 }
 
 #[tokio::test]
-async fn what_an_earlier_version_left_is_taken_over_and_finished() {
+async fn generations_of_an_earlier_version_are_kept_and_finished() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/upgrade");
-    let data = left_behind(&fixture).await;
+    let data = data_folder_of_an_earlier_version(&fixture).await;
     let server = Server::start(data.path(), &[]).await;
 
     let finished = server.json(&format!("/v1/images/{FINISHED}")).await;
@@ -61,7 +61,7 @@ async fn what_an_earlier_version_left_is_taken_over_and_finished() {
         assert!(named.bytes().await.unwrap() == stored);
     }
 
-    // What waited and what ran are drawn as the same requests are that come today.
+    // The running and the queued generation draw the same pictures as the same requests sent to this version.
     for (id, attempt) in [(RUNNING, 2), (QUEUED, 1)] {
         let ended = server.ended(id).await;
         assert_eq!((&ended["status"], &ended["attempt"]), (&"succeeded".into(), &attempt.into()), "{ended}");

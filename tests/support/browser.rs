@@ -1,5 +1,5 @@
-//! Chromium without a window, driven by the DevTools protocol over a pipe (`--remote-debugging-pipe`), which needs neither a
-//! port nor a WebSocket.
+//! Drives a headless Chromium with the DevTools protocol over a pipe (`--remote-debugging-pipe`), which needs no port
+//! and no WebSocket.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::server::PATIENCE;
 
-/// The program's file descriptors 3 and 4 carry the protocol.
+/// Shell command that starts Chromium with the protocol on file descriptors 3 and 4.
 const PIPED: &str = r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1"#;
 
 const FLAGS: [&str; 11] = [
@@ -37,7 +37,7 @@ const FLAGS: [&str; 11] = [
     "--window-size=1280,900",
 ];
 
-/// A browser with one page. Its methods block, so a test that uses it needs a runtime of several threads.
+/// A browser with one page. Its methods block, so tests need a multi-threaded runtime.
 pub struct Browser {
     child: Child,
     wire: Mutex<Wire>,
@@ -58,8 +58,8 @@ struct Heard {
 }
 
 impl Browser {
-    /// `None`: this machine has no Chromium, which is an error where LATENTD_REQUIRE_CHROMIUM is set; what needs it is skipped
-    /// then.
+    /// Starts Chromium. Without Chromium, returns `None` so that the test is skipped, or panics if
+    /// LATENTD_REQUIRE_CHROMIUM is set.
     pub fn start() -> Option<Browser> {
         let Some(program) = program() else {
             let required = std::env::var_os("LATENTD_REQUIRE_CHROMIUM").is_some();
@@ -86,7 +86,7 @@ impl Browser {
                 let message: Value = serde_json::from_slice(&message).unwrap();
                 let mut heard = hearing.lock().unwrap();
                 match message["id"].as_u64() {
-                    // Whoever asked may have given up.
+                    // The receiver may have timed out.
                     Some(id) => drop(heard.waiting.remove(&id).map(|answer| answer.send(message))),
                     None => heard.events.push(message),
                 }
@@ -103,7 +103,7 @@ impl Browser {
         Some(browser)
     }
 
-    /// A command of the protocol; its result.
+    /// Sends a command of the protocol and returns its result.
     pub fn call(&self, method: &str, params: Value) -> Value {
         let (sender, answer) = channel();
         let mut message = json!({"method": method, "params": params});
@@ -122,14 +122,14 @@ impl Browser {
         answer["result"].clone()
     }
 
-    /// Loads a page whole.
+    /// Opens a page and waits until it is loaded.
     pub fn open(&self, url: &str) {
         let answer = self.call("Page.navigate", json!({"url": url}));
         assert!(answer.get("errorText").is_none(), "{url}: {answer}");
         self.until("the page is loaded", "document.readyState === 'complete' && location.href !== 'about:blank'");
     }
 
-    /// The value of an expression, waited for if it is a promise.
+    /// The value of a JavaScript expression; promises are awaited.
     pub fn value(&self, expression: &str) -> Value {
         let answer = self
             .call("Runtime.evaluate", json!({"expression": expression, "awaitPromise": true, "returnByValue": true}));
@@ -137,7 +137,7 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// Polls until the expression is true.
+    /// Polls until the JavaScript expression is true. `what` describes the condition in the panic message.
     pub fn until(&self, what: &str, expression: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.value(&format!("Boolean({expression})")) != true {
@@ -146,7 +146,7 @@ impl Browser {
         }
     }
 
-    /// Types into the field that the selector finds, as the whole of its text.
+    /// Sets the text of the field that the selector finds, and fires its input event.
     pub fn fill(&self, selector: &str, text: &str) {
         let (selector, text) = (json!(selector), json!(text));
         self.value(&format!(
@@ -180,14 +180,14 @@ impl Browser {
         self.call("Input.dispatchKeyEvent", event);
     }
 
-    /// Addresses that the page has asked for.
+    /// The URLs that the page has requested.
     pub fn requests(&self) -> Vec<String> {
         let heard = self.heard.lock().unwrap();
         let sent = heard.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         sent.map(|event| event["params"]["request"]["url"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Exceptions that nobody caught, and errors of the console: what the content security policy forbids too.
+    /// Uncaught exceptions and errors in the browser's log, including violations of the Content-Security-Policy.
     pub fn complaints(&self) -> Vec<String> {
         let heard = self.heard.lock().unwrap();
         let is_complaint = |event: &&Value| {
@@ -197,7 +197,7 @@ impl Browser {
         heard.events.iter().filter(is_complaint).map(|event| event["params"].to_string()).collect()
     }
 
-    /// A PNG of the window, to be looked at by people.
+    /// Writes a PNG screenshot of the page, for people to look at.
     pub fn picture(&self, file: &Path) {
         let picture = self.call("Page.captureScreenshot", json!({"format": "png"}));
         std::fs::write(file, STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()).unwrap();
@@ -206,7 +206,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Everything of the parity fixtures that a server can serve, in folders as its settings name them.
+//! Folders of the models and add-ons of the parity fixtures, and the settings of a server that uses them.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -9,9 +9,10 @@ use tempfile::TempDir;
 
 use crate::{case, requests::Requests};
 
-/// Those of the whole set; the compact one in the repository lacks the last ones.
+/// The models of the complete set; the compact set in the repository lacks some of them.
 const PIPELINES: [&str; 7] = ["sd1", "sd2", "sd1-inpaint", "ip2p", "sdxl", "sdxl-refiner", "lcm"];
 
+/// The folders of the fixtures. The models and embeddings are copies in temporary folders.
 pub struct Fixtures {
     root: PathBuf,
     models: TempDir,
@@ -19,7 +20,7 @@ pub struct Fixtures {
 }
 
 impl Fixtures {
-    /// LATENTD_PARITY_DIR may name the whole set.
+    /// All models that exist in LATENTD_PARITY_DIR or, without that variable, in the compact set.
     pub fn all() -> Fixtures {
         let compact = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
         let root = std::env::var_os("LATENTD_PARITY_DIR").map_or_else(compact, PathBuf::from);
@@ -28,6 +29,7 @@ impl Fixtures {
         Fixtures { models: case::models(&root, &pipelines), embeddings: case::embeddings(&root), root }
     }
 
+    /// The settings of a server that uses the folders, as environment variables.
     pub fn settings(&self) -> Vec<(String, String)> {
         let path = |path: PathBuf| path.to_str().unwrap().to_owned();
         [
@@ -40,7 +42,7 @@ impl Fixtures {
         .to_vec()
     }
 
-    /// Random requests for a server with these settings. `ask` gets a path of its API.
+    /// Random requests for a server with these settings. `ask` must return the JSON of a GET of a path of its API.
     pub async fn requests(&self, ask: impl AsyncFn(&str) -> Value) -> Requests {
         let (models, loras) = (ask("/v1/models").await, ask("/v1/loras").await);
         let control_nets = ask("/v1/controlnets").await;

@@ -1,4 +1,4 @@
-//! A reverse proxy that shows a server under a path, as nginx does with `location /ai/ { proxy_pass http://server/; }`.
+//! A reverse proxy that serves a server under a path, like nginx with `location /ai/ { proxy_pass http://server/; }`.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -13,12 +13,14 @@ use axum::{
 };
 use tokio::{net::TcpListener, task::AbortHandle};
 
+/// The path under which the server appears.
 pub const PATH: &str = "/ai";
 
+/// A running proxy; it stops when it is dropped.
 pub struct PathProxy {
-    /// Where the server's root is seen, with a slash at its end.
+    /// The URL of the server's root, with a slash at the end.
     pub url: String,
-    asked: Arc<Mutex<Vec<String>>>,
+    requested_paths: Arc<Mutex<Vec<String>>>,
     serving: AbortHandle,
 }
 
@@ -26,24 +28,28 @@ pub struct PathProxy {
 struct Shared {
     server: String,
     client: reqwest::Client,
-    asked: Arc<Mutex<Vec<String>>>,
+    requested_paths: Arc<Mutex<Vec<String>>>,
 }
 
 impl PathProxy {
-    /// Before a server at this address, such as `http://127.0.0.1:8080`.
-    pub async fn before(server: &str) -> PathProxy {
+    /// Starts a proxy in front of the server at this URL, such as `http://127.0.0.1:8080`.
+    pub async fn in_front_of(server: &str) -> PathProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}{PATH}/", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let shared = Shared { server: server.to_owned(), client: reqwest::Client::new(), asked: asked.clone() };
+        let requested_paths = Arc::new(Mutex::new(Vec::new()));
+        let shared = Shared {
+            server: server.to_owned(),
+            client: reqwest::Client::new(),
+            requested_paths: requested_paths.clone(),
+        };
         let router = Router::new().fallback(forward).with_state(shared);
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }).abort_handle();
-        PathProxy { url, asked, serving }
+        PathProxy { url, requested_paths, serving }
     }
 
-    /// Every path that a client has asked for.
-    pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    /// All paths that clients have requested.
+    pub fn requested_paths(&self) -> Vec<String> {
+        self.requested_paths.lock().unwrap().clone()
     }
 }
 
@@ -55,7 +61,7 @@ impl Drop for PathProxy {
 
 async fn forward(State(shared): State<Shared>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
-    shared.asked.lock().unwrap().push(head.uri.path().to_owned());
+    shared.requested_paths.lock().unwrap().push(head.uri.path().to_owned());
     let whole = head.uri.path_and_query().map_or("", |path| path.as_str());
     let Some(rest) = whole.strip_prefix(PATH).filter(|rest| rest.starts_with('/')) else {
         return (StatusCode::NOT_FOUND, "another service").into_response();

@@ -1,5 +1,5 @@
-//! A PostgreSQL cluster of the test's own: made by `initdb`, reached by a Unix socket in a folder of its own, so that it takes no
-//! port, and gone with the test process however that ends.
+//! A PostgreSQL cluster for tests: made by `initdb` in a temporary folder and reached by a Unix socket, so that it
+//! needs no port. The cluster ends with the test process, even if that process crashes.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -19,7 +19,8 @@ use std::{
 
 use sqlx::{Connection, Executor};
 
-/// Starts the server, and stops it at the word of the test or when the test is gone; then it removes the folder too.
+/// Shell script that starts the server. A line on standard input stops the server; the end of the input (the test has
+/// ended) stops the server and removes the folder.
 const KEEPER: &str = r#"
 "$1" -D "$2/data" -k "$2" -c listen_addresses= -c port=5432 -c max_connections=200 -c shared_buffers=32MB \
     -c log_line_prefix='%m ' >>"$2/log" 2>&1 &
@@ -31,27 +32,28 @@ wait $!
 
 const USER: &str = "latentd";
 
-/// Longer than a start takes on a slow machine.
+/// A timeout that is longer than a start takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A PostgreSQL cluster with one server process.
 pub struct Cluster {
     folder: PathBuf,
     server: PathBuf,
-    /// Whom the server runs as: it refuses to be root.
+    /// The user and group that run the server, if the test runs as root, which PostgreSQL refuses.
     owner: Option<(u32, u32)>,
     keeper: Mutex<Option<Child>>,
     databases: AtomicUsize,
 }
 
 impl Cluster {
-    /// The one that all tests of this process share. `None`: this machine has no PostgreSQL, which is an error where
-    /// LATENTD_REQUIRE_POSTGRES is set; what needs it is passed over then.
+    /// The cluster that all tests of this process share. Without PostgreSQL, returns `None` so that tests are skipped,
+    /// or panics if LATENTD_REQUIRE_POSTGRES is set.
     pub fn shared() -> Option<&'static Cluster> {
         static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
         SHARED.get_or_init(Cluster::start).as_ref()
     }
 
-    /// One that nobody else uses, for those who stop it.
+    /// Starts a separate cluster, for tests that stop it. `None` and panics are as in [`Cluster::shared`].
     pub fn start() -> Option<Cluster> {
         let Some(programs) = programs() else {
             let required = std::env::var_os("LATENTD_REQUIRE_POSTGRES").is_some();
@@ -78,13 +80,14 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Starts the stopped server on what it has on its disk.
+    /// Starts the stopped server again on its files.
     pub fn start_again(&self) {
         let mut keeper = self.keeper.lock().unwrap();
-        assert!(keeper.is_none(), "it is not stopped");
+        assert!(keeper.is_none(), "the server is not stopped");
         let mut command = self.command(Path::new("sh"));
         command.args(["-c", KEEPER, "keeper"]).arg(&self.server).arg(&self.folder).stdin(Stdio::piped());
-        // A group of its own: an interrupt at the terminal is for the test, whose end it then sees.
+        // In its own process group, so that an interrupt at the terminal reaches only the test. The script then sees
+        // the end of its input.
         *keeper = Some(command.process_group(0).spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         while !self.is_ready() {
@@ -93,16 +96,16 @@ impl Cluster {
         }
     }
 
-    /// Stops the server at once, as a crash does: nothing is written down in order, every connection is cut.
+    /// Stops the server at once like a crash: without a checkpoint, and all connections are cut.
     pub fn stop(&self) {
-        let mut keeper = self.keeper.lock().unwrap().take().expect("it runs");
+        let mut keeper = self.keeper.lock().unwrap().take().expect("the server runs");
         keeper.stdin.take().unwrap().write_all(b"stop\n").unwrap();
         keeper.wait().unwrap();
-        // A crash leaves it behind, and its last line would pass for the next server's.
+        // A crash leaves this file behind, and `is_ready` would take its state for that of the next server.
         let _ = fs::remove_file(self.folder.join("data/postmaster.pid"));
     }
 
-    /// A database that nobody else has; its URL.
+    /// Creates an empty database and returns its URL.
     pub async fn create_database(&self) -> String {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let mut connection = sqlx::PgConnection::connect(&self.url("postgres")).await.unwrap();
@@ -111,21 +114,22 @@ impl Cluster {
         self.url(&name)
     }
 
+    /// The URL of a database of this name.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}@localhost/{database}?host={}", self.folder.display())
     }
 
-    /// The socket that the server listens on, for a proxy.
+    /// The path of the server's Unix socket, for a proxy.
     pub fn socket(&self) -> PathBuf {
         self.folder.join(".s.PGSQL.5432")
     }
 
-    /// What the server has logged.
+    /// The server's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// As `pg_ctl` finds out.
+    /// Whether the server accepts connections, by the state in `postmaster.pid`, which `pg_ctl` reads as well.
     fn is_ready(&self) -> bool {
         let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
         file.lines().nth(7).is_some_and(|state| state.trim() == "ready")
@@ -152,13 +156,13 @@ impl Drop for Cluster {
     }
 }
 
-/// The URL of the same database, where a proxy listens for it.
+/// The URL of the same database by way of a proxy.
 pub fn through(proxy: SocketAddr, url: &str) -> String {
     let database = url.split('?').next().unwrap().rsplit('/').next().unwrap();
     format!("postgres://{USER}@{proxy}/{database}")
 }
 
-/// The folder of `initdb` and `postgres`: of the PATH, else of the newest version where Debian keeps them.
+/// The folder of `initdb` and `postgres`: the one in the PATH, otherwise the newest version in Debian's folder.
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).find(|folder| folder.join("initdb").is_file());
@@ -170,7 +174,7 @@ fn programs() -> Option<PathBuf> {
     Some(PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin")))
 }
 
-/// The system's user for PostgreSQL, else the one for nothing.
+/// The ids of the user `postgres` and its group, otherwise of `nobody`.
 fn unprivileged() -> (u32, u32) {
     let users = fs::read_to_string("/etc/passwd").unwrap();
     let find = |name: &str| {

@@ -1,4 +1,4 @@
-//! A network that can fail: a proxy on a port of its own, between any process and what it talks to.
+//! A TCP proxy that simulates network faults between a process and its backends.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -20,25 +20,27 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// What happens to bytes on their way.
+/// What the proxy does with connections and their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     Pass,
-    /// Connections are accepted and nothing moves, on old ones neither: a partition. What is under way arrives after it.
+    /// A partition: connections are accepted, but no bytes move on new or old ones. The bytes arrive after the
+    /// partition.
     Blackhole,
-    /// Connections are cut, old and new.
+    /// Old and new connections are closed.
     Reset,
-    /// Every piece is late by this.
+    /// Every piece of data is delayed by this time.
     Delay(Duration),
 }
 
+/// The address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// Passes each connection to the next of its backends in turn, as a load balancer does.
+/// Forwards connections to its backends in turn, like a load balancer.
 pub struct Proxy {
     pub address: SocketAddr,
     backends: Arc<Mutex<Vec<Backend>>>,
@@ -47,6 +49,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Starts a proxy for these backends on a free port of 127.0.0.1.
     pub async fn to(backends: Vec<Backend>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -60,12 +63,13 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
+    /// Changes the simulated fault, for existing connections too.
     pub fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
 
-    /// Connections from now on go to these.
-    pub fn lead_to(&self, backends: Vec<Backend>) {
+    /// Sets the backends of later connections.
+    pub fn set_backends(&self, backends: Vec<Backend>) {
         *self.backends.lock().unwrap() = backends;
     }
 }
@@ -76,7 +80,7 @@ impl Drop for Proxy {
     }
 }
 
-/// The backend behind an address such as `http://127.0.0.1:8080`.
+/// The backend with a URL such as `http://127.0.0.1:8080`.
 pub fn backend(url: &str) -> Backend {
     Backend::Tcp(url.strip_prefix("http://").unwrap().parse().unwrap())
 }
@@ -95,13 +99,13 @@ async fn serve(listener: TcpListener, backends: Arc<Mutex<Vec<Backend>>>, networ
     }
 }
 
-/// One connection, to the first backend that takes it.
+/// Forwards a connection to the first backend that accepts it.
 async fn carry(client: TcpStream, backends: Vec<Backend>, mut network: watch::Receiver<Network>) {
     let _ = client.set_nodelay(true);
     let ended: io::Result<()> = async {
         arrive(&mut network).await?;
         let (reader, writer) = client.into_split();
-        // Dropped without its peer, a half does not close the connection: together they do.
+        // The connection closes only when both halves are dropped, so both are passed on together.
         for backend in backends {
             match backend {
                 Backend::Tcp(address) => {
@@ -133,7 +137,7 @@ async fn exchange(
     tokio::try_join!(up, down).map(|_| ())
 }
 
-/// Carries bytes one way until the end of them, which it passes on.
+/// Forwards bytes in one direction until the end of the stream, and then closes the other side for writing.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -154,7 +158,7 @@ async fn pump(
     }
 }
 
-/// Returns when what is under way may arrive.
+/// Waits until the network lets bytes arrive; fails if the connection is reset.
 async fn arrive(network: &mut watch::Receiver<Network>) -> io::Result<()> {
     loop {
         let now = *network.borrow_and_update();
@@ -165,7 +169,7 @@ async fn arrive(network: &mut watch::Receiver<Network>) -> io::Result<()> {
                 tokio::time::sleep(late).await;
                 return Ok(());
             }
-            // The proxy is gone with its test.
+            // The sender is dropped when the test ends.
             Network::Blackhole => network.changed().await.map_err(|_| io::ErrorKind::ConnectionReset)?,
         }
     }

@@ -1,4 +1,4 @@
-//! Random requests that `openapi.yaml` and the server's catalogue call valid, over all fields.
+//! Draws random requests over all fields that are valid by `openapi.yaml` and the server's catalogue.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -7,12 +7,12 @@ use std::path::Path;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::dice::Dice;
+use crate::random::Random;
 
 #[path = "requests/schedulers.rs"]
 mod schedulers;
 
-/// What requests can name: a server's catalogue, and pictures to send.
+/// The entries of a server's catalogue and the pictures that requests can use.
 pub struct Requests {
     models: Vec<Value>,
     loras: Vec<String>,
@@ -22,7 +22,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// For the catalogue that a server lists, with the pictures of the parity fixtures.
+    /// Takes the lists of a server's catalogue, and the folder of the parity fixtures for pictures.
     pub fn new(models: &Value, loras: &Value, control_nets: &Value, fixtures: &Path) -> Requests {
         let picture =
             |name: &&str| json!({"b64": STANDARD.encode(std::fs::read(fixtures.join("inputs").join(name)).unwrap())});
@@ -37,11 +37,11 @@ impl Requests {
         }
     }
 
-    /// Draw number `number` of a seed.
+    /// The request with this number of a seed; the same seed and number give the same request.
     pub fn draw(&self, seed: u64, number: u64) -> Value {
-        let mut dice = Dice::of(seed, number);
-        let model = dice.pick(&self.models);
-        Draw { of: self, can: &model["capabilities"], model: model["id"].as_str().unwrap(), dice, body: Map::new() }
+        let mut random = Random::of(seed, number);
+        let model = random.pick(&self.models);
+        Draw { of: self, can: &model["capabilities"], model: model["id"].as_str().unwrap(), random, body: Map::new() }
             .all()
     }
 }
@@ -54,17 +54,17 @@ fn names(list: &Value) -> Vec<String> {
     usable(list).map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Words of prompts, in several scripts.
+/// Words for prompts, in several scripts.
 const WORDS: [&str; 10] =
     ["a", "red", "fox", "in the snow,", "watercolor", "überall", "狐", "1920s photo,", "very", "🦊"];
 
-/// A request on its way.
+/// A request that is being drawn.
 struct Draw<'a> {
     of: &'a Requests,
     model: &'a str,
-    /// What the model can do.
+    /// The capabilities of the model, as the API lists them.
     can: &'a Value,
-    dice: Dice,
+    random: Random,
     body: Map<String, Value>,
 }
 
@@ -89,10 +89,10 @@ impl Draw<'_> {
         self.body.insert(field.to_owned(), value.into());
     }
 
-    /// Sets the field in so many of a hundred requests.
-    fn maybe<V: Into<Value>>(&mut self, percent: u64, field: &str, value: impl FnOnce(&mut Dice) -> V) {
-        if self.dice.chance(percent) {
-            let value = value(&mut self.dice);
+    /// Sets the field with a probability of `percent` %.
+    fn maybe<V: Into<Value>>(&mut self, percent: u64, field: &str, value: impl FnOnce(&mut Random) -> V) {
+        if self.random.chance(percent) {
+            let value = value(&mut self.random);
             self.set(field, value);
         }
     }
@@ -110,13 +110,13 @@ impl Draw<'_> {
     }
 
     fn text(&mut self, weighted: bool) -> String {
-        let count = *self.dice.pick(&[0, 1, 3, 5, 8, 40]);
+        let count = *self.random.pick(&[0, 1, 3, 5, 8, 40]);
         let known = [&WORDS, self.learned_words()].concat();
         let mut words = Vec::new();
         for _ in 0..count {
-            let word = *self.dice.pick(&known);
-            words.push(match self.dice.whole(0, if weighted { 5 } else { 0 }) {
-                1 => format!("({word}:{})", self.dice.number(0.0, 2.0)),
+            let word = *self.random.pick(&known);
+            words.push(match self.random.whole(0, if weighted { 5 } else { 0 }) {
+                1 => format!("({word}:{})", self.random.number(0.0, 2.0)),
                 2 => format!("[{word}]"),
                 3 => format!("(({word}))"),
                 4 => format!("{word} BREAK"),
@@ -127,10 +127,10 @@ impl Draw<'_> {
     }
 
     fn prompts(&mut self) {
-        let weighted = self.dice.chance(30);
+        let weighted = self.random.chance(30);
         let prompt = self.text(weighted);
         self.set("prompt", prompt);
-        if self.dice.chance(50) {
+        if self.random.chance(50) {
             let text = self.text(weighted);
             self.set("negative_prompt", text);
         }
@@ -139,16 +139,17 @@ impl Draw<'_> {
         }
     }
 
-    /// Small ones: a few latents of the model's least, not always square, and sometimes the model's own or the picture's.
+    /// Sets a size close to the model's minimum, not always square. A few requests set none, so that the size of the
+    /// model or of the picture applies.
     fn size(&mut self) {
-        if self.dice.chance(8) {
+        if self.random.chance(8) {
             return;
         }
         let (multiple, least) = (self.whole("size_multiple"), self.whole("min_side_pixels").max(32));
         let least = least.next_multiple_of(multiple);
-        let mut side = || least + multiple * self.dice.whole(0, 4);
+        let mut side = || least + multiple * self.random.whole(0, 4);
         let (width, height) = (side(), side());
-        match self.dice.whole(0, 3) {
+        match self.random.whole(0, 3) {
             0 => self.set("size", format!("{width}x{height}")),
             _ => {
                 self.set("width", width);
@@ -157,30 +158,30 @@ impl Draw<'_> {
         }
     }
 
-    /// The scheduler, and steps or levels in their place; how many steps there are.
+    /// Sets the scheduler, and steps or a list of levels; returns the number of steps.
     fn schedule(&mut self) -> u64 {
-        let steps = self.dice.whole(1, 6);
-        if self.dice.chance(10) {
+        let steps = self.random.whole(1, 6);
+        if self.random.chance(10) {
             self.set("scheduler", "euler");
             let levels: Vec<f64> = (0..=steps).map(|i| 10.0 * (1.0 - i as f64 / steps as f64)).collect();
             self.set("sigmas", levels);
             return steps;
         }
-        if self.dice.chance(10) {
-            let name = *self.dice.pick(&["ddpm", "euler", "heun", "dpmpp_2m", "lcm", "tcd"]);
+        if self.random.chance(10) {
+            let name = *self.random.pick(&["ddpm", "euler", "heun", "dpmpp_2m", "lcm", "tcd"]);
             self.set("scheduler", name);
             self.set("timesteps", (0..steps).map(|i| 999 - i * 999 / steps).collect::<Vec<_>>());
             return steps;
         }
-        let field = if self.dice.chance(25) { "num_inference_steps" } else { "steps" };
+        let field = if self.random.chance(25) { "num_inference_steps" } else { "steps" };
         self.set(field, steps);
-        match self.dice.whole(0, 9) {
+        match self.random.whole(0, 9) {
             0..5 => {
-                let name = self.dice.pick(self.can["schedulers"].as_array().unwrap()).clone();
+                let name = self.random.pick(self.can["schedulers"].as_array().unwrap()).clone();
                 self.set("scheduler", name);
             }
             5..8 => {
-                let config = schedulers::config(&mut self.dice);
+                let config = schedulers::config(&mut self.random);
                 self.set("scheduler", config);
             }
             _ => {}
@@ -188,53 +189,56 @@ impl Draw<'_> {
         steps
     }
 
-    /// `image` and `mask` with what belongs to them; how many steps are left to run.
+    /// Sets `image` and `mask` with the fields that depend on them; returns the number of steps that remain to run.
     fn pictures(&mut self, steps: u64) -> u64 {
         let (edits, fills) = (self.does("instruct-pix2pix"), self.does("inpaint"));
         let (from_text, from_image) = (self.does("text-to-image"), self.does("image-to-image"));
-        if from_text && !self.dice.chance(40) {
+        if from_text && !self.random.chance(40) {
             return steps;
         }
-        let masked = fills && (!from_image || self.dice.chance(50));
+        let masked = fills && (!from_image || self.random.chance(50));
         if !masked && !from_image && !edits {
             return steps;
         }
-        let image = self.dice.pick(&self.of.pictures).clone();
+        let image = self.random.pick(&self.of.pictures).clone();
         self.set("image", image);
         if masked {
-            let mask = self.dice.pick(&self.of.masks).clone();
+            let mask = self.random.pick(&self.of.masks).clone();
             self.set("mask", mask);
-            self.maybe(30, "mask_blur", |dice| dice.whole(0, 64));
-            self.maybe(30, "mask_invert", |dice| dice.chance(50));
-            self.maybe(30, "padding_mask_crop", |dice| dice.whole(0, 512));
-            self.maybe(30, "keep_unmasked", |dice| dice.chance(50));
+            self.maybe(30, "mask_blur", |random| random.whole(0, 64));
+            self.maybe(30, "mask_invert", |random| random.chance(50));
+            self.maybe(30, "padding_mask_crop", |random| random.whole(0, 512));
+            self.maybe(30, "keep_unmasked", |random| random.chance(50));
         }
         if edits {
-            self.maybe(60, "image_guidance_scale", |dice| dice.number(1.0, 10.0));
+            self.maybe(60, "image_guidance_scale", |random| random.number(1.0, 10.0));
             return steps;
         }
-        // At least one step must be left, with the default of 0.75 too.
+        // At least one step must remain, and the default strength of 0.75 may leave none.
         let least = 1.0 / steps as f64;
-        let strength =
-            if self.dice.chance(25) { 1.0 } else { self.dice.number(least, 1.0).max((least * 100.0).ceil() / 100.0) };
+        let strength = if self.random.chance(25) {
+            1.0
+        } else {
+            self.random.number(least, 1.0).max((least * 100.0).ceil() / 100.0)
+        };
         self.set("strength", strength.min(1.0));
         (steps as f64 * strength) as u64
     }
 
     fn guidance(&mut self) {
-        self.maybe(70, "guidance_scale", |dice| match dice.whole(0, 4) {
+        self.maybe(70, "guidance_scale", |random| match random.whole(0, 4) {
             0 => 1.0,
             1 => 0.0,
-            _ => dice.number(1.0, 30.0),
+            _ => random.number(1.0, 30.0),
         });
-        self.maybe(20, "guidance_rescale", |dice| dice.number(0.0, 1.0));
-        self.maybe(20, "guidance_interval", |dice| {
-            let start = dice.number(0.0, 0.9);
-            json!([start, dice.number(start + 0.05, 1.0).max(start + 0.01)])
+        self.maybe(20, "guidance_rescale", |random| random.number(0.0, 1.0));
+        self.maybe(20, "guidance_interval", |random| {
+            let start = random.number(0.0, 0.9);
+            json!([start, random.number(start + 0.05, 1.0).max(start + 0.01)])
         });
     }
 
-    /// Those whose vectors are as wide as the model's text encoder.
+    /// The learned words whose vectors have the width of the model's text encoder.
     fn learned_words(&self) -> &'static [&'static str] {
         match self.model {
             "emoji" => &["<teal>"],
@@ -243,7 +247,7 @@ impl Draw<'_> {
         }
     }
 
-    /// Files that were made for the model: they are named after it, or after its family.
+    /// The files that were made for the model. Their names begin with the name of the model or its family.
     fn fitting(&self, names: &[String]) -> Vec<String> {
         let family = match self.model {
             "sd1" | "sd1-inpaint" => "sd1",
@@ -256,23 +260,23 @@ impl Draw<'_> {
 
     fn loras(&mut self) {
         let fitting = self.fitting(&self.of.loras);
-        if fitting.is_empty() || !self.dice.chance(35) {
+        if fitting.is_empty() || !self.random.chance(35) {
             return;
         }
-        let count = self.dice.whole(1, 3.min(fitting.len() as u64)) as usize;
-        let first = self.dice.whole(0, (fitting.len() - count) as u64) as usize;
+        let count = self.random.whole(1, 3.min(fitting.len() as u64)) as usize;
+        let first = self.random.whole(0, (fitting.len() - count) as u64) as usize;
         let chosen = &fitting[first..first + count];
-        if self.dice.chance(30) {
+        if self.random.chance(30) {
             let tags: String =
-                chosen.iter().map(|name| format!(" <lora:{name}:{}>", self.dice.number(-1.0, 1.0))).collect();
+                chosen.iter().map(|name| format!(" <lora:{name}:{}>", self.random.number(-1.0, 1.0))).collect();
             let prompt = format!("{}{tags}", self.body["prompt"].as_str().unwrap());
             return self.set("prompt", prompt);
         }
         let loras: Vec<Value> = chosen
             .iter()
-            .map(|name| match self.dice.chance(50) {
+            .map(|name| match self.random.chance(50) {
                 true => json!({"name": name}),
-                false => json!({"name": name, "scale": self.dice.number(-2.0, 2.0)}),
+                false => json!({"name": name, "scale": self.random.number(-2.0, 2.0)}),
             })
             .collect();
         self.set("loras", loras);
@@ -280,26 +284,26 @@ impl Draw<'_> {
 
     fn controls(&mut self) {
         let fitting = self.fitting(&self.of.control_nets);
-        if fitting.is_empty() || !self.dice.chance(30) {
-            self.maybe(20, "feature_cache", |dice| json!({"kind": "deepcache", "interval": dice.whole(2, 10)}));
+        if fitting.is_empty() || !self.random.chance(30) {
+            self.maybe(20, "feature_cache", |random| json!({"kind": "deepcache", "interval": random.whole(2, 10)}));
             return;
         }
-        let count = self.dice.whole(1, 2);
+        let count = self.random.whole(1, 2);
         let controls: Vec<Value> = (0..count)
             .map(|_| {
-                let dice = &mut self.dice;
-                let mut control = json!({"model": dice.pick(&fitting), "image": dice.pick(&self.of.pictures)});
-                if dice.chance(50) {
-                    control["scale"] = dice.number(0.0, 2.0).into();
+                let random = &mut self.random;
+                let mut control = json!({"model": random.pick(&fitting), "image": random.pick(&self.of.pictures)});
+                if random.chance(50) {
+                    control["scale"] = random.number(0.0, 2.0).into();
                 }
-                if dice.chance(30) {
-                    control["start"] = dice.number(0.0, 0.5).into();
-                    control["end"] = dice.number(0.51, 1.0).into();
+                if random.chance(30) {
+                    control["start"] = random.number(0.0, 0.5).into();
+                    control["end"] = random.number(0.51, 1.0).into();
                 }
-                if dice.chance(30) {
+                if random.chance(30) {
                     control["guess_mode"] = true.into();
                 }
-                if dice.chance(30) {
+                if random.chance(30) {
                     control["preprocess"] = "canny".into();
                 }
                 control
@@ -310,29 +314,29 @@ impl Draw<'_> {
 
     fn sdxl(&mut self, steps: u64) {
         for field in ["prompt_2", "negative_prompt_2"] {
-            if self.dice.chance(25) {
+            if self.random.chance(25) {
                 let text = self.text(false);
                 self.set(field, text);
             }
         }
         for field in ["original_size", "target_size", "negative_original_size", "negative_target_size"] {
-            self.maybe(15, field, |dice| json!([dice.whole(1, 4096), dice.whole(1, 4096)]));
+            self.maybe(15, field, |random| json!([random.whole(1, 4096), random.whole(1, 4096)]));
         }
         for field in ["crop_top_left", "negative_crop_top_left"] {
-            self.maybe(15, field, |dice| json!([dice.whole(0, 512), dice.whole(0, 512)]));
+            self.maybe(15, field, |random| json!([random.whole(0, 512), random.whole(0, 512)]));
         }
         for field in ["aesthetic_score", "negative_aesthetic_score"] {
-            self.maybe(15, field, |dice| dice.number(0.0, 10.0));
+            self.maybe(15, field, |random| random.number(0.0, 10.0));
         }
-        // The first model draws a step at least, and leaves one; levels belong to one scheduler alone.
+        // Both models must draw at least one step, and a list of levels applies to one scheduler only.
         let has_levels = self.body.contains_key("sigmas") || self.body.contains_key("timesteps");
         if steps < 3 || has_levels || self.body.contains_key("image") {
             return;
         }
-        let share = |dice: &mut Dice| dice.number(1.0 / steps as f64 + 0.01, 1.0 - 1.0 / steps as f64);
-        match self.dice.whole(0, 3) {
+        let share = |random: &mut Random| random.number(1.0 / steps as f64 + 0.01, 1.0 - 1.0 / steps as f64);
+        match self.random.whole(0, 3) {
             0 => {
-                let share = share(&mut self.dice);
+                let share = share(&mut self.random);
                 self.set("denoising_end", share);
             }
             1 => {
@@ -343,16 +347,16 @@ impl Draw<'_> {
                     .filter_map(|model| model["id"].as_str())
                     .filter(|id| id.starts_with("sdxl"))
                     .collect();
-                let mut refiner = json!({"model": self.dice.pick(&others)});
-                if self.dice.chance(70) {
-                    refiner["switch_at"] = share(&mut self.dice).into();
+                let mut refiner = json!({"model": self.random.pick(&others)});
+                if self.random.chance(70) {
+                    refiner["switch_at"] = share(&mut self.random).into();
                 }
-                if self.dice.chance(40) {
+                if self.random.chance(40) {
                     refiner["negative_prompt"] = self.text(false).into();
                 }
-                if self.dice.chance(30) {
-                    refiner["aesthetic_score"] = self.dice.number(0.0, 10.0).into();
-                    refiner["negative_aesthetic_score"] = self.dice.number(0.0, 10.0).into();
+                if self.random.chance(30) {
+                    refiner["aesthetic_score"] = self.random.number(0.0, 10.0).into();
+                    refiner["negative_aesthetic_score"] = self.random.number(0.0, 10.0).into();
                 }
                 self.set("refiner", refiner);
             }
@@ -362,21 +366,21 @@ impl Draw<'_> {
 
     fn rest(&mut self) {
         let (clip_skip, decoders) = (self.whole("max_clip_skip"), self.can["decoders"].as_array().unwrap());
-        self.maybe(20, "n", |dice| dice.whole(2, 3));
-        self.maybe(15, "eta", |dice| dice.number(0.0, 1.0));
-        self.maybe(20, "clip_skip", |dice| dice.whole(0, clip_skip));
-        self.maybe(30, "decoder", |dice| dice.pick(decoders).clone());
-        self.maybe(80, "seed", |dice| *dice.pick(&[0, 7, u64::from(u32::MAX), 1 << 53, i64::MAX as u64 - 8]));
-        self.maybe(30, "seed_mode", |dice| *dice.pick(&["per_image", "batch"]));
-        self.maybe(30, "previews", |dice| dice.whole(0, 10));
-        self.maybe(30, "output", |dice| match dice.chance(50) {
-            true => json!({"metadata": dice.pick(&["full", "seed", "none"])}),
-            false => json!({"format": dice.pick(&["png", "jpeg", "webp"]), "metadata": null}),
+        self.maybe(20, "n", |random| random.whole(2, 3));
+        self.maybe(15, "eta", |random| random.number(0.0, 1.0));
+        self.maybe(20, "clip_skip", |random| random.whole(0, clip_skip));
+        self.maybe(30, "decoder", |random| random.pick(decoders).clone());
+        self.maybe(80, "seed", |random| *random.pick(&[0, 7, u64::from(u32::MAX), 1 << 53, i64::MAX as u64 - 8]));
+        self.maybe(30, "seed_mode", |random| *random.pick(&["per_image", "batch"]));
+        self.maybe(30, "previews", |random| random.whole(0, 10));
+        self.maybe(30, "output", |random| match random.chance(50) {
+            true => json!({"metadata": random.pick(&["full", "seed", "none"])}),
+            false => json!({"format": random.pick(&["png", "jpeg", "webp"]), "metadata": null}),
         });
-        self.maybe(20, "on_disconnect", |dice| *dice.pick(&["auto", "keep", "cancel"]));
-        self.maybe(30, "priority", |dice| *dice.pick(&["low", "normal", "high"]));
-        self.maybe(20, "run_timeout_s", |dice| dice.whole(600, 3600));
-        self.maybe(20, "start_timeout_s", |dice| dice.whole(3600, 86_400));
-        self.maybe(20, "metadata", |dice| json!({"album": format!("n°{}", dice.whole(0, 9)), "empty": ""}));
+        self.maybe(20, "on_disconnect", |random| *random.pick(&["auto", "keep", "cancel"]));
+        self.maybe(30, "priority", |random| *random.pick(&["low", "normal", "high"]));
+        self.maybe(20, "run_timeout_s", |random| random.whole(600, 3600));
+        self.maybe(20, "start_timeout_s", |random| random.whole(3600, 86_400));
+        self.maybe(20, "metadata", |random| json!({"album": format!("n°{}", random.whole(0, 9)), "empty": ""}));
     }
 }

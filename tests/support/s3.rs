@@ -1,4 +1,4 @@
-//! An S3 server within the test's process, over a temporary folder, that fails as it is told.
+//! An S3 server in the test's process, on a temporary folder, with faults that tests can switch on.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -34,23 +34,23 @@ pub const PREFIX: &str = "some/place";
 const KEY: &str = "tester";
 const SECRET: &str = "0123456789";
 
-/// How the server meets requests from now on.
+/// How the server answers requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     Ok,
-    /// 503 to everything.
+    /// Answers every request with 503.
     Unavailable,
-    /// Every answer after this time.
+    /// Delays every answer by this time.
     Slow(Duration),
-    /// No answer at all, until the mode changes; then 503.
+    /// Does not answer until the mode changes; then answers with 503.
     Hang,
-    /// Answers break off in the middle of their bodies.
+    /// Cuts every answer in the middle of its body.
     Cut,
-    /// 403 to everything.
+    /// Answers every request with 403.
     Forbidden,
 }
 
-/// The server, on a thread and a runtime of its own, so that a test which blocks does not stop it.
+/// The server. It has its own thread and runtime, so that a test that blocks does not stop it.
 pub struct S3 {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -68,7 +68,7 @@ struct Shared {
 }
 
 impl S3 {
-    /// Serves an empty bucket on a port of the system's choice.
+    /// Serves an empty bucket on a free port.
     pub fn start() -> S3 {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
@@ -86,9 +86,9 @@ impl S3 {
         server
     }
 
-    /// Listens again after [`S3::stop`], at the same address and with what was stored.
+    /// Listens again after [`S3::stop`], at the same address and with the stored files.
     pub fn start_again(&mut self) {
-        assert!(self.running.is_none(), "it runs already");
+        assert!(self.running.is_none(), "the server runs already");
         let listener = std::net::TcpListener::bind(self.address).unwrap();
         listener.set_nonblocking(true).unwrap();
         self.address = listener.local_addr().unwrap();
@@ -96,7 +96,7 @@ impl S3 {
         let stopped = stop.clone();
         let serve = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            // Its end drops every connection where it is.
+            // The end of the future drops all connections.
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let served = axum::serve(listener, Router::new().fallback(answer).with_state(shared));
@@ -106,7 +106,7 @@ impl S3 {
         self.running = Some((stop, std::thread::spawn(serve)));
     }
 
-    /// Away: connections are closed and new ones refused.
+    /// Closes all connections and refuses new ones.
     pub fn stop(&mut self) {
         if let Some((stop, thread)) = self.running.take() {
             stop.cancel();
@@ -123,12 +123,12 @@ impl S3 {
         std::mem::take(&mut *self.shared.changed.lock().unwrap()).cancel();
     }
 
-    /// How many requests have come in, whatever became of them.
+    /// The number of requests received, in all modes.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
-    /// The settings of a server that uses it, as variables of its environment.
+    /// The settings of a latentd server that uses the bucket, as environment variables.
     pub fn settings(&self) -> Vec<(String, String)> {
         [
             ("LATENTD_BLOBS__URL", format!("s3://{BUCKET}/{PREFIX}")),
@@ -141,7 +141,7 @@ impl S3 {
         .to_vec()
     }
 
-    /// The same as a section of settings, with these variables over it.
+    /// The same settings as a section of the configuration, with `more` variables that override them.
     pub fn config(&self, more: &[(&str, &str)]) -> config::Blobs {
         let more = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let environment = self.settings().into_iter().chain(more).collect();
@@ -153,7 +153,7 @@ impl S3 {
         self.folder.path().join(BUCKET)
     }
 
-    /// Where an object's file lies on the disk.
+    /// The path of an object's file on the disk.
     pub fn file(&self, path: &str) -> PathBuf {
         self.bucket().join(PREFIX).join(path)
     }
@@ -184,14 +184,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             let (head, body) = served(&shared, request).await.into_parts();
             let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
             let half = [Ok(body.slice(..body.len() / 2)), Err(std::io::Error::other("cut"))];
-            // Its length is announced as that of the whole.
+            // The header still announces the complete length.
             Response::from_parts(head, Body::from_stream(futures::stream::iter(half).boxed()))
         }
     }
 }
 
 async fn served(shared: &Shared, request: Request) -> Response {
-    // The library would make the bucket, or miss the file alone.
+    // The library would create a missing bucket or report only a missing object.
     let bucket = request.uri().path().split('/').nth(1).unwrap_or_default();
     if !shared.root.join(bucket).is_dir() {
         return (StatusCode::NOT_FOUND, "<Error><Code>NoSuchBucket</Code></Error>").into_response();

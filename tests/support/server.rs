@@ -1,4 +1,4 @@
-//! A server process of its own for each test, on ports that the system chooses.
+//! Starts, stops and queries server processes of tests, on ports that the system chooses.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -13,35 +13,38 @@ use std::{
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 
-/// How a process is started, and started again.
+/// How to start a process. The same value can start it again.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub data_dir: PathBuf,
-    /// Settings as variables of the environment.
+    /// Settings as environment variables.
     pub settings: Vec<(String, String)>,
-    /// What is before the program, such as `nice -n 5`.
+    /// A command before the program, such as `nice -n 5`.
     pub wrapper: Vec<String>,
-    /// Where its log goes, behind what is there; else to the test's own standard error.
+    /// The file to which the log is appended; otherwise the log goes to the test's standard error.
     pub log: Option<PathBuf>,
 }
 
+/// A running server process; it is killed when it is dropped.
 pub struct Server {
     child: Child,
     launch: Launch,
-    /// Empty where the process has no public listener.
+    /// The URL of the public listener; empty if the process has none.
     pub public: String,
     pub operator: String,
     pub client: Client,
 }
 
-/// Longer than anything here takes on a slow machine: a bound against hanging, not a measure.
+/// A timeout against hanging, longer than anything takes on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Launch {
+    /// A process on a data folder, with default settings.
     pub fn on(data_dir: &Path) -> Launch {
         Launch { data_dir: data_dir.to_owned(), settings: Vec::new(), wrapper: Vec::new(), log: None }
     }
 
+    /// Adds a setting as an environment variable.
     pub fn set(mut self, key: &str, value: impl ToString) -> Launch {
         self.settings.push((key.to_owned(), value.to_string()));
         self
@@ -57,7 +60,7 @@ impl Server {
         server
     }
 
-    /// Starts the binary; it listens when this returns, but need not be ready.
+    /// Starts the binary and waits until it listens; it may not be ready yet.
     pub async fn spawn(launch: &Launch) -> Server {
         let words: Vec<&str> =
             launch.wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_latentd")]).collect();
@@ -77,7 +80,7 @@ impl Server {
         }
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // A start may wait for the database, which the test's own runtime may have to carry.
+        // The start may wait for a database behind a proxy that runs on the test's own runtime, so this must not block.
         let read = tokio::task::spawn_blocking(move || {
             let mut public = String::new();
             for line in lines.map_while(Result::ok) {
@@ -96,6 +99,7 @@ impl Server {
         Server { child, launch: launch.clone(), public, operator, client }
     }
 
+    /// Waits until the server is ready.
     pub async fn is_ready(&self) {
         self.until("it is ready", async |server: &Server| {
             let answer = server.client.get(format!("{}/readyz", server.operator)).send().await;
@@ -104,18 +108,18 @@ impl Server {
         .await;
     }
 
-    /// The same process anew, ready; the old one must be gone.
-    pub async fn again(launch: &Launch) -> Server {
+    /// Starts the binary and waits until it is ready. An earlier process on the same data folder must have ended.
+    pub async fn start_ready(launch: &Launch) -> Server {
         let server = Server::spawn(launch).await;
         server.is_ready().await;
         server
     }
 
-    /// SIGKILL, and the same process anew.
-    pub async fn killed_and_again(self) -> Server {
+    /// Kills the process with SIGKILL and starts it again.
+    pub async fn kill_and_restart(self) -> Server {
         let launch = self.launch();
         self.kill();
-        Server::again(&launch).await
+        Server::start_ready(&launch).await
     }
 
     pub fn launch(&self) -> Launch {
@@ -144,7 +148,7 @@ impl Server {
         let ask = || self.client.get(format!("{}{path}", self.operator)).send();
         match ask().await {
             Ok(answer) => answer,
-            // A process that was stopped may have closed the connection when it woke up.
+            // A process that continues after SIGSTOP may have closed the connection.
             Err(_) => ask().await.unwrap(),
         }
     }
@@ -153,7 +157,7 @@ impl Server {
         self.client.post(self.url("/v1/images")).json(body).send().await.unwrap()
     }
 
-    /// Posts and expects 202; returns the generation's id.
+    /// Sends a request, asserts the status 202, and returns the id of the generation.
     pub async fn accept(&self, body: &Value) -> String {
         let response = self.post(body).await;
         let (status, text) = (response.status(), response.text().await.unwrap());
@@ -162,7 +166,7 @@ impl Server {
         generation["id"].as_str().unwrap().to_owned()
     }
 
-    /// The generation once it has ended.
+    /// Waits until the generation has ended; returns it.
     pub async fn ended(&self, id: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -188,7 +192,7 @@ impl Server {
         text.lines().filter(is_sample).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Polls until the condition holds.
+    /// Polls until the condition holds. `what` describes the condition in the panic message.
     pub async fn until(&self, what: &str, holds: impl AsyncFn(&Server) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds(self).await {
@@ -197,58 +201,58 @@ impl Server {
         }
     }
 
-    /// Memory that the process has, as the system counts it.
+    /// The resident memory of the process in bytes, by `ps`.
     pub fn resident_bytes(&self) -> u64 {
         let told = Command::new("ps").args(["-o", "rss=", "-p", &self.pid().to_string()]).output().unwrap();
         1024 * String::from_utf8(told.stdout).unwrap().trim().parse::<u64>().unwrap()
     }
 
-    /// Files and sockets that the process has open; `None` where the system does not show them.
+    /// The number of open files and sockets of the process; `None` if the system has no `/proc`.
     pub fn open_files(&self) -> Option<usize> {
         Some(std::fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?.count())
     }
 
-    /// SIGKILL: nothing of the process's own code runs.
+    /// Kills the process with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGHUP, at which the folders of models are read again.
+    /// Sends SIGHUP, on which the server reads the model folders again.
     pub fn hang_up(&self) {
         self.signal("HUP");
     }
 
-    /// SIGTERM, and the exit status.
+    /// Sends SIGTERM and waits for the exit status; blocks the thread.
     pub fn terminate(mut self) -> ExitStatus {
         self.signal("TERM");
         self.child.wait().unwrap()
     }
 
-    /// SIGTERM, and the exit status, without holding up the test's runtime.
+    /// Sends SIGTERM and waits for the exit status without blocking the thread.
     pub async fn stopped(self) -> ExitStatus {
         self.signal("TERM");
         self.exit().await
     }
 
-    /// The exit status once the process has ended by itself or by a signal, without holding up the test's runtime.
+    /// Waits without blocking the thread until the process has ended; returns the exit status.
     pub async fn exit(mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "it does not end");
+            assert!(Instant::now() < deadline, "the process does not end");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Whether the process has not ended.
-    pub fn lives(&mut self) -> bool {
+    /// Whether the process is still running.
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// TERM, STOP, CONT.
+    /// Sends the signal of this name, such as TERM, STOP or CONT.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(sent.success());
@@ -257,7 +261,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // After `kill` and `terminate` the process is gone already, which is no error here.
+        // After `kill` and `terminate` the process has ended already, which is no error.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -268,7 +272,7 @@ pub fn request(prompt: &str, seed: u64) -> Value {
     json!({"prompt": prompt, "seed": seed})
 }
 
-/// `base` with the fields of `more` laid over it.
+/// `base` with the fields of `more`, which replace fields of the same names.
 pub fn with(mut base: Value, more: &Value) -> Value {
     for (key, value) in more.as_object().unwrap() {
         base[key] = value.clone();
@@ -276,7 +280,7 @@ pub fn with(mut base: Value, more: &Value) -> Value {
     base
 }
 
-/// Width, height and the RGB bytes of a picture's file.
+/// The width, the height and the RGB bytes (H, W, 3) of a picture file.
 pub fn decode(file: &[u8]) -> (u32, u32, Vec<u8>) {
     let picture = image::load_from_memory(file).unwrap();
     (picture.width(), picture.height(), picture.into_rgb8().into_raw())

@@ -1,4 +1,4 @@
-//! The routes of endpoints, with the real server; every answer is held to the contract.
+//! Tests of the routes of webhook endpoints with the real server. Every answer is checked against the contract.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn call(server: &Server, method: &str, path: &str, body: Option<Value>) ->
 }
 
 #[tokio::test]
-async fn an_endpoint_is_registered_read_replaced_and_erased() {
+async fn an_endpoint_is_registered_read_replaced_and_deleted() {
     let data = tempfile::tempdir().unwrap();
     let server = server(data.path(), &[]).await;
     let all = "/v1/webhook_endpoints";
@@ -52,7 +52,7 @@ async fn an_endpoint_is_registered_read_replaced_and_erased() {
     assert_eq!((&replaced["status"], &replaced["description"]), (&json!("disabled"), &json!("mine")));
     assert_eq!(replaced["events"], json!(["started", "completed"]));
     assert!(replaced.get("secret").is_none());
-    // What is left out is the default again.
+    // Omitted fields get their defaults.
     let (_, replaced) = call(&server, "PUT", &one, Some(json!({"url": "https://10.0.0.2/"}))).await;
     assert_eq!((&replaced["status"], &replaced["description"]), (&json!("enabled"), &json!("")));
 
@@ -96,7 +96,7 @@ async fn every_bad_field_is_named_with_its_bound() {
     assert_eq!((status, &problem["code"]), (409, &json!("webhook_endpoints_full")));
     assert!(problem["detail"].as_str().unwrap().contains("at most 2"), "{problem}");
 
-    // Without a secret of the settings, a request cannot name an address.
+    // Without `webhooks.secret` in the settings, a request cannot name an address.
     let own = json!({"prompt": "x", "steps": 0, "webhook": {"url": "https://10.0.0.1/"}});
     let (status, problem) = call(&server, "POST", "/v1/images", Some(own)).await;
     assert_eq!(status, 422);

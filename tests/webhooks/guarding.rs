@@ -1,4 +1,4 @@
-//! T20, the half of forged requests: a port on loopback that no notation, name, redirect or proxy leads to.
+//! Tests against server-side request forgery: no notation, name, redirect or proxy leads to a port on loopback.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use latentd::{
     config::{Config, Sources, Webhooks},
     generation::{DeliveryId, Fields, SigningSecret},
     ledger::{self, Ledger},
-    webhooks::{Guard, Parcel, Registry, Resolver, Sender, Sent, SystemResolver, headers},
+    webhooks::{EndpointRegistry, Guard, Message, Resolver, Sender, Sent, SystemResolver, headers},
 };
 use serde_json::{Map, Value, json};
 
@@ -22,7 +22,7 @@ use crate::{
     receiver::{Answer, Receiver, Trap},
 };
 
-/// Says one thing after another, and the last for ever; counts how often it was asked.
+/// A resolver that returns the given answers in turn and then repeats the last one. It counts its calls.
 struct Flipping {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
     asked: Mutex<usize>,
@@ -49,7 +49,7 @@ impl Resolver for Flipping {
     }
 }
 
-/// http and the port of the trap are allowed, so that only the address stands in the way.
+/// Settings that allow plain HTTP and the port of the trap, so only the address can be refused.
 fn settings(port: u16, allow_hosts: &str) -> Webhooks {
     let port = port.to_string();
     let secret = SigningSecret::from_key(vec![7; 32]).unwrap().reveal();
@@ -67,7 +67,7 @@ async fn send(sender: &Sender, url: &str) -> Sent {
     let secret = SigningSecret::from_key(vec![7; 32]).unwrap();
     let body = "{}".to_owned();
     let headers = headers(&[secret], DeliveryId::new(), 0, &body);
-    sender.send(Parcel { url: url.to_owned(), headers, body }).await
+    sender.send(Message { url: url.to_owned(), headers, body }).await
 }
 
 #[tokio::test]
@@ -99,20 +99,20 @@ async fn no_notation_leads_to_loopback() {
 }
 
 #[tokio::test]
-async fn a_name_that_changes_its_mind_leads_nowhere() {
+async fn a_name_whose_address_changes_to_loopback_is_refused() {
     let trap = Trap::start().await;
     let settings = settings(trap.address.port(), "");
     let url = format!("http://rebinding.example:{}/", trap.address.port());
 
-    // At submit it is public and passes; when the message is sent it is not.
+    // The first lookup, at submission, returns a public address; the second, at sending, returns loopback.
     let resolver = Flipping::new(&[&["93.184.216.34"], &["127.0.0.1"]]);
     let (registry, _data) = registry(&settings, resolver.clone()).await;
-    assert_eq!(judged(&registry, &url).await, Vec::new());
+    assert_eq!(submission_errors(&registry, &url).await, Vec::new());
     let sent = send(&sender(&settings, resolver.clone()), &url).await;
     assert_eq!(sent.answer.error.as_deref(), Some("the address must lead to a host of the public internet"));
-    assert_eq!(resolver.asked(), 2, "one look at submit and one for the message");
+    assert_eq!(resolver.asked(), 2, "one lookup at submission and one at sending");
 
-    // Loopback among others, and IPv4 in IPv6's clothes.
+    // Loopback among other addresses, and IPv4 addresses written as IPv6.
     for answer in [&["93.184.216.34", "127.0.0.1"][..], &["::ffff:127.0.0.1"], &["64:ff9b::7f00:1"], &["::1"]] {
         let sent = send(&sender(&settings, Flipping::new(&[answer])), &url).await;
         assert_eq!(sent.answer.status, None, "{answer:?}");
@@ -122,15 +122,15 @@ async fn a_name_that_changes_its_mind_leads_nowhere() {
 }
 
 #[tokio::test]
-async fn what_was_judged_is_what_is_connected_to() {
-    // The second answer would be the trap's address: if the name were looked up again to connect, the trap would be reached.
+async fn the_checked_address_is_the_one_that_is_connected_to() {
+    // A second lookup before connecting would return the trap's address.
     let trap = Trap::start().await;
     let receiver = Receiver::start_at(&format!("127.0.0.2:{}", trap.address.port()), &[]).await;
     let settings = settings(trap.address.port(), "127.0.0.2");
     let resolver = Flipping::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let url = format!("http://receiver.example:{}/", trap.address.port());
     let sent = send(&sender(&settings, resolver.clone()), &url).await;
-    assert_eq!(sent.answer, ledger::Answer { status: Some(200), error: None });
+    assert_eq!(sent.answer, ledger::DeliveryAnswer { status: Some(200), error: None });
     assert_eq!(resolver.asked(), 1);
     let message = &receiver.until(1).await[0];
     assert_eq!(message.header("host"), format!("receiver.example:{}", trap.address.port()));
@@ -154,14 +154,14 @@ async fn redirects_are_not_followed_and_bodies_not_read() {
     trap.assert_untouched().await;
 }
 
-async fn registry(settings: &Webhooks, resolver: Arc<dyn Resolver>) -> (Registry, tempfile::TempDir) {
+async fn registry(settings: &Webhooks, resolver: Arc<dyn Resolver>) -> (EndpointRegistry, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
     let store = Arc::new(Ledger::open_sqlite(data.path(), Duration::ZERO).await.unwrap());
-    (Registry::new(store, None, Arc::new(Guard::new(settings)), resolver, settings), data)
+    (EndpointRegistry::new(store, None, Arc::new(Guard::new(settings)), resolver, settings), data)
 }
 
-/// What is wrong with the address, at submit.
-async fn judged(registry: &Registry, url: &str) -> Vec<(String, &'static str)> {
+/// The pointers and codes of the errors that the address causes at submission.
+async fn submission_errors(registry: &EndpointRegistry, url: &str) -> Vec<(String, &'static str)> {
     let map = Map::from_iter([("webhook".to_owned(), json!({"url": url}))]);
     let mut fields = Fields::new(map);
     registry.check(&mut fields, "default").await.unwrap();
@@ -170,7 +170,7 @@ async fn judged(registry: &Registry, url: &str) -> Vec<(String, &'static str)> {
 }
 
 #[tokio::test]
-async fn at_submit_what_resolves_at_once_is_judged_and_what_does_not_is_judged_later() {
+async fn names_that_do_not_resolve_at_submission_are_checked_later() {
     struct Slow;
     struct Nothing;
 
@@ -191,14 +191,14 @@ async fn at_submit_what_resolves_at_once_is_judged_and_what_does_not_is_judged_l
     let settings = settings(443, "");
     let url = "https://hooks.example/";
     let (private, _data) = registry(&settings, Flipping::new(&[&["10.0.0.7"]])).await;
-    assert_eq!(judged(&private, url).await, [("/webhook/url".to_owned(), "webhook_url_forbidden")]);
+    assert_eq!(submission_errors(&private, url).await, [("/webhook/url".to_owned(), "webhook_url_forbidden")]);
     for resolver in [Arc::new(Slow) as Arc<dyn Resolver>, Arc::new(Nothing)] {
         let (registry, _data) = registry(&settings, resolver).await;
-        assert_eq!(judged(&registry, url).await, []);
+        assert_eq!(submission_errors(&registry, url).await, []);
     }
 }
 
-/// The real server, at submit and behind a proxy that its environment names.
+/// Tests the real server at submission and with a proxy in its environment.
 #[tokio::test]
 async fn forged_requests_are_refused_and_nothing_is_sent() {
     let trap = Trap::start().await;
@@ -243,8 +243,8 @@ async fn forged_requests_are_refused_and_nothing_is_sent() {
         let problem: Value = answer.json().await.unwrap();
         assert!(problem["errors"][0]["detail"].as_str().unwrap().contains(detail), "{problem}");
     }
-    // Accepted, since a documentation address in a public name's place cannot be known here; tried once and dead: through
-    // the proxy of the environment it would have reached the trap.
+    // The name does not resolve, so it is accepted here. The only try fails, and the message is dead. Through the proxy
+    // of the environment, the message would have reached the trap.
     let endpoint = json!({"url": "http://does-not-exist.invalid/"});
     let answer = server.client.post(server.url("/v1/webhook_endpoints")).json(&endpoint).send().await.unwrap();
     assert_eq!(answer.status(), 201);

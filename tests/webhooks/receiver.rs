@@ -1,4 +1,4 @@
-//! A receiver that answers as the test tells it to, on the level of sockets, so that it can also fail to.
+//! A receiver of webhooks on a plain socket. The test sets its answers, including broken ones.
 
 use std::{
     collections::VecDeque,
@@ -21,22 +21,22 @@ use tokio::{
 
 use crate::harness::PATIENCE;
 
-/// What a receiver does with a message.
+/// The reaction of a receiver to a message.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
     Status(u16),
     /// A status with `Retry-After`, in seconds.
     Later(u16, u64),
     Redirect(SocketAddr),
-    /// Reads it and says nothing.
+    /// Reads the message and does not answer.
     Hang,
-    /// Reads it and cuts the connection.
+    /// Reads the message and resets the connection.
     Reset,
-    /// A head that promises a body without end.
+    /// Sends a head that announces a huge body, and one byte of it.
     Endless,
 }
 
-/// A message as it arrived.
+/// A received message.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub headers: HeaderMap,
@@ -64,16 +64,16 @@ impl Message {
         self.json()["type"].as_str().unwrap().to_owned()
     }
 
-    /// Whether the library of Standard Webhooks takes it for one that this secret has signed just now.
+    /// Whether the library of Standard Webhooks verifies a current signature by this secret.
     pub fn is_signed_by(&self, secret: &str) -> bool {
         Webhook::new(secret).unwrap().verify(self.body.as_bytes(), &self.headers).is_ok()
     }
 }
 
-/// What the connections of a receiver share.
-struct Told {
+/// The state that the connections of a receiver share.
+struct Shared {
     script: Mutex<VecDeque<Answer>>,
-    /// Where the script has ended.
+    /// The answer after the end of the script.
     otherwise: Mutex<Answer>,
     messages: Mutex<Vec<Message>>,
     arrived: Notify,
@@ -82,11 +82,11 @@ struct Told {
 #[derive(Clone)]
 pub struct Receiver {
     pub address: SocketAddr,
-    told: Arc<Told>,
+    shared: Arc<Shared>,
 }
 
 impl Receiver {
-    /// Answers with the script, one answer a message, and then with 200.
+    /// Starts a receiver that gives one answer of the script per message, and 200 after the script.
     pub async fn start(script: &[Answer]) -> Receiver {
         Receiver::start_at("127.0.0.1:0", script).await
     }
@@ -95,7 +95,7 @@ impl Receiver {
         let listener = TcpListener::bind(address).await.unwrap();
         let receiver = Receiver {
             address: listener.local_addr().unwrap(),
-            told: Arc::new(Told {
+            shared: Arc::new(Shared {
                 script: Mutex::new(script.iter().copied().collect()),
                 otherwise: Mutex::new(Answer::Status(200)),
                 messages: Mutex::default(),
@@ -116,20 +116,21 @@ impl Receiver {
         format!("http://{}/hook?a=b", self.address)
     }
 
+    /// Drops the rest of the script and gives this answer to all later messages.
     pub fn answer_with(&self, answer: Answer) {
-        self.told.script.lock().unwrap().clear();
-        *self.told.otherwise.lock().unwrap() = answer;
+        self.shared.script.lock().unwrap().clear();
+        *self.shared.otherwise.lock().unwrap() = answer;
     }
 
     pub fn messages(&self) -> Vec<Message> {
-        self.told.messages.lock().unwrap().clone()
+        self.shared.messages.lock().unwrap().clone()
     }
 
-    /// All messages as soon as there are so many.
+    /// Waits for at least `count` messages and returns all messages.
     pub async fn until(&self, count: usize) -> Vec<Message> {
         let enough = async {
             loop {
-                let arrived = self.told.arrived.notified();
+                let arrived = self.shared.arrived.notified();
                 let messages = self.messages();
                 if messages.len() >= count {
                     return messages;
@@ -143,10 +144,10 @@ impl Receiver {
 
     async fn serve(&self, mut stream: TcpStream) {
         let Some(message) = read(&mut stream).await else { return };
-        let answer = self.told.script.lock().unwrap().pop_front();
-        let answer = answer.unwrap_or_else(|| *self.told.otherwise.lock().unwrap());
-        self.told.messages.lock().unwrap().push(message);
-        self.told.arrived.notify_waiters();
+        let answer = self.shared.script.lock().unwrap().pop_front();
+        let answer = answer.unwrap_or_else(|| *self.shared.otherwise.lock().unwrap());
+        self.shared.messages.lock().unwrap().push(message);
+        self.shared.arrived.notify_waiters();
         let head = match answer {
             Answer::Status(status) => format!("HTTP/1.1 {status} Told\r\ncontent-length: 0\r\n\r\n"),
             Answer::Later(status, seconds) => {
@@ -169,7 +170,7 @@ impl Receiver {
     }
 }
 
-/// One request with its whole body; `None` where the client leaves before.
+/// Reads one request with its whole body. Returns `None` if the client closes the connection early.
 async fn read(stream: &mut TcpStream) -> Option<Message> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     let end = loop {
@@ -195,7 +196,7 @@ async fn read(stream: &mut TcpStream) -> Option<Message> {
     Some(Message { headers, body: String::from_utf8(bytes[end..].to_vec()).unwrap() })
 }
 
-/// A port that nobody must reach: it counts who does.
+/// A port that no message may reach. It counts connections.
 pub struct Trap {
     pub address: SocketAddr,
     reached: Arc<AtomicUsize>,
@@ -216,12 +217,12 @@ impl Trap {
         Trap { address, reached }
     }
 
-    /// Panics if anybody has connected. A connection of its own comes last in the queue of those that wait to be accepted,
-    /// so that all before it are counted.
+    /// Panics if there was a connection. The method's own connection is accepted after all earlier ones, so all of them
+    /// are counted.
     pub async fn assert_untouched(&self) {
         let mut own = TcpStream::connect(self.address).await.unwrap();
         let mut byte = [0];
         tokio::time::timeout(Duration::from_secs(20), own.read_exact(&mut byte)).await.unwrap().unwrap();
-        assert_eq!(self.reached.swap(0, Ordering::SeqCst), 1, "somebody was in the trap");
+        assert_eq!(self.reached.swap(0, Ordering::SeqCst), 1, "the trap was reached");
     }
 }

@@ -1,4 +1,4 @@
-//! What we sign, the library of Standard Webhooks verifies.
+//! Tests of signatures: the library of Standard Webhooks verifies them.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use latentd::{
@@ -24,7 +24,7 @@ fn verifies(secret: &SigningSecret, headers: &HeaderMap, body: &str) -> bool {
 
 #[test]
 fn the_example_of_the_standard_has_its_signature() {
-    // The example of the reference implementations' own tests.
+    // The example comes from the tests of the reference implementations.
     let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let signed = signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, "{\"test\": 2432232314}");
     assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");

@@ -1,15 +1,16 @@
-//! The same cases for every store: what is written with an event, who gets it, and what becomes of it.
+//! Tests of stored webhooks on SQLite and PostgreSQL: writing, claiming, settling and purging deliveries; endpoints.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use latentd::{
     config::{Config, Sources},
     generation::{
-        DeliveryId, DeliveryState, Endpoint, EndpointId, EndpointTerms, EventKind, GenerationId, Job, SigningSecret,
+        DeliveryId, DeliveryState, Endpoint, EndpointId, EndpointSettings, EventKind, GenerationId, Job, SigningSecret,
         WebhookEvent,
     },
     ledger::{
-        Acceptance, Answer, Claimant, ClaimedDelivery, Lease, Ledger, NewEndpoint, Next, Outcome, Store, Webhooks,
+        Acceptance, Claimant, ClaimedDelivery, DeliveryAnswer, Lease, Ledger, NewEndpoint, Next, Outcome, Store,
+        Webhooks,
     },
 };
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use crate::postgres::Cluster;
 const HOUR: Duration = Duration::from_secs(3600);
 const TENANT: &str = "default";
 
-/// A store of a case's own.
+/// A new store for one case.
 struct Place {
     store: Arc<dyn Store>,
     webhooks: Arc<dyn Webhooks>,
@@ -32,7 +33,7 @@ async fn sqlite(retention: Duration) -> Place {
     Place { store: store.clone(), webhooks: store, _data: Some(data) }
 }
 
-/// `None` where no PostgreSQL is installed.
+/// Returns `None` if PostgreSQL is not installed.
 async fn postgres(retention: Duration) -> Option<Place> {
     let url = Cluster::shared()?.create_database().await;
     let flags = [("database.url", url.as_str()), ("database.max_connections", "4"), ("database.timeout_s", "60")];
@@ -42,7 +43,7 @@ async fn postgres(retention: Duration) -> Option<Place> {
     Some(Place { store: store.clone(), webhooks: store, _data: None })
 }
 
-/// One test of each case for each store.
+/// Makes one test of each case for each store.
 macro_rules! suite {
     ($($case:ident: $retention:expr,)*) => {
         mod on_sqlite {
@@ -70,23 +71,23 @@ macro_rules! suite {
 }
 
 suite! {
-    a_generation_without_a_webhook_is_nobodys_message: HOUR,
-    each_class_of_events_goes_to_those_who_asked_for_it: HOUR,
-    every_final_state_is_told_of: HOUR,
-    a_claim_keeps_others_away_until_it_ends: HOUR,
-    the_order_of_a_generation_is_kept_whatever_fails: HOUR,
-    many_claimers_get_each_delivery_once: HOUR,
-    a_receiver_that_has_its_share_is_passed_over: HOUR,
-    a_lost_claim_writes_nothing: HOUR,
-    a_receiver_that_is_gone_gets_nothing_any_more: HOUR,
-    what_was_given_back_is_due_at_once_and_not_counted: HOUR,
-    a_retry_begins_anew_and_voids_the_try_under_way: HOUR,
+    a_generation_without_a_webhook_causes_no_delivery: HOUR,
+    each_class_of_events_is_delivered_only_if_requested: HOUR,
+    every_final_state_is_delivered: HOUR,
+    a_claim_excludes_others_until_it_ends: HOUR,
+    deliveries_of_a_generation_keep_their_order_after_failures: HOUR,
+    concurrent_claimers_get_each_delivery_once: HOUR,
+    receivers_in_the_list_of_busy_ones_are_skipped: HOUR,
+    a_released_claim_changes_nothing: HOUR,
+    a_receiver_that_is_gone_gets_no_more_deliveries: HOUR,
+    a_released_delivery_is_due_at_once_and_not_counted: HOUR,
+    a_retry_resets_the_attempts_and_ends_the_current_claim: HOUR,
     an_endpoint_belongs_to_its_tenant: HOUR,
-    an_endpoint_takes_its_deliveries_along: HOUR,
-    an_old_secret_signs_until_its_time_is_over: HOUR,
-    what_has_ended_is_erased_and_what_is_pending_is_not: Duration::ZERO,
+    deleting_an_endpoint_deletes_its_deliveries: HOUR,
+    an_old_secret_signs_until_it_expires: HOUR,
+    ended_deliveries_are_purged_and_pending_ones_are_kept: Duration::ZERO,
     the_log_is_read_page_by_page: HOUR,
-    a_tenant_has_so_many_endpoints_and_no_more: HOUR,
+    the_number_of_endpoints_of_a_tenant_is_bounded: HOUR,
 }
 
 fn generation(webhook: Value) -> Job {
@@ -104,7 +105,7 @@ fn generation(webhook: Value) -> Job {
 
 impl Place {
     async fn endpoint(&self, events: &[WebhookEvent]) -> Endpoint {
-        let terms = EndpointTerms {
+        let terms = EndpointSettings {
             url: "https://example.org/hook".to_owned(),
             events: events.to_vec(),
             description: "a receiver".to_owned(),
@@ -133,16 +134,16 @@ impl Place {
 
     async fn begin(&self) -> Lease {
         let by = Claimant { worker: "one".to_owned(), lease: HOUR, models: vec!["tiny".to_owned()] };
-        self.store.claim(&by, 1, true).await.unwrap().pop().expect("one is queued").1
+        self.store.claim(&by, 1, true).await.unwrap().pop().expect("a generation is queued").1
     }
 
-    async fn told_of(&self, endpoint: &Endpoint) -> GenerationId {
+    async fn accept_with_webhook(&self, endpoint: &Endpoint) -> GenerationId {
         self.accept(json!({"endpoint": endpoint.id})).await
     }
 
-    /// A generation that was accepted, began and failed, with its deliveries.
-    async fn whole(&self, endpoint: &Endpoint) -> GenerationId {
-        let id = self.told_of(endpoint).await;
+    /// Accepts a generation, claims it and ends it as canceled. Returns its id.
+    async fn run_and_cancel(&self, endpoint: &Endpoint) -> GenerationId {
+        let id = self.accept_with_webhook(endpoint).await;
         let lease = self.begin().await;
         self.store.finish(lease, Outcome::Canceled).await.unwrap().unwrap();
         id
@@ -159,7 +160,7 @@ impl Place {
     }
 
     async fn settle(&self, claimed: &ClaimedDelivery, status: u16, next: Next) -> bool {
-        let answer = Answer { status: Some(status), error: None };
+        let answer = DeliveryAnswer { status: Some(status), error: None };
         self.webhooks.settle_delivery(claimed.claim, &answer, next).await.unwrap()
     }
 
@@ -180,21 +181,21 @@ const BOTH: [WebhookEvent; 2] = [WebhookEvent::Started, WebhookEvent::Completed]
 const COMPLETED: [WebhookEvent; 1] = [WebhookEvent::Completed];
 const AT_ONCE: Next = Next::Retry { after: Duration::ZERO };
 
-async fn a_generation_without_a_webhook_is_nobodys_message(place: Place) {
+async fn a_generation_without_a_webhook_causes_no_delivery(place: Place) {
     place.accept(Value::Null).await;
     let lease = place.begin().await;
     place.store.finish(lease, Outcome::Canceled).await.unwrap().unwrap();
     assert_eq!(place.webhooks.backlog().await.unwrap(), 0);
-    // Nor is one whose endpoint is gone or disabled by the time.
+    // Neither does a generation whose endpoint has been deleted.
     let endpoint = place.endpoint(&BOTH).await;
-    place.told_of(&endpoint).await;
+    place.accept_with_webhook(&endpoint).await;
     assert!(place.webhooks.delete_endpoint(TENANT, endpoint.id).await.unwrap());
     let lease = place.begin().await;
     place.store.finish(lease, Outcome::Canceled).await.unwrap().unwrap();
     assert_eq!(place.webhooks.backlog().await.unwrap(), 0);
 }
 
-async fn each_class_of_events_goes_to_those_who_asked_for_it(place: Place) {
+async fn each_class_of_events_is_delivered_only_if_requested(place: Place) {
     let asked = |events: &[&str]| json!({"url": "https://example.org/own", "events": events});
     for (webhook, expected) in [
         (asked(&["started"]), vec!["generation.started"]),
@@ -217,25 +218,25 @@ async fn each_class_of_events_goes_to_those_who_asked_for_it(place: Place) {
         assert_eq!(seen, expected);
     }
     let endpoint = place.endpoint(&COMPLETED).await;
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     let claimed = place.claim_one().await;
     assert_eq!(kind(&claimed), "generation.canceled");
     assert_eq!((claimed.url.as_str(), claimed.secrets), (endpoint.terms.url.as_str(), vec![secret(1)]));
 }
 
-async fn every_final_state_is_told_of(place: Place) {
+async fn every_final_state_is_delivered(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    // Canceled in the queue.
-    let canceled = place.told_of(&endpoint).await;
+    // A generation that is canceled in the queue.
+    let canceled = place.accept_with_webhook(&endpoint).await;
     place.store.cancel(canceled).await.unwrap().unwrap();
-    // Failed, with an error that names its code alone.
-    place.told_of(&endpoint).await;
+    // A generation that fails. The message contains the code of the error, but not its text.
+    place.accept_with_webhook(&endpoint).await;
     let problem =
         latentd::generation::Problem { code: "internal".into(), message: "swordfish".into(), retryable: false };
     let lease = place.begin().await;
     place.store.finish(lease, Outcome::Failed(problem)).await.unwrap().unwrap();
-    // Succeeded.
-    place.told_of(&endpoint).await;
+    // A generation that succeeds.
+    place.accept_with_webhook(&endpoint).await;
     let artifact = latentd::generation::Artifact {
         index: 0,
         media_type: latentd::generation::Format::Png.into(),
@@ -256,9 +257,9 @@ async fn every_final_state_is_told_of(place: Place) {
     assert_eq!(body["data"]["error"], json!({"code": "internal", "retryable": false}));
 }
 
-async fn a_claim_keeps_others_away_until_it_ends(place: Place) {
+async fn a_claim_excludes_others_until_it_ends(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     let short = Duration::from_millis(50);
     let first = place.webhooks.claim_deliveries(1, short, &[]).await.unwrap().remove(0);
     let second = loop {
@@ -269,17 +270,17 @@ async fn a_claim_keeps_others_away_until_it_ends(place: Place) {
     };
     assert_eq!((second.claim.id(), second.attempts), (first.claim.id(), 2));
     assert_eq!(second.body, first.body, "the same bytes each time");
-    assert!(place.claim(1).await.is_empty(), "the second claim holds for an hour");
-    assert!(!place.settle(&first, 200, Next::Delivered).await, "the first has ended");
+    assert!(place.claim(1).await.is_empty(), "the second claim lasts an hour");
+    assert!(!place.settle(&first, 200, Next::Delivered).await, "the first claim has ended");
     assert!(place.settle(&second, 200, Next::Delivered).await);
     assert!(place.claim(1).await.is_empty());
 }
 
-async fn the_order_of_a_generation_is_kept_whatever_fails(place: Place) {
+async fn deliveries_of_a_generation_keep_their_order_after_failures(place: Place) {
     let endpoint = place.endpoint(&BOTH).await;
-    let id = place.told_of(&endpoint).await;
-    let other = place.told_of(&endpoint).await;
-    // Two attempts of the first, then its end.
+    let id = place.accept_with_webhook(&endpoint).await;
+    let other = place.accept_with_webhook(&endpoint).await;
+    // The first generation has two attempts before its end.
     let lease = place.begin().await;
     assert_eq!(lease.id(), id);
     let problem = latentd::generation::Problem { code: "x".into(), message: String::new(), retryable: true };
@@ -291,7 +292,7 @@ async fn the_order_of_a_generation_is_kept_whatever_fails(place: Place) {
     for _ in 0..3 {
         for status in [500, 500, 200] {
             let claimed = place.claim_one().await;
-            assert!(place.claim(10).await.is_empty(), "the next waits for this one");
+            assert!(place.claim(10).await.is_empty(), "the next delivery waits for this one");
             seen.push(kind(&claimed));
             let next = if status == 200 { Next::Delivered } else { AT_ONCE };
             assert!(place.settle(&claimed, status, next).await);
@@ -299,11 +300,11 @@ async fn the_order_of_a_generation_is_kept_whatever_fails(place: Place) {
     }
     let (started, canceled) = ("generation.started", "generation.canceled");
     assert_eq!(seen, [started, started, started, started, started, started, canceled, canceled, canceled]);
-    // A dead one lets the next pass, and another generation's wait for nobody.
+    // A dead delivery does not block the next one. Deliveries of other generations do not wait.
     let lease = place.begin().await;
     assert_eq!(lease.id(), other);
     place.store.finish(lease, Outcome::Canceled).await.unwrap().unwrap();
-    let third = place.whole(&endpoint).await;
+    let third = place.run_and_cancel(&endpoint).await;
     let claimed = place.claim(10).await;
     assert_eq!(claimed.iter().map(|one| one.generation).collect::<BTreeSet<_>>(), [other, third].into());
     assert_eq!(claimed.iter().map(kind).collect::<Vec<_>>(), [started, started]);
@@ -313,10 +314,10 @@ async fn the_order_of_a_generation_is_kept_whatever_fails(place: Place) {
     assert_eq!((claimed.generation, kind(&claimed)), (other, canceled.to_owned()));
 }
 
-async fn many_claimers_get_each_delivery_once(place: Place) {
+async fn concurrent_claimers_get_each_delivery_once(place: Place) {
     let endpoint = place.endpoint(&BOTH).await;
     for _ in 0..40 {
-        place.whole(&endpoint).await;
+        place.run_and_cancel(&endpoint).await;
     }
     let claimers = (0..8).map(|_| {
         let webhooks = place.webhooks.clone();
@@ -324,7 +325,7 @@ async fn many_claimers_get_each_delivery_once(place: Place) {
             let mut taken = Vec::new();
             while webhooks.backlog().await.unwrap() > 0 {
                 for claimed in webhooks.claim_deliveries(3, HOUR, &[]).await.unwrap() {
-                    let answer = Answer { status: Some(200), error: None };
+                    let answer = DeliveryAnswer { status: Some(200), error: None };
                     assert!(webhooks.settle_delivery(claimed.claim, &answer, Next::Delivered).await.unwrap());
                     taken.push(claimed);
                 }
@@ -337,16 +338,16 @@ async fn many_claimers_get_each_delivery_once(place: Place) {
         taken.extend(claimer.await.unwrap());
     }
     let ids: BTreeSet<DeliveryId> = taken.iter().map(|one| one.claim.id()).collect();
-    assert_eq!((taken.len(), ids.len()), (80, 80), "two for each of forty");
+    assert_eq!((taken.len(), ids.len()), (80, 80), "two deliveries for each of 40 generations");
     assert!(taken.iter().all(|one| one.attempts == 1));
 }
 
-async fn a_receiver_that_has_its_share_is_passed_over(place: Place) {
+async fn receivers_in_the_list_of_busy_ones_are_skipped(place: Place) {
     let (slow, other) = (place.endpoint(&COMPLETED).await, place.endpoint(&COMPLETED).await);
     for _ in 0..5 {
-        place.whole(&slow).await;
+        place.run_and_cancel(&slow).await;
     }
-    let wanted = place.whole(&other).await;
+    let wanted = place.run_and_cancel(&other).await;
     place.accept(json!({"url": "https://Example.org:8443/own", "events": ["started"]})).await;
     place.begin().await;
     let slow = slow.id.to_string();
@@ -358,9 +359,9 @@ async fn a_receiver_that_has_its_share_is_passed_over(place: Place) {
     assert!(claimed.len() == 5 && claimed.iter().all(|one| one.receiver == slow));
 }
 
-async fn a_lost_claim_writes_nothing(place: Place) {
+async fn a_released_claim_changes_nothing(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     let first = place.claim_one().await;
     place.webhooks.release_delivery(first.claim).await.unwrap();
     let second = place.claim_one().await;
@@ -368,41 +369,41 @@ async fn a_lost_claim_writes_nothing(place: Place) {
         assert!(!place.settle(&first, 410, next).await, "{next:?}");
     }
     place.webhooks.release_delivery(first.claim).await.unwrap();
-    assert!(place.claim(1).await.is_empty(), "the second claim stands");
+    assert!(place.claim(1).await.is_empty(), "the second claim is valid");
     assert!(place.webhooks.endpoint(TENANT, endpoint.id).await.unwrap().unwrap().terms.enabled);
     assert!(place.settle(&second, 200, Next::Delivered).await);
-    assert!(!place.settle(&second, 500, AT_ONCE).await, "what has ended stays as it is");
+    assert!(!place.settle(&second, 500, AT_ONCE).await, "an ended delivery does not change");
     let logged = place.log(&endpoint).await.remove(0);
     assert_eq!((logged.state, logged.last_status, logged.attempts), (DeliveryState::Delivered, Some(200), 1));
     assert!(logged.due_at.is_none() && logged.ended_at.is_some());
 }
 
-async fn a_receiver_that_is_gone_gets_nothing_any_more(place: Place) {
+async fn a_receiver_that_is_gone_gets_no_more_deliveries(place: Place) {
     let (endpoint, other) = (place.endpoint(&COMPLETED).await, place.endpoint(&COMPLETED).await);
     for _ in 0..3 {
-        place.whole(&endpoint).await;
+        place.run_and_cancel(&endpoint).await;
     }
-    place.whole(&other).await;
+    place.run_and_cancel(&other).await;
     let claimed = place.claim(1).await.remove(0);
     assert!(place.settle(&claimed, 410, Next::Gone).await);
     let gone = place.webhooks.endpoint(TENANT, endpoint.id).await.unwrap().unwrap();
     assert!(gone.gone && !gone.terms.enabled);
     assert!(place.log(&endpoint).await.iter().all(|one| one.state == DeliveryState::Dead));
-    place.whole(&endpoint).await;
-    assert_eq!(place.log(&endpoint).await.len(), 3, "nothing new for one that is gone");
-    assert_eq!(place.webhooks.backlog().await.unwrap(), 1, "the other's is untouched");
-    let terms = EndpointTerms { enabled: true, ..gone.terms };
+    place.run_and_cancel(&endpoint).await;
+    assert_eq!(place.log(&endpoint).await.len(), 3, "an endpoint that is gone gets no new deliveries");
+    assert_eq!(place.webhooks.backlog().await.unwrap(), 1, "the other endpoint's delivery is unchanged");
+    let terms = EndpointSettings { enabled: true, ..gone.terms };
     let back = place.webhooks.replace_endpoint(TENANT, endpoint.id, &terms).await.unwrap().unwrap();
     assert!(!back.gone && back.terms.enabled);
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     assert_eq!(place.webhooks.backlog().await.unwrap(), 2);
-    // Disabled by its owner it is not gone, but what was pending is dead as well.
-    let terms = EndpointTerms { enabled: false, ..terms };
+    // An endpoint that its owner disables is not gone, but its pending deliveries are dead too.
+    let terms = EndpointSettings { enabled: false, ..terms };
     let disabled = place.webhooks.replace_endpoint(TENANT, endpoint.id, &terms).await.unwrap().unwrap();
     assert!(!disabled.gone && !disabled.terms.enabled);
     assert_eq!(place.webhooks.backlog().await.unwrap(), 1);
     assert_eq!(place.log(&endpoint).await[0].last_error.as_deref(), Some("the endpoint is disabled"));
-    // The address of a request that is gone has no endpoint to disable.
+    // If the address of a request is gone, there is no endpoint to disable.
     place.accept(json!({"url": "https://example.org/own", "events": ["started"]})).await;
     place.begin().await;
     let claimed = place.claim(10).await;
@@ -410,9 +411,9 @@ async fn a_receiver_that_is_gone_gets_nothing_any_more(place: Place) {
     assert!(place.settle(own, 410, Next::Gone).await);
 }
 
-async fn what_was_given_back_is_due_at_once_and_not_counted(place: Place) {
+async fn a_released_delivery_is_due_at_once_and_not_counted(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     for _ in 0..3 {
         let claimed = place.claim_one().await;
         assert_eq!(claimed.attempts, 1);
@@ -427,18 +428,18 @@ async fn what_was_given_back_is_due_at_once_and_not_counted(place: Place) {
     assert_eq!(wait, HOUR);
     place.webhooks.release_delivery(claimed.claim).await.unwrap();
     assert!(!place.settle(&claimed, 200, Next::Delivered).await);
-    assert!(place.claim(10).await.is_empty(), "a claim is spent once");
+    assert!(place.claim(10).await.is_empty(), "a claim can be settled or released once");
     assert_eq!(place.log(&endpoint).await[0].attempts, 1);
 }
 
-async fn a_retry_begins_anew_and_voids_the_try_under_way(place: Place) {
+async fn a_retry_resets_the_attempts_and_ends_the_current_claim(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     let claimed = place.claim_one().await;
     let (id, endpoint_id) = (claimed.claim.id(), endpoint.id);
     let due = place.webhooks.retry_delivery(TENANT, endpoint_id, id).await.unwrap().unwrap();
     assert_eq!((due.state, due.attempts, due.kind), (DeliveryState::Pending, 0, EventKind::Canceled));
-    assert!(!place.settle(&claimed, 200, Next::Delivered).await, "what was under way does not count");
+    assert!(!place.settle(&claimed, 200, Next::Delivered).await, "the interrupted try does not count");
     let again = place.claim_one().await;
     assert_eq!((again.claim.id(), again.attempts), (id, 1));
     assert!(place.settle(&again, 200, Next::Delivered).await);
@@ -464,9 +465,9 @@ async fn an_endpoint_belongs_to_its_tenant(place: Place) {
     assert_eq!(webhooks.endpoints(TENANT).await.unwrap().len(), 1);
 }
 
-async fn an_endpoint_takes_its_deliveries_along(place: Place) {
+async fn deleting_an_endpoint_deletes_its_deliveries(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     let claimed = place.claim_one().await;
     assert!(place.webhooks.delete_endpoint(TENANT, endpoint.id).await.unwrap());
     assert!(!place.settle(&claimed, 200, Next::Delivered).await);
@@ -475,9 +476,9 @@ async fn an_endpoint_takes_its_deliveries_along(place: Place) {
     assert!(place.webhooks.deliveries(TENANT, endpoint.id, 10, None).await.unwrap().is_none());
 }
 
-async fn an_old_secret_signs_until_its_time_is_over(place: Place) {
+async fn an_old_secret_signs_until_it_expires(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    place.whole(&endpoint).await;
+    place.run_and_cancel(&endpoint).await;
     let rotate = |byte, overlap| {
         let webhooks = place.webhooks.clone();
         async move { webhooks.rotate_secret(TENANT, endpoint.id, &secret(byte), overlap).await.unwrap().unwrap() }
@@ -490,19 +491,19 @@ async fn an_old_secret_signs_until_its_time_is_over(place: Place) {
     assert_eq!(secrets().await, [secret(1)]);
     assert!(rotate(2, HOUR).await.old_secret_until.is_some());
     assert_eq!(secrets().await, [secret(2), secret(1)]);
-    // A second rotation leaves the one before, not two.
+    // A second rotation keeps only the previous secret.
     rotate(3, HOUR).await;
     assert_eq!(secrets().await, [secret(3), secret(2)]);
     rotate(4, Duration::ZERO).await;
     assert_eq!(secrets().await, [secret(4)]);
 }
 
-async fn what_has_ended_is_erased_and_what_is_pending_is_not(place: Place) {
+async fn ended_deliveries_are_purged_and_pending_ones_are_kept(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
-    let ids = [place.whole(&endpoint).await, place.whole(&endpoint).await];
+    let ids = [place.run_and_cancel(&endpoint).await, place.run_and_cancel(&endpoint).await];
     let claimed = place.claim(1).await.remove(0);
     assert!(place.settle(&claimed, 200, Next::Delivered).await);
-    // What is pending outlives its generation.
+    // A pending delivery outlives its generation.
     for id in ids {
         place.store.delete(id).await.unwrap().unwrap();
     }
@@ -519,7 +520,7 @@ async fn what_has_ended_is_erased_and_what_is_pending_is_not(place: Place) {
 async fn the_log_is_read_page_by_page(place: Place) {
     let endpoint = place.endpoint(&COMPLETED).await;
     for _ in 0..5 {
-        place.whole(&endpoint).await;
+        place.run_and_cancel(&endpoint).await;
     }
     let (mut after, mut seen) = (None, Vec::new());
     loop {
@@ -535,8 +536,8 @@ async fn the_log_is_read_page_by_page(place: Place) {
     assert!(seen.windows(2).all(|pair| pair[0] > pair[1]), "newest first: {seen:?}");
 }
 
-async fn a_tenant_has_so_many_endpoints_and_no_more(place: Place) {
-    let terms = EndpointTerms {
+async fn the_number_of_endpoints_of_a_tenant_is_bounded(place: Place) {
+    let terms = EndpointSettings {
         url: "https://example.org/".to_owned(),
         events: BOTH.to_vec(),
         description: String::new(),
@@ -551,6 +552,6 @@ async fn a_tenant_has_so_many_endpoints_and_no_more(place: Place) {
     };
     assert!(create(TENANT).await.is_some() && create(TENANT).await.is_some());
     assert!(create(TENANT).await.is_none());
-    assert!(create("other").await.is_some(), "each tenant has its own");
+    assert!(create("other").await.is_some(), "each tenant has its own bound");
     assert_eq!(place.webhooks.endpoints(TENANT).await.unwrap().len(), 2);
 }

@@ -1,4 +1,4 @@
-//! Safetensors files, found, read and made.
+//! Functions that find, read and write safetensors files for the tests.
 
 use std::{
     collections::BTreeMap,
@@ -9,13 +9,14 @@ use std::{
 use latentd::weights::{LoadError, ModelFolder};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
+/// The folder of the parity fixtures.
 pub fn parity() -> PathBuf {
     std::env::var_os("LATENTD_PARITY_DIR")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"))
 }
 
-/// A pipeline of the fixtures, whose files may be links to those of the pipelines beside it.
+/// Opens a pipeline of the fixtures. Its files may be links to files of other pipelines in the same folder.
 pub fn pipeline_folder(root: &Path) -> Result<ModelFolder, LoadError> {
     ModelFolder::open_within(root, root.parent().as_slice())
 }
@@ -29,6 +30,7 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// A float32 tensor. `number` returns the element at a flat index.
     pub fn floats(shape: &[usize], number: impl Fn(usize) -> f32) -> Self {
         let bytes = (0..shape.iter().product()).flat_map(|i| number(i).to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }

@@ -1,4 +1,4 @@
-//! Files that were cut off, put together wrongly, or made to harm: each is an error that says what is wrong.
+//! Tests of truncated, malformed and malicious files: each is an error that says what is wrong.
 
 use std::fs;
 
@@ -9,22 +9,23 @@ use latentd::weights::{
     textual_inversion::TextualInversion,
 };
 
-/// A file of a header, as text, and so many bytes of numbers.
+/// A file with this header and `numbers` zero bytes of tensor data.
 fn with_header(header: impl AsRef<[u8]>, numbers: usize) -> Vec<u8> {
     let header = header.as_ref();
     [&(header.len() as u64).to_le_bytes(), header, &vec![0; numbers]].concat()
 }
 
-/// A header that is longer than the file, or longer than any.
+/// A file whose first eight bytes state this header length.
 fn with_length(length: u64, rest: &[u8]) -> Vec<u8> {
     [&length.to_le_bytes(), rest].concat()
 }
 
-/// One tensor, `t`.
+/// A header with one tensor, `t`.
 fn tensor(dtype: &str, shape: &str, offsets: &str) -> String {
     format!(r#"{{"t":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
 }
 
+/// Broken files: a description, the bytes, and a part of the expected error.
 fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let two = |second: &str| {
         format!(
@@ -47,24 +48,24 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("not UTF-8", with_header(b"{\"\xff\xfe\":1}", 0), "not UTF-8"),
         ("a list", with_header("[]", 0), "expected an object"),
         ("half an object", with_header(r#"{"t":{"dtype":"F32""#, 0), "the header"),
-        ("words after it", with_header("{} {}", 0), "trailing"),
-        ("deep lists", with_header(deep, 0), "the header"),
-        ("deep notes", with_header(deep_note, 0), "the header"),
+        ("text after the header", with_header("{} {}", 0), "trailing"),
+        ("deeply nested lists", with_header(deep, 0), "the header"),
+        ("deeply nested metadata", with_header(deep_note, 0), "the header"),
         ("no type", with_header(r#"{"t":{"shape":[1],"data_offsets":[0,4]}}"#, 4), "dtype"),
-        ("a type of its own", with_header(tensor("F31", "[1]", "[0,4]"), 4), "t: unknown variant"),
+        ("an unknown type", with_header(tensor("F31", "[1]", "[0,4]"), 4), "t: unknown variant"),
         ("a negative axis", with_header(tensor("F32", "[-1]", "[0,4]"), 4), "t: "),
-        ("an axis of a fraction", with_header(tensor("F32", "[1.5]", "[0,4]"), 4), "t: "),
-        ("an axis beyond numbers", with_header(tensor("F32", "[99999999999999999999999]", "[0,4]"), 4), "t: "),
+        ("a fractional axis", with_header(tensor("F32", "[1.5]", "[0,4]"), 4), "t: "),
+        ("an axis above 64 bits", with_header(tensor("F32", "[99999999999999999999999]", "[0,4]"), 4), "t: "),
         ("a million axes", with_header(tensor("F32", &many_axes, "[0,4]"), 4), "more than 8"),
-        ("a product beyond numbers", with_header(tensor("F32", "[4294967296,4294967296,16]", "[0,4]"), 4), "too large"),
-        ("nothing beyond numbers", with_header(tensor("F32", "[4294967296,0,4294967296]", "[0,0]"), 0), "too large"),
+        ("a product above 64 bits", with_header(tensor("F32", "[4294967296,4294967296,16]", "[0,4]"), 4), "too large"),
+        ("an overflow with a zero", with_header(tensor("F32", "[4294967296,0,4294967296]", "[0,0]"), 0), "too large"),
         (
-            "bits beyond numbers",
+            "bits above 64 bits",
             with_header(tensor("F32", "[18446744073709551615]", "[0,18446744073709551615]"), 4),
             "too large",
         ),
         (
-            "bytes beyond numbers",
+            "more bytes than memory",
             with_header(tensor("U8", "[2305843009213693951]", "[0,2305843009213693951]"), 4),
             "not among the 4",
         ),
@@ -74,17 +75,17 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             with_header(tensor("F32", "[1]", "[18446744073709551611,18446744073709551615]"), 4),
             "not among the 4",
         ),
-        ("offsets turned round", with_header(tensor("F32", "[0]", "[4,0]"), 4), "not among the 4"),
+        ("reversed offsets", with_header(tensor("F32", "[0]", "[4,0]"), 4), "not among the 4"),
         ("one offset", with_header(tensor("F32", "[1]", "[4]"), 4), "t: "),
         ("three offsets", with_header(tensor("F32", "[1]", "[0,4,8]"), 4), "t: "),
         ("more bytes than numbers", with_header(tensor("F32", "[1]", "[0,8]"), 8), "are not 8 bytes"),
         ("fewer bytes than numbers", with_header(tensor("F32", "[3]", "[0,8]"), 8), "are not 8 bytes"),
-        ("half bytes", with_header(tensor("F4", "[1]", "[0,0]"), 0), "are not 0 bytes"),
+        ("a type of half bytes", with_header(tensor("F4", "[1]", "[0,0]"), 0), "are not 0 bytes"),
         ("overlap", with_header(two("[0,4]"), 8), "overlap"),
         ("partial overlap", with_header(two("[2,6]"), 8), "overlap"),
         ("a gap", with_header(two("[8,12]"), 12), "gap"),
-        ("bytes of nobody", with_header(two("[4,8]"), 9), "1 bytes at the end belong to no tensor"),
-        ("nothing but bytes", with_header("{}", 5), "5 bytes at the end"),
+        ("bytes of no tensor", with_header(two("[4,8]"), 9), "1 bytes at the end belong to no tensor"),
+        ("bytes without tensors", with_header("{}", 5), "5 bytes at the end"),
         (
             "a name twice",
             with_header(
@@ -94,7 +95,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "a occurs twice",
         ),
         (
-            "the same name twice, the same bytes",
+            "an escaped name twice, the same bytes",
             with_header(
                 r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"\u0061":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#,
                 4,
@@ -102,16 +103,16 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "a occurs twice",
         ),
         (
-            "an endless name",
+            "a long name",
             with_header(tensor("F32", "[1]", "[0,4]").replace("\"t\"", &format!("\"{}\"", "t".repeat(1025))), 4),
             "a name of 1025 bytes is longer than 1024",
         ),
-        ("notes that are numbers", with_header(r#"{"__metadata__":{"a":1}}"#, 0), "the header"),
-        ("notes that are a list", with_header(r#"{"__metadata__":[]}"#, 0), "the header"),
+        ("metadata with a number", with_header(r#"{"__metadata__":{"a":1}}"#, 0), "the header"),
+        ("metadata that is a list", with_header(r#"{"__metadata__":[]}"#, 0), "the header"),
     ]
 }
 
-/// What each reader says of a file.
+/// The results of all readers for a file.
 fn readings(file: &[u8]) -> [(&'static str, Result<(), LoadError>); 4] {
     let place = tempfile::tempdir().unwrap();
     fs::create_dir(place.path().join("unet")).unwrap();
@@ -146,7 +147,7 @@ fn every_reader_refuses_every_broken_file() {
 }
 
 #[test]
-fn a_pointer_of_git_lfs_says_what_to_do() {
+fn the_error_about_a_git_lfs_pointer_says_what_to_do() {
     let pointer =
         format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 144000000\n", "0".repeat(64));
     for (reader, reading) in readings(pointer.as_bytes()) {
@@ -156,14 +157,14 @@ fn a_pointer_of_git_lfs_says_what_to_do() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
+fn a_file_that_changes_while_it_is_read_is_an_error() {
     let same = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
     let whole = with_header(tensor("F32", "[1000]", "[0,4000]"), 4000);
     type Change = fn(&std::path::Path, &[u8]);
     let changes: [(&str, Change); 4] = [
         ("shortened", |path, whole| fs::write(path, &whole[..100]).unwrap()),
         ("emptied", |path, _| fs::write(path, b"").unwrap()),
-        ("written over", |path, whole| fs::write(path, [&whole[..whole.len() - 1], &[9]].concat()).unwrap()),
+        ("overwritten", |path, whole| fs::write(path, [&whole[..whole.len() - 1], &[9]].concat()).unwrap()),
         ("grown", |path, whole| fs::write(path, [whole, &[0]].concat()).unwrap()),
     ];
     for (what, change) in changes {
@@ -175,7 +176,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
         let open = || {
             Weights::open(&folder, "unet", "diffusion_pytorch_model", &latentd::device::Device::host(), same).unwrap()
         };
-        // A change in the same tick of the file system's clock as the first write would not be seen by time alone.
+        // An old modification time makes the change visible even if both writes happen in one tick of the clock.
         fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         let reopened = open();
         change(&path, &whole);
@@ -183,7 +184,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
         let error = reopened.finish().unwrap_err();
         assert!(matches!(error, LoadError::Read { .. }), "{what}: {error:?}");
     }
-    // A file that is replaced or removed stays what it was for those who have it open.
+    // A removed file can still be read by a process that has it open.
     let place = tempfile::tempdir().unwrap();
     fs::create_dir(place.path().join("unet")).unwrap();
     let path = place.path().join("unet/diffusion_pytorch_model.safetensors");
@@ -197,7 +198,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error_and_no_crash() {
 }
 
 #[test]
-fn odd_files_that_are_sound_are_read() {
+fn unusual_but_valid_files_are_read() {
     let none = tensor("F32", "[0]", "[0,0]");
     let scalar = tensor("F32", "[]", "[0,4]");
     let spaced = format!("{}{}", tensor("F32", "[1]", "[0,4]"), " ".repeat(1000));
@@ -221,7 +222,7 @@ fn odd_files_that_are_sound_are_read() {
 }
 
 #[test]
-fn a_long_axis_of_nothing_takes_no_memory() {
+fn an_empty_tensor_with_a_long_axis_takes_no_memory() {
     let place = tempfile::tempdir().unwrap();
     fs::create_dir(place.path().join("unet")).unwrap();
     let file = with_header(tensor("F16", "[0,1000000000000]", "[0,0]"), 0);
@@ -234,9 +235,9 @@ fn a_long_axis_of_nothing_takes_no_memory() {
     weights.finish().unwrap();
 }
 
-/// Every prefix of a good file, and every byte of its head turned into others.
+/// Tests every prefix of a good file, and other values for every byte before the tensor data.
 #[test]
-fn no_damage_to_a_good_file_panics() {
+fn no_damaged_file_panics() {
     let whole = with_header(tensor("F16", "[2,3]", "[0,12]"), 12);
     for end in 0..whole.len() {
         assert!(readings(&whole[..end]).iter().all(|(_, reading)| reading.is_err()), "{end} bytes");

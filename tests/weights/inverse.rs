@@ -1,10 +1,10 @@
-//! A folder's tensors → the file that its first authors would have written: the way back of what is tested.
+//! Converts the tensors of a diffusers folder to a checkpoint in the original layout, the inverse of the tested code.
 
 use std::collections::BTreeMap;
 
 use crate::files::{Raw, Tensors};
 
-/// The tensors of a pipeline by component → a single file. Tensors without bytes stay without.
+/// Converts the tensors of a pipeline, by component, to a single file. Tensors without bytes stay without bytes.
 pub fn single_file(parts: &BTreeMap<&str, Tensors>) -> Tensors {
     let mut file = Tensors::new();
     let is_xl = parts.contains_key("text_encoder_2");
@@ -16,7 +16,7 @@ pub fn single_file(parts: &BTreeMap<&str, Tensors>) -> Tensors {
             "text_encoder" if is_xl => {
                 file.extend(renamed(tensors, |name| format!("conditioner.embedders.0.transformer.{name}")));
             }
-            // Only OpenCLIP's activation is not CLIP's, which no tensor tells: the width does.
+            // In diffusers' layout, OpenCLIP and CLIP have the same tensors; the width distinguishes them.
             "text_encoder" if is_open_clip(tensors) => file.extend(open_clip(tensors, "cond_stage_model.model.")),
             "text_encoder" => {
                 file.extend(renamed(tensors, |name| format!("cond_stage_model.transformer.{name}")));
@@ -29,13 +29,13 @@ pub fn single_file(parts: &BTreeMap<&str, Tensors>) -> Tensors {
     file
 }
 
-/// The text encoders of Stable Diffusion 2 are the wider ones, in the fixtures too.
+/// Whether the text encoder is OpenCLIP. Stable Diffusion 2 has width 1024, its fixture 48.
 fn is_open_clip(tensors: &Tensors) -> bool {
     let width = tensors["text_model.final_layer_norm.weight"].shape[0];
     width == 1024 || width == 48
 }
 
-/// A ControlNet's.
+/// Converts the tensors of a ControlNet to the original layout.
 pub fn control_net(tensors: &Tensors) -> Tensors {
     let last = tensors.keys().filter(|name| name.starts_with("controlnet_cond_embedding.blocks.")).count() + 2;
     renamed(tensors, |name| {
@@ -68,6 +68,7 @@ fn numbered(text: &str) -> (usize, &str) {
     (number.parse().unwrap(), rest)
 }
 
+/// The original name of a tensor of the U-Net.
 fn unet(name: &str, all: &Tensors) -> String {
     let outside = [
         ("time_embedding.linear_1.", "time_embed.0."),
@@ -115,7 +116,7 @@ fn resnet(rest: &str) -> String {
         .replace("conv_shortcut", "skip_connection")
 }
 
-/// Attention is written as pointwise convolutions.
+/// In the original layout of the VAE, attention consists of pointwise convolutions.
 fn vae(tensors: &Tensors) -> Tensors {
     let levels = (0..)
         .find(|level| !tensors.keys().any(|name| name.starts_with(&format!("decoder.up_blocks.{level}."))))
@@ -153,10 +154,10 @@ fn open_clip(tensors: &Tensors, prefix: &str) -> Tensors {
     let mut file = Tensors::new();
     for (name, raw) in tensors {
         if name.contains(".k_proj.") || name.contains(".v_proj.") {
-            continue; // With the queries.
+            continue; // Concatenated with the queries below.
         }
         if name == "text_projection.weight" {
-            file.insert(format!("{prefix}text_projection"), turned(raw));
+            file.insert(format!("{prefix}text_projection"), transposed(raw));
             continue;
         }
         let own = name
@@ -185,8 +186,8 @@ fn open_clip(tensors: &Tensors, prefix: &str) -> Tensors {
     file
 }
 
-/// A matrix the other way round.
-pub fn turned(raw: &Raw) -> Raw {
+/// The transposed matrix.
+pub fn transposed(raw: &Raw) -> Raw {
     let [rows, columns] = raw.shape[..] else { panic!("{:?}", raw.shape) };
     let size = raw.bytes.len() / (rows * columns);
     let mut bytes = Vec::with_capacity(raw.bytes.len());

@@ -1,4 +1,4 @@
-//! Adapters in every spelling.
+//! Tests of LoRA files with the key names and scales of several trainers, and of files that are refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use latentd::weights::{
 
 use crate::files::{Raw, Tensors, parity, read_at, shapes, write};
 
-/// The modules of a pipeline, by the tensors of its files.
+/// The modules of a pipeline, from the tensors of its files.
 fn modules(pipeline: &str) -> Modules {
     let mut modules = Modules::default();
     for (component, file) in [
@@ -25,7 +25,7 @@ fn modules(pipeline: &str) -> Modules {
     modules
 }
 
-/// The adapter's file as the fixture has it; None, and a word about it, where this set of fixtures is without it.
+/// The tensors of an adapter of the fixtures. Returns `None`, and prints so, if these fixtures do not contain it.
 fn adapter(name: &str) -> Option<Tensors> {
     let path = parity().join("adapters").join(name);
     if !path.exists() {
@@ -45,7 +45,7 @@ fn mismatch(tensors: &Tensors, modules: &Modules) -> LoraMismatch {
     }
 }
 
-/// The sites of a pipeline that end like this.
+/// The sites of a pipeline that match one of the kinds. A kind is `component:part of the name`.
 fn sites(modules: &Modules, kinds: &[&str]) -> BTreeSet<String> {
     let of_kind = |site: &&str| {
         kinds.iter().any(|kind| {
@@ -63,7 +63,7 @@ const TEXT_ATTENTION: [&str; 1] = ["text_encoder:.self_attn."];
 const TEXT_FEED: [&str; 1] = ["text_encoder:.mlp."];
 
 #[test]
-fn every_fixture_finds_its_sites() {
+fn every_fixture_changes_the_expected_sites() {
     let all = |kinds: &[&[&'static str]]| kinds.concat();
     for (name, pipeline, kinds, rank, scale) in [
         ("sd1_peft", "sd1", all(&[&ATTENTION, &TEXT_ATTENTION]), 4, 1.0),
@@ -91,7 +91,7 @@ fn every_fixture_finds_its_sites() {
     }
 }
 
-/// `unet.a.b.lora_A.weight` in another spelling.
+/// The tensors with other names. `spell` gets component, module and whether the tensor is the down matrix.
 fn respelled(tensors: &Tensors, spell: impl Fn(&str, &str, bool) -> String) -> Tensors {
     let rename = |key: &String| {
         let (module, down) = match key.strip_suffix(".lora_A.weight") {
@@ -113,7 +113,7 @@ fn kohya(component: &str, module: &str, down: bool) -> String {
     format!("{prefix}{}.lora_{}.weight", module.replace('.', "_"), if down { "down" } else { "up" })
 }
 
-/// The numbering of the first U-Nets, two ResNets to a block.
+/// The name of a U-Net module in the original Stable Diffusion numbering, for two ResNets per block.
 fn ldm(module: &str) -> String {
     let parts: Vec<&str> = module.split('.').collect();
     let rest = || parts[4..].join(".");
@@ -127,7 +127,7 @@ fn ldm(module: &str) -> String {
 }
 
 #[test]
-fn all_spellings_say_the_same() {
+fn all_spellings_give_the_same_lora() {
     for (name, pipeline) in [("sd1_peft", "sd1"), ("sdxl_peft", "sdxl")] {
         let Some(tensors) = adapter(&format!("{name}.safetensors")) else { continue };
         let modules = modules(pipeline);
@@ -171,7 +171,7 @@ fn all_spellings_say_the_same() {
             });
             others.push(("kohya with the first numbering", first));
         }
-        assert!(others.len() == 6 || pipeline != "sd1", "sd1 has two ResNets to a block");
+        assert!(others.len() == 6 || pipeline != "sd1", "sd1 has two ResNets per block");
         let alphas = |tensors: &Tensors, alpha: f32| {
             let bases: BTreeSet<String> = tensors.keys().map(|key| key.split('.').next().unwrap().into()).collect();
             bases.into_iter().map(|base| (format!("{base}.alpha"), Raw::floats(&[], |_| alpha))).collect::<Tensors>()
@@ -190,7 +190,7 @@ fn all_spellings_say_the_same() {
 }
 
 #[test]
-fn the_first_numbering_of_every_layer() {
+fn every_layer_has_a_name_in_the_original_numbering() {
     let unet = |name: &str, shape: &[usize]| (format!("{name}.weight"), shape.to_vec());
     let places = [
         ("time_embed_0", "time_embedding.linear_1"),
@@ -251,6 +251,7 @@ fn small() -> Modules {
     modules
 }
 
+/// A LoRA of one module. `down` and `up` are the shapes of its matrices.
 fn pair(module: &str, down: &[usize], up: &[usize]) -> Tensors {
     let number = |i: usize| i as f32;
     [
@@ -261,7 +262,7 @@ fn pair(module: &str, down: &[usize], up: &[usize]) -> Tensors {
 }
 
 #[test]
-fn matrices_and_pointwise_convolutions_are_the_same() {
+fn matrices_and_pointwise_convolutions_give_the_same_pair() {
     for (down, up) in [(&[2, 5][..], &[6, 2][..]), (&[2, 5, 1, 1], &[6, 2, 1, 1]), (&[2, 5], &[6, 2, 1, 1])] {
         let loras = ["proj", "point"].map(|module| load(&pair(module, down, up), &small()).unwrap());
         assert_eq!(loras[0].sites["unet.proj"], loras[1].sites["unet.point"]);
@@ -270,7 +271,7 @@ fn matrices_and_pointwise_convolutions_are_the_same() {
 }
 
 #[test]
-fn whatever_does_not_fit_is_named() {
+fn every_key_that_does_not_fit_is_named() {
     let modules = small();
     for (module, down, up) in [
         ("proj", &[2, 4][..], &[6, 2][..]),
@@ -339,9 +340,9 @@ fn whatever_does_not_fit_is_named() {
     assert!(text.contains("unknown 07 and 92 more") && !text.contains("unknown 08"), "{text}");
 }
 
-/// Trainers write α as what their option was: an integer of Python becomes an int64.
+/// Trainers store α with the type of their option. For example, an integer of Python becomes an int64.
 #[test]
-fn alpha_is_the_same_number_in_every_type() {
+fn alpha_has_the_same_value_in_every_type() {
     use safetensors::Dtype;
     let types: [(Dtype, Vec<u8>); 11] = [
         (Dtype::F16, half::f16::from_f32(6.0).to_le_bytes().into()),
@@ -366,7 +367,7 @@ fn alpha_is_the_same_number_in_every_type() {
 }
 
 #[test]
-fn weights_of_float64_are_rounded() {
+fn weights_of_float64_are_rounded_to_float32() {
     let narrow = pair("proj", &[2, 5], &[6, 2]);
     let widen = |raw: &Raw| {
         let numbers = raw.bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
@@ -377,9 +378,9 @@ fn weights_of_float64_are_rounded() {
     assert_eq!(load(&wide, &small()).unwrap(), load(&narrow, &small()).unwrap());
 }
 
-/// The header of a file tells whether it fits: what `check` passes is read, and the numbers are not looked at.
+/// `check` reads only the header of a file, not the numbers.
 #[test]
-fn a_header_tells_what_a_model_is_for() {
+fn a_header_is_enough_to_check_a_file() {
     let header_alone = |tensors: &Tensors| {
         let mut file = write(tensors);
         let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
@@ -395,9 +396,9 @@ fn a_header_tells_what_a_model_is_for() {
     assert!(check("sd2").unwrap_err().to_string().contains("do not fit the model's weight"));
 }
 
-/// Such a file changes nothing, which is never what is meant.
+/// Such a file would change nothing, so it must be a mistake.
 #[test]
-fn a_file_without_tensors_is_no_lora() {
+fn a_file_without_tensors_is_refused() {
     let empty = write(&Tensors::new());
     for error in [
         Lora::read("empty", &empty, &small()).unwrap_err(),
@@ -407,9 +408,9 @@ fn a_file_without_tensors_is_no_lora() {
     }
 }
 
-/// They would else be found in the network's answer.
+/// Otherwise such numbers would only be noticed in the output of the network.
 #[test]
-fn weights_that_leave_no_picture_are_refused() {
+fn numbers_that_are_not_finite_or_too_large_are_refused() {
     for (value, shown) in [(f32::NAN, "NaN"), (f32::NEG_INFINITY, "-inf"), (3e38, "3e38")] {
         let mut tensors = pair("proj", &[2, 5], &[6, 2]);
         let bytes = &mut tensors.values_mut().next().unwrap().bytes;
@@ -421,7 +422,7 @@ fn weights_that_leave_no_picture_are_refused() {
     }
 }
 
-/// The file with a note of diffusers' in its header.
+/// Reads a LoRA file with this `lora_adapter_metadata` of diffusers in its header.
 fn noted(note: &str) -> Result<Lora, LoadError> {
     let tensors = pair("proj", &[4, 5], &[6, 4]);
     let views = tensors.iter().map(|(name, raw)| (name, raw.view()));
@@ -430,7 +431,7 @@ fn noted(note: &str) -> Result<Lora, LoadError> {
 }
 
 #[test]
-fn notes_of_diffusers_scale() {
+fn the_metadata_of_diffusers_sets_the_scale() {
     for (note, scale) in [
         (r#"{"unet.lora_alpha": 8, "unet.r": 4, "unet.target_modules": ["proj"]}"#, 2.0),
         (r#"{"unet.lora_alpha": 8, "unet.use_rslora": true}"#, 4.0),

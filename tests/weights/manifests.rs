@@ -1,4 +1,4 @@
-//! The published models in full size, as names and shapes: files of zeros that take no space.
+//! Tests with the tensor names and shapes of published models in full size. The files are sparse and contain zeros.
 
 use std::{
     collections::BTreeMap,
@@ -37,14 +37,14 @@ impl Manifest {
         }
     }
 
-    /// The tensors without their numbers.
+    /// The tensors without bytes.
     fn hollow(&self) -> Tensors {
         let hollow = |shape: &Vec<usize>| Raw { dtype: Dtype::F16, shape: shape.clone(), bytes: vec![] };
         self.tensors.iter().map(|(name, shape)| (name.clone(), hollow(shape))).collect()
     }
 }
 
-/// A file with these tensors, all zeros, of which the system keeps the header alone.
+/// Writes a sparse file with these tensors. Only the header takes space on disk.
 fn write_hollow(folder: &Path, tensors: &Tensors) -> PathBuf {
     let mut header = Map::new();
     let mut end = 0;
@@ -63,7 +63,7 @@ fn write_hollow(folder: &Path, tensors: &Tensors) -> PathBuf {
     path
 }
 
-/// Whether a configuration made from shapes says what the published one says, one number for all blocks or each.
+/// Whether a derived configuration equals the published one. A list equals a number if all its elements do.
 fn same(made: &Value, published: &Value) -> bool {
     let number = |value: &Value| value.as_f64();
     match (made, published) {
@@ -75,25 +75,25 @@ fn same(made: &Value, published: &Value) -> bool {
     }
 }
 
-/// Blocks without attention have a number of transformers too, which means nothing.
+/// Whether the values differ only for blocks without attention, whose number of transformer layers has no effect.
 fn without_attention(key: &str, made: &Value, published: &Value) -> bool {
     let or_one = |made: &Value| made == 1 || made == published;
     key == "transformer_layers_per_block" && made.as_array().is_some_and(|made| made.iter().all(or_one))
 }
 
-/// Keys that the published files spell out although their values are the defaults of the classes.
+/// Whether a value of a published file has no effect or is the default of the class.
 fn is_default(key: &str, value: &Value) -> bool {
     let defaults = json!({
         "act_fn": "silu", "center_input_sample": false, "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0,
         "mid_block_scale_factor": 1, "norm_eps": 1e-5, "norm_num_groups": 32, "layer_norm_eps": 1e-5,
         "force_upcast": true, "upcast_attention": true,
     });
-    // A text encoder without a projection has its width all the same.
+    // A text encoder without a projection has a projection width too.
     key == "projection_dim" || key.starts_with('_') || defaults.get(key).is_some_and(|default| same(default, value))
 }
 
 #[test]
-fn every_published_model_in_one_file() {
+fn every_published_model_is_read_from_one_file() {
     let sd1 = |unet| vec![("unet", unet), ("vae", "sd15--vae"), ("text_encoder", "sd15--text_encoder")];
     let xl = |unet| {
         let mut parts = vec![("unet", unet), ("vae", "sdxl-base--vae"), ("text_encoder", "sdxl-base--text_encoder")];
@@ -162,7 +162,7 @@ fn every_published_model_in_one_file() {
     }
 }
 
-/// What files hold and nobody reads.
+/// Tensors of published files that are not read.
 const LEFT: [&str; 6] = [
     "alphas_cumprod",
     "sqrt_one_minus_alphas_cumprod",
@@ -173,7 +173,7 @@ const LEFT: [&str; 6] = [
 ];
 
 #[test]
-fn every_published_control_net_in_one_file() {
+fn every_published_control_net_is_read_from_one_file() {
     for name in ["sd15-controlnet--controlnet", "sdxl-controlnet--controlnet"] {
         let manifest = Manifest::read(name);
         let hollow = manifest.hollow();
@@ -188,6 +188,7 @@ fn every_published_control_net_in_one_file() {
     }
 }
 
+/// Checks that the shapes and the configuration of a component equal those of the manifest.
 fn check(folder: &ModelFolder, component: &str, config: &str, manifest: &Manifest, what: &str) {
     let same_name = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
     let weights = Weights::open(folder, component, "any", &latentd::device::Device::host(), same_name).unwrap();
@@ -201,7 +202,7 @@ fn check(folder: &ModelFolder, component: &str, config: &str, manifest: &Manifes
                     "{what} {component} {key}: {made} is not {value}"
                 )
             }
-            None => assert!(is_default(key, value), "{what} {component} {key}: not made, {value}"),
+            None => assert!(is_default(key, value), "{what} {component} {key}: missing, should be {value}"),
         }
     }
 }

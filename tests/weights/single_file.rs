@@ -1,4 +1,4 @@
-//! The tiny pipelines as single files: every number and every answer as from their folders.
+//! Tests of single-file checkpoints made from the tiny pipelines: tensors and outputs equal those of the folders.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -30,7 +30,7 @@ const STEMS: [(&str, &str); 4] = [
     ("text_encoder_2", "model"),
 ];
 
-/// The tensors of a pipeline by component; None, and a word about it, where this set of fixtures is without it.
+/// The tensors of a pipeline by component. Returns `None`, and prints so, if these fixtures do not contain it.
 fn parts(pipeline: &str) -> Option<BTreeMap<&'static str, Tensors>> {
     let root = parity().join("pipelines").join(pipeline);
     if !root.exists() {
@@ -44,7 +44,7 @@ fn parts(pipeline: &str) -> Option<BTreeMap<&'static str, Tensors>> {
     Some(STEMS.into_iter().filter_map(read).collect())
 }
 
-/// A folder that holds one file, and what its owner says of it.
+/// A folder with one checkpoint and optionally its JSON file.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -62,7 +62,7 @@ impl Place {
     }
 }
 
-/// What nobody can see in the shapes of the tiny pipelines.
+/// The configuration values of a tiny pipeline that do not follow from shapes.
 fn tiny(pipeline: &str) -> Value {
     let folder = parity().join("pipelines").join(pipeline);
     let config = |path: &str| -> Value {
@@ -98,7 +98,7 @@ fn bits(x: &Tensor) -> Vec<u32> {
 }
 
 #[test]
-fn every_number_and_every_configuration() {
+fn all_tensors_and_configurations_equal_those_of_the_folder() {
     for pipeline in ["sd1", "sd1-inpaint", "ip2p", "lcm", "sd2", "sdxl", "sdxl-refiner"] {
         let Some(parts) = parts(pipeline) else { continue };
         let place = Place::with(&inverse::single_file(&parts), Some(&tiny(pipeline)));
@@ -114,7 +114,7 @@ fn every_number_and_every_configuration() {
                 );
                 if let [outputs, inputs] = shape[..] {
                     let matrix = |weights: &Weights| bits(&weights.matrix(&name, outputs, inputs));
-                    assert!(matrix(&made) == matrix(&expected), "{pipeline} {name} turned");
+                    assert!(matrix(&made) == matrix(&expected), "{pipeline} {name} transposed");
                 }
             }
         }
@@ -132,8 +132,8 @@ fn every_number_and_every_configuration() {
             }
             let (expected, made) = (folder.json(path).unwrap(), single.json(path).unwrap());
             for (key, made) in made {
-                // Each block's number instead of one for all is the same, and 1 where there is no attention means nothing.
-                // The tiny LCM has a scheduler with keys of its own.
+                // A list with one number per block equals a single number. A 1 has no effect in blocks without
+                // attention. The tiny LCM has a scheduler with special keys.
                 let each = made.as_array().is_some_and(|each| {
                     let none = |made: &Value| key == "transformer_layers_per_block" && made == 1;
                     each.iter().all(|made| none(made) || Some(made) == expected.get(&key))
@@ -150,7 +150,7 @@ fn every_number_and_every_configuration() {
     }
 }
 
-/// The embeddings of CLIP's whole vocabulary, of which the tiny encoders have only the first ids.
+/// Extends the embeddings to CLIP's whole vocabulary. The tiny encoders have only the first ids.
 fn with_whole_vocabulary(parts: &mut BTreeMap<&'static str, Tensors>) {
     for component in ["text_encoder", "text_encoder_2"] {
         let Some(tensors) = parts.get_mut(component) else { continue };
@@ -168,7 +168,7 @@ fn noise(shape: &[usize]) -> Tensor {
 }
 
 #[test]
-fn every_answer() {
+fn all_network_outputs_equal_those_of_the_folder() {
     for pipeline in ["sd1", "sd1-inpaint", "ip2p", "sd2", "lcm", "sdxl", "sdxl-refiner"] {
         let Some(mut parts) = parts(pipeline) else { continue };
         with_whole_vocabulary(&mut parts);
@@ -201,7 +201,7 @@ fn every_answer() {
 }
 
 #[test]
-fn prompts_of_the_built_in_vocabulary() {
+fn prompts_are_tokenized_with_the_built_in_vocabulary() {
     let Some(mut parts) = parts("sd1") else { return };
     with_whole_vocabulary(&mut parts);
     let place = Place::with(&inverse::single_file(&parts), Some(&tiny("sd1")));
@@ -214,7 +214,7 @@ fn prompts_of_the_built_in_vocabulary() {
 }
 
 #[test]
-fn control_nets() {
+fn single_file_control_nets_equal_their_folders() {
     for name in ["canny", "depth", "sdxl-canny"] {
         let root = parity().join("controlnets").join(name);
         if !root.exists() {
@@ -232,7 +232,7 @@ fn control_nets() {
             let weights = open(&single, "", "diffusion_pytorch_model");
             let shapes: BTreeMap<_, _> = tensors.iter().map(|(name, raw)| (name.clone(), raw.shape.clone())).collect();
             assert!(weights.stored() == shapes, "{name}");
-            // The catalogue of ControlNets looks for it in a folder.
+            // The catalogue of ControlNets reads the configuration in this way.
             ControlNetConfig::of(&single, "any").unwrap();
             let made = single.json("config.json").unwrap();
             for (key, made) in made {
@@ -244,7 +244,7 @@ fn control_nets() {
 }
 
 #[test]
-fn what_is_no_checkpoint_and_what_does_not_belong_to_one() {
+fn incomplete_checkpoints_and_foreign_tensors_are_refused() {
     let Some(parts) = parts("sd2") else { return };
     let whole = inverse::single_file(&parts);
     let without = |prefix: &str| -> Tensors {
@@ -260,7 +260,7 @@ fn what_is_no_checkpoint_and_what_does_not_belong_to_one() {
             other => panic!("without {prefix}: {other:?}"),
         }
     }
-    // A tensor that configurations are made from.
+    // Tensors from which configurations follow.
     let odd = [
         "model.diffusion_model.input_blocks.0.0.weight",
         "model.diffusion_model.out.2.weight",
@@ -292,7 +292,7 @@ fn what_is_no_checkpoint_and_what_does_not_belong_to_one() {
             other => panic!("{name}: {other:?}"),
         }
     }
-    // Both spellings of one tensor.
+    // A file with both names of one tensor.
     let mut twice = whole.clone();
     let projection = Raw { dtype: Dtype::F16, shape: vec![2, 2], bytes: vec![0; 8] };
     twice.insert("model.diffusion_model.output_blocks.2.2.conv.bias".into(), projection);
@@ -306,7 +306,7 @@ fn what_is_no_checkpoint_and_what_does_not_belong_to_one() {
 }
 
 #[test]
-fn markers_and_what_the_owner_says() {
+fn marker_tensors_and_the_json_file_change_the_configuration() {
     let Some(parts) = parts("sd1") else { return };
     let mut file = inverse::single_file(&parts);
     let scheduler = |place: &Place| place.open().unwrap().json("scheduler/scheduler_config.json").unwrap();
@@ -316,12 +316,12 @@ fn markers_and_what_the_owner_says() {
     }
     let marked = scheduler(&Place::with(&file, None));
     assert_eq!((&marked["prediction_type"], &marked["rescale_betas_zero_snr"]), (&json!("v_prediction"), &json!(true)));
-    assert_eq!(marked["_class_name"], "DDIMScheduler", "PNDM cannot end without signal");
+    assert_eq!(marked["_class_name"], "DDIMScheduler", "PNDM does not support zero terminal SNR");
     let said = json!({"scheduler": {"prediction_type": "sample"}, "latentd": {"steps": 7}});
     let place = Place::with(&file, Some(&said));
     assert_eq!(scheduler(&place)["prediction_type"], "sample");
     assert_eq!(place.open().unwrap().json("latentd.json").unwrap()["steps"], 7);
-    // The index names the class that counts.
+    // The class in the model index takes precedence.
     let class = |said: &Value| {
         let index = Place::with(&file, Some(said)).open().unwrap().json("model_index.json").unwrap();
         index["scheduler"][1].clone()
@@ -368,15 +368,15 @@ fn a_single_file_has_the_files_of_a_folder() {
     let Err(error) = Weights::open(&folder, "text_encoder_2", "model", &latentd::device::Device::host(), |n, s| {
         (n.into(), s.to_vec())
     }) else {
-        panic!("there is no second encoder")
+        panic!("the model has no second text encoder")
     };
     assert!(error.to_string().contains("it has no text_encoder_2"), "{error}");
     assert!(Path::new(&format!("{folder:?}")).components().count() > 1, "{folder:?}");
 }
 
-/// As diffusers and the web interfaces do: what is of no network is left aside, and said.
+/// Tensors that belong to no network are ignored, as in diffusers, and a note names them.
 #[test]
-fn tensors_of_no_network_are_left_aside() {
+fn tensors_of_no_network_are_ignored() {
     for (pipeline, names) in [
         ("sd1", &["cond_stage_model.logit_scale", "cond_stage_model.text_projection"][..]),
         ("sd1", &["first_stage_model.model_ema.decay", "first_stage_model.model_ema.num_updates"]),
@@ -406,9 +406,9 @@ fn tensors_of_no_network_are_left_aside() {
     }
 }
 
-/// A file whose header says how its model predicts, and in which tensors say so too.
+/// Tests files with the prediction type in the header, in marker tensors, and in the JSON file of the owner.
 #[test]
-fn the_type_of_prediction_is_known_by_tensors_before_the_header_and_by_the_owner_before_both() {
+fn the_prediction_type_comes_from_the_json_file_then_tensors_then_the_header() {
     let Some(parts) = parts("sd1") else { return };
     let whole = inverse::single_file(&parts);
     let file = |note: Option<&str>, marker: bool, owner: Option<&Value>| {
@@ -440,7 +440,7 @@ fn the_type_of_prediction_is_known_by_tensors_before_the_header_and_by_the_owner
 }
 
 #[test]
-fn a_value_that_is_said_to_be_a_default_is_not_told_as_what_is_used() {
+fn a_value_declared_as_default_is_not_noted_as_used() {
     let Some(parts) = parts("sd1") else { return };
     let owner = json!({"scheduler": {"_use_default_values": ["prediction_type"], "prediction_type": "v_prediction"}});
     let notes = Place::with(&inverse::single_file(&parts), Some(&owner)).open().unwrap().notes().join("; ");
@@ -448,9 +448,9 @@ fn a_value_that_is_said_to_be_a_default_is_not_told_as_what_is_used() {
     assert!(notes.contains(said) && !notes.contains("v_prediction"), "{notes}");
 }
 
-/// Stable Diffusion XL on EDM's noise levels, as other programs read its marks.
+/// Stable Diffusion XL with the noise levels of EDM, from the marker tensors that other programs read.
 #[test]
-fn marks_of_edm() {
+fn marker_tensors_of_edm_select_its_scheduler() {
     let Some(parts) = parts("sdxl") else { return };
     let mut file = inverse::single_file(&parts);
     file.insert("edm_vpred.sigma_max".into(), Raw::floats(&[], |_| 120.0));
@@ -467,7 +467,7 @@ fn marks_of_edm() {
 }
 
 #[test]
-fn files_of_other_kinds_are_told_where_they_belong() {
+fn errors_about_other_files_name_the_right_folder() {
     for (name, place) in [
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "loras.dir"),
         ("unet.down_blocks.0.attentions.0.proj_in.lora_A.weight", "loras.dir"),
@@ -480,7 +480,7 @@ fn files_of_other_kinds_are_told_where_they_belong() {
 }
 
 #[test]
-fn catalogues_list_files_beside_folders() {
+fn catalogues_list_files_and_folders() {
     let Some(mut parts) = parts("sd1") else { return };
     let small = inverse::single_file(&parts);
     with_whole_vocabulary(&mut parts);
@@ -493,13 +493,13 @@ fn catalogues_list_files_beside_folders() {
     fs::write(at("broken.safetensors"), "none").unwrap();
     fs::write(at("little.safetensors"), write(&small)).unwrap();
     fs::write(at("little.json"), tiny("sd1").to_string()).unwrap();
-    // A folder goes before the file of its name, also where it cannot be used.
+    // A folder takes precedence over a file of the same name, even if the folder cannot be used.
     fs::create_dir(at("both")).unwrap();
     fs::write(at("both/model_index.json"), "{}").unwrap();
     let catalogue = Catalogue::open(place.path(), "one").unwrap();
     assert_eq!(catalogue.names(), ["bad name", "both", "both.safetensors", "broken", "emoji", "little", "one"]);
     assert!(catalogue.card("one").is_some() && catalogue.card("bad name").is_some());
-    // What cannot be used says why, and is refused with that.
+    // An unusable model has a reason and cannot be loaded.
     for (name, reason) in [("both", "_class_name"), ("both.safetensors", "both"), ("broken", "4 bytes are too few")] {
         assert!(catalogue.card(name).is_none());
         let fault = catalogue.fault(name).unwrap();
@@ -509,13 +509,13 @@ fn catalogues_list_files_beside_folders() {
     let numbers: usize = parts.values().flatten().map(|(_, raw)| raw.shape.iter().product::<usize>()).sum();
     assert_eq!(catalogue.bytes("one"), Some(4 * numbers as u64));
     assert_eq!(catalogue.load("one").unwrap().name, "one");
-    // Its embeddings end before CLIP's vocabulary does, so that the built-in tokenizer is not its own.
+    // The embeddings are fewer than CLIP's vocabulary, so the built-in tokenizer does not fit.
     let (state, reason) = catalogue.state("little");
     assert!(state == "failed" && reason.as_ref().is_some_and(|reason| reason.contains("vocab_size")), "{reason:?}");
 }
 
 #[test]
-fn control_nets_are_listed_and_loaded() {
+fn single_file_control_nets_are_listed_and_loaded() {
     let root = parity().join("controlnets/canny");
     let place = tempfile::tempdir().unwrap();
     let tensors = read_at(root.join("diffusion_pytorch_model.safetensors"));
@@ -524,7 +524,7 @@ fn control_nets_are_listed_and_loaded() {
     let nets = ControlNets::open(place.path()).unwrap();
     assert_eq!(nets.names().find(|(name, _)| *name == "edges"), Some(("edges", None)));
     nets.load("edges").unwrap();
-    // Among models it is none.
+    // Among models, a ControlNet has a fault.
     let catalogue = Catalogue::open(place.path(), "emoji").unwrap();
     assert_eq!(catalogue.names(), ["edges", "emoji"]);
     let fault = catalogue.fault("edges").unwrap();

@@ -1,4 +1,4 @@
-//! Words in every form that files have.
+//! Tests of textual inversion files in all supported formats, and of files that are refused.
 
 use std::fs;
 
@@ -10,6 +10,7 @@ use safetensors::Dtype;
 
 use crate::files::{Raw, Tensors, parity, read_at, write};
 
+/// The tensors of a file.
 fn of(entries: &[(&str, Raw)]) -> Tensors {
     entries.iter().map(|(key, raw)| ((*key).to_owned(), raw.clone())).collect()
 }
@@ -27,7 +28,7 @@ fn vectors(count: usize, width: usize) -> Vectors {
 }
 
 #[test]
-fn fixtures() {
+fn all_fixtures_are_read() {
     for (name, word, count) in [("ti_mug", "<mug>", 3), ("ti_one", "<one>", 1)] {
         let path = parity().join("adapters").join(format!("{name}.safetensors"));
         let read = TextualInversion::read(name, &fs::read(&path).unwrap(), [Some(32), None]).unwrap();
@@ -40,7 +41,7 @@ fn fixtures() {
 }
 
 #[test]
-fn every_form() {
+fn every_format_is_read() {
     let [sd, sdxl, refiner] = [[Some(4), None], [Some(4), Some(6)], [None, Some(6)]];
     for (entries, widths, word, first, second) in [
         (vec![("emb_params", numbers(&[2, 4]))], sd, None, Some(vectors(2, 4)), None),
@@ -55,7 +56,7 @@ fn every_form() {
             Some(vectors(2, 6)),
         ),
         (vec![("clip_g", numbers(&[1, 6]))], refiner, None, None, Some(vectors(1, 6))),
-        // Pivotal tuning.
+        // The format of pivotal tuning.
         (
             vec![("text_encoders_0", numbers(&[2, 4])), ("text_encoders_1", numbers(&[2, 6]))],
             sdxl,
@@ -72,7 +73,7 @@ fn every_form() {
 }
 
 #[test]
-fn whatever_is_none_is_named() {
+fn every_invalid_file_has_a_precise_error() {
     let [sd, sdxl] = [[Some(4), None], [Some(4), Some(6)]];
     let integer = Raw { dtype: Dtype::I32, shape: vec![1, 4], bytes: vec![0; 16] };
     let long = "x".repeat(129);
@@ -111,9 +112,9 @@ fn whatever_is_none_is_named() {
         ),
     ] {
         match load(&entries, widths) {
-            Err(LoadError::BadKey { key: named, reason: said, .. }) => {
+            Err(LoadError::BadKey { key: named, reason: text, .. }) => {
                 assert_eq!(named, key);
-                assert!(said.contains(reason), "{key:?}: {said}");
+                assert!(text.contains(reason), "{key:?}: {text}");
             }
             other => panic!("{key:?}: {other:?}"),
         }
@@ -121,7 +122,7 @@ fn whatever_is_none_is_named() {
 }
 
 #[test]
-fn the_header_alone_tells_words_and_widths() {
+fn words_and_widths_are_read_from_the_header() {
     let read = |entries: &[(&str, Raw)]| {
         EmbeddingOutline::read("word.safetensors", &FileContent::Held(write(&of(entries)).into()))
     };
@@ -133,14 +134,14 @@ fn the_header_alone_tells_words_and_widths() {
     assert!(error.contains("76 vectors are not between 1 and 75"), "{error}");
 }
 
-/// Whether a model can use the file, as it lies on disk.
+/// Checks whether a model with these encoder widths can use the file.
 fn check(entries: &[(&str, Raw)], widths: [Option<usize>; 2]) -> Result<(), String> {
     let content = FileContent::Held(write(&of(entries)).into());
     TextualInversion::check("word", &content, widths).map_err(|error| error.to_string())
 }
 
 #[test]
-fn a_check_tells_what_a_file_fits() {
+fn a_check_compares_the_widths_with_the_model() {
     let [sd, wide, sdxl, refiner] = [[Some(4), None], [Some(5), None], [Some(4), Some(6)], [None, Some(6)]];
     let single = [("<x>", numbers(&[2, 6]))];
     assert_eq!([sdxl, refiner].map(|widths| check(&single, widths)), [Ok(()), Ok(())]);
@@ -155,9 +156,9 @@ fn a_check_tells_what_a_file_fits() {
     assert_eq!(check(&pair, wide), Err("word: `clip_l`: vectors of 4, where the text encoder has 5".to_owned()));
 }
 
-/// In every type that a file may have; what half precision can hold is allowed.
+/// Tests numbers of all types. Numbers up to the range of half precision are allowed.
 #[test]
-fn numbers_that_leave_no_picture_are_found_before_the_file_is_used() {
+fn numbers_that_are_not_finite_or_too_large_are_refused() {
     let of_type = |dtype, bytes: Vec<u8>| [("a", Raw { dtype, shape: vec![1, 1], bytes })];
     let half = half::f16::MAX.to_le_bytes().to_vec();
     for (entries, said) in [
@@ -179,7 +180,7 @@ fn numbers_that_leave_no_picture_are_found_before_the_file_is_used() {
 }
 
 proptest::proptest! {
-    /// What the check lets pass is read, and nothing else.
+    /// The check accepts exactly the files that can be read, and returns the same errors.
     #[test]
     fn a_file_that_passes_the_check_is_read(
         keys in proptest::collection::btree_map(

@@ -1,43 +1,45 @@
-//! The files of LoRAs and textual inversions: what there is, and what cannot be used.
+//! The files of LoRAs and textual inversions: finds them and says which cannot be used.
 
 use std::{
     borrow::Cow,
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use crate::{
     generation::LoraUse,
-    weights::{FileContent, LoadError, Stamp, check_header, imprint, lora::Lora},
+    weights::{FileContent, LoadError, Stamp, check_header, fingerprint, lora::Lora},
 };
 
-/// Levels of folders in which files are looked for, and the most files of one folder.
+/// How many levels of folders are searched, and the maximum number of files.
 const LEVELS: usize = 5;
 const MOST: usize = 10_000;
 
-/// A file that models can be changed by.
+/// A file of a LoRA or a textual inversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
     content: Content,
-    /// Why no model can use it.
+    /// Why no model can use the file, judged by its name and header.
     fault: Option<String>,
     numbers: Numbers,
 }
 
-/// What is wrong with the numbers of a LoRA, once they were looked at. It follows from the content.
+/// The result of checking the numbers of a LoRA. It depends only on the content, so it does not count in comparisons.
 #[derive(Clone, Debug, Default)]
 struct Numbers(Arc<Looked>);
 
 #[derive(Debug, Default)]
+/// The state of the check, shared by clones of the file.
 struct Looked {
     fault: OnceLock<Option<String>>,
-    /// Held by the one who looks.
+    /// Held during the check.
     looking: Mutex<()>,
 }
 
@@ -52,33 +54,34 @@ impl Eq for Numbers {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
     Disk(Seen),
-    /// Of a companion of the embedded model.
+    /// An add-on of the embedded model.
     Embedded(Cow<'static, [u8]>),
 }
 
-/// A file on disk as it was when it was listed.
+/// A file on disk in the state in which it was listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     path: PathBuf,
     stamp: Option<Stamp>,
-    /// Why it is not even looked into.
+    /// Why the file is not even opened.
     refused: Option<String>,
 }
 
 impl Seen {
-    /// What stands for the file and its content.
+    /// The key of the file and its content.
     pub fn key(&self) -> String {
-        imprint::digest(&format!("{self:?}"))
+        fingerprint::digest(&format!("{self:?}"))
     }
 }
 
 impl File {
+    /// A file that is compiled into the program.
     pub fn embedded(content: Cow<'static, [u8]>) -> File {
         let bytes = content.len() as u64;
         File { bytes, content: Content::Embedded(content), fault: None, numbers: Numbers::default() }
     }
 
-    /// Looks into the head of the file.
+    /// Reads the header of the file.
     fn of(name: &str, seen: Seen) -> File {
         let bytes = seen.stamp.map_or(0, |stamp| stamp.bytes);
         let refused = seen.refused.clone();
@@ -95,29 +98,29 @@ impl File {
         self.fault.as_deref().or_else(|| self.numbers.0.fault.get()?.as_deref())
     }
 
-    /// Whether the numbers of a LoRA were looked at.
+    /// Whether the numbers of a LoRA were already checked.
     pub fn has_known_numbers(&self) -> bool {
         self.is_embedded() || self.numbers.0.fault.get().is_some()
     }
 
-    /// Looks at all numbers of a LoRA, once: what was found before is part of [`File::fault`]. Blocks while the file is read.
+    /// Checks all numbers of a LoRA, once; the result becomes part of [`File::fault`]. Blocks while the file is read.
     ///
     /// # Errors
-    /// One is not finite or too large, or the file cannot be read.
+    /// A number is not finite or too large, or the file cannot be read.
     pub fn check_numbers(&self, name: &str) -> Result<(), LoadError> {
-        let _looking = self.numbers.0.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _looking = self.numbers.0.looking.lock();
         if self.has_known_numbers() {
             return Ok(());
         }
         let checked = Lora::check_numbers(name, &self.open(name)?);
-        // What a disk answers now says nothing of the file.
+        // A read error says nothing about the content, so it is not remembered.
         if !matches!(checked, Err(LoadError::Read { .. })) {
             self.numbers.0.fault.get_or_init(|| checked.as_ref().err().map(LoadError::to_string));
         }
         checked
     }
 
-    /// The content as it was when the file was listed, of which nothing is read yet; `name` is what errors call it.
+    /// Opens the content as it was when the file was listed, without reading it. Errors name the file `name`.
     ///
     /// # Errors
     /// The file is gone, cannot be read, or has changed since.
@@ -132,24 +135,24 @@ impl File {
         }
     }
 
-    /// All of the content.
+    /// Reads the whole content.
     ///
     /// # Errors
-    /// Those of [`File::open`].
+    /// Those of [`File::open`], and a file that is too large or cannot be read.
     pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, LoadError> {
         let content = self.open(name)?;
         content.read_all(LARGEST).map_err(|source| LoadError::Read { path: name.to_owned(), source })
     }
 
-    /// By what the file is known again.
-    pub fn imprint(&self) -> String {
+    /// The fingerprint of the file.
+    pub fn fingerprint(&self) -> String {
         match &self.content {
-            Content::Disk(seen) => imprint::of_file(&seen.path),
-            Content::Embedded(content) => imprint::of_bytes("", content),
+            Content::Disk(seen) => fingerprint::of_file(&seen.path),
+            Content::Embedded(content) => fingerprint::of_bytes("", content),
         }
     }
 
-    /// What stands for the file and its content, as long as the process lives.
+    /// The key of the file and its content. Valid only in this process.
     pub fn key(&self) -> String {
         match &self.content {
             Content::Disk(seen) => seen.key(),
@@ -162,11 +165,11 @@ impl File {
     }
 }
 
-/// The largest file that is read, in bytes: an adapter of every layer of Stable Diffusion XL at the largest rank.
+/// Maximum bytes of a file: an adapter of every layer of Stable Diffusion XL at the largest rank.
 const LARGEST: usize = 8 << 30;
 
-/// The files below `dir`, by their paths without endings; of `known`, those that have not changed are not looked into
-/// again. An empty path is a folder without any.
+/// The files below `dir`, by their paths without extensions. Files of `known` that have not changed are not opened
+/// again. An empty path means no files.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -179,7 +182,7 @@ pub(super) fn list(dir: &Path, known: &BTreeMap<String, File>) -> io::Result<BTr
     Ok(look(dir)?.into_par_iter().map(file).collect())
 }
 
-/// What [`list`] would find now, of which no file is opened.
+/// What [`list`] would find now, without opening files.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -200,7 +203,7 @@ fn walk(dir: &Path, group: &str, levels: usize, found: &mut BTreeMap<String, See
             continue;
         }
         if path.is_dir() {
-            // A folder within that cannot be read does not hide the others.
+            // A subfolder that cannot be read does not hide the other files.
             if levels > 1 && walk(&path, &format!("{group}{last}/"), levels - 1, found).is_err() {
                 tracing::warn!(path = %path.display(), "cannot be read");
             }
@@ -222,7 +225,7 @@ fn walk(dir: &Path, group: &str, levels: usize, found: &mut BTreeMap<String, See
             false => (name.escape_default().take(LoraUse::MAX_NAME_CHARS).collect(), Some(NAMES.to_owned())),
         };
         let seen = Seen { path, refused: refused.or(stamp.as_ref().err().cloned()), stamp: stamp.ok() };
-        // A file that can be used goes before one of its name that cannot.
+        // A usable file takes precedence over an unusable one of the same name.
         match found.get(&name) {
             Some(other) if other.refused.is_none() || seen.refused.is_some() => {}
             _ => drop(found.insert(name, seen)),

@@ -1,4 +1,4 @@
-//! Which learned words a prompt has, and whether a model can use them.
+//! Finds the learned words of a prompt, and checks whether a model can use them.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -10,23 +10,23 @@ use crate::{
     weights::textual_inversion::{EmbeddingOutline, TextualInversion},
 };
 
-/// The most different learned words of one prompt: each takes memory as long as the generation runs, and a prompt has room
-/// for far fewer.
+/// Maximum number of different learned words in a prompt. Each takes memory while the generation runs; a prompt has
+/// room for far fewer.
 const MOST_WORDS: usize = 32;
 
-/// Which file each word stands for. Words are compared in lower case (see [`folded`]), so that files whose names differ in
-/// letter case alone have one word, and one of them is used.
+/// The file of each word. Words are compared in lower case (see [`folded`]), so files whose names differ only in letter
+/// case have the same word; only one of them is used.
 #[derive(Debug, Default)]
 pub(super) struct WordIndex {
-    /// By the folded tag, the name of the file that is used.
+    /// The name of the file that is used for each word. The key is the folded tag.
     files: BTreeMap<String, String>,
-    /// By the name of a file whose word stands for another file, that file's name.
+    /// Files that are not used because another file has the same word. The value is the name of that file.
     hidden: BTreeMap<String, String>,
 }
 
 impl WordIndex {
-    /// Of files with one word, own ones go before embedded ones, then those whose heads are sound before others, then the
-    /// first by name.
+    /// Indexes the files. Among files with the same word, files on disk take precedence over embedded ones, then files
+    /// with a sound header over others, then the first by name.
     pub(super) fn of(files: &BTreeMap<String, File>) -> WordIndex {
         let mut by_word: BTreeMap<String, Vec<(&String, &File)>> = BTreeMap::new();
         for (name, file) in files {
@@ -45,7 +45,7 @@ impl WordIndex {
         index
     }
 
-    /// Why the file of this name is not used although others of its kind may be.
+    /// Why the file is hidden by another one; `None` if it is not.
     pub(super) fn fault(&self, name: &str) -> Option<String> {
         let used = self.hidden.get(name)?;
         Some(format!(
@@ -53,7 +53,7 @@ impl WordIndex {
         ))
     }
 
-    /// Logs what [`WordIndex::fault`] says, where it did not say so before.
+    /// Logs the faults of [`WordIndex::fault`] that are not in `before`.
     pub(super) fn warn(&self, before: Option<&WordIndex>) {
         for (name, used) in &self.hidden {
             if before.and_then(|before| before.hidden.get(name)) != Some(used)
@@ -65,14 +65,14 @@ impl WordIndex {
     }
 }
 
-/// Whether the head of a file is that of a textual inversion.
+/// Whether the header of a file is that of a textual inversion.
 fn is_word(name: &str, file: &File) -> bool {
     file.fault().is_none() && file.open(name).is_ok_and(|content| EmbeddingOutline::read(name, &content).is_ok())
 }
 
 impl Adapters {
-    /// The words that a text has, by name, for a model of this name: `<NAME>` in any letter case stands for the file
-    /// `NAME.safetensors`.
+    /// The learned words in a text, by file name, that the model `model` may use. `<NAME>` in any letter case is the
+    /// word of `NAME.safetensors`.
     fn words(&self, model: &str, syntax: PromptSyntax, text: &str) -> BTreeMap<&str, &File> {
         let mut found = BTreeMap::new();
         for span in spans(syntax, text) {
@@ -86,13 +86,13 @@ impl Adapters {
         found
     }
 
-    /// The words of all prompts of a generation.
+    /// The learned words in all prompts of a generation.
     pub(super) fn words_of(&self, model: &str, draw: &Draw) -> BTreeMap<&str, &File> {
         draw.texts().flat_map(|text| self.words(model, draw.prompt_syntax, text)).collect()
     }
 
-    /// Whether the model can use the learned words that a prompt has: their files are read. The errors are codes and what is
-    /// wrong.
+    /// Checks whether the model can use the learned words of a prompt; reads their files. The errors are codes and
+    /// reasons.
     pub fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)> {
         let words = self.words(&card.name, syntax, text);
         if words.len() > MOST_WORDS {
@@ -106,12 +106,13 @@ impl Adapters {
         words.into_iter().filter_map(check).collect()
     }
 
-    /// Why no model can use the textual inversion of this name, by the head of its file and the names of the others.
+    /// Why no model can use this textual inversion, judged by its header and by the names of other files.
     pub(in crate::catalogue) fn embedding_fault(&self, name: &str, file: &File) -> Option<String> {
         file.fault().map(str::to_owned).or_else(|| self.word_index.fault(name))
     }
 
-    /// Whether a word of this file is for a model of such text encoders; the error is a code and what is wrong.
+    /// Checks whether a model with text encoders of these widths can use the file's word. The error is a code and a
+    /// reason.
     pub(in crate::catalogue) fn check_word(
         &self,
         name: &str,
@@ -127,7 +128,7 @@ impl Adapters {
     }
 }
 
-/// The texts that are encoded each on its own.
+/// The parts of a prompt that are tokenized separately.
 fn spans(syntax: PromptSyntax, text: &str) -> Vec<String> {
     match syntax {
         PromptSyntax::Plain => vec![text.to_owned()],

@@ -1,9 +1,8 @@
-//! Multistep consistency sampling.
+//! Multistep consistency sampling (Song et al. 2023, arXiv:2303.01469): diffusers' `CMStochasticIterativeScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::{Course, listed};
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -12,6 +11,7 @@ use crate::diffusion::prediction::{Clip, Prediction};
 use crate::diffusion::schedule::{of_rho, rounded};
 use crate::diffusion::scheduler_config::keys::Keys;
 use crate::diffusion::scheduler_config::{Class, Sampler, SchedulerConfig, Training};
+use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
 pub(super) static CLASS: Class = Class {
@@ -46,15 +46,15 @@ fn prediction(keys: Keys<'_>, _: &Class) -> Result<Prediction, InvalidScheduler>
 }
 
 impl Sampler for Consistency {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok((points(config, self, course.without_sigmas(config)?)?, self.sigma_max))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((points(config, self, step_source.without_sigmas(config)?)?, self.sigma_max))
     }
 }
 
-/// Algorithm 1 of Song et al. (2023), arXiv:2303.01469; `CMStochasticIterativeScheduler`.  `x = x0 + σ ε`.
-/// Draws in every step unless there is one step only, also in the last, where the noise is multiplied by zero.
-pub(super) async fn sample<D: Denoise>(options: &Consistency, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Algorithm 1 of Song et al. (2023) with states `x = x0 + σ ε`. Draws in every step, also in the last one, where the
+/// noise is multiplied by zero; a run of one step draws nothing.
+pub(super) async fn sample<D: Denoise>(options: &Consistency, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let x0 = network.denoised(&x, &now, options.clip).await?;
         x = x0.clone();
@@ -64,17 +64,21 @@ pub(super) async fn sample<D: Denoise>(options: &Consistency, run: Run<'_, D>) -
             let z = noise.draw(x.shape());
             x = Latents::combine(&[(1.0, &x), (options.s_noise * up, &z)]);
         }
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// Of `T` levels those at some training timesteps, and the least.
-fn points(config: &SchedulerConfig, options: &Consistency, course: Course<'_>) -> Result<Vec<Point>, InvalidSteps> {
+/// The levels at some of the `T` training timesteps, and the smallest level as the end.
+fn points(
+    config: &SchedulerConfig,
+    options: &Consistency,
+    step_source: StepSource<'_>,
+) -> Result<Vec<Point>, InvalidSteps> {
     let train = config.num_train_timesteps();
-    let timesteps = match course {
-        Course::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
+    let timesteps = match step_source {
+        StepSource::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
         other => {
             let n = other.steps(config)?;
             (0..n).rev().map(|i| (i * (train / n)) as f64).collect()
@@ -86,6 +90,6 @@ fn points(config: &SchedulerConfig, options: &Consistency, course: Course<'_>) -
         let sigma = of_rho(sigma_max, sigma_min, rho, t / last);
         Point::of_edm(250.0 * libm::log(sigma), rounded(sigma))
     };
-    // Timesteps count from the greatest level here.
+    // This class counts timesteps from the largest level down.
     Ok(timesteps.iter().rev().map(point).chain([Point::of_edm(0.0, rounded(sigma_min))]).collect())
 }

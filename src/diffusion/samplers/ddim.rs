@@ -1,9 +1,8 @@
-//! Denoising diffusion implicit models.
+//! Denoising diffusion implicit models (DDIM, Song et al. 2021, arXiv:2010.02502): diffusers' `DDIMScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -12,13 +11,14 @@ use crate::diffusion::prediction::{Clip, Prediction};
 use crate::diffusion::schedule::trained_points;
 use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, Keys, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Label, Name, Sampler, SchedulerConfig, ZeroSignal};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     aliases: &["DDIMParallelScheduler"],
     names: &[Name::new("ddim", "Implicit sampling of Song et al. (2021), deterministic unless eta is given")],
     spacing: "leading",
     zero_signal: ZeroSignal::WithoutEpsilon,
-    // Eta alone is that of the ancestral samplers, whose default there is 1.
+    // The web interface's plain `Eta` belongs to the ancestral samplers, where its default is 1.
     eta: Some("Eta DDIM"),
     ..Class::new("DDIMScheduler", KEYS, read)
 };
@@ -29,16 +29,16 @@ const KEYS: &[&[&str]] = &[
     &CLIP_SAMPLE,
     &THRESHOLDING,
     &["set_alpha_to_one", "rescale_betas_zero_snr"],
-    // An argument of `step` in diffusers, which its `DDIMPipeline` passes on.
+    // In diffusers this is an argument of `step`, which `DDIMPipeline` passes on.
     &["use_clipped_model_output"],
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Ddim {
-    /// Whether the last step ends without noise, or at the first training timestep.
+    /// Whether the last step ends without noise; otherwise it ends at the first training timestep.
     set_alpha_to_one: bool,
     clip: Clip,
-    /// Whether ε is taken from the clipped x0, and not from the network.
+    /// Whether ε is computed from the clipped x0; otherwise from the network output.
     use_clipped_model_output: bool,
 }
 
@@ -51,9 +51,9 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Ddim {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        let stride = config.stride(course.len());
-        Ok((trained_points(config, course.without_lists(config)?, |last| last - stride)?, 1.0))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let stride = config.stride(step_source.len());
+        Ok((trained_points(config, step_source.without_lists(config)?, |last| last - stride)?, 1.0))
     }
 
     fn label(&self) -> Label {
@@ -65,12 +65,12 @@ impl Sampler for Ddim {
     }
 }
 
-/// Equations 12 and 16 of Song et al. (2021), arXiv:2010.02502; `DDIMScheduler`.  `x = α x0 + σ ε`.
-/// `eta` 0 is deterministic and draws nothing, 1 is as noisy as DDPM.
-pub(super) async fn sample<D: Denoise>(options: &Ddim, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, eta, mut x, noise } = run;
+/// Equations 12 and 16 of Song et al. (2021) with states `x = α x0 + σ ε`. With `eta` 0 the sampler is deterministic
+/// and draws nothing, with `eta` 1 it adds as much noise as DDPM.
+pub(super) async fn sample<D: Denoise>(options: &Ddim, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, eta, mut x, noise } = run;
     for (i, (now, _)) in schedule.steps().enumerate() {
-        // A stride below, which need not be where the next step starts.
+        // The step ends one stride below `now`, even if the next step starts elsewhere.
         let next = schedule.level(now.t - schedule.stride());
         let (x0, epsilon) = network.x0_and_epsilon(&x, &now, options.clip).await?;
         let epsilon =
@@ -84,7 +84,7 @@ pub(super) async fn sample<D: Denoise>(options: &Ddim, run: Run<'_, D>) -> Resul
         } else {
             Latents::combine(&[(next.alpha, &x0), (direction, &epsilon)])
         };
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)

@@ -1,19 +1,19 @@
-//! Ancestral sampling.
+//! Ancestral sampling (DDPM, Ho et al. 2020, arXiv:2006.11239): diffusers' `DDPMScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
+use super::SamplerInputs;
 use crate::diffusion::betas::BetaSchedule;
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
-use crate::diffusion::posterior::{Posterior, Variance};
+use crate::diffusion::posterior::{StepPosterior, Variance};
 use crate::diffusion::prediction::Clip;
 use crate::diffusion::schedule::trained_points;
 use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, Keys, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, Training, ZeroSignal};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     aliases: &["DDPMParallelScheduler"],
@@ -36,7 +36,8 @@ pub(super) struct Ddpm {
     clip: Clip,
 }
 
-/// diffusers' `variance_type`: the posterior's variance `β̃`, that of the step, `β`, or what the network says between them.
+/// diffusers' `variance_type`: `β̃` of the posterior (small), `β` of the step (large), or a value between them that the
+/// network predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum VarianceType {
     Small,
@@ -45,8 +46,8 @@ enum VarianceType {
 }
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
-    // `fixed_small_log` is the same number by another road.  `fixed_large_log` takes the root of a negative number
-    // in diffusers.  `learned` is found in no published file.
+    // `fixed_small_log` gives the same variance as `fixed_small`. `fixed_large_log` takes the root of a negative number
+    // in diffusers. No published file has `learned`.
     let words = [
         ("fixed_small", VarianceType::Small),
         ("fixed_small_log", VarianceType::Small),
@@ -57,8 +58,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Ddpm {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok((trained_points(config, course, |_| -1.0)?, 1.0))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((trained_points(config, step_source, |_| -1.0)?, 1.0))
     }
 
     fn learns_variance(&self) -> bool {
@@ -66,14 +67,14 @@ impl Sampler for Ddpm {
     }
 }
 
-/// Algorithm 2 of Ho et al. (2020), arXiv:2006.11239, with the posterior of its equations 6 and 7 between any two
-/// timesteps; `DDPMScheduler`.  `x = α x0 + σ ε`.  Draws in every step that does not start at timestep 0.  A classifier's gradient
-/// shifts the mean, in the last step too (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
-pub(super) async fn sample<D: Denoise>(options: &Ddpm, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Algorithm 2 of Ho et al. (2020) with states `x = α x0 + σ ε`; the posterior of equations 6 and 7 is taken between
+/// any two timesteps. Draws in every step that does not start at timestep 0. The gradient of a classifier shifts the
+/// mean, also in the last step (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
+pub(super) async fn sample<D: Denoise>(options: &Ddpm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let Ddpm { variance_type, clip } = *options;
     for (i, (now, next)) in schedule.steps().enumerate() {
-        let Posterior { prediction, variance, pull } = network.posterior(&x, now.t).await?;
+        let StepPosterior { prediction, variance, gradient } = network.posterior(&x, now.t).await?;
         let x0 = clip.apply(network.prediction.x0(&x, &prediction, &now, 1.0));
         // α_t and β_t of the paper for the step from `now` to `next`.
         let alpha_t = (now.alpha * now.alpha) / (next.alpha * next.alpha);
@@ -92,12 +93,12 @@ pub(super) async fn sample<D: Denoise>(options: &Ddpm, run: Run<'_, D>) -> Resul
                 Variance::Each(share.map(|v| libm::exp(middle + 0.5 * v * (most - least))))
             }
         };
-        let shift = pull.map(|pull| variance.times(pull, |variance| variance));
+        let shift = gradient.map(|gradient| variance.times(gradient, |variance| variance));
         let noise = (now.t > 0.0).then(|| variance.times(noise.draw(x.shape()), libm::sqrt));
         let mut terms = vec![(mean_x0, &x0), (mean_x, &x)];
         terms.extend(shift.iter().chain(&noise).map(|(factor, term)| (*factor, term)));
         x = Latents::combine(&terms);
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)

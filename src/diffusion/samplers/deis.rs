@@ -1,9 +1,8 @@
-//! DEIS.
+//! DEIS multistep (Zhang and Chen 2023, arXiv:2204.13902): diffusers' `DEISMultistepScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -13,6 +12,7 @@ use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig};
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("deis", "Exponential integrator of Zhang and Chen (2023), multistep")],
@@ -32,13 +32,13 @@ const KEYS: &[&[&str]] = &[
 pub(super) struct Deis {
     respacing: Option<Respacing>,
     clip: Clip,
-    /// 1 to 3.
+    /// From 1 to 3.
     order: usize,
     lower_order_final: bool,
 }
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
-    // Other classes' words, which diffusers takes for its own one.
+    // The other words belong to other classes; diffusers treats them as `logrho` and `deis`.
     let words = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|word| (word, ()));
     keys.word("solver_type", "logrho", &words)?;
     keys.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|word| (word, ())))?;
@@ -51,12 +51,12 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Deis {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
         let repeats = self.respacing.is_some() || config.flow.is_some();
         let last = if repeats { Last::Repeated } else { Last::SigmaMin };
 
         let levels = DpmLevels::of(config, self.respacing, last);
-        Ok((dpm_points(config, course.without_lists(config)?, &levels)?, 1.0))
+        Ok((dpm_points(config, step_source.without_lists(config)?, &levels)?, 1.0))
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -64,11 +64,11 @@ impl Sampler for Deis {
     }
 }
 
-/// The exponential integrator of Zhang and Chen (2023), arXiv:2204.13902, in ρ = σ/α (tAB-DEIS with polynomials in ln ρ), of
-/// order 1 to 3; `DEISMultistepScheduler`.  `x = α x0 + σ ε`.  Never goes to zero noise.
-pub(super) async fn sample<D: Denoise>(options: &Deis, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
-    // ε at the last points, and ρ there; the newest first.
+/// tAB-DEIS of Zhang and Chen (2023), of order 1 to 3, in ρ = σ/α with polynomials in ln ρ. States are
+/// `x = α x0 + σ ε`. The levels never reach zero noise.
+pub(super) async fn sample<D: Denoise>(options: &Deis, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
+    // ρ and ε at the last points, the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(options.order);
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (x0, _) = network.x0_and_epsilon(&x, &now, options.clip).await?;
@@ -81,14 +81,14 @@ pub(super) async fn sample<D: Denoise>(options: &Deis, run: Run<'_, D>) -> Resul
         let weights = weights(&rho, next.noise());
         let answers = weights.iter().zip(&known).map(|(weight, (_, epsilon))| (next.alpha * weight, epsilon));
         let terms: Vec<_> = std::iter::once((next.alpha / now.alpha, &x)).chain(answers).collect();
-        x = network.amended(Latents::combine(&terms));
+        x = network.adjusted(Latents::combine(&terms));
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// The integrals `∫ ℓ_j(ln ρ) dρ` from the newest of the points to the next, of the Lagrange polynomials in ln ρ through the
-/// points.
+/// The integrals `∫ ℓ_j(ln ρ) dρ` from the newest point to the next one, where `ℓ_j` are the Lagrange polynomials in ln
+/// ρ through the points.
 fn weights(rho: &[f64], next: f64) -> Vec<f64> {
     let logs: Vec<f64> = rho.iter().map(|rho| libm::log(*rho)).collect();
     let weight = |j: usize| {

@@ -1,9 +1,9 @@
-//! DPM-Solver-2 in σ: the midpoint method in ln σ.
+//! The midpoint method in ln σ: DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927) in the σ of Karras et al. (2022,
+//! arXiv:2206.00364); diffusers' `KDPM2DiscreteScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -15,6 +15,7 @@ use crate::diffusion::scheduler_config::{
     Class, EulerLevels, Label, Name, RunPoints, Sampler, SchedulerConfig, Training, epsilon_or_velocity,
 };
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("dpm2", "Midpoint method in the logarithm of the noise, two network calls a step")],
@@ -34,8 +35,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Dpm2 {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        levels(self.respacing, config, course)
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        levels(self.respacing, config, step_source)
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
@@ -51,15 +52,15 @@ impl Sampler for Dpm2 {
     }
 }
 
-pub(super) async fn sample<D: Denoise>(_: &Dpm2, run: Run<'_, D>) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(_: &Dpm2, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     dpm2(run, false).await
 }
 
-/// Algorithm 2 of Karras et al. (2022), arXiv:2206.00364, with its trial step to the geometric mean of two levels, as
-/// DPM-Solver-2 of Lu et al. (2022), arXiv:2206.00927; `KDPM2DiscreteScheduler`.  `x = x0 + σ ε`.  `ancestral` steps go down to
-/// `σ_down` and up again by a draw of noise.  The last step, to zero noise, is Euler's.
-pub(super) async fn dpm2<D: Denoise>(run: Run<'_, D>, ancestral: bool) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Algorithm 2 of Karras et al. (2022) with states `x = x0 + σ ε`. As in DPM-Solver-2, the trial step goes to the
+/// geometric mean of two levels. `ancestral` steps go down to `σ_down`, and a draw of noise brings the state up to the
+/// next level. The last step, to zero noise, is an Euler step.
+pub(super) async fn dpm2<D: Denoise>(run: SamplerInputs<'_, D>, ancestral: bool) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let table = schedule.sigma_table();
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (sigma, sigma_next) = (now.noise(), next.noise());
@@ -70,7 +71,7 @@ pub(super) async fn dpm2<D: Denoise>(run: Run<'_, D>, ancestral: bool) -> Result
         } else {
             let (down, up) = if ancestral { down_and_up(sigma, sigma_next) } else { (sigma_next, 0.0) };
             let middle = between(sigma, down);
-            let half = network.amended(Latents::combine(&[(1.0, &x), (middle - sigma, &d)]));
+            let half = network.adjusted(Latents::combine(&[(1.0, &x), (middle - sigma, &d)]));
             let there = Point::of_noise(table.timestep_of(middle), middle);
             denoised = network.denoised(&half, &there, Clip::Nothing).await?;
             let d = Latents::combine(&[(1.0 / middle, &half), (-1.0 / middle, &denoised)]);
@@ -80,32 +81,32 @@ pub(super) async fn dpm2<D: Denoise>(run: Run<'_, D>, ancestral: bool) -> Result
                 x = Latents::combine(&[(1.0, &x), (up, &z)]);
             }
         }
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &denoised);
     }
     Ok(x)
 }
 
-/// The geometric mean, rounded as torch rounds it on the way.
+/// The geometric mean, with the roundings of torch.
 pub(super) fn between(sigma: f64, down: f64) -> f64 {
     let (high, low) = (libm::logf(sigma as f32), libm::logf(down as f32));
     f64::from(libm::expf(high - 0.5 * (high - low)))
 }
 
-/// `σ_down = σ_next²/σ` and `σ_up² + σ_down² = σ_next²`.  diffusers takes the one out of the other in float32, where for long
-/// steps little is left of it.
+/// `σ_down = σ_next²/σ`, and `σ_up` from `σ_up² + σ_down² = σ_next²`. diffusers subtracts in float32, which loses most
+/// digits in long steps.
 pub(super) fn down_and_up(sigma: f64, sigma_next: f64) -> (f64, f64) {
     let down = sigma_next * sigma_next / sigma;
     (down, libm::sqrt((sigma_next * sigma_next - down * down).max(0.0)))
 }
 
-/// The levels of the Euler family, and whole timesteps of Karras' levels.
+/// The levels of the Euler family; the timesteps of karras levels are rounded to integers.
 pub(super) fn levels(
     respacing: Option<Respacing>,
     config: &SchedulerConfig,
-    course: Course<'_>,
+    step_source: StepSource<'_>,
 ) -> Result<(Vec<Point>, f64), InvalidSteps> {
-    let (mut points, max) = euler_points(config, course.without_lists(config)?, &EulerLevels::plain(respacing))?;
+    let (mut points, max) = euler_points(config, step_source.without_lists(config)?, &EulerLevels::plain(respacing))?;
     if respacing == Some(Respacing::Karras) {
         points.iter_mut().for_each(|point| point.t = point.t.round_ties_even());
     }

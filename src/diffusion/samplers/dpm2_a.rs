@@ -1,9 +1,9 @@
-//! The midpoint method in ln σ with ancestral noise.
+//! The midpoint method in ln σ with ancestral noise (Lu et al. 2022, arXiv:2206.00927; Karras et al. 2022,
+//! arXiv:2206.00364): diffusers' `KDPM2AncestralDiscreteScheduler`.
 
 use std::sync::Arc;
 
-use super::{Run, dpm2};
-use crate::diffusion::course::Course;
+use super::{SamplerInputs, dpm2};
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -13,6 +13,7 @@ use crate::diffusion::scheduler_config::{
     Class, Label, Name, RunPoints, Sampler, SchedulerConfig, Training, epsilon_or_velocity,
 };
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("dpm2_a", "Midpoint method with ancestral noise, two network calls a step")],
@@ -32,8 +33,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Dpm2Ancestral {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        dpm2::levels(self.respacing, config, course)
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        dpm2::levels(self.respacing, config, step_source)
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
@@ -49,7 +50,7 @@ impl Sampler for Dpm2Ancestral {
     }
 }
 
-/// `KDPM2AncestralDiscreteScheduler`: the steps of [`dpm2`](dpm2::dpm2) down to `σ_down`, and up again by a draw of noise.
-pub(super) async fn sample<D: Denoise>(_: &Dpm2Ancestral, run: Run<'_, D>) -> Result<Latents, Error> {
+/// The steps of [`dpm2`](dpm2::dpm2) down to `σ_down`, each followed by a draw of noise up to the next level.
+pub(super) async fn sample<D: Denoise>(_: &Dpm2Ancestral, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     dpm2::dpm2(run, true).await
 }

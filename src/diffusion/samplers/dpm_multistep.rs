@@ -1,12 +1,12 @@
-//! DPM-Solver and DPM-Solver++, multistep.
+//! DPM-Solver (Lu et al. 2022a, arXiv:2206.00927) and DPM-Solver++ (2022b, arXiv:2211.01095), multistep: diffusers'
+//! `DPMSolverMultistepScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::Value;
 
-use super::Run;
+use super::SamplerInputs;
 use super::exponential::Step;
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -16,6 +16,7 @@ use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, DpmSolver, FinalSigma, Label, Name, Preset, Sampler, SchedulerConfig};
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[
@@ -40,13 +41,13 @@ const KEYS: &[&[&str]] = &[
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DpmMultistep {
     respacing: Option<Respacing>,
-    /// Whether karras and Lu timesteps are rounded before they are cut to whole ones; not so with cosine betas.
+    /// Whether the timesteps of karras and Lu levels are rounded to integers; with cosine betas they are truncated.
     rounded: bool,
     lambda_min_clipped: f64,
     steps: Multistep,
 }
 
-/// What the steps go by, whatever the levels are.
+/// The options of the steps, which do not depend on how the levels are chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Multistep {
     pub(super) end: FinalSigma,
@@ -56,7 +57,7 @@ pub(super) struct Multistep {
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
     keys.no_learned_variance()?;
-    // Lower-priority respacings are not looked at, as in diffusers: karras, then Lu, then the others.
+    // As in diffusers, karras levels take precedence over Lu levels, and Lu levels over the others.
     let respacing = match keys.respacing()? {
         Some(Respacing::Karras) => Some(Respacing::Karras),
         other => {
@@ -78,13 +79,13 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for DpmMultistep {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
         let levels = DpmLevels {
             rounds: self.rounded && matches!(self.respacing, Some(Respacing::Karras | Respacing::Lu)),
             lambda_min_clipped: self.lambda_min_clipped,
             ..DpmLevels::of(config, self.respacing, Last::from(self.steps.end))
         };
-        Ok((dpm_points(config, course.without_sigmas(config)?, &levels)?, 1.0))
+        Ok((dpm_points(config, step_source.without_sigmas(config)?, &levels)?, 1.0))
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -105,19 +106,21 @@ impl Sampler for DpmMultistep {
     }
 }
 
-pub(super) async fn sample<D: Denoise>(options: &DpmMultistep, run: Run<'_, D>) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(options: &DpmMultistep, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     dpm_multistep(&options.steps, run).await
 }
 
-/// Algorithm 2 of Lu et al. (2022b), arXiv:2211.01095, its stochastic form, and the solver on ε of Lu et al. (2022a),
-/// arXiv:2206.00927, of order 1 to 3; `DPMSolverMultistepScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
-/// The stochastic forms draw in every step.
-pub(super) async fn dpm_multistep<D: Denoise>(options: &Multistep, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Algorithm 2 of Lu et al. (2022b), its stochastic form, and the solvers on ε of Lu et al. (2022a), of order 1 to 3.
+/// States are `x = α x0 + σ ε`, λ = ln(α/σ). The stochastic forms draw in every step.
+pub(super) async fn dpm_multistep<D: Denoise>(
+    options: &Multistep,
+    run: SamplerInputs<'_, D>,
+) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let solver = options.solver;
-    // Orders go by where a step stands in the whole schedule, also where a run begins late.
+    // The order of a step depends on its position in the whole schedule, also if the run starts late.
     let (begin, steps) = (schedule.run().start, schedule.whole());
-    // What is integrated, x0 or ε, at the last steps, and λ there; the newest first.
+    // λ and the integrand (x0 or ε) at the last steps, the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(solver.order);
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (x0, epsilon) = network.x0_and_epsilon(&x, &now, options.clip).await?;
@@ -131,13 +134,14 @@ pub(super) async fn dpm_multistep<D: Denoise>(options: &Multistep, run: Run<'_, 
         let z = solver.sde.then(|| noise.draw(x.shape()));
         let order = order_of_step(&solver, options.end, begin + i, steps).min(known.len());
         x = step(&solver, order, &x, &known, (&now, &next), z.as_ref());
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// The first and, in short runs, the last steps are of lower order; a step to zero noise is always of first order.
+/// The order of step `i`: lower in the last steps of short runs, and 1 for a step to zero noise. The caller also limits
+/// the order of the first steps.
 fn order_of_step(solver: &DpmSolver, end: FinalSigma, i: usize, steps: usize) -> usize {
     let short = solver.lower_order_final && steps < 15;
     let wanted = match steps - i {
@@ -148,7 +152,7 @@ fn order_of_step(solver: &DpmSolver, end: FinalSigma, i: usize, steps: usize) ->
     wanted.min(solver.order)
 }
 
-/// One step from the integrands at the last steps, the newest first, with their λ.
+/// One step from the integrands at the last steps (the newest first, with their λ).
 fn step(
     solver: &DpmSolver,
     order: usize,
@@ -172,7 +176,7 @@ fn step(
         _ => {
             let ((lambda1, m1), (lambda2, m2)) = (&known[1], &known[2]);
             let (h0, h1) = (lambda0 - lambda1, lambda1 - lambda2);
-            // D1 and D2 in terms of the slopes between m0 and m1 and between m1 and m2.
+            // D1 and D2, expressed by the slopes from m1 to m0 and from m2 to m1.
             let (share, curve) = (quotient(h0, h0 + h1), quotient(h, h0 + h1));
             let d0 = (c1 * (1.0 + share) + c2 * curve) * quotient(h, h0);
             let d1 = -(c1 * share + c2 * curve) * quotient(h, h1);
@@ -185,7 +189,7 @@ fn step(
     }
 }
 
-/// `over / under`; two levels that are one have no slope between them.
+/// `over / under`, or zero between two equal levels, which have no slope between them.
 fn quotient(over: f64, under: f64) -> f64 {
     if under == 0.0 { 0.0 } else { over / under }
 }

@@ -1,11 +1,11 @@
-//! DPM-Solver++ with noise along a path.
+//! DPM-Solver++ SDE, singlestep with noise from a Brownian path (Lu et al. 2022b, arXiv:2211.01095): diffusers'
+//! `DPMSolverSDEScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
+use super::SamplerInputs;
 use super::dpm2::{between, down_and_up};
 use crate::diffusion::brownian::BrownianNoise;
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -17,6 +17,7 @@ use crate::diffusion::scheduler_config::{
     Class, EulerLevels, Label, Name, RunPoints, Sampler, SchedulerConfig, Training, epsilon_or_velocity,
 };
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("dpmpp_sde", "DPM-Solver++ singlestep with noise along a path, two network calls a step")],
@@ -30,6 +31,7 @@ pub(super) static CLASS: Class = Class {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DpmSde {
     respacing: Option<Respacing>,
+    /// Seed of the Brownian path; `None` uses the seeds of the run.
     seed: Option<u64>,
 }
 
@@ -37,7 +39,7 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
     Ok(Arc::new(DpmSde { respacing: keys.respacing()?, seed: seed(keys)? }))
 }
 
-/// numpy takes longer seeds too.
+/// Reads `noise_sampler_seed`, at most 64 bits; numpy accepts longer seeds.
 fn seed(keys: Keys<'_>) -> Result<Option<u64>, InvalidScheduler> {
     let key = "noise_sampler_seed";
     let Some(value) = keys.get(key) else { return Ok(None) };
@@ -46,8 +48,8 @@ fn seed(keys: Keys<'_>) -> Result<Option<u64>, InvalidScheduler> {
 }
 
 impl Sampler for DpmSde {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        euler_points(config, course.without_lists(config)?, &EulerLevels::plain(self.respacing))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, step_source.without_lists(config)?, &EulerLevels::plain(self.respacing))
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
@@ -63,11 +65,11 @@ impl Sampler for DpmSde {
     }
 }
 
-/// The singlestep solver of second order of Lu et al. (2022b), arXiv:2211.01095, with ancestral noise whose parts belong to one
-/// Brownian path; `DPMSolverSDEScheduler`.  `x = x0 + σ ε`.  The path is seeded by `seed`, else by the run's own seed.  The last
-/// step, to zero noise, is Euler's.
-pub(super) async fn sample<D: Denoise>(options: &DpmSde, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// The second-order singlestep solver of Lu et al. (2022b) with states `x = x0 + σ ε` and ancestral noise. All noise
+/// comes from one Brownian path, seeded by `noise_sampler_seed` or by the seeds of the run. The last step, to zero
+/// noise, is an Euler step.
+pub(super) async fn sample<D: Denoise>(options: &DpmSde, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let seed = options.seed;
     let table = schedule.sigma_table();
     let levels = || schedule.points().iter().map(Point::noise).filter(|sigma| *sigma > 0.0);
@@ -79,27 +81,27 @@ pub(super) async fn sample<D: Denoise>(options: &DpmSde, run: Run<'_, D>) -> Res
             x = x0.clone();
         } else {
             let middle = between(sigma, sigma_next);
-            let half = network.amended(step(&x, &x0, &path, sigma, middle));
+            let half = network.adjusted(step(&x, &x0, &path, sigma, middle));
             let there = Point::of_noise(table.timestep_of(middle), middle);
             x0 = network.denoised(&half, &there, Clip::Nothing).await?;
             x = step(&x, &x0, &path, sigma, sigma_next);
         }
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// Down to `σ_down` as if x0 were the same all the way, then noise up to the level `to`.
+/// Goes down to `σ_down` with constant x0, then adds noise up to the level `to`.
 fn step(x: &Latents, x0: &Latents, path: &BrownianNoise, from: f64, to: f64) -> Latents {
     let (down, up) = down_and_up(from, to);
     let z = path.between(through_log(from), through_log(to));
     Latents::combine(&[(down / from, x), (1.0 - down / from, x0), (up, &z)])
 }
 
-/// A level as it comes back from diffusers' way through `−ln σ` in float32, by which the path's times are told.  They count to
-/// six decimals, of which the last is a last bit of float32 here: where torch rounds the other way, other noise fills that
-/// last millionth.
+/// The level after diffusers' round trip through `−ln σ` in float32. The path uses the result as time. It rounds times
+/// to six decimals, which is about the precision of float32 here; where torch rounds differently, the noise over that
+/// last millionth differs.
 fn through_log(sigma: f64) -> f64 {
     let log = libm::log(sigma) as f32;
     f64::from(libm::exp(f64::from(log)) as f32)

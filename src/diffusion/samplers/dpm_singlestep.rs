@@ -1,12 +1,12 @@
-//! DPM-Solver and DPM-Solver++, singlestep.
+//! DPM-Solver (Lu et al. 2022a, arXiv:2206.00927) and DPM-Solver++ (2022b, arXiv:2211.01095), singlestep: diffusers'
+//! `DPMSolverSinglestepScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::Value;
 
-use super::Run;
+use super::SamplerInputs;
 use super::exponential::Step;
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -17,6 +17,7 @@ use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, THRESHOLDING, TR
 use crate::diffusion::scheduler_config::{Class, DpmSolver, FinalSigma, Name, Sampler, SchedulerConfig};
 use crate::diffusion::sigmas::Respacing;
 use crate::diffusion::spacing::Spacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("dpmpp_2s", "DPM-Solver++ singlestep of second order")],
@@ -32,7 +33,8 @@ const KEYS: &[&[&str]] = &[
     &["final_sigmas_type", "lambda_min_clipped", "variance_type"],
 ];
 
-/// `solver.lower_order_final` says how the orders end.
+/// Options of the class. `solver.lower_order_final` gives the last step first order if the number of steps is a
+/// multiple of the order.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DpmSinglestep {
     respacing: Option<Respacing>,
@@ -60,14 +62,14 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for DpmSinglestep {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
         let levels = DpmLevels {
             spacing: Spacing::Linspace,
             steps_offset: 0,
             lambda_min_clipped: self.lambda_min_clipped,
             ..DpmLevels::of(config, self.respacing, Last::from(self.end))
         };
-        Ok((dpm_points(config, course.without_sigmas(config)?, &levels)?, 1.0))
+        Ok((dpm_points(config, step_source.without_sigmas(config)?, &levels)?, 1.0))
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -75,15 +77,15 @@ impl Sampler for DpmSinglestep {
     }
 }
 
-/// Algorithm 1 of Lu et al. (2022b), arXiv:2211.01095, its stochastic form, and the solvers on ε of Lu et al. (2022a),
-/// arXiv:2206.00927; `DPMSolverSinglestepScheduler`.  `x = α x0 + σ ε`.  Steps come in groups of as many as the order: each takes
-/// the group's first state a point further, by all the group's answers.  The stochastic form draws in every step.
-pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Algorithm 1 of Lu et al. (2022b), its stochastic form, and the solvers on ε of Lu et al. (2022a). States are
+/// `x = α x0 + σ ε`. Steps form groups with as many steps as the order. Each step moves the first state of its group to
+/// the next point, using all network outputs of the group so far. The stochastic form draws in every step.
+pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let (solver, points) = (options.solver, schedule.points());
     let orders = orders(&solver, options.end, schedule.whole());
     let mut first = x.clone();
-    // What is integrated, x0 or ε, at the last steps, and λ there; the newest first.
+    // λ and the integrand (x0 or ε) at the last steps, the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(solver.order);
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (x0, epsilon) = network.x0_and_epsilon(&x, &now, options.clip).await?;
@@ -105,28 +107,28 @@ pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: Run<'_, D>)
         if let Some(z) = z {
             x = Latents::combine(&[(1.0, &x), (step.s, &z)]);
         }
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// The order of every step of a run of `steps`: 1, 2, … up to the solver's, over and over, and lower at the end.
+/// The order of every step: 1, 2, … up to the solver's order, repeated; the last step may have first order.
 fn orders(solver: &DpmSolver, end: FinalSigma, steps: usize) -> Vec<usize> {
     let order = solver.order;
     let mut orders: Vec<usize> = (0..steps).map(|i| i % order + 1).collect();
-    // A step to zero noise is of first order whatever the options say, and a run that does not come out even ends low anyway.
+    // A step to zero noise always has first order. An incomplete last group has lower order anyway.
     if end == FinalSigma::Zero || (solver.lower_order_final && steps.is_multiple_of(order)) {
         orders[steps - 1] = 1;
     }
     orders
 }
 
-/// The group's first state at the next point, without noise.
+/// The first state of a group, moved to the next point without noise.
 fn group(step: &Step, solver: &DpmSolver, order: usize, first: &Latents, known: &VecDeque<(f64, Latents)>) -> Latents {
     let &Step { h, c, c0, c1, c2, .. } = step;
     let m = |j: usize| &known[j].1;
-    // λ of the newest points above that of the group's first, in units of the step.
+    // The distance in λ from the first point of the group to point j, in units of the step.
     let r = |j: usize| (known[j].0 - known[order - 1].0) / h;
     match order {
         1 => Latents::combine(&[(c, first), (c0, m(0))]),
@@ -134,7 +136,8 @@ fn group(step: &Step, solver: &DpmSolver, order: usize, first: &Latents, known: 
         _ if !solver.heun => Latents::combine(&[(c, first), (c0 - c1 / r(0), m(2)), (c1 / r(0), m(0))]),
         _ => {
             let (r0, r1) = (r(0), r(1));
-            // D1 = (r0 S1 − r1 S0)/(r0 − r1) and D2 = 2 (S0 − S1)/(r0 − r1), with the slopes S0 and S1 to m0 and m1.
+            // D1 = (r0 S1 − r1 S0)/(r0 − r1) and D2 = 2 (S0 − S1)/(r0 − r1), where S0 and S1 are the slopes to m0 and
+            // m1.
             let s0 = (-c1 * r1 + 2.0 * c2) / (r0 - r1) / r0;
             let s1 = (c1 * r0 - 2.0 * c2) / (r0 - r1) / r1;
             Latents::combine(&[(c, first), (c0 - s0 - s1, m(2)), (s1, m(1)), (s0, m(0))])

@@ -1,10 +1,10 @@
-//! DPM-Solver++, multistep, for models that were trained on states `x0 + σ ε`.
+//! DPM-Solver++ multistep (Lu et al. 2022b, arXiv:2211.01095) for EDM models (Karras et al. 2022, arXiv:2206.00364):
+//! diffusers' `EDMDPMSolverMultistepScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
+use super::SamplerInputs;
 use super::dpm_multistep::{Multistep, dpm_multistep};
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -12,6 +12,7 @@ use crate::diffusion::point::Point;
 use crate::diffusion::schedule::{Last, edm_points};
 use crate::diffusion::scheduler_config::keys::{EDM, Keys, THRESHOLDING};
 use crate::diffusion::scheduler_config::{Class, EdmLevels, Sampler, SchedulerConfig, edm_prediction};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class =
     Class { prediction: edm_prediction, ..Class::new("EDMDPMSolverMultistepScheduler", KEYS, read) };
@@ -41,12 +42,12 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for EdmDpmMultistep {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok(edm_points(&self.levels, course.steps(config)?, Last::SigmaMin))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok(edm_points(&self.levels, step_source.steps(config)?, Last::SigmaMin))
     }
 }
 
-/// `EDMDPMSolverMultistepScheduler`: the steps of [`dpm_multistep`], whose states are `x = x0 + σ ε` here.
-pub(super) async fn sample<D: Denoise>(options: &EdmDpmMultistep, run: Run<'_, D>) -> Result<Latents, Error> {
+/// The steps of [`dpm_multistep`]; here states are `x = x0 + σ ε`.
+pub(super) async fn sample<D: Denoise>(options: &EdmDpmMultistep, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     dpm_multistep(&options.steps, run).await
 }

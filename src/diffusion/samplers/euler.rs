@@ -1,9 +1,8 @@
-//! Euler's method.
+//! Euler's method (Karras et al. 2022, arXiv:2206.00364): diffusers' `EulerDiscreteScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -13,6 +12,7 @@ use crate::diffusion::schedule::euler_points;
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, EulerLevels, Label, Name, Sampler, SchedulerConfig};
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("euler", "First-order solver of Karras et al. (2022)")],
@@ -40,8 +40,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Euler {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        euler_points(config, course, &self.0)
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, step_source, &self.0)
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -53,20 +53,19 @@ impl Sampler for Euler {
     }
 }
 
-pub(super) async fn sample<D: Denoise>(_: &Euler, run: Run<'_, D>) -> Result<Latents, Error> {
+pub(super) async fn sample<D: Denoise>(_: &Euler, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     euler(run).await
 }
 
-/// Algorithm 2 of Karras et al. (2022), arXiv:2206.00364, without churn and correction; `EulerDiscreteScheduler`.
-/// `x = x0 + σ ε`.
-pub(super) async fn euler<D: Denoise>(run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
+/// Algorithm 2 of Karras et al. (2022) without churn and without correction, with states `x = x0 + σ ε`.
+pub(super) async fn euler<D: Denoise>(run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (sigma, sigma_next) = (now.noise(), next.noise());
         let denoised = network.denoised(&x, &now, Clip::Nothing).await?;
         let d = Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         x = Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &denoised);
     }
     Ok(x)

@@ -1,9 +1,9 @@
-//! Euler's method with ancestral noise.
+//! Euler's method with ancestral noise (variance of Ho et al. 2020, arXiv:2006.11239): diffusers'
+//! `EulerAncestralDiscreteScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -14,6 +14,7 @@ use crate::diffusion::scheduler_config::keys::{Keys, SPACING, TRAINING};
 use crate::diffusion::scheduler_config::{
     Class, EulerLevels, Label, Name, Sampler, SchedulerConfig, epsilon_or_velocity,
 };
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("euler_a", "Euler steps with ancestral noise")],
@@ -30,8 +31,8 @@ fn read(_: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for EulerAncestral {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        euler_points(config, course.without_lists(config)?, &EulerLevels::plain(None))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, step_source.without_lists(config)?, &EulerLevels::plain(None))
     }
 
     fn label(&self) -> Label {
@@ -39,11 +40,11 @@ impl Sampler for EulerAncestral {
     }
 }
 
-/// An Euler step down to `σ_down`, then noise up to the next level, so that the step has the variance of the ancestral
-/// one of Ho et al. (2020), arXiv:2006.11239; `EulerAncestralDiscreteScheduler`.  `x = x0 + σ ε`.
-/// Draws in every step, also in the last, where the noise is multiplied by zero.
-pub(super) async fn sample<D: Denoise>(_: &EulerAncestral, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Euler steps down to `σ_down`, each followed by noise up to the next level, so that a step has the variance of an
+/// ancestral step of Ho et al. (2020). States are `x = x0 + σ ε`. Draws in every step, also in the last one, where the
+/// noise is multiplied by zero.
+pub(super) async fn sample<D: Denoise>(_: &EulerAncestral, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (sigma, sigma_next) = (now.noise(), next.noise());
         let denoised = network.denoised(&x, &now, Clip::Nothing).await?;
@@ -53,7 +54,7 @@ pub(super) async fn sample<D: Denoise>(_: &EulerAncestral, run: Run<'_, D>) -> R
         let d = Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         let z = noise.draw(x.shape());
         x = Latents::combine(&[(1.0, &x), (sigma_down - sigma, &d), (sigma_up, &z)]);
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &denoised);
     }
     Ok(x)

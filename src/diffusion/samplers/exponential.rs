@@ -1,10 +1,11 @@
-//! The exponential integral that DPM-Solver steps are: what a state and its integrand's differences count.
+//! Coefficients of a DPM-Solver step, which solves an exponential integral (Lu et al. 2022, arXiv:2206.00927).
 
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::DpmSolver;
 
-/// Over `h = λ_next − λ_now`: `x_next = c x + c0 D0 + c1 D1 + c2 D2 + s z`, where `D0` is the integrand (x0 or ε) and `D1`, `D2`
-/// are its first and second divided differences times `h` and `h²/2`; z is unit noise, of the stochastic equation.
+/// The coefficients of `x_next = c x + c0 D0 + c1 D1 + c2 D2 + s z` over `h = λ_next − λ_now`. `D0` is the integrand
+/// (x0 or ε); `D1` and `D2` are its first and second divided differences times `h` and `h²/2`; `z` is unit noise of the
+/// stochastic equation.
 pub(super) struct Step {
     pub h: f64,
     pub c: f64,
@@ -15,7 +16,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// A step of this order (Lu et al. 2022, arXiv:2206.00927 and arXiv:2211.01095).
+    /// The coefficients of a step of this order (Lu et al. 2022, arXiv:2206.00927 and arXiv:2211.01095).
     pub fn new(solver: &DpmSolver, order: usize, now: &Point, next: &Point) -> Step {
         let h = next.lambda() - now.lambda();
         let (c, scale, k) = match (solver.plus_plus, solver.sde) {
@@ -34,11 +35,11 @@ impl Step {
     }
 }
 
-/// The integrals of 1, of the slope and of the curvature under the exponential that goes from 1 to `e^k`.
+/// The integrals of the constant, slope and curvature terms under an exponential that goes from 1 to `e^k`.
 fn integrals(solver: &DpmSolver, order: usize, k: f64) -> [f64; 3] {
     let phi = libm::expm1(k);
     let slope = if order < 3 && !solver.heun { 0.5 * phi } else { phi / k - 1.0 };
     let curvature = (phi - k) / (k * k);
-    // The sign of the half is diffusers' in its stochastic third order; pictures are compared with it.
+    // The sign of 0.5 is that of diffusers' stochastic third order, because pictures must equal those of diffusers.
     [phi, slope, if solver.plus_plus && solver.sde { curvature + 0.5 } else { curvature - 0.5 }]
 }

@@ -1,9 +1,9 @@
-//! Euler's method along a flow.
+//! Euler's method for flow matching (Liu et al. 2023, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206):
+//! diffusers' `FlowMatchEulerDiscreteScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -14,12 +14,13 @@ use crate::diffusion::scheduler_config::flow::FlowKeys;
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, ZeroSignal};
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("flow_euler", "Euler's method, for models that were trained by flow matching")],
     prediction: |_, _| Ok(Prediction::Flow),
     flow: FlowKeys { is_always: true, may_be_linear: true, ..FlowKeys::OPTIONAL },
-    zero_signal: ZeroSignal::Taken,
+    zero_signal: ZeroSignal::Allowed,
     ..Class::new("FlowMatchEulerDiscreteScheduler", KEYS, read)
 };
 
@@ -33,6 +34,7 @@ const KEYS: &[&[&str]] = &[
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct FlowEuler {
     respacing: Option<Respacing>,
+    /// Whether the levels rise from the picture to noise (`invert_sigmas`).
     inverted: bool,
     stochastic: bool,
 }
@@ -46,8 +48,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for FlowEuler {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok((flow_points(config, course, self.respacing, self.inverted)?, 1.0))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((flow_points(config, step_source, self.respacing, self.inverted)?, 1.0))
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -59,13 +61,12 @@ impl Sampler for FlowEuler {
     }
 }
 
-/// Straight steps along the velocity of Liu et al. (2023), arXiv:2209.03003, as Esser et al. (2024), arXiv:2403.03206, take
-/// them; `FlowMatchEulerDiscreteScheduler`.  `x = (1 − σ) x0 + σ ε`.  `stochastic` steps go to x0 and lay new noise over it,
-/// drawn in every step.
-pub(super) async fn sample<D: Denoise>(options: &FlowEuler, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Straight steps along the velocity of Liu et al. (2023), as in Esser et al. (2024), with states
+/// `x = (1 − σ) x0 + σ ε`. `stochastic` steps go to x0 and add new noise, drawn in every step.
+pub(super) async fn sample<D: Denoise>(options: &FlowEuler, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
-        let v = network.ask(&x, now.t).await?;
+        let v = network.raw(&x, now.t).await?;
         let x0 = Prediction::Flow.x0(&x, &v, &now, 1.0);
         x = if options.stochastic {
             let z = noise.draw(x.shape());
@@ -73,7 +74,7 @@ pub(super) async fn sample<D: Denoise>(options: &FlowEuler, run: Run<'_, D>) -> 
         } else {
             Latents::combine(&[(1.0, &x), (next.sigma - now.sigma, &v)])
         };
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)

@@ -1,9 +1,8 @@
-//! Heun's method along a flow.
+//! Heun's method for flow matching (Liu et al. 2023, arXiv:2209.03003): diffusers' `FlowMatchHeunDiscreteScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -13,6 +12,7 @@ use crate::diffusion::schedule::flow_points;
 use crate::diffusion::scheduler_config::flow::FlowKeys;
 use crate::diffusion::scheduler_config::keys::Keys;
 use crate::diffusion::scheduler_config::{Class, Name, RunPoints, Sampler, SchedulerConfig, ZeroSignal};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new(
@@ -21,7 +21,7 @@ pub(super) static CLASS: Class = Class {
     )],
     prediction: |_, _| Ok(Prediction::Flow),
     flow: FlowKeys { is_always: true, ..FlowKeys::OPTIONAL },
-    zero_signal: ZeroSignal::Taken,
+    zero_signal: ZeroSignal::Allowed,
     ..Class::new("FlowMatchHeunDiscreteScheduler", &[&["num_train_timesteps", "shift"]], read)
 };
 
@@ -33,8 +33,8 @@ fn read(_: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for FlowHeun {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok((flow_points(config, course.without_lists(config)?, None, false)?, 1.0))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((flow_points(config, step_source.without_lists(config)?, None, false)?, 1.0))
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
@@ -42,21 +42,21 @@ impl Sampler for FlowHeun {
     }
 }
 
-/// The trapezoidal rule along the velocity of Liu et al. (2023), arXiv:2209.03003; `FlowMatchHeunDiscreteScheduler`.
-/// `x = (1 − σ) x0 + σ ε`.  Two network calls in each step but the last, at whose end there is no velocity.
-pub(super) async fn sample<D: Denoise>(_: &FlowHeun, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
+/// The trapezoidal rule along the velocity of Liu et al. (2023), with states `x = (1 − σ) x0 + σ ε`. Each step has two
+/// network calls; the last step has one, because there is no velocity at its end.
+pub(super) async fn sample<D: Denoise>(_: &FlowHeun, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let h = next.sigma - now.sigma;
-        let mut v = network.ask(&x, now.t).await?;
+        let mut v = network.raw(&x, now.t).await?;
         let mut x0 = Prediction::Flow.x0(&x, &v, &now, 1.0);
         if next.sigma > 0.0 {
-            let euler = network.amended(Latents::combine(&[(1.0, &x), (h, &v)]));
-            let v_next = network.ask(&euler, next.t).await?;
+            let euler = network.adjusted(Latents::combine(&[(1.0, &x), (h, &v)]));
+            let v_next = network.raw(&euler, next.t).await?;
             x0 = Prediction::Flow.x0(&euler, &v_next, &next, 1.0);
             v = Latents::combine(&[(0.5, &v), (0.5, &v_next)]);
         }
-        x = network.amended(Latents::combine(&[(1.0, &x), (h, &v)]));
+        x = network.adjusted(Latents::combine(&[(1.0, &x), (h, &v)]));
         network.stepped(i, &x0);
     }
     Ok(x)

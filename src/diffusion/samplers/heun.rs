@@ -1,10 +1,9 @@
-//! Heun's method.
+//! Heun's method (Karras et al. 2022, arXiv:2206.00364): diffusers' `HeunDiscreteScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
+use super::SamplerInputs;
 use crate::diffusion::betas::BetaSchedule;
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -16,6 +15,7 @@ use crate::diffusion::scheduler_config::{
     Class, EulerLevels, Label, Name, RunPoints, Sampler, SchedulerConfig, Training,
 };
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("heun", "Second-order solver of Karras et al. (2022), two network calls a step")],
@@ -35,8 +35,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Heun {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        euler_points(config, course.without_sigmas(config)?, &EulerLevels::plain(self.respacing))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, step_source.without_sigmas(config)?, &EulerLevels::plain(self.respacing))
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
@@ -52,23 +52,23 @@ impl Sampler for Heun {
     }
 }
 
-/// Algorithm 1 of Karras et al. (2022), arXiv:2206.00364; `HeunDiscreteScheduler`.  `x = x0 + σ ε`.
-/// Two network calls in each step but the last, which has no slope at its end.
-pub(super) async fn sample<D: Denoise>(options: &Heun, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
+/// Algorithm 1 of Karras et al. (2022) with states `x = x0 + σ ε`. Each step has two network calls; the last step has
+/// one, because there is no slope at its end.
+pub(super) async fn sample<D: Denoise>(options: &Heun, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
     let clip = options.clip;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (sigma, sigma_next) = (now.noise(), next.noise());
         let mut denoised = network.denoised(&x, &now, clip).await?;
         let mut d = Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]);
         if sigma_next > 0.0 {
-            let euler = network.amended(Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]));
+            let euler = network.adjusted(Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]));
             denoised = network.denoised(&euler, &next, clip).await?;
             let d_next = Latents::combine(&[(1.0 / sigma_next, &euler), (-1.0 / sigma_next, &denoised)]);
             d = Latents::combine(&[(0.5, &d), (0.5, &d_next)]);
         }
         x = Latents::combine(&[(1.0, &x), (sigma_next - sigma, &d)]);
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &denoised);
     }
     Ok(x)

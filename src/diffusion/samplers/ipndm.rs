@@ -1,9 +1,8 @@
-//! Improved pseudo numerical methods.
+//! Improved pseudo numerical methods (iPNDM, Liu et al. 2022, arXiv:2202.09778): diffusers' `IPNDMScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -11,6 +10,7 @@ use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
 use crate::diffusion::scheduler_config::keys::{Keys, refused};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, ZeroSignal};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new(
@@ -18,7 +18,7 @@ pub(super) static CLASS: Class = Class {
         "Linear multistep method of up to four steps on a schedule of its own, for models trained on it",
     )],
     prediction: |_, _| Ok(Prediction::Velocity),
-    zero_signal: ZeroSignal::Taken,
+    zero_signal: ZeroSignal::Allowed,
     ..Class::new("IPNDMScheduler", &[&["num_train_timesteps", "trained_betas"]], read)
 };
 
@@ -33,15 +33,15 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Ipndm {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok((points(course.steps(config)?), 1.0))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((points(step_source.steps(config)?), 1.0))
     }
 }
 
-/// The linear multistep method of Liu et al. (2022), arXiv:2202.09778, started with lower orders instead of Runge-Kutta steps;
-/// `IPNDMScheduler`.  `x = α x0 + σ ε` along a schedule of its own, without signal at first; the network predicts v.
-pub(super) async fn sample<D: Denoise>(_: &Ipndm, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
+/// The linear multistep method of Liu et al. (2022), which starts with lower orders instead of Runge-Kutta steps.
+/// States are `x = α x0 + σ ε` on a schedule of the class itself, which starts without signal; the network predicts v.
+pub(super) async fn sample<D: Denoise>(_: &Ipndm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
     // ε at the last steps, the newest first.
     let mut known: VecDeque<Latents> = VecDeque::with_capacity(WEIGHTS.len());
     for (i, (now, next)) in schedule.steps().enumerate() {
@@ -50,16 +50,16 @@ pub(super) async fn sample<D: Denoise>(_: &Ipndm, run: Run<'_, D>) -> Result<Lat
         known.push_front(epsilon);
         let terms: Vec<_> = WEIGHTS[known.len() - 1].iter().copied().zip(&known).collect();
         let epsilon = Latents::combine(&terms);
-        // Without signal ε is the state itself, and nothing is known of x0.
+        // Without signal the state itself is ε, and x0 is not known.
         let kept = if now.alpha > 0.0 { next.alpha / now.alpha } else { 0.0 };
         x = Latents::combine(&[(kept, &x), (next.sigma - kept * now.sigma, &epsilon)]);
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// Adams-Bashforth, of first to fourth order.
+/// Adams-Bashforth weights of first to fourth order.
 const WEIGHTS: [&[f64]; 4] = [
     &[1.0],
     &[3.0 / 2.0, -1.0 / 2.0],
@@ -67,8 +67,8 @@ const WEIGHTS: [&[f64]; 4] = [
     &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
 ];
 
-/// Betas of its own, `sin²` of shares of a right angle; the network is told the angle's share of the whole.  In
-/// float32, whose rounding near the start the pictures show.
+/// The schedule of this class: `σ = sin²(share · π/2)`, `α = √(1 − σ²)`, and the timestep `2/π · atan2(σ, α)`. Computed
+/// in float32, because its rounding near the start is visible in pictures.
 fn points(steps: usize) -> Vec<Point> {
     use std::f32::consts::PI;
     let share = |i: usize| 1.0 - i as f64 / steps as f64;

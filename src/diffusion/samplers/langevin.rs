@@ -1,12 +1,12 @@
-//! Langevin corrections.
+//! Langevin corrections of the score SDE samplers (Song et al. 2021, arXiv:2011.13456).
 
 use crate::diffusion::latents::Latents;
 use crate::diffusion::noise::Noise;
 
-/// One step of algorithms 4 and 5 of Song et al. (2021), arXiv:2011.13456: along the score `∇ ln p(x)`, with noise, by a step whose
-/// signal-to-noise ratio is `snr`; `alpha` is the share of variance that the next level keeps, 1 where variance explodes.
-/// The norms of score and noise are means over the images that one generator draws for, as in diffusers; an image with a generator
-/// of its own goes by its own norms, as it would alone.
+/// One correction of algorithms 4 and 5 of Song et al. (2021): a step along the score `∇ ln p(x)`, plus noise. `snr` is
+/// the signal-to-noise ratio of the step. `alpha` is the share of the variance that the next level keeps, 1 for
+/// variance-exploding equations. The norms of score and noise are means over the images that share a generator, as in
+/// diffusers; with a generator per image, each image uses its own norms.
 pub(super) fn langevin(x: &Latents, score: &Latents, snr: f64, alpha: f64, noise: &mut Noise) -> Latents {
     let z = noise.draw(x.shape());
     let rows = x.shape()[0];

@@ -1,9 +1,8 @@
-//! Sampling of latent consistency models.
+//! SamplerInputs of latent consistency models (LCM, Luo et al. 2023, arXiv:2310.04378): diffusers' `LCMScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -12,6 +11,7 @@ use crate::diffusion::prediction::Clip;
 use crate::diffusion::schedule::distilled_points;
 use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, DISTILLED, Keys, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Label, Name, Sampler, SchedulerConfig, Training, ZeroSignal};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("lcm", "Multistep consistency sampling of Luo et al. (2023), for models distilled for it")],
@@ -23,6 +23,7 @@ pub(super) static CLASS: Class = Class {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Lcm {
     original_inference_steps: usize,
+    /// Factor of the timestep in the boundary condition.
     timestep_scaling: f64,
     clip: Clip,
 }
@@ -36,12 +37,12 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Lcm {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
         let all = self.original_inference_steps;
-        Ok((distilled_points(config, (all, all), course, -1.0)?, 1.0))
+        Ok((distilled_points(config, (all, all), step_source, -1.0)?, 1.0))
     }
 
-    /// Luo et al. (2023), arXiv:2310.04378, in the form of diffusers.
+    /// Image-to-image of Luo et al. (2023), in the form of diffusers.
     fn compressed(
         &self,
         config: &SchedulerConfig,
@@ -49,7 +50,7 @@ impl Sampler for Lcm {
         strength: f64,
     ) -> Option<Result<Vec<Point>, InvalidSteps>> {
         let kept = (self.original_inference_steps as f64 * strength) as usize;
-        Some(distilled_points(config, (self.original_inference_steps, kept), Course::Steps(steps), -1.0))
+        Some(distilled_points(config, (self.original_inference_steps, kept), StepSource::Steps(steps), -1.0))
     }
 
     fn label(&self) -> Label {
@@ -57,13 +58,13 @@ impl Sampler for Lcm {
     }
 }
 
-/// Standard deviation of the data, as the models are trained.
+/// Standard deviation of the training data.
 const SIGMA_DATA: f64 = 0.5;
 
-/// Multistep consistency sampling, algorithm 3 of Luo et al. (2023), arXiv:2310.04378: each answer is taken for the picture,
-/// over which noise is laid again; `LCMScheduler`.  `x = α x0 + σ ε`.  Draws in every step but the last.
-pub(super) async fn sample<D: Denoise>(options: &Lcm, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Multistep consistency sampling, algorithm 3 of Luo et al. (2023), with states `x = α x0 + σ ε`. Each network output
+/// is an estimate of the picture, to which the next step adds noise again. Draws in every step but the last.
+pub(super) async fn sample<D: Denoise>(options: &Lcm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let Lcm { timestep_scaling, clip, .. } = *options;
     let last = schedule.steps().len() - 1;
     for (i, (now, next)) in schedule.steps().enumerate() {
@@ -78,7 +79,7 @@ pub(super) async fn sample<D: Denoise>(options: &Lcm, run: Run<'_, D>) -> Result
         } else {
             denoised.clone()
         };
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &denoised);
     }
     Ok(x)

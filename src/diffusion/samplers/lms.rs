@@ -1,9 +1,8 @@
-//! Linear multistep method.
+//! Linear multistep method on the ODE of Karras et al. (2022, arXiv:2206.00364): diffusers' `LMSDiscreteScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -13,6 +12,7 @@ use crate::diffusion::schedule::euler_points;
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, EulerLevels, Label, Name, Sampler, SchedulerConfig};
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("lms", "Linear multistep method of up to four steps")],
@@ -31,8 +31,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Lms {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        euler_points(config, course.without_lists(config)?, &EulerLevels::plain(self.respacing))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        euler_points(config, step_source.without_lists(config)?, &EulerLevels::plain(self.respacing))
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -44,13 +44,13 @@ impl Sampler for Lms {
     }
 }
 
-/// Steps that a step looks back on, itself among them.
+/// The largest number of slopes in a step, including its own.
 const ORDER: usize = 4;
 
-/// Adams-Bashforth of up to fourth order on `dx/dσ = (x − D(x; σ))/σ` (equation 1 of Karras et al. 2022, arXiv:2206.00364),
-/// with the weights of uneven steps; `LMSDiscreteScheduler`.  `x = x0 + σ ε`.
-pub(super) async fn sample<D: Denoise>(_: &Lms, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
+/// Adams-Bashforth of up to fourth order on `dx/dσ = (x − D(x; σ))/σ` (equation 1 of Karras et al. 2022), with weights
+/// for uneven steps and states `x = x0 + σ ε`.
+pub(super) async fn sample<D: Denoise>(_: &Lms, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
     // The slopes of the last steps, the newest first.
     let mut d = VecDeque::with_capacity(ORDER);
     for (i, (now, _)) in schedule.steps().enumerate() {
@@ -58,17 +58,18 @@ pub(super) async fn sample<D: Denoise>(_: &Lms, run: Run<'_, D>) -> Result<Laten
         let denoised = network.denoised(&x, &now, Clip::Nothing).await?;
         d.truncate(ORDER - 1);
         d.push_front(Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]));
-        // The order goes by the whole schedule: a run that begins late leaves out what it has no slope for.
+        // The order depends on the position in the whole schedule: a run that starts late leaves out the slopes it
+        // lacks.
         let weights = weights(schedule.points(), schedule.run().start + i);
         let slopes = weights.into_iter().zip(&d);
         x = Latents::combine(&std::iter::once((1.0, &x)).chain(slopes).collect::<Vec<_>>());
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &denoised);
     }
     Ok(x)
 }
 
-/// The integrals over step `i` of the Lagrange polynomials through its point and those before it, the newest first.
+/// The integrals over step `i` of the Lagrange polynomials through its point and earlier points, the newest first.
 fn weights(points: &[Point], i: usize) -> Vec<f64> {
     let order = ORDER.min(i + 1);
     let (from, to) = (points[i].noise(), points[i + 1].noise());
@@ -76,7 +77,7 @@ fn weights(points: &[Point], i: usize) -> Vec<f64> {
         let own = points[i - j].noise();
         let others = || (0..order).filter(move |k| *k != j).map(|k| points[i - k].noise());
         let polynomial = |sigma: f64| others().map(|other| (sigma - other) / (own - other)).product::<f64>();
-        // Simpson's rule is exact up to the third degree.
+        // Simpson's rule is exact for polynomials of up to third degree.
         (to - from) / 6.0 * (polynomial(from) + 4.0 * polynomial(0.5 * (from + to)) + polynomial(to))
     };
     (0..order).map(weight).collect()

@@ -1,13 +1,12 @@
-//! Pseudo numerical methods for diffusion models.
+//! Pseudo numerical methods (PNDM, Liu et al. 2022, arXiv:2202.09778): diffusers' `PNDMScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
+use crate::diffusion::denoiser::Denoiser;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
-use crate::diffusion::network::Network;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::schedule::{Schedule, trained_points};
@@ -15,6 +14,7 @@ use crate::diffusion::scheduler_config::keys::{Keys, SPACING, TRAINING};
 use crate::diffusion::scheduler_config::{
     Class, Label, Name, RunPoints, Sampler, SchedulerConfig, epsilon_or_velocity,
 };
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("pndm", "Pseudo numerical method of Liu et al. (2022)")],
@@ -25,6 +25,7 @@ pub(super) static CLASS: Class = Class {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pndm {
+    /// Whether the last step ends without noise; otherwise it ends at the first training timestep.
     set_alpha_to_one: bool,
     skip_prk_steps: bool,
 }
@@ -37,15 +38,15 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Pndm {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        let stride = config.stride(course.len());
-        Ok((trained_points(config, course.without_lists(config)?, |last| last - stride)?, 1.0))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        let stride = config.stride(step_source.len());
+        Ok((trained_points(config, step_source.without_lists(config)?, |last| last - stride)?, 1.0))
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
         let points = run.begins();
         let timeline: Vec<Point> = if !self.skip_prk_steps {
-            // The first three steps take four calls each.
+            // The first three steps have four calls each.
             let half = (run.stride / 2.0).floor();
             let four = |pair: &[Point]| {
                 let middle = run.config.level(pair[1].t + half);
@@ -53,7 +54,7 @@ impl Sampler for Pndm {
             };
             points.windows(2).take(3).flat_map(four).chain(points[3..].iter().copied()).collect()
         } else if points.len() > 1 {
-            // The first multistep is done twice, with its second point.
+            // The first multistep step is done twice, so its second point occurs twice.
             points[..2].iter().chain(&points[1..]).copied().collect()
         } else {
             points.to_vec()
@@ -74,32 +75,32 @@ impl Sampler for Pndm {
     }
 }
 
-/// Algorithm 2 of Liu et al. (2022), arXiv:2202.09778: three pseudo Runge-Kutta steps, then pseudo linear multisteps;
-/// with `skip_prk_steps` the multisteps begin at lower order, as in Stable Diffusion; `PNDMScheduler`.
-/// `x = α x0 + σ ε`.  Steps go a stride down, which need not be where the next step starts.
-pub(super) async fn sample<D: Denoise>(options: &Pndm, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
+/// Algorithm 2 of Liu et al. (2022) with states `x = α x0 + σ ε`: three pseudo Runge-Kutta steps, then pseudo linear
+/// multistep steps. With `skip_prk_steps` the multistep steps start with lower order, as in Stable Diffusion. Each step
+/// goes down by one stride, even if the next step starts elsewhere.
+pub(super) async fn sample<D: Denoise>(options: &Pndm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
     let skip_prk_steps = options.skip_prk_steps;
     let delta = schedule.stride();
-    // The answers of the last steps, the newest first.
+    // The network outputs of the last steps, the newest first.
     let mut e = VecDeque::with_capacity(4);
     let mut done = 0;
     if !skip_prk_steps {
         for (now, next) in schedule.steps().take(3) {
-            e.push_front(network.ask(&x, now.t).await?);
+            e.push_front(network.raw(&x, now.t).await?);
             let raw = runge_kutta(network, schedule, &x, (&now, &next), &e[0]).await?;
             let denoised = network.prediction.x0(&x, &raw, &now, 1.0);
-            x = network.amended(transfer(network.prediction, &x, &raw, &now, &next));
+            x = network.adjusted(transfer(network.prediction, &x, &raw, &now, &next));
             network.stepped(done, &denoised);
             done += 1;
         }
     }
     let timeline = schedule.timeline();
     let multisteps = if skip_prk_steps { &timeline[..] } else { &timeline[12..] };
-    // The state before the first multistep, which is tried and then done again with the mean of the answers at its ends.
+    // The state before the first multistep step, which is repeated with the mean of the outputs at its two ends.
     let mut begin = None;
     for (i, now) in multisteps.iter().enumerate() {
-        let answer = network.ask(&x, now.t).await?;
+        let answer = network.raw(&x, now.t).await?;
         let (from, to, raw);
         if let Some(begin) = begin.take() {
             x = begin;
@@ -113,7 +114,7 @@ pub(super) async fn sample<D: Denoise>(options: &Pndm, run: Run<'_, D>) -> Resul
             begin = (skip_prk_steps && i == 0 && multisteps.len() > 1).then(|| x.clone());
         }
         let denoised = network.prediction.x0(&x, &raw, &from, 1.0);
-        x = network.amended(transfer(network.prediction, &x, &raw, &from, &to));
+        x = network.adjusted(transfer(network.prediction, &x, &raw, &from, &to));
         if begin.is_none() {
             network.stepped(done, &denoised);
             done += 1;
@@ -122,10 +123,10 @@ pub(super) async fn sample<D: Denoise>(options: &Pndm, run: Run<'_, D>) -> Resul
     Ok(x)
 }
 
-/// Equation 13: the classical Runge-Kutta mean of four answers between two points, `e1` the first.  The timestep in the
-/// middle is half a stride above the next point.
+/// Equation 13: the Runge-Kutta mean of four network outputs between two points; `e1` is the first output. The timestep
+/// in the middle is half a stride above the next point.
 async fn runge_kutta<D: Denoise>(
-    network: &Network<'_, D>,
+    network: &Denoiser<'_, D>,
     schedule: &Schedule,
     x: &Latents,
     (now, next): (&Point, &Point),
@@ -133,16 +134,16 @@ async fn runge_kutta<D: Denoise>(
 ) -> Result<Latents, Error> {
     let half = (schedule.stride() / 2.0).floor();
     let middle = schedule.level(next.t + half);
-    let x1 = network.amended(transfer(network.prediction, x, e1, now, &schedule.level(now.t - half)));
-    let e2 = network.ask(&x1, middle.t).await?;
-    let x2 = network.amended(transfer(network.prediction, x, &e2, now, &middle));
-    let e3 = network.ask(&x2, middle.t).await?;
-    let x3 = network.amended(transfer(network.prediction, x, &e3, now, next));
-    let e4 = network.ask(&x3, next.t).await?;
+    let x1 = network.adjusted(transfer(network.prediction, x, e1, now, &schedule.level(now.t - half)));
+    let e2 = network.raw(&x1, middle.t).await?;
+    let x2 = network.adjusted(transfer(network.prediction, x, &e2, now, &middle));
+    let e3 = network.raw(&x2, middle.t).await?;
+    let x3 = network.adjusted(transfer(network.prediction, x, &e3, now, next));
+    let e4 = network.raw(&x3, next.t).await?;
     Ok(Latents::combine(&[(1.0 / 6.0, e1), (1.0 / 3.0, &e2), (1.0 / 3.0, &e3), (1.0 / 6.0, &e4)]))
 }
 
-/// Equation 12, the Adams-Bashforth formula of as high an order as there are answers (up to 4, the newest first).
+/// Equation 12: the Adams-Bashforth formula, whose order is the number of outputs (at most 4, the newest first).
 fn linear_multistep(e: &VecDeque<Latents>) -> Latents {
     match e.len() {
         0 | 1 => e[0].clone(),
@@ -154,7 +155,7 @@ fn linear_multistep(e: &VecDeque<Latents>) -> Latents {
     }
 }
 
-/// Equation 11: from one level to another along an answer.
+/// Equation 11: moves the state from one level to another along a network output.
 fn transfer(prediction: Prediction, x: &Latents, raw: &Latents, from: &Point, to: &Point) -> Latents {
     let epsilon = prediction.epsilon(x, raw, from);
     let (a, a_to) = (from.alpha * from.alpha, to.alpha * to.alpha);

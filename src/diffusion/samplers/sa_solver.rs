@@ -1,9 +1,8 @@
-//! SA-Solver.
+//! SA-Solver, a stochastic Adams method (Xue et al. 2023, arXiv:2309.05019): diffusers' `SASolverScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -13,10 +12,11 @@ use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING, refused};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig};
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("sa_solver", "Stochastic Adams method of Xue et al. (2023), predictor and corrector")],
-    own_words: Some(("algorithm_type", &["data_prediction", "noise_prediction"])),
+    exclusive_values: Some(("algorithm_type", &["data_prediction", "noise_prediction"])),
     ..Class::new("SASolverScheduler", KEYS, read)
 };
 
@@ -34,14 +34,15 @@ pub(super) struct SaSolver {
     respacing: Option<Respacing>,
     lambda_min_clipped: f64,
     clip: Clip,
-    /// 1 to 4, both.
+    /// From 1 to 4; the same holds for `corrector_order`.
     predictor_order: usize,
     corrector_order: usize,
+    /// Integrates x0 (`data_prediction`); otherwise ε (`noise_prediction`).
     predict_x0: bool,
     lower_order_final: bool,
 }
 
-/// diffusers' words for what a network predicts.
+/// diffusers' words of `prediction_type`.
 const PREDICTIONS: [(&str, &str); 4] = [
     ("epsilon", "epsilon"),
     ("v_prediction", "v_prediction"),
@@ -74,13 +75,13 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for SaSolver {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
         let repeats = self.respacing.is_some() || config.flow.is_some();
         let last = if repeats { Last::Repeated } else { Last::SigmaMin };
 
         let levels =
             DpmLevels { lambda_min_clipped: self.lambda_min_clipped, ..DpmLevels::of(config, self.respacing, last) };
-        Ok((dpm_points(config, course.without_lists(config)?, &levels)?, 1.0))
+        Ok((dpm_points(config, step_source.without_lists(config)?, &levels)?, 1.0))
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -88,15 +89,15 @@ impl Sampler for SaSolver {
     }
 }
 
-/// Algorithm 1 of Xue et al. (2023), arXiv:2309.05019, a stochastic Adams method: the answer at a point first corrects the
-/// state that was predicted there, then predicts the next; `SASolverScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
-/// Draws in every step; its noise τ is 1 from timestep 200 to 800, else 0.
-pub(super) async fn sample<D: Denoise>(options: &SaSolver, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Algorithm 1 of Xue et al. (2023) with states `x = α x0 + σ ε`, λ = ln(α/σ). The network output at a point first
+/// corrects the state that was predicted there, and then predicts the next state. Draws in every step; the noise τ is 1
+/// at timesteps from 200 to 800, and otherwise 0.
+pub(super) async fn sample<D: Denoise>(options: &SaSolver, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let kept = options.predictor_order.max(options.corrector_order - 1);
-    // What is integrated, x0 or ε, at the last points, and λ there; the newest first.
+    // λ and the integrand (x0 or ε) at the last points, the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(kept + 1);
-    // What the last prediction went from and what corrects it: the state, its point, the noise, the order.
+    // The inputs of the last prediction, for its correction: state, point, noise, and the order of the corrector.
     let mut predicted: Option<(Latents, Point, Latents, usize)> = None;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let left = schedule.whole() - (schedule.run().start + i);
@@ -116,14 +117,15 @@ pub(super) async fn sample<D: Denoise>(options: &SaSolver, run: Run<'_, D>) -> R
         let corrector = lower(options.corrector_order, left + 1).min(known.len() + 1);
         let order = lower(options.predictor_order, left).min(known.len());
         predicted = Some((x.clone(), now, z.clone(), corrector));
-        x = network.amended(step(options, order, &x, &known, (&now, &next), &z));
+        x = network.adjusted(step(options, order, &x, &known, (&now, &next), &z));
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// The exact solution of the stochastic equation over a step, with the polynomial of this order through the newest of the
-/// known integrands in place of the integrand: equations 14 and 17.  Where the newest is the step's end, it corrects.
+/// The exact solution of the stochastic equation over one step, where a polynomial of this order through the newest
+/// integrands replaces the integrand: equations 14 and 17. If the newest integrand is at the end of the step, the step
+/// is a correction.
 fn step(
     options: &SaSolver,
     order: usize,
@@ -143,14 +145,14 @@ fn step(
         let variance = tau2 * libm::expm1(2.0 * h);
         (next.alpha / now.alpha, -k * next.sigma, -1.0, next.sigma * libm::sqrt(variance.max(0.0)))
     };
-    // Nodes as distances from the end of the step.
+    // Nodes as distances in λ from the end of the step.
     let nodes: Vec<f64> = known.iter().take(order).map(|(lambda, _)| lambda - next.lambda()).collect();
     let moments = moments(h, rate, order);
     let mut weights: Vec<f64> = (0..order)
         .map(|i| lagrange(&nodes, i).iter().zip(&moments).map(|(c, moment)| scale * c * moment).sum())
         .collect();
     if options.predict_x0 && order == 2 {
-        // The paper's implementation takes h²/2 for the slope's integral here, and so does diffusers.
+        // For the integral of the slope, the paper's implementation and diffusers use h²/2.
         let off = h * h / 2.0 - (h * k + libm::expm1(-k * h)) / (k * k);
         let slope = scale * off / (nodes[0] - nodes[1]);
         weights[0] += slope;
@@ -161,7 +163,7 @@ fn step(
     Latents::combine(&terms)
 }
 
-/// `∫ u^p e^(rate u) du` from −h to 0, for p = 0, 1, … as many as `count`.
+/// `∫ u^p e^(rate u) du` from −h to 0, for p from 0 to `count − 1`.
 fn moments(h: f64, rate: f64, count: usize) -> Vec<f64> {
     let mut moments = vec![-libm::expm1(-rate * h) / rate];
     for p in 1..count {
@@ -171,7 +173,7 @@ fn moments(h: f64, rate: f64, count: usize) -> Vec<f64> {
     moments
 }
 
-/// The coefficients, from the constant upwards, of the polynomial that is 1 at node `i` and 0 at the others.
+/// The coefficients, from the constant term up, of the polynomial that is 1 at node `i` and 0 at the other nodes.
 fn lagrange(nodes: &[f64], i: usize) -> Vec<f64> {
     let mut polynomial = vec![1.0];
     for (j, node) in nodes.iter().enumerate().filter(|(j, _)| *j != i) {

@@ -1,11 +1,11 @@
-//! Predictor-corrector sampling of a variance-exploding equation.
+//! Predictor-corrector sampling of a variance-exploding SDE (Song et al. 2021, arXiv:2011.13456): diffusers'
+//! `ScoreSdeVeScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
+use super::SamplerInputs;
 use super::langevin::langevin;
 use crate::diffusion::betas::linspace;
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -13,6 +13,7 @@ use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::scheduler_config::keys::{Keys, SCORE_SDE};
 use crate::diffusion::scheduler_config::{Class, RunPoints, Sampler, SchedulerConfig, Training};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     training: Training { num_train_timesteps: 2000, ..Training::PIXELS },
@@ -24,11 +25,13 @@ pub(super) static CLASS: Class = Class {
 pub(super) struct ScoreSdeVe {
     sigma_min: f64,
     sigma_max: f64,
-    /// The time of the last step; the first is at 1.
+    /// The time of the last step; the first step is at time 1.
     sampling_eps: f64,
+    /// Signal-to-noise ratio of a correction.
     snr: f64,
-    /// Corrections before each prediction.
+    /// The number of corrections before each prediction.
     correct_steps: usize,
+    /// Whether to predict along the deterministic equation.
     probability_flow: bool,
 }
 
@@ -49,8 +52,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for ScoreSdeVe {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok((points(self, course.steps(config)?), self.sigma_max))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((points(self, step_source.steps(config)?), self.sigma_max))
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
@@ -58,23 +61,23 @@ impl Sampler for ScoreSdeVe {
     }
 }
 
-/// Algorithm 2 of Song et al. (2021), arXiv:2011.13456, with the reverse diffusion predictor of its equation 46;
-/// `ScoreSdeVeScheduler`.  `x = x0 + σ ε`, and the network answers with the score `∇ ln p(x)`.  Corrects before it predicts, draws
-/// in every correction and in every prediction, and ends with the mean of the last prediction, without its noise.
-/// `probability_flow` predicts along the deterministic equation instead (appendix D.1): half the drift, and no draw.
-pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVe, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// Algorithm 2 of Song et al. (2021) with the reverse diffusion predictor of equation 46. States are `x = x0 + σ ε`,
+/// and the network predicts the score `∇ ln p(x)`. Each step corrects before it predicts. Draws in every correction and
+/// in every prediction; the last prediction returns its mean, without noise. `probability_flow` predicts along the
+/// deterministic equation (appendix D.1): half the drift, and no draw.
+pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVe, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let steps = steps(options, schedule.whole());
     let last = schedule.whole() - 1;
     for (i, (now, _)) in schedule.steps().enumerate() {
         let step = &steps[schedule.run().start + i];
         for _ in 0..options.correct_steps {
-            let score = network.ask(&x, now.t).await?;
-            x = network.amended(langevin(&x, &score, options.snr, 1.0, noise));
+            let score = network.raw(&x, now.t).await?;
+            x = network.adjusted(langevin(&x, &score, options.snr, 1.0, noise));
         }
-        let score = network.ask(&x, now.t).await?;
+        let score = network.raw(&x, now.t).await?;
         let x0 = Prediction::Score.x0(&x, &score, &now, 1.0);
-        // G² of the paper: the variance between this level and the one below.
+        // G² of the paper: the variance between this level and the level below.
         let variance = (step.sigma * step.sigma - step.below * step.below).max(0.0);
         x = if options.probability_flow {
             Latents::combine(&[(1.0, &x), (0.5 * variance, &score)])
@@ -83,7 +86,7 @@ pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVe, run: Run<'_, D>) ->
             let spread = if schedule.run().start + i < last { libm::sqrt(variance) } else { 0.0 };
             Latents::combine(&[(1.0, &x), (variance, &score), (spread, &z)])
         };
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)
@@ -92,16 +95,16 @@ pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVe, run: Run<'_, D>) ->
 /// One step of the variance-exploding equation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Step {
-    /// What the network is told: σ at the step's time.
-    told: f64,
-    /// The level of the table that the update counts with.
+    /// σ at the step's time, which the network receives.
+    network_sigma: f64,
+    /// The level of the table that the update uses.
     sigma: f64,
-    /// The level below it in the table; zero below the first.
+    /// The level below `sigma` in the table; zero below the first.
     below: f64,
 }
 
-/// The `n` steps of the variance-exploding equation.  diffusers has two tables that nearly agree, and takes the network's level from
-/// one and the update's from the other.
+/// The `n` steps of the variance-exploding equation. diffusers has two tables that nearly agree: one gives the levels
+/// for the network, the other the levels for the update.
 fn steps(options: &ScoreSdeVe, n: usize) -> Vec<Step> {
     let ScoreSdeVe { sigma_min, sigma_max, sampling_eps, .. } = *options;
     let ratio = (sigma_max / sigma_min) as f32;
@@ -109,14 +112,14 @@ fn steps(options: &ScoreSdeVe, n: usize) -> Vec<Step> {
     let table: Vec<f64> = logarithms.into_iter().map(|log| f64::from(libm::expf(log))).collect();
     let step = |t: f32| {
         let k = ((t * (n - 1) as f32) as usize).min(n - 1);
-        let told = f64::from(libm::powf(ratio, t) * sigma_min as f32);
-        Step { told, sigma: table[k], below: k.checked_sub(1).map_or(0.0, |below| table[below]) }
+        let network_sigma = f64::from(libm::powf(ratio, t) * sigma_min as f32);
+        Step { network_sigma, sigma: table[k], below: k.checked_sub(1).map_or(0.0, |below| table[below]) }
     };
     linspace(1.0, sampling_eps as f32, n).into_iter().map(step).collect()
 }
 
 /// A point for each of the [`steps`], and the end without noise.
 fn points(options: &ScoreSdeVe, n: usize) -> Vec<Point> {
-    let steps = steps(options, n).into_iter().map(|step| Point::of_edm(step.told, step.sigma));
+    let steps = steps(options, n).into_iter().map(|step| Point::of_edm(step.network_sigma, step.sigma));
     steps.chain([Point::of_edm(0.0, 0.0)]).collect()
 }

@@ -1,11 +1,11 @@
-//! Predictor-corrector sampling of a variance-preserving equation.
+//! Predictor-corrector sampling of a variance-preserving SDE (Song et al. 2021, arXiv:2011.13456): diffusers'
+//! `ScoreSdeVpScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
+use super::SamplerInputs;
 use super::langevin::langevin;
 use crate::diffusion::betas::linspace;
-use crate::diffusion::course::Course;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -14,6 +14,7 @@ use crate::diffusion::prediction::Prediction;
 use crate::diffusion::schedule::rounded;
 use crate::diffusion::scheduler_config::keys::{Keys, MAX_TRAIN_TIMESTEPS, SCORE_SDE};
 use crate::diffusion::scheduler_config::{Class, RunPoints, Sampler, SchedulerConfig, Training};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     training: Training { num_train_timesteps: 2000, ..Training::PIXELS },
@@ -25,12 +26,15 @@ pub(super) static CLASS: Class = Class {
 pub(super) struct ScoreSdeVp {
     beta_min: f64,
     beta_max: f64,
+    /// The time of the last step; the first step is at time 1.
     sampling_eps: f64,
+    /// Signal-to-noise ratio of a correction.
     snr: f64,
-    /// Corrections before each prediction.
+    /// The number of corrections before each prediction.
     correct_steps: usize,
+    /// Whether to predict along the deterministic equation.
     probability_flow: bool,
-    /// The timestep that the network is told at time 1.
+    /// The timestep that the network receives at time 1.
     last_timestep: f64,
 }
 
@@ -55,8 +59,8 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for ScoreSdeVp {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
-        Ok((points(self, course.steps(config)?), 1.0))
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+        Ok((points(self, step_source.steps(config)?), 1.0))
     }
 
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
@@ -64,21 +68,22 @@ impl Sampler for ScoreSdeVp {
     }
 }
 
-/// The Euler-Maruyama predictor of Song et al. (2021), arXiv:2011.13456, on equation 11 reversed; `ScoreSdeVpScheduler`.
-/// `x = α x0 + σ ε`, and the network answers with ε, so that the score is `−ε/σ`.  Draws in every step, and ends with the mean of the
-/// last.  `correct_steps`, which diffusers does not have, puts corrections of algorithm 5 before each prediction;
-/// `probability_flow` predicts along the deterministic equation (appendix D.1): half the drift of the score, and no draw.
-pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVp, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, noise, .. } = run;
+/// The Euler-Maruyama predictor of Song et al. (2021) on the reverse of equation 11. States are `x = α x0 + σ ε`; the
+/// network predicts ε, so the score is `−ε/σ`. Draws in every step, and ends with the mean of the last step.
+/// `correct_steps`, which diffusers does not have, adds corrections of algorithm 5 before each prediction.
+/// `probability_flow` predicts along the deterministic equation (appendix D.1): half the drift of the score, and no
+/// draw.
+pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVp, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let dt = 1.0 / schedule.whole() as f64;
     let last = schedule.whole() - 1;
     for (i, (now, _)) in schedule.steps().enumerate() {
         let beta = options.beta(options.time(now.t));
         for _ in 0..options.correct_steps {
-            let score = network.ask(&x, now.t).await?.scale(-1.0 / now.sigma);
-            x = network.amended(langevin(&x, &score, options.snr, 1.0 - beta * dt, noise));
+            let score = network.raw(&x, now.t).await?.scale(-1.0 / now.sigma);
+            x = network.adjusted(langevin(&x, &score, options.snr, 1.0 - beta * dt, noise));
         }
-        let epsilon = network.ask(&x, now.t).await?;
+        let epsilon = network.raw(&x, now.t).await?;
         let x0 = network.prediction.x0(&x, &epsilon, &now, 1.0);
         let (kept, drift) = (1.0 + 0.5 * beta * dt, -beta * dt / now.sigma);
         x = if options.probability_flow {
@@ -88,7 +93,7 @@ pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVp, run: Run<'_, D>) ->
             let spread = if schedule.run().start + i < last { libm::sqrt(beta * dt) } else { 0.0 };
             Latents::combine(&[(kept, &x), (drift, &epsilon), (spread, &z)])
         };
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)
@@ -100,7 +105,7 @@ impl ScoreSdeVp {
         self.beta_min + time * (self.beta_max - self.beta_min)
     }
 
-    /// `ln α`, where α is how much of the signal is left at a time.
+    /// `ln α` at a time in (0, 1].
     fn log_alpha(&self, time: f64) -> f64 {
         -0.25 * time * time * (self.beta_max - self.beta_min) - 0.5 * time * self.beta_min
     }
@@ -114,7 +119,8 @@ impl ScoreSdeVp {
     }
 }
 
-/// The variance-preserving equation (equation 33 of Song et al. 2021, arXiv:2011.13456): the network is told training timesteps.
+/// The points of the variance-preserving equation (equation 33 of Song et al. 2021), at scaled training timesteps, and
+/// the end without noise.
 fn points(options: &ScoreSdeVp, n: usize) -> Vec<Point> {
     let point = |time: f32| {
         let time = f64::from(time);

@@ -1,9 +1,8 @@
-//! Sampling of trajectory consistency models.
+//! SamplerInputs of trajectory consistency models (TCD, Zheng et al. 2024, arXiv:2402.19159): diffusers' `TCDScheduler`.
 
 use std::sync::Arc;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -12,13 +11,14 @@ use crate::diffusion::prediction::Clip;
 use crate::diffusion::schedule::distilled_points;
 use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, DISTILLED, Keys, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, Training, ZeroSignal};
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("tcd", "Trajectory consistency sampling of Zheng et al. (2024), for models distilled for it")],
     training: Training { beta_schedule: "scaled_linear", ..Training::LATENTS },
     zero_signal: ZeroSignal::WithoutEpsilon,
     eta: Some("Eta"),
-    // diffusers' class reads the keys of thresholding and clipping, and does neither.
+    // diffusers' class reads the keys about thresholding and clipping, but does not use them.
     ..Class::new("TCDScheduler", &[&TRAINING, &SPACING, &DISTILLED, &CLIP_SAMPLE, &THRESHOLDING], read)
 };
 
@@ -32,21 +32,21 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
 }
 
 impl Sampler for Tcd {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
         let all = self.original_inference_steps;
-        Ok((distilled_points(config, (all, all), course, 0.0)?, 1.0))
+        Ok((distilled_points(config, (all, all), step_source, 0.0)?, 1.0))
     }
 }
 
-/// Strategic stochastic sampling, algorithm 4 of Zheng et al. (2024), arXiv:2402.19159: down along the trajectory to the share
-/// `1 − eta` of the next timestep (γ = `eta`), and up to it again by noise; `TCDScheduler`.  `x = α x0 + σ ε`.  Draws where
-/// `eta > 0`, in every step but the last.
-pub(super) async fn sample<D: Denoise>(_: &Tcd, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, eta, mut x, noise } = run;
+/// Strategic stochastic sampling, algorithm 4 of Zheng et al. (2024), with states `x = α x0 + σ ε`. A step goes down
+/// the trajectory to the timestep `(1 − eta)` times the next one (γ = `eta`), then noise brings the state up to the
+/// next one. Draws in every step but the last if `eta > 0`.
+pub(super) async fn sample<D: Denoise>(_: &Tcd, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, eta, mut x, noise } = run;
     let last = schedule.steps().len() - 1;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let (x0, epsilon) = network.x0_and_epsilon(&x, &now, Clip::Nothing).await?;
-        // In float32 as diffusers, since it is cut to a whole timestep.
+        // Computed in float32 as in diffusers, because the result is truncated to a whole timestep.
         let below = schedule.level(f64::from(((1.0 - eta) as f32 * next.t as f32).floor()));
         x = Latents::combine(&[(below.alpha, &x0), (below.sigma, &epsilon)]);
         if eta > 0.0 && i < last {
@@ -54,7 +54,7 @@ pub(super) async fn sample<D: Denoise>(_: &Tcd, run: Run<'_, D>) -> Result<Laten
             let z = noise.draw(x.shape());
             x = Latents::combine(&[(kept, &x), (libm::sqrt((1.0 - kept * kept).max(0.0)), &z)]);
         }
-        x = network.amended(x);
+        x = network.adjusted(x);
         network.stepped(i, &x0);
     }
     Ok(x)

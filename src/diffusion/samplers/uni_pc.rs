@@ -1,11 +1,10 @@
-//! UniPC.
+//! UniPC, a predictor and corrector (Zhao et al. 2023, arXiv:2302.04867): diffusers' `UniPCMultistepScheduler`.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use serde_json::Value;
 
-use super::Run;
-use crate::diffusion::course::Course;
+use super::SamplerInputs;
 use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
@@ -16,6 +15,7 @@ use crate::diffusion::scheduler_config::flow::FlowKeys;
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING, refused};
 use crate::diffusion::scheduler_config::{Class, FinalSigma, Label, Name, Sampler, SchedulerConfig};
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     names: &[Name::new("unipc", "Predictor and corrector of Zhao et al. (2023), good from 10 steps on")],
@@ -38,13 +38,14 @@ pub(super) struct UniPc {
     respacing: Option<Respacing>,
     end: FinalSigma,
     clip: Clip,
-    /// 1 to 3.
+    /// From 1 to 3.
     order: usize,
-    /// `B(h) = h` (bh1), else `e^h − 1` (bh2).
+    /// `B(h) = h` (bh1); otherwise `e^h − 1` (bh2).
     bh1: bool,
+    /// Integrates x0; otherwise ε.
     predict_x0: bool,
     lower_order_final: bool,
-    /// Steps, counted from 0, after which nothing is corrected.
+    /// Steps, counted from 0, whose predicted states are not corrected.
     disable_corrector: Vec<usize>,
 }
 
@@ -53,7 +54,7 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
         return Err(refused("solver_p", value, "null".to_owned()));
     }
     let end = keys.final_sigma()?;
-    // The last three are other classes' words, which diffusers takes for bh2.
+    // The last three words belong to other classes; diffusers treats them as bh2.
     let types = [("bh1", true), ("bh2", false), ("midpoint", false), ("heun", false), ("logrho", false)];
     let bh1 = keys.word("solver_type", "bh2", &types)?;
     if bh1 && end == FinalSigma::Zero {
@@ -96,14 +97,14 @@ fn indices(keys: Keys<'_>, key: &str) -> Result<Vec<usize>, InvalidScheduler> {
 }
 
 impl Sampler for UniPc {
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps> {
         let last = match (self.end, self.respacing, config.flow) {
             (FinalSigma::SigmaMin, Some(_), _) | (FinalSigma::SigmaMin, _, Some(_)) => Last::Repeated,
             (end, ..) => end.into(),
         };
         let levels = DpmLevels { below_one: true, ..DpmLevels::of(config, self.respacing, last) };
-        let course = if config.flow.is_some() { course } else { course.without_lists(config)? };
-        Ok((dpm_points(config, course, &levels)?, 1.0))
+        let step_source = if config.flow.is_some() { step_source } else { step_source.without_lists(config)? };
+        Ok((dpm_points(config, step_source, &levels)?, 1.0))
     }
 
     fn respacing(&self) -> Option<Respacing> {
@@ -115,13 +116,13 @@ impl Sampler for UniPc {
     }
 }
 
-/// Algorithms 1 and 2 of Zhao et al. (2023), arXiv:2302.04867: the answer at a point first corrects the state that was
-/// predicted there, then predicts the next; `UniPCMultistepScheduler`.  `x = α x0 + σ ε`, λ = ln(α/σ).
-pub(super) async fn sample<D: Denoise>(options: &UniPc, run: Run<'_, D>) -> Result<Latents, Error> {
-    let Run { network, schedule, mut x, .. } = run;
-    // What is integrated, x0 or ε, at the last points, and λ there; the newest first.
+/// Algorithms 1 and 2 of Zhao et al. (2023) with states `x = α x0 + σ ε`, λ = ln(α/σ). The network output at a point
+/// first corrects the state that was predicted there, and then predicts the next state.
+pub(super) async fn sample<D: Denoise>(options: &UniPc, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+    let SamplerInputs { network, schedule, mut x, .. } = run;
+    // λ and the integrand (x0 or ε) at the last points, the newest first.
     let mut known: VecDeque<(f64, Latents)> = VecDeque::with_capacity(options.order);
-    // The state that the last prediction went from, its point and its order.
+    // The inputs of the last prediction, for its correction: state, point and order.
     let mut predicted: Option<(Latents, Point, usize)> = None;
     for (i, (now, next)) in schedule.steps().enumerate() {
         let at = schedule.run().start + i;
@@ -141,13 +142,13 @@ pub(super) async fn sample<D: Denoise>(options: &UniPc, run: Run<'_, D>) -> Resu
         let left = if options.lower_order_final { schedule.whole() - at } else { options.order };
         let order = options.order.min(left).min(known.len());
         predicted = Some((x.clone(), now, order));
-        x = network.amended(step(options, order, &x, &known, (&now, &next), None));
+        x = network.adjusted(step(options, order, &x, &known, (&now, &next), None));
         network.stepped(i, &x0);
     }
     Ok(x)
 }
 
-/// UniP, and with the answer `there` at the next point UniC, of this order: equations 3 and 9.
+/// One step of this order: UniP (equation 3), or UniC (equation 9) if `there` is the integrand at the next point.
 fn step(
     options: &UniPc,
     order: usize,
@@ -171,7 +172,7 @@ fn step(
         None => weights(&r, hh, big_b),
         Some(_) => weights(&[&r[..], &[1.0]].concat(), hh, big_b),
     };
-    // Differences to the newest integrand, over their distance.
+    // Differences to the newest integrand, divided by their distances.
     r.push(1.0);
     let others = known.iter().skip(1).take(order - 1).map(|(_, m)| m).chain(there);
     let m0 = &known[0].1;
@@ -186,8 +187,8 @@ fn step(
     Latents::combine(&terms)
 }
 
-/// The solution ρ of `Σ_k r_k^(i−1) ρ_k = i! φ_(i+1)(hh) hh / B(h)`, i = 1, 2, …, for as many as there are r; the paper takes 1/2
-/// for the one unknown of its predictor of order 2 and of its corrector of order 1.
+/// The solution ρ of `Σ_k r_k^(i−1) ρ_k = i! φ_(i+1)(hh) hh / B(h)` for i from 1 to the number of r. The paper uses 1/2
+/// for the only unknown of its second-order predictor and of its first-order corrector.
 fn weights(r: &[f64], hh: f64, big_b: f64) -> Vec<f64> {
     if r.len() == 1 {
         return vec![0.5];
@@ -204,7 +205,7 @@ fn weights(r: &[f64], hh: f64, big_b: f64) -> Vec<f64> {
     solved(rows)
 }
 
-/// Gauss's elimination of a small system whose rows end with their right sides, with the largest pivots.
+/// Solves a small linear system by Gaussian elimination with pivoting; each row ends with its right side.
 fn solved(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
     let n = rows.len();
     for column in 0..n {

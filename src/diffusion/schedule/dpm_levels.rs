@@ -1,36 +1,37 @@
-//! The levels of the classes around DPM-Solver.
+//! Noise levels of the DPM-Solver classes: DPM-Solver, UniPC, DEIS and SA-Solver.
 
 use super::flow_levels::stretch;
 use super::{points, rounded};
-use crate::diffusion::course::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::flow::{Flow, shifted};
 use crate::diffusion::scheduler_config::{FinalSigma, SchedulerConfig};
 use crate::diffusion::sigmas::{Respacing, SigmaTable};
 use crate::diffusion::spacing::Spacing;
+use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
-/// How the classes around DPM-Solver choose their levels.
+/// How a DPM-Solver class chooses its levels.
 pub(in crate::diffusion) struct DpmLevels {
     pub(in crate::diffusion) spacing: Spacing,
     pub(in crate::diffusion) steps_offset: usize,
     pub(in crate::diffusion) respacing: Option<Respacing>,
-    /// Whether timesteps of chosen levels are rounded before they are cut to whole ones.
+    /// Whether the timesteps of respaced levels are rounded to integers; otherwise they are truncated.
     pub(in crate::diffusion) rounds: bool,
     pub(in crate::diffusion) lambda_min_clipped: f64,
     pub(in crate::diffusion) last: Last,
-    /// Whether the levels of a flow begin just below 1 instead of a step of their own below it.
+    /// Whether the levels of a flow start just below 1; otherwise they start at 1 − 1/T (before the shift).
     pub(in crate::diffusion) below_one: bool,
 }
 
-/// Where the last step ends.
+/// The noise level at the end of the last step.
 #[derive(Clone, Copy)]
 pub(in crate::diffusion) enum Last {
+    /// No noise.
     Zero,
-    /// At the level of timestep 0.
+    /// The level of timestep 0.
     SigmaMin,
-    /// Where it began.
+    /// The level at the start of the last step.
     Repeated,
 }
 
@@ -44,6 +45,7 @@ impl From<FinalSigma> for Last {
 }
 
 impl DpmLevels {
+    /// The choices that most of these classes share.
     pub(in crate::diffusion) fn of(config: &SchedulerConfig, respacing: Option<Respacing>, last: Last) -> DpmLevels {
         DpmLevels {
             spacing: config.spacing,
@@ -57,20 +59,23 @@ impl DpmLevels {
     }
 }
 
+/// The points of a DPM-Solver class: one per step, and the end. Fails if the configuration cannot run the steps.
 pub(in crate::diffusion) fn dpm_points(
     config: &SchedulerConfig,
-    course: Course<'_>,
+    step_source: StepSource<'_>,
     levels: &DpmLevels,
 ) -> Result<Vec<Point>, InvalidSteps> {
     let alphas_cumprod = config.betas.alphas_cumprod();
     let table = SigmaTable::new(alphas_cumprod);
     if let Some(flow) = &config.flow {
-        return dpm_flow_points(config, course, levels, flow, &table);
+        return dpm_flow_points(config, step_source, levels, flow, &table);
     }
     let kept = SigmaTable::with_lambda_from(alphas_cumprod, levels.lambda_min_clipped);
-    let mut timesteps = match course {
-        Course::Over(Levels::Timesteps(_)) if levels.respacing.is_some() => return Err(InvalidSteps::ListAndRespacing),
-        Course::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
+    let mut timesteps = match step_source {
+        StepSource::Over(Levels::Timesteps(_)) if levels.respacing.is_some() => {
+            return Err(InvalidSteps::ListAndRespacing);
+        }
+        StepSource::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
         other => {
             let n = other.steps(config)?;
             levels.spacing.dpm_timesteps(kept, config.num_train_timesteps(), n, levels.steps_offset)?
@@ -89,21 +94,22 @@ pub(in crate::diffusion) fn dpm_points(
     Ok(points(timesteps, sigmas.into_iter().map(rounded).collect()))
 }
 
-/// `use_flow_sigmas`: the levels of a flow, and whole timesteps of them.
+/// The points with `use_flow_sigmas`: flow levels, and their timesteps truncated to integers.
 fn dpm_flow_points(
     config: &SchedulerConfig,
-    course: Course<'_>,
+    step_source: StepSource<'_>,
     levels: &DpmLevels,
     flow: &Flow,
     table: &SigmaTable,
 ) -> Result<Vec<Point>, InvalidSteps> {
     let train = config.num_train_timesteps() as f64;
     let factor = flow.factor().ok_or(InvalidSteps::NoSize)?;
-    let unshifted: Vec<f64> = match course {
-        Course::Over(Levels::Sigmas(sigmas)) => sigmas.clone(),
+    let unshifted: Vec<f64> = match step_source {
+        StepSource::Over(Levels::Sigmas(sigmas)) => sigmas.clone(),
         other => {
             let n = other.steps(config)?;
-            // n of n + 1 levels from 1 to 1/T: UniPC leaves out the last, the others take their distances from 1, but for the first.
+            // `level(0..=n)` runs from 1 to 1/T. UniPC uses the first n of these levels. The other classes use the
+            // distances of the last n levels from 1, in reverse order.
             let level = |i: usize| 1.0 - (1.0 - 1.0 / train) * i as f64 / n as f64;
             let level = |i: usize| if levels.below_one { level(i) } else { 1.0 - level(n - i) };
             (0..n).map(level).collect()

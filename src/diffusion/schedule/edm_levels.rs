@@ -1,17 +1,18 @@
-//! The levels of models that were trained on states `x0 + σ ε`.
+//! Noise levels of models that were trained on states `x0 + σ ε` (EDM).
 
 use super::dpm_levels::Last;
 use super::rounded;
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::{EdmLevels, FinalSigma};
 
-/// From the greatest to the least, and the end, which is `last` where it is not zero.  Also the `init_noise_sigma`.
+/// `n` levels from `sigma_max` to `sigma_min` and the end, with the `init_noise_sigma`. The end is zero, or `last` if
+/// the configuration ends at `sigma_min`.
 pub(in crate::diffusion) fn edm_points(levels: &EdmLevels, n: usize, last: Last) -> (Vec<Point>, f64) {
     let EdmLevels { sigma_min, sigma_max, rho, exponential, end } = *levels;
     let ramp = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };
     let sigma = |i: usize| {
         if exponential {
-            // Counted from the least, which is the only one of one step.
+            // Counts from the smallest level, so that a run of one step uses `sigma_min`.
             let (from, to) = (libm::log(sigma_min), libm::log(sigma_max));
             rounded(libm::exp(from + ramp(n - 1 - i) * (to - from)))
         } else {
@@ -32,7 +33,7 @@ pub(in crate::diffusion) fn edm_points(levels: &EdmLevels, n: usize, last: Last)
     (sigmas.into_iter().enumerate().map(point).collect(), init_noise_sigma)
 }
 
-/// Equation 5 of Karras et al. (2022), arXiv:2206.00364, at this share of the way down.
+/// Equation 5 of Karras et al. (2022), arXiv:2206.00364: the level after this share, in [0, 1], of the way down.
 pub(in crate::diffusion) fn of_rho(max: f64, min: f64, rho: f64, share: f64) -> f64 {
     let (from, to) = (libm::pow(max, 1.0 / rho), libm::pow(min, 1.0 / rho));
     libm::pow(from + share * (to - from), rho)

@@ -1,25 +1,26 @@
-//! The levels of the Euler family.
+//! Noise levels of the Euler family.
 
 use super::{points, rounded};
-use crate::diffusion::course::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::scheduler_config::{EulerLevels, FinalSigma, SchedulerConfig};
 use crate::diffusion::sigmas::{Respacing, SigmaRange, SigmaTable};
 use crate::diffusion::spacing::Spacing;
+use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
-/// The Euler family: levels between the training timesteps or between two given ones.  Also its `init_noise_sigma`.
+/// The points of the Euler family, one per step and the end, with the `init_noise_sigma`. The levels are those of
+/// spaced timesteps, respaced levels, or explicit ones. Fails if the configuration cannot run the steps.
 pub(in crate::diffusion) fn euler_points(
     config: &SchedulerConfig,
-    course: Course<'_>,
+    step_source: StepSource<'_>,
     levels: &EulerLevels,
 ) -> Result<(Vec<Point>, f64), InvalidSteps> {
     let table = SigmaTable::new(config.betas.alphas_cumprod());
     let continuous = levels.continuous && config.prediction == Prediction::Velocity;
-    let (mut timesteps, sigmas) = match course {
-        Course::Over(Levels::Sigmas(sigmas)) => {
+    let (mut timesteps, sigmas) = match step_source {
+        StepSource::Over(Levels::Sigmas(sigmas)) => {
             let sigmas: Vec<f64> = sigmas.iter().copied().map(rounded).collect();
             let [begin @ .., _] = &sigmas[..] else { return Err(InvalidSteps::Degenerate) };
             if begin.is_empty() {
@@ -27,13 +28,13 @@ pub(in crate::diffusion) fn euler_points(
             }
             (begin.iter().map(|sigma| rounded(table.timestep_of(*sigma))).collect(), sigmas)
         }
-        Course::Over(Levels::Timesteps(_)) if levels.respacing.is_some() || continuous => {
+        StepSource::Over(Levels::Timesteps(_)) if levels.respacing.is_some() || continuous => {
             return Err(InvalidSteps::ListAndRespacing);
         }
-        Course::Over(Levels::Timesteps(timesteps)) => {
+        StepSource::Over(Levels::Timesteps(timesteps)) => {
             of_timesteps(listed(timesteps, config)?, levels, config.range, &table)
         }
-        Course::Steps(n) => {
+        StepSource::Steps(n) => {
             let timesteps = config.spacing.timesteps(config.num_train_timesteps(), n, config.steps_offset, false)?;
             of_timesteps(timesteps, levels, config.range, &table)
         }
@@ -50,7 +51,7 @@ pub(in crate::diffusion) fn euler_points(
     Ok((points(timesteps, sigmas), init_noise_sigma))
 }
 
-/// Timesteps and levels, one level more, for a run over these timesteps.
+/// The timesteps and levels of a run over these timesteps; there is one level more than timesteps.
 fn of_timesteps(
     mut timesteps: Vec<f64>,
     levels: &EulerLevels,

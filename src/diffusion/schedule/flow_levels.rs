@@ -1,19 +1,20 @@
-//! The levels of the flow-matching classes.
+//! Noise levels of the flow-matching classes.
 
 use super::rounded;
-use crate::diffusion::course::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::SchedulerConfig;
 use crate::diffusion::scheduler_config::flow::shifted;
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
-/// Even between the ends of the trained levels, which are shifted already where the shift does not depend on the size, and
-/// shifted (again).  `inverted` levels rise from the picture to noise.
+/// Levels that are evenly spaced between the ends of the trained levels, or listed, and then shifted. If the shift does
+/// not depend on the picture size, the ends of evenly spaced levels are already shifted, as in diffusers. `inverted`
+/// levels rise from the picture to noise.
 pub(in crate::diffusion) fn flow_points(
     config: &SchedulerConfig,
-    course: Course<'_>,
+    step_source: StepSource<'_>,
     respacing: Option<Respacing>,
     inverted: bool,
 ) -> Result<Vec<Point>, InvalidSteps> {
@@ -21,15 +22,15 @@ pub(in crate::diffusion) fn flow_points(
     let factor = flow.factor().ok_or(InvalidSteps::NoSize)?;
     let train = config.num_train_timesteps() as f64;
     let mut timesteps = None;
-    let mut sigmas: Vec<f64> = match course {
-        Course::Steps(n) => {
+    let mut sigmas: Vec<f64> = match step_source {
+        StepSource::Steps(n) => {
             let end = |sigma: f64| rounded(if flow.is_dynamic() { sigma } else { shifted(factor, sigma) });
             let (max, min) = (end(1.0), end(rounded(1.0 / train)));
             let ramp = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };
             (0..n).map(|i| max + ramp(i) * (min - max)).collect()
         }
-        Course::Over(Levels::Sigmas(sigmas)) => sigmas.iter().copied().map(rounded).collect(),
-        Course::Over(Levels::Timesteps(list)) => {
+        StepSource::Over(Levels::Sigmas(sigmas)) => sigmas.iter().copied().map(rounded).collect(),
+        StepSource::Over(Levels::Timesteps(list)) => {
             let list = listed(list, config)?;
             let sigmas = list.iter().map(|t| t / train).collect();
             timesteps = Some(list);
@@ -52,7 +53,7 @@ pub(in crate::diffusion) fn flow_points(
     Ok(levels.map(|(t, sigma)| Point::of_flow(t, sigma)).collect())
 }
 
-/// Stretched away from 1, so that the last is `terminal`.
+/// Scales the distances of the levels from 1 so that the last level is `terminal`. `None` changes nothing.
 pub(in crate::diffusion) fn stretch(sigmas: &mut [f64], terminal: Option<f64>) {
     if let (Some(terminal), Some(last)) = (terminal, sigmas.last().copied()) {
         let scale = (1.0 - last) / (1.0 - terminal);

@@ -1,13 +1,13 @@
-//! The levels of the training timesteps.
+//! Noise levels at the training timesteps.
 
-use crate::diffusion::course::{Course, listed};
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::SchedulerConfig;
+use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
 impl SchedulerConfig {
-    /// The level of training timestep `t`; below 0 that of the end.
+    /// The level of training timestep `t`; for negative `t` the level of the end.
     pub(in crate::diffusion) fn level(&self, t: f64) -> Point {
         let alphas_cumprod = self.betas.alphas_cumprod();
         let alpha_cumprod = if t >= 0.0 {
@@ -26,15 +26,15 @@ impl SchedulerConfig {
     }
 }
 
-/// Whole training timesteps, and the end, which follows from the last of them.
+/// Points at whole training timesteps, and the end, whose timestep `end` computes from the last of them.
 pub(in crate::diffusion) fn trained_points(
     config: &SchedulerConfig,
-    course: Course<'_>,
+    step_source: StepSource<'_>,
     end: impl Fn(f64) -> f64,
 ) -> Result<Vec<Point>, InvalidSteps> {
     let num_train_timesteps = config.num_train_timesteps();
-    let timesteps = match course {
-        Course::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
+    let timesteps = match step_source {
+        StepSource::Over(Levels::Timesteps(timesteps)) => listed(timesteps, config)?,
         other => config.spacing.timesteps(num_train_timesteps, other.steps(config)?, config.steps_offset, true)?,
     };
     if let Some(t) = timesteps.iter().find(|t| **t >= num_train_timesteps as f64) {
@@ -44,18 +44,19 @@ pub(in crate::diffusion) fn trained_points(
     Ok(timesteps.into_iter().chain([end]).map(|t| config.level(t)).collect())
 }
 
-/// Of a distilled model some of the timesteps that it was distilled at, of the last `kept` of these, and timestep `end`.
+/// Points of a distilled model, evenly spaced among the lowest `kept` of the timesteps that it was distilled at, and
+/// the end at timestep `end`. Explicit timesteps can be any training timesteps.
 pub(in crate::diffusion) fn distilled_points(
     config: &SchedulerConfig,
     (original_inference_steps, kept): (usize, usize),
-    course: Course<'_>,
+    step_source: StepSource<'_>,
     end: f64,
 ) -> Result<Vec<Point>, InvalidSteps> {
-    if let Course::Over(Levels::Timesteps(timesteps)) = course {
+    if let StepSource::Over(Levels::Timesteps(timesteps)) = step_source {
         let timesteps = listed(timesteps, config)?;
         return Ok(timesteps.into_iter().chain([end]).map(|t| config.level(t)).collect());
     }
-    let steps = course.steps(config)?;
+    let steps = step_source.steps(config)?;
     if steps > kept {
         return Err(InvalidSteps::TooMany { steps, max: kept });
     }

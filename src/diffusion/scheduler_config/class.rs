@@ -1,4 +1,4 @@
-//! A scheduler class of diffusers, as its sampler's own file describes it.
+//! A scheduler class of diffusers: its names, keys and defaults, as the file of its sampler describes them.
 
 use std::sync::Arc;
 
@@ -12,36 +12,38 @@ use crate::diffusion::betas::BetaSchedule;
 use crate::diffusion::error::InvalidScheduler;
 use crate::diffusion::prediction::Prediction;
 
-/// What is known of a class before a configuration of it is read.  Each row is in the file of the class's sampler, and
-/// `samplers.rs` lists them.
+/// The description of a scheduler class. Each sampler's file has the description of its class, and `samplers.rs` lists
+/// them.
 #[derive(Debug)]
 pub(in crate::diffusion) struct Class {
-    /// diffusers' name.
+    /// diffusers' name of the class.
     pub name: &'static str,
-    /// diffusers' names of classes with the same keys and the same steps.
+    /// diffusers' names of other classes with the same keys and the same steps.
     pub aliases: &'static [&'static str],
-    /// What a request may call the class.  The overlay of the first name on a model of this class changes nothing.
+    /// Names that a request may use. The first one changes nothing if the model has a scheduler of this class.
     pub names: &'static [Name],
-    /// The keys of the class, list by list: diffusers' own, and those that only this program has.
+    /// Lists of the keys of the class: those of diffusers, and those that only this program has.
     pub keys: &'static [&'static [&'static str]],
-    /// The reader of the options which are the class's own.
+    /// Reads the class's own options.
     pub read: fn(Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler>,
-    /// What the keys of training say when they are missing.
+    /// Defaults of the keys about training.
     pub training: Training,
-    /// What the network's answers mean.
+    /// Reads what the network predicts.
     pub prediction: fn(Keys<'_>, &Class) -> Result<Prediction, InvalidScheduler>,
-    /// The default of `timestep_spacing`.
+    /// Default of `timestep_spacing`.
     pub spacing: &'static str,
+    /// Which keys about flow levels the class reads.
     pub flow: FlowKeys,
-    /// Whether Karras' levels are spread between the ends of the schedule, whatever `sigma_min` and `sigma_max` say.
+    /// Whether karras levels always span the ends of the schedule, regardless of `sigma_min` and `sigma_max`.
     pub keeps_karras_ends: bool,
-    /// A key that other classes have too, with other words, and the words of this class.  Where a model's file has a word of
-    /// another class, it speaks of its own scheduler, and this class takes its default.
-    pub own_words: Option<(&'static str, &'static [&'static str])>,
+    /// A key that other classes share with other words, and the words of this class. If a model's file has a word of
+    /// another class, the word belongs to the model's own scheduler, and this class uses its default.
+    pub exclusive_values: Option<(&'static str, &'static [&'static str])>,
+    /// Whether a run may start at a level without signal.
     pub zero_signal: ZeroSignal,
-    /// Whether the sampler's states are `x/α`, hence `x0 + (σ/α) ε`, and not `α x0 + σ ε`.
+    /// Whether the sampler's states are `x/α = x0 + (σ/α) ε`; otherwise they are `α x0 + σ ε`.
     pub is_over_alpha: bool,
-    /// What AUTOMATIC1111's web interface calls `eta`, where the sampler has one.
+    /// AUTOMATIC1111's web interface's name of `eta`; `None` if the sampler does not use `eta`.
     pub eta: Option<&'static str>,
 }
 
@@ -63,7 +65,7 @@ impl Class {
             spacing: "linspace",
             flow: FlowKeys::OPTIONAL,
             keeps_karras_ends: false,
-            own_words: None,
+            exclusive_values: None,
             zero_signal: ZeroSignal::Refused,
             is_over_alpha: false,
             eta: None,
@@ -81,17 +83,17 @@ impl PartialEq for Class {
     }
 }
 
-/// A name that a request may give, and what it stands for.
+/// A scheduler name that a request may use.
 #[derive(Debug)]
 pub(in crate::diffusion) struct Name {
     pub name: &'static str,
     pub description: &'static str,
-    /// A key of the class that the name sets.
+    /// A key of the class that the name sets, and its value.
     pub preset: Option<(&'static str, Preset)>,
 }
 
 impl Name {
-    /// The name of the class alone.
+    /// A name that sets only the class.
     pub(in crate::diffusion) const fn new(name: &'static str, description: &'static str) -> Name {
         Name { name, description, preset: None }
     }
@@ -101,6 +103,7 @@ impl Name {
     }
 }
 
+/// The value of a key that a name sets.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::diffusion) enum Preset {
     Word(&'static str),
@@ -128,7 +131,7 @@ pub(in crate::diffusion) struct Training {
 }
 
 impl Training {
-    /// Ho et al. (2020), arXiv:2006.11239: models of pixels.
+    /// Defaults for models of pixels (Ho et al. 2020, arXiv:2006.11239).
     pub(in crate::diffusion) const PIXELS: Training = Training {
         num_train_timesteps: 1000,
         beta_start: 0.0001,
@@ -137,18 +140,19 @@ impl Training {
         beta_schedules: &[],
     };
 
-    /// Rombach et al. (2022), arXiv:2112.10752: models of latents; without their schedule, which few classes have as default.
+    /// Defaults for models of latents (Rombach et al. 2022, arXiv:2112.10752), except for their `beta_schedule`, which
+    /// few classes have as default.
     pub(in crate::diffusion) const LATENTS: Training =
         Training { beta_start: 0.00085, beta_end: 0.012, ..Training::PIXELS };
 }
 
-/// Whether a run may begin at a level without any signal, where a predicted ε says nothing about x0.
+/// Whether a run may start at a level without signal, where a predicted ε does not determine x0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::diffusion) enum ZeroSignal {
-    /// The sampler divides by α.
+    /// Not allowed: the sampler divides by α.
     Refused,
-    /// The sampler steps in (α, σ), and needs a prediction other than ε.
+    /// Allowed unless the network predicts ε: the sampler works with (α, σ).
     WithoutEpsilon,
-    /// The sampler's levels always have a formula there.
-    Taken,
+    /// Allowed: the sampler has a formula for this level.
+    Allowed,
 }

@@ -1,4 +1,4 @@
-//! The options of models that were trained on states `x0 + σ ε`.
+//! Options of models that were trained on states `x0 + σ ε` (EDM).
 
 use super::keys::Keys;
 use super::{Class, FinalSigma};
@@ -11,12 +11,12 @@ pub(in crate::diffusion) struct EdmLevels {
     pub sigma_min: f64,
     pub sigma_max: f64,
     pub rho: f64,
-    /// Even in `ln σ`, else by ρ.
+    /// Levels are evenly spaced in `ln σ`; otherwise by ρ.
     pub exponential: bool,
     pub end: FinalSigma,
 }
 
-/// The network of these classes, `F` of the same paper.
+/// What the network of these classes predicts: `F` of Karras et al. (2022), equation 7, or `−F`.
 pub(in crate::diffusion) fn edm_prediction(keys: Keys<'_>, _: &Class) -> Result<Prediction, InvalidScheduler> {
     let sigma_data = keys.positive("sigma_data")?.unwrap_or(0.5);
     let negated = keys.word("prediction_type", "epsilon", &[("epsilon", false), ("v_prediction", true)])?;
@@ -31,7 +31,7 @@ impl Keys<'_> {
         Ok(EdmLevels { sigma_min, sigma_max, rho, exponential, end: self.final_sigma()? })
     }
 
-    /// `sigma_min`, `sigma_max`, `rho`.
+    /// Reads `sigma_min`, `sigma_max` and `rho`. Fails if the levels would rise.
     pub(in crate::diffusion) fn edm_range(self) -> Result<(f64, f64, f64), InvalidScheduler> {
         let sigma_min = self.positive("sigma_min")?.unwrap_or(0.002);
         let sigma_max = self.positive("sigma_max")?.unwrap_or(80.0);

@@ -1,10 +1,10 @@
-//! The options of the levels of the Euler family.
+//! Options of the Euler family's noise levels.
 
 use super::keys::Keys;
 use crate::diffusion::error::InvalidScheduler;
 use crate::diffusion::sigmas::Respacing;
 
-/// Where the last step ends: without noise, or at the level of timestep 0.
+/// `final_sigmas_type`: whether the last step ends without noise or at the level of timestep 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::diffusion) enum FinalSigma {
     Zero,
@@ -15,14 +15,15 @@ pub(in crate::diffusion) enum FinalSigma {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::diffusion) struct EulerLevels {
     pub respacing: Option<Respacing>,
+    /// Levels are evenly spaced in `ln σ` over all training timesteps (`interpolation_type`).
     pub log_linear: bool,
-    /// Timesteps are `0.25 ln σ`.
+    /// The network receives `0.25 ln σ` as timestep (`timestep_type`).
     pub continuous: bool,
     pub end: FinalSigma,
 }
 
 impl EulerLevels {
-    /// Those of the classes without options of their own.
+    /// The levels of classes that have only respacing options.
     pub(in crate::diffusion) fn plain(respacing: Option<Respacing>) -> EulerLevels {
         EulerLevels { respacing, log_linear: false, continuous: false, end: FinalSigma::Zero }
     }

@@ -1,4 +1,4 @@
-//! Levels of flow matching, `x = (1 − σ) x0 + σ ε`, and how they are shifted towards noise.
+//! Options of flow-matching levels, `x = (1 − σ) x0 + σ ε`, and the shift of such levels towards noise.
 
 use serde_json::Value;
 
@@ -6,28 +6,29 @@ use super::Class;
 use super::keys::{Keys, refused};
 use crate::diffusion::error::InvalidScheduler;
 
-/// `shift` or `flow_shift`, `use_dynamic_shifting`, `shift_terminal`.
+/// The keys `shift` or `flow_shift`, `use_dynamic_shifting`, `time_shift_type` and `shift_terminal`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::diffusion) struct Flow {
     shift: Shift,
-    /// The last level before zero, where the others are stretched to reach it.
+    /// The last level before zero; the other levels are stretched to reach it. `None` does not stretch them.
     terminal: Option<f64>,
+    /// Whether the factor depends on the picture size.
     is_dynamic: bool,
 }
 
 /// The factor `s` of `σ → s σ / (1 + (s − 1) σ)` (Esser et al. 2024, arXiv:2403.03206, equation 23).
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Shift {
+    /// A known factor.
     By(f64),
-    /// `e^μ`, of a size that is not known yet; `otherwise` where no pipeline ever says it.
-    ByExpOfMu {
-        otherwise: Option<f64>,
-    },
-    /// `μ`.
+    /// `e^μ`, where μ depends on a picture size that is not known yet. `otherwise` is the factor if no pipeline sets μ.
+    ByExpOfMu { otherwise: Option<f64> },
+    /// `μ`, which depends on a picture size that is not known yet.
     ByMu,
 }
 
 impl Flow {
+    /// The same levels with the factor for `mu`.
     pub(super) fn at(self, mu: f64) -> Flow {
         let shift = match self.shift {
             Shift::By(shift) => Shift::By(shift),
@@ -37,7 +38,7 @@ impl Flow {
         Flow { shift, ..self }
     }
 
-    /// The factor; none where it depends on the size, and the size is not known.
+    /// The factor; `None` if it depends on a picture size that is not known.
     pub(in crate::diffusion) fn factor(&self) -> Option<f64> {
         match self.shift {
             Shift::By(shift) => Some(shift),
@@ -46,7 +47,7 @@ impl Flow {
         }
     }
 
-    /// Whether the factor depends on the size of the picture.
+    /// Whether the factor depends on the picture size.
     pub(in crate::diffusion) fn is_dynamic(&self) -> bool {
         self.is_dynamic
     }
@@ -56,14 +57,15 @@ impl Flow {
     }
 }
 
-/// Which keys of a flow a class reads, and what it makes of them.
+/// How a class reads the keys about flow levels.
 #[derive(Debug)]
 pub(in crate::diffusion) struct FlowKeys {
-    /// Whether the levels are always those of a flow; else where `use_flow_sigmas` says so.
+    /// Whether the levels are always flow levels; otherwise they are flow levels if `use_flow_sigmas` is true.
     pub is_always: bool,
-    /// Whether the shift may be μ itself (`time_shift_type: linear`).
+    /// Whether the factor may be μ itself (`time_shift_type: linear`).
     pub may_be_linear: bool,
-    /// Whether a shift by the size of the picture needs that size; else `flow_shift` counts where no pipeline says the size.
+    /// Whether shifting by the picture size fails without a size. If not, a class with `is_always` false uses
+    /// `flow_shift` when no pipeline sets the size; a class with `is_always` true still fails.
     pub needs_size: bool,
 }
 
@@ -72,7 +74,7 @@ impl FlowKeys {
         FlowKeys { is_always: false, may_be_linear: false, needs_size: false };
 }
 
-/// A level shifted by a factor.
+/// The level `sigma` shifted by `factor` (equation 23 of Esser et al. 2024).
 pub(in crate::diffusion) fn shifted(factor: f64, sigma: f64) -> f64 {
     factor * sigma / (1.0 + (factor - 1.0) * sigma)
 }
@@ -83,7 +85,7 @@ impl Keys<'_> {
         let dynamic = class.has("use_dynamic_shifting") && self.flag("use_dynamic_shifting", false)?;
         if !own {
             let is_flow = class.has("use_flow_sigmas") && self.flag("use_flow_sigmas", false)?;
-            // The others take no notice of it without a μ.
+            // Classes that do not need the size ignore this flag without flow levels.
             if !is_flow && dynamic && needs_size {
                 return Err(refused(
                     "use_dynamic_shifting",

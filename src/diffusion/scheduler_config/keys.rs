@@ -1,4 +1,4 @@
-//! The keys of a `scheduler_config.json`: those that several classes have, and how values are read.
+//! The keys of a `scheduler_config.json`: lists of keys that several classes share, and readers of values.
 
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ pub(in crate::diffusion) const THRESHOLDING: [&str; 3] =
     ["thresholding", "dynamic_thresholding_ratio", "sample_max_value"];
 pub(in crate::diffusion) const RESPACING: [&str; 3] =
     ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
-/// Of models that were distilled for few steps.
+/// Keys of models that were distilled for few steps.
 pub(in crate::diffusion) const DISTILLED: [&str; 4] =
     ["original_inference_steps", "set_alpha_to_one", "timestep_scaling", "rescale_betas_zero_snr"];
 pub(in crate::diffusion) const EDM: [&str; 8] = [
@@ -27,11 +27,12 @@ pub(in crate::diffusion) const EDM: [&str; 8] = [
     "rho",
     "final_sigmas_type",
 ];
-/// `probability_flow` and corrections of the variance-preserving equation are not in diffusers.
+/// diffusers does not have `probability_flow`, nor corrections (`snr`, `correct_steps`) in its variance-preserving
+/// class.
 pub(in crate::diffusion) const SCORE_SDE: [&str; 5] =
     ["num_train_timesteps", "sampling_eps", "snr", "correct_steps", "probability_flow"];
 
-/// A configuration to be read.  Null is the same as absent, but for a flag, where it is false as in Python.
+/// A configuration to read. A null value equals an absent key, except that a null flag is false, as in Python.
 #[derive(Clone, Copy)]
 pub(in crate::diffusion) struct Keys<'a>(pub(in crate::diffusion) &'a Map<String, Value>);
 
@@ -59,7 +60,7 @@ impl Keys<'_> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
-        // Some writers print every number as 1000.0.
+        // Some programs write every number as 1000.0.
         let exact = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number));
         let number = value.as_u64().or_else(|| exact().map(|number| number as u64));
         let number = number.and_then(|number| usize::try_from(number).ok());
@@ -67,7 +68,7 @@ impl Keys<'_> {
         number.ok_or_else(|| refused(key, value, format!("a whole number from {min} to {max}")))
     }
 
-    /// A finite number.
+    /// A finite number that fits `bound`, or `None` if the key is absent.
     pub(in crate::diffusion) fn number(
         self,
         key: &str,
@@ -81,7 +82,7 @@ impl Keys<'_> {
         number.map(Some).ok_or_else(|| refused(key, value, bound.to_owned()))
     }
 
-    /// A number that stays positive and finite in float32.
+    /// A number from 1e-6 to 1e6, so that it stays positive and finite in float32.
     pub(in crate::diffusion) fn positive(self, key: &str) -> Result<Option<f64>, InvalidScheduler> {
         self.number(key, "a number from 1e-6 to 1e6", |number| (1e-6..=1e6).contains(&number))
     }
@@ -110,12 +111,12 @@ pub(in crate::diffusion) fn refused(key: &str, value: &Value, bound: String) -> 
     InvalidScheduler::Value { key: key.to_owned(), value: shown(value), bound }
 }
 
-/// A value as JSON, as an error message shows it: the beginning, however long it is.
+/// A value as JSON for an error message, cut to 80 characters.
 fn shown(value: &Value) -> String {
     shortened(value.to_string())
 }
 
-/// The beginning of a name, without quotes; of what is no name as [`shown`].
+/// A class name for an error message, without quotes; other values as [`shown`].
 pub(in crate::diffusion) fn beginning(name: &Value) -> String {
     name.as_str().map_or_else(|| shown(name), |name| shortened(name.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! What each key may say, what it means, and what a class takes it to say when it is missing.
+//! Readers of the keys that several classes share: allowed values, meaning and defaults.
 
 use serde_json::Value;
 
@@ -10,14 +10,14 @@ use crate::diffusion::prediction::{Clip, Prediction};
 use crate::diffusion::sigmas::{Respacing, SigmaRange};
 use crate::diffusion::spacing::Spacing;
 
-/// The answers of most networks: ε, v or x0, and the velocity of a flow where the class has flow sigmas.
+/// What most networks predict: ε, v or x0, and flow velocity if the class has flow levels.
 pub(in crate::diffusion) fn any_prediction(keys: Keys<'_>, class: &Class) -> Result<Prediction, InvalidScheduler> {
     let words =
         [("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity), ("sample", Prediction::Sample)];
     keys.prediction(class, words.to_vec())
 }
 
-/// The same without x0, which some of diffusers' classes do not take.
+/// The same without x0, which some of diffusers' classes do not support.
 pub(in crate::diffusion) fn epsilon_or_velocity(keys: Keys<'_>, class: &Class) -> Result<Prediction, InvalidScheduler> {
     keys.prediction(class, vec![("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity)])
 }
@@ -27,7 +27,7 @@ impl Keys<'_> {
         let Training { num_train_timesteps, beta_start, beta_end, beta_schedule, beta_schedules } = class.training;
         let count = self.integer("num_train_timesteps", num_train_timesteps, 1, MAX_TRAIN_TIMESTEPS)?;
         if !class.has("beta_schedule") {
-            // Classes with levels of their own, which only count the timesteps.
+            // Classes without betas define their own levels; only the number of timesteps counts.
             return Ok(Betas::new(BetaSchedule::Linear.betas(0.0001, 0.02, count)));
         }
         let (start, end) = (self.beta("beta_start", beta_start)?, self.beta("beta_end", beta_end)?);
@@ -92,7 +92,7 @@ impl Keys<'_> {
         self.word("timestep_spacing", class.spacing, &words)
     }
 
-    /// `thresholding` goes before `clip_sample`.
+    /// If `thresholding` is true, `clip_sample` is ignored.
     pub(in crate::diffusion) fn clip(self, clip_sample: bool) -> Result<Clip, InvalidScheduler> {
         Ok(match self.thresholding()? {
             Clip::Nothing => self.clip_sample(clip_sample)?,
@@ -132,8 +132,8 @@ impl Keys<'_> {
         }
     }
 
-    /// diffusers' classes look for both keys when they space levels anew, whether or not the keys are their own: a swap
-    /// keeps those of the class before.
+    /// diffusers' classes read both keys when they respace levels, even if the keys belong to another class: changing
+    /// the scheduler of a model keeps the keys of the previous class.
     pub(super) fn sigma_range(self, class: &Class) -> Result<SigmaRange, InvalidScheduler> {
         let read = || Ok(SigmaRange { min: self.positive("sigma_min")?, max: self.positive("sigma_max")? });
         let respacing = if class.has(RESPACING[0]) { self.respacing()? } else { None };

@@ -1,26 +1,26 @@
-//! A sampling algorithm with its options set: what a schedule and a run need of it.
+//! The trait of sampling algorithms with their options: what a schedule and a run need from them.
 
 use std::{any::Any, fmt::Debug, ops::Range};
 
 use super::SchedulerConfig;
-use crate::diffusion::course::Course;
 use crate::diffusion::error::InvalidSteps;
 use crate::diffusion::point::Point;
 use crate::diffusion::sigmas::Respacing;
+use crate::diffusion::step_source::StepSource;
 
-/// The options of a class as a configuration sets them, and what follows from them.
+/// The options of a class, as a configuration sets them, and the properties that follow from them.
 pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
-    /// The points of a run, one per step and one for the end, and by how much unit noise is multiplied to become the first
-    /// state.
-    fn levels(&self, config: &SchedulerConfig, course: Course<'_>) -> Result<(Vec<Point>, f64), InvalidSteps>;
+    /// The points of a schedule, one per step and one for the end, and the factor that scales unit noise to the first
+    /// state. Fails if the sampler cannot run the steps.
+    fn levels(&self, config: &SchedulerConfig, step_source: StepSource<'_>) -> Result<(Vec<Point>, f64), InvalidSteps>;
 
     /// The point of every network call of a run, in order.
     fn timeline(&self, run: &RunPoints<'_>) -> Vec<Point> {
         run.once()
     }
 
-    /// The points of all steps within the part of the schedule that a picture of this `strength` begins in; `None` where such
-    /// a run takes the last steps of the whole schedule.
+    /// The points of `steps` steps within the last part of the levels, for a picture of this `strength`; `None` for
+    /// samplers whose run takes the last steps of the whole schedule instead.
     fn compressed(
         &self,
         _config: &SchedulerConfig,
@@ -38,22 +38,23 @@ pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
         Label::FirstName
     }
 
-    /// Whether the level below timestep 0, where the last step may end, is that of timestep 0 and not the picture itself.
+    /// Whether timesteps below 0, where the last step may end, have the level of timestep 0; otherwise they have no
+    /// noise.
     fn ends_at_first_timestep(&self) -> bool {
         false
     }
 
-    /// Whether a run begins with three Runge-Kutta steps, of which none can be left out.
+    /// Whether a run starts with three Runge-Kutta steps, none of which can be left out.
     fn has_runge_kutta_steps(&self) -> bool {
         false
     }
 
-    /// Whether a run goes from the picture to noise.
+    /// Whether the levels rise from the picture to noise.
     fn is_rising(&self) -> bool {
         false
     }
 
-    /// Whether the network must predict the variance of each step.
+    /// Whether the network must also predict the variance of each step.
     fn learns_variance(&self) -> bool {
         false
     }
@@ -65,7 +66,7 @@ impl PartialEq for dyn Sampler {
     }
 }
 
-/// Whether two samplers of unknown types are one algorithm with the same options.
+/// Comparison of two samplers of unknown types: whether they are the same algorithm with the same options.
 pub(in crate::diffusion) trait Same: Any {
     fn is_same(&self, other: &dyn Any) -> bool;
 }
@@ -76,49 +77,49 @@ impl<T: Any + PartialEq> Same for T {
     }
 }
 
-/// The name that AUTOMATIC1111's web interface has for a sampler, or the one that stands in for it.
+/// The name of a sampler in AUTOMATIC1111's web interface, or its substitute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::diffusion) enum Label {
-    /// The interface has the sampler, and lets its noise levels be chosen.
+    /// The web interface has the sampler and lets users choose its noise levels.
     WithLevels(&'static str),
-    /// The interface has the sampler at its own noise levels.
+    /// The web interface has the sampler with fixed noise levels.
     AtOwnLevels(&'static str),
-    /// The interface has no such sampler; this name of the API stands for it.
+    /// The web interface has no such sampler; this name of the API replaces it.
     Name(&'static str),
-    /// The interface has no such sampler; the first name of its class stands for it, or the class where it has none.
+    /// The web interface has no such sampler; the first name of the class replaces it, or the class if it has no name.
     FirstName,
-    /// Neither the interface nor the API has a name for it; the class stands for it.
+    /// Neither the web interface nor the API has a name; the class replaces it.
     Class,
 }
 
-/// The points of a run, for samplers that ask the network more often than once a step.
+/// The points of a run, from which a sampler computes the point of every network call.
 pub(in crate::diffusion) struct RunPoints<'a> {
     pub config: &'a SchedulerConfig,
-    /// The points of the whole schedule, with the end.
+    /// The points of the whole schedule, including the end.
     pub points: &'a [Point],
-    /// Which of the steps are taken.
+    /// Range of the steps that the run takes.
     pub run: Range<usize>,
     /// `⌊T/n⌋` training timesteps.
     pub stride: f64,
 }
 
 impl RunPoints<'_> {
-    /// Where the steps up to the run's end begin, from the first of the whole schedule.
+    /// The start points of all steps up to the end of the run, including those before the run.
     pub(in crate::diffusion) fn begins(&self) -> &[Point] {
         &self.points[..self.run.end]
     }
 
-    /// One call a step.
+    /// One call per step.
     pub(in crate::diffusion) fn once(&self) -> Vec<Point> {
         self.times(1)
     }
 
-    /// So many calls in each step, all at the point that it begins at.
+    /// `calls` calls per step, all at the start point of the step.
     pub(in crate::diffusion) fn times(&self, calls: usize) -> Vec<Point> {
         self.begins()[self.run.start..].iter().flat_map(|point| std::iter::repeat_n(*point, calls)).collect()
     }
 
-    /// A call at both ends of each step; the last step of a whole schedule has one.
+    /// One call at each end of each step; the last step of a whole schedule has only the first.
     pub(in crate::diffusion) fn at_both_ends(&self) -> Vec<Point> {
         let pairs = self.points[self.run.start..=self.run.end].windows(2).flatten().copied();
         let calls = 2 * self.run.len() - usize::from(self.run.end == self.points.len() - 1);

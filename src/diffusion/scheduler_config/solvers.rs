@@ -1,4 +1,4 @@
-//! The keys that several solvers of higher order have.
+//! Options that several higher-order solvers share.
 
 use serde_json::Value;
 
@@ -6,23 +6,27 @@ use super::FinalSigma;
 use super::keys::{Keys, refused};
 use crate::diffusion::error::InvalidScheduler;
 
-/// Which solution of the exponential integral a DPM-Solver step takes.
+/// Which formula a DPM-Solver step uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::diffusion) struct DpmSolver {
-    /// 1 to 3.
+    /// From 1 to 3.
     pub order: usize,
-    /// Integrates x0 (DPM-Solver++), else ε (DPM-Solver).
+    /// Integrates x0 (DPM-Solver++); otherwise ε (DPM-Solver).
     pub plus_plus: bool,
-    /// The stochastic equation, with a draw of noise in every step.
+    /// Solves the stochastic equation, with a draw of noise in every step.
     pub sde: bool,
-    /// `solver_type: heun`, else midpoint; of second order only.
+    /// `solver_type: heun`, otherwise midpoint. Matters in steps of second order, and of third order for the singlestep
+    /// solver.
     pub heun: bool,
+    /// Whether the last steps have lower order; in the multistep solver only in runs of fewer than 15 steps.
     pub lower_order_final: bool,
+    /// Whether the last step has first order.
     pub euler_at_final: bool,
 }
 
 impl Keys<'_> {
-    /// −∞ clips nothing. diffusers writes it into every file of these classes, as `-Infinity`, which is read as a string.
+    /// −∞ clips nothing. diffusers writes −∞ into every file of these classes, as `-Infinity`, which the JSON reader
+    /// returns as a string.
     pub(in crate::diffusion) fn lambda_min_clipped(self) -> Result<f64, InvalidScheduler> {
         let key = "lambda_min_clipped";
         if self.get(key).and_then(Value::as_str) == Some("-Infinity") {
@@ -31,7 +35,8 @@ impl Keys<'_> {
         Ok(self.number(key, "a number or -Infinity", |_| true)?.unwrap_or(f64::NEG_INFINITY))
     }
 
-    /// A fixed variance says nothing to these classes; it is found here when the model's own scheduler is DDPM's.
+    /// Rejects learned variances. These classes ignore a fixed variance, which is present if the model's own scheduler
+    /// is DDPM.
     pub(in crate::diffusion) fn no_learned_variance(self) -> Result<(), InvalidScheduler> {
         let fixed = |value: &&Value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed"));
         match self.get("variance_type").filter(fixed) {
@@ -53,7 +58,7 @@ impl Keys<'_> {
             ("sde-dpmsolver", (false, true)),
             ("deis", (true, false)),
         ];
-        // The last three are other classes' words, which diffusers takes for midpoint.
+        // The last three words belong to other classes; diffusers treats them as midpoint.
         let types = [("midpoint", false), ("heun", true), ("logrho", false), ("bh1", false), ("bh2", false)];
         let (plus_plus, sde) = self.word("algorithm_type", "dpmsolver++", &algorithms)?;
         let order = self.integer("solver_order", 2, 1, 3)?;

@@ -1,4 +1,4 @@
-//! What is chosen, ask by ask; [`simulation`] follows runs to their end.
+//! Tests of single decisions of the policy. [`simulation`] follows runs to their end.
 
 mod simulation;
 
@@ -12,33 +12,33 @@ use crate::pipelines::{
     calls::{Decode, DenoiseCall},
 };
 
-/// The key of a call, and the latent pixels that each of its rows keeps in memory.
-type Kind = (Key, usize);
+/// The key of a call, and the latent pixels that each row keeps in memory.
+type Kind = (BatchKey, usize);
 
 fn denoiser(side: usize) -> Kind {
     let call = DenoiseCall { shape: [4, side, side], context: [77, 32], depth: Depth::Full, channels: 4 };
-    (Key::of(Arc::from("m"), &call), 0)
+    (BatchKey::of(Arc::from("m"), &call), 0)
 }
 
 fn decoder(side: usize, stage: usize) -> Kind {
-    (Key::of(Arc::from("m"), &Decode { shape: [4, side, side], stage, share: 1.0 }), side * side)
+    (BatchKey::of(Arc::from("m"), &Decode { shape: [4, side, side], stage, share: 1.0 }), side * side)
 }
 
-fn limits(max_rows: usize) -> Limits {
-    Limits { max_rows: NonZeroUsize::new(max_rows).unwrap(), slice_s: 1.0, max_bytes: 1000 }
+fn limits(max_rows: usize) -> BatchLimits {
+    BatchLimits { max_rows: NonZeroUsize::new(max_rows).unwrap(), slice_s: 1.0, max_bytes: 1000 }
 }
 
-/// Rows that take next to nothing.
-fn run((key, latent_pixels): &Kind, rows: usize, service: f64) -> Waiting {
+/// A waiting call whose rows take almost no time and memory.
+fn run((key, latent_pixels): &Kind, rows: usize, service: f64) -> WaitingCall {
     let most_rows = DECODING.checked_div(*latent_pixels).map_or(usize::MAX, |rows| rows.max(1));
     let begins = rows * latent_pixels;
-    Waiting { key: key.clone(), rows, most_rows, seconds: 0.001, bytes: 1, service, arrival: 0, holds: 0, begins }
+    WaitingCall { key: key.clone(), rows, most_rows, seconds: 0.001, bytes: 1, service, arrival: 0, holds: 0, begins }
 }
 
-/// As [`run`], where `holds` latent pixels are already in memory.
-fn holding(kind: &Kind, rows: usize, service: f64, holds: usize) -> Waiting {
+/// Like [`run`], for a run that already holds `holds` latent pixels.
+fn holding(kind: &Kind, rows: usize, service: f64, holds: usize) -> WaitingCall {
     let run = run(kind, rows, service);
-    Waiting { holds, begins: if holds > 0 { 0 } else { run.begins }, ..run }
+    WaitingCall { holds, begins: if holds > 0 { 0 } else { run.begins }, ..run }
 }
 
 fn go_on(call: usize, for_run: impl Into<Option<usize>>) -> Next {
@@ -57,48 +57,48 @@ fn begin_for(picks: &[(usize, usize)], for_run: impl Into<Option<usize>>) -> Nex
 #[test]
 fn the_least_served_run_leads_and_equals_join_it() {
     let (small, large) = (denoiser(8), denoiser(16));
-    let run = |key, rows, service, arrival| Waiting { arrival, ..run(key, rows, service) };
+    let run = |key, rows, service, arrival| WaitingCall { arrival, ..run(key, rows, service) };
     let waiting = [run(&small, 2, 9.0, 0), run(&large, 2, 5.0, 1), run(&small, 2, 3.0, 2), run(&small, 1, 3.0, 3)];
-    // The last run of the key joins with the one row that fits.
+    // The last run with the key joins with the one row that fits.
     assert_eq!(choose(&waiting, &[], limits(4)), begin(&[(2, 2), (3, 1), (0, 1)]));
 }
 
 #[test]
 fn a_batch_takes_as_many_rows_as_fit_a_slice_and_the_memory() {
     let key = denoiser(8);
-    let slow = Waiting { seconds: 0.3, ..run(&key, 5, 1.0) };
-    let quick = Waiting { seconds: 0.1, ..run(&key, 5, 2.0) };
+    let slow = WaitingCall { seconds: 0.3, ..run(&key, 5, 1.0) };
+    let quick = WaitingCall { seconds: 0.1, ..run(&key, 5, 2.0) };
     assert_eq!(choose(&[slow.clone(), quick.clone()], &[], limits(9)), begin(&[(0, 3), (1, 1)]));
-    let longer = Waiting { seconds: 1.5, ..slow.clone() };
+    let longer = WaitingCall { seconds: 1.5, ..slow.clone() };
     assert_eq!(choose(&[longer, quick.clone()], &[], limits(9)), begin(&[(0, 1)]));
-    let wide = Waiting { bytes: 400, ..quick };
+    let wide = WaitingCall { bytes: 400, ..quick };
     assert_eq!(choose(&[wide], &[], limits(9)), begin(&[(0, 2)]));
-    let too_wide = Waiting { bytes: 4000, ..slow };
+    let too_wide = WaitingCall { bytes: 4000, ..slow };
     assert_eq!(choose(std::slice::from_ref(&too_wide), &[], limits(9)), begin(&[(0, 1)]), "one alone may hold more");
-    let weightless = Waiting { bytes: 0, ..run(&key, 1, 2.0) };
+    let weightless = WaitingCall { bytes: 0, ..run(&key, 1, 2.0) };
     assert_eq!(choose(&[too_wide, weightless], &[], limits(9)), begin(&[(0, 1)]), "and nothing joins it");
 }
 
 #[test]
 fn a_call_put_aside_has_its_turn_as_an_ask_has() {
     let key = denoiser(8);
-    let aside = |service, arrival| Aside { service, arrival, bytes: 1, holds: 0 };
-    assert_eq!(choose(&[], &[aside(3.0, 0), aside(1.0, 1)], limits(9)), go_on(1, None));
-    assert_eq!(choose(&[run(&key, 1, 2.0)], &[aside(3.0, 0), aside(1.0, 1)], limits(9)), go_on(1, None));
-    assert_eq!(choose(&[run(&key, 1, 2.0)], &[aside(3.0, 0), aside(2.5, 1)], limits(9)), begin(&[(0, 1)]));
+    let paused = |service, arrival| PausedCall { service, arrival, bytes: 1, holds: 0 };
+    assert_eq!(choose(&[], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
+    assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
+    assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(2.5, 1)], limits(9)), begin(&[(0, 1)]));
     assert_eq!(choose(&[], &[], limits(9)), Next::Nothing);
 }
 
 #[test]
 fn a_long_call_that_finds_no_memory_gives_its_turn_away_and_a_short_one_needs_none() {
     let key = denoiser(64);
-    let aside = [Aside { service: 9.0, arrival: 0, bytes: 700, holds: 0 }];
-    let long = Waiting { seconds: 5.0, bytes: 400, ..run(&key, 2, 1.0) };
-    assert_eq!(choose(std::slice::from_ref(&long), &aside, limits(9)), go_on(0, 0));
-    let narrower = Waiting { bytes: 300, ..long.clone() };
-    assert_eq!(choose(&[narrower], &aside, limits(9)), begin(&[(0, 1)]));
-    let short = Waiting { seconds: 0.5, ..long };
-    assert_eq!(choose(&[short], &aside, limits(9)), begin(&[(0, 2)]));
+    let paused = [PausedCall { service: 9.0, arrival: 0, bytes: 700, holds: 0 }];
+    let long = WaitingCall { seconds: 5.0, bytes: 400, ..run(&key, 2, 1.0) };
+    assert_eq!(choose(std::slice::from_ref(&long), &paused, limits(9)), go_on(0, 0));
+    let narrower = WaitingCall { bytes: 300, ..long.clone() };
+    assert_eq!(choose(&[narrower], &paused, limits(9)), begin(&[(0, 1)]));
+    let short = WaitingCall { seconds: 0.5, ..long };
+    assert_eq!(choose(&[short], &paused, limits(9)), begin(&[(0, 2)]));
 }
 
 #[test]
@@ -115,8 +115,8 @@ fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_under_way() {
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(2, 1)], 0));
     assert_eq!(choose(&waiting[1..], &[], limits(16)), begin(&[(0, 1)]), "others go before as ever");
     assert_eq!(choose(&waiting[..2], &[], limits(16)), begin(&[(0, 1)]), "there is room again");
-    let aside = [Aside { service: 8.0, arrival: 0, bytes: 1, holds: 64 * 64 }];
-    assert_eq!(choose(&waiting[..2], &aside, limits(16)), go_on(0, 0), "it is in the middle of a stage");
+    let paused = [PausedCall { service: 8.0, arrival: 0, bytes: 1, holds: 64 * 64 }];
+    assert_eq!(choose(&waiting[..2], &paused, limits(16)), go_on(0, 0), "it is in the middle of a stage");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn small_pictures_are_decoded_beside_a_large_one_and_large_ones_one_at_a_time() 
 fn a_decode_begun_with_some_of_its_rows_is_sure_of_room_for_the_others() {
     let (first, same) = (decoder(32, 0), decoder(32, 0));
     let run = holding;
-    // The second run has begun 1 of 3 rows; the first would begin 2, for which there is no room beside 3.
+    // The second run has begun with 1 of its 3 rows. The first run would begin 2 rows, which do not fit next to 3.
     let waiting = [run(&first, 2, 1.0, 0), run(&same, 2, 2.0, 3 * 32 * 32)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(1, 2)], 0));
     let waiting = [run(&first, 2, 1.0, 0), run(&same, 2, 2.0, 2 * 32 * 32)];
@@ -149,8 +149,8 @@ proptest! {
         max in 1usize..20,
     ) {
         let keys = [denoiser(8), denoiser(16), denoiser(24)];
-        let waiting: Vec<Waiting> = runs.iter().enumerate()
-            .map(|(i, &(key, rows, service))| Waiting { arrival: i as u64, ..run(&keys[key], rows, service) })
+        let waiting: Vec<WaitingCall> = runs.iter().enumerate()
+            .map(|(i, &(key, rows, service))| WaitingCall { arrival: i as u64, ..run(&keys[key], rows, service) })
             .collect();
         let picks = match choose(&waiting, &[], limits(max)) {
             Next::Begin { picks, .. } => picks,
@@ -173,7 +173,7 @@ proptest! {
         }
     }
 
-    /// Runs that decode in three stages, chosen until all have ended: everybody gets there, within the bounds.
+    /// Runs that decode in three stages. All of them end, and the decodes stay within the limits.
     #[test]
     fn decodes_end_and_never_hold_more_than_their_bound(
         runs in prop::collection::vec((0usize..5, 1usize..9, 0.0f64..9.0), 1..12),
@@ -193,7 +193,7 @@ proptest! {
                 runs.iter().map(holds).filter(|held| *held > 0).partition(|held| *held > DECODING);
             prop_assert!(large.len() <= 1 && small.iter().sum::<usize>() <= DECODING, "{:?} {:?}", large, small);
             let kinds: Vec<Kind> = runs.iter().map(|run| decoder(run.side, run.stage)).collect();
-            let waiting: Vec<Waiting> = runs.iter().zip(&kinds).map(|(decode, kind)| {
+            let waiting: Vec<WaitingCall> = runs.iter().zip(&kinds).map(|(decode, kind)| {
                 holding(kind, decode.rows - decode.answered, decode.service, holds(decode))
             }).collect();
             let picks = match choose(&waiting, &[], limits(max)) {

@@ -1,4 +1,4 @@
-//! The rows of a diffusion transformer as batches.
+//! The networks of a diffusion transformer: runs rows as batches.
 
 use async_trait::async_trait;
 use candle_core::Tensor;
@@ -18,7 +18,7 @@ use crate::{
     weights::{LoadError, ModelFolder, Weights},
 };
 
-/// The sizes of a folder's networks.
+/// The configurations of a folder's networks.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
     pub transformer: DiTTransformer2DConfig,
@@ -27,10 +27,11 @@ pub(super) struct Sizes {
 
 const WEIGHTS: &str = "diffusion_pytorch_model";
 
-/// Multiplications of one row in a stage of decoding: tens of milliseconds on a few cores.
+/// Multiplications of one row in a stage of decoding; they take tens of milliseconds on a few cores.
 const STAGE_WORK: f64 = 1e9;
 
 impl Sizes {
+    /// Reads the configurations. Fails if the networks do not fit together.
     pub fn read(folder: &ModelFolder) -> Result<Sizes, LoadError> {
         let (transformer, vae) = ("transformer/config.json", "vae/config.json");
         let sizes = Sizes {
@@ -50,6 +51,7 @@ impl Sizes {
         Ok(sizes)
     }
 
+    /// The work and memory of one row of a call; zero for parts that this family does not have.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
             Part::Denoise { .. } => self.transformer.demand(),
@@ -58,6 +60,7 @@ impl Sizes {
         }
     }
 
+    /// The sizes of the model.
     pub fn spec(&self) -> Spec {
         let (side, scale) = (self.transformer.sample_size, self.vae.scale());
         Spec {
@@ -71,7 +74,7 @@ impl Sizes {
     }
 }
 
-/// A diffusion transformer and the autoencoder of its latents.
+/// A diffusion transformer and its autoencoder, in memory.
 #[derive(Debug)]
 pub(super) struct DiTNetworks {
     transformer: DiTTransformer2DModel,
@@ -81,6 +84,7 @@ pub(super) struct DiTNetworks {
 }
 
 impl DiTNetworks {
+    /// Reads the weights.
     pub fn load(folder: &ModelFolder, device: &Device) -> Result<Self, LoadError> {
         let sizes = Sizes::read(folder)?;
         let open = |part, rename: fn(&str, &[usize]) -> (String, Vec<usize>)| {
@@ -95,7 +99,8 @@ impl DiTNetworks {
         Ok(Self { transformer, vae, sizes, device: device.clone() })
     }
 
-    /// Whether the heads of the files have every tensor that the networks need and no other.
+    /// Checks that the files have exactly the tensors that the networks need, without reading weights. Returns notes
+    /// about the files.
     pub fn check(folder: &ModelFolder, sizes: &Sizes) -> Result<Vec<String>, LoadError> {
         let transformer = Weights::open(folder, "transformer", WEIGHTS, &Device::host(), as_stored)?;
         let vae = Weights::open(folder, "vae", WEIGHTS, &Device::host(), current_name)?;
@@ -113,7 +118,7 @@ impl DiTNetworks {
         let Some(classes) = rows.iter().map(|row| row.class).collect::<Option<Vec<u32>>>() else {
             candle_core::bail!("a row has no class")
         };
-        // The half behind it, of a network that predicts variances too, is not used.
+        // If the network also predicts variances, they are the second half of its outputs, which is not used.
         let predictions = self.transformer.forward(&samples, &t, &classes).await?.narrow(1, 0, c)?;
         let rows: Vec<Vec<f32>> = predictions.contiguous()?.flatten_from(1)?.to_vec2()?;
         Ok(rows.into_iter().map(|prediction| Denoised { prediction, features: None }).collect())

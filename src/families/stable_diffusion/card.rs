@@ -1,4 +1,4 @@
-//! A model's card, read from its folder.
+//! The model card of the Stable Diffusion families.
 
 use serde_json::{Map, Value};
 
@@ -12,11 +12,11 @@ use crate::{
     models::latent_diffusion::{Input, Spec},
 };
 
-/// What requests get that do not say.
+/// Defaults of steps and guidance scale for requests.
 pub(in crate::families) struct Guidance {
     pub steps: u32,
     pub guidance_scale: f64,
-    /// Of a request with a mask.
+    /// Default for a request with a mask.
     pub inpaint_guidance_scale: f64,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn card(
     scheduler_config: Map<String, Value>,
 ) -> Result<ModelCard, CardError> {
     let Guidance { steps, guidance_scale, inpaint_guidance_scale } = guidance;
-    // A network that only draws under masks has one default.
+    // A network that only inpaints has one default for all requests.
     let guidance_scale = if spec.input == Input::MaskedPicture { inpaint_guidance_scale } else { guidance_scale };
     let native = |side: usize| (side * spec.vae_scale_factor) as u32;
     let (width, height) = (native(spec.sample_size.1), native(spec.sample_size.0));

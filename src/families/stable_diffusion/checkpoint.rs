@@ -1,23 +1,23 @@
-//! Checkpoints of this family in one file.
+//! Single-file checkpoints of Stable Diffusion 1 and 2.
 
 use serde_json::{Value, json};
 
 use crate::weights::{Checkpoint, Marks, Purpose, TextEncoder};
 
-/// Stable Diffusion 1: CLIP.
+/// Stable Diffusion 1, with the CLIP text encoder.
 pub const V1: Checkpoint = Checkpoint {
     mark: "cond_stage_model.transformer.",
     text_encoders: &[TextEncoder::first(false, "cond_stage_model.transformer.")],
     sample_size: |_| 64,
     scaling_factor: 0.18215,
     time_ids: 0,
-    heeds_edm: false,
+    reads_edm_marks: false,
     class,
     settings: &[],
     scheduler: |purpose, marks| {
         let class = match purpose {
             Purpose::FewSteps => "LCMScheduler",
-            // PNDM has no last noise level without signal.
+            // PNDM does not support zero terminal SNR.
             _ if marks.zero_snr => "DDIMScheduler",
             Purpose::Edit => "EulerAncestralDiscreteScheduler",
             Purpose::Text | Purpose::Inpaint => "PNDMScheduler",
@@ -26,19 +26,19 @@ pub const V1: Checkpoint = Checkpoint {
     },
 };
 
-/// Stable Diffusion 2: OpenCLIP. It is taken for one that predicts velocity, as the last version for 768 × 768 pixels does, and
-/// as diffusers takes it.
+/// Stable Diffusion 2, with the OpenCLIP text encoder. A checkpoint without mark is assumed to predict velocity, as the
+/// last version for 768 × 768 pixels does; diffusers assumes the same.
 pub const V2: Checkpoint = Checkpoint {
     mark: "cond_stage_model.model.",
     text_encoders: &[TextEncoder {
-        // It takes the states before the last layer.
+        // The model uses the states before the last layer.
         unread: &["transformer.resblocks.23.", "text_projection"],
         ..TextEncoder::first(true, "cond_stage_model.model.")
     }],
     sample_size: |purpose| if purpose == Purpose::Text { 96 } else { 64 },
     scaling_factor: 0.18215,
     time_ids: 0,
-    heeds_edm: false,
+    reads_edm_marks: false,
     class,
     settings: &[],
     scheduler: |purpose, marks| {
@@ -60,8 +60,8 @@ fn class(purpose: Purpose) -> &'static str {
     }
 }
 
-/// A scheduler of the noise levels that the published models were trained on; `prediction` is theirs, where no mark tells
-/// another.
+/// The scheduler configuration for the noise levels that the published models were trained on. `prediction` is their
+/// prediction type, which a mark in the file overrides.
 pub fn scheduler(class: &str, prediction: &str, marks: &Marks) -> Value {
     let mut scheduler = json!({
         "_class_name": class,

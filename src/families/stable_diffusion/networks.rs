@@ -1,4 +1,4 @@
-//! The rows of Stable Diffusion and its relatives as batches.
+//! The networks of the Stable Diffusion families: runs rows as batches.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl Networks for StableDiffusion {
         let encode = async {
             let Encoded { hidden, pooled } = StableDiffusion::encode_text(self, prompts, clip_skip as usize).await?;
             let row = |row| {
-                // Copied out, since a view would keep the whole batch alive for as long as the cache keeps the embedding.
+                // A copy, because a view would keep the whole batch in memory as long as the cache keeps the embedding.
                 let pooled = pooled.as_ref().map(|pooled| pooled.get(row)?.force_contiguous()).transpose()?;
                 Ok(TextEmbedding { hidden: hidden.get(row)?.force_contiguous()?, pooled })
             };
@@ -62,15 +62,15 @@ impl Networks for StableDiffusion {
     ) -> Result<Vec<Denoised>, NetworkError> {
         let denoise = async {
             let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w])?;
-            let told = Told::of(rows)?;
+            let batch = BatchConditions::of(rows)?;
             let (predictions, kept) = match depth {
                 Depth::Full => {
-                    let control = told.control(&sample, rows).await?;
-                    (StableDiffusion::denoise(self, &sample, &told.conditions(), &control).await?, None)
+                    let control = batch.control(&sample, rows).await?;
+                    (StableDiffusion::denoise(self, &sample, &batch.conditions(), &control).await?, None)
                 }
                 Depth::Keeping => {
-                    let control = told.control(&sample, rows).await?;
-                    let (predictions, kept) = self.denoise_keeping(&sample, &told.conditions(), &control).await?;
+                    let control = batch.control(&sample, rows).await?;
+                    let (predictions, kept) = self.denoise_keeping(&sample, &batch.conditions(), &control).await?;
                     (predictions, Some(kept))
                 }
                 Depth::Shallow => {
@@ -79,11 +79,12 @@ impl Networks for StableDiffusion {
                         candle_core::bail!("a row has no features to start from")
                     };
                     let features = Tensor::stack(&features, 0)?;
-                    (self.denoise_shallow(&sample, &told.conditions(), &features).await?, None)
+                    (self.denoise_shallow(&sample, &batch.conditions(), &features).await?, None)
                 }
             };
             let answer = |(row, prediction)| {
-                // Copied, since a view would hold the features of the whole batch for as long as this row's.
+                // A copy, because a view would keep the features of the whole batch in memory as long as those of this
+                // row.
                 let features = kept.as_ref().map(|kept| kept.get(row)?.force_contiguous()).transpose()?;
                 Ok(Denoised { prediction, features: features.map(Features) })
             };
@@ -156,18 +157,18 @@ impl Networks for StableDiffusion {
     }
 }
 
-/// What the rows of a batch are told, side by side.
-struct Told {
+/// The conditions of all rows of a batch, stacked.
+struct BatchConditions {
     t: Vec<f32>,
-    /// (B, L, D)
+    /// Hidden states of the prompts, (B, L, D).
     text: Tensor,
     added: Option<Added>,
     guidance: Option<Vec<f32>>,
     adapters: RowAdapters,
 }
 
-impl Told {
-    fn of(rows: &[DenoiseRow]) -> candle_core::Result<Told> {
+impl BatchConditions {
+    fn of(rows: &[DenoiseRow]) -> candle_core::Result<BatchConditions> {
         let contexts: Vec<&Tensor> = rows.iter().map(|row| &row.context.hidden).collect();
         let pooled = rows.iter().map(|row| row.context.pooled.as_ref()).collect::<Option<Vec<&Tensor>>>();
         let added = match pooled {
@@ -177,7 +178,7 @@ impl Told {
             }),
             _ => None,
         };
-        Ok(Told {
+        Ok(BatchConditions {
             t: rows.iter().map(|row| row.t).collect(),
             text: Tensor::stack(&contexts, 0)?.contiguous()?,
             added,
@@ -196,7 +197,7 @@ impl Told {
         }
     }
 
-    /// What the ControlNets make of those rows that have them, all rows of one network in one call.
+    /// The residuals of the ControlNets for the rows that have ControlNets. One call per network covers all its rows.
     async fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
         let mut calls: Vec<(&Control, Vec<(usize, &Control)>)> = Vec::new();
         for (i, control) in rows.iter().enumerate().flat_map(|(i, row)| row.controls.iter().map(move |of| (i, of))) {
@@ -211,10 +212,11 @@ impl Told {
             let (indices, uses): (Vec<usize>, Vec<&Control>) = of.into_iter().unzip();
             let some: Vec<DenoiseRow> = indices.iter().map(|i| rows[*i].clone()).collect();
             let places = Tensor::from_iter(indices.iter().map(|i| *i as u32), sample.device())?;
-            // A network that is shown a mask or a picture beside the latents has a ControlNet that sees the latents alone.
+            // The ControlNet of a network that also receives a mask or a picture receives only the latents.
             let sample = sample.index_select(&places, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
             let hints: Vec<_> = uses.iter().map(|of| (of.hint.as_ref(), of.scale)).collect();
-            residuals.push(indices, net.forward(&sample, &Told::of(&some)?.conditions(), &hints, *guess).await?);
+            residuals
+                .push(indices, net.forward(&sample, &BatchConditions::of(&some)?.conditions(), &hints, *guess).await?);
         }
         Ok(residuals)
     }

@@ -1,12 +1,13 @@
-//! What a generation by a model of this family takes.
+//! The work and memory of a generation by the Stable Diffusion families.
 
 use crate::{
-    families::{ControlDemand, Outline, Plan, Sampling, plan::calls},
+    families::{ControlDemand, Outline, Plan, SamplingDemand, plan::calls},
     generation::{Draw, FeatureCache, Job, ModelCard, Task, Work},
     models::{demand::Demand, latent_diffusion::Part, stable_diffusion::Sizes},
 };
 
-/// Text of more than one chunk, LoRAs and a refiner of another size than its base are not in it: they change little.
+/// Ignores prompts of more than one chunk, LoRAs, and a refiner whose size differs from its base model: they change the
+/// result little.
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
         let Work::Draw(draw) = &job.work;
@@ -44,7 +45,7 @@ impl Outline for Sizes {
         let previews = f64::from(job.previews) * tiny.work;
         Plan::of(
             draw,
-            Sampling {
+            SamplingDemand {
                 state: channels * size[0] * size[1],
                 branches: branches(draw, card),
                 calls: calls(draw, card),
@@ -56,7 +57,7 @@ impl Outline for Sizes {
     }
 }
 
-/// Rows of the denoiser for each picture.
+/// Rows of the denoiser per picture.
 fn branches(draw: &Draw, card: &ModelCard) -> usize {
     match card.tasks.as_slice() {
         _ if draw.guidance_scale <= 1.0 || card.guidance_embedding => 1,

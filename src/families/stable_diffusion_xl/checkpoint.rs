@@ -1,4 +1,4 @@
-//! Checkpoints of this family in one file.
+//! Single-file checkpoints of Stable Diffusion XL.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::{
     weights::{Checkpoint, Marks, Purpose, TextEncoder},
 };
 
-/// CLIP and OpenCLIP.
+/// Stable Diffusion XL, with the CLIP and OpenCLIP text encoders.
 pub const CHECKPOINT: Checkpoint = Checkpoint {
     mark: "conditioner.embedders.1.model.",
     text_encoders: &[
@@ -17,8 +17,8 @@ pub const CHECKPOINT: Checkpoint = Checkpoint {
     sample_size: |_| 128,
     scaling_factor: 0.13025,
     time_ids: 6,
-    // Other programs heed EDM's marks in this family alone.
-    heeds_edm: true,
+    // Other programs read EDM marks only in this family.
+    reads_edm_marks: true,
     class: |purpose| match purpose {
         Purpose::Text | Purpose::FewSteps => "StableDiffusionXLPipeline",
         Purpose::Inpaint => "StableDiffusionXLInpaintPipeline",
@@ -28,7 +28,7 @@ pub const CHECKPOINT: Checkpoint = Checkpoint {
     scheduler,
 };
 
-/// The schedulers of the published folders, the refiner's too.
+/// The scheduler configuration of the published folders of the base model and the refiner.
 pub fn scheduler(purpose: Purpose, marks: &Marks) -> Value {
     if let Some((sigma_min, sigma_max)) = marks.edm {
         return json!({

@@ -1,29 +1,29 @@
-//! What is wrong with a request, in a list that stays short whatever the request was.
+//! The list of a request's errors, with a bound on its length.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::Value;
 
-/// One thing wrong with a request.
+/// One error of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     /// JSON pointer to the field, such as `/steps`.
     pub pointer: String,
-    /// `required`, `unknown_field`, `wrong_type`, `out_of_range`, `invalid_value`, `conflict`, `unknown_model`,
-    /// `unknown_lora`; [`FieldError::MORE`] ends a list that was cut.
+    /// The code of the error, such as `required`, `unknown_field` or `out_of_range`. [`FieldError::MORE`] ends a
+    /// shortened list.
     pub code: &'static str,
-    /// A sentence that names the bound.
+    /// A sentence that says what is wrong and names the bound.
     pub detail: String,
 }
 
 impl FieldError {
-    /// Most errors that a list has before the one that says how many more there are.
+    /// Maximum number of errors in a list, without the entry that counts the rest.
     pub const MOST: usize = 100;
-    /// The code of that last one, whose pointer is empty.
+    /// The code of the entry that counts the rest. Its pointer is empty.
     pub const MORE: &str = "more_errors";
 
-    /// The first error, and how many more there are: for people whose program shows a single line.
+    /// The first error and the number of further ones, for programs that show a single line.
     pub fn summary(listed: &[FieldError]) -> String {
         let Some(first) = listed.first() else { return String::new() };
         match listed {
@@ -35,8 +35,8 @@ impl FieldError {
         }
     }
 
-    /// An error of the field that this path of names and indices leads to. Names and sentence are cut to a bounded length,
-    /// since they may quote the request.
+    /// An error of the field at this path of names and indices. Names and detail are cut to a bounded length, because
+    /// they may quote the request.
     pub fn at(path: &[&str], code: &'static str, detail: &str) -> FieldError {
         FieldError::below("", path, code, detail)
     }
@@ -50,7 +50,7 @@ impl FieldError {
     }
 }
 
-/// The errors found so far: the first [`FieldError::MOST`], each once, and how many came after them.
+/// The errors found so far: the first [`FieldError::MOST`] without duplicates, and the number of further ones.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     errors: Vec<FieldError>,
@@ -79,7 +79,7 @@ impl Faults {
         self.more += other.more;
     }
 
-    /// Whether further errors are only counted.
+    /// Whether the list is full, so that further errors are only counted.
     pub fn is_full(&self) -> bool {
         self.errors.len() >= FieldError::MOST
     }
@@ -88,7 +88,7 @@ impl Faults {
         self.errors.is_empty()
     }
 
-    /// Whether one of the errors is of the field with this pointer or of one below it.
+    /// Whether the field with this pointer, or a key inside it, has an error.
     pub fn touch(&self, pointer: &str) -> bool {
         let below = |error: &FieldError| {
             error.pointer.strip_prefix(pointer).map(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -100,7 +100,7 @@ impl Faults {
         self.errors.iter()
     }
 
-    /// The errors; where there were too many the last one says how many are missing.
+    /// The errors. If the list was shortened, the last entry says how many are missing.
     pub fn listed(self) -> Vec<FieldError> {
         let Faults { mut errors, more } = self;
         if more > 0 {
@@ -111,12 +111,12 @@ impl Faults {
     }
 }
 
-/// A name as it stands in a JSON pointer (RFC 6901).
+/// Escapes a name for a JSON pointer (RFC 6901).
 fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// A text of at most so many characters and an ellipsis.
+/// Cuts a text to `chars` characters. A text that is cut ends with an ellipsis.
 pub fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -124,16 +124,16 @@ pub fn cut(text: &str, chars: usize) -> String {
     }
 }
 
-/// A value as it can stand in an error message: never longer than a line, and never written out in full for that.
+/// A short form of a value for error messages. Long values are not serialized completely.
 pub fn shortened(value: &Value) -> String {
     const CHARS: usize = 60;
     let mut head = Head { bytes: Vec::new(), most: 4 * (CHARS + 1) };
-    // It ends with an error where the head is full, which is what it is for.
+    // Fails if the head is full, as intended.
     let _ = serde_json::to_writer(&mut head, value);
     cut(&String::from_utf8_lossy(&head.bytes), CHARS)
 }
 
-/// Takes the first bytes of what is written, and then no more.
+/// A writer that accepts the first `most` bytes only.
 struct Head {
     bytes: Vec<u8>,
     most: usize,

@@ -1,4 +1,4 @@
-//! The fields of HTML forms, which know only texts.
+//! Reads the fields of HTML forms, whose values are all texts.
 
 use std::borrow::Cow;
 
@@ -13,12 +13,12 @@ use crate::generation::{
 };
 
 impl Fields {
-    /// Most fields of a form, files included: a request has fewer.
+    /// Maximum number of fields in a form, including files. A request has fewer fields.
     pub const MOST_IN_FORM: usize = 100;
 
-    /// Fields of a form. A text that reads as JSON is taken for that where the field is not a text itself. `NAME.KEY` is
-    /// the key of a field that is an object, such as `output.format`. The labels
-    /// `metadata[KEY]` stay as they were sent.
+    /// Reads the fields of a form. A text that is valid JSON becomes that value, unless the field itself is a text.
+    /// `NAME.KEY` is a key of a field that is an object, such as `output.format`. Labels (`metadata[KEY]` or
+    /// `metadata.KEY`) stay unchanged.
     pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
         let budget = ValueBudget::default();
         let mut fields = Fields::new(Map::new());
@@ -45,8 +45,8 @@ impl Fields {
         fields
     }
 
-    /// Fields of a multipart form: texts as in [`Fields::from_form`], and files by the names of their parts, to which a field
-    /// may point with `{"file": NAME}`; `image` and `mask` point to the files of their own names.
+    /// Reads the fields of a multipart form: texts as in [`Fields::from_form`], and files by part name. A field can
+    /// refer to a file with `{"file": NAME}`; the files `image` and `mask` become the fields of these names.
     pub fn from_multipart(
         texts: impl IntoIterator<Item = (String, String)>,
         files: impl IntoIterator<Item = (String, Bytes)>,
@@ -60,7 +60,7 @@ impl Fields {
             if is_text(None, &name, "") {
                 fields.error(&name, "wrong_type", "must be a text, not a file: send the part without a filename");
                 if name == "prompt" {
-                    // Stands for the prompt, so that nothing else complains of its absence.
+                    // An empty prompt, so that no second error says that the prompt is missing.
                     fields.map.insert(name, Value::String(String::new()));
                 }
                 continue;
@@ -73,10 +73,10 @@ impl Fields {
         fields
     }
 
-    /// One key of a field, given in a field of its own.
+    /// Puts one key into a field that is an object.
     fn put_below(&mut self, name: &str, key: &str, value: Value) {
         let entry = self.map.entry(name).or_insert(Value::Null);
-        // A null is as good as nothing.
+        // A null counts as absent.
         if entry.is_null() {
             *entry = Value::Object(Map::new());
         }
@@ -89,7 +89,7 @@ impl Fields {
     }
 }
 
-/// Texts of webhook endpoints, keys and queries, which have no table.
+/// Text fields of webhook endpoints, keys and queries, which are not in the table.
 const OTHER_TEXTS: [&str; 4] = ["tenant", "user", "url", "description"];
 
 /// The kind of a field, or of a key of a field that is an object.
@@ -101,8 +101,8 @@ fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
     Field::find(known, name).map(|field| field.kind)
 }
 
-/// Number fields of HTML pages send what people have typed, such as `.5` and `007`, which are numbers to HTML and none to JSON
-/// (HTML, valid floating-point number). The same number as JSON has it; any other text stays as it is.
+/// Converts a number of an HTML form to JSON. HTML accepts numbers such as `.5` and `007` (HTML, valid floating-point
+/// number), JSON does not. Any other text stays unchanged.
 fn as_json(text: &str) -> Cow<'_, str> {
     let (sign, digits) = text.split_at(usize::from(text.starts_with('-')));
     let whole = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
@@ -116,7 +116,8 @@ fn as_json(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a form's text is the value of this field as it stands, whatever it looks like. Within an object its keys say it.
+/// Whether the form's text is used unchanged as the value of this field. `within` is the object that contains the
+/// field.
 fn is_text(within: Option<&str>, name: &str, text: &str) -> bool {
     match kind_of(within, name) {
         Some(Kind::Scheduler) => !text.starts_with('{'),
@@ -232,7 +233,7 @@ mod tests {
         assert_eq!(fields.take("scheduler"), Some(json!({"steps_offset": 1})));
         let mut both = form(&[("output", "{\"metadata\": \"none\"}"), ("output.format", "webp")]);
         assert_eq!(both.take("output"), Some(json!({"format": "webp", "metadata": "none"})));
-        // A name that begins or ends with its dot is a name.
+        // A dot at the beginning or end of a name does not split the name.
         for name in [".", "a.", ".a"] {
             assert_eq!(form(&[(name, "1")]).take(name), Some(json!(1)));
         }

@@ -1,4 +1,4 @@
-//! Reading a field by its row of the table: its values, its bounds, its default.
+//! Reads a field as its entry in the table describes it: type, bounds and default.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -7,8 +7,8 @@ use super::{Fields, faults::shortened};
 use crate::generation::field::{Bounds, Field, Integers, Kind, Numbers, range};
 
 impl Fields {
-    /// The value of a field; `None` where the request has none or a faulty one, which is noted. Kinds that have a reader of
-    /// their own are taken as they stand.
+    /// Takes the value of a field. `None` if the request has none, or an invalid one, which is added as an error. Kinds
+    /// with a reader of their own are returned unchecked.
     pub(in crate::generation) fn get<T: DeserializeOwned>(&mut self, field: &Field, on: &Bounds<'_>) -> Option<T> {
         let name = field.name;
         let value: Value = match field.kind {
@@ -39,12 +39,12 @@ impl Fields {
         }
     }
 
-    /// The same, or the default where there is none.
+    /// As [`Fields::get`], with the field's default instead of `None`.
     pub(in crate::generation) fn get_or_default<T: DeserializeOwned>(&mut self, field: &Field, on: &Bounds<'_>) -> T {
         self.get(field, on).unwrap_or_else(|| default_of(field, on))
     }
 
-    /// The value of a field that has to be there; `what` it is, for the error where it is not.
+    /// Takes the value of a required field; `what` describes it in the error message.
     pub(in crate::generation) fn required<T: DeserializeOwned>(
         &mut self,
         field: &Field,
@@ -58,13 +58,14 @@ impl Fields {
         self.get(field, on)
     }
 
-    /// Refuses a field that the model does not take and that no reader refuses itself.
+    /// Adds an error for each field that the model does not take, unless the reader of the field does so.
     pub(in crate::generation) fn refuse_untaken(&mut self, fields: &[&Field], on: &Bounds<'_>) {
         for field in fields.iter().filter(|field| !field.is_taken_by(on.card)) {
             if let Some(why) = field.takers.why
                 && let Some(value) = self.take(field.name)
             {
-                // The params of a finished generation name every field, those too that mean nothing to its model.
+                // The `params` of a finished generation contain every shown field, even those without a meaning for its
+                // model.
                 let idle = (field.default)(on).filter(|_| !on.card.takes_prompt);
                 if idle.is_some_and(|idle| same(&value, &idle)) {
                     continue;
@@ -118,7 +119,7 @@ impl Fields {
         }
     }
 
-    /// `[a, b]` with `0 ≤ a < b ≤ 1`.
+    /// Takes a list `[a, b]` with `0 ≤ a < b ≤ 1`.
     fn interval(&mut self, name: &str) -> Option<Value> {
         let value = self.take(name)?;
         let bounds = value.as_array().map(|bounds| bounds.iter().map(Value::as_f64).collect::<Vec<_>>());
@@ -141,7 +142,7 @@ impl Fields {
     }
 }
 
-/// The value that the absence of a field stands for.
+/// The value of an absent field.
 fn default_of<T: DeserializeOwned>(field: &Field, on: &Bounds<'_>) -> T {
     let default = (field.default)(on).unwrap_or(Value::Null);
     serde_json::from_value(default)
@@ -168,7 +169,7 @@ impl std::fmt::Display for Numbers {
     }
 }
 
-/// Whether two values are equal, whether numbers are written with a point or without.
+/// Whether two values are equal. 1 and 1.0 are equal.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),

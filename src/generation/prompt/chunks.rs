@@ -1,26 +1,27 @@
-//! A prompt's tokens in portions that a text encoder takes, as A1111's web UI cuts them.
+//! Splits the tokens of a prompt into chunks that fit the text encoder, as A1111's web UI does.
 
-/// The most chunks of a prompt: each makes the context of every step of a picture longer. What goes beyond is cut off, as a
-/// plain prompt is after its first.
+/// Maximum number of chunks of a prompt, because each chunk makes the context of every step longer. Further chunks are
+/// cut off, as a plain prompt is after its first chunk.
 pub const MAX_CHUNKS: usize = 8;
 
-/// A chunk is rather ended at a comma that is at most so many tokens back than in the middle of a phrase.
+/// A chunk ends after a comma among its last 20 tokens, if it has one, instead of in the middle of a phrase.
 const BACKTRACK: usize = 20;
 
-/// A token, or one of the vectors that stand for a word.
+/// A token, or one vector of a textual inversion's word.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Token {
     pub id: u32,
     pub weight: f32,
-    /// It belongs to the token before it and goes to the same chunk if that can be: one of the further vectors of a word.
+    /// Whether the token is a further vector of the word before it. All vectors of a word go into the same chunk if
+    /// they fit.
     pub joined: bool,
 }
 
-/// Cuts the segments of a prompt (see [`weighted`](super::weighted)) into chunks of at most `content` tokens, at least
-/// one and at most `MAX_CHUNKS`; every segment begins with a chunk of its own, an empty one too unless it is the last. Nothing is padded, and start
-/// and end are not added.
+/// Splits the segments of a prompt (see [`weighted`](super::weighted)) into 1 to `MAX_CHUNKS` chunks of at most
+/// `content` tokens. Every segment starts a new chunk, even an empty segment unless it is the last. Chunks are not
+/// padded, and start and end tokens are not added.
 ///
-/// Where a chunk is full and one of its last 20 tokens is a `comma`, what follows that comma begins the next chunk.
+/// If a chunk is full and one of its last 20 tokens is a `comma`, the tokens after that comma move to the next chunk.
 pub fn chunks(segments: &[Vec<Token>], content: usize, comma: Option<u32>) -> Vec<Vec<Token>> {
     let mut cut = Cut { content, ..Cut::default() };
     for (at, segment) in segments.iter().enumerate() {
@@ -46,7 +47,7 @@ struct Cut {
     content: usize,
     ended: Vec<Vec<Token>>,
     open: Vec<Token>,
-    /// Where the open chunk's last comma is.
+    /// Position of the last comma in the open chunk.
     comma: Option<usize>,
 }
 
@@ -69,7 +70,7 @@ impl Cut {
         self.open.push(token);
     }
 
-    /// All in one chunk, unless they are more than a chunk holds.
+    /// Adds the vectors of one word to the same chunk, unless they are more than a chunk can hold.
     fn push_whole(&mut self, vectors: &[Token]) {
         if self.open.len() + vectors.len() > self.content && !self.open.is_empty() {
             self.end();
@@ -91,7 +92,7 @@ mod tests {
         Token { id, weight: 1.0, joined: false }
     }
 
-    /// So many tokens, with commas at these places.
+    /// A prompt of `count` tokens with commas at these positions.
     fn prompt(count: usize, commas: &[usize]) -> Vec<Token> {
         (0..count).map(|at| token(if commas.contains(&at) { COMMA } else { 1000 + at as u32 })).collect()
     }
@@ -106,11 +107,11 @@ mod tests {
         assert_eq!(lengths(&[prompt(75, &[])]), [75]);
         assert_eq!(lengths(&[prompt(76, &[])]), [75, 1]);
         assert_eq!(lengths(&[prompt(80, &[60, 70])]), [71, 9]);
-        // The comma at 55 is one of the last 20 tokens, that at 54 is not.
+        // The comma at 55 is one of the last 20 tokens; the comma at 54 is not.
         assert_eq!(lengths(&[prompt(80, &[55])]), [56, 24]);
         assert_eq!(lengths(&[prompt(80, &[54])]), [75, 5]);
         assert_eq!(lengths(&[prompt(80, &[74])]), [75, 5]);
-        // A comma that finds no room begins the next chunk.
+        // A comma after a full chunk starts the next chunk.
         assert_eq!(lengths(&[prompt(80, &[60, 75])]), [75, 5]);
         assert_eq!(lengths(&[prompt(160, &[70, 140])]), [71, 70, 19]);
     }
@@ -154,7 +155,7 @@ mod tests {
             prop_assert_eq!(&kept[..], &all[..kept.len()]);
             if cut.len() < MAX_CHUNKS {
                 prop_assert_eq!(kept.len(), all.len());
-                // No chunk but the last of a segment is shorter than it must be, by a phrase or a word of vectors.
+                // Every chunk except the last of a segment is full, apart from a moved phrase or the vectors of a word.
                 prop_assert!(cut.len() <= segments.concat().len() / 30 + 2 * segments.len());
             }
         }

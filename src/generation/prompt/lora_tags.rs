@@ -1,13 +1,13 @@
-//! `<lora:name:0.7>` in a prompt, as in A1111's web UI.
+//! Parses `<lora:name:0.7>` in prompts, as in A1111's web UI.
 
 use crate::generation::LoraUse;
 
-/// A tag that was found, or why it is none.
+/// A tag, or the reason why it is invalid.
 pub type LoraTag = Result<LoraUse, String>;
 
-/// Takes every `<lora:name>` and `<lora:name:scale>` out of a prompt; gives what is left, to the space, and the tags in
-/// their order. A name may hold anything but `<`, `>` and `:`; what is not closed is text. The text encoder and the denoiser
-/// take the same scale, so that a tag with two of them is refused.
+/// Removes every `<lora:name>` and `<lora:name:scale>` from a prompt. Returns the remaining text, spaces included, and
+/// the tags in their order. A name may contain every character except `<`, `>` and `:`; an unclosed tag stays in the
+/// text. A tag with two scales is refused, because text encoder and denoiser use the same scale.
 pub fn lora_tags(prompt: &str) -> (String, Vec<LoraTag>) {
     const OPEN: &str = "<lora:";
     let (mut text, mut tags, mut rest) = (String::with_capacity(prompt.len()), Vec::new(), prompt);
@@ -29,7 +29,7 @@ pub fn lora_tags(prompt: &str) -> (String, Vec<LoraTag>) {
     (text, tags)
 }
 
-/// `name` or `name:scale`
+/// Parses `name` or `name:scale`.
 fn tag(inside: &str) -> LoraTag {
     let refused = |detail: &str| Err(format!("must not hold <lora:{}>: {detail}", shortened(inside)));
     let (name, scale) = match inside.split_once(':') {

@@ -1,26 +1,26 @@
-//! Weights in prompts, in the syntax of A1111's web UI.
+//! Parses the weights in prompts, in the syntax of A1111's web UI.
 
-/// A stretch of text and how much it counts.
+/// A part of a prompt with one weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
     pub text: String,
-    /// 1 is as usual; within ±100.
+    /// 1 is neutral; -100 to 100.
     pub weight: f64,
 }
 
-/// Brackets in brackets multiply; beyond this nothing is left of a picture.
+/// Nested brackets multiply their weights. Larger weights than this only destroy the picture.
 const MAX_WEIGHT: f64 = 100.0;
 
 const ROUND: f64 = 1.1;
 const SQUARE: f64 = 1.0 / 1.1;
 
-/// The segments of a prompt between its `BREAK`s, at least one, each in spans of equal weight. A segment without text has
-/// no spans.
+/// Splits a prompt at its `BREAK`s into at least one segment, and each segment into spans of equal weight. A segment
+/// without text has no spans.
 ///
-/// `(word)` counts 1.1 times as much, `[word]` that much less, `(word:1.3)` as the number says, and brackets in brackets
-/// multiply. A bracket behind a backslash is text. As in A1111, a bracket that is closed and was never opened is text, one
-/// that is opened and never closed reaches to the end of the prompt, and a backslash before anything else vanishes. Unlike
-/// there, `BREAK` ends a segment inside of brackets too, and a number that is none is text.
+/// `(word)` multiplies the weight by 1.1, `[word]` divides it by 1.1, `(word:1.3)` multiplies it by the number, and
+/// nested brackets multiply. A bracket after a backslash is text. As in A1111, a closing bracket without an opening one
+/// is text, an opening bracket without a closing one extends to the end of the prompt, and a backslash before any other
+/// character is removed. Unlike A1111, `BREAK` also ends a segment inside brackets, and an invalid number is text.
 pub fn weighted(prompt: &str) -> Vec<Vec<Span>> {
     let mut pieces: Vec<Piece> = Vec::new();
     let (mut round, mut square) = (Brackets::default(), Brackets::default());
@@ -87,7 +87,7 @@ impl Piece {
     }
 }
 
-/// The brackets of a kind, by the pieces that they begin at and end before. They lie in each other or apart.
+/// The brackets of one kind, as ranges of pieces. Ranges are nested or disjoint.
 #[derive(Default)]
 struct Brackets {
     open: Vec<usize>,
@@ -95,7 +95,7 @@ struct Brackets {
 }
 
 impl Brackets {
-    /// Ends the innermost bracket; where none is open, the closing one is text.
+    /// Closes the innermost open bracket. If none is open, the closing bracket is text.
     fn close(&mut self, pieces: &mut Vec<Piece>, weight: f64, bracket: &str) {
         match self.open.pop() {
             Some(start) => self.closed.push((start, pieces.len(), weight)),
@@ -103,10 +103,10 @@ impl Brackets {
         }
     }
 
-    /// What all brackets around each of the pieces come to; those that were never closed weigh `unclosed`. One pass over
-    /// pieces and brackets, however deep these lie in each other.
+    /// The product of the weights of all brackets around each piece. Brackets that were never closed weigh `unclosed`.
+    /// The function makes one pass over pieces and brackets, independent of the depth of nesting.
     fn weights(self, pieces: usize, unclosed: f64) -> Vec<f64> {
-        /// Keeps a product of many from becoming infinite, which times 0 is no number.
+        /// Keeps the products finite, because infinity times 0 is not a number.
         const BOUND: f64 = 1e100;
         let unclosed = self.open.into_iter().map(|start| (start, pieces, unclosed));
         let mut all: Vec<_> = self.closed.into_iter().chain(unclosed).filter(|(start, end, _)| start < end).collect();
@@ -125,7 +125,7 @@ impl Brackets {
     }
 }
 
-/// The number of `:1.3)` and how long all of that is.
+/// Parses `:1.3)`; returns the number and the length of the whole text.
 fn number(text: &str) -> Option<(f64, usize)> {
     let digits = text[1..].trim_start();
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
@@ -135,7 +135,7 @@ fn number(text: &str) -> Option<(f64, usize)> {
     Some((number.parse().ok()?, text.len() - behind.len()))
 }
 
-/// Text, cut where the word `BREAK` stands, which takes the space around it along.
+/// Splits a text at the word `BREAK`, and removes the spaces around the word.
 fn breaks(text: &str, pieces: &mut Vec<Piece>) {
     const BREAK: &str = "BREAK";
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -153,7 +153,7 @@ fn breaks(text: &str, pieces: &mut Vec<Piece>) {
     pieces.push(Piece::text(rest.to_owned()));
 }
 
-/// Neighbours of one weight become one span, and what is empty goes.
+/// Joins neighboring pieces of equal weight to spans and drops empty pieces.
 fn segments(pieces: Vec<Piece>) -> Vec<Vec<Span>> {
     let (mut ended, mut open): (Vec<Vec<Span>>, Vec<Span>) = (Vec::new(), Vec::new());
     for piece in pieces {
@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// Segments of text and weight, to three decimals.
+    /// Segments of texts and weights, rounded to three decimals.
     fn read(prompt: &str) -> Vec<Vec<(String, f64)>> {
         let rounded = |span: Span| (span.text, (span.weight * 1000.0).round() / 1000.0);
         weighted(prompt).into_iter().map(|spans| spans.into_iter().map(rounded).collect()).collect()
@@ -199,7 +199,7 @@ mod tests {
             (r"\(a\) \[b\] c\\d", one(&[(r"(a) [b] c\d", 1.0)])),
             (r"a\b", one(&[("ab", 1.0)])),
             ("(a)(b)", one(&[("ab", 1.1)])),
-            // What is closed and never opened is text; what is opened and never closed reaches to the end.
+            // A closing bracket without an opening one is text. An unclosed bracket extends to the end.
             ("a) b]", one(&[("a) b]", 1.0)])),
             ("a (b [c", one(&[("a ", 1.0), ("b ", 1.1), ("c", 1.0)])),
             ("a:1.2) b", one(&[("a:1.2) b", 1.0)])),
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// Deeper than any prompt can be, and so long that a pass over all of it for each of its brackets would not end.
+    /// Nesting deeper than any prompt can have, and so long that a quadratic algorithm would not end.
     #[test]
     fn long_prompts_are_read_in_one_pass() {
         const TIMES: usize = 1_000_000;

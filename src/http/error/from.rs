@@ -1,4 +1,4 @@
-//! What the floors below say, in the words of the API.
+//! Converts errors of the service, the ledger and the webhooks into [`ApiError`].
 
 use super::ApiError;
 use crate::{

@@ -1,26 +1,34 @@
+//! The problem document of an error (RFC 9457).
+
 use serde::Serialize;
 
 use crate::generation::FieldError;
 
-/// The document of an error (RFC 9457). It rides in the response's extensions until the layer that knows the request writes it.
+/// The body of an error. It travels in the extensions of the response until the outermost layer, which knows the
+/// request, writes it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Problem {
+pub struct ProblemDocument {
+    /// URI of the problem's type.
     #[serde(rename = "type")]
     pub kind: String,
     pub title: &'static str,
     pub status: u16,
+    /// What went wrong in this request.
     pub detail: String,
     /// Path of the request.
     pub instance: String,
+    /// Code for programs; `openapi.yaml` lists all codes.
     pub code: &'static str,
     pub request_id: String,
+    /// Invalid fields of the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Why the server is not ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
-    /// For the log alone.
+    /// For the log only.
     #[serde(skip)]
     pub cause: Option<String>,
 }

@@ -1,22 +1,24 @@
-//! What a connection is at: its open requests, and since when answers wait for their client to read. hyper knows none of it
-//! for HTTP/2, where a client that answers pings may otherwise hold a connection for ever.
+//! Tracks the activity of a connection: its open requests, and how long answers have waited for the client to read.
+//! hyper does not track this for HTTP/2, where a client that answers pings could otherwise hold a connection forever.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
+
 use crate::config::Http;
 
-/// How long a connection may do nothing.
+/// How long a connection may be inactive.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Before its first request.
+    /// Before the first request arrives.
     pub first: Duration,
     /// Between two requests.
     pub idle: Duration,
-    /// For which an answer may wait for its client to read.
+    /// While an answer waits for the client to read.
     pub unread: Duration,
 }
 
@@ -30,18 +32,18 @@ impl Patience {
     }
 }
 
-/// What is to become of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may go on; to be asked again then.
+    /// The connection goes on. Ask again at this time.
     Until(Instant),
-    /// No more requests; what is open may end.
+    /// The connection takes no more requests; open ones may end.
     End,
-    /// No request has come.
+    /// The connection is closed at once, because no request has arrived.
     Close,
 }
 
-/// Shared by a connection, its requests and their answers. A cheap handle.
+/// The activity of a connection, shared by the connection, its requests and their answers. A cheap handle.
 #[derive(Clone, Debug)]
 pub struct Activity(Arc<Mutex<State>>);
 
@@ -49,13 +51,13 @@ pub struct Activity(Arc<Mutex<State>>);
 struct State {
     requests: u64,
     open: usize,
-    /// When it was opened, or the last request ended.
+    /// When the connection was opened, or its last request ended.
     rests_since: Instant,
-    /// By number of the request: since when its answer waits for the client.
+    /// Since when the answer of each request, by its number, has waited for the client.
     unread: HashMap<u64, Instant>,
 }
 
-/// An open request; it ends when this is dropped.
+/// An open request. Dropping it ends the request.
 #[derive(Debug)]
 pub struct Open {
     activity: Activity,
@@ -67,15 +69,17 @@ impl Activity {
         Activity(Arc::new(Mutex::new(State { requests: 0, open: 0, rests_since: now, unread: HashMap::new() })))
     }
 
+    /// Begins a request.
     pub fn begin(&self) -> Open {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         state.requests += 1;
         state.open += 1;
         Open { activity: self.clone(), number: state.requests }
     }
 
+    /// Decides at time `now` what happens to the connection.
     pub fn verdict(&self, now: Instant, patience: Patience) -> Verdict {
-        let state = self.lock();
+        let state = self.0.lock();
         let (since, bound, late) = match state.unread.values().min() {
             _ if state.requests == 0 => (state.rests_since, patience.first, Verdict::Close),
             _ if state.open == 0 => (state.rests_since, patience.idle, Verdict::End),
@@ -86,31 +90,26 @@ impl Activity {
         if at <= now {
             return late;
         }
-        // What begins to wait meanwhile is seen no later than twice its time.
+        // An answer that begins to wait in the meantime is noticed after at most twice its bound.
         Verdict::Until(at.min(now + patience.unread.min(patience.idle)))
-    }
-
-    /// The maps and counts are whole whenever the lock is free.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Open {
-    /// A part of the answer is there, for the client to read.
+    /// Notes that a part of the answer is ready for the client to read.
     pub fn waits_for_client(&self) {
-        self.activity.lock().unread.insert(self.number, Instant::now());
+        self.activity.0.lock().unread.insert(self.number, Instant::now());
     }
 
-    /// The client has read all that is there.
+    /// Notes that the client has read everything that was ready.
     pub fn is_read(&self) {
-        self.activity.lock().unread.remove(&self.number);
+        self.activity.0.lock().unread.remove(&self.number);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut state = self.activity.lock();
+        let mut state = self.activity.0.lock();
         state.unread.remove(&self.number);
         state.open -= 1;
         if state.open == 0 {

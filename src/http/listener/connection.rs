@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its end.
+//! Serves one connection from its first byte to its end.
 
 use std::{convert::Infallible, pin::pin, time::Instant};
 
@@ -13,25 +13,25 @@ use tower::ServiceExt;
 
 use super::{
     activity::{Activity, Open, Patience, Verdict},
-    answer::Answer,
+    response_body::ResponseBody,
     stream::Stream,
-    unread::{Room, Unread},
+    unread::{AnswerBudget, AnswerRoom},
 };
 
-/// What all connections of a listener share.
-pub struct Door {
+/// The parts that all connections of a listener share.
+pub struct ConnectionContext {
     pub router: Router,
     pub builder: Builder<TokioExecutor>,
     pub patience: Patience,
-    pub unread: Unread,
-    /// Requests that are open may end.
+    pub unread: AnswerBudget,
+    /// Canceled when the listener closes. Open requests may still end.
     pub closing: CancellationToken,
-    /// Nothing may.
+    /// Canceled when open requests must stop too.
     pub cut: CancellationToken,
 }
 
-impl Door {
-    /// Returns when the connection is closed.
+impl ConnectionContext {
+    /// Serves a connection; returns when it is closed.
     pub async fn serve(&self, stream: Stream) {
         let activity = Activity::new(Instant::now());
         let unread = self.unread.of_connection();
@@ -44,7 +44,7 @@ impl Door {
         let mut looks_at = Instant::now();
         loop {
             tokio::select! {
-                // What goes wrong on the way to a client is the client's to notice.
+                // Errors of the connection are ignored, because its client notices them.
                 _ = connection.as_mut() => return,
                 () = self.closing.cancelled() => break,
                 () = tokio::time::sleep_until(looks_at.into()) => {
@@ -57,7 +57,7 @@ impl Door {
             }
         }
         connection.as_mut().graceful_shutdown();
-        // A listener that closes has a time of its own for all connections.
+        // When the listener closes, its deadline for all connections applies instead.
         let is_over = async {
             tokio::time::sleep(self.patience.unread).await;
             if self.closing.is_cancelled() {
@@ -72,8 +72,8 @@ impl Door {
     }
 }
 
-async fn answer(router: Router, request: Request, open: Open) -> Result<Response<Answer>, Infallible> {
+async fn answer(router: Router, request: Request, open: Open) -> Result<Response<ResponseBody>, Infallible> {
     let mut response = router.oneshot(request).await?;
-    let room = response.extensions_mut().remove::<Room>();
-    Ok(response.map(|body| Answer::new(body, open, room)))
+    let room = response.extensions_mut().remove::<AnswerRoom>();
+    Ok(response.map(|body| ResponseBody::new(body, open, room)))
 }

@@ -1,13 +1,14 @@
-//! How many connections there may be, of everybody and of one address.
+//! Bounds the number of connections, in total and per client address.
 
 use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -16,13 +17,13 @@ use tokio::{
 use super::stream::Stream;
 use crate::config::Http;
 
-/// Pause after a connection that could not be accepted, since the next one may fail in the same way: no file is left.
+/// Pause after a failed accept, because the next one may fail for the same reason, such as a lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Shortest time between two lines in the log about addresses with too many connections.
+/// Shortest time between two log lines about addresses with too many connections.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A listener that accepts `http.max_connections`; more wait in the system's queue. An address that has
-/// `http.max_connections_per_address` open gets no more: they are closed at once.
+/// A listener that keeps at most `http.max_connections` connections open; further ones wait in the system's queue.
+/// Further connections of an address that has `http.max_connections_per_address` are closed at once.
 pub struct Gate {
     listener: TcpListener,
     room: Arc<Semaphore>,
@@ -30,17 +31,17 @@ pub struct Gate {
     write_timeout: Duration,
 }
 
-/// The place of one connection, free again when this is dropped.
-pub struct Place {
+/// The slot of one connection. Dropping it frees the slot.
+pub struct ConnectionSlot {
     _room: OwnedSemaphorePermit,
     address: IpAddr,
     addresses: Arc<Addresses>,
 }
 
 struct Addresses {
-    /// Connections of each address that has some.
+    /// Number of open connections of each address that has any.
     open: Mutex<HashMap<IpAddr, usize>>,
-    /// 0: no bound.
+    /// Most connections of one address; 0 means no bound.
     most: usize,
     warned_at: Mutex<Option<Instant>>,
 }
@@ -53,7 +54,8 @@ impl Gate {
         Gate { listener, room, addresses, write_timeout: http.write_timeout_s.into() }
     }
 
-    pub async fn accept(&self) -> (Stream, Place) {
+    /// Accepts the next connection that is within the bounds.
+    pub async fn accept(&self) -> (Stream, ConnectionSlot) {
         loop {
             match self.next().await {
                 Ok(Some((stream, place))) => return (Stream::new(stream, self.write_timeout), place),
@@ -66,19 +68,19 @@ impl Gate {
         }
     }
 
-    /// `None`: the address has too many.
-    async fn next(&self) -> io::Result<Option<(TcpStream, Place)>> {
+    /// `None` if the address has too many connections.
+    async fn next(&self) -> io::Result<Option<(TcpStream, ConnectionSlot)>> {
         let room = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = self.listener.accept().await?;
-        // Events are small and must not wait for the next one.
+        // An event is small and must be sent without waiting for the next one.
         stream.set_nodelay(true)?;
         let address = network(peer.ip());
         let enters = self.addresses.enter(address);
-        Ok(enters.then(|| (stream, Place { _room: room, address, addresses: self.addresses.clone() })))
+        Ok(enters.then(|| (stream, ConnectionSlot { _room: room, address, addresses: self.addresses.clone() })))
     }
 }
 
-/// Whom an address stands for: whoever has one of IPv6 usually has its whole /64.
+/// The network whose connections are counted together. A client with an IPv6 address usually has its whole /64.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -88,7 +90,7 @@ fn network(address: IpAddr) -> IpAddr {
 
 impl Addresses {
     fn enter(&self, address: IpAddr) -> bool {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let count = open.entry(address).or_default();
         if self.most > 0 && *count >= self.most {
             drop(open);
@@ -100,7 +102,7 @@ impl Addresses {
     }
 
     fn leave(&self, address: IpAddr) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         if let Some(count) = open.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -110,7 +112,7 @@ impl Addresses {
     }
 
     fn warn(&self, address: IpAddr) {
-        let mut warned_at = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned_at = self.warned_at.lock();
         if warned_at.is_none_or(|at| at.elapsed() >= SILENCE) {
             *warned_at = Some(Instant::now());
             let most = self.most;
@@ -122,13 +124,9 @@ impl Addresses {
             );
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.addresses.leave(self.address);
     }
@@ -146,7 +144,7 @@ mod tests {
         addresses.leave(a);
         assert_eq!([a, a].map(|address| addresses.enter(address)), [true, false]);
         [a, a, b].into_iter().for_each(|address| addresses.leave(address));
-        assert!(addresses.lock().is_empty(), "nobody is remembered who has left");
+        assert!(addresses.open.lock().is_empty(), "addresses without connections are removed");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A socket that gives up when its client does not read.
+//! A socket that fails when its client does not read.
 
 use std::{
     future::Future,
@@ -14,11 +14,12 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// A TCP stream whose writes fail after waiting for `timeout`.
 #[derive(Debug)]
 pub struct Stream {
     stream: TcpStream,
     timeout: Duration,
-    /// Runs while a write waits for room in the socket.
+    /// Timer that runs while a write waits for room in the socket.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
@@ -27,7 +28,7 @@ impl Stream {
         Stream { stream, timeout, blocked: None }
     }
 
-    /// Passes a write's outcome on, unless the socket has been full for too long.
+    /// Passes the outcome of a write on, unless the socket has been full for too long.
     fn timed<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.blocked = None;

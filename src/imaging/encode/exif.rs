@@ -1,12 +1,13 @@
-//! EXIF with a user comment, the place where AUTOMATIC1111's web interface and the tools around it look for the
-//! parameters of a JPEG or WebP.
+//! Writes EXIF with a user comment. AUTOMATIC1111's web interface and related tools read the parameters of a JPEG or
+//! WebP from this field.
 
-/// A TIFF file (big-endian, EXIF 2.32) whose EXIF directory has this `UserComment`, in UTF-16 of the file's own byte
-/// order: piexif, which those tools read it by, knows no other order for Unicode.
+/// A TIFF file (big-endian, EXIF 2.32) whose EXIF directory has this `UserComment` in UTF-16. The byte order of the
+/// text is that of the file, because piexif, with which those tools read the comment, supports no other order for
+/// Unicode.
 pub(super) fn user_comment(text: &str) -> Vec<u8> {
     const UNDEFINED: u16 = 7;
     const LONG: u16 = 4;
-    // The header, a directory of one entry, and one of two; the comment lies behind them.
+    // The layout: header, a directory with one entry, a directory with two entries, and the comment.
     const DIRECTORY: u32 = 8;
     const EXIF_DIRECTORY: u32 = DIRECTORY + 2 + 12 + 4;
     const COMMENT: u32 = EXIF_DIRECTORY + 2 + 2 * 12 + 4;
@@ -28,10 +29,10 @@ pub(super) fn user_comment(text: &str) -> Vec<u8> {
     .concat()
 }
 
-/// No directory follows.
+/// The end of a directory: no directory follows.
 const END: [u8; 4] = [0; 4];
 
-/// An entry of a directory: `value` is the value itself where it has 4 bytes, and otherwise its place in the file.
+/// An entry of a directory. `value` is the value itself if it has 4 bytes, and otherwise its offset in the file.
 fn entry(tag: u16, kind: u16, count: u32, value: [u8; 4]) -> [u8; 12] {
     let ([t0, t1], [k0, k1]) = (tag.to_be_bytes(), kind.to_be_bytes());
     let ([c0, c1, c2, c3], [v0, v1, v2, v3]) = (count.to_be_bytes(), value);
@@ -42,7 +43,7 @@ fn entry(tag: u16, kind: u16, count: u32, value: [u8; 4]) -> [u8; 12] {
 mod tests {
     use super::*;
 
-    /// The comment as piexif 1.1.3 writes it: `UserComment.dump("a 狐 🦊", "unicode")`.
+    /// The expected bytes are those of piexif 1.1.3: `UserComment.dump("a 狐 🦊", "unicode")`.
     #[test]
     fn the_comment_is_what_the_tools_around_write() {
         let comment = b"UNICODE\0\0a\0 \x72\xd0\0 \xd8\x3e\xdd\x8a";

@@ -1,4 +1,4 @@
-//! JPEG: metadata as EXIF and XMP.
+//! JPEG files, with metadata as EXIF and XMP.
 
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder};
 use md5::{Digest, Md5};
@@ -6,21 +6,21 @@ use md5::{Digest, Md5};
 use super::{EncodeError, exif, xmp};
 use crate::imaging::{Metadata, RgbImage};
 
-/// Bytes of the largest segment, without its marker and length.
+/// The most bytes of a segment, without marker and length.
 const MAX_SEGMENT: usize = 65_533;
-/// Bytes of the part of an XMP document in one segment, as the XMP specification advises.
+/// Bytes of an XMP document per segment, as the XMP specification advises.
 const XMP_PART: usize = 65_400;
 
-/// A finished picture, baseline; the color has half the resolution below a quality of 90. Huffman tables of its own would
-/// save a tenth, but the encoder then writes a scan for each component, and zune-jpeg 0.5.15, the decoder of `image`,
-/// makes another picture of such a file.
+/// Encodes a finished picture as a baseline JPEG. Below a quality of 90, color has half the resolution. Optimized
+/// Huffman tables would save a tenth of the bytes, but with them the encoder writes one scan per component, which
+/// zune-jpeg 0.5.15, the decoder of `image`, decodes to a wrong picture.
 pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     let (Ok(width), Ok(height)) = (u16::try_from(image.width), u16::try_from(image.height)) else {
         return Err(EncodeError::TooLarge { width: image.width, height: image.height });
     };
     let mut file = Vec::with_capacity(image.pixels.len() / 4);
     let mut encoder = Encoder::new(&mut file, quality);
-    // The default takes the color of one pixel for four.
+    // The default takes the color of one pixel for four pixels.
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     for segment in segments(metadata) {
         encoder.add_app_segment(1, segment)?;
@@ -29,8 +29,8 @@ pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Resu
     Ok(file)
 }
 
-/// The segments APP1 with the metadata. Parameters that do not fit a segment of EXIF, which are more than 32,000
-/// characters, are left out: cut, they would be those of another picture. The request is there whatever its length.
+/// The APP1 segments with the metadata. Parameters that do not fit into one EXIF segment (more than 32,000 characters)
+/// are left out, because truncated parameters would describe another picture. The request is included at any length.
 fn segments(metadata: &Metadata) -> Vec<Vec<u8>> {
     match metadata {
         Metadata::Full { parameters, request } => {
@@ -43,7 +43,7 @@ fn segments(metadata: &Metadata) -> Vec<Vec<u8>> {
     }
 }
 
-/// A packet in one segment, or in the form for longer ones in several (XMP specification part 3, 1.1.3.1).
+/// An XMP packet in one segment, or in several if it is longer (XMP specification part 3, 1.1.3.1).
 fn xmp_segments(property: &str, json: &str) -> Vec<Vec<u8>> {
     let main = |packet: String| [b"http://ns.adobe.com/xap/1.0/\0", packet.as_bytes()].concat();
     let whole = main(xmp::packet(property, json));

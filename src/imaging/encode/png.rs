@@ -1,4 +1,4 @@
-//! PNG: pixels to the bit, metadata as texts.
+//! PNG files: lossless, with metadata as text chunks.
 
 use ::png::{BitDepth, ColorType, DeflateCompression, Encoder, Filter, SrgbRenderingIntent};
 
@@ -8,31 +8,31 @@ use crate::{
     imaging::{Metadata, RgbImage},
 };
 
-/// What [`encode_fast`] writes.
+/// The format of [`encode_fast`].
 pub const FAST_FORMAT: Format = Format::Png;
 
-/// A finished picture. Its texts are iTXt chunks, uncompressed, before the pixels: `parameters` and `latentd`, or `seed`.
+/// Encodes a finished picture. Its texts are uncompressed iTXt chunks before the pixels: `parameters` and `latentd`, or
+/// `seed`.
 pub(super) fn encode_finished(image: &RgbImage, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     let texts: &[(&str, &str)] = match metadata {
         Metadata::Full { parameters, request } => &[("parameters", parameters), ("latentd", request)],
         Metadata::Seed(seed) => &[("seed", seed)],
         Metadata::None => &[],
     };
-    // An eighth (smooth pictures) to two thirds (noise) of the time of level 6, the usual one, for at most a fifth more
-    // bytes: the processor has pictures to draw.
+    // Level 2 takes from an eighth (smooth pictures) to two thirds (noise) of the time of the usual level 6, for at
+    // most a fifth more bytes. Drawing needs the processor more.
     encode(image, texts, DeflateCompression::Level(2))
 }
 
-/// A picture for this program to read again, or for a client to look at for a moment: the fastest way, and nothing but
-/// the pixels.
+/// Encodes a picture in the fastest way and without texts, for files that this program reads again and for previews.
 ///
 /// # Errors
-/// [`EncodeError::Length`] where the pixels do not fit the size; [`EncodeError::Png`] where a side is 0.
+/// [`EncodeError::Length`] if the number of pixels does not match the size; [`EncodeError::Png`] if a side is 0.
 pub fn encode_fast(image: &RgbImage) -> Result<Vec<u8>, EncodeError> {
     encode(image, &[], DeflateCompression::FdeflateUltraFast)
 }
 
-/// Encodes with an adaptive filter and these texts.
+/// Encodes with adaptive filters and these texts.
 fn encode(image: &RgbImage, texts: &[(&str, &str)], compression: DeflateCompression) -> Result<Vec<u8>, EncodeError> {
     image.check_length()?;
     let mut file = Vec::with_capacity(image.pixels.len() / 2);

@@ -1,11 +1,11 @@
-//! WebP, lossless: pixels to the bit, metadata as EXIF and XMP.
+//! WebP files: lossless, with metadata as EXIF and XMP.
 
 use image_webp::{ColorType, WebPEncoder};
 
 use super::{EncodeError, exif, xmp};
 use crate::imaging::Metadata;
 
-/// A finished picture of width × height RGB pixels.
+/// Encodes a finished picture of width × height RGB pixels.
 pub(super) fn encode(pixels: &[u8], [width, height]: [u32; 2], metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     let mut file = Vec::with_capacity(pixels.len() / 2);
     let mut encoder = WebPEncoder::new(&mut file);

@@ -1,8 +1,8 @@
-//! XMP, the place for what no EXIF field is meant for: the request itself, and the seed.
+//! Writes XMP, which holds what no EXIF field fits: the request or the seed.
 
 use std::fmt::Write;
 
-/// The namespace of this program's properties.
+/// The XML namespace of this program's properties.
 const NAMESPACE: &str = "https://latentd.dev/ns/1.0/";
 
 /// A packet with one property of this program, a JSON text.
@@ -10,14 +10,14 @@ pub(super) fn packet(property: &str, json: &str) -> String {
     wrapped(&document(property, json))
 }
 
-/// The same for a place that is too small for it (a segment of a JPEG): a packet that refers to the document, and the
-/// document, by this digest of it in hexadecimal digits (XMP specification part 3, 1.1.3.1).
+/// A packet that refers to a document stored elsewhere, for segments too small for the document (XMP specification part
+/// 3, 1.1.3.1). `digest` is the MD5 digest of the document in hexadecimal.
 pub(super) fn packet_of(digest: &str) -> String {
     let note = format!(r#" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="{digest}""#);
     wrapped(&description(&note, ""))
 }
 
-/// What a packet wraps.
+/// The XMP document inside a packet.
 pub(super) fn document(property: &str, json: &str) -> String {
     let element = format!("<latentd:{property}>{}</latentd:{property}>", escaped(json));
     description(&format!(r#" xmlns:latentd="{NAMESPACE}""#), &element)
@@ -33,8 +33,8 @@ fn description(attributes: &str, content: &str) -> String {
     )
 }
 
-/// The JSON text as the text of an element. The control characters that XML cannot hold are escaped in JSON already, and
-/// its two other characters are escaped in JSON's way here.
+/// The JSON text, escaped for an XML element. JSON already escapes the control characters that XML cannot contain; the
+/// two other forbidden characters are escaped here in the form of JSON.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + json.len() / 8);
     for character in json.chars() {

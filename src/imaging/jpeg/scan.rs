@@ -1,9 +1,9 @@
-//! Whether the scans of a JPEG hold every pixel.
+//! Checks that the scans of a JPEG contain every pixel.
 
 use super::{START_OF_SCAN, segments};
 
-/// Whether the data of each scan goes on to its last block. The decoder paints grey what is missing, and says nothing. Scans
-/// that refine coefficients which are there are not looked into, and no file that the decoder refuses anyway.
+/// Whether the data of each scan reaches its last block. The decoder fills missing blocks with gray without an error.
+/// Scans that refine AC coefficients are not checked, and neither are files that the decoder rejects anyway.
 pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
     let (mut frame, mut tables, mut restart_interval) = (None, Tables::default(), 0);
     for segment in segments(file) {
@@ -25,18 +25,20 @@ pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
     true
 }
 
-/// The head of a picture, SOF0 to SOF2: those of Huffman's codes.
+/// The header of a picture with Huffman codes, SOF0 to SOF2.
 struct Frame {
     is_progressive: bool,
-    /// Pixels.
+    /// Width in pixels.
     width: u64,
+    /// Height in pixels.
     height: u64,
     components: Vec<Component>,
 }
 
+/// A component of the picture, such as brightness or a color difference.
 struct Component {
     id: u8,
-    /// Samples across and down for each of the component with the fewest, 1 to 4.
+    /// Horizontal and vertical sampling factors, 1 to 4.
     across: u64,
     down: u64,
 }
@@ -59,30 +61,31 @@ impl Frame {
         (known && (1..=4).contains(&frame.components.len())).then_some(frame)
     }
 
-    /// Blocks of 8 × 8 samples of one component.
+    /// The number of blocks of 8 × 8 samples of one component.
     fn blocks(&self, part: &Component) -> u64 {
         let (most_across, most_down) = self.most();
         let across = (self.width * part.across).div_ceil(most_across).div_ceil(8);
         across * (self.height * part.down).div_ceil(most_down).div_ceil(8)
     }
 
-    /// Units of all components together (MCUs).
+    /// The number of units of all components together (MCUs).
     fn units(&self) -> u64 {
         let (most_across, most_down) = self.most();
         self.width.div_ceil(8 * most_across) * self.height.div_ceil(8 * most_down)
     }
 
+    /// The largest sampling factors, horizontal and vertical.
     fn most(&self) -> (u64, u64) {
         let most = |samples: fn(&Component) -> u64| self.components.iter().map(samples).max().unwrap_or(1);
         (most(|part| part.across), most(|part| part.down))
     }
 }
 
-/// Codes by class (DC, AC) and number, as they were last defined.
+/// Huffman codes by class (DC, AC) and number, as last defined.
 #[derive(Default)]
 struct Tables<'a>([[Option<Codes<'a>>; 4]; 2]);
 
-/// Huffman's codes: how many there are of each length from 1 to 16 bits, and what they stand for.
+/// Huffman codes: the number of codes of each length from 1 to 16 bits, and the values of the codes.
 #[derive(Clone, Copy)]
 struct Codes<'a> {
     counts: &'a [u8; 16],
@@ -105,16 +108,18 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// What the data of one scan is made of.
+/// The layout of the data of one scan.
 struct Scan<'a> {
     kind: Kind,
+    /// The number of units in the scan.
     units: u64,
     /// Number of units between two restart markers; 0 if the scan has no restart markers.
     restart_interval: u64,
-    /// The codes for DC and AC of each block of a unit.
+    /// The DC and AC codes of each block of a unit.
     blocks: Vec<[Option<Codes<'a>>; 2]>,
 }
 
+/// Which coefficients a scan has.
 enum Kind {
     Sequential,
     FirstDc,
@@ -123,7 +128,7 @@ enum Kind {
 }
 
 impl<'a> Scan<'a> {
-    /// `None` for a scan that is not looked into.
+    /// `None` for a scan that is not checked.
     fn read(data: &[u8], frame: &Frame, tables: &Tables<'a>, restart_interval: u64) -> Option<Scan<'a>> {
         let (count, rest) = data.split_first()?;
         let (parts, rest) = rest.split_at_checked(2 * usize::from(*count))?;
@@ -152,12 +157,12 @@ impl<'a> Scan<'a> {
             Kind::FirstAc { .. } => ac.is_some(),
             Kind::MoreDc => true,
         };
-        // Without a block nothing would ever be read.
+        // A scan without blocks has no data to check.
         let can_be_read = !blocks.is_empty() && blocks.iter().all(is_known);
         can_be_read.then_some(Scan { kind, units, restart_interval, blocks })
     }
 
-    /// Reads every block. `None` if the data ends too early or holds a code that the scan does not have.
+    /// Reads every block. `None` if the data ends too early or contains an undefined code.
     fn go_through(&self, mut bits: Bits) -> Option<()> {
         let (mut unit, mut until_restart) = (0, self.restart_interval);
         while unit < self.units {
@@ -187,10 +192,10 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The bits of a scan's data, up to the next marker.
+/// The bits of the data of a scan, up to the next marker.
 struct Bits<'a> {
     rest: &'a [u8],
-    /// The last `left` bits are not read yet.
+    /// The current byte; its last `left` bits are not read yet.
     byte: u8,
     left: u32,
 }
@@ -218,7 +223,7 @@ impl<'a> Bits<'a> {
         (0..bits).try_for_each(|_| self.bit().map(|_| ()))
     }
 
-    /// What the next code stands for.
+    /// The value of the next code.
     fn value(&mut self, codes: Codes) -> Option<u8> {
         let (mut code, mut first, mut at) = (0, 0, 0);
         for count in codes.counts {
@@ -234,14 +239,14 @@ impl<'a> Bits<'a> {
         None
     }
 
-    /// One DC coefficient: its number of bits, then these.
+    /// Reads one DC coefficient: the number of its bits, then these bits.
     fn coefficient(&mut self, codes: Codes) -> Option<()> {
         let bits = self.value(codes)?;
         self.skip(bits)
     }
 
-    /// The AC coefficients of one block, by their places in the block; how many blocks after it have none (0 in a sequential
-    /// scan, whose codes for longer runs do not exist).
+    /// Reads the AC coefficients at the positions `from` to `to` of one block. Returns the number of following blocks
+    /// without coefficients (0 in a sequential scan, which has no codes for such runs).
     fn coefficients(&mut self, codes: Codes, from: usize, to: usize) -> Option<u64> {
         let mut at = from;
         while at <= to {
@@ -261,7 +266,7 @@ impl<'a> Bits<'a> {
         Some(0)
     }
 
-    /// Goes on behind the next marker, which must be a restart's.
+    /// Skips to the data after the next marker, which must be a restart marker.
     fn restart(&mut self) -> Option<()> {
         self.left = 0;
         loop {
@@ -271,7 +276,7 @@ impl<'a> Bits<'a> {
                     self.rest = &self.rest[at + 2..];
                     return Some(());
                 }
-                // Data that is left over, or a filling byte.
+                // Remaining data, or a fill byte.
                 [0x00 | 0xff, ..] => self.rest = &self.rest[at + 1..],
                 _ => return None,
             }
@@ -285,7 +290,8 @@ mod tests {
 
     use super::*;
 
-    /// By Pillow: 40 × 24 pixels, 4:2:0, a restart marker after each unit; one scan, and the progressive ones.
+    /// Written by Pillow: 40 × 24 pixels, 4:2:0, a restart marker after each unit; one file with one scan, and one
+    /// progressive file.
     const RESTARTED: [&[u8]; 2] = [
         include_bytes!("../../../tests/fixtures/inputs/restarts.jpg"),
         include_bytes!("../../../tests/fixtures/inputs/progressive-restarts.jpg"),

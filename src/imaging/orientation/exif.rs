@@ -1,9 +1,9 @@
-//! The orientation in EXIF, which is laid out as a TIFF file (TIFF 6.0, section 2).
+//! Reads the orientation from EXIF, which has the layout of a TIFF file (TIFF 6.0, section 2).
 
 use image::metadata::Orientation;
 
-/// As Pillow reads it: a whole number of any size of the first directory. The mark that EXIF has in a JPEG may stand before
-/// it, as some programs write it in other files too.
+/// Reads the orientation as Pillow does: an integer of 2 or 4 bytes in the first directory. The `Exif` mark of a JPEG
+/// may come first, because some programs also write it in other files.
 pub(super) fn orientation(exif: &[u8]) -> Option<Orientation> {
     let mut tiff = exif;
     while let Some(rest) = tiff.strip_prefix(b"Exif\0\0") {
@@ -20,6 +20,7 @@ pub(super) fn orientation(exif: &[u8]) -> Option<Orientation> {
     entries.filter_map(|entry| order.orientation(entry)).next()
 }
 
+/// The byte order of the file.
 #[derive(Clone, Copy)]
 enum Order {
     BigEndian,
@@ -36,7 +37,8 @@ impl Order {
         }
     }
 
-    /// Of an entry: its tag, its type, how many values it has, and the value, to the left of its field.
+    /// The orientation, if an entry is one. An entry has a tag, a type, a number of values and a value, which is
+    /// aligned to the left of its field.
     fn orientation(self, entry: &[u8]) -> Option<Orientation> {
         const TAG: u32 = 0x112;
         const SHORT: u32 = 3;
@@ -71,7 +73,7 @@ mod tests {
         for (kind, is_long) in [(3, false), (8, false), (4, true), (9, true)] {
             let big = entry(u16::to_be_bytes, kind, if is_long { &[0, 0, 0, 6] } else { &[0, 6, 0, 0] });
             let little = entry(u16::to_le_bytes, kind, &[6, 0, 0, 0]);
-            // Another entry before it, and the directory not right behind the head.
+            // Another entry before the orientation, and a directory that does not directly follow the header.
             let other = [0; 12];
             for file in [
                 [&b"MM\0*\0\0\0\x0aab\0\x02"[..], &other, &big].concat(),

@@ -1,24 +1,24 @@
-//! The transforms of F(2×2, 3×3) and F(4×4, 3×3), one dimension at a time, over several channels.
+//! The one-dimensional transforms of F(2×2, 3×3) and F(4×4, 3×3), for several channels at a time.
 
-/// Channels at a time: a line of the cache.
+/// Channels per transform: as many floats as a cache line has.
 pub(super) const LANES: usize = 16;
 
-/// Values of several channels.
+/// One value for each of several channels.
 pub(super) type Lanes = [f32; LANES];
 
 /// The transforms for tiles of N × N inputs and M × M results.
 pub(super) trait Transform<const N: usize, const M: usize> {
-    /// G·g
+    /// G·g.
     fn weight(g: &[Lanes; 3]) -> [Lanes; N];
 
-    /// Bᵀ·d
+    /// Bᵀ·d.
     fn input(d: &[Lanes; N]) -> [Lanes; N];
 
-    /// Aᵀ·m
+    /// Aᵀ·m.
     fn output(m: &[Lanes; N]) -> [Lanes; M];
 }
 
-/// F(2×2, 3×3): the points 0, 1, −1.
+/// F(2×2, 3×3), with the interpolation points 0, 1, −1.
 pub(super) struct F2;
 
 impl Transform<4, 2> for F2 {
@@ -58,7 +58,7 @@ impl Transform<4, 2> for F2 {
     }
 }
 
-/// F(4×4, 3×3): the points 0, 1, −1, 2, −2.
+/// F(4×4, 3×3), with the interpolation points 0, 1, −1, 2, −2.
 pub(super) struct F4;
 
 impl Transform<6, 4> for F4 {

@@ -1,4 +1,4 @@
-//! The transformed weights, G·g·Gᵀ, in the order in which they are read.
+//! Transforms weights to G·g·Gᵀ and stores them in the order in which products read them.
 
 use std::ops::Range;
 
@@ -8,11 +8,11 @@ use crate::kernels::{
     simd::vectorized,
 };
 
-/// Panels of results that are made at a time.
+/// Panels of outputs that a job computes at a time.
 pub(super) const PANELS: usize = 2;
 
-/// G·g·Gᵀ of up to [`PANELS`] panels, for some inputs: for each of the N² places the panels of a matrix (inputs, out), one
-/// behind the other.
+/// Computes G·g·Gᵀ of up to [`PANELS`] panels for some inputs. For each of the N² places, `out` gets the panels of a
+/// matrix (inputs, out).
 pub(super) fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
     weights: &Panels,
     panels: Range<usize>,
@@ -29,7 +29,7 @@ pub(super) fn transform_weights<T: Transform<N, M>, const N: usize, const M: usi
     }
 }
 
-/// The same of one panel, of all inputs; the places of `out` are `next` apart.
+/// Computes G·g·Gᵀ of one panel for some of `all` inputs. The N² places of `out` are `next` floats apart.
 #[inline(always)]
 fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
     g: &[f32],
@@ -57,12 +57,12 @@ fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
     }
 }
 
-/// Floats between the panels of one place and those of the next, with a gap so that they do not meet in the cache.
+/// The distance of the N² places in floats: [`PANELS`] panels and a gap, so that places do not share cache sets.
 pub(super) fn from_place_to_place(inputs: usize) -> usize {
     PANELS * inputs * WIDTH + WIDTH
 }
 
-/// Floats of the transformed weights of [`PANELS`] panels: what is read together lies together.
+/// The number of floats of the transformed weights of [`PANELS`] panels, which are stored together.
 pub(super) fn portion<const N: usize>(inputs: usize) -> usize {
     N * N * from_place_to_place(inputs)
 }

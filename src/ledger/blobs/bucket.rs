@@ -1,4 +1,4 @@
-//! A bucket of a store that speaks S3.
+//! Opens a bucket of a store with the S3 protocol.
 
 use object_store::{
     ClientOptions, RetryConfig,
@@ -10,7 +10,7 @@ use object_store::{
 use super::BlobError;
 use crate::config;
 
-/// The files below one prefix of a bucket. Connects to nothing yet.
+/// The files below one prefix of a bucket. Does not connect yet.
 pub fn open(settings: &config::Blobs, bucket: &str, prefix: &str) -> Result<PrefixStore<AmazonS3>, BlobError> {
     let client = ClientOptions::new()
         .with_allow_http(settings.allow_http)
@@ -21,7 +21,7 @@ pub fn open(settings: &config::Blobs, bucket: &str, prefix: &str) -> Result<Pref
         .with_region(&settings.region)
         .with_virtual_hosted_style_request(!settings.path_style)
         .with_client_options(client)
-        // `Patience` asks again, whatever failed and with one bound for all of it.
+        // `persist` retries every failure, with one bound for all tries.
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
     if !settings.endpoint.is_empty() {
         builder = builder.with_endpoint(&settings.endpoint);

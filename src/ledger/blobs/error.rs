@@ -1,4 +1,4 @@
-//! What can go wrong with a blob.
+//! Errors of the blob store.
 
 use std::{error::Error, io, time::Duration};
 
@@ -19,13 +19,13 @@ pub enum BlobError {
     Io(#[source] io::Error),
     #[error("the blob store has not answered within {} s", .within.as_secs_f32())]
     NoAnswer { within: Duration },
-    /// At the start: what the settings name cannot be used.
+    /// At the start: the place that the settings name cannot be used.
     #[error("{key}: {place} cannot be used: {source}")]
     Unusable { key: &'static str, place: String, source: Box<BlobError> },
 }
 
 impl BlobError {
-    /// Whether the same may work in a while. What a store refuses for a reason of ours, it refuses again.
+    /// Whether a retry may succeed. A store that refuses a request or its credentials does so again.
     pub fn may_pass(&self) -> bool {
         match self {
             BlobError::StorageFull | BlobError::Path(_) | BlobError::Unusable { .. } => false,
@@ -39,7 +39,7 @@ impl BlobError {
                 | E::Unauthenticated { .. }
                 | E::UnknownConfigurationKey { .. },
             ) => false,
-            // Its other statuses are known by their text alone.
+            // The other statuses of the store appear only in the error's text.
             BlobError::ObjectStore(error) => {
                 let text = error.to_string();
                 let client = text.split("status code: ").nth(1).filter(|status| status.starts_with('4'));
@@ -49,12 +49,12 @@ impl BlobError {
         }
     }
 
-    /// What the first requests to this place have met.
+    /// Turns an error of the first requests to `place` into [`BlobError::Unusable`].
     pub(super) fn at(self, place: &str) -> BlobError {
         BlobError::Unusable { key: self.setting(), place: place.to_owned(), source: Box::new(self) }
     }
 
-    /// The setting that is most likely wrong if this is what the first request meets.
+    /// The setting that is most likely wrong if the first request fails with this error.
     fn setting(&self) -> &'static str {
         let BlobError::ObjectStore(error) = self else { return "blobs.endpoint" };
         let text = error.to_string();
@@ -71,19 +71,19 @@ impl BlobError {
     }
 }
 
-/// With its first cause, such as a refused connection, which its own text leaves out.
+/// The error with its root cause, such as a refused connection, which the error's own text leaves out.
 fn in_full(error: &E) -> String {
     let text = error.to_string();
     let first = causes(error).last().map(ToString::to_string).unwrap_or_default();
     if text.contains(&first) { text } else { format!("{text}: {first}") }
 }
 
-/// The error, what has caused it, and so on.
+/// The error, its cause, and so on.
 fn causes(error: &E) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (**error).source())
 }
 
-/// Whether it is the file that is missing, and not the place where files are.
+/// Whether only the file is missing, not the bucket.
 pub(super) fn is_absence(error: &E) -> bool {
     matches!(error, E::NotFound { .. }) && !error.to_string().contains("NoSuchBucket")
 }
@@ -101,7 +101,7 @@ impl From<io::Error> for BlobError {
     }
 }
 
-/// ENOSPC and EDQUOT.
+/// Whether the disk or the quota is full (ENOSPC, EDQUOT).
 pub(in crate::ledger) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,4 +1,4 @@
-//! How long a store that fails is asked again.
+//! Retries operations of a blob store that fails.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{BlobError, error::Result};
 use crate::{config, ledger::jittered};
 
-/// Who waits for the store.
+/// Who waits for an operation, which decides how long the operation is retried.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Waiting {
-    /// Somebody who would rather hear that it fails.
+pub(super) enum Waiter {
+    /// A client, who should get an error soon.
     Client,
-    /// A worker with something that it has computed.
+    /// A worker that would lose a computed result.
     Worker,
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tries until it works, until the store refuses for good, or until the time is over, which also ends a try under way.
-pub async fn persist<T, F>(settings: &config::Blobs, waiting: Waiting, mut attempt: impl FnMut() -> F) -> Result<T>
+/// Repeats `attempt` until it succeeds, fails permanently, or the time is over, which also interrupts an attempt.
+pub async fn persist<T, F>(settings: &config::Blobs, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
     let within: Duration = match waiting {
-        Waiting::Client => settings.answer_timeout_s.into(),
-        Waiting::Worker => settings.upload_timeout_s.into(),
+        Waiter::Client => settings.answer_timeout_s.into(),
+        Waiter::Worker => settings.upload_timeout_s.into(),
     };
     let longest_pause: Duration = settings.retry_pause_max_s.into();
     let deadline = Instant::now() + within;
@@ -35,7 +35,7 @@ where
         let error = match timeout_at(deadline, attempt()).await {
             Ok(Err(error)) if error.may_pass() => error,
             Ok(done) => return done,
-            // What it said before tells more than its silence now.
+            // An earlier error says more than the timeout.
             Err(_) => return Err(last.unwrap_or(BlobError::NoAnswer { within })),
         };
         let next = Instant::now() + jittered(pause);

@@ -1,7 +1,7 @@
-//! What processes tell each other to look at, by NOTIFY.
+//! Hints between processes by NOTIFY.
 //!
-//! A payload is a word, `queued`, `orders`, `changed:ID` or `canceled:ID`, or, from an older version, several between spaces. Words
-//! that a program does not know are those of another version, and passed over.
+//! A payload is a word, `queued`, `orders`, `changed:ID` or `canceled:ID`; older versions send several words separated
+//! by spaces. Unknown words come from other versions and are skipped.
 
 use std::{io, time::Duration};
 
@@ -21,14 +21,14 @@ use crate::ledger::{
 
 const CHANNEL: &str = "latentd";
 
-/// After so long a silence the connection has to prove that it is one.
+/// After this silence the connection is checked.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Between two tries to connect.
+/// Pause between two tries to connect.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl Hints for Postgres {
-    /// The server tells what a transaction says twice once.
+    /// The server delivers equal payloads of one transaction once.
     async fn hint(&self, hints: &[Hint]) -> Result<()> {
         if hints.is_empty() {
             return Ok(());
@@ -37,7 +37,7 @@ impl Hints for Postgres {
         self.write(text, &values![CHANNEL, Value::Texts(hints.iter().map(word).collect())]).await.map(drop)
     }
 
-    /// Who is too slow misses some.
+    /// A receiver that is too slow loses hints.
     fn hints(&self) -> BoxStream<'static, Hint> {
         let next = |mut heard: broadcast::Receiver<Hint>| async move {
             loop {
@@ -59,7 +59,7 @@ impl Hints for Postgres {
                     if !was_heard {
                         tracing::info!("hints of other processes are heard again");
                         was_heard = true;
-                        // What was said meanwhile is lost; the queue is what waits least.
+                        // Hints in between are lost. The queue is the most urgent, so it is looked at now.
                         let _ = self.heard.send(Hint::Queued);
                     }
                     hear(self, &mut listener).await
@@ -78,7 +78,7 @@ impl Hints for Postgres {
 fn word(hint: &Hint) -> String {
     match hint {
         Hint::Queued => "queued".to_owned(),
-        Hint::Orders => "orders".to_owned(),
+        Hint::DrainChanged => "orders".to_owned(),
         Hint::Changed(id) => format!("changed:{id}"),
         Hint::Canceled(id) => format!("canceled:{id}"),
     }
@@ -87,14 +87,14 @@ fn word(hint: &Hint) -> String {
 fn parse(word: &str) -> Option<Hint> {
     match word.split_once(':') {
         None if word == "queued" => Some(Hint::Queued),
-        None if word == "orders" => Some(Hint::Orders),
+        None if word == "orders" => Some(Hint::DrainChanged),
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
         _ => None,
     }
 }
 
-/// A connection of its own, in a pool of its own: one that is lost on the way must not keep the next one out.
+/// Opens a connection in a pool of its own, so that a lost connection does not block the next one.
 async fn connect(db: &Postgres) -> Result<PgListener, sqlx::Error> {
     let options = db.pool.connect_options().as_ref().clone();
     let pool = PgPoolOptions::new()
@@ -112,7 +112,7 @@ async fn connect(db: &Postgres) -> Result<PgListener, sqlx::Error> {
     timeout(db.timeout, connecting).await.unwrap_or_else(|_| Err(silent()))
 }
 
-/// Passes on what is heard; returns why nothing is any more.
+/// Passes hints on until the connection fails, and returns the error.
 async fn hear(db: &Postgres, listener: &mut PgListener) -> sqlx::Error {
     loop {
         match timeout(SILENCE, listener.try_recv()).await {

@@ -1,4 +1,4 @@
-//! Connections to the database.
+//! Connections to the PostgreSQL database.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sqlx::{
 
 use crate::{config, ledger::Result};
 
-/// A pool that connects when it is asked to.
+/// A pool that connects on demand.
 pub fn open(settings: &config::Database) -> Result<PgPool> {
     let (options, timeout) = (options(settings)?, settings.timeout_s.into());
     let bounds = bounds(timeout);
@@ -27,12 +27,12 @@ pub fn open(settings: &config::Database) -> Result<PgPool> {
 pub fn options(settings: &config::Database) -> Result<PgConnectOptions> {
     let options: PgConnectOptions = settings.url.expose().parse()?;
     let name = options.get_application_name().unwrap_or("latentd").to_owned();
-    // Numbers travel in their binary form, and PgBouncer refuses the setting.
+    // Numbers are sent in binary form, so the setting has no use, and PgBouncer refuses it.
     Ok(options.application_name(&name).extra_float_digits(None))
 }
 
-/// What the server gives up by itself: statements and locks that nobody waits for any more, transactions of a process that
-/// stands still with its locks, sooner than others give up waiting for these, and connections of one that is gone.
+/// Limits after which the server itself ends statements and waits for locks, idle transactions of a hanging process
+/// (before others give up waiting for its locks), and dead connections.
 fn bounds(timeout: Duration) -> String {
     let ms = timeout.as_millis().clamp(4, 2_147_483_647);
     let (lock, idle) = (ms / 4 * 3, ms / 2);
@@ -42,17 +42,17 @@ fn bounds(timeout: Duration) -> String {
     )
 }
 
-/// A connection of the pool. One that is not given back is closed, since nobody knows what is still under way on it: an
-/// unfinished transaction is rolled back by the server, and the pool does not wait for a network that answers no more.
+/// A connection of the pool. It is closed if it is not given back, because its state is unknown: the server rolls back
+/// an unfinished transaction, and the pool does not wait for a network that no longer answers.
 #[derive(Debug)]
-pub struct Loan {
+pub struct PooledConnection {
     pub connection: PoolConnection<sqlx::Postgres>,
     is_back: bool,
 }
 
-impl Loan {
-    pub async fn of(pool: &PgPool) -> Result<Loan> {
-        Ok(Loan { connection: pool.acquire().await?, is_back: false })
+impl PooledConnection {
+    pub async fn of(pool: &PgPool) -> Result<PooledConnection> {
+        Ok(PooledConnection { connection: pool.acquire().await?, is_back: false })
     }
 
     pub fn give_back(mut self) {
@@ -60,7 +60,7 @@ impl Loan {
     }
 }
 
-impl Drop for Loan {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         if !self.is_back {
             self.connection.close_on_drop();

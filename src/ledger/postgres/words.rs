@@ -1,4 +1,4 @@
-//! Statements and columns as PostgreSQL has them.
+//! Translates statements, parameters and columns for PostgreSQL.
 
 use serde_json::value::RawValue;
 use sqlx::{
@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use crate::ledger::{Result, dialect::Value, row::Cell};
 
-/// The time is that of the statement, which may have waited for others since its transaction began; and the planner finds
-/// its indexes by itself.
+/// Replaces `now()` by the time of the statement, which may have waited for others since its transaction began, and
+/// removes the names of indexes, because the planner finds the indexes itself.
 pub fn translate(text: &str) -> String {
     let mut parts = text.split(" INDEXED BY ");
     let mut whole = parts.next().unwrap_or_default().to_owned();
@@ -48,7 +48,7 @@ fn add(arguments: &mut PgArguments, value: &Value) -> Result<(), sqlx::error::Bo
     }
 }
 
-/// Times are as exact as SQLite's, so that clients see one form.
+/// Reads a cell. Times are cut to milliseconds, as in SQLite, so that clients see one form.
 pub fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
     let value = row.try_get_raw(at)?;
     if value.is_null() {
@@ -67,7 +67,7 @@ pub fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
             let time: OffsetDateTime = row.try_get(at)?;
             Cell::Int(i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
         }
-        // A lock that is taken.
+        // The result of a lock function.
         "VOID" => Cell::Null,
         _ => Cell::Text(row.try_get(at)?),
     })

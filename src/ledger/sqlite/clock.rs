@@ -1,31 +1,30 @@
-//! Time as the store writes it: milliseconds since 1970 that never go back.
+//! The clock of the store: milliseconds since 1970 that never go back.
 //!
-//! The system's clock may be set back by an hour. What was written before would then lie in the future, and whatever waits for
-//! its time, above all the queue, would wait for that hour.
+//! The system's clock may be set back by an hour. Times that were stored before would then be in the future, and
+//! everything that waits for a time, above all the queue, would wait for that hour.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use crate::ledger::Result;
 use crate::ledger::dialect::{Dialect, values};
 
 use super::Sqlite;
 
-/// Follows the system's clock forward, and goes on by the time that has passed where that is set back.
+/// Follows the system's clock forward. If the system's clock is set back, continues by the elapsed time.
 pub struct Clock {
     read: Box<dyn Fn() -> Reading + Send + Sync>,
-    /// The latest reading at which the system's clock was not behind.
+    /// The latest reading in which the system's clock was not behind.
     last: Mutex<Reading>,
 }
 
-/// What the system says of the time at one moment.
+/// One reading of the system's clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// Milliseconds since 1970, by a clock that can be set.
+    /// Milliseconds since 1970, from a clock that can be set.
     pub wall_ms: i64,
-    /// Since some moment, by a clock that cannot.
+    /// Time since some moment, from a clock that cannot be set.
     pub steady: Duration,
 }
 
@@ -43,7 +42,7 @@ impl Clock {
     }
 
     pub fn now_ms(&self) -> i64 {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let now = (self.read)();
         let passed = i64::try_from(now.steady.saturating_sub(last.steady).as_millis()).unwrap_or(i64::MAX);
         let expected = last.wall_ms.saturating_add(passed);
@@ -60,14 +59,14 @@ impl std::fmt::Debug for Clock {
     }
 }
 
-/// When the last process wrote something that lives: the greatest of the times that are never ahead of the clock.
+/// The latest time that the previous process has written, from columns that are never ahead of its clock.
 const LATEST: &str = "
     SELECT coalesce(max(at), 0) AS latest FROM (
         SELECT max(created_at, aged_at, coalesce(started_at, 0)) AS at FROM generations
             WHERE status IN ('queued', 'running')
         UNION ALL SELECT beaten_at FROM workers)";
 
-/// Where the clock was set back since the last process wrote, takes what waits for its time back by as much.
+/// If the clock was set back since the previous process wrote, moves everything that waits for a time back as far.
 pub async fn settle(db: &Sqlite) -> Result<()> {
     let mut change = db.begin(false).await?;
     let now = db.clock.now_ms();

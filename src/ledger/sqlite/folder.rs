@@ -1,4 +1,4 @@
-//! The store's folder: its lock and the connections to the database in it.
+//! The folder of the store: its lock, and the connections to the database in it.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -13,17 +13,17 @@ use sqlx::{
 
 use crate::ledger::{Result, StoreError};
 
-/// Reads are short and the machine's cores belong to the engine.
+/// Reads are short, and the cores of the machine belong to the engine.
 const READERS: u32 = 4;
 
-/// How long the last owner of a folder may take to let go of it.
+/// How long the previous owner of a folder may take to release it.
 const GRACE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Takes the folder for this process: the lock goes with the file, also when the process is killed.
+/// Locks the folder for this process. The lock belongs to the open file, so it ends even if the process is killed.
 ///
-/// The system keeps a lock until the last descriptor of its file is closed, so that it can outlive its owner a little: in
-/// a process that is being torn down, or in a child between its fork and its exec. A quick restart waits for that.
+/// The system keeps a lock until the last descriptor of its file is closed, so the lock can outlive its owner a little:
+/// in a process that is being torn down, or in a child between fork and exec. A quick restart waits for that.
 pub async fn lock(data_dir: &Path) -> Result<File> {
     fs::create_dir_all(data_dir)?;
     let path = data_dir.join("latentd.lock");
@@ -54,14 +54,14 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool> {
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
-        // SQLite itself rolls back a commit that meets a full disk. sqlx's own ROLLBACK then fails, and sqlx goes on
-        // believing that a transaction is open: no other could begin. Such a connection is replaced.
+        // If the disk is full, SQLite itself rolls a commit back. sqlx's own ROLLBACK then fails, and sqlx believes
+        // that the transaction is still open, so no other could begin. Such a connection is replaced.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await?)
 }
 
 pub fn readers(options: SqliteConnectOptions) -> SqlitePool {
-    // Not `read_only`: such a connection could not create the files of the WAL where they are missing.
+    // Not `read_only`: such a connection could not create missing files of the WAL.
     SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "on"))
 }

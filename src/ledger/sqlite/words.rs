@@ -1,4 +1,4 @@
-//! SQLite's words for the ledger's statements.
+//! Translates statements, parameters and columns for SQLite.
 
 use sqlx::{
     Arguments, Row, TypeInfo, ValueRef,
@@ -7,10 +7,10 @@ use sqlx::{
 
 use crate::ledger::{dialect::Value, row::Cell};
 
-/// A statement as SQLite takes it, with its values. Times are milliseconds since 1970, lists and tables are JSON.
+/// Translates a statement with its values. Times become milliseconds since 1970; lists and tables become JSON.
 pub fn translate(text: &str, values: &[Value], now: i64) -> Result<(String, SqliteArguments), sqlx::Error> {
     let mut text = tables(text);
-    // One writes after the other.
+    // SQLite has one writer, so rows need no locks.
     for lock in
         [" FOR NO KEY UPDATE SKIP LOCKED", " FOR UPDATE SKIP LOCKED", " FOR NO KEY UPDATE", " FOR UPDATE", " FOR SHARE"]
     {
@@ -59,7 +59,7 @@ pub fn cell(row: &SqliteRow, at: usize) -> Result<Cell, sqlx::Error> {
     })
 }
 
-/// `jsonb_to_recordset($1) AS name (id uuid, data jsonb)`.
+/// Translates `jsonb_to_recordset($1) AS name (id uuid, data jsonb)`.
 fn tables(text: &str) -> String {
     fn parts(text: &str) -> Option<(&str, &str, &str, &str, &str)> {
         let (before, rest) = text.split_once("jsonb_to_recordset(")?;
@@ -79,7 +79,7 @@ fn tables(text: &str) -> String {
     format!("{before}(SELECT {columns} FROM json_each({parameter})) AS {name}{}", tables(after))
 }
 
-/// `= ANY($1)` and `<> ALL($1)`.
+/// Translates `= ANY($1)` and `<> ALL($1)`.
 fn lists(text: &str, values: &[Value]) -> String {
     let mut text = text.to_owned();
     for (word, own) in [("= ANY(", "IN"), ("<> ALL(", "NOT IN")] {

@@ -1,3 +1,5 @@
+//! The configuration of an `AutoencoderKL`.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -13,7 +15,7 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `vae/config.json` that this network honours, with diffusers' defaults.
+/// The keys of `vae/config.json` that the network supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderKlConfig {
@@ -25,14 +27,15 @@ pub struct AutoencoderKlConfig {
     pub layers_per_block: usize,
     pub latent_channels: usize,
     pub norm_num_groups: usize,
-    /// Latents for the U-Net are the autoencoder's times this.
+    /// Latents for the U-Net are the autoencoder's latents times this factor.
     pub scaling_factor: f64,
-    /// Not used, as in diffusers' pipelines of Stable Diffusion.
+    /// Ignored, as in diffusers' pipelines of Stable Diffusion.
     pub shift_factor: Option<f64>,
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,
     pub mid_block_add_attention: bool,
-    /// Side of a tile in pixels, where a picture is decoded in tiles.
+    /// Size in pixels of the pictures that the autoencoder was trained on. Within bounds, its height is the side of a
+    /// tile.
     pub sample_size: Option<SampleSize>,
 }
 
@@ -57,11 +60,13 @@ impl Default for AutoencoderKlConfig {
     }
 }
 
+/// Supported types of encoder blocks, by diffusers' class names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EncoderBlockType {
     DownEncoderBlock2D,
 }
 
+/// Supported types of decoder blocks, by diffusers' class names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DecoderBlockType {
     UpDecoderBlock2D,
@@ -75,17 +80,20 @@ const FIXED: &[Fixed] = &[
 ];
 
 impl AutoencoderKlConfig {
-    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    /// Reads the keys of the file at `path`.
+    ///
+    /// # Errors
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         config.check(path)?;
         Ok(config)
     }
 
-    /// Whether encoder and decoder can have these sizes.
+    /// Checks that encoder and decoder support these sizes.
     ///
     /// # Errors
-    /// A key that they cannot honor, named.
+    /// Names a key that they do not support.
     pub(in crate::models) fn check(&self, path: &str) -> Result<(), LoadError> {
         let blocks = self.block_out_channels.len();
         entries(path, "block_out_channels", blocks, 8)?;
@@ -110,12 +118,12 @@ impl AutoencoderKlConfig {
         between(path, "shift_factor", self.shift_factor.unwrap_or(0.0), -LARGEST_SCALE, LARGEST_SCALE)
     }
 
-    /// Pixels per latent pixel and side.
+    /// Pixels per latent pixel, along one side.
     pub fn scale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// The pieces that latents of (h, w) are decoded in.
+    /// The tiles in which latents of (h, w) are decoded.
     pub fn tiles(&self, h: usize, w: usize) -> Tiles {
         Tiles::of(self, h, w)
     }

@@ -1,3 +1,5 @@
+//! The decoder of the autoencoders, layer by layer.
+
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
@@ -27,7 +29,7 @@ pub(in crate::models) struct Decoder {
     config: AutoencoderKlConfig,
 }
 
-/// The least that a stage of decoding can be.
+/// One layer of the decoder. A stage of decoding has at least one layer.
 enum Layer<'a> {
     In(&'a Conv2d),
     Resnet(&'a ResnetBlock2D),
@@ -56,12 +58,12 @@ impl Decoder {
         self.layers().len()
     }
 
-    /// What each layer asks for, for one row of (h, w) latent pixels.
+    /// The demand of each layer for one row of (h, w) latent pixels.
     pub fn demands(&self, h: usize, w: usize) -> Vec<Demand> {
         self.config.decode_layers(h, w)
     }
 
-    /// Some of the layers, one after another; all of them take (B, h, w, C) to (B, H, W, 3).
+    /// Runs some of the layers in order. All layers together turn (B, h, w, C) into (B, H, W, 3).
     pub async fn forward(&self, layers: Range<usize>, mut x: Tensor) -> Result<Tensor> {
         let all = self.layers();
         let Some(layers) = all.get(layers.clone()) else {
@@ -94,15 +96,16 @@ impl Decoder {
     }
 }
 
+/// diffusers' `UpDecoderBlock2D`.
 #[derive(Debug)]
 struct UpDecoderBlock2D {
     resnets: Vec<ResnetBlock2D>,
-    /// In all blocks but the last.
+    /// Present in all blocks except the last.
     upsampler: Option<Upsample2D>,
 }
 
 impl UpDecoderBlock2D {
-    /// Block `i` from the latents.
+    /// Block `i`, counted from the latents.
     fn new(weights: &Weights, config: &AutoencoderKlConfig, i: usize) -> Self {
         let (inputs, outputs) = Self::widths(config, i);
         let resnet = |j| {
@@ -116,7 +119,7 @@ impl UpDecoderBlock2D {
         }
     }
 
-    /// Channels of what block `i` takes and makes.
+    /// The input and output channels of block `i`.
     fn widths(config: &AutoencoderKlConfig, i: usize) -> (usize, usize) {
         let channels = &config.block_out_channels;
         let last = channels.len() - 1;

@@ -1,3 +1,5 @@
+//! The encoder of the autoencoders.
+
 use candle_core::{Result, Tensor};
 
 use super::{AutoencoderKlConfig, mid_block::MidBlock};
@@ -23,7 +25,7 @@ pub(in crate::models) struct Encoder {
 }
 
 impl Encoder {
-    /// With `outputs` channels of the result.
+    /// Builds the encoder with `outputs` output channels.
     pub fn new(weights: &Weights, config: &AutoencoderKlConfig, outputs: usize) -> Self {
         let channels = &config.block_out_channels;
         let last = channels[channels.len() - 1];
@@ -50,10 +52,11 @@ impl Encoder {
     }
 }
 
+/// diffusers' `DownEncoderBlock2D`.
 #[derive(Debug)]
 struct DownEncoderBlock2D {
     resnets: Vec<ResnetBlock2D>,
-    /// In all blocks but the last.
+    /// Present in all blocks except the last.
     downsampler: Option<Downsample2D>,
 }
 

@@ -1,3 +1,5 @@
+//! The middle block of the autoencoders' encoder and decoder.
+
 use candle_core::{Result, Tensor};
 
 use super::AutoencoderKlConfig;
@@ -29,7 +31,7 @@ impl MidBlock {
         }
     }
 
-    /// One head as wide as the map.
+    /// One head with all channels of the map.
     fn attention(config: &AutoencoderKlConfig, channels: usize) -> SpatialAttentionKind {
         let groups = Some(config.norm_num_groups);
         SpatialAttentionKind { channels, heads: 1, groups, eps: 1e-6, rescale_output_factor: 1.0 }

@@ -1,49 +1,53 @@
+//! The overlapping tiles in which large latents are decoded.
+
 use std::ops::Range;
 
 use super::AutoencoderKlConfig;
 
-/// Floats of the largest map that a decode makes in one piece: 768 × 768 places of 256 channels, as Stable Diffusion's
-/// autoencoder has them in its last block, take 0.6 GB, and a decode holds two or three of such maps.
+/// Floats of the largest map that a decode makes in one piece: 768 × 768 places of 256 channels, as in the last block
+/// of Stable Diffusion's autoencoder. Such a map takes 0.6 GB, and a decode holds two or three of them.
 ///
-/// Tiles change a picture a little, since each is normalised by itself. So where they begin is no setting: it follows from
-/// the shape of the model, and a request gives the same picture on every server.
+/// Tiles change a picture slightly, because each tile is normalized on its own. So this bound is not a setting: it
+/// follows from the shape of the model, and a request gives the same picture on every server.
 const LARGEST_MAP: usize = 768 * 768 * 256;
 
-/// The least side of a tile in pixels, whatever the model says: smaller ones show.
+/// The minimum side of a tile in pixels, whatever the model's `sample_size` is: smaller tiles are visible.
 const LEAST_SIDE: usize = 256;
 
-/// The pieces that latents are decoded in, as diffusers' `AutoencoderKL.tiled_decode` cuts them: squares that overlap by a
-/// quarter, smaller at the lower and right edges. A picture that is not too large is one piece.
+/// The tiles of latents, laid out as in diffusers' `AutoencoderKL.tiled_decode`: squares that overlap by a quarter,
+/// smaller at the lower and right edges. A picture that is not too large is one tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiles {
     height: usize,
     width: usize,
-    /// Of a tile, in latent pixels: a multiple of 4, or else no smaller than the latents.
+    /// The side of a tile in latent pixels: a multiple of 4, or at least as large as the latents.
     side: usize,
 }
 
-/// One piece, in latent pixels.
+/// One tile. `y` and `x` are the latent pixels that it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tile {
-    /// Which one it is, counted down and to the right.
+    /// Counted from the top.
     pub row: usize,
+    /// Counted from the left.
     pub column: usize,
     pub y: Range<usize>,
     pub x: Range<usize>,
 }
 
 impl Tiles {
-    /// (h, w) latent pixels in one piece.
+    /// One tile for all (h, w) latent pixels.
     pub fn whole(h: usize, w: usize) -> Self {
         Self { height: h, width: w, side: h.max(w) }
     }
 
-    /// (h, w) latent pixels in squares of `side`, which is rounded down to a multiple of 4, for the overlap to be a quarter.
+    /// Square tiles of `side` latent pixels over (h, w) latent pixels. `side` is rounded down to a multiple of 4, at
+    /// least 4, so that the overlap is exactly a quarter.
     pub fn new(h: usize, w: usize, side: usize) -> Self {
         Self { height: h, width: w, side: (side / 4 * 4).max(4) }
     }
 
-    /// What the autoencoder does with latents of (h, w).
+    /// The tiles in which the autoencoder decodes latents of (h, w).
     pub(super) fn of(config: &AutoencoderKlConfig, h: usize, w: usize) -> Self {
         let scale = config.scale();
         let largest = LARGEST_MAP / floats_per_pixel(config); // pixels
@@ -54,7 +58,7 @@ impl Tiles {
         Self::new(h, w, side.min(largest.isqrt()).max(LEAST_SIDE) / scale)
     }
 
-    /// All of them, row by row.
+    /// All tiles, row by row.
     pub fn iter(&self) -> impl Iterator<Item = Tile> + use<> {
         let (across, down) = (self.along(self.width), self.along(self.height));
         down.into_iter().enumerate().flat_map(move |(row, y)| {
@@ -63,23 +67,23 @@ impl Tiles {
         })
     }
 
-    /// Latent pixels of the whole, (h, w).
+    /// (h, w) of the latents.
     pub fn size(&self) -> (usize, usize) {
         (self.height, self.width)
     }
 
-    /// (h, w) of the first tile, than which none is larger.
+    /// (h, w) of the first tile, which is the largest.
     pub fn largest(&self) -> (usize, usize) {
         (self.side.min(self.height), self.side.min(self.width))
     }
 
-    /// Latent pixels between the beginnings of neighbours, which is what is left of a tile when its successor is laid over
+    /// Latent pixels between the starts of neighboring tiles. This length of a tile remains when the next tile covers
     /// its end.
     pub fn step(&self) -> usize {
         self.side - self.overlap()
     }
 
-    /// Latent pixels that neighbours share.
+    /// Latent pixels that neighboring tiles share.
     pub fn overlap(&self) -> usize {
         if self.side >= self.height.max(self.width) { 0 } else { self.side / 4 }
     }
@@ -90,12 +94,12 @@ impl Tiles {
 }
 
 impl Tile {
-    /// (h, w)
+    /// (h, w) in latent pixels.
     pub fn size(&self) -> (usize, usize) {
         (self.y.len(), self.x.len())
     }
 
-    /// Its part of latents (C, h, w).
+    /// Copies the tile's part of latents (C, h, w).
     pub fn cut(&self, latents: &[f32], (h, w): (usize, usize)) -> Vec<f32> {
         let lines = latents
             .chunks_exact((h * w).max(1))
@@ -104,11 +108,11 @@ impl Tile {
     }
 }
 
-/// The most floats that a map of the decoder has for each pixel of the picture.
+/// The largest number of floats that a map of the decoder has for each pixel of the picture.
 fn floats_per_pixel(config: &AutoencoderKlConfig) -> usize {
     let channels = &config.block_out_channels;
-    // The last block takes the channels of the one before it and works at full size; the maps of earlier blocks are
-    // deeper, but have a quarter of the places or less.
+    // The last block works at full size on the channels of the block before it. The maps of earlier blocks have more
+    // channels, but at most a quarter of the places.
     let last_block = channels[0].max(channels[1.min(channels.len() - 1)]);
     let earlier = channels.iter().skip(2).zip(1..).map(|(channels, halvings)| channels >> (2 * halvings)).max();
     last_block.max(earlier.unwrap_or(0)).max(1)

@@ -1,4 +1,4 @@
-//! The work and the memory of an autoencoder's layers, and decoding in stages.
+//! Work and memory of an autoencoder's layers, and the stages of decoding.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use super::AutoencoderKlConfig;
 use crate::models::demand::{Demand, attention, conv, resnet};
 
 impl AutoencoderKlConfig {
-    /// What decoding one row of (h, w) latent pixels in one piece asks for.
+    /// The demand of decoding one row of (h, w) latent pixels in one piece.
     pub fn decode_demand(&self, h: usize, w: usize) -> Demand {
         self.decode_layers(h, w).into_iter().fold(Demand::default(), Demand::then)
     }
 
-    /// The same for each layer of the decoder, in the order in which they run.
+    /// The demand of each layer of the decoder, in the order in which they run.
     pub(super) fn decode_layers(&self, h: usize, w: usize) -> Vec<Demand> {
         let channels = &self.block_out_channels;
         let (first, last) = (channels[0], channels.len() - 1);
@@ -31,7 +31,7 @@ impl AutoencoderKlConfig {
         layers
     }
 
-    /// What encoding one picture of (H, W) pixels asks for.
+    /// The demand of encoding one picture of (H, W) pixels.
     pub fn encode_demand(&self, [height, width]: [usize; 2]) -> Demand {
         let channels = &self.block_out_channels;
         let last = channels.len() - 1;
@@ -55,7 +55,7 @@ impl AutoencoderKlConfig {
     }
 }
 
-/// Layers that follow each other, in stages of about a `quantum` of work: as many layers as fit, or one that is larger.
+/// Groups consecutive layers into stages of at most `quantum` work. A layer with more work is a stage of its own.
 pub(in crate::models) fn stages(layers: &[Demand], quantum: f64) -> Vec<Stage> {
     let mut stages: Vec<Stage> = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
@@ -70,11 +70,11 @@ pub(in crate::models) fn stages(layers: &[Demand], quantum: f64) -> Vec<Stage> {
     stages
 }
 
-/// Some layers of a decoder that run as one call.
+/// Consecutive layers of a decoder that run as one call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
     pub layers: Range<usize>,
-    /// Of one row.
+    /// The demand of one row.
     pub demand: Demand,
 }
 

@@ -1,3 +1,5 @@
+//! The configuration of an `AutoencoderTiny`.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,7 +11,7 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `vae_tiny/config.json` that the decoder honours, with diffusers' defaults.
+/// The keys of `vae_tiny/config.json` that the decoder supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderTinyConfig {
@@ -17,10 +19,11 @@ pub struct AutoencoderTinyConfig {
     pub out_channels: usize,
     pub decoder_block_out_channels: Vec<usize>,
     pub num_decoder_blocks: Vec<usize>,
-    /// Pixels of a block per pixel of the block before, on each side.
+    /// The factor by which each block except the last enlarges each side of the map.
     pub upsampling_scaling_factor: usize,
-    /// Latents of the U-Net are the autoencoder's times this.
+    /// Latents of the U-Net are the autoencoder's latents times this factor.
     pub scaling_factor: f64,
+    /// Ignored, as in diffusers' pipelines of Stable Diffusion.
     pub shift_factor: f64,
 }
 
@@ -40,18 +43,21 @@ impl Default for AutoencoderTinyConfig {
 
 const FIXED: &[Fixed] = &[
     ("act_fn", &[r#""relu""#]),
-    ("block_out_channels", &[]), // the decoder's, said twice
+    ("block_out_channels", &[]), // repeats `decoder_block_out_channels`
     ("encoder_block_out_channels", &[]),
     ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
     ("in_channels", &[]),
-    ("latent_magnitude", &[]), // only for latents that are stored as pictures
+    ("latent_magnitude", &[]), // used only for latents that are stored as pictures
     ("latent_shift", &[]),
     ("num_encoder_blocks", &[]),
     ("upsample_fn", &[r#""nearest""#]),
 ];
 
 impl AutoencoderTinyConfig {
-    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    /// Reads the keys of the file at `path`.
+    ///
+    /// # Errors
+    /// Names a key or value that the decoder does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         let bad = |key: &str, reason: &str| {
@@ -77,12 +83,12 @@ impl AutoencoderTinyConfig {
         Ok(config)
     }
 
-    /// Pixels per latent pixel and side.
+    /// Pixels per latent pixel, along one side.
     pub fn scale(&self) -> usize {
         self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1)
     }
 
-    /// What decoding one row of (h, w) latent pixels asks for. Nothing outlives its layer but the residual of a block.
+    /// The demand of decoding one row of (h, w) latent pixels. Only the residual of a block outlives a layer.
     pub fn demand(&self, [h, w]: [usize; 2]) -> Demand {
         let (width, mut places) = (self.width(), h * w);
         let last = self.num_decoder_blocks.len() - 1;

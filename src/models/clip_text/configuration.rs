@@ -1,3 +1,5 @@
+//! The configuration of a CLIP text encoder.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,7 +11,7 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `text_encoder/config.json` that this network honours, with transformers' defaults.
+/// The keys of `text_encoder/config.json` that the network supports, with transformers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClipTextConfig {
@@ -21,9 +23,9 @@ pub struct ClipTextConfig {
     pub max_position_embeddings: usize,
     pub hidden_act: HiddenAct,
     pub layer_norm_eps: f64,
-    /// Whose state stands for the whole prompt.
+    /// The token whose state represents the whole prompt; 2 means the token with the largest id.
     pub eos_token_id: u32,
-    /// Width of the projection, where there is one.
+    /// Width of the projection, if the network has one.
     pub projection_dim: usize,
     pub architectures: Option<Vec<String>>,
 }
@@ -46,12 +48,13 @@ impl Default for ClipTextConfig {
     }
 }
 
+/// The activation function of the feed-forward layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenAct {
     /// x·σ(1.702·x)
     QuickGelu,
-    /// With the error function.
+    /// GELU with the error function.
     Gelu,
 }
 
@@ -59,16 +62,16 @@ const PLAIN: &str = "CLIPTextModel";
 const PROJECTED: &str = "CLIPTextModelWithProjection";
 
 const FIXED: &[Fixed] = &[
-    // Only in training.
+    // Used in training only.
     ("attention_dropout", &[]),
     ("dropout", &[]),
     ("gradient_checkpointing", &[]),
     ("initializer_factor", &[]),
     ("initializer_range", &[]),
-    // The tokenizer says which tokens begin and pad.
+    // The tokenizer's files name the tokens for start and padding.
     ("bos_token_id", &[]),
     ("pad_token_id", &[]),
-    // How the file was stored and by what; everything is computed in float32.
+    // How the file was saved. Everything is computed in float32.
     ("dtype", &[]),
     ("torch_dtype", &[]),
     ("transformers_version", &[]),
@@ -76,7 +79,10 @@ const FIXED: &[Fixed] = &[
 ];
 
 impl ClipTextConfig {
-    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    /// Reads the keys of the file at `path`.
+    ///
+    /// # Errors
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         for (key, value, most) in [
@@ -85,7 +91,7 @@ impl ClipTextConfig {
             ("intermediate_size", config.intermediate_size, 4 * WIDEST),
             ("num_hidden_layers", config.num_hidden_layers, 256),
             ("num_attention_heads", config.num_attention_heads, WIDEST),
-            // Attention asks for memory by the square of it; 248 is the longest that is published.
+            // The memory of attention grows with its square. The largest published value is 248.
             ("max_position_embeddings", config.max_position_embeddings, 1 << 10),
             ("projection_dim", config.projection_dim, WIDEST),
         ] {
@@ -105,7 +111,7 @@ impl ClipTextConfig {
         Ok(config)
     }
 
-    /// What encoding one prompt of the full length asks for.
+    /// The demand of encoding one prompt of the full length.
     pub fn demand(&self) -> Demand {
         let (length, width, inner) = (self.max_position_embeddings, self.hidden_size, self.intermediate_size);
         let layer = length * width * (4 * width + 2 * inner + 2 * length);
@@ -113,7 +119,8 @@ impl ClipTextConfig {
         Demand { work, bytes: bytes(length * (9 * width).max(3 * width + 2 * inner)) }
     }
 
-    /// Width of the vector of a whole prompt, where the network ends in one (transformers' `CLIPTextModelWithProjection`).
+    /// Width of the vector of a whole prompt, if the network has a projection (transformers'
+    /// `CLIPTextModelWithProjection`).
     pub fn projection(&self) -> Option<usize> {
         let projects = self.architectures.iter().flatten().any(|name| name == PROJECTED);
         projects.then_some(self.projection_dim)

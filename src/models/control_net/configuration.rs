@@ -1,3 +1,5 @@
+//! The configuration of a ControlNet.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,13 +12,13 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
-/// The keys of a ControlNet's `config.json` that this network honours, with diffusers' defaults.
+/// The keys of a ControlNet's `config.json` that the network supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ControlNetConfig {
     pub conditioning_channels: usize,
     pub conditioning_embedding_out_channels: Vec<usize>,
-    /// What it has in common with the U-Net that it was made of.
+    /// The keys that a ControlNet shares with the U-Net from which it was made.
     #[serde(skip)]
     pub unet: UNet2DConditionConfig,
 }
@@ -31,18 +33,24 @@ impl Default for ControlNetConfig {
     }
 }
 
-/// Keys that U-Nets have not, and the values for which the network is this one.
+/// Keys that only ControlNets have, and their supported values.
 const FIXED: &[Fixed] =
     &[("controlnet_conditioning_channel_order", &[r#""rgb""#]), ("global_pool_conditions", &["false"])];
 
 impl ControlNetConfig {
-    /// Of the network `name` inside `folder`.
+    /// Reads the configuration of the network `name` inside `folder`.
+    ///
+    /// # Errors
+    /// The file is missing or broken, or has a key or value that is not supported.
     pub fn of(folder: &ModelFolder, name: &str) -> Result<Self, LoadError> {
         let path = format!("{name}/config.json");
         Self::read(&path, &folder.json(&path)?)
     }
 
-    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    /// Reads the keys of the file at `path`.
+    ///
+    /// # Errors
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         if let Some(class) = keys.get("_class_name").filter(|class| *class != "ControlNetModel") {
             let (key, supported) = ("_class_name".into(), "ControlNetModel".into());
@@ -52,7 +60,7 @@ impl ControlNetConfig {
         let (own, mut shared): (Map<String, Value>, Map<String, Value>) =
             keys.clone().into_iter().partition(|(key, _)| own(key));
         let config: Self = read(path, &own, FIXED)?;
-        // A U-Net has as many blocks on its way up, whose kinds do not matter here.
+        // A U-Net's configuration needs as many up blocks as down blocks. Their types do not matter here.
         let blocks = keys.get("block_out_channels").and_then(Value::as_array).map_or(4, Vec::len);
         entries(path, "block_out_channels", blocks, 16)?;
         shared.insert("up_block_types".into(), vec!["UpBlock2D"; blocks].into());
@@ -69,7 +77,7 @@ impl ControlNetConfig {
         Ok(Self { unet, ..config })
     }
 
-    /// What one row of (h, w) latent pixels beside `tokens` of text asks for, the layers that see the picture included.
+    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens, including the embedding of the picture.
     pub fn demand(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
         let widths = &self.conditioning_embedding_out_channels;
         let mut places = h * w * self.scale() * self.scale();
@@ -82,7 +90,7 @@ impl ControlNetConfig {
         demand.then(self.unet.demand_down([h, w], tokens))
     }
 
-    /// Pixels of the picture for each latent pixel and side.
+    /// Pixels of the picture per latent pixel, along one side.
     pub fn scale(&self) -> usize {
         1 << (self.conditioning_embedding_out_channels.len() - 1)
     }

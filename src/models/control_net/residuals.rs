@@ -1,45 +1,49 @@
+//! The residuals that ControlNets add to the maps of a U-Net.
+
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
 use crate::models::adapters::by_rows;
 
-/// What ControlNets add to the maps of a U-Net, for some rows of a batch.
+/// Residuals of any number of ControlNets, each for some rows of a batch.
 #[derive(Debug, Default)]
 pub struct Residuals {
     parts: Vec<Part>,
 }
 
-/// What one network adds.
+/// The residuals of one ControlNet.
 #[derive(Debug)]
 struct Part {
-    /// The rows, in order.
+    /// Indices of the rows, in ascending order.
     rows: Vec<usize>,
-    /// For each skip, outermost first: (rows, h, w, C).
+    /// One tensor for each skip, outermost first: (rows, h, w, C).
     down: Vec<Tensor>,
     mid: Tensor,
 }
 
 impl Residuals {
-    /// For no row.
+    /// No residuals.
     pub const NONE: &'static Residuals = &Residuals { parts: Vec::new() };
 
-    /// Adds what a network made for these rows, which rise.
+    /// Appends the residuals that a ControlNet computed for `rows`, which are in ascending order.
     pub fn push(&mut self, rows: Vec<usize>, (down, mid): (Vec<Tensor>, Tensor)) {
         self.parts.push(Part { rows, down, mid });
     }
 
+    /// x (B, h, w, C), the output of the middle block → x plus the residuals.
     pub(in crate::models) fn onto_middle(&self, x: Tensor) -> Result<Tensor> {
-        self.parts.iter().try_fold(x, |x, part| part.onto(x, &part.mid))
+        self.parts.iter().try_fold(x, |x, part| part.epilogue(x, &part.mid))
     }
 
+    /// Adds the residuals to the skips, outermost first.
     pub(in crate::models) fn onto_skips(&self, skips: &mut [Tensor]) -> Result<()> {
         for part in &self.parts {
             if part.down.len() != skips.len() {
                 candle_core::bail!("a ControlNet adds to {} maps, the U-Net has {}", part.down.len(), skips.len());
             }
             for (skip, added) in skips.iter_mut().zip(&part.down) {
-                *skip = part.onto(skip.clone(), added)?;
+                *skip = part.epilogue(skip.clone(), added)?;
             }
         }
         Ok(())
@@ -47,8 +51,8 @@ impl Residuals {
 }
 
 impl Part {
-    /// The rows that the part does not name keep their bits.
-    fn onto(&self, x: Tensor, added: &Tensor) -> Result<Tensor> {
+    /// Adds `added` to the part's rows of x. Other rows keep their bits.
+    fn epilogue(&self, x: Tensor, added: &Tensor) -> Result<Tensor> {
         let mut ranges: Vec<(Range<usize>, usize)> = Vec::new();
         for (from, row) in self.rows.iter().enumerate() {
             match ranges.last_mut().filter(|(range, _)| range.end == *row) {

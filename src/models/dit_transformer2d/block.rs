@@ -1,3 +1,5 @@
+//! One block of the diffusion transformer.
+
 use candle_core::{DType, Result, Tensor};
 
 use super::{DiTTransformer2DConfig, PlainNorm, parts};
@@ -13,15 +15,15 @@ use crate::{
     weights::Weights,
 };
 
-/// Width of the sines and cosines of a timestep.
+/// Number of sines and cosines of a timestep.
 pub(super) const TIME_WIDTH: usize = 256;
 
-/// diffusers' `BasicTransformerBlock` with `norm_type = "ada_norm_zero"`: attention and feed-forward, each modulated and gated by
-/// the time and the class (adaLN-Zero).
+/// diffusers' `BasicTransformerBlock` with `norm_type = "ada_norm_zero"`: attention and feed-forward, each modulated
+/// and gated by the embedding of time and class (adaLN-Zero).
 #[derive(Debug)]
 pub(super) struct Block {
     timestep_embedder: TimestepEmbedding,
-    /// One more than there are classes, (K + 1, D).
+    /// One vector for each of K classes, and one for no class: (K + 1, D).
     embedding_table: Tensor,
     linear: Linear,
     norm1: PlainNorm,
@@ -75,7 +77,7 @@ impl Block {
         x + fed.broadcast_mul(&gate_mlp)?
     }
 
-    /// The embedding of time and class, (B, D).
+    /// The sum of the embeddings of time and class, (B, D).
     pub fn embedding(&self, t: &[f32], labels: &[u32]) -> Result<Tensor> {
         let device = self.embedding_table.device();
         let sinusoids = Sinusoids { width: TIME_WIDTH, flip_sin_to_cos: true, freq_shift: 1.0 };

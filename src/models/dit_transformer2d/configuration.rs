@@ -1,3 +1,5 @@
+//! The configuration of a `DiTTransformer2DModel`.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +12,7 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `transformer/config.json` that the network honours, with diffusers' defaults.
+/// The keys of `transformer/config.json` that the network supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiTTransformer2DConfig {
@@ -45,7 +47,7 @@ impl Default for DiTTransformer2DConfig {
     }
 }
 
-/// Keys with one possible value; the last ones are those of the class that published files name, `Transformer2DModel`.
+/// Keys with fixed values. The last ones belong to `Transformer2DModel`, the class that published files name.
 const FIXED: [Fixed; 16] = [
     ("activation_fn", &["\"gelu-approximate\""]),
     ("dropout", &[]),
@@ -66,8 +68,10 @@ const FIXED: [Fixed; 16] = [
 ];
 
 impl DiTTransformer2DConfig {
+    /// Reads the keys of the file at `path`.
+    ///
     /// # Errors
-    /// Names the key of `path` that cannot be honored.
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, &FIXED)?;
         let bounds = [
@@ -82,24 +86,24 @@ impl DiTTransformer2DConfig {
         ];
         bounds.into_iter().try_for_each(|(key, value, most)| within(path, key, value, most))?;
         within(path, "attention_head_dim", config.width(), WIDEST)?;
-        // A quarter each for the sines and cosines of rows and columns.
+        // Sines and cosines of rows and of columns take a quarter of the width each.
         divides(path, "attention_head_dim", 4, config.width())?;
         divides(path, "patch_size", config.patch_size, config.sample_size)?;
         between(path, "norm_eps", config.norm_eps, 0.0, LARGEST_EPS)?;
         Ok(config)
     }
 
-    /// D: width of the tokens.
+    /// D: width of a token.
     pub fn width(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
     }
 
-    /// Channels of the answer.
+    /// Channels of the output.
     pub fn outputs(&self) -> usize {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
-    /// What one row asks for.
+    /// The demand of one row.
     pub fn demand(&self) -> Demand {
         let grid = self.sample_size / self.patch_size;
         let (n, d, layers) = ((grid * grid) as f64, self.width() as f64, self.num_layers as f64);
@@ -107,7 +111,8 @@ impl DiTTransformer2DConfig {
         let layer = embedding + 6.0 * d * d + 12.0 * d * d * n + 2.0 * n * n * d;
         let pixels = (self.patch_size * self.patch_size) as f64;
         let ends = pixels * (self.in_channels + self.outputs()) as f64 * d * n + embedding + 2.0 * d * d;
-        // The widest point is the feed-forward layer: four times as wide before and after GELU, beside the state.
+        // Memory peaks in the feed-forward layer, which is four times as wide before and after GELU; the state is in
+        // memory too.
         Demand { work: layers * layer + ends, bytes: bytes(11 * grid * grid * self.width()) }
     }
 }

@@ -1,3 +1,5 @@
+//! The configuration of a `NoisyClassifier`.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,8 +11,8 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `classifier/config.json` that the network honors; the defaults are the classifier for pictures of 64 × 64 of
-/// Dhariwal and Nichol (2021).
+/// The keys of `classifier/config.json` that the network supports. The defaults are those of Dhariwal and Nichol's
+/// (2021) classifier for pictures of 64 × 64.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NoisyClassifierConfig {
@@ -21,14 +23,14 @@ pub struct NoisyClassifierConfig {
     pub model_channels: usize,
     /// Residual blocks of each level.
     pub num_res_blocks: usize,
-    /// How many times `model_channels` wide each level is; the side halves between levels.
+    /// The width of each level, as a multiple of `model_channels`. The side halves between levels.
     pub channel_mult: Vec<usize>,
     /// Sides of the maps that have attention after each residual block.
     pub attention_resolutions: Vec<usize>,
     pub num_head_channels: usize,
     pub norm_num_groups: usize,
     pub use_scale_shift_norm: bool,
-    /// Residual blocks halve the side; otherwise convolutions do.
+    /// Whether residual blocks halve the side; otherwise convolutions do.
     pub resblock_updown: bool,
 }
 
@@ -53,8 +55,10 @@ impl Default for NoisyClassifierConfig {
 const FIXED: [Fixed; 2] = [("pool", &["\"attention\""]), ("dropout", &[])];
 
 impl NoisyClassifierConfig {
+    /// Reads the keys of the file at `path`.
+    ///
     /// # Errors
-    /// Names the key of `path` that cannot be honored.
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, &FIXED)?;
         let bounds = [
@@ -82,7 +86,8 @@ impl NoisyClassifierConfig {
         Ok(config)
     }
 
-    /// What the gradient of one row asks for: the way there, twice as much on the way back, and every map kept.
+    /// The demand of the gradient of one row: a forward pass, a backward pass of twice its work, and all maps in
+    /// memory.
     pub fn demand(&self) -> Demand {
         let mut sum = Demand::default();
         let mut take = |layer: Demand| sum = sum.and(layer);
@@ -109,7 +114,7 @@ impl NoisyClassifierConfig {
         Demand { work: 3.0 * sum.work, bytes: 2 * sum.bytes }
     }
 
-    /// Attention, with the scores of all heads in memory.
+    /// The demand of attention, with the scores of all heads in memory.
     fn attention(&self, side: usize, width: usize) -> Demand {
         let places = side * side;
         attention(places, width).beside(2 * width / self.num_head_channels * places * places)

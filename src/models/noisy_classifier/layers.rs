@@ -1,4 +1,4 @@
-//! Layers with gradients, for one row: channels come first, as candle's convolutions have them.
+//! Differentiable layers for one row. Channels come first, as in candle's convolutions.
 
 use candle_core::{Result, Tensor};
 use candle_nn::ops::softmax;
@@ -24,7 +24,7 @@ impl Linear {
     }
 }
 
-/// A convolution of a sequence with kernel 1.
+/// A convolution of a sequence with kernel size 1.
 #[derive(Debug)]
 struct Pointwise {
     weight: Tensor,
@@ -42,7 +42,7 @@ impl Pointwise {
     }
 }
 
-/// A square convolution that pads with zeros by half its kernel.
+/// A square convolution with zero padding of half the kernel's size.
 #[derive(Debug)]
 pub(super) struct Conv {
     weight: Tensor,
@@ -90,7 +90,7 @@ impl GroupNorm {
     }
 }
 
-/// Two convolutions around the time's embedding.
+/// A residual block: two convolutions, between which the embedding of the time acts.
 #[derive(Debug)]
 pub(super) struct ResBlock {
     norm_in: GroupNorm,
@@ -99,20 +99,20 @@ pub(super) struct ResBlock {
     norm_out: GroupNorm,
     conv_out: Conv,
     skip_connection: Option<Conv>,
-    /// The embedding scales and shifts; otherwise it is added.
+    /// Whether the embedding scales and shifts; otherwise it is added.
     scale_shift: bool,
-    /// Halves the side between the activation and the first convolution.
+    /// Whether the block halves the side, between the activation and the first convolution.
     down: bool,
 }
 
 impl ResBlock {
     pub fn new(weights: &Weights, config: &NoisyClassifierConfig, inputs: usize, outputs: usize, down: bool) -> Self {
         let (groups, scale_shift) = (config.norm_num_groups, config.use_scale_shift_norm);
-        let told = if scale_shift { 2 * outputs } else { outputs };
+        let projected_width = if scale_shift { 2 * outputs } else { outputs };
         Self {
             norm_in: GroupNorm::new(&weights.pp("in_layers.0"), groups, inputs),
             conv_in: Conv::new(&weights.pp("in_layers.2"), inputs, outputs, 3, 1),
-            emb_layers: Linear::new(&weights.pp("emb_layers.1"), 4 * config.model_channels, told),
+            emb_layers: Linear::new(&weights.pp("emb_layers.1"), 4 * config.model_channels, projected_width),
             norm_out: GroupNorm::new(&weights.pp("out_layers.0"), groups, outputs),
             conv_out: Conv::new(&weights.pp("out_layers.3"), outputs, outputs, 3, 1),
             skip_connection: (inputs != outputs)
@@ -122,7 +122,7 @@ impl ResBlock {
         }
     }
 
-    /// x (1, in, H, W), SiLU of the time's embedding (1, E) → (1, out, H, W), or half as high and wide
+    /// x (1, in, H, W), SiLU of the embedding of the time (1, E) → (1, out, H, W), or half as high and wide if `down`
     pub fn forward(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let mut h = self.norm_in.forward(x)?.silu()?;
         let mut x = x.clone();
@@ -130,13 +130,13 @@ impl ResBlock {
             (h, x) = (h.avg_pool2d(2)?, x.avg_pool2d(2)?);
         }
         let h = self.conv_in.forward(&h)?;
-        let told = self.emb_layers.forward(embedding)?.unsqueeze(2)?.unsqueeze(3)?;
+        let projected = self.emb_layers.forward(embedding)?.unsqueeze(2)?.unsqueeze(3)?;
         let h = if self.scale_shift {
-            let half = told.dim(1)? / 2;
-            let (scale, shift) = (told.narrow(1, 0, half)?, told.narrow(1, half, half)?);
+            let half = projected.dim(1)? / 2;
+            let (scale, shift) = (projected.narrow(1, 0, half)?, projected.narrow(1, half, half)?);
             self.norm_out.forward(&h)?.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(&shift)?
         } else {
-            self.norm_out.forward(&h.broadcast_add(&told)?)?
+            self.norm_out.forward(&h.broadcast_add(&projected)?)?
         };
         let h = self.conv_out.forward(&h.silu()?)?;
         match &self.skip_connection {
@@ -146,7 +146,7 @@ impl ResBlock {
     }
 }
 
-/// Attention of every pixel to every pixel.
+/// Self-attention of all pixels.
 #[derive(Debug)]
 pub(super) struct AttentionBlock {
     norm: GroupNorm,
@@ -177,7 +177,8 @@ impl AttentionBlock {
     }
 }
 
-/// A token of the pixels' mean attends to itself and to them; what it sees becomes the answer.
+/// Attention pooling: a token with the mean of all pixels attends to itself and to all pixels. Its output gives the
+/// logits.
 #[derive(Debug)]
 pub(super) struct AttentionPool {
     positional_embedding: Tensor,

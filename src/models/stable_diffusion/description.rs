@@ -1,3 +1,5 @@
+//! The description of a model folder: its configurations and tokenizers, checked, without its weights.
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -9,31 +11,35 @@ use crate::{
         clip_text::ClipTextConfig,
         latent_diffusion::{Input, Spec},
         legacy,
-        text_encoders::Way,
+        text_encoders::EncoderOutput,
         unet2d_condition::UNet2DConditionConfig,
     },
     weights::{LoadError, ModelFolder},
 };
 
-/// The part of a folder with diffusers' `AutoencoderTiny`, which diffusers' own layout has no name for: its pipelines take
-/// one in place of the `vae`.
+/// The subfolder with diffusers' `AutoencoderTiny`. diffusers' own layout has no name for it: pipelines take an
+/// `AutoencoderTiny` instead of the `vae`.
 pub(super) const VAE_TINY: &str = "vae_tiny";
 
-/// Everything a folder says but its weights: configurations that can be honoured and that fit each other.
+/// Everything in a folder except its weights. The configurations are supported and fit each other.
 pub(super) struct Description {
-    /// The parts of the text encoders, in their order.
+    /// Subfolder, tokenizer and configuration of each text encoder, in order.
     pub text: Vec<(&'static str, ClipTokenizer, ClipTextConfig)>,
-    pub way: Way,
+    pub way: EncoderOutput,
     pub unet_config: UNet2DConditionConfig,
     pub vae_config: AutoencoderKlConfig,
     pub vae_tiny_config: Option<AutoencoderTinyConfig>,
     pub scheduler_config: Map<String, Value>,
     pub spec: Spec,
-    /// What people should know of how the configurations are read.
+    /// Notes for users on how the configurations are read.
     pub notes: Vec<String>,
 }
 
 impl Description {
+    /// Reads the configurations and tokenizers of a folder.
+    ///
+    /// # Errors
+    /// A file is missing or broken, a key is not supported, or the parts do not fit each other.
     pub fn read(folder: &ModelFolder) -> Result<Description, LoadError> {
         let index = folder.json("model_index.json")?;
         check_parts("model_index.json", &index)?;
@@ -66,7 +72,7 @@ impl Description {
             agree_on_latents(tiny, &vae_config)?;
         }
         let pooled_width = unet_config.added().and_then(|_| text.last()?.2.projection());
-        let way = if unet_config.added().is_some() { Way::Penultimate } else { Way::Last };
+        let way = if unet_config.added().is_some() { EncoderOutput::Penultimate } else { EncoderOutput::Last };
         let widths: Vec<usize> = text.iter().map(|(.., text)| text.hidden_size).collect();
         let spec = Spec {
             latent_channels: vae_config.latent_channels,
@@ -93,7 +99,7 @@ impl Description {
         notes.extend(vae_tiny_config.as_ref().and_then(|tiny| unused_shift(VAE_TINY, tiny.shift_factor)));
         let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
         notes.extend(SchedulerConfig::take_class(&index, &mut scheduler_config));
-        // The pipelines of Stable Diffusion 1 and 2 amend old files, those of its successors do not.
+        // The pipelines of Stable Diffusion 1 and 2 correct old files; those of Stable Diffusion XL do not.
         let scheduler_config = match unet_config.added() {
             None => legacy::scheduler_config(scheduler_config),
             Some(_) => scheduler_config,
@@ -102,13 +108,14 @@ impl Description {
     }
 }
 
-/// diffusers' pipelines of Stable Diffusion divide latents by `scaling_factor` and have no use for a shift.
+/// A note if there is a shift: diffusers' pipelines of Stable Diffusion divide latents by `scaling_factor` and use no
+/// shift.
 fn unused_shift(part: &str, shift_factor: f64) -> Option<String> {
     let note = || format!("{part}/config.json: shift_factor {shift_factor} is not used, as in diffusers' pipelines");
     (shift_factor != 0.0).then(note)
 }
 
-/// The text encoders that the folder has, each with its tokenizer.
+/// The text encoders of the folder, each with its tokenizer.
 fn text_parts(
     folder: &ModelFolder,
     index: &Map<String, Value>,
@@ -129,7 +136,7 @@ fn text_parts(
     Ok(parts)
 }
 
-/// How many numbers the U-Net is told of the sizes of a picture.
+/// How many numbers about the sizes of a picture the U-Net takes: 0, 5 or 6.
 fn time_ids(unet: &UNet2DConditionConfig, pooled_width: Option<usize>) -> Result<usize, LoadError> {
     let Some(added) = unet.added() else { return Ok(0) };
     let count = added.time_ids(pooled_width.unwrap_or(0)).filter(|count| [5, 6].contains(count));
@@ -145,7 +152,7 @@ fn time_ids(unet: &UNet2DConditionConfig, pooled_width: Option<usize>) -> Result
     })
 }
 
-/// The pipelines whose folders hold these networks.
+/// The pipeline classes of Stable Diffusion 1 and 2 whose folders can be loaded.
 pub const CLASSES: [&str; 6] = [
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -155,13 +162,13 @@ pub const CLASSES: [&str; 6] = [
     "LatentConsistencyModelImg2ImgPipeline",
 ];
 
-/// Those of Stable Diffusion XL.
+/// The pipeline classes of Stable Diffusion XL whose folders can be loaded.
 pub const XL_CLASSES: [&str; 3] =
     ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
-/// The parts that a folder may have: their names, and the classes that can be loaded, none meaning that it is left aside.
+/// The parts that a folder may have, with the classes that can be loaded. An empty list accepts every class.
 const PARTS: [(&str, &[&str]); 13] = [
-    ("scheduler", &[]), // its class is for those who sample to refuse
+    ("scheduler", &[]), // its class is checked when a sampler is chosen
     ("text_encoder", &["CLIPTextModel"]),
     ("text_encoder_2", &["CLIPTextModelWithProjection"]),
     ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
@@ -173,7 +180,7 @@ const PARTS: [(&str, &[&str]); 13] = [
     ("safety_checker", &[]),
     ("requires_safety_checker", &[]),
     ("force_zeros_for_empty_prompt", &[]),
-    // It follows from the U-Net's own configuration.
+    // Follows from the U-Net's configuration.
     ("requires_aesthetics_score", &[]),
 ];
 
@@ -201,7 +208,8 @@ fn check_parts(path: &str, index: &Map<String, Value>) -> Result<(), LoadError> 
     Ok(())
 }
 
-/// The parts must fit each other: the tokens of a prompt, and the layers of the encoder that has the fewest.
+/// Checks that the parts fit each other. Returns the number of tokens of a prompt, and the number of layers of the text
+/// encoder that has the fewest.
 fn agree(
     text: &[(&'static str, ClipTokenizer, ClipTextConfig)],
     unet: &UNet2DConditionConfig,
@@ -223,7 +231,7 @@ fn agree(
     Ok((length, layers.unwrap_or(0)))
 }
 
-/// Both decoders must take the same latents to pictures of the same size.
+/// Checks that both decoders take the same latents to pictures of the same size.
 fn agree_on_latents(tiny: &AutoencoderTinyConfig, vae: &AutoencoderKlConfig) -> Result<(), LoadError> {
     for (tiny_key, tiny_value, key, value) in [
         ("vae_tiny latent_channels", tiny.latent_channels, "vae latent_channels", vae.latent_channels),

@@ -1,4 +1,4 @@
-//! The sizes of a model's layers, from which follows what its calls ask for.
+//! The sizes of a model's layers, from which the demand of its calls is computed.
 
 use super::Description;
 use crate::models::{
@@ -32,7 +32,7 @@ impl Sizes {
         }
     }
 
-    /// What one row of such a call asks for.
+    /// The demand of one row of a call. For text, one row is one prompt through all encoders.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
             Part::Text => self.text.iter().map(ClipTextConfig::demand).fold(Demand::default(), Demand::then),
@@ -44,7 +44,7 @@ impl Sizes {
         }
     }
 
-    /// The pieces that latents of (h, w) are decoded in.
+    /// The tiles in which latents of (h, w) are decoded.
     pub fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
         self.vae.tiles(h, w)
     }

@@ -9,7 +9,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::content;
 use crate::weights::{LoadError, ModelFolder};
 
-/// An entry of `added_tokens_decoder`; what is absent is as transformers' `AddedToken` has it.
+/// An entry of `added_tokens_decoder`. Absent keys have the defaults of transformers' `AddedToken`.
 #[derive(Deserialize)]
 struct Entry {
     content: String,
@@ -24,11 +24,11 @@ struct Entry {
     special: bool,
 }
 
-/// Adds the tokens that `tokenizer_config.json` (`added_tokens_decoder`) and `added_tokens.json` list, in the order of their
-/// ids. Where both list a token, the first says how the token is matched. `special` is `special_tokens_map.json`.
+/// Adds the tokens that `tokenizer_config.json` (`added_tokens_decoder`) and `added_tokens.json` list, in the order of
+/// their ids. If both list an id, the entry of `added_tokens_decoder` counts. `special` is `special_tokens_map.json`.
 ///
 /// # Errors
-/// A file is broken, or a token has another id than the one that is next.
+/// A file is broken, or the id of a token is not the next free id.
 pub(super) fn add(
     tokenizer: &mut Tokenizer,
     folder: &ModelFolder,
@@ -59,7 +59,7 @@ pub(super) fn add(
     let bad = |reason: String| LoadError::Tokenizer { path: part.to_owned(), reason };
     tokenizer.add_tokens(tokens.values().cloned()).map_err(|error| bad(error.to_string()))?;
     for (id, AddedToken { content, .. }) in tokens {
-        // transformers gives such a token the next free id or the one of the file, by its version.
+        // Depending on its version, transformers gives such a token the next free id or the id in the file.
         match tokenizer.token_to_id(&content) {
             Some(given) if given == id => {}
             given => {
@@ -71,8 +71,8 @@ pub(super) fn add(
     Ok(())
 }
 
-/// For each added token that stands for several the ids of the further ones: diffusers writes a word of several vectors as
-/// `<cat>`, `<cat>_1`, `<cat>_2` …, and reads all of them where a prompt has the first.
+/// The further ids of each added token that stands for several. diffusers saves a word of several vectors as `<cat>`,
+/// `<cat>_1`, `<cat>_2` …, and replaces the first one in a prompt by all of them.
 pub(super) fn further(tokenizer: &Tokenizer) -> HashMap<u32, Vec<u32>> {
     let added = tokenizer.get_added_tokens_decoder();
     let ids: HashMap<&str, u32> = added.iter().map(|(id, token)| (token.content.as_str(), *id)).collect();
@@ -90,7 +90,7 @@ impl From<Entry> for AddedToken {
     }
 }
 
-/// Tokens that a version before `added_tokens_decoder` marks as special.
+/// The tokens that versions of transformers before `added_tokens_decoder` mark as special.
 fn additional_special_tokens<'a>(config: &'a Map<String, Value>, special: &'a Map<String, Value>) -> HashSet<&'a str> {
     let lists = [special, config].into_iter().filter_map(|map| map.get("additional_special_tokens")?.as_array());
     lists.flatten().filter_map(|token| content(Some(token))).collect()

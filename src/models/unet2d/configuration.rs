@@ -1,3 +1,5 @@
+//! The configuration of a `UNet2DModel`.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -11,7 +13,7 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `unet/config.json` that this network honors, with diffusers' defaults.
+/// The keys of `unet/config.json` that the network supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UNet2DConfig {
@@ -24,29 +26,30 @@ pub struct UNet2DConfig {
     pub freq_shift: f64,
     pub flip_sin_to_cos: bool,
     pub down_block_types: Vec<DownBlockType>,
-    /// None: nothing between the way down and the way up.
+    /// `None`: no block between the way down and the way up.
     pub mid_block_type: Option<MidBlockType>,
     pub up_block_types: Vec<UpBlockType>,
     pub block_out_channels: Vec<usize>,
     pub layers_per_block: usize,
     pub mid_block_scale_factor: f64,
     pub downsample_padding: usize,
-    /// Of blocks with attention.
+    /// How `AttnDownBlock2D` halves its map.
     pub downsample_type: ResampleType,
+    /// How `AttnUpBlock2D` doubles its map.
     pub upsample_type: ResampleType,
-    /// Width of a head; None: one head as wide as the map.
+    /// Width of a head; `None`: one head with all channels.
     pub attention_head_dim: Option<usize>,
-    /// None: a quarter of the channels, at most 32.
+    /// `None`: a quarter of the channels, at least 1 and at most 32.
     pub norm_num_groups: Option<usize>,
-    /// Groups of the norm before the attention in the middle.
+    /// Groups of the norm before the attention of the middle block.
     pub attn_norm_num_groups: Option<usize>,
     pub norm_eps: f64,
     pub resnet_time_scale_shift: TimeEmbeddingNorm,
-    /// In the middle.
+    /// Whether the middle block has attention.
     pub add_attention: bool,
     pub class_embed_type: Option<ClassEmbedType>,
     pub num_class_embeds: Option<usize>,
-    /// Of a learned time embedding.
+    /// Number of timesteps of a learned time embedding.
     pub num_train_timesteps: Option<usize>,
 }
 
@@ -84,19 +87,21 @@ impl Default for UNet2DConfig {
     }
 }
 
+/// What the time embedding is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeEmbeddingType {
     /// Sines and cosines of the timestep.
     Positional,
     /// Sines and cosines of the logarithm of the noise level, at random frequencies that are part of the weights. The
-    /// output is divided by the noise level.
+    /// output of the network is divided by the noise level.
     Fourier,
-    /// A vector for each timestep.
+    /// One vector for each timestep.
     Learned,
 }
 
-/// Blocks on the way down. The first files had `UNetRes` in front of each name, which diffusers passes over.
+/// Blocks on the way down, by diffusers' class names. The first files have `UNetRes` before each name, which diffusers
+/// ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
     #[serde(alias = "UNetResDownBlock2D")]
@@ -111,12 +116,13 @@ pub enum DownBlockType {
     AttnSkipDownBlock2D,
 }
 
+/// Middle blocks, by diffusers' class names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MidBlockType {
     UNetMidBlock2D,
 }
 
-/// Blocks on the way up; see [`DownBlockType`] for their names.
+/// Blocks on the way up; see [`DownBlockType`] for the prefix of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpBlockType {
     #[serde(alias = "UNetResUpBlock2D")]
@@ -131,7 +137,7 @@ pub enum UpBlockType {
     AttnSkipUpBlock2D,
 }
 
-/// What changes the size of a map.
+/// The layers that change the size of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResampleType {
@@ -139,23 +145,24 @@ pub enum ResampleType {
     Resnet,
 }
 
+/// What the class embedding is computed from, if not from one vector for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClassEmbedType {
-    /// The number of the class is embedded as a timestep is.
+    /// The number of the class, embedded like a timestep.
     Timestep,
 }
 
 const FIXED: &[Fixed] = &[
     ("act_fn", &[r#""silu""#, r#""swish""#]),
-    ("dropout", &[]), // only in training
+    ("dropout", &[]), // used in training only
 ];
 
 impl UNet2DConfig {
     /// Reads the keys of the file at `path`.
     ///
     /// # Errors
-    /// A key that the network cannot honor, named.
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         config.check(path)?;
@@ -217,8 +224,8 @@ impl UNet2DConfig {
         divides(path, "norm_num_groups", self.groups(self.block_out_channels[0]), self.block_out_channels[0])
     }
 
-    /// Blocks with a skip image have 3 channels of it, and the image is as large as the map only if all blocks on the way
-    /// have one.
+    /// Checks the blocks with a skip image. The image has 3 channels, and is as large as the map only if all blocks on
+    /// the way have a skip image.
     fn check_skips(&self) -> Result<(), (&'static str, &'static str)> {
         let down: Vec<bool> = self.down_block_types.iter().map(|block| block.has_skip_image()).collect();
         let up: Vec<bool> = self.up_block_types.iter().map(|block| block.has_skip_image()).collect();
@@ -234,12 +241,12 @@ impl UNet2DConfig {
         }
     }
 
-    /// Height and width of what the network takes are multiples of this.
+    /// Height and width of the network's input are multiples of this number.
     pub fn unit(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// The number of classes, if the network is told one.
+    /// The number of classes, if the configuration has one.
     pub fn classes(&self) -> Option<usize> {
         self.num_class_embeds
     }
@@ -248,18 +255,18 @@ impl UNet2DConfig {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
 
-    /// The groups of a norm of so many channels.
+    /// The groups of a norm of this many channels.
     pub(super) fn groups(&self, channels: usize) -> usize {
         self.norm_num_groups.unwrap_or_else(|| groups_of(channels))
     }
 }
 
-/// The groups of a norm where the configuration has no number.
+/// The groups of a norm if the configuration has no number.
 pub(super) fn groups_of(channels: usize) -> usize {
     (channels / 4).clamp(1, 32)
 }
 
-/// The most classes, and timesteps with a vector each, that are taken for sane.
+/// The largest supported number of classes, and of timesteps with a vector each.
 const MOST_LABELS: usize = 1 << 20;
 
 impl DownBlockType {

@@ -1,4 +1,4 @@
-//! The work and the memory of a call, layer by layer in the order of `forward`.
+//! Work and memory of a call of the U-Net, layer by layer in the order of `forward`.
 
 use super::{
     configuration::UNet2DConfig,
@@ -6,10 +6,10 @@ use super::{
 };
 use crate::models::demand::{Demand, attention, conv, resnet};
 
-/// A sum of layers, and the maps that wait for the way up.
+/// The demand of the layers so far, and the skips in memory.
 struct Walk {
     so_far: Demand,
-    /// Floats of each skip that is still held.
+    /// Floats of each skip that is still in memory.
     skips: Vec<usize>,
 }
 
@@ -22,12 +22,12 @@ impl Walk {
         self.take(attention(places, block.outputs));
     }
 
-    /// What the end of a block does on maps of `before` places that become `after`.
+    /// Adds the layers at the end of a block, which take maps of `before` places to `after` places.
     fn resample(&mut self, block: &Block, before: usize, after: usize) {
         match block.resampler {
             Some(Resampler::Conv) => self.take(conv(after, 3, block.outputs, block.outputs, before.max(after))),
             Some(Resampler::Resnet(..)) => {
-                // The first norm sees the map as it was; convolutions see it as it becomes.
+                // The first norm runs at the old size; the convolutions run at the new size.
                 self.take(resnet(after, block.outputs, block.outputs).beside(2 * before * block.outputs));
             }
             None => {}
@@ -36,7 +36,7 @@ impl Walk {
 }
 
 impl UNet2DConfig {
-    /// What one row of (h, w) places asks for.
+    /// The demand of one row of (h, w) places.
     pub fn demand(&self, [h, w]: [usize; 2]) -> Demand {
         let places = |level: usize| h.div_ceil(1 << level) * w.div_ceil(1 << level);
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);

@@ -1,3 +1,5 @@
+//! The blocks on the way down.
+
 use candle_core::{Result, Tensor};
 
 use super::{
@@ -23,7 +25,7 @@ pub(super) struct DownBlock {
     resnets: Vec<ResnetBlock2D>,
     /// One after each resnet, or none.
     attentions: Vec<SpatialAttention>,
-    /// In all blocks but the last.
+    /// Present in all blocks except the last.
     downsampler: Option<Downsampler>,
     kernels: Kernels,
 }
@@ -32,7 +34,7 @@ pub(super) struct DownBlock {
 enum Downsampler {
     Conv(Downsample2D),
     Resnet(ResnetBlock2D),
-    /// The image is halved, and its convolution of one pixel is added to the map.
+    /// Halves the skip image and adds its 1 × 1 convolution to the map.
     WithSkipImage {
         resnet_down: ResnetBlock2D,
         skip_conv: Linear,
@@ -40,7 +42,7 @@ enum Downsampler {
 }
 
 impl DownBlock {
-    /// Block `i` from the input.
+    /// Block `i`, counted from the input.
     pub fn new(weights: &Weights, config: &UNet2DConfig, i: usize) -> Self {
         let Block { resnets, outputs, attentions, resampler, has_skip_image } = config.down(i);
         let paths = (weights.pp("resnets"), weights.pp("attentions"));
@@ -71,8 +73,8 @@ impl DownBlock {
         }
     }
 
-    /// x (B, h, w, in) → (B, h/2, w/2, out), the last block keeping the size. Every map made is pushed on `skips`; `image`
-    /// (B, h, w, 3) is halved with the map where the block has one.
+    /// x (B, h, w, in) → (B, h/2, w/2, out); the last block keeps the size. Every map is pushed on `skips`. `image`
+    /// (B, h, w, 3) is halved with the map if the block has a skip image.
     pub async fn forward(
         &self,
         mut x: Tensor,
@@ -95,7 +97,7 @@ impl DownBlock {
             Downsampler::WithSkipImage { resnet_down, skip_conv } => {
                 let x = resnet_down.forward(&x, Some(time), RowAdapters::NONE).await?;
                 *image = Resample::FirDown.forward(self.kernels, image)?;
-                skip_conv.forward_onto(image, &x)?
+                skip_conv.forward_with(image, &x)?
             }
         };
         skips.push(x.clone());

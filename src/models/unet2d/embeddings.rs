@@ -1,3 +1,5 @@
+//! The embedding of times and classes.
+
 use std::f32::consts::PI;
 
 use candle_core::{Device, Result, Tensor};
@@ -21,18 +23,20 @@ pub(super) struct Embeddings {
     kernels: Kernels,
 }
 
+/// The features from which the time embedding is computed.
 #[derive(Debug)]
 enum TimeProjection {
     Positional(Sinusoids),
-    /// diffusers' `GaussianFourierProjection`: the frequencies, (C).
+    /// diffusers' `GaussianFourierProjection`, with its frequencies (C).
     Fourier(Tensor),
-    /// A vector for each timestep, (T, C).
+    /// One vector for each timestep, (T, C).
     Learned(Tensor),
 }
 
+/// The embedding of classes.
 #[derive(Debug)]
 enum ClassEmbedding {
-    /// A vector for each class, (K, E).
+    /// One vector for each class, (K, E).
     Table(Tensor),
     Timestep(TimestepEmbedding),
 }
@@ -67,7 +71,7 @@ impl Embeddings {
         Self { time_proj, time_embedding: embedding("time_embedding"), class_embedding, kernels: weights.kernels() }
     }
 
-    /// times (B), classes (B) where the network has classes → SiLU of the embedding, (B, E), as every block takes it
+    /// times (B), and classes (B) if the network has classes → SiLU of the embedding, (B, E), which every block takes
     pub fn forward(&self, t: &[f32], classes: Option<&[u32]>, device: &Device) -> Result<Tensor> {
         let times = self.time_proj.forward(t, device)?;
         let time = self.time_embedding.forward(&times, None, RowAdapters::NONE)?;
@@ -93,7 +97,7 @@ impl Embeddings {
 }
 
 impl TimeProjection {
-    /// (B) → (B, width)
+    /// times (B) → features (B, width), twice as many for `Fourier`
     fn forward(&self, t: &[f32], device: &Device) -> Result<Tensor> {
         match self {
             Self::Positional(sinusoids) => sinusoids.forward(t, t.len(), device),
@@ -113,7 +117,7 @@ impl TimeProjection {
     }
 }
 
-/// Some rows of a table.
+/// The rows of a table at these indices.
 fn rows(table: &Tensor, indices: &[u32], device: &Device) -> Result<Tensor> {
     let known = table.dim(0)?;
     match indices.iter().find(|index| **index as usize >= known) {
@@ -122,10 +126,10 @@ fn rows(table: &Tensor, indices: &[u32], device: &Device) -> Result<Tensor> {
     }
 }
 
-/// sin, then cos, of 2π·w·ln t, in float32 in the order in which diffusers multiplies: the arguments reach thousands of
-/// radians, so that another order would show.
+/// sin, then cos, of 2π·w·ln t, in float32 and in the order in which diffusers multiplies. The arguments reach
+/// thousands of radians, so another order would change the result visibly.
 fn fourier(t: f32, frequencies: &[f32]) -> Vec<f32> {
-    // The logarithm is rounded once.
+    // The logarithm is computed in float64 and rounded once.
     let logarithm = libm::log(f64::from(t)) as f32;
     let angles = || frequencies.iter().map(|frequency| logarithm * frequency * 2.0 * PI);
     angles().map(libm::sinf).chain(angles().map(libm::cosf)).collect()

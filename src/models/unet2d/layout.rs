@@ -1,4 +1,4 @@
-//! Which layers the blocks of a configuration have, and their sizes: what blocks are built by, checked by and counted by.
+//! The layers of each block and their sizes, from which blocks are built, checked and counted.
 
 use super::configuration::{DownBlockType, ResampleType, UNet2DConfig, UpBlockType, groups_of};
 use crate::models::{
@@ -7,37 +7,39 @@ use crate::models::{
     spatial_attention::SpatialAttentionKind,
 };
 
-/// A block of the network, in whichever direction.
+/// A block on the way down, in the middle, or on the way up.
 pub(super) struct Block {
     pub resnets: Vec<Layer>,
     pub outputs: usize,
     /// One after each resnet, or one after the last, or none.
     pub attentions: Vec<SpatialAttentionKind>,
-    /// What changes the size of the map at the end.
+    /// The layers that change the size of the map at the end.
     pub resampler: Option<Resampler>,
-    /// The map is joined by an image that is resampled without weights.
+    /// Whether the block also has an image, which is resampled without weights.
     pub has_skip_image: bool,
 }
 
+/// A residual block.
 pub(super) struct Layer {
     pub inputs: usize,
     pub kind: ResnetKind,
 }
 
+/// Layers that change the size of a map.
 #[derive(Clone, Copy)]
 pub(super) enum Resampler {
     Conv,
     Resnet(Resample, ResnetKind),
 }
 
-/// What blocks with a skip image, and their attentions, divide their sums by.
+/// The sums of blocks with a skip image, and of their attentions, are divided by this factor.
 const SKIP_SCALE: f64 = std::f64::consts::SQRT_2;
 
 /// Groups of the norms before attentions in blocks with a skip image, whatever their width.
 const SKIP_ATTENTION_GROUPS: usize = 32;
 
 impl UNet2DConfig {
-    /// Block `i` from the input.
+    /// Block `i`, counted from the input.
     pub(super) fn down(&self, i: usize) -> Block {
         use DownBlockType::*;
         let channels = &self.block_out_channels;
@@ -70,7 +72,7 @@ impl UNet2DConfig {
         }
     }
 
-    /// Block `i` from the middle, which mirrors the down block at the same level.
+    /// Block `i`, counted from the middle. It mirrors the down block at the same level.
     pub(super) fn up(&self, i: usize) -> Block {
         use UpBlockType::*;
         let channels = &self.block_out_channels;
@@ -84,7 +86,7 @@ impl UNet2DConfig {
             let skipped = if j + 1 == layers { channels[level.saturating_sub(1)] } else { outputs };
             let inputs = below + skipped;
             let groups = match block {
-                // diffusers divides the second summand alone, and published weights were trained with that.
+                // diffusers divides only the second summand by 4, and published weights were trained that way.
                 AttnSkipUpBlock2D => (below + skipped / 4).clamp(1, 32),
                 SkipUpBlock2D => groups_of(inputs),
                 UpBlock2D | AttnUpBlock2D | ResnetUpsampleBlock2D => self.groups(inputs),
@@ -114,7 +116,7 @@ impl UNet2DConfig {
         }
     }
 
-    /// The block between the way down and the way up: two resnets, and an attention between them.
+    /// The middle block: two resnets, and perhaps an attention between them.
     pub(super) fn middle(&self) -> Option<Block> {
         self.mid_block_type?;
         let outputs = self.block_out_channels[self.block_out_channels.len() - 1];

@@ -1,3 +1,5 @@
+//! The block between the way down and the way up.
+
 use candle_core::{Result, Tensor};
 
 use super::layout::Block;
@@ -10,7 +12,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct MidBlock {
     resnets: Vec<ResnetBlock2D>,
-    /// After the first.
+    /// Runs after the first resnet.
     attention: Option<SpatialAttention>,
 }
 

@@ -1,3 +1,5 @@
+//! The blocks on the way up.
+
 use candle_core::{Result, Tensor};
 
 use super::{
@@ -5,7 +7,7 @@ use super::{
     layout::{Block, Layer, Resampler},
 };
 use crate::{
-    kernels::{Kernels, finish::Onto},
+    kernels::{Kernels, finish::Epilogue},
     models::{
         adapters::RowAdapters,
         layers::{Conv, GroupNorm},
@@ -23,7 +25,7 @@ pub(super) struct UpBlock {
     resnets: Vec<ResnetBlock2D>,
     /// One after each resnet, or one after the last, or none.
     attentions: Vec<SpatialAttention>,
-    /// In all blocks but the last.
+    /// Present in all blocks except the last.
     upsampler: Option<Upsampler>,
     has_skip_image: bool,
     kernels: Kernels,
@@ -34,7 +36,7 @@ pub(super) struct UpBlock {
 enum Upsampler {
     Conv(Upsample2D),
     Resnet(ResnetBlock2D),
-    /// What the map adds to the image before the map grows.
+    /// Adds a convolution of the map to the image, then doubles the map.
     WithSkipImage {
         skip_norm: GroupNorm,
         skip_conv: Conv,
@@ -43,7 +45,7 @@ enum Upsampler {
 }
 
 impl UpBlock {
-    /// Block `i` from the middle.
+    /// Block `i`, counted from the middle.
     pub fn new(weights: &Weights, config: &UNet2DConfig, i: usize) -> Self {
         let Block { resnets, outputs, attentions, resampler, has_skip_image } = config.up(i);
         let paths = (weights.pp("resnets"), weights.pp("attentions"));
@@ -72,8 +74,8 @@ impl UpBlock {
         }
     }
 
-    /// x (B, h, w, in) → (B, 2h, 2w, out), the last block keeping the size; the block's own maps are taken off `skips`. The
-    /// image grows with the map and gathers what each level adds to it.
+    /// x (B, h, w, in) → (B, 2h, 2w, out); the last block keeps the size. The block's own maps are popped off `skips`.
+    /// The image is doubled with the map, and each level adds to it.
     pub async fn forward(
         &self,
         mut x: Tensor,
@@ -98,8 +100,8 @@ impl UpBlock {
             Upsampler::Conv(conv) => conv.forward(&x, 2 * x.dim(1)?, 2 * x.dim(2)?, RowAdapters::NONE),
             Upsampler::Resnet(resnet) => resnet.forward(&x, Some(time), RowAdapters::NONE).await,
             Upsampler::WithSkipImage { skip_norm, skip_conv, resnet_up } => {
-                let onto = Onto { rows: None, residual: image.as_ref() };
-                *image = Some(skip_conv.adapted_onto(&skip_norm.forward_silu(&x)?, onto, RowAdapters::NONE)?);
+                let epilogue = Epilogue { rows: None, residual: image.as_ref() };
+                *image = Some(skip_conv.adapted_with(&skip_norm.forward_silu(&x)?, epilogue, RowAdapters::NONE)?);
                 resnet_up.forward(&x, Some(time), RowAdapters::NONE).await
             }
         }

@@ -1,3 +1,5 @@
+//! The conditions of a U-Net call, and the layers that embed them.
+
 use candle_core::{Device, Result, Tensor};
 
 use super::{AddedConditions, UNet2DConditionConfig};
@@ -10,47 +12,48 @@ use crate::{
     weights::Weights,
 };
 
-/// What each row of a call is told beside its noisy latents.
+/// The conditions of each row of a call, in addition to its noisy latents.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions<'a> {
-    /// (B) in steps of training, not rounded.
+    /// Times (B), in training steps, not rounded.
     pub t: &'a [f32],
-    /// (B, L, D)
+    /// Hidden states of the text, (B, L, D).
     pub text: &'a Tensor,
-    /// Where the network asks for it.
+    /// The additional conditions of SDXL, if the network takes them.
     pub added: Option<&'a Added>,
-    /// (B): the guidance scale that a distilled network is told, less one; where the network asks for it.
+    /// (B): the guidance scale minus 1, if the network is distilled and takes it.
     pub guidance: Option<&'a [f32]>,
+    /// The LoRA adapters of the rows.
     pub adapters: &'a RowAdapters,
 }
 
 impl<'a> Conditions<'a> {
-    /// A time and a text, for networks that are told nothing else.
+    /// A time and a text, for networks that take no other conditions.
     pub fn plain(t: &'a [f32], text: &'a Tensor) -> Self {
         Conditions { t, text, added: None, guidance: None, adapters: RowAdapters::NONE }
     }
 }
 
-/// What SDXL is told of a prompt as a whole and of the picture's sizes (section 2.2 of Podell et al. 2023,
-/// arXiv:2307.01952).
+/// The additional conditions of SDXL: the prompt as a whole, and the sizes of the picture (section 2.2 of Podell et al.
+/// 2023, arXiv:2307.01952).
 #[derive(Clone, Debug)]
 pub struct Added {
-    /// (B, P)
+    /// Vectors of the whole prompts, (B, P).
     pub text_embeds: Tensor,
-    /// B times as many as the network takes.
+    /// Numbers about the picture's sizes: for each of B rows, as many as the network takes.
     pub time_ids: Vec<f32>,
 }
 
-/// The conditions as the blocks take them.
-pub(in crate::models) struct Told<'a> {
-    /// SiLU of the embedding of the time and of what is added to it, (B, E).
+/// The conditions in the form that the blocks take.
+pub(in crate::models) struct EmbeddedConditions<'a> {
+    /// SiLU of the sum of the embeddings of the time and of the additional conditions, (B, E).
     pub time: Tensor,
-    /// (B, L, D)
+    /// Hidden states of the text, (B, L, D).
     pub text: &'a Tensor,
     pub adapters: &'a RowAdapters,
 }
 
-/// The layers that turn conditions into embeddings, which U-Net and ControlNet both have.
+/// The layers that embed the conditions, which U-Nets and ControlNets both have.
 #[derive(Debug)]
 pub(in crate::models) struct Embeddings {
     time_proj: Sinusoids,
@@ -82,7 +85,7 @@ impl Embeddings {
         }
     }
 
-    pub fn forward<'a>(&self, conditions: &Conditions<'a>, device: &Device) -> Result<Told<'a>> {
+    pub fn forward<'a>(&self, conditions: &Conditions<'a>, device: &Device) -> Result<EmbeddedConditions<'a>> {
         let Conditions { t, text, added, guidance, adapters } = *conditions;
         let guidance = match (self.guidance, guidance) {
             (None, None) => None,
@@ -107,6 +110,6 @@ impl Embeddings {
                 candle_core::bail!("conditions of SDXL are wanted: {}, given: {}", wanted.is_some(), given.is_some())
             }
         }
-        Ok(Told { time: self.kernels.silu(&time)?, text, adapters }) // every block takes SiLU of it
+        Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters }) // every block takes its SiLU
     }
 }

@@ -1,3 +1,5 @@
+//! The configuration of a `UNet2DConditionModel`.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -13,7 +15,7 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `unet/config.json` that this network honours, with diffusers' defaults.
+/// The keys of `unet/config.json` that the network supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UNet2DConditionConfig {
@@ -35,7 +37,7 @@ pub struct UNet2DConditionConfig {
     pub cross_attention_dim: PerBlock,
     pub transformer_layers_per_block: PerBlock,
     pub reverse_transformer_layers_per_block: Option<Vec<usize>>,
-    /// In spite of its name the number of heads.
+    /// The number of heads, in spite of its name.
     pub attention_head_dim: PerBlock,
     pub use_linear_projection: bool,
     pub time_embedding_dim: Option<usize>,
@@ -82,32 +84,33 @@ impl Default for UNet2DConditionConfig {
     }
 }
 
-/// What is added to the embedding of the time.
+/// The embedding that is added to the embedding of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdditionEmbedType {
-    /// A vector of the whole prompt, and sizes.
+    /// Of the vector of the whole prompt, and of numbers about the picture's sizes.
     TextTime,
 }
 
-/// The sizes of what is added to the embedding of the time.
+/// The sizes of the embedding that is added to the embedding of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddedConditions {
-    /// Sines and cosines of each number.
+    /// Number of sines and cosines of each number.
     pub time_embed_dim: usize,
-    /// Of all that is added together.
+    /// Width of the input: the vector of the prompt, and the sines and cosines of all numbers.
     pub width: usize,
 }
 
 impl AddedConditions {
-    /// How many numbers stand beside a prompt's vector of `pooled` values, if any number fits.
+    /// How many numbers the input has in addition to a prompt's vector of `pooled` values; `None` if no count fits.
     pub fn time_ids(&self, pooled: usize) -> Option<usize> {
         let rest = self.width.checked_sub(pooled)?;
         rest.is_multiple_of(self.time_embed_dim).then_some(rest / self.time_embed_dim)
     }
 }
 
-/// Blocks on the way down. The first files had `UNetRes` in front of each name, which diffusers passes over.
+/// Blocks on the way down, by diffusers' class names. The first files have `UNetRes` before each name, which diffusers
+/// ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
     #[serde(alias = "UNetResCrossAttnDownBlock2D")]
@@ -116,12 +119,13 @@ pub enum DownBlockType {
     DownBlock2D,
 }
 
+/// Middle blocks, by diffusers' class names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MidBlockType {
     UNetMidBlock2DCrossAttn,
 }
 
-/// Blocks on the way up; see [`DownBlockType`] for their names.
+/// Blocks on the way up; see [`DownBlockType`] for the prefix of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpBlockType {
     #[serde(alias = "UNetResCrossAttnUpBlock2D")]
@@ -130,15 +134,15 @@ pub enum UpBlockType {
     UpBlock2D,
 }
 
-/// Keys that change the network in ways it does not have; those without values change nothing here.
+/// Keys that could change the network, with the supported values. Keys with an empty list have no effect here.
 const FIXED: &[Fixed] = &[
     ("act_fn", &[r#""silu""#, r#""swish""#]),
-    ("addition_embed_type_num_heads", &[]), // no additional embedding that is supported has heads
+    ("addition_embed_type_num_heads", &[]), // no supported additional embedding has heads
     ("attention_type", &[r#""default""#]),
     ("class_embed_type", &["null"]),
     ("class_embeddings_concat", &["false"]),
     ("cross_attention_norm", &["null"]),
-    ("dropout", &[]), // only in training
+    ("dropout", &[]), // used in training only
     ("dual_cross_attention", &["false"]),
     ("encoder_hid_dim", &["null"]),
     ("encoder_hid_dim_type", &["null"]),
@@ -156,7 +160,10 @@ const FIXED: &[Fixed] = &[
 ];
 
 impl UNet2DConditionConfig {
-    /// Reads the keys of the file at `path`, refusing what the network cannot honour.
+    /// Reads the keys of the file at `path`.
+    ///
+    /// # Errors
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         config.check(path)?;
@@ -209,7 +216,7 @@ impl UNet2DConditionConfig {
         }
         if let Some(width) = self.time_cond_proj_dim {
             within(path, "time_cond_proj_dim", width, WIDEST)?;
-            divides(path, "time_cond_proj_dim", 4, width)?; // two frequencies at least, which are apart
+            divides(path, "time_cond_proj_dim", 4, width)?; // at least two different frequencies
         }
         if self.addition_embed_type.is_some() {
             for (key, value) in [
@@ -232,7 +239,7 @@ impl UNet2DConditionConfig {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
 
-    /// What is added to the embedding of the time, if anything.
+    /// The sizes of the embedding that is added to the embedding of the time, if there is one.
     pub fn added(&self) -> Option<AddedConditions> {
         self.addition_embed_type?;
         Some(AddedConditions {
@@ -241,7 +248,7 @@ impl UNet2DConditionConfig {
         })
     }
 
-    /// The channels of every map on the way down, that of the first convolution before all: what ControlNets add to.
+    /// The channels of every map on the way down, beginning with the first convolution. ControlNets add to these maps.
     pub fn maps(&self) -> Vec<usize> {
         let channels = &self.block_out_channels;
         let of_block = |(i, width): (usize, &usize)| {
@@ -267,7 +274,7 @@ impl UNet2DConditionConfig {
         }
     }
 
-    /// The transformers at level `i`, counted from the input.
+    /// The parameters of the transformers at level `i`, counted from the input.
     pub(super) fn transformer(&self, i: usize, layers: usize) -> TransformerKind {
         TransformerKind {
             channels: self.block_out_channels[i],

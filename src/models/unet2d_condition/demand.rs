@@ -1,12 +1,12 @@
-//! The work and the memory of a U-Net's call, layer by layer in the order of its `forward`.
+//! Work and memory of a call of the U-Net, layer by layer in the order of `forward`.
 
 use super::{DownBlockType, UNet2DConditionConfig, UpBlockType};
 use crate::models::demand::{Demand, conv, resnet, transformer};
 
-/// A sum of layers, and the maps that wait for the way up.
+/// The demand of the layers so far, and the skips in memory.
 struct Walk {
     so_far: Demand,
-    /// Floats of each skip that is still held.
+    /// Floats of each skip that is still in memory.
     skips: Vec<usize>,
 }
 
@@ -17,7 +17,7 @@ impl Walk {
 }
 
 impl UNet2DConditionConfig {
-    /// What one row of (h, w) latent pixels beside `tokens` of text asks for.
+    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens.
     pub fn demand(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
         let mut walk = self.way_down([h, w], tokens);
         let text = [tokens, self.text_width()];
@@ -51,7 +51,7 @@ impl UNet2DConditionConfig {
         walk.so_far
     }
 
-    /// The same for the shallowest branch alone.
+    /// The demand of one row for only the shallowest branch.
     pub fn demand_shallow(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
         let (places, outer) = (h * w, self.block_out_channels[0]);
         let last = self.block_out_channels.len() - 1;
@@ -67,8 +67,8 @@ impl UNet2DConditionConfig {
         demand.then(conv(places, self.conv_out_kernel, outer, self.out_channels, 2 * places))
     }
 
-    /// What a ControlNet of this configuration asks for, but for its picture: the way down, and a convolution of one pixel
-    /// behind every map.
+    /// The demand of one row for a ControlNet of this configuration, without the embedding of its picture: the way
+    /// down, and a 1 × 1 convolution after every map.
     pub(in crate::models) fn demand_down(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
         let mut walk = self.way_down([h, w], tokens);
         let behind: Vec<(usize, usize)> = self.skips([h, w]);
@@ -79,7 +79,7 @@ impl UNet2DConditionConfig {
         walk.so_far
     }
 
-    /// From the input through the middle.
+    /// The layers from the input to the middle block.
     fn way_down(&self, [h, w]: [usize; 2], tokens: usize) -> Walk {
         let text = [tokens, self.text_width()];
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
@@ -109,7 +109,7 @@ impl UNet2DConditionConfig {
         walk
     }
 
-    /// Places and channels of every map that ControlNets add to, the middle's too.
+    /// Places and channels of every map that ControlNets add to, including the output of the middle block.
     fn skips(&self, size: [usize; 2]) -> Vec<(usize, usize)> {
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
         let mut skips = vec![(places(size, 0), channels[0])];
@@ -122,7 +122,7 @@ impl UNet2DConditionConfig {
     }
 }
 
-/// Places of the maps at `level`, each level half as high and wide as the one above it, rounded up.
+/// Places of the maps at `level`. Each level has half the height and width of the level above it, rounded up.
 fn places([h, w]: [usize; 2], level: usize) -> usize {
     h.div_ceil(1 << level) * w.div_ceil(1 << level)
 }
@@ -131,7 +131,7 @@ fn places([h, w]: [usize; 2], level: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// One call of the U-Net of Stable Diffusion 1 at 512 × 512 pixels takes 803 GFLOPs, as its profiles say: two for each
+    /// Profiles of the U-Net of Stable Diffusion 1 at 512 × 512 pixels report 803 GFLOPs for one call: two for each
     /// multiplication.
     #[test]
     fn stable_diffusion_1_takes_what_is_published() {

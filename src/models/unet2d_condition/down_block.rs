@@ -1,6 +1,8 @@
+//! The blocks on the way down.
+
 use candle_core::{Result, Tensor};
 
-use super::{DownBlockType, Told, UNet2DConditionConfig};
+use super::{DownBlockType, EmbeddedConditions, UNet2DConditionConfig};
 use crate::{
     models::{
         pause::pause,
@@ -14,14 +16,14 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::models) struct DownBlock {
     resnets: Vec<ResnetBlock2D>,
-    /// One after each resnet, or none at all.
+    /// One after each resnet, or none.
     attentions: Vec<Transformer2DModel>,
-    /// In all blocks but the last.
+    /// Present in all blocks except the last.
     downsampler: Option<Downsample2D>,
 }
 
 impl DownBlock {
-    /// Block `i` from the input.
+    /// Block `i`, counted from the input.
     pub fn new(weights: &Weights, config: &UNet2DConditionConfig, i: usize) -> Self {
         let channels = &config.block_out_channels;
         let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
@@ -45,18 +47,24 @@ impl DownBlock {
         }
     }
 
-    /// x (B, h, w, in) → (B, ⌈h/2⌉, ⌈w/2⌉, out), the last block keeping the size; every map made is pushed on `skips`.
-    pub async fn forward(&self, mut x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    /// x (B, h, w, in) → (B, h/2, w/2, out), rounded as by [`Downsample2D`]; the last block keeps the size. Every map
+    /// is pushed on `skips`.
+    pub async fn forward(
+        &self,
+        mut x: Tensor,
+        conditions: &EmbeddedConditions<'_>,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
         for (j, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, Some(&told.time), told.adapters).await?;
+            x = resnet.forward(&x, Some(&conditions.time), conditions.adapters).await?;
             if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, told.text, told.adapters).await?;
+                x = attention.forward(&x, conditions.text, conditions.adapters).await?;
             }
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
             pause().await;
-            x = downsampler.forward(&x, told.adapters)?;
+            x = downsampler.forward(&x, conditions.adapters)?;
             skips.push(x.clone());
         }
         Ok(x)

@@ -1,6 +1,8 @@
+//! The block between the way down and the way up.
+
 use candle_core::{Result, Tensor};
 
-use super::{MidBlockType, Told, UNet2DConditionConfig};
+use super::{EmbeddedConditions, MidBlockType, UNet2DConditionConfig};
 use crate::{
     models::{resnet::ResnetBlock2D, transformer2d::Transformer2DModel},
     weights::Weights,
@@ -27,9 +29,9 @@ impl MidBlock {
     }
 
     /// (B, h, w, C) → (B, h, w, C)
-    pub async fn forward(&self, x: &Tensor, told: &Told<'_>) -> Result<Tensor> {
-        let x = self.resnets[0].forward(x, Some(&told.time), told.adapters).await?;
-        let x = self.attention.forward(&x, told.text, told.adapters).await?;
-        self.resnets[1].forward(&x, Some(&told.time), told.adapters).await
+    pub async fn forward(&self, x: &Tensor, conditions: &EmbeddedConditions<'_>) -> Result<Tensor> {
+        let x = self.resnets[0].forward(x, Some(&conditions.time), conditions.adapters).await?;
+        let x = self.attention.forward(&x, conditions.text, conditions.adapters).await?;
+        self.resnets[1].forward(&x, Some(&conditions.time), conditions.adapters).await
     }
 }

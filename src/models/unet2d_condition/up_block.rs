@@ -1,8 +1,10 @@
+//! The blocks on the way up.
+
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::{Told, UNet2DConditionConfig, UpBlockType};
+use super::{EmbeddedConditions, UNet2DConditionConfig, UpBlockType};
 use crate::{
     models::{
         pause::pause,
@@ -16,14 +18,14 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct UpBlock {
     resnets: Vec<ResnetBlock2D>,
-    /// One after each resnet, or none at all.
+    /// One after each resnet, or none.
     attentions: Vec<Transformer2DModel>,
-    /// In all blocks but the last.
+    /// Present in all blocks except the last.
     upsampler: Option<Upsample2D>,
 }
 
 impl UpBlock {
-    /// Block `i` from the middle, which mirrors down block `level`.
+    /// Block `i`, counted from the middle. It mirrors the down block `level`.
     pub fn new(weights: &Weights, config: &UNet2DConditionConfig, i: usize) -> Self {
         let channels = &config.block_out_channels;
         let last = channels.len() - 1;
@@ -59,31 +61,39 @@ impl UpBlock {
         self.resnets.len()
     }
 
-    /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip; the block's own are taken off `skips`.
-    pub async fn forward(&self, x: Tensor, told: &Told<'_>, skips: &mut Vec<Tensor>) -> Result<Tensor> {
-        let x = self.forward_layers(0..self.layers(), x, told, skips).await?;
+    /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip. The block's own maps are popped off
+    /// `skips`.
+    pub async fn forward(
+        &self,
+        x: Tensor,
+        conditions: &EmbeddedConditions<'_>,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
+        let x = self.forward_layers(0..self.layers(), x, conditions, skips).await?;
         match (&self.upsampler, skips.last()) {
             (Some(upsampler), Some(next)) => {
                 pause().await;
-                upsampler.forward(&x, next.dim(1)?, next.dim(2)?, told.adapters)
+                upsampler.forward(&x, next.dim(1)?, next.dim(2)?, conditions.adapters)
             }
             _ => Ok(x),
         }
     }
 
-    /// Some of the layers, without the upsampler after the last.
+    /// Runs some of the layers, without the upsampler after the last layer.
     pub async fn forward_layers(
         &self,
         layers: Range<usize>,
         mut x: Tensor,
-        told: &Told<'_>,
+        conditions: &EmbeddedConditions<'_>,
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for j in layers {
             let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
-            x = self.resnets[j].forward(&Tensor::cat(&[&x, &skip], 3)?, Some(&told.time), told.adapters).await?;
+            x = self.resnets[j]
+                .forward(&Tensor::cat(&[&x, &skip], 3)?, Some(&conditions.time), conditions.adapters)
+                .await?;
             if let Some(attention) = self.attentions.get(j) {
-                x = attention.forward(&x, told.text, told.adapters).await?;
+                x = attention.forward(&x, conditions.text, conditions.adapters).await?;
             }
         }
         Ok(x)

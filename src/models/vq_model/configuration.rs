@@ -1,3 +1,5 @@
+//! The configuration of a `VQModel`.
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +12,7 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `vqvae/config.json` that this network honours, with diffusers' defaults.
+/// The keys of `vqvae/config.json` that the network supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VqModelConfig {
@@ -22,11 +24,11 @@ pub struct VqModelConfig {
     pub layers_per_block: usize,
     pub latent_channels: usize,
     pub num_vq_embeddings: usize,
-    /// Width of a code; the latent channels if not given.
+    /// Width of a code; `latent_channels` if absent.
     pub vq_embed_dim: Option<usize>,
     pub norm_num_groups: usize,
     pub mid_block_add_attention: bool,
-    /// Latents of the U-Net are divided by this before the codebook.
+    /// Latents of the U-Net are divided by this factor before the codebook.
     pub scaling_factor: f64,
     pub sample_size: SampleSize,
 }
@@ -58,14 +60,14 @@ const FIXED: &[Fixed] = &[
     ("norm_type", &[r#""group""#]),
 ];
 
-/// The largest codebook that is taken for sane.
+/// The largest supported number of codes.
 const MOST_CODES: usize = 1 << 20;
 
 impl VqModelConfig {
     /// Reads the keys of the file at `path`.
     ///
     /// # Errors
-    /// A key that the network cannot honor, named.
+    /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
         let (scaling_factor, sample_size) = (config.scaling_factor, Some(config.sample_size));
@@ -80,18 +82,18 @@ impl VqModelConfig {
         self.vq_embed_dim.unwrap_or(self.latent_channels)
     }
 
-    /// Pixels per latent pixel and side.
+    /// Pixels per latent pixel, along one side.
     pub fn scale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// What decoding one row of (h, w) latent pixels asks for.
+    /// The demand of decoding one row of (h, w) latent pixels, including the search in the codebook.
     pub fn decode_demand(&self, h: usize, w: usize) -> Demand {
         let lookup = (self.num_vq_embeddings * self.embedding_width() * h * w) as f64;
         Demand { work: lookup, bytes: 0 }.then(self.autoencoder().decode_demand(h, w))
     }
 
-    /// The sizes of encoder and decoder, which are those of an `AutoencoderKL`.
+    /// The configuration of encoder and decoder, which are those of an `AutoencoderKL`.
     pub(super) fn autoencoder(&self) -> AutoencoderKlConfig {
         AutoencoderKlConfig {
             in_channels: self.in_channels,

@@ -1,4 +1,4 @@
-//! The gradient of a classifier of noisy pictures.
+//! The call for the gradient of a classifier of noisy pictures.
 
 use async_trait::async_trait;
 
@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// Noisy samples, each with its own time and class → `∇ ln p(class | sample, time)` for each, (C, h, w).
+/// For noisy samples with their times and classes: `∇ ln p(class | sample, time)`, (C, h, w) for each.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassGradient {
-    /// (C, h, w) of a sample.
+    /// The shape (C, h, w) of a sample.
     pub shape: [usize; 3],
 }
 

@@ -1,4 +1,4 @@
-//! A stage of the way from latents to pictures.
+//! The call for one stage of decoding latents to pictures.
 
 use async_trait::async_trait;
 
@@ -10,17 +10,18 @@ use crate::{
     },
 };
 
-/// Latent pixels of the pictures that are decoded at the same time. An activation is as large as the picture and much
-/// deeper, so there is one picture of 512 × 512 on its way at a time, or many small ones.
+/// Maximum latent pixels of the pictures that are decoded at the same time. Activations have as many pixels as the
+/// picture and many more channels, so the limit allows one picture of 512 × 512 pixels or several small ones.
 pub const DECODING: usize = 64 * 64;
 
-/// One stage, of those that [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages) counts.
+/// Runs one of the stages that [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages) returns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decode {
-    /// (C, h, w) of the latents.
+    /// The shape (C, h, w) of the latents.
     pub shape: [usize; 3],
+    /// The stage, counted from 0.
     pub stage: usize,
-    /// The stage's share of the work of the whole decoder.
+    /// The stage's share of the work of the whole decoder, in [0, 1].
     pub share: f64,
 }
 
@@ -58,7 +59,7 @@ impl Call for Decode {
     }
 }
 
-/// As many pictures as may be decoded at the same time.
+/// How many pictures with latents (C, h, w) may be decoded at the same time, at least 1.
 pub(super) fn most_rows([_, h, w]: [usize; 3]) -> usize {
     (DECODING / (h * w).max(1)).max(1)
 }

@@ -1,4 +1,4 @@
-//! Latents to pictures by way of a codebook.
+//! The call for decoding latents with a codebook.
 
 use async_trait::async_trait;
 
@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// Latents (C, h, w) → pictures of their nearest codes.
+/// Decodes latents (C, h, w): replaces each by its nearest code and decodes the codes to pictures.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeCodes {
-    /// (C, h, w)
+    /// The shape (C, h, w) of the latents.
     pub shape: [usize; 3],
 }
 

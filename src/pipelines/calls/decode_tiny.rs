@@ -1,4 +1,4 @@
-//! Latents to pictures by the model's tiny decoder.
+//! The call for decoding latents with the model's tiny decoder.
 
 use async_trait::async_trait;
 
@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// Latents (C, h, w) → pictures; an error where the model has no such decoder.
+/// Decodes latents (C, h, w) to pictures. Fails if the model has no tiny decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeTiny {
-    /// (C, h, w)
+    /// The shape (C, h, w) of the latents.
     pub shape: [usize; 3],
 }
 

@@ -1,4 +1,4 @@
-//! A step of a sampler: noisy latents to the network's prediction.
+//! The call for a prediction by a denoiser that is conditioned on text.
 
 use async_trait::async_trait;
 
@@ -10,13 +10,13 @@ use crate::{
     },
 };
 
-/// Rows of latents, each with its own timestep and context → the network's raw prediction for each, by as much of the network
-/// as `depth` says.
+/// Computes the network's raw prediction for each row of latents. Each row has its own timestep and context. `depth`
+/// says how much of the network is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct DenoiseCall {
-    /// (C, h, w) of the network's input.
+    /// The shape (C, h, w) of the network's input.
     pub shape: [usize; 3],
-    /// (L, D) of the text.
+    /// The shape (L, D) of the text embedding.
     pub context: [usize; 2],
     pub depth: Depth,
     /// Channels of the prediction.
@@ -28,7 +28,7 @@ impl DenoiseCall {
         [self.shape[1], self.shape[2]]
     }
 
-    /// What the ControlNets of a row need in addition to the denoiser.
+    /// The work and memory of a row's ControlNets.
     fn control_demand(&self, controls: &[Control]) -> Demand {
         let of = |control: &Control| control.net.demand(self.size(), self.context[0]);
         controls.iter().map(of).fold(Demand::default(), Demand::and)
@@ -74,7 +74,7 @@ impl Call for DenoiseCall {
         denoised.prediction.iter().all(|value| value.is_finite())
     }
 
-    /// One with deep features ends the log, which has no room for these.
+    /// Answers with deep features end the log, because the log does not store features.
     fn log(&self) -> Option<LogFormat<Denoised>> {
         Some(LogFormat {
             values: self.channels * self.shape[1] * self.shape[2],

@@ -1,4 +1,4 @@
-//! Pictures to latents.
+//! The call for encoding pictures to latents.
 
 use async_trait::async_trait;
 
@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-/// Pictures as pixels (3, H, W) in [-1, 1] → the distribution of the latents of each.
+/// Encodes pixels (3, H, W) in [-1, 1] to the distribution of their latents.
 #[derive(Clone, Copy, Debug)]
 pub struct Encode {
-    /// (H, W) of the pictures.
+    /// The size (H, W) of the pictures, in pixels.
     pub size: [usize; 2],
 }
 
@@ -38,7 +38,7 @@ impl Call for Encode {
         LatentDiffusion::of(model)?.encode(self.size, rows).await
     }
 
-    /// Beside its neighbors a picture of usual size would not be encoded any sooner.
+    /// Encoding pictures of usual size together is not faster than encoding them one by one.
     fn most_rows(&self) -> usize {
         1
     }

@@ -1,4 +1,4 @@
-//! Prompts to embeddings.
+//! The call for encoding prompts to embeddings.
 
 use async_trait::async_trait;
 
@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-/// Prompts, each padded to the encoders' length → one embedding each.
+/// Encodes prompts, each padded to the encoders' length, to one embedding each.
 #[derive(Clone, Copy, Debug)]
 pub struct EncodeText {
-    /// Layers left out at the end.
+    /// How many of the text encoder's last layers are skipped.
     pub clip_skip: u32,
 }
 
@@ -38,7 +38,7 @@ impl Call for EncodeText {
         LatentDiffusion::of(model)?.encode_text(rows, self.clip_skip).await
     }
 
-    /// What adapters and learned tokens make of a prompt is their run's own.
+    /// The embedding of a prompt with adapters or learned tokens is not cached, because it is specific to the run.
     fn memo(&self, prompt: &Tokens) -> Option<Memo> {
         prompt.is_plain().then(|| prompt.ids.clone())
     }

@@ -1,4 +1,4 @@
-//! A step of a sampler by a U-Net that takes no text.
+//! The call for a prediction by a U-Net that takes no text.
 
 use async_trait::async_trait;
 
@@ -10,23 +10,23 @@ use crate::{
     },
 };
 
-/// Noisy samples, each with its own time and class → the network's raw prediction for each, (C, h, w).
+/// Computes the network's raw prediction, (`outputs`, h, w), for noisy samples, each with its own time and class.
 #[derive(Clone, Copy, Debug)]
 pub struct Predict {
-    /// (C, h, w) of a sample.
+    /// The shape (C, h, w) of a sample.
     pub shape: [usize; 3],
-    /// Channels of the answer: C, or twice as many where the network predicts variances too.
+    /// Channels of the prediction: C, or 2C if the network also predicts variances.
     pub outputs: usize,
 }
 
-/// One sample.
+/// The input of one sample.
 #[derive(Clone, Debug)]
 pub struct PredictRow {
-    /// (C, h, w)
+    /// The noisy sample, (C, h, w).
     pub sample: Vec<f32>,
-    /// A timestep, or a noise level where the network is told noise levels.
+    /// A timestep, or a noise level if the network takes noise levels.
     pub t: f32,
-    /// Where the network has classes.
+    /// The class, for networks that take one.
     pub class: Option<u32>,
 }
 

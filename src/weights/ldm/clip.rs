@@ -1,33 +1,34 @@
-//! The text encoders: CLIP as transformers names it, and OpenCLIP's.
+//! Tensor names of text encoders: CLIP with transformers' names, and OpenCLIP.
 
 use super::number;
 
-/// The published name of a tensor of transformers' `CLIPTextModel`; some files are without `text_model`.
+/// The published name of a tensor of transformers' `CLIPTextModel`. Some files omit `text_model`. `None` for other
+/// names.
 pub fn clip_name(name: &str) -> Option<String> {
     let name = name.strip_prefix("text_model.").unwrap_or(name);
     let known = ["embeddings.", "encoder.layers.", "final_layer_norm."].iter().any(|part| name.starts_with(part));
     known.then(|| format!("text_model.{name}"))
 }
 
-/// A tensor that is all or a part of one of OpenCLIP's.
+/// A diffusers tensor that is all or a part of a tensor of OpenCLIP.
 pub struct Part {
     pub name: String,
-    /// Which of how many parts of equal length along the first axis.
+    /// The index of the part, and the number of parts, which have equal length along the first axis.
     pub of: (usize, usize),
-    /// Stored (in, out).
-    pub turned: bool,
+    /// Whether the matrix is stored transposed, as (in, out).
+    pub transposed: bool,
 }
 
-/// What a tensor of OpenCLIP's text encoder holds; nothing where it has no such tensor. Queries, keys and values are one
-/// matrix there.
+/// The parts that a tensor of OpenCLIP's text encoder contains; empty for other names. OpenCLIP stores queries, keys
+/// and values as one matrix.
 pub fn open_clip_parts(name: &str) -> Vec<Part> {
-    let whole = |name: &str| vec![Part { name: name.into(), of: (0, 1), turned: false }];
+    let whole = |name: &str| vec![Part { name: name.into(), of: (0, 1), transposed: false }];
     match name {
         "token_embedding.weight" => return whole("text_model.embeddings.token_embedding.weight"),
         "positional_embedding" => return whole("text_model.embeddings.position_embedding.weight"),
         "ln_final.weight" => return whole("text_model.final_layer_norm.weight"),
         "ln_final.bias" => return whole("text_model.final_layer_norm.bias"),
-        "text_projection" => return vec![Part { turned: true, ..whole("text_projection.weight").remove(0) }],
+        "text_projection" => return vec![Part { transposed: true, ..whole("text_projection.weight").remove(0) }],
         "text_projection.weight" => return whole("text_projection.weight"),
         _ => {}
     }
@@ -37,7 +38,7 @@ pub fn open_clip_parts(name: &str) -> Vec<Part> {
     if let Some(kind) = rest.strip_prefix("attn.in_proj_").filter(|kind| matches!(*kind, "weight" | "bias")) {
         let part = |(i, letter)| {
             let name = format!("{layer}.self_attn.{letter}_proj.{kind}");
-            Part { name, of: (i, 3), turned: false }
+            Part { name, of: (i, 3), transposed: false }
         };
         return ["q", "k", "v"].into_iter().enumerate().map(part).collect();
     }

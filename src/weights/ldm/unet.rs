@@ -1,10 +1,10 @@
-//! The U-Net: numbered rows of anonymous modules → blocks of ResNets and transformers.
+//! Tensor names of the U-Net: numbered rows of anonymous modules become blocks of ResNets and transformers.
 
 use super::{number, tail};
 
-/// The diffusers name of a module or tensor of the U-Net, whose parts `dot` divides (`_` in adapters' files): for instance
-/// `input_blocks.4.1.proj_in` is `down_blocks.1.attentions.0.proj_in`. `layers` is the number of ResNets in a block on its
-/// way down. None for what is not named like this.
+/// The diffusers name of a module or tensor of the U-Net; `None` for other names. For instance,
+/// `input_blocks.4.1.proj_in` becomes `down_blocks.1.attentions.0.proj_in`. `dot` separates the parts of the names (`_`
+/// in adapter files). `layers` is the number of ResNets in a block on the way down.
 pub fn unet_name(name: &str, dot: char, layers: usize) -> Option<String> {
     let plain = |from: &str, to: &str| Some(format!("{}{}", spelled(to, dot), tail(name, &spelled(from, dot), dot)?));
     for (from, to) in OUTSIDE {
@@ -49,13 +49,14 @@ pub fn unet_name(name: &str, dot: char, layers: usize) -> Option<String> {
     }
 }
 
-/// The number of ResNets in the first block on the way down, by the diffusers names of the U-Net's tensors.
+/// The number of ResNets in the first block on the way down, from the diffusers names of the U-Net's tensors; 2 if
+/// there are none.
 pub fn unet_layers<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     let number = |name: &str| name.strip_prefix("down_blocks.0.resnets.")?.split('.').next()?.parse::<usize>().ok();
     names.filter_map(number).max().map_or(2, |last| last.min(64) + 1)
 }
 
-/// What stands outside of the rows.
+/// Modules outside of the numbered rows.
 const OUTSIDE: [(&str, &str); 8] = [
     ("time_embed.0", "time_embedding.linear_1"),
     ("time_embed.2", "time_embedding.linear_2"),
@@ -82,7 +83,7 @@ fn resnet(rest: &str, dot: char) -> Option<String> {
     RESNET.iter().find_map(known)
 }
 
-/// `name` with the parts divided by `dot`.
+/// `name` with `dot` as the separator of its parts.
 fn spelled(name: &str, dot: char) -> String {
     name.replace('.', dot.encode_utf8(&mut [0; 4]))
 }

@@ -1,10 +1,10 @@
-//! The tensors of a file by site, and the pairs that they make; of the file the header alone is looked at.
+//! Sorts the tensors of a file by site and combines them into pairs. Only the header of the file is used.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::{
     LARGEST_RANK, LoraMismatch, Modules,
-    key::{Half, Key},
+    key::{Half, LoraKey},
     pair::{Pair, is_number},
 };
 use crate::weights::{
@@ -12,25 +12,25 @@ use crate::weights::{
     tensors::is_float,
 };
 
-/// What a file has for each site of a model.
+/// The tensors of a file for each site of a model.
 pub(super) struct Entries<'a>(BTreeMap<&'a str, BTreeMap<Half, &'a Info>>);
 
 impl<'a> Entries<'a> {
-    /// The tensors of the file that are usable; the others are noted.
+    /// Sorts the usable tensors of the file by site. Faults are added to `mismatch`.
     pub fn sort(header: &'a Header, modules: &'a Modules, mismatch: &mut LoraMismatch) -> Self {
         let mut sites: BTreeMap<&'a str, BTreeMap<Half, &'a Info>> = BTreeMap::new();
         for (key, info) in &header.tensors {
-            let (half, site) = match Key::read(key, modules) {
-                Key::Of(half, site) => (half, site),
-                Key::Elsewhere => {
+            let (half, site) = match LoraKey::read(key, modules) {
+                LoraKey::Of(half, site) => (half, site),
+                LoraKey::Elsewhere => {
                     mismatch.elsewhere.push(key.clone());
                     continue;
                 }
-                Key::Unsupported(kind) => {
+                LoraKey::Unsupported(kind) => {
                     mismatch.unsupported.push((key.clone(), kind));
                     continue;
                 }
-                Key::Unknown => {
+                LoraKey::Unknown => {
                     mismatch.unknown.push(key.clone());
                     continue;
                 }
@@ -49,11 +49,13 @@ impl<'a> Entries<'a> {
         Self(sites)
     }
 
-    /// The pairs; sites whose tensors make no pair, or one that does not fit the module, are noted.
+    /// The pairs by site. Sites without a complete pair, or with a pair that does not fit the module, are added to
+    /// `mismatch`.
     pub fn pair(self, modules: &Modules, mismatch: &mut LoraMismatch) -> BTreeMap<&'a str, Pair<'a>> {
         let mut pairs = BTreeMap::new();
         for (site, mut halves) in self.0 {
-            // A tensor of the wrong type is no missing half: it has been named.
+            // If tensors of a wrong type were reported, an incomplete pair is probably their consequence and is not
+            // reported.
             let named = !mismatch.not_float.is_empty();
             let (down, up) = match (halves.remove(&Half::Down), halves.remove(&Half::Up)) {
                 (Some(down), Some(up)) => (down, up),
@@ -80,7 +82,7 @@ impl<'a> Entries<'a> {
 const NO_UP: &str = "a down matrix and no up matrix";
 const NO_DOWN: &str = "an up matrix and no down matrix";
 
-/// The pair for a module whose weight is (out, in) or (out, in, kh, kw).
+/// Makes the pair for a module whose weight is (out, in) or (out, in, kh, kw).
 fn pair<'a>(weight: &[usize], down: &'a Info, up: &'a Info, alpha: Option<&'a Info>) -> Result<Pair<'a>, String> {
     let (
         Some((outputs, inputs, kernel)),
@@ -105,7 +107,7 @@ fn pair<'a>(weight: &[usize], down: &'a Info, up: &'a Info, alpha: Option<&'a In
     Ok(Pair { rank, inputs, outputs, kernel, down, up, alpha })
 }
 
-/// A matrix as the convolution that it is: outputs, inputs and kernel.
+/// Outputs, inputs and kernel of a weight. A matrix is a convolution with the kernel (1, 1).
 fn convolution(shape: &[usize]) -> Option<(usize, usize, (usize, usize))> {
     match *shape {
         [outputs, inputs] => Some((outputs, inputs, (1, 1))),

@@ -1,10 +1,10 @@
-//! A key of a file → module and half.
+//! Splits a file's keys into module and half.
 
 use std::borrow::Cow;
 
 use super::Modules;
 
-/// What a tensor is to its module.
+/// The role of a tensor in its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Half {
     Down,
@@ -12,39 +12,39 @@ pub(super) enum Half {
     Alpha,
 }
 
-/// What a key says.
-pub(super) enum Key<'a> {
-    /// A half of a module that the model has.
+/// The meaning of a key.
+pub(super) enum LoraKey<'a> {
+    /// A half, and the site of a module that the model has.
     Of(Half, &'a str),
-    /// A half of a module that the model has not.
+    /// A half of a module that the model does not have.
     Elsewhere,
-    /// A part of another kind of adapter, and its name.
+    /// A part of another kind of adapter, with the name of that kind.
     Unsupported(&'static str),
-    /// Nothing that we know.
+    /// A key that is not known.
     Unknown,
 }
 
-impl Key<'_> {
-    pub fn read<'a>(key: &str, modules: &'a Modules) -> Key<'a> {
+impl LoraKey<'_> {
+    pub fn read<'a>(key: &str, modules: &'a Modules) -> LoraKey<'a> {
         let Some((module, half)) = split(key) else {
-            return other_kind(key).map_or(Key::Unknown, Key::Unsupported);
+            return other_kind(key).map_or(LoraKey::Unknown, LoraKey::Unsupported);
         };
         let site = if module.starts_with("lora_") {
             let Some((component, module)) =
                 KOHYA.iter().find_map(|(prefix, component)| Some((component, module.strip_prefix(prefix)?)))
             else {
-                return Key::Unknown;
+                return LoraKey::Unknown;
             };
             modules.flattened(component, module)
         } else {
             let (component, module) = component(module);
             modules.dotted(component, &current(component, module))
         };
-        site.map_or(Key::Elsewhere, |site| Key::Of(half, site))
+        site.map_or(LoraKey::Elsewhere, |site| LoraKey::Of(half, site))
     }
 }
 
-/// kohya's prefixes of components.
+/// kohya's prefixes, and the components that they name.
 const KOHYA: [(&str, &str); 4] = [
     ("lora_unet_", "unet"),
     ("lora_te_", "text_encoder"),
@@ -52,7 +52,7 @@ const KOHYA: [(&str, &str); 4] = [
     ("lora_te2_", "text_encoder_2"),
 ];
 
-/// What stands behind the module's name.
+/// The ends of keys after the module's name.
 const ENDS: [(&str, Half); 11] = [
     (".lora_down.weight", Half::Down),
     (".lora_up.weight", Half::Up),
@@ -67,7 +67,8 @@ const ENDS: [(&str, Half); 11] = [
     ("_lora.up.weight", Half::Up),
 ];
 
-/// What keys of LyCORIS' and PEFT's other adapters end with, or hold where it ends with `.` or `_`; what these are called.
+/// Marks in keys of other kinds of adapters by LyCORIS and PEFT, and the names of the kinds. Keys end with the mark; a
+/// mark that ends with `.` or `_` may be anywhere in a key.
 const OTHER_KINDS: [(&str, &str); 15] = [
     (".dora_scale", "DoRA"),
     (".lora_magnitude_vector", "DoRA"),
@@ -95,7 +96,7 @@ fn split(key: &str) -> Option<(&str, Half)> {
     ENDS.iter().find_map(|(end, half)| Some((key.strip_suffix(end)?, *half))).or_else(|| named(key))
 }
 
-/// `….lora_A.NAME.weight`, as PEFT writes it where it keeps the names of adapters.
+/// Splits `….lora_A.NAME.weight`, which PEFT writes if it keeps the names of adapters.
 fn named(key: &str) -> Option<(&str, Half)> {
     let (rest, name) = key.strip_suffix(".weight")?.rsplit_once('.')?;
     if name.is_empty() {
@@ -106,7 +107,7 @@ fn named(key: &str) -> Option<(&str, Half)> {
         .find_map(|(end, half)| Some((rest.strip_suffix(end)?, *half)))
 }
 
-/// The component that a dotted name begins with; the U-Net where there is none, as in its first files.
+/// The component at the start of a dotted name; the U-Net if there is none, as in its first files.
 fn component(module: &str) -> (&str, &str) {
     let module = module.strip_prefix("base_model.model.").unwrap_or(module);
     ["unet", "text_encoder", "text_encoder_2"]
@@ -115,8 +116,8 @@ fn component(module: &str) -> (&str, &str) {
         .unwrap_or(("unet", module))
 }
 
-/// Names of processors, which held the pairs of an attention in diffusers' first versions, as those of its layers. In text
-/// encoders they went by the U-Net's names.
+/// Replaces the names of processors, which held the pairs of an attention in diffusers' first versions, by the names of
+/// the attention's layers. In text encoders, these versions used the U-Net's names.
 fn current<'a>(component: &str, module: &'a str) -> Cow<'a, str> {
     if component == "unet" {
         return match module.contains(".processor.") {

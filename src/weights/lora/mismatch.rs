@@ -1,28 +1,30 @@
+//! The error of a LoRA file that does not fit a model.
+
 use std::fmt;
 
 use crate::weights::LoadError;
 
-/// How many of each kind of fault an error lists.
+/// How many faults of each kind an error lists.
 const LISTED: usize = 8;
 
-/// Everything about an adapter's file that does not fit the model.
+/// Everything in an adapter's file that does not fit the model.
 #[derive(Debug, Default, PartialEq, Eq, thiserror::Error)]
 pub struct LoraMismatch {
-    /// The file.
+    /// The name of the file.
     pub path: String,
-    /// Keys that are of no pair and no α.
+    /// Keys that belong to no pair and to no α.
     pub unknown: Vec<String>,
-    /// Keys of other kinds of adapters, and what these are called.
+    /// Keys of other kinds of adapters, with the names of the kinds.
     pub unsupported: Vec<(String, &'static str)>,
-    /// Keys of modules that the model has not.
+    /// Keys of modules that the model does not have.
     pub elsewhere: Vec<String>,
-    /// Keys that say of a module what another key has said.
+    /// Keys for a half of a module that another key has already given.
     pub repeated: Vec<String>,
-    /// Sites whose tensors make no pair: the site, and what it has and has not.
+    /// Sites without a complete pair: the site, and which tensors it has and lacks.
     pub halved: Vec<(String, &'static str)>,
-    /// Key and type, where the type is not a float.
+    /// Tensors whose type is not a float: key and type.
     pub not_float: Vec<(String, String)>,
-    /// Site or key, and what is wrong with shapes, rank or α.
+    /// Site, key or note, and what is wrong with its shapes, rank or numbers.
     pub unfit: Vec<(String, String)>,
 }
 
@@ -31,7 +33,7 @@ impl LoraMismatch {
         Self { path: path.into(), ..Self::default() }
     }
 
-    /// `value` where nothing was noted.
+    /// Returns `value` if there are no faults.
     pub(super) fn none_or<T>(self, value: T) -> Result<T, LoadError> {
         if self.is_empty() { Ok(value) } else { Err(Box::new(self).into()) }
     }
@@ -63,7 +65,7 @@ impl fmt::Display for LoraMismatch {
     }
 }
 
-/// The first few of the faults of one kind, and how many more there are.
+/// Writes the first few faults of one kind, and how many more there are.
 fn list<T: fmt::Display>(
     f: &mut fmt::Formatter<'_>,
     kind: &str,

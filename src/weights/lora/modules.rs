@@ -1,21 +1,23 @@
+//! The modules of a model that adapters can change.
+
 use std::collections::{BTreeMap, HashMap};
 
 use crate::weights::ldm;
 
-/// The linear layers and convolutions of a model, which are what an adapter can stand beside.
+/// The linear layers and convolutions of a model, which adapters can change.
 #[derive(Clone, Debug, Default)]
 pub struct Modules {
-    /// By site (component and module): the shape of its weight.
+    /// The shape of each module's weight, by site (component and module).
     shapes: BTreeMap<String, Vec<usize>>,
-    /// By component and then the module with `_` for every dot, as kohya writes it: the site.
+    /// The site, by component and then the module with `_` instead of every dot, as kohya writes it.
     flat: HashMap<String, String>,
-    /// ResNets in a block of the U-Net on its way down.
+    /// Number of ResNets in a block of the U-Net on the way down.
     layers: usize,
 }
 
 impl Modules {
-    /// Adds the modules of a component, `unet`, `text_encoder` or `text_encoder_2`, by the names and shapes of its tensors
-    /// (what [`Weights::requested`](crate::weights::Weights::requested) tells).
+    /// Adds the modules of a component, `unet`, `text_encoder` or `text_encoder_2`, by the names and shapes of its
+    /// tensors, as [`Weights::requested`](crate::weights::Weights::requested) returns them.
     pub fn add(&mut self, component: &str, tensors: &BTreeMap<String, Vec<usize>>) {
         for (name, shape) in tensors {
             let Some(module) = name.strip_suffix(".weight").filter(|module| !module.ends_with("_embedding")) else {
@@ -43,7 +45,7 @@ impl Modules {
         self.shapes.keys().map(String::as_str)
     }
 
-    /// The site that a flattened module of a component is, in diffusers' naming or that of the U-Net's first authors.
+    /// The site of a flattened module name in a component. The name is diffusers' or that of the U-Net's first authors.
     pub(super) fn flattened(&self, component: &str, module: &str) -> Option<&str> {
         let known = |module: &str| self.flat.get(&format!("{component}.{module}")).map(String::as_str);
         known(module).or_else(|| match component {
@@ -52,8 +54,8 @@ impl Modules {
         })
     }
 
-    /// The site that a dotted module of a component is. Newer text encoders have no `text_model`, and an attention's output
-    /// was once called `to_out` without its number.
+    /// The site of a dotted module name in a component. Newer text encoders have no `text_model`, and an attention's
+    /// output layer was once named `to_out` without its number.
     pub(super) fn dotted(&self, component: &str, module: &str) -> Option<&str> {
         let known = |site: String| self.shapes.get_key_value(&site).map(|(site, _)| site.as_str());
         known(format!("{component}.{module}"))

@@ -1,4 +1,4 @@
-//! What newer versions of diffusers write beside a file's tensors: the settings that PEFT trained the adapter with.
+//! The notes of a LoRA file: the settings of PEFT's training, which newer versions of diffusers write into the header.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 use super::pattern::Patterns;
 use crate::weights::json;
 
-/// The α of modules for which the file has no tensor, by component.
+/// The settings of each component. They contain α for modules without an α tensor.
 #[derive(Debug, Default)]
 pub(super) struct Notes(BTreeMap<&'static str, Settings>);
 
-/// The keys of PEFT's `LoraConfig` that the values of an adapter depend on.
+/// The keys of PEFT's `LoraConfig` that affect the values of an adapter.
 #[derive(Debug)]
 struct Settings {
     lora_alpha: Option<f64>,
@@ -20,18 +20,18 @@ struct Settings {
     use_rslora: bool,
 }
 
-/// The note that holds the settings.
+/// The name of the note that holds the settings.
 const NOTE: &str = "lora_adapter_metadata";
 
-/// The note's members, `unet.lora_alpha` and so on.
+/// The note's members, such as `unet.lora_alpha`.
 type Members = BTreeMap<String, Box<RawValue>>;
 
 impl Notes {
-    /// Reads them where the file has them.
+    /// Reads the settings, if the file has them.
     ///
     /// # Errors
-    /// They are no JSON object, have patterns that cannot be matched, or ask for what is no low-rank product: the note's name
-    /// and what is wrong.
+    /// The note is not a JSON object, has patterns that cannot be matched, or requires something other than a low-rank
+    /// product. The error is the note's name, and what is wrong.
     pub fn read(metadata: &BTreeMap<String, String>) -> Result<Self, (String, String)> {
         let Some(text) = metadata.get(NOTE) else { return Ok(Self::default()) };
         let bad = |reason: String| (format!("the note {NOTE}"), reason);
@@ -40,8 +40,8 @@ impl Notes {
         ["unet", "text_encoder", "text_encoder_2"].map(of).into_iter().collect::<Result<_, _>>().map(Self)
     }
 
-    /// What a product of this rank is multiplied by: α / r, with "rank-stabilised" adapters (Kalajdzievski 2023,
-    /// arXiv:2312.03732) α / √r; 1 where nothing is said.
+    /// The factor of a product of this rank: α / r; α / √r for "rank-stabilized" adapters (Kalajdzievski 2023,
+    /// arXiv:2312.03732); 1 without settings.
     pub fn scale(&self, site: &str, rank: usize) -> f64 {
         let Some((component, module)) = site.split_once('.') else { return 1.0 };
         let Some(settings) = self.0.get(component) else { return 1.0 };
@@ -69,7 +69,7 @@ impl Settings {
     }
 }
 
-/// A setting of a component; null is the same as absent.
+/// A setting of a component; `null` is the same as absent.
 fn member<T: DeserializeOwned>(members: &Members, component: &str, key: &str) -> Result<Option<T>, String> {
     let name = format!("{component}.{key}");
     let Some(value) = members.get(&name) else { return Ok(None) };

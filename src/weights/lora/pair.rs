@@ -1,4 +1,4 @@
-//! The two halves that a file has for a module, and the numbers of them.
+//! The two halves of a module's pair in a file, and their numbers.
 
 use safetensors::Dtype;
 
@@ -8,10 +8,10 @@ use crate::weights::{
     tensors::{check_numbers, floats},
 };
 
-/// The largest |α / r|. Trained adapters have 1 or little more; far beyond it no picture is left.
+/// The largest |α / r|. Trained adapters have 1 or little more; a much larger factor destroys every picture.
 const LARGEST_SCALE: f64 = 65536.0;
 
-/// Tensors of a file that make a low-rank change of one module.
+/// Tensors of a file that make up the low-rank change of one module.
 pub(super) struct Pair<'a> {
     /// r
     pub rank: usize,
@@ -28,10 +28,11 @@ pub(super) struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// α / r; `alpha` are the bytes of α's tensor, `noted` is the value where the file has none.
+    /// The factor of the product, such as α / r. `alpha` has the bytes of α's tensor; `noted` is the factor if the file
+    /// has no such tensor.
     ///
     /// # Errors
-    /// It is not finite, or its absolute value is above [`LARGEST_SCALE`].
+    /// The factor is not finite, or its absolute value is above [`LARGEST_SCALE`].
     pub fn scale(&self, alpha: Option<&[u8]>, noted: f64) -> Result<f32, String> {
         let scale = match (self.alpha, alpha) {
             (Some(info), Some(bytes)) => {
@@ -45,10 +46,10 @@ impl Pair<'_> {
         }
     }
 
-    /// Reads the numbers from the file; `noted` is α / r where the file has no tensor of α.
+    /// Reads the numbers from the file. `noted` is the factor if the file has no tensor of α.
     ///
     /// # Errors
-    /// What [`Pair::scale`] refuses, or weights that are not finite or too large.
+    /// Those of [`Pair::scale`], or weights that are not finite or too large.
     pub fn read(self, file: &[u8], noted: f64) -> Result<LowRank, String> {
         let scale = self.scale(self.alpha.map(|alpha| &file[alpha.bytes.clone()]), noted)?;
         let read = |info: &Info| floats(&file[info.bytes.clone()], info.dtype).expect("sorting has left floats only");
@@ -65,7 +66,7 @@ pub(super) fn is_number(dtype: Dtype) -> bool {
     number(&[0; 8][..dtype.bitsize() / 8], dtype).is_some()
 }
 
-/// A tensor of one number, little-endian; None for other types and lengths.
+/// The value of a little-endian tensor with one number; `None` for other types and lengths.
 fn number(bytes: &[u8], dtype: Dtype) -> Option<f64> {
     Some(match dtype {
         Dtype::I8 => i8::from_le_bytes(bytes.try_into().ok()?).into(),

@@ -1,4 +1,4 @@
-//! Patterns of module names, as PEFT's `rank_pattern` and `alpha_pattern` have them.
+//! Patterns of module names, as in PEFT's `rank_pattern` and `alpha_pattern`.
 
 use std::fmt;
 
@@ -8,19 +8,20 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-/// The most keys of one table.
+/// The largest number of keys of one table.
 const MOST_KEYS: usize = 10_000;
 
-/// The longest regular expression, and the length of all of a table, in bytes.
+/// The largest total length of a table's regular expressions, in bytes.
 const LONGEST: usize = 1 << 14;
 
-/// The memory of a table's compiled expressions, in bytes; it bounds the time of a match, which is linear in both.
+/// The largest memory of a table's compiled expressions, in bytes. It bounds the time of a match, which is linear in
+/// this memory and in the length of the name.
 const MOST_COMPILED: usize = 1 << 20;
 
-/// A number for each of some patterns, of which the first that matches counts.
+/// Patterns with a number each. The first pattern that matches counts.
 ///
-/// PEFT takes KEY for a regular expression, `re.match("(.*\.)?(KEY)$", name)` (`get_pattern_key` in PEFT 0.21). Most keys are
-/// plain names of modules, in which a dot stands for any character.
+/// PEFT treats each KEY as a regular expression, `re.match("(.*\.)?(KEY)$", name)` (`get_pattern_key` in PEFT 0.21).
+/// Most keys are plain names of modules, in which a dot matches any character.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
     entries: Vec<(Pattern, f64)>,
@@ -30,14 +31,16 @@ pub(super) struct Patterns {
 #[derive(Debug)]
 enum Pattern {
     Name(String),
-    /// The place among `expressions`.
+    /// The index among `expressions`.
     Expression(usize),
 }
 
 impl Patterns {
+    /// Compiles the keys of a table.
+    ///
     /// # Errors
-    /// A key is no regular expression that is matched in linear time (look-around and back-references are not), or the
-    /// expressions are too many or too large.
+    /// A key is not a regular expression that can be matched in linear time (look-around and back-references cannot),
+    /// or the expressions are too many or too large.
     pub fn compile(table: Table) -> Result<Patterns, String> {
         if table.0.len() > MOST_KEYS {
             return Err(format!("{} keys are more than {MOST_KEYS}", table.0.len()));
@@ -49,7 +52,7 @@ impl Patterns {
                 entries.push((Pattern::Name(key), number));
                 continue;
             }
-            // Alone first, so that no parenthesis of the key closes ours.
+            // The key is compiled alone first, so that none of its parentheses closes the group around it.
             compile(std::slice::from_ref(&key))?;
             entries.push((Pattern::Expression(sources.len()), number));
             sources.push(format!(r"^(?:.*\.)?(?:{key})$"));
@@ -62,7 +65,7 @@ impl Patterns {
         Ok(Patterns { entries, expressions })
     }
 
-    /// The number of the first pattern that matches one of the names that a module goes by.
+    /// The number of the first pattern that matches one of a module's names.
     pub fn find(&self, names: &[&str]) -> Option<f64> {
         let matched: Vec<_> = match &self.expressions {
             Some(set) => names.iter().map(|name| set.matches(name.as_bytes())).collect(),
@@ -76,25 +79,25 @@ impl Patterns {
     }
 }
 
-/// Names of modules are ASCII, of which a character is a byte.
+/// Compiles expressions on bytes: names of modules are ASCII, in which a character is a byte.
 fn compile(sources: &[String]) -> Result<RegexSet, String> {
     let set = RegexSetBuilder::new(sources).unicode(false).size_limit(MOST_COMPILED).build();
     set.map_err(|error| error.to_string())
 }
 
-/// Letters, digits, `_`, `-` and dots.
+/// Whether a key has only letters, digits, `_`, `-` and dots.
 fn is_name(key: &str) -> bool {
     key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
-/// Whether `name` is `key`, or ends with it behind a dot; a dot of `key` stands for any character.
+/// Whether `name` is `key`, or ends with a dot and `key`. A dot in `key` matches any character.
 fn ends_with(name: &str, key: &str) -> bool {
     let Some(before) = name.len().checked_sub(key.len()) else { return false };
     let (front, end) = name.as_bytes().split_at(before);
     (front.is_empty() || front.ends_with(b".")) && key.bytes().zip(end).all(|(key, end)| key == b'.' || key == *end)
 }
 
-/// A JSON object of numbers, in the order of the text, which decides where several patterns match.
+/// A JSON object of numbers, in the order of the text. The order decides if several patterns match.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Table(pub Vec<(String, f64)>);
 
@@ -131,7 +134,7 @@ mod tests {
         Patterns::compile(Table(keys.iter().enumerate().map(number).collect()))
     }
 
-    /// Values of PEFT 0.21.2's `get_pattern_key`.
+    /// The expected values are those of PEFT 0.21.2's `get_pattern_key`.
     #[test]
     fn keys_match_as_in_peft() {
         let name = "down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q";
@@ -168,7 +171,7 @@ mod tests {
         }
         let many: Vec<String> = (0..2000).map(|i| format!("(a*)*{i}")).collect();
         assert!(patterns(&many.iter().map(String::as_str).collect::<Vec<_>>()).unwrap_err().contains("more than"));
-        // Exponential for a matcher that tries one way after another.
+        // A matcher that backtracks would take exponential time.
         assert_eq!(patterns(&["(a*)*b"]).unwrap().find(&[&"a".repeat(1000)]), None);
     }
 }

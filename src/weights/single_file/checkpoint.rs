@@ -1,29 +1,31 @@
+//! The kinds of checkpoints in one file.
+
 use std::fmt;
 
 use serde_json::Value;
 
 use super::marks::Marks;
 
-/// A kind of checkpoints in one file: by what such a file is known, and what all published models of the kind share but no
-/// tensor's shape tells. Each belongs to a family of models.
+/// A kind of checkpoint in one file: how to recognize such a file, and properties that all published models of the kind
+/// share and no tensor's shape shows. Each kind belongs to a family of models.
 pub struct Checkpoint {
-    /// What the name of some tensor begins with. Of the kinds whose marks are in a file, the
-    /// one with the most of its text encoders there reads it, and of equals the last in the order of the families.
+    /// A prefix of some tensor's name. If the prefixes of several kinds are in a file, the kind with the most tensors of
+    /// its text encoders counts.
     pub mark: &'static str,
     pub text_encoders: &'static [TextEncoder],
     /// Side of the latents that the U-Net was trained on.
     pub sample_size: fn(Purpose) -> usize,
-    /// The autoencoder's latents are multiplied by this for the U-Net.
+    /// Latents for the U-Net are the autoencoder's latents times this factor.
     pub scaling_factor: f64,
-    /// How many numbers a U-Net with an added embedding takes besides the pooled text.
+    /// How many numbers a U-Net with an added embedding takes in addition to the pooled text.
     pub time_ids: usize,
-    /// Whether it may be marked as trained on EDM's noise levels.
-    pub heeds_edm: bool,
-    /// The class of diffusers' pipelines that the folder is for.
+    /// Whether a file may have the marks of training on EDM's noise levels.
+    pub reads_edm_marks: bool,
+    /// The class of diffusers' pipeline for the folder.
     pub class: fn(Purpose) -> &'static str,
     /// Further keys of `model_index.json`.
     pub settings: &'static [(&'static str, bool)],
-    /// `scheduler/scheduler_config.json` of the published folders.
+    /// `scheduler/scheduler_config.json`, as in the published folders.
     pub scheduler: fn(Purpose, &Marks) -> Value,
 }
 
@@ -36,17 +38,17 @@ impl fmt::Debug for Checkpoint {
 /// A text encoder in a file.
 #[derive(Clone, Copy, Debug)]
 pub struct TextEncoder {
-    /// The folder that diffusers has it in.
+    /// The encoder's folder in diffusers' layout.
     pub component: &'static str,
-    /// The folder of its tokenizer.
+    /// The folder of the encoder's tokenizer.
     pub tokenizer: &'static str,
-    /// Its class.
+    /// The encoder's class in transformers.
     pub class: &'static str,
-    /// Whether it has OpenCLIP's names.
+    /// Whether the tensors have OpenCLIP's names.
     pub is_open: bool,
-    /// What its tensors' names begin with.
+    /// The prefix of the tensors' names.
     pub prefix: &'static str,
-    /// What follows the prefix in the names of tensors that are not read.
+    /// Parts that follow the prefix in the names of tensors that are not read.
     pub unread: &'static [&'static str],
 }
 
@@ -64,13 +66,15 @@ impl TextEncoder {
     }
 }
 
-/// What the U-Net's inputs say that it is for.
+/// The purpose of a U-Net, which follows from its inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Text,
     Inpaint,
+    /// Editing of pictures by instructions (InstructPix2Pix).
     Edit,
-    /// A model that was distilled to draw in few steps (Luo et al. 2023, arXiv:2310.04378) and takes the guidance scale.
+    /// Text to picture in few steps, by a distilled model (Luo et al. 2023, arXiv:2310.04378) that takes the guidance
+    /// scale.
     FewSteps,
 }
 

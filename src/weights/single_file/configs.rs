@@ -1,4 +1,4 @@
-//! The configurations of the folder: what the tensors' shapes tell, and what all published models of a kind share.
+//! The configurations of the folder, from the tensors' shapes and from what all published models of a kind share.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::{Checkpoint, Kind, Marks, Parts, Purpose, TextEncoder, outline::Outli
 
 type Configs = BTreeMap<&'static str, Map<String, Value>>;
 
-/// The folder's JSON files by path, or what is missing in the file.
+/// The folder's JSON files by path; the error says what is missing in the file.
 pub(super) fn of(kind: Kind, parts: &Parts, marks: &Marks) -> Result<Configs, String> {
     let part = |name: &str| parts.of(name).map(Outline).ok_or_else(|| format!("it has no {name}"));
     let mut configs = BTreeMap::new();
@@ -54,7 +54,7 @@ fn encoder(checkpoint: &Checkpoint, component: &str) -> Result<&'static TextEnco
     found.ok_or_else(|| format!("its kind has no {component}"))
 }
 
-/// The layer through which a U-Net is told the guidance scale.
+/// The layer through which a U-Net takes the guidance scale.
 const SCALE: &str = "time_embedding.cond_proj.weight";
 
 fn model_index(checkpoint: &Checkpoint, purpose: Purpose, scheduler: &Value) -> Value {
@@ -76,8 +76,8 @@ fn model_index(checkpoint: &Checkpoint, purpose: Purpose, scheduler: &Value) -> 
     index
 }
 
-/// The width of the embedding of each number that says how a picture was cropped: what the pooled text leaves of the added
-/// embedding, divided among the numbers. None where there is no such embedding.
+/// The width of the embedding of each number about the picture's sizes: the width of the added embedding without the
+/// pooled text, divided by the count of the numbers. `None` if there is no such embedding.
 fn time_ids(checkpoint: &Checkpoint, unet: &Outline, pooled: Option<usize>) -> Result<Option<usize>, String> {
     if !unet.has("add_embedding.linear_1.weight") {
         return Ok(None);
@@ -90,7 +90,7 @@ fn time_ids(checkpoint: &Checkpoint, unet: &Outline, pooled: Option<usize>) -> R
     Ok(Some(rest / numbers))
 }
 
-/// What U-Nets and ControlNets have in common.
+/// The keys that U-Nets and ControlNets have in common.
 fn down(unet: &Outline) -> Result<Value, String> {
     let blocks = unet.count("down_blocks.");
     let mut channels = Vec::new();
@@ -111,14 +111,14 @@ fn down(unet: &Outline) -> Result<Value, String> {
     }
     let middle = unet.count("mid_block.attentions.0.transformer_blocks.");
     if let Some(last) = layers.last_mut().filter(|_| types.last() == Some(&"DownBlock2D") && middle > 0) {
-        *last = middle; // The middle follows the last block's number.
+        *last = middle; // The middle block takes the last block's number.
     }
     if middle > 0 && text_width.is_none() {
         let attention = "mid_block.attentions.0";
         text_width = Some(unet.axis(&format!("{attention}.transformer_blocks.0.attn2.to_k.weight"), 1)?);
         is_linear = unet.axis(&format!("{attention}.proj_in.weight"), 2).is_err();
     }
-    // Heads cannot be seen in shapes: there are eight of them in the first models, and later they are 64 wide.
+    // Shapes do not show the number of heads: the first models have eight heads; in later ones, a head is 64 wide.
     let heads = match is_linear {
         true => json!(channels.iter().map(|channels| (channels / 64).max(1)).collect::<Vec<_>>()),
         false => json!(8),
@@ -159,7 +159,7 @@ fn controlnet(net: &Outline) -> Result<Value, String> {
     let mut config = down(net)?;
     config["_class_name"] = "ControlNetModel".into();
     config["conditioning_channels"] = net.axis("controlnet_cond_embedding.conv_in.weight", 1)?.into();
-    // Each number of channels is kept by one convolution and left by the next.
+    // One convolution keeps the number of channels, and the next one changes it.
     let mut channels = vec![net.axis("controlnet_cond_embedding.conv_in.weight", 0)?];
     for block in (1..net.count("controlnet_cond_embedding.blocks.")).step_by(2) {
         channels.push(net.axis(&format!("controlnet_cond_embedding.blocks.{block}.weight"), 0)?);
@@ -200,7 +200,7 @@ fn clip(text: &Outline, encoder: &TextEncoder) -> Result<Value, String> {
         "max_position_embeddings": text.axis("text_model.embeddings.position_embedding.weight", 0)?,
         "num_hidden_layers": text.count("text_model.encoder.layers."),
         "intermediate_size": text.axis("text_model.encoder.layers.0.mlp.fc1.weight", 0)?,
-        "num_attention_heads": (width / 64).max(1), // in all of CLIP's and OpenCLIP's
+        "num_attention_heads": (width / 64).max(1), // true of all CLIP and OpenCLIP encoders
         "hidden_act": if encoder.is_open { "gelu" } else { "quick_gelu" },
         "bos_token_id": 0,
         "eos_token_id": 2,

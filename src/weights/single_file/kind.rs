@@ -1,20 +1,22 @@
+//! Recognizes the kind of a single file.
+
 use super::{Checkpoint, TextEncoder};
 use crate::weights::{clip_vocabulary::PADS, header::Header};
 
-/// What a file is, by the names of its tensors.
+/// The kind of a file, which follows from the names of its tensors.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Checkpoint(&'static Checkpoint),
-    /// A ControlNet in the first authors' names: these follow the prefix.
+    /// A ControlNet with the first authors' names, which follow the prefix.
     ControlNet {
         prefix: &'static str,
     },
-    /// A ControlNet in diffusers' names.
+    /// A ControlNet with diffusers' names.
     DiffusersControlNet,
 }
 
 impl Kind {
-    /// What the names of a file's tensors tell, or why it is none of the `known` checkpoints.
+    /// The kind of a file by the names of its tensors, or the reason why the file is none of the `known` checkpoints.
     pub fn of(header: &Header, known: &[&'static Checkpoint]) -> Result<Self, String> {
         let any = |prefix: &str| {
             let from = header.tensors.range(prefix.to_owned()..).next();
@@ -36,14 +38,19 @@ impl Kind {
                 return Err(format!("it has no {part} ({prefix}…)"));
             }
         }
-        // Programs that convert files leave tensors of an earlier kind behind, so the kind counts whose text encoders are there,
-        // and of several the latest.
-        let encoders =
-            |checkpoint: &Checkpoint| checkpoint.text_encoders.iter().filter(|encoder| any(encoder.prefix)).count();
+        // Programs that convert files leave single tensors of another kind in the file. So the kind with the most
+        // tensors of its text encoders counts.
+        let tensors = |checkpoint: &Checkpoint| {
+            let of = |encoder: &TextEncoder| {
+                let from = header.tensors.range(encoder.prefix.to_owned()..);
+                from.take_while(|(name, _)| name.starts_with(encoder.prefix)).count()
+            };
+            checkpoint.text_encoders.iter().map(of).sum::<usize>()
+        };
         known
             .iter()
             .filter(|checkpoint| any(checkpoint.mark))
-            .max_by_key(|checkpoint| encoders(checkpoint))
+            .max_by_key(|checkpoint| tensors(checkpoint))
             .map(|checkpoint| Self::Checkpoint(checkpoint))
             .ok_or_else(|| "it has no text encoder (cond_stage_model.… or conditioner.embedders.…)".to_owned())
     }
@@ -61,7 +68,7 @@ impl Kind {
         self.checkpoint().map_or(&[], |checkpoint| checkpoint.text_encoders)
     }
 
-    /// The folders of tokenizers, and what each pads with.
+    /// The folders of the tokenizers, and their padding tokens.
     pub fn tokenizers(self) -> Vec<(&'static str, &'static str)> {
         let (clip, open_clip) = PADS;
         let pad = |encoder: &TextEncoder| if encoder.is_open { open_clip } else { clip };

@@ -1,50 +1,56 @@
-//! What a file says of the noise that its model was trained on: by tensors that mark it, or by notes in its header.
+//! Marks that show which noise a model was trained on: special tensors of a file, or notes in its header.
 
 use crate::weights::{FileContent, LoadError, header::Header, tensors::floats};
 
-/// An empty tensor by which trainers mark files of models that predict velocity.
+/// An empty tensor that marks models that predict velocity.
 pub(super) const V_PREDICTION: &str = "v_pred";
 
-/// The same for models whose last noise level has no signal left.
+/// An empty tensor that marks models whose last noise level has no signal left.
 pub(super) const ZERO_SNR: &str = "ztsnr";
 
-/// Two tensors of one number each, by which variants trained on EDM's noise levels are marked.
+/// Two tensors of one number each, which mark variants trained on EDM's noise levels.
 const EDM: [&str; 2] = ["edm_vpred.sigma_min", "edm_vpred.sigma_max"];
 
-/// Statistics of latents (Playground 2.5), without which the pictures have other colors.
+/// Statistics of latents (Playground 2.5). Without them, pictures have wrong colors.
 const UNSUPPORTED: [&str; 2] = ["edm_mean", "edm_std"];
 
-/// The note that trainers write into the header (Stability's model metadata standard).
+/// The note on the type of prediction that trainers write into the header (Stability's model metadata standard).
 pub(super) const NOTE: &str = "modelspec.prediction_type";
 
-/// Characters of a note that is shown.
+/// How many characters of a note are shown.
 const LONGEST_NOTE: usize = 40;
 
-/// What the marks say.
+/// The marks of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
-    /// diffusers' `prediction_type`, and what says so.
+    /// diffusers' `prediction_type`, and the name of the mark that contains it.
     pub prediction: Option<(&'static str, &'static str)>,
-    /// The beginning of a note on the type of prediction that says something else.
+    /// The beginning of a note on the type of prediction whose value is not known.
     pub(super) unknown: Option<String>,
+    /// Whether the last noise level has no signal left.
     pub zero_snr: bool,
-    /// The least and the largest noise level of EDM.
+    /// The smallest and the largest noise level of EDM.
     pub edm: Option<(f64, f64)>,
 }
 
 impl Marks {
-    /// Reads the marks of a file, those of EDM where its kind heeds them. A tensor goes before a note, as it does in other
+    /// Reads the marks of a file; those of EDM only if `reads_edm_marks`. A tensor takes precedence over a note, as in other
     /// programs.
     ///
     /// # Errors
-    /// The marks ask for what is not supported.
-    pub(super) fn read(path: &str, file: &FileContent, header: &Header, heeds_edm: bool) -> Result<Self, LoadError> {
+    /// The marks require something that is not supported.
+    pub(super) fn read(
+        path: &str,
+        file: &FileContent,
+        header: &Header,
+        reads_edm_marks: bool,
+    ) -> Result<Self, LoadError> {
         let bad = |reason: String| LoadError::Checkpoint { path: path.into(), reason };
         let has = |name: &str| header.tensors.contains_key(name);
         if let Some(name) = UNSUPPORTED.into_iter().find(|name| has(name)) {
             return Err(bad(format!("{name}: latents with statistics of their own are not supported")));
         }
-        let edm = match heeds_edm && EDM.into_iter().all(has) {
+        let edm = match reads_edm_marks && EDM.into_iter().all(has) {
             true => {
                 let [least, most] = EDM.map(|name| number(file, header, name));
                 let (least, most) = (least.map_err(&bad)?, most.map_err(&bad)?);
@@ -72,7 +78,7 @@ impl Marks {
     }
 }
 
-/// The number of a tensor that has one.
+/// The value of a tensor with one number.
 fn number(file: &FileContent, header: &Header, name: &str) -> Result<f64, String> {
     let info = header.tensors.get(name).ok_or_else(|| format!("it has no {name}"))?;
     if info.shape.iter().any(|axis| *axis != 1) {

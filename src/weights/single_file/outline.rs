@@ -1,4 +1,4 @@
-//! What the names and shapes of a network's tensors tell of its make.
+//! Reads the sizes of a network from the names and shapes of its tensors.
 
 use std::collections::HashMap;
 
@@ -21,13 +21,14 @@ impl Outline<'_> {
         self.0.contains_key(name)
     }
 
-    /// How many there are of what is numbered behind `prefix`, counted by the highest number.
+    /// The number of items that are numbered after `prefix`: the highest number plus 1.
     pub fn count(&self, prefix: &str) -> usize {
         highest(self.0.keys().map(String::as_str), prefix).map_or(0, |highest| highest + 1)
     }
 }
 
-/// The highest number that follows `prefix` in any of the names; nothing has a thousand layers.
+/// The highest number that follows `prefix` in any of the names. Numbers above 999 are ignored: no network has a
+/// thousand layers.
 pub(super) fn highest<'a>(names: impl Iterator<Item = &'a str>, prefix: &str) -> Option<usize> {
     let number = |name: &str| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
     names.filter_map(number).filter(|number| *number < 1000).max()

@@ -1,3 +1,5 @@
+//! Sorts the tensors of a single file into the components of its folder.
+
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Kind, TextEncoder, outline::highest};
@@ -11,15 +13,15 @@ use crate::weights::{
 /// The tensors of a file by component and diffusers name.
 pub(super) struct Parts {
     components: BTreeMap<&'static str, HashMap<String, Entry>>,
-    /// The names of tensors that are of no network, and are not read.
+    /// The names of tensors that belong to no network and are not read.
     pub left: Vec<String>,
 }
 
-/// What the names of an autoencoder's tensors begin with. Beside them are averages and counters of its training, and the
-/// network that judged it. A quantized one is another network.
+/// The prefixes of an autoencoder's tensors. Other names belong to averages and counters of the training and to the
+/// discriminator. Tensors of a quantized autoencoder, which is another network, are refused.
 const AUTOENCODER: [&str; 5] = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize."];
 
-/// The same of CLIP's text encoder, without a temperature, a projection or a vision encoder, which nobody reads.
+/// The prefixes of CLIP's text encoder. A temperature, a projection and a vision encoder are not used.
 const CLIP: [&str; 6] = [
     "text_model.embeddings.",
     "text_model.encoder.",
@@ -29,19 +31,20 @@ const CLIP: [&str; 6] = [
     "final_layer_norm.",
 ];
 
-/// The same of OpenCLIP's.
+/// The prefixes of OpenCLIP's text encoder.
 const OPEN_CLIP: [&str; 5] =
     ["transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection"];
 
-/// What a ControlNet, which is a folder of its own, is called here.
+/// The name of a ControlNet's component. A ControlNet is a folder of its own.
 pub(super) const CONTROLNET: &str = "controlnet";
 
 impl Parts {
-    /// Gives every tensor of the file its place. A tensor outside of the networks is left aside, as diffusers and the web
-    /// interfaces do.
+    /// Assigns every tensor of the file to a component. A tensor outside of the networks is ignored, as in diffusers
+    /// and the web interfaces.
     ///
     /// # Errors
-    /// A tensor within a network has none, or two have the same; [`TensorMismatch`] names them as unused.
+    /// A tensor within a network has no place, or two tensors have the same place; [`TensorMismatch`] lists them as
+    /// unused.
     pub fn sort(path: &str, header: &Header, kind: Kind) -> Result<Self, LoadError> {
         let names = Names::of(header, kind);
         let mut parts: BTreeMap<&'static str, HashMap<String, Entry>> = BTreeMap::new();
@@ -70,20 +73,20 @@ impl Parts {
         self.components.contains_key(CONTROLNET)
     }
 
-    /// The tensors of a component. A file that is a ControlNet has but one, whatever it is called.
+    /// The tensors of a component. A ControlNet has only one component, which is returned for every name.
     pub fn of(&self, component: &str) -> Option<&HashMap<String, Entry>> {
         self.components.get(CONTROLNET).or_else(|| self.components.get(component))
     }
 }
 
-/// What the numbers in names count in.
+/// The counts that are needed to translate the numbers in names.
 struct Names {
     kind: Kind,
     /// ResNets in a block of the U-Net.
     layers: usize,
-    /// Blocks on a side of the autoencoder.
+    /// Blocks on each side of the autoencoder.
     levels: usize,
-    /// The last convolution of a ControlNet's hint.
+    /// Number of the last convolution of a ControlNet's hint.
     hints: usize,
 }
 
@@ -94,7 +97,7 @@ impl Names {
             Kind::ControlNet { prefix } => prefix,
             _ => "model.diffusion_model.",
         };
-        // The first row that makes the map smaller ends the first block.
+        // The first row that halves the map ends the first block.
         let is_op = |row: &usize| header.tensors.contains_key(&format!("{unet}input_blocks.{row}.0.op.weight"));
         let layers = (1..64).find(is_op).map_or(2, |row| row - 1);
         let levels = highest(names(), "first_stage_model.decoder.up.").map_or(0, |level| level + 1);
@@ -102,12 +105,12 @@ impl Names {
         Self { kind, layers, levels, hints }
     }
 
-    /// Whether a tensor is one that a network computes with, or has to be refused since it might.
+    /// Whether a network may need the tensor, which is then read or refused, but not ignored.
     fn is_of_a_network(&self, name: &str) -> bool {
         let within = |prefix: &str, parts: &[&str]| {
             name.strip_prefix(prefix).is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part)))
         };
-        // Integers that follow from the configuration.
+        // These integers follow from the configuration.
         if name.ends_with("embeddings.position_ids") {
             return false;
         }
@@ -125,7 +128,7 @@ impl Names {
         })
     }
 
-    /// The component and the pieces that a tensor is.
+    /// The component of a tensor, and the entries for the whole tensor or its parts.
     fn place(&self, name: &str, info: &Info) -> Option<(&'static str, Vec<(String, Entry)>)> {
         let whole = |name: String| vec![(name, Entry::whole(info))];
         match self.kind {
@@ -141,7 +144,7 @@ impl Names {
         }
         if let Some(name) = name.strip_prefix("first_stage_model.") {
             let name = vae_name(name, self.levels)?;
-            // Attention was once made of pointwise convolutions.
+            // In early files, attention consists of 1 × 1 convolutions.
             let shape = match info.shape[..] {
                 [outputs, inputs, 1, 1] if name.contains(".attentions.") => vec![outputs, inputs],
                 _ => info.shape.clone(),

@@ -1,13 +1,13 @@
-//! What the owner of a checkpoint knows better: `NAME.json` beside `NAME.safetensors`, an object of objects whose keys are
-//! put into the configurations made for the file, for instance
+//! Merges `NAME.json` next to `NAME.safetensors` into the configurations that are made for the checkpoint. The file is
+//! an object of objects; their keys replace those of the configurations, for instance
 //!
 //! ```json
 //! {"scheduler": {"prediction_type": "epsilon"}, "unet": {"sample_size": 64}}
 //! ```
 //!
 //! for a Stable Diffusion 2 that predicts noise and draws at 512 × 512. `scheduler`, `unet`, `vae`, `text_encoder`,
-//! `text_encoder_2`, `model_index` and `controlnet` are those of diffusers' folders, `latentd` is the folder's
-//! `latentd.json`.
+//! `text_encoder_2`, `model_index` and `controlnet` are the configurations of diffusers' folders, `latentd` is the
+//! folder's `latentd.json`.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,7 +18,7 @@ use crate::weights::{LoadError, json as python};
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// The names of configurations, and where they are in the folder.
+/// The names of the configurations, and their paths in the folder.
 const FILES: [(&str, &str); 8] = [
     ("model_index", "model_index.json"),
     ("scheduler", "scheduler/scheduler_config.json"),
@@ -30,12 +30,12 @@ const FILES: [(&str, &str); 8] = [
     ("latentd", "latentd.json"),
 ];
 
-/// The key of the file whose configuration an error begins with, and the rest of the error.
+/// The name of the configuration with whose path an error begins, and the rest of the error.
 pub(super) fn key_of(error: &str) -> Option<(&'static str, &str)> {
     FILES.into_iter().find_map(|(key, file)| Some((key, error.strip_prefix(file)?)))
 }
 
-/// Puts the keys of the file at `path`, if there is one, into the configurations.
+/// Merges the file at `path` into the configurations, if the file exists.
 pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String, Value>>) -> Result<(), LoadError> {
     let shown = path.display().to_string();
     let read = |source| LoadError::Read { path: shown.clone(), source };
@@ -60,7 +60,7 @@ pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String
         };
         configs.entry(file).or_default().extend(keys);
     }
-    // The class of a scheduler is that of the index, which was made for another one.
+    // The index, which was made for another scheduler, has to name the same class as the scheduler's configuration.
     if let (Some(class), None, Some(index)) = (class, of_index, configs.get_mut("model_index.json")) {
         index.insert("scheduler".into(), json!(["diffusers", class]));
     }

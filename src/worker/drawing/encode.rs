@@ -1,4 +1,4 @@
-//! The frames of a run as files: the one place above the encoders where their formats are known.
+//! Encodes frames to files. Above the encoders, only this file knows picture formats.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -10,9 +10,10 @@ use crate::{
     pipelines::Frame,
 };
 
-/// A result that is encoded and not stored yet.
+/// An encoded result that is not stored yet.
 #[derive(Clone, Debug)]
 pub struct Encoded {
+    /// The index of the artifact in its generation.
     pub index: u32,
     pub format: Format,
     pub facts: Facts,
@@ -20,7 +21,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// The artifact whose file lies at this path of the blob store.
+    /// The artifact for the file, which is stored at the path `blob`.
     pub fn stored_at(self, blob: String) -> Artifact {
         let Encoded { index, format, facts, file } = self;
         let sha256 = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -28,11 +29,11 @@ impl Encoded {
     }
 }
 
-/// Encodes frame `index` of a generation in the format that its request asks for; `label` is what other programs call its
-/// sampler. Takes too long for a thread that others wait for.
+/// Encodes frame `index` of a generation in the requested format. `label` is the sampler's name in other programs. Call
+/// it on a blocking thread.
 ///
 /// # Errors
-/// The frame has another size than it says, none, or one that the format does not take.
+/// The pixels do not match the picture's size, or the format does not support the size.
 pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Result<Encoded, EncodeError> {
     let Work::Draw(draw) = &job.work;
     match frame {
@@ -45,11 +46,11 @@ pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Resu
     }
 }
 
-/// Encodes a rough look at a result whose longest side is `side` pixels: as large as the result, but no larger than an event
-/// stream should carry.
+/// Encodes a preview of a result whose longest side has `side` pixels. The preview is enlarged by a whole factor to at
+/// most that size and at most 256 pixels.
 ///
 /// # Errors
-/// As [`encode`].
+/// Those of [`encode`].
 pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Bytes), EncodeError> {
     const MAX_SIDE: u32 = 256;
     match frame {

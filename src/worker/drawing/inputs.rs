@@ -1,10 +1,10 @@
-//! The pictures of a claimed generation, back from the store.
+//! Loads the uploaded pictures of a claimed generation from the blob store.
 
 use bytes::Bytes;
 
 use super::Drawing;
 use crate::{
-    generation::{Draw, InputImage, Place},
+    generation::{Draw, ImageField, InputImage},
     imaging::decode,
     ledger::{Outcome, blobs::path_of_input},
     pipelines::Inputs,
@@ -12,17 +12,17 @@ use crate::{
 };
 
 impl Drawing {
-    /// Every picture that the request brought along, or how the generation ends without them.
+    /// All pictures of the request. The error is the outcome of a generation without them.
     pub(super) async fn load_inputs(&self, claimed: &Claimed, draw: &Draw) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
         if let Some(source) = &draw.source {
-            self.load_input(claimed, &mut inputs, Place::Image, &source.image).await?;
+            self.load_input(claimed, &mut inputs, ImageField::Image, &source.image).await?;
             if let Some(mask) = &source.mask {
-                self.load_input(claimed, &mut inputs, Place::Mask, &mask.mask).await?;
+                self.load_input(claimed, &mut inputs, ImageField::Mask, &mask.mask).await?;
             }
         }
         for (i, control) in draw.controls.iter().enumerate() {
-            self.load_input(claimed, &mut inputs, Place::Control(i), &control.image).await?;
+            self.load_input(claimed, &mut inputs, ImageField::Control(i), &control.image).await?;
         }
         Ok(inputs)
     }
@@ -31,13 +31,13 @@ impl Drawing {
         &self,
         claimed: &Claimed,
         inputs: &mut Inputs,
-        place: Place,
+        place: ImageField,
         input: &InputImage,
     ) -> Result<(), Outcome> {
         let file = self.blobs.get(&path_of_input(claimed.id(), &input.upload)).await;
         let file = file.map_err(|error| claimed.retry(format!("a picture cannot be read: {error}")))?;
         let file: Bytes = file.ok_or_else(|| failed("input_missing", format!("{} is gone", input.upload), false))?;
-        // What was stored has neither transparency nor a turn, so that the ground does not matter.
+        // Stored pictures have neither transparency nor a rotation, so the background color has no effect.
         let decoded = tokio::task::spawn_blocking(move || decode(&file, 255)).await;
         let decoded = decoded.map_err(|error| failed("internal", format!("decoding a picture: {error}"), true))?;
         let decoded = decoded.map_err(|error| failed("internal", format!("a stored picture {error}"), false))?;

@@ -1,4 +1,4 @@
-//! What a running generation leaves for the next attempt.
+//! Stores the log of a running generation for its next attempt.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::{
     worker::executor::{Claimed, failed},
 };
 
-/// The log of one attempt: it goes on where those of earlier attempts end, in files that are written once. Trouble with it
-/// costs time at the next attempt, and never the generation.
+/// The log files of one attempt. They continue those of earlier attempts, and each is written once. A failure costs
+/// time at the next attempt but never fails the generation.
 pub(super) struct LogFiles {
     blobs: Blobs,
     lease: Lease,
     numerics: Numerics,
-    /// Files of this attempt.
+    /// The number of parts that this attempt has written.
     parts: u32,
-    /// A part is missing, behind which others would be of no use.
+    /// Whether a part could not be written. Later parts would be useless, so they are not written.
     broken: bool,
 }
 
 impl Drawing {
-    /// To be called when the generation's models are in memory.
+    /// Opens the log. The generation's models must be loaded.
     pub(super) async fn open_log(&self, claimed: &Claimed) -> Result<LogFiles, Outcome> {
         let (catalogue, job): (Arc<_>, _) = (self.catalogue.clone(), claimed.record.job.clone());
         let numerics = tokio::task::spawn_blocking(move || Numerics::of(&job, &catalogue)).await;
@@ -33,10 +33,10 @@ impl Drawing {
 }
 
 impl LogFiles {
-    /// What earlier attempts have left, from the first ask on, as far as it can be used.
+    /// The usable log of earlier attempts, starting with the first logged call.
     pub async fn load(&self) -> Log {
         let (id, mut log) = (self.lease.id(), Log::default());
-        // Nobody has claimed it before.
+        // The first attempt has no log.
         if self.lease.fence() <= 1 {
             return log;
         }
@@ -46,7 +46,7 @@ impl LogFiles {
         });
         for path in parts {
             match self.read(&path).await {
-                // One behind a gap, or one that a later attempt has written again, is passed over.
+                // `join` skips a part after a gap, and a part that a later attempt has written again.
                 Ok(Some(part)) => drop(log.join(part)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%id, path, %error, "a part of a log cannot be read"),
@@ -71,7 +71,7 @@ impl LogFiles {
         }
     }
 
-    /// Makes the next portion durable.
+    /// Stores the next portion of the log.
     pub async fn append(&mut self, portion: Log) {
         if self.broken {
             return;

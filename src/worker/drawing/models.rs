@@ -1,4 +1,4 @@
-//! A claimed generation's model, in memory.
+//! Loads the models of a claimed generation and waits for room in the engine.
 
 use std::{
     pin::pin,
@@ -11,17 +11,17 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Drawing, ended_early};
 use crate::{
-    catalogue::{Acquired, Catalogue, CatalogueError, Lease, OnDevice},
+    catalogue::{Acquired, Catalogue, CatalogueError, ModelLease, OnDevice},
     engine::{Reason, RunError},
     generation::{Draw, Job},
     ledger::Outcome,
     metrics::Metrics,
     service::{Candidate, Placed, TakenMemory},
-    worker::executor::{Claimed, Tell, failed},
+    worker::executor::{Claimed, RunReporter, failed},
 };
 
 impl Drawing {
-    /// Chooses the device that a generation computes on.
+    /// Chooses the device that computes a generation.
     pub(super) fn place(&self, job: &Job) -> Placed {
         let cost = self.catalogue.plan(job).map_or(1.0, |plan| plan.cost);
         self.devices.place(cost, |device| {
@@ -30,15 +30,16 @@ impl Drawing {
         })
     }
 
-    /// The model, the refiner where there is one, and room in the engine, or how the generation ends without them. A cancel
-    /// ends the wait at once; a read that has begun goes on for those who come later.
+    /// Acquires the model, the refiner if there is one, and room in the engine. The error is the outcome of a
+    /// generation that cannot get them. A cancel ends the wait at once; a load that has begun continues for later
+    /// generations.
     pub(super) async fn load_models(
         &self,
         claimed: &Claimed,
         draw: &Draw,
-        tell: &Tell,
+        tell: &RunReporter,
         placed: &Placed,
-    ) -> Result<(Lease, Option<Lease>, Room), Outcome> {
+    ) -> Result<(ModelLease, Option<ModelLease>, Room), Outcome> {
         if let Some(reason) = claimed.cancel.reason() {
             return Err(ended_early(RunError::Canceled(reason)));
         }
@@ -48,7 +49,8 @@ impl Drawing {
                 None => (self.acquire(claimed, placed, &job.model, None).await?, None),
                 Some(refiner) => {
                     self.catalogue.check_together(&job.model, &refiner.model).map_err(unavailable)?;
-                    // One at a time holds a model while it waits for another, so that no two wait for each other.
+                    // Only one generation at a time holds a model while it waits for another, so that no two wait for
+                    // each other.
                     let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
                     let lease = self.acquire(claimed, placed, &job.model, None).await?;
                     let refiner = self.acquire(claimed, placed, &refiner.model, Some(&lease)).await?;
@@ -67,10 +69,10 @@ impl Drawing {
         }
     }
 
-    /// Memory for all that it will hold, and then a place.
+    /// Waits for the memory that the generation needs, then for a slot.
     async fn room(&self, job: &Job, placed: &Placed) -> Result<Room, Outcome> {
         let plan = self.catalogue.plan(job).unwrap_or_default();
-        // Whoever waits for memory does not compute for a while, so that another one may.
+        // A generation that waits for memory does not compute, so another one may be claimed meanwhile.
         let waiting = self.memory.is_short_of(placed.device, plan).then(|| self.slots.wait());
         if waiting.is_some() {
             self.wake.notify_one();
@@ -86,20 +88,20 @@ impl Drawing {
         claimed: &Claimed,
         placed: &Placed,
         name: &str,
-        held: Option<&Lease>,
-    ) -> Result<Lease, Outcome> {
+        held: Option<&ModelLease>,
+    ) -> Result<ModelLease, Outcome> {
         let mut acquire = pin!(self.catalogue.acquire_beside(placed.device, name, held));
         let first = futures::poll!(acquire.as_mut());
         if let Poll::Ready(Ok(Acquired::Ready(lease))) = first {
             return Ok(lease);
         }
-        // It does not compute for a while, so that another one may.
+        // The generation does not compute while it waits for its model, so another one may be claimed meanwhile.
         let _waiting = self.slots.wait();
         self.wake.notify_one();
         let acquired = match first {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
-                // It was claimed in time; for its model it waits for as long again, at most.
+                // The generation was claimed in time; it may wait for its model for at most the same time again.
                 let patience = Duration::from_secs(claimed.record.job.start_timeout_s.into());
                 tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
             }
@@ -108,15 +110,15 @@ impl Drawing {
     }
 }
 
-/// What a generation has of the engine while it computes.
+/// The memory and the slot of a generation while it computes.
 #[derive(Debug)]
 pub(super) struct Room {
     _memory: TakenMemory,
     _slot: OwnedSemaphorePermit,
 }
 
-/// Reads the model if this is the one who has to.
-async fn read(acquired: Acquired, metrics: &Metrics) -> Result<Lease, Outcome> {
+/// The model's lease; loads the model first if this request must do so.
+async fn read(acquired: Acquired, metrics: &Metrics) -> Result<ModelLease, Outcome> {
     let ticket = match acquired {
         Acquired::Ready(lease) => return Ok(lease),
         Acquired::Cold(ticket) => ticket,
@@ -141,7 +143,7 @@ fn busy(name: &str) -> Outcome {
     failed("overloaded", message, true)
 }
 
-/// Loads the models that the server is not ready without.
+/// Loads the models that must be ready before the server is.
 #[derive(Debug)]
 pub struct Preload {
     pub catalogue: Arc<Catalogue>,
@@ -149,7 +151,8 @@ pub struct Preload {
 }
 
 impl Preload {
-    /// One model after the other, the default one last, so that it is the one to stay where not all of them fit.
+    /// Loads one model after the other. The default model is the last, so that it stays in memory if not all of them
+    /// fit.
     pub async fn run(self) {
         let Preload { catalogue, metrics } = self;
         let mut names = catalogue.awaited();

@@ -1,4 +1,4 @@
-//! From the engine's thread to the watchers.
+//! Passes progress, previews and results from the engine's thread to the watchers.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{
     engine::{Log, Observer, RunError},
     generation::{Phase, Progress},
     pipelines::Frame,
-    worker::executor::Tell,
+    worker::executor::RunReporter,
 };
 
 /// A preview that is not encoded yet.
@@ -23,30 +23,30 @@ pub(super) struct Sketch {
     pub frame: Frame,
 }
 
-/// Passes on what the engine tells, without ever waiting.
-pub(super) struct TellingObserver {
-    tell: Tell,
+/// Passes on what the engine reports, without blocking.
+pub(super) struct ReportingObserver {
+    tell: RunReporter,
     sketches: mpsc::Sender<Sketch>,
     portions: mpsc::Sender<Log>,
     ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
-    /// When the first step of this run began, and how many were done already.
+    /// When denoising began in this run, and how many steps were done by then.
     denoising_since: Option<(Instant, u32)>,
-    /// Previews so far of each image.
+    /// For each picture, the number of previews so far.
     previews: Vec<u32>,
 }
 
-impl TellingObserver {
+impl ReportingObserver {
     pub fn new(
-        tell: Tell,
+        tell: RunReporter,
         sketches: mpsc::Sender<Sketch>,
         portions: mpsc::Sender<Log>,
         ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
-    ) -> TellingObserver {
-        TellingObserver { tell, sketches, portions, ended, denoising_since: None, previews: Vec::new() }
+    ) -> ReportingObserver {
+        ReportingObserver { tell, sketches, portions, ended, denoising_since: None, previews: Vec::new() }
     }
 }
 
-impl Observer for TellingObserver {
+impl Observer for ReportingObserver {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32) {
         let since = match phase {
             Phase::Denoising => Some(*self.denoising_since.get_or_insert_with(|| (Instant::now(), step))),
@@ -66,7 +66,7 @@ impl Observer for TellingObserver {
         }
         let preview_index = self.previews[image];
         self.previews[image] += 1;
-        // A watcher that cannot keep up misses a preview rather than holding up the engine.
+        // If the channel is full, the preview is dropped, so that a slow watcher does not block the engine.
         let _ = self.sketches.try_send(Sketch { index, step, preview_index, frame });
     }
 
@@ -77,7 +77,7 @@ impl Observer for TellingObserver {
     }
 
     fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
-        // The receiver is gone only where the process is going too.
+        // The receiver is gone only if the process ends.
         let _ = self.ended.send(outcome);
     }
 }

@@ -1,33 +1,34 @@
-//! A claimed generation made ready to compute, by the files as they are now.
+//! Prepares a claimed generation for the engine, with the current files.
 
 use super::{Drawing, models::Room};
 use crate::{
-    catalogue::{Edition, Lease, PrepareError},
+    catalogue::{Edition, ModelLease, PrepareError},
     crash::{Attempt, blame},
     generation::{Draw, Problem},
     ledger::Outcome,
     pipelines::Prepared,
     service::Placed,
-    worker::executor::{Claimed, Tell, failed},
+    worker::executor::{Claimed, RunReporter, failed},
 };
 
-/// A generation that the engine can take.
+/// A generation that is ready for the engine.
 pub(super) struct Ready {
     pub prepared: Prepared,
     pub placed: Placed,
-    /// Its models and its room, which nobody else gets until this is dropped.
-    pub held: (Lease, Option<Lease>, Room),
+    /// The leases of the models and the room in the engine. They are released when this value is dropped.
+    pub held: (ModelLease, Option<ModelLease>, Room),
 }
 
 impl Drawing {
-    /// Loads all that the generation draws from, or says how the generation ends without. Files may have changed since the
-    /// request was accepted: where something cannot be loaded and the folders are not as they were listed, they are listed again
-    /// and it is tried once more. If that fails too, the client may try again, since somebody is at work on the files.
+    /// Loads everything that the generation needs. The error is the outcome of a generation that cannot be prepared.
+    /// Files may have changed since the request was accepted: if something cannot be loaded and the folders differ from
+    /// the lists, the folders are listed again and the load is retried once. If that fails too, the error is retryable,
+    /// since somebody is changing the files.
     pub(super) async fn made_ready(
         &self,
         claimed: &Claimed,
         draw: &Draw,
-        tell: &Tell,
+        tell: &RunReporter,
         attempt: Option<Attempt>,
     ) -> Result<Ready, Outcome> {
         let edition = self.catalogue.edition();
@@ -47,7 +48,7 @@ impl Drawing {
         &self,
         claimed: &Claimed,
         draw: &Draw,
-        tell: &Tell,
+        tell: &RunReporter,
         attempt: Option<Attempt>,
     ) -> Result<Ready, Outcome> {
         let inputs = self.load_inputs(claimed, draw).await?;
@@ -66,8 +67,7 @@ impl Drawing {
         Ok(Ready { prepared, placed, held })
     }
 
-    /// Whether files are not as they were listed in this edition. Lists the folders of models, LoRAs, words and ControlNets
-    /// again, where nobody has.
+    /// Whether the files differ from the lists of `edition`. Lists the folders again unless that has already happened.
     async fn lists_changes(&self, edition: &Edition) -> bool {
         if !self.catalogue.is_at(edition) {
             return true;
@@ -83,7 +83,7 @@ impl Drawing {
 const UNAVAILABLE: &str = "model_unavailable";
 const UNSUPPORTED: &str = "unsupported_for_model";
 
-/// Whether other files could be the end of it.
+/// Whether changed files can have caused the problem.
 fn is_of_files(problem: &Problem) -> bool {
     [UNAVAILABLE, UNSUPPORTED].contains(&problem.code.as_str())
 }

@@ -1,4 +1,4 @@
-//! Artifacts become durable before the ledger says so.
+//! Encodes and stores the artifacts of a run, before the ledger names them.
 
 use super::{Drawing, Encoded, encode};
 use crate::{
@@ -6,16 +6,16 @@ use crate::{
     generation::{Artifact, Draw, Phase, Progress},
     ledger::{Outcome, blobs::path_of},
     pipelines::Frame,
-    worker::executor::{Claimed, Tell, failed},
+    worker::executor::{Claimed, RunReporter, failed},
 };
 
 impl Drawing {
-    /// Encodes and stores every frame of the run.
+    /// Encodes and stores all frames of the run.
     pub(super) async fn save(
         &self,
         claimed: &Claimed,
         draw: &Draw,
-        tell: &Tell,
+        tell: &RunReporter,
         frames: Vec<Frame>,
     ) -> Result<Vec<Artifact>, Outcome> {
         let (lease, steps) = (&claimed.lease, draw.steps);
@@ -47,7 +47,7 @@ impl Drawing {
         Ok(artifacts)
     }
 
-    /// What other programs call the generation's sampler; empty where its model is gone meanwhile.
+    /// The sampler's name in other programs; empty if the model is no longer listed.
     fn label(&self, model: &str, draw: &Draw) -> SamplerLabel {
         let card = self.catalogue.card(model);
         let config = card.and_then(|card| SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok());

@@ -1,17 +1,17 @@
-//! Random objects of the field `scheduler`.
+//! Draws random objects for the field `scheduler`.
 
 use serde_json::{Value, json};
 
-use crate::dice::Dice;
+use crate::random::Random;
 
-/// A class of diffusers with some of its keys. Most values go with all others; a few do not, and are refused then.
-pub fn config(dice: &mut Dice) -> Value {
-    let (class, groups) = dice.pick(CLASSES);
+/// A scheduler class of diffusers with some of its keys. A few combinations of values are invalid and refused.
+pub fn config(random: &mut Random) -> Value {
+    let (class, groups) = random.pick(CLASSES);
     let mut config = json!({"_class_name": class});
     for (key, values) in groups.iter().flat_map(|group| group.iter()) {
-        if dice.chance(30) {
+        if random.chance(30) {
             let values: Vec<Value> = serde_json::from_str(values).unwrap();
-            config[*key] = dice.pick(&values).clone();
+            config[*key] = random.pick(&values).clone();
         }
     }
     config

@@ -1,6 +1,6 @@
-//! candle-transformers' networks in a process that loads and runs them when it is told to, for `benches/compare/compare.py`.
+//! The process that runs candle-transformers' networks for `benches/compare/compare.py`.
 //!
-//! Speaks as `benches/compare/contender.rs` does; see the README there.
+//! Its requests and answers are those of `benches/compare/contender.rs`, without `peak`.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use candle_transformers::models::stable_diffusion::{
 use serde_json::{Value, json};
 
 fn main() -> Result<()> {
-    // candle computes in rayon's pool of the process, whose size RAYON_NUM_THREADS says.
+    // candle computes in rayon's global pool, whose size is RAYON_NUM_THREADS.
     let mut loaded = None;
     for line in std::io::stdin().lock().lines() {
         let answer = serde_json::from_str(&line?).map_err(Into::into).and_then(|request| answer(&request, &mut loaded));
@@ -97,7 +97,7 @@ impl Network {
         let blocks = channels.iter().enumerate().map(|(i, &out_channels)| BlockConfig {
             out_channels,
             use_cross_attn: (config["down_block_types"][i] == "CrossAttnDownBlock2D").then_some(1),
-            // One number for all blocks, or one for each.
+            // One number for all blocks, or a list with one number per block.
             attention_head_dim: [&config["attention_head_dim"], &config["attention_head_dim"][i]]
                 .into_iter()
                 .find_map(Value::as_u64)

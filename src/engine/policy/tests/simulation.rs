@@ -1,11 +1,11 @@
-//! Runs whose calls take time and memory, chosen by the policy until all have ended.
+//! A simulation: the policy schedules runs whose calls take time and memory until all runs end.
 
 use proptest::prelude::*;
 
 use super::super::*;
 use super::{Kind, denoiser, limits};
 
-/// What a run of the simulation asks for: `rows` calls of `seconds` each, over and over.
+/// A simulated run. It awaits `rounds` calls, one after the other, each with `rows` rows of `seconds` each.
 #[derive(Clone, Debug)]
 struct Simulated {
     kind: Kind,
@@ -13,40 +13,41 @@ struct Simulated {
     seconds: f64,
     bytes: u64,
     service: f64,
-    /// Rows of the present ask that are answered.
+    /// Answered rows of the current call.
     answered: usize,
     rounds: usize,
     in_call: bool,
 }
 
-/// A call under way in the simulation: its runs and their rows, and the seconds that are left of it.
+/// A call in progress: its runs with their rows, and the seconds that are left.
 struct Going {
     picks: Vec<Pick>,
     left: f64,
     bytes: u64,
 }
 
-/// Runs by [`choose`] until the run at `watched` has ended, or all have. Returns the seconds for which it waited for others.
-fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: Limits) -> f64 {
-    let (mut aside, mut waited): (Vec<Going>, f64) = (Vec::new(), 0.0);
+/// Follows the decisions of [`choose`] until the run `watched` has ended, or all runs have. Returns the seconds during
+/// which the watched run waited for others.
+fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: BatchLimits) -> f64 {
+    let (mut paused, mut waited): (Vec<Going>, f64) = (Vec::new(), 0.0);
     for _ in 0..10_000 {
         if watched.is_some_and(|watched| runs[watched].rounds == 0) {
             return waited;
         }
         let open: Vec<usize> = (0..runs.len()).filter(|&i| !runs[i].in_call && runs[i].rounds > 0).collect();
         let kinds: Vec<Kind> = open.iter().map(|&i| runs[i].kind.clone()).collect();
-        let waiting: Vec<Waiting> = open
+        let waiting: Vec<WaitingCall> = open
             .iter()
             .zip(&kinds)
             .map(|(&i, kind)| {
                 let Simulated { rows, answered, seconds, bytes, service, .. } = runs[i];
                 let run = super::run(kind, rows - answered, service);
-                Waiting { seconds, bytes, arrival: i as u64, ..run }
+                WaitingCall { seconds, bytes, arrival: i as u64, ..run }
             })
             .collect();
-        let seen: Vec<Aside> = aside
+        let seen: Vec<PausedCall> = paused
             .iter()
-            .map(|going| Aside {
+            .map(|going| PausedCall {
                 service: going.picks.iter().map(|pick| runs[pick.waiting].service).fold(f64::INFINITY, f64::min),
                 arrival: going.picks.iter().map(|pick| pick.waiting as u64).min().unwrap(),
                 bytes: going.bytes,
@@ -58,7 +59,7 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: Limits) -> f
             Next::Nothing => return waited,
             Next::Continue { call, for_run } => {
                 payer = for_run.map(|run| open[run]);
-                aside.remove(call)
+                paused.remove(call)
             }
             Next::Begin { picks, for_run } => {
                 payer = for_run.map(|run| open[run]);
@@ -93,9 +94,9 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: Limits) -> f
             waited += slice;
         }
         if going.left > 1e-12 {
-            aside.push(going);
-            let held: u64 = aside.iter().map(|going| going.bytes).sum();
-            assert!(held <= limits.max_bytes || aside.len() == 1, "{held} bytes aside");
+            paused.push(going);
+            let held: u64 = paused.iter().map(|going| going.bytes).sum();
+            assert!(held <= limits.max_bytes || paused.len() == 1, "{held} bytes paused");
             continue;
         }
         for pick in &going.picks {
@@ -131,7 +132,8 @@ proptest! {
         prop_assert!(waited <= 1.1 * others.len() as f64 + 1e-6, "{} s beside {} runs", waited, others.len());
     }
 
-    /// Every run gets all of its answers once, in calls of bounded time and memory (the simulation asserts it).
+    /// Each run gets all of its answers exactly once, in calls of bounded time and memory, which the simulation
+    /// asserts.
     #[test]
     fn all_runs_end(runs in prop::collection::vec((0usize..3, 1usize..9, 0u64..2000), 1..6)) {
         let mut runs: Vec<Simulated> = runs.into_iter()

@@ -1,4 +1,4 @@
-//! What Stable Diffusion and the families after it have in common, and what they differ in.
+//! What Stable Diffusion, Stable Diffusion XL and its refiner share, and how they differ.
 
 use super::card::{self, Guidance};
 use crate::{
@@ -12,19 +12,19 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// One of these families, by what it alone has.
-pub(in crate::families) trait Kindred: Sync {
+/// One of these families, given by its differences; implements [`Family`] and [`Recipe`].
+pub(in crate::families) trait StableDiffusionVariant: Sync {
     const NAME: &'static str;
     const CLASSES: &'static [&'static str];
     const CHECKPOINTS: &'static [&'static Checkpoint];
-    const KIN: Kin;
+    const KIN: VariantParameters;
 
     fn reads(index: &ModelIndex) -> bool {
         index.class().is_some_and(|class| Self::CLASSES.contains(&class))
     }
 }
 
-impl<K: Kindred> Family for K {
+impl<K: StableDiffusionVariant> Family for K {
     fn name(&self) -> &'static str {
         K::NAME
     }
@@ -34,7 +34,7 @@ impl<K: Kindred> Family for K {
     }
 
     fn reads(&self, index: &ModelIndex) -> bool {
-        <K as Kindred>::reads(index)
+        <K as StableDiffusionVariant>::reads(index)
     }
 
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
@@ -54,23 +54,24 @@ impl<K: Kindred> Family for K {
     }
 }
 
-impl<K: Kindred> Recipe for K {
+impl<K: StableDiffusionVariant> Recipe for K {
     async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
         text_guided(compute, prepared).await
     }
 }
 
-/// What tells these families apart.
-pub(in crate::families) struct Kin {
-    /// How many numbers the U-Net takes of the sizes of a picture.
+/// The parameters by which these families differ.
+pub(in crate::families) struct VariantParameters {
+    /// How many numbers about picture sizes the U-Net receives.
     pub time_ids: usize,
-    /// Whether it draws from noise alone; another one only betters pictures.
+    /// Whether the model can draw from noise alone; otherwise it only improves pictures.
     pub draws_from_noise: bool,
+    /// Default steps and guidance scales.
     pub guidance: fn(&Spec) -> Guidance,
 }
 
-/// What the weights' file of a part is called. Other parts, such as a safety checker, are not loaded. The tiny decoder is
-/// beside the index, which is diffusers' and does not know it.
+/// The parts and the stems of their weight files. Other parts, such as a safety checker, are not loaded. The index,
+/// whose format is that of diffusers, does not list the tiny decoder.
 const PARTS: [(&str, &str); 5] = [
     ("text_encoder", "model"),
     ("text_encoder_2", "model"),
@@ -79,7 +80,7 @@ const PARTS: [(&str, &str); 5] = [
     ("vae_tiny", "diffusion_pytorch_model"),
 ];
 
-impl Kin {
+impl VariantParameters {
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
         let extras = Extras::read(folder)?;
         let (spec, scheduler_config, sizes) = StableDiffusion::describe(folder)?;
@@ -93,7 +94,7 @@ impl Kin {
         Ok(Description { card, bytes: bytes(folder, &parts)?, notes, outline: Box::new(sizes) })
     }
 
-    /// The U-Net must be of the family that the index says.
+    /// Checks that the U-Net receives as many numbers about sizes as the family of the index gives.
     fn check(&self, spec: &Spec) -> Result<(), LoadError> {
         if spec.time_ids == self.time_ids {
             return Ok(());
@@ -109,10 +110,10 @@ impl Kin {
     }
 }
 
-/// Reads the weights.
+/// Reads the weights, and fits the preview colors if `latentd.json` does not give them.
 fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
     let networks = StableDiffusion::load(folder, device)?;
-    // The card was read before, so a file that is no good has been refused already.
+    // A broken file was already rejected when the card was read.
     let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
     let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
         Some(map) => map,

@@ -1,4 +1,4 @@
-//! What computes: the engines, each on its thread, and the worker that feeds it.
+//! The computing part of a process: an engine thread for each device, and the worker that submits generations to them.
 
 use std::thread::JoinHandle;
 
@@ -11,22 +11,28 @@ use crate::{
     worker::{Preload, Worker},
 };
 
-/// What computes.
-pub(super) struct Works {
+/// The computing part of a process, not yet started.
+pub(super) struct Compute {
     pub preload: Preload,
     pub worker: Worker,
     pub engine_threads: Vec<EngineThread>,
 }
 
-/// What computes, at work.
-pub(super) struct Working {
+/// The running worker and engine threads.
+pub(super) struct Computing {
     worker: tokio::task::JoinHandle<()>,
     engines: Vec<JoinHandle<()>>,
 }
 
-impl Works {
-    pub fn spawn(self, stop: &CancellationToken, draining: &CancellationToken, tasks: &TaskTracker) -> Result<Working> {
-        let Works { preload, worker, engine_threads } = self;
+impl Compute {
+    /// Starts the engine threads, the worker, and the loading of models for the start.
+    pub fn spawn(
+        self,
+        stop: &CancellationToken,
+        draining: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<Computing> {
+        let Compute { preload, worker, engine_threads } = self;
         let start = |(i, engine): (usize, EngineThread)| {
             let thread = std::thread::Builder::new().name(format!("engine-{i}")).stack_size(ENGINE_STACK);
             thread.spawn(move || engine.run())
@@ -35,13 +41,14 @@ impl Works {
         let worker = tokio::spawn(worker.run(stop.clone()));
         let undisturbed = draining.clone();
         tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
-        Ok(Working { worker, engines })
+        Ok(Computing { worker, engines })
     }
 }
 
-impl Working {
+impl Computing {
+    /// Waits for the worker until `deadline`, and joins the engine threads that have ended.
     pub async fn end(self, deadline: Instant) {
-        // The worker holds the last handles of the engines, whose threads therefore end after it.
+        // The worker owns the last handles of the engines, so their threads end after the worker.
         if tokio::time::timeout_at(deadline, self.worker).await.is_err() {
             tracing::warn!("generations that could not be given back in time are queued again later");
         }
@@ -53,7 +60,7 @@ impl Working {
     }
 }
 
-/// A name that no other process has or had, by which people still find the machine.
+/// A unique name of this process that contains the name of the host.
 pub(super) fn worker_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String =

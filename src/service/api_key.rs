@@ -1,13 +1,13 @@
-//! API keys as texts.
+//! API keys and their text form.
 
 use sha2::{Digest, Sha256};
 
 use crate::config::Secret;
 
-/// `ltd_<id>_<secret>_<check>`: a prefix by which leaked keys are found, the part that is kept, 256 random bits, and a
-/// checksum by which a mistyped key is known without a look into the store.
+/// An API key `ltd_<id>_<secret>_<check>`: a prefix that makes leaked keys easy to find, the id under which the store
+/// keeps the key, 256 random bits, and a checksum that reveals a mistyped key without access to the store.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct ApiKey {
     pub id: String,
     text: Secret,
 }
@@ -15,29 +15,31 @@ pub struct Key {
 const PREFIX: &str = "ltd";
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const ID_DIGITS: usize = 8;
-/// 62^43 is more than 2^256.
+/// 62^43 > 2^256.
 const SECRET_DIGITS: usize = 43;
 const CHECK_DIGITS: usize = 6;
 
-impl Key {
+impl ApiKey {
+    /// Makes a random key.
+    ///
     /// # Errors
-    /// The system gives no random bytes.
-    pub fn new() -> Result<Key, getrandom::Error> {
+    /// The system has no random bytes.
+    pub fn new() -> Result<ApiKey, getrandom::Error> {
         let (mut id, mut secret) = ([0; 8], [0; 32]);
         getrandom::fill(&mut id)?;
         getrandom::fill(&mut secret)?;
         let id = base62(&id, ID_DIGITS);
         let text = format!("{PREFIX}_{id}_{}", base62(&secret, SECRET_DIGITS));
-        Ok(Key { id, text: Secret::new(format!("{text}_{}", check(&text))) })
+        Ok(ApiKey { id, text: Secret::new(format!("{text}_{}", check(&text))) })
     }
 
-    /// Whether the text is a key of ours or was meant to be one.
+    /// Whether the text is, or was meant to be, a key of this server.
     pub fn is_like(text: &str) -> bool {
         text.trim_start().to_ascii_lowercase().starts_with(&format!("{PREFIX}_"))
     }
 
-    /// `None` where the text cannot be a key.
-    pub fn parse(text: &str) -> Option<Key> {
+    /// Parses a key; `None` if the form or the checksum is wrong.
+    pub fn parse(text: &str) -> Option<ApiKey> {
         let (checked, sum) = text.rsplit_once('_')?;
         let mut parts = checked.split('_');
         let (PREFIX, id, secret, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
@@ -47,21 +49,21 @@ impl Key {
             && secret.len() == SECRET_DIGITS
             && [id, secret].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
             && sum == check(checked);
-        is_whole.then(|| Key { id: id.to_owned(), text: Secret::new(text) })
+        is_whole.then(|| ApiKey { id: id.to_owned(), text: Secret::new(text) })
     }
 
-    /// The key itself, to be shown once.
+    /// The text of the key, which is shown once.
     pub fn expose(&self) -> &str {
         self.text.expose()
     }
 
-    /// What is kept of it. The key is random enough that no slow hash is needed.
+    /// The digest that the store keeps. The key has enough random bits that no slow hash is needed.
     pub fn sha256(&self) -> [u8; 32] {
         Sha256::digest(self.text.expose()).into()
     }
 }
 
-/// The lowest digits of a number in big-endian bytes.
+/// The lowest `digits` base-62 digits of a big-endian number.
 fn base62(number: &[u8], digits: usize) -> String {
     let mut number = number.to_vec();
     let mut text = vec!['0'; digits];
@@ -77,7 +79,7 @@ fn base62(number: &[u8], digits: usize) -> String {
     text.into_iter().collect()
 }
 
-/// CRC-32 as in PNG and gzip.
+/// The checksum of a key: CRC-32 as in PNG and gzip.
 fn check(text: &str) -> String {
     let bit = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
     let crc = !text.bytes().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(byte), bit));
@@ -90,25 +92,25 @@ mod tests {
 
     #[test]
     fn a_key_is_read_as_it_was_made() {
-        let key = Key::new().unwrap();
+        let key = ApiKey::new().unwrap();
         assert_eq!(key.expose().len(), "ltd_".len() + 8 + 1 + 43 + 1 + 6);
-        let read = Key::parse(key.expose()).unwrap();
+        let read = ApiKey::parse(key.expose()).unwrap();
         assert_eq!((&read.id, read.sha256()), (&key.id, key.sha256()));
-        assert_ne!(Key::new().unwrap().sha256(), key.sha256());
+        assert_ne!(ApiKey::new().unwrap().sha256(), key.sha256());
         assert!(!format!("{key:?}").contains(key.expose()), "a key is not for the log");
     }
 
     #[test]
     fn no_key_with_one_wrong_character_is_read() {
-        let key = Key::new().unwrap();
+        let key = ApiKey::new().unwrap();
         for at in 0..key.expose().len() {
             let mut wrong = key.expose().to_owned();
             let other = if wrong.as_bytes()[at] == b'x' { "y" } else { "x" };
             wrong.replace_range(at..=at, other);
-            assert!(Key::parse(&wrong).is_none(), "{at}");
+            assert!(ApiKey::parse(&wrong).is_none(), "{at}");
         }
         for text in ["", "ltd", "ltd___", "ltd_a_b_c", "sk-abc", &format!("{}_x", key.expose()), &key.expose()[1..]] {
-            assert!(Key::parse(text).is_none(), "{text}");
+            assert!(ApiKey::parse(text).is_none(), "{text}");
         }
     }
 

@@ -1,10 +1,10 @@
-//! What a run waits for: the rows of one call, which may be answered over several batches, in order.
+//! A pending call: one network call that a run awaits. Several batches may answer its rows, in order.
 
 use std::{any::Any, collections::VecDeque, sync::Arc};
 
 use super::{
     batch::{Batch, Items, Rows, SAME_KIND, next},
-    key::Key,
+    batch_key::BatchKey,
     recording::Recording,
     text_cache::Cache,
 };
@@ -16,67 +16,68 @@ use crate::{
     },
 };
 
-/// The ask of one run, of any kind of call.
-pub(super) trait Ask: Any {
-    fn key(&self) -> &Key;
-    /// What each of the rows asks for, at most.
+/// A pending call of one run, for any type of call.
+pub(super) trait PendingCall: Any {
+    fn key(&self) -> &BatchKey;
+    /// The maximum work and memory of each row.
     fn demand(&self) -> Demand;
-    /// Most rows of one batch.
+    /// Maximum number of rows of one batch.
     fn most_rows(&self) -> usize;
-    /// Latent pixels that each row keeps in memory from the first stage on, and whether this is the first.
+    /// The stage of the call, if it is one of several.
     fn stage(&self) -> Option<Stage>;
+    /// What each row counts as in the metrics.
     fn counts(&self) -> Counts;
-    /// All of its rows.
+    /// Number of all rows.
     fn rows(&self) -> usize;
-    /// Rows that no call has taken up.
+    /// Number of open rows: rows that are neither in a call nor answered.
     fn open_rows(&self) -> usize;
-    /// Rows that a call has taken up and not answered.
+    /// Number of rows that are in a call and not answered yet.
     fn in_call(&self) -> usize;
     fn is_answered(&self) -> bool;
 
-    /// An empty batch for such rows.
+    /// Creates an empty batch for the rows of this pending call.
     fn batch(&self) -> Box<dyn Batch>;
-    /// Moves the first open rows into a batch of the same key.
+    /// Moves the first `rows` open rows into a batch with the same key.
     fn take_up(&mut self, rows: usize, batch: &mut dyn Batch);
-    /// Takes back the rows of a call that has ended without answers.
+    /// Takes back the rows of a call that has ended without answers. They are open again.
     fn let_go(&mut self, rows: &mut dyn Items);
-    /// Takes the answers to the rows that a call has taken up, and keeps those in the cache that others may ask for.
+    /// Takes the answers to the rows that are in a call, and caches those that have a memo.
     fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), NetworkError>;
-    /// Takes the answers to all open rows from the cache, if all are there; `None` if not.
+    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks one of them.
     fn answer_from(&mut self, cache: &mut Cache) -> Option<usize>;
-    /// Adds the answers to the log, if answers of this kind belong there.
+    /// Adds the answers to the log, if the log stores answers of this type.
     fn record(&self, recording: &mut Recording);
 }
 
-/// An ask of one kind of call.
-pub(super) struct Posted<C: Call> {
+/// A pending call for a call of type `C`.
+pub(super) struct TypedCall<C: Call> {
     call: Arc<C>,
-    key: Key,
+    key: BatchKey,
     demand: Demand,
-    /// Rows that no call has taken up, each with what its answer depends on.
+    /// The open rows, each with its memo: what the answer depends on.
     open: VecDeque<(C::Row, Option<Memo>)>,
-    /// What the answers to the rows in a call depend on.
+    /// The memos of the rows that are in a call.
     in_call: VecDeque<Option<Memo>>,
     answers: Vec<C::Answer>,
 }
 
-impl<C: Call> Posted<C> {
-    pub fn new(call: C, model: &Model, rows: Vec<C::Row>) -> Posted<C> {
-        let (key, demand) = (Key::of(model.key.clone(), &call), call.demand(model, &rows));
+impl<C: Call> TypedCall<C> {
+    pub fn new(call: C, model: &Model, rows: Vec<C::Row>) -> TypedCall<C> {
+        let (key, demand) = (BatchKey::of(model.key.clone(), &call), call.demand(model, &rows));
         let answers = Vec::with_capacity(rows.len());
         let open = rows.into_iter().map(|row| (call.memo(&row), row)).map(|(memo, row)| (row, memo)).collect();
-        Posted { call: Arc::new(call), key, demand, open, in_call: VecDeque::new(), answers }
+        TypedCall { call: Arc::new(call), key, demand, open, in_call: VecDeque::new(), answers }
     }
 
-    /// The answers of an ask that is answered.
-    pub fn answers(ask: Box<dyn Ask>) -> Vec<C::Answer> {
-        let ask: Box<dyn Any> = ask;
-        ask.downcast::<Posted<C>>().expect("a run takes the ask that it has posted").answers
+    /// The answers of an answered pending call.
+    pub fn answers(pending_call: Box<dyn PendingCall>) -> Vec<C::Answer> {
+        let pending_call: Box<dyn Any> = pending_call;
+        pending_call.downcast::<TypedCall<C>>().expect("a run takes the pending_call that it has posted").answers
     }
 }
 
-impl<C: Call> Ask for Posted<C> {
-    fn key(&self) -> &Key {
+impl<C: Call> PendingCall for TypedCall<C> {
+    fn key(&self) -> &BatchKey {
         &self.key
     }
 

@@ -1,76 +1,79 @@
-//! The use of a model, and the turn to read one.
+//! A lease of a loaded model, and the ticket for loading one.
 
 use std::sync::Arc;
 
 use super::{CatalogueError, Entry, entry::Usable, shelf::Shelf};
 use crate::{device::Device, pipelines::Model};
 
-/// What [`Catalogue::acquire`](super::Catalogue::acquire) gives.
+/// The result of [`Catalogue::acquire`](super::Catalogue::acquire).
 #[derive(Debug)]
 pub enum Acquired {
     /// The model is in memory.
-    Ready(Lease),
-    /// There is room for the model, and the holder of this is the one who reads it.
+    Ready(ModelLease),
+    /// There is room for the model, and the holder of the ticket must load it.
     Cold(Ticket),
 }
 
-/// A model in use: it stays in memory for at least as long as this. To be dropped after every other handle of the model
-/// that was taken from it, since then those who wait for room look again.
+/// A model in use. It stays in memory at least as long as the lease. Drop all other handles of the model before the
+/// lease, because dropping the lease makes requests that wait for room look again.
 #[derive(Debug)]
-pub struct Lease {
+pub struct ModelLease {
     model: Option<Arc<Model>>,
-    /// By which the shelf knows the model on its device.
-    pub(super) place: Arc<str>,
+    /// The key of the model on its device.
+    pub(super) shelf_key: Arc<str>,
     shelf: Arc<Shelf>,
 }
 
-impl Lease {
-    pub(super) fn new(model: Arc<Model>, place: Arc<str>, shelf: Arc<Shelf>) -> Lease {
-        Lease { model: Some(model), place, shelf }
+impl ModelLease {
+    pub(super) fn new(model: Arc<Model>, shelf_key: Arc<str>, shelf: Arc<Shelf>) -> ModelLease {
+        ModelLease { model: Some(model), shelf_key, shelf }
     }
 
+    /// The loaded model.
     pub fn model(&self) -> &Arc<Model> {
         self.model.as_ref().expect("only `drop` takes the model away")
     }
 }
 
-impl Drop for Lease {
+impl Drop for ModelLease {
     fn drop(&mut self) {
         drop(self.model.take());
         self.shelf.wake();
     }
 }
 
-/// The turn to read a model. Others who want it wait for this one; dropped unused, it lets the next of them read.
+/// The turn to load a model. Other requests for the model wait for this one. If the ticket is dropped unused, the next
+/// request gets the turn.
 #[derive(Debug)]
 pub struct Ticket {
     pub(super) name: String,
     pub(super) entry: Arc<Entry>,
     pub(super) device: Device,
-    pub(super) place: Arc<str>,
+    pub(super) shelf_key: Arc<str>,
     pub(super) shelf: Arc<Shelf>,
-    /// Models that make room.
+    /// Models that were unloaded to make room.
     pub(super) unloaded: Vec<Arc<Model>>,
+    /// Whether the load was tried.
     pub(super) used: bool,
 }
 
 impl Ticket {
-    /// Reads the model's weights into memory. Blocks for as long as that takes.
+    /// Loads the model's weights into memory. Blocks during the load.
     ///
     /// # Errors
-    /// The folder's files are missing, broken or not of this architecture.
-    pub fn read(mut self) -> Result<Lease, CatalogueError> {
-        // First their memory is given back, and then other memory is taken.
+    /// The files are missing, damaged, changed since they were listed, or not of this architecture.
+    pub fn read(mut self) -> Result<ModelLease, CatalogueError> {
+        // The memory of the unloaded models is freed before new memory is allocated.
         self.unloaded.clear();
         let read = self.entry.check_unchanged().and_then(|()| {
-            self.entry.imprint();
+            self.entry.fingerprint();
             let model = read(&self.name, &self.entry, &self.device)?;
             self.entry.check_unchanged().map(|()| Arc::new(model))
         });
         self.used = true;
-        self.shelf.put(&self.place, read.clone());
+        self.shelf.put(&self.shelf_key, read.clone());
         match read {
-            Ok(model) => Ok(Lease::new(model, self.place.clone(), self.shelf.clone())),
+            Ok(model) => Ok(ModelLease::new(model, self.shelf_key.clone(), self.shelf.clone())),
             Err(reason) => Err(CatalogueError::Load { name: self.name.clone(), reason }),
         }
     }
@@ -80,7 +83,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.used {
             self.unloaded.clear();
-            self.shelf.give_up(&self.place);
+            self.shelf.give_up(&self.shelf_key);
         }
     }
 }

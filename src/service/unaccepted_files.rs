@@ -1,4 +1,4 @@
-//! Files of a generation that is not accepted yet.
+//! The files of a generation that is not accepted yet.
 
 use std::sync::{
     Arc,
@@ -8,10 +8,10 @@ use std::sync::{
 use super::{Service, ServiceError};
 use crate::generation::GenerationId;
 
-/// The pictures stored for a request. Unless they are claimed, as they are by the accepted generation, they are erased when
-/// the last share of this is dropped: also where the client leaves meanwhile.
+/// The pictures that were stored for a request. They are erased when the last clone is dropped, for example because the
+/// client disconnects, unless the accepted generation has claimed them.
 #[derive(Clone)]
-pub(super) struct Unclaimed(Option<Arc<Files>>);
+pub(super) struct UnacceptedFiles(Option<Arc<Files>>);
 
 struct Files {
     id: GenerationId,
@@ -19,17 +19,17 @@ struct Files {
     is_claimed: AtomicBool,
 }
 
-impl Unclaimed {
-    pub fn files_of(id: GenerationId, service: &Service) -> Unclaimed {
-        Unclaimed(Some(Arc::new(Files { id, service: service.clone(), is_claimed: AtomicBool::new(false) })))
+impl UnacceptedFiles {
+    pub fn files_of(id: GenerationId, service: &Service) -> UnacceptedFiles {
+        UnacceptedFiles(Some(Arc::new(Files { id, service: service.clone(), is_claimed: AtomicBool::new(false) })))
     }
 
-    pub fn nothing() -> Unclaimed {
-        Unclaimed(None)
+    pub fn nothing() -> UnacceptedFiles {
+        UnacceptedFiles(None)
     }
 
-    /// Stores a file in a task that is carried to its end though the client leaves: a write that is cut off goes on in the
-    /// thread of the file system, and would leave its file behind after the others have been erased.
+    /// Stores a file in a task that ends even if the client disconnects. A canceled write would continue on a file
+    /// system thread and leave its file behind after the other files are erased.
     pub async fn store(
         &self,
         service: &Service,
@@ -44,7 +44,7 @@ impl Unclaimed {
         storing.await.unwrap_or_else(|error| Err(ServiceError::Blob(error.to_string())))
     }
 
-    /// From here on the caller answers for them; whether there are any.
+    /// Makes the caller responsible for the files; returns whether there are any.
     pub fn claim(self) -> bool {
         let Some(files) = &self.0 else { return false };
         files.is_claimed.store(true, Ordering::Relaxed);
@@ -57,7 +57,7 @@ impl Drop for Files {
         if *self.is_claimed.get_mut() {
             return;
         }
-        // Outside of a runtime the process is at its end, and a sweep finds the files later.
+        // Without a runtime the process is ending, and a later sweep finds the files.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (id, service) = (self.id, self.service.clone());
             let tasks = service.0.tasks.clone();

@@ -1,4 +1,4 @@
-//! By what a file is known again without reading it.
+//! Fingerprints: texts by which files and folders are recognized without reading them.
 
 use std::{
     fmt::Write,
@@ -10,11 +10,12 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// Levels of folders below one, and files and folders in all of them, that are looked at.
+/// How many levels of subfolders are visited.
 const DEEPEST: usize = 6;
+/// How many files and folders are visited in total.
 const MOST: usize = 20_000;
 
-/// A file on disk: its path, size, and time of change. A file that cannot be looked at has none of these.
+/// The path, size and modification time of a file on disk. If these cannot be read, size and time are `None`.
 pub fn of_file(path: &Path) -> String {
     let seen = fs::metadata(path).ok();
     let size = seen.as_ref().map(fs::Metadata::len);
@@ -22,21 +23,21 @@ pub fn of_file(path: &Path) -> String {
     format!("{path:?} {size:?} {changed:?}\n")
 }
 
-/// All files below a folder by name, links followed, each by [`of_file`].
+/// The fingerprints by [`of_file`] of all files below a folder, sorted by path. Links are followed.
 pub fn of_folder(root: &Path) -> String {
     of_files(root, of_file)
 }
 
-/// As [`of_file`], and another text as well where a file of the same size and time was put in the place of this one, as by tar,
-/// `cp -p` or `rsync -t`: with the time at which the system saw the last change of it. That is another one for each copy of
-/// the file, and means something on one machine alone. (The file's number would tell no more, and some network file systems
-/// give a file another number each time that they look at it.)
+/// As [`of_file`], plus the time of the last change as the system saw it (ctime). The text also changes if another file
+/// of the same size and modification time takes the place of this file, as with tar, `cp -p` and `rsync -t`. Each copy
+/// of a file has a different text, which is meaningful on only one machine. (The inode number would add nothing, and
+/// some network file systems report a different number each time.)
 pub fn stamp_of_file(path: &Path) -> String {
     let seen = fs::metadata(path).map(|seen| (seen.ctime(), seen.ctime_nsec())).ok();
     format!("{seen:?} {}", of_file(path))
 }
 
-/// As [`of_folder`], each by [`stamp_of_file`].
+/// As [`of_folder`], with [`stamp_of_file`] for each file.
 pub fn stamp_of_folder(root: &Path) -> String {
     of_files(root, stamp_of_file)
 }
@@ -59,20 +60,20 @@ fn walk(folder: &Path, of: fn(&Path) -> String, levels: usize, left: &mut usize,
         if !path.is_dir() {
             text.push_str(&of(&path));
         } else if levels > 0 {
-            // An empty folder is seen as well.
+            // Folders are listed as well, so that empty ones count.
             let _ = writeln!(text, "{path:?}");
             walk(&path, of, levels - 1, left, text);
         }
     }
 }
 
-/// Bytes in memory.
+/// The name and the SHA-256 digest of bytes in memory.
 pub fn of_bytes(name: &str, bytes: &[u8]) -> String {
     format!("{name} {:x?}\n", Sha256::digest(bytes))
 }
 
-/// A short word for a long imprint, different for different ones.
-pub fn digest(imprint: &str) -> String {
-    let digest = Sha256::digest(imprint);
+/// A short digest of a fingerprint: 24 hexadecimal digits.
+pub fn digest(fingerprint: &str) -> String {
+    let digest = Sha256::digest(fingerprint);
     digest.iter().take(12).fold(String::new(), |word, byte| word + &format!("{byte:02x}"))
 }

@@ -1,4 +1,4 @@
-//! The body of an answer on its way to a client, in pieces.
+//! The body of an answer, which is sent to the client in pieces.
 
 use std::{
     pin::Pin,
@@ -8,24 +8,24 @@ use std::{
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 
-use super::{activity::Open, unread::Room};
+use super::{activity::Open, unread::AnswerRoom};
 
-/// HTTP/2 takes a whole chunk into its buffers as soon as the client takes one byte: what is longer is given in pieces.
+/// Largest piece in bytes. HTTP/2 buffers a whole chunk as soon as the client takes one byte, so long chunks are split.
 const PIECE: usize = 64 << 10;
 
-/// A body that tells its connection whether it waits for the client or for the server.
-pub struct Answer {
+/// A body that reports to its connection whether the answer waits for the client or for the server.
+pub struct ResponseBody {
     body: Body,
-    /// Of the last chunk, what was not given yet.
+    /// The part of the last chunk that has not been sent yet.
     rest: Bytes,
     open: Open,
-    _room: Option<Room>,
+    _room: Option<AnswerRoom>,
 }
 
-impl Answer {
-    pub fn new(body: Body, open: Open, room: Option<Room>) -> Answer {
+impl ResponseBody {
+    pub fn new(body: Body, open: Open, room: Option<AnswerRoom>) -> ResponseBody {
         open.waits_for_client();
-        Answer { body, rest: Bytes::new(), open, _room: room }
+        ResponseBody { body, rest: Bytes::new(), open, _room: room }
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
@@ -34,7 +34,7 @@ impl Answer {
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -42,7 +42,7 @@ impl HttpBody for Answer {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
-        // Whoever polls has room: the client has read.
+        // hyper polls when it has room for more, so the client has read.
         self.open.is_read();
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
@@ -82,7 +82,7 @@ mod tests {
     async fn a_long_chunk_comes_in_pieces_and_whole() {
         for length in [0, 1, PIECE, PIECE + 1, 3 * PIECE] {
             let bytes: Vec<u8> = (0..length).map(|index| index as u8).collect();
-            let mut answer = Answer::new(Body::from(bytes.clone()), Activity::new(Instant::now()).begin(), None);
+            let mut answer = ResponseBody::new(Body::from(bytes.clone()), Activity::new(Instant::now()).begin(), None);
             let (mut seen, mut left) = (Vec::new(), length as u64);
             while !answer.is_end_stream() {
                 assert_eq!(answer.size_hint().exact(), Some(left));

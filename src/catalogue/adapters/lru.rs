@@ -1,12 +1,11 @@
-use std::{
-    collections::HashMap,
-    num::NonZeroUsize,
-    sync::{Mutex, PoisonError},
-};
+//! A least-recently-used cache of what was read from files for a model.
 
-/// What was read of files for models, the least recently used of it dropped beyond a bound.
+use std::{collections::HashMap, num::NonZeroUsize};
+
+use parking_lot::Mutex;
+/// A cache of at most `most` values that were read from files; the least recently used one is dropped first.
 #[derive(Debug)]
-pub(super) struct Kept<T> {
+pub(super) struct Lru<T> {
     most: NonZeroUsize,
     state: Mutex<State<T>>,
 }
@@ -14,23 +13,24 @@ pub(super) struct Kept<T> {
 #[derive(Debug)]
 struct State<T> {
     clock: u64,
-    /// By model and name, with the time of the last use.
+    /// By model and name, each with the time of the last use.
     values: HashMap<(String, String), (u64, T)>,
 }
 
-impl<T: Clone> Kept<T> {
-    pub fn new(most: NonZeroUsize) -> Kept<T> {
-        Kept { most, state: Mutex::new(State { clock: 0, values: HashMap::new() }) }
+impl<T: Clone> Lru<T> {
+    pub fn new(most: NonZeroUsize) -> Lru<T> {
+        Lru { most, state: Mutex::new(State { clock: 0, values: HashMap::new() }) }
     }
 
-    /// The value for this model under this name, read if it is not kept. Two who ask at the same time may both read it.
+    /// The cached value of `name` for this model; otherwise the result of `read`. Two concurrent calls may both read
+    /// it.
     pub fn get(&self, model: &str, name: &str, read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         let key = (model.to_owned(), name.to_owned());
         if let Some(value) = self.used(&key) {
             return Ok(value);
         }
         let value = read()?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.clock += 1;
         let now = state.clock;
         state.values.insert(key, (now, value.clone()));
@@ -41,8 +41,9 @@ impl<T: Clone> Kept<T> {
         Ok(value)
     }
 
+    /// The cached value, marked as used now.
     fn used(&self, key: &(String, String)) -> Option<T> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.clock += 1;
         let now = state.clock;
         let (used, value) = state.values.get_mut(key)?;
@@ -51,9 +52,9 @@ impl<T: Clone> Kept<T> {
     }
 }
 
-impl<T: Clone> Default for Kept<T> {
-    fn default() -> Kept<T> {
-        Kept::new(NonZeroUsize::MIN)
+impl<T: Clone> Default for Lru<T> {
+    fn default() -> Lru<T> {
+        Lru::new(NonZeroUsize::MIN)
     }
 }
 
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_goes_first_and_errors_are_not_kept() {
-        let kept = Kept::new(NonZeroUsize::new(2).unwrap());
+        let kept = Lru::new(NonZeroUsize::new(2).unwrap());
         let read = |model: &str, name: &str| {
             let mut fresh = false;
             let value = kept.get(model, name, || {

@@ -1,4 +1,4 @@
-//! The loop over what is outgoing.
+//! Sends the webhooks that are due.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     receivers::Receivers,
-    schedule::Schedule,
-    sender::{Parcel, Sender},
+    retry_schedule::RetrySchedule,
+    sender::{Message, Sender},
     signing,
 };
 use crate::{
@@ -17,66 +17,66 @@ use crate::{
     metrics::Metrics,
 };
 
-/// What sends webhooks. Its work is [`Courier::run`].
-pub struct Courier {
+/// Sends webhooks. Its loop is [`Deliverer::run`].
+pub struct Deliverer {
     pub store: Arc<dyn Webhooks>,
     pub sender: Sender,
-    pub schedule: Schedule,
-    /// Signs for addresses that a request has named.
+    pub retry_schedule: RetrySchedule,
+    /// Signs messages to URLs that requests name themselves.
     pub secret: Option<SigningSecret>,
-    /// Messages under way at the same time.
+    /// Most messages in flight at the same time.
     pub max_in_flight: usize,
-    /// How long one try may take.
+    /// Longest duration of one try.
     pub timeout: Duration,
     pub metrics: Metrics,
-    /// Where the tries run.
+    /// Runs the tries.
     pub tries: TaskTracker,
     pub receivers: Receivers,
 }
 
-/// What became due without a wake-up is found at the latest after this time.
+/// Longest time until a message that became due without a wake-up is found.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// A claim outlasts its try by this time, in which the answer is written.
+/// How much longer a claim lasts than its try, so that the outcome can be stored.
 const MARGIN: Duration = Duration::from_secs(10);
-/// Tries under way at the end may still be answered for so long.
+/// How long tries in flight may continue after `stop`.
 const FAREWELL: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
-impl Courier {
-    /// Sends until `stop`, then gives back what has not been answered and returns.
+impl Deliverer {
+    /// Sends until `stop`, then gives back the claims of messages that were not answered, and returns.
     pub async fn run(self, stop: CancellationToken) {
-        let courier = Arc::new(self);
+        let deliverer = Arc::new(self);
         let (done, farewell) = (Arc::new(Notify::new()), CancellationToken::new());
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut purge = tokio::time::interval(PURGE_INTERVAL);
         loop {
-            for claimed in courier.claim().await {
-                let (courier, done, farewell) = (courier.clone(), done.clone(), farewell.clone());
-                courier.clone().tries.spawn(async move {
+            for claimed in deliverer.claim().await {
+                let (deliverer, done, farewell) = (deliverer.clone(), done.clone(), farewell.clone());
+                deliverer.clone().tries.spawn(async move {
                     let receiver = claimed.receiver.clone();
-                    courier.deliver(claimed, &farewell).await;
-                    courier.receivers.leave(&receiver);
+                    deliverer.deliver(claimed, &farewell).await;
+                    deliverer.receivers.leave(&receiver);
                     done.notify_one();
                 });
             }
             tokio::select! {
                 // The next message of the same generation may be due now.
                 () = done.notified() => {}
-                _ = poll.tick() => courier.count().await,
-                _ = purge.tick() => courier.purge().await,
+                _ = poll.tick() => deliverer.count().await,
+                _ = purge.tick() => deliverer.purge().await,
                 () = stop.cancelled() => break,
             }
         }
-        courier.tries.close();
-        if tokio::time::timeout(FAREWELL, courier.tries.wait()).await.is_err() {
+        deliverer.tries.close();
+        if tokio::time::timeout(FAREWELL, deliverer.tries.wait()).await.is_err() {
             farewell.cancel();
-            courier.tries.wait().await;
+            deliverer.tries.wait().await;
         }
     }
 
-    /// What is due, as far as there is room. One receiver may have about a quarter of it, so that one that hangs does not keep
-    /// the others waiting.
+    /// Claims due messages, as far as there is room. One receiver gets about a quarter of the room, so that a receiver
+    /// that hangs does not delay the others.
     async fn claim(&self) -> Vec<ClaimedDelivery> {
         let share = self.max_in_flight.div_ceil(4);
         let lease = self.timeout.saturating_add(MARGIN);
@@ -100,23 +100,23 @@ impl Courier {
         }
     }
 
-    /// One try, from its claim to what it has come to.
+    /// Makes one try and stores its outcome.
     async fn deliver(&self, claimed: ClaimedDelivery, farewell: &CancellationToken) {
         let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
         let headers = signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
         let sent = tokio::select! {
             biased;
-            sent = self.sender.send(Parcel { url, headers, body }) => sent,
+            sent = self.sender.send(Message { url, headers, body }) => sent,
             () = farewell.cancelled() => {
-                // Where this fails too, the claim ends by itself.
+                // If this fails too, the claim ends by itself.
                 if let Err(error) = self.store.release_delivery(claim).await {
                     tracing::warn!(id = %claim.id(), %error, "a webhook cannot be given back");
                 }
                 return;
             }
         };
-        let next = self.schedule.next(sent.answer.status, attempts, sent.retry_after, random());
+        let next = self.retry_schedule.next(sent.answer.status, attempts, sent.retry_after, random());
         self.metrics.webhook_deliveries.with_label_values(&[result(next)]).inc();
         let (id, status, error) = (claim.id(), sent.answer.status, sent.answer.error.as_deref());
         match next {
@@ -127,7 +127,7 @@ impl Courier {
             Next::Dead => tracing::warn!(%id, %generation, attempts, status, error, "webhook given up"),
             Next::Gone => tracing::warn!(%id, %generation, "a receiver is gone: its endpoint gets no more webhooks"),
         }
-        // Where this fails, the claim ends by itself and the message is sent again.
+        // If this fails, the claim ends by itself and the message is sent again.
         if let Err(error) = self.store.settle_delivery(claim, &sent.answer, next).await {
             tracing::error!(%id, %error, "what a webhook has come to cannot be written");
         }
@@ -147,7 +147,7 @@ impl Courier {
     }
 }
 
-/// The label of the metric.
+/// The label of an outcome in the metric.
 fn result(next: Next) -> &'static str {
     match next {
         Next::Delivered => "delivered",
@@ -157,13 +157,13 @@ fn result(next: Next) -> &'static str {
     }
 }
 
-/// In 0..1.
+/// A random number in 0..=1.
 fn random() -> f64 {
     getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 
-impl std::fmt::Debug for Courier {
+impl std::fmt::Debug for Deliverer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Courier").finish_non_exhaustive()
+        f.debug_struct("Deliverer").finish_non_exhaustive()
     }
 }

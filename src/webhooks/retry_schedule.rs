@@ -1,26 +1,26 @@
-//! When a message is tried again.
+//! Decides when a message is tried again.
 
 use std::time::Duration;
 
 use crate::ledger::Next;
 
-/// How long after a try that failed the next is made; as many tries as there are waits, the first at once.
+/// The waits before each try; there are as many tries as waits. The first try is immediate and ignores its wait.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct RetrySchedule {
     waits: Vec<Duration>,
 }
 
-/// A receiver may ask for no more patience than this.
+/// Longest wait that a receiver may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(86_400);
 
-impl Schedule {
-    pub fn new(waits: Vec<Duration>) -> Schedule {
-        Schedule { waits }
+impl RetrySchedule {
+    pub fn new(waits: Vec<Duration>) -> RetrySchedule {
+        RetrySchedule { waits }
     }
 
-    /// What becomes of a message after its `attempts`th try was answered with this status, or not at all. A receiver may
-    /// ask to be left alone for longer than the schedule has it. `random` in 0..1 spreads the tries of messages that failed
-    /// together by a tenth to either side.
+    /// Decides what happens to a message after its `attempts`th try was answered with this status, or not at all. A
+    /// receiver may ask for a longer wait than the schedule's. `random` in 0..=1 varies the wait by up to a tenth in
+    /// either direction, so that messages that failed together are not retried together.
     pub fn next(&self, status: Option<u16>, attempts: u32, asked: Option<Duration>, random: f64) -> Next {
         match status {
             Some(200..=299) => return Next::Delivered,
@@ -39,9 +39,9 @@ mod tests {
 
     use super::*;
 
-    fn standard() -> Schedule {
+    fn standard() -> RetrySchedule {
         let config = crate::config::Config::load(&Default::default()).unwrap();
-        Schedule::new(config.webhooks.waits())
+        RetrySchedule::new(config.webhooks.waits())
     }
 
     #[test]
@@ -89,12 +89,12 @@ mod tests {
         fn every_message_comes_to_an_end(
             status in prop::option::of(100u16..600), asked in prop::option::of(0u64..u64::MAX), random in 0.0f64..1.0,
         ) {
-            let schedule = standard();
+            let retry_schedule = standard();
             for attempts in 1..40 {
-                match schedule.next(status, attempts, asked.map(Duration::from_secs), random) {
+                match retry_schedule.next(status, attempts, asked.map(Duration::from_secs), random) {
                     Next::Retry { after } => {
                         prop_assert!(attempts < 10);
-                        let wait = schedule.waits[attempts as usize].as_secs_f64();
+                        let wait = retry_schedule.waits[attempts as usize].as_secs_f64();
                         prop_assert!(after.as_secs_f64() >= 0.9 * wait - 1e-6);
                         prop_assert!(after.as_secs_f64() <= (1.1 * wait).max(86_400.0) + 1e-6);
                     }

@@ -1,4 +1,4 @@
-//! The pictures that ControlNets see in the course of a run.
+//! The ControlNets of a run: prepares their pictures and decides which of them act in each call.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -8,31 +8,37 @@ use super::{
     setup::Setup,
 };
 use crate::{
-    generation::{self, Place, Preprocess},
+    generation::{self, ImageField, Preprocess},
     imaging::canny,
     models::control_net::Hint,
     pipelines::Compute,
 };
 
-/// Which networks act in the next call.
+/// The ControlNets of a run, and the count of denoiser calls.
 #[derive(Default)]
-pub(super) struct Steering {
-    controls: Vec<(generation::Control, Control)>,
-    /// Calls that were made, and of the whole run.
+pub(super) struct ControlSchedule {
+    /// Each ControlNet with what the request says about it.
+    controls: Vec<(generation::ControlUse, Control)>,
+    /// Calls made so far.
     call: Cell<usize>,
+    /// Calls of the whole run.
     calls: usize,
 }
 
-impl Steering {
-    /// For a run of so many calls.
+impl ControlSchedule {
+    /// Prepares the ControlNets of a run of `calls` denoiser calls.
     ///
     /// # Errors
-    /// A picture or a network that the generation names is not at hand.
-    pub fn new(setup: &Setup<'_, impl Compute>, inputs: &Inputs, calls: usize) -> Result<Steering, PipelineError> {
+    /// A picture or network that the generation names is missing, or a picture cannot be turned into a hint.
+    pub fn new(
+        setup: &Setup<'_, impl Compute>,
+        inputs: &Inputs,
+        calls: usize,
+    ) -> Result<ControlSchedule, PipelineError> {
         let wanted = setup.draw.controls.iter().enumerate();
-        let control = |(i, wanted): (usize, &generation::Control)| {
-            let picture = inputs.of(Place::Control(i))?;
-            let net = setup.companions.control_nets.get(i).ok_or(PipelineError::MissingInput("controls"))?;
+        let control = |(i, wanted): (usize, &generation::ControlUse)| {
+            let picture = inputs.of(ImageField::Control(i))?;
+            let net = setup.auxiliary.control_nets.get(i).ok_or(PipelineError::MissingInput("controls"))?;
             let pixels = match wanted.preprocess {
                 Preprocess::None => unit(picture, setup.size()), // (3, H, W)
                 Preprocess::Canny => {
@@ -46,10 +52,10 @@ impl Steering {
             Ok((wanted.clone(), Control { net, hint, scale: wanted.scale as f32, guess: wanted.guess_mode }))
         };
         let controls = wanted.map(control).collect::<Result<_, PipelineError>>()?;
-        Ok(Steering { controls, call: Cell::new(0), calls })
+        Ok(ControlSchedule { controls, call: Cell::new(0), calls })
     }
 
-    /// What acts in this call, which is counted.
+    /// The ControlNets that act in the next call. Advances the count of calls.
     pub fn next(&self) -> Vec<Control> {
         let call = self.call.replace(self.call.get() + 1);
         let acting = self.controls.iter().filter(|(wanted, _)| wanted.acts(call, self.calls));

@@ -1,17 +1,17 @@
-//! Numbers that follow from a seed alone, the same on every machine, so that a failing draw can be drawn again.
+//! A random number generator that gives the same numbers for a seed on every machine, so that failures can be repeated.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
-    /// Draw number `number` of a seed: draws of different numbers do not depend on each other.
-    pub fn of(seed: u64, number: u64) -> Dice {
-        let mut dice = Dice(seed);
-        dice.0 ^= Dice(number).next().rotate_left(32);
-        dice
+impl Random {
+    /// The generator for draw `number` of a seed. Draws with different numbers are independent.
+    pub fn of(seed: u64, number: u64) -> Random {
+        let mut random = Random(seed);
+        random.0 ^= Random(number).next().rotate_left(32);
+        random
     }
 
     fn next(&mut self) -> u64 {
@@ -21,23 +21,23 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A whole number in `from..=to`.
+    /// A random whole number in `from..=to`.
     pub fn whole(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to - from + 1)
     }
 
-    /// A number in `from..=to`, in hundredths.
+    /// A random number in `from..=to`, rounded to hundredths.
     pub fn number(&mut self, from: f64, to: f64) -> f64 {
         let share = self.whole(0, 1 << 20) as f64 / f64::from(1 << 20);
         ((from + share * (to - from)) * 100.0).round() / 100.0
     }
 
-    /// True in so many of a hundred draws.
+    /// True with a probability of `percent` %.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }
 
-    /// One of them; there must be one.
+    /// A random element of a list that must not be empty.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.whole(0, of.len() as u64 - 1) as usize]
     }

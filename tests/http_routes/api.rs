@@ -1,4 +1,5 @@
-//! The real routers over a real ledger, without a worker: the test decides when a generation begins and how it ends.
+//! A test server without a worker: the real routers on a real ledger. The test decides when a generation begins and how
+//! it ends.
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use latentd::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Lease, Ledger, Outcome, Serving, Store, blobs::path_of},
     metrics::Metrics,
-    service::{Devices, Drain, Live, Memory, NewKey, Outbox, Parts, Service, Terms, Throughput},
-    webhooks::{Guard, Registry, SystemResolver},
+    service::{AcceptPolicy, Devices, Drain, Live, Memory, NewKey, Outbox, Parts, Service, Throughput},
+    webhooks::{EndpointRegistry, Guard, SystemResolver},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -26,9 +27,10 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::{conforms::assert_conforms, silence::Silence};
+use crate::{conforms::assert_conforms, silence::SilentStore};
 
-pub struct Desk {
+/// The routers of both listeners and the state behind them.
+pub struct TestApi {
     pub public: Router,
     pub operator: Router,
     pub store: Arc<dyn Store>,
@@ -42,7 +44,7 @@ pub struct Desk {
     _data: tempfile::TempDir,
 }
 
-/// An answer, read to its end.
+/// An answer with its complete body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -59,30 +61,37 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
 
+    /// The value of a header; empty if the header is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-impl Desk {
-    /// With these settings over the defaults.
-    pub async fn open(flags: &[(&str, &str)]) -> Desk {
+impl TestApi {
+    /// Opens a server on a new SQLite ledger. `flags` override the default settings.
+    pub async fn open(flags: &[(&str, &str)]) -> TestApi {
         let config = config(flags);
         let (store, data) = store(&config).await;
         let store = Arc::new(store);
-        Desk::over(store.clone(), store, config, data)
+        TestApi::with_store(store.clone(), store, config, data)
     }
 
-    /// On a store that never answers, as a database behind a dead network.
-    pub fn on_silence(flags: &[(&str, &str)]) -> Desk {
-        Desk::over(Arc::new(Silence), Arc::new(Silence), config(flags), tempfile::tempdir().unwrap())
+    /// Opens a server on a store that never answers, like a database behind a dead network.
+    pub fn on_silent_store(flags: &[(&str, &str)]) -> TestApi {
+        TestApi::with_store(Arc::new(SilentStore), Arc::new(SilentStore), config(flags), tempfile::tempdir().unwrap())
     }
 
-    /// Over this store, of which the service sees `serving`.
-    pub fn over(store: Arc<dyn Store>, serving: Arc<dyn Serving>, config: Config, data: tempfile::TempDir) -> Desk {
+    /// Opens a server on this store. The service uses `serving` in place of `store`.
+    pub fn with_store(
+        store: Arc<dyn Store>,
+        serving: Arc<dyn Serving>,
+        config: Config,
+        data: tempfile::TempDir,
+    ) -> TestApi {
         let guard = Arc::new(Guard::new(&config.webhooks));
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let webhooks = Registry::new(store.clone(), patience, guard, Arc::new(SystemResolver), &config.webhooks);
+        let webhooks =
+            EndpointRegistry::new(store.clone(), patience, guard, Arc::new(SystemResolver), &config.webhooks);
         let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
@@ -95,7 +104,7 @@ impl Desk {
             catalogue: Arc::new(app::catalogue(&config, vec![Device::host()]).unwrap()),
             webhooks,
             limits: config.limits.clone(),
-            terms: Terms::of(&config),
+            accept_policy: AcceptPolicy::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
             devices: Devices::default(),
@@ -110,15 +119,15 @@ impl Desk {
         let operator = config.operator.clone();
         let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
         let (public, operator) = (http::public_router(state.clone()), http::operator_router(state, &operator));
-        Desk { public, operator, store, live, draining, drain, afterwork, blobs, throughput, memory, _data: data }
+        TestApi { public, operator, store, live, draining, drain, afterwork, blobs, throughput, memory, _data: data }
     }
 
-    /// The head of an answer of the public listener.
+    /// Sends a request to the public listener; the body of the answer is not read.
     pub async fn send(&self, request: Request<Body>) -> Response {
         self.public.clone().oneshot(request).await.unwrap()
     }
 
-    /// The whole answer, held to the contract.
+    /// Sends a request to the public listener and checks the complete answer against the contract.
     pub async fn ask(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let answer = read(self.send(request).await).await;
@@ -139,7 +148,7 @@ impl Desk {
         self.ask(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
     }
 
-    /// The operator's whole answer, held to the contract.
+    /// Sends a request to the operator's listener and checks the complete answer against the contract.
     pub async fn operate(&self, method: Method, path: &str, body: Value) -> Answer {
         let request = Request::builder().method(&method).uri(path).header("content-type", "application/json");
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
@@ -149,7 +158,7 @@ impl Desk {
         answer
     }
 
-    /// `Bearer` and a new key of this tenant.
+    /// Creates a key for a tenant; returns the value of the `Authorization` header.
     pub async fn key(&self, tenant: &str, max_queued: u32) -> String {
         let new = NewKey { tenant: tenant.to_owned(), weight: 1.0, max_queued, max_running: 8 };
         let (key, record) = new.make().unwrap();
@@ -164,7 +173,7 @@ impl Desk {
         answer.json()["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Begins the oldest queued generation, as a worker does.
+    /// Claims the first queued generation, as a worker does.
     pub async fn begin(&self) -> Lease {
         let by = Claimant {
             worker: "the test".to_owned(),
@@ -176,7 +185,7 @@ impl Desk {
         lease
     }
 
-    /// Waits until a request that runs beside the test has been accepted, then begins its generation.
+    /// Waits until a concurrent request has been accepted, then claims its generation.
     pub async fn begin_next(&self) -> Lease {
         let accepted = async {
             while self.store.counts().await.unwrap().queued == 0 {
@@ -187,13 +196,13 @@ impl Desk {
         self.begin().await
     }
 
-    /// Ends a run with one picture whose bytes are these.
+    /// Ends a generation with one PNG file of these bytes.
     pub async fn succeed(&self, lease: Lease, picture: &[u8]) {
-        self.succeed_with(lease, &[("image/png", "png", picture)]).await;
+        self.succeed_with_files(lease, &[("image/png", "png", picture)]).await;
     }
 
-    /// Ends a run with files of these types, extensions and bytes.
-    pub async fn succeed_with(&self, lease: Lease, files: &[(&str, &str, &[u8])]) {
+    /// Ends a generation with files of these media types, extensions and bytes.
+    pub async fn succeed_with_files(&self, lease: Lease, files: &[(&str, &str, &[u8])]) {
         let mut artifacts = Vec::new();
         for (index, (media_type, extension, file)) in (0..).zip(files) {
             let blob = path_of(lease.id(), lease.fence(), index, extension);
@@ -210,6 +219,7 @@ impl Desk {
         self.end(lease, Outcome::Succeeded(artifacts)).await;
     }
 
+    /// Ends a generation with an error of this code.
     pub async fn fail(&self, lease: Lease, code: &str) {
         let problem = Problem { code: code.to_owned(), message: "as tested".to_owned(), retryable: true };
         self.end(lease, Outcome::Failed(problem)).await;
@@ -239,7 +249,7 @@ pub async fn read(response: Response) -> Answer {
     Answer { status: head.status.as_u16(), headers: head.headers, body }
 }
 
-/// A creation with these headers.
+/// A request that creates a generation, with these headers.
 pub fn post(body: &Value, headers: &[(&str, &str)]) -> Request<Body> {
     let request = Request::post("/v1/images").header("content-type", "application/json");
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));

@@ -1,43 +1,43 @@
-//! What the operator allows.
+//! The settings that decide which requests are accepted.
 
 use std::time::Duration;
 
 use crate::config::Config;
 
-/// The settings that the desk goes by.
+/// The settings that the service uses.
 #[derive(Clone, Debug)]
-pub struct Terms {
-    /// Most generations that may wait.
+pub struct AcceptPolicy {
+    /// Maximum number of queued generations.
     pub max_queued: usize,
-    /// Longest that a generation may have to wait, as far as can be told when it is asked for.
+    /// Longest estimated wait of an accepted generation.
     pub max_wait: Duration,
-    /// How long a generation may wait whose request says nothing.
+    /// Default of `start_timeout_s`, in seconds.
     pub start_timeout_s: u32,
-    /// How long an idempotency key stands for its generation.
+    /// How long an idempotency key identifies its generation.
     pub idempotency: Duration,
-    /// How often a generation is begun before it fails for good.
+    /// Maximum number of attempts before a generation fails.
     pub max_attempts: u32,
-    /// How long an attempt may take whose request says nothing.
+    /// Default of `run_timeout_s`, in seconds.
     pub run_timeout_s: u32,
-    /// Most queued and most running generations of a tenant, where its key says nothing.
+    /// Maximum numbers of queued and of running generations of a tenant, if its key does not set them.
     pub tenant_caps: (u32, u32),
     pub key_required: bool,
-    /// How many keys are remembered, and how long.
+    /// Maximum number of cached keys, and how long a key is cached.
     pub key_cache: (usize, Duration),
-    /// How long a shared store may take to answer.
+    /// Longest time for a call to a shared store.
     pub store_timeout: Duration,
-    /// Bytes of memory that a generation may take, where it is known what the workers have.
+    /// Maximum memory of one generation in bytes; `None` if the memory of the workers is unknown.
     pub max_bytes: Option<u64>,
-    /// A worker that has not been heard of for so long does not count.
+    /// Workers without a heartbeat for longer than this do not count.
     pub lately: Duration,
-    /// Generations that each worker runs at a time.
+    /// Number of generations that each worker runs at the same time.
     pub slots: usize,
 }
 
-impl Terms {
-    pub fn of(config: &Config) -> Terms {
+impl AcceptPolicy {
+    pub fn of(config: &Config) -> AcceptPolicy {
         let run_timeout: Duration = config.worker.run_timeout_s.into();
-        Terms {
+        AcceptPolicy {
             max_queued: config.queue.max_queued.get(),
             max_wait: config.queue.max_wait_s.into(),
             start_timeout_s: config.queue.start_timeout_s,

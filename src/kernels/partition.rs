@@ -1,4 +1,4 @@
-//! How the work of one operation is divided into jobs for the threads of the pool.
+//! The division of a matrix product into jobs for the threads of the pool.
 
 use std::ops::Range;
 
@@ -6,28 +6,29 @@ use rayon::prelude::*;
 
 use super::gemm::{HEIGHT, WIDTH};
 
-/// Multiplications below which waking another thread costs more than it saves.
-const ALONE: usize = 1 << 19;
+/// Products with fewer multiplications run as on one thread: waking another would cost more than it saves.
+const MIN_PARALLEL_WORK: usize = 1 << 19;
 
-/// Most rows of a job: what it reads of the left matrix for a piece of k stays in the second cache.
+/// The most rows of a job. The values that it reads from the left matrix for a piece of k stay in the L2 cache.
 const ROWS: usize = 96;
 
-/// A product cut into jobs of some rows and some panels. That decides who computes an element, never how.
+/// A product divided into jobs of some rows and some panels. The division decides which thread computes an element and
+/// never changes its bits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
+pub(super) struct Partition {
     rows: usize,
     panels: usize,
     job_rows: usize,
     job_panels: usize,
 }
 
-impl Cut {
-    /// Cuts (rows, K) · (K, N) so that each thread has about two jobs, by rows where there are many, else by columns too:
-    /// then no thread needs to read the whole right matrix.
+impl Partition {
+    /// Divides (rows, K) · (K, N) into about two jobs per thread: by rows if there are many, otherwise by columns, too,
+    /// so that no thread reads the whole right matrix.
     pub fn product(rows: usize, k: usize, n: usize) -> Self {
         let panels = n.div_ceil(WIDTH).max(1);
         let threads = rayon::current_num_threads();
-        if threads == 1 || rows * k * n < ALONE {
+        if threads == 1 || rows * k * n < MIN_PARALLEL_WORK {
             return Self { rows, panels, job_rows: rows.clamp(1, ROWS), job_panels: panels };
         }
         let jobs = 2 * threads;
@@ -40,13 +41,13 @@ impl Cut {
         Self { rows, panels, job_rows, job_panels: panels.div_ceil(parts) }
     }
 
-    /// The same, but every job begins with a panel of even number.
+    /// The same division with jobs that begin at panels of even index.
     pub fn in_pairs_of_panels(self) -> Self {
         Self { job_panels: self.job_panels.next_multiple_of(2), ..self }
     }
 
-    /// Runs `job(scratch, rows, panels)` for every job, on as many threads as there are jobs for; a thread keeps its
-    /// scratch from job to job.
+    /// Runs `job(scratch, rows, panels)` for every job, on the threads of the pool. Jobs on the same thread reuse its
+    /// scratch.
     pub fn run(self, job: impl Fn(&mut Vec<f32>, Range<usize>, Range<usize>) + Sync) {
         let (down, across) = (self.rows.div_ceil(self.job_rows), self.panels.div_ceil(self.job_panels));
         let run = |scratch: &mut Vec<f32>, i: usize| {

@@ -1,0 +1,113 @@
+//! The slot through which a run's future and the engine exchange pending calls and answers.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, task::Poll};
+
+use super::{
+    pending_call::{PendingCall, TypedCall},
+    recording::Recording,
+};
+use crate::{
+    diffusion::Latents,
+    generation::Phase,
+    pipelines::{Compute, Frame, Model, NetworkError, PipelineError, call::Call},
+};
+
+/// State shared by a run's future and the engine, both on the engine's thread.
+pub(super) struct Slot {
+    /// The network call that the run awaits.
+    pub pending_call: Option<Box<dyn PendingCall>>,
+    /// Set when the call has failed for good.
+    pub failure: Option<NetworkError>,
+    /// The phase to report to the observer.
+    pub phase: Option<Phase>,
+    /// The steps done, and the total.
+    pub step: (u32, u32),
+    /// Previews to report to the observer: index, step, frame.
+    pub previews: Vec<(u32, u32, Frame)>,
+    pub recording: Recording,
+}
+
+impl Slot {
+    /// The slot of a run of `steps` steps that has not requested a call yet.
+    pub fn new(steps: u32, recording: Recording) -> Slot {
+        Slot { pending_call: None, failure: None, phase: None, step: (0, steps), previews: Vec::new(), recording }
+    }
+}
+
+/// The [`Compute`] of one run. Each awaited call leaves a pending call in the slot.
+pub(super) struct RunContext {
+    pub slot: Rc<RefCell<Slot>>,
+    pub model: Arc<Model>,
+    /// The generation's refiner.
+    pub refiner: Option<Arc<Model>>,
+    /// How many previews of each picture the generation requests.
+    pub previews: u32,
+}
+
+impl Compute for RunContext {
+    fn refiner(&self) -> Option<RunContext> {
+        let model = self.refiner.clone()?;
+        Some(RunContext { slot: self.slot.clone(), model, refiner: None, previews: self.previews })
+    }
+
+    async fn call<C: Call>(&self, phase: Phase, call: C, rows: Vec<C::Row>) -> Result<Vec<C::Answer>, PipelineError> {
+        {
+            let mut slot = self.slot.borrow_mut();
+            if let Some(format) = call.log()
+                && let Some(known) = slot.recording.next(rows.len(), format.values)
+            {
+                return Ok(known.into_iter().map(format.read).collect());
+            }
+            slot.phase = Some(phase);
+            slot.pending_call = Some(Box::new(TypedCall::new(call, &self.model, rows)));
+        }
+        std::future::poll_fn(|_| {
+            let mut slot = self.slot.borrow_mut();
+            if let Some(error) = slot.failure.take() {
+                slot.pending_call = None;
+                return Poll::Ready(Err(PipelineError::Network(error)));
+            }
+            match slot.pending_call.take_if(|pending_call| pending_call.is_answered()) {
+                Some(pending_call) => Poll::Ready(Ok(TypedCall::<C>::answers(pending_call))),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// No sketch after the last step, since the picture itself follows soon, and none for steps that the log replays.
+    fn wants_sketch(&self, step: usize, steps: usize) -> bool {
+        let ahead = step < steps && !self.slot.borrow().recording.replays();
+        ahead && self.is_preview_due(step, steps) && self.model.networks.has_preview_network()
+    }
+
+    fn show(&self, step: usize, frames: Vec<Frame>) {
+        let frames = frames.into_iter().enumerate();
+        let previews = frames.map(|(index, frame)| (index as u32, step as u32, frame));
+        self.slot.borrow_mut().previews.extend(previews);
+    }
+
+    fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
+        let sketches_here = self.is_preview_due(step, steps) && !self.wants_sketch(step, steps);
+        let mut slot = self.slot.borrow_mut();
+        slot.step = (step as u32, steps as u32);
+        if sketches_here {
+            let [b, c, h, w] = denoised.shape();
+            for image in 0..b {
+                let frame = self.model.networks.sketch(denoised.row(image), [c, h, w]);
+                slot.previews.push((image as u32, step as u32, frame));
+            }
+        }
+    }
+}
+
+impl RunContext {
+    fn is_preview_due(&self, step: usize, steps: usize) -> bool {
+        previews_by(step, steps, self.previews) > previews_by(step - 1, steps, self.previews)
+    }
+}
+
+/// How many previews are due after `step` of `steps`. They are spread evenly; the last one is due after the last step.
+fn previews_by(step: usize, steps: usize, previews: u32) -> usize {
+    step * previews as usize / steps.max(1)
+}

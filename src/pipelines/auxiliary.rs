@@ -1,0 +1,22 @@
+//! What a generation uses in addition to its model: LoRAs, learned tokens, ControlNets and a refiner.
+
+use std::sync::Arc;
+
+use super::Model;
+use crate::{
+    diffusion::SchedulerConfig,
+    models::{adapters::AdapterSet, control_net::ControlNet, text_encoders::LearnedTokens},
+};
+
+/// Everything loaded that a request names in addition to its model.
+#[derive(Clone, Debug, Default)]
+pub struct Auxiliary {
+    /// LoRA weights that apply to the layers of the model.
+    pub adapters: AdapterSet,
+    /// The learned tokens that the prompts may contain.
+    pub learned: LearnedTokens,
+    /// One ControlNet per item of the generation's `controls`, in the same order.
+    pub control_nets: Vec<Arc<ControlNet>>,
+    /// The model that denoises the last steps, and its scheduler.
+    pub refiner: Option<(Arc<Model>, SchedulerConfig)>,
+}
