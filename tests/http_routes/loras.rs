@@ -23,8 +23,8 @@ async fn api() -> (TestApi, tempfile::TempDir) {
 
 /// The file of a LoRA for the embedded model.
 fn companion(name: &str) -> PathBuf {
-    let companions = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji-companions");
-    companions.join(name).join("pytorch_lora_weights.safetensors")
+    let add_ons = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji-companions");
+    add_ons.join(name).join("pytorch_lora_weights.safetensors")
 }
 
 async fn params(api: &TestApi, body: Value) -> Value {

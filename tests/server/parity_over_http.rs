@@ -122,9 +122,9 @@ async fn the_companions_draw_the_pictures_of_diffusers() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     let edges = std::fs::read(folder.join("../canny/shapes_edges.png")).unwrap();
-    let companions = reference["companions"].as_array().unwrap();
-    assert_eq!(companions.len(), 6);
-    for picture in companions {
+    let add_ons = reference["companions"].as_array().unwrap();
+    assert_eq!(add_ons.len(), 6);
+    for picture in add_ons {
         let mut request = picture["request"].clone();
         if let Some(control) = request.pointer_mut("/controls/0") {
             control["image"] = json!({"b64": STANDARD.encode(&edges)});

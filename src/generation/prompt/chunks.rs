@@ -23,27 +23,27 @@ pub struct Token {
 ///
 /// If a chunk is full and one of its last 20 tokens is a `comma`, the tokens after that comma move to the next chunk.
 pub fn chunks(segments: &[Vec<Token>], content: usize, comma: Option<u32>) -> Vec<Vec<Token>> {
-    let mut cut = Cut { content, ..Cut::default() };
+    let mut chunker = Chunker { content, ..Chunker::default() };
     for (at, segment) in segments.iter().enumerate() {
         if at > 0 {
-            cut.end();
+            chunker.end();
         }
         for word in segment.chunk_by(|_, next| next.joined) {
             match word {
-                [token] => cut.push(*token, comma == Some(token.id)),
-                vectors => cut.push_whole(vectors),
+                [token] => chunker.push(*token, comma == Some(token.id)),
+                vectors => chunker.push_whole(vectors),
             }
         }
     }
-    if !cut.open.is_empty() || cut.ended.is_empty() {
-        cut.end();
+    if !chunker.open.is_empty() || chunker.ended.is_empty() {
+        chunker.end();
     }
-    cut.ended.truncate(MAX_CHUNKS);
-    cut.ended
+    chunker.ended.truncate(MAX_CHUNKS);
+    chunker.ended
 }
 
 #[derive(Default)]
-struct Cut {
+struct Chunker {
     content: usize,
     ended: Vec<Vec<Token>>,
     open: Vec<Token>,
@@ -51,7 +51,7 @@ struct Cut {
     comma: Option<usize>,
 }
 
-impl Cut {
+impl Chunker {
     fn end(&mut self) {
         self.ended.push(std::mem::take(&mut self.open));
         self.comma = None;
