@@ -216,10 +216,7 @@ pub enum ProcessRole {
 
 impl<'de> Deserialize<'de> for ProcessRole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        words::one_of(
-            deserializer,
-            &[("all", ProcessRole::All), ("api", ProcessRole::Api), ("worker", ProcessRole::Worker)],
-        )
+        words::one_of(deserializer, &[("all", Self::All), ("api", Self::Api), ("worker", Self::Worker)])
     }
 }
 

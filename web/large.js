@@ -28,7 +28,11 @@ export class Large {
       // If the key that opened the view is still held, it must not press a button of the view.
       if (event.key === 'Enter' && event.repeat) event.preventDefault();
     });
-    this.dialog.addEventListener('close', () => this.shown?.card.element.isConnected && this.shown.card.focus());
+    // Escape closes the view as the button does: the focus is back on the card before any later key press.
+    this.dialog.addEventListener('cancel', (event) => {
+      event.preventDefault();
+      this.close();
+    });
   }
 
   open(card, index) {
@@ -39,6 +43,7 @@ export class Large {
 
   close() {
     this.dialog.close();
+    if (this.shown?.card.element.isConnected) this.shown.card.focus();
   }
 
   previous() {

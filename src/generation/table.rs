@@ -275,13 +275,13 @@ pub static NEGATIVE_PROMPT_2: Field =
 pub static ORIGINAL_SIZE: Field = conditioning(
     "original_size",
     Kind::Pair { min: 1 },
-    "[height, width] of the training picture before cropping (SDXL).",
+    "[height, width] of the training picture before cropping.",
 );
 pub static CROP_TOP_LEFT: Field =
-    conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the crop (SDXL).")
+    conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the crop.")
         .default(|_| Some(json!([0, 0])));
 pub static TARGET_SIZE: Field =
-    conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] of the crop (SDXL).");
+    conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] of the crop.");
 pub static NEGATIVE_ORIGINAL_SIZE: Field =
     conditioning("negative_original_size", Kind::Pair { min: 1 }, "original_size of the negative prompt.");
 pub static NEGATIVE_CROP_TOP_LEFT: Field =
