@@ -29,7 +29,9 @@ run:
 test: browser
 	$(CARGO) test --locked -- --show-output
 
-# Runs the tests without faults, browser and large fixtures, during development: about a minute once they are built.
+# Runs the fast tests, during development: about a minute once they are built. Leaves out those of whole processes
+# (server, faults, http_edge, page), databases (ledger, webhooks), model files (catalogue, weights, pictures) and
+# allocations.
 quick:
 	$(CARGO) test --locked --lib --test layering --test documents --test contract --test schedulers --test components \
 		--test http_routes --test engine --test png --test canny

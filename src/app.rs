@@ -1,9 +1,9 @@
 //! Builds a server from the settings, runs it, and stops it in order. The only module that spawns the server's tasks.
 
-mod compute;
+mod computation;
 mod crashes;
-mod files;
 mod memory;
+mod open_files;
 mod reload;
 mod store;
 mod webhooks;
@@ -32,7 +32,7 @@ use crate::{
     worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
 };
 
-use compute::{Compute, worker_name};
+use computation::{Computation, worker_name};
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
 use webhooks::webhooks;
@@ -46,7 +46,7 @@ pub struct App {
     state: AppState,
     catalogue: Arc<Catalogue>,
     /// `None` in a process that only serves.
-    compute: Option<Compute>,
+    compute: Option<Computation>,
     sweeper: Sweeper,
     deliverer: Deliverer,
     bus: Bus,
@@ -163,7 +163,7 @@ impl App {
                 drain,
                 alone: AtomicBool::new(false),
             };
-            Compute {
+            Computation {
                 preload: Preload { catalogue: catalogue.clone(), metrics: metrics.clone() },
                 worker,
                 engine_threads,
@@ -225,11 +225,11 @@ impl App {
 
         let listeners_stop = CancellationToken::new();
         let served = async {
-            let limit = files::raise_limit();
-            let public_connections = files::public_connections(config.http.max_connections, limit);
+            let limit = open_files::raise_limit();
+            let public_connections = open_files::public_connections(config.http.max_connections, limit);
             let http = &config::Http { max_connections: public_connections, ..config.http.clone() };
             let operator_http = &config::Http {
-                max_connections: files::OPERATOR_CONNECTIONS,
+                max_connections: open_files::OPERATOR_CONNECTIONS,
                 max_connections_per_address: 0,
                 ..config.http.clone()
             };

@@ -30,7 +30,7 @@ use crate::{device::Device, generation::ModelCard, metrics::Metrics, pipelines::
 pub use adapters::Adapters;
 pub use control_nets::ControlNets;
 use entry::{Entry, on_device};
-pub use fits::Users;
+pub use fits::CompatibleModels;
 pub use model_lease::{Acquired, ModelLease, Ticket};
 pub use numerics::Numerics;
 pub use prepare::PrepareError;

@@ -84,8 +84,9 @@ impl CrashFile {
     pub fn arm(self) -> io::Result<()> {
         let file = self.file;
         let note = move |signal: &libc::siginfo_t| {
-            // A SIGABRT sent by another process does not blame this thread's attempt, and ends the process only if the
-            // handler does. After abort(3), the handler returns and the C library ends the process.
+            // Only abort(3) signals with SI_TKILL; after this handler, the C library ends the process. A SIGABRT from
+            // another process reaches any thread, whose attempt is not to blame, and does not end the process after
+            // this handler, so the handler ends it.
             if signal.si_code != libc::SI_TKILL {
                 BLAMED.set(None);
                 std::process::abort();

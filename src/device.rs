@@ -63,7 +63,7 @@ impl Device {
         let mut pool = ThreadPoolBuilder::new().num_threads(threads).stack_size(COMPUTE_STACK);
         pool = pool.thread_name(move |i| format!("{named}-{i}"));
         if let Some(cores) = cores.clone() {
-            pool = pool.start_handler(move |_| affinity::stay_on(&cores));
+            pool = pool.start_handler(move |_| affinity::pin_current_thread(&cores));
         }
         let pool = pool.build().map_err(|source| DeviceError::Threads { name: name.to_owned(), source })?;
         Ok(Device { name: name.into(), cores, pool: Some(Arc::new(pool)), ..Device::host() })
@@ -79,7 +79,8 @@ impl Device {
         &self.name
     }
 
-    /// The kind of the device: `cpu`, `cuda` or `metal`. Two devices of the same kind compute the same bits.
+    /// The kind of the device: `cpu`, `cuda` or `metal`. Two devices of the same kind and with the same
+    /// kernels compute the same bits.
     pub fn kind(&self) -> &'static str {
         match self.candle {
             candle_core::Device::Cpu => "cpu",
@@ -107,9 +108,9 @@ impl Device {
     }
 
     /// Pins the calling thread to the cores of the device, if the device has cores of its own.
-    pub fn stay(&self) {
+    pub fn pin_current_thread(&self) {
         if let Some(cores) = &self.cores {
-            affinity::stay_on(cores);
+            affinity::pin_current_thread(cores);
         }
     }
 }
@@ -151,7 +152,7 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert_eq!(device.install(affinity::allowed), [core]);
             let elsewhere = std::thread::spawn(move || {
-                device.stay();
+                device.pin_current_thread();
                 affinity::allowed()
             });
             assert_eq!(elsewhere.join().unwrap(), [core]);

@@ -12,7 +12,6 @@
 
 pub mod betas;
 pub mod brownian;
-pub mod denoise;
 pub mod error;
 pub mod forward;
 pub mod generator;
@@ -23,6 +22,7 @@ pub mod noise;
 pub mod point;
 pub mod posterior;
 pub mod prediction;
+pub mod sample;
 pub mod sampler_label;
 pub mod schedule;
 pub mod scheduler_choice;
@@ -37,7 +37,6 @@ mod sigmas;
 mod spacing;
 mod step_source;
 
-pub use denoise::{Denoise, sample, steps_and_calls};
 pub use error::{Error, InvalidScheduler, InvalidSteps};
 pub use forward::Transition;
 pub use guidance::{guide, guide_edit};
@@ -46,8 +45,9 @@ pub use noise::Noise;
 pub use point::Point;
 pub use posterior::StepPosterior;
 pub use prediction::Prediction;
+pub use sample::{Denoise, sample, steps_and_calls};
 pub use sampler_label::SamplerLabel;
 pub use schedule::Schedule;
 pub use scheduler_choice::{SchedulerName, names};
 pub use scheduler_config::SchedulerConfig;
-pub use stages::{InvalidStage, OwnSchedule, Stages};
+pub use stages::{BaseSchedule, InvalidStage, Stages};

@@ -1,15 +1,14 @@
 //! The batching engine: runs the network calls of many generations in shared batches.
 //!
 //! The recipe of a generation is an async function that the engine's thread polls. Where the function awaits a network,
-//! it leaves a *pending call*: one network call with one or more *rows*. The engine selects rows with the same [`BatchKey`]
-//! from any number of runs, computes them as one batch, and gives each run its answers. So steps of all requests share
-//! batches, whatever their samplers, step counts, guidance scales and prompts. Dropping the future cancels the run. No
-//! row depends on another row, so the other runs of a batch do not change a picture.
+//! it leaves a *pending call*: one network call with one or more *rows*. The engine selects rows with the same
+//! [`BatchKey`] from any number of runs, computes them as one batch, and gives each run its answers. So steps of all
+//! requests share batches, whatever their samplers, step counts, guidance scales and prompts. Dropping the future
+//! cancels the run. No row depends on another row, so the other runs of a batch do not change a picture.
 
 mod account;
 mod batch;
 mod batch_key;
-mod call;
 mod drive;
 mod log;
 mod pace;
@@ -17,6 +16,7 @@ mod pending_call;
 mod policy;
 mod recording;
 mod run;
+mod running_batch;
 mod slot;
 mod text_cache;
 
@@ -32,7 +32,7 @@ use std::{
 
 pub use batch_key::BatchKey;
 pub use log::{Log, UnusablePart};
-pub use policy::{BatchLimits, Next, PausedCall, Pick, WaitingCall, choose};
+pub use policy::{BatchLimits, Next, PausedBatch, Pick, WaitingCall, choose};
 
 use crate::{
     crash::Attempt,

@@ -1,7 +1,8 @@
 //! The domain: requests, generations and their results, and the rules for them. No I/O, no clock, no candle.
 //!
-//! A request enters as a JSON object ([`Fields`]) and leaves as a [`Job`], in which nothing is optional and nothing is
-//! checked again. The ledger keeps a [`Record`] of it, whose [`Status`] and [`Event`]s are what clients see.
+//! A request enters as a JSON object ([`Fields`]) and leaves as a [`Job`], in which no default is missing: `None` is a
+//! decision, such as no refiner. Only what may change with files is checked again. The ledger keeps a [`Record`] of it,
+//! whose [`Status`] and [`Event`]s are what clients see.
 
 mod any_model;
 mod approximations;
@@ -41,6 +42,7 @@ mod signing_secret;
 mod size;
 mod source;
 mod table;
+mod task;
 mod webhook;
 mod webhook_id;
 
@@ -75,7 +77,8 @@ pub use resolve::{Invalid, Rules, resolve};
 pub use scheduler::SchedulerChoice;
 pub use schema::request_schema;
 pub use signing_secret::{InvalidSecret, SigningSecret};
-pub use source::{ImageInfluence, Mask, Source, Task};
+pub use source::{ImageInfluence, Mask, Source};
 pub use table::FIELDS;
+pub use task::Task;
 pub use webhook::{Webhook, WebhookEvent};
 pub use webhook_id::{DeliveryId, EndpointId};

@@ -24,7 +24,8 @@
 //! - A picture depends only on its request, not on load, batch, retries or the number of threads.
 //! - The ledger is the truth: losing everything in memory loses no generation.
 //! - Every queue, channel, cache and body has a bound.
-//! - Behind `generation`, nothing is optional and nothing is checked again.
+//! - Behind `generation`, no default is missing, and only what may have changed with the files of models is checked
+//!   again (in `catalogue`).
 
 pub mod app;
 pub mod catalogue;

@@ -15,7 +15,7 @@ pub struct Metrics {
     /// Generations accepted.
     pub accepted: IntCounter,
     /// Repeated requests, answered with the generation of the first one.
-    pub replayed: IntCounter,
+    pub repeated: IntCounter,
     /// Generations ended, by status.
     pub finished: IntCounterVec,
     /// Requests refused with status 4xx or 503, by error code.
@@ -90,7 +90,7 @@ impl Metrics {
                 &["route"],
             ),
             accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
-            replayed: counter(
+            repeated: counter(
                 "latentd_requests_replayed_total",
                 "Repeated requests, answered with the generation of the first one",
             ),

@@ -68,8 +68,9 @@ pub trait Compute: Sized {
         rows: Vec<C::Row>,
     ) -> impl Future<Output = Result<Vec<C::Answer>, PipelineError>>;
 
-    /// Whether the recipe should decode a preview after `step` of `steps` and pass it to [`Compute::show`].
-    fn wants_sketch(&self, step: usize, steps: usize) -> bool;
+    /// Whether the recipe should decode a preview with a network after `step` of `steps` and pass it to
+    /// [`Compute::show`]. Other previews are computed from the latents alone.
+    fn wants_decoded_preview(&self, step: usize, steps: usize) -> bool;
 
     /// Shows a preview of each picture after `step`.
     fn show(&self, step: usize, frames: Vec<Frame>);

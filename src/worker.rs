@@ -55,7 +55,7 @@ pub struct Worker {
     pub slots: Slots,
     /// Maximum number of attempts of a generation.
     pub max_attempts: u32,
-    /// The worker's name, its lease time, and the models that it can run.
+    /// The worker's name and lease time. The list of models is replaced at each claim.
     pub claimant: Claimant,
     pub leases: Leases,
     /// Time between two heartbeats.
@@ -81,24 +81,24 @@ impl std::fmt::Debug for Worker {
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Works until `stop`, then releases all running generations to the queue and returns.
+    /// Works until `stop`, then returns all running generations to the queue.
     pub async fn run(self, stop: CancellationToken) {
         let worker = Arc::new(self);
-        let beating = CancellationToken::new();
-        let beats = worker.clone().beat(beating.clone());
+        let runs_ended = CancellationToken::new();
+        let heartbeats = worker.clone().send_heartbeats(runs_ended.clone());
         let works = async {
             worker.clone().work_through(stop).await;
-            beating.cancel();
+            runs_ended.cancel();
         };
-        tokio::join!(beats, works);
+        tokio::join!(heartbeats, works);
         if let Err(error) = worker.store.leave(&worker.claimant.worker).await {
-            tracing::warn!(%error, "the worker could not take its leave");
+            tracing::warn!(%error, "the worker could not remove itself from the list of workers");
         }
     }
 
     async fn work_through(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            // Each generation runs in its own task, so it does not depend on this loop while both wait for the store.
+            // Each generation runs in a task of its own, so that it continues while this loop waits for the store.
             for (record, lease) in self.claim(self.slots.room(self.runs.len())).await {
                 let worker = self.clone();
                 worker.clone().runs.spawn(async move {

@@ -174,7 +174,7 @@ impl Rules for Open {
                 default_guidance_scale: 5.0,
                 max_clip_skip: 4,
                 takes_prompt: !classes,
-                class_guidance: classes,
+                classifier_guidance: classes,
                 classes: if classes { ["tench".to_owned(), String::new()].into() } else { Default::default() },
                 default_scheduler: SchedulerChoice::Name("euler".into()),
                 scheduler_config: card.as_object().unwrap().clone(),
@@ -184,7 +184,7 @@ impl Rules for Open {
                 },
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
-                time_ids: if xl { 6 } else { 0 },
+                time_id_count: if xl { 6 } else { 0 },
                 ..ModelCard::default()
             })
         })

@@ -38,7 +38,7 @@ use scripted::{Call, Fault, STAGES, Scripted};
 use serde_json::{Map, Value, json};
 
 /// An engine with its thread and the models of the fixtures.
-struct Bench {
+struct EngineFixture {
     engine: Option<Engine>,
     thread: Option<JoinHandle<()>>,
     catalogue: Catalogue,
@@ -60,7 +60,7 @@ enum Observed {
     Ended(Result<Vec<Frame>, RunError>),
 }
 
-/// Sends the calls of an observer to a test. Counts the handles of the run's model.
+/// Sends the calls of an observer to a test. RowMetric the handles of the run's model.
 struct Recorder(mpsc::Sender<Observed>, Weak<Model>);
 
 impl Observer for Recorder {
@@ -84,12 +84,12 @@ impl Observer for Recorder {
     }
 }
 
-impl Bench {
-    fn new(max_rows: usize, threads: usize) -> Bench {
-        Bench::sliced(max_rows, threads, Duration::from_millis(100))
+impl EngineFixture {
+    fn new(max_rows: usize, threads: usize) -> EngineFixture {
+        EngineFixture::sliced(max_rows, threads, Duration::from_millis(100))
     }
 
-    fn sliced(max_rows: usize, threads: usize, slice: Duration) -> Bench {
+    fn sliced(max_rows: usize, threads: usize, slice: Duration) -> EngineFixture {
         let settings = engine::Settings {
             max_rows: NonZeroUsize::new(max_rows).unwrap(),
             slice,
@@ -102,7 +102,7 @@ impl Bench {
         let metrics = Metrics::new();
         let (engine, thread) = engine::engine(Device::cpu("cpu", None, threads).unwrap(), settings, metrics.clone());
         let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines");
-        Bench {
+        EngineFixture {
             engine: Some(engine),
             thread: Some(std::thread::spawn(move || thread.run())),
             catalogue: Catalogue::open(&fixtures, "sd1").unwrap(),
@@ -154,7 +154,7 @@ impl Bench {
     }
 }
 
-impl Drop for Bench {
+impl Drop for EngineFixture {
     fn drop(&mut self) {
         self.engine = None;
         self.thread.take().unwrap().join().unwrap();
@@ -204,21 +204,21 @@ fn any_approximation() -> impl Strategy<Value = Value> {
 
 #[test]
 fn a_picture_does_not_depend_on_other_runs() {
-    let (alone, crowded) = (Bench::new(16, 2), Bench::new(16, 2));
-    let (narrow, single) = (Bench::new(3, 2), Bench::new(16, 1));
-    let sliced = Bench::sliced(16, 2, Duration::from_nanos(1));
+    let (alone, crowded) = (EngineFixture::new(16, 2), EngineFixture::new(16, 2));
+    let (narrow, single) = (EngineFixture::new(3, 2), EngineFixture::new(16, 1));
+    let sliced = EngineFixture::sliced(16, 2, Duration::from_nanos(1));
     let mut runner = TestRunner::new(Config { cases: 6, failure_persistence: None, ..Config::default() });
     let companies = (any_request(), prop::collection::vec(any_request(), 15));
     runner
         .run(&companies, |(request, strangers)| {
             let expected = alone.draw(request.clone());
             for company in [1, 4, 15] {
-                for bench in [&crowded, &narrow, &single, &sliced] {
+                for fixture in [&crowded, &narrow, &single, &sliced] {
                     let before: Vec<_> =
-                        strangers[..company / 2].iter().map(|stranger| bench.start(stranger.clone())).collect();
-                    let own = bench.start(request.clone());
+                        strangers[..company / 2].iter().map(|stranger| fixture.start(stranger.clone())).collect();
+                    let own = fixture.start(request.clone());
                     let after: Vec<_> =
-                        strangers[company / 2..company].iter().map(|s| bench.start(s.clone())).collect();
+                        strangers[company / 2..company].iter().map(|s| fixture.start(s.clone())).collect();
                     prop_assert!(outcome(&own.1).unwrap() == expected, "with {company} strangers: {request}");
                     for (_, observed) in before.iter().chain(&after) {
                         prop_assert!(outcome(observed).is_ok());
@@ -232,23 +232,23 @@ fn a_picture_does_not_depend_on_other_runs() {
 
 #[test]
 fn different_runs_share_calls_and_known_prompts_are_encoded_once() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     let same = |seed| json!({"prompt": "the same", "seed": seed, "steps": 20});
-    let runs: Vec<_> = (0..4).map(|seed| bench.start(same(seed))).collect();
+    let runs: Vec<_> = (0..4).map(|seed| fixture.start(same(seed))).collect();
     for (_, observed) in &runs {
         outcome(observed).unwrap();
     }
-    let calls = bench.metrics.batch_runs.get_sample_count();
-    assert!(bench.metrics.batch_runs.get_sample_sum() > 1.5 * calls as f64, "calls hold several runs");
-    bench.draw(same(9));
-    let hits = bench.metrics.text_cache.with_label_values(&["hit"]).get();
+    let calls = fixture.metrics.batch_runs.get_sample_count();
+    assert!(fixture.metrics.batch_runs.get_sample_sum() > 1.5 * calls as f64, "calls hold several runs");
+    fixture.draw(same(9));
+    let hits = fixture.metrics.text_cache.with_label_values(&["hit"]).get();
     assert!(hits >= 2, "prompt and negative prompt come from the cache: {hits}");
 }
 
 #[test]
 fn progress_and_the_requested_previews_arrive_in_order() {
-    let bench = Bench::new(16, 1);
-    let (_, observed) = bench.start(json!({"prompt": "a", "steps": 20, "previews": 10, "n": 2}));
+    let fixture = EngineFixture::new(16, 1);
+    let (_, observed) = fixture.start(json!({"prompt": "a", "steps": 20, "previews": 10, "n": 2}));
     let (mut steps, mut previews, mut phases) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         match observed.recv().unwrap() {
@@ -271,46 +271,46 @@ fn progress_and_the_requested_previews_arrive_in_order() {
 
 #[test]
 fn a_canceled_run_ends_before_its_next_step() {
-    let bench = Bench::new(16, 1);
-    let (cancel, observed) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
+    let fixture = EngineFixture::new(16, 1);
+    let (cancel, observed) = fixture.start(json!({"prompt": "a", "steps": 900, "n": 8}));
     while !matches!(observed.recv().unwrap(), Observed::Progress(Phase::Denoising, 3, _)) {}
     cancel.cancel(Reason::Disconnected);
     cancel.cancel(Reason::Canceled);
     let ended = outcome(&observed);
     assert!(matches!(ended, Err(RunError::Canceled(Reason::Disconnected))), "the first reason is kept: {ended:?}");
-    let steps = bench.metrics.steps.get();
-    assert_eq!(bench.metrics.wasted_steps.with_label_values(&["disconnected"]).get(), steps);
+    let steps = fixture.metrics.steps.get();
+    assert_eq!(fixture.metrics.wasted_steps.with_label_values(&["disconnected"]).get(), steps);
 }
 
 #[test]
 fn a_short_run_overtakes_a_long_one() {
-    let bench = Bench::new(2, 1);
-    let (cancel, long) = bench.start(json!({"prompt": "long", "steps": 900, "n": 8}));
+    let fixture = EngineFixture::new(2, 1);
+    let (cancel, long) = fixture.start(json!({"prompt": "long", "steps": 900, "n": 8}));
     while !matches!(long.recv().unwrap(), Observed::Progress(Phase::Denoising, 1, _)) {}
-    let (_, short) = bench.start(json!({"prompt": "short", "steps": 4}));
+    let (_, short) = fixture.start(json!({"prompt": "short", "steps": 4}));
     outcome(&short).unwrap();
     cancel.cancel(Reason::Canceled);
     assert!(matches!(outcome(&long), Err(RunError::Canceled(_))), "the long run was still running");
 }
 
 /// A job with one row per step and a square picture of `side` pixels.
-fn plain(bench: &Bench, side: u32, steps: u32) -> Job {
+fn plain(fixture: &EngineFixture, side: u32, steps: u32) -> Job {
     let request = json!({"prompt": "a", "width": side, "height": side, "steps": steps, "guidance_scale": 1.0,
         "scheduler": "ddim"});
-    bench.job(request)
+    fixture.job(request)
 }
 
 #[test]
 fn a_short_run_steps_between_the_stages_of_a_large_decode() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     let (model, calls, go_on) = Scripted::watched();
     let model = Arc::new(model);
-    let (_, large) = bench.start_on(model.clone(), plain(&bench, 512, 1));
+    let (_, large) = fixture.start_on(model.clone(), plain(&fixture, 512, 1));
     assert_eq!(calls.recv().unwrap(), Call::Denoise { side: 64 });
     go_on.send(()).unwrap();
     assert_eq!(calls.recv().unwrap(), Call::Decode { side: 64, stage: 0, rows: 1 });
     // The short run starts during the first stage of the large decode.
-    let (_, short) = bench.start_on(model, plain(&bench, 64, 4));
+    let (_, short) = fixture.start_on(model, plain(&fixture, 64, 4));
     (0..100).for_each(|_| go_on.send(()).unwrap());
     assert!(outcome(&large).is_ok() && outcome(&short).is_ok());
     let after: Vec<Call> = calls.try_iter().collect();
@@ -323,12 +323,12 @@ fn a_short_run_steps_between_the_stages_of_a_large_decode() {
 
 #[test]
 fn a_canceled_decode_ends_before_its_next_stage_and_makes_room() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     let (model, calls, go_on) = Scripted::watched();
     let model = Arc::new(model);
-    let (cancel, first) = bench.start_on(model.clone(), plain(&bench, 512, 1));
+    let (cancel, first) = fixture.start_on(model.clone(), plain(&fixture, 512, 1));
     let mut seen = vec![calls.recv().unwrap()];
-    let (_, second) = bench.start_on(model.clone(), plain(&bench, 512, 1));
+    let (_, second) = fixture.start_on(model.clone(), plain(&fixture, 512, 1));
     let last = Call::Decode { side: 64, stage: STAGES - 1, rows: 1 };
     while seen.last() != Some(&last) {
         go_on.send(()).unwrap();
@@ -342,20 +342,20 @@ fn a_canceled_decode_ends_before_its_next_stage_and_makes_room() {
     drop(go_on);
     assert!(matches!(outcome(&first), Err(RunError::Canceled(Reason::Canceled))));
     assert!(outcome(&second).is_ok(), "the second run is decoded");
-    drop(bench);
+    drop(fixture);
     assert_eq!(Arc::strong_count(&model), 1, "ended runs hold no model");
 }
 
 #[test]
 fn large_pictures_are_decoded_one_by_one_and_small_ones_together() {
     for (side, rows) in [(512, 1), (256, 4), (64, 5)] {
-        let bench = Bench::new(16, 1);
+        let fixture = EngineFixture::new(16, 1);
         let (model, calls, go_on) = Scripted::watched();
-        let mut job = plain(&bench, side, 1);
+        let mut job = plain(&fixture, side, 1);
         let Work::Draw(draw) = &mut job.work;
         draw.n = 5;
         (0..100).for_each(|_| go_on.send(()).unwrap());
-        assert_eq!(outcome(&bench.start_on(Arc::new(model), job).1).unwrap().len(), 5);
+        assert_eq!(outcome(&fixture.start_on(Arc::new(model), job).1).unwrap().len(), 5);
         let decodes: Vec<_> = calls
             .try_iter()
             .filter_map(|call| if let Call::Decode { stage, rows, .. } = call { Some((stage, rows)) } else { None })
@@ -369,13 +369,13 @@ fn large_pictures_are_decoded_one_by_one_and_small_ones_together() {
 
 #[test]
 fn a_picture_above_the_models_size_is_decoded_in_tiles() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     let (model, calls, go_on) = Scripted::watched();
-    let mut job = plain(&bench, 1024, 1);
+    let mut job = plain(&fixture, 1024, 1);
     let Work::Draw(draw) = &mut job.work;
     (draw.n, draw.height) = (2, 512);
     (0..100).for_each(|_| go_on.send(()).unwrap());
-    let pictures = outcome(&bench.start_on(Arc::new(model), job).1).unwrap();
+    let pictures = outcome(&fixture.start_on(Arc::new(model), job).1).unwrap();
     for Frame::Picture(picture) in pictures {
         assert_eq!((picture.width, picture.height), (1024, 512));
         assert!(picture.pixels.iter().all(|level| *level == 0), "the scripted decoder draws black");
@@ -390,37 +390,37 @@ fn a_picture_above_the_models_size_is_decoded_in_tiles() {
 #[test]
 fn a_fault_in_one_row_fails_only_its_run() {
     for fault in [Fault::Error, Fault::Panic, Fault::NotANumber, Fault::TooFewRows] {
-        let bench = Bench::new(16, 1);
+        let fixture = EngineFixture::new(16, 1);
         let model = Arc::new(Scripted::model(fault));
         // The fault of the scripted network affects rows with the noise of seed 13.
         let job = |seed: u64| {
-            bench.job(json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}))
+            fixture.job(json!({"prompt": "a", "seed": seed, "steps": 6, "guidance_scale": 1.0, "scheduler": "ddim"}))
         };
         let runs: Vec<_> =
-            [1, 2, 13, 3].into_iter().map(|seed| (seed, bench.start_on(model.clone(), job(seed)))).collect();
+            [1, 2, 13, 3].into_iter().map(|seed| (seed, fixture.start_on(model.clone(), job(seed)))).collect();
         for (seed, (_, observed)) in runs {
             let ended = outcome(&observed);
             assert_eq!(ended.is_err(), seed == 13, "{fault:?}, seed {seed}: {ended:?}");
         }
         // The engine continues to work.
-        assert!(outcome(&bench.start_on(model, job(4)).1).is_ok());
+        assert!(outcome(&fixture.start_on(model, job(4)).1).is_ok());
     }
 }
 
 #[test]
 fn a_stopping_engine_ends_its_runs_as_stopped() {
-    let bench = Bench::new(16, 1);
-    let (_, observed) = bench.start(json!({"prompt": "a", "steps": 900, "n": 8}));
+    let fixture = EngineFixture::new(16, 1);
+    let (_, observed) = fixture.start(json!({"prompt": "a", "steps": 900, "n": 8}));
     while !matches!(observed.recv().unwrap(), Observed::Progress(Phase::Denoising, 1, _)) {}
-    drop(bench);
+    drop(fixture);
     assert!(matches!(outcome(&observed), Err(RunError::Stopped)));
 }
 
 #[test]
 fn the_params_of_a_job_resolve_to_the_same_job() {
-    let bench = Bench::new(16, 1);
-    let job = bench.job(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"},
+    let fixture = EngineFixture::new(16, 1);
+    let job = fixture.job(json!({"prompt": "a", "seed": 5, "scheduler": {"timestep_spacing": "trailing"},
         "guidance_interval": [0.1, 0.9], "feature_cache": {"kind": "deepcache", "interval": 3}}));
     let params: Map<String, Value> = job.params();
-    assert_eq!(bench.job(Value::Object(params)), job);
+    assert_eq!(fixture.job(Value::Object(params)), job);
 }

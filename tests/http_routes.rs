@@ -26,8 +26,6 @@ mod forms;
 mod idempotency;
 #[path = "http_routes/inputs.rs"]
 mod inputs;
-#[path = "http_routes/late.rs"]
-mod late;
 #[path = "http_routes/loras.rs"]
 mod loras;
 #[path = "http_routes/models.rs"]
@@ -38,14 +36,16 @@ mod other;
 mod read;
 #[path = "http_routes/refusals.rs"]
 mod refusals;
+#[path = "http_routes/refused_before_acceptance.rs"]
+mod refused_before_acceptance;
 #[path = "http_routes/schema.rs"]
 mod schema;
 #[path = "http_routes/silence.rs"]
 mod silence;
 #[path = "http_routes/tenants.rs"]
 mod tenants;
-#[path = "http_routes/unprompted.rs"]
-mod unprompted;
+#[path = "http_routes/without_prompt.rs"]
+mod without_prompt;
 
 /// Bytes that begin with the signature of a PNG file; the rest is arbitrary.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nand so on";

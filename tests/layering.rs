@@ -201,10 +201,9 @@ fn capitalized(word: &str) -> String {
 }
 
 /// Files that may name the class of a scheduler although they are not the file of its sampler.
-const SCHEDULER_EXCEPTIONS: [&str; 2] = [
-    // Single-file checkpoints have no scheduler configuration, so this file names the scheduler of the published model.
-    "weights/single_file/configs.rs",
-    // The scheduler that the model was trained with determines the meaning of the network's outputs.
+const SCHEDULER_EXCEPTIONS: [&str; 1] = [
+    // Single-file checkpoints have no scheduler configuration, so their family names that of the published model. In
+    // other families, the scheduler that the model was trained with determines the meaning of the network's outputs.
     "families/",
 ];
 

@@ -24,7 +24,7 @@ pub(super) async fn settle(data_dir: &Path, store: &dyn Upkeep) -> Result<(), St
         }
     };
     for attempt in attempts {
-        if let Some(record) = store.condemn(attempt).await? {
+        if let Some(record) = store.give_up_aborted(attempt).await? {
             tracing::error!(id = %record.id, "a generation is given up: the process aborted while it ran");
         }
     }

@@ -1,4 +1,5 @@
-//! Opens the store of the settings and updates its schema.
+//! Opens the ledger that the settings choose, SQLite or PostgreSQL, and writes down for commands which address the
+//! operator listener of the server has.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,8 +12,8 @@ use crate::{
     ledger::{Ledger, Reaping, Store, StoreError, Upkeep},
 };
 
-/// Opens the store of the settings for a server. A shared store receives hints until `stop`; in an unshared store,
-/// generations that a stopped process left running are queued again.
+/// Opens the ledger for a server. With PostgreSQL, listens for hints of other processes until `stop`. With SQLite,
+/// queues the generations again that a stopped process left running.
 pub(super) async fn start_store(
     config: &Config,
     tasks: &TaskTracker,
@@ -36,7 +37,7 @@ pub(super) async fn start_store(
     Ok(Arc::new(store))
 }
 
-/// Opens the store of the settings.
+/// Opens the ledger that the settings choose, for a server or a command.
 ///
 /// # Errors
 /// [`StoreError::Locked`] if another process uses the SQLite file, or any other error of the store.
@@ -71,7 +72,7 @@ pub fn operator_beside(config: &Config) -> SocketAddr {
 /// The file in the data folder with the address of the server's operator listener.
 const OPERATOR: &str = "latentd.operator";
 
-/// Updates the schema of the store.
+/// Updates the schema of the database that the settings choose.
 ///
 /// # Errors
 /// The database does not answer, or another process uses the data folder.

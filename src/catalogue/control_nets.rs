@@ -155,7 +155,7 @@ impl ControlNets {
         let config = &usable.map_err(|reason| ("unsupported_for_model", format!("{name:?}: {reason}")))?.config;
         let fits = config.unet.maps() == card.maps
             && config.unet.text_width() == card.context_width
-            && config.unet.added().is_some() == (card.time_ids > 0)
+            && config.unet.added().is_some() == (card.time_id_count > 0)
             && config.unet.in_channels == card.latents.0
             && config.scale() == card.latents.1;
         if fits {

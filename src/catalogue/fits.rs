@@ -24,24 +24,24 @@ type Fit = Result<(), Arc<str>>;
 
 /// The names of the models that can use a file; if none can, `error` says why.
 #[derive(Clone, Debug, Default)]
-pub struct Users {
+pub struct CompatibleModels {
     pub models: Vec<String>,
     pub error: Option<String>,
 }
 
-impl Users {
-    fn none(reason: String) -> Users {
-        Users { models: Vec::new(), error: Some(reason) }
+impl CompatibleModels {
+    fn none(reason: String) -> CompatibleModels {
+        CompatibleModels { models: Vec::new(), error: Some(reason) }
     }
 }
 
 impl Catalogue {
     /// The models that can use a LoRA. Blocks while file headers are read, once for each kind of model.
-    pub fn users_of_lora(&self, name: &str) -> Users {
+    pub fn users_of_lora(&self, name: &str) -> CompatibleModels {
         let adapters = self.adapters();
-        let Some(file) = adapters.lora(name) else { return Users::none(GONE.to_owned()) };
+        let Some(file) = adapters.lora(name) else { return CompatibleModels::none(GONE.to_owned()) };
         if let Some(fault) = file.fault() {
-            return Users::none(fault.to_owned());
+            return CompatibleModels::none(fault.to_owned());
         }
         self.users(&format!("lora {name} {}", file.key()), |entry| {
             let checked = adapters.check_lora(name, file, entry.modules().map_err(str::to_owned)?);
@@ -50,11 +50,11 @@ impl Catalogue {
     }
 
     /// The models that can use a textual inversion. Blocks while files are read, once for each kind of model.
-    pub fn users_of_embedding(&self, name: &str) -> Users {
+    pub fn users_of_embedding(&self, name: &str) -> CompatibleModels {
         let adapters = self.adapters();
-        let Some(file) = adapters.embedding(name) else { return Users::none(GONE.to_owned()) };
+        let Some(file) = adapters.embedding(name) else { return CompatibleModels::none(GONE.to_owned()) };
         if let Some(fault) = adapters.embedding_fault(name, file) {
-            return Users::none(fault);
+            return CompatibleModels::none(fault);
         }
         self.users(&format!("embedding {name} {}", file.key()), |entry| {
             let widths = entry.usable().map_err(str::to_owned)?.card.text_widths;
@@ -63,11 +63,11 @@ impl Catalogue {
     }
 
     /// The models that can use a ControlNet.
-    pub fn users_of_control_net(&self, name: &str) -> Users {
+    pub fn users_of_control_net(&self, name: &str) -> CompatibleModels {
         let control_nets = self.control_nets();
-        let Some(key) = control_nets.key(name) else { return Users::none(GONE.to_owned()) };
+        let Some(key) = control_nets.key(name) else { return CompatibleModels::none(GONE.to_owned()) };
         if let Some(fault) = control_nets.fault(name) {
-            return Users::none(fault.to_owned());
+            return CompatibleModels::none(fault.to_owned());
         }
         self.users(&format!("controlnet {name} {key}"), |entry| {
             let card = &entry.usable().map_err(str::to_owned)?.card;
@@ -75,7 +75,7 @@ impl Catalogue {
         })
     }
 
-    fn users(&self, file: &str, check: impl Fn(&Entry) -> Result<(), String>) -> Users {
+    fn users(&self, file: &str, check: impl Fn(&Entry) -> Result<(), String>) -> CompatibleModels {
         let mut of_kind: BTreeMap<String, Fit> = BTreeMap::new();
         let (mut models, mut reasons) = (Vec::new(), Vec::new());
         for (name, entry, card) in self.models_of_text() {
@@ -96,7 +96,7 @@ impl Catalogue {
                 more => format!("no model can use it: {listed}; and {more} more kinds of models"),
             }
         });
-        Users { models, error }
+        CompatibleModels { models, error }
     }
 
     /// The answer for a file and a kind of model, computed once.
@@ -129,9 +129,17 @@ const GONE: &str = "it is no longer listed";
 /// A text that is equal for models whose layers have the same names and shapes.
 fn kind(card: &ModelCard) -> String {
     let ModelCard {
-        maps, context_width, text_widths, time_ids, latents, tasks, max_clip_skip, guidance_embedding, ..
+        maps,
+        context_width,
+        text_widths,
+        time_id_count,
+        latents,
+        tasks,
+        max_clip_skip,
+        guidance_embedding,
+        ..
     } = card;
     format!(
-        "{maps:?} {context_width} {text_widths:?} {time_ids} {latents:?} {tasks:?} {max_clip_skip} {guidance_embedding}"
+        "{maps:?} {context_width} {text_widths:?} {time_id_count} {latents:?} {tasks:?} {max_clip_skip} {guidance_embedding}"
     )
 }

@@ -66,6 +66,8 @@ impl Ticket {
         // The memory of the unloaded models is freed before new memory is allocated.
         self.unloaded.clear();
         let read = self.entry.check_unchanged().and_then(|()| {
+            // Computes the fingerprint now, between two checks that the files are those that are loaded. The entry keeps
+            // it for the logs of runs.
             self.entry.fingerprint();
             let model = read(&self.name, &self.entry, &self.device)?;
             self.entry.check_unchanged().map(|()| Arc::new(model))

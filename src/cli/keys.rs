@@ -66,7 +66,7 @@ impl Create {
             match app::open_store(&config).await {
                 Ok(store) => {
                     let (key, record) = new.make().context("the system has no random bytes")?;
-                    store.create_key(&record).await.context("the key cannot be kept")?;
+                    store.create_key(&record).await.context("the key cannot be stored")?;
                     Ok(Made {
                         key: key.expose().to_owned(),
                         tenant: record.tenant,
@@ -79,7 +79,7 @@ impl Create {
                 Err(error @ StoreError::Locked { .. }) => {
                     let operator = reachable(app::operator_beside(&config));
                     self.request(operator).await.with_context(|| {
-                        format!("{error}, and it does not make the key through its operator listener, {operator}")
+                        format!("{error}; its operator listener {operator} did not make the key either")
                     })
                 }
                 Err(error) => Err(anyhow::Error::from(error).context("the store cannot be opened")),

@@ -20,7 +20,7 @@ pub(super) fn allowed() -> Vec<usize> {
 
 /// Pins the calling thread to these cores. If the system refuses, logs a warning and leaves the thread as it is.
 #[cfg(target_os = "linux")]
-pub(super) fn stay_on(cores: &[usize]) {
+pub(super) fn pin_current_thread(cores: &[usize]) {
     let mut set = empty();
     for core in cores.iter().filter(|core| **core < libc::CPU_SETSIZE as usize) {
         // SAFETY: the number is below the set's size in bits.
@@ -28,12 +28,12 @@ pub(super) fn stay_on(cores: &[usize]) {
     }
     // SAFETY: the set is valid for reads of its own size; 0 is the calling thread.
     if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0 {
-        tracing::warn!(?cores, error = %std::io::Error::last_os_error(), "a thread cannot be tied to its cores");
+        tracing::warn!(?cores, error = %std::io::Error::last_os_error(), "a thread cannot be pinned to its cores");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn stay_on(_cores: &[usize]) {}
+pub(super) fn pin_current_thread(_cores: &[usize]) {}
 
 #[cfg(target_os = "linux")]
 fn empty() -> libc::cpu_set_t {

@@ -1,4 +1,4 @@
-//! The network as samplers see it: the trait that a run implements, and estimates of x0 and ε from its outputs.
+//! The denoiser as samplers see it: the trait [`Denoise`], and estimates of x0 and ε from its outputs.
 
 use std::{cell::Cell, future::Future};
 
@@ -9,7 +9,7 @@ use super::posterior::StepPosterior;
 use super::prediction::{Clip, Prediction};
 use super::schedule::Schedule;
 
-/// One guided network call, which a sampler awaits. The engine implements it with batches, tests with a formula.
+/// Guided predictions, which a sampler awaits. Recipes implement this trait with network calls, tests with a formula.
 pub trait Denoise {
     /// The network's raw prediction after guidance (ε, v or x0, as the model was trained), of the same shape as `x`.
     /// `x: (B, C, h, w)` is already scaled for the network; `t` is the timestep that the network receives.
@@ -36,7 +36,7 @@ pub(super) struct Denoiser<'a, D> {
     pub(super) prediction: Prediction,
     denoise: &'a D,
     schedule: &'a Schedule,
-    /// The point of every network call of the run.
+    /// The noise level and timestep of every network call of the run, in order.
     timeline: Vec<Point>,
     /// How many times the network has been called.
     calls: Cell<usize>,
@@ -89,8 +89,8 @@ impl<'a, D: Denoise> Denoiser<'a, D> {
         Ok((x0, self.prediction.epsilon(x, &raw, now)))
     }
 
-    /// Passes the state computed from the last network output to [`Denoise::adjust_state`]. Samplers must call this function
-    /// once after every network call, also in the middle of a step.
+    /// Passes the state computed from the last network output to [`Denoise::adjust_state`]. Samplers must call this
+    /// function once after every network call, also in the middle of a step.
     pub(super) fn adjusted(&self, x: Latents) -> Latents {
         let next = self.timeline.get(self.calls.get());
         self.denoise.adjust_state(x, &|x0, noise| match next {

@@ -1,4 +1,4 @@
-//! The schedules of a generation: that of its own model, and that of its refiner.
+//! The schedules of a generation: that of its base model, and that of its refiner.
 
 use super::{InvalidSteps, Schedule, SchedulerConfig};
 use crate::generation::{Draw, ImageInfluence, Refiner};
@@ -7,15 +7,15 @@ use crate::generation::{Draw, ImageInfluence, Refiner};
 /// and again when the generation runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stages {
-    /// The steps of the generation's own model.
-    pub own: Schedule,
+    /// The steps of the generation's base model.
+    pub base: Schedule,
     /// The steps of the refiner.
     pub refiner: Option<Schedule>,
 }
 
-/// The inputs that choose the steps of a generation's own model.
+/// The inputs that choose the steps of a generation's base model.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnSchedule<'a> {
+pub struct BaseSchedule<'a> {
     pub config: &'a SchedulerConfig,
     /// Whether the network is distilled for few steps. With a source picture it takes all steps, more closely spaced,
     /// unless the request names its levels; other networks take the last steps.
@@ -36,7 +36,7 @@ impl Stages {
     ///
     /// # Errors
     /// A field leaves a model without a step, or requests what its scheduler cannot do.
-    pub fn of(draw: &Draw, own: OwnSchedule<'_>, refiner: Option<&SchedulerConfig>) -> Result<Stages, InvalidStage> {
+    pub fn of(draw: &Draw, base: BaseSchedule<'_>, refiner: Option<&SchedulerConfig>) -> Result<Stages, InvalidStage> {
         let steps = draw.steps as usize;
         let at = |field| move |error| InvalidStage { field, error };
         let levels = draw.levels.as_ref();
@@ -45,10 +45,10 @@ impl Stages {
             Some(_) => &["timesteps"],
             None => &["steps"],
         };
-        let whole = || Schedule::of(own.config, draw).map_err(at(listed));
+        let whole = || Schedule::of(base.config, draw).map_err(at(listed));
         let begun = match draw.source.as_ref().map(|source| source.hold) {
-            Some(ImageInfluence::Strength { strength }) if own.is_distilled && levels.is_none() => {
-                Schedule::compressed(own.config, steps, strength).map_err(at(&["strength"]))?
+            Some(ImageInfluence::Strength { strength }) if base.is_distilled && levels.is_none() => {
+                Schedule::compressed(base.config, steps, strength).map_err(at(&["strength"]))?
             }
             Some(ImageInfluence::Strength { strength }) => {
                 whole()?.for_strength(strength).map_err(at(&["strength"]))?
@@ -60,16 +60,16 @@ impl Stages {
             (Some(Refiner { switch_at, .. }), Some(config)) => {
                 let follows = Schedule::new(config, steps).map_err(at(&["steps"]))?;
                 Stages {
-                    own: begun.until(*switch_at).map_err(at(&["refiner", "switch_at"]))?,
+                    base: begun.until(*switch_at).map_err(at(&["refiner", "switch_at"]))?,
                     refiner: Some(follows.from(*switch_at).map_err(at(&["refiner", "switch_at"]))?),
                 }
             }
             _ => {
-                let own = match denoising_end {
+                let base = match denoising_end {
                     Some(end) => begun.until(end).map_err(at(&["denoising_end"]))?,
                     None => begun,
                 };
-                Stages { own, refiner: None }
+                Stages { base, refiner: None }
             }
         })
     }

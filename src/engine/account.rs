@@ -1,11 +1,11 @@
-//! What the runs of a call are charged for it, in multiplications.
+//! Computes how much work the runs of a batch are charged for, in multiplications.
 
-/// The account of one call. Each slice is charged separately, at the current pace. The pace changes while a long call
-/// is paused. Recomputing the total at each slice would make some slices free, and the call would keep its turn through
-/// all of them.
+/// The account of one batch. Each slice is charged for its own time, at the pace of that moment. Charging the growth of
+/// a total (all seconds so far, at the current pace) would be wrong: if the pace became slower while the batch was
+/// paused, the total would shrink, the next slices would be free, and the batch would keep its turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
-    /// Multiplications of the whole call.
+    /// Multiplications of the whole batch.
     work: f64,
     /// Multiplications charged so far.
     charged: f64,
@@ -16,15 +16,15 @@ impl Account {
         Account { work, charged: 0.0 }
     }
 
-    /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. If a call is slower than
-    /// expected, the prices of its slices exceed its work, because other runs wait for time and not for work.
+    /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. If a batch is slower than
+    /// expected, the prices of its slices exceed its work, because what other runs wait for is time.
     pub fn slice(&mut self, seconds: f64, pace: f64) -> f64 {
         let price = seconds / pace;
         self.charged += price;
         price
     }
 
-    /// What is left to charge when the call has ended, at least 0.
+    /// What is left to charge when the batch has ended, at least 0.
     pub fn rest(&mut self) -> f64 {
         let rest = (self.work - self.charged).max(0.0);
         self.charged += rest;
@@ -39,14 +39,14 @@ mod tests {
     #[test]
     fn every_slice_costs_its_time_whatever_the_pace_was_before() {
         let mut account = Account::new(1e10);
-        // Each pace is slower than the one before, as if small calls of the same network had run in between.
+        // Each pace is slower than the one before, as if small batches of the same network had run in between.
         for pace in [1e-9, 1.5e-9, 2e-9, 4e-9] {
             assert_eq!(account.slice(0.1, pace), 0.1 / pace);
         }
     }
 
     #[test]
-    fn a_call_that_is_faster_than_expected_pays_for_its_work_in_the_end() {
+    fn a_batch_that_is_faster_than_expected_pays_for_its_work_in_the_end() {
         let mut account = Account::new(1e9);
         assert_eq!(account.slice(0.2, 1e-9), 2e8);
         assert_eq!(account.rest(), 8e8);
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_slower_goes_on_paying() {
+    fn a_batch_that_is_slower_goes_on_paying() {
         let mut account = Account::new(1e8);
         let paid: f64 = (0..5).map(|_| account.slice(0.1, 1e-9)).sum();
         assert_eq!((paid, account.rest()), (5e8, 0.0));

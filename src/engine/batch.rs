@@ -1,4 +1,4 @@
-//! The rows of one network call: collects them from several runs and computes them, for any type of call.
+//! A batch: the rows of several runs that one network computes together, for any type of call.
 
 use std::{any::Any, pin::Pin, sync::Arc};
 
@@ -12,8 +12,8 @@ pub(super) trait Batch: Any {
     /// Starts to compute the rows.
     fn start(&mut self, model: Arc<Model>) -> Computing;
 
-    /// Returns the rows of a call that has ended without answers and leaves the batch empty. `None` while the future of
-    /// [`Batch::start`] exists.
+    /// Returns the rows of a batch that has ended without answers and leaves the batch empty. `None` while the future
+    /// of [`Batch::start`] exists.
     fn take_back(&mut self) -> Option<Box<dyn Items>>;
 }
 

@@ -8,11 +8,11 @@ use std::{
 use super::{
     BatchLimits, EngineThread, Reason, Run, RunError, Settings,
     batch::Items,
-    call::{Call, Share},
     pace::Pace,
-    policy::{Next, PausedCall, Pick, WaitingCall, choose},
+    policy::{Next, PausedBatch, Pick, WaitingCall, choose},
     recording::Recording,
     run::Active,
+    running_batch::{RunningBatch, Share},
     text_cache::Cache,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     kernels::arena,
     metrics::Metrics,
     models::demand::Demand,
-    pipelines::{NetworkError, call::Counts},
+    pipelines::{NetworkError, call::RowMetric},
 };
 
 /// How long an idle engine waits before it releases memory.
@@ -29,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(10);
 impl EngineThread {
     /// Works until all handles are dropped. Runs that have not ended by then end with [`RunError::Stopped`].
     pub fn run(self) {
-        self.device.stay();
+        self.device.pin_current_thread();
         let mut active = ActiveRuns {
             device: self.device.clone(),
             limits: BatchLimits {
@@ -104,8 +104,8 @@ struct ActiveRuns {
     cache: Cache,
     pace: Pace,
     runs: Vec<Active>,
-    /// Calls that have begun and wait to continue. Each run has rows in at most one call.
-    paused: Vec<Call>,
+    /// Batches that have begun and wait to continue. Each run has rows in at most one batch.
+    paused: Vec<RunningBatch>,
     arrivals: u64,
 }
 
@@ -121,13 +121,13 @@ impl ActiveRuns {
 
     fn drop_canceled(&mut self) {
         let canceled: Vec<Active> = self.runs.extract_if(.., |run| run.cancel.reason().is_some()).collect();
-        // A call continues for the remaining runs of the batch and is dropped if there are none. A call keeps its model
-        // alive, so it must be dropped before the observers of its runs learn of their end.
+        // A batch continues for its remaining runs and is dropped if there are none. A batch keeps its model alive, so
+        // it must be dropped before the observers of its runs learn of their end.
         let is_gone = |share: &Share| canceled.iter().any(|run| run.arrival == share.run);
-        for call in &mut self.paused {
-            call.shares.iter_mut().filter(|share| is_gone(share)).for_each(Share::give_up);
+        for batch in &mut self.paused {
+            batch.shares.iter_mut().filter(|share| is_gone(share)).for_each(Share::give_up);
         }
-        self.paused.retain(|call| call.shares.iter().any(Share::is_wanted));
+        self.paused.retain(|batch| batch.shares.iter().any(Share::is_wanted));
         for mut run in canceled {
             if let Some(reason) = run.cancel.reason() {
                 let wasted = match reason {
@@ -162,17 +162,17 @@ impl ActiveRuns {
         true
     }
 
-    /// Computes what the policy chooses: a new call, or the next slice of a paused one.
+    /// Computes what the policy chooses: a new batch, or the next slice of a paused one.
     fn compute(&mut self) {
         match self.next() {
             Next::Nothing => {}
-            Next::Continue { call, for_run } => {
-                let call = self.paused.swap_remove(call);
-                self.advance(call, for_run.map(|run| self.runs[run].arrival));
+            Next::Continue { batch, charged } => {
+                let batch = self.paused.swap_remove(batch);
+                self.advance(batch, charged.map(|run| self.runs[run].arrival));
             }
-            Next::Begin { picks, for_run } => {
-                let call = self.begin(&picks);
-                self.advance(call, for_run.map(|run| self.runs[run].arrival));
+            Next::Begin { picks, charged } => {
+                let batch = self.begin(&picks);
+                self.advance(batch, charged.map(|run| self.runs[run].arrival));
             }
         }
     }
@@ -181,14 +181,14 @@ impl ActiveRuns {
     fn next(&self) -> Next {
         let waiting = |(index, run)| Some((index, self.waiting(run)?));
         let (open, waiting): (Vec<usize>, Vec<WaitingCall>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
-        let paused: Vec<PausedCall> = self.paused.iter().map(|call| self.seen_aside(call)).collect();
+        let paused: Vec<PausedBatch> = self.paused.iter().map(|batch| self.paused_batch(batch)).collect();
         let of_runs = |run: usize| open[run];
         match choose(&waiting, &paused, self.limits) {
-            Next::Begin { picks, for_run } => Next::Begin {
+            Next::Begin { picks, charged } => Next::Begin {
                 picks: picks.into_iter().map(|pick| Pick { waiting: of_runs(pick.waiting), ..pick }).collect(),
-                for_run: for_run.map(of_runs),
+                charged: charged.map(of_runs),
             },
-            Next::Continue { call, for_run } => Next::Continue { call, for_run: for_run.map(of_runs) },
+            Next::Continue { batch, charged } => Next::Continue { batch, charged: charged.map(of_runs) },
             Next::Nothing => Next::Nothing,
         }
     }
@@ -206,23 +206,23 @@ impl ActiveRuns {
         })
     }
 
-    /// A paused call, in the form that the policy needs.
-    fn seen_aside(&self, call: &Call) -> PausedCall {
-        let runs = || call.shares.iter().filter_map(|share| self.runs.iter().find(|run| run.arrival == share.run));
-        PausedCall {
+    /// A paused batch, in the form that the policy needs.
+    fn paused_batch(&self, batch: &RunningBatch) -> PausedBatch {
+        let runs = || batch.shares.iter().filter_map(|share| self.runs.iter().find(|run| run.arrival == share.run));
+        PausedBatch {
             service: runs().map(|run| run.service).fold(f64::INFINITY, f64::min),
             arrival: runs().map(|run| run.arrival).min().unwrap_or(0),
-            bytes: call.bytes,
+            bytes: batch.bytes,
             holds: runs().map(Active::holds).sum(),
         }
     }
 
-    /// Starts one network call for the picked rows. There is at least one pick, and all have the same key.
-    fn begin(&self, picks: &[Pick]) -> Call {
-        const OPEN: &str = "the policy picks runs whose asks are open";
+    /// Starts a batch of the picked rows. There is at least one pick, and all have the same key.
+    fn begin(&self, picks: &[Pick]) -> RunningBatch {
+        const OPEN: &str = "the policy picks runs whose pending calls have open rows";
         let first = &self.runs[picks[0].waiting];
-        let (key, counts) =
-            first.with_open(|pending_call| (pending_call.key().clone(), pending_call.counts())).expect(OPEN);
+        let (key, row_metric) =
+            first.with_open(|pending_call| (pending_call.key().clone(), pending_call.row_metric())).expect(OPEN);
         let (mut batch, mut demand) = (None, Demand::default());
         let mut shares = Vec::with_capacity(picks.len());
         for &Pick { waiting, rows } in picks {
@@ -234,63 +234,63 @@ impl ActiveRuns {
         }
         let model = first.model(&key);
         let long = self.pace.seconds(&key, demand.work) > self.limits.slice_s;
-        Call::new(model, (key, counts), batch.expect(OPEN), shares, demand, long)
+        RunningBatch::new(model, (key, row_metric), batch.expect(OPEN), shares, demand, long)
     }
 
-    /// Lets a call compute for one slice, and delivers its answers if it has ended. `payer`, if any, is charged instead
-    /// of the runs of the call.
-    fn advance(&mut self, mut call: Call, payer: Option<u64>) {
+    /// Lets a batch compute for one slice, and delivers its answers if it has ended. `payer`, if any, is charged
+    /// instead of the runs of the batch.
+    fn advance(&mut self, mut batch: RunningBatch, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
-        let before = call.spent;
-        let Some(answers) = call.advance(&self.device, slice) else {
-            let price = call.account.slice((call.spent - before).as_secs_f64(), self.pace.seconds(&call.key, 1.0));
-            self.charge(&call, price, payer);
-            self.paused.push(call);
+        let before = batch.spent;
+        let Some(answers) = batch.advance(&self.device, slice) else {
+            let price = batch.account.slice((batch.spent - before).as_secs_f64(), self.pace.seconds(&batch.key, 1.0));
+            self.charge(&batch, price, payer);
+            self.paused.push(batch);
             return;
         };
-        let price = call.account.rest();
-        self.charge(&call, price, payer);
+        let price = batch.account.rest();
+        self.charge(&batch, price, payer);
         match answers {
-            Ok(mut answers) => self.hand_over(&call, answers.as_mut()),
+            Ok(mut answers) => self.hand_over(&batch, answers.as_mut()),
             Err(error) => {
-                tracing::warn!(%error, runs = call.shares.len(), "a batch failed");
-                self.try_alone(call, error);
+                tracing::warn!(%error, runs = batch.shares.len(), "a batch failed");
+                self.try_alone(batch, error);
             }
         }
     }
 
-    /// Charges `price` to the run that gave its turn to this call, or else to the runs of the call, in proportion to
-    /// their rows.
-    fn charge(&mut self, call: &Call, price: f64, payer: Option<u64>) {
+    /// Charges `price` to `payer`, the run that gave its turn to this batch. Without a payer, charges the runs of the
+    /// batch, in proportion to their rows.
+    fn charge(&mut self, batch: &RunningBatch, price: f64, payer: Option<u64>) {
         if let Some(payer) = payer.and_then(|payer| self.runs.iter_mut().find(|run| run.arrival == payer)) {
             payer.service += price;
             return;
         }
-        let per_row = price / call.rows().max(1) as f64;
-        for share in &call.shares {
+        let per_row = price / batch.rows().max(1) as f64;
+        for share in &batch.shares {
             if let Some(run) = self.runs.iter_mut().find(|run| run.arrival == share.run) {
                 run.service += share.rows as f64 * per_row;
             }
         }
     }
 
-    /// Delivers the answers of a call to its runs, and updates the metrics and the pace.
-    fn hand_over(&mut self, call: &Call, answers: &mut dyn Items) {
-        let (seconds, rows) = (call.spent.as_secs_f64(), call.rows());
-        self.pace.learn(&call.key, call.work, seconds);
+    /// Delivers the answers of a batch to its runs, and updates the metrics and the pace.
+    fn hand_over(&mut self, batch: &RunningBatch, answers: &mut dyn Items) {
+        let (seconds, rows) = (batch.spent.as_secs_f64(), batch.rows());
+        self.pace.learn(&batch.key, batch.work, seconds);
         let device = self.device.name();
-        self.metrics.batch_seconds.with_label_values(&[device, call.key.network]).observe(seconds);
-        let is_step = matches!(call.counts, Counts::Step | Counts::ShallowStep);
+        self.metrics.batch_seconds.with_label_values(&[device, batch.key.network]).observe(seconds);
+        let is_step = matches!(batch.row_metric, RowMetric::Step | RowMetric::ShallowStep);
         if is_step {
             self.metrics.batch_rows.observe(rows as f64);
-            self.metrics.batch_runs.observe(call.shares.len() as f64);
+            self.metrics.batch_runs.observe(batch.shares.len() as f64);
             self.metrics.steps.inc_by(rows as u64);
             self.metrics.device_steps.with_label_values(&[device]).inc_by(rows as u64);
         }
-        if call.counts == Counts::ShallowStep {
+        if batch.row_metric == RowMetric::ShallowStep {
             self.metrics.shallow_steps.inc_by(rows as u64);
         }
-        for share in &call.shares {
+        for share in &batch.shares {
             let Some(run) = self.runs.iter_mut().find(|run| run.arrival == share.run) else {
                 answers.skip(share.rows);
                 continue;
@@ -302,11 +302,11 @@ impl ActiveRuns {
         }
     }
 
-    /// A bad row must not fail the rows of other runs, so the rows of each run are retried alone. A call of a single
-    /// run fails.
-    fn try_alone(&mut self, call: Call, error: NetworkError) {
-        let was_alone = call.shares.len() == 1;
-        let (shares, mut rows) = call.give_back();
+    /// A bad row must not fail the rows of other runs, so the rows of each run are retried alone. If the batch has only
+    /// one run, its call fails.
+    fn try_alone(&mut self, batch: RunningBatch, error: NetworkError) {
+        let was_alone = batch.shares.len() == 1;
+        let (shares, mut rows) = batch.give_back();
         for share in shares {
             let Some(index) = self.runs.iter().position(|run| run.arrival == share.run) else {
                 rows.iter_mut().for_each(|rows| rows.skip(share.rows));

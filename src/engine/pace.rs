@@ -1,14 +1,14 @@
-//! The speed of the device, measured from the calls that have ended.
+//! The speed of the device, measured from the batches that have ended.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::batch_key::BatchKey;
 
-/// Seconds per multiplication before the first measurement. This is slower than one core, so the first calls are too
+/// Seconds per multiplication before the first measurement. This is slower than one core, so the first batches are too
 /// short rather than too long.
 const AT_FIRST: f64 = 5e-10;
 
-/// The weight of the last call in the mean; earlier calls have the rest.
+/// The weight of the last batch in the mean; earlier batches have the rest.
 const WEIGHT: f64 = 0.2;
 
 /// Seconds per multiplication, for each network of each model: an exponentially weighted mean.
@@ -21,7 +21,7 @@ impl Pace {
         work * self.0.get(&(key.model.clone(), key.network)).unwrap_or(&AT_FIRST)
     }
 
-    /// Updates the mean with a call that took `seconds` for `work` multiplications.
+    /// Updates the mean with a batch that took `seconds` for `work` multiplications.
     pub fn learn(&mut self, key: &BatchKey, work: f64, seconds: f64) {
         let last = seconds / work.max(1.0);
         let pace = self.0.entry((key.model.clone(), key.network)).or_insert(last);

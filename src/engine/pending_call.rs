@@ -12,7 +12,7 @@ use crate::{
     models::demand::Demand,
     pipelines::{
         Model, NetworkError,
-        call::{Call, Counts, Memo, Stage},
+        call::{Call, Memo, RowMetric, Stage},
     },
 };
 
@@ -26,22 +26,25 @@ pub(super) trait PendingCall: Any {
     /// The stage of the call, if it is one of several.
     fn stage(&self) -> Option<Stage>;
     /// What each row counts as in the metrics.
-    fn counts(&self) -> Counts;
+    fn row_metric(&self) -> RowMetric;
     /// Number of all rows.
     fn rows(&self) -> usize;
-    /// Number of open rows: rows that are neither in a call nor answered.
+    /// Number of open rows: rows that are neither in a batch nor answered.
     fn open_rows(&self) -> usize;
-    /// Number of rows that are in a call and not answered yet.
-    fn in_call(&self) -> usize;
+    /// Number of rows that are in a batch and not answered yet.
+    fn in_batch(&self) -> usize;
     fn is_answered(&self) -> bool;
 
     /// Creates an empty batch for the rows of this pending call.
     fn batch(&self) -> Box<dyn Batch>;
     /// Moves the first `rows` open rows into a batch with the same key.
     fn take_up(&mut self, rows: usize, batch: &mut dyn Batch);
-    /// Takes back the rows of a call that has ended without answers. They are open again.
+    /// Takes back the rows of a batch that has ended without answers. They are open again.
     fn let_go(&mut self, rows: &mut dyn Items);
-    /// Takes the answers to the rows that are in a call, and caches those that have a memo.
+    /// Takes the answers to the rows that are in a batch, and caches those that have a memo.
+    ///
+    /// # Errors
+    /// An answer is not finite.
     fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), NetworkError>;
     /// Answers all open rows from the cache and returns their number. `None` if the cache lacks one of them.
     fn answer_from(&mut self, cache: &mut Cache) -> Option<usize>;
@@ -49,15 +52,15 @@ pub(super) trait PendingCall: Any {
     fn record(&self, recording: &mut Recording);
 }
 
-/// A pending call for a call of type `C`.
+/// The pending call of a run whose network call has type `C`.
 pub(super) struct TypedCall<C: Call> {
     call: Arc<C>,
     key: BatchKey,
     demand: Demand,
-    /// The open rows, each with its memo: what the answer depends on.
+    /// The open rows, each with the cache key of its answer.
     open: VecDeque<(C::Row, Option<Memo>)>,
-    /// The memos of the rows that are in a call.
-    in_call: VecDeque<Option<Memo>>,
+    /// The cache keys of the rows that are in a batch.
+    in_batch: VecDeque<Option<Memo>>,
     answers: Vec<C::Answer>,
 }
 
@@ -66,13 +69,16 @@ impl<C: Call> TypedCall<C> {
         let (key, demand) = (BatchKey::of(model.key.clone(), &call), call.demand(model, &rows));
         let answers = Vec::with_capacity(rows.len());
         let open = rows.into_iter().map(|row| (call.memo(&row), row)).map(|(memo, row)| (row, memo)).collect();
-        TypedCall { call: Arc::new(call), key, demand, open, in_call: VecDeque::new(), answers }
+        TypedCall { call: Arc::new(call), key, demand, open, in_batch: VecDeque::new(), answers }
     }
 
-    /// The answers of an answered pending call.
+    /// The answers to all rows of an answered pending call, in order. `C` must be the type of its call.
     pub fn answers(pending_call: Box<dyn PendingCall>) -> Vec<C::Answer> {
         let pending_call: Box<dyn Any> = pending_call;
-        pending_call.downcast::<TypedCall<C>>().expect("a run takes the pending_call that it has posted").answers
+        pending_call
+            .downcast::<TypedCall<C>>()
+            .expect("a run takes the pending call that it has left in the slot")
+            .answers
     }
 }
 
@@ -93,24 +99,24 @@ impl<C: Call> PendingCall for TypedCall<C> {
         self.call.stage()
     }
 
-    fn counts(&self) -> Counts {
-        self.call.counts()
+    fn row_metric(&self) -> RowMetric {
+        self.call.row_metric()
     }
 
     fn rows(&self) -> usize {
-        self.open.len() + self.in_call.len() + self.answers.len()
+        self.open.len() + self.in_batch.len() + self.answers.len()
     }
 
     fn open_rows(&self) -> usize {
         self.open.len()
     }
 
-    fn in_call(&self) -> usize {
-        self.in_call.len()
+    fn in_batch(&self) -> usize {
+        self.in_batch.len()
     }
 
     fn is_answered(&self) -> bool {
-        self.open.is_empty() && self.in_call.is_empty()
+        self.open.is_empty() && self.in_batch.is_empty()
     }
 
     fn batch(&self) -> Box<dyn Batch> {
@@ -122,27 +128,27 @@ impl<C: Call> PendingCall for TypedCall<C> {
         let batch = batch.downcast_mut::<Rows<C>>().expect(SAME_KIND);
         let (rows, memos): (Vec<C::Row>, Vec<Option<Memo>>) = self.open.drain(..rows).unzip();
         batch.extend(rows.into_iter());
-        self.in_call.extend(memos);
+        self.in_batch.extend(memos);
     }
 
     fn let_go(&mut self, rows: &mut dyn Items) {
-        let rows: Vec<C::Row> = next(rows, self.in_call.len());
-        for row in rows.into_iter().zip(self.in_call.drain(..)).rev() {
+        let rows: Vec<C::Row> = next(rows, self.in_batch.len());
+        for row in rows.into_iter().zip(self.in_batch.drain(..)).rev() {
             self.open.push_front(row);
         }
     }
 
     fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), NetworkError> {
-        let answers: Vec<C::Answer> = next(answers, self.in_call.len());
-        let memos = self.in_call.drain(..);
-        for (memo, answer) in memos.zip(&answers) {
-            if let Some(memo) = memo {
-                cache.put(&self.key, memo, answer.clone());
-            }
-        }
+        let answers: Vec<C::Answer> = next(answers, self.in_batch.len());
+        let memos = std::mem::take(&mut self.in_batch);
         if !answers.iter().all(C::is_finite) {
             let detail = "its answer holds values that are not finite".to_owned();
             return Err(NetworkError { network: self.call.network(), detail });
+        }
+        for (memo, answer) in memos.into_iter().zip(&answers) {
+            if let Some(memo) = memo {
+                cache.put(&self.key, memo, answer.clone());
+            }
         }
         self.answers.extend(answers);
         Ok(())

@@ -10,10 +10,11 @@ use crate::pipelines::calls::DECODING;
 pub struct BatchLimits {
     /// Maximum number of rows.
     pub max_rows: NonZeroUsize,
-    /// Maximum seconds of a call. Only a call of a single row may take longer; it pauses after each slice of this
-    /// length.
+    /// Maximum expected seconds of a batch of several rows. A single row that is expected to take longer is a *long*
+    /// batch; it pauses after each slice of this length.
     pub slice_s: f64,
-    /// Maximum bytes of activations of all long calls together. A single long call may exceed it.
+    /// Maximum bytes of activations of one batch, and of a long batch together with all paused ones. A single row may
+    /// exceed it while no batch is paused.
     pub max_bytes: u64,
 }
 
@@ -39,9 +40,9 @@ pub struct WaitingCall {
     pub begins: usize,
 }
 
-/// A paused call.
+/// A paused batch, in the form that the policy needs.
 #[derive(Clone, Copy, Debug)]
-pub struct PausedCall {
+pub struct PausedBatch {
     /// The least service of its runs.
     pub service: f64,
     /// The smallest arrival number of its runs.
@@ -52,17 +53,15 @@ pub struct PausedCall {
     pub holds: usize,
 }
 
-/// The policy's decision. `for_run` is an index into the waiting calls.
+/// The policy's decision. `charged` is the index of the waiting call whose run gave its turn to this batch and is
+/// charged for the slice. `None`: the runs of the batch are charged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Begin a call with these rows, which all have the same key.
-    Begin { picks: Vec<Pick>, for_run: Option<usize> },
-    /// Compute a slice of the paused call with this index.
-    ///
-    /// `for_run` is set if the turn belongs to a run that is not part of this call. That run cannot begin before other
-    /// runs end, so it gives its turn to them and is charged for the slice.
-    Continue { call: usize, for_run: Option<usize> },
-    /// No call waits and no call is paused.
+    /// Begin a batch of these rows, which all have the same key.
+    Begin { picks: Vec<Pick>, charged: Option<usize> },
+    /// Compute a slice of the paused batch with this index.
+    Continue { batch: usize, charged: Option<usize> },
+    /// No call waits and no batch is paused.
     Nothing,
 }
 
@@ -104,76 +103,77 @@ impl Decoding {
 
 /// Start-time fair queueing. The turn goes to the run with the least service, then to the oldest, and its call
 /// determines the key of the batch. Other runs with the same key join in the same order; the last one may join with
-/// only some of its rows. No run waits for a batch to fill. The result is [`Next::Nothing`] only if no call waits or is
-/// paused.
+/// only some of its rows. No run waits for a batch to fill.
 ///
-/// A call takes at most one slice of time. If a single row takes longer, the call pauses after each slice and waits for
-/// its next turn like the waiting calls. So the run with the least service waits for at most one slice.
+/// A batch takes at most one slice of time. A long batch pauses after each slice and waits for its next turn like the
+/// waiting calls. So the run with the least service waits for at most one slice.
 ///
-/// Memory has two limits. The activations of all long calls together fit `max_bytes`, unless there is only one such
-/// call. The pictures that are being decoded are limited in latent pixels. If the first run wants to begin something
-/// that finds no room, its turn goes to the first, in the same order, of the runs that occupy the room. So all waiting
-/// runs help the same run to end, and runs that arrive later cannot delay both. The run that gives its turn away is
-/// charged for the work, so the runs behind it wait for one slice, not for the end of the call.
-pub fn choose(waiting: &[WaitingCall], paused: &[PausedCall], limits: BatchLimits) -> Next {
+/// Memory has two limits: the activations of the paused batches and a new long one fit `max_bytes`, and the pictures
+/// that are being decoded are limited in latent pixels. If one of them keeps the first run's call from beginning, the
+/// run gives its turn to the first, in the same order, of the paused batches or of the runs that are decoding. Later
+/// runs that do not fit give their turns to the same batch or run, so it ends soon. The run that gives its turn away is
+/// charged for the slice. Otherwise it would stay first and give away all turns until that batch or run ends, and the
+/// runs behind it would wait.
+pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimits) -> Next {
     let by_turn =
         |(a, a_arrival): (f64, u64), (b, b_arrival): (f64, u64)| a.total_cmp(&b).then(a_arrival.cmp(&b_arrival));
     let mut order: Vec<usize> = (0..waiting.len()).collect();
     let turn = |index: usize| (waiting[index].service, waiting[index].arrival);
     order.sort_by(|&a, &b| by_turn(turn(a), turn(b)));
-    let first_aside = |of: &dyn Fn(&PausedCall) -> bool| {
-        let calls = paused.iter().enumerate().filter(|(_, call)| of(call));
-        let first = calls.min_by(|(_, a), (_, b)| by_turn((a.service, a.arrival), (b.service, b.arrival)));
-        first.map(|(index, call)| (index, (call.service, call.arrival)))
+    let first_paused = |of: &dyn Fn(&PausedBatch) -> bool| {
+        let batches = paused.iter().enumerate().filter(|(_, batch)| of(batch));
+        let first = batches.min_by(|(_, a), (_, b)| by_turn((a.service, a.arrival), (b.service, b.arrival)));
+        first.map(|(index, batch)| (index, (batch.service, batch.arrival)))
     };
-    let next_aside = first_aside(&|_| true);
+    let next_paused = first_paused(&|_| true);
+    // The paused batch, if its turn is not after that of the waiting call `head`.
     let before = |paused: Option<(usize, (f64, u64))>, head: usize| {
-        paused.filter(|(_, of_call)| by_turn(*of_call, turn(head)).is_le()).map(|(index, _)| index)
+        paused.filter(|(_, of_batch)| by_turn(*of_batch, turn(head)).is_le()).map(|(index, _)| index)
     };
     let Some(&first) = order.first() else {
-        return next_aside.map_or(Next::Nothing, |(call, _)| Next::Continue { call, for_run: None });
+        return next_paused.map_or(Next::Nothing, |(batch, _)| Next::Continue { batch, charged: None });
     };
-    if let Some(call) = before(next_aside, first) {
-        return Next::Continue { call, for_run: None };
+    if let Some(batch) = before(next_paused, first) {
+        return Next::Continue { batch, charged: None };
     }
 
-    let held = waiting.iter().map(|run| run.holds).chain(paused.iter().map(|call| call.holds));
+    let held = waiting.iter().map(|run| run.holds).chain(paused.iter().map(|batch| batch.holds));
     let mut decoding = held.filter(|holds| *holds > 0).fold(Decoding::default(), Decoding::add);
     let mut head = first;
     if !decoding.admits(&waiting[first]) {
         let is_large = waiting[first].begins > DECODING;
         let is_in_the_way = |holds: usize| holds > 0 && (holds > DECODING) == is_large;
         let open = order.iter().copied().find(|&index| is_in_the_way(waiting[index].holds));
-        let under_way = first_aside(&|call| is_in_the_way(call.holds));
-        match (open, under_way) {
-            (None, Some((call, _))) => return Next::Continue { call, for_run: Some(first) },
-            (Some(open), under_way) => match before(under_way, open) {
-                Some(call) => return Next::Continue { call, for_run: Some(first) },
+        let paused = first_paused(&|batch| is_in_the_way(batch.holds));
+        match (open, paused) {
+            (None, Some((batch, _))) => return Next::Continue { batch, charged: Some(first) },
+            (Some(open), paused) => match before(paused, open) {
+                Some(batch) => return Next::Continue { batch, charged: Some(first) },
                 None => head = open,
             },
             (None, None) => {}
         }
     }
     let run = &waiting[head];
-    let taken: u64 = paused.iter().map(|call| call.bytes).sum();
+    let taken: u64 = paused.iter().map(|batch| batch.bytes).sum();
     let has_room = run.seconds <= limits.slice_s || taken.saturating_add(run.bytes) <= limits.max_bytes;
-    if let (false, Some((call, _))) = (has_room, next_aside) {
-        return Next::Continue { call, for_run: Some(first) };
+    if let (false, Some((batch, _))) = (has_room, next_paused) {
+        return Next::Continue { batch, charged: Some(first) };
     }
 
     let key = &run.key;
-    let mut room = Room {
+    let mut left = BatchSpace {
         rows: limits.max_rows.get().min(run.most_rows),
         seconds: limits.slice_s,
         bytes: limits.max_bytes,
         is_overdrawn: false,
     };
     let mut picks = Vec::new();
-    // If the first run gave its turn to a decode in progress, `head` need not be the first run with its key.
+    // The run that leads the batch is not always the first with its key: the first run may have given it the turn.
     let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
     for index in std::iter::once(head).chain(others) {
         let run = &waiting[index];
-        let rows = room.rows_of(run).max(usize::from(picks.is_empty()));
+        let rows = left.rows_of(run).max(usize::from(picks.is_empty()));
         if rows == 0 {
             break;
         }
@@ -181,23 +181,23 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedCall], limits: BatchLimit
             continue;
         }
         decoding = decoding.add(run.begins);
-        room.take(run, rows);
+        left.take(run, rows);
         picks.push(Pick { waiting: index, rows });
     }
-    Next::Begin { picks, for_run: (head != first).then_some(first) }
+    Next::Begin { picks, charged: (head != first).then_some(first) }
 }
 
 /// What is left of the limits of a batch.
-struct Room {
+struct BatchSpace {
     rows: usize,
     seconds: f64,
     bytes: u64,
-    /// A row takes more time or memory than was left, so it is computed alone.
+    /// Whether the first row alone exceeds the time or the memory. Then no other row joins the batch.
     is_overdrawn: bool,
 }
 
-impl Room {
-    /// How many rows of the run fit; 0 if the batch already exceeds its limits.
+impl BatchSpace {
+    /// How many rows of the run fit.
     fn rows_of(&self, run: &WaitingCall) -> usize {
         if self.is_overdrawn {
             return 0;

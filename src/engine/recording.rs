@@ -1,4 +1,4 @@
-//! The log of a run in progress: replays known network outputs and records new ones.
+//! The log of a run that is being computed: replays known network outputs and records new ones.
 
 use std::time::{Duration, Instant};
 

@@ -114,32 +114,32 @@ impl Active {
         self.steps.saturating_sub(self.kept)
     }
 
-    /// Calls `look` with the pending call, if the pending call has open rows and none of its rows is in a call.
+    /// Calls `look` with the pending call, if the pending call has open rows and none of its rows is in a batch.
     pub fn with_open<T>(&self, look: impl FnOnce(&dyn PendingCall) -> T) -> Option<T> {
         let slot = self.slot.borrow();
         slot.pending_call
             .as_deref()
-            .filter(|pending_call| pending_call.open_rows() > 0 && pending_call.in_call() == 0)
+            .filter(|pending_call| pending_call.open_rows() > 0 && pending_call.in_batch() == 0)
             .map(look)
     }
 
     /// Calls `change` with the pending call, if there is one.
-    fn with_ask<T>(&self, change: impl FnOnce(&mut dyn PendingCall) -> T) -> Option<T> {
+    fn with_pending_call<T>(&self, change: impl FnOnce(&mut dyn PendingCall) -> T) -> Option<T> {
         self.slot.borrow_mut().pending_call.as_deref_mut().map(change)
     }
 
     /// Moves the first `rows` open rows into `batch`, or into a new batch if there is none.
     pub fn take_up(&self, rows: usize, batch: Option<Box<dyn Batch>>) -> Option<Box<dyn Batch>> {
-        self.with_ask(|pending_call| {
+        self.with_pending_call(|pending_call| {
             let mut batch = batch.unwrap_or_else(|| pending_call.batch());
             pending_call.take_up(rows, batch.as_mut());
             batch
         })
     }
 
-    /// Takes back the rows of a call that has ended without answers. They are open again.
+    /// Takes back the rows of a batch that has ended without answers. They are open again.
     pub fn let_go(&self, rows: &mut dyn Items) {
-        self.with_ask(|pending_call| pending_call.let_go(rows));
+        self.with_pending_call(|pending_call| pending_call.let_go(rows));
     }
 
     /// The model to which `key` belongs: the refiner or the generation's own model.
@@ -151,7 +151,7 @@ impl Active {
     /// Latent pixels of this run's pictures that are being decoded. As soon as the first row enters the first stage,
     /// all rows count, because the others will follow.
     pub fn holds(&self) -> usize {
-        let held = self.with_ask(|pending_call| {
+        let held = self.with_pending_call(|pending_call| {
             let has_begun = |is_first: bool| !is_first || pending_call.open_rows() < pending_call.rows();
             let stage = pending_call.stage().filter(|stage| has_begun(stage.is_first));
             stage.map_or(0, |stage| pending_call.rows() * stage.latent_pixels)
@@ -159,9 +159,9 @@ impl Active {
         held.unwrap_or(0)
     }
 
-    /// Takes the answers to the rows that are in a call.
+    /// Takes the answers to the rows that are in a batch.
     pub fn answer(&self, answers: &mut dyn Items, cache: &mut Cache) {
-        let answered = self.with_ask(|pending_call| pending_call.answer(answers, cache));
+        let answered = self.with_pending_call(|pending_call| pending_call.answer(answers, cache));
         match answered {
             Some(Err(error)) => self.fail(error),
             Some(Ok(())) | None => self.record(),
@@ -171,7 +171,7 @@ impl Active {
     /// Answers all open rows from the cache and returns their number. `None` if the cache lacks one of them.
     pub fn answer_from(&self, cache: &mut Cache) -> Option<usize> {
         self.with_open(|_| ())?;
-        self.with_ask(|pending_call| pending_call.answer_from(cache))?
+        self.with_pending_call(|pending_call| pending_call.answer_from(cache))?
     }
 
     /// Adds the answers to the log once the pending call is answered.

@@ -75,8 +75,8 @@ impl Compute for RunContext {
         .await
     }
 
-    /// No sketch after the last step, since the picture itself follows soon, and none for steps that the log replays.
-    fn wants_sketch(&self, step: usize, steps: usize) -> bool {
+    /// False after the last step, because the picture itself follows soon, and for steps that the log replays.
+    fn wants_decoded_preview(&self, step: usize, steps: usize) -> bool {
         let ahead = step < steps && !self.slot.borrow().recording.replays();
         ahead && self.is_preview_due(step, steps) && self.model.networks.has_preview_network()
     }
@@ -88,13 +88,13 @@ impl Compute for RunContext {
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
-        let sketches_here = self.is_preview_due(step, steps) && !self.wants_sketch(step, steps);
+        let shows_rgb_preview = self.is_preview_due(step, steps) && !self.wants_decoded_preview(step, steps);
         let mut slot = self.slot.borrow_mut();
         slot.step = (step as u32, steps as u32);
-        if sketches_here {
+        if shows_rgb_preview {
             let [b, c, h, w] = denoised.shape();
             for image in 0..b {
-                let frame = self.model.networks.sketch(denoised.row(image), [c, h, w]);
+                let frame = self.model.networks.rgb_preview(denoised.row(image), [c, h, w]);
                 slot.previews.push((image as u32, step as u32, frame));
             }
         }

@@ -109,7 +109,7 @@ impl Family for ClassifierGuidance {
             takes_prompt: false,
             max_side_pixels: Some(side),
             classes: vec![String::new(); sizes.classifier.num_classes].into(),
-            class_guidance: true,
+            classifier_guidance: true,
             predicts_variance: sizes.unet.out_channels == 6,
             decoders: vec![Decoder::Full],
             ..card::base(name, &extras, scheduler_config, defaults)?

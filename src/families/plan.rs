@@ -38,11 +38,13 @@ pub struct SamplingDemand {
     pub after: Demand,
 }
 
-/// The most states of a picture that are in memory at the same time: the sampler's state, its history of at most four
-/// states, noise, the current estimate, and those of a source picture or a mask.
+/// An upper bound of the states of a picture that are in memory at the same time: the sampler's state, its history of
+/// at most four states, the current estimate, noise, intermediate results, and those of a source picture and its mask.
+/// The sum is rounded up.
 const STATES: u64 = 12;
 
-/// The most copies of a row's state: in the request, in the call, in its output, and in the log.
+/// The most copies of a row's state: in the row of the call, in the input and the output of the batch, in the answer,
+/// and in the prediction that guidance combines.
 const ROWS: u64 = 5;
 
 /// The most bytes of the log of a run before it is stored.
@@ -64,8 +66,8 @@ impl Plan {
         let pixels = 3 * u64::from(draw.height) * u64::from(draw.width);
         let (n, rows) = (u64::from(draw.n), rows as u64);
         let log = LOG_BYTES.min(rows * state * u64::from(draw.steps));
-        // An input picture is decoded, resized and then converted to floats. A finished picture is in memory together
-        // with its file, which may be as large.
+        // `pixels` is the bytes of a picture. An input picture takes them once decoded, once resized, and four times as
+        // floats. A finished picture is in memory together with its file, which may have the same size.
         let inputs = draw.inputs().count() as u64 * 6 * pixels;
         let held = n * (STATES * state + 2 * pixels) + rows * ROWS * state + log + inputs;
         Plan { cost: work / 1e9, held, call: call.bytes.max(before.bytes).max(after.bytes) }

@@ -24,7 +24,7 @@ impl StableDiffusionVariant for StableDiffusion {
     const CLASSES: &'static [&'static str] = &models::stable_diffusion::CLASSES;
     const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::V2, &checkpoint::V1];
     const KIN: VariantParameters = VariantParameters {
-        time_ids: 0,
+        time_id_count: 0,
         draws_from_noise: true,
         guidance: |spec| match spec.guidance_embedding {
             // Defaults of diffusers' `LatentConsistencyModelPipeline`.

@@ -22,7 +22,8 @@ impl StableDiffusionVariant for StableDiffusionXlRefiner {
     const NAME: &'static str = Self::NAME;
     const CLASSES: &'static [&'static str] = &models::stable_diffusion::XL_CLASSES;
     const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::CHECKPOINT];
-    const KIN: VariantParameters = VariantParameters { time_ids: 5, draws_from_noise: false, guidance: |_| GUIDANCE };
+    const KIN: VariantParameters =
+        VariantParameters { time_id_count: 5, draws_from_noise: false, guidance: |_| GUIDANCE };
 
     fn reads(index: &ModelIndex) -> bool {
         index.class().is_some_and(|class| Self::CLASSES.contains(&class)) && is_refiner(index)

@@ -16,10 +16,10 @@ pub(super) fn card() -> ModelCard {
         default_steps: 1,
         max_clip_skip: 4,
         takes_prompt: true,
-        class_guidance: true,
+        classifier_guidance: true,
         // A name would be looked up; an empty object is not.
         default_scheduler: SchedulerChoice::Object(Default::default()),
-        time_ids: TIME_IDS,
+        time_id_count: TIME_IDS,
         tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
         decoders: vec![Decoder::Full, Decoder::Tiny],
         ..ModelCard::default()

@@ -38,14 +38,15 @@ pub struct ModelCard {
     /// without a name is an empty string.
     #[serde(skip)]
     pub classes: Arc<[String]>,
-    /// The scheduler of a request that names none: the model folder's own, by its name if it has one.
+    /// The scheduler of a request without the field `scheduler`: that of the model's folder, as a name of latentd if
+    /// there is one for it.
     pub default_scheduler: SchedulerChoice,
     /// The model folder's `scheduler_config.json`. The scheduler of a request overrides its keys.
     #[serde(skip)]
     pub scheduler_config: Map<String, Value>,
     /// Number of micro-conditioning values (diffusers' time ids): 6 or 5 for models like SDXL, otherwise 0.
     #[serde(skip)]
-    pub time_ids: usize,
+    pub time_id_count: usize,
     /// Whether the embedding of a missing negative prompt is zeros, unlike that of an empty one.
     #[serde(skip)]
     pub zero_negative: bool,
@@ -60,7 +61,7 @@ pub struct ModelCard {
     pub text_widths: [Option<usize>; 2],
     /// Whether the model samples with classifier guidance.
     #[serde(skip)]
-    pub class_guidance: bool,
+    pub classifier_guidance: bool,
     /// Whether the network predicts the variance of a step, as the scheduler's `variance_type` `learned_range`
     /// requires.
     #[serde(skip)]
@@ -68,7 +69,7 @@ pub struct ModelCard {
     /// Channels of the U-Net's feature maps that ControlNets add residuals to.
     #[serde(skip)]
     pub maps: Vec<usize>,
-    /// Channels of the latents, and pixels per latent pixel and side.
+    /// The number of channels of the latents, and how many pixels of a picture one latent pixel is wide and high.
     #[serde(skip)]
     pub latents: (usize, usize),
     /// The kinds of requests that the model accepts.
@@ -85,8 +86,9 @@ impl ModelCard {
         self.inpaint_guidance_scale.filter(|_| has_mask).unwrap_or(self.default_guidance_scale)
     }
 
-    /// Whether one model can continue from latents of the other, as a refiner does.
+    /// Whether either model can refine latents of the other: both have the same kind of latents, and both take the
+    /// micro-conditioning of SDXL.
     pub fn shares_latents_with(&self, other: &ModelCard) -> bool {
-        self.latents == other.latents && self.time_ids > 0 && other.time_ids > 0
+        self.latents == other.latents && self.time_id_count > 0 && other.time_id_count > 0
     }
 }

@@ -38,7 +38,7 @@ impl MicroConditioning {
         (width, height): (u32, u32),
         has_image: bool,
     ) -> Option<MicroConditioning> {
-        if on.card.time_ids == 0 {
+        if on.card.time_id_count == 0 {
             return None;
         }
         let whole = [height, width];
@@ -50,7 +50,7 @@ impl MicroConditioning {
         // As in diffusers, the default crop of the negative prompt is [0, 0] in image-to-image with a model that
         // receives a score, and in text-to-image if the request sets a size of the negative prompt. Otherwise it is the
         // crop of the prompt.
-        let apart = match (has_image, on.card.time_ids) {
+        let apart = match (has_image, on.card.time_id_count) {
             (true, 5) => true,
             (true, _) => false,
             (false, _) => negative_original_size.is_some() || negative_target_size.is_some(),

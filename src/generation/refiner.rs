@@ -30,7 +30,7 @@ impl Refiner {
                     }
                     None => fields.error("model", "unknown_model", format!("{name:?} is not in the catalogue")),
                 },
-                (Some(name), Some(other)) if card.time_ids == 0 || !other.shares_latents_with(card) => {
+                (Some(name), Some(other)) if card.time_id_count == 0 || !other.shares_latents_with(card) => {
                     let detail = format!("{name:?} cannot go on where the model {:?} leaves off", card.name);
                     fields.error("model", "unsupported_for_model", detail);
                 }

@@ -155,7 +155,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         prompt_syntax: fields.get_or_default(&table::PROMPT_SYNTAX, on),
         loras,
         class_labels,
-        class_guidance_scale: card.class_guidance.then(|| fields.get_or_default(&table::CLASS_GUIDANCE_SCALE, on)),
+        class_guidance_scale: card.classifier_guidance.then(|| fields.get_or_default(&table::CLASS_GUIDANCE_SCALE, on)),
         width,
         height,
         n,

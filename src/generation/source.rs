@@ -3,37 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Fields, InputImage, Limits, ModelCard,
+    Fields, InputImage, Limits, ModelCard, Task,
     field::{Bounds, Field},
     table,
 };
-
-/// A kind of request that a model accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Task {
-    TextToImage,
-    /// From noise without a prompt.
-    Unconditional,
-    /// From noise, for a class.
-    ClassConditional,
-    /// From a picture with added noise (Meng et al. 2022, arXiv:2108.01073).
-    ImageToImage,
-    /// Redraws the white part of a mask.
-    Inpaint,
-    /// Changes a picture by an instruction (Brooks et al. 2023, arXiv:2211.09800).
-    #[serde(rename = "instruct-pix2pix")]
-    InstructPix2Pix,
-}
-
-impl Task {
-    pub fn begins_with_picture(self) -> bool {
-        match self {
-            Task::TextToImage | Task::Unconditional | Task::ClassConditional => false,
-            Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix => true,
-        }
-    }
-}
 
 /// A request's `image` with its mask and settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,8 +96,9 @@ impl Source {
         }
     }
 
-    /// The default size of a picture: that of `image`, reduced if it has more pixels than the model's native size or a
-    /// side longer than the limits allow, and rounded to the multiple that the model needs.
+    /// The default (width, height) of a request with `image`: the size of `image`, scaled down to at most the number of
+    /// pixels of the model's native size and to the longest side that the limits allow, then rounded down to multiples
+    /// of [`ModelCard::size_multiple`], but not below the model's smallest side.
     pub(super) fn size(&self, card: &ModelCard, limits: &Limits) -> (u32, u32) {
         let (width, height) = (f64::from(self.image.width), f64::from(self.image.height));
         let native = f64::from(card.default_width) * f64::from(card.default_height);

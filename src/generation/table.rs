@@ -141,8 +141,8 @@ pub static CLASS_GUIDANCE_SCALE: Field = Field::new(
     Kind::number(0.0, 100.0),
     "The scale of the classifier's gradient; 0 switches classifier guidance off.",
 )
-.default(|on| on.card.class_guidance.then(|| 1.0.into()))
-.only(|card| card.class_guidance, Some("it has no classifier"));
+.default(|on| on.card.classifier_guidance.then(|| 1.0.into()))
+.only(|card| card.classifier_guidance, Some("it has no classifier"));
 pub static ETA: Field =
     Field::new("eta", SHARE, "The share of noise that DDIM adds in each step (η).").default(|_| Some(0.0.into()));
 pub static SEED: Field = Field::new(
@@ -272,16 +272,11 @@ pub static CACHE_INTERVAL: Field =
 pub static PROMPT_2: Field = conditioning("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.");
 pub static NEGATIVE_PROMPT_2: Field =
     conditioning("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.");
-pub static ORIGINAL_SIZE: Field = conditioning(
-    "original_size",
-    Kind::Pair { min: 1 },
-    "[height, width] of the training picture before cropping.",
-);
+pub static ORIGINAL_SIZE: Field =
+    conditioning("original_size", Kind::Pair { min: 1 }, "[height, width] of the training picture before cropping.");
 pub static CROP_TOP_LEFT: Field =
-    conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the crop.")
-        .default(|_| Some(json!([0, 0])));
-pub static TARGET_SIZE: Field =
-    conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] of the crop.");
+    conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the crop.").default(|_| Some(json!([0, 0])));
+pub static TARGET_SIZE: Field = conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] of the crop.");
 pub static NEGATIVE_ORIGINAL_SIZE: Field =
     conditioning("negative_original_size", Kind::Pair { min: 1 }, "original_size of the negative prompt.");
 pub static NEGATIVE_CROP_TOP_LEFT: Field =
@@ -417,7 +412,7 @@ fn edits(card: &ModelCard) -> bool {
 }
 
 fn is_micro_conditioned(card: &ModelCard) -> bool {
-    card.time_ids > 0
+    card.time_id_count > 0
 }
 
 const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {

@@ -85,14 +85,14 @@ struct WorkerObject {
 
 impl WorkerObject {
     fn of(worker: WorkerRecord) -> WorkerObject {
-        let WorkerRecord { beat, started_at, beaten_at, draining } = worker;
+        let WorkerRecord { heartbeat, started_at, beaten_at, draining } = worker;
         WorkerObject {
             object: "worker",
-            id: beat.worker,
-            version: beat.version,
-            models: beat.models,
-            running: beat.running,
-            speed: beat.speed,
+            id: heartbeat.worker,
+            version: heartbeat.version,
+            models: heartbeat.models,
+            running: heartbeat.running,
+            speed: heartbeat.speed,
             draining,
             started_at: rfc3339(started_at),
             beaten_at: rfc3339(beaten_at),

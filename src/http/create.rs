@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     generation::{Facts, Fields, Format, GenerationId, Record, Status},
-    service::{Order, Repeatable, View, Waited},
+    service::{CreateRequest, Repeatable, View, Waited},
 };
 
 /// `POST /v1/images`.
@@ -35,8 +35,8 @@ pub async fn create(
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
-    answer(state, &Native, accept, prefer, order).await
+    let request = CreateRequest { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
+    answer(state, &Native, accept, prefer, request).await
 }
 
 /// `POST /v1/images.png` and the like, for shells: the path chooses a picture of this format as the answer.
@@ -51,8 +51,8 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
             let detail = format!("output.format must be {name} or absent: the path ends in .{extension}");
             return Err(invalid("/output/format", "conflict", detail));
         }
-        let order = Order { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
-        answer(state, &Native, Accept::only(format), prefer, order).await
+        let request = CreateRequest { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
+        answer(state, &Native, Accept::only(format), prefer, request).await
     };
     post(create)
 }
@@ -66,32 +66,32 @@ pub async fn put(
     prefer: Prefer,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let order = Order { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id), format: None };
-    answer(state, &Native, accept, prefer, order).await
+    let request = CreateRequest { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id), format: None };
+    answer(state, &Native, accept, prefer, request).await
 }
 
-/// Accepts the order, waits as long as the client wants, and answers in the form of `face`.
+/// Accepts the request, waits as long as the client wants, and answers in the form of `face`.
 async fn answer(
     state: AppState,
     face: &dyn Face,
     accept: Accept,
     prefer: Prefer,
-    mut order: Order,
+    mut request: CreateRequest,
 ) -> Result<Response, ApiError> {
-    order.fields = face.parse(order.fields)?;
-    let wanted = accept.answer(Format::named_in(&order.fields))?;
+    request.fields = face.parse(request.fields)?;
+    let wanted = accept.answer(Format::named_in(&request.fields))?;
     if let ResponseType::Picture(format) = wanted {
-        if wants_many(&mut order.fields) {
+        if wants_many(&mut request.fields) {
             return Err(ApiError::MultipleImages(format.media_type()));
         }
-        order.format = Some(format);
+        request.format = Some(format);
     }
     if wanted == ResponseType::Json && prefer.wait.is_none() {
-        let created = state.service.create(order).await?;
+        let created = state.service.create(request).await?;
         return Ok(marked(receipt(&state, face, &created.view, &prefer), created.replayed));
     }
     let waits = if wanted == ResponseType::Json { Waits::ForObject } else { Waits::ForResult };
-    let (view, replayed, presence) = state.accept(order, waits).await?;
+    let (view, replayed, presence) = state.accept(request, waits).await?;
     let answer = match wanted {
         ResponseType::Json => object(&state, face, prefer, &view, presence).await,
         ResponseType::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
@@ -190,12 +190,12 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 }
 
 impl AppState {
-    /// Prepares the generation and accepts it. Preparing stops if the client disconnects; accepting is a task of its
-    /// own. If the client disconnects between the commit and the receipt, this future is dropped, but the task still
-    /// makes the [`Presence`], and dropping the presence does what the request wants.
-    async fn accept(&self, order: Order, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
-        let is_repeatable = order.repeatable.is_repeatable();
-        let prepared = self.service.prepare(order).await?;
+    /// Prepares the generation and accepts it. If the client disconnects, this future is dropped, which ends the
+    /// preparation. Accepting continues, because it is a task of its own: the ledger may have committed already. The
+    /// task then drops the [`Presence`] that it made, which cancels the generation if the request wants that.
+    async fn accept(&self, request: CreateRequest, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
+        let is_repeatable = request.repeatable.is_repeatable();
+        let prepared = self.service.prepare(request).await?;
         let state = self.clone();
         let accepting = self.afterwork.spawn(async move {
             let created = state.service.accept(prepared).await?;

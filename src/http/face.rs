@@ -22,7 +22,7 @@ pub trait Face: Send + Sync + 'static {
     /// Converts the fields of a request into the fields of a generation.
     ///
     /// # Errors
-    /// A field asks for something that no generation supports.
+    /// A field has a value that latentd does not support.
     fn parse(&self, fields: Fields) -> Result<Fields, ApiError>;
 
     /// Writes a generation. `pace` is the pace of recent generations, for the estimated start.
@@ -41,7 +41,7 @@ pub struct Document {
 
 impl Document {
     fn of(media_type: &'static str, object: &impl Serialize) -> Document {
-        let body = serde_json::to_vec(object).expect("what is shown has strings for keys");
+        let body = serde_json::to_vec(object).expect("the keys of all documents are strings");
         Document { media_type, body }
     }
 

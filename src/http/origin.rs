@@ -3,8 +3,8 @@
 //! A browser sends what any page asks it to send, also to this machine and its neighbors. Two things expose such a
 //! request. `Host`: if a page points its own name at this server (DNS rebinding), the browser takes the server for the
 //! page's origin, but the name is not the server's. `Sec-Fetch-Site` and `Origin`: browsers state where a request comes
-//! from, and no page can change that. Programs other than browsers send neither of these two headers, so they are not
-//! affected.
+//! from, and no page can change that. Programs other than browsers usually send neither of these two headers; for them,
+//! only the check of `Host` applies.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ use axum::{
 use super::{error::ApiError, host::HostPort};
 use crate::config::{HostPattern, Http, Operator};
 
-/// Paths of probes, which may use any host name: the kubelet uses addresses, load balancers use other names.
+/// Paths that may be requested under any host name: those of health checks and metrics, whose programs use names and
+/// addresses that the server does not know.
 const PROBES: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/health", "/healthz"];
 
 /// The host names and pages that a listener accepts as its own.
@@ -122,7 +123,8 @@ impl Origins {
     }
 }
 
-/// The middleware of the innermost layer.
+/// Middleware: answers a request with an error if the host name is not the server's or a foreign page sent it.
+/// Otherwise the handler runs.
 pub async fn check(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     match origins.check(&request) {
         Ok(()) => next.run(request).await,
@@ -200,7 +202,7 @@ mod tests {
     fn a_listener_for_others_has_every_name_unless_they_are_listed() {
         let open = ("LATENTD_HTTP__BIND", "0.0.0.0:8080");
         assert!(serves(&origins(&[open]), "latentd.default.svc"));
-        assert!(!serves(&origins(&[open]), "evil.example@latentd.default.svc"), "a name it is all the same");
+        assert!(!serves(&origins(&[open]), "evil.example@latentd.default.svc"), "the name is still invalid");
         assert!(!serves(&origins(&[open, ("LATENTD_HTTP__ALLOWED_HOSTS", "localhost")]), "latentd.default.svc"));
     }
 

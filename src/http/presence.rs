@@ -13,7 +13,8 @@ use crate::{
 pub enum Waits {
     /// The generation object. The client has, or will find, the generation's id.
     ForObject,
-    /// The only copy of the result: the bytes of a picture, or the event stream of the client's own request.
+    /// The result in this answer: the bytes of a picture, or the event stream of the client's own request. A client
+    /// that disconnects may not know the generation's id.
     ForResult,
 }
 
@@ -79,13 +80,15 @@ impl Drop for Presence {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let cancelling = async move {
+        let canceling = async move {
             match service.cancel_disconnected(id).await {
-                Ok(_) => tracing::info!(%id, "cancelled, since its client left"),
-                Err(error) => tracing::warn!(%id, %error, "cannot cancel for a client that left"),
+                Ok(_) => tracing::info!(%id, "canceled because its client disconnected"),
+                Err(error) => {
+                    tracing::warn!(%id, %error, "a generation cannot be canceled after its client disconnected")
+                }
             }
         };
-        afterwork.spawn_on(cancelling, &runtime);
+        afterwork.spawn_on(canceling, &runtime);
         drop(open);
     }
 }
@@ -95,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leaving_cancels_only_what_nobody_else_could_fetch() {
+    fn disconnecting_cancels_as_the_request_wishes_and_by_default_what_cannot_be_repeated() {
         assert!(cancels(OnDisconnect::Auto, Waits::ForResult, false));
         assert!(!cancels(OnDisconnect::Auto, Waits::ForResult, true));
         assert!(!cancels(OnDisconnect::Auto, Waits::ForObject, false));

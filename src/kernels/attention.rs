@@ -109,7 +109,7 @@ impl Head {
     /// Computes some queries. Lines of `q` are `width` apart; the first d values of each belong to this head.
     /// `causal_from` is the position of the first query if the mask is causal.
     fn attend(&self, q: &[f32], width: usize, causal_from: Option<usize>, scratch: &mut Scratch, out: &mut Block<'_>) {
-        let (d, m, rows) = (self.keys.k, self.keys.n, out.rows());
+        let (d, m, rows) = (self.keys.k, self.keys.n, out.lines());
         let Scratch { q: scaled, scores, softmax } = scratch;
         let scale = 1.0 / (d as f32).sqrt();
         scaled.clear();

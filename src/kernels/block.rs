@@ -8,7 +8,7 @@ use std::{marker::PhantomData, ops::Range};
 pub(super) struct Block<'a> {
     first: *mut f32,
     stride: usize,
-    rows: usize,
+    lines: usize,
     columns: usize,
     matrix: PhantomData<&'a mut [f32]>,
 }
@@ -21,12 +21,12 @@ unsafe impl Sync for Block<'_> {}
 impl<'a> Block<'a> {
     /// A whole matrix whose lines have `width` values. Values after the last whole line are left out.
     pub fn new(values: &'a mut [f32], width: usize) -> Self {
-        let rows = values.len().checked_div(width).unwrap_or(0);
-        Self { first: values.as_mut_ptr(), stride: width, rows, columns: width, matrix: PhantomData }
+        let lines = values.len().checked_div(width).unwrap_or(0);
+        Self { first: values.as_mut_ptr(), stride: width, lines, columns: width, matrix: PhantomData }
     }
 
-    pub fn rows(&self) -> usize {
-        self.rows
+    pub fn lines(&self) -> usize {
+        self.lines
     }
 
     pub fn columns(&self) -> usize {
@@ -43,25 +43,25 @@ impl<'a> Block<'a> {
     /// # Safety
     ///
     /// While the part exists, no overlapping part may exist, and no value may be accessed through the block itself.
-    pub unsafe fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Block<'a> {
-        assert!(rows.start <= rows.end && rows.end <= self.rows && columns.start <= columns.end);
+    pub unsafe fn part(&self, lines: Range<usize>, columns: Range<usize>) -> Block<'a> {
+        assert!(lines.start <= lines.end && lines.end <= self.lines && columns.start <= columns.end);
         assert!(columns.end <= self.columns);
         // SAFETY: the first value of the part lies within the block, or right behind it where the part is empty.
-        let first = unsafe { self.first.add(rows.start * self.stride + columns.start) };
-        Block { first, stride: self.stride, rows: rows.len(), columns: columns.len(), matrix: PhantomData }
+        let first = unsafe { self.first.add(lines.start * self.stride + columns.start) };
+        Block { first, stride: self.stride, lines: lines.len(), columns: columns.len(), matrix: PhantomData }
     }
 
     /// One line.
-    pub fn line(&mut self, row: usize) -> &mut [f32] {
-        assert!(row < self.rows);
+    pub fn line(&mut self, line: usize) -> &mut [f32] {
+        assert!(line < self.lines);
         // SAFETY: the line lies within the block, which is borrowed mutably as long as the line.
-        unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.columns) }
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(line * self.stride), self.columns) }
     }
 
     /// The pointer to the first value of a rectangle within the block, and the distance of its lines in floats.
-    pub fn rectangle(&mut self, rows: Range<usize>, columns: Range<usize>) -> (*mut f32, usize) {
-        assert!(rows.end <= self.rows && columns.end <= self.columns && !rows.is_empty() && !columns.is_empty());
+    pub fn rectangle(&mut self, lines: Range<usize>, columns: Range<usize>) -> (*mut f32, usize) {
+        assert!(lines.end <= self.lines && columns.end <= self.columns && !lines.is_empty() && !columns.is_empty());
         // SAFETY: the rectangle is not empty and lies within the block.
-        (unsafe { self.first.add(rows.start * self.stride + columns.start) }, self.stride)
+        (unsafe { self.first.add(lines.start * self.stride + columns.start) }, self.stride)
     }
 }

@@ -155,7 +155,7 @@ impl CustomOp1 for Op<'_> {
         if patch != geometry.kernel.0 * geometry.kernel.1 * c || x.is_empty() || patch == 0 || n == 0 {
             candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{n}", layout.shape());
         }
-        let held = self.epilogue.hold();
+        let held = self.epilogue.lock();
         let finish = held.finish(bias, batch, height * width)?;
         let mut out = blank(batch * height * width * n);
         let map = Map { x, batch, height: h, width: w };

@@ -65,7 +65,7 @@ impl Geglu {
         match self.matrix.packed() {
             Some((panels, bias)) => x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating, added }),
             None => {
-                let epilogue = Epilogue { rows: None, residual: added };
+                let epilogue = Epilogue { per_sample: None, residual: added };
                 let halves = self.matrix.times_with(x, epilogue)?.chunk(2, D::Minus1)?;
                 &halves[0] * halves[1].gelu_erf()?
             }

@@ -120,7 +120,7 @@ impl Product<'_> {
     /// `V` vectors, half a panel that of `HALF` vectors.
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
-        let rows = self.out.rows();
+        let rows = self.out.lines();
         assert!(rows == 0 || self.a.len() >= (rows - 1) * self.a_stride + self.depth.len());
         assert!(self.depth.end <= self.b.k && self.panels.end * WIDTH < self.b.n + WIDTH);
         assert_eq!(self.out.columns(), self.b.n.min(self.panels.end * WIDTH) - self.panels.start * WIDTH);
@@ -174,7 +174,7 @@ impl Product<'_> {
         panel: usize,
         row: &mut usize,
     ) {
-        let count = (self.out.rows() - *row) / H;
+        let count = (self.out.lines() - *row) / H;
         if count == 0 {
             return;
         }

@@ -124,7 +124,7 @@ impl CustomOp1 for Times<'_> {
         }
         let lines = x.len() / k;
         let batch = if dims.len() > 1 { dims[0].max(1) } else { 1 };
-        let held = self.epilogue.hold();
+        let held = self.epilogue.lock();
         let finish = held.finish(self.bias, batch, lines / batch)?;
         let mut out = blank(lines * n);
         let whole = Block::new(&mut out, n);
@@ -175,7 +175,7 @@ mod tests {
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let (x, plain, bias) = (random(&[batch, m, k]), random(&[k, n]), random(&[n]));
             let (rows, residual) = (random(&[batch, n]), random(&[batch, m, n]));
-            let epilogue = Epilogue { rows: Some(&rows), residual: Some(&residual) };
+            let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let of_kernels = |kernels| {
                 let matrix = Matrix::new(&plain, Some(&bias), kernels).unwrap();
@@ -189,7 +189,7 @@ mod tests {
             for ((matrix, together), b) in [packed, reference].iter().flat_map(|of| (0..batch).map(move |b| (of, b))) {
                 let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
                 let (rows, residual) = (of(&rows), of(&residual));
-                let epilogue = Epilogue { rows: Some(&rows), residual: Some(&residual) };
+                let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
                 let alone = matrix.times_with(&of(&x), epilogue).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&together.narrow(0, b, 1).unwrap()), "m {} k {} n {}", m, k, n);
             }

@@ -10,35 +10,35 @@ use super::gemm::{HEIGHT, WIDTH};
 const MIN_PARALLEL_WORK: usize = 1 << 19;
 
 /// The most rows of a job. The values that it reads from the left matrix for a piece of k stay in the L2 cache.
-const ROWS: usize = 96;
+const LINES: usize = 96;
 
-/// A product divided into jobs of some rows and some panels. The division decides which thread computes an element and
+/// A product divided into jobs of some lines and some panels. The division decides which thread computes an element and
 /// never changes its bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Partition {
-    rows: usize,
+    lines: usize,
     panels: usize,
-    job_rows: usize,
+    job_lines: usize,
     job_panels: usize,
 }
 
 impl Partition {
-    /// Divides (rows, K) · (K, N) into about two jobs per thread: by rows if there are many, otherwise by columns, too,
-    /// so that no thread reads the whole right matrix.
-    pub fn product(rows: usize, k: usize, n: usize) -> Self {
+    /// Divides (lines, K) · (K, N) into about two jobs per thread: by lines if there are many, otherwise also by
+    /// columns, so that no thread reads the whole right matrix.
+    pub fn product(lines: usize, k: usize, n: usize) -> Self {
         let panels = n.div_ceil(WIDTH).max(1);
         let threads = rayon::current_num_threads();
-        if threads == 1 || rows * k * n < MIN_PARALLEL_WORK {
-            return Self { rows, panels, job_rows: rows.clamp(1, ROWS), job_panels: panels };
+        if threads == 1 || lines * k * n < MIN_PARALLEL_WORK {
+            return Self { lines, panels, job_lines: lines.clamp(1, LINES), job_panels: panels };
         }
         let jobs = 2 * threads;
-        let job_rows = rows.div_ceil(jobs.max(rows.div_ceil(ROWS))).next_multiple_of(HEIGHT);
-        if job_rows >= ROWS / 2 {
-            return Self { rows, panels, job_rows, job_panels: panels };
+        let job_lines = lines.div_ceil(jobs.max(lines.div_ceil(LINES))).next_multiple_of(HEIGHT);
+        if job_lines >= LINES / 2 {
+            return Self { lines, panels, job_lines, job_panels: panels };
         }
-        let job_rows = rows.clamp(1, ROWS);
-        let parts = jobs.div_ceil(rows.div_ceil(job_rows)).min(panels);
-        Self { rows, panels, job_rows, job_panels: panels.div_ceil(parts) }
+        let job_lines = lines.clamp(1, LINES);
+        let parts = jobs.div_ceil(lines.div_ceil(job_lines)).min(panels);
+        Self { lines, panels, job_lines, job_panels: panels.div_ceil(parts) }
     }
 
     /// The same division with jobs that begin at panels of even index.
@@ -46,15 +46,15 @@ impl Partition {
         Self { job_panels: self.job_panels.next_multiple_of(2), ..self }
     }
 
-    /// Runs `job(scratch, rows, panels)` for every job, on the threads of the pool. Jobs on the same thread reuse its
+    /// Runs `job(scratch, lines, panels)` for every job, on the threads of the pool. Jobs on the same thread reuse its
     /// scratch.
     pub fn run(self, job: impl Fn(&mut Vec<f32>, Range<usize>, Range<usize>) + Sync) {
-        let (down, across) = (self.rows.div_ceil(self.job_rows), self.panels.div_ceil(self.job_panels));
+        let (down, across) = (self.lines.div_ceil(self.job_lines), self.panels.div_ceil(self.job_panels));
         let run = |scratch: &mut Vec<f32>, i: usize| {
-            let (row, panel) = (i / across * self.job_rows, i % across * self.job_panels);
-            job(scratch, row..self.rows.min(row + self.job_rows), panel..self.panels.min(panel + self.job_panels));
+            let (line, panel) = (i / across * self.job_lines, i % across * self.job_panels);
+            job(scratch, line..self.lines.min(line + self.job_lines), panel..self.panels.min(panel + self.job_panels));
         };
-        match self.rows * self.panels {
+        match self.lines * self.panels {
             0 => {}
             _ if down * across == 1 => run(&mut Vec::new(), 0),
             _ => (0..down * across).into_par_iter().for_each_init(Vec::new, run),

@@ -28,7 +28,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     let conv = |geometry: Geometry, weight: &Tensor| Conv2d::new(weight, &shift, geometry, REFERENCE).unwrap();
     let weight = (numbers(&[72, 8]) * 0.3).unwrap();
     let (inner, down) = (conv(Geometry::square(3, 1, 1), &weight), conv(Geometry::square(3, 2, 1), &weight));
-    let epilogue = Epilogue { rows: Some(&rows), residual: Some(&map) };
+    let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&map) };
 
     let of_maps: [(&str, Kernel<'_>); 10] = [
         ("silu", &|x| REFERENCE.silu(x)),
@@ -46,7 +46,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
         compare(name, &map, kernel);
     }
     let of_tokens: [(&str, Kernel<'_>); 6] = [
-        ("matrix", &|x| matrix.times_with(x, Epilogue { rows: Some(&rows), residual: None })),
+        ("matrix", &|x| matrix.times_with(x, Epilogue { per_sample: Some(&rows), residual: None })),
         ("geglu", &|x| geglu.times(x)),
         ("attention to itself", &|x| REFERENCE.attention(x, x, x, 2, Mask::None)),
         ("attention to those before", &|x| REFERENCE.attention(x, x, x, 2, Mask::Causal)),

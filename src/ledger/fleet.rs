@@ -70,13 +70,13 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
     }
 
     /// Stores a worker's heartbeat. Returns whether an operator has asked the worker to take no more work.
-    async fn beat(&self, beat: &Heartbeat) -> Result<bool> {
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool> {
         let text = "INSERT INTO workers (id, version, models, running, speed, started_at, beaten_at)
              VALUES ($1, $2, $3, $4, $5, now(), now())
              ON CONFLICT (id) DO UPDATE SET models = excluded.models, running = excluded.running,
                  speed = excluded.speed, beaten_at = excluded.beaten_at RETURNING draining";
-        let models = Value::json(&beat.models)?;
-        let values = values![&beat.worker, &beat.version, models, beat.running, beat.speed];
+        let models = Value::json(&heartbeat.models)?;
+        let values = values![&heartbeat.worker, &heartbeat.version, models, heartbeat.running, heartbeat.speed];
         let row = self.as_ref().write(text, values).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
         Ok(row.get("draining")?)
     }
@@ -86,14 +86,15 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         let text = "SELECT id AS worker, version, models, running, speed, draining, started_at, beaten_at FROM workers
              WHERE beaten_at > now() - $1 ORDER BY id";
         let worker = |row: &Row| {
-            let beat = from_row!(row => Heartbeat { worker, version, running, speed; models: row.json("models")? });
-            Ok(from_row!(row => WorkerRecord { started_at, beaten_at, draining; beat: beat }))
+            let heartbeat =
+                from_row!(row => Heartbeat { worker, version, running, speed; models: row.json("models")? });
+            Ok(from_row!(row => WorkerRecord { started_at, beaten_at, draining; heartbeat: heartbeat }))
         };
         self.as_ref().read(text, values![FORGOTTEN]).await?.iter().map(worker).collect()
     }
 
     /// Asks a worker to take no more work, or if `drain` is false to take work again. The worker learns it from its
-    /// next [`Fleet::beat`]. Returns whether the worker exists.
+    /// next [`Fleet::heartbeat`]. Returns whether the worker exists.
     async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool> {
         // No worker has such a name, and PostgreSQL refuses such a text.
         if worker.contains('\0') {

@@ -1,5 +1,5 @@
-//! Maintenance of the queue from time to time: takes generations back from lost workers, gives up those that crash,
-//! expires those that were not started in time, raises those that wait, and erases old rows.
+//! Regular maintenance of the queue: takes generations back from lost workers, fails those that crashed too often,
+//! expires those that did not start in time, raises the priority of waiting ones, and erases old rows.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 /// The role of the sweeper.
 #[async_trait]
 pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
-    /// Takes running generations back from workers that are gone: counts one crash, and queues them again after a delay
-    /// that doubles with each crash. Those with [`Reaping::max_crashes`] fail with `worker_crashed` and are marked
-    /// dead; those that their clients have canceled are canceled. Several processes may reap at the same time.
+    /// Takes back running generations whose lease has expired: counts one crash, and queues them again after a delay
+    /// that doubles with each crash. [`Reaping::all`] takes back all of them, without delay. Those with `max_crashes`
+    /// fail with `worker_crashed` and are marked dead; those with a cancel request are canceled. Processes may overlap.
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped> {
         atomically!(self, |change| {
             let (mut steps, mut queued) = (Vec::new(), Vec::new());
@@ -52,7 +52,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// Gives a generation up after one crash, because this attempt is known to have aborted its process: fails it with
     /// `worker_crashed` and marks it dead, or cancels it if its client has asked for that. `None`, and no change, if a
     /// later attempt has begun or the generation has ended.
-    async fn condemn(&self, attempt: Attempt) -> Result<Option<Record>> {
+    async fn give_up_aborted(&self, attempt: Attempt) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(held) = change.lock(attempt.id).await? else { return Ok(None) };
             let found = record(&held)?;
@@ -80,7 +80,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Raises queued generations by one priority, up to the highest, if they were accepted and last raised `after` ago.
+    /// Raises the priority of queued generations by one, at most to high, `after` their acceptance or their last raise.
     async fn age(&self, after: Duration) -> Result<()> {
         let text = "WITH waiting AS MATERIALIZED (
              SELECT id AS waiting_id FROM generations INDEXED BY generations_aged

@@ -56,7 +56,7 @@ pub struct Heartbeat {
 /// A worker as the operator sees it.
 #[derive(Clone, Debug)]
 pub struct WorkerRecord {
-    pub beat: Heartbeat,
+    pub heartbeat: Heartbeat,
     pub started_at: OffsetDateTime,
     pub beaten_at: OffsetDateTime,
     pub draining: bool,

@@ -31,8 +31,8 @@ pub(super) fn bytes(floats: usize) -> u64 {
     (floats * size_of::<f32>()) as u64
 }
 
-/// A `kernel` × `kernel` convolution from `input_places` places of `inputs` channels to `places` places of `outputs`
-/// channels.
+/// A `kernel` × `kernel` convolution from a map of `input_places` pixels with `inputs` channels to a map of `places`
+/// pixels with `outputs` channels.
 pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, input_places: usize) -> Demand {
     let work = (kernel * kernel * inputs * outputs) as f64 * places as f64;
     Demand { work, bytes: bytes(input_places * inputs + places * outputs) }

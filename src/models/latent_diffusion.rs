@@ -17,7 +17,7 @@ pub struct Spec {
     /// P: width of the vector of a whole prompt, if the U-Net takes one.
     pub pooled_width: Option<usize>,
     /// How many numbers about the sizes of a picture the U-Net takes: 0, 6, or 5 if the last one is a score.
-    pub time_ids: usize,
+    pub time_id_count: usize,
     /// Whether the U-Net takes the guidance scale as an input, instead of a second row without the prompt.
     pub guidance_embedding: bool,
     /// Whether the conditions of an absent negative prompt are zeros, instead of those of an empty prompt.

@@ -8,7 +8,8 @@ use crate::models::demand::Demand;
 /// Numbers that all rows of a batch have in common, such as sizes. Unused entries are 0.
 pub type Shape = [usize; 6];
 
-/// Everything that an answer depends on, as a cache key: the token ids of a prompt, one list per encoder.
+/// The key of an answer in the cache: everything in its row that the answer depends on, such as the token ids of a
+/// prompt, one list per encoder.
 pub type Memo = Vec<Vec<u32>>;
 
 /// A type of network call. Rows can share a batch if their calls have the same model, type, [`Call::network`] and
@@ -48,12 +49,12 @@ pub trait Call: Send + Sync + 'static {
         None
     }
 
-    /// What a row counts as in the metrics.
-    fn counts(&self) -> Counts {
-        Counts::Call
+    /// The metric that counts the rows of this call.
+    fn row_metric(&self) -> RowMetric {
+        RowMetric::Call
     }
 
-    /// Whether all numbers of the answer are finite. An answer that is not finite fails the run.
+    /// Whether all numbers of the answer are finite. If not, the run fails. By default, answers are not checked.
     fn is_finite(_answer: &Self::Answer) -> bool {
         true
     }
@@ -77,13 +78,14 @@ pub struct Stage {
     pub is_first: bool,
 }
 
-/// What a row of a call counts as in the metrics.
+/// The metric that counts a row of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counts {
+pub enum RowMetric {
+    /// None: only denoiser rows are counted.
     Call,
-    /// A step of a sampler.
+    /// Rows computed by the denoiser. A step of a sampler has one row per picture, network call and guidance branch.
     Step,
-    /// A step for which only a part of the denoiser is computed.
+    /// Like `Step`, and rows for which only the shallow part of the denoiser is computed.
     ShallowStep,
 }
 

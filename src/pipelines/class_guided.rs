@@ -8,7 +8,7 @@ use super::{
     setup::Setup,
 };
 use crate::{
-    diffusion::{OwnSchedule, Stages, sample},
+    diffusion::{BaseSchedule, Stages, sample},
     generation::Work,
 };
 
@@ -23,10 +23,10 @@ pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
     let spec = networks.spec();
-    let stages = Stages::of(draw, OwnSchedule { config: scheduler, is_distilled: false }, None)?;
+    let stages = Stages::of(draw, BaseSchedule { config: scheduler, is_distilled: false }, None)?;
     let setup = Setup { compute, networks, stages, draw, auxiliary };
 
-    let schedule = &setup.stages.own;
+    let schedule = &setup.stages.base;
     let mut noise = noise_of(draw);
     let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 

@@ -25,7 +25,7 @@ pub async fn classifier_guided(compute: &impl Compute, prepared: &Prepared) -> R
 
     let mut noise = noise_of(draw);
     let x = noise.draw([draw.n as usize, c, h, w]).scale(schedule.init_noise_sigma()); // (n, C, h, w)
-    let with_controls = ClassifierGuided {
+    let guided = ClassifierGuided {
         compute,
         classes: &draw.class_labels,
         knows_classes: networks.config.num_class_embeds.is_some(),
@@ -34,7 +34,7 @@ pub async fn classifier_guided(compute: &impl Compute, prepared: &Prepared) -> R
         prediction: scheduler.prediction(),
         schedule: &schedule,
     };
-    let samples = sample(&with_controls, &schedule, draw.eta, x, &mut noise).await?;
+    let samples = sample(&guided, &schedule, draw.eta, x, &mut noise).await?;
 
     let pictures = (0..draw.n as usize).map(|i| networks.output.frame(samples.row(i), [c, h, w]));
     let pictures: Option<Vec<Frame>> = pictures.collect();

@@ -95,7 +95,7 @@ pub(super) fn classifier_free(
     extra_channels: Vec<Vec<f32>>,
 ) -> (Vec<Branch>, Guidance) {
     let Draw { micro_conditioning, guidance_scale, guidance_rescale, .. } = setup.draw;
-    let told = |negative: bool| time_ids(micro_conditioning.as_ref(), setup.networks.spec().time_ids, negative);
+    let told = |negative: bool| time_ids(micro_conditioning.as_ref(), setup.networks.spec().time_id_count, negative);
     let positive = Branch {
         text: text.positive,
         extra_channels: extra_channels.clone(),

@@ -1,4 +1,5 @@
-//! The network as a sampler sees it: one prediction per picture, with guidance applied.
+//! [`Guided`], the [`Denoise`] of recipes with a prompt or a class: calls the denoiser for each branch of guidance and
+//! combines the predictions to one per picture.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +25,7 @@ pub(super) struct Branch {
     pub time_ids: Arc<[f32]>,
     /// The class of each picture, for networks that take one.
     pub classes: Vec<u32>,
-    /// Whether ControlNets in guess mode act on this branch.
+    /// Whether a ControlNet with `guess_mode` acts on this branch. It skips the branch of the negative prompt.
     pub follows_prompt: bool,
 }
 
@@ -82,9 +83,9 @@ impl<'a, C: Compute> Guided<'a, C> {
         }
     }
 
-    /// For the sampler run of the generation's own model with `schedule`: adds the request's ControlNets, and counts
+    /// For the sampler run of the generation's base model with `schedule`: adds the request's ControlNets, and counts
     /// the refiner's steps as steps to come.
-    pub fn with_controls(
+    pub fn for_base_model(
         self,
         setup: &Setup<'a, C>,
         inputs: &Inputs,
@@ -181,7 +182,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         self.done.set(step as f64 / steps as f64);
         let (step, steps) = (self.steps_before + step, self.steps_before + steps + self.steps_after);
         self.compute.stepped(step, steps, denoised);
-        if self.compute.wants_sketch(step, steps) {
+        if self.compute.wants_decoded_preview(step, steps) {
             *self.unseen.borrow_mut() = Some((step, denoised.clone()));
         }
     }

@@ -22,14 +22,14 @@ pub(super) async fn image_to_image(
     let text = encode_prompts(setup).await?;
     let posterior = encode(setup.compute, normalized(picture, setup.size()), setup.size()).await?;
 
-    let schedule = &setup.stages.own;
+    let schedule = &setup.stages.base;
     let mut noise = noise_of(setup.draw);
     let shape = setup.shape();
     let x0 = posterior.sample(&mut noise, setup.draw, shape)?; // (n, C, h, w)
     let x = schedule.add_noise(&schedule.timeline()[0], &x0, &noise.draw(shape));
 
     let branches = classifier_free(text, setup, Vec::new());
-    let guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
+    let guided = Guided::new(setup, branches).for_base_model(setup, inputs, schedule)?;
     let latents = sample(&guided, schedule, setup.draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await

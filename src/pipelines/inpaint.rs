@@ -41,7 +41,7 @@ pub(super) async fn inpaint(
 
     let whole = source.strength() == 1.0;
     let shows_mask = networks.spec().input == Input::MaskedPicture;
-    let schedule = &setup.stages.own;
+    let schedule = &setup.stages.base;
     let mut noise = noise_of(draw);
     let shape = setup.shape();
     // In the first case sampling starts from pure noise, and the network sees only what the mask leaves visible. So the
@@ -64,7 +64,7 @@ pub(super) async fn inpaint(
         false => Vec::new(),
     };
     let branches = classifier_free(text, setup, beside);
-    let mut guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
+    let mut guided = Guided::new(setup, branches).for_base_model(setup, inputs, schedule)?;
     if !shows_mask {
         guided = guided.blended(Blend { image: x0, noise: z, mask });
     }

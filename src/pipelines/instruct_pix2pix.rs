@@ -31,7 +31,7 @@ pub(super) async fn instruct_pix2pix(
     let seen = encode(compute, normalized(picture, setup.size()), setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];
 
-    let schedule = &setup.stages.own;
+    let schedule = &setup.stages.base;
     let mut noise = noise_of(draw);
     let shape = setup.shape();
     let x = noise.draw(shape).scale(schedule.init_noise_sigma()); // (n, C, h, w)
@@ -47,7 +47,7 @@ pub(super) async fn instruct_pix2pix(
             Guidance::Edit { scale: draw.guidance_scale, image_scale: source.image_guidance_scale() },
         ),
     };
-    let guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
+    let guided = Guided::new(setup, branches).for_base_model(setup, inputs, schedule)?;
     let latents = sample(&guided, schedule, draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await

@@ -30,7 +30,7 @@ impl LatentDiffusion {
 }
 
 impl Loaded for LatentDiffusion {
-    fn sketch(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
         self.latent_rgb.frame(estimate, shape)
     }
 

@@ -23,7 +23,7 @@ pub struct Model {
 pub trait Loaded: Any + Send + Sync {
     /// A rough preview, computed from the sampler's current estimate of x0 with the shape (C, h, w). It runs on the
     /// engine's thread, so it must be cheap.
-    fn sketch(&self, estimate: &[f32], shape: [usize; 3]) -> Frame;
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Frame;
 
     /// Whether the recipe computes better previews with a network and passes them to
     /// [`Compute::show`](super::Compute::show).

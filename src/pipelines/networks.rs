@@ -64,7 +64,7 @@ pub struct DenoiseRow {
     pub t: f32,
     /// The text embedding of the branch.
     pub context: TextEmbedding,
-    /// SDXL's micro-conditioning: [`Spec::time_ids`] numbers about sizes.
+    /// SDXL's micro-conditioning: [`Spec::time_id_count`] numbers about sizes.
     pub time_ids: Arc<[f32]>,
     /// The class, for networks that take one.
     pub class: Option<u32>,

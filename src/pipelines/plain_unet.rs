@@ -178,7 +178,7 @@ impl Codes {
 }
 
 impl Loaded for PlainUNet {
-    fn sketch(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
         match &self.output {
             Output::Codes(codes) => codes.rgb.frame(estimate, shape),
             pixels => pixels.frame(estimate, shape).expect("samples that are no codes are pictures"),

@@ -24,7 +24,7 @@ pub(super) async fn finish(
     }
 }
 
-/// Continues from the latents of the generation's own model with `refiner`, and decodes the result. The pictures equal
+/// Continues from the latents of the generation's base model with `refiner`, and decodes the result. The pictures equal
 /// those of diffusers' `StableDiffusionXLImg2ImgPipeline` with `denoising_start` and the generator of the first
 /// pipeline.
 async fn refine(
@@ -38,14 +38,14 @@ async fn refine(
         return Err(PipelineError::MissingInput("refiner"));
     };
     let draw = refined(setup.draw, refiner);
-    let steps_before = setup.stages.own.steps().len();
-    let stages = Stages { own: schedule, refiner: None };
+    let steps_before = setup.stages.base.steps().len();
+    let stages = Stages { base: schedule, refiner: None };
     let auxiliary = Auxiliary::default();
     let networks = LatentDiffusion::of(model)?;
     let setup = Setup { compute: &compute, networks, stages, draw: &draw, auxiliary: &auxiliary };
     let text = encode_prompts(&setup).await?;
 
-    let schedule = &setup.stages.own;
+    let schedule = &setup.stages.base;
     let guided = Guided::new(&setup, classifier_free(text, &setup, Vec::new())).after(steps_before);
     let latents = sample(&guided, schedule, draw.eta, latents, noise).await?;
 

@@ -7,7 +7,7 @@ use crate::{diffusion::Stages, generation::Draw};
 pub(super) struct Setup<'a, C> {
     pub compute: &'a C,
     pub networks: &'a dyn Networks,
-    /// The schedules of the generation's own model and of its refiner.
+    /// The schedules of the generation's base model and of its refiner.
     pub stages: Stages,
     pub draw: &'a Draw,
     pub auxiliary: &'a Auxiliary,

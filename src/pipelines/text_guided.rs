@@ -6,7 +6,7 @@ use super::{
     instruct_pix2pix::instruct_pix2pix, setup::Setup, text_to_image::text_to_image,
 };
 use crate::{
-    diffusion::{OwnSchedule, Stages},
+    diffusion::{BaseSchedule, Stages},
     generation::Work,
     models::latent_diffusion::Input,
 };
@@ -20,8 +20,8 @@ pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<
     let Prepared { job, model, scheduler, auxiliary, inputs } = prepared;
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
-    let own = OwnSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
-    let stages = Stages::of(draw, own, auxiliary.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
+    let base = BaseSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
+    let stages = Stages::of(draw, base, auxiliary.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
     let setup = Setup { compute, networks, stages, draw, auxiliary };
     let Some(source) = &draw.source else {
         return text_to_image(&setup, inputs).await;

@@ -19,12 +19,12 @@ pub(super) async fn text_to_image(
 ) -> Result<Vec<Frame>, PipelineError> {
     let text = encode_prompts(setup).await?;
 
-    let schedule = &setup.stages.own;
+    let schedule = &setup.stages.base;
     let mut noise = noise_of(setup.draw);
     let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
 
     let branches = classifier_free(text, setup, Vec::new());
-    let guided = Guided::new(setup, branches).with_controls(setup, inputs, schedule)?;
+    let guided = Guided::new(setup, branches).for_base_model(setup, inputs, schedule)?;
     let latents = sample(&guided, schedule, setup.draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await

@@ -128,7 +128,7 @@ impl Bus {
         for ids in followed.chunks(PORTION) {
             let glances = self.store.snapshots(ids).await?;
             for snapshots in &glances {
-                if self.live.seen(snapshots) {
+                if self.live.apply_snapshot(snapshots) {
                     for preview in self.store.previews(snapshots.id).await? {
                         self.live.preview(snapshots.id, preview);
                     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Parts, Service, ServiceError};
 use crate::{
-    catalogue::{Catalogue, Reloaded, Users},
+    catalogue::{Catalogue, CompatibleModels, Reloaded},
     generation::{self, Bounds, ModelCard},
 };
 
@@ -38,7 +38,7 @@ pub struct AddOn {
 }
 
 impl AddOn {
-    fn of(name: &str, bytes: Option<u64>, Users { models, error }: Users) -> AddOn {
+    fn of(name: &str, bytes: Option<u64>, CompatibleModels { models, error }: CompatibleModels) -> AddOn {
         AddOn { name: name.to_owned(), bytes, error, models }
     }
 }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Created, Order, Parts, Repeatable, Service, ServiceError, View, intake, offload::offload, rules::CatalogueRules,
-    unaccepted_files::UnacceptedFiles,
+    CreateRequest, Created, Parts, Repeatable, Service, ServiceError, View, intake, offload::offload,
+    rules::CatalogueRules, unaccepted_files::UnacceptedFiles,
 };
 use crate::{
     catalogue::Plan,
@@ -39,8 +39,8 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`Service::prepare`] and [`Service::accept`].
-    pub async fn create(&self, order: Order) -> Result<Created, ServiceError> {
-        self.accept(self.prepare(order).await?).await
+    pub async fn create(&self, request: CreateRequest) -> Result<Created, ServiceError> {
+        self.accept(self.prepare(request).await?).await
     }
 
     /// Does everything before the acceptance, in the order of cost: finds an earlier equal request, checks the fields
@@ -49,12 +49,12 @@ impl Service {
     /// # Errors
     /// All invalid fields at once (but only the first picture that cannot be decoded), a queue that is too slow, a key
     /// or an id of another request, a stopping server, or a store that does not answer.
-    pub async fn prepare(&self, order: Order) -> Result<Prepared, ServiceError> {
+    pub async fn prepare(&self, request: CreateRequest) -> Result<Prepared, ServiceError> {
         let Parts { webhooks, metrics, draining, accept_policy, .. } = &self.0.parts;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
-        let Order { tenant, fields, repeatable, format } = order;
+        let CreateRequest { tenant, fields, repeatable, format } = request;
         let bytes = fields.body_bytes();
         let (mut fields, fingerprint) = offload(bytes, move || {
             let fingerprint = fields.fingerprint();
@@ -64,7 +64,7 @@ impl Service {
         if let Repeatable::ByKey(key) = &repeatable
             && let Some(view) = self.made_by(&tenant, key, &fingerprint).await?
         {
-            metrics.replayed.inc();
+            metrics.repeated.inc();
             return Ok(Prepared(Outcome::Replayed(Box::new(view))));
         }
         let (id, is_taken) = match &repeatable {
@@ -147,7 +147,7 @@ impl Service {
                 if has_files {
                     self.erase_blobs(id).await;
                 }
-                metrics.replayed.inc();
+                metrics.repeated.inc();
                 Ok(Created { view: self.view(record).await?, replayed: true })
             }
             Err(error) => {

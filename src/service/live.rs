@@ -121,7 +121,7 @@ impl Live {
     }
 
     /// Returns when the run of the generation is canceled, or at once if this process does not run it.
-    pub async fn canceled(&self, id: GenerationId) {
+    pub async fn until_canceled(&self, id: GenerationId) {
         let canceled = self.0.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
         if let Some(canceled) = canceled {
             canceled.cancelled().await;
@@ -142,19 +142,19 @@ impl Live {
 
     /// Updates the state of a generation from another process's report. Returns whether there are new previews to
     /// fetch.
-    pub(super) fn seen(&self, snapshots: &Snapshot) -> bool {
+    pub(super) fn apply_snapshot(&self, snapshot: &Snapshot) -> bool {
         let mut entries = self.0.lock();
-        let Some(entry) = entries.get_mut(&snapshots.id).filter(|entry| entry.run.is_none()) else { return false };
-        if snapshots.is_over {
-            entries.remove(&snapshots.id);
+        let Some(entry) = entries.get_mut(&snapshot.id).filter(|entry| entry.run.is_none()) else { return false };
+        if snapshot.is_over {
+            entries.remove(&snapshot.id);
             return false;
         }
-        let (is_new, progress) = (snapshots.last_event != entry.last_event, snapshots.progress);
-        entry.last_event = snapshots.last_event;
+        let (is_new, progress) = (snapshot.last_event != entry.last_event, snapshot.progress);
+        entry.last_event = snapshot.last_event;
         let mut missing = false;
         entry.state.send_if_modified(|state| {
             let known = |at: &(u32, u32)| state.previews.iter().any(|preview| (preview.index, preview.step) == *at);
-            missing = !snapshots.previews.iter().all(known);
+            missing = !snapshot.previews.iter().all(known);
             let is_changed = is_new || progress != state.progress;
             state.events += u64::from(is_new);
             state.progress = progress;

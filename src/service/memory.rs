@@ -1,4 +1,4 @@
-//! The queue of generations for memory while they compute.
+//! Admits generations to computing as long as their memory fits a bound; the others wait in a queue.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::{catalogue::Plan, engine::Settings};
 const OVERTAKEN: usize = 64;
 
 /// Memory for generations according to their plans. The memory that all generations hold, plus the activations of the
-/// engines' calls, stays within a bound. A generation larger than the bound runs alone. Cloning gives another handle of
-/// the same memory.
+/// engines' calls, stays within a bound. A generation larger than the bound is refused before acceptance; if one was
+/// accepted under a larger bound, it runs alone. Cloning gives another handle of the same memory.
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<Shared>);
 

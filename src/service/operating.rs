@@ -56,7 +56,7 @@ impl Service {
         }
         self.0.drain.announce();
         self.0.outbox.tell(Hint::DrainChanged);
-        Ok(self.workers().await?.into_iter().find(|worker| worker.beat.worker == name))
+        Ok(self.workers().await?.into_iter().find(|worker| worker.heartbeat.worker == name))
     }
 
     /// Whether the only worker is drained, so that no generation starts.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     catalogue::Catalogue,
-    diffusion::{InvalidScheduler, InvalidStage, OwnSchedule, Schedule, SchedulerConfig, Stages},
+    diffusion::{BaseSchedule, InvalidScheduler, InvalidStage, Schedule, SchedulerConfig, Stages},
     generation::{Draw, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
 };
 
@@ -86,8 +86,8 @@ impl Rules for CatalogueRules<'_> {
         };
         let refiner = draw.refiner.as_ref().and_then(|refiner| self.catalogue.card(&refiner.model));
         let refiner = refiner.map(|card| config(&card, "the refiner")).transpose()?;
-        let own = OwnSchedule { config: &config(card, "the model")?, is_distilled: card.guidance_embedding };
-        let stages = Stages::of(draw, own, refiner.as_ref());
+        let base = BaseSchedule { config: &config(card, "the model")?, is_distilled: card.guidance_embedding };
+        let stages = Stages::of(draw, base, refiner.as_ref());
         stages.map(drop).map_err(|InvalidStage { field, error }| (field.to_vec(), error.to_string()))
     }
 

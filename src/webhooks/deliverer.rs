@@ -39,23 +39,23 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer a claim lasts than its try, so that the outcome can be stored.
 const MARGIN: Duration = Duration::from_secs(10);
 /// How long tries in flight may continue after `stop`.
-const FAREWELL: Duration = Duration::from_secs(1);
+const STOP_GRACE: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Deliverer {
     /// Sends until `stop`, then gives back the claims of messages that were not answered, and returns.
     pub async fn run(self, stop: CancellationToken) {
         let deliverer = Arc::new(self);
-        let (done, farewell) = (Arc::new(Notify::new()), CancellationToken::new());
+        let (done, give_up) = (Arc::new(Notify::new()), CancellationToken::new());
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut purge = tokio::time::interval(PURGE_INTERVAL);
         loop {
             for claimed in deliverer.claim().await {
-                let (deliverer, done, farewell) = (deliverer.clone(), done.clone(), farewell.clone());
+                let (deliverer, done, give_up) = (deliverer.clone(), done.clone(), give_up.clone());
                 deliverer.clone().tries.spawn(async move {
                     let receiver = claimed.receiver.clone();
-                    deliverer.deliver(claimed, &farewell).await;
+                    deliverer.deliver(claimed, &give_up).await;
                     deliverer.receivers.leave(&receiver);
                     done.notify_one();
                 });
@@ -69,8 +69,8 @@ impl Deliverer {
             }
         }
         deliverer.tries.close();
-        if tokio::time::timeout(FAREWELL, deliverer.tries.wait()).await.is_err() {
-            farewell.cancel();
+        if tokio::time::timeout(STOP_GRACE, deliverer.tries.wait()).await.is_err() {
+            give_up.cancel();
             deliverer.tries.wait().await;
         }
     }
@@ -101,14 +101,14 @@ impl Deliverer {
     }
 
     /// Makes one try and stores its outcome.
-    async fn deliver(&self, claimed: ClaimedDelivery, farewell: &CancellationToken) {
+    async fn deliver(&self, claimed: ClaimedDelivery, give_up: &CancellationToken) {
         let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
         let headers = signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
         let sent = tokio::select! {
             biased;
             sent = self.sender.send(Message { url, headers, body }) => sent,
-            () = farewell.cancelled() => {
+            () = give_up.cancelled() => {
                 // If this fails too, the claim ends by itself.
                 if let Err(error) = self.store.release_delivery(claim).await {
                     tracing::warn!(id = %claim.id(), %error, "a webhook cannot be given back");
@@ -129,7 +129,7 @@ impl Deliverer {
         }
         // If this fails, the claim ends by itself and the message is sent again.
         if let Err(error) = self.store.settle_delivery(claim, &sent.answer, next).await {
-            tracing::error!(%id, %error, "what a webhook has come to cannot be written");
+            tracing::error!(%id, %error, "the outcome of a webhook cannot be stored");
         }
     }
 

@@ -28,7 +28,7 @@ use crate::{
     service::{Devices, Memory},
 };
 use encode::encode_preview;
-use observer::{ReportingObserver, Sketch};
+use observer::{PreviewFrame, ReportingObserver};
 use ready::Ready;
 
 pub use encode::{Encoded, encode};
@@ -72,7 +72,7 @@ impl Executor for Drawing {
         tokio::select! {
             biased;
             saved = saved.as_mut() => saved,
-            () = tell.canceled() => match claimed.cancel.reason() {
+            () = tell.until_canceled() => match claimed.cancel.reason() {
                 // A worker that stops still stores the frames, since the log lacks the last steps.
                 Some(Reason::Lost) if self.leases.allows(&claimed.lease) => saved.await,
                 reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)))),
@@ -89,11 +89,11 @@ impl Drawing {
         // The models and the memory are held until this function returns; by then, the engine has dropped the run.
         let Ready { prepared, placed, held: _held } = self.made_ready(claimed, draw, tell, attempt).await?;
 
-        let (sketches, mut sketched) = mpsc::channel(16);
+        let (preview_frames, mut frames_to_show) = mpsc::channel(16);
         // If this channel is full, the engine offers the portion again later.
         let (portions, mut recorded) = mpsc::channel(4);
         let (ended, mut outcome) = oneshot::channel();
-        let observer = Box::new(ReportingObserver::new(tell.clone(), sketches, portions, ended));
+        let observer = Box::new(ReportingObserver::new(tell.clone(), preview_frames, portions, ended));
         let mut log = self.open_log(claimed).await?;
         let replay = log.load().await;
         let run = Run { prepared, replay, observer, cancel: claimed.cancel.clone(), attempt };
@@ -124,7 +124,7 @@ impl Drawing {
                         }
                     }
                 }
-                Some(sketch) = sketched.recv() => publish(claimed, draw, tell, sketch).await,
+                Some(preview) = frames_to_show.recv() => publish(claimed, draw, tell, preview).await,
                 outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
             }
         };
@@ -139,8 +139,8 @@ impl Drawing {
 }
 
 /// Encodes a preview on a blocking thread and shows it.
-async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, sketch: Sketch) {
-    let Sketch { index, step, preview_index, frame } = sketch;
+async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: PreviewFrame) {
+    let PreviewFrame { index, step, preview_index, frame } = preview;
     let side = draw.width.max(draw.height);
     match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
         Ok(Ok((media_type, bytes))) => tell.preview(Preview { index, step, preview_index, media_type, bytes }),

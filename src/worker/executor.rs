@@ -76,8 +76,8 @@ impl RunReporter {
     }
 
     /// Returns when the run is canceled; [`Claimed::cancel`] has the reason.
-    pub async fn canceled(&self) {
-        self.live.canceled(self.id).await;
+    pub async fn until_canceled(&self) {
+        self.live.until_canceled(self.id).await;
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Sends heartbeats until `stop`, which must not be set before the last run has ended.
-    pub(super) async fn beat(self: Arc<Self>, stop: CancellationToken) {
+    /// Sends heartbeats until `stop`, which must not be canceled before the last run has ended.
+    pub(super) async fn send_heartbeats(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
             // Answers are useless after the next heartbeat is due. Both requests run concurrently, so at most two
@@ -31,7 +31,7 @@ impl Worker {
                 Err(_) => tracing::warn!("leases cannot be renewed: the database does not answer"),
             }
             if let Ok(Err(error)) = shown {
-                tracing::warn!(%error, "the worker cannot show that it lives");
+                tracing::warn!(%error, "the heartbeat cannot be stored");
             }
             for lease in self.leases.lapsed() {
                 self.lose(&lease, "it could not be renewed in time");
@@ -84,14 +84,14 @@ impl Worker {
         if !self.store.is_shared() && *told == Some(now) {
             return Ok(());
         }
-        let beat = Heartbeat {
+        let heartbeat = Heartbeat {
             worker: self.claimant.worker.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             models: self.catalogue.names(),
             running: now.0,
             speed: now.1,
         };
-        let drains = self.store.beat(&beat).await?;
+        let drains = self.store.heartbeat(&heartbeat).await?;
         *told = Some(now);
         if self.drain.set(drains) {
             match drains {

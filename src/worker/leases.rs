@@ -1,4 +1,4 @@
-//! The leases that a worker holds, judged by its own clock.
+//! The leases that a worker holds, and whether it may still trust them by its own clock.
 
 use std::{
     collections::HashMap,
@@ -10,20 +10,22 @@ use parking_lot::Mutex;
 
 use crate::{generation::GenerationId, ledger::Lease};
 
-/// The worker's leases, each with the time at which it was certainly valid. A worker that has not renewed a lease for a
-/// while stops its run before another worker can claim the generation (Gray and Cheriton 1989). Cheap to clone.
+/// The worker's leases. A worker that has not renewed a lease for some time stops the run before the lease expires and
+/// another worker can claim the generation (Gray and Cheriton 1989). Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leases {
     held: Arc<Mutex<HashMap<GenerationId, Held>>>,
-    /// How long a lease is trusted without renewal; `None` if no other process can claim the generation.
+    /// How long a lease is trusted without renewal, shorter than the lease; `None` if no other process can claim the
+    /// generation.
     trust: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Held {
     lease: Lease,
-    /// Taken before the last claim or renewal was sent, so the lease lasts at least from then on.
-    certain: Instant,
+    /// When the last successful claim or renewal was sent. The database began the lease after this time, so the lease
+    /// ends at the earliest one lease time after it.
+    requested_at: Instant,
 }
 
 impl Leases {
@@ -33,13 +35,13 @@ impl Leases {
 
     /// Adds a lease that was requested at `asked_at`.
     pub(super) fn hold(&self, lease: Lease, asked_at: Instant) {
-        self.held.lock().insert(lease.id(), Held { lease, certain: asked_at });
+        self.held.lock().insert(lease.id(), Held { lease, requested_at: asked_at });
     }
 
     /// Notes a renewal that was requested at `asked_at`.
     pub(super) fn renew(&self, id: GenerationId, fence: i64, asked_at: Instant) {
         if let Some(held) = self.held.lock().get_mut(&id).filter(|held| held.lease.fence() == fence) {
-            held.certain = asked_at;
+            held.requested_at = asked_at;
         }
     }
 
@@ -61,13 +63,13 @@ impl Leases {
     pub(super) fn lapsed(&self) -> Vec<Lease> {
         let Some(trust) = self.trust else { return Vec::new() };
         let held = self.held.lock();
-        held.values().filter(|held| held.certain.elapsed() >= trust).map(|held| held.lease.clone()).collect()
+        held.values().filter(|held| held.requested_at.elapsed() >= trust).map(|held| held.lease.clone()).collect()
     }
 
     /// Whether the worker may still act under this lease.
     pub(super) fn allows(&self, lease: &Lease) -> bool {
         let held = self.held.lock();
         let Some(held) = held.get(&lease.id()).filter(|held| held.lease.fence() == lease.fence()) else { return false };
-        self.trust.is_none_or(|trust| held.certain.elapsed() < trust)
+        self.trust.is_none_or(|trust| held.requested_at.elapsed() < trust)
     }
 }

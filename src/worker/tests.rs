@@ -38,7 +38,7 @@ impl Executor for Copying {
             return Err(failed("out_of_memory", "too large".to_owned(), true));
         }
         if draw.prompt.ends_with("for ever") {
-            tell.canceled().await;
+            tell.until_canceled().await;
             assert_eq!(claimed.cancel.reason(), Some(Reason::Canceled));
             return Err(Outcome::Canceled);
         }

@@ -3,20 +3,20 @@
 use latentd::pipelines::Frame;
 use serde_json::{Value, json};
 
-use super::{Bench, deepcache, outcome, with};
+use super::{EngineFixture, deepcache, outcome, with};
 
 /// The number of rows in all denoiser calls of a request.
-fn rows(bench: &Bench, request: Value) -> u64 {
-    let before = bench.metrics.steps.get();
-    bench.draw(request);
-    bench.metrics.steps.get() - before
+fn rows(fixture: &EngineFixture, request: Value) -> u64 {
+    let before = fixture.metrics.steps.get();
+    fixture.draw(request);
+    fixture.metrics.steps.get() - before
 }
 
 #[test]
 fn negative_prompt_rows_are_computed_only_inside_the_guidance_interval() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     let count = |scheduler: &str, interval: Value| {
-        rows(&bench, json!({"prompt": "a", "steps": 10, "scheduler": scheduler, "guidance_interval": interval}))
+        rows(&fixture, json!({"prompt": "a", "steps": 10, "scheduler": scheduler, "guidance_interval": interval}))
     };
     // One row per step, and a second row if the step is guided: i/10 is at least 0.2 and below 0.8 for i from 2 to 7.
     assert_eq!(count("euler", Value::Null), 10 + 10);
@@ -34,10 +34,10 @@ fn negative_prompt_rows_are_computed_only_inside_the_guidance_interval() {
 
 #[test]
 fn a_step_outside_the_guidance_interval_has_no_guidance() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     for scheduler in ["euler_a", "heun", "dpmpp_2m"] {
         let request = json!({"prompt": "a fox", "seed": 3, "steps": 6, "n": 2, "scheduler": scheduler});
-        let drawn = |more: Value| bench.draw(with(&request, more));
+        let drawn = |more: Value| fixture.draw(with(&request, more));
         let (exact, unguided) = (drawn(json!({})), drawn(json!({"guidance_scale": 1})));
         assert_eq!(drawn(json!({"guidance_interval": [0, 1]})), exact, "{scheduler}");
         assert_eq!(drawn(json!({"guidance_interval": [0.9, 1]})), unguided, "{scheduler}");
@@ -49,11 +49,11 @@ fn a_step_outside_the_guidance_interval_has_no_guidance() {
 
 #[test]
 fn between_whole_calls_only_the_shallow_branch_is_computed() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     let count = |more: Value| {
-        let before = bench.metrics.shallow_steps.get();
-        let all = rows(&bench, with(&json!({"prompt": "a", "steps": 10, "scheduler": "euler"}), more));
-        (all, bench.metrics.shallow_steps.get() - before)
+        let before = fixture.metrics.shallow_steps.get();
+        let all = rows(&fixture, with(&json!({"prompt": "a", "steps": 10, "scheduler": "euler"}), more));
+        (all, fixture.metrics.shallow_steps.get() - before)
     };
     assert_eq!(count(json!({})), (20, 0));
     // The whole calls are 0, 2, 4 …; 0, 3, 6 and 9; only 0.
@@ -70,24 +70,24 @@ fn between_whole_calls_only_the_shallow_branch_is_computed() {
 
 #[test]
 fn a_cached_picture_is_near_the_exact_one_and_equal_if_nothing_was_cached() {
-    let bench = Bench::new(16, 1);
+    let fixture = EngineFixture::new(16, 1);
     let request = json!({"prompt": "a fox", "seed": 3, "steps": 12, "scheduler": "dpmpp_2m"});
-    let exact = bench.draw(request.clone());
-    let cached = bench.draw(with(&request, deepcache(2)));
+    let exact = fixture.draw(request.clone());
+    let cached = fixture.draw(with(&request, deepcache(2)));
     assert_ne!(cached, exact);
-    let other = bench.draw(with(&request, json!({"seed": 4})));
+    let other = fixture.draw(with(&request, json!({"seed": 4})));
     let difference = |frames: &[Frame]| -> u64 {
         let (Frame::Picture(made), Frame::Picture(exact)) = (&frames[0], &exact[0]);
         made.pixels.iter().zip(&exact.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
     };
     assert!(2 * difference(&cached) < difference(&other), "{} {}", difference(&cached), difference(&other));
     let one_step = json!({"prompt": "a fox", "seed": 3, "steps": 1, "scheduler": "euler"});
-    assert_eq!(bench.draw(with(&one_step, deepcache(2))), bench.draw(one_step));
+    assert_eq!(fixture.draw(with(&one_step, deepcache(2))), fixture.draw(one_step));
 }
 
 #[test]
 fn cached_and_exact_runs_in_one_engine_do_not_affect_each_other() {
-    let (alone, crowded) = (Bench::new(16, 1), Bench::new(3, 2));
+    let (alone, crowded) = (EngineFixture::new(16, 1), EngineFixture::new(3, 2));
     let requests: Vec<Value> = (0..8)
         .map(|i| {
             let request = json!({"prompt": "the same", "seed": i / 2, "steps": 6 + i, "n": 1 + i % 2});

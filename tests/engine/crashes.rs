@@ -11,7 +11,7 @@ use latentd::{
 };
 use serde_json::json;
 
-use super::{Bench, Fault, Scripted, outcome};
+use super::{EngineFixture, Fault, Scripted, outcome};
 
 const ATTEMPT: Attempt = Attempt { id: GenerationId::from_bytes([7; 16]), fence: 3 };
 
@@ -64,10 +64,10 @@ fn aborted(output: &Output) -> bool {
 fn crash(end: End) -> ! {
     match end {
         End::StackOverflow => {
-            let bench = Bench::new(16, 1);
-            bench.attempt.set(Some(ATTEMPT));
-            let job = bench.job(json!({"model": "sd1", "prompt": "a fox", "steps": 2}));
-            let (_, observed) = bench.start_on(Scripted::model(Fault::StackOverflow).into(), job);
+            let fixture = EngineFixture::new(16, 1);
+            fixture.attempt.set(Some(ATTEMPT));
+            let job = fixture.job(json!({"model": "sd1", "prompt": "a fox", "steps": 2}));
+            let (_, observed) = fixture.start_on(Scripted::model(Fault::StackOverflow).into(), job);
             let _ = outcome(&observed);
         }
         End::Elsewhere => blame(Some(ATTEMPT), || {

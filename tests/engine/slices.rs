@@ -11,19 +11,19 @@ use latentd::{
 };
 use serde_json::{Value, json};
 
-use super::{Bench, Observed, RunError, deepcache, outcome, with};
+use super::{EngineFixture, Observed, RunError, deepcache, outcome, with};
 
 /// A slice that is shorter than every call, so each call has one row and pauses after each layer.
 const SHORTEST_SLICE: Duration = Duration::from_nanos(1);
 
 /// An engine with the embedded model and its add-ons.
-fn embedded(slice: Duration) -> Bench {
+fn embedded(slice: Duration) -> EngineFixture {
     let none = Path::new("");
     let catalogue = Catalogue::open(none, "emoji").unwrap();
     let catalogue = catalogue.with_adapters(Adapters::open(none, none).unwrap());
-    let mut bench = Bench::sliced(16, 2, slice);
-    bench.catalogue = catalogue.with_control_nets(ControlNets::open(none).unwrap());
-    bench
+    let mut fixture = EngineFixture::sliced(16, 2, slice);
+    fixture.catalogue = catalogue.with_control_nets(ControlNets::open(none).unwrap());
+    fixture
 }
 
 /// A picture with edges, for ControlNets and as a start image.
@@ -32,17 +32,17 @@ fn picture(side: u32) -> RgbImage {
     RgbImage { width: side, height: side, pixels: pixels.collect() }
 }
 
-fn start(bench: &Bench, request: Value) -> mpsc::Receiver<Observed> {
-    let job = bench.job(request);
+fn start(fixture: &EngineFixture, request: Value) -> mpsc::Receiver<Observed> {
+    let job = fixture.job(request);
     let Work::Draw(draw) = &job.work;
-    let model = bench.catalogue.load(&job.model).unwrap();
+    let model = fixture.catalogue.load(&job.model).unwrap();
     let side = draw.width;
     let mut inputs = Inputs::default();
     let image = draw.source.iter().map(|_| ImageField::Image);
     for place in image.chain((0..draw.controls.len()).map(ImageField::Control)) {
         inputs.put(place, picture(side));
     }
-    bench.start_prepared(bench.catalogue.prepare(job, inputs, model, None).unwrap()).1
+    fixture.start_prepared(fixture.catalogue.prepare(job, inputs, model, None).unwrap()).1
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn pictures_do_not_depend_on_pauses_between_layers() {
 
 #[test]
 fn pictures_of_fixtures_do_not_depend_on_pauses_between_layers() {
-    let (whole, sliced) = (Bench::new(16, 2), Bench::sliced(16, 2, SHORTEST_SLICE));
+    let (whole, sliced) = (EngineFixture::new(16, 2), EngineFixture::sliced(16, 2, SHORTEST_SLICE));
     for model in ["sd1", "sd2", "sdxl", "lcm"].into_iter().filter(|model| whole.catalogue.card(model).is_some()) {
         let request = json!({"model": model, "prompt": "a fox", "steps": 2, "seed": 1, "n": 2});
         assert!(sliced.draw(request.clone()) == whole.draw(request), "{model}");
@@ -78,27 +78,27 @@ fn pictures_of_fixtures_do_not_depend_on_pauses_between_layers() {
 
 #[test]
 fn a_cancel_takes_effect_in_the_middle_of_a_call() {
-    let bench = embedded(SHORTEST_SLICE);
+    let fixture = embedded(SHORTEST_SLICE);
     let large = json!({"model": "emoji", "prompt": "a", "width": 1024, "height": 1024, "steps": 900, "n": 8});
-    let (cancel, observed) = bench.start(large);
+    let (cancel, observed) = fixture.start(large);
     // When a small run that came later has ended, the first call of the large run is in progress.
     while !matches!(observed.recv().unwrap(), Observed::Progress(Phase::Denoising, 0, _)) {}
-    bench.draw(json!({"model": "emoji", "prompt": "b", "steps": 1, "guidance_scale": 1.0}));
+    fixture.draw(json!({"model": "emoji", "prompt": "b", "steps": 1, "guidance_scale": 1.0}));
     cancel.cancel(Reason::Canceled);
     assert!(matches!(outcome(&observed), Err(RunError::Canceled(Reason::Canceled))));
-    assert_eq!(bench.metrics.steps.get(), 1, "no row of the first step of the large run was completed");
+    assert_eq!(fixture.metrics.steps.get(), 1, "no row of the first step of the large run was completed");
 }
 
 /// A request that waits for the memory of a model is only polled again when a run has ended.
 #[test]
 fn the_end_of_a_run_is_reported_after_its_model_is_released() {
-    let bench = embedded(SHORTEST_SLICE);
+    let fixture = embedded(SHORTEST_SLICE);
     let large = json!({"model": "emoji", "prompt": "a", "width": 1024, "height": 1024, "steps": 900, "n": 8});
-    let model = bench.catalogue.load("emoji").unwrap();
+    let model = fixture.catalogue.load("emoji").unwrap();
     let before = std::sync::Arc::strong_count(&model);
-    let (cancel, observed) = bench.start(large);
+    let (cancel, observed) = fixture.start(large);
     while !matches!(observed.recv().unwrap(), Observed::Progress(Phase::Denoising, 0, _)) {}
-    bench.draw(json!({"model": "emoji", "prompt": "b", "steps": 1, "guidance_scale": 1.0}));
+    fixture.draw(json!({"model": "emoji", "prompt": "b", "steps": 1, "guidance_scale": 1.0}));
     cancel.cancel(Reason::Canceled);
     let handles =
         observed.iter().find_map(|call| if let Observed::Handles(handles) = call { Some(handles) } else { None });

@@ -1,4 +1,5 @@
-//! Polls the counters and logs of processes, so that the steps of a process are known even after it was killed.
+//! Polls the metrics of processes and the stored parts of run logs, so that tests know how many steps a process
+//! computed and stored before it was killed.
 
 use std::{
     collections::BTreeMap,
@@ -68,7 +69,7 @@ pub fn sum(text: &str, name: &str) -> f64 {
 pub const COMPUTED: &str = "latentd_steps_total";
 pub const REPLAYED: &str = "latentd_replayed_steps_total";
 
-/// Records when the parts of logs of running generations are stored in the folder, until this is dropped.
+/// Polls the folder of blobs for the parts of run logs, and notes when each upload began and ended. Stops when dropped.
 pub struct Parts {
     seen: Arc<Mutex<BTreeMap<PathBuf, (SystemTime, SystemTime)>>>,
     looking: AbortHandle,
@@ -120,7 +121,7 @@ impl Drop for Parts {
     }
 }
 
-/// The ids of generations in the log lines with this message, once for each line.
+/// The ids of the generations in those lines of the process's log file that contain `message`, one id per line.
 pub fn logged(launch: &Launch, message: &str) -> Vec<String> {
     let log = std::fs::read_to_string(launch.log.as_ref().unwrap()).unwrap();
     let lines = log.lines().filter(|line| line.contains(message));

@@ -119,13 +119,13 @@ async fn the_operator_can_list_and_drain_workers() {
         running: 3,
         speed: Some(2.5),
     };
-    assert!(!api.store.beat(&beat).await.unwrap());
+    assert!(!api.store.heartbeat(&beat).await.unwrap());
     let list = api.operate(GET, "/admin/workers", Value::Null).await.json();
     assert_eq!((list["data"][0]["id"].as_str(), list["data"][0]["speed"].as_f64()), (Some("one"), Some(2.5)));
     assert_eq!((list["data"][0]["running"].as_u64(), list["data"][0]["draining"].as_bool()), (Some(3), Some(false)));
     let drained = api.operate(POST, "/admin/workers/one/drain", Value::Null).await;
     assert_eq!((drained.status, drained.json()["draining"].as_bool()), (202, Some(true)));
-    assert!(api.store.beat(&beat).await.unwrap());
+    assert!(api.store.heartbeat(&beat).await.unwrap());
     assert_eq!(api.operate(POST, "/admin/workers/two/drain", Value::Null).await.status, 404);
 }
 

@@ -36,7 +36,7 @@ async fn beat(api: &TestApi, speed: f64) {
         running: 0,
         speed: Some(speed),
     };
-    api.store.beat(&beat).await.unwrap();
+    api.store.heartbeat(&beat).await.unwrap();
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ impl Upkeep for SilentStore {
         pending().await
     }
 
-    async fn condemn(&self, _: Attempt) -> Result<Option<Record>, StoreError> {
+    async fn give_up_aborted(&self, _: Attempt) -> Result<Option<Record>, StoreError> {
         pending().await
     }
 
@@ -157,7 +157,7 @@ impl Fleet for SilentStore {
         pending().await
     }
 
-    async fn beat(&self, _: &Heartbeat) -> Result<bool, StoreError> {
+    async fn heartbeat(&self, _: &Heartbeat) -> Result<bool, StoreError> {
         pending().await
     }
 

@@ -25,47 +25,50 @@ pub async fn a_worker_with_a_heartbeat_is_listed(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (store, other) = (&stores[0], &stores[1]);
     assert!(store.workers().await.unwrap().is_empty());
-    assert!(!store.beat(&beat("zoe")).await.unwrap());
+    assert!(!store.heartbeat(&beat("zoe")).await.unwrap());
     let young = Heartbeat { speed: None, models: Vec::new(), running: 0, ..beat("ann") };
-    other.beat(&young).await.unwrap();
+    other.heartbeat(&young).await.unwrap();
     let workers = other.workers().await.unwrap();
-    assert_eq!(workers.iter().map(|worker| seen(&worker.beat)).collect::<Vec<_>>(), [seen(&young), seen(&beat("zoe"))]);
+    assert_eq!(
+        workers.iter().map(|worker| seen(&worker.heartbeat)).collect::<Vec<_>>(),
+        [seen(&young), seen(&beat("zoe"))]
+    );
     assert!(workers.iter().all(|worker| !worker.draining && worker.beaten_at == worker.started_at));
 
     let later = Heartbeat { running: 1, speed: Some(4.0), models: vec!["large".to_owned()], ..beat("ann") };
     tokio::time::sleep(Duration::from_millis(2)).await;
-    store.beat(&later).await.unwrap();
+    store.heartbeat(&later).await.unwrap();
     let ann = store.workers().await.unwrap().remove(0);
-    assert_eq!((seen(&ann.beat), ann.started_at), (seen(&later), workers[0].started_at));
+    assert_eq!((seen(&ann.heartbeat), ann.started_at), (seen(&later), workers[0].started_at));
     assert!(ann.beaten_at > ann.started_at);
 }
 
 pub async fn a_heartbeat_tells_a_worker_to_drain(place: &dyn Place) {
     let store = place.open().await;
     assert!(!store.drain_worker("zoe", true).await.unwrap());
-    store.beat(&beat("zoe")).await.unwrap();
-    store.beat(&beat("ann")).await.unwrap();
+    store.heartbeat(&beat("zoe")).await.unwrap();
+    store.heartbeat(&beat("ann")).await.unwrap();
     assert!(!store.drain_worker("zo", true).await.unwrap());
     assert!(store.drain_worker("zoe", true).await.unwrap());
     for _ in 0..2 {
-        assert!(store.beat(&beat("zoe")).await.unwrap());
-        assert!(!store.beat(&beat("ann")).await.unwrap());
+        assert!(store.heartbeat(&beat("zoe")).await.unwrap());
+        assert!(!store.heartbeat(&beat("ann")).await.unwrap());
     }
     let draining: Vec<bool> = store.workers().await.unwrap().iter().map(|worker| worker.draining).collect();
     assert_eq!(draining, [false, true]);
     assert!(store.drain_worker("zoe", false).await.unwrap());
-    assert!(!store.beat(&beat("zoe")).await.unwrap(), "the worker may claim again");
+    assert!(!store.heartbeat(&beat("zoe")).await.unwrap(), "the worker may claim again");
 }
 
 pub async fn a_worker_that_leaves_is_not_listed(place: &dyn Place) {
     let store = place.open().await;
-    store.beat(&beat("zoe")).await.unwrap();
-    store.beat(&beat("ann")).await.unwrap();
+    store.heartbeat(&beat("zoe")).await.unwrap();
+    store.heartbeat(&beat("ann")).await.unwrap();
     store.drain_worker("zoe", true).await.unwrap();
     store.leave("zoe").await.unwrap();
     store.leave("nobody").await.unwrap();
     let workers = store.workers().await.unwrap();
-    assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["ann"]);
+    assert_eq!(workers.iter().map(|worker| worker.heartbeat.worker.as_str()).collect::<Vec<_>>(), ["ann"]);
     assert!(!store.drain_worker("zoe", true).await.unwrap());
     // A purge keeps workers that are alive.
     store.purge().await.unwrap();
@@ -95,7 +98,7 @@ pub async fn the_workload_counts_queued_and_running_generations(place: &dyn Plac
     assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, 0.25);
 
     for (worker, speed) in [("zoe", Some(2.5)), ("ann", None), ("bob", Some(0.25))] {
-        store.beat(&Heartbeat { speed, ..beat(worker) }).await.unwrap();
+        store.heartbeat(&Heartbeat { speed, ..beat(worker) }).await.unwrap();
     }
     assert_eq!(store.workload(HOUR, 0).await.unwrap().speed, 2.75);
     store.leave("zoe").await.unwrap();

@@ -184,7 +184,7 @@ fn attempt(lease: &Lease) -> Attempt {
     Attempt { id: lease.id(), fence: lease.fence() }
 }
 
-pub async fn condemning_an_attempt_ends_its_generation(place: &dyn Place) {
+pub async fn giving_up_an_aborted_attempt_ends_its_generation(place: &dyn Place) {
     let store = place.open().await;
     // The attempt is reaped first, canceled first, or neither.
     let mut condemned = Vec::new();
@@ -198,7 +198,7 @@ pub async fn condemning_an_attempt_ends_its_generation(place: &dyn Place) {
         if is_reaped {
             assert_eq!(reap_late(&*store, 9).await.queued, [id]);
         }
-        let ended = store.condemn(attempt(&lease)).await.unwrap().unwrap();
+        let ended = store.give_up_aborted(attempt(&lease)).await.unwrap().unwrap();
         let record = get(&*store, id).await;
         assert_eq!(seen(&ended), seen(&record));
         assert_eq!((record.crash_count, record.dead), (1, !is_canceled));
@@ -210,7 +210,7 @@ pub async fn condemning_an_attempt_ends_its_generation(place: &dyn Place) {
             }
             other => panic!("{other:?}"),
         }
-        assert!(store.condemn(attempt(&lease)).await.unwrap().is_none(), "the generation has already ended");
+        assert!(store.give_up_aborted(attempt(&lease)).await.unwrap().is_none(), "the generation has already ended");
         assert_eq!(seen(&get(&*store, id).await), seen(&record));
         // No crashed generation is left that must run alone.
         let next = accept(&*store, 1).await[0];
@@ -223,7 +223,7 @@ pub async fn condemning_an_attempt_ends_its_generation(place: &dyn Place) {
     assert_eq!(store.revive(condemned[0]).await.unwrap().unwrap().status, Status::Queued);
 }
 
-pub async fn only_the_latest_attempt_can_be_condemned(place: &dyn Place) {
+pub async fn only_the_latest_attempt_can_be_given_up_as_aborted(place: &dyn Place) {
     let store = place.open().await;
     let id = accept(&*store, 1).await[0];
     let (_, first) = store.claim(&late_worker("victim"), 1, true).await.unwrap().remove(0);
@@ -231,10 +231,10 @@ pub async fn only_the_latest_attempt_can_be_condemned(place: &dyn Place) {
     let (_, second) = claim_one(&*store).await;
     let before = seen(&get(&*store, id).await);
     for attempt in [attempt(&first), Attempt { id: GenerationId::new(), fence: 1 }] {
-        assert!(store.condemn(attempt).await.unwrap().is_none());
+        assert!(store.give_up_aborted(attempt).await.unwrap().is_none());
     }
     assert_eq!(seen(&get(&*store, id).await), before);
     store.finish(second, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
-    assert!(store.condemn(attempt(&first)).await.unwrap().is_none());
+    assert!(store.give_up_aborted(attempt(&first)).await.unwrap().is_none());
     assert_eq!(dead(&*store).await, []);
 }

@@ -183,12 +183,12 @@ async fn a_worker_without_a_heartbeat_for_an_hour_is_removed() {
     for name in ["gone", "here"] {
         let models = vec!["tiny".to_owned()];
         let beat = Heartbeat { worker: name.to_owned(), version: String::new(), models, running: 0, speed: Some(1.0) };
-        store.beat(&beat).await.unwrap();
+        store.heartbeat(&beat).await.unwrap();
     }
     let mut database = database(place.path()).await;
     database.execute("UPDATE workers SET beaten_at = beaten_at - 3600001 WHERE id = 'gone'").await.unwrap();
     let workers = store.workers().await.unwrap();
-    assert_eq!(workers.iter().map(|worker| worker.beat.worker.as_str()).collect::<Vec<_>>(), ["here"]);
+    assert_eq!(workers.iter().map(|worker| worker.heartbeat.worker.as_str()).collect::<Vec<_>>(), ["here"]);
     assert_eq!(store.workload(Duration::from_secs(60), 0).await.unwrap().speed, 1.0);
     store.purge().await.unwrap();
     let left: Vec<String> = sqlx::query_scalar("SELECT id FROM workers").fetch_all(&mut database).await.unwrap();

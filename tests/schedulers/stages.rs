@@ -1,6 +1,6 @@
 //! Tests of the stages of a generation: every accepted request can be sampled to its end.
 
-use latentd::diffusion::{InvalidSteps, Noise, OwnSchedule, Schedule, SchedulerConfig, Stages, names, sample};
+use latentd::diffusion::{BaseSchedule, InvalidSteps, Noise, Schedule, SchedulerConfig, Stages, names, sample};
 use latentd::generation::{Draw, Job, SchedulerChoice, Work};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -65,7 +65,7 @@ fn configs() -> Vec<SchedulerConfig> {
 
 /// Runs all stages and checks that they take the calls and steps of their schedules.
 fn run(stages: &Stages) {
-    for schedule in [Some(&stages.own), stages.refiner.as_ref()].into_iter().flatten() {
+    for schedule in [Some(&stages.base), stages.refiner.as_ref()].into_iter().flatten() {
         let network = Synthetic::default();
         let x = Noise::batch(7).draw([1, 1, 2, 2]);
         let drawn = block_on(sample(&network, schedule, 0.5, x, &mut Noise::batch(3)));
@@ -107,7 +107,7 @@ proptest! {
         let draw = draw(&joined(&[json!({"steps": steps}), first, second, levels]));
         for config in configs() {
             let refiner = switch_at.map(|_| &config);
-            if let Ok(stages) = Stages::of(&draw, OwnSchedule { config: &config, is_distilled }, refiner) {
+            if let Ok(stages) = Stages::of(&draw, BaseSchedule { config: &config, is_distilled }, refiner) {
                 run(&stages);
             }
         }
@@ -123,7 +123,7 @@ fn stages_without_a_step_are_refused_with_field_and_bound() {
     let refused = |name: &str, parts: &[Value]| {
         let config = config(name);
         let draw = draw(&joined(parts));
-        let own = OwnSchedule { config: &config, is_distilled: false };
+        let own = BaseSchedule { config: &config, is_distilled: false };
         Stages::of(&draw, own, draw.refiner.as_ref().map(|_| &config)).unwrap_err()
     };
     let steps = |steps: usize| json!({"steps": steps});

@@ -182,7 +182,7 @@ fn all_network_outputs_equal_those_of_the_folder() {
         let channels = parts["unet"]["conv_in.weight"].shape[1];
         let answers = |sd: &StableDiffusion| {
             let text = sd.encode_text(&prompt, 0).to_end().unwrap();
-            let time_ids = (0..spec.time_ids).map(|i| 40.0 + i as f32).collect();
+            let time_ids = (0..spec.time_id_count).map(|i| 40.0 + i as f32).collect();
             let added = text.pooled.clone().map(|text_embeds| Added { text_embeds, time_ids });
             let guidance = [6.5];
             let conditions = Conditions {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::SamplerInputs;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::{of_rho, rounded};
 use crate::diffusion::scheduler_config::keys::Keys;
 use crate::diffusion::scheduler_config::{Class, Sampler, SchedulerConfig, Training};

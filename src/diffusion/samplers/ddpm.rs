@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::SamplerInputs;
 use crate::diffusion::betas::BetaSchedule;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::posterior::{StepPosterior, Variance};
 use crate::diffusion::prediction::Clip;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::trained_points;
 use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, Keys, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, Training, ZeroSignal};

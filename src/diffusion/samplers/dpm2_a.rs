@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::{SamplerInputs, dpm2};
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, TRAINING};
 use crate::diffusion::scheduler_config::{
     Class, Label, Name, RunPoints, Sampler, SchedulerConfig, Training, epsilon_or_velocity,

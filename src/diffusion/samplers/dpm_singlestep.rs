@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::SamplerInputs;
 use super::exponential::Step;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, THRESHOLDING, TRAINING, refused};
 use crate::diffusion::scheduler_config::{Class, DpmSolver, FinalSigma, Name, Sampler, SchedulerConfig};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::SamplerInputs;
 use super::dpm_multistep::{Multistep, dpm_multistep};
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::{Last, edm_points};
 use crate::diffusion::scheduler_config::keys::{EDM, Keys, THRESHOLDING};
 use crate::diffusion::scheduler_config::{Class, EdmLevels, Sampler, SchedulerConfig, edm_prediction};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::SamplerInputs;
 use super::euler::euler;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::{Last, edm_points};
 use crate::diffusion::scheduler_config::keys::{EDM, Keys};
 use crate::diffusion::scheduler_config::{Class, EdmLevels, Name, Sampler, SchedulerConfig, edm_prediction};

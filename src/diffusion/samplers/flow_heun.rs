@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::SamplerInputs;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::flow_points;
 use crate::diffusion::scheduler_config::flow::FlowKeys;
 use crate::diffusion::scheduler_config::keys::Keys;

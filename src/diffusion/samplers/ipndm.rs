@@ -3,11 +3,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::SamplerInputs;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::scheduler_config::keys::{Keys, refused};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, ZeroSignal};
 use crate::diffusion::step_source::StepSource;

@@ -1,13 +1,13 @@
-//! SamplerInputs of latent consistency models (LCM, Luo et al. 2023, arXiv:2310.04378): diffusers' `LCMScheduler`.
+//! Sampler of latent consistency models (LCM, Luo et al. 2023, arXiv:2310.04378): diffusers' `LCMScheduler`.
 
 use std::sync::Arc;
 
 use super::SamplerInputs;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::distilled_points;
 use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, DISTILLED, Keys, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Label, Name, Sampler, SchedulerConfig, Training, ZeroSignal};

@@ -3,12 +3,12 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::SamplerInputs;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::denoiser::Denoiser;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Prediction;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::{Schedule, trained_points};
 use crate::diffusion::scheduler_config::keys::{Keys, SPACING, TRAINING};
 use crate::diffusion::scheduler_config::{

@@ -1,13 +1,13 @@
-//! SamplerInputs of trajectory consistency models (TCD, Zheng et al. 2024, arXiv:2402.19159): diffusers' `TCDScheduler`.
+//! Sampler of trajectory consistency models (TCD, Zheng et al. 2024, arXiv:2402.19159): diffusers' `TCDScheduler`.
 
 use std::sync::Arc;
 
 use super::SamplerInputs;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::Clip;
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::distilled_points;
 use crate::diffusion::scheduler_config::keys::{CLIP_SAMPLE, DISTILLED, Keys, SPACING, THRESHOLDING, TRAINING};
 use crate::diffusion::scheduler_config::{Class, Name, Sampler, SchedulerConfig, Training, ZeroSignal};

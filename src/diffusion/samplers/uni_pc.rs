@@ -5,11 +5,11 @@ use std::{collections::VecDeque, sync::Arc};
 use serde_json::Value;
 
 use super::SamplerInputs;
-use crate::diffusion::denoise::Denoise;
 use crate::diffusion::error::{Error, InvalidScheduler, InvalidSteps};
 use crate::diffusion::latents::Latents;
 use crate::diffusion::point::Point;
 use crate::diffusion::prediction::{Clip, Prediction};
+use crate::diffusion::sample::Denoise;
 use crate::diffusion::schedule::{DpmLevels, Last, dpm_points};
 use crate::diffusion::scheduler_config::flow::FlowKeys;
 use crate::diffusion::scheduler_config::keys::{Keys, RESPACING, SPACING, THRESHOLDING, TRAINING, refused};

@@ -41,17 +41,17 @@ fn holding(kind: &Kind, rows: usize, service: f64, holds: usize) -> WaitingCall 
     WaitingCall { holds, begins: if holds > 0 { 0 } else { run.begins }, ..run }
 }
 
-fn go_on(call: usize, for_run: impl Into<Option<usize>>) -> Next {
-    Next::Continue { call, for_run: for_run.into() }
+fn go_on(batch: usize, charged: impl Into<Option<usize>>) -> Next {
+    Next::Continue { batch, charged: charged.into() }
 }
 
 fn begin(picks: &[(usize, usize)]) -> Next {
     begin_for(picks, None)
 }
 
-fn begin_for(picks: &[(usize, usize)], for_run: impl Into<Option<usize>>) -> Next {
+fn begin_for(picks: &[(usize, usize)], charged: impl Into<Option<usize>>) -> Next {
     let picks = picks.iter().map(|&(waiting, rows)| Pick { waiting, rows }).collect();
-    Next::Begin { picks, for_run: for_run.into() }
+    Next::Begin { picks, charged: charged.into() }
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn a_batch_takes_as_many_rows_as_fit_a_slice_and_the_memory() {
 }
 
 #[test]
-fn a_call_put_aside_has_its_turn_as_an_ask_has() {
+fn a_paused_batch_has_its_turn_like_a_waiting_call() {
     let key = denoiser(8);
-    let paused = |service, arrival| PausedCall { service, arrival, bytes: 1, holds: 0 };
+    let paused = |service, arrival| PausedBatch { service, arrival, bytes: 1, holds: 0 };
     assert_eq!(choose(&[], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
     assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
     assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(2.5, 1)], limits(9)), begin(&[(0, 1)]));
@@ -92,7 +92,7 @@ fn a_call_put_aside_has_its_turn_as_an_ask_has() {
 #[test]
 fn a_long_call_that_finds_no_memory_gives_its_turn_away_and_a_short_one_needs_none() {
     let key = denoiser(64);
-    let paused = [PausedCall { service: 9.0, arrival: 0, bytes: 700, holds: 0 }];
+    let paused = [PausedBatch { service: 9.0, arrival: 0, bytes: 700, holds: 0 }];
     let long = WaitingCall { seconds: 5.0, bytes: 400, ..run(&key, 2, 1.0) };
     assert_eq!(choose(std::slice::from_ref(&long), &paused, limits(9)), go_on(0, 0));
     let narrower = WaitingCall { bytes: 300, ..long.clone() };
@@ -108,24 +108,24 @@ fn decoding_a_large_picture_goes_row_by_row() {
 }
 
 #[test]
-fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_under_way() {
-    let (begins, under_way, small) = (decoder(64, 0), decoder(64, 3), denoiser(8));
+fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_in_progress() {
+    let (begins, in_progress, small) = (decoder(64, 0), decoder(64, 3), denoiser(8));
     let run = |kind, service, holds| holding(kind, 1, service, holds);
-    let waiting = [run(&begins, 1.0, 0), run(&small, 2.0, 0), run(&under_way, 9.0, 64 * 64)];
+    let waiting = [run(&begins, 1.0, 0), run(&small, 2.0, 0), run(&in_progress, 9.0, 64 * 64)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(2, 1)], 0));
     assert_eq!(choose(&waiting[1..], &[], limits(16)), begin(&[(0, 1)]), "others go before as ever");
     assert_eq!(choose(&waiting[..2], &[], limits(16)), begin(&[(0, 1)]), "there is room again");
-    let paused = [PausedCall { service: 8.0, arrival: 0, bytes: 1, holds: 64 * 64 }];
+    let paused = [PausedBatch { service: 8.0, arrival: 0, bytes: 1, holds: 64 * 64 }];
     assert_eq!(choose(&waiting[..2], &paused, limits(16)), go_on(0, 0), "it is in the middle of a stage");
 }
 
 #[test]
 fn small_pictures_are_decoded_beside_a_large_one_and_large_ones_one_at_a_time() {
-    let (large, small, under_way, other) = (decoder(256, 0), decoder(16, 0), decoder(256, 7), decoder(64, 1));
+    let (large, small, in_progress, other) = (decoder(256, 0), decoder(16, 0), decoder(256, 7), decoder(64, 1));
     let run = |kind, service, holds| holding(kind, 1, service, holds);
-    let waiting = [run(&small, 1.0, 0), run(&under_way, 9.0, 256 * 256)];
+    let waiting = [run(&small, 1.0, 0), run(&in_progress, 9.0, 256 * 256)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 1)]));
-    let waiting = [run(&large, 1.0, 0), run(&under_way, 9.0, 256 * 256)];
+    let waiting = [run(&large, 1.0, 0), run(&in_progress, 9.0, 256 * 256)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(1, 1)], 0));
     let waiting = [run(&large, 1.0, 0), run(&other, 9.0, 64 * 64)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 1)]));

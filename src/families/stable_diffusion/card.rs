@@ -39,7 +39,7 @@ pub(super) fn card(
         size_multiple: spec.size_multiple as u32,
         inpaint_guidance_scale: extras.guidance_scale.or(Some(inpaint_guidance_scale)),
         max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
-        time_ids: spec.time_ids,
+        time_id_count: spec.time_id_count,
         zero_negative: spec.zero_negative,
         guidance_embedding: spec.guidance_embedding,
         context_width: spec.context_width,

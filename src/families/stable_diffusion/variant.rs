@@ -63,7 +63,7 @@ impl<K: StableDiffusionVariant> Recipe for K {
 /// The parameters by which these families differ.
 pub(in crate::families) struct VariantParameters {
     /// How many numbers about picture sizes the U-Net receives.
-    pub time_ids: usize,
+    pub time_id_count: usize,
     /// Whether the model can draw from noise alone; otherwise it only improves pictures.
     pub draws_from_noise: bool,
     /// Default steps and guidance scales.
@@ -96,7 +96,7 @@ impl VariantParameters {
 
     /// Checks that the U-Net receives as many numbers about sizes as the family of the index gives.
     fn check(&self, spec: &Spec) -> Result<(), LoadError> {
-        if spec.time_ids == self.time_ids {
+        if spec.time_id_count == self.time_id_count {
             return Ok(());
         }
         Err(LoadError::BadKey {
@@ -104,7 +104,7 @@ impl VariantParameters {
             key: "_class_name".into(),
             reason: format!(
                 "the pipeline, by this and requires_aesthetics_score, gives the U-Net {} numbers of sizes; it takes {}",
-                self.time_ids, spec.time_ids
+                self.time_id_count, spec.time_id_count
             ),
         })
     }

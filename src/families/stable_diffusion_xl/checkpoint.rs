@@ -16,7 +16,7 @@ pub const CHECKPOINT: Checkpoint = Checkpoint {
     ],
     sample_size: |_| 128,
     scaling_factor: 0.13025,
-    time_ids: 6,
+    time_id_count: 6,
     // Other programs read EDM marks only in this family.
     reads_edm_marks: true,
     class: |purpose| match purpose {

@@ -11,7 +11,7 @@ pub const CHECKPOINT: Checkpoint = Checkpoint {
     text_encoders: &[TextEncoder::second("conditioner.embedders.0.model.")],
     sample_size: |_| 128,
     scaling_factor: 0.13025,
-    time_ids: 5,
+    time_id_count: 5,
     reads_edm_marks: false,
     class: |_| "StableDiffusionXLImg2ImgPipeline",
     settings: &[("force_zeros_for_empty_prompt", false), ("requires_aesthetics_score", true)],

@@ -20,7 +20,7 @@ use crate::config::Http;
 /// Pause after a failed accept, because the next one may fail for the same reason, such as a lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Shortest time between two log lines about addresses with too many connections.
-const SILENCE: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A listener that keeps at most `http.max_connections` connections open; further ones wait in the system's queue.
 /// Further connections of an address that has `http.max_connections_per_address` are closed at once.
@@ -113,7 +113,7 @@ impl Addresses {
 
     fn warn(&self, address: IpAddr) {
         let mut warned_at = self.warned_at.lock();
-        if warned_at.is_none_or(|at| at.elapsed() >= SILENCE) {
+        if warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
             *warned_at = Some(Instant::now());
             let most = self.most;
             tracing::warn!(

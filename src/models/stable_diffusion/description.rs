@@ -81,7 +81,7 @@ impl Description {
             context_length,
             context_width: unet_config.text_width(),
             pooled_width,
-            time_ids: time_ids(&unet_config, pooled_width)?,
+            time_id_count: time_id_count(&unet_config, pooled_width)?,
             guidance_embedding: unet_config.time_cond_proj_dim.is_some(),
             zero_negative: unet_config.added().is_some()
                 && index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true),
@@ -137,9 +137,9 @@ fn text_parts(
 }
 
 /// How many numbers about the sizes of a picture the U-Net takes: 0, 5 or 6.
-fn time_ids(unet: &UNet2DConditionConfig, pooled_width: Option<usize>) -> Result<usize, LoadError> {
+fn time_id_count(unet: &UNet2DConditionConfig, pooled_width: Option<usize>) -> Result<usize, LoadError> {
     let Some(added) = unet.added() else { return Ok(0) };
-    let count = added.time_ids(pooled_width.unwrap_or(0)).filter(|count| [5, 6].contains(count));
+    let count = added.time_id_count(pooled_width.unwrap_or(0)).filter(|count| [5, 6].contains(count));
     count.ok_or_else(|| LoadError::BadKey {
         path: "unet/config.json".into(),
         key: "projection_class_embeddings_input_dim".into(),

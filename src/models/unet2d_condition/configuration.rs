@@ -103,7 +103,7 @@ pub struct AddedConditions {
 
 impl AddedConditions {
     /// How many numbers the input has in addition to a prompt's vector of `pooled` values; `None` if no count fits.
-    pub fn time_ids(&self, pooled: usize) -> Option<usize> {
+    pub fn time_id_count(&self, pooled: usize) -> Option<usize> {
         let rest = self.width.checked_sub(pooled)?;
         rest.is_multiple_of(self.time_embed_dim).then_some(rest / self.time_embed_dim)
     }

@@ -6,7 +6,7 @@ use crate::{
     models::{demand::Demand, latent_diffusion::Part},
     pipelines::{
         Control, DenoiseRow, Denoised, Depth, LatentDiffusion, Model, NetworkError,
-        call::{Call, Counts, LogFormat, Shape},
+        call::{Call, LogFormat, RowMetric, Shape},
     },
 };
 
@@ -63,10 +63,10 @@ impl Call for DenoiseCall {
         LatentDiffusion::of(model)?.denoise(self.shape, self.depth, rows).await
     }
 
-    fn counts(&self) -> Counts {
+    fn row_metric(&self) -> RowMetric {
         match self.depth {
-            Depth::Full | Depth::Keeping => Counts::Step,
-            Depth::Shallow => Counts::ShallowStep,
+            Depth::Full | Depth::Keeping => RowMetric::Step,
+            Depth::Shallow => RowMetric::ShallowStep,
         }
     }
 

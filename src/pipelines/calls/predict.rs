@@ -6,7 +6,7 @@ use crate::{
     models::demand::Demand,
     pipelines::{
         Model, NetworkError, PlainUNet,
-        call::{Call, Counts, LogFormat, Shape},
+        call::{Call, LogFormat, RowMetric, Shape},
     },
 };
 
@@ -53,8 +53,8 @@ impl Call for Predict {
         model.networks::<PlainUNet>()?.predict(self.shape, rows).await
     }
 
-    fn counts(&self) -> Counts {
-        Counts::Step
+    fn row_metric(&self) -> RowMetric {
+        RowMetric::Step
     }
 
     fn is_finite(prediction: &Vec<f32>) -> bool {

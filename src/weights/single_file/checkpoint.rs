@@ -9,8 +9,8 @@ use super::marks::Marks;
 /// A kind of checkpoint in one file: how to recognize such a file, and properties that all published models of the kind
 /// share and no tensor's shape shows. Each kind belongs to a family of models.
 pub struct Checkpoint {
-    /// A prefix of some tensor's name. If the prefixes of several kinds are in a file, the kind with the most tensors of
-    /// its text encoders counts.
+    /// A prefix of some tensor's name. If the prefixes of several kinds are in a file, the kind with the most tensors
+    /// of its text encoders counts.
     pub mark: &'static str,
     pub text_encoders: &'static [TextEncoder],
     /// Side of the latents that the U-Net was trained on.
@@ -18,7 +18,7 @@ pub struct Checkpoint {
     /// Latents for the U-Net are the autoencoder's latents times this factor.
     pub scaling_factor: f64,
     /// How many numbers a U-Net with an added embedding takes in addition to the pooled text.
-    pub time_ids: usize,
+    pub time_id_count: usize,
     /// Whether a file may have the marks of training on EDM's noise levels.
     pub reads_edm_marks: bool,
     /// The class of diffusers' pipeline for the folder.

@@ -38,7 +38,7 @@ pub(super) fn of(kind: Kind, parts: &Parts, marks: &Marks) -> Result<Configs, St
     unet["in_channels"] = inputs.into();
     unet["out_channels"] = outputs.into();
     unet["sample_size"] = sample_size.into();
-    if let Some(time_dim) = time_ids(checkpoint, &unet_part, pooled)? {
+    if let Some(time_dim) = size_embedding_width(checkpoint, &unet_part, pooled)? {
         unet["addition_time_embed_dim"] = time_dim.into();
     }
     add("unet/config.json", unet);
@@ -76,14 +76,19 @@ fn model_index(checkpoint: &Checkpoint, purpose: Purpose, scheduler: &Value) -> 
     index
 }
 
-/// The width of the embedding of each number about the picture's sizes: the width of the added embedding without the
-/// pooled text, divided by the count of the numbers. `None` if there is no such embedding.
-fn time_ids(checkpoint: &Checkpoint, unet: &Outline, pooled: Option<usize>) -> Result<Option<usize>, String> {
+/// The width of the embedding of one micro-conditioning number (diffusers' `addition_time_embed_dim`). The U-Net takes
+/// the pooled text of width `pooled` and these embeddings side by side, so they have what remains of the input's width.
+/// `None` if the U-Net has no such input.
+fn size_embedding_width(
+    checkpoint: &Checkpoint,
+    unet: &Outline,
+    pooled: Option<usize>,
+) -> Result<Option<usize>, String> {
     if !unet.has("add_embedding.linear_1.weight") {
         return Ok(None);
     }
     let inputs = unet.axis("add_embedding.linear_1.weight", 1)?;
-    let numbers = checkpoint.time_ids;
+    let numbers = checkpoint.time_id_count;
     let rest =
         pooled.and_then(|pooled| inputs.checked_sub(pooled)).filter(|rest| numbers > 0 && rest.is_multiple_of(numbers));
     let rest = rest.ok_or_else(|| format!("its added embedding of {inputs} does not fit its pooled text"))?;
@@ -111,7 +116,8 @@ fn down(unet: &Outline) -> Result<Value, String> {
     }
     let middle = unet.count("mid_block.attentions.0.transformer_blocks.");
     if let Some(last) = layers.last_mut().filter(|_| types.last() == Some(&"DownBlock2D") && middle > 0) {
-        *last = middle; // The middle block takes the last block's number.
+        // In diffusers, the last entry is also the number of transformers of the middle block.
+        *last = middle;
     }
     if middle > 0 && text_width.is_none() {
         let attention = "mid_block.attentions.0";

@@ -62,7 +62,7 @@ impl Drawing {
         };
         tokio::select! {
             biased;
-            () = tell.canceled() => {
+            () = tell.until_canceled() => {
                 Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost))))
             }
             ready = ready => ready,

@@ -16,7 +16,7 @@ use crate::{
 
 /// A preview that is not encoded yet.
 #[derive(Debug)]
-pub(super) struct Sketch {
+pub(super) struct PreviewFrame {
     pub index: u32,
     pub step: u32,
     pub preview_index: u32,
@@ -26,7 +26,7 @@ pub(super) struct Sketch {
 /// Passes on what the engine reports, without blocking.
 pub(super) struct ReportingObserver {
     tell: RunReporter,
-    sketches: mpsc::Sender<Sketch>,
+    preview_frames: mpsc::Sender<PreviewFrame>,
     portions: mpsc::Sender<Log>,
     ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
     /// When denoising began in this run, and how many steps were done by then.
@@ -38,11 +38,11 @@ pub(super) struct ReportingObserver {
 impl ReportingObserver {
     pub fn new(
         tell: RunReporter,
-        sketches: mpsc::Sender<Sketch>,
+        preview_frames: mpsc::Sender<PreviewFrame>,
         portions: mpsc::Sender<Log>,
         ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
     ) -> ReportingObserver {
-        ReportingObserver { tell, sketches, portions, ended, denoising_since: None, previews: Vec::new() }
+        ReportingObserver { tell, preview_frames, portions, ended, denoising_since: None, previews: Vec::new() }
     }
 }
 
@@ -67,7 +67,7 @@ impl Observer for ReportingObserver {
         let preview_index = self.previews[image];
         self.previews[image] += 1;
         // If the channel is full, the preview is dropped, so that a slow watcher does not block the engine.
-        let _ = self.sketches.try_send(Sketch { index, step, preview_index, frame });
+        let _ = self.preview_frames.try_send(PreviewFrame { index, step, preview_index, frame });
     }
 
     fn checkpoint(&mut self, portion: Log) -> Option<Log> {

@@ -16,10 +16,10 @@ struct Simulated {
     /// Answered rows of the current call.
     answered: usize,
     rounds: usize,
-    in_call: bool,
+    in_batch: bool,
 }
 
-/// A call in progress: its runs with their rows, and the seconds that are left.
+/// A batch in progress: its runs with their rows, and the seconds that are left.
 struct Going {
     picks: Vec<Pick>,
     left: f64,
@@ -34,7 +34,7 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: BatchLimits)
         if watched.is_some_and(|watched| runs[watched].rounds == 0) {
             return waited;
         }
-        let open: Vec<usize> = (0..runs.len()).filter(|&i| !runs[i].in_call && runs[i].rounds > 0).collect();
+        let open: Vec<usize> = (0..runs.len()).filter(|&i| !runs[i].in_batch && runs[i].rounds > 0).collect();
         let kinds: Vec<Kind> = open.iter().map(|&i| runs[i].kind.clone()).collect();
         let waiting: Vec<WaitingCall> = open
             .iter()
@@ -45,9 +45,9 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: BatchLimits)
                 WaitingCall { seconds, bytes, arrival: i as u64, ..run }
             })
             .collect();
-        let seen: Vec<PausedCall> = paused
+        let seen: Vec<PausedBatch> = paused
             .iter()
-            .map(|going| PausedCall {
+            .map(|going| PausedBatch {
                 service: going.picks.iter().map(|pick| runs[pick.waiting].service).fold(f64::INFINITY, f64::min),
                 arrival: going.picks.iter().map(|pick| pick.waiting as u64).min().unwrap(),
                 bytes: going.bytes,
@@ -57,18 +57,18 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: BatchLimits)
         let payer;
         let mut going = match choose(&waiting, &seen, limits) {
             Next::Nothing => return waited,
-            Next::Continue { call, for_run } => {
-                payer = for_run.map(|run| open[run]);
-                paused.remove(call)
+            Next::Continue { batch, charged } => {
+                payer = charged.map(|run| open[run]);
+                paused.remove(batch)
             }
-            Next::Begin { picks, for_run } => {
-                payer = for_run.map(|run| open[run]);
+            Next::Begin { picks, charged } => {
+                payer = charged.map(|run| open[run]);
                 let picks: Vec<Pick> =
                     picks.into_iter().map(|pick| Pick { waiting: open[pick.waiting], ..pick }).collect();
                 for pick in &picks {
                     let run = &mut runs[pick.waiting];
-                    assert!(!run.in_call && run.answered + pick.rows <= run.rows, "a row is in one call");
-                    run.in_call = true;
+                    assert!(!run.in_batch && run.answered + pick.rows <= run.rows, "a row is in one batch");
+                    run.in_batch = true;
                 }
                 let sum = |of: fn(&Simulated, f64) -> f64| -> f64 {
                     picks.iter().map(|pick| of(&runs[pick.waiting], pick.rows as f64)).sum()
@@ -101,7 +101,7 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: BatchLimits)
         }
         for pick in &going.picks {
             let run = &mut runs[pick.waiting];
-            run.in_call = false;
+            run.in_batch = false;
             run.answered += pick.rows;
             if run.answered == run.rows {
                 (run.answered, run.rounds) = (0, run.rounds - 1);
@@ -113,7 +113,7 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: BatchLimits)
 
 fn simulated(side: usize, rows: usize, seconds: f64, bytes: u64, rounds: usize) -> Simulated {
     let kind = denoiser(side);
-    Simulated { kind, rows, seconds, bytes, service: 0.0, answered: 0, rounds, in_call: false }
+    Simulated { kind, rows, seconds, bytes, service: 0.0, answered: 0, rounds, in_batch: false }
 }
 
 proptest! {
@@ -132,13 +132,13 @@ proptest! {
         prop_assert!(waited <= 1.1 * others.len() as f64 + 1e-6, "{} s beside {} runs", waited, others.len());
     }
 
-    /// Each run gets all of its answers exactly once, in calls of bounded time and memory, which the simulation
+    /// Each run gets all of its answers exactly once, in batches of bounded time and memory, which the simulation
     /// asserts.
     #[test]
     fn all_runs_end(runs in prop::collection::vec((0usize..3, 1usize..9, 0u64..2000), 1..6)) {
         let mut runs: Vec<Simulated> = runs.into_iter()
             .map(|(key, rows, bytes)| simulated(8 + key, rows, [0.02, 0.7, 4.5][key], bytes, 3)).collect();
         simulate(&mut runs, None, limits(16));
-        prop_assert!(runs.iter().all(|run| run.rounds == 0 && !run.in_call));
+        prop_assert!(runs.iter().all(|run| run.rounds == 0 && !run.in_batch));
     }
 }

@@ -7,7 +7,7 @@ use crate::generation::{Fields, Format, GenerationId};
 
 /// A request to create a generation.
 #[derive(Debug)]
-pub struct Order {
+pub struct CreateRequest {
     pub tenant: Arc<str>,
     pub fields: Fields,
     pub repeatable: Repeatable,

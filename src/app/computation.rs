@@ -12,40 +12,41 @@ use crate::{
 };
 
 /// The computing part of a process, not yet started.
-pub(super) struct Compute {
+pub(super) struct Computation {
     pub preload: Preload,
     pub worker: Worker,
     pub engine_threads: Vec<EngineThread>,
 }
 
 /// The running worker and engine threads.
-pub(super) struct Computing {
+pub(super) struct RunningComputation {
     worker: tokio::task::JoinHandle<()>,
     engines: Vec<JoinHandle<()>>,
 }
 
-impl Compute {
-    /// Starts the engine threads, the worker, and the loading of models for the start.
+impl Computation {
+    /// Starts the engine threads and the worker, and begins to load the models that are loaded at the start. Their
+    /// loading ends early if `draining` is canceled.
     pub fn spawn(
         self,
         stop: &CancellationToken,
         draining: &CancellationToken,
         tasks: &TaskTracker,
-    ) -> Result<Computing> {
-        let Compute { preload, worker, engine_threads } = self;
+    ) -> Result<RunningComputation> {
+        let Computation { preload, worker, engine_threads } = self;
         let start = |(i, engine): (usize, EngineThread)| {
             let thread = std::thread::Builder::new().name(format!("engine-{i}")).stack_size(ENGINE_STACK);
             thread.spawn(move || engine.run())
         };
         let engines = engine_threads.into_iter().enumerate().map(start).collect::<std::io::Result<_>>()?;
         let worker = tokio::spawn(worker.run(stop.clone()));
-        let undisturbed = draining.clone();
-        tasks.spawn(async move { undisturbed.run_until_cancelled(preload.run()).await });
-        Ok(Computing { worker, engines })
+        let until_stopping = draining.clone();
+        tasks.spawn(async move { until_stopping.run_until_cancelled(preload.run()).await });
+        Ok(RunningComputation { worker, engines })
     }
 }
 
-impl Computing {
+impl RunningComputation {
     /// Waits for the worker until `deadline`, and joins the engine threads that have ended.
     pub async fn end(self, deadline: Instant) {
         // The worker owns the last handles of the engines, so their threads end after the worker.

@@ -1,5 +1,4 @@
-//! Tests of errors that need model files or add-ons to be found: requests with such errors are refused before
-//! acceptance.
+//! Tests of requests that do not fit the files of models and add-ons. They are refused before acceptance.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -133,7 +132,7 @@ async fn add_ons_that_no_model_can_use_are_listed_with_the_reason() {
 }
 
 #[tokio::test]
-async fn of_words_that_differ_only_in_letter_case_one_is_used_and_the_other_is_listed_with_the_reason() {
+async fn words_that_differ_only_in_letter_case_stand_for_one_file_and_the_other_file_is_listed_as_failed() {
     let dir = tempfile::tempdir().unwrap();
     for word in ["upper", "UPPER", "two", "Cafe\u{301}", "caf\u{e9}"] {
         vector(dir.path(), word, 32, 0.5);

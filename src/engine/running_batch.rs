@@ -1,4 +1,4 @@
-//! A network call in progress: a batch of rows from several runs.
+//! A batch that has begun: the rows of several runs, computed together and paused between layers.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,17 +16,17 @@ use super::{
 use crate::{
     device::Device,
     models::demand::Demand,
-    pipelines::{Model, NetworkError, call::Counts},
+    pipelines::{Model, NetworkError, call::RowMetric},
 };
 
-/// The answers of a call to its rows, in order.
+/// The answers to the rows of a batch, in order.
 type Answers = Result<Box<dyn Items>, NetworkError>;
 
-/// A network call that has begun. It holds the activations of its rows and continues when it is advanced.
-pub(super) struct Call {
+/// A batch that has begun. It holds the activations of its rows and continues when it is advanced.
+pub(super) struct RunningBatch {
     pub key: BatchKey,
     /// What each row counts as in the metrics.
-    pub counts: Counts,
+    pub row_metric: RowMetric,
     computing: Computing,
     batch: Box<dyn Batch>,
     pub shares: Vec<Share>,
@@ -35,13 +35,13 @@ pub(super) struct Call {
     pub account: Account,
     /// Maximum bytes of activations of all rows together.
     pub bytes: u64,
-    /// How long the call has computed so far.
+    /// How long the batch has computed so far.
     pub spent: Duration,
-    /// Whether the call may pause after a slice of time. Other calls are expected to take less than a slice.
+    /// Whether the batch is expected to take longer than a slice. Then it pauses after each slice.
     pub long: bool,
 }
 
-/// The rows that one run has in a call.
+/// The rows that one run has in a batch.
 #[derive(Clone, Debug)]
 pub(super) struct Share {
     /// The run's arrival number.
@@ -72,27 +72,27 @@ impl Share {
     }
 }
 
-impl Call {
-    /// Starts a call. `demand` covers all rows.
+impl RunningBatch {
+    /// Starts a batch. `demand` covers all rows.
     pub fn new(
         model: Arc<Model>,
-        (key, counts): (BatchKey, Counts),
+        (key, row_metric): (BatchKey, RowMetric),
         mut batch: Box<dyn Batch>,
         shares: Vec<Share>,
         demand: Demand,
         long: bool,
-    ) -> Call {
+    ) -> RunningBatch {
         let computing = batch.start(model);
         let Demand { work, bytes } = demand;
         let account = Account::new(work);
-        Call { key, counts, computing, batch, shares, work, account, bytes, spent: Duration::ZERO, long }
+        RunningBatch { key, row_metric, computing, batch, shares, work, account, bytes, spent: Duration::ZERO, long }
     }
 
-    /// Computes layer by layer until the call ends. Pauses earlier, at a layer boundary, if the call is long and
+    /// Computes layer by layer until the batch ends. Pauses earlier, at a layer boundary, if the batch is long and
     /// `slice` is over, or if one of its runs has been canceled; the result is then `None`.
     pub fn advance(&mut self, device: &Device, slice: Duration) -> Option<Answers> {
         let begun = Instant::now();
-        let Call { computing, shares, long, key, .. } = self;
+        let RunningBatch { computing, shares, long, key, .. } = self;
         let (shares, may_pause, network) = (&*shares, *long, key.network);
         let compute = || {
             let mut context = Context::from_waker(Waker::noop());
@@ -111,9 +111,9 @@ impl Call {
         answers
     }
 
-    /// Ends a call that has no answers. Returns its runs, and their rows unless these are lost.
+    /// Ends a batch that has no answers. Returns its runs, and their rows unless these are lost.
     pub fn give_back(self) -> (Vec<Share>, Option<Box<dyn Items>>) {
-        let Call { computing, mut batch, shares, .. } = self;
+        let RunningBatch { computing, mut batch, shares, .. } = self;
         drop(computing);
         (shares, batch.take_back())
     }
@@ -123,7 +123,7 @@ impl Call {
     }
 }
 
-/// Polls the future; a panic ends the call with an error. A panic leaves nothing half written, because weights are
+/// Polls the future; a panic ends the batch with an error. A panic leaves nothing half written, because weights are
 /// read-only and activations are dropped.
 fn poll(computing: &mut Computing, network: &'static str, context: &mut Context<'_>) -> Poll<Answers> {
     let polled = catch_unwind(AssertUnwindSafe(|| computing.as_mut().poll(context)));

@@ -1,0 +1,30 @@
+//! The kinds of requests that a model accepts.
+
+use serde::{Deserialize, Serialize};
+
+/// A kind of request that a model accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    TextToImage,
+    /// From noise without a prompt.
+    Unconditional,
+    /// From noise, for a class.
+    ClassConditional,
+    /// From a picture with added noise (Meng et al. 2022, arXiv:2108.01073).
+    ImageToImage,
+    /// Redraws the white part of a mask.
+    Inpaint,
+    /// Changes a picture by an instruction (Brooks et al. 2023, arXiv:2211.09800).
+    #[serde(rename = "instruct-pix2pix")]
+    InstructPix2Pix,
+}
+
+impl Task {
+    pub fn begins_with_picture(self) -> bool {
+        match self {
+            Task::TextToImage | Task::Unconditional | Task::ClassConditional => false,
+            Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix => true,
+        }
+    }
+}
