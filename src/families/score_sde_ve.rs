@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     device::Device,
+    generation::ModelCard,
     pipelines::{Compute, Frame, Loaded, Output, PipelineError, Prepared, unguided},
     weights::{LoadError, ModelFolder},
 };
@@ -42,7 +43,10 @@ impl Family for ScoreSdeVe {
     }
 
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
-        parts(folder)?.describe(name, folder, KIND)
+        let description = parts(folder)?.describe(name, folder, KIND)?;
+        // The network predicts a score for a level, which other samplers take for noise at a timestep.
+        let card = ModelCard { own_scheduler_class_only: true, ..description.card };
+        Ok(Description { card, ..description })
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {

@@ -66,6 +66,9 @@ pub struct ModelCard {
     /// requires.
     #[serde(skip)]
     pub predicts_variance: bool,
+    /// Whether only schedulers of the class of the model's own scheduler fit the predictions of its network.
+    #[serde(skip)]
+    pub own_scheduler_class_only: bool,
     /// Channels of the U-Net's feature maps that ControlNets add residuals to.
     #[serde(skip)]
     pub maps: Vec<usize>,

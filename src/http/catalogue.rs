@@ -47,7 +47,7 @@ impl Model {
         let capabilities = |card: &ModelCard| Capabilities {
             card: card.clone(),
             limits: Limits::clone(&state.limits),
-            schedulers: schedulers(),
+            schedulers: if card.own_scheduler_class_only { Vec::new() } else { schedulers() },
         };
         Model {
             object: "model",

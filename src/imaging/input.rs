@@ -92,6 +92,9 @@ fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     if format == ImageFormat::Jpeg && !jpeg::has_shared_scans(bytes) {
         return Err(DecodeError::SeparateScans);
     }
+    if format == ImageFormat::WebP && !is_whole_webp(bytes) {
+        return Err(DecodeError::CutShort);
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(match format {
         // The decoder reads everything but pixels with the head of a PNG. A color profile, which is not used, can
@@ -108,6 +111,13 @@ fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     }
     let orientation = orientation(bytes, format, &mut decoder);
     Ok((decoder, orientation))
+}
+
+/// Whether a WebP file has all the bytes that its RIFF header counts. The decoder does not miss chunks after the pixels,
+/// such as EXIF with the orientation.
+fn is_whole_webp(bytes: &[u8]) -> bool {
+    let counted = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
+    counted.is_some_and(|size| u64::from(size) + 8 <= bytes.len() as u64)
 }
 
 /// Blends the picture over the level `ground` by its alpha channel.

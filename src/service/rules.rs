@@ -53,6 +53,12 @@ impl Rules for CatalogueRules<'_> {
             };
             (key, format!("cannot be used: {error}{hint}"))
         })?;
+        if card.own_scheduler_class_only {
+            let own = SchedulerConfig::overlay(&card.scheduler_config, &SchedulerChoice::Object(Default::default()));
+            if let Some(own) = own.ok().map(|own| own.class_name()).filter(|own| *own != config.class_name()) {
+                return Err((String::new(), format!("cannot be used: this model draws with {own} only")));
+            }
+        }
         if config.learns_variance() && !card.predicts_variance {
             let detail = "cannot be learned_range: the network of this model predicts no variance";
             return Err(("variance_type".to_owned(), detail.to_owned()));

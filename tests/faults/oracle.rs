@@ -121,11 +121,12 @@ fn is_object(path: &Path) -> bool {
     !name.contains('#') && !name.starts_with('.') && !path.iter().any(|part| part == "input")
 }
 
-/// The id of the generation in a path `img/{generation}/{fence}/{n}.png`; `None` for other paths.
+/// The id of the generation in a path `img/{generation}/{fence}/{n}.{extension}`; `None` for other paths.
 fn picture_of(path: &Path) -> Option<&str> {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
     let ["img", id, fence, name] = parts[..] else { return None };
-    (fence.parse::<i64>().is_ok() && name.ends_with(".png")).then_some(id)
+    let is_picture = [".png", ".jpg", ".webp"].iter().any(|extension| name.ends_with(extension));
+    (fence.parse::<i64>().is_ok() && is_picture).then_some(id)
 }
 
 fn logs_are_clean(site: &Site) {

@@ -147,6 +147,14 @@ impl Keys<'_> {
 
     pub(in crate::diffusion) fn original_inference_steps(self) -> Result<usize, InvalidScheduler> {
         let train = self.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_TIMESTEPS)?;
-        self.integer("original_inference_steps", 50, 1, train)
+        let steps = self.integer("original_inference_steps", 50, 1, train)?;
+        // The default may be too large for a short training.
+        let bound = || format!("from 1 to {train}, the num_train_timesteps");
+        let fault = || InvalidScheduler::Value {
+            key: "original_inference_steps".to_owned(),
+            value: steps.to_string(),
+            bound: bound(),
+        };
+        (steps <= train).then_some(steps).ok_or_else(fault)
     }
 }

@@ -30,6 +30,10 @@ const FILES: [(&str, &str); 8] = [
     ("latentd", "latentd.json"),
 ];
 
+/// Keys that AUTOMATIC1111's web interface writes into a file of the same name.
+const OF_OTHER_PROGRAMS: [&str; 6] =
+    ["description", "sd version", "activation text", "preferred weight", "negative text", "notes"];
+
 /// The name of the configuration with whose path an error begins, and the rest of the error.
 pub(super) fn key_of(error: &str) -> Option<(&'static str, &str)> {
     FILES.into_iter().find_map(|(key, file)| Some((key, error.strip_prefix(file)?)))
@@ -47,10 +51,11 @@ pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String
         return Err(read(std::io::ErrorKind::FileTooLarge.into()));
     }
     let text = std::fs::read_to_string(path).map_err(read)?;
-    let object = python::object(&text).map_err(|source| LoadError::Json { path: shown.clone(), source })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let object = python::object(text).map_err(|source| LoadError::Json { path: shown.clone(), source })?;
     let class = object.get("scheduler").and_then(|keys| keys.get("_class_name")).cloned();
     let of_index = object.get("model_index").and_then(|keys| keys.get("scheduler")).cloned();
-    for (key, value) in object {
+    for (key, value) in object.into_iter().filter(|(key, _)| !OF_OTHER_PROGRAMS.contains(&key.as_str())) {
         let file = FILES.iter().find(|(name, file)| *name == key && (configs.contains_key(file) || *name == "latentd"));
         let Some((_, file)) = file else {
             return Err(LoadError::UnknownKey { path: shown, key, value });
