@@ -47,6 +47,7 @@ pub use bus::{Bus, Outbox};
 pub use catalogue::{AddOn, ModelView};
 pub use devices::{Candidate, Devices, Load, Placed};
 pub use drain::Drain;
+pub use intake::is_transparent;
 pub use keys::NewKey;
 pub use live::{Live, Phase, Preview, Progress};
 pub use memory::{Memory, TakenMemory};
