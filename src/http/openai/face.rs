@@ -43,11 +43,22 @@ impl Face for OpenAi {
 pub fn error(problem: &ProblemDocument) -> Value {
     let first = problem.errors.first();
     json!({
-        "message": problem.detail,
+        "message": message(problem),
         "type": kind(problem.status),
         "param": first.and_then(param),
         "code": code(first.map_or(problem.code, |error| error.code)),
     })
+}
+
+/// The first errors of a request, because OpenAI's form has no list of them.
+fn message(problem: &ProblemDocument) -> String {
+    const SHOWN: usize = 3;
+    let details: Vec<&str> = problem.errors.iter().take(SHOWN).map(|error| error.detail.as_str()).collect();
+    match problem.errors.len() {
+        0 => problem.detail.clone(),
+        all if all <= SHOWN => details.join("; "),
+        all => format!("{}; and {} more errors", details.join("; "), all - SHOWN),
+    }
 }
 
 fn kind(status: u16) -> &'static str {
@@ -123,6 +134,9 @@ mod tests {
                 json!({"message": "is wrong", "type": "invalid_request_error", "param": param, "code": named});
             assert_eq!(error, expected, "{pointer}");
         }
+        let mut many = invalid("/a", "required", "a is required").problem();
+        many.errors = (0..5).map(|n| FieldError::at(&["f"], "required", &format!("lacks {n}"))).collect();
+        assert_eq!(error(&many)["message"], "f lacks 0; f lacks 1; f lacks 2; and 2 more errors");
         let key = error(&ApiError::InvalidKey.problem());
         assert_eq!((&key["type"], &key["code"]), (&json!("authentication_error"), &json!("invalid_api_key")));
     }
