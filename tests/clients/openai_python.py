@@ -138,7 +138,7 @@ def check(server):
             raise AssertionError(f"{fields} was accepted")
         except openai.BadRequestError as error:
             assert (error.param, error.code) == (param, code) and error.request_id, error
-            assert "Error code: 400" in str(error) and code in str(error)
+            assert "Error code: 400" in str(error) and param in str(error), error
 
     lost_answer(server, client)
 
@@ -164,7 +164,7 @@ def refused_and_repeated(binary):
     """A full queue is refused with Retry-After, and the SDK's next try succeeds."""
     import openai
 
-    server = Server(binary, LATENTD_QUEUE__MAX_QUEUED="1", LATENTD_ENGINE__MAX_RUNNING="1")
+    server = Server(binary, LATENTD_QUEUE__MAX_QUEUED="1", LATENTD_ENGINE__MAX_RUNS="1")
     try:
         client = openai.OpenAI(base_url=server.url + "/v1", api_key="x", max_retries=5)
         answers = []
@@ -184,6 +184,7 @@ def main():
         check(server)
     finally:
         server.stop()
+    refused_and_repeated(sys.argv[1])
     print("openai", VERSION, "works")
 
 

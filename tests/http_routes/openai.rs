@@ -68,7 +68,7 @@ async fn an_answer_has_what_every_client_needs() {
     assert_eq!(picture["url"], format!("http://localhost:8080/v1/images/{id}/content/0"));
     assert_eq!(
         (&object["size"], &object["quality"], &object["output_format"]),
-        (&json!("64x64"), &json!("low"), &json!("png"))
+        (&json!("128x128"), &json!("low"), &json!("png"))
     );
     assert_eq!((&object["model"], &object["id"]), (&json!("emoji"), &json!(id)));
     assert!(object["created"].as_i64().unwrap() > 1_700_000_000);
