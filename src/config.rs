@@ -85,6 +85,7 @@ pub struct Http {
     pub wait_default_s: Seconds,
     pub wait_max_s: Seconds,
     pub ping_interval_s: Seconds,
+    pub return_s: Seconds,
     /// If empty, the URLs of pictures are not signed.
     pub url_secret: Secret,
     pub url_expiry_s: Seconds,

@@ -26,6 +26,7 @@ pub mod listener;
 mod multipart;
 mod negotiate;
 mod observe;
+mod openai;
 mod origin;
 mod page;
 mod path;
@@ -35,6 +36,7 @@ mod routes;
 pub mod signed;
 mod spec;
 mod sse;
+mod tries;
 mod uploads;
 mod url;
 mod urlencoded;
@@ -65,6 +67,7 @@ use crate::{
 use face::ResponseFace;
 use origin::Origins;
 use signed::Signer;
+use tries::Tries;
 
 pub use bodies::Bodies;
 pub use listener::serve;
@@ -86,6 +89,8 @@ pub struct AppState {
     pub limits: Arc<Limits>,
     /// Canceled when the server begins to stop; then event streams end and waiting requests are answered.
     pub draining: CancellationToken,
+    /// Requests that clients may repeat by themselves.
+    pub tries: Tries,
     /// Runs tasks that must outlive their request, such as the cancellation for a client that disconnected. The
     /// shutdown waits for them.
     pub afterwork: TaskTracker,
@@ -101,6 +106,7 @@ impl AppState {
         afterwork: TaskTracker,
     ) -> AppState {
         let (signer, bodies) = (Signer::new(&http), Bodies::new(&http));
+        let tries = Tries::new(&http, draining.clone());
         AppState {
             service,
             metrics,
@@ -109,6 +115,7 @@ impl AppState {
             signer,
             limits: Arc::new(limits),
             draining,
+            tries,
             afterwork,
         }
     }
@@ -162,8 +169,12 @@ pub fn finish(router: Router, metrics: Metrics) -> Router {
         .layer(middleware::from_fn_with_state(metrics, observe::observe))
 }
 
-/// Whether a response is a text. Pictures are compressed already, and an event must not wait in a compressor's buffer.
-fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, _: &axum::http::Extensions) -> bool {
+/// Whether a response is a text. Pictures are compressed already, also those in JSON, whose answers take room; and an
+/// event must not wait in a compressor's buffer.
+fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, extensions: &axum::http::Extensions) -> bool {
+    if extensions.get::<listener::AnswerRoom>().is_some() {
+        return false;
+    }
     const KINDS: [&str; 7] = [
         "application/json",
         "application/problem+json",

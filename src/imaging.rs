@@ -17,7 +17,7 @@ pub use encode::{
     EncodeError, encode, encode_picture,
     png::{FAST_FORMAT, encode_fast},
 };
-pub use input::{DecodeError, MAX_PIXELS, decode, size};
+pub use input::{DecodeError, MAX_PIXELS, alpha_channel, decode, decode_transparency, size};
 pub use mask::{composite, grey};
 pub use metadata::Metadata;
 pub use preview::{encode_preview, upscale};

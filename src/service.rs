@@ -48,6 +48,7 @@ pub use catalogue::{AddOn, ModelView};
 pub use create_request::{CreateRequest, Created, Repeatable};
 pub use devices::{Candidate, Devices, Load, Placed};
 pub use drain::Drain;
+pub use intake::is_transparent;
 pub use keys::NewKey;
 pub use live::{Live, Phase, Preview, Progress};
 pub use memory::{Memory, TakenMemory};

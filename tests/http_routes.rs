@@ -30,6 +30,8 @@ mod inputs;
 mod loras;
 #[path = "http_routes/models.rs"]
 mod models;
+#[path = "http_routes/openai.rs"]
+mod openai;
 #[path = "http_routes/other.rs"]
 mod other;
 #[path = "http_routes/read.rs"]

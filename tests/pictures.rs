@@ -20,7 +20,7 @@ use latentd::{
     catalogue::{Adapters, Catalogue, ControlNets},
     device::Device,
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Draw, Fields, ImageSource, InputImage, Limits, Phase, Work, resolve},
+    generation::{Draw, Fields, ImageRole, ImageSource, InputImage, Limits, Phase, Work, resolve},
     imaging::{RgbImage, decode},
     kernels::{Kernels, winograd},
     metrics::Metrics,
@@ -196,8 +196,9 @@ fn request_of(case: &Case) -> (Fields, Inputs) {
     let mut fields = Fields::new(case.body());
     let mut inputs = Inputs::default();
     for (place, given) in fields.pictures() {
-        let ImageSource::File(file) = given else { panic!("{}: {given:?}", case.name) };
-        let picture = decode(&file, place.role().ground()).unwrap();
+        let ImageSource::File(file, role) = given else { panic!("{}: {given:?}", case.name) };
+        // Transparent parts of a mask are black, those of a picture white.
+        let picture = decode(&file, if role == ImageRole::Mask { 0 } else { 255 }).unwrap();
         let (width, height) = (picture.width, picture.height);
         fields.place(place, &InputImage { upload: "0".repeat(64), width, height });
         inputs.put(place, picture);

@@ -202,7 +202,9 @@ fn format_of(path: &Path) -> Option<Format> {
 fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let file = read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let picture = decode(&file, place.role().ground()).with_context(|| path.display().to_string())?;
+    // Transparent parts of a picture are white; those of a mask are black, so they are kept.
+    let ground = if place == ImageField::Mask { 0 } else { 255 };
+    let picture = decode(&file, ground).with_context(|| path.display().to_string())?;
     // Nothing is stored here, so the digest only identifies the file.
     let upload = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
     fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });

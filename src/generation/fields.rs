@@ -25,6 +25,8 @@ pub struct Fields {
     prefix: String,
     /// The fields that a request can have, for hints about misspelled names.
     known: &'static [&'static Field],
+    /// See [`Fields::read_mask_by_transparency`].
+    pub(super) mask_is_transparency: bool,
     /// Length of the request's body in bytes.
     body_bytes: usize,
     /// See [`Fields::of_body`]. The last field, so that it is dropped after the others.
@@ -39,6 +41,7 @@ impl Fields {
             faults: Faults::default(),
             prefix: String::new(),
             known: &[],
+            mask_is_transparency: false,
             body_bytes: 0,
             hold: None,
         }
@@ -63,6 +66,17 @@ impl Fields {
     /// Takes the `hold` of [`Fields::of_body`], for a caller that keeps parts of the body longer than the fields.
     pub fn take_hold(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
         self.hold.take()
+    }
+
+    /// Takes the file of a multipart body's part, with the field of the same name.
+    pub fn take_part(&mut self, name: &str) -> Option<Bytes> {
+        self.map.remove(name);
+        self.take_file(name)
+    }
+
+    /// Whether the multipart body has a file in a part of this name.
+    pub fn has_file(&self, name: &str) -> bool {
+        self.files.contains_key(name)
     }
 
     pub(super) fn take_file(&mut self, name: &str) -> Option<Bytes> {

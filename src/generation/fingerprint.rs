@@ -9,7 +9,7 @@ impl Fields {
     /// SHA-256 of the request as the client wrote it. The order of the fields and the encoding (JSON, form or
     /// multipart) make no difference; a file counts by its digest. Call this before reading fields or setting defaults.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let Fields { map, files, faults, .. } = self;
+        let Fields { map, files, faults, mask_is_transparency, .. } = self;
         let mut hash = Sha256::new();
         // A field that is null counts as absent.
         let mut fields: Vec<_> = map.iter().filter(|(_, value)| !value.is_null()).collect();
@@ -23,6 +23,9 @@ impl Fields {
         for (name, bytes) in files {
             text(&mut hash, b'"', name);
             hash.update(Sha256::digest(bytes));
+        }
+        if *mask_is_transparency {
+            hash.update(b"a");
         }
         // A request with errors never has the fingerprint of an accepted one.
         for error in faults.iter() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ControlUse, Fields, field::Field, fields::cut};
+use super::{ControlUse, Fields, field::Field, fields::cut, table};
 
 /// A picture of a request, as it is stored: 8-bit RGB, upright, without transparency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,23 +30,15 @@ pub enum ImageRole {
     Picture,
     /// Transparent parts become black, which the mask leaves unchanged.
     Mask,
-}
-
-impl ImageRole {
-    /// The gray level of transparent parts, 0 to 255.
-    pub fn ground(self) -> u8 {
-        match self {
-            ImageRole::Picture => 255,
-            ImageRole::Mask => 0,
-        }
-    }
+    /// A mask in which only the transparency counts: transparent parts become white, all others black.
+    Transparency,
 }
 
 /// The form in which a request contains a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageSource {
     /// The bytes of an image file.
-    File(Bytes),
+    File(Bytes, ImageRole),
     /// The SHA-256 of a picture that was stored before.
     Upload(String),
 }
@@ -85,15 +77,6 @@ pub enum ImageField {
     Control(usize),
 }
 
-impl ImageField {
-    pub fn role(self) -> ImageRole {
-        match self {
-            ImageField::Image | ImageField::Control(_) => ImageRole::Picture,
-            ImageField::Mask => ImageRole::Mask,
-        }
-    }
-}
-
 impl Fields {
     /// Takes every picture of the request with its field. The caller inspects each picture and calls [`Fields::place`]
     /// or [`Fields::refuse`]. Invalid values are refused here. If `controls` has too many entries, their pictures are
@@ -105,6 +88,36 @@ impl Fields {
         };
         let places = [ImageField::Image, ImageField::Mask].into_iter().chain((0..controls).map(ImageField::Control));
         places.collect::<Vec<_>>().into_iter().filter_map(|place| Some((place, self.given(place)?))).collect()
+    }
+
+    /// Makes the transparency of the file in `mask` the mask: transparent parts are redrawn, whatever their color. A
+    /// picture that is named by its digest stays as it was stored.
+    pub fn read_mask_by_transparency(&mut self) {
+        self.mask_is_transparency = true;
+    }
+
+    /// The file of the field `image`, which keeps it; `None` if the field has no file or an invalid one.
+    pub fn image_file(&mut self) -> Option<Bytes> {
+        let name = table::IMAGE.name;
+        let file = match self.peek(name)? {
+            Value::String(text) if self.files.contains_key(text) => self.files.get(text).cloned(),
+            Value::String(text) => file_of(picture(text)),
+            Value::Object(map) if map.len() == 1 => match map.iter().next()? {
+                (key, Value::String(text)) if key == "file" => self.files.get(text).cloned(),
+                (key, Value::String(text)) if key == "b64" => file_of(picture(text)),
+                (key, Value::String(text)) if key == "data_url" => file_of(data_url(text)),
+                _ => None,
+            },
+            _ => None,
+        }?;
+        self.put_file(name, file.clone());
+        Some(file)
+    }
+
+    /// Makes a file the picture of the field `name`.
+    pub fn put_file(&mut self, name: &str, file: Bytes) {
+        self.put_back(name, Value::Object(Map::from_iter([("file".to_owned(), name.into())])));
+        self.files.insert(name.to_owned(), file);
     }
 
     /// Puts an inspected picture into its field.
@@ -128,11 +141,20 @@ impl Fields {
             ImageField::Control(_) => self.at(place).map(Value::take).filter(|value| !value.is_null())?,
         };
         match self.read_given(value) {
+            Ok(ImageSource::File(bytes, _)) => Some(ImageSource::File(bytes, self.role(place))),
             Ok(given) => Some(given),
             Err((code, detail)) => {
                 self.refuse(place, code, detail);
                 None
             }
+        }
+    }
+
+    fn role(&self, place: ImageField) -> ImageRole {
+        match place {
+            ImageField::Image | ImageField::Control(_) => ImageRole::Picture,
+            ImageField::Mask if self.mask_is_transparency => ImageRole::Transparency,
+            ImageField::Mask => ImageRole::Mask,
         }
     }
 
@@ -169,7 +191,7 @@ impl Fields {
     /// Takes a file of the multipart body.
     fn file(&mut self, name: &str) -> Result<ImageSource, (&'static str, String)> {
         let missing = || format!("names the file {:?}, which is not in the body", cut(name, 64));
-        self.take_file(name).map(ImageSource::File).ok_or_else(|| ("invalid_value", missing()))
+        self.take_file(name).map(from_file).ok_or_else(|| ("invalid_value", missing()))
     }
 
     fn at(&mut self, place: ImageField) -> Option<&mut Value> {
@@ -199,6 +221,18 @@ impl ImageField {
             ImageField::Mask => "mask",
             ImageField::Control(_) => "controls",
         }
+    }
+}
+
+/// A file whose role its field decides.
+fn from_file(bytes: Bytes) -> ImageSource {
+    ImageSource::File(bytes, ImageRole::Picture)
+}
+
+fn file_of(read: Result<ImageSource, (&'static str, String)>) -> Option<Bytes> {
+    match read {
+        Ok(ImageSource::File(bytes, _)) => Some(bytes),
+        Ok(ImageSource::Upload(_)) | Err(_) => None,
     }
 }
 
@@ -243,7 +277,7 @@ fn base64(text: &str) -> Result<ImageSource, (&'static str, String)> {
     };
     let engine = if joined.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
     if let Ok(bytes) = engine.decode(joined.as_bytes()) {
-        return Ok(ImageSource::File(bytes.into()));
+        return Ok(from_file(bytes.into()));
     }
     let stranger = joined.chars().find(|c| !c.is_ascii_alphanumeric() && !"+/-_=".contains(*c));
     refused(match stranger {
@@ -272,7 +306,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::generation::table;
 
     fn fields(value: Value) -> Fields {
         match value {
@@ -285,16 +318,16 @@ mod tests {
     fn every_form_of_a_picture_is_read() {
         let upload = "0123456789abcdef".repeat(4);
         for (value, expected) in [
-            (json!({"b64": "aGk="}), ImageSource::File("hi".into())),
-            (json!({"b64": "aG\r\nk="}), ImageSource::File("hi".into())),
-            (json!("aGk="), ImageSource::File("hi".into())),
-            (json!({"data_url": "data:image/png;base64,aGk="}), ImageSource::File("hi".into())),
-            (json!("data:image/jpeg;base64,aGk="), ImageSource::File("hi".into())),
-            (json!("DATA:image/jpeg;Base64,aGk="), ImageSource::File("hi".into())),
-            (json!({"b64": "data:image/png;base64,aGk"}), ImageSource::File("hi".into())),
-            (json!("aGk"), ImageSource::File("hi".into())),
-            (json!("_-__"), ImageSource::File(Bytes::from_static(&[0xff, 0xef, 0xff]))),
-            (json!("aGlo aQ=="), ImageSource::File("hihi".into())),
+            (json!({"b64": "aGk="}), from_file("hi".into())),
+            (json!({"b64": "aG\r\nk="}), from_file("hi".into())),
+            (json!("aGk="), from_file("hi".into())),
+            (json!({"data_url": "data:image/png;base64,aGk="}), from_file("hi".into())),
+            (json!("data:image/jpeg;base64,aGk="), from_file("hi".into())),
+            (json!("DATA:image/jpeg;Base64,aGk="), from_file("hi".into())),
+            (json!({"b64": "data:image/png;base64,aGk"}), from_file("hi".into())),
+            (json!("aGk"), from_file("hi".into())),
+            (json!("_-__"), from_file(Bytes::from_static(&[0xff, 0xef, 0xff]))),
+            (json!("aGlo aQ=="), from_file("hihi".into())),
             (json!({"upload": upload}), ImageSource::Upload(upload.clone())),
             (json!({"upload": upload, "width": 3, "height": 4}), ImageSource::Upload(upload.clone())),
         ] {
@@ -355,7 +388,7 @@ mod tests {
     fn a_text_may_name_a_file_of_the_body() {
         let texts = [("controls".to_owned(), r#"[{"model": "canny", "image": "edges"}]"#.to_owned())];
         let mut request = Fields::from_multipart(texts, [("edges".to_owned(), Bytes::from_static(b"hi"))]);
-        assert_eq!(request.pictures(), [(ImageField::Control(0), ImageSource::File("hi".into()))]);
+        assert_eq!(request.pictures(), [(ImageField::Control(0), from_file("hi".into()))]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use axum::{
     extract::State,
     http::{HeaderName, HeaderValue, header},
-    response::{AppendHeaders, IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Json, Response},
     routing::{MethodRouter, post},
 };
 
@@ -12,17 +12,16 @@ use super::{
     caller::Caller,
     content,
     error::{ApiError, invalid, success},
-    events,
-    face::{Face, Native},
-    generation,
+    events, generation,
     idempotency::IdempotencyKey,
     negotiate::{Accept, Prefer, ResponseType},
     path::ClientChosenId,
     presence::{Presence, Waits},
+    tries::Request,
     url,
 };
 use crate::{
-    generation::{Facts, Fields, Format, GenerationId, Record, Status},
+    generation::{Artifact, Facts, Fields, Format, GenerationId, Record, Status},
     service::{CreateRequest, Repeatable, View, Waited},
 };
 
@@ -36,7 +35,7 @@ pub async fn create(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let request = CreateRequest { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
-    answer(state, &Native, accept, prefer, request).await
+    answer(state, accept, prefer, request).await
 }
 
 /// `POST /v1/images.png` and the like, for shells: the path chooses a picture of this format as the answer.
@@ -52,7 +51,7 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
             return Err(invalid("/output/format", "conflict", detail));
         }
         let request = CreateRequest { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
-        answer(state, &Native, Accept::only(format), prefer, request).await
+        answer(state, Accept::only(format), prefer, request).await
     };
     post(create)
 }
@@ -67,18 +66,16 @@ pub async fn put(
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let request = CreateRequest { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id), format: None };
-    answer(state, &Native, accept, prefer, request).await
+    answer(state, accept, prefer, request).await
 }
 
-/// Accepts the request, waits as long as the client wants, and answers in the form of `face`.
+/// Accepts the request, waits as long as the client wants, and answers.
 async fn answer(
     state: AppState,
-    face: &dyn Face,
     accept: Accept,
     prefer: Prefer,
     mut request: CreateRequest,
 ) -> Result<Response, ApiError> {
-    request.fields = face.parse(request.fields)?;
     let wanted = accept.answer(Format::named_in(&request.fields))?;
     if let ResponseType::Picture(format) = wanted {
         if wants_many(&mut request.fields) {
@@ -88,12 +85,12 @@ async fn answer(
     }
     if wanted == ResponseType::Json && prefer.wait.is_none() {
         let created = state.service.create(request).await?;
-        return Ok(marked(receipt(&state, face, &created.view, &prefer), created.replayed));
+        return Ok(marked(receipt(&state, &created.view, &prefer), created.replayed));
     }
     let waits = if wanted == ResponseType::Json { Waits::ForObject } else { Waits::ForResult };
     let (view, replayed, presence) = state.accept(request, waits).await?;
     let answer = match wanted {
-        ResponseType::Json => object(&state, face, prefer, &view, presence).await,
+        ResponseType::Json => object(&state, prefer, &view, presence).await,
         ResponseType::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
         ResponseType::Events => {
             Ok((headers(view.record.id), events::stream(state, &view.record, presence)).into_response())
@@ -103,30 +100,24 @@ async fn answer(
 }
 
 /// Marks an answer, or an error, about a generation that an earlier copy of the request created.
-fn marked(mut answer: Response, replayed: bool) -> Response {
+pub(super) fn marked(mut answer: Response, replayed: bool) -> Response {
     if replayed {
         answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
     answer
 }
 
-async fn object(
-    state: &AppState,
-    face: &dyn Face,
-    prefer: Prefer,
-    view: &View,
-    mut presence: Presence,
-) -> Result<Response, ApiError> {
+async fn object(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
     let waited = state.wait(&view.record, prefer.wait.unwrap_or_default()).await;
     presence.keep();
     let waited = waited?;
-    Ok(receipt(state, face, &waited.view, &prefer.after(&waited)))
+    Ok(receipt(state, &waited.view, &prefer.after(&waited)))
 }
 
 /// 200 with the finished generation, or 202 with `Location` and `Retry-After`.
-fn receipt(state: &AppState, face: &dyn Face, view: &View, prefer: &Prefer) -> Response {
+fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
     let pace = state.service.pace();
-    let object = face.render(view, pace, &state.signer);
+    let object = Json(generation::object(view, pace, &state.signer));
     let headers = (headers(view.record.id), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
     if view.record.status.is_terminal() {
         return (headers, object).into_response();
@@ -150,21 +141,13 @@ async fn picture(
     let waited = state.wait(&view.record, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
-    match waited?.view.record.status {
-        Status::Queued if state.service.is_drained() => Err(ApiError::Draining(Some(id))),
-        Status::Queued | Status::Running => Err(ApiError::WaitTimeout(id)),
-        Status::Canceled => Err(ApiError::Canceled(id)),
-        Status::Expired => Err(ApiError::Expired(id)),
-        Status::Failed { problem } => Err(ApiError::Failed { id, code: problem.code, message: problem.message }),
-        Status::Succeeded { artifacts } => {
-            let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
-            let Facts::Picture { seed, .. } = artifact.facts;
-            let bytes = state.service.file(&artifact).await?;
-            let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
-            let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
-            Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
-        }
-    }
+    let artifacts = state.artifacts(&waited?.view.record)?;
+    let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
+    let Facts::Picture { seed, .. } = artifact.facts;
+    let bytes = state.service.file(&artifact).await?;
+    let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
+    let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
+    Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
 }
 
 /// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.
@@ -177,7 +160,7 @@ fn wants_many(fields: &mut Fields) -> bool {
     many
 }
 
-fn headers(id: GenerationId) -> impl axum::response::IntoResponseParts {
+pub(super) fn headers(id: GenerationId) -> impl axum::response::IntoResponseParts {
     AppendHeaders([
         (header::LOCATION, url::generation(&id)),
         (HeaderName::from_static("latentd-generation-id"), id.to_string()),
@@ -190,19 +173,45 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 }
 
 impl AppState {
-    /// Prepares the generation and accepts it. If the client disconnects, this future is dropped, which ends the
-    /// preparation. Accepting continues, because it is a task of its own: the ledger may have committed already. The
-    /// task then drops the [`Presence`] that it made, which cancels the generation if the request wants that.
+    /// Prepares the generation and accepts it. Preparing stops if the client disconnects; accepting is a task of its
+    /// own. If the client disconnects between the commit and the receipt, this future is dropped, but the task still
+    /// makes the [`Presence`], and dropping the presence does what the request wants.
     async fn accept(&self, request: CreateRequest, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
+        self.accept_of(request, waits, None).await
+    }
+
+    /// As [`AppState::accept`], for a client that may repeat the request; `tried` recognizes its repetitions.
+    pub(super) async fn accept_of(
+        &self,
+        request: CreateRequest,
+        waits: Waits,
+        tried: Option<Request>,
+    ) -> Result<(View, bool, Presence), ApiError> {
         let is_repeatable = request.repeatable.is_repeatable();
         let prepared = self.service.prepare(request).await?;
         let state = self.clone();
         let accepting = self.afterwork.spawn(async move {
             let created = state.service.accept(prepared).await?;
-            let presence = Presence::of(&state, &created.view, waits, is_repeatable);
+            let present = tried.map(|request| state.tries.begin(request, created.view.record.id));
+            let presence = Presence::of(&state, &created.view, waits, is_repeatable, present);
             Ok((created.view, created.replayed, presence))
         });
         accepting.await.unwrap_or_else(|error| Err(ApiError::Internal { cause: error.to_string() }))
+    }
+
+    /// The artifacts of a generation that has succeeded; otherwise the error of its state.
+    pub(super) fn artifacts(&self, record: &Record) -> Result<Vec<Artifact>, ApiError> {
+        let id = record.id;
+        match &record.status {
+            Status::Queued if self.service.is_drained() => Err(ApiError::Draining(Some(id))),
+            Status::Queued | Status::Running => Err(ApiError::WaitTimeout(id)),
+            Status::Canceled => Err(ApiError::Canceled(id)),
+            Status::Expired => Err(ApiError::Expired(id)),
+            Status::Failed { problem } => {
+                Err(ApiError::Failed { id, code: problem.code.clone(), message: problem.message.clone() })
+            }
+            Status::Succeeded { artifacts } => Ok(artifacts.clone()),
+        }
     }
 
     /// Waits until the generation ends, for at most `timeout`. Fails with [`ApiError::Draining`] as soon as the server

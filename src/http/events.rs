@@ -3,9 +3,8 @@
 use std::{pin::Pin, time::Duration};
 
 use axum::{
-    body::Body,
     extract::{RawQuery, State},
-    http::{HeaderMap, HeaderName, header},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -21,6 +20,7 @@ use super::{
     generation,
     path::Id,
     presence::Presence,
+    sse,
     sse::Frame,
     urlencoded,
 };
@@ -78,13 +78,7 @@ fn resume_point(headers: &HeaderMap, query: &str) -> Result<i64, ApiError> {
 fn respond(feed: Feed) -> Response {
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, feed.after).encode())]);
     let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache"),
-        // Widely used reverse proxies would otherwise hold events back to fill their buffers.
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    (headers, Body::from_stream(prime.chain(frames))).into_response()
+    sse::respond(prime.chain(frames))
 }
 
 type WatchedStream = Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + Send>>;
@@ -232,6 +226,8 @@ fn with_id(id: &GenerationId, mut data: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
     use crate::generation::Format;
 

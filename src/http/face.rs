@@ -1,4 +1,4 @@
-//! The form of a protocol's requests, answers and errors. Accepting, waiting and files are the same for all protocols.
+//! The form of a protocol's errors. Accepting, waiting and files are the same for all protocols.
 
 use axum::{
     body::Body,
@@ -7,29 +7,16 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{
-    error::{ApiError, ProblemDocument},
-    generation,
-    signed::Signer,
-};
-use crate::{
-    generation::Fields,
-    service::{Pace, View},
-};
+use super::error::ProblemDocument;
 
-/// A protocol: reads its requests, and writes generations and errors in its form.
+/// The errors of a protocol. Its handlers read its requests and write its answers, because protocols differ in what an
+/// answer needs: the native one shows a generation, others need the files of its pictures.
 pub trait Face: Send + Sync + 'static {
-    /// Converts the fields of a request into the fields of a generation.
-    ///
-    /// # Errors
-    /// A field has a value that latentd does not support.
-    fn parse(&self, fields: Fields) -> Result<Fields, ApiError>;
-
-    /// Writes a generation. `pace` is the pace of recent generations, for the estimated start.
-    fn render(&self, view: &View, pace: Option<Pace>, signer: &Signer) -> Document;
-
-    /// Writes an error.
+    /// Writes the body of an error.
     fn render_error(&self, problem: &ProblemDocument) -> Document;
+
+    /// Changes the status and the headers of an error, which are those of the native protocol.
+    fn adapt_error(&self, _problem: &ProblemDocument, _response: &mut Response) {}
 }
 
 /// The body of an answer, with its media type.
@@ -40,7 +27,7 @@ pub struct Document {
 }
 
 impl Document {
-    fn of(media_type: &'static str, object: &impl Serialize) -> Document {
+    pub fn of(media_type: &'static str, object: &impl Serialize) -> Document {
         let body = serde_json::to_vec(object).expect("the keys of all documents are strings");
         Document { media_type, body }
     }
@@ -65,14 +52,6 @@ impl IntoResponse for Document {
 pub struct Native;
 
 impl Face for Native {
-    fn parse(&self, fields: Fields) -> Result<Fields, ApiError> {
-        Ok(fields)
-    }
-
-    fn render(&self, view: &View, pace: Option<Pace>, signer: &Signer) -> Document {
-        Document::of("application/json", &generation::object(view, pace, signer))
-    }
-
     /// Writes a problem document (RFC 9457).
     fn render_error(&self, problem: &ProblemDocument) -> Document {
         Document::of("application/problem+json", problem)
@@ -95,7 +74,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::{
-        super::{assemble, finish, routes::Route},
+        super::{assemble, error::ApiError, finish, routes::Route},
         *,
     };
     use crate::metrics::Metrics;
@@ -103,14 +82,6 @@ mod tests {
     struct Other;
 
     impl Face for Other {
-        fn parse(&self, fields: Fields) -> Result<Fields, ApiError> {
-            Ok(fields)
-        }
-
-        fn render(&self, _: &View, _: Option<Pace>, _: &Signer) -> Document {
-            Document::of("application/json", &Value::Null)
-        }
-
         fn render_error(&self, problem: &ProblemDocument) -> Document {
             let error = json!({"code": problem.code, "request": problem.request_id});
             Document::of("application/json", &json!({ "error": error }))

@@ -9,7 +9,7 @@ use crate::generation::Fields;
 use memchr::memmem;
 
 /// Parses the fields of a body. A part with a file name or an `image/…` type is a file. A part that is not UTF-8 is
-/// also a file if its type is `application/octet-stream` or its name is `image` or `mask`. Any other part is a text.
+/// also a file if its type is `application/octet-stream` or its name is `image`, `image[]` or `mask`. Any other part is a text.
 ///
 /// # Errors
 /// `malformed_form` if the body does not follow its boundary, a text is not UTF-8, a part has no name, there are more
@@ -56,7 +56,7 @@ async fn read(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
             _ if filename.is_some() || kind.starts_with("image/") => files.push((name, bytes)),
             Ok(text) => texts.push((name, text.to_owned())),
             // Files of pictures are never UTF-8.
-            Err(_) if kind == "application/octet-stream" || matches!(name.as_str(), "image" | "mask") => {
+            Err(_) if kind == "application/octet-stream" || matches!(name.as_str(), "image" | "image[]" | "mask") => {
                 files.push((name, bytes));
             }
             Err(_) => return Err(malformed(format!("the value of {name} is not UTF-8; a file needs a filename"))),

@@ -31,12 +31,13 @@ pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Nex
     let mut response = next.run(request).instrument(span).await;
 
     let problem = response.extensions_mut().remove::<ProblemDocument>();
-    line.answer = Some((response.status().as_u16(), problem.clone()));
-    if let Some(problem) = problem {
+    if let Some(problem) = problem.clone() {
         let problem = ProblemDocument { instance, request_id: request_id.clone(), ..problem };
         let ResponseFace(face) = response.extensions_mut().remove::<ResponseFace>().unwrap_or(ResponseFace::DEFAULT);
+        face.adapt_error(&problem, &mut response);
         face.render_error(&problem).write(&mut response);
     }
+    line.answer = Some((response.status().as_u16(), problem));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(request_id) {
         headers.insert(REQUEST_ID, id);

@@ -44,7 +44,7 @@ pub async fn nothing() -> ApiError {
 }
 
 /// Answers a method that a path does not support; the router adds `Allow`. A last segment that cannot be an id, as in
-/// `/v1/images/generations`, means an unknown path.
+/// `/v1/images/x`, means an unknown path.
 pub async fn wrong_method(path: Option<MatchedPath>, uri: Uri) -> ApiError {
     let is_of_one = path.is_some_and(|path| path.as_str() == "/v1/images/{id}");
     let last = uri.path().rsplit('/').next().unwrap_or_default();

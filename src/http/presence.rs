@@ -2,7 +2,7 @@
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use super::AppState;
+use super::{AppState, tries::Present};
 use crate::{
     generation::{GenerationId, OnDisconnect},
     service::{Service, View},
@@ -29,6 +29,8 @@ struct Leaving {
     service: Service,
     afterwork: TaskTracker,
     id: GenerationId,
+    /// The tries of a client that repeats its request after a lost connection.
+    present: Option<Present>,
     /// Keeps the tracker from ending before it is known whether there is a task to run.
     open: TaskTrackerToken,
 }
@@ -40,13 +42,15 @@ impl std::fmt::Debug for Leaving {
 }
 
 impl Presence {
-    /// `is_repeatable`: whether the client can come back for the same generation, by its key or its id.
-    pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool) -> Presence {
+    /// `is_repeatable`: whether the client can come back for the same generation, by its key or its id. `present`: the
+    /// client repeats its request by itself, so the generation is canceled only if it does not return in time.
+    pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool, present: Option<Present>) -> Presence {
         let job = &view.record.job;
         let leaving = cancels(job.on_disconnect, waits, is_repeatable).then(|| Leaving {
             service: state.service.clone(),
             afterwork: state.afterwork.clone(),
             id: view.record.id,
+            present: present.filter(|_| job.on_disconnect != OnDisconnect::Cancel),
             open: state.afterwork.token(),
         });
         Presence { leaving }
@@ -73,7 +77,7 @@ fn cancels(wish: OnDisconnect, waits: Waits, is_repeatable: bool) -> bool {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let Some(Leaving { service, afterwork, id, open }) = self.leaving.take() else {
+        let Some(Leaving { service, afterwork, id, present, open }) = self.leaving.take() else {
             return;
         };
         // Outside of a runtime the process is ending, and the ledger gives the generation to the next process.
@@ -81,6 +85,11 @@ impl Drop for Presence {
             return;
         };
         let canceling = async move {
+            if let Some(present) = present
+                && present.returns().await
+            {
+                return;
+            }
             match service.cancel_disconnected(id).await {
                 Ok(_) => tracing::info!(%id, "canceled because its client disconnected"),
                 Err(error) => {

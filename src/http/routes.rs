@@ -8,7 +8,7 @@ use axum::{
 use super::{
     AppState, admin, catalogue, content, create, events,
     face::{Face, Native},
-    health, images, page, spec, uploads, webhooks,
+    health, images, openai, page, spec, uploads, webhooks,
 };
 use crate::generation::Format;
 
@@ -31,6 +31,9 @@ pub fn public_routes() -> Vec<Route> {
         endpoint(Method::POST, "/v1/images.png", create::create_as(Format::Png)),
         endpoint(Method::POST, "/v1/images.jpg", create::create_as(Format::Jpeg)),
         endpoint(Method::POST, "/v1/images.webp", create::create_as(Format::Webp)),
+        of_openai("/v1/images/generations", post(openai::generations)),
+        of_openai("/v1/images/edits", post(openai::edits)),
+        of_openai("/v1/images/variations", post(openai::variations)),
         endpoint(Method::GET, "/v1/images/{id}", get(images::get)),
         endpoint(Method::PUT, "/v1/images/{id}", put(create::put)),
         endpoint(Method::DELETE, "/v1/images/{id}", delete(images::delete)),
@@ -85,6 +88,10 @@ pub fn operator_routes() -> Vec<Route> {
 
 fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Route {
     Route { method, path, routed: path, face: &Native, handler }
+}
+
+fn of_openai(path: &'static str, handler: MethodRouter<AppState>) -> Route {
+    Route { face: &openai::OpenAi, ..endpoint(Method::POST, path, handler) }
 }
 
 impl<S> std::fmt::Debug for Route<S> {

@@ -1,7 +1,27 @@
 //! The wire format of server-sent events (WHATWG HTML, section 9.2).
 
+use axum::{
+    body::Body,
+    http::{HeaderName, header},
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
+use futures::Stream;
 use serde::Serialize;
+
+/// A response with a stream of encoded frames.
+pub fn respond<E>(frames: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Response
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+{
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        // Widely used reverse proxies would otherwise hold events back to fill their buffers.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, Body::from_stream(frames)).into_response()
+}
 
 /// One event. A frame without an id keeps the reader's last event id as it is, so that a reader resumes after the last
 /// durable event.
@@ -29,6 +49,11 @@ impl Frame {
         // Only strings and numbers are sent, and serializing them cannot fail.
         let data = serde_json::to_string(data).unwrap_or_default();
         Frame { event: Some(event), data, ..Frame::default() }
+    }
+
+    /// A comment, which keeps the connection alive and which readers ignore.
+    pub fn comment() -> Bytes {
+        Bytes::from_static(b": ping\n\n")
     }
 
     pub fn encode(&self) -> Bytes {

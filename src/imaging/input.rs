@@ -34,6 +34,8 @@ pub enum DecodeError {
          progressive, or as PNG"
     )]
     SeparateScans,
+    #[error("has no transparent part; the transparent parts are redrawn")]
+    Opaque,
     #[error("cannot be decoded: {0}")]
     Broken(#[from] image::ImageError),
 }
@@ -45,12 +47,7 @@ pub enum DecodeError {
 /// # Errors
 /// The format is not supported, the picture has too many pixels, or the data is broken or truncated.
 pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
-    let (decoder, orientation) = head(bytes)?;
-    if image::guess_format(bytes).ok() == Some(ImageFormat::Jpeg) && !jpeg::has_all_pixels(bytes) {
-        return Err(DecodeError::Incomplete);
-    }
-    let mut picture = DynamicImage::from_decoder(decoder)?;
-    picture.apply_orientation(orientation);
+    let picture = upright(bytes)?;
     Ok(match picture.color().has_alpha() {
         true => flattened(&picture.into_rgba8(), ground),
         false => {
@@ -58,6 +55,41 @@ pub fn decode(bytes: &[u8], ground: u8) -> Result<RgbImage, DecodeError> {
             RgbImage { width, height, pixels: picture.into_rgb8().into_raw() }
         }
     })
+}
+
+/// The transparency of a picture, as [`decode`] reads it: white where the picture is transparent, black where it is
+/// opaque.
+///
+/// # Errors
+/// As [`decode`]; and a picture without any transparent pixel.
+pub fn decode_transparency(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+    let picture = upright(bytes)?.into_rgba8();
+    if picture.pixels().all(|pixel| pixel.0[3] == 255) {
+        return Err(DecodeError::Opaque);
+    }
+    let pixels = picture.pixels().flat_map(|pixel| [255 - pixel.0[3]; 3]).collect();
+    Ok(RgbImage { width: picture.width(), height: picture.height(), pixels })
+}
+
+/// Whether a picture has an alpha channel, and its number of pixels; read from the head of the file.
+///
+/// # Errors
+/// As [`size`].
+pub fn alpha_channel(bytes: &[u8]) -> Result<(bool, u64), DecodeError> {
+    let (decoder, _) = head(bytes)?;
+    let (width, height) = decoder.dimensions();
+    Ok((decoder.color_type().has_alpha(), u64::from(width) * u64::from(height)))
+}
+
+/// All pixels of a picture, oriented as its EXIF or XMP says.
+fn upright(bytes: &[u8]) -> Result<DynamicImage, DecodeError> {
+    let (decoder, orientation) = head(bytes)?;
+    if image::guess_format(bytes).ok() == Some(ImageFormat::Jpeg) && !jpeg::has_all_pixels(bytes) {
+        return Err(DecodeError::Incomplete);
+    }
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
 }
 
 /// The width and height of the picture that [`decode`] returns, read from the head of the file.
@@ -151,6 +183,18 @@ mod tests {
         let file = png(&[10, 20, 30, 255, 10, 20, 30, 0, 100, 0, 200, 128], 3, 1, ExtendedColorType::Rgba8);
         assert_eq!(decode(&file, 255).unwrap().pixels, [10, 20, 30, 255, 255, 255, 177, 127, 227]);
         assert_eq!(decode(&file, 0).unwrap().pixels, [10, 20, 30, 0, 0, 0, 50, 0, 100]);
+    }
+
+    #[test]
+    fn transparency_is_white_and_colors_do_not_count() {
+        let file = png(&[255, 255, 255, 255, 0, 0, 0, 0, 9, 9, 9, 155], 3, 1, ExtendedColorType::Rgba8);
+        assert_eq!(decode_transparency(&file).unwrap().pixels, [0, 0, 0, 255, 255, 255, 100, 100, 100]);
+        assert_eq!(alpha_channel(&file).unwrap(), (true, 3));
+        for opaque in
+            [png(&[9, 9, 9, 255], 1, 1, ExtendedColorType::Rgba8), png(&[9, 9, 9], 1, 1, ExtendedColorType::Rgb8)]
+        {
+            assert!(matches!(decode_transparency(&opaque), Err(DecodeError::Opaque)));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     generation::{FieldError, Fields, GenerationId, ImageField, ImageRole, ImageSource, InputImage, Invalid, Job},
-    imaging::{MAX_PIXELS, decode, encode_fast, size},
+    imaging::{MAX_PIXELS, alpha_channel, decode, decode_transparency, encode_fast, size},
     ledger::{BlobError, Blobs, StoreError, blobs::path_of_input},
 };
 
@@ -27,7 +27,7 @@ pub(super) struct Picture {
 }
 
 enum Content {
-    File(Bytes),
+    File(Bytes, ImageRole),
     /// The generation that has the picture, and the SHA-256 of the file.
     Stored(GenerationId, String),
 }
@@ -44,6 +44,30 @@ static DECODING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new((MAX_PIXE
 
 const UNDECODABLE: &str = "image_undecodable";
 
+/// The level of the transparent parts of a picture, and of those of a mask, whose black parts stay unchanged.
+const WHITE: u8 = 255;
+const BLACK: u8 = 0;
+
+/// Waits until this many pixels may be decoded.
+async fn turn(pixels: u64) -> SemaphorePermit<'static> {
+    let thousands = (pixels / 1000).clamp(1, MAX_PIXELS / 1000);
+    DECODING.acquire_many(thousands as u32).await.expect("the semaphore is never closed")
+}
+
+/// Whether a picture has a transparent pixel. Opaque formats are known from the head of the file. `false` for a picture
+/// that cannot be decoded: it is refused when its request is prepared.
+pub async fn is_transparent(file: Bytes) -> bool {
+    let bytes = file.len();
+    let (file, head) = offload(bytes, move || (file.clone(), alpha_channel(&file))).await;
+    let Ok((true, pixels)) = head else { return false };
+    let turn = turn(pixels).await;
+    apart(move || {
+        let _turn = turn;
+        decode_transparency(&file).is_ok()
+    })
+    .await
+}
+
 /// Finds the size of every picture in the request, from the head of its file or from the generation that has the
 /// picture, and puts it into the picture's field. Invalid pictures are errors of their fields.
 ///
@@ -56,8 +80,9 @@ pub(super) async fn inspect_pictures(
 ) -> Result<(Fields, Vec<Picture>), ServiceError> {
     let (mut fields, heads) = offload(fields.body_bytes(), move || {
         let head = |(place, given)| match given {
-            ImageSource::File(bytes) => {
-                (place, ImageSource::File(bytes.clone()), size(&bytes).map_err(|error| error.to_string()))
+            ImageSource::File(bytes, role) => {
+                let size = size(&bytes).map_err(|error| error.to_string());
+                (place, ImageSource::File(bytes, role), size)
             }
             ImageSource::Upload(sha256) => (place, ImageSource::Upload(sha256), Ok((0, 0))),
         };
@@ -68,8 +93,8 @@ pub(super) async fn inspect_pictures(
     let mut pictures = Vec::with_capacity(heads.len());
     for (place, given, size) in heads {
         let found = match given {
-            ImageSource::File(bytes) => {
-                size.map(|(width, height)| Picture { place, content: Content::File(bytes), width, height })
+            ImageSource::File(bytes, role) => {
+                size.map(|(width, height)| Picture { place, content: Content::File(bytes, role), width, height })
             }
             ImageSource::Upload(sha256) => stored(place, sha256, tenant, service).await?,
         };
@@ -170,15 +195,14 @@ impl Picture {
         leaving: CancellationToken,
         blobs: &Blobs,
     ) -> Result<Result<StoredUpload, String>, ServiceError> {
-        let Picture { place, content, width, height } = self;
+        let Picture { content, width, height, .. } = self;
         let taken = move |upload, file| StoredUpload { image: InputImage { upload, width, height }, file };
         match content {
-            Content::File(bytes) => {
-                let thousands = (u64::from(width) * u64::from(height) / 1000).clamp(1, MAX_PIXELS / 1000);
-                let turn = DECODING.acquire_many(thousands as u32).await.expect("the semaphore is never closed");
+            Content::File(bytes, role) => {
+                let turn = turn(u64::from(width) * u64::from(height)).await;
                 let converted = apart(move || {
                     let _turn = turn;
-                    converted(bytes, place.role(), (width, height), &leaving)
+                    converted(bytes, role, (width, height), &leaving)
                 });
                 Ok(converted.await.map(|file| taken(file.0, file.1)))
             }
@@ -205,7 +229,12 @@ fn converted(
 ) -> Result<(String, Bytes), String> {
     let go_on = || if leaving.is_cancelled() { Err("the client has left".to_owned()) } else { Ok(()) };
     go_on()?;
-    let picture = decode(&bytes, role.ground()).map_err(|error| error.to_string())?;
+    let decoded = match role {
+        ImageRole::Picture => decode(&bytes, WHITE),
+        ImageRole::Mask => decode(&bytes, BLACK),
+        ImageRole::Transparency => decode_transparency(&bytes),
+    };
+    let picture = decoded.map_err(|error| error.to_string())?;
     drop(bytes);
     if (picture.width, picture.height) != size {
         return Err("cannot be decoded: its pixels are not of the size that its head names".to_owned());

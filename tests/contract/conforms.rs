@@ -114,10 +114,12 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
     }
 }
 
-/// The complete events of a stream in the form of the contract: objects with `id`, `event`, `retry` and `data`.
+/// The complete events of a stream in the form of the contract: objects with `id`, `event`, `retry` and `data`. Comments
+/// are skipped.
 pub fn events(stream: &str) -> Vec<Value> {
     let whole = stream.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
-    whole.split("\n\n").filter(|event| !event.is_empty()).map(event).collect()
+    let is_comment = |block: &&str| block.lines().all(|line| line.starts_with(':'));
+    whole.split("\n\n").filter(|block| !is_comment(block)).map(event).collect()
 }
 
 fn event(lines: &str) -> Value {

@@ -76,8 +76,7 @@ async fn every_route_allows_exactly_its_methods() {
 async fn paths_of_other_interfaces_are_not_found_whatever_their_method() {
     let api = TestApi::open(&[]).await;
     for (method, path) in [
-        (Method::POST, "/v1/images/generations"),
-        (Method::POST, "/v1/images/edits"),
+        (Method::POST, "/v1/images/x"),
         (Method::PATCH, "/v1/images/x"),
         (Method::POST, "/v1/images/generations/x"),
         (Method::POST, "/v1/chat/completions"),

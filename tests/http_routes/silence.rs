@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     http::{Method, Request},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::stream::BoxStream;
 use latentd::{
     crash::Attempt,
@@ -285,6 +286,14 @@ fn concrete(path: &str) -> String {
         .replace("{delivery}", "msg_01k39v5q8me7x9t4n2hz0w6r1s")
 }
 
+/// The base64 of a PNG file.
+fn picture() -> String {
+    let mut file = Vec::new();
+    let encoder = png::Encoder::new(&mut file, 64, 64);
+    encoder.write_header().unwrap().write_image_data(&[0x80; 64 * 64]).unwrap();
+    BASE64_STANDARD.encode(file)
+}
+
 #[tokio::test]
 async fn every_route_that_needs_the_database_answers_503_without_it() {
     let api = TestApi::on_silent_store(&[("database.timeout_s", "0.05")]);
@@ -308,18 +317,18 @@ async fn every_route_that_needs_the_database_answers_503_without_it() {
             let request = request.header("content-type", "application/json").header("prefer", "wait=10");
             let request = key.into_iter().fold(request, |request, key| request.header("authorization", key));
             let body = match [Method::POST, Method::PUT].contains(&end.method) {
-                true if end.path.contains("webhook") => "{\"url\": \"https://8.8.8.8/\"}",
-                true => "{\"prompt\": \"a red fox\"}",
-                false => "",
+                true if end.path.contains("webhook") => json!({"url": "https://8.8.8.8/"}).to_string(),
+                true if end.path.ends_with("edits") || end.path.ends_with("variations") => {
+                    json!({"prompt": "a red fox", "image": picture()}).to_string()
+                }
+                true => json!({"prompt": "a red fox"}).to_string(),
+                false => String::new(),
             };
             let answer = tokio::time::timeout(HANG, api.ask(request.body(Body::from(body)).unwrap())).await;
             let answer = answer.unwrap_or_else(|_| panic!("{} {} hangs", end.method, end.path));
-            assert_eq!(
-                (answer.status, answer.json()["code"].as_str()),
-                (503, Some("database_unavailable")),
-                "{}",
-                end.path
-            );
+            let body = answer.json();
+            let code = body.get("code").or(body.pointer("/error/code")).and_then(Value::as_str);
+            assert_eq!((answer.status, code), (503, Some("database_unavailable")), "{}", end.path);
             assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
             asked += 1;
         }

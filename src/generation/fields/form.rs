@@ -89,8 +89,8 @@ impl Fields {
     }
 }
 
-/// Text fields of webhook endpoints, keys and queries, which are not in the table.
-const OTHER_TEXTS: [&str; 4] = ["tenant", "user", "url", "description"];
+/// Text fields of webhook endpoints, keys, queries and other protocols, which are not in the table.
+const OTHER_TEXTS: [&str; 5] = ["tenant", "user", "url", "description", "safety_identifier"];
 
 /// The kind of a field, or of a key of a field that is an object.
 fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {

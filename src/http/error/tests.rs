@@ -1,0 +1,116 @@
+//! Tests of the table of errors.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// At least one error for each code.
+fn all() -> Vec<ApiError> {
+    let (id, text) = (GenerationId::new(), || "text".to_owned());
+    let cold = || Unready::Model { name: text(), state: "cold" };
+    let failed = |code: &str| ApiError::Failed { id, code: code.to_owned(), message: text() };
+    vec![
+        ApiError::MalformedJson(text()),
+        ApiError::MalformedForm(text()),
+        ApiError::BodyIncomplete,
+        ApiError::BadHeader { name: "Prefer", detail: text() },
+        ApiError::SignatureInvalid,
+        ApiError::ImageExpired,
+        ApiError::IdempotencyKeyInvalid("is text"),
+        ApiError::MissingKey,
+        ApiError::InvalidKey,
+        ApiError::ForeignOrigin { origin: text() },
+        ApiError::HostNotAllowed { host: text(), setting: "http.allowed_hosts" },
+        ApiError::IdConflict,
+        ApiError::NotDead,
+        ApiError::IdempotencyKeyReused,
+        ApiError::TenantQueueFull { queued: 1, retry_after_s: 1 },
+        ApiError::Overloaded { wait_s: 2, bound_s: 1, retry_after_s: 1 },
+        ApiError::NotFound("generation"),
+        ApiError::NoSuchPath,
+        ApiError::MethodNotAllowed,
+        ApiError::NotAcceptable(text()),
+        ApiError::MultipleImages("image/png"),
+        ApiError::RequestTimeout,
+        ApiError::NotFinished,
+        ApiError::Canceled(id),
+        ApiError::EndpointsFull { most: 1 },
+        ApiError::BodyTooLarge { limit: 1 },
+        ApiError::UnsupportedMediaType(text()),
+        ApiError::RangeNotSatisfiable { length: 1 },
+        invalid("/steps", "out_of_range", text()),
+        invalid("/colour", "unknown_field", text()),
+        invalid("/model", "unknown_model", text()),
+        invalid("/loras/0/name", "unknown_lora", text()),
+        invalid("/loras/0/name", FILE_CHANGED, text()),
+        invalid("/webhook/url", "webhook_url_forbidden", text()),
+        failed("run_timeout"),
+        failed("out_of_memory"),
+        failed("worker_crashed"),
+        failed("anything else"),
+        ApiError::Internal { cause: text() },
+        ApiError::ObjectStore { cause: text() },
+        ApiError::BodiesFull { limit: 1 },
+        ApiError::QueueFull { queued: 1, retry_after_s: 1 },
+        ApiError::AnswersUnread,
+        ApiError::Expired(id),
+        ApiError::Draining(None),
+        ApiError::Unready(vec![cold()]),
+        ApiError::Unready(vec![cold(), Unready::Drained]),
+        ApiError::StorageFull,
+        ApiError::Database { cause: text() },
+        ApiError::WaitTimeout(id),
+        ApiError::CatalogueUnreadable(text()),
+        failed("model_unavailable"),
+    ]
+}
+
+#[test]
+fn the_contract_lists_every_code_and_no_other() {
+    let contract: serde_json::Value = serde_yaml_ng::from_str(crate::http::OPENAPI_YAML).unwrap();
+    let listed = contract["components"]["schemas"]["Problem"]["properties"]["code"]["enum"].as_array().unwrap();
+    let listed: BTreeSet<_> = listed.iter().map(|code| code.as_str().unwrap()).collect();
+    let used: BTreeSet<_> = all().iter().map(|error| error.row().1).collect();
+    assert_eq!(used, listed);
+}
+
+#[test]
+fn whoever_is_refused_for_now_learns_when_to_return() {
+    for error in all() {
+        let (text, (status, ..)) = (error.to_string(), error.row());
+        let response = error.into_response();
+        assert_eq!(
+            response.headers().contains_key(header::RETRY_AFTER),
+            status == 503 || status == 429 || text.contains("goes on"),
+            "{text}"
+        );
+        let kind = &response.extensions().get::<ProblemDocument>().unwrap().kind;
+        assert_eq!(kind.ends_with("#temporary-reduced-capacity"), status == 503, "{text}");
+        assert_eq!(kind.ends_with("#quota-exceeded"), status == 429, "{text}");
+    }
+}
+
+#[test]
+fn who_has_no_key_learns_how_to_show_one() {
+    for error in all() {
+        let (text, (status, ..)) = (error.to_string(), error.row());
+        let challenged = error.into_response().headers().contains_key(header::WWW_AUTHENTICATE);
+        assert_eq!(challenged, status == 401, "{text}");
+    }
+}
+
+#[test]
+fn no_conflict_is_retried_by_itself() {
+    for error in all().into_iter().filter(|error| error.row().0 == 409) {
+        let text = error.to_string();
+        assert_eq!(error.into_response().headers()["x-should-retry"], "false", "{text}");
+    }
+}
+
+#[test]
+fn jitter_stays_within_a_fifth() {
+    for _ in 0..100 {
+        assert!((80..=120).contains(&jittered(100)));
+        assert!(jittered(0) == 1);
+    }
+}

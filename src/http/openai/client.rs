@@ -1,0 +1,55 @@
+//! The sender of a request, and what the answer needs of its head.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::FromRequestParts,
+    http::{Extensions, HeaderMap, request::Parts},
+};
+
+use crate::{
+    http::{AppState, caller::Caller, error::ApiError, idempotency::IdempotencyKey, url},
+    service::Repeatable,
+};
+
+/// The number of a try, from 0. OpenAI's SDKs send it with every request, and repeat requests by themselves.
+const RETRY_COUNT: &str = "x-stainless-retry-count";
+
+/// The sender of a request.
+#[derive(Debug)]
+pub struct Client {
+    pub tenant: Arc<str>,
+    pub key: Repeatable,
+    pub path: String,
+    /// Whether the client repeats requests by itself.
+    pub repeats: bool,
+    /// Whether this request is a repetition.
+    pub is_retry: bool,
+    /// The address under which the client knows this server, such as `http://localhost:8080`; empty if unknown.
+    pub server: String,
+    /// The extensions of the request.
+    pub extensions: Extensions,
+}
+
+impl FromRequestParts<AppState> for Client {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let Caller { tenant } = Caller::from_request_parts(parts, state).await?;
+        let key = IdempotencyKey::from_request_parts(parts, state).await?.repeatable();
+        let retries = retry_count(&parts.headers);
+        Ok(Client {
+            tenant,
+            key,
+            path: parts.uri.path().to_owned(),
+            repeats: retries.is_some(),
+            is_retry: retries.is_some_and(|count| count > 0),
+            server: url::server(&parts.headers, &parts.uri).unwrap_or_default(),
+            extensions: parts.extensions.clone(),
+        })
+    }
+}
+
+fn retry_count(headers: &HeaderMap) -> Option<u32> {
+    headers.get(RETRY_COUNT)?.to_str().ok()?.trim().parse().ok()
+}

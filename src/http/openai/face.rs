@@ -1,0 +1,155 @@
+//! Errors in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`.
+
+use axum::{
+    http::{HeaderValue, header},
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    generation::FieldError,
+    http::{
+        error::{ProblemDocument, invalid_as_bad_request},
+        face::{Document, Face},
+    },
+};
+
+/// OpenAI's protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenAi;
+
+/// The longest `Retry-After` that OpenAI's SDKs obey, in seconds; at a longer one they give up.
+const MAX_RETRY_AFTER_S: u64 = 120;
+
+impl Face for OpenAi {
+    fn render_error(&self, problem: &ProblemDocument) -> Document {
+        Document::of("application/json", &json!({ "error": error(problem) }))
+    }
+
+    fn adapt_error(&self, problem: &ProblemDocument, response: &mut Response) {
+        invalid_as_bad_request(response);
+        let headers = response.headers_mut();
+        if let Some(seconds) = problem.retry_after_s.filter(|seconds| *seconds > MAX_RETRY_AFTER_S) {
+            tracing::debug!(seconds, "Retry-After is shortened for a client that would give up");
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(MAX_RETRY_AFTER_S));
+        }
+        if !may_succeed_later(problem) {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+    }
+}
+
+/// The object `error` of an answer or of an event.
+pub fn error(problem: &ProblemDocument) -> Value {
+    let first = problem.errors.first();
+    json!({
+        "message": message(problem),
+        "type": kind(problem.status),
+        "param": first.and_then(param),
+        "code": code(first.map_or(problem.code, |error| error.code)),
+    })
+}
+
+/// The first errors of a request, because OpenAI's form has no list of them.
+fn message(problem: &ProblemDocument) -> String {
+    const SHOWN: usize = 3;
+    let details: Vec<&str> = problem.errors.iter().take(SHOWN).map(|error| error.detail.as_str()).collect();
+    match problem.errors.len() {
+        0 => problem.detail.clone(),
+        all if all <= SHOWN => details.join("; "),
+        all => format!("{}; and {} more errors", details.join("; "), all - SHOWN),
+    }
+}
+
+fn kind(status: u16) -> &'static str {
+    match status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// The code, by OpenAI's name where OpenAI has one.
+fn code(code: &'static str) -> &'static str {
+    match code {
+        "unknown_model" => "model_not_found",
+        "unknown_field" => "unknown_parameter",
+        "required" => "missing_required_parameter",
+        "invalid_key" | "missing_key" => "invalid_api_key",
+        other => other,
+    }
+}
+
+/// The name of the faulty field, such as `size` or `loras.0.name`, as the client has sent it.
+fn param(error: &FieldError) -> Option<String> {
+    let path = error.pointer.strip_prefix('/')?;
+    Some(match path {
+        "output/format" => "output_format".to_owned(),
+        "output/quality" => "output_compression".to_owned(),
+        "previews" => "partial_images".to_owned(),
+        path => path.replace('/', ".").replace("~1", "/").replace("~0", "~"),
+    })
+}
+
+/// Whether the same request may succeed if it is sent again. OpenAI's SDKs repeat 408, 409, 429 and everything above
+/// 499, unless the answer forbids it.
+fn may_succeed_later(problem: &ProblemDocument) -> bool {
+    match problem.status {
+        408 | 429 => true,
+        500.. => !matches!(problem.code, "out_of_memory" | "model_unavailable" | "run_timeout"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+    use crate::http::error::{ApiError, invalid};
+
+    fn adapted(error: ApiError) -> (u16, String, String) {
+        let problem = error.problem();
+        let mut response = error.into_response();
+        OpenAi.adapt_error(&problem, &mut response);
+        let header = |name: &str| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        (response.status().as_u16(), header("retry-after"), header("x-should-retry"))
+    }
+
+    #[test]
+    fn an_error_has_openais_words() {
+        for (pointer, code, param, named) in [
+            ("/size", "out_of_range", json!("size"), "out_of_range"),
+            ("/loras/0/name", "unknown_lora", json!("loras.0.name"), "unknown_lora"),
+            ("/output/quality", "out_of_range", json!("output_compression"), "out_of_range"),
+            ("/model", "unknown_model", json!("model"), "model_not_found"),
+            ("/a~1b", "unknown_field", json!("a/b"), "unknown_parameter"),
+            ("", "wrong_type", json!(null), "wrong_type"),
+        ] {
+            let error = error(&invalid(pointer, code, "is wrong").problem());
+            let expected =
+                json!({"message": "is wrong", "type": "invalid_request_error", "param": param, "code": named});
+            assert_eq!(error, expected, "{pointer}");
+        }
+        let mut many = invalid("/a", "required", "a is required").problem();
+        many.errors = (0..5).map(|n| FieldError::at(&["f"], "required", &format!("lacks {n}"))).collect();
+        assert_eq!(error(&many)["message"], "f lacks 0; f lacks 1; f lacks 2; and 2 more errors");
+        let key = error(&ApiError::InvalidKey.problem());
+        assert_eq!((&key["type"], &key["code"]), (&json!("authentication_error"), &json!("invalid_api_key")));
+    }
+
+    #[test]
+    fn sdks_repeat_only_what_may_succeed() {
+        let forbidden = |status| (status, String::new(), "false".to_owned());
+        assert_eq!(adapted(invalid("/size", "out_of_range", "is wrong")), forbidden(400));
+        assert_eq!(adapted(ApiError::InvalidKey), forbidden(401));
+        assert_eq!(adapted(ApiError::Canceled(crate::generation::GenerationId::new())), forbidden(409));
+        let (status, after, retry) = adapted(ApiError::TenantQueueFull { queued: 1, retry_after_s: 4000 });
+        assert_eq!((status, after.as_str(), retry.as_str()), (429, "120", ""));
+        let (status, after, retry) = adapted(ApiError::QueueFull { queued: 1, retry_after_s: 1 });
+        assert_eq!((status, after.as_str(), retry.as_str()), (503, "1", ""));
+    }
+}
