@@ -32,6 +32,7 @@ mod path;
 mod presence;
 mod range;
 mod routes;
+mod sdapi;
 pub mod signed;
 mod spec;
 mod sse;
@@ -86,6 +87,8 @@ pub struct AppState {
     pub limits: Arc<Limits>,
     /// Canceled when the server begins to stop; then event streams end and waiting requests are answered.
     pub draining: CancellationToken,
+    /// The model that each client of the A1111 face has chosen.
+    sdapi_models: sdapi::ChosenModels,
     /// Runs tasks that must outlive their request, such as the cancellation for a client that disconnected. The
     /// shutdown waits for them.
     pub afterwork: TaskTracker,
@@ -109,6 +112,7 @@ impl AppState {
             signer,
             limits: Arc::new(limits),
             draining,
+            sdapi_models: sdapi::ChosenModels::default(),
             afterwork,
         }
     }

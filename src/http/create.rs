@@ -22,7 +22,7 @@ use super::{
     url,
 };
 use crate::{
-    generation::{Facts, Fields, Format, GenerationId, Record, Status},
+    generation::{Artifact, Facts, Fields, Format, GenerationId, Record, Status},
     service::{Order, Repeatable, View, Waited},
 };
 
@@ -150,21 +150,12 @@ async fn picture(
     let waited = state.wait(&view.record, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
-    match waited?.view.record.status {
-        Status::Queued if state.service.is_drained() => Err(ApiError::Draining(Some(id))),
-        Status::Queued | Status::Running => Err(ApiError::WaitTimeout(id)),
-        Status::Canceled => Err(ApiError::Canceled(id)),
-        Status::Expired => Err(ApiError::Expired(id)),
-        Status::Failed { problem } => Err(ApiError::Failed { id, code: problem.code, message: problem.message }),
-        Status::Succeeded { artifacts } => {
-            let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
-            let Facts::Picture { seed, .. } = artifact.facts;
-            let bytes = state.service.file(&artifact).await?;
-            let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
-            let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
-            Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
-        }
-    }
+    let artifact = state.artifacts(waited?.view)?.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
+    let Facts::Picture { seed, .. } = artifact.facts;
+    let bytes = state.service.file(&artifact).await?;
+    let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
+    let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
+    Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
 }
 
 /// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.
@@ -193,7 +184,7 @@ impl AppState {
     /// Prepares the generation and accepts it. Preparing stops if the client disconnects; accepting is a task of its
     /// own. If the client disconnects between the commit and the receipt, this future is dropped, but the task still
     /// makes the [`Presence`], and dropping the presence does what the request wants.
-    async fn accept(&self, order: Order, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
+    pub(super) async fn accept(&self, order: Order, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
         let is_repeatable = order.repeatable.is_repeatable();
         let prepared = self.service.prepare(order).await?;
         let state = self.clone();
@@ -203,6 +194,19 @@ impl AppState {
             Ok((created.view, created.replayed, presence))
         });
         accepting.await.unwrap_or_else(|error| Err(ApiError::Internal { cause: error.to_string() }))
+    }
+
+    /// The files of a generation that a client has waited for, or the error that says how it ended.
+    pub(super) fn artifacts(&self, view: View) -> Result<Vec<Artifact>, ApiError> {
+        let id = view.record.id;
+        match view.record.status {
+            Status::Queued if self.service.is_drained() => Err(ApiError::Draining(Some(id))),
+            Status::Queued | Status::Running => Err(ApiError::WaitTimeout(id)),
+            Status::Canceled => Err(ApiError::Canceled(id)),
+            Status::Expired => Err(ApiError::Expired(id)),
+            Status::Failed { problem } => Err(ApiError::Failed { id, code: problem.code, message: problem.message }),
+            Status::Succeeded { artifacts } => Ok(artifacts),
+        }
     }
 
     /// Waits until the generation ends, for at most `timeout`. Fails with [`ApiError::Draining`] as soon as the server

@@ -40,7 +40,7 @@ pub struct Document {
 }
 
 impl Document {
-    fn of(media_type: &'static str, object: &impl Serialize) -> Document {
+    pub fn of(media_type: &'static str, object: &impl Serialize) -> Document {
         let body = serde_json::to_vec(object).expect("what is shown has strings for keys");
         Document { media_type, body }
     }
