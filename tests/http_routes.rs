@@ -40,6 +40,8 @@ mod read;
 mod refusals;
 #[path = "http_routes/schema.rs"]
 mod schema;
+#[path = "http_routes/sdapi.rs"]
+mod sdapi;
 #[path = "http_routes/silence.rs"]
 mod silence;
 #[path = "http_routes/tenants.rs"]

@@ -161,8 +161,7 @@ fn objects() -> Vec<Map<String, Value>> {
         object.extend(keys.as_object().cloned().unwrap_or_default());
         object
     };
-    let bases =
-        [multistep(json!({"solver_order": 3})), multistep(json!({"solver_order": 2, "solver_type": "heun"}))];
+    let bases = [multistep(json!({"solver_order": 3})), multistep(json!({"solver_order": 2, "solver_type": "heun"}))];
     let with = |object: &Map<String, Value>, key: &str, value: Value| {
         let mut object = object.clone();
         object.insert(key.to_owned(), value);

@@ -150,7 +150,8 @@ async fn picture(
     let waited = state.wait(&view.record, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
-    let artifact = state.artifacts(waited?.view)?.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
+    let artifact =
+        state.artifacts(waited?.view)?.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
     let Facts::Picture { seed, .. } = artifact.facts;
     let bytes = state.service.file(&artifact).await?;
     let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];

@@ -92,7 +92,8 @@ fn control(
         "canny" => {
             control.insert("preprocess".to_owned(), "canny".into());
             let thresholds = [("threshold_a", 100.0), ("threshold_b", 200.0)];
-            if thresholds.iter().any(|(name, used)| unit.get(*name).is_some_and(|value| value.as_f64() != Some(*used))) {
+            if thresholds.iter().any(|(name, used)| unit.get(*name).is_some_and(|value| value.as_f64() != Some(*used)))
+            {
                 notes.push(note(place, "threshold_a and threshold_b", "canny uses 100 and 200"));
             }
         }

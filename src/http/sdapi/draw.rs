@@ -18,14 +18,7 @@ use super::{
 };
 use crate::{
     generation::{Fields, Status},
-    http::{
-        AppState,
-        caller::Caller,
-        error::ApiError,
-        face::Document,
-        idempotency::IdempotencyKey,
-        presence::Waits,
-    },
+    http::{AppState, caller::Caller, error::ApiError, face::Document, idempotency::IdempotencyKey, presence::Waits},
     imaging,
     service::{Order, Repeatable, View, offload},
 };

@@ -91,7 +91,8 @@ pub(super) async fn set(
         state.sdapi_models.set(caller.tenant, model);
     }
     let ignored = options.keys().take(Request::MOST_NOTES);
-    let notes: Vec<String> = ignored.map(|name| format!("{} is ignored: only sd_model_checkpoint can be set", cut(name))).collect();
+    let notes: Vec<String> =
+        ignored.map(|name| format!("{} is ignored: only sd_model_checkpoint can be set", cut(name))).collect();
     Ok(Json(json!({ "notes": notes })))
 }
 

@@ -47,7 +47,8 @@ fn renamed_field(error: FieldError, units: &[usize]) -> FieldError {
     };
     let (old, new) = match path[..] {
         ["controls", place, ref keys @ ..] => {
-            let unit = place.parse().ok().and_then(|place: usize| units.get(place)).map_or(place.to_owned(), usize::to_string);
+            let unit =
+                place.parse().ok().and_then(|place: usize| units.get(place)).map_or(place.to_owned(), usize::to_string);
             let key = keys.first().map(|key| named(&KEYS, key).unwrap_or(*key));
             let names: Vec<&str> = UNITS.into_iter().chain([unit.as_str()]).chain(key).collect();
             (keys.join("."), names.join("."))

@@ -37,9 +37,26 @@ pub(super) struct Request {
 const PREVIEWS: u32 = 10;
 /// Fields that are read here; those in [`idle`] come in addition.
 const READ: [&str; 20] = [
-    "prompt", "negative_prompt", "width", "height", "steps", "cfg_scale", "seed", "n_iter", "batch_size", "eta",
-    "sampler_name", "sampler_index", "scheduler", "send_images", "force_task_id", "refiner_checkpoint",
-    "override_settings", "init_images", "mask", "alwayson_scripts",
+    "prompt",
+    "negative_prompt",
+    "width",
+    "height",
+    "steps",
+    "cfg_scale",
+    "seed",
+    "n_iter",
+    "batch_size",
+    "eta",
+    "sampler_name",
+    "sampler_index",
+    "scheduler",
+    "send_images",
+    "force_task_id",
+    "refiner_checkpoint",
+    "override_settings",
+    "init_images",
+    "mask",
+    "alwayson_scripts",
 ];
 /// Fields that contain pictures.
 const PICTURES: [&str; 3] = ["init_images", "mask", "alwayson_scripts"];
@@ -151,13 +168,15 @@ impl Reader<'_> {
     fn count(&mut self, name: &str) -> u64 {
         match self.body.remove(name) {
             None => 1,
-            Some(value) => match value.as_u64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0).map(|n| n as u64)) {
-                Some(count) if count > 0 => count,
-                _ => {
-                    self.fields.error(name, "invalid_value", "must be an integer of at least 1");
-                    1
+            Some(value) => {
+                match value.as_u64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0).map(|n| n as u64)) {
+                    Some(count) if count > 0 => count,
+                    _ => {
+                        self.fields.error(name, "invalid_value", "must be an integer of at least 1");
+                        1
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -244,10 +263,12 @@ impl Reader<'_> {
     /// The picture of image-to-image, and its mask.
     fn source(&mut self) {
         match self.body.remove("init_images") {
-            Some(Value::Array(mut images)) if images.len() <= 1 => match images.pop().filter(|image| !image.is_null()) {
-                Some(image) => self.fields.put_back("image", image),
-                None => self.fields.error("init_images", "required", "must have one picture"),
-            },
+            Some(Value::Array(mut images)) if images.len() <= 1 => {
+                match images.pop().filter(|image| !image.is_null()) {
+                    Some(image) => self.fields.put_back("image", image),
+                    None => self.fields.error("init_images", "required", "must have one picture"),
+                }
+            }
             Some(Value::Array(images)) => {
                 let detail = format!("must have one picture, not {}", images.len());
                 self.fields.error("init_images", "out_of_range", detail);
