@@ -193,6 +193,7 @@ async fn what_has_no_effect_is_noted() {
             "ADetailer": {"args": [true, {"ad_model": "face"}]}, "animatediff": {"args": [false]},
             "ControlNet": {"args": []},
         },
+        "init_images": [],
     }));
     let (answer, params) = drawn(&api, TXT2IMG, &body).await;
     assert_eq!(params["width"], 64);
@@ -204,6 +205,7 @@ async fn what_has_no_effect_is_noted() {
         "alwayson_scripts.ADetailer is ignored",
         "enable_hr is ignored",
         "frobnicate is ignored: this server does not know the field",
+        "init_images is ignored: this operation does not use it",
         "styles is ignored",
         "tiling is ignored",
     ];

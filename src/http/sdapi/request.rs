@@ -338,7 +338,11 @@ impl Reader<'_> {
 
     /// Notes about the fields that are left.
     fn rest(&mut self) {
-        let mut notes: Vec<String> = self.body.iter().filter_map(|(name, value)| idle::note(name, value)).collect();
+        let note = |(name, value): (&String, &Value)| match READ.contains(&name.as_str()) {
+            true => Some(format!("{name} is ignored: this operation does not use it")),
+            false => idle::note(name, value),
+        };
+        let mut notes: Vec<String> = self.body.iter().filter_map(note).collect();
         if notes.len() > Request::MOST_NOTES {
             let more = notes.len() - Request::MOST_NOTES;
             notes.truncate(Request::MOST_NOTES);
