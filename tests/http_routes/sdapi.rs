@@ -65,7 +65,7 @@ fn data_url(level: u8) -> String {
     format!("data:image/png;base64,{}", picture(level))
 }
 
-/// What webuiapi sends in each request; the size is that of the embedded model.
+/// What webuiapi sends in each request; the size is smaller, which the embedded model draws faster.
 fn common() -> Value {
     json!({
         "prompt": "a (red:1.3) fox", "styles": [], "seed": -1, "subseed": -1, "subseed_strength": 0.0,
@@ -136,7 +136,7 @@ async fn a_prompt_alone_draws_with_the_defaults_of_the_model() {
     let api = TestApi::open(&[]).await;
     let (answer, params) = drawn(&api, TXT2IMG, &json!({"prompt": "a red fox"})).await;
     assert_eq!(notes(&answer), [""; 0]);
-    assert_eq!((&params["width"], &params["model"]), (&json!(64), &json!("emoji")));
+    assert_eq!((&params["width"], &params["model"]), (&json!(128), &json!("emoji")));
 }
 
 #[tokio::test]
@@ -462,7 +462,7 @@ async fn lists_have_the_form_that_clients_read() {
     assert_eq!(api.get("/sdapi/v1/scripts").await.json()["txt2img"], json!(["controlnet"]));
     assert_eq!(api.get("/sdapi/v1/script-info").await.json()[0]["is_alwayson"], true);
     assert_eq!(api.get("/sdapi/v1/cmd-flags").await.json()["api"], true);
-    assert!(api.get("/sdapi/v1/memory").await.json()["ram"]["total"].as_u64().unwrap() > 0);
+    assert_eq!(api.get("/sdapi/v1/memory").await.json()["ram"]["used"], 0);
     assert!(api.get("/sdapi/v1/loras").await.json().is_array());
     assert!(api.get("/sdapi/v1/embeddings").await.json()["loaded"].is_object());
     assert_eq!(api.get("/controlnet/version").await.json()["version"], 2);
