@@ -76,7 +76,6 @@ pub struct Http {
     pub max_connections_per_address: usize,
     /// Concurrent requests of one HTTP/2 connection, at least 1.
     pub max_streams: u32,
-    /// Unread bytes of one connection.
     pub max_unread_bytes: usize,
     pub header_timeout_s: Seconds,
     pub body_timeout_s: Seconds,

@@ -33,6 +33,7 @@ mod path;
 mod presence;
 mod range;
 mod routes;
+mod sdapi;
 pub mod signed;
 mod spec;
 mod sse;
@@ -91,6 +92,8 @@ pub struct AppState {
     pub draining: CancellationToken,
     /// Requests that clients may repeat by themselves.
     pub tries: Tries,
+    /// The model that each client of the A1111 face has chosen.
+    sdapi_models: sdapi::ChosenModels,
     /// Runs tasks that must outlive their request, such as the cancellation for a client that disconnected. The
     /// shutdown waits for them.
     pub afterwork: TaskTracker,
@@ -116,6 +119,7 @@ impl AppState {
             limits: Arc::new(limits),
             draining,
             tries,
+            sdapi_models: sdapi::ChosenModels::default(),
             afterwork,
         }
     }

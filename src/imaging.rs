@@ -11,6 +11,7 @@ mod metadata;
 mod orientation;
 pub mod preview;
 mod resize;
+mod texts;
 
 pub use canny::canny;
 pub use encode::{
@@ -22,6 +23,7 @@ pub use mask::{composite, grey};
 pub use metadata::Metadata;
 pub use preview::{encode_preview, upscale};
 pub use resize::resize;
+pub use texts::infotext_of;
 
 /// A picture with 8 bits per channel. Rows run from top to bottom, and the C channels of a pixel are adjacent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -372,6 +372,11 @@ impl Service {
         self.0.devices.loads()
     }
 
+    /// Bytes that running generations of this process take, and the most that they may take.
+    pub fn memory(&self) -> (u64, u64) {
+        self.0.memory.taken()
+    }
+
     /// As [`Service::get`], but only the record.
     pub async fn find(&self, access: Access<'_>, id: GenerationId) -> Result<Record, ServiceError> {
         let record = self.query(self.0.store.get(id)).await?;

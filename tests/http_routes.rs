@@ -42,6 +42,8 @@ mod refusals;
 mod refused_before_acceptance;
 #[path = "http_routes/schema.rs"]
 mod schema;
+#[path = "http_routes/sdapi.rs"]
+mod sdapi;
 #[path = "http_routes/silence.rs"]
 mod silence;
 #[path = "http_routes/tenants.rs"]

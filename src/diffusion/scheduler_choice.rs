@@ -88,7 +88,7 @@ impl SchedulerConfig {
 }
 
 /// The keys that a scheduler name sets.
-fn overrides_of(name: &str) -> Result<Map<String, Value>, InvalidScheduler> {
+pub(super) fn overrides_of(name: &str) -> Result<Map<String, Value>, InvalidScheduler> {
     let unknown = || InvalidScheduler::UnknownName { name: name.chars().take(80).collect() };
     let suffix = SUFFIXES.iter().find(|suffix| name.ends_with(suffix.text));
     let base = suffix.and_then(|suffix| name.strip_suffix(suffix.text)).unwrap_or(name);

@@ -115,6 +115,11 @@ impl Fields {
         self.faults.touch(&format!("{}/{name}", self.prefix))
     }
 
+    /// Takes all values, for a reader of another protocol that puts the fields of a generation in their place.
+    pub fn take_all(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.map)
+    }
+
     /// Puts a taken value back, so that it can be read under another name or by another reader.
     pub fn put_back(&mut self, name: &str, value: Value) {
         self.map.insert(name.to_owned(), value);

@@ -176,7 +176,11 @@ impl AppState {
     /// Prepares the generation and accepts it. Preparing stops if the client disconnects; accepting is a task of its
     /// own. If the client disconnects between the commit and the receipt, this future is dropped, but the task still
     /// makes the [`Presence`], and dropping the presence does what the request wants.
-    async fn accept(&self, request: CreateRequest, waits: Waits) -> Result<(View, bool, Presence), ApiError> {
+    pub(super) async fn accept(
+        &self,
+        request: CreateRequest,
+        waits: Waits,
+    ) -> Result<(View, bool, Presence), ApiError> {
         self.accept_of(request, waits, None).await
     }
 

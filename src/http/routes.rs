@@ -8,7 +8,7 @@ use axum::{
 use super::{
     AppState, admin, catalogue, content, create, events,
     face::{Face, Native},
-    health, images, openai, page, spec, uploads, webhooks,
+    health, images, openai, page, sdapi, spec, uploads, webhooks,
 };
 use crate::generation::Format;
 
@@ -25,6 +25,13 @@ pub struct Route<S = AppState> {
 
 /// The operations of the public listener. Assets of the page are not listed; they are found by name.
 pub fn public_routes() -> Vec<Route> {
+    let mut routes = native_routes();
+    routes.extend(sdapi::routes());
+    routes
+}
+
+/// The operations of `openapi.yaml` that have the form of this program.
+fn native_routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/v1/images", post(create::create)),
         endpoint(Method::GET, "/v1/images", get(images::list)),

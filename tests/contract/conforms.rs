@@ -102,7 +102,7 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
         "image/jpeg" => body.starts_with(b"\xff\xd8\xff"),
         "image/webp" => body.starts_with(b"RIFF") && body[8..].starts_with(b"WEBP"),
         "application/json" | "application/problem+json" | "application/schema+json" => {
-            body.trim_ascii_start().starts_with(b"{")
+            body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[")
         }
         "text/event-stream" => {
             [&b"retry:"[..], b"id:", b"event:", b"data:", b":"].iter().any(|start| body.starts_with(start))

@@ -1,0 +1,90 @@
+//! The face of AUTOMATIC1111's web interface, `/sdapi/v1`, as its clients use it: a request waits for its pictures, and
+//! the answer contains them in base64.
+
+mod control_net;
+mod draw;
+mod idle;
+mod info;
+mod lists;
+mod machine;
+mod options;
+mod png_info;
+mod pointers;
+mod progress;
+mod request;
+
+use axum::{
+    http::Method,
+    routing::{MethodRouter, get, post},
+};
+use serde_json::json;
+
+use super::{
+    AppState,
+    error::ProblemDocument,
+    face::{Document, Face},
+    routes::Route,
+};
+use crate::generation::Record;
+
+pub use options::ChosenModels;
+
+/// The operations of this face.
+pub fn routes() -> Vec<Route> {
+    vec![
+        endpoint(Method::POST, "/sdapi/v1/txt2img", post(draw::txt2img)),
+        endpoint(Method::POST, "/sdapi/v1/img2img", post(draw::img2img)),
+        endpoint(Method::GET, "/sdapi/v1/progress", get(progress::progress)),
+        endpoint(Method::POST, "/sdapi/v1/interrupt", post(progress::interrupt)),
+        endpoint(Method::POST, "/sdapi/v1/skip", post(progress::interrupt)),
+        endpoint(Method::GET, "/sdapi/v1/options", get(options::get)),
+        endpoint(Method::POST, "/sdapi/v1/options", post(options::set)),
+        endpoint(Method::GET, "/sdapi/v1/sd-models", get(lists::models)),
+        endpoint(Method::GET, "/sdapi/v1/samplers", get(lists::samplers)),
+        endpoint(Method::GET, "/sdapi/v1/schedulers", get(lists::schedule_types)),
+        endpoint(Method::GET, "/sdapi/v1/loras", get(lists::loras)),
+        endpoint(Method::GET, "/sdapi/v1/embeddings", get(lists::embeddings)),
+        endpoint(Method::GET, "/sdapi/v1/upscalers", get(lists::upscalers)),
+        endpoint(Method::GET, "/sdapi/v1/scripts", get(lists::scripts)),
+        endpoint(Method::GET, "/sdapi/v1/script-info", get(lists::script_info)),
+        endpoint(Method::POST, "/sdapi/v1/png-info", post(png_info::png_info)),
+        endpoint(Method::GET, "/sdapi/v1/memory", get(machine::memory)),
+        endpoint(Method::GET, "/sdapi/v1/cmd-flags", get(machine::flags)),
+        endpoint(Method::GET, "/controlnet/version", get(lists::control_net_version)),
+        endpoint(Method::GET, "/controlnet/model_list", get(lists::control_nets)),
+        endpoint(Method::GET, "/controlnet/module_list", get(lists::control_net_modules)),
+    ]
+}
+
+fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Route {
+    Route { method, path, routed: path, face: &Sdapi, handler }
+}
+
+/// The label of generations that this face creates: progress and interruption concern these only.
+const LABEL: (&str, &str) = ("face", "sdapi");
+
+/// Whether this face created the generation.
+fn is_own(record: &Record) -> bool {
+    record.job.metadata.get(LABEL.0).is_some_and(|face| face == LABEL.1)
+}
+
+/// The protocol of `/sdapi/v1`.
+#[derive(Clone, Copy, Debug)]
+struct Sdapi;
+
+impl Face for Sdapi {
+    fn render_error(&self, problem: &ProblemDocument) -> Document {
+        let listed: Vec<&str> = problem.errors.iter().map(|error| error.detail.as_str()).collect();
+        let errors = if listed.is_empty() { problem.detail.clone() } else { listed.join("; ") };
+        let body = json!({
+            "error": problem.code,
+            "detail": problem.detail,
+            "body": "",
+            "errors": errors,
+            "fields": problem.errors,
+            "status": problem.status,
+            "request_id": problem.request_id,
+        });
+        Document::of("application/json", &body)
+    }
+}

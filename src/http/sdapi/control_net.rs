@@ -1,0 +1,154 @@
+//! The units of ControlNet in `alwayson_scripts`.
+
+use serde_json::{Map, Value, json};
+
+use crate::generation::Fields;
+
+/// The path of the units in a request.
+pub(super) const UNITS: [&str; 3] = ["alwayson_scripts", "ControlNet", "args"];
+
+/// The ControlNets of a request.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    /// The value of the field `controls`.
+    pub controls: Vec<Value>,
+    /// The index of the unit that each of them comes from.
+    pub places: Vec<usize>,
+    pub notes: Vec<String>,
+}
+
+/// Reads the units. Units that are switched off are skipped. `source` is the picture of the request, which a unit
+/// without a picture of its own uses. Errors are added to `fields`.
+pub(super) fn units(script: Value, source: Option<&Value>, fields: &mut Fields) -> Units {
+    let mut units = Units::default();
+    let args = match script {
+        Value::Object(mut script) => script.remove("args").unwrap_or_default(),
+        other => other,
+    };
+    let args = match args {
+        Value::Null => Vec::new(),
+        Value::Array(args) => args,
+        _ => {
+            fields.error_at(&UNITS, "wrong_type", "must be a list of objects");
+            return units;
+        }
+    };
+    for (place, unit) in args.into_iter().enumerate() {
+        match unit {
+            Value::Object(unit) if is_off(&unit) => {}
+            // The web interface's own page sends true or false before the units of some scripts.
+            Value::Bool(_) | Value::Null => {}
+            Value::Object(unit) => {
+                let control = control(unit, place, source, &mut units.notes, fields);
+                units.controls.push(Value::Object(control));
+                units.places.push(place);
+            }
+            _ => error(fields, place, None, "wrong_type", "must be an object"),
+        }
+    }
+    units
+}
+
+/// Whether the unit does nothing: it is not enabled, or it names no model.
+fn is_off(unit: &Map<String, Value>) -> bool {
+    let model = unit.get("model").and_then(Value::as_str).unwrap_or("None");
+    unit.get("enabled") == Some(&Value::Bool(false)) || model.is_empty() || model.eq_ignore_ascii_case("none")
+}
+
+fn control(
+    mut unit: Map<String, Value>,
+    place: usize,
+    source: Option<&Value>,
+    notes: &mut Vec<String>,
+    fields: &mut Fields,
+) -> Map<String, Value> {
+    let mut control = Map::new();
+    if let Some(model) = unit.remove("model").as_ref().and_then(Value::as_str) {
+        control.insert("model".to_owned(), without_hash(model).into());
+    }
+    let given = picture(unit.remove("image")).or(picture(unit.remove("input_image"))).or(source.cloned());
+    if let Some(given) = given {
+        control.insert("image".to_owned(), given);
+    }
+    for (theirs, ours) in [("weight", "scale"), ("guidance_start", "start"), ("guidance_end", "end")] {
+        if let Some(value) = unit.remove(theirs) {
+            control.insert(ours.to_owned(), value);
+        }
+    }
+    let mode = unit.remove("control_mode").unwrap_or_default();
+    match control_mode(&mode) {
+        Some(ControlMode::Balanced) => {}
+        Some(ControlMode::Prompt) => notes.push(note(place, "control_mode", "My prompt is more important is Balanced")),
+        Some(ControlMode::ControlNet) => {
+            control.insert("guess_mode".to_owned(), true.into());
+        }
+        None => {
+            let detail = "must be Balanced, My prompt is more important or ControlNet is more important, or 0, 1 or 2";
+            error(fields, place, Some("control_mode"), "invalid_value", detail);
+        }
+    }
+    match unit.remove("module").as_ref().and_then(Value::as_str).unwrap_or("none").to_ascii_lowercase().as_str() {
+        "none" => {}
+        "canny" => {
+            control.insert("preprocess".to_owned(), "canny".into());
+            let thresholds = [("threshold_a", 100.0), ("threshold_b", 200.0)];
+            if thresholds.iter().any(|(name, used)| unit.get(*name).is_some_and(|value| value.as_f64() != Some(*used)))
+            {
+                notes.push(note(place, "threshold_a and threshold_b", "canny uses 100 and 200"));
+            }
+        }
+        _ => error(fields, place, Some("module"), "invalid_value", "must be none or canny"),
+    }
+    let resized = unit.get("resize_mode").filter(|mode| **mode != json!("Just Resize") && **mode != json!(0));
+    if resized.is_some_and(|mode| !mode.is_null()) {
+        notes.push(note(place, "resize_mode", "the picture is resized without cropping or filling"));
+    }
+    if unit.get("mask").is_some_and(|mask| !mask.is_null()) {
+        notes.push(note(place, "mask", "this server does not support it"));
+    }
+    control
+}
+
+/// A picture as base64 or data URL, or in an object with a mask.
+fn picture(value: Option<Value>) -> Option<Value> {
+    match value? {
+        Value::Object(mut object) => picture(object.remove("image")),
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        other => Some(other),
+    }
+}
+
+/// The name of a model without the hash in brackets after it.
+pub(super) fn without_hash(name: &str) -> &str {
+    match name.rsplit_once(" [") {
+        Some((start, hash)) if hash.ends_with(']') => start.trim_end(),
+        _ => name,
+    }
+}
+
+enum ControlMode {
+    Balanced,
+    Prompt,
+    ControlNet,
+}
+
+fn control_mode(value: &Value) -> Option<ControlMode> {
+    match (value.as_str(), value.as_u64()) {
+        (Some("Balanced"), _) | (_, Some(0)) => Some(ControlMode::Balanced),
+        (Some("My prompt is more important"), _) | (_, Some(1)) => Some(ControlMode::Prompt),
+        (Some("ControlNet is more important"), _) | (_, Some(2)) => Some(ControlMode::ControlNet),
+        _ if value.is_null() => Some(ControlMode::Balanced),
+        _ => None,
+    }
+}
+
+fn note(place: usize, field: &str, why: &str) -> String {
+    format!("ControlNet unit {place}: {field} is ignored: {why}")
+}
+
+fn error(fields: &mut Fields, place: usize, key: Option<&str>, code: &'static str, detail: &str) {
+    let place = place.to_string();
+    let path: Vec<&str> = UNITS.into_iter().chain([place.as_str()]).chain(key).collect();
+    fields.error_at(&path, code, detail);
+}

@@ -1,0 +1,111 @@
+//! `txt2img` and `img2img`: draw, wait, and answer with the pictures.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{
+    info,
+    options::model_of,
+    request::{self, Kind},
+};
+use crate::{
+    generation::{Fields, Status},
+    http::{AppState, caller::Caller, error::ApiError, face::Document, idempotency::IdempotencyKey, presence::Waits},
+    imaging,
+    service::{CreateRequest, Repeatable, View, offload},
+};
+
+/// `POST /sdapi/v1/txt2img`.
+pub(super) async fn txt2img(
+    State(state): State<AppState>,
+    caller: Caller,
+    key: IdempotencyKey,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    draw(state, caller, key, fields, Kind::TextToImage).await
+}
+
+/// `POST /sdapi/v1/img2img`.
+pub(super) async fn img2img(
+    State(state): State<AppState>,
+    caller: Caller,
+    key: IdempotencyKey,
+    fields: Fields,
+) -> Result<Response, ApiError> {
+    draw(state, caller, key, fields, Kind::ImageToImage).await
+}
+
+async fn draw(
+    state: AppState,
+    Caller { tenant }: Caller,
+    key: IdempotencyKey,
+    mut fields: Fields,
+    kind: Kind,
+) -> Result<Response, ApiError> {
+    let settings = fields.take("override_settings");
+    let model = model_of(&state, &tenant, settings.as_ref());
+    if let Some(settings) = settings {
+        fields.put_back("override_settings", settings);
+    }
+    let card = state.service.model(&model).and_then(|model| model.card);
+    let mut request = request::read(fields, kind, card.as_deref())?;
+    request.fields.put_back("model", model.into());
+    let repeatable = match (request.task_id.take(), key.repeatable()) {
+        (Some(id), Repeatable::No) => Repeatable::ByKey(checked(id)?),
+        (_, key) => key,
+    };
+    let fields = std::mem::replace(&mut request.fields, Fields::new(Default::default()));
+    let create = CreateRequest { tenant, fields, repeatable, format: None };
+    let accepted = state.accept(create, Waits::ForResult).await;
+    let (view, _, mut presence) = accepted.map_err(|error| request.renamed(error))?;
+    let waited = state.wait(&view.record, longest(&view)).await;
+    presence.keep();
+    let view = waited?.view;
+    let artifacts = match view.record.status {
+        // In the web interface an interrupted request is no error.
+        Status::Canceled => {
+            request.notes.push("the generation was canceled before it had a picture".to_owned());
+            Vec::new()
+        }
+        _ => state.artifacts(&view.record)?,
+    };
+    let mut files = Vec::with_capacity(artifacts.len());
+    for artifact in &artifacts {
+        files.push(state.service.file(artifact).await?);
+    }
+    let id = [("latentd-generation-id", view.record.id.to_string())];
+    let bytes = files.iter().map(Bytes::len).sum();
+    let answer = offload(bytes, move || {
+        let infotexts = files.iter().map(|file| imaging::infotext_of(file).unwrap_or_default()).collect();
+        let images: Vec<String> = match request.sends_images {
+            true => files.iter().map(|file| BASE64_STANDARD.encode(file)).collect(),
+            false => Vec::new(),
+        };
+        let info = info::object(&view.record, infotexts, &request.notes).to_string();
+        Document::of("application/json", &json!({"images": images, "parameters": request.echo, "info": info}))
+    });
+
+    Ok(([(header::CACHE_CONTROL, "no-store")], id, answer.await).into_response())
+}
+
+/// The most that a generation can take: its time in the queue, and all attempts. It ends by itself before that.
+fn longest(view: &View) -> Duration {
+    let runs = u64::from(view.run_timeout_s) * u64::from(view.max_attempts.max(1));
+    Duration::from_secs(u64::from(view.record.job.start_timeout_s) + runs + 60)
+}
+
+/// The client's name of a request as an idempotency key.
+fn checked(id: String) -> Result<String, ApiError> {
+    match (1..=255).contains(&id.len()) && id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        true => Ok(id),
+        false => Err(ApiError::IdempotencyKeyInvalid("in force_task_id must have 1 to 255 characters of ASCII")),
+    }
+}

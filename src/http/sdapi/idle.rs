@@ -1,0 +1,119 @@
+//! The fields of the web interface that have no effect here.
+
+use serde_json::Value;
+
+/// A field and its values that change nothing in the web interface either, as JSON. The value `*` stands for every
+/// value, where the field only concerns how the web interface works, or another field that has no effect.
+type IdleField = (&'static str, &'static [&'static str]);
+
+const FIELDS: [IdleField; 51] = [
+    ("comments", &["*"]),
+    ("disable_extra_networks", &["false"]),
+    ("do_not_save_grid", &["*"]),
+    ("do_not_save_samples", &["*"]),
+    ("enable_hr", &["false"]),
+    ("firstpass_image", &[]),
+    ("firstphase_height", &["0"]),
+    ("firstphase_width", &["0"]),
+    ("hr_checkpoint_name", &["*"]),
+    ("hr_cfg", &["*"]),
+    ("hr_negative_prompt", &["*"]),
+    ("hr_prompt", &["*"]),
+    ("hr_resize_x", &["*"]),
+    ("hr_resize_y", &["*"]),
+    ("hr_sampler_name", &["*"]),
+    ("hr_scale", &["*"]),
+    ("hr_scheduler", &["*"]),
+    ("hr_second_pass_steps", &["*"]),
+    ("hr_upscaler", &["*"]),
+    ("image_cfg_scale", &["*"]),
+    ("include_init_images", &["*"]),
+    ("infotext", &["\"\""]),
+    ("initial_noise_multiplier", &["1"]),
+    ("inpaint_full_res", &["*"]),
+    ("inpaint_full_res_padding", &["*"]),
+    ("inpainting_fill", &["*"]),
+    ("inpainting_mask_invert", &["*"]),
+    ("latent_mask", &[]),
+    ("mask_blur", &["*"]),
+    ("mask_blur_x", &["4"]),
+    ("mask_blur_y", &["4"]),
+    ("mask_round", &["true"]),
+    ("override_settings_restore_afterwards", &["*"]),
+    ("resize_mode", &["0"]),
+    ("restore_faces", &["false"]),
+    ("refiner_switch_at", &["*"]),
+    ("s_churn", &["0"]),
+    ("s_min_uncond", &["0"]),
+    ("s_noise", &["1"]),
+    ("s_tmax", &["*"]),
+    ("s_tmin", &["0"]),
+    ("save_images", &["false"]),
+    ("script_args", &["*"]),
+    ("script_name", &["\"\"", "\"None\""]),
+    ("seed_resize_from_h", &["0", "-1"]),
+    ("seed_resize_from_w", &["0", "-1"]),
+    ("styles", &["[]"]),
+    ("subseed", &["*"]),
+    ("subseed_strength", &["0"]),
+    ("tiling", &["false"]),
+    ("denoising_strength", &["*"]),
+];
+
+/// Whether the field is one of the web interface.
+pub(super) fn is_known(name: &str) -> bool {
+    FIELDS.iter().any(|(known, _)| *known == name)
+}
+
+/// The note about a field that was not read; `None` if it would have no effect in the web interface either.
+pub(super) fn note(name: &str, value: &Value) -> Option<String> {
+    let shown: String = name.chars().take(64).collect();
+    match FIELDS.iter().find(|(known, _)| *known == name) {
+        _ if value.is_null() => None,
+        None => Some(format!("{shown} is ignored: this server does not know the field")),
+        Some((_, idle)) if idle.iter().any(|idle| is(value, idle)) => None,
+        Some(_) => Some(format!("{shown} is ignored: this server does not support it")),
+    }
+}
+
+/// Whether the value is this JSON. Numbers are equal whatever their form, and 0 counts as false.
+fn is(value: &Value, text: &str) -> bool {
+    let number = |value: &Value| value.as_f64().or(value.as_bool().map(f64::from));
+    match serde_json::from_str::<Value>(text) {
+        Ok(expected) => *value == expected || number(value).is_some_and(|got| number(&expected) == Some(got)),
+        Err(_) => text == "*",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_note_is_only_about_what_would_matter() {
+        for (name, value, has_note) in [
+            ("tiling", json!(false), false),
+            ("tiling", json!(0), false),
+            ("tiling", json!(null), false),
+            ("tiling", json!(true), true),
+            ("s_noise", json!(1.0), false),
+            ("s_noise", json!(1.1), true),
+            ("styles", json!([]), false),
+            ("styles", json!(["photo"]), true),
+            ("hr_scale", json!(2), false),
+            ("enable_hr", json!(true), true),
+            ("frobnicate", json!(1), true),
+        ] {
+            assert_eq!(note(name, &value).is_some(), has_note, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn every_value_of_the_table_is_json() {
+        for text in FIELDS.iter().flat_map(|(_, idle)| *idle).filter(|text| **text != "*") {
+            assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `/sdapi/v1/options`: of the web interface's many options, the model alone can be set.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{extract::State, response::Json};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+
+use super::{control_net::without_hash, request::Request};
+use crate::{
+    generation::{Fields, Invalid},
+    http::{AppState, caller::Caller, error::ApiError},
+    service::Service,
+};
+
+/// The model that each tenant has chosen, in this process only. There is at most one entry for each tenant, and only
+/// the operator makes tenants.
+#[derive(Clone, Debug, Default)]
+pub struct ChosenModels(Arc<Mutex<HashMap<Arc<str>, String>>>);
+
+impl ChosenModels {
+    fn of(&self, tenant: &str) -> Option<String> {
+        self.0.lock().get(tenant).cloned()
+    }
+
+    fn set(&self, tenant: Arc<str>, model: String) {
+        self.0.lock().insert(tenant, model);
+    }
+}
+
+/// The model for a request of this tenant: the one in `override_settings`, otherwise the one that the tenant has chosen,
+/// otherwise the default model. An unknown name is returned as it is.
+pub(super) fn model_of(state: &AppState, tenant: &str, settings: Option<&Value>) -> String {
+    let named = settings.and_then(|settings| settings.get("sd_model_checkpoint")).and_then(Value::as_str);
+    match named.filter(|name| !name.is_empty()) {
+        Some(name) => known(&state.service, name).unwrap_or_else(|| name.to_owned()),
+        None => chosen(state, tenant),
+    }
+}
+
+fn chosen(state: &AppState, tenant: &str) -> String {
+    let chosen = state.sdapi_models.of(tenant).filter(|name| state.service.model(name).is_some());
+    chosen.unwrap_or_else(|| state.service.default_model().to_owned())
+}
+
+/// The model of this title: its name, with or without a hash in brackets, an extension of a weight file, or other case.
+fn known(service: &Service, title: &str) -> Option<String> {
+    let short = without_hash(title.trim());
+    let short = [".safetensors", ".ckpt"].iter().find_map(|ending| short.strip_suffix(ending)).unwrap_or(short);
+    let names: Vec<String> = service.models().into_iter().map(|model| model.name).collect();
+    let found = names.iter().find(|name| *name == title).or_else(|| names.iter().find(|name| *name == short));
+    found.or_else(|| names.iter().find(|name| name.eq_ignore_ascii_case(short))).cloned()
+}
+
+/// `GET /sdapi/v1/options`.
+pub(super) async fn get(State(state): State<AppState>, caller: Caller) -> Json<Value> {
+    Json(json!({
+        "sd_model_checkpoint": chosen(&state, &caller.tenant),
+        "sd_checkpoint_hash": null,
+        "sd_vae": "Automatic",
+        "CLIP_stop_at_last_layers": 1,
+        "samples_format": "png",
+        "randn_source": "CPU",
+        "live_previews_enable": true,
+    }))
+}
+
+/// `POST /sdapi/v1/options`.
+pub(super) async fn set(
+    State(state): State<AppState>,
+    caller: Caller,
+    mut fields: Fields,
+) -> Result<Json<Value>, ApiError> {
+    let mut options: Map<String, Value> = fields.take_all();
+    let model = match options.remove("sd_model_checkpoint") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(title)) => match known(&state.service, &title) {
+            Some(name) => Some(name),
+            None => {
+                let detail = "is not in the catalogue; GET /sdapi/v1/sd-models lists the models";
+                fields.error("sd_model_checkpoint", "unknown_model", detail);
+                None
+            }
+        },
+        Some(other) => fields.wrong_type("sd_model_checkpoint", "a string", &other),
+    };
+    if fields.has_errors() {
+        return Err(ApiError::Invalid(Invalid { errors: fields.finish() }));
+    }
+    if let Some(model) = model {
+        state.sdapi_models.set(caller.tenant, model);
+    }
+    let ignored = options.keys().take(Request::MOST_NOTES);
+    let notes: Vec<String> =
+        ignored.map(|name| format!("{} is ignored: only sd_model_checkpoint can be set", cut(name))).collect();
+    Ok(Json(json!({ "notes": notes })))
+}
+
+fn cut(name: &str) -> String {
+    name.chars().take(64).collect()
+}

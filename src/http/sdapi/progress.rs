@@ -1,0 +1,110 @@
+//! `GET /sdapi/v1/progress` and `POST /sdapi/v1/interrupt`: they concern the caller's own generations of this face.
+
+use axum::{
+    extract::{RawQuery, State},
+    http::header,
+    response::{IntoResponse, Json},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use super::is_own;
+use crate::{
+    generation::{Fields, GenerationId, Preview},
+    http::{AppState, caller::Caller, error::ApiError, urlencoded},
+    ledger::ListQuery,
+    service::View,
+};
+
+/// The progress of the newest running generation, otherwise of the newest queued one, otherwise of nothing.
+pub(super) async fn progress(
+    State(state): State<AppState>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<impl IntoResponse, ApiError> {
+    let mut query = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
+    let skips_picture = query.flag("skip_current_image").unwrap_or(false);
+    let active = active(&state, &caller).await?;
+    let Some(newest) = active.first() else { return Ok(answer(idle())) };
+    let view = state.service.get(caller.access(), *newest).await?;
+    let preview = if skips_picture { None } else { state.service.preview(caller.access(), *newest).await? };
+    Ok(answer(object(&view, active.len(), preview.as_ref())))
+}
+
+fn answer(object: Value) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], Json(object))
+}
+
+/// Cancels all running and queued generations of the caller; those of others go on.
+pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
+    for id in active(&state, &caller).await? {
+        state.service.cancel(caller.access(), id).await?;
+    }
+    Ok(Json(json!({})))
+}
+
+/// The caller's generations of this face that have yet to end: the running ones and then the queued ones, each the
+/// newest first.
+async fn active(state: &AppState, caller: &Caller) -> Result<Vec<GenerationId>, ApiError> {
+    let mut found = Vec::new();
+    for status in ["running", "queued"] {
+        let mut query = ListQuery {
+            limit: 100,
+            status: Some(status.to_owned()),
+            tenant: Some(caller.tenant.to_string()),
+            ..ListQuery::default()
+        };
+        loop {
+            let page = state.service.list(&query).await?;
+            query.after = page.views.last().map(|view| view.record.id);
+            found.extend(page.views.iter().filter(|view| is_own(&view.record)).map(|view| view.record.id));
+            if !page.has_more {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The progress of a generation; `jobs` is the number of generations that have yet to end.
+pub(super) fn object(view: &View, jobs: usize, preview: Option<&Preview>) -> Value {
+    let (percent, eta) = match view.progress {
+        Some(progress) => (f64::from(progress.percent), progress.eta_s.unwrap_or_default()),
+        None => (0.0, 0.0),
+    };
+    let (step, steps) = view.progress.map_or((0, 0), |progress| (progress.step, progress.steps));
+    let text = match view.place {
+        Some(place) => format!("In queue: {}", place.position + 1),
+        None => String::new(),
+    };
+    json!({
+        "progress": (percent / 100.0).clamp(0.0, 1.0),
+        "eta_relative": eta,
+        "state": {
+            "skipped": false,
+            "interrupted": view.record.cancel_requested,
+            "stopping_generation": view.record.cancel_requested,
+            "job": view.record.id,
+            "job_count": jobs,
+            "job_timestamp": crate::generation::rfc3339(view.record.created_at),
+            "job_no": 0,
+            "sampling_step": step,
+            "sampling_steps": steps,
+        },
+        "current_image": preview.map(|preview| BASE64_STANDARD.encode(&preview.bytes)),
+        "textinfo": text,
+    })
+}
+
+fn idle() -> Value {
+    json!({
+        "progress": 0.0,
+        "eta_relative": 0.0,
+        "state": {
+            "skipped": false, "interrupted": false, "stopping_generation": false, "job": "", "job_count": 0,
+            "job_timestamp": "", "job_no": 0, "sampling_step": 0, "sampling_steps": 0,
+        },
+        "current_image": null,
+        "textinfo": "",
+    })
+}

@@ -1,0 +1,387 @@
+//! Turns a request of the web interface into the fields of a generation.
+
+use serde_json::{Map, Value, json};
+
+use super::{LABEL, control_net, control_net::Units, idle, pointers};
+use crate::{
+    diffusion::{SCHEDULE_TYPES, UnknownLabel, labelled, sampler_labels},
+    generation::{Fields, Invalid, ModelCard, Task},
+    http::error::ApiError,
+};
+
+/// Which of the two operations that draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    TextToImage,
+    ImageToImage,
+}
+
+/// A request in the terms of a generation.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// The fields of the generation.
+    pub fields: Fields,
+    /// What the request asks for and does not get.
+    pub notes: Vec<String>,
+    /// The request without its pictures and without unknown fields, for `parameters` in the answer.
+    pub echo: Map<String, Value>,
+    /// Whether the answer contains the pictures.
+    pub sends_images: bool,
+    /// The client's name for the request.
+    pub task_id: Option<String>,
+    /// The places of the ControlNets in the list of the request's units.
+    units: Vec<usize>,
+}
+
+/// How many previews a generation makes for `GET /sdapi/v1/progress`.
+const PREVIEWS: u32 = 10;
+/// Fields that are read here; those in [`idle`] come in addition.
+const READ: [&str; 20] = [
+    "prompt",
+    "negative_prompt",
+    "width",
+    "height",
+    "steps",
+    "cfg_scale",
+    "seed",
+    "n_iter",
+    "batch_size",
+    "eta",
+    "sampler_name",
+    "sampler_index",
+    "scheduler",
+    "send_images",
+    "force_task_id",
+    "refiner_checkpoint",
+    "override_settings",
+    "init_images",
+    "mask",
+    "alwayson_scripts",
+];
+/// Fields that contain pictures.
+const PICTURES: [&str; 3] = ["init_images", "mask", "alwayson_scripts"];
+
+impl Request {
+    /// The most notes about fields in an answer.
+    pub const MOST_NOTES: usize = 50;
+
+    /// Names the fields of this request in an error about the fields of the generation.
+    pub fn renamed(&self, error: impl Into<ApiError>) -> ApiError {
+        pointers::renamed(error.into(), &self.units)
+    }
+}
+
+/// Reads a request for the model of this card; `None` if the model is unknown.
+///
+/// # Errors
+/// Values that mean nothing. Values that the generation checks by itself are left to it.
+pub(super) fn read(mut fields: Fields, kind: Kind, card: Option<&ModelCard>) -> Result<Request, ApiError> {
+    let mut body = fields.take_all();
+    body.retain(|_, value| !value.is_null());
+    let is_echoed = |name: &str| (READ.contains(&name) || idle::is_known(name)) && !PICTURES.contains(&name);
+    let echo = body.iter().filter(|(name, _)| is_echoed(name)).map(|(name, value)| (name.clone(), value.clone()));
+    let echo = echo.collect();
+    let mut reader = Reader { body, fields, card, notes: Vec::new() };
+    let sends_images = reader.flag("send_images").unwrap_or(true);
+    let task_id = reader.text("force_task_id").filter(|id| !id.is_empty());
+    reader.prompts();
+    reader.numbers();
+    reader.sampler();
+    reader.settings();
+    if kind == Kind::ImageToImage {
+        reader.source();
+    }
+    let units = reader.scripts();
+    reader.rest();
+    let Reader { mut fields, notes, .. } = reader;
+    fields.put_back("previews", PREVIEWS.into());
+    fields.put_back("metadata", json!({LABEL.0: LABEL.1}));
+    if fields.has_errors() {
+        // The fields of the generation are unread; only the errors found here count.
+        fields.take_all();
+        return Err(ApiError::Invalid(Invalid { errors: fields.finish() }));
+    }
+    Ok(Request { fields, notes, echo, sends_images, task_id, units })
+}
+
+struct Reader<'a> {
+    /// The fields of the request that are not read yet, without null.
+    body: Map<String, Value>,
+    fields: Fields,
+    card: Option<&'a ModelCard>,
+    notes: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn prompts(&mut self) {
+        let (prompt, negative) = (self.body.remove("prompt"), self.body.remove("negative_prompt"));
+        if self.card.is_some_and(|card| !card.takes_prompt) {
+            for (name, value) in [("prompt", prompt), ("negative_prompt", negative)] {
+                if value.is_some_and(|value| value != "") {
+                    self.note(name, "this model takes no text");
+                }
+            }
+            return;
+        }
+        self.fields.put_back("prompt", prompt.unwrap_or_else(|| "".into()));
+        self.fields.put_back("prompt_syntax", "weighted".into());
+        // An empty negative prompt counts as a missing one in the web interface: for SDXL both are zeros.
+        if let Some(negative) = negative.filter(|negative| *negative != "") {
+            self.fields.put_back("negative_prompt", negative);
+        }
+    }
+
+    fn numbers(&mut self) {
+        self.pass("steps", "steps");
+        self.side("width");
+        self.side("height");
+        if self.card.is_some_and(|card| !card.takes_prompt && card.default_guidance_scale == 1.0) {
+            if self.body.remove("cfg_scale").is_some_and(|scale| !matches!(scale.as_f64(), Some(1.0 | 7.0))) {
+                self.note("cfg_scale", "this model takes no text");
+            }
+        } else {
+            self.pass("cfg_scale", "guidance_scale");
+        }
+        // -1 asks for a random seed.
+        if self.body.get("seed").and_then(Value::as_f64) == Some(-1.0) {
+            self.body.remove("seed");
+        }
+        self.pass("seed", "seed");
+        let (rounds, size) = (self.count("n_iter"), self.count("batch_size"));
+        self.fields.put_back("n", rounds.saturating_mul(size).into());
+    }
+
+    /// Widths and heights are rounded down to what the model can draw, as the web interface does.
+    fn side(&mut self, name: &str) {
+        let multiple = self.card.map_or(8, |card| u64::from(card.size_multiple.max(1)));
+        match self.body.get(name).and_then(Value::as_u64) {
+            Some(pixels) if pixels > multiple && !pixels.is_multiple_of(multiple) => {
+                let rounded = pixels - pixels % multiple;
+                self.notes.push(format!("{name} is {rounded}: it must be a multiple of {multiple}"));
+                self.body.remove(name);
+                self.fields.put_back(name, rounded.into());
+            }
+            _ => self.pass(name, name),
+        }
+    }
+
+    fn count(&mut self, name: &str) -> u64 {
+        match self.body.remove(name) {
+            None => 1,
+            Some(value) => {
+                match value.as_u64().or_else(|| value.as_f64().filter(|n| n.fract() == 0.0).map(|n| n as u64)) {
+                    Some(count) if count > 0 => count,
+                    _ => {
+                        self.fields.error(name, "invalid_value", "must be an integer of at least 1");
+                        1
+                    }
+                }
+            }
+        }
+    }
+
+    fn sampler(&mut self) {
+        let (name, index) = (self.text("sampler_name"), self.text("sampler_index"));
+        let schedule_type = self.text("scheduler");
+        let eta = self.body.remove("eta");
+        let Some(name) = name.or(index).filter(|name| !name.is_empty()) else {
+            if schedule_type.is_some_and(|kind| !kind.is_empty() && !kind.eq_ignore_ascii_case("automatic")) {
+                self.note("scheduler", "the request names no sampler_name");
+            }
+            return self.eta_without_effect(eta.as_ref());
+        };
+        match labelled(&name, schedule_type.as_deref()) {
+            Ok(found) => {
+                if found.ignores_schedule_type {
+                    self.note("scheduler", "this sampler has its own noise levels");
+                }
+                self.fields.put_back("scheduler", json!(found.sampler.choice));
+                match eta {
+                    Some(eta) if found.sampler.label.eta.is_some() => self.fields.put_back("eta", eta),
+                    eta => self.eta_without_effect(eta.as_ref()),
+                }
+            }
+            Err(UnknownLabel::Sampler) => {
+                let known = sampler_labels().join(", ");
+                self.fields.error("sampler_name", "invalid_value", format!("must be one of {known}"));
+            }
+            Err(UnknownLabel::ScheduleType) => {
+                let known = SCHEDULE_TYPES.map(|kind| kind.label).join(", ");
+                self.fields.error("scheduler", "invalid_value", format!("must be one of {known}"));
+            }
+        }
+    }
+
+    /// Clients send the default of the samplers that always add noise, 1, for every sampler.
+    fn eta_without_effect(&mut self, eta: Option<&Value>) {
+        if eta.is_some_and(|eta| eta.as_f64() != Some(1.0)) {
+            self.note("eta", "this sampler does not use it");
+        }
+    }
+
+    fn settings(&mut self) {
+        if let Some(model) = self.text("refiner_checkpoint").filter(|name| !name.is_empty() && name != "None") {
+            let mut refiner = Map::from_iter([("model".to_owned(), Value::from(control_net::without_hash(&model)))]);
+            refiner.extend(self.body.remove("refiner_switch_at").map(|at| ("switch_at".to_owned(), at)));
+            self.fields.put_back("refiner", refiner.into());
+        }
+        let settings = match self.body.remove("override_settings") {
+            Some(Value::Object(settings)) => settings,
+            None => return,
+            Some(_) => return self.fields.error("override_settings", "wrong_type", "must be an object"),
+        };
+        for (name, value) in settings {
+            match (name.as_str(), &value) {
+                // The handler has read it.
+                ("sd_model_checkpoint", _) | (_, Value::Null) => {}
+                ("CLIP_stop_at_last_layers", value) => match value.as_u64() {
+                    // The web interface counts the last layer as 1, this program counts it as 0.
+                    Some(layer @ 1..=12) => self.fields.put_back("clip_skip", (layer - 1).into()),
+                    _ => {
+                        let path = ["override_settings", "CLIP_stop_at_last_layers"];
+                        self.fields.error_at(&path, "out_of_range", "must be an integer between 1 and 12");
+                    }
+                },
+                ("samples_format", value) => match value.as_str() {
+                    Some(format @ ("png" | "webp")) => self.fields.put_back("output", json!({"format": format})),
+                    Some("jpg" | "jpeg") => self.fields.put_back("output", json!({"format": "jpeg"})),
+                    _ => {
+                        let path = ["override_settings", "samples_format"];
+                        self.fields.error_at(&path, "invalid_value", "must be png, jpg or webp");
+                    }
+                },
+                ("sd_vae", Value::String(vae)) if matches!(vae.as_str(), "Automatic" | "None") => {}
+                ("randn_source", Value::String(source)) if source == "CPU" => {}
+                (name, _) => {
+                    let shown: String = name.chars().take(64).collect();
+                    self.note(&format!("override_settings.{shown}"), "this server does not support it");
+                }
+            }
+        }
+    }
+
+    /// The picture of image-to-image, and its mask.
+    fn source(&mut self) {
+        match self.body.remove("init_images") {
+            Some(Value::Array(mut images)) if images.len() <= 1 => {
+                match images.pop().filter(|image| !image.is_null()) {
+                    Some(image) => self.fields.put_back("image", image),
+                    None => self.fields.error("init_images", "required", "must have one picture"),
+                }
+            }
+            Some(Value::Array(images)) => {
+                let detail = format!("must have one picture, not {}", images.len());
+                self.fields.error("init_images", "out_of_range", detail);
+            }
+            Some(_) => self.fields.error("init_images", "wrong_type", "must be a list with one picture"),
+            None => self.fields.error("init_images", "required", "is required: a list with one picture"),
+        }
+        if self.card.is_some_and(|card| card.tasks.contains(&Task::InstructPix2Pix)) {
+            self.pass("image_cfg_scale", "image_guidance_scale");
+            if self.body.remove("denoising_strength").is_some_and(|strength| strength.as_f64() != Some(0.75)) {
+                self.note("denoising_strength", "this model edits by an instruction");
+            }
+        } else {
+            let strength = self.body.remove("denoising_strength").unwrap_or_else(|| 0.75.into());
+            self.fields.put_back("strength", strength);
+        }
+        let Some(mask) = self.body.remove("mask") else { return };
+        self.fields.put_back("mask", mask);
+        self.fields.put_back("mask_blur", self.body.remove("mask_blur").unwrap_or_else(|| 4.into()));
+        if let Some(invert) = self.flag("inpainting_mask_invert") {
+            self.fields.put_back("mask_invert", invert.into());
+        }
+        let padding = self.body.remove("inpaint_full_res_padding").unwrap_or_else(|| 0.into());
+        if self.flag("inpaint_full_res").unwrap_or(true) {
+            self.fields.put_back("padding_mask_crop", padding);
+        }
+        match self.body.remove("inpainting_fill").map(|fill| fill.as_u64()) {
+            None | Some(Some(1)) => {}
+            Some(Some(0 | 2 | 3)) => {
+                self.note("inpainting_fill", "the masked part always starts from the picture (1, original)");
+            }
+            Some(_) => self.fields.error("inpainting_fill", "out_of_range", "must be 0, 1, 2 or 3"),
+        }
+    }
+
+    /// Reads the ControlNets; returns their places.
+    fn scripts(&mut self) -> Vec<usize> {
+        let scripts = match self.body.remove("alwayson_scripts") {
+            None => return Vec::new(),
+            Some(Value::Object(scripts)) => scripts,
+            Some(_) => {
+                self.fields.error("alwayson_scripts", "wrong_type", "must be an object");
+                return Vec::new();
+            }
+        };
+        let mut places = Vec::new();
+        for (name, script) in scripts {
+            if name.eq_ignore_ascii_case("controlnet") {
+                let source = self.fields.take("image");
+                let read = control_net::units(script, source.as_ref(), &mut self.fields);
+                if let Some(source) = source {
+                    self.fields.put_back("image", source);
+                }
+                let Units { controls, places: found, notes } = read;
+                self.notes.extend(notes);
+                if !controls.is_empty() {
+                    self.fields.put_back("controls", controls.into());
+                    places = found;
+                }
+            } else if does_something(&script) {
+                let shown: String = name.chars().take(64).collect();
+                self.note(&format!("alwayson_scripts.{shown}"), "this server does not have the script");
+            }
+        }
+        places
+    }
+
+    /// Notes about the fields that are left.
+    fn rest(&mut self) {
+        let note = |(name, value): (&String, &Value)| match READ.contains(&name.as_str()) {
+            true => Some(format!("{name} is ignored: this operation does not use it")),
+            false => idle::note(name, value),
+        };
+        let mut notes: Vec<String> = self.body.iter().filter_map(note).collect();
+        if notes.len() > Request::MOST_NOTES {
+            let more = notes.len() - Request::MOST_NOTES;
+            notes.truncate(Request::MOST_NOTES);
+            notes.push(format!("{more} more fields are ignored"));
+        }
+        self.notes.append(&mut notes);
+    }
+
+    fn pass(&mut self, theirs: &str, ours: &str) {
+        if let Some(value) = self.body.remove(theirs) {
+            self.fields.put_back(ours, value);
+        }
+    }
+
+    fn note(&mut self, name: &str, why: &str) {
+        self.notes.push(format!("{name} is ignored: {why}"));
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        match self.body.remove(name)? {
+            Value::String(text) => Some(text),
+            other => self.fields.wrong_type(name, "a string", &other),
+        }
+    }
+
+    /// A truth value, also as the number 0 or 1.
+    fn flag(&mut self, name: &str) -> Option<bool> {
+        let value = self.body.remove(name)?;
+        match (value.as_bool(), value.as_u64()) {
+            (Some(flag), _) => Some(flag),
+            (_, Some(0)) => Some(false),
+            (_, Some(1)) => Some(true),
+            _ => self.fields.wrong_type(name, "true or false", &value),
+        }
+    }
+}
+
+/// Whether the arguments of a script switch anything on: clients send `[false]` or `[]` to switch it off.
+fn does_something(script: &Value) -> bool {
+    let args = script.get("args").and_then(Value::as_array);
+    args.is_none_or(|args| args.iter().any(|arg| !matches!(arg, Value::Null | Value::Bool(false))))
+}
