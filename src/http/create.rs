@@ -147,6 +147,8 @@ async fn picture(
     let bytes = state.service.file(&artifact).await?;
     let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
+    // An answer with a picture always waits.
+    let prefer = Prefer { respond_async: false, ..prefer };
     Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
 }
 

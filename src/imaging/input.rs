@@ -179,6 +179,18 @@ mod tests {
     }
 
     #[test]
+    fn a_webp_that_lost_bytes_is_refused() {
+        let mut file = Vec::new();
+        let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut file);
+        encoder.write_image(&[7; 12], 2, 2, ExtendedColorType::Rgb8).unwrap();
+        assert!(decode(&file, 255).is_ok());
+        for lost in 1..8 {
+            let cut = decode(&file[..file.len() - lost], 255);
+            assert!(matches!(cut, Err(DecodeError::CutShort)), "{lost} bytes");
+        }
+    }
+
+    #[test]
     fn what_is_transparent_shows_the_ground() {
         let file = png(&[10, 20, 30, 255, 10, 20, 30, 0, 100, 0, 200, 128], 3, 1, ExtendedColorType::Rgba8);
         assert_eq!(decode(&file, 255).unwrap().pixels, [10, 20, 30, 255, 255, 255, 177, 127, 227]);

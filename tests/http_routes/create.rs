@@ -64,6 +64,9 @@ async fn a_waiting_client_gets_the_finished_generation() {
     assert_eq!(picture.header("content-location"), format!("{}/content/0", picture.header("location")));
     assert_eq!(picture.header("etag").len(), 66);
     assert_eq!(picture.header("preference-applied"), "wait=20");
+
+    let picture = create_while(&api, &[("accept", "image/png"), ("prefer", "respond-async")], succeed).await;
+    assert_eq!((picture.status, picture.header("preference-applied")), (200, ""), "an answer with a picture waits");
 }
 
 #[tokio::test]

@@ -54,6 +54,13 @@ async fn fields_that_need_a_prompt_are_refused_by_name() {
     }
     let refiner = errors(&api, &json!({"model": "ddpm", "refiner": {"model": "sdxl", "switch_at": 0.5}})).await;
     assert!(matches!(&refiner[..], [(at, ..)] if at == "/refiner/model"), "{refiner:?}");
+    // The network of the variance-exploding SDE predicts scores, which other classes take for noise.
+    for scheduler in [json!("euler"), json!("ddim"), json!({"_class_name": "ScoreSdeVpScheduler"})] {
+        let refused = errors(&api, &json!({"model": "score-sde-ve", "steps": 4, "scheduler": scheduler})).await;
+        let [(pointer, _, detail)] = &refused[..] else { panic!("{scheduler}: {refused:?}") };
+        assert_eq!(pointer, "/scheduler");
+        assert!(detail.contains("ScoreSdeVeScheduler"), "{detail}");
+    }
     let tiny = errors(&api, &json!({"model": "ddpm", "decoder": "tiny"})).await;
     assert!(matches!(&tiny[..], [(at, code, _)] if at == "/decoder" && code == "invalid_value"), "{tiny:?}");
 }

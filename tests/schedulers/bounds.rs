@@ -50,6 +50,11 @@ fn steps_out_of_bounds_are_refused() {
         assert!(matches!(steps_and_calls(&config, 0), Err(InvalidSteps::TooFew { steps: 0, .. })));
         assert!(matches!(steps_and_calls(&config, 1001), Err(InvalidSteps::TooMany { steps: 1001, .. })));
     }
+    // The default of original_inference_steps is 50.
+    for class in ["LCMScheduler", "TCDScheduler"] {
+        assert!(overlay(json!({"_class_name": class, "num_train_timesteps": 49})).is_err(), "{class}");
+        assert!(overlay(json!({"_class_name": class, "num_train_timesteps": 50})).is_ok(), "{class}");
+    }
     let beyond = overlay(json!({"_class_name": "DDIMScheduler", "steps_offset": 999})).unwrap();
     assert!(matches!(steps_and_calls(&beyond, 10), Err(InvalidSteps::OutOfRange { num_train_timesteps: 1000, .. })));
     let rising = overlay(

@@ -321,6 +321,10 @@ fn marker_tensors_and_the_json_file_change_the_configuration() {
     let place = Place::with(&file, Some(&said));
     assert_eq!(scheduler(&place)["prediction_type"], "sample");
     assert_eq!(place.open().unwrap().json("latentd.json").unwrap()["steps"], 7);
+    // AUTOMATIC1111's web interface writes a file of the same name; some programs begin it with a byte order mark.
+    let notes = json!({"description": "", "sd version": "SD1", "activation text": "", "preferred weight": 0});
+    let place = Place::with(&file, Some(&notes));
+    assert_eq!(scheduler(&place)["prediction_type"], "v_prediction");
     // The class in the model index takes precedence.
     let class = |said: &Value| {
         let index = Place::with(&file, Some(said)).open().unwrap().json("model_index.json").unwrap();
