@@ -8,7 +8,7 @@
 //! timesteps, `n` steps, `t` a timestep in `[0, T)`. A noise level is a pair `(α, σ)` with `x = α x0 + σ ε`; it is
 //! variance preserving if `α² + σ² = 1`. The code calls `σ/α`, the noise in `x/α` (σ of Karras et al. 2022), `noise`.
 //!
-//! Reading order: [`denoise`] (the entry point of a run), [`schedule`], `samplers`, then the modules that they use.
+//! Reading order: [`sample()`] (the entry point of a run), [`schedule`], `samplers`, then the modules that they use.
 
 pub mod betas;
 pub mod brownian;

@@ -1,7 +1,7 @@
 //! The families of models: what each one can do, how its files are read, and which recipe draws with it.
 //!
-//! Only this module names families. A new family is one file here, its networks in [`models`](crate::models), and a row
-//! of the table below.
+//! Only this module and [`models`](crate::models) name families. A new family is one file here, its networks in
+//! `models`, and a row of the table below.
 
 mod card;
 mod classifier_guidance;

@@ -1,5 +1,5 @@
-//! Opens the ledger that the settings choose, SQLite or PostgreSQL, and writes down for commands which address the
-//! operator listener of the server has.
+//! Opens the ledger that the settings choose (SQLite or PostgreSQL), and writes the address of the server's operator
+//! listener to a file, which commands read.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -186,7 +186,7 @@ impl Listing {
         }
     }
 
-    /// Lists a file whose name is already taken as unusable, under its file name.
+    /// Lists a file as unusable, under its file name, because another file has its name.
     fn add_hidden(&mut self, name: &str) {
         let reason = format!("{name:?} beside it has the same name and is used; rename one of the two");
         self.add_unusable(format!("{name}.safetensors"), reason);

@@ -29,7 +29,7 @@ pub(super) use options::epsilon_or_velocity;
 pub(super) use sampler::{Label, RunPoints, Sampler};
 pub(super) use solvers::DpmSolver;
 
-/// A validated scheduler configuration. Only the number of steps can still be invalid.
+/// A validated scheduler configuration. Only steps and lists of levels can still be invalid for it.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
     pub(super) class: &'static Class,

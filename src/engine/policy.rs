@@ -109,8 +109,8 @@ impl Decoding {
 /// waiting calls. So the run with the least service waits for at most one slice.
 ///
 /// Memory has two limits: the activations of the paused batches and a new long one fit `max_bytes`, and the pictures
-/// that are being decoded are limited in latent pixels. If one of them keeps the first run's call from beginning, the
-/// run gives its turn to the first, in the same order, of the paused batches or of the runs that are decoding. Later
+/// that are being decoded are limited in latent pixels. If memory keeps the first run's call from beginning, the first
+/// paused batch gets the turn; if decoding does, the first paused batch or decoding run that is in the way gets it. Later
 /// runs that do not fit give their turns to the same batch or run, so it ends soon. The run that gives its turn away is
 /// charged for the slice. Otherwise it would stay first and give away all turns until that batch or run ends, and the
 /// runs behind it would wait.

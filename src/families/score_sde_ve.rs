@@ -19,7 +19,7 @@ pub struct ScoreSdeVe;
 
 const KIND: Kind = Kind { codebook: None, classes: false, steps: 1000 };
 
-/// Rejects variance-preserving schedulers: samples of this family are levels from 0 to 1, theirs are not.
+/// Rejects `ScoreSdeVpScheduler`: pixels of this family are from 0 to 1, those of variance-preserving models from −1.
 fn parts(folder: &ModelFolder) -> Result<Parts, LoadError> {
     let parts = Parts::read(folder, KIND)?;
     match parts.scheduler_config.get("_class_name").and_then(Value::as_str) {
@@ -27,7 +27,7 @@ fn parts(folder: &ModelFolder) -> Result<Parts, LoadError> {
             path: "scheduler/scheduler_config.json".into(),
             key: "_class_name".into(),
             value: class.into(),
-            supported: "a scheduler for levels from 0 to 1, such as ScoreSdeVeScheduler".into(),
+            supported: "a scheduler for pixels from 0 to 1, such as ScoreSdeVeScheduler".into(),
         }),
         _ => Ok(parts),
     }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::{Draw, ImageField, InputImage, Output, Priority, Webhook, table};
 
-/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes jobs, and
-/// they are deserialized from its results, so that all other code can rely on them.
+/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes new jobs,
+/// and a stored job was made by it earlier, so all other code can rely on these checks.
 ///
 /// Code that queues, stores, authorizes or reports generations uses only the envelope. The stored form is one flat
 /// object, which every released version can read.
@@ -24,7 +24,7 @@ pub struct Job {
     pub on_disconnect: OnDisconnect,
     #[serde(default)]
     pub priority: Priority,
-    /// A queued generation expires after this many seconds.
+    /// A generation that has not started after this many seconds expires.
     pub start_timeout_s: u32,
     /// Seconds that one attempt may take; `None` means the limit of the settings.
     #[serde(default)]

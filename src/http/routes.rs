@@ -30,7 +30,7 @@ pub fn public_routes() -> Vec<Route> {
     routes
 }
 
-/// The operations of `openapi.yaml` that have the form of this program.
+/// The operations of the public listener, without those of the A1111 face.
 fn native_routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/v1/images", post(create::create)),

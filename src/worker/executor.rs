@@ -19,7 +19,7 @@ pub trait Executor: Send + Sync {
     fn takes(&self, work: &Work) -> bool;
 
     /// Computes a generation. The files of the artifacts are stored when it returns. It returns soon after the run is
-    /// canceled; see [`RunReporter::canceled`].
+    /// canceled; see [`RunReporter::until_canceled`].
     ///
     /// # Errors
     /// The outcome of a generation without artifacts.

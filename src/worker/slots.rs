@@ -44,7 +44,8 @@ impl Slots {
         WaitingCount(self.waiting.clone())
     }
 
-    /// Waits for the turn to hold one model while waiting for another. `None` only if the worker is gone.
+    /// Waits until no other generation holds one model while it waits for a second one, so that no two wait for each
+    /// other. `None` only if the worker is gone.
     pub(super) async fn pair(&self) -> Option<OwnedSemaphorePermit> {
         self.pair.clone().acquire_owned().await.ok()
     }

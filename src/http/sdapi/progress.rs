@@ -35,7 +35,7 @@ fn answer(object: Value) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], Json(object))
 }
 
-/// Cancels all running and queued generations of the caller; those of others go on.
+/// Cancels all running and queued generations that the caller made through this face.
 pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
     for id in active(&state, &caller).await? {
         state.service.cancel(caller.access(), id).await?;

@@ -16,7 +16,7 @@ use tokio::{sync::broadcast, time::timeout};
 use super::Postgres;
 use crate::ledger::{
     Hint, Result,
-    dialect::{Dialect, Hints, Value, values},
+    dialect::{Dialect, Hints, Value},
 };
 
 const CHANNEL: &str = "latentd";
@@ -34,7 +34,7 @@ impl Hints for Postgres {
             return Ok(());
         }
         let text = "SELECT count(pg_notify($1, word)) AS said FROM unnest($2::text[]) AS word";
-        self.write(text, &values![CHANNEL, Value::Texts(hints.iter().map(word).collect())]).await.map(drop)
+        self.write(text, &[CHANNEL.into(), Value::Texts(hints.iter().map(word).collect())]).await.map(drop)
     }
 
     /// A receiver that is too slow loses hints.

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Maximum latent pixels of the pictures that are decoded at the same time. Activations have as many pixels as the
+/// Maximum latent pixels of the small pictures that are decoded at the same time, beside at most one larger one. Activations have as many pixels as the
 /// picture and many more channels, so the limit allows one picture of 512 × 512 pixels or several small ones.
 pub const DECODING: usize = 64 * 64;
 
