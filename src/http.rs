@@ -32,6 +32,7 @@ mod page;
 mod path;
 mod presence;
 mod range;
+mod route;
 mod routes;
 mod sdapi;
 pub mod signed;
@@ -72,7 +73,8 @@ use tries::Tries;
 
 pub use bodies::Bodies;
 pub use listener::serve;
-pub use routes::{Route, operator_routes, public_routes};
+pub use route::Route;
+pub use routes::{operator_routes, public_routes};
 pub use spec::OPENAPI_YAML;
 
 /// State that all handlers share. Its fields are cheap handles; every request gets a clone.

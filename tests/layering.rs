@@ -201,10 +201,12 @@ fn capitalized(word: &str) -> String {
 }
 
 /// Files that may name the class of a scheduler although they are not the file of its sampler.
-const SCHEDULER_EXCEPTIONS: [&str; 1] = [
+const SCHEDULER_EXCEPTIONS: [&str; 2] = [
     // Single-file checkpoints have no scheduler configuration, so their family names that of the published model. In
     // other families, the scheduler that the model was trained with determines the meaning of the network's outputs.
     "families/",
+    // Samplers of AUTOMATIC1111's web interface that are a class with keys, and have no name of their own here.
+    "diffusion/labelled_sampler.rs",
 ];
 
 /// ARCHITECTURE.md promises that a new sampler needs only its own file and a row in the table of samplers.

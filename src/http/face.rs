@@ -74,7 +74,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::{
-        super::{assemble, error::ApiError, finish, routes::Route},
+        super::{assemble, error::ApiError, finish, route::Route},
         *,
     };
     use crate::metrics::Metrics;

@@ -6,22 +6,10 @@ use axum::{
 };
 
 use super::{
-    AppState, admin, catalogue, content, create, events,
-    face::{Face, Native},
-    health, images, openai, page, sdapi, spec, uploads, webhooks,
+    AppState, admin, catalogue, content, create, events, face::Native, health, images, openai, page, route::Route,
+    sdapi, spec, uploads, webhooks,
 };
 use crate::generation::Format;
-
-/// One operation of a listener.
-pub struct Route<S = AppState> {
-    pub method: Method,
-    /// Path in the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
-    pub path: &'static str,
-    /// Path in the router. Operations with the same path here share a handler.
-    pub(super) routed: &'static str,
-    pub(super) face: &'static dyn Face,
-    pub(super) handler: MethodRouter<S>,
-}
 
 /// The operations of the public listener. Assets of the page are not listed; they are found by name.
 pub fn public_routes() -> Vec<Route> {
@@ -99,10 +87,4 @@ fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>)
 
 fn of_openai(path: &'static str, handler: MethodRouter<AppState>) -> Route {
     Route { face: &openai::OpenAi, ..endpoint(Method::POST, path, handler) }
-}
-
-impl<S> std::fmt::Debug for Route<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Route").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
-    }
 }

@@ -23,7 +23,7 @@ use super::{
     AppState,
     error::ProblemDocument,
     face::{Document, Face},
-    routes::Route,
+    route::Route,
 };
 use crate::generation::Record;
 
