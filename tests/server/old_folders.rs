@@ -17,7 +17,7 @@ fn old() -> PathBuf {
 fn copy(models: &Path, name: &str) -> PathBuf {
     let to = models.join(name);
     fs::create_dir(&to).unwrap();
-    for entry in fs::read_dir(old().join("root")).unwrap().map(Result::unwrap) {
+    for entry in fs::read_dir(old().join("flat")).unwrap().map(Result::unwrap) {
         fs::write(to.join(entry.file_name()), fs::read(entry.path()).unwrap()).unwrap();
     }
     to
@@ -33,7 +33,7 @@ fn edit(path: &Path, edit: impl FnOnce(&mut Value)) {
 async fn old_folders_draw_the_pictures_of_diffusers() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", old().to_str().unwrap())]).await;
-    for (model, scheduler) in [("root", "ddpm"), ("res", "ddim")] {
+    for (model, scheduler) in [("flat", "ddpm"), ("res", "ddim")] {
         let card = server.json(&format!("/v1/models/{model}")).await;
         let default = card["capabilities"]["default_scheduler"].to_string().to_lowercase();
         assert!(default.contains(scheduler), "{card}");
