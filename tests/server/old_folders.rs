@@ -13,7 +13,7 @@ fn old() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/old")
 }
 
-/// Copies the fixture whose files all lie in the root of its folder, so that a test can damage the copy.
+/// Copies the fixture whose files all lie at the top of its folder, so that a test can damage the copy.
 fn copy(models: &Path, name: &str) -> PathBuf {
     let to = models.join(name);
     fs::create_dir(&to).unwrap();
