@@ -139,8 +139,7 @@ impl AsRef<Ledger> for Ledger {
 
 /// Between half of `pause` and all of it, so that callers that failed together do not retry together.
 fn jittered(pause: Duration) -> Duration {
-    let share = getrandom::u32().map_or(1.0, |random| 0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX));
-    pause.mul_f64(share)
+    pause.mul_f64(crate::jitter::between(0.5, 1.0))
 }
 
 /// The right to write the outcome of one attempt while the lease is renewed; [`Claims::finish`] uses it up. A clone

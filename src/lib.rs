@@ -10,7 +10,7 @@
 //!
 //! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `catalogue` >
 //!   `families` > `pipelines` > `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging` > `generation`,
-//!   `config`, `crash`, `metrics`, `telemetry`.
+//!   `config`, `crash`, `jitter`, `metrics`, `telemetry`.
 //! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` do not
 //!   use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
@@ -38,6 +38,7 @@ pub mod families;
 pub mod generation;
 pub mod http;
 pub mod imaging;
+pub mod jitter;
 #[allow(unsafe_code, reason = "vector units and rectangles shared by threads; each block has its proof")]
 pub mod kernels;
 pub mod ledger;

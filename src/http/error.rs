@@ -15,6 +15,7 @@ pub use problem::ProblemDocument;
 
 use crate::{
     generation::{FieldError, GenerationId, Invalid, cut},
+    jitter,
     service::Unready,
 };
 
@@ -323,8 +324,7 @@ fn failed_row(code: &str) -> Row {
 
 /// Varies the seconds by ± 20 %, so that clients refused together do not return together; at least 1.
 fn jittered(seconds: u64) -> u64 {
-    let share = getrandom::u32().map_or(1.0, |random| 0.8 + 0.4 * f64::from(random) / f64::from(u32::MAX));
-    (seconds as f64 * share).round().max(1.0) as u64
+    (seconds as f64 * jitter::between(0.8, 1.2)).round().max(1.0) as u64
 }
 
 impl IntoResponse for ApiError {

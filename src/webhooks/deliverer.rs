@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     generation::SigningSecret,
+    jitter,
     ledger::{ClaimedDelivery, Next, StoreError, Webhooks},
     metrics::Metrics,
 };
@@ -116,7 +117,7 @@ impl Deliverer {
                 return;
             }
         };
-        let next = self.retry_schedule.next(sent.answer.status, attempts, sent.retry_after, random());
+        let next = self.retry_schedule.next(sent.answer.status, attempts, sent.retry_after, jitter::between(0.0, 1.0));
         self.metrics.webhook_deliveries.with_label_values(&[result(next)]).inc();
         let (id, status, error) = (claim.id(), sent.answer.status, sent.answer.error.as_deref());
         match next {
@@ -155,11 +156,6 @@ fn result(next: Next) -> &'static str {
         Next::Dead => "dead",
         Next::Gone => "gone",
     }
-}
-
-/// A random number in 0..=1.
-fn random() -> f64 {
-    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 
 impl std::fmt::Debug for Deliverer {

@@ -7,6 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    jitter,
     ledger::{Blobs, Hint, Reaping, StoreError, Sweeping},
     metrics::Metrics,
     service::{Live, Outbox},
@@ -77,8 +78,7 @@ impl Sweeper {
 
     /// Varied by up to a fifth, so that replicas that started together do not search at the same time.
     fn next_reaping(&self) -> Instant {
-        let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
-        Instant::now() + self.reap_interval.mul_f64(0.8 + 0.4 * share)
+        Instant::now() + self.reap_interval.mul_f64(jitter::between(0.8, 1.2))
     }
 
     /// Takes back generations of dead workers.
