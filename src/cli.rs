@@ -120,8 +120,8 @@ impl Settings {
     }
 }
 
-/// Stack size in bytes of the threads that answer requests or block for them: twice the default. These threads parse
-/// requests (JSON nests at most 128 levels), read model files and decode pictures, even in builds without optimization.
+/// Stack size in bytes of tokio's threads: twice its default. These threads parse requests (JSON nests at most 128
+/// levels), read model files and decode pictures. Builds without optimization need more stack for it.
 const RUNTIME_STACK: usize = 4 << 20;
 
 fn serve(serve: &Serve) -> Result<()> {

@@ -45,7 +45,7 @@ use crate::{
 /// A generation that is ready to be computed.
 pub struct Run {
     pub prepared: Prepared,
-    /// The logged network outputs of an earlier run of the same generation, starting with its first logged call.
+    /// The outputs of the first network calls of this generation, which earlier runs logged, without a gap.
     pub replay: Log,
     /// Receives progress, previews, log portions and the outcome.
     pub observer: Box<dyn Observer>,
@@ -67,7 +67,7 @@ pub trait Observer: Send {
     /// Receives a preview of picture `index` after step `step`.
     fn preview(&mut self, index: u32, step: u32, frame: Frame);
     /// Receives the next portion of the run's log: at each [`Settings::checkpoint_interval`], and before the run ends
-    /// in a way after which another run can resume it. A portion that the observer returns is offered again with the
+    /// because the engine stops or because the worker has lost or released the generation. A portion that the observer returns is offered again with the
     /// next one.
     fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
         None
@@ -138,9 +138,9 @@ impl Cancel {
 /// The limits of the engine of one device.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Maximum number of rows of one network call.
+    /// Maximum number of rows of one batch.
     pub max_rows: NonZeroUsize,
-    /// How long a network call computes before other calls get a turn. A longer call pauses at the next layer boundary.
+    /// How long a batch computes before other batches get a turn. A longer batch pauses at the next layer boundary.
     pub slice: Duration,
     /// Maximum bytes of memory of all runs together, in addition to the weights. See [`Settings::call_bytes`].
     pub max_bytes: u64,
@@ -153,8 +153,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Bytes of activations that all calls longer than a slice may hold together, as a part of `max_bytes`. A single
-    /// such call may hold more. The rest of the memory is left to what runs hold during their whole life.
+    /// Maximum bytes of activations, as a part of `max_bytes`, of one batch, or of a batch longer than a slice together
+    /// with all paused batches. A single row may exceed it while no batch is paused. The rest of the memory is left to
+    /// what runs hold during their whole life.
     pub fn call_bytes(max_bytes: u64) -> u64 {
         max_bytes / 8
     }

@@ -7,8 +7,8 @@ use crate::{
     ledger::{StoreError, Upkeep},
 };
 
-/// Gives up the generations for which an earlier process with this data folder aborted, and arms the crash file for
-/// this process. If the folder cannot be written, the function logs a warning; such generations are then found by
+/// Gives up the generations that made an earlier process with this data folder abort, and installs the handler of
+/// SIGABRT that records such a generation for the next start. If the folder cannot be written, the function logs a warning; such generations are then found by
 /// counting crashes only.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Which models can use a LoRA, textual inversion or ControlNet, and why none can.
+//! Which models can use a LoRA, textual inversion or ControlNet, and the reasons if none can.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -12,8 +12,8 @@ pub(super) trait Batch: Any {
     /// Starts to compute the rows.
     fn start(&mut self, model: Arc<Model>) -> Computing;
 
-    /// Returns the rows of a batch that has ended without answers and leaves the batch empty. `None` while the future
-    /// of [`Batch::start`] exists.
+    /// Returns the rows of a batch that has ended without answers and leaves the batch empty. Call it only after the
+    /// future of [`Batch::start`] is dropped; otherwise the rows are lost and the result is `None`.
     fn take_back(&mut self) -> Option<Box<dyn Items>>;
 }
 

@@ -39,7 +39,8 @@ pub(super) struct Active {
     refiner: Option<Arc<Model>>,
     /// The run's number in the order of arrival.
     pub arrival: u64,
-    /// The charged work, in multiplications, plus the service that the run started with.
+    /// The run's account in fair queueing: its charged work in multiplications, plus the least account of the active runs
+    /// when it was admitted.
     pub service: f64,
     /// Rows of denoiser calls that were computed for this run.
     pub steps: u64,
@@ -107,8 +108,8 @@ impl Active {
         }
     }
 
-    /// For a run that another one will resume: hands the rest of the log to the observer. Returns the number of steps
-    /// that are not in the log.
+    /// For a run that another one will resume: hands the rest of the log to the observer. Returns the number of rows
+    /// of denoiser calls that are not in the log.
     pub fn give_up(&mut self) -> u64 {
         self.checkpoint(Recording::rest);
         self.steps.saturating_sub(self.kept)

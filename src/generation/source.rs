@@ -35,8 +35,8 @@ pub struct Mask {
     /// Standard deviation of the Gaussian that blurs the mask's edge, in pixels.
     pub mask_blur: u32,
     pub mask_invert: bool,
-    /// Draws only the white part and this many pixels around it, at the full size, and pastes the result into the
-    /// picture.
+    /// Draws only the white part and this many pixels around it, enlarged to the size of the request, and pastes the
+    /// reduced result into the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub padding_mask_crop: Option<u32>,
     /// Whether the black part is copied from `image`. Otherwise it comes from the autoencoder, which changes it a

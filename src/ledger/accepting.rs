@@ -18,8 +18,8 @@ use crate::generation::{EventKind, GenerationId, Record, Status};
 pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// Stores the generation in state `queued` with its first event, at its tenant's place in the queue.
     ///
-    /// A request that was accepted before, by its idempotency key or its id, is answered with the generation that it
-    /// made, whatever state that has now; the key is checked first. Erasing a generation frees its id and its key; an
+    /// A request is a repetition if its idempotency key, or otherwise its id, belongs to an earlier equal request. The
+    /// answer is then the generation of that request, in its present state. Erasing a generation frees its id and its key; an
     /// expired key is free too. [`Accepted::Again`] writes nothing.
     ///
     /// The tenant's share is charged with the generation now, whatever happens to it later.
@@ -28,7 +28,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`].
     async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Accepted> {
         atomically!(self, |change| {
-            // Requests are accepted one after the other: what is read from here on stays the same until the commit.
+            // Requests are accepted one after the other: no other one is accepted until the commit.
             let v: f64 = change.one("SELECT v FROM queue_clock FOR UPDATE", values![]).await?.get("v")?;
             if let Some(again) = change.accepted_before(acceptance).await? {
                 return Ok(Accepted::Again(again));
@@ -89,9 +89,9 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Queues a dead generation again as if it had never run, at its old place in the queue and beyond the queue's
-    /// bounds. Its fence and its event numbers continue; only here does an event follow a final one. `None` if there is
-    /// no such dead generation.
+    /// Queues a dead generation again as if it had never run, at its old place, even if the queue is full. Its fence and
+    /// its event numbers continue; only in this case do events follow a final event. `None` if there is no such dead
+    /// generation.
     async fn revive(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let text = format!(
@@ -155,7 +155,7 @@ impl Change {
     }
 
     /// Checks the bounds of the queue and takes the tenant's next place in it: self-clocked fair queueing, whose
-    /// virtual time `v` is the finish time of the generation that was claimed last (Golestani 1994).
+    /// virtual time `v` is the virtual finish time of the last claimed generation, and never falls (Golestani 1994).
     async fn take_place(&mut self, acceptance: &Acceptance<'_>, v: f64) -> Result<f64> {
         let text = "SELECT (SELECT count(*) FROM generations WHERE status = 'queued') AS queued,
              (SELECT count(*) FROM generations WHERE status = 'queued' AND tenant_id = $1) AS own,

@@ -96,13 +96,14 @@ async fn draw(
     Ok(([(header::CACHE_CONTROL, "no-store")], id, answer.await).into_response())
 }
 
-/// The most that a generation can take: its time in the queue, and all attempts. It ends by itself before that.
+/// How long a request waits for its generation: the time until it must start, all attempts, and a minute. Waiting in
+/// the queue between two attempts can take longer; then the generation goes on without the request.
 fn longest(view: &View) -> Duration {
     let runs = u64::from(view.run_timeout_s) * u64::from(view.max_attempts.max(1));
     Duration::from_secs(u64::from(view.record.job.start_timeout_s) + runs + 60)
 }
 
-/// The client's name of a request as an idempotency key.
+/// Checks `force_task_id`, which serves as the idempotency key.
 fn checked(id: String) -> Result<String, ApiError> {
     match (1..=255).contains(&id.len()) && id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         true => Ok(id),

@@ -1,4 +1,4 @@
-//! The object in the text `info` of an answer.
+//! The JSON object that the field `info` of an answer contains as text.
 
 use serde_json::{Value, json};
 

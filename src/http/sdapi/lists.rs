@@ -70,7 +70,8 @@ pub(super) async fn script_info(_: Caller) -> Json<Value> {
     Json([false, true].map(script).into_iter().collect())
 }
 
-/// `GET /controlnet/version`: the version of the interface whose units this server reads.
+/// `GET /controlnet/version`: the version of the ControlNet extension whose units (the entries of
+/// `alwayson_scripts.ControlNet.args`) this server reads.
 pub(super) async fn control_net_version(_: Caller) -> Json<Value> {
     Json(json!({"version": 2}))
 }
