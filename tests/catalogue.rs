@@ -630,3 +630,26 @@ fn default_guidance_equals_that_of_diffusers() {
     assert_eq!((guidance("sd1-inpaint", mask), guidance("ip2p", image)), (7.5, 7.5));
     assert_eq!((guidance("lcm", text), resolved("lcm", text).steps, resolved("sdxl", text).steps), (8.5, 4, 25));
 }
+
+/// A latent consistency model takes all of its steps at every strength, within a part of the levels. Other models take
+/// a share of the steps.
+#[test]
+fn the_plan_counts_the_calls_that_the_strength_leaves() {
+    let pipelines = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parity/pipelines");
+    let catalogue = Catalogue::open(Path::new(pipelines), "sd1").unwrap();
+    let limits =
+        Limits { max_side_pixels: 512, max_pixels: 1 << 18, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
+    let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
+    let picture = InputImage { upload: "0".repeat(64), width: 64, height: 64 };
+    let cost = |model: &str, strength: f64| {
+        let body = json!({"model": model, "prompt": "a", "steps": 8, "strength": strength, "image": {"b64": "AAAA"}});
+        let mut fields = Fields::new(body.as_object().unwrap().clone());
+        for (place, _) in fields.pictures() {
+            fields.place(place, &picture);
+        }
+        let job = resolve(fields, &rules).unwrap_or_else(|invalid| panic!("{model}: {invalid:?}"));
+        catalogue.plan(&job).unwrap().cost
+    };
+    assert_eq!(cost("lcm", 0.5), cost("lcm", 1.0));
+    assert!(cost("sd1", 0.5) < 0.75 * cost("sd1", 1.0), "{} of {}", cost("sd1", 0.5), cost("sd1", 1.0));
+}

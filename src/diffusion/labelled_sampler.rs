@@ -101,7 +101,7 @@ pub fn labelled(sampler: &str, schedule_type: Option<&str>) -> Result<Found, Unk
     if let Some((label, kind)) = ending {
         return Ok(find(label, if asked == automatic { kind } else { asked }));
     }
-    let own = |other: &&LabelledSampler| matches!(&other.choice, SchedulerChoice::Name(name) if name == sampler);
+    let own = |other: &&LabelledSampler| matches!(&other.choice, SchedulerChoice::Name(name) if name.eq_ignore_ascii_case(sampler));
     let own = SAMPLERS.iter().find(own).ok_or(UnknownLabel::Sampler)?;
     match asked == automatic {
         true => Ok(Found { sampler: own, ignores_schedule_type: false }),
@@ -208,6 +208,7 @@ mod tests {
             ("Euler a", None, "euler_a"),
             ("Euler a", Some("automatic"), "euler_a"),
             ("euler A", Some("Uniform"), "euler_a"),
+            ("Euler_A", None, "euler_a"),
             ("Euler", Some("Karras"), "euler_karras"),
             ("DPM++ 2M", Some("Karras"), "dpmpp_2m_karras"),
             ("DPM++ 2M", Some("karras"), "dpmpp_2m_karras"),

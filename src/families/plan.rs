@@ -1,8 +1,8 @@
 //! The work and the memory of a generation, estimated before it runs.
 
 use crate::{
-    diffusion::{Schedule, SchedulerConfig},
-    generation::{Draw, ModelCard, Source},
+    diffusion::{BaseSchedule, SchedulerConfig, Stages},
+    generation::{Draw, ModelCard},
     models::demand::Demand,
 };
 
@@ -76,9 +76,10 @@ impl Plan {
 
 /// How many times the sampler of a request calls the denoiser for each row.
 pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
-    let config = SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler);
-    let schedule = config.ok().and_then(|config| Schedule::of(&config, draw).ok());
-    let calls = schedule.map_or(draw.steps as usize, |schedule| schedule.calls());
-    let strength = draw.source.as_ref().map_or(1.0, Source::strength);
-    ((calls as f64 * strength).ceil() as usize).max(1)
+    let stages = SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok().and_then(|config| {
+        let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding };
+        // Without the refiner's scheduler, its calls count as those of the model.
+        Stages::of(draw, base, None).ok()
+    });
+    stages.map_or(draw.steps as usize, |stages| stages.base.calls()).max(1)
 }

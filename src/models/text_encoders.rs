@@ -55,7 +55,9 @@ pub struct Tokens {
 impl Tokens {
     /// Whether the encoding depends only on the model and the ids.
     pub fn is_plain(&self) -> bool {
-        self.learned.is_empty() && self.adapters == AdapterSet::default() && self.weights.is_empty()
+        self.learned.is_empty()
+            && self.adapters == AdapterSet::default()
+            && self.weights.iter().flatten().all(|weight| *weight == 1.0)
     }
 }
 

@@ -55,25 +55,32 @@ fn runs_over_lists_end_like_those_of_diffusers() {
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-/// The classes are those whose `set_timesteps` in diffusers takes a list.
+/// The contract names the schedulers that take lists. Their classes are those whose `set_timesteps` in diffusers takes
+/// one.
 #[test]
-fn only_some_classes_take_lists() {
+fn the_contract_names_the_schedulers_that_take_lists() {
+    let contract: Value = serde_yaml_ng::from_str(include_str!("../../openapi.yaml")).unwrap();
+    let fields = &contract["components"]["schemas"]["GenerateImage"]["properties"];
+    let named = |field: &str, name: &str| {
+        let text = fields[field]["description"].as_str().unwrap();
+        text.contains(&format!("`{name}`"))
+    };
     let with = |choice: &str, levels: Levels| {
         let config = SchedulerConfig::overlay(&sd1(), &SchedulerChoice::Name(choice.to_owned())).unwrap();
         Schedule::over(&config, &levels)
     };
     let takes = |name: &str, levels: Levels| !matches!(with(name, levels), Err(InvalidSteps::NoList { .. }));
+    let mut taking = 0;
     for name in names().map(|name| name.name).filter(|name| !name.contains("_karras")) {
         let base = name.trim_end_matches("_exponential").trim_end_matches("_beta");
-        let timesteps =
-            ["ddpm", "euler", "heun", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m", "dpmpp_2s", "lcm", "tcd", "flow_euler"];
-        assert_eq!(takes(&name, Levels::Timesteps(vec![900, 500, 20])), timesteps.contains(&base), "{name}");
-        assert_eq!(
-            takes(&name, Levels::Sigmas(vec![0.9, 0.5, 0.1])),
-            ["euler", "flow_euler"].contains(&base),
-            "{name}"
-        );
+        let takes_timesteps = takes(&name, Levels::Timesteps(vec![900, 500, 20]));
+        assert_eq!(takes_timesteps, named("timesteps", base), "{name}");
+        // UniPC takes sigmas only with `use_flow_sigmas`, which is not an option of the model here.
+        let takes_sigmas = takes(&name, Levels::Sigmas(vec![0.9, 0.5, 0.1]));
+        assert_eq!(takes_sigmas, base != "unipc" && named("sigmas", base), "{name}");
+        taking += usize::from(takes_timesteps) + usize::from(takes_sigmas);
     }
+    assert!(taking >= 12, "{taking}");
 }
 
 #[test]
