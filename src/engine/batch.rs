@@ -1,4 +1,4 @@
-//! A batch: the rows of several runs that one network computes together, for any type of call.
+//! A batch: the rows of several runs that one network computes together. Its trait hides the type of the call.
 
 use std::{any::Any, pin::Pin, sync::Arc};
 
@@ -12,8 +12,8 @@ pub(super) trait Batch: Any {
     /// Starts to compute the rows.
     fn start(&mut self, model: Arc<Model>) -> Computing;
 
-    /// Returns the rows of a batch that has ended without answers and leaves the batch empty. `None` while the future
-    /// of [`Batch::start`] exists.
+    /// Returns the rows of a batch that has ended without answers and leaves the batch empty. Call it only after the
+    /// future of [`Batch::start`] is dropped; otherwise it returns `None`.
     fn take_back(&mut self) -> Option<Box<dyn Items>>;
 }
 

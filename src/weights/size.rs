@@ -2,8 +2,8 @@
 
 use super::{LoadError, ModelFolder, header::Header, shards};
 
-/// Bytes of all tensors of `component/stem.safetensors`, in one file or in shards, as float32. In a folder made of a
-/// single file, `stem` is ignored. Only the headers of the files are read.
+/// Bytes of all tensors of `component/stem.safetensors`, in one file or in shards, as float32. If the folder stands for
+/// a single-file checkpoint, `stem` is ignored. Only the headers of the files are read.
 ///
 /// # Errors
 /// The files are missing, or their headers are broken.

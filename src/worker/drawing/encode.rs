@@ -30,7 +30,7 @@ impl Encoded {
 }
 
 /// Encodes frame `index` of a generation in the requested format. `label` is the sampler's name in other programs. Call
-/// it on a blocking thread.
+/// this function on a blocking thread.
 ///
 /// # Errors
 /// The pixels do not match the picture's size, or the format does not support the size.
@@ -46,8 +46,8 @@ pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Resu
     }
 }
 
-/// Encodes a preview of a result whose longest side has `side` pixels. The preview is enlarged by a whole factor to at
-/// most that size and at most 256 pixels.
+/// Encodes a preview of a result whose longest side has `side` pixels. The preview is enlarged by a whole factor; its
+/// longest side then has at most `side` and at most 256 pixels.
 ///
 /// # Errors
 /// Those of [`encode`].
